@@ -1,0 +1,45 @@
+"""The only doors to threads and background tasks.
+
+`in_thread` runs blocking work off the loop; `spawn` starts a task that is kept alive until it ends and whose failure is
+logged, never lost (a bare `create_task` may be collected half-way, and its exception is seen by nobody).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+_threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="havre")
+_tasks: set[asyncio.Task[Any]] = set()
+
+
+async def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run blocking `function` in the shared pool and return its result.
+
+    Cancelling the caller does not stop the thread: the work must be safe to finish unobserved.
+    """
+    call = functools.partial(function, *args, **kwargs)
+    return await asyncio.get_running_loop().run_in_executor(_threads, call)
+
+
+def spawn(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
+    """Start `work` as a background task that is referenced until it ends; a failure nobody awaits is logged."""
+    task = asyncio.get_running_loop().create_task(work, name=name)
+    _tasks.add(task)
+    task.add_done_callback(_ended)
+    return task
+
+
+def _ended(task: asyncio.Task[Any]) -> None:
+    _tasks.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        log.error("background task %s failed", task.get_name(), exc_info=error)

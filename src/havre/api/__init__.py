@@ -1,0 +1,1 @@
+"""The HTTP edge: Docker's Engine API on unix and TCP sockets."""

@@ -1,0 +1,1 @@
+"""Docker's nouns: containers, images, volumes, networks, events."""

@@ -1,0 +1,1 @@
+"""Addresses, network plans and their application through netlink and nftables."""

@@ -1,0 +1,1 @@
+"""OCI names, digests, descriptors, manifests and image configuration: values only, no I/O."""

@@ -1,0 +1,1 @@
+"""One container's process: its OCI specification, conmon, the OCI runtime, exec."""

@@ -1,0 +1,1 @@
+"""Blobs, layers, snapshots and the database under the data root."""
