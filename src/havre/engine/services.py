@@ -1,0 +1,29 @@
+"""What the HTTP edge is given: one collaborator per noun, and nothing more.
+
+`daemon.py` builds each of them and hands them over as this value; no method ever lives here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from havre.engine.containers import Containers
+    from havre.engine.events import Events
+    from havre.engine.images import Images
+    from havre.engine.networks import Networks
+    from havre.engine.system import System
+    from havre.engine.volumes import Volumes
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """The engine's nouns, as `api` sees them."""
+
+    images: Images
+    containers: Containers
+    networks: Networks
+    volumes: Volumes
+    events: Events
+    system: System
