@@ -1,0 +1,43 @@
+# havre's make targets; `make help` lists them. Everything is installed below .venv/ except Debian's own packages.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+BIN := .venv/bin
+
+help:  ## this list
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' Makefile | expand -t 14
+
+setup:  ## install what is missing: system packages, Python packages from the lock file, the launchers
+	@tools/setup.sh
+
+run: setup  ## set up, start the daemon, make the embedded images, and run two containers
+	@tools/first-run.sh
+
+check:  ## linters, types, import contracts and unit tests; under a minute, needs no root
+	@tools/setup.sh --test
+	$(BIN)/ruff check src tests tools bench
+	$(BIN)/ruff format --check src tests tools bench
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest tests/unit
+
+test:  ## the whole suite (root): unit, fuzz, kernel, suites, contract, security, faults
+	@tools/setup.sh --test --peers
+	$(BIN)/python -m pytest
+
+bench:  ## side by side with dockerd and podman; writes docs/benchmarks.md and its chart
+	@tools/setup.sh --test --peers --bench
+	$(BIN)/python bench/run.py
+
+install:  ## put havre and havred on PATH, with systemd units and shell completion (PREFIX=/usr/local)
+	@tools/install.sh install
+
+uninstall:  ## undo install; data in /var/lib/havre stays
+	@tools/install.sh uninstall
+
+lock:  ## write the lock files anew from pyproject.toml
+	@tools/lock.sh
+
+clean:  ## remove the virtual environment and caches
+	rm -rf .venv .mypy_cache .ruff_cache .hypothesis .import_linter_cache build
+
+.PHONY: help setup run check test bench install uninstall lock clean
