@@ -57,7 +57,7 @@ class Value(msgspec.Struct, rename=docker_name, kw_only=True):
 
 
 class Healthcheck(Value, omit_defaults=True):
-    """How a container's health is probed; `test` is `[]` (inherit), `["NONE"]`, `["CMD", ...]` or `["CMD-SHELL", s]`."""
+    """How health is probed; `test` is `[]` (inherit), `["NONE"]`, `["CMD", ...]` or `["CMD-SHELL", s]`."""
 
     test: list[str] | None = None
     interval: int = 0
@@ -347,11 +347,26 @@ class MountPoint(Value):
     propagation: str = ""
 
 
+class MountOptions(Value, omit_defaults=True):
+    """What a mount needs beyond its `MountPoint`.
+
+    `anonymous`: the volume was made for this container and goes with `rm -v`. `create_source`: a missing host directory
+    is made (`-v`), otherwise refused (`--mount`).
+    """
+
+    anonymous: bool = False
+    create_source: bool = False
+    no_copy: bool = False
+    non_recursive: bool = False
+    subpath: str = ""
+    tmpfs: TmpfsOptions | None = None
+
+
 class Container(Value):
     """A container as it is persisted: one row, rewritten whole on each change of state.
 
     `image` is the image's ID, `config.image` the name the user gave. `path` and `args` are the resolved command.
-    `networks` is keyed by network name. `ports` is what is published now, as `NetworkSettings.Ports` shows it.
+    `networks` is keyed by network name, `mount_options` by the mount's destination. `ports` is what is published now, as `NetworkSettings.Ports` shows it.
     """
 
     id: str
@@ -366,6 +381,7 @@ class Container(Value):
     networks: dict[str, EndpointSettings] = msgspec.field(default_factory=dict)
     ports: dict[str, list[PortBinding] | None] = msgspec.field(default_factory=dict)
     mounts: list[MountPoint] = msgspec.field(default_factory=list)
+    mount_options: dict[str, MountOptions] = msgspec.field(default_factory=dict)
     restart_count: int = 0
     manually_stopped: bool = False
     runtime: str = ""
