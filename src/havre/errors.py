@@ -7,7 +7,10 @@ Anything that is not a `HavreError` by the time it reaches `api` is a bug: statu
 
 from __future__ import annotations
 
-from typing import ClassVar
+# The command line starts under `python -I -S`, where importing typing alone would cost more than its whole run.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import ClassVar
 
 
 class HavreError(Exception):
