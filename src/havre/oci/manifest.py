@@ -1,0 +1,151 @@
+"""Manifests and indexes: what a registry answers when asked for an image.
+
+    index ("manifest list")          manifest                         blobs
+    +--------------------------+     +---------------------------+    +---------------+
+    | manifests: descriptor ---+---> | config: descriptor -------+--> | configuration |
+    |   platform linux/amd64   |     | layers: descriptor, ... --+--> | layer tars    |
+    +--------------------------+     +---------------------------+    +---------------+
+
+Docker's schema 2 and OCI differ in media types only. Refused: schema 1 (no content addressing of its layers), documents
+that are both manifest and index (CVE-2021-41190: two readers would see two images), anything that says it is larger
+than `MAX_DOCUMENT` or names absurd sizes or counts.
+
+Source: OCI image specification, "descriptor.md", "manifest.md", "image-index.md".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from havre.errors import InvalidInput, NotFound, Unsupported
+from havre.oci import mediatypes
+from havre.oci.digest import Digest, digest_of, parse_digest
+from havre.oci.platform import Platform, runnable_on
+
+MAX_DOCUMENT = 4 << 20
+MAX_CONFIG = 8 << 20
+MAX_BLOB = 1 << 42
+MAX_LAYERS = 500
+MAX_MANIFESTS = 1000
+
+
+class Descriptor(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """A typed pointer to content: `size` in bytes, `urls` other places that may have it."""
+
+    media_type: str
+    digest: Digest
+    size: int
+    urls: tuple[str, ...] = ()
+    annotations: dict[str, str] | None = None
+    platform: Platform | None = None
+    artifact_type: str = ""
+
+
+class Manifest(msgspec.Struct, frozen=True, rename="camel"):
+    """One image: its configuration and its layers, base first."""
+
+    media_type: str
+    config: Descriptor
+    layers: tuple[Descriptor, ...]
+
+
+class Index(msgspec.Struct, frozen=True, rename="camel"):
+    """Images of one name for several platforms."""
+
+    media_type: str
+    manifests: tuple[Descriptor, ...]
+
+
+class _Document(msgspec.Struct, rename="camel"):
+    """Any of the above, before it is known which."""
+
+    schema_version: int = 0
+    media_type: str = ""
+    config: Descriptor | None = None
+    layers: tuple[Descriptor, ...] | None = None
+    manifests: tuple[Descriptor, ...] | None = None
+    fs_layers: msgspec.Raw | None = None
+
+
+def decode_document(body: bytes, media_type: str = "") -> Manifest | Index:
+    """The manifest or index in `body`, which a registry declared to be `media_type` ("" where nothing was declared).
+
+    Raises `InvalidInput` for malformed or ambiguous documents and `Unsupported` for schema 1.
+    """
+    if len(body) > MAX_DOCUMENT:
+        raise InvalidInput(f"manifest of {len(body)} bytes", f"at most {MAX_DOCUMENT} are accepted")
+    try:
+        document = msgspec.json.decode(body, type=_Document)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInput(f"invalid manifest: {error}") from error
+    declared = media_type.partition(";")[0].strip()
+    if document.schema_version == 1 or document.fs_layers is not None or declared in mediatypes.SCHEMA1:
+        raise Unsupported(
+            "Docker Image Format v1 and Docker Image manifest version 2, schema 1 are not supported",
+            "push the image again with a current client to convert it",
+        )
+    return _decide(document, declared)
+
+
+def choose_manifest(index: Index, wanted: Platform) -> Descriptor:
+    """The entry of `index` that runs best on `wanted`; raises `NotFound` in Docker's words."""
+    for platform in runnable_on(wanted):
+        for entry in index.manifests:
+            if entry.platform is not None and entry.platform.same_as(platform):
+                return entry
+    offered = sorted({str(m.platform) for m in index.manifests if m.platform and m.platform.os != "unknown"})
+    raise NotFound(
+        f"no matching manifest for {wanted} in the manifest list entries",
+        f"the image is offered for {', '.join(offered)}" if offered else None,
+    )
+
+
+def render_manifest(config: Descriptor, layers: Sequence[Descriptor], media_type: str) -> bytes:
+    """The bytes of a manifest as dockerd writes it (three blanks a level), so that digests agree with its pushes."""
+    document = {
+        "schemaVersion": 2,
+        "mediaType": media_type,
+        "config": config,
+        "layers": list(layers),
+    }
+    return msgspec.json.format(msgspec.json.encode(document), indent=3)
+
+
+def describe(media_type: str, content: bytes) -> Descriptor:
+    """The descriptor of `content`."""
+    return Descriptor(media_type, digest_of(content), len(content))
+
+
+def _decide(document: _Document, declared: str) -> Manifest | Index:
+    if document.manifests is not None and (document.layers is not None or document.config is not None):
+        raise InvalidInput("ambiguous manifest: it has both layers and manifests")
+    if declared and document.media_type and declared != document.media_type and _known(declared):
+        raise InvalidInput(f"manifest declared as {declared} says it is {document.media_type}")
+    said = document.media_type or declared
+    if document.manifests is not None:
+        if said in mediatypes.MANIFESTS:
+            raise InvalidInput(f"a document of type {said} must not have manifests")
+        return Index(said if _known(said) else mediatypes.OCI_INDEX, _checked(document.manifests, MAX_MANIFESTS))
+    if document.config is None or document.layers is None:
+        raise InvalidInput("invalid manifest: neither config and layers nor manifests")
+    if said in mediatypes.INDEXES:
+        raise InvalidInput(f"a document of type {said} must not have layers")
+    _checked((document.config,), 1)
+    media_type = said if _known(said) else mediatypes.OCI_MANIFEST
+    return Manifest(media_type, document.config, _checked(document.layers, MAX_LAYERS))
+
+
+def _known(media_type: str) -> bool:
+    return media_type in mediatypes.MANIFESTS or media_type in mediatypes.INDEXES
+
+
+def _checked(descriptors: tuple[Descriptor, ...], limit: int) -> tuple[Descriptor, ...]:
+    if len(descriptors) > limit:
+        raise InvalidInput(f"manifest with {len(descriptors)} entries", f"at most {limit} are accepted")
+    for descriptor in descriptors:
+        parse_digest(descriptor.digest)
+        if not 0 <= descriptor.size <= MAX_BLOB:
+            raise InvalidInput(f"invalid size {descriptor.size} of {descriptor.digest} in a manifest")
+    return descriptors
