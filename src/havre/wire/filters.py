@@ -1,0 +1,34 @@
+"""The `filters` parameter: JSON in one of two shapes, into a map of lists.
+
+    {"status": {"running": true, "paused": true}}    since API 1.22
+    {"status": ["running", "paused"]}                before, and still what many clients send
+
+Which keys exist is the business of the list that is filtered.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from havre.errors import InvalidInput
+
+_Shapes = dict[str, dict[str, bool] | list[str] | None] | None
+_decoder = msgspec.json.Decoder(_Shapes)
+
+
+def decode_filters(text: str) -> dict[str, list[str]]:
+    """Decode the parameter; empty text is no filter. Raises `InvalidInput` in dockerd's words."""
+    if not text:
+        return {}
+    try:
+        shape = _decoder.decode(text)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        raise InvalidInput("invalid filter") from error
+    # The booleans say nothing: dockerd, too, looks at the keys alone.
+    return {key: list(values) for key, values in (shape or {}).items() if values}
+
+
+def encode_filters(filters: dict[str, list[str]]) -> str:
+    """The newer shape, as clients send it."""
+    shape = {key: dict.fromkeys(values, True) for key, values in filters.items()}
+    return msgspec.json.encode(shape).decode()

@@ -1,0 +1,66 @@
+"""The JSON lines in which pull, push, load, import and build tell how they are doing.
+
+One object per line, ended by CR LF. An error that comes after the status line of the response is a line of its own,
+`{"errorDetail": {...}, "error": "..."}`; the status stays 200.
+
+Source: moby's pkg/jsonmessage and pkg/streamformatter.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+LINE_END = b"\r\n"
+_WIDTH = 50
+
+
+def render_line(value: Any) -> bytes:
+    """Any value as one line."""
+    return msgspec.json.encode(value) + LINE_END
+
+
+def render_status(status: str, id: str = "", current: int = 0, total: int = 0) -> bytes:
+    """A status line; with `current`, one that clients draw as a bar (both in bytes, `total` 0 where unknown)."""
+    line: dict[str, Any] = {"status": status}
+    if id:
+        line["progressDetail"] = _detail(current, total)
+        if current:
+            line["progress"] = render_bar(current, total)
+        line["id"] = id
+    return render_line(line)
+
+
+def render_stream(text: str) -> bytes:
+    """A line of text shown as it is (load, build)."""
+    return render_line({"stream": text})
+
+
+def render_error(message: str, code: int = 0) -> bytes:
+    """The error line; `code` is added where it means something to the client."""
+    detail: dict[str, Any] = {"code": code} if code else {}
+    return render_line({"errorDetail": detail | {"message": message}, "error": message})
+
+
+def _detail(current: int, total: int) -> dict[str, int]:
+    return {key: value for key, value in (("current", current), ("total", total)) if value}
+
+
+def render_bar(current: int, total: int) -> str:
+    """`[=====>     ]  1.2MB/4MB`, which clients that are not on a terminal print as it is."""
+    if total <= 0 or current > total:
+        return render_size(current)
+    filled = min(_WIDTH, current * _WIDTH // total)
+    bar = "=" * filled + (">" + " " * (_WIDTH - filled - 1) if filled < _WIDTH else ">")[: _WIDTH - filled + 1]
+    return f"[{bar}]  {render_size(current)}/{render_size(total)}"
+
+
+def render_size(size_bytes: float) -> str:
+    """Bytes as Docker writes them: decimal units, four significant digits."""
+    units = ("B", "kB", "MB", "GB", "TB", "PB")
+    index = 0
+    while size_bytes >= 1000 and index < len(units) - 1:
+        size_bytes /= 1000
+        index += 1
+    return f"{size_bytes:.4g}{units[index]}"

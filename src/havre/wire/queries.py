@@ -1,0 +1,92 @@
+"""The values of query parameters: booleans, integers, moments in time, durations.
+
+Source: moby's api/server/httputils/form.go for booleans, api/types/time for moments, Go's time.ParseDuration.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+
+from havre.errors import InvalidInput
+
+_FALSE = frozenset({"", "0", "no", "false", "none"})
+_SECONDS = re.compile(r"(-?[0-9]+)(?:\.([0-9]{1,9}))?")
+_DATE = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)"
+    r"(?:T(\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d{1,9})\d*)?)?)?)?"
+    r"(Z|[+-]\d\d:\d\d)?"
+)
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
+_SECOND = 10**9
+_UNITS_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": _SECOND, "m": 60 * _SECOND}
+_UNITS_NS["h"] = 3600 * _SECOND
+
+
+def parse_bool(value: str | None) -> bool:
+    """Docker's idea of truth: anything but "", 0, no, false and none."""
+    return value is not None and value.strip().lower() not in _FALSE
+
+
+def parse_int(value: str, name: str) -> int:
+    """A decimal 64-bit integer; `name` is the parameter's, for the message."""
+    digits = value[1:] if value[:1] in ("-", "+") else value
+    if not (digits.isascii() and digits.isdigit()) or len(digits) > 19 or not -(2**63) <= int(value) < 2**63:
+        raise InvalidInput(f'invalid value "{value}" for {name}: expected an integer')
+    return int(value)
+
+
+def parse_time(value: str, name: str, now: float) -> float:
+    """A moment as seconds since the epoch.
+
+    Accepts what Docker's clients send and users write: seconds with a fraction, RFC 3339 (a missing zone means UTC),
+    or a duration such as `10m`, which counts back from `now`.
+    """
+    if match := _SECONDS.fullmatch(value):
+        return int(match[1]) + int((match[2] or "0").ljust(9, "0")) / 1e9
+    if match := _DATE.fullmatch(value):
+        try:
+            return _date(match)
+        except (ValueError, OverflowError) as error:
+            raise InvalidInput(f'invalid value "{value}" for {name}: {error}') from error
+    try:
+        return now - parse_duration_ns(value, name) / 1e9
+    except InvalidInput:
+        expected = "expected seconds since the epoch, an RFC 3339 date or a duration"
+        raise InvalidInput(f'invalid value "{value}" for {name}: {expected}') from None
+
+
+def _date(match: re.Match[str]) -> float:
+    year, month, day, hour, minute, second = (int(match[index] or 0) for index in range(1, 7))
+    moment = datetime(year, month, day, hour, minute, second, tzinfo=_zone(match[8]))
+    return moment.timestamp() + int((match[7] or "0").ljust(9, "0")) / 1e9
+
+
+def _zone(text: str | None) -> timezone:
+    if text in (None, "Z"):
+        return UTC
+    assert text is not None
+    offset = timedelta(hours=int(text[1:3]), minutes=int(text[4:6]))
+    return timezone(-offset if text[0] == "-" else offset)
+
+
+def parse_duration_ns(value: str, name: str) -> int:
+    """A Go duration (`1h30m`, `250ms`, `0`) in nanoseconds."""
+    negative = value.startswith("-")
+    rest = value[1:] if value[:1] in ("-", "+") else value
+    if rest == "0":
+        return 0
+    total, position = 0.0, 0
+    for match in _DURATION.finditer(rest):
+        if match.start() != position:
+            break
+        total += float(match[1]) * _UNITS_NS[match[2]]
+        position = match.end()
+    if not rest or position != len(rest) or total >= 2**63:
+        raise InvalidInput(f'invalid value "{value}" for {name}: expected a duration such as 10s or 1h30m')
+    return -int(total) if negative else int(total)
+
+
+def render_time(seconds: float) -> str:
+    """RFC 3339 in UTC, as precise as a float is."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -1,0 +1,176 @@
+"""API versions: what is spoken, and how older clients are served.
+
+Handlers speak `NEWEST` only. A request of an older client is lifted before its handler sees it, and the answer lowered
+afterwards, by the tables at the end: operation, first version that no longer needs the change, change. Changes are
+applied from the newest down, each once, on plain values.
+
+    client 1.41 --request--> lift --> handler (1.45) --answer--> lower 1.45, lower 1.44, lower 1.42 --> client 1.41
+
+Source: Docker Engine API, "version history"; where it is silent, what dockerd 26 answered to both versions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from havre.errors import InvalidInput
+
+
+class Version(NamedTuple):
+    """An API version; compares by number, so that 1.9 is older than 1.24."""
+
+    major: int
+    minor: int
+
+    def __str__(self) -> str:
+        return f"{self.major}.{self.minor}"
+
+
+NEWEST = Version(1, 45)
+OLDEST = Version(1, 24)
+
+_TEXT = re.compile(r"([0-9]{1,4})(?:\.([0-9]{1,4}))?(?:\.[0-9.]*)?")
+
+
+def parse_version(text: str) -> Version:
+    """The version that a path asks for; raises `InvalidInput`, in dockerd's words, when it is not spoken here."""
+    match = _TEXT.fullmatch(text)
+    if match is None:
+        raise InvalidInput(f"invalid API version {text}")
+    version = Version(int(match[1]), int(match[2] or 0))
+    if version < OLDEST:
+        raise InvalidInput(
+            f"client version {text} is too old. Minimum supported API version is {OLDEST}, "
+            "please upgrade your client to a newer version"
+        )
+    if version > NEWEST:
+        raise InvalidInput(f"client version {text} is too new. Maximum supported API version is {NEWEST}")
+    return version
+
+
+def multiplexed(version: Version, tty: bool) -> bool:
+    """Whether a stream is announced as `multiplexed-stream`; it is framed without a TTY in any version."""
+    return not tty and version >= (1, 42)
+
+
+def lift(operation: str, body: Any, version: Version) -> Any:
+    """The struct of an older client's request, changed in place to what its words meant then."""
+    for until, change in _LIFTS.get(operation, ()):
+        if version < until:
+            change(body)
+    return body
+
+
+def needs_lowering(operation: str, version: Version) -> bool:
+    """Whether `lower` would change an answer, so that it must first be made plain."""
+    return any(version < until for until, _ in _LOWERS.get(operation, ()))
+
+
+def lower(operation: str, answer: Any, version: Version) -> Any:
+    """An answer in `NEWEST`'s shape (plain dicts and lists), changed in place for an older client."""
+    for until, change in _LOWERS.get(operation, ()):
+        if version < until:
+            for item in answer if isinstance(answer, list) else [answer]:
+                change(item)
+    return answer
+
+
+def _lift_private_ipc(body: Any) -> None:
+    """Before 1.40 a container's IPC namespace could be shared unless said otherwise."""
+    if body.host_config is not None and not body.host_config.ipc_mode:
+        body.host_config.ipc_mode = "shareable"
+
+
+def _lift_host_cgroups(body: Any) -> None:
+    """Before 1.41 containers saw the host's cgroup namespace unless said otherwise."""
+    if body.host_config is not None and not body.host_config.cgroupns_mode:
+        body.host_config.cgroupns_mode = "host"
+
+
+def _lift_start_interval(body: Any) -> None:
+    """`StartInterval` came with 1.44; an older client that sends it is not heard."""
+    if body.healthcheck is not None:
+        body.healthcheck.start_interval = 0
+
+
+def _lift_mount_options(body: Any) -> None:
+    """`CreateMountpoint` came with 1.42."""
+    for mount in (body.host_config.mounts or ()) if body.host_config is not None else ():
+        if mount.bind_options is not None:
+            mount.bind_options.create_mountpoint = False
+
+
+def _lower_container_config(answer: dict[str, Any]) -> None:
+    """1.45 dropped the configuration that a classic build had recorded."""
+    empty = {"Env": None, "Cmd": None, "Image": "", "Volumes": None, "WorkingDir": "", "Entrypoint": None}
+    flags = dict.fromkeys(("AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin", "StdinOnce"), False)
+    names = {"Hostname": "", "Domainname": "", "User": ""}
+    answer.setdefault("ContainerConfig", names | flags | empty | {"OnBuild": None, "Labels": None})
+
+
+def _lower_virtual_size(answer: dict[str, Any]) -> None:
+    """1.44 dropped VirtualSize, which had been equal to Size for years."""
+    answer["VirtualSize"] = answer.get("Size", 0)
+
+
+def _lower_df_images(answer: dict[str, Any]) -> None:
+    for image in answer.get("Images") or ():
+        _lower_virtual_size(image)
+
+
+def _lower_empty_digests(answer: dict[str, Any]) -> None:
+    """Before 1.43 an image without digests or tags had null there."""
+    for key in ("RepoTags", "RepoDigests"):
+        answer[key] = answer.get(key) or None
+
+
+def _lower_aliases(answer: dict[str, Any]) -> None:
+    """Before 1.45 the short ID and the host name stood among the aliases on user-defined networks."""
+    for name, endpoint in ((answer.get("NetworkSettings") or {}).get("Networks") or {}).items():
+        if name in ("default", "bridge", "host", "none"):
+            continue
+        added = [answer["Id"][:12], answer["Config"]["Hostname"]]
+        endpoint["Aliases"] = list(dict.fromkeys([*(endpoint["Aliases"] or ()), *added]))
+
+
+def _lower_kernel_memory(answer: dict[str, Any]) -> None:
+    answer["KernelMemory"] = True
+
+
+def _lower_execution_driver(answer: dict[str, Any]) -> None:
+    answer["ExecutionDriver"] = "<not supported>"
+
+
+def _lower_security_options(answer: dict[str, Any]) -> None:
+    """Before 1.25 they were bare names: `seccomp` for `name=seccomp,profile=builtin`."""
+    options = answer.get("SecurityOptions") or ()
+    answer["SecurityOptions"] = [option.partition(",")[0].removeprefix("name=") for option in options]
+
+
+def _lower_builder_size(answer: dict[str, Any]) -> None:
+    answer["BuilderSize"] = sum(cache.get("Size", 0) for cache in answer.get("BuildCache") or ())
+
+
+_Change = tuple[Version, Callable[[Any], None]]
+
+_LIFTS: dict[str, tuple[_Change, ...]] = {
+    "ContainerCreate": (
+        (Version(1, 44), _lift_start_interval),
+        (Version(1, 42), _lift_mount_options),
+        (Version(1, 41), _lift_host_cgroups),
+        (Version(1, 40), _lift_private_ipc),
+    ),
+}
+_LOWERS: dict[str, tuple[_Change, ...]] = {
+    "ContainerInspect": ((Version(1, 45), _lower_aliases),),
+    "ImageInspect": ((Version(1, 45), _lower_container_config), (Version(1, 44), _lower_virtual_size)),
+    "ImageList": ((Version(1, 44), _lower_virtual_size), (Version(1, 43), _lower_empty_digests)),
+    "SystemDataUsage": ((Version(1, 44), _lower_df_images), (Version(1, 42), _lower_builder_size)),
+    "SystemInfo": (
+        (Version(1, 42), _lower_kernel_memory),
+        (Version(1, 25), _lower_security_options),
+        (Version(1, 25), _lower_execution_driver),
+    ),
+}
