@@ -1,0 +1,140 @@
+"""Layer streams in and out of gzip, zstd, xz and bzip2, told apart by their first bytes, a bounded piece at a time.
+
+    feed(chunk) -> read() -> piece, piece, ..., b"" (give more) -> feed(chunk) -> ... -> finish()
+
+`read` hands out about `PIECE` bytes whatever the ratio: a layer of a kilobyte that unfolds to a gigabyte costs time, not
+memory. Streams may consist of several members, as pigz, zstd and estargz write them. Refused with `InvalidInput`: damage,
+a stream that ends early, foreign bytes behind the last member.
+"""
+
+from __future__ import annotations
+
+import bz2
+import lzma
+from typing import Protocol
+
+import zstandard
+from isal import igzip_lib
+
+from havre.errors import InvalidInput
+
+PIECE = 1 << 20
+_SLICE = 1 << 16  # of compressed bytes given to a decoder at once
+_ZSTD_SLICE = 1 << 12  # its decoder has no bound of its own: 4 KiB unfold to 128 MiB at the very worst
+_MEMORY_LIMIT = 256 << 20  # for xz dictionaries
+_MAGICS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz", b"BZh": "bzip2"}
+_LONGEST_MAGIC = 6
+
+
+class _Decoder(Protocol):
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int = ...) -> bytes: ...
+
+
+class _Zstd:
+    """zstandard's decoder with the face of the standard library's."""
+
+    def __init__(self) -> None:
+        self._decoder = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
+        self.needs_input = True
+
+    @property
+    def eof(self) -> bool:
+        return self._decoder.eof
+
+    @property
+    def unused_data(self) -> bytes:
+        return self._decoder.unused_data
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        return self._decoder.decompress(data)
+
+
+def _decoder(kind: str) -> _Decoder:
+    if kind == "gzip":
+        decoder: _Decoder = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
+        return decoder
+    if kind == "zstd":
+        return _Zstd()
+    if kind == "xz":
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY_LIMIT)
+    return bz2.BZ2Decompressor()
+
+
+def kind_of(head: bytes) -> str:
+    """gzip, zstd, xz, bzip2 or "" for none of them, by the first bytes of a stream."""
+    return next((kind for magic, kind in _MAGICS.items() if head.startswith(magic)), "")
+
+
+class Decompressor:
+    """One stream, of a kind found out from its first bytes (`kind` is None until they are here)."""
+
+    def __init__(self) -> None:
+        self.kind: str | None = None
+        self._decoder: _Decoder | None = None
+        self._chunk = b""
+        self._at = 0  # in `_chunk`, of the first byte no decoder was given
+        self._over = False
+
+    def feed(self, chunk: bytes) -> None:
+        """Give compressed bytes; all earlier ones must have been read."""
+        self._chunk, self._at = self._chunk[self._at :] + chunk, 0
+
+    def read(self) -> bytes:
+        """The next piece, about 1 MiB; `b""` once more input is needed. Raises `InvalidInput`."""
+        if self.kind is None:
+            if len(self._chunk) < _LONGEST_MAGIC and not self._over:
+                return b""
+            self.kind = kind_of(self._chunk)
+        if not self.kind:
+            piece, self._chunk = self._chunk, b""
+            return piece
+        pieces: list[bytes] = []
+        size = 0
+        while size < PIECE and (self._at < len(self._chunk) or self._holds_back()):
+            pieces.append(self._step(self.kind, PIECE - size))
+            size += len(pieces[-1])
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def finish(self) -> bytes:
+        """The input is over: what was too short to be recognised. Raises `InvalidInput` in the middle of a member."""
+        self._over = True
+        rest = self.read()
+        if self._decoder is not None and not self._decoder.eof:
+            raise InvalidInput(f"layer ends in the middle of its {self.kind} stream")
+        return rest
+
+    def _holds_back(self) -> bool:
+        """Whether the decoder could go on without new input."""
+        return self._decoder is not None and not self._decoder.eof and not self._decoder.needs_input
+
+    def _step(self, kind: str, room: int) -> bytes:
+        if self._decoder is None or self._decoder.eof:
+            if self._decoder is not None and self._is_padding(kind):
+                return b""
+            self._decoder = _decoder(kind)
+        given = b""
+        if self._decoder.needs_input:
+            given = self._chunk[self._at : self._at + (_ZSTD_SLICE if kind == "zstd" else _SLICE)]
+            self._at += len(given)
+        try:
+            piece = self._decoder.decompress(given, room)
+        except (igzip_lib.IsalError, zstandard.ZstdError, lzma.LZMAError, OSError, EOFError, ValueError) as error:
+            raise InvalidInput(f"layer is no sound {kind} stream: {error}") from error
+        if self._decoder.eof:
+            self._at -= len(self._decoder.unused_data)
+        return piece
+
+    def _is_padding(self, kind: str) -> bool:
+        """Skip zeros behind the last member, which tape-minded writers leave; another member begins with no zero."""
+        if self._chunk[self._at]:
+            return False
+        if self._chunk.count(b"\0", self._at) != len(self._chunk) - self._at:
+            raise InvalidInput(f"layer has foreign bytes behind its {kind} stream")
+        self._at = len(self._chunk)
+        return True

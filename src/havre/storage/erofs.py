@@ -1,0 +1,374 @@
+"""Writer of EROFS indexes: a file system image without data, whose files lie in the layer's own uncompressed tar.
+
+Owns the mapping of tar entries to inodes and the on-disk layout (Linux `fs/erofs/erofs_fs.h`); pure: entries in, bytes
+out. The image is mounted with the tar as its extra device. Blocks are 512 bytes, like tar's, so a file is one chunk that
+starts at the tar offset of its data.
+
+       0        1024        1152         1536                            (next block)
+       +--------+-----------+------------+-------------------------------+-----------------------------+
+       | zeros  | superblock| device slot| inodes, 64-byte aligned:      | 512-byte blocks:            |
+       |        |           | (the tar)  |  64 B, xattrs, chunks or link |  directories, long symlinks |
+       +--------+-----------+------------+-------------------------------+-----------------------------+
+                                         ^ root: nid 48 (address / 32; the field has 16 bits)
+
+The same entries and tar size give the same bytes. The superblock's uuid is the head of the layer's diff ID, because
+nothing else ties an index to its tar at mount time.
+
+What no index can say raises `Unindexable`, and the layer is unpacked instead: a member below a symbolic link, a sparse
+file whose pieces are not block-aligned. What no layer may say raises `InvalidInput`, as in `unpack`: a file as parent, a
+hard link to nothing in this layer.
+"""
+
+from __future__ import annotations
+
+import stat
+import struct
+from collections.abc import Iterator
+
+from havre.errors import InvalidInput
+from havre.storage import whiteouts
+from havre.storage.tar import Entry, Extent
+
+BLOCK = 512
+MAX_METADATA = 1 << 30  # bytes that a layer's nodes may take in memory, estimated; about two million files
+_MAX_CHUNKS = 1 << 16  # of one sparse file
+_NODE_COST = 500
+
+_SUPER = struct.Struct("<IIIBBHQQIIII16s16sIHHHBBIQB23x")
+_INODE = struct.Struct("<HHHHQIIIIQII16x")
+_SUPER_AT, _DEVICE_AT, _INODES_AT = 1024, 1152, 1536
+_MAGIC = 0xE0F5E1E2
+_COMPAT_MTIME = 2
+_CHUNKED_FILE, _DEVICE_TABLE = 4, 8
+_EXTENDED, _PLAIN, _INLINE, _CHUNKED = 1, 0 << 1, 2 << 1, 4 << 1
+_CHUNK_INDEXES = 0x20
+_HOLE = 0xFFFFFFFF
+
+_XATTR_PREFIXES = ((b"user.", 1), (b"trusted.", 4), (b"security.", 6))
+_TYPES = {
+    "file": stat.S_IFREG, "dir": stat.S_IFDIR, "symlink": stat.S_IFLNK,
+    "char": stat.S_IFCHR, "block": stat.S_IFBLK, "fifo": stat.S_IFIFO,
+}  # fmt: skip
+_DIRENT_TYPES = {
+    stat.S_IFREG: 1, stat.S_IFDIR: 2, stat.S_IFCHR: 3, stat.S_IFBLK: 4, stat.S_IFIFO: 5, stat.S_IFLNK: 7,
+}  # fmt: skip
+
+
+class Unindexable(Exception):
+    """The layer is sound, but must be unpacked; the text says why."""
+
+
+class Node:
+    """An inode to be. `children` is None unless it is a directory; `hidden` are the names its whiteouts hide."""
+
+    __slots__ = ("children", "entry", "hidden", "links", "mode", "nid", "opaque", "tail", "xattrs")
+
+    def __init__(self, entry: Entry) -> None:
+        self.entry = entry
+        self.mode = _TYPES[entry.kind] | (0o777 if entry.kind == "symlink" else entry.mode)
+        self.children: dict[bytes, Node] | None = {} if entry.kind == "dir" else None
+        self.xattrs = entry.xattrs
+        self.hidden: set[bytes] = set()
+        self.opaque = False
+        self.links = self.nid = 0
+        self.tail = b""  # what follows the inode and its xattrs: chunk indexes, a short link
+
+
+def _implicit_dir() -> Entry:
+    return Entry(path=b"", kind="dir", mode=0o755, uid=0, gid=0, mtime_s=0, mtime_ns=0)
+
+
+class Index:
+    """The tree of one layer. `add` its entries in the tar's order, then `render` the image."""
+
+    def __init__(self) -> None:
+        self._root = Node(_implicit_dir())
+        self._dirs: dict[bytes, Node] = {b"": self._root}  # by path; only what is known to be a directory
+        self._budget = MAX_METADATA
+        self.root: Entry | None = None  # the entry of the root directory, if the layer has one
+
+    def add(self, entry: Entry) -> None:
+        """Take one member; raises `InvalidInput` or `Unindexable`."""
+        if whiteouts.is_bookkeeping(entry.path):
+            return
+        self._spend(_NODE_COST + len(entry.path) + len(entry.link) + 40 * len(entry.extents))
+        self._spend(sum(len(name) + len(value) + 100 for name, value in entry.xattrs.items()))
+        if not entry.path:
+            self._set_root(entry)
+            return
+        directory, _, name = entry.path.rpartition(b"/")
+        parent = self._directory(directory)
+        if name == whiteouts.OPAQUE_MARKER:
+            parent.opaque = True
+        elif (hidden := whiteouts.hidden_name(name)) is not None:
+            parent.hidden.add(hidden)
+        elif entry.kind == "hardlink":
+            self._link(parent, name, entry)
+        else:
+            self._place(parent, name, entry)
+
+    def _spend(self, cost: int) -> None:
+        self._budget -= cost
+        if self._budget < 0:
+            raise InvalidInput("layer holds more files than can be indexed")
+
+    def _set_root(self, entry: Entry) -> None:
+        if entry.kind != "dir":
+            raise InvalidInput(f"layer has a {entry.kind} for its root directory")
+        self.root = entry
+        _merge(self._root, entry)
+
+    def _directory(self, path: bytes) -> Node:
+        """The directory `path`; what is missing of it appears with mode 0755 and time 0."""
+        if (known := self._dirs.get(path)) is not None:
+            return known
+        above, _, name = path.rpartition(b"/")
+        children = _children(self._directory(above))
+        node = children.get(name)
+        if node is None:
+            self._spend(_NODE_COST + len(path))
+            node = children[name] = Node(_implicit_dir())
+        _require_directory(node, path)
+        self._dirs[path] = node
+        return node
+
+    def _place(self, parent: Node, name: bytes, entry: Entry) -> None:
+        children = _children(parent)
+        old = children.get(name)
+        if old is not None and old.children is not None:
+            if entry.kind == "dir":
+                _merge(old, entry)
+                return
+            self._dirs = {b"": self._root}
+        node = Node(entry)
+        if entry.kind == "file" and entry.size:
+            node.tail = _chunks(entry)
+        children[name] = node
+
+    def _link(self, parent: Node, name: bytes, entry: Entry) -> None:
+        if entry.link == entry.path:
+            return
+        target = self._find(entry.link)
+        if target is None or target.children is not None:
+            raise InvalidInput(
+                f"hard link {entry.path!r} names {entry.link!r}, which is no earlier file of its layer",
+                "rebuild the image so that the file and its links are in one layer",
+            )
+        if (old := _children(parent).get(name)) is not None and old.children is not None:
+            self._dirs = {b"": self._root}
+        _children(parent)[name] = target
+
+    def _find(self, path: bytes) -> Node | None:
+        node = self._root
+        at = b""
+        for name in path.split(b"/"):
+            _require_directory(node, at)
+            child = _children(node).get(name)
+            if child is None:
+                return None
+            node, at = child, name
+        return node
+
+    def render(self, uuid: bytes, tar_size: int) -> bytes:
+        """The image. `uuid`: 16 bytes; `tar_size`: bytes of the tar that it will be mounted with."""
+        _finish(self._root)
+        nodes = list(_walk(self._root))
+        end = _number_inodes(nodes)
+        blocks_at = -(-end // BLOCK) * BLOCK
+        image, blocks = bytearray(blocks_at), bytearray()
+        for number, (node, parent) in enumerate(nodes, 1):
+            size, layout, i_u = len(node.entry.link), _INLINE, 0
+            if node.children is not None:
+                data = _directory_data(node, parent)
+                size, layout, i_u = len(data), _PLAIN, (blocks_at + len(blocks)) // BLOCK
+                blocks += data + bytes(-len(data) % BLOCK)
+            elif stat.S_ISLNK(node.mode) and not node.tail:
+                layout, i_u = _PLAIN, (blocks_at + len(blocks)) // BLOCK
+                blocks += node.entry.link + bytes(-size % BLOCK)
+            elif stat.S_ISREG(node.mode):
+                size, layout = node.entry.size, _CHUNKED if node.tail else _PLAIN
+                i_u = _CHUNK_INDEXES | (_chunk_bits(node.entry) - 9) if node.tail else 0
+            elif not stat.S_ISLNK(node.mode):
+                size, layout, i_u = 0, _PLAIN, _device_number(*node.entry.rdev)
+            _write_inode(image, node, number, size, layout, i_u)
+        image += blocks
+        _write_head(image, uuid, len(nodes), tar_size)
+        return bytes(image)
+
+
+def _children(node: Node) -> dict[bytes, Node]:
+    if node.children is None:
+        raise AssertionError("not a directory")
+    return node.children
+
+
+def _require_directory(node: Node, path: bytes) -> None:
+    if node.children is None:
+        if stat.S_ISLNK(node.mode):
+            raise Unindexable(f"members below the symbolic link {path!r}")
+        raise InvalidInput(f"layer has members below {path!r}, which is not a directory")
+
+
+def _merge(node: Node, entry: Entry) -> None:
+    """A directory that is already there takes the new entry's metadata and keeps its children."""
+    node.entry, node.mode, node.xattrs = entry, stat.S_IFDIR | entry.mode, node.xattrs | entry.xattrs
+
+
+def _chunk_bits(entry: Entry) -> int:
+    """log2 of the largest chunk that no extent's edge falls into; a whole file is one chunk."""
+    if entry.extents == (Extent(0, entry.size, entry.extents[0].offset if entry.extents else 0),):
+        return max(9, (entry.size - 1).bit_length())
+    edges = 0
+    for extent in entry.extents:
+        end = extent.start + extent.length
+        edges |= extent.start | (0 if end == entry.size else end)
+    bits = max(9, (entry.size - 1).bit_length())
+    return min(bits, (edges & -edges).bit_length() - 1) if edges else bits
+
+
+def _chunks(entry: Entry) -> bytes:
+    """The file's chunk indexes (8 bytes each: 0, device 1, block); a hole has no block."""
+    bits = _chunk_bits(entry)
+    count = -(-entry.size >> bits) if bits >= 9 else 0
+    odd = any(e.offset % BLOCK or e.start % BLOCK or e.offset // BLOCK >= _HOLE for e in entry.extents)
+    if odd or bits < 9 or count > _MAX_CHUNKS:
+        raise Unindexable(f"sparse file {entry.path!r} is not block-aligned")
+    addresses = [_HOLE] * count
+    for extent in entry.extents:
+        for at in range(0, extent.length, 1 << bits):
+            addresses[(extent.start + at) >> bits] = (extent.offset + at) // BLOCK
+    return b"".join(struct.pack("<HHI", 0, 0 if address == _HOLE else 1, address) for address in addresses)
+
+
+def _finish(node: Node) -> None:
+    """Apply whiteouts and opaque marks below `node`, now that every member is known."""
+    for name in node.hidden:
+        child = _children(node).get(name)
+        if child is None:
+            _children(node)[name] = Node(Entry(path=b"", kind="char", mode=0, uid=0, gid=0, mtime_s=0, mtime_ns=0))
+            node.xattrs = node.xattrs | whiteouts.ORIGIN_XATTRS
+        elif child.children is not None:
+            child.opaque = True
+    if node.opaque:
+        node.xattrs = node.xattrs | whiteouts.OPAQUE_XATTRS
+    for child in _children(node).values():
+        if child.children is not None:
+            _finish(child)
+
+
+def _walk(root: Node) -> Iterator[tuple[Node, Node]]:
+    """Every inode once with its (first) parent, the root first, and count the links."""
+    root.links = 2
+    yield root, root
+    stack = [root]
+    while stack:
+        parent = stack.pop()
+        for name in sorted(_children(parent)):
+            node = _children(parent)[name]
+            if node.children is not None:
+                node.links = 2
+                parent.links += 1
+                stack.append(node)
+                yield node, parent
+            else:
+                node.links += 1
+                if node.links == 1:
+                    yield node, parent
+
+
+def _number_inodes(nodes: list[tuple[Node, Node]]) -> int:
+    """Give each node its place; returns where the last one ends."""
+    at = _INODES_AT
+    for node, _ in nodes:
+        at = -(-at // 64) * 64
+        node.nid = at // 32
+        at += _INODE.size + _xattr_size(node)
+        if stat.S_ISREG(node.mode):
+            at = -(-at // 8) * 8 + len(node.tail)
+        elif stat.S_ISLNK(node.mode):
+            # A short link follows its inode, but must not cross a block's edge.
+            fits = at // BLOCK == (at + len(node.entry.link) - 1) // BLOCK and at % BLOCK
+            node.tail = node.entry.link if fits else b""
+            at += len(node.tail)
+    return at
+
+
+def _xattr_size(node: Node) -> int:
+    if not node.xattrs:
+        return 0
+    size = 12 + sum(-(-(4 + len(_short(name)[1]) + len(value)) // 4) * 4 for name, value in node.xattrs.items())
+    if (size - 12) // 4 + 1 > 0xFFFF:
+        raise InvalidInput(f"extended attributes of {node.entry.path!r} are too large")
+    return size
+
+
+def _short(name: bytes) -> tuple[int, bytes]:
+    for prefix, index in _XATTR_PREFIXES:
+        if name.startswith(prefix):
+            return index, name[len(prefix) :]
+    raise AssertionError(f"the tar parser let {name!r} pass")
+
+
+def _write_inode(image: bytearray, node: Node, number: int, size: int, layout: int, i_u: int) -> None:
+    at, entry = node.nid * 32, node.entry
+    xattrs = _xattr_size(node)
+    _INODE.pack_into(
+        image, at,
+        _EXTENDED | layout, (xattrs - 12) // 4 + 1 if xattrs else 0, node.mode, 0, size, i_u, number,
+        entry.uid, entry.gid, entry.mtime_s & 0xFFFFFFFFFFFFFFFF, entry.mtime_ns, node.links,
+    )  # fmt: skip
+    at += _INODE.size
+    body = at + 12  # the first 12 bytes are the header: name filter (unused), no shared attributes
+    for name, value in sorted(node.xattrs.items()):
+        index, short = _short(name)
+        record = struct.pack("<BBH", len(short), index, len(value)) + short + value
+        image[body : body + len(record)] = record
+        body += -(-len(record) // 4) * 4
+    at += xattrs
+    if stat.S_ISREG(node.mode):
+        at = -(-at // 8) * 8
+    image[at : at + len(node.tail)] = node.tail
+
+
+def _directory_data(node: Node, parent: Node) -> bytes:
+    """Blocks of sorted entries: first all 12-byte heads of a block, then its names."""
+    names = sorted([*_children(node), b".", b".."])
+    targets = _children(node) | {b".": node, b"..": parent}
+    data, batch, used = bytearray(), list[bytes](), 0
+    for name in names:
+        if used + 12 + len(name) > BLOCK:
+            data += _directory_block(batch, targets).ljust(BLOCK, b"\0")
+            batch, used = [], 0
+        batch.append(name)
+        used += 12 + len(name)
+    return bytes(data) + _directory_block(batch, targets)
+
+
+def _directory_block(names: list[bytes], targets: dict[bytes, Node]) -> bytes:
+    heads, offset = [], 12 * len(names)
+    for name in names:
+        target = targets[name]
+        heads.append(struct.pack("<QHBB", target.nid, offset, _DIRENT_TYPES[stat.S_IFMT(target.mode)], 0))
+        offset += len(name)
+    return b"".join(heads + names)
+
+
+def _device_number(major: int, minor: int) -> int:
+    """The kernel's new_encode_dev()."""
+    return (minor & 0xFF) | (major << 8) | ((minor & ~0xFF) << 12)
+
+
+def _write_head(image: bytearray, uuid: bytes, inodes: int, tar_size: int) -> None:
+    _SUPER.pack_into(
+        image, _SUPER_AT,
+        _MAGIC, 0, _COMPAT_MTIME, 9, 0, _INODES_AT // 32, inodes, 0, 0, len(image) // BLOCK, 0, 0,
+        uuid, b"", _CHUNKED_FILE | _DEVICE_TABLE, 0, 1, _DEVICE_AT // 128, 0, 0, 0, 0, 0,
+    )  # fmt: skip
+    struct.pack_into("<II", image, _DEVICE_AT + 64, max(1, -(-tar_size // BLOCK)), 0)
+
+
+def read_uuid(head: bytes) -> bytes | None:
+    """The uuid in the first 1536 bytes of an index, None if it is none: to be compared before mounting."""
+    if len(head) < _INODES_AT or head[_SUPER_AT : _SUPER_AT + 4] != struct.pack("<I", _MAGIC):
+        return None
+    return head[_SUPER_AT + 48 : _SUPER_AT + 64]
