@@ -1,0 +1,49 @@
+"""Engines for the contract tests: every expectation that takes `engine` is checked on havre and on dockerd."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.engines import Dockerd, Engine, Havred
+from support.images import busybox_archive
+
+
+def _engine(kind: type[Engine], archive: Path) -> Iterator[Engine]:
+    engine = kind()
+    try:
+        engine.open()
+        engine.docker("load", "-i", str(archive), check=0)
+        yield engine
+    finally:
+        engine.close()
+
+
+@pytest.fixture(scope="session")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded busybox image as an archive for `docker load`."""
+    return busybox_archive(tmp_path_factory.mktemp("images"))
+
+
+@pytest.fixture(scope="session")
+def _havre(archive: Path) -> Iterator[Engine]:
+    yield from _engine(Havred, archive)
+
+
+@pytest.fixture(scope="session")
+def _dockerd(archive: Path) -> Iterator[Engine]:
+    yield from _engine(Dockerd, archive)
+
+
+@pytest.fixture(params=["havre", "dockerd"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """Our daemon, then Docker's: the same test on both."""
+    return request.getfixturevalue(f"_{request.param}")  # type: ignore[no-any-return]
+
+
+@pytest.fixture
+def havred(_havre: Engine) -> Engine:
+    """Our daemon alone, for what Docker's does not do."""
+    return _havre

@@ -1,0 +1,194 @@
+"""Logs, attach and exec, with and without a terminal."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from support.engines import Engine
+from support.terminals import Terminal
+from support.waiting import until
+
+ECHO = ("busybox", "sh", "-c", 'while read line; do echo "got $line"; done; echo end')
+
+
+@pytest.fixture
+def sleeper(engine: Engine) -> Iterator[str]:
+    """The name of a running container."""
+    engine.out("run", "-d", "--name", "sleeper", "-e", "INHERITED=1", "busybox", "sleep", "1000")
+    yield "sleeper"
+    engine.docker("rm", "-f", "sleeper")
+
+
+class TestLogs:
+    @pytest.fixture
+    def talker(self, engine: Engine) -> Iterator[str]:
+        script = "for i in 1 2 3 4 5; do echo line $i; done; echo oops >&2; printf unfinished"
+        engine.docker("run", "--name", "talker", "busybox", "sh", "-c", script, check=0)
+        yield "talker"
+        engine.docker("rm", "-f", "talker")
+
+    def test_both_streams(self, engine: Engine, talker: str) -> None:
+        done = engine.docker("logs", talker, check=0)
+        assert done.stdout == "line 1\nline 2\nline 3\nline 4\nline 5\nunfinished"
+        assert done.stderr == "oops\n"
+
+    def test_tail(self, engine: Engine, talker: str) -> None:
+        done = engine.docker("logs", "--tail", "2", talker, check=0)
+        assert (done.stdout + done.stderr).count("\n") == 1
+        assert engine.docker("logs", "--tail", "0", talker, check=0).stdout == ""
+
+    def test_timestamps_since_until(self, engine: Engine, talker: str) -> None:
+        lines = engine.docker("logs", "-t", talker, check=0).stdout.splitlines()
+        stamp = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z"
+        assert all(re.match(rf"{stamp} (line|unfin)", line) for line in lines)
+        assert engine.docker("logs", "--since", "2001-01-01T00:00:00Z", talker, check=0).stdout.count("line") == 5
+        assert engine.docker("logs", "--until", "2001-01-01T00:00:00Z", talker, check=0).stdout == ""
+        assert engine.docker("logs", "--since", "1h", talker, check=0).stdout.count("line") == 5
+
+    def test_follow_ends_with_the_container(self, engine: Engine) -> None:
+        engine.out(
+            "run", "-d", "--name", "counts", "busybox", "sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.2; done"
+        )
+        assert engine.out("logs", "-f", "counts") == "1\n2\n3"
+        engine.out("rm", "counts")
+
+    def test_long_line_is_whole(self, engine: Engine) -> None:
+        engine.docker(
+            "run", "--name", "long", "busybox", "sh", "-c", "head -c 100000 /dev/zero | tr '\\0' x; echo", check=0
+        )
+        assert engine.docker("logs", "long", check=0).stdout == "x" * 100_000 + "\n"
+        engine.out("rm", "long")
+
+
+class TestAttach:
+    def test_output_and_code(self, engine: Engine) -> None:
+        engine.out("create", "--name", "late", "busybox", "sh", "-c", "echo out; echo err >&2; exit 6")
+        done = engine.docker("start", "-a", "late", check=6)
+        assert (done.stdout, done.stderr) == ("out\n", "err\n")
+        engine.out("rm", "late")
+
+    def test_stdin(self, engine: Engine) -> None:
+        engine.out("create", "-i", "--name", "echo", *ECHO)
+        done = engine.docker("start", "-ai", "echo", stdin="a\nb\n", check=0)
+        assert done.stdout == "got a\ngot b\nend\n"
+        engine.out("rm", "echo")
+
+    def test_to_a_stopped_one_is_refused(self, engine: Engine) -> None:
+        engine.docker("run", "--name", "ended", "busybox", "true", check=0)
+        assert "You cannot attach to a stopped container" in engine.docker("attach", "ended", check=1).stderr
+        engine.out("rm", "ended")
+
+    def test_two_clients_see_the_same(self, engine: Engine) -> None:
+        engine.out("run", "-di", "--name", "shared", *ECHO)
+        clients = [
+            subprocess.Popen(
+                ["docker", "attach", "shared"], env=engine.env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+            )
+            for _ in range(2)
+        ]
+        first, second = clients
+        assert first.stdin is not None
+        assert first.stdout is not None
+        assert second.stdin is not None
+        assert second.stdout is not None
+        # Each client is heard by the other, once both are attached.
+        second.stdin.write(b"one\n")
+        assert second.stdout.readline() == b"got one\n"
+        first.stdin.write(b"two\n")
+        assert second.stdout.readline() == b"got two\n"
+        engine.out("rm", "-f", "shared")
+        for client in clients:
+            client.communicate(timeout=15)
+
+
+class TestExec:
+    def test_output_code_and_environment(self, engine: Engine, sleeper: str) -> None:
+        done = engine.docker("exec", sleeper, "sh", "-c", "echo out; echo err >&2; exit 3", check=3)
+        assert (done.stdout, done.stderr) == ("out\n", "err\n")
+        assert engine.out("exec", "-e", "X=1", sleeper, "sh", "-c", "echo $X$INHERITED") == "11"
+
+    def test_stdin(self, engine: Engine, sleeper: str) -> None:
+        assert engine.out("exec", "-i", sleeper, "cat", stdin="typed") == "typed"
+
+    def test_user_and_workdir(self, engine: Engine, sleeper: str) -> None:
+        assert (
+            engine.out("exec", "-u", "1:2", "-w", "/tmp", sleeper, "sh", "-c", "echo $(id -u):$(id -g) $(pwd)")
+            == "1:2 /tmp"
+        )
+        assert engine.out("exec", "-u", "nobody", sleeper, "id", "-u") == "65534"
+
+    def test_detached(self, engine: Engine, sleeper: str) -> None:
+        engine.out("exec", "-d", sleeper, "sh", "-c", "echo done > /made")
+        until(lambda: engine.docker("exec", sleeper, "cat", "/made").stdout == "done\n", "the detached command")
+
+    def test_missing_and_forbidden_commands(self, engine: Engine, sleeper: str) -> None:
+        done = engine.docker("exec", sleeper, "nothing")
+        assert done.returncode in {126, 127}
+        assert "executable file not found in $PATH" in done.stdout + done.stderr
+        engine.docker("exec", sleeper, "/etc/passwd", check=126)
+
+    def test_in_a_stopped_one(self, engine: Engine) -> None:
+        engine.out("create", "--name", "never", "busybox", "true")
+        assert "is not running" in engine.docker("exec", "never", "true", check=1).stderr
+        engine.out("rm", "never")
+
+    def test_capabilities_are_the_containers(self, engine: Engine, sleeper: str) -> None:
+        shown = engine.out("exec", sleeper, "grep", "-E", "Cap(Eff|Inh)|Seccomp:", "/proc/self/status").split()
+        assert shown == ["CapInh:", "0000000000000000", "CapEff:", "00000000a80425fb", "Seccomp:", "2"]
+        assert engine.out("exec", "-u", "1", sleeper, "grep", "CapEff", "/proc/self/status").endswith(
+            "0000000000000000"
+        )
+
+
+class TestTerminal:
+    def test_run_it(self, engine: Engine) -> None:
+        command = ["docker", "run", "-it", "--rm", "busybox", "sh"]
+        with Terminal(command, engine.env, rows=33, columns=101) as terminal:
+            terminal.expect("/ #")
+            terminal.type("tty; stty size\n")
+            assert "/dev/pts/0" in terminal.expect("33 101")
+            terminal.type("exit 5\n")
+            assert terminal.end()[0] == 5
+
+    def test_resize(self, engine: Engine) -> None:
+        with Terminal(["docker", "run", "-it", "--rm", "busybox", "sh"], engine.env) as terminal:
+            terminal.expect("/ #")
+            terminal.resize(44, 120)
+            terminal.type("while [ \"$(stty size)\" != '44 120' ]; do sleep 0.1; done; echo re''sized\n")
+            terminal.expect("resized")
+            terminal.type("exit\n")
+            terminal.end()
+
+    def test_exec_it(self, engine: Engine, sleeper: str) -> None:
+        with Terminal(["docker", "exec", "-it", sleeper, "sh"], engine.env, rows=30, columns=90) as terminal:
+            terminal.expect("/ #")
+            terminal.type("until [ \"$(stty size)\" = '30 90' ]; do sleep 0.1; done; echo si''zed; exit 4\n")
+            terminal.expect("sized")
+            assert terminal.end()[0] == 4
+
+    def test_detach_keys(self, engine: Engine) -> None:
+        engine.out("run", "-dit", "--name", "shell", "busybox", "sh")
+        with Terminal(["docker", "attach", "shell"], engine.env) as terminal:
+            terminal.type("echo he''re\n")
+            terminal.expect("here")
+            terminal.type("\x10\x11")
+            terminal.end()
+        assert engine.out("inspect", "--format", "{{.State.Status}}", "shell") == "running"
+        with Terminal(["docker", "attach", "--detach-keys", "ctrl-x", "shell"], engine.env) as terminal:
+            terminal.type("echo ag''ain\n")
+            terminal.expect("again")
+            terminal.type("\x18")
+            terminal.end()
+        engine.out("rm", "-f", "shell")
+
+    def test_interrupt_reaches_the_program(self, engine: Engine) -> None:
+        script = "trap 'echo caught; exit 3' INT; echo ready; while :; do sleep 0.05; done"
+        with Terminal(["docker", "run", "-it", "--rm", "busybox", "sh", "-c", script], engine.env) as terminal:
+            terminal.expect("ready")
+            terminal.type("\x03")
+            terminal.expect("caught")
+            assert terminal.end()[0] == 3

@@ -1,0 +1,1 @@
+"""What the tests share: engines to drive, a registry, images, the leak check."""

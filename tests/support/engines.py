@@ -1,0 +1,179 @@
+"""Engines under test: our daemon and, beside it, Docker's, each in a network namespace of its own.
+
+Both are driven through their socket by the same unmodified clients, so that one expectation is checked on both. A
+namespace of their own keeps the host's links and packet filter out of the test.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from support.leaks import mounts_below
+from support.waiting import until
+
+ROOT = Path(__file__).resolve().parents[2]
+HAVRE = Path(sys.prefix) / "bin" / "havre"
+HAVRED = Path(sys.prefix) / "bin" / "havred"
+
+
+class Engine:
+    """A daemon that listens on `socket`; `docker(...)` drives it with Docker's command line."""
+
+    name: str
+    program: Sequence[str]
+    leaves_mounts = False
+
+    def __init__(self, extra: Sequence[str] = ()) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix=f"havre-test-{self.name}-"))
+        self.socket = self.root / "s"
+        self.log = self.root / "log"
+        self.netns = f"hvt-{self.root.name.rpartition('-')[2]}"
+        self.extra = list(extra)
+        self._process: subprocess.Popen[bytes] | None = None
+        # Docker's clients read and write a configuration folder.
+        self.env = {**os.environ, "DOCKER_HOST": self.url, "DOCKER_CONFIG": str(self.root / "config")}
+        for name in ("DOCKER_CONTEXT", "HAVRE_HOST"):
+            self.env.pop(name, None)
+
+    @property
+    def url(self) -> str:
+        return f"unix://{self.socket}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def open(self) -> None:
+        """Make the network namespace and start the daemon in it."""
+        run("ip", "netns", "add", self.netns)
+        run("ip", "-n", self.netns, "link", "set", "lo", "up")
+        self.start()
+
+    def start(self) -> None:
+        """Start the daemon and wait until it answers."""
+        output: IO[bytes] = self.log.open("ab")
+        with output:
+            self._process = subprocess.Popen(
+                [*self.inside, *self.program, *self.arguments(), *self.extra], stdout=output, stderr=output
+            )
+        until(self._answers, f"{self.name} to listen; its log:\n{self.log}", 30)
+
+    def arguments(self) -> list[str]:
+        raise NotImplementedError
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        if self._process.poll() is not None:
+            raise AssertionError(f"{self.name} ended with {self._process.returncode}:\n{self.log.read_text()[-4000:]}")
+        done = subprocess.run(["docker", "version"], env=self.env, capture_output=True, check=False)
+        return done.returncode == 0
+
+    def stop(self, how: int = signal.SIGTERM) -> None:
+        """End the daemon by signal `how` and wait for its end."""
+        if self._process is not None:
+            self._process.send_signal(how)
+            self._process.wait(30)
+            self._process = None
+
+    def close(self) -> None:
+        """Remove every container, stop the daemon, and remove all that the test made."""
+        if self._process is not None:
+            if ids := self.docker("ps", "-aq").stdout.split():
+                self.docker("rm", "-f", "-v", *ids)
+            self.stop()
+        run("ip", "netns", "del", self.netns)
+        left = sorted(mounts_below(str(self.root)), reverse=True)
+        for point in left:
+            run("umount", point)
+        shutil.rmtree(self.root)
+        assert not left or self.leaves_mounts, f"{self.name} left mounts behind: {left}"
+
+    @property
+    def inside(self) -> list[str]:
+        """The command prefix that enters the engine's network namespace."""
+        return ["nsenter", f"--net=/run/netns/{self.netns}"]
+
+    def docker(
+        self, *arguments: str, stdin: str | bytes | None = None, check: int | None = None, timeout_s: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run docker's command line; `check` is the exit code that must come out of it."""
+        return self._run(["docker", *arguments], stdin, check, timeout_s)
+
+    def havre(
+        self, *arguments: str, stdin: str | bytes | None = None, check: int | None = None, timeout_s: float = 60
+    ) -> subprocess.CompletedProcess[str]:
+        """Run our own command line against this engine."""
+        return self._run([str(HAVRE), *arguments], stdin, check, timeout_s)
+
+    def out(self, *arguments: str, stdin: str | bytes | None = None) -> str:
+        """What docker's command line prints when it succeeds, stripped."""
+        return self.docker(*arguments, stdin=stdin, check=0).stdout.strip()
+
+    def _run(
+        self, command: list[str], stdin: str | bytes | None, check: int | None, timeout_s: float
+    ) -> subprocess.CompletedProcess[str]:
+        data = stdin.encode() if isinstance(stdin, str) else stdin
+        done = subprocess.run(
+            command,
+            env=self.env,
+            capture_output=True,
+            timeout=timeout_s,
+            check=False,
+            **({"stdin": subprocess.DEVNULL} if data is None else {"input": data}),  # type: ignore[call-overload]
+        )
+        result = subprocess.CompletedProcess(
+            command, done.returncode, done.stdout.decode(errors="replace"), done.stderr.decode(errors="replace")
+        )
+        if check is not None and result.returncode != check:
+            raise AssertionError(
+                f"{' '.join(command)} ended with {result.returncode}, not {check}\n"
+                f"stdout: {result.stdout[-2000:]}\nstderr: {result.stderr[-2000:]}"
+            )
+        return result
+
+    def sdk(self) -> Any:
+        """A client of Docker's Python SDK."""
+        import docker
+
+        return docker.DockerClient(base_url=self.url, timeout=60)
+
+
+class Havred(Engine):
+    """Our daemon."""
+
+    name = "havre"
+    program = (str(HAVRED),)
+
+    def arguments(self) -> list[str]:
+        return [
+            *("-H", self.url, "--data-root", str(self.root / "data"), "--exec-root", str(self.root / "run")),
+            *("--pidfile", str(self.root / "pid"), "--config-file", str(self.root / "daemon.json")),
+        ]
+
+
+class Dockerd(Engine):
+    """Docker's daemon, from Debian's package docker.io."""
+
+    name = "dockerd"
+    program = ("dockerd",)
+    leaves_mounts = True  # its netns/default
+
+    def arguments(self) -> list[str]:
+        return [
+            *("-H", self.url, "--data-root", str(self.root / "data"), "--exec-root", str(self.root / "run")),
+            *("--pidfile", str(self.root / "pid")),
+        ]
+
+
+def run(*command: str) -> str:
+    """Run a command that must succeed; its standard output."""
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout

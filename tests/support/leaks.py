@@ -1,0 +1,109 @@
+"""The leak check: what the kernel holds before and after a test must be the same.
+
+Mounts, links, nft tables, cgroups, named network namespaces and the processes that hold containers, seen in one network
+namespace (the tests' own, or that of the engine under test).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.waiting import until
+
+_HOLDERS = {"conmon", "crun", "runc", "catatonit"}
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Where to look: a network namespace by name (else the caller's own), and paths below `root` alone."""
+
+    netns: str | None = None
+    root: str = "/"
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Names of kernel objects that an engine could have made."""
+
+    mounts: frozenset[str]
+    links: frozenset[str]
+    rules: frozenset[str]
+    cgroups: frozenset[str]
+    processes: frozenset[str]
+
+    @classmethod
+    def look(cls, scope: Scope) -> Kernel:
+        """What is there now."""
+        inside = ["nsenter", f"--net=/run/netns/{scope.netns}"] if scope.netns else []
+        return cls(mounts_below(scope.root), _links(inside), _rules(inside), _cgroups(), _processes(scope.root))
+
+    def more_than(self, before: Kernel) -> list[str]:
+        """What is here and was not there before, as lines of text."""
+        return sorted(
+            f"{kind}: {item}"
+            for kind in ("mounts", "links", "rules", "cgroups", "processes")
+            for item in getattr(self, kind) - getattr(before, kind)
+        )
+
+
+def assert_no_leak(before: Kernel, scope: Scope, timeout_s: float = 10.0) -> None:
+    """Fails when anything is left that was not there before; teardown in the background gets `timeout_s`."""
+    left: list[str] = []
+
+    def clean() -> bool:
+        left[:] = Kernel.look(scope).more_than(before)
+        return not left
+
+    try:
+        until(clean, "a clean kernel", timeout_s)
+    except AssertionError:
+        raise AssertionError("left behind:\n  " + "\n  ".join(left)) from None
+
+
+def mounts_below(root: str) -> frozenset[str]:
+    """Mount points below `root` in the caller's mount namespace."""
+    return frozenset(
+        point
+        for line in Path("/proc/self/mountinfo").read_text().splitlines()
+        if (point := line.split()[4]).startswith(root)
+    )
+
+
+def _links(inside: list[str]) -> frozenset[str]:
+    shown = subprocess.run([*inside, "ip", "-j", "link"], capture_output=True, check=True, text=True).stdout
+    return frozenset(link["ifname"] for link in json.loads(shown or "[]"))
+
+
+def _rules(inside: list[str]) -> frozenset[str]:
+    listed = subprocess.run([*inside, "nft", "-s", "list", "ruleset"], capture_output=True, check=True, text=True)
+    return frozenset(line.strip() for line in listed.stdout.splitlines() if line.strip() not in {"", "}"})
+
+
+def _cgroups() -> frozenset[str]:
+    # The parents that containers share stay, as /docker does; a container's own is named by its ID.
+    return frozenset(
+        os.path.join(folder, child)
+        for folder, children, _ in os.walk("/sys/fs/cgroup")
+        if "havre" in folder
+        for child in children
+        if len(child) == 64
+    )
+
+
+def _processes(root: str) -> frozenset[str]:
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            name = (entry / "comm").read_text().strip()
+            command = (entry / "cmdline").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if name in _HOLDERS and root in command:
+            found.add(f"{name} {entry.name}")
+    return frozenset(found)

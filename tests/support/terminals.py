@@ -1,0 +1,72 @@
+"""A terminal to type at: a program on a pseudo-terminal, as a person would use it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+
+
+class Terminal:
+    """Runs `command` with a terminal of its own; `expect` waits for text, `type` sends keys."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str], rows: int = 24, columns: int = 80) -> None:
+        self._ours, theirs = pty.openpty()
+        self.seen = ""
+        self.resize(rows, columns)
+        self.process = subprocess.Popen(
+            command, stdin=theirs, stdout=theirs, stderr=theirs, env=dict(env), start_new_session=True
+        )
+        os.close(theirs)
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, where: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+        os.close(self._ours)
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Set the terminal's size; the program is told by SIGWINCH."""
+        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def type(self, keys: str) -> None:
+        """Send keys as the keyboard would."""
+        os.write(self._ours, keys.encode())
+
+    def expect(self, text: str, timeout_s: float = 15.0) -> str:
+        """Read until `text` has been shown; returns all up to and including it, and forgets it."""
+        deadline = time.monotonic() + timeout_s
+        while text not in self.seen:
+            if not self._read(deadline):
+                raise AssertionError(f"{text!r} was not shown; seen: {self.seen!r}")
+        before, _, self.seen = self.seen.partition(text)
+        return before + text
+
+    def end(self, timeout_s: float = 15.0) -> tuple[int, str]:
+        """Wait for the program's end; its exit code and what it had shown since the last `expect`."""
+        deadline = time.monotonic() + timeout_s
+        while self._read(deadline):
+            pass
+        return self.process.wait(max(0.1, deadline - time.monotonic())), self.seen
+
+    def _read(self, deadline: float) -> bool:
+        if not select.select([self._ours], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            return False
+        try:
+            data = os.read(self._ours, 65536)
+        except OSError:  # EIO: the other side is closed
+            return False
+        self.seen += data.decode(errors="replace")
+        return bool(data)
