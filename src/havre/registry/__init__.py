@@ -1,1 +1,7 @@
-"""A client of any OCI distribution registry."""
+"""Client of any registry that speaks the OCI distribution protocol (Docker's "v2")."""
+
+from havre.registry.auth import Auth
+from havre.registry.client import Fetched, Registry
+from havre.registry.endpoints import RegistryConfig
+
+__all__ = ["Auth", "Fetched", "Registry", "RegistryConfig"]

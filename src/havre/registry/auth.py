@@ -1,0 +1,151 @@
+"""Credentials, challenges and tokens: who is told what.
+
+    client                     registry                  token server ("realm")
+      | GET /v2/x/manifests/1    |                             |
+      | -----------------------> |                             |
+      | 401 WWW-Authenticate:    |                             |
+      | Bearer realm=..,service=..,scope=repository:x:pull     |
+      | <----------------------- |                             |
+      | GET realm?service=..&scope=..   (Basic credentials)    |
+      | -----------------------------------------------------> |
+      | {"token": ..., "expires_in": 300}                      |
+      | <----------------------------------------------------- |
+      | GET ... Authorization: Bearer ...                      |
+
+Credentials belong to one registry. They go to it, and to a realm only if `may_send_credentials` says that the realm is
+the same party; a foreign realm is asked anonymously (CVE-2020-15157, CVE-2024-3727). Tokens are kept in memory until
+they expire, per registry, scope and user.
+
+Source: distribution's "token authentication specification", RFC 9110 section 11, RFC 6749 section 6.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import msgspec
+from yarl import URL
+
+from havre.errors import InvalidInput
+from havre.registry.endpoints import is_loopback
+
+_DEFAULT_LIFE_S = 60.0
+_EARLY_S = 10.0
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_SCHEME = re.compile(rf"\s*({_TOKEN})(?:\s+|$)")
+_PARAMETER = re.compile(rf'[\s,]*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))')
+_MAX_CHALLENGE = 16 << 10
+
+
+class Auth(msgspec.Struct, frozen=True, rename="lower"):
+    """What a user gave for one registry, as Docker's `X-Registry-Auth` has it."""
+
+    username: str = ""
+    password: str = ""
+    auth: str = ""
+    email: str = ""
+    server_address: str = ""
+    identity_token: str = ""
+    registry_token: str = ""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to present."""
+        return not (self.username or self.identity_token or self.registry_token)
+
+    def basic(self) -> str | None:
+        """The value of a Basic `Authorization` header."""
+        if not self.username:
+            return None
+        return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+
+
+@dataclass(frozen=True, slots=True)
+class Challenge:
+    """One challenge of a 401: the scheme in lower case and its parameters."""
+
+    scheme: str
+    parameters: Mapping[str, str]
+
+
+class Token(msgspec.Struct):
+    """A token server's answer; `expires_in` in seconds."""
+
+    token: str = ""
+    access_token: str = ""
+    refresh_token: str = ""
+    expires_in: float | None = None
+
+
+class TokenCache:
+    """Authorization headers by registry, scope and user, until shortly before they expire."""
+
+    def __init__(self) -> None:
+        self._headers: dict[tuple[str, str, Auth | None], tuple[str, float]] = {}
+
+    def get(self, origin: URL, scope: str, auth: Auth | None) -> str | None:
+        """A header that is still good."""
+        header, expires = self._headers.get((str(origin), scope, auth), (None, 0.0))
+        return header if time.monotonic() < expires else None
+
+    def put(self, origin: URL, scope: str, auth: Auth | None, header: str, life_s: float | None) -> None:
+        """Remember `header` for `life_s` seconds, a minute if unknown."""
+        now = time.monotonic()
+        self._headers = {key: value for key, value in self._headers.items() if value[1] > now}
+        life = _DEFAULT_LIFE_S if life_s is None else max(life_s, _DEFAULT_LIFE_S)
+        self._headers[(str(origin), scope, auth)] = (header, now + life - _EARLY_S)
+
+    def drop(self, origin: URL, scope: str, auth: Auth | None) -> None:
+        """Forget a header that was refused."""
+        self._headers.pop((str(origin), scope, auth), None)
+
+
+def parse_challenges(header: str) -> list[Challenge]:
+    """The challenges of a `WWW-Authenticate` header; raises `InvalidInput` for what is none."""
+    if len(header) > _MAX_CHALLENGE:
+        raise InvalidInput("WWW-Authenticate header is too long")
+    challenges: list[Challenge] = []
+    at = 0
+    while at < len(header):
+        scheme = _SCHEME.match(header, at)
+        if scheme is None:
+            raise InvalidInput(f"malformed WWW-Authenticate header {header[:200]!r}")
+        at = scheme.end()
+        parameters: dict[str, str] = {}
+        while (found := _PARAMETER.match(header, at)) is not None:
+            quoted, plain = found.group(2), found.group(3)
+            parameters[found.group(1).lower()] = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else plain
+            at = found.end()
+        challenges.append(Challenge(scheme.group(1).lower(), parameters))
+        while at < len(header) and header[at] in " ,\t":
+            at += 1
+    return challenges
+
+
+def may_send_credentials(registry: URL, realm: URL) -> bool:
+    """Whether `realm` is the party that the credentials for `registry` were given to.
+
+    That is: encrypted (unless the registry is not), and the same host, or one of the same parent domain
+    (`auth.docker.io` for `registry-1.docker.io`, `gitlab.com` for `registry.gitlab.com`). On this machine other
+    ports are other parties.
+    """
+    if realm.scheme not in ("https", registry.scheme) or not realm.host or not registry.host:
+        return False
+    if realm.host == registry.host:
+        return not is_loopback(realm.host) or realm.port == registry.port
+    return any(
+        _is_organisation(domain) and (realm.host == domain or realm.host.endswith("." + domain))
+        for domain in (registry.host, registry.host.partition(".")[2])
+    )
+
+
+def _is_organisation(domain: str) -> bool:
+    """Whether a domain belongs to one party, as far as its shape tells: not `com`, `co.uk`, `com.au` or an address."""
+    labels = domain.split(".")
+    if len(labels) < 2 or labels[-1].isdigit() or ":" in domain:
+        return False
+    return not (len(labels) == 2 and len(labels[-1]) == 2 and len(labels[0]) <= 3)

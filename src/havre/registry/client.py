@@ -1,0 +1,275 @@
+"""The registry client: manifests, blobs, tags, uploads and logins, for any registry that speaks the v2 protocol.
+
+Everything fetched is checked: a manifest against its digest, a blob's length against its descriptor (its digest is the
+receiver's to verify, while it streams). A download that breaks is resumed where it stopped. Nothing is written to disk.
+
+Source: OCI distribution specification 1.1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+from yarl import URL
+
+from havre.errors import Failed, HavreError, InvalidInput, NotFound, Unauthorized
+from havre.oci import mediatypes
+from havre.oci.digest import Digest, digest_of
+from havre.oci.manifest import MAX_DOCUMENT, Descriptor
+from havre.oci.reference import Reference
+from havre.registry.auth import Auth
+from havre.registry.endpoints import Endpoint, RegistryConfig, endpoints_for, host_of_address
+from havre.registry.transport import ATTEMPTS, RegistryError, Target, Transport, as_asked
+from havre.registry.upload import Uploads
+
+_ACCEPT = ", ".join((*mediatypes.MANIFESTS, *mediatypes.INDEXES, *mediatypes.SCHEMA1))
+_CHUNK = 256 << 10
+_PAGE = 1000
+_MAX_PAGES = 1000
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A manifest or index as it came: its digest, the media type it was declared with, its bytes."""
+
+    digest: Digest
+    media_type: str
+    body: bytes
+
+
+class _Tags(msgspec.Struct):
+    tags: list[str] | None = None
+
+
+class _Catalog(msgspec.Struct):
+    repositories: list[str] | None = None
+
+
+class Registry:
+    """Every registry there is: the one to ask is named by each reference."""
+
+    def __init__(self, config: RegistryConfig) -> None:
+        self._config = config
+        self._transport = Transport(config)
+        self.uploads = Uploads(self._transport)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._transport.close()
+
+    async def manifest(self, ref: Reference, auth: Auth | None = None) -> Fetched:
+        """The manifest or index of `ref`, verified. Raises `NotFound` in Docker's words, `Unauthorized`, `Failed`."""
+        fetched = await self._from_any(ref, auth, lambda target: self._manifest(target, ref))
+        if ref.digest is not None and fetched.digest != ref.digest:
+            raise Failed(f"manifest verification failed for digest {ref.digest}", "the registry sent other content")
+        return fetched
+
+    async def document(self, ref: Reference, descriptor: Descriptor, auth: Auth | None, limit: int) -> bytes:
+        """A small blob (an image's configuration), verified and bounded by `limit` bytes."""
+        if descriptor.size > limit:
+            raise InvalidInput(f"blob {descriptor.digest} of {descriptor.size} bytes", f"at most {limit} are accepted")
+        body = b"".join([chunk async for chunk in self.blob(ref, descriptor, auth)])
+        if digest_of(body) != descriptor.digest:
+            raise Failed(f"filesystem layer verification failed for digest {descriptor.digest}")
+        return body
+
+    async def blob(self, ref: Reference, descriptor: Descriptor, auth: Auth | None = None) -> AsyncIterator[bytes]:
+        """The bytes of a blob, `descriptor.size` of them; resumed after a break, up to `ATTEMPTS` without progress."""
+        endpoint = await self._holder(ref, descriptor, auth)
+        target = Target(endpoint, _pull(ref), auth)
+        path: str | URL = f"{ref.repository}/blobs/{descriptor.digest}"
+        done, failures = 0, 0
+        while done < descriptor.size:
+            before = done
+            try:
+                async for chunk in self._read(target, path, descriptor, done):
+                    done += len(chunk)
+                    yield chunk
+            except Failed:
+                failures = 1 if done > before else failures + 1
+                if failures >= ATTEMPTS:
+                    raise
+            except RegistryError as error:
+                elsewhere = _foreign_url(descriptor)
+                if error.http_status != 404 or elsewhere is None or path == elsewhere:
+                    raise as_asked(error, f"fetching blob {descriptor.digest}") from error
+                path, target = elsewhere, _stranger(elsewhere)
+
+    async def has_blob(self, ref: Reference, digest: Digest, auth: Auth | None = None) -> bool:
+        """Whether the repository of `ref` holds the blob."""
+        target = Target(self._own(ref), _push(ref), auth)
+        async with self._transport.open("HEAD", target, f"{ref.repository}/blobs/{digest}", ok=(200, 404)) as response:
+            return response.status == 200
+
+    async def mount_blob(self, ref: Reference, digest: Digest, source: str, auth: Auth | None = None) -> bool:
+        """Let the repository of `ref` share the blob of the repository `source`; False if the registry does not."""
+        return await self.uploads.mount(self._target(ref, auth, source), ref.repository, digest, source)
+
+    async def push_blob(
+        self, ref: Reference, chunks: AsyncIterator[bytes], auth: Auth | None = None
+    ) -> tuple[Digest, int]:
+        """Upload what `chunks` yield, its digest and size being known only at the end."""
+        return await self.uploads.stream(self._target(ref, auth), ref.repository, chunks)
+
+    async def push_document(self, ref: Reference, body: bytes, auth: Auth | None = None) -> Digest:
+        """Upload a small blob in one request, unless it is there."""
+        digest = digest_of(body)
+        if not await self.has_blob(ref, digest, auth):
+            await self.uploads.whole(self._target(ref, auth), ref.repository, digest, body)
+        return digest
+
+    async def push_manifest(self, ref: Reference, media_type: str, body: bytes, auth: Auth | None = None) -> Digest:
+        """Put a manifest under the tag or digest of `ref`."""
+        path = f"{ref.repository}/manifests/{ref.target}"
+        try:
+            async with self._transport.open(
+                "PUT", self._target(ref, auth), path, headers={"Content-Type": media_type}, data=body, ok=(200, 201)
+            ):
+                return digest_of(body)
+        except RegistryError as error:
+            raise as_asked(error, "") from error
+
+    async def tags(self, ref: Reference, auth: Auth | None = None) -> list[str]:
+        """All tags of a repository."""
+        target = Target(self._own(ref), _pull(ref), auth)
+        pages = await self._pages(target, f"{ref.repository}/tags/list")
+        return [tag for page in pages for tag in msgspec.json.decode(page, type=_Tags).tags or ()]
+
+    async def catalog(self, registry: str, auth: Auth | None = None) -> list[str]:
+        """All repositories of a registry that lists them."""
+        target = Target(endpoints_for(registry, self._config)[-1], "registry:catalog:*", auth)
+        pages = await self._pages(target, "_catalog")
+        return [name for page in pages for name in msgspec.json.decode(page, type=_Catalog).repositories or ()]
+
+    async def login(self, auth: Auth) -> str:
+        """Check credentials with the registry they name; the text that Docker shows, or `Unauthorized`."""
+        endpoint = endpoints_for(host_of_address(auth.server_address), self._config)[-1]
+        target = Target(endpoint, "", auth)
+        try:
+            async with self._transport.open("GET", target, "", ok=(200,)):
+                return "Login Succeeded"
+        except RegistryError as error:
+            url = f"{await self._transport.base(endpoint)}/v2/"
+            if error.http_status == 401:
+                raise Unauthorized(f"login attempt to {url} failed with status: 401 Unauthorized") from error
+            raise as_asked(error, f"login attempt to {url} failed") from error
+
+    async def _manifest(self, target: Target, ref: Reference) -> Fetched:
+        path = f"{ref.repository}/manifests/{ref.target}"
+        async with self._transport.open("GET", target, path, headers={"Accept": _ACCEPT}) as response:
+            body = await _read_all(response.content.iter_chunked(_CHUNK), MAX_DOCUMENT)
+            media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
+        return Fetched(digest_of(body), media_type, body)
+
+    async def _read(self, target: Target, path: str | URL, descriptor: Descriptor, offset: int) -> AsyncIterator[bytes]:
+        """The blob from `offset` on, as far as the connection lasts."""
+        headers = {"Range": f"bytes={offset}-"} if offset else {}
+        async with self._transport.open("GET", target, path, headers=headers, ok=(200, 206)) as response:
+            skip = offset if response.status == 200 else 0
+            done = offset - skip
+            async for chunk in response.content.iter_any():
+                done += len(chunk)
+                if done > descriptor.size:
+                    raise InvalidInput(f"blob {descriptor.digest} is longer than the announced {descriptor.size} bytes")
+                fresh = chunk[skip:]
+                skip -= len(chunk) - len(fresh)
+                if fresh:
+                    yield fresh
+        if done < descriptor.size:
+            raise Failed(f"blob {descriptor.digest} ended after {done} of {descriptor.size} bytes")
+
+    async def _holder(self, ref: Reference, descriptor: Descriptor, auth: Auth | None) -> Endpoint:
+        """The endpoint to read a blob from: the first mirror that has it, else the registry."""
+        *mirrors, own = endpoints_for(ref.registry, self._config)
+        for mirror in mirrors:
+            try:
+                path = f"{ref.repository}/blobs/{descriptor.digest}"
+                async with self._transport.open("HEAD", Target(mirror, _pull(ref), auth), path):
+                    return mirror
+            except HavreError:
+                continue
+        return own
+
+    async def _from_any(self, ref: Reference, auth: Auth | None, ask: Callable[[Target], Awaitable[T]]) -> T:
+        """Ask the mirrors, whose failures do not count, and then the registry."""
+        *mirrors, own = endpoints_for(ref.registry, self._config)
+        for mirror in mirrors:
+            try:
+                return await ask(Target(mirror, _pull(ref), auth))
+            except HavreError:
+                continue
+        try:
+            return await ask(Target(own, _pull(ref), auth))
+        except RegistryError as error:
+            raise _not_pulled(ref, error) from error
+
+    async def _pages(self, target: Target, path: str) -> list[bytes]:
+        """The pages of a listing, following `Link` headers within the registry."""
+        pages: list[bytes] = []
+        here: str | URL = f"{path}?n={_PAGE}"
+        for _ in range(_MAX_PAGES):
+            try:
+                async with self._transport.open("GET", target, here) as response:
+                    pages.append(await _read_all(response.content.iter_chunked(_CHUNK), MAX_DOCUMENT))
+                    base, link = response.url, response.links.get("next")
+            except RegistryError as error:
+                raise as_asked(error, f"listing {path}") from error
+            if link is None or "url" not in link:
+                return pages
+            here = base.join(URL(link["url"]))
+            if here.origin() != base.origin():
+                raise Failed(f"registry continues its listing {path} at another host")
+        raise Failed(f"registry's listing {path} has more than {_MAX_PAGES} pages")
+
+    def _own(self, ref: Reference) -> Endpoint:
+        return endpoints_for(ref.registry, self._config)[-1]
+
+    def _target(self, ref: Reference, auth: Auth | None, source: str = "") -> Target:
+        scope = _push(ref) + (f" repository:{source}:pull" if source else "")
+        return Target(self._own(ref), scope, auth)
+
+
+def _pull(ref: Reference) -> str:
+    return f"repository:{ref.repository}:pull"
+
+
+def _push(ref: Reference) -> str:
+    return f"repository:{ref.repository}:pull,push"
+
+
+def _foreign_url(descriptor: Descriptor) -> URL | None:
+    """Where a layer that the registry does not hold may be fetched from instead."""
+    urls = (URL(url) for url in descriptor.urls if mediatypes.is_foreign(descriptor.media_type))
+    return next((url for url in urls if url.scheme == "https" and url.host), None)
+
+
+def _stranger(url: URL) -> Target:
+    """A host that is named by a manifest only: it gets no credentials."""
+    return Target(Endpoint(url.authority, (url.origin(),), insecure=False, mirror=True), "", None)
+
+
+def _not_pulled(ref: Reference, error: RegistryError) -> HavreError:
+    """A refused manifest in dockerd's words."""
+    if error.http_status == 404:
+        words = error.message if error.code else "manifest unknown: manifest unknown"
+        return NotFound(f"manifest for {ref.familiar()} not found: {words}")
+    if error.http_status in (401, 403):
+        return NotFound(
+            f"pull access denied for {ref.familiar_name}, repository does not exist or may require 'docker login'"
+            f": {error.message if error.code else 'denied: requested access to the resource is denied'}"
+        )
+    return as_asked(error, f"fetching the manifest of {ref.familiar()}")
+
+
+async def _read_all(chunks: AsyncIterator[bytes], limit: int) -> bytes:
+    body = bytearray()
+    async for chunk in chunks:
+        body += chunk
+        if len(body) > limit:
+            raise InvalidInput(f"registry sent a document of more than {limit} bytes")
+    return bytes(body)

@@ -1,0 +1,340 @@
+"""HTTP to registries: schemes, authorization, redirects, retries and errors, for every request the client makes.
+
+    request --> [cached header] --> send --+-- 2xx ------------------------> response
+       ^                                   +-- 401, not yet answered: authorize, once more
+       |                                   +-- 3xx: follow; another origin gets no Authorization
+       +---- wait, at most ATTEMPTS -------+-- 429, 5xx, a broken connection (idempotent requests)
+                                           +-- else: an error in the registry's words
+
+Redirects are followed here and not by aiohttp, because an `Authorization` header must never reach another origin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import ssl
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+from havre.aio import in_thread
+from havre.errors import Failed, Forbidden, HavreError, InvalidInput, NotFound, Unauthorized, Unavailable
+from havre.registry.auth import Auth, Challenge, Token, TokenCache, may_send_credentials, parse_challenges
+from havre.registry.endpoints import Endpoint, RegistryConfig, proxy_for, tls_context
+
+log = logging.getLogger(__name__)
+
+ATTEMPTS = 5
+MAX_REDIRECTS = 5
+MAX_WAIT_S = 30.0
+MAX_ANSWER = 1 << 20
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=60)
+_REDIRECTS = (301, 302, 303, 307, 308)
+_REPEATABLE = ("GET", "HEAD", "PUT", "DELETE")
+_TRANSIENT = (429, 500, 502, 503, 504)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Whom a request is for: an endpoint, the scope of the token it needs ("" for none), and the user's credentials."""
+
+    endpoint: Endpoint
+    scope: str
+    auth: Auth | None
+
+    @property
+    def credentials(self) -> Auth | None:
+        """The credentials to present; none to a mirror, which is another party."""
+        return None if self.endpoint.mirror or self.auth is None or self.auth.is_empty else self.auth
+
+
+class _ErrorDetail(msgspec.Struct):
+    code: str = ""
+    message: str = ""
+
+
+class _ErrorBody(msgspec.Struct):
+    errors: list[_ErrorDetail] = []
+    details: str = ""
+
+
+class RegistryError(HavreError):
+    """A registry's answer with its status; `client` turns it into what the user asked for."""
+
+    def __init__(self, http_status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.http_status = http_status
+        self.code = code
+
+
+class Transport:
+    """Sends requests to endpoints; one per daemon."""
+
+    def __init__(self, config: RegistryConfig) -> None:
+        self._config = config
+        self._session: aiohttp.ClientSession | None = None
+        self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
+        self._bases: dict[Endpoint, URL] = {}
+        self._tokens = TokenCache()
+
+    async def close(self) -> None:
+        """Close all connections; idempotent."""
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    async def base(self, endpoint: Endpoint) -> URL:
+        """The URL under which the endpoint's `/v2/` answers; found once, by asking."""
+        if len(endpoint.bases) == 1:
+            return endpoint.bases[0]
+        if (known := self._bases.get(endpoint)) is not None:
+            return known
+        failure: HavreError | None = None
+        for base in endpoint.bases:
+            try:
+                response = await self._send("GET", base / "v2/", endpoint, {}, None)
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                failure = _unreachable(base / "v2/", error)
+                continue
+            response.release()
+            self._bases[endpoint] = base
+            return base
+        raise failure or Failed(f"no address for registry {endpoint.host}")
+
+    @asynccontextmanager
+    async def open(
+        self,
+        method: str,
+        target: Target,
+        path: str | URL,
+        *,
+        headers: Mapping[str, str] | None = None,
+        data: bytes | None = None,
+        ok: tuple[int, ...] = (200,),
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """The response to a request for `path` (below `/v2/`, or a whole URL the registry gave), its status in `ok`.
+
+        Raises `RegistryError` for the registry's refusals, `Unauthorized`, or `Failed` when it cannot be reached.
+        """
+        base = await self.base(target.endpoint)
+        url = path if isinstance(path, URL) else URL(f"{base}/v2/{path}", encoded=True)
+        response = await self._request(method, base, url, target, dict(headers or {}), data)
+        try:
+            if response.status not in ok:
+                raise await _refusal(method, url, response)
+            yield response
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _unreachable(url, error) from error
+        finally:
+            response.close()
+
+    async def _request(
+        self, method: str, base: URL, url: URL, target: Target, headers: dict[str, str], data: bytes | None
+    ) -> aiohttp.ClientResponse:
+        """Send until there is an answer worth having; see the drawing above."""
+        challenged = False
+        for attempt in range(1, ATTEMPTS + 1):
+            try:
+                response = await self._follow(method, base, url, target, headers, data)
+            except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                if attempt == ATTEMPTS or method not in _REPEATABLE or not _may_pass(error):
+                    raise _unreachable(url, error) from error
+                log.info("retrying %s %s: %s", method, url, error)
+                await asyncio.sleep(_backoff_s(attempt))
+                continue
+            if response.status == 401 and not challenged:
+                challenged = True
+                await self._authorize(base, url, target, response)
+                response = await self._follow(method, base, url, target, headers, data)
+            if response.status not in _TRANSIENT or attempt == ATTEMPTS or method not in _REPEATABLE:
+                return response
+            wait_s = _retry_after_s(response, attempt)
+            response.close()
+            await asyncio.sleep(wait_s)
+        raise AssertionError("unreachable")
+
+    async def _follow(
+        self, method: str, base: URL, url: URL, target: Target, headers: dict[str, str], data: bytes | None
+    ) -> aiohttp.ClientResponse:
+        """Send, following redirects of downloads; only the registry's own origin sees the Authorization header."""
+        for _ in range(MAX_REDIRECTS + 1):
+            response = await self._send(
+                method, url, target.endpoint, self._with_token(base, url, target, headers), data
+            )
+            location = response.headers.get("Location")
+            if response.status not in _REDIRECTS or method not in ("GET", "HEAD") or location is None:
+                return response
+            response.close()
+            onward = url.join(URL(location, encoded=True))
+            if onward.scheme not in ("https", url.scheme) or not onward.host:
+                raise Failed(f"registry redirects {url} to {onward}", "from https to an insecure place: refused")
+            url = onward
+        raise Failed(f"registry redirects {url} more than {MAX_REDIRECTS} times")
+
+    def _with_token(self, base: URL, url: URL, target: Target, headers: dict[str, str]) -> dict[str, str]:
+        if url.origin() != base.origin():
+            return headers
+        token = self._tokens.get(base.origin(), target.scope, target.credentials)
+        return headers if token is None else {**headers, "Authorization": token}
+
+    async def _send(
+        self, method: str, url: URL, endpoint: Endpoint, headers: dict[str, str], data: bytes | None
+    ) -> aiohttp.ClientResponse:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, limit_per_host=16),
+                timeout=_TIMEOUT,
+                auto_decompress=False,
+                cookie_jar=aiohttp.DummyCookieJar(),
+                headers={"User-Agent": "havre"},
+                read_bufsize=1 << 20,
+            )
+        insecure = endpoint.insecure and url.authority == endpoint.host
+        return await self._session.request(
+            method,
+            url,
+            headers=headers,
+            data=data,
+            allow_redirects=False,
+            ssl=await self._context(url.authority, insecure) if url.scheme == "https" else True,
+            proxy=proxy_for(url),
+        )
+
+    async def _context(self, host: str, insecure: bool) -> ssl.SSLContext:
+        context = self._contexts.get((host, insecure))
+        if context is None:
+            context = await in_thread(tls_context, host, self._config.certs_dir, insecure=insecure)
+            self._contexts[(host, insecure)] = context
+        return context
+
+    async def _authorize(self, base: URL, url: URL, target: Target, response: aiohttp.ClientResponse) -> None:
+        """Answer a 401: afterwards the cache holds a header to try."""
+        header = ", ".join(response.headers.getall("WWW-Authenticate", []))
+        response.close()
+        origin, auth = base.origin(), target.credentials
+        self._tokens.drop(origin, target.scope, auth)
+        if url.origin() != origin:
+            return
+        challenges = {challenge.scheme: challenge for challenge in parse_challenges(header)}
+        if (bearer := challenges.get("bearer")) is not None:
+            value, life_s = await self._token(origin, bearer, target)
+            self._tokens.put(origin, target.scope, auth, f"Bearer {value}", life_s)
+        elif "basic" in challenges:
+            basic = auth.basic() if auth is not None else None
+            if basic is None:
+                raise Unauthorized(f'Get "{url}": no basic auth credentials', "log in to the registry first")
+            self._tokens.put(origin, target.scope, auth, basic, 3600.0)
+        else:
+            raise Unauthorized(f"registry {target.endpoint.host} asks for an unknown kind of authentication")
+
+    async def _token(self, origin: URL, challenge: Challenge, target: Target) -> tuple[str, float | None]:
+        """Ask the realm for a token; with the user's credentials only where the realm may see them."""
+        auth = target.credentials
+        if auth is not None and auth.registry_token:
+            return auth.registry_token, None
+        realm = URL(challenge.parameters.get("realm", ""))
+        if realm.scheme not in ("http", "https") or not realm.host:
+            raise InvalidInput(f"registry {target.endpoint.host} names no token server")
+        trusted = may_send_credentials(origin, realm)
+        if not trusted:
+            auth = None
+        response = await self._ask_realm(realm, challenge, target, auth)
+        try:
+            if response.status != 200:
+                raise _token_refused(realm, response.status, hidden=not trusted and target.credentials is not None)
+            token = msgspec.json.decode(await response.content.read(MAX_ANSWER), type=Token)
+        except msgspec.DecodeError as error:
+            raise Failed(f"token server {realm.host} answered with something else than a token") from error
+        finally:
+            response.close()
+        value = token.token or token.access_token
+        if not value or not value.isascii() or not value.isprintable():
+            raise Failed(f"token server {realm.host} answered without a token")
+        return value, token.expires_in
+
+    async def _ask_realm(
+        self, realm: URL, challenge: Challenge, target: Target, auth: Auth | None
+    ) -> aiohttp.ClientResponse:
+        service = challenge.parameters.get("service", "")
+        scope = target.scope or challenge.parameters.get("scope", "")
+        try:
+            if auth is not None and auth.identity_token:
+                form = {"grant_type": "refresh_token", "refresh_token": auth.identity_token, "service": service}
+                form |= {"scope": scope, "client_id": "havre"}
+                body = URL.build(query=form).raw_query_string.encode()
+                kind = {"Content-Type": "application/x-www-form-urlencoded"}
+                return await self._send("POST", realm, target.endpoint, kind, body)
+            query = {"service": service, **({"scope": scope} if scope else {})}
+            basic = auth.basic() if auth is not None else None
+            if auth is not None and basic is not None:
+                query["account"] = auth.username
+            headers = {"Authorization": basic} if basic is not None else {}
+            return await self._send("GET", realm.update_query(query), target.endpoint, headers, None)
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _unreachable(realm, error) from error
+
+
+def _token_refused(realm: URL, status: int, *, hidden: bool) -> HavreError:
+    if status in (401, 403):
+        hint = (
+            f"{realm.host} is another party than the registry, so it was not shown the credentials" if hidden else None
+        )
+        return Unauthorized("unauthorized: incorrect username or password", hint)
+    return Failed(f"token server {realm.host} answered with status {status}")
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether trying again may help: not when the name is unknown, nobody listens, or the certificate is wrong."""
+    return not isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL | ssl.SSLError)
+
+
+def _backoff_s(attempt: int) -> float:
+    return 0.25 * float(1 << (attempt - 1)) * random.uniform(0.75, 1.25)
+
+
+def _retry_after_s(response: aiohttp.ClientResponse, attempt: int) -> float:
+    wish = response.headers.get("Retry-After", "")
+    return min(float(wish), MAX_WAIT_S) if wish.isdecimal() and len(wish) < 6 else _backoff_s(attempt)
+
+
+def _unreachable(url: URL, error: Exception) -> HavreError:
+    """A transport failure in the words of Go's HTTP client, which Docker's users know."""
+    reason = str(error) or type(error).__name__
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        reason = f"tls: failed to verify certificate: {error.certificate_error}"
+    elif isinstance(error, aiohttp.ClientConnectorDNSError):
+        reason = f"dial tcp: lookup {error.host}: no such host"
+    elif isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
+        reason = f"dial tcp {error.host}:{error.port}: connect: {(error.os_error.strerror or reason).lower()}"
+    elif isinstance(error, TimeoutError):
+        reason = "net/http: request canceled while waiting for the registry (Client.Timeout exceeded)"
+    return Failed(f'Get "{url}": {reason}')
+
+
+async def _refusal(method: str, url: URL, response: aiohttp.ClientResponse) -> HavreError:
+    """The error a registry's answer stands for, with the registry's own words."""
+    body = await response.content.read(64 << 10) if method != "HEAD" else b""
+    code, message = "", ""
+    try:
+        errors = msgspec.json.decode(body, type=_ErrorBody).errors
+        if errors:
+            code, message = errors[0].code, errors[0].message
+    except msgspec.DecodeError:
+        log.debug("%s %s: status %d with a body that is no error document", method, url, response.status)
+    words = f"{code.lower().replace('_', ' ')}: {message or 'unknown error'}" if code else ""
+    text = words or f"received unexpected HTTP status: {response.status} {response.reason}"
+    return RegistryError(response.status, code, text)
+
+
+def as_asked(error: RegistryError, what: str) -> HavreError:
+    """`error` as the failure of `what`: the status that Docker's API answers with."""
+    kinds: dict[int, type[HavreError]] = {
+        400: InvalidInput, 401: Unauthorized, 403: Forbidden, 404: NotFound, 429: Unavailable, 503: Unavailable,
+    }  # fmt: skip
+    return kinds.get(error.http_status, Failed)(f"{what}: {error.message}" if what else error.message)

@@ -1,0 +1,140 @@
+"""Uploads of blobs: whole, in chunks, or mounted from another repository of the registry.
+
+    POST  blobs/uploads/[?mount=D&from=R]   201: mounted          202: Location of the upload
+    PATCH Location  Content-Range: 0-8388607                      202: the next Location       (once per chunk)
+    PUT   Location?digest=D                 201: done
+
+After a broken PATCH the upload is asked how far it got, and goes on from there; an upload that is given up is deleted.
+A Location at another origin is used without the user's credentials (`transport` sees to it).
+
+Source: OCI distribution specification 1.1, "Pushing blobs".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import AsyncIterator
+
+import aiohttp
+from yarl import URL
+
+from havre.errors import Failed, HavreError
+from havre.oci.digest import Digest
+from havre.registry.transport import RegistryError, Target, Transport, as_asked
+
+log = logging.getLogger(__name__)
+
+CHUNK = 8 << 20
+_RESUMES = 3
+_BINARY = "application/octet-stream"
+
+
+class Uploads:
+    """Uploads through one transport."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    async def mount(self, target: Target, repository: str, digest: Digest, source: str) -> bool:
+        """Mount the blob from the repository `source`; False if the registry would rather have it uploaded."""
+        query = URL.build(query={"mount": digest, "from": source}).raw_query_string
+        try:
+            async with self._transport.open(
+                "POST", target, f"{repository}/blobs/uploads/?{query}", data=b"", ok=(201, 202)
+            ) as response:
+                if response.status == 201:
+                    return True
+                location = _location(response)
+        except RegistryError as error:
+            log.info("mounting %s from %s: %s", digest, source, error)
+            return False
+        await self._abandon(target, location)
+        return False
+
+    async def whole(self, target: Target, repository: str, digest: Digest, body: bytes) -> None:
+        """Upload a blob in one PUT."""
+        try:
+            location = await self._begin(target, repository)
+            await self._finish(target, location, digest, body)
+        except RegistryError as error:
+            raise as_asked(error, "") from error
+
+    async def stream(self, target: Target, repository: str, chunks: AsyncIterator[bytes]) -> tuple[Digest, int]:
+        """Upload a blob of unknown length in chunks of `CHUNK` bytes, of which one is in memory; digest and size."""
+        hasher, sent, buffer = hashlib.sha256(), 0, bytearray()
+        location = None
+        try:
+            location = await self._begin(target, repository)
+            async for chunk in chunks:
+                hasher.update(chunk)
+                buffer += chunk
+                if len(buffer) >= CHUNK:
+                    location = await self._chunk(target, location, bytes(buffer), sent)
+                    sent += len(buffer)
+                    buffer = bytearray()
+            digest = Digest("sha256:" + hasher.hexdigest())
+            if buffer:
+                location = await self._chunk(target, location, bytes(buffer), sent)
+            await self._finish(target, location, digest, b"")
+            return digest, sent + len(buffer)
+        except BaseException as error:
+            if location is not None:
+                await self._abandon(target, location)
+            if isinstance(error, RegistryError):
+                raise as_asked(error, "") from error
+            raise
+
+    async def _begin(self, target: Target, repository: str) -> URL:
+        async with self._transport.open(
+            "POST", target, f"{repository}/blobs/uploads/", data=b"", ok=(202,)
+        ) as response:
+            return _location(response)
+
+    async def _chunk(self, target: Target, location: URL, body: bytes, offset: int) -> URL:
+        """Send one chunk; after a break, whatever of it did not arrive."""
+        done = 0
+        for resumed in range(_RESUMES + 1):
+            headers = {"Content-Type": _BINARY, "Content-Range": f"{offset + done}-{offset + len(body) - 1}"}
+            try:
+                async with self._transport.open(
+                    "PATCH", target, location, headers=headers, data=body[done:], ok=(202, 204)
+                ) as response:
+                    return _location(response)
+            except Failed:
+                if resumed == _RESUMES:
+                    raise
+                location, received = await self._progress(target, location)
+                done = received - offset
+                if not 0 <= done <= len(body):
+                    raise
+                if done == len(body):
+                    return location
+        raise AssertionError("unreachable")
+
+    async def _progress(self, target: Target, location: URL) -> tuple[URL, int]:
+        """How many bytes of an upload have arrived."""
+        async with self._transport.open("GET", target, location, ok=(204,)) as response:
+            last = response.headers.get("Range", "").rpartition("-")[2]
+            return _location(response), int(last) + 1 if last.isdecimal() and last != "0" else 0
+
+    async def _finish(self, target: Target, location: URL, digest: Digest, body: bytes) -> None:
+        headers = {"Content-Type": _BINARY}
+        async with self._transport.open(
+            "PUT", target, location.update_query(digest=digest), headers=headers, data=body, ok=(201, 204)
+        ):
+            return
+
+    async def _abandon(self, target: Target, location: URL) -> None:
+        try:
+            async with self._transport.open("DELETE", target, location, ok=(202, 204, 404)):
+                return
+        except HavreError as error:
+            log.info("upload %s is left to the registry to clean up: %s", location.path, error)
+
+
+def _location(response: aiohttp.ClientResponse) -> URL:
+    location = response.headers.get("Location")
+    if location is None:
+        raise Failed("registry accepts an upload but does not say where")
+    return response.url.join(URL(location, encoded=True))
