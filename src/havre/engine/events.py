@@ -61,7 +61,8 @@ class Events:
     def subscribe(self, filters: Filters, since: float | None = None, until: float | None = None) -> EventStream:
         """Events from `since` (remembered ones included) to `until`, both seconds since the epoch.
 
-        Without them: from now on, for ever. Close the stream when done. Raises `InvalidInput` when `since` lies after `until`.
+        Without them: from now on, for ever. Close the stream when done. Raises `InvalidInput` when `since` lies
+        after `until`.
         """
         if since is not None and until is not None and since > until:
             raise InvalidInput("`since` time cannot be after `until` time")

@@ -366,7 +366,8 @@ class Container(Value):
     """A container as it is persisted: one row, rewritten whole on each change of state.
 
     `image` is the image's ID, `config.image` the name the user gave. `path` and `args` are the resolved command.
-    `networks` is keyed by network name, `mount_options` by the mount's destination. `ports` is what is published now, as `NetworkSettings.Ports` shows it.
+    `networks` is keyed by network name, `mount_options` by the mount's destination. `ports` is what is
+    published now, as `NetworkSettings.Ports` shows it.
     """
 
     id: str

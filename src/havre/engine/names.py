@@ -10,24 +10,29 @@ from havre.errors import InvalidInput
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
-ADJECTIVES = tuple(
-    """agile amber ample apt astute balmy bold brave breezy bright brisk calm candid careful cheerful chirpy civil clear
-    clever cosy crisp curious daring deft diligent eager earnest easy elated fair fearless fine fluent fond frank fresh
-    gentle glad golden graceful grand handy hardy hearty honest humble jolly jovial just keen kind lively loyal lucid
-    lucky mellow merry mild modest neat nimble noble patient placid plucky polite proud prudent quick quiet rapid ready
-    robust rosy serene sharp silver simple sincere smooth snappy sober solid sound spry stately steady stout sunny supple
-    sure swift tidy tranquil trim true upbeat valiant vivid warm wise witty zesty""".split()
-)
+_ADJECTIVES = """
+agile amber ample apt astute balmy bold brave breezy bright brisk calm candid careful cheerful chirpy civil
+clear clever cosy crisp curious daring deft diligent eager earnest easy elated fair fearless fine fluent fond
+frank fresh gentle glad golden graceful grand handy hardy hearty honest humble jolly jovial just keen kind
+lively loyal lucid lucky mellow merry mild modest neat nimble noble patient placid plucky polite proud prudent
+quick quiet rapid ready robust rosy serene sharp silver simple sincere smooth snappy sober solid sound spry
+stately steady stout sunny supple sure swift tidy tranquil trim true upbeat valiant vivid warm wise witty zesty
+"""
 
-SURNAMES = tuple(
-    """aiken allen babbage backus bachman baran bartik boole borg brooks cerf church clarke cocke codd conway cook corbato
-    cray dahl davies deutsch diffie dijkstra easley eckert engelbart estrin feigenbaum flowers floyd forsythe gosling gray
-    hamilton hamming hartmanis hellman hoare holberton hopper iverson johnson joy kahan kahn karp kay keller kernighan
-    kilburn knuth lampson lamport leibniz licklider liskov lovelace martin mauchly mccarthy mccluskey meltzer merkle
-    metcalfe milner minsky moore naur newell newman nygaard pascal perlis perlman postel rabin reynolds ritchie rivest
-    roberts sammet scott shamir shannon shaw shima simon spence stallman stearns steele sutherland tarjan thacker thompson
-    torvalds turing ullman valiant vaughan wilkes wilkinson wirth wozniak yao zuse""".split()
-)
+_SURNAMES = """
+aiken allen babbage backus bachman baran bartik boole borg brooks cerf church clarke cocke codd conway cook
+corbato cray dahl davies deutsch diffie dijkstra easley eckert engelbart estrin feigenbaum flowers floyd
+forsythe gosling gray hamilton hamming hartmanis hellman hoare holberton hopper iverson johnson joy kahan kahn
+karp kay keller kernighan kilburn knuth lampson lamport leibniz licklider liskov lovelace martin mauchly
+mccarthy mccluskey meltzer merkle metcalfe milner minsky moore naur newell newman nygaard pascal perlis perlman
+postel rabin reynolds ritchie rivest roberts sammet scott shamir shannon shaw shima simon spence stallman
+stearns steele sutherland tarjan thacker thompson torvalds turing ullman valiant vaughan wilkes wilkinson wirth
+wozniak yao zuse
+"""
+
+
+ADJECTIVES = tuple(_ADJECTIVES.split())
+SURNAMES = tuple(_SURNAMES.split())
 
 
 def check_name(name: str) -> str:

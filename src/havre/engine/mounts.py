@@ -1,0 +1,222 @@
+"""Mounts of a container, from the user's words to values: `-v`, `--mount`, `--volumes-from`, and the image's VOLUMEs.
+
+Pure: nothing here looks at the host or at a volume. Whoever comes first wins a destination, in Docker's order:
+`--mount` over `-v` over `--volumes-from` over the image. The texts of errors are Docker's.
+
+    -v      [SOURCE:]DESTINATION[:MODE]     SOURCE absolute: bind, else the name of a volume, none: an anonymous one
+    MODE    ro | rw, z | Z, copy | nocopy, [r]private | [r]shared | [r]slave, comma-separated
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from havre.engine.model import HostConfig, Mount, MountOptions, MountPoint
+from havre.errors import InvalidInput
+
+PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
+DEFAULT_PROPAGATION = "rprivate"
+_GROUPS = (
+    frozenset({"ro", "rw"}),
+    frozenset({"z", "Z"}),
+    frozenset(PROPAGATIONS),
+    frozenset({"copy", "nocopy"}),
+    frozenset({"consistent", "cached", "delegated", "default"}),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class MountSpec:
+    """One mount as asked for; `source` is a host path (bind), a volume's name, or empty (anonymous volume, tmpfs)."""
+
+    type: str
+    destination: str
+    source: str = ""
+    rw: bool = True
+    mode: str = ""
+    propagation: str = ""
+    driver: str = ""
+    driver_options: dict[str, str] = field(default_factory=dict)
+    labels: dict[str, str] = field(default_factory=dict)
+    options: MountOptions = field(default_factory=MountOptions)
+
+
+def plan_mounts(host: HostConfig, volumes: Iterable[str], inherited: Sequence[MountSpec] = ()) -> tuple[MountSpec, ...]:
+    """All mounts of a new container, sorted so that a parent directory comes before what is mounted inside it.
+
+    `volumes` are the destinations that the image and `-v DESTINATION` declare; `inherited` come from `--volumes-from`.
+    """
+    chosen = {spec.destination: spec for spec in inherited}
+    explicit: dict[str, MountSpec] = {}
+    for raw in host.binds or ():
+        _add(explicit, parse_bind(raw, host.volume_driver))
+    for mount in host.mounts or ():
+        _add(explicit, parse_mount(mount))
+    tmpfs = {posixpath.normpath(path) for path in host.tmpfs or ()}
+    if clash := tmpfs & explicit.keys():
+        raise InvalidInput(f"Duplicate mount point: {min(clash)}")
+    chosen.update(explicit)
+    for path in volumes:
+        destination = _destination(path, f"invalid volume specification: '{path}'")
+        if destination not in chosen and destination not in tmpfs:
+            chosen[destination] = _anonymous(destination, host.volume_driver)
+    return tuple(sorted(chosen.values(), key=lambda spec: spec.destination.count("/")))
+
+
+def _add(specs: dict[str, MountSpec], spec: MountSpec) -> None:
+    if spec.destination in specs:
+        raise InvalidInput(f"Duplicate mount point: {spec.destination}")
+    specs[spec.destination] = spec
+
+
+def _anonymous(destination: str, driver: str) -> MountSpec:
+    return MountSpec("volume", destination, driver=driver, options=MountOptions(anonymous=True))
+
+
+def parse_bind(raw: str, driver: str = "") -> MountSpec:
+    """One `-v` with a source."""
+    problem = f"invalid volume specification: '{raw}'"
+    source, destination, mode = _split_bind(raw, problem)
+    if not mode_is_valid(mode):
+        raise InvalidInput(f"invalid mode: {mode}", "modes: ro, rw, z, Z, copy, nocopy and the propagations")
+    words = mode.split(",")
+    spec = MountSpec(
+        "bind" if source.startswith("/") else "volume",
+        _destination(destination, problem),
+        source=source,
+        rw="ro" not in words,
+        mode=mode,
+    )
+    if spec.type == "volume":
+        options = MountOptions(no_copy="nocopy" in words, anonymous=not source)
+        return replace(spec, driver=driver, options=options, mode=mode or "z")
+    propagation = next((word for word in words if word in PROPAGATIONS), DEFAULT_PROPAGATION)
+    options = MountOptions(create_source=True)
+    return replace(spec, source=posixpath.normpath(source), propagation=propagation, options=options)
+
+
+def _split_bind(raw: str, problem: str) -> tuple[str, str, str]:
+    parts = raw.split(":")
+    if not parts[0] or len(parts) > 3 or (len(parts) == 2 and mode_is_valid(parts[1])):
+        raise InvalidInput(problem, "expected [SOURCE:]DESTINATION[:MODE]")
+    if len(parts) == 1:
+        return "", parts[0], ""
+    return parts[0], parts[1], parts[2] if len(parts) == 3 else ""
+
+
+def mode_is_valid(mode: str) -> bool:
+    """Whether every word of a mode is known, and none contradicts another."""
+    if not mode:
+        return True
+    words = mode.split(",")
+    known = all(any(word in group for group in _GROUPS) for word in words)
+    return known and all(sum(word in group for word in words) <= 1 for group in _GROUPS)
+
+
+def _destination(path: str, problem: str) -> str:
+    if not path.startswith("/"):
+        raise InvalidInput(f"{problem}: invalid mount path: '{path}' mount path must be absolute")
+    clean = posixpath.normpath(path.replace("//", "/"))
+    if clean == "/":
+        raise InvalidInput(f"{problem}: invalid specification: destination can't be '/'")
+    return clean
+
+
+def parse_mount(mount: Mount) -> MountSpec:
+    """One `--mount`. Whether a bind's source exists is for the executor to see."""
+    problem = f'invalid mount config for type "{mount.type}"'
+    if mount.type not in ("bind", "volume", "tmpfs"):
+        raise InvalidInput(f"{problem}: mount type unknown", "expected bind, volume or tmpfs")
+    if not mount.target:
+        raise InvalidInput(f"{problem}: field Target must not be empty")
+    for kind, options in (
+        ("bind", mount.bind_options),
+        ("volume", mount.volume_options),
+        ("tmpfs", mount.tmpfs_options),
+    ):
+        if options is not None and kind != mount.type:
+            raise InvalidInput(f"{problem}: field {kind.capitalize()}Options must not be specified")
+    destination = _destination(mount.target, problem)
+    parse = {"bind": _parse_bind_mount, "volume": _parse_volume_mount, "tmpfs": _parse_tmpfs_mount}[mount.type]
+    return parse(mount, destination, problem)
+
+
+def _parse_bind_mount(mount: Mount, destination: str, problem: str) -> MountSpec:
+    if not mount.source:
+        raise InvalidInput(f"{problem}: field Source must not be empty")
+    if not mount.source.startswith("/"):
+        raise InvalidInput(f"{problem}: invalid mount path: '{mount.source}' mount path must be absolute")
+    given = mount.bind_options
+    propagation = (given.propagation if given else "") or DEFAULT_PROPAGATION
+    if propagation not in PROPAGATIONS:
+        raise InvalidInput(f"{problem}: invalid propagation mode: {propagation}", f"one of {', '.join(PROPAGATIONS)}")
+    return MountSpec(
+        "bind",
+        destination,
+        source=posixpath.normpath(mount.source),
+        rw=not mount.read_only,
+        propagation=propagation,
+        options=MountOptions(
+            create_source=given is not None and given.create_mountpoint,
+            non_recursive=given is not None and given.non_recursive,
+        ),
+    )
+
+
+def _parse_volume_mount(mount: Mount, destination: str, problem: str) -> MountSpec:
+    given = mount.volume_options
+    if given is not None and given.subpath:
+        if not mount.source:
+            raise InvalidInput(f"{problem}: must not set Subpath when using anonymous volumes")
+        if given.subpath.startswith("/") or ".." in given.subpath.split("/"):
+            raise InvalidInput(f"{problem}: subpath must be a relative path within the volume")
+    driver = given.driver_config if given else None
+    return MountSpec(
+        "volume",
+        destination,
+        source=mount.source,
+        rw=not mount.read_only,
+        mode="z",
+        driver=driver.name if driver else "",
+        driver_options=dict((driver.options if driver else None) or {}),
+        labels=dict((given.labels if given else None) or {}),
+        options=MountOptions(
+            anonymous=not mount.source,
+            no_copy=given is not None and given.no_copy,
+            subpath=given.subpath if given else "",
+        ),
+    )
+
+
+def _parse_tmpfs_mount(mount: Mount, destination: str, problem: str) -> MountSpec:
+    if mount.source:
+        raise InvalidInput(f"{problem}: field Source must not be specified")
+    return MountSpec("tmpfs", destination, rw=not mount.read_only, options=MountOptions(tmpfs=mount.tmpfs_options))
+
+
+def parse_volumes_from(raw: str) -> tuple[str, str]:
+    """The container of one `--volumes-from` and the mode to take its mounts in."""
+    name, _, mode = raw.partition(":")
+    if not name:
+        raise InvalidInput("volumes-from specification cannot be an empty string")
+    mode = mode or "rw"
+    forbidden = (*PROPAGATIONS, "copy", "nocopy")
+    if not mode_is_valid(mode) or any(word in forbidden for word in mode.split(",")):
+        raise InvalidInput(f"invalid mode: {mode}", "expected ro or rw")
+    return name, mode
+
+
+def inherit(point: MountPoint, options: MountOptions, mode: str) -> MountSpec:
+    """A mount of another container as `--volumes-from` takes it over; an anonymous volume has a name by now."""
+    return MountSpec(
+        point.type,
+        point.destination,
+        source=point.name if point.type == "volume" else point.source,
+        rw=point.rw and "ro" not in mode.split(","),
+        mode=mode if point.type == "volume" else "",
+        propagation=point.propagation,
+        driver=point.driver,
+        options=options,
+    )
