@@ -1,0 +1,1 @@
+"""The tables of commands, one module a group; a table imports nothing but the parser's values."""

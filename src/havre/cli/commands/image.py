@@ -1,0 +1,62 @@
+"""The table of `havre image` and its top-level forms."""
+
+from __future__ import annotations
+
+from havre.cli.commands.shared import filter_flag, force_flag, format_flag
+from havre.cli.parser import Command, Flag
+
+_MANY = "[OPTIONS] IMAGE [IMAGE...]"
+_PLATFORM = Flag("platform", "", "string", "Platform to choose where the image has several")
+
+COMMANDS = (
+    Command("history", "[OPTIONS] IMAGE", "Show the history of an image", "images:history", (1, 1), (
+        format_flag(),
+        Flag("human", "H", "", "Print sizes and dates in human readable form", True),
+        Flag("no-trunc", "", "", "Do not shorten output"),
+        Flag("quiet", "q", "", "Only show image IDs"),
+    ), top="history"),
+    Command("import", "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]", "Create an image from a tarball of a root filesystem",
+            "archive:import_", (1, 2), (
+        Flag("change", "c", "list", "Dockerfile instruction to apply to the new image"),
+        Flag("message", "m", "string", "Commit message of the new image"),
+        _PLATFORM,
+    ), top="import"),
+    Command("inspect", _MANY, "Display detailed information on one or more images", "inspect:images", (1, None),
+            (format_flag("f", table=False),)),
+    Command("load", "[OPTIONS]", "Load images from a tar archive or STDIN", "archive:load", (0, 0), (
+        Flag("input", "i", "string", "Read from a tar archive file, instead of STDIN"),
+        Flag("quiet", "q", "", "Do not show the progress"),
+    ), top="load"),
+    Command("ls list", "[OPTIONS] [REPOSITORY[:TAG]]", "List images", "images:ls", (0, 1), (
+        Flag("all", "a", "", "Show all images (by default not intermediate ones)"),
+        Flag("digests", "", "", "Show digests"),
+        filter_flag(),
+        format_flag(),
+        Flag("no-trunc", "", "", "Do not shorten output"),
+        Flag("quiet", "q", "", "Only show image IDs"),
+    ), top="images"),
+    Command("prune", "[OPTIONS]", "Remove unused images", "prune:images", (0, 0), (
+        Flag("all", "a", "", "Remove all unused images, not only dangling ones"),
+        filter_flag("", 'Keep only what meets the condition (e.g. "until=<timestamp>")'),
+        force_flag("Do not ask for confirmation"),
+    )),
+    Command("pull", "[OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry", "pull:pull", (1, 1), (
+        Flag("all-tags", "a", "", "Download all tags of the repository"),
+        Flag("disable-content-trust", "", "", "Skip verification of the image", True),
+        _PLATFORM,
+        Flag("quiet", "q", "", "Do not show the progress"),
+    ), top="pull"),
+    Command("push", "[OPTIONS] NAME[:TAG]", "Upload an image to a registry", "pull:push", (1, 1), (
+        Flag("all-tags", "a", "", "Push all tags of the repository"),
+        Flag("disable-content-trust", "", "", "Skip signing of the image", True),
+        Flag("quiet", "q", "", "Do not show the progress"),
+    ), top="push"),
+    Command("rm remove", _MANY, "Remove one or more images", "images:rm", (1, None), (
+        force_flag("Remove the image although it is used"),
+        Flag("no-prune", "", "", "Keep parents that have no tag"),
+    ), top="rmi"),
+    Command("save", _MANY, "Save one or more images to a tar archive (to STDOUT by default)", "archive:save",
+            (1, None), (Flag("output", "o", "string", "Write to a file, instead of STDOUT"),), top="save"),
+    Command("tag", "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
+            "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE", "images:tag", (2, 2), top="tag"),
+)  # fmt: skip

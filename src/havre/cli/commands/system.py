@@ -1,0 +1,27 @@
+"""The table of `havre system` and its top-level forms."""
+
+from __future__ import annotations
+
+from havre.cli.commands.shared import filter_flag, force_flag, format_flag
+from havre.cli.parser import Command, Flag
+
+COMMANDS = (
+    Command("df", "[OPTIONS]", "Show disk usage", "disk:df", (0, 0),
+            (format_flag(), Flag("verbose", "v", "", "Show what uses the space"))),
+    Command("dial-stdio", "", "Join standard input and output to the daemon's socket", "system:dial_stdio",
+            hidden=True),
+    Command("events", "[OPTIONS]", "Get real time events from the server", "system:events", (0, 0), (
+        filter_flag(),
+        format_flag(table=False),
+        Flag("since", "", "string", "Show all events since a time"),
+        Flag("until", "", "string", "Show events until a time, then end"),
+    ), top="events"),
+    Command("info", "[OPTIONS]", "Display system-wide information", "info:info", (0, 0),
+            (format_flag("f", table=False),), top="info"),
+    Command("prune", "[OPTIONS]", "Remove unused data", "prune:system", (0, 0), (
+        Flag("all", "a", "", "Remove all unused images, not only dangling ones"),
+        filter_flag("", 'Keep only what meets the condition (e.g. "label=<key>=<value>")'),
+        force_flag("Do not ask for confirmation"),
+        Flag("volumes", "", "", "Remove anonymous volumes too"),
+    )),
+)  # fmt: skip

@@ -1,0 +1,30 @@
+"""The table of `havre volume`."""
+
+from __future__ import annotations
+
+from havre.cli.commands.shared import filter_flag, force_flag, format_flag
+from havre.cli.parser import Command, Flag
+
+COMMANDS = (
+    Command("create", "[OPTIONS] [VOLUME]", "Create a volume", "volumes:create", (0, 1), (
+        Flag("driver", "d", "string", "Name of the volume's driver", "local"),
+        Flag("label", "", "list", "Set metadata of the volume"),
+        Flag("opt", "o", "map", "Set options of the driver"),
+    )),
+    Command("inspect", "[OPTIONS] VOLUME [VOLUME...]", "Display detailed information on one or more volumes",
+            "inspect:volumes", (1, None), (format_flag("f", table=False),)),
+    Command("ls list", "[OPTIONS]", "List volumes", "volumes:ls", (0, 0), (
+        Flag("cluster", "", "", "Only show cluster volumes, which this engine has none of"),
+        filter_flag(help='Keep only what meets the condition (e.g. "dangling=true")'),
+        format_flag(),
+        Flag("quiet", "q", "", "Only show volume names"),
+    )),
+    Command("prune", "[OPTIONS]", "Remove unused local volumes", "prune:volumes", (0, 0), (
+        Flag("all", "a", "", "Remove all unused volumes, not only anonymous ones"),
+        filter_flag("", 'Keep only what meets the condition (e.g. "label=<label>")'),
+        force_flag("Do not ask for confirmation"),
+    )),
+    Command("rm remove", "[OPTIONS] VOLUME [VOLUME...]", "Remove one or more volumes", "volumes:rm", (1, None),
+            (force_flag("Do not complain of volumes that do not exist"),),
+            long="Remove one or more volumes. A volume that a container uses cannot be removed."),
+)  # fmt: skip

@@ -1,0 +1,95 @@
+"""Listings: rows of named fields, printed as a table, as JSON lines, or through a Go template.
+
+    (none), table          the listing's own columns, aligned
+    table TEMPLATE         the template once for the header and once a row, aligned
+    json                   one object a row with every field
+    TEMPLATE               the template once a row
+
+Aligning follows Go's text/tabwriter as docker sets it up: cells padded by 3, at least 10 wide, the last cell as it is.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any
+
+    Field = tuple[str, Callable[..., Any]]
+
+_MIN_WIDTH = 10
+_PADDING = 3
+
+
+class Listing:
+    """A kind of listing.
+
+    type_name   Go's name of docker's row type, for error texts
+    fields      name in templates: its header and the function from a row's value to what is shown
+    columns     the fields of the table shown by default
+    hidden      fields that take an argument or are no part of the JSON form
+    """
+
+    __slots__ = ("columns", "fields", "hidden", "type_name")
+
+    def __init__(
+        self, type_name: str, fields: Mapping[str, Field], columns: Sequence[str], hidden: Sequence[str] = ()
+    ) -> None:
+        self.type_name = type_name
+        self.fields = fields
+        self.columns = columns
+        self.hidden = hidden
+
+    def render(self, rows: Iterable[Any], form: str) -> str:
+        """All rows in the form that `--format` asks for. Raises StatusError for a template that does not work."""
+        if form in ("", "table"):
+            functions = [self.fields[name][1] for name in self.columns]
+            lines = [[self.fields[name][0] for name in self.columns]]
+            lines += [[str(function(row)) for function in functions] for row in rows]
+            return align(lines)
+        if form == "json":
+            return "".join(self._json(row) for row in rows)
+        return self._through_template(rows, form)
+
+    def _json(self, row: Any) -> str:
+        from havre.client.jsontext import encode
+
+        names = sorted(name for name in self.fields if name not in self.hidden)
+        return encode({name: self.fields[name][1](row) for name in names}) + "\n"
+
+    def _through_template(self, rows: Iterable[Any], form: str) -> str:
+        from havre.cli.format.rows import Headers, Row
+        from havre.cli.format.template import compile_template
+
+        with_header = form.startswith("table")
+        text = (form.removeprefix("table").strip(" ") if with_header else form).strip(" ")
+        template = compile_template(text.replace("\\t", "\t").replace("\\n", "\n"))
+        output = "".join(template.execute(Row(self, row)) + "\n" for row in rows)
+        if not with_header:
+            return output
+        header = template.execute_header(Headers(self)) + "\n"
+        return align([line.split("\t") for line in (header + output).split("\n")[:-1]])
+
+
+def align(lines: list[list[str]]) -> str:
+    """Lines of cells as text, cells of a column equally wide. A column ends at the first line that lacks its cell."""
+    widths = [[0] * (len(line) - 1) for line in lines]
+    for row, line in enumerate(lines):
+        for column in range(len(line) - 1):
+            if widths[row][column]:
+                continue
+            end = row
+            while end < len(lines) and len(lines[end]) - 1 > column:
+                end += 1
+            longest = max(len(lines[i][column]) for i in range(row, end))
+            for i in range(row, end):
+                widths[i][column] = max(longest + _PADDING, _MIN_WIDTH)
+    text = []
+    for line, wide in zip(lines, widths, strict=True):
+        text.append("".join(cell.ljust(space) for cell, space in zip(line, wide, strict=False)) + line[-1])
+    return "\n".join(text) + "\n"
+
+
+def label_text(labels: Mapping[str, str] | None) -> str:
+    """Labels as `a=b,c=d`."""
+    return ",".join(f"{key}={value}" for key, value in sorted((labels or {}).items()))

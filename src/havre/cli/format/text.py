@@ -1,0 +1,133 @@
+"""Small renderings that Docker's output is made of: sizes, durations, times, quoted and shortened text.
+
+Source: github.com/docker/go-units for the words, Go's `strconv.Quote` and `time.Time.String` for the forms.
+"""
+
+from __future__ import annotations
+
+import time
+
+_DECIMAL = ("B", "kB", "MB", "GB", "TB", "PB", "EB", "ZB", "YB")
+_BINARY = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB", "ZiB", "YiB")
+_HOUR_S = 3600
+_ESCAPES = {"\a": "\\a", "\b": "\\b", "\f": "\\f", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\v": "\\v", '"': '\\"',
+            "\\": "\\\\"}  # fmt: skip
+
+
+def human_size(size: float, digits: int = 4) -> str:
+    """Bytes in powers of 1000 with `digits` significant digits: 1.234MB."""
+    return _scaled(size, 1000.0, _DECIMAL, digits)
+
+
+def binary_size(size: float, digits: int = 4) -> str:
+    """Bytes in powers of 1024: 1.234MiB."""
+    return _scaled(size, 1024.0, _BINARY, digits)
+
+
+def _scaled(size: float, base: float, units: tuple[str, ...], digits: int) -> str:
+    index = 0
+    while size >= base and index < len(units) - 1:
+        size /= base
+        index += 1
+    return f"{size:.{digits}g}{units[index]}"
+
+
+def human_duration(seconds: float) -> str:
+    """A span in words: "4 minutes", "About an hour"."""
+    whole = int(seconds)
+    if whole < 1:
+        return "Less than a second"
+    if whole == 1:
+        return "1 second"
+    if whole < 60:
+        return f"{whole} seconds"
+    minutes = int(seconds / 60)
+    if minutes == 1:
+        return "About a minute"
+    if minutes < 60:
+        return f"{minutes} minutes"
+    return _long_duration(seconds)
+
+
+def _long_duration(seconds: float) -> str:
+    hours = int(seconds / _HOUR_S + 0.5)
+    if hours == 1:
+        return "About an hour"
+    if hours < 48:
+        return f"{hours} hours"
+    if hours < 24 * 7 * 2:
+        return f"{hours // 24} days"
+    if hours < 24 * 30 * 2:
+        return f"{hours // 24 // 7} weeks"
+    if hours < 24 * 365 * 2:
+        return f"{hours // 24 // 30} months"
+    return f"{int(seconds / _HOUR_S) // 24 // 365} years"
+
+
+def ago(seconds: float) -> str:
+    """How long ago something was that happened at `seconds` since the epoch."""
+    return human_duration(time.time() - seconds) + " ago"
+
+
+def go_time(seconds: int, nanoseconds: int = 0, *, utc: bool = False) -> str:
+    """A time as Go prints it: 2006-01-02 15:04:05.123 +0000 UTC."""
+    broken = time.gmtime(seconds) if utc else time.localtime(seconds)
+    fraction = f".{nanoseconds:09d}".rstrip("0") if nanoseconds else ""
+    zone = "+0000 UTC" if utc else time.strftime("%z %Z", broken)
+    return time.strftime("%Y-%m-%d %H:%M:%S", broken) + fraction + " " + zone
+
+
+def parse_time(text: str) -> tuple[int, int]:
+    """Seconds since the epoch and nanoseconds of an RFC 3339 time. Raises ValueError."""
+    date, _, clock = text.replace("t", "T").partition("T")
+    year, month, day = (int(part) for part in date.split("-"))
+    clock, offset_s = _split_zone(clock)
+    hours, minutes, rest = clock.split(":")
+    seconds, _, fraction = rest.partition(".")
+    days = _days_from_civil(year, month, day)
+    total = days * 86400 + int(hours) * _HOUR_S + int(minutes) * 60 + int(seconds) - offset_s
+    return total, int(fraction[:9].ljust(9, "0")) if fraction else 0
+
+
+def _split_zone(clock: str) -> tuple[str, int]:
+    if clock.endswith(("Z", "z")):
+        return clock[:-1], 0
+    for sign, factor in (("+", 1), ("-", -1)):
+        if sign in clock:
+            clock, _, zone = clock.partition(sign)
+            hours, _, minutes = zone.partition(":")
+            return clock, factor * (int(hours) * _HOUR_S + int(minutes) * 60)
+    raise ValueError("a time needs a zone")
+
+
+def _days_from_civil(year: int, month: int, day: int) -> int:
+    """Days from 1970-01-01, in the proleptic Gregorian calendar (which reaches Go's zero time, year 1)."""
+    if month <= 2:
+        year -= 1
+    era_years = year % 400
+    day_of_year = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
+    return year // 400 * 146097 + era_years * 365 + era_years // 4 - era_years // 100 + day_of_year - 719468
+
+
+def go_quote(text: str) -> str:
+    """`text` in double quotes with Go's escapes."""
+    if text.isprintable() and '"' not in text and "\\" not in text:
+        return f'"{text}"'
+    return '"' + "".join(_ESCAPES.get(c) or (c if c.isprintable() else _escape(c)) for c in text) + '"'
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    if code < 0x80:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+
+
+def ellipsis(text: str, columns: int) -> str:
+    """`text`, or its beginning and an ellipsis within `columns`."""
+    return text if len(text) <= columns else text[: columns - 1] + "…"
+
+
+def short_id(identifier: str) -> str:
+    """The first 12 digits of an ID, its algorithm left out."""
+    return identifier.partition(":")[2][:12] if ":" in identifier else identifier[:12]

@@ -1,0 +1,115 @@
+"""Help texts, in docker's layout: usage, description, aliases, options wrapped to the terminal's width."""
+
+from __future__ import annotations
+
+import posix
+
+from havre.cli.parser import Flag
+from havre.cli.tree import COMMON, GROUPS, TOP, aliases, commands
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from havre.cli.parser import Command
+
+PROGRAM = "havre"
+_SLOP = 5  # a last word may overhang by this much, as pflag allows
+
+
+def usage_lines(path: str, command: Command) -> str:
+    """`Usage:  havre PATH ...`, with further forms on lines of their own."""
+    first, *more = command.usage.split("\n")
+    lines = [f"Usage:  {PROGRAM} {path} {first}".rstrip()]
+    return "\n".join(lines + [f"\t{PROGRAM} {command.top or path} {line}" for line in more])
+
+
+def command_help(group: str, path: str, command: Command) -> str:
+    """The whole help of a command, called by `path`."""
+    parts = [f"\n{usage_lines(path, command)}\n", command.long or command.summary]
+    names = aliases(group, command)
+    if len(names) > 1:
+        parts.append("\nAliases:\n  " + ", ".join(f"{PROGRAM} {name}" for name in names))
+    if any(not flag.hidden for flag in command.flags):
+        parts.append("\nOptions:\n" + render_flags(command.flags, width()))
+    return "\n".join(parts) + "\n"
+
+
+def group_help(group: str) -> str:
+    """The help of a management group."""
+    rows = [(c.names[0], c.summary) for c in commands(group) if not c.hidden]
+    return (
+        f"\nUsage:  {PROGRAM} {group} COMMAND\n\n{GROUPS[group]}\n\nCommands:\n{_rows(rows)}\n\n"
+        f"Run '{PROGRAM} {group} COMMAND --help' for more information on a command.\n"
+    )
+
+
+def top_help(flags: Sequence[Flag]) -> str:
+    """The help of the program."""
+    summaries = {c.top: c.summary for group in (*GROUPS, "top") for c in commands(group) if c.top}
+    others = sorted(name for name in TOP if name not in COMMON)
+    return (
+        f"\nUsage:  {PROGRAM} [OPTIONS] COMMAND\n\nA container engine that speaks Docker's language\n\n"
+        f"Common Commands:\n{_rows([(name, summaries[name]) for name in COMMON])}\n\n"
+        f"Management Commands:\n{_rows(sorted(GROUPS.items()))}\n\n"
+        f"Commands:\n{_rows([(name, summaries[name]) for name in others])}\n\n"
+        f"Global Options:\n{render_flags(flags, width())}\n\n"
+        f"Run '{PROGRAM} COMMAND --help' for more information on a command.\n"
+    )
+
+
+def _rows(rows: Iterable[tuple[str, str]]) -> str:
+    return "\n".join(f"  {name:<10}  {summary}" for name, summary in rows)
+
+
+def width() -> int:
+    """The columns that help may fill."""
+    try:
+        return posix.get_terminal_size(0).columns - 1
+    except OSError:
+        return 79
+
+
+def render_flags(flags: Iterable[Flag], columns: int) -> str:
+    """One entry a flag, sorted by name, descriptions aligned and wrapped."""
+    entries = []
+    for flag in sorted(flags, key=lambda f: f.long):
+        if flag.hidden:
+            continue
+        head = f"  -{flag.short}, --{flag.long}" if flag.short else f"      --{flag.long}"
+        kind = "" if flag.kind == "bool?" else flag.kind
+        shown = flag.shown_default()
+        entries.append((f"{head} {kind}".rstrip(), flag.help + (f" (default {shown})" if shown else "")))
+    indent = max(len(head) for head, _ in entries) + 3
+    return "\n".join(f"{head:<{indent}}{_wrap(text, indent, columns)}".rstrip() for head, text in entries)
+
+
+def _wrap(text: str, indent: int, columns: int) -> str:
+    room = columns - indent
+    lead = ""
+    if room < 24:  # too narrow beside the flag: below it
+        indent = 16
+        room = columns - indent
+        lead = "\n" + " " * indent
+    newline = "\n" + " " * indent
+    if room < 24:
+        return lead + text.replace("\n", newline)
+    lines = []
+    while text:
+        line, text = _cut(text, room - _SLOP)
+        lines.append(line.replace("\n", newline))
+    return lead + newline.join(lines)
+
+
+def _cut(text: str, room: int) -> tuple[str, str]:
+    """The part of `text` for one line, and the rest."""
+    if room + _SLOP > len(text):
+        return text, ""
+    head = text[:room]
+    blank = max(head.rfind(" "), head.rfind("\t"), head.rfind("\n"))
+    if blank <= 0:
+        return text, ""
+    end = head.rfind("\n")
+    if 0 < end < blank:
+        blank = end
+    return text[:blank], text[blank + 1 :]

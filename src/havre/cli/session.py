@@ -1,0 +1,99 @@
+"""What every command gets: the client of the daemon in force, the user's config file, and words with the user."""
+
+from __future__ import annotations
+
+import sys
+
+from havre.client.api import Client
+from havre.client.config import Config, current_context, environment, environment_host, exists, resolve
+from havre.client.endpoint import DEFAULT_SOCKET, TlsFiles
+from havre.errors import HavreError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from havre.cli.parser import Options
+    from havre.client.endpoint import Endpoint
+
+
+class Session:
+    """One run of one command; `path` is the command's as typed."""
+
+    def __init__(self, options: Options, path: str) -> None:
+        self.options = options
+        self.path = path
+        self.config = Config(options.config)
+        self.context = current_context(self.config, options.context, options.host)
+        self._client: Client | None = None
+
+    def endpoint(self) -> Endpoint:
+        """The daemon's address. Raises InvalidInput."""
+        return resolve(self.config, self.context, self.options.host, self._tls())
+
+    @property
+    def client(self) -> Client:
+        """The client, made on first use."""
+        if self._client is None:
+            self._client = self.new_client()
+        return self._client
+
+    def new_client(self) -> Client:
+        """A client of its own, for a request beside one that is still being read."""
+        endpoint = self.endpoint()
+        is_default = endpoint.scheme == "unix" and endpoint.address == DEFAULT_SOCKET
+        explicit = self.options.host or self.context != "default" or environment_host()
+        headers = self.config.values.get("HttpHeaders")
+        client = Client(endpoint, headers, _start_daemon if is_default and not explicit else None)
+        if self._client is not None:
+            client.adopt_version(self._client)
+        return client
+
+    def _tls(self) -> TlsFiles | None:
+        options = self.options
+        verify = options.tlsverify or (bool(environment("DOCKER_TLS_VERIFY")) and "tlsverify" not in options.given)
+        if not (options.tls or verify or {"tlscacert", "tlscert", "tlskey"} & options.given):
+            return None
+        directory = environment("DOCKER_CERT_PATH") or self.config.directory
+
+        def file(name: str, given: str) -> str:
+            path = given or f"{directory}/{name}.pem"
+            return path if given or exists(path) else ""
+
+        ca, cert, key = file("ca", options.tlscacert), file("cert", options.tlscert), file("key", options.tlskey)
+        return TlsFiles(ca, cert, key, verify)
+
+    def each(self, names: list[str], act: Callable[[str], object]) -> int:
+        """Act on every name and print it; failures are told at the end, and make the exit code 1."""
+        failures = []
+        for name in names:
+            try:
+                act(name)
+            except HavreError as error:
+                failures.append(str(error))
+                continue
+            print(name)
+        return self.tell(failures)
+
+    def tell(self, failures: list[str]) -> int:
+        """Print failures to stderr; the exit code."""
+        sys.stdout.flush()
+        if failures:
+            print("\n".join(failures), file=sys.stderr)
+        return 1 if failures else 0
+
+    def warn(self, text: str) -> None:
+        """A line on stderr."""
+        sys.stdout.flush()
+        print(text, file=sys.stderr, flush=True)
+
+    def confirm(self, question: str) -> bool:
+        """Ask on the terminal; only y or yes is yes."""
+        print(question + " [y/N] ", end="", flush=True)
+        return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _start_daemon() -> None:
+    from havre.client.autostart import start_daemon
+
+    start_daemon()

@@ -1,0 +1,64 @@
+"""The tree of commands: which group a word names, and where each group's table is.
+
+Only the table of the group that a command line names is imported; the tree itself is a few short strings.
+"""
+
+from __future__ import annotations
+
+from havre.cli.parser import Command, load
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# Management groups and what they manage; the table of each is havre.cli.commands.GROUP:COMMANDS.
+GROUPS = {
+    "container": "Manage containers",
+    "context": "Manage contexts",
+    "image": "Manage images",
+    "network": "Manage networks",
+    "system": "Manage the engine",
+    "volume": "Manage volumes",
+}
+
+# Words at top level by the group whose table has them.
+_TOP = {
+    "container": "attach commit cp create diff exec export kill logs pause port ps rename restart rm run start stats "
+    "stop top unpause update wait",
+    "image": "history images import load pull push rmi save tag",
+    "system": "events info",
+    "top": "completion daemon inspect login logout search version",
+}
+TOP = {word: group for group, words in _TOP.items() for word in words.split()}
+
+COMMON = ("run", "exec", "ps", "pull", "push", "images", "login", "logout", "search", "version", "info")
+
+
+def commands(group: str) -> Sequence[Command]:
+    """The table of a group (or of "top")."""
+    table: Sequence[Command] = load(f"commands.{group}:COMMANDS")
+    return table
+
+
+def find(words: list[str]) -> tuple[Command | None, str, list[str]]:
+    """The command that `words` begin with, the path as typed (or the group's name), and the words behind it.
+
+    The command is None where the words name a group alone, or nothing known (then the path is "").
+    """
+    first = words[0]
+    if first in TOP:
+        group = TOP[first]
+        command = next(c for c in commands(group) if first == c.top)
+        return command, first, words[1:]
+    if first not in GROUPS:
+        return None, "", words
+    rest = words[1:]
+    if rest and (found := next((c for c in commands(first) if rest[0] in c.names), None)):
+        return found, f"{first} {rest[0]}", rest[1:]
+    return None, first, rest
+
+
+def aliases(group: str, command: Command) -> list[str]:
+    """Every path that runs `command`."""
+    paths = [f"{group} {name}" for name in command.names if group != "top"]
+    return [*paths, command.top] if command.top else paths

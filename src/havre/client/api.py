@@ -1,0 +1,191 @@
+"""The Docker API over HTTP: requests with JSON in and out, streams, hijacked connections, and errors as `HavreError`.
+
+Version: to havre's own default socket requests go without a version prefix, since both come from one release. To any
+other daemon one `HEAD /_ping` on the same connection tells its newest version, and the lower of the two is used.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from havre import errors
+from havre.client.endpoint import DEFAULT_SOCKET, connect
+from havre.client.http import Connection, quote, render_query
+from havre.client.jsontext import decode, encode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from typing import Any, TypeAlias
+
+    from havre.client.endpoint import Endpoint, Stream
+    from havre.client.http import Response
+
+    Query: TypeAlias = dict[str, str | list[str]]
+
+API_VERSION = "1.45"
+_USER_AGENT = "Docker-Client/26.1.5 (linux) havre"
+
+_BY_STATUS: dict[int, type[errors.HavreError]] = {
+    304: errors.NotModified,
+    400: errors.InvalidInput,
+    401: errors.Unauthorized,
+    403: errors.Forbidden,
+    404: errors.NotFound,
+    409: errors.Conflict,
+    501: errors.Unsupported,
+    503: errors.Unavailable,
+}
+
+
+class CannotConnect(errors.Unavailable):
+    """No daemon answers at the address."""
+
+
+class Client:
+    """A client of one daemon. `start_daemon` is called once when nobody listens, and is followed by one more try."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        headers: dict[str, str] | None = None,
+        start_daemon: Callable[[], None] | None = None,
+    ) -> None:
+        self.endpoint = endpoint
+        self._headers = {"User-Agent": _USER_AGENT, **(headers or {})}
+        self._start_daemon = start_daemon
+        self._idle: Connection | None = None
+        self._version: str | None = None
+        if endpoint.scheme == "unix" and endpoint.address == DEFAULT_SOCKET:
+            self._version = ""
+        fixed = posix.environ.get(b"DOCKER_API_VERSION")
+        if fixed:
+            self._version = fixed.decode()
+
+    @property
+    def version(self) -> str:
+        """The API version in use; negotiated on first need."""
+        if self._version is None:
+            response = self._raw("HEAD", "/_ping", {}, None)
+            self._version = min_version(response.headers.get("api-version", "1.24"), API_VERSION)
+        return self._version or API_VERSION
+
+    def adopt_version(self, other: Client) -> None:
+        """Speak the version that `other` negotiated."""
+        self._version = other._version
+
+    def _connect(self) -> Connection:
+        try:
+            stream = connect(self.endpoint)
+        except OSError as error:
+            if self._start_daemon is None or not isinstance(error, FileNotFoundError | ConnectionRefusedError):
+                raise cannot_connect(self.endpoint, error) from error
+            self._start_daemon()
+            self._start_daemon = None
+            try:
+                stream = connect(self.endpoint)
+            except OSError as again:
+                raise cannot_connect(self.endpoint, again) from again
+        host = self.endpoint.address if self.endpoint.scheme == "tcp" else "api.moby.localhost"
+        return Connection(stream, host)
+
+    def _raw(self, method: str, target: str, headers: dict[str, str], body: bytes | Iterable[bytes] | None) -> Response:
+        connection = self._idle
+        if connection is None or not connection.idle():
+            connection = self._connect()
+        self._idle = connection
+        try:
+            return connection.request(method, self.endpoint.base_path + target, {**self._headers, **headers}, body)
+        except ConnectionError as error:
+            raise cannot_connect(self.endpoint, error) from error
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        query: Query | None = None,
+        body: Any = None,
+        *,
+        raw_body: Iterable[bytes] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> Response:
+        """Send a request and return its response; `body` goes as JSON, `raw_body` chunked.
+
+        Raises a `HavreError` by status when that is 400 or more, `NotModified` for 304.
+        """
+        version = f"/v{self.version}" if self._version != "" else ""
+        fields = dict(headers or {})
+        data: bytes | Iterable[bytes] | None = raw_body
+        if body is not None:
+            fields["Content-Type"] = "application/json"
+            data = encode(body).encode("utf-8", "surrogateescape")
+        target = version + quote(path, "/:@+$!',;=*()") + render_query(query or {})
+        response = self._raw(method, target, fields, data)
+        if response.status >= 400:
+            raise daemon_error(response)
+        return response
+
+    def json(self, method: str, path: str, query: Query | None = None, body: Any = None, **more: Any) -> Any:
+        """The decoded body of `call`'s response, None when it is empty."""
+        data = self.call(method, path, query, body, **more).read()
+        return decode(data) if data.strip() else None
+
+    def get(self, path: str, query: Query | None = None) -> Any:
+        """`json("GET", ...)`."""
+        return self.json("GET", path, query)
+
+    def post(self, path: str, query: Query | None = None, body: Any = None) -> Any:
+        """`json("POST", ...)`."""
+        return self.json("POST", path, query, body)
+
+    def delete(self, path: str, query: Query | None = None) -> Any:
+        """`json("DELETE", ...)`."""
+        return self.json("DELETE", path, query)
+
+    def messages(self, response: Response) -> Iterator[Any]:
+        """The JSON documents of a streamed response, as they arrive."""
+        for line in response.lines():
+            yield decode(line)
+
+    def hijack(self, path: str, query: Query | None = None, body: Any = None) -> tuple[Stream, bytes]:
+        """POST asking for a raw stream: the stream, and the bytes of it that came with the head."""
+        headers = {"Connection": "Upgrade", "Upgrade": "tcp"}
+        response = self.call("POST", path, query, body, headers=headers)
+        self._idle = None
+        return response.hijack()
+
+
+def min_version(one: str, other: str) -> str:
+    """The lower of two API versions such as 1.45."""
+
+    def numbers(text: str) -> list[int]:
+        return [int(part) for part in text.split(".") if part.isdigit()]
+
+    return one if numbers(one) < numbers(other) else other
+
+
+def daemon_error(response: Response) -> errors.HavreError:
+    """The error that a response with status 400 or more tells."""
+    data = response.read()
+    text = data.decode("utf-8", "replace").strip()
+    message = text
+    if response.headers.get("content-type", "").startswith("application/json"):
+        try:
+            value = decode(data)
+            message = value.get("message", text).strip() if isinstance(value, dict) else text
+        except ValueError:
+            message = text
+    kind = _BY_STATUS.get(response.status, errors.Failed)
+    return kind(f"Error response from daemon: {message or f'status {response.status}'}")
+
+
+def cannot_connect(endpoint: Endpoint, error: OSError) -> CannotConnect:
+    """The error for a daemon that cannot be reached, in docker's words."""
+    if isinstance(error, PermissionError):
+        return CannotConnect(
+            "permission denied while trying to connect to the Docker daemon socket at "
+            f"{endpoint.host}: connect: permission denied"
+        )
+    if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+        return CannotConnect(f"Cannot connect to the Docker daemon at {endpoint.host}. Is the docker daemon running?")
+    return CannotConnect(f"error during connect: {endpoint.host}: {error.strerror or error}")

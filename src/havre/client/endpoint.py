@@ -1,0 +1,139 @@
+"""Where the daemon is: from `-H`, the environment or a context to an open byte stream.
+
+    unix:///run/havre.sock    tcp://HOST:PORT (with TLS when asked)    ssh://[USER@]HOST[:PORT]
+
+`Stream` is the little of a socket that the client needs; TLS and ssh are in `client.secure`, imported only when used.
+"""
+
+from __future__ import annotations
+
+import _socket
+
+from havre.errors import InvalidInput
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+
+    class Stream(Protocol):
+        """A connected byte stream that can be closed in one direction."""
+
+        def fileno(self) -> int: ...
+        def recv(self, size: int) -> bytes: ...
+        def send(self, data: bytes) -> int: ...
+        def sendall(self, data: bytes) -> None: ...
+        def setblocking(self, blocking: bool) -> None: ...
+        def buffered(self) -> bool: ...
+        def close_write(self) -> None: ...
+        def close(self) -> None: ...
+
+
+DEFAULT_SOCKET = "/run/havre.sock"
+DEFAULT_HOST = "unix://" + DEFAULT_SOCKET
+
+
+class TlsFiles:
+    """PEM files for TLS, each "" when not given; without `verify` the server's certificate is not checked."""
+
+    __slots__ = ("ca", "cert", "key", "verify")
+
+    def __init__(self, ca: str = "", cert: str = "", key: str = "", verify: bool = True) -> None:
+        self.ca = ca
+        self.cert = cert
+        self.key = key
+        self.verify = verify
+
+
+class Endpoint:
+    """A parsed daemon address: `scheme` unix, tcp or ssh; `address` a path or `host:port`; `host` the user's text."""
+
+    __slots__ = ("address", "base_path", "host", "scheme", "tls")
+
+    def __init__(self, scheme: str, address: str, host: str, tls: TlsFiles | None = None, base_path: str = "") -> None:
+        self.scheme = scheme
+        self.address = address
+        self.host = host
+        self.tls = tls
+        self.base_path = base_path
+
+
+def parse_endpoint(host: str, tls: TlsFiles | None = None) -> Endpoint:
+    """The endpoint that `host` (as given to `-H`) names. Raises InvalidInput for what docker refuses too."""
+    scheme, separator, rest = host.partition("://")
+    if not separator:
+        scheme, rest = "tcp", host
+    if scheme == "unix":
+        return Endpoint("unix", rest or DEFAULT_SOCKET, host)
+    if scheme == "ssh":
+        return Endpoint("ssh", rest, host)
+    if scheme in ("tcp", "http", "https"):
+        address, slash, path = rest.partition("/")
+        if not address.rpartition(":")[2].isdigit():
+            address = f"{address or '127.0.0.1'}:{2376 if tls else 2375}"
+        if scheme == "https" and tls is None:
+            tls = TlsFiles()
+        return Endpoint("tcp", address, host, tls, (slash + path).rstrip("/"))
+    raise InvalidInput(f"unable to parse docker host `{host}`")
+
+
+class SocketStream:
+    """A plain socket as a `Stream`."""
+
+    def __init__(self, sock: _socket.socket) -> None:
+        self.fileno = sock.fileno
+        self.recv = sock.recv
+        self.send = sock.send
+        self.sendall = sock.sendall
+        self.setblocking = sock.setblocking
+        self.close = sock.close
+        self._shutdown = sock.shutdown
+
+    def buffered(self) -> bool:
+        """Whether bytes wait that polling the descriptor would not report."""
+        return False
+
+    def close_write(self) -> None:
+        """Tell the peer that no more will be sent."""
+        try:
+            self._shutdown(_socket.SHUT_WR)
+        except OSError:  # the peer left first: there is nobody to tell
+            return
+
+
+def connect(endpoint: Endpoint) -> Stream:
+    """Open a stream to `endpoint`. Raises OSError."""
+    if endpoint.scheme == "unix":
+        sock = _socket.socket(_socket.AF_UNIX, _socket.SOCK_STREAM)
+        try:
+            sock.connect(endpoint.address)
+        except OSError:
+            sock.close()
+            raise
+        return SocketStream(sock)
+    if endpoint.scheme == "ssh":
+        from havre.client.secure import connect_ssh
+
+        return connect_ssh(endpoint.address)
+    sock = connect_tcp(endpoint.address)
+    if endpoint.tls is None:
+        return SocketStream(sock)
+    from havre.client.secure import TlsStream
+
+    return TlsStream(sock, endpoint.address.rpartition(":")[0].strip("[]"), endpoint.tls)
+
+
+def connect_tcp(address: str) -> _socket.socket:
+    """A socket connected to `host:port` (`[v6]:port`), trying each address of the name in turn. Raises OSError."""
+    host, _, port = address.rpartition(":")
+    failure: OSError | None = None
+    for family, kind, protocol, _, target in _socket.getaddrinfo(host.strip("[]"), port, 0, _socket.SOCK_STREAM):
+        sock = _socket.socket(family, kind, protocol)
+        try:
+            sock.connect(target)
+        except OSError as error:
+            sock.close()
+            failure = error
+            continue
+        sock.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+        return sock
+    raise failure or OSError(f"no address for {address}")

@@ -1,0 +1,132 @@
+"""Streams over TLS and over ssh. Imported only by connections that need them.
+
+TLS runs over memory buffers rather than `ssl.SSLSocket`, because a hijacked stream must be half-closed: we send our
+close_notify when standard input ends and go on reading, which `SSLSocket.unwrap` cannot do (it waits for the peer's).
+
+ssh is docker's way: `ssh HOST -- docker system dial-stdio` joins the remote daemon's socket to its own standard
+streams.
+"""
+
+from __future__ import annotations
+
+import _socket
+import posix
+import ssl
+from shutil import which
+
+from havre.client.endpoint import SocketStream, TlsFiles
+from havre.errors import Unavailable
+
+_CHUNK = 64 << 10
+
+
+def tls_context(files: TlsFiles) -> ssl.SSLContext:
+    """A client context from PEM files: own CA or the system's, optional client certificate."""
+    context = ssl.create_default_context(cafile=files.ca or None)
+    if not files.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    if files.cert and files.key:
+        context.load_cert_chain(files.cert, files.key)
+    return context
+
+
+class TlsStream:
+    """A TLS client connection that can be half-closed."""
+
+    def __init__(self, sock: _socket.socket, server_name: str, files: TlsFiles) -> None:
+        self._sock = sock
+        self._in, self._out = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = tls_context(files).wrap_bio(self._in, self._out, server_hostname=server_name)
+        self._unsent = b""
+        while True:
+            try:
+                self._tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                self._sock.sendall(self._out.read())
+                self._feed()
+        self._sock.sendall(self._out.read())
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def setblocking(self, blocking: bool) -> None:
+        self._sock.setblocking(blocking)
+
+    def buffered(self) -> bool:
+        """Whether decrypted or undecrypted bytes wait that polling the descriptor would not report."""
+        return bool(self._tls.pending() or self._in.pending)
+
+    def _feed(self) -> None:
+        data = self._sock.recv(_CHUNK)
+        if data:
+            self._in.write(data)
+        else:
+            self._in.write_eof()
+
+    def recv(self, size: int) -> bytes:
+        """Up to `size` bytes, b"" at the end; BlockingIOError when none are there and the stream does not block."""
+        while True:
+            try:
+                return self._tls.read(size)
+            except ssl.SSLWantReadError:
+                self._feed()
+            except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
+                return b""
+
+    def send(self, data: bytes) -> int:
+        """Take all of `data`; BlockingIOError while earlier bytes still wait for the socket."""
+        self._flush()
+        if self._unsent:
+            raise BlockingIOError
+        count = self._tls.write(data)
+        self._unsent = self._out.read()
+        self._flush()
+        return count
+
+    def sendall(self, data: bytes) -> None:
+        if data:
+            self._tls.write(data)
+        self._sock.sendall(self._unsent + self._out.read())
+        self._unsent = b""
+
+    def _flush(self) -> None:
+        try:
+            while self._unsent:
+                self._unsent = self._unsent[self._sock.send(self._unsent) :]
+        except BlockingIOError:
+            return
+
+    def close_write(self) -> None:
+        """Send close_notify; reading goes on."""
+        try:
+            self._tls.unwrap()
+        except (ssl.SSLWantReadError, ssl.SSLSyscallError):
+            pass
+        try:
+            self._sock.setblocking(True)
+            self.sendall(b"")
+        except OSError:  # the peer left first: there is nobody to tell
+            return
+
+    def close(self) -> None:
+        self._sock.close()
+
+
+def connect_ssh(address: str) -> SocketStream:
+    """A stream to the daemon of an ssh host, `[user@]host[:port][/path/to.sock]`."""
+    program = which("ssh")
+    if program is None:
+        raise Unavailable("ssh is not installed", "install the package openssh-client")
+    target, slash, path = address.partition("/")
+    user, at, host = target.rpartition("@")
+    name, colon, port = host.partition(":")
+    argv = [program, *(["-l", user] if at else []), *(["-p", port] if colon else []), "--", name, "docker"]
+    argv += ["--host", "unix:///" + path] if slash and path else []
+    argv += ["system", "dial-stdio"]
+    ours, theirs = _socket.socketpair()
+    actions = [(posix.POSIX_SPAWN_DUP2, theirs.fileno(), 0), (posix.POSIX_SPAWN_DUP2, theirs.fileno(), 1)]
+    posix.posix_spawn(program, argv, posix.environ, file_actions=actions)
+    theirs.close()
+    return SocketStream(ours)
