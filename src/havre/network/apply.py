@@ -1,0 +1,185 @@
+"""The executor of network plans.
+
+Carries out plans on links, addresses, routes and namespaces; `firewall` does the same for nftables.
+
+A `Host` holds one rtnetlink socket, of the network namespace of the thread that opens it; calls run in the shared
+thread pool and are never left half-way: cancelling the caller waits for the thread. Each step has its inverse here,
+idempotent, so that callers may register the inverse first and act second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import functools
+import logging
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import ParamSpec, TypeVar
+
+from havre.aio import in_thread
+from havre.errors import Failed, HavreError
+from havre.linux import namespaces, netlink
+from havre.linux.netlink import Link, Netlink
+from havre.network.ipam import Subnet
+from havre.network.plan import Bridge, Endpoint
+
+log = logging.getLogger(__name__)
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_SYSCTL = Path("/proc/sys/net")
+_LO = 1
+
+
+class Host:
+    """The host's links, addresses and routes, changed by plan."""
+
+    def __init__(self) -> None:
+        self._netlink = Netlink()
+
+    def close(self) -> None:
+        """Give the socket back; what was set up stays."""
+        self._netlink.close()
+
+    # -- bridges
+
+    async def ensure_bridge(self, bridge: Bridge) -> None:
+        """Make the bridge, or bring one that is there to what the plan says."""
+        await act(f"set up bridge {bridge.link}", self._ensure_bridge, bridge)
+
+    async def delete_link(self, name: str) -> None:
+        """Remove a bridge or a veth pair. Idempotent."""
+        await act(f"delete link {name}", self._delete_link, name)
+
+    async def links(self) -> list[Link]:
+        """Every device of the host."""
+        return await act("list links", self._netlink.links)
+
+    async def routes(self, except_links: Collection[str] = ()) -> list[Subnet]:
+        """Destinations the host reaches by devices other than the named ones."""
+        return await act("list routes", self._routes, except_links)
+
+    def _ensure_bridge(self, bridge: Bridge) -> None:
+        link = self._netlink.link(bridge.link)
+        if link is None:
+            self._netlink.run(netlink.new_bridge(bridge.link, bridge.mac, bridge.mtu))
+            link = self._netlink.link(bridge.link)
+        if link is None or link.kind != "bridge":
+            raise Failed(f"{bridge.link} exists and is not a bridge", "remove or rename that device")
+        present = [address for address in self._netlink.addresses(link.index) if address.version == 4]
+        stale = [netlink.delete_address(link.index, other) for other in present if other != bridge.interface]
+        missing = [netlink.new_address(link.index, bridge.interface)] if bridge.interface not in present else []
+        self._netlink.run(*stale, *missing, *([] if link.up else [netlink.set_up(link.index)]))
+        # Lets the host reach a published port by 127.0.0.1; the table's guard chain stops everybody else.
+        self._netlink.run(netlink.set_route_localnet(link.index))
+
+    def _delete_link(self, name: str) -> None:
+        try:
+            self._netlink.run(netlink.delete_link(name))
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+
+    def _routes(self, except_links: Collection[str]) -> list[Subnet]:
+        ours = {link.index for link in self._netlink.links() if link.name in except_links}
+        return [destination for destination, index in self._netlink.routes() if index not in ours]
+
+    # -- sandboxes
+
+    async def open_netns(self, path: Path, endpoints: Sequence[Endpoint]) -> None:
+        """A network namespace at `path` with `lo` up and a device for each endpoint."""
+        await act(f"set up network namespace {path.name}", self._open_netns, path, endpoints)
+
+    async def close_netns(self, path: Path, links: Sequence[str]) -> None:
+        """Remove the devices and the namespace's name. Idempotent."""
+        await act(f"remove network namespace {path.name}", self._close_netns, path, links)
+
+    async def attach(self, path: Path, endpoint: Endpoint) -> None:
+        """Add a device to a namespace that exists."""
+        work = functools.partial(self._attach_inside, path, endpoint)
+        await act(f"attach to {endpoint.bridge.name}", namespaces.in_netns, path, work)
+
+    async def enslave(self, endpoint: Endpoint) -> bool:
+        """Make an endpoint's device a port of its bridge again; False when the device is gone."""
+        return await act(f"attach {endpoint.link}", self._enslave, endpoint)
+
+    def _open_netns(self, path: Path, endpoints: Sequence[Endpoint]) -> None:
+        def inside() -> None:
+            # Devices made from here on have no IPv6 unless a network gives it: no address that nobody asked for.
+            _sysctl("ipv6/conf/default/disable_ipv6", "1")
+            with Netlink() as own:
+                own.run(netlink.set_up(_LO))
+            for endpoint in endpoints:
+                self._attach_inside(path, endpoint)
+
+        namespaces.create_netns(path, inside)
+
+    def _attach_inside(self, path: Path, endpoint: Endpoint) -> None:
+        bridge = endpoint.bridge
+        master = self._netlink.link(bridge.link)
+        if master is None:
+            raise Failed(f"bridge {bridge.link} of network {bridge.name} is gone", "restart the daemon to restore it")
+        with path.open("rb") as target:
+            pair = netlink.new_veth(
+                endpoint.link, master.index, bridge.mtu, endpoint.interface, endpoint.mac, target.fileno()
+            )
+            self._netlink.run(pair)
+        if not bridge.icc and (port := self._netlink.link(endpoint.link)):
+            self._netlink.run(netlink.set_isolated(port.index))
+        with Netlink() as own:
+            device = own.link(endpoint.interface)
+            assert device is not None, "a veth pair that was just made has two ends"
+            route = [netlink.new_default_route(device.index, bridge.pool.gateway)] if endpoint.default_route else []
+            own.run(netlink.new_address(device.index, endpoint.inside), *route)
+
+    def _close_netns(self, path: Path, links: Sequence[str]) -> None:
+        for link in links:
+            self._delete_link(link)
+        namespaces.delete_netns(path)
+
+    def _enslave(self, endpoint: Endpoint) -> bool:
+        port, master = self._netlink.link(endpoint.link), self._netlink.link(endpoint.bridge.link)
+        if port is None or master is None:
+            return False
+        if port.master != master.index:
+            self._netlink.run(netlink.set_master(port.index, master.index), netlink.set_up(port.index))
+        return True
+
+    def enable_forwarding(self) -> None:
+        """Let the host pass packets between its devices, as dockerd does. OSError where that is not allowed."""
+        if _sysctl("ipv4/ip_forward", "1"):
+            log.info("enabled net.ipv4.ip_forward: containers need it, and it stays on after the daemon ends")
+
+
+async def act(what: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run in a thread to its end, even when cancelled meanwhile: inverses must not overtake the step.
+
+    An OSError becomes Failed, "cannot WHAT".
+    """
+    work = asyncio.ensure_future(in_thread(function, *args, **kwargs))
+    try:
+        return await asyncio.shield(work)
+    except asyncio.CancelledError:
+        await asyncio.wait({work})
+        raise
+    except OSError as error:
+        raise _failed(what, error) from error
+
+
+def _failed(what: str, error: OSError) -> HavreError:
+    hint = "the daemon needs CAP_NET_ADMIN and CAP_SYS_ADMIN" if error.errno == errno.EPERM else None
+    return Failed(f"cannot {what}: {error.strerror or error}", hint)
+
+
+def _sysctl(name: str, value: str) -> bool:
+    """Set a sysctl of the calling thread's network namespace; False when it had that value already."""
+    path = _SYSCTL / name
+    try:
+        if path.read_text().strip() == value:
+            return False
+        path.write_text(value)
+    except FileNotFoundError:  # this kernel is built without IPv6
+        return False
+    return True

@@ -1,0 +1,150 @@
+"""Address management: which subnet a network gets, and which address an endpoint. Pure.
+
+Owns the arithmetic and Docker's words for what cannot be had. The caller keeps the facts (the networks there are, the
+host's routes, the addresses in use) and passes them in; nothing here remembers anything.
+
+    pools  172.17.0.0/16 ... 172.31.0.0/16, then 192.168.0.0/20 ... 192.168.240.0/20      as dockerd's defaults
+    subnet 172.18.0.0/16     first pool that meets no network and no route of the host
+    gateway 172.18.0.1       first address, unless given
+    address 172.18.0.2 ...   lowest free one of the ip range, so that the same start order gives the same addresses
+
+Networks are IPv4 here; the functions take either family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
+from ipaddress import (
+    IPv4Address,
+    IPv4Network,
+    IPv6Address,
+    IPv6Network,
+    ip_address,
+    ip_network,
+)
+
+from havre.errors import Forbidden, InvalidInput, Unavailable
+
+Address = IPv4Address | IPv6Address
+Subnet = IPv4Network | IPv6Network
+
+_INVALID = "invalid network config:\n"
+
+DEFAULT_POOLS: tuple[Subnet, ...] = (
+    *(IPv4Network(f"172.{second}.0.0/16") for second in range(17, 32)),
+    *IPv4Network("192.168.0.0/16").subnets(new_prefix=20),
+)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A subnet as a network uses it: `range` is where endpoints get addresses, `reserved` are never given out."""
+
+    subnet: Subnet
+    gateway: Address
+    range: Subnet
+    reserved: frozenset[Address] = frozenset()
+
+    def __contains__(self, address: Address) -> bool:
+        return address in self.subnet
+
+
+def parse_pool(subnet: str, gateway: str = "", ip_range: str = "", auxiliary: Collection[str] = ()) -> Pool:
+    """A pool from what a user asked for; InvalidInput names what does not fit."""
+    net = _parse_subnet(subnet)
+    span = _parse_subnet(ip_range, strict=False) if ip_range else net
+    if not _within(span, net):
+        raise InvalidInput(_INVALID + f"invalid ip-range {ip_range}: parent subnet {net} doesn't contain ip-range")
+    reserved = frozenset(parse_address(text) for text in auxiliary)
+    first = parse_address(gateway) if gateway else default_gateway(net)
+    for name, address in (("gateway", first), *(("auxiliary address", given) for given in reserved)):
+        if address not in net:
+            text = f"invalid {name} {address}: parent subnet {net} doesn't contain this address"
+            raise InvalidInput(_INVALID + text)
+    return Pool(net, first, span, reserved)
+
+
+def parse_address(text: str) -> Address:
+    """An IP address; InvalidInput otherwise."""
+    try:
+        return ip_address(text)
+    except ValueError:
+        raise InvalidInput(f"invalid IP address: {text}", "expected an address as in 172.18.0.5") from None
+
+
+def default_gateway(subnet: Subnet) -> Address:
+    """The first host address of a subnet."""
+    return next(_hosts(subnet, subnet))
+
+
+def choose_subnet(taken: Iterable[Subnet], pools: Iterable[Subnet] = DEFAULT_POOLS) -> Subnet:
+    """The first pool that overlaps nothing in `taken` (other networks and the host's routes)."""
+    busy = list(taken)
+    for pool in pools:
+        if not overlapping(pool, busy):
+            return pool
+    raise Forbidden(
+        "all predefined address pools have been fully subnetted",
+        "give a subnet of your own with --subnet, or remove networks that are not used",
+    )
+
+
+def check_free(subnet: Subnet, networks: Iterable[Subnet]) -> None:
+    """Refuse a subnet that another network of this engine has."""
+    if overlapping(subnet, networks):
+        raise Forbidden("Pool overlaps with other one on this address space")
+
+
+def overlapping(subnet: Subnet, others: Iterable[Subnet]) -> list[Subnet]:
+    """Those of `others` that share addresses with `subnet`."""
+    return [other for other in others if other.version == subnet.version and subnet.overlaps(other)]
+
+
+def allocate(pool: Pool, used: Collection[Address], network: str, wanted: Address | None = None) -> Address:
+    """The address `wanted` or else the lowest free one; `network` is "NAME (ID)" for the message."""
+    if wanted is not None:
+        if wanted not in pool:
+            raise InvalidInput(f"no configured subnet or ip-range contain the IP address {wanted}")
+        if wanted in used or wanted == pool.gateway:
+            raise Forbidden("Address already in use", f"{wanted} belongs to another endpoint of network {network}")
+        return wanted
+    for address in _hosts(pool.range, pool.subnet):
+        if address not in used and address != pool.gateway and address not in pool.reserved:
+            return address
+    version = pool.subnet.version
+    raise Unavailable(
+        f"no available IPv{version} addresses on this network's address pools: {network}",
+        "remove containers from it, or create a network with a larger subnet",
+    )
+
+
+def mac_for(address: Address) -> str:
+    """Docker's scheme: 02:42 and the four bytes of the address, so that an address keeps its MAC."""
+    return (b"\x02\x42" + address.packed[-4:]).hex(":")
+
+
+def _parse_subnet(text: str, *, strict: bool = True) -> Subnet:
+    try:
+        net = ip_network(text, strict=False)
+    except ValueError:
+        raise InvalidInput(_INVALID + f"invalid subnet {text}: invalid CIDR block notation") from None
+    if "/" not in text:
+        raise InvalidInput(_INVALID + f"invalid subnet {text}: invalid CIDR block notation")
+    if strict and net.network_address != ip_address(text.partition("/")[0]):
+        raise InvalidInput(_INVALID + f"invalid subnet {text}: it should be {net}")
+    return net
+
+
+def _within(inner: Subnet, outer: Subnet) -> bool:
+    return inner.version == outer.version and inner.network_address in outer and inner.broadcast_address in outer
+
+
+def _hosts(span: Subnet, subnet: Subnet) -> Iterator[Address]:
+    """Addresses of `span` without those of `subnet` that no host may have; lazily, since a span may be huge."""
+    reserve = subnet.num_addresses > 2
+    for number in range(int(span.network_address), int(span.broadcast_address) + 1):
+        address = type(span.network_address)(number)
+        last = subnet.version == 4 and address == subnet.broadcast_address
+        if not (reserve and (address == subnet.network_address or last)):
+            yield address

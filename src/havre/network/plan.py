@@ -1,0 +1,91 @@
+"""What a network and an endpoint are in the kernel, decided in values. Pure.
+
+Owns names of links, MAC addresses, and the firewall's contents as data; `apply` carries it out, `rules` writes it down.
+
+    Bridge   hv-1f0e...  172.18.0.1/16   ◀── one per network (havre0 for the default one)
+      │
+    Endpoint hve93c1... ═══ veth pair ═══ eth0 172.18.0.2/16, default route by 172.18.0.1   ◀── one per container on it
+      │
+    PortMap  tcp 0.0.0.0:8080 ──▶ 172.18.0.2:80
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_interface
+
+from havre.linux.netlink import Interface
+from havre.network.ipam import Address, Pool, mac_for
+
+DEFAULT_MTU = 1500
+
+
+@dataclass(frozen=True)
+class Bridge:
+    """A bridge network: `link` is its device, `mac` the device's. `icc`: its containers may talk to each other.
+
+    `internal` networks have no way out or in; `masquerade`: others see the host's address instead of the container's.
+    """
+
+    id: str
+    name: str
+    link: str
+    pool: Pool
+    mtu: int = DEFAULT_MTU
+    internal: bool = False
+    masquerade: bool = True
+    icc: bool = True
+
+    @property
+    def interface(self) -> Interface:
+        """The gateway with the subnet's prefix length, as the device carries it."""
+        return ip_interface((self.pool.gateway, self.pool.subnet.prefixlen))
+
+    @property
+    def mac(self) -> str:
+        """A locally administered address that stays the same when the device has to be made again."""
+        return (b"\x02" + hashlib.sha256(self.id.encode()).digest()[:5]).hex(":")
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A container's place on a bridge; `interface` is the device inside, `link` its other end on the host."""
+
+    id: str
+    bridge: Bridge
+    address: Address
+    mac: str
+    interface: str
+    default_route: bool
+
+    @property
+    def link(self) -> str:
+        """Name of the host's end; 15 characters is the kernel's limit."""
+        return f"hve{self.id[:12]}"
+
+    @property
+    def inside(self) -> Interface:
+        """The container's address with the prefix length of its subnet."""
+        return ip_interface((self.address, self.bridge.pool.subnet.prefixlen))
+
+
+@dataclass(frozen=True, order=True)
+class PortMap:
+    """A published port: what arrives at the host's address and port goes to the container's. `host` 0.0.0.0 is any."""
+
+    protocol: str
+    host: IPv4Address | IPv6Address
+    host_port: int
+    address: Address
+    port: int
+
+
+def plan_endpoint(id: str, bridge: Bridge, address: Address, number: int, mac: str = "") -> Endpoint:
+    """The endpoint with the `number`-th interface of its container; the first network with a way out has the route."""
+    return Endpoint(id, bridge, address, mac or mac_for(address), f"eth{number}", number == 0 and not bridge.internal)
+
+
+def bridge_link(network_id: str) -> str:
+    """The device of a network that a user made."""
+    return f"hv-{network_id[:12]}"

@@ -1,0 +1,227 @@
+"""Published ports: what was asked for, which host port it gets, and the sockets that hold it.
+
+A host port is held by a real socket for as long as it is published, so that no other program can take it and a clash
+with one is found before anything is set up. nftables sends IPv4 traffic past those sockets straight to the container;
+what still arrives at them (IPv6, or everything while the rules are missing) is served by a `Relay`.
+
+    -p 8080:80            0.0.0.0:8080 and [::]:8080
+    -p 127.0.0.1::53/udp  127.0.0.1, any free port of net.ipv4.ip_local_port_range
+    -p 9000-9010:80       the first free port of the range
+
+`parse_*` is pure. Messages are dockerd's, since clients look for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import socket
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv6Address
+
+from havre.errors import Failed, InvalidInput
+from havre.network.ipam import Address, parse_address
+from havre.network.plan import PortMap
+from havre.network.relay import Relay
+
+PROTOCOLS = ("tcp", "udp", "sctp")
+EPHEMERAL = (32768, 60999)
+ANY4, ANY6 = IPv4Address("0.0.0.0"), IPv6Address("::")
+
+_KINDS = {
+    "tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
+    "udp": (socket.SOCK_DGRAM, socket.IPPROTO_UDP),
+    "sctp": (socket.SOCK_STREAM, socket.IPPROTO_SCTP),
+}
+_NO_SUCH_PROTOCOL = (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ESOCKTNOSUPPORT)
+_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Publish:
+    """One wish: container port `port`, on `host` (None: every address of the host), a host port of `first`..`last`.
+
+    `first` is 0 for "any free port".
+    """
+
+    protocol: str
+    port: int
+    host: Address | None = None
+    first: int = 0
+    last: int = 0
+
+
+def parse_port(text: str) -> tuple[int, str]:
+    """`80/tcp` or `80` as number and protocol."""
+    number, slash, protocol = text.partition("/")
+    protocol = protocol.lower() if slash else "tcp"
+    if protocol not in PROTOCOLS:
+        raise InvalidInput(f'invalid port specification: "{text}"', f"the protocol is one of {', '.join(PROTOCOLS)}")
+    first, last = _range(number, text)
+    if first != last or first == 0:
+        raise InvalidInput(f'invalid port specification: "{text}"', "expected one port from 1 to 65535")
+    return first, protocol
+
+
+def parse_bindings(
+    bindings: Mapping[str, Sequence[tuple[str, str]] | None], exposed: Collection[str] = (), publish_all: bool = False
+) -> list[Publish]:
+    """Docker's `PortBindings` as (host IP, host port) by container port; with `publish_all` the exposed rest."""
+    wishes: list[Publish] = []
+    for name, wanted in bindings.items():
+        port, protocol = parse_port(name)
+        for host, host_port in wanted or [("", "")]:
+            first, last = _range(host_port, host_port) if host_port else (0, 0)
+            wishes.append(Publish(protocol, port, parse_address(host) if host else None, first, last))
+    if publish_all:
+        given = {(wish.port, wish.protocol) for wish in wishes}
+        rest = sorted({parse_port(name) for name in exposed} - given)
+        wishes += [Publish(protocol, port) for port, protocol in rest]
+    return wishes
+
+
+def _range(text: str, whole: str) -> tuple[int, int]:
+    match = _RANGE.fullmatch(text)
+    first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+    if first > last or last > 65535:
+        raise InvalidInput(
+            f'invalid port specification: "{whole}"', "expected a port or a range FIRST-LAST up to 65535"
+        )
+    return first, last
+
+
+@dataclass
+class Reservation:
+    """A host port held on one or two addresses for a container's port, until `release`."""
+
+    wish: Publish
+    host_port: int
+    hosts: tuple[Address, ...]
+    target: Address
+    holder: str
+    sockets: list[socket.socket] = field(default_factory=list)
+    relays: list[Relay] = field(default_factory=list)
+
+    def maps(self) -> list[PortMap]:
+        """What the firewall has to translate."""
+        wish = self.wish
+        return [
+            PortMap(wish.protocol, host, self.host_port, self.target, wish.port)
+            for host in self.hosts
+            if host.version == 4
+        ]
+
+    async def serve(self) -> None:
+        """Pass on what arrives at the sockets themselves."""
+        for held in self.sockets:
+            if self.wish.protocol != "sctp":
+                self.relays.append(await Relay.open(held, self.wish.protocol, (str(self.target), self.wish.port)))
+
+
+class Ports:
+    """The host ports this engine holds, in the network namespace of the thread that reserves them."""
+
+    def __init__(self, ephemeral: tuple[int, int] = EPHEMERAL) -> None:
+        self._ephemeral = ephemeral
+        self._next = ephemeral[0]
+        self._held: dict[tuple[str, int], list[Reservation]] = {}
+
+    def reserve(self, wish: Publish, target: Address, holder: str) -> Reservation:
+        """Hold a host port for `wish`, or raise Failed in dockerd's words; `holder` names the container."""
+        hosts: tuple[Address, ...] = (wish.host,) if wish.host is not None else (ANY4, ANY6)
+        failure: Failed | None = None
+        for number in self._candidates(wish):
+            try:
+                return self._hold(wish, number, hosts, target, holder)
+            except Failed as refused:
+                failure = refused
+        if failure is None or not wish.first:
+            raise Failed("all ports are allocated", "free some, or widen net.ipv4.ip_local_port_range")
+        raise failure
+
+    def release(self, reservation: Reservation) -> None:
+        """Give the port back. Idempotent."""
+        for relay in reservation.relays:
+            relay.close()
+        for held in reservation.sockets:
+            held.close()
+        reservation.relays.clear()
+        reservation.sockets.clear()
+        key = (reservation.wish.protocol, reservation.host_port)
+        left = [other for other in self._held.get(key, []) if other is not reservation]
+        if left:
+            self._held[key] = left
+        else:
+            self._held.pop(key, None)
+
+    def _candidates(self, wish: Publish) -> Iterable[int]:
+        return range(wish.first, wish.last + 1) if wish.first else self._free_ports()
+
+    def _free_ports(self) -> Iterator[int]:
+        """Every ephemeral port once, from where the last search ended: a port just freed is not handed out at once."""
+        first, last = self._ephemeral
+        size = last - first + 1
+        for _ in range(size):
+            number = self._next
+            self._next = first + (number + 1 - first) % size
+            yield number
+
+    def _hold(
+        self, wish: Publish, number: int, hosts: tuple[Address, ...], target: Address, holder: str
+    ) -> Reservation:
+        others = self._held.get((wish.protocol, number), [])
+        for other in others:
+            if any(_clash(a, b) for a in hosts for b in other.hosts):
+                at = _shown(hosts[0], number)
+                raise Failed(f"Bind for {at} failed: port is already allocated", f"container {other.holder} holds it")
+        reservation = Reservation(wish, number, hosts, target, holder)
+        with contextlib.ExitStack() as undo:
+            for host in hosts:
+                implied = wish.host is None and host == ANY6
+                held = _bind(wish.protocol, host, number, implied)
+                if held is not None:
+                    reservation.sockets.append(undo.enter_context(held))
+                elif implied:
+                    reservation.hosts = (ANY4,)
+            undo.pop_all()
+        self._held.setdefault((wish.protocol, number), []).append(reservation)
+        return reservation
+
+
+def _bind(protocol: str, host: Address, port: int, implied: bool) -> socket.socket | None:
+    """A socket that holds the port; None where the kernel lacks the protocol, or IPv6 if that was only `implied`."""
+    kind, number = _KINDS[protocol]
+    family = socket.AF_INET if host.version == 4 else socket.AF_INET6
+    try:
+        held = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, number)
+    except OSError as error:
+        if error.errno in _NO_SUCH_PROTOCOL:
+            return None
+        raise
+    try:
+        if host.version == 6:
+            held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if protocol == "tcp":
+            # Past connections in TIME_WAIT must not stand in the way; listening keeps the port exclusive all the same.
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind((str(host), port))
+        if protocol != "udp":
+            held.listen(128)
+    except OSError as error:
+        held.close()
+        if implied and error.errno == errno.EADDRNOTAVAIL:
+            return None
+        reason = (os.strerror(error.errno) if error.errno else str(error)).lower()
+        raise Failed(f"listen {protocol}{host.version} {_shown(host, port)}: bind: {reason}") from error
+    return held
+
+
+def _clash(one: Address, other: Address) -> bool:
+    return one.version == other.version and (one == other or one.is_unspecified or other.is_unspecified)
+
+
+def _shown(host: Address, port: int) -> str:
+    return f"[{host}]:{port}" if host.version == 6 else f"{host}:{port}"

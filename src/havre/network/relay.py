@@ -1,0 +1,160 @@
+"""Passes on what arrives at a published port's own socket to the container.
+
+nftables translates IPv4 in the kernel, so a relay sees only what it cannot: IPv6 to a container that has none, and all
+traffic in the moment when somebody has flushed the rules. The container sees the bridge's gateway as its peer.
+
+    client ──▶ [::]:8080 (held by Ports) ── daemon ──▶ 172.17.0.2:80
+
+TCP keeps half-closed connections half-closed. UDP keeps one socket per client, closed after 30 s of silence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+Target = tuple[str, int]
+
+_CHUNK_BYTES = 1 << 16
+_UDP_IDLE_S = 30.0
+_UDP_CLIENTS = 1024
+
+
+class Relay:
+    """One held socket being served; `close` ends it and the connections it carries, not the socket."""
+
+    def __init__(self, protocol: str, target: Target) -> None:
+        self._protocol = protocol
+        self._target = target
+        self._server: asyncio.Server | None = None
+        self._datagrams: _Datagrams | None = None
+        self._connections: set[asyncio.Task[Any]] = set()
+
+    @classmethod
+    async def open(cls, held: socket.socket, protocol: str, target: Target) -> Relay:
+        """Serve a bound ("tcp": listening) socket. The relay works on a duplicate; the caller keeps its own."""
+        relay = cls(protocol, target)
+        if protocol == "tcp":
+            relay._server = await asyncio.start_server(relay._connected, sock=held.dup())
+        else:
+            loop = asyncio.get_running_loop()
+            _, relay._datagrams = await loop.create_datagram_endpoint(lambda: _Datagrams(target), sock=held.dup())
+        return relay
+
+    def close(self) -> None:
+        """Stop serving. Idempotent."""
+        if self._server is not None:
+            self._server.close()
+        if self._datagrams is not None:
+            self._datagrams.close()
+        for task in self._connections:
+            task.cancel()
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        task.add_done_callback(self._connections.discard)
+        try:
+            far_reader, far_writer = await asyncio.open_connection(*self._target)
+            try:
+                await asyncio.gather(_copy(reader, far_writer), _copy(far_reader, writer))
+            finally:
+                far_writer.close()
+        except OSError as error:
+            log.debug("relay to %s port %d ended: %s", *self._target, error)
+        finally:
+            writer.close()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while chunk := await reader.read(_CHUNK_BYTES):
+        writer.write(chunk)
+        await writer.drain()
+    if writer.can_write_eof():
+        writer.write_eof()
+
+
+class _Datagrams(asyncio.DatagramProtocol):
+    """The near side of a UDP relay: knows each client's far side."""
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+        self._clients: dict[Any, _Answers] = {}
+        self._transport: asyncio.DatagramTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.DatagramTransport)
+        self._transport = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        client = self._clients.get(addr)
+        if client is None:
+            if len(self._clients) >= _UDP_CLIENTS:
+                return
+            client = self._clients[addr] = _Answers(self, addr)
+            client.open(self._target)
+        client.send(data)
+
+    def answer(self, data: bytes, addr: Any) -> None:
+        """Send a container's datagram back to its client."""
+        if self._transport is not None:
+            self._transport.sendto(data, addr)
+
+    def forget(self, addr: Any) -> None:
+        """A client's far side has closed."""
+        self._clients.pop(addr, None)
+
+    def close(self) -> None:
+        """Close the near side and every far side."""
+        if self._transport is not None:
+            self._transport.close()
+        for client in list(self._clients.values()):
+            client.close()
+
+
+class _Answers:
+    """The far side of one UDP client: a connected socket to the container, read by the event loop."""
+
+    def __init__(self, near: _Datagrams, addr: Any) -> None:
+        self._near = near
+        self._addr = addr
+        self._loop = asyncio.get_running_loop()
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        self._timer: asyncio.TimerHandle | None = None
+
+    def open(self, target: Target) -> None:
+        self._socket.connect(target)
+        self._loop.add_reader(self._socket, self._readable)
+
+    def send(self, data: bytes) -> None:
+        self._touch()
+        try:
+            self._socket.send(data)
+        except OSError as error:  # refused or full: UDP promises nothing, the client will repeat
+            log.debug("relay of a datagram failed: %s", error)
+
+    def close(self) -> None:
+        self._loop.remove_reader(self._socket)
+        if self._timer is not None:
+            self._timer.cancel()
+        self._socket.close()
+        self._near.forget(self._addr)
+
+    def _readable(self) -> None:
+        try:
+            data = self._socket.recv(_CHUNK_BYTES)
+        except OSError as error:
+            log.debug("no answer to a relayed datagram: %s", error)
+            return
+        self._touch()
+        self._near.answer(data, self._addr)
+
+    def _touch(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(_UDP_IDLE_S, self.close)
