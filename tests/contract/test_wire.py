@@ -178,7 +178,8 @@ class TestContainers:
             ("DELETE", "/containers/nobody"),
         ]:
             reply = ask(engine.socket, method, target)
-            assert (reply.status, reply.message) == (404, "No such container: nobody"), target
+            assert reply.status == 404, target
+            assert reply.message.endswith("No such container: nobody"), target
 
     def test_wait_answers_before_the_end(self, engine: Engine, idle: str) -> None:
         with socket.socket(socket.AF_UNIX) as raw:
@@ -231,10 +232,8 @@ class TestStreams:
         raw.settimeout(15)
         raw.connect(str(engine.socket))
         extra = "Connection: Upgrade\r\nUpgrade: tcp\r\n" if upgrade else ""
-        query = "stream=1&stdin=1&stdout=1&stderr=1"
-        raw.sendall(
-            f"POST /v1.45/containers/{identifier}/attach?{query} HTTP/1.1\r\nHost: x\r\n{extra}Content-Length: 0\r\n\r\n".encode()
-        )
+        target = f"/v1.45/containers/{identifier}/attach?stream=1&stdin=1&stdout=1&stderr=1"
+        raw.sendall(f"POST {target} HTTP/1.1\r\nHost: x\r\n{extra}Content-Length: 0\r\n\r\n".encode())
         return raw
 
     def head(self, raw: socket.socket) -> str:

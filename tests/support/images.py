@@ -13,3 +13,15 @@ def busybox_archive(folder: Path) -> Path:
     """The embedded busybox image, as `make run` makes it; returns the archive's path."""
     subprocess.run([sys.executable, str(ROOT / "tools" / "embedded_images.py"), str(folder)], check=True)
     return folder / "busybox.tar"
+
+
+def debian_tree(include: str) -> Path:
+    """A tar of a minimal Debian with the packages of `include` (comma-separated), made by mmdebstrap once and kept."""
+    kept = ROOT / "build" / "images" / f"debian-{include.replace(',', '-')}.tar"
+    if not kept.exists():
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        partial = kept.with_suffix(".partial")
+        command = ["mmdebstrap", "--mode=root", "--variant=essential", f"--include={include}", "--format=tar"]
+        subprocess.run([*command, "trixie", str(partial)], check=True, capture_output=True)
+        partial.rename(kept)
+    return kept
