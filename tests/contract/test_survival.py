@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,6 @@ def test_exit_while_the_daemon_was_away(havred: Engine) -> None:
     havred.start()
     assert state(havred, "brief") == "exited 7"
     finished = havred.out("inspect", "--format", "{{json .State.FinishedAt}}", "brief")
-    from datetime import datetime
 
     at = datetime.fromisoformat(json.loads(finished)[:26] + "+00:00").timestamp()
     assert abs(at - ended) < 0.9

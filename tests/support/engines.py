@@ -31,11 +31,12 @@ class Engine:
     program: Sequence[str]
     leaves_mounts = False
 
-    def __init__(self, extra: Sequence[str] = ()) -> None:
+    def __init__(self, extra: Sequence[str] = (), netns: str | None = None) -> None:
         self.root = Path(tempfile.mkdtemp(prefix=f"havre-test-{self.name}-"))
         self.socket = self.root / "s"
         self.log = self.root / "log"
-        self.netns = f"hvt-{self.root.name.rpartition('-')[2]}"
+        self._own_netns = netns is None
+        self.netns = netns or f"hvt-{self.root.name.rpartition('-')[2]}"
         self.extra = list(extra)
         self._process: subprocess.Popen[bytes] | None = None
         # Docker's clients read and write a configuration folder.
@@ -53,9 +54,10 @@ class Engine:
         return self._process.pid
 
     def open(self) -> None:
-        """Make the network namespace and start the daemon in it."""
-        run("ip", "netns", "add", self.netns)
-        run("ip", "-n", self.netns, "link", "set", "lo", "up")
+        """Make the network namespace, unless one was given, and start the daemon in it."""
+        if self._own_netns:
+            run("ip", "netns", "add", self.netns)
+            run("ip", "-n", self.netns, "link", "set", "lo", "up")
         self.start()
 
     def start(self) -> None:
@@ -90,7 +92,8 @@ class Engine:
             if ids := self.docker("ps", "-aq").stdout.split():
                 self.docker("rm", "-f", "-v", *ids)
             self.stop()
-        run("ip", "netns", "del", self.netns)
+        if self._own_netns:
+            run("ip", "netns", "del", self.netns)
         left = sorted(mounts_below(str(self.root)), reverse=True)
         for point in left:
             run("umount", point)
