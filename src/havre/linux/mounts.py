@@ -1,0 +1,218 @@
+"""Mounting and unmounting, and reading the mount table.
+
+Owns the kernel's mount interface: the file-system-context calls (a mount is built as an object and only then attached),
+mount(2) for kernels and file systems that need it, umount2(2), and `/proc/self/mountinfo`. Knows nothing of what is
+mounted or why. Blocking; every failure is an `OSError` whose text carries what the kernel wrote into the context's log.
+
+    fsopen(type) --fsconfig(key, value)*--> fsconfig(CREATE) --fsmount(attributes)--> detached mount
+                                                                                        |
+    open_tree(path, CLONE) --------------------------------------------------------> detached mount
+                                                                                        |
+                                          mount_setattr(...)?  move_mount(fd, path)  <--+--> close(fd): gone again
+
+Sources: fsopen(2), fsconfig(2), fsmount(2), move_mount(2), open_tree(2), mount_setattr(2), mount(2), umount2(2),
+proc_pid_mountinfo(5).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+# Numbers of the system calls: the same on every architecture but alpha (asm-generic/unistd.h).
+_OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _MOUNT_SETATTR = 428, 429, 430, 431, 432, 442
+
+_FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
+_FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
+_MOVE_MOUNT_F_EMPTY_PATH = 4
+_OPEN_TREE_CLONE = 1
+_AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
+
+ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, ATTR_NOEXEC = 1, 2, 4, 8
+"""MOUNT_ATTR_*: attributes of one mount, as opposed to options of its file system."""
+
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC = 1, 2, 4, 8, 32, 4096, 16384
+MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 17, 1 << 18, 1 << 19, 1 << 20
+"""Flags of mount(2)."""
+
+MNT_FORCE, MNT_DETACH, UMOUNT_NOFOLLOW = 1, 2, 8
+"""Flags of umount2(2)."""
+
+OPTION_MAX_BYTES = 255
+"""Longest value that fsconfig(2) takes for one option."""
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_libc.syscall.restype = ctypes.c_long
+
+
+class _MountAttributes(ctypes.Structure):
+    """struct mount_attr of mount_setattr(2)."""
+
+    _fields_ = [
+        ("attr_set", ctypes.c_uint64),
+        ("attr_clr", ctypes.c_uint64),
+        ("propagation", ctypes.c_uint64),
+        ("userns_fd", ctypes.c_uint64),
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class MountEntry:
+    """One line of the mount table. `options` are the mount's, `super_options` the file system's."""
+
+    id: int
+    parent: int
+    device: str
+    root: str
+    target: Path
+    options: str
+    fstype: str
+    source: str
+    super_options: str
+
+
+def create_mount(fstype: str, options: Iterable[tuple[str, str | None]], attributes: int = 0) -> int:
+    """Build a mount attached nowhere and return its descriptor; closing it undoes the mount.
+
+    `options` are pairs in order (a key may repeat); a value of None sets a flag. `attributes` are `ATTR_*`.
+    """
+    context = _syscall(_FSOPEN, fstype.encode(), _FSOPEN_CLOEXEC)
+    try:
+        for key, value in options:
+            command = _FSCONFIG_SET_FLAG if value is None else _FSCONFIG_SET_STRING
+            encoded = None if value is None else os.fsencode(value)
+            _configure(context, f"{fstype} option {key}", command, key.encode(), encoded)
+        _configure(context, fstype, _FSCONFIG_CMD_CREATE, None, None)
+        return _syscall(_FSMOUNT, context, _FSMOUNT_CLOEXEC, attributes)
+    finally:
+        os.close(context)
+
+
+def attach_mount(mount: int, target: Path) -> None:
+    """Attach the detached mount behind descriptor `mount` at `target`, which must exist."""
+    _syscall(_MOVE_MOUNT, mount, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH)
+
+
+def mount_filesystem(fstype: str, options: Iterable[tuple[str, str | None]], target: Path, attributes: int = 0) -> None:
+    """Build a mount and attach it at `target`."""
+    with _closing(create_mount(fstype, options, attributes)) as mount:
+        attach_mount(mount, target)
+
+
+def bind_mount(source: Path, target: Path, *, recursive: bool = True, attributes: int = 0) -> None:
+    """Show the tree at `source` at `target` too, with `attributes` set on every mount of the copy."""
+    depth = _AT_RECURSIVE if recursive else 0
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | depth
+    with _closing(_syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(source), flags)) as mount:
+        if attributes:
+            wanted = _MountAttributes(attr_set=attributes)
+            size = ctypes.sizeof(wanted)
+            _syscall(_MOUNT_SETATTR, mount, b"", _AT_EMPTY_PATH | depth, ctypes.byref(wanted), ctypes.c_size_t(size))
+        attach_mount(mount, target)
+
+
+def mount(source: str, target: Path, fstype: str, flags: int = 0, data: str = "") -> None:
+    """mount(2), for what the context calls cannot do; `data` holds at most one page."""
+    arguments = (os.fsencode(source), os.fsencode(target), fstype.encode(), ctypes.c_ulong(flags), os.fsencode(data))
+    if _libc.mount(*arguments) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{os.strerror(number)} (mounting {fstype} {source})", str(target))
+
+
+def unmount(target: Path, flags: int = UMOUNT_NOFOLLOW) -> None:
+    """umount2(2): takes the topmost mount off `target`."""
+    if _libc.umount2(os.fsencode(target), flags) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(target))
+
+
+def unmount_all(target: Path) -> bool:
+    """Take every mount off `target`, lazily where it is busy; tells whether there was one. Idempotent."""
+    found = False
+    while True:
+        try:
+            unmount(target)
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ENOENT):  # not a mount point, or not there
+                return found
+            if error.errno != errno.EBUSY:
+                raise
+            unmount(target, UMOUNT_NOFOLLOW | MNT_DETACH)
+        found = True
+
+
+def mount_table() -> list[MountEntry]:
+    """The mounts of this mount namespace, parents before children."""
+    return parse_mountinfo(Path("/proc/self/mountinfo").read_bytes().decode(errors="surrogateescape"))
+
+
+def mounts_below(directory: Path) -> list[MountEntry]:
+    """The mounts at or below `directory`, in the table's order."""
+    return [entry for entry in mount_table() if entry.target.is_relative_to(directory)]
+
+
+def parse_mountinfo(text: str) -> list[MountEntry]:
+    """The entries of a mountinfo file; the optional fields before the dash are left out."""
+    return [_parse_entry(line) for line in text.splitlines()]
+
+
+def _parse_entry(line: str) -> MountEntry:
+    left, _, right = line.partition(" - ")
+    number, parent, device, root, target, options, *_ = left.split(" ")
+    fstype, source, super_options = right.split(" ", 2)
+    return MountEntry(
+        id=int(number),
+        parent=int(parent),
+        device=device,
+        root=_unescape(root),
+        target=Path(_unescape(target)),
+        options=options,
+        fstype=fstype,
+        source=_unescape(source),
+        super_options=super_options,
+    )
+
+
+def _unescape(field: str) -> str:
+    """Undo the octal escapes of blank, tab, newline and backslash."""
+    return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
+
+
+def _configure(context: int, what: str, command: int, key: bytes | None, value: bytes | None) -> None:
+    try:
+        _syscall(_FSCONFIG, context, command, key, value, 0)
+    except OSError as error:
+        detail = "; ".join(_context_log(context)) or error.strerror
+        raise OSError(error.errno, f"{what}: {detail}") from None
+
+
+def _context_log(context: int) -> Iterator[str]:
+    """The messages the kernel left in a file-system context: lines like `e overlay: No changes allowed`."""
+    while True:
+        try:
+            yield os.read(context, 4096).decode(errors="replace").strip()[2:]
+        except OSError:  # ENODATA: read to the end
+            return
+
+
+def _syscall(number: int, *arguments: Any) -> int:
+    result: int = _libc.syscall(ctypes.c_long(number), *arguments)
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+@contextlib.contextmanager
+def _closing(descriptor: int) -> Iterator[int]:
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

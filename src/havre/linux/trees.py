@@ -1,0 +1,333 @@
+"""Whole directory trees: walked, copied, measured and removed without ever following a link.
+
+The trees may have been written by a container and so be hostile: every step is relative to the descriptor of a
+directory opened with O_NOFOLLOW, and no path is ever resolved twice. Blocking; failures are `OSError`.
+
+`copy_tree` keeps modes, owners, times, extended attributes, hard links and holes, and shares the data blocks where the
+file system can (FICLONE). `remove_tree` needs two descriptors however deep the tree is, so that no nesting made in a
+container can keep it from being removed.
+
+Sources: openat(2), ioctl_ficlone(2), copy_file_range(2), lseek(2) for holes, xattr(7).
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import itertools
+import os
+import secrets
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeAlias
+
+Inode: TypeAlias = tuple[int, int]
+"""(device, inode number)"""
+
+_FICLONE = 0x40049409
+_DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_COPY_BYTES = 16 << 20
+_OVERLAY_ATTRIBUTES = ("trusted.overlay.", "user.overlay.")
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A member of a tree. `path` is relative to its root; `parent` an open directory, valid until the next step."""
+
+    path: str
+    name: str
+    parent: int
+    stat: os.stat_result
+
+    @property
+    def is_directory(self) -> bool:
+        """Whether this is a directory (not a link to one)."""
+        return stat.S_ISDIR(self.stat.st_mode)
+
+
+def open_directory(path: Path | str, parent: int | None = None) -> int:
+    """A descriptor of the directory `path`; fails on a link."""
+    return os.open(path, _DIRECTORY, dir_fd=parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in directory `path` durable."""
+    descriptor = open_directory(path)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def walk(root: int) -> Iterator[Entry]:
+    """Every entry below the directory `root`, in order of name, a directory before its content.
+
+    Takes one descriptor for each level of depth.
+    """
+    stack: list[tuple[int, str, Iterator[str]]] = [(root, "", iter(sorted(os.listdir(root))))]
+    try:
+        while stack:
+            parent, prefix, names = stack[-1]
+            name = next(names, None)
+            if name is None:
+                stack.pop()
+                if parent != root:
+                    os.close(parent)
+                continue
+            entry = Entry(prefix + name, name, parent, os.stat(name, dir_fd=parent, follow_symlinks=False))
+            yield entry
+            if entry.is_directory:
+                child = open_directory(name, parent)
+                stack.append((child, entry.path + "/", iter(sorted(os.listdir(child)))))
+    finally:
+        for parent, _, _ in stack:
+            if parent != root:
+                os.close(parent)
+
+
+def tree_size(root: Path) -> int:
+    """Bytes of content below `root`: the sizes of what is no directory, each inode once."""
+    descriptor = open_directory(root)
+    try:
+        sizes = {
+            (entry.stat.st_dev, entry.stat.st_ino): entry.stat.st_size
+            for entry in walk(descriptor)
+            if not entry.is_directory
+        }
+    finally:
+        os.close(descriptor)
+    return sum(sizes.values())
+
+
+def remove_tree(root: Path) -> None:
+    """Remove the directory `root` with all below it; nothing happens when it is not there.
+
+    Each directory met is first moved up into `root` under a fresh name, so that no depth costs descriptors or stack,
+    and so that a mount point stops the removal (EBUSY) before anything inside it is touched.
+    """
+    try:
+        top = open_directory(root)
+    except FileNotFoundError:
+        return
+    try:
+        empty_directory(top)
+    finally:
+        os.close(top)
+    os.rmdir(root)
+
+
+def empty_directory(top: int) -> None:
+    """Remove everything below the open directory `top`, as `remove_tree` does."""
+    fresh = (f".removing-{secrets.token_hex(8)}-{number}" for number in itertools.count())
+    waiting = _clear(top, top, fresh)
+    while waiting:
+        name = waiting.pop()
+        directory = open_directory(name, top)
+        try:
+            waiting += _clear(directory, top, fresh)
+        finally:
+            os.close(directory)
+        os.rmdir(name, dir_fd=top)
+
+
+def _clear(directory: int, top: int, fresh: Iterator[str]) -> list[str]:
+    """Unlink what `directory` holds and move its directories to `top`; returns their names there."""
+    moved = []
+    for name in os.listdir(directory):
+        try:
+            os.unlink(name, dir_fd=directory)
+        except IsADirectoryError:
+            moved.append(next(fresh))
+            os.rename(name, moved[-1], src_dir_fd=directory, dst_dir_fd=top)
+    return moved
+
+
+def copy_tree(source: int, target: int, *, overlay: bool = False) -> None:
+    """Copy what is below the directory `source` into the directory `target`, and `source`'s own metadata onto it.
+
+    What is in the way in `target` is replaced; directories merge. With `overlay`, the source is a layer of overlayfs:
+    a whiteout removes its name from the target, an opaque directory replaces the target's.
+    """
+    _Copy(target, overlay).run(source)
+
+
+def is_whiteout(status: os.stat_result) -> bool:
+    """Whether overlayfs takes an entry of this status for a removed name: a character device 0:0."""
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+
+
+def is_opaque(directory: int) -> bool:
+    """Whether overlayfs lets nothing of lower layers show through this open directory."""
+    try:
+        return os.getxattr(directory, "trusted.overlay.opaque") == b"y"
+    except OSError as error:
+        if error.errno in (errno.ENODATA, errno.ENOTSUP):
+            return False
+        raise
+
+
+def copy_metadata(source: int, target: int) -> None:
+    """Give the open file `target` the owner, mode, extended attributes and times of `source`."""
+    _apply_metadata(os.fstat(source), f"/proc/self/fd/{source}", f"/proc/self/fd/{target}", follow=True)
+
+
+class _Copy:
+    """One run of `copy_tree`: a stack of directory pairs, and where the first name of each shared inode went."""
+
+    def __init__(self, target: int, overlay: bool) -> None:
+        self._target = target
+        self._overlay = overlay
+        self._links: dict[Inode, str] = {}
+
+    def run(self, source: int) -> None:
+        stack = [(os.dup(source), os.dup(self._target), "", iter(sorted(os.listdir(source))))]
+        try:
+            while stack:
+                from_, to, prefix, names = stack[-1]
+                name = next(names, None)
+                if name is None:
+                    copy_metadata(from_, to)  # after its content, which changes its times
+                    stack.pop()
+                    os.close(from_)
+                    os.close(to)
+                    continue
+                if (pair := self._copy(from_, to, name, prefix + name)) is not None:
+                    stack.append((*pair, f"{prefix}{name}/", iter(sorted(os.listdir(pair[0])))))
+        finally:
+            for from_, to, _, _ in stack:
+                os.close(from_)
+                os.close(to)
+
+    def _copy(self, from_: int, to: int, name: str, path: str) -> tuple[int, int] | None:
+        """Copy one entry; for a directory, the pair of descriptors to go on with."""
+        status = os.stat(name, dir_fd=from_, follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode):
+            return self._enter(from_, to, name)
+        _remove_entry(name, to)
+        if self._overlay and is_whiteout(status):
+            return None
+        inode = (status.st_dev, status.st_ino)
+        if inode in self._links:
+            _link_beneath(self._target, self._links[inode], to, name)
+            return None
+        if stat.S_ISREG(status.st_mode):
+            _copy_file(from_, to, name)
+        elif stat.S_ISLNK(status.st_mode):
+            os.symlink(os.readlink(name, dir_fd=from_), name, dir_fd=to)
+        else:
+            os.mknod(name, status.st_mode, status.st_rdev, dir_fd=to)
+        _apply_metadata(status, f"/proc/self/fd/{from_}/{name}", f"/proc/self/fd/{to}/{name}", follow=False)
+        if status.st_nlink > 1:
+            self._links[inode] = path
+        return None
+
+    def _enter(self, from_: int, to: int, name: str) -> tuple[int, int]:
+        source = open_directory(name, from_)
+        try:
+            try:
+                os.mkdir(name, 0o700, dir_fd=to)
+            except FileExistsError:
+                if not stat.S_ISDIR(os.stat(name, dir_fd=to, follow_symlinks=False).st_mode):
+                    os.unlink(name, dir_fd=to)
+                    os.mkdir(name, 0o700, dir_fd=to)
+            target = open_directory(name, to)
+            if self._overlay and is_opaque(source):
+                empty_directory(target)
+        except BaseException:
+            os.close(source)
+            raise
+        return source, target
+
+
+def _remove_entry(name: str, directory: int) -> None:
+    """Remove `name` from `directory`, whatever it is, if it is there."""
+    try:
+        os.unlink(name, dir_fd=directory)
+    except FileNotFoundError:
+        return
+    except IsADirectoryError:
+        child = open_directory(name, directory)
+        try:
+            empty_directory(child)
+        finally:
+            os.close(child)
+        os.rmdir(name, dir_fd=directory)
+
+
+def _link_beneath(root: int, path: str, directory: int, name: str) -> None:
+    """Hard-link the file at `path` below `root` as `name`, following no link on the way."""
+    *parents, last = path.split("/")
+    here = os.dup(root)
+    try:
+        for parent in parents:
+            child = open_directory(parent, here)
+            os.close(here)
+            here = child
+        os.link(last, name, src_dir_fd=here, dst_dir_fd=directory, follow_symlinks=False)
+    finally:
+        os.close(here)
+
+
+def _copy_file(from_: int, to: int, name: str) -> None:
+    source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=from_)
+    try:
+        target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=to)
+        try:
+            _copy_content(source, target)
+        finally:
+            os.close(target)
+    finally:
+        os.close(source)
+
+
+def _copy_content(source: int, target: int) -> None:
+    """Share the blocks if the file system can, else copy what is no hole."""
+    try:
+        fcntl.ioctl(target, _FICLONE, source)
+        return
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOTTY):
+            raise
+    size = os.fstat(source).st_size
+    os.ftruncate(target, size)
+    for start, end in _data_ranges(source, size):
+        os.lseek(target, start, os.SEEK_SET)
+        while start < end:
+            sent = os.sendfile(target, source, start, min(end - start, _COPY_BYTES))
+            if sent == 0:  # the source was cut short meanwhile
+                return
+            start += sent
+
+
+def _data_ranges(file: int, size: int) -> Iterator[tuple[int, int]]:
+    end = 0
+    while end < size:
+        try:
+            start = os.lseek(file, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole up to the end
+                return
+            raise
+        end = os.lseek(file, start, os.SEEK_HOLE)
+        yield start, end
+
+
+def _apply_metadata(status: os.stat_result, source: str, target: str, *, follow: bool) -> None:
+    """Owner first: it clears set-user-ID bits and capabilities, which mode and attributes then bring back."""
+    os.chown(target, status.st_uid, status.st_gid, follow_symlinks=follow)
+    if not stat.S_ISLNK(status.st_mode):
+        os.chmod(target, stat.S_IMODE(status.st_mode))
+    for key in os.listxattr(source, follow_symlinks=follow):
+        if not key.startswith(_OVERLAY_ATTRIBUTES):
+            _set_attribute(target, key, os.getxattr(source, key, follow_symlinks=follow), follow=follow)
+    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=follow)
+
+
+def _set_attribute(target: str, key: str, value: bytes, *, follow: bool) -> None:
+    try:
+        os.setxattr(target, key, value, follow_symlinks=follow)
+    except OSError as error:
+        if error.errno != errno.ENOTSUP:  # the target's file system has no such attributes: the content still counts
+            raise

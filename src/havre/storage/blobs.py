@@ -1,0 +1,139 @@
+"""The content store: documents and odd blobs under their digest.
+
+    blobs/sha256/HEX      a whole, verified blob; never changed after it appeared
+    blobs/tmp/RANDOM      one being written; swept at start
+
+A blob is written to a temporary name, fsynced, renamed: it is there whole or not at all. Reading verifies. Owns nothing
+of what the bytes mean (manifests, configurations; a layer's compressed blob where someone wants it kept).
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import tempfile
+from collections.abc import AsyncIterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from havre.aio import in_thread
+from havre.errors import Failed, InvalidInput, NotFound
+from havre.linux.trees import sync_directory
+from havre.oci.digest import Digest, digest_of, hex_of, parse_digest
+
+_BUFFER_BYTES = 1 << 20
+
+
+class Blobs:
+    """The blobs under `root` (data_root/blobs)."""
+
+    def __init__(self, root: Path) -> None:
+        self._blobs = root / "sha256"
+        self._tmp = root / "tmp"
+        for directory in (root, self._blobs, self._tmp):
+            directory.mkdir(mode=0o700, exist_ok=True)
+        for leftover in self._tmp.iterdir():
+            leftover.unlink()
+
+    def path(self, digest: Digest) -> Path:
+        """Where the blob of `digest` is, or would be."""
+        return self._blobs / hex_of(parse_digest(digest))
+
+    def has(self, digest: Digest) -> bool:
+        """Whether the blob is in the store."""
+        return self.path(digest).exists()
+
+    def all(self) -> list[Digest]:
+        """The digest of every blob in the store."""
+        return sorted(Digest(f"sha256:{name}") for name in os.listdir(self._blobs))
+
+    async def add(self, data: bytes) -> Digest:
+        """Store `data`; a blob that is there already is left as it is."""
+        digest = digest_of(data)
+        if not self.has(digest):
+            await in_thread(self._write, digest, data)
+        return digest
+
+    async def add_stream(self, chunks: AsyncIterable[bytes], expected: Digest | None, size: int | None) -> Digest:
+        """Store what `chunks` yield; `InvalidInput`, and nothing stored, unless it has the expected digest and size."""
+        hasher, total = hashlib.sha256(), 0
+        with self._temporary() as file:
+            async for chunk in chunks:
+                total += len(chunk)
+                if size is not None and total > size:
+                    raise InvalidInput(f"blob is longer than the {size} bytes announced")
+                await in_thread(self._append, file, hasher, chunk)
+            digest = Digest("sha256:" + hasher.hexdigest())
+            if size is not None and total != size:
+                raise InvalidInput(f"blob has {total} bytes where {size} were announced", "the transfer was cut short")
+            if expected is not None and digest != expected:
+                raise InvalidInput(f"blob has digest {digest} where {expected} was expected")
+            await in_thread(self._keep, file, digest)
+        return digest
+
+    async def read(self, digest: Digest) -> bytes:
+        """The blob's bytes, verified; `NotFound`, or `Failed` when they are not what they were."""
+        try:
+            data = await in_thread(self.path(digest).read_bytes)
+        except FileNotFoundError:
+            raise NotFound(f"blob {digest} is not in the store") from None
+        if digest_of(data) != digest:
+            raise Failed(f"blob {digest} is damaged on disk", "remove its image and pull it again")
+        return data
+
+    async def remove(self, digest: Digest) -> int:
+        """Remove the blob and return the bytes freed; 0 when it is not there."""
+        return await in_thread(self._remove, self.path(digest))
+
+    def _write(self, digest: Digest, data: bytes) -> None:
+        with self._temporary() as file:
+            with self._disk_errors():
+                file.write(data)
+            self._keep(file, digest)
+
+    def _append(self, file: IO[bytes], hasher: hashlib._Hash, chunk: bytes) -> None:
+        hasher.update(chunk)
+        with self._disk_errors():
+            file.write(chunk)
+
+    def _keep(self, file: IO[bytes], digest: Digest) -> None:
+        """Make the temporary `file` the blob of `digest`, durably."""
+        with self._disk_errors():
+            file.flush()
+            os.fsync(file.fileno())
+            os.rename(file.name, self.path(digest))
+            sync_directory(self._blobs)
+
+    @contextmanager
+    def _temporary(self) -> Iterator[IO[bytes]]:
+        """A file to write to that is gone afterwards unless it was renamed."""
+        with self._disk_errors():
+            descriptor, name = tempfile.mkstemp(dir=self._tmp)
+            os.close(descriptor)
+        file = open(name, "r+b", buffering=_BUFFER_BYTES)  # noqa: SIM115 - closed below, its last flush may fail
+        try:
+            yield file
+        finally:
+            Path(name).unlink(missing_ok=True)
+            with suppress(OSError):  # what could not be flushed was reported by `_keep`, or is not wanted any more
+                file.close()
+
+    @contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+            hint = "free some space and try again" if full else None
+            raise Failed(f"writing a blob below {self._blobs.parent}: {error.strerror}", hint) from error
+
+    @staticmethod
+    def _remove(path: Path) -> int:
+        try:
+            size = path.stat().st_size
+            path.unlink()
+        except FileNotFoundError:
+            return 0
+        return size

@@ -1,0 +1,259 @@
+"""A container's writable root file system, from its creation to its removal and across restarts of the daemon.
+
+             create                 mount                    unmount               remove
+    (nothing) ----> data_root/      ----> run_root/          ----> as before       ----> (nothing)
+                    snapshots/ID,         snapshots/ID,            mounting            row, directory
+                    a row                 layers held              layers idle
+
+Every call may be repeated; one that fails leaves the state it found. A directory is made as `ID.tmp` and renamed, and
+goes by being renamed to `ID.gone` first, so that a killed daemon leaves nothing half-made: `recover` sweeps those, and
+compares rows and directories with what the kernel has mounted. How the root file system is made is `rootfs`' business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import re
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+
+from havre.aio import in_thread, spawn
+from havre.errors import Conflict, Failed, InvalidInput, NotFound
+from havre.linux import mounts, trees
+from havre.oci.digest import Digest
+from havre.storage.changes import Change, as_changes
+from havre.storage.db import Table
+from havre.storage.drivers import Driver
+from havre.storage.layerfiles import RootEntry
+from havre.storage.layers import Layers
+from havre.storage.mounted import MountedLayers
+from havre.storage.rootfs import CopyRoot, OverlayRoot, RootFs
+
+IDLE_S = 60.0
+"""Seconds that a layer stays mounted after its last user went."""
+
+T = TypeVar("T")
+
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")  # no dot: names with one are ours
+
+
+class SnapshotRow(msgspec.Struct, frozen=True):
+    """A snapshot as it is persisted: its layers, base first, and how its root file system was made."""
+
+    layers: list[Digest]
+    form: Literal["overlay", "copy"]
+
+
+class Snapshots:
+    """The snapshots under `root` (data_root/snapshots), mounted below `mount_root` (run_root/snapshots)."""
+
+    def __init__(
+        self,
+        root: Path,
+        mount_root: Path,
+        rows: Table[SnapshotRow],
+        layers: Layers,
+        mounted: MountedLayers,
+        driver: Driver,
+    ) -> None:
+        self._root = root
+        self._mount_root = mount_root
+        self._table = rows
+        self._layers = layers
+        self._mounted = mounted
+        self._form: Literal["overlay", "copy"] = "copy" if driver.copies else "overlay"
+        self._makers: dict[str, RootFs] = {"overlay": OverlayRoot(append=driver.append), "copy": CopyRoot()}
+        self._rows: dict[str, SnapshotRow] = {}
+        self._locks: dict[str, threading.Lock] = {}
+        self._sweep: asyncio.TimerHandle | None = None
+
+    async def load(self) -> None:
+        """Read the rows; before anything else."""
+        self._rows = await self._table.all()
+
+    async def close(self) -> None:
+        """Unmount the layers that nobody uses. Mounted snapshots stay, for their containers run on."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+            self._sweep = None
+        await in_thread(self._mounted.sweep, 0)
+
+    def layers_in_use(self) -> set[Digest]:
+        """The layers that some snapshot was made from."""
+        return {layer for row in self._rows.values() for layer in row.layers}
+
+    async def unmount_layer(self, layer: Digest) -> None:
+        """Unmount `layer`, which no snapshot uses, before it is removed: a mount would keep its space taken."""
+        await in_thread(self._mounted.sweep, 0, layer)
+
+    async def create(self, id: str, layers: Sequence[Digest]) -> None:
+        """Make the snapshot `id` of `layers`, base first; `Conflict` if it exists, `NotFound` for a missing layer."""
+        if _ID.fullmatch(id) is None:
+            raise InvalidInput(f"invalid snapshot ID {id!r}", "letters, digits, _ and - only")
+        if id in self._rows:
+            raise Conflict(f"snapshot {id} exists")
+        root = self._root_entry(layers)
+        row = self._rows[id] = SnapshotRow(list(layers), self._form)
+        try:
+            await in_thread(self._create, id, row, root)
+            await self._table.put(id, row)
+        except BaseException:
+            del self._rows[id]
+            await asyncio.shield(in_thread(self._discard, id))
+            raise
+        finally:
+            self._sweep_later()
+
+    async def mount(self, id: str) -> Path:
+        """The directory of the snapshot's files, mounted if it was not."""
+        return await in_thread(self._mount, id, self._row(id))
+
+    async def unmount(self, id: str) -> None:
+        """Take the snapshot's file system down; what was written stays."""
+        if (row := self._rows.get(id)) is not None:
+            await in_thread(self._unmount, id, row)
+            self._sweep_later()
+
+    async def remove(self, id: str) -> None:
+        """Unmount the snapshot and remove what was written."""
+        if (row := self._rows.get(id)) is None:
+            return
+        await in_thread(self._unmount, id, row)
+        await in_thread(self._discard, id)
+        await self._table.delete(id)
+        self._rows.pop(id, None)
+        self._locks.pop(id, None)
+        self._sweep_later()
+
+    async def size(self, id: str) -> int:
+        """Bytes of the files in the writable layer."""
+        maker = self._makers[self._row(id).form]
+        return await self._examine(id, f"measuring snapshot {id}", lambda: maker.size(self._root / id))
+
+    async def changes(self, id: str) -> list[Change]:
+        """What differs from the layers, in order of path."""
+        row = self._row(id)
+
+        def compare() -> list[Change]:
+            view = f"{id}.view"
+            with self._mounted.held(view, row.layers) as lowers:
+                return as_changes(self._makers[row.form].changes(self._root / id, self._mount_root / view, lowers))
+
+        found = await self._examine(id, f"comparing snapshot {id} with its layers", compare)
+        self._sweep_later()
+        return found
+
+    async def recover(self, in_use: Collection[str], known: Collection[str]) -> None:
+        """After a restart: unmount what is not `in_use`, remove what is not `known`, and what was left half-made."""
+        for id in [id for id in self._rows if id not in known]:
+            await self.remove(id)
+        await in_thread(self._reconcile, frozenset(in_use))
+
+    def _row(self, id: str) -> SnapshotRow:
+        try:
+            return self._rows[id]
+        except KeyError:
+            raise NotFound(f"no snapshot {id}") from None
+
+    def _root_entry(self, layers: Sequence[Digest]) -> RootEntry | None:
+        """What the topmost layer that speaks of the root directory says; `NotFound` for a layer that is not there."""
+        found = None
+        for diff_id in layers:
+            if (layer := self._layers.get(diff_id)) is None:
+                raise NotFound(f"layer {diff_id} is not in the store", "pull its image again")
+            found = layer.root or found
+        return found
+
+    async def _examine(self, id: str, what: str, work: Callable[[], T]) -> T:
+        def locked() -> T:
+            with self._locked(id), _attempt(what):
+                return work()
+
+        return await in_thread(locked)
+
+    def _create(self, id: str, row: SnapshotRow, root: RootEntry | None) -> None:
+        maker, half_made = self._makers[row.form], self._root / f"{id}.tmp"
+        held = self._mounted.held(half_made.name, row.layers if maker.copies else ())
+        with self._locked(id), _attempt(f"creating snapshot {id}"), held as lowers:
+            trees.remove_tree(half_made)
+            half_made.mkdir(mode=0o700)
+            maker.create(half_made, lowers, root)
+            half_made.rename(self._root / id)
+
+    def _mount(self, id: str, row: SnapshotRow) -> Path:
+        maker, target = self._makers[row.form], self._mount_root / id
+        with self._locked(id), _attempt(f"mounting snapshot {id}"):
+            if maker.copies:
+                return maker.mount(self._root / id, target, [])
+            lowers = self._mounted.acquire(id, row.layers)
+            try:
+                return maker.mount(self._root / id, target, lowers)
+            except BaseException:
+                self._mounted.release(id)
+                raise
+
+    def _unmount(self, id: str, row: SnapshotRow) -> None:
+        with self._locked(id), _attempt(f"unmounting snapshot {id}"):
+            self._makers[row.form].unmount(self._mount_root / id)
+            self._mounted.release(id)
+
+    def _discard(self, id: str) -> None:
+        """Remove the directory of `id`, whole or half-made."""
+        gone = self._root / f"{id}.gone"
+        with self._locked(id), _attempt(f"removing snapshot {id}"):
+            trees.remove_tree(self._root / f"{id}.tmp")
+            trees.remove_tree(gone)
+            with suppress(FileNotFoundError):
+                (self._root / id).rename(gone)
+            trees.remove_tree(gone)
+
+    def _reconcile(self, in_use: frozenset[str]) -> None:
+        with _attempt("recovering the snapshots"):
+            self._mounted.adopt()
+            for target in self._leftover_mounts(in_use):
+                mounts.unmount_all(target)
+            for directory in self._mount_root.iterdir():
+                if not directory.is_mount():
+                    directory.rmdir()
+            for directory in self._root.iterdir():
+                if directory.name not in self._rows:
+                    trees.remove_tree(directory)
+            self._mounted.sweep(0)
+
+    def _leftover_mounts(self, in_use: frozenset[str]) -> Iterator[Path]:
+        """What is mounted for no running container; the layers of the others are claimed."""
+        for entry in mounts.mounts_below(self._mount_root):
+            id = entry.target.name
+            if id in in_use and id in self._rows:
+                self._mounted.claim(id, self._rows[id].layers)
+            else:
+                yield entry.target
+
+    @contextmanager
+    def _locked(self, id: str) -> Iterator[None]:
+        """One thread at a time works on a snapshot."""
+        with self._locks.setdefault(id, threading.Lock()):
+            yield
+
+    def _sweep_later(self) -> None:
+        if self._sweep is None:
+            self._sweep = asyncio.get_running_loop().call_later(IDLE_S, self._sweep_now)
+
+    def _sweep_now(self) -> None:
+        self._sweep = None
+        spawn(in_thread(self._mounted.sweep, IDLE_S), "unmount idle layers")
+
+
+@contextmanager
+def _attempt(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        hint = "free some space and try again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+        raise Failed(f"{what}: {error}", hint) from error

@@ -1,0 +1,136 @@
+"""An opened data root: finds out what the kernel can do there and puts the parts of the room together."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from havre.aio import in_thread
+from havre.errors import Conflict, Failed
+from havre.linux.mounts import mount_table
+from havre.oci.digest import Digest
+from havre.storage.blobs import Blobs
+from havre.storage.db import Database, Table
+from havre.storage.drivers import Abilities, Driver, choose_driver, probe
+from havre.storage.layers import LayerRow, Layers
+from havre.storage.mounted import MountedLayers
+from havre.storage.snapshots import SnapshotRow, Snapshots
+
+
+class Storage:
+    """An opened data root. Public attributes are the parts; see the class of each."""
+
+    def __init__(
+        self, lock: int, db: Database, blobs: Blobs, layers: Layers, snapshots: Snapshots, driver: Driver, backing: str
+    ) -> None:
+        self.db = db
+        self.blobs = blobs
+        self.layers = layers
+        self.snapshots = snapshots
+        self.driver = driver.name
+        self.driver_status = _describe(driver, backing)
+        self._lock = lock
+        self._held: Counter[Digest] = Counter()
+
+    @classmethod
+    async def open(cls, data_root: Path, run_root: Path, *, driver: str | None = None) -> Storage:
+        """Open the store at `data_root`, making it if it is not there; `driver` None takes the best that works.
+
+        `Conflict` when another daemon works on it, `Unsupported` when the driver named does not work or the database
+        is newer than this program, `Failed` for the rest.
+        """
+        with ExitStack() as undo:
+            lock = await in_thread(_prepare, data_root, run_root)
+            undo.callback(os.close, lock)
+            db = await Database.open(data_root / "havre.db")
+            try:
+                backing = await in_thread(_filesystem, data_root)
+                chosen = choose_driver(driver, await _abilities(db.table("drivers", Abilities), data_root, backing))
+                blobs = await in_thread(Blobs, data_root / "blobs")
+                layers = Layers(data_root / "layers", rows=db.table("layers", LayerRow), unpacks=chosen.unpacks)
+                await layers.load()
+                mounted = MountedLayers(data_root / "layers", run_root / "layers", chosen)
+                rows = db.table("snapshots", SnapshotRow)
+                snapshots = Snapshots(data_root / "snapshots", run_root / "snapshots", rows, layers, mounted, chosen)
+                await snapshots.load()
+            except BaseException:
+                await db.close()
+                raise
+            undo.pop_all()
+        return cls(lock, db, blobs, layers, snapshots, chosen, backing)
+
+    async def close(self) -> None:
+        """Unmount idle layers, close the database, let another daemon in. What containers use stays mounted."""
+        await self.snapshots.close()
+        await self.db.close()
+        os.close(self._lock)
+
+    @contextmanager
+    def hold(self, *digests: Digest) -> Iterator[None]:
+        """Keep `digests` (of layers or blobs, there already or not yet) from being collected during a block."""
+        self._held.update(digests)
+        try:
+            yield
+        finally:
+            self._held.subtract(digests)
+            self._held = +self._held
+
+    def held(self) -> set[Digest]:
+        """What is being held."""
+        return set(self._held)
+
+
+async def _abilities(rows: Table[Abilities], data_root: Path, backing: str) -> Abilities:
+    """What works here: as remembered for this kernel and file system, else found out."""
+    key = f"{platform.release()} {backing}"
+    if (known := (await rows.all()).get(key)) is not None:
+        return known
+    try:
+        found = await in_thread(probe, data_root / "probe.tmp")
+    except OSError as error:
+        raise Failed(f"probing the storage drivers in {data_root}: {error}") from error
+    await rows.put(key, found)
+    return found
+
+
+def _prepare(data_root: Path, run_root: Path) -> int:
+    """Make the directories, closed to everyone else, and take the lock; returns its descriptor."""
+    try:
+        for root in (data_root, run_root):
+            root.mkdir(mode=0o711, parents=True, exist_ok=True)
+            root.chmod(0o711)
+        for directory in (data_root / "layers", data_root / "snapshots", run_root / "layers", run_root / "snapshots"):
+            directory.mkdir(mode=0o700, exist_ok=True)
+            directory.chmod(0o700)
+        lock = os.open(data_root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Failed(f"preparing {data_root} and {run_root}: {error}", "havre's daemon runs as root") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise Conflict(f"another daemon works on {data_root}", "stop it, or choose another --data-root") from None
+    return lock
+
+
+def _filesystem(data_root: Path) -> str:
+    """The type of the file system that `data_root` lies on."""
+    real = data_root.resolve()
+    return max(
+        (entry for entry in mount_table() if real.is_relative_to(entry.target)),
+        key=lambda entry: len(entry.target.parts),
+    ).fstype
+
+
+def _describe(driver: Driver, backing: str) -> list[tuple[str, str]]:
+    """What `info` says of the storage driver."""
+    layers = (
+        "unpacked" if driver.unpacks else f"EROFS, mounted from {'loop devices' if driver.erofs == 'loop' else 'files'}"
+    )
+    root = "copies" if driver.copies else "overlays"
+    return [("Backing Filesystem", backing), ("Layers", layers), ("Root Filesystems", root)]
