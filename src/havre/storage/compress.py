@@ -2,9 +2,9 @@
 
     feed(chunk) -> read() -> piece, piece, ..., b"" (give more) -> feed(chunk) -> ... -> finish()
 
-`read` hands out about `PIECE` bytes whatever the ratio: a layer of a kilobyte that unfolds to a gigabyte costs time, not
-memory. Streams may consist of several members, as pigz, zstd and estargz write them. Refused with `InvalidInput`: damage,
-a stream that ends early, foreign bytes behind the last member.
+`read` hands out about `PIECE` bytes whatever the ratio: a layer of a kilobyte that unfolds to a gigabyte costs time,
+not memory. Streams may consist of several members, as pigz, zstd and estargz write them. Refused with `InvalidInput`:
+damage, a stream that ends early, foreign bytes behind the last member.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ _ZSTD_SLICE = 1 << 12  # its decoder has no bound of its own: 4 KiB unfold to 12
 _MEMORY_LIMIT = 256 << 20  # for xz dictionaries
 _MAGICS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz", b"BZh": "bzip2"}
 _LONGEST_MAGIC = 6
+_ISAL_ERROR: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # isal's stub says an instance
+_DAMAGE = (_ISAL_ERROR, zstandard.ZstdError, lzma.LZMAError, OSError, EOFError, ValueError)
 
 
 class _Decoder(Protocol):
@@ -124,7 +126,7 @@ class Decompressor:
             self._at += len(given)
         try:
             piece = self._decoder.decompress(given, room)
-        except (igzip_lib.IsalError, zstandard.ZstdError, lzma.LZMAError, OSError, EOFError, ValueError) as error:
+        except _DAMAGE as error:
             raise InvalidInput(f"layer is no sound {kind} stream: {error}") from error
         if self._decoder.eof:
             self._at -= len(self._decoder.unused_data)

@@ -1,8 +1,8 @@
 """Writer of EROFS indexes: a file system image without data, whose files lie in the layer's own uncompressed tar.
 
 Owns the mapping of tar entries to inodes and the on-disk layout (Linux `fs/erofs/erofs_fs.h`); pure: entries in, bytes
-out. The image is mounted with the tar as its extra device. Blocks are 512 bytes, like tar's, so a file is one chunk that
-starts at the tar offset of its data.
+out. The image is mounted with the tar as its extra device. Blocks are 512 bytes, like tar's, so a file is one chunk
+that starts at the tar offset of its data.
 
        0        1024        1152         1536                            (next block)
        +--------+-----------+------------+-------------------------------+-----------------------------+
@@ -14,9 +14,9 @@ starts at the tar offset of its data.
 The same entries and tar size give the same bytes. The superblock's uuid is the head of the layer's diff ID, because
 nothing else ties an index to its tar at mount time.
 
-What no index can say raises `Unindexable`, and the layer is unpacked instead: a member below a symbolic link, a sparse
-file whose pieces are not block-aligned. What no layer may say raises `InvalidInput`, as in `unpack`: a file as parent, a
-hard link to nothing in this layer.
+What no index can say raises `Unindexable`, and the layer is unpacked instead: a member below a symbolic link, a
+sparse file whose pieces are not block-aligned. What no layer may say raises `InvalidInput`, as in `unpack`: a file as
+parent, a hard link to nothing in this layer.
 """
 
 from __future__ import annotations

@@ -154,7 +154,7 @@ class TarParser:
             if self._map.extended:
                 self._take = self._gnu_map
                 return None
-        elif flag in b"0\x007" and _SPARSE_1_0 <= set(self._pax):
+        elif flag in b"0\x007" and set(self._pax) >= _SPARSE_1_0:
             self._raw = block
             self._map = _SparseMap()
             self._take = self._pax_map
@@ -163,9 +163,11 @@ class TarParser:
             self._map = _SparseMap()
         return self._entry(block, map_size=0)
 
-    def _start_meta(self, flag: bytes, size: int) -> None:
+    def _start_meta(self, flag: bytes, size: int) -> Entry | None:
         if not 0 <= size <= MAX_META:
-            raise InvalidInput(f"extended tar header of {size} bytes at byte {self._at - BLOCK}", "at most 1 MiB is read")
+            raise InvalidInput(
+                f"extended tar header of {size} bytes at byte {self._at - BLOCK}", "at most 1 MiB is read"
+            )
         self._want = _padded(size)
 
         def take(block: bytes) -> None:
@@ -179,6 +181,7 @@ class TarParser:
             self._take = take
         else:
             take(b"")
+        return None
 
     def _gnu_map(self, block: bytes) -> Entry | None:
         self._map.add_gnu(block[:504], extended=block[504] != 0)

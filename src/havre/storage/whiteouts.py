@@ -35,7 +35,7 @@ def is_bookkeeping(path: bytes) -> bool:
 
 
 def hidden_name(name: bytes) -> bytes | None:
-    """The name that the whiteout `name` hides, None when it is no whiteout; raises `InvalidInput` for a nameless one."""
+    """The name that the whiteout `name` hides, None when it is none; raises `InvalidInput` for a nameless one."""
     if not name.startswith(PREFIX) or name == OPAQUE_MARKER:
         return None
     hidden = name[len(PREFIX) :]

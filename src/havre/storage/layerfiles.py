@@ -1,0 +1,243 @@
+"""One layer's files while they are written, and its tar when it is read back.
+
+    layers/tmp-RANDOM/  --seal, rename-->  layers/HEX of the diff ID/
+
+    form "tar"    tar       the uncompressed layer, byte for byte; the data of the files
+                  index     the EROFS image over it
+    form "dir"    root/     the layer unpacked, with overlayfs' whiteouts
+                  tar.zst   the uncompressed layer, to give its exact bytes back
+
+Form "dir" is for drivers that cannot mount an index, and for a layer too odd for one. Order on disk: data, fdatasync,
+index, fdatasync; the caller renames. Blocking. A writer is used by one thread at a time, but may be discarded from
+another while a write is still running (the task that waited for it was cancelled): a lock keeps the two apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Generator
+from pathlib import Path
+from typing import BinaryIO, Literal, Protocol, TypeAlias
+
+import msgspec
+import zstandard
+
+from havre.errors import Failed
+from havre.linux.trees import remove_tree
+from havre.oci.digest import Digest, hex_of
+from havre.storage.erofs import Index, Unindexable
+from havre.storage.tar import Data, Entry, TarParser
+from havre.storage.unpack import Unpacker
+
+Form: TypeAlias = Literal["tar", "dir"]
+PIECE = 1 << 20
+_ZSTD_LEVEL = 1
+
+
+class RootEntry(msgspec.Struct, frozen=True):
+    """What a layer says of the root directory itself: an overlay shows its upper directory's, so it is copied there."""
+
+    mode: int
+    uid: int
+    gid: int
+    mtime_ns: int
+    xattrs: dict[str, bytes] = {}
+
+
+class Sealed(msgspec.Struct, frozen=True):
+    """A layer completely written, not yet renamed: its uncompressed digest and size."""
+
+    diff_id: Digest
+    size: int
+    form: Form
+    root: RootEntry | None
+
+
+class _Form(Protocol):
+    """One way of storing a layer."""
+
+    def write(self, piece: bytes) -> None: ...
+    def seal(self, diff_id: Digest) -> tuple[Form, Entry | None]: ...
+    def close(self) -> None: ...
+
+
+class LayerWriter:
+    """Writes the uncompressed tar of one layer into `directory`, which it makes. `OSError` and `HavreError` end it."""
+
+    def __init__(self, directory: Path, *, unpacks: bool) -> None:
+        self.directory = directory
+        directory.mkdir(mode=0o700)
+        self._lock = threading.Lock()
+        self._hash = hashlib.sha256()
+        self._size = 0
+        self._open = True
+        self._form: _Form = _UnpackedForm(directory) if unpacks else _IndexedForm(directory)
+
+    def write(self, piece: bytes) -> None:
+        """Take the next bytes of the tar."""
+        with self._lock:
+            if self._open:
+                self._hash.update(piece)
+                self._size += len(piece)
+                self._form.write(piece)
+
+    def seal(self) -> Sealed:
+        """The tar is over: all files are complete and on disk."""
+        with self._lock:
+            diff_id = Digest(f"sha256:{self._hash.hexdigest()}")
+            form, root = self._form.seal(diff_id)
+            return Sealed(diff_id, self._size, form, _root_entry(root))
+
+    def release(self) -> None:
+        """The files belong to someone else now: `discard` does nothing any more."""
+        with self._lock:
+            self._open = False
+
+    def discard(self) -> None:
+        """Remove all that was written, once a running write is through. Idempotent."""
+        with self._lock:
+            if self._open:
+                self._open = False
+                self._form.close()
+                remove_tree(self.directory)
+
+
+class _IndexedForm:
+    """The tar as it comes, and the index gathered on the way; unpacked at the end if no index can say it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._file = (directory / "tar").open("xb", buffering=0)
+        self._parser = TarParser()
+        self._index: Index | None = Index()
+        self._size = 0
+
+    def write(self, piece: bytes) -> None:
+        _write_all(self._file, piece)
+        self._size += len(piece)
+        if self._index is not None:
+            try:
+                for entry in self._parser.feed(piece):
+                    assert isinstance(entry, Entry)
+                    self._index.add(entry)
+            except Unindexable:
+                self._index = None
+
+    def seal(self, diff_id: Digest) -> tuple[Form, Entry | None]:
+        if self._index is not None:
+            self._parser.finish()
+        os.fdatasync(self._file.fileno())
+        self._file.close()
+        if self._index is None or not self._parser.padded:
+            return self._unpack(diff_id)
+        write_durably(self._directory / "index", self._index.render(uuid_of(diff_id), self._size))
+        return "tar", self._index.root
+
+    def _unpack(self, diff_id: Digest) -> tuple[Form, Entry | None]:
+        tar = self._directory / "tar"
+        unpacked = _UnpackedForm(self._directory)
+        try:
+            with tar.open("rb", buffering=0) as file:
+                while piece := file.read(PIECE):
+                    unpacked.write(piece)
+            sealed = unpacked.seal(diff_id)
+        finally:
+            unpacked.close()
+        tar.unlink()
+        return sealed
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class _UnpackedForm:
+    """The tar as files below `root/`, and compressed beside it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._file = (directory / "tar.zst").open("xb", buffering=0)
+        self._compressor = zstandard.ZstdCompressor(level=_ZSTD_LEVEL, write_checksum=True).compressobj()
+        (directory / "root").mkdir(mode=0o755)
+        self._unpacker = Unpacker(directory / "root")
+        self._parser = TarParser(data=True)
+
+    def write(self, piece: bytes) -> None:
+        _write_all(self._file, self._compressor.compress(piece))
+        for event in self._parser.feed(piece):
+            if isinstance(event, Data):
+                self._unpacker.data(event)
+            else:
+                self._unpacker.add(event)
+
+    def seal(self, diff_id: Digest) -> tuple[Form, Entry | None]:
+        self._parser.finish()
+        root = self._unpacker.finish()
+        _write_all(self._file, self._compressor.flush())
+        os.fdatasync(self._file.fileno())
+        self._unpacker.sync()
+        self.close()
+        return "dir", root
+
+    def close(self) -> None:
+        self._unpacker.close()
+        self._file.close()
+
+
+def build_index(tar: Path, diff_id: Digest) -> bytes:
+    """The index of a tar that lies on disk, for one that was lost; raises `InvalidInput`."""
+    index, parser = Index(), TarParser()
+    with tar.open("rb", buffering=0) as file:
+        while piece := file.read(PIECE):
+            for entry in parser.feed(piece):
+                assert isinstance(entry, Entry)
+                index.add(entry)
+    parser.finish()
+    return index.render(uuid_of(diff_id), tar.stat().st_size)
+
+
+def uuid_of(diff_id: Digest) -> bytes:
+    """The uuid that ties an index to its tar."""
+    return bytes.fromhex(hex_of(diff_id)[:32])
+
+
+def read_tar(directory: Path, form: Form, diff_id: Digest) -> Generator[bytes, None, None]:
+    """The exact tar of a stored layer in pieces of 1 MiB; `Failed` at the end if the bytes are not the layer's."""
+    digest = hashlib.sha256()
+    with (directory / ("tar" if form == "tar" else "tar.zst")).open("rb", buffering=0) as file:
+        reader = file if form == "tar" else zstandard.ZstdDecompressor().stream_reader(file)
+        while piece := _read_piece(reader, diff_id):
+            digest.update(piece)
+            yield piece
+    if digest.hexdigest() != hex_of(diff_id):
+        raise Failed(f"the data of layer {diff_id} is damaged", "remove its image and pull it again")
+
+
+def _read_piece(reader: BinaryIO, diff_id: Digest) -> bytes:
+    try:
+        return reader.read(PIECE)
+    except zstandard.ZstdError as error:
+        raise Failed(
+            f"the data of layer {diff_id} is damaged: {error}", "remove its image and pull it again"
+        ) from error
+
+
+def write_durably(path: Path, data: bytes) -> None:
+    """Write a new file and see it on disk."""
+    with path.open("xb", buffering=0) as file:
+        _write_all(file, data)
+        os.fdatasync(file.fileno())
+
+
+def _write_all(file: BinaryIO, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _root_entry(entry: Entry | None) -> RootEntry | None:
+    if entry is None:
+        return None
+    xattrs = {os.fsdecode(name): value for name, value in entry.xattrs.items() if name.isascii()}
+    mtime_ns = entry.mtime_s * 10**9 + entry.mtime_ns
+    return RootEntry(mode=entry.mode, uid=entry.uid, gid=entry.gid, mtime_ns=mtime_ns, xattrs=xattrs)

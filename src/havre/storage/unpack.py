@@ -1,0 +1,311 @@
+"""Unpacks a layer into a directory, for drivers that cannot mount an index and for layers too odd for one.
+
+Takes the same entries as `erofs`. Every parent directory is opened by openat2 with the layer's root as the root of
+resolution, and every last name is created exclusively or acted upon without following: no path, link or device of the
+tar reaches outside, and there is no chroot. Whiteouts become overlayfs' (see `whiteouts`), at the end, because they
+hide lower layers only. Directories' times come last too, because filling a directory changes them.
+
+Blocking; runs as root. Raises `InvalidInput` for what no layer may say, `OSError` for what the disk refuses.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+
+from havre.errors import InvalidInput
+from havre.linux.openat2 import openat_in_root, syncfs
+from havre.linux.trees import empty_directory, open_directory
+from havre.storage import whiteouts
+from havre.storage.tar import MAX_DEPTH, Data, Entry
+
+MAX_NOTES = 2_000_000  # directories and whiteouts remembered until the end
+_CACHED_PARENTS = 64
+_NODE_TYPES = {"char": stat.S_IFCHR, "block": stat.S_IFBLK, "fifo": stat.S_IFIFO}
+
+
+class Unpacker:
+    """Fills the existing, empty directory `root`: `add` each entry, `data` for its bytes, then `finish` and `close`."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = open_directory(root)
+        self._depth = len(os.readlink(f"/proc/self/fd/{self._root}").split("/"))
+        self._parents: dict[bytes, int] = {}
+        self._stale = False  # a directory or link is gone that a cached parent may have been reached by
+        self._file: tuple[int, Entry] | None = None  # the regular file being written
+        self._extent = 0
+        self._times: dict[bytes, int] = {b"": 0}  # of directories, in nanoseconds
+        self._hidden: list[bytes] = []  # paths that whiteouts hide
+        self._root_entry: Entry | None = None
+
+    def add(self, entry: Entry) -> None:
+        """Create what `entry` describes; what it replaces goes, directories merge."""
+        self._end_file()
+        if self._stale:
+            self._forget_parents()
+        if whiteouts.is_bookkeeping(entry.path):
+            return
+        if not entry.path:
+            self._set_root(entry)
+            return
+        directory, _, name = entry.path.rpartition(b"/")
+        parent = self._parent(directory)
+        if name == whiteouts.OPAQUE_MARKER:
+            _set_xattrs(_name_of(parent), whiteouts.OPAQUE_XATTRS)
+        elif (hidden := whiteouts.hidden_name(name)) is not None:
+            self._note()
+            self._hidden.append(directory + b"/" + hidden)
+        elif entry.kind == "dir":
+            self._make_dir(parent, name, entry)
+        elif entry.kind == "hardlink":
+            self._link(parent, name, entry)
+        else:
+            self._remove(parent, name)
+            self._make(parent, name, entry)
+
+    def data(self, event: Data) -> None:
+        """Write bytes of the file last added; those of anything else are dropped."""
+        if self._file is None:
+            return
+        descriptor, entry = self._file
+        offset, view = event.offset, event.view
+        while view:
+            extent = entry.extents[self._extent]
+            within = offset - extent.offset
+            if within == extent.length:
+                self._extent += 1
+                continue
+            written = os.pwrite(descriptor, view[: extent.length - within], extent.start + within)
+            view, offset = view[written:], offset + written
+
+    def finish(self) -> Entry | None:
+        """Apply whiteouts and times; returns the entry of the root directory, if the layer has one."""
+        self._end_file()
+        for path in self._hidden:
+            self._hide(path)
+        for path, time in self._times.items():
+            self._set_time(path, time)
+        return self._root_entry
+
+    def sync(self) -> None:
+        """See everything on disk."""
+        syncfs(self._root)
+
+    def close(self) -> None:
+        """Close all descriptors. Idempotent."""
+        self._forget_parents()
+        if self._file is not None:
+            os.close(self._file[0])
+            self._file = None
+        if self._root >= 0:
+            os.close(self._root)
+            self._root = -1
+
+    # -- parents
+
+    def _parent(self, path: bytes) -> int:
+        """An O_PATH descriptor of the directory `path`; what is missing of it appears with mode 0755 and time 0."""
+        if (known := self._parents.get(path)) is not None:
+            return known
+        try:
+            descriptor = self._open_parent(path)
+        except FileNotFoundError:
+            above, _, name = path.rpartition(b"/")
+            parent = self._parent(above)
+            try:
+                os.mkdir(name, 0o755, dir_fd=parent)
+            except FileExistsError:
+                raise InvalidInput(f"layer has members below {path!r}, a symbolic link to nothing") from None
+            os.chmod(name, 0o755, dir_fd=parent)  # whatever the umask
+            self._note()
+            self._times[path] = 0
+            descriptor = self._open_parent(path)
+        if len(self._parents) == _CACHED_PARENTS:
+            self._forget_parents()
+        self._parents[path] = descriptor
+        return descriptor
+
+    def _open_parent(self, path: bytes) -> int:
+        try:
+            descriptor = openat_in_root(self._root, path, os.O_PATH | os.O_DIRECTORY)
+        except OSError as error:
+            if error.errno in (errno.ENOTDIR, errno.ELOOP):
+                raise InvalidInput(f"layer has members below {path!r}, which is not a directory") from error
+            raise
+        # A chain of links may nest deeper than any single path.
+        if os.readlink(f"/proc/self/fd/{descriptor}").count("/") - self._depth > MAX_DEPTH:
+            os.close(descriptor)
+            raise InvalidInput(f"layer nests directories too deeply at {path[:200]!r}")
+        return descriptor
+
+    def _forget_parents(self) -> None:
+        for descriptor in self._parents.values():
+            os.close(descriptor)
+        self._parents.clear()
+        self._stale = False
+
+    # -- entries
+
+    def _set_root(self, entry: Entry) -> None:
+        if entry.kind != "dir":
+            raise InvalidInput(f"layer has a {entry.kind} for its root directory")
+        self._root_entry = entry
+        os.chown(self._root, entry.uid, entry.gid)
+        os.chmod(self._root, entry.mode)
+        _set_xattrs(_name_of(self._root), entry.xattrs)
+        self._times[b""] = _ns(entry)
+
+    def _make_dir(self, parent: int, name: bytes, entry: Entry) -> None:
+        try:
+            os.mkdir(name, 0o700, dir_fd=parent)
+        except FileExistsError:
+            if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                self._remove(parent, name)
+                os.mkdir(name, 0o700, dir_fd=parent)
+        os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+        os.chmod(name, entry.mode, dir_fd=parent)
+        _set_xattrs(_name_of(parent, name), entry.xattrs)
+        self._note()
+        self._times.pop(entry.path, None)  # so that the latest entry comes last
+        self._times[entry.path] = _ns(entry)
+
+    def _make(self, parent: int, name: bytes, entry: Entry) -> None:
+        if entry.kind == "file":
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            self._file, self._extent = (os.open(name, flags, 0o600, dir_fd=parent), entry), 0
+            return
+        if entry.kind == "symlink":
+            os.symlink(entry.link, name, dir_fd=parent)
+        else:
+            os.mknod(name, _NODE_TYPES[entry.kind] | 0o600, os.makedev(*entry.rdev), dir_fd=parent)
+        os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
+        if entry.kind != "symlink":
+            os.chmod(name, entry.mode, dir_fd=parent)
+        _set_xattrs(_name_of(parent, name), entry.xattrs)
+        os.utime(name, ns=(_ns(entry), _ns(entry)), dir_fd=parent, follow_symlinks=False)
+
+    def _end_file(self) -> None:
+        """Owner first: it clears set-user-ID bits and capabilities, which mode and attributes then bring back."""
+        if self._file is None:
+            return
+        descriptor, entry = self._file
+        if len(entry.extents) != 1 or entry.extents[0].length != entry.size:
+            os.ftruncate(descriptor, entry.size)
+        os.fchown(descriptor, entry.uid, entry.gid)
+        os.fchmod(descriptor, entry.mode)
+        _set_xattrs(_name_of(descriptor), entry.xattrs)
+        os.utime(descriptor, ns=(_ns(entry), _ns(entry)))
+        self._file = None
+        os.close(descriptor)
+
+    def _link(self, parent: int, name: bytes, entry: Entry) -> None:
+        if entry.link == entry.path:
+            return
+        directory, _, target = entry.link.rpartition(b"/")
+        try:
+            source = openat_in_root(self._root, directory, os.O_PATH | os.O_DIRECTORY)
+        except OSError as error:
+            raise _no_link_target(entry) from error
+        try:
+            status = os.stat(target, dir_fd=source, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode):
+                raise _no_link_target(entry)
+            if not _is_same(status, parent, name):
+                self._remove(parent, name)
+                os.link(target, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError as error:
+            raise _no_link_target(entry) from error
+        finally:
+            os.close(source)
+
+    def _remove(self, parent: int, name: bytes) -> None:
+        """Remove what has this name, if anything."""
+        try:
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+        except FileNotFoundError:
+            return
+        if stat.S_ISDIR(status.st_mode):
+            child = open_directory(os.fsdecode(name), parent)
+            try:
+                empty_directory(child)
+            finally:
+                os.close(child)
+            os.rmdir(name, dir_fd=parent)
+        else:
+            os.unlink(name, dir_fd=parent)
+        self._stale |= not stat.S_ISREG(status.st_mode)
+
+    # -- the end
+
+    def _hide(self, path: bytes) -> None:
+        directory, _, name = path.rpartition(b"/")
+        try:
+            parent = openat_in_root(self._root, directory.lstrip(b"/"), os.O_PATH | os.O_DIRECTORY)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return  # a later member replaced the directory
+            raise
+        try:
+            os.mknod(name, stat.S_IFCHR, 0, dir_fd=parent)
+            _set_xattrs(_name_of(parent), whiteouts.ORIGIN_XATTRS)
+        except FileExistsError:
+            if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
+                _set_xattrs(_name_of(parent, name), whiteouts.OPAQUE_XATTRS)
+        finally:
+            os.close(parent)
+
+    def _set_time(self, path: bytes, time: int) -> None:
+        try:
+            descriptor = openat_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError as error:
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+                return  # a later member replaced the directory
+            raise
+        try:
+            os.utime(descriptor, ns=(time, time))
+        finally:
+            os.close(descriptor)
+
+    def _note(self) -> None:
+        if len(self._times) + len(self._hidden) > MAX_NOTES:
+            raise InvalidInput("layer holds more directories than can be unpacked")
+
+
+def _is_same(status: os.stat_result, parent: int, name: bytes) -> bool:
+    try:
+        there = os.stat(name, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return (there.st_dev, there.st_ino) == (status.st_dev, status.st_ino)
+
+
+def _no_link_target(entry: Entry) -> InvalidInput:
+    return InvalidInput(
+        f"hard link {entry.path!r} names {entry.link!r}, which is no earlier file of its layer",
+        "rebuild the image so that the file and its links are in one layer",
+    )
+
+
+def _ns(entry: Entry) -> int:
+    return entry.mtime_s * 10**9 + entry.mtime_ns
+
+
+def _name_of(descriptor: int, name: bytes = b"") -> bytes:
+    """A path for what has no call relative to a descriptor: an open file, or a name in an open directory."""
+    return b"/proc/self/fd/%d/%s" % (descriptor, name) if name else b"/proc/self/fd/%d" % descriptor
+
+
+def _set_xattrs(path: bytes, xattrs: dict[bytes, bytes]) -> None:
+    """Set attributes; a file system without them, or a kind of file that may have none, still keeps the content.
+
+    `path` is from `_name_of`: the link of a descriptor is followed, a name in a directory is not.
+    """
+    for name, value in xattrs.items():
+        try:
+            os.setxattr(path, name, value, follow_symlinks=path.count(b"/") == 4)
+        except OSError as error:
+            refused = error.errno == errno.EPERM and name.startswith(b"user.")
+            if error.errno != errno.ENOTSUP and not refused:
+                raise
