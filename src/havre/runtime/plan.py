@@ -28,7 +28,7 @@ class User:
 
 @dataclass(frozen=True, kw_only=True)
 class Bind:
-    """A file or directory of the host seen inside; `propagation` is mount(8)'s word (rprivate, rslave, rshared, ...)."""
+    """A file or directory of the host seen inside; `propagation` is a word of mount(8) (rprivate, rslave, rshared)."""
 
     source: Path
     destination: str

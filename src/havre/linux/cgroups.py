@@ -1,0 +1,161 @@
+"""Control groups of all three layouts: which one the host has, where a group lives, who is in it, what it ran into.
+
+    v1      one tree per controller, e.g. /sys/fs/cgroup/memory, and maybe a tree without one for systemd
+    v2      a single tree on /sys/fs/cgroup
+    hybrid  v1 trees, and a v2 tree on /sys/fs/cgroup/unified which still holds a controller (hugetlb, say)
+
+A v2 tree beside v1 trees that holds no controller is called v1, as the OCI runtimes do. Limits are set by the OCI
+runtime; here they are only read. Blocking, but every file is the kernel's own.
+
+Source: cgroups(7), Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Layout = Literal["v1", "v2", "hybrid"]
+
+_WHO_TREES = ("pids", "memory", "cpu", "freezer", "devices", "name=systemd")  # v1 trees where members are looked up
+
+
+@dataclass(frozen=True)
+class Cgroups:
+    """The host's layout; `trees` maps controllers (v1, and `name=systemd`) to their mount points, "" being the v2 tree.
+
+    The last three say what the kernel can limit: memory together with swap, block I/O by weight, real-time CPU.
+    """
+
+    layout: Layout
+    trees: Mapping[str, Path]
+    swap_limit: bool = True
+    blkio_weight: bool = True
+    cpu_realtime: bool = False
+
+    def path(self, group: str) -> Path:
+        """Where `group` (as in `/havre/ID`) is seen with its members."""
+        if self.layout == "v2":
+            return self.trees[""] / group.lstrip("/")
+        tree = next((name for name in _WHO_TREES if name in self.trees), None)
+        if tree is None:
+            raise FileNotFoundError(errno.ENOENT, "no cgroup tree is mounted")
+        return self.trees[tree] / group.lstrip("/")
+
+
+def read_cgroups() -> Cgroups:
+    """The layout of this host, from its mounts."""
+    trees = parse_mounts(Path("/proc/self/mountinfo").read_text())
+    controllers = ""
+    if "" in trees:
+        controllers = (trees[""] / "cgroup.controllers").read_text()
+    layout = decide_layout(trees, controllers.split())
+    if layout == "v2":
+        return Cgroups(layout, trees, swap_limit=True, blkio_weight="io" in controllers.split())
+    return Cgroups(
+        layout,
+        trees,
+        swap_limit=_has(trees, "memory", "memory.memsw.limit_in_bytes"),
+        blkio_weight=_has(trees, "blkio", "blkio.weight") or _has(trees, "blkio", "blkio.bfq.weight"),
+        cpu_realtime=_has(trees, "cpu", "cpu.rt_runtime_us"),
+    )
+
+
+def _has(trees: Mapping[str, Path], controller: str, file: str) -> bool:
+    # The root group of a v1 tree lacks some limit files, any group below it has them all.
+    tree = trees.get(controller)
+    if tree is None:
+        return False
+    children = (Path(entry.path) for entry in os.scandir(tree) if entry.is_dir(follow_symlinks=False))
+    return (tree / file).exists() or any((child / file).exists() for child in children)
+
+
+def parse_mounts(mountinfo: str) -> dict[str, Path]:
+    """The cgroup trees in a mountinfo text: controller to mount point, "" for v2; the first mount of each counts."""
+    trees: dict[str, Path] = {}
+    for line in mountinfo.splitlines():
+        before, _, after = line.partition(" - ")
+        where, kind = before.split()[4], after.split()
+        if kind[0] == "cgroup2":
+            trees.setdefault("", Path(where))
+        elif kind[0] == "cgroup":
+            for option in kind[2].split(","):
+                if option not in ("rw", "ro", "xattr", "clone_children") and not option.startswith("release_agent="):
+                    trees.setdefault(option, Path(where))
+    return trees
+
+
+def decide_layout(trees: Mapping[str, Path], unified_controllers: list[str]) -> Layout:
+    """v2 when there is nothing else; hybrid when a v2 tree beside v1 trees still holds a controller."""
+    if not any(name for name in trees if name):
+        return "v2"
+    return "hybrid" if unified_controllers else "v1"
+
+
+def pids(group: Path) -> list[int]:
+    """Processes in `group` and below, in ascending order; none when it is gone."""
+    found: set[int] = set()
+    for directory, _, files in os.walk(group):
+        if "cgroup.procs" in files:
+            found.update(_read_pids(Path(directory, "cgroup.procs")))
+    return sorted(found)
+
+
+def _read_pids(file: Path) -> list[int]:
+    try:
+        return [int(line) for line in file.read_text().split()]
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):
+            return []  # removed while we looked, or threaded
+        raise
+
+
+def oom_kills(cgroups: Cgroups, group: str) -> int:
+    """How many processes of `group` the kernel has killed for want of memory; 0 when it is gone or does not count."""
+    if cgroups.layout == "v2":
+        file = cgroups.trees[""] / group.lstrip("/") / "memory.events"
+    elif "memory" in cgroups.trees:
+        file = cgroups.trees["memory"] / group.lstrip("/") / "memory.oom_control"
+    else:
+        return 0
+    try:
+        counters = dict(line.split() for line in file.read_text().splitlines())
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENODEV):
+            return 0
+        raise
+    return int(counters.get("oom_kill", "0"))
+
+
+def own_group(cgroups: Cgroups, pid: int | str = "self") -> str:
+    """The group of a process in the tree by which a service manager stops services (v2, else `name=systemd`)."""
+    wanted = "" if cgroups.layout == "v2" else "name=systemd"
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, names, group = line.split(":", 2)
+        if names == wanted:
+            return group
+    return "/"
+
+
+def move(cgroups: Cgroups, group: str, pid: int) -> None:
+    """Move a process, in the tree that `own_group` reads, into `group`, making it."""
+    tree = cgroups.trees.get("" if cgroups.layout == "v2" else "name=systemd")
+    if tree is None:
+        return
+    directory = tree / group.lstrip("/")
+    directory.mkdir(parents=True, exist_ok=True)
+    (directory / "cgroup.procs").write_text(str(pid))
+
+
+def remove(cgroups: Cgroups, group: str) -> None:
+    """Remove a group without processes from every tree, its children first; one that is gone is fine."""
+    for tree in set(cgroups.trees.values()):
+        for directory, _, _ in os.walk(tree / group.lstrip("/"), topdown=False):
+            try:
+                os.rmdir(directory)
+            except FileNotFoundError:
+                continue

@@ -1,0 +1,119 @@
+"""Processes by descriptor: signals that cannot hit a recycled PID, and the end of processes that are not our children.
+
+A pidfd becomes readable when its process ends; `ended` awaits that in the event loop. While a pidfd is held, the exit
+code of a process that somebody else reaped is still to be had (PIDFD_GET_INFO with PIDFD_INFO_EXIT, kernel 6.15). On
+older kernels a daemon that is a subreaper inherits orphans and may reap them itself.
+
+Source: pidfd_open(2), pidfd_send_signal(2), prctl(2), linux/pidfd.h.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import errno
+import fcntl
+import os
+import select
+import signal
+import struct
+
+_PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info), 64 bytes in its first version
+_PIDFD_INFO_EXIT = 1 << 3
+_PIDFD_INFO = struct.Struct("=QQ11Ii")  # mask, cgroup ID, eleven IDs of process, user and group, wait status
+
+_PR_SET_CHILD_SUBREAPER = 36
+
+
+def open_process(pid: int) -> int:
+    """A pidfd (close-on-exec) for `pid`; ProcessLookupError when there is none."""
+    return os.pidfd_open(pid)
+
+
+def send_signal(pidfd: int, number: int) -> None:
+    """Send a signal; ProcessLookupError when the process has ended."""
+    signal.pidfd_send_signal(pidfd, number)
+
+
+def has_ended(pidfd: int) -> bool:
+    """Whether the process has ended (it may still be a zombie)."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+async def ended(pidfd: int) -> None:
+    """Wait until the process ends. One waiter per descriptor; the descriptor stays open."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(pidfd, _resolve, future)
+    try:
+        await future
+    finally:
+        loop.remove_reader(pidfd)
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def exit_status(pidfd: int) -> int | None:
+    """The wait status of an ended process, whoever reaps it; None when the kernel does not tell.
+
+    A child of ours is reaped by this.
+    """
+    try:
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:
+        return _reaped_status(pidfd)
+    if result is None:
+        return None
+    return result.si_status << 8 if result.si_code == os.CLD_EXITED else result.si_status
+
+
+def _reaped_status(pidfd: int) -> int | None:
+    buffer = bytearray(_PIDFD_INFO.pack(_PIDFD_INFO_EXIT, *[0] * 13))
+    try:
+        fcntl.ioctl(pidfd, _PIDFD_GET_INFO, buffer)
+    except OSError as error:
+        if error.errno in (errno.ENOTTY, errno.EINVAL, errno.ESRCH, errno.EREMOTE):
+            return None
+        raise
+    mask, *_, status = _PIDFD_INFO.unpack(buffer)
+    return status if mask & _PIDFD_INFO_EXIT else None
+
+
+def tells_exit_of_others() -> bool:
+    """Whether this kernel tells the exit status of processes that somebody else reaps (6.15)."""
+    release = os.uname().release.split(".")
+    return (int(release[0]), int(release[1].split("-")[0])) >= (6, 15)
+
+
+def exit_code(status: int) -> int:
+    """The shell's number for a wait status: the exit code, or 128+n for signal n."""
+    code = os.waitstatus_to_exitcode(status & 0xFFFF)
+    return code if code >= 0 else 128 - code
+
+
+def start_time(pid: int) -> int:
+    """When a process started, in clock ticks since boot: with its PID, the identity of a process."""
+    return int(_stat_fields(pid)[19])
+
+
+def parent(pid: int) -> int:
+    """The PID of a process's parent."""
+    return int(_stat_fields(pid)[1])
+
+
+def _stat_fields(pid: int) -> list[bytes]:
+    # Field 2, the command in parentheses, may hold anything; what follows it is plain (proc_pid_stat(5)).
+    with open(f"/proc/{pid}/stat", "rb") as file:
+        return file.read().rpartition(b")")[2].split()
+
+
+def become_subreaper() -> None:
+    """Let orphaned descendants become our children, so that `exit_status` can reap them."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1), 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")

@@ -1,0 +1,337 @@
+"""conmon: the small program that holds one process's pty or pipes, writes its log, and outlives the daemon.
+
+Here is what one needs to know of it: its command line, the handshake, the attach connection and the control fifo.
+
+    daemon                 conmon                         OCI runtime
+      | start pipe: 1 byte    |                               |
+      |---------------------->|  create --bundle B            |
+      |                       |------------------------------>|   (exec: exec --process FILE ID)
+      |  sync pipe: {"data": PID} or {"data": -1, "message"}  |
+      |<----------------------|<------------------------------|
+      | connect B/attach      |
+      |======================>|  SEQPACKET: byte 2 (stdout) or 3 (stderr), then data; stdin raw the other way
+      |                       |
+      |  pidfd readable       |  writes EXITDIR/NAME (decimal, 128+n for signal n), then ends
+      |<----------------------|
+
+An exec with output has one step more: {"data": 0} on the attach pipe, the connection, and only then a second byte.
+
+Traps, each met: stdin packets over 32768 bytes lose their tail; a client that does not read blocks conmon, hence one
+connection that is always drained; two messages in the control fifo at once garble each other (2.1.12), hence the wait
+until it is empty; `--log-size-max` throws old lines away and is never given.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import socket
+import struct
+import subprocess
+import termios
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import msgspec
+
+from havre.errors import Failed
+from havre.runtime import spawn
+from havre.runtime.fanout import STDERR, STDOUT, Fanout
+
+MAX_STDIN_PACKET = 32768
+MAX_PACKET = 1 << 16
+PACKETS_PER_WAKEUP = 32
+CONTROL_TIMEOUT_S = 2.0
+
+
+class Report(msgspec.Struct):
+    """A line of the sync pipe: a PID or an exit code, or -1 and a text."""
+
+    data: int
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launch:
+    """One conmon: `directory` holds the attach socket and control fifo, `arguments` are conmon's, `runtime` its -r."""
+
+    program: Path
+    directory: Path
+    runtime: Sequence[str]
+    name: str
+    container_id: str
+    log_path: Path | None
+    tty: bool
+    open_stdin: bool
+    leave_stdin_open: bool = False
+    arguments: Sequence[str] = field(default=())
+
+    def argv(self) -> list[str]:
+        """conmon's command line."""
+        program, *options = self.runtime
+        return [
+            str(self.program),
+            *("--api-version", "1", "--sync", "--full-attach", "--no-sync-log"),
+            *("--cid", self.container_id, "--cuuid", self.name, "--name", self.name),
+            *("--runtime", program, "--bundle", str(self.directory)),
+            *("--container-pidfile", str(self.directory / "pid"), "--exit-dir", str(self.directory / "exit")),
+            *("--log-path", f"k8s-file:{self.log_path}" if self.log_path else "none"),
+            *(["--terminal"] if self.tty else []),
+            *(["--stdin"] if self.open_stdin else []),
+            *(["--leave-stdin-open"] if self.leave_stdin_open else []),
+            *(f"--runtime-arg={option}" for option in (*options, "--log-format=json", f"--log={self.runtime_log}")),
+            *self.arguments,
+        ]
+
+    @property
+    def runtime_log(self) -> Path:
+        """Where the OCI runtime says why it failed."""
+        return self.directory / "runtime.log"
+
+    @property
+    def exit_file(self) -> Path:
+        """Where the exit code appears, under the container's name for an exec too."""
+        return self.directory / "exit" / self.container_id
+
+
+class Handshake:
+    """A started conmon with the daemon's ends of its pipes. Use as a context manager: it closes them."""
+
+    def __init__(self, launch: Launch, *, attach_first: bool = False) -> None:
+        self.launch = launch
+        self._open: list[int] = []
+        theirs: list[int] = []
+        env = dict(spawn.ENVIRONMENT)
+        try:
+            self._sync = self._pipe_from("_OCI_SYNCPIPE", env, theirs)
+            self._attach = self._pipe_from("_OCI_ATTACHPIPE", env, theirs) if attach_first else -1
+            start_read, self._start = os.pipe()
+            self._open.append(self._start)
+            theirs.append(start_read)
+            env["_OCI_STARTPIPE"] = str(start_read)
+            os.write(self._start, b"1")
+            with open(launch.directory / "conmon.log", "wb") as log:
+                self.child: subprocess.Popen[bytes] = spawn.start(
+                    launch.argv(), cwd=launch.directory, env=env, pass_fds=theirs, stdout=log, stderr=log
+                )
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            for descriptor in theirs:
+                os.close(descriptor)
+
+    def __enter__(self) -> Handshake:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _pipe_from(self, variable: str, env: dict[str, str], theirs: list[int]) -> int:
+        read, write = os.pipe()
+        os.set_blocking(read, False)
+        self._open.append(read)
+        theirs.append(write)
+        env[variable] = str(write)
+        return read
+
+    def close(self) -> None:
+        """Close the daemon's ends."""
+        for descriptor in self._open:
+            os.close(descriptor)
+        self._open.clear()
+
+    def proceed(self) -> None:
+        """The second byte: the attach connection stands."""
+        os.write(self._start, b"1")
+
+    async def attach_report(self) -> Report | None:
+        """What conmon says before it wants the attach connection; None when it ended without a word."""
+        return await _read_report(self._attach)
+
+    async def report(self) -> Report | None:
+        """The next line of the sync pipe; None when conmon ended without a word."""
+        return await _read_report(self._sync)
+
+
+async def _read_report(descriptor: int) -> Report | None:
+    line = bytearray()
+    while not line.endswith(b"\n"):
+        piece = await _read_some(descriptor)
+        if not piece:
+            break
+        line += piece
+    if not line.strip():
+        return None
+    try:
+        return msgspec.json.decode(line.splitlines()[0], type=Report)
+    except msgspec.DecodeError as error:
+        raise Failed(f"conmon sent {bytes(line[:200])!r}") from error
+
+
+async def _read_some(descriptor: int) -> bytes:
+    loop = asyncio.get_running_loop()
+    readable: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(descriptor, _set, readable)
+    try:
+        await readable
+    finally:
+        loop.remove_reader(descriptor)
+    return os.read(descriptor, 65536)
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class Attachment:
+    """The daemon's one connection to a conmon: output into a `Fanout`, input from `write`."""
+
+    def __init__(self, directory: Path) -> None:
+        """Connect to `directory/attach`; OSError when nobody listens."""
+        self._socket = _connect(directory)
+        self._loop = asyncio.get_running_loop()
+        self._buffer = memoryview(bytearray(MAX_PACKET))
+        self._open = True
+        self._writing = asyncio.Lock()
+        self.output = Fanout(self._resume)
+        self._resume()
+
+    def _resume(self) -> None:
+        if self._open:
+            self._loop.add_reader(self._socket.fileno(), self._drain)
+
+    def _drain(self) -> None:
+        for _ in range(PACKETS_PER_WAKEUP):
+            try:
+                size = self._socket.recv_into(self._buffer)
+            except BlockingIOError:
+                return
+            except ConnectionResetError:
+                size = 0
+            if size == 0:
+                self.close()
+                return
+            stream = STDERR if self._buffer[0] == 3 else STDOUT
+            if size > 1 and not self.output.publish(stream, bytes(self._buffer[1:size])):
+                self._loop.remove_reader(self._socket.fileno())
+                return
+
+    def close(self) -> None:
+        """End of output. Idempotent."""
+        if self._open:
+            self._open = False
+            self._loop.remove_reader(self._socket.fileno())
+            self._loop.remove_writer(self._socket.fileno())
+            self._socket.close()
+        self.output.close()
+
+    async def write(self, data: bytes) -> None:
+        """Input for the process, waiting while it does not read; what an ended process would get is dropped."""
+        async with self._writing:
+            for start in range(0, len(data), MAX_STDIN_PACKET):
+                await self._send(data[start : start + MAX_STDIN_PACKET])
+
+    async def _send(self, packet: bytes) -> None:
+        while self._open:
+            try:
+                self._socket.send(packet)
+            except BlockingIOError:
+                await self._writable()
+            except (BrokenPipeError, ConnectionResetError):
+                return
+            else:
+                return
+
+    async def _writable(self) -> None:
+        writable: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_writer(self._socket.fileno(), _set, writable)
+        try:
+            # The connection may be closed meanwhile, which removes the writer: look again every second.
+            await asyncio.wait([writable], timeout=1.0)
+        finally:
+            if self._open:
+                self._loop.remove_writer(self._socket.fileno())
+
+    async def end_input(self) -> None:
+        """End of input for the process, after what has been written; output flows on."""
+        async with self._writing:
+            if self._open:
+                try:
+                    self._socket.shutdown(socket.SHUT_WR)
+                except OSError:  # the process has ended and conmon with it: ENOTCONN
+                    return
+
+
+def _connect(directory: Path) -> socket.socket:
+    # A socket address holds 107 bytes; a path by way of a descriptor is always short enough.
+    parent = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.connect(f"/proc/self/fd/{parent}/attach")
+        connection.setblocking(False)
+    except BaseException:
+        connection.close()
+        raise
+    finally:
+        os.close(parent)
+    return connection
+
+
+class Control:
+    """conmon's control fifo: window size, reopening of the log."""
+
+    def __init__(self, directory: Path) -> None:
+        self._path = directory / "ctl"
+        self._lock = asyncio.Lock()
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """Set the size of the terminal, in characters."""
+        await self._send(f"1 {rows} {columns}\n")
+
+    async def reopen_log(self) -> None:
+        """Write to a new file of the log's name; the old one must have been renamed."""
+        await self._send("2 0 0\n")
+
+    async def _send(self, message: str) -> None:
+        async with self._lock:
+            try:
+                fifo = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError as error:  # ENXIO: nobody reads; ENOENT: gone
+                raise Failed("the process's monitor has ended") from error
+            try:
+                os.write(fifo, message.encode())
+                async with asyncio.timeout(CONTROL_TIMEOUT_S):
+                    while _unread(fifo):  # noqa: ASYNC110
+                        await asyncio.sleep(0.001)  # a fifo does not tell its writer that it was read
+            except TimeoutError as error:
+                raise Failed("the process's monitor does not read its control fifo") from error
+            finally:
+                os.close(fifo)
+
+
+def _unread(fifo: int) -> int:
+    (count,) = struct.unpack("i", fcntl.ioctl(fifo, termios.FIONREAD, b"\0\0\0\0"))
+    return int(count)
+
+
+def read_failure(launch: Launch, message: str) -> str:
+    """Why conmon or the OCI runtime failed: the runtime's own log, else what conmon reported, else its stderr."""
+    for line in reversed(_lines(launch.runtime_log)):
+        with contextlib.suppress(json.JSONDecodeError):
+            entry = json.loads(line)
+            if entry.get("level") in ("error", "fatal"):
+                return str(entry.get("msg", ""))
+    return message or "\n".join(_lines(launch.directory / "conmon.log")[-3:]) or "the monitor ended without a word"
+
+
+def _lines(file: Path) -> list[str]:
+    try:
+        return file.read_text(errors="replace").splitlines()
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,140 @@
+"""One container's output to any number of readers, each at its own pace within a bound.
+
+                            +-> Subscription (deque, at most LIMIT bytes waiting) -> async for
+    conmon -> publish() --->+-> Subscription
+              |     ^       +-> ...
+      False: hold   room(): go on
+
+conmon must always be drained, and it has one connection that nobody else sees. What it sends is appended to each
+subscription's queue. `publish` answers False once a queue holds LIMIT bytes: the caller then stops reading from conmon,
+whose socket fills up and makes the container's writes wait, as with Docker. When the slowest reader is half-way down,
+or leaves, `room` is called and reading goes on.
+
+Memory per subscription is bounded by LIMIT and one packet. Event loop only; nothing here blocks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+STDOUT, STDERR = 1, 2
+LIMIT = 1 << 20
+CHUNK = 1 << 16
+
+Chunk = tuple[int, bytes]
+
+
+class Subscription:
+    """An async iterator of `(stream, data)`; it ends when the process's output has ended or after `close()`."""
+
+    def __init__(self, fanout: Fanout, streams: frozenset[int]) -> None:
+        self._fanout = fanout
+        self._streams = streams
+        self._queue: deque[Chunk] = deque()
+        self._waiting = 0
+        self._ended = False
+        self._wakeup: asyncio.Future[None] | None = None
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> Chunk:
+        while not self._queue:
+            if self._ended:
+                raise StopAsyncIteration
+            self._wakeup = asyncio.get_running_loop().create_future()
+            try:
+                await self._wakeup
+            finally:
+                self._wakeup = None
+        chunk = self._take()
+        self._fanout._consumed()
+        return chunk
+
+    def close(self) -> None:
+        """Leave: what waits is dropped and the iteration ends. Idempotent."""
+        self._queue.clear()
+        self._waiting = 0
+        self._end()
+        self._fanout._leave(self)
+
+    def _take(self) -> Chunk:
+        """The next chunk, with what follows it on the same stream, up to CHUNK bytes."""
+        stream, data = self._queue.popleft()
+        size = len(data)
+        pieces = [data]
+        while self._queue and self._queue[0][0] == stream and size + len(self._queue[0][1]) <= CHUNK:
+            pieces.append(self._queue.popleft()[1])
+            size += len(pieces[-1])
+        self._waiting -= size
+        return stream, b"".join(pieces) if len(pieces) > 1 else data
+
+    def _put(self, stream: int, data: bytes) -> None:
+        if stream in self._streams:
+            self._queue.append((stream, data))
+            self._waiting += len(data)
+            self._wake()
+
+    def _end(self) -> None:
+        self._ended = True
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._wakeup is not None and not self._wakeup.done():
+            self._wakeup.set_result(None)
+
+
+class Fanout:
+    """The output of one process. `room` is called when `publish` has answered False and may be called again."""
+
+    def __init__(self, room: Callable[[], None]) -> None:
+        self._room = room
+        self._subscriptions: list[Subscription] = []
+        self._held = False
+        self._closed = False
+        self._abandoned = False
+
+    def subscribe(self, *, stdout: bool = True, stderr: bool = True) -> Subscription:
+        """Read from now on. Without a subscription output goes to the log alone."""
+        streams = frozenset({STDOUT} if stdout else ()) | frozenset({STDERR} if stderr else ())
+        subscription = Subscription(self, streams)
+        if self._closed:
+            subscription._end()
+        else:
+            self._subscriptions.append(subscription)
+        return subscription
+
+    def publish(self, stream: int, data: bytes) -> bool:
+        """Hand `data` to all; False when the caller must not publish more until `room` is called."""
+        for subscription in self._subscriptions:
+            if not (self._abandoned and subscription._waiting >= LIMIT):
+                subscription._put(stream, data)
+        self._held = not self._abandoned and self._fullest() >= LIMIT
+        return not self._held
+
+    def abandon(self) -> None:
+        """Wait for nobody any more: a reader whose queue is full loses what follows. For a process that has ended."""
+        self._abandoned = True
+        self._consumed()
+
+    def close(self) -> None:
+        """The output has ended: subscriptions end once they have taken what waits. Idempotent."""
+        self._closed = True
+        for subscription in self._subscriptions:
+            subscription._end()
+        self._subscriptions.clear()
+
+    def _fullest(self) -> int:
+        return max((subscription._waiting for subscription in self._subscriptions), default=0)
+
+    def _consumed(self) -> None:
+        if self._held and (self._abandoned or self._fullest() <= LIMIT // 2):
+            self._held = False
+            self._room()
+
+    def _leave(self, subscription: Subscription) -> None:
+        if subscription in self._subscriptions:
+            self._subscriptions.remove(subscription)
+        self._consumed()

@@ -1,0 +1,223 @@
+"""A process that conmon holds: its end, its output and its input. Containers and execs differ only in what they add.
+
+How the end is learnt, from two pidfds and no polling:
+
+    conmon ends  --> exit file there? --yes--> Exit(code of the file, its mtime)
+                         | no: conmon was killed, the process may run on with its output broken
+                         v
+    process ends --> wait status from the kernel --> Exit, and the exit file is written for a later daemon
+
+When the process ends first and conmon does not follow within STALL_S, a reader is stalled: then readers lose what they
+do not take, so that the end is never unreported.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal as signals
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from havre.errors import Conflict
+from havre.linux import pidfd
+from havre.runtime.conmon import Attachment, Control
+from havre.runtime.fanout import Fanout
+from havre.runtime.plan import Exit
+
+STALL_S = 2.0
+UNKNOWN_CODE = 255
+
+log = logging.getLogger(__name__)
+
+
+class Ending:
+    """Watches a process and its conmon until the end is known; see the module's drawing."""
+
+    def __init__(
+        self,
+        *,
+        pid: int,
+        conmon: int | subprocess.Popen[bytes] | None,
+        exit_file: Path,
+        oom_killed: Callable[[], bool] = lambda: False,
+        stalled: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`conmon` is our child, or an adopted PID, or None when it is gone. Starts watching at once."""
+        self._loop = asyncio.get_running_loop()
+        self._exit_file = exit_file
+        self._oom_killed = oom_killed
+        self._stalled = stalled
+        self._child = conmon if isinstance(conmon, subprocess.Popen) else None
+        self._process: int | None = None
+        self._conmon: int | None = None
+        self._over = False
+        self.result: asyncio.Future[Exit] = self._loop.create_future()
+        self._process = _open(pid)
+        self._conmon = _open(conmon.pid if isinstance(conmon, subprocess.Popen) else conmon)
+        if self._process is not None:
+            self._loop.add_reader(self._process, self._process_ended)
+        else:
+            self._over = True
+        if self._conmon is not None:
+            self._loop.add_reader(self._conmon, self._conmon_ended)
+        else:
+            self._loop.call_soon(self._decide)
+
+    def send_signal(self, number: int) -> None:
+        """Signal the process; Conflict when it has ended."""
+        if self._process is None:
+            raise Conflict("the process has ended")
+        try:
+            pidfd.send_signal(self._process, number)
+        except ProcessLookupError as error:
+            raise Conflict("the process has ended") from error
+
+    def close(self) -> None:
+        """Stop watching and give the descriptors back. Idempotent."""
+        for descriptor in (self._process, self._conmon):
+            if descriptor is not None:
+                self._loop.remove_reader(descriptor)
+                os.close(descriptor)
+        self._process = self._conmon = None
+
+    def _process_ended(self) -> None:
+        assert self._process is not None
+        self._loop.remove_reader(self._process)
+        self._over = True
+        if self._conmon is None:
+            self._decide()
+        else:
+            self._loop.call_later(STALL_S, self._check_stall)
+
+    def _check_stall(self) -> None:
+        if not self.result.done():
+            self._stalled()
+
+    def _conmon_ended(self) -> None:
+        assert self._conmon is not None
+        self._loop.remove_reader(self._conmon)
+        os.close(self._conmon)
+        self._conmon = None
+        if self._child is not None:
+            self._child.wait()  # it has ended: this only reaps
+        self._decide()
+
+    def _decide(self) -> None:
+        if self.result.done():
+            return
+        recorded = read_exit(self._exit_file)
+        if recorded is None and self._over:
+            recorded = self._from_kernel()
+        if recorded is None:
+            log.warning("a container's monitor was killed; its output is lost, its end will be noticed")
+            return
+        code, finished_at = recorded
+        self.result.set_result(Exit(code, finished_at, self._oom_killed()))
+        self.close()
+
+    def _from_kernel(self) -> tuple[int, float]:
+        status = pidfd.exit_status(self._process) if self._process is not None else None
+        code = UNKNOWN_CODE if status is None else pidfd.exit_code(status)
+        self._exit_file.parent.mkdir(parents=True, exist_ok=True)
+        self._exit_file.write_text(str(code))
+        return code, time.time()
+
+
+def _open(pid: int | None) -> int | None:
+    if pid is None:
+        return None
+    try:
+        return pidfd.open_process(pid)
+    except ProcessLookupError:
+        return None
+
+
+def read_exit(file: Path) -> tuple[int, float] | None:
+    """The exit code conmon wrote and when; None when there is none (conmon creates the file whole, by rename)."""
+    try:
+        with open(file) as opened:
+            text = opened.read().strip()
+            return int(text), os.fstat(opened.fileno()).st_mtime
+    except FileNotFoundError:
+        return None
+
+
+class Held:
+    """What a container's first process and an exec have in common."""
+
+    def __init__(self, directory: Path, *, tty: bool, ends_input: bool) -> None:
+        self._directory = directory
+        self._tty = tty
+        self._ends_input = ends_input
+        self._attachment: Attachment | None = None
+        self._control = Control(directory)
+        self._ending: Ending | None = None
+        self._silent = Fanout(lambda: None)
+        self.pid = 0
+
+    @property
+    def output(self) -> Fanout:
+        """What the process writes; ended already when nothing is left to read."""
+        return self._attachment.output if self._attachment else self._silent
+
+    def _attach(self) -> None:
+        self._attachment = Attachment(self._directory)
+
+    def _watch(
+        self, pid: int, conmon: int | subprocess.Popen[bytes] | None, exit_file: Path, oom: Callable[[], bool]
+    ) -> None:
+        self.pid = pid
+        self._ending = Ending(
+            pid=pid, conmon=conmon, exit_file=exit_file, oom_killed=oom, stalled=lambda: self.output.abandon()
+        )
+
+    async def wait(self) -> Exit:
+        """The end of the process. Its output may still be in subscriptions' buffers."""
+        if self._ending is None:
+            raise Conflict("the process has not been started")
+        return await asyncio.shield(self._ending.result)
+
+    def exited(self) -> Exit | None:
+        """How it ended, if it has."""
+        if self._ending is None or not self._ending.result.done():
+            return None
+        return self._ending.result.result()
+
+    async def write_stdin(self, data: bytes) -> None:
+        """Input for the process, waiting while it does not read; dropped when it has ended."""
+        if self._attachment is not None:
+            await self._attachment.write(data)
+
+    async def close_stdin(self) -> None:
+        """End of input, where the input ends with its client; a terminal and a shared input stay open."""
+        if self._attachment is not None and self._ends_input:
+            await self._attachment.end_input()
+
+    async def resize(self, rows: int, columns: int) -> None:
+        """The size of its terminal in characters. Failed when it has ended."""
+        await self._control.resize(rows, columns)
+
+    async def kill(self, signal: int) -> None:
+        """Send a signal; Conflict when it has ended. Cannot hit another process."""
+        if self._ending is None:
+            raise Conflict("the process has not been started")
+        self._ending.send_signal(signal)
+
+    def _release(self) -> None:
+        if self._ending is not None:
+            self._ending.close()
+            if not self._ending.result.done():
+                self._ending.result.set_result(Exit(128 + signals.SIGKILL, time.time()))
+        if self._attachment is not None:
+            self._attachment.close()
+
+
+def remove_quietly(path: Path) -> None:
+    """Unlink what may be gone."""
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()

@@ -1,0 +1,55 @@
+"""What this host is, read once when the daemon starts: kernel, cgroups, capabilities, the init, AppArmor."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+from pathlib import Path
+
+from havre.linux.cgroups import read_cgroups
+from havre.runtime import spawn
+from havre.runtime.capabilities import parse_mask
+from havre.runtime.spec import HostFacts
+
+INITS = ("catatonit", "docker-init", "tini-static", "tini")
+APPARMOR_PROFILES = Path("/sys/kernel/security/apparmor/profiles")
+
+
+def read_host() -> HostFacts:
+    """The facts; blocking, but only kernel files are read."""
+    return HostFacts(
+        machine=platform.machine(),
+        kernel=parse_release(os.uname().release),
+        capabilities=_own_capabilities(),
+        cgroups=read_cgroups(),
+        init=_find_init(),
+        apparmor_profile=_apparmor_profile(),
+    )
+
+
+def parse_release(release: str) -> tuple[int, int]:
+    """Version and patch level of a kernel release such as 6.12.9-amd64."""
+    match = re.match(r"(\d+)\.(\d+)", release)
+    return (int(match[1]), int(match[2])) if match else (0, 0)
+
+
+def _own_capabilities() -> tuple[str, ...]:
+    status = Path("/proc/self/status").read_text()
+    match = re.search(r"^CapBnd:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return parse_mask(int(match[1], 16)) if match else ()
+
+
+def _find_init() -> Path | None:
+    found = (shutil.which(name, path=spawn.ENVIRONMENT["PATH"]) for name in INITS)
+    return next((Path(path) for path in found if path), None)
+
+
+def _apparmor_profile() -> str:
+    """Docker's profile where somebody has loaded it; havre loads none."""
+    try:
+        loaded = APPARMOR_PROFILES.read_text()
+    except OSError:  # no AppArmor in this kernel, or no securityfs
+        return ""
+    return "docker-default" if "docker-default (" in loaded else ""

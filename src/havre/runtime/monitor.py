@@ -1,0 +1,289 @@
+"""Containers as running processes: create, adopt, clean up, and what can be done to one that runs.
+
+One container has one directory `run_root/containers/ID`, which is its OCI bundle and conmon's place too:
+
+    config.json   the OCI specification          state.json   PIDs with start times: written once created
+    attach, ctl   conmon's socket and fifo       exit/ID      conmon's record of the end
+    exec/EXECID/  one like this per exec         oom          conmon saw the kernel kill for want of memory
+
+The daemon may be killed anywhere. Without `state.json` nothing has been started, and `adopt` clears it away; with it,
+the PIDs (told from recycled ones by their start times) and the exit file say all that is to know.
+
+Nothing here waits for an OCI runtime where a signal or a file does the same.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from havre.aio import in_thread
+from havre.errors import Conflict, Failed, Unavailable
+from havre.linux import cgroups, pidfd
+from havre.runtime import messages, spawn
+from havre.runtime.conmon import Handshake, Launch, read_failure
+from havre.runtime.devices import all_devices
+from havre.runtime.exec import ExecProcess
+from havre.runtime.held import Held
+from havre.runtime.host import read_host
+from havre.runtime.plan import ContainerPlan, ExecPlan
+from havre.runtime.runtimes import OciRuntime, Runtimes, find_runtimes
+from havre.runtime.spec import HostFacts, cgroup_path, render_exec, render_spec
+
+CONMON_GROUP = "/havre/conmon"
+SPEC = "config.json"
+STATE = "state.json"
+
+
+class _State(msgspec.Struct):
+    """What `adopt` needs and the kernel does not tell."""
+
+    pid: int
+    pid_started: int
+    conmon: int
+    conmon_started: int
+    runtime: str
+    cgroup: str
+    tty: bool
+    ends_input: bool
+
+
+class Process(Held):
+    """A container's first process; `runtime` names its OCI runtime, `rootfs` is the mounted root file system."""
+
+    def __init__(self, owner: Runtime, container_id: str, runtime: OciRuntime, state: _State, rootfs: Path) -> None:
+        super().__init__(owner.bundle(container_id), tty=state.tty, ends_input=state.ends_input)
+        self.id = container_id
+        self.runtime = runtime.name
+        self.rootfs = rootfs
+        self._owner = owner
+        self._oci = runtime
+        self._cgroup = state.cgroup
+
+    async def start(self) -> None:
+        """Let the created process run. Failed, with the runtime's reason in Docker's words; then nothing is left."""
+        result = await spawn.run(self._oci.command("start", self.id))
+        if result.code != 0:
+            await self._owner.cleanup(self.id)
+            raise Failed(messages.start_failed(result.stderr or result.stdout))
+
+    async def pause(self) -> None:
+        """Freeze every process of the container."""
+        await self._ask("pause")
+
+    async def resume(self) -> None:
+        """Thaw what `pause` froze."""
+        await self._ask("resume")
+
+    async def _ask(self, verb: str) -> None:
+        result = await spawn.run(self._oci.command(verb, self.id))
+        if result.code != 0:
+            raise Failed(f"cannot {verb} container {self.id}: {messages.translate(result.stderr)}")
+
+    async def pids(self) -> list[int]:
+        """All processes of the container, as the host numbers them, in ascending order."""
+        host = self._owner.host.cgroups
+        return await in_thread(lambda: cgroups.pids(host.path(self._cgroup)))
+
+    async def exec(self, plan: ExecPlan) -> ExecProcess:
+        """Prepare one more process; it runs once its `start` is called. InvalidInput for a bad plan."""
+        if self.exited() is not None:
+            raise Conflict(f"container {self.id} is not running")
+        spec = json.loads(await in_thread((self._directory / SPEC).read_bytes))
+        process = render_exec(plan, spec, self._owner.host)
+        return await ExecProcess.prepare(self._owner.conmon, self._oci, self.id, self._directory, plan, process)
+
+    def _oom_killed(self) -> bool:
+        return (self._directory / "oom").exists() or cgroups.oom_kills(self._owner.host.cgroups, self._cgroup) > 0
+
+
+class Runtime:
+    """The composition of the room. `reason` says why `default` is the default runtime."""
+
+    def __init__(self, run_root: Path, conmon: Path, runtimes: Runtimes, host: HostFacts) -> None:
+        self._containers = run_root / "containers"
+        self._runtimes = runtimes
+        self._processes: dict[str, Process] = {}
+        self._in_service = cgroups.own_group(host.cgroups) != "/"
+        self.conmon = conmon
+        self.host = host
+        self.default = runtimes.default
+        self.reason = runtimes.reason
+        self.binaries: Mapping[str, str] = {name: str(each.program) for name, each in runtimes.all.items()}
+
+    @classmethod
+    async def open(cls, run_root: Path, binaries: Mapping[str, str], default: str | None) -> Runtime:
+        """Look at the host and the installed runtimes. Unavailable when conmon or every OCI runtime is missing."""
+        conmon = shutil.which("conmon", path=spawn.ENVIRONMENT["PATH"])
+        if conmon is None:
+            raise Unavailable("conmon is not installed", "install the package conmon")
+        host = await in_thread(read_host)
+        runtimes = await find_runtimes(run_root, binaries, default, host.cgroups.layout)
+        for directory in (run_root / "containers", *(each.state for each in runtimes.all.values())):
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not pidfd.tells_exit_of_others():
+            pidfd.become_subreaper()
+        return cls(run_root, Path(conmon), runtimes, host)
+
+    def bundle(self, container_id: str) -> Path:
+        """The container's directory, whether it exists or not."""
+        return self._containers / container_id
+
+    def leftovers(self) -> list[str]:
+        """IDs that have a directory here, running or not."""
+        return sorted(entry.name for entry in os.scandir(self._containers) if entry.is_dir())
+
+    async def create(self, container_id: str, plan: ContainerPlan, log_path: Path | None) -> Process:
+        """Create a container up to the point where its process would start; `start` of the result lets it run.
+
+        Raises Conflict when it exists here, InvalidInput for a bad plan, Failed with the OCI runtime's reason in
+        Docker's words. After a failure nothing is left.
+        """
+        runtime = self._runtimes.get(plan.runtime)
+        spec = render_spec(plan, self._facts(plan), container_id)
+        bundle = self.bundle(container_id)
+        try:
+            await in_thread(_make_bundle, bundle, spec)
+        except FileExistsError as error:
+            raise Conflict(f"container {container_id} has a running process already") from error
+        try:
+            return await self._launch(container_id, plan, runtime, log_path)
+        except BaseException:
+            await asyncio.shield(self.cleanup(container_id, runtime.name))
+            raise
+
+    def _facts(self, plan: ContainerPlan) -> HostFacts:
+        if not plan.privileged:
+            return self.host
+        return dataclasses.replace(self.host, devices=tuple(all_devices()))
+
+    async def _launch(
+        self, container_id: str, plan: ContainerPlan, runtime: OciRuntime, log_path: Path | None
+    ) -> Process:
+        ends_input = plan.stdin_once and not plan.tty
+        launch = Launch(
+            program=self.conmon,
+            directory=self.bundle(container_id),
+            runtime=runtime.for_create(),
+            name=container_id,
+            container_id=container_id,
+            log_path=log_path,
+            tty=plan.tty,
+            open_stdin=plan.open_stdin,
+            leave_stdin_open=plan.open_stdin and not ends_input,
+        )
+        with Handshake(launch) as handshake:
+            report = await handshake.report()
+            if report is None or report.data <= 0:
+                await spawn.finish(handshake.child)
+                reason = await in_thread(read_failure, launch, report.message if report else "")
+                raise Failed(messages.create_failed(runtime.name, reason))
+            child = handshake.child
+        state = _State(
+            pid=report.data,
+            pid_started=pidfd.start_time(report.data),
+            conmon=child.pid,
+            conmon_started=pidfd.start_time(child.pid),
+            runtime=runtime.name,
+            cgroup=cgroup_path(plan, container_id),
+            tty=plan.tty,
+            ends_input=ends_input,
+        )
+        _write_state(launch.directory / STATE, state)
+        if self._in_service:
+            await in_thread(cgroups.move, self.host.cgroups, CONMON_GROUP, child.pid)
+        return self._hold(container_id, runtime, state, plan.rootfs, child)
+
+    def _hold(
+        self,
+        container_id: str,
+        runtime: OciRuntime,
+        state: _State,
+        rootfs: Path,
+        conmon: int | subprocess.Popen[bytes] | None,
+    ) -> Process:
+        process = Process(self, container_id, runtime, state, rootfs)
+        if conmon is not None:
+            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):  # the container has just ended
+                process._attach()
+        process._watch(state.pid, conmon, self._exit_file(container_id), process._oom_killed)
+        self._processes[container_id] = process
+        return process
+
+    def _exit_file(self, container_id: str) -> Path:
+        return self.bundle(container_id) / "exit" / container_id
+
+    async def adopt(self, container_id: str) -> Process | None:
+        """Take over a container that an earlier daemon created.
+
+        One that runs is attached to again; one that ended meanwhile has its true end in `exited()`. None, and nothing
+        left of it, when it was never started.
+        """
+        bundle = self.bundle(container_id)
+        try:
+            state = msgspec.json.decode(await in_thread((bundle / STATE).read_bytes), type=_State)
+            spec = json.loads(await in_thread((bundle / SPEC).read_bytes))
+            runtime = self._runtimes.get(state.runtime)
+        except (FileNotFoundError, msgspec.DecodeError):
+            await self.cleanup(container_id)
+            return None
+        alive = _is(state.pid, state.pid_started)
+        if alive and await self._status(runtime, container_id) == "created":
+            await self.cleanup(container_id)
+            return None
+        conmon = state.conmon if _is(state.conmon, state.conmon_started) else None
+        rootfs = Path(spec["root"]["path"])
+        if not alive:
+            state.pid = 0
+        return self._hold(container_id, runtime, state, rootfs, conmon)
+
+    async def _status(self, runtime: OciRuntime, container_id: str) -> str:
+        result = await spawn.run(runtime.command("state", container_id))
+        if result.code != 0:
+            return ""
+        return str(json.loads(result.stdout).get("status", ""))
+
+    async def cleanup(self, container_id: str, runtime_name: str = "") -> None:
+        """Kill and delete whatever is left of a container: its processes, conmon, cgroup and bundle. Idempotent."""
+        process = self._processes.pop(container_id, None)
+        bundle = self.bundle(container_id)
+        if not await in_thread(bundle.exists):
+            return
+        names = [runtime_name or (process.runtime if process else "")]
+        if not names[0]:
+            names = [name for name, each in self._runtimes.all.items() if (each.state / container_id).exists()]
+        for name in names:
+            await spawn.run(self._runtimes.get(name).command("delete", "--force", container_id))
+        if process is not None:
+            process._release()
+        await in_thread(shutil.rmtree, bundle, ignore_errors=True)
+
+
+def _is(pid: int, started: int) -> bool:
+    """Whether `pid` is still the process that started then."""
+    try:
+        return pidfd.start_time(pid) == started
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _make_bundle(bundle: Path, spec: Mapping[str, Any]) -> None:
+    bundle.mkdir(mode=0o700)
+    (bundle / "exit").mkdir(mode=0o700)
+    (bundle / SPEC).write_bytes(msgspec.json.encode(spec))
+
+
+def _write_state(file: Path, state: _State) -> None:
+    fresh = file.with_suffix(".new")
+    fresh.write_bytes(msgspec.json.encode(state))
+    fresh.rename(file)

@@ -1,0 +1,129 @@
+"""The OCI runtimes of this host: which are there, which is the default and why, and how each is called.
+
+crun is preferred: it creates a container in a third of runc's time. On hosts with the hybrid cgroup layout crun refuses
+to create ("cgroups in hybrid mode not supported"), but only because it sees the v2 tree. So `create` alone runs behind
+a prefix that hides that tree from it:
+
+    perl -e CODE crun create ...        new mount namespace, propagation unchanged (rshared binds still reach the host)
+                                        /sys/fs/cgroup made private, then unified lazily unmounted; exec crun
+
+perl-base is essential on Debian and Ubuntu, needs no compiled helper, and starts in 2 ms where Python needs 12. A probe
+at start-up creates nothing: it asks whether crun behind the prefix sees v1 (`plan_default`); else runc is the default.
+"""
+
+from __future__ import annotations
+
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from havre.errors import InvalidInput, Unavailable
+from havre.linux.cgroups import Layout
+from havre.runtime import spawn
+
+KNOWN = ("crun", "runc")
+PERL = "/usr/bin/perl"
+
+_SYSCALLS = {"x86_64": (272, 165, 166), "aarch64": (97, 40, 39), "riscv64": (97, 40, 39), "ppc64le": (282, 21, 52)}
+_HIDE_UNIFIED = (
+    "my($n,$r)=('none','/sys/fs/cgroup');"
+    "syscall({unshare},0x20000)==0 or die qq(unshare: $!\\n);"  # CLONE_NEWNS
+    "syscall({mount},$n,$r,0,0x40000,0)==0 or die qq(mount: $!\\n);"  # MS_PRIVATE
+    "syscall({umount2},qq($r/unified),2)==0 or die qq(umount2: $!\\n);"  # MNT_DETACH
+    "exec{{$ARGV[0]}}@ARGV;die qq(exec: $!\\n)"
+)
+
+
+@dataclass(frozen=True)
+class OciRuntime:
+    """One OCI runtime: its program, the directory of its state, and what is put before it for `create`."""
+
+    name: str
+    program: Path
+    state: Path
+    create_prefix: tuple[str, ...] = ()
+
+    def command(self, *args: str) -> list[str]:
+        """The command line for anything but `create`."""
+        return [str(self.program), *self.options(), *args]
+
+    def options(self) -> list[str]:
+        """What comes before the verb."""
+        return [f"--root={self.state}"]
+
+    def for_create(self) -> list[str]:
+        """Program and options, to be followed by `create`."""
+        return [*self.create_prefix, *self.command()]
+
+
+@dataclass(frozen=True)
+class Runtimes:
+    """All runtimes by name, the default's name, and a sentence that says why it is the default."""
+
+    all: Mapping[str, OciRuntime]
+    default: str
+    reason: str
+
+    def get(self, name: str) -> OciRuntime:
+        """The runtime of that name, the default for ""; InvalidInput when there is none."""
+        runtime = self.all.get(name or self.default)
+        if runtime is None:
+            raise InvalidInput(f"unknown or invalid runtime name: {name}", f"known are {', '.join(sorted(self.all))}")
+        return runtime
+
+
+async def find_runtimes(run_root: Path, binaries: Mapping[str, str], default: str | None, layout: Layout) -> Runtimes:
+    """The runtimes on PATH and those configured (`binaries`, name to program); Unavailable when there is none."""
+    found: dict[str, OciRuntime] = {}
+    for name, program in {**{name: name for name in KNOWN}, **binaries}.items():
+        path = shutil.which(program, path=spawn.ENVIRONMENT["PATH"])
+        if path:
+            found[name] = OciRuntime(name, Path(path), run_root / "oci" / name)
+        elif name in binaries:
+            raise InvalidInput(f"the runtime {name} has no program {program}")
+    hindrance = ""
+    if layout == "hybrid" and "crun" in found:
+        prefix = hybrid_prefix(platform.machine())
+        hindrance = await _try_prefix(prefix)
+        if not hindrance:
+            crun = found["crun"]
+            found["crun"] = OciRuntime(crun.name, crun.program, crun.state, prefix)
+    name, reason = plan_default(list(found), default, layout, hindrance)
+    return Runtimes(found, name, reason)
+
+
+def plan_default(found: list[str], wanted: str | None, layout: Layout, hindrance: str) -> tuple[str, str]:
+    """The default runtime and why; `hindrance` says why crun cannot create on a hybrid host ("" when it can)."""
+    if wanted:
+        if wanted not in found:
+            raise InvalidInput(f"the default runtime {wanted} is not installed", f"found: {', '.join(found) or 'none'}")
+        return wanted, f"{wanted}, as configured"
+    if "crun" in found and not hindrance:
+        how = "; it creates without sight of the v2 tree, as cgroups are hybrid" if layout == "hybrid" else ""
+        return "crun", f"crun, the fastest that is installed{how}"
+    if "runc" in found:
+        why = f"crun cannot create on hybrid cgroups: {hindrance}" if "crun" in found else "crun is not installed"
+        return "runc", f"runc, as {why}"
+    if found and not hindrance:
+        return found[0], f"{found[0]}, the only one"
+    raise Unavailable("no OCI runtime is installed", "install the package crun or runc")
+
+
+def hybrid_prefix(machine: str) -> tuple[str, ...]:
+    """The command that hides the v2 tree from the program that follows; () when this machine's calls are not known."""
+    if machine not in _SYSCALLS:
+        return ()
+    unshare, mount, umount2 = _SYSCALLS[machine]
+    return PERL, "-e", _HIDE_UNIFIED.format(unshare=unshare, mount=mount, umount2=umount2)
+
+
+async def _try_prefix(prefix: tuple[str, ...]) -> str:
+    """Why the prefix does not do its work here; "" when it does."""
+    if not prefix or not Path(PERL).exists():
+        return f"{PERL} is needed to hide the v2 tree"
+    result = await spawn.run([*prefix, "/bin/ls", "/sys/fs/cgroup/unified"])
+    if result.code != 0:
+        return result.stderr.strip() or f"status {result.code}"
+    return "" if not result.stdout.strip() else "the v2 tree cannot be hidden"

@@ -1,0 +1,214 @@
+"""The seccomp filter of a container: Docker's default profile as data, and the reading of any profile.
+
+A profile is Docker's JSON: rules that may depend on granted capabilities, the architecture and the kernel's version.
+`render_seccomp` decides those conditions and yields the `linux.seccomp` object of the OCI runtime specification, in
+which nothing is conditional any more.
+
+The default refuses by default (EPERM) and lists what is allowed. What a capability would let root do is allowed only
+with that capability; new user and mount namespaces (`clone` with the flags below, `unshare`, `mount`) need
+CAP_SYS_ADMIN. `clone3` is answered with ENOSYS, because a filter cannot look behind the pointer to its flags and libcs
+fall back to `clone`. io_uring is not listed, as it bypasses seccomp.
+
+Source: Docker's documentation, "Seccomp security profiles"; OCI runtime specification, "config-linux.md".
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from havre.errors import InvalidInput
+
+ENOSYS = 38
+AF_VSOCK = 40
+NEW_NAMESPACES = 0x7E020000  # CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}
+PERSONALITIES = (0x0, 0x8, 0x20000, 0x20008, 0xFFFFFFFF)  # Linux, ADDR_NO_RANDOMIZE, UNAME26, both, "query"
+
+_ALWAYS = """
+    accept accept4 access adjtimex alarm bind brk cachestat capget capset chdir chmod chown chown32
+    clock_adjtime clock_adjtime64 clock_getres clock_getres_time64 clock_gettime clock_gettime64 clock_nanosleep
+    clock_nanosleep_time64 close close_range connect copy_file_range creat dup dup2 dup3 epoll_create
+    epoll_create1 epoll_ctl epoll_ctl_old epoll_pwait epoll_pwait2 epoll_wait epoll_wait_old eventfd eventfd2
+    execve execveat exit exit_group faccessat faccessat2 fadvise64 fadvise64_64 fallocate fanotify_mark fchdir
+    fchmod fchmodat fchmodat2 fchown fchown32 fchownat fcntl fcntl64 fdatasync fgetxattr flistxattr flock fork
+    fremovexattr fsetxattr fstat fstat64 fstatat64 fstatfs fstatfs64 fsync ftruncate ftruncate64 futex
+    futex_requeue futex_time64 futex_wait futex_waitv futex_wake futimesat getcpu getcwd getdents getdents64
+    getegid getegid32 geteuid geteuid32 getgid getgid32 getgroups getgroups32 getitimer getpeername getpgid
+    getpgrp getpid getppid getpriority getrandom getresgid getresgid32 getresuid getresuid32 getrlimit
+    get_robust_list getrusage getsid getsockname getsockopt get_thread_area gettid gettimeofday getuid getuid32
+    getxattr inotify_add_watch inotify_init inotify_init1 inotify_rm_watch io_cancel ioctl io_destroy
+    io_getevents io_pgetevents io_pgetevents_time64 ioprio_get ioprio_set io_setup io_submit ipc kill
+    landlock_add_rule landlock_create_ruleset landlock_restrict_self lchown lchown32 lgetxattr link linkat
+    listen listxattr llistxattr _llseek lremovexattr lseek lsetxattr lstat lstat64 madvise map_shadow_stack
+    membarrier memfd_create memfd_secret mincore mkdir mkdirat mknod mknodat mlock mlock2 mlockall mmap mmap2
+    mprotect mq_getsetattr mq_notify mq_open mq_timedreceive mq_timedreceive_time64 mq_timedsend
+    mq_timedsend_time64 mq_unlink mremap msgctl msgget msgrcv msgsnd msync munlock munlockall munmap
+    name_to_handle_at nanosleep newfstatat _newselect open openat openat2 pause pidfd_open pidfd_send_signal
+    pipe pipe2 pkey_alloc pkey_free pkey_mprotect poll ppoll ppoll_time64 prctl pread64 preadv preadv2 prlimit64
+    process_mrelease pselect6 pselect6_time64 pwrite64 pwritev pwritev2 read readahead readlink readlinkat readv
+    recv recvfrom recvmmsg recvmmsg_time64 recvmsg remap_file_pages removexattr rename renameat renameat2
+    restart_syscall rmdir rseq rt_sigaction rt_sigpending rt_sigprocmask rt_sigqueueinfo rt_sigreturn
+    rt_sigsuspend rt_sigtimedwait rt_sigtimedwait_time64 rt_tgsigqueueinfo sched_getaffinity sched_getattr
+    sched_getparam sched_get_priority_max sched_get_priority_min sched_getscheduler sched_rr_get_interval
+    sched_rr_get_interval_time64 sched_setaffinity sched_setattr sched_setparam sched_setscheduler sched_yield
+    seccomp select semctl semget semop semtimedop semtimedop_time64 send sendfile sendfile64 sendmmsg sendmsg
+    sendto setfsgid setfsgid32 setfsuid setfsuid32 setgid setgid32 setgroups setgroups32 setitimer setpgid
+    setpriority setregid setregid32 setresgid setresgid32 setresuid setresuid32 setreuid setreuid32 setrlimit
+    set_robust_list setsid setsockopt set_thread_area set_tid_address setuid setuid32 setxattr shmat shmctl
+    shmdt shmget shutdown sigaltstack signalfd signalfd4 sigprocmask sigreturn socketcall socketpair splice stat
+    stat64 statfs statfs64 statx symlink symlinkat sync sync_file_range syncfs sysinfo tee tgkill time
+    timer_create timer_delete timer_getoverrun timer_gettime timer_gettime64 timer_settime timer_settime64
+    timerfd_create timerfd_gettime timerfd_gettime64 timerfd_settime timerfd_settime64 times tkill truncate
+    truncate64 ugetrlimit umask uname unlink unlinkat utime utimensat utimensat_time64 utimes vfork vmsplice
+    wait4 waitid waitpid write writev
+"""
+
+_BY_CAPABILITY = {
+    "CAP_DAC_READ_SEARCH": "open_by_handle_at",
+    "CAP_SYS_ADMIN": "bpf clone clone3 fanotify_init fsconfig fsmount fsopen fspick lookup_dcookie mount mount_setattr"
+    " move_mount open_tree perf_event_open quotactl quotactl_fd setdomainname sethostname setns syslog umount umount2"
+    " unshare",
+    "CAP_SYS_BOOT": "reboot",
+    "CAP_SYS_CHROOT": "chroot",
+    "CAP_SYS_MODULE": "delete_module init_module finit_module",
+    "CAP_SYS_PACCT": "acct",
+    "CAP_SYS_PTRACE": "kcmp pidfd_getfd process_madvise process_vm_readv process_vm_writev ptrace",
+    "CAP_SYS_RAWIO": "iopl ioperm",
+    "CAP_SYS_TIME": "settimeofday stime clock_settime clock_settime64",
+    "CAP_SYS_TTY_CONFIG": "vhangup",
+    "CAP_SYS_NICE": "get_mempolicy mbind set_mempolicy set_mempolicy_home_node",
+    "CAP_SYSLOG": "syslog",
+    "CAP_BPF": "bpf",
+    "CAP_PERFMON": "perf_event_open",
+}
+
+_BY_ARCHITECTURE = {
+    "ppc64le": "sync_file_range2 swapcontext",
+    "arm": "arm_fadvise64_64 arm_sync_file_range sync_file_range2 breakpoint cacheflush set_tls",
+    "arm64": "arm_fadvise64_64 arm_sync_file_range sync_file_range2 breakpoint cacheflush set_tls",
+    "amd64": "arch_prctl modify_ldt",
+    "x32": "arch_prctl modify_ldt",
+    "x86": "modify_ldt",
+    "s390x": "s390_pci_mmio_read s390_pci_mmio_write s390_runtime_instr",
+    "riscv64": "riscv_flush_icache",
+}
+
+_ARCHITECTURES: dict[str, tuple[str, tuple[str, ...]]] = {
+    # uname -m: name in profiles, architectures of the filter (the native one first)
+    "x86_64": ("amd64", ("SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32")),
+    "aarch64": ("arm64", ("SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM")),
+    "armv7l": ("arm", ("SCMP_ARCH_ARM",)),
+    "ppc64le": ("ppc64le", ("SCMP_ARCH_PPC64LE",)),
+    "s390x": ("s390x", ("SCMP_ARCH_S390X", "SCMP_ARCH_S390")),
+    "riscv64": ("riscv64", ("SCMP_ARCH_RISCV64",)),
+}
+
+
+def _allow(names: str, **conditions: Any) -> dict[str, Any]:
+    return {"names": names.split(), "action": "SCMP_ACT_ALLOW", **conditions}
+
+
+def _argument(index: int, value: int, op: str) -> list[dict[str, Any]]:
+    return [{"index": index, "value": value, "op": op}]
+
+
+def _default_profile() -> dict[str, Any]:
+    no_admin = {"caps": ["CAP_SYS_ADMIN"]}
+    s390 = ["s390", "s390x"]
+    rules = [
+        _allow(_ALWAYS),
+        _allow("process_vm_readv process_vm_writev ptrace", includes={"minKernel": "4.8"}),
+        _allow("socket", args=_argument(0, AF_VSOCK, "SCMP_CMP_NE")),
+        *(_allow("personality", args=_argument(0, value, "SCMP_CMP_EQ")) for value in PERSONALITIES),
+        *(_allow(names, includes={"arches": [arch]}) for arch, names in _BY_ARCHITECTURE.items()),
+        *(_allow(names, includes={"caps": [cap]}) for cap, names in _BY_CAPABILITY.items()),
+        _allow(
+            "clone",
+            args=_argument(0, NEW_NAMESPACES, "SCMP_CMP_MASKED_EQ"),
+            excludes={**no_admin, "arches": s390},
+        ),
+        _allow(
+            "clone",  # s390 has the flags in the second argument
+            args=_argument(1, NEW_NAMESPACES, "SCMP_CMP_MASKED_EQ"),
+            includes={"arches": s390},
+            excludes=no_admin,
+        ),
+        {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS, "excludes": no_admin},
+    ]
+    return {"defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1, "syscalls": rules}
+
+
+DEFAULT_PROFILE: Mapping[str, Any] = _default_profile()
+
+
+def render_seccomp(
+    profile: Mapping[str, Any], *, capabilities: Collection[str], machine: str, kernel: tuple[int, int]
+) -> dict[str, Any]:
+    """The `linux.seccomp` object for a process with `capabilities` on `machine` (`uname -m`).
+
+    `profile` is Docker's JSON, decoded. Raises InvalidInput when it has not that shape.
+    """
+    arch, native = _ARCHITECTURES.get(machine, (machine, ()))
+    rendered: dict[str, Any] = {}
+    for key in ("defaultAction", "defaultErrnoRet", "flags", "listenerPath", "listenerMetadata"):
+        if key in profile:
+            rendered[key] = profile[key]
+    architectures = _architectures(profile, native)
+    if architectures:
+        rendered["architectures"] = architectures
+    rules = profile.get("syscalls", [])
+    if "defaultAction" not in profile or not isinstance(rules, Sequence):
+        raise InvalidInput("invalid seccomp profile: defaultAction and a list of syscalls are expected")
+    rendered["syscalls"] = [
+        _render_rule(rule) for rule in rules if _applies(rule, frozenset(capabilities), arch, kernel)
+    ]
+    return rendered
+
+
+def _architectures(profile: Mapping[str, Any], native: tuple[str, ...]) -> list[str]:
+    if "architectures" in profile and "archMap" in profile:
+        raise InvalidInput("invalid seccomp profile: use either 'architectures' or 'archMap'")
+    if "architectures" in profile:
+        return list(profile["architectures"])
+    if "archMap" in profile:
+        for entry in profile["archMap"] or []:
+            if native and entry.get("architecture") == native[0]:
+                return [entry["architecture"], *(entry.get("subArchitectures") or [])]
+        return []
+    return list(native)
+
+
+def _applies(rule: Mapping[str, Any], capabilities: frozenset[str], arch: str, kernel: tuple[int, int]) -> bool:
+    includes = rule.get("includes") or {}
+    excludes = rule.get("excludes") or {}
+    if not capabilities.issuperset(includes.get("caps") or ()):
+        return False
+    if not capabilities.isdisjoint(excludes.get("caps") or ()):
+        return False
+    if includes.get("arches") and arch not in includes["arches"]:
+        return False
+    if arch in (excludes.get("arches") or ()):
+        return False
+    if "minKernel" in includes and kernel < _version(includes["minKernel"]):
+        return False
+    return not ("minKernel" in excludes and kernel >= _version(excludes["minKernel"]))
+
+
+def _version(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d+)\.(\d+)", str(text))
+    if match is None:
+        raise InvalidInput(f"invalid seccomp profile: minKernel {text!r} is not of the form 4.8")
+    return int(match[1]), int(match[2])
+
+
+def _render_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
+    names = rule.get("names") or ([rule["name"]] if rule.get("name") else None)
+    if not names or "action" not in rule:
+        raise InvalidInput("invalid seccomp profile: each rule needs names and an action")
+    rendered: dict[str, Any] = {"names": list(names), "action": rule["action"]}
+    if rule.get("errnoRet") is not None:
+        rendered["errnoRet"] = rule["errnoRet"]
+    if rule.get("args"):
+        rendered["args"] = [dict(argument) for argument in rule["args"]]
+    return rendered

@@ -1,0 +1,78 @@
+"""Child processes, started cheaply and awaited by pidfd.
+
+`subprocess` starts a child with vfork when no `preexec_fn` is given, so that the daemon's size does not matter; only
+descriptors 0 to 2 and those named in `pass_fds` are inherited. Output goes to a memory file that is read when the child
+has ended: there is no pipe to drain, and a grandchild that keeps the descriptor open delays nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from havre.linux import pidfd
+
+MAX_OUTPUT = 1 << 20
+ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TZ": "UTC", "LC_ALL": "C"}
+
+
+@dataclass(frozen=True)
+class Completed:
+    """How a child ended: its exit code (negative: a signal), and up to 1 MiB each of what it wrote."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+def start(
+    argv: Sequence[str],
+    *,
+    cwd: Path | None = None,
+    env: Mapping[str, str] = ENVIRONMENT,
+    pass_fds: Sequence[int] = (),
+    stdout: int | IO[bytes] = subprocess.DEVNULL,
+    stderr: int | IO[bytes] = subprocess.DEVNULL,
+) -> subprocess.Popen[bytes]:
+    """Start a child in a session of its own, so that no terminal's signals reach it. FileNotFoundError and the like."""
+    return subprocess.Popen(
+        argv,
+        cwd=cwd,
+        env=dict(env),
+        pass_fds=pass_fds,
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=stderr,
+        start_new_session=True,
+    )
+
+
+async def run(argv: Sequence[str], *, cwd: Path | None = None) -> Completed:
+    """Run a child to its end. Cancelled half-way, the child is killed and reaped."""
+    with os.fdopen(os.memfd_create("stdout"), "r+b") as stdout, os.fdopen(os.memfd_create("stderr"), "r+b") as stderr:
+        child = start(argv, cwd=cwd, stdout=stdout, stderr=stderr)
+        await finish(child)
+        return Completed(child.returncode, _read(stdout), _read(stderr))
+
+
+async def finish(child: subprocess.Popen[bytes]) -> int:
+    """Wait for a child and reap it. Cancelled half-way, it is killed and reaped."""
+    descriptor = pidfd.open_process(child.pid)
+    try:
+        await pidfd.ended(descriptor)
+    except BaseException:
+        child.kill()
+        raise
+    finally:
+        os.close(descriptor)
+        child.wait()
+    return child.returncode
+
+
+def _read(file: IO[bytes]) -> str:
+    file.seek(0)
+    return file.read(MAX_OUTPUT).decode(errors="replace")

@@ -1,0 +1,463 @@
+"""From a plan to the OCI runtime specification: the document that tells crun or runc what to build. Pure.
+
+By default a container is as confined as Docker's: fourteen capabilities (never inheritable), a seccomp filter, a fresh
+/dev of six nodes, kernel files masked or read-only, sysfs and cgroups read-only, namespaces of its own. `privileged`
+lifts all of that but the namespaces.
+
+The order of mounts matters and is: the kernel's file systems, /dev/shm, the init, then the plan's own by depth, so
+that a parent never covers its child. A mount of the plan on a default's place takes that place.
+
+Source: OCI runtime specification, "config.md" and "config-linux.md"; what dockerd writes is compared in the tests.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from havre.errors import InvalidInput, Unsupported
+from havre.linux.cgroups import Cgroups
+from havre.runtime.capabilities import plan_capabilities
+from havre.runtime.plan import (
+    HOST,
+    PRIVATE,
+    Bind,
+    BlockLimit,
+    ContainerPlan,
+    Device,
+    DeviceRule,
+    ExecPlan,
+    Mount,
+    Resources,
+    Tmpfs,
+    User,
+)
+from havre.runtime.seccomp import DEFAULT_PROFILE, render_seccomp
+
+OCI_VERSION = "1.0.2"
+INIT_PATH = "/sbin/docker-init"
+DEFAULT_CGROUP_PARENT = "/havre"
+DEFAULT_CPU_PERIOD_US = 100_000
+
+MASKED_PATHS = (
+    "/proc/asound",
+    "/proc/acpi",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/sys/firmware",
+    "/sys/devices/virtual/powercap",
+)
+READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+_KERNEL_MOUNTS = (
+    # destination, type, source, options
+    ("/proc", "proc", "proc", ("nosuid", "noexec", "nodev")),
+    ("/dev", "tmpfs", "tmpfs", ("nosuid", "strictatime", "mode=755", "size=65536k")),
+    ("/dev/pts", "devpts", "devpts", ("nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5")),
+    ("/sys", "sysfs", "sysfs", ("nosuid", "noexec", "nodev", "ro")),
+    ("/sys/fs/cgroup", "cgroup", "cgroup", ("ro", "nosuid", "noexec", "nodev")),
+    ("/dev/mqueue", "mqueue", "mqueue", ("nosuid", "noexec", "nodev")),
+)
+_WRITABLE_ON_READONLY_ROOT = ("/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue")
+
+# Devices that any container may use: zero, null, urandom, random, tty, console; fuse is refused by name.
+_DEVICE_RULES = (
+    *(DeviceRule(type="c", major=1, minor=minor) for minor in (5, 3, 9, 8)),
+    DeviceRule(type="c", major=5, minor=0),
+    DeviceRule(type="c", major=5, minor=1),
+)
+_FUSE = (10, 229)
+
+_OPPOSITES = {"exec": "noexec", "suid": "nosuid", "dev": "nodev", "rw": "ro"}
+_PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
+_DESCRIPTOR_DIRECTORY = re.compile(r"/(proc/(self|thread-self|\d+)|dev)/(task/\d+/)?(fd|cwd|root)(/|$)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostFacts:
+    """What of the host goes into a specification: `capabilities` the daemon may grant, `devices` for the privileged."""
+
+    machine: str
+    kernel: tuple[int, int]
+    capabilities: tuple[str, ...]
+    cgroups: Cgroups
+    init: Path | None = None
+    apparmor_profile: str = ""
+    devices: tuple[Device, ...] = ()
+
+
+def cgroup_path(plan: ContainerPlan, container_id: str) -> str:
+    """The cgroup of a container, from the root of each tree."""
+    return posixpath.join("/", plan.cgroup_parent or DEFAULT_CGROUP_PARENT, container_id)
+
+
+def render_spec(plan: ContainerPlan, host: HostFacts, container_id: str = "") -> dict[str, Any]:
+    """The OCI runtime specification of a container.
+
+    Raises InvalidInput for a plan that contradicts itself, Unsupported for what this host has not.
+    """
+    spec: dict[str, Any] = {
+        "ociVersion": OCI_VERSION,
+        "process": _render_process(plan, host),
+        "root": {"path": str(plan.rootfs), **({"readonly": True} if plan.readonly_rootfs else {})},
+        "mounts": _render_mounts(plan, host),
+        "linux": _render_linux(plan, host, container_id),
+    }
+    if plan.uts == PRIVATE and plan.hostname:
+        spec["hostname"] = plan.hostname
+    if plan.annotations:
+        spec["annotations"] = dict(plan.annotations)
+    return spec
+
+
+def render_exec(plan: ExecPlan, container: Mapping[str, Any], host: HostFacts) -> dict[str, Any]:
+    """The `process` object of one more process, from the container's own (`container` is its specification)."""
+    base = container["process"]
+    process: dict[str, Any] = {
+        **{key: base[key] for key in _INHERITED_BY_EXEC if key in base},
+        "terminal": plan.tty,
+        "args": list(plan.args),
+        "env": merge_env(base["env"], (*(("TERM=xterm",) if plan.tty else ()), *plan.env)),
+        "cwd": _check_cwd(plan.cwd or base["cwd"]),
+        "user": _render_user(plan.user) if plan.user else base["user"],
+    }
+    if plan.privileged:
+        process["capabilities"] = _render_capabilities(host.capabilities)
+        process.pop("apparmorProfile", None)
+    if plan.tty and plan.console_size:
+        process["consoleSize"] = _render_size(plan.console_size)
+    return process
+
+
+_INHERITED_BY_EXEC = ("capabilities", "rlimits", "noNewPrivileges", "apparmorProfile", "selinuxLabel", "oomScoreAdj")
+
+
+def merge_env(base: Iterable[str], more: Iterable[str]) -> list[str]:
+    """Both environments, a later NAME=value in the place of an earlier one; a bare NAME in `more` removes it."""
+    merged = {entry.partition("=")[0]: entry for entry in base}
+    for entry in more:
+        name, equals, _ = entry.partition("=")
+        if equals:
+            merged[name] = entry
+        else:
+            merged.pop(name, None)
+    return list(merged.values())
+
+
+# --- the process --------------------------------------------------------------------------------------------------
+
+
+def _render_process(plan: ContainerPlan, host: HostFacts) -> dict[str, Any]:
+    args = list(plan.args)
+    if not args:
+        raise InvalidInput("no command specified")
+    if _wants_init(plan):
+        args = [INIT_PATH, "--", *args]
+    process: dict[str, Any] = {
+        "terminal": plan.tty,
+        "user": _render_user(plan.user),
+        "args": args,
+        "env": list(plan.env),
+        "cwd": _check_cwd(plan.cwd),
+        "capabilities": _render_capabilities(_granted(plan, host)),
+        "noNewPrivileges": plan.security.no_new_privileges,
+        "oomScoreAdj": plan.oom_score_adj,
+    }
+    if plan.tty and plan.console_size:
+        process["consoleSize"] = _render_size(plan.console_size)
+    if plan.rlimits:
+        process["rlimits"] = [
+            {"type": f"RLIMIT_{limit.name.upper()}", "soft": _rlimit(limit.soft), "hard": _rlimit(limit.hard)}
+            for limit in plan.rlimits
+        ]
+    if profile := _apparmor(plan, host):
+        process["apparmorProfile"] = profile
+    if plan.security.selinux_label:
+        process["selinuxLabel"] = plan.security.selinux_label
+    return process
+
+
+def _wants_init(plan: ContainerPlan) -> bool:
+    return plan.init and plan.pid == PRIVATE
+
+
+def _render_user(user: User) -> dict[str, Any]:
+    # The primary group is repeated: without it, a process could drop it and pass where a file denies that group.
+    groups = [user.gid, *(group for group in user.groups if group != user.gid)]
+    return {"uid": user.uid, "gid": user.gid, "additionalGids": groups}
+
+
+def _render_capabilities(names: Sequence[str]) -> dict[str, Any]:
+    return {kind: list(names) for kind in ("bounding", "effective", "permitted")}
+
+
+def _granted(plan: ContainerPlan, host: HostFacts) -> tuple[str, ...]:
+    return plan_capabilities(plan.cap_add, plan.cap_drop, plan.privileged, host.capabilities)
+
+
+def _render_size(size: tuple[int, int]) -> dict[str, int]:
+    return {"height": size[0], "width": size[1]}
+
+
+def _rlimit(value: int) -> int:
+    return value if value >= 0 else 0xFFFFFFFFFFFFFFFF
+
+
+def _apparmor(plan: ContainerPlan, host: HostFacts) -> str:
+    if plan.security.apparmor:
+        return plan.security.apparmor
+    return "unconfined" if plan.privileged and host.apparmor_profile else host.apparmor_profile
+
+
+def _check_cwd(cwd: str) -> str:
+    """A directory by way of a descriptor would be the runtime's own, outside of the container (CVE-2024-21626)."""
+    path = posixpath.normpath("/" + cwd.lstrip("/"))
+    if not cwd.startswith("/"):
+        raise InvalidInput(f"the working directory '{cwd}' is invalid, it needs to be an absolute path")
+    if _DESCRIPTOR_DIRECTORY.match(path + "/"):
+        raise InvalidInput(f"the working directory '{cwd}' is refused: it leads through a process's descriptors")
+    return cwd
+
+
+# --- mounts -------------------------------------------------------------------------------------------------------
+
+
+def _render_mounts(plan: ContainerPlan, host: HostFacts) -> list[dict[str, Any]]:
+    own = sorted(plan.mounts, key=lambda mount: posixpath.normpath(mount.destination).count("/"))
+    taken = {posixpath.normpath(mount.destination) for mount in own}
+    defaults = [*_kernel_mounts(plan), _shm(plan)]
+    kept = [
+        mount
+        for mount in defaults
+        if mount["destination"] not in taken and not ("/dev" in taken and mount["destination"].startswith("/dev/"))
+    ]
+    if _wants_init(plan):
+        if host.init is None:
+            raise Unsupported("no init program is installed", "install the package catatonit")
+        kept.append(_mount(INIT_PATH, "bind", str(host.init), ("bind", "ro")))
+    return kept + [_render_mount(mount, host) for mount in own]
+
+
+def _kernel_mounts(plan: ContainerPlan) -> list[dict[str, Any]]:
+    return [
+        _mount(destination, kind, source, _kernel_options(plan, destination, options))
+        for destination, kind, source, options in _KERNEL_MOUNTS
+    ]
+
+
+def _kernel_options(plan: ContainerPlan, destination: str, options: tuple[str, ...]) -> tuple[str, ...]:
+    if plan.readonly_rootfs:
+        stays_writable = destination in _WRITABLE_ON_READONLY_ROOT
+        return options if stays_writable or "ro" in options else (*options, "ro")
+    return tuple(option for option in options if option != "ro") if plan.privileged else options
+
+
+def _shm(plan: ContainerPlan) -> dict[str, Any]:
+    if plan.shm_source or plan.ipc == HOST:
+        return _mount("/dev/shm", "bind", str(plan.shm_source or "/dev/shm"), ("rbind", "rprivate"))
+    options = ("nosuid", "noexec", "nodev", "mode=1777", f"size={plan.shm_size}")
+    return _mount("/dev/shm", "tmpfs", "shm", options)
+
+
+def _render_mount(mount: Mount, host: HostFacts) -> dict[str, Any]:
+    if isinstance(mount, Tmpfs):
+        options = merge_tmpfs_options(mount.options)
+        return _mount(mount.destination, "tmpfs", "tmpfs", options)
+    return _mount(mount.destination, "bind", str(mount.source), _bind_options(mount, host))
+
+
+def _bind_options(bind: Bind, host: HostFacts) -> tuple[str, ...]:
+    if bind.propagation not in _PROPAGATIONS:
+        raise InvalidInput(
+            f"invalid mount propagation: {bind.propagation!r}, expected one of {', '.join(_PROPAGATIONS)}"
+        )
+    options = ["rbind" if bind.recursive else "bind"]
+    if bind.read_only:
+        recursively = bind.recursive and bind.read_only_recursive and host.kernel >= (5, 12)
+        options.append("rro" if recursively else "ro")
+    return (*options, bind.propagation)
+
+
+def merge_tmpfs_options(options: Sequence[str]) -> tuple[str, ...]:
+    """The options of a tmpfs: noexec, nosuid, nodev unless their opposites are given."""
+    merged = ["noexec", "nosuid", "nodev"]
+    for option in options:
+        negative = _OPPOSITES.get(option)
+        positive = next((word for word, opposite in _OPPOSITES.items() if opposite == option), None)
+        merged = [word for word in merged if word not in (option, negative, positive)]
+        merged.append(option)
+    return (*merged, "rprivate")
+
+
+def _mount(destination: str, kind: str, source: str, options: Iterable[str]) -> dict[str, Any]:
+    return {"destination": destination, "type": kind, "source": source, "options": list(options)}
+
+
+# --- namespaces, devices, limits ------------------------------------------------------------------------------------
+
+
+def _render_linux(plan: ContainerPlan, host: HostFacts, container_id: str) -> dict[str, Any]:
+    linux: dict[str, Any] = {
+        "namespaces": _render_namespaces(plan, host),
+        "cgroupsPath": cgroup_path(plan, container_id),
+        "resources": _render_resources(plan, host),
+        "devices": [_render_device(device) for device in (*plan.devices, *(host.devices if plan.privileged else ()))],
+        "sysctl": _render_sysctls(plan),
+    }
+    if not (plan.privileged or plan.security.unmasked):
+        linux["maskedPaths"] = list(MASKED_PATHS if plan.masked_paths is None else plan.masked_paths)
+        linux["readonlyPaths"] = list(READONLY_PATHS if plan.readonly_paths is None else plan.readonly_paths)
+    seccomp = _seccomp(plan, host)
+    if seccomp is not None:
+        linux["seccomp"] = seccomp
+    if propagation := _rootfs_propagation(plan):
+        linux["rootfsPropagation"] = propagation
+    return linux
+
+
+def _render_namespaces(plan: ContainerPlan, host: HostFacts) -> list[dict[str, str]]:
+    cgroupns = plan.cgroupns or (PRIVATE if host.cgroups.layout == "v2" and not plan.privileged else HOST)
+    wanted = (
+        ("mount", PRIVATE),
+        ("network", plan.network),
+        ("uts", plan.uts),
+        ("pid", plan.pid),
+        ("ipc", plan.ipc),
+        ("cgroup", cgroupns),
+    )
+    return [
+        {"type": kind} if mode == PRIVATE else {"type": kind, "path": mode} for kind, mode in wanted if mode != HOST
+    ]
+
+
+def _render_sysctls(plan: ContainerPlan) -> dict[str, str]:
+    defaults = {}
+    if plan.network != HOST:
+        defaults = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+    if plan.domainname and plan.uts == PRIVATE:
+        defaults["kernel.domainname"] = plan.domainname
+    return {**defaults, **plan.sysctls}
+
+
+def _render_device(device: Device) -> dict[str, Any]:
+    return {
+        "path": device.path,
+        "type": device.type,
+        "major": device.major,
+        "minor": device.minor,
+        "fileMode": device.mode,
+        "uid": device.uid,
+        "gid": device.gid,
+    }
+
+
+def _seccomp(plan: ContainerPlan, host: HostFacts) -> dict[str, Any] | None:
+    profile = plan.security.seccomp
+    if profile == "unconfined" or (profile is None and plan.privileged):
+        return None
+    if isinstance(profile, str):
+        raise InvalidInput(f"invalid seccomp profile: {profile!r}")
+    chosen = DEFAULT_PROFILE if profile is None else profile
+    return render_seccomp(chosen, capabilities=_granted(plan, host), machine=host.machine, kernel=host.kernel)
+
+
+def _rootfs_propagation(plan: ContainerPlan) -> str:
+    words = {mount.propagation for mount in plan.mounts if isinstance(mount, Bind)}
+    if words & {"shared", "rshared"}:
+        return "shared"
+    return "rslave" if words & {"slave", "rslave"} else ""
+
+
+def _render_resources(plan: ContainerPlan, host: HostFacts) -> dict[str, Any]:
+    limits = plan.resources
+    rendered: dict[str, Any] = {"devices": _render_device_rules(plan)}
+    parts = {
+        "memory": _memory(limits, host),
+        "cpu": _cpu(limits),
+        "blockIO": _block_io(limits, host),
+        "pids": {"limit": limits.pids_limit} if limits.pids_limit and limits.pids_limit > 0 else {},
+    }
+    rendered.update({name: part for name, part in parts.items() if part})
+    return rendered
+
+
+def _render_device_rules(plan: ContainerPlan) -> list[dict[str, Any]]:
+    if plan.privileged:
+        return [{"allow": True, "access": "rwm"}]
+    allowed = [
+        *_DEVICE_RULES,
+        *(DeviceRule(type=d.type, major=d.major, minor=d.minor, access=d.access) for d in plan.devices),
+        *plan.device_rules,
+    ]
+    deny_fuse = {"allow": False, "type": "c", "major": _FUSE[0], "minor": _FUSE[1], "access": "rwm"}
+    rules = [{"allow": False, "access": "rwm"}, deny_fuse]
+    return rules + [_render_rule(rule) for rule in allowed]
+
+
+def _render_rule(rule: DeviceRule) -> dict[str, Any]:
+    rendered: dict[str, Any] = {"allow": True, "type": rule.type, "access": rule.access}
+    if rule.major is not None:
+        rendered["major"] = rule.major
+    if rule.minor is not None:
+        rendered["minor"] = rule.minor
+    return rendered
+
+
+def _memory(limits: Resources, host: HostFacts) -> dict[str, Any]:
+    memory: dict[str, Any] = {}
+    if limits.memory > 0:
+        memory["limit"] = limits.memory
+    if limits.memory_reservation > 0:
+        memory["reservation"] = limits.memory_reservation
+    swap = limits.memory_swap or 2 * limits.memory
+    if swap and host.cgroups.swap_limit:
+        memory["swap"] = swap
+    if limits.memory_swappiness is not None and limits.memory_swappiness >= 0 and host.cgroups.layout != "v2":
+        memory["swappiness"] = limits.memory_swappiness
+    if limits.oom_kill_disable and host.cgroups.layout != "v2":
+        memory["disableOOMKiller"] = True
+    return memory
+
+
+def _cpu(limits: Resources) -> dict[str, Any]:
+    quota, period = limits.cpu_quota_us, limits.cpu_period_us
+    if limits.nano_cpus > 0:
+        period = DEFAULT_CPU_PERIOD_US
+        quota = limits.nano_cpus * period // 1_000_000_000
+    values: dict[str, Any] = {
+        "shares": limits.cpu_shares,
+        "quota": quota,
+        "period": period,
+        "realtimePeriod": limits.cpu_realtime_period_us,
+        "realtimeRuntime": limits.cpu_realtime_runtime_us,
+        "cpus": limits.cpuset_cpus,
+        "mems": limits.cpuset_mems,
+    }
+    return {name: value for name, value in values.items() if value}
+
+
+def _block_io(limits: Resources, host: HostFacts) -> dict[str, Any]:
+    rendered: dict[str, Any] = {
+        "throttleReadBpsDevice": _block_limits(limits.blkio_read_bps, "rate"),
+        "throttleWriteBpsDevice": _block_limits(limits.blkio_write_bps, "rate"),
+        "throttleReadIOPSDevice": _block_limits(limits.blkio_read_iops, "rate"),
+        "throttleWriteIOPSDevice": _block_limits(limits.blkio_write_iops, "rate"),
+    }
+    if host.cgroups.blkio_weight:
+        rendered["weight"] = limits.blkio_weight
+        rendered["weightDevice"] = _block_limits(limits.blkio_weight_devices, "weight")
+    return {name: value for name, value in rendered.items() if value}
+
+
+def _block_limits(limits: Sequence[BlockLimit], name: str) -> list[dict[str, int]]:
+    return [{"major": limit.major, "minor": limit.minor, name: limit.value} for limit in limits]

@@ -1,0 +1,122 @@
+"""Who `--user` is: names and numbers resolved against the container's own /etc/passwd and /etc/group.
+
+    ""             root, or whoever has UID 0 in passwd
+    user           by name, else by number; its group and supplementary groups from the files
+    user:group     that group alone, no supplementary groups
+
+Both files are the image's and hostile: they are opened inside the root file system (openat2 with RESOLVE_IN_ROOT, so
+that a link leads nowhere else), must be regular files, and are read up to a bound (CVE-2026-47262). Words are Docker's.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from havre.errors import InvalidInput
+from havre.linux.openat2 import open_in_root
+from havre.runtime.plan import User
+
+MAX_ID = (1 << 31) - 1
+MAX_FILE = 4 << 20
+
+
+@dataclass(frozen=True)
+class _Entry:
+    name: str
+    number: int
+    fields: list[str]
+
+
+def resolve_user(rootfs: Path, user: str, group_add: Sequence[str] = ()) -> User:
+    """Whom a process with `--user user --group-add ...` runs as in `rootfs`.
+
+    Raises InvalidInput, as in "unable to find user x: no matching entries in passwd file".
+    """
+    name, colon, group = user.partition(":")
+    groups = list(_entries(_read(rootfs, "etc/group"), 2))
+    entry = _find(_entries(_read(rootfs, "etc/passwd"), 2), name or "0")
+    uid = (
+        entry.number
+        if entry
+        else _number(name or "0", f"unable to find user {name}: no matching entries in passwd file")
+    )
+    gid = _parse_gid(entry)
+    supplementary: list[int] = []
+    if colon and group:
+        gid = _group(groups, group)
+    elif entry:
+        supplementary = [each.number for each in groups if _is_member(each, entry)]
+    supplementary += [_group(groups, each) for each in group_add]
+    return User(uid=uid, gid=gid, groups=tuple(dict.fromkeys(supplementary)))
+
+
+def _is_member(group: _Entry, user: _Entry) -> bool:
+    return len(group.fields) > 3 and user.name in group.fields[3].split(",")
+
+
+def _parse_gid(entry: _Entry | None) -> int:
+    if entry is None:
+        return 0
+    try:
+        return _bounded(int(entry.fields[3]))
+    except (IndexError, ValueError):
+        return 0
+
+
+def _group(groups: Sequence[_Entry], group: str) -> int:
+    entry = _find(iter(groups), group)
+    if entry:
+        return entry.number
+    return _number(group, f"unable to find group {group}: no matching entries in group file")
+
+
+def _find(entries: Iterator[_Entry], wanted: str) -> _Entry | None:
+    """The entry of that name or, when `wanted` is a number, of that number; the first in the file counts."""
+    number = int(wanted) if wanted.isascii() and wanted.isdigit() else None
+    return next((entry for entry in entries if entry.name == wanted or entry.number == number), None)
+
+
+def _number(text: str, otherwise: str) -> int:
+    if not (text.isascii() and text.lstrip("-").isdigit()):
+        raise InvalidInput(otherwise)
+    return _bounded(int(text))
+
+
+def _bounded(number: int) -> int:
+    if not 0 <= number <= MAX_ID:
+        raise InvalidInput(f"uids and gids must be in range 0-{MAX_ID}")
+    return number
+
+
+def _entries(text: str, number_field: int) -> Iterator[_Entry]:
+    """The well-formed lines of a passwd or group file, others skipped as libcs do."""
+    for line in text.splitlines():
+        fields = line.strip().split(":")
+        if len(fields) <= number_field or not fields[0] or fields[0].startswith("#"):
+            continue
+        if fields[number_field].isascii() and fields[number_field].isdigit():
+            number = int(fields[number_field])
+            if number <= MAX_ID:
+                yield _Entry(fields[0], number, fields)
+
+
+def _read(rootfs: Path, path: str) -> str:
+    """A file of the container's; "" when it has none or it is not a regular one."""
+    try:
+        descriptor = open_in_root(rootfs, path)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
+            return ""
+        raise
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return ""
+        data = file.read(MAX_FILE + 1)
+    if len(data) > MAX_FILE:
+        raise InvalidInput(f"/{path} of the image is larger than {MAX_FILE} bytes")
+    return data.decode(errors="replace")
