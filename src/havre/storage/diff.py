@@ -1,0 +1,232 @@
+"""Writes what a container changed, its overlay's upper directory, as the tar of a layer.
+
+    in the upper directory            in the tar
+    --------------------------------  ---------------------------------------------
+    character device 0:0 NAME         an empty file .wh.NAME
+    ...overlay.opaque=y on DIR        DIR, then an empty file DIR/.wh..wh..opq
+    second name of an inode           a hard link to the first
+    socket                            nothing: it means nothing without its process
+
+The same tree gives the same bytes: names sorted, whole seconds, no names of users, pax records only where ustar's
+fields cannot hold a value. Parents are always written, since a removal changes their times. Kept of the extended attributes
+are `user.*` and `security.capability`, never overlayfs' own. What would need the overlay to be understood (a redirected
+directory, a file without its data) is refused; the mounts' options never make such. Blocking.
+
+Sources: OCI image specification "layer.md"; pax(1), "ustar Interchange Format".
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from pathlib import Path
+from typing import BinaryIO
+
+from havre.errors import Failed
+from havre.linux import trees
+from havre.storage import whiteouts
+
+_BLOCK = 512
+_PIECE = 1 << 20
+_RECORD = 20 * _BLOCK  # tar's customary unit: the archive is padded to a multiple of it
+_FLAGS = {
+    stat.S_IFREG: b"0",
+    stat.S_IFLNK: b"2",
+    stat.S_IFCHR: b"3",
+    stat.S_IFBLK: b"4",
+    stat.S_IFDIR: b"5",
+    stat.S_IFIFO: b"6",
+}
+_REFUSED_XATTRS = {"trusted.overlay.redirect", "trusted.overlay.metacopy"}
+_OVERLAY_XATTRS = "user.overlay."
+
+
+def write_diff(upper: Path, out: BinaryIO) -> None:
+    """Write the tar of the changes in `upper` to `out`; `Failed` for what no layer can say, `OSError` from the disk."""
+    root = trees.open_directory(upper)
+    tar = TarWriter(out)
+    try:
+        for entry in trees.walk(root):
+            _write_entry(tar, entry)
+    finally:
+        os.close(root)
+    tar.finish()
+
+
+def _write_entry(tar: TarWriter, entry: trees.Entry) -> None:
+    path = os.fsencode(entry.path)
+    directory, slash, name = path.rpartition(b"/")
+    if name.startswith(whiteouts.PREFIX):
+        raise Failed(f"{entry.path!r} cannot be kept in a layer: names beginning with .wh. mean deletions there")
+    if trees.is_whiteout(entry.stat):
+        tar.add_empty(directory + slash + whiteouts.PREFIX + name)
+        return
+    if stat.S_ISSOCK(entry.stat.st_mode):
+        return
+    tar.add(path, entry.stat, entry.parent, entry.name)
+    if entry.is_directory and _is_opaque(entry):
+        tar.add_empty(path + b"/" + whiteouts.OPAQUE_MARKER)
+
+
+def _is_opaque(entry: trees.Entry) -> bool:
+    directory = trees.open_directory(entry.name, entry.parent)
+    try:
+        return trees.is_opaque(directory)
+    finally:
+        os.close(directory)
+
+
+class TarWriter:
+    """Entries to a tar stream, each named by its path in the layer and read through an open parent directory."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self._out = out
+        self._written = 0
+        self._links: dict[tuple[int, int], bytes] = {}  # first path of each inode with several names
+
+    def add(self, path: bytes, status: os.stat_result, parent: int, name: str) -> None:
+        """Write the entry `name` of the open directory `parent` as `path`."""
+        inode = (status.st_dev, status.st_ino)
+        if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
+            if inode in self._links:
+                self._header(path, status, b"1", link=self._links[inode])
+                return
+            self._links[inode] = path
+        kind = stat.S_IFMT(status.st_mode)
+        xattrs = _kept_xattrs(path, f"/proc/self/fd/{parent}/{name}")
+        link = os.fsencode(os.readlink(name, dir_fd=parent)) if kind == stat.S_IFLNK else b""
+        shown = path + b"/" if kind == stat.S_IFDIR else path
+        size = status.st_size if kind == stat.S_IFREG else 0
+        self._header(shown, status, _FLAGS[kind], link=link, size=size, xattrs=xattrs)
+        if size:
+            self._content(parent, name, size)
+
+    def add_empty(self, path: bytes) -> None:
+        """Write an empty file owned by root, from the beginning of time: a mark of deletion."""
+        self._emit(path, _Fields(mode=0o600, flag=b"0"), {})
+
+    def finish(self) -> None:
+        """End the archive."""
+        self._write(bytes(2 * _BLOCK))
+        self._write(bytes(-self._written % _RECORD))
+
+    def _header(
+        self,
+        path: bytes,
+        status: os.stat_result,
+        flag: bytes,
+        *,
+        link: bytes = b"",
+        size: int = 0,
+        xattrs: dict[bytes, bytes] | None = None,
+    ) -> None:
+        fields = _Fields(
+            mode=stat.S_IMODE(status.st_mode),
+            flag=flag,
+            uid=status.st_uid,
+            gid=status.st_gid,
+            size=size,
+            mtime=status.st_mtime_ns // 10**9,
+            link=link,
+            device=(os.major(status.st_rdev), os.minor(status.st_rdev)) if flag in b"34" else (0, 0),
+        )
+        self._emit(path, fields, xattrs or {})
+
+    def _emit(self, path: bytes, fields: _Fields, xattrs: dict[bytes, bytes]) -> None:
+        records = fields.pax_records(path) + [(b"SCHILY.xattr." + key, value) for key, value in sorted(xattrs.items())]
+        if records:
+            data = b"".join(_pax_record(key, value) for key, value in records)
+            extended = _Fields(mode=0o644, flag=b"x", size=len(data))
+            self._write(extended.block(b"PaxHeaders/" + path.rpartition(b"/")[2][:80]))
+            self._write(data + bytes(-len(data) % _BLOCK))
+        self._write(fields.block(path))
+
+    def _content(self, parent: int, name: str, size: int) -> None:
+        """The file's bytes, as many as its header says even if it is written to meanwhile."""
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+        try:
+            left = size
+            while left:
+                piece = os.read(descriptor, min(left, _PIECE)) or bytes(min(left, _PIECE))
+                self._write(piece)
+                left -= len(piece)
+        finally:
+            os.close(descriptor)
+        self._write(bytes(-size % _BLOCK))
+
+    def _write(self, data: bytes) -> None:
+        self._out.write(data)
+        self._written += len(data)
+
+
+class _Fields:
+    """The values of one ustar header, and the pax records for those that its fields cannot hold."""
+
+    def __init__(
+        self,
+        *,
+        mode: int,
+        flag: bytes,
+        uid: int = 0,
+        gid: int = 0,
+        size: int = 0,
+        mtime: int = 0,
+        link: bytes = b"",
+        device: tuple[int, int] = (0, 0),
+    ) -> None:
+        self.mode, self.flag, self.link, self.device = mode, flag, link, device
+        self.numbers = {b"uid": (uid, 7), b"gid": (gid, 7), b"size": (size, 11), b"mtime": (mtime, 11)}
+
+    def pax_records(self, path: bytes) -> list[tuple[bytes, bytes]]:
+        """What must be said in an extended header."""
+        records = [(key, b"%d" % value) for key, (value, digits) in self.numbers.items() if not _fits(value, digits)]
+        for key, text in ((b"path", path), (b"linkpath", self.link)):
+            if len(text) > 100 or not text.isascii():
+                records.append((key, text))
+        return records
+
+    def block(self, path: bytes) -> bytes:
+        """The 512 bytes of the header; what does not fit is cut or 0, and said in pax records."""
+        uid, gid, size, mtime = (_octal(value, digits) for value, digits in self.numbers.values())
+        head = path[:100].ljust(100, b"\0") + _octal(self.mode, 7) + uid + gid + size + mtime
+        tail = self.flag + self.link[:100].ljust(100, b"\0") + b"ustar\x0000" + bytes(64)
+        tail += _octal(self.device[0], 7) + _octal(self.device[1], 7)
+        block = (head + b" " * 8 + tail).ljust(_BLOCK, b"\0")
+        return block[:148] + b"%06o\0 " % sum(block) + block[156:]
+
+
+def _fits(value: int, digits: int) -> bool:
+    return 0 <= value < 1 << (3 * digits)
+
+
+def _octal(value: int, digits: int) -> bytes:
+    return b"%0*o\0" % (digits, value if _fits(value, digits) else 0)
+
+
+def _pax_record(key: bytes, value: bytes) -> bytes:
+    """`LENGTH KEY=VALUE\\n`, where the length counts itself."""
+    rest = b" " + key + b"=" + value + b"\n"
+    length = len(rest)
+    while length != len(rest) + len(b"%d" % length):
+        length = len(rest) + len(b"%d" % length)
+    return b"%d" % length + rest
+
+
+def _kept_xattrs(path: bytes, file: str) -> dict[bytes, bytes]:
+    try:
+        names = os.listxattr(file, follow_symlinks=False)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return {}
+        raise
+    if refused := _REFUSED_XATTRS.intersection(names):
+        raise Failed(f"{os.fsdecode(path)!r} cannot be kept in a layer: it carries {', '.join(sorted(refused))}")
+    return {os.fsencode(n): os.getxattr(file, n, follow_symlinks=False) for n in names if _is_kept(n)}
+
+
+def _is_kept(xattr: str) -> bool:
+    if xattr == "security.capability":
+        return True
+    # A pax record cannot hold a key with an equals sign.
+    return xattr.startswith("user.") and not xattr.startswith(_OVERLAY_XATTRS) and "=" not in xattr
