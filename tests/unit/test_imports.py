@@ -1,0 +1,16 @@
+"""What a command costs before it does anything: the modules that it imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_errors_and_the_command_line_need_no_third_party_module() -> None:
+    script = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); import havre.cli.main; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-IS", "-c", script], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert not loaded & {"json", "re", "typing", "dataclasses", "argparse", "asyncio", "msgspec", "aiohttp", "rich"}
