@@ -42,7 +42,8 @@ _NEWROUTE, _GETROUTE = 24, 26
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
 _IFLA_PROTINFO, _IFLA_AF_SPEC, _IFLA_NET_NS_FD = 12, 26, 28
 _INET_CONF, _DEVCONF_ROUTE_LOCALNET = 1, 26
-_INFO_KIND, _INFO_DATA, _VETH_PEER, _BRPORT_ISOLATED = 1, 2, 1, 33
+_INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
+_BRPORT_HAIRPIN, _BRPORT_ISOLATED = 4, 33
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_NODAD = 0x02
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
@@ -87,8 +88,11 @@ def new_bridge(name: str, mac: str, mtu: int) -> Request:
 
 
 def new_veth(name: str, master: int, mtu: int, peer: str, peer_mac: str, peer_netns_fd: int) -> Request:
-    """A veth pair, both ends up: `name` here on the bridge of index `master`, `peer` born in another namespace."""
-    inside = _ifinfo(0, IFF_UP, IFF_UP) + _text(_IFLA_IFNAME, peer) + _attr(_IFLA_ADDRESS, mac_bytes(peer_mac))
+    """A veth pair: `name` here, up, a port of the bridge of index `master`; `peer` born in another namespace, down.
+
+    The kernel makes the peer first, when it has nobody to talk to yet, so it refuses to bring it up in this request.
+    """
+    inside = _ifinfo(0) + _text(_IFLA_IFNAME, peer) + _attr(_IFLA_ADDRESS, mac_bytes(peer_mac))
     inside += _u32(_IFLA_MTU, mtu) + _u32(_IFLA_NET_NS_FD, peer_netns_fd)
     data = _attr(_INFO_DATA | _NESTED, _attr(_VETH_PEER | _NESTED, inside))
     attributes = _text(_IFLA_IFNAME, name) + _u32(_IFLA_MTU, mtu) + _u32(_IFLA_MASTER, master)
@@ -112,11 +116,15 @@ def set_master(index: int, master: int) -> Request:
     return Request(_NEWLINK, 0, _ifinfo(index) + _u32(_IFLA_MASTER, master), f"make link {index} a port of {master}")
 
 
-def set_isolated(index: int) -> Request:
-    """Forbid a bridge port to exchange frames with the bridge's other isolated ports."""
-    port = _attr(_IFLA_PROTINFO | _NESTED, _attr(_BRPORT_ISOLATED, b"\x01"))
-    body = _ifinfo(index, family=socket.AF_BRIDGE) + port
-    return Request(_NEWLINK, 0, body, f"isolate bridge port {index}")
+def set_port(name: str, *, isolated: bool) -> Request:
+    """Options of a bridge port: frames may leave by the port they came from; `isolated` ports see no other such port.
+
+    The first matters where br_netfilter is loaded: it translates addresses while bridging, so that a container's packet
+    to its own published port is to go back through the same port.
+    """
+    port = _attr(_IFLA_PROTINFO | _NESTED, _attr(_BRPORT_HAIRPIN, b"\x01") + _attr(_BRPORT_ISOLATED, bytes([isolated])))
+    body = _ifinfo(0, family=socket.AF_BRIDGE) + _text(_IFLA_IFNAME, name) + port
+    return Request(_NEWLINK, 0, body, f"configure bridge port {name}")
 
 
 def set_route_localnet(index: int) -> Request:

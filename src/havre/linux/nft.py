@@ -22,7 +22,7 @@ _JSON_OUTPUT = 1 << 4
 _NETLINK_NETFILTER, _SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_NFTABLES = 12, 270, 1, 7
 _SUBSYSTEM_NFTABLES, _NEWGEN = 10, 15
 _HEADER = struct.Struct("=IHHII")
-_TABLE_NAME, _GEN_PROC_PID = 1, 2  # NFTA_*_TABLE is 1 in messages on tables, chains, rules, sets and elements
+_TABLE_NAME, _GEN_PROC_NAME = 1, 3  # NFTA_*_TABLE is 1 in messages on tables, chains, rules, sets and elements
 
 
 class Nft:
@@ -59,9 +59,10 @@ class Nft:
 
 @dataclass(frozen=True)
 class Change:
-    """One committed transaction: who made it (a PID of the first PID namespace) and the tables it touched."""
+    """One committed transaction: the tables it touched, the netlink port and the program it came from."""
 
-    pid: int
+    port: int
+    program: str
     tables: frozenset[str]
 
 
@@ -96,13 +97,14 @@ class Monitor:
     def _decode(self, data: bytes) -> Iterator[Change]:
         offset = 0
         while offset + _HEADER.size <= len(data):
-            length, kind, _, _, _ = _HEADER.unpack_from(data, offset)
+            length, kind, _, _, port = _HEADER.unpack_from(data, offset)
             body = data[offset + _HEADER.size + 4 : offset + length]  # after nfgenmsg
             offset += max(_HEADER.size, (length + 3) & ~3)
             if kind >> 8 != _SUBSYSTEM_NFTABLES:
                 continue
             if kind & 0xFF == _NEWGEN:
-                yield Change(int.from_bytes(_attribute(body, _GEN_PROC_PID), "big"), frozenset(self._touched))
+                program = _attribute(body, _GEN_PROC_NAME).rstrip(b"\0").decode(errors="replace")
+                yield Change(port, program, frozenset(self._touched))
                 self._touched.clear()
             else:
                 self._touched.add(_attribute(body, _TABLE_NAME).rstrip(b"\0").decode())

@@ -125,14 +125,12 @@ class Host:
             pair = netlink.new_veth(
                 endpoint.link, master.index, bridge.mtu, endpoint.interface, endpoint.mac, target.fileno()
             )
-            self._netlink.run(pair)
-        if not bridge.icc and (port := self._netlink.link(endpoint.link)):
-            self._netlink.run(netlink.set_isolated(port.index))
+            self._netlink.run(pair, netlink.set_port(endpoint.link, isolated=not bridge.icc))
         with Netlink() as own:
             device = own.link(endpoint.interface)
             assert device is not None, "a veth pair that was just made has two ends"
             route = [netlink.new_default_route(device.index, bridge.pool.gateway)] if endpoint.default_route else []
-            own.run(netlink.new_address(device.index, endpoint.inside), *route)
+            own.run(netlink.set_up(device.index), netlink.new_address(device.index, endpoint.inside), *route)
 
     def _close_netns(self, path: Path, links: Sequence[str]) -> None:
         for link in links:

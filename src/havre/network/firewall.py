@@ -1,12 +1,13 @@
 """Keeps our nftables table as it should be, whoever else changes the firewall.
 
-Owns the desired contents (bridges and published ports as values) and brings the kernel to them: an element for a port, the
-whole table for a network, each in one transaction. What another program does to the table is undone within a fraction
-of a second: a firewall that reloads by `flush ruleset` must not open or close ports (CVE-2025-54388).
+Owns the desired contents (bridges and published ports as values) and brings the kernel to them: an element for a port,
+the whole table for a network, each in one transaction. What another program does to the table is undone within a
+fraction of a second: a firewall that reloads by `flush ruleset` must not open or close ports (CVE-2025-54388).
 
     somebody: nft flush ruleset ──▶ kernel ──NFNLGRP_NFTABLES──▶ Monitor ──(settle 50 ms)──▶ the whole table again
 
-Our own transactions are told from others by the PID the kernel reports with each, learned from the first one we make.
+Our own transactions are told from others by the netlink port the kernel reports with each: libnftables keeps one
+socket, whose port is learned from the first transaction we make.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class Firewall:
         self._lock = asyncio.Lock()
         self._bridges: dict[str, Bridge] = {}
         self._ports: set[PortMap] = set()
-        self._own_pid: int | None = None
+        self._own_port: int | None = None
         self._timer: asyncio.TimerHandle | None = None
 
     async def start(self, bridges: Iterable[Bridge], ports: Iterable[PortMap]) -> None:
@@ -113,7 +114,9 @@ class Firewall:
 
     def _changed(self, monitor: Monitor) -> None:
         try:
-            foreign = [change for change in monitor.changes() if self.table in change.tables and self._is_foreign(change.pid)]
+            foreign = [
+                change for change in monitor.changes() if self.table in change.tables and self._is_foreign(change.port)
+            ]
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
@@ -121,13 +124,13 @@ class Firewall:
             log.info("events of the firewall were lost, restoring table %s to be sure", self.table)
             self._restore_soon()
         if foreign:
-            log.warning("process %d changed firewall table %s, restoring it", foreign[-1].pid, self.table)
+            log.warning("%s changed firewall table %s, restoring it", foreign[-1].program, self.table)
             self._restore_soon()
 
-    def _is_foreign(self, pid: int) -> bool:
-        if self._own_pid is None:
-            self._own_pid = pid
-        return pid != self._own_pid
+    def _is_foreign(self, port: int) -> bool:
+        if self._own_port is None:
+            self._own_port = port
+        return port != self._own_port
 
     def _restore_soon(self) -> None:
         if self._timer is not None:

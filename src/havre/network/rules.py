@@ -64,7 +64,7 @@ _CHAINS = """
     type nat hook postrouting priority srcnat; policy accept;
     ct status dnat ip saddr . ip daddr @hairpin masquerade
     ct status dnat ip saddr 127.0.0.0/8 oifname @bridges masquerade
-    ip saddr @masquerade oifname != @bridges masquerade
+    ip saddr @translated oifname != @bridges masquerade
   }
 """
 
@@ -79,7 +79,7 @@ def render_table(table: str, bridges: Collection[Bridge], ports: Collection[Port
         _set("bridges", "ifname", links),
         _set("internal", "ifname", internal),
         _set("within", "ifname . ifname", [f"{link} . {link}" for link in links]),
-        _set("masquerade", "ipv4_addr", out, interval=True),
+        _set("translated", "ipv4_addr", out, interval=True),
         _set("hairpin", "ipv4_addr . ipv4_addr", [f"{subnet} . {subnet}" for subnet in subnets], interval=True),
         _map("ports", "inet_proto . inet_service", [_element(port) for port in ports if _is_any(port)]),
         _map("ports_at", "ipv4_addr . inet_proto . inet_service", [_element(p) for p in ports if not _is_any(p)]),

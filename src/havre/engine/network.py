@@ -1,0 +1,176 @@
+"""What a network is, in Docker's words: the request that makes one, the value that is kept, and what it means.
+
+Pure: `check_spec` refuses what cannot be, `bridge_of` turns the words into the `Bridge` that the kernel is given.
+Source: Docker Engine API, "NetworkCreate" and "NetworkInspect"; messages are dockerd's.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from havre.engine.model import Value
+from havre.errors import Forbidden, InvalidInput, NotFound, Unsupported
+from havre.network.ipam import Pool, parse_pool
+from havre.network.plan import DEFAULT_MTU, Bridge, bridge_link
+
+PREDEFINED = ("bridge", "host", "none")
+LINK = "com.docker.network.bridge.name"
+ICC = "com.docker.network.bridge.enable_icc"
+MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
+HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
+DEFAULT_BRIDGE = "com.docker.network.bridge.default_bridge"
+MTU = "com.docker.network.driver.mtu"
+
+_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
+_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
+_LINK_NAME_MAX = 15
+
+
+class IpamPool(Value, omit_defaults=True):
+    """One subnet of a network, in CIDR notation, with its gateway and the range endpoints get addresses from."""
+
+    subnet: str = ""
+    ip_range: str = ""
+    gateway: str = ""
+    auxiliary_addresses: dict[str, str] | None = None
+
+
+class Ipam(Value):
+    """How addresses are given out; the only driver is "default"."""
+
+    driver: str = "default"
+    options: dict[str, str] | None = None
+    config: list[IpamPool] | None = None
+
+
+class ConfigReference(Value):
+    """The network whose configuration is reused; havre has none such, the field is Docker's."""
+
+    network: str = ""
+
+
+class NetworkSpec(Value):
+    """The body of `POST /networks/create`."""
+
+    name: str = ""
+    check_duplicate: bool = False
+    driver: str = "bridge"
+    scope: str = ""
+    enable_ipv6: bool | None = None
+    ipam: Ipam | None = msgspec.field(default=None, name="IPAM")
+    internal: bool = False
+    attachable: bool = False
+    ingress: bool = False
+    config_only: bool = False
+    config_from: ConfigReference | None = None
+    options: dict[str, str] | None = None
+    labels: dict[str, str] | None = None
+
+
+class NetworkContainer(Value):
+    """An endpoint as `network inspect` lists it; addresses carry their prefix length."""
+
+    name: str = ""
+    endpoint_id: str = msgspec.field(default="", name="EndpointID")
+    mac_address: str = ""
+    ipv4_address: str = msgspec.field(default="", name="IPv4Address")
+    ipv6_address: str = msgspec.field(default="", name="IPv6Address")
+
+
+class Network(Value):
+    """A network as it is kept and shown; `containers` is filled for `inspect` alone. `created` is RFC 3339."""
+
+    name: str
+    id: str
+    created: str
+    scope: str = "local"
+    driver: str = "bridge"
+    enable_ipv6: bool = False
+    ipam: Ipam = msgspec.field(default_factory=Ipam, name="IPAM")
+    internal: bool = False
+    attachable: bool = False
+    ingress: bool = False
+    config_from: ConfigReference = msgspec.field(default_factory=ConfigReference)
+    config_only: bool = False
+    containers: dict[str, NetworkContainer] = msgspec.field(default_factory=dict)
+    options: dict[str, str] = msgspec.field(default_factory=dict)
+    labels: dict[str, str] = msgspec.field(default_factory=dict)
+
+
+def check_spec(spec: NetworkSpec) -> None:
+    """Refuse a network that cannot be made, whatever else exists."""
+    if not spec.name.strip():
+        raise InvalidInput(f"invalid name: {spec.name}")
+    if spec.name in PREDEFINED or spec.name == "default":
+        raise Forbidden(f"operation is not permitted on predefined {spec.name} network ")
+    if spec.driver in ("host", "null"):
+        raise Forbidden(f'only one instance of "{spec.driver}" network is allowed')
+    if spec.ingress:
+        raise Forbidden("Ingress network can only be global scope network")
+    if spec.scope not in ("", "local"):
+        raise Forbidden(f"cannot create a {spec.scope} scoped network when swarm is not active")
+    if spec.driver not in ("", "bridge"):
+        raise NotFound(f'plugin "{spec.driver}" not found', "the network driver is bridge")
+    if spec.ipam is not None and spec.ipam.driver not in ("", "default"):
+        raise NotFound(f'plugin "{spec.ipam.driver}" not found', "the address driver is default")
+    if spec.enable_ipv6 or spec.config_only or spec.config_from:
+        raise Unsupported("IPv6 networks and configuration-only networks are not supported yet")
+    _check_options(spec.options or {})
+
+
+def asked_pool(spec: NetworkSpec) -> Pool | None:
+    """The subnet the user gave, checked; None leaves the choice to the engine."""
+    pools = (spec.ipam.config if spec.ipam else None) or []
+    if not pools:
+        return None
+    if len(pools) > 1:
+        raise Unsupported("several subnets on one network are not supported yet", "give one --subnet")
+    return pool_of(pools[0])
+
+
+def pool_of(given: IpamPool) -> Pool:
+    """A pool's words as arithmetic; InvalidInput where they do not fit together."""
+    pool = parse_pool(given.subnet, given.gateway, given.ip_range, list((given.auxiliary_addresses or {}).values()))
+    if pool.subnet.version == 6:
+        raise Unsupported("IPv6 networks are not supported yet")
+    return pool
+
+
+def bridge_of(network: Network) -> Bridge:
+    """The network as the kernel is told of it."""
+    options = network.options
+    return Bridge(
+        id=network.id,
+        name=network.name,
+        link=options.get(LINK) or bridge_link(network.id),
+        pool=pool_of((network.ipam.config or [IpamPool()])[0]),
+        mtu=_number(options, MTU, DEFAULT_MTU),
+        internal=network.internal,
+        masquerade=_flag(options, MASQUERADE, True),
+        icc=_flag(options, ICC, True),
+    )
+
+
+def _check_options(options: dict[str, str]) -> None:
+    for key in (ICC, MASQUERADE):
+        _flag(options, key, True)
+    _number(options, MTU, DEFAULT_MTU)
+    link = options.get(LINK, "")
+    if len(link) > _LINK_NAME_MAX or "/" in link or any(letter.isspace() for letter in link):
+        raise InvalidInput(f"invalid bridge name: {link}", f"at most {_LINK_NAME_MAX} characters, no space, no slash")
+
+
+def _flag(options: dict[str, str], key: str, default: bool) -> bool:
+    text = options.get(key)
+    if text is None or text in _TRUE | _FALSE:
+        return default if text is None else text in _TRUE
+    raise InvalidInput(f'failed to parse {key} value: {text} (strconv.ParseBool: parsing "{text}": invalid syntax)')
+
+
+def _number(options: dict[str, str], key: str, default: int) -> int:
+    text = options.get(key)
+    if text is None:
+        return default
+    if not (text.isascii() and text.isdigit() and 68 <= int(text) <= 65535):
+        raise InvalidInput(f"failed to parse {key} value: {text}", "expected a number of bytes from 68 to 65535")
+    return int(text)

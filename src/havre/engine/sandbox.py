@@ -1,0 +1,163 @@
+"""A container's network while it runs, as a value: what it is given, and how that is told in Docker's words. Pure.
+
+`Sandbox` is what a container's start needs; `Held` what `Networks` must remember to take it down again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from pathlib import Path
+
+from havre.engine.model import Container, EndpointSettings, PortBinding
+from havre.engine.network import NetworkContainer
+from havre.network import files
+from havre.network.ipam import Address
+from havre.network.plan import Endpoint, PortMap
+from havre.network.ports import ANY4, ANY6, Publish, Reservation, parse_bindings, parse_port
+
+
+@dataclass(frozen=True)
+class Sandbox:
+    """What a container's network gives its start: the namespace (None: the host's) and the texts of two files."""
+
+    netns: Path | None
+    endpoints: dict[str, EndpointSettings]
+    ports: dict[str, list[PortBinding] | None]
+    hosts: str
+    resolv_conf: str
+
+
+@dataclass
+class Held:
+    """What one running container holds; `endpoints` and `others` (host, none) are keyed by network ID."""
+
+    id: str
+    name: str
+    netns: Path | None
+    sandbox: Sandbox | None = None
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    others: dict[str, str] = field(default_factory=dict)
+    addresses: list[tuple[str, Address]] = field(default_factory=list)
+    reservations: list[Reservation] = field(default_factory=list)
+
+    def maps(self) -> list[PortMap]:
+        """The published ports, for the firewall."""
+        return [port for reservation in self.reservations for port in reservation.maps()]
+
+    def links(self) -> list[str]:
+        """The host's ends of the veth pairs."""
+        return [endpoint.link for endpoint in self.endpoints.values()]
+
+    def member(self, network_id: str) -> NetworkContainer | None:
+        """How `network inspect` lists the container; None when it is not on that network."""
+        endpoint = self.endpoints.get(network_id)
+        if endpoint is not None:
+            address = str(endpoint.inside)
+            return NetworkContainer(
+                name=self.name, endpoint_id=endpoint.id, mac_address=endpoint.mac, ipv4_address=address
+            )
+        other = self.others.get(network_id)
+        return NetworkContainer(name=self.name, endpoint_id=other) if other is not None else None
+
+
+def asked_of(container: Container) -> dict[str, EndpointSettings]:
+    """The networks a container asks for by name, the one of its network mode first."""
+    mode = main_network(container)
+    asked = container.asked_networks or container.networks
+    return {mode: asked.get(mode, EndpointSettings()), **asked}
+
+
+def main_network(container: Container) -> str:
+    """Name or ID of the network that the network mode says."""
+    mode = container.host_config.network_mode
+    return "none" if container.config.network_disabled else "bridge" if mode in ("", "default") else mode
+
+
+def wishes_of(container: Container, host_binding: str) -> list[Publish]:
+    """The ports to publish; without a host IP of their own they get the network's `host_binding`."""
+    host = container.host_config
+    given = {name: _pairs(wanted) for name, wanted in (host.port_bindings or {}).items()}
+    wishes = parse_bindings(given, list(container.config.exposed_ports or {}), host.publish_all_ports)
+    if host_binding in ("", str(ANY4)):
+        return wishes
+    default = ip_address(host_binding)
+    return [Publish(w.protocol, w.port, w.host or default, w.first, w.last) for w in wishes]
+
+
+def wishes_again(ports: Mapping[str, list[PortBinding] | None]) -> list[Publish]:
+    """The wishes that lead to the same `ports` again: for a container that ran on while the daemon was away."""
+    wishes: list[Publish] = []
+    for name, bindings in ports.items():
+        port, protocol = parse_port(name)
+        by_port: dict[int, list[Address]] = {}
+        for binding in bindings or []:
+            by_port.setdefault(int(binding.host_port), []).append(ip_address(binding.host_ip or str(ANY4)))
+        for number, hosts in by_port.items():
+            if ANY4 in hosts:
+                wishes.append(Publish(protocol, port, None, number, number))
+            named = [host for host in hosts if host not in (ANY4, ANY6) or (host == ANY6 and ANY4 not in hosts)]
+            wishes += [Publish(protocol, port, host, number, number) for host in named]
+    return wishes
+
+
+def describe_ports(container: Container, reservations: Iterable[Reservation]) -> dict[str, list[PortBinding] | None]:
+    """`NetworkSettings.Ports`: every exposed port, with what it is published on."""
+    shown: dict[str, list[PortBinding] | None] = {}
+    for name in container.config.exposed_ports or {}:
+        port, protocol = parse_port(name)
+        shown[f"{port}/{protocol}"] = None
+    for held in reservations:
+        bindings = [PortBinding(host_ip=str(host), host_port=str(held.host_port)) for host in held.hosts]
+        name = f"{held.wish.port}/{held.wish.protocol}"
+        shown[name] = [*(shown.get(name) or []), *bindings]
+    return dict(sorted(shown.items()))
+
+
+def describe_endpoint(
+    asked: EndpointSettings, endpoint: Endpoint, container: Container, named: bool
+) -> EndpointSettings:
+    """What a container got on a bridge, over what it asked for; `named` networks have DNS names."""
+    names = [container.name.lstrip("/"), *(asked.aliases or []), container.id[:12]]
+    pool = endpoint.bridge.pool
+    return EndpointSettings(
+        ipam_config=asked.ipam_config,
+        links=asked.links,
+        aliases=asked.aliases,
+        driver_opts=asked.driver_opts,
+        mac_address=endpoint.mac,
+        network_id=endpoint.bridge.id,
+        endpoint_id=endpoint.id,
+        gateway="" if endpoint.bridge.internal else str(pool.gateway),
+        ip_address=str(endpoint.address),
+        ip_prefix_len=pool.subnet.prefixlen,
+        dns_names=list(dict.fromkeys(names)) if named else None,
+    )
+
+
+def render_files(
+    container: Container, endpoints: Iterable[Endpoint], host_gateway: str, host_hosts: str, daemon: files.Resolver
+) -> tuple[str, str]:
+    """Texts of hosts and resolv.conf; `host_hosts` is the host's file where its network is shared, else ""."""
+    host = container.host_config
+    extra = host.extra_hosts or []
+    if host_hosts:
+        hosts = files.append_hosts(host_hosts, extra, host_gateway)
+    else:
+        names = own_names(container)
+        hosts = files.render_hosts([(str(e.address), names) for e in endpoints if names], extra, host_gateway)
+    override = files.Resolver(tuple(host.dns or ()), tuple(host.dns_search or ()), tuple(host.dns_options or ()))
+    resolver = files.container_resolver(daemon, override, shares_host=bool(host_hosts))
+    return hosts, files.render_resolv_conf(resolver)
+
+
+def own_names(container: Container) -> str:
+    """How a container's own line in hosts names it: with its domain first, where it has one."""
+    config = container.config
+    hostname = config.hostname or container.id[:12]
+    return f"{hostname}.{config.domainname} {hostname}" if config.domainname else hostname
+
+
+def _pairs(wanted: list[PortBinding] | None) -> list[tuple[str, str]] | None:
+    return None if wanted is None else [(binding.host_ip, binding.host_port) for binding in wanted]
