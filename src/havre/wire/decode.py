@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin
 
@@ -93,9 +92,13 @@ class _Items:
 _Plan = _Object | _Items | None
 
 
-@functools.cache
-def _plan(of: Hashable) -> _Plan:
+def _plan(of: object) -> _Plan:
     """The plan of a type; None where nothing below it needs folding."""
+    return _make_plan(of)
+
+
+@functools.cache
+def _make_plan(of: Any) -> _Plan:
     if isinstance(of, type) and issubclass(of, msgspec.Struct):
         fields = msgspec.structs.fields(of)
         return _Object(

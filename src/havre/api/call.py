@@ -1,0 +1,146 @@
+"""One request on its way through a handler: decode from it, act in its shelter, answer through it.
+
+Handlers stay thin: `call.body(T)` and `call.flag("force")` in, one call of the engine, `call.json(value)` out.
+
+A client that leaves cancels its handler. That is right for logs and events and wrong for work that changes state, which
+would stop half-way; such work runs under `call.settle`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Coroutine, Mapping
+from typing import Any, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from havre.engine.services import Services
+from havre.errors import HavreError, InvalidInput
+from havre.wire import versions
+from havre.wire.decode import check_content_type, decode_body
+from havre.wire.filters import decode_filters
+from havre.wire.queries import parse_bool, parse_int
+from havre.wire.versions import Version
+
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+MAX_JSON_BODY = 8 << 20
+JSON = "application/json"
+
+_settling: set[asyncio.Task[Any]] = set()
+
+
+class Call:
+    """A request, the services that can fulfil it, and the API version its client speaks."""
+
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        services: Services,
+        version: Version,
+        fields: Mapping[str, str],
+        headers: Mapping[str, str],
+    ) -> None:
+        self.request = request
+        self.services = services
+        self.version = version
+        self.fields = fields
+        self.headers = dict(headers)
+        self.query = request.query
+
+    @property
+    def name(self) -> str:
+        """The `{name}` of the path."""
+        return self.fields["name"]
+
+    def text(self, name: str, default: str = "") -> str:
+        """A query parameter as text."""
+        return self.query.get(name, default)
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        """A query parameter as Docker reads booleans."""
+        return parse_bool(self.query[name]) if name in self.query else default
+
+    def integer(self, name: str) -> int | None:
+        """A query parameter as an integer; None when absent or empty."""
+        value = self.query.get(name, "")
+        return parse_int(value, name) if value else None
+
+    def filters(self) -> dict[str, list[str]]:
+        """The `filters` parameter in one shape."""
+        return decode_filters(self.query.get("filters", ""))
+
+    async def body(self, into: type[T]) -> T:
+        """The JSON body as `into`; 400 when it is not JSON, too long, or of another shape."""
+        check_content_type(self.request.headers.get("Content-Type", ""))
+        return decode_body(await self._read_body(), into)
+
+    async def optional_body(self, into: type[T]) -> T:
+        """The JSON body as `into`; an empty body counts as an empty object."""
+        body = await self._read_body()
+        if not body:
+            return decode_body(b"{}", into)
+        check_content_type(self.request.headers.get("Content-Type", ""))
+        return decode_body(body, into)
+
+    async def _read_body(self) -> bytes:
+        received = bytearray()
+        async for chunk in self.request.content.iter_any():
+            received += chunk
+            if len(received) > MAX_JSON_BODY:
+                raise InvalidInput(f"request body too large: more than {MAX_JSON_BODY} bytes of JSON")
+        return bytes(received)
+
+    def upload(self) -> AsyncIterator[bytes]:
+        """The body as it comes in, for tars."""
+        return self.request.content.iter_any()
+
+    async def settle(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run `work` to its end even if the client leaves; its failure is then logged instead of answered."""
+        task = asyncio.get_running_loop().create_task(work)
+        _settling.add(task)
+        task.add_done_callback(_settling.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.done():
+                task.add_done_callback(_log_failure)
+            raise
+
+    def json(self, value: Any, status: int = 200, *, operation: str = "") -> web.Response:
+        """`value` as JSON; `operation` names the answer in `wire.versions` where older clients get another shape."""
+        if operation and versions.needs_lowering(operation, self.version):
+            value = versions.lower(operation, msgspec.to_builtins(value), self.version)
+        return self.respond(msgspec.json.encode(value) + b"\n", JSON, status)
+
+    def respond(self, body: bytes, content_type: str, status: int = 200) -> web.Response:
+        """A whole answer of any type."""
+        return web.Response(body=body, status=status, headers=self.headers | {"Content-Type": content_type})
+
+    def nothing(self, status: int = 204) -> web.Response:
+        """An answer without a body."""
+        return web.Response(status=status, headers=self.headers)
+
+    async def stream(self, content_type: str = JSON, status: int = 200) -> web.StreamResponse:
+        """Send the head of an answer whose body follows piece by piece."""
+        response = web.StreamResponse(status=status, headers=self.headers | {"Content-Type": content_type})
+        await response.prepare(self.request)
+        return response
+
+
+def settling() -> set[asyncio.Task[Any]]:
+    """The state-changing work that is under way."""
+    return set(_settling)
+
+
+def _log_failure(task: asyncio.Task[Any]) -> None:
+    if task.cancelled() or (error := task.exception()) is None:
+        return
+    if isinstance(error, HavreError):
+        log.warning("work outlived its client and failed: %s", error)
+    else:
+        log.error("work outlived its client and failed", exc_info=error)

@@ -1,0 +1,159 @@
+"""A container's streams: attach (taken over, or a WebSocket), logs, wait.
+
+Source: Docker Engine API, "ContainerAttach", "ContainerAttachWebsocket", "ContainerLogs", "ContainerWait".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import msgspec
+from aiohttp import WSMsgType, web
+
+from havre.api.call import Call
+from havre.api.hijack import Taken, render_head, take_over
+from havre.api.relay import relay
+from havre.api.router import Router
+from havre.engine.attach import Attachment, AttachOptions
+from havre.engine.logs import LogOptions
+from havre.errors import HavreError, InvalidInput
+from havre.wire import versions
+from havre.wire.detach import parse_keys
+from havre.wire.frames import render_header
+from havre.wire.queries import parse_time
+
+RAW = "application/vnd.docker.raw-stream"
+MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
+BATCH = 64 << 10
+
+
+async def _attach(call: Call) -> web.StreamResponse:
+    keys = parse_keys(call.text("detachKeys"))
+    try:
+        attachment = await call.services.containers.attach(call.name, _attach_options(call))
+    except HavreError as error:
+        return _plain_refusal(error)
+    upgrade = call.request.headers.get("Upgrade")
+    try:
+        connection = take_over(call.request, render_head(call.headers, _stream_type(call, attachment.tty), upgrade))
+        await relay(connection, attachment, tty=attachment.tty, stdin=call.flag("stdin"), detach_keys=keys)
+    finally:
+        attachment.close()
+    return Taken()
+
+
+def _attach_options(call: Call) -> AttachOptions:
+    return AttachOptions(
+        stdin=call.flag("stdin"),
+        stdout=call.flag("stdout"),
+        stderr=call.flag("stderr"),
+        stream=call.flag("stream"),
+        logs=call.flag("logs"),
+    )
+
+
+def _plain_refusal(error: HavreError) -> web.StreamResponse:
+    """dockerd has taken the connection over by the time it finds out, and can only say it in plain text."""
+    answer = web.Response(status=error.status, body=f"{error.message}\r\n".encode(), headers={"Content-Type": RAW})
+    answer.force_close()
+    return answer
+
+
+def _stream_type(call: Call, tty: bool) -> str:
+    """Only the 101 form says multiplexed-stream."""
+    upgraded = "Upgrade" in call.request.headers
+    return MULTIPLEXED if upgraded and versions.multiplexed(call.version, tty) else RAW
+
+
+async def _attach_ws(call: Call) -> web.StreamResponse:
+    parse_keys(call.text("detachKeys"))
+    attachment = await call.services.containers.attach(call.name, _attach_options(call))
+    socket = web.WebSocketResponse(autoping=True, max_msg_size=1 << 20)
+    try:
+        await socket.prepare(call.request)
+        delivering = asyncio.ensure_future(_deliver_ws(socket, attachment))
+        try:
+            await _feed_ws(socket, attachment)
+        finally:
+            delivering.cancel()
+            await asyncio.gather(delivering, return_exceptions=True)
+    finally:
+        attachment.close()
+    return socket
+
+
+async def _deliver_ws(socket: web.WebSocketResponse, attachment: Attachment) -> None:
+    async for _, data in attachment.output:
+        await socket.send_bytes(data)
+    await socket.close()
+
+
+async def _feed_ws(socket: web.WebSocketResponse, attachment: Attachment) -> None:
+    async for message in socket:
+        if message.type is WSMsgType.TEXT:
+            await attachment.write_stdin(message.data.encode())
+        elif message.type is WSMsgType.BINARY:
+            await attachment.write_stdin(message.data)
+
+
+async def _logs(call: Call) -> web.StreamResponse:
+    stdout, stderr = call.flag("stdout"), call.flag("stderr")
+    if not (stdout or stderr):
+        raise InvalidInput("Bad parameters: you must choose at least one stream")
+    container = call.services.containers.get(call.name)
+    tty = container.config.tty
+    options = LogOptions(
+        stdout=stdout,
+        stderr=stderr,
+        follow=call.flag("follow"),
+        timestamps=call.flag("timestamps"),
+        since=_moment(call, "since"),
+        until=_moment(call, "until"),
+        tail=_tail(call.text("tail", "all")),
+    )
+    lines = call.services.containers.logs(container.id, options)
+    response = await call.stream(MULTIPLEXED if versions.multiplexed(call.version, tty) else RAW)
+    pending = bytearray()
+    async for line in lines:
+        if not tty:
+            pending += render_header(line.stream, len(line.data))
+        pending += line.data
+        if line.last_ready or len(pending) >= BATCH:
+            await response.write(bytes(pending))
+            pending.clear()
+    if pending:
+        await response.write(bytes(pending))
+    return response
+
+
+def _moment(call: Call, name: str) -> float | None:
+    value = call.text(name)
+    return parse_time(value, name, time.time()) if value not in ("", "0") else None
+
+
+def _tail(text: str) -> int | None:
+    """How many lines from the end; None for all. Like dockerd, anything that is not a number means all."""
+    return int(text) if text.isdecimal() and len(text) < 10 else None
+
+
+async def _wait(call: Call) -> web.StreamResponse:
+    waiting = call.services.containers.wait(call.name, call.text("condition"))
+    try:
+        response = await call.stream()  # the head goes out at once: `docker run` starts the container only then
+        result = await waiting.result()
+        answer: dict[str, object] = {"StatusCode": result.code}
+        if result.error:
+            answer["Error"] = {"Message": result.error}
+        await response.write(msgspec.json.encode(answer) + b"\n")
+    finally:
+        waiting.cancel()
+    return response
+
+
+def register(router: Router) -> None:
+    """Add the routes of streams."""
+    router.add("POST", "/containers/{name}/attach", _attach)
+    router.add("GET", "/containers/{name}/attach/ws", _attach_ws)
+    router.add("GET", "/containers/{name}/logs", _logs)
+    router.add("POST", "/containers/{name}/wait", _wait)

@@ -1,0 +1,154 @@
+"""Containers, all but their streams: create, list, inspect, change state, remove.
+
+Source: Docker Engine API, "Containers".
+"""
+
+from __future__ import annotations
+
+import time
+
+import msgspec
+from aiohttp import web
+
+from havre.api.call import Call
+from havre.api.present import Sizes, present_container, present_summary
+from havre.api.router import Router
+from havre.engine.model import CreateRequest, HostConfig, RestartPolicy
+from havre.errors import InvalidInput
+from havre.wire import versions
+
+
+class UpdateRequest(HostConfig):
+    """The body of `POST /containers/{name}/update`: what of a `HostConfig` may change, at the top level."""
+
+    restart_policy: RestartPolicy = msgspec.field(default_factory=RestartPolicy)
+
+
+async def _create(call: Call) -> web.StreamResponse:
+    request = versions.lift("ContainerCreate", await call.body(CreateRequest), call.version)
+    name, platform = call.text("name") or None, call.text("platform") or None
+    created = await call.settle(call.services.containers.create(request, name, platform))
+    return call.json({"Id": created.id, "Warnings": list(created.warnings)}, 201)
+
+
+async def _list(call: Call) -> web.StreamResponse:
+    containers = call.services.containers
+    wanted = call.flag("all")
+    limit = call.integer("limit")
+    found = containers.list(all=wanted, limit=limit, size=call.flag("size"), filters=call.filters())
+    now = time.time()
+    lines = []
+    for container in found:
+        sizes = await _sizes(call, container.id) if call.flag("size") else None
+        lines.append(present_summary(container, now, sizes=sizes))
+    return call.json(lines)
+
+
+async def _inspect(call: Call) -> web.StreamResponse:
+    containers = call.services.containers
+    container = containers.get(call.name)
+    sizes = await _sizes(call, container.id) if call.flag("size") else None
+    placement = containers.placement(container.id)
+    answer = present_container(container, placement, containers.exec_ids(container.id), sizes)
+    return call.json(answer, operation="ContainerInspect")
+
+
+async def _sizes(call: Call, id: str) -> Sizes:
+    writable, root = await call.services.containers.size(id)
+    return Sizes(writable, root)
+
+
+async def _start(call: Call) -> web.StreamResponse:
+    await call.settle(call.services.containers.start(call.name, detach_keys=call.text("detachKeys") or None))
+    return call.nothing()
+
+
+async def _stop(call: Call) -> web.StreamResponse:
+    timeout, signal = call.integer("t"), call.text("signal") or None
+    await call.settle(call.services.containers.stop(call.name, timeout_s=timeout, signal=signal))
+    return call.nothing()
+
+
+async def _restart(call: Call) -> web.StreamResponse:
+    timeout, signal = call.integer("t"), call.text("signal") or None
+    await call.settle(call.services.containers.restart(call.name, timeout_s=timeout, signal=signal))
+    return call.nothing()
+
+
+async def _kill(call: Call) -> web.StreamResponse:
+    await call.settle(call.services.containers.kill(call.name, call.text("signal") or None))
+    return call.nothing()
+
+
+async def _pause(call: Call) -> web.StreamResponse:
+    await call.settle(call.services.containers.pause(call.name))
+    return call.nothing()
+
+
+async def _unpause(call: Call) -> web.StreamResponse:
+    await call.settle(call.services.containers.unpause(call.name))
+    return call.nothing()
+
+
+async def _rename(call: Call) -> web.StreamResponse:
+    await call.settle(call.services.containers.rename(call.name, call.text("name")))
+    return call.nothing()
+
+
+async def _remove(call: Call) -> web.StreamResponse:
+    work = call.services.containers.remove(
+        call.name, force=call.flag("force"), volumes=call.flag("v"), link=call.flag("link")
+    )
+    await call.settle(work)
+    return call.nothing()
+
+
+async def _resize(call: Call) -> web.StreamResponse:
+    rows, columns = terminal_size(call)
+    await call.services.containers.resize(call.name, rows, columns)
+    return call.nothing(200)
+
+
+def terminal_size(call: Call) -> tuple[int, int]:
+    rows, columns = call.integer("h"), call.integer("w")
+    if rows is None or columns is None or not (0 <= rows < 65536 and 0 <= columns < 65536):
+        raise InvalidInput("h and w must be given: rows and columns of the terminal, below 65536")
+    return rows, columns
+
+
+async def _top(call: Call) -> web.StreamResponse:
+    top = await call.services.containers.top(call.name, call.text("ps_args"))
+    return call.json({"Processes": top.processes, "Titles": top.titles})
+
+
+async def _update(call: Call) -> web.StreamResponse:
+    request = await call.body(UpdateRequest)
+    warnings = await call.settle(call.services.containers.update(call.name, request))
+    return call.json({"Warnings": warnings or None})
+
+
+async def _prune(call: Call) -> web.StreamResponse:
+    pruned = await call.settle(call.services.containers.prune(call.filters()))
+    return call.json({"ContainersDeleted": list(pruned.deleted) or None, "SpaceReclaimed": pruned.reclaimed})
+
+
+def register(router: Router) -> None:
+    """Add the routes of containers."""
+    router.add("GET", "/containers/json", _list)
+    router.add("POST", "/containers/create", _create)
+    router.add("POST", "/containers/prune", _prune)
+    router.add("GET", "/containers/{name}/json", _inspect)
+    router.add("GET", "/containers/{name}/top", _top)
+    for action, handler in (
+        ("start", _start),
+        ("stop", _stop),
+        ("restart", _restart),
+        ("kill", _kill),
+        ("pause", _pause),
+        ("unpause", _unpause),
+        ("rename", _rename),
+        ("resize", _resize),
+        ("update", _update),
+    ):
+        router.add("POST", f"/containers/{{name}}/{action}", handler)
+    router.add("DELETE", "/containers/{name}", _remove)

@@ -1,0 +1,159 @@
+"""What happens to every request, whatever its route: version, redirect, guard, route, headers, errors.
+
+    path "//" --> 301        /vX.Y --> version (400)     no route --> 404 {"message": "page not found"}
+    OPTIONS   --> 200        guard --> 401, 403          handler  --> its answer, or its HavreError as {"message"}
+
+A `HavreError` carries its status. Anything else that a handler raises is a bug: `EdgeProtocol.handle_error` answers
+500 and logs its traceback.
+No route escapes the guard: it stands before the table.
+
+Source: moby's api/server (middleware, httputils); the texts and headers are dockerd 26's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import platform
+import posixpath
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+from urllib.parse import unquote
+
+import msgspec
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.web_protocol import RequestHandler
+
+from havre import __version__
+from havre.api.call import Call
+from havre.api.router import Router
+from havre.engine.services import Services
+from havre.errors import HavreError
+from havre.wire.versions import NEWEST, Version, parse_version
+
+log = logging.getLogger(__name__)
+
+Guard: TypeAlias = Callable[[web.BaseRequest, str, str], Awaitable[None]]
+
+_PREFIX = re.compile(r"/v([0-9][0-9.]*)(/.*)?", re.DOTALL)
+# docker's CLI reads the system from the parentheses, which must come last.
+SERVER = f"Docker/{__version__}-havre ({platform.system().lower()})"
+
+
+@dataclass(frozen=True)
+class Edge:
+    """Answers requests. `guard(request, method, path)` raises `Unauthorized` or `Forbidden` to refuse one."""
+
+    router: Router
+    services: Services
+    guard: Guard | None = None
+    experimental: bool = False
+    headers: Mapping[str, str] = field(init=False)
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set, init=False)
+
+    def __post_init__(self) -> None:
+        said = {
+            "Api-Version": str(NEWEST),
+            "Docker-Experimental": str(self.experimental).lower(),
+            "Ostype": "linux",
+            "Server": SERVER,
+        }
+        object.__setattr__(self, "headers", said)
+
+    async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        """The answer to a request; what it raises is a bug, or means that the client has left."""
+        task = asyncio.current_task()
+        assert task is not None
+        self.tasks.add(task)
+        try:
+            return await self._route(request)
+        except HavreError as error:
+            return self.refuse(error)
+        finally:
+            self.tasks.discard(task)
+
+    async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
+        raw = request.raw_path.partition("?")[0]
+        if (clean := _clean(raw)) != raw:
+            return web.Response(status=301, headers={"Location": _with_query(clean, request), "Server": SERVER})
+        version, path = self._split_version(unquote(raw))
+        if self.guard is not None:
+            await self.guard(request, request.method, path)
+        if request.method == "OPTIONS":
+            return web.Response(headers=self.headers)
+        found = self.router.find(request.method, path)
+        if found is None:
+            return refusal(404, "page not found", {"Server": SERVER})
+        handler, fields = found
+        return await handler(Call(request, self.services, version, fields, self.headers))
+
+    def _split_version(self, path: str) -> tuple[Version, str]:
+        match = _PREFIX.fullmatch(path)
+        if match is None:
+            return NEWEST, path
+        return parse_version(match[1]), match[2] or "/"
+
+    def refuse(self, error: HavreError) -> web.Response:
+        """An error in Docker's shape; 304 has no body."""
+        headers = self.headers if error.hint is None else {**self.headers, "Havre-Hint": _one_line(error.hint)}
+        if error.status < 400:
+            return web.Response(status=error.status, headers=headers)
+        return refusal(error.status, error.message, headers)
+
+
+def refusal(status: int, message: str, headers: Mapping[str, str]) -> web.Response:
+    """`{"message": ...}` with a status. Message and shape are dockerd's to the letter; so a hint is in a header."""
+    body = msgspec.json.encode({"message": message}) + b"\n"
+    return web.Response(body=body, status=status, headers={**headers, "Content-Type": "application/json"})
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _clean(path: str) -> str:
+    """The path without empty, `.` and `..` segments, as Go's router cleans it; a slash at the end stays."""
+    if "//" not in path and "/." not in path:
+        return path
+    cleaned = posixpath.normpath("/" + path.lstrip("/"))
+    return cleaned + "/" if path.endswith("/") and cleaned != "/" else cleaned
+
+
+def _with_query(path: str, request: web.BaseRequest) -> str:
+    query = request.raw_path.partition("?")[2]
+    return f"{path}?{query}" if query else path
+
+
+class EdgeProtocol(RequestHandler):
+    """aiohttp's connection, with errors of the HTTP parser told in Docker's shape."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Called for what is not HTTP, and for what a handler raised that is not a `HavreError`."""
+        if request.writer.output_size > 0:
+            raise ConnectionResetError("the answer has begun; it cannot become an error")
+        if exc is not None and not isinstance(exc, HttpProcessingError):
+            log.error("%s %s failed", request.method, request.path, exc_info=exc)
+            message = f"internal error: {type(exc).__name__}: {exc}"
+        answer = refusal(status, message or "malformed HTTP request", {"Server": SERVER})
+        answer.force_close()
+        return answer
+
+
+class EdgeServer(web.Server):
+    """Makes an `EdgeProtocol` for each connection."""
+
+    def __init__(self, edge: Edge, **settings: Any) -> None:
+        super().__init__(edge.answer, handler_cancellation=True)
+        self._settings = settings
+
+    def __call__(self) -> RequestHandler:
+        return EdgeProtocol(self, loop=self._loop, **self._settings)

@@ -1,0 +1,110 @@
+"""Further processes in a container: create, start (taken over or detached), inspect, resize.
+
+An exec that cannot start is told in its stream once the connection has been taken over, and as a status when detached.
+
+Source: Docker Engine API, "Exec".
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from havre.api.call import Call
+from havre.api.container_streams import MULTIPLEXED, RAW
+from havre.api.containers import terminal_size
+from havre.api.hijack import Taken, render_head, take_over
+from havre.api.relay import relay
+from havre.api.router import Router
+from havre.engine.exec import ExecSpec
+from havre.engine.model import Value
+from havre.errors import HavreError, InvalidInput
+from havre.wire import versions
+from havre.wire.detach import parse_keys
+from havre.wire.frames import STDOUT, render_header
+
+
+class ExecStart(Value):
+    """The body of `POST /exec/{id}/start`; `console_size` is [rows, columns]."""
+
+    detach: bool = False
+    tty: bool = False
+    console_size: list[int] | None = None
+
+
+async def _create(call: Call) -> web.StreamResponse:
+    spec = await call.body(ExecSpec)
+    parse_keys(spec.detach_keys)
+    return call.json({"Id": await call.settle(call.services.containers.exec_create(call.name, spec))}, 201)
+
+
+async def _start(call: Call) -> web.StreamResponse:
+    containers = call.services.containers
+    request = await call.optional_body(ExecStart)
+    exec = containers.exec_inspect(call.name)
+    size = _console_size(request)
+    if request.detach:
+        await call.settle(containers.exec_start_detached(call.name))
+        return call.nothing(200)
+    upgrade = call.request.headers.get("Upgrade")
+    multiplexed = upgrade is not None and versions.multiplexed(call.version, exec.spec.tty)
+    connection = take_over(call.request, render_head(call.headers, MULTIPLEXED if multiplexed else RAW, upgrade))
+    try:
+        attachment = await call.settle(containers.exec_start(call.name, size))
+    except HavreError as error:
+        text = f"{error.message}\r\n".encode()
+        await connection.write(text if exec.spec.tty else render_header(STDOUT, len(text)) + text)
+        return Taken()
+    keys = parse_keys(exec.spec.detach_keys)
+    await relay(connection, attachment, tty=exec.spec.tty, stdin=exec.spec.attach_stdin, detach_keys=keys)
+    return Taken()
+
+
+def _console_size(request: ExecStart) -> tuple[int, int] | None:
+    size = request.console_size
+    if not size:
+        return None
+    if len(size) != 2:
+        raise InvalidInput("ConsoleSize: expected [rows, columns]")
+    return size[0], size[1]
+
+
+async def _inspect(call: Call) -> web.StreamResponse:
+    exec = call.services.containers.exec_inspect(call.name)
+    entrypoint, *arguments = exec.spec.cmd or [""]
+    process = {
+        "tty": exec.spec.tty,
+        "entrypoint": entrypoint,
+        "arguments": arguments,
+        "privileged": exec.spec.privileged,
+    }
+    if exec.spec.user:
+        process["user"] = exec.spec.user
+    return call.json(
+        {
+            "ID": exec.id,
+            "Running": exec.running,
+            "ExitCode": exec.exit_code,
+            "ProcessConfig": process,
+            "OpenStdin": exec.spec.attach_stdin,
+            "OpenStderr": exec.spec.attach_stderr,
+            "OpenStdout": exec.spec.attach_stdout,
+            "CanRemove": False,
+            "ContainerID": exec.container_id,
+            "DetachKeys": exec.spec.detach_keys,
+            "Pid": exec.pid,
+        }
+    )
+
+
+async def _resize(call: Call) -> web.StreamResponse:
+    rows, columns = terminal_size(call)
+    await call.services.containers.exec_resize(call.name, rows, columns)
+    return call.nothing(200)
+
+
+def register(router: Router) -> None:
+    """Add the routes of exec."""
+    router.add("POST", "/containers/{name}/exec", _create)
+    router.add("POST", "/exec/{name}/start", _start)
+    router.add("POST", "/exec/{name}/resize", _resize)
+    router.add("GET", "/exec/{name}/json", _inspect)

@@ -1,0 +1,138 @@
+"""Images: pull and import, load and save, list, inspect, tag, push, remove, prune.
+
+Source: Docker Engine API, "Images".
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+
+import msgspec
+from aiohttp import web
+
+from havre.api.call import Call
+from havre.api.progress_stream import stream_progress
+from havre.api.router import Router
+from havre.engine.progress import Progress, ProgressLine
+from havre.errors import InvalidInput, Unsupported
+from havre.registry import Auth
+
+_TAR = "application/x-tar"
+
+
+async def _create(call: Call) -> web.StreamResponse:
+    if source := call.text("fromSrc"):
+        return await _import(call, source)
+    name, tag = call.text("fromImage"), call.text("tag")
+    if not name:
+        raise InvalidInput("invalid reference format: fromImage or fromSrc must be given")
+    auth, platform = decode_auth(call), call.text("platform") or None
+    images = call.services.images
+    return await stream_progress(
+        call, lambda progress: images.pull(name, tag, auth=auth, platform=platform, progress=progress)
+    )
+
+
+async def _import(call: Call, source: str) -> web.StreamResponse:
+    if source != "-":
+        raise Unsupported("import from a URL is not supported", "download it and import the file")
+    changes, platform = call.query.getall("changes", []), call.text("platform") or None
+    repository, tag, message = call.text("repo"), call.text("tag"), call.text("message")
+
+    async def work(progress: Progress) -> None:
+        image = await call.services.images.import_(
+            call.upload(), repository, tag, message=message, changes=changes, platform=platform
+        )
+        progress(ProgressLine(image))
+
+    return await stream_progress(call, work)
+
+
+async def _list(call: Call) -> web.StreamResponse:
+    found = call.services.images.list(call.filters(), shared_size=call.flag("shared-size"))
+    return call.json(found, operation="ImageList")
+
+
+async def _inspect(call: Call) -> web.StreamResponse:
+    return call.json(call.services.images.inspect(call.name), operation="ImageInspect")
+
+
+async def _history(call: Call) -> web.StreamResponse:
+    return call.json(call.services.images.history(call.name))
+
+
+async def _tag(call: Call) -> web.StreamResponse:
+    await call.settle(call.services.images.tag(call.name, call.text("repo"), call.text("tag")))
+    return call.nothing(201)
+
+
+async def _push(call: Call) -> web.StreamResponse:
+    if "X-Registry-Auth" not in call.request.headers:
+        raise InvalidInput("bad parameters and missing X-Registry-Auth: invalid X-Registry-Auth header: EOF")
+    auth, tag = decode_auth(call), call.text("tag")
+    images = call.services.images
+    return await stream_progress(
+        call, lambda progress: images.push(call.name, tag, auth=auth, progress=progress), at_once=True
+    )
+
+
+async def _remove(call: Call) -> web.StreamResponse:
+    work = call.services.images.remove(call.name, force=call.flag("force"), prune=not call.flag("noprune"))
+    return call.json(await call.settle(work))
+
+
+async def _prune(call: Call) -> web.StreamResponse:
+    return call.json(await call.settle(call.services.images.prune(call.filters())))
+
+
+async def _load(call: Call) -> web.StreamResponse:
+    images = call.services.images
+    return await stream_progress(call, lambda progress: images.load(call.upload(), progress), at_once=True)
+
+
+async def _save_one(call: Call) -> web.StreamResponse:
+    return await _save(call, [call.name])
+
+
+async def _save_many(call: Call) -> web.StreamResponse:
+    return await _save(call, call.query.getall("names", []))
+
+
+async def _save(call: Call, names: list[str]) -> web.StreamResponse:
+    tar = call.services.images.save(names)
+    response = await call.stream(_TAR)
+    async for chunk in tar:
+        await response.write(chunk)
+    return response
+
+
+async def _search(call: Call) -> web.StreamResponse:
+    call.integer("limit")
+    raise Unsupported("image search is not supported: only Docker Hub offers it")
+
+
+def decode_auth(call: Call) -> Auth | None:
+    """`X-Registry-Auth`: JSON in base64url; like dockerd, what cannot be decoded counts as no credentials."""
+    text = call.request.headers.get("X-Registry-Auth", "")
+    try:
+        body = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        return msgspec.json.decode(body, type=Auth) if body else None
+    except (binascii.Error, ValueError, msgspec.MsgspecError):
+        return None
+
+
+def register(router: Router) -> None:
+    """Add the routes of images."""
+    router.add("GET", "/images/json", _list)
+    router.add("GET", "/images/search", _search)
+    router.add("GET", "/images/get", _save_many)
+    router.add("POST", "/images/create", _create)
+    router.add("POST", "/images/load", _load)
+    router.add("POST", "/images/prune", _prune)
+    router.add("GET", "/images/{name}/get", _save_one)
+    router.add("GET", "/images/{name}/json", _inspect)
+    router.add("GET", "/images/{name}/history", _history)
+    router.add("POST", "/images/{name}/push", _push)
+    router.add("POST", "/images/{name}/tag", _tag)
+    router.add("DELETE", "/images/{name}", _remove)

@@ -1,0 +1,77 @@
+"""Networks: list, inspect, create, remove, prune, connect, disconnect.
+
+Source: Docker Engine API, "Networks".
+"""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from havre.api.call import Call
+from havre.api.router import Router
+from havre.engine.model import EndpointSettings, Value
+from havre.engine.network import NetworkSpec
+
+
+class ConnectRequest(Value):
+    """The body of `POST /networks/{name}/connect`."""
+
+    container: str = ""
+    endpoint_config: EndpointSettings | None = None
+
+
+class DisconnectRequest(Value):
+    """The body of `POST /networks/{name}/disconnect`."""
+
+    container: str = ""
+    force: bool = False
+
+
+async def _list(call: Call) -> web.StreamResponse:
+    return call.json(call.services.networks.list(call.filters()))
+
+
+async def _inspect(call: Call) -> web.StreamResponse:
+    return call.json(call.services.networks.get(call.name))
+
+
+async def _create(call: Call) -> web.StreamResponse:
+    spec = await call.body(NetworkSpec)
+    network = await call.settle(call.services.networks.create(spec))
+    return call.json({"Id": network.id, "Warning": ""}, 201)
+
+
+async def _remove(call: Call) -> web.StreamResponse:
+    await call.settle(call.services.networks.remove(call.name))
+    return call.nothing()
+
+
+async def _prune(call: Call) -> web.StreamResponse:
+    deleted = await call.settle(call.services.networks.prune(call.filters()))
+    return call.json({"NetworksDeleted": list(deleted) or None})
+
+
+async def _connect(call: Call) -> web.StreamResponse:
+    request = await call.body(ConnectRequest)
+    containers = call.services.containers
+    await call.settle(containers.connect(request.container, call.name, request.endpoint_config))
+    return call.nothing(200)
+
+
+async def _disconnect(call: Call) -> web.StreamResponse:
+    request = await call.body(DisconnectRequest)
+    containers = call.services.containers
+    await call.settle(containers.disconnect(request.container, call.name, force=request.force))
+    return call.nothing(200)
+
+
+def register(router: Router) -> None:
+    """Add the routes of networks."""
+    router.add("GET", "/networks", _list)
+    router.add("GET", "/networks/", _list)
+    router.add("POST", "/networks/create", _create)
+    router.add("POST", "/networks/prune", _prune)
+    router.add("POST", "/networks/{name}/connect", _connect)
+    router.add("POST", "/networks/{name}/disconnect", _disconnect)
+    router.add("GET", "/networks/{name}", _inspect)
+    router.add("DELETE", "/networks/{name}", _remove)

@@ -1,0 +1,223 @@
+"""Containers as Docker's JSON shows them: `inspect`, a line of `ps`, the texts of `STATUS`.
+
+Pure: from the engine's values to plain dicts in the order dockerd writes them. What Go would leave out when empty is
+left out here, too (`_OMITTED`), since clients tell absent from null.
+
+Source: Docker Engine API, "ContainerInspect" and "ContainerSummary"; the text of durations is go-units'.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from havre.engine.model import ZERO_TIME, Container, EndpointSettings, MountPoint, PortBinding, State
+from havre.errors import InvalidInput
+from havre.wire.queries import parse_time
+
+_OMITTED = {
+    "Config": (
+        [
+            "ExposedPorts",
+            "NetworkDisabled",
+            "Healthcheck",
+            "ArgsEscaped",
+            "MacAddress",
+            "StopSignal",
+            "StopTimeout",
+            "Shell",
+        ]
+    ),
+    "HostConfig": ["Mounts", "StorageOpt", "Annotations", "Sysctls", "Tmpfs", "Init"],
+}
+_DEFAULT_NETWORKS = ("bridge", "default")
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where a container's files are, and the daemon's choices that `inspect` tells."""
+
+    directory: Path
+    driver: str
+    log_path: str = ""
+    mounted_at: str = ""
+    sandbox_key: str = ""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Bytes of the writable layer, and of that and the image together."""
+
+    writable: int
+    root: int
+
+
+def present_container(
+    container: Container, placement: Placement, exec_ids: list[str] | None = None, sizes: Sizes | None = None
+) -> dict[str, Any]:
+    """The answer of `GET /containers/{name}/json`."""
+    answer = {
+        "Id": container.id,
+        "Created": container.created,
+        "Path": container.path,
+        "Args": container.args,
+        "State": msgspec.to_builtins(container.state),
+        "Image": container.image,
+        "ResolvConfPath": str(placement.directory / "resolv.conf"),
+        "HostnamePath": str(placement.directory / "hostname"),
+        "HostsPath": str(placement.directory / "hosts"),
+        "LogPath": placement.log_path,
+        "Name": f"/{container.name}",
+        "RestartCount": container.restart_count,
+        "Driver": placement.driver,
+        "Platform": container.platform,
+        "MountLabel": "",
+        "ProcessLabel": "",
+        "AppArmorProfile": "",
+        "ExecIDs": exec_ids or None,
+        "HostConfig": _without_empty(container.host_config, "HostConfig"),
+        "GraphDriver": {
+            "Data": {"MergedDir": placement.mounted_at} if placement.mounted_at else None,
+            "Name": placement.driver,
+        },
+    }
+    if sizes is not None:
+        answer |= {"SizeRw": sizes.writable, "SizeRootFs": sizes.root}
+    return answer | {
+        "Mounts": [present_mount(point) for point in container.mounts],
+        "Config": _without_empty(container.config, "Config"),
+        "NetworkSettings": _network_settings(container, placement),
+    }
+
+
+def _without_empty(value: msgspec.Struct, kind: str) -> dict[str, Any]:
+    plain: dict[str, Any] = msgspec.to_builtins(value)
+    for key in _OMITTED[kind]:
+        # An explicit false is an answer where Go has a pointer, as for Init.
+        if not plain[key] and not (key == "Init" and plain[key] is False):
+            del plain[key]
+    return plain
+
+
+def present_mount(point: MountPoint) -> dict[str, Any]:
+    """One of a container's `Mounts`; name and driver are a volume's only."""
+    plain: dict[str, Any] = msgspec.to_builtins(point)
+    return {key: value for key, value in plain.items() if value != "" or key in ("Source", "Mode", "Propagation")}
+
+
+def _network_settings(container: Container, placement: Placement) -> dict[str, Any]:
+    first = next((container.networks[name] for name in _DEFAULT_NETWORKS if name in container.networks), None)
+    main = first or EndpointSettings()
+    return {
+        "Bridge": "",
+        "SandboxID": container.id if placement.sandbox_key else "",
+        "SandboxKey": placement.sandbox_key,
+        "Ports": msgspec.to_builtins(container.ports),
+        "HairpinMode": False,
+        "LinkLocalIPv6Address": "",
+        "LinkLocalIPv6PrefixLen": 0,
+        "SecondaryIPAddresses": None,
+        "SecondaryIPv6Addresses": None,
+        "EndpointID": main.endpoint_id,
+        "Gateway": main.gateway,
+        "GlobalIPv6Address": main.global_ipv6_address,
+        "GlobalIPv6PrefixLen": main.global_ipv6_prefix_len,
+        "IPAddress": main.ip_address,
+        "IPPrefixLen": main.ip_prefix_len,
+        "IPv6Gateway": main.ipv6_gateway,
+        "MacAddress": main.mac_address,
+        "Networks": msgspec.to_builtins(container.networks),
+    }
+
+
+def present_summary(
+    container: Container, now: float, image: str | None = None, sizes: Sizes | None = None
+) -> dict[str, Any]:
+    """A line of `GET /containers/json`; `image` replaces a name that has come to mean another image."""
+    answer: dict[str, Any] = {
+        "Id": container.id,
+        "Names": [f"/{container.name}"],
+        "Image": container.config.image if image is None else image,
+        "ImageID": container.image,
+        "Command": " ".join(_shown(word) for word in (container.path, *container.args) if word),
+        "Created": int(_seconds(container.created)),
+        "Ports": present_ports(container),
+    }
+    if sizes is not None:
+        shown = {"SizeRw": sizes.writable, "SizeRootFs": sizes.root}
+        answer |= {key: value for key, value in shown.items() if value}
+    return answer | {
+        "Labels": container.config.labels or {},
+        "State": container.state.status,
+        "Status": status_text(container.state, now),
+        "HostConfig": {"NetworkMode": container.host_config.network_mode},
+        "NetworkSettings": {"Networks": msgspec.to_builtins(container.networks)},
+        "Mounts": [present_mount(point) for point in container.mounts],
+    }
+
+
+def _shown(word: str) -> str:
+    return f"'{word}'" if " " in word else word
+
+
+def present_ports(container: Container) -> list[dict[str, Any]]:
+    """The `Ports` of a summary: each published port once per host address, each exposed one without."""
+    ports: list[dict[str, Any]] = []
+    for port, bindings in container.ports.items():
+        number, _, protocol = port.partition("/")
+        private: dict[str, Any] = {"PrivatePort": int(number), "Type": protocol or "tcp"}
+        ports += [_public(private, binding) for binding in bindings or ()] or [private]
+    return ports
+
+
+def _public(private: dict[str, Any], binding: PortBinding) -> dict[str, Any]:
+    public = {"PublicPort": int(binding.host_port)} if binding.host_port.isdigit() else {}
+    address = {"IP": binding.host_ip} if binding.host_ip else {}
+    return address | {"PrivatePort": private["PrivatePort"]} | public | {"Type": private["Type"]}
+
+
+def status_text(state: State, now: float) -> str:
+    """What `ps` shows under STATUS: "Up 3 seconds", "Exited (0) 2 minutes ago", "Created"."""
+    match state.status:
+        case "restarting":
+            return f"Restarting ({state.exit_code}) {_since(state.finished_at, now)} ago"
+        case "running" | "paused":
+            return f"Up {_since(state.started_at, now)}" + (" (Paused)" if state.paused else "")
+        case "removing":
+            return "Removal In Progress"
+        case "dead":
+            return "Dead"
+    if state.started_at == ZERO_TIME:
+        return "Created"
+    if state.finished_at == ZERO_TIME:
+        return ""
+    return f"Exited ({state.exit_code}) {_since(state.finished_at, now)} ago"
+
+
+def _since(moment: str, now: float) -> str:
+    return duration_text(max(0.0, now - _seconds(moment)))
+
+
+def _seconds(moment: str) -> float:
+    try:
+        return parse_time(moment, "time", 0.0)
+    except InvalidInput:
+        return 0.0
+
+
+def duration_text(seconds: float) -> str:
+    """A length of time as people say it, in one unit."""
+    minutes, hours = int(seconds / 60), int(seconds / 3600 + 0.5)
+    if seconds < 1:
+        return "Less than a second"
+    if seconds < 60:
+        return "1 second" if int(seconds) == 1 else f"{int(seconds)} seconds"
+    if minutes < 60:
+        return "About a minute" if minutes == 1 else f"{minutes} minutes"
+    for limit, size, unit in ((48, 1, "hours"), (336, 24, "days"), (1440, 168, "weeks"), (17520, 720, "months")):
+        if hours < limit:
+            return "About an hour" if hours == 1 else f"{hours // size} {unit}"
+    return f"{hours // 8760} years"

@@ -1,0 +1,25 @@
+"""All routes, gathered from the modules of the nouns."""
+
+from __future__ import annotations
+
+from havre.api import (
+    build,
+    container_streams,
+    containers,
+    exec,
+    images,
+    networks,
+    plugins,
+    swarm,
+    system,
+    volumes,
+)
+from havre.api.router import Router
+
+
+def build_router() -> Router:
+    """The table that the edge searches."""
+    router = Router()
+    for noun in (system, containers, container_streams, exec, images, volumes, networks, build, plugins, swarm):
+        noun.register(router)
+    return router

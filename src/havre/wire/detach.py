@@ -1,0 +1,56 @@
+"""The key sequence that detaches a terminal: `ctrl-p,ctrl-q` unless the user chose another.
+
+Source: Docker Engine API, "detachKeys"; moby's pkg term (ToBytes) and its escape proxy.
+"""
+
+from __future__ import annotations
+
+import string
+
+from havre.errors import InvalidInput
+
+DEFAULT_KEYS = b"\x10\x11"
+
+_CONTROL = {"@": 0, "[": 27, "\\": 28, "]": 29, "^": 30, "_": 31} | {
+    letter: code for code, letter in enumerate(string.ascii_lowercase, 1)
+}
+
+
+def parse_keys(text: str) -> bytes:
+    """`ctrl-p,a` as the bytes a terminal sends; empty text is the default."""
+    if not text:
+        return DEFAULT_KEYS
+    return bytes(_parse_key(key) for key in text.split(","))
+
+
+def _parse_key(key: str) -> int:
+    if len(key) == 1 and key.isascii():
+        return ord(key)
+    name = key.removeprefix("ctrl-").lower()
+    if key.startswith("ctrl-") and name in _CONTROL:
+        return _CONTROL[name]
+    raise InvalidInput(f"invalid detach keys ({key}): expected a character, or ctrl- and one of a-z @ [ \\ ] ^ _")
+
+
+class DetachScanner:
+    """Looks for the sequence in what a terminal sends, in pieces of any size.
+
+    A beginning of the sequence is held back until it is clear what it becomes.
+    """
+
+    def __init__(self, keys: bytes) -> None:
+        self._keys = keys
+        self._held = b""
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        """The bytes to pass on, and whether the sequence is complete (what comes behind it is dropped)."""
+        seen = self._held + data
+        found = seen.find(self._keys)
+        if found >= 0:
+            self._held = b""
+            return seen[:found], True
+        held = next(
+            (size for size in range(min(len(self._keys) - 1, len(seen)), 0, -1) if seen.endswith(self._keys[:size])), 0
+        )
+        self._held = seen[len(seen) - held :]
+        return seen[: len(seen) - held], False
