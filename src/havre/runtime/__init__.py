@@ -1,8 +1,21 @@
 """One container's process: its OCI specification, conmon, the OCI runtime, exec."""
 
 from havre.runtime.devices import read_devices
+from havre.runtime.exec import ExecProcess
+from havre.runtime.fanout import Fanout, Subscription
 from havre.runtime.monitor import Process, Runtime
 from havre.runtime.plan import ContainerPlan, ExecPlan, Exit
 from havre.runtime.users import resolve_user
 
-__all__ = ["ContainerPlan", "ExecPlan", "Exit", "Process", "Runtime", "read_devices", "resolve_user"]
+__all__ = [
+    "ContainerPlan",
+    "ExecPlan",
+    "ExecProcess",
+    "Exit",
+    "Fanout",
+    "Process",
+    "Runtime",
+    "Subscription",
+    "read_devices",
+    "resolve_user",
+]

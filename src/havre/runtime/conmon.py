@@ -102,7 +102,6 @@ class Handshake:
     """A started conmon with the daemon's ends of its pipes. Use as a context manager: it closes them."""
 
     def __init__(self, launch: Launch, *, attach_first: bool = False) -> None:
-        self.launch = launch
         self._open: list[int] = []
         theirs: list[int] = []
         env = dict(spawn.ENVIRONMENT)
@@ -192,14 +191,15 @@ def _set(future: asyncio.Future[None]) -> None:
 class Attachment:
     """The daemon's one connection to a conmon: output into a `Fanout`, input from `write`."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, output: Fanout) -> None:
         """Connect to `directory/attach`; OSError when nobody listens."""
         self._socket = _connect(directory)
+        self._output = output
         self._loop = asyncio.get_running_loop()
         self._buffer = memoryview(bytearray(MAX_PACKET))
         self._open = True
         self._writing = asyncio.Lock()
-        self.output = Fanout(self._resume)
+        output.room = self._resume
         self._resume()
 
     def _resume(self) -> None:
@@ -218,7 +218,7 @@ class Attachment:
                 self.close()
                 return
             stream = STDERR if self._buffer[0] == 3 else STDOUT
-            if size > 1 and not self.output.publish(stream, bytes(self._buffer[1:size])):
+            if size > 1 and not self._output.publish(stream, bytes(self._buffer[1:size])):
                 self._loop.remove_reader(self._socket.fileno())
                 return
 
@@ -229,7 +229,7 @@ class Attachment:
             self._loop.remove_reader(self._socket.fileno())
             self._loop.remove_writer(self._socket.fileno())
             self._socket.close()
-        self.output.close()
+        self._output.close()
 
     async def write(self, data: bytes) -> None:
         """Input for the process, waiting while it does not read; what an ended process would get is dropped."""

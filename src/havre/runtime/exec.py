@@ -8,99 +8,87 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from havre.aio import in_thread
-from havre.errors import Failed
+from havre.aio import spawn as spawn_task
+from havre.errors import Conflict, Failed
 from havre.runtime import messages, spawn
-from havre.runtime.conmon import Handshake, Launch, read_failure
+from havre.runtime.conmon import Handshake, Launch, Report, read_failure
 from havre.runtime.held import Held
-from havre.runtime.plan import ExecPlan, Exit
-from havre.runtime.runtimes import OciRuntime
 
 
 class ExecProcess(Held):
-    """A prepared exec: subscribe to `output`, then `start` it. Its directory goes when its end is known."""
+    """An exec to be: subscribe to `output`, then `start` it. Nothing exists before, nothing is left after the end."""
 
-    def __init__(self, launch: Launch, plan: ExecPlan) -> None:
-        super().__init__(launch.directory, tty=plan.tty, ends_input=plan.open_stdin and not plan.tty)
-        self._launch = launch
-        self._handshake: Handshake | None = None
-
-    @classmethod
-    async def prepare(
-        cls,
+    def __init__(
+        self,
+        *,
         conmon: Path,
-        runtime: OciRuntime,
+        runtime: Sequence[str],
         container_id: str,
         bundle: Path,
-        plan: ExecPlan,
         process: Mapping[str, Any],
-    ) -> ExecProcess:
-        """Start conmon and connect to it; the process itself waits for `start`."""
+        open_stdin: bool,
+    ) -> None:
+        """`runtime` is the OCI runtime's command line up to the verb, `process` the OCI `process` object."""
         name = secrets.token_hex(16)
         directory = bundle / "exec" / name
-        await in_thread(_make_directory, directory, process)
-        launch = Launch(
+        tty = bool(process["terminal"])
+        super().__init__(directory, ends_input=open_stdin and not tty)
+        self._process = process
+        self._started = False
+        self._launch = Launch(
             program=conmon,
             directory=directory,
-            runtime=runtime.command(),
+            runtime=runtime,
             name=name,
             container_id=container_id,
             log_path=None,
-            tty=plan.tty,
-            open_stdin=plan.open_stdin,
+            tty=tty,
+            open_stdin=open_stdin,
             arguments=("--exec", "--exec-attach", "--exec-process-spec", str(directory / "process.json")),
         )
-        prepared = cls(launch, plan)
-        try:
-            await prepared._connect()
-        except BaseException:
-            prepared._discard()
-            raise
-        return prepared
-
-    async def _connect(self) -> None:
-        self._handshake = Handshake(self._launch, attach_first=True)
-        report = await self._handshake.attach_report()
-        if report is None or report.data != 0:
-            raise await self._failure(report.message if report else "")
-        self._attach()
 
     async def start(self) -> None:
-        """Let it run. Failed, with the reason in Docker's words, when it cannot; then nothing is left of it."""
-        if self._handshake is None:
-            raise Failed("this exec was started before")
-        handshake, self._handshake = self._handshake, None
-        with handshake:
+        """Run it. Failed, with the reason in Docker's words, when it cannot be; Conflict when it was started before."""
+        if self._started:
+            raise Conflict("the exec has been started already")
+        self._started = True
+        try:
+            await in_thread(_make_directory, self._directory, self._process)
+            with Handshake(self._launch, attach_first=True) as handshake:
+                report = await self._shake_hands(handshake)
+                self._watch(report.data, handshake.child, self._launch.exit_file)
+        except BaseException:
+            await self._clear()
+            raise
+        spawn_task(self._clear_after(), f"exec {self._launch.name} in {self._launch.container_id}")
+
+    async def _shake_hands(self, handshake: Handshake) -> Report:
+        report = await handshake.attach_report()
+        if report is not None and report.data == 0:
+            self._attach()
             handshake.proceed()
             report = await handshake.report()
-            if report is None or report.data <= 0:
-                await spawn.finish(handshake.child)
-                error = await self._failure(report.message if report else "")
-                self._discard()
-                raise error
-        self._watch(report.data, handshake.child, self._launch.exit_file, lambda: False)
+            if report is not None and report.data > 0:
+                return report
+        await spawn.finish(handshake.child)
+        reason = await in_thread(read_failure, self._launch, report.message if report else "")
+        raise Failed(messages.exec_failed(reason))
 
-    async def _failure(self, message: str) -> Failed:
-        return Failed(messages.exec_failed(await in_thread(read_failure, self._launch, message)))
+    async def _clear_after(self) -> None:
+        await self.wait()
+        await self._clear()
 
-    async def wait(self) -> Exit:
-        """The end of the process."""
-        end = await super().wait()
+    async def _clear(self) -> None:
+        if self._attachment is None:
+            self.output.close()
         await in_thread(shutil.rmtree, self._directory, ignore_errors=True)
-        return end
-
-    def _discard(self) -> None:
-        if self._handshake is not None:
-            self._handshake.close()  # the start pipe's end makes conmon go on, and the runtime's log says how it went
-            self._handshake = None
-        self._release()
-        shutil.rmtree(self._directory, ignore_errors=True)
 
 
 def _make_directory(directory: Path, process: Mapping[str, Any]) -> None:

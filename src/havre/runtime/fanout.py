@@ -8,9 +8,10 @@
 conmon must always be drained, and it has one connection that nobody else sees. What it sends is appended to each
 subscription's queue. `publish` answers False once a queue holds LIMIT bytes: the caller then stops reading from conmon,
 whose socket fills up and makes the container's writes wait, as with Docker. When the slowest reader is half-way down,
-or leaves, `room` is called and reading goes on.
+or leaves, `room` is called and reading goes on. A process that has ended must not be held up: after `hurry` the rest,
+which is what pipe and socket held, is taken at once, and only what exceeds LAST_LIMIT is lost to a reader.
 
-Memory per subscription is bounded by LIMIT and one packet. Event loop only; nothing here blocks.
+Memory per subscription is bounded by LIMIT, and LAST_LIMIT at the end, plus one packet. Event loop only.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Callable
 
 STDOUT, STDERR = 1, 2
 LIMIT = 1 << 20
+LAST_LIMIT = 4 << 20
 CHUNK = 1 << 16
 
 Chunk = tuple[int, bytes]
@@ -89,12 +91,12 @@ class Subscription:
 class Fanout:
     """The output of one process. `room` is called when `publish` has answered False and may be called again."""
 
-    def __init__(self, room: Callable[[], None]) -> None:
-        self._room = room
+    def __init__(self) -> None:
+        self.room: Callable[[], None] = _nobody_waits
         self._subscriptions: list[Subscription] = []
         self._held = False
         self._closed = False
-        self._abandoned = False
+        self._hurried = False
 
     def subscribe(self, *, stdout: bool = True, stderr: bool = True) -> Subscription:
         """Read from now on. Without a subscription output goes to the log alone."""
@@ -109,14 +111,14 @@ class Fanout:
     def publish(self, stream: int, data: bytes) -> bool:
         """Hand `data` to all; False when the caller must not publish more until `room` is called."""
         for subscription in self._subscriptions:
-            if not (self._abandoned and subscription._waiting >= LIMIT):
+            if subscription._waiting < LAST_LIMIT:
                 subscription._put(stream, data)
-        self._held = not self._abandoned and self._fullest() >= LIMIT
+        self._held = not self._hurried and self._fullest() >= LIMIT
         return not self._held
 
-    def abandon(self) -> None:
-        """Wait for nobody any more: a reader whose queue is full loses what follows. For a process that has ended."""
-        self._abandoned = True
+    def hurry(self) -> None:
+        """The process has ended: take what is left without waiting for readers."""
+        self._hurried = True
         self._consumed()
 
     def close(self) -> None:
@@ -130,11 +132,15 @@ class Fanout:
         return max((subscription._waiting for subscription in self._subscriptions), default=0)
 
     def _consumed(self) -> None:
-        if self._held and (self._abandoned or self._fullest() <= LIMIT // 2):
+        if self._held and (self._hurried or self._fullest() <= LIMIT // 2):
             self._held = False
-            self._room()
+            self.room()
 
     def _leave(self, subscription: Subscription) -> None:
         if subscription in self._subscriptions:
             self._subscriptions.remove(subscription)
         self._consumed()
+
+
+def _nobody_waits() -> None:
+    """What `room` is before a connection sets it."""

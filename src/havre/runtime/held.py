@@ -7,14 +7,13 @@ How the end is learnt, from two pidfds and no polling:
                          v
     process ends --> wait status from the kernel --> Exit, and the exit file is written for a later daemon
 
-When the process ends first and conmon does not follow within STALL_S, a reader is stalled: then readers lose what they
-do not take, so that the end is never unreported.
+When the process ends first and conmon does not follow within STALL_S, it waits for a reader that does not read: then
+the rest of the output is taken without waiting (`Fanout.hurry`), so that an end is never unreported.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import signal as signals
@@ -44,8 +43,8 @@ class Ending:
         pid: int,
         conmon: int | subprocess.Popen[bytes] | None,
         exit_file: Path,
-        oom_killed: Callable[[], bool] = lambda: False,
-        stalled: Callable[[], None] = lambda: None,
+        oom_killed: Callable[[], bool],
+        stalled: Callable[[], None],
     ) -> None:
         """`conmon` is our child, or an adopted PID, or None when it is gone. Starts watching at once."""
         self._loop = asyncio.get_running_loop()
@@ -76,6 +75,11 @@ class Ending:
             pidfd.send_signal(self._process, number)
         except ProcessLookupError as error:
             raise Conflict("the process has ended") from error
+
+    def kill_conmon(self) -> None:
+        """For a conmon that hangs though its process has ended."""
+        if self._conmon is not None:
+            pidfd.send_signal(self._conmon, signals.SIGKILL)
 
     def close(self) -> None:
         """Stop watching and give the descriptors back. Idempotent."""
@@ -150,31 +154,26 @@ def read_exit(file: Path) -> tuple[int, float] | None:
 class Held:
     """What a container's first process and an exec have in common."""
 
-    def __init__(self, directory: Path, *, tty: bool, ends_input: bool) -> None:
+    def __init__(self, directory: Path, *, ends_input: bool) -> None:
         self._directory = directory
-        self._tty = tty
         self._ends_input = ends_input
         self._attachment: Attachment | None = None
         self._control = Control(directory)
         self._ending: Ending | None = None
-        self._silent = Fanout(lambda: None)
+        self.output = Fanout()
         self.pid = 0
 
-    @property
-    def output(self) -> Fanout:
-        """What the process writes; ended already when nothing is left to read."""
-        return self._attachment.output if self._attachment else self._silent
-
     def _attach(self) -> None:
-        self._attachment = Attachment(self._directory)
+        self._attachment = Attachment(self._directory, self.output)
 
-    def _watch(
-        self, pid: int, conmon: int | subprocess.Popen[bytes] | None, exit_file: Path, oom: Callable[[], bool]
-    ) -> None:
+    def _watch(self, pid: int, conmon: int | subprocess.Popen[bytes] | None, exit_file: Path) -> None:
         self.pid = pid
         self._ending = Ending(
-            pid=pid, conmon=conmon, exit_file=exit_file, oom_killed=oom, stalled=lambda: self.output.abandon()
+            pid=pid, conmon=conmon, exit_file=exit_file, oom_killed=self._oom_killed, stalled=self.output.hurry
         )
+
+    def _oom_killed(self) -> bool:
+        return False
 
     async def wait(self) -> Exit:
         """The end of the process. Its output may still be in subscriptions' buffers."""
@@ -208,16 +207,17 @@ class Held:
             raise Conflict("the process has not been started")
         self._ending.send_signal(signal)
 
-    def _release(self) -> None:
-        if self._ending is not None:
-            self._ending.close()
-            if not self._ending.result.done():
-                self._ending.result.set_result(Exit(128 + signals.SIGKILL, time.time()))
-        if self._attachment is not None:
-            self._attachment.close()
+    async def _settle(self, timeout_s: float) -> None:
+        """Wait until the end of a killed process is known; conmon is killed when it does not come in time.
 
-
-def remove_quietly(path: Path) -> None:
-    """Unlink what may be gone."""
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
+        What it wrote stays readable: the connection ends by itself when conmon has ended.
+        """
+        if self._ending is None:
+            self.output.close()
+            return
+        try:
+            await asyncio.wait_for(asyncio.shield(self._ending.result), timeout_s)
+        except TimeoutError:
+            log.error("the monitor of process %d hangs and is killed", self.pid)
+            self._ending.kill_conmon()
+            await asyncio.shield(self._ending.result)

@@ -15,7 +15,6 @@ Nothing here waits for an OCI runtime where a signal or a file does the same.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import json
 import os
@@ -43,6 +42,7 @@ from havre.runtime.spec import HostFacts, cgroup_path, render_exec, render_spec
 CONMON_GROUP = "/havre/conmon"
 SPEC = "config.json"
 STATE = "state.json"
+SETTLE_S = 5.0
 
 
 class _State(msgspec.Struct):
@@ -54,7 +54,6 @@ class _State(msgspec.Struct):
     conmon_started: int
     runtime: str
     cgroup: str
-    tty: bool
     ends_input: bool
 
 
@@ -62,7 +61,7 @@ class Process(Held):
     """A container's first process; `runtime` names its OCI runtime, `rootfs` is the mounted root file system."""
 
     def __init__(self, owner: Runtime, container_id: str, runtime: OciRuntime, state: _State, rootfs: Path) -> None:
-        super().__init__(owner.bundle(container_id), tty=state.tty, ends_input=state.ends_input)
+        super().__init__(owner.bundle(container_id), ends_input=state.ends_input)
         self.id = container_id
         self.runtime = runtime.name
         self.rootfs = rootfs
@@ -101,7 +100,14 @@ class Process(Held):
             raise Conflict(f"container {self.id} is not running")
         spec = json.loads(await in_thread((self._directory / SPEC).read_bytes))
         process = render_exec(plan, spec, self._owner.host)
-        return await ExecProcess.prepare(self._owner.conmon, self._oci, self.id, self._directory, plan, process)
+        return ExecProcess(
+            conmon=self._owner.conmon,
+            runtime=self._oci.command(),
+            container_id=self.id,
+            bundle=self._directory,
+            process=process,
+            open_stdin=plan.open_stdin,
+        )
 
     def _oom_killed(self) -> bool:
         return (self._directory / "oom").exists() or cgroups.oom_kills(self._owner.host.cgroups, self._cgroup) > 0
@@ -159,7 +165,7 @@ class Runtime:
         try:
             return await self._launch(container_id, plan, runtime, log_path)
         except BaseException:
-            await asyncio.shield(self.cleanup(container_id, runtime.name))
+            await asyncio.shield(self.cleanup(container_id))
             raise
 
     def _facts(self, plan: ContainerPlan) -> HostFacts:
@@ -196,7 +202,6 @@ class Runtime:
             conmon_started=pidfd.start_time(child.pid),
             runtime=runtime.name,
             cgroup=cgroup_path(plan, container_id),
-            tty=plan.tty,
             ends_input=ends_input,
         )
         _write_state(launch.directory / STATE, state)
@@ -213,10 +218,11 @@ class Runtime:
         conmon: int | subprocess.Popen[bytes] | None,
     ) -> Process:
         process = Process(self, container_id, runtime, state, rootfs)
-        if conmon is not None:
-            with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):  # the container has just ended
-                process._attach()
-        process._watch(state.pid, conmon, self._exit_file(container_id), process._oom_killed)
+        try:
+            process._attach()
+        except (FileNotFoundError, ConnectionRefusedError):  # conmon has ended
+            process.output.close()
+        process._watch(state.pid, conmon, self._exit_file(container_id))
         self._processes[container_id] = process
         return process
 
@@ -253,20 +259,21 @@ class Runtime:
             return ""
         return str(json.loads(result.stdout).get("status", ""))
 
-    async def cleanup(self, container_id: str, runtime_name: str = "") -> None:
+    async def cleanup(self, container_id: str) -> None:
         """Kill and delete whatever is left of a container: its processes, conmon, cgroup and bundle. Idempotent."""
         process = self._processes.pop(container_id, None)
         bundle = self.bundle(container_id)
         if not await in_thread(bundle.exists):
             return
-        names = [runtime_name or (process.runtime if process else "")]
-        if not names[0]:
-            names = [name for name, each in self._runtimes.all.items() if (each.state / container_id).exists()]
-        for name in names:
+        for name in self._holders(container_id):
             await spawn.run(self._runtimes.get(name).command("delete", "--force", container_id))
         if process is not None:
-            process._release()
+            await process._settle(SETTLE_S)
         await in_thread(shutil.rmtree, bundle, ignore_errors=True)
+
+    def _holders(self, container_id: str) -> list[str]:
+        """The runtimes that have a state of this container: one, or none."""
+        return [name for name, each in self._runtimes.all.items() if (each.state / container_id).exists()]
 
 
 def _is(pid: int, started: int) -> bool:

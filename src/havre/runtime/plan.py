@@ -127,7 +127,6 @@ class Security:
 
     seccomp: Mapping[str, Any] | str | None = None
     apparmor: str = ""
-    selinux_label: str = ""
     no_new_privileges: bool = False
     unmasked: bool = False
 
@@ -199,7 +198,6 @@ class ExecPlan:
     open_stdin: bool = False
     console_size: tuple[int, int] | None = None
     privileged: bool = False
-    attach: bool = True
 
 
 @dataclass(frozen=True)

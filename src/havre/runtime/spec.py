@@ -139,7 +139,7 @@ def render_exec(plan: ExecPlan, container: Mapping[str, Any], host: HostFacts) -
     return process
 
 
-_INHERITED_BY_EXEC = ("capabilities", "rlimits", "noNewPrivileges", "apparmorProfile", "selinuxLabel", "oomScoreAdj")
+_INHERITED_BY_EXEC = ("capabilities", "rlimits", "noNewPrivileges", "apparmorProfile", "oomScoreAdj")
 
 
 def merge_env(base: Iterable[str], more: Iterable[str]) -> list[str]:
@@ -182,8 +182,6 @@ def _render_process(plan: ContainerPlan, host: HostFacts) -> dict[str, Any]:
         ]
     if profile := _apparmor(plan, host):
         process["apparmorProfile"] = profile
-    if plan.security.selinux_label:
-        process["selinuxLabel"] = plan.security.selinux_label
     return process
 
 

@@ -1,0 +1,56 @@
+"""`--security-opt`, one value per option. Pure; words of refusal are Docker's."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from havre.errors import InvalidInput
+from havre.runtime.plan import Security
+
+_TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
+
+
+def parse_security_opts(opts: Sequence[str]) -> Security:
+    """The options together; a later one wins. InvalidInput for one that is unknown or malformed."""
+    security = Security()
+    for opt in opts:
+        security = _add(security, opt)
+    return security
+
+
+def _add(security: Security, opt: str) -> Security:
+    if opt == "no-new-privileges":
+        return replace(security, no_new_privileges=True)
+    if opt == "disable":
+        return security
+    key, separator, value = opt.partition("=" if "=" in opt else ":")
+    if not separator:
+        raise InvalidInput(f'invalid --security-opt 1: "{opt}"')
+    if key == "seccomp":
+        return replace(security, seccomp=_parse_profile(value))
+    if key == "apparmor":
+        return replace(security, apparmor=value)
+    if key == "label":
+        return security  # no SELinux: Docker ignores labels then, too
+    if key == "systempaths" and value == "unconfined":
+        return replace(security, unmasked=True)
+    if key == "no-new-privileges" and value in _TRUE + _FALSE:
+        return replace(security, no_new_privileges=value in _TRUE)
+    raise InvalidInput(f'invalid --security-opt 2: "{opt}"')
+
+
+def _parse_profile(text: str) -> Mapping[str, Any] | str | None:
+    if text == "unconfined":
+        return text
+    if text in ("builtin", ""):
+        return None
+    try:
+        profile = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InvalidInput(f"Decoding seccomp profile failed: {error}") from error
+    if not isinstance(profile, dict):
+        raise InvalidInput("Decoding seccomp profile failed: an object is expected")
+    return profile
