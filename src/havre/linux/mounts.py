@@ -42,6 +42,31 @@ MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC = 1, 2, 4
 MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 17, 1 << 18, 1 << 19, 1 << 20
 """Flags of mount(2)."""
 
+_MS_SYNCHRONOUS, _MS_MANDLOCK, _MS_DIRSYNC, _MS_NOATIME, _MS_NODIRATIME = 16, 64, 128, 1024, 2048
+_MS_RELATIME, _MS_STRICTATIME = 1 << 21, 1 << 24
+
+_SET_FLAGS = {
+    "ro": MS_RDONLY, "nosuid": MS_NOSUID, "nodev": MS_NODEV, "noexec": MS_NOEXEC, "sync": _MS_SYNCHRONOUS,
+    "remount": MS_REMOUNT, "mand": _MS_MANDLOCK, "dirsync": _MS_DIRSYNC, "noatime": _MS_NOATIME,
+    "nodiratime": _MS_NODIRATIME, "bind": MS_BIND, "rbind": MS_BIND | MS_REC, "relatime": _MS_RELATIME,
+    "strictatime": _MS_STRICTATIME, "defaults": 0,
+}  # fmt: skip
+_CLEARED_FLAGS = {
+    "rw": MS_RDONLY, "suid": MS_NOSUID, "dev": MS_NODEV, "exec": MS_NOEXEC, "async": _MS_SYNCHRONOUS,
+    "nomand": _MS_MANDLOCK, "atime": _MS_NOATIME, "diratime": _MS_NODIRATIME, "norelatime": _MS_RELATIME,
+    "nostrictatime": _MS_STRICTATIME,
+}  # fmt: skip
+_PROPAGATION = {
+    f"{depth}{name}": flag | more
+    for depth, more in (("", 0), ("r", MS_REC))
+    for name, flag in (
+        ("private", MS_PRIVATE),
+        ("shared", MS_SHARED),
+        ("slave", MS_SLAVE),
+        ("unbindable", MS_UNBINDABLE),
+    )
+}
+
 MNT_FORCE, MNT_DETACH, UMOUNT_NOFOLLOW = 1, 2, 8
 """Flags of umount2(2)."""
 
@@ -146,6 +171,47 @@ def unmount_all(target: Path) -> bool:
                 raise
             unmount(target, UMOUNT_NOFOLLOW | MNT_DETACH)
         found = True
+
+
+def mount_by_options(source: str, target: Path, fstype: str, options: str) -> None:
+    """Mount as mount(8) would with `-t fstype -o options`: flags, what is left for the file system, propagation.
+
+    mount(2) wants these in up to three calls: a bind mount takes its flags only afterwards, propagation is set alone.
+    """
+    parsed = parse_options(options)
+    mount(source, target, fstype, parsed.flags, parsed.data)
+    try:
+        if parsed.flags & MS_BIND and parsed.flags & ~(MS_BIND | MS_REC):
+            mount("none", target, "", parsed.flags | MS_REMOUNT)
+        for flag in parsed.propagation:
+            mount("none", target, "", flag)
+    except BaseException:
+        unmount(target, UMOUNT_NOFOLLOW | MNT_DETACH)
+        raise
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """A comma-separated option text, sorted by who reads it: mount(2)'s flags, the file system, propagation."""
+
+    flags: int
+    data: str
+    propagation: tuple[int, ...]
+
+
+def parse_options(text: str) -> Options:
+    """The options in `text`, later ones winning over earlier ones."""
+    flags, data, propagation = 0, [], []
+    for option in filter(None, text.split(",")):
+        if option in _SET_FLAGS:
+            flags |= _SET_FLAGS[option]
+        elif option in _CLEARED_FLAGS:
+            flags &= ~_CLEARED_FLAGS[option]
+        elif option in _PROPAGATION:
+            propagation.append(_PROPAGATION[option])
+        else:
+            data.append(option)
+    return Options(flags, ",".join(data), tuple(propagation))
 
 
 def mount_table() -> list[MountEntry]:

@@ -16,10 +16,10 @@ import asyncio
 import errno
 import re
 import threading
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import BinaryIO, Literal, TypeVar
 
 import msgspec
 
@@ -29,14 +29,18 @@ from havre.linux import mounts, trees
 from havre.oci.digest import Digest
 from havre.storage.changes import Change, as_changes
 from havre.storage.db import Table
+from havre.storage.diff import write_diff
 from havre.storage.drivers import Driver
 from havre.storage.layerfiles import RootEntry
 from havre.storage.layers import Layers
 from havre.storage.mounted import MountedLayers
+from havre.storage.pipe import stream_from
 from havre.storage.rootfs import CopyRoot, OverlayRoot, RootFs
 
 IDLE_S = 60.0
 """Seconds that a layer stays mounted after its last user went."""
+
+_STREAMS = 4  # each keeps a thread busy while it is read
 
 T = TypeVar("T")
 
@@ -71,6 +75,7 @@ class Snapshots:
         self._makers: dict[str, RootFs] = {"overlay": OverlayRoot(append=driver.append), "copy": CopyRoot()}
         self._rows: dict[str, SnapshotRow] = {}
         self._locks: dict[str, threading.Lock] = {}
+        self._streams = asyncio.Semaphore(_STREAMS)
         self._sweep: asyncio.TimerHandle | None = None
 
     async def load(self) -> None:
@@ -148,6 +153,18 @@ class Snapshots:
         found = await self._examine(id, f"comparing snapshot {id} with its layers", compare)
         self._sweep_later()
         return found
+
+    async def diff_tar(self, id: str) -> AsyncIterator[bytes]:
+        """The writable layer as an uncompressed tar with whiteouts, in pieces; to be closed unless read to its end."""
+        row, home = self._row(id), self._root / id
+
+        def write(out: BinaryIO) -> None:
+            with self._locked(id), _attempt(f"reading snapshot {id}"), self._makers[row.form].upper(home) as upper:
+                write_diff(upper, out)
+
+        async with self._streams:
+            async for piece in stream_from(write):
+                yield piece
 
     async def recover(self, in_use: Collection[str], known: Collection[str]) -> None:
         """After a restart: unmount what is not `in_use`, remove what is not `known`, and what was left half-made."""
