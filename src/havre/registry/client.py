@@ -8,7 +8,7 @@ Source: OCI distribution specification 1.1.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -78,7 +78,9 @@ class Registry:
             raise Failed(f"filesystem layer verification failed for digest {descriptor.digest}")
         return body
 
-    async def blob(self, ref: Reference, descriptor: Descriptor, auth: Auth | None = None) -> AsyncIterator[bytes]:
+    async def blob(
+        self, ref: Reference, descriptor: Descriptor, auth: Auth | None = None
+    ) -> AsyncGenerator[bytes, None]:
         """The bytes of a blob, `descriptor.size` of them; resumed after a break, up to `ATTEMPTS` without progress."""
         endpoint = await self._holder(ref, descriptor, auth)
         target = Target(endpoint, _pull(ref), auth)

@@ -1,0 +1,405 @@
+"""Images in a tar: `load` and `save`.
+
+    blobs/sha256/HEX   configurations, manifests, layers          both readings share the blobs
+    index.json  oci-layout                                         OCI layout
+    manifest.json  repositories                                    docker-archive
+
+`save` writes a tar that is both, layers uncompressed; dockerd, podman and skopeo read it. `load` reads either, and the
+older docker-archives of any layout, in one pass and in whatever order the members come: what looks like a layer goes
+straight into the layer store, small JSON documents are kept in memory, the rest is skipped. Members are never written
+by their names, so a hostile name names nothing; a name that claims a digest is held to it; what the configuration says
+of its layers must be true of what came. Layers that no image needs afterwards are dropped.
+
+Source: OCI image specification, "image-layout.md"; moby's "image/spec".
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+import tarfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+
+import msgspec
+
+from havre.aio import in_thread
+from havre.engine.imagestore import BlobStore, Image, ImageStore
+from havre.errors import InvalidInput, NotFound
+from havre.oci import mediatypes
+from havre.oci.digest import Digest, digest_of, hex_of
+from havre.oci.image import ImageConfig, decode_image
+from havre.oci.manifest import (
+    MAX_CONFIG,
+    Descriptor,
+    Index,
+    Manifest,
+    choose_manifest,
+    decode_document,
+    describe,
+    render_manifest,
+)
+from havre.oci.platform import Platform
+from havre.oci.reference import Reference, parse_reference
+from havre.storage.compress import Decompressor, kind_of
+from havre.storage.layers import Layers
+from havre.storage.tar import BLOCK, Data, Entry, TarParser
+
+MAX_DOCUMENTS = 64 << 20
+MAX_IMAGES = 1000
+_HEAD = 512
+_BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
+_CONTAINERD_NAME = "io.containerd.image.name"
+_REF_NAME = "org.opencontainers.image.ref.name"
+
+Hold = Callable[..., AbstractContextManager[object]]
+Drop = Callable[[Digest], Awaitable[bool]]
+
+
+class _ArchiveItem(msgspec.Struct, rename="pascal"):
+    """One image of `manifest.json`."""
+
+    config: str
+    repo_tags: list[str] | None = None
+    layers: list[str] | None = None
+
+
+@dataclass(slots=True)
+class _Contents:
+    """What an archive held: documents by path, layers (as diff IDs) by path, links from path to path."""
+
+    documents: dict[str, bytes] = field(default_factory=dict)
+    layers: dict[str, Digest] = field(default_factory=dict)
+    links: dict[str, str] = field(default_factory=dict)
+
+    def find(self, path: str) -> str:
+        """`path` after the archive's own links, which older archives use for layers that several images share."""
+        path = _clean(path)
+        for _ in range(8):
+            if path not in self.links:
+                return path
+            path = self.links[path]
+        raise InvalidInput(f"links in the archive lead nowhere: {path[:200]!r}")
+
+    def document(self, path: str) -> bytes:
+        """A document, or `InvalidInput`."""
+        try:
+            return self.documents[self.find(path)]
+        except KeyError:
+            raise InvalidInput(f"the archive names {path[:200]!r} but does not hold it") from None
+
+    def blob(self, digest: Digest) -> bytes:
+        """A document by its digest, or `InvalidInput`."""
+        return self.document(f"blobs/sha256/{hex_of(digest)}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """An image that an archive describes: its configuration, its layers' paths, its names."""
+
+    config: bytes
+    layers: Sequence[str]
+    names: Sequence[Reference]
+
+
+class Loader:
+    """Takes in one archive."""
+
+    def __init__(self, layers: Layers, store: ImageStore, platform: Platform, hold: Hold, drop: Drop) -> None:
+        self._layers = layers
+        self._store = store
+        self._platform = platform
+        self._hold = hold
+        self._drop = drop
+        self._fresh: list[Digest] = []
+
+    async def load(self, chunks: AsyncIterator[bytes]) -> list[tuple[Image, Sequence[Reference]]]:
+        """The images of the archive, stored, with the names they are to get. Raises `InvalidInput`, leaving nothing."""
+        try:
+            with ExitStack() as held:
+                contents = await self._read(chunks, held)
+                found = _describe(contents, self._platform)
+                configs = [self._checked(image, contents) for image in found]
+                return [
+                    (await self._store.add(image.config), image.names) for image, _ in zip(found, configs, strict=True)
+                ]
+        finally:
+            for diff_id in self._fresh:
+                await self._drop(diff_id)
+
+    async def _read(self, chunks: AsyncIterator[bytes], held: ExitStack) -> _Contents:
+        contents, reader, budget = _Contents(), _Reader(chunks), MAX_DOCUMENTS
+        async for entry in reader.entries():
+            path = _clean(entry.path.decode(errors="surrogateescape"))
+            if entry.kind in ("symlink", "hardlink"):
+                target = entry.link.decode(errors="surrogateescape")
+                base = posixpath.dirname(path) if entry.kind == "symlink" else ""
+                contents.links[path] = _clean(posixpath.join(base, target))
+            if entry.kind != "file":
+                continue
+            head = await reader.head()
+            if head.lstrip()[:1] in (b"{", b"[") and entry.size <= MAX_CONFIG:
+                budget -= entry.size
+                if budget < 0:
+                    raise InvalidInput(
+                        "the archive holds too many documents", f"at most {MAX_DOCUMENTS} bytes are read"
+                    )
+                contents.documents[path] = _held_to_name(path, b"".join([chunk async for chunk in reader.data()]))
+            elif _is_layer(head):
+                contents.layers[path] = await self._take_layer(path, reader, held)
+        return contents
+
+    async def _take_layer(self, path: str, reader: _Reader, held: ExitStack) -> Digest:
+        """Store a layer, unless its name says that it is here already."""
+        claimed = _claimed_digest(path)
+        if claimed is not None and self._layers.get(claimed) is not None:
+            held.enter_context(self._hold(claimed))
+            return claimed
+        async with self._layers.ingest(digest=claimed) as sink:
+            async for chunk in reader.data():
+                await sink.write(chunk)
+            done = await sink.finish()
+        held.enter_context(self._hold(done.diff_id))
+        self._fresh.append(done.diff_id)
+        return done.diff_id
+
+    def _checked(self, image: _Found, contents: _Contents) -> ImageConfig:
+        """The configuration, once all it says of its layers is true."""
+        config = decode_image(image.config)
+        diff_ids = config.rootfs.diff_ids
+        if len(image.layers) != len(diff_ids):
+            raise InvalidInput(
+                f"invalid manifest, layers length mismatch: expected {len(diff_ids)}, got {len(image.layers)}"
+            )
+        for path, diff_id in zip(image.layers, diff_ids, strict=True):
+            came = contents.layers.get(contents.find(path))
+            if came is None and self._layers.get(diff_id) is None:
+                raise InvalidInput(f"the archive names layer {path[:200]!r} but does not hold it")
+            if came is not None and came != diff_id:
+                raise InvalidInput(f"invalid diffID for layer {path[:200]}: expected {diff_id}, got {came}")
+        return config
+
+
+class _Reader:
+    """The members of a tar, one after the other; what is not read of one is skipped."""
+
+    def __init__(self, chunks: AsyncIterator[bytes]) -> None:
+        self._events = _events(chunks)
+        self._next: Entry | None = None
+        self._head = b""
+        self._over = False
+
+    async def entries(self) -> AsyncIterator[Entry]:
+        """Every member's header."""
+        while True:
+            async for _ in self.data():
+                pass
+            if self._next is None:
+                return
+            entry, self._next = self._next, None
+            yield entry
+
+    async def head(self) -> bytes:
+        """The first 512 bytes of the present member, which `data` gives again."""
+        gathered = bytearray()
+        async for chunk in self.data():
+            gathered += chunk
+            if len(gathered) >= _HEAD:
+                break
+        self._head = bytes(gathered)
+        return self._head[:_HEAD]
+
+    async def data(self) -> AsyncIterator[bytes]:
+        """The rest of the present member."""
+        if self._head:
+            head, self._head = self._head, b""
+            yield head
+        while self._next is None and not self._over:
+            try:
+                event = await anext(self._events)
+            except StopAsyncIteration:
+                self._over = True
+                return
+            if isinstance(event, Entry):
+                self._next = event
+            else:
+                yield bytes(event.view)
+
+
+async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Entry | Data]:
+    """Decompress, parse; raises `InvalidInput` for damage and for a stream that ends early."""
+    decompressor, parser = Decompressor(), TarParser(data=True)
+    async for chunk in chunks:
+        decompressor.feed(chunk)
+        while piece := await in_thread(decompressor.read):
+            for event in parser.feed(piece):
+                yield event
+    for event in parser.feed(decompressor.finish()):
+        yield event
+    parser.finish()
+
+
+def _describe(contents: _Contents, platform: Platform) -> list[_Found]:
+    """The images of the archive, by whichever description it has."""
+    if "manifest.json" in contents.documents:
+        return _describe_docker(contents)
+    if "index.json" in contents.documents:
+        return _describe_oci(contents, platform)
+    raise InvalidInput(
+        "the archive holds no images", "expected manifest.json (docker-archive) or index.json (OCI layout)"
+    )
+
+
+def _describe_docker(contents: _Contents) -> list[_Found]:
+    try:
+        items = msgspec.json.decode(contents.document("manifest.json"), type=list[_ArchiveItem])
+    except msgspec.DecodeError as error:
+        raise InvalidInput(f"invalid manifest.json in the archive: {error}") from error
+    if len(items) > MAX_IMAGES:
+        raise InvalidInput(f"the archive holds {len(items)} images", f"at most {MAX_IMAGES} are loaded")
+    return [
+        _Found(contents.document(item.config), item.layers or (), [_tag(name) for name in item.repo_tags or ()])
+        for item in items
+    ]
+
+
+def _describe_oci(contents: _Contents, platform: Platform) -> list[_Found]:
+    index = decode_document(contents.document("index.json"), mediatypes.OCI_INDEX)
+    if isinstance(index, Manifest):
+        raise InvalidInput("index.json of the archive is not an index")
+    found: dict[Digest, _Found] = {}
+    for entry in index.manifests:
+        document = decode_document(contents.blob(entry.digest), entry.media_type)
+        if isinstance(document, Index):
+            document = decode_document(contents.blob(choose_manifest(document, platform).digest))
+        if isinstance(document, Index):
+            raise InvalidInput("an index of the archive holds another index")
+        names = [*found[document.config.digest].names] if document.config.digest in found else []
+        name = _annotated_name(entry)
+        paths = [f"blobs/sha256/{hex_of(layer.digest)}" for layer in document.layers]
+        found[document.config.digest] = _Found(
+            contents.blob(document.config.digest), paths, [*names, name] if name else names
+        )
+    return list(found.values())
+
+
+def _annotated_name(entry: Descriptor) -> Reference | None:
+    """The name that an index gives an image: in full, or none where it is just a tag."""
+    annotations = entry.annotations or {}
+    text = annotations.get(_CONTAINERD_NAME) or annotations.get(_REF_NAME, "")
+    return _tag(text) if "/" in text or ":" in text else None
+
+
+def _tag(name: str) -> Reference:
+    ref = parse_reference(name).with_default_tag()
+    if ref.digest is not None:
+        raise InvalidInput(f"invalid tag {name[:200]!r} in the archive")
+    return ref
+
+
+def _held_to_name(path: str, body: bytes) -> bytes:
+    claimed = _claimed_digest(path)
+    if claimed is not None and digest_of(body) != claimed:
+        raise InvalidInput(f"{path} in the archive is not what its name says", "the archive is damaged")
+    return body
+
+
+def _claimed_digest(path: str) -> Digest | None:
+    match = _BLOB.fullmatch(path)
+    return Digest(f"sha256:{match.group(1)}") if match else None
+
+
+def _is_layer(head: bytes) -> bool:
+    """Whether a member begins like a tar (its first header's checksum holds, or it is empty) or a compressed one."""
+    if kind_of(head):
+        return True
+    if len(head) < BLOCK:
+        return False
+    if not any(head):
+        return True
+    stated = head[148:156].strip(b"\0 ")
+    return (
+        bool(stated) and not stated.strip(b"01234567") and int(stated, 8) == sum(head[:148]) + 8 * 32 + sum(head[156:])
+    )
+
+
+def _clean(path: str) -> str:
+    """A member's name with its dots resolved, never above the archive's root."""
+    return posixpath.normpath(posixpath.join("/", path)).lstrip("/")
+
+
+async def save_archive(
+    images: Sequence[tuple[Image, Sequence[Reference]]], blobs: BlobStore, layers: Layers
+) -> AsyncIterator[bytes]:
+    """The tar of `images` with the names given; the same images make the same bytes."""
+    documents: dict[str, bytes] = {}
+    tars: dict[str, tuple[Digest, int]] = {}
+    index, items, repositories = [], [], dict[str, dict[str, str]]()
+    for image, names in images:
+        config = await blobs.read(Digest(image.id))
+        described = [_describe_layer(layers, diff_id) for diff_id in image.layers]
+        body = render_manifest(describe(mediatypes.OCI_CONFIG, config), described, mediatypes.OCI_MANIFEST)
+        manifest = describe(mediatypes.OCI_MANIFEST, body)
+        documents |= {_path(Digest(image.id)): config, _path(manifest.digest): body}
+        tars |= {_path(layer.digest): (layer.digest, layer.size) for layer in described}
+        index += [msgspec.structs.replace(manifest, annotations=_annotations(name)) for name in names] or [manifest]
+        items.append(_render_item(image, names, described))
+        for name in names:
+            repositories.setdefault(name.familiar_name, {})[name.tag or ""] = hex_of(image.layers[-1])
+    documents["index.json"] = _json({"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": index})
+    documents["manifest.json"] = _json(items)
+    documents["oci-layout"] = _json({"imageLayoutVersion": "1.0.0"})
+    if repositories:
+        documents["repositories"] = _json(repositories)
+    yield _header("blobs", directory=True) + _header("blobs/sha256", directory=True)
+    for path in sorted({**documents, **tars}):
+        if path in documents:
+            yield _header(path, len(documents[path])) + documents[path] + _padding(len(documents[path]))
+            continue
+        diff_id, size = tars[path]
+        yield _header(path, size)
+        async for chunk in layers.open_tar(diff_id):
+            yield chunk
+        yield _padding(size)
+    yield bytes(2 * BLOCK)
+
+
+def _describe_layer(layers: Layers, diff_id: Digest) -> Descriptor:
+    layer = layers.get(diff_id)
+    if layer is None:
+        raise NotFound(f"layer {diff_id} is not in the store", "pull or load its image again")
+    return Descriptor(mediatypes.OCI_LAYER, diff_id, layer.size)
+
+
+def _render_item(image: Image, names: Sequence[Reference], layers: Sequence[Descriptor]) -> dict[str, object]:
+    return {
+        "Config": _path(Digest(image.id)),
+        "RepoTags": [name.familiar() for name in names],
+        "Layers": [_path(layer.digest) for layer in layers],
+        "LayerSources": {layer.digest: layer for layer in layers},
+    }
+
+
+def _annotations(name: Reference) -> dict[str, str]:
+    return {_CONTAINERD_NAME: name.canonical(), _REF_NAME: name.tag or ""}
+
+
+def _json(value: object) -> bytes:
+    return msgspec.json.encode(value, order="deterministic")
+
+
+def _path(digest: Digest) -> str:
+    return f"blobs/sha256/{hex_of(digest)}"
+
+
+def _header(path: str, size: int = 0, *, directory: bool = False) -> bytes:
+    member = tarfile.TarInfo(path)
+    member.size = size
+    member.mode = 0o755 if directory else 0o644
+    member.type = tarfile.DIRTYPE if directory else tarfile.REGTYPE
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+def _padding(size: int) -> bytes:
+    return bytes(-size % BLOCK)

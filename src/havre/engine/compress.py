@@ -1,0 +1,60 @@
+"""Compressing a layer's tar for a registry: gzip by ISA-L in a thread, streamed.
+
+The bytes depend on the library's version, so no digest is promised; what came out is remembered by who pushed it.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import cast
+
+from isal import igzip_threaded
+
+from havre.aio import in_thread
+
+_LEVEL = 1
+_GATHER = 1 << 20
+
+
+class _Sink:
+    """The file that the compressor writes to from its own thread."""
+
+    def __init__(self) -> None:
+        self._pieces: deque[bytes] = deque()
+
+    def write(self, data: bytes) -> int:
+        """Take a piece."""
+        self._pieces.append(bytes(data))
+        return len(data)
+
+    def flush(self) -> None:
+        """Nothing is buffered here."""
+
+    def take(self) -> bytes:
+        """What has come since the last call."""
+        pieces = []
+        while self._pieces:
+            pieces.append(self._pieces.popleft())
+        return b"".join(pieces)
+
+
+async def gzip_stream(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """`chunks` as one gzip stream; at most a few MiB are in flight."""
+    sink = _Sink()
+    writer = await in_thread(igzip_threaded.open, cast("str", sink), "wb", compresslevel=_LEVEL, threads=1)
+    gathered = bytearray()
+    try:
+        async for chunk in chunks:
+            gathered += chunk
+            if len(gathered) < _GATHER:
+                continue
+            await in_thread(writer.write, bytes(gathered))
+            gathered.clear()
+            if piece := sink.take():
+                yield piece
+        await in_thread(writer.write, bytes(gathered))
+    finally:
+        await in_thread(writer.close)
+    if piece := sink.take():
+        yield piece

@@ -1,0 +1,183 @@
+r"""Dockerfile instructions that change an image's configuration: `import --change`, `commit --change`.
+
+Only those that need no build: CMD ENTRYPOINT ENV EXPOSE HEALTHCHECK LABEL ONBUILD STOPSIGNAL USER VOLUME WORKDIR.
+Lists are JSON (`CMD ["a", "b"]`) or a shell command; pairs are `K=V K2="v w"`, or `K v w` in the old form.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Sequence
+
+import msgspec
+
+from havre.engine.model import Config, Healthcheck
+from havre.errors import InvalidInput
+
+_SHELL = ["/bin/sh", "-c"]
+_PORT = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/(tcp|udp|sctp))?")
+_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ns|us|ms|s|m|h))+")
+_PIECE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|ms|s|m|h)")
+_UNIT_NS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+
+
+def apply_changes(config: Config, changes: Sequence[str]) -> Config:
+    """`config` after the instructions; raises `InvalidInput` naming the instruction."""
+    for change in changes:
+        for line in _lines(change):
+            name, _, argument = line.partition(" ")
+            config = _apply(config, name.upper(), argument.strip())
+    return config
+
+
+def split_words(text: str) -> list[str]:
+    """Words as a Dockerfile has them: quotes group, a backslash takes the next character as it is."""
+    words: list[str] = []
+    word: str | None = None
+    quote, at = "", 0
+    while at < len(text):
+        char = text[at]
+        at += 1
+        if char == "\\" and quote != "'" and at < len(text):
+            word = (word or "") + text[at]
+            at += 1
+        elif char == quote:
+            quote = ""
+        elif not quote and char in "\"'":
+            quote, word = char, word or ""
+        elif not quote and char.isspace():
+            if word is not None:
+                words.append(word)
+            word = None
+        else:
+            word = (word or "") + char
+    if quote:
+        raise InvalidInput(f"unexpected end of statement while looking for matching {quote}: {text}")
+    return words if word is None else [*words, word]
+
+
+def _lines(change: str) -> list[str]:
+    joined = re.sub(r"\\[ \t]*\n", "", change)
+    return [line.strip() for line in joined.splitlines() if line.strip() and not line.lstrip().startswith("#")]
+
+
+def _apply(config: Config, name: str, argument: str) -> Config:
+    rules = {
+        "CMD": _cmd, "ENTRYPOINT": _entrypoint, "ENV": _env, "EXPOSE": _expose, "HEALTHCHECK": _healthcheck,
+        "LABEL": _label, "ONBUILD": _onbuild, "STOPSIGNAL": _stop_signal, "USER": _user, "VOLUME": _volume,
+        "WORKDIR": _workdir,
+    }  # fmt: skip
+    rule = rules.get(name)
+    if rule is None:
+        raise InvalidInput(f"{name} is not a valid change command", f"valid are {', '.join(rules)}")
+    if not argument:
+        raise InvalidInput(f"{name} requires at least one argument")
+    return rule(config, argument)
+
+
+def _cmd(config: Config, argument: str) -> Config:
+    return msgspec.structs.replace(config, cmd=_command(argument))
+
+
+def _entrypoint(config: Config, argument: str) -> Config:
+    return msgspec.structs.replace(config, entrypoint=_command(argument))
+
+
+def _env(config: Config, argument: str) -> Config:
+    env = {entry.partition("=")[0]: entry for entry in config.env or ()}
+    env.update((key, f"{key}={value}") for key, value in _pairs("ENV", argument))
+    return msgspec.structs.replace(config, env=list(env.values()))
+
+
+def _label(config: Config, argument: str) -> Config:
+    return msgspec.structs.replace(config, labels={**(config.labels or {}), **dict(_pairs("LABEL", argument))})
+
+
+def _expose(config: Config, argument: str) -> Config:
+    ports = dict(config.exposed_ports or {})
+    for word in split_words(argument):
+        match = _PORT.fullmatch(word)
+        first = int(match.group(1)) if match else 0
+        last = int(match.group(2) or first) if match else 0
+        if match is None or not 0 < first <= last < 1 << 16:
+            raise InvalidInput(f"invalid containerPort: {word}", "expected PORT[-PORT][/tcp|udp|sctp]")
+        ports.update({f"{port}/{match.group(3) or 'tcp'}": {} for port in range(first, last + 1)})
+    return msgspec.structs.replace(config, exposed_ports=ports)
+
+
+def _healthcheck(config: Config, argument: str) -> Config:
+    times = {"interval": 0, "timeout": 0, "start-period": 0, "start-interval": 0}
+    retries = 0
+    while (option := re.match(r"--([a-z-]+)=(\S+)\s+", argument)) is not None:
+        name, value = option.groups()
+        if name in times and _DURATION.fullmatch(value):
+            times[name] = int(sum(float(number) * _UNIT_NS[unit] for number, unit in _PIECE.findall(value)))
+        elif name == "retries" and value.isdecimal():
+            retries = int(value)
+        else:
+            raise InvalidInput(f"invalid HEALTHCHECK option --{name}={value}")
+        argument = argument[option.end() :]
+    kind, _, rest = argument.partition(" ")
+    if kind.upper() == "NONE":
+        return msgspec.structs.replace(config, healthcheck=Healthcheck(test=["NONE"]))
+    if kind.upper() != "CMD" or not rest.strip():
+        raise InvalidInput(f"Unknown type {kind!r} in HEALTHCHECK (try CMD)")
+    listed = _json_list(rest.strip())
+    test = ["CMD-SHELL", rest.strip()] if listed is None else ["CMD", *listed]
+    fields = {name.replace("-", "_"): value for name, value in times.items()}
+    return msgspec.structs.replace(config, healthcheck=Healthcheck(test=test, retries=retries, **fields))
+
+
+def _onbuild(config: Config, argument: str) -> Config:
+    if argument.split()[0].upper() in ("ONBUILD", "FROM", "MAINTAINER"):
+        raise InvalidInput(f"{argument.split()[0].upper()} isn't allowed as an ONBUILD trigger")
+    return msgspec.structs.replace(config, on_build=[*(config.on_build or ()), argument])
+
+
+def _stop_signal(config: Config, argument: str) -> Config:
+    return msgspec.structs.replace(config, stop_signal=argument)
+
+
+def _user(config: Config, argument: str) -> Config:
+    return msgspec.structs.replace(config, user=argument)
+
+
+def _volume(config: Config, argument: str) -> Config:
+    listed = _json_list(argument)
+    volumes = {**(config.volumes or {}), **{path: {} for path in (split_words(argument) if listed is None else listed)}}
+    if "" in volumes:
+        raise InvalidInput("VOLUME specified can not be an empty string")
+    return msgspec.structs.replace(config, volumes=volumes)
+
+
+def _workdir(config: Config, argument: str) -> Config:
+    return msgspec.structs.replace(
+        config, working_dir=posixpath.normpath(posixpath.join("/", config.working_dir, argument))
+    )
+
+
+def _command(argument: str) -> list[str]:
+    listed = _json_list(argument)
+    return [*_SHELL, argument] if listed is None else listed
+
+
+def _json_list(text: str) -> list[str] | None:
+    try:
+        return msgspec.json.decode(text, type=list[str])
+    except msgspec.DecodeError:
+        return None
+
+
+def _pairs(name: str, argument: str) -> list[tuple[str, str]]:
+    words = split_words(argument)
+    if "=" not in words[0]:
+        key, _, value = argument.partition(" ")
+        if not value.strip():
+            raise InvalidInput(f"{name} must have two arguments")
+        return [(key, value.strip())]
+    pairs = [word.partition("=") for word in words]
+    for key, equals, _ in pairs:
+        if not equals or not key:
+            raise InvalidInput(f"Syntax error - can't find = in {key!r}. Must be of the form: name=value")
+    return [(key, value) for key, _, value in pairs]

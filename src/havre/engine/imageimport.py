@@ -1,0 +1,43 @@
+"""An image of one layer from the tar of a root file system (`docker import`)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+
+import msgspec
+
+from havre.engine.imagechanges import apply_changes
+from havre.engine.imagestore import Image, ImageStore
+from havre.engine.model import Config
+from havre.engine.times import now
+from havre.oci.image import History, ImageConfig, RootFs, encode_image
+from havre.oci.platform import Platform
+from havre.storage.layers import Layers
+
+
+async def import_root(
+    layers: Layers,
+    store: ImageStore,
+    chunks: AsyncIterator[bytes],
+    message: str,
+    changes: Sequence[str],
+    platform: Platform,
+) -> Image:
+    """Take in the tar (compressed or not) and make the image; a refused change or tar leaves nothing."""
+    config = apply_changes(Config(), changes)
+    async with layers.ingest() as sink:
+        async for chunk in chunks:
+            await sink.write(chunk)
+        layer = await sink.finish()
+    created = now()
+    image = ImageConfig(
+        architecture=platform.architecture,
+        variant=platform.variant,
+        os=platform.os,
+        created=created,
+        comment=message,
+        config=msgspec.to_builtins(config),
+        rootfs=RootFs(diff_ids=(layer.diff_id,)),
+        history=(History(created=created, comment=message),),
+    )
+    return await store.add(encode_image(image))

@@ -1,0 +1,289 @@
+"""Images as Docker shows them: the list with its filters, the details, the history. Pure, over values.
+
+Sizes are of the uncompressed layers. A layer counts as shared when another image here has it too.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from datetime import datetime, timedelta
+
+import msgspec
+
+from havre.engine.filters import Filters, boolean, check_keys, matches_labels
+from havre.engine.imagestore import Image
+from havre.engine.model import ZERO_TIME, Config, ImageId, Value
+from havre.engine.times import from_seconds
+from havre.errors import Failed, InvalidInput
+from havre.oci.digest import Digest
+from havre.oci.reference import Reference
+
+LIST_FILTERS = frozenset({"dangling", "label", "label!", "before", "since", "reference", "until"})
+PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
+_UNKNOWN = -1
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|ms|s|m|h)")
+_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class ImageSummary(Value):
+    """One row of the list; `created` in seconds since the epoch, counts and sizes -1 where not asked for."""
+
+    id: str
+    parent_id: str = ""
+    repo_tags: list[str] = []
+    repo_digests: list[str] = []
+    created: int = 0
+    size: int = 0
+    shared_size: int = _UNKNOWN
+    labels: dict[str, str] | None = None
+    containers: int = _UNKNOWN
+
+
+class RootFs(Value):
+    """The layers of an image, base first."""
+
+    type: str
+    layers: list[str]
+
+
+class GraphDriver(Value):
+    """How the layers are stored."""
+
+    name: str
+    data: dict[str, str] | None = None
+
+
+class ImageDetails(Value):
+    """What `inspect` shows; times are RFC 3339, sizes bytes."""
+
+    id: str
+    repo_tags: list[str]
+    repo_digests: list[str]
+    parent: str
+    comment: str
+    created: str
+    docker_version: str
+    author: str
+    config: Config
+    architecture: str
+    variant: str
+    os: str
+    size: int
+    graph_driver: GraphDriver
+    root_fs: RootFs = msgspec.field(name="RootFS")
+    metadata: dict[str, str]
+
+
+class HistoryItem(Value):
+    """One step of an image's making; `created` in seconds since the epoch."""
+
+    id: str
+    created: int
+    created_by: str
+    tags: list[str] | None
+    size: int
+    comment: str
+
+
+class ImageUser(msgspec.Struct, frozen=True):
+    """A container made from an image."""
+
+    id: str
+    running: bool
+
+
+Sizes = Callable[[Digest], int]
+Names = Mapping[ImageId, Sequence[Reference]]
+
+
+def image_config(image: Image) -> Config:
+    """The image's defaults for containers, as the `Config` that containers have; raises `InvalidInput`."""
+    fields = {key: value for key, value in (image.config.config or {}).items() if value is not None}
+    try:
+        return msgspec.convert(fields, Config, strict=False)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"configuration of image {image.id} is malformed: {error}") from error
+
+
+def seconds(created: str | None) -> int:
+    """RFC 3339 text as whole seconds since the epoch; 0 where there is none."""
+    return int(_instant(created) or 0.0) if created else 0
+
+
+def size_of(image: Image, sizes: Sizes) -> int:
+    """Bytes of all layers of the image."""
+    return sum(sizes(layer) for layer in image.layers)
+
+
+def shared_layers(images: Collection[Image]) -> set[Digest]:
+    """The layers that more than one image has."""
+    seen: set[Digest] = set()
+    shared: set[Digest] = set()
+    for image in images:
+        mine = set(image.layers)
+        shared |= mine & seen
+        seen |= mine
+    return shared
+
+
+def summarize(image: Image, names: Sequence[Reference], sizes: Sizes) -> ImageSummary:
+    """The row of one image."""
+    labels = (image.config.config or {}).get("Labels")
+    return ImageSummary(
+        id=image.id,
+        parent_id=image.row.parent,
+        repo_tags=[name.familiar() for name in names if name.digest is None],
+        repo_digests=[name.familiar() for name in names if name.digest is not None],
+        created=seconds(image.config.created),
+        size=size_of(image, sizes),
+        labels=labels if isinstance(labels, dict) else None,
+    )
+
+
+def describe(image: Image, names: Sequence[Reference], sizes: Sizes, driver: str) -> ImageDetails:
+    """The details of one image."""
+    config = image.config
+    tagged_at = image.row.last_tagged_at
+    return ImageDetails(
+        id=image.id,
+        repo_tags=[name.familiar() for name in names if name.digest is None],
+        repo_digests=[name.familiar() for name in names if name.digest is not None],
+        parent=image.row.parent,
+        comment=config.comment or (config.history[-1].comment if config.history else ""),
+        created=config.created or ZERO_TIME,
+        docker_version=config.docker_version,
+        author=config.author,
+        config=image_config(image),
+        architecture=config.architecture,
+        variant=config.variant,
+        os=config.platform.os,
+        size=size_of(image, sizes),
+        graph_driver=GraphDriver(name=driver),
+        root_fs=RootFs(type="layers", layers=list(image.layers)),
+        metadata={"LastTagTime": from_seconds(tagged_at) if tagged_at else ZERO_TIME},
+    )
+
+
+def recount(image: Image, names: Sequence[Reference], sizes: Sizes) -> list[HistoryItem]:
+    """The history of an image, newest first; only the newest step has the image's ID and names."""
+    layers = list(image.layers)
+    items = []
+    for step in image.config.history or ():
+        layer = layers.pop(0) if layers and not step.empty_layer else None
+        items.append(
+            HistoryItem(
+                id="<missing>",
+                created=seconds(step.created),
+                created_by=step.created_by,
+                tags=None,
+                size=sizes(layer) if layer else 0,
+                comment=step.comment,
+            )
+        )
+    items.reverse()
+    if items:
+        items[0].id = image.id
+        items[0].tags = [name.familiar() for name in names if name.digest is None]
+    return items
+
+
+def select(
+    images: Sequence[Image], names: Names, filters: Filters, find: Callable[[str], Image], now: float | None = None
+) -> list[Image]:
+    """The images that pass the filters, newest first; `find` resolves the names in `before` and `since`."""
+    older = [seconds(find(name).config.created) for name in filters.get("before", ())]
+    newer = [seconds(find(name).config.created) for name in filters.get("since", ())]
+    until = [parse_moment(text, time.time() if now is None else now) for text in filters.get("until", ())]
+    wanted_dangling = dangling(filters)
+    patterns = [_glob(text) for text in filters.get("reference", ())]
+
+    def passes(image: Image) -> bool:
+        created = seconds(image.config.created)
+        mine = names.get(image.id, ())
+        labels = (image.config.config or {}).get("Labels")
+        return (
+            all(created < bound for bound in (*older, *until))
+            and all(created > bound for bound in newer)
+            and (wanted_dangling is None or wanted_dangling == (not mine))
+            and matches_labels(filters, labels if isinstance(labels, dict) else None)
+            and (not patterns or any(matches_reference(pattern, name) for pattern in patterns for name in mine))
+        )
+
+    return sorted(filter(passes, images), key=lambda image: seconds(image.config.created), reverse=True)
+
+
+def matches_reference(pattern: re.Pattern[str], name: Reference) -> bool:
+    """Whether a `reference` filter means the name: with its tag or without, short or in full."""
+    return any(pattern.fullmatch(text) for text in (name.familiar(), name.familiar_name, name.canonical(), name.name))
+
+
+def parse_moment(text: str, now: float) -> float:
+    """A point in time given as seconds, RFC 3339, or a duration before `now` (`24h`, `1h30m`)."""
+    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", text):
+        return float(text)
+    if text and not re.sub(_DURATION, "", text):
+        return now - sum(float(number) * _UNITS_S[unit] for number, unit in _DURATION.findall(text))
+    if (instant := _instant(text)) is not None:
+        return instant
+    raise Failed(f'failed to parse value as time or duration: "{text}"')
+
+
+def dangling(filters: Filters) -> bool | None:
+    values = filters.get("dangling", ())
+    try:
+        return boolean(filters, "dangling")
+    except InvalidInput:
+        raise InvalidInput(f"invalid filter 'dangling=[{' '.join(values)}]'") from None
+
+
+def _glob(pattern: str) -> re.Pattern[str]:
+    """Go's path.Match: `*` and `?` stay within a path component, `[a-c]` and `[^a-c]` are classes."""
+    out, at = [], 0
+    while at < len(pattern):
+        char = pattern[at]
+        at += 1
+        if char == "[":
+            end = pattern.find("]", at + 1)
+            if end < 0:
+                raise Failed("syntax error in pattern", f"in the reference filter {pattern!r}")
+            negated = pattern[at] == "^"
+            body = pattern[at + negated : end].replace("\\", "\\\\").replace("[", "\\[").replace("^", "\\^")
+            out.append(f"[{'^' if negated else ''}{body}]")
+            at = end + 1
+        elif char == "\\" and at < len(pattern):
+            out.append(re.escape(pattern[at]))
+            at += 1
+        else:
+            out.append({"*": "[^/]*", "?": "[^/]"}.get(char) or re.escape(char))
+    try:
+        return re.compile("".join(out))
+    except re.error:
+        raise Failed("syntax error in pattern", f"in the reference filter {pattern!r}") from None
+
+
+def _instant(text: str) -> float | None:
+    """RFC 3339 (or a date, or a time without a zone, which is UTC) as seconds since the epoch."""
+    trimmed = re.sub(r"(\.[0-9]{6})[0-9]+", r"\1", text).replace("Z", "+00:00")
+    try:
+        moment = datetime.fromisoformat(trimmed)
+    except ValueError:
+        return None
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=_UTC)
+    return (moment - _EPOCH) / timedelta(seconds=1)
+
+
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+_UTC = _EPOCH.tzinfo
+
+
+def check_list_filters(filters: Filters) -> None:
+    """Refuse unknown keys of the list's filters."""
+    check_keys(filters, LIST_FILTERS)
+
+
+def check_prune_filters(filters: Filters) -> None:
+    """Refuse unknown keys of prune's filters."""
+    check_keys(filters, PRUNE_FILTERS)

@@ -1,0 +1,376 @@
+"""Images, as the rest of the daemon knows them: find, list, pull, push, tag, remove, load, save, import.
+
+This is the face; the work is in the modules beside it:
+
+    imagestore    which images and names there are      imagelist     list, inspect, history, filters (pure)
+    pull, push    to and from registries                imageremoval  docker's rules for removing (pure)
+    archive       tars of images                        imagechanges  Dockerfile instructions on a configuration (pure)
+"""
+
+from __future__ import annotations
+
+import builtins  # `list` is a method below
+import platform as host
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from havre.engine import imagelist
+from havre.engine.archive import Loader, save_archive
+from havre.engine.filters import Filters
+from havre.engine.imageimport import import_root
+from havre.engine.imagelist import HistoryItem, ImageDetails, ImageSummary, ImageUser
+from havre.engine.imageremoval import RemovalFacts, RemovedItem, plan_removal
+from havre.engine.imagestore import Image, ImageRow, ImageStore, NameRow
+from havre.engine.model import Config, ImageId, Value
+from havre.engine.progress import Progress, ProgressLine, unobserved
+from havre.engine.pull import Puller
+from havre.engine.push import Pusher
+from havre.errors import InvalidInput, NotFound
+from havre.oci.digest import Digest
+from havre.oci.image import chain_ids
+from havre.oci.platform import parse_platform, platform_of_machine
+from havre.oci.reference import Reference, parse_reference, parse_repository
+from havre.registry import Auth, Registry
+from havre.storage.gc import collect
+from havre.storage.store import Storage
+
+Users = Callable[[ImageId], Sequence[ImageUser]]
+
+
+class Publish(Protocol):
+    """The event bus, as far as images need it."""
+
+    def __call__(self, type: str, action: str, id: str, attributes: Mapping[str, str] | None = None) -> None: ...
+
+
+class RunImage(msgspec.Struct, frozen=True):
+    """What a container is made from: the image's ID, its defaults, its layers (base first), its architecture."""
+
+    id: ImageId
+    config: Config
+    layers: tuple[Digest, ...]
+    architecture: str
+
+
+class Pruned(Value):
+    """What `prune` removed, and the bytes that are free now."""
+
+    images_deleted: list[RemovedItem] | None = None
+    space_reclaimed: int = 0
+
+
+class Images:
+    """All images. `users` tells which containers use an image."""
+
+    def __init__(self, storage: Storage, registry: Registry, store: ImageStore, publish: Publish, users: Users) -> None:
+        self._storage = storage
+        self._registry = registry
+        self._store = store
+        self._publish = publish
+        self._users = users
+        self._platform = platform_of_machine(host.machine())
+        self._puller = Puller(registry, store, storage.layers, storage.hold, self._platform)
+        self._pusher = Pusher(registry, storage.blobs, storage.layers)
+
+    @classmethod
+    async def open(cls, storage: Storage, registry: Registry, publish: Publish, users: Users) -> Images:
+        """Read what images there are."""
+        images, names = storage.db.table("images", ImageRow), storage.db.table("image_names", NameRow)
+        store = ImageStore(storage.blobs, images, names)
+        await store.load()
+        return cls(storage, registry, store, publish, users)
+
+    # -- finding
+
+    def resolve(self, name: str) -> ImageId:
+        """The ID of the image that `name` means (name, digest, ID or its beginning); `NotFound` "No such image: x"."""
+        return self._store.find(name).id
+
+    def acquire(self, name: str, platform: str | None = None) -> RunImage:
+        """The image to make a container from; `NotFound` also when it is for another platform than asked for."""
+        image = self._store.find(name)
+        wanted = parse_platform(platform) if platform else None
+        if wanted is not None and not image.config.platform.same_as(wanted):
+            raise NotFound(
+                f"image with reference {name} was found but does not match the specified platform: "
+                f"wanted {wanted}, actual: {image.config.platform}"
+            )
+        return RunImage(image.id, imagelist.image_config(image), image.layers, image.config.architecture)
+
+    def familiar_name(self, id: str) -> str:
+        """A name to show for an image: its first tag, else its ID."""
+        tags = [name for name in self._store.names_of(ImageId(id)) if name.digest is None]
+        return tags[0].familiar() if tags else id
+
+    def list(
+        self, filters: Filters | None = None, *, shared_size: bool = False, containers: bool = False
+    ) -> builtins.list[ImageSummary]:
+        """The images that pass the filters, newest first; counts are -1 unless asked for."""
+        filters = filters or {}
+        imagelist.check_list_filters(filters)
+        images = list(self._store)
+        names = {image.id: self._store.names_of(image.id) for image in images}
+        shared = imagelist.shared_layers(images) if shared_size else set()
+        rows = []
+        for image in imagelist.select(images, names, filters, self._store.find):
+            row = imagelist.summarize(image, names[image.id], self._size)
+            if shared_size:
+                row.shared_size = sum(self._size(layer) for layer in image.layers if layer in shared)
+            if containers:
+                row.containers = len(self._users(image.id))
+            rows.append(row)
+        return rows
+
+    def inspect(self, name: str) -> ImageDetails:
+        """The details of one image."""
+        image = self._store.find(name)
+        return imagelist.describe(image, self._store.names_of(image.id), self._size, self._storage.driver)
+
+    def history(self, name: str) -> builtins.list[HistoryItem]:
+        """How the image came to be, newest step first."""
+        image = self._store.find(name)
+        return imagelist.recount(image, self._store.names_of(image.id), self._size)
+
+    def layers_size(self) -> int:
+        """Bytes of all layers, each counted once."""
+        return sum(layer.size for layer in self._storage.layers.all())
+
+    # -- registries
+
+    async def pull(
+        self,
+        name: str,
+        tag: str = "",
+        *,
+        auth: Auth | None = None,
+        platform: str | None = None,
+        progress: Progress = unobserved,
+    ) -> ImageId:
+        """Pull `name` at `tag` (a tag or digest), every tag if neither says one; the ID of the last image pulled."""
+        wanted = parse_platform(platform) if platform else None
+        ref = parse_repository(name, tag)
+        refs = [ref] if ref.tag or ref.digest else [ref.with_tag(tag) for tag in await self._registry.tags(ref, auth)]
+        if not refs:
+            raise NotFound(f"no tags of {ref.familiar()} to pull")
+        changed = False
+        for one in refs:
+            image, is_new = await self._puller.pull(one, auth, wanted, progress)
+            changed = changed or is_new
+            self._publish("image", "pull", one.familiar(), self._attributes(image, one.familiar_name))
+        state = "Downloaded newer image for" if changed else "Image is up to date for"
+        progress(ProgressLine(f"Status: {state} {ref.familiar()}"))
+        return image.id
+
+    async def push(
+        self, name: str, tag: str = "", *, auth: Auth | None = None, progress: Progress = unobserved
+    ) -> None:
+        """Push `name` at `tag`, or every tag of the repository that is here; `NotFound` if there is none."""
+        ref = parse_repository(name, tag)
+        if ref.digest is not None:
+            raise InvalidInput("cannot push a digest reference")
+        progress(ProgressLine(f"The push refers to repository [{ref.name}]"))
+        refs = [ref] if ref.tag else self._store.names_in(ref)
+        for one in refs:
+            id = self._store.named(one)
+            if id is None:
+                raise NotFound(f"An image does not exist locally with the tag: {one.familiar_name}")
+            await self._push_one(one, self._store.get(id), auth, progress)
+        if not refs:
+            raise NotFound(f"An image does not exist locally with the tag: {ref.familiar_name}")
+
+    async def _push_one(self, ref: Reference, image: Image, auth: Auth | None, progress: Progress) -> None:
+        with self._storage.hold(*image.layers):
+            digest = await self._pusher.push(ref, image, auth, progress)
+        if image.id in self._store:
+            await self._store.set_name(ref.with_digest(digest), image.id)
+        self._publish("image", "push", ref.familiar(), {"name": ref.familiar_name})
+
+    async def login(self, auth: Auth) -> str:
+        """Check credentials with their registry: the text to show, or `Unauthorized`."""
+        return await self._registry.login(auth)
+
+    # -- names
+
+    async def tag(self, name: str, repository: str, tag: str = "") -> None:
+        """Give the image that `name` means another name."""
+        image = self._store.find(name)
+        await self._name(image, _new_name(repository, tag))
+
+    async def _name(self, image: Image, ref: Reference) -> None:
+        await self._store.set_name(ref, image.id)
+        self._publish("image", "tag", image.id, self._attributes(image, ref.familiar()))
+
+    # -- removing
+
+    async def remove(self, name: str, *, force: bool = False, prune: bool = True) -> builtins.list[RemovedItem]:
+        """Untag and delete by docker's rules (see `imageremoval`); `prune` removes parents that nobody needs then."""
+        image = self._store.find(name)
+        by_name = None if self._store.is_id(name, image.id) else self._store.named_text(name)
+        plan = plan_removal(self._facts(image, by_name, force=force))
+        removed = []
+        for ref in plan.untag:
+            await self._store.remove_name(ref)
+            removed.append(RemovedItem(untagged=ref.familiar()))
+            self._publish("image", "untag", image.id, self._attributes(image, image.id))
+        if plan.delete:
+            removed += await self._delete(image, prune=prune)
+        return removed
+
+    async def _delete(self, image: Image, *, prune: bool) -> builtins.list[RemovedItem]:
+        removed = [RemovedItem(untagged=ref.familiar()) for ref in self._store.names_of(image.id)]
+        await self._store.delete(image.id)
+        removed.append(RemovedItem(deleted=image.id))
+        self._publish("image", "delete", image.id, self._attributes(image, image.id))
+        chains = chain_ids(image.layers)
+        for diff_id, chain in reversed(list(zip(image.layers, chains, strict=True))):
+            if await self._drop_layer(diff_id):
+                removed.append(RemovedItem(deleted=chain))
+        if prune and ImageId(image.row.parent) in self._store:
+            parent = self._store.get(ImageId(image.row.parent))
+            facts = self._facts(parent, None, force=False)
+            if not (facts.names or facts.users or facts.has_children):
+                removed += await self._delete(parent, prune=True)
+        return removed
+
+    async def _drop_layer(self, diff_id: Digest) -> bool:
+        """Remove a layer unless something needs it."""
+        if diff_id in self.live_layers() | self._storage.held() | self._storage.snapshots.layers_in_use():
+            return False
+        if self._storage.layers.get(diff_id) is None:
+            return False
+        await self._storage.snapshots.unmount_layer(diff_id)
+        await self._storage.layers.remove(diff_id)
+        return True
+
+    async def prune(self, filters: Filters | None = None) -> Pruned:
+        """Remove dangling images, or with `dangling=false` all that no container uses."""
+        filters = dict(filters or {})
+        imagelist.check_prune_filters(filters)
+        only_dangling = imagelist.dangling(filters) is not False
+        filters.pop("dangling", None)
+        before = self.layers_size()
+        removed: builtins.list[RemovedItem] = []
+        names = {image.id: self._store.names_of(image.id) for image in self._store}
+        for image in imagelist.select(list(self._store), names, filters, self._store.find):
+            if image.id not in self._store or self._users(image.id) or self._store.children_of(image.id):
+                continue
+            if only_dangling and any(ref.digest is None for ref in names[image.id]):
+                continue
+            for ref in names[image.id]:
+                await self._store.remove_name(ref)
+                removed.append(RemovedItem(untagged=ref.familiar()))
+            removed += await self._delete(image, prune=True)
+        return Pruned(images_deleted=removed or None, space_reclaimed=before - self.layers_size())
+
+    async def collect_garbage(self) -> int:
+        """Remove layers and documents that nothing needs (left by failed pulls, for instance); the bytes freed."""
+        blobs = {Digest(image.id) for image in self._store}
+        blobs |= {Digest(image.row.manifest) for image in self._store if image.row.manifest}
+        return await collect(self._storage, self.live_layers(), blobs)
+
+    def live_layers(self) -> set[Digest]:
+        """The layers that images need."""
+        return {layer for image in self._store for layer in image.layers}
+
+    # -- archives
+
+    async def load(self, chunks: AsyncIterator[bytes], progress: Progress = unobserved) -> builtins.list[ImageId]:
+        """Take in the images of a tar (docker-archive or OCI layout, compressed or not), streamed."""
+        loader = Loader(self._storage.layers, self._store, self._platform, self._storage.hold, self._drop_layer)
+        loaded = await loader.load(chunks)
+        for image, names in loaded:
+            for ref in names:
+                await self._store.set_name(ref, image.id)
+                progress(ProgressLine(stream=f"Loaded image: {ref.familiar()}\n"))
+            if not names:
+                progress(ProgressLine(stream=f"Loaded image ID: {image.id}\n"))
+            self._publish("image", "load", image.id, self._attributes(image, image.id))
+        return [image.id for image, _ in loaded]
+
+    def save(self, names: Sequence[str]) -> AsyncIterator[bytes]:
+        """A tar of the images, readable as docker-archive and as OCI layout; `NotFound` before its first byte."""
+        chosen: dict[ImageId, builtins.list[Reference]] = {}
+        for name in names:
+            for image, refs in self._to_save(name):
+                kept = chosen.setdefault(image.id, [])
+                kept += [ref for ref in refs if ref not in kept]
+        images = [(self._store.get(id), refs) for id, refs in chosen.items()]
+        for id in chosen:
+            self._publish("image", "save", id, {"name": id})
+        return self._saved(images)
+
+    async def _saved(self, images: Sequence[tuple[Image, Sequence[Reference]]]) -> AsyncIterator[bytes]:
+        layers = {layer for image, _ in images for layer in image.layers}
+        with self._storage.hold(*layers):
+            async for chunk in save_archive(images, self._storage.blobs, self._storage.layers):
+                yield chunk
+
+    def _to_save(self, name: str) -> builtins.list[tuple[Image, builtins.list[Reference]]]:
+        """The images that `name` means, each with the names to save it under; a bare repository means all its tags."""
+        by_name = self._store.named_text(name)
+        if by_name is not None and by_name.digest is None:
+            bare = parse_reference(name).tag is None
+            refs = self._store.names_in(by_name) if bare else [by_name]
+            return [(self._store.find(ref.canonical()), [ref]) for ref in refs]
+        return [(self._store.find(name), [])]
+
+    async def import_(
+        self,
+        chunks: AsyncIterator[bytes],
+        repository: str = "",
+        tag: str = "",
+        *,
+        message: str = "",
+        changes: Sequence[str] = (),
+        platform: str | None = None,
+    ) -> ImageId:
+        """Make an image of one layer from the tar of a root file system, streamed; Dockerfile `changes` apply."""
+        ref = _new_name(repository, tag, "cannot import digest reference") if repository else None
+        wanted = parse_platform(platform) if platform else self._platform
+        image = await import_root(self._storage.layers, self._store, chunks, message, changes, wanted)
+        if ref is not None:
+            await self._name(image, ref)
+        self._publish("image", "import", image.id, {"name": image.id})
+        return image.id
+
+    async def create(self, config: bytes, *, parent: str = "", names: Sequence[str] = ()) -> ImageId:
+        """Make an image of a configuration whose layers are here (commit, build); `InvalidInput` if one is not."""
+        image = await self._store.add(config, parent=parent)
+        for name in names:
+            await self._name(image, parse_reference(name).with_default_tag())
+        return image.id
+
+    # -- inside
+
+    def _facts(self, image: Image, by_name: Reference | None, *, force: bool) -> RemovalFacts:
+        return RemovalFacts(
+            image=image,
+            names=self._store.names_of(image.id),
+            users=self._users(image.id),
+            has_children=bool(self._store.children_of(image.id)),
+            by_name=by_name,
+            force=force,
+        )
+
+    def _size(self, diff_id: Digest) -> int:
+        layer = self._storage.layers.get(diff_id)
+        return layer.size if layer is not None else 0
+
+    def _attributes(self, image: Image, name: str) -> dict[str, str]:
+        """An event's attributes: the image's labels and the name."""
+        labels = (image.config.config or {}).get("Labels") or {}
+        return {**{str(key): str(value) for key, value in labels.items()}, "name": name}
+
+
+def _new_name(
+    repository: str, tag: str, refusal: str = "refusing to create a tag with a digest reference"
+) -> Reference:
+    """The name to give an image; raises `InvalidInput` for a digest."""
+    ref = parse_repository(repository, tag)
+    if ref.digest is not None:
+        raise InvalidInput(refusal)
+    if ref.familiar_name == "sha256":
+        raise InvalidInput("refusing to create an ambiguous tag using digest algorithm as name")
+    return ref.with_default_tag()

@@ -1,0 +1,209 @@
+"""Pulling an image: manifest, configuration, then its layers in parallel, each streamed straight into the layer store.
+
+    registry --> manifest | index --> manifest for the platform --> configuration (diff IDs)
+                                                                        |
+        layer n: here already -> "Already exists"                       v
+                 else: download, decompress, hash and index in one pass (at most `DOWNLOADS` at once, shared with
+                       other pulls of the same layer)
+                                                                        |
+        all layers stand --> configuration and manifest stored --> names set
+
+Names are set last, so a pull that fails or is cancelled leaves no image; the layers that were finished stay, and the
+next try finds them. The lines are dockerd's, in its order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractContextManager, aclosing
+from dataclasses import dataclass
+from typing import Protocol
+
+from havre.engine.imagestore import Image, ImageStore
+from havre.engine.progress import Progress, ProgressLine
+from havre.engine.sharing import SharedWork
+from havre.errors import InvalidInput, NotFound, Unsupported
+from havre.oci import mediatypes
+from havre.oci.digest import Digest, hex_of
+from havre.oci.image import ImageConfig, decode_image
+from havre.oci.manifest import MAX_CONFIG, Descriptor, Index, Manifest, choose_manifest, decode_document
+from havre.oci.platform import Platform
+from havre.oci.reference import Reference
+from havre.registry import Auth, Fetched
+from havre.storage.layers import Layers, Source
+
+DOWNLOADS = 3
+_TICK_S = 0.1
+_CONFIGS = (mediatypes.DOCKER_CONFIG, mediatypes.OCI_CONFIG)
+
+
+class PullRegistry(Protocol):
+    """The registry's face, as far as pulls need it."""
+
+    async def manifest(self, ref: Reference, auth: Auth | None = None) -> Fetched: ...
+    async def document(self, ref: Reference, descriptor: Descriptor, auth: Auth | None, limit: int) -> bytes: ...
+    def blob(self, ref: Reference, descriptor: Descriptor, auth: Auth | None = None) -> AsyncGenerator[bytes, None]: ...
+    async def tags(self, ref: Reference, auth: Auth | None = None) -> list[str]: ...
+
+
+class Hold(Protocol):
+    """Spares digests from garbage collection while they are worked with."""
+
+    def __call__(self, *digests: Digest) -> AbstractContextManager[object]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a name led to: the digest it stands for, and the manifest and configuration of one image."""
+
+    digest: Digest
+    manifest: Manifest
+    manifest_body: bytes
+    config: ImageConfig
+    config_body: bytes
+
+
+class Puller:
+    """Pulls images into the stores."""
+
+    def __init__(
+        self, registry: PullRegistry, store: ImageStore, layers: Layers, hold: Hold, platform: Platform
+    ) -> None:
+        self._registry = registry
+        self._store = store
+        self._layers = layers
+        self._hold = hold
+        self._platform = platform
+        self._slots = asyncio.Semaphore(DOWNLOADS)
+        self._transfers: SharedWork[None] = SharedWork()
+
+    async def pull(
+        self, ref: Reference, auth: Auth | None, platform: Platform | None, progress: Progress
+    ) -> tuple[Image, bool]:
+        """Pull `ref` (with a tag or digest): the image, and whether its name is new or stands for another one now."""
+        resolved = await self._resolve(ref, auth, platform, progress)
+        with self._hold(*resolved.config.rootfs.diff_ids):
+            await self._pull_layers(ref, resolved, auth, progress)
+            before = self._store.named(ref)
+            image = await self._store.add(resolved.config_body, manifest=resolved.manifest_body)
+            await self._store.set_name(ref.with_digest(resolved.digest), image.id)
+            if ref.digest is None:
+                await self._store.set_name(ref, image.id)
+        progress(ProgressLine(f"Digest: {resolved.digest}"))
+        return image, before != image.id
+
+    async def _resolve(
+        self, ref: Reference, auth: Auth | None, platform: Platform | None, progress: Progress
+    ) -> Resolved:
+        fetched = await self._registry.manifest(ref, auth)
+        document = decode_document(fetched.body, fetched.media_type)
+        named = ref.tag if ref.tag and ref.digest is None else ref.familiar()
+        progress(ProgressLine(f"Pulling from {ref.repository}", named, message=True))
+        body = fetched.body
+        if isinstance(document, Index):
+            chosen = choose_manifest(document, platform or self._platform)
+            inner = await self._registry.manifest(ref.with_digest(chosen.digest), auth)
+            document, body = decode_document(inner.body, inner.media_type), inner.body
+            if isinstance(document, Index):
+                raise InvalidInput(f"manifest list of {ref.familiar()} holds another manifest list")
+        _check_types(document)
+        config_body = await self._registry.document(ref, document.config, auth, MAX_CONFIG)
+        config = decode_image(config_body)
+        _check_image(ref, config, document, platform)
+        return Resolved(fetched.digest, document, body, config, config_body)
+
+    async def _pull_layers(self, ref: Reference, resolved: Resolved, auth: Auth | None, progress: Progress) -> None:
+        """Download what is missing, in parallel; report completion base first, as dockerd does."""
+        pairs = list(zip(resolved.manifest.layers, resolved.config.rootfs.diff_ids, strict=True))
+        missing = [(blob, diff_id) for blob, diff_id in pairs if self._layers.get(diff_id) is None]
+        if missing or self._store.named(ref) is None:
+            here = {diff_id for _, diff_id in pairs} - {diff_id for _, diff_id in missing}
+            for blob, diff_id in pairs:
+                progress(ProgressLine("Already exists" if diff_id in here else "Pulling fs layer", _short(blob.digest)))
+        try:
+            async with asyncio.TaskGroup() as group:
+                transfers = [group.create_task(self._transfer(ref, *pair, auth, progress)) for pair in missing]
+                group.create_task(_report_complete([blob for blob, _ in missing], transfers, progress))
+        except BaseExceptionGroup as failures:
+            raise _first(failures) from None
+        for blob, diff_id in pairs:
+            source = Source(blob.digest, blob.size, blob.media_type, ref.registry, ref.repository)
+            if source not in self._layers.sources(diff_id):
+                await self._layers.add_source(diff_id, source)
+
+    async def _transfer(
+        self, ref: Reference, blob: Descriptor, diff_id: Digest, auth: Auth | None, progress: Progress
+    ) -> None:
+        await self._transfers.join(
+            f"layer {diff_id}", lambda report: self._download(ref, blob, diff_id, auth, report), progress
+        )
+
+    async def _download(
+        self, ref: Reference, blob: Descriptor, diff_id: Digest, auth: Auth | None, report: Progress
+    ) -> None:
+        id = _short(blob.digest)
+        if self._slots.locked():
+            report(ProgressLine("Waiting", id))
+        async with self._slots:
+            if self._layers.get(diff_id) is not None:
+                return
+            async with self._layers.ingest(digest=blob.digest, diff_id=diff_id) as sink:
+                done, told = 0, 0.0
+                async with aclosing(self._registry.blob(ref, blob, auth)) as chunks:
+                    async for chunk in chunks:
+                        await sink.write(chunk)
+                        done += len(chunk)
+                        if done == blob.size or time.monotonic() - told > _TICK_S:
+                            told = time.monotonic()
+                            report(ProgressLine("Downloading", id, done, blob.size))
+                report(ProgressLine("Verifying Checksum", id))
+                await sink.finish()
+            report(ProgressLine("Download complete", id))
+
+
+async def _report_complete(
+    blobs: Sequence[Descriptor], transfers: Sequence[asyncio.Task[None]], progress: Progress
+) -> None:
+    """Layers are unpacked while they come, so "Extracting" is over once its turn comes."""
+    for blob, transfer in zip(blobs, transfers, strict=True):
+        await asyncio.shield(transfer)
+        progress(ProgressLine("Extracting", _short(blob.digest), blob.size, blob.size))
+        progress(ProgressLine("Pull complete", _short(blob.digest)))
+
+
+def _check_types(manifest: Manifest) -> None:
+    """Refuse artifacts that are no images."""
+    if manifest.config.media_type not in _CONFIGS:
+        raise Unsupported(
+            f'Encountered remote "{manifest.config.media_type}"(unknown) when fetching', "this is not a container image"
+        )
+    for layer in manifest.layers:
+        if not mediatypes.is_layer(layer.media_type):
+            raise Unsupported(f"unsupported layer media type {layer.media_type!r}")
+
+
+def _check_image(ref: Reference, config: ImageConfig, manifest: Manifest, wanted: Platform | None) -> None:
+    if len(config.rootfs.diff_ids) != len(manifest.layers):
+        raise InvalidInput(
+            f"invalid rootfs in image configuration: {len(config.rootfs.diff_ids)} diff IDs"
+            f" for {len(manifest.layers)} layers"
+        )
+    if config.platform.os != "linux":
+        raise Unsupported(f'image operating system "{config.platform.os}" cannot be used on this platform')
+    if wanted is not None and not config.platform.same_as(wanted):
+        raise NotFound(
+            f"image with reference {ref.familiar()} was found but does not match the specified platform: "
+            f"wanted {wanted}, actual: {config.platform}"
+        )
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The failure to tell of: the first that is not a group."""
+    first = failures.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first
+
+
+def _short(digest: Digest) -> str:
+    return hex_of(digest)[:12]
