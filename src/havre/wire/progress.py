@@ -48,12 +48,11 @@ def _detail(current: int, total: int) -> dict[str, int]:
 
 
 def render_bar(current: int, total: int) -> str:
-    """`[=====>     ]  1.2MB/4MB`, which clients that are not on a terminal print as it is."""
+    """`[=====>     ]    1.2MB/4MB`, which clients that are not on a terminal print as it is."""
     if total <= 0 or current > total:
-        return render_size(current)
-    filled = min(_WIDTH, current * _WIDTH // total)
-    bar = "=" * filled + (">" + " " * (_WIDTH - filled - 1) if filled < _WIDTH else ">")[: _WIDTH - filled + 1]
-    return f"[{bar}]  {render_size(current)}/{render_size(total)}"
+        return f"{render_size(current):>8}"
+    filled = current * _WIDTH // total
+    return f"[{'=' * filled}>{' ' * (_WIDTH - filled)}] {render_size(current):>8}/{render_size(total)}"
 
 
 def render_size(size_bytes: float) -> str:
