@@ -8,9 +8,9 @@
     socket                            nothing: it means nothing without its process
 
 The same tree gives the same bytes: names sorted, whole seconds, no names of users, pax records only where ustar's
-fields cannot hold a value. Parents are always written, since a removal changes their times. Kept of the extended attributes
-are `user.*` and `security.capability`, never overlayfs' own. What would need the overlay to be understood (a redirected
-directory, a file without its data) is refused; the mounts' options never make such. Blocking.
+fields cannot hold a value. Parents are always written, since a removal changes their times. Of the extended attributes
+`user.*` and `security.capability` are kept, never overlayfs' own. What would need the overlay to be understood (a
+redirected directory, a file without its data) is refused; the mounts' options never make such. Blocking.
 
 Sources: OCI image specification "layer.md"; pax(1), "ustar Interchange Format".
 """

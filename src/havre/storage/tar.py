@@ -423,7 +423,10 @@ def _pax_records(data: bytes) -> list[tuple[bytes, bytes]]:
 
 def _checksum_matches(block: bytes) -> bool:
     """POSIX sums unsigned bytes, some historic writers signed ones; both are accepted."""
-    stated = _number(block[148:156], "checksum")
+    digits = block[148:156].strip(b"\0 ")
+    if not digits or digits.strip(b"01234567"):
+        return False
+    stated = int(digits, 8)
     rest = block[:148] + block[156:]
     unsigned = sum(rest) + 8 * 0x20
     if stated == unsigned:
