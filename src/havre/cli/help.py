@@ -77,9 +77,8 @@ def render_flags(flags: Iterable[Flag], columns: int) -> str:
         if flag.hidden:
             continue
         head = f"  -{flag.short}, --{flag.long}" if flag.short else f"      --{flag.long}"
-        kind = "" if flag.kind == "bool?" else flag.kind
         shown = flag.shown_default()
-        entries.append((f"{head} {kind}".rstrip(), flag.help + (f" (default {shown})" if shown else "")))
+        entries.append((f"{head} {flag.shown_kind}".rstrip(), flag.help + (f" (default {shown})" if shown else "")))
     indent = max(len(head) for head, _ in entries) + 3
     return "\n".join(f"{head:<{indent}}{_wrap(text, indent, columns)}".rstrip() for head, text in entries)
 

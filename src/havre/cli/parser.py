@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 # What `--help` shows as the default of a kind, and the value when the flag is not given; lists start empty.
 _LISTS = frozenset(("list", "strings", "map", "filter", "mount", "ulimit", "network", "gpu-request", "stringToString"))
+_CHECKED = frozenset(("bytes", "swap", "decimal", "duration", "mount", "ulimit", "network", "gpu-request"))
+_KIND_SHOWN = {"bool?": "", "swap": "bytes"}
 _NUMBERS = frozenset(("int", "uint", "uint16"))
 _SHOWN = {"map": "map[]", "ulimit": "[]", "uint16": "0", "duration": "0s", "stringToString": "[]"}
 
@@ -40,9 +42,14 @@ class StatusError(HavreError):
 
 
 class Flag:
-    """A flag. `kind` is the type its help names ("" for a switch); `shown` overrides the default that help prints."""
+    """A flag.
 
-    __slots__ = ("default", "help", "hidden", "kind", "long", "short", "shown")
+    kind    the type that its help names; "" is a switch, "bool?" a switch that may also be left unsaid
+    shown   what help prints as default, where that is not `default` itself
+    check   function of `values` that refuses or completes each text of a list
+    """
+
+    __slots__ = ("check", "default", "help", "hidden", "kind", "long", "short", "shown")
 
     def __init__(
         self,
@@ -53,7 +60,9 @@ class Flag:
         default: Any = None,
         shown: str | None = None,
         hidden: bool = False,
+        check: str = "",
     ) -> None:
+        self.check = check
         self.long = long
         self.short = short
         self.kind = kind
@@ -72,6 +81,11 @@ class Flag:
         """Whether repeating the flag adds to a list."""
         return self.kind in _LISTS
 
+    @property
+    def shown_kind(self) -> str:
+        """The kind as help prints it."""
+        return _KIND_SHOWN.get(self.kind, self.kind)
+
     def initial(self) -> Any:
         """The value when the flag is not given."""
         if self.many:
@@ -80,9 +94,7 @@ class Flag:
             return self.default
         if not self.kind:
             return False
-        if self.kind in ("string", "bytes", "decimal", "duration"):
-            return ""
-        return 0
+        return "" if self.kind == "string" else 0
 
     def shown_default(self) -> str:
         """What help prints in `(default ...)`, "" for nothing."""
@@ -265,10 +277,9 @@ def convert(flag: Flag, text: str) -> Any:
             raise ValueError("bad format of filter (expected name=value)")
         name, _, value = text.partition("=")
         return name.strip().lower(), value.strip()
-    if kind in ("bytes", "decimal", "duration", "mount", "ulimit", "network", "gpu-request"):
-        check = load(f"values:check_{kind.replace('-', '_')}")
-        return check(text)
-    return text
+    if kind in _CHECKED:
+        return load(f"values:read_{kind.replace('-', '_')}")(text)
+    return load(f"values:{flag.check}")(text) if flag.check else text
 
 
 def parse_bool(text: str) -> bool:

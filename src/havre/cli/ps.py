@@ -60,7 +60,7 @@ def container_listing(*, truncate: bool, size: bool) -> Listing:
         "Status": ("STATUS", lambda c: c["Status"]),
         "Size": ("SIZE", _size),
         "Labels": ("LABELS", lambda c: label_text(c.get("Labels"))),
-        "Label": ("LABELS", lambda c, name="": (c.get("Labels") or {}).get(name, "")),
+        "Label": ("LABELS", _label),
         "Mounts": ("MOUNTS", lambda c: _mounts(c, truncate)),
         "LocalVolumes": ("LOCAL VOLUMES", _local_volumes),
         "Networks": ("NETWORKS", _networks),
@@ -68,6 +68,11 @@ def container_listing(*, truncate: bool, size: bool) -> Listing:
     if size:
         columns.append("Size")
     return Listing("*formatter.ContainerContext", fields, columns, hidden=("Label",))
+
+
+def _label(container: dict[str, Any], name: str) -> str:
+    value: str = (container.get("Labels") or {}).get(name, "")
+    return value
 
 
 def _names(container: dict[str, Any], truncate: bool) -> str:

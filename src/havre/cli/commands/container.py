@@ -44,7 +44,7 @@ COMMANDS = (
             (2, None), (
         Flag("detach", "d", "", "Run the command in the background"),
         _DETACH_KEYS,
-        Flag("env", "e", "list", "Set environment variables"),
+        Flag("env", "e", "list", "Set environment variables", check="check_env"),
         Flag("env-file", "", "list", "Read environment variables from a file"),
         Flag("interactive", "i", "", "Keep STDIN open"),
         Flag("privileged", "", "", "Give the command extended privileges"),

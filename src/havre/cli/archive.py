@@ -1,0 +1,143 @@
+"""Whole trees as tar: save, load, import, export; and commit and diff."""
+
+from __future__ import annotations
+
+import posix
+import sys
+
+from havre.cli.names import has_tag
+from havre.cli.parser import StatusError
+from havre.cli.progress import show
+from havre.cli.stream import write_all
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from havre.cli.parser import Options
+    from havre.cli.session import Session
+    from havre.client.api import Query
+    from havre.client.http import Response
+
+_CHUNK = 256 << 10
+
+
+def read_chunks(descriptor: int) -> Iterator[bytes]:
+    """What a descriptor has, until its end."""
+    while data := posix.read(descriptor, _CHUNK):
+        yield data
+
+
+def open_input(path: str) -> int:
+    """A descriptor to read a file. Raises StatusError."""
+    try:
+        return posix.open(path, posix.O_RDONLY | posix.O_CLOEXEC)
+    except OSError as error:
+        raise StatusError(1, f"open {path}: {(error.strerror or str(error)).lower()}") from error
+
+
+def write_output(response: Response, path: str, verb: str) -> None:
+    """The body of a response to a file (whole or not at all) or to standard output. Raises StatusError."""
+    if not path:
+        for data in response.chunks():
+            write_all(1, data)
+        return
+    temporary = f"{path}.{posix.getpid()}"
+    try:
+        descriptor = posix.open(temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600)
+        try:
+            for data in response.chunks():
+                write_all(descriptor, data)
+        except BaseException:
+            posix.unlink(temporary)
+            raise
+        finally:
+            posix.close(descriptor)
+        posix.rename(temporary, path)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise StatusError(1, f"failed to {verb} image: open {path}: {reason}") from error
+
+
+def _refuse_terminal(path: str) -> None:
+    if not path and posix.isatty(1):
+        raise StatusError(1, "cowardly refusing to save to a terminal. Use the -o flag or redirect")
+
+
+def save(session: Session, options: Options, arguments: list[str]) -> int:
+    """Save images to a tar archive."""
+    _refuse_terminal(options.output)
+    write_output(session.client.call("GET", "/images/get", {"names": arguments}), options.output, "save")
+    return 0
+
+
+def load(session: Session, options: Options, arguments: list[str]) -> int:
+    """Load images from a tar archive."""
+    if not options.input and posix.isatty(0):
+        raise StatusError(1, "requested load from stdin, but stdin is empty")
+    source = open_input(options.input) if options.input else 0
+    quiet = options.quiet or not posix.isatty(1)
+    response = session.client.call(
+        "POST",
+        "/images/load",
+        {"quiet": "1" if quiet else "0"},
+        raw_body=read_chunks(source),
+        headers={"Content-Type": "application/x-tar"},
+    )
+    show(session.client.messages(response), 1)
+    return 0
+
+
+def import_(session: Session, options: Options, arguments: list[str]) -> int:
+    """Create an image from a tarball."""
+    source, *names = arguments
+    query: Query = {"fromSrc": source if "://" in source else "-"}
+    if names:
+        repository, _, tag = names[0].rpartition(":") if has_tag(names[0]) else (names[0], "", "")
+        query["repo"] = repository
+        if tag:
+            query["tag"] = tag
+    if options.message:
+        query["message"] = options.message
+    if options.change:
+        query["changes"] = options.change
+    if options.platform:
+        query["platform"] = options.platform
+    body = None
+    if "://" not in source:
+        body = read_chunks(0 if source == "-" else open_input(source))
+    response = session.client.call(
+        "POST", "/images/create", query, raw_body=body, headers={"Content-Type": "text/plain"}
+    )
+    show(session.client.messages(response), 1)
+    return 0
+
+
+def export(session: Session, options: Options, arguments: list[str]) -> int:
+    """Write a container's file system as a tar archive."""
+    _refuse_terminal(options.output)
+    write_output(session.client.call("GET", f"/containers/{arguments[0]}/export"), options.output, "export")
+    return 0
+
+
+def commit(session: Session, options: Options, arguments: list[str]) -> int:
+    """Make an image of a container."""
+    container, *names = arguments
+    query: Query = {"container": container, "pause": "1" if options.pause else "0"}
+    if names:
+        repository, _, tag = names[0].rpartition(":") if has_tag(names[0]) else (names[0], "", "")
+        query |= {"repo": repository, "tag": tag}
+    query |= {"author": options.author, "comment": options.message}
+    if options.change:
+        query["changes"] = options.change
+    print(session.client.post("/commit", query, {})["Id"])
+    return 0
+
+
+def diff(session: Session, options: Options, arguments: list[str]) -> int:
+    """Show what a container changed in its file system."""
+    if not arguments[0]:
+        raise StatusError(1, "Container name cannot be empty")
+    changes = session.client.get(f"/containers/{arguments[0]}/changes") or []
+    sys.stdout.write("".join(f"{'CAD'[change['Kind']]} {change['Path']}\n" for change in changes))
+    return 0

@@ -1,0 +1,60 @@
+"""`havre logs`."""
+
+from __future__ import annotations
+
+import time
+
+from havre.cli.stream import Demultiplexer, Raw, write_all
+from havre.cli.values import read_duration
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from havre.cli.parser import Options
+    from havre.cli.session import Session
+    from havre.client.api import Query
+
+
+def timestamp(text: str) -> str:
+    """A time for the API: what is a span (`42m`) counts back from now, anything else the daemon reads."""
+    try:
+        span_ns = read_duration(text)
+    except ValueError:
+        return _from_date(text)
+    return f"{time.time() - span_ns / 1e9:.9f}"
+
+
+def _from_date(text: str) -> str:
+    """Local dates and times without zone, as docker takes them, to seconds since the epoch."""
+    if "-" not in text:
+        return text
+    for form in ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H", "%Y-%m-%d"):
+        try:
+            return f"{time.mktime(time.strptime(text, form)):.0f}.000000000"
+        except ValueError:
+            continue
+    from havre.cli.format.text import parse_time
+
+    try:
+        seconds, nanoseconds = parse_time(text)
+    except ValueError:
+        return text
+    return f"{seconds}.{nanoseconds:09d}"
+
+
+def logs(session: Session, options: Options, arguments: list[str]) -> int:
+    """Print the logs of a container, its error stream on ours."""
+    name = arguments[0]
+    client = session.client
+    tty = client.get(f"/containers/{name}/json")["Config"]["Tty"]
+    query: Query = {"stdout": "1", "stderr": "1", "tail": options.tail}
+    for flag in ("follow", "timestamps", "details"):
+        if getattr(options, flag):
+            query[flag] = "1"
+    for flag in ("since", "until"):
+        if getattr(options, flag):
+            query[flag] = timestamp(getattr(options, flag))
+    output: Raw | Demultiplexer = Raw() if tty else Demultiplexer()
+    for data in client.call("GET", f"/containers/{name}/logs", query).chunks():
+        for descriptor, part in output.feed(data):
+            write_all(descriptor, part)
+    return 0

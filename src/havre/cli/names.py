@@ -1,0 +1,26 @@
+"""Image names as users see them: the default registry and repository left out, the tag said."""
+
+from __future__ import annotations
+
+DEFAULT_REGISTRY = "docker.io"
+AUTH_KEY = "https://index.docker.io/v1/"
+
+
+def split_registry(name: str) -> tuple[str, str]:
+    """The registry that a name is at, and the rest of the name."""
+    first, slash, rest = name.partition("/")
+    if slash and (first == "localhost" or "." in first or ":" in first or first != first.lower()):
+        return (DEFAULT_REGISTRY, rest) if first in (DEFAULT_REGISTRY, "index.docker.io") else (first, rest)
+    return DEFAULT_REGISTRY, name
+
+
+def has_tag(name: str) -> bool:
+    """Whether a name ends with a tag."""
+    return ":" in name.partition("@")[0].rpartition("/")[2]
+
+
+def familiar(name: str) -> str:
+    """`name` without docker.io/library/, with `:latest` where neither tag nor digest is said."""
+    registry, rest = split_registry(name)
+    short = rest.removeprefix("library/") if registry == DEFAULT_REGISTRY else f"{registry}/{rest}"
+    return short if has_tag(name) or "@" in name else short + ":latest"

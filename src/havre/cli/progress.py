@@ -1,0 +1,108 @@
+"""The progress of pull, push, load and import: JSON messages drawn in place on a terminal, as lines elsewhere.
+
+On a terminal each layer has a line that is rewritten by cursor movement; elsewhere only changes of status are printed,
+so that a log stays short. Source: the Docker API's "ImageCreate" progress messages.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from havre.cli.format.text import human_size
+from havre.cli.stream import write_all
+from havre.errors import Failed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any
+
+_BAR = 50
+
+
+class Failure(Failed):
+    """An error that the daemon told inside a stream."""
+
+
+def show(messages: Iterable[dict[str, Any]], output: int, on_aux: Callable[[Any], None] | None = None) -> None:
+    """Draw a stream of messages on descriptor `output`. Raises Failure at the one that tells an error."""
+    drawer = _Terminal(output) if posix.isatty(output) else _Plain(output)
+    for message in messages:
+        if error := message.get("errorDetail") or message.get("error"):
+            raise Failure(error.get("message", "") if isinstance(error, dict) else str(error))
+        if "aux" in message:
+            if on_aux is not None:
+                on_aux(message["aux"])
+            continue
+        drawer.draw(message)
+
+
+def drain(messages: Iterable[dict[str, Any]]) -> None:
+    """Read a stream without showing it. Raises Failure at the message that tells an error."""
+    for message in messages:
+        if error := message.get("errorDetail") or message.get("error"):
+            raise Failure(error.get("message", "") if isinstance(error, dict) else str(error))
+
+
+class _Plain:
+    def __init__(self, output: int) -> None:
+        self._output = output
+
+    def draw(self, message: dict[str, Any]) -> None:
+        detail = message.get("progressDetail") or {}
+        if detail.get("total") or detail.get("current"):
+            return  # a bar means nothing in a log
+        self._write(_line(message))
+
+    def _write(self, text: str) -> None:
+        if text:
+            write_all(self._output, text.encode())
+
+
+class _Terminal(_Plain):
+    def __init__(self, output: int) -> None:
+        super().__init__(output)
+        self._lines: dict[str, int] = {}
+
+    def draw(self, message: dict[str, Any]) -> None:
+        identifier = message.get("id", "")
+        if not identifier or not ("progressDetail" in message or identifier in self._lines):
+            self._lines.clear()  # lines above scroll away with this one
+            self._write(_line(message))
+            return
+        if identifier not in self._lines:
+            self._lines[identifier] = len(self._lines)
+            self._write("\n")
+        up = len(self._lines) - self._lines[identifier]
+        bar = _bar(message.get("progressDetail") or {}, self._columns())
+        text = f"{identifier}: {message.get('status', '')} {bar}".rstrip()
+        self._write(f"\x1b[{up}A\r\x1b[2K{text}\r\x1b[{up}B")
+
+    def _columns(self) -> int:
+        return posix.get_terminal_size(self._output).columns
+
+
+def _line(message: dict[str, Any]) -> str:
+    if "stream" in message:
+        return str(message["stream"])
+    status = message.get("status", "")
+    if not status:
+        return ""
+    return (f"{message['id']}: {status}" if message.get("id") else status) + "\n"
+
+
+def _bar(detail: dict[str, Any], columns: int) -> str:
+    current, total = detail.get("current") or 0, detail.get("total") or 0
+    if not current and not total:
+        return ""
+    if detail.get("units"):
+        return f"{current}/{total} {detail['units']}"
+    if not total:
+        return f"{human_size(current):>8}"
+    filled = min(_BAR, current * _BAR // total)
+    bar = ""
+    if columns > 110:
+        bar = "[" + "=" * filled + (">" if filled < _BAR else "") + " " * (_BAR - filled - 1) + "]  "
+    return (
+        f"{bar}{human_size(current):>8}/{human_size(total)}" if current <= total else f"{bar}{human_size(current):>8}"
+    )

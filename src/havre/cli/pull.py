@@ -1,0 +1,98 @@
+"""`havre pull` and `havre push`."""
+
+from __future__ import annotations
+
+import sys
+
+from havre.cli.names import AUTH_KEY, DEFAULT_REGISTRY, familiar, has_tag, split_registry
+from havre.cli.parser import StatusError
+from havre.cli.progress import drain, show
+from havre.client.auth import auth_header, find_auth
+from havre.errors import InvalidInput
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from havre.cli.parser import Options
+    from havre.cli.session import Session
+    from havre.client.api import Query
+
+
+def registry_headers(session: Session, image: str) -> dict[str, str]:
+    """The header with the credentials for the registry of `image`."""
+    registry, _ = split_registry(image)
+    server = AUTH_KEY if registry == DEFAULT_REGISTRY else registry
+    return {"X-Registry-Auth": auth_header(find_auth(session.config, server))}
+
+
+def check_name(name: str) -> None:
+    """Refuse what cannot name an image. Raises InvalidInput."""
+    registry, repository = split_registry(name)
+    path = repository.partition("@")[0]
+    path = path.rpartition(":")[0] if has_tag(path) else path
+    if path != path.lower():
+        full = f"library/{path}" if registry == DEFAULT_REGISTRY and "/" not in path else path
+        raise InvalidInput(f"invalid reference format: repository name ({full}) must be lowercase")
+    if not path or not all(part and part.strip("._-") == part for part in path.split("/")):
+        raise InvalidInput("invalid reference format")
+
+
+def pull_image(
+    session: Session, image: str, *, platform: str = "", quiet: bool = False, output: int = 1, all_tags: bool = False
+) -> None:
+    """Pull an image and show the progress on descriptor `output`. Raises HavreError."""
+    name, separator, version = image.partition("@")
+    if not separator and has_tag(name):
+        name, separator, version = name.rpartition(":")
+    query: Query = {"fromImage": name}
+    if not all_tags:
+        query["tag"] = version or "latest"
+    if platform:
+        query["platform"] = platform
+    response = session.client.call("POST", "/images/create", query, headers=registry_headers(session, image))
+    messages = session.client.messages(response)
+    if quiet:
+        drain(messages)
+    else:
+        show(messages, output)
+
+
+def pull(session: Session, options: Options, arguments: list[str]) -> int:
+    """Pull an image, or all tags of a repository."""
+    name = arguments[0]
+    check_name(name)
+    if options.all_tags and (has_tag(name) or "@" in name):
+        raise StatusError(1, "tag can't be used with --all-tags/-a")
+    if not options.all_tags and not has_tag(name) and "@" not in name and not options.quiet:
+        print("Using default tag: latest", flush=True)
+    pull_image(session, name, platform=options.platform, quiet=options.quiet, all_tags=options.all_tags)
+    registry, rest = split_registry(name)
+    full = familiar(f"{registry}/{rest}")
+    if registry == DEFAULT_REGISTRY:
+        full = f"{registry}/" + (full if "/" in full else f"library/{full}")
+    print(full.removesuffix(":latest") if options.all_tags else full)
+    return 0
+
+
+def push(session: Session, options: Options, arguments: list[str]) -> int:
+    """Push an image, or all tags of a repository."""
+    name = arguments[0]
+    check_name(name)
+    if options.all_tags and has_tag(name):
+        raise StatusError(1, "tag can't be used with --all-tags/-a")
+    repository, tag = name, "" if options.all_tags else "latest"
+    if has_tag(name):
+        repository, _, tag = name.rpartition(":")
+    elif not options.all_tags and not options.quiet:
+        print("Using default tag: latest", flush=True)
+    query: Query = {"tag": tag} if tag else {}
+    client = session.client
+    response = client.call("POST", f"/images/{repository}/push", query, headers=registry_headers(session, name))
+    if options.quiet:
+        drain(client.messages(response))
+        registry, rest = split_registry(name)
+        prefix = f"{registry}/" + ("" if "/" in rest or registry != DEFAULT_REGISTRY else "library/")
+        print(prefix + rest + ("" if has_tag(name) or options.all_tags else ":latest"))
+        return 0
+    show(client.messages(response), 1)
+    sys.stdout.flush()
+    return 0

@@ -1,0 +1,96 @@
+"""The terminal: raw mode that is always undone, its size, and the keys that detach.
+
+Source: termios(3) "raw mode"; docker's "detach keys": `ctrl-p,ctrl-q`.
+"""
+
+from __future__ import annotations
+
+import posix
+
+from havre.errors import InvalidInput
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
+DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
+
+
+class RawTerminal:
+    """A context in which the terminal at `descriptor` passes every byte on unread; nothing if it is no terminal."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def __enter__(self) -> None:
+        if not posix.isatty(self._descriptor):
+            return
+        import termios
+
+        self._saved = termios.tcgetattr(self._descriptor)
+        iflag, oflag, cflag, lflag, ispeed, ospeed, chars = termios.tcgetattr(self._descriptor)
+        iflag &= ~(termios.IGNBRK | termios.BRKINT | termios.PARMRK | termios.ISTRIP | termios.INLCR | termios.IGNCR
+                   | termios.ICRNL | termios.IXON)  # fmt: skip
+        lflag &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
+        cflag = cflag & ~(termios.CSIZE | termios.PARENB) | termios.CS8
+        oflag &= ~termios.OPOST
+        chars = list(chars)
+        chars[termios.VMIN], chars[termios.VTIME] = 1, 0
+        mode = [iflag, oflag, cflag, lflag, ispeed, ospeed, chars]
+        termios.tcsetattr(self._descriptor, termios.TCSANOW, mode)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if posix.isatty(self._descriptor):
+            import termios
+
+            termios.tcsetattr(self._descriptor, termios.TCSANOW, self._saved)
+
+
+def size(descriptor: int = 1) -> tuple[int, int]:
+    """Rows and columns, zeros when it is no terminal."""
+    try:
+        found = posix.get_terminal_size(descriptor)
+    except OSError:
+        return 0, 0
+    return found.lines, found.columns
+
+
+def parse_keys(text: str) -> bytes:
+    """The bytes of detach keys such as `ctrl-p,x`. Raises InvalidInput."""
+    keys = bytearray()
+    for name in text.split(","):
+        if len(name) == 1:
+            keys += name.encode()
+            continue
+        letter = name.removeprefix("ctrl-")
+        if letter == name or len(letter) != 1 or not ("@" <= letter.upper() <= "_"):
+            raise InvalidInput(f"invalid detach keys ({text}): Unknown character: '{name}'")
+        keys.append(ord(letter.upper()) - ord("@"))
+    return bytes(keys)
+
+
+class DetachFilter:
+    """Looks for the detach keys in what is typed; holds back a beginning of them until it is clear what it was."""
+
+    def __init__(self, keys: bytes) -> None:
+        self._keys = keys
+        self._held = 0
+
+    def feed(self, data: bytes) -> tuple[bytes, bool]:
+        """The bytes to pass on, and whether the keys are complete (what follows them is dropped)."""
+        passed = bytearray()
+        for byte in data:
+            if self._keys and byte == self._keys[self._held]:
+                self._held += 1
+                if self._held == len(self._keys):
+                    return bytes(passed), True
+                continue
+            passed += self._keys[: self._held]
+            self._held = 0
+            if self._keys and byte == self._keys[0]:
+                self._held = 1
+            else:
+                passed.append(byte)
+        return bytes(passed), False

@@ -1,0 +1,113 @@
+"""Registry credentials in the user's config file: `auths`, credential helpers, and the header that carries them.
+
+Source: docker's config.json: `auths.SERVER.auth` is base64 of `user:password`; `credHelpers.SERVER` and `credsStore`
+name programs `docker-credential-NAME` that are asked over stdin.
+"""
+
+from __future__ import annotations
+
+from havre.client.jsontext import decode, encode
+from havre.errors import Failed
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from havre.client.config import Config
+
+
+def base64(data: bytes, *, url_safe: bool = False) -> str:
+    """Base64 text; `url_safe` with - and _."""
+    from binascii import b2a_base64
+
+    text = b2a_base64(data, newline=False).decode()
+    return text.replace("+", "-").replace("/", "_") if url_safe else text
+
+
+def auth_header(auth: dict[str, str]) -> str:
+    """The value of X-Registry-Auth."""
+    return base64(encode(auth).encode(), url_safe=True)
+
+
+def find_auth(config: Config, server: str) -> dict[str, str]:
+    """What is known for a registry (`docker.io` by its historical key); empty when nothing is."""
+    helper = config.values.get("credHelpers", {}).get(server) or config.text("credsStore")
+    if helper:
+        return _from_helper(helper, server)
+    auths: dict[str, Any] = config.values.get("auths") or {}
+    entry = auths.get(server) or next((auths[key] for key in auths if _host_of(key) == _host_of(server)), None)
+    return _decode_entry(entry, server) if entry else {}
+
+
+def _host_of(key: str) -> str:
+    return key.removeprefix("https://").removeprefix("http://").partition("/")[0]
+
+
+def _decode_entry(entry: dict[str, Any], server: str) -> dict[str, str]:
+    from binascii import Error, a2b_base64
+
+    auth = {"serveraddress": server}
+    if entry.get("auth"):
+        try:
+            user, _, password = a2b_base64(entry["auth"]).decode().partition(":")
+        except (Error, UnicodeDecodeError) as error:
+            raise Failed(f"the credentials of {server} in config.json cannot be decoded", "log in again") from error
+        auth |= {"username": user, "password": password.strip("\0")}
+    for name in ("identitytoken", "registrytoken", "username", "password"):
+        if entry.get(name):
+            auth[name] = entry[name]
+    return auth
+
+
+def store_auth(config: Config, server: str, auth: dict[str, str]) -> None:
+    """Remember credentials, by the helper where one is set, else in the config file."""
+    helper = config.values.get("credHelpers", {}).get(server) or config.text("credsStore")
+    if helper:
+        secret = auth.get("identitytoken") or auth.get("password", "")
+        user = "<token>" if auth.get("identitytoken") else auth.get("username", "")
+        run_helper(helper, "store", encode({"ServerURL": server, "Username": user, "Secret": secret}))
+        config.values.setdefault("auths", {})[server] = {}
+    else:
+        entry = {"auth": base64(f"{auth.get('username', '')}:{auth.get('password', '')}".encode())}
+        if auth.get("identitytoken"):
+            entry = {"auth": base64(f"{auth.get('username', '')}:".encode()), "identitytoken": auth["identitytoken"]}
+        config.values.setdefault("auths", {})[server] = entry
+    config.save()
+
+
+def erase_auth(config: Config, server: str) -> bool:
+    """Forget credentials; whether there were any."""
+    helper = config.values.get("credHelpers", {}).get(server) or config.text("credsStore")
+    known = config.values.get("auths", {}).pop(server, None) is not None
+    if helper:
+        run_helper(helper, "erase", server)
+    if known:
+        config.save()
+    return known or bool(helper)
+
+
+def _from_helper(helper: str, server: str) -> dict[str, str]:
+    try:
+        answer = decode(run_helper(helper, "get", server))
+    except Failed as error:
+        if "credentials not found" in error.message:
+            return {}
+        raise
+    auth = {"serveraddress": server}
+    if answer.get("Username") == "<token>":
+        return {**auth, "identitytoken": answer["Secret"]}
+    return {**auth, "username": answer.get("Username", ""), "password": answer.get("Secret", "")}
+
+
+def run_helper(helper: str, action: str, text: str) -> str:
+    """Ask a credential helper. Raises Failed with what it said."""
+    import subprocess
+
+    program = f"docker-credential-{helper}"
+    try:
+        done = subprocess.run([program, action], input=text, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise Failed(f"the credential helper {program} is not installed") from error
+    if done.returncode:
+        raise Failed(f"{program} {action}: {(done.stdout or done.stderr).strip()}")
+    return done.stdout
