@@ -88,7 +88,7 @@ class Images:
         """The ID of the image that `name` means (name, digest, ID or its beginning); `NotFound` "No such image: x"."""
         return self._store.find(name).id
 
-    def acquire(self, name: str, platform: str | None = None) -> RunImage:
+    async def acquire(self, name: str, platform: str | None = None) -> RunImage:
         """The image to make a container from; `NotFound` also when it is for another platform than asked for."""
         image = self._store.find(name)
         wanted = parse_platform(platform) if platform else None

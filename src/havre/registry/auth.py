@@ -38,10 +38,11 @@ _EARLY_S = 10.0
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _SCHEME = re.compile(rf"\s*({_TOKEN})(?:\s+|$)")
 _PARAMETER = re.compile(rf'[\s,]*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))')
+_BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _MAX_CHALLENGE = 16 << 10
 
 
-class Auth(msgspec.Struct, frozen=True, rename="lower"):
+class Auth(msgspec.Struct, frozen=True, rename=lambda name: name.replace("_", "")):
     """What a user gave for one registry, as Docker's `X-Registry-Auth` has it."""
 
     username: str = ""
@@ -55,12 +56,12 @@ class Auth(msgspec.Struct, frozen=True, rename="lower"):
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to present."""
-        return not (self.username or self.identity_token or self.registry_token)
+        return not (self.username or self.auth or self.identity_token or self.registry_token)
 
     def basic(self) -> str | None:
         """The value of a Basic `Authorization` header."""
         if not self.username:
-            return None
+            return f"Basic {self.auth}" if _BASE64.fullmatch(self.auth) else None
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
 
