@@ -7,21 +7,26 @@ from __future__ import annotations
 
 import time
 
-import msgspec
 from aiohttp import web
 
 from havre.api.call import Call
 from havre.api.present import Sizes, present_container, present_summary
-from havre.api.router import Router
-from havre.engine.model import CreateRequest, HostConfig, RestartPolicy
-from havre.errors import InvalidInput
+from havre.api.router import Handler, Router
+from havre.engine.model import CreateRequest
+from havre.errors import InvalidInput, Unsupported
 from havre.wire import versions
 
-
-class UpdateRequest(HostConfig):
-    """The body of `POST /containers/{name}/update`: what of a `HostConfig` may change, at the top level."""
-
-    restart_policy: RestartPolicy = msgspec.field(default_factory=RestartPolicy)
+_NOT_SUPPORTED = (
+    ("GET", "stats", "container statistics"),
+    ("GET", "changes", "listing a container's changes"),
+    ("GET", "export", "exporting a container"),
+    ("GET", "archive", "copying from a container"),
+    ("HEAD", "archive", "copying from a container"),
+    ("PUT", "archive", "copying into a container"),
+    ("POST", "update", "updating a container"),
+    ("GET", "checkpoints", "checkpoints"),
+    ("POST", "checkpoints", "checkpoints"),
+)
 
 
 async def _create(call: Call) -> web.StreamResponse:
@@ -121,10 +126,17 @@ async def _top(call: Call) -> web.StreamResponse:
     return call.json({"Processes": top.processes, "Titles": top.titles})
 
 
-async def _update(call: Call) -> web.StreamResponse:
-    request = await call.body(UpdateRequest)
-    warnings = await call.settle(call.services.containers.update(call.name, request))
-    return call.json({"Warnings": warnings or None})
+def _refuser(what: str) -> Handler:
+    async def refuse(call: Call) -> web.StreamResponse:
+        call.services.containers.get(call.name)
+        raise Unsupported(f"{what} is not supported by this daemon")
+
+    return refuse
+
+
+async def _commit(call: Call) -> web.StreamResponse:
+    call.services.containers.get(call.text("container"))
+    raise Unsupported("making an image of a container is not supported by this daemon")
 
 
 async def _prune(call: Call) -> web.StreamResponse:
@@ -148,7 +160,9 @@ def register(router: Router) -> None:
         ("unpause", _unpause),
         ("rename", _rename),
         ("resize", _resize),
-        ("update", _update),
     ):
         router.add("POST", f"/containers/{{name}}/{action}", handler)
+    for method, action, what in _NOT_SUPPORTED:
+        router.add(method, f"/containers/{{name}}/{action}", _refuser(what))
     router.add("DELETE", "/containers/{name}", _remove)
+    router.add("POST", "/commit", _commit)

@@ -70,7 +70,7 @@ def _console_size(request: ExecStart) -> tuple[int, int] | None:
 
 async def _inspect(call: Call) -> web.StreamResponse:
     exec = call.services.containers.exec_inspect(call.name)
-    entrypoint, *arguments = exec.spec.cmd or [""]
+    entrypoint, *arguments = exec.command
     process = {
         "tty": exec.spec.tty,
         "entrypoint": entrypoint,

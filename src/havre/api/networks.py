@@ -9,22 +9,15 @@ from aiohttp import web
 
 from havre.api.call import Call
 from havre.api.router import Router
-from havre.engine.model import EndpointSettings, Value
+from havre.engine.model import Value
 from havre.engine.network import NetworkSpec
+from havre.errors import Unsupported
 
 
-class ConnectRequest(Value):
-    """The body of `POST /networks/{name}/connect`."""
-
-    container: str = ""
-    endpoint_config: EndpointSettings | None = None
-
-
-class DisconnectRequest(Value):
-    """The body of `POST /networks/{name}/disconnect`."""
+class MembershipRequest(Value):
+    """What the bodies of connect and disconnect have in common."""
 
     container: str = ""
-    force: bool = False
 
 
 async def _list(call: Call) -> web.StreamResponse:
@@ -51,18 +44,13 @@ async def _prune(call: Call) -> web.StreamResponse:
     return call.json({"NetworksDeleted": list(deleted) or None})
 
 
-async def _connect(call: Call) -> web.StreamResponse:
-    request = await call.body(ConnectRequest)
-    containers = call.services.containers
-    await call.settle(containers.connect(request.container, call.name, request.endpoint_config))
-    return call.nothing(200)
-
-
-async def _disconnect(call: Call) -> web.StreamResponse:
-    request = await call.body(DisconnectRequest)
-    containers = call.services.containers
-    await call.settle(containers.disconnect(request.container, call.name, force=request.force))
-    return call.nothing(200)
+async def _change_membership(call: Call) -> web.StreamResponse:
+    request = await call.body(MembershipRequest)
+    call.services.containers.get(request.container)
+    call.services.networks.get(call.name)
+    raise Unsupported(
+        "this daemon cannot change the networks of a container", "name them with --network when the container is made"
+    )
 
 
 def register(router: Router) -> None:
@@ -71,7 +59,7 @@ def register(router: Router) -> None:
     router.add("GET", "/networks/", _list)
     router.add("POST", "/networks/create", _create)
     router.add("POST", "/networks/prune", _prune)
-    router.add("POST", "/networks/{name}/connect", _connect)
-    router.add("POST", "/networks/{name}/disconnect", _disconnect)
+    router.add("POST", "/networks/{name}/connect", _change_membership)
+    router.add("POST", "/networks/{name}/disconnect", _change_membership)
     router.add("GET", "/networks/{name}", _inspect)
     router.add("DELETE", "/networks/{name}", _remove)

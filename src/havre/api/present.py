@@ -9,11 +9,11 @@ Source: Docker Engine API, "ContainerInspect" and "ContainerSummary"; the text o
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from havre.engine.containers import Placement
 from havre.engine.model import ZERO_TIME, Container, EndpointSettings, MountPoint, PortBinding, State
 from havre.errors import InvalidInput
 from havre.wire.queries import parse_time
@@ -34,17 +34,6 @@ _OMITTED = {
     "HostConfig": ["Mounts", "StorageOpt", "Annotations", "Sysctls", "Tmpfs", "Init"],
 }
 _DEFAULT_NETWORKS = ("bridge", "default")
-
-
-@dataclass(frozen=True)
-class Placement:
-    """Where a container's files are, and the daemon's choices that `inspect` tells."""
-
-    directory: Path
-    driver: str
-    log_path: str = ""
-    mounted_at: str = ""
-    sandbox_key: str = ""
 
 
 @dataclass(frozen=True)
