@@ -31,6 +31,14 @@ async def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwar
     return await asyncio.get_running_loop().run_in_executor(_threads, call)
 
 
+async def finish(work: Coroutine[Any, Any, T]) -> T:
+    """Await `work` so that it runs to its end even when the caller is cancelled (a client that hung up)."""
+    task = asyncio.get_running_loop().create_task(work)
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+    return await asyncio.shield(task)
+
+
 def spawn(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
     """Start `work` as a background task that is referenced until it ends; a failure nobody awaits is logged."""
     task = asyncio.get_running_loop().create_task(work, name=name)

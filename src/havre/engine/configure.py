@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from havre.engine.model import (
     Config,
@@ -24,25 +25,11 @@ from havre.engine.model import (
     RestartPolicy,
 )
 from havre.errors import InvalidInput
+from havre.runtime.spec import MASKED_PATHS, READONLY_PATHS
 
 T = TypeVar("T")
 
 DEFAULT_SHM_SIZE = 64 << 20
-MASKED_PATHS = (
-    "/proc/asound",
-    "/proc/acpi",
-    "/proc/interrupts",
-    "/proc/kcore",
-    "/proc/keys",
-    "/proc/latency_stats",
-    "/proc/timer_list",
-    "/proc/timer_stats",
-    "/proc/sched_debug",
-    "/proc/scsi",
-    "/sys/firmware",
-    "/sys/devices/virtual/powercap",
-)
-READONLY_PATHS = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,5 +229,6 @@ def new_container(
         config=config,
         host_config=host,
         networks=networks,
+        asked_networks={name: replace(asked) for name, asked in networks.items()},
         runtime=host.runtime,
     )

@@ -366,8 +366,8 @@ class Container(Value):
     """A container as it is persisted: one row, rewritten whole on each change of state.
 
     `image` is the image's ID, `config.image` the name the user gave. `path` and `args` are the resolved command.
-    `networks` is keyed by network name, `mount_options` by the mount's destination. `ports` is what is
-    published now, as `NetworkSettings.Ports` shows it.
+    `networks` is keyed by network name: what it has; `asked_networks`: what was asked for. `mount_options` is
+    keyed by the mount's destination. `ports` is what is published now, as `NetworkSettings.Ports` shows it.
     """
 
     id: str
@@ -380,6 +380,7 @@ class Container(Value):
     host_config: HostConfig
     state: State = msgspec.field(default_factory=State)
     networks: dict[str, EndpointSettings] = msgspec.field(default_factory=dict)
+    asked_networks: dict[str, EndpointSettings] = msgspec.field(default_factory=dict)
     ports: dict[str, list[PortBinding] | None] = msgspec.field(default_factory=dict)
     mounts: list[MountPoint] = msgspec.field(default_factory=list)
     mount_options: dict[str, MountOptions] = msgspec.field(default_factory=dict)

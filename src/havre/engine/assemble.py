@@ -1,0 +1,222 @@
+"""Around a container's process: root file system, volumes, network and files, put up before a run, taken down after.
+
+The three that take time (mounting, the network sandbox, volumes) run at once. Each has an idempotent inverse, which is
+registered before the step is tried: whatever fails half-way, nothing is left behind.
+
+    assemble --+-- snapshots.mount ----+
+               +-- networks.open ------+--> files, user, namespaces --> Surroundings, Sandbox
+               +-- volumes, binds -----+
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from havre.aio import in_thread
+from havre.engine.live import Index
+from havre.engine.model import Container, ContainerId, HostConfig, MountOptions, Ulimit
+from havre.engine.networks import Networks
+from havre.engine.plan import BlockLimits, Surroundings, parse_device_rule
+from havre.engine.sandbox import Sandbox
+from havre.engine.volumes import Volumes
+from havre.errors import Conflict, Failed, InvalidInput
+from havre.runtime import read_devices, resolve_user
+from havre.runtime.plan import HOST, PRIVATE, Bind, BlockLimit, Device
+from havre.runtime.security import parse_security_opts
+from havre.storage import Snapshots
+
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+
+FILES = {"hosts": "/etc/hosts", "hostname": "/etc/hostname", "resolv.conf": "/etc/resolv.conf"}
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonDefaults:
+    """What the daemon's own configuration adds to every container."""
+
+    ulimits: tuple[Ulimit, ...] = ()
+    init: bool = False
+    cgroup_parent: str = ""
+
+
+class Assembly:
+    """Puts up and takes down what surrounds a container's process."""
+
+    def __init__(
+        self,
+        index: Index,
+        snapshots: Snapshots,
+        volumes: Volumes,
+        networks: Networks,
+        directory: Path,
+        defaults: DaemonDefaults,
+    ) -> None:
+        self._index = index
+        self._snapshots = snapshots
+        self._volumes = volumes
+        self._networks = networks
+        self._directory = directory
+        self._defaults = defaults
+
+    def directory(self, container: Container) -> Path:
+        """Where the container's own files are kept."""
+        return self._directory / container.id
+
+    async def put_up(self, container: Container, undo: AsyncExitStack) -> tuple[Surroundings, Sandbox]:
+        """Everything a run needs; the inverses go to `undo`."""
+        id = ContainerId(container.id)
+        undo.push_async_callback(self._snapshots.unmount, container.id)
+        undo.push_async_callback(self._networks.close_sandbox, id)
+        joined = self._joined(container.host_config.network_mode, "network")
+        rootfs, sandbox, sources = await all_of(
+            self._snapshots.mount(container.id),
+            self._networks.open_sandbox(container),
+            self._open_mounts(container),
+        )
+        files = await in_thread(self._write_files, container, sandbox, joined)
+        await self._fill_volumes(container, rootfs)
+        found = await in_thread(self._look_around, container, rootfs, sources, files, sandbox)
+        return found, sandbox
+
+    async def take_down(self, container: Container) -> None:
+        """The inverse; idempotent."""
+        await all_of(
+            self._networks.close_sandbox(ContainerId(container.id)),
+            self._snapshots.unmount(container.id),
+            self._volumes.unmounted(container.id),
+        )
+
+    async def _open_mounts(self, container: Container) -> dict[str, Path]:
+        """The host path behind each bind and volume, by destination; missing sources of `-v` are made."""
+        sources: dict[str, Path] = {}
+        for point in container.mounts:
+            options = container.mount_options.get(point.destination, MountOptions())
+            if point.type == "volume":
+                path = await self._volumes.mount_for(container.id, point.name)
+                sources[point.destination] = path / options.subpath
+            elif point.type == "bind":
+                sources[point.destination] = await in_thread(open_bind_source, Path(point.source), options)
+        return sources
+
+    async def _fill_volumes(self, container: Container, rootfs: Path) -> None:
+        """A new volume begins with what the image has at its place."""
+        for point in container.mounts:
+            options = container.mount_options.get(point.destination, MountOptions())
+            if point.type == "volume" and not options.no_copy and not options.subpath:
+                await self._volumes.fill(point.name, rootfs, point.destination)
+
+    def _write_files(self, container: Container, sandbox: Sandbox, joined: Container | None) -> tuple[Bind, ...]:
+        """hosts, hostname and resolv.conf, or those of the container whose network is shared."""
+        directory = self.directory(joined or container)
+        if joined is None:
+            texts = {
+                "hosts": sandbox.hosts,
+                "hostname": container.config.hostname + "\n",
+                "resolv.conf": sandbox.resolv_conf,
+            }
+            for name, text in texts.items():
+                (directory / name).write_text(text)
+        return tuple(Bind(source=directory / name, destination=inside) for name, inside in FILES.items())
+
+    def _look_around(
+        self,
+        container: Container,
+        rootfs: Path,
+        sources: dict[str, Path],
+        files: tuple[Bind, ...],
+        sandbox: Sandbox,
+    ) -> Surroundings:
+        """The rest, read from the root file system and the host. Blocking."""
+        config, host = container.config, container.host_config
+        ipc = self._namespace(host.ipc_mode, "IPC", "ipc")
+        return Surroundings(
+            rootfs=rootfs,
+            sources=sources,
+            files=files,
+            user=resolve_user(rootfs, config.user, host.group_add or ()),
+            network=HOST if sandbox.netns is None else str(sandbox.netns),
+            ipc=ipc,
+            pid=self._namespace(host.pid_mode, "PID", "pid"),
+            shm_source=Path("/dev/shm") if ipc == HOST else None,
+            security=parse_security_opts(host.security_opt or ()),
+            devices=_read_devices(host),
+            device_rules=tuple(parse_device_rule(rule) for rule in host.device_cgroup_rules or ()),
+            blocks=_read_block_limits(host),
+            default_ulimits=self._defaults.ulimits,
+            init=self._defaults.init,
+            cgroup_parent=self._defaults.cgroup_parent,
+        )
+
+    def _namespace(self, mode: str, noun: str, file: str) -> str:
+        if mode == "host":
+            return HOST
+        joined = self._joined(mode, noun)
+        return PRIVATE if joined is None else f"/proc/{joined.state.pid}/ns/{file}"
+
+    def _joined(self, mode: str, noun: str) -> Container | None:
+        """The running container of a `container:ID` mode; None for any other mode."""
+        if not mode.startswith("container:"):
+            return None
+        live = self._index.get(mode.partition(":")[2])
+        if live.process is None:
+            problem = f"cannot join {noun} of a non running container: {live.container.id}"
+            if noun != "network":
+                problem = f"failed to join {noun} namespace: container {live.container.id} is not running"
+            raise Conflict(problem)
+        return live.container
+
+
+def _read_devices(host: HostConfig) -> tuple[Device, ...]:
+    return tuple(
+        found
+        for device in host.devices or ()
+        for found in read_devices(device.path_on_host, device.path_in_container, device.cgroup_permissions)
+    )
+
+
+def _read_block_limits(host: HostConfig) -> BlockLimits:
+    return BlockLimits(
+        weights=tuple(_block_limit(each.path, each.weight) for each in host.blkio_weight_device or ()),
+        read_bps=tuple(_block_limit(each.path, each.rate) for each in host.blkio_device_read_bps or ()),
+        write_bps=tuple(_block_limit(each.path, each.rate) for each in host.blkio_device_write_bps or ()),
+        read_iops=tuple(_block_limit(each.path, each.rate) for each in host.blkio_device_read_iops or ()),
+        write_iops=tuple(_block_limit(each.path, each.rate) for each in host.blkio_device_write_iops or ()),
+    )
+
+
+def _block_limit(path: str, value: int) -> BlockLimit:
+    try:
+        number = os.stat(path).st_rdev
+    except OSError as error:
+        raise InvalidInput(f"block I/O limit of {path}: {error.strerror}") from error
+    return BlockLimit(major=os.major(number), minor=os.minor(number), value=value)
+
+
+def open_bind_source(source: Path, options: MountOptions) -> Path:
+    """A host path to bind; missing, it is made (`-v`) or refused (`--mount`). Blocking."""
+    if source.exists():
+        return source
+    if not options.create_source:
+        raise InvalidInput(f'invalid mount config for type "bind": bind source path does not exist: {source}')
+    try:
+        source.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Failed(f"error while creating mount source path '{source}': {error.strerror}") from error
+    return source
+
+
+async def all_of(
+    first: Coroutine[Any, Any, T1], second: Coroutine[Any, Any, T2], third: Coroutine[Any, Any, T3]
+) -> tuple[T1, T2, T3]:
+    """Run three steps at once; each has ended, well or not, before the first failure is raised."""
+    one, two, three = asyncio.ensure_future(first), asyncio.ensure_future(second), asyncio.ensure_future(third)
+    await asyncio.gather(one, two, three, return_exceptions=True)
+    return one.result(), two.result(), three.result()

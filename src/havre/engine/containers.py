@@ -1,0 +1,311 @@
+"""Containers, as the rest of the daemon knows them.
+
+This is the face; the work is in the modules beside it, each of which can be read alone:
+
+    creation     request -> row                       lifecycle   start, exit, restart
+    control      signals, stop, pause                 removal     everything gone
+    attach       streams of clients                   exec        further processes
+    logs, top, listing                                recovery    after a restart of the daemon
+
+What changes state runs to its end even when the client hangs up (`finish`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from havre.aio import finish
+from havre.engine.attach import Attachment, AttachOptions
+from havre.engine.control import Control
+from havre.engine.creation import Created, Creation
+from havre.engine.exec import Exec, ExecAttachment, Execs, ExecSpec
+from havre.engine.exit import AsyncWait, check_condition
+from havre.engine.filters import Filters, check_keys, matches_labels
+from havre.engine.imagelist import ImageUser
+from havre.engine.lifecycle import Lifecycle
+from havre.engine.listing import select
+from havre.engine.live import Index
+from havre.engine.logs import LogLine, LogOptions, read_log
+from havre.engine.model import Container, CreateRequest, ImageId
+from havre.engine.names import check_name
+from havre.engine.removal import Removal
+from havre.engine.times import parse
+from havre.engine.top import Top, read_top
+from havre.errors import Conflict, HavreError, InvalidInput, Unsupported
+from havre.storage import Snapshots
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Where a container's files are, and the daemon's choices that `inspect` tells."""
+
+    directory: Path
+    driver: str
+    log_path: str = ""
+    mounted_at: str = ""
+    sandbox_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PrunedContainers:
+    """The IDs of the containers that went, and the bytes freed."""
+
+    deleted: tuple[str, ...]
+    reclaimed: int
+
+
+class ImageFacts(Protocol):
+    """What containers ask about images."""
+
+    def size_of(self, id: str) -> int:
+        """Bytes of an image's layers; 0 when it is gone."""
+
+    def ancestors(self, name: str) -> Collection[str]:
+        """The IDs of the images that `ancestor=name` stands for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The collaborators of `Containers`."""
+
+    index: Index
+    creation: Creation
+    lifecycle: Lifecycle
+    control: Control
+    removal: Removal
+    execs: Execs
+    snapshots: Snapshots
+
+
+class Containers:
+    """All containers; `ref` is an ID, a name, or the unambiguous beginning of an ID."""
+
+    def __init__(self, parts: Parts, images: ImageFacts, place: Callable[[Container], Placement]) -> None:
+        self._index = parts.index
+        self._creation = parts.creation
+        self._lifecycle = parts.lifecycle
+        self._control = parts.control
+        self._removal = parts.removal
+        self._execs = parts.execs
+        self._snapshots = parts.snapshots
+        self._place = place
+        self._images = images
+
+    # -- finding
+
+    def get(self, ref: str) -> Container:
+        """The container; `NotFound` "No such container: x"."""
+        return self._index.get(ref).container
+
+    def list(
+        self, all: bool = False, limit: int | None = None, size: bool = False, filters: Filters | None = None
+    ) -> Sequence[Container]:
+        """The containers to show, newest first; `size` is the caller's to ask for one by one."""
+        return select(
+            (live.container for live in self._index),
+            filters or {},
+            all=all,
+            limit=limit or 0,
+            find=self.get,
+            ancestors=self._images.ancestors,
+        )
+
+    def placement(self, ref: str) -> Placement:
+        """Where its files are."""
+        return self._place(self.get(ref))
+
+    def users_of(self, image: ImageId) -> Sequence[ImageUser]:
+        """The containers made from an image."""
+        return [
+            ImageUser(live.container.id, live.container.state.running)
+            for live in self._index
+            if live.container.image == image
+        ]
+
+    async def size(self, ref: str) -> tuple[int, int]:
+        """Bytes of the writable layer, and of that and the image together."""
+        container = self.get(ref)
+        writable = await self._snapshots.size(container.id)
+        return writable, writable + self._images.size_of(container.image)
+
+    # -- life
+
+    async def create(self, request: CreateRequest, name: str | None = None, platform: str | None = None) -> Created:
+        """Make a container."""
+        return await finish(self._creation.create(request, name, platform))
+
+    async def start(self, ref: str, detach_keys: str | None = None) -> None:
+        """Run it; NotModified if it runs."""
+        await finish(self._lifecycle.start(self._index.get(ref)))
+
+    async def stop(self, ref: str, timeout_s: int | None = None, signal: str | None = None) -> None:
+        """End it, gently at first; NotModified if it does not run."""
+        await finish(self._control.stop(self._index.get(ref), timeout_s, signal))
+
+    async def restart(self, ref: str, timeout_s: int | None = None, signal: str | None = None) -> None:
+        """Stop and start."""
+        await finish(self._control.restart(self._index.get(ref), timeout_s, signal))
+
+    async def kill(self, ref: str, signal: str | None = None) -> None:
+        """Send a signal."""
+        try:
+            live = self._index.get(ref)
+        except HavreError as error:
+            raise type(error)(f"cannot kill container: {ref}: {error.message}") from None
+        await finish(self._control.kill(live, signal))
+
+    async def pause(self, ref: str) -> None:
+        """Freeze it."""
+        await finish(self._control.pause(self._index.get(ref)))
+
+    async def unpause(self, ref: str) -> None:
+        """Thaw it."""
+        await finish(self._control.unpause(self._index.get(ref)))
+
+    async def rename(self, ref: str, name: str) -> None:
+        """Give it another name."""
+        await finish(self._rename(ref, name))
+
+    async def _rename(self, ref: str, name: str) -> None:
+        live = self._index.get(ref)
+        container = live.container
+        if not name:
+            raise InvalidInput("Neither old nor new names may be empty")
+        async with live.lock:
+            old = container.name
+            if name.removeprefix("/") == old:
+                raise InvalidInput("Renaming a container with the same name as its current name")
+            try:
+                new = check_name(name)
+                self._index.reserve(new, container.id)
+            except HavreError as error:
+                raise type(error)(f"Error when allocating new name: {error.message}", error.hint) from None
+            container.name = new
+            await self._index.save(container)
+            self._index.free(old)
+        self._lifecycle.publish(container, "rename", oldName=f"/{old}")
+
+    async def remove(self, ref: str, force: bool = False, volumes: bool = False, link: bool = False) -> None:
+        """Remove it; Conflict while it runs, unless by force."""
+        if link:
+            raise Unsupported("removing a link is not supported", "use networks in place of links")
+        live = self._index.get(ref)
+        await finish(self._removal.remove(live, force=force, volumes=volumes))
+        self._execs.forget(live.container.id)
+
+    async def prune(self, filters: Filters | None = None) -> PrunedContainers:
+        """Remove every container that does not run and matches `label` and `until`."""
+        filters = filters or {}
+        check_keys(filters, ("label", "label!", "until"))
+        limit = _until(filters)
+        deleted, reclaimed = [], 0
+        for live in self._index:
+            container = live.container
+            if container.state.running or not matches_labels(filters, container.config.labels):
+                continue
+            if limit is not None and parse(container.created) > limit:
+                continue
+            size, _ = await self.size(container.id)
+            try:
+                await self.remove(container.id)
+            except Conflict:
+                continue  # started, or removed by somebody else, meanwhile
+            deleted.append(container.id)
+            reclaimed += size
+        return PrunedContainers(tuple(deleted), reclaimed)
+
+    def wait(self, ref: str, condition: str = "") -> AsyncWait:
+        """Registered when this returns; see `exit`."""
+        condition = check_condition(condition)
+        live = self._index.get(ref)
+        running = live.process is not None or live.container.state.restarting
+        return live.exits.wait(condition, None if running else live.result())
+
+    # -- streams
+
+    async def attach(self, ref: str, options: AttachOptions) -> Attachment:
+        """A client of the container's streams; it may wait for a start. Conflict while paused or restarting."""
+        live = self._index.get(ref)
+        container = live.container
+        if container.state.paused:
+            raise Conflict(f"container {ref} is paused, unpause the container before attach")
+        if container.state.restarting:
+            raise Conflict(f"container {ref} is restarting, wait until the container is running")
+        past = None
+        if options.logs and (path := self._lifecycle.log_path(container)) is not None:
+            past = read_log(path, LogOptions(stdout=options.stdout, stderr=options.stderr), None)
+        attachment = Attachment(options, tty=container.config.tty, stdin_once=container.config.stdin_once, past=past)
+        if live.process is not None:
+            attachment.bind(live.process)
+        elif options.stream:
+            live.pending.add(attachment)
+        self._lifecycle.publish(container, "attach")
+        return attachment
+
+    def logs(self, ref: str, options: LogOptions) -> AsyncIterator[LogLine]:
+        """What it wrote; with `follow`, until it ends."""
+        live = self._index.get(ref)
+        path = self._lifecycle.log_path(live.container)
+        if path is None:
+            raise Unsupported("configured logging driver does not support reading")
+        return read_log(path, options, live.process if options.follow else None)
+
+    async def resize(self, ref: str, rows: int, columns: int) -> None:
+        """The size of its terminal in characters."""
+        live = self._index.get(ref)
+        await live.running().resize(rows, columns)
+        self._lifecycle.publish(live.container, "resize", height=str(rows), width=str(columns))
+
+    async def top(self, ref: str, ps_args: str = "") -> Top:
+        """Its processes as ps(1) shows them."""
+        live = self._index.get(ref)
+        if live.container.state.restarting:
+            raise Conflict(f"Container {live.container.id} is restarting, wait until the container is running")
+        found = await read_top(set(await live.running().pids()), ps_args)
+        self._lifecycle.publish(live.container, "top")
+        return found
+
+    # -- exec
+
+    async def exec_create(self, ref: str, spec: ExecSpec) -> str:
+        """Note a process to run; its ID."""
+        return self._execs.create(self._index.get(ref), spec).id
+
+    async def exec_start(self, exec_id: str, console_size: tuple[int, int] | None = None) -> ExecAttachment:
+        """Run it with a client."""
+        return await finish(self._execs.start(exec_id, console_size))
+
+    async def exec_start_detached(self, exec_id: str) -> None:
+        """Run it without one."""
+        try:
+            attachment = await finish(self._execs.start(exec_id, None, detach=True))
+        except HavreError as error:
+            raise error if error.status < 500 else InvalidInput(error.message) from None
+        attachment.close()
+
+    def exec_inspect(self, exec_id: str) -> Exec:
+        """What is known of it; `NotFound` "No such exec instance: x"."""
+        return self._execs.get(exec_id)
+
+    async def exec_resize(self, exec_id: str, rows: int, columns: int) -> None:
+        """The size of its terminal in characters."""
+        await self._execs.resize(exec_id, rows, columns)
+
+    def exec_ids(self, ref: str) -> Sequence[str]:
+        """The execs that run in it."""
+        return self._execs.ids_of(self.get(ref).id)
+
+
+def _until(filters: Filters) -> float | None:
+    values = filters.get("until")
+    if not values:
+        return None
+    if len(values) > 1:
+        raise InvalidInput("more than one until filter specified")
+    try:
+        return float(values[0])
+    except ValueError:
+        raise InvalidInput(f"invalid filter 'until={values[0]}'", "expected seconds since the epoch") from None

@@ -1,0 +1,164 @@
+"""Orders to a container that runs: signals, stop, restart, pause.
+
+Stopping is a signal, patience, and SIGKILL. It holds no lock while it waits, because the end it waits for is recorded
+under that lock; what it waits for is the end of the very process that it found.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+
+from havre.engine.lifecycle import Lifecycle
+from havre.engine.live import Index, Live
+from havre.engine.validate import parse_signal
+from havre.errors import Conflict, Failed, HavreError, NotModified
+from havre.runtime import Process
+
+DEFAULT_TIMEOUT_S = 10
+
+
+class Control:
+    """Signals and their consequences."""
+
+    def __init__(self, index: Index, lifecycle: Lifecycle) -> None:
+        self._index = index
+        self._lifecycle = lifecycle
+
+    async def kill(self, live: Live, signal_text: str | None) -> None:
+        """Send a signal (SIGKILL by default). One that ends the container counts as the user's stop."""
+        container = live.container
+        number = signal.SIGKILL if not signal_text else self._signal(container.name, signal_text)
+        try:
+            process = live.running()
+        except Conflict as error:
+            raise Conflict(f"cannot kill container: {container.name}: {error.message}") from None
+        if number in (signal.SIGKILL, self._stop_signal(live)):
+            await self._mark_stopped(live)
+        await self._send(live, process, number)
+
+    def _signal(self, name: str, text: str) -> int:
+        try:
+            return parse_signal(text)
+        except HavreError as error:
+            raise type(error)(f"cannot kill container: {name}: {error.message}", error.hint) from None
+
+    def _stop_signal(self, live: Live) -> int:
+        return parse_signal(live.container.config.stop_signal or "SIGTERM")
+
+    async def _mark_stopped(self, live: Live) -> None:
+        """The end to come is the user's doing: no restart, not even with the daemon's next start."""
+        live.stopping = True
+        live.container.manually_stopped = True
+        await self._index.save(live.container)
+
+    async def _send(self, live: Live, process: Process, number: int) -> None:
+        if process.exited() is None:
+            await process.kill(number)
+        self._lifecycle.publish(live.container, "kill", signal=str(int(number)))
+        if live.container.state.paused and number == signal.SIGKILL:
+            await self._thaw(live, process)
+
+    async def _thaw(self, live: Live, process: Process) -> None:
+        """A frozen process dies only once it is thawed (cgroup v1)."""
+        await process.resume()
+        live.container.state.paused = False
+        live.container.state.status = "running"
+
+    async def stop(self, live: Live, timeout_s: int | None, signal_text: str | None) -> None:
+        """Ask it to end, wait, insist. NotModified if it does not run; a negative timeout waits for ever."""
+        number = parse_signal(signal_text) if signal_text else self._stop_signal(live)
+        if live.restart is not None:
+            await self._mark_stopped(live)
+            await self._give_up_restart(live)
+            return
+        process = live.process
+        if process is None:
+            raise NotModified("container is already stopped")
+        await self._mark_stopped(live)
+        await self._end(live, process, number, self._timeout(live, timeout_s))
+        self._lifecycle.publish(live.container, "stop")
+
+    def _timeout(self, live: Live, timeout_s: int | None) -> int:
+        if timeout_s is not None:
+            return timeout_s
+        configured = live.container.config.stop_timeout
+        return DEFAULT_TIMEOUT_S if configured is None else configured
+
+    async def _give_up_restart(self, live: Live) -> None:
+        async with live.lock:
+            live.cancel_restart()
+            state = live.container.state
+            state.status, state.running, state.restarting = "exited", False, False
+            await self._index.save(live.container)
+        self._lifecycle.publish(live.container, "stop")
+
+    async def _end(self, live: Live, process: Process, number: int, timeout_s: int) -> None:
+        ended = live.exits.wait("next-exit", None)
+        if live.process is not process:
+            ended.cancel()
+            return
+        if live.container.state.paused and number != signal.SIGKILL:
+            await self.unpause(live)
+        await self._send(live, process, number)
+        try:
+            await asyncio.wait_for(ended.result(), None if timeout_s < 0 else timeout_s)
+        except TimeoutError:
+            await self._kill_hard(live, process)
+        async with live.lock:
+            pass  # everything has been taken down once the lock is free
+
+    async def _kill_hard(self, live: Live, process: Process) -> None:
+        ended = live.exits.wait("next-exit", None)
+        if live.process is not process:
+            ended.cancel()
+            return
+        await self._send(live, process, signal.SIGKILL)
+        try:
+            await asyncio.wait_for(ended.result(), DEFAULT_TIMEOUT_S)
+        except TimeoutError:
+            raise Failed(f"container {live.container.id} did not end within {DEFAULT_TIMEOUT_S} s of SIGKILL") from None
+
+    async def end(self, live: Live) -> None:
+        """Kill it and wait until everything is down; for a removal by force. Idempotent."""
+        live.stopping = True
+        live.cancel_restart()
+        if (process := live.process) is not None:
+            await self._kill_hard(live, process)
+            async with live.lock:
+                pass
+
+    async def restart(self, live: Live, timeout_s: int | None, signal_text: str | None) -> None:
+        """Stop it if it runs, then start it; with `--rm` it is not removed in between."""
+        live.restarted_by_user = True
+        try:
+            await self.stop(live, timeout_s, signal_text)
+        except NotModified:
+            pass
+        finally:
+            live.restarted_by_user = False
+        await self._lifecycle.start(live)
+        self._lifecycle.publish(live.container, "restart")
+
+    async def pause(self, live: Live) -> None:
+        """Freeze every process."""
+        async with live.lock:
+            container = live.container
+            process = live.running()
+            if container.state.paused:
+                raise Conflict(f"Container {container.id} is already paused")
+            await process.pause()
+            container.state.paused, container.state.status = True, "paused"
+            await self._index.save(container)
+        self._lifecycle.publish(container, "pause")
+
+    async def unpause(self, live: Live) -> None:
+        """Thaw it."""
+        async with live.lock:
+            container = live.container
+            if not container.state.paused or live.process is None:
+                raise Failed(f"Container {container.id} is not paused")
+            await live.process.resume()
+            container.state.paused, container.state.status = False, "running"
+            await self._index.save(container)
+        self._lifecycle.publish(container, "unpause")

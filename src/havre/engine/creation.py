@@ -1,0 +1,184 @@
+"""Making a container: everything is checked before anything is made, and what was made goes again if a step fails.
+
+request --check--> image --merge, check--> mounts, networks --> name, snapshot, volumes, directory, row --> "create"
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from havre.aio import in_thread
+from havre.engine import times
+from havre.engine.assemble import open_bind_source
+from havre.engine.configure import (
+    Defaults,
+    as_list,
+    check_conflicts,
+    default_hostname,
+    fill_host_config,
+    merge_config,
+    networks_named,
+    new_container,
+    plan_endpoints,
+    split_request,
+)
+from havre.engine.images import Images
+from havre.engine.lifecycle import Lifecycle
+from havre.engine.live import Index, Live
+from havre.engine.model import Container, CreateRequest, HostConfig, MountOptions, MountPoint
+from havre.engine.mounts import MountSpec, inherit, parse_volumes_from, plan_mounts
+from havre.engine.names import check_name, make_name
+from havre.engine.networks import Networks
+from havre.engine.validate import HostLimits, check_config, check_host_config
+from havre.engine.volumes import Volumes
+from havre.errors import HavreError, InvalidInput
+from havre.runtime.security import parse_security_opts
+from havre.storage import Snapshots
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """A container that has been made, and what the user should know about it."""
+
+    id: str
+    warnings: list[str]
+
+
+class Creation:
+    """Makes containers."""
+
+    def __init__(
+        self,
+        index: Index,
+        images: Images,
+        snapshots: Snapshots,
+        volumes: Volumes,
+        networks: Networks,
+        lifecycle: Lifecycle,
+        directory: Path,
+        limits: HostLimits,
+        defaults: Defaults,
+    ) -> None:
+        self._index = index
+        self._images = images
+        self._snapshots = snapshots
+        self._volumes = volumes
+        self._networks = networks
+        self._lifecycle = lifecycle
+        self._directory = directory
+        self._limits = limits
+        self._defaults = defaults
+
+    async def create(self, request: CreateRequest, name: str | None, platform: str | None) -> Created:
+        """Make one. Raises NotFound (image, network), Conflict (name), InvalidInput (anything malformed)."""
+        config, host = split_request(request)
+        if name is not None:
+            name = check_name(name)
+        check_config(config)
+        warnings = check_host_config(host, self._limits)
+        parse_security_opts(host.security_opt or ())
+        if not config.image:
+            raise InvalidInput("Image: no image given", "expected the name or ID of an image")
+        image = await self._images.acquire(config.image, platform)
+        config = merge_config(config, image.config)
+        check_config(config)
+        check_conflicts(config, host)
+        host = self._pin_joined(fill_host_config(host, self._defaults))
+        specs = plan_mounts(host, config.volumes or (), self._inherited(host))
+        networks = plan_endpoints(request, host.network_mode, self._network_names(request, host))
+
+        id = secrets.token_hex(32)
+        config.hostname = default_hostname(id, config, host, self._defaults)
+        config.entrypoint, config.cmd = as_list(config.entrypoint), as_list(config.cmd)
+        async with AsyncExitStack() as undo:
+            name = name or make_name(self._index.is_taken)
+            self._index.reserve(name, id)
+            undo.callback(self._index.free, name)
+            container = new_container(
+                id=id, name=name, created=times.now(), image_id=image.id, config=config, host=host, networks=networks
+            )
+            undo.push_async_callback(self._snapshots.remove, id)
+            await self._snapshots.create(id, image.layers)
+            await self._make_mounts(container, specs, undo)
+            directory = self._directory / id
+            await in_thread(directory.mkdir, 0o700)
+            undo.callback(directory.rmdir)
+            await self._index.save(container)
+            undo.pop_all()
+        self._index.add(Live(container))
+        self._lifecycle.publish(container, "create")
+        return Created(id, warnings)
+
+    def _pin_joined(self, host: HostConfig) -> HostConfig:
+        """`container:NAME` modes by ID, so that a rename does not break them."""
+
+        def pinned(mode: str) -> str:
+            kind, colon, ref = mode.partition(":")
+            return f"container:{self._index.get(ref).container.id}" if kind == "container" and colon else mode
+
+        return msgspec.structs.replace(
+            host,
+            network_mode=pinned(host.network_mode),
+            pid_mode=pinned(host.pid_mode),
+            ipc_mode=pinned(host.ipc_mode),
+        )
+
+    def _network_names(self, request: CreateRequest, host: HostConfig) -> dict[str, str]:
+        return {ref: self._networks.get(ref).name for ref in networks_named(request, host.network_mode)}
+
+    def _inherited(self, host: HostConfig) -> list[MountSpec]:
+        inherited = []
+        for raw in host.volumes_from or ():
+            ref, mode = parse_volumes_from(raw)
+            other = self._index.get(ref).container
+            for point in other.mounts:
+                options = other.mount_options.get(point.destination, MountOptions())
+                inherited.append(inherit(point, options, mode))
+        return inherited
+
+    async def _make_mounts(self, container: Container, specs: Iterable[MountSpec], undo: AsyncExitStack) -> None:
+        """Volumes made where they do not exist, and all mounts written into the row."""
+        undo.push_async_callback(self._volumes.release, container.id)
+        for spec in specs:
+            point = MountPoint(
+                type=spec.type,
+                source=spec.source,
+                destination=spec.destination,
+                mode=spec.mode,
+                rw=spec.rw,
+                propagation=spec.propagation,
+            )
+            if spec.type == "volume":
+                await self._make_volume(container, spec, point, undo)
+            elif spec.type == "bind" and not spec.options.create_source:
+                await in_thread(open_bind_source, Path(spec.source), spec.options)
+            container.mounts.append(point)
+            container.mount_options[spec.destination] = spec.options
+
+    async def _make_volume(
+        self, container: Container, spec: MountSpec, point: MountPoint, undo: AsyncExitStack
+    ) -> None:
+        known = bool(spec.source) and self._volumes.exists(spec.source)
+        volume = await self._volumes.create(
+            spec.source or None,
+            driver=spec.driver,
+            options=spec.driver_options,
+            labels=spec.labels,
+            anonymous=not spec.source,
+        )
+        if not known:
+            undo.push_async_callback(self._remove_volume, volume.name)
+        path = await self._volumes.mount_for(container.id, volume.name)
+        point.name, point.source, point.driver = volume.name, str(path), volume.driver
+
+    async def _remove_volume(self, name: str) -> None:
+        try:
+            await self._volumes.remove(name)
+        except HavreError:
+            return  # another container has taken it into use meanwhile

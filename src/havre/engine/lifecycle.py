@@ -1,0 +1,240 @@
+r"""A container's life: start, death, restart. The only place that changes what a container is doing.
+
+                 start                      exit, policy says no
+    created ------------> running ------------------------------> exited
+       ^                  |     ^  \                                 |
+       |            pause v     | unpause                            | start
+       |                  paused                                     v
+       |                         \-- exit, policy says yes --> restarting --(back-off)--> running
+       '-- remove (from any state that does not run) --> removing --> gone
+
+Each change happens under the container's lock. A start that fails is undone step by step; what is left is the row with
+the error and Docker's exit code (127 not found, 126 not executable, 128 anything else). After an exit the clients that
+wait are told first, then the surroundings are taken down; both come before the lock is released, so that whatever
+happens next finds everything gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from havre.aio import spawn
+from havre.engine import times
+from havre.engine.assemble import Assembly
+from havre.engine.events import Events
+from havre.engine.live import Index, Live
+from havre.engine.model import ZERO_TIME, Container, EndpointSettings, State
+from havre.engine.plan import plan_container
+from havre.engine.restart import Restart, decide_after_exit
+from havre.engine.sandbox import Sandbox
+from havre.errors import Conflict, HavreError, NotModified
+from havre.runtime import Exit, Process, Runtime
+
+log = logging.getLogger(__name__)
+
+LOG_FILE = "ctr.log"
+NOT_FOUND, NOT_EXECUTABLE, NOT_STARTED = 127, 126, 128
+_NOT_FOUND_TEXTS = ("executable file not found", "no such file or directory", "system cannot find the file specified")
+_NOT_EXECUTABLE_TEXTS = ("permission denied", "not a directory", "is a directory")
+
+
+class Lifecycle:
+    """Starts containers, watches them, and starts them again."""
+
+    def __init__(self, index: Index, assembly: Assembly, runtime: Runtime, events: Events) -> None:
+        self._index = index
+        self._assembly = assembly
+        self._runtime = runtime
+        self._events = events
+        self.auto_remove: Callable[[Live], Awaitable[None]] | None = None
+
+    def publish(self, container: Container, action: str, **attributes: str) -> None:
+        """Tell of something that happened to `container`; its labels, image and name are added."""
+        labels = container.config.labels or {}
+        told = {**labels, "image": container.config.image, "name": container.name, **attributes}
+        self._events.publish("container", action, container.id, told)
+
+    async def start(self, live: Live) -> None:
+        """Run it. Raises NotModified if it runs, Conflict while paused or being removed, else what went wrong."""
+        live.cancel_restart()
+        async with live.lock:
+            container = live.container
+            if live.removing or container.state.status in ("removing", "dead"):
+                raise Conflict("container is marked for removal and cannot be started")
+            if container.state.paused:
+                raise Conflict("cannot start a paused container, try unpause instead")
+            if live.process is not None:
+                raise NotModified("container is already running")
+            container.manually_stopped = False
+            live.stopping = False
+            container.restart_count = 0
+            live.last_delay_s = 0.0
+            await self._run(live)
+
+    async def _run(self, live: Live) -> None:
+        """Start it, under the lock; on failure everything is undone and the row says why."""
+        try:
+            async with AsyncExitStack() as undo:
+                await self._launch(live, undo)
+                undo.pop_all()
+        except (HavreError, OSError) as error:
+            await self._failed(live, error)
+            raise
+
+    async def _launch(self, live: Live, undo: AsyncExitStack) -> None:
+        container = live.container
+        container.networks = {name: replace(asked) for name, asked in container.asked_networks.items()}
+        found, sandbox = await self._assembly.put_up(container, undo)
+        plan = plan_container(container, found)
+        undo.push_async_callback(self._runtime.cleanup, container.id)
+        process = await self._runtime.create(container.id, plan, self.log_path(container))
+        for attachment in live.pending:
+            attachment.bind(process)
+        live.pending.clear()
+        await process.start()
+        _record_start(container, process, sandbox)
+        live.process = process
+        await self._index.save(container)
+        self.publish(container, "start")
+        self.watch(live, process)
+
+    async def _failed(self, live: Live, error: Exception) -> None:
+        container = live.container
+        for attachment in live.pending:
+            attachment.end()
+        live.pending.clear()
+        state = container.state
+        container.state = State(
+            status="created" if state.started_at == ZERO_TIME else "exited",
+            exit_code=exit_code_of(str(error)),
+            error=str(error),
+            started_at=state.started_at,
+            finished_at=state.finished_at,
+        )
+        container.networks, container.ports = idle_networks(container), {}
+        await self._index.save(container)
+        live.exits.exited(live.result())
+
+    def log_path(self, container: Container) -> Path | None:
+        """The log that conmon writes; None with the driver `none`."""
+        if container.host_config.log_config.type == "none":
+            return None
+        return self._assembly.directory(container) / LOG_FILE
+
+    def watch(self, live: Live, process: Process) -> None:
+        """See `process` to its end, in the background."""
+        spawn(self._await_end(live, process), f"watch {live.container.id[:12]}")
+
+    async def _await_end(self, live: Live, process: Process) -> None:
+        exit = await process.wait()
+        await self.ended(live, exit)
+
+    async def ended(self, live: Live, exit: Exit) -> None:
+        """Record an end, take everything down, and do what the policy wants."""
+        async with live.lock:
+            container = live.container
+            restart = self._decide(live, exit)
+            published = bool(container.ports)
+            _record_exit(container, exit, restart)
+            live.process = None
+            self._tell_end(container, exit)
+            if not published:
+                live.exits.exited(live.result())
+            await self._clear(container)
+            if restart is not None or not _goes_with_exit(live):
+                await self._index.save(container)
+            live.exits.exited(live.result())
+        if restart is not None:
+            live.restart = spawn(self._restart_later(live, restart), f"restart {container.id[:12]}")
+        elif _goes_with_exit(live) and self.auto_remove is not None:
+            await self.auto_remove(live)
+
+    async def _clear(self, container: Container) -> None:
+        await self._runtime.cleanup(container.id)
+        await self._assembly.take_down(container)
+
+    def _decide(self, live: Live, exit: Exit) -> Restart | None:
+        container = live.container
+        ran_s = exit.finished_at - times.parse(container.state.started_at)
+        restart = decide_after_exit(
+            container.host_config.restart_policy,
+            exit_code=exit.code,
+            stopped_by_user=live.stopping or container.manually_stopped,
+            restarts=container.restart_count,
+            ran_s=ran_s,
+            last_delay_s=live.last_delay_s,
+        )
+        live.last_delay_s = restart.delay_s if restart else 0.0
+        return restart
+
+    def _tell_end(self, container: Container, exit: Exit) -> None:
+        if exit.oom_killed:
+            self.publish(container, "oom")
+        ran_s = max(0.0, exit.finished_at - times.parse(container.state.started_at))
+        self.publish(container, "die", exitCode=str(exit.code), execDuration=str(int(ran_s)))
+
+    async def _restart_later(self, live: Live, restart: Restart) -> None:
+        await asyncio.sleep(restart.delay_s)
+        async with live.lock:
+            live.restart = None
+            if live.process is not None or live.stopping or live.removing:
+                return
+            live.container.restart_count += 1
+            try:
+                await self._run(live)
+            except (HavreError, OSError) as error:
+                log.warning("restart of container %s failed: %s", live.container.id, error)
+
+
+def exit_code_of(error: str) -> int:
+    """The exit code that Docker gives to a container that could not be started, by the error's text."""
+    text = error.lower()
+    if any(wanted in text for wanted in _NOT_EXECUTABLE_TEXTS):
+        return NOT_EXECUTABLE
+    if any(wanted in text for wanted in _NOT_FOUND_TEXTS):
+        return NOT_FOUND
+    return NOT_STARTED
+
+
+def _goes_with_exit(live: Live) -> bool:
+    return live.container.host_config.auto_remove and not live.restarted_by_user
+
+
+def idle_networks(container: Container) -> dict[str, EndpointSettings]:
+    """The networks of a container that does not run: as asked for, with the identifiers known from the last run."""
+    known = {name: endpoint.network_id for name, endpoint in container.networks.items()}
+    return {
+        name: replace(asked, network_id=known.get(name) or asked.network_id)
+        for name, asked in container.asked_networks.items()
+    }
+
+
+def _record_start(container: Container, process: Process, sandbox: Sandbox) -> None:
+    container.state = State(
+        status="running",
+        running=True,
+        pid=process.pid,
+        started_at=times.now(),
+        finished_at=container.state.finished_at,
+    )
+    if not container.host_config.network_mode.startswith("container:"):
+        container.networks, container.ports = dict(sandbox.endpoints), dict(sandbox.ports)
+
+
+def _record_exit(container: Container, exit: Exit, restart: Restart | None) -> None:
+    container.state = State(
+        status="restarting" if restart else "exited",
+        running=restart is not None,
+        restarting=restart is not None,
+        oom_killed=exit.oom_killed,
+        exit_code=exit.code,
+        started_at=container.state.started_at,
+        finished_at=times.from_seconds(exit.finished_at),
+    )
+    container.networks, container.ports = idle_networks(container), {}

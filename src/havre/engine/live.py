@@ -1,0 +1,124 @@
+"""Containers in memory: each one's row beside what lives only while the daemon does, and the index that finds them.
+
+`Index` owns names and identifiers: a name is reserved before anything is made under it and freed when that fails. Rows
+are persisted by `save`; everything else here is rebuilt by recovery.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from havre.engine.exit import Exits, WaitResult
+from havre.engine.model import Container
+from havre.errors import Conflict, InvalidInput, NotFound
+from havre.runtime import Process
+from havre.storage import Table
+
+if TYPE_CHECKING:
+    from havre.engine.attach import Attachment
+
+ID_LENGTH = 64
+
+
+class Live:
+    """A container now.
+
+    `lock` is held while its state changes; `process` is set while it runs; `pending` are the clients attached before a
+    start; `restart` is the timer of a restart to come. `stopping` tells that an end is the user's doing, and
+    `restarted_by_user` that a start follows it, so that `--rm` does not apply.
+    """
+
+    def __init__(self, container: Container) -> None:
+        self.container = container
+        self.lock = asyncio.Lock()
+        self.exits = Exits()
+        self.process: Process | None = None
+        self.pending: set[Attachment] = set()
+        self.restart: asyncio.Task[None] | None = None
+        self.last_delay_s = 0.0
+        self.stopping = False
+        self.restarted_by_user = False
+        self.removing = False
+        self.exec_ids: list[str] = []
+
+    def running(self) -> Process:
+        """The process of a container that must run; `Conflict` in Docker's words otherwise."""
+        if self.process is None or self.container.state.restarting:
+            raise Conflict(f"container {self.container.id} is not running")
+        return self.process
+
+    def result(self) -> WaitResult:
+        """How it ended last."""
+        return WaitResult(self.container.state.exit_code, self.container.state.error)
+
+    def cancel_restart(self) -> None:
+        """Drop a restart to come; idempotent."""
+        if self.restart is not None:
+            self.restart.cancel()
+            self.restart = None
+
+
+class Index:
+    """All containers by identifier, name and unambiguous prefix."""
+
+    def __init__(self, table: Table[Container]) -> None:
+        self._table = table
+        self._by_id: dict[str, Live] = {}
+        self._names: dict[str, str] = {}
+
+    async def load(self) -> None:
+        """Read every row."""
+        for container in (await self._table.all()).values():
+            self.add(Live(container))
+
+    def __iter__(self) -> Iterator[Live]:
+        return iter(list(self._by_id.values()))
+
+    def find(self, ref: str) -> Live | None:
+        """By exact ID, exact name, or the one ID that begins so; None if there is none, `InvalidInput` if several."""
+        if live := self._by_id.get(ref) or self._by_id.get(self._names.get(ref.removeprefix("/"), "")):
+            return live
+        found = [id for id in self._by_id if id.startswith(ref)] if ref else []
+        if len(found) > 1:
+            raise InvalidInput(f"Multiple IDs found with provided prefix: {ref}")
+        return self._by_id[found[0]] if found else None
+
+    def get(self, ref: str) -> Live:
+        """As `find`; `NotFound` where there is none."""
+        if (live := self.find(ref)) is None:
+            raise NotFound(f"No such container: {ref}")
+        return live
+
+    def is_taken(self, name: str) -> bool:
+        """Whether a name is in use."""
+        return name in self._names
+
+    def reserve(self, name: str, id: str) -> None:
+        """Give `name` to `id`, or `Conflict` naming its holder."""
+        holder = self._names.setdefault(name, id)
+        if holder != id:
+            raise Conflict(
+                f'Conflict. The container name "/{name}" is already in use by container "{holder}". '
+                "You have to remove (or rename) that container to be able to reuse that name."
+            )
+
+    def free(self, name: str) -> None:
+        """Give a name back; idempotent."""
+        self._names.pop(name, None)
+
+    def add(self, live: Live) -> None:
+        """Make a container findable under its reserved name."""
+        self._names[live.container.name] = live.container.id
+        self._by_id[live.container.id] = live
+
+    async def save(self, container: Container) -> None:
+        """Persist the row as it stands."""
+        await self._table.put(container.id, container)
+
+    async def remove(self, container: Container) -> None:
+        """Forget it, in the database first."""
+        await self._table.delete(container.id)
+        self._by_id.pop(container.id, None)
+        self.free(container.name)

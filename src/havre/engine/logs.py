@@ -1,0 +1,186 @@
+"""Reading what a container wrote, from the file that conmon keeps.
+
+A record is `TIME STREAM TAG TEXT\n`: TAG is F for the end of a line, P for a part of one (a read of at most 8 KiB that
+had no newline). Parts are passed on as they are read, so a line may be of any length; only the first part carries the
+line's time stamp, and only the last its newline.
+
+    2026-11-24T13:00:04.303359690+00:00 stdout P a long
+    2026-11-24T13:00:04.303361000+00:00 stdout F  line
+
+Following needs no polling: conmon writes the log before it hands the same bytes to those attached, so the process's own
+output is the signal that there is more to read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from havre.aio import in_thread
+from havre.engine import times
+from havre.runtime import Process
+from havre.runtime.fanout import Subscription
+
+BLOCK = 256 << 10
+_STREAMS = {b"stdout": 1, b"stderr": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class LogOptions:
+    """Which part of the log; `since` and `until` in seconds since the epoch, `tail` in lines, None for all."""
+
+    stdout: bool = True
+    stderr: bool = True
+    follow: bool = False
+    timestamps: bool = False
+    since: float | None = None
+    until: float | None = None
+    tail: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A line or a part of one, newline included; `last_ready` when nothing more can be had without waiting."""
+
+    stream: int
+    data: bytes
+    last_ready: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line of the file."""
+
+    time: bytes
+    stream: int
+    ends_line: bool
+    text: bytes
+
+
+def parse_record(line: bytes) -> Record | None:
+    """A line of the file without its newline; None for what is not a record (a write cut short by a full disk)."""
+    parts = line.split(b" ", 3)
+    if len(parts) < 3 or parts[1] not in _STREAMS or parts[2] not in (b"F", b"P"):
+        return None
+    return Record(parts[0], _STREAMS[parts[1]], parts[2] == b"F", parts[3] if len(parts) == 4 else b"")
+
+
+def seconds_of(stamp: bytes) -> float:
+    """A record's time as seconds since the epoch."""
+    return times.parse(stamp.decode("ascii").replace("+00:00", "Z"))
+
+
+class Selection:
+    """Chooses and renders records by the options; remembers, for each stream, whether a line has begun and is shown."""
+
+    def __init__(self, options: LogOptions) -> None:
+        self._options = options
+        self._wanted = {number for number, given in ((1, options.stdout), (2, options.stderr)) if given}
+        self._unfinished: dict[int, bool] = {}
+        self.past_until = False
+
+    def render(self, record: Record) -> LogLine | None:
+        """The record as the client sees it, or None if it is not wanted."""
+        continued = record.stream in self._unfinished
+        shown = self._unfinished[record.stream] if continued else self._in_time(record)
+        if record.ends_line:
+            self._unfinished.pop(record.stream, None)
+        else:
+            self._unfinished[record.stream] = shown
+        if not shown or record.stream not in self._wanted:
+            return None
+        stamp = b"" if continued or not self._options.timestamps else record.time.replace(b"+00:00", b"Z") + b" "
+        return LogLine(record.stream, stamp + record.text + (b"\n" if record.ends_line else b""))
+
+    def _in_time(self, record: Record) -> bool:
+        since, until = self._options.since, self._options.until
+        if since is None and until is None:
+            return True
+        written = seconds_of(record.time)
+        if until is not None and written > until:
+            self.past_until = True
+            return False
+        return since is None or written >= since
+
+
+async def read_log(path: Path, options: LogOptions, process: Process | None) -> AsyncIterator[LogLine]:
+    """The lines of the log at `path`; with `follow`, new ones of `process` until it ends or `until` has come."""
+    follow = process.output.subscribe() if options.follow and process is not None else None
+    selection = Selection(options)
+    try:
+        descriptor = await in_thread(os.open, path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        offset = 0 if options.tail is None else await in_thread(tail_offset, descriptor, options.tail)
+        rest, going = b"", True
+        while True:
+            data = await in_thread(os.pread, descriptor, BLOCK, offset)
+            offset += len(data)
+            *lines, rest = (rest + data).split(b"\n")
+            for line in _rendered(lines, selection):
+                yield line
+            if len(data) == BLOCK:
+                continue
+            if follow is None or not going or selection.past_until:
+                return
+            going = await _more(follow, options.until)
+    finally:
+        if follow is not None:
+            follow.close()
+        os.close(descriptor)
+
+
+def _rendered(lines: list[bytes], selection: Selection) -> list[LogLine]:
+    """What of one read is shown; the last is marked, as whatever follows may have to be waited for."""
+    records = (parse_record(line) for line in lines)
+    shown = [line for record in records if record and (line := selection.render(record))]
+    if shown:
+        shown[-1] = LogLine(shown[-1].stream, shown[-1].data, last_ready=True)
+    return shown
+
+
+async def _more(follow: Subscription, until: float | None) -> bool:
+    """Wait for new output; False when there will be none, or `until` has come."""
+    try:
+        await asyncio.wait_for(anext(follow), None if until is None else max(0.0, until - time.time()))
+    except (StopAsyncIteration, TimeoutError):
+        return False
+    return True
+
+
+def tail_offset(descriptor: int, lines: int) -> int:
+    """Where the last `lines` lines of the file begin; an unfinished last line counts as one. Blocking."""
+    size = os.fstat(descriptor).st_size
+    if lines <= 0:
+        return size
+    found = 0
+    for end, line in _lines_backwards(descriptor, size):
+        record = parse_record(line)
+        if record is None:
+            continue
+        if record.ends_line or found == 0:
+            if found == lines:
+                return end
+            found += 1
+    return 0
+
+
+def _lines_backwards(descriptor: int, size: int) -> Iterator[tuple[int, bytes]]:
+    """The lines from the last to the first, each with the offset behind its newline."""
+    position, rest = size, b""
+    while position > 0:
+        step = min(BLOCK, position)
+        position -= step
+        first, *lines = (os.pread(descriptor, step, position) + rest).split(b"\n")
+        end = position + step + len(rest)
+        for line in reversed(lines):
+            if line or end < size:
+                yield min(end + 1, size), line
+            end -= len(line) + 1
+        rest = first
+    yield min(len(rest) + 1, size), rest

@@ -1,0 +1,139 @@
+"""After a start of the daemon: what do the rows say, what does the kernel say, and what follows.
+
+    row says        the runtime found               then
+    running         it runs, same PID               taken over: output, exit, network, volumes
+    running         it ended                        its true exit code and end time; the policy decides
+    running         nothing (the host was down)     ended with 255 now; the policy decides
+    anything else   something                       left by a start that was cut short: cleared away
+    removing        -                               the removal is finished
+    exited          -                               started if its policy wants that with the daemon
+
+Nothing runs twice: whatever cannot be matched to its row is killed before any start.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+
+from havre.aio import spawn
+from havre.engine.lifecycle import Lifecycle
+from havre.engine.live import Index, Live
+from havre.engine.model import ZERO_TIME, Container, ContainerId
+from havre.engine.networks import Networks
+from havre.engine.removal import Removal
+from havre.engine.restart import wants_start_with_daemon
+from havre.engine.volumes import Volumes
+from havre.errors import HavreError
+from havre.runtime import Exit, Runtime
+from havre.storage import Snapshots
+
+log = logging.getLogger(__name__)
+
+UNKNOWN_CODE = 255
+
+
+class Recovery:
+    """Brings rows and kernel together, once, before anything is served."""
+
+    def __init__(
+        self,
+        index: Index,
+        lifecycle: Lifecycle,
+        removal: Removal,
+        runtime: Runtime,
+        networks: Networks,
+        volumes: Volumes,
+        snapshots: Snapshots,
+    ) -> None:
+        self._index = index
+        self._lifecycle = lifecycle
+        self._removal = removal
+        self._runtime = runtime
+        self._networks = networks
+        self._volumes = volumes
+        self._snapshots = snapshots
+
+    async def run(self) -> None:
+        """Take over what runs, bury what does not; starts wanted by a policy go on in the background."""
+        await self._index.load()
+        for id in self._runtime.leftovers():
+            if self._index.find(id) is None:
+                await self._runtime.cleanup(id)
+        compared = [(live, await self._compare(live)) for live in self._index]
+        ended = [(live, exit) for live, exit in compared if exit is not None]
+        await self._bring_up()
+        for live, exit in ended:
+            await self._bury(live, exit)
+        await self._follow_policies({live.container.id for live, _ in ended})
+
+    async def _compare(self, live: Live) -> Exit | None:
+        """Take over a running container; the end of one that should run and does not."""
+        container = live.container
+        believed = container.state.status in ("running", "paused")
+        process = await self._runtime.adopt(container.id)
+        if process is None:
+            return Exit(UNKNOWN_CODE, time.time()) if believed else None
+        if not believed or process.pid not in (0, container.state.pid):
+            await self._runtime.cleanup(container.id)
+            return Exit(UNKNOWN_CODE, time.time()) if believed else None
+        if process.pid == 0:
+            return await process.wait()
+        live.process = process
+        return None
+
+    async def _bring_up(self) -> None:
+        running = {ContainerId(live.container.id): live.container for live in self._index if live.process is not None}
+        for live in self._index:
+            container = live.container
+            names = [point.name for point in container.mounts if point.type == "volume"]
+            self._volumes.adopt(container.id, names, running=live.process is not None)
+        await self._networks.start(running)
+        await self._snapshots.recover(running, {live.container.id for live in self._index})
+        for live in self._index:
+            if live.process is not None:
+                self._lifecycle.watch(live, live.process)
+
+    async def _bury(self, live: Live, exit: Exit) -> None:
+        try:
+            await self._lifecycle.ended(live, exit)
+        except (HavreError, OSError) as error:
+            log.error("recording the end of container %s: %s", live.container.id, error)
+
+    async def _follow_policies(self, just_ended: set[str]) -> None:
+        waiting = []
+        for live in self._index:
+            container = live.container
+            if container.state.status == "removing":
+                await self._removal.finish(live)
+            elif live.process is None and container.id not in just_ended and _wants_start(container):
+                waiting.append(live)
+        waiting.sort(
+            key=lambda live: (live.container.host_config.network_mode.startswith("container:"), live.container.created)
+        )
+        if waiting:
+            spawn(self._start_all(waiting), "start containers by policy")
+
+    async def _start_all(self, waiting: list[Live]) -> None:
+        for live in waiting:
+            try:
+                await self._lifecycle.start(live)
+            except (HavreError, OSError) as error:
+                log.warning("cannot start container %s with the daemon: %s", live.container.id, error)
+
+
+def _start_order(live: Live) -> tuple[bool, str]:
+    """Oldest first, but those that share a network after those that have one."""
+    return live.container.host_config.network_mode.startswith("container:"), live.container.created
+
+
+def _wants_start(container: Container) -> bool:
+    state = container.state
+    return wants_start_with_daemon(
+        container.host_config.restart_policy,
+        ever_started=state.started_at != ZERO_TIME,
+        exit_code=state.exit_code,
+        stopped_by_user=container.manually_stopped,
+        was_running=state.restarting,
+        restarts=container.restart_count,
+    )

@@ -1,0 +1,118 @@
+"""Removing containers: the row is marked first, so that a removal interrupted half-way is finished by recovery.
+
+mark "removing" --> kill (force) --> surroundings down, snapshot, files, volumes --> row deleted --> destroy, waiters
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from pathlib import Path
+
+from havre.aio import in_thread
+from havre.engine.assemble import Assembly
+from havre.engine.control import Control
+from havre.engine.lifecycle import Lifecycle
+from havre.engine.live import Index, Live
+from havre.engine.model import Container
+from havre.engine.volumes import Volumes
+from havre.errors import Conflict, HavreError
+from havre.runtime import Runtime
+from havre.storage import Snapshots
+
+log = logging.getLogger(__name__)
+
+
+class Removal:
+    """Makes containers go, and what was theirs alone."""
+
+    def __init__(
+        self,
+        index: Index,
+        lifecycle: Lifecycle,
+        control: Control,
+        assembly: Assembly,
+        runtime: Runtime,
+        snapshots: Snapshots,
+        volumes: Volumes,
+    ) -> None:
+        self._index = index
+        self._lifecycle = lifecycle
+        self._control = control
+        self._assembly = assembly
+        self._runtime = runtime
+        self._snapshots = snapshots
+        self._volumes = volumes
+
+    async def remove(self, live: Live, *, force: bool = False, volumes: bool = False) -> None:
+        """Remove it, with its anonymous volumes if asked. Conflict while it runs (unless by force) or is going."""
+        container = live.container
+        if live.removing:
+            raise Conflict(f"removal of container {container.id} is already in progress")
+        if not force:
+            _refuse_running(live)
+        live.removing = True
+        try:
+            await self._control.end(live)
+            async with live.lock:
+                await self._erase(live, volumes)
+        except BaseException:
+            live.removing = False
+            raise
+
+    async def auto_remove(self, live: Live) -> None:
+        """After the exit of a `--rm` container; somebody else may be faster."""
+        if not live.removing and self._index.find(live.container.id) is live:
+            await self.remove(live, volumes=True)
+
+    async def finish(self, live: Live) -> None:
+        """Complete a removal that a crash interrupted."""
+        live.removing = True
+        await self._erase(live, volumes=live.container.host_config.auto_remove)
+
+    async def _erase(self, live: Live, volumes: bool) -> None:
+        container = live.container
+        if not container.host_config.auto_remove:
+            container.state.status = "removing"
+            await self._index.save(container)
+        await self._runtime.cleanup(container.id)
+        await self._assembly.take_down(container)
+        await self._snapshots.remove(container.id)
+        await self._volumes.release(container.id)
+        await in_thread(_remove_directory, self._assembly.directory(container))
+        if volumes:
+            await self._remove_anonymous(container)
+        await self._index.remove(container)
+        self._lifecycle.publish(container, "destroy")
+        for attachment in list(live.pending):
+            attachment.end()
+        live.exits.removed(live.result())
+
+    async def _remove_anonymous(self, container: Container) -> None:
+        """Volumes made for this container alone; one that another container uses stays."""
+        for point in container.mounts:
+            options = container.mount_options.get(point.destination)
+            if point.type == "volume" and options is not None and options.anonymous:
+                try:
+                    await self._volumes.remove(point.name)
+                except HavreError as error:
+                    log.info("volume %s of container %s stays: %s", point.name, container.id, error)
+
+
+def _remove_directory(directory: Path) -> None:
+    try:
+        shutil.rmtree(directory)
+    except FileNotFoundError:
+        return
+
+
+def _refuse_running(live: Live) -> None:
+    container = live.container
+    if container.state.paused:
+        problem = "container is paused and must be unpaused first"
+    elif live.process is not None or container.state.restarting:
+        status = container.state.status
+        problem = f"container is {status}: stop the container before removing or force remove"
+    else:
+        return
+    raise Conflict(f'cannot remove container "/{container.name}": {problem}')

@@ -1,0 +1,248 @@
+"""The daemon and its host, as `info`, `version` and `system df` show them.
+
+Source: Docker Engine API, "SystemInfo", "SystemVersion", "SystemDataUsage". What havre has not (swarm, plugins, a
+containerd) is told as absent, in the shape that clients expect.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from havre.aio import in_thread
+from havre.engine.containers import Containers
+from havre.engine.images import Images
+from havre.engine.times import from_seconds
+from havre.engine.volumes import Volumes
+from havre.runtime import Runtime
+from havre.storage import Storage
+
+DOCKER_COMPATIBLE = "26.1.5"
+"""The Docker release whose behaviour havre answers with; clients compare it with their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What the daemon knows of itself; `version` is havre's."""
+
+    version: str
+    data_root: Path
+    debug: bool = False
+    mirrors: tuple[str, ...] = ()
+    insecure_registries: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    live_restore: bool = True
+    log_driver: str = "json-file"
+    started_at: float = field(default_factory=time.time)
+
+
+class System:
+    """Facts for clients; nothing here changes anything."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        id: str,
+        storage: Storage,
+        runtime: Runtime,
+        images: Images,
+        containers: Containers,
+        volumes: Volumes,
+    ) -> None:
+        self._identity = identity
+        self._id = id
+        self._storage = storage
+        self._runtime = runtime
+        self._images = images
+        self._containers = containers
+        self._volumes = volumes
+
+    def version(self, newest: str, oldest: str) -> dict[str, Any]:
+        """`GET /version`; the arguments are the API versions that the edge speaks."""
+        kernel, built = platform.release(), from_seconds(self._identity.started_at)
+        details = {
+            "ApiVersion": newest,
+            "Arch": go_architecture(platform.machine()),
+            "BuildTime": built,
+            "Experimental": "false",
+            "GitCommit": "",
+            "GoVersion": "",
+            "KernelVersion": kernel,
+            "MinAPIVersion": oldest,
+            "Os": "linux",
+        }
+        engine = {"Name": "Engine", "Version": DOCKER_COMPATIBLE, "Details": details}
+        havre = {
+            "Name": "havre",
+            "Version": self._identity.version,
+            "Details": {"Python": platform.python_version(), "Implementation": sys.implementation.name},
+        }
+        runtimes = [
+            {"Name": name, "Version": "", "Details": {"Path": path}} for name, path in self._runtime.binaries.items()
+        ]
+        return {
+            "Platform": {"Name": f"havre {self._identity.version}"},
+            "Components": [engine, havre, *runtimes],
+            "Version": DOCKER_COMPATIBLE,
+            "ApiVersion": newest,
+            "MinAPIVersion": oldest,
+            "GitCommit": "",
+            "GoVersion": "",
+            "Os": "linux",
+            "Arch": details["Arch"],
+            "KernelVersion": kernel,
+            "BuildTime": built,
+        }
+
+    async def info(self) -> dict[str, Any]:
+        """`GET /info`."""
+        host = await in_thread(read_host)
+        cgroups = self._runtime.host.cgroups
+        warnings = [] if cgroups.swap_limit else ["WARNING: No swap limit support"]
+        return {
+            "ID": self._id,
+            **self._counts(),
+            "Images": len(self._images.list()),
+            "Driver": self._storage.driver,
+            "DriverStatus": [list(line) for line in self._storage.driver_status],
+            "Plugins": {
+                "Volume": ["local"],
+                "Network": ["bridge", "host", "null"],
+                "Authorization": None,
+                "Log": ["json-file", "local", "none"],
+            },
+            "MemoryLimit": True,
+            "SwapLimit": cgroups.swap_limit,
+            "CpuCfsPeriod": True,
+            "CpuCfsQuota": True,
+            "CPUShares": True,
+            "CPUSet": True,
+            "PidsLimit": True,
+            "IPv4Forwarding": host["forwarding"],
+            "BridgeNfIptables": False,
+            "BridgeNfIp6tables": False,
+            "Debug": self._identity.debug,
+            "NFd": len(os.listdir("/proc/self/fd")),
+            "OomKillDisable": cgroups.layout != "v2",
+            "NGoroutines": 0,
+            "SystemTime": from_seconds(time.time()),
+            "LoggingDriver": self._identity.log_driver,
+            "CgroupDriver": "cgroupfs",
+            "CgroupVersion": "2" if cgroups.layout == "v2" else "1",
+            "NEventsListener": 0,
+            "KernelVersion": platform.release(),
+            "OperatingSystem": host["name"],
+            "OSVersion": host["version"],
+            "OSType": "linux",
+            "Architecture": platform.machine(),
+            "IndexServerAddress": "https://index.docker.io/v1/",
+            "RegistryConfig": self._registries(),
+            "NCPU": os.cpu_count() or 1,
+            "MemTotal": host["memory"],
+            "GenericResources": None,
+            "DockerRootDir": str(self._identity.data_root),
+            "HttpProxy": "",
+            "HttpsProxy": "",
+            "NoProxy": "",
+            "Name": socket.gethostname(),
+            "Labels": list(self._identity.labels),
+            "ExperimentalBuild": False,
+            "ServerVersion": DOCKER_COMPATIBLE,
+            "Runtimes": {name: {"path": path} for name, path in self._runtime.binaries.items()},
+            "DefaultRuntime": self._runtime.default,
+            "DefaultRuntimeReason": self._runtime.reason,
+            "Swarm": {
+                "NodeID": "",
+                "NodeAddr": "",
+                "LocalNodeState": "inactive",
+                "ControlAvailable": False,
+                "Error": "",
+                "RemoteManagers": None,
+            },
+            "LiveRestoreEnabled": self._identity.live_restore,
+            "Isolation": "",
+            "InitBinary": self._runtime.host.init.name if self._runtime.host.init else "",
+            "ContainerdCommit": {"ID": "", "Expected": ""},
+            "RuncCommit": {"ID": "", "Expected": ""},
+            "InitCommit": {"ID": "", "Expected": ""},
+            "SecurityOptions": self._security_options(),
+            "CDISpecDirs": [],
+            "Warnings": warnings,
+        }
+
+    def _counts(self) -> dict[str, int]:
+        states = [container.state for container in self._containers.list(all=True)]
+        paused = sum(state.paused for state in states)
+        running = sum(state.running for state in states) - paused
+        return {
+            "Containers": len(states),
+            "ContainersRunning": running,
+            "ContainersPaused": paused,
+            "ContainersStopped": len(states) - running - paused,
+        }
+
+    def _registries(self) -> dict[str, Any]:
+        insecure = self._identity.insecure_registries
+        networks = [each for each in insecure if "/" in each]
+        hub = {"Name": "docker.io", "Mirrors": list(self._identity.mirrors), "Secure": True, "Official": True}
+        others = {
+            each: {"Name": each, "Mirrors": [], "Secure": False, "Official": False}
+            for each in insecure
+            if "/" not in each
+        }
+        return {
+            "AllowNondistributableArtifactsCIDRs": None,
+            "AllowNondistributableArtifactsHostnames": None,
+            "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8", *networks],
+            "IndexConfigs": {"docker.io": hub, **others},
+            "Mirrors": list(self._identity.mirrors) or None,
+        }
+
+    def _security_options(self) -> list[str]:
+        options = ["name=seccomp,profile=builtin"]
+        if self._runtime.host.apparmor_profile:
+            options.insert(0, "name=apparmor")
+        if self._runtime.host.cgroups.layout == "v2":
+            options.append("name=cgroupns")
+        return options
+
+    async def disk_usage(self) -> dict[str, Any]:
+        """`GET /system/df`: images, containers with their sizes, volumes."""
+        containers = []
+        for container in self._containers.list(all=True):
+            writable, root = await self._containers.size(container.id)
+            containers.append((container, writable, root))
+        return {
+            "LayersSize": self._images.layers_size(),
+            "Images": msgspec.to_builtins(self._images.list(shared_size=True, containers=True)),
+            "Containers": containers,
+            "Volumes": msgspec.to_builtins(await self._volumes.usage()),
+            "BuildCache": [],
+        }
+
+
+def go_architecture(machine: str) -> str:
+    """The kernel's name of a machine as Go writes it."""
+    return {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}.get(machine, machine)
+
+
+def read_host() -> Mapping[str, Any]:
+    """Name and version of the distribution, bytes of memory, whether IPv4 is forwarded. Blocking."""
+    release = platform.freedesktop_os_release()
+    pages, page_size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
+    forwarding = Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1"
+    return {
+        "name": release.get("PRETTY_NAME", "Linux"),
+        "version": release.get("VERSION_ID", ""),
+        "memory": pages * page_size,
+        "forwarding": forwarding,
+    }
