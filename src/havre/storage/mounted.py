@@ -69,7 +69,8 @@ class MountedLayers:
                 users.discard(user)
                 if not users:
                     del self._users[layer]
-                    self._idle_since[layer] = now
+                    if self._target(layer).is_mount():
+                        self._idle_since[layer] = now
 
     @contextmanager
     def held(self, user: str, layers: Sequence[Digest]) -> Iterator[list[Path]]:
@@ -80,8 +81,8 @@ class MountedLayers:
         finally:
             self.release(user)
 
-    def sweep(self, idle_s: float, only: Digest | None = None) -> None:
-        """Unmount the layers (or `only` that one) that nobody has used for `idle_s` seconds."""
+    def sweep(self, idle_s: float, only: Digest | None = None) -> bool:
+        """Unmount the layers (or `only` that one) unused for `idle_s` seconds; tells whether idle ones are left."""
         latest = time.monotonic() - idle_s
         with self._lock:
             for layer, since in list(self._idle_since.items()):
@@ -91,6 +92,7 @@ class MountedLayers:
                     mounts.unmount_all(target)
                     with suppress(FileNotFoundError):
                         target.rmdir()
+            return bool(self._idle_since)
 
     def _acquire(self, user: str, layer: Digest) -> Path:
         directory = self._store / hex_of(layer)

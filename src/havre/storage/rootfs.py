@@ -156,24 +156,22 @@ class CopyRoot:
 
 
 def _stage(root: int, upper: int, found: Kinds) -> None:
-    """Fill `upper` with what changed: the walk meets directories before their content."""
-    trees.copy_metadata(root, upper)
+    """Fill `upper` with what changed; the metadata of directories comes last, for their content changes their times."""
+    directories = [""]
     for entry in trees.walk(root):
         if entry.path not in found:
             continue
-        if not entry.is_directory:
+        if entry.is_directory:
+            os.mkdir(entry.path, dir_fd=upper)
+            directories.append(entry.path)
+        else:
             os.link(entry.name, entry.path, src_dir_fd=entry.parent, dst_dir_fd=upper, follow_symlinks=False)
-            continue
-        os.mkdir(entry.path, dir_fd=upper)
-        source, target = trees.open_directory(entry.name, entry.parent), trees.open_directory(entry.path, upper)
-        try:
-            trees.copy_metadata(source, target)
-        finally:
-            os.close(source)
-            os.close(target)
     for path, kind in found.items():
         if kind == "D":
             os.mknod(path, stat.S_IFCHR, 0, dir_fd=upper)
+    for path in directories:
+        with _open(path or ".", root) as source, _open(path or ".", upper) as target:
+            trees.copy_metadata(source, target)
 
 
 def _apply_root(directory: Path, root: RootEntry | None) -> None:
@@ -198,8 +196,8 @@ def _read_record(path: Path) -> Record:
 
 
 @contextmanager
-def _open(directory: Path) -> Iterator[int]:
-    descriptor = trees.open_directory(directory)
+def _open(directory: Path | str, parent: int | None = None) -> Iterator[int]:
+    descriptor = trees.open_directory(directory, parent)
     try:
         yield descriptor
     finally:

@@ -37,8 +37,8 @@ from havre.storage.mounted import MountedLayers
 from havre.storage.pipe import stream_from
 from havre.storage.rootfs import CopyRoot, OverlayRoot, RootFs
 
-IDLE_S = 60.0
-"""Seconds that a layer stays mounted after its last user went."""
+IDLE_S = 2.0
+"""Seconds that a layer stays mounted after its last user went: long enough for the next of a row of containers."""
 
 _STREAMS = 4  # each keeps a thread busy while it is read
 
@@ -264,7 +264,11 @@ class Snapshots:
 
     def _sweep_now(self) -> None:
         self._sweep = None
-        spawn(in_thread(self._mounted.sweep, IDLE_S), "unmount idle layers")
+        spawn(self._sweep_idle(), "unmount idle layers")
+
+    async def _sweep_idle(self) -> None:
+        if await in_thread(self._mounted.sweep, IDLE_S):
+            self._sweep_later()
 
 
 @contextmanager
