@@ -47,7 +47,12 @@ class Sizes:
 def present_container(
     container: Container, placement: Placement, exec_ids: list[str] | None = None, sizes: Sizes | None = None
 ) -> dict[str, Any]:
-    """The answer of `GET /containers/{name}/json`."""
+    """The answer of `GET /containers/{name}/json`; the files are shown once a first start has made them."""
+    started = container.state.started_at != ZERO_TIME
+
+    def path_of(file: str) -> str:
+        return str(placement.directory / file) if started else ""
+
     answer = {
         "Id": container.id,
         "Created": container.created,
@@ -55,10 +60,10 @@ def present_container(
         "Args": container.args,
         "State": msgspec.to_builtins(container.state),
         "Image": container.image,
-        "ResolvConfPath": str(placement.directory / "resolv.conf"),
-        "HostnamePath": str(placement.directory / "hostname"),
-        "HostsPath": str(placement.directory / "hosts"),
-        "LogPath": placement.log_path,
+        "ResolvConfPath": path_of("resolv.conf"),
+        "HostnamePath": path_of("hostname"),
+        "HostsPath": path_of("hosts"),
+        "LogPath": placement.log_path if started else "",
         "Name": f"/{container.name}",
         "RestartCount": container.restart_count,
         "Driver": placement.driver,
