@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 
 from havre.api.call import Call
+from havre.api.present import Sizes, present_summary
 from havre.api.router import Router
 from havre.engine.events import Event
 from havre.errors import InvalidInput
@@ -25,7 +26,12 @@ _PING = {
     "Pragma": "no-cache",
     "Swarm": "inactive",
 }
-_DF_TYPES = ("container", "image", "volume", "build-cache")
+_DF_TYPES = {
+    "container": ("Containers",),
+    "image": ("Images", "LayersSize"),
+    "volume": ("Volumes",),
+    "build-cache": ("BuildCache",),
+}
 
 
 async def _ping(call: Call) -> web.StreamResponse:
@@ -53,7 +59,20 @@ async def _disk_usage(call: Call) -> web.StreamResponse:
     wanted = call.query.getall("type", [])
     if unknown := [kind for kind in wanted if kind not in _DF_TYPES]:
         raise InvalidInput(f"unknown object type: {unknown[0]}", f"expected one of {', '.join(_DF_TYPES)}")
-    return call.json(await call.services.system.disk_usage(), operation="SystemDataUsage")
+    answer = await call.services.system.disk_usage()
+    now = time.time()
+    answer["Containers"] = [
+        present_summary(container, now, sizes=Sizes(writable, root))
+        for container, writable, root in answer["Containers"]
+    ]
+    if wanted:
+        asked = {key for kind in wanted for key in _DF_TYPES[kind]}
+        answer = {key: value if key in asked else _nothing(key) for key, value in answer.items()}
+    return call.json(answer, operation="SystemDataUsage")
+
+
+def _nothing(key: str) -> int | None:
+    return 0 if key == "LayersSize" else None
 
 
 async def _events(call: Call) -> web.StreamResponse:
