@@ -19,17 +19,17 @@ import posixpath
 import re
 import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 import msgspec
 
 from havre.aio import in_thread
-from havre.engine.imagestore import BlobStore, Image, ImageStore
+from havre.engine.imagestore import BlobStore, Hold, Image, ImageStore
 from havre.errors import InvalidInput, NotFound
 from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of, hex_of
-from havre.oci.image import ImageConfig, decode_image
+from havre.oci.image import decode_image
 from havre.oci.manifest import (
     MAX_CONFIG,
     Descriptor,
@@ -53,8 +53,7 @@ _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
 _CONTAINERD_NAME = "io.containerd.image.name"
 _REF_NAME = "org.opencontainers.image.ref.name"
 
-Hold = Callable[..., AbstractContextManager[object]]
-Drop = Callable[[Digest], Awaitable[bool]]
+Drop = Callable[[Digest], Awaitable[int]]
 
 
 class _ArchiveItem(msgspec.Struct, rename="pascal"):
@@ -120,10 +119,9 @@ class Loader:
             with ExitStack() as held:
                 contents = await self._read(chunks, held)
                 found = _describe(contents, self._platform)
-                configs = [self._checked(image, contents) for image in found]
-                return [
-                    (await self._store.add(image.config), image.names) for image, _ in zip(found, configs, strict=True)
-                ]
+                for image in found:
+                    self._check(image, contents)
+                return [(await self._store.add(image.config), image.names) for image in found]
         finally:
             for diff_id in self._fresh:
                 await self._drop(diff_id)
@@ -164,10 +162,9 @@ class Loader:
         self._fresh.append(done.diff_id)
         return done.diff_id
 
-    def _checked(self, image: _Found, contents: _Contents) -> ImageConfig:
-        """The configuration, once all it says of its layers is true."""
-        config = decode_image(image.config)
-        diff_ids = config.rootfs.diff_ids
+    def _check(self, image: _Found, contents: _Contents) -> None:
+        """Refuse a configuration that says of its layers what is not true."""
+        diff_ids = decode_image(image.config).rootfs.diff_ids
         if len(image.layers) != len(diff_ids):
             raise InvalidInput(
                 f"invalid manifest, layers length mismatch: expected {len(diff_ids)}, got {len(image.layers)}"
@@ -178,7 +175,6 @@ class Loader:
                 raise InvalidInput(f"the archive names layer {path[:200]!r} but does not hold it")
             if came is not None and came != diff_id:
                 raise InvalidInput(f"invalid diffID for layer {path[:200]}: expected {diff_id}, got {came}")
-        return config
 
 
 class _Reader:
@@ -346,7 +342,8 @@ async def save_archive(
         index += [msgspec.structs.replace(manifest, annotations=_annotations(name)) for name in names] or [manifest]
         items.append(_render_item(image, names, described))
         for name in names:
-            repositories.setdefault(name.familiar_name, {})[name.tag or ""] = hex_of(image.layers[-1])
+            top = hex_of(image.layers[-1]) if image.layers else ""
+            repositories.setdefault(name.familiar_name, {})[name.tag or ""] = top
     documents["index.json"] = _json({"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": index})
     documents["manifest.json"] = _json(items)
     documents["oci-layout"] = _json({"imageLayoutVersion": "1.0.0"})

@@ -189,6 +189,11 @@ def recount(image: Image, names: Sequence[Reference], sizes: Sizes) -> list[Hist
     return items
 
 
+def is_dangling(names: Sequence[Reference]) -> bool:
+    """Whether an image has no tag."""
+    return all(name.tag is None for name in names)
+
+
 def select(
     images: Sequence[Image], names: Names, filters: Filters, find: Callable[[str], Image], now: float | None = None
 ) -> list[Image]:
@@ -206,7 +211,8 @@ def select(
         return (
             all(created < bound for bound in (*older, *until))
             and all(created > bound for bound in newer)
-            and (wanted_dangling is None or wanted_dangling == (not mine))
+            and (wanted_dangling is not True or is_dangling(mine))
+            and (wanted_dangling is not False or bool(mine))
             and matches_labels(filters, labels if isinstance(labels, dict) else None)
             and (not patterns or any(matches_reference(pattern, name) for pattern in patterns for name in mine))
         )

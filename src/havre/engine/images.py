@@ -12,6 +12,7 @@ from __future__ import annotations
 import builtins  # `list` is a method below
 import platform as host
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
@@ -61,6 +62,14 @@ class Pruned(Value):
     space_reclaimed: int = 0
 
 
+@dataclass(slots=True)
+class _Removal:
+    """What a removal has removed so far, and the bytes that freed."""
+
+    items: list[RemovedItem] = field(default_factory=list)
+    freed: int = 0
+
+
 class Images:
     """All images. `users` tells which containers use an image."""
 
@@ -78,7 +87,7 @@ class Images:
     async def open(cls, storage: Storage, registry: Registry, publish: Publish, users: Users) -> Images:
         """Read what images there are."""
         images, names = storage.db.table("images", ImageRow), storage.db.table("image_names", NameRow)
-        store = ImageStore(storage.blobs, images, names)
+        store = ImageStore(storage.blobs, images, names, storage.hold)
         await store.load()
         return cls(storage, registry, store, publish, users)
 
@@ -105,13 +114,21 @@ class Images:
         return tags[0].familiar() if tags else id
 
     def list(
-        self, filters: Filters | None = None, *, shared_size: bool = False, containers: bool = False
+        self,
+        filters: Filters | None = None,
+        *,
+        all: bool = False,
+        shared_size: bool = False,
+        containers: bool = False,
     ) -> builtins.list[ImageSummary]:
-        """The images that pass the filters, newest first; counts are -1 unless asked for."""
+        """The images that pass the filters, newest first; counts are -1 unless asked for.
+
+        Nameless images that others were made from are left out unless `all`.
+        """
         filters = filters or {}
         imagelist.check_list_filters(filters)
-        images = list(self._store)
-        names = {image.id: self._store.names_of(image.id) for image in images}
+        names = {image.id: self._store.names_of(image.id) for image in self._store}
+        images = [image for image in self._store if all or names[image.id] or not self._store.children_of(image.id)]
         shared = imagelist.shared_layers(images) if shared_size else set()
         rows = []
         for image in imagelist.select(images, names, filters, self._store.find):
@@ -209,40 +226,38 @@ class Images:
         image = self._store.find(name)
         by_name = None if self._store.is_id(name, image.id) else self._store.named_text(name)
         plan = plan_removal(self._facts(image, by_name, force=force))
-        removed = []
+        removal = _Removal()
         for ref in plan.untag:
             await self._store.remove_name(ref)
-            removed.append(RemovedItem(untagged=ref.familiar()))
+            removal.items.append(RemovedItem(untagged=ref.familiar()))
             self._publish("image", "untag", image.id, self._attributes(image, image.id))
         if plan.delete:
-            removed += await self._delete(image, prune=prune)
-        return removed
+            await self._delete(image, removal, prune=prune)
+        return removal.items
 
-    async def _delete(self, image: Image, *, prune: bool) -> builtins.list[RemovedItem]:
-        removed = [RemovedItem(untagged=ref.familiar()) for ref in self._store.names_of(image.id)]
+    async def _delete(self, image: Image, removal: _Removal, *, prune: bool) -> None:
+        removal.items += [RemovedItem(untagged=ref.familiar()) for ref in self._store.names_of(image.id)]
         await self._store.delete(image.id)
-        removed.append(RemovedItem(deleted=image.id))
+        removal.items.append(RemovedItem(deleted=image.id))
         self._publish("image", "delete", image.id, self._attributes(image, image.id))
         chains = chain_ids(image.layers)
-        for diff_id, chain in reversed(list(zip(image.layers, chains, strict=True))):
-            if await self._drop_layer(diff_id):
-                removed.append(RemovedItem(deleted=chain))
+        for diff_id, chain in reversed(builtins.list(zip(image.layers, chains, strict=True))):
+            freed = await self._drop_layer(diff_id)
+            removal.freed += freed
+            if freed:
+                removal.items.append(RemovedItem(deleted=chain))
         if prune and ImageId(image.row.parent) in self._store:
             parent = self._store.get(ImageId(image.row.parent))
             facts = self._facts(parent, None, force=False)
             if not (facts.names or facts.users or facts.has_children):
-                removed += await self._delete(parent, prune=True)
-        return removed
+                await self._delete(parent, removal, prune=True)
 
-    async def _drop_layer(self, diff_id: Digest) -> bool:
-        """Remove a layer unless something needs it."""
+    async def _drop_layer(self, diff_id: Digest) -> int:
+        """Remove a layer unless something needs it; the bytes freed."""
         if diff_id in self.live_layers() | self._storage.held() | self._storage.snapshots.layers_in_use():
-            return False
-        if self._storage.layers.get(diff_id) is None:
-            return False
+            return 0
         await self._storage.snapshots.unmount_layer(diff_id)
-        await self._storage.layers.remove(diff_id)
-        return True
+        return await self._storage.layers.remove(diff_id)
 
     async def prune(self, filters: Filters | None = None) -> Pruned:
         """Remove dangling images, or with `dangling=false` all that no container uses."""
@@ -250,19 +265,14 @@ class Images:
         imagelist.check_prune_filters(filters)
         only_dangling = imagelist.dangling(filters) is not False
         filters.pop("dangling", None)
-        before = self.layers_size()
-        removed: builtins.list[RemovedItem] = []
+        removal = _Removal()
         names = {image.id: self._store.names_of(image.id) for image in self._store}
-        for image in imagelist.select(list(self._store), names, filters, self._store.find):
+        for image in imagelist.select(builtins.list(self._store), names, filters, self._store.find):
             if image.id not in self._store or self._users(image.id) or self._store.children_of(image.id):
                 continue
-            if only_dangling and any(ref.digest is None for ref in names[image.id]):
-                continue
-            for ref in names[image.id]:
-                await self._store.remove_name(ref)
-                removed.append(RemovedItem(untagged=ref.familiar()))
-            removed += await self._delete(image, prune=True)
-        return Pruned(images_deleted=removed or None, space_reclaimed=before - self.layers_size())
+            if not only_dangling or imagelist.is_dangling(names[image.id]):
+                await self._delete(image, removal, prune=True)
+        return Pruned(images_deleted=removal.items or None, space_reclaimed=removal.freed)
 
     async def collect_garbage(self) -> int:
         """Remove layers and documents that nothing needs (left by failed pulls, for instance); the bytes freed."""
@@ -282,6 +292,10 @@ class Images:
         loaded = await loader.load(chunks)
         for image, names in loaded:
             for ref in names:
+                before = self._store.named(ref)
+                if before not in (None, image.id):
+                    words = f"The image {ref.familiar()} already exists, renaming the old one with ID {before}"
+                    progress(ProgressLine(stream=f"{words} to empty string\n"))
                 await self._store.set_name(ref, image.id)
                 progress(ProgressLine(stream=f"Loaded image: {ref.familiar()}\n"))
             if not names:

@@ -16,6 +16,7 @@ import logging
 import re
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -23,7 +24,7 @@ import msgspec
 
 from havre.engine.model import ImageId
 from havre.errors import HavreError, InvalidInput, NotFound
-from havre.oci.digest import Digest
+from havre.oci.digest import Digest, digest_of
 from havre.oci.image import ImageConfig, decode_image
 from havre.oci.reference import Reference, parse_reference
 
@@ -49,6 +50,12 @@ class BlobStore(Protocol):
     async def add(self, data: bytes) -> Digest: ...
     async def read(self, digest: Digest) -> bytes: ...
     async def remove(self, digest: Digest) -> int: ...
+
+
+class Hold(Protocol):
+    """Spares digests from garbage collection while they are worked with."""
+
+    def __call__(self, *digests: Digest) -> AbstractContextManager[object]: ...
 
 
 class ImageRow(msgspec.Struct, frozen=True):
@@ -83,7 +90,8 @@ class Image:
 class ImageStore:
     """Images and names, in memory and in the database."""
 
-    def __init__(self, blobs: BlobStore, images: Table[ImageRow], names: Table[NameRow]) -> None:
+    def __init__(self, blobs: BlobStore, images: Table[ImageRow], names: Table[NameRow], hold: Hold) -> None:
+        self._hold = hold
         self._blobs = blobs
         self._image_table = images
         self._name_table = names
@@ -120,17 +128,22 @@ class ImageStore:
     async def add(self, body: bytes, *, parent: str = "", manifest: bytes | None = None) -> Image:
         """Store the image of this configuration, with the manifest it came by; one that is here already is kept."""
         config = decode_image(body)
+        documents = [digest_of(document) for document in (body, manifest) if document is not None]
         async with self._lock:
-            id = ImageId(await self._blobs.add(body))
-            manifest_digest = "" if manifest is None else await self._blobs.add(manifest)
-            known = self._images.get(id)
-            row = known.row if known else ImageRow(added_at=time.time(), parent=parent)
-            if manifest_digest and row.manifest != manifest_digest:
-                row = msgspec.structs.replace(row, manifest=manifest_digest)
-            if known is None or known.row != row:
-                await self._image_table.put(id, row)
-            image = self._images[id] = Image(id, config, row)
-            return image
+            with self._hold(*documents):
+                return await self._add(body, config, parent, manifest)
+
+    async def _add(self, body: bytes, config: ImageConfig, parent: str, manifest: bytes | None) -> Image:
+        id = ImageId(await self._blobs.add(body))
+        manifest_digest = "" if manifest is None else await self._blobs.add(manifest)
+        known = self._images.get(id)
+        row = known.row if known else ImageRow(added_at=time.time(), parent=parent)
+        if manifest_digest and row.manifest != manifest_digest:
+            row = msgspec.structs.replace(row, manifest=manifest_digest)
+        if known is None or known.row != row:
+            await self._image_table.put(id, row)
+        image = self._images[id] = Image(id, config, row)
+        return image
 
     async def delete(self, id: ImageId) -> None:
         """Forget the image and its names."""

@@ -17,11 +17,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import AbstractContextManager, aclosing
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
-from havre.engine.imagestore import Image, ImageStore
+from havre.engine.imagestore import Hold, Image, ImageStore
+from havre.engine.model import ImageId
 from havre.engine.progress import Progress, ProgressLine
 from havre.engine.sharing import SharedWork
 from havre.errors import InvalidInput, NotFound, Unsupported
@@ -46,12 +47,6 @@ class PullRegistry(Protocol):
     async def document(self, ref: Reference, descriptor: Descriptor, auth: Auth | None, limit: int) -> bytes: ...
     def blob(self, ref: Reference, descriptor: Descriptor, auth: Auth | None = None) -> AsyncGenerator[bytes, None]: ...
     async def tags(self, ref: Reference, auth: Auth | None = None) -> list[str]: ...
-
-
-class Hold(Protocol):
-    """Spares digests from garbage collection while they are worked with."""
-
-    def __call__(self, *digests: Digest) -> AbstractContextManager[object]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +113,7 @@ class Puller:
         """Download what is missing, in parallel; report completion base first, as dockerd does."""
         pairs = list(zip(resolved.manifest.layers, resolved.config.rootfs.diff_ids, strict=True))
         missing = [(blob, diff_id) for blob, diff_id in pairs if self._layers.get(diff_id) is None]
-        if missing or self._store.named(ref) is None:
+        if ImageId(resolved.manifest.config.digest) not in self._store:
             here = {diff_id for _, diff_id in pairs} - {diff_id for _, diff_id in missing}
             for blob, diff_id in pairs:
                 progress(ProgressLine("Already exists" if diff_id in here else "Pulling fs layer", _short(blob.digest)))
@@ -137,7 +132,7 @@ class Puller:
         self, ref: Reference, blob: Descriptor, diff_id: Digest, auth: Auth | None, progress: Progress
     ) -> None:
         await self._transfers.join(
-            f"layer {diff_id}", lambda report: self._download(ref, blob, diff_id, auth, report), progress
+            f"layer {blob.digest} {diff_id}", lambda report: self._download(ref, blob, diff_id, auth, report), progress
         )
 
     async def _download(

@@ -8,6 +8,7 @@ Source: OCI distribution specification 1.1.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -22,7 +23,7 @@ from havre.oci.manifest import MAX_DOCUMENT, Descriptor
 from havre.oci.reference import Reference
 from havre.registry.auth import Auth
 from havre.registry.endpoints import Endpoint, RegistryConfig, endpoints_for, host_of_address
-from havre.registry.transport import ATTEMPTS, RegistryError, Target, Transport, as_asked
+from havre.registry.transport import ATTEMPTS, RegistryError, Target, Transport, as_asked, backoff_s, in_words
 from havre.registry.upload import Uploads
 
 _ACCEPT = ", ".join((*mediatypes.MANIFESTS, *mediatypes.INDEXES, *mediatypes.SCHEMA1))
@@ -96,6 +97,7 @@ class Registry:
                 failures = 1 if done > before else failures + 1
                 if failures >= ATTEMPTS:
                     raise
+                await asyncio.sleep(backoff_s(failures))
             except RegistryError as error:
                 elsewhere = _foreign_url(descriptor)
                 if error.http_status != 404 or elsewhere is None or path == elsewhere:
@@ -104,9 +106,10 @@ class Registry:
 
     async def has_blob(self, ref: Reference, digest: Digest, auth: Auth | None = None) -> bool:
         """Whether the repository of `ref` holds the blob."""
-        target = Target(self._own(ref), _push(ref), auth)
-        async with self._transport.open("HEAD", target, f"{ref.repository}/blobs/{digest}", ok=(200, 404)) as response:
-            return response.status == 200
+        target, path = Target(self._own(ref), _push(ref), auth), f"{ref.repository}/blobs/{digest}"
+        with in_words(f"asking for blob {digest}"):
+            async with self._transport.open("HEAD", target, path, ok=(200, 404)) as response:
+                return response.status == 200
 
     async def mount_blob(self, ref: Reference, digest: Digest, source: str, auth: Auth | None = None) -> bool:
         """Let the repository of `ref` share the blob of the repository `source`; False if the registry does not."""
@@ -127,14 +130,11 @@ class Registry:
 
     async def push_manifest(self, ref: Reference, media_type: str, body: bytes, auth: Auth | None = None) -> Digest:
         """Put a manifest under the tag or digest of `ref`."""
-        path = f"{ref.repository}/manifests/{ref.target}"
-        try:
-            async with self._transport.open(
-                "PUT", self._target(ref, auth), path, headers={"Content-Type": media_type}, data=body, ok=(200, 201)
-            ):
+        path, headers = f"{ref.repository}/manifests/{ref.target}", {"Content-Type": media_type}
+        target = self._target(ref, auth)
+        with in_words():
+            async with self._transport.open("PUT", target, path, headers=headers, data=body, ok=(200, 201)):
                 return digest_of(body)
-        except RegistryError as error:
-            raise as_asked(error, "") from error
 
     async def tags(self, ref: Reference, auth: Auth | None = None) -> list[str]:
         """All tags of a repository."""
@@ -166,7 +166,11 @@ class Registry:
         async with self._transport.open("GET", target, path, headers={"Accept": _ACCEPT}) as response:
             body = await _read_all(response.content.iter_chunked(_CHUNK), MAX_DOCUMENT)
             media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
-        return Fetched(digest_of(body), media_type, body)
+            said = response.headers.get("Docker-Content-Digest", "")
+        digest = digest_of(body)
+        if said.startswith("sha256:") and said != digest:
+            raise Failed(f"manifest verification failed for digest {said}", "the registry sent other content")
+        return Fetched(digest, media_type, body)
 
     async def _read(self, target: Target, path: str | URL, descriptor: Descriptor, offset: int) -> AsyncIterator[bytes]:
         """The blob from `offset` on, as far as the connection lasts."""
@@ -215,12 +219,10 @@ class Registry:
         pages: list[bytes] = []
         here: str | URL = f"{path}?n={_PAGE}"
         for _ in range(_MAX_PAGES):
-            try:
+            with in_words(f"listing {path}"):
                 async with self._transport.open("GET", target, here) as response:
                     pages.append(await _read_all(response.content.iter_chunked(_CHUNK), MAX_DOCUMENT))
                     base, link = response.url, response.links.get("next")
-            except RegistryError as error:
-                raise as_asked(error, f"listing {path}") from error
             if link is None or "url" not in link:
                 return pages
             here = base.join(URL(link["url"]))

@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import random
 import ssl
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 import aiohttp
@@ -143,10 +144,11 @@ class Transport:
             try:
                 response = await self._follow(method, base, url, target, headers, data)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
+                self._bases.pop(target.endpoint, None)
                 if attempt == ATTEMPTS or method not in _REPEATABLE or not _may_pass(error):
                     raise _unreachable(url, error) from error
                 log.info("retrying %s %s: %s", method, url, error)
-                await asyncio.sleep(_backoff_s(attempt))
+                await asyncio.sleep(backoff_s(attempt))
                 continue
             if response.status == 401 and not challenged:
                 challenged = True
@@ -294,13 +296,14 @@ def _may_pass(error: Exception) -> bool:
     return not isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL | ssl.SSLError)
 
 
-def _backoff_s(attempt: int) -> float:
+def backoff_s(attempt: int) -> float:
+    """How long to wait before trying again: doubling, spread."""
     return 0.25 * float(1 << (attempt - 1)) * random.uniform(0.75, 1.25)
 
 
 def _retry_after_s(response: aiohttp.ClientResponse, attempt: int) -> float:
     wish = response.headers.get("Retry-After", "")
-    return min(float(wish), MAX_WAIT_S) if wish.isdecimal() and len(wish) < 6 else _backoff_s(attempt)
+    return min(float(wish), MAX_WAIT_S) if wish.isdecimal() and len(wish) < 6 else backoff_s(attempt)
 
 
 def _unreachable(url: URL, error: Exception) -> HavreError:
@@ -311,10 +314,14 @@ def _unreachable(url: URL, error: Exception) -> HavreError:
     elif isinstance(error, aiohttp.ClientConnectorDNSError):
         reason = f"dial tcp: lookup {error.host}: no such host"
     elif isinstance(error, aiohttp.ClientConnectorError) and not isinstance(error, aiohttp.ClientSSLError):
-        reason = f"dial tcp {error.host}:{error.port}: connect: {(error.os_error.strerror or reason).lower()}"
+        reason = f"dial tcp {error.host}:{error.port}: connect: {_os_reason(error.os_error)}"
     elif isinstance(error, TimeoutError):
         reason = "net/http: request canceled while waiting for the registry (Client.Timeout exceeded)"
     return Failed(f'Get "{url}": {reason}')
+
+
+def _os_reason(error: OSError) -> str:
+    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 async def _refusal(method: str, url: URL, response: aiohttp.ClientResponse) -> HavreError:
@@ -330,6 +337,15 @@ async def _refusal(method: str, url: URL, response: aiohttp.ClientResponse) -> H
     words = f"{code.lower().replace('_', ' ')}: {message or 'unknown error'}" if code else ""
     text = words or f"received unexpected HTTP status: {response.status} {response.reason}"
     return RegistryError(response.status, code, text)
+
+
+@contextmanager
+def in_words(what: str = "") -> Iterator[None]:
+    """Raise a registry's refusal as the failure of `what`."""
+    try:
+        yield
+    except RegistryError as error:
+        raise as_asked(error, what) from error
 
 
 def as_asked(error: RegistryError, what: str) -> HavreError:

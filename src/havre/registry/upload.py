@@ -21,7 +21,7 @@ from yarl import URL
 
 from havre.errors import Failed, HavreError
 from havre.oci.digest import Digest
-from havre.registry.transport import RegistryError, Target, Transport, as_asked
+from havre.registry.transport import RegistryError, Target, Transport, as_asked, in_words
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +54,8 @@ class Uploads:
 
     async def whole(self, target: Target, repository: str, digest: Digest, body: bytes) -> None:
         """Upload a blob in one PUT."""
-        try:
-            location = await self._begin(target, repository)
-            await self._finish(target, location, digest, body)
-        except RegistryError as error:
-            raise as_asked(error, "") from error
+        with in_words():
+            await self._finish(target, await self._begin(target, repository), digest, body)
 
     async def stream(self, target: Target, repository: str, chunks: AsyncIterator[bytes]) -> tuple[Digest, int]:
         """Upload a blob of unknown length in chunks of `CHUNK` bytes, of which one is in memory; digest and size."""
