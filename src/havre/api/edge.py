@@ -31,7 +31,7 @@ from havre import __version__
 from havre.api.call import Call
 from havre.api.router import Router
 from havre.engine.services import Services
-from havre.errors import HavreError
+from havre.errors import Forbidden, HavreError
 from havre.wire.versions import NEWEST, Version, parse_version
 
 log = logging.getLogger(__name__)
@@ -80,6 +80,8 @@ class Edge:
         if (clean := _clean(raw)) != raw:
             return web.Response(status=301, headers={"Location": _with_query(clean, request), "Server": SERVER})
         version, path = self._split_version(unquote(raw))
+        if request.headers.get("Sec-Fetch-Site") == "cross-site":
+            raise Forbidden("a page of another site may not use this API")
         if self.guard is not None:
             await self.guard(request, request.method, path)
         if request.method == "OPTIONS":

@@ -8,6 +8,7 @@ Source: Docker Engine API, "ContainerInspect" and "ContainerSummary"; the text o
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,7 +46,7 @@ class Sizes:
 
 
 def present_container(
-    container: Container, placement: Placement, exec_ids: list[str] | None = None, sizes: Sizes | None = None
+    container: Container, placement: Placement, exec_ids: Sequence[str] = (), sizes: Sizes | None = None
 ) -> dict[str, Any]:
     """The answer of `GET /containers/{name}/json`; the files are shown once a first start has made them."""
     started = container.state.started_at != ZERO_TIME
@@ -71,7 +72,7 @@ def present_container(
         "MountLabel": "",
         "ProcessLabel": "",
         "AppArmorProfile": "",
-        "ExecIDs": exec_ids or None,
+        "ExecIDs": list(exec_ids) or None,
         "HostConfig": _without_empty(container.host_config, "HostConfig"),
         "GraphDriver": {
             "Data": {"MergedDir": placement.mounted_at} if placement.mounted_at else None,

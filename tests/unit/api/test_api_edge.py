@@ -169,6 +169,15 @@ def test_large_headers_pass(run: Callable[[Scenario], None]) -> None:
     run(scenario)
 
 
+def test_pages_of_other_sites_are_refused(run: Callable[[Scenario], None]) -> None:
+    async def scenario(path: Path) -> None:
+        headers = "Origin: http://evil.example\r\nSec-Fetch-Site: cross-site\r\n"
+        answer = await exchange(path, "POST", "/containers/golden/start", headers)
+        assert message(answer) == (403, "a page of another site may not use this API")
+
+    run(scenario)
+
+
 def test_keep_alive_serves_several_requests(run: Callable[[Scenario], None]) -> None:
     async def scenario(path: Path) -> None:
         wire = Wire(path)
