@@ -241,6 +241,7 @@ class LayerIngest:
         self._gathered = bytearray()
         self._decompressor = Decompressor()
         self._storing: asyncio.Future[None] | None = None
+        self._committing: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> LayerIngest:
         self._writer = await self._in_thread(self._layers._open_writer)
@@ -249,9 +250,11 @@ class LayerIngest:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._storing is not None:
-            await asyncio.wait([self._storing])
-            self._storing.cancelled() or self._storing.exception()  # retrieved: the first failure is already on its way
+        # A commit that has begun is seen through even if the caller is cancelled: the layer then stays, whole.
+        for running in (self._storing, self._committing):
+            if running is not None:
+                await asyncio.wait([running])
+                running.cancelled() or running.exception()  # retrieved: the first failure is already on its way
         await in_thread(self._writer.discard)
 
     async def write(self, chunk: bytes) -> None:
@@ -270,8 +273,9 @@ class LayerIngest:
         _require(self._wanted_digest, digest)
         sealed = await self._in_thread(self._writer.seal)
         _require(self._wanted_diff_id, sealed.diff_id)
+        self._committing = spawn(self._layers._commit(self._writer, sealed), f"commit layer {sealed.diff_id}")
         with self._failures():
-            await asyncio.shield(spawn(self._layers._commit(self._writer, sealed), f"commit layer {sealed.diff_id}"))
+            await asyncio.shield(self._committing)
         return Ingested(sealed.diff_id, digest, sealed.size, self._received)
 
     async def _drain(self) -> None:
