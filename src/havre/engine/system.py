@@ -59,7 +59,7 @@ class System:
         volumes: Volumes,
     ) -> None:
         self._identity = identity
-        self._id = id
+        self.id = id
         self._storage = storage
         self._runtime = runtime
         self._images = images
@@ -109,7 +109,7 @@ class System:
         cgroups = self._runtime.host.cgroups
         warnings = [] if cgroups.swap_limit else ["WARNING: No swap limit support"]
         return {
-            "ID": self._id,
+            "ID": self.id,
             **self._counts(),
             "Images": len(self._images.list()),
             "Driver": self._storage.driver,

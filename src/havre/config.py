@@ -1,0 +1,330 @@
+"""The daemon's configuration: dockerd's command line and `daemon.json`, one table for both.
+
+A directive may be given as a flag or in the file, not in both, as with dockerd; lists of registries are no exception.
+What dockerd knows and havre has no use for is accepted and told in the log; what nobody knows is refused.
+
+Source: dockerd(8), "Daemon configuration file".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from havre.errors import InvalidInput
+
+Kind = Literal["flag", "text", "number", "list", "map"]
+
+DEFAULT_HOST = "unix:///run/havre.sock"
+DEFAULT_FILE = Path("/etc/havre/daemon.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Directive:
+    """One directive: its flag, its key in the file, what it holds; `used` is False for what has no effect here."""
+
+    flag: str
+    key: str
+    kind: Kind
+    help: str
+    short: str = ""
+    used: bool = True
+
+
+def _d(flag: str, kind: Kind, help: str, key: str = "", short: str = "", used: bool = True) -> Directive:
+    return Directive(flag, key or flag, kind, help, short, used)
+
+
+DIRECTIVES = (
+    _d("add-runtime", "map", "Register an additional OCI runtime, NAME=PATH", "runtimes"),
+    _d("bip", "text", "Address of the default bridge, with its prefix length"),
+    _d("cgroup-parent", "text", "Parent cgroup of all containers"),
+    _d("config-file", "text", "Configuration file"),
+    _d("data-root", "text", "Root directory of persistent state"),
+    _d("debug", "flag", "Enable debug mode", short="D"),
+    _d("default-runtime", "text", "Default OCI runtime"),
+    _d("default-shm-size", "text", "Default size of /dev/shm"),
+    _d("default-ulimit", "map", "Default ulimits of containers, NAME=SOFT[:HARD]", "default-ulimits"),
+    _d("dns", "list", "DNS servers"),
+    _d("dns-opt", "list", "DNS options", "dns-opts"),
+    _d("dns-search", "list", "DNS search domains"),
+    _d("exec-root", "text", "Root directory of run state"),
+    _d("group", "text", "Group of the unix socket", short="G"),
+    _d("host", "list", "Sockets to listen on: unix://PATH, tcp://HOST:PORT, fd://", "hosts", "H"),
+    _d("init", "flag", "Run an init in containers"),
+    _d("insecure-registry", "list", "Registries reached without TLS or with any certificate", "insecure-registries"),
+    _d("label", "list", "Labels of the daemon", "labels"),
+    _d("live-restore", "flag", "Keep containers running while the daemon is down (always so)"),
+    _d("log-driver", "text", "Default log driver"),
+    _d("log-level", "text", "debug, info, warn, error, fatal", short="l"),
+    _d("log-opt", "map", "Default log options", "log-opts"),
+    _d("mtu", "number", "MTU of the default bridge"),
+    _d("pidfile", "text", "File for the daemon's PID", short="p"),
+    _d("registry-mirror", "list", "Mirrors of Docker Hub", "registry-mirrors"),
+    _d("shutdown-timeout", "number", "Seconds to wait for clients at the end"),
+    _d("storage-driver", "text", "erofs, erofs-loop, overlay or copy", short="s"),
+    _d("tls", "flag", "Use TLS on TCP sockets; --tls=false allows plain TCP to everybody"),
+    _d("tlscacert", "text", "Trust clients with certificates signed by this CA"),
+    _d("tlscert", "text", "TLS certificate"),
+    _d("tlskey", "text", "TLS key"),
+    _d("tlsverify", "flag", "Use TLS and demand a certificate of clients"),
+    *(
+        _d(name, "flag", "No effect here", used=False)
+        for name in (
+            "experimental", "icc", "ip-forward", "ip-forward-no-drop", "ip-masq", "ip6tables", "iptables", "ipv6",
+            "no-new-privileges", "raw-logs", "rootless", "selinux-enabled", "userland-proxy", "validate",
+        )
+    ),
+    *(
+        _d(name, "text", "No effect here", used=False)
+        for name in (
+            "api-cors-header", "bip6", "bridge", "containerd", "containerd-namespace", "containerd-plugins-namespace",
+            "cpu-rt-period", "cpu-rt-runtime", "default-cgroupns-mode", "default-gateway", "default-gateway-v6",
+            "default-ipc-mode", "fixed-cidr", "fixed-cidr-v6", "host-gateway-ip", "http-proxy", "https-proxy",
+            "init-path", "ip", "max-concurrent-downloads", "max-concurrent-uploads", "max-download-attempts",
+            "metrics-addr", "network-control-plane-mtu", "no-proxy", "oom-score-adjust", "seccomp-profile",
+            "swarm-default-advertise-addr", "userland-proxy-path", "userns-remap",
+        )
+    ),
+    *(
+        _d(name, "list", "No effect here", key, used=False)
+        for name, key in (
+            ("allow-nondistributable-artifacts", ""), ("authorization-plugin", "authorization-plugins"),
+            ("default-address-pool", "default-address-pools"), ("default-network-opt", "default-network-opts"),
+            ("exec-opt", "exec-opts"), ("node-generic-resource", "node-generic-resources"), ("cdi-spec-dir", ""),
+            ("storage-opt", "storage-opts"), ("feature", "features"),
+        )
+    ),
+)  # fmt: skip
+_BY_FLAG = {directive.flag: directive for directive in DIRECTIVES}
+_BY_SHORT = {directive.short: directive for directive in DIRECTIVES if directive.short}
+_BY_KEY = {directive.key: directive for directive in DIRECTIVES}
+_TRUE, _FALSE = ("true", "1", "t", "T", "TRUE", "True"), ("false", "0", "f", "F", "FALSE", "False")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UlimitDefault:
+    """A default limit; -1 is unlimited."""
+
+    name: str
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DaemonConfig:
+    """The daemon's settings, defaults filled in. `tls` None: not said."""
+
+    hosts: tuple[str, ...] = (DEFAULT_HOST,)
+    tls: bool | None = None
+    tlsverify: bool = False
+    tlscacert: Path = Path("/etc/havre/ca.pem")
+    tlscert: Path = Path("/etc/havre/server-cert.pem")
+    tlskey: Path = Path("/etc/havre/server-key.pem")
+    data_root: Path = Path("/var/lib/havre")
+    exec_root: Path = Path("/run/havre")
+    pidfile: Path | None = None
+    group: str = ""
+    bip: str = ""
+    mtu: int = 1500
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_opts: tuple[str, ...] = ()
+    registry_mirrors: tuple[str, ...] = ()
+    insecure_registries: tuple[str, ...] = ()
+    default_runtime: str = ""
+    runtimes: Mapping[str, str] = field(default_factory=dict)
+    storage_driver: str = ""
+    log_level: str = "info"
+    debug: bool = False
+    default_ulimits: tuple[UlimitDefault, ...] = ()
+    default_shm_size: str = ""
+    init: bool = False
+    cgroup_parent: str = ""
+    log_driver: str = "json-file"
+    log_opts: Mapping[str, str] = field(default_factory=dict)
+    labels: tuple[str, ...] = ()
+    shutdown_timeout: int = 5
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def pid_path(self) -> Path:
+        """Where the PID goes."""
+        return self.pidfile or self.exec_root / "havred.pid"
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """A parsed command line: values by directive key; `wants` is "help" or "version" where that was asked for."""
+
+    values: Mapping[str, Any]
+    wants: Literal["", "help", "version"] = ""
+
+
+def parse_arguments(arguments: Sequence[str]) -> Invocation:
+    """Flags in pflag's grammar: `--flag=value`, `--flag value`, `-D`, `-Hvalue`. Refuses unknown ones."""
+    values: dict[str, Any] = {}
+    rest = list(arguments)
+    while rest:
+        word = rest.pop(0)
+        if word in ("--help", "-h"):
+            return Invocation(values, "help")
+        if word in ("--version", "-v"):
+            return Invocation(values, "version")
+        directive, text = _split_flag(word)
+        if text is None and directive.kind == "flag":
+            text = "true"
+        if text is None:
+            if not rest:
+                raise InvalidInput(f"flag needs an argument: {word}", "see havred --help")
+            text = rest.pop(0)
+        _collect(values, directive, text)
+    return Invocation(values)
+
+
+def _split_flag(word: str) -> tuple[Directive, str | None]:
+    if word.startswith("--"):
+        name, given, text = word[2:].partition("=")
+        if name not in _BY_FLAG:
+            raise InvalidInput(f"unknown flag: --{name}", "see havred --help")
+        return _BY_FLAG[name], text if given else None
+    if word.startswith("-") and len(word) > 1:
+        if word[1] not in _BY_SHORT:
+            raise InvalidInput(f"unknown shorthand flag: '{word[1]}' in {word}", "see havred --help")
+        return _BY_SHORT[word[1]], word[2:].removeprefix("=") or None
+    raise InvalidInput(f"unexpected argument: {word}", "havred takes flags alone; see havred --help")
+
+
+def _collect(values: dict[str, Any], directive: Directive, text: str) -> None:
+    match directive.kind:
+        case "flag":
+            if text not in _TRUE + _FALSE:
+                raise InvalidInput(f'invalid argument "{text}" for --{directive.flag}', "expected true or false")
+            values[directive.key] = text in _TRUE
+        case "number":
+            if not text.lstrip("-").isdecimal():
+                raise InvalidInput(f'invalid argument "{text}" for --{directive.flag}', "expected a number")
+            values[directive.key] = int(text)
+        case "list":
+            values.setdefault(directive.key, []).append(text)
+        case "map":
+            name, given, value = text.partition("=")
+            if not given:
+                raise InvalidInput(f'invalid argument "{text}" for --{directive.flag}', "expected NAME=VALUE")
+            values.setdefault(directive.key, {})[name] = value
+        case _:
+            values[directive.key] = text
+
+
+def decode_file(text: str, name: str) -> dict[str, Any]:
+    """The values of a configuration file, checked against the table."""
+    problem = f"unable to configure the daemon with file {name}"
+    try:
+        decoded = json.loads(text) if text.strip() else {}
+    except json.JSONDecodeError as error:
+        raise InvalidInput(f"{problem}: {error}") from error
+    if not isinstance(decoded, dict):
+        raise InvalidInput(f"{problem}: a JSON object is expected")
+    unknown = sorted(decoded.keys() - _BY_KEY.keys())
+    if unknown:
+        raise InvalidInput(
+            f"{problem}: the following directives don't match any configuration option: {', '.join(unknown)}"
+        )
+    expected: dict[Kind, type | tuple[type, ...]] = {
+        "flag": bool,
+        "number": int,
+        "list": list,
+        "map": dict,
+        "text": str,
+    }
+    for key, value in decoded.items():
+        directive = _BY_KEY[key]
+        if directive.used and not isinstance(value, expected[directive.kind]):
+            raise InvalidInput(f"{problem}: {key}: expected a {directive.kind}, got {json.dumps(value)}")
+    return decoded
+
+
+def merge(flags: Mapping[str, Any], file: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Both together; a directive in both is refused in dockerd's words."""
+    if twice := sorted(flags.keys() & file.keys()):
+        shown = ", ".join(f"{key}: (from flag: {flags[key]}, from file: {file[key]})" for key in twice)
+        raise InvalidInput(
+            f"unable to configure the daemon with file {name}: "
+            f"the following directives are specified both as a flag and in the configuration file: {shown}"
+        )
+    return {**file, **flags}
+
+
+def load(flags: Mapping[str, Any]) -> DaemonConfig:
+    """The configuration of this start or reload. A file named by a flag must exist; the default one need not."""
+    named = flags.get("config-file")
+    path = Path(named) if named else DEFAULT_FILE
+    try:
+        file = decode_file(path.read_text(), str(path))
+    except FileNotFoundError:
+        if named:
+            raise InvalidInput(f"unable to configure the daemon with file {path}: no such file") from None
+        file = {}
+    given = {key: value for key, value in flags.items() if key != "config-file"}
+    return configure(merge(given, file, str(path)))
+
+
+def configure(values: Mapping[str, Any]) -> DaemonConfig:
+    """Values by key as a configuration."""
+    fields: dict[str, Any] = {}
+    for key, value in values.items():
+        name = key.replace("-", "_")
+        if not _BY_KEY[key].used or name in ("live_restore", "config_file"):
+            continue
+        convert = _CONVERT.get(name) or _CONVERT_KIND.get(_BY_KEY[key].kind)
+        fields[name] = convert(value) if convert else value
+    ignored = tuple(sorted(key for key in values if not _BY_KEY[key].used))
+    config = DaemonConfig(**fields, ignored=ignored)
+    if config.log_level not in ("debug", "info", "warn", "error", "fatal"):
+        raise InvalidInput(f"invalid logging level: {config.log_level}", "one of debug, info, warn, error, fatal")
+    return replace(config, tls=True) if config.tlsverify else config
+
+
+def _runtimes(value: Mapping[str, Any]) -> dict[str, str]:
+    return {name: entry if isinstance(entry, str) else str(entry.get("path", name)) for name, entry in value.items()}
+
+
+def _ulimits(value: Mapping[str, Any]) -> tuple[UlimitDefault, ...]:
+    return tuple(_ulimit(name, entry) for name, entry in value.items())
+
+
+def _ulimit(name: str, entry: Any) -> UlimitDefault:
+    if isinstance(entry, dict):
+        return UlimitDefault(name=name, soft=int(entry.get("Soft", 0)), hard=int(entry.get("Hard", 0)))
+    soft, _, hard = str(entry).partition(":")
+    try:
+        return UlimitDefault(name=name, soft=int(soft), hard=int(hard or soft))
+    except ValueError:
+        raise InvalidInput(f"invalid ulimit {name}={entry}", "expected NAME=SOFT[:HARD]") from None
+
+
+def _texts(value: Mapping[str, Any]) -> dict[str, str]:
+    return {name: str(entry) for name, entry in value.items()}
+
+
+_CONVERT_KIND: dict[Kind, Callable[[Any], Any]] = {"list": tuple}
+_CONVERT: dict[str, Callable[[Any], Any]] = {
+    "runtimes": _runtimes,
+    "default_ulimits": _ulimits,
+    "log_opts": _texts,
+    **dict.fromkeys(("tlscacert", "tlscert", "tlskey", "data_root", "exec_root", "pidfile"), Path),
+}
+
+
+def usage() -> str:
+    """What `--help` prints."""
+    lines = ["Usage:  havred [OPTIONS]", "", "A container engine that any Docker client can drive.", "", "Options:"]
+    for directive in sorted(DIRECTIVES, key=lambda each: each.flag):
+        if directive.used:
+            short = f"-{directive.short}, " if directive.short else "    "
+            kind = "" if directive.kind == "flag" else f" {directive.kind}"
+            lines.append(f"  {short}{f'--{directive.flag}{kind}':30} {directive.help}")
+    return "\n".join(lines)

@@ -1,0 +1,346 @@
+"""havred: configure, recover, serve, stop.
+
+    flags, daemon.json --> PID file --> storage, runtime, networks ... --> recovery --> sockets --> READY
+                                                                                          |
+    SIGHUP: read the configuration again        SIGTERM, SIGINT: stop listening, let go --'
+
+A clean stop leaves the containers running, as `kill -9` does. Nothing is decided here that could be decided in a room
+below: this is where the rooms are put together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import secrets
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from havre import __version__
+from havre.api.server import InheritedListener, Listener, TcpListener, UnixListener, first_group, serve
+from havre.api.tls import server_context
+from havre.config import DaemonConfig, load, parse_arguments, usage
+from havre.engine.assemble import Assembly, DaemonDefaults
+from havre.engine.configure import DEFAULT_SHM_SIZE, Defaults
+from havre.engine.containers import Containers, Parts, Placement
+from havre.engine.control import Control
+from havre.engine.creation import Creation
+from havre.engine.events import Events
+from havre.engine.exec import Execs
+from havre.engine.images import Images
+from havre.engine.lifecycle import Lifecycle
+from havre.engine.live import Index
+from havre.engine.model import Container, Ulimit
+from havre.engine.network import Network
+from havre.engine.networks import NetworkOptions, Networks, tag_for
+from havre.engine.recovery import Recovery
+from havre.engine.removal import Removal
+from havre.engine.services import Services
+from havre.engine.system import Identity, System
+from havre.engine.validate import HostLimits
+from havre.engine.volumes import Volume, Volumes
+from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound
+from havre.logtext import configure_logging, set_level
+from havre.network.files import Resolver
+from havre.registry import Registry, RegistryConfig
+from havre.runtime import Runtime
+from havre.storage import Storage
+
+log = logging.getLogger("havre.daemon")
+
+_FIRST_INHERITED = 3
+_SIZE = re.compile(r"(\d+)\s*([kmgt]?)i?b?", re.IGNORECASE)
+
+
+@dataclass(frozen=True, slots=True)
+class _ImageFacts:
+    """What containers ask about images."""
+
+    images: Images
+
+    def size_of(self, id: str) -> int:
+        try:
+            return self.images.inspect(id).size
+        except NotFound:
+            return 0
+
+    def ancestors(self, name: str) -> Collection[str]:
+        try:
+            return (self.images.resolve(name),)
+        except NotFound:
+            return ()
+
+
+@asynccontextmanager
+async def open_engine(config: DaemonConfig) -> AsyncIterator[Services]:
+    """All nouns, recovered and ready; closed in reverse order. Containers run on."""
+    events = Events()
+    async with AsyncExitStack() as stack:
+        storage = await Storage.open(config.data_root, config.exec_root, driver=config.storage_driver or None)
+        stack.push_async_callback(storage.close)
+        runtime = await Runtime.open(config.exec_root, config.runtimes, config.default_runtime or None)
+        registry = Registry(RegistryConfig(mirrors=config.registry_mirrors, insecure=config.insecure_registries))
+        stack.push_async_callback(registry.close)
+        index = Index(storage.db.table("containers", Container))
+        networks = Networks(storage.db.table("networks", Network), config.exec_root, _network_options(config), events)
+        volumes = Volumes(config.data_root / "volumes", storage.db.table("volumes", Volume), events)
+        await volumes.load()
+
+        directory = config.data_root / "containers"
+        directory.mkdir(mode=0o700, exist_ok=True)
+        assembly = Assembly(index, storage.snapshots, volumes, networks, directory, _daemon_defaults(config))
+        lifecycle = Lifecycle(index, assembly, runtime, events)
+        control = Control(index, lifecycle)
+        removal = Removal(index, lifecycle, control, assembly, runtime, storage.snapshots, volumes)
+        lifecycle.auto_remove = removal.auto_remove
+
+        users: list[Containers] = []
+        images = await Images.open(storage, registry, events.publish, lambda id: users[0].users_of(id) if users else ())
+        creation = Creation(
+            index,
+            images,
+            storage.snapshots,
+            volumes,
+            networks,
+            lifecycle,
+            directory,
+            HostLimits(os.cpu_count() or 1, tuple(runtime.binaries), runtime.host.cgroups.swap_limit),
+            _defaults(config, runtime),
+        )
+        parts = Parts(index, creation, lifecycle, control, removal, Execs(index, events), storage.snapshots)
+        containers = Containers(parts, _ImageFacts(images), _placer(config, storage, lifecycle))
+        users.append(containers)
+        system = System(
+            _identity(config), _read_id(config.data_root / "engine-id"), storage, runtime, images, containers, volumes
+        )
+        await Recovery(index, lifecycle, removal, runtime, networks, volumes, storage.snapshots).run()
+        stack.push_async_callback(networks.stop)
+        yield Services(images, containers, networks, volumes, events, system)
+
+
+def _network_options(config: DaemonConfig) -> NetworkOptions:
+    resolver = Resolver(servers=config.dns, search=config.dns_search, options=config.dns_opts)
+    return NetworkOptions(bip=config.bip, tag=tag_for(config.exec_root), mtu=config.mtu, resolver=resolver)
+
+
+def _daemon_defaults(config: DaemonConfig) -> DaemonDefaults:
+    ulimits = tuple(Ulimit(name=each.name, soft=each.soft, hard=each.hard) for each in config.default_ulimits)
+    return DaemonDefaults(ulimits, config.init, config.cgroup_parent)
+
+
+def _defaults(config: DaemonConfig, runtime: Runtime) -> Defaults:
+    return Defaults(
+        runtime=runtime.default,
+        cgroupns_mode="private" if runtime.host.cgroups.layout == "v2" else "host",
+        hostname=socket.gethostname(),
+        log_driver=config.log_driver,
+        log_options=config.log_opts,
+        shm_size=parse_size(config.default_shm_size) if config.default_shm_size else DEFAULT_SHM_SIZE,
+        init=config.init,
+    )
+
+
+def _identity(config: DaemonConfig) -> Identity:
+    return Identity(
+        version=__version__,
+        data_root=config.data_root,
+        debug=config.debug,
+        mirrors=config.registry_mirrors,
+        insecure_registries=config.insecure_registries,
+        labels=config.labels,
+        log_driver=config.log_driver,
+    )
+
+
+def _placer(config: DaemonConfig, storage: Storage, lifecycle: Lifecycle) -> Callable[[Container], Placement]:
+    def place(container: Container) -> Placement:
+        netns = config.exec_root / "netns" / container.id
+        running = container.state.running and not container.state.restarting
+        return Placement(
+            directory=config.data_root / "containers" / container.id,
+            driver=storage.driver,
+            log_path=str(lifecycle.log_path(container) or ""),
+            mounted_at=str(config.exec_root / "snapshots" / container.id) if running else "",
+            sandbox_key=str(netns) if running else "",
+        )
+
+    return place
+
+
+def _read_id(file: Path) -> str:
+    """The daemon's identity, made up on its first start."""
+    try:
+        return file.read_text().strip()
+    except FileNotFoundError:
+        identity = secrets.token_hex(16)
+        file.write_text(identity + "\n")
+        return identity
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as 64m."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None:
+        raise InvalidInput(f"invalid size: '{text}'", "expected a number with one of k, m, g, t")
+    return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[match[2].lower()]
+
+
+# -- sockets
+
+
+def plan_listeners(config: DaemonConfig, inherited: Sequence[int]) -> list[Listener]:
+    """What `-H` asks for; plain TCP that others can reach only where `--tls=false` says so."""
+    listeners: list[Listener] = []
+    for host in config.hosts:
+        kind, separator, rest = host.partition("://")
+        if not separator:
+            kind, rest = ("unix", host) if host.startswith("/") else ("tcp", host)
+        if kind == "unix":
+            listeners.append(UnixListener(Path(rest or "/run/havre.sock"), config.group or first_group()))
+        elif kind == "tcp":
+            listeners.append(_tcp_listener(config, host, rest))
+        elif kind == "fd":
+            if not inherited:
+                raise InvalidInput("no sockets found via socket activation", "fd:// is for systemd's sockets")
+            listeners.extend(InheritedListener(fd) for fd in inherited)
+        else:
+            raise InvalidInput(f"invalid bind address format: {host}", "expected unix://, tcp:// or fd://")
+    return listeners
+
+
+def _tcp_listener(config: DaemonConfig, host: str, rest: str) -> TcpListener:
+    name, _, port = rest.rpartition(":") if ":" in rest and not rest.endswith("]") else (rest, "", "")
+    name = name.strip("[]") or "127.0.0.1"
+    if port and not (port.isdecimal() and int(port) < 65536):
+        raise InvalidInput(f"invalid bind address: {host}", "expected tcp://ADDRESS:PORT")
+    if config.tls:
+        context = server_context(config.tlscert, config.tlskey, config.tlscacert if config.tlsverify else None)
+        return TcpListener(name, int(port or 2376), context)
+    if not _is_loopback(name):
+        if config.tls is None:
+            raise InvalidInput(
+                f"refusing to listen on {host} without TLS: whoever reaches it is root on this host",
+                "use --tlsverify with certificates, or say --tls=false if you must",
+            )
+        log.warning("listening on %s WITHOUT TLS OR AUTHENTICATION: whoever reaches it is root on this host", host)
+    return TcpListener(name, int(port or 2375))
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost"
+
+
+def inherited_sockets() -> list[int]:
+    """The sockets that systemd hands over (sd_listen_fds(3))."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    return list(range(_FIRST_INHERITED, _FIRST_INHERITED + count))
+
+
+def notify(state: str) -> None:
+    """Tell systemd (sd_notify(3)), if it wants to know."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier:
+        notifier.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+
+
+# -- life
+
+
+@contextmanager
+def pid_file(path: Path) -> Iterator[None]:
+    """Hold `path`; a file left by a daemon that is gone is taken over, one of a living daemon refused."""
+    path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+    if (holder := _living_daemon(path)) is not None:
+        raise Conflict(
+            f"failed to start daemon: process with PID {holder} is still running", f"it holds the PID file {path}"
+        )
+    path.write_text(f"{os.getpid()}\n")
+    try:
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
+def _living_daemon(path: Path) -> int | None:
+    try:
+        pid = int(path.read_text().strip() or "0")
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError, ValueError):
+        return None
+    is_daemon = any(b"havre" in word for word in words)
+    return pid if is_daemon and pid not in (0, os.getpid()) else None
+
+
+async def run(config: DaemonConfig, flags: Mapping[str, Any]) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    listeners = plan_listeners(config, inherited_sockets())
+    for key in config.ignored:
+        log.warning("the directive %s has no effect here", key)
+    with pid_file(config.pid_path):
+        async with open_engine(config) as services:
+            server = await serve(services, listeners)
+            loop.add_signal_handler(signal.SIGHUP, _reload, services, flags)
+            for address in server.addresses:
+                log.info("API listen on %s", address)
+            log.info("Daemon has completed initialization")
+            notify("READY=1")
+            await stop.wait()
+            notify("STOPPING=1")
+            log.info("stopping; containers run on")
+            await server.close(config.shutdown_timeout)
+
+
+def _reload(services: Services, flags: Mapping[str, Any]) -> None:
+    """SIGHUP: what can change without a restart is the level of the log."""
+    try:
+        config = load(flags)
+    except (HavreError, OSError) as error:
+        log.error("configuration not reloaded: %s", error)
+        return
+    set_level("debug" if config.debug else config.log_level)
+    services.events.publish("daemon", "reload", services.system.id, {"name": socket.gethostname()})
+    log.info("reloaded configuration")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program `havred`; returns its exit status."""
+    try:
+        invocation = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+        if invocation.wants:
+            print(usage() if invocation.wants == "help" else f"havre version {__version__}")
+            return 0
+        config = load(invocation.values)
+        if os.geteuid() != 0:
+            raise Failed("havred needs to be root", "run it with sudo, or as a systemd service")
+        configure_logging("debug" if config.debug else config.log_level)
+        asyncio.run(run(config, invocation.values))
+    except HavreError as error:
+        print(f"havred: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
