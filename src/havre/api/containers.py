@@ -64,6 +64,11 @@ async def _sizes(call: Call, id: str) -> Sizes:
 
 
 async def _start(call: Call) -> web.StreamResponse:
+    length = call.request.content_length
+    if call.request.body_exists and (length is None or length > len('{"a":1}')):
+        raise InvalidInput(
+            "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
+        )
     await call.settle(call.services.containers.start(call.name, detach_keys=call.text("detachKeys") or None))
     return call.nothing()
 

@@ -89,6 +89,9 @@ class Edge:
         found = self.router.find(request.method, path)
         if found is None:
             return refusal(404, "page not found", {"Server": SERVER})
+        if request.headers.get("Expect", "").lower() == "100-continue":
+            await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+            request.writer.output_size = 0  # what has been sent is not yet the answer
         handler, fields = found
         return await handler(Call(request, self.services, version, fields, self.headers))
 

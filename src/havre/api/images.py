@@ -112,6 +112,10 @@ async def _search(call: Call) -> web.StreamResponse:
     raise Unsupported("image search is not supported: only Docker Hub offers it")
 
 
+async def _distribution(call: Call) -> web.StreamResponse:
+    raise Unsupported("asking a registry about an image without pulling it is not supported by this daemon")
+
+
 def decode_auth(call: Call) -> Auth | None:
     """`X-Registry-Auth`: JSON in base64url; like dockerd, what cannot be decoded counts as no credentials."""
     text = call.request.headers.get("X-Registry-Auth", "")
@@ -130,6 +134,7 @@ def register(router: Router) -> None:
     router.add("POST", "/images/create", _create)
     router.add("POST", "/images/load", _load)
     router.add("POST", "/images/prune", _prune)
+    router.add("GET", "/distribution/{name}/json", _distribution)
     router.add("GET", "/images/{name}/get", _save_one)
     router.add("GET", "/images/{name}/json", _inspect)
     router.add("GET", "/images/{name}/history", _history)
