@@ -15,6 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from havre.cli.format.table import Fields
     from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.client.api import Query
@@ -77,7 +78,7 @@ def familiar_repository(name: str) -> str:
 def image_listing(*, truncate: bool, digests: bool) -> Listing:
     """The listing of rows as `_rows` makes them."""
     columns = ["Repository", "Tag", *(["Digest"] if digests else []), "ID", "CreatedSince", "Size"]
-    fields = {
+    fields: Fields = {
         "Repository": ("REPOSITORY", lambda r: r["Repository"]),
         "Tag": ("TAG", lambda r: r["Tag"]),
         "Digest": ("DIGEST", lambda r: r["Digest"]),
@@ -133,7 +134,7 @@ def _history_listing(*, human: bool, truncate: bool) -> Listing:
             return "N/A"
         return ago(row["Created"]) if human else _local_time(row["Created"])
 
-    fields = {
+    fields: Fields = {
         "ID": ("IMAGE", lambda r: short_id(r["Id"]) if truncate else r["Id"]),
         "CreatedSince": ("CREATED", created),
         "CreatedAt": ("CREATED AT", lambda r: _local_time(r["Created"]) if r["Created"] else ""),
@@ -195,7 +196,7 @@ def search(session: Session, options: Options, arguments: list[str]) -> int:
         text = row["description"].replace("\n", " ").replace("\r", " ")
         return text if options.no_trunc else ellipsis(text, 45)
 
-    fields = {
+    fields: Fields = {
         "Name": ("NAME", lambda r: r["name"]),
         "Description": ("DESCRIPTION", description),
         "StarCount": ("STARS", lambda r: str(r["star_count"])),

@@ -12,6 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from havre.cli.format.table import Fields
     from havre.cli.parser import Options
     from havre.cli.session import Session
 
@@ -48,7 +49,7 @@ def ps(session: Session, options: Options, arguments: list[str]) -> int:
 def container_listing(*, truncate: bool, size: bool) -> Listing:
     """The listing's fields, as formatted for containers of `GET /containers/json`."""
     columns = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"]
-    fields = {
+    fields: Fields = {
         "ID": ("CONTAINER ID", lambda c: short_id(c["Id"]) if truncate else c["Id"]),
         "Names": ("NAMES", lambda c: _names(c, truncate)),
         "Image": ("IMAGE", lambda c: _image(c, truncate)),

@@ -87,7 +87,7 @@ class Signals:
 
 
 class Copy:
-    """One two-way copy. `stdin` is None when input is not attached; `detach` watches it; output on `hidden` is dropped."""
+    """One two-way copy. `stdin` is None when not attached; `detach` watches it; output on `hidden` is dropped."""
 
     def __init__(
         self,

@@ -10,12 +10,15 @@ Aligning follows Go's text/tabwriter as docker sets it up: cells padded by 3, at
 
 from __future__ import annotations
 
+from havre.errors import InvalidInput
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from typing import Any
 
     Field = tuple[str, Callable[..., Any]]
+    Fields = Mapping[str, Field]
 
 _MIN_WIDTH = 10
 _PADDING = 3
@@ -41,7 +44,7 @@ class Listing:
         self.hidden = hidden
 
     def render(self, rows: Iterable[Any], form: str) -> str:
-        """All rows in the form that `--format` asks for. Raises StatusError for a template that does not work."""
+        """All rows in the form that `--format` asks for. Raises InvalidInput for a template that does not work."""
         if form in ("", "table"):
             functions = [self.fields[name][1] for name in self.columns]
             lines = [[self.fields[name][0] for name in self.columns]]
@@ -51,20 +54,30 @@ class Listing:
             return "".join(self._json(row) for row in rows)
         return self._through_template(rows, form)
 
+    def values(self, row: Any) -> dict[str, Any]:
+        """Every field of a row, by name."""
+        return {name: self.fields[name][1](row) for name in sorted(self.fields) if name not in self.hidden}
+
     def _json(self, row: Any) -> str:
         from havre.client.jsontext import encode
 
-        names = sorted(name for name in self.fields if name not in self.hidden)
-        return encode({name: self.fields[name][1](row) for name in names}) + "\n"
+        return encode(self.values(row)) + "\n"
 
     def _through_template(self, rows: Iterable[Any], form: str) -> str:
+        from havre.cli.format.lex import TemplateError
         from havre.cli.format.rows import Headers, Row
         from havre.cli.format.template import compile_template
 
         with_header = form.startswith("table")
-        text = (form.removeprefix("table").strip(" ") if with_header else form).strip(" ")
-        template = compile_template(text.replace("\\t", "\t").replace("\\n", "\n"))
-        output = "".join(template.execute(Row(self, row)) + "\n" for row in rows)
+        text = (form.removeprefix("table") if with_header else form).strip(" ")
+        try:
+            template = compile_template(text.replace("\\t", "\t").replace("\\n", "\n"))
+        except TemplateError as error:
+            raise InvalidInput(f"failed to parse template: {error}") from error
+        try:
+            output = "".join(template.execute(Row(self, row)) + "\n" for row in rows)
+        except TemplateError as error:
+            raise InvalidInput(f"failed to execute template: {error}") from error
         if not with_header:
             return output
         header = template.execute_header(Headers(self)) + "\n"

@@ -1,0 +1,82 @@
+"""What Go's static types add to JSON, for printing as docker prints.
+
+docker decodes an answer into Go types before a template sees it. JSON alone does not tell a struct from a map, nor what
+a null stands for; these names do, and so do the fields that Go's types spell otherwise.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# Members whose value is a Go map; every other JSON object is a struct.
+_MAPS = frozenset((
+    "Labels", "Annotations", "Options", "Ports", "ExposedPorts", "Volumes", "PortBindings", "Networks", "Tmpfs",
+    "Sysctls", "StorageOpt", "DriverOpts", "Containers", "EndpointsConfig", "Runtimes", "Details", "Status", "Data",
+    "Attributes", "GenericResources", "AuxiliaryAddresses", "AuxAddress",
+))  # fmt: skip
+# Members that are Go slices: null prints as [].
+_SLICES = frozenset((
+    "Args", "Binds", "CapAdd", "CapDrop", "Cmd", "Entrypoint", "Env", "OnBuild", "Shell", "Dns", "DnsOptions",
+    "DnsSearch", "ExtraHosts", "GroupAdd", "Links", "SecurityOpt", "VolumesFrom", "Devices", "DeviceCgroupRules", "DeviceRequests",
+    "Ulimits", "BlkioWeightDevice", "BlkioDeviceReadBps", "BlkioDeviceWriteBps", "BlkioDeviceReadIOps",
+    "BlkioDeviceWriteIOps", "MaskedPaths", "ReadonlyPaths", "Aliases", "DNSNames", "ExecIDs", "Mounts", "RepoTags",
+    "RepoDigests", "Layers", "Names", "LinkLocalIPs", "SecondaryIPAddresses", "SecondaryIPv6Addresses", "Warnings",
+    "SecurityOptions", "CDISpecDirs", "Mirrors", "IndexConfigs",
+))  # fmt: skip
+# Go's field names that differ from JSON's, without the ones that differ in no letter.
+_JSON_NAMES = {
+    "ID": "Id", "HostIP": "HostIp", "DNS": "Dns", "DNSOptions": "DnsOptions", "DNSSearch": "DnsSearch",
+    "NanoCPUs": "NanoCpus", "CPUShares": "CpuShares", "CPUPeriod": "CpuPeriod", "CPUQuota": "CpuQuota",
+    "CPURealtimePeriod": "CpuRealtimePeriod", "CPURealtimeRuntime": "CpuRealtimeRuntime", "CPUCount": "CpuCount",
+    "CPUPercent": "CpuPercent", "OSType": "OSType", "IPv4Address": "IPv4Address",
+}  # fmt: skip
+# Pointers that the API leaves out when they are nil.
+_OPTIONAL = frozenset(("Health", "SizeRw", "SizeRootFs", "Healthcheck", "StopTimeout", "UsageData", "ClusterVolume"))
+
+
+class Struct(dict[str, "Any"]):
+    """A JSON object that docker decodes into a struct."""
+
+
+class Nil:
+    """A null of a known type; false, of length 0, printed as its type prints nil."""
+
+    def __init__(self, shown: str) -> None:
+        self.shown = shown
+
+    def __len__(self) -> int:
+        return 0
+
+
+def typed(value: Any, name: str = "") -> Any:
+    """JSON with Go's types: objects that are structs as `Struct`, nulls of known types as `Nil`."""
+    if isinstance(value, dict):
+        is_map = name in _MAPS or (name == "Config" and set(value) <= {"max-size", "max-file"})
+        members = {key: typed(item, "" if is_map else key) for key, item in value.items()}
+        return members if is_map else Struct(members)
+    if isinstance(value, list):
+        return [typed(item) for item in value]
+    if value is None and name in _MAPS:
+        return Nil("map[]")
+    if value is None and name in _SLICES:
+        return Nil("[]")
+    return value
+
+
+def plain(value: Any) -> Any:
+    """The JSON value again, for `json`."""
+    if isinstance(value, Nil):
+        return None
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list) else value
+
+
+def member(struct: Struct, name: str) -> tuple[bool, Any]:
+    """A member by Go's name or JSON's; whether there is one, and its value."""
+    for candidate in (name, _JSON_NAMES.get(name, name)):
+        if candidate in struct:
+            return True, struct[candidate]
+    return name in _OPTIONAL, None

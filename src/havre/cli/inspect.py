@@ -1,0 +1,129 @@
+"""`inspect` of every type: the daemon's JSON indented, or through a Go template.
+
+`havre inspect NAME` looks for a container, then an image, a network, a volume ... and takes the first that is there.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from havre.cli.format.gotypes import typed
+from havre.cli.format.lex import TemplateError
+from havre.cli.parser import StatusError
+from havre.client.jsontext import encode
+from havre.errors import HavreError, InvalidInput, NotFound
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    from havre.cli.parser import Options
+    from havre.cli.session import Session
+
+    Get = Callable[[str], Any]
+
+# In the order in which a name is looked for.
+_PATHS = {
+    "container": "/containers/{}/json",
+    "image": "/images/{}/json",
+    "network": "/networks/{}",
+    "volume": "/volumes/{}",
+    "service": "/services/{}",
+    "task": "/tasks/{}",
+    "node": "/nodes/{}",
+    "plugin": "/plugins/{}/json",
+    "secret": "/secrets/{}",
+    "config": "/configs/{}",
+}
+_SWARM = ("service", "task", "node", "secret", "config")
+
+
+def show(names: list[str], form: str, get: Get) -> int:
+    """Print every named object in the form asked for; failures at the end, with exit code 1."""
+    objects, failures = [], []
+    for name in names:
+        try:
+            objects.append(get(name))
+        except HavreError as error:
+            failures.append(error.message)
+    if form in ("", "json"):
+        _print_json(objects, compact=form == "json")
+    else:
+        _print_template(objects, form)
+    sys.stdout.flush()
+    if failures:
+        print("\n".join(failures), file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _print_json(objects: list[Any], *, compact: bool) -> None:
+    if compact:
+        sys.stdout.write(encode(objects, escape_html=True) + "\n")
+    else:
+        sys.stdout.write(encode(objects, indent="    ", escape_html=True) + "\n")
+
+
+def _print_template(objects: list[Any], form: str) -> None:
+    from havre.cli.format.template import compile_template
+
+    try:
+        template = compile_template(form.replace("\\t", "\t").replace("\\n", "\n"))
+    except TemplateError as error:
+        raise InvalidInput(f"template parsing error: {error}") from error
+    try:
+        for value in objects:
+            sys.stdout.write(template.execute(typed(value), strict_keys=True) + "\n")
+        if not objects:
+            sys.stdout.write("\n")
+    except TemplateError as error:
+        raise InvalidInput(f"template parsing error: {error}") from error
+
+
+def containers(session: Session, options: Options, arguments: list[str]) -> int:
+    """Inspect containers."""
+    query: dict[str, str | list[str]] = {"size": "1"} if options.size else {}
+    return show(arguments, options.format, lambda name: session.client.get(f"/containers/{name}/json", query))
+
+
+def images(session: Session, options: Options, arguments: list[str]) -> int:
+    """Inspect images."""
+    return show(arguments, options.format, lambda name: session.client.get(f"/images/{name}/json"))
+
+
+def networks(session: Session, options: Options, arguments: list[str]) -> int:
+    """Inspect networks."""
+    query: dict[str, str | list[str]] = {"verbose": "1"} if options.verbose else {}
+    return show(arguments, options.format, lambda name: session.client.get(f"/networks/{name}", query))
+
+
+def volumes(session: Session, options: Options, arguments: list[str]) -> int:
+    """Inspect volumes."""
+    return show(arguments, options.format, lambda name: session.client.get(f"/volumes/{name}"))
+
+
+def anything(session: Session, options: Options, arguments: list[str]) -> int:
+    """Inspect objects of any type, or of the one that --type says."""
+    kind = options.type
+    if kind and kind not in _PATHS:
+        raise StatusError(1, f'"{kind}" is not a valid value for --type')
+    if "type" in options.given and not kind:
+        raise StatusError(1, 'type is empty: must be one of "config", "container", "image", "network", "node", '
+                          '"plugin", "secret", "service", "task", "volume"')  # fmt: skip
+    return show(arguments, options.format, lambda name: _find(session, name, kind, options.size))
+
+
+def _find(session: Session, name: str, only: str, size: bool) -> Any:
+    for kind, path in _PATHS.items():
+        if only and kind != only:
+            continue
+        query: dict[str, str | list[str]] = {"size": "1"} if size and kind == "container" else {}
+        try:
+            return session.client.get(path.format(name), query)
+        except NotFound:
+            if only:
+                raise
+        except HavreError:
+            if only or kind not in (*_SWARM, "plugin"):  # a daemon outside a swarm answers 503 to its nouns
+                raise
+    raise NotFound(f"Error: No such object: {name}")
