@@ -154,7 +154,7 @@ def test_one_in_use_is_not_removed(world: World) -> None:
 
 
 def test_removing_what_is_not_there(world: World) -> None:
-    with pytest.raises(NotFound, match="^get nope: no such volume"):
+    with pytest.raises(NotFound, match=r"^get nope: no such volume"):
         world(world.volumes.remove("nope"))
     assert world(world.volumes.remove("nope", force=True)) == 0
 

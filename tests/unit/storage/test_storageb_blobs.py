@@ -1,0 +1,94 @@
+"""The content store: whole and verified, or not there."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterable
+from pathlib import Path
+
+import pytest
+
+from havre.errors import Failed, InvalidInput, NotFound
+from havre.oci.digest import Digest, digest_of
+from havre.storage.blobs import Blobs
+
+DATA = b'{"schemaVersion": 2}'
+
+
+async def chunks(pieces: Iterable[bytes], failure: Exception | None = None) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+    if failure is not None:
+        raise failure
+
+
+def test_a_blob_comes_back(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path / "blobs")
+    digest = asyncio.run(blobs.add(DATA))
+    assert digest == digest_of(DATA)
+    assert asyncio.run(blobs.add(DATA)) == digest
+    assert blobs.has(digest)
+    assert asyncio.run(blobs.read(digest)) == blobs.path(digest).read_bytes() == DATA
+    assert blobs.all() == [digest]
+    assert asyncio.run(blobs.remove(digest)) == len(DATA)
+    assert asyncio.run(blobs.remove(digest)) == 0
+    assert not blobs.has(digest)
+    with pytest.raises(NotFound):
+        asyncio.run(blobs.read(digest))
+
+
+def test_a_changed_blob_is_not_given_out(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path / "blobs")
+    digest = asyncio.run(blobs.add(DATA))
+    blobs.path(digest).write_bytes(DATA + b" ")
+    with pytest.raises(Failed, match="damaged"):
+        asyncio.run(blobs.read(digest))
+
+
+@pytest.mark.parametrize("pieces", [[DATA], [DATA[:3], b"", DATA[3:]], [b"x" * 3_000_000, b"y"], []])
+def test_a_stream_is_stored_under_what_it_is(tmp_path: Path, pieces: list[bytes]) -> None:
+    blobs, data = Blobs(tmp_path / "blobs"), b"".join(pieces)
+    assert asyncio.run(blobs.add_stream(chunks(pieces), digest_of(data), len(data))) == digest_of(data)
+    assert asyncio.run(blobs.add_stream(chunks(pieces), None, None)) == digest_of(data)
+    assert asyncio.run(blobs.read(digest_of(data))) == data
+
+
+@pytest.mark.parametrize(
+    ("pieces", "digest", "size"),
+    [
+        ([DATA], digest_of(b"other"), None),
+        ([DATA], None, len(DATA) - 1),
+        ([DATA], None, len(DATA) + 1),
+        ([DATA, DATA], digest_of(DATA), len(DATA)),
+    ],
+)
+def test_a_lying_stream_leaves_nothing(
+    tmp_path: Path, pieces: list[bytes], digest: Digest | None, size: int | None
+) -> None:
+    blobs = Blobs(tmp_path / "blobs")
+    with pytest.raises(InvalidInput):
+        asyncio.run(blobs.add_stream(chunks(pieces), digest, size))
+    assert blobs.all() == []
+    assert os.listdir(tmp_path / "blobs/tmp") == []
+
+
+def test_a_broken_stream_leaves_nothing_and_keeps_its_error(tmp_path: Path) -> None:
+    blobs = Blobs(tmp_path / "blobs")
+    with pytest.raises(ConnectionResetError):
+        asyncio.run(blobs.add_stream(chunks([DATA], ConnectionResetError()), None, None))
+    assert blobs.all() == []
+    assert os.listdir(tmp_path / "blobs/tmp") == []
+
+
+def test_leftovers_of_a_crash_are_swept(tmp_path: Path) -> None:
+    digest = asyncio.run(Blobs(tmp_path / "blobs").add(DATA))
+    (tmp_path / "blobs/tmp/half").write_bytes(b"half")
+    assert Blobs(tmp_path / "blobs").all() == [digest]
+    assert os.listdir(tmp_path / "blobs/tmp") == []
+
+
+@pytest.mark.parametrize("bad", ["", "sha256:..", "sha256:../../../../etc/passwd", "sha512:" + "0" * 64, "0" * 64])
+def test_only_a_digest_is_a_name(tmp_path: Path, bad: str) -> None:
+    with pytest.raises(InvalidInput):
+        Blobs(tmp_path / "blobs").path(Digest(bad))
