@@ -16,6 +16,7 @@ Source: OCI image specification, "descriptor.md", "manifest.md", "image-index.md
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 
@@ -66,7 +67,7 @@ class _Document(msgspec.Struct, rename="camel"):
     config: Descriptor | None = None
     layers: tuple[Descriptor, ...] | None = None
     manifests: tuple[Descriptor, ...] | None = None
-    fs_layers: msgspec.Raw | None = None
+    fs_layers: Any = None
 
 
 def decode_document(body: bytes, media_type: str = "") -> Manifest | Index:

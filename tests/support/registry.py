@@ -1,0 +1,67 @@
+"""Debian's docker-registry on a loopback port, with a store of its own; with htpasswd accounts on request."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from support.waiting import until
+
+# havre:secret, in bcrypt, the only scheme that docker-registry takes.
+USER, PASSWORD = "havre", "secret"
+_HTPASSWD = "havre:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"
+
+
+@dataclass(frozen=True)
+class RealRegistry:
+    """A running registry; `host` is what names begin with."""
+
+    host: str
+    root: Path
+
+    def skopeo(self, *arguments: str) -> str:
+        """skopeo's output; fails with its complaint."""
+        done = subprocess.run(["skopeo", *arguments], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+
+@contextmanager
+def real_registry(root: Path, *, htpasswd: bool = False) -> Iterator[RealRegistry]:
+    """A registry that is gone afterwards."""
+    port = _free_port()
+    config = root / "config.yml"
+    root.mkdir(parents=True, exist_ok=True)
+    text = (
+        "version: 0.1\nlog: {level: warn}\n"
+        f"storage: {{filesystem: {{rootdirectory: {root}/data}}, delete: {{enabled: true}}}}\n"
+        f"http: {{addr: 127.0.0.1:{port}}}\n"
+    )
+    if htpasswd:
+        (root / "htpasswd").write_text(_HTPASSWD)
+        text += f"auth: {{htpasswd: {{realm: test, path: {root}/htpasswd}}}}\n"
+    config.write_text(text)
+    with (root / "log").open("wb") as log:
+        process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=log, stderr=log)
+    try:
+        until(lambda: _answers(port) or process.poll() is not None, "docker-registry to listen")
+        assert process.poll() is None, (root / "log").read_text()
+        yield RealRegistry(f"localhost:{port}", root)
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0

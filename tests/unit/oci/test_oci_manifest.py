@@ -1,0 +1,147 @@
+"""Manifests, indexes, platforms and configurations: what is read, chosen and refused."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from havre.errors import InvalidInput, NotFound, Unsupported
+from havre.oci import mediatypes
+from havre.oci.digest import Digest, digest_of
+from havre.oci.image import ImageConfig, RootFs, chain_ids, decode_image, encode_image
+from havre.oci.manifest import Descriptor, Index, Manifest, choose_manifest, decode_document, render_manifest
+from havre.oci.platform import Platform, parse_platform, platform_of_machine
+
+D = digest_of(b"x")
+
+
+def blob(media_type: str = mediatypes.OCI_LAYER_GZIP, **fields: Any) -> dict[str, Any]:
+    return {"mediaType": media_type, "digest": D, "size": 3, **fields}
+
+
+def manifest(**fields: Any) -> dict[str, Any]:
+    return {"schemaVersion": 2, "config": blob(mediatypes.OCI_CONFIG), "layers": [blob()], **fields}
+
+
+def decode(document: dict[str, Any], media_type: str = "") -> Manifest | Index:
+    return decode_document(json.dumps(document).encode(), media_type)
+
+
+@pytest.mark.parametrize("media_type", [*mediatypes.MANIFESTS, ""])
+def test_manifest_by_its_own_word_or_the_registrys(media_type: str) -> None:
+    for document in (decode(manifest(mediaType=media_type)), decode(manifest(), f"{media_type}; charset=utf-8")):
+        assert isinstance(document, Manifest)
+        assert document.media_type == (media_type or mediatypes.OCI_MANIFEST)
+        assert document.layers[0].digest == D
+
+
+@pytest.mark.parametrize(
+    ("document", "media_type", "error", "words"),
+    [
+        ({"schemaVersion": 1, "fsLayers": []}, "", Unsupported, "schema 1 are not supported"),
+        (manifest(), mediatypes.SCHEMA1[1], Unsupported, "schema 1 are not supported"),
+        (manifest(manifests=[blob()]), "", InvalidInput, "ambiguous"),
+        ({"manifests": [], "layers": []}, "", InvalidInput, "ambiguous"),
+        (manifest(mediaType=mediatypes.OCI_INDEX), "", InvalidInput, "must not have layers"),
+        ({"manifests": [], "mediaType": mediatypes.OCI_MANIFEST}, "", InvalidInput, "must not have manifests"),
+        (manifest(mediaType=mediatypes.OCI_MANIFEST), mediatypes.DOCKER_MANIFEST, InvalidInput, "says it is"),
+        ({"schemaVersion": 2}, "", InvalidInput, "neither"),
+        (manifest(layers=[blob(size=-1)]), "", InvalidInput, "invalid size"),
+        (manifest(layers=[blob(size=1 << 50)]), "", InvalidInput, "invalid size"),
+        (manifest(layers=[blob(digest="sha256:../../etc")]), "", InvalidInput, "invalid digest"),
+        (manifest(layers=[blob()] * 501), "", InvalidInput, "501 entries"),
+        (manifest(layers="x"), "", InvalidInput, r"\$.layers"),
+        ([1], "", InvalidInput, "invalid manifest"),
+    ],
+)
+def test_refused(document: Any, media_type: str, error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        decode(document, media_type)
+
+
+def test_too_large_is_refused_unread() -> None:
+    with pytest.raises(InvalidInput, match="at most"):
+        decode_document(b" " * (5 << 20))
+
+
+def test_deep_nesting_is_refused() -> None:
+    with pytest.raises(InvalidInput, match="invalid manifest"):
+        decode_document(b'{"x":' * 200_000)
+
+
+def test_rendered_as_dockerd_does() -> None:
+    """The digest is that of dockerd's push of the same image: the bytes agree."""
+    config = Descriptor(mediatypes.DOCKER_CONFIG, D, 871)
+    body = render_manifest(config, [Descriptor(mediatypes.DOCKER_LAYER_GZIP, D, 106)], mediatypes.DOCKER_MANIFEST)
+    assert len(body) == 523
+    assert body.startswith(b'{\n   "schemaVersion": 2,\n   "mediaType": "application/vnd.docker.')
+    assert isinstance(decode_document(body), Manifest)
+
+
+def index_of(*platforms: str) -> Index:
+    entries = [
+        Descriptor(mediatypes.OCI_MANIFEST, digest_of(p.encode()), 1, platform=parse_platform(p)) for p in platforms
+    ]
+    return Index(mediatypes.OCI_INDEX, tuple(entries))
+
+
+@pytest.mark.parametrize(
+    ("offered", "wanted", "chosen"),
+    [
+        (["linux/arm64", "linux/amd64"], "linux/amd64", "linux/amd64"),
+        (["linux/arm64"], "linux/arm64/v8", "linux/arm64"),
+        (["linux/arm/v5", "linux/arm/v6", "linux/arm/v7"], "linux/arm/v7", "linux/arm/v7"),
+        (["linux/arm/v5", "linux/arm/v6"], "linux/arm/v7", "linux/arm/v6"),
+        (["windows/amd64", "linux/amd64"], "amd64", "linux/amd64"),
+    ],
+)
+def test_best_platform(offered: list[str], wanted: str, chosen: str) -> None:
+    assert choose_manifest(index_of(*offered), parse_platform(wanted)).digest == digest_of(chosen.encode())
+
+
+def test_no_platform_fits() -> None:
+    with pytest.raises(NotFound, match="no matching manifest for linux/amd64 in the manifest list entries") as refusal:
+        choose_manifest(index_of("linux/arm64", "unknown/unknown"), parse_platform("linux/amd64"))
+    assert refusal.value.hint == "the image is offered for linux/arm64"
+
+
+@pytest.mark.parametrize("text", ["", "a/b/c/d", "linux/", "linux/a b", "/amd64"])
+def test_platform_refused(text: str) -> None:
+    with pytest.raises(InvalidInput, match="invalid platform"):
+        parse_platform(text)
+
+
+def test_platform_of_this_machine() -> None:
+    assert str(platform_of_machine("x86_64")) == "linux/amd64"
+    assert platform_of_machine("aarch64").same_as(Platform("arm64", "linux"))
+
+
+def test_chain_ids() -> None:
+    """The third value is from the OCI image specification's rule, computed by hand with sha256sum."""
+    one, two = digest_of(b"1"), digest_of(b"2")
+    assert chain_ids([]) == []
+    assert chain_ids([one, two]) == [one, digest_of(f"{one} {two}".encode())]
+
+
+def test_configuration_read_and_written() -> None:
+    image = ImageConfig(architecture="amd64", os="linux", rootfs=RootFs(diff_ids=(D,)), config={"Cmd": ["sh"]})
+    body = encode_image(image)
+    assert json.loads(body) == {
+        "architecture": "amd64", "os": "linux", "config": {"Cmd": ["sh"]}, "rootfs": {"type": "layers", "diff_ids": [D]},
+    }  # fmt: skip
+    assert decode_image(body) == image
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"rootfs":{"diff_ids":["x"]}}', b'{"rootfs":null}', b"\xff"])
+def test_configuration_refused(body: bytes) -> None:
+    with pytest.raises(InvalidInput, match="invalid"):
+        decode_image(body)
+
+
+def test_foreign_layers_are_layers() -> None:
+    assert mediatypes.is_layer(mediatypes.DOCKER_FOREIGN_LAYER)
+    assert mediatypes.is_foreign(mediatypes.OCI_FOREIGN_PREFIX + "+gzip")
+    assert not mediatypes.is_layer("application/vnd.cncf.helm.chart.content.v1.tar+gzip")
+    assert Digest(D) == D
