@@ -152,11 +152,11 @@ def attach(session: Session, options: Options, arguments: list[str]) -> int:
     container = client.get(f"/containers/{name}/json")
     state = container["State"]
     if not state["Running"]:
-        raise StatusError(1, "cannot attach to a stopped container, start it first")
+        raise StatusError(1, "You cannot attach to a stopped container, start it first")
     if state["Paused"]:
-        raise StatusError(1, "cannot attach to a paused container, unpause it first")
+        raise StatusError(1, "You cannot attach to a paused container, unpause it first")
     if state["Restarting"]:
-        raise StatusError(1, "cannot attach to a restarting container, wait until it is running")
+        raise StatusError(1, "You cannot attach to a restarting container, wait until it is running")
     tty = container["Config"]["Tty"]
     stdin = not options.no_stdin and container["Config"]["OpenStdin"]
     check_tty(not options.no_stdin, tty)

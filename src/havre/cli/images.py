@@ -9,7 +9,7 @@ from havre.cli.format.table import Listing
 from havre.cli.format.text import ago, ellipsis, go_time, human_size, short_id
 from havre.cli.names import familiar, has_tag
 from havre.cli.ps import render_filters
-from havre.errors import HavreError, NotFound
+from havre.errors import HavreError, InvalidInput, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def image_listing(*, truncate: bool, digests: bool) -> Listing:
         "CreatedAt": ("CREATED AT", lambda r: go_time(r["image"]["Created"])),
         "Size": ("SIZE", lambda r: human_size(r["image"]["Size"], 3)),
         "Containers": ("CONTAINERS", lambda r: _count(r["image"]["Containers"])),
-        "VirtualSize": ("SIZE", lambda r: human_size(r["image"]["Size"], 3)),
+        "VirtualSize": ("SIZE", lambda r: human_size(r["image"]["Size"])),
         "SharedSize": ("SHARED SIZE", lambda r: _shared(r["image"]["SharedSize"])),
         "UniqueSize": ("UNIQUE SIZE", lambda r: _unique(r["image"])),
     }
@@ -157,7 +157,11 @@ def tag(session: Session, options: Options, arguments: list[str]) -> int:
     source, target = arguments
     from havre.cli.pull import check_name
 
-    check_name(target)
+    try:
+        check_name(target)
+    except InvalidInput as error:
+        text = f'Error parsing reference: "{target}" is not a valid repository/tag: {error}'
+        raise InvalidInput(text) from error
     repository, _, version = target.rpartition(":") if has_tag(target) else (target, "", "latest")
     session.client.post(f"/images/{source}/tag", {"repo": repository, "tag": version})
     return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 
 from havre.cli.attach import read_exit_code
+from havre.cli.format.table import align
 from havre.cli.parser import StatusError
 from havre.errors import NotFound
 
@@ -107,14 +108,8 @@ def top(session: Session, options: Options, arguments: list[str]) -> int:
     name, *ps = arguments
     query: Query = {"ps_args": " ".join(ps)} if ps else {}
     answer = session.client.get(f"/containers/{name}/top", query)
-    sys.stdout.write(_top_table([answer["Titles"], *answer["Processes"]]))
+    sys.stdout.write(align([answer["Titles"], *answer["Processes"]], least=20))
     return 0
-
-
-def _top_table(lines: list[list[str]]) -> str:
-    """Columns at least 20 wide, as docker prints them for `top` alone."""
-    widths = [max(20, *(len(line[column]) + 3 for line in lines)) for column in range(len(lines[0]))]
-    return "".join("".join(c.ljust(w) for c, w in zip(line, widths, strict=True)) + "\n" for line in lines)
 
 
 def port(session: Session, options: Options, arguments: list[str]) -> int:
@@ -130,8 +125,7 @@ def port(session: Session, options: Options, arguments: list[str]) -> int:
     number, _, kind = wanted[0].partition("/")
     bindings = (ports or {}).get(f"{number}/{kind or 'tcp'}")
     if not bindings:
-        raise StatusError(1, f"Error: No public port '{wanted[0]}' published for {name}"
-                          if kind else f"Error: No public port '{number}/tcp' published for {name}")  # fmt: skip
+        raise StatusError(1, f"Error: No public port '{wanted[0]}' published for {name}")
     for binding in bindings:
         print(_host_port(binding))
     return 0

@@ -87,6 +87,10 @@ def _run(argv: list[str]) -> int:
         return error.code
     except UsageError as error:
         print(f"{error}\nSee '{' '.join(['havre', *command_path.split()])} --help'.", file=sys.stderr)
+        if not command_path:
+            from havre.cli.help import top_help
+
+            print(top_help(global_flags()), file=sys.stderr)
         return error.exit_code
     except HavreError as error:
         sys.stdout.flush()

@@ -32,8 +32,12 @@ def check_name(name: str) -> None:
     if path != path.lower():
         full = f"library/{path}" if registry == DEFAULT_REGISTRY and "/" not in path else path
         raise InvalidInput(f"invalid reference format: repository name ({full}) must be lowercase")
-    if not path or not all(part and part.strip("._-") == part for part in path.split("/")):
+    if not path or not all(_is_part(part) for part in path.split("/")):
         raise InvalidInput("invalid reference format")
+
+
+def _is_part(text: str) -> bool:
+    return text.strip("._-") == text and text.replace(".", "").replace("_", "").replace("-", "").isalnum()
 
 
 def pull_image(

@@ -37,6 +37,8 @@ _REFUSED = ("permission denied", "is a directory")
 def run(session: Session, options: Options, arguments: list[str]) -> int:
     """Create a container, start it, and stay with it unless -d."""
     body = _body(session, options, arguments)
+    if options.detach and options.attach:
+        raise StatusError(1, "Conflicting options: -a and -d")
     check_tty(body["AttachStdin"] and not options.detach, options.tty)
     keys = detach_keys(session, options)
     try:

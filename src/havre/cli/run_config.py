@@ -61,8 +61,6 @@ def create_body(options: Options, image: str, command: list[str]) -> Json:
 def _attached(options: Options) -> list[str]:
     """The streams to attach: those said, else output and error (and input with -i), none with -d."""
     if getattr(options, "detach", False):
-        if options.attach:
-            raise ValueError("Conflicting options: -a and -d")
         return []
     if options.attach:
         return [*options.attach, "stdin"] if options.interactive and options.tty else list(options.attach)
@@ -148,7 +146,7 @@ def _host_config(options: Options, bindings: Json, binds: list[str]) -> Json:
         "Annotations": to_map(options.annotation) or None,
         "CapAdd": options.cap_add or None,
         "CapDrop": options.cap_drop or None,
-        "CgroupnsMode": _one_of("cgroupns", options.cgroupns, ("", "host", "private")),
+        "CgroupnsMode": _one_of("cgroupns", "CGROUP", options.cgroupns, ("", "host", "private")),
         "Dns": options.dns,
         "DnsOptions": options.dns_option + options.dns_opt,
         "DnsSearch": options.dns_search,
@@ -164,8 +162,8 @@ def _host_config(options: Options, bindings: Json, binds: list[str]) -> Json:
         **_security(options),
         "StorageOpt": _storage_options(options),
         "Tmpfs": _tmpfs(options.tmpfs),
-        "UTSMode": _one_of("uts", options.uts, ("", "host")),
-        "UsernsMode": _one_of("userns", options.userns, ("", "host")),
+        "UTSMode": _one_of("uts", "UTS", options.uts, ("", "host")),
+        "UsernsMode": _one_of("userns", "USER", options.userns, ("", "host")),
         "ShmSize": options.shm_size,
         "Sysctls": to_map(options.sysctl) or None,
         "Runtime": options.runtime,
@@ -213,9 +211,9 @@ def limits(options: Options) -> Json:
     }
 
 
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> str:
+def _one_of(name: str, mode: str, value: str, allowed: tuple[str, ...]) -> str:
     if value not in allowed:
-        raise ValueError(f"--{name}: invalid {name.upper() if name == 'uts' else name.title()} mode")
+        raise ValueError(f"--{name}: invalid {mode} mode")
     return value
 
 
@@ -223,7 +221,7 @@ def restart_policy(text: str) -> Json:
     """`NAME[:RETRIES]`."""
     name, colon, count = text.partition(":")
     if colon and not count.lstrip("-").isdecimal():
-        raise ValueError("maximum retry count must be an integer")
+        raise ValueError("invalid restart policy format: maximum retry count must be an integer")
     if colon and not name:
         raise ValueError("invalid restart policy format: no policy provided before colon")
     return {"Name": name, "MaximumRetryCount": int(count) if colon else 0}
@@ -293,6 +291,8 @@ def _devices(options: Options) -> Json:
 def _device(text: str) -> Json:
     source, *rest = text.split(":")
     mode = rest.pop() if rest and not rest[-1].startswith("/") else "rwm"
+    if not mode or not set(mode) <= set("rwm"):
+        raise ValueError(f"bad mode specified: {mode}")
     return {"PathOnHost": source, "PathInContainer": rest[0] if rest else source, "CgroupPermissions": mode}
 
 

@@ -165,7 +165,8 @@ def read_gpu_request(text: str) -> dict[str, Any]:
             request["Driver"] = value
         elif key == "count":
             if value != "all" and not value.lstrip("-").isdecimal():
-                raise ValueError(f'invalid count ({value}): value must be either "all" or an integer')
+                reason = f'strconv.Atoi: parsing "{value}": invalid syntax'
+                raise ValueError(f"count must be an integer: {reason}")
             request["Count"] = -1 if value == "all" else int(value)
             counted = True
         elif key == "device":
@@ -262,8 +263,6 @@ def check_device(text: str) -> str:
         raise ValueError(f"bad format for path: {text}")
     if parts[0].startswith("/") and len(parts) > 1 and not parts[1].startswith("/") and not _is_mode(parts[1]):
         raise ValueError(f"{parts[1]} is not an absolute path")
-    if len(parts) == 3 and not _is_mode(parts[2]):
-        raise ValueError(f"bad mode specified: {parts[2]}")
     return text
 
 

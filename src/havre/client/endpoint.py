@@ -73,7 +73,7 @@ def parse_endpoint(host: str, tls: TlsFiles | None = None) -> Endpoint:
         if scheme == "https" and tls is None:
             tls = TlsFiles()
         return Endpoint("tcp", address, host, tls, (slash + path).rstrip("/"))
-    raise InvalidInput(f"unable to parse docker host `{host}`")
+    raise InvalidInput(f"invalid bind address format: {host}")
 
 
 class SocketStream:

@@ -181,7 +181,9 @@ def _println(*values: Any) -> str:
 
 def _json(value: Any) -> str:
     as_json = getattr(value, "as_json", None)
-    return encode(as_json() if as_json is not None else plain(None if value is NO_VALUE else value))
+    if as_json is not None:
+        return encode(as_json(), escape_html=True)
+    return encode(plain(None if value is NO_VALUE else value))
 
 
 def _split(text: Any, separator: Any) -> list[str]:

@@ -19,8 +19,8 @@ _MAPS = frozenset((
 # Members that are Go slices: null prints as [].
 _SLICES = frozenset((
     "Args", "Binds", "CapAdd", "CapDrop", "Cmd", "Entrypoint", "Env", "OnBuild", "Shell", "Dns", "DnsOptions",
-    "DnsSearch", "ExtraHosts", "GroupAdd", "Links", "SecurityOpt", "VolumesFrom", "Devices", "DeviceCgroupRules", "DeviceRequests",
-    "Ulimits", "BlkioWeightDevice", "BlkioDeviceReadBps", "BlkioDeviceWriteBps", "BlkioDeviceReadIOps",
+    "DnsSearch", "ExtraHosts", "GroupAdd", "Links", "SecurityOpt", "VolumesFrom", "Devices", "DeviceCgroupRules",
+    "DeviceRequests", "Ulimits", "BlkioWeightDevice", "BlkioDeviceReadBps", "BlkioDeviceWriteBps", "BlkioDeviceReadIOps",
     "BlkioDeviceWriteIOps", "MaskedPaths", "ReadonlyPaths", "Aliases", "DNSNames", "ExecIDs", "Mounts", "RepoTags",
     "RepoDigests", "Layers", "Names", "LinkLocalIPs", "SecondaryIPAddresses", "SecondaryIPv6Addresses", "Warnings",
     "SecurityOptions", "CDISpecDirs", "Mirrors", "IndexConfigs",

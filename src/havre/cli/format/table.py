@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     Field = tuple[str, Callable[..., Any]]
     Fields = Mapping[str, Field]
 
-_MIN_WIDTH = 10
 _PADDING = 3
 
 
@@ -61,7 +60,7 @@ class Listing:
     def _json(self, row: Any) -> str:
         from havre.client.jsontext import encode
 
-        return encode(self.values(row)) + "\n"
+        return encode(self.values(row), escape_html=True) + "\n"
 
     def _through_template(self, rows: Iterable[Any], form: str) -> str:
         from havre.cli.format.lex import TemplateError
@@ -84,8 +83,11 @@ class Listing:
         return align([line.split("\t") for line in (header + output).split("\n")[:-1]])
 
 
-def align(lines: list[list[str]]) -> str:
-    """Lines of cells as text, cells of a column equally wide. A column ends at the first line that lacks its cell."""
+def align(lines: list[list[str]], *, least: int = 10) -> str:
+    """Lines of cells as text, cells of a column equally wide and at least `least`.
+
+    A column ends at the first line that lacks its cell.
+    """
     widths = [[0] * (len(line) - 1) for line in lines]
     for row, line in enumerate(lines):
         for column in range(len(line) - 1):
@@ -96,7 +98,7 @@ def align(lines: list[list[str]]) -> str:
                 end += 1
             longest = max(len(lines[i][column]) for i in range(row, end))
             for i in range(row, end):
-                widths[i][column] = max(longest + _PADDING, _MIN_WIDTH)
+                widths[i][column] = max(longest + _PADDING, least)
     text = []
     for line, wide in zip(lines, widths, strict=True):
         text.append("".join(cell.ljust(space) for cell, space in zip(line, wide, strict=False)) + line[-1])

@@ -1,0 +1,141 @@
+"""The `prune` of every noun, with its question and its account of what went."""
+
+from __future__ import annotations
+
+from havre.cli.format.text import human_size
+from havre.cli.parser import StatusError
+from havre.cli.ps import render_filters
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from havre.cli.parser import Options
+    from havre.cli.session import Session
+    from havre.client.api import Query
+
+_SURE = "\nAre you sure you want to continue?"
+
+
+def _agreed(session: Session, options: Options, warning: str) -> bool:
+    return bool(options.force) or session.confirm(warning + _SURE)
+
+
+def _query(session: Session, filters: list[tuple[str, str]]) -> Query:
+    """The filters, those of the config file included."""
+    own = [tuple(text.partition("=")[::2]) for text in session.config.values.get("pruneFilters") or []]
+    both = [*own, *filters]
+    return {"filters": render_filters(both)} if both else {}
+
+
+def _total(space: int) -> int:
+    print("Total reclaimed space:", human_size(space))
+    return 0
+
+
+def _lines(title: str, names: list[str] | None) -> None:
+    if names:
+        print(title)
+        print("\n".join(names))
+        print()
+
+
+def containers(session: Session, options: Options, arguments: list[str]) -> int:
+    """Remove stopped containers."""
+    if not _agreed(session, options, "WARNING! This will remove all stopped containers."):
+        return _cancelled("container")
+    answer = session.client.post("/containers/prune", _query(session, options.filter))
+    _lines("Deleted Containers:", answer.get("ContainersDeleted"))
+    return _total(answer["SpaceReclaimed"])
+
+
+def _cancelled(noun: str) -> int:
+    raise StatusError(1, f"{noun} prune has been cancelled")
+
+
+def images(session: Session, options: Options, arguments: list[str]) -> int:
+    """Remove dangling images, or all unused ones."""
+    warning = "WARNING! This will remove all dangling images."
+    if options.all:
+        warning = "WARNING! This will remove all images without at least one container associated to them."
+    if not _agreed(session, options, warning):
+        return _cancelled("image")
+    filters = [*options.filter, ("dangling", "false" if options.all else "true")]
+    answer = session.client.post("/images/prune", _query(session, filters))
+    _lines("Deleted Images:", _image_lines(answer))
+    return _total(answer["SpaceReclaimed"])
+
+
+def _image_lines(answer: dict[str, Any]) -> list[str]:
+    return [
+        f"untagged: {item['Untagged']}" if item.get("Untagged") else f"deleted: {item['Deleted']}"
+        for item in answer.get("ImagesDeleted") or []
+    ]
+
+
+def volumes(session: Session, options: Options, arguments: list[str]) -> int:
+    """Remove anonymous volumes that no container uses, or all unused ones."""
+    filters = list(options.filter)
+    if options.all:
+        if any(name == "all" for name, _ in filters):
+            raise StatusError(1, "conflicting options: cannot specify both --all and --filter all=1")
+        filters.append(("all", "true"))
+    kind = "all" if options.all else "anonymous"
+    warning = f"WARNING! This will remove {kind} local volumes not used by at least one container."
+    if not _agreed(session, options, warning):
+        return _cancelled("volume")
+    answer = session.client.post("/volumes/prune", _query(session, filters))
+    _lines("Deleted Volumes:", answer.get("VolumesDeleted"))
+    return _total(answer["SpaceReclaimed"])
+
+
+def networks(session: Session, options: Options, arguments: list[str]) -> int:
+    """Remove networks that no container uses."""
+    warning = "WARNING! This will remove all custom networks not used by at least one container."
+    if not _agreed(session, options, warning):
+        return _cancelled("network")
+    answer = session.client.post("/networks/prune", _query(session, options.filter))
+    _lines("Deleted Networks:", answer.get("NetworksDeleted"))
+    return 0
+
+
+def system(session: Session, options: Options, arguments: list[str]) -> int:
+    """Remove what nothing uses, of every noun."""
+    if not _agreed(session, options, _system_warning(options)):
+        return _cancelled("system")
+    client = session.client
+    query = _query(session, options.filter)
+    space = 0
+    answer = client.post("/containers/prune", query)
+    _lines("Deleted Containers:", answer.get("ContainersDeleted"))
+    space += answer["SpaceReclaimed"]
+    if options.volumes:
+        answer = client.post("/volumes/prune", query)
+        _lines("Deleted Volumes:", answer.get("VolumesDeleted"))
+        space += answer["SpaceReclaimed"]
+    _lines("Deleted Networks:", client.post("/networks/prune", query).get("NetworksDeleted"))
+    filters = [*options.filter, ("dangling", "false" if options.all else "true")]
+    answer = client.post("/images/prune", _query(session, filters))
+    _lines("Deleted Images:", _image_lines(answer))
+    space += answer["SpaceReclaimed"]
+    return _total(space + _build_cache(session, options, query))
+
+
+def _build_cache(session: Session, options: Options, query: Query) -> int:
+    answer = session.client.post("/build/prune", {**query, **({"all": "1"} if options.all else {})})
+    _lines("Deleted build cache objects:", answer.get("CachesDeleted"))
+    return int(answer["SpaceReclaimed"])
+
+
+def _system_warning(options: Options) -> str:
+    items = ["all stopped containers", "all networks not used by at least one container"]
+    if options.volumes:
+        items.append("all anonymous volumes not used by at least one container")
+    items.append("all images without at least one container associated to them" if options.all
+                 else "all dangling images")  # fmt: skip
+    items.append("all build cache" if options.all else "unused build cache")
+    text = "WARNING! This will remove:\n" + "\n".join(f"  - {item}" for item in items) + "\n"
+    if options.filter:
+        kept = "\n".join(f"  - {name}={value}" for name, value in sorted(options.filter))
+        text += f"\n  Items to be pruned will be filtered with:\n{kept}\n"
+    return text
