@@ -40,9 +40,9 @@ _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _GETROUTE = 24, 26
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
-_IFLA_PROTINFO, _IFLA_AF_SPEC, _IFLA_NET_NS_FD = 12, 26, 28
+_IFLA_AF_SPEC, _IFLA_NET_NS_FD = 26, 28
 _INET_CONF, _DEVCONF_ROUTE_LOCALNET = 1, 26
-_INFO_KIND, _INFO_DATA, _VETH_PEER = 1, 2, 1
+_INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA, _VETH_PEER = 1, 2, 4, 5, 1
 _BRPORT_HAIRPIN, _BRPORT_ISOLATED = 4, 33
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_NODAD = 0x02
@@ -122,8 +122,9 @@ def set_port(name: str, *, isolated: bool) -> Request:
     The first matters where br_netfilter is loaded: it translates addresses while bridging, so that a container's packet
     to its own published port is to go back through the same port.
     """
-    port = _attr(_IFLA_PROTINFO | _NESTED, _attr(_BRPORT_HAIRPIN, b"\x01") + _attr(_BRPORT_ISOLATED, bytes([isolated])))
-    body = _ifinfo(0, family=socket.AF_BRIDGE) + _text(_IFLA_IFNAME, name) + port
+    options = _attr(_BRPORT_HAIRPIN, b"\x01") + _attr(_BRPORT_ISOLATED, bytes([isolated]))
+    info = _text(_INFO_SLAVE_KIND, "bridge") + _attr(_INFO_SLAVE_DATA | _NESTED, options)
+    body = _ifinfo(0) + _text(_IFLA_IFNAME, name) + _attr(_IFLA_LINKINFO | _NESTED, info)
     return Request(_NEWLINK, 0, body, f"configure bridge port {name}")
 
 
@@ -267,8 +268,8 @@ def _u32(kind: int, number: int) -> bytes:
     return _attr(kind, struct.pack("=I", number))
 
 
-def _ifinfo(index: int, flags: int = 0, change: int = 0, family: int = 0) -> bytes:
-    return _IFINFO.pack(family, 0, index, flags, change)
+def _ifinfo(index: int, flags: int = 0, change: int = 0) -> bytes:
+    return _IFINFO.pack(0, 0, index, flags, change)
 
 
 def _ifaddr(index: int, interface: Interface) -> bytes:
