@@ -1,8 +1,9 @@
 """Processes by descriptor: signals that cannot hit a recycled PID, and the end of processes that are not our children.
 
-A pidfd becomes readable when its process ends; `ended` awaits that in the event loop. While a pidfd is held, the exit
-code of a process that somebody else reaped is still to be had (PIDFD_GET_INFO with PIDFD_INFO_EXIT, kernel 6.15). On
-older kernels a daemon that is a subreaper inherits orphans and may reap them itself.
+A pidfd becomes readable when its process ends; `ended` awaits that in the event loop. How it ended is told by waitid(2)
+to its parent, by /proc/PID/stat to root until it is reaped, and while the pidfd is held to anybody after it was reaped
+(PIDFD_GET_INFO with PIDFD_INFO_EXIT, kernel 6.15). On older kernels the last is missing: a daemon that is a subreaper
+then inherits orphans, so that it can be their parent.
 
 Source: pidfd_open(2), pidfd_send_signal(2), prctl(2), linux/pidfd.h.
 """
@@ -25,9 +26,16 @@ _PIDFD_INFO = struct.Struct("=QQ11Ii")  # mask, cgroup ID, eleven IDs of process
 _PR_SET_CHILD_SUBREAPER = 36
 
 
-def open_process(pid: int) -> int:
-    """A pidfd (close-on-exec) for `pid`; ProcessLookupError when there is none."""
-    return os.pidfd_open(pid)
+def open_process(pid: int, started: int | None = None) -> int | None:
+    """A pidfd (close-on-exec) for `pid`; None when it is gone, or is not the process that `started` then."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return None
+    if started is not None and start_time(pid) != started:
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def send_signal(pidfd: int, number: int) -> None:
@@ -58,18 +66,29 @@ def _resolve(future: asyncio.Future[None]) -> None:
         future.set_result(None)
 
 
-def exit_status(pidfd: int) -> int | None:
-    """The wait status of an ended process, whoever reaps it; None when the kernel does not tell.
+def exit_status(pidfd: int, pid: int) -> int | None:
+    """The wait status of an ended process, be it ours (it is reaped), an unreaped other, or one reaped by another.
 
-    A child of ours is reaped by this.
+    None when it has not ended or the kernel does not tell any more.
     """
     try:
         result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
     except ChildProcessError:
-        return _reaped_status(pidfd)
+        status = _zombie_status(pidfd, pid)
+        return _reaped_status(pidfd) if status is None else status
     if result is None:
         return None
     return result.si_status << 8 if result.si_code == os.CLD_EXITED else result.si_status
+
+
+def _zombie_status(pidfd: int, pid: int) -> int | None:
+    """From /proc/PID/stat, which root may read; the PID stays taken while the process is a zombie."""
+    try:
+        fields = _stat_fields(pid)
+        send_signal(pidfd, 0)  # it is still there, so what was read was its own
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return int(fields[49]) if fields[0] == b"Z" else None
 
 
 def _reaped_status(pidfd: int) -> int | None:
@@ -97,8 +116,11 @@ def exit_code(status: int) -> int:
 
 
 def start_time(pid: int) -> int:
-    """When a process started, in clock ticks since boot: with its PID, the identity of a process."""
-    return int(_stat_fields(pid)[19])
+    """When a process started, in clock ticks since boot: with its PID, the identity of a process. 0 when it is gone."""
+    try:
+        return int(_stat_fields(pid)[19])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 def parent(pid: int) -> int:

@@ -17,6 +17,7 @@ import msgspec
 from havre.aio import in_thread
 from havre.aio import spawn as spawn_task
 from havre.errors import Conflict, Failed
+from havre.linux import pidfd
 from havre.runtime import messages, spawn
 from havre.runtime.conmon import Handshake, Launch, Report, read_failure
 from havre.runtime.held import Held
@@ -63,7 +64,10 @@ class ExecProcess(Held):
             await in_thread(_make_directory, self._directory, self._process)
             with Handshake(self._launch, attach_first=True) as handshake:
                 report = await self._shake_hands(handshake)
-                self._watch(report.data, handshake.child, self._launch.exit_file)
+                child = handshake.child
+                process, conmon = pidfd.open_process(report.data), pidfd.open_process(child.pid)
+                self._watch(report.data, process, conmon, self._launch.exit_file, child)
+            await self._insist_on_size(self._process)
         except BaseException:
             await self._clear()
             raise

@@ -19,10 +19,11 @@ import os
 import signal as signals
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
-from havre.errors import Conflict
+from havre.errors import Conflict, Failed
 from havre.linux import pidfd
 from havre.runtime.conmon import Attachment, Control
 from havre.runtime.fanout import Fanout
@@ -39,31 +40,30 @@ class Ending:
 
     def __init__(
         self,
-        *,
         pid: int,
-        conmon: int | subprocess.Popen[bytes] | None,
+        process: int | None,
+        conmon: int | None,
         exit_file: Path,
+        *,
+        child: subprocess.Popen[bytes] | None,
         oom_killed: Callable[[], bool],
         stalled: Callable[[], None],
     ) -> None:
-        """`conmon` is our child, or an adopted PID, or None when it is gone. Starts watching at once."""
+        """Watch from now on. Takes over both pidfds; None is one that has ended. `child` is conmon where we reap it."""
         self._loop = asyncio.get_running_loop()
+        self._pid = pid
+        self._process = process
+        self._conmon = conmon
+        self._child = child
         self._exit_file = exit_file
         self._oom_killed = oom_killed
         self._stalled = stalled
-        self._child = conmon if isinstance(conmon, subprocess.Popen) else None
-        self._process: int | None = None
-        self._conmon: int | None = None
-        self._over = False
+        self._over = process is None
         self.result: asyncio.Future[Exit] = self._loop.create_future()
-        self._process = _open(pid)
-        self._conmon = _open(conmon.pid if isinstance(conmon, subprocess.Popen) else conmon)
-        if self._process is not None:
-            self._loop.add_reader(self._process, self._process_ended)
-        else:
-            self._over = True
-        if self._conmon is not None:
-            self._loop.add_reader(self._conmon, self._conmon_ended)
+        if process is not None:
+            self._loop.add_reader(process, self._process_ended)
+        if conmon is not None:
+            self._loop.add_reader(conmon, self._conmon_ended)
         else:
             self._loop.call_soon(self._decide)
 
@@ -112,33 +112,27 @@ class Ending:
         self._decide()
 
     def _decide(self) -> None:
+        """Conmon is gone: what is known of the process?"""
         if self.result.done():
             return
         recorded = read_exit(self._exit_file)
-        if recorded is None and self._over:
-            recorded = self._from_kernel()
-        if recorded is None:
+        if recorded is not None:
+            self._finish(*recorded)
+        elif self._over:
+            self._ask_kernel()
+        else:
             log.warning("a container's monitor was killed; its output is lost, its end will be noticed")
-            return
-        code, finished_at = recorded
-        self.result.set_result(Exit(code, finished_at, self._oom_killed()))
-        self.close()
 
-    def _from_kernel(self) -> tuple[int, float]:
-        status = pidfd.exit_status(self._process) if self._process is not None else None
+    def _ask_kernel(self) -> None:
+        status = pidfd.exit_status(self._process, self._pid) if self._process is not None else None
         code = UNKNOWN_CODE if status is None else pidfd.exit_code(status)
         self._exit_file.parent.mkdir(parents=True, exist_ok=True)
         self._exit_file.write_text(str(code))
-        return code, time.time()
+        self._finish(code, time.time())
 
-
-def _open(pid: int | None) -> int | None:
-    if pid is None:
-        return None
-    try:
-        return pidfd.open_process(pid)
-    except ProcessLookupError:
-        return None
+    def _finish(self, code: int, finished_at: float) -> None:
+        self.result.set_result(Exit(code, finished_at, self._oom_killed()))
+        self.close()
 
 
 def read_exit(file: Path) -> tuple[int, float] | None:
@@ -166,10 +160,12 @@ class Held:
     def _attach(self) -> None:
         self._attachment = Attachment(self._directory, self.output)
 
-    def _watch(self, pid: int, conmon: int | subprocess.Popen[bytes] | None, exit_file: Path) -> None:
+    def _watch(
+        self, pid: int, process: int | None, conmon: int | None, exit_file: Path, child: subprocess.Popen[bytes] | None
+    ) -> None:
         self.pid = pid
         self._ending = Ending(
-            pid=pid, conmon=conmon, exit_file=exit_file, oom_killed=self._oom_killed, stalled=self.output.hurry
+            pid, process, conmon, exit_file, child=child, oom_killed=self._oom_killed, stalled=self.output.hurry
         )
 
     def _oom_killed(self) -> bool:
@@ -200,6 +196,15 @@ class Held:
     async def resize(self, rows: int, columns: int) -> None:
         """The size of its terminal in characters. Failed when it has ended."""
         await self._control.resize(rows, columns)
+
+    async def _insist_on_size(self, process: Mapping[str, Any]) -> None:
+        """Set the first size again: crun's own setting of `consoleSize` is lost in one exec of sixty."""
+        size = process.get("consoleSize")
+        if size:
+            try:
+                await self.resize(size["height"], size["width"])
+            except Failed:  # it has ended already
+                return
 
     async def kill(self, signal: int) -> None:
         """Send a signal; Conflict when it has ended. Cannot hit another process."""

@@ -27,6 +27,7 @@ from typing import Any
 import msgspec
 
 from havre.aio import in_thread
+from havre.aio import spawn as spawn_task
 from havre.errors import Conflict, Failed, Unavailable
 from havre.linux import cgroups, pidfd
 from havre.runtime import messages, spawn
@@ -159,14 +160,22 @@ class Runtime:
         spec = render_spec(plan, self._facts(plan), container_id)
         bundle = self.bundle(container_id)
         try:
-            await in_thread(_make_bundle, bundle, spec)
+            _make_bundle(bundle, spec)
         except FileExistsError as error:
             raise Conflict(f"container {container_id} has a running process already") from error
+        launching = spawn_task(self._launch(container_id, plan, runtime, log_path), f"create {container_id}")
         try:
-            return await self._launch(container_id, plan, runtime, log_path)
+            process = await asyncio.shield(launching)
+            await process._insist_on_size(spec["process"])
         except BaseException:
-            await asyncio.shield(self.cleanup(container_id))
+            await asyncio.shield(spawn_task(self._abort(container_id, launching), f"undo {container_id}"))
             raise
+        return process
+
+    async def _abort(self, container_id: str, launching: asyncio.Task[Process]) -> None:
+        # An OCI runtime that is half-way cannot be undone: it is let finish, then what it made is deleted.
+        await asyncio.wait([launching])
+        await self.cleanup(container_id)
 
     def _facts(self, plan: ContainerPlan) -> HostFacts:
         if not plan.privileged:
@@ -215,14 +224,18 @@ class Runtime:
         runtime: OciRuntime,
         state: _State,
         rootfs: Path,
-        conmon: int | subprocess.Popen[bytes] | None,
+        child: subprocess.Popen[bytes] | None = None,
     ) -> Process:
         process = Process(self, container_id, runtime, state, rootfs)
         try:
             process._attach()
         except (FileNotFoundError, ConnectionRefusedError):  # conmon has ended
             process.output.close()
-        process._watch(state.pid, conmon, self._exit_file(container_id))
+        pidfds = (
+            pidfd.open_process(state.pid, state.pid_started),
+            pidfd.open_process(state.conmon, state.conmon_started),
+        )
+        process._watch(state.pid, *pidfds, self._exit_file(container_id), child)
         self._processes[container_id] = process
         return process
 
@@ -243,15 +256,10 @@ class Runtime:
         except (FileNotFoundError, msgspec.DecodeError):
             await self.cleanup(container_id)
             return None
-        alive = _is(state.pid, state.pid_started)
-        if alive and await self._status(runtime, container_id) == "created":
+        if pidfd.start_time(state.pid) == state.pid_started and await self._status(runtime, container_id) == "created":
             await self.cleanup(container_id)
             return None
-        conmon = state.conmon if _is(state.conmon, state.conmon_started) else None
-        rootfs = Path(spec["root"]["path"])
-        if not alive:
-            state.pid = 0
-        return self._hold(container_id, runtime, state, rootfs, conmon)
+        return self._hold(container_id, runtime, state, Path(spec["root"]["path"]))
 
     async def _status(self, runtime: OciRuntime, container_id: str) -> str:
         result = await spawn.run(runtime.command("state", container_id))
@@ -274,14 +282,6 @@ class Runtime:
     def _holders(self, container_id: str) -> list[str]:
         """The runtimes that have a state of this container: one, or none."""
         return [name for name, each in self._runtimes.all.items() if (each.state / container_id).exists()]
-
-
-def _is(pid: int, started: int) -> bool:
-    """Whether `pid` is still the process that started then."""
-    try:
-        return pidfd.start_time(pid) == started
-    except (FileNotFoundError, ProcessLookupError):
-        return False
 
 
 def _make_bundle(bundle: Path, spec: Mapping[str, Any]) -> None:

@@ -62,6 +62,7 @@ async def run(argv: Sequence[str], *, cwd: Path | None = None) -> Completed:
 async def finish(child: subprocess.Popen[bytes]) -> int:
     """Wait for a child and reap it. Cancelled half-way, it is killed and reaped."""
     descriptor = pidfd.open_process(child.pid)
+    assert descriptor is not None, "a child keeps its PID until it is reaped"
     try:
         await pidfd.ended(descriptor)
     except BaseException:

@@ -1,0 +1,111 @@
+"""Containers without an engine: a Runtime in its own run directory, and busybox to run in it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from havre.runtime import ContainerPlan, ExecPlan, Exit, Process, Runtime
+
+_APPLETS = ("sh", "ls", "cat", "sleep", "id", "true", "stty", "head", "wc", "dd", "hostname", "mount", "readlink")
+_APPLETS += ("touch", "seq", "grep")
+
+
+def make_rootfs(root: Path) -> None:
+    """busybox alone, with a few users and groups; readable by everybody."""
+    root.chmod(0o755)
+    for directory in ("bin", "etc", "tmp", "proc", "sys", "dev"):
+        (root / directory).mkdir()
+    shutil.copy("/bin/busybox", root / "bin/busybox")
+    for applet in _APPLETS:
+        (root / "bin" / applet).symlink_to("busybox")
+    (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nalice:x:1000:1000::/tmp:/bin/sh\n")
+    (root / "etc/group").write_text("root:x:0:\nusers:x:100:alice,bob\nextra:x:50:alice\n")
+
+
+@dataclass
+class Box:
+    """A Runtime in its own run directory."""
+
+    run_root: Path
+    rootfs: Path
+    runtime: Runtime
+    name: str
+    count: int = 0
+
+    def plan(self, *args: str, **more: Any) -> ContainerPlan:
+        """A plan for busybox."""
+        env = ("PATH=/bin", *more.pop("env", ()))
+        return ContainerPlan(rootfs=self.rootfs, args=args, env=env, runtime=self.name, **more)
+
+    def new_id(self) -> str:
+        """64 hexadecimal digits, as the engine's."""
+        self.count += 1
+        return f"{abs(hash(str(self.run_root))):016x}{self.count:048x}"
+
+    @asynccontextmanager
+    async def started(self, *args: str, log: Path | None = None, **more: Any) -> AsyncIterator[Process]:
+        """A running container, cleaned up at the end."""
+        container_id = self.new_id()
+        process = await self.runtime.create(container_id, self.plan(*args, **more), log)
+        try:
+            await process.start()
+            yield process
+        finally:
+            await self.runtime.cleanup(container_id)
+
+    async def run(self, *args: str, **more: Any) -> tuple[bytes, bytes, Exit]:
+        """Run to the end: stdout, stderr, how it ended."""
+        container_id = self.new_id()
+        process = await self.runtime.create(container_id, self.plan(*args, **more), None)
+        try:
+            return await collect(process)
+        finally:
+            await self.runtime.cleanup(container_id)
+
+
+async def collect(process: Any) -> tuple[bytes, bytes, Exit]:
+    """Start it and take everything: stdout, stderr, how it ended."""
+    output = process.output.subscribe()
+    await process.start()
+    streams = {1: bytearray(), 2: bytearray()}
+    async for stream, data in output:
+        streams[stream] += data
+    return bytes(streams[1]), bytes(streams[2]), await process.wait()
+
+
+async def execute(process: Process, *args: str, **more: Any) -> tuple[bytes, bytes, Exit]:
+    """Run an exec to its end."""
+    return await collect(await process.exec(ExecPlan(args=args, **more)))
+
+
+async def soon(condition: Callable[[], Any], what: str, timeout_s: float = 15.0) -> None:
+    """Wait until `condition` is true, asked every 10 ms."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            while not condition():
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(f"waited {timeout_s} s in vain for {what}") from None
+
+
+def written_by(pid: int) -> int:
+    """How many bytes a process has written so far, to anything."""
+    lines = Path(f"/proc/{pid}/io").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith("wchar:")))
+
+
+async def stuck(pid: int) -> None:
+    """Wait until a process that writes all the time cannot."""
+    seen = [-1] * 20
+
+    def same() -> bool:
+        seen.append(written_by(pid))
+        return len(set(seen[-20:])) == 1 and seen[-1] > 0
+
+    await soon(same, "a writer to be held up")
