@@ -422,6 +422,43 @@ def test_after_a_reboot_everything_is_mounted_anew(world: World) -> None:
     assert (world(snapshots.mount("c")) / "f").read_text() == "x"
 
 
+def test_set_user_id_files_and_devices_work_inside(world: World) -> None:
+    root = world.rootfs(
+        "c",
+        world.layer(
+            tars.member(b"id", Path("/usr/bin/id").read_bytes(), mode=0o4755)
+            + tars.member(b"null", flag=b"3", device=(1, 3), mode=0o666)
+        ),
+    )
+    assert (root / "null").write_bytes(b"x") == 1
+    assert (root / "null").read_bytes() == b""
+    program = os.open(root / "id", os.O_RDONLY)
+    script = f"import os; os.setgroups([]); os.setresuid(1000, 1000, 1000); os.execve({program}, ['id', '-u'], {{}})"
+    try:
+        command = [sys.executable, "-c", script]
+        shown = subprocess.run(command, pass_fds=[program], capture_output=True, text=True, check=True)
+    finally:
+        os.close(program)
+    assert shown.stdout == "0\n"
+
+
+def test_roots_may_be_reached_through_links(world: World) -> None:
+    world(world.storage.close())
+    for name in ("data", "run"):
+        (world.data.parent / f"{name}-link").symlink_to(world.data.parent / name)
+    real, world.data = world.data, world.data.parent / "data-link"
+    world.run = world.run.parent / "run-link"
+    snapshots = world.open().snapshots
+    root = world.rootfs("c", world.layer(BASE))
+    world(snapshots.recover(in_use={"c"}, known={"c"}))
+    assert (root / "etc/hosts").exists()
+    world(snapshots.recover(in_use=(), known=()))
+    assert os.listdir(real / "snapshots") == []
+    world(world.storage.close())
+    assert world.mounted() == []
+    world.open()
+
+
 def test_two_daemons_never_share_a_data_root(world: World) -> None:
     with pytest.raises(Conflict, match="another daemon"):
         world(Storage.open(world.data, world.run, driver=world.driver))

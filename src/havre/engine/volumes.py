@@ -84,7 +84,7 @@ class Volumes:
     """The volumes under `root` (data_root/volumes)."""
 
     def __init__(self, root: Path, rows: Table[Volume], events: Events) -> None:
-        self._root = root
+        self._root = root.resolve()  # as the mount table knows it
         self._table = rows
         self._events = events
         self._volumes: dict[str, Volume] = {}

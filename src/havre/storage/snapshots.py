@@ -109,8 +109,10 @@ class Snapshots:
             await in_thread(self._create, id, row, root)
             await self._table.put(id, row)
         except BaseException:
-            del self._rows[id]
-            await asyncio.shield(in_thread(self._discard, id))
+            try:
+                await asyncio.shield(in_thread(self._discard, id))
+            finally:
+                del self._rows[id]
             raise
         finally:
             self._sweep_later()

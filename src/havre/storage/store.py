@@ -45,6 +45,8 @@ class Storage:
         is newer than this program, `Failed` for the rest.
         """
         with ExitStack() as undo:
+            # Resolved, for the kernel's mount table knows no symbolic links (/var/run).
+            data_root, run_root = data_root.resolve(), run_root.resolve()
             lock = await in_thread(_prepare, data_root, run_root)
             undo.callback(os.close, lock)
             db = await Database.open(data_root / "havre.db")
@@ -120,11 +122,8 @@ def _prepare(data_root: Path, run_root: Path) -> int:
 
 def _filesystem(data_root: Path) -> str:
     """The type of the file system that `data_root` lies on."""
-    real = data_root.resolve()
-    return max(
-        (entry for entry in mount_table() if real.is_relative_to(entry.target)),
-        key=lambda entry: len(entry.target.parts),
-    ).fstype
+    above = [entry for entry in mount_table() if data_root.is_relative_to(entry.target)]
+    return max(above, key=lambda entry: len(entry.target.parts)).fstype
 
 
 def _describe(driver: Driver, backing: str) -> list[tuple[str, str]]:
