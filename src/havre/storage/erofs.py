@@ -27,7 +27,7 @@ from collections.abc import Iterator
 
 from havre.errors import InvalidInput
 from havre.storage import whiteouts
-from havre.storage.tar import Entry, Extent
+from havre.storage.tar import Entry
 
 BLOCK = 512
 MAX_METADATA = 1 << 30  # bytes that a layer's nodes may take in memory, estimated; about two million files
@@ -92,7 +92,8 @@ class Index:
         if whiteouts.is_bookkeeping(entry.path):
             return
         self._spend(_NODE_COST + len(entry.path) + len(entry.link) + 40 * len(entry.extents))
-        self._spend(sum(len(name) + len(value) + 100 for name, value in entry.xattrs.items()))
+        for name, value in entry.xattrs.items():
+            self._spend(100 + len(name) + len(value))
         if not entry.path:
             self._set_root(entry)
             return
@@ -216,8 +217,6 @@ def _merge(node: Node, entry: Entry) -> None:
 
 def _chunk_bits(entry: Entry) -> int:
     """log2 of the largest chunk that no extent's edge falls into; a whole file is one chunk."""
-    if entry.extents == (Extent(0, entry.size, entry.extents[0].offset if entry.extents else 0),):
-        return max(9, (entry.size - 1).bit_length())
     edges = 0
     for extent in entry.extents:
         end = extent.start + extent.length
@@ -228,16 +227,23 @@ def _chunk_bits(entry: Entry) -> int:
 
 def _chunks(entry: Entry) -> bytes:
     """The file's chunk indexes (8 bytes each: 0, device 1, block); a hole has no block."""
+    if len(entry.extents) == 1 and entry.extents[0].length == entry.size:
+        return struct.pack("<HHI", 0, 1, _block_of(entry, entry.extents[0].offset))
     bits = _chunk_bits(entry)
     count = -(-entry.size >> bits) if bits >= 9 else 0
-    odd = any(e.offset % BLOCK or e.start % BLOCK or e.offset // BLOCK >= _HOLE for e in entry.extents)
-    if odd or bits < 9 or count > _MAX_CHUNKS:
-        raise Unindexable(f"sparse file {entry.path!r} is not block-aligned")
+    if bits < 9 or count > _MAX_CHUNKS:
+        raise Unindexable(f"sparse file {entry.path!r} has too fine a map")
     addresses = [_HOLE] * count
     for extent in entry.extents:
         for at in range(0, extent.length, 1 << bits):
-            addresses[(extent.start + at) >> bits] = (extent.offset + at) // BLOCK
+            addresses[(extent.start + at) >> bits] = _block_of(entry, extent.offset + at)
     return b"".join(struct.pack("<HHI", 0, 0 if address == _HOLE else 1, address) for address in addresses)
+
+
+def _block_of(entry: Entry, offset: int) -> int:
+    if offset % BLOCK or offset // BLOCK >= _HOLE:
+        raise Unindexable(f"data of {entry.path!r} is not block-aligned")
+    return offset // BLOCK
 
 
 def _finish(node: Node) -> None:

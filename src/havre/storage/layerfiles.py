@@ -70,7 +70,6 @@ class LayerWriter:
         self.directory = directory
         directory.mkdir(mode=0o700)
         self._lock = threading.Lock()
-        self._hash = hashlib.sha256()
         self._size = 0
         self._open = True
         self._form: _Form = _UnpackedForm(directory) if unpacks else _IndexedForm(directory)
@@ -79,14 +78,12 @@ class LayerWriter:
         """Take the next bytes of the tar."""
         with self._lock:
             if self._open:
-                self._hash.update(piece)
                 self._size += len(piece)
                 self._form.write(piece)
 
-    def seal(self) -> Sealed:
-        """The tar is over: all files are complete and on disk."""
+    def seal(self, diff_id: Digest) -> Sealed:
+        """The tar is over, and this is its digest: all files are complete and on disk."""
         with self._lock:
-            diff_id = Digest(f"sha256:{self._hash.hexdigest()}")
             form, root = self._form.seal(diff_id)
             return Sealed(diff_id, self._size, form, _root_entry(root))
 

@@ -1,7 +1,7 @@
 """The layers of images: taken in as streams, kept by diff ID, given back as the exact tar.
 
-    network -> write() -> [ hash, decompress ] -> piece -> [ hash, write, parse ] -> files in layers/tmp-*
-                            one thread at a time             another, one piece behind
+    network -> write() -> [ hash, decompress, hash ] -> piece -> [ write, parse ] -> files in layers/tmp-*
+                             one thread at a time                another, one piece behind
 
     finish(): both digests hold -> rename to layers/HEX -> fsync -> database row
 
@@ -43,7 +43,7 @@ from havre.storage.layerfiles import (
     write_durably,
 )
 
-_GATHER = 1 << 19  # compressed bytes that are worth a hop to a thread
+_GATHER = 1 << 20  # compressed bytes that are worth a hop to a thread
 _TMP = "tmp-"
 _INDEX_HEAD = 1536
 
@@ -236,7 +236,7 @@ class LayerIngest:
         self._wanted_digest = digest
         self._wanted_diff_id = diff_id
         self._name = digest or diff_id or "of unknown digest"
-        self._hash = hashlib.sha256()
+        self._stream_hash, self._tar_hash = hashlib.sha256(), hashlib.sha256()
         self._received = 0
         self._gathered = bytearray()
         self._decompressor = Decompressor()
@@ -267,12 +267,14 @@ class LayerIngest:
         """The stream is over; the layer is in the store once this returns."""
         await self._drain()
         if rest := self._decompressor.finish():
+            self._tar_hash.update(rest)
             await self._store(rest)
         await self._stored()
-        digest = Digest(f"sha256:{self._hash.hexdigest()}")
+        digest = Digest(f"sha256:{self._stream_hash.hexdigest()}")
+        diff_id = Digest(f"sha256:{self._tar_hash.hexdigest()}")
         _require(self._wanted_digest, digest)
-        sealed = await self._in_thread(self._writer.seal)
-        _require(self._wanted_diff_id, sealed.diff_id)
+        _require(self._wanted_diff_id, diff_id)
+        sealed = await self._in_thread(self._writer.seal, diff_id)
         self._committing = spawn(self._layers._commit(self._writer, sealed), f"commit layer {sealed.diff_id}")
         with self._failures():
             await asyncio.shield(self._committing)
@@ -284,12 +286,15 @@ class LayerIngest:
         piece = await self._in_thread(self._inflate, chunk)
         while piece:
             await self._store(piece)
-            piece = await self._in_thread(self._decompressor.read)
+            piece = await self._in_thread(self._inflate)
 
-    def _inflate(self, chunk: bytes) -> bytes:
-        self._hash.update(chunk)
-        self._decompressor.feed(chunk)
-        return self._decompressor.read()
+    def _inflate(self, chunk: bytes = b"") -> bytes:
+        if chunk:
+            self._stream_hash.update(chunk)
+            self._decompressor.feed(chunk)
+        piece = self._decompressor.read()
+        self._tar_hash.update(piece)
+        return piece
 
     async def _store(self, piece: bytes) -> None:
         """Have `piece` written while the next one is being decompressed."""

@@ -159,7 +159,7 @@ class TarParser:
             self._map = _SparseMap()
             self._take = self._pax_map
             return None
-        else:
+        elif self._map.pairs:
             self._map = _SparseMap()
         return self._entry(block, map_size=0)
 
@@ -313,12 +313,14 @@ def clean_path(name: bytes) -> bytes:
     """`name` without empty and `.` components; raises `InvalidInput` for `..` and for what no file system can hold."""
     if len(name) > MAX_PATH or b"\0" in name:
         raise InvalidInput(f"tar member has an impossible name {_shown(name)}")
-    parts = [part for part in name.split(b"/") if part not in (b"", b".")]
-    if b".." in parts:
-        raise InvalidInput(f"tar member {_shown(name)} points outside of its layer", "a path must not contain '..'")
-    if len(parts) > MAX_DEPTH or max(map(len, parts), default=0) > MAX_NAME:
+    if name[:1] in b"./" or name[-1:] == b"/" or b"/." in name or b"//" in name:
+        parts = [part for part in name.split(b"/") if part not in (b"", b".")]
+        if b".." in parts:
+            raise InvalidInput(f"tar member {_shown(name)} points outside of its layer", "a path must not contain '..'")
+        name = b"/".join(parts)
+    if len(name) > MAX_NAME and (name.count(b"/") >= MAX_DEPTH or max(map(len, name.split(b"/"))) > MAX_NAME):
         raise InvalidInput(f"tar member has an impossible name {_shown(name)}")
-    return b"/".join(parts)
+    return name
 
 
 def _kind(block: bytes, name: bytes) -> str:
@@ -346,7 +348,7 @@ def _device(block: bytes) -> tuple[int, int]:
 
 def _xattrs(pax: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     """Extended attributes that a layer may set: never overlayfs' own, nor ACLs (dockerd ignores them too)."""
-    found = {}
+    found: dict[bytes, bytes] = {}
     for key, value in pax:
         name = key[len(_XATTR) :] if key.startswith(_XATTR) else b""
         if name.startswith(_KEPT_XATTRS) and not name.startswith(_OVERLAY_XATTRS):
@@ -373,9 +375,11 @@ def _number(field: bytes, what: str) -> int:
     if field[0] & 0x80:
         value = int.from_bytes(field) - (1 << (8 * len(field) - 1))
         return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
-    digits = field.strip(b"\0 ").partition(b"\0")[0].rstrip(b" ")
-    if not digits:
-        return 0
+    digits = field.strip(b"\0 ")
+    if not digits.isdigit():
+        digits = digits.partition(b"\0")[0].rstrip(b" ")
+        if not digits:
+            return 0
     if digits.strip(b"01234567"):
         raise InvalidInput(f"invalid {what} {digits!r} in a tar header")
     return int(digits, 8)
@@ -427,11 +431,10 @@ def _checksum_matches(block: bytes) -> bool:
     if not digits or digits.strip(b"01234567"):
         return False
     stated = int(digits, 8)
-    rest = block[:148] + block[156:]
-    unsigned = sum(rest) + 8 * 0x20
+    unsigned = sum(block) - sum(block[148:156]) + 8 * 0x20
     if stated == unsigned:
         return True
-    return stated == unsigned - 256 * sum(1 for byte in rest if byte & 0x80)
+    return stated == unsigned - 256 * sum(1 for byte in block[:148] + block[156:] if byte & 0x80)
 
 
 def _padded(size: int) -> int:

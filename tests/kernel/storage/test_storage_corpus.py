@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from havre.errors import InvalidInput
+from havre.oci.digest import digest_of
 from havre.storage.layerfiles import LayerWriter, Sealed
 from support import tars
 from support.tars import directory, gnu_long, gnu_sparse, hardlink, header, member, pax, pax_sparse, symlink
@@ -80,7 +81,7 @@ def shown(tar: bytes, place: Path, *, unpacks: bool) -> Iterator[tuple[Path, Sea
     try:
         for at in range(0, len(tar), 1000):  # chunks that end anywhere
             writer.write(tar[at : at + 1000])
-        sealed = writer.seal()
+        sealed = writer.seal(digest_of(tar))
         if sealed.form == "dir":
             yield writer.directory / "root", sealed
             return
