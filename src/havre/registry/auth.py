@@ -36,7 +36,7 @@ from havre.registry.endpoints import is_loopback
 _DEFAULT_LIFE_S = 60.0
 _EARLY_S = 10.0
 _TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_SCHEME = re.compile(rf"\s*({_TOKEN})(?:\s+|$)")
+_SCHEME = re.compile(rf"\s*({_TOKEN})(?=[\s,]|$)\s*")
 _PARAMETER = re.compile(rf'[\s,]*({_TOKEN})\s*=\s*(?:"((?:[^"\\]|\\.)*)"|({_TOKEN}))')
 _BASE64 = re.compile(r"[A-Za-z0-9+/]+={0,2}")
 _MAX_CHALLENGE = 16 << 10

@@ -129,8 +129,11 @@ def test_configuration_read_and_written() -> None:
     image = ImageConfig(architecture="amd64", os="linux", rootfs=RootFs(diff_ids=(D,)), config={"Cmd": ["sh"]})
     body = encode_image(image)
     assert json.loads(body) == {
-        "architecture": "amd64", "os": "linux", "config": {"Cmd": ["sh"]}, "rootfs": {"type": "layers", "diff_ids": [D]},
-    }  # fmt: skip
+        "architecture": "amd64",
+        "os": "linux",
+        "config": {"Cmd": ["sh"]},
+        "rootfs": {"type": "layers", "diff_ids": [D]},
+    }
     assert decode_image(body) == image
 
 

@@ -1,0 +1,472 @@
+"""The registry client against servers that misbehave: what it sends to whom, what it accepts, when it tries again."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from havre.errors import Failed, InvalidInput, NotFound, Unauthorized
+from havre.oci import mediatypes
+from havre.oci.digest import digest_of
+from havre.oci.manifest import Descriptor
+from havre.oci.reference import Reference, parse_reference
+from havre.registry import Auth, Registry, RegistryConfig, transport
+
+USER = Auth(username="u", password="p")
+BODY = bytes(range(256)) * 40
+LAYER = Descriptor(mediatypes.OCI_LAYER_GZIP, digest_of(BODY), len(BODY))
+
+Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Server:
+    """Answers every request by `answer` and remembers it."""
+
+    def __init__(self, answer: Answer) -> None:
+        self.answer = answer
+        self.open = True  # whether /v2/ asks for no credentials
+        self.requests: list[web.Request] = []
+        self.host = ""
+
+    @classmethod
+    @asynccontextmanager
+    async def run(cls, answer: Answer, address: str = "127.0.0.1") -> AsyncIterator[Server]:
+        server = cls(answer)
+        runner = web.ServerRunner(web.Server(server._handle), shutdown_timeout=0)
+        await runner.setup()
+        site = web.TCPSite(runner, address, 0)
+        await site.start()
+        server.host = f"{address}:{runner.addresses[0][1]}"
+        try:
+            yield server
+        finally:
+            await runner.cleanup()
+
+    async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == "/v2/" and self.open:
+            return web.Response()
+        self.requests.append(request)  # type: ignore[arg-type]
+        return await self.answer(request)  # type: ignore[arg-type]
+
+    def ref(self, text: str = "a/b:1") -> Reference:
+        return parse_reference(f"{self.host}/{text}")
+
+    def seen(self) -> list[tuple[str, str, str | None]]:
+        return [(r.method, r.path, r.headers.get("Authorization")) for r in self.requests]
+
+
+@asynccontextmanager
+async def client(**config: Any) -> AsyncIterator[Registry]:
+    registry = Registry(RegistryConfig(**config))
+    try:
+        yield registry
+    finally:
+        await registry.close()
+
+
+def play(work: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(work(), 20))
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in ("transport", "client"):
+        monkeypatch.setattr(f"havre.registry.{module}.backoff_s", lambda attempt: 0.0)
+
+
+async def read(registry: Registry, ref: Reference, layer: Descriptor = LAYER, auth: Auth | None = None) -> bytes:
+    return b"".join([chunk async for chunk in registry.blob(ref, layer, auth)])
+
+
+def needs(header: str, then: Answer, challenge: str) -> Answer:
+    """Answers by `then` if the request is authorized by `header`."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.headers.get("Authorization") == header:
+            return await then(request)
+        return web.Response(status=401, headers={"WWW-Authenticate": challenge})
+
+    return answer
+
+
+async def whole(request: web.Request) -> web.StreamResponse:
+    return web.Response(body=BODY)
+
+
+def test_token_is_fetched_with_credentials_and_kept() -> None:
+    async def work() -> None:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            if request.path == "/token":
+                assert request.query == {"service": "s", "scope": "repository:a/b:pull", "account": "u"}
+                return web.json_response({"token": "T", "expires_in": 300})
+            challenge = f'Bearer realm="http://{server.host}/token",service="s"'
+            return await needs("Bearer T", whole, challenge)(request)
+
+        async with Server.run(answer) as server, client() as registry:
+            for _ in range(2):
+                assert await read(registry, server.ref(), auth=USER) == BODY
+            assert [path for _, path, _ in server.seen()].count("/token") == 1
+            assert ("GET", "/token", "Basic dTpw") in server.seen()
+
+    play(work)
+
+
+def test_identity_token_is_exchanged() -> None:
+    async def work() -> None:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            if request.path == "/token":
+                form = await request.post()
+                assert (form["grant_type"], form["refresh_token"]) == ("refresh_token", "I")
+                return web.json_response({"access_token": "T"})
+            return await needs("Bearer T", whole, f'Bearer realm="http://{server.host}/token"')(request)
+
+        async with Server.run(answer) as server, client() as registry:
+            assert await read(registry, server.ref(), auth=Auth(identity_token="I")) == BODY
+
+    play(work)
+
+
+def test_cve_2024_3727_foreign_realm_gets_no_credentials() -> None:
+    async def work() -> None:
+        async def token(request: web.Request) -> web.StreamResponse:
+            return web.json_response({"token": "T"})
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            return await needs("Bearer T", whole, f'Bearer realm="http://{evil.host}/token"')(request)
+
+        async with Server.run(token) as evil, Server.run(answer) as server, client() as registry:
+            assert await read(registry, server.ref(), auth=USER) == BODY
+            assert evil.seen() == [("GET", "/token", None)]
+            assert "account" not in evil.requests[0].query
+
+    play(work)
+
+
+def test_cve_2020_15157_redirect_drops_the_credentials() -> None:
+    async def work() -> None:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            raise web.HTTPTemporaryRedirect(f"http://{other.host}/elsewhere")
+
+        guarded = needs("Basic dTpw", answer, 'Basic realm="x"')
+        async with Server.run(whole, "127.0.0.2") as other, Server.run(guarded) as server, client() as registry:
+            assert await read(registry, server.ref(), auth=USER) == BODY
+            assert other.seen() == [("GET", "/elsewhere", None)]
+
+    play(work)
+
+
+def test_cve_2020_15157_foreign_layer_url_gets_no_credentials() -> None:
+    async def work() -> None:
+        async def missing(request: web.Request) -> web.StreamResponse:
+            return web.Response(status=404)
+
+        guarded = needs("Basic dTpw", missing, "Basic realm=x")
+        async with Server.run(whole) as other, Server.run(guarded) as server, client() as registry:
+            for url in (f"http://{other.host}/layer", "file:///etc/passwd"):
+                layer = Descriptor(mediatypes.DOCKER_FOREIGN_LAYER, LAYER.digest, LAYER.size, urls=(url,))
+                with pytest.raises(NotFound):
+                    await read(registry, server.ref(), layer, USER)
+            layer = Descriptor(
+                mediatypes.DOCKER_FOREIGN_LAYER, LAYER.digest, LAYER.size, urls=(f"https://{other.host}/",)
+            )
+            with pytest.raises(Failed, match="Get"):
+                await read(registry, server.ref(), layer, USER)
+            assert other.requests == []
+
+    play(work)
+
+
+def test_redirect_loop_ends() -> None:
+    async def work() -> None:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            raise web.HTTPFound(str(request.url))
+
+        async with Server.run(answer) as server, client() as registry:
+            with pytest.raises(Failed, match="redirects"):
+                await registry.manifest(server.ref())
+
+    play(work)
+
+
+def test_basic_without_credentials() -> None:
+    async def work() -> None:
+        async with Server.run(needs("Basic dTpw", whole, "Basic realm=x")) as server, client() as registry:
+            with pytest.raises(Unauthorized, match="no basic auth credentials"):
+                await registry.manifest(server.ref())
+
+    play(work)
+
+
+def test_login_checks_the_password() -> None:
+    async def work() -> None:
+        async with Server.run(needs("Basic dTpw", whole, "Basic realm=x")) as server, client() as registry:
+            server.open = False
+            assert await registry.login(Auth("u", "p", server_address=server.host)) == "Login Succeeded"
+            with pytest.raises(Unauthorized) as error:
+                await registry.login(Auth("u", "wrong", server_address=server.host))
+            url = f"http://{server.host}/v2/"
+            assert error.value.message == f"login attempt to {url} failed with status: 401 Unauthorized"
+
+    play(work)
+
+
+def test_download_resumes_where_it_broke() -> None:
+    async def work() -> None:
+        ranges: list[str | None] = []
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            ranges.append(request.headers.get("Range"))
+            start = int(ranges[-1].removeprefix("bytes=").rstrip("-")) if ranges[-1] else 0
+            response = web.StreamResponse(
+                status=206 if start else 200, headers={"Content-Length": str(len(BODY) - start)}
+            )
+            await response.prepare(request)
+            await response.write(BODY[start : start + 4000])
+            if start + 4000 < len(BODY):
+                assert request.transport is not None
+                await asyncio.sleep(0.05)
+                request.transport.close()
+            return response
+
+        async with Server.run(answer) as server, client() as registry:
+            assert await read(registry, server.ref()) == BODY
+            assert ranges == [None, "bytes=4000-", "bytes=8000-"]
+
+    play(work)
+
+
+def test_download_resumes_without_ranges() -> None:
+    async def work() -> None:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse(headers={"Content-Length": str(len(BODY))})
+            await response.prepare(request)
+            if len(server.requests) == 1:
+                await response.write(BODY[:5000])
+                await asyncio.sleep(0.05)
+                assert request.transport is not None
+                request.transport.close()
+            else:
+                await response.write(BODY)
+            return response
+
+        async with Server.run(answer) as server, client() as registry:
+            assert await read(registry, server.ref()) == BODY
+
+    play(work)
+
+
+def test_endless_blob_is_cut_off() -> None:
+    async def work() -> None:
+        async def endless(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse()
+            await response.prepare(request)
+            while True:
+                await response.write(bytes(65536))
+
+        async with Server.run(endless) as server, client() as registry:
+            with pytest.raises(InvalidInput, match="longer than"):
+                await read(registry, server.ref())
+            with pytest.raises(InvalidInput, match="more than 4194304 bytes"):
+                await registry.manifest(server.ref())
+
+    play(work)
+
+
+def test_short_blob_is_given_up() -> None:
+    async def work() -> None:
+        async def short(request: web.Request) -> web.StreamResponse:
+            return web.Response(body=b"" if "Range" in request.headers else BODY[:100])
+
+        async with Server.run(short) as server, client() as registry:
+            with pytest.raises(Failed, match=f"ended after 100 of {len(BODY)} bytes|ended after 0"):
+                await read(registry, server.ref())
+
+    play(work)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_transient_failures_are_tried_again(status: int) -> None:
+    async def work() -> None:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            if len(server.requests) < 3:
+                return web.Response(status=status, headers={"Retry-After": "0"})
+            return await whole(request)
+
+        async with Server.run(answer) as server, client() as registry:
+            assert await read(registry, server.ref()) == BODY
+
+    play(work)
+
+
+def test_lasting_failure_is_told_after_a_few_attempts() -> None:
+    async def work() -> None:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            return web.Response(status=502)
+
+        async with Server.run(answer) as server, client() as registry:
+            with pytest.raises(Failed, match="received unexpected HTTP status: 502 Bad Gateway"):
+                await registry.manifest(server.ref())
+            assert len(server.requests) == transport.ATTEMPTS
+
+    play(work)
+
+
+def test_lying_manifest_is_refused() -> None:
+    async def work() -> None:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            return web.Response(body=b"{}", headers={"Docker-Content-Digest": digest_of(b"other")})
+
+        async with Server.run(answer) as server, client() as registry:
+            with pytest.raises(Failed, match="manifest verification failed"):
+                await registry.manifest(server.ref())
+            with pytest.raises(Failed, match="manifest verification failed"):
+                await registry.manifest(server.ref("a/b").with_digest(digest_of(b"wanted")))
+
+    play(work)
+
+
+def test_errors_in_the_registrys_words() -> None:
+    async def work() -> None:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            errors = [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]
+            return web.json_response({"errors": errors}, status=404)
+
+        async with Server.run(answer) as server, client() as registry:
+            with pytest.raises(NotFound) as error:
+                await registry.manifest(server.ref())
+            name = server.ref().familiar()
+            assert error.value.message == f"manifest for {name} not found: manifest unknown: manifest unknown"
+
+    play(work)
+
+
+def test_mirror_comes_first_and_gets_no_credentials() -> None:
+    async def work() -> None:
+        body = b'{"schemaVersion":2}'
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            return web.Response(body=body)
+
+        async with Server.run(answer) as mirror:
+            async with client(mirrors=(f"http://{mirror.host}/cache",)) as registry:
+                fetched = await registry.manifest(parse_reference("busybox:1"), USER)
+            assert fetched.body == body
+            assert mirror.seen() == [("GET", "/cache/v2/library/busybox/manifests/1", None)]
+
+    play(work)
+
+
+class Store:
+    """A registry's upload endpoint; `fail_patches` requests of PATCH are cut after half of their body."""
+
+    def __init__(self, fail_patches: int = 0) -> None:
+        self.upload = bytearray()
+        self.blobs: dict[str, bytes] = {}
+        self.failures = fail_patches
+        self.calls: list[str] = []
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        self.calls.append(f"{request.method} {request.path}")
+        here = {"Location": "/v2/a/b/blobs/uploads/U?state=1"}
+        if request.method == "POST":
+            self.upload.clear()
+            return web.Response(status=202, headers=here)
+        if request.method == "GET":
+            return web.Response(status=204, headers={**here, "Range": f"0-{len(self.upload) - 1}"})
+        body = await request.content.read()
+        if request.method == "PATCH":
+            start = int(request.headers["Content-Range"].partition("-")[0])
+            assert start == len(self.upload)
+            if self.failures:
+                self.failures -= 1
+                self.upload += body[: len(body) // 2]
+                assert request.transport is not None
+                request.transport.close()
+                return web.Response()
+            self.upload += body
+            return web.Response(status=202, headers=here)
+        if request.method == "PUT":
+            self.upload += body
+            digest = "sha256:" + hashlib.sha256(self.upload).hexdigest()
+            if digest != request.query["digest"]:
+                return web.Response(status=400)
+            self.blobs[digest] = bytes(self.upload)
+            return web.Response(status=201)
+        return web.Response(status=204 if request.method == "DELETE" else 404)
+
+
+async def pieces(data: bytes) -> AsyncIterator[bytes]:
+    for at in range(0, len(data), 1 << 20):
+        yield data[at : at + (1 << 20)]
+
+
+@pytest.mark.parametrize("failures", [0, 2])
+def test_upload_in_chunks_goes_on_after_a_break(failures: int) -> None:
+    async def work() -> None:
+        store, data = Store(failures), bytes(range(256)) * (70 << 10)
+        async with Server.run(store) as server, client() as registry:
+            digest, size = await registry.push_blob(server.ref(), pieces(data))
+            assert (digest, size) == (digest_of(data), len(data))
+            assert store.blobs[digest] == data
+            assert sum(call.startswith("PATCH") for call in store.calls) == 3 + failures
+
+    play(work)
+
+
+def test_upload_that_fails_is_abandoned() -> None:
+    async def work() -> None:
+        async def broken() -> AsyncIterator[bytes]:
+            yield bytes(100)
+            raise Failed("the disk is gone")
+
+        store = Store()
+        async with Server.run(store) as server, client() as registry:
+            with pytest.raises(Failed, match="the disk is gone"):
+                await registry.push_blob(server.ref(), broken())
+            assert store.calls[-1] == "DELETE /v2/a/b/blobs/uploads/U"
+            assert store.blobs == {}
+
+    play(work)
+
+
+def test_document_is_uploaded_whole_unless_it_is_there() -> None:
+    async def work() -> None:
+        store = Store()
+        async with Server.run(store) as server, client() as registry:
+            digest = await registry.push_document(server.ref(), b"{}")
+            assert store.blobs == {digest: b"{}"}
+            assert [call.split()[0] for call in store.calls] == ["HEAD", "POST", "PUT"]
+
+    play(work)
+
+
+def test_listing_follows_pages_but_not_to_strangers() -> None:
+    async def work() -> None:
+        links = ['</v2/a/b/tags/list?n=2&last=b>; rel="next"', '<http://127.0.0.2:1/x>; rel="next"']
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            page, link = ("c", None) if "last" in request.query else ("a", links[0])
+            return web.json_response({"tags": [page]}, headers={"Link": link} if link else {})
+
+        async with Server.run(answer) as server, client() as registry:
+            assert await registry.tags(server.ref("a/b")) == ["a", "c"]
+            links[0] = links[1]
+            with pytest.raises(Failed, match="another host"):
+                await registry.tags(server.ref("a/b"))
+
+    play(work)
+
+
+def test_nobody_listens() -> None:
+    async def work() -> None:
+        async with client() as registry:
+            with pytest.raises(Failed, match=r'Get "http://localhost:1/v2/": dial tcp .*: connect: connection refused'):
+                await registry.manifest(parse_reference("localhost:1/x:1"))
+
+    play(work)
