@@ -202,7 +202,7 @@ def select(
     newer = [seconds(find(name).config.created) for name in filters.get("since", ())]
     until = [parse_moment(text, time.time() if now is None else now) for text in filters.get("until", ())]
     wanted_dangling = dangling(filters)
-    patterns = [_glob(text) for text in filters.get("reference", ())]
+    patterns = [glob(text) for text in filters.get("reference", ())]
 
     def passes(image: Image) -> bool:
         created = seconds(image.config.created)
@@ -244,7 +244,7 @@ def dangling(filters: Filters) -> bool | None:
         raise InvalidInput(f"invalid filter 'dangling=[{' '.join(values)}]'") from None
 
 
-def _glob(pattern: str) -> re.Pattern[str]:
+def glob(pattern: str) -> re.Pattern[str]:
     """Go's path.Match: `*` and `?` stay within a path component, `[a-c]` and `[^a-c]` are classes."""
     out, at = [], 0
     while at < len(pattern):

@@ -323,10 +323,8 @@ class Images:
 
     def _to_save(self, name: str) -> builtins.list[tuple[Image, builtins.list[Reference]]]:
         """The images that `name` means, each with the names to save it under; a bare repository means all its tags."""
-        by_name = self._store.named_text(name)
-        if by_name is not None and by_name.digest is None:
-            bare = parse_reference(name).tag is None
-            refs = self._store.names_in(by_name) if bare else [by_name]
+        refs = self._store.names_meant(name)
+        if refs:
             return [(self._store.find(ref.canonical()), [ref]) for ref in refs]
         return [(self._store.find(name), [])]
 

@@ -211,6 +211,16 @@ class ImageStore:
                 return found[0]
         raise NotFound(f"No such image: {ref.with_default_tag().familiar()}")
 
+    def names_meant(self, text: str) -> list[Reference]:
+        """The tagged names that `text` means: itself, or every one of a bare repository; none for an ID or a digest."""
+        try:
+            ref = parse_reference(text)
+        except InvalidInput:
+            return []
+        if ref.digest is not None:
+            return []
+        return [ref] if ref in self._names else self.names_in(ref) if ref.tag is None else []
+
     def is_id(self, text: str, id: ImageId) -> bool:
         """Whether `text` means the image by its ID, not by a name."""
         if self.named_text(text) is not None:
