@@ -154,7 +154,8 @@ def test_what_is_wrong_leaves_nothing(
 def test_an_abandoned_stream_leaves_nothing(unpacks: bool, tmp_path: Path) -> None:
     async def work(layers: Layers) -> None:
         async with layers.ingest() as sink:
-            await sink.write(TAR)
+            for _ in range(20):
+                await sink.write(tars.member(b"f", NOISE))
             assert len(left(tmp_path)) == 1
         assert left(tmp_path) == []
 

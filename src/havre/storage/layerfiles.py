@@ -25,7 +25,7 @@ import msgspec
 import zstandard
 
 from havre.errors import Failed
-from havre.linux.trees import remove_tree
+from havre.linux.trees import remove_tree, sync_directory
 from havre.oci.digest import Digest, hex_of
 from havre.storage.erofs import Index, Unindexable
 from havre.storage.tar import Data, Entry, TarParser
@@ -64,27 +64,31 @@ class _Form(Protocol):
 
 
 class LayerWriter:
-    """Writes the uncompressed tar of one layer into `directory`, which it makes. `OSError` and `HavreError` end it."""
+    """Writes the uncompressed tar of one layer into `directory`, which the first write makes.
+
+    After an `OSError` or `HavreError` it can only be discarded.
+    """
 
     def __init__(self, directory: Path, *, unpacks: bool) -> None:
         self.directory = directory
-        directory.mkdir(mode=0o700)
+        self._unpacks = unpacks
         self._lock = threading.Lock()
         self._size = 0
         self._open = True
-        self._form: _Form = _UnpackedForm(directory) if unpacks else _IndexedForm(directory)
+        self._form: _Form | None = None
 
     def write(self, piece: bytes) -> None:
         """Take the next bytes of the tar."""
         with self._lock:
             if self._open:
                 self._size += len(piece)
-                self._form.write(piece)
+                self._begun().write(piece)
 
     def seal(self, diff_id: Digest) -> Sealed:
         """The tar is over, and this is its digest: all files are complete and on disk."""
         with self._lock:
-            form, root = self._form.seal(diff_id)
+            form, root = self._begun().seal(diff_id)
+            sync_directory(self.directory)
             return Sealed(diff_id, self._size, form, _root_entry(root))
 
     def release(self) -> None:
@@ -97,8 +101,15 @@ class LayerWriter:
         with self._lock:
             if self._open:
                 self._open = False
-                self._form.close()
+                if self._form is not None:
+                    self._form.close()
                 remove_tree(self.directory)
+
+    def _begun(self) -> _Form:
+        if self._form is None:
+            self.directory.mkdir(mode=0o700)
+            self._form = _UnpackedForm(self.directory) if self._unpacks else _IndexedForm(self.directory)
+        return self._form
 
 
 class _IndexedForm:

@@ -169,7 +169,7 @@ class Layers:
 
     # -- for LayerIngest
 
-    def _open_writer(self) -> LayerWriter:
+    def _new_writer(self) -> LayerWriter:
         return LayerWriter(self._root / f"{_TMP}{secrets.token_hex(8)}", unpacks=self._unpacks)
 
     async def _commit(self, writer: LayerWriter, sealed: Sealed) -> None:
@@ -240,11 +240,11 @@ class LayerIngest:
         self._received = 0
         self._gathered = bytearray()
         self._decompressor = Decompressor()
+        self._writer = layers._new_writer()
         self._storing: asyncio.Future[None] | None = None
         self._committing: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> LayerIngest:
-        self._writer = await self._in_thread(self._layers._open_writer)
         return self
 
     async def __aexit__(
