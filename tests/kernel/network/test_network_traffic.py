@@ -1,0 +1,181 @@
+"""Who reaches whom: packets sent from the host, from containers, and from another host."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from network_world import Rows, ask, container, run
+from support.waiting import until
+
+from havre.engine.network import NetworkSpec
+from havre.engine.networks import NetworkOptions, Networks, Sandbox
+from havre.linux.namespaces import in_netns
+
+Serve = Callable[[Path | None, str, int], None]
+
+
+@asynccontextmanager
+async def networks(run_root: Path, options: NetworkOptions | None = None) -> AsyncIterator[Networks]:
+    """The room in operation; every sandbox is closed at the end."""
+    room = Networks(Rows(), run_root, options or NetworkOptions())
+    await room.start({})
+    try:
+        yield room
+    finally:
+        for network in room.list({}):
+            for id in room.containers_on(network.id):
+                await room.close_sandbox(id)
+        await room.stop()
+
+
+async def from_host(protocol: str, host: str, port: int) -> str:
+    return await asyncio.to_thread(ask, protocol, host, port)
+
+
+async def from_within(netns: Path | None, protocol: str, host: str, port: int) -> str:
+    assert netns is not None
+    return await asyncio.to_thread(in_netns, netns, lambda: ask(protocol, host, port))
+
+
+def address(sandbox: Sandbox, network: str = "bridge") -> str:
+    return sandbox.endpoints[network].ip_address
+
+
+def scenario(work: Coroutine[None, None, None]) -> None:
+    asyncio.run(asyncio.wait_for(work, 60))
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_a_published_port_is_reached_from_everywhere(
+    protocol: str, run_root: Path, outside: Path, serve: Serve
+) -> None:
+    async def work() -> None:
+        async with networks(run_root) as room:
+            server = await room.open_sandbox(container("a", ports={f"80/{protocol}": [":8080"]}))
+            client = await room.open_sandbox(container("b"))
+            serve(server.netns, protocol, 80)
+            assert await from_host(protocol, "127.0.0.1", 8080) == "172.17.0.1"
+            assert await from_host(protocol, "::1", 8080) == "172.17.0.1"
+            assert await from_host(protocol, "198.51.100.1", 8080) != ""
+            assert await from_within(outside, protocol, "198.51.100.1", 8080) == "198.51.100.2", "the source is kept"
+            assert await from_within(client.netns, protocol, "172.17.0.1", 8080) == "172.17.0.1"
+            assert await from_within(client.netns, protocol, address(server), 80) == address(client)
+            assert await from_within(server.netns, protocol, "198.51.100.1", 8080) == "172.17.0.1", "hairpin"
+
+    scenario(work())
+
+
+def test_only_what_is_published_is_open(run_root: Path, outside: Path, serve: Serve) -> None:
+    async def work() -> None:
+        async with networks(run_root) as room:
+            server = await room.open_sandbox(container("a", ports={"80/tcp": ["127.0.0.1:8080"]}))
+            serve(server.netns, "tcp", 80)
+            serve(server.netns, "tcp", 81)
+            assert await from_host("tcp", "127.0.0.1", 8080) != ""
+            assert await from_host("tcp", "198.51.100.1", 8080) == ""
+            for port, where in ((8080, "198.51.100.1"), (80, address(server)), (81, address(server))):
+                assert await from_within(outside, "tcp", where, port) == "", f"{where}:{port} is open to another host"
+
+    scenario(work())
+
+
+def test_nobody_on_the_wire_reaches_a_port_of_the_loopback(run_root: Path, outside: Path, serve: Serve) -> None:
+    async def work() -> None:
+        async with networks(run_root) as room:
+            server = await room.open_sandbox(container("a", ports={"80/tcp": ["127.0.0.1:8080"]}))
+            client = await room.open_sandbox(container("b"))
+            serve(server.netns, "tcp", 80)
+            serve(None, "tcp", 9090)
+            for netns, gateway in ((outside, "198.51.100.1"), (client.netns, "172.17.0.1")):
+                enter = f"nsenter --net={netns} "
+                run(enter + "ip addr del 127.0.0.1/8 dev lo", enter + f"ip route add 127.0.0.1/32 via {gateway}")
+                subprocess.run(
+                    f"{enter} sh -c".split() + ["echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet"], check=True
+                )
+                for port in (8080, 9090):
+                    assert await from_within(netns, "tcp", "127.0.0.1", port) == ""
+
+    scenario(work())
+
+
+def test_a_container_goes_out_by_the_hosts_address(run_root: Path, outside: Path, serve: Serve) -> None:
+    async def work() -> None:
+        async with networks(run_root) as room:
+            client = await room.open_sandbox(container("a"))
+            serve(outside, "tcp", 7000)
+            assert await from_within(client.netns, "tcp", "198.51.100.2", 7000) == "198.51.100.1"
+
+    scenario(work())
+
+
+def test_networks_are_apart_and_internal_ones_closed(run_root: Path, outside: Path, serve: Serve) -> None:
+    async def work() -> None:
+        async with networks(run_root) as room:
+            await room.create(NetworkSpec(name="front"))
+            await room.create(NetworkSpec(name="vault", internal=True))
+            default = await room.open_sandbox(container("a"))
+            front = await room.open_sandbox(container("b", "front", ports={"80/tcp": [":8080"]}))
+            vault = await room.open_sandbox(container("c", "vault", ports={"80/tcp": [":8081"]}))
+            fellow = await room.open_sandbox(container("d", "vault"))
+            serve(outside, "tcp", 7000)
+            for sandbox in (front, vault):
+                serve(sandbox.netns, "tcp", 80)
+            assert await from_within(default.netns, "tcp", address(front, "front"), 80) == ""
+            assert await from_within(default.netns, "tcp", "198.51.100.1", 8080) == address(default), "published"
+            assert await from_within(fellow.netns, "tcp", address(vault, "vault"), 80) != ""
+            assert vault.ports == {}
+            run(f"nsenter --net={fellow.netns} ip route add default via {room.get('vault').ipam.config[0].gateway}")
+            for host, port in (("198.51.100.2", 7000), ("198.51.100.1", 8080), (address(front, "front"), 80)):
+                assert await from_within(fellow.netns, "tcp", host, port) == "", f"an internal network reaches {host}"
+
+    scenario(work())
+
+
+def test_containers_of_a_network_without_icc_do_not_meet(run_root: Path, serve: Serve) -> None:
+    async def work() -> None:
+        async with networks(run_root) as room:
+            await room.create(NetworkSpec(name="cells", options={"com.docker.network.bridge.enable_icc": "false"}))
+            one = await room.open_sandbox(container("a", "cells"))
+            other = await room.open_sandbox(container("b", "cells"))
+            serve(one.netns, "tcp", 80)
+            assert await from_within(other.netns, "tcp", address(one, "cells"), 80) == ""
+
+    scenario(work())
+
+
+def test_a_flushed_ruleset_comes_back(run_root: Path, outside: Path, serve: Serve) -> None:
+    """CVE-2025-54388: a firewall that reloads must not open or close ports."""
+
+    async def work() -> None:
+        async with networks(run_root) as room:
+            server = await room.open_sandbox(container("a", ports={"80/tcp": [":8080"]}))
+            serve(server.netns, "tcp", 80)
+            before = run("nft list ruleset")
+            for damage in ("flush ruleset", "flush chain ip havre inbound", "flush map ip havre ports"):
+                run(f"nft {damage}")
+                await asyncio.to_thread(until, lambda: run("nft list ruleset") == before, f"{damage} undone", 5.0)
+            assert await from_within(outside, "tcp", "198.51.100.1", 8080) == "198.51.100.2"
+            assert await from_within(outside, "tcp", address(server), 80) == ""
+
+    scenario(work())
+
+
+def test_two_daemons_share_a_host(run_root: Path, tmp_path: Path, serve: Serve) -> None:
+    async def work() -> None:
+        other = NetworkOptions(tag="two", bip="10.77.0.1/24")
+        async with networks(run_root) as one, networks(tmp_path / "two", other) as two:
+            here = await one.open_sandbox(container("a", ports={"80/tcp": [":8080"]}))
+            there = await two.open_sandbox(container("a", ports={"80/tcp": [":8081"]}))
+            serve(here.netns, "tcp", 80)
+            serve(there.netns, "tcp", 80)
+            assert address(there) == "10.77.0.2"
+            assert await from_host("tcp", "127.0.0.1", 8080) == "172.17.0.1"
+            assert await from_host("tcp", "127.0.0.1", 8081) == "10.77.0.1"
+            assert await from_within(here.netns, "tcp", address(there), 80) == ""
+
+    scenario(work())
