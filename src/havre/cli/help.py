@@ -46,8 +46,8 @@ def group_help(group: str) -> str:
 
 def top_help(flags: Sequence[Flag]) -> str:
     """The help of the program."""
-    summaries = {c.top: c.summary for group in (*GROUPS, "top") for c in commands(group) if c.top}
-    others = sorted(name for name in TOP if name not in COMMON)
+    summaries = {c.top: c.summary for group in (*GROUPS, "top") for c in commands(group) if c.top and not c.hidden}
+    others = sorted(name for name in TOP if name not in COMMON and name in summaries)
     return (
         f"\nUsage:  {PROGRAM} [OPTIONS] COMMAND\n\nA container engine that speaks Docker's language\n\n"
         f"Common Commands:\n{_rows([(name, summaries[name]) for name in COMMON])}\n\n"

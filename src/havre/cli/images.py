@@ -34,7 +34,7 @@ def ls(session: Session, options: Options, arguments: list[str]) -> int:
     images = session.client.get("/images/json", query)
     form = options.format or ("" if options.quiet else session.config.text("imagesFormat"))
     digests = options.digests or ".Digest" in form
-    rows = [row for image in images for row in _rows(image, digests=digests)]
+    rows = [row for image in images for row in image_rows(image, digests=digests)]
     if options.quiet and form in ("", "table"):
         ids = [row["ID"] if options.no_trunc else short_id(row["ID"]) for row in rows]
         sys.stdout.write("".join(identifier + "\n" for identifier in ids))
@@ -44,7 +44,7 @@ def ls(session: Session, options: Options, arguments: list[str]) -> int:
     return 0
 
 
-def _rows(image: dict[str, Any], *, digests: bool) -> list[dict[str, Any]]:
+def image_rows(image: dict[str, Any], *, digests: bool) -> list[dict[str, Any]]:
     """One row for each name of an image: by tag, and (with digests, or where no tag is left) by digest."""
     tags: dict[str, list[str]] = {}
     found: dict[str, list[str]] = {}
@@ -76,7 +76,7 @@ def familiar_repository(name: str) -> str:
 
 
 def image_listing(*, truncate: bool, digests: bool) -> Listing:
-    """The listing of rows as `_rows` makes them."""
+    """The listing of rows as `image_rows` makes them."""
     columns = ["Repository", "Tag", *(["Digest"] if digests else []), "ID", "CreatedSince", "Size"]
     fields: Fields = {
         "Repository": ("REPOSITORY", lambda r: r["Repository"]),

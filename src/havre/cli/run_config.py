@@ -276,8 +276,8 @@ def _profile(path: str) -> str:
 
 
 def _devices(options: Options) -> Json:
-    plain = [_device(text) for text in options.device if text.startswith("/")]
-    named = [text for text in options.device if not text.startswith("/")]
+    named = [text for text in options.device if "=" in text and not text.startswith("/")]  # vendor/class=name
+    plain = [_device(text) for text in options.device if text not in named]
     requests = list(options.gpus)
     if named:
         requests.append({"Driver": "cdi", "DeviceIDs": named})

@@ -38,13 +38,13 @@ class Session:
             self._client = self.new_client()
         return self._client
 
-    def new_client(self) -> Client:
+    def new_client(self, *, autostart: bool = True) -> Client:
         """A client of its own, for a request beside one that is still being read."""
         endpoint = self.endpoint()
         is_default = endpoint.scheme == "unix" and endpoint.address == DEFAULT_SOCKET
         explicit = self.options.host or self.context != "default" or environment_host()
         headers = self.config.values.get("HttpHeaders")
-        client = Client(endpoint, headers, _start_daemon if is_default and not explicit else None)
+        client = Client(endpoint, headers, _start_daemon if autostart and is_default and not explicit else None)
         if self._client is not None:
             client.adopt_version(self._client)
         return client

@@ -57,10 +57,9 @@ def _template(form: str) -> Any:
 def _typed(event: dict[str, Any]) -> Any:
     from havre.cli.format.gotypes import typed
 
-    actor = event.get("Actor") or {}
-    return typed({"ID": event.get("id", actor.get("ID", "")), "From": event.get("from", ""),
-                  "Status": event.get("status", event.get("Action", "")), **event, "Time": event.get("time"),
-                  "TimeNano": event.get("timeNano"), "Scope": event.get("scope")})  # fmt: skip
+    value = typed(event)
+    value.defaults = {"ID": "", "Status": "", "From": "", "Time": 0, "TimeNano": 0, "Scope": ""}
+    return value
 
 
 def event_text(event: dict[str, Any]) -> str:

@@ -27,7 +27,7 @@ _TOP = {
     "stop top unpause update wait",
     "image": "history images import load pull push rmi save tag",
     "system": "events info",
-    "top": "completion daemon inspect login logout search version",
+    "top": "__complete completion daemon inspect login logout search version",
 }
 TOP = {word: group for group, words in _TOP.items() for word in words.split()}
 

@@ -146,6 +146,10 @@ class Response:
         """The raw stream behind the head, and the bytes of it that were read already."""
         return self._reader.stream, self._reader.buffer
 
+    def fileno(self) -> int:
+        """The connection's descriptor, for poll."""
+        return self._reader.stream.fileno()
+
     def close(self) -> None:
         """Hang up."""
         self.reusable = False

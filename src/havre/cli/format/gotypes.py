@@ -8,6 +8,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
 # Members whose value is a Go map; every other JSON object is a struct.
@@ -19,11 +20,12 @@ _MAPS = frozenset((
 # Members that are Go slices: null prints as [].
 _SLICES = frozenset((
     "Args", "Binds", "CapAdd", "CapDrop", "Cmd", "Entrypoint", "Env", "OnBuild", "Shell", "Dns", "DnsOptions",
-    "DnsSearch", "ExtraHosts", "GroupAdd", "Links", "SecurityOpt", "VolumesFrom", "Devices", "DeviceCgroupRules",
-    "DeviceRequests", "Ulimits", "BlkioWeightDevice", "BlkioDeviceReadBps", "BlkioDeviceWriteBps", "BlkioDeviceReadIOps",
-    "BlkioDeviceWriteIOps", "MaskedPaths", "ReadonlyPaths", "Aliases", "DNSNames", "ExecIDs", "Mounts", "RepoTags",
-    "RepoDigests", "Layers", "Names", "LinkLocalIPs", "SecondaryIPAddresses", "SecondaryIPv6Addresses", "Warnings",
-    "SecurityOptions", "CDISpecDirs", "Mirrors", "IndexConfigs",
+    "DnsSearch", "ExtraHosts", "GroupAdd", "Links", "SecurityOpt", "VolumesFrom", "Devices",
+    "DeviceCgroupRules", "DeviceRequests", "Ulimits", "BlkioWeightDevice", "BlkioDeviceReadBps",
+    "BlkioDeviceWriteBps", "BlkioDeviceReadIOps", "BlkioDeviceWriteIOps", "MaskedPaths", "ReadonlyPaths",
+    "Aliases", "DNSNames", "ExecIDs", "Mounts", "RepoTags", "RepoDigests", "Layers", "Names", "LinkLocalIPs",
+    "SecondaryIPAddresses", "SecondaryIPv6Addresses", "Warnings", "SecurityOptions", "CDISpecDirs", "Mirrors",
+    "IndexConfigs",
 ))  # fmt: skip
 # Go's field names that differ from JSON's, without the ones that differ in no letter.
 _JSON_NAMES = {
@@ -37,7 +39,9 @@ _OPTIONAL = frozenset(("Health", "SizeRw", "SizeRootFs", "Healthcheck", "StopTim
 
 
 class Struct(dict[str, "Any"]):
-    """A JSON object that docker decodes into a struct."""
+    """A JSON object that docker decodes into a struct; `defaults` are fields that JSON leaves out when empty."""
+
+    defaults: Mapping[str, Any] = {}
 
 
 class Nil:
@@ -76,7 +80,10 @@ def plain(value: Any) -> Any:
 
 def member(struct: Struct, name: str) -> tuple[bool, Any]:
     """A member by Go's name or JSON's; whether there is one, and its value."""
-    for candidate in (name, _JSON_NAMES.get(name, name)):
+    small = name.lower() if name == "ID" else name[:1].lower() + name[1:]
+    for candidate in (name, _JSON_NAMES.get(name, name), small if struct.defaults else name):
         if candidate in struct:
             return True, struct[candidate]
+    if name in struct.defaults:
+        return True, struct.defaults[name]
     return name in _OPTIONAL, None

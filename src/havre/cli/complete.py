@@ -1,0 +1,168 @@
+"""Shell completion and man pages, from the same tables as parsing and help.
+
+The scripts call `havre __complete WORD ...`, which prints the candidates for the last word, one a line; names of
+containers, images, networks, volumes and contexts are asked of the daemon in force, which is never started for that.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from havre.cli.main import global_flags
+from havre.cli.parser import Options, StatusError, parse
+from havre.cli.tree import GROUPS, TOP, aliases, commands, find
+from havre.errors import HavreError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from havre.cli.parser import Command, Flag
+    from havre.cli.session import Session
+
+_BASH = """\
+_havre() {
+    local IFS=$'\\n' word=${COMP_WORDS[COMP_CWORD]}
+    COMPREPLY=($(havre __complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null | cut -f1))
+    COMPREPLY=($(compgen -W "${COMPREPLY[*]}" -- "$word"))
+}
+complete -o bashdefault -o default -F _havre havre
+"""
+_ZSH = """\
+#compdef havre
+_havre() {
+    local -a candidates
+    candidates=("${(@f)$(havre __complete -- "${words[@]:1:$((CURRENT - 1))}" 2>/dev/null | sed 's/:/\\\\:/g; s/\\t/:/')}")
+    _describe havre candidates || _files
+}
+compdef _havre havre
+"""
+_FISH = """\
+complete -c havre -a '(havre __complete -- (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)'
+"""
+_SHELLS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
+
+# What the placeholders of usage lines stand for, and where their names are.
+_NOUNS = {"CONTAINER": "container", "IMAGE": "image", "SOURCE_IMAGE": "image", "NETWORK": "network", "VOLUME": "volume",
+          "CONTEXT": "context"}  # fmt: skip
+
+
+def completion(session: Session, options: Options, arguments: list[str]) -> int:
+    """Print a completion script, or write the man pages into a directory."""
+    kind, *rest = arguments
+    if kind == "man":
+        return _write_man_pages(rest[0] if rest else ".")
+    if kind not in _SHELLS:
+        raise StatusError(1, f"completion is there for bash, zsh, fish and man, not for {kind!r}")
+    sys.stdout.write(_SHELLS[kind])
+    return 0
+
+
+def complete(session: Session, options: Options, arguments: list[str]) -> int:
+    """Print candidates for the last of the words."""
+    words = arguments[1:] if arguments[:1] == ["--"] else arguments
+    for candidate, text in candidates(session, words or [""]):
+        print(f"{candidate}\t{text}" if text else candidate)
+    return 0
+
+
+def candidates(session: Session, words: list[str]) -> Iterable[tuple[str, str]]:
+    """The candidates for the last word and what they mean."""
+    *before, word = words
+    _, rest = _parse_quietly(global_flags(), before, stop=True)
+    if not rest:
+        if word.startswith("-"):
+            return _flags(global_flags(), word)
+        return _matching([*GROUPS.items(), *_top_words()], word)
+    command, _, arguments = find(rest)
+    if command is None:
+        inner = [(c.names[0], c.summary) for c in commands(rest[0]) if not c.hidden] if rest[0] in GROUPS else []
+        return _matching(inner, word)
+    if word.startswith("-"):
+        return _flags(command.flags, word)
+    _, given = _parse_quietly(command.flags, arguments, stop=command.stop)
+    return _matching([(name, "") for name in _names(session, command, len(given))], word)
+
+
+def _parse_quietly(flags: Sequence[Flag], words: list[str], *, stop: bool) -> tuple[Options, list[str]]:
+    try:
+        return parse(flags, words, stop=stop)
+    except HavreError:  # half a command line: what of it can be read does not matter
+        return Options(flags), []
+
+
+def _top_words() -> list[tuple[str, str]]:
+    return [(c.top, c.summary) for group in (*GROUPS, "top") for c in commands(group) if c.top in TOP and not c.hidden]
+
+
+def _matching(pairs: Iterable[tuple[str, str]], word: str) -> list[tuple[str, str]]:
+    return [(name, text) for name, text in pairs if name.startswith(word)]
+
+
+def _flags(flags: Sequence[Flag], word: str) -> list[tuple[str, str]]:
+    names = [(f"--{flag.long}", flag.help.partition("\n")[0]) for flag in flags if not flag.hidden]
+    return _matching(names, word)
+
+
+def _names(session: Session, command: Command, index: int) -> list[str]:
+    """The names that the argument at `index` may be."""
+    places = [part.strip("[].|").partition(":")[0].partition("[")[0] for part in command.usage.split("\n")[0].split()]
+    places = [place for place in places if place.isupper() and place != "OPTIONS"]
+    if not places:
+        return []
+    noun = _NOUNS.get(places[min(index, len(places) - 1)])
+    try:
+        return _known(session, noun) if noun else []
+    except HavreError:  # no daemon, no names
+        return []
+
+
+def _known(session: Session, noun: str) -> list[str]:
+    if noun == "context":
+        from havre.cli.contexts import all_contexts
+
+        return [meta["Name"] for meta in all_contexts(session)]
+    client = session.new_client(autostart=False)
+    if noun == "container":
+        return [c["Names"][0].removeprefix("/") for c in client.get("/containers/json", {"all": "1"})]
+    if noun == "image":
+        return [name for image in client.get("/images/json") for name in image.get("RepoTags") or []]
+    if noun == "network":
+        return [network["Name"] for network in client.get("/networks")]
+    return [volume["Name"] for volume in client.get("/volumes")["Volumes"] or []]
+
+
+def _write_man_pages(directory: str) -> int:
+    for group in (*GROUPS, "top"):
+        for command in commands(group):
+            if command.hidden:
+                continue
+            for path in aliases(group, command):
+                name = "havre-" + path.replace(" ", "-")
+                with open(f"{directory}/{name}.1", "w", encoding="utf-8") as file:
+                    file.write(man_page(path, command))
+    return 0
+
+
+def man_page(path: str, command: Command) -> str:
+    """The man page of a command, in roff."""
+    name = f"havre-{path.replace(' ', '-')}"
+    lines = [f'.TH "{name.upper()}" 1 "" havre "havre manual"', ".SH NAME", f"{_roff(name)} \\- {_roff(command.summary)}",
+             ".SH SYNOPSIS"]  # fmt: skip
+    for usage in command.usage.split("\n"):
+        lines += [f".B havre {_roff(path)}", _roff(usage), ".br"]
+    lines += [".SH DESCRIPTION", _roff(command.long or command.summary)]
+    shown = sorted((flag for flag in command.flags if not flag.hidden), key=lambda flag: flag.long)
+    if shown:
+        lines.append(".SH OPTIONS")
+    for flag in shown:
+        head = (f"-{flag.short}, " if flag.short else "") + f"--{flag.long}"
+        default = flag.shown_default()
+        text = flag.help + (f" (default {default})" if default else "")
+        lines += [".TP", f"\\fB{_roff(head)}\\fR \\fI{_roff(flag.shown_kind)}\\fR", _roff(text)]
+    return "\n".join(lines) + "\n"
+
+
+def _roff(text: str) -> str:
+    escaped = text.replace("\\", "\\e").replace("-", "\\-")
+    return "\n".join("\\&" + line if line[:1] in (".", "'") else line for line in escaped.split("\n"))

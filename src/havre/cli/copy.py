@@ -1,0 +1,241 @@
+"""`havre cp`: files and folders between a container and here.
+
+    source       destination            is copied as
+    file, dir    an existing directory  DIRECTORY/NAME
+    dir/.        an existing directory  its content, into DIRECTORY
+    file, dir    what is not there      that name (its parent must exist)
+    file         an existing file       that file
+    dir          an existing file       refused
+
+What comes out of a container is hostile: no name or link in its archive leads outside of the destination.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import posixpath
+import stat
+import tarfile
+
+from havre.cli.archive import read_chunks
+from havre.cli.format.text import human_size
+from havre.cli.parser import StatusError
+from havre.cli.stream import write_all
+from havre.client.jsontext import decode
+from havre.errors import HavreError, NotFound
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from havre.cli.parser import Options
+    from havre.cli.session import Session
+    from havre.client.http import Response
+
+_GO_DIRECTORY = 1 << 31
+_GO_SYMLINK = 1 << 27
+_CHUNK = 256 << 10
+
+
+def split_path(text: str) -> tuple[str, str]:
+    """The container and the path of `CONTAINER:PATH`; a path that is clearly local has no container."""
+    if text.startswith(("/", "./", "../")) or text in (".", ".."):
+        return "", text
+    container, colon, path = text.partition(":")
+    if not colon or container.startswith("."):
+        return "", text
+    return container, path
+
+
+def cp(session: Session, options: Options, arguments: list[str]) -> int:
+    """Copy one way or the other."""
+    (source, source_path), (target, target_path) = (split_path(argument) for argument in arguments)
+    if source and target:
+        raise StatusError(1, "copying between containers is not supported")
+    if source:
+        size = _download(session, options, source, source_path, target_path)
+        where = target_path
+    elif target:
+        size = _upload(session, options, target, source_path, target_path)
+        where = f"{target}:{target_path}"
+    else:
+        raise StatusError(1, "must specify at least one container source")
+    if not options.quiet and os.isatty(2) and target_path != "-":
+        session.warn(f"Successfully copied {human_size(size, 3)} to {where}")
+    return 0
+
+
+def _path_stat(response: Response) -> dict[str, Any]:
+    from binascii import a2b_base64
+
+    value: dict[str, Any] = decode(a2b_base64(response.headers["x-docker-container-path-stat"]))
+    return value
+
+
+def _stat_in(session: Session, container: str, path: str) -> dict[str, Any]:
+    response = session.new_client().call("HEAD", f"/containers/{container}/archive", {"path": path})
+    return _path_stat(response)
+
+
+def _download(session: Session, options: Options, container: str, source: str, target: str) -> int:
+    if options.follow_link:
+        try:
+            found = _stat_in(session, container, source)
+        except HavreError:
+            found = {"mode": 0}  # the request for its content tells what is wrong with it
+        if found["mode"] & _GO_SYMLINK:
+            source = posixpath.join(posixpath.dirname(source), found["linkTarget"])
+    response = session.client.call("GET", f"/containers/{container}/archive", {"path": source})
+    if target == "-":
+        for data in response.chunks():
+            write_all(1, data)
+        return 0
+    is_directory = bool(_path_stat(response)["mode"] & _GO_DIRECTORY)
+    directory, name = _local_target(source, is_directory, target)
+    reader = _Counting(response)
+    with tarfile.open(fileobj=reader, mode="r|") as archive:
+        try:
+            archive.extractall(directory, filter=_renaming(name, keep_owner=options.archive))
+        except (tarfile.TarError, OSError) as error:
+            raise StatusError(1, f"cannot write {target}: {error}") from error
+    return reader.count
+
+
+def _local_target(source: str, is_directory: bool, target: str) -> tuple[str, str | None]:
+    """The directory to extract into, and the name that replaces the archive's topmost one (None: keep it)."""
+    if os.path.isdir(target):
+        return target, None
+    if os.path.lexists(target):
+        if is_directory:
+            raise StatusError(1, "cannot copy directory")
+    elif target.endswith("/") and not is_directory:
+        raise StatusError(1, f"no such directory: {target}")
+    directory, name = os.path.split(target.rstrip("/"))
+    if not os.path.isdir(directory or "."):
+        raise StatusError(1, f'invalid output path: directory "{os.path.abspath(directory or ".")}" does not exist')
+    return directory or ".", name
+
+
+def _renaming(name: str | None, *, keep_owner: bool) -> Any:
+    def rename(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
+        if name is not None:
+            top, slash, rest = member.name.partition("/")
+            member = member.replace(name=name + slash + rest if top != "." or rest else name, deep=False)
+        checked = tarfile.tar_filter(member, path)
+        if not keep_owner:
+            checked = checked.replace(uid=os.getuid(), gid=os.getgid(), uname="", gname="", deep=False)
+        return checked
+
+    return rename
+
+
+class _Counting(io.RawIOBase):
+    """A response's body as a file that tarfile can read, counting its bytes."""
+
+    def __init__(self, response: Response) -> None:
+        self._chunks = response.chunks()
+        self._rest = b""
+        self.count = 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Up to `size` bytes."""
+        parts = [self._rest]
+        have = len(self._rest)
+        while have < size and (data := next(self._chunks, b"")):
+            parts.append(data)
+            have += len(data)
+        whole = b"".join(parts)
+        self._rest = whole[size:]
+        self.count += min(size, len(whole))
+        return whole[:size]
+
+
+def _upload(session: Session, options: Options, container: str, source: str, target: str) -> int:
+    if source != "-" and not os.path.lexists(source.rstrip("/") or "/"):
+        raise StatusError(1, f"lstat {os.path.abspath(source)}: no such file or directory")
+    found = _target_stat(session, container, target)
+    if found is not None and found["mode"] & _GO_SYMLINK:
+        target = posixpath.join(posixpath.dirname(target), found["linkTarget"])
+        found = _target_stat(session, container, target)
+    is_directory = found is not None and bool(found["mode"] & _GO_DIRECTORY)
+    if source == "-":
+        if not is_directory:
+            raise StatusError(1, f'destination "{container}:{target}" must be a directory')
+        body, directory = read_chunks(0), target
+    else:
+        path = os.path.realpath(source) if options.follow_link else source
+        name = None if is_directory else posixpath.basename(target.rstrip("/"))
+        directory = target if is_directory else posixpath.dirname(target.rstrip("/")) or "/"
+        _check_target(path, target, found)
+        body = tar_chunks(path, name)
+    query: dict[str, str | list[str]] = {"path": directory, "noOverwriteDirNonDir": "true"}
+    if options.archive:
+        query["copyUIDGID"] = "true"
+    sent = _Sent(body)
+    headers = {"Content-Type": "application/x-tar"}
+    session.client.call("PUT", f"/containers/{container}/archive", query, raw_body=sent, headers=headers).read()
+    return sent.count
+
+
+def _target_stat(session: Session, container: str, target: str) -> dict[str, Any] | None:
+    try:
+        return _stat_in(session, container, target)
+    except NotFound:
+        session.client.get(f"/containers/{container}/json")  # tells when it is the container that is not there
+        return None
+
+
+def _check_target(source: str, target: str, found: dict[str, Any] | None) -> None:
+    source_is_directory = os.path.isdir(source) and (not os.path.islink(source) or source.endswith("/"))
+    if found is not None and source_is_directory and not found["mode"] & _GO_DIRECTORY:
+        raise StatusError(1, "cannot copy directory")
+    if found is None and not source_is_directory and target.endswith("/"):
+        raise StatusError(1, f"no such directory: {target}")
+
+
+class _Sent:
+    """Chunks on their way out, counted."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self.count = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for data in self._chunks:
+            self.count += len(data)
+            yield data
+
+
+def tar_chunks(source: str, name: str | None) -> Iterator[bytes]:
+    """A tar archive of `source`, made as it is read; `name` replaces its own name, `DIR/.` stands for DIR's content."""
+    content_only = name is None and (source.endswith("/.") or source == ".")
+    top = "." if content_only else name or os.path.basename(os.path.abspath(source))
+    root = source.rstrip("/") if source.endswith("/") and len(source) > 1 else source
+    if source.endswith("/"):
+        root = os.path.realpath(root)
+    builder = tarfile.TarFile(fileobj=io.BytesIO(), mode="w", format=tarfile.PAX_FORMAT)
+    yield from _entry(builder, root, top)
+    if os.path.isdir(root) and not os.path.islink(root):
+        for directory, folders, files in os.walk(root):
+            inner = top + directory[len(root) :]
+            for entry in sorted([*folders, *files]):
+                yield from _entry(builder, os.path.join(directory, entry), f"{inner}/{entry}")
+    yield bytes(tarfile.BLOCKSIZE * 2)
+
+
+def _entry(builder: tarfile.TarFile, path: str, name: str) -> Iterator[bytes]:
+    if stat.S_ISSOCK(os.lstat(path).st_mode):
+        return  # a socket cannot be archived
+    builder.inodes.clear()  # type: ignore[attr-defined]  # hard links go as files of their own
+    member = builder.gettarinfo(path, name)
+    yield member.tobuf(tarfile.PAX_FORMAT)
+    if not member.isreg():
+        return
+    left = member.size
+    with open(path, "rb", buffering=0) as file:
+        while left and (data := file.read(min(left, _CHUNK))):
+            left -= len(data)
+            yield data
+    yield bytes(left + -member.size % tarfile.BLOCKSIZE)  # a file that shrank meanwhile is filled with zeros

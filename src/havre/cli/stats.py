@@ -1,0 +1,151 @@
+"""`havre stats`: resource usage, live or once.
+
+CPU is the container's share of the host's time since the last reading, in percent of one CPU; memory is without the
+page cache that the kernel could drop, as docker computes both.
+"""
+
+from __future__ import annotations
+
+import posix
+import select
+import sys
+import time
+
+from havre.cli.format.table import Listing
+from havre.cli.format.text import binary_size, human_size, short_id
+from havre.errors import HavreError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from havre.cli.format.table import Fields
+    from havre.cli.parser import Options
+    from havre.cli.session import Session
+    from havre.client.api import Query
+    from havre.client.http import Response
+
+    Json = dict[str, Any]
+
+_REFRESH_S = 0.5
+
+
+def stats(session: Session, options: Options, arguments: list[str]) -> int:
+    """Show resource usage."""
+    form = options.format or session.config.text("statsFormat")
+    listing = _listing(truncate=not options.no_trunc)
+    if options.no_stream:
+        for name in arguments:
+            session.client.get(f"/containers/{name}/json")
+        names = arguments or _names(session, options)
+        streams = {name: _Stream(session, name, once=True) for name in names}
+        rows = [stream.row() for stream in streams.values() if stream.read()]
+        sys.stdout.write(listing.render(rows, form))
+        return 0
+    return _watch(session, options, arguments, listing, form)
+
+
+def _names(session: Session, options: Options) -> list[str]:
+    query: Query = {"all": "1"} if options.all else {}
+    return [container["Id"] for container in session.client.get("/containers/json", query)]
+
+
+def _watch(session: Session, options: Options, arguments: list[str], listing: Listing, form: str) -> int:
+    streams: dict[str, _Stream] = {}
+    clear = "\x1b[H\x1b[J" if posix.isatty(1) else ""
+    while True:
+        for name in arguments or _names(session, options):
+            if name not in streams:
+                streams[name] = _Stream(session, name)
+        _collect(streams, time.monotonic() + _REFRESH_S)
+        if arguments and not streams:
+            return 0
+        rows = [stream.row() for stream in streams.values() if stream.reading]
+        sys.stdout.write(clear + listing.render(rows, form))
+        sys.stdout.flush()
+
+
+def _collect(streams: dict[str, _Stream], until: float) -> None:
+    """Read what the streams have until a moment; those that ended leave."""
+    while (left := until - time.monotonic()) > 0:
+        poll = select.poll()
+        by_descriptor = {}
+        for name, stream in streams.items():
+            by_descriptor[stream.fileno()] = name
+            poll.register(stream.fileno(), select.POLLIN)
+        for descriptor, _ in poll.poll(left * 1000):
+            name = by_descriptor[descriptor]
+            if not streams[name].read():
+                del streams[name]
+
+
+class _Stream:
+    """The readings of one container."""
+
+    def __init__(self, session: Session, name: str, *, once: bool = False) -> None:
+        query: Query = {"stream": "0" if once else "1"}
+        self._response: Response = session.new_client().call("GET", f"/containers/{name}/stats", query)
+        self._lines: Iterator[Json] = session.client.messages(self._response)
+        self.name = name
+        self.reading: Json = {}
+
+    def fileno(self) -> int:
+        return self._response.fileno()
+
+    def read(self) -> bool:
+        """Take the next reading; False at the end."""
+        try:
+            self.reading = next(self._lines, {})
+        except HavreError:
+            self.reading = {}
+        return bool(self.reading)
+
+    def row(self) -> Json:
+        """The figures to show."""
+        return figures(self.reading) | {"Container": self.name}
+
+
+def figures(reading: Json) -> Json:
+    """The figures of a reading: percentages, bytes and counts."""
+    cpu, before = reading["cpu_stats"], reading["precpu_stats"]
+    spent = cpu["cpu_usage"]["total_usage"] - before["cpu_usage"]["total_usage"]
+    passed = cpu.get("system_cpu_usage", 0) - before.get("system_cpu_usage", 0)
+    online = cpu.get("online_cpus") or len(cpu["cpu_usage"].get("percpu_usage") or [])
+    memory = reading.get("memory_stats") or {}
+    detail = memory.get("stats") or {}
+    cache = detail.get("total_inactive_file", detail.get("inactive_file", 0))
+    used = memory.get("usage", 0)
+    used = used - cache if cache < used else used
+    limit = memory.get("limit", 0)
+    networks = (reading.get("networks") or {}).values()
+    blocks = (reading.get("blkio_stats") or {}).get("io_service_bytes_recursive") or []
+    return {
+        "id": reading.get("id", ""),
+        "name": reading.get("name", "").removeprefix("/"),
+        "cpu": spent / passed * online * 100 if spent > 0 and passed > 0 else 0.0,
+        "used": used,
+        "limit": limit,
+        "memory": used / limit * 100 if limit else 0.0,
+        "received": sum(network["rx_bytes"] for network in networks),
+        "sent": sum(network["tx_bytes"] for network in networks),
+        "read": sum(block["value"] for block in blocks if block["op"][:1] in "rR"),
+        "written": sum(block["value"] for block in blocks if block["op"][:1] in "wW"),
+        "pids": (reading.get("pids_stats") or {}).get("current", 0),
+    }
+
+
+def _listing(*, truncate: bool) -> Listing:
+    fields: Fields = {
+        "Container": ("CONTAINER", lambda r: r["Container"]),
+        "ID": ("CONTAINER ID", lambda r: short_id(r["id"]) if truncate else r["id"]),
+        "Name": ("NAME", lambda r: r["name"] or "--"),
+        "CPUPerc": ("CPU %", lambda r: f"{r['cpu']:.2f}%"),
+        "MemUsage": ("MEM USAGE / LIMIT", lambda r: f"{binary_size(r['used'])} / {binary_size(r['limit'])}"),
+        "MemPerc": ("MEM %", lambda r: f"{r['memory']:.2f}%"),
+        "NetIO": ("NET I/O", lambda r: f"{human_size(r['received'], 3)} / {human_size(r['sent'], 3)}"),
+        "BlockIO": ("BLOCK I/O", lambda r: f"{human_size(r['read'], 3)} / {human_size(r['written'], 3)}"),
+        "PIDs": ("PIDS", lambda r: str(r["pids"])),
+    }
+    columns = ["ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs"]
+    return Listing("*container.statsContext", fields, columns)
