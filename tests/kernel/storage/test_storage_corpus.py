@@ -285,3 +285,21 @@ class TestWhatTarDoesNotDo:
         with pytest.raises(InvalidInput, match=message), shown(layer, tmp_path, unpacks=unpacks):
             pass
         assert os.listdir(tmp_path) == []
+
+
+def test_mkfs_erofs_agrees_on_a_plain_tree(tmp_path: Path) -> None:
+    """Where the field's own tool reads a tar rightly, its index shows the same files."""
+    made = subprocess.run(
+        ["tar", "-C", "/usr/include", "-cf", "-", "--format=gnu", "linux"], check=True, capture_output=True
+    )
+    (tmp_path / "tar").write_bytes(made.stdout)
+    command = ["mkfs.erofs", "--quiet", "--tar=i", tmp_path / "theirs", tmp_path / "tar"]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    (tmp_path / "mkfs").mkdir()
+    options = f"ro,device={tmp_path / 'tar'}"
+    subprocess.run(["mount", "-t", "erofs", "-o", options, tmp_path / "theirs", tmp_path / "mkfs"], check=True)
+    try:
+        with shown(made.stdout, tmp_path, unpacks=False) as (root, _):
+            assert describe(root) == describe(tmp_path / "mkfs")
+    finally:
+        subprocess.run(["umount", tmp_path / "mkfs"], check=True)
