@@ -11,7 +11,7 @@ from support.engines import Engine
 from support.images import debian_tree
 from support.waiting import until
 
-PACKAGES = "bash,python3-minimal,nginx-light"
+PACKAGES = "bash,python3-minimal,nginx-light,passwd"
 
 
 @pytest.fixture

@@ -157,9 +157,15 @@ class TestTerminal:
     def test_resize(self, engine: Engine) -> None:
         with Terminal(["docker", "run", "-it", "--rm", "busybox", "sh"], engine.env) as terminal:
             terminal.expect("/ #")
-            terminal.resize(44, 120)
-            terminal.type("while [ \"$(stty size)\" != '44 120' ]; do sleep 0.1; done; echo re''sized\n")
-            terminal.expect("resized")
+            terminal.type("until [ \"$(stty size)\" = '44 120' ]; do sleep 0.1; done; echo re''sized\n")
+
+            def resized() -> bool:
+                # The client may not have begun to watch its terminal: change the size until it has.
+                terminal.resize(43, 120)
+                terminal.resize(44, 120)
+                return terminal.shows("resized", 0.2)
+
+            until(resized, "the new size inside")
             terminal.type("exit\n")
             terminal.end()
 

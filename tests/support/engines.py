@@ -157,6 +157,8 @@ class Havred(Engine):
     program = (str(HAVRED),)
 
     def arguments(self) -> list[str]:
+        # Not the machine's own.
+        (self.root / "daemon.json").write_text("{}")
         return [
             *("-H", self.url, "--data-root", str(self.root / "data"), "--exec-root", str(self.root / "run")),
             *("--pidfile", str(self.root / "pid"), "--config-file", str(self.root / "daemon.json")),

@@ -54,6 +54,13 @@ class Terminal:
         before, _, self.seen = self.seen.partition(text)
         return before + text
 
+    def shows(self, text: str, within_s: float) -> bool:
+        """Whether `text` is shown within a time; nothing is forgotten."""
+        deadline = time.monotonic() + within_s
+        while text not in self.seen and self._read(deadline):
+            pass
+        return text in self.seen
+
     def end(self, timeout_s: float = 15.0) -> tuple[int, str]:
         """Wait for the program's end; its exit code and what it had shown since the last `expect`."""
         deadline = time.monotonic() + timeout_s

@@ -154,19 +154,21 @@ async def _more(follow: Subscription, until: float | None) -> bool:
 
 
 def tail_offset(descriptor: int, lines: int) -> int:
-    """Where the last `lines` lines of the file begin; an unfinished last line counts as one. Blocking."""
+    """Where the last `lines` lines of the file begin; an unfinished last line of a stream counts as one. Blocking."""
     size = os.fstat(descriptor).st_size
     if lines <= 0:
         return size
     found = 0
+    seen: set[int] = set()
     for end, line in _lines_backwards(descriptor, size):
         record = parse_record(line)
         if record is None:
             continue
-        if record.ends_line or found == 0:
+        if record.ends_line or record.stream not in seen:
             if found == lines:
                 return end
             found += 1
+        seen.add(record.stream)
     return 0
 
 
