@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from havre.errors import InvalidInput
-from havre.runtime.plan import BlockLimit, Device, DeviceRule
+from havre.runtime.plan import Device
 
 # What a container has of its own, or must not see as the host's: pseudo-terminals, shared memory, queues, the console.
 _OWN = ("pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev")
 _CONSOLE = "/dev/console"
-_RULE = re.compile(r"([acb]) ([0-9]+|\*):([0-9]+|\*) ([rwm]{1,3})")
 
 
 def read_devices(on_host: str, inside: str, access: str) -> list[Device]:
@@ -46,31 +44,6 @@ def all_devices() -> list[Device]:
     """Every device node below /dev but those a container has of its own."""
     found = (_device(path, path, "rwm", follow=False) for path in _walk(Path("/dev")) if path != _CONSOLE)
     return [device for device in found if device]
-
-
-def read_block_limit(path: str, value: int) -> BlockLimit:
-    """A limit for the block device at `path`; InvalidInput when there is none."""
-    try:
-        status = os.stat(path)
-    except OSError as error:
-        raise InvalidInput(f"no such block device: {path}: {error.strerror}") from error
-    if not stat.S_ISBLK(status.st_mode):
-        raise InvalidInput(f"not a block device: {path}")
-    return BlockLimit(major=os.major(status.st_rdev), minor=os.minor(status.st_rdev), value=value)
-
-
-def parse_device_rule(text: str) -> DeviceRule:
-    """A `--device-cgroup-rule` such as "c 1:3 mr" or "b 7:* rmw"; InvalidInput for any other text."""
-    match = _RULE.fullmatch(text)
-    if match is None:
-        raise InvalidInput(f"invalid device cgroup rule format: '{text}'")
-    kind, major, minor, access = match.groups()
-    return DeviceRule(
-        type=kind,
-        major=None if major == "*" else int(major),
-        minor=None if minor == "*" else int(minor),
-        access=access,
-    )
 
 
 def _walk(directory: Path) -> Iterator[str]:

@@ -80,7 +80,7 @@ _FUSE = (10, 229)
 
 _OPPOSITES = {"exec": "noexec", "suid": "nosuid", "dev": "nodev", "rw": "ro"}
 _PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
-_DESCRIPTOR_DIRECTORY = re.compile(r"/(proc/(self|thread-self|\d+)|dev)/(task/\d+/)?(fd|cwd|root)(/|$)")
+_DESCRIPTOR_DIRECTORY = re.compile(r"(proc/(self|thread-self|\d+)|dev)/(task/\d+/)?(fd|cwd|root)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,12 +218,17 @@ def _apparmor(plan: ContainerPlan, host: HostFacts) -> str:
 
 
 def _check_cwd(cwd: str) -> str:
-    """A directory by way of a descriptor would be the runtime's own, outside of the container (CVE-2024-21626)."""
-    path = posixpath.normpath("/" + cwd.lstrip("/"))
+    """A directory by way of a descriptor would be the runtime's own, outside of the container (CVE-2024-21626).
+
+    Every leading part is looked at, as `/proc/self/fd/7/..` has left the descriptor only by name.
+    """
     if not cwd.startswith("/"):
         raise InvalidInput(f"the working directory '{cwd}' is invalid, it needs to be an absolute path")
-    if _DESCRIPTOR_DIRECTORY.match(path + "/"):
-        raise InvalidInput(f"the working directory '{cwd}' is refused: it leads through a process's descriptors")
+    leading = "/"
+    for part in cwd.split("/"):
+        leading = posixpath.normpath(posixpath.join(leading, part))
+        if _DESCRIPTOR_DIRECTORY.fullmatch(leading.lstrip("/")):
+            raise InvalidInput(f"the working directory '{cwd}' is refused: it leads through a process's descriptors")
     return cwd
 
 
