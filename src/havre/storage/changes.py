@@ -11,13 +11,14 @@ An overlay's upper directory holds whatever was touched, so only that is walked,
     opaque directory        a directory        as above, and D for each name that the upper one lacks
     anything else           something          C if mode, owner, device, size or time differ; else only copied up
 
-A copied root file system is compared with a record of what was copied. Nothing is mounted here.
+A copied root file system is compared with a record of what was copied, by the same rules.
 """
 
 from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 from typing import Literal, NamedTuple, TypeAlias
 
 import msgspec
@@ -34,39 +35,50 @@ class Change(msgspec.Struct, frozen=True):
     path: str
 
 
-class Recorded(NamedTuple):
-    """What a copy's entry was like when it was made. The change time cannot be forged from inside."""
+class Seen(NamedTuple):
+    """What an entry is like. Inode and change time cannot be forged from inside a container."""
 
     mode: int
     uid: int
     gid: int
+    size: int
+    mtime_ns: int
+    rdev: int
     inode: int
     ctime_ns: int
 
 
-Record: TypeAlias = dict[str, Recorded]
+Record: TypeAlias = dict[str, Seen]
 Kinds: TypeAlias = dict[str, Kind]
 """What became of each path, relative to the root."""
 
 
 def record(root: int) -> Record:
     """What lies below the open directory `root` now."""
-    return {entry.path: _recorded(entry.stat) for entry in walk(root)}
+    return {entry.path: _seen(entry.stat) for entry in walk(root)}
 
 
-def compare_with_record(root: int, before: Record) -> Kinds:
-    """What became of the tree below `root` since `before`."""
-    now = {entry.path: entry.stat for entry in walk(root)}
+def changed_since(before: Record, root: int) -> Kinds:
+    """What became of the tree below `root` since `before`, as Docker would tell it."""
+    return _compare(before, record(root), _differs)
+
+
+def touched_since(before: Record, root: int) -> Kinds:
+    """As `changed_since`, and what was written to without looking different: an upper directory would hold it."""
+    return _compare(before, record(root), Seen.__ne__)
+
+
+def _compare(before: Record, now: Record, differs: Callable[[Seen, Seen], bool]) -> Kinds:
     found: Kinds = {}
-    for path in before:
-        above = _parent(path)
-        if path not in now and (not above or (above in now and stat.S_ISDIR(now[above].st_mode))):
+    for path in before.keys() - now.keys():
+        above = now.get(_parent(path))
+        if "/" not in path or (above is not None and stat.S_ISDIR(above.mode)):
             found[path] = "D"
-    for path, status in now.items():
+    for path, seen in now.items():
         old = before.get(path)
         if old is None:
             found[path] = "A"
-        elif _differs_from_record(status, old):
+        elif differs(old, seen):
             found[path] = "C"
     return _with_parents(found)
 
@@ -87,7 +99,7 @@ def compare_with_layers(upper: int, lower: int) -> Kinds:
                 continue
             if old is None:
                 found[entry.path] = "A"
-            elif _differs(old, entry.stat):
+            elif _differs(_seen(old), _seen(entry.stat)):
                 found[entry.path] = "C"
             if entry.is_directory:
                 beside.enter(entry, below if old is not None and stat.S_ISDIR(old.st_mode) else None)
@@ -145,22 +157,24 @@ def _add_hidden(found: Kinds, prefix: str, upper: int, lower: int) -> None:
         found[prefix + name] = "D"
 
 
-def _differs(old: os.stat_result, new: os.stat_result) -> bool:
+def _differs(old: Seen, new: Seen) -> bool:
     """Whether Docker would call it a change: a directory's size and times say nothing."""
-    if (old.st_mode, old.st_uid, old.st_gid) != (new.st_mode, new.st_uid, new.st_gid):
-        return True
-    if stat.S_ISDIR(new.st_mode):
-        return False
-    return (old.st_size, old.st_mtime_ns, old.st_rdev) != (new.st_size, new.st_mtime_ns, new.st_rdev)
+    if stat.S_ISDIR(old.mode) and stat.S_ISDIR(new.mode):
+        return old[:3] != new[:3]
+    return old[:6] != new[:6]
 
 
-def _differs_from_record(status: os.stat_result, old: Recorded) -> bool:
-    new = _recorded(status)
-    return new[:3] != old[:3] if stat.S_ISDIR(status.st_mode) and new.inode == old.inode else new != old
-
-
-def _recorded(status: os.stat_result) -> Recorded:
-    return Recorded(status.st_mode, status.st_uid, status.st_gid, status.st_ino, status.st_ctime_ns)
+def _seen(status: os.stat_result) -> Seen:
+    return Seen(
+        status.st_mode,
+        status.st_uid,
+        status.st_gid,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_rdev,
+        status.st_ino,
+        status.st_ctime_ns,
+    )
 
 
 def _status(name: str, directory: int) -> os.stat_result | None:

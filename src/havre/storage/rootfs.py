@@ -22,7 +22,7 @@ import msgspec
 
 from havre.linux import mounts, trees
 from havre.storage import changes
-from havre.storage.changes import Kinds, Record, Recorded
+from havre.storage.changes import Kinds, Record, Seen
 from havre.storage.drivers import Writable, mount_overlay
 from havre.storage.layerfiles import RootEntry
 
@@ -126,7 +126,7 @@ class CopyRoot:
     def size(self, home: Path) -> int:
         """Bytes of the files that were added or changed."""
         with _open(home / "root") as root:
-            found = changes.compare_with_record(root, _read_record(home / "record"))
+            found = changes.touched_since(_read_record(home / "record"), root)
             sizes = {
                 (entry.stat.st_dev, entry.stat.st_ino): entry.stat.st_size
                 for entry in trees.walk(root)
@@ -137,7 +137,7 @@ class CopyRoot:
     def changes(self, home: Path, view: Path, layers: Sequence[Path]) -> Kinds:
         """The copy compared with the record of it."""
         with _open(home / "root") as root:
-            return changes.compare_with_record(root, _read_record(home / "record"))
+            return changes.changed_since(_read_record(home / "record"), root)
 
     @contextmanager
     def upper(self, home: Path) -> Iterator[Path]:
@@ -146,7 +146,7 @@ class CopyRoot:
         trees.remove_tree(upper)
         try:
             with _open(home / "root") as root:
-                found = changes.compare_with_record(root, _read_record(home / "record"))
+                found = changes.touched_since(_read_record(home / "record"), root)
                 upper.mkdir()
                 with _open(upper) as target:
                     _stage(root, target, found)
@@ -191,7 +191,7 @@ def _write_record(path: Path, record: Record) -> None:
 
 
 def _read_record(path: Path) -> Record:
-    rows = msgspec.msgpack.decode(path.read_bytes(), type=list[tuple[bytes, Recorded]])
+    rows = msgspec.msgpack.decode(path.read_bytes(), type=list[tuple[bytes, Seen]])
     return {os.fsdecode(name): row for name, row in rows}
 
 
