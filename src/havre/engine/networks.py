@@ -143,7 +143,7 @@ class Networks:
         await firewall.stop(remove=idle)
         if idle:
             for bridge in self._bridges.values():
-                await host.delete_link(bridge.link)
+                await host.delete_bridge(bridge)
         host.close()
         self._host = self._firewall = None
 
@@ -249,7 +249,7 @@ class Networks:
             for reservation in held.reservations:
                 steps.callback(self._ports.release, reservation)
             steps.push_async_callback(firewall.retract, held.maps())
-        for network_id in (*held.endpoints, *held.others):
+        for network_id in (*held.endpoints, *held.others) if held.sandbox is not None else ():
             if network_id in self._networks:
                 self._tell("disconnect", self._networks[network_id], held.id)
 
@@ -399,7 +399,7 @@ class Networks:
         bridge = self._bridges.pop(network_id, None)
         await firewall.remove_bridge(network_id)
         if bridge is not None:
-            await host.delete_link(bridge.link)
+            await host.delete_bridge(bridge)
 
     def _tell(self, action: str, network: Network, container_id: str = "") -> None:
         if self._events is not None:
@@ -505,7 +505,7 @@ class Networks:
         masters = {link.index for link in links if link.name in bridges}
         for link in links:
             if link.kind == "veth" and link.master in masters and link.name not in expected:
-                await host.delete_link(link.name)
+                await host.delete_veth(link.name)
 
     def _enable_forwarding(self) -> None:
         host, _ = self._kernel()

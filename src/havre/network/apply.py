@@ -46,11 +46,15 @@ class Host:
     # -- bridges
 
     async def ensure_bridge(self, bridge: Bridge) -> None:
-        """Make the bridge, or bring one that is there to what the plan says."""
+        """Make the bridge, or bring one of that name to the plan; one that we did not make is used, never deleted."""
         await act(f"set up bridge {bridge.link}", self._ensure_bridge, bridge)
 
-    async def delete_link(self, name: str) -> None:
-        """Remove a bridge or a veth pair. Idempotent."""
+    async def delete_bridge(self, bridge: Bridge) -> None:
+        """Remove the bridge if it is the one we made, known by its MAC. Idempotent."""
+        await act(f"delete bridge {bridge.link}", self._delete_bridge, bridge)
+
+    async def delete_veth(self, name: str) -> None:
+        """Remove a veth pair by the name of one end. Idempotent."""
         await act(f"delete link {name}", self._delete_link, name)
 
     async def links(self) -> list[Link]:
@@ -74,6 +78,11 @@ class Host:
         self._netlink.run(*stale, *missing, *([] if link.up else [netlink.set_up(link.index)]))
         # Lets the host reach a published port by 127.0.0.1; the table's guard chain stops everybody else.
         self._netlink.run(netlink.set_route_localnet(link.index))
+
+    def _delete_bridge(self, bridge: Bridge) -> None:
+        link = self._netlink.link(bridge.link)
+        if link is not None and link.kind == "bridge" and link.mac == bridge.mac:
+            self._delete_link(bridge.link)
 
     def _delete_link(self, name: str) -> None:
         try:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 from network_world import Rows, ask, container, run
-from support.waiting import until
 
 from havre.engine.network import NetworkSpec
 from havre.engine.networks import NetworkOptions, Networks, Sandbox
 from havre.linux.namespaces import in_netns
+from support.waiting import until
 
 Serve = Callable[[Path | None, str, int], None]
 
@@ -95,7 +95,7 @@ def test_nobody_on_the_wire_reaches_a_port_of_the_loopback(run_root: Path, outsi
                 enter = f"nsenter --net={netns} "
                 run(enter + "ip addr del 127.0.0.1/8 dev lo", enter + f"ip route add 127.0.0.1/32 via {gateway}")
                 subprocess.run(
-                    f"{enter} sh -c".split() + ["echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet"], check=True
+                    [*enter.split(), "sh", "-c", "echo 1 >/proc/sys/net/ipv4/conf/eth0/route_localnet"], check=True
                 )
                 for port in (8080, 9090):
                     assert await from_within(netns, "tcp", "127.0.0.1", port) == ""
