@@ -6,6 +6,8 @@ Source: Docker Engine API, "NetworkCreate" and "NetworkInspect"; messages are do
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 
 from havre.engine.model import Value
@@ -23,7 +25,8 @@ MTU = "com.docker.network.driver.mtu"
 
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
-_LINK_NAME_MAX = 15
+# Narrower than the kernel's rule: the name is also written into firewall commands.
+_LINK_NAME = re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)
 
 
 class IpamPool(Value, omit_defaults=True):
@@ -156,8 +159,8 @@ def _check_options(options: dict[str, str]) -> None:
         _flag(options, key, True)
     _number(options, MTU, DEFAULT_MTU)
     link = options.get(LINK, "")
-    if len(link) > _LINK_NAME_MAX or "/" in link or any(letter.isspace() for letter in link):
-        raise InvalidInput(f"invalid bridge name: {link}", f"at most {_LINK_NAME_MAX} characters, no space, no slash")
+    if link and (not _LINK_NAME.fullmatch(link) or link.strip(".") == ""):
+        raise InvalidInput(f"invalid bridge name: {link}", "expected 1 to 15 of letters, digits, dot, dash, underscore")
 
 
 def _flag(options: dict[str, str], key: str, default: bool) -> bool:

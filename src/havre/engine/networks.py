@@ -265,6 +265,8 @@ class Networks:
             if network.driver != "bridge":
                 held.others[network_id] = secrets.token_hex(32)
                 continue
+            if asked.mac_address:
+                ipam.check_mac(asked.mac_address)
             address = self._allocate(held, network, asked)
             number = len(held.endpoints)
             endpoint = plan_endpoint(

@@ -250,7 +250,7 @@ class Netlink:
 
 def mac_bytes(mac: str) -> bytes:
     """`02:42:ac:11:00:02` as six bytes; ValueError for anything else."""
-    packed = bytes.fromhex(mac.replace(":", ""))
+    packed = bytes.fromhex(mac.replace(":", "").replace("-", ""))
     if len(packed) != 6:
         raise ValueError(f"invalid MAC address: {mac}")
     return packed

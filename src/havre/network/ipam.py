@@ -13,6 +13,7 @@ Networks are IPv4 here; the functions take either family.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from ipaddress import (
@@ -122,6 +123,13 @@ def allocate(pool: Pool, used: Collection[Address], network: str, wanted: Addres
 def mac_for(address: Address) -> str:
     """Docker's scheme: 02:42 and the four bytes of the address, so that an address keeps its MAC."""
     return (b"\x02\x42" + address.packed[-4:]).hex(":")
+
+
+def check_mac(text: str) -> None:
+    """Refuse what is no unicast MAC address of six bytes."""
+    octets = re.fullmatch(r"([0-9A-Fa-f]{2})(?:[:-][0-9A-Fa-f]{2}){5}", text)
+    if octets is None or int(octets[1], 16) & 1:
+        raise InvalidInput(f"invalid MAC address: {text}", "expected a unicast address as in 02:42:ac:11:00:02")
 
 
 def _parse_subnet(text: str, *, strict: bool = True) -> Subnet:

@@ -1,0 +1,119 @@
+"""Docker's words for networks and sandboxes, to values and back."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+import msgspec
+import pytest
+
+from havre.engine.model import Config, Container, EndpointSettings, HostConfig, PortBinding
+from havre.engine.network import Ipam, IpamPool, Network, NetworkSpec, bridge_of, check_spec
+from havre.engine.sandbox import asked_of, describe_ports, own_names, wishes_again, wishes_of
+from havre.errors import HavreError, InvalidInput
+from havre.network.ports import ANY4, ANY6, Publish, Reservation
+
+
+def _container(**more: object) -> Container:
+    settings = {"config": Config(), "host_config": HostConfig(), **more}
+    return Container(id="a" * 64, name="/x", created="", image="", path="", args=[], **settings)  # type: ignore[arg-type]
+
+
+def test_a_network_is_shown_with_dockers_names() -> None:
+    network = Network(name="n", id="i", created="t", ipam=Ipam(config=[IpamPool(subnet="10.0.0.0/24", ip_range="")]))
+    assert msgspec.to_builtins(network) == {
+        "Name": "n",
+        "Id": "i",
+        "Created": "t",
+        "Scope": "local",
+        "Driver": "bridge",
+        "EnableIPv6": False,
+        "IPAM": {"Driver": "default", "Options": None, "Config": [{"Subnet": "10.0.0.0/24"}]},
+        "Internal": False,
+        "Attachable": False,
+        "Ingress": False,
+        "ConfigFrom": {"Network": ""},
+        "ConfigOnly": False,
+        "Containers": {},
+        "Options": {},
+        "Labels": {},
+    }
+
+
+def test_options_of_a_bridge_are_read() -> None:
+    options = {
+        "com.docker.network.bridge.name": "br9",
+        "com.docker.network.bridge.enable_icc": "false",
+        "com.docker.network.bridge.enable_ip_masquerade": "0",
+        "com.docker.network.driver.mtu": "9000",
+    }
+    ipam = Ipam(config=[IpamPool(subnet="10.0.0.0/24", gateway="10.0.0.254")])
+    bridge = bridge_of(Network(name="n", id="f" * 64, created="", ipam=ipam, options=options))
+    assert (bridge.link, bridge.icc, bridge.masquerade, bridge.mtu) == ("br9", False, False, 9000)
+    assert str(bridge.interface) == "10.0.0.254/24"
+    assert bridge_of(Network(name="n", id="f" * 64, created="", ipam=ipam)).link == "hv-ffffffffffff"
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        NetworkSpec(name="n", options={"com.docker.network.bridge.enable_icc": "maybe"}),
+        NetworkSpec(name="n", options={"com.docker.network.driver.mtu": "big"}),
+        NetworkSpec(name="n", options={"com.docker.network.bridge.name": "far-too-long-name"}),
+        NetworkSpec(name="n", options={"com.docker.network.bridge.name": 'a";flush'}),
+        NetworkSpec(name="n", options={"com.docker.network.bridge.name": ".."}),
+        NetworkSpec(name="n", ipam=Ipam(driver="zz")),
+        NetworkSpec(name="n", enable_ipv6=True),
+        NetworkSpec(name="n", ingress=True),
+        NetworkSpec(name="n", scope="swarm"),
+    ],
+)
+def test_a_network_that_cannot_be_is_refused(spec: NetworkSpec) -> None:
+    with pytest.raises(HavreError) as refused:
+        check_spec(spec)
+    assert 400 <= refused.value.status < 502
+
+
+def test_the_main_network_comes_first() -> None:
+    asked = EndpointSettings(aliases=["db"])
+    row = _container(host_config=HostConfig(network_mode="front"), asked_networks={"back": asked, "front": asked})
+    assert list(asked_of(row)) == ["front", "back"]
+    assert list(asked_of(_container())) == ["bridge"]
+    assert list(asked_of(_container(config=Config(network_disabled=True)))) == ["none"]
+
+
+def test_ports_are_shown_as_docker_shows_them_and_read_again() -> None:
+    target = ip_address("172.17.0.2")
+    held = [
+        Reservation(Publish("tcp", 80, None, 8080, 8080), 8080, (ANY4, ANY6), target, "x"),
+        Reservation(Publish("tcp", 80, ip_address("127.0.0.1")), 32768, (ip_address("127.0.0.1"),), target, "x"),
+    ]
+    ports = describe_ports(_container(config=Config(exposed_ports={"99/tcp": {}, "80/tcp": {}})), held)
+    assert ports == {
+        "80/tcp": [
+            PortBinding(host_ip="0.0.0.0", host_port="8080"),
+            PortBinding(host_ip="::", host_port="8080"),
+            PortBinding(host_ip="127.0.0.1", host_port="32768"),
+        ],
+        "99/tcp": None,
+    }
+    assert wishes_again(ports) == [
+        Publish("tcp", 80, None, 8080, 8080),
+        Publish("tcp", 80, ip_address("127.0.0.1"), 32768, 32768),
+    ]
+
+
+def test_a_network_may_bind_ports_to_one_address() -> None:
+    row = _container(host_config=HostConfig(port_bindings={"80/tcp": [PortBinding(host_port="80")]}))
+    assert wishes_of(row, "127.0.0.1") == [Publish("tcp", 80, ip_address("127.0.0.1"), 80, 80)]
+    assert wishes_of(row, "0.0.0.0") == [Publish("tcp", 80, None, 80, 80)]
+
+
+def test_a_container_is_named_by_its_domain_first() -> None:
+    assert own_names(_container(config=Config(hostname="web", domainname="example.org"))) == "web.example.org web"
+    assert own_names(_container()) == "a" * 12
+
+
+def test_a_port_that_is_none_is_refused() -> None:
+    with pytest.raises(InvalidInput):
+        wishes_of(_container(host_config=HostConfig(port_bindings={"80x/tcp": None})), "")
