@@ -13,6 +13,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from havre.errors import InvalidInput
@@ -118,7 +120,8 @@ class Unpacker:
                 os.mkdir(name, 0o755, dir_fd=parent)
             except FileExistsError:
                 raise InvalidInput(f"layer has members below {path!r}, a symbolic link to nothing") from None
-            os.chmod(name, 0o755, dir_fd=parent)  # whatever the umask
+            with _pinned(parent, name) as made:
+                os.chmod(made, 0o755)  # whatever the umask
             self._note()
             self._times[path] = 0
             descriptor = self._open_parent(path)
@@ -152,9 +155,7 @@ class Unpacker:
         if entry.kind != "dir":
             raise InvalidInput(f"layer has a {entry.kind} for its root directory")
         self._root_entry = entry
-        os.chown(self._root, entry.uid, entry.gid)
-        os.chmod(self._root, entry.mode)
-        _set_xattrs(_name_of(self._root), entry.xattrs)
+        _describe(_name_of(self._root), entry)
         self._times[b""] = _ns(entry)
 
     def _make_dir(self, parent: int, name: bytes, entry: Entry) -> None:
@@ -164,9 +165,8 @@ class Unpacker:
             if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
                 self._remove(parent, name)
                 os.mkdir(name, 0o700, dir_fd=parent)
-        os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
-        os.chmod(name, entry.mode, dir_fd=parent)
-        _set_xattrs(_name_of(parent, name), entry.xattrs)
+        with _pinned(parent, name) as path:
+            _describe(path, entry)
         self._note()
         self._times.pop(entry.path, None)  # so that the latest entry comes last
         self._times[entry.path] = _ns(entry)
@@ -180,22 +180,17 @@ class Unpacker:
             os.symlink(entry.link, name, dir_fd=parent)
         else:
             os.mknod(name, _NODE_TYPES[entry.kind] | 0o600, os.makedev(*entry.rdev), dir_fd=parent)
-        os.chown(name, entry.uid, entry.gid, dir_fd=parent, follow_symlinks=False)
-        if entry.kind != "symlink":
-            os.chmod(name, entry.mode, dir_fd=parent)
-        _set_xattrs(_name_of(parent, name), entry.xattrs)
-        os.utime(name, ns=(_ns(entry), _ns(entry)), dir_fd=parent, follow_symlinks=False)
+        with _pinned(parent, name) as path:
+            _describe(path, entry)
+            os.utime(path, ns=(_ns(entry), _ns(entry)))
 
     def _end_file(self) -> None:
-        """Owner first: it clears set-user-ID bits and capabilities, which mode and attributes then bring back."""
         if self._file is None:
             return
         descriptor, entry = self._file
         if len(entry.extents) != 1 or entry.extents[0].length != entry.size:
             os.ftruncate(descriptor, entry.size)
-        os.fchown(descriptor, entry.uid, entry.gid)
-        os.fchmod(descriptor, entry.mode)
-        _set_xattrs(_name_of(descriptor), entry.xattrs)
+        _describe(descriptor, entry)
         os.utime(descriptor, ns=(_ns(entry), _ns(entry)))
         self._file = None
         os.close(descriptor)
@@ -252,7 +247,8 @@ class Unpacker:
             _set_xattrs(_name_of(parent), whiteouts.ORIGIN_XATTRS)
         except FileExistsError:
             if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-                _set_xattrs(_name_of(parent, name), whiteouts.OPAQUE_XATTRS)
+                with _pinned(parent, name) as path:
+                    _set_xattrs(path, whiteouts.OPAQUE_XATTRS)
         finally:
             os.close(parent)
 
@@ -292,19 +288,34 @@ def _ns(entry: Entry) -> int:
     return entry.mtime_s * 10**9 + entry.mtime_ns
 
 
-def _name_of(descriptor: int, name: bytes = b"") -> bytes:
-    """A path for what has no call relative to a descriptor: an open file, or a name in an open directory."""
-    return b"/proc/self/fd/%d/%s" % (descriptor, name) if name else b"/proc/self/fd/%d" % descriptor
+@contextmanager
+def _pinned(parent: int, name: bytes) -> Iterator[bytes]:
+    """A path that stays with what `name` is now, itself and not what it may link to, whatever happens to the name."""
+    descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        yield _name_of(descriptor)
+    finally:
+        os.close(descriptor)
 
 
-def _set_xattrs(path: bytes, xattrs: dict[bytes, bytes]) -> None:
-    """Set attributes; a file system without them, or a kind of file that may have none, still keeps the content.
+def _name_of(descriptor: int) -> bytes:
+    """A path for calls that take no O_PATH descriptor; they follow it to the open file and no further."""
+    return b"/proc/self/fd/%d" % descriptor
 
-    `path` is from `_name_of`: the link of a descriptor is followed, a name in a directory is not.
-    """
+
+def _describe(file: bytes | int, entry: Entry) -> None:
+    """Owner first: it clears set-user-ID bits and capabilities, which mode and attributes then bring back."""
+    os.chown(file, entry.uid, entry.gid)
+    if entry.kind != "symlink":
+        os.chmod(file, entry.mode)
+    _set_xattrs(file, entry.xattrs)
+
+
+def _set_xattrs(file: bytes | int, xattrs: dict[bytes, bytes]) -> None:
+    """Set attributes; a file system without them, or a kind of file that may have none, still keeps the content."""
     for name, value in xattrs.items():
         try:
-            os.setxattr(path, name, value, follow_symlinks=path.count(b"/") == 4)
+            os.setxattr(file, name, value)
         except OSError as error:
             refused = error.errno == errno.EPERM and name.startswith(b"user.")
             if error.errno != errno.ENOTSUP and not refused:
