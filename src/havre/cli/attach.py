@@ -98,11 +98,12 @@ class Conversation:
         except HavreError:
             return
 
-    def resize(self) -> None:
-        """Tell the daemon our window's size."""
+    def resize(self, grow: int = 0) -> None:
+        """Tell the daemon our window's size, `grow` larger than it is."""
         rows, columns = size()
         if self._resize_path and rows and columns:
-            self._client.call("POST", self._resize_path, {"h": str(rows), "w": str(columns)}).read()
+            query: dict[str, str | list[str]] = {"h": str(rows + grow), "w": str(columns + grow)}
+            self._client.call("POST", self._resize_path, query).read()
 
     def exit_code(self, waiting: Response) -> int:
         """The exit code that `wait` tells, signals being passed on meanwhile. Raises StatusError for an error."""
@@ -167,10 +168,10 @@ def attach(session: Session, options: Options, arguments: list[str]) -> int:
     )
     kill = killer(session, name) if options.sig_proxy else None
     talk = Conversation(session, tty=tty, stdin=stdin, keys=keys, resize_path=f"/containers/{name}/resize", kill=kill)
+    talk.resize(grow=1)  # a change of size, and back, makes a shell draw its prompt again
     talk.resize()
     if talk.copy(stream, early) == DETACHED:
-        session.warn("read escape sequence")
-        return 0
+        raise StatusError(1, "read escape sequence")
     return talk.exit_code(waiting)
 
 

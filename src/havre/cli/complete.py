@@ -32,7 +32,8 @@ _ZSH = """\
 #compdef havre
 _havre() {
     local -a candidates
-    candidates=("${(@f)$(havre __complete -- "${words[@]:1:$((CURRENT - 1))}" 2>/dev/null | sed 's/:/\\\\:/g; s/\\t/:/')}")
+    local lines=$(havre __complete -- "${words[@]:1:$((CURRENT - 1))}" 2>/dev/null)
+    candidates=("${(@f)$(print -r -- "$lines" | sed 's/:/\\\\:/g; s/\\t/:/')}")
     _describe havre candidates || _files
 }
 compdef _havre havre
@@ -147,8 +148,8 @@ def _write_man_pages(directory: str) -> int:
 def man_page(path: str, command: Command) -> str:
     """The man page of a command, in roff."""
     name = f"havre-{path.replace(' ', '-')}"
-    lines = [f'.TH "{name.upper()}" 1 "" havre "havre manual"', ".SH NAME", f"{_roff(name)} \\- {_roff(command.summary)}",
-             ".SH SYNOPSIS"]  # fmt: skip
+    lines = [f'.TH "{name.upper()}" 1 "" havre "havre manual"', ".SH NAME"]
+    lines += [f"{_roff(name)} \\- {_roff(command.summary)}", ".SH SYNOPSIS"]
     for usage in command.usage.split("\n"):
         lines += [f".B havre {_roff(path)}", _roff(usage), ".br"]
     lines += [".SH DESCRIPTION", _roff(command.long or command.summary)]

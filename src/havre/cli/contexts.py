@@ -72,6 +72,10 @@ def ls(session: Session, options: Options, arguments: list[str]) -> int:
     if options.quiet:
         sys.stdout.write("".join(meta["Name"] + "\n" for meta in contexts))
         return 0
+    if options.format == "json":
+        sys.stdout.write("".join(encode(_row(session, meta), escape_html=True) + "\n" for meta in contexts))
+        _warn_of_environment(session, "a context")
+        return 0
     fields: Fields = {
         "Name": ("NAME", lambda m: m["Name"] + (" *" if m["Name"] == session.context and not options.format else "")),
         "Description": ("DESCRIPTION", lambda m: ellipsis(_description(m), 60)),
@@ -83,6 +87,12 @@ def ls(session: Session, options: Options, arguments: list[str]) -> int:
     sys.stdout.write(Listing("*formatter.clientContextContext", fields, columns).render(contexts, options.format))
     _warn_of_environment(session, "a context")
     return 0
+
+
+def _row(session: Session, meta: Json) -> Json:
+    """A context in the JSON listing, in docker's order of members."""
+    return {"Name": meta["Name"], "Description": _description(meta), "DockerEndpoint": _host(meta),
+            "Current": meta["Name"] == session.context, "Error": "", "ContextType": "moby"}  # fmt: skip
 
 
 def _description(meta: Json) -> str:
@@ -129,7 +139,7 @@ def inspect(session: Session, options: Options, arguments: list[str]) -> int:
     from havre.cli.inspect import show as show_objects
 
     def get(name: str) -> Json:
-        meta = _get(session, name)
+        meta = _get(session, name) if name != "default" else {**_default(session), "Metadata": {}}
         paths = {kind: context_directory(session.config, kind, name) for kind in ("meta", "tls")}
         storage = {"MetadataPath": "<IN MEMORY>", "TLSPath": "<IN MEMORY>"}
         if name != "default":
@@ -221,7 +231,7 @@ def rm(session: Session, options: Options, arguments: list[str]) -> int:
 
     def remove(name: str) -> None:
         if name == "default":
-            raise StatusError(1, 'context "default" cannot be removed')
+            raise StatusError(1, 'default: context "default" cannot be removed')
         if not options.force:
             read_context(session.config, name)
         if session.context == name:

@@ -82,13 +82,14 @@ def _verbose(usage: Json) -> str:
     image_fields.columns = ["Repository", "Tag", "ID", "CreatedSince", "Size", "SharedSize", "UniqueSize", "Containers"]
     container_fields = container_listing(truncate=True, size=True)
     container_fields.columns = ["ID", "Image", "Command", "LocalVolumes", "Size", "RunningFor", "Status", "Names"]
+    containers = [{**container, "SizeRootFs": 0} for container in usage["Containers"] or []]
     volume_fields = volume_listing()
     volume_fields.columns = ["Name", "Links", "Size"]
     caches = usage["BuildCache"] or []
     size = human_size(sum(cache["Size"] for cache in caches if not cache["Shared"]))
     return (
         "Images space usage:\n\n" + image_fields.render(images, "")
-        + "\nContainers space usage:\n\n" + container_fields.render(usage["Containers"] or [], "")
+        + "\nContainers space usage:\n\n" + container_fields.render(containers, "")
         + "\nLocal Volumes space usage:\n\n" + volume_fields.render(usage["Volumes"] or [], "")
         + f"\nBuild cache usage: {size}\n\n" + _cache_listing().render(caches, "")
     )  # fmt: skip

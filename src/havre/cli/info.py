@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import posix
 import sys
+import time
 
 from havre import __version__
 from havre.cli.format.gotypes import typed
 from havre.cli.format.lex import TemplateError
-from havre.cli.format.text import binary_size
+from havre.cli.format.text import binary_size, parse_time
 from havre.cli.parser import StatusError
 from havre.client.api import API_VERSION
 from havre.client.jsontext import encode
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l": "arm"}
 
 
-def _print(form: str, value: Json) -> None:
+def _print(form: str, value: Json, type_name: str, template_name: str = "") -> None:
     """`value` as JSON or through a template. Raises StatusError for a template that does not work."""
     if form == "json":
         sys.stdout.write(encode(value, escape_html=True) + "\n")
@@ -34,12 +35,13 @@ def _print(form: str, value: Json) -> None:
     from havre.cli.format.template import compile_template
 
     try:
-        template = compile_template(form)
+        template = compile_template(form, template_name)
     except TemplateError as error:
         raise StatusError(64, f"template parsing error: {error}") from error
     try:
-        sys.stdout.write(template.execute(typed(value)) + "\n")
+        sys.stdout.write(template.execute(typed(value, type_name=type_name)) + "\n")
     except TemplateError as error:
+        sys.stdout.write("\n")
         raise StatusError(1, str(error)) from error
 
 
@@ -67,7 +69,7 @@ def version(session: Session, options: Options, arguments: list[str]) -> int:
     except HavreError as error:
         failure = error
     if options.format:
-        _print(options.format, {"Client": client, "Server": server})
+        _print(options.format, {"Client": client, "Server": server}, "system.versionInfo", "version")
     else:
         sys.stdout.write(_client_text(client) + (_server_text(server) if server else ""))
     if failure is not None:
@@ -90,7 +92,7 @@ def _client_text(client: Json) -> str:
 
 def _server_text(server: Json) -> str:
     platform = (server.get("Platform") or {}).get("Name", "")
-    text = f"\nServer: {platform}".rstrip() + ("" if platform else ":") + "\n"
+    text = f"\nServer: {platform}".rstrip() + "\n"
     components = server.get("Components") or [{"Name": "Engine", "Version": server["Version"], "Details": server}]
     for component in components:
         details = component.get("Details") or {}
@@ -108,11 +110,20 @@ def _engine_text(details: Json) -> str:
         ("API version", f"{details.get('ApiVersion', '')}" + (f" (minimum version {least})" if least else "")),
         ("Go version", details.get("GoVersion", "")),
         ("Git commit", details.get("GitCommit", "")),
-        ("Built", details.get("BuildTime", "")),
+        ("Built", _build_time(details.get("BuildTime", ""))),
         ("OS/Arch", f"{details.get('Os', '')}/{details.get('Arch', '')}"),
         ("Experimental", str(details.get("Experimental", "false")).lower()),
     ]
     return "".join(f"  {name + ':':<17} {value}\n" for name, value in rows)
+
+
+def _build_time(text: str) -> str:
+    """An RFC 3339 time as `Thu Aug 13 05:35:48 2026`; anything else as it is."""
+    try:
+        seconds, _ = parse_time(text)
+    except ValueError:
+        return text
+    return time.strftime("%a %b %e %H:%M:%S %Y", time.gmtime(seconds))
 
 
 def info(session: Session, options: Options, arguments: list[str]) -> int:
@@ -125,7 +136,7 @@ def info(session: Session, options: Options, arguments: list[str]) -> int:
         "Warnings": None,
     }
     if options.format:
-        _print(options.format, {**session.client.get("/info"), "ClientInfo": client})
+        _print(options.format, {**session.client.get("/info"), "ClientInfo": client}, "system.dockerInfo")
         return 0
     debug = "true" if client["Debug"] else "false"
     sys.stdout.write(f"Client:\n Version:    {__version__}\n Context:    {session.context}\n Debug Mode: {debug}\n\n")

@@ -42,6 +42,7 @@ class Struct(dict[str, "Any"]):
     """A JSON object that docker decodes into a struct; `defaults` are fields that JSON leaves out when empty."""
 
     defaults: Mapping[str, Any] = {}
+    type_name = ""
 
 
 class Nil:
@@ -54,12 +55,19 @@ class Nil:
         return 0
 
 
-def typed(value: Any, name: str = "") -> Any:
-    """JSON with Go's types: objects that are structs as `Struct`, nulls of known types as `Nil`."""
+def typed(value: Any, name: str = "", *, type_name: str = "") -> Any:
+    """JSON with Go's types: objects that are structs as `Struct`, nulls of known types as `Nil`.
+
+    With `type_name` a field that is not there is told as one of that type, else as a key of a map.
+    """
     if isinstance(value, dict):
         is_map = name in _MAPS or (name == "Config" and set(value) <= {"max-size", "max-file"})
         members = {key: typed(item, "" if is_map else key) for key, item in value.items()}
-        return members if is_map else Struct(members)
+        if is_map:
+            return members
+        struct = Struct(members)
+        struct.type_name = type_name
+        return struct
     if isinstance(value, list):
         return [typed(item) for item in value]
     if value is None and name in _MAPS:

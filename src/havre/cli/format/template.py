@@ -19,25 +19,26 @@ if TYPE_CHECKING:
 _QUOTED = 20
 
 
-def compile_template(text: str) -> Template:
-    """Parse a template. Raises TemplateError."""
-    return Template(text, parse_template(text, FUNCTIONS))
+def compile_template(text: str, name: str = "") -> Template:
+    """Parse a template; `name` is shown in errors. Raises TemplateError."""
+    return Template(text, parse_template(text, FUNCTIONS), name)
 
 
 class Template:
     """A parsed template."""
 
-    def __init__(self, text: str, nodes: list[Node]) -> None:
+    def __init__(self, text: str, nodes: list[Node], name: str) -> None:
         self._text = text
+        self._name = name
         self._nodes = nodes
 
     def execute(self, value: Any, *, strict_keys: bool = False) -> str:
         """The output for `value`; `strict_keys` makes absent keys of maps an error. Raises TemplateError."""
-        return _Run(self._text, value, FUNCTIONS, strict_keys).output(self._nodes)
+        return _Run(self._text, value, FUNCTIONS, strict_keys, self._name).output(self._nodes)
 
     def execute_header(self, value: Any) -> str:
         """The output for a table's headers."""
-        return _Run(self._text, value, HEADER_FUNCTIONS, False).output(self._nodes)
+        return _Run(self._text, value, HEADER_FUNCTIONS, False, self._name).output(self._nodes)
 
 
 class _Break(Exception):  # control flow of `break`
@@ -49,8 +50,9 @@ class _Continue(Exception):  # control flow of `continue`
 
 
 class _Run:
-    def __init__(self, text: str, value: Any, functions: dict[str, Any], strict_keys: bool) -> None:
+    def __init__(self, text: str, value: Any, functions: dict[str, Any], strict_keys: bool, name: str) -> None:
         self._text = text
+        self._name = name
         self._functions = functions
         self._strict_keys = strict_keys
         self._variables: list[tuple[str, Any]] = [("$", value)]
@@ -65,7 +67,9 @@ class _Run:
         line = line_of(self._text, node.offset)
         column = node.offset - (self._text.rfind("\n", 0, node.offset) + 1)
         source = node.source if len(node.source) <= _QUOTED else node.source[:_QUOTED] + "..."
-        return TemplateError(f'template: :{line}:{column}: executing "" at <{source}>: {reason}')
+        return TemplateError(
+            f'template: {self._name}:{line}:{column}: executing "{self._name}" at <{source}>: {reason}'
+        )
 
     def _walk(self, nodes: Iterable[Node], dot: Any) -> None:
         for node in nodes:
@@ -228,6 +232,8 @@ class _Run:
             found, item = member(value, name)
             if found:
                 return item
+            if value.type_name:
+                raise self.fail(node, f"can't evaluate field {name} in type {value.type_name}")
             raise self.fail(node, f'map has no entry for key "{name}"')
         if isinstance(value, dict):
             if name not in value and self._strict_keys:
