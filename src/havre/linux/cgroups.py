@@ -151,11 +151,16 @@ def move(cgroups: Cgroups, group: str, pid: int) -> None:
     (directory / "cgroup.procs").write_text(str(pid))
 
 
-def remove(cgroups: Cgroups, group: str) -> None:
-    """Remove a group without processes from every tree, its children first; one that is gone is fine."""
-    for tree in set(cgroups.trees.values()):
-        for directory, _, _ in os.walk(tree / group.lstrip("/"), topdown=False):
-            try:
-                os.rmdir(directory)
-            except FileNotFoundError:
-                continue
+def thaw(cgroups: Cgroups, group: str) -> None:
+    """Let the frozen processes of `group` go on; on v1 not even SIGKILL ends them before. One that is gone is fine."""
+    if cgroups.layout == "v2":
+        file, go_on = cgroups.path(group) / "cgroup.freeze", "0"
+    elif "freezer" in cgroups.trees:
+        file, go_on = cgroups.trees["freezer"] / group.lstrip("/") / "freezer.state", "THAWED"
+    else:
+        return
+    try:
+        file.write_text(go_on)
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENODEV):
+            raise

@@ -15,7 +15,6 @@ import ctypes
 import errno
 import fcntl
 import os
-import select
 import signal
 import struct
 
@@ -41,13 +40,6 @@ def open_process(pid: int, started: int | None = None) -> int | None:
 def send_signal(pidfd: int, number: int) -> None:
     """Send a signal; ProcessLookupError when the process has ended."""
     signal.pidfd_send_signal(pidfd, number)
-
-
-def has_ended(pidfd: int) -> bool:
-    """Whether the process has ended (it may still be a zombie)."""
-    poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
-    return bool(poll.poll(0))
 
 
 async def ended(pidfd: int) -> None:
@@ -121,11 +113,6 @@ def start_time(pid: int) -> int:
         return int(_stat_fields(pid)[19])
     except (FileNotFoundError, ProcessLookupError):
         return 0
-
-
-def parent(pid: int) -> int:
-    """The PID of a process's parent."""
-    return int(_stat_fields(pid)[1])
 
 
 def _stat_fields(pid: int) -> list[bytes]:

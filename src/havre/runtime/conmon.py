@@ -284,7 +284,7 @@ def _connect(directory: Path) -> socket.socket:
 
 
 class Control:
-    """conmon's control fifo: window size, reopening of the log."""
+    """conmon's control fifo, by which it is told the size of the terminal."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "ctl"
@@ -293,10 +293,6 @@ class Control:
     async def resize(self, rows: int, columns: int) -> None:
         """Set the size of the terminal, in characters."""
         await self._send(f"1 {rows} {columns}\n")
-
-    async def reopen_log(self) -> None:
-        """Write to a new file of the log's name; the old one must have been renamed."""
-        await self._send("2 0 0\n")
 
     async def _send(self, message: str) -> None:
         async with self._lock:

@@ -13,8 +13,6 @@ CREATE = "failed to create task for container: failed to create shim task: OCI r
 START = "failed to start container process: OCI runtime start failed"
 EXEC = "OCI runtime exec failed: exec failed: unable to start container process"
 
-NOT_FOUND, NOT_EXECUTABLE, OTHER = 127, 126, 128
-
 # crun's words on the left; what runc says of the same on the right.
 _CRUN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (
@@ -69,12 +67,3 @@ def start_failed(text: str) -> str:
 def exec_failed(text: str) -> str:
     """Why a process could not be started in a running container."""
     return f"{EXEC}: {translate(text)}: unknown"
-
-
-def exit_code(message: str) -> int:
-    """The exit code a container or exec gets that could not start for this reason."""
-    if "executable file not found" in message or "no such file or directory" in message:
-        return NOT_FOUND
-    if any(words in message for words in ("permission denied", "not a directory", "is a directory")):
-        return NOT_EXECUTABLE
-    return OTHER

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import json
+import logging
 import os
 import shutil
 import subprocess
@@ -44,6 +45,8 @@ CONMON_GROUP = "/havre/conmon"
 SPEC = "config.json"
 STATE = "state.json"
 SETTLE_S = 5.0
+
+log = logging.getLogger(__name__)
 
 
 class _State(msgspec.Struct):
@@ -215,8 +218,15 @@ class Runtime:
         )
         _write_state(launch.directory / STATE, state)
         if self._in_service:
-            await in_thread(cgroups.move, self.host.cgroups, CONMON_GROUP, child.pid)
+            await in_thread(self._leave_service, child.pid)
         return self._hold(container_id, runtime, state, plan.rootfs, child)
+
+    def _leave_service(self, conmon: int) -> None:
+        """A service manager that stops the daemon's service must not end containers with it."""
+        try:
+            cgroups.move(self.host.cgroups, CONMON_GROUP, conmon)
+        except OSError as error:
+            log.warning("the monitor stays in the daemon's cgroup and would be stopped with it: %s", error)
 
     def _hold(
         self,
@@ -273,11 +283,19 @@ class Runtime:
         bundle = self.bundle(container_id)
         if not await in_thread(bundle.exists):
             return
+        await in_thread(self._thaw, bundle)
         for name in self._holders(container_id):
             await spawn.run(self._runtimes.get(name).command("delete", "--force", container_id))
         if process is not None:
             await process._settle(SETTLE_S)
         await in_thread(shutil.rmtree, bundle, ignore_errors=True)
+
+    def _thaw(self, bundle: Path) -> None:
+        try:
+            state = msgspec.json.decode((bundle / STATE).read_bytes(), type=_State)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return
+        cgroups.thaw(self.host.cgroups, state.cgroup)
 
     def _holders(self, container_id: str) -> list[str]:
         """The runtimes that have a state of this container: one, or none."""

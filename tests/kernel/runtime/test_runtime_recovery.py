@@ -14,6 +14,7 @@ import pytest
 
 from havre.errors import Failed
 from havre.linux import pidfd
+from havre.linux.cgroups import own_group, read_cgroups
 from havre.runtime import Runtime
 from support.boxes import Box, execute, soon
 
@@ -24,10 +25,12 @@ from pathlib import Path
 from havre.runtime import ContainerPlan, Runtime
 
 async def main(run_root, rootfs, name, container_id, start, script):
+    if start == "service":
+        Path("/sys/fs/cgroup/systemd/havre-service/cgroup.procs").write_text(str(os.getpid()))
     runtime = await Runtime.open(Path(run_root), {}, name)
     plan = ContainerPlan(rootfs=Path(rootfs), args=("sh", "-c", script), env=("PATH=/bin",), open_stdin=True)
     process = await runtime.create(container_id, plan, Path(run_root) / "ctr.log")
-    if start == "start":
+    if start:
         await process.start()
     print(process.pid, flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
@@ -45,7 +48,7 @@ def abandoned(box: Box, container_id: str, script: str, start: str = "start") ->
 
 
 def conmon_of(pid: int) -> int:
-    parent = pidfd.parent(pid)
+    parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
     assert Path(f"/proc/{parent}/comm").read_text() == "conmon\n"
     return parent
 
@@ -202,5 +205,32 @@ def test_a_cancelled_create_leaves_nothing(boxed):
                 continue
             await box.runtime.cleanup(process.id)
         await soon(lambda: box.runtime.leftovers() == [], "no leftovers")
+
+    boxed(body)
+
+
+def test_conmon_is_not_stopped_with_the_daemons_service(boxed):
+    cgroups = read_cgroups()
+    service = cgroups.trees["name=systemd"] / "havre-service"
+    service.mkdir()
+
+    async def body(box: Box) -> None:
+        container_id = box.new_id()
+        pid = abandoned(box, container_id, "sleep 1000", start="service")
+        assert own_group(cgroups, conmon_of(pid)) == "/havre/conmon"
+        assert own_group(cgroups, pid) == f"/havre/{container_id}"
+        await box.runtime.cleanup(container_id)
+
+    try:
+        boxed(body)
+    finally:
+        service.rmdir()
+
+
+def test_a_paused_container_can_be_cleaned_up(boxed):
+    async def body(box: Box) -> None:
+        async with box.started("sleep", "1000") as process:
+            await process.pause()
+        assert (await process.wait()).code == 137
 
     boxed(body)
