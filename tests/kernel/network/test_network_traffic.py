@@ -179,3 +179,22 @@ def test_two_daemons_share_a_host(run_root: Path, tmp_path: Path, serve: Serve) 
             assert await from_within(here.netns, "tcp", address(there), 80) == ""
 
     scenario(work())
+
+
+def test_a_foreign_drop_policy_is_left_standing_and_said(
+    run_root: Path, outside: Path, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        run("nft add table ip filter")
+        policy = "{ type filter hook forward priority filter; policy drop; }"
+        subprocess.run(["nft", f"add chain ip filter FORWARD {policy}"], check=True)
+        async with networks(run_root) as room:
+            assert "ip filter FORWARD" in caplog.text
+            server = await room.open_sandbox(container("a", ports={"80/tcp": [":8080"]}))
+            serve(server.netns, "tcp", 80)
+            assert await from_within(outside, "tcp", "198.51.100.1", 8080) == ""
+            assert await from_host("tcp", "127.0.0.1", 8080) == "172.17.0.1"
+            assert await from_host("tcp", "::1", 8080) == "172.17.0.1"
+        assert "FORWARD" in run("nft list ruleset")
+
+    scenario(work())
