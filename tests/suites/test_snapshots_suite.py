@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import io
 import os
 import shutil
 import stat
 import subprocess
 import sys
+import tarfile
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -338,6 +340,27 @@ def _as_layers_keep_it(tree: dict[bytes, tuple[Any, ...]]) -> dict[bytes, tuple[
         path: (*row[:3], row[3] // 10**9, *row[4:6], {k: v for k, v in row[6].items() if "overlay" not in k}, *row[7:])
         for path, row in tree.items()
     }
+
+
+def test_what_the_runtime_mounts_over_is_no_change(world: World) -> None:
+    base = world.layer(tars.directory(b"etc") + tars.member(b"etc/hostname", b"the image's own"))
+    root = world.rootfs("c", base)
+    for directory in ("proc", "sys", "dev", "dev/pts"):
+        (root / directory).mkdir()
+    for file in ("etc/hosts", "etc/resolv.conf", "dev/console"):
+        (root / file).touch()
+    assert world.changes("c") == []
+    (root / "dev/mine").touch()
+    (root / "etc/hosts").write_text("by hand")
+    (root / "etc/hostname").unlink()
+    expected = "A /dev, A /dev/mine, C /etc, D /etc/hostname, A /etc/hosts"
+    assert ", ".join(f"{kind} {path}" for kind, path in world.changes("c")) == expected
+
+    async def names() -> list[str]:
+        tar = b"".join([piece async for piece in world.storage.snapshots.diff_tar("c")])
+        return sorted(tarfile.open(fileobj=io.BytesIO(tar)).getnames())
+
+    assert world(names()) == ["dev", "dev/mine", "etc", "etc/.wh.hostname", "etc/hosts"]
 
 
 def test_a_stream_left_early_lets_go(world: World) -> None:

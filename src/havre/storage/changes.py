@@ -48,6 +48,11 @@ class Seen(NamedTuple):
     ctime_ns: int
 
 
+# What the OCI runtime makes in a root file system so as to mount over it; deeper ones first. Docker hides them below.
+_MOUNT_POINTS = (
+    "etc/hosts", "etc/hostname", "etc/resolv.conf", "dev/console", "dev/pts", "dev/shm", "dev/mqueue", "dev", "proc", "sys",
+)  # fmt: skip
+
 Record: TypeAlias = dict[str, Seen]
 Kinds: TypeAlias = dict[str, Kind]
 """What became of each path, relative to the root."""
@@ -60,16 +65,32 @@ def record(root: int) -> Record:
 
 def changed_since(before: Record, root: int) -> Kinds:
     """What became of the tree below `root` since `before`, as Docker would tell it."""
-    return _compare(before, record(root), _differs)
+    return _compare(before, root, _differs)
 
 
 def touched_since(before: Record, root: int) -> Kinds:
     """As `changed_since`, and what was written to without looking different: an upper directory would hold it."""
-    return _compare(before, record(root), Seen.__ne__)
+    return _compare(before, root, Seen.__ne__)
 
 
-def _compare(before: Record, now: Record, differs: Callable[[Seen, Seen], bool]) -> Kinds:
-    found: Kinds = {}
+def bare_mount_points(root: int) -> set[str]:
+    """The paths below `root` where nothing is but what the OCI runtime mounted over: empty files and directories."""
+    bare: set[str] = set()
+    for path in _MOUNT_POINTS:
+        status = _status(path, root)
+        if status is None:
+            continue
+        if stat.S_ISDIR(status.st_mode):
+            with os.scandir(f"/proc/self/fd/{root}/{path}") as entries:
+                if all(f"{path}/{entry.name}" in bare for entry in entries):
+                    bare.add(path)
+        elif stat.S_ISREG(status.st_mode) and status.st_size == 0:
+            bare.add(path)
+    return bare
+
+
+def _compare(before: Record, root: int, differs: Callable[[Seen, Seen], bool]) -> Kinds:
+    now, found = record(root), Kinds()
     for path in before.keys() - now.keys():
         above = now.get(_parent(path))
         if "/" not in path or (above is not None and stat.S_ISDIR(above.mode)):
@@ -80,7 +101,7 @@ def _compare(before: Record, now: Record, differs: Callable[[Seen, Seen], bool])
             found[path] = "A"
         elif differs(old, seen):
             found[path] = "C"
-    return _with_parents(found)
+    return _finish(found, root)
 
 
 def compare_with_layers(upper: int, lower: int) -> Kinds:
@@ -106,7 +127,7 @@ def compare_with_layers(upper: int, lower: int) -> Kinds:
                 beside.note_hidden(found, entry)
     finally:
         beside.close()
-    return _with_parents(found)
+    return _finish(found, upper)
 
 
 def as_changes(found: Kinds) -> list[Change]:
@@ -180,12 +201,15 @@ def _seen(status: os.stat_result) -> Seen:
 def _status(name: str, directory: int) -> os.stat_result | None:
     try:
         return os.stat(name, dir_fd=directory, follow_symlinks=False)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
-def _with_parents(found: Kinds) -> Kinds:
-    """The directories above each change count as changed."""
+def _finish(found: Kinds, root: int) -> Kinds:
+    """Without the mount points that were added; with the directories above each change, which count as changed."""
+    for path in bare_mount_points(root):
+        if found.get(path) == "A":
+            del found[path]
     for path in list(found):
         while path := _parent(path):
             found.setdefault(path, "C")

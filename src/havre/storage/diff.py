@@ -26,6 +26,7 @@ from typing import BinaryIO
 from havre.errors import Failed
 from havre.linux import trees
 from havre.storage import whiteouts
+from havre.storage.changes import bare_mount_points
 
 _BLOCK = 512
 _PIECE = 1 << 20
@@ -43,12 +44,17 @@ _OVERLAY_XATTRS = "user.overlay."
 
 
 def write_diff(upper: Path, out: BinaryIO) -> None:
-    """Write the tar of the changes in `upper` to `out`; `Failed` for what no layer can say, `OSError` from the disk."""
+    """Write the tar of the changes in `upper` to `out`; `Failed` for what no layer can say, `OSError` from the disk.
+
+    Bare mount points, which the OCI runtime made, are left out.
+    """
     root = trees.open_directory(upper)
     tar = TarWriter(out)
     try:
+        bare = bare_mount_points(root)
         for entry in trees.walk(root):
-            _write_entry(tar, entry)
+            if entry.path not in bare:
+                _write_entry(tar, entry)
     finally:
         os.close(root)
     tar.finish()
