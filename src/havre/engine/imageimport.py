@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 
 from havre.engine.imagechanges import apply_changes
-from havre.engine.imagestore import Image, ImageStore
+from havre.engine.imagestore import Hold, Image, ImageStore
 from havre.engine.model import Config
 from havre.engine.times import now
 from havre.oci.image import History, ImageConfig, RootFs, encode_image
@@ -18,6 +18,7 @@ from havre.storage.layers import Layers
 async def import_root(
     layers: Layers,
     store: ImageStore,
+    hold: Hold,
     chunks: AsyncIterator[bytes],
     message: str,
     changes: Sequence[str],
@@ -40,4 +41,5 @@ async def import_root(
         rootfs=RootFs(diff_ids=(layer.diff_id,)),
         history=(History(created=created, comment=message),),
     )
-    return await store.add(encode_image(image))
+    with hold(layer.diff_id):
+        return await store.add(encode_image(image))

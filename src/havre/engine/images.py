@@ -30,7 +30,7 @@ from havre.engine.pull import Puller
 from havre.engine.push import Pusher
 from havre.errors import InvalidInput, NotFound
 from havre.oci.digest import Digest
-from havre.oci.image import chain_ids
+from havre.oci.image import chain_ids, decode_image
 from havre.oci.platform import parse_platform, platform_of_machine
 from havre.oci.reference import Reference, parse_reference, parse_repository
 from havre.registry import Auth, Registry
@@ -341,7 +341,9 @@ class Images:
         """Make an image of one layer from the tar of a root file system, streamed; Dockerfile `changes` apply."""
         ref = _new_name(repository, tag, "cannot import digest reference") if repository else None
         wanted = parse_platform(platform) if platform else self._platform
-        image = await import_root(self._storage.layers, self._store, chunks, message, changes, wanted)
+        image = await import_root(
+            self._storage.layers, self._store, self._storage.hold, chunks, message, changes, wanted
+        )
         if ref is not None:
             await self._name(image, ref)
         self._publish("image", "import", image.id, {"name": image.id})
@@ -349,6 +351,9 @@ class Images:
 
     async def create(self, config: bytes, *, parent: str = "", names: Sequence[str] = ()) -> ImageId:
         """Make an image of a configuration whose layers are here (commit, build); `InvalidInput` if one is not."""
+        for diff_id in decode_image(config).rootfs.diff_ids:
+            if self._storage.layers.get(diff_id) is None:
+                raise InvalidInput(f"layer {diff_id} of the image is not in the store")
         image = await self._store.add(config, parent=parent)
         for name in names:
             await self._name(image, parse_reference(name).with_default_tag())

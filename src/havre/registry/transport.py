@@ -133,7 +133,7 @@ class Transport:
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _unreachable(url, error) from error
         finally:
-            response.close()
+            response.release()
 
     async def _request(
         self, method: str, base: URL, url: URL, target: Target, headers: dict[str, str], data: bytes | None
@@ -157,7 +157,7 @@ class Transport:
             if response.status not in _TRANSIENT or attempt == ATTEMPTS or method not in _REPEATABLE:
                 return response
             wait_s = _retry_after_s(response, attempt)
-            response.close()
+            response.release()
             await asyncio.sleep(wait_s)
         raise AssertionError("unreachable")
 
@@ -172,7 +172,7 @@ class Transport:
             location = response.headers.get("Location")
             if response.status not in _REDIRECTS or method not in ("GET", "HEAD") or location is None:
                 return response
-            response.close()
+            response.release()
             onward = url.join(URL(location, encoded=True))
             if onward.scheme not in ("https", url.scheme) or not onward.host:
                 raise Failed(f"registry redirects {url} to {onward}", "from https to an insecure place: refused")
@@ -218,7 +218,7 @@ class Transport:
     async def _authorize(self, base: URL, url: URL, target: Target, response: aiohttp.ClientResponse) -> None:
         """Answer a 401: afterwards the cache holds a header to try."""
         header = ", ".join(response.headers.getall("WWW-Authenticate", []))
-        response.close()
+        response.release()
         origin, auth = base.origin(), target.credentials
         self._tokens.drop(origin, target.scope, auth)
         if url.origin() != origin:
@@ -254,7 +254,7 @@ class Transport:
         except msgspec.DecodeError as error:
             raise Failed(f"token server {realm.host} answered with something else than a token") from error
         finally:
-            response.close()
+            response.release()
         value = token.token or token.access_token
         if not value or not value.isascii() or not value.isprintable():
             raise Failed(f"token server {realm.host} answered without a token")

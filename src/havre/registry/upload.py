@@ -12,6 +12,7 @@ Source: OCI distribution specification 1.1, "Pushing blobs".
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncIterator
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 CHUNK = 8 << 20
 _RESUMES = 3
+_ABANDON_S = 5
 _BINARY = "application/octet-stream"
 
 
@@ -123,10 +125,12 @@ class Uploads:
             return
 
     async def _abandon(self, target: Target, location: URL) -> None:
+        """Delete an upload, if that can be done soon: the caller may be on its way out."""
         try:
-            async with self._transport.open("DELETE", target, location, ok=(202, 204, 404)):
-                return
-        except HavreError as error:
+            async with asyncio.timeout(_ABANDON_S):
+                async with self._transport.open("DELETE", target, location, ok=(202, 204, 404)):
+                    return
+        except (HavreError, TimeoutError) as error:
             log.info("upload %s is left to the registry to clean up: %s", location.path, error)
 
 
