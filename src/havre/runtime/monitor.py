@@ -29,7 +29,7 @@ import msgspec
 
 from havre.aio import in_thread
 from havre.aio import spawn as spawn_task
-from havre.errors import Conflict, Failed, Unavailable
+from havre.errors import Conflict, Failed, InvalidInput, Unavailable
 from havre.linux import cgroups, pidfd
 from havre.runtime import messages, spawn
 from havre.runtime.conmon import Handshake, Launch, read_failure
@@ -159,6 +159,8 @@ class Runtime:
         Raises Conflict when it exists here, InvalidInput for a bad plan, Failed with the OCI runtime's reason in
         Docker's words. After a failure nothing is left.
         """
+        if log_path is not None and ":" in str(log_path):
+            raise InvalidInput(f"conmon cannot write a log whose path has a colon: {log_path}")
         runtime = self._runtimes.get(plan.runtime)
         spec = render_spec(plan, self._facts(plan), container_id)
         bundle = self.bundle(container_id)

@@ -15,8 +15,10 @@ Source: Docker's documentation, "Seccomp security profiles"; OCI runtime specifi
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
+
+import msgspec
 
 from havre.errors import InvalidInput
 
@@ -142,73 +144,115 @@ def _default_profile() -> dict[str, Any]:
 DEFAULT_PROFILE: Mapping[str, Any] = _default_profile()
 
 
+class _Shape(msgspec.Struct, rename="camel", omit_defaults=True):
+    """Base of a profile's parts; keys that are not listed are ignored, as Docker does."""
+
+
+class _Condition(_Shape):
+    caps: list[str] | None = None
+    arches: list[str] | None = None
+    min_kernel: str | None = None
+
+
+class _Argument(_Shape):
+    index: int
+    value: int
+    op: str
+    value_two: int = 0
+
+
+class _Rule(_Shape):
+    action: str
+    names: list[str] | None = None
+    name: str | None = None
+    errno_ret: int | None = None
+    args: list[_Argument] | None = None
+    includes: _Condition | None = None
+    excludes: _Condition | None = None
+
+
+class _ArchMap(_Shape):
+    architecture: str
+    sub_architectures: list[str] | None = None
+
+
+class _Profile(_Shape):
+    default_action: str
+    default_errno_ret: int | None = None
+    architectures: list[str] | None = None
+    arch_map: list[_ArchMap] | None = None
+    flags: list[str] | None = None
+    listener_path: str | None = None
+    listener_metadata: str | None = None
+    syscalls: list[_Rule] | None = None
+
+
 def render_seccomp(
     profile: Mapping[str, Any], *, capabilities: Collection[str], machine: str, kernel: tuple[int, int]
 ) -> dict[str, Any]:
     """The `linux.seccomp` object for a process with `capabilities` on `machine` (`uname -m`).
 
-    `profile` is Docker's JSON, decoded. Raises InvalidInput when it has not that shape.
+    `profile` is Docker's JSON, decoded. Raises InvalidInput, naming the place, when it has not that shape.
     """
+    try:
+        parsed = msgspec.convert(profile, _Profile)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"invalid seccomp profile: {error}") from error
     arch, native = _ARCHITECTURES.get(machine, (machine, ()))
-    rendered: dict[str, Any] = {}
-    for key in ("defaultAction", "defaultErrnoRet", "flags", "listenerPath", "listenerMetadata"):
-        if key in profile:
-            rendered[key] = profile[key]
-    architectures = _architectures(profile, native)
-    if architectures:
-        rendered["architectures"] = architectures
-    rules = profile.get("syscalls", [])
-    if "defaultAction" not in profile or not isinstance(rules, Sequence):
-        raise InvalidInput("invalid seccomp profile: defaultAction and a list of syscalls are expected")
-    rendered["syscalls"] = [
-        _render_rule(rule) for rule in rules if _applies(rule, frozenset(capabilities), arch, kernel)
-    ]
+    granted = frozenset(capabilities)
+    rendered: dict[str, Any] = {
+        "defaultAction": parsed.default_action,
+        "defaultErrnoRet": parsed.default_errno_ret,
+        "architectures": _architectures(parsed, native),
+        "flags": parsed.flags,
+        "listenerPath": parsed.listener_path,
+        "listenerMetadata": parsed.listener_metadata,
+    }
+    rendered = {key: value for key, value in rendered.items() if value}
+    rules = (rule for rule in parsed.syscalls or () if _applies(rule, granted, arch, kernel))
+    rendered["syscalls"] = [_render_rule(rule) for rule in rules]
     return rendered
 
 
-def _architectures(profile: Mapping[str, Any], native: tuple[str, ...]) -> list[str]:
-    if "architectures" in profile and "archMap" in profile:
+def _architectures(profile: _Profile, native: tuple[str, ...]) -> list[str]:
+    if profile.architectures is not None and profile.arch_map is not None:
         raise InvalidInput("invalid seccomp profile: use either 'architectures' or 'archMap'")
-    if "architectures" in profile:
-        return list(profile["architectures"])
-    if "archMap" in profile:
-        for entry in profile["archMap"] or []:
-            if native and entry.get("architecture") == native[0]:
-                return [entry["architecture"], *(entry.get("subArchitectures") or [])]
-        return []
-    return list(native)
+    if profile.architectures is not None:
+        return profile.architectures
+    if profile.arch_map is None:
+        return list(native)
+    for entry in profile.arch_map:
+        if native and entry.architecture == native[0]:
+            return [entry.architecture, *(entry.sub_architectures or [])]
+    return []
 
 
-def _applies(rule: Mapping[str, Any], capabilities: frozenset[str], arch: str, kernel: tuple[int, int]) -> bool:
-    includes = rule.get("includes") or {}
-    excludes = rule.get("excludes") or {}
-    if not capabilities.issuperset(includes.get("caps") or ()):
-        return False
-    if not capabilities.isdisjoint(excludes.get("caps") or ()):
-        return False
-    if includes.get("arches") and arch not in includes["arches"]:
-        return False
-    if arch in (excludes.get("arches") or ()):
-        return False
-    if "minKernel" in includes and kernel < _version(includes["minKernel"]):
-        return False
-    return not ("minKernel" in excludes and kernel >= _version(excludes["minKernel"]))
+def _applies(rule: _Rule, granted: frozenset[str], arch: str, kernel: tuple[int, int]) -> bool:
+    includes, excludes = rule.includes or _Condition(), rule.excludes or _Condition()
+    return (
+        granted.issuperset(includes.caps or ())
+        and granted.isdisjoint(excludes.caps or ())
+        and (not includes.arches or arch in includes.arches)
+        and arch not in (excludes.arches or ())
+        and (includes.min_kernel is None or kernel >= _version(includes.min_kernel))
+        and (excludes.min_kernel is None or kernel < _version(excludes.min_kernel))
+    )
 
 
 def _version(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)\.(\d+)", str(text))
+    match = re.fullmatch(r"(\d{1,4})\.(\d{1,4})", text, re.ASCII)
     if match is None:
         raise InvalidInput(f"invalid seccomp profile: minKernel {text!r} is not of the form 4.8")
     return int(match[1]), int(match[2])
 
 
-def _render_rule(rule: Mapping[str, Any]) -> dict[str, Any]:
-    names = rule.get("names") or ([rule["name"]] if rule.get("name") else None)
-    if not names or "action" not in rule:
-        raise InvalidInput("invalid seccomp profile: each rule needs names and an action")
-    rendered: dict[str, Any] = {"names": list(names), "action": rule["action"]}
-    if rule.get("errnoRet") is not None:
-        rendered["errnoRet"] = rule["errnoRet"]
-    if rule.get("args"):
-        rendered["args"] = [dict(argument) for argument in rule["args"]]
+def _render_rule(rule: _Rule) -> dict[str, Any]:
+    names = rule.names or ([rule.name] if rule.name else None)
+    if not names:
+        raise InvalidInput("invalid seccomp profile: each rule needs names")
+    rendered: dict[str, Any] = {"names": names, "action": rule.action}
+    if rule.errno_ret is not None:
+        rendered["errnoRet"] = rule.errno_ret
+    if rule.args:
+        rendered["args"] = [msgspec.to_builtins(argument) for argument in rule.args]
     return rendered
