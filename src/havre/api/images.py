@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 
 from havre.api.call import Call
+from havre.api.present import present_image
 from havre.api.progress_stream import stream_progress
 from havre.api.router import Router
 from havre.engine.progress import Progress, ProgressLine
@@ -55,7 +56,7 @@ async def _list(call: Call) -> web.StreamResponse:
 
 
 async def _inspect(call: Call) -> web.StreamResponse:
-    return call.json(call.services.images.inspect(call.name), operation="ImageInspect")
+    return call.json(present_image(call.services.images.inspect(call.name)), operation="ImageInspect")
 
 
 async def _history(call: Call) -> web.StreamResponse:

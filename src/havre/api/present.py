@@ -1,4 +1,4 @@
-"""Containers as Docker's JSON shows them: `inspect`, a line of `ps`, the texts of `STATUS`.
+"""Containers and images as Docker's JSON shows them: `inspect`, a line of `ps`, the texts of `STATUS`.
 
 Pure: from the engine's values to plain dicts in the order dockerd writes them. What Go would leave out when empty is
 left out here, too (`_OMITTED`), since clients tell absent from null.
@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from havre.engine.containers import Placement
+from havre.engine.imagelist import ImageDetails
 from havre.engine.model import ZERO_TIME, Container, EndpointSettings, MountPoint, PortBinding, State
 from havre.errors import InvalidInput
 from havre.wire.queries import parse_time
@@ -126,6 +127,15 @@ def _network_settings(container: Container, placement: Placement) -> dict[str, A
         "MacAddress": main.mac_address,
         "Networks": msgspec.to_builtins(container.networks),
     }
+
+
+def present_image(details: ImageDetails) -> dict[str, Any]:
+    """The answer of `GET /images/{name}/json`."""
+    plain: dict[str, Any] = msgspec.to_builtins(details)
+    plain["Config"] = _without_empty(details.config, "Config")
+    if not details.variant:
+        del plain["Variant"]
+    return plain
 
 
 def present_summary(

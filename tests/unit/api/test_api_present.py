@@ -13,6 +13,7 @@ from havre.api.present import (
     Sizes,
     duration_text,
     present_container,
+    present_image,
     present_ports,
     present_summary,
     status_text,
@@ -20,6 +21,7 @@ from havre.api.present import (
 from havre.api.system import present_event
 from havre.engine.containers import Placement
 from havre.engine.events import Actor, Event
+from havre.engine.imagelist import ImageDetails
 from havre.engine.model import Container, PortBinding, State
 from havre.wire.queries import parse_time
 
@@ -68,6 +70,11 @@ def test_summary(list_name: str, inspect_name: str) -> None:
     answer = present_summary(container, now, sizes=sizes)
     expected["Status"] = expected["Status"].removesuffix(" (healthy)")
     assert answer == expected
+
+
+def test_image() -> None:
+    expected = golden("image")
+    assert present_image(msgspec.convert({"Variant": ""} | expected, ImageDetails)) == expected
 
 
 START = "2026-01-01T00:00:00Z"
