@@ -179,7 +179,7 @@ class Containers:
             if name.removeprefix("/") == old:
                 raise InvalidInput("Renaming a container with the same name as its current name")
             try:
-                new = check_name(name)
+                new = check_name("/" + name.removeprefix("/"))
                 self._index.reserve(new, container.id)
             except HavreError as error:
                 raise type(error)(f"Error when allocating new name: {error.message}", error.hint) from None

@@ -72,7 +72,8 @@ class Control:
             await self._mark_stopped(live)
             await self._give_up_restart(live)
             return
-        process = live.process
+        async with live.lock:
+            process = live.process  # a start or restart that is under way comes first
         if process is None:
             raise NotModified("container is already stopped")
         await self._mark_stopped(live)

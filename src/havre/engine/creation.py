@@ -37,7 +37,7 @@ from havre.engine.names import check_name, make_name
 from havre.engine.networks import Networks
 from havre.engine.validate import HostLimits, check_config, check_host_config
 from havre.engine.volumes import Volumes
-from havre.errors import HavreError, InvalidInput
+from havre.errors import HavreError, InvalidInput, NotFound
 from havre.runtime.security import parse_security_opts
 from havre.storage import Snapshots
 
@@ -120,7 +120,7 @@ class Creation:
 
         def pinned(mode: str) -> str:
             kind, colon, ref = mode.partition(":")
-            return f"container:{self._index.get(ref).container.id}" if kind == "container" and colon else mode
+            return f"container:{self._other(ref).id}" if kind == "container" and colon else mode
 
         return msgspec.structs.replace(
             host,
@@ -130,13 +130,27 @@ class Creation:
         )
 
     def _network_names(self, request: CreateRequest, host: HostConfig) -> dict[str, str]:
-        return {ref: self._networks.get(ref).name for ref in networks_named(request, host.network_mode)}
+        """Names by what the user wrote; a network that is not there (yet) is missed at the start, as with Docker."""
+        names = {}
+        for ref in networks_named(request, host.network_mode):
+            try:
+                names[ref] = self._networks.get(ref).name
+            except NotFound:
+                names[ref] = ref
+        return names
+
+    def _other(self, ref: str) -> Container:
+        """A container that the new one refers to. A 404 would tell docker's CLI that the image is missing."""
+        try:
+            return self._index.get(ref).container
+        except NotFound as error:
+            raise InvalidInput(error.message) from None
 
     def _inherited(self, host: HostConfig) -> list[MountSpec]:
         inherited = []
         for raw in host.volumes_from or ():
             ref, mode = parse_volumes_from(raw)
-            other = self._index.get(ref).container
+            other = self._other(ref)
             for point in other.mounts:
                 options = other.mount_options.get(point.destination, MountOptions())
                 inherited.append(inherit(point, options, mode))

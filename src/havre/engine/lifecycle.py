@@ -33,7 +33,7 @@ from havre.engine.model import ZERO_TIME, Container, EndpointSettings, State
 from havre.engine.plan import plan_container
 from havre.engine.restart import Restart, decide_after_exit
 from havre.engine.sandbox import Sandbox
-from havre.errors import Conflict, HavreError, NotModified
+from havre.errors import Conflict, Failed, HavreError, NotModified
 from havre.runtime import Exit, Process, Runtime
 
 log = logging.getLogger(__name__)
@@ -61,21 +61,33 @@ class Lifecycle:
         self._events.publish("container", action, container.id, told)
 
     async def start(self, live: Live) -> None:
-        """Run it. Raises NotModified if it runs, Conflict while paused or being removed, else what went wrong."""
+        """Run it. Raises NotModified if it runs, Conflict while paused or being removed, else what went wrong.
+
+        A container made with `--rm` that cannot start is removed.
+        """
         live.cancel_restart()
-        async with live.lock:
-            container = live.container
-            if live.removing or container.state.status in ("removing", "dead"):
-                raise Conflict("container is marked for removal and cannot be started")
-            if container.state.paused:
-                raise Conflict("cannot start a paused container, try unpause instead")
-            if live.process is not None:
-                raise NotModified("container is already running")
-            container.manually_stopped = False
-            live.stopping = False
-            container.restart_count = 0
-            live.last_delay_s = 0.0
-            await self._run(live)
+        failed = False
+        try:
+            async with live.lock:
+                self._prepare_start(live)
+                failed = True
+                await self._run(live)
+                failed = False
+        finally:
+            if failed and live.container.host_config.auto_remove and self.auto_remove is not None:
+                await self.auto_remove(live)
+
+    def _prepare_start(self, live: Live) -> None:
+        container = live.container
+        if live.removing or container.state.status in ("removing", "dead"):
+            raise Conflict("container is marked for removal and cannot be started")
+        if container.state.paused:
+            raise Conflict("cannot start a paused container, try unpause instead")
+        if live.process is not None:
+            raise NotModified("container is already running")
+        container.manually_stopped = live.stopping = False
+        container.restart_count = 0
+        live.last_delay_s = 0.0
 
     async def _run(self, live: Live) -> None:
         """Start it, under the lock; on failure everything is undone and the row says why."""
@@ -83,9 +95,13 @@ class Lifecycle:
             async with AsyncExitStack() as undo:
                 await self._launch(live, undo)
                 undo.pop_all()
-        except (HavreError, OSError) as error:
+        except HavreError as error:
             await self._failed(live, error)
             raise
+        except OSError as error:
+            failure = Failed(f"starting container {live.container.id}: {error}")
+            await self._failed(live, failure)
+            raise failure from error
 
     async def _launch(self, live: Live, undo: AsyncExitStack) -> None:
         container = live.container
@@ -104,22 +120,22 @@ class Lifecycle:
         self.publish(container, "start")
         self.watch(live, process)
 
-    async def _failed(self, live: Live, error: Exception) -> None:
+    async def _failed(self, live: Live, error: HavreError) -> None:
         container = live.container
+        live.process = None
         for attachment in live.pending:
             attachment.end()
         live.pending.clear()
         state = container.state
         container.state = State(
             status="created" if state.started_at == ZERO_TIME else "exited",
-            exit_code=exit_code_of(str(error)),
-            error=str(error),
+            exit_code=exit_code_of(error.message),
+            error=error.message,
             started_at=state.started_at,
             finished_at=state.finished_at,
         )
         container.networks, container.ports = idle_networks(container), {}
         await self._index.save(container)
-        live.exits.exited(live.result())
 
     def log_path(self, container: Container) -> Path | None:
         """The log that conmon writes; None with the driver `none`."""
@@ -188,7 +204,7 @@ class Lifecycle:
             live.container.restart_count += 1
             try:
                 await self._run(live)
-            except (HavreError, OSError) as error:
+            except HavreError as error:
                 log.warning("restart of container %s failed: %s", live.container.id, error)
 
 

@@ -1,4 +1,4 @@
-"""Which containers a list shows: the filters of `GET /containers/json`, in Docker's order and with its validation. Pure."""
+"""Which containers a list shows: the filters of `GET /containers/json`, with Docker's validation. Pure."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def check(filters: Filters) -> None:
             raise InvalidInput(f"invalid filter 'status={value}'", f"expected one of {', '.join(STATES)}")
     for value in filters.get("exited", ()):
         if not re.fullmatch(r"[+-]?\d+", value):
-            raise InvalidInput(f"invalid filter 'exited={value}'", "expected a number")
+            raise InvalidInput(f"invalid filter 'exited={value}': \"{value}\" is not a number")
     for value in filters.get("health", ()):
         if value not in HEALTH:
             raise InvalidInput(f"unrecognized filter value for health: {value}", f"one of {', '.join(HEALTH)}")

@@ -82,9 +82,10 @@ def parse_bind(raw: str, driver: str = "") -> MountSpec:
     if not mode_is_valid(mode):
         raise InvalidInput(f"invalid mode: {mode}", "modes: ro, rw, z, Z, copy, nocopy and the propagations")
     words = mode.split(",")
+    kind = "bind" if source.startswith("/") else "volume"
     spec = MountSpec(
-        "bind" if source.startswith("/") else "volume",
-        _destination(destination, problem),
+        kind,
+        _destination(destination, f'{problem}: invalid mount config for type "{kind}"'),
         source=source,
         rw="ro" not in words,
         mode=mode,

@@ -12,6 +12,7 @@ from pathlib import Path
 from havre.aio import in_thread
 from havre.engine.assemble import Assembly
 from havre.engine.control import Control
+from havre.engine.exit import WaitResult
 from havre.engine.lifecycle import Lifecycle
 from havre.engine.live import Index, Live
 from havre.engine.model import Container
@@ -86,7 +87,7 @@ class Removal:
         self._lifecycle.publish(container, "destroy")
         for attachment in list(live.pending):
             attachment.end()
-        live.exits.removed(live.result())
+        live.exits.removed(WaitResult(container.state.exit_code))
 
     async def _remove_anonymous(self, container: Container) -> None:
         """Volumes made for this container alone; one that another container uses stays."""
