@@ -50,7 +50,8 @@ class Seen(NamedTuple):
 
 # What the OCI runtime makes in a root file system so as to mount over it; deeper ones first. Docker hides them below.
 _MOUNT_POINTS = (
-    "etc/hosts", "etc/hostname", "etc/resolv.conf", "dev/console", "dev/pts", "dev/shm", "dev/mqueue", "dev", "proc", "sys",
+    "etc/hosts", "etc/hostname", "etc/resolv.conf", "dev/console", "dev/pts", "dev/shm", "dev/mqueue",
+    "dev", "proc", "sys",
 )  # fmt: skip
 
 Record: TypeAlias = dict[str, Seen]
