@@ -131,21 +131,22 @@ def oom_kills(cgroups: Cgroups, group: str) -> int:
     return int(counters.get("oom_kill", "0"))
 
 
-def own_group(cgroups: Cgroups, pid: int | str = "self") -> str:
-    """The group of a process in the tree by which a service manager stops services (v2, else `name=systemd`)."""
-    wanted = "" if cgroups.layout == "v2" else "name=systemd"
+def service_trees(cgroups: Cgroups) -> dict[str, Path]:
+    """The trees by which a service manager knows what belongs to a service: v2, `name=systemd`, or both."""
+    return {name: tree for name, tree in cgroups.trees.items() if name in ("", "name=systemd")}
+
+
+def groups_of(pid: int | str) -> dict[str, str]:
+    """The groups of a process ("self" for ours) by tree: a controller (v1), `name=systemd`, "" for v2."""
+    groups = {}
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, names, group = line.split(":", 2)
-        if names == wanted:
-            return group
-    return "/"
+        groups.update(dict.fromkeys(names.split(","), group))
+    return groups
 
 
-def move(cgroups: Cgroups, group: str, pid: int) -> None:
-    """Move a process, in the tree that `own_group` reads, into `group`, making it."""
-    tree = cgroups.trees.get("" if cgroups.layout == "v2" else "name=systemd")
-    if tree is None:
-        return
+def move(tree: Path, group: str, pid: int) -> None:
+    """Move a process into `group` of `tree`, making it."""
     directory = tree / group.lstrip("/")
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "cgroup.procs").write_text(str(pid))

@@ -124,7 +124,8 @@ class Runtime:
         self._containers = run_root / "containers"
         self._runtimes = runtimes
         self._processes: dict[str, Process] = {}
-        self._in_service = cgroups.own_group(host.cgroups) != "/"
+        own = cgroups.groups_of("self")
+        self._service_trees = [tree for tree in cgroups.service_trees(host.cgroups) if own.get(tree, "/") != "/"]
         self.conmon = conmon
         self.host = host
         self.default = runtimes.default
@@ -219,14 +220,21 @@ class Runtime:
             ends_input=ends_input,
         )
         _write_state(launch.directory / STATE, state)
-        if self._in_service:
-            await in_thread(self._leave_service, child.pid)
+        if self._service_trees:
+            await in_thread(self._leave_service, child.pid, report.data)
         return self._hold(container_id, runtime, state, plan.rootfs, child)
 
-    def _leave_service(self, conmon: int) -> None:
-        """A service manager that stops the daemon's service must not end containers with it."""
+    def _leave_service(self, conmon: int, init: int) -> None:
+        """A service manager that stops the daemon's service must not end containers with it.
+
+        The OCI runtime has moved `init` already, but for the v2 tree where that was hidden from it.
+        """
         try:
-            cgroups.move(self.host.cgroups, CONMON_GROUP, conmon)
+            for name in self._service_trees:
+                tree = self.host.cgroups.trees[name]
+                cgroups.move(tree, CONMON_GROUP, conmon)
+                if cgroups.groups_of(init).get(name) == cgroups.groups_of("self").get(name):
+                    cgroups.move(tree, CONMON_GROUP, init)
         except OSError as error:
             log.warning("the monitor stays in the daemon's cgroup and would be stopped with it: %s", error)
 

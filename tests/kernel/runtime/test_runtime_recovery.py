@@ -14,7 +14,7 @@ import pytest
 
 from havre.errors import Failed
 from havre.linux import pidfd
-from havre.linux.cgroups import own_group, read_cgroups
+from havre.linux.cgroups import groups_of, read_cgroups, service_trees
 from havre.runtime import Runtime
 from support.boxes import Box, execute, soon
 
@@ -22,11 +22,13 @@ from support.boxes import Box, execute, soon
 DAEMON = """
 import asyncio, os, signal, sys
 from pathlib import Path
+from havre.linux.cgroups import read_cgroups, service_trees
 from havre.runtime import ContainerPlan, Runtime
 
 async def main(run_root, rootfs, name, container_id, start, script):
     if start == "service":
-        Path("/sys/fs/cgroup/systemd/havre-service/cgroup.procs").write_text(str(os.getpid()))
+        for tree in service_trees(read_cgroups()).values():
+            (tree / "havre-service/cgroup.procs").write_text(str(os.getpid()))
     runtime = await Runtime.open(Path(run_root), {}, name)
     plan = ContainerPlan(rootfs=Path(rootfs), args=("sh", "-c", script), env=("PATH=/bin",), open_stdin=True)
     process = await runtime.create(container_id, plan, Path(run_root) / "ctr.log")
@@ -209,22 +211,24 @@ def test_a_cancelled_create_leaves_nothing(boxed):
     boxed(body)
 
 
-def test_conmon_is_not_stopped_with_the_daemons_service(boxed):
-    cgroups = read_cgroups()
-    service = cgroups.trees["name=systemd"] / "havre-service"
-    service.mkdir()
+def test_nothing_of_a_container_is_stopped_with_the_daemons_service(boxed):
+    trees = service_trees(read_cgroups())
+    services = [tree / "havre-service" for tree in trees.values()]
+    for service in services:
+        service.mkdir()
 
     async def body(box: Box) -> None:
         container_id = box.new_id()
         pid = abandoned(box, container_id, "sleep 1000", start="service")
-        assert own_group(cgroups, conmon_of(pid)) == "/havre/conmon"
-        assert own_group(cgroups, pid) == f"/havre/{container_id}"
+        assert {groups_of(conmon_of(pid))[tree] for tree in trees} == {"/havre/conmon"}
+        assert {groups_of(pid)[tree] for tree in trees} <= {"/havre/conmon", f"/havre/{container_id}"}
         await box.runtime.cleanup(container_id)
 
     try:
         boxed(body)
     finally:
-        service.rmdir()
+        for service in services:
+            service.rmdir()
 
 
 def test_a_paused_container_can_be_cleaned_up(boxed):
