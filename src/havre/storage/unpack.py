@@ -64,8 +64,11 @@ class Unpacker:
         elif entry.kind == "hardlink":
             self._link(parent, name, entry)
         else:
-            self._remove(parent, name)
-            self._make(parent, name, entry)
+            try:
+                self._make(parent, name, entry)
+            except FileExistsError:
+                self._remove(parent, name)
+                self._make(parent, name, entry)
 
     def data(self, event: Data) -> None:
         """Write bytes of the file last added; those of anything else are dropped."""
