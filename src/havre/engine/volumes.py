@@ -16,6 +16,7 @@ block device); texts of errors are Docker's. Source: Docker Engine API, "Volumes
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import os
@@ -88,6 +89,7 @@ class Volumes:
         self._table = rows
         self._events = events
         self._volumes: dict[str, Volume] = {}
+        self._mounting = asyncio.Lock()
         self._users: defaultdict[str, set[str]] = defaultdict(set)  # volume -> containers
         self._mounted: defaultdict[str, set[str]] = defaultdict(set)  # volume -> containers that run with it
 
@@ -227,16 +229,18 @@ class Volumes:
         self._users[name].add(container_id)
         self._mounted[name].add(container_id)
         if volume.options:
-            await in_thread(self._mount, volume)
+            async with self._mounting:
+                await in_thread(self._mount, volume)
         return self._data(name)
 
     async def unmounted(self, container_id: str) -> None:
         """The container has stopped: it still uses its volumes, but has none mounted. Idempotent."""
-        for name in [name for name, users in self._mounted.items() if container_id in users]:
+        for name in [name for name, users in self._users.items() if container_id in users]:
             self._mounted[name].discard(container_id)
-            if not self._mounted[name]:
-                del self._mounted[name]
-                if (volume := self._volumes.get(name)) is not None and volume.options:
+            if (volume := self._volumes.get(name)) is None or not volume.options:
+                continue
+            async with self._mounting:
+                if not self._mounted[name]:
                     with _attempt(f"unmounting volume {name}"):
                         await in_thread(mounts.unmount_all, self._data(name))
 
@@ -247,6 +251,7 @@ class Volumes:
             self._users[name].discard(container_id)
             if not self._users[name]:
                 del self._users[name]
+                self._mounted.pop(name, None)
 
     async def fill(self, name: str, rootfs: Path, path: str) -> None:
         """Copy what the image mounted at `rootfs` has at `path` into the volume, if that is empty.

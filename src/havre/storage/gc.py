@@ -25,10 +25,10 @@ async def collect(storage: Storage, live_layers: Set[Digest], live_blobs: Set[Di
     freed = 0
     present = {layer.diff_id for layer in storage.layers.all()}
     for diff_id in plan_garbage(present, live_layers):
-        if diff_id in storage.held() | storage.snapshots.layers_in_use():
-            continue  # asked anew for each: someone may take hold of it while others are being removed
         await storage.snapshots.unmount_layer(diff_id)
-        freed += await storage.layers.remove(diff_id)
+        # Asked anew for each, at the last moment: someone may take hold of it while others are being removed.
+        if diff_id not in storage.held() | storage.snapshots.layers_in_use():
+            freed += await storage.layers.remove(diff_id)
     for digest in plan_garbage(set(storage.blobs.all()), live_blobs):
         if digest not in storage.held():
             freed += await storage.blobs.remove(digest)

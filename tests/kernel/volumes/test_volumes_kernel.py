@@ -231,6 +231,32 @@ def test_what_ran_before_a_restart_is_known_after_it(world: World) -> None:
     assert mounts.mounts_below(path) == []
 
 
+def test_what_died_with_the_daemon_is_unmounted(world: World) -> None:
+    world(world.volumes.create("scratch", "local", {"type": "tmpfs", "device": "tmpfs"}))
+    path = world(world.volumes.mount_for("c", "scratch"))
+    world.reopen()
+    world.volumes.adopt("c", ["scratch"], running=False)
+    world(world.volumes.unmounted("c"))
+    assert mounts.mounts_below(path) == []
+
+
+def test_many_containers_at_once_share_one_mount(world: World) -> None:
+    world(world.volumes.create("scratch", "local", {"type": "tmpfs", "device": "tmpfs"}))
+
+    async def live(container: str) -> None:
+        for _ in range(3):
+            path = await world.volumes.mount_for(container, "scratch")
+            assert len(mounts.mounts_below(path)) == 1
+            await world.volumes.unmounted(container)
+        await world.volumes.release(container)
+
+    async def all_of_them() -> None:
+        await asyncio.gather(*(live(f"c{number}") for number in range(10)))
+
+    world(all_of_them())
+    assert mounts.mounts_below(world.root) == []
+
+
 def test_removal_cut_short_is_finished_and_a_lost_row_costs_no_data(world: World) -> None:
     made = world(world.volumes.create("data"))
     (Path(made.mountpoint) / "f").write_text("precious")
