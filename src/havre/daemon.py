@@ -98,7 +98,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Services]:
 
         directory = config.data_root / "containers"
         directory.mkdir(mode=0o700, exist_ok=True)
-        assembly = Assembly(index, storage.snapshots, volumes, networks, directory, _daemon_defaults(config))
+        assembly = Assembly(index, storage.snapshots, volumes, networks, events, directory, _daemon_defaults(config))
         lifecycle = Lifecycle(index, assembly, runtime, events)
         control = Control(index, lifecycle)
         removal = Removal(index, lifecycle, control, assembly, runtime, storage.snapshots, volumes)

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from havre.aio import in_thread
+from havre.engine.events import Events
 from havre.engine.live import Index
-from havre.engine.model import Container, ContainerId, HostConfig, MountOptions, Ulimit
+from havre.engine.model import Container, ContainerId, HostConfig, MountOptions, MountPoint, Ulimit
 from havre.engine.networks import Networks
 from havre.engine.plan import BlockLimits, Surroundings, parse_device_rule
 from havre.engine.sandbox import Sandbox
@@ -56,6 +57,7 @@ class Assembly:
         snapshots: Snapshots,
         volumes: Volumes,
         networks: Networks,
+        events: Events,
         directory: Path,
         defaults: DaemonDefaults,
     ) -> None:
@@ -63,6 +65,7 @@ class Assembly:
         self._snapshots = snapshots
         self._volumes = volumes
         self._networks = networks
+        self._events = events
         self._directory = directory
         self._defaults = defaults
 
@@ -102,9 +105,27 @@ class Assembly:
             if point.type == "volume":
                 path = await self._volumes.mount_for(container.id, point.name)
                 sources[point.destination] = path / options.subpath
+                self._tell_mount(container, point)
             elif point.type == "bind":
                 sources[point.destination] = await in_thread(open_bind_source, Path(point.source), options)
         return sources
+
+    def _tell_mount(self, container: Container, point: MountPoint) -> None:
+        attributes = {
+            "container": container.id,
+            "destination": point.destination,
+            "driver": point.driver,
+            "propagation": point.propagation,
+            "read/write": "true" if point.rw else "false",
+        }
+        self._events.publish("volume", "mount", point.name, attributes)
+
+    def tell_unmounts(self, container: Container) -> None:
+        """The events of the volumes that a run has had."""
+        for point in container.mounts:
+            if point.type == "volume":
+                attributes = {"container": container.id, "driver": point.driver}
+                self._events.publish("volume", "unmount", point.name, attributes)
 
     async def _fill_volumes(self, container: Container, rootfs: Path) -> None:
         """A new volume begins with what the image has at its place."""

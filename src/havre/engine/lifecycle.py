@@ -174,6 +174,7 @@ class Lifecycle:
     async def _clear(self, container: Container) -> None:
         await self._runtime.cleanup(container.id)
         await self._assembly.take_down(container)
+        self._assembly.tell_unmounts(container)
 
     def _decide(self, live: Live, exit: Exit) -> Restart | None:
         container = live.container
