@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,8 +31,8 @@ class RealRegistry:
 
 
 @contextmanager
-def real_registry(root: Path, *, htpasswd: bool = False) -> Iterator[RealRegistry]:
-    """A registry that is gone afterwards."""
+def real_registry(root: Path, *, htpasswd: bool = False, inside: Sequence[str] = ()) -> Iterator[RealRegistry]:
+    """A registry that is gone afterwards; `inside` is a command prefix that enters a network namespace."""
     port = _free_port()
     config = root / "config.yml"
     root.mkdir(parents=True, exist_ok=True)
@@ -46,9 +46,9 @@ def real_registry(root: Path, *, htpasswd: bool = False) -> Iterator[RealRegistr
         text += f"auth: {{htpasswd: {{realm: test, path: {root}/htpasswd}}}}\n"
     config.write_text(text)
     with (root / "log").open("wb") as log:
-        process = subprocess.Popen(["docker-registry", "serve", str(config)], stdout=log, stderr=log)
+        process = subprocess.Popen([*inside, "docker-registry", "serve", str(config)], stdout=log, stderr=log)
     try:
-        until(lambda: _answers(port) or process.poll() is not None, "docker-registry to listen")
+        until(lambda: _answers(port, inside) or process.poll() is not None, "docker-registry to listen")
         assert process.poll() is None, (root / "log").read_text()
         yield RealRegistry(f"localhost:{port}", root)
     finally:
@@ -62,6 +62,6 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
+def _answers(port: int, inside: Sequence[str]) -> bool:
+    probe = ["bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{port}"]
+    return subprocess.run([*inside, *probe], capture_output=True, check=False).returncode == 0

@@ -220,6 +220,12 @@ def select(
     return sorted(filter(passes, images), key=lambda image: seconds(image.config.created), reverse=True)
 
 
+def names_shown(names: Sequence[Reference], filters: Filters) -> Sequence[Reference]:
+    """The names of an image that a row shows: with a `reference` filter only those that it means."""
+    patterns = [glob(text) for text in filters.get("reference", ())]
+    return [name for name in names if any(matches_reference(p, name) for p in patterns)] if patterns else names
+
+
 def matches_reference(pattern: re.Pattern[str], name: Reference) -> bool:
     """Whether a `reference` filter means the name: with its tag or without, short or in full."""
     return any(pattern.fullmatch(text) for text in (name.familiar(), name.familiar_name, name.canonical(), name.name))

@@ -132,7 +132,7 @@ class Images:
         shared = imagelist.shared_layers(images) if shared_size else set()
         rows = []
         for image in imagelist.select(images, names, filters, self._store.find):
-            row = imagelist.summarize(image, names[image.id], self._size)
+            row = imagelist.summarize(image, imagelist.names_shown(names[image.id], filters), self._size)
             if shared_size:
                 row.shared_size = sum(self._size(layer) for layer in image.layers if layer in shared)
             if containers:

@@ -360,6 +360,15 @@ def test_sizes_and_history(tmp_path: Path) -> None:
     play(work)
 
 
+def test_reference_filter_hides_other_names(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with staged(tmp_path) as stage:
+            await load(stage, archive(docker_archive(RepoTags=["x:1", "y:1"])))
+            assert [row.repo_tags for row in stage.images.list({"reference": ["y"]})] == [["y:1"]]
+
+    play(work)
+
+
 def test_everything_is_there_after_a_restart(tmp_path: Path) -> None:
     async def work() -> None:
         async with staged(tmp_path) as stage:

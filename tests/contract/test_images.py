@@ -1,0 +1,202 @@
+"""Images by docker's command line, on havre and on dockerd: what is printed, listed, refused and left."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.engines import Engine
+from support.imagery import archive, config_of, layer_tar
+from support.registry import PASSWORD, USER, RealRegistry, real_registry
+
+pytestmark = pytest.mark.peer
+
+BASE, TOP = layer_tar("base"), layer_tar("top")
+CONFIG = config_of(BASE, TOP)
+
+
+def image_archive(*names: str) -> bytes:
+    item = {"Config": "c.json", "RepoTags": list(names), "Layers": ["0.tar", "1.tar"]}
+    return archive({"0.tar": BASE, "1.tar": TOP, "c.json": CONFIG, "manifest.json": json.dumps([item]).encode()})
+
+
+@pytest.fixture
+def registry(engine: Engine, tmp_path: Path) -> Iterator[RealRegistry]:
+    """A registry that only the engine can reach."""
+    with real_registry(tmp_path / "registry", inside=engine.inside) as running:
+        yield running
+
+
+@pytest.fixture
+def image(engine: Engine) -> Iterator[str]:
+    """An image of two layers, named x:1."""
+    engine.docker("load", stdin=image_archive("x:1"), check=0)
+    yield "x:1"
+    ids = set(engine.out("images", "-q", "--no-trunc").split()) - set(_kept(engine))
+    if ids:
+        engine.docker("rmi", "-f", *ids, check=0)
+
+
+def _kept(engine: Engine) -> list[str]:
+    return engine.out("images", "-q", "--no-trunc", "busybox").split()
+
+
+def short(engine: Engine, name: str) -> str:
+    return engine.out("inspect", "--format", "{{.Id}}", name)[7:19]
+
+
+def test_load_and_list(engine: Engine, image: str) -> None:
+    assert engine.out("load", stdin=image_archive("x:1", "y:2")) == "Loaded image: x:1\nLoaded image: y:2"
+    rows = engine.out("images", "--format", "{{.Repository}}:{{.Tag}} {{.ID}} {{.CreatedAt}}").splitlines()
+    assert {f"x:1 {short(engine, 'x:1')} 2026-01-02 03:04:05 +0000 UTC"} <= set(rows)
+    for filters, found in [
+        (["reference=x"], {"x:1"}),
+        (["reference=*:2"], {"y:2"}),
+        (["dangling=true"], set()),
+        (["before=busybox"], set()),
+        (["label=none"], set()),
+    ]:
+        flags = [part for text in filters for part in ("--filter", text)]
+        listed = engine.out("images", *flags, "--format", "{{.Repository}}:{{.Tag}}").split()
+        assert {name for name in listed if name != "busybox:latest"} == found
+
+
+def test_inspect_and_history(engine: Engine, image: str) -> None:
+    (details,) = json.loads(engine.out("image", "inspect", image))
+    assert details["RepoTags"] == ["x:1"]
+    assert details["RepoDigests"] == []
+    assert details["RootFS"]["Type"] == "layers"
+    assert len(details["RootFS"]["Layers"]) == 2
+    assert (details["Architecture"], details["Os"], details["Config"]["Cmd"]) == ("amd64", "linux", ["sh"])
+    assert details["Created"] == "2026-01-02T03:04:05Z"
+    history = engine.out("history", "--no-trunc", "--format", "{{.ID}} {{.CreatedBy}}", image).splitlines()
+    assert history == [f"{details['Id']} step 1", "<missing> step 0"]
+
+
+def test_tag_and_untag(engine: Engine, image: str) -> None:
+    engine.docker("tag", "x:1", "y:2", check=0)
+    assert engine.out("rmi", "x:1") == "Untagged: x:1"
+    lines = engine.out("rmi", short(engine, "y:2")).splitlines()
+    assert lines[0] == "Untagged: y:2"
+    assert [line.partition(":")[0] for line in lines[1:]] == ["Deleted"] * 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["rmi", "nope"], "Error response from daemon: No such image: nope:latest"),
+        (["history", "nope:1"], "Error response from daemon: No such image: nope:1"),
+        (["tag", "nope", "y"], "Error response from daemon: No such image: nope:latest"),
+        (["images", "--filter", "bogus=1"], "Error response from daemon: invalid filter 'bogus'"),
+        (["images", "--filter", "dangling=x"], "Error response from daemon: invalid filter 'dangling=[x]'"),
+        (["images", "--filter", "before=nope"], "Error response from daemon: No such image: nope:latest"),
+        (["image", "inspect", "nope"], "Error response from daemon: No such image: nope:latest"),
+        (["push", "nope:1"], "An image does not exist locally with the tag: nope"),
+        (["save", "nope"], "Error response from daemon: No such image: nope"),
+    ],
+)
+def test_refused(engine: Engine, arguments: list[str], words: str) -> None:
+    assert words in engine.docker(*arguments, check=1).stderr
+
+
+def test_remove_conflicts(engine: Engine, image: str) -> None:
+    engine.docker("tag", "x:1", "y:2", check=0)
+    id = short(engine, "x:1")
+    words = f"conflict: unable to delete {id} (must be forced) - image is referenced in multiple repositories"
+    assert words in engine.docker("rmi", id, check=1).stderr
+    engine.docker("rmi", "y:2", check=0)
+    container = engine.out("create", "x:1", "sh")
+    try:
+        words = f'conflict: unable to remove repository reference "x:1" (must force) - container {container[:12]}'
+        assert f"{words} is using its referenced image {id}" in engine.docker("rmi", "x:1", check=1).stderr
+        words = f"unable to delete {id} (must be forced) - image is being used by stopped container {container[:12]}"
+        assert words in engine.docker("rmi", id, check=1).stderr
+    finally:
+        engine.docker("rm", container, check=0)
+
+
+def test_import_and_prune(engine: Engine) -> None:
+    changes = ["-c", 'CMD ["x", "y"]', "-c", "ENV A=b", "-m", "from a tar"]
+    id = engine.out("import", *changes, "-", "imported:1", stdin=BASE)
+    (details,) = json.loads(engine.out("image", "inspect", "imported:1"))
+    assert (details["Id"], details["Comment"]) == (id, "from a tar")
+    assert (details["Config"]["Cmd"], details["Config"]["Env"]) == (["x", "y"], ["A=b"])
+    engine.docker("import", "-", "imported:1", stdin=TOP, check=0)
+    assert engine.out("images", "-q", "--no-trunc", "--filter", "dangling=true") == id
+    pruned = engine.out("image", "prune", "-f")
+    assert f"deleted: {id}" in pruned
+    assert "Total reclaimed space:" in pruned
+    engine.docker("rmi", "imported:1", check=0)
+    words = "FROM is not a valid change command"
+    assert words in engine.docker("import", "-c", "FROM x", "-", "bad", stdin=BASE, check=1).stderr
+
+
+def test_save_and_load_again(engine: Engine, image: str, tmp_path: Path) -> None:
+    saved = tmp_path / "saved.tar"
+    engine.docker("save", "-o", str(saved), "x:1", check=0)
+    id = short(engine, "x:1")
+    engine.docker("rmi", "x:1", check=0)
+    assert engine.out("load", "-i", str(saved)) == "Loaded image: x:1"
+    assert short(engine, "x:1") == id
+
+
+def test_push_and_pull(engine: Engine, image: str, registry: RealRegistry) -> None:
+    name = f"{registry.host}/a/b"
+    engine.docker("tag", "x:1", f"{name}:1", check=0)
+    pushed = engine.out("push", f"{name}:1")
+    assert pushed.startswith(f"The push refers to repository [{name}]")
+    match = re.search(r"^1: digest: (sha256:[0-9a-f]{64}) size: \d+$", pushed, re.MULTILINE)
+    assert match is not None, pushed
+    digest = match.group(1)
+    assert engine.out("push", f"{name}:1").count("Layer already exists") == 2
+    engine.docker("tag", "x:1", f"{registry.host}/a/c:1", check=0)
+    assert engine.out("push", f"{registry.host}/a/c:1").count("Mounted from a/b") == 2
+
+    removed = engine.out("rmi", f"{name}:1").splitlines()
+    assert removed == [f"Untagged: {name}:1", f"Untagged: {name}@{digest}"]
+    engine.docker("rmi", "x:1", f"{registry.host}/a/c:1", check=0)
+    lines = engine.out("pull", f"{name}:1").splitlines()
+    assert lines[0] == "1: Pulling from a/b"
+    assert sum("Pull complete" in line for line in lines) == 2
+    tail = [f"Digest: {digest}", f"Status: Downloaded newer image for {name}:1", f"{name}:1"]
+    assert lines[-3:] == tail
+    assert engine.out("pull", f"{name}:1").splitlines()[-2] == f"Status: Image is up to date for {name}:1"
+    assert engine.out("pull", "-q", f"{name}@{digest}") == f"{name}@{digest}"
+    assert engine.out("inspect", "--format", "{{json .RepoDigests}}", f"{name}:1") == json.dumps([f"{name}@{digest}"])
+
+    words = f"Error response from daemon: manifest for {name}:nope not found: manifest unknown: manifest unknown"
+    assert words in engine.docker("pull", f"{name}:nope", check=1).stderr
+    words = "was found but does not match the specified platform: wanted linux/arm64, actual: linux/amd64"
+    assert words in engine.docker("pull", "--platform", "linux/arm64", f"{name}:1", check=1).stderr
+
+
+def test_run_pulls_what_is_missing(engine: Engine, registry: RealRegistry) -> None:
+    name = f"{registry.host}/busybox:1"
+    engine.docker("tag", "busybox", name, check=0)
+    engine.docker("push", "-q", name, check=0)
+    engine.docker("rmi", name, check=0)
+    done = engine.docker("run", "--rm", "--network", "none", name, "echo", "hi", check=0)
+    assert done.stdout == "hi\n"
+    assert f"Unable to find image '{name}' locally" in done.stderr
+    engine.docker("rmi", name, check=0)
+    assert engine.docker("run", "--rm", f"{registry.host}/nope:1", check=125).stderr.count("manifest unknown")
+
+
+def test_login(engine: Engine, tmp_path: Path) -> None:
+    with real_registry(tmp_path / "closed", htpasswd=True, inside=engine.inside) as registry:
+        name = f"{registry.host}/busybox:1"
+        engine.docker("tag", "busybox", name, check=0)
+        assert "no basic auth credentials" in engine.docker("push", name, check=1).stderr
+        done = engine.docker("login", "-u", USER, "--password-stdin", registry.host, stdin="wrong", check=1)
+        assert "401 Unauthorized" in done.stderr
+        done = engine.docker("login", "-u", USER, "--password-stdin", registry.host, stdin=PASSWORD, check=0)
+        assert "Login Succeeded" in done.stdout
+        engine.docker("push", "-q", name, check=0)
+        engine.docker("rmi", name, check=0)
+        engine.docker("pull", "-q", name, check=0)
+        engine.docker("logout", registry.host, check=0)
+        engine.docker("rmi", name, check=0)
