@@ -247,6 +247,7 @@ class Unpacker:
             raise
         try:
             os.mknod(name, stat.S_IFCHR, 0, dir_fd=parent)
+            os.utime(name, ns=(0, 0), dir_fd=parent, follow_symlinks=False)
             _set_xattrs(_name_of(parent), whiteouts.ORIGIN_XATTRS)
         except FileExistsError:
             if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
