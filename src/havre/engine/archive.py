@@ -18,7 +18,7 @@ from __future__ import annotations
 import posixpath
 import re
 import tarfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
@@ -26,6 +26,7 @@ import msgspec
 
 from havre.aio import in_thread
 from havre.engine.imagestore import BlobStore, Hold, Image, ImageStore
+from havre.engine.model import ImageId
 from havre.errors import InvalidInput, NotFound
 from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of, hex_of
@@ -102,6 +103,15 @@ class _Found:
     names: Sequence[Reference]
 
 
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """An image that was loaded, its names, and what those of them stood for before that stood for another image."""
+
+    image: Image
+    names: Sequence[Reference]
+    replaced: Mapping[Reference, ImageId | None]
+
+
 class Loader:
     """Takes in one archive."""
 
@@ -113,18 +123,24 @@ class Loader:
         self._drop = drop
         self._fresh: list[Digest] = []
 
-    async def load(self, chunks: AsyncIterator[bytes]) -> list[tuple[Image, Sequence[Reference]]]:
-        """The images of the archive, stored, with the names they are to get. Raises `InvalidInput`, leaving nothing."""
+    async def load(self, chunks: AsyncIterator[bytes]) -> list[Loaded]:
+        """Store the images of the archive and name them. Raises `InvalidInput`, leaving nothing."""
         try:
             with ExitStack() as held:
                 contents = await self._read(chunks, held)
                 found = _describe(contents, self._platform)
                 for image in found:
                     self._check(image, contents)
-                return [(await self._store.add(image.config), image.names) for image in found]
+                return [await self._keep(image) for image in found]
         finally:
             for diff_id in self._fresh:
                 await self._drop(diff_id)
+
+    async def _keep(self, image: _Found) -> Loaded:
+        before = {name: self._store.named(name) for name in image.names}
+        kept = await self._store.keep(image.config, image.names)
+        replaced = {name: old for name, old in before.items() if old not in (None, kept.id)}
+        return Loaded(kept, image.names, replaced)
 
     async def _read(self, chunks: AsyncIterator[bytes], held: ExitStack) -> _Contents:
         contents, reader, budget = _Contents(), _Reader(chunks), MAX_DOCUMENTS

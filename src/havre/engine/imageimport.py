@@ -12,6 +12,7 @@ from havre.engine.model import Config
 from havre.engine.times import now
 from havre.oci.image import History, ImageConfig, RootFs, encode_image
 from havre.oci.platform import Platform
+from havre.oci.reference import Reference
 from havre.storage.layers import Layers
 
 
@@ -23,8 +24,9 @@ async def import_root(
     message: str,
     changes: Sequence[str],
     platform: Platform,
+    names: Sequence[Reference],
 ) -> Image:
-    """Take in the tar (compressed or not) and make the image; a refused change or tar leaves nothing."""
+    """Take in the tar (compressed or not), make the image and name it; a refused change or tar leaves nothing."""
     config = apply_changes(Config(), changes)
     async with layers.ingest() as sink:
         async for chunk in chunks:
@@ -42,4 +44,4 @@ async def import_root(
         history=(History(created=created, comment=message),),
     )
     with hold(layer.diff_id):
-        return await store.add(encode_image(image))
+        return await store.keep(encode_image(image), names)

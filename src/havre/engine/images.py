@@ -200,8 +200,9 @@ class Images:
     async def _push_one(self, ref: Reference, image: Image, auth: Auth | None, progress: Progress) -> None:
         with self._storage.hold(*image.layers):
             digest = await self._pusher.push(ref, image, auth, progress)
-        if image.id in self._store:
-            await self._store.set_name(ref.with_digest(digest), image.id)
+        async with self._store.changing:
+            if image.id in self._store:
+                await self._store.set_name(ref.with_digest(digest), image.id)
         self._publish("image", "push", ref.familiar(), {"name": ref.familiar_name})
 
     async def login(self, auth: Auth) -> str:
@@ -212,27 +213,27 @@ class Images:
 
     async def tag(self, name: str, repository: str, tag: str = "") -> None:
         """Give the image that `name` means another name."""
-        image = self._store.find(name)
-        await self._name(image, _new_name(repository, tag))
-
-    async def _name(self, image: Image, ref: Reference) -> None:
-        await self._store.set_name(ref, image.id)
+        ref = _new_name(repository, tag)
+        async with self._store.changing:
+            image = self._store.find(name)
+            await self._store.set_name(ref, image.id)
         self._publish("image", "tag", image.id, self._attributes(image, ref.familiar()))
 
     # -- removing
 
     async def remove(self, name: str, *, force: bool = False, prune: bool = True) -> builtins.list[RemovedItem]:
         """Untag and delete by docker's rules (see `imageremoval`); `prune` removes parents that nobody needs then."""
-        image = self._store.find(name)
-        by_name = None if self._store.is_id(name, image.id) else self._store.named_text(name)
-        plan = plan_removal(self._facts(image, by_name, force=force))
         removal = _Removal()
-        for ref in plan.untag:
-            await self._store.remove_name(ref)
-            removal.items.append(RemovedItem(untagged=ref.familiar()))
-            self._publish("image", "untag", image.id, self._attributes(image, image.id))
-        if plan.delete:
-            await self._delete(image, removal, prune=prune)
+        async with self._store.changing:
+            image = self._store.find(name)
+            by_name = None if self._store.is_id(name, image.id) else self._store.named_text(name)
+            plan = plan_removal(self._facts(image, by_name, force=force))
+            for ref in plan.untag:
+                await self._store.remove_name(ref)
+                removal.items.append(RemovedItem(untagged=ref.familiar()))
+                self._publish("image", "untag", image.id, self._attributes(image, image.id))
+            if plan.delete:
+                await self._delete(image, removal, prune=prune)
         return removal.items
 
     async def _delete(self, image: Image, removal: _Removal, *, prune: bool) -> None:
@@ -266,12 +267,13 @@ class Images:
         only_dangling = imagelist.dangling(filters) is not False
         filters.pop("dangling", None)
         removal = _Removal()
-        names = {image.id: self._store.names_of(image.id) for image in self._store}
-        for image in imagelist.select(builtins.list(self._store), names, filters, self._store.find):
-            if image.id not in self._store or self._users(image.id) or self._store.children_of(image.id):
-                continue
-            if not only_dangling or imagelist.is_dangling(names[image.id]):
-                await self._delete(image, removal, prune=True)
+        async with self._store.changing:
+            names = {image.id: self._store.names_of(image.id) for image in self._store}
+            for image in imagelist.select(builtins.list(self._store), names, filters, self._store.find):
+                if image.id not in self._store or self._users(image.id) or self._store.children_of(image.id):
+                    continue
+                if not only_dangling or imagelist.is_dangling(names[image.id]):
+                    await self._delete(image, removal, prune=True)
         return Pruned(images_deleted=removal.items or None, space_reclaimed=removal.freed)
 
     async def collect_garbage(self) -> int:
@@ -290,18 +292,16 @@ class Images:
         """Take in the images of a tar (docker-archive or OCI layout, compressed or not), streamed."""
         loader = Loader(self._storage.layers, self._store, self._platform, self._storage.hold, self._drop_layer)
         loaded = await loader.load(chunks)
-        for image, names in loaded:
-            for ref in names:
-                before = self._store.named(ref)
-                if before not in (None, image.id):
+        for one in loaded:
+            for ref in one.names:
+                if (before := one.replaced.get(ref)) is not None:
                     words = f"The image {ref.familiar()} already exists, renaming the old one with ID {before}"
                     progress(ProgressLine(stream=f"{words} to empty string\n"))
-                await self._store.set_name(ref, image.id)
                 progress(ProgressLine(stream=f"Loaded image: {ref.familiar()}\n"))
-            if not names:
-                progress(ProgressLine(stream=f"Loaded image ID: {image.id}\n"))
-            self._publish("image", "load", image.id, self._attributes(image, image.id))
-        return [image.id for image, _ in loaded]
+            if not one.names:
+                progress(ProgressLine(stream=f"Loaded image ID: {one.image.id}\n"))
+            self._publish("image", "load", one.image.id, self._attributes(one.image, one.image.id))
+        return [one.image.id for one in loaded]
 
     def save(self, names: Sequence[str]) -> AsyncIterator[bytes]:
         """A tar of the images, readable as docker-archive and as OCI layout; `NotFound` before its first byte."""
@@ -341,11 +341,11 @@ class Images:
         """Make an image of one layer from the tar of a root file system, streamed; Dockerfile `changes` apply."""
         ref = _new_name(repository, tag, "cannot import digest reference") if repository else None
         wanted = parse_platform(platform) if platform else self._platform
+        names = [ref] if ref is not None else []
         image = await import_root(
-            self._storage.layers, self._store, self._storage.hold, chunks, message, changes, wanted
+            self._storage.layers, self._store, self._storage.hold, chunks, message, changes, wanted, names
         )
-        if ref is not None:
-            await self._name(image, ref)
+        self._tell_names(image, names)
         self._publish("image", "import", image.id, {"name": image.id})
         return image.id
 
@@ -354,12 +354,16 @@ class Images:
         for diff_id in decode_image(config).rootfs.diff_ids:
             if self._storage.layers.get(diff_id) is None:
                 raise InvalidInput(f"layer {diff_id} of the image is not in the store")
-        image = await self._store.add(config, parent=parent)
-        for name in names:
-            await self._name(image, parse_reference(name).with_default_tag())
+        refs = [parse_reference(name).with_default_tag() for name in names]
+        image = await self._store.keep(config, refs, parent=parent)
+        self._tell_names(image, refs)
         return image.id
 
     # -- inside
+
+    def _tell_names(self, image: Image, names: Sequence[Reference]) -> None:
+        for ref in names:
+            self._publish("image", "tag", image.id, self._attributes(image, ref.familiar()))
 
     def _facts(self, image: Image, by_name: Reference | None, *, force: bool) -> RemovalFacts:
         return RemovalFacts(

@@ -15,7 +15,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -88,7 +88,10 @@ class Image:
 
 
 class ImageStore:
-    """Images and names, in memory and in the database."""
+    """Images and names, in memory and in the database.
+
+    Whoever decides on what there is and then changes it (removing, tagging) holds `changing` meanwhile; `keep` does.
+    """
 
     def __init__(self, blobs: BlobStore, images: Table[ImageRow], names: Table[NameRow], hold: Hold) -> None:
         self._hold = hold
@@ -97,7 +100,7 @@ class ImageStore:
         self._name_table = names
         self._images: dict[ImageId, Image] = {}
         self._names: dict[Reference, ImageId] = {}
-        self._lock = asyncio.Lock()  # adding and deleting one image at once would part it from its blob
+        self.changing = asyncio.Lock()
 
     async def load(self) -> None:
         """Read everything. An image whose configuration is damaged is reported and left out, and so are its names."""
@@ -125,13 +128,21 @@ class ImageStore:
         except KeyError:
             raise NotFound(f"No such image: {id}") from None
 
-    async def add(self, body: bytes, *, parent: str = "", manifest: bytes | None = None) -> Image:
-        """Store the image of this configuration, with the manifest it came by; one that is here already is kept."""
+    async def keep(
+        self, body: bytes, names: Sequence[Reference] = (), *, parent: str = "", manifest: bytes | None = None
+    ) -> Image:
+        """Store the image of this configuration, with the manifest it came by, and let `names` stand for it.
+
+        One that is here already is kept. No removal comes between storing and naming.
+        """
         config = decode_image(body)
         documents = [digest_of(document) for document in (body, manifest) if document is not None]
-        async with self._lock:
+        async with self.changing:
             with self._hold(*documents):
-                return await self._add(body, config, parent, manifest)
+                image = await self._add(body, config, parent, manifest)
+            for name in names:
+                await self.set_name(name, image.id)
+            return self.get(image.id)
 
     async def _add(self, body: bytes, config: ImageConfig, parent: str, manifest: bytes | None) -> Image:
         id = ImageId(await self._blobs.add(body))
@@ -146,20 +157,19 @@ class ImageStore:
         return image
 
     async def delete(self, id: ImageId) -> None:
-        """Forget the image and its names."""
-        async with self._lock:
-            image = self.get(id)
-            for ref in self.names_of(id):
-                await self.remove_name(ref)
-            await self._image_table.delete(id)
-            del self._images[id]
-            kept = {other.row.manifest for other in self._images.values()}
-            await self._blobs.remove(Digest(id))
-            if image.row.manifest and image.row.manifest not in kept:
-                await self._blobs.remove(Digest(image.row.manifest))
+        """Forget the image and its names. Hold `changing`."""
+        image = self.get(id)
+        for ref in self.names_of(id):
+            await self.remove_name(ref)
+        await self._image_table.delete(id)
+        del self._images[id]
+        kept = {other.row.manifest for other in self._images.values()}
+        await self._blobs.remove(Digest(id))
+        if image.row.manifest and image.row.manifest not in kept:
+            await self._blobs.remove(Digest(image.row.manifest))
 
     async def set_name(self, ref: Reference, id: ImageId) -> None:
-        """Let `ref` (with a tag or a digest) stand for the image, whatever it stood for before."""
+        """Let `ref` (with a tag or a digest) stand for the image, whatever it stood for before. Hold `changing`."""
         image = self.get(id)
         await self._name_table.put(ref.canonical(), NameRow(id))
         self._names[ref] = id
@@ -169,7 +179,7 @@ class ImageStore:
             self._images[id] = Image(id, image.config, row)
 
     async def remove_name(self, ref: Reference) -> None:
-        """Let `ref` stand for nothing."""
+        """Let `ref` stand for nothing. Hold `changing`."""
         await self._name_table.delete(ref.canonical())
         self._names.pop(ref, None)
 

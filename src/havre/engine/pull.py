@@ -82,10 +82,9 @@ class Puller:
         with self._hold(*resolved.config.rootfs.diff_ids):
             await self._pull_layers(ref, resolved, auth, progress)
             before = self._store.named(ref)
-            image = await self._store.add(resolved.config_body, manifest=resolved.manifest_body)
-            await self._store.set_name(ref.with_digest(resolved.digest), image.id)
-            if ref.digest is None:
-                await self._store.set_name(ref, image.id)
+            names = [ref] if ref.digest is None else []
+            names.append(ref.with_digest(resolved.digest))
+            image = await self._store.keep(resolved.config_body, names, manifest=resolved.manifest_body)
         progress(ProgressLine(f"Digest: {resolved.digest}"))
         return image, before != image.id
 
