@@ -29,6 +29,7 @@ Inode: TypeAlias = tuple[int, int]
 _FICLONE = 0x40049409
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _COPY_BYTES = 16 << 20
+_STAND_IN = os.makedev(0, 1)
 _OVERLAY_ATTRIBUTES = ("trusted.overlay.", "user.overlay.")
 
 
@@ -154,8 +155,20 @@ def copy_tree(source: int, target: int, *, overlay: bool = False) -> None:
 
 
 def is_whiteout(status: os.stat_result) -> bool:
-    """Whether overlayfs takes an entry of this status for a removed name: a character device 0:0."""
-    return stat.S_ISCHR(status.st_mode) and status.st_rdev == 0
+    """Whether an entry of this status stands for a removed name: the character device 0:0, or its stand-in."""
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev in (0, _STAND_IN)
+
+
+def make_whiteout(name: str | bytes, directory: int) -> None:
+    """Make the mark of a removed name in the open `directory`.
+
+    Inside an overlay nobody can make the device 0:0; the device 0:1, which no driver answers to, stands in for it.
+    Nor can an overlay be mounted over the mark there, so it is only ever read by this module.
+    """
+    try:
+        os.mknod(name, stat.S_IFCHR, 0, dir_fd=directory)
+    except PermissionError:
+        os.mknod(name, stat.S_IFCHR, _STAND_IN, dir_fd=directory)
 
 
 def is_opaque(directory: int) -> bool:

@@ -12,7 +12,6 @@ gives the changes in overlayfs' form (whiteouts as devices 0:0), from which a la
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -168,7 +167,7 @@ def _stage(root: int, upper: int, found: Kinds) -> None:
             os.link(entry.name, entry.path, src_dir_fd=entry.parent, dst_dir_fd=upper, follow_symlinks=False)
     for path, kind in found.items():
         if kind == "D":
-            os.mknod(path, stat.S_IFCHR, 0, dir_fd=upper)
+            trees.make_whiteout(path, upper)
     for path in directories:
         with _open(path or ".", root) as source, _open(path or ".", upper) as target:
             trees.copy_metadata(source, target)

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from havre.errors import InvalidInput
 from havre.linux.openat2 import openat_in_root, syncfs
-from havre.linux.trees import empty_directory, open_directory
+from havre.linux.trees import empty_directory, make_whiteout, open_directory
 from havre.storage import whiteouts
 from havre.storage.tar import MAX_DEPTH, Data, Entry
 
@@ -246,7 +246,7 @@ class Unpacker:
                 return  # a later member replaced the directory
             raise
         try:
-            os.mknod(name, stat.S_IFCHR, 0, dir_fd=parent)
+            make_whiteout(name, parent)
             os.utime(name, ns=(0, 0), dir_fd=parent, follow_symlinks=False)
             _set_xattrs(_name_of(parent), whiteouts.ORIGIN_XATTRS)
         except FileExistsError:
