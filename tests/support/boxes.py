@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import AsyncIterator, Callable
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from havre.runtime import ContainerPlan, ExecPlan, Exit, Process, Runtime
 
@@ -109,3 +112,33 @@ async def stuck(pid: int) -> None:
         return len(set(seen[-20:])) == 1 and seen[-1] > 0
 
     await soon(same, "a writer to be held up")
+
+
+@pytest.fixture(scope="session")
+def rootfs() -> Iterator[Path]:
+    """A busybox root file system that all tests share."""
+    root = Path(tempfile.mkdtemp(prefix="havre-runtime-rootfs-"))
+    make_rootfs(root)
+    yield root
+    shutil.rmtree(root)
+
+
+Body = Callable[[Box], Awaitable[None]]
+
+
+@pytest.fixture(params=["crun", "runc"])
+def boxed(request: pytest.FixtureRequest, rootfs: Path) -> Iterator[Callable[[Body], None]]:
+    """Runs an async test body with a Box, in an event loop of its own."""
+    run_root = Path(tempfile.mkdtemp(prefix="havre-runtime-run-"))
+
+    async def body_with_box(body: Body) -> None:
+        runtime = await Runtime.open(run_root, {}, request.param)
+        try:
+            await body(Box(run_root, rootfs, runtime, request.param))
+            assert runtime.leftovers() == []
+        finally:
+            for container_id in runtime.leftovers():
+                await runtime.cleanup(container_id)
+
+    yield lambda body: asyncio.run(asyncio.wait_for(body_with_box(body), 60))
+    shutil.rmtree(run_root)

@@ -31,6 +31,7 @@ from havre.aio import in_thread
 from havre.aio import spawn as spawn_task
 from havre.errors import Conflict, Failed, InvalidInput, Unavailable
 from havre.linux import cgroups, pidfd
+from havre.linux.openat2 import resolve_in_root
 from havre.runtime import messages, spawn
 from havre.runtime.conmon import Handshake, Launch, read_failure
 from havre.runtime.devices import all_devices
@@ -39,7 +40,7 @@ from havre.runtime.held import Held
 from havre.runtime.host import read_host
 from havre.runtime.plan import ContainerPlan, ExecPlan
 from havre.runtime.runtimes import OciRuntime, Runtimes, find_runtimes
-from havre.runtime.spec import HostFacts, cgroup_path, render_exec, render_spec
+from havre.runtime.spec import HostFacts, cgroup_path, check_destination, render_exec, render_spec
 
 CONMON_GROUP = "/havre/conmon"
 SPEC = "config.json"
@@ -164,6 +165,7 @@ class Runtime:
             raise InvalidInput(f"conmon cannot write a log whose path has a colon: {log_path}")
         runtime = self._runtimes.get(plan.runtime)
         spec = render_spec(plan, self._facts(plan), container_id)
+        _check_image(plan)
         bundle = self.bundle(container_id)
         try:
             _make_bundle(bundle, spec)
@@ -310,6 +312,18 @@ class Runtime:
     def _holders(self, container_id: str) -> list[str]:
         """The runtimes that have a state of this container: one, or none."""
         return [name for name, each in self._runtimes.all.items() if (each.state / container_id).exists()]
+
+
+def _check_image(plan: ContainerPlan) -> None:
+    """Refuse links in the image that would lead the OCI runtime's mounts astray. InvalidInput.
+
+    runc 1.1 makes /dev/fd and its like through a link /dev, outside of the image (as in CVE-2025-31133).
+    """
+    for directory in ("/dev", "/proc", "/sys"):
+        if resolve_in_root(plan.rootfs, directory) != directory:
+            raise InvalidInput(f"the image's {directory} is a link, an ordinary directory is expected")
+    for mount in plan.mounts:
+        check_destination(mount.destination, resolve_in_root(plan.rootfs, mount.destination))
 
 
 def _make_bundle(bundle: Path, spec: Mapping[str, Any]) -> None:

@@ -68,6 +68,9 @@ _KERNEL_MOUNTS = (
     ("/sys/fs/cgroup", "cgroup", "cgroup", ("ro", "nosuid", "noexec", "nodev")),
     ("/dev/mqueue", "mqueue", "mqueue", ("nosuid", "noexec", "nodev")),
 )
+_HARMLESS_IN_PROC = frozenset(
+    f"/proc/{name}" for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo")
+)
 _WRITABLE_ON_READONLY_ROOT = ("/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue")
 
 # Devices that any container may use: zero, null, urandom, random, tty, console; fuse is refused by name.
@@ -233,6 +236,16 @@ def _check_cwd(cwd: str) -> str:
 
 
 # --- mounts -------------------------------------------------------------------------------------------------------
+
+
+def check_destination(destination: str, resolved: str) -> None:
+    """Refuse a mount on /proc or into it, where it would answer the kernel's questions in its place (CVE-2019-16884).
+
+    `resolved` is where the destination leads in the image, whose links may hide it. A few files that lxcfs replaces
+    are harmless. InvalidInput, in runc's words; crun does not look.
+    """
+    if resolved == "/proc" or (resolved.startswith("/proc/") and resolved not in _HARMLESS_IN_PROC):
+        raise InvalidInput(f'"{destination}" cannot be mounted because it is inside /proc')
 
 
 def _render_mounts(plan: ContainerPlan, host: HostFacts) -> list[dict[str, Any]]:
