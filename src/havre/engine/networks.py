@@ -1,7 +1,7 @@
 """Networks and the sandboxes of running containers.
 
-Owns the rows of networks, which address and which port belongs to which container, and the order in which the kernel is
-told. A sandbox is opened in one go and undone in reverse when any step fails:
+Owns which address and which port belongs to which container, and the order in which the kernel is told; the networks
+themselves are in `networkrows`. A sandbox is opened in one go and undone in reverse when any step fails:
 
     decide    addresses, MACs (network.ipam, network.plan)
     hold      host ports, by sockets (network.ports)
@@ -16,11 +16,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from ipaddress import ip_interface
 from pathlib import Path
 from typing import Protocol
 
@@ -29,17 +28,18 @@ import msgspec
 from havre.engine import network as words
 from havre.engine import sandbox as texts
 from havre.engine import times
-from havre.engine.filters import Filters, boolean, check_keys, matches_exactly, matches_labels, matches_pattern
+from havre.engine.filters import Filters, check_keys, matches_labels
 from havre.engine.model import Container, ContainerId, EndpointSettings
-from havre.engine.network import Ipam, IpamPool, Network, NetworkSpec, bridge_of
+from havre.engine.network import Network, NetworkSpec, bridge_of
+from havre.engine.networkrows import NetworkOptions, NetworkRows, NetworkTable
 from havre.engine.sandbox import Held, Sandbox
-from havre.errors import Conflict, Failed, Forbidden, HavreError, InvalidInput, NotFound
+from havre.errors import Conflict, Failed, Forbidden, HavreError, InvalidInput
 from havre.linux.namespaces import is_netns
 from havre.network import files, ipam
 from havre.network.apply import Host
 from havre.network.firewall import Firewall
-from havre.network.ipam import Address, Subnet
-from havre.network.plan import DEFAULT_MTU, Bridge, Endpoint, plan_endpoint
+from havre.network.ipam import Address
+from havre.network.plan import VETH_PREFIX, Endpoint, plan_endpoint
 from havre.network.ports import Ports
 
 __all__ = ["Network", "NetworkOptions", "NetworkSpec", "Networks", "Sandbox"]
@@ -49,41 +49,10 @@ log = logging.getLogger(__name__)
 _RESOLVED_STUB, _RESOLVED_FILE = "127.0.0.53", Path("/run/systemd/resolve/resolv.conf")
 
 
-class NetworkTable(Protocol):
-    """Where the rows are kept, by network ID."""
-
-    async def all(self) -> dict[str, Network]: ...
-    async def put(self, key: str, value: Network) -> None: ...
-    async def delete(self, key: str) -> None: ...
-
-
 class Publisher(Protocol):
     """Where events go."""
 
     def publish(self, type: str, action: str, id: str, attributes: Mapping[str, str] | None = None) -> None: ...
-
-
-@dataclass(frozen=True)
-class NetworkOptions:
-    """The daemon's settings. `tag` keeps apart daemons on one host: it is part of the names of table and bridge.
-
-    `bip` is the default bridge's address with prefix length; "" for the first free pool.
-    """
-
-    bip: str = ""
-    tag: str = ""
-    mtu: int = DEFAULT_MTU
-    resolver: files.Resolver = field(default_factory=files.Resolver)
-
-    @property
-    def table(self) -> str:
-        """Our nftables table."""
-        return f"havre_{self.tag}" if self.tag else "havre"
-
-    @property
-    def link(self) -> str:
-        """The default bridge's device."""
-        return f"havre-{self.tag}" if self.tag else "havre0"
 
 
 def tag_for(run_root: Path) -> str:
@@ -97,12 +66,10 @@ class Networks:
     def __init__(
         self, table: NetworkTable, run_root: Path, options: NetworkOptions, events: Publisher | None = None
     ) -> None:
-        self._table = table
+        self._rows = NetworkRows(table)
         self._netns_dir = run_root / "netns"
         self._options = options
         self._events = events
-        self._networks: dict[str, Network] = {}
-        self._bridges: dict[str, Bridge] = {}
         self._held: dict[ContainerId, Held] = {}
         self._used: dict[str, dict[Address, ContainerId]] = {}
         self._ports = Ports()
@@ -116,18 +83,15 @@ class Networks:
         self._host = Host()
         self._firewall = Firewall(self._options.table)
         self._ports = Ports(_ephemeral_range())
-        self._networks = await self._table.all()
-        await self._ensure_predefined()
-        for network in self._networks.values():
-            if network.driver == "bridge":
-                bridge = self._bridges[network.id] = bridge_of(network)
-                await self._host.ensure_bridge(bridge)
+        await self._rows.load()
+        ours = {self._options.link, *(bridge.link for bridge in self._rows.bridges())}
+        await self._rows.ensure_predefined(self._options, await self._host.routes(ours))
+        for bridge in self._rows.bridges():
+            await self._host.ensure_bridge(bridge)
         for container in endpoints.values():
             await self._adopt(container)
         await self._reclaim()
-        await self._firewall.start(
-            self._bridges.values(), [port for held in self._held.values() for port in held.maps()]
-        )
+        await self._firewall.start(self._rows.bridges(), [port for held in self._held.values() for port in held.maps()])
         for held in self._held.values():
             await _serve(held)
         self._enable_forwarding()
@@ -140,9 +104,10 @@ class Networks:
             for reservation in held.reservations:
                 self._ports.release(reservation)
         idle = not any(held.endpoints for held in self._held.values())
+        await host.settle()
         await firewall.stop(remove=idle)
         if idle:
-            for bridge in self._bridges.values():
+            for bridge in self._rows.bridges():
                 await host.delete_bridge(bridge)
         host.close()
         self._host = self._firewall = None
@@ -151,35 +116,32 @@ class Networks:
 
     def get(self, name_or_id: str) -> Network:
         """The network of that ID, name, or unambiguous beginning of an ID, with its containers."""
-        network = self._find(name_or_id)
+        network = self._rows.find(name_or_id)
         members = {held.id: held.member(network.id) for held in self._held.values()}
         return msgspec.structs.replace(network, containers={id: m for id, m in members.items() if m is not None})
 
     def list(self, filters: Filters) -> list[Network]:
         """The networks that pass; `containers` is left empty, as dockerd does."""
-        check_keys(filters, ("dangling", "driver", "id", "label", "label!", "name", "scope", "type"))
-        return [network for network in self._networks.values() if self._passes(network, filters)]
+        return self._rows.listed(filters, lambda id: bool(self.containers_on(id)))
 
     async def create(self, spec: NetworkSpec) -> Network:
         """Make a bridge network."""
-        words.check_spec(spec)
         host, firewall = self._kernel()
-        network = self._decide(spec, await host.routes([bridge.link for bridge in self._bridges.values()]))
-        bridge = bridge_of(network)
+        network = self._rows.decide(spec, await host.routes([bridge.link for bridge in self._rows.bridges()]))
         async with AsyncExitStack() as undo:
-            self._networks[network.id] = network
-            self._bridges[network.id] = bridge
+            self._rows.add(network)
+            bridge = self._rows.bridge(network.id)
             undo.push_async_callback(self._drop, network.id)
             await host.ensure_bridge(bridge)
             await firewall.add_bridge(bridge)
-            await self._table.put(network.id, network)
+            await self._rows.save(network)
             undo.pop_all()
         self._tell("create", network)
         return network
 
     async def remove(self, name_or_id: str) -> None:
         """Remove a network that no running container is on."""
-        network = self._find(name_or_id)
+        network = self._rows.find(name_or_id)
         if network.name in words.PREDEFINED:
             raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
         if self.containers_on(network.id):
@@ -187,18 +149,20 @@ class Networks:
                 f"error while removing network: network {network.name} id {network.id} has active endpoints"
             )
         await self._drop(network.id)
-        await self._table.delete(network.id)
+        await self._rows.delete(network.id)
         self._tell("destroy", network)
 
     async def prune(self, filters: Filters) -> tuple[str, ...]:
         """Remove the networks that no running container is on; their names."""
         check_keys(filters, ("label", "label!", "until"))
+        limit = _until(filters)
         idle = [
             network
-            for network in self._networks.values()
+            for network in self._rows
             if network.name not in words.PREDEFINED
             and not self.containers_on(network.id)
             and matches_labels(filters, network.labels)
+            and times.parse(network.created) < limit
         ]
         for network in idle:
             await self.remove(network.id)
@@ -218,8 +182,8 @@ class Networks:
         if mode.startswith("container:") and not container.config.network_disabled:
             return self._shared(ContainerId(mode.removeprefix("container:")))
         await self.close_sandbox(id)
-        networks = {self._find(name).id: asked for name, asked in texts.asked_of(container).items()}
-        shares_host = any(self._networks[network].driver == "host" for network in networks)
+        networks = {self._rows.find(name).id: asked for name, asked in texts.asked_of(container).items()}
+        shares_host = any(self._rows[network].driver == "host" for network in networks)
         held = Held(container.id, container.name.lstrip("/"), None if shares_host else self._netns_dir / container.id)
         self._held[id] = held
         async with AsyncExitStack() as undo:
@@ -233,12 +197,15 @@ class Networks:
             held.sandbox = self._describe(held, container, networks)
             undo.pop_all()
         for network_id in networks:
-            self._tell("connect", self._networks[network_id], container.id)
+            self._tell("connect", self._rows[network_id], container.id)
         return held.sandbox
 
     async def close_sandbox(self, id: ContainerId) -> None:
-        """Give back all a container holds. Idempotent; every step is tried even when one fails."""
-        held = self._held.pop(id, None)
+        """Give back all a container holds. Idempotent; every step is tried even when one fails.
+
+        After `stop` nothing happens: the next `start` removes what is left.
+        """
+        held = self._held.pop(id, None) if self._host is not None else None
         if held is None:
             return
         host, firewall = self._kernel()
@@ -250,8 +217,8 @@ class Networks:
                 steps.callback(self._ports.release, reservation)
             steps.push_async_callback(firewall.retract, held.maps())
         for network_id in (*held.endpoints, *held.others) if held.sandbox is not None else ():
-            if network_id in self._networks:
-                self._tell("disconnect", self._networks[network_id], held.id)
+            if network_id in self._rows:
+                self._tell("disconnect", self._rows[network_id], held.id)
 
     def _shared(self, other: ContainerId) -> Sandbox:
         held = self._held.get(other)
@@ -261,7 +228,7 @@ class Networks:
 
     def _join(self, held: Held, networks: Mapping[str, EndpointSettings]) -> None:
         for network_id, asked in networks.items():
-            network = self._networks[network_id]
+            network = self._rows[network_id]
             if network.driver != "bridge":
                 held.others[network_id] = secrets.token_hex(32)
                 continue
@@ -270,7 +237,7 @@ class Networks:
             address = self._allocate(held, network, asked)
             number = len(held.endpoints)
             endpoint = plan_endpoint(
-                secrets.token_hex(32), self._bridges[network_id], address, number, asked.mac_address
+                secrets.token_hex(32), self._rows.bridge(network_id), address, number, asked.mac_address
             )
             held.endpoints[network_id] = endpoint
 
@@ -278,7 +245,7 @@ class Networks:
         wanted = asked.ipam_config.ipv4_address if asked.ipam_config else ""
         if wanted:
             _check_wanted(network, wanted)
-        pool, used = self._bridges[network.id].pool, self._used.setdefault(network.id, {})
+        pool, used = self._rows.bridge(network.id).pool, self._used.setdefault(network.id, {})
         named = f"{network.name} ({network.id})"
         address = ipam.allocate(pool, used, named, ipam.parse_address(wanted) if wanted else None)
         used[address] = ContainerId(held.id)
@@ -289,7 +256,7 @@ class Networks:
         endpoint = next((e for e in held.endpoints.values() if not e.bridge.internal), None)
         if endpoint is None:
             return
-        binding = self._networks[endpoint.bridge.id].options.get(words.HOST_BINDING, "")
+        binding = self._rows[endpoint.bridge.id].options.get(words.HOST_BINDING, "")
         try:
             for wish in texts.wishes_of(container, binding):
                 held.reservations.append(self._ports.reserve(wish, endpoint.address, held.name))
@@ -300,12 +267,12 @@ class Networks:
     def _describe(self, held: Held, container: Container, asked: Mapping[str, EndpointSettings]) -> Sandbox:
         endpoints: dict[str, EndpointSettings] = {}
         for network_id, endpoint in held.endpoints.items():
-            network = self._networks[network_id]
+            network = self._rows[network_id]
             named = network.name not in words.PREDEFINED
             endpoints[network.name] = texts.describe_endpoint(asked[network_id], endpoint, container, named)
         for network_id, endpoint_id in held.others.items():
             got = msgspec.structs.replace(asked[network_id], network_id=network_id, endpoint_id=endpoint_id)
-            endpoints[self._networks[network_id].name] = got
+            endpoints[self._rows[network_id].name] = got
         host_hosts = _read(Path("/etc/hosts")) if held.netns is None else ""
         hosts, resolv_conf = texts.render_files(
             container, held.endpoints.values(), self._host_gateway(), host_hosts, self._resolver()
@@ -319,8 +286,7 @@ class Networks:
 
     def _host_gateway(self) -> str:
         """What `host-gateway` stands for: the default bridge's address."""
-        default = next((n for n in self._networks.values() if n.name == "bridge"), None)
-        return str(self._bridges[default.id].pool.gateway) if default else ""
+        return str(self._rows.bridge(self._rows.find("bridge").id).pool.gateway)
 
     def _resolver(self) -> files.Resolver:
         host = files.parse_resolv_conf(_read(Path("/etc/resolv.conf")))
@@ -328,77 +294,10 @@ class Networks:
             host = files.parse_resolv_conf(_read(_RESOLVED_FILE))
         return files.container_resolver(host, self._options.resolver, shares_host=True)
 
-    # -- deciding and finding
-
-    def _decide(self, spec: NetworkSpec, routes: Iterable[Subnet]) -> Network:
-        if any(network.name == spec.name for network in self._networks.values()):
-            raise Conflict(f"network with name {spec.name} already exists")
-        taken = [bridge.pool.subnet for bridge in self._bridges.values()]
-        pool = words.asked_pool(spec)
-        if pool is not None:
-            ipam.check_free(pool.subnet, taken)
-            given = (spec.ipam.config if spec.ipam else None) or []
-            config = [msgspec.structs.replace(given[0], gateway=str(pool.gateway))]
-        else:
-            config = [_whole(ipam.choose_subnet([*taken, *routes]))]
-        options = spec.options or {}
-        id = secrets.token_hex(32)
-        self._check_link(id, options.get(words.LINK, ""))
-        return Network(
-            name=spec.name,
-            id=id,
-            created=times.now(),
-            driver="bridge",
-            ipam=Ipam(options=spec.ipam.options if spec.ipam else None, config=config),
-            internal=spec.internal,
-            attachable=spec.attachable,
-            options=options,
-            labels=spec.labels or {},
-        )
-
-    def _check_link(self, id: str, link: str) -> None:
-        for other in self._bridges.values():
-            if link and other.link == link:
-                raise Forbidden(
-                    f"cannot create network {id} ({link}): conflicts with network {other.id} ({other.link}):"
-                    " networks have same bridge name"
-                )
-
-    def _find(self, name_or_id: str) -> Network:
-        if name_or_id in self._networks:
-            return self._networks[name_or_id]
-        wanted = "bridge" if name_or_id == "default" else name_or_id
-        for network in self._networks.values():
-            if network.name == wanted:
-                return network
-        matches = [n for id, n in self._networks.items() if name_or_id and id.startswith(name_or_id)]
-        if len(matches) == 1:
-            return matches[0]
-        if matches:
-            raise InvalidInput(f"network {name_or_id} is ambiguous ({len(matches)} matches found on ID prefix)")
-        raise NotFound(f"network {name_or_id} not found")
-
-    def _passes(self, network: Network, filters: Filters) -> bool:
-        builtin = network.name in words.PREDEFINED
-        for kind in filters.get("type", ()):
-            if kind not in ("builtin", "custom"):
-                raise InvalidInput(f"invalid filter: 'type'='{kind}'", "expected builtin or custom")
-        dangling = boolean(filters, "dangling")
-        return (
-            (dangling is None or dangling == (not builtin and not self.containers_on(network.id)))
-            and matches_exactly(filters, "type", "builtin" if builtin else "custom")
-            and matches_exactly(filters, "driver", network.driver)
-            and matches_exactly(filters, "scope", network.scope)
-            and matches_pattern(filters, "id", network.id)
-            and matches_pattern(filters, "name", network.name)
-            and matches_labels(filters, network.labels)
-        )
-
     async def _drop(self, network_id: str) -> None:
         host, firewall = self._kernel()
-        self._networks.pop(network_id, None)
         self._used.pop(network_id, None)
-        bridge = self._bridges.pop(network_id, None)
+        bridge = self._rows.forget(network_id)
         await firewall.remove_bridge(network_id)
         if bridge is not None:
             await host.delete_bridge(bridge)
@@ -416,43 +315,6 @@ class Networks:
         return self._host, self._firewall
 
     # -- starting
-
-    async def _ensure_predefined(self) -> None:
-        present = {network.name: network for network in self._networks.values()}
-        for name, driver in (("host", "host"), ("none", "null")):
-            if name not in present:
-                await self._keep(Network(name=name, id=secrets.token_hex(32), created=times.now(), driver=driver))
-        old = present.get("bridge")
-        pool = await self._default_pool(old)
-        options = {
-            words.DEFAULT_BRIDGE: "true",
-            words.ICC: "true",
-            words.MASQUERADE: "true",
-            words.HOST_BINDING: "0.0.0.0",
-            words.LINK: self._options.link,
-            words.MTU: str(self._options.mtu),
-        }
-        fresh = old or Network(name="bridge", id=secrets.token_hex(32), created=times.now())
-        await self._keep(msgspec.structs.replace(fresh, ipam=Ipam(config=[pool]), options=options))
-
-    async def _keep(self, network: Network) -> None:
-        self._networks[network.id] = network
-        await self._table.put(network.id, network)
-
-    async def _default_pool(self, old: Network | None) -> IpamPool:
-        if self._options.bip:
-            return _pool_of_bip(self._options.bip)
-        host, _ = self._kernel()
-        others = [bridge_of(n) for n in self._networks.values() if n.driver == "bridge" and n is not old]
-        routes = await host.routes([self._options.link, *(bridge.link for bridge in others)])
-        if old is not None and old.ipam.config:
-            kept = old.ipam.config[0]
-            if not ipam.overlapping(words.pool_of(kept).subnet, routes):
-                return kept
-        chosen = ipam.choose_subnet([*routes, *(bridge.pool.subnet for bridge in others)])
-        if chosen != ipam.DEFAULT_POOLS[0]:
-            log.warning("the host already uses %s: the default bridge has %s", ipam.DEFAULT_POOLS[0], chosen)
-        return _whole(chosen)
 
     async def _adopt(self, container: Container) -> None:
         """Take over what a container that ran on holds: addresses, devices, ports."""
@@ -472,27 +334,24 @@ class Networks:
                     held.reservations.append(self._ports.reserve(wish, target.address, held.name))
                 except Failed as error:
                     log.error("container %s is no longer reachable at a published port: %s", held.name, error)
-        asked = {self._find(name).id: settings for name, settings in container.networks.items() if self._has(name)}
+        asked = {settings.network_id: settings for settings in container.networks.values()}
         held.sandbox = self._describe(held, container, asked)
 
     async def _adopt_endpoint(self, held: Held, name: str, settings: EndpointSettings, host: Host) -> None:
-        network = self._networks.get(settings.network_id)
+        network = self._rows.get(settings.network_id)
         if network is None:
             log.error("container %s runs on network %s, which is gone", held.name, name)
         elif network.driver != "bridge":
             held.others[network.id] = settings.endpoint_id
         elif settings.ip_address:
             address = ipam.parse_address(settings.ip_address)
-            bridge = self._bridges[network.id]
+            bridge = self._rows.bridge(network.id)
             endpoint = Endpoint(settings.endpoint_id, bridge, address, settings.mac_address, "", False)
             self._used.setdefault(network.id, {})[address] = ContainerId(held.id)
             held.addresses.append((network.id, address))
             held.endpoints[network.id] = endpoint
             if not await host.enslave(endpoint):
                 log.error("container %s has lost its device on network %s", held.name, name)
-
-    def _has(self, name: str) -> bool:
-        return any(network.name == name for network in self._networks.values())
 
     async def _reclaim(self) -> None:
         """Remove namespaces and devices of containers that are gone."""
@@ -502,11 +361,12 @@ class Networks:
             if path.name not in kept:
                 await host.close_netns(path, [])
         expected = {link for held in self._held.values() for link in held.links()}
-        bridges = {bridge.link for bridge in self._bridges.values()}
+        bridges = {bridge.link for bridge in self._rows.bridges()}
         links = await host.links()
         masters = {link.index for link in links if link.name in bridges}
         for link in links:
-            if link.kind == "veth" and link.master in masters and link.name not in expected:
+            ours = link.kind == "veth" and link.name.startswith(VETH_PREFIX)
+            if ours and link.master in masters and link.name not in expected:
                 await host.delete_veth(link.name)
 
     def _enable_forwarding(self) -> None:
@@ -545,18 +405,12 @@ def _check_wanted(network: Network, wanted: str) -> None:
         raise InvalidInput(where + f"no configured subnet or ip-range contain the IP address {wanted}")
 
 
-def _pool_of_bip(bip: str) -> IpamPool:
+def _until(filters: Filters) -> float:
+    """Seconds since the epoch before which a network was made to be pruned."""
     try:
-        address = ip_interface(bip)
-    except ValueError:
-        raise InvalidInput(
-            f"invalid --bip: {bip}", "expected an address with prefix length, as 172.30.0.1/16"
-        ) from None
-    return IpamPool(subnet=str(address.network), gateway=str(address.ip))
-
-
-def _whole(subnet: Subnet) -> IpamPool:
-    return IpamPool(subnet=str(subnet), gateway=str(ipam.default_gateway(subnet)))
+        return min((float(text) for text in filters.get("until", ())), default=math.inf)
+    except ValueError as error:
+        raise InvalidInput(f"invalid filter 'until': {error}", "expected seconds since the epoch") from None
 
 
 def _read(path: Path) -> str:

@@ -40,6 +40,8 @@ class Nft:
     def run(self, commands: str, *, json: bool = False) -> str:
         """Carry out nft commands as one transaction and return what they print, as JSON if asked."""
         with self._lock:
+            if not self._context:
+                raise OSError(errno.EBADF, "nft: the context is closed")
             self._library.nft_ctx_output_set_flags(self._context, _JSON_OUTPUT if json else 0)
             failed = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
             output: bytes = self._library.nft_ctx_get_output_buffer(self._context)

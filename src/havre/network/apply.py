@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from havre.aio import in_thread
+from havre.aio import in_thread, spawn
 from havre.errors import Failed, HavreError
 from havre.linux import namespaces, netlink
 from havre.linux.netlink import Link, Netlink
@@ -38,6 +38,7 @@ class Host:
 
     def __init__(self) -> None:
         self._netlink = Netlink()
+        self._deletions: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
         """Give the socket back; what was set up stays."""
@@ -73,7 +74,8 @@ class Host:
         if link is None or link.kind != "bridge":
             raise Failed(f"{bridge.link} exists and is not a bridge", "remove or rename that device")
         present = [address for address in self._netlink.addresses(link.index) if address.version == 4]
-        stale = [netlink.delete_address(link.index, other) for other in present if other != bridge.interface]
+        surplus = [address for address in present if address != bridge.interface and link.mac == bridge.mac]
+        stale = [netlink.delete_address(link.index, address) for address in surplus]
         missing = [netlink.new_address(link.index, bridge.interface)] if bridge.interface not in present else []
         self._netlink.run(*stale, *missing, *([] if link.up else [netlink.set_up(link.index)]))
         # Lets the host reach a published port by 127.0.0.1; the table's guard chain stops everybody else.
@@ -102,8 +104,17 @@ class Host:
         await act(f"set up network namespace {path.name}", self._open_netns, path, endpoints)
 
     async def close_netns(self, path: Path, links: Sequence[str]) -> None:
-        """Remove the devices and the namespace's name. Idempotent."""
-        await act(f"remove network namespace {path.name}", self._close_netns, path, links)
+        """Remove the namespace's name, and in the background its devices: the kernel needs 20 to 50 ms. Idempotent."""
+        await act(f"remove network namespace {path.name}", namespaces.delete_netns, path)
+        for link in links:
+            task = spawn(self.delete_veth(link), f"delete {link}")
+            self._deletions.add(task)
+            task.add_done_callback(self._deletions.discard)
+
+    async def settle(self) -> None:
+        """Wait until nothing is being removed in the background."""
+        if self._deletions:
+            await asyncio.wait(self._deletions)
 
     async def attach(self, path: Path, endpoint: Endpoint) -> None:
         """Add a device to a namespace that exists."""
@@ -141,17 +152,15 @@ class Host:
             route = [netlink.new_default_route(device.index, bridge.pool.gateway)] if endpoint.default_route else []
             own.run(netlink.set_up(device.index), netlink.new_address(device.index, endpoint.inside), *route)
 
-    def _close_netns(self, path: Path, links: Sequence[str]) -> None:
-        for link in links:
-            self._delete_link(link)
-        namespaces.delete_netns(path)
-
     def _enslave(self, endpoint: Endpoint) -> bool:
         port, master = self._netlink.link(endpoint.link), self._netlink.link(endpoint.bridge.link)
         if port is None or master is None:
             return False
         if port.master != master.index:
-            self._netlink.run(netlink.set_master(port.index, master.index), netlink.set_up(port.index))
+            self._netlink.run(
+                netlink.set_master(port.index, master.index),
+                netlink.set_port(endpoint.link, isolated=not endpoint.bridge.icc),
+            )
         return True
 
     def enable_forwarding(self) -> None:

@@ -19,6 +19,7 @@ from havre.linux.netlink import Interface
 from havre.network.ipam import Address, Pool, mac_for
 
 DEFAULT_MTU = 1500
+VETH_PREFIX = "hve"
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,8 @@ class Bridge:
 
     @property
     def mac(self) -> str:
-        """A locally administered address that stays the same when the device has to be made again."""
-        return (b"\x02" + hashlib.sha256(self.id.encode()).digest()[:5]).hex(":")
+        """A locally administered address, made of the link's name: by it a device is known as one we made."""
+        return (b"\x02" + hashlib.sha256(self.link.encode()).digest()[:5]).hex(":")
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class Endpoint:
     @property
     def link(self) -> str:
         """Name of the host's end; 15 characters is the kernel's limit."""
-        return f"hve{self.id[:12]}"
+        return f"{VETH_PREFIX}{self.id[:12]}"
 
     @property
     def inside(self) -> Interface:

@@ -1,0 +1,238 @@
+"""The networks there are: rows, how they are found and listed, and what a new one will be.
+
+Keeps the rows in memory and in their table, with the `Bridge` that each bridge network means to the kernel. Decides and
+remembers; touches no kernel. Messages are dockerd's.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from ipaddress import ip_interface
+from typing import Protocol
+
+import msgspec
+
+from havre.engine import network as words
+from havre.engine import times
+from havre.engine.filters import Filters, boolean, check_keys, matches_exactly, matches_labels, matches_pattern
+from havre.engine.network import Ipam, IpamPool, Network, NetworkSpec, bridge_of
+from havre.errors import Conflict, Forbidden, InvalidInput, NotFound
+from havre.network import ipam
+from havre.network.files import Resolver
+from havre.network.ipam import Subnet
+from havre.network.plan import DEFAULT_MTU, Bridge
+
+log = logging.getLogger(__name__)
+
+
+class NetworkTable(Protocol):
+    """Where the rows are kept, by network ID."""
+
+    async def all(self) -> dict[str, Network]: ...
+    async def put(self, key: str, value: Network) -> None: ...
+    async def delete(self, key: str) -> None: ...
+
+
+@dataclass(frozen=True)
+class NetworkOptions:
+    """The daemon's settings. `tag` keeps apart daemons on one host: it is part of the names of table and bridge.
+
+    `bip` is the default bridge's address with prefix length; "" for the first free pool.
+    """
+
+    bip: str = ""
+    tag: str = ""
+    mtu: int = DEFAULT_MTU
+    resolver: Resolver = field(default_factory=Resolver)
+
+    @property
+    def table(self) -> str:
+        """Our nftables table."""
+        return f"havre_{self.tag}" if self.tag else "havre"
+
+    @property
+    def link(self) -> str:
+        """The default bridge's device."""
+        return f"havre-{self.tag}" if self.tag else "havre0"
+
+
+class NetworkRows:
+    """The networks by ID, and their bridges."""
+
+    def __init__(self, table: NetworkTable) -> None:
+        self._table = table
+        self._networks: dict[str, Network] = {}
+        self._bridges: dict[str, Bridge] = {}
+
+    async def load(self) -> None:
+        """Read what was kept."""
+        self._networks = await self._table.all()
+        self._bridges = {id: bridge_of(row) for id, row in self._networks.items() if row.driver == "bridge"}
+
+    def __iter__(self) -> Iterator[Network]:
+        return iter(list(self._networks.values()))
+
+    def __contains__(self, id: object) -> bool:
+        return id in self._networks
+
+    def __getitem__(self, id: str) -> Network:
+        return self._networks[id]
+
+    def get(self, id: str) -> Network | None:
+        """The network of exactly that ID."""
+        return self._networks.get(id)
+
+    def bridge(self, id: str) -> Bridge:
+        """The bridge of a bridge network; KeyError for others."""
+        return self._bridges[id]
+
+    def bridges(self) -> Collection[Bridge]:
+        """All bridges."""
+        return list(self._bridges.values())
+
+    def add(self, network: Network) -> None:
+        """Let a network be seen; `save` makes it last."""
+        if network.driver == "bridge":
+            self._bridges[network.id] = bridge_of(network)
+        self._networks[network.id] = network
+
+    async def save(self, network: Network) -> None:
+        """Keep a row."""
+        await self._table.put(network.id, network)
+
+    def forget(self, id: str) -> Bridge | None:
+        """No longer show a network; its bridge, where it had one."""
+        self._networks.pop(id, None)
+        return self._bridges.pop(id, None)
+
+    async def delete(self, id: str) -> None:
+        """Remove a row for good."""
+        await self._table.delete(id)
+
+    def named(self, name: str) -> Network | None:
+        """The network of exactly that name."""
+        return next((network for network in self._networks.values() if network.name == name), None)
+
+    def find(self, name_or_id: str) -> Network:
+        """The network of that ID, name, or unambiguous beginning of an ID."""
+        if name_or_id in self._networks:
+            return self._networks[name_or_id]
+        named = self.named("bridge" if name_or_id == "default" else name_or_id)
+        if named is not None:
+            return named
+        matches = [row for id, row in self._networks.items() if name_or_id and id.startswith(name_or_id)]
+        if len(matches) > 1:
+            raise InvalidInput(f"network {name_or_id} is ambiguous ({len(matches)} matches found on ID prefix)")
+        if not matches:
+            raise NotFound(f"network {name_or_id} not found")
+        return matches[0]
+
+    def listed(self, filters: Filters, in_use: Callable[[str], bool]) -> list[Network]:
+        """The networks that pass Docker's filters; `in_use` tells whether containers are on one."""
+        check_keys(filters, ("dangling", "driver", "id", "label", "label!", "name", "scope", "type"))
+        for kind in filters.get("type", ()):
+            if kind not in ("builtin", "custom"):
+                raise InvalidInput(f"invalid filter: 'type'='{kind}'", "expected builtin or custom")
+        dangling = boolean(filters, "dangling")
+        return [row for row in self if _passes(row, filters) and dangling in (None, _dangles(row, in_use))]
+
+    def decide(self, spec: NetworkSpec, routes: Iterable[Subnet]) -> Network:
+        """The row of a new network; `routes` are the destinations that the host uses otherwise."""
+        words.check_spec(spec)
+        if self.named(spec.name) is not None:
+            raise Conflict(f"network with name {spec.name} already exists")
+        id = secrets.token_hex(32)
+        options = spec.options or {}
+        self._check_link(id, options.get(words.LINK, ""))
+        return Network(
+            name=spec.name,
+            id=id,
+            created=times.now(),
+            ipam=Ipam(options=spec.ipam.options if spec.ipam else None, config=[self._pool(spec, routes)]),
+            internal=spec.internal,
+            attachable=spec.attachable,
+            options=options,
+            labels=spec.labels or {},
+        )
+
+    async def ensure_predefined(self, options: NetworkOptions, routes: Collection[Subnet]) -> None:
+        """See that bridge, host and none are there, and that bridge is as the daemon's options say."""
+        for name, driver in (("host", "host"), ("none", "null")):
+            if self.named(name) is None:
+                await self._keep(Network(name=name, id=secrets.token_hex(32), created=times.now(), driver=driver))
+        old = self.named("bridge")
+        row = old or Network(name="bridge", id=secrets.token_hex(32), created=times.now())
+        pool = _pool_of_bip(options.bip) if options.bip else self._default_pool(old, routes)
+        said = {
+            words.DEFAULT_BRIDGE: "true",
+            words.ICC: "true",
+            words.MASQUERADE: "true",
+            words.HOST_BINDING: "0.0.0.0",
+            words.LINK: options.link,
+            words.MTU: str(options.mtu),
+        }
+        await self._keep(msgspec.structs.replace(row, ipam=Ipam(config=[pool]), options=said))
+
+    async def _keep(self, network: Network) -> None:
+        self.add(network)
+        await self.save(network)
+
+    def _pool(self, spec: NetworkSpec, routes: Iterable[Subnet]) -> IpamPool:
+        taken = [bridge.pool.subnet for bridge in self._bridges.values()]
+        asked = words.asked_pool(spec)
+        if asked is None:
+            return _whole(ipam.choose_subnet([*taken, *routes]))
+        ipam.check_free(asked.subnet, taken)
+        given = (spec.ipam.config if spec.ipam else None) or [IpamPool()]
+        return msgspec.structs.replace(given[0], gateway=str(asked.gateway))
+
+    def _default_pool(self, old: Network | None, routes: Collection[Subnet]) -> IpamPool:
+        if old is not None and old.ipam.config:
+            kept = old.ipam.config[0]
+            if not ipam.overlapping(words.pool_of(kept).subnet, routes):
+                return kept
+        others = [bridge.pool.subnet for bridge in self._bridges.values() if old is None or bridge.id != old.id]
+        chosen = ipam.choose_subnet([*routes, *others])
+        if chosen != ipam.DEFAULT_POOLS[0]:
+            log.warning("the host already uses %s: the default bridge has %s", ipam.DEFAULT_POOLS[0], chosen)
+        return _whole(chosen)
+
+    def _check_link(self, id: str, link: str) -> None:
+        for other in self._bridges.values():
+            if link and other.link == link:
+                raise Forbidden(
+                    f"cannot create network {id} ({link}): conflicts with network {other.id} ({other.link}):"
+                    " networks have same bridge name"
+                )
+
+
+def _passes(network: Network, filters: Filters) -> bool:
+    return (
+        matches_exactly(filters, "type", "builtin" if network.name in words.PREDEFINED else "custom")
+        and matches_exactly(filters, "driver", network.driver)
+        and matches_exactly(filters, "scope", network.scope)
+        and matches_pattern(filters, "id", network.id)
+        and matches_pattern(filters, "name", network.name)
+        and matches_labels(filters, network.labels)
+    )
+
+
+def _dangles(network: Network, in_use: Callable[[str], bool]) -> bool:
+    return network.name not in words.PREDEFINED and not in_use(network.id)
+
+
+def _pool_of_bip(bip: str) -> IpamPool:
+    try:
+        address = ip_interface(bip)
+    except ValueError:
+        raise InvalidInput(
+            f"invalid --bip: {bip}", "expected an address with prefix length, as 172.30.0.1/16"
+        ) from None
+    return IpamPool(subnet=str(address.network), gateway=str(address.ip))
+
+
+def _whole(subnet: Subnet) -> IpamPool:
+    return IpamPool(subnet=str(subnet), gateway=str(ipam.default_gateway(subnet)))
