@@ -24,8 +24,6 @@ _NOT_SUPPORTED = (
     ("HEAD", "archive", "copying from a container"),
     ("PUT", "archive", "copying into a container"),
     ("POST", "update", "updating a container"),
-    ("GET", "checkpoints", "checkpoints"),
-    ("POST", "checkpoints", "checkpoints"),
 )
 
 
@@ -139,6 +137,13 @@ def _refuser(what: str) -> Handler:
     return refuse
 
 
+async def _checkpoints(call: Call) -> web.StreamResponse:
+    raise Unsupported(
+        "This experimental feature is disabled by default. Start the Docker daemon in experimental mode in order to "
+        "enable it."
+    )
+
+
 async def _commit(call: Call) -> web.StreamResponse:
     call.services.containers.get(call.text("container"))
     raise Unsupported("making an image of a container is not supported by this daemon")
@@ -169,5 +174,8 @@ def register(router: Router) -> None:
         router.add("POST", f"/containers/{{name}}/{action}", handler)
     for method, action, what in _NOT_SUPPORTED:
         router.add(method, f"/containers/{{name}}/{action}", _refuser(what))
+    router.add("GET", "/containers/{name}/checkpoints", _checkpoints)
+    router.add("POST", "/containers/{name}/checkpoints", _checkpoints)
+    router.add("DELETE", "/containers/{name}/checkpoints/{checkpoint}", _checkpoints)
     router.add("DELETE", "/containers/{name}", _remove)
     router.add("POST", "/commit", _commit)

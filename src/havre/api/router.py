@@ -26,13 +26,13 @@ class Router:
 
     def __init__(self) -> None:
         self._by_head: dict[tuple[str, str], list[tuple[re.Pattern[str], Handler]]] = {}
-        self.routes: list[tuple[str, str]] = []
+        self.routes: dict[tuple[str, str], Handler] = {}
 
     def add(self, method: str, pattern: str, handler: Handler) -> None:
         """Register `handler` for a pattern such as `/containers/{name}/json`."""
         compiled = re.compile(_FIELD.sub(r"(?P<\1>.+)", pattern.replace(".", r"\.")), re.DOTALL)
         self._by_head.setdefault((method, _head(pattern)), []).append((compiled, handler))
-        self.routes.append((method, pattern))
+        self.routes[method, pattern] = handler
 
     def find(self, method: str, path: str) -> tuple[Handler, dict[str, str]] | None:
         """The handler of a decoded path and the values of its fields; None if there is none."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from aiohttp import web
 
 from havre.api.call import Call
@@ -12,17 +14,15 @@ NOT_A_MANAGER = (
     'This node is not a swarm manager. Use "docker swarm init" or "docker swarm join" to connect this node to swarm '
     "and try again."
 )
+_WITH_BODY = ("/swarm/update", "/swarm/unlock", "/services/create", "/secrets/create", "/configs/create")
 _ROUTES = """
 GET /swarm
-POST /swarm/update
 GET /swarm/unlockkey
-POST /swarm/unlock
 GET /nodes
 GET /nodes/{name}
 DELETE /nodes/{name}
 POST /nodes/{name}/update
 GET /services
-POST /services/create
 GET /services/{name}/logs
 GET /services/{name}
 DELETE /services/{name}
@@ -31,12 +31,10 @@ GET /tasks
 GET /tasks/{name}/logs
 GET /tasks/{name}
 GET /secrets
-POST /secrets/create
 GET /secrets/{name}
 DELETE /secrets/{name}
 POST /secrets/{name}/update
 GET /configs
-POST /configs/create
 GET /configs/{name}
 DELETE /configs/{name}
 POST /configs/{name}/update
@@ -47,11 +45,17 @@ async def _not_a_manager(call: Call) -> web.StreamResponse:
     raise Unavailable(NOT_A_MANAGER)
 
 
+async def _not_a_manager_for(call: Call) -> web.StreamResponse:
+    await call.body(dict[str, Any])
+    raise Unavailable(NOT_A_MANAGER)
+
+
 async def _leave(call: Call) -> web.StreamResponse:
     raise Unavailable("This node is not part of a swarm")
 
 
 async def _cannot_join(call: Call) -> web.StreamResponse:
+    await call.body(dict[str, Any])
     raise Unavailable("swarm mode is not available on this daemon")
 
 
@@ -61,6 +65,8 @@ def register(router: Router) -> None:
         if line:
             method, pattern = line.split()
             router.add(method, pattern, _not_a_manager)
+    for path in _WITH_BODY:
+        router.add("POST", path, _not_a_manager_for)
     router.add("POST", "/swarm/leave", _leave)
     router.add("POST", "/swarm/init", _cannot_join)
     router.add("POST", "/swarm/join", _cannot_join)

@@ -11,6 +11,10 @@ from typing import Any
 import pytest
 from api_fakes import Wire, exchange, post_json, services, start
 
+from havre.api.routes import build_router
+from havre.api.server import UnixListener, serve
+from havre.errors import Forbidden
+
 Scenario = Callable[[Path], Coroutine[Any, Any, None]]
 
 
@@ -176,6 +180,35 @@ def test_pages_of_other_sites_are_refused(run: Callable[[Scenario], None]) -> No
         assert message(answer) == (403, "a page of another site may not use this API")
 
     run(scenario)
+
+
+def test_no_route_escapes_the_guard(tmp_path: Path) -> None:
+    asked: list[tuple[str, str]] = []
+
+    async def guard(request: Any, method: str, path: str) -> None:
+        asked.append((method, path))
+        raise Forbidden("not for you")
+
+    async def main() -> None:
+        path, routes = tmp_path / "s", build_router().routes
+        server = await serve(services(), [UnixListener(path)], guard=guard)
+        for method, pattern in [*routes, ("GET", "/nope"), ("OPTIONS", "/_ping")]:
+            target = pattern.replace("{name}", "x").replace("{checkpoint}", "y")
+            for prefix in ("", "/v1.41"):
+                answer = await exchange(path, method, prefix + target)
+                assert answer.startswith(b"HTTP/1.1 403"), (method, target)
+                assert asked.pop() == (method, target)
+        await server.close()
+
+    asyncio.run(asyncio.wait_for(main(), 30))
+
+
+def test_no_route_is_hidden_by_another() -> None:
+    router = build_router()
+    for (method, pattern), handler in router.routes.items():
+        found = router.find(method, pattern.replace("{name}", "x/y:1").replace("{checkpoint}", "z"))
+        assert found is not None
+        assert found[0] is handler, (method, pattern)
 
 
 def test_keep_alive_serves_several_requests(run: Callable[[Scenario], None]) -> None:
