@@ -261,7 +261,7 @@ def glob(pattern: str) -> re.Pattern[str]:
             if end < 0:
                 raise Failed("syntax error in pattern", f"in the reference filter {pattern!r}")
             negated = pattern[at] == "^"
-            body = re.sub(r"[][\\^&|~]", r"\\\g<0>", pattern[at + negated : end])
+            body = re.sub(r"[][\\^&|~]|(?<=-)-", r"\\\g<0>", pattern[at + negated : end])
             out.append(f"[{'^' if negated else ''}{body}]")
             at = end + 1
         elif char == "\\" and at < len(pattern):
