@@ -39,7 +39,7 @@ from havre.network import files, ipam
 from havre.network.apply import Host
 from havre.network.firewall import Firewall
 from havre.network.ipam import Address
-from havre.network.plan import VETH_PREFIX, Endpoint, plan_endpoint
+from havre.network.plan import VETH_PREFIX, Bridge, Endpoint, plan_endpoint
 from havre.network.ports import Ports
 
 __all__ = ["Network", "NetworkOptions", "NetworkSpec", "Networks", "Sandbox"]
@@ -87,7 +87,7 @@ class Networks:
         ours = {self._options.link, *(bridge.link for bridge in self._rows.bridges())}
         await self._rows.ensure_predefined(self._options, await self._host.routes(ours))
         for bridge in self._rows.bridges():
-            await self._host.ensure_bridge(bridge)
+            await self._restore_bridge(bridge)
         for container in endpoints.values():
             await self._adopt(container)
         await self._reclaim()
@@ -315,6 +315,16 @@ class Networks:
         return self._host, self._firewall
 
     # -- starting
+
+    async def _restore_bridge(self, bridge: Bridge) -> None:
+        """A network that a user made and that cannot be had any more must not keep the others from working."""
+        host, _ = self._kernel()
+        try:
+            await host.ensure_bridge(bridge)
+        except HavreError as error:
+            if bridge.link == self._options.link:
+                raise
+            log.error("network %s is not available: %s", bridge.name, error)
 
     async def _adopt(self, container: Container) -> None:
         """Take over what a container that ran on holds: addresses, devices, ports."""
