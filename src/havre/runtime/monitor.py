@@ -27,8 +27,7 @@ from typing import Any
 
 import msgspec
 
-from havre.aio import in_thread
-from havre.aio import spawn as spawn_task
+from havre.aio import finish, in_thread
 from havre.errors import Conflict, Failed, InvalidInput, Unavailable
 from havre.linux import cgroups, pidfd
 from havre.linux.openat2 import resolve_in_root
@@ -171,12 +170,13 @@ class Runtime:
             _make_bundle(bundle, spec)
         except FileExistsError as error:
             raise Conflict(f"container {container_id} has a running process already") from error
-        launching = spawn_task(self._launch(container_id, plan, runtime, log_path), f"create {container_id}")
+        # A task, not aio.spawn: its failure is the caller's to hear of, and the log's only if the caller says so.
+        launching = asyncio.create_task(self._launch(container_id, plan, runtime, log_path))
         try:
             process = await asyncio.shield(launching)
             await process._insist_on_size(spec["process"])
         except BaseException:
-            await asyncio.shield(spawn_task(self._abort(container_id, launching), f"undo {container_id}"))
+            await finish(self._abort(container_id, launching))
             raise
         return process
 
@@ -293,7 +293,7 @@ class Runtime:
         """Kill and delete whatever is left of a container: its processes, conmon, cgroup and bundle. Idempotent."""
         process = self._processes.pop(container_id, None)
         bundle = self.bundle(container_id)
-        if not await in_thread(bundle.exists):
+        if not bundle.exists():
             return
         await in_thread(self._thaw, bundle)
         for name in self._holders(container_id):
