@@ -1,7 +1,9 @@
 """The layers of images: taken in as streams, kept by diff ID, given back as the exact tar.
 
-    network -> write() -> [ hash, decompress, hash ] -> piece -> [ write, parse ] -> files in layers/tmp-*
-                             one thread at a time                another, one piece behind
+                                                       +-> [ write, parse ] -> files in layers/tmp-*
+    network -> write() -> [ hash, decompress ] -> piece +
+                                                       +-> [ hash ]
+                            one thread at a time           two others, one piece behind
 
     finish(): both digests hold -> rename to layers/HEX -> fsync -> database row
 
@@ -241,7 +243,7 @@ class LayerIngest:
         self._gathered = bytearray()
         self._decompressor = Decompressor()
         self._writer = layers._new_writer()
-        self._storing: asyncio.Future[None] | None = None
+        self._storing: asyncio.Future[tuple[None, None]] | None = None
         self._committing: asyncio.Future[None] | None = None
 
     async def __aenter__(self) -> LayerIngest:
@@ -267,7 +269,6 @@ class LayerIngest:
         """The stream is over; the layer is in the store once this returns."""
         await self._drain()
         if rest := self._decompressor.finish():
-            self._tar_hash.update(rest)
             await self._store(rest)
         await self._stored()
         digest = Digest(f"sha256:{self._stream_hash.hexdigest()}")
@@ -292,14 +293,13 @@ class LayerIngest:
         if chunk:
             self._stream_hash.update(chunk)
             self._decompressor.feed(chunk)
-        piece = self._decompressor.read()
-        self._tar_hash.update(piece)
-        return piece
+        return self._decompressor.read()
 
     async def _store(self, piece: bytes) -> None:
-        """Have `piece` written while the next one is being decompressed."""
+        """Have `piece` written and hashed while the next one is being decompressed."""
         await self._stored()
-        self._storing = asyncio.ensure_future(in_thread(self._writer.write, piece))
+        written, hashed = in_thread(self._writer.write, piece), in_thread(self._tar_hash.update, piece)
+        self._storing = asyncio.gather(written, hashed)
 
     async def _stored(self) -> None:
         if self._storing is not None:
