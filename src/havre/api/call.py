@@ -9,8 +9,9 @@ would stop half-way; such work runs under `call.settle`.
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 import msgspec
@@ -99,16 +100,15 @@ class Call:
         """The body as it comes in, for tars."""
         return self.request.content.iter_any()
 
-    async def settle(self, work: Coroutine[Any, Any, T]) -> T:
-        """Run `work` to its end even if the client leaves; its failure is then logged instead of answered."""
+    async def settle(self, work: Coroutine[Any, Any, T], abandon: Callable[[T], None] | None = None) -> T:
+        """Run `work` to its end even if the client leaves; then log its failure, or give its result to `abandon`."""
         task = asyncio.get_running_loop().create_task(work)
         _settling.add(task)
         task.add_done_callback(_settling.discard)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            if not task.done():
-                task.add_done_callback(_log_failure)
+            task.add_done_callback(functools.partial(_outlived, abandon))
             raise
 
     def json(self, value: Any, status: int = 200, *, operation: str = "") -> web.Response:
@@ -137,10 +137,14 @@ def settling() -> set[asyncio.Task[Any]]:
     return set(_settling)
 
 
-def _log_failure(task: asyncio.Task[Any]) -> None:
-    if task.cancelled() or (error := task.exception()) is None:
+def _outlived(abandon: Callable[[Any], None] | None, task: asyncio.Task[Any]) -> None:
+    if task.cancelled():
         return
-    if isinstance(error, HavreError):
+    error = task.exception()
+    if error is None:
+        if abandon is not None:
+            abandon(task.result())
+    elif isinstance(error, HavreError):
         log.warning("work outlived its client and failed: %s", error)
     else:
         log.error("work outlived its client and failed", exc_info=error)

@@ -71,6 +71,9 @@ class Edge:
         try:
             return await self._route(request)
         except HavreError as error:
+            if request.writer.output_size > 0:
+                log.warning("%s %s broke off: %s", request.method, request.path, error)
+                raise ConnectionResetError("the answer has begun; it can only be cut off") from error
             return self.refuse(error)
         finally:
             self.tasks.discard(task)
@@ -143,11 +146,14 @@ class EdgeProtocol(RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Called for what is not HTTP, and for what a handler raised that is not a `HavreError`."""
-        if request.writer.output_size > 0:
-            raise ConnectionResetError("the answer has begun; it cannot become an error")
+        has_left = self.transport is None or self.transport.is_closing()
+        if isinstance(exc, ConnectionError) and (has_left or request.writer.output_size > 0):
+            raise exc  # aiohttp then closes the connection without a word
         if exc is not None and not isinstance(exc, HttpProcessingError):
             log.error("%s %s failed", request.method, request.path, exc_info=exc)
             message = f"internal error: {type(exc).__name__}: {exc}"
+        if request.writer.output_size > 0:
+            raise ConnectionResetError("the answer has begun; it can only be cut off")
         answer = refusal(status, message or "malformed HTTP request", {"Server": SERVER})
         answer.force_close()
         return answer

@@ -49,7 +49,8 @@ async def _start(call: Call) -> web.StreamResponse:
     multiplexed = upgrade is not None and versions.multiplexed(call.version, exec.spec.tty)
     connection = take_over(call.request, render_head(call.headers, MULTIPLEXED if multiplexed else RAW, upgrade))
     try:
-        attachment = await call.settle(containers.exec_start(call.name, size))
+        # An attachment that nobody reads would hold the process up once its buffer is full.
+        attachment = await call.settle(containers.exec_start(call.name, size), abandon=lambda unread: unread.close())
     except HavreError as error:
         text = f"{error.message}\r\n".encode()
         await connection.write(text if exec.spec.tty else render_header(STDOUT, len(text)) + text)

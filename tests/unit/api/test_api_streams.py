@@ -267,6 +267,56 @@ def test_an_exec_that_cannot_start_says_so_in_its_stream(run: Callable[[Scenario
     run(scenario)
 
 
+def test_an_exec_whose_client_left_is_let_go(run: Callable[[Scenario], None]) -> None:
+    async def scenario(path: Path, parts: Any) -> None:
+        containers = parts.containers
+
+        async def slow_start(id: str, size: Any) -> FakeAttachment:
+            containers.begun.set()
+            await containers.gate.wait()
+            return containers.attachment
+
+        containers.exec_start = slow_start
+        headers = "Content-Type: application/json\r\nContent-Length: 2\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
+        wire = await ask(path, "/exec/e1/start", headers=headers)
+        await wire.send(b"{}")
+        await containers.begun.wait()
+        wire.close()
+        await exchange(path, "GET", "/_ping")
+        containers.gate.set()
+        await asyncio.wait_for(containers.attachment.closed.wait(), 5)
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("error", [Failed("the disk is gone"), ValueError("a bug")])
+def test_an_answer_that_has_begun_is_cut_off(run: Callable[[Scenario], None], error: Exception) -> None:
+    async def scenario(path: Path, parts: Any) -> None:
+        async def broken(ref: str, options: Any) -> AsyncIterator[LogLine]:
+            yield LogLine(1, b"out\n", last_ready=True)
+            raise error
+
+        parts.containers.logs = broken
+        answer = await exchange(path, "GET", "/containers/golden/logs?stdout=1")
+        assert answer.count(b"HTTP/1.1") == 1
+        assert answer.endswith(b"out\n\r\n")  # and no last chunk: clients see that it is not the end
+
+    run(scenario)
+
+
+def test_a_bug_is_a_500_in_dockers_shape(run: Callable[[Scenario], None]) -> None:
+    async def scenario(path: Path, parts: Any) -> None:
+        def broken(ref: str) -> None:
+            raise KeyError("oops")
+
+        parts.containers.get = broken
+        answer = await exchange(path, "GET", "/containers/golden/json")
+        assert answer.startswith(b"HTTP/1.1 500")
+        assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"message": "internal error: KeyError: 'oops'"}
+
+    run(scenario)
+
+
 def test_exec_inspect(run: Callable[[Scenario], None]) -> None:
     async def scenario(path: Path, parts: Any) -> None:
         answer = json.loads((await exchange(path, "GET", "/exec/e1/json")).partition(b"\r\n\r\n")[2])
