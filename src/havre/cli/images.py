@@ -91,7 +91,14 @@ def image_listing(*, truncate: bool, digests: bool) -> Listing:
         "SharedSize": ("SHARED SIZE", lambda r: _shared(r["image"]["SharedSize"])),
         "UniqueSize": ("UNIQUE SIZE", lambda r: _unique(r["image"])),
     }
-    return Listing("*formatter.imageContext", fields, columns)
+    raw = {
+        "repository": "Repository",
+        "tag": "Tag",
+        "image_id": "ID",
+        "created_at": "CreatedAt",
+        "virtual_size": "Size",
+    }
+    return Listing("*formatter.imageContext", fields, columns, raw=raw)
 
 
 def created_since(seconds: int) -> str:

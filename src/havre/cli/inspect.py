@@ -70,13 +70,14 @@ def _print_template(objects: list[Any], form: str) -> None:
     try:
         template = compile_template(form.replace("\\t", "\t").replace("\\n", "\n"))
     except TemplateError as error:
-        raise InvalidInput(f"template parsing error: {error}") from error
+        raise StatusError(64, f"template parsing error: {error}") from error
     try:
         for value in objects:
-            sys.stdout.write(template.execute(typed(value), strict_keys=True) + "\n")
+            sys.stdout.write(template.execute(typed(value)) + "\n")
         if not objects:
             sys.stdout.write("\n")
     except TemplateError as error:
+        sys.stdout.write("\n")
         raise InvalidInput(f"template parsing error: {error}") from error
 
 

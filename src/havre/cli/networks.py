@@ -46,7 +46,9 @@ def _network_listing(*, truncate: bool) -> Listing:
         "Label": ("LABELS", _label),
         "CreatedAt": ("CREATED AT", lambda n: _go_created(n["Created"])),
     }
-    return Listing("*network.networkContext", fields, ["ID", "Name", "Driver", "Scope"], hidden=("Label",))
+    raw = {"network_id": "ID", "name": "Name", "driver": "Driver", "scope": "Scope"}
+    columns = ["ID", "Name", "Driver", "Scope"]
+    return Listing("*network.networkContext", fields, columns, hidden=("Label",), raw=raw)
 
 
 def _label(network: dict[str, Any], name: str) -> str:

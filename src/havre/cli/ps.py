@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from havre.cli.session import Session
 
 
+_RAW = {"container_id": "ID", "image": "Image", "command": "Command", "created_at": "CreatedAt", "state": "State",
+        "status": "Status", "names": "Names", "labels": "Labels", "ports": "Ports"}  # fmt: skip
+
+
 def render_filters(filters: list[tuple[str, str]]) -> str:
     """`--filter` values as the API takes them: name to set of values."""
     by_name: dict[str, dict[str, bool]] = {}
@@ -34,7 +38,7 @@ def ps(session: Session, options: Options, arguments: list[str]) -> int:
     limit = 1 if options.latest and not options.given & {"last"} else options.last
     if limit != -1:
         query["limit"] = str(limit)
-    if options.size or ".Size" in form:
+    if options.size or _shows_size(form):
         query["size"] = "1"
     if options.filter:
         query["filters"] = render_filters(options.filter)
@@ -44,6 +48,11 @@ def ps(session: Session, options: Options, arguments: list[str]) -> int:
     else:
         sys.stdout.write(container_listing(truncate=not options.no_trunc, size=options.size).render(rows, form))
     return 0
+
+
+def _shows_size(form: str) -> bool:
+    """Whether a template needs the sizes, which cost the daemon a walk: it names them, or prints the whole row."""
+    return ".Size" in form or any(whole in form for whole in ("json .}", "json . "))
 
 
 def container_listing(*, truncate: bool, size: bool) -> Listing:
@@ -68,7 +77,7 @@ def container_listing(*, truncate: bool, size: bool) -> Listing:
     }
     if size:
         columns.append("Size")
-    return Listing("*formatter.ContainerContext", fields, columns, hidden=("Label",))
+    return Listing("*formatter.ContainerContext", fields, columns, hidden=("Label",), raw=_RAW)
 
 
 def _label(container: dict[str, Any], name: str) -> str:

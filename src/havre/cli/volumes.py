@@ -49,7 +49,8 @@ def volume_listing() -> Listing:
         "Availability": ("AVAILABILITY", lambda v: "N/A"),
         "Status": ("STATUS", lambda v: "N/A"),
     }
-    return Listing("*formatter.volumeContext", fields, ["Driver", "Name"], hidden=("Label",))
+    raw = {"name": "Name", "driver": "Driver"}
+    return Listing("*formatter.volumeContext", fields, ["Driver", "Name"], hidden=("Label",), raw=raw)
 
 
 def _label(volume: dict[str, Any], name: str) -> str:

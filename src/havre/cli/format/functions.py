@@ -5,7 +5,7 @@ A function raises ValueError with the reason; the evaluator adds where it was ca
 
 from __future__ import annotations
 
-from havre.cli.format.gotypes import Nil, Struct, plain
+from havre.cli.format.gotypes import Nil, Struct, Time, plain
 from havre.cli.format.text import go_quote
 from havre.client.jsontext import encode
 
@@ -22,6 +22,8 @@ _HTML = str.maketrans({"<": "&lt;", ">": "&gt;", "&": "&amp;", '"': "&#34;", "'"
 
 def render(value: Any) -> str:
     """A value as Go's `%v` prints it."""
+    if isinstance(value, Time):
+        return value.shown
     if isinstance(value, str):
         return value
     if value is None:
@@ -94,6 +96,8 @@ def _ordered(one: Any, other: Any) -> int:
 def _eq(one: Any, *others: Any) -> bool:
     if not others:
         raise ValueError("missing argument for comparison")
+    if isinstance(one, list | dict):
+        raise ValueError(f"non-comparable type {render(one)}: {type_name(one)}")
     if one is None or one is NO_VALUE:
         return any(other is None or other is NO_VALUE for other in others)
     return any(other is not None and compare(one, other) == 0 for other in others)
@@ -282,7 +286,7 @@ def _verb(verb: str, flags: str, value: Any) -> str:
                           + ("0" if "0" in sign and "-" not in flags else "") + rest + verb)  # fmt: skip
         except ValueError:
             return f"%!{verb}({type_name(value)}={render(value)})"
-        return _padded(text, flags)
+        return text.strip().ljust(len(text)) if "-" in flags else text
     return f"%!{verb}({type_name(value)}={render(value)})"
 
 

@@ -6,6 +6,8 @@ a null stands for; these names do, and so do the fields that Go's types spell ot
 
 from __future__ import annotations
 
+from havre.cli.format.text import go_time, parse_time
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +27,7 @@ _SLICES = frozenset((
     "BlkioDeviceWriteBps", "BlkioDeviceReadIOps", "BlkioDeviceWriteIOps", "MaskedPaths", "ReadonlyPaths",
     "Aliases", "DNSNames", "ExecIDs", "Mounts", "RepoTags", "RepoDigests", "Layers", "Names", "LinkLocalIPs",
     "SecondaryIPAddresses", "SecondaryIPv6Addresses", "Warnings", "SecurityOptions", "CDISpecDirs", "Mirrors",
-    "IndexConfigs",
+    "IndexConfigs", "Config",
 ))  # fmt: skip
 # Go's field names that differ from JSON's, without the ones that differ in no letter.
 _JSON_NAMES = {
@@ -34,15 +36,6 @@ _JSON_NAMES = {
     "CPURealtimePeriod": "CpuRealtimePeriod", "CPURealtimeRuntime": "CpuRealtimeRuntime", "CPUCount": "CpuCount",
     "CPUPercent": "CpuPercent", "OSType": "OSType", "IPv4Address": "IPv4Address",
 }  # fmt: skip
-# Pointers that the API leaves out when they are nil.
-_OPTIONAL = frozenset(("Health", "SizeRw", "SizeRootFs", "Healthcheck", "StopTimeout", "UsageData", "ClusterVolume"))
-
-
-class Struct(dict[str, "Any"]):
-    """A JSON object that docker decodes into a struct; `defaults` are fields that JSON leaves out when empty."""
-
-    defaults: Mapping[str, Any] = {}
-    type_name = ""
 
 
 class Nil:
@@ -53,6 +46,35 @@ class Nil:
 
     def __len__(self) -> int:
         return 0
+
+
+# Members that the API leaves out when they are empty, and what they then are.
+_OMITTED: dict[str, Any] = {
+    **dict.fromkeys(
+        ("Health", "Healthcheck", "SizeRw", "SizeRootFs", "StopTimeout", "UsageData", "ClusterVolume", "Init")
+    ),
+    **dict.fromkeys(("ExposedPorts", "Status", "Tmpfs", "Sysctls", "StorageOpt", "Annotations"), Nil("map[]")),
+    **dict.fromkeys(("OnBuild", "Shell", "Mounts"), Nil("[]")),
+    **dict.fromkeys(("StopSignal", "MacAddress"), ""),
+}
+
+
+class Time(str):
+    """A JSON time that docker decodes into Go's `time.Time`, and so prints in Go's form."""
+
+    __slots__ = ()
+
+    @property
+    def shown(self) -> str:
+        """Go's form."""
+        return go_time(*parse_time(self), utc=self.endswith("Z"))
+
+
+class Struct(dict[str, "Any"]):
+    """A JSON object that docker decodes into a struct; `defaults` are fields that JSON leaves out when empty."""
+
+    defaults: Mapping[str, Any] = {}
+    type_name = ""
 
 
 def typed(value: Any, name: str = "", *, type_name: str = "") -> Any:
@@ -66,8 +88,12 @@ def typed(value: Any, name: str = "", *, type_name: str = "") -> Any:
         if is_map:
             return members
         struct = Struct(members)
+        if "EnableIPv6" in struct and "Created" in struct:  # of all nouns a network alone has its age as a time
+            struct["Created"] = Time(struct["Created"])
         struct.type_name = type_name
         return struct
+    if name == "LastTagTime" and value:
+        return Time(value)
     if isinstance(value, list):
         return [typed(item) for item in value]
     if value is None and name in _MAPS:
@@ -94,4 +120,4 @@ def member(struct: Struct, name: str) -> tuple[bool, Any]:
             return True, struct[candidate]
     if name in struct.defaults:
         return True, struct.defaults[name]
-    return name in _OPTIONAL, None
+    return name in _OMITTED, _OMITTED.get(name)

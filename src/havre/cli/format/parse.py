@@ -199,6 +199,9 @@ class _Parser:
         operands: list[Node] = []
         while (token := self._peek()).kind not in ("close", "right", "pipe"):
             operands.append(self._operand(token, context))
+            after = self._peek()
+            if after.kind not in ("close", "right", "pipe") and self._adjoins():
+                raise self.fail(f"unexpected <{after.source}> in operand", after.offset)
         if not operands:
             raise self.fail("empty command" if context == "command" else f"missing value for {context}", first.offset)
         return Node("command", first.offset, " ".join(o.source for o in operands), operands)

@@ -30,13 +30,20 @@ class Listing:
     fields      name in templates: its header and the function from a row's value to what is shown
     columns     the fields of the table shown by default
     hidden      fields that take an argument or are no part of the JSON form
+    raw         what the form `raw` calls the fields that it shows, a line each
     """
 
-    __slots__ = ("columns", "fields", "hidden", "type_name")
+    __slots__ = ("columns", "fields", "hidden", "raw", "type_name")
 
     def __init__(
-        self, type_name: str, fields: Mapping[str, Field], columns: Sequence[str], hidden: Sequence[str] = ()
+        self,
+        type_name: str,
+        fields: Mapping[str, Field],
+        columns: Sequence[str],
+        hidden: Sequence[str] = (),
+        raw: Mapping[str, str] | None = None,
     ) -> None:
+        self.raw = raw
         self.type_name = type_name
         self.fields = fields
         self.columns = columns
@@ -49,9 +56,15 @@ class Listing:
             lines = [[self.fields[name][0] for name in self.columns]]
             lines += [[str(function(row)) for function in functions] for row in rows]
             return align(lines)
+        if form == "raw" and self.raw is not None:
+            return "".join(self._raw(row, self.raw) for row in rows)
         if form == "json":
             return "".join(self._json(row) for row in rows)
         return self._through_template(rows, form)
+
+    def _raw(self, row: Any, names: Mapping[str, str]) -> str:
+        lines = [f"{name}: {self.fields[field][1](row)}".rstrip(" ") for name, field in names.items()]
+        return "\n".join(lines) + "\n\n"
 
     def values(self, row: Any) -> dict[str, Any]:
         """Every field of a row, by name."""

@@ -32,13 +32,13 @@ class Template:
         self._name = name
         self._nodes = nodes
 
-    def execute(self, value: Any, *, strict_keys: bool = False) -> str:
-        """The output for `value`; `strict_keys` makes absent keys of maps an error. Raises TemplateError."""
-        return _Run(self._text, value, FUNCTIONS, strict_keys, self._name).output(self._nodes)
+    def execute(self, value: Any) -> str:
+        """The output for `value`. Raises TemplateError."""
+        return _Run(self._text, value, FUNCTIONS, self._name).output(self._nodes)
 
     def execute_header(self, value: Any) -> str:
         """The output for a table's headers."""
-        return _Run(self._text, value, HEADER_FUNCTIONS, False, self._name).output(self._nodes)
+        return _Run(self._text, value, HEADER_FUNCTIONS, self._name).output(self._nodes)
 
 
 class _Break(Exception):  # control flow of `break`
@@ -50,11 +50,10 @@ class _Continue(Exception):  # control flow of `continue`
 
 
 class _Run:
-    def __init__(self, text: str, value: Any, functions: dict[str, Any], strict_keys: bool, name: str) -> None:
+    def __init__(self, text: str, value: Any, functions: dict[str, Any], name: str) -> None:
         self._text = text
         self._name = name
         self._functions = functions
-        self._strict_keys = strict_keys
         self._variables: list[tuple[str, Any]] = [("$", value)]
         self._root = value
         self._out: list[str] = []
@@ -149,7 +148,7 @@ class _Run:
     def _command(self, node: Node, dot: Any, final: list[Any]) -> Any:
         first, *operands = node.parts[0]
         if first.kind == "function":
-            return self._call(first, operands, dot, final)
+            return self._call(first, operands, dot, final, node)
         if first.kind in ("field", "variable", "chain"):
             arguments = [self._operand(operand, dot) for operand in operands] + final
             return self._operand(first, dot, arguments)
@@ -159,7 +158,7 @@ class _Run:
             raise self.fail(first, "nil is not a command")
         return self._operand(first, dot)
 
-    def _call(self, node: Node, operands: list[Node], dot: Any, final: list[Any]) -> Any:
+    def _call(self, node: Node, operands: list[Node], dot: Any, final: list[Any], command: Node) -> Any:
         name = node.parts[0]
         function, least, most, types = self._functions[name]
         count = len(operands) + len(final)
@@ -174,7 +173,7 @@ class _Run:
             if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
                 expected = {str: "string", int: "int"}[kind]
                 raise self.fail(source, f"wrong type for value; expected {expected}; got {type_name(value)}")
-        return self._applied(node, name, function, arguments)
+        return self._applied(command, name, function, arguments)
 
     def _applied(self, node: Node, name: str, function: Callable[..., Any], arguments: list[Any]) -> Any:
         try:
@@ -204,7 +203,7 @@ class _Run:
         if kind == "pipe":
             return self._pipe(node, dot)
         if kind == "function":
-            return self._call(node, [], dot, [])
+            return self._call(node, [], dot, [], node)
         if kind == "field":
             return self._fields(node, dot, node.parts[0], arguments)
         if kind == "variable":
@@ -215,31 +214,31 @@ class _Run:
 
     def _fields(self, node: Node, value: Any, names: list[str], arguments: list[Any] | None) -> Any:
         for index, name in enumerate(names):
-            value = self._field(node, value, name, (arguments or []) if index == len(names) - 1 else [])
+            last = index == len(names) - 1
+            value = self._field(node, value, name, (arguments or []) if last else [], last=last)
         if arguments and not names:
             raise self.fail(node, f"can't give argument to non-function {node.source}")
         return value
 
-    def _field(self, node: Node, value: Any, name: str, arguments: list[Any]) -> Any:
+    def _field(self, node: Node, value: Any, name: str, arguments: list[Any], *, last: bool) -> Any:
         get_field = getattr(value, "get_field", None)
         if get_field is not None:
             return self._row_field(node, get_field(name), value, name, arguments)
         if value is None or value is NO_VALUE:
             raise self.fail(node, f"nil pointer evaluating interface {{}}.{name}")
         if arguments:
-            raise self.fail(node, f"{name} has arguments but cannot be invoked as function")
+            raise self.fail(node, f"{name} is not a method but has arguments")
         if isinstance(value, Struct):
             found, item = member(value, name)
-            if found:
+            if found and (last or item is not None or name in value):
                 return item
             if value.type_name:
                 raise self.fail(node, f"can't evaluate field {name} in type {value.type_name}")
             raise self.fail(node, f'map has no entry for key "{name}"')
         if isinstance(value, dict):
-            if name not in value and self._strict_keys:
-                raise self.fail(node, f'map has no entry for key "{name}"')
             return value.get(name, NO_VALUE)
-        raise self.fail(node, f"can't evaluate field {name} in type {type_name(value)}")
+        kind = "interface {}" if isinstance(self._root, Struct) else type_name(value)
+        raise self.fail(node, f"can't evaluate field {name} in type {kind}")
 
     def _row_field(self, node: Node, field: Any, row: Any, name: str, arguments: list[Any]) -> Any:
         if field is None:
