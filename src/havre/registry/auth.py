@@ -53,6 +53,10 @@ class Auth(msgspec.Struct, frozen=True, rename=lambda name: name.replace("_", ""
     identity_token: str = ""
     registry_token: str = ""
 
+    def __repr__(self) -> str:
+        """Without the secrets: values end up in logs and tracebacks."""
+        return f"Auth({self.username!r}, {self.server_address!r})"
+
     @property
     def is_empty(self) -> bool:
         """Whether there is nothing to present."""

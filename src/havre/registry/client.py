@@ -9,10 +9,12 @@ Source: OCI distribution specification 1.1.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+import aiohttp
 import msgspec
 from yarl import URL
 
@@ -22,7 +24,7 @@ from havre.oci.digest import Digest, digest_of
 from havre.oci.manifest import MAX_DOCUMENT, Descriptor
 from havre.oci.reference import Reference
 from havre.registry.auth import Auth
-from havre.registry.endpoints import Endpoint, RegistryConfig, endpoints_for, host_of_address
+from havre.registry.endpoints import Endpoint, RegistryConfig, endpoints_for, host_of_address, parse_url
 from havre.registry.transport import ATTEMPTS, RegistryError, Target, Transport, as_asked, backoff_s, in_words
 from havre.registry.upload import Uploads
 
@@ -30,6 +32,7 @@ _ACCEPT = ", ".join((*mediatypes.MANIFESTS, *mediatypes.INDEXES, *mediatypes.SCH
 _CHUNK = 256 << 10
 _PAGE = 1000
 _MAX_PAGES = 1000
+_NEXT = re.compile(r"\s*<([^>]*)>\s*;\s*rel=\"?next\"?\s*")
 
 T = TypeVar("T")
 
@@ -222,10 +225,10 @@ class Registry:
             with in_words(f"listing {path}"):
                 async with self._transport.open("GET", target, here) as response:
                     pages.append(await _read_all(response.content.iter_chunked(_CHUNK), MAX_DOCUMENT))
-                    base, link = response.url, response.links.get("next")
-            if link is None or "url" not in link:
+                    base, link = response.url, _next_page(response)
+            if link is None:
                 return pages
-            here = base.join(URL(link["url"]))
+            here = base.join(parse_url(link))
             if here.origin() != base.origin():
                 raise Failed(f"registry continues its listing {path} at another host")
         raise Failed(f"registry's listing {path} has more than {_MAX_PAGES} pages")
@@ -238,6 +241,12 @@ class Registry:
         return Target(self._own(ref), scope, auth)
 
 
+def _next_page(response: aiohttp.ClientResponse) -> str | None:
+    """The target of a `Link` header that says rel="next" (the only one that registries send)."""
+    match = _NEXT.fullmatch(response.headers.get("Link", ""))
+    return match.group(1) if match else None
+
+
 def _pull(ref: Reference) -> str:
     return f"repository:{ref.repository}:pull"
 
@@ -248,7 +257,7 @@ def _push(ref: Reference) -> str:
 
 def _foreign_url(descriptor: Descriptor) -> URL | None:
     """Where a layer that the registry does not hold may be fetched from instead."""
-    urls = (URL(url) for url in descriptor.urls if mediatypes.is_foreign(descriptor.media_type))
+    urls = (parse_url(url) for url in descriptor.urls if mediatypes.is_foreign(descriptor.media_type))
     return next((url for url in urls if url.scheme == "https" and url.host), None)
 
 

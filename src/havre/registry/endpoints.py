@@ -77,6 +77,16 @@ def tls_context(host: str, certs_dir: Path, *, insecure: bool) -> ssl.SSLContext
     return context
 
 
+def parse_url(text: str, *, encoded: bool = False) -> URL:
+    """The URL in `text`, which a user or a registry wrote; raises `InvalidInput`. `encoded`: keep its escapes."""
+    try:
+        url = URL(text, encoded=encoded)
+        url.port  # noqa: B018 - parsed at first use only
+        return url
+    except ValueError as error:
+        raise InvalidInput(f"invalid URL {text[:200]!r}: {error}") from error
+
+
 def proxy_for(url: URL) -> str | None:
     """The proxy that the environment (HTTP_PROXY, HTTPS_PROXY, NO_PROXY) names for `url`."""
     host = url.host or ""
@@ -96,11 +106,11 @@ def is_loopback(host: str) -> bool:
 def _endpoint(host: str, config: RegistryConfig) -> Endpoint:
     insecure = _is_insecure(host, config)
     schemes = ("https", "http") if insecure else ("https",)
-    return Endpoint(host, tuple(URL(f"{scheme}://{host}") for scheme in schemes), insecure)
+    return Endpoint(host, tuple(parse_url(f"{scheme}://{host}") for scheme in schemes), insecure)
 
 
 def _mirror(text: str, config: RegistryConfig) -> Endpoint:
-    url = URL(text if "://" in text else f"https://{text}")
+    url = parse_url(text if "://" in text else f"https://{text}")
     if url.scheme not in ("http", "https") or not url.host or url.query or url.user:
         raise InvalidInput(f"invalid mirror {text!r}", "expected http[s]://host[:port][/path]")
     base = url.with_path(url.path.rstrip("/"))
@@ -108,7 +118,7 @@ def _mirror(text: str, config: RegistryConfig) -> Endpoint:
 
 
 def _is_insecure(host: str, config: RegistryConfig) -> bool:
-    name = URL(f"http://{host}").host or ""
+    name = parse_url(f"http://{host}").host or ""
     if is_loopback(name) or host in config.insecure or name in config.insecure:
         return True
     try:

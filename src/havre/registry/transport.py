@@ -27,7 +27,7 @@ from yarl import URL
 from havre.aio import in_thread
 from havre.errors import Failed, Forbidden, HavreError, InvalidInput, NotFound, Unauthorized, Unavailable
 from havre.registry.auth import Auth, Challenge, Token, TokenCache, may_send_credentials, parse_challenges
-from havre.registry.endpoints import Endpoint, RegistryConfig, proxy_for, tls_context
+from havre.registry.endpoints import Endpoint, RegistryConfig, parse_url, proxy_for, tls_context
 
 log = logging.getLogger(__name__)
 
@@ -173,7 +173,7 @@ class Transport:
             if response.status not in _REDIRECTS or method not in ("GET", "HEAD") or location is None:
                 return response
             response.release()
-            onward = url.join(URL(location, encoded=True))
+            onward = url.join(parse_url(location, encoded=True))
             if onward.scheme not in ("https", url.scheme) or not onward.host:
                 raise Failed(f"registry redirects {url} to {onward}", "from https to an insecure place: refused")
             url = onward
@@ -239,8 +239,8 @@ class Transport:
         """Ask the realm for a token; with the user's credentials only where the realm may see them."""
         auth = target.credentials
         if auth is not None and auth.registry_token:
-            return auth.registry_token, None
-        realm = URL(challenge.parameters.get("realm", ""))
+            return _sendable(auth.registry_token, "the registry token given"), None
+        realm = parse_url(challenge.parameters.get("realm", ""))
         if realm.scheme not in ("http", "https") or not realm.host:
             raise InvalidInput(f"registry {target.endpoint.host} names no token server")
         trusted = may_send_credentials(origin, realm)
@@ -255,9 +255,7 @@ class Transport:
             raise Failed(f"token server {realm.host} answered with something else than a token") from error
         finally:
             response.release()
-        value = token.token or token.access_token
-        if not value or not value.isascii() or not value.isprintable():
-            raise Failed(f"token server {realm.host} answered without a token")
+        value = _sendable(token.token or token.access_token, f"the token of server {realm.host}")
         return value, token.expires_in
 
     async def _ask_realm(
@@ -280,6 +278,13 @@ class Transport:
             return await self._send("GET", realm.update_query(query), target.endpoint, headers, None)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unreachable(realm, error) from error
+
+
+def _sendable(token: str, what: str) -> str:
+    """`token`, if it can stand in a header."""
+    if not token or not token.isascii() or not token.isprintable():
+        raise Unauthorized(f"{what} is empty or no token")
+    return token
 
 
 def _token_refused(realm: URL, status: int, *, hidden: bool) -> HavreError:

@@ -22,6 +22,7 @@ from yarl import URL
 
 from havre.errors import Failed, HavreError
 from havre.oci.digest import Digest
+from havre.registry.endpoints import parse_url
 from havre.registry.transport import RegistryError, Target, Transport, as_asked, in_words
 
 log = logging.getLogger(__name__)
@@ -138,4 +139,4 @@ def _location(response: aiohttp.ClientResponse) -> URL:
     location = response.headers.get("Location")
     if location is None:
         raise Failed("registry accepts an upload but does not say where")
-    return response.url.join(URL(location, encoded=True))
+    return response.url.join(parse_url(location, encoded=True))

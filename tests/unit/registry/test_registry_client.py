@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from havre.errors import Failed, InvalidInput, NotFound, Unauthorized
+from havre.errors import Failed, HavreError, InvalidInput, NotFound, Unauthorized
 from havre.oci import mediatypes
 from havre.oci.digest import digest_of
 from havre.oci.manifest import Descriptor
@@ -470,3 +470,59 @@ def test_nobody_listens() -> None:
                 await registry.manifest(parse_reference("localhost:1/x:1"))
 
     play(work)
+
+
+@pytest.mark.parametrize("where", ["http://x:99999999/", "http://[::1", "ftp://x/", ""])
+def test_malformed_places_are_refused_in_words(where: str) -> None:
+    async def work() -> None:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            if request.method == "POST":
+                return web.Response(status=202, headers={"Location": where})
+            if "tags" in request.path:
+                return web.json_response({"tags": []}, headers={"Link": f'<{where}>; rel="next"'})
+            if "blobs" in request.path:
+                return web.Response(status=307, headers={"Location": where})
+            return web.Response(status=401, headers={"WWW-Authenticate": f'Bearer realm="{where}"'})
+
+        async with Server.run(answer) as server, client() as registry:
+            for attempt in (
+                registry.manifest(server.ref()),
+                read(registry, server.ref()),
+                registry.tags(server.ref()),
+                registry.push_blob(server.ref(), pieces(b"x")),
+            ):
+                with pytest.raises(HavreError):
+                    await attempt
+
+    play(work)
+
+
+def test_malformed_host_is_refused() -> None:
+    async def work() -> None:
+        async with client() as registry:
+            with pytest.raises(InvalidInput, match="invalid URL"):
+                await registry.manifest(parse_reference("localhost:99999999/x:1"))
+
+    play(work)
+
+
+def test_token_that_is_none() -> None:
+    async def work() -> None:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            if request.path == "/token":
+                return web.Response(body=tokens.pop())
+            return web.Response(status=401, headers={"WWW-Authenticate": f'Bearer realm="http://{server.host}/token"'})
+
+        tokens = [b"{}", b'{"token": "a\\r\\nb"}', b"<html>"]
+        async with Server.run(answer) as server, client() as registry:
+            while tokens:
+                with pytest.raises((Failed, Unauthorized), match="token"):
+                    await registry.manifest(server.ref())
+            with pytest.raises(Unauthorized, match="registry token"):
+                await registry.manifest(server.ref(), Auth(registry_token="a\nb"))
+
+    play(work)
+
+
+def test_secrets_are_not_shown() -> None:
+    assert "secret" not in repr(Auth("u", "secret", identity_token="secret"))
