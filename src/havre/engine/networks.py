@@ -215,6 +215,8 @@ class Networks:
                 steps.push_async_callback(host.close_netns, held.netns, held.links())
             for reservation in held.reservations:
                 steps.callback(self._ports.release, reservation)
+            for address in {port.address for port in held.maps()}:
+                steps.push_async_callback(host.forget_flows, address)
             steps.push_async_callback(firewall.retract, held.maps())
         for network_id in (*held.endpoints, *held.others) if held.sandbox is not None else ():
             if network_id in self._rows:

@@ -20,8 +20,9 @@ from typing import ParamSpec, TypeVar
 from havre.aio import in_thread, spawn
 from havre.errors import Failed, HavreError
 from havre.linux import namespaces, netlink
+from havre.linux.conntrack import Conntrack
 from havre.linux.netlink import Link, Netlink
-from havre.network.ipam import Subnet
+from havre.network.ipam import Address, Subnet
 from havre.network.plan import Bridge, Endpoint
 
 log = logging.getLogger(__name__)
@@ -38,11 +39,13 @@ class Host:
 
     def __init__(self) -> None:
         self._netlink = Netlink()
+        self._conntrack = Conntrack()
         self._deletions: set[asyncio.Task[None]] = set()
 
     def close(self) -> None:
         """Give the socket back; what was set up stays."""
         self._netlink.close()
+        self._conntrack.close()
 
     # -- bridges
 
@@ -110,6 +113,11 @@ class Host:
             task = spawn(self.delete_veth(link), f"delete {link}")
             self._deletions.add(task)
             task.add_done_callback(self._deletions.discard)
+
+    async def forget_flows(self, address: Address) -> None:
+        """Drop what connection tracking knows of an address, so that UDP clients are translated anew."""
+        if not await act(f"forget flows of {address}", self._conntrack.forget, address):
+            log.debug("this kernel cannot drop the flows of one address: %s", address)
 
     async def settle(self) -> None:
         """Wait until nothing is being removed in the background."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 from network_world import Rows, ask, container, run
 
+from havre.engine.model import ContainerId
 from havre.engine.network import NetworkSpec
 from havre.engine.networks import NetworkOptions, Networks, Sandbox
 from havre.linux.namespaces import in_netns
@@ -196,5 +198,34 @@ def test_a_foreign_drop_policy_is_left_standing_and_said(
             assert await from_host("tcp", "127.0.0.1", 8080) == "172.17.0.1"
             assert await from_host("tcp", "::1", 8080) == "172.17.0.1"
         assert "FORWARD" in run("nft list ruleset")
+
+    scenario(work())
+
+
+def test_a_udp_client_follows_the_port_to_its_next_container(run_root: Path, outside: Path, serve: Serve) -> None:
+    def client() -> socket.socket:
+        return socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    def exchange(sender: socket.socket) -> str:
+        sender.settimeout(1.0)
+        sender.sendto(b"?", ("198.51.100.1", 5300))
+        try:
+            return sender.recv(100).decode()
+        except OSError:
+            return ""
+
+    async def work() -> None:
+        async with networks(run_root) as room:
+            first = await room.open_sandbox(container("a", ports={"53/udp": [":5300"]}))
+            serve(first.netns, "udp", 53)
+            with await asyncio.to_thread(in_netns, outside, client) as sender:
+                assert await asyncio.to_thread(exchange, sender) == "198.51.100.2"
+                await room.open_sandbox(container("b"))
+                await room.close_sandbox(ContainerId("a" * 64))
+                await room.open_sandbox(container("d"))
+                second = await room.open_sandbox(container("c", ports={"53/udp": [":5300"]}))
+                assert address(second) != address(first)
+                serve(second.netns, "udp", 53)
+                assert await asyncio.to_thread(exchange, sender) == "198.51.100.2"
 
     scenario(work())
