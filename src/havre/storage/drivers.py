@@ -38,6 +38,7 @@ from havre.storage.tar import Entry, Extent
 Erofs: TypeAlias = Literal["file", "loop"]
 
 NAMES = ("erofs", "erofs-loop", "overlay", "copy")
+_DOCKERS_NAMES = {"overlay2": "overlay", "overlayfs": "overlay", "vfs": "copy"}
 
 # redirect_dir=nofollow: the default follows redirects that a hostile layer may carry. The others are off so that an
 # upper directory is plain files that `diff` can read, whatever the distribution's defaults.
@@ -88,7 +89,8 @@ class Driver:
 
 
 def choose_driver(wanted: str | None, can: Abilities) -> Driver:
-    """The driver named, or the best one; `Unsupported` when what is named does not work here."""
+    """The driver named (Docker's names stand for ours), or the best one; `Unsupported` when it does not work here."""
+    wanted = _DOCKERS_NAMES.get(wanted or "", wanted)
     works = {
         "erofs": can.erofs_file and can.overlay,
         "erofs-loop": can.erofs_loop and can.overlay,

@@ -43,8 +43,13 @@ def test_a_driver_that_does_not_work_is_refused_with_those_that_do(name: str) ->
 
 
 def test_an_unknown_driver_is_refused() -> None:
-    with pytest.raises(InvalidInput, match="overlay2"):
-        choose_driver("overlay2", EVERYTHING)
+    with pytest.raises(InvalidInput, match="aufs"):
+        choose_driver("aufs", EVERYTHING)
+
+
+def test_dockers_names_are_understood() -> None:
+    assert choose_driver("overlay2", EVERYTHING).name == "overlay"
+    assert choose_driver("vfs", EVERYTHING).name == "copy"
 
 
 def test_whatever_works_something_is_chosen() -> None:
