@@ -25,7 +25,7 @@ import secrets
 import socket
 import stat
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -92,6 +92,7 @@ class Volumes:
         self._mounting = asyncio.Lock()
         self._users: defaultdict[str, set[str]] = defaultdict(set)  # volume -> containers
         self._mounted: defaultdict[str, set[str]] = defaultdict(set)  # volume -> containers that run with it
+        self._to_fill: Counter[str] = Counter()  # volume -> containers new to it, each of which may fill it once
 
     async def load(self) -> None:
         """Read the rows, and compare them with the directories: at start, before anything else."""
@@ -114,6 +115,8 @@ class Volumes:
             self._users[name].add(container_id)
             if running:
                 self._mounted[name].add(container_id)
+            else:
+                self._to_fill[name] += 1  # it may never have been started
 
     def exists(self, name: str) -> bool:
         """Whether there is a volume of that name."""
@@ -226,6 +229,8 @@ class Volumes:
     async def mount_for(self, container_id: str, name: str) -> Path:
         """The directory to mount into the container, which uses the volume from now on. Idempotent."""
         volume = self.get(name)
+        if container_id not in self._users[name]:
+            self._to_fill[name] += 1
         self._users[name].add(container_id)
         self._mounted[name].add(container_id)
         if volume.options:
@@ -252,14 +257,19 @@ class Volumes:
             if not self._users[name]:
                 del self._users[name]
                 self._mounted.pop(name, None)
+                self._to_fill.pop(name, None)
 
     async def fill(self, name: str, rootfs: Path, path: str) -> None:
         """Copy what the image mounted at `rootfs` has at `path` into the volume, if that is empty.
 
+        Once for each container that uses it: a volume that was emptied later stays so, however often they start.
         Owner, mode, times and attributes come along, those of the directory itself too. `path` is resolved inside
         `rootfs`, whatever links the image holds. Nothing happens where the image has nothing there; `Failed` where it
         has no directory. The copy is made aside and put in place at once, unless another container is looking already.
         """
+        if self._to_fill[name] <= 0:
+            return
+        self._to_fill[name] -= 1
         data, aside = self._data(name), self._root / name / "_data.new"
         with _attempt(f"failed to populate volume {name}"):
             if not await in_thread(_is_empty, data):

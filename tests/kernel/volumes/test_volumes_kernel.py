@@ -45,6 +45,11 @@ class World:
         self.close()
         self.open()
 
+    def fill(self, name: str, rootfs: Path, path: str, container: str = "c") -> None:
+        """As the start of a new container does."""
+        self(self.volumes.mount_for(container, name))
+        self(self.volumes.fill(name, rootfs, path))
+
     def names(self, **filters: str) -> list[str]:
         return [volume.name for volume in self.volumes.list({key: [value] for key, value in filters.items()})]
 
@@ -274,8 +279,7 @@ def test_removal_cut_short_is_finished_and_a_lost_row_costs_no_data(world: World
 class TestFill:
     def test_an_empty_volume_begins_with_the_images_content(self, world: World) -> None:
         rootfs, made = world.image(), world(world.volumes.create("data"))
-        world(world.volumes.mount_for("c", "data"))
-        world(world.volumes.fill("data", rootfs, "/data"))
+        world.fill("data", rootfs, "/data")
         data = Path(made.mountpoint)
         assert describe(data) == describe(rootfs / "data")
         assert (data.stat().st_mode, data.stat().st_uid, data.stat().st_gid) == (0o042770, 33, 34)
@@ -284,29 +288,40 @@ class TestFill:
     def test_one_with_content_stays_as_it_is(self, world: World) -> None:
         rootfs, made = world.image(), world(world.volumes.create("data"))
         (Path(made.mountpoint) / "mine").touch()
-        world(world.volumes.fill("data", rootfs, "/data"))
+        world.fill("data", rootfs, "/data")
         assert os.listdir(made.mountpoint) == ["mine"]
+
+    def test_one_that_was_emptied_later_stays_so(self, world: World) -> None:
+        rootfs, made = world.image(), world(world.volumes.create("data"))
+        world.fill("data", rootfs, "/data")
+        for name in ("file", "link", "pipe", "sub/same"):
+            (Path(made.mountpoint) / name).unlink()
+        (Path(made.mountpoint) / "sub").rmdir()
+        world(world.volumes.mount_for("c", "data"))
+        world(world.volumes.fill("data", rootfs, "/data"))  # the same container starts again
+        assert os.listdir(made.mountpoint) == []
+        world.fill("data", rootfs, "/data", container="another")
+        assert len(os.listdir(made.mountpoint)) == 4
 
     def test_another_containers_view_is_not_taken_away(self, world: World) -> None:
         rootfs, made = world.image(), world(world.volumes.create("data"))
-        for container in ("c1", "c2"):
-            world(world.volumes.mount_for(container, "data"))
+        world(world.volumes.mount_for("other", "data"))
         before = Path(made.mountpoint).stat().st_ino
-        world(world.volumes.fill("data", rootfs, "/data"))
+        world.fill("data", rootfs, "/data")
         assert Path(made.mountpoint).stat().st_ino == before
         assert describe(Path(made.mountpoint)) == describe(rootfs / "data")
 
     def test_nothing_where_the_image_has_nothing(self, world: World) -> None:
         rootfs, made = world.image(), world(world.volumes.create("data"))
         for path in ("/absent", "/absent/deeper", "/data/file/below"):
-            world(world.volumes.fill("data", rootfs, path))
+            world.fill("data", rootfs, path, container=path)
         assert os.listdir(made.mountpoint) == []
 
     def test_a_file_is_no_directory(self, world: World) -> None:
         rootfs = world.image()
         world(world.volumes.create("data"))
         with pytest.raises(Failed, match="is not directory"):
-            world(world.volumes.fill("data", rootfs, "/data/file"))
+            world.fill("data", rootfs, "/data/file")
         assert os.listdir(world.root / "volumes/data") == ["_data"]
 
     @pytest.mark.parametrize("target", ["/outside", "../../../../../../outside", "../outside"])
@@ -316,8 +331,8 @@ class TestFill:
         (world.root / "outside").mkdir()
         (world.root / "outside/secret").touch()
         (rootfs / "trap").symlink_to(target if target.startswith("..") else str(world.root / "outside"))
-        world(world.volumes.fill("data", rootfs, "/trap"))
-        world(world.volumes.fill("data", rootfs, "/data/../../outside"))
+        world.fill("data", rootfs, "/trap")
+        world.fill("data", rootfs, "/data/../../outside", container="another")
         assert os.listdir(made.mountpoint) == []
 
     def test_into_a_tmpfs(self, world: World) -> None:
