@@ -13,7 +13,7 @@ from havre.engine.model import CreateRequest
 from havre.errors import InvalidInput
 from havre.wire.decode import decode_body
 from havre.wire.detach import DetachScanner
-from havre.wire.filters import decode_filters, encode_filters
+from havre.wire.filters import decode_filters
 from havre.wire.frames import FrameReader, render_header
 from havre.wire.queries import parse_duration_ns, parse_int, parse_time
 from havre.wire.versions import NEWEST, OLDEST, parse_version
@@ -41,7 +41,7 @@ def test_bodies(body: bytes) -> None:
 def test_filters(text: str) -> None:
     with suppress(InvalidInput):
         filters = decode_filters(text)
-        assert decode_filters(encode_filters(filters)) == filters
+        assert decode_filters(json.dumps(filters)) == filters
 
 
 @settings(max_examples=100, deadline=None)

@@ -50,14 +50,13 @@ class Edge:
     router: Router
     services: Services
     guard: Guard | None = None
-    experimental: bool = False
     headers: Mapping[str, str] = field(init=False)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         said = {
             "Api-Version": str(NEWEST),
-            "Docker-Experimental": str(self.experimental).lower(),
+            "Docker-Experimental": "false",
             "Ostype": "linux",
             "Server": SERVER,
         }
@@ -119,7 +118,7 @@ def refusal(status: int, message: str, headers: Mapping[str, str]) -> web.Respon
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return "".join(letter if letter.isprintable() else "?" for letter in " ".join(text.split()))
 
 
 def _clean(path: str) -> str:

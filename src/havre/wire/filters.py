@@ -26,9 +26,3 @@ def decode_filters(text: str) -> dict[str, list[str]]:
         raise InvalidInput("invalid filter") from error
     # The booleans say nothing: dockerd, too, looks at the keys alone.
     return {key: list(values) for key, values in (shape or {}).items() if values}
-
-
-def encode_filters(filters: dict[str, list[str]]) -> str:
-    """The newer shape, as clients send it."""
-    shape = {key: dict.fromkeys(values, True) for key, values in filters.items()}
-    return msgspec.json.encode(shape).decode()

@@ -85,8 +85,3 @@ def parse_duration_ns(value: str, name: str) -> int:
     if not rest or position != len(rest) or total >= 2**63:
         raise InvalidInput(f'invalid value "{value}" for {name}: expected a duration such as 10s or 1h30m')
     return -int(total) if negative else int(total)
-
-
-def render_time(seconds: float) -> str:
-    """RFC 3339 in UTC, as precise as a float is."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

@@ -182,6 +182,15 @@ def test_pages_of_other_sites_are_refused(run: Callable[[Scenario], None]) -> No
     run(scenario)
 
 
+def test_a_hint_travels_in_a_header(run: Callable[[Scenario], None]) -> None:
+    async def scenario(path: Path) -> None:
+        answer = await exchange(path, "GET", "/system/df?type=x%0d%0aEvil:%20y")
+        assert b"\r\nHavre-Hint: expected one of container, image, volume, build-cache\r\n" in answer
+        assert b"\r\nEvil:" not in answer
+
+    run(scenario)
+
+
 def test_no_route_escapes_the_guard(tmp_path: Path) -> None:
     asked: list[tuple[str, str]] = []
 
