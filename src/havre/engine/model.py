@@ -293,7 +293,6 @@ class EndpointSettings(Value):
     links: list[str] | None = None
     aliases: list[str] | None = None
     mac_address: str = ""
-    driver_opts: dict[str, str] | None = None
     network_id: str = msgspec.field(default="", name="NetworkID")
     endpoint_id: str = msgspec.field(default="", name="EndpointID")
     gateway: str = ""
@@ -302,6 +301,7 @@ class EndpointSettings(Value):
     ipv6_gateway: str = ""
     global_ipv6_address: str = ""
     global_ipv6_prefix_len: int = 0
+    driver_opts: dict[str, str] | None = None
     dns_names: list[str] | None = None
 
 
