@@ -20,7 +20,8 @@ from support.engines import HAVRE, Engine
 from support.waiting import until
 
 INSPECT_TEMPLATES = [
-    "{{.Id}} {{.ID}} {{.Name}}",
+    "{{.ID}} {{.Name}}",
+    "{{.Id}}",
     "{{.State.Status}} {{.State.Running}} {{.State.ExitCode}}",
     "{{json .Config}}",
     "{{json .HostConfig}}",

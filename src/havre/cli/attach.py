@@ -11,6 +11,8 @@ import _signal  # type: ignore[import-not-found]  # the package around it costs 
 import posix
 import select
 import sys
+import time
+from _thread import start_new_thread
 
 from havre.cli.parser import StatusError
 from havre.cli.stream import DETACHED, Copy, Signals
@@ -25,10 +27,13 @@ if TYPE_CHECKING:
 
     from havre.cli.parser import Options
     from havre.cli.session import Session
+    from havre.client.api import Client
     from havre.client.endpoint import Stream
     from havre.client.http import Response
 
 _PROXIED = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGABRT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGTERM", "SIGCONT", "SIGTSTP")
+_SIZE_ATTEMPTS = 10
+_SIZE_PAUSE_S = 0.01
 _SIGNAL_NAMES = {getattr(_signal, name): name.removeprefix("SIG") for name in _PROXIED}
 
 
@@ -63,6 +68,7 @@ class Conversation:
         kill: Callable[[str], None] | None,
     ) -> None:
         self._client = session.new_client()
+        self._first_client = session.new_client()
         self._tty = tty
         self._stdin = 0 if stdin else None
         self._keys = keys
@@ -98,12 +104,26 @@ class Conversation:
         except HavreError:
             return
 
-    def resize(self, grow: int = 0) -> None:
+    def set_first_size(self) -> None:
+        """Tell the daemon our window's size in the background, again and again while the process is still starting."""
+        if self._resize_path:
+            start_new_thread(self._keep_trying, ())
+
+    def _keep_trying(self) -> None:
+        for attempt in range(_SIZE_ATTEMPTS):
+            try:
+                self.resize(client=self._first_client)
+            except HavreError:
+                time.sleep(_SIZE_PAUSE_S * (attempt + 1))
+            else:
+                return
+
+    def resize(self, grow: int = 0, client: Client | None = None) -> None:
         """Tell the daemon our window's size, `grow` larger than it is."""
         rows, columns = size()
         if self._resize_path and rows and columns:
             query: dict[str, str | list[str]] = {"h": str(rows + grow), "w": str(columns + grow)}
-            self._client.call("POST", self._resize_path, query).read()
+            (client or self._client).call("POST", self._resize_path, query).read()
 
     def exit_code(self, waiting: Response) -> int:
         """The exit code that `wait` tells, signals being passed on meanwhile. Raises StatusError for an error."""
@@ -168,8 +188,9 @@ def attach(session: Session, options: Options, arguments: list[str]) -> int:
     )
     kill = killer(session, name) if options.sig_proxy else None
     talk = Conversation(session, tty=tty, stdin=stdin, keys=keys, resize_path=f"/containers/{name}/resize", kill=kill)
-    talk.resize(grow=1)  # a change of size, and back, makes a shell draw its prompt again
-    talk.resize()
+    if tty:
+        talk.resize(grow=1)  # a change of size, and back, makes a shell draw its prompt again
+        talk.resize()
     if talk.copy(stream, early) == DETACHED:
         raise StatusError(1, "read escape sequence")
     return talk.exit_code(waiting)
@@ -209,7 +230,7 @@ def _start_attached(session: Session, options: Options, name: str) -> int:
         kill=killer(session, container["Id"]),
     )
     client.post(f"/containers/{container['Id']}/start")
-    talk.resize()
+    talk.set_first_size()
     sys.stdout.flush()
     if talk.copy(stream, early) == DETACHED:
         return 0

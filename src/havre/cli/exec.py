@@ -6,6 +6,7 @@ from havre.cli.attach import Conversation, check_tty, detach_keys
 from havre.cli.parser import StatusError
 from havre.cli.run_config import read_lines
 from havre.cli.stream import DETACHED
+from havre.cli.tty import size
 from havre.cli.values import check_env
 
 TYPE_CHECKING = False
@@ -43,6 +44,8 @@ def exec_(session: Session, options: Options, arguments: list[str]) -> int:
         "Cmd": command,
     }
     identifier = client.post(f"/containers/{container}/exec", body=body)["Id"]
+    if options.tty:
+        body["ConsoleSize"] = list(size())
     if options.detach:
         client.post(f"/exec/{identifier}/start", body={"Detach": True, "Tty": options.tty})
         return 0
@@ -58,8 +61,11 @@ def _converse(session: Session, options: Options, identifier: str, keys: str) ->
         resize_path=f"/exec/{identifier}/resize",
         kill=None,
     )
-    stream, early = session.new_client().hijack(f"/exec/{identifier}/start", body={"Detach": False, "Tty": options.tty})
-    talk.resize()
+    console = list(size()) if options.tty else None
+    stream, early = session.new_client().hijack(
+        f"/exec/{identifier}/start", body={"Detach": False, "Tty": options.tty, "ConsoleSize": console}
+    )
+    talk.set_first_size()
     if talk.copy(stream, early) == DETACHED:
         raise StatusError(1, "read escape sequence")
     return int(session.client.get(f"/exec/{identifier}/json")["ExitCode"])

@@ -100,7 +100,12 @@ def networks(session: Session, options: Options, arguments: list[str]) -> int:
 
 def volumes(session: Session, options: Options, arguments: list[str]) -> int:
     """Inspect volumes."""
-    return show(arguments, options.format, lambda name: session.client.get(f"/volumes/{name}"))
+    return show(arguments, options.format, lambda name: _in_order(session.client.get(f"/volumes/{name}")))
+
+
+def _in_order(volume: Any) -> Any:
+    """A volume's members as docker prints them, which is by name."""
+    return dict(sorted(volume.items()))
 
 
 def anything(session: Session, options: Options, arguments: list[str]) -> int:

@@ -20,6 +20,7 @@ from havre.cli.names import familiar
 from havre.cli.parser import StatusError
 from havre.cli.run_config import create_body
 from havre.cli.stream import DETACHED
+from havre.cli.tty import size
 from havre.client.config import exists
 from havre.errors import HavreError, NotFound
 
@@ -65,7 +66,10 @@ def _body(session: Session, options: Options, arguments: list[str]) -> dict[str,
         text = f'invalid pull option: \'{options.pull}\': must be one of "always", "missing" or "never"'
         raise _failure(text, 125, session.path)
     try:
-        return create_body(options, arguments[0], arguments[1:])
+        body = create_body(options, arguments[0], arguments[1:])
+        if options.tty:
+            body["HostConfig"]["ConsoleSize"] = list(size())
+        return body
     except ValueError as error:
         raise _failure(str(error), 125, session.path) from error
 
@@ -143,7 +147,7 @@ def _stay(session: Session, options: Options, body: dict[str, Any], container: s
         if options.rm:
             waiting.read()  # the daemon removes it; done when we return
         raise _start_failure(error.message) from error
-    talk.resize()
+    talk.set_first_size()
     if attached is None:
         return 0
     if talk.copy(*attached) == DETACHED:
