@@ -28,14 +28,13 @@ _WHO_TREES = ("pids", "memory", "cpu", "freezer", "devices", "name=systemd")  # 
 class Cgroups:
     """The host's layout; `trees` maps controllers (v1, and `name=systemd`) to their mount points, "" being the v2 tree.
 
-    The last three say what the kernel can limit: memory together with swap, block I/O by weight, real-time CPU.
+    The last two say what the kernel can limit: memory together with swap, block I/O by weight.
     """
 
     layout: Layout
     trees: Mapping[str, Path]
     swap_limit: bool = True
     blkio_weight: bool = True
-    cpu_realtime: bool = False
 
     def path(self, group: str) -> Path:
         """Where `group` (as in `/havre/ID`) is seen with its members."""
@@ -61,7 +60,6 @@ def read_cgroups() -> Cgroups:
         trees,
         swap_limit=_has(trees, "memory", "memory.memsw.limit_in_bytes"),
         blkio_weight=_has(trees, "blkio", "blkio.weight") or _has(trees, "blkio", "blkio.bfq.weight"),
-        cpu_realtime=_has(trees, "cpu", "cpu.rt_runtime_us"),
     )
 
 
