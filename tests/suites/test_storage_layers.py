@@ -151,6 +151,24 @@ def test_what_is_wrong_leaves_nothing(
     on_layers(tmp_path, unpacks, work)
 
 
+def test_refused_and_removed_layers_leave_no_descriptors(unpacks: bool, tmp_path: Path) -> None:
+    link_as_parent = tars.symlink(b"l", b"d") + tars.directory(b"d") + tars.member(b"l/f", b"x")
+    broken = [tars.member(b"f", NOISE)[:5000], tars.member(b"d/f", b"x") + tars.member(b"../f"), link_as_parent[:-600]]
+
+    async def work(layers: Layers) -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        for stream in broken * 3:
+            with pytest.raises(InvalidInput):
+                await ingest(layers, stream)
+        for stream in (TAR, link_as_parent):
+            done = await ingest(layers, stream)
+            assert await read(layers, done.diff_id) == stream
+            await layers.remove(done.diff_id)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    on_layers(tmp_path, unpacks, work)
+
+
 def test_an_abandoned_stream_leaves_nothing(unpacks: bool, tmp_path: Path) -> None:
     async def work(layers: Layers) -> None:
         async with layers.ingest() as sink:

@@ -127,9 +127,7 @@ class _IndexedForm:
         self._size += len(piece)
         if self._index is not None:
             try:
-                for entry in self._parser.feed(piece):
-                    assert isinstance(entry, Entry)
-                    self._index.add(entry)
+                _add_entries(self._index, self._parser, piece)
             except Unindexable:
                 self._index = None
 
@@ -197,11 +195,15 @@ def build_index(tar: Path, diff_id: Digest) -> bytes:
     index, parser = Index(), TarParser()
     with tar.open("rb", buffering=0) as file:
         while piece := file.read(PIECE):
-            for entry in parser.feed(piece):
-                assert isinstance(entry, Entry)
-                index.add(entry)
+            _add_entries(index, parser, piece)
     parser.finish()
     return index.render(uuid_of(diff_id), tar.stat().st_size)
+
+
+def _add_entries(index: Index, parser: TarParser, piece: bytes) -> None:
+    for event in parser.feed(piece):
+        if isinstance(event, Entry):
+            index.add(event)
 
 
 def uuid_of(diff_id: Digest) -> bytes:

@@ -18,6 +18,7 @@ import hashlib
 import logging
 import os
 import secrets
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager, suppress
 from errno import EDQUOT, ENOSPC
@@ -33,7 +34,7 @@ from havre.linux.trees import remove_tree, sync_directory
 from havre.oci.digest import Digest, hex_of
 from havre.storage.compress import Decompressor
 from havre.storage.db import Table
-from havre.storage.erofs import read_uuid
+from havre.storage.erofs import Unindexable, read_uuid
 from havre.storage.layerfiles import (
     Form,
     LayerWriter,
@@ -101,11 +102,15 @@ class Layers:
         self._unpacks = unpacks
         self._rows: dict[Digest, LayerRow] = {}
         self._commit_lock = asyncio.Lock()
+        self.arriving: Counter[Digest] = Counter()  # being committed, or not yet in the hands of who brought them
 
     async def load(self) -> None:
         """Read the rows and make disk and rows agree: removes half-written layers, drops damaged ones. At start."""
         rows = {Digest(key): row for key, row in (await self._table.all()).items()}
-        damaged = await in_thread(self._reconcile, rows)
+        try:
+            damaged = await in_thread(self._reconcile, rows)
+        except OSError as error:
+            raise Failed(f"checking the layers in {self._root}: {error}") from error
         for diff_id in damaged:
             log.warning("layer %s is damaged and was dropped; pull its images again", diff_id)
             del rows[diff_id]
@@ -220,7 +225,7 @@ class Layers:
             index.unlink(missing_ok=True)
             try:
                 write_durably(index, build_index(tar, diff_id))
-            except HavreError:
+            except (HavreError, Unindexable):
                 return False
         return True
 
@@ -245,6 +250,7 @@ class LayerIngest:
         self._writer = layers._new_writer()
         self._storing: asyncio.Future[tuple[None, None]] | None = None
         self._committing: asyncio.Future[None] | None = None
+        self._arrived: list[Digest] = []
 
     async def __aenter__(self) -> LayerIngest:
         return self
@@ -256,8 +262,10 @@ class LayerIngest:
         for running in (self._storing, self._committing):
             if running is not None:
                 await asyncio.wait([running])
-                running.cancelled() or running.exception()  # retrieved: the first failure is already on its way
+                if not running.cancelled():
+                    running.exception()  # retrieved: the first failure is already on its way
         await in_thread(self._writer.discard)
+        self._layers.arriving.subtract(self._arrived)
 
     async def write(self, chunk: bytes) -> None:
         """Take the next bytes of the stream as received; raises `HavreError` as soon as they cannot be right."""
@@ -276,6 +284,8 @@ class LayerIngest:
         _require(self._wanted_digest, digest)
         _require(self._wanted_diff_id, diff_id)
         sealed = await self._in_thread(self._writer.seal, diff_id)
+        self._arrived.append(diff_id)
+        self._layers.arriving.update(self._arrived)
         self._committing = spawn(self._layers._commit(self._writer, sealed), f"commit layer {sealed.diff_id}")
         with self._failures():
             await asyncio.shield(self._committing)
