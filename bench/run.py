@@ -28,10 +28,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
-from support.registry import Registry  # noqa: E402
-
 from support.engines import HAVRE, Dockerd, Engine, Havred, run  # noqa: E402
 from support.images import busybox_archive, debian_tree  # noqa: E402
+from support.registry import RealRegistry, real_registry  # noqa: E402
 
 NETNS = "hvbench"
 SLEEP = ("busybox", "sleep", "100000")
@@ -129,7 +128,7 @@ def timed(work: Callable[[], object]) -> float:
 class Bench:
     """The contenders, the registry, and one method for each measure."""
 
-    def __init__(self, contenders: Sequence[Contender], registry: Registry, rounds: int) -> None:
+    def __init__(self, contenders: Sequence[Contender], registry: RealRegistry, rounds: int) -> None:
         self.contenders, self.registry, self.rounds = contenders, registry, rounds
         self.measures: list[Measure] = []
 
@@ -192,7 +191,7 @@ class Bench:
             contender.do("rm", *(f"listed{number}" for number in range(50)))
 
     def pull(self) -> None:
-        name = f"{self.registry.address}/big:1"
+        name = f"{self.registry.host}/big:1"
         flags = {"podman": ["--tls-verify=false"]}
         pulls, removals = Measure("pull of a Debian image from a loopback registry"), Measure("`rmi` of it")
         for number in range(-1, max(3, self.rounds // 4)):
@@ -256,12 +255,12 @@ def _all_memory() -> float:
 
 
 @contextmanager
-def contenders() -> Iterator[tuple[list[Contender], Registry]]:
+def contenders() -> Iterator[tuple[list[Contender], RealRegistry]]:
     """All three engines and a registry, in one network namespace of their own, with the images in place."""
     scratch = Path(tempfile.mkdtemp(prefix="havre-bench-"))
     run("ip", "netns", "add", NETNS)
     run("ip", "-n", NETNS, "link", "set", "lo", "up")
-    registry = Registry(scratch / "registry", netns=NETNS)
+    registry = real_registry(scratch / "registry", inside=("nsenter", f"--net=/run/netns/{NETNS}"))
     havred, dockerd = Havred(["--bip", "10.201.0.1/16"], NETNS), Dockerd(["--bip", "10.202.0.1/16"], NETNS)
     podman = Podman(scratch / "podman")
     engines: list[Contender] = [
@@ -270,22 +269,21 @@ def contenders() -> Iterator[tuple[list[Contender], Registry]]:
         podman,
     ]
     try:
-        registry.start()
         for engine in (havred, dockerd):
             engine.open()
         archive = busybox_archive(scratch)
         for contender in engines:
             contender.do("load", "-q", "-i", str(archive))
-        name = f"{registry.address}/big:1"
-        dockerd.docker("import", str(debian_tree(BIG_PACKAGES)), name, check=0, timeout_s=600)
-        dockerd.docker("push", "-q", name, check=0, timeout_s=600)
-        dockerd.docker("rmi", name, check=0)
-        yield engines, registry
+        with registry as running:
+            name = f"{running.host}/big:1"
+            dockerd.docker("import", str(debian_tree(BIG_PACKAGES)), name, check=0, timeout_s=600)
+            dockerd.docker("push", "-q", name, check=0, timeout_s=600)
+            dockerd.docker("rmi", name, check=0)
+            yield engines, running
     finally:
         subprocess.run(podman.command("system", "reset", "--force"), capture_output=True, check=False)
         for engine in (havred, dockerd):
             engine.close()
-        registry.stop()
         run("ip", "netns", "del", NETNS)
         shutil.rmtree(scratch, ignore_errors=True)
 
