@@ -46,8 +46,8 @@ def start_daemon() -> None:
 
 def _open_log() -> tuple[str, int]:
     for path in _LOGS:
-        make_directories(path.rpartition("/")[0])
         try:
+            make_directories(path.rpartition("/")[0])
             flags = posix.O_RDWR | posix.O_APPEND | posix.O_CREAT | posix.O_CLOEXEC
             return path, posix.open(path, flags, 0o640)
         except OSError:
