@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import logging
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
-
-log = logging.getLogger(__name__)
 
 _threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="havre")
 _tasks: set[asyncio.Task[Any]] = set()
@@ -40,14 +37,11 @@ async def finish(work: Coroutine[Any, Any, T]) -> T:
 
 
 def spawn(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
-    """Start `work` as a background task that is referenced until it ends; a failure nobody awaits is logged."""
+    """Start `work` as a background task that is referenced until it ends.
+
+    A failure that nobody awaits is logged by asyncio itself, as soon as the task is let go.
+    """
     task = asyncio.get_running_loop().create_task(work, name=name)
     _tasks.add(task)
-    task.add_done_callback(_ended)
+    task.add_done_callback(_tasks.discard)
     return task
-
-
-def _ended(task: asyncio.Task[Any]) -> None:
-    _tasks.discard(task)
-    if not task.cancelled() and (error := task.exception()) is not None:
-        log.error("background task %s failed", task.get_name(), exc_info=error)

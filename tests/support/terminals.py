@@ -21,8 +21,9 @@ class Terminal:
         self._ours, theirs = pty.openpty()
         self.seen = ""
         self.resize(rows, columns)
+        # The terminal must be the program's controlling one, or no change of size is told.
         self.process = subprocess.Popen(
-            command, stdin=theirs, stdout=theirs, stderr=theirs, env=dict(env), start_new_session=True
+            ["setsid", "--ctty", *command], stdin=theirs, stdout=theirs, stderr=theirs, env=dict(env)
         )
         os.close(theirs)
 
