@@ -125,7 +125,17 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Services]:
         )
         await Recovery(index, lifecycle, removal, runtime, networks, volumes, storage.snapshots).run()
         stack.push_async_callback(networks.stop)
+        await _tidy(images)
         yield Services(images, containers, networks, volumes, events, system)
+
+
+async def _tidy(images: Images) -> None:
+    """Remove what pulls and builds that were cut off have left; a disk that refuses is no reason not to start."""
+    try:
+        if freed := await images.collect_garbage():
+            log.info("removed %d bytes that nothing needs", freed)
+    except (HavreError, OSError) as error:
+        log.warning("garbage is left where it is: %s", error)
 
 
 def _network_options(config: DaemonConfig) -> NetworkOptions:

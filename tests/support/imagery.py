@@ -71,7 +71,7 @@ class PlainStorage:
             self._held.subtract(digests)
 
     def held(self) -> set[Digest]:
-        return set(+self._held)
+        return set(+self._held) | set(self.layers.arriving)
 
     def unfinished(self) -> list[Path]:
         """What lies half-written in the store."""

@@ -51,7 +51,7 @@ async def _import(call: Call, source: str) -> web.StreamResponse:
 
 
 async def _list(call: Call) -> web.StreamResponse:
-    found = call.services.images.list(call.filters(), shared_size=call.flag("shared-size"))
+    found = call.services.images.list(call.filters(), all=call.flag("all"), shared_size=call.flag("shared-size"))
     return call.json(found, operation="ImageList")
 
 

@@ -104,7 +104,8 @@ class Creation:
                 id=id, name=name, created=times.now(), image_id=image.id, config=config, host=host, networks=networks
             )
             undo.push_async_callback(self._snapshots.remove, id)
-            await self._snapshots.create(id, image.layers)
+            with self._images.hold(image.layers):
+                await self._snapshots.create(id, image.layers)
             await self._make_mounts(container, specs, undo)
             directory = self._directory / id
             await in_thread(directory.mkdir, 0o700)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import builtins  # `list` is a method below
 import platform as host
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -107,6 +108,10 @@ class Images:
                 f"wanted {wanted}, actual: {image.config.platform}"
             )
         return RunImage(image.id, imagelist.image_config(image), image.layers, image.config.architecture)
+
+    def hold(self, layers: Sequence[Digest]) -> AbstractContextManager[None]:
+        """Keep layers that were just acquired from being collected during a block."""
+        return self._storage.hold(*layers)
 
     def familiar_name(self, id: str) -> str:
         """A name to show for an image: its first tag, else its ID."""
@@ -274,10 +279,16 @@ class Images:
                     continue
                 if not only_dangling or imagelist.is_dangling(names[image.id]):
                     await self._delete(image, removal, prune=True)
-        return Pruned(images_deleted=removal.items or None, space_reclaimed=removal.freed)
+            leftovers = await self.collect_garbage()
+        return Pruned(images_deleted=removal.items or None, space_reclaimed=removal.freed + leftovers)
 
     async def collect_garbage(self) -> int:
-        """Remove layers and documents that nothing needs (left by failed pulls, for instance); the bytes freed."""
+        """Remove layers and documents that nothing needs (left by failed pulls, for instance); the bytes freed.
+
+        While an image cannot be read, nobody knows what it needs, and everything stays.
+        """
+        if self._store.unreadable:
+            return 0
         blobs = {Digest(image.id) for image in self._store}
         blobs |= {Digest(image.row.manifest) for image in self._store if image.row.manifest}
         return await collect(self._storage, self.live_layers(), blobs)

@@ -101,6 +101,7 @@ class ImageStore:
         self._images: dict[ImageId, Image] = {}
         self._names: dict[Reference, ImageId] = {}
         self.changing = asyncio.Lock()
+        self.unreadable: set[ImageId] = set()
 
     async def load(self) -> None:
         """Read everything. An image whose configuration is damaged is reported and left out, and so are its names."""
@@ -109,6 +110,7 @@ class ImageStore:
                 config = decode_image(await self._blobs.read(Digest(key)))
             except HavreError as error:
                 log.error("image %s cannot be used: %s", key, error)
+                self.unreadable.add(ImageId(key))
                 continue
             self._images[ImageId(key)] = Image(ImageId(key), config, row)
         for name, row_of_name in (await self._name_table.all()).items():

@@ -265,7 +265,7 @@ class LayerIngest:
                 if not running.cancelled():
                     running.exception()  # retrieved: the first failure is already on its way
         await in_thread(self._writer.discard)
-        self._layers.arriving.subtract(self._arrived)
+        self._layers.arriving -= Counter(self._arrived)
 
     async def write(self, chunk: bytes) -> None:
         """Take the next bytes of the stream as received; raises `HavreError` as soon as they cannot be right."""
@@ -285,7 +285,7 @@ class LayerIngest:
         _require(self._wanted_diff_id, diff_id)
         sealed = await self._in_thread(self._writer.seal, diff_id)
         self._arrived.append(diff_id)
-        self._layers.arriving.update(self._arrived)
+        self._layers.arriving += Counter(self._arrived)
         self._committing = spawn(self._layers._commit(self._writer, sealed), f"commit layer {sealed.diff_id}")
         with self._failures():
             await asyncio.shield(self._committing)

@@ -83,8 +83,8 @@ class Storage:
             self._held = +self._held
 
     def held(self) -> set[Digest]:
-        """What is being held."""
-        return set(self._held)
+        """What is being held, and the layers that have just come and that their bringer had no time to hold."""
+        return set(self._held) | set(self.layers.arriving)
 
 
 async def _abilities(rows: Table[Abilities], data_root: Path, backing: str) -> Abilities:

@@ -14,9 +14,10 @@ import pytest
 import zstandard
 
 from havre.engine.imagelist import ImageUser
+from havre.engine.images import Pruned
 from havre.errors import Conflict, HavreError, InvalidInput, NotFound
 from havre.oci import mediatypes
-from havre.oci.digest import digest_of
+from havre.oci.digest import Digest, digest_of
 from support.imagery import Stage, archive, config_of, layer_tar, staged, stream
 
 BASE, TOP = layer_tar("base"), layer_tar("top")
@@ -273,6 +274,39 @@ def test_removal_frees_what_nothing_else_needs(tmp_path: Path) -> None:
             assert await stage.images.collect_garbage() > 0
             assert stage.storage.layers.all() == []
             assert stage.storage.blobs.all() == []
+
+    play(work)
+
+
+def test_prune_takes_what_a_failed_pull_left_and_spares_what_is_held(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with staged(tmp_path) as stage:
+            layers = stage.storage.layers
+            async with layers.ingest() as base, layers.ingest() as top:
+                for sink, tar in ((base, BASE), (top, TOP)):
+                    await sink.write(tar)
+                    await sink.finish()
+                assert await stage.images.prune() == Pruned()  # only just come: nobody could hold them yet
+            with stage.images.hold([digest_of(BASE)]):
+                assert (await stage.images.prune()).space_reclaimed == len(TOP)
+            assert [layer.diff_id for layer in stage.storage.layers.all()] == [digest_of(BASE)]
+
+    play(work)
+
+
+def test_nothing_is_garbage_while_an_image_cannot_be_read(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with staged(tmp_path) as stage:
+            id = await stage.images.import_(stream(BASE), "x")
+            config = stage.storage.blobs.path(Digest(id))
+        body = config.read_bytes()
+        config.write_bytes(body.replace(b"{", b"[", 1))
+        async with staged(tmp_path) as stage:
+            assert stage.images.list() == []
+            assert await stage.images.collect_garbage() == 0
+        config.write_bytes(body)
+        async with staged(tmp_path) as stage:
+            assert stage.images.inspect("x").root_fs.layers == [digest_of(BASE)]
 
     play(work)
 
