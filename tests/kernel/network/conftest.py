@@ -88,6 +88,10 @@ def serve() -> Iterator[Callable[[Path | None, str, int], None]]:
 
 
 @pytest.fixture
-def run_root(tmp_path: Path) -> Path:
-    """A daemon's run directory."""
-    return tmp_path / "run"
+def run_root(tmp_path: Path) -> Iterator[Path]:
+    """A daemon's run directory, in which no namespace may be left."""
+    yield tmp_path / "run"
+    left = list((tmp_path / "run" / "netns").glob("*"))
+    for path in left:
+        delete_netns(path)
+    assert left == []

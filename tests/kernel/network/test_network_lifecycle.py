@@ -102,7 +102,8 @@ def test_the_daemon_is_killed_and_comes_back(run_root: Path, serve: Serve) -> No
         for host in ("127.0.0.1", "::1"):
             assert await asyncio.to_thread(ask, "tcp", host, 8080) == "172.17.0.1"
         assert not (run_root / "netns" / gone.id).exists()
-        assert "hve" + gone.networks["bridge"].endpoint_id[:12] not in run("ip -o link")
+        lost = "hve" + gone.networks["bridge"].endpoint_id[:12]
+        await asyncio.to_thread(until, lambda: lost not in run("ip -o link"), "the device ends with its namespace", 5.0)
         assert room.containers_on(room.get("front").id) == {other.id}
         assert room.get("bridge").containers[one.id].ipv4_address == "172.17.0.2/16"
         with pytest.raises(Failed, match="port is already allocated"):
