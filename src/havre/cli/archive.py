@@ -9,6 +9,7 @@ from havre.cli.names import has_tag
 from havre.cli.parser import StatusError
 from havre.cli.progress import show
 from havre.cli.stream import write_all
+from havre.client.config import exists
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -56,18 +57,22 @@ def write_output(response: Response, path: str, verb: str) -> None:
         posix.rename(temporary, path)
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise StatusError(1, f"failed to {verb} image: open {path}: {reason}") from error
+        raise StatusError(1, f"failed to {verb}: open {path}: {reason}") from error
 
 
-def _refuse_terminal(path: str) -> None:
+def check_output(path: str, verb: str) -> None:
+    """Refuse to write an archive to a terminal, or to a directory that is not there. Raises StatusError."""
     if not path and posix.isatty(1):
         raise StatusError(1, "cowardly refusing to save to a terminal. Use the -o flag or redirect")
+    directory = path.rpartition("/")[0] if "/" in path else "."
+    if not exists(directory or "/"):
+        raise StatusError(1, f'failed to {verb}: invalid output path: directory "{directory}" does not exist')
 
 
 def save(session: Session, options: Options, arguments: list[str]) -> int:
     """Save images to a tar archive."""
-    _refuse_terminal(options.output)
-    write_output(session.client.call("GET", "/images/get", {"names": arguments}), options.output, "save")
+    check_output(options.output, "save image")
+    write_output(session.client.call("GET", "/images/get", {"names": arguments}), options.output, "save image")
     return 0
 
 
@@ -115,8 +120,8 @@ def import_(session: Session, options: Options, arguments: list[str]) -> int:
 
 def export(session: Session, options: Options, arguments: list[str]) -> int:
     """Write a container's file system as a tar archive."""
-    _refuse_terminal(options.output)
-    write_output(session.client.call("GET", f"/containers/{arguments[0]}/export"), options.output, "export")
+    check_output(options.output, "export container")
+    write_output(session.client.call("GET", f"/containers/{arguments[0]}/export"), options.output, "export container")
     return 0
 
 

@@ -111,7 +111,7 @@ def _local_target(source: str, is_directory: bool, target: str) -> tuple[str, st
         if is_directory:
             raise StatusError(1, "cannot copy directory")
     elif target.endswith("/") and not is_directory:
-        raise StatusError(1, f"no such directory: {target}")
+        raise StatusError(1, "no such directory")
     directory, name = os.path.split(target.rstrip("/"))
     if not os.path.isdir(directory or "."):
         raise StatusError(1, f'invalid output path: directory "{os.path.abspath(directory or ".")}" does not exist')
@@ -192,7 +192,7 @@ def _check_target(source: str, target: str, found: dict[str, Any] | None) -> Non
     if found is not None and source_is_directory and not found["mode"] & _GO_DIRECTORY:
         raise StatusError(1, "cannot copy directory")
     if found is None and not source_is_directory and target.endswith("/"):
-        raise StatusError(1, f"no such directory: {target}")
+        raise StatusError(1, "no such directory")
 
 
 class _Sent:

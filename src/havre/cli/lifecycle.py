@@ -7,7 +7,7 @@ import sys
 from havre.cli.attach import read_exit_code
 from havre.cli.format.table import align
 from havre.cli.parser import StatusError
-from havre.errors import NotFound
+from havre.errors import HavreError, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -60,36 +60,28 @@ def rename(session: Session, options: Options, arguments: list[str]) -> int:
     old, new = (argument.strip() for argument in arguments)
     if not old or not new:
         raise StatusError(1, "Error: Neither old nor new names may be empty")
-    session.client.post(f"/containers/{old}/rename", {"name": new})
+    try:
+        session.client.post(f"/containers/{old}/rename", {"name": new})
+    except HavreError as error:
+        raise StatusError(1, f"{error.message}\nError: failed to rename container named {old}") from error
     return 0
 
 
 def rm(session: Session, options: Options, arguments: list[str]) -> int:
-    """Remove containers; with --force, one that is not there is no failure."""
-    query: Query = {name: "1" for name, wanted in (("v", options.volumes), ("link", options.link),
-                                                   ("force", options.force)) if wanted}  # fmt: skip
-
-    missing = []
-
-    def remove(name: str) -> None:
-        name = name.strip("/")
-        if not name:
-            raise StatusError(1, "Container name cannot be empty")
-        try:
-            session.client.delete(f"/containers/{name}", query)
-        except NotFound as error:
-            if not options.force:
-                raise
-            missing.append(name)
-            session.warn(error.message)
-
-    if not options.force:
-        return session.each(arguments, remove)
+    """Remove containers; with --force, one that is not there is told but is no failure."""
+    switches = (("v", options.volumes), ("link", options.link), ("force", options.force))
+    query: Query = {name: "1" for name, wanted in switches if wanted}
+    told, failed = [], False
     for name in arguments:
-        code = session.each([name], remove) if name not in missing else 0
-        if code:
-            return code
-    return 0
+        try:
+            session.client.delete(f"/containers/{name.strip('/')}", query)
+        except HavreError as error:
+            told.append(error.message)
+            failed = failed or not (options.force and isinstance(error, NotFound))
+        else:
+            print(name)
+    session.tell(told)
+    return 1 if failed else 0
 
 
 def wait(session: Session, options: Options, arguments: list[str]) -> int:

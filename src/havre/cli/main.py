@@ -112,7 +112,7 @@ def _run_command(options: Options, command: Command, group: str, path: str, word
     flags, arguments = parse(command.flags, words, stop=command.stop)
     if "help" in flags.given:
         if "h" in flags.given:
-            print("Flag shorthand -h has been deprecated, use --help", file=sys.stderr)
+            print("Flag shorthand -h has been deprecated, please use --help", file=sys.stderr)
         return _print_command_help(group, path, command)
     _check_count(command, path, len(arguments))
     session = Session(options, path)

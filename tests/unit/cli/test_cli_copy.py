@@ -1,0 +1,137 @@
+"""`cp` on our side: archives we make, archives we take apart."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from havre.cli import copy
+from havre.cli.commands.container import COMMANDS
+from havre.cli.parser import StatusError, parse
+
+CP = next(command for command in COMMANDS if command.top == "cp")
+
+
+class FakeResponse:
+    """A response whose body is an archive."""
+
+    def __init__(self, data: bytes, stat: dict[str, Any]) -> None:
+        self.data = data
+        encoded = base64.b64encode(json.dumps(stat).encode()).decode()
+        self.headers = {"x-docker-container-path-stat": encoded}
+
+    def chunks(self) -> Any:
+        for start in range(0, len(self.data), 700):
+            yield self.data[start : start + 700]
+
+
+class FakeSession:
+    """A session whose client answers with one archive."""
+
+    def __init__(self, response: FakeResponse) -> None:
+        self.client = self
+        self.response = response
+
+    def call(self, *_: Any, **__: Any) -> FakeResponse:
+        return self.response
+
+
+def archive(*members: tuple[str, bytes | str | None]) -> bytes:
+    """A tar: bytes are a file, text is a link, None a directory."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, content in members:
+            member = tarfile.TarInfo(name)
+            if content is None:
+                member.type, member.mode = tarfile.DIRTYPE, 0o755
+            elif isinstance(content, str):
+                member.type, member.linkname = tarfile.SYMTYPE, content
+            else:
+                member.size = len(content)
+            tar.addfile(member, io.BytesIO(content) if isinstance(content, bytes) else None)
+    return buffer.getvalue()
+
+
+def download(data: bytes, target: Path | str, *, directory: bool, source: str = "c:/src") -> int:
+    options, arguments = parse(CP.flags, [source, str(target)], stop=False)
+    session: Any = FakeSession(FakeResponse(data, {"mode": (1 << 31) if directory else 0, "name": "src"}))
+    return copy.cp(session, options, arguments)
+
+
+TREE = archive(("src", None), ("src/a", b"x" * 2000), ("src/l", "a"))
+
+
+def test_a_tree_goes_into_a_directory_or_takes_a_new_name(tmp_path: Path) -> None:
+    download(TREE, tmp_path, directory=True)
+    download(TREE, tmp_path / "new", directory=True)
+    for name in ("src", "new"):
+        assert (tmp_path / name / "a").read_bytes() == b"x" * 2000
+        assert os.readlink(tmp_path / name / "l") == "a"
+
+
+def test_a_file_replaces_a_file(tmp_path: Path) -> None:
+    (tmp_path / "old").write_text("old")
+    download(archive(("src", b"new")), tmp_path / "old", directory=False)
+    assert (tmp_path / "old").read_text() == "new"
+
+
+@pytest.mark.parametrize(
+    ("target", "directory", "message"),
+    [("file", True, "cannot copy directory"), ("nope/", False, "no such directory"),
+     ("nope/x", False, "invalid output path")],
+)  # fmt: skip
+def test_targets_refused(tmp_path: Path, target: str, directory: bool, message: str) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StatusError, match=message):
+        download(TREE, f"{tmp_path}/{target}", directory=directory)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        archive(("../escaped", b"x")),
+        archive(("src", None), ("src/../../escaped", b"x")),
+        archive(("link", ".."), ("link/escaped", b"x")),
+        archive(("link", "/"), ("link/havre-escaped", b"x")),
+    ],
+)
+def test_nothing_leads_outside(tmp_path: Path, data: bytes) -> None:
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    with pytest.raises(StatusError):
+        download(data, inside, directory=True)
+    assert not (tmp_path / "escaped").exists()
+    assert not Path("/havre-escaped").exists()
+
+
+def test_an_archive_we_make_holds_the_tree_under_the_name_it_is_to_have(tmp_path: Path) -> None:
+    source = tmp_path / "tree"
+    (source / "sub").mkdir(parents=True)
+    (source / "sub" / "file").write_bytes(b"z" * 1500)
+    (source / "link").symlink_to("sub/file")
+
+    def names(path: str, name: str | None) -> dict[str, bytes | None]:
+        with tarfile.open(fileobj=io.BytesIO(b"".join(copy.tar_chunks(path, name)))) as tar:
+            return {m.name: tar.extractfile(m).read() if m.isfile() else None for m in tar}  # type: ignore[union-attr]
+
+    inner = {"/link": None, "/sub": None, "/sub/file": b"z" * 1500}
+    assert names(str(source), None) == {"tree": None, **{"tree" + k: v for k, v in inner.items()}}
+    assert names(str(source), "new") == {"new": None, **{"new" + k: v for k, v in inner.items()}}
+    assert names(f"{source}/.", None) == {".": None, **{"." + k: v for k, v in inner.items()}}
+    assert names(str(source / "link"), None) == {"link": None}
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [("c:/a", ("c", "/a")), ("/a:b", ("", "/a:b")), ("./a:b", ("", "./a:b")), ("a", ("", "a")), ("-", ("", "-")),
+     ("c:a:b", ("c", "a:b"))],
+)  # fmt: skip
+def test_paths(text: str, parts: tuple[str, str]) -> None:
+    assert copy.split_path(text) == parts
