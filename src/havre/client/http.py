@@ -79,17 +79,18 @@ class Response:
 
     def __init__(self, reader: Reader, method: str) -> None:
         self._reader = reader
+        self._version = ""
         self.status, self.headers = self._read_head()
         while self.status == 100:
             self.status, self.headers = self._read_head()
         self._empty = method == "HEAD" or self.status in (204, 304)
-        self.reusable = self.headers.get("connection", "").lower() != "close"
+        self.reusable = self._version != "HTTP/1.0" and self.headers.get("connection", "").lower() != "close"
         self.complete = self._empty
 
     def _read_head(self) -> tuple[int, dict[str, str]]:
-        version, _, rest = self._reader.line().decode("latin-1").partition(" ")
+        self._version, _, rest = self._reader.line().decode("latin-1").partition(" ")
         status = rest[:3]
-        if not version.startswith("HTTP/") or not status.isdigit():
+        if not self._version.startswith("HTTP/") or not status.isdigit():
             raise Unavailable("the daemon's answer is not HTTP", "is it a TLS socket? then give --tls or --tlsverify")
         headers: dict[str, str] = {}
         while line := self._reader.line():
