@@ -12,7 +12,7 @@ from __future__ import annotations
 import posix
 import sys
 
-from havre.cli.parser import Flag, StatusError, UsageError, parse
+from havre.cli.parser import Flag, Options, StatusError, UsageError, parse
 from havre.cli.tree import find
 from havre.errors import HavreError
 
@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from havre.cli.parser import Command, Options
+    from havre.cli.parser import Command
 
 SITE = ""
 """The directory of third-party packages, which `use_site()` puts on `sys.path`; set by the launcher."""
@@ -109,7 +109,7 @@ def _print_status(error: StatusError) -> None:
 def _run_command(options: Options, command: Command, group: str, path: str, words: list[str]) -> int:
     from havre.cli.session import Session
 
-    flags, arguments = parse(command.flags, words, stop=command.stop)
+    flags, arguments = (Options(()), words) if command.raw else parse(command.flags, words, stop=command.stop)
     if "help" in flags.given:
         if "h" in flags.given:
             print("Flag shorthand -h has been deprecated, please use --help", file=sys.stderr)

@@ -116,9 +116,10 @@ class Command:
     arguments   least and most number of arguments (None: no bound)
     flags       the flags, or "module:NAME" where they are many and live in a module of their own
     stop        flags end at the first argument
+    raw         nothing is read: every word, --help too, is an argument
     """
 
-    __slots__ = ("_flags", "arguments", "hidden", "long", "names", "run", "stop", "summary", "top", "usage")
+    __slots__ = ("_flags", "arguments", "hidden", "long", "names", "raw", "run", "stop", "summary", "top", "usage")
 
     def __init__(
         self,
@@ -132,8 +133,10 @@ class Command:
         top: str = "",
         long: str = "",
         stop: bool = False,
+        raw: bool = False,
         hidden: bool = False,
     ) -> None:
+        self.raw = raw
         self.names = names.split()
         self.usage = usage
         self.summary = summary

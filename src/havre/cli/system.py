@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posix
-import sys
 import time
 
 from havre.cli.logs import timestamp
@@ -79,9 +78,8 @@ def event_text(event: dict[str, Any]) -> str:
 def daemon(session: Session, options: Options, arguments: list[str]) -> int:
     """Become the daemon."""
     program = daemon_program()
-    words = sys.argv[sys.argv.index("daemon") + 1 :]
     try:
-        posix.execv(program, [program, *words])
+        posix.execv(program, [program, *arguments])
     except OSError as error:
         raise StatusError(1, f"cannot run the daemon {program}: {error.strerror}") from error
 

@@ -165,6 +165,15 @@ def test_contexts_are_kept_in_docker_s_files(tmp_path: Path) -> None:
     assert run("context", "inspect", "near", "--format", "{{.Endpoints.docker.Host}}") == "tcp://1.2.3.4:5\n"
 
 
+def test_the_daemon_gets_its_words_untouched(tmp_path: Path) -> None:
+    program = tmp_path / "havred"
+    program.write_text('#!/bin/sh\necho "$@"\n')
+    program.chmod(0o755)
+    code = START.replace("main.main()", f"sys.argv[0] = {str(tmp_path / 'havre')!r}; main.main()")
+    done = havre("daemon", "-H", "unix:///x", "--help", directory=tmp_path, code=code)
+    assert (done.returncode, done.stdout) == (0, "-H unix:///x --help\n")
+
+
 def test_completion_offers_commands_flags_and_names(tmp_path: Path) -> None:
     def complete(*words: str, host: str = "") -> list[str]:
         done = havre("__complete", "--", *words, directory=tmp_path, host=host)

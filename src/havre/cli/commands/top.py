@@ -12,7 +12,7 @@ COMMANDS = (
             "complete:completion", (1, 2), top="completion"),
     Command("__complete", "", "Complete a command line", "complete:complete", (0, None), top="__complete", hidden=True,
             stop=True),
-    Command("daemon", "[OPTIONS]", "Run the daemon", "system:daemon", (0, None), top="daemon", stop=True),
+    Command("daemon", "[OPTIONS]", "Run the daemon", "system:daemon", (0, None), top="daemon", raw=True),
     Command("inspect", "[OPTIONS] NAME|ID [NAME|ID...]", "Return low-level information on objects of any type",
             "inspect:anything", (1, None), (
         format_flag("f", table=False),
