@@ -363,6 +363,26 @@ def test_what_the_runtime_mounts_over_is_no_change(world: World) -> None:
     assert world(names()) == ["dev", "dev/mine", "etc", "etc/.wh.hostname", "etc/hosts"]
 
 
+def test_a_running_container_is_looked_at_all_the_same(world: World) -> None:
+    root = world.rootfs("c", world.layer(BASE))
+    script = "while :; do mkdir -p x/y/z; touch x/y/z/f x/g; rm -rf x; done"
+    with subprocess.Popen(["sh", "-c", script], cwd=root, stderr=subprocess.DEVNULL) as busy:
+        try:
+
+            async def look() -> None:
+                snapshots = world.storage.snapshots
+                for _ in range(5):
+                    looks = (snapshots.size("c"), snapshots.changes("c"), snapshots.changes("c"))
+                    _, *found = await asyncio.gather(*looks)
+                    assert all(change.path.startswith("/x") for each in found for change in each)
+
+            world(look())
+        finally:
+            busy.kill()
+    world(world.storage.snapshots.unmount("c"))
+    assert [path.name for path in world.run.glob("snapshots/*")] == []
+
+
 def test_a_stream_left_early_lets_go(world: World) -> None:
     root = world.rootfs("c", world.layer(BASE))
     (root / "big").write_bytes(os.urandom(1 << 20) * 8)

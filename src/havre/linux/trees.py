@@ -29,6 +29,7 @@ Inode: TypeAlias = tuple[int, int]
 _FICLONE = 0x40049409
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _COPY_BYTES = 16 << 20
+_GONE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)  # removed or replaced since it was listed
 _STAND_IN = os.makedev(0, 1)
 _OVERLAY_ATTRIBUTES = ("trusted.overlay.", "user.overlay.")
 
@@ -65,7 +66,7 @@ def sync_directory(path: Path) -> None:
 def walk(root: int) -> Iterator[Entry]:
     """Every entry below the directory `root`, in order of name, a directory before its content.
 
-    Takes one descriptor for each level of depth.
+    What others remove or replace meanwhile is passed over. Takes one descriptor for each level of depth.
     """
     stack: list[tuple[int, str, Iterator[str]]] = [(root, "", iter(sorted(os.listdir(root))))]
     try:
@@ -77,11 +78,16 @@ def walk(root: int) -> Iterator[Entry]:
                 if parent != root:
                     os.close(parent)
                 continue
-            entry = Entry(prefix + name, name, parent, os.stat(name, dir_fd=parent, follow_symlinks=False))
-            yield entry
-            if entry.is_directory:
-                child = open_directory(name, parent)
+            try:
+                entry = Entry(prefix + name, name, parent, os.stat(name, dir_fd=parent, follow_symlinks=False))
+                child = open_directory(name, parent) if entry.is_directory else None
+            except OSError as error:
+                if error.errno in _GONE:
+                    continue
+                raise
+            if child is not None:
                 stack.append((child, entry.path + "/", iter(sorted(os.listdir(child)))))
+            yield entry
     finally:
         for parent, _, _ in stack:
             if parent != root:

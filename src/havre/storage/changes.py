@@ -157,7 +157,10 @@ class _Beside:
         prefix, lower = self._levels[-1]
         if lower is None:
             return
-        upper = open_directory(entry.name, entry.parent)
+        try:
+            upper = open_directory(entry.name, entry.parent)
+        except (FileNotFoundError, NotADirectoryError):
+            return  # removed by the container just now
         try:
             if is_opaque(upper):
                 _add_hidden(found, prefix, upper, lower)

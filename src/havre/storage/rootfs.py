@@ -12,6 +12,7 @@ gives the changes in overlayfs' form (whiteouts as devices 0:0), from which a la
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -85,7 +86,7 @@ class OverlayRoot:
     @contextmanager
     def _lower_view(self, home: Path, view: Path, layers: Sequence[Path]) -> Iterator[None]:
         """The layers alone, mounted read-only at `view`; overlayfs wants at least two, so empty ones fill up."""
-        view.mkdir(mode=0o700, exist_ok=True)
+        view.mkdir(mode=0o700)
         try:
             lowers = [*layers[::-1], home / "empty", view]
             mount_overlay(lowers[: max(2, len(layers))], view, None, append=self._append)
@@ -141,14 +142,10 @@ class CopyRoot:
     @contextmanager
     def upper(self, home: Path) -> Iterator[Path]:
         """A directory of the changed files (hard links to them) and of whiteouts for the deleted ones."""
-        upper = home / "upper"
-        trees.remove_tree(upper)
+        upper = Path(tempfile.mkdtemp(prefix="upper-", dir=home))
         try:
-            with _open(home / "root") as root:
-                found = changes.touched_since(_read_record(home / "record"), root)
-                upper.mkdir()
-                with _open(upper) as target:
-                    _stage(root, target, found)
+            with _open(home / "root") as root, _open(upper) as target:
+                _stage(root, target, changes.touched_since(_read_record(home / "record"), root))
             yield upper
         finally:
             trees.remove_tree(upper)

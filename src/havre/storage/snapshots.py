@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import re
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
@@ -75,6 +76,7 @@ class Snapshots:
         self._makers: dict[str, RootFs] = {"overlay": OverlayRoot(append=driver.append), "copy": CopyRoot()}
         self._rows: dict[str, SnapshotRow] = {}
         self._locks: dict[str, threading.Lock] = {}
+        self._views = itertools.count()
         self._streams = asyncio.Semaphore(_STREAMS)
         self._sweep: asyncio.TimerHandle | None = None
 
@@ -141,18 +143,18 @@ class Snapshots:
     async def size(self, id: str) -> int:
         """Bytes of the files in the writable layer."""
         maker = self._makers[self._row(id).form]
-        return await self._examine(id, f"measuring snapshot {id}", lambda: maker.size(self._root / id))
+        return await self._examine(f"measuring snapshot {id}", lambda: maker.size(self._root / id))
 
     async def changes(self, id: str) -> list[Change]:
         """What differs from the layers, in order of path."""
         row = self._row(id)
 
         def compare() -> list[Change]:
-            view = f"{id}.view"
+            view = f"{id}.view{next(self._views)}"  # its own, for several may be compared at once
             with self._mounted.held(view, row.layers) as lowers:
                 return as_changes(self._makers[row.form].changes(self._root / id, self._mount_root / view, lowers))
 
-        found = await self._examine(id, f"comparing snapshot {id} with its layers", compare)
+        found = await self._examine(f"comparing snapshot {id} with its layers", compare)
         self._sweep_later()
         return found
 
@@ -161,7 +163,7 @@ class Snapshots:
         row, home = self._row(id), self._root / id
 
         def write(out: BinaryIO) -> None:
-            with self._locked(id), _attempt(f"reading snapshot {id}"), self._makers[row.form].upper(home) as upper:
+            with _attempt(f"reading snapshot {id}"), self._makers[row.form].upper(home) as upper:
                 write_diff(upper, out)
 
         async with self._streams:
@@ -189,12 +191,15 @@ class Snapshots:
             found = layer.root or found
         return found
 
-    async def _examine(self, id: str, what: str, work: Callable[[], T]) -> T:
-        def locked() -> T:
-            with self._locked(id), _attempt(what):
+    @staticmethod
+    async def _examine(what: str, work: Callable[[], T]) -> T:
+        """Look at a snapshot in a thread. Nothing is locked: it may take long, and the container may run meanwhile."""
+
+        def attempt() -> T:
+            with _attempt(what):
                 return work()
 
-        return await in_thread(locked)
+        return await in_thread(attempt)
 
     def _create(self, id: str, row: SnapshotRow, root: RootEntry | None) -> None:
         maker, half_made = self._makers[row.form], self._root / f"{id}.tmp"
@@ -256,7 +261,7 @@ class Snapshots:
 
     @contextmanager
     def _locked(self, id: str) -> Iterator[None]:
-        """One thread at a time works on a snapshot."""
+        """One thread at a time makes, mounts, unmounts or removes a snapshot."""
         with self._locks.setdefault(id, threading.Lock()):
             yield
 
