@@ -1,0 +1,111 @@
+"""What a build is asked for, what it asks its client for, and what comes of it: the face of the room, in values.
+
+    door (api/build.py, /grpc)                        room
+    --------------------------                        ----
+    BuildRequest, ContextSource, Report  --build()-->  Builder
+         ^            |                                  |
+         |            '-- dockerfile, directory, secret, ssh, credentials <-- asked when needed, never before
+         '---------- events (progress.py) as things happen; BuildResult at the end
+
+The same for every door: a door decodes its protocol into these and renders the events; it decides nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from havre.engine.model import ImageId, Ulimit
+from havre.oci.digest import Digest
+from havre.registry import Auth
+
+DEFAULT_NAME = "Dockerfile"
+MAIN_CONTEXT = "context"
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildRequest:
+    """One build. Absent texts are empty.
+
+    `dockerfile` is a path in the main context. `build_args` maps to None for an argument whose value the client did
+    not have. `contexts` are the named contexts that are no directory of the client's: `docker-image://NAME`,
+    `target:STAGE`; any other name that FROM, COPY --from or a mount uses may be asked of the ContextSource if it is
+    in `local_contexts`. `no_cache_stages` are names of stages never taken from the cache. `memory` and `shm_size` are
+    bytes; `network` is default, bridge, host or none. `checks_only` parses, reports warnings, and runs nothing.
+    """
+
+    id: str = ""
+    dockerfile: str = DEFAULT_NAME
+    target: str = ""
+    build_args: Mapping[str, str | None] = field(default_factory=dict)
+    labels: Mapping[str, str] = field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    contexts: Mapping[str, str] = field(default_factory=dict)
+    local_contexts: frozenset[str] = frozenset()
+    no_cache: bool = False
+    no_cache_stages: tuple[str, ...] = ()
+    pull: bool = False
+    platform: str = ""
+    network: str = ""
+    extra_hosts: tuple[str, ...] = ()
+    ulimits: tuple[Ulimit, ...] = ()
+    shm_size: int = 0
+    memory: int = 0
+    memory_swap: int = 0
+    cpu_shares: int = 0
+    cpu_quota_us: int = 0
+    cpu_period_us: int = 0
+    cpuset_cpus: str = ""
+    cpuset_mems: str = ""
+    cgroup_parent: str = ""
+    squash: bool = False
+    checks_only: bool = False
+    store: bool = True
+
+
+@dataclass(frozen=True)
+class DockerfileBytes:
+    """A Dockerfile as the client has it; `ignore` is the text of `NAME.dockerignore` or `.dockerignore` if any."""
+
+    name: str
+    data: bytes
+    ignore: bytes | None = None
+
+
+class ContextSource(Protocol):
+    """What a build asks its client for. Everything that comes is hostile; every call may raise `HavreError`."""
+
+    async def dockerfile(self, path: str) -> DockerfileBytes:
+        """The Dockerfile at `path` of the main context; `NotFound` if there is none."""
+
+    async def directory(self, name: str, wanted: Sequence[str], ignored: Sequence[str]) -> Path:
+        """A directory of ours with the files of the context `name` (`MAIN_CONTEXT` or one of `local_contexts`).
+
+        It holds at least what the patterns `wanted` match and lie below (an empty one is everything), and need not
+        hold what the `.dockerignore` patterns `ignored` leave out: the builder filters again. It may be asked for
+        several times in one build, also at once, and stays until the build is over; nobody writes to it meanwhile.
+        """
+
+    async def secret(self, id: str) -> bytes | None:
+        """The secret of this ID; None if the client has none."""
+
+    async def ssh(self, id: str) -> Path | None:
+        """A Unix socket that an SSH agent answers on while the build lasts; None if the client forwards none."""
+
+    async def credentials(self, registry: str) -> Auth | None:
+        """Credentials for a registry (`docker.io`, `host:5000`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildResult:
+    """What was built: `config` is the image's document (its ID is the digest), `layers` its diff IDs, base first.
+
+    `image` is None when the request said `store=False`: the layers are kept as long as the build cache has them.
+    """
+
+    image: ImageId | None
+    config: bytes
+    layers: tuple[Digest, ...]
+    warnings: tuple[str, ...] = ()
