@@ -1,0 +1,134 @@
+"""dockerd's command line and daemon.json, and what `-H` may ask for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from havre.api.server import TcpListener, UnixListener
+from havre.config import DaemonConfig, UlimitDefault, configure, decode_file, load, merge, parse_arguments
+from havre.daemon import parse_size, pid_file, plan_listeners
+from havre.errors import Conflict, InvalidInput
+
+
+def parse(*words: str) -> DaemonConfig:
+    return configure(parse_arguments(words).values)
+
+
+def test_flags_in_all_spellings() -> None:
+    config = parse("-D", "-Hunix:///a", "-H", "tcp://127.0.0.1:1", "--data-root=/d", "--bip", "10.0.0.1/24")
+    assert config.debug
+    assert config.hosts == ("unix:///a", "tcp://127.0.0.1:1")
+    assert config.data_root == Path("/d")
+    assert config.bip == "10.0.0.1/24"
+
+
+def test_maps_and_lists() -> None:
+    config = parse("--add-runtime", "kata=/k", "--default-ulimit", "nofile=1:2", "--registry-mirror", "http://m")
+    assert config.runtimes == {"kata": "/k"}
+    assert config.default_ulimits == (UlimitDefault(name="nofile", soft=1, hard=2),)
+    assert config.registry_mirrors == ("http://m",)
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["--nonesuch"], "unknown flag: --nonesuch"),
+        (["-Z"], "unknown shorthand flag: 'Z'"),
+        (["serve"], "unexpected argument: serve"),
+        (["--data-root"], "flag needs an argument: --data-root"),
+        (["--debug=maybe"], "expected true or false"),
+        (["--mtu", "x"], "expected a number"),
+        (["--add-runtime", "x"], "expected NAME=VALUE"),
+        (["--log-level", "loud"], "invalid logging level: loud"),
+        (["--default-ulimit", "nofile=x"], "invalid ulimit"),
+    ],
+)
+def test_bad_flags(words: list[str], text: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        parse(*words)
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[]", "a JSON object is expected"),
+        ("{", "unable to configure the daemon with file f"),
+        ('{"nope": 1}', "don't match any configuration option: nope"),
+        ('{"debug": "yes"}', "debug: expected a flag"),
+        ('{"hosts": "x"}', "hosts: expected a list"),
+    ],
+)
+def test_bad_files(text: str, problem: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        decode_file(text, "f")
+    assert problem in str(caught.value)
+
+
+def test_a_directive_may_be_given_once() -> None:
+    with pytest.raises(InvalidInput, match=r"log-level: \(from flag: debug, from file: info\)"):
+        merge({"log-level": "debug"}, {"log-level": "info"}, "f")
+
+
+def test_file(tmp_path: Path) -> None:
+    file = tmp_path / "daemon.json"
+    file.write_text('{"runtimes": {"k": {"path": "/k"}}, "default-ulimits": {"nofile": {"Soft": 1, "Hard": 2}}}')
+    config = load({"config-file": str(file), "debug": True})
+    assert (config.runtimes, config.debug) == ({"k": "/k"}, True)
+    assert config.default_ulimits[0].hard == 2
+    with pytest.raises(InvalidInput, match="no such file"):
+        load({"config-file": str(tmp_path / "none")})
+
+
+def test_what_has_no_effect_is_kept_in_mind() -> None:
+    assert parse("--iptables=false", "--containerd=/x").ignored == ("containerd", "iptables")
+
+
+def listeners(**fields: Any) -> list[Any]:
+    return list(plan_listeners(DaemonConfig(**fields), []))
+
+
+def test_sockets() -> None:
+    assert listeners(hosts=("unix:///x",), group="g") == [UnixListener(Path("/x"), "g")]
+    assert listeners(hosts=("tcp://127.0.0.1:80",)) == [TcpListener("127.0.0.1", 80)]
+    assert listeners(hosts=("tcp://[::1]:80",)) == [TcpListener("::1", 80)]
+
+
+def test_plain_tcp_to_the_world_must_be_said() -> None:
+    with pytest.raises(InvalidInput, match="refusing to listen"):
+        listeners(hosts=("tcp://0.0.0.0:2375",))
+    assert listeners(hosts=("tcp://0.0.0.0:2375",), tls=False) == [TcpListener("0.0.0.0", 2375)]
+
+
+@pytest.mark.parametrize("host", ["fd://", "http://x", "tcp://127.0.0.1:x"])
+def test_bad_hosts(host: str) -> None:
+    with pytest.raises(InvalidInput):
+        listeners(hosts=(host,))
+
+
+def test_pid_file(tmp_path: Path) -> None:
+    path = tmp_path / "run" / "pid"
+    with pid_file(path):
+        assert path.read_text().strip().isdecimal()
+    assert not path.exists()
+    path.write_text("999999999\n")
+    with pid_file(path):
+        assert path.exists()
+
+
+def test_pid_file_of_a_living_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "pid"
+    path.write_text("1\n")
+    monkeypatch.setattr("havre.daemon._living_daemon", lambda path: 1)
+    with pytest.raises(Conflict, match="process with PID 1 is still running"), pid_file(path):
+        pass
+
+
+def test_sizes() -> None:
+    assert parse_size("64m") == 64 << 20
+    assert parse_size("1 GiB") == 1 << 30
+    with pytest.raises(InvalidInput):
+        parse_size("much")
