@@ -7,7 +7,7 @@ Requests are values (`new_bridge`, `new_veth`, ...) that a `Netlink` socket send
                               user  ◀─ ok | ok | E ─  kernel      the first refusal is raised as OSError
 
 A netlink socket belongs for life to the network namespace of the thread that opened it; any thread may use it later.
-pyroute2 does all this and far more, at 0.3 s of imports; this module needs none (docs/decisions/030).
+Why no library does this: docs/decisions/030.
 
 Follows rtnetlink(7), netlink(7), linux/if_link.h and linux/rtnetlink.h. Failures are OSError with the kernel's text.
 """
