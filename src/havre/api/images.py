@@ -109,12 +109,12 @@ async def _save(call: Call, names: list[str]) -> web.StreamResponse:
 
 
 async def _search(call: Call) -> web.StreamResponse:
-    call.integer("limit")
-    raise Unsupported("image search is not supported: only Docker Hub offers it")
+    auth, limit = decode_auth(call), call.integer("limit")
+    return call.json(await call.services.images.search(call.text("term"), limit, call.filters(), auth))
 
 
 async def _distribution(call: Call) -> web.StreamResponse:
-    raise Unsupported("asking a registry about an image without pulling it is not supported by this daemon")
+    return call.json(await call.services.images.describe_remote(call.name, decode_auth(call)))
 
 
 def decode_auth(call: Call) -> Auth | None:

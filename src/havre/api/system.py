@@ -51,8 +51,8 @@ async def _info(call: Call) -> web.StreamResponse:
 
 
 async def _login(call: Call) -> web.StreamResponse:
-    status = await call.services.images.login(await call.body(Auth))
-    return call.json({"IdentityToken": "", "Status": status})
+    identity = await call.services.images.login(await call.body(Auth))
+    return call.json({"IdentityToken": identity, "Status": "Login Succeeded"})
 
 
 async def _disk_usage(call: Call) -> web.StreamResponse:

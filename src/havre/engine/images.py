@@ -24,6 +24,7 @@ from havre.engine.filters import Filters
 from havre.engine.imageimport import import_root
 from havre.engine.imagelist import HistoryItem, ImageDetails, ImageSummary, ImageUser
 from havre.engine.imageremoval import RemovalFacts, RemovedItem, plan_removal
+from havre.engine.imagesearch import RemoteImage, check_limit, describe_remote, select_found
 from havre.engine.imagestore import Image, ImageRow, ImageStore, NameRow
 from havre.engine.model import Config, ImageId, Value
 from havre.engine.progress import Progress, ProgressLine, unobserved
@@ -34,7 +35,7 @@ from havre.oci.digest import Digest
 from havre.oci.image import chain_ids, decode_image
 from havre.oci.platform import parse_platform, platform_of_machine
 from havre.oci.reference import Reference, parse_reference, parse_repository
-from havre.registry import Auth, Registry
+from havre.registry import Auth, FoundRepository, Registry
 from havre.storage.gc import collect
 from havre.storage.store import Storage
 
@@ -211,8 +212,20 @@ class Images:
         self._publish("image", "push", ref.familiar(), {"name": ref.familiar_name})
 
     async def login(self, auth: Auth) -> str:
-        """Check credentials with their registry: the text to show, or `Unauthorized`."""
+        """Check credentials with their registry, or `Unauthorized`; the identity token to keep instead, if any."""
         return await self._registry.login(auth)
+
+    async def search(
+        self, term: str, limit: int | None = None, filters: Filters | None = None, auth: Auth | None = None
+    ) -> builtins.list[FoundRepository]:
+        """The repositories that a registry (Docker Hub, or the host in `host/term`) finds for `term`."""
+        select_found((), filters or {})  # refused before anyone is asked
+        found = await self._registry.search(term, check_limit(limit), auth)
+        return select_found(found, filters or {})
+
+    async def describe_remote(self, name: str, auth: Auth | None = None) -> RemoteImage:
+        """What `name` stands for in its registry; nothing is pulled."""
+        return await describe_remote(self._registry, parse_reference(name).with_default_tag(), auth)
 
     # -- names
 

@@ -3,5 +3,6 @@
 from havre.registry.auth import Auth
 from havre.registry.client import Fetched, Registry
 from havre.registry.endpoints import RegistryConfig
+from havre.registry.search import FoundRepository
 
-__all__ = ["Auth", "Fetched", "Registry", "RegistryConfig"]
+__all__ = ["Auth", "Fetched", "FoundRepository", "Registry", "RegistryConfig"]

@@ -25,6 +25,7 @@ from havre.oci.manifest import MAX_DOCUMENT, Descriptor
 from havre.oci.reference import Reference
 from havre.registry.auth import Auth
 from havre.registry.endpoints import Endpoint, RegistryConfig, endpoints_for, host_of_address, parse_url
+from havre.registry.search import FoundRepository, search_index, split_term
 from havre.registry.transport import ATTEMPTS, RegistryError, Target, Transport, as_asked, backoff_s, in_words
 from havre.registry.upload import Uploads
 
@@ -151,13 +152,23 @@ class Registry:
         pages = await self._pages(target, "_catalog")
         return [name for page in pages for name in msgspec.json.decode(page, type=_Catalog).repositories or ()]
 
+    async def search(self, term: str, limit: int, auth: Auth | None = None) -> list[FoundRepository]:
+        """At most `limit` repositories that `term` (`term`, or `host/term`) finds."""
+        registry, words = split_term(term)
+        found = await search_index(self._transport, self._config, registry, words, limit, auth)
+        if found is not None:
+            return found
+        names = [name for name in await self.catalog(registry, auth) if words in name]
+        return [FoundRepository(name) for name in names[:limit]]
+
     async def login(self, auth: Auth) -> str:
-        """Check credentials with the registry they name; the text that Docker shows, or `Unauthorized`."""
+        """Check credentials with the registry they name, or `Unauthorized`.
+
+        Returns the identity token to keep instead of the password, "" where the registry gives none.
+        """
         endpoint = endpoints_for(host_of_address(auth.server_address), self._config)[-1]
-        target = Target(endpoint, "", auth)
         try:
-            async with self._transport.open("GET", target, "", ok=(200,)):
-                return "Login Succeeded"
+            return await self._transport.login(Target(endpoint, "", auth))
         except RegistryError as error:
             url = f"{await self._transport.base(endpoint)}/v2/"
             if error.http_status == 401:

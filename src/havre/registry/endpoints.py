@@ -48,8 +48,8 @@ class Endpoint:
 def endpoints_for(registry: str, config: RegistryConfig) -> list[Endpoint]:
     """The endpoints that may serve pulls from `registry`, in order; the last is the registry itself."""
     if registry != DEFAULT_REGISTRY:
-        return [_endpoint(registry, config)]
-    return [_mirror(text, config) for text in config.mirrors] + [_endpoint(DOCKER_HUB, config)]
+        return [endpoint_of(registry, config)]
+    return [_mirror(text, config) for text in config.mirrors] + [endpoint_of(DOCKER_HUB, config)]
 
 
 def host_of_address(address: str) -> str:
@@ -103,7 +103,8 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or host.endswith(".localhost")
 
 
-def _endpoint(host: str, config: RegistryConfig) -> Endpoint:
+def endpoint_of(host: str, config: RegistryConfig) -> Endpoint:
+    """The endpoint of one host."""
     insecure = _is_insecure(host, config)
     schemes = ("https", "http") if insecure else ("https",)
     return Endpoint(host, tuple(parse_url(f"{scheme}://{host}") for scheme in schemes), insecure)

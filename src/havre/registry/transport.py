@@ -18,7 +18,7 @@ import random
 import ssl
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import aiohttp
 import msgspec
@@ -43,11 +43,15 @@ _TRANSIENT = (429, 500, 502, 503, 504)
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Whom a request is for: an endpoint, the scope of the token it needs ("" for none), and the user's credentials."""
+    """Whom a request is for: an endpoint, the scope of the token it needs ("" for none), and the user's credentials.
+
+    `offline` asks for an identity token beside: one that stands for the password from then on.
+    """
 
     endpoint: Endpoint
     scope: str
     auth: Auth | None
+    offline: bool = False
 
     @property
     def credentials(self) -> Auth | None:
@@ -83,6 +87,7 @@ class Transport:
         self._contexts: dict[tuple[str, bool], ssl.SSLContext] = {}
         self._bases: dict[Endpoint, URL] = {}
         self._tokens = TokenCache()
+        self._identities: dict[tuple[URL, Auth | None], str] = {}
 
     async def close(self) -> None:
         """Close all connections; idempotent."""
@@ -134,6 +139,18 @@ class Transport:
             raise _unreachable(url, error) from error
         finally:
             response.release()
+
+    async def login(self, target: Target) -> str:
+        """Present the credentials anew, whatever tokens are still good; the identity token got for them, or "".
+
+        Raises `RegistryError` or `Unauthorized` when they are refused.
+        """
+        base = await self.base(target.endpoint)
+        self._tokens.drop(base.origin(), target.scope, target.credentials)
+        offline = replace(target, offline=True)
+        async with self.open("GET", offline, "") as response:
+            response.release()
+        return self._identities.pop((base.origin(), target.credentials), "")
 
     async def _request(
         self, method: str, base: URL, url: URL, target: Target, headers: dict[str, str], data: bytes | None
@@ -256,6 +273,8 @@ class Transport:
         finally:
             response.release()
         value = _sendable(token.token or token.access_token, f"the token of server {realm.host}")
+        if target.offline and auth is not None and token.refresh_token:
+            self._identities[origin, auth] = token.refresh_token
         return value, token.expires_in
 
     async def _ask_realm(
@@ -274,6 +293,8 @@ class Transport:
             basic = auth.basic() if auth is not None else None
             if auth is not None and basic is not None:
                 query["account"] = auth.username
+                if target.offline:
+                    query |= {"offline_token": "true", "client_id": "havre"}
             headers = {"Authorization": basic} if basic is not None else {}
             return await self._send("GET", realm.update_query(query), target.endpoint, headers, None)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:

@@ -1,0 +1,66 @@
+"""Searching a registry: the index protocol that Docker Hub and a few others still speak, else the catalogue.
+
+    term         index.docker.io/v1/search?q=term&n=limit      {"results": [{"name": ..., "star_count": ...}]}
+    host/term    the same at host; where it is not spoken, /v2/_catalog, of which the names that contain the term count
+
+Source: Docker's "v1 registry and index API" (search is all that is left of it); OCI distribution specification 1.1.
+"""
+
+from __future__ import annotations
+
+import msgspec
+from yarl import URL
+
+from havre.errors import Failed, InvalidInput
+from havre.oci.reference import DEFAULT_REGISTRY
+from havre.registry.auth import Auth
+from havre.registry.endpoints import RegistryConfig, endpoint_of
+from havre.registry.transport import MAX_ANSWER, RegistryError, Target, Transport, as_asked
+
+MAX_RESULTS = 100
+_INDEX = "index.docker.io"
+
+
+class FoundRepository(msgspec.Struct, frozen=True):
+    """A repository that a registry offers."""
+
+    name: str
+    description: str = ""
+    star_count: int = 0
+    is_official: bool = False
+    is_automated: bool = False
+
+
+class _Results(msgspec.Struct):
+    results: list[FoundRepository] = []
+
+
+def split_term(term: str) -> tuple[str, str]:
+    """The registry to search and the term, as dockerd reads them; raises `InvalidInput` for a URL."""
+    if "://" in term:
+        raise InvalidInput(f"invalid repository name: repository name ({term}) should not have a scheme")
+    host, slash, rest = term.partition("/")
+    if slash and ("." in host or ":" in host or host == "localhost") and host not in (DEFAULT_REGISTRY, _INDEX):
+        return host, rest
+    return DEFAULT_REGISTRY, (rest if slash and host in (DEFAULT_REGISTRY, _INDEX) else term).removeprefix("library/")
+
+
+async def search_index(
+    transport: Transport, config: RegistryConfig, registry: str, term: str, limit: int, auth: Auth | None
+) -> list[FoundRepository] | None:
+    """What the registry's index finds, at most `limit`; None where it has no index. Raises `Failed` and the like."""
+    endpoint = endpoint_of(_INDEX if registry == DEFAULT_REGISTRY else registry, config)
+    target = Target(endpoint, "", auth)
+    query = URL.build(query={"q": term, "n": str(limit)}).raw_query_string
+    base = await transport.base(endpoint)
+    try:
+        async with transport.open("GET", target, URL(f"{base}/v1/search?{query}", encoded=True)) as response:
+            body = await response.content.read(MAX_ANSWER)
+    except RegistryError as error:
+        if error.http_status in (404, 405):
+            return None
+        raise as_asked(error, f"searching {registry}") from error
+    try:
+        return msgspec.json.decode(body, type=_Results).results[:limit]
+    except msgspec.DecodeError as error:
+        raise Failed(f"searching {registry}: its answer is no list of results: {error}") from error
