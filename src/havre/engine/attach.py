@@ -11,7 +11,7 @@ waiting attachment between the creation of the process and its start; the first 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from havre.engine.logs import LogLine
@@ -33,7 +33,7 @@ class AttachOptions:
 class Attachment:
     """One client: iterate `output` for (stream, data) with stream 1 or 2; write to the container's input.
 
-    `output` ends when the container does. Close it when the client leaves.
+    `output` ends when the container does. Close it when the client leaves; `left` is then told.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class Attachment:
         self._subscription: Subscription | None = None
         self._bound = asyncio.Event()
         self.closed = False
+        self.left: Callable[[Attachment], None] = lambda attachment: None
 
     def bind(self, process: Process) -> None:
         """Subscribe to the process; called before it starts."""
@@ -95,5 +96,6 @@ class Attachment:
     def close(self) -> None:
         """The client has left; idempotent."""
         self.end()
+        self.left(self)
         if self._subscription is not None:
             self._subscription.close()

@@ -242,6 +242,7 @@ class Containers:
             attachment.bind(live.process)
         elif options.stream:
             live.pending.add(attachment)
+            attachment.left = live.pending.discard
         self._lifecycle.publish(container, "attach")
         return attachment
 

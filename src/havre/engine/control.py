@@ -60,8 +60,12 @@ class Control:
             await self._thaw(live, process)
 
     async def _thaw(self, live: Live, process: Process) -> None:
-        """A frozen process dies only once it is thawed (cgroup v1)."""
-        await process.resume()
+        """A frozen process dies only once it is thawed (cgroup v1); with cgroup v2 it may be dead already."""
+        try:
+            await process.resume()
+        except Failed:
+            if process.exited() is None:
+                raise
         live.container.state.paused = False
         live.container.state.status = "running"
 
