@@ -109,7 +109,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Services]:
         creation = Creation(
             index,
             images,
-            storage,
+            storage.snapshots,
             volumes,
             networks,
             lifecycle,

@@ -39,7 +39,7 @@ from havre.engine.validate import HostLimits, check_config, check_host_config
 from havre.engine.volumes import Volumes
 from havre.errors import HavreError, InvalidInput, NotFound
 from havre.runtime.security import parse_security_opts
-from havre.storage import Storage
+from havre.storage import Snapshots
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ class Creation:
         self,
         index: Index,
         images: Images,
-        storage: Storage,
+        snapshots: Snapshots,
         volumes: Volumes,
         networks: Networks,
         lifecycle: Lifecycle,
@@ -67,7 +67,7 @@ class Creation:
     ) -> None:
         self._index = index
         self._images = images
-        self._storage = storage
+        self._snapshots = snapshots
         self._volumes = volumes
         self._networks = networks
         self._lifecycle = lifecycle
@@ -103,10 +103,9 @@ class Creation:
             container = new_container(
                 id=id, name=name, created=times.now(), image_id=image.id, config=config, host=host, networks=networks
             )
-            undo.push_async_callback(self._storage.snapshots.remove, id)
+            undo.push_async_callback(self._snapshots.remove, id)
             with self._images.hold(image.layers):
-                with self._storage.hold(*image.layers):
-                await self._storage.snapshots.create(id, image.layers)
+                await self._snapshots.create(id, image.layers)
             await self._make_mounts(container, specs, undo)
             directory = self._directory / id
             await in_thread(directory.mkdir, 0o700)
