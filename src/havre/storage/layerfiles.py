@@ -178,7 +178,8 @@ class _UnpackedForm:
 
     def seal(self, diff_id: Digest) -> tuple[Form, Entry | None]:
         self._parser.finish()
-        root = self._unpacker.finish()
+        self._unpacker.finish()
+        root = self._unpacker.root_entry
         _write_all(self._file, self._compressor.flush())
         os.fdatasync(self._file.fileno())
         self._unpacker.sync()

@@ -1,9 +1,8 @@
 """Unpacks a layer into a directory, for drivers that cannot mount an index and for layers too odd for one.
 
-Takes the same entries as `erofs`. Every parent directory is opened by openat2 with the layer's root as the root of
-resolution, and every last name is created exclusively or acted upon without following: no path, link or device of the
-tar reaches outside, and there is no chroot. Whiteouts become overlayfs' (see `whiteouts`), at the end, because they
-hide lower layers only. Directories' times come last too, because filling a directory changes them.
+Takes the same entries as `erofs`. What a layer adds to a plain tree are whiteouts: they become overlayfs' (see
+`whiteouts`), at the end, because they hide lower layers only. Directories that the tar does not speak of get time 0, so
+that the same layer always makes the same tree.
 
 Blocking; runs as root. Raises `InvalidInput` for what no layer may say, `OSError` for what the disk refuses.
 """
@@ -13,229 +12,66 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from havre.errors import InvalidInput
 from havre.linux.openat2 import openat_in_root, syncfs
-from havre.linux.trees import empty_directory, make_whiteout, open_directory
+from havre.linux.trees import make_whiteout, open_directory
 from havre.storage import whiteouts
-from havre.storage.tar import MAX_DEPTH, Data, Entry
-
-MAX_NOTES = 2_000_000  # directories and whiteouts remembered until the end
-_CACHED_PARENTS = 64
-_NODE_TYPES = {"char": stat.S_IFCHR, "block": stat.S_IFBLK, "fifo": stat.S_IFIFO}
+from havre.storage.tar import Entry
+from havre.storage.treewriter import TreeWriter, describe, name_of, nanoseconds, pinned, set_xattrs
 
 
-class Unpacker:
-    """Fills the existing, empty directory `root`: `add` each entry, `data` for its bytes, then `finish` and `close`."""
+class Unpacker(TreeWriter):
+    """Fills the existing, empty directory `root` with one layer."""
 
     def __init__(self, root: Path) -> None:
-        self._root = open_directory(root)
-        self._depth = len(os.readlink(f"/proc/self/fd/{self._root}").split("/"))
-        self._parents: dict[bytes, int] = {}
-        self._stale = False  # a directory or link is gone that a cached parent may have been reached by
-        self._file: tuple[int, Entry] | None = None  # the regular file being written
-        self._extent = 0
-        self._times: dict[bytes, int] = {b"": 0}  # of directories, in nanoseconds
+        super().__init__(open_directory(root), "layer")
+        self._times[b""] = 0
         self._hidden: list[bytes] = []  # paths that whiteouts hide
-        self._root_entry: Entry | None = None
+        self.root_entry: Entry | None = None
+        """What the layer says of the root directory, if anything."""
 
     def add(self, entry: Entry) -> None:
         """Create what `entry` describes; what it replaces goes, directories merge."""
-        self._end_file()
-        if self._stale:
-            self._forget_parents()
         if whiteouts.is_bookkeeping(entry.path):
             return
+        directory, _, name = entry.path.rpartition(b"/")
         if not entry.path:
             self._set_root(entry)
-            return
-        directory, _, name = entry.path.rpartition(b"/")
-        parent = self._parent(directory)
-        if name == whiteouts.OPAQUE_MARKER:
-            _set_xattrs(_name_of(parent), whiteouts.OPAQUE_XATTRS)
+        elif name == whiteouts.OPAQUE_MARKER:
+            self._begin_entry()
+            set_xattrs(name_of(self._parent(directory)), whiteouts.OPAQUE_XATTRS)
         elif (hidden := whiteouts.hidden_name(name)) is not None:
+            self._begin_entry()
+            self._parent(directory)
             self._note()
             self._hidden.append(directory + b"/" + hidden)
-        elif entry.kind == "dir":
-            self._make_dir(parent, name, entry)
-        elif entry.kind == "hardlink":
-            self._link(parent, name, entry)
         else:
-            try:
-                self._make(parent, name, entry)
-            except FileExistsError:
-                self._remove(parent, name)
-                self._make(parent, name, entry)
+            super().add(entry)
 
-    def data(self, event: Data) -> None:
-        """Write bytes of the file last added; those of anything else are dropped."""
-        if self._file is None:
-            return
-        descriptor, entry = self._file
-        offset, view = event.offset, event.view
-        while view:
-            extent = entry.extents[self._extent]
-            within = offset - extent.offset
-            if within == extent.length:
-                self._extent += 1
-                continue
-            written = os.pwrite(descriptor, view[: extent.length - within], extent.start + within)
-            view, offset = view[written:], offset + written
-
-    def finish(self) -> Entry | None:
-        """Apply whiteouts and times; returns the entry of the root directory, if the layer has one."""
-        self._end_file()
+    def finish(self) -> None:
+        """Apply whiteouts and times."""
+        self._begin_entry()
         for path in self._hidden:
             self._hide(path)
-        for path, time in self._times.items():
-            self._set_time(path, time)
-        return self._root_entry
+        super().finish()
 
     def sync(self) -> None:
         """See everything on disk."""
         syncfs(self._root)
 
-    def close(self) -> None:
-        """Close all descriptors. Idempotent."""
-        self._forget_parents()
-        if self._file is not None:
-            os.close(self._file[0])
-            self._file = None
-        if self._root >= 0:
-            os.close(self._root)
-            self._root = -1
-
-    # -- parents
-
-    def _parent(self, path: bytes) -> int:
-        """An O_PATH descriptor of the directory `path`; what is missing of it appears with mode 0755 and time 0."""
-        if (known := self._parents.get(path)) is not None:
-            return known
-        try:
-            descriptor = self._open_parent(path)
-        except FileNotFoundError:
-            above, _, name = path.rpartition(b"/")
-            parent = self._parent(above)
-            try:
-                os.mkdir(name, 0o755, dir_fd=parent)
-            except FileExistsError:
-                raise InvalidInput(f"layer has members below {path!r}, a symbolic link to nothing") from None
-            with _pinned(parent, name) as made:
-                os.chmod(made, 0o755)  # whatever the umask
-            self._note()
-            self._times[path] = 0
-            descriptor = self._open_parent(path)
-        if len(self._parents) == _CACHED_PARENTS:
-            self._forget_parents()
-        self._parents[path] = descriptor
-        return descriptor
-
-    def _open_parent(self, path: bytes) -> int:
-        try:
-            descriptor = openat_in_root(self._root, path, os.O_PATH | os.O_DIRECTORY)
-        except OSError as error:
-            if error.errno in (errno.ENOTDIR, errno.ELOOP):
-                raise InvalidInput(f"layer has members below {path!r}, which is not a directory") from error
-            raise
-        # A chain of links may nest deeper than any single path.
-        if os.readlink(f"/proc/self/fd/{descriptor}").count("/") - self._depth > MAX_DEPTH:
-            os.close(descriptor)
-            raise InvalidInput(f"layer nests directories too deeply at {path[:200]!r}")
-        return descriptor
-
-    def _forget_parents(self) -> None:
-        for descriptor in self._parents.values():
-            os.close(descriptor)
-        self._parents.clear()
-        self._stale = False
-
-    # -- entries
+    def _made_parent(self, path: bytes) -> None:
+        self._note()
+        self._times[path] = 0
 
     def _set_root(self, entry: Entry) -> None:
+        self._begin_entry()
         if entry.kind != "dir":
             raise InvalidInput(f"layer has a {entry.kind} for its root directory")
-        self._root_entry = entry
-        _describe(_name_of(self._root), entry)
-        self._times[b""] = _ns(entry)
-
-    def _make_dir(self, parent: int, name: bytes, entry: Entry) -> None:
-        try:
-            os.mkdir(name, 0o700, dir_fd=parent)
-        except FileExistsError:
-            if not stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-                self._remove(parent, name)
-                os.mkdir(name, 0o700, dir_fd=parent)
-        with _pinned(parent, name) as path:
-            _describe(path, entry)
-        self._note()
-        self._times.pop(entry.path, None)  # so that the latest entry comes last
-        self._times[entry.path] = _ns(entry)
-
-    def _make(self, parent: int, name: bytes, entry: Entry) -> None:
-        if entry.kind == "file":
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-            self._file, self._extent = (os.open(name, flags, 0o600, dir_fd=parent), entry), 0
-            return
-        if entry.kind == "symlink":
-            os.symlink(entry.link, name, dir_fd=parent)
-        else:
-            os.mknod(name, _NODE_TYPES[entry.kind] | 0o600, os.makedev(*entry.rdev), dir_fd=parent)
-        with _pinned(parent, name) as path:
-            _describe(path, entry)
-            os.utime(path, ns=(_ns(entry), _ns(entry)))
-
-    def _end_file(self) -> None:
-        if self._file is None:
-            return
-        descriptor, entry = self._file
-        if len(entry.extents) != 1 or entry.extents[0].length != entry.size:
-            os.ftruncate(descriptor, entry.size)
-        _describe(descriptor, entry)
-        os.utime(descriptor, ns=(_ns(entry), _ns(entry)))
-        self._file = None
-        os.close(descriptor)
-
-    def _link(self, parent: int, name: bytes, entry: Entry) -> None:
-        if entry.link == entry.path:
-            return
-        directory, _, target = entry.link.rpartition(b"/")
-        try:
-            source = openat_in_root(self._root, directory, os.O_PATH | os.O_DIRECTORY)
-        except OSError as error:
-            raise _no_link_target(entry) from error
-        try:
-            status = os.stat(target, dir_fd=source, follow_symlinks=False)
-            if stat.S_ISDIR(status.st_mode):
-                raise _no_link_target(entry)
-            if not _is_same(status, parent, name):
-                self._remove(parent, name)
-                os.link(target, name, src_dir_fd=source, dst_dir_fd=parent, follow_symlinks=False)
-        except FileNotFoundError as error:
-            raise _no_link_target(entry) from error
-        finally:
-            os.close(source)
-
-    def _remove(self, parent: int, name: bytes) -> None:
-        """Remove what has this name, if anything."""
-        try:
-            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-        except FileNotFoundError:
-            return
-        if stat.S_ISDIR(status.st_mode):
-            child = open_directory(os.fsdecode(name), parent)
-            try:
-                empty_directory(child)
-            finally:
-                os.close(child)
-            os.rmdir(name, dir_fd=parent)
-        else:
-            os.unlink(name, dir_fd=parent)
-        self._stale |= not stat.S_ISREG(status.st_mode)
-
-    # -- the end
+        self.root_entry = entry
+        describe(name_of(self._root), entry)
+        self._times[b""] = nanoseconds(entry)
 
     def _hide(self, path: bytes) -> None:
         directory, _, name = path.rpartition(b"/")
@@ -248,78 +84,10 @@ class Unpacker:
         try:
             make_whiteout(name, parent)
             os.utime(name, ns=(0, 0), dir_fd=parent, follow_symlinks=False)
-            _set_xattrs(_name_of(parent), whiteouts.ORIGIN_XATTRS)
+            set_xattrs(name_of(parent), whiteouts.ORIGIN_XATTRS)
         except FileExistsError:
             if stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode):
-                with _pinned(parent, name) as path:
-                    _set_xattrs(path, whiteouts.OPAQUE_XATTRS)
+                with pinned(parent, name) as path:
+                    set_xattrs(path, whiteouts.OPAQUE_XATTRS)
         finally:
             os.close(parent)
-
-    def _set_time(self, path: bytes, time: int) -> None:
-        try:
-            descriptor = openat_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                return  # a later member replaced the directory
-            raise
-        try:
-            os.utime(descriptor, ns=(time, time))
-        finally:
-            os.close(descriptor)
-
-    def _note(self) -> None:
-        if len(self._times) + len(self._hidden) > MAX_NOTES:
-            raise InvalidInput("layer holds more directories than can be unpacked")
-
-
-def _is_same(status: os.stat_result, parent: int, name: bytes) -> bool:
-    try:
-        there = os.stat(name, dir_fd=parent, follow_symlinks=False)
-    except FileNotFoundError:
-        return False
-    return (there.st_dev, there.st_ino) == (status.st_dev, status.st_ino)
-
-
-def _no_link_target(entry: Entry) -> InvalidInput:
-    return InvalidInput(
-        f"hard link {entry.path!r} names {entry.link!r}, which is no earlier file of its layer",
-        "rebuild the image so that the file and its links are in one layer",
-    )
-
-
-def _ns(entry: Entry) -> int:
-    return entry.mtime_s * 10**9 + entry.mtime_ns
-
-
-@contextmanager
-def _pinned(parent: int, name: bytes) -> Iterator[bytes]:
-    """A path that stays with what `name` is now, itself and not what it may link to, whatever happens to the name."""
-    descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    try:
-        yield _name_of(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _name_of(descriptor: int) -> bytes:
-    """A path for calls that take no O_PATH descriptor; they follow it to the open file and no further."""
-    return b"/proc/self/fd/%d" % descriptor
-
-
-def _describe(file: bytes | int, entry: Entry) -> None:
-    """Owner first: it clears set-user-ID bits and capabilities, which mode and attributes then bring back."""
-    os.chown(file, entry.uid, entry.gid)
-    if entry.kind != "symlink":
-        os.chmod(file, entry.mode)
-    _set_xattrs(file, entry.xattrs)
-
-
-def _set_xattrs(file: bytes | int, xattrs: dict[bytes, bytes]) -> None:
-    """Set attributes; a file system without them, or a kind of file that may have none, still keeps the content."""
-    for name, value in xattrs.items():
-        try:
-            os.setxattr(file, name, value)
-        except OSError as error:
-            if error.errno not in (errno.ENOTSUP, errno.EPERM):  # as dockerd
-                raise
