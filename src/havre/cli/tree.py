@@ -16,6 +16,7 @@ GROUPS = {
     "container": "Manage containers",
     "context": "Manage contexts",
     "image": "Manage images",
+    "manifest": "Manage manifests and manifest lists",
     "network": "Manage networks",
     "system": "Manage the engine",
     "volume": "Manage volumes",

@@ -1,0 +1,33 @@
+"""The table of `havre manifest`."""
+
+from __future__ import annotations
+
+from havre.cli.parser import Command, Flag
+
+_INSECURE = Flag("insecure", "", "", "Speak to the registry without TLS, or without verifying it")
+
+COMMANDS = (
+    Command("annotate", "[OPTIONS] MANIFEST_LIST MANIFEST", "Say more about an image of a local manifest list",
+            "manifest:annotate", (2, 2), (
+        Flag("arch", "", "string", "Set the architecture"),
+        Flag("os", "", "string", "Set the operating system"),
+        Flag("os-features", "", "strings", "Set features of the operating system"),
+        Flag("os-version", "", "string", "Set the version of the operating system"),
+        Flag("variant", "", "string", "Set the variant of the architecture"),
+    )),
+    Command("create", "MANIFEST_LIST MANIFEST [MANIFEST...]", "Create a local manifest list to annotate and push",
+            "manifest:create", (2, None), (
+        Flag("amend", "a", "", "Change a manifest list that is there"),
+        _INSECURE,
+    )),
+    Command("inspect", "[OPTIONS] [MANIFEST_LIST] MANIFEST", "Display a manifest or a manifest list",
+            "manifest:inspect", (1, 2), (
+        _INSECURE,
+        Flag("verbose", "v", "", "Show references, layers and platforms, too"),
+    )),
+    Command("push", "[OPTIONS] MANIFEST_LIST", "Push a manifest list to a repository", "manifest:push", (1, 1), (
+        _INSECURE,
+        Flag("purge", "p", "", "Remove the local manifest list afterwards"),
+    )),
+    Command("rm", "MANIFEST_LIST [MANIFEST_LIST...]", "Delete local manifest lists", "manifest:rm", (1, None)),
+)  # fmt: skip
