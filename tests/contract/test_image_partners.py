@@ -136,8 +136,10 @@ def test_compressed_archives_of_several_images(partners: Partners, squeeze: str)
     assert set(loaded) == {"Loaded image: partner:1", "Loaded image: partner:2", "Loaded image: busybox:latest"}
 
 
-def test_archives_go_both_ways_between_dockerd_and_us(partners: Partners, _dockerd: Engine, tmp_path: Path) -> None:
-    ours, theirs = partners.engine, _dockerd
+def test_archives_go_both_ways_between_dockerd_and_us(
+    partners: Partners, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    ours, theirs = partners.engine, request.getfixturevalue("_dockerd")
     ids = set()
     for source, target in ((ours, theirs), (theirs, ours)):
         file = tmp_path / f"{source.name}.tar"
