@@ -172,8 +172,10 @@ class Lifecycle:
             await self.auto_remove(live)
 
     async def _clear(self, container: Container) -> None:
-        await self._runtime.cleanup(container.id)
+        # Both at once: no process is left that could still use what is taken down.
+        cleaned = spawn(self._runtime.cleanup(container.id), f"clean up {container.id[:12]}")
         await self._assembly.take_down(container)
+        await cleaned
         self._assembly.tell_unmounts(container)
 
     def _decide(self, live: Live, exit: Exit) -> Restart | None:
