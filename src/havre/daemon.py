@@ -31,12 +31,15 @@ from havre.api.server import InheritedListener, Listener, TcpListener, UnixListe
 from havre.api.tls import server_context
 from havre.config import DaemonConfig, load, parse_arguments, usage
 from havre.engine.assemble import Assembly, DaemonDefaults
+from havre.engine.commit import Commit
 from havre.engine.configure import DEFAULT_SHM_SIZE, Defaults
 from havre.engine.containers import Containers, Parts, Placement
 from havre.engine.control import Control
+from havre.engine.copying import Copying
 from havre.engine.creation import Creation
 from havre.engine.events import Events
 from havre.engine.exec import Execs
+from havre.engine.files import Files
 from havre.engine.images import Images
 from havre.engine.lifecycle import Lifecycle
 from havre.engine.live import Index
@@ -48,6 +51,7 @@ from havre.engine.removal import Removal
 from havre.engine.services import Services
 from havre.engine.system import Identity, System
 from havre.engine.validate import HostLimits
+from havre.engine.views import Views
 from havre.engine.volumes import Volume, Volumes
 from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound
 from havre.logtext import configure_logging, set_level
@@ -120,13 +124,17 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Services]:
         parts = Parts(index, creation, lifecycle, control, removal, Execs(index, events), storage.snapshots)
         containers = Containers(parts, _ImageFacts(images), _placer(config, storage, lifecycle))
         users.append(containers)
+        views = Views(assembly, storage.snapshots, config.exec_root / "views")
+        await views.sweep()
+        commit = Commit(images, storage, control, lifecycle)
+        files = Files(index, Copying(views, lifecycle), storage.snapshots, commit)
         system = System(
             _identity(config), _read_id(config.data_root / "engine-id"), storage, runtime, images, containers, volumes
         )
         await Recovery(index, lifecycle, removal, runtime, networks, volumes, storage.snapshots).run()
         stack.push_async_callback(networks.stop)
         await _tidy(images)
-        yield Services(images, containers, networks, volumes, events, system)
+        yield Services(images, containers, files, networks, volumes, events, system)
 
 
 async def _tidy(images: Images) -> None:

@@ -18,11 +18,6 @@ from havre.wire import versions
 
 _NOT_SUPPORTED = (
     ("GET", "stats", "container statistics"),
-    ("GET", "changes", "listing a container's changes"),
-    ("GET", "export", "exporting a container"),
-    ("GET", "archive", "copying from a container"),
-    ("HEAD", "archive", "copying from a container"),
-    ("PUT", "archive", "copying into a container"),
     ("POST", "update", "updating a container"),
 )
 
@@ -144,11 +139,6 @@ async def _checkpoints(call: Call) -> web.StreamResponse:
     )
 
 
-async def _commit(call: Call) -> web.StreamResponse:
-    call.services.containers.get(call.text("container"))
-    raise Unsupported("making an image of a container is not supported by this daemon")
-
-
 async def _prune(call: Call) -> web.StreamResponse:
     pruned = await call.settle(call.services.containers.prune(call.filters()))
     return call.json({"ContainersDeleted": list(pruned.deleted) or None, "SpaceReclaimed": pruned.reclaimed})
@@ -178,4 +168,3 @@ def register(router: Router) -> None:
     router.add("POST", "/containers/{name}/checkpoints", _checkpoints)
     router.add("DELETE", "/containers/{name}/checkpoints/{checkpoint}", _checkpoints)
     router.add("DELETE", "/containers/{name}", _remove)
-    router.add("POST", "/commit", _commit)

@@ -7,6 +7,7 @@ from havre.api import (
     container_streams,
     containers,
     exec,
+    files,
     images,
     networks,
     plugins,
@@ -20,6 +21,6 @@ from havre.api.router import Router
 def build_router() -> Router:
     """The table that the edge searches."""
     router = Router()
-    for noun in (system, containers, container_streams, exec, images, volumes, networks, build, plugins, swarm):
+    for noun in (system, containers, container_streams, exec, files, images, volumes, networks, build, plugins, swarm):
         noun.register(router)
     return router

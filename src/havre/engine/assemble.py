@@ -82,7 +82,7 @@ class Assembly:
         rootfs, sandbox, sources = await all_of(
             self._snapshots.mount(container.id),
             self._networks.open_sandbox(container),
-            self._open_mounts(container),
+            self.open_mounts(container),
         )
         files = await in_thread(self._write_files, container, sandbox, joined)
         await self._fill_volumes(container, rootfs)
@@ -97,7 +97,7 @@ class Assembly:
             self._volumes.unmounted(container.id),
         )
 
-    async def _open_mounts(self, container: Container) -> dict[str, Path]:
+    async def open_mounts(self, container: Container) -> dict[str, Path]:
         """The host path behind each bind and volume, by destination; missing sources of `-v` are made."""
         sources: dict[str, Path] = {}
         for point in container.mounts:
@@ -109,6 +109,11 @@ class Assembly:
             elif point.type == "bind":
                 sources[point.destination] = await in_thread(open_bind_source, Path(point.source), options)
         return sources
+
+    async def close_mounts(self, container: Container) -> None:
+        """Root file system and volumes are not needed any more; idempotent."""
+        await self._snapshots.unmount(container.id)
+        await self._volumes.unmounted(container.id)
 
     def _tell_mount(self, container: Container, point: MountPoint) -> None:
         attributes = {

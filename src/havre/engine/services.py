@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from havre.engine.containers import Containers
     from havre.engine.events import Events
+    from havre.engine.files import Files
     from havre.engine.images import Images
     from havre.engine.networks import Networks
     from havre.engine.system import System
@@ -23,6 +24,7 @@ class Services:
 
     images: Images
     containers: Containers
+    files: Files
     networks: Networks
     volumes: Volumes
     events: Events

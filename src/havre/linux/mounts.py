@@ -31,7 +31,7 @@ _OPEN_TREE, _MOVE_MOUNT, _FSOPEN, _FSCONFIG, _FSMOUNT, _MOUNT_SETATTR = 428, 429
 
 _FSCONFIG_SET_FLAG, _FSCONFIG_SET_STRING, _FSCONFIG_CMD_CREATE = 0, 1, 6
 _FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
-_MOVE_MOUNT_F_EMPTY_PATH = 4
+_MOVE_MOUNT_F_EMPTY_PATH, _MOVE_MOUNT_T_EMPTY_PATH = 4, 0x40
 _OPEN_TREE_CLONE = 1
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 
@@ -125,6 +125,11 @@ def attach_mount(mount: int, target: Path) -> None:
     _syscall(_MOVE_MOUNT, mount, b"", _AT_FDCWD, os.fsencode(target), _MOVE_MOUNT_F_EMPTY_PATH)
 
 
+def attach_mount_at(mount: int, directory: int) -> None:
+    """As `attach_mount`, onto the open file or directory `directory`: for targets in trees that others change."""
+    _syscall(_MOVE_MOUNT, mount, b"", directory, b"", _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH)
+
+
 def mount_filesystem(fstype: str, options: Iterable[tuple[str, str | None]], target: Path, attributes: int = 0) -> None:
     """Build a mount and attach it at `target`."""
     with _closing(create_mount(fstype, options, attributes)) as mount:
@@ -133,14 +138,30 @@ def mount_filesystem(fstype: str, options: Iterable[tuple[str, str | None]], tar
 
 def bind_mount(source: Path, target: Path, *, recursive: bool = True, attributes: int = 0) -> None:
     """Show the tree at `source` at `target` too, with `attributes` set on every mount of the copy."""
+    with _closing(clone_mount(source, recursive=recursive, attributes=attributes)) as mount:
+        attach_mount(mount, target)
+
+
+def clone_mount(source: Path, *, recursive: bool = True, attributes: int = 0) -> int:
+    """A detached copy of the mount (or, `recursive`, the mounts) at `source`; the descriptor is to be closed."""
     depth = _AT_RECURSIVE if recursive else 0
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | depth
-    with _closing(_syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(source), flags)) as mount:
+    mount = _syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(source), flags)
+    try:
         if attributes:
-            wanted = _MountAttributes(attr_set=attributes)
-            size = ctypes.sizeof(wanted)
-            _syscall(_MOUNT_SETATTR, mount, b"", _AT_EMPTY_PATH | depth, ctypes.byref(wanted), ctypes.c_size_t(size))
-        attach_mount(mount, target)
+            restrict_mount(mount, attributes, recursive=recursive)
+    except BaseException:
+        os.close(mount)
+        raise
+    return mount
+
+
+def restrict_mount(mount: int, attributes: int, *, recursive: bool = False) -> None:
+    """Set `attributes` on the mount that the open directory `mount` is the root of, and on those below it."""
+    wanted = _MountAttributes(attr_set=attributes)
+    flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
+    size = ctypes.c_size_t(ctypes.sizeof(wanted))
+    _syscall(_MOUNT_SETATTR, mount, b"", flags, ctypes.byref(wanted), size)
 
 
 def mount(source: str, target: Path, fstype: str, flags: int = 0, data: str = "") -> None:

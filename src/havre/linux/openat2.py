@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 _NR_OPENAT2 = 437  # the same on every architecture
@@ -61,6 +62,24 @@ def resolve_in_root(root: Path, path: str) -> str:
 
     Only for a tree that nobody changes meanwhile: what is opened must go through `open_in_root`. OSError ELOOP.
     """
+    return _resolve(path, lambda inner: os.readlink(root / inner))
+
+
+def resolveat_in_root(directory: int, path: str) -> str:
+    """As `resolve_in_root`, with an open directory as the root, whose tree may change: nothing else is looked at."""
+
+    def read_link(inner: str) -> str:
+        link = openat_in_root(directory, inner, os.O_PATH | os.O_NOFOLLOW)
+        try:
+            return os.readlink("", dir_fd=link)
+        finally:
+            os.close(link)
+
+    return _resolve(path, read_link)
+
+
+def _resolve(path: str, read_link: Callable[[str], str]) -> str:
+    """Follow `path`, asking `read_link` for the target of a relative path; its OSError: not a link, or not there."""
     resolved: list[str] = []
     left = list(reversed(path.split("/")))
     links = 0
@@ -70,8 +89,8 @@ def resolve_in_root(root: Path, path: str) -> str:
             del resolved[-1:]
         elif part not in ("", "."):
             try:
-                target = os.readlink(root.joinpath(*resolved, part))
-            except OSError:  # not a link, or not there
+                target = read_link("/".join([*resolved, part]))
+            except OSError:
                 resolved.append(part)
                 continue
             links += 1

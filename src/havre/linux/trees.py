@@ -18,7 +18,7 @@ import itertools
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -54,6 +54,20 @@ def open_directory(path: Path | str, parent: int | None = None) -> int:
     return os.open(path, _DIRECTORY, dir_fd=parent)
 
 
+def open_regular(name: str, parent: int) -> int:
+    """A descriptor to read the file `name` in the open directory `parent`; FileNotFoundError if it is no regular file.
+
+    What it is is known before it is opened for reading, which devices and fifos might not take well.
+    """
+    pinned = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        if not stat.S_ISREG(os.fstat(pinned).st_mode):
+            raise FileNotFoundError(errno.ENOENT, "no regular file any more", name)
+        return os.open(f"/proc/self/fd/{pinned}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(pinned)
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in directory `path` durable."""
     descriptor = open_directory(path)
@@ -63,10 +77,11 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
-def walk(root: int) -> Iterator[Entry]:
+def walk(root: int, closed: Collection[int] = ()) -> Iterator[Entry]:
     """Every entry below the directory `root`, in order of name, a directory before its content.
 
-    What others remove or replace meanwhile is passed over. Takes one descriptor for each level of depth.
+    Directories on the devices in `closed` (as st_dev) are not entered. What others remove or replace meanwhile is
+    passed over. Takes one descriptor for each level of depth.
     """
     stack: list[tuple[int, str, Iterator[str]]] = [(root, "", iter(sorted(os.listdir(root))))]
     try:
@@ -80,7 +95,8 @@ def walk(root: int) -> Iterator[Entry]:
                 continue
             try:
                 entry = Entry(prefix + name, name, parent, os.stat(name, dir_fd=parent, follow_symlinks=False))
-                child = open_directory(name, parent) if entry.is_directory else None
+                enters = entry.is_directory and entry.stat.st_dev not in closed
+                child = open_directory(name, parent) if enters else None
             except OSError as error:
                 if error.errno in _GONE:
                     continue
@@ -294,14 +310,14 @@ def _copy_file(from_: int, to: int, name: str) -> None:
     try:
         target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=to)
         try:
-            _copy_content(source, target)
+            copy_content(source, target)
         finally:
             os.close(target)
     finally:
         os.close(source)
 
 
-def _copy_content(source: int, target: int) -> None:
+def copy_content(source: int, target: int) -> None:
     """Share the blocks if the file system can, else copy what is no hole."""
     try:
         fcntl.ioctl(target, _FICLONE, source)

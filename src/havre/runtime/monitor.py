@@ -98,6 +98,19 @@ class Process(Held):
         host = self._owner.host.cgroups
         return await in_thread(lambda: cgroups.pids(host.path(self._cgroup)))
 
+    async def open_root(self) -> int:
+        """A descriptor of its root directory and of all that is mounted there for it. Conflict when it has ended."""
+        try:
+            root = await in_thread(os.open, f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        except (FileNotFoundError, ProcessLookupError) as error:
+            raise Conflict(f"container {self.id} is not running") from error
+        try:
+            await self.kill(0)  # it is still there, so that PID was its own
+        except BaseException:
+            os.close(root)
+            raise
+        return root
+
     async def exec(self, plan: ExecPlan) -> ExecProcess:
         """Prepare one more process; it runs once its `start` is called. InvalidInput for a bad plan."""
         if self.exited() is not None:

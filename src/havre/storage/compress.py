@@ -83,7 +83,7 @@ class Decompressor:
         self._at = 0  # in `_chunk`, of the first byte no decoder was given
         self._over = False
 
-    def feed(self, chunk: bytes) -> None:
+    def feed(self, chunk: bytes | bytearray) -> None:
         """Give compressed bytes; all earlier ones must have been read."""
         self._chunk, self._at = self._chunk[self._at :] + chunk, 0
 

@@ -92,7 +92,10 @@ class TarWriter:
         self._links: dict[tuple[int, int], bytes] = {}  # first path of each inode with several names
 
     def add(self, path: bytes, status: os.stat_result, parent: int, name: str) -> None:
-        """Write the entry `name` of the open directory `parent` as `path`."""
+        """Write the entry `name` of the open directory `parent` as `path`; nothing is written if it has gone.
+
+        OSError ENOENT, ENOTDIR or ELOOP then: it has been removed or replaced since `status` was read.
+        """
         inode = (status.st_dev, status.st_ino)
         if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
             if inode in self._links:
@@ -104,9 +107,14 @@ class TarWriter:
         link = os.fsencode(os.readlink(name, dir_fd=parent)) if kind == stat.S_IFLNK else b""
         shown = path + b"/" if kind == stat.S_IFDIR else path
         size = status.st_size if kind == stat.S_IFREG else 0
-        self._header(shown, status, _FLAGS[kind], link=link, size=size, xattrs=xattrs)
-        if size:
-            self._content(parent, name, size)
+        content = trees.open_regular(name, parent) if size else None
+        try:
+            self._header(shown, status, _FLAGS[kind], link=link, size=size, xattrs=xattrs)
+            if content is not None:
+                self._content(content, size)
+        finally:
+            if content is not None:
+                os.close(content)
 
     def add_empty(self, path: bytes) -> None:
         """Write an empty file owned by root, from the beginning of time: a mark of deletion."""
@@ -148,17 +156,13 @@ class TarWriter:
             self._write(data + bytes(-len(data) % _BLOCK))
         self._write(fields.block(path))
 
-    def _content(self, parent: int, name: str, size: int) -> None:
+    def _content(self, descriptor: int, size: int) -> None:
         """The file's bytes, as many as its header says even if it is written to meanwhile."""
-        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
-        try:
-            left = size
-            while left:
-                piece = os.read(descriptor, min(left, _PIECE)) or bytes(min(left, _PIECE))
-                self._write(piece)
-                left -= len(piece)
-        finally:
-            os.close(descriptor)
+        left = size
+        while left:
+            piece = os.read(descriptor, min(left, _PIECE)) or bytes(min(left, _PIECE))
+            self._write(piece)
+            left -= len(piece)
         self._write(bytes(-size % _BLOCK))
 
     def _write(self, data: bytes) -> None:

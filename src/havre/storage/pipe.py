@@ -12,7 +12,7 @@ import asyncio
 import fcntl
 import io
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import BinaryIO
 
 from havre.aio import in_thread
@@ -20,7 +20,7 @@ from havre.aio import in_thread
 _PIPE_BYTES = 1 << 20  # what a pipe may hold by default (pipe-max-size)
 
 
-async def stream_from(write: Callable[[BinaryIO], None]) -> AsyncIterator[bytes]:
+async def stream_from(write: Callable[[BinaryIO], None]) -> AsyncGenerator[bytes, None]:
     """What `write` writes; its failure is raised at the end. Left early, `write` meets a broken pipe."""
     read_end, write_end = os.pipe()
     fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)

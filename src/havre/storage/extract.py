@@ -1,0 +1,79 @@
+"""Copies a tar into a container's file system, as `cp` and `PUT /containers/{id}/archive` want it.
+
+Unlike a layer, the archive says nothing of deletions, a directory that it does not speak of keeps its times, and what
+is there already may be in the way:
+
+    the archive has    there is         no_overwrite             else
+    a directory        a directory      merged                   merged
+    a directory        something else   Failed                   replaced
+    something else     a directory      Failed                   replaced
+    something else     something else   replaced                 replaced
+
+The tree may belong to a running container that works against us; see `treewriter`.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from msgspec.structs import replace
+
+from havre.errors import Failed
+from havre.storage.compress import Decompressor
+from havre.storage.tar import Data, Entry, TarParser
+from havre.storage.treewriter import TreeWriter
+
+
+class Extractor(TreeWriter):
+    """Fills the directory `target` (a path with `root` as its root) from a tar, compressed or not; takes `root` over.
+
+    `owner` (UID, GID) owns what is written in place of whom the archive names.
+    """
+
+    def __init__(self, root: int, target: str, owner: tuple[int, int] | None, *, no_overwrite: bool) -> None:
+        super().__init__(root, "archive")
+        self._target = os.fsencode(target).strip(b"/")
+        self._owner = owner
+        self._no_overwrite = no_overwrite
+        self._decompressor = Decompressor()
+        self._parser = TarParser(data=True)
+
+    def write(self, chunk: bytes | bytearray) -> None:
+        """Take the next bytes of the archive."""
+        self._decompressor.feed(chunk)
+        while piece := self._decompressor.read():
+            self._consume(piece)
+
+    def seal(self) -> None:
+        """The archive has ended; `InvalidInput` when it is cut short."""
+        self._consume(self._decompressor.finish())
+        self._parser.finish()
+        self.finish()
+
+    def _consume(self, piece: bytes) -> None:
+        for event in self._parser.feed(piece):
+            if isinstance(event, Data):
+                self.data(event)
+            elif event.path:
+                self.add(self._placed(event))
+
+    def _placed(self, entry: Entry) -> Entry:
+        """The entry as it is to be in the container."""
+        if not self._target and self._owner is None:
+            return entry
+        uid, gid = self._owner or (entry.uid, entry.gid)
+        link = self._place(entry.link) if entry.kind == "hardlink" else entry.link
+        return replace(entry, path=self._place(entry.path), link=link, uid=uid, gid=gid)
+
+    def _place(self, path: bytes) -> bytes:
+        return self._target + b"/" + path if self._target else path
+
+    def _clear_way(self, parent: int, name: bytes, entry: Entry) -> None:
+        if self._no_overwrite:
+            is_directory = stat.S_ISDIR(os.stat(name, dir_fd=parent, follow_symlinks=False).st_mode)
+            if is_directory != (entry.kind == "dir"):
+                there, new = ("directory", "non-directory") if is_directory else ("non-directory", "directory")
+                shown, into = os.fsdecode(entry.path), os.fsdecode(self._target)
+                raise Failed(f'cannot overwrite {there} "/{shown}" with {new} "/{into}"')
+        super()._clear_way(parent, name, entry)
