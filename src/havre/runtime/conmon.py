@@ -213,7 +213,7 @@ class Attachment:
             except BlockingIOError:
                 return
             except ConnectionResetError:
-                size = 0
+                continue  # told once, when conmon ended with input unread: its last output is still to come
             if size == 0:
                 self.close()
                 return
@@ -305,6 +305,8 @@ class Control:
                 async with asyncio.timeout(CONTROL_TIMEOUT_S):
                     while _unread(fifo):  # noqa: ASYNC110
                         await asyncio.sleep(0.001)  # a fifo does not tell its writer that it was read
+            except BrokenPipeError as error:
+                raise Failed("the process's monitor has ended") from error
             except TimeoutError as error:
                 raise Failed("the process's monitor does not read its control fifo") from error
             finally:

@@ -67,7 +67,6 @@ class ExecProcess(Held):
                 child = handshake.child
                 process, conmon = pidfd.open_process(report.data), pidfd.open_process(child.pid)
                 self._watch(report.data, process, conmon, self._launch.exit_file, child)
-            await self._insist_on_size(self._process)
         except BaseException:
             await self._clear()
             raise

@@ -19,11 +19,10 @@ import os
 import signal as signals
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from havre.errors import Conflict, Failed
+from havre.errors import Conflict
 from havre.linux import pidfd
 from havre.runtime.conmon import Attachment, Control
 from havre.runtime.fanout import Fanout
@@ -196,15 +195,6 @@ class Held:
     async def resize(self, rows: int, columns: int) -> None:
         """The size of its terminal in characters. Failed when it has ended."""
         await self._control.resize(rows, columns)
-
-    async def _insist_on_size(self, process: Mapping[str, Any]) -> None:
-        """Set the first size again: crun's own setting of `consoleSize` is lost in one exec of sixty."""
-        size = process.get("consoleSize")
-        if size:
-            try:
-                await self.resize(size["height"], size["width"])
-            except Failed:  # it has ended already
-                return
 
     async def kill(self, signal: int) -> None:
         """Send a signal; Conflict when it has ended. Cannot hit another process."""

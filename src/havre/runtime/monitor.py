@@ -38,7 +38,7 @@ from havre.runtime.exec import ExecProcess
 from havre.runtime.held import Held
 from havre.runtime.host import read_host
 from havre.runtime.plan import ContainerPlan, ExecPlan
-from havre.runtime.runtimes import OciRuntime, Runtimes, find_runtimes
+from havre.runtime.runtimes import AbsentRuntime, OciRuntime, Runtimes, find_runtimes
 from havre.runtime.spec import HostFacts, cgroup_path, check_destination, render_exec, render_spec
 
 CONMON_GROUP = "/havre/conmon"
@@ -119,7 +119,7 @@ class Process(Held):
         process = render_exec(plan, spec, self._owner.host)
         return ExecProcess(
             conmon=self._owner.conmon,
-            runtime=self._oci.command(),
+            runtime=self._oci.for_exec(tty=plan.tty),
             container_id=self.id,
             bundle=self._directory,
             process=process,
@@ -186,12 +186,10 @@ class Runtime:
         # A task, not aio.spawn: its failure is the caller's to hear of, and the log's only if the caller says so.
         launching = asyncio.create_task(self._launch(container_id, plan, runtime, log_path))
         try:
-            process = await asyncio.shield(launching)
-            await process._insist_on_size(spec["process"])
+            return await asyncio.shield(launching)
         except BaseException:
             await finish(self._abort(container_id, launching))
             raise
-        return process
 
     async def _abort(self, container_id: str, launching: asyncio.Task[Process]) -> None:
         # An OCI runtime that is half-way cannot be undone: it is let finish, then what it made is deleted.
@@ -281,26 +279,28 @@ class Runtime:
         """Take over a container that an earlier daemon created.
 
         One that runs is attached to again; one that ended meanwhile has its true end in `exited()`. None, and nothing
-        left of it, when it was never started.
+        left of it, when it was never started. Its OCI runtime may have been uninstalled: what asks it then fails.
         """
         bundle = self.bundle(container_id)
         try:
             state = msgspec.json.decode(await in_thread((bundle / STATE).read_bytes), type=_State)
             spec = json.loads(await in_thread((bundle / SPEC).read_bytes))
-            runtime = self._runtimes.get(state.runtime)
         except (FileNotFoundError, msgspec.DecodeError):
             await self.cleanup(container_id)
             return None
-        if pidfd.start_time(state.pid) == state.pid_started and await self._status(runtime, container_id) == "created":
+        runtime = self._runtimes.all.get(state.runtime)
+        if runtime is None:
+            log.error("container %s runs by the OCI runtime %s, which is not installed", container_id, state.runtime)
+            runtime = AbsentRuntime(state.runtime, Path(), Path())
+        elif pidfd.start_time(state.pid) == state.pid_started and await self._was_created(runtime, container_id):
             await self.cleanup(container_id)
             return None
         return self._hold(container_id, runtime, state, Path(spec["root"]["path"]))
 
-    async def _status(self, runtime: OciRuntime, container_id: str) -> str:
+    async def _was_created(self, runtime: OciRuntime, container_id: str) -> bool:
+        """Whether it was created and never started."""
         result = await spawn.run(runtime.command("state", container_id))
-        if result.code != 0:
-            return ""
-        return str(json.loads(result.stdout).get("status", ""))
+        return result.code == 0 and json.loads(result.stdout).get("status") == "created"
 
     async def cleanup(self, container_id: str) -> None:
         """Kill and delete whatever is left of a container: its processes, conmon, cgroup and bundle. Idempotent."""

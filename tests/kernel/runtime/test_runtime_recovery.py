@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from havre.errors import Failed
+from havre.errors import Failed, Unavailable
 from havre.linux import pidfd
 from havre.linux.cgroups import groups_of, read_cgroups, service_trees
 from havre.runtime import Runtime
@@ -236,5 +236,24 @@ def test_a_paused_container_can_be_cleaned_up(boxed):
         async with box.started("sleep", "1000") as process:
             await process.pause()
         assert (await process.wait()).code == 137
+
+    boxed(body)
+
+
+def test_a_container_whose_runtime_was_uninstalled_is_held_all_the_same(boxed):
+    async def body(box: Box) -> None:
+        container_id = box.new_id()
+        pid = abandoned(box, container_id, "while read x; do echo got $x; done")
+        state = box.runtime.bundle(container_id) / "state.json"
+        told = state.read_text()
+        state.write_text(told.replace(f'"runtime":"{box.name}"', '"runtime":"gone"'))
+        process = await box.runtime.adopt(container_id)
+        assert process is not None
+        assert (process.pid, process.runtime) == (pid, "gone")
+        with pytest.raises(Unavailable, match="gone is not installed"):
+            await process.pause()
+        await process.kill(signal.SIGKILL)
+        assert (await process.wait()).code == 137
+        await box.runtime.cleanup(container_id)
 
     boxed(body)
