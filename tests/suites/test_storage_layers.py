@@ -20,7 +20,8 @@ import zstandard
 from havre.errors import Failed, HavreError, InvalidInput, NotFound
 from havre.oci.digest import Digest, digest_of
 from havre.storage.db import Database
-from havre.storage.layers import Ingested, LayerRow, Layers, Source
+from havre.storage.ingest import Ingested
+from havre.storage.layers import LayerRow, Layers, Source
 from support import tars
 
 NOISE = random.Random(7).randbytes(300_000)

@@ -20,7 +20,8 @@ from havre.storage.blobs import Blobs
 from havre.storage.changes import Change
 from havre.storage.db import Database, Table
 from havre.storage.gc import collect
-from havre.storage.layers import Ingested, Layer, LayerIngest, Layers, Source
+from havre.storage.ingest import Ingested, LayerIngest
+from havre.storage.layers import Layer, Layers, Source
 from havre.storage.snapshots import Snapshots
 from havre.storage.store import Storage
 

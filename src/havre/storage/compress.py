@@ -18,7 +18,7 @@ from isal import igzip_lib
 
 from havre.errors import InvalidInput
 
-PIECE = 4 << 20
+PIECE = 256 << 10
 _SLICE = 1 << 18  # of compressed bytes given to a decoder at once
 _ZSTD_SLICE = 1 << 12  # its decoder has no bound of its own: 4 KiB unfold to 128 MiB at the very worst
 _MEMORY_LIMIT = 256 << 20  # for xz dictionaries
@@ -88,7 +88,7 @@ class Decompressor:
         self._chunk, self._at = self._chunk[self._at :] + chunk, 0
 
     def read(self) -> bytes:
-        """The next piece, about 4 MiB; `b""` once more input is needed. Raises `InvalidInput`."""
+        """The next piece, about 256 KiB; `b""` once more input is needed. Raises `InvalidInput`."""
         if self.kind is None:
             if len(self._chunk) < _LONGEST_MAGIC and not self._over:
                 return b""

@@ -26,6 +26,7 @@ import zstandard
 
 from havre.errors import Failed
 from havre.linux.trees import remove_tree, sync_directory
+from havre.linux.writeback import start_writeback
 from havre.oci.digest import Digest, hex_of
 from havre.storage.erofs import Index, Unindexable
 from havre.storage.tar import Data, Entry, TarParser
@@ -34,6 +35,7 @@ from havre.storage.unpack import Unpacker
 Form: TypeAlias = Literal["tar", "dir"]
 PIECE = 1 << 20
 _ZSTD_LEVEL = 1
+_WRITEBACK = 8 << 20  # written bytes whose way to the disk begins at once, so that sealing need not wait for them
 
 
 class RootEntry(msgspec.Struct, frozen=True):
@@ -120,11 +122,14 @@ class _IndexedForm:
         self._file = (directory / "tar").open("xb", buffering=0)
         self._parser = TarParser()
         self._index: Index | None = Index()
-        self._size = 0
+        self._size = self._handed = 0
 
     def write(self, piece: bytes) -> None:
         _write_all(self._file, piece)
         self._size += len(piece)
+        if self._size - self._handed >= _WRITEBACK:
+            start_writeback(self._file.fileno(), self._handed, self._size - self._handed)
+            self._handed = self._size
         if self._index is not None:
             try:
                 _add_entries(self._index, self._parser, piece)

@@ -1,40 +1,30 @@
 """The layers of images: taken in as streams, kept by diff ID, given back as the exact tar.
 
-                                                       +-> [ write, parse ] -> files in layers/tmp-*
-    network -> write() -> [ hash, decompress ] -> piece +
-                                                       +-> [ hash ]
-                            one thread at a time           two others, one piece behind
+    stream --ingest--> files in layers/tmp-* --both digests hold, rename, fsync--> layers/HEX --> database row
 
-    finish(): both digests hold -> rename to layers/HEX -> fsync -> database row
-
-`layerfiles` says how a layer lies on disk. The row is written last and removed first: what has no row is not there, and
-`load` sweeps it away at start. Nothing of a refused, cut short or abandoned stream stays.
+`ingest` says how a layer comes in, `layerfiles` how it lies on disk. The row is written last and removed first: what
+has no row is not there, and `load` sweeps it away at start.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
-import os
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import contextmanager, suppress
-from errno import EDQUOT, ENOSPC
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
-from types import TracebackType
-from typing import ParamSpec, TypeVar
 
 import msgspec
 
-from havre.aio import in_thread, spawn
+from havre.aio import in_thread
 from havre.errors import Failed, HavreError, NotFound
 from havre.linux.trees import remove_tree, sync_directory
 from havre.oci.digest import Digest, hex_of
-from havre.storage.compress import Decompressor
 from havre.storage.db import Table
 from havre.storage.erofs import Unindexable, read_uuid
+from havre.storage.ingest import LayerIngest
 from havre.storage.layerfiles import (
     Form,
     LayerWriter,
@@ -46,12 +36,8 @@ from havre.storage.layerfiles import (
     write_durably,
 )
 
-_GATHER = 1 << 20  # compressed bytes that are worth a hop to a thread
 _TMP = "tmp-"
 _INDEX_HEAD = 1536
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
@@ -82,15 +68,6 @@ class LayerRow(msgspec.Struct):
     form: Form
     root: RootEntry | None = None
     sources: list[Source] = []
-
-
-class Ingested(msgspec.Struct, frozen=True):
-    """What came in: the digests and sizes of the uncompressed tar and of the stream as it was received."""
-
-    diff_id: Digest
-    digest: Digest
-    size: int
-    compressed_size: int
 
 
 class Layers:
@@ -174,12 +151,13 @@ class Layers:
             raise NotFound(f"layer {diff_id} is not in the store", "pull its image again")
         return row
 
-    # -- for LayerIngest
+    # -- for LayerIngest (`ingest.Keeper`)
 
-    def _new_writer(self) -> LayerWriter:
+    def new_writer(self) -> LayerWriter:
+        """A place for a layer's files while they come."""
         return LayerWriter(self._root / f"{_TMP}{secrets.token_hex(8)}", unpacks=self._unpacks)
 
-    async def _commit(self, writer: LayerWriter, sealed: Sealed) -> None:
+    async def commit(self, writer: LayerWriter, sealed: Sealed) -> None:
         """Make a sealed layer one of the store's, unless it is already."""
         async with self._commit_lock:
             if sealed.diff_id in self._rows:
@@ -233,108 +211,3 @@ class Layers:
 def _head_uuid(index: Path) -> bytes | None:
     with index.open("rb") as file:
         return read_uuid(file.read(_INDEX_HEAD))
-
-
-class LayerIngest:
-    """One layer coming in: `async with` it, `write` the chunks, `finish`. Left without finish, it leaves nothing."""
-
-    def __init__(self, layers: Layers, digest: Digest | None, diff_id: Digest | None) -> None:
-        self._layers = layers
-        self._wanted_digest = digest
-        self._wanted_diff_id = diff_id
-        self._name = digest or diff_id or "of unknown digest"
-        self._stream_hash, self._tar_hash = hashlib.sha256(), hashlib.sha256()
-        self._received = 0
-        self._gathered = bytearray()
-        self._decompressor = Decompressor()
-        self._writer = layers._new_writer()
-        self._storing: asyncio.Future[tuple[None, None]] | None = None
-        self._committing: asyncio.Future[None] | None = None
-        self._arrived: list[Digest] = []
-
-    async def __aenter__(self) -> LayerIngest:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        # A commit that has begun is seen through even if the caller is cancelled: the layer then stays, whole.
-        for running in (self._storing, self._committing):
-            if running is not None:
-                await asyncio.wait([running])
-                if not running.cancelled():
-                    running.exception()  # retrieved: the first failure is already on its way
-        await in_thread(self._writer.discard)
-        self._layers.arriving -= Counter(self._arrived)
-
-    async def write(self, chunk: bytes) -> None:
-        """Take the next bytes of the stream as received; raises `HavreError` as soon as they cannot be right."""
-        self._gathered += chunk
-        if len(self._gathered) >= _GATHER:
-            await self._drain()
-
-    async def finish(self) -> Ingested:
-        """The stream is over; the layer is in the store once this returns."""
-        await self._drain()
-        if rest := self._decompressor.finish():
-            await self._store(rest)
-        await self._stored()
-        digest = Digest(f"sha256:{self._stream_hash.hexdigest()}")
-        diff_id = Digest(f"sha256:{self._tar_hash.hexdigest()}")
-        _require(self._wanted_digest, digest)
-        _require(self._wanted_diff_id, diff_id)
-        sealed = await self._in_thread(self._writer.seal, diff_id)
-        self._arrived.append(diff_id)
-        self._layers.arriving += Counter(self._arrived)
-        self._committing = spawn(self._layers._commit(self._writer, sealed), f"commit layer {sealed.diff_id}")
-        with self._failures():
-            await asyncio.shield(self._committing)
-        return Ingested(sealed.diff_id, digest, sealed.size, self._received)
-
-    async def _drain(self) -> None:
-        chunk, self._gathered = bytes(self._gathered), bytearray()
-        self._received += len(chunk)
-        piece = await self._in_thread(self._inflate, chunk)
-        while piece:
-            await self._store(piece)
-            piece = await self._in_thread(self._inflate)
-
-    def _inflate(self, chunk: bytes = b"") -> bytes:
-        if chunk:
-            self._stream_hash.update(chunk)
-            self._decompressor.feed(chunk)
-        return self._decompressor.read()
-
-    async def _store(self, piece: bytes) -> None:
-        """Have `piece` written and hashed while the next one is being decompressed."""
-        await self._stored()
-        written, hashed = in_thread(self._writer.write, piece), in_thread(self._tar_hash.update, piece)
-        self._storing = asyncio.gather(written, hashed)
-
-    async def _stored(self) -> None:
-        if self._storing is not None:
-            with self._failures():
-                await self._storing
-            self._storing = None
-
-    async def _in_thread(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with self._failures():
-            return await in_thread(work, *args, **kwargs)
-
-    @contextmanager
-    def _failures(self) -> Iterator[None]:
-        """Say what the disk refused, and for which layer."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno in (ENOSPC, EDQUOT):
-                raise Failed(
-                    f"no space left on device while writing layer {self._name}", "free some with `havre system prune`"
-                ) from error
-            named = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
-            raise Failed(f"writing layer {self._name}: {error.strerror}{named}") from error
-
-
-def _require(wanted: Digest | None, got: Digest) -> None:
-    if wanted not in (None, got):
-        raise Failed(f"layer {wanted} does not match: got {got}", "the registry or the archive is damaged; try again")

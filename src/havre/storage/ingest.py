@@ -1,0 +1,193 @@
+"""One layer coming in: hashed, decompressed, hashed again and stored, all while it comes.
+
+    loop          network --> write() --> about 1 MiB
+    shared pool                             --> [ hash the stream, decompress ] --> pieces of 256 KiB
+    own thread                                                                        --> [ hash the tar, write, index ]
+
+Each stage works while the one before is already at the next bytes, and each is at most a few MiB ahead of the next, so
+memory is bounded and a slow disk slows the network. The pieces are small enough to stay in a processor's cache from one
+stage to the next. The last stage has a thread of its own: the stage before waits for it, and two that wait for each
+other must not share one bounded pool.
+
+Nothing of a refused, cut short or abandoned stream stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from errno import EDQUOT, ENOSPC
+from types import TracebackType
+from typing import ParamSpec, Protocol, TypeVar
+
+import msgspec
+
+from havre.aio import in_thread, spawn
+from havre.errors import Failed, InvalidInput
+from havre.oci.digest import Digest
+from havre.storage.compress import Decompressor
+from havre.storage.layerfiles import LayerWriter, Sealed
+
+MAX_LAYER = 256 << 30
+"""Bytes that a layer may unpack to; what claims to be more is refused before it has filled the disk."""
+
+_GATHER = 1 << 20  # compressed bytes that are worth a hop to a thread
+_GROUP = 4  # pieces that are worth one
+_AHEAD = 4  # groups that may wait for the disk
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Ingested(msgspec.Struct, frozen=True):
+    """What came in: the digests and sizes of the uncompressed tar and of the stream as it was received."""
+
+    diff_id: Digest
+    digest: Digest
+    size: int
+    compressed_size: int
+
+
+class Keeper(Protocol):
+    """Where layers go: `Layers`."""
+
+    arriving: Counter[Digest]
+
+    def new_writer(self) -> LayerWriter: ...
+    async def commit(self, writer: LayerWriter, sealed: Sealed) -> None: ...
+
+
+class LayerIngest:
+    """One layer coming in: `async with` it, `write` the chunks, `finish`. Left without finish, it leaves nothing."""
+
+    def __init__(self, keeper: Keeper, digest: Digest | None, diff_id: Digest | None) -> None:
+        self._keeper = keeper
+        self._wanted_digest = digest
+        self._wanted_diff_id = diff_id
+        self._name = digest or diff_id or "of unknown digest"
+        self._stream_hash, self._tar_hash = hashlib.sha256(), hashlib.sha256()
+        self._received = self._size = self._waiting = 0
+        self._gathered: list[bytes] = []
+        self._decompressor = Decompressor()
+        self._writer = keeper.new_writer()
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="havre-layer")
+        self._stored: deque[Future[None]] = deque()
+        self._inflating: asyncio.Future[None] | None = None
+        self._committing: asyncio.Future[None] | None = None
+        self._arrived: list[Digest] = []
+
+    async def __aenter__(self) -> LayerIngest:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # A commit that has begun is seen through even if the caller is cancelled: the layer then stays, whole.
+        for running in (self._inflating, self._committing):
+            if running is not None:
+                await asyncio.wait([running])
+                if not running.cancelled():
+                    running.exception()  # retrieved: the first failure is already on its way
+        self._disk.shutdown(wait=False, cancel_futures=True)
+        await in_thread(self._writer.discard)
+        self._keeper.arriving -= Counter(self._arrived)
+
+    async def write(self, chunk: bytes) -> None:
+        """Take the next bytes of the stream as received; raises `HavreError` as soon as they cannot be right."""
+        self._gathered.append(chunk)
+        self._waiting += len(chunk)
+        if self._waiting >= _GATHER:
+            await self._pass_on()
+
+    async def finish(self) -> Ingested:
+        """The stream is over; the layer is in the store once this returns."""
+        await self._pass_on()
+        await self._inflated()
+        await self._in_thread(self._conclude)
+        digest = Digest(f"sha256:{self._stream_hash.hexdigest()}")
+        diff_id = Digest(f"sha256:{self._tar_hash.hexdigest()}")
+        _require(self._wanted_digest, digest)
+        _require(self._wanted_diff_id, diff_id)
+        sealed = await self._in_thread(self._writer.seal, diff_id)
+        self._arrived.append(diff_id)
+        self._keeper.arriving += Counter(self._arrived)
+        self._committing = spawn(self._keeper.commit(self._writer, sealed), f"commit layer {sealed.diff_id}")
+        with self._failures():
+            await asyncio.shield(self._committing)
+        return Ingested(sealed.diff_id, digest, sealed.size, self._received)
+
+    async def _pass_on(self) -> None:
+        """Have what was gathered decompressed, as soon as what was gathered before it has been."""
+        await self._inflated()
+        batch, self._gathered, self._waiting = self._gathered, [], 0
+        self._inflating = asyncio.ensure_future(in_thread(self._inflate, batch))
+
+    async def _inflated(self) -> None:
+        if self._inflating is not None:
+            with self._failures():
+                await asyncio.shield(self._inflating)
+            self._inflating = None
+
+    # -- in threads
+
+    def _inflate(self, batch: Sequence[bytes]) -> None:
+        data = b"".join(batch)
+        self._received += len(data)
+        self._stream_hash.update(data)
+        self._decompressor.feed(data)
+        pieces: list[bytes] = []
+        while piece := self._decompressor.read():
+            pieces.append(piece)
+            if len(pieces) == _GROUP:
+                self._hand_over(pieces)
+                pieces = []
+        self._hand_over(pieces)
+
+    def _hand_over(self, pieces: Sequence[bytes]) -> None:
+        """Give pieces of the tar to the thread that stores them; raises what it met with earlier ones."""
+        while len(self._stored) >= _AHEAD:
+            self._stored.popleft().result()
+        self._stored.append(self._disk.submit(self._keep, pieces))
+
+    def _keep(self, pieces: Sequence[bytes]) -> None:
+        for piece in pieces:
+            self._size += len(piece)
+            if self._size > MAX_LAYER:
+                raise InvalidInput(
+                    f"layer {self._name} unpacks to more than {MAX_LAYER} bytes", "no sound image has such a layer"
+                )
+            self._tar_hash.update(piece)
+            self._writer.write(piece)
+
+    def _conclude(self) -> None:
+        """Store the last bytes, and see that everything is."""
+        self._hand_over([self._decompressor.finish()])
+        while self._stored:
+            self._stored.popleft().result()
+
+    async def _in_thread(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        with self._failures():
+            return await in_thread(work, *args, **kwargs)
+
+    @contextmanager
+    def _failures(self) -> Iterator[None]:
+        """Say what the disk refused, and for which layer."""
+        try:
+            yield
+        except OSError as error:
+            if error.errno in (ENOSPC, EDQUOT):
+                raise Failed(
+                    f"no space left on device while writing layer {self._name}", "free some with `havre system prune`"
+                ) from error
+            named = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
+            raise Failed(f"writing layer {self._name}: {error.strerror}{named}") from error
+
+
+def _require(wanted: Digest | None, got: Digest) -> None:
+    if wanted not in (None, got):
+        raise Failed(f"layer {wanted} does not match: got {got}", "the registry or the archive is damaged; try again")
