@@ -29,7 +29,7 @@ def leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     names = {"engine", "havred"} & set(request.fixturenames)
     engine = request.getfixturevalue(names.pop()) if names else None
-    scope = Scope(engine.netns, str(engine.root)) if engine else Scope()
+    scope = Scope(engine.netns, str(engine.root), engine.cgroup) if engine else Scope()
     before = Kernel.look(scope)
     yield
     assert_no_leak(before, scope)

@@ -49,6 +49,11 @@ class Engine:
         return f"unix://{self.socket}"
 
     @property
+    def cgroup(self) -> str:
+        """The parent of its containers' cgroups."""
+        return f"/havre/{self.root.name}"
+
+    @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
@@ -94,6 +99,8 @@ class Engine:
             self.stop()
         if self._own_netns:
             run("ip", "netns", "del", self.netns)
+        for group in Path("/sys/fs/cgroup").glob(f"**{self.cgroup}"):
+            group.rmdir()
         left = sorted(mounts_below(str(self.root)), reverse=True)
         for point in left:
             run("umount", point)
@@ -162,6 +169,7 @@ class Havred(Engine):
         return [
             *("-H", self.url, "--data-root", str(self.root / "data"), "--exec-root", str(self.root / "run")),
             *("--pidfile", str(self.root / "pid"), "--config-file", str(self.root / "daemon.json")),
+            *("--cgroup-parent", self.cgroup),
         ]
 
 

@@ -73,8 +73,9 @@ class PlainStorage:
     def held(self) -> set[Digest]:
         return set(+self._held) | set(self.layers.arriving)
 
-    def unfinished(self) -> list[Path]:
+    async def unfinished(self) -> list[Path]:
         """What lies half-written in the store."""
+        await self.layers.swept()
         root = self.db.path.parent
         return [*root.glob("layers/tmp-*"), *root.glob("blobs/tmp/*")]
 

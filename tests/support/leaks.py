@@ -19,10 +19,11 @@ _HOLDERS = {"conmon", "crun", "runc", "catatonit"}
 
 @dataclass(frozen=True)
 class Scope:
-    """Where to look: a network namespace by name (else the caller's own), and paths below `root` alone."""
+    """Where to look: a network namespace by name (else the caller's own), paths and cgroups below these alone."""
 
     netns: str | None = None
     root: str = "/"
+    cgroup: str = "havre"
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,8 @@ class Kernel:
     def look(cls, scope: Scope) -> Kernel:
         """What is there now."""
         inside = ["nsenter", f"--net=/run/netns/{scope.netns}"] if scope.netns else []
-        return cls(mounts_below(scope.root), _links(inside), _rules(inside), _cgroups(), _processes(scope.root))
+        cgroups, processes = _cgroups(scope.cgroup), _processes(scope.root)
+        return cls(mounts_below(scope.root), _links(inside), _rules(inside), cgroups, processes)
 
     def more_than(self, before: Kernel) -> list[str]:
         """What is here and was not there before, as lines of text."""
@@ -83,12 +85,12 @@ def _rules(inside: list[str]) -> frozenset[str]:
     return frozenset(line.strip() for line in listed.stdout.splitlines() if line.strip() not in {"", "}"})
 
 
-def _cgroups() -> frozenset[str]:
+def _cgroups(below: str) -> frozenset[str]:
     # The parents that containers share stay, as /docker does; a container's own is named by its ID.
     return frozenset(
         os.path.join(folder, child)
         for folder, children, _ in os.walk("/sys/fs/cgroup")
-        if "havre" in folder
+        if below in folder
         for child in children
         if len(child) == 64
     )
