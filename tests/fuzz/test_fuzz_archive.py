@@ -48,7 +48,7 @@ def load(data: bytes) -> None:
                 except HavreError:
                     assert stage.images.list() == []
                     assert stage.storage.layers.all() == []
-                assert stage.storage.unfinished() == []
+                assert await stage.storage.unfinished() == []
                 assert stage.storage.held() == set()
 
     asyncio.run(asyncio.wait_for(work(), 20))

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from havre.aio import in_thread
+from havre.aio import in_thread, spawn
 from havre.errors import Failed, HavreError, NotFound
 from havre.linux.trees import remove_tree, sync_directory
 from havre.oci.digest import Digest, hex_of
@@ -79,6 +79,8 @@ class Layers:
         self._unpacks = unpacks
         self._rows: dict[Digest, LayerRow] = {}
         self._commit_lock = asyncio.Lock()
+        self._sweeping = asyncio.Lock()
+        self._sweeps: set[asyncio.Task[None]] = set()
         self.arriving: Counter[Digest] = Counter()  # being committed, or not yet in the hands of who brought them
 
     async def load(self) -> None:
@@ -125,14 +127,27 @@ class Layers:
                 pieces.close()
 
     async def remove(self, diff_id: Digest) -> int:
-        """Remove a layer that nobody has mounted; returns the bytes freed, 0 when it was not there."""
+        """Remove a layer that nobody has mounted; the bytes that this frees in a moment, 0 when it was not there."""
         async with self._commit_lock:
             row = self._rows.pop(diff_id, None)
             if row is None:
                 return 0
             await self._table.delete(diff_id)
-            await in_thread(self._remove_files, diff_id)
-            return row.size
+            doomed = await in_thread(self._set_aside, diff_id)
+        sweep = spawn(self._sweep(doomed), f"remove the files of layer {diff_id}")
+        self._sweeps.add(sweep)
+        sweep.add_done_callback(self._sweeps.discard)
+        return row.size
+
+    async def swept(self) -> None:
+        """Wait until the files of removed layers are gone."""
+        if self._sweeps:
+            await asyncio.wait(self._sweeps)
+
+    async def _sweep(self, doomed: Path) -> None:
+        """Give the disk back in the background, one layer at a time: freeing 500 MB takes 0.1 s."""
+        async with self._sweeping:
+            await in_thread(remove_tree, doomed)
 
     def sources(self, diff_id: Digest) -> list[Source]:
         """The compressed forms that registries are known to hold; `NotFound`."""
@@ -176,11 +191,12 @@ class Layers:
         writer.directory.rename(self.path(sealed.diff_id))
         sync_directory(self._root)
 
-    def _remove_files(self, diff_id: Digest) -> None:
+    def _set_aside(self, diff_id: Digest) -> Path:
+        """Rename a layer's files to what `load` sweeps away, should the daemon die before they are removed."""
         doomed = self._root / f"{_TMP}{secrets.token_hex(8)}"
         with suppress(FileNotFoundError):
             self.path(diff_id).rename(doomed)
-        remove_tree(doomed)
+        return doomed
 
     def _reconcile(self, rows: dict[Digest, LayerRow]) -> list[Digest]:
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)

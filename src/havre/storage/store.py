@@ -69,6 +69,7 @@ class Storage:
     async def close(self) -> None:
         """Unmount idle layers, close the database, let another daemon in. What containers use stays mounted."""
         await self.snapshots.close()
+        await self.layers.swept()
         await self.db.close()
         os.close(self._lock)
 

@@ -119,7 +119,7 @@ def test_cancelled_pull_leaves_nothing_and_the_other_goes_on(tmp_path: Path) -> 
             await reached.wait()
             alone.cancel()
             await asyncio.gather(alone, return_exceptions=True)
-            while stage.storage.unfinished():
+            while await stage.storage.unfinished():
                 await asyncio.sleep(0.01)
             assert stage.storage.layers.all() == []
             assert stage.images.list() == []
@@ -155,7 +155,7 @@ def test_failed_pull_keeps_finished_layers_for_the_next_try(tmp_path: Path) -> N
                 await stage.images.pull("r.io/a/b", "1")
             assert stage.images.list() == []
             assert [layer.diff_id for layer in stage.storage.layers.all()] == [digest_of(BASE)]
-            assert stage.storage.unfinished() == []
+            assert await stage.storage.unfinished() == []
 
             stage.registry.blobs["a/b"][top] = good
             await stage.images.pull("r.io/a/b", "1", progress=stage.lines.append)

@@ -144,7 +144,7 @@ def test_hostile_archives_leave_nothing(tmp_path: Path, data: bytes, words: str)
             assert stage.images.list() == []
             assert stage.storage.layers.all() == []
             assert stage.storage.blobs.all() == []
-            assert stage.storage.unfinished() == []
+            assert await stage.storage.unfinished() == []
             assert stage.storage.held() == set()
 
     play(work)
