@@ -49,6 +49,7 @@ from havre.engine.networks import NetworkOptions, Networks, tag_for
 from havre.engine.recovery import Recovery
 from havre.engine.removal import Removal
 from havre.engine.services import Services
+from havre.engine.stats import Stats
 from havre.engine.system import Identity, System
 from havre.engine.validate import HostLimits
 from havre.engine.views import Views
@@ -134,7 +135,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Services]:
         await Recovery(index, lifecycle, removal, runtime, networks, volumes, storage.snapshots).run()
         stack.push_async_callback(networks.stop)
         await _tidy(images)
-        yield Services(images, containers, files, networks, volumes, events, system)
+        yield Services(images, containers, files, Stats(index), networks, volumes, events, system)
 
 
 async def _tidy(images: Images) -> None:

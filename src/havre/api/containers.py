@@ -16,10 +16,7 @@ from havre.engine.model import CreateRequest
 from havre.errors import InvalidInput, Unsupported
 from havre.wire import versions
 
-_NOT_SUPPORTED = (
-    ("GET", "stats", "container statistics"),
-    ("POST", "update", "updating a container"),
-)
+_NOT_SUPPORTED = (("POST", "update", "updating a container"),)
 
 
 async def _create(call: Call) -> web.StreamResponse:

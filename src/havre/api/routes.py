@@ -11,6 +11,7 @@ from havre.api import (
     images,
     networks,
     plugins,
+    stats,
     swarm,
     system,
     volumes,
@@ -21,6 +22,19 @@ from havre.api.router import Router
 def build_router() -> Router:
     """The table that the edge searches."""
     router = Router()
-    for noun in (system, containers, container_streams, exec, files, images, volumes, networks, build, plugins, swarm):
+    for noun in (
+        system,
+        containers,
+        container_streams,
+        exec,
+        files,
+        stats,
+        images,
+        volumes,
+        networks,
+        build,
+        plugins,
+        swarm,
+    ):
         noun.register(router)
     return router

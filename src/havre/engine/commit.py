@@ -108,9 +108,8 @@ def _reference(options: CommitOptions) -> Reference | None:
 
 
 def _config_of(container: Container, wanted: Config | None) -> Config:
-    """An image's configuration has no traces of a run: its host name and its streams are not kept."""
-    config = merge_config(wanted, container.config) if wanted is not None else container.config
-    return msgspec.structs.replace(config)
+    """What the request says, filled up with the container's; as in docker's images the host name is kept too."""
+    return merge_config(wanted, container.config) if wanted is not None else container.config
 
 
 def plan_image(

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from havre.engine.files import Files
     from havre.engine.images import Images
     from havre.engine.networks import Networks
+    from havre.engine.stats import Stats
     from havre.engine.system import System
     from havre.engine.volumes import Volumes
 
@@ -25,6 +26,7 @@ class Services:
     images: Images
     containers: Containers
     files: Files
+    stats: Stats
     networks: Networks
     volumes: Volumes
     events: Events

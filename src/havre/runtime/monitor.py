@@ -30,6 +30,7 @@ import msgspec
 from havre.aio import finish, in_thread
 from havre.errors import Conflict, Failed, InvalidInput, Unavailable
 from havre.linux import cgroups, pidfd
+from havre.linux.cgroups import Cgroups
 from havre.linux.openat2 import resolve_in_root
 from havre.runtime import messages, spawn
 from havre.runtime.conmon import Handshake, Launch, read_failure
@@ -97,6 +98,11 @@ class Process(Held):
         """All processes of the container, as the host numbers them, in ascending order."""
         host = self._owner.host.cgroups
         return await in_thread(lambda: cgroups.pids(host.path(self._cgroup)))
+
+    @property
+    def cgroup(self) -> tuple[Cgroups, str]:
+        """The host's control groups and the container's in them."""
+        return self._owner.host.cgroups, self._cgroup
 
     async def open_root(self) -> int:
         """A descriptor of its root directory and of all that is mounted there for it. Conflict when it has ended."""
