@@ -43,6 +43,7 @@ from havre.engine.files import Files
 from havre.engine.images import Images
 from havre.engine.lifecycle import Lifecycle
 from havre.engine.live import Index
+from havre.engine.membership import Membership
 from havre.engine.model import Container, Ulimit
 from havre.engine.network import Network
 from havre.engine.networks import NetworkOptions, Networks, tag_for
@@ -122,7 +123,8 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Services]:
             HostLimits(os.cpu_count() or 1, tuple(runtime.binaries), runtime.host.cgroups.swap_limit),
             _defaults(config, runtime),
         )
-        parts = Parts(index, creation, lifecycle, control, removal, Execs(index, events), storage.snapshots)
+        membership = Membership(index, networks, assembly)
+        parts = Parts(index, creation, lifecycle, control, removal, Execs(index, events), storage.snapshots, membership)
         containers = Containers(parts, _ImageFacts(images), _placer(config, storage, lifecycle))
         users.append(containers)
         views = Views(assembly, storage.snapshots, config.exec_root / "views")

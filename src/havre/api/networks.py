@@ -9,15 +9,22 @@ from aiohttp import web
 
 from havre.api.call import Call
 from havre.api.router import Router
-from havre.engine.model import Value
+from havre.engine.model import EndpointSettings, Value
 from havre.engine.network import NetworkSpec
-from havre.errors import Unsupported
 
 
-class MembershipRequest(Value):
-    """What the bodies of connect and disconnect have in common."""
+class ConnectRequest(Value):
+    """The body of connect."""
 
     container: str = ""
+    endpoint_config: EndpointSettings | None = None
+
+
+class DisconnectRequest(Value):
+    """The body of disconnect."""
+
+    container: str = ""
+    force: bool = False
 
 
 async def _list(call: Call) -> web.StreamResponse:
@@ -44,13 +51,16 @@ async def _prune(call: Call) -> web.StreamResponse:
     return call.json({"NetworksDeleted": list(deleted) or None})
 
 
-async def _change_membership(call: Call) -> web.StreamResponse:
-    request = await call.body(MembershipRequest)
-    call.services.containers.get(request.container)
-    call.services.networks.get(call.name)
-    raise Unsupported(
-        "this daemon cannot change the networks of a container", "name them with --network when the container is made"
-    )
+async def _connect(call: Call) -> web.StreamResponse:
+    request = await call.body(ConnectRequest)
+    await call.settle(call.services.containers.connect(call.name, request.container, request.endpoint_config))
+    return call.nothing(200)
+
+
+async def _disconnect(call: Call) -> web.StreamResponse:
+    request = await call.body(DisconnectRequest)
+    await call.settle(call.services.containers.disconnect(call.name, request.container, request.force))
+    return call.nothing(200)
 
 
 def register(router: Router) -> None:
@@ -59,7 +69,7 @@ def register(router: Router) -> None:
     router.add("GET", "/networks/", _list)
     router.add("POST", "/networks/create", _create)
     router.add("POST", "/networks/prune", _prune)
-    router.add("POST", "/networks/{name}/connect", _change_membership)
-    router.add("POST", "/networks/{name}/disconnect", _change_membership)
+    router.add("POST", "/networks/{name}/connect", _connect)
+    router.add("POST", "/networks/{name}/disconnect", _disconnect)
     router.add("GET", "/networks/{name}", _inspect)
     router.add("DELETE", "/networks/{name}", _remove)

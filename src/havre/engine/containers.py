@@ -6,6 +6,7 @@ This is the face; the work is in the modules beside it, each of which can be rea
     control      signals, stop, pause                 removal     everything gone
     attach       streams of clients                   exec        further processes
     logs, top, listing                                recovery    after a restart of the daemon
+    membership   networks of a container
 
 What changes state runs to its end even when the client hangs up (`finish`).
 """
@@ -29,7 +30,8 @@ from havre.engine.lifecycle import Lifecycle
 from havre.engine.listing import select
 from havre.engine.live import Index
 from havre.engine.logs import LogLine, LogOptions, read_log
-from havre.engine.model import Container, CreateRequest, ImageId
+from havre.engine.membership import Membership
+from havre.engine.model import Container, CreateRequest, EndpointSettings, ImageId
 from havre.engine.names import check_name
 from havre.engine.removal import Removal
 from havre.engine.times import parse
@@ -78,6 +80,7 @@ class Parts:
     removal: Removal
     execs: Execs
     snapshots: Snapshots
+    membership: Membership
 
 
 class Containers:
@@ -91,6 +94,7 @@ class Containers:
         self._removal = parts.removal
         self._execs = parts.execs
         self._snapshots = parts.snapshots
+        self._membership = parts.membership
         self._place = place
         self._images = images
 
@@ -186,7 +190,16 @@ class Containers:
             container.name = new
             await self._index.save(container)
             self._index.free(old)
+            self._membership.renamed(container)
         self._lifecycle.publish(container, "rename", oldName=f"/{old}")
+
+    async def connect(self, network: str, ref: str, asked: EndpointSettings | None) -> None:
+        """Put it on a network."""
+        await self._membership.connect(network, ref, asked)
+
+    async def disconnect(self, network: str, ref: str, force: bool = False) -> None:
+        """Take it off a network."""
+        await self._membership.disconnect(network, ref, force)
 
     async def remove(self, ref: str, force: bool = False, volumes: bool = False, link: bool = False) -> None:
         """Remove it; Conflict while it runs, unless by force."""

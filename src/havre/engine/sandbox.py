@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
@@ -14,7 +15,8 @@ from havre.engine.model import Container, EndpointSettings, PortBinding
 from havre.engine.network import NetworkContainer
 from havre.network import files
 from havre.network.ipam import Address
-from havre.network.plan import Endpoint, PortMap
+from havre.network.nameserver import NameServer, Upstream
+from havre.network.plan import Endpoint, PortMap, choose_gateway
 from havre.network.ports import ANY4, ANY6, Publish, Reservation, parse_bindings, parse_port
 
 
@@ -31,16 +33,18 @@ class Sandbox:
 
 @dataclass
 class Held:
-    """What one running container holds; `endpoints` and `others` (host, none) are keyed by network ID."""
+    """What one running container holds; `asked`, `endpoints` and `others` (host, none) are keyed by network ID."""
 
     id: str
     name: str
     netns: Path | None
     sandbox: Sandbox | None = None
+    asked: dict[str, EndpointSettings] = field(default_factory=dict)
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
     others: dict[str, str] = field(default_factory=dict)
     addresses: list[tuple[str, Address]] = field(default_factory=list)
     reservations: list[Reservation] = field(default_factory=list)
+    names: NameServer | None = None
 
     def maps(self) -> list[PortMap]:
         """The published ports, for the firewall."""
@@ -50,13 +54,26 @@ class Held:
         """The host's ends of the veth pairs."""
         return [endpoint.link for endpoint in self.endpoints.values()]
 
+    def gateway(self) -> Endpoint | None:
+        """The endpoint with the default route."""
+        return choose_gateway(self.endpoints.values())
+
+    def free_number(self) -> int:
+        """The number of the next interface inside."""
+        taken = {endpoint.interface for endpoint in self.endpoints.values()}
+        return next(number for number in itertools.count() if f"eth{number}" not in taken)
+
     def member(self, network_id: str) -> NetworkContainer | None:
         """How `network inspect` lists the container; None when it is not on that network."""
         endpoint = self.endpoints.get(network_id)
         if endpoint is not None:
-            address = str(endpoint.inside)
+            shown = [str(interface) for interface in endpoint.inside]
             return NetworkContainer(
-                name=self.name, endpoint_id=endpoint.id, mac_address=endpoint.mac, ipv4_address=address
+                name=self.name,
+                endpoint_id=endpoint.id,
+                mac_address=endpoint.mac,
+                ipv4_address=shown[0],
+                ipv6_address=shown[1] if len(shown) > 1 else "",
             )
         other = self.others.get(network_id)
         return NetworkContainer(name=self.name, endpoint_id=other) if other is not None else None
@@ -64,15 +81,16 @@ class Held:
 
 def asked_of(container: Container) -> dict[str, EndpointSettings]:
     """The networks a container asks for by name, the one of its network mode first."""
-    mode = main_network(container)
-    asked = container.asked_networks or container.networks
-    return {mode: asked.get(mode, EndpointSettings()), **asked}
+    if container.config.network_disabled:
+        return {"none": EndpointSettings()}
+    asked, mode = container.asked_networks, main_network(container)
+    return {mode: asked[mode], **asked} if mode in asked else asked
 
 
 def main_network(container: Container) -> str:
     """Name or ID of the network that the network mode says."""
     mode = container.host_config.network_mode
-    return "none" if container.config.network_disabled else "bridge" if mode in ("", "default") else mode
+    return "bridge" if mode in ("", "default") else mode
 
 
 def wishes_of(container: Container, host_binding: str) -> list[Publish]:
@@ -119,8 +137,8 @@ def describe_endpoint(
     asked: EndpointSettings, endpoint: Endpoint, container: Container, named: bool
 ) -> EndpointSettings:
     """What a container got on a bridge, over what it asked for; `named` networks have DNS names."""
-    names = [container.name.lstrip("/"), *(asked.aliases or []), container.id[:12]]
-    pool = endpoint.bridge.pool
+    pool, pool6 = endpoint.bridge.pool, endpoint.bridge.pool6
+    way_out = not endpoint.bridge.internal
     return EndpointSettings(
         ipam_config=asked.ipam_config,
         links=asked.links,
@@ -129,27 +147,51 @@ def describe_endpoint(
         mac_address=endpoint.mac,
         network_id=endpoint.bridge.id,
         endpoint_id=endpoint.id,
-        gateway="" if endpoint.bridge.internal else str(pool.gateway),
+        gateway=str(pool.gateway) if way_out else "",
         ip_address=str(endpoint.address),
         ip_prefix_len=pool.subnet.prefixlen,
-        dns_names=list(dict.fromkeys(names)) if named else None,
+        ipv6_gateway=str(pool6.gateway) if pool6 and way_out else "",
+        global_ipv6_address=str(endpoint.address6 or ""),
+        global_ipv6_prefix_len=pool6.subnet.prefixlen if pool6 else 0,
+        dns_names=dns_names(container, asked) if named else None,
     )
 
 
-def render_files(
-    container: Container, endpoints: Iterable[Endpoint], host_gateway: str, host_hosts: str, daemon: files.Resolver
-) -> tuple[str, str]:
-    """Texts of hosts and resolv.conf; `host_hosts` is the host's file where its network is shared, else ""."""
+def dns_names(container: Container, asked: EndpointSettings) -> list[str]:
+    """What a container is called on a network of its user's: name, aliases, short ID, host name."""
+    names = [container.name.lstrip("/"), *(asked.aliases or []), container.id[:12], container.config.hostname]
+    return list(dict.fromkeys(name for name in names if name))
+
+
+def own_hosts(container: Container, endpoints: Iterable[Endpoint]) -> list[tuple[str, str]]:
+    """The container's own lines in hosts: address, names."""
+    names = own_names(container)
+    return [(str(address), names) for endpoint in endpoints for address in endpoint.addresses if names]
+
+
+def own_hosts_of(container: Container) -> list[tuple[str, str]]:
+    """The same, as far as the row of a container that runs tells it."""
+    names = own_names(container)
+    ends = container.networks.values()
+    return [(text, names) for end in ends for text in (end.ip_address, end.global_ipv6_address) if text and names]
+
+
+def resolver_of(container: Container, daemon: files.Resolver, shares_host: bool) -> files.Resolver:
+    """Whom a container asks for names; `shares_host` also means a server on the host's loopback is of use."""
     host = container.host_config
-    extra = host.extra_hosts or []
-    if host_hosts:
-        hosts = files.append_hosts(host_hosts, extra, host_gateway)
-    else:
-        names = own_names(container)
-        hosts = files.render_hosts([(str(e.address), names) for e in endpoints if names], extra, host_gateway)
     override = files.Resolver(tuple(host.dns or ()), tuple(host.dns_search or ()), tuple(host.dns_options or ()))
-    resolver = files.container_resolver(daemon, override, shares_host=bool(host_hosts))
-    return hosts, files.render_resolv_conf(resolver)
+    return files.container_resolver(daemon, override, shares_host=shares_host)
+
+
+def upstream_of(container: Container, held: Held, daemon: files.Resolver) -> Upstream:
+    """Where the container's name server passes questions on to: nowhere if no network of its has a way out.
+
+    Servers that the user names for this container are asked from its own namespace, the host's from the host's.
+    """
+    if held.gateway() is None:
+        return Upstream()
+    servers = resolver_of(container, daemon, shares_host=True).servers
+    return Upstream(servers, held.netns if container.host_config.dns else None)
 
 
 def own_names(container: Container) -> str:

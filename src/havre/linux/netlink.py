@@ -34,10 +34,10 @@ _RTMSG = struct.Struct("=BBBBBBBBI")  # rtmsg: family, dst_len, src_len, tos, ta
 _ATTR = struct.Struct("=HH")  # rtattr: length, type
 
 _ERROR, _DONE = 2, 3
-_REQUEST, _ACK, _EXCL, _CREATE, _DUMP = 0x1, 0x4, 0x200, 0x400, 0x300
+_REQUEST, _ACK, _REPLACE, _EXCL, _CREATE, _DUMP = 0x1, 0x4, 0x100, 0x200, 0x400, 0x300
 _NEWLINK, _DELLINK, _GETLINK = 16, 17, 18
 _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
-_NEWROUTE, _GETROUTE = 24, 26
+_NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
 _IFLA_AF_SPEC, _IFLA_NET_NS_FD = 26, 28
@@ -145,11 +145,17 @@ def delete_address(index: int, interface: Interface) -> Request:
 
 
 def new_default_route(index: int, gateway: Address) -> Request:
-    """The default route of the gateway's address family."""
+    """The default route of the gateway's address family, in place of another one."""
     family = _family(gateway)
     head = _RTMSG.pack(family, 0, 0, 0, _TABLE_MAIN, _PROTO_BOOT, _SCOPE_UNIVERSE, _UNICAST, 0)
     body = head + _attr(_RTA_GATEWAY, gateway.packed) + _u32(_RTA_OIF, index)
-    return Request(_NEWROUTE, _CREATE | _EXCL, body, f"add default route by {gateway}")
+    return Request(_NEWROUTE, _CREATE | _REPLACE, body, f"add default route by {gateway}")
+
+
+def delete_default_route(family: int) -> Request:
+    """Remove the default route of an address family; OSError ESRCH where there is none."""
+    body = _RTMSG.pack(family, 0, 0, 0, _TABLE_MAIN, _PROTO_BOOT, _SCOPE_UNIVERSE, _UNICAST, 0)
+    return Request(_DELROUTE, 0, body, "delete default route")
 
 
 class Netlink:

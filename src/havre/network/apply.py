@@ -13,6 +13,7 @@ import asyncio
 import errno
 import functools
 import logging
+import socket
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -23,7 +24,7 @@ from havre.linux import namespaces, netlink
 from havre.linux.conntrack import Conntrack
 from havre.linux.netlink import Link, Netlink
 from havre.network.ipam import Address, Subnet
-from havre.network.plan import Bridge, Endpoint
+from havre.network.plan import Bridge, Endpoint, choose_gateway
 
 log = logging.getLogger(__name__)
 
@@ -76,10 +77,10 @@ class Host:
             link = self._netlink.link(bridge.link)
         if link is None or link.kind != "bridge":
             raise Failed(f"{bridge.link} exists and is not a bridge", "remove or rename that device")
-        present = [address for address in self._netlink.addresses(link.index) if address.version == 4]
-        surplus = [address for address in present if address != bridge.interface and link.mac == bridge.mac]
+        present = [address for address in self._netlink.addresses(link.index) if not address.ip.is_link_local]
+        surplus = [address for address in present if address not in bridge.interfaces and link.mac == bridge.mac]
         stale = [netlink.delete_address(link.index, address) for address in surplus]
-        missing = [netlink.new_address(link.index, bridge.interface)] if bridge.interface not in present else []
+        missing = [netlink.new_address(link.index, own) for own in bridge.interfaces if own not in present]
         self._netlink.run(*stale, *missing, *([] if link.up else [netlink.set_up(link.index)]))
         # Lets the host reach a published port by 127.0.0.1; the table's guard chain stops everybody else.
         self._netlink.run(netlink.set_route_localnet(link.index))
@@ -102,9 +103,9 @@ class Host:
 
     # -- sandboxes
 
-    async def open_netns(self, path: Path, endpoints: Sequence[Endpoint]) -> None:
-        """A network namespace at `path` with `lo` up and a device for each endpoint."""
-        await act(f"set up network namespace {path.name}", self._open_netns, path, endpoints)
+    async def open_netns(self, path: Path, endpoints: Sequence[Endpoint], then: Callable[[], T]) -> T:
+        """A network namespace at `path`: `lo` up, a device for each endpoint, a default route. `then()`, inside it."""
+        return await act(f"set up network namespace {path.name}", self._open_netns, path, endpoints, then)
 
     async def close_netns(self, path: Path, links: Sequence[str]) -> None:
         """Remove the namespace's name, and in the background its devices: the kernel needs 20 to 50 ms. Idempotent."""
@@ -124,25 +125,41 @@ class Host:
         if self._deletions:
             await asyncio.wait(self._deletions)
 
-    async def attach(self, path: Path, endpoint: Endpoint) -> None:
-        """Add a device to a namespace that exists."""
-        work = functools.partial(self._attach_inside, path, endpoint)
-        await act(f"attach to {endpoint.bridge.name}", namespaces.in_netns, path, work)
+    async def attach(self, path: Path, endpoint: Endpoint, gateway: Endpoint | None) -> None:
+        """Add a device to a namespace that exists; the default route is `gateway`'s afterwards."""
+
+        def inside() -> None:
+            self._attach_inside(path, endpoint)
+            _route_by(gateway)
+
+        await act(f"attach to {endpoint.bridge.name}", namespaces.in_netns, path, inside)
+
+    async def detach(self, path: Path, endpoint: Endpoint, gateway: Endpoint | None) -> None:
+        """Take a device from a namespace; the default route is `gateway`'s afterwards. Idempotent."""
+        await self.delete_veth(endpoint.link)
+        if gateway is not None:
+            await act("change the default route", namespaces.in_netns, path, functools.partial(_route_by, gateway))
+
+    async def inside(self, path: Path, work: Callable[[], T]) -> T:
+        """What `work` returns, in the namespace at `path`."""
+        return await act(f"work in network namespace {path.name}", namespaces.in_netns, path, work)
 
     async def enslave(self, endpoint: Endpoint) -> bool:
         """Make an endpoint's device a port of its bridge again; False when the device is gone."""
         return await act(f"attach {endpoint.link}", self._enslave, endpoint)
 
-    def _open_netns(self, path: Path, endpoints: Sequence[Endpoint]) -> None:
-        def inside() -> None:
+    def _open_netns(self, path: Path, endpoints: Sequence[Endpoint], then: Callable[[], T]) -> T:
+        def inside() -> T:
             # Devices made from here on have no IPv6 unless a network gives it: no address that nobody asked for.
             _sysctl("ipv6/conf/default/disable_ipv6", "1")
             with Netlink() as own:
                 own.run(netlink.set_up(_LO))
             for endpoint in endpoints:
                 self._attach_inside(path, endpoint)
+            _route_by(choose_gateway(endpoints))
+            return then()
 
-        namespaces.create_netns(path, inside)
+        return namespaces.create_netns(path, inside)
 
     def _attach_inside(self, path: Path, endpoint: Endpoint) -> None:
         bridge = endpoint.bridge
@@ -157,8 +174,11 @@ class Host:
         with Netlink() as own:
             device = own.link(endpoint.interface)
             assert device is not None, "a veth pair that was just made has two ends"
-            route = [netlink.new_default_route(device.index, bridge.pool.gateway)] if endpoint.default_route else []
-            own.run(netlink.set_up(device.index), netlink.new_address(device.index, endpoint.inside), *route)
+            if endpoint.address6 is not None:
+                _sysctl(f"ipv6/conf/{endpoint.interface}/disable_ipv6", "0")
+            own.run(
+                netlink.set_up(device.index), *(netlink.new_address(device.index, each) for each in endpoint.inside)
+            )
 
     def _enslave(self, endpoint: Endpoint) -> bool:
         port, master = self._netlink.link(endpoint.link), self._netlink.link(endpoint.bridge.link)
@@ -175,6 +195,22 @@ class Host:
         """Let the host pass packets between its devices, as dockerd does. OSError where that is not allowed."""
         if _sysctl("ipv4/ip_forward", "1"):
             log.info("enabled net.ipv4.ip_forward: containers need it, and it stays on after the daemon ends")
+
+
+def _route_by(gateway: Endpoint | None) -> None:
+    """Make `gateway`'s the default routes of the calling thread's namespace; None: there shall be none."""
+    with Netlink() as own:
+        device = own.link(gateway.interface) if gateway is not None else None
+        pools = {pool.subnet.version: pool for pool in gateway.bridge.pools} if gateway is not None else {}
+        for family, version in ((socket.AF_INET, 4), (socket.AF_INET6, 6)):
+            if device is not None and version in pools:
+                own.run(netlink.new_default_route(device.index, pools[version].gateway))
+                continue
+            try:
+                own.run(netlink.delete_default_route(family))
+            except OSError as error:
+                if error.errno not in (errno.ESRCH, errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
+                    raise
 
 
 async def act(what: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

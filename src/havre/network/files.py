@@ -91,6 +91,19 @@ def container_resolver(host: Resolver, override: Resolver, *, shares_host: bool 
     return Resolver(servers, search, override.options or host.options)
 
 
+def embedded_resolver(resolver: Resolver, address: str) -> Resolver:
+    """The same by way of a name server of ours at `address`, which knows names without a dot."""
+    ndots = () if any(option.startswith("ndots:") for option in resolver.options) else ("ndots:0",)
+    return Resolver((address,), resolver.search, (*resolver.options, *ndots))
+
+
+def change_hosts(text: str, old: Iterable[tuple[str, str]], new: Iterable[tuple[str, str]]) -> str:
+    """A container's hosts file with its own (address, names) lines changed; what others wrote into it stays."""
+    gone = {f"{address}\t{names}" for address, names in old}
+    kept = [line for line in text.splitlines() if line not in gone]
+    return "".join(f"{line}\n" for line in [*kept, *(f"{address}\t{names}" for address, names in new)])
+
+
 def _reachable(server: str) -> bool:
     try:
         address = ip_address(server.partition("%")[0])

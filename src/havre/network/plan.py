@@ -4,7 +4,7 @@ Owns names of links, MAC addresses, and the firewall's contents as data; `apply`
 
     Bridge   hv-1f0e...  172.18.0.1/16   ◀── one per network (havre0 for the default one)
       │
-    Endpoint hve93c1... ═══ veth pair ═══ eth0 172.18.0.2/16, default route by 172.18.0.1   ◀── one per container on it
+    Endpoint hve93c1... ═══ veth pair ═══ eth0 172.18.0.2/16   ◀── one per container on it
       │
     PortMap  tcp 0.0.0.0:8080 ──▶ 172.18.0.2:80
 """
@@ -12,6 +12,7 @@ Owns names of links, MAC addresses, and the firewall's contents as data; `apply`
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 
@@ -27,6 +28,7 @@ class Bridge:
     """A bridge network: `link` is its device, `mac` the device's. `icc`: its containers may talk to each other.
 
     `internal` networks have no way out or in; `masquerade`: others see the host's address instead of the container's.
+    `pool6` is there on networks with IPv6.
     """
 
     id: str
@@ -37,11 +39,17 @@ class Bridge:
     internal: bool = False
     masquerade: bool = True
     icc: bool = True
+    pool6: Pool | None = None
 
     @property
-    def interface(self) -> Interface:
-        """The gateway with the subnet's prefix length, as the device carries it."""
-        return ip_interface((self.pool.gateway, self.pool.subnet.prefixlen))
+    def pools(self) -> tuple[Pool, ...]:
+        """The subnets, one of each address family."""
+        return (self.pool,) if self.pool6 is None else (self.pool, self.pool6)
+
+    @property
+    def interfaces(self) -> tuple[Interface, ...]:
+        """The gateways with their subnets' prefix lengths, as the device carries them."""
+        return tuple(ip_interface((pool.gateway, pool.subnet.prefixlen)) for pool in self.pools)
 
     @property
     def mac(self) -> str:
@@ -58,7 +66,7 @@ class Endpoint:
     address: Address
     mac: str
     interface: str
-    default_route: bool
+    address6: Address | None = None
 
     @property
     def link(self) -> str:
@@ -66,9 +74,15 @@ class Endpoint:
         return f"{VETH_PREFIX}{self.id[:12]}"
 
     @property
-    def inside(self) -> Interface:
-        """The container's address with the prefix length of its subnet."""
-        return ip_interface((self.address, self.bridge.pool.subnet.prefixlen))
+    def addresses(self) -> tuple[Address, ...]:
+        """What the container is reached at."""
+        return (self.address,) if self.address6 is None else (self.address, self.address6)
+
+    @property
+    def inside(self) -> tuple[Interface, ...]:
+        """The container's addresses with the prefix lengths of their subnets."""
+        pairs = zip(self.addresses, self.bridge.pools, strict=True)
+        return tuple(ip_interface((address, pool.subnet.prefixlen)) for address, pool in pairs)
 
 
 @dataclass(frozen=True, order=True)
@@ -82,9 +96,16 @@ class PortMap:
     port: int
 
 
-def plan_endpoint(id: str, bridge: Bridge, address: Address, number: int, mac: str = "") -> Endpoint:
-    """The endpoint with the `number`-th interface of its container; the first network with a way out has the route."""
-    return Endpoint(id, bridge, address, mac or mac_for(address), f"eth{number}", number == 0 and not bridge.internal)
+def plan_endpoint(
+    id: str, bridge: Bridge, address: Address, number: int, mac: str = "", address6: Address | None = None
+) -> Endpoint:
+    """The endpoint with the `number`-th interface of its container."""
+    return Endpoint(id, bridge, address, mac or mac_for(address), f"eth{number}", address6)
+
+
+def choose_gateway(endpoints: Iterable[Endpoint]) -> Endpoint | None:
+    """The endpoint that has the default route and the published ports: the first on a network with a way out."""
+    return next((endpoint for endpoint in endpoints if not endpoint.bridge.internal), None)
 
 
 def bridge_link(network_id: str) -> str:

@@ -102,17 +102,26 @@ class Reservation:
     hosts: tuple[Address, ...]
     target: Address
     holder: str
+    target6: Address | None = None
     sockets: list[socket.socket] = field(default_factory=list)
     relays: list[Relay] = field(default_factory=list)
 
     def maps(self) -> list[PortMap]:
         """What the firewall has to translate."""
         wish = self.wish
+        targets = {4: self.target, 6: self.target6}
         return [
-            PortMap(wish.protocol, host, self.host_port, self.target, wish.port)
+            PortMap(wish.protocol, host, self.host_port, target, wish.port)
             for host in self.hosts
-            if host.version == 4
+            if (target := targets[host.version]) is not None
         ]
+
+    def retarget(self, target: Address, target6: Address | None) -> None:
+        """Lead to other addresses of the container; `serve` again."""
+        for relay in self.relays:
+            relay.close()
+        self.relays.clear()
+        self.target, self.target6 = target, target6
 
     async def serve(self) -> None:
         """Pass on what arrives at the sockets themselves."""
@@ -129,13 +138,18 @@ class Ports:
         self._next = ephemeral[0]
         self._held: dict[tuple[str, int], list[Reservation]] = {}
 
-    def reserve(self, wish: Publish, target: Address, holder: str) -> Reservation:
-        """Hold a host port for `wish`, or raise Failed in dockerd's words; `holder` names the container."""
+    def reserve(self, wish: Publish, target: Address, holder: str, target6: Address | None = None) -> Reservation:
+        """Hold a host port for `wish`, or raise Failed in dockerd's words; `holder` names the container.
+
+        `target6` is the container's IPv6 address where it has one; else `target` serves IPv6 clients as well.
+        """
         hosts: tuple[Address, ...] = (wish.host,) if wish.host is not None else (ANY4, ANY6)
         failure: Failed | None = None
         for number in self._candidates(wish):
             try:
-                return self._hold(wish, number, hosts, target, holder)
+                held = self._hold(wish, number, hosts, target, holder)
+                held.target6 = target6
+                return held
             except Failed as refused:
                 failure = refused
         if failure is None or not wish.first:

@@ -1,6 +1,7 @@
 """The firewall as nft text. Pure: from bridges and published ports to the one table that holds them.
 
-Everything is in one table of the engine's own, so that removal is one command and nothing foreign is touched. Networks
+Everything is in tables of the engine's own, one for each address family, so that removal is one command and nothing
+foreign is touched. Networks
 and ports are elements of sets and maps, not rules: a packet costs the same with one published port as with a thousand,
 and publishing is one element added.
 
@@ -24,28 +25,29 @@ An accept here ends this table's say only: a base chain of another table that dr
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+from string import Template
 
 from havre.network.plan import Bridge, PortMap
 
-_ANY = "0.0.0.0"
-
-_CHAINS = """
+_CHAINS = Template(
+    """
   chain publish {
-    meta l4proto { tcp, udp, sctp } dnat ip to ip daddr . meta l4proto . th dport map @ports_at
-    meta l4proto { tcp, udp, sctp } dnat ip to meta l4proto . th dport map @ports
+    meta l4proto { tcp, udp, sctp } dnat $ip to $ip daddr . meta l4proto . th dport map @ports_at
+    meta l4proto { tcp, udp, sctp } dnat $ip to meta l4proto . th dport map @ports
   }
   chain guard {
     type filter hook prerouting priority raw; policy accept;
-    iifname @bridges ip daddr 127.0.0.0/8 drop
-    iifname @bridges ip saddr 127.0.0.0/8 drop
+    iifname @bridges $ip daddr $loopback drop
+    iifname @bridges $ip saddr $loopback drop
   }
   chain prerouting {
     type nat hook prerouting priority dstnat; policy accept;
-    ip daddr != 127.0.0.0/8 fib daddr type local goto publish
+    $ip daddr != $loopback fib daddr type local goto publish
   }
   chain output {
     type nat hook output priority dstnat; policy accept;
-    fib daddr type local goto publish
+    ${spared}fib daddr type local goto publish
   }
   chain inbound {
     oifname @internal drop
@@ -62,44 +64,88 @@ _CHAINS = """
   }
   chain postrouting {
     type nat hook postrouting priority srcnat; policy accept;
-    ct status dnat ip saddr . ip daddr @hairpin masquerade
-    ct status dnat ip saddr 127.0.0.0/8 oifname @bridges masquerade
-    ip saddr @translated oifname != @bridges masquerade
+    ct status dnat $ip saddr . $ip daddr @hairpin masquerade
+    ct status dnat $ip saddr $loopback oifname @bridges masquerade
+    $ip saddr @translated oifname != @bridges masquerade
   }
 """
+)
+
+
+@dataclass(frozen=True)
+class _Family:
+    """What is written differently for IPv4 and IPv6. `spared` are the host's own packets that are not translated.
+
+    A packet from ::1 cannot leave the host, whatever its new destination: the port's own socket serves it.
+    """
+
+    version: int
+    word: str
+    type: str
+    any: str
+    loopback: str
+    spared: str
+
+    def chains(self) -> str:
+        """The table's chains."""
+        return _CHAINS.substitute(ip=self.word, loopback=self.loopback, spared=self.spared)
+
+
+_FAMILIES = (
+    _Family(4, "ip", "ipv4_addr", "0.0.0.0", "127.0.0.0/8", ""),
+    _Family(6, "ip6", "ipv6_addr", "::", "::1", "ip6 daddr != ::1 "),
+)
+_BY_VERSION = {family.version: family for family in _FAMILIES}
 
 
 def render_table(table: str, bridges: Collection[Bridge], ports: Collection[PortMap]) -> str:
-    """The whole table, replacing what is there of that name in one transaction."""
+    """The whole table, replacing what is there of that name in one transaction; one of IPv6 where a network has that.
+
+    Each table is named first so that deleting it never fails, whether it is there or not.
+    """
+    wanted = {pool.subnet.version for bridge in bridges for pool in bridge.pools} | {4}
+    texts = (_render_family(table, family, bridges, ports) for family in _FAMILIES if family.version in wanted)
+    return render_delete(table) + "".join(texts)
+
+
+def _render_family(table: str, family: _Family, bridges: Collection[Bridge], ports: Collection[PortMap]) -> str:
     links = [f'"{bridge.link}"' for bridge in bridges]
     internal = [f'"{bridge.link}"' for bridge in bridges if bridge.internal]
-    subnets = [str(bridge.pool.subnet) for bridge in bridges]
-    out = [str(bridge.pool.subnet) for bridge in bridges if bridge.masquerade and not bridge.internal]
+    subnets = {
+        bridge.id: str(p.subnet) for bridge in bridges for p in bridge.pools if p.subnet.version == family.version
+    }
+    out = [subnets[each.id] for each in bridges if each.masquerade and not each.internal and each.id in subnets]
+    own = [port for port in ports if port.address.version == family.version]
+    address, target = family.type, f"{family.type} . inet_service"
     declared = [
         _set("bridges", "ifname", links),
         _set("internal", "ifname", internal),
         _set("within", "ifname . ifname", [f"{link} . {link}" for link in links]),
-        _set("translated", "ipv4_addr", out, interval=True),
-        _set("hairpin", "ipv4_addr . ipv4_addr", [f"{subnet} . {subnet}" for subnet in subnets], interval=True),
-        _map("ports", "inet_proto . inet_service", [_element(port) for port in ports if _is_any(port)]),
-        _map("ports_at", "ipv4_addr . inet_proto . inet_service", [_element(p) for p in ports if not _is_any(p)]),
+        _set("translated", address, out, interval=True),
+        _set("hairpin", f"{address} . {address}", [f"{net} . {net}" for net in subnets.values()], interval=True),
+        _map("ports", "inet_proto . inet_service", target, [_element(port) for port in own if _is_any(port)]),
+        _map(
+            "ports_at", f"{address} . inet_proto . inet_service", target, [_element(p) for p in own if not _is_any(p)]
+        ),
     ]
-    # The table is named first so that deleting it never fails, whether it is there or not.
-    return f"table ip {table} {{ }}\ndelete table ip {table}\ntable ip {table} {{\n{''.join(declared)}{_CHAINS}}}\n"
+    return f"table {family.word} {table} {{\n{''.join(declared)}{family.chains()}}}\n"
 
 
 def render_delete(table: str) -> str:
-    """Commands that remove the table, whether it is there or not."""
-    return f"table ip {table} {{ }}\ndelete table ip {table}\n"
+    """Commands that remove the tables, whether they are there or not."""
+    return "".join(f"table {f.word} {table} {{ }}\ndelete table {f.word} {table}\n" for f in _FAMILIES)
 
 
 def render_ports(verb: str, table: str, ports: Iterable[PortMap]) -> str:
     """Commands that `add` or `delete` published ports, all in one transaction; "" for none."""
-    return "".join(f"{verb} element ip {table} {_map_of(port)} {{ {_element(port)} }}\n" for port in ports)
+    return "".join(
+        f"{verb} element {_BY_VERSION[port.address.version].word} {table} {_map_of(port)} {{ {_element(port)} }}\n"
+        for port in ports
+    )
 
 
 def _is_any(port: PortMap) -> bool:
-    return str(port.host) == _ANY
+    return str(port.host) == _BY_VERSION[port.address.version].any
 
 
 def _map_of(port: PortMap) -> str:
@@ -117,8 +163,8 @@ def _set(name: str, kind: str, elements: list[str], *, interval: bool = False) -
     return f"  set {name} {{ type {kind};{flags}{_elements(elements)} }}\n"
 
 
-def _map(name: str, key: str, elements: list[str]) -> str:
-    return f"  map {name} {{ type {key} : ipv4_addr . inet_service;{_elements(elements)} }}\n"
+def _map(name: str, key: str, target: str, elements: list[str]) -> str:
+    return f"  map {name} {{ type {key} : {target};{_elements(elements)} }}\n"
 
 
 def _elements(elements: list[str]) -> str:

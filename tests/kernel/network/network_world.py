@@ -6,7 +6,7 @@ import socket
 import subprocess
 from typing import Any
 
-from havre.engine.model import Config, Container, HostConfig, PortBinding
+from havre.engine.model import Config, Container, EndpointSettings, HostConfig, PortBinding
 
 
 def run(*commands: str) -> str:
@@ -48,6 +48,7 @@ def container(
         args=[],
         config=Config(hostname=letter * 12),
         host_config=HostConfig(network_mode=network, port_bindings=bindings, **more),
+        asked_networks={} if ":" in network else {network.replace("default", "bridge"): EndpointSettings()},
     )
 
 

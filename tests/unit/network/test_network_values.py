@@ -50,7 +50,7 @@ def test_options_of_a_bridge_are_read() -> None:
     ipam = Ipam(config=[IpamPool(subnet="10.0.0.0/24", gateway="10.0.0.254")])
     bridge = bridge_of(Network(name="n", id="f" * 64, created="", ipam=ipam, options=options))
     assert (bridge.link, bridge.icc, bridge.masquerade, bridge.mtu) == ("br9", False, False, 9000)
-    assert str(bridge.interface) == "10.0.0.254/24"
+    assert [str(own) for own in bridge.interfaces] == ["10.0.0.254/24"]
     assert bridge_of(Network(name="n", id="f" * 64, created="", ipam=ipam)).link == "hv-ffffffffffff"
 
 
@@ -78,7 +78,7 @@ def test_the_main_network_comes_first() -> None:
     asked = EndpointSettings(aliases=["db"])
     row = _container(host_config=HostConfig(network_mode="front"), asked_networks={"back": asked, "front": asked})
     assert list(asked_of(row)) == ["front", "back"]
-    assert list(asked_of(_container())) == ["bridge"]
+    assert list(asked_of(_container(asked_networks={}))) == []
     assert list(asked_of(_container(config=Config(network_disabled=True)))) == ["none"]
 
 

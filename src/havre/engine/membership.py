@@ -1,0 +1,145 @@
+"""Connecting containers to networks and taking them off, whether they run or not.
+
+A container that does not run is changed in its row alone: `asked_networks` is what its next start will ask for. One
+that runs gets or loses a device at once, and its hosts and resolv.conf are written in place, since they are bind mounts.
+
+Which combinations make no sense is decided by `check_connect`, in dockerd's words.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from havre.aio import finish, in_thread
+from havre.engine import network as words
+from havre.engine.assemble import Assembly
+from havre.engine.live import Index, Live
+from havre.engine.model import Container, EndpointSettings
+from havre.engine.network import Network, bridge_of
+from havre.engine.networks import Networks
+from havre.engine.sandbox import Sandbox, own_hosts_of
+from havre.errors import Conflict, Forbidden, HavreError, InvalidInput, NotFound
+from havre.network import files, ipam
+
+_HOST_MODE = "container cannot be disconnected from host network or connected to host network"
+_SHARED = "container sharing network namespace with another container or host cannot be connected to any other network"
+_PRIVATE = "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+
+
+class Membership:
+    """Which containers are on which networks, changed on request."""
+
+    def __init__(self, index: Index, networks: Networks, assembly: Assembly) -> None:
+        self._index = index
+        self._networks = networks
+        self._assembly = assembly
+
+    async def connect(self, network_ref: str, container_ref: str, asked: EndpointSettings | None) -> None:
+        """Put a container on a network. Raises NotFound, Forbidden, InvalidInput (addresses)."""
+        live = self._index.get(container_ref)
+        network = self._networks.get(network_ref)
+        await finish(self._connect(live, network, asked or EndpointSettings()))
+
+    async def _connect(self, live: Live, network: Network, asked: EndpointSettings) -> None:
+        async with live.lock:
+            container = live.container
+            _refuse_dying(live)
+            check_connect(container, network)
+            check_settings(network, asked)
+            asked = replace(asked, network_id="", endpoint_id="")
+            if live.process is not None:
+                await self._change(container, await self._networks.connect(container, network, asked))
+            else:
+                container.networks[network.name] = replace(asked, network_id=network.id)
+            container.asked_networks[network.name] = asked
+            await self._index.save(container)
+
+    async def disconnect(self, network_ref: str, container_ref: str, force: bool) -> None:
+        """Take a container off a network; with `force`, one that is not there only has to be forgotten."""
+        network = self._networks.get(network_ref)
+        try:
+            live = self._index.get(container_ref)
+        except NotFound:
+            if force:
+                raise NotFound(f"endpoint {container_ref} not found") from None
+            raise
+        await finish(self._disconnect(live, network))
+
+    async def _disconnect(self, live: Live, network: Network) -> None:
+        async with live.lock:
+            container = live.container
+            _refuse_dying(live)
+            if network.name == "host" or container.host_config.network_mode == "host":
+                raise Forbidden(_HOST_MODE)
+            if network.name not in container.networks:
+                raise Forbidden(f"container {container.id} is not connected to network {network.name}")
+            if live.process is not None and network.name != "none":
+                await self._change(container, await self._networks.disconnect(container, network))
+            container.networks.pop(network.name, None)
+            container.asked_networks.pop(network.name, None)
+            await self._index.save(container)
+
+    def renamed(self, container: Container) -> None:
+        """The container has another name: its networks know it by that from now on."""
+        self._networks.renamed(container)
+
+    async def _change(self, container: Container, sandbox: Sandbox) -> None:
+        before = own_hosts_of(container)
+        container.networks, container.ports = dict(sandbox.endpoints), dict(sandbox.ports)
+        directory = self._assembly.directory(container)
+        await in_thread(_rewrite, directory, before, own_hosts_of(container), sandbox.resolv_conf)
+
+
+def _rewrite(directory: Path, old: list[tuple[str, str]], new: list[tuple[str, str]], resolv_conf: str) -> None:
+    """Change both files in place: what is bind-mounted into a container is the file, not its name."""
+    hosts = directory / "hosts"
+    hosts.write_text(files.change_hosts(hosts.read_text(), old, new))
+    (directory / "resolv.conf").write_text(resolv_conf)
+
+
+def _refuse_dying(live: Live) -> None:
+    if live.removing or live.container.state.status in ("removing", "dead"):
+        raise Conflict(f"container {live.container.id} is marked for removal and cannot be connected or disconnected")
+
+
+def check_connect(container: Container, network: Network) -> None:
+    """Refuse a network that does not go together with those the container has."""
+    if network.name == "host":
+        raise Forbidden(_HOST_MODE)
+    mode = container.host_config.network_mode
+    if mode == "host" or mode.startswith("container:"):
+        raise Forbidden(_SHARED)
+    if "none" in container.asked_networks or (network.name == "none" and container.asked_networks):
+        raise Forbidden(_PRIVATE)
+
+
+def check_settings(network: Network, asked: EndpointSettings) -> None:
+    """Refuse addresses that the network cannot give."""
+    wanted = asked.ipam_config
+    problems = []
+    if wanted and (wanted.ipv4_address or wanted.ipv6_address):
+        if network.name in words.PREDEFINED:
+            problems.append("user specified IP address is supported on user defined networks only")
+        elif network.driver == "bridge":
+            problems += _misplaced(network, [text for text in (wanted.ipv4_address, wanted.ipv6_address) if text])
+    if asked.aliases and network.name in words.PREDEFINED:
+        problems.append("network-scoped alias is supported only for containers in user defined networks")
+    if asked.mac_address:
+        ipam.check_mac(asked.mac_address)
+    if problems:
+        raise InvalidInput("invalid endpoint settings:\n" + "\n".join(problems))
+
+
+def _misplaced(network: Network, wanted: list[str]) -> list[str]:
+    problems = []
+    for text in wanted:
+        try:
+            address = ipam.parse_address(text)
+        except HavreError:
+            problems.append(f"invalid IP address: {text}")
+            continue
+        if not any(address in pool for pool in bridge_of(network).pools):
+            problems.append(f"no configured subnet or ip-range contain the IP address {text}")
+    return problems

@@ -1,0 +1,461 @@
+"""The sandboxes of running containers: who holds which address, port and name, and how the kernel is told.
+
+A sandbox is opened in one go and undone in reverse when any step fails; a running one is changed by the same steps:
+
+    decide    addresses, MACs (network.ipam, network.plan)          join ─▶ attach ─▶ ports follow the default route
+    hold      host ports, by sockets (network.ports)                leave ◀─ detach ◀─┘
+    apply     namespace, veth pairs, addresses, routes (network.apply)
+    publish   ports in the firewall, one transaction (network.firewall)
+    name      the container known on its networks, its name server answering (network.nameserver)
+
+The published ports lead to the endpoint that has the default route, and move when that changes. Callers see to it that
+one container is changed by one caller at a time. Messages are dockerd's.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import msgspec
+
+from havre.engine import network as words
+from havre.engine import sandbox as texts
+from havre.engine.model import Container, ContainerId, EndpointSettings
+from havre.engine.network import Network, NetworkContainer
+from havre.engine.networkrows import NetworkOptions, NetworkRows
+from havre.engine.sandbox import Held, Sandbox
+from havre.errors import Conflict, Failed, Forbidden, InvalidInput
+from havre.linux.namespaces import is_netns
+from havre.linux.netlink import Link, Netlink
+from havre.network import files, ipam, nameserver
+from havre.network.apply import Host
+from havre.network.firewall import Firewall
+from havre.network.ipam import Address, Pool
+from havre.network.nameserver import NameServer, Sockets
+from havre.network.plan import VETH_PREFIX, Endpoint, plan_endpoint
+from havre.network.ports import Ports
+from havre.network.zones import View, Zone, parse_links
+
+log = logging.getLogger(__name__)
+
+_RESOLVED_STUB, _RESOLVED_FILE = "127.0.0.53", Path("/run/systemd/resolve/resolv.conf")
+
+
+class Sandboxes:
+    """What running containers hold of the network."""
+
+    def __init__(
+        self, rows: NetworkRows, netns_dir: Path, options: NetworkOptions, host: Host, firewall: Firewall
+    ) -> None:
+        self._rows = rows
+        self._netns_dir = netns_dir
+        self._options = options
+        self._host = host
+        self._firewall = firewall
+        self._ports = Ports(_ephemeral_range())
+        self._held: dict[ContainerId, Held] = {}
+        self._used: dict[str, dict[Address, ContainerId]] = {}
+        self._zones: dict[str, Zone] = {}
+
+    def members(self, network_id: str) -> dict[str, NetworkContainer]:
+        """The running containers that have an endpoint on a network, by ID."""
+        found = {held.id: held.member(network_id) for held in self._held.values()}
+        return {id: member for id, member in found.items() if member is not None}
+
+    def all(self) -> list[Held]:
+        """What every running container holds."""
+        return list(self._held.values())
+
+    def get(self, id: ContainerId) -> Held | None:
+        """What one holds; None when it does not run, or shares another's network."""
+        return self._held.get(id)
+
+    def forget_network(self, network_id: str) -> None:
+        """A network without endpoints is gone."""
+        self._used.pop(network_id, None)
+        self._zones.pop(network_id, None)
+
+    # -- whole sandboxes
+
+    async def open(self, container: Container) -> Held:
+        """Namespace, endpoints, ports and names of a container that is about to start; nothing stays on failure."""
+        id = ContainerId(container.id)
+        await self.close(id)
+        asked = {self._rows.find(name).id: settings for name, settings in texts.asked_of(container).items()}
+        shares_host = any(self._rows[network].driver == "host" for network in asked)
+        held = Held(container.id, container.name.lstrip("/"), None if shares_host else self._netns_dir / container.id)
+        self._held[id] = held
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self.close, id)
+            self._check_links(held, container)
+            for network_id, settings in asked.items():
+                self._join(held, self._rows[network_id], settings)
+            self._hold_ports(held, container)
+            if held.netns is not None:
+                then = nameserver.open_sockets if self._is_named(held) else lambda: None
+                sockets = await self._host.open_netns(held.netns, list(held.endpoints.values()), then)
+                await self._name(held, container, sockets)
+            await self._firewall.publish(held.maps())
+            await _serve(held)
+            held.sandbox = self._describe(held, container)
+            undo.pop_all()
+        return held
+
+    async def close(self, id: ContainerId) -> Held | None:
+        """Give back all a container holds, and return it. Idempotent; every step is tried even when one fails."""
+        held = self._held.pop(id, None)
+        if held is None:
+            return None
+        async with AsyncExitStack() as steps:
+            steps.callback(self._free_addresses, held)
+            if held.netns is not None:
+                steps.push_async_callback(self._host.close_netns, held.netns, held.links())
+            steps.push_async_callback(self._retract, held)
+            steps.callback(self._unname, held)
+        return held
+
+    def shared(self, other: ContainerId) -> Sandbox:
+        """The sandbox of a container whose network another one joins."""
+        held = self._held.get(other)
+        if held is None or held.sandbox is None:
+            raise Conflict(f"cannot join network of a non running container: {other}")
+        return held.sandbox
+
+    def let_go(self) -> None:
+        """Close every socket; what is in the kernel stays."""
+        for held in self._held.values():
+            for reservation in held.reservations:
+                self._ports.release(reservation)
+            if held.names is not None:
+                held.names.close()
+
+    # -- one endpoint of a running container
+
+    async def connect(self, container: Container, network: Network, asked: EndpointSettings) -> Held:
+        """Put a running container on one more network; nothing changes on failure."""
+        held = self._held[ContainerId(container.id)]
+        if network.id in held.endpoints:
+            raise Forbidden(f"endpoint with name {held.name} already exists in network {network.name}")
+        assert held.netns is not None, "a container in the host's network is not connected to others"
+        async with AsyncExitStack() as undo:
+            undo.push_async_callback(self.disconnect, container, network)
+            before = held.gateway()
+            self._join(held, network, asked)
+            await self._host.attach(held.netns, held.endpoints[network.id], held.gateway())
+            if before is None and held.gateway() is not None:
+                self._hold_ports(held, container)
+                await self._firewall.publish(held.maps())
+                await _serve(held)
+            await self._name(held, container, None)
+            held.sandbox = self._describe(held, container)
+            undo.pop_all()
+        return held
+
+    async def disconnect(self, container: Container, network: Network) -> Held:
+        """Take a running container off a network. Idempotent."""
+        held = self._held[ContainerId(container.id)]
+        before, endpoint = held.gateway(), held.endpoints.pop(network.id, None)
+        held.asked.pop(network.id, None)
+        if endpoint is None or held.netns is None:
+            self._free_addresses(held, network.id)
+            return held
+        self._zone(network).remove(endpoint.id)
+        after = held.gateway()
+        if before is endpoint:
+            await self._move_ports(held, after)
+        await self._host.detach(held.netns, endpoint, after)
+        self._free_addresses(held, network.id)
+        if held.names is not None:
+            self._see(held, container)
+        held.sandbox = self._describe(held, container)
+        return held
+
+    async def _move_ports(self, held: Held, gateway: Endpoint | None) -> None:
+        """Let the published ports lead to another endpoint, or, without one, give them up."""
+        if gateway is None:
+            await self._retract(held)
+            return
+        await self._firewall.retract(held.maps())
+        for reservation in held.reservations:
+            reservation.retarget(gateway.address, gateway.address6)
+        await self._firewall.publish(held.maps())
+        await _serve(held)
+
+    async def _retract(self, held: Held) -> None:
+        maps = held.maps()
+        for reservation in held.reservations:
+            self._ports.release(reservation)
+        held.reservations.clear()
+        await self._firewall.retract(maps)
+        for address in {port.address for port in maps}:
+            await self._host.forget_flows(address)
+
+    # -- addresses and ports
+
+    def _join(self, held: Held, network: Network, asked: EndpointSettings) -> None:
+        held.asked[network.id] = asked
+        if network.driver != "bridge":
+            held.others[network.id] = secrets.token_hex(32)
+            return
+        if asked.mac_address:
+            ipam.check_mac(asked.mac_address)
+        bridge, wanted = self._rows.bridge(network.id), asked.ipam_config
+        address = self._allocate(held, network, bridge.pool, wanted.ipv4_address if wanted else "")
+        address6 = None
+        if bridge.pool6 is not None:
+            address6 = self._allocate(held, network, bridge.pool6, wanted.ipv6_address if wanted else "")
+        elif wanted and wanted.ipv6_address:
+            raise InvalidInput(f"invalid endpoint settings:\nnetwork {network.name} has no IPv6 subnet")
+        held.endpoints[network.id] = plan_endpoint(
+            secrets.token_hex(32), bridge, address, held.free_number(), asked.mac_address, address6
+        )
+
+    def _allocate(self, held: Held, network: Network, pool: Pool, wanted: str) -> Address:
+        if wanted:
+            _check_wanted(network, pool, wanted)
+        used = self._used.setdefault(network.id, {})
+        named = f"{network.name} ({network.id})"
+        address = ipam.allocate(pool, used, named, ipam.parse_address(wanted) if wanted else None)
+        used[address] = ContainerId(held.id)
+        held.addresses.append((network.id, address))
+        return address
+
+    def _free_addresses(self, held: Held, network_id: str | None = None) -> None:
+        """Give back the addresses on one network, or on all."""
+        for owner, address in list(held.addresses):
+            if network_id in (None, owner):
+                self._used.get(owner, {}).pop(address, None)
+                held.addresses.remove((owner, address))
+
+    def _hold_ports(self, held: Held, container: Container) -> None:
+        endpoint = held.gateway()
+        if endpoint is None:
+            return
+        binding = self._rows[endpoint.bridge.id].options.get(words.HOST_BINDING, "")
+        try:
+            for wish in texts.wishes_of(container, binding):
+                held.reservations.append(
+                    self._ports.reserve(wish, endpoint.address, held.name, target6=endpoint.address6)
+                )
+        except Failed as error:
+            where = f"driver failed programming external connectivity on endpoint {held.name} ({endpoint.id})"
+            raise Failed(f"{where}: {error.message}", error.hint) from error
+
+    # -- names
+
+    def _zone(self, network: Network) -> Zone:
+        return self._zones.setdefault(network.id, Zone(network.name))
+
+    def _is_named(self, held: Held) -> bool:
+        return any(self._rows[network_id].name not in words.PREDEFINED for network_id in held.endpoints)
+
+    async def _name(self, held: Held, container: Container, sockets: Sockets | None) -> None:
+        """Let the container be known on its users' networks, and its name server know those; it may have to start."""
+        if not self._is_named(held):
+            return
+        for network_id, endpoint in held.endpoints.items():
+            network = self._rows[network_id]
+            if network.name not in words.PREDEFINED:
+                names = texts.dns_names(container, held.asked[network_id])
+                self._zone(network).add(endpoint.id, names, endpoint.addresses)
+        if held.names is None:
+            assert held.netns is not None, "a container on a bridge has a namespace"
+            opened = await self._host.inside(held.netns, nameserver.open_sockets) if sockets is None else sockets
+            held.names = await NameServer.serve(opened, View(), nameserver.Upstream())
+        self._see(held, container)
+
+    def _see(self, held: Held, container: Container) -> None:
+        """Make the name server's view what the container's networks are now."""
+        networks = [self._rows[id] for id in held.endpoints if self._rows[id].name not in words.PREDEFINED]
+        links = {network.name: parse_links(held.asked[network.id].links or ()) for network in networks}
+        assert held.names is not None, "only a name server has a view"
+        held.names.view = View([self._zone(network) for network in networks], dict(links))
+        held.names.upstream = texts.upstream_of(container, held, self._resolver())
+
+    def _unname(self, held: Held) -> None:
+        for network_id, endpoint in held.endpoints.items():
+            if network_id in self._zones:
+                self._zones[network_id].remove(endpoint.id)
+        if held.names is not None:
+            held.names.close()
+            held.names = None
+
+    def rename(self, container: Container) -> None:
+        """The container has another name: it is known by that from now on."""
+        held = self._held.get(ContainerId(container.id))
+        if held is None:
+            return
+        held.name = container.name.lstrip("/")
+        for network_id, endpoint in held.endpoints.items():
+            if network_id in self._zones:
+                self._zones[network_id].remove(endpoint.id)
+                names = texts.dns_names(container, held.asked[network_id])
+                self._zones[network_id].add(endpoint.id, names, endpoint.addresses)
+
+    # -- words
+
+    def _describe(self, held: Held, container: Container) -> Sandbox:
+        endpoints: dict[str, EndpointSettings] = {}
+        for network_id, endpoint in held.endpoints.items():
+            network = self._rows[network_id]
+            named = network.name not in words.PREDEFINED
+            endpoints[network.name] = texts.describe_endpoint(held.asked[network_id], endpoint, container, named)
+        for network_id, endpoint_id in held.others.items():
+            got = msgspec.structs.replace(held.asked[network_id], network_id=network_id, endpoint_id=endpoint_id)
+            endpoints[self._rows[network_id].name] = got
+        ports = texts.describe_ports(container, held.reservations) if held.endpoints else {}
+        hosts, resolv_conf = self._files(held, container)
+        return Sandbox(held.netns, endpoints, ports, hosts, resolv_conf)
+
+    def _files(self, held: Held, container: Container) -> tuple[str, str]:
+        """Texts of hosts and resolv.conf."""
+        extra = container.host_config.extra_hosts or []
+        if held.netns is None:
+            hosts = files.append_hosts(_read(Path("/etc/hosts")), extra, self._host_gateway())
+        else:
+            own = texts.own_hosts(container, held.endpoints.values())
+            hosts = files.render_hosts([*self._linked(held, container), *own], extra, self._host_gateway())
+        resolver = texts.resolver_of(container, self._resolver(), shares_host=held.netns is None)
+        if held.names is not None:
+            resolver = files.embedded_resolver(resolver, nameserver.ADDRESS)
+        return hosts, files.render_resolv_conf(resolver)
+
+    def _linked(self, held: Held, container: Container) -> list[tuple[str, str]]:
+        """Lines for the containers that `--link` names: on the default bridge, which has no name server."""
+        bridge = self._rows.find("bridge").id
+        if bridge not in held.endpoints:
+            return []
+        lines = []
+        for alias, name in parse_links(container.host_config.links or ()).items():
+            other = self._running(name)
+            endpoint = other.endpoints.get(bridge) if other is not None else None
+            if other is not None and endpoint is not None:
+                names = dict.fromkeys((alias, other.id[:12], other.name))
+                lines.append((str(endpoint.address), " ".join(names)))
+        return lines
+
+    def _check_links(self, held: Held, container: Container) -> None:
+        for alias, name in parse_links(container.host_config.links or ()).items():
+            if self._running(name) is None:
+                raise Conflict(f"Cannot link to a non running container: /{name} AS /{held.name}/{alias}")
+
+    def _running(self, name: str) -> Held | None:
+        """A running container by its lower-case name, ID or short ID."""
+        return next((held for held in self._held.values() if name in (held.name.lower(), held.id, held.id[:12])), None)
+
+    def _host_gateway(self) -> str:
+        """What `host-gateway` stands for: the default bridge's address."""
+        return str(self._rows.bridge(self._rows.find("bridge").id).pool.gateway)
+
+    def _resolver(self) -> files.Resolver:
+        host = files.parse_resolv_conf(_read(Path("/etc/resolv.conf")))
+        if host.servers == (_RESOLVED_STUB,) and _RESOLVED_FILE.exists():
+            host = files.parse_resolv_conf(_read(_RESOLVED_FILE))
+        return files.container_resolver(host, self._options.resolver, shares_host=True)
+
+    # -- after a start of the daemon
+
+    async def adopt(self, container: Container) -> None:
+        """Take over what a container that ran on holds: addresses, devices, ports, names."""
+        if container.host_config.network_mode.startswith("container:"):
+            return
+        netns = self._netns_dir / container.id
+        held = Held(container.id, container.name.lstrip("/"), netns if is_netns(netns) else None)
+        self._held[ContainerId(held.id)] = held
+        links = await self._host.inside(netns, _links_here) if held.netns is not None else []
+        interfaces = {link.mac: link.name for link in links}
+        for name, settings in container.networks.items():
+            await self._adopt_endpoint(held, name, settings, interfaces)
+        target = held.gateway()
+        if target is not None:
+            for wish in texts.wishes_again(container.ports):
+                try:
+                    held.reservations.append(self._ports.reserve(wish, target.address, held.name, target.address6))
+                except Failed as error:
+                    log.error("container %s is no longer reachable at a published port: %s", held.name, error)
+
+    async def _adopt_endpoint(
+        self, held: Held, name: str, settings: EndpointSettings, interfaces: Mapping[str, str]
+    ) -> None:
+        network = self._rows.get(settings.network_id)
+        if network is None:
+            log.error("container %s runs on network %s, which is gone", held.name, name)
+            return
+        held.asked[network.id] = settings
+        if network.driver != "bridge":
+            held.others[network.id] = settings.endpoint_id
+        elif settings.ip_address:
+            bridge = self._rows.bridge(network.id)
+            given = settings.global_ipv6_address if bridge.pool6 is not None else ""
+            endpoint = Endpoint(
+                settings.endpoint_id,
+                bridge,
+                ipam.parse_address(settings.ip_address),
+                settings.mac_address,
+                interfaces.get(settings.mac_address.lower(), ""),
+                ipam.parse_address(given) if given else None,
+            )
+            for address in endpoint.addresses:
+                self._used.setdefault(network.id, {})[address] = ContainerId(held.id)
+                held.addresses.append((network.id, address))
+            held.endpoints[network.id] = endpoint
+            if not await self._host.enslave(endpoint):
+                log.error("container %s has lost its device on network %s", held.name, name)
+
+    async def serve(self, container: Container) -> None:
+        """Begin to answer for an adopted container: its ports and its names."""
+        held = self._held.get(ContainerId(container.id))
+        if held is not None:
+            await _serve(held)
+            if held.netns is not None:
+                await self._name(held, container, None)
+            held.sandbox = self._describe(held, container)
+
+    async def reclaim(self) -> None:
+        """Remove namespaces and devices of containers that are gone."""
+        kept = {held.id for held in self._held.values()}
+        for path in self._netns_dir.iterdir() if self._netns_dir.is_dir() else ():
+            if path.name not in kept:
+                await self._host.close_netns(path, [])
+        expected = {link for held in self._held.values() for link in held.links()}
+        bridges = {bridge.link for bridge in self._rows.bridges()}
+        links = await self._host.links()
+        masters = {link.index for link in links if link.name in bridges}
+        for link in links:
+            ours = link.kind == "veth" and link.name.startswith(VETH_PREFIX)
+            if ours and link.master in masters and link.name not in expected:
+                await self._host.delete_veth(link.name)
+
+
+async def _serve(held: Held) -> None:
+    for reservation in held.reservations:
+        await reservation.serve()
+
+
+def _links_here() -> list[Link]:
+    with Netlink() as own:
+        return own.links()
+
+
+def _check_wanted(network: Network, pool: Pool, wanted: str) -> None:
+    where = f"invalid config for network {network.name}: invalid endpoint settings:\n"
+    if network.name in words.PREDEFINED:
+        raise InvalidInput(where + "user specified IP address is supported on user defined networks only")
+    if ipam.parse_address(wanted) not in pool:
+        raise InvalidInput(where + f"no configured subnet or ip-range contain the IP address {wanted}")
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def _ephemeral_range() -> tuple[int, int]:
+    first, last = _read(Path("/proc/sys/net/ipv4/ip_local_port_range")).split() or ("32768", "60999")
+    return int(first), int(last)

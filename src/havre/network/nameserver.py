@@ -1,0 +1,266 @@
+"""The name server inside a container: 127.0.0.11, UDP and TCP.
+
+Sockets are opened inside the container's network namespace and served by the daemon's event loop. They sit on ports of
+the kernel's choice, so that a container may have a name server of its own on 0.0.0.0:53; rules in the namespace rewrite
+the port on the way there and back. Nothing is tracked: a conntrack entry for each query would fill the kernel's table.
+
+    container ──▶ 127.0.0.11:53 ──(port rewritten)──▶ our socket ── View ── known: answered at once
+                                                                      └─── else: Upstream, a fresh socket each time
+
+Questions about names of the container's networks are answered here, also with "no such record"; the rest goes to the
+upstream servers in turn, under an ID and from a port that nobody can guess. Without upstream servers (on internal
+networks) nothing is forwarded, whatever is asked: names must not carry data out (CVE-2024-29018).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import socket
+import struct
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from havre.aio import in_thread, spawn
+from havre.linux.namespaces import in_netns
+from havre.linux.nft import Nft
+from havre.network import dnswire
+from havre.network.dnswire import Question
+from havre.network.zones import View
+
+log = logging.getLogger(__name__)
+
+ADDRESS = "127.0.0.11"
+_BATCH = 64
+_BYTES = 65535
+_SERVER_TIMEOUT_S = 3.0
+_CLIENT_IDLE_S = 20.0
+_IN_FLIGHT = 256
+_CONNECTIONS = 64
+_TABLE = "havre_dns"
+
+OpenSocket = Callable[[int, int], Awaitable[socket.socket]]
+"""A new socket of an address family and a type, in the network namespace from which a server is asked."""
+
+
+@dataclass(frozen=True)
+class Upstream:
+    """Where questions about foreign names go, and from which namespace: the container's, or (None) the daemon's."""
+
+    servers: tuple[str, ...] = ()
+    netns: Path | None = None
+
+    async def open(self, family: int, kind: int) -> socket.socket:
+        """A socket to ask a server with."""
+        flags = kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        if self.netns is None:
+            return socket.socket(family, flags)
+        return await in_thread(in_netns, self.netns, lambda: socket.socket(family, flags))
+
+
+@dataclass(frozen=True)
+class Sockets:
+    """What the server listens on."""
+
+    datagrams: socket.socket
+    stream: socket.socket
+
+    def close(self) -> None:
+        """Close both."""
+        self.datagrams.close()
+        self.stream.close()
+
+
+def open_sockets() -> Sockets:
+    """Both sockets, and the rules that lead port 53 to them, in the calling thread's namespace. Blocking; OSError."""
+    flags = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+    sockets = Sockets(
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM | flags),
+        socket.socket(socket.AF_INET, socket.SOCK_STREAM | flags),
+    )
+    try:
+        sockets.datagrams.bind((ADDRESS, 0))
+        sockets.stream.bind((ADDRESS, 0))
+        sockets.stream.listen(_CONNECTIONS)
+        nft = Nft()
+        try:
+            nft.run(render_rules(sockets.datagrams.getsockname()[1], sockets.stream.getsockname()[1]))
+        finally:
+            nft.close()
+    except BaseException:
+        sockets.close()
+        raise
+    return sockets
+
+
+def render_rules(udp_port: int, tcp_port: int) -> str:
+    """nft commands for the container's namespace, replacing those of an earlier daemon."""
+    there = "".join(
+        f"    ip daddr {ADDRESS} {protocol} dport 53 {protocol} dport set {port}\n"
+        f"    ip saddr {ADDRESS} {protocol} sport {port} {protocol} sport set 53\n"
+        for protocol, port in (("udp", udp_port), ("tcp", tcp_port))
+    )
+    chain = f"  chain output {{\n    type filter hook output priority raw; policy accept;\n{there}  }}\n"
+    return f"table ip {_TABLE} {{ }}\ndelete table ip {_TABLE}\ntable ip {_TABLE} {{\n{chain}}}\n"
+
+
+class NameServer:
+    """One container's name server, until `close`."""
+
+    def __init__(self, sockets: Sockets, view: View, upstream: Upstream) -> None:
+        self.view = view
+        self.upstream = upstream
+        self._sockets = sockets
+        self._server: asyncio.Server | None = None
+        self._pending: set[asyncio.Task[Any]] = set()
+
+    @classmethod
+    async def serve(cls, sockets: Sockets, view: View, upstream: Upstream) -> NameServer:
+        """Answer on `sockets` from now on; they belong to the server."""
+        server = cls(sockets, view, upstream)
+        asyncio.get_running_loop().add_reader(sockets.datagrams, server._readable)
+        server._server = await asyncio.start_server(server._connected, sock=sockets.stream)
+        return server
+
+    def close(self) -> None:
+        """Stop, and drop what is being asked. Idempotent."""
+        if self._sockets.datagrams.fileno() >= 0:
+            asyncio.get_running_loop().remove_reader(self._sockets.datagrams)
+        if self._server is not None:
+            self._server.close()
+        for task in self._pending:
+            task.cancel()
+        self._sockets.close()
+
+    # -- answering
+
+    def answer(self, message: bytes) -> tuple[Question | None, bytes | None]:
+        """The question, and the answer where it can be given here; without a question there is nothing to say."""
+        question = dnswire.parse_question(message)
+        if question is None:
+            return None, None
+        if question.type in (dnswire.A, dnswire.AAAA, dnswire.MX):
+            addresses = self.view.resolve(question.name)
+            if addresses is not None:
+                return question, dnswire.render_addresses(question, addresses if question.type != dnswire.MX else [])
+        elif question.type == dnswire.PTR:
+            text = dnswire.reversed_address(question.name)
+            if text and (name := self.view.name_of(text)) is not None:
+                return question, dnswire.render_name(question, name)
+        if not self.upstream.servers or len(self._pending) >= _IN_FLIGHT:
+            return question, dnswire.render_code(question, dnswire.SERVER_FAILURE)
+        return question, None
+
+    def _readable(self) -> None:
+        near = self._sockets.datagrams
+        for _ in range(_BATCH):
+            try:
+                message, client = near.recvfrom(_BYTES)
+            except BlockingIOError:
+                return
+            question, answer = self.answer(message)
+            if question is None:
+                continue
+            if answer is None:
+                self._start(self._forward_datagram(message, question, client))
+            else:
+                self._reply(dnswire.fit(question, answer), client)
+
+    def _reply(self, answer: bytes, client: Any) -> None:
+        try:
+            self._sockets.datagrams.sendto(answer, client)
+        except OSError as error:  # closed, or full: UDP promises nothing, the client will ask again
+            log.debug("an answer is lost: %s", error)
+
+    def _start(self, work: Any) -> None:
+        task = spawn(work, "dns")
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+
+    async def _forward_datagram(self, message: bytes, question: Question, client: Any) -> None:
+        self._reply(await self._ask_all(message, question, _ask_by_udp), client)
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._pending.add(task)
+        task.add_done_callback(self._pending.discard)
+        try:
+            async with asyncio.timeout(_CLIENT_IDLE_S):
+                while True:
+                    message = await _read_message(reader)
+                    question, answer = self.answer(message)
+                    if question is None:
+                        return
+                    writer.write(_framed(answer or await self._ask_all(message, question, _ask_by_tcp)))
+                    await writer.drain()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+            log.debug("a client's connection ended: %s", error)
+        finally:
+            writer.close()
+
+    # -- forwarding
+
+    async def _ask_all(self, message: bytes, question: Question, ask: Ask) -> bytes:
+        """The first good answer of the servers in turn, else the last bad one, else a failure of our own."""
+        last = dnswire.render_code(question, dnswire.SERVER_FAILURE)
+        for server in self.upstream.servers:
+            try:
+                async with asyncio.timeout(_SERVER_TIMEOUT_S):
+                    last = await ask(self.upstream.open, server, message, question)
+            except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+                log.debug("name server %s does not answer: %s", server, error)
+                continue
+            if dnswire.code_of(last) != dnswire.SERVER_FAILURE:
+                break
+        return last
+
+
+Ask = Callable[[OpenSocket, str, bytes, Question], Awaitable[bytes]]
+
+
+async def _ask_by_udp(open: OpenSocket, server: str, message: bytes, question: Question) -> bytes:
+    loop = asyncio.get_running_loop()
+    id = secrets.randbelow(1 << 16)
+    with await open(_family(server), socket.SOCK_DGRAM) as far:
+        await loop.sock_connect(far, (server, 53))
+        await loop.sock_sendall(far, dnswire.with_id(message, id))
+        while True:
+            answer = await loop.sock_recv(far, _BYTES)
+            if dnswire.answers(answer, id, question):
+                return dnswire.with_id(answer, question.id)
+
+
+async def _ask_by_tcp(open: OpenSocket, server: str, message: bytes, question: Question) -> bytes:
+    id = secrets.randbelow(1 << 16)
+    far = await open(_family(server), socket.SOCK_STREAM)
+    try:
+        await asyncio.get_running_loop().sock_connect(far, (server, 53))
+        reader, writer = await asyncio.open_connection(sock=far)
+    except BaseException:
+        far.close()
+        raise
+    try:
+        writer.write(_framed(dnswire.with_id(message, id)))
+        answer = await _read_message(reader)
+    finally:
+        writer.close()
+    if not dnswire.answers(answer, id, question):
+        raise OSError(f"{server} answers another question")
+    return dnswire.with_id(answer, question.id)
+
+
+def _family(server: str) -> int:
+    return socket.AF_INET6 if ":" in server else socket.AF_INET
+
+
+async def _read_message(reader: asyncio.StreamReader) -> bytes:
+    (length,) = struct.unpack(">H", await reader.readexactly(2))
+    return await reader.readexactly(length)
+
+
+def _framed(message: bytes) -> bytes:
+    return struct.pack(">H", len(message)) + message
