@@ -1,7 +1,7 @@
 """Connecting containers to networks and taking them off, whether they run or not.
 
 A container that does not run is changed in its row alone: `asked_networks` is what its next start will ask for. One
-that runs gets or loses a device at once, and its hosts and resolv.conf are written in place, since they are bind mounts.
+that runs gets or loses a device at once; its hosts and resolv.conf are written in place, since they are bind mounts.
 
 Which combinations make no sense is decided by `check_connect`, in dockerd's words.
 """
