@@ -50,6 +50,7 @@ from havre.storage.tar import BLOCK, Data, Entry, TarParser
 MAX_DOCUMENTS = 64 << 20
 MAX_IMAGES = 1000
 _HEAD = 512
+_GATHER = 1 << 20
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
 _CONTAINERD_NAME = "io.containerd.image.name"
 _REF_NAME = "org.opencontainers.image.ref.name"
@@ -222,8 +223,8 @@ class _Reader:
         self._head = bytes(gathered)
         return self._head[:_HEAD]
 
-    async def data(self) -> AsyncIterator[bytes]:
-        """The rest of the present member."""
+    async def data(self) -> AsyncIterator[bytes | memoryview]:
+        """The rest of the present member; the views are of bytes that nobody changes."""
         if self._head:
             head, self._head = self._head, b""
             yield head
@@ -236,20 +237,36 @@ class _Reader:
             if isinstance(event, Entry):
                 self._next = event
             else:
-                yield bytes(event.view)
+                yield event.view
 
 
 async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Entry | Data]:
     """Decompress, parse; raises `InvalidInput` for damage and for a stream that ends early."""
     decompressor, parser = Decompressor(), TarParser(data=True)
-    async for chunk in chunks:
+    async for chunk in _gathered(chunks):
         decompressor.feed(chunk)
-        while piece := await in_thread(decompressor.read):
+        while piece := await _next_piece(decompressor):
             for event in parser.feed(piece):
                 yield event
     for event in parser.feed(decompressor.finish()):
         yield event
     parser.finish()
+
+
+async def _next_piece(decompressor: Decompressor) -> bytes:
+    """The next piece of a tar; only one that must be decompressed is worth a hop to a thread."""
+    return decompressor.read() if decompressor.kind == "" else await in_thread(decompressor.read)
+
+
+async def _gathered(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """`chunks` in pieces of about 1 MiB."""
+    gathered: list[bytes] = []
+    async for chunk in chunks:
+        gathered.append(chunk)
+        if sum(map(len, gathered)) >= _GATHER:
+            yield b"".join(gathered)
+            gathered.clear()
+    yield b"".join(gathered)
 
 
 def _describe(contents: _Contents, platform: Platform) -> list[_Found]:

@@ -5,9 +5,9 @@
     own thread                                                                        --> [ hash the tar, write, index ]
 
 Each stage works while the one before is already at the next bytes, and each is at most a few MiB ahead of the next, so
-memory is bounded and a slow disk slows the network. The pieces are small enough to stay in a processor's cache from one
-stage to the next. The last stage has a thread of its own: the stage before waits for it, and two that wait for each
-other must not share one bounded pool.
+memory is bounded and a slow disk slows the network. A stream that is a plain tar is hashed once. The pieces are small
+enough to stay in a processor's cache from one stage to the next. The last stage has a thread of its own: the stage
+before waits for it, and two that wait for each other must not share one bounded pool.
 
 Nothing of a refused, cut short or abandoned stream stays.
 """
@@ -72,7 +72,7 @@ class LayerIngest:
         self._name = digest or diff_id or "of unknown digest"
         self._stream_hash, self._tar_hash = hashlib.sha256(), hashlib.sha256()
         self._received = self._size = self._waiting = 0
-        self._gathered: list[bytes] = []
+        self._gathered: list[bytes | memoryview] = []
         self._decompressor = Decompressor()
         self._writer = keeper.new_writer()
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="havre-layer")
@@ -97,7 +97,7 @@ class LayerIngest:
         await in_thread(self._writer.discard)
         self._keeper.arriving -= Counter(self._arrived)
 
-    async def write(self, chunk: bytes) -> None:
+    async def write(self, chunk: bytes | memoryview) -> None:
         """Take the next bytes of the stream as received; raises `HavreError` as soon as they cannot be right."""
         self._gathered.append(chunk)
         self._waiting += len(chunk)
@@ -110,7 +110,7 @@ class LayerIngest:
         await self._inflated()
         await self._in_thread(self._conclude)
         digest = Digest(f"sha256:{self._stream_hash.hexdigest()}")
-        diff_id = Digest(f"sha256:{self._tar_hash.hexdigest()}")
+        diff_id = Digest(f"sha256:{self._tar_hash.hexdigest()}") if self._decompressor.kind else digest
         _require(self._wanted_digest, digest)
         _require(self._wanted_diff_id, diff_id)
         sealed = await self._in_thread(self._writer.seal, diff_id)
@@ -135,7 +135,7 @@ class LayerIngest:
 
     # -- in threads
 
-    def _inflate(self, batch: Sequence[bytes]) -> None:
+    def _inflate(self, batch: Sequence[bytes | memoryview]) -> None:
         data = b"".join(batch)
         self._received += len(data)
         self._stream_hash.update(data)
@@ -161,7 +161,8 @@ class LayerIngest:
                 raise InvalidInput(
                     f"layer {self._name} unpacks to more than {MAX_LAYER} bytes", "no sound image has such a layer"
                 )
-            self._tar_hash.update(piece)
+            if self._decompressor.kind:
+                self._tar_hash.update(piece)
             self._writer.write(piece)
 
     def _conclude(self) -> None:
