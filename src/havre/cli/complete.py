@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 
 from havre.cli.main import global_flags
-from havre.cli.parser import Options, StatusError, parse
+from havre.cli.parser import Options, StatusError, UsageError, parse
 from havre.cli.tree import GROUPS, TOP, aliases, commands, find
 from havre.errors import HavreError
 
@@ -75,7 +75,10 @@ def candidates(session: Session, words: list[str]) -> Iterable[tuple[str, str]]:
         if word.startswith("-"):
             return _flags(global_flags(), word)
         return _matching([*GROUPS.items(), *_top_words()], word)
-    command, _, arguments = find(rest)
+    try:
+        command, _, arguments = find(rest)
+    except UsageError:  # a group's flag without its value: anything may follow
+        return []
     if command is None:
         inner = [(c.names[0], c.summary) for c in commands(rest[0]) if not c.hidden] if rest[0] in GROUPS else []
         return _matching(inner, word)

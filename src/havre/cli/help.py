@@ -5,7 +5,7 @@ from __future__ import annotations
 import posix
 
 from havre.cli.parser import Flag
-from havre.cli.tree import COMMON, GROUPS, TOP, aliases, commands
+from havre.cli.tree import COMMON, GROUPS, TOP, aliases, commands, group_flags
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,8 +38,11 @@ def command_help(group: str, path: str, command: Command) -> str:
 def group_help(group: str) -> str:
     """The help of a management group."""
     rows = [(c.names[0], c.summary) for c in commands(group) if not c.hidden]
+    flags = group_flags(group)
+    options = f"Options:\n{render_flags(flags, width())}\n\n" if flags else ""
+    words = f"{group} [OPTIONS]" if flags else group
     return (
-        f"\nUsage:  {PROGRAM} {group} COMMAND\n\n{GROUPS[group]}\n\nCommands:\n{_rows(rows)}\n\n"
+        f"\nUsage:  {PROGRAM} {words} COMMAND\n\n{GROUPS[group]}\n\n{options}Commands:\n{_rows(rows)}\n\n"
         f"Run '{PROGRAM} {group} COMMAND --help' for more information on a command.\n"
     )
 

@@ -13,7 +13,7 @@ import posix
 import sys
 
 from havre.cli.parser import Flag, Options, StatusError, UsageError, parse
-from havre.cli.tree import find
+from havre.cli.tree import GROUPS, find, group_options
 from havre.errors import HavreError
 
 TYPE_CHECKING = False
@@ -76,12 +76,13 @@ def _run(argv: list[str]) -> int:
             return 0
         if "help" in options.given or not words:
             return _print_top_help(words)
+        command_path = words[0] if words[0] in GROUPS else ""
         command, command_path, rest = find(words)
         if words[0] == "help":
             return _help_for(words[1:])
         if command is None:
             return _no_command(words, command_path, rest)
-        return _run_command(options, command, words[0], command_path, rest)
+        return _run_command(options, command, words, command_path, rest)
     except StatusError as error:
         _print_status(error)
         return error.code
@@ -106,16 +107,16 @@ def _print_status(error: StatusError) -> None:
         print(f"See 'havre {error.hint} --help'.", file=sys.stderr)
 
 
-def _run_command(options: Options, command: Command, group: str, path: str, words: list[str]) -> int:
+def _run_command(options: Options, command: Command, line: list[str], path: str, words: list[str]) -> int:
     from havre.cli.session import Session
 
     flags, arguments = (Options(()), words) if command.raw else parse(command.flags, words, stop=command.stop)
     if "help" in flags.given:
         if "h" in flags.given:
             print("Flag shorthand -h has been deprecated, please use --help", file=sys.stderr)
-        return _print_command_help(group, path, command)
+        return _print_command_help(line[0], path, command)
     _check_count(command, path, len(arguments))
-    session = Session(options, path)
+    session = Session(options, path, group_options(line))
     return command.function()(session, flags, arguments)
 
 

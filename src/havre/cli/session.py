@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """One run of one command; `path` is the command's as typed."""
+    """One run of one command; `path` is the command's as typed, `group` the flags between its group and it."""
 
-    def __init__(self, options: Options, path: str) -> None:
+    def __init__(self, options: Options, path: str, group: Options | None = None) -> None:
         self.options = options
+        self.group = group
         self.path = path
         self.config = Config(options.config)
         self.context = current_context(self.config, options.context, options.host)

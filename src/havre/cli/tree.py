@@ -5,7 +5,7 @@ Only the table of the group that a command line names is imported; the tree itse
 
 from __future__ import annotations
 
-from havre.cli.parser import Command, load
+from havre.cli.parser import Command, Flag, Options, load, parse
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 # Management groups and what they manage; the table of each is havre.cli.commands.GROUP:COMMANDS.
 GROUPS = {
+    "compose": "Define and run projects of several containers",
     "container": "Manage containers",
     "context": "Manage contexts",
     "image": "Manage images",
@@ -21,6 +22,9 @@ GROUPS = {
     "system": "Manage the engine",
     "volume": "Manage volumes",
 }
+
+# Groups that take flags of their own, before the command.
+_FLAGGED = {"compose": "commands.compose:FLAGS"}
 
 # Words at top level by the group whose table has them.
 _TOP = {
@@ -41,6 +45,18 @@ def commands(group: str) -> Sequence[Command]:
     return table
 
 
+def group_flags(group: str) -> Sequence[Flag]:
+    """The flags that stand between a group's name and the command."""
+    flags: Sequence[Flag] = load(_FLAGGED[group]) if group in _FLAGGED else ()
+    return flags
+
+
+def group_options(words: list[str]) -> Options:
+    """The values of the group's own flags on a command line. Raises UsageError."""
+    flags = group_flags(words[0])
+    return parse(flags, words[1:], stop=True)[0] if flags else Options(())
+
+
 def find(words: list[str]) -> tuple[Command | None, str, list[str]]:
     """The command that `words` begin with, the path as typed (or the group's name), and the words behind it.
 
@@ -54,6 +70,9 @@ def find(words: list[str]) -> tuple[Command | None, str, list[str]]:
     if first not in GROUPS:
         return None, "", words
     rest = words[1:]
+    if first in _FLAGGED:
+        options, behind = parse(group_flags(first), rest, stop=True)
+        rest = rest if "help" in options.given else behind
     if rest and (found := next((c for c in commands(first) if rest[0] in c.names), None)):
         return found, f"{first} {rest[0]}", rest[1:]
     return None, first, rest

@@ -1,0 +1,1 @@
+"""`havre compose`: one module per kind of verb; what they share is in `scene`."""

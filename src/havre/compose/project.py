@@ -1,0 +1,180 @@
+"""A project: the canonical model that everything after loading works with. Never changed, only replaced.
+
+Services, networks ... are plain mappings of canonical values, with the keys of `schema`; sizes are bytes, durations
+nanoseconds. What `config` prints and what is hashed is rendered here, too, from the same table.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from havre.client.jsontext import encode
+from havre.compose import yamlwrite
+from havre.compose.dotenv import read_env_file
+from havre.compose.kinds import JSON, YAML
+from havre.compose.schema import PROJECT, SERVICE
+from havre.errors import InvalidInput, NotFound
+
+Service = dict[str, Any]
+Resources = dict[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Project:
+    """A project; `disabled` are services that no active profile wants."""
+
+    name: str
+    folder: str
+    files: tuple[str, ...]
+    variables: Mapping[str, str]
+    services: dict[str, Service]
+    networks: Resources = field(default_factory=dict)
+    volumes: Resources = field(default_factory=dict)
+    secrets: Resources = field(default_factory=dict)
+    configs: Resources = field(default_factory=dict)
+    disabled: dict[str, Service] = field(default_factory=dict)
+    profiles: tuple[str, ...] = ()
+    extensions: dict[str, Any] = field(default_factory=dict)
+    env_files: tuple[str, ...] = ()
+
+    def service(self, name: str) -> Service:
+        """A service that is not disabled. Raises NotFound."""
+        if name not in self.services:
+            raise NotFound(f"no such service: {name}" + (": service is disabled" if name in self.disabled else ""))
+        return self.services[name]
+
+    def enabling(self, names: Iterable[str]) -> Project:
+        """The project with the profiles of the named services active as well."""
+        profiles = [p for name in names for p in self.disabled.get(name, {}).get("profiles", ())]
+        if not profiles:
+            return self
+        everything = {**self.services, **self.disabled}
+        active = (*self.profiles, *profiles)
+        enabled = {name: service for name, service in everything.items() if has_profile(service, active)}
+        disabled = {name: service for name, service in everything.items() if name not in enabled}
+        return replace(self, services=enabled, disabled=disabled, profiles=active).with_environment()
+
+    def selecting(self, names: Sequence[str], *, dependencies: bool = True) -> Project:
+        """The project with the named services (none: all) and, if wanted, what they depend on. Raises NotFound."""
+        if not names:
+            return self
+        wanted: dict[str, None] = {}
+        todo = list(names)
+        while todo:
+            name = todo.pop()
+            if name in wanted:
+                continue
+            wanted[name] = None
+            needed = self.service(name).get("depends_on", {}) if dependencies else {}
+            todo += [other for other, how in needed.items() if other in self.services or how.get("required")]
+        services = {
+            name: {**service, "depends_on": {k: v for k, v in service.get("depends_on", {}).items() if k in wanted}}
+            for name, service in self.services.items()
+            if name in wanted
+        }
+        rest = {name: service for name, service in self.services.items() if name not in wanted}
+        return replace(self, services=services, disabled={**self.disabled, **rest})
+
+    def used_only(self) -> Project:
+        """The project without networks, volumes, secrets and configs that no service uses."""
+        used: dict[str, set[str]] = {"networks": set(), "volumes": set(), "secrets": set(), "configs": set()}
+        for service in self.services.values():
+            used["networks"].update(service.get("networks") or {})
+            used["volumes"].update(v.get("source", "") for v in service.get("volumes", ()) if v["type"] == "volume")
+            used["secrets"].update(s["source"] for s in service.get("secrets", ()))
+            used["secrets"].update(s["source"] for s in service.get("build", {}).get("secrets", ()))
+            used["configs"].update(c["source"] for c in service.get("configs", ()))
+        kept = {kind: {k: v for k, v in getattr(self, kind).items() if k in names} for kind, names in used.items()}
+        networks, volumes, secrets, configs = (kept[kind] for kind in ("networks", "volumes", "secrets", "configs"))
+        return replace(self, networks=networks, volumes=volumes, secrets=secrets, configs=configs)
+
+    def with_environment(self, *, discard: bool = True) -> Project:
+        """The project with what `env_file` says in each service's environment. Raises InvalidInput."""
+        return replace(self, services={name: self._environment(s, discard) for name, s in self.services.items()})
+
+    def _environment(self, service: Service, discard: bool) -> Service:
+        found: dict[str, str] = {}
+        for entry in service.get("env_file", ()):
+            path = Path(entry["path"])
+            if not path.exists() and not entry.get("required"):
+                continue
+            if not path.exists():
+                raise NotFound(f"env file {path} not found: stat {path}: no such file or directory")
+            if entry.get("format", "") not in ("", "raw"):
+                raise InvalidInput(f'unsupported env_file format "{entry["format"]}"')
+            raw = entry.get("format") == "raw"
+            found.update(read_env_file(path, lambda name: found.get(name, self.variables.get(name)), raw=raw))
+        own = service.get("environment", {})
+        known = {name: self.variables.get(name) if value is None else value for name, value in own.items()}
+        result = {**service, "environment": {**found, **known}}
+        if discard:
+            result.pop("env_file", None)
+        return result
+
+    def to_yaml(self) -> str:
+        """What `config` prints."""
+        return yamlwrite.render(PROJECT.dump(self._model(), YAML))
+
+    def to_json(self) -> str:
+        """What `config --format json` prints."""
+        dumped = PROJECT.dump(self._model(), JSON) | {key: _sorted(value) for key, value in self.extensions.items()}
+        return encode({key: dumped[key] for key in sorted(dumped)}, indent="  ", escape_html=True)
+
+    def _model(self) -> dict[str, Any]:
+        kinds = {kind: getattr(self, kind) for kind in ("networks", "volumes", "secrets", "configs")}
+        shown = {name: {k: v for k, v in c.items() if k != "content"} if "environment" in c else c
+                 for name, c in self.configs.items()}  # fmt: skip
+        return {"name": self.name, "services": self.services, **kinds, "configs": shown, **self.extensions}
+
+
+def _sorted(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _sorted(value[key]) for key in sorted(value)}
+    return [_sorted(item) for item in value] if isinstance(value, list) else value
+
+
+def has_profile(service: Service, active: Sequence[str]) -> bool:
+    """Whether a service is wanted while the profiles `active` are."""
+    own = service.get("profiles") or ()
+    return not own or "*" in active or any(profile in active for profile in own)
+
+
+def scale_of(service: Service) -> int:
+    """How many containers the service has."""
+    scale = service.get("scale", service.get("deploy", {}).get("replicas"))
+    return 1 if scale is None else int(scale)
+
+
+def image_of(service: Service, name: str, project: str) -> str:
+    """The image that the service's containers are made of: its own, or what its build is tagged."""
+    return str(service.get("image") or f"{project}-{name}")
+
+
+def service_hash(service: Service) -> str:
+    """The hash of a service's configuration that docker compose keeps in a label: containers with another are stale."""
+    unhashed = {k: v for k, v in service.items() if k not in ("build", "pull_policy", "scale")}
+    if "deploy" in unhashed:
+        unhashed["deploy"] = {k: v for k, v in unhashed["deploy"].items() if k != "replicas"}
+    text = encode(SERVICE.dump(unhashed, JSON), escape_html=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def in_order(project: Project) -> Iterator[str]:
+    """Names of services, each behind those that it depends on, else by name."""
+    done: set[str] = set()
+
+    def visit(name: str) -> Iterator[str]:
+        if name in done:
+            return
+        done.add(name)
+        for other in sorted(project.services[name].get("depends_on", {})):
+            if other in project.services:
+                yield from visit(other)
+        yield name
+
+    for name in sorted(project.services):
+        yield from visit(name)

@@ -1,0 +1,88 @@
+"""Sizes and durations as Go's libraries read and write them, and Go's `%v` for scalars.
+
+Sources: https://pkg.go.dev/time#ParseDuration, https://pkg.go.dev/github.com/docker/go-units#RAMInBytes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from typing import Any
+
+_NS = {"ns": 1, "us": 1_000, "µs": 1_000, "μs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
+_DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s?([kmgtp]?)i?b?$", re.IGNORECASE)
+
+
+def parse_duration(text: str) -> int:
+    """Nanoseconds of a duration such as `1m30s`. Raises ValueError."""
+    sign, rest = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
+    if rest == "0":
+        return 0
+    total, end = 0.0, 0
+    while match := _DURATION_PART.match(rest, end):
+        total += float(match[1]) * _NS[match[2]]
+        end = match.end()
+    if not rest or end != len(rest):
+        raise ValueError(f"invalid duration {text!r}; write it like 1m30s")
+    return sign * round(total)
+
+
+def format_duration(duration_ns: int) -> str:
+    """A duration as Go's `Duration.String` prints it: `1m30s`, `1.5s`, `250ms`."""
+    if duration_ns == 0:
+        return "0s"
+    sign, value = ("-", -duration_ns) if duration_ns < 0 else ("", duration_ns)
+    for unit, size in (("ns", 1), ("µs", 1_000), ("ms", 1_000_000)):
+        if value < size * 1_000:
+            return f"{sign}{_fraction(value, size)}{unit}"
+    minutes, rest = divmod(value, _NS["m"])
+    hours, minutes = divmod(minutes, 60)
+    text = f"{_fraction(rest, _NS['s'])}s"
+    if hours:
+        return f"{sign}{hours}h{minutes}m{text}"
+    return f"{sign}{minutes}m{text}" if minutes else sign + text
+
+
+def _fraction(value: int, size: int) -> str:
+    whole, rest = divmod(value, size)
+    return f"{whole}.{rest:0{len(str(size)) - 1}d}".rstrip("0") if rest else str(whole)
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as `64m` or `1.5 GiB`; units are powers of 1024. Raises ValueError."""
+    match = _SIZE.match(text.strip())
+    if match is None:
+        raise ValueError(f"invalid size: '{text}'")
+    return int(float(match[1]) * 1024 ** " kmgtp".index(match[2].lower() or " "))
+
+
+def float32(value: float) -> float:
+    """`value` as the shortest decimal that the nearest 32-bit float prints as."""
+    single: float = struct.unpack("f", struct.pack("f", value))[0]
+    for digits in range(1, 10):
+        shortest = float(f"{single:.{digits}g}")
+        if struct.unpack("f", struct.pack("f", shortest))[0] == single:
+            return shortest
+    return single
+
+
+def go_text(value: Any) -> str:
+    """A scalar as Go's `fmt.Sprint` prints it."""
+    if value is None:
+        return "<nil>"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return go_float(value)
+    return str(value)
+
+
+def go_float(value: float) -> str:
+    """A float as Go's `%v` prints it: the shortest digits, with an exponent below 1e-4 and from 1e6."""
+    if value == 0 or not math.isfinite(value):
+        return {0.0: "0", math.inf: "+Inf", -math.inf: "-Inf"}.get(value, "NaN")
+    if 1e-4 <= abs(value) < 1e6:
+        return repr(value).removesuffix(".0") if "e" not in repr(value) else f"{value:.20f}".rstrip("0")
+    return next(text for text in (f"{value:.{n}e}" for n in range(18)) if float(text) == value)
