@@ -52,6 +52,7 @@ from havre.engine.removal import Removal
 from havre.engine.services import Services
 from havre.engine.stats import Stats
 from havre.engine.system import Identity, System
+from havre.engine.updates import Updates
 from havre.engine.validate import HostLimits
 from havre.engine.views import Views
 from havre.engine.volumes import Volume, Volumes
@@ -112,6 +113,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Services]:
 
         users: list[Containers] = []
         images = await Images.open(storage, registry, events.publish, lambda id: users[0].users_of(id) if users else ())
+        limits = HostLimits(os.cpu_count() or 1, tuple(runtime.binaries), runtime.host.cgroups.swap_limit)
         creation = Creation(
             index,
             images,
@@ -120,7 +122,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Services]:
             networks,
             lifecycle,
             directory,
-            HostLimits(os.cpu_count() or 1, tuple(runtime.binaries), runtime.host.cgroups.swap_limit),
+            limits,
             _defaults(config, runtime),
         )
         membership = Membership(index, networks, assembly)
@@ -131,13 +133,14 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Services]:
         await views.sweep()
         commit = Commit(images, storage, control, lifecycle)
         files = Files(index, Copying(views, lifecycle), storage.snapshots, commit)
+        updates = Updates(index, lifecycle, limits)
         system = System(
             _identity(config), _read_id(config.data_root / "engine-id"), storage, runtime, images, containers, volumes
         )
         await Recovery(index, lifecycle, removal, runtime, networks, volumes, storage.snapshots).run()
         stack.push_async_callback(networks.stop)
         await _tidy(images)
-        yield Services(images, containers, files, Stats(index), networks, volumes, events, system)
+        yield Services(images, containers, files, Stats(index), updates, networks, volumes, events, system)
 
 
 async def _tidy(images: Images) -> None:

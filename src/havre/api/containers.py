@@ -11,12 +11,10 @@ from aiohttp import web
 
 from havre.api.call import Call
 from havre.api.present import Sizes, present_container, present_summary
-from havre.api.router import Handler, Router
+from havre.api.router import Router
 from havre.engine.model import CreateRequest
 from havre.errors import InvalidInput, Unsupported
 from havre.wire import versions
-
-_NOT_SUPPORTED = (("POST", "update", "updating a container"),)
 
 
 async def _create(call: Call) -> web.StreamResponse:
@@ -121,14 +119,6 @@ async def _top(call: Call) -> web.StreamResponse:
     return call.json({"Processes": top.processes, "Titles": top.titles})
 
 
-def _refuser(what: str) -> Handler:
-    async def refuse(call: Call) -> web.StreamResponse:
-        call.services.containers.get(call.name)
-        raise Unsupported(f"{what} is not supported by this daemon")
-
-    return refuse
-
-
 async def _checkpoints(call: Call) -> web.StreamResponse:
     raise Unsupported(
         "This experimental feature is disabled by default. Start the Docker daemon in experimental mode in order to "
@@ -159,8 +149,6 @@ def register(router: Router) -> None:
         ("resize", _resize),
     ):
         router.add("POST", f"/containers/{{name}}/{action}", handler)
-    for method, action, what in _NOT_SUPPORTED:
-        router.add(method, f"/containers/{{name}}/{action}", _refuser(what))
     router.add("GET", "/containers/{name}/checkpoints", _checkpoints)
     router.add("POST", "/containers/{name}/checkpoints", _checkpoints)
     router.add("DELETE", "/containers/{name}/checkpoints/{checkpoint}", _checkpoints)

@@ -14,6 +14,7 @@ from havre.api import (
     stats,
     swarm,
     system,
+    updates,
     volumes,
 )
 from havre.api.router import Router
@@ -29,6 +30,7 @@ def build_router() -> Router:
         exec,
         files,
         stats,
+        updates,
         images,
         volumes,
         networks,

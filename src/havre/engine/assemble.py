@@ -175,7 +175,7 @@ class Assembly:
             security=parse_security_opts(host.security_opt or ()),
             devices=_read_devices(host),
             device_rules=tuple(parse_device_rule(rule) for rule in host.device_cgroup_rules or ()),
-            blocks=_read_block_limits(host),
+            blocks=read_block_limits(host),
             default_ulimits=self._defaults.ulimits,
             init=self._defaults.init,
             cgroup_parent=self._defaults.cgroup_parent,
@@ -208,7 +208,8 @@ def _read_devices(host: HostConfig) -> tuple[Device, ...]:
     )
 
 
-def _read_block_limits(host: HostConfig) -> BlockLimits:
+def read_block_limits(host: HostConfig) -> BlockLimits:
+    """The block I/O limits with their devices' numbers; InvalidInput for a path that is no device. Blocking."""
     return BlockLimits(
         weights=tuple(_block_limit(each.path, each.weight) for each in host.blkio_weight_device or ()),
         read_bps=tuple(_block_limit(each.path, each.rate) for each in host.blkio_device_read_bps or ()),

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from havre.engine.networks import Networks
     from havre.engine.stats import Stats
     from havre.engine.system import System
+    from havre.engine.updates import Updates
     from havre.engine.volumes import Volumes
 
 
@@ -27,6 +28,7 @@ class Services:
     containers: Containers
     files: Files
     stats: Stats
+    updates: Updates
     networks: Networks
     volumes: Volumes
     events: Events

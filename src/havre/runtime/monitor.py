@@ -38,9 +38,9 @@ from havre.runtime.devices import all_devices
 from havre.runtime.exec import ExecProcess
 from havre.runtime.held import Held
 from havre.runtime.host import read_host
-from havre.runtime.plan import ContainerPlan, ExecPlan
+from havre.runtime.plan import ContainerPlan, ExecPlan, Resources
 from havre.runtime.runtimes import AbsentRuntime, OciRuntime, Runtimes, find_runtimes
-from havre.runtime.spec import HostFacts, cgroup_path, check_destination, render_exec, render_spec
+from havre.runtime.spec import HostFacts, cgroup_path, check_destination, render_exec, render_limits, render_spec
 
 CONMON_GROUP = "/havre/conmon"
 SPEC = "config.json"
@@ -93,6 +93,17 @@ class Process(Held):
         result = await spawn.run(self._oci.command(verb, self.id))
         if result.code != 0:
             raise Failed(f"cannot {verb} container {self.id}: {messages.translate(result.stderr)}")
+
+    async def update(self, limits: Resources) -> None:
+        """Give the running container other limits; what is not given stays. Failed with the runtime's reason."""
+        file = self._directory / "update.json"
+        rendered = render_limits(limits, self._owner.host)
+        if limits.pids_limit is not None and limits.pids_limit <= 0:
+            rendered["pids"] = {"limit": -1}
+        await in_thread(file.write_bytes, msgspec.json.encode(rendered))
+        result = await spawn.run(self._oci.command("update", "--resources", str(file), self.id))
+        if result.code != 0:
+            raise Failed(f"cannot update container {self.id}: {messages.translate(result.stderr)}")
 
     async def pids(self) -> list[int]:
         """All processes of the container, as the host numbers them, in ascending order."""

@@ -395,16 +395,18 @@ def _rootfs_propagation(plan: ContainerPlan) -> str:
 
 
 def _render_resources(plan: ContainerPlan, host: HostFacts) -> dict[str, Any]:
-    limits = plan.resources
-    rendered: dict[str, Any] = {"devices": _render_device_rules(plan)}
+    return {"devices": _render_device_rules(plan), **render_limits(plan.resources, host)}
+
+
+def render_limits(limits: Resources, host: HostFacts) -> dict[str, Any]:
+    """The OCI `resources` without the device rules; what is not given, or what this host cannot do, is left out."""
     parts = {
         "memory": _memory(limits, host),
         "cpu": _cpu(limits),
         "blockIO": _block_io(limits, host),
         "pids": {"limit": limits.pids_limit} if limits.pids_limit and limits.pids_limit > 0 else {},
     }
-    rendered.update({name: part for name, part in parts.items() if part})
-    return rendered
+    return {name: part for name, part in parts.items() if part}
 
 
 def _render_device_rules(plan: ContainerPlan) -> list[dict[str, Any]]:

@@ -1,0 +1,20 @@
+"""Changing a container's limits and restart policy. Source: Docker Engine API, "ContainerUpdate"."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from havre.api.call import Call
+from havre.api.router import Router
+from havre.engine.model import HostConfig
+
+
+async def _update(call: Call) -> web.StreamResponse:
+    asked = await call.body(HostConfig)
+    warnings = await call.settle(call.services.updates.update(call.name, asked))
+    return call.json({"Warnings": list(warnings) or None})
+
+
+def register(router: Router) -> None:
+    """Add the route of updates."""
+    router.add("POST", "/containers/{name}/update", _update)
