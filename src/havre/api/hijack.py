@@ -102,6 +102,36 @@ class Connection(asyncio.Protocol):
         self._owner.connection_lost(exc)
 
 
+class Relinquished(asyncio.Protocol):
+    """A connection taken over for a protocol that wants the transport to itself (HTTP/2).
+
+    Everything goes to `inner`; the HTTP server learns of the end, which cancels the request's handler.
+    """
+
+    def __init__(self, owner: Any, inner: asyncio.Protocol) -> None:
+        self._owner = owner
+        self._inner = inner
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._inner.connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._inner.connection_lost(exc)
+        self._owner.connection_lost(exc)
+
+
 class _HangupWatch:
     """Aborts a half-closed connection when its peer closes the other half, too.
 
@@ -149,6 +179,17 @@ def take_over(request: web.BaseRequest, head: bytes) -> Connection:
     To be called before the client may send the stream's first byte, or the HTTP parser would eat it. Raises
     `ConnectionError` when the client has already left.
     """
+    connection = Connection(request.protocol)
+    _switch(request, head, connection)
+    return connection
+
+
+def give_over(request: web.BaseRequest, head: bytes, inner: asyncio.Protocol) -> asyncio.Transport:
+    """As `take_over`, with `inner` as the connection's protocol from now on; to be closed by the handler."""
+    return _switch(request, head, Relinquished(request.protocol, inner))
+
+
+def _switch(request: web.BaseRequest, head: bytes, protocol: asyncio.Protocol) -> asyncio.Transport:
     transport = request.transport
     if transport is None:
         raise ConnectionResetError("the client has left")
@@ -156,13 +197,12 @@ def take_over(request: web.BaseRequest, head: bytes) -> Connection:
     transport.write(head)
     owner.keep_alive(False)  # drops the keep-alive timer
     tail, owner._message_tail = owner._message_tail, b""
-    connection = Connection(owner)
-    transport.set_protocol(connection)
-    connection.connection_made(transport)
+    transport.set_protocol(protocol)
+    protocol.connection_made(transport)
     transport.resume_reading()
     if tail:
-        connection.data_received(tail)
-    return connection
+        protocol.data_received(tail)
+    return transport
 
 
 def render_head(headers: dict[str, str], content_type: str, upgrade: str | None) -> bytes:

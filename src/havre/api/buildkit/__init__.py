@@ -1,0 +1,1 @@
+"""BuildKit's gRPC services on the HTTP edge: what buildx and compose speak. Imported at the first build."""

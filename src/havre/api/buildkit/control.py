@@ -1,0 +1,278 @@
+"""BuildKit's Control and LLBBridge services: what buildx calls on the connection of POST /grpc.
+
+`jobs` tells how the calls of one build meet. Dockerfiles alone are built: a low-level build graph (LLB) is refused.
+
+Source: moby/buildkit api/services/control/control.proto, frontend/gateway/pb/gateway.proto, control/control.go;
+docker/buildx build/build.go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import platform
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Protocol
+
+import msgspec
+from grpclib.const import Status as Code
+from grpclib.exceptions import GRPCError
+
+from havre import __version__
+from havre.api.buildkit import messages as m
+from havre.api.buildkit.exporting import describe_image, export_files
+from havre.api.buildkit.http2 import Metadata, Routes, refusal, streaming, unary
+from havre.api.buildkit.jobs import Job, Jobs
+from havre.api.buildkit.options import Export, parse_cache, parse_exporter, parse_options
+from havre.api.buildkit.sessions import Sessions
+from havre.api.buildkit.source import SessionSource
+from havre.api.buildkit.status import timestamp
+from havre.build.contexts import Contexts
+from havre.build.dockerfile import DockerfileError
+from havre.build.outputs import Outputs
+from havre.build.progress import BuildProgress
+from havre.build.request import BuildRequest, BuildResult, ContextSource, DockerfileBytes
+from havre.errors import HavreError, InvalidInput, Unsupported
+from havre.oci.platform import platform_of_machine
+
+_CONTROL, _BRIDGE = "/moby.buildkit.v1.Control/", "/moby.buildkit.v1.frontend.LLBBridge/"
+_BUILD_ID = "buildkit-controlapi-buildid"
+_SOURCE_DETAIL = "github.com/moby/buildkit/errdefs.Source+json"
+_SPOKEN = "v0.12.5"  # the version of BuildKit whose answers these are
+# What the bridge can do: results by reference, returned with metadata, evaluated as soon as asked for.
+_BRIDGE_CAPABILITIES = (
+    "solve.base", "return", "returnmap", "proto.refarray", "importcaches", "frontend.inputs", "frontend.caps",
+    "gateway.solve.metadata", "gateway.solve.evaluate", "gateway.evaluate", "gateway.warnings",
+)  # fmt: skip
+_LLB_CAPABILITIES = ("source.image", "source.local", "constraints", "platform", "meta.description")
+
+
+class BuilderFace(Protocol):
+    """What is needed of `build.solve.Builder`."""
+
+    async def build(self, request: BuildRequest, context: ContextSource, progress: BuildProgress) -> BuildResult:
+        """Build; `HavreError` with the Dockerfile's line."""
+
+    async def prune(self, filters: Mapping[str, Sequence[str]], all: bool, keep_bytes: int) -> tuple[list[str], int]:
+        """Forget cache records."""
+
+    def usage(self) -> Sequence[Any]:
+        """Cache records."""
+
+
+class Control:
+    """The calls, on a builder. `routes()` is the table for `http2.server_protocol`."""
+
+    def __init__(self, builder: BuilderFace, contexts: Contexts, outputs: Outputs, sessions: Sessions) -> None:
+        self._builder = builder
+        self._contexts = contexts
+        self._outputs = outputs
+        self._sessions = sessions
+        self._jobs = Jobs()
+
+    def routes(self) -> Routes:
+        """Every method by its path."""
+        return {
+            _CONTROL + "Solve": unary(self.solve, m.SolveRequest, m.SolveResponse),
+            _CONTROL + "Status": streaming(self.status, m.StatusRequest, m.StatusResponse),
+            _CONTROL + "ListWorkers": unary(self.list_workers, m.ListWorkersRequest, m.ListWorkersResponse),
+            _CONTROL + "Info": unary(self.info, m.InfoRequest, m.InfoResponse),
+            _CONTROL + "DiskUsage": unary(self.disk_usage, m.DiskUsageRequest, m.DiskUsageResponse),
+            _CONTROL + "Prune": streaming(self.prune, m.PruneRequest, m.UsageRecord),
+            _CONTROL + "ListenBuildHistory": streaming(self.history, m.BuildHistoryRequest, m.BuildHistoryEvent),
+            _BRIDGE + "Ping": unary(self.ping, m.PingRequest, m.PongResponse),
+            _BRIDGE + "Solve": unary(self.bridge_solve, m.BridgeSolveRequest, m.BridgeSolveResponse),
+            _BRIDGE + "Evaluate": unary(self.evaluate, m.EvaluateRequest, m.EvaluateResponse),
+            _BRIDGE + "Warn": unary(self.warn, m.WarnRequest, m.WarnResponse),
+            _BRIDGE + "Return": unary(self.return_, m.ReturnRequest, m.ReturnResponse),
+        }
+
+    # -- Control: a build
+
+    async def solve(self, request: m.SolveRequest, metadata: Metadata) -> m.SolveResponse:
+        """One build from beginning to end; cancelling it ends the build."""
+        exports = _exports_of(request)
+        parse_cache([each.type for each in request.cache.exports] if request.cache else ())
+        with self._jobs.using(request.ref) as job, job.solving(request):
+            if request.definition:
+                raise _no_definitions()
+            if request.frontend:
+                result: BuildResult | None = await self._build(job, request.frontend, request.frontend_attrs)
+            else:
+                result = await job.returned()
+            if result is None:
+                return m.SolveResponse()
+            return m.SolveResponse(await self._export(job, exports, result, request.session))
+
+    async def _export(
+        self, job: Job, exports: Sequence[Export], result: BuildResult, session_id: str
+    ) -> dict[str, str]:
+        told: dict[str, str] = {}
+        for export in exports:
+            if export.kind == "image":
+                told |= describe_image(result, export)
+            else:
+                session = await self._sessions.find(session_id)
+                await export_files(export.kind, result, session, self._outputs, job.status.progress)
+        return told
+
+    async def _build(self, job: Job, frontend: str, attrs: Mapping[str, str]) -> BuildResult:
+        request = await job.request()
+        images = [export for export in _exports_of(request) if export.kind == "image"]
+        options = parse_options(
+            frontend,
+            attrs,
+            ref=request.ref,
+            tags=[name for export in images for name in export.names],
+            store=bool(images),
+            entitlements=request.entitlements,
+        )
+        async with AsyncExitStack() as stack:
+            source = SessionSource(self._sessions, request.session, options, self._contexts, stack)
+            try:
+                return await self._builder.build(options.request, source, job.status.progress)
+            except DockerfileError as error:
+                raise refusal(error, _place(error, source.text)) from error
+
+    async def status(self, request: m.StatusRequest, metadata: Metadata) -> AsyncIterator[m.StatusResponse]:
+        """How a build goes, until it is over."""
+        with self._jobs.using(request.ref) as job:
+            async for message in job.status.messages():
+                yield message
+
+    async def history(self, request: m.BuildHistoryRequest, metadata: Metadata) -> AsyncIterator[m.BuildHistoryEvent]:
+        """Past builds, of which no record is kept. A client that wants to be told of new ones waits."""
+        if not request.early_exit:
+            await asyncio.get_running_loop().create_future()
+        past: Sequence[m.BuildHistoryEvent] = ()
+        for event in past:
+            yield event
+
+    # -- Control: the daemon
+
+    async def list_workers(self, request: m.ListWorkersRequest, metadata: Metadata) -> m.ListWorkersResponse:
+        """The one worker."""
+        return m.ListWorkersResponse([_worker()])
+
+    async def info(self, request: m.InfoRequest, metadata: Metadata) -> m.InfoResponse:
+        """Which BuildKit this is."""
+        return m.InfoResponse(_version())
+
+    async def disk_usage(self, request: m.DiskUsageRequest, metadata: Metadata) -> m.DiskUsageResponse:
+        """The build cache's records."""
+        if any(request.filter):
+            raise Unsupported("the build cache's usage cannot be filtered", "leave out --filter")
+        return m.DiskUsageResponse([_render_record(record) for record in self._builder.usage()])
+
+    async def prune(self, request: m.PruneRequest, metadata: Metadata) -> AsyncIterator[m.UsageRecord]:
+        """Forget records of the build cache, and tell which."""
+        filters = _parse_filters(request.filter)
+        if request.keep_duration > 0:
+            filters["until"] = [f"{request.keep_duration // 10**9}s"]
+        records = {record.id: record for record in self._builder.usage()}
+        gone, _ = await self._builder.prune(filters, request.all, request.keep_bytes)
+        for id in gone:
+            if id in records:
+                yield _render_record(records[id])
+
+    # -- LLBBridge: buildx as frontend
+
+    async def ping(self, request: m.PingRequest, metadata: Metadata) -> m.PongResponse:
+        """What the bridge can do."""
+        return m.PongResponse(
+            [m.APICap(name, enabled=True) for name in _BRIDGE_CAPABILITIES],
+            [m.APICap(name, enabled=True) for name in _LLB_CAPABILITIES],
+            [_worker()],
+        )
+
+    async def bridge_solve(self, request: m.BridgeSolveRequest, metadata: Metadata) -> m.BridgeSolveResponse:
+        """Build a Dockerfile for the job of the call's build ID."""
+        if request.definition:
+            raise _no_definitions()
+        if not request.frontend:
+            return m.BridgeSolveResponse(m.Result())
+        with self._jobs.using(_build_id(metadata)) as job, job.building():
+            result = await self._build(job, request.frontend, request.frontend_opt)
+            return m.BridgeSolveResponse(m.Result(m.Ref(job.add_result(result))))
+
+    async def evaluate(self, request: m.EvaluateRequest, metadata: Metadata) -> m.EvaluateResponse:
+        """Results are evaluated as they are made."""
+        return m.EvaluateResponse()
+
+    async def warn(self, request: m.WarnRequest, metadata: Metadata) -> m.WarnResponse:
+        """A warning of the frontend, which is the client: it has shown it already."""
+        return m.WarnResponse()
+
+    async def return_(self, request: m.ReturnRequest, metadata: Metadata) -> m.ReturnResponse:
+        """The frontend has ended; Control.Solve goes on with its result, or fails with its error."""
+        with self._jobs.using(_build_id(metadata)) as job:
+            if request.error is not None:
+                job.fail(_returned_error(request.error))
+            else:
+                job.finish(request.result.ref.id if request.result and request.result.ref else "")
+        return m.ReturnResponse()
+
+
+def _exports_of(request: m.SolveRequest) -> list[Export]:
+    named = request.exporters or ([m.Exporter(request.exporter, request.exporter_attrs)] if request.exporter else [])
+    return [parse_exporter(each.type, each.attrs) for each in named]
+
+
+def _build_id(metadata: Metadata) -> str:
+    id = metadata.get(_BUILD_ID)
+    if not isinstance(id, str):
+        raise InvalidInput(f"the call has no {_BUILD_ID}")
+    return id
+
+
+def _no_definitions() -> HavreError:
+    return Unsupported("low-level build definitions are not supported", "build a Dockerfile from a local directory")
+
+
+def _returned_error(error: m.RpcStatus) -> GRPCError:
+    known = {each.value for each in Code if each is not Code.OK}
+    return GRPCError(Code(error.code) if error.code in known else Code.UNKNOWN, error.message, error.details or None)
+
+
+def _place(error: DockerfileError, text: DockerfileBytes | None) -> list[m.Any]:
+    """The detail by which clients show the lines of the Dockerfile around the one that failed."""
+    if text is None or error.line < 1:
+        return []
+    position = {"line": error.line}
+    source = {
+        "info": {"filename": text.name, "data": base64.b64encode(text.data).decode(), "language": "Dockerfile"},
+        "ranges": [{"start": position, "end": position}],
+    }
+    return [m.Any(_SOURCE_DETAIL, msgspec.json.encode(source))]
+
+
+def _parse_filters(filters: Sequence[str]) -> dict[str, list[str]]:
+    """containerd's filters (`type==regular`, `id~=x`, `shared`) as Docker's."""
+    parsed: dict[str, list[str]] = {}
+    for each in filters:
+        name, _, value = each.replace("~=", "==").partition("==")
+        parsed.setdefault(name, []).append(value or "true")
+    return parsed
+
+
+def _render_record(record: Any) -> m.UsageRecord:
+    return m.UsageRecord(
+        id=record.id,
+        size=record.size,
+        created_at=timestamp(record.created_at),
+        last_used_at=timestamp(record.last_used_at),
+        usage_count=record.uses,
+        description=record.description,
+        record_type=record.type,
+    )
+
+
+def _worker() -> m.WorkerRecord:
+    here = platform_of_machine(platform.machine())
+    labels = {"org.mobyproject.buildkit.worker.executor": "havre"}
+    return m.WorkerRecord("havre", labels, [m.Platform(here.architecture, here.os, here.variant)], _version())
+
+
+def _version() -> m.BuildkitVersion:
+    return m.BuildkitVersion("havre", _SPOKEN, __version__)

@@ -1,0 +1,176 @@
+"""gRPC on a connection that was taken over from the HTTP server, in both roles.
+
+    POST /grpc     the client speaks HTTP/2 as client:   serve(transport, handlers)
+    POST /session  the client speaks HTTP/2 as server:   connect(transport) --> Channel, on which we call it
+
+grpclib does HTTP/2 and gRPC; this module gives it our messages and what it lacks: a limit on the size of a message, and
+a channel on an existing connection that never dials another. It is the only one that leans on grpclib's private names
+(`Handler`, `Connection._connection`, `Channel._create_connection`); its version is pinned.
+
+Source: gRPC, "gRPC over HTTP2"; the limit and windows are BuildKit's own (16 MiB) and measured (FLOW_WINDOW).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+import h2.config
+from grpclib import client as grpc_client
+from grpclib import protocol
+from grpclib.config import Configuration
+from grpclib.const import Cardinality, Status
+from grpclib.const import Handler as Route
+from grpclib.encoding.base import CodecBase, StatusDetailsCodecBase
+from grpclib.events import _DispatchServerEvents
+from grpclib.exceptions import GRPCError
+from grpclib.server import Handler, Stream
+
+from havre.api.buildkit import protobuf
+from havre.api.buildkit.messages import Any as Detail
+from havre.api.buildkit.messages import RpcStatus
+from havre.api.buildkit.protobuf import Message
+from havre.errors import HavreError
+
+log = logging.getLogger(__name__)
+
+MAX_MESSAGE = 16 << 20
+FLOW_WINDOW = 64 << 20  # 200 MB of context come in twice as fast as with 4 MiB
+
+Q = TypeVar("Q", bound=Message)
+A = TypeVar("A", bound=Message)
+Metadata: TypeAlias = Mapping[str, Any]
+Routes: TypeAlias = dict[str, Route]
+
+_CONFIG = Configuration(
+    _keepalive_time=None, http2_connection_window_size=FLOW_WINDOW, http2_stream_window_size=FLOW_WINDOW
+)
+
+
+class _Codec(CodecBase):
+    __content_subtype__ = "proto"
+
+    def encode(self, message: Message, message_type: type[Message]) -> bytes:
+        return protobuf.encode(message)
+
+    def decode(self, data: bytes, message_type: type[Message]) -> Message:
+        try:
+            return protobuf.decode(message_type, data)
+        except ValueError as error:
+            raise GRPCError(Status.INVALID_ARGUMENT, f"malformed {message_type.__name__}: {error}") from error
+
+
+class _DetailsCodec(StatusDetailsCodecBase):
+    """Details of an error, which BuildKit's clients show: where in the Dockerfile it is."""
+
+    def encode(self, status: Status, message: str | None, details: Sequence[Detail]) -> bytes:
+        return protobuf.encode(RpcStatus(status.value, message or "", list(details)))
+
+    def decode(self, status: Status, message: str | None, data: bytes) -> Sequence[Detail]:
+        try:
+            return protobuf.decode(RpcStatus, data).details
+        except ValueError:
+            return ()
+
+
+class _Stream(protocol.Stream):
+    """Refuses a message by the length that precedes it, before its bytes are gathered."""
+
+    async def recv_data(self, size: int) -> bytes:
+        if size > MAX_MESSAGE:
+            raise GRPCError(Status.RESOURCE_EXHAUSTED, f"message larger than max ({size} vs. {MAX_MESSAGE})")
+        return await super().recv_data(size)
+
+
+class _Connection(protocol.Connection):
+    def create_stream(self, *, stream_id: int | None = None, wrapper: Any = None) -> protocol.Stream:
+        return _Stream(self, self._connection, self._transport, stream_id=stream_id, wrapper=wrapper)
+
+
+class _Protocol(protocol.H2Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert isinstance(transport, asyncio.Transport)
+        self.connection = _Connection(self.connection._connection, transport, config=self.config)
+        self.processor = protocol.EventsProcessor(self.handler, self.connection)
+
+
+def _h2_config(*, client_side: bool) -> h2.config.H2Configuration:
+    return h2.config.H2Configuration(
+        client_side=client_side,
+        header_encoding="ascii",
+        validate_inbound_headers=False,
+        validate_outbound_headers=False,
+        normalize_inbound_headers=False,
+        normalize_outbound_headers=False,
+    )
+
+
+# -- we are the server
+
+
+def server_protocol(routes: Routes) -> asyncio.Protocol:
+    """The protocol of a connection on which the client calls us."""
+    handler = Handler(routes, _Codec(), _DetailsCodec(), _DispatchServerEvents())
+    return _Protocol(handler, _CONFIG.__for_server__(), _h2_config(client_side=False))
+
+
+def unary(answer: Callable[[Q, Metadata], Awaitable[A]], question: type[Q], reply: type[A]) -> Route:
+    """A method that takes one message and answers with one; what it raises becomes the call's status."""
+
+    async def handle(stream: Stream[Any, Any]) -> None:
+        message = await _only_message(stream)
+        try:
+            answered = await answer(message, stream.metadata or {})
+        except HavreError as error:
+            raise refusal(error) from error
+        await stream.send_message(answered)
+
+    return Route(handle, Cardinality.UNARY_UNARY, question, reply)
+
+
+def streaming(answer: Callable[[Q, Metadata], AsyncIterator[A]], question: type[Q], reply: type[A]) -> Route:
+    """A method that takes one message and answers with many."""
+
+    async def handle(stream: Stream[Any, Any]) -> None:
+        message = await _only_message(stream)
+        try:
+            async for each in answer(message, stream.metadata or {}):
+                await stream.send_message(each)
+        except HavreError as error:
+            raise refusal(error) from error
+
+    return Route(handle, Cardinality.UNARY_STREAM, question, reply)
+
+
+async def _only_message(stream: Stream[Any, Any]) -> Any:
+    message = await stream.recv_message()
+    if message is None:
+        raise GRPCError(Status.INVALID_ARGUMENT, "the call has no message")
+    return message
+
+
+def refusal(error: HavreError, details: Sequence[Detail] = ()) -> GRPCError:
+    """An error of ours as BuildKit tells errors: status UNKNOWN and the text."""
+    return GRPCError(Status.UNKNOWN, error.message, details or None)
+
+
+# -- we are the client
+
+
+class Channel(grpc_client.Channel):
+    """Calls to the client on the connection that it opened; once that is lost every call fails."""
+
+    def __init__(self) -> None:
+        super().__init__("localhost", codec=_Codec(), status_details_codec=_DetailsCodec(), config=_CONFIG)
+
+    def make_protocol(self) -> asyncio.Protocol:
+        """The protocol to put on the connection; calls may be made as soon as its `connection_made` has run."""
+        made = _Protocol(grpc_client.Handler(), self._config, _h2_config(client_side=True))
+        self._protocol = made
+        return made
+
+    async def _create_connection(self) -> protocol.H2Protocol:
+        raise ConnectionResetError("the client's session has ended")

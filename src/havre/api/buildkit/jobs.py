@@ -1,0 +1,117 @@
+"""Builds as BuildKit's clients drive them: four calls, in any order, that meet by the build's reference.
+
+    buildx                               daemon
+    Control.Status(ref)             -->  Job.status, told until the job ends
+    Control.Solve(ref, exporters)   -->  Job.begin --- waits for Return, then exports, then answers -----------.
+    LLBBridge.Solve(buildid = ref)  -->  waits for begin, builds, answers with the result's name                |
+    LLBBridge.Return(result|error)  -->  Job.finish ----------------------------------------------------------> '
+
+buildx plays the frontend itself; a client that names the frontend in Control.Solve needs no bridge. When Control.Solve
+ends, in whatever way, so does what the job is still doing.
+
+Source: moby/buildkit control/control.go, control/gateway; client/build.go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter, OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+
+from havre.api.buildkit.messages import SolveRequest
+from havre.api.buildkit.status import Status
+from havre.build.request import BuildResult
+from havre.errors import Conflict, NotFound
+
+WAIT_S = 5.0  # for Control.Solve, which the client has sent already
+REMEMBERED = 64  # jobs that have ended, for a Status that comes late
+
+
+class Job:
+    """One build: what it was asked, how it goes, what came of it."""
+
+    def __init__(self) -> None:
+        loop = asyncio.get_running_loop()
+        self.status = Status()
+        self._begun: asyncio.Future[SolveRequest] = loop.create_future()
+        self._returned: asyncio.Future[BuildResult | None] = loop.create_future()
+        self._results: dict[str, BuildResult] = {}
+        self._builds: set[asyncio.Task[None]] = set()
+
+    @contextmanager
+    def solving(self, request: SolveRequest) -> Iterator[None]:
+        """The job is what `request` says, for the length of a block."""
+        if self._begun.done():
+            raise Conflict(f"the build {request.ref} exists already")
+        self._begun.set_result(request)
+        try:
+            yield
+        finally:
+            for task in self._builds:
+                task.cancel()
+            if not self._returned.cancel() and not self._returned.cancelled():
+                self._returned.exception()  # told to nobody: the call that would have waits no more
+            self.status.close()
+
+    async def request(self) -> SolveRequest:
+        """What Control.Solve asks; `NotFound` if it does not come."""
+        try:
+            return await asyncio.wait_for(asyncio.shield(self._begun), WAIT_S)
+        except TimeoutError:
+            raise NotFound("no such job") from None
+
+    @contextmanager
+    def building(self) -> Iterator[None]:
+        """The current task works for the job, and ends with it."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._builds.add(task)
+        try:
+            yield
+        finally:
+            self._builds.discard(task)
+
+    def add_result(self, result: BuildResult) -> str:
+        """Keep a result under a name, by which the client will return it."""
+        name = secrets.token_hex(12)
+        self._results[name] = result
+        return name
+
+    def finish(self, name: str) -> None:
+        """The client's frontend has ended with this result, or with none."""
+        if not self._returned.done():
+            self._returned.set_result(self._results.get(name))
+
+    def fail(self, error: Exception) -> None:
+        """The client's frontend has ended with an error."""
+        if not self._returned.done():
+            self._returned.set_exception(error)
+
+    async def returned(self) -> BuildResult | None:
+        """What the client's frontend ends with."""
+        return await self._returned
+
+
+class Jobs:
+    """All jobs by reference."""
+
+    def __init__(self) -> None:
+        self._jobs: OrderedDict[str, Job] = OrderedDict()
+        self._users: Counter[str] = Counter()
+
+    @contextmanager
+    def using(self, ref: str) -> Iterator[Job]:
+        """The job of this reference, for the length of a call; whoever asks first makes it."""
+        job = self._jobs.setdefault(ref, Job())
+        self._jobs.move_to_end(ref)
+        self._users[ref] += 1
+        try:
+            yield job
+        finally:
+            self._users -= Counter((ref,))
+            for old in list(islice(self._jobs, max(0, len(self._jobs) - REMEMBERED))):
+                if old not in self._users:
+                    del self._jobs[old]

@@ -1,0 +1,377 @@
+"""BuildKit's messages, as far as its services here use them; numbers are those of its .proto files.
+
+Fields that nothing here reads or writes are left out: a decoder skips them.
+
+Source: moby/buildkit api/services/control/control.proto, api/types/worker.proto, frontend/gateway/pb/gateway.proto,
+util/apicaps/pb/caps.proto, session/*/*.proto; tonistiigi/fsutil types/*.proto; google/rpc/status.proto.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from havre.api.buildkit import protobuf as pb
+from havre.api.buildkit.protobuf import Message
+
+# -- google
+
+
+@dataclass
+class Timestamp(Message):
+    seconds: int = pb.number(1)
+    nanos: int = pb.number(2)
+
+
+@dataclass
+class Any(Message):
+    type_url: str = pb.text(1)
+    value: bytes = pb.data(2)
+
+
+@dataclass
+class RpcStatus(Message):
+    code: int = pb.number(1)
+    message: str = pb.text(2)
+    details: list[Any] = pb.repeated(3, Any)
+
+
+# -- workers
+
+
+@dataclass
+class Platform(Message):
+    architecture: str = pb.text(1)
+    os: str = pb.text(2)
+    variant: str = pb.text(3)
+
+
+@dataclass
+class BuildkitVersion(Message):
+    package: str = pb.text(1)
+    version: str = pb.text(2)
+    revision: str = pb.text(3)
+
+
+@dataclass
+class WorkerRecord(Message):
+    id: str = pb.text(1)
+    labels: dict[str, str] = pb.mapping(2, str)
+    platforms: list[Platform] = pb.repeated(3, Platform)
+    version: BuildkitVersion | None = pb.embedded(5, BuildkitVersion)
+
+
+@dataclass
+class ListWorkersRequest(Message):
+    filter: list[str] = pb.repeated(1, str)
+
+
+@dataclass
+class ListWorkersResponse(Message):
+    record: list[WorkerRecord] = pb.repeated(1, WorkerRecord)
+
+
+@dataclass
+class InfoRequest(Message):
+    pass
+
+
+@dataclass
+class InfoResponse(Message):
+    version: BuildkitVersion | None = pb.embedded(1, BuildkitVersion)
+
+
+# -- the build cache
+
+
+@dataclass
+class DiskUsageRequest(Message):
+    filter: list[str] = pb.repeated(1, str)
+
+
+@dataclass
+class UsageRecord(Message):
+    id: str = pb.text(1)
+    mutable: bool = pb.flag(2)
+    in_use: bool = pb.flag(3)
+    size: int = pb.number(4)
+    created_at: Timestamp | None = pb.embedded(6, Timestamp)
+    last_used_at: Timestamp | None = pb.embedded(7, Timestamp)
+    usage_count: int = pb.number(8)
+    description: str = pb.text(9)
+    record_type: str = pb.text(10)
+    shared: bool = pb.flag(11)
+    parents: list[str] = pb.repeated(12, str)
+
+
+@dataclass
+class DiskUsageResponse(Message):
+    record: list[UsageRecord] = pb.repeated(1, UsageRecord)
+
+
+@dataclass
+class PruneRequest(Message):
+    filter: list[str] = pb.repeated(1, str)
+    all: bool = pb.flag(2)
+    keep_duration: int = pb.number(3)  # nanoseconds
+    keep_bytes: int = pb.number(4)
+
+
+# -- Control: a build
+
+
+@dataclass
+class Exporter(Message):
+    type: str = pb.text(1)
+    attrs: dict[str, str] = pb.mapping(2, str)
+
+
+@dataclass
+class CacheOptionsEntry(Message):
+    type: str = pb.text(1)
+    attrs: dict[str, str] = pb.mapping(2, str)
+
+
+@dataclass
+class CacheOptions(Message):
+    exports: list[CacheOptionsEntry] = pb.repeated(4, CacheOptionsEntry)
+    imports: list[CacheOptionsEntry] = pb.repeated(5, CacheOptionsEntry)
+
+
+@dataclass
+class SolveRequest(Message):
+    """Control's. `exporter` and `exporter_attrs` are how clients before v0.13 name their one exporter."""
+
+    ref: str = pb.text(1)
+    definition: bytes = pb.data(2)
+    exporter: str = pb.text(3)
+    exporter_attrs: dict[str, str] = pb.mapping(4, str)
+    session: str = pb.text(5)
+    frontend: str = pb.text(6)
+    frontend_attrs: dict[str, str] = pb.mapping(7, str)
+    cache: CacheOptions | None = pb.embedded(8, CacheOptions)
+    entitlements: list[str] = pb.repeated(9, str)
+    internal: bool = pb.flag(11)
+    exporters: list[Exporter] = pb.repeated(13, Exporter)
+
+
+@dataclass
+class SolveResponse(Message):
+    exporter_response: dict[str, str] = pb.mapping(1, str)
+
+
+@dataclass
+class StatusRequest(Message):
+    ref: str = pb.text(1)
+
+
+@dataclass
+class Vertex(Message):
+    digest: str = pb.text(1)
+    inputs: list[str] = pb.repeated(2, str)
+    name: str = pb.text(3)
+    cached: bool = pb.flag(4)
+    started: Timestamp | None = pb.embedded(5, Timestamp)
+    completed: Timestamp | None = pb.embedded(6, Timestamp)
+    error: str = pb.text(7)
+
+
+@dataclass
+class VertexStatus(Message):
+    id: str = pb.text(1)
+    vertex: str = pb.text(2)
+    name: str = pb.text(3)
+    current: int = pb.number(4)
+    total: int = pb.number(5)
+    timestamp: Timestamp | None = pb.embedded(6, Timestamp)
+    started: Timestamp | None = pb.embedded(7, Timestamp)
+    completed: Timestamp | None = pb.embedded(8, Timestamp)
+
+
+@dataclass
+class VertexLog(Message):
+    vertex: str = pb.text(1)
+    timestamp: Timestamp | None = pb.embedded(2, Timestamp)
+    stream: int = pb.number(3)
+    msg: bytes = pb.data(4)
+
+
+@dataclass
+class VertexWarning(Message):
+    vertex: str = pb.text(1)
+    level: int = pb.number(2)
+    short: bytes = pb.data(3)
+    detail: list[bytes] = pb.repeated(4, bytes)
+    url: str = pb.text(5)
+
+
+@dataclass
+class StatusResponse(Message):
+    vertexes: list[Vertex] = pb.repeated(1, Vertex)
+    statuses: list[VertexStatus] = pb.repeated(2, VertexStatus)
+    logs: list[VertexLog] = pb.repeated(3, VertexLog)
+    warnings: list[VertexWarning] = pb.repeated(4, VertexWarning)
+
+
+@dataclass
+class BuildHistoryRequest(Message):
+    active_only: bool = pb.flag(1)
+    ref: str = pb.text(2)
+    early_exit: bool = pb.flag(3)
+
+
+@dataclass
+class BuildHistoryEvent(Message):
+    type: int = pb.number(1)
+
+
+@dataclass
+class UpdateBuildHistoryRequest(Message):
+    ref: str = pb.text(1)
+
+
+@dataclass
+class UpdateBuildHistoryResponse(Message):
+    pass
+
+
+# -- LLBBridge: what a frontend asks; buildx is one
+
+
+@dataclass
+class APICap(Message):
+    id: str = pb.text(1)
+    enabled: bool = pb.flag(2)
+
+
+@dataclass
+class PingRequest(Message):
+    pass
+
+
+@dataclass
+class PongResponse(Message):
+    frontend_caps: list[APICap] = pb.repeated(1, APICap)
+    llb_caps: list[APICap] = pb.repeated(2, APICap)
+    workers: list[WorkerRecord] = pb.repeated(3, WorkerRecord)
+
+
+@dataclass
+class Ref(Message):
+    id: str = pb.text(1)
+
+
+@dataclass
+class Result(Message):
+    ref: Ref | None = pb.embedded(3, Ref)
+    metadata: dict[str, bytes] = pb.mapping(10, bytes)
+
+
+@dataclass
+class BridgeSolveRequest(Message):
+    definition: bytes = pb.data(1)
+    frontend: str = pb.text(2)
+    frontend_opt: dict[str, str] = pb.mapping(3, str)
+    cache_imports: list[CacheOptionsEntry] = pb.repeated(12, CacheOptionsEntry)
+
+
+@dataclass
+class BridgeSolveResponse(Message):
+    result: Result | None = pb.embedded(3, Result)
+
+
+@dataclass
+class ReturnRequest(Message):
+    result: Result | None = pb.embedded(1, Result)
+    error: RpcStatus | None = pb.embedded(2, RpcStatus)
+
+
+@dataclass
+class ReturnResponse(Message):
+    pass
+
+
+@dataclass
+class EvaluateRequest(Message):
+    ref: str = pb.text(1)
+
+
+@dataclass
+class EvaluateResponse(Message):
+    pass
+
+
+@dataclass
+class WarnRequest(Message):
+    digest: str = pb.text(1)
+    level: int = pb.number(2)
+    short: bytes = pb.data(3)
+    detail: list[bytes] = pb.repeated(4, bytes)
+    url: str = pb.text(5)
+
+
+@dataclass
+class WarnResponse(Message):
+    pass
+
+
+# -- sessions: what the client serves
+
+
+@dataclass
+class Stat(Message):
+    """`mode` has the bits of Go's FileMode; `mtime` is in nanoseconds."""
+
+    path: str = pb.text(1)
+    mode: int = pb.number(2)
+    uid: int = pb.number(3)
+    gid: int = pb.number(4)
+    size: int = pb.number(5)
+    mtime: int = pb.number(6)
+    linkname: str = pb.text(7)
+    major: int = pb.number(8)
+    minor: int = pb.number(9)
+    xattrs: dict[str, bytes] = pb.mapping(10, bytes)
+
+
+@dataclass
+class Packet(Message):
+    type: int = pb.number(1)
+    stat: Stat | None = pb.embedded(2, Stat)
+    id: int = pb.number(3)
+    data: bytes = pb.data(4)
+
+
+@dataclass
+class BytesMessage(Message):
+    data: bytes = pb.data(1)
+
+
+@dataclass
+class CredentialsRequest(Message):
+    host: str = pb.text(1)
+
+
+@dataclass
+class CredentialsResponse(Message):
+    username: str = pb.text(1)
+    secret: str = pb.text(2)
+
+
+@dataclass
+class GetSecretRequest(Message):
+    id: str = pb.text(1)
+
+
+@dataclass
+class GetSecretResponse(Message):
+    data: bytes = pb.data(1)
+
+
+@dataclass
+class CheckAgentRequest(Message):
+    id: str = pb.text(1)
+
+
+@dataclass
+class CheckAgentResponse(Message):
+    pass

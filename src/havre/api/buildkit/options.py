@@ -1,0 +1,173 @@
+"""The options of BuildKit's Dockerfile frontend, and of its exporters, to values of ours. Pure.
+
+    {"filename": "Dockerfile", "build-arg:V": "1", "no-cache": "", "context:base": "docker-image://busybox"}
+        --parse_options--> Options(BuildRequest, which of the client's directories is what)
+
+An option that asks for what is not there is refused; one that only tunes BuildKit's own machinery is ignored, as
+BuildKit ignores what it does not know.
+
+Source: moby/buildkit frontend/dockerui/config.go, attr.go; docker/buildx build/opt.go.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from havre.build.request import DEFAULT_NAME, MAIN_CONTEXT, BuildRequest
+from havre.engine.model import Ulimit
+from havre.errors import InvalidInput, Unsupported
+from havre.wire.queries import parse_bool
+
+FRONTEND = "dockerfile.v0"
+_LOCAL, _UPLOAD = "local:", "http://buildkit-session/"
+
+_ATTESTATION = "attest:"
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to build, and where the client keeps it: `locals` maps contexts to the client's names of directories.
+
+    `dockerfile_local` is the name of the directory with the Dockerfile. `upload` is the path of a tar that the client
+    sends as its context, empty when the context is a directory.
+    """
+
+    request: BuildRequest
+    locals: Mapping[str, str] = field(default_factory=dict)
+    dockerfile_local: str = "dockerfile"
+    upload: str = ""
+
+
+def parse_options(
+    frontend: str, attrs: Mapping[str, str], *, ref: str, tags: Sequence[str], store: bool, entitlements: Sequence[str]
+) -> Options:
+    """The request in a frontend's options; `InvalidInput` or `Unsupported` for what cannot be built."""
+    if frontend != FRONTEND:
+        raise Unsupported(
+            f"the frontend {attrs.get('source') or frontend or 'of a low-level definition'} is not supported",
+            "havre reads Dockerfiles itself; remove BUILDKIT_SYNTAX",
+        )
+    _refuse_the_impossible(attrs)
+    named, local = _contexts(attrs)
+    upload = attrs.get("context", "")
+    if upload.startswith(_UPLOAD):
+        upload = upload.removeprefix(_UPLOAD)
+    elif upload:
+        raise Unsupported(f"the context {upload} cannot be fetched by the daemon", "fetch it and build the directory")
+    network = attrs.get("force-network-mode", "")
+    if network == "host" and "network.host" not in entitlements:
+        raise InvalidInput("network.host is not allowed")
+    request = BuildRequest(
+        id=ref,
+        dockerfile=attrs.get("filename", DEFAULT_NAME),
+        target=attrs.get("target", ""),
+        build_args=_having_prefix(attrs, "build-arg:"),
+        labels=_having_prefix(attrs, "label:"),
+        tags=tuple(tags),
+        contexts=named,
+        local_contexts=frozenset(local),
+        no_cache=attrs.get("no-cache") == "",
+        no_cache_stages=tuple(stage for stage in attrs.get("no-cache", "").split(",") if stage),
+        pull=attrs.get("image-resolve-mode") == "pull",
+        platform=attrs.get("platform", ""),
+        network=network,
+        extra_hosts=tuple(host.replace("=", ":", 1) for host in _csv(attrs.get("add-hosts", ""))),
+        ulimits=tuple(_parse_ulimit(each) for each in _csv(attrs.get("ulimit", ""))),
+        shm_size=_parse_size(attrs.get("shm-size", "0")),
+        cgroup_parent=attrs.get("cgroup-parent", ""),
+        store=store,
+    )
+    main = attrs.get("contextkey", "context")
+    return Options(request, {MAIN_CONTEXT: main, **local}, attrs.get("dockerfilekey", "dockerfile"), upload)
+
+
+def _refuse_the_impossible(attrs: Mapping[str, str]) -> None:
+    if "," in attrs.get("platform", ""):
+        raise Unsupported("several platforms cannot be built at once", "build them one by one")
+    if request := attrs.get("requestid"):
+        raise Unsupported(f"subrequest {request} is not supported", "leave out --print, --call or --check")
+    wanted = [name for name, value in attrs.items() if name.startswith(_ATTESTATION) and not _is_off(value)]
+    if wanted:
+        raise Unsupported(f"attestations are not supported: {wanted[0].removeprefix(_ATTESTATION)}")
+
+
+def _is_off(attestation: str) -> bool:
+    """buildx asks for minimal provenance by itself, and marks that as not to be put in an image."""
+    settings = set(_csv(attestation))
+    return bool(settings & {"disabled=true", "inline-only=true"})
+
+
+def _contexts(attrs: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """Named contexts: what they are, and for those that are directories of the client's, its names of them."""
+    named: dict[str, str] = {}
+    local: dict[str, str] = {}
+    for name, value in _having_prefix(attrs, "context:").items():
+        if value.startswith(_LOCAL):
+            local[name] = value.removeprefix(_LOCAL)
+        elif value.startswith(("docker-image://", "target:")):
+            named[name] = value
+        else:
+            raise Unsupported(
+                f"the context {name}={value} is not supported", "use a directory, docker-image:// or target:"
+            )
+    return named, local
+
+
+def _having_prefix(attrs: Mapping[str, str], prefix: str) -> dict[str, str]:
+    return {name.removeprefix(prefix): value for name, value in attrs.items() if name.startswith(prefix)}
+
+
+def _csv(text: str) -> list[str]:
+    try:
+        return [value for row in csv.reader([text]) for value in row if value]
+    except csv.Error as error:
+        raise InvalidInput(f"invalid list {text!r}: {error}") from None
+
+
+def _parse_ulimit(text: str) -> Ulimit:
+    name, _, limits = text.partition("=")
+    soft, _, hard = limits.partition(":")
+    try:
+        return Ulimit(name=name, soft=int(soft), hard=int(hard or soft))
+    except ValueError:
+        raise InvalidInput(f"invalid ulimit: {text}") from None
+
+
+def _parse_size(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidInput(f"invalid shm-size: {text}") from None
+
+
+# -- exporters
+
+
+@dataclass(frozen=True)
+class Export:
+    """Where the result goes: `kind` is image, local or tar. `names` are the image's."""
+
+    kind: str
+    names: tuple[str, ...] = ()
+
+
+def parse_exporter(type: str, attrs: Mapping[str, str]) -> Export:
+    """An exporter as the client names it; `Unsupported` for one that does not work on this daemon."""
+    if type in ("moby", "image"):
+        if parse_bool(attrs.get("push-by-digest", "false")):
+            raise Unsupported("push-by-digest is not supported", "push by name")
+        return Export("image", tuple(name for name in attrs.get("name", "").split(",") if name))
+    if type in ("local", "tar"):
+        return Export(type)
+    raise Unsupported(
+        f"exporter {type!r} could not be found", "use type=docker, type=image, type=local or type=tar, then docker save"
+    )
+
+
+def parse_cache(exports: Sequence[str]) -> None:
+    """Refuse to export the cache where that would not happen; imports are a hint that may stay without effect."""
+    for type in exports:
+        if type != "inline":
+            raise Unsupported(f"unknown cache exporter: {type!r}", "the cache stays on this daemon")

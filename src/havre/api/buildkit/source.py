@@ -1,0 +1,180 @@
+"""What a build asks its client for, asked over the client's session: `build.request.ContextSource`.
+
+    builder                       SessionSource                     client's session
+    dockerfile("Dockerfile")  --> FileSync of "dockerfile"      --> Dockerfile, Dockerfile.dockerignore
+                                  FileSync of "context"         --> .dockerignore
+    directory("context", ..)  --> FileSync of "context"         --> what changed since the last build
+      or, for a tar on stdin  --> Upload/Pull                   --> the tar, unpacked once
+    secret, ssh, credentials  --> Secrets, SSH, Auth
+
+Directories stay until `stack` closes, which is when the build is over.
+
+Source: moby/buildkit session/*; frontend/dockerui; docker/buildx build/opt.go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, closing
+from pathlib import Path
+
+from havre.aio import in_thread
+from havre.api.buildkit.filesync import receive
+from havre.api.buildkit.messages import (
+    BytesMessage,
+    CheckAgentRequest,
+    CheckAgentResponse,
+    CredentialsRequest,
+    CredentialsResponse,
+    GetSecretRequest,
+    GetSecretResponse,
+)
+from havre.api.buildkit.options import Options
+from havre.api.buildkit.sessions import Session, Sessions
+from havre.api.buildkit.sshagent import forward_agent
+from havre.build.contexts import Contexts, open_intake, read_file, to_its_end
+from havre.build.dockerfile import MAX_BYTES
+from havre.build.request import MAIN_CONTEXT, DockerfileBytes
+from havre.errors import Failed, NotFound
+from havre.registry import Auth
+
+_IGNORE = ".dockerignore"
+_HUB = "registry-1.docker.io"  # the name under which clients know the credentials of docker.io
+_SECRET, _CREDENTIALS = "/moby.buildkit.secrets.v1.Secrets/GetSecret", "/moby.filesync.v1.Auth/Credentials"
+_CHECK_AGENT, _PULL = "/moby.sshforward.v1.SSH/CheckAgent", "/moby.upload.v1.Upload/Pull"
+
+
+class SessionSource:
+    """The client of one build. `text` is the Dockerfile once it has been read, for messages about its lines."""
+
+    def __init__(
+        self, sessions: Sessions, session_id: str, options: Options, contexts: Contexts, stack: AsyncExitStack
+    ) -> None:
+        self._sessions = sessions
+        self._session_id = session_id
+        self._options = options
+        self._contexts = contexts
+        self._stack = stack
+        self._locks: dict[object, asyncio.Lock] = {}
+        self._made: dict[object, Path] = {}
+        self.text: DockerfileBytes | None = None
+
+    async def dockerfile(self, path: str) -> DockerfileBytes:
+        """The Dockerfile at `path` of its directory, with the ignore file that belongs to it or to the context."""
+        own = f"{path}{_IGNORE}"
+        if self._options.upload:
+            directory = await self.directory(MAIN_CONTEXT, [""], [])
+            ignores = directory
+        else:
+            directory, ignores = await asyncio.gather(
+                self._fetch(self._options.dockerfile_local, (path, own)),
+                self._fetch(self._options.locals[MAIN_CONTEXT], (_IGNORE,)),
+            )
+        data = await in_thread(read_file, directory, path, MAX_BYTES)
+        ignore = await _optional(directory, own)
+        if ignore is None:
+            ignore = await _optional(ignores, _IGNORE)
+        self.text = DockerfileBytes(path, data, ignore)
+        return self.text
+
+    async def directory(self, name: str, wanted: Sequence[str], ignored: Sequence[str]) -> Path:
+        """The client's directory of that context, or what of it the build wants."""
+        if name == MAIN_CONTEXT and self._options.upload:
+            return await self._once("upload", self._unpack_upload)
+        local = self._options.locals.get(name)
+        if local is None:
+            raise NotFound(f"the client has no context named {name}")
+        if not wanted:
+            return await self._once("nothing", self._borrow)
+        follow = () if any(path.strip("/.") == "" for path in wanted) else tuple(path.lstrip("/") for path in wanted)
+        return await self._fetch(local, follow, tuple(ignored), kept=True)
+
+    async def _fetch(self, local: str, follow: Sequence[str], exclude: Sequence[str] = (), kept: bool = False) -> Path:
+        """A directory of the client's, transferred once for each way of asking; `kept` for its next build."""
+
+        async def transfer() -> Path:
+            session = await self._session()
+            key = f"{session.shared_key}\0{local}" if kept and session.shared_key else ""
+            directory = await self._borrow(key)
+            await receive(session, local, directory, follow=follow, exclude=exclude)
+            return directory
+
+        return await self._once((local, follow, exclude), transfer)
+
+    async def _once(self, key: object, make: Callable[[], Awaitable[Path]]) -> Path:
+        """What `make` gave the first time it was asked for `key`; who asks meanwhile waits."""
+        async with self._locks.setdefault(key, asyncio.Lock()):
+            if key not in self._made:
+                self._made[key] = await make()
+            return self._made[key]
+
+    async def _borrow(self, key: str = "") -> Path:
+        return await self._stack.enter_async_context(self._contexts.borrow(key))
+
+    async def _session(self) -> Session:
+        return await self._sessions.find(self._session_id)
+
+    async def secret(self, id: str) -> bytes | None:
+        """A secret of the client's."""
+        session = await self._session()
+        if not session.offers(_SECRET):
+            return None
+        try:
+            return (await session.ask(_SECRET, GetSecretRequest(id), GetSecretResponse)).data
+        except NotFound:
+            return None
+
+    async def ssh(self, id: str) -> Path | None:
+        """A socket on which the client's agent answers."""
+        session = await self._session()
+        if not session.offers(_CHECK_AGENT):
+            return None
+        try:
+            await session.ask(_CHECK_AGENT, CheckAgentRequest(id), CheckAgentResponse)
+        except Failed:  # clients have no other way to say that they have no such agent
+            return None
+
+        async def forward() -> Path:
+            socket = await self._borrow() / "agent"
+            await self._stack.enter_async_context(forward_agent(session, id, socket))
+            return socket
+
+        return await self._once(("ssh", id), forward)
+
+    async def credentials(self, registry: str) -> Auth | None:
+        """What the client's configuration has for the registry."""
+        session = await self._session()
+        if not session.offers(_CREDENTIALS):
+            return None
+        host = _HUB if registry == "docker.io" else registry
+        found = await session.ask(_CREDENTIALS, CredentialsRequest(host), CredentialsResponse)
+        if not found.secret:
+            return None
+        if not found.username:
+            return Auth(identity_token=found.secret, server_address=registry)
+        return Auth(username=found.username, password=found.secret, server_address=registry)
+
+    async def _unpack_upload(self) -> Path:
+        """The tar that the client sends instead of a directory."""
+        session = await self._session()
+        directory = await self._borrow()
+        intake = await in_thread(open_intake, directory)
+        with closing(intake):
+            async with session.converse(
+                _PULL, [("urlpath", f"/{self._options.upload}")], BytesMessage, BytesMessage
+            ) as stream:
+                await stream.send_request()
+                await stream.end()
+                async for piece in stream:
+                    await to_its_end(functools.partial(intake.write, piece.data))
+            await to_its_end(intake.seal)
+        return directory
+
+
+async def _optional(directory: Path, name: str) -> bytes | None:
+    try:
+        return await in_thread(read_file, directory, name, MAX_BYTES)
+    except NotFound:
+        return None

@@ -1,0 +1,74 @@
+"""The client's SSH agent behind a socket of ours, for `RUN --mount=type=ssh`.
+
+    ssh in a RUN --> Unix socket --> SSH/ForwardAgent, a stream for each connection --> the client's agent
+
+Source: moby/buildkit session/sshforward; ssh-agent(1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from grpclib.client import Stream
+
+from havre.api.buildkit.messages import BytesMessage
+from havre.api.buildkit.sessions import Session
+from havre.errors import HavreError
+
+log = logging.getLogger(__name__)
+
+_FORWARD = "/moby.sshforward.v1.SSH/ForwardAgent"
+_ID = "buildkit.ssh.id"
+_PIECE = 32 << 10
+
+
+@asynccontextmanager
+async def forward_agent(session: Session, id: str, path: Path) -> AsyncIterator[None]:
+    """Let the client's agent `id` answer on the socket `path` as long as the context lasts."""
+    connections: set[asyncio.Task[Any]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        connections.add(task)
+        task.add_done_callback(connections.discard)
+        try:
+            async with session.converse(_FORWARD, [(_ID, id or "default")], BytesMessage, BytesMessage) as stream:
+                await _relay(reader, writer, stream)
+        except (HavreError, ConnectionError) as error:
+            log.info("the SSH agent's connection ended: %s", error)
+        finally:
+            writer.close()
+
+    server = await asyncio.start_unix_server(serve, path)
+    try:
+        yield
+    finally:
+        server.close()
+        for task in connections:
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
+
+async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stream: Stream[Any, BytesMessage]) -> None:
+    """Carry both directions until the agent's end, or until the user of the socket leaves."""
+    await stream.send_request()
+
+    async def forward() -> None:
+        while data := await reader.read(_PIECE):
+            await stream.send_message(BytesMessage(data))
+        await stream.end()
+
+    forwarding = asyncio.ensure_future(forward())
+    try:
+        async for answer in stream:
+            writer.write(answer.data)
+            await writer.drain()
+    finally:
+        forwarding.cancel()
+        await asyncio.gather(forwarding, return_exceptions=True)

@@ -1,0 +1,124 @@
+"""How a build goes, as BuildKit's Status stream tells it.
+
+    progress(event) --> pending StatusResponse --> messages(): one message for all that is ready
+                                                   ends after close()
+
+The client may ask before the build begins or after it has ended; what has happened is kept for it. A client that does
+not read loses output of RUN, never the states of steps.
+
+Source: moby/buildkit api/services/control/control.proto; client/graph.go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from havre.api.buildkit.messages import StatusResponse, Timestamp, VertexLog, VertexStatus, VertexWarning
+from havre.api.buildkit.messages import Vertex as VertexMessage
+from havre.build.progress import BuildEvent, Declared, Finished, Log, Started, Transfer, Vertex, Warned
+
+MAX_UNREAD_LOG = 8 << 20  # bytes of output kept for a client that does not read
+MAX_MESSAGE_LOG = 1 << 20
+_CLIPPED = b"[output clipped]\n"
+
+
+class Status:
+    """One build's events for one reader."""
+
+    def __init__(self) -> None:
+        self._pending = StatusResponse()
+        self._unread_log = 0
+        self._started: dict[str, float] = {}
+        self._transfers: dict[tuple[str, str], float] = {}
+        self._last: Vertex | None = None
+        self._closed = False
+        self._changed = asyncio.Event()
+
+    def progress(self, event: BuildEvent) -> None:
+        """Take an event of the build."""
+        if isinstance(event, Log):
+            self._log(event)
+        elif isinstance(event, Transfer):
+            self._pending.statuses.append(self._transfer(event))
+        elif isinstance(event, Warned):
+            self._pending.warnings.append(self._warning(event))
+        else:
+            self._last = event.vertex
+            self._pending.vertexes.append(self._vertex(event))
+        self._changed.set()
+
+    def close(self) -> None:
+        """The build is over."""
+        self._closed = True
+        self._changed.set()
+
+    async def messages(self) -> AsyncIterator[StatusResponse]:
+        """All that happens, until the build is over."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            while (message := self._take()) != StatusResponse():
+                yield message
+            if self._closed:
+                return
+
+    def _take(self) -> StatusResponse:
+        """What is pending, and not more output than a message may carry."""
+        taken, self._pending = self._pending, StatusResponse()
+        size = 0
+        for index, log in enumerate(taken.logs):
+            size += len(log.msg)
+            if size > MAX_MESSAGE_LOG and index:
+                self._pending.logs = taken.logs[index:]
+                taken.logs = taken.logs[:index]
+                break
+        self._unread_log = sum(len(log.msg) for log in self._pending.logs)
+        return taken
+
+    def _vertex(self, event: Declared | Started | Finished) -> VertexMessage:
+        vertex = event.vertex
+        message = VertexMessage(digest=vertex.digest, inputs=list(vertex.inputs), name=vertex.name)
+        if isinstance(event, Started):
+            self._started.setdefault(vertex.digest, event.at)
+        if isinstance(event, Finished):
+            message.cached = event.cached
+            message.error = event.error
+            message.completed = timestamp(event.at)
+            self._started.setdefault(vertex.digest, event.at)
+        if (at := self._started.get(vertex.digest)) is not None:
+            message.started = timestamp(at)
+        return message
+
+    def _log(self, event: Log) -> None:
+        self._last = event.vertex
+        data = event.data
+        if self._unread_log >= MAX_UNREAD_LOG:
+            return
+        self._unread_log += len(data)
+        if self._unread_log >= MAX_UNREAD_LOG:
+            data += _CLIPPED
+        self._pending.logs.append(VertexLog(event.vertex.digest, timestamp(event.at), event.stream, data))
+
+    def _transfer(self, event: Transfer) -> VertexStatus:
+        began = self._transfers.setdefault((event.vertex.digest, event.id), event.at)
+        return VertexStatus(
+            id=event.id,
+            vertex=event.vertex.digest,
+            current=event.current,
+            total=event.total,
+            timestamp=timestamp(event.at),
+            started=timestamp(began),
+            completed=timestamp(event.at) if event.done else None,
+        )
+
+    def _warning(self, event: Warned) -> VertexWarning:
+        place = f" (line {event.line})" if event.line else ""
+        text = f"{event.rule}: {event.message}{place}"
+        return VertexWarning(self._last.digest if self._last else "", 1, text.encode(), url=event.url)
+
+
+def timestamp(seconds: float) -> Timestamp:
+    """A time since the epoch as BuildKit wants it."""
+    whole = int(seconds)
+    return Timestamp(whole, int((seconds - whole) * 1e9))

@@ -1,0 +1,99 @@
+"""What was built, as files: its layers mounted together, to be read file by file or as a tar.
+
+Source: docker/buildx, "local and tar exporters".
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+import stat
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from havre.aio import finish, in_thread
+from havre.linux import trees
+from havre.linux.openat2 import open_in_root
+from havre.oci.digest import Digest
+from havre.storage import Storage
+from havre.storage.diff import TarWriter
+from havre.storage.pipe import stream_from
+
+_PIECE = 256 << 10
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """A file of a tree. `link` is a symlink's target, or for a regular file an earlier path of the same inode."""
+
+    path: str
+    status: os.stat_result
+    link: str = ""
+
+
+class OutputTree:
+    """A mounted tree to be read."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def files(self) -> Generator[OutputFile, None, None]:
+        """Everything but sockets, by name, a directory before its content. Blocking; a generator, to be closed."""
+        first: dict[tuple[int, int], str] = {}
+        for entry in self._entries():
+            link = ""
+            if stat.S_ISLNK(entry.stat.st_mode):
+                link = os.readlink(entry.name, dir_fd=entry.parent)
+            elif stat.S_ISREG(entry.stat.st_mode) and entry.stat.st_nlink > 1:
+                inode = (entry.stat.st_dev, entry.stat.st_ino)
+                link = first.get(inode, "")
+                first.setdefault(inode, entry.path)
+            yield OutputFile(entry.path, entry.stat, link)
+
+    async def read(self, path: str) -> AsyncIterator[bytes]:
+        """The content of the regular file at `path`."""
+        with io.FileIO(await in_thread(open_in_root, self._root, path, os.O_RDONLY | os.O_NOFOLLOW)) as file:
+            while piece := await in_thread(file.read, _PIECE):
+                yield piece
+
+    def tar(self) -> AsyncGenerator[bytes, None]:
+        """The tree as a tar; to be closed if it is left early."""
+        return stream_from(self._write_tar)
+
+    def _write_tar(self, out: BinaryIO) -> None:
+        tar = TarWriter(out)
+        for entry in self._entries():
+            tar.add(os.fsencode(entry.path), entry.stat, entry.parent, entry.name)
+        tar.finish()
+
+    def _entries(self) -> Iterator[trees.Entry]:
+        directory = trees.open_directory(self._root)
+        try:
+            for entry in trees.walk(directory):
+                if not stat.S_ISSOCK(entry.stat.st_mode):
+                    yield entry
+        finally:
+            os.close(directory)
+
+
+class Outputs:
+    """Mounts the layers of results."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+
+    @asynccontextmanager
+    async def mounted(self, layers: Sequence[Digest]) -> AsyncIterator[OutputTree]:
+        """The file tree of the layers, base first, for the length of a block."""
+        snapshots = self._storage.snapshots
+        id = f"output-{secrets.token_hex(8)}"
+        with self._storage.hold(*layers):
+            try:
+                await snapshots.create(id, layers)
+                yield OutputTree(await snapshots.mount(id))
+            finally:
+                await finish(snapshots.remove(id))

@@ -1,0 +1,165 @@
+"""BuildKit's options, exporters, statuses and jobs, by value."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+
+import pytest
+
+from havre.api.buildkit.filesync import parse_stat
+from havre.api.buildkit.jobs import REMEMBERED, Jobs
+from havre.api.buildkit.messages import SolveRequest, Stat, StatusResponse
+from havre.api.buildkit.options import FRONTEND, Export, Options, parse_cache, parse_exporter, parse_options
+from havre.api.buildkit.status import MAX_UNREAD_LOG, Status
+from havre.build.progress import Declared, Finished, Log, Started, Transfer, Vertex, Warned
+from havre.errors import Conflict, HavreError, InvalidInput
+
+STEP = Vertex("sha256:aa", "[1/1] RUN x", ("sha256:bb",))
+
+
+def options(frontend: str = FRONTEND, entitlements: tuple[str, ...] = (), **attrs: str) -> Options:
+    spelled = {name.replace("_", "-"): value for name, value in attrs.items()}
+    return parse_options(frontend, spelled, ref="r", tags=("t:1",), store=True, entitlements=entitlements)
+
+
+def test_the_options_of_a_build() -> None:
+    attrs = {
+        "filename": "My.Dockerfile",
+        "build-arg:A": "1",
+        "label:l": "x",
+        "target": "t",
+        "no-cache": "",
+        "image-resolve-mode": "pull",
+        "add-hosts": "a=1.2.3.4,b=::1",
+        "ulimit": "nofile=10:20,nproc=5",
+        "shm-size": "1048576",
+        "context:base": "docker-image://busybox",
+        "context:src": "local:src",
+        "attest:provenance": "mode=min,inline-only=true",
+    }
+    parsed = parse_options(FRONTEND, attrs, ref="r", tags=("t:1",), store=True, entitlements=())
+    request = parsed.request
+    assert (request.id, request.tags, request.dockerfile, request.target) == ("r", ("t:1",), "My.Dockerfile", "t")
+    assert (request.build_args, request.labels) == ({"A": "1"}, {"l": "x"})
+    assert (request.no_cache, request.no_cache_stages, request.pull) == (True, (), True)
+    assert request.extra_hosts == ("a:1.2.3.4", "b:::1")
+    assert [(each.name, each.soft, each.hard) for each in request.ulimits] == [("nofile", 10, 20), ("nproc", 5, 5)]
+    assert request.shm_size == 1 << 20
+    assert (request.contexts, request.local_contexts) == ({"base": "docker-image://busybox"}, {"src"})
+    assert parsed.locals == {"context": "context", "src": "src"}
+
+
+def test_options_that_name_things() -> None:
+    assert options(no_cache="a,b").request.no_cache_stages == ("a", "b")
+    assert not options(no_cache="a,b").request.no_cache
+    assert options(context="http://buildkit-session/abc").upload == "abc"
+    assert options(entitlements=("network.host",), force_network_mode="host").request.network == "host"
+
+
+@pytest.mark.parametrize(
+    ("frontend", "attrs", "told"),
+    [
+        ("gateway.v0", {"source": "docker/dockerfile:1"}, "docker/dockerfile:1"),
+        (FRONTEND, {"platform": "linux/amd64,linux/arm64"}, "several platforms"),
+        (FRONTEND, {"requestid": "frontend.outline"}, "frontend.outline"),
+        (FRONTEND, {"attest:sbom": "generator=x"}, "sbom"),
+        (FRONTEND, {"context": "https://example.com/x.git"}, "https://example.com/x.git"),
+        (FRONTEND, {"context:x": "oci-layout://y"}, "oci-layout://y"),
+        (FRONTEND, {"force-network-mode": "host"}, "network.host"),
+        (FRONTEND, {"ulimit": "nofile=a"}, "nofile=a"),
+        (FRONTEND, {"shm-size": "64m"}, "64m"),
+    ],
+)
+def test_options_that_are_refused(frontend: str, attrs: dict[str, str], told: str) -> None:
+    with pytest.raises(HavreError, match=told.replace("[", r"\[")):
+        parse_options(frontend, attrs, ref="r", tags=(), store=True, entitlements=())
+
+
+def test_exporters() -> None:
+    assert parse_exporter("moby", {"name": "a:1,b"}) == Export("image", ("a:1", "b"))
+    assert parse_exporter("image", {"push": "true"}) == Export("image")
+    assert parse_exporter("local", {}) == Export("local")
+    parse_cache(["inline"])
+    for type in ("oci", "docker"):
+        with pytest.raises(HavreError, match=type):
+            parse_exporter(type, {})
+    with pytest.raises(HavreError, match="registry"):
+        parse_cache(["registry"])
+
+
+def test_a_status_tells_all_that_has_happened() -> None:
+    async def read() -> list[StatusResponse]:
+        status = Status()
+        status.progress(Declared(STEP))
+        status.progress(Started(STEP, 10.25))
+        status.progress(Log(STEP, 1, b"out", 10.5))
+        status.progress(Transfer(STEP, "files", 1, 2, 10.5))
+        status.progress(Warned("StageNameCasing", "lower it", 3))
+        status.progress(Finished(STEP, 11, error="failed"))
+        status.close()
+        return [message async for message in status.messages()]
+
+    (told,) = asyncio.run(read())
+    declared, started, finished = told.vertexes
+    assert (declared.name, declared.inputs, declared.started) == (STEP.name, ["sha256:bb"], None)
+    assert started.started is not None
+    assert (started.started.seconds, started.started.nanos) == (10, 250_000_000)
+    assert (finished.error, finished.started, finished.completed is not None) == ("failed", started.started, True)
+    assert [(log.vertex, log.stream, log.msg) for log in told.logs] == [("sha256:aa", 1, b"out")]
+    assert [(each.id, each.current, each.total) for each in told.statuses] == [("files", 1, 2)]
+    assert told.warnings[0].short == b"StageNameCasing: lower it (line 3)"
+
+
+def test_unread_output_is_bounded_and_steps_are_not_lost() -> None:
+    async def read() -> list[StatusResponse]:
+        status = Status()
+        for _ in range(3):
+            status.progress(Log(STEP, 1, bytes(MAX_UNREAD_LOG // 2), 1))
+        status.progress(Finished(STEP, 2))
+        status.close()
+        return [message async for message in status.messages()]
+
+    told = asyncio.run(read())
+    logs = [log for message in told for log in message.logs]
+    assert len(logs) == 2
+    assert logs[-1].msg.endswith(b"[output clipped]\n")
+    assert told[0].vertexes[0].completed is not None
+
+
+def test_the_calls_of_a_build_meet() -> None:
+    async def meet() -> None:
+        jobs = Jobs()
+        with jobs.using("r") as job:
+            with jobs.using("r") as same:
+                assert same is job
+            with job.solving(SolveRequest(ref="r")):
+                assert (await job.request()).ref == "r"
+                with pytest.raises(Conflict), job.solving(SolveRequest(ref="r")):
+                    raise AssertionError
+                job.fail(InvalidInput("no"))
+                job.finish("")
+                with pytest.raises(InvalidInput, match="no"):
+                    await job.returned()
+        for number in range(2 * REMEMBERED):
+            with jobs.using(str(number)):
+                pass
+        assert len(jobs._jobs) == REMEMBERED
+
+    asyncio.run(meet())
+
+
+def test_modes_are_those_of_go() -> None:
+    def kind(mode: int, link: str = "") -> str:
+        entry = parse_stat(Stat(path="p", mode=mode, linkname=link))
+        return f"{entry.kind} {entry.mode:o}" if entry else "none"
+
+    assert kind(0o644) == "file 644"
+    assert kind(0o644, "other") == "hardlink 644"
+    assert kind(1 << 31 | 1 << 20 | 0o777) == "dir 1777"
+    assert kind(1 << 23 | 0o755) == f"file {stat.S_ISUID | 0o755:o}"
+    assert kind(1 << 27 | 0o777, "target") == "symlink 777"
+    assert kind(1 << 26 | 1 << 21 | 0o600) == "char 600"
+    assert kind(1 << 24 | 0o600) == "none"
+    with pytest.raises(InvalidInput):
+        kind(1 << 19)
