@@ -1,10 +1,11 @@
-"""Compressing a layer's tar for a registry: gzip by ISA-L in a thread, streamed.
+"""Compressing a layer's tar for a registry: gzip by ISA-L in threads, streamed.
 
 The bytes depend on the library's version, so no digest is promised; what came out is remembered by who pushed it.
 """
 
 from __future__ import annotations
 
+import os
 from collections import deque
 from collections.abc import AsyncIterator
 from typing import cast
@@ -15,6 +16,7 @@ from havre.aio import in_thread
 
 _LEVEL = 1
 _GATHER = 1 << 20
+_THREADS = min(os.cpu_count() or 1, 4)  # the bytes are the same with any number
 
 
 class _Sink:
@@ -42,7 +44,7 @@ class _Sink:
 async def gzip_stream(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """`chunks` as one gzip stream; at most a few MiB are in flight."""
     sink = _Sink()
-    writer = await in_thread(igzip_threaded.open, cast("str", sink), "wb", compresslevel=_LEVEL, threads=1)
+    writer = await in_thread(igzip_threaded.open, cast("str", sink), "wb", compresslevel=_LEVEL, threads=_THREADS)
     gathered = bytearray()
     try:
         async for chunk in chunks:

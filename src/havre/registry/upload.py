@@ -61,24 +61,33 @@ class Uploads:
             await self._finish(target, await self._begin(target, repository), digest, body)
 
     async def stream(self, target: Target, repository: str, chunks: AsyncIterator[bytes]) -> tuple[Digest, int]:
-        """Upload a blob of unknown length in chunks of `CHUNK` bytes, of which one is in memory; digest and size."""
+        """Upload a blob of unknown length in chunks of `CHUNK` bytes; digest and size.
+
+        Two chunks are in memory: one is on its way while the next is being gathered.
+        """
         hasher, sent, buffer = hashlib.sha256(), 0, bytearray()
-        location = None
+        location: URL | None = None
+        sending: asyncio.Future[URL] | None = None
         try:
             location = await self._begin(target, repository)
             async for chunk in chunks:
                 hasher.update(chunk)
                 buffer += chunk
                 if len(buffer) >= CHUNK:
-                    location = await self._chunk(target, location, bytes(buffer), sent)
+                    location = await sending if sending is not None else location
+                    sending = asyncio.ensure_future(self._chunk(target, location, bytes(buffer), sent))
                     sent += len(buffer)
                     buffer = bytearray()
-            digest = Digest("sha256:" + hasher.hexdigest())
+            location = await sending if sending is not None else location
             if buffer:
                 location = await self._chunk(target, location, bytes(buffer), sent)
+            digest = Digest("sha256:" + hasher.hexdigest())
             await self._finish(target, location, digest, b"")
             return digest, sent + len(buffer)
         except BaseException as error:
+            if sending is not None:
+                sending.cancel()
+                await asyncio.wait([sending])
             if location is not None:
                 await self._abandon(target, location)
             if isinstance(error, RegistryError):
