@@ -77,6 +77,12 @@ class TestStates:
         assert "is not running" in done.stderr
         engine.out("rm", "ended")
 
+    @pytest.mark.parametrize(("signal", "after"), [("KILL", "exited"), ("WINCH", "running")])
+    def test_kill_thaws_a_paused_container(self, engine: Engine, sleeper: str, signal: str, after: str) -> None:
+        engine.docker("pause", sleeper, check=0)
+        engine.docker("kill", "--signal", signal, sleeper, check=0)
+        until(lambda: state(engine, sleeper) == after, f"the state {after}")
+
     def test_pause_and_unpause(self, engine: Engine, sleeper: str) -> None:
         engine.docker("pause", sleeper, check=0)
         assert state(engine, sleeper) == "paused"

@@ -27,6 +27,7 @@ from havre.engine.plan import BlockLimits, Surroundings, parse_device_rule
 from havre.engine.sandbox import Sandbox
 from havre.engine.volumes import Volumes
 from havre.errors import Conflict, Failed, InvalidInput
+from havre.linux import mounts as kernel_mounts
 from havre.runtime import read_devices, resolve_user
 from havre.runtime.plan import HOST, PRIVATE, Bind, BlockLimit, Device
 from havre.runtime.security import parse_security_opts
@@ -85,6 +86,8 @@ class Assembly:
             self.open_mounts(container),
         )
         files = await in_thread(self._write_files, container, sandbox, joined)
+        if container.host_config.ipc_mode == "shareable":
+            await in_thread(self._mount_shm, container)
         await self._fill_volumes(container, rootfs)
         found = await in_thread(self._look_around, container, rootfs, sources, files, sandbox)
         return found, sandbox
@@ -96,6 +99,20 @@ class Assembly:
             self._snapshots.unmount(container.id),
             self._volumes.unmounted(container.id),
         )
+        if container.host_config.ipc_mode == "shareable":
+            await in_thread(kernel_mounts.unmount_all, self._shm(container))
+
+    def _shm(self, container: Container) -> Path:
+        """Where the shared memory of a container is mounted that others may join."""
+        return self.directory(container) / "shm"
+
+    def _mount_shm(self, container: Container) -> None:
+        place = self._shm(container)
+        place.mkdir(mode=0o700, exist_ok=True)
+        kernel_mounts.unmount_all(place)
+        attributes = kernel_mounts.ATTR_NOSUID | kernel_mounts.ATTR_NODEV | kernel_mounts.ATTR_NOEXEC
+        options = (("source", "shm"), ("mode", "1777"), ("size", str(container.host_config.shm_size)))
+        kernel_mounts.mount_filesystem("tmpfs", options, place, attributes)
 
     async def open_mounts(self, container: Container) -> dict[str, Path]:
         """The host path behind each bind and volume, by destination; missing sources of `-v` are made."""
@@ -108,6 +125,7 @@ class Assembly:
                 self._tell_mount(container, point)
             elif point.type == "bind":
                 sources[point.destination] = await in_thread(open_bind_source, Path(point.source), options)
+                await in_thread(_check_propagation, Path(point.source), point.propagation)
         return sources
 
     async def close_mounts(self, container: Container) -> None:
@@ -162,16 +180,16 @@ class Assembly:
     ) -> Surroundings:
         """The rest, read from the root file system and the host. Blocking."""
         config, host = container.config, container.host_config
-        ipc = self._namespace(host.ipc_mode, "IPC", "ipc")
+        _check_device_requests(host)
         return Surroundings(
             rootfs=rootfs,
             sources=sources,
             files=files,
             user=resolve_user(rootfs, config.user, host.group_add or ()),
             network=HOST if sandbox.netns is None else str(sandbox.netns),
-            ipc=ipc,
+            ipc=self._namespace(host.ipc_mode, "IPC", "ipc"),
             pid=self._namespace(host.pid_mode, "PID", "pid"),
-            shm_source=Path("/dev/shm") if ipc == HOST else None,
+            shm_source=self._shm_source(container),
             security=parse_security_opts(host.security_opt or ()),
             devices=_read_devices(host),
             device_rules=tuple(parse_device_rule(rule) for rule in host.device_cgroup_rules or ()),
@@ -186,6 +204,23 @@ class Assembly:
             return HOST
         joined = self._joined(mode, noun)
         return PRIVATE if joined is None else f"/proc/{joined.state.pid}/ns/{file}"
+
+    def _shm_source(self, container: Container) -> Path | None:
+        """What /dev/shm shows where that is not the container's own affair."""
+        mode = container.host_config.ipc_mode
+        if mode == "host":
+            return Path("/dev/shm")
+        if mode == "shareable":
+            return self._shm(container)
+        donor = self._joined(mode, "IPC")
+        if donor is None:
+            return None
+        if donor.host_config.ipc_mode != "shareable":
+            raise Conflict(
+                f"failed to join IPC namespace: container {donor.id}: non-shareable IPC "
+                "(hint: use IpcMode:shareable for the donor container)"
+            )
+        return self._shm(donor)
 
     def _joined(self, mode: str, noun: str) -> Container | None:
         """The running container of a `container:ID` mode; None for any other mode."""
@@ -206,6 +241,24 @@ def _read_devices(host: HostConfig) -> tuple[Device, ...]:
         for device in host.devices or ()
         for found in read_devices(device.path_on_host, device.path_in_container, device.cgroup_permissions)
     )
+
+
+def _check_device_requests(host: HostConfig) -> None:
+    """Refuse what wants a driver of devices (GPUs): there is none."""
+    for request in host.device_requests or ():
+        wanted = " ".join(f"[{' '.join(every)}]" for every in request.capabilities or ())
+        raise Failed(f'could not select device driver "{request.driver}" with capabilities: [{wanted}]')
+
+
+def _check_propagation(source: Path, propagation: str) -> None:
+    """What is to be seen on both sides needs a mount that shares. Blocking."""
+    needed = {"shared": {"shared"}, "slave": {"shared", "slave"}}.get(propagation.removeprefix("r"))
+    if needed is None:
+        return
+    mount = kernel_mounts.mount_of(source.resolve())
+    if not mount.propagation & needed:
+        kind = " or ".join(sorted(needed))
+        raise Failed(f"path {source} is mounted on {mount.target} but it is not a {kind} mount")
 
 
 def read_block_limits(host: HostConfig) -> BlockLimits:

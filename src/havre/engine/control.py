@@ -26,16 +26,24 @@ class Control:
         self._lifecycle = lifecycle
 
     async def kill(self, live: Live, signal_text: str | None) -> None:
-        """Send a signal (SIGKILL by default). One that ends the container counts as the user's stop."""
+        """Send a signal (SIGKILL by default).
+
+        One that is meant to end the container thaws it, and counts as the user's stop: SIGKILL, the configured stop
+        signal, or, as with Docker, any signal where none is configured.
+        """
         container = live.container
         number = signal.SIGKILL if not signal_text else self._signal(container.name, signal_text)
         try:
             process = live.running()
         except Conflict as error:
             raise Conflict(f"cannot kill container: {container.name}: {error.message}") from None
-        if number in (signal.SIGKILL, self._stop_signal(live)):
+        configured = container.config.stop_signal
+        ends = number == signal.SIGKILL or not configured or number == parse_signal(configured)
+        if ends:
             await self._mark_stopped(live)
         await self._send(live, process, number)
+        if ends and container.state.paused and number != signal.SIGKILL:
+            await self._thaw(live, process)
 
     def _signal(self, name: str, text: str) -> int:
         try:
@@ -66,8 +74,9 @@ class Control:
         except Failed:
             if process.exited() is None:
                 raise
-        live.container.state.paused = False
-        live.container.state.status = "running"
+        state = live.container.state
+        if state.paused:  # its end may have been recorded meanwhile
+            state.paused, state.status = False, "running"
 
     async def stop(self, live: Live, timeout_s: int | None, signal_text: str | None) -> None:
         """Ask it to end, wait, insist. NotModified if it does not run; a negative timeout waits for ever."""

@@ -91,7 +91,7 @@ def plan_container(container: Container, found: Surroundings) -> ContainerPlan:
         init=found.init if host.init is None else host.init,
         mounts=plan_binds(container, found),
         readonly_rootfs=host.readonly_rootfs,
-        shm_size=host.shm_size,
+        shm_size=None if host.ipc_mode == "none" else host.shm_size,
         shm_source=found.shm_source,
         network=found.network,
         ipc=found.ipc,

@@ -25,6 +25,13 @@ LOG_OPTIONS = {
     "local": (*_FILE_OPTIONS, "max-buffer-size"),
     "none": (),
 }
+_TMPFS_VALUES = ("size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol")
+_TMPFS_WORDS = (
+    *("ro", "rw", "exec", "noexec", "suid", "nosuid", "dev", "nodev", "sync", "async", "dirsync", "remount", "mand"),
+    *("nomand", "atime", "noatime", "diratime", "nodiratime", "relatime", "norelatime", "strictatime", "nostrictatime"),
+    *("bind", "rbind", "unbindable", "runbindable", "private", "rprivate", "shared", "rshared", "slave", "rslave"),
+    "defaults",
+)
 _RESTARTS = ("", "no", "always", "on-failure", "unless-stopped")
 _PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 _RANGE_LIST = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
@@ -126,12 +133,24 @@ def check_host_config(host: HostConfig, limits: HostLimits) -> list[str]:
     _check_logging(host)
     if host.runtime and host.runtime not in limits.runtimes:
         raise InvalidInput(f"unknown or invalid runtime name: {host.runtime}", f"known: {', '.join(limits.runtimes)}")
-    for path in host.tmpfs or ():
-        if not path.startswith("/"):
-            raise InvalidInput(f"invalid mount path: '{path}' mount path must be absolute")
+    for path, options in (host.tmpfs or {}).items():
+        _check_tmpfs(path, options)
+    for option in host.storage_opt or ():
+        if option != "size":
+            raise InvalidInput(f"Unknown option {option}")
+        raise InvalidInput("--storage-opt is supported only for overlay over xfs with 'pquota' mount option")
     if "" in (host.annotations or {}):
         raise InvalidInput("invalid Annotations: the empty string is not permitted as an annotation key")
     return check_resources(host, limits) + _warnings(host)
+
+
+def _check_tmpfs(path: str, options: str) -> None:
+    if not path.startswith("/"):
+        raise InvalidInput(f"invalid mount path: '{path}' mount path must be absolute")
+    for option in filter(None, options.split(",")):
+        name, given, _ = option.partition("=")
+        if name not in (_TMPFS_VALUES if given else _TMPFS_WORDS):
+            raise InvalidInput(f'invalid tmpfs option "{option}"', "as of mount(8)")
 
 
 def _check_extra_host(entry: str) -> None:
@@ -180,7 +199,7 @@ def _check_modes(host: HostConfig) -> None:
         if mode not in known and not joins:
             raise InvalidInput(f"invalid {name} mode: {mode}", f"expected one of {', '.join(filter(None, known))}")
     if host.isolation not in ("", "default"):
-        raise InvalidInput(f"invalid isolation '{host.isolation}' on linux")
+        raise InvalidInput(f"Invalid isolation: \"{host.isolation}\" - linux only supports 'default'")
 
 
 def check_resources(host: HostConfig, limits: HostLimits) -> list[str]:

@@ -88,9 +88,15 @@ class _MountAttributes(ctypes.Structure):
     ]
 
 
+_PEERS = {"shared": "shared", "master": "slave"}
+
+
 @dataclass(frozen=True, slots=True)
 class MountEntry:
-    """One line of the mount table. `options` are the mount's, `super_options` the file system's."""
+    """One line of the mount table. `options` are the mount's, `super_options` the file system's.
+
+    `propagation` is of "shared", "slave", both or neither (private).
+    """
 
     id: int
     parent: int
@@ -101,6 +107,7 @@ class MountEntry:
     fstype: str
     source: str
     super_options: str
+    propagation: frozenset[str] = frozenset()
 
 
 def create_mount(fstype: str, options: Iterable[tuple[str, str | None]], attributes: int = 0) -> int:
@@ -246,13 +253,13 @@ def mounts_below(directory: Path) -> list[MountEntry]:
 
 
 def parse_mountinfo(text: str) -> list[MountEntry]:
-    """The entries of a mountinfo file; the optional fields before the dash are left out."""
+    """The entries of a mountinfo file."""
     return [_parse_entry(line) for line in text.splitlines()]
 
 
 def _parse_entry(line: str) -> MountEntry:
     left, _, right = line.partition(" - ")
-    number, parent, device, root, target, options, *_ = left.split(" ")
+    number, parent, device, root, target, options, *optional = left.split(" ")
     fstype, source, super_options = right.split(" ", 2)
     return MountEntry(
         id=int(number),
@@ -264,7 +271,13 @@ def _parse_entry(line: str) -> MountEntry:
         fstype=fstype,
         source=_unescape(source),
         super_options=super_options,
+        propagation=frozenset(_PEERS[name] for tag in optional if (name := tag.partition(":")[0]) in _PEERS),
     )
+
+
+def mount_of(path: Path) -> MountEntry:
+    """The mount that `path`, which must be free of links, lies on."""
+    return [entry for entry in mount_table() if path.is_relative_to(entry.target)][-1]
 
 
 def _unescape(field: str) -> str:

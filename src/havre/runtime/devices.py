@@ -27,7 +27,7 @@ def read_devices(on_host: str, inside: str, access: str) -> list[Device]:
         status = os.stat(on_host)
     except OSError as error:
         raise InvalidInput(
-            f'error gathering device information while adding custom device "{on_host}": {error.strerror}'
+            f'error gathering device information while adding custom device "{on_host}": {str(error.strerror).lower()}'
         ) from error
     if stat.S_ISDIR(status.st_mode):
         found = [_device(path, inside + path[len(on_host.rstrip("/")) :], access) for path in _walk(Path(on_host))]

@@ -137,7 +137,8 @@ class ContainerPlan:
 
     `rootfs` is mounted already. `args` is entrypoint and command together. `env` has PATH, HOSTNAME and TERM as the
     engine wants them. `runtime` "" is the default OCI runtime. `cgroup_parent` "" is /havre. `shm_source` is a
-    directory to show as /dev/shm in place of a fresh tmpfs. `console_size` is (rows, columns). With `stdin_once` the
+    directory to show as /dev/shm in place of a fresh tmpfs; a `shm_size` of None is no /dev/shm at all. `console_size`
+    is (rows, columns). With `stdin_once` the
     container's input ends when `close_stdin` is called, otherwise it stays open for the next client.
     """
 
@@ -156,7 +157,7 @@ class ContainerPlan:
 
     mounts: tuple[Mount, ...] = ()
     readonly_rootfs: bool = False
-    shm_size: int = DEFAULT_SHM_SIZE
+    shm_size: int | None = DEFAULT_SHM_SIZE
     shm_source: Path | None = None
 
     network: str = PRIVATE

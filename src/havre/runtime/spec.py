@@ -251,7 +251,7 @@ def check_destination(destination: str, resolved: str) -> None:
 def _render_mounts(plan: ContainerPlan, host: HostFacts) -> list[dict[str, Any]]:
     own = sorted(plan.mounts, key=lambda mount: posixpath.normpath(mount.destination).count("/"))
     taken = {posixpath.normpath(mount.destination) for mount in own}
-    defaults = [*_kernel_mounts(plan), _shm(plan)]
+    defaults = [*_kernel_mounts(plan), *([] if plan.shm_size is None else [_shm(plan)])]
     kept = [
         mount
         for mount in defaults

@@ -62,7 +62,7 @@ def test_bad_config(fields: dict[str, Any], text: str) -> None:
         ({"extra_hosts": ["a:not-an-ip"]}, "invalid IP address in add-host"),
         ({"log_config": LogConfig(type="foo")}, 'plugin "foo" not found'),
         ({"log_config": LogConfig(type="json-file", config={"foo": "1"})}, "unknown log opt 'foo' for json-file"),
-        ({"isolation": "hyperv"}, "invalid isolation 'hyperv' on linux"),
+        ({"isolation": "hyperv"}, "only supports 'default'"),
         ({"tmpfs": {"rel": ""}}, "mount path must be absolute"),
     ],
 )
