@@ -20,12 +20,11 @@ from havre.engine.logs import LogOptions
 from havre.errors import HavreError, InvalidInput
 from havre.wire import versions
 from havre.wire.detach import parse_keys
-from havre.wire.frames import render_header
+from havre.wire.frames import render_frames
 from havre.wire.queries import parse_time
 
 RAW = "application/vnd.docker.raw-stream"
 MULTIPLEXED = "application/vnd.docker.multiplexed-stream"
-BATCH = 64 << 10
 
 
 async def _attach(call: Call) -> web.StreamResponse:
@@ -112,18 +111,10 @@ async def _logs(call: Call) -> web.StreamResponse:
         until=_moment(call, "until"),
         tail=_tail(call.text("tail", "all")),
     )
-    lines = call.services.containers.logs(container.id, options)
+    batches = call.services.containers.logs(container.id, options)
     response = await call.stream(MULTIPLEXED if versions.multiplexed(call.version, tty) else RAW)
-    pending = bytearray()
-    async for line in lines:
-        if not tty:
-            pending += render_header(line.stream, len(line.data))
-        pending += line.data
-        if line.last_ready or len(pending) >= BATCH:
-            await response.write(bytes(pending))
-            pending.clear()
-    if pending:
-        await response.write(bytes(pending))
+    async for lines in batches:
+        await response.write(b"".join([data for _, data in lines]) if tty else render_frames(lines))
     return response
 
 

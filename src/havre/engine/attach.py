@@ -11,7 +11,7 @@ waiting attachment between the creation of the process and its start; the first 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
 from havre.engine.logs import LogLine
@@ -37,7 +37,7 @@ class Attachment:
     """
 
     def __init__(
-        self, options: AttachOptions, *, tty: bool, stdin_once: bool, past: AsyncIterator[LogLine] | None
+        self, options: AttachOptions, *, tty: bool, stdin_once: bool, past: AsyncIterator[Sequence[LogLine]] | None
     ) -> None:
         self.tty = tty
         self._options = options
@@ -65,8 +65,9 @@ class Attachment:
 
     async def _output(self) -> AsyncIterator[tuple[int, bytes]]:
         if self._past is not None:
-            async for line in self._past:
-                yield line.stream, line.data
+            async for lines in self._past:
+                for line in lines:
+                    yield line
         if not self._options.stream:
             return
         await self._bound.wait()

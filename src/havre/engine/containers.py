@@ -259,7 +259,7 @@ class Containers:
         self._lifecycle.publish(container, "attach")
         return attachment
 
-    def logs(self, ref: str, options: LogOptions) -> AsyncIterator[LogLine]:
+    def logs(self, ref: str, options: LogOptions) -> AsyncIterator[Sequence[LogLine]]:
         """What it wrote; with `follow`, until it ends."""
         live = self._index.get(ref)
         path = self._lifecycle.log_path(live.container)

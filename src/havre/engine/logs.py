@@ -19,6 +19,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from havre.aio import in_thread
 from havre.engine import times
@@ -42,13 +43,8 @@ class LogOptions:
     tail: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class LogLine:
-    """A line or a part of one, newline included; `last_ready` when nothing more can be had without waiting."""
-
-    stream: int
-    data: bytes
-    last_ready: bool = False
+LogLine: TypeAlias = tuple[int, bytes]
+"""A line or a part of one, newline included, and the stream it was written to (1 stdout, 2 stderr)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +76,33 @@ class Selection:
     def __init__(self, options: LogOptions) -> None:
         self._options = options
         self._wanted = {number for number, given in ((1, options.stdout), (2, options.stderr)) if given}
+        self._names = {name: number for name, number in _STREAMS.items() if number in self._wanted}
+        # Without times a record says by itself how it is shown: a million of them are rendered in under a second.
+        self._plain = not options.timestamps and options.since is None and options.until is None
         self._unfinished: dict[int, bool] = {}
         self.past_until = False
+
+    def render_all(self, lines: list[bytes]) -> list[LogLine]:
+        """What of some lines of the file the client sees."""
+        return self._render_plain(lines) if self._plain else self._render_each(lines)
+
+    def _render_each(self, lines: list[bytes]) -> list[LogLine]:
+        records = (parse_record(line) for line in lines)
+        return [shown for record in records if record and (shown := self.render(record))]
+
+    def _render_plain(self, lines: list[bytes]) -> list[LogLine]:
+        shown: list[LogLine] = []
+        wanted = self._names
+        for line in lines:
+            _, _, rest = line.partition(b" ")
+            name, _, rest = rest.partition(b" ")
+            tag, _, text = rest.partition(b" ")
+            if (stream := wanted.get(name)) is not None:
+                if tag == b"F":
+                    shown.append((stream, text + b"\n"))
+                elif tag == b"P":
+                    shown.append((stream, text))
+        return shown
 
     def render(self, record: Record) -> LogLine | None:
         """The record as the client sees it, or None if it is not wanted."""
@@ -94,7 +115,7 @@ class Selection:
         if not shown or record.stream not in self._wanted:
             return None
         stamp = b"" if continued or not self._options.timestamps else record.time.replace(b"+00:00", b"Z") + b" "
-        return LogLine(record.stream, stamp + record.text + (b"\n" if record.ends_line else b""))
+        return record.stream, stamp + record.text + (b"\n" if record.ends_line else b"")
 
     def _in_time(self, record: Record) -> bool:
         since, until = self._options.since, self._options.until
@@ -107,8 +128,11 @@ class Selection:
         return since is None or written >= since
 
 
-async def read_log(path: Path, options: LogOptions, process: Process | None) -> AsyncIterator[LogLine]:
-    """The lines of the log at `path`; with `follow`, new ones of `process` until it ends or `until` has come."""
+async def read_log(path: Path, options: LogOptions, process: Process | None) -> AsyncIterator[list[LogLine]]:
+    """The lines of the log at `path`; with `follow`, new ones of `process` until it ends or `until` has come.
+
+    They come as lists: what is in one can be had without waiting.
+    """
     follow = process.output.subscribe() if options.follow and process is not None else None
     selection = Selection(options)
     try:
@@ -122,8 +146,8 @@ async def read_log(path: Path, options: LogOptions, process: Process | None) -> 
             data = await in_thread(os.pread, descriptor, BLOCK, offset)
             offset += len(data)
             *lines, rest = (rest + data).split(b"\n")
-            for line in _rendered(lines, selection):
-                yield line
+            if shown := selection.render_all(lines):
+                yield shown
             if len(data) == BLOCK:
                 continue
             if follow is None or not going or selection.past_until:
@@ -133,15 +157,6 @@ async def read_log(path: Path, options: LogOptions, process: Process | None) -> 
         if follow is not None:
             follow.close()
         os.close(descriptor)
-
-
-def _rendered(lines: list[bytes], selection: Selection) -> list[LogLine]:
-    """What of one read is shown; the last is marked, as whatever follows may have to be waited for."""
-    records = (parse_record(line) for line in lines)
-    shown = [line for record in records if record and (line := selection.render(record))]
-    if shown:
-        shown[-1] = LogLine(shown[-1].stream, shown[-1].data, last_ready=True)
-    return shown
 
 
 async def _more(follow: Subscription, until: float | None) -> bool:

@@ -13,7 +13,7 @@ Source: Docker Engine API, "ContainerAttach", "Stream format".
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from havre.errors import InvalidInput
 
@@ -27,6 +27,12 @@ MAX_FRAME = 16 << 20
 def render_header(stream: int, length: int) -> bytes:
     """The eight bytes before `length` bytes of `stream`."""
     return _HEADER.pack(stream, length)
+
+
+def render_frames(chunks: Iterable[tuple[int, bytes]]) -> bytes:
+    """Many frames, one for each (stream, data)."""
+    pack = _HEADER.pack
+    return b"".join([piece for stream, data in chunks for piece in (pack(stream, len(data)), data)])
 
 
 class FrameReader:

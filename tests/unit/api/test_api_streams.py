@@ -38,10 +38,9 @@ class Containers(FakeContainers):
         self.get(ref)
         return self.exits.wait(condition or "next-exit", None)
 
-    async def logs(self, ref: str, options: Any) -> AsyncIterator[LogLine]:
+    async def logs(self, ref: str, options: Any) -> AsyncIterator[list[LogLine]]:
         self.calls.append(("logs", options))
-        for line in self.lines:
-            yield line
+        yield self.lines
 
     def exec_inspect(self, id: str) -> Exec:
         if id != "e1":
@@ -159,7 +158,7 @@ def test_events_send_their_head_and_then_each_event(run: Callable[[Scenario], No
 
 def test_logs_are_framed_and_options_are_read(run: Callable[[Scenario], None]) -> None:
     async def scenario(path: Path, parts: Any) -> None:
-        parts.containers.lines = [LogLine(1, b"out\n"), LogLine(2, b"err\n", last_ready=True)]
+        parts.containers.lines = [(1, b"out\n"), (2, b"err\n")]
         answer = await exchange(path, "GET", "/containers/golden/logs?stdout=1&stderr=1&tail=5&since=1.5&timestamps=1")
         head, _, body = answer.partition(b"\r\n\r\n")
         assert b"Content-Type: application/vnd.docker.multiplexed-stream" in head
@@ -292,8 +291,8 @@ def test_an_exec_whose_client_left_is_let_go(run: Callable[[Scenario], None]) ->
 @pytest.mark.parametrize("error", [Failed("the disk is gone"), ValueError("a bug")])
 def test_an_answer_that_has_begun_is_cut_off(run: Callable[[Scenario], None], error: Exception) -> None:
     async def scenario(path: Path, parts: Any) -> None:
-        async def broken(ref: str, options: Any) -> AsyncIterator[LogLine]:
-            yield LogLine(1, b"out\n", last_ready=True)
+        async def broken(ref: str, options: Any) -> AsyncIterator[list[LogLine]]:
+            yield [(1, b"out\n")]
             raise error
 
         parts.containers.logs = broken

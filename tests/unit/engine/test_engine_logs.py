@@ -29,7 +29,7 @@ def log(tmp_path: Path) -> Path:
 
 def read(path: Path, **options: object) -> bytes:
     async def collect() -> bytes:
-        return b"".join([line.data async for line in read_log(path, LogOptions(**options), None)])  # type: ignore[arg-type]
+        return b"".join([data async for lines in read_log(path, LogOptions(**options), None) for _, data in lines])  # type: ignore[arg-type]
 
     return asyncio.run(collect())
 
