@@ -13,7 +13,7 @@ from havre.api.call import Call
 from havre.api.present import Sizes, present_container, present_summary
 from havre.api.router import Router
 from havre.engine.model import CreateRequest
-from havre.errors import InvalidInput, Unsupported
+from havre.errors import InvalidInput, NotFound, Unsupported
 from havre.wire import versions
 
 
@@ -32,7 +32,10 @@ async def _list(call: Call) -> web.StreamResponse:
     now = time.time()
     lines = []
     for container in found:
-        sizes = await _sizes(call, container.id) if call.flag("size") else None
+        try:
+            sizes = await _sizes(call, container.id) if call.flag("size") else None
+        except NotFound:
+            continue  # removed meanwhile
         lines.append(present_summary(container, now, sizes=sizes))
     return call.json(lines)
 

@@ -36,7 +36,7 @@ from havre.engine.names import check_name
 from havre.engine.removal import Removal
 from havre.engine.times import parse
 from havre.engine.top import Top, read_top
-from havre.errors import Conflict, HavreError, InvalidInput, Unsupported
+from havre.errors import Conflict, HavreError, InvalidInput, NotFound, Unsupported
 from havre.storage import Snapshots
 
 
@@ -132,7 +132,10 @@ class Containers:
     async def size(self, ref: str) -> tuple[int, int]:
         """Bytes of the writable layer, and of that and the image together."""
         container = self.get(ref)
-        writable = await self._snapshots.size(container.id)
+        try:
+            writable = await self._snapshots.size(container.id)
+        except NotFound:  # it is being removed
+            raise NotFound(f"No such container: {ref}") from None
         return writable, writable + self._images.size_of(container.image)
 
     # -- life
@@ -179,6 +182,7 @@ class Containers:
         if not name:
             raise InvalidInput("Neither old nor new names may be empty")
         async with live.lock:
+            self._index.get(container.id)  # it may be gone meanwhile
             old = container.name
             if name.removeprefix("/") == old:
                 raise InvalidInput("Renaming a container with the same name as its current name")
@@ -221,10 +225,10 @@ class Containers:
                 continue
             if limit is not None and parse(container.created) > limit:
                 continue
-            size, _ = await self.size(container.id)
             try:
+                size, _ = await self.size(container.id)
                 await self.remove(container.id)
-            except Conflict:
+            except (Conflict, NotFound):
                 continue  # started, or removed by somebody else, meanwhile
             deleted.append(container.id)
             reclaimed += size

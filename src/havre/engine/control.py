@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from contextlib import suppress
 
 from havre.engine.lifecycle import Lifecycle
 from havre.engine.live import Index, Live
@@ -41,7 +42,11 @@ class Control:
         ends = number == signal.SIGKILL or not configured or number == parse_signal(configured)
         if ends:
             await self._mark_stopped(live)
-        await self._send(live, process, number)
+        try:
+            await self._send(live, process, number)
+        except Conflict:  # it has just ended
+            problem = f"container {container.id} is not running"
+            raise Conflict(f"cannot kill container: {container.name}: {problem}") from None
         if ends and container.state.paused and number != signal.SIGKILL:
             await self._thaw(live, process)
 
@@ -61,19 +66,15 @@ class Control:
         await self._index.save(live.container)
 
     async def _send(self, live: Live, process: Process, number: int) -> None:
-        if process.exited() is None:
-            await process.kill(number)
+        await process.kill(number)
         self._lifecycle.publish(live.container, "kill", signal=str(int(number)))
         if live.container.state.paused and number == signal.SIGKILL:
             await self._thaw(live, process)
 
     async def _thaw(self, live: Live, process: Process) -> None:
         """A frozen process dies only once it is thawed (cgroup v1); with cgroup v2 it may be dead already."""
-        try:
+        with suppress(Conflict):
             await process.resume()
-        except Failed:
-            if process.exited() is None:
-                raise
         state = live.container.state
         if state.paused:  # its end may have been recorded meanwhile
             state.paused, state.status = False, "running"
@@ -112,9 +113,10 @@ class Control:
         if live.process is not process:
             ended.cancel()
             return
-        if live.container.state.paused and number != signal.SIGKILL:
-            await self.unpause(live)
-        await self._send(live, process, number)
+        with suppress(Conflict):  # it may end by itself meanwhile
+            if number != signal.SIGKILL:
+                await self._resume(live)
+            await self._send(live, process, number)
         try:
             await asyncio.wait_for(ended.result(), None if timeout_s < 0 else timeout_s)
         except TimeoutError:
@@ -127,7 +129,8 @@ class Control:
         if live.process is not process:
             ended.cancel()
             return
-        await self._send(live, process, signal.SIGKILL)
+        with suppress(Conflict):  # it may end by itself meanwhile
+            await self._send(live, process, signal.SIGKILL)
         try:
             await asyncio.wait_for(ended.result(), DEFAULT_TIMEOUT_S)
         except TimeoutError:
@@ -146,12 +149,12 @@ class Control:
         """Stop it if it runs, then start it; with `--rm` it is not removed in between."""
         live.restarted_by_user = True
         try:
-            await self.stop(live, timeout_s, signal_text)
-        except NotModified:
-            pass
+            with suppress(NotModified):
+                await self.stop(live, timeout_s, signal_text)
         finally:
             live.restarted_by_user = False
-        await self._lifecycle.start(live)
+        with suppress(NotModified):  # another client has been faster
+            await self._lifecycle.start(live)
         self._lifecycle.publish(live.container, "restart")
 
     async def pause(self, live: Live) -> None:
@@ -168,11 +171,17 @@ class Control:
 
     async def unpause(self, live: Live) -> None:
         """Thaw it."""
+        if not await self._resume(live):
+            raise Failed(f"Container {live.container.id} is not paused")
+
+    async def _resume(self, live: Live) -> bool:
+        """Thaw it if it is paused; False if it is not."""
         async with live.lock:
             container = live.container
             if not container.state.paused or live.process is None:
-                raise Failed(f"Container {container.id} is not paused")
+                return False
             await live.process.resume()
             container.state.paused, container.state.status = False, "running"
             await self._index.save(container)
         self._lifecycle.publish(container, "unpause")
+        return True

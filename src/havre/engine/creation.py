@@ -30,7 +30,7 @@ from havre.engine.configure import (
 )
 from havre.engine.images import Images
 from havre.engine.lifecycle import Lifecycle
-from havre.engine.live import Index, Live
+from havre.engine.live import Index
 from havre.engine.model import Container, CreateRequest, HostConfig, MountOptions, MountPoint
 from havre.engine.mounts import MountSpec, inherit, parse_volumes_from, plan_mounts
 from havre.engine.names import check_name, make_name
@@ -110,9 +110,8 @@ class Creation:
             directory = self._directory / id
             await in_thread(directory.mkdir, 0o700)
             undo.callback(directory.rmdir)
-            await self._index.save(container)
+            await self._index.insert(container)
             undo.pop_all()
-        self._index.add(Live(container))
         self._lifecycle.publish(container, "create")
         return Created(id, warnings)
 

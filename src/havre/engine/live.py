@@ -113,12 +113,22 @@ class Index:
         self._names[live.container.name] = live.container.id
         self._by_id[live.container.id] = live
 
-    async def save(self, container: Container) -> None:
-        """Persist the row as it stands."""
+    async def insert(self, container: Container) -> None:
+        """Persist a new container and make it findable."""
         await self._table.put(container.id, container)
+        self.add(Live(container))
+
+    async def save(self, container: Container) -> None:
+        """Persist the row as it stands; a container that is gone stays gone."""
+        if container.id in self._by_id:
+            await self._table.put(container.id, container)
 
     async def remove(self, container: Container) -> None:
-        """Forget it, in the database first."""
-        await self._table.delete(container.id)
-        self._by_id.pop(container.id, None)
+        """Forget it; if the database refuses, it stays."""
+        live = self._by_id.pop(container.id)
+        try:
+            await self._table.delete(container.id)
+        except BaseException:
+            self._by_id[container.id] = live
+            raise
         self.free(container.name)

@@ -108,9 +108,7 @@ class Recovery:
                 await self._removal.finish(live)
             elif live.process is None and container.id not in just_ended and _wants_start(container):
                 waiting.append(live)
-        waiting.sort(
-            key=lambda live: (live.container.host_config.network_mode.startswith("container:"), live.container.created)
-        )
+        waiting.sort(key=_start_order)
         if waiting:
             spawn(self._start_all(waiting), "start containers by policy")
 

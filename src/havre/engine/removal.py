@@ -47,12 +47,12 @@ class Removal:
 
     async def remove(self, live: Live, *, force: bool = False, volumes: bool = False) -> None:
         """Remove it, with its anonymous volumes if asked. Conflict while it runs (unless by force) or is going."""
-        container = live.container
-        if live.removing:
-            raise Conflict(f"removal of container {container.id} is already in progress")
-        if not force:
-            _refuse_running(live)
-        live.removing = True
+        _refuse_removing(live)
+        async with live.lock:  # a start that is under way comes first: what it makes is to go, too
+            _refuse_removing(live)
+            if not force:
+                _refuse_running(live)
+            live.removing = True
         try:
             await self._control.end(live)
             async with live.lock:
@@ -105,6 +105,11 @@ def _remove_directory(directory: Path) -> None:
         shutil.rmtree(directory)
     except FileNotFoundError:
         return
+
+
+def _refuse_removing(live: Live) -> None:
+    if live.removing:
+        raise Conflict(f"removal of container {live.container.id} is already in progress")
 
 
 def _refuse_running(live: Live) -> None:

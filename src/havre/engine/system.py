@@ -23,6 +23,7 @@ from havre.engine.containers import Containers
 from havre.engine.images import Images
 from havre.engine.times import from_seconds
 from havre.engine.volumes import Volumes
+from havre.errors import NotFound
 from havre.runtime import Runtime
 from havre.storage import Storage
 
@@ -219,7 +220,10 @@ class System:
         """`GET /system/df`: images, containers with their sizes, volumes."""
         containers = []
         for container in self._containers.list(all=True):
-            writable, root = await self._containers.size(container.id)
+            try:
+                writable, root = await self._containers.size(container.id)
+            except NotFound:
+                continue  # removed meanwhile
             containers.append((container, writable, root))
         return {
             "LayersSize": self._images.layers_size(),

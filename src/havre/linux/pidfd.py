@@ -15,6 +15,7 @@ import ctypes
 import errno
 import fcntl
 import os
+import select
 import signal
 import struct
 
@@ -40,6 +41,13 @@ def open_process(pid: int, started: int | None = None) -> int | None:
 def send_signal(pidfd: int, number: int) -> None:
     """Send a signal; ProcessLookupError when the process has ended."""
     signal.pidfd_send_signal(pidfd, number)
+
+
+def has_ended(pidfd: int) -> bool:
+    """Whether the process has ended, be it reaped or not."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 async def ended(pidfd: int) -> None:

@@ -61,8 +61,8 @@ class ExecProcess(Held):
             raise Conflict("the exec has been started already")
         self._started = True
         try:
-            await in_thread(_make_directory, self._directory, self._process)
-            with Handshake(self._launch, attach_first=True) as handshake:
+            await in_thread(self._make_directory)
+            with self._begin() as handshake:
                 report = await self._shake_hands(handshake)
                 child = handshake.child
                 process, conmon = pidfd.open_process(report.data), pidfd.open_process(child.pid)
@@ -72,11 +72,35 @@ class ExecProcess(Held):
             raise
         spawn_task(self._clear_after(), f"exec {self._launch.name} in {self._launch.container_id}")
 
+    def _make_directory(self) -> None:
+        """In the container's own, which must not come into being again when the container has just been cleaned up."""
+        try:
+            self._directory.parent.mkdir(mode=0o700, exist_ok=True)
+            self._directory.mkdir(mode=0o700)
+            (self._directory / "exit").mkdir(mode=0o700)
+            (self._directory / "process.json").write_bytes(msgspec.json.encode(self._process))
+        except FileNotFoundError as error:
+            raise self._too_late() from error
+
+    def _begin(self) -> Handshake:
+        try:
+            return Handshake(self._launch, attach_first=True)
+        except FileNotFoundError as error:
+            raise self._too_late() from error
+
+    def _too_late(self) -> Conflict:
+        return Conflict(f"container {self._launch.container_id} is not running")
+
     async def _shake_hands(self, handshake: Handshake) -> Report:
         report = await handshake.attach_report()
         if report is not None and report.data == 0:
-            self._attach()
-            handshake.proceed()
+            try:
+                self._attach()
+                handshake.proceed()
+            except OSError as error:  # the container has ended, and its directory has gone
+                handshake.child.kill()
+                await spawn.finish(handshake.child)
+                raise self._too_late() from error
             report = await handshake.report()
             if report is not None and report.data > 0:
                 return report
@@ -92,8 +116,3 @@ class ExecProcess(Held):
         if self._attachment is None:
             self.output.close()
         await in_thread(shutil.rmtree, self._directory, ignore_errors=True)
-
-
-def _make_directory(directory: Path, process: Mapping[str, Any]) -> None:
-    (directory / "exit").mkdir(mode=0o700, parents=True)
-    (directory / "process.json").write_bytes(msgspec.json.encode(process))

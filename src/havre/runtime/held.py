@@ -14,6 +14,7 @@ the rest of the output is taken without waiting (`Fanout.hurry`), so that an end
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal as signals
@@ -75,6 +76,10 @@ class Ending:
         except ProcessLookupError as error:
             raise Conflict("the process has ended") from error
 
+    def has_ended(self) -> bool:
+        """Whether the process has ended, though its code may not be known yet."""
+        return self._process is None or pidfd.has_ended(self._process)
+
     def kill_conmon(self) -> None:
         """For a conmon that hangs though its process has ended."""
         if self._conmon is not None:
@@ -125,8 +130,8 @@ class Ending:
     def _ask_kernel(self) -> None:
         status = pidfd.exit_status(self._process, self._pid) if self._process is not None else None
         code = UNKNOWN_CODE if status is None else pidfd.exit_code(status)
-        self._exit_file.parent.mkdir(parents=True, exist_ok=True)
-        self._exit_file.write_text(str(code))
+        with contextlib.suppress(FileNotFoundError):  # an exec's directory goes with its container's
+            self._exit_file.write_text(str(code))
         self._finish(code, time.time())
 
     def _finish(self, code: int, finished_at: float) -> None:
@@ -181,6 +186,10 @@ class Held:
         if self._ending is None or not self._ending.result.done():
             return None
         return self._ending.result.result()
+
+    def has_ended(self) -> bool:
+        """Whether it has ended, though `exited` may not know how yet."""
+        return self._ending is None or self._ending.has_ended()
 
     async def write_stdin(self, data: bytes) -> None:
         """Input for the process, waiting while it does not read; dropped when it has ended."""

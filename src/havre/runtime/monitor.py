@@ -82,16 +82,18 @@ class Process(Held):
             raise Failed(messages.start_failed(result.stderr or result.stdout))
 
     async def pause(self) -> None:
-        """Freeze every process of the container."""
+        """Freeze every process of the container. Conflict when it has ended."""
         await self._ask("pause")
 
     async def resume(self) -> None:
-        """Thaw what `pause` froze."""
+        """Thaw what `pause` froze. Conflict when it has ended."""
         await self._ask("resume")
 
     async def _ask(self, verb: str) -> None:
         result = await spawn.run(self._oci.command(verb, self.id))
         if result.code != 0:
+            if self.has_ended():
+                raise Conflict(f"Container {self.id} is not running")
             raise Failed(f"cannot {verb} container {self.id}: {messages.translate(result.stderr)}")
 
     async def update(self, limits: Resources) -> None:
@@ -130,9 +132,12 @@ class Process(Held):
 
     async def exec(self, plan: ExecPlan) -> ExecProcess:
         """Prepare one more process; it runs once its `start` is called. InvalidInput for a bad plan."""
+        try:
+            spec = json.loads(await in_thread((self._directory / SPEC).read_bytes))
+        except FileNotFoundError as error:  # it has ended and been cleaned up
+            raise Conflict(f"container {self.id} is not running") from error
         if self.exited() is not None:
             raise Conflict(f"container {self.id} is not running")
-        spec = json.loads(await in_thread((self._directory / SPEC).read_bytes))
         process = render_exec(plan, spec, self._owner.host)
         return ExecProcess(
             conmon=self._owner.conmon,
@@ -330,7 +335,7 @@ class Runtime:
             await spawn.run(self._runtimes.get(name).command("delete", "--force", container_id))
         if process is not None:
             await process._settle(SETTLE_S)
-        await in_thread(shutil.rmtree, bundle, ignore_errors=True)
+        await in_thread(_discard, bundle)
 
     def _thaw(self, bundle: Path) -> None:
         try:
@@ -360,6 +365,14 @@ def _make_bundle(bundle: Path, spec: Mapping[str, Any]) -> None:
     bundle.mkdir(mode=0o700)
     (bundle / "exit").mkdir(mode=0o700)
     (bundle / SPEC).write_bytes(msgspec.json.encode(spec))
+
+
+def _discard(bundle: Path) -> None:
+    """Under another name first, so that an exec that comes too late cannot bring the directory back half-removed."""
+    gone = bundle.with_name(f"{bundle.name}.gone")
+    shutil.rmtree(gone, ignore_errors=True)
+    bundle.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)  # an ending exec may clear away its part at the same time
 
 
 def _write_state(file: Path, state: _State) -> None:

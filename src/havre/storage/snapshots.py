@@ -141,9 +141,16 @@ class Snapshots:
         self._sweep_later()
 
     async def size(self, id: str) -> int:
-        """Bytes of the files in the writable layer."""
+        """Bytes of the files in the writable layer. NotFound when the snapshot goes meanwhile."""
         maker = self._makers[self._row(id).form]
-        return await self._examine(f"measuring snapshot {id}", lambda: maker.size(self._root / id))
+
+        def measure() -> int:
+            try:
+                return maker.size(self._root / id)
+            except FileNotFoundError:
+                raise NotFound(f"no snapshot {id}") from None
+
+        return await self._examine(f"measuring snapshot {id}", measure)
 
     async def changes(self, id: str) -> list[Change]:
         """What differs from the layers, in order of path."""
