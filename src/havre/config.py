@@ -45,6 +45,7 @@ DIRECTIVES = (
     _d("config-file", "text", "Configuration file"),
     _d("data-root", "text", "Root directory of persistent state"),
     _d("debug", "flag", "Enable debug mode", short="D"),
+    _d("default-address-pool", "list", "Pool of new networks, base=SUBNET,size=LENGTH", "default-address-pools"),
     _d("default-runtime", "text", "Default OCI runtime"),
     _d("default-shm-size", "text", "Default size of /dev/shm"),
     _d("default-ulimit", "map", "Default ulimits of containers, NAME=SOFT[:HARD]", "default-ulimits"),
@@ -93,7 +94,7 @@ DIRECTIVES = (
         _d(name, "list", "No effect here", key, used=False)
         for name, key in (
             ("allow-nondistributable-artifacts", ""), ("authorization-plugin", "authorization-plugins"),
-            ("default-address-pool", "default-address-pools"), ("default-network-opt", "default-network-opts"),
+            ("default-network-opt", "default-network-opts"),
             ("exec-opt", "exec-opts"), ("node-generic-resource", "node-generic-resources"), ("cdi-spec-dir", ""),
             ("storage-opt", "storage-opts"), ("feature", "features"),
         )
@@ -130,6 +131,7 @@ class DaemonConfig:
     group: str = ""
     bip: str = ""
     mtu: int = 1500
+    default_address_pools: tuple[tuple[str, int], ...] = ()
     dns: tuple[str, ...] = ()
     dns_search: tuple[str, ...] = ()
     dns_opts: tuple[str, ...] = ()
@@ -306,6 +308,18 @@ def _ulimit(name: str, entry: Any) -> UlimitDefault:
         raise InvalidInput(f"invalid ulimit {name}={entry}", "expected NAME=SOFT[:HARD]") from None
 
 
+def _address_pools(value: Sequence[Any]) -> tuple[tuple[str, int], ...]:
+    """Base and size of each pool: `base=10.10.0.0/16,size=24` on the command line, an object in the file."""
+    pools = []
+    for entry in value:
+        fields = entry if isinstance(entry, dict) else dict(part.partition("=")[::2] for part in str(entry).split(","))
+        base, size = str(fields.get("base", "")), str(fields.get("size", ""))
+        if not base or not size.isdecimal():
+            raise InvalidInput(f"invalid default address pool: {entry}", "expected base=SUBNET,size=PREFIX-LENGTH")
+        pools.append((base, int(size)))
+    return tuple(pools)
+
+
 def _texts(value: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(entry) for name, entry in value.items()}
 
@@ -313,6 +327,7 @@ def _texts(value: Mapping[str, Any]) -> dict[str, str]:
 _CONVERT_KIND: dict[Kind, Callable[[Any], Any]] = {"list": tuple}
 _CONVERT: dict[str, Callable[[Any], Any]] = {
     "runtimes": _runtimes,
+    "default_address_pools": _address_pools,
     "default_ulimits": _ulimits,
     "log_opts": _texts,
     **dict.fromkeys(("tlscacert", "tlscert", "tlskey", "data_root", "exec_root", "pidfile"), Path),

@@ -63,6 +63,7 @@ from havre.registry import Registry, RegistryConfig
 from havre.runtime import Runtime
 from havre.storage import Storage
 
+from havre.network.ipam import parse_pools
 log = logging.getLogger("havre.daemon")
 
 _FIRST_INHERITED = 3
@@ -154,7 +155,8 @@ async def _tidy(images: Images) -> None:
 
 def _network_options(config: DaemonConfig) -> NetworkOptions:
     resolver = Resolver(servers=config.dns, search=config.dns_search, options=config.dns_opts)
-    return NetworkOptions(bip=config.bip, tag=tag_for(config.exec_root), mtu=config.mtu, resolver=resolver)
+    pools = parse_pools(config.default_address_pools)
+    return NetworkOptions(bip=config.bip, tag=tag_for(config.exec_root), mtu=config.mtu, resolver=resolver, pools=pools)
 
 
 def _daemon_defaults(config: DaemonConfig) -> DaemonDefaults:

@@ -122,7 +122,7 @@ def check_settings(network: Network, asked: EndpointSettings) -> None:
     if wanted and (wanted.ipv4_address or wanted.ipv6_address):
         if network.name in words.PREDEFINED:
             problems.append("user specified IP address is supported on user defined networks only")
-        elif network.driver == "bridge":
+        else:
             problems += _misplaced(network, [text for text in (wanted.ipv4_address, wanted.ipv6_address) if text])
     if asked.aliases and network.name in words.PREDEFINED:
         problems.append("network-scoped alias is supported only for containers in user defined networks")

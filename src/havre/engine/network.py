@@ -7,11 +7,12 @@ Source: Docker Engine API, "NetworkCreate" and "NetworkInspect"; messages are do
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import msgspec
 
 from havre.engine.model import Value
-from havre.errors import Forbidden, InvalidInput, NotFound, Unsupported
+from havre.errors import Forbidden, InvalidInput, NotFound, Unavailable, Unsupported
 from havre.network.ipam import Pool, parse_pool
 from havre.network.plan import DEFAULT_MTU, Bridge, bridge_link
 
@@ -20,6 +21,9 @@ LINK = "com.docker.network.bridge.name"
 ICC = "com.docker.network.bridge.enable_icc"
 MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
+PARENT = "parent"
+MODES = {"macvlan": ("bridge", "private", "vepa", "passthru"), "ipvlan": ("l2", "l3", "l3s")}
+"""The modes of the drivers that need a parent device, the default first."""
 DEFAULT_BRIDGE = "com.docker.network.bridge.default_bridge"
 MTU = "com.docker.network.driver.mtu"
 
@@ -47,7 +51,7 @@ class Ipam(Value):
 
 
 class ConfigReference(Value):
-    """The network whose configuration is reused; havre has none such, the field is Docker's."""
+    """The configuration-only network whose configuration a network has."""
 
     network: str = ""
 
@@ -112,46 +116,72 @@ def check_spec(spec: NetworkSpec) -> None:
         raise Forbidden("Ingress network can only be global scope network")
     if spec.scope not in ("", "local"):
         raise Forbidden(f"cannot create a {spec.scope} scoped network when swarm is not active")
-    if spec.driver not in ("", "bridge"):
-        raise NotFound(f'plugin "{spec.driver}" not found', "the network driver is bridge")
+    if spec.driver == "overlay":
+        raise Unavailable("This node is not a swarm manager", "overlay networks need a swarm")
+    if spec.driver not in ("", "bridge", *MODES):
+        raise NotFound(f'plugin "{spec.driver}" not found', f"drivers: bridge, {', '.join(MODES)}")
+    if spec.config_only and spec.config_from:
+        raise InvalidInput("configuration network cannot depend on another configuration network")
     if spec.ipam is not None and spec.ipam.driver not in ("", "default"):
         raise NotFound(f'plugin "{spec.ipam.driver}" not found', "the address driver is default")
-    if spec.enable_ipv6 or spec.config_only or spec.config_from:
-        raise Unsupported("IPv6 networks and configuration-only networks are not supported yet")
     _check_options(spec.options or {})
+    for pool in (spec.ipam.config if spec.ipam else None) or ():
+        pool_of(pool)
+    if spec.driver in MODES and not spec.config_only:
+        _check_parent(spec.driver, spec.options or {})
 
 
-def asked_pool(spec: NetworkSpec) -> Pool | None:
-    """The subnet the user gave, checked; None leaves the choice to the engine."""
-    pools = (spec.ipam.config if spec.ipam else None) or []
-    if not pools:
-        return None
-    if len(pools) > 1:
-        raise Unsupported("several subnets on one network are not supported yet", "give one --subnet")
-    return pool_of(pools[0])
+def asked_pools(spec: NetworkSpec) -> dict[int, IpamPool]:
+    """The subnets the user gave, by address family; those not given are the engine's choice."""
+    pools: dict[int, IpamPool] = {}
+    for given in (spec.ipam.config if spec.ipam else None) or []:
+        version = pool_of(given).subnet.version
+        if version in pools:
+            raise Forbidden(
+                f"{spec.driver or 'bridge'} driver doesn't support multiple subnets", "one for each IP version"
+            )
+        pools[version] = given
+    return pools
 
 
 def pool_of(given: IpamPool) -> Pool:
     """A pool's words as arithmetic; InvalidInput where they do not fit together."""
-    pool = parse_pool(given.subnet, given.gateway, given.ip_range, list((given.auxiliary_addresses or {}).values()))
-    if pool.subnet.version == 6:
-        raise Unsupported("IPv6 networks are not supported yet")
-    return pool
+    return parse_pool(given.subnet, given.gateway, given.ip_range, list((given.auxiliary_addresses or {}).values()))
 
 
 def bridge_of(network: Network) -> Bridge:
     """The network as the kernel is told of it."""
     options = network.options
+    pools = {pool.subnet.version: pool for pool in map(pool_of, network.ipam.config or [])}
     return Bridge(
         id=network.id,
         name=network.name,
         link=options.get(LINK) or bridge_link(network.id),
-        pool=pool_of((network.ipam.config or [IpamPool()])[0]),
+        pool=pools[4],
         mtu=_number(options, MTU, DEFAULT_MTU),
         internal=network.internal,
         masquerade=_flag(options, MASQUERADE, True),
         icc=_flag(options, ICC, True),
+        pool6=pools.get(6) if network.enable_ipv6 else None,
+        kind=network.driver,
+        parent=options.get(PARENT, ""),
+        mode=_mode(network.driver, options) if network.driver in MODES else "",
     )
+
+
+def _mode(driver: str, options: Mapping[str, str]) -> str:
+    return options.get(f"{driver}_mode") or MODES[driver][0]
+
+
+def _check_parent(driver: str, options: Mapping[str, str]) -> None:
+    if _mode(driver, options) not in MODES[driver]:
+        raise InvalidInput(
+            f"requested {driver} mode '{_mode(driver, options)}' is not valid, '{MODES[driver][0]}' is the default"
+        )
+    if not options.get(PARENT):
+        raise Unsupported(
+            f"{driver} networks without a parent device are not supported", "name one with -o parent=DEVICE"
+        )
 
 
 def _check_options(options: dict[str, str]) -> None:

@@ -6,6 +6,7 @@ remembers; touches no kernel. Messages are dockerd's.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -18,7 +19,7 @@ import msgspec
 from havre.engine import network as words
 from havre.engine import times
 from havre.engine.filters import Filters, boolean, check_keys, matches_exactly, matches_labels, matches_pattern
-from havre.engine.network import Ipam, IpamPool, Network, NetworkSpec, bridge_of
+from havre.engine.network import ConfigReference, Ipam, IpamPool, Network, NetworkSpec, bridge_of
 from havre.errors import Conflict, Forbidden, InvalidInput, NotFound
 from havre.network import ipam
 from havre.network.files import Resolver
@@ -40,13 +41,15 @@ class NetworkTable(Protocol):
 class NetworkOptions:
     """The daemon's settings. `tag` keeps apart daemons on one host: it is part of the names of table and bridge.
 
-    `bip` is the default bridge's address with prefix length; "" for the first free pool.
+    `bip` is the default bridge's address with prefix length; "" for the first free pool. `pools` are bases with the
+    prefix length of the networks cut from them; none for Docker's defaults.
     """
 
     bip: str = ""
     tag: str = ""
     mtu: int = DEFAULT_MTU
     resolver: Resolver = field(default_factory=Resolver)
+    pools: tuple[tuple[Subnet, int], ...] = ()
 
     @property
     def table(self) -> str:
@@ -70,7 +73,7 @@ class NetworkRows:
     async def load(self) -> None:
         """Read what was kept."""
         self._networks = await self._table.all()
-        self._bridges = {id: bridge_of(row) for id, row in self._networks.items() if row.driver == "bridge"}
+        self._bridges = {id: bridge_of(row) for id, row in self._networks.items() if _has_bridge(row)}
 
     def __iter__(self) -> Iterator[Network]:
         return iter(list(self._networks.values()))
@@ -86,16 +89,16 @@ class NetworkRows:
         return self._networks.get(id)
 
     def bridge(self, id: str) -> Bridge:
-        """The bridge of a bridge network; KeyError for others."""
+        """What a network is to the kernel; KeyError for the host's, none and configurations."""
         return self._bridges[id]
 
     def bridges(self) -> Collection[Bridge]:
-        """All bridges."""
-        return list(self._bridges.values())
+        """The networks that are bridges."""
+        return [bridge for bridge in self._bridges.values() if bridge.kind == "bridge"]
 
     def add(self, network: Network) -> None:
         """Let a network be seen; `save` makes it last."""
-        if network.driver == "bridge":
+        if _has_bridge(network):
             self._bridges[network.id] = bridge_of(network)
         self._networks[network.id] = network
 
@@ -139,24 +142,54 @@ class NetworkRows:
         dangling = boolean(filters, "dangling")
         return [row for row in self if _passes(row, filters) and dangling in (None, _dangles(row, in_use))]
 
-    def decide(self, spec: NetworkSpec, routes: Iterable[Subnet]) -> Network:
+    def decide(self, spec: NetworkSpec, options: NetworkOptions, routes: Iterable[Subnet]) -> Network:
         """The row of a new network; `routes` are the destinations that the host uses otherwise."""
         words.check_spec(spec)
         if self.named(spec.name) is not None:
             raise Conflict(f"network with name {spec.name} already exists")
+        source = spec.config_from.network if spec.config_from else ""
+        if source:
+            spec = self._configured(spec, source)
         id = secrets.token_hex(32)
-        options = spec.options or {}
-        self._check_link(id, options.get(words.LINK, ""))
+        given = spec.options or {}
+        self._check_link(id, given.get(words.LINK, ""))
+        config = (spec.ipam.config if spec.ipam else None) or []
         return Network(
             name=spec.name,
             id=id,
             created=times.now(),
-            ipam=Ipam(options=spec.ipam.options if spec.ipam else None, config=[self._pool(spec, routes)]),
+            driver="null" if spec.config_only else spec.driver or "bridge",
+            enable_ipv6=bool(spec.enable_ipv6),
+            ipam=Ipam(
+                options=spec.ipam.options if spec.ipam else None,
+                config=config if spec.config_only else self._pools(spec, options, list(routes)),
+            ),
             internal=spec.internal,
             attachable=spec.attachable,
-            options=options,
+            config_from=ConfigReference(network=source),
+            config_only=spec.config_only,
+            options=given,
             labels=spec.labels or {},
         )
+
+    def _configured(self, spec: NetworkSpec, source: str) -> NetworkSpec:
+        """The request with the configuration of the network `source`, which it may not add to."""
+        config = self.named(source)
+        if config is None or not config.config_only:
+            raise NotFound(f'configuration network "{source}" does not exist')
+        if (spec.ipam and spec.ipam.config) or spec.options or spec.labels or spec.enable_ipv6:
+            raise Forbidden(
+                "user specified configurations are not supported if the network depends on a configuration network"
+            )
+        made = msgspec.structs.replace(
+            spec, ipam=config.ipam, options=config.options, labels=config.labels, enable_ipv6=config.enable_ipv6
+        )
+        words.check_spec(made)
+        return made
+
+    def users_of(self, config: Network) -> list[Network]:
+        """The networks made from a configuration-only network."""
+        return [row for row in self if config.config_only and row.config_from.network == config.name]
 
     async def ensure_predefined(self, options: NetworkOptions, routes: Collection[Subnet]) -> None:
         """See that bridge, host and none are there, and that bridge is as the daemon's options say."""
@@ -165,7 +198,7 @@ class NetworkRows:
                 await self._keep(Network(name=name, id=secrets.token_hex(32), created=times.now(), driver=driver))
         old = self.named("bridge")
         row = old or Network(name="bridge", id=secrets.token_hex(32), created=times.now())
-        pool = _pool_of_bip(options.bip) if options.bip else self._default_pool(old, routes)
+        pool = _pool_of_bip(options.bip) if options.bip else self._default_pool(old, options, routes)
         said = {
             words.DEFAULT_BRIDGE: "true",
             words.ICC: "true",
@@ -180,24 +213,29 @@ class NetworkRows:
         self.add(network)
         await self.save(network)
 
-    def _pool(self, spec: NetworkSpec, routes: Iterable[Subnet]) -> IpamPool:
-        taken = [bridge.pool.subnet for bridge in self._bridges.values()]
-        asked = words.asked_pool(spec)
-        if asked is None:
-            return _whole(ipam.choose_subnet([*taken, *routes]))
-        ipam.check_free(asked.subnet, taken)
-        given = (spec.ipam.config if spec.ipam else None) or [IpamPool()]
-        return msgspec.structs.replace(given[0], gateway=str(asked.gateway))
+    def _taken(self, other_than: str = "") -> list[Subnet]:
+        return [pool.subnet for id, bridge in self._bridges.items() if id != other_than for pool in bridge.pools]
 
-    def _default_pool(self, old: Network | None, routes: Collection[Subnet]) -> IpamPool:
+    def _pools(self, spec: NetworkSpec, options: NetworkOptions, routes: list[Subnet]) -> list[IpamPool]:
+        """The user's subnets, then those that the engine chooses."""
+        asked, taken = words.asked_pools(spec), self._taken()
+        for given in asked.values():
+            ipam.check_free(words.pool_of(given).subnet, taken)
+        chosen = [] if 4 in asked else [ipam.choose_subnet([*taken, *routes], _pools_of(options, 4))]
+        if spec.enable_ipv6 and 6 not in asked:
+            chosen.append(ipam.choose_subnet([*taken, *routes], _pools_of(options, 6)))
+        return [*asked.values(), *map(_whole, chosen)]
+
+    def _default_pool(self, old: Network | None, options: NetworkOptions, routes: Collection[Subnet]) -> IpamPool:
         if old is not None and old.ipam.config:
             kept = old.ipam.config[0]
             if not ipam.overlapping(words.pool_of(kept).subnet, routes):
                 return kept
-        others = [bridge.pool.subnet for bridge in self._bridges.values() if old is None or bridge.id != old.id]
-        chosen = ipam.choose_subnet([*routes, *others])
-        if chosen != ipam.DEFAULT_POOLS[0]:
-            log.warning("the host already uses %s: the default bridge has %s", ipam.DEFAULT_POOLS[0], chosen)
+        others = self._taken(other_than=old.id if old else "")
+        pools = list(_pools_of(options, 4))
+        chosen = ipam.choose_subnet([*routes, *others], pools)
+        if chosen != pools[0]:
+            log.warning("the host already uses %s: the default bridge has %s", pools[0], chosen)
         return _whole(chosen)
 
     def _check_link(self, id: str, link: str) -> None:
@@ -207,6 +245,10 @@ class NetworkRows:
                     f"cannot create network {id} ({link}): conflicts with network {other.id} ({other.link}):"
                     " networks have same bridge name"
                 )
+
+
+def _has_bridge(network: Network) -> bool:
+    return network.driver not in ("host", "null")
 
 
 def _passes(network: Network, filters: Filters) -> bool:
@@ -232,6 +274,15 @@ def _pool_of_bip(bip: str) -> IpamPool:
             f"invalid --bip: {bip}", "expected an address with prefix length, as 172.30.0.1/16"
         ) from None
     return IpamPool(subnet=str(address.network), gateway=str(address.ip))
+
+
+def _pools_of(options: NetworkOptions, version: int) -> Iterable[Subnet]:
+    """Where new networks come from: the configured pools, else Docker's, else (IPv6) anywhere in fd00::/8."""
+    if any(base.version == version for base, _ in options.pools):
+        return ipam.cut(options.pools, version)
+    if version == 4:
+        return ipam.DEFAULT_POOLS
+    return (ipam.unique_local(secrets.token_bytes(7)) for _ in itertools.count())
 
 
 def _whole(subnet: Subnet) -> IpamPool:

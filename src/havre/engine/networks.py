@@ -109,25 +109,37 @@ class Networks:
         return self._rows.listed(filters, lambda id: bool(self.containers_on(id)))
 
     async def create(self, spec: NetworkSpec) -> Network:
-        """Make a bridge network."""
+        """Make a network."""
         host, firewall = self._kernel()
-        network = self._rows.decide(spec, await host.routes([bridge.link for bridge in self._rows.bridges()]))
+        network = self._rows.decide(
+            spec, self._options, await host.routes([bridge.link for bridge in self._rows.bridges()])
+        )
         async with AsyncExitStack() as undo:
             self._rows.add(network)
-            bridge = self._rows.bridge(network.id)
             undo.push_async_callback(self._drop, network.id)
-            await host.ensure_bridge(bridge)
-            await firewall.add_bridge(bridge)
+            if not network.config_only:
+                await self._make(self._rows.bridge(network.id), host, firewall)
             await self._rows.save(network)
             undo.pop_all()
         self._tell("create", network)
         return network
+
+    async def _make(self, bridge: Bridge, host: Host, firewall: Firewall) -> None:
+        if bridge.kind != "bridge":
+            await host.probe_parent(bridge)
+            return
+        await host.ensure_bridge(bridge)
+        await firewall.add_bridge(bridge)
+        if bridge.pool6 is not None:
+            self._enable_forwarding()
 
     async def remove(self, name_or_id: str) -> None:
         """Remove a network that no running container is on."""
         network = self._rows.find(name_or_id)
         if network.name in words.PREDEFINED:
             raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+        if self._rows.users_of(network):
+            raise Forbidden(f'error while removing network: configuration network "{network.name}" is in use')
         if self.containers_on(network.id):
             raise Forbidden(
                 f"error while removing network: network {network.name} id {network.id} has active endpoints"
@@ -144,6 +156,7 @@ class Networks:
             network
             for network in self._rows
             if network.name not in words.PREDEFINED
+            and not network.config_only
             and not self.containers_on(network.id)
             and matches_labels(filters, network.labels)
             and times.parse(network.created) < limit
@@ -202,7 +215,7 @@ class Networks:
         self._open().forget_network(network_id)
         bridge = self._rows.forget(network_id)
         await firewall.remove_bridge(network_id)
-        if bridge is not None:
+        if bridge is not None and bridge.kind == "bridge":
             await host.delete_bridge(bridge)
 
     def _tell(self, action: str, network: Network, container_id: str = "") -> None:
@@ -237,9 +250,9 @@ class Networks:
     def _enable_forwarding(self) -> None:
         host, _ = self._kernel()
         try:
-            host.enable_forwarding()
+            host.enable_forwarding(ipv6=any(bridge.pool6 for bridge in self._rows.bridges()))
         except OSError as error:
-            log.warning("cannot set net.ipv4.ip_forward: containers reach no other network: %s", error)
+            log.warning("cannot enable forwarding: containers reach no other network: %s", error)
 
     async def _warn_of_drops(self) -> None:
         _, firewall = self._kernel()

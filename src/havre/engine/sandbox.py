@@ -52,7 +52,7 @@ class Held:
 
     def links(self) -> list[str]:
         """The host's ends of the veth pairs."""
-        return [endpoint.link for endpoint in self.endpoints.values()]
+        return [endpoint.link for endpoint in self.endpoints.values() if endpoint.bridge.kind == "bridge"]
 
     def gateway(self) -> Endpoint | None:
         """The endpoint with the default route."""

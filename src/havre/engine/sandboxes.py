@@ -198,7 +198,9 @@ class Sandboxes:
 
     def _join(self, held: Held, network: Network, asked: EndpointSettings) -> None:
         held.asked[network.id] = asked
-        if network.driver != "bridge":
+        if network.config_only:
+            raise Forbidden("cannot create endpoint on configuration-only network")
+        if network.driver in ("host", "null"):
             held.others[network.id] = secrets.token_hex(32)
             return
         if asked.mac_address:
@@ -233,8 +235,8 @@ class Sandboxes:
 
     def _hold_ports(self, held: Held, container: Container) -> None:
         endpoint = held.gateway()
-        if endpoint is None:
-            return
+        if endpoint is None or endpoint.bridge.kind != "bridge":
+            return  # a device of its own in the network outside is reached there
         binding = self._rows[endpoint.bridge.id].options.get(words.HOST_BINDING, "")
         try:
             for wish in texts.wishes_of(container, binding):
@@ -386,7 +388,7 @@ class Sandboxes:
             log.error("container %s runs on network %s, which is gone", held.name, name)
             return
         held.asked[network.id] = settings
-        if network.driver != "bridge":
+        if network.driver in ("host", "null"):
             held.others[network.id] = settings.endpoint_id
         elif settings.ip_address:
             bridge = self._rows.bridge(network.id)

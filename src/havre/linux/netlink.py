@@ -44,6 +44,9 @@ _IFLA_AF_SPEC, _IFLA_NET_NS_FD = 26, 28
 _INET_CONF, _DEVCONF_ROUTE_LOCALNET = 1, 26
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA, _VETH_PEER = 1, 2, 4, 5, 1
 _BRPORT_HAIRPIN, _BRPORT_ISOLATED = 4, 33
+_IFLA_LINK, _MACVLAN_MODE, _IPVLAN_MODE = 5, 1, 1
+_MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
+_IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_FLAGS = 1, 2, 8
 _IFA_F_NODAD = 0x02
 _RTA_DST, _RTA_OIF, _RTA_GATEWAY, _RTA_TABLE = 1, 4, 5, 15
@@ -99,6 +102,22 @@ def new_veth(name: str, master: int, mtu: int, peer: str, peer_mac: str, peer_ne
     kind = _attr(_IFLA_LINKINFO | _NESTED, _text(_INFO_KIND, "veth") + data)
     body = _ifinfo(0, IFF_UP, IFF_UP) + attributes + kind
     return Request(_NEWLINK, _CREATE | _EXCL, body, f"create veth pair {name}")
+
+
+def new_child(
+    kind: str, name: str, parent: int, mode: str, mtu: int, mac: str = "", netns_fd: int | None = None
+) -> Request:
+    """A macvlan or ipvlan device (`kind`) on the device of index `parent`, born in another namespace, down.
+
+    `mode` is private, vepa, bridge or passthru of macvlan (`mac` its own), l2, l3 or l3s of ipvlan.
+    """
+    number = struct.pack("=I", _MACVLAN_MODES[mode]) if kind == "macvlan" else struct.pack("=H", _IPVLAN_MODES[mode])
+    data = _attr(_INFO_DATA | _NESTED, _attr(_MACVLAN_MODE if kind == "macvlan" else _IPVLAN_MODE, number))
+    attributes = _text(_IFLA_IFNAME, name) + _u32(_IFLA_LINK, parent) + _u32(_IFLA_MTU, mtu)
+    attributes += _attr(_IFLA_ADDRESS, mac_bytes(mac)) if mac and kind == "macvlan" else b""
+    attributes += _u32(_IFLA_NET_NS_FD, netns_fd) if netns_fd is not None else b""
+    body = _ifinfo(0) + attributes + _attr(_IFLA_LINKINFO | _NESTED, _text(_INFO_KIND, kind) + data)
+    return Request(_NEWLINK, _CREATE | _EXCL, body, f"create {kind} device {name}")
 
 
 def delete_link(name: str) -> Request:

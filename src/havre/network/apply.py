@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from havre.aio import in_thread, spawn
-from havre.errors import Failed, HavreError
+from havre.errors import Failed, HavreError, InvalidInput, Unsupported
 from havre.linux import namespaces, netlink
 from havre.linux.conntrack import Conntrack
 from havre.linux.netlink import Link, Netlink
@@ -58,6 +58,10 @@ class Host:
         """Remove the bridge if it is the one we made, known by its MAC. Idempotent."""
         await act(f"delete bridge {bridge.link}", self._delete_bridge, bridge)
 
+    async def probe_parent(self, bridge: Bridge) -> None:
+        """Try a network on its parent device: InvalidInput where there is none, Unsupported where the kernel cannot."""
+        await act(f"make a {bridge.kind} device on {bridge.parent}", self._probe_parent, bridge)
+
     async def delete_veth(self, name: str) -> None:
         """Remove a veth pair by the name of one end. Idempotent."""
         await act(f"delete link {name}", self._delete_link, name)
@@ -84,6 +88,26 @@ class Host:
         self._netlink.run(*stale, *missing, *([] if link.up else [netlink.set_up(link.index)]))
         # Lets the host reach a published port by 127.0.0.1; the table's guard chain stops everybody else.
         self._netlink.run(netlink.set_route_localnet(link.index))
+
+    def _probe_parent(self, bridge: Bridge) -> None:
+        parent = self._parent(bridge)
+        try:
+            self._netlink.run(netlink.new_child(bridge.kind, bridge.link, parent.index, bridge.mode, parent.mtu))
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                raise Unsupported(
+                    f"this kernel has no {bridge.kind} driver", f"load the module {bridge.kind}"
+                ) from error
+            raise
+        self._delete_link(bridge.link)
+
+    def _parent(self, bridge: Bridge) -> Link:
+        parent = self._netlink.link(bridge.parent)
+        if parent is None:
+            raise InvalidInput(f"the parent device {bridge.parent} does not exist", "name one with -o parent=DEVICE")
+        if parent.name == "lo":
+            raise InvalidInput(f"loopback interface is not a valid {bridge.kind} parent link")
+        return parent
 
     def _delete_bridge(self, bridge: Bridge) -> None:
         link = self._netlink.link(bridge.link)
@@ -136,7 +160,11 @@ class Host:
 
     async def detach(self, path: Path, endpoint: Endpoint, gateway: Endpoint | None) -> None:
         """Take a device from a namespace; the default route is `gateway`'s afterwards. Idempotent."""
-        await self.delete_veth(endpoint.link)
+        if endpoint.bridge.kind == "bridge":
+            await self.delete_veth(endpoint.link)
+        else:
+            gone = functools.partial(_delete_here, endpoint.interface)
+            await act(f"detach from {endpoint.bridge.name}", namespaces.in_netns, path, gone)
         if gateway is not None:
             await act("change the default route", namespaces.in_netns, path, functools.partial(_route_by, gateway))
 
@@ -163,6 +191,27 @@ class Host:
 
     def _attach_inside(self, path: Path, endpoint: Endpoint) -> None:
         bridge = endpoint.bridge
+        if bridge.kind == "bridge":
+            self._make_pair(path, endpoint)
+        else:
+            parent = self._parent(bridge)
+            with path.open("rb") as target:
+                there = target.fileno()
+                child = netlink.new_child(
+                    bridge.kind, endpoint.interface, parent.index, bridge.mode, parent.mtu, endpoint.mac, there
+                )
+                self._netlink.run(child)
+        with Netlink() as own:
+            device = own.link(endpoint.interface)
+            assert device is not None, "a device that was just made is there"
+            if endpoint.address6 is not None:
+                _sysctl(f"ipv6/conf/{endpoint.interface}/disable_ipv6", "0")
+            own.run(
+                netlink.set_up(device.index), *(netlink.new_address(device.index, each) for each in endpoint.inside)
+            )
+
+    def _make_pair(self, path: Path, endpoint: Endpoint) -> None:
+        bridge = endpoint.bridge
         master = self._netlink.link(bridge.link)
         if master is None:
             raise Failed(f"bridge {bridge.link} of network {bridge.name} is gone", "restart the daemon to restore it")
@@ -171,16 +220,10 @@ class Host:
                 endpoint.link, master.index, bridge.mtu, endpoint.interface, endpoint.mac, target.fileno()
             )
             self._netlink.run(pair, netlink.set_port(endpoint.link, isolated=not bridge.icc))
-        with Netlink() as own:
-            device = own.link(endpoint.interface)
-            assert device is not None, "a veth pair that was just made has two ends"
-            if endpoint.address6 is not None:
-                _sysctl(f"ipv6/conf/{endpoint.interface}/disable_ipv6", "0")
-            own.run(
-                netlink.set_up(device.index), *(netlink.new_address(device.index, each) for each in endpoint.inside)
-            )
 
     def _enslave(self, endpoint: Endpoint) -> bool:
+        if endpoint.bridge.kind != "bridge":
+            return bool(endpoint.interface)
         port, master = self._netlink.link(endpoint.link), self._netlink.link(endpoint.bridge.link)
         if port is None or master is None:
             return False
@@ -191,10 +234,17 @@ class Host:
             )
         return True
 
-    def enable_forwarding(self) -> None:
+    def enable_forwarding(self, *, ipv6: bool) -> None:
         """Let the host pass packets between its devices, as dockerd does. OSError where that is not allowed."""
-        if _sysctl("ipv4/ip_forward", "1"):
-            log.info("enabled net.ipv4.ip_forward: containers need it, and it stays on after the daemon ends")
+        for name in ("ipv4/ip_forward", *(("ipv6/conf/all/forwarding",) if ipv6 else ())):
+            if _sysctl(name, "1"):
+                log.info("enabled net.%s: containers need it, and it stays on after the daemon ends", name)
+
+
+def _delete_here(name: str) -> None:
+    with Netlink() as own:
+        if own.link(name) is not None:
+            own.run(netlink.delete_link(name))
 
 
 def _route_by(gateway: Endpoint | None) -> None:

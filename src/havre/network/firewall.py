@@ -99,7 +99,7 @@ class Firewall:
         if not ports:
             return
         try:
-            await self._run(rules.render_ports(verb, self.table, sorted(ports)))
+            await self._run(rules.render_ports(verb, self.table, ports))
         except Failed as error:
             # Somebody has changed the table and the monitor has not told us yet.
             log.warning("firewall table %s is not as we left it, restoring it: %s", self.table, error)

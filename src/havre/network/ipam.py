@@ -8,7 +8,7 @@ host's routes, the addresses in use) and passes them in; nothing here remembers 
     gateway 172.18.0.1       first address, unless given
     address 172.18.0.2 ...   lowest free one of the ip range, so that the same start order gives the same addresses
 
-Networks are IPv4 here; the functions take either family.
+IPv6 networks without a subnet of their user's get a random /64 of fd00::/8 (RFC 4193), unless pools are configured.
 """
 
 from __future__ import annotations
@@ -89,6 +89,29 @@ def choose_subnet(taken: Iterable[Subnet], pools: Iterable[Subnet] = DEFAULT_POO
         "all predefined address pools have been fully subnetted",
         "give a subnet of your own with --subnet, or remove networks that are not used",
     )
+
+
+def parse_pools(given: Iterable[tuple[str, int]]) -> tuple[tuple[Subnet, int], ...]:
+    """Address pools from the configuration: (base, prefix length of the networks cut from it)."""
+    pools = []
+    for base, size in given:
+        net = _parse_subnet(base, strict=False)
+        if not net.prefixlen <= size <= net.max_prefixlen:
+            raise InvalidInput(f"invalid size {size} of address pool {base}", f"expected {net.prefixlen} or more")
+        pools.append((net, size))
+    return tuple(pools)
+
+
+def cut(pools: Iterable[tuple[Subnet, int]], version: int) -> Iterator[Subnet]:
+    """The subnets of one address family that pools give, in order."""
+    for net, size in pools:
+        if net.version == version:
+            yield from net.subnets(new_prefix=size)
+
+
+def unique_local(random: bytes) -> IPv6Network:
+    """The /64 of fd00::/8 that seven random bytes choose."""
+    return IPv6Network((b"\xfd" + random[:7] + bytes(8), 64))
 
 
 def check_free(subnet: Subnet, networks: Iterable[Subnet]) -> None:

@@ -25,10 +25,12 @@ VETH_PREFIX = "hve"
 
 @dataclass(frozen=True)
 class Bridge:
-    """A bridge network: `link` is its device, `mac` the device's. `icc`: its containers may talk to each other.
+    """A network's place in the kernel: `link` is its device, `mac` the device's.
 
+    `icc`: its containers may talk to each other.
     `internal` networks have no way out or in; `masquerade`: others see the host's address instead of the container's.
-    `pool6` is there on networks with IPv6.
+    `pool6` is there on networks with IPv6. Of kind macvlan and ipvlan there is no bridge: endpoints are devices on the
+    host's device `parent`, in the driver's `mode`, and the gateway is a router of the network outside.
     """
 
     id: str
@@ -40,6 +42,9 @@ class Bridge:
     masquerade: bool = True
     icc: bool = True
     pool6: Pool | None = None
+    kind: str = "bridge"
+    parent: str = ""
+    mode: str = ""
 
     @property
     def pools(self) -> tuple[Pool, ...]:

@@ -140,7 +140,7 @@ def render_ports(verb: str, table: str, ports: Iterable[PortMap]) -> str:
     """Commands that `add` or `delete` published ports, all in one transaction; "" for none."""
     return "".join(
         f"{verb} element {_BY_VERSION[port.address.version].word} {table} {_map_of(port)} {{ {_element(port)} }}\n"
-        for port in ports
+        for port in sorted(ports, key=lambda port: (port.host.version, port))
     )
 
 

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from havre.engine.model import Config, Container, EndpointSettings, HostConfig, PortBinding
-from havre.engine.network import Ipam, IpamPool, Network, NetworkSpec, bridge_of, check_spec
+from havre.engine.network import ConfigReference, Ipam, IpamPool, Network, NetworkSpec, bridge_of, check_spec
 from havre.engine.sandbox import asked_of, describe_ports, own_names, wishes_again, wishes_of
 from havre.errors import HavreError, InvalidInput
 from havre.network.ports import ANY4, ANY6, Publish, Reservation
@@ -63,7 +63,8 @@ def test_options_of_a_bridge_are_read() -> None:
         NetworkSpec(name="n", options={"com.docker.network.bridge.name": 'a";flush'}),
         NetworkSpec(name="n", options={"com.docker.network.bridge.name": ".."}),
         NetworkSpec(name="n", ipam=Ipam(driver="zz")),
-        NetworkSpec(name="n", enable_ipv6=True),
+        NetworkSpec(name="n", driver="macvlan"),
+        NetworkSpec(name="n", config_only=True, config_from=ConfigReference(network="c")),
         NetworkSpec(name="n", ingress=True),
         NetworkSpec(name="n", scope="swarm"),
     ],
