@@ -49,6 +49,7 @@ from havre.storage.tar import BLOCK, Data, Entry, TarParser
 
 MAX_DOCUMENTS = 64 << 20
 MAX_IMAGES = 1000
+MAX_MEMBERS = 100_000
 _HEAD = 512
 _GATHER = 1 << 20
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
@@ -144,8 +145,11 @@ class Loader:
         return Loaded(kept, image.names, replaced)
 
     async def _read(self, chunks: AsyncIterator[bytes], held: ExitStack) -> _Contents:
-        contents, reader, budget = _Contents(), _Reader(chunks), MAX_DOCUMENTS
+        contents, reader, budget, members = _Contents(), _Reader(chunks), MAX_DOCUMENTS, 0
         async for entry in reader.entries():
+            members += 1
+            if members > MAX_MEMBERS:
+                raise InvalidInput("the archive has too many members", f"at most {MAX_MEMBERS} are read")
             path = _clean(entry.path.decode(errors="surrogateescape"))
             if entry.kind in ("symlink", "hardlink"):
                 target = entry.link.decode(errors="surrogateescape")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
@@ -33,9 +34,19 @@ _ACCEPT = ", ".join((*mediatypes.MANIFESTS, *mediatypes.INDEXES, *mediatypes.SCH
 _CHUNK = 256 << 10
 _PAGE = 1000
 _MAX_PAGES = 1000
+_DOCUMENT_S = 120.0
+_MIN_PROGRESS = 64 << 10  # bytes between two breaks that make the second one no repetition of the first
 _NEXT = re.compile(r"\s*<([^>]*)>\s*;\s*rel=\"?next\"?\s*")
 
+PATIENCE_S = 60.0
+MIN_RATE = 1 << 10
+"""A blob of which fewer than `MIN_RATE` bytes a second have come in the last `PATIENCE_S` is given up."""
+
 T = TypeVar("T")
+
+
+class _TooSlow(Failed):
+    """A download that is not worth waiting for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,8 +108,10 @@ class Registry:
                 async for chunk in self._read(target, path, descriptor, done):
                     done += len(chunk)
                     yield chunk
+            except _TooSlow:
+                raise
             except Failed:
-                failures = 1 if done > before else failures + 1
+                failures = 1 if done - before >= _MIN_PROGRESS else failures + 1
                 if failures >= ATTEMPTS:
                     raise
                 await asyncio.sleep(backoff_s(failures))
@@ -192,8 +205,10 @@ class Registry:
         async with self._transport.open("GET", target, path, headers=headers, ok=(200, 206)) as response:
             skip = offset if response.status == 200 else 0
             done = offset - skip
+            pace = _Pace(descriptor)
             async for chunk in response.content.iter_any():
                 done += len(chunk)
+                pace.note(len(chunk))
                 if done > descriptor.size:
                     raise InvalidInput(f"blob {descriptor.digest} is longer than the announced {descriptor.size} bytes")
                 fresh = chunk[skip:]
@@ -252,6 +267,26 @@ class Registry:
         return Target(self._own(ref), scope, auth)
 
 
+class _Pace:
+    """Watches how fast a blob comes. Time that its receiver takes counts, too, so the rate asked for is a low one."""
+
+    def __init__(self, descriptor: Descriptor) -> None:
+        self._descriptor = descriptor
+        self._since, self._bytes = time.monotonic(), 0
+
+    def note(self, size_bytes: int) -> None:
+        """So much has come; raises `Failed` for a trickle."""
+        self._bytes += size_bytes
+        passed_s = time.monotonic() - self._since
+        if passed_s >= PATIENCE_S:
+            if self._bytes < MIN_RATE * passed_s:
+                raise _TooSlow(
+                    f"blob {self._descriptor.digest} comes too slowly: {self._bytes} bytes in {passed_s:.0f} s",
+                    "the registry or the line to it is overloaded; try again later",
+                )
+            self._since, self._bytes = time.monotonic(), 0
+
+
 def _next_page(response: aiohttp.ClientResponse) -> str | None:
     """The target of a `Link` header that says rel="next" (the only one that registries send)."""
     match = _NEXT.fullmatch(response.headers.get("Link", ""))
@@ -292,8 +327,9 @@ def _not_pulled(ref: Reference, error: RegistryError) -> HavreError:
 
 async def _read_all(chunks: AsyncIterator[bytes], limit: int) -> bytes:
     body = bytearray()
-    async for chunk in chunks:
-        body += chunk
-        if len(body) > limit:
-            raise InvalidInput(f"registry sent a document of more than {limit} bytes")
+    async with asyncio.timeout(_DOCUMENT_S):
+        async for chunk in chunks:
+            body += chunk
+            if len(body) > limit:
+                raise InvalidInput(f"registry sent a document of more than {limit} bytes")
     return bytes(body)

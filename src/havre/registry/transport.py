@@ -35,6 +35,9 @@ ATTEMPTS = 5
 MAX_REDIRECTS = 5
 MAX_WAIT_S = 30.0
 MAX_ANSWER = 1 << 20
+ANSWER_S = {"GET": 120.0, "HEAD": 120.0}
+"""How long the head of an answer may take; other methods carry a body, for which a slow line takes longer."""
+_UPLOAD_S = 600.0
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=60)
 _REDIRECTS = (301, 302, 303, 307, 308)
 _REPEATABLE = ("GET", "HEAD", "PUT", "DELETE")
@@ -215,15 +218,11 @@ class Transport:
                 read_bufsize=1 << 20,
             )
         insecure = endpoint.insecure and url.authority == endpoint.host
-        return await self._session.request(
-            method,
-            url,
-            headers=headers,
-            data=data,
-            allow_redirects=False,
-            ssl=await self._context(url.authority, insecure) if url.scheme == "https" else True,
-            proxy=proxy_for(url),
-        )
+        context = await self._context(url.authority, insecure) if url.scheme == "https" else True
+        async with asyncio.timeout(ANSWER_S.get(method, _UPLOAD_S)):
+            return await self._session.request(
+                method, url, headers=headers, data=data, allow_redirects=False, ssl=context, proxy=proxy_for(url)
+            )
 
     async def _context(self, host: str, insecure: bool) -> ssl.SSLContext:
         context = self._contexts.get((host, insecure))

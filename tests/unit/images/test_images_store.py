@@ -278,6 +278,18 @@ def test_removal_frees_what_nothing_else_needs(tmp_path: Path) -> None:
     play(work)
 
 
+def test_an_archive_of_too_many_members_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("havre.engine.archive.MAX_MEMBERS", 100)
+
+    async def work() -> None:
+        async with staged(tmp_path) as stage:
+            with pytest.raises(InvalidInput, match="too many members"):
+                await load(stage, archive({}, {f"link{n}": "x" for n in range(101)}))
+            assert stage.images.list() == []
+
+    play(work)
+
+
 def test_prune_takes_what_a_failed_pull_left_and_spares_what_is_held(tmp_path: Path) -> None:
     async def work() -> None:
         async with staged(tmp_path) as stage:

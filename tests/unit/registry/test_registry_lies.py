@@ -1,0 +1,151 @@
+"""Registries that lie, dawdle or drown: a clear error within bounded time and memory."""
+
+from __future__ import annotations
+
+import asyncio
+import gzip
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from havre.errors import Failed, HavreError, InvalidInput
+from havre.oci import mediatypes
+from havre.oci.digest import digest_of
+from havre.oci.manifest import MAX_DOCUMENT, Descriptor
+from havre.registry import client as client_module
+from havre.registry import transport
+from support.httpserver import Answer, Server, client, play
+from support.imagery import PlainStorage, layer_tar
+
+BODY = bytes(range(256)) * 4096
+LAYER = Descriptor(mediatypes.OCI_LAYER_GZIP, digest_of(BODY), len(BODY))
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (transport, client_module):
+        monkeypatch.setattr(module, "backoff_s", lambda attempt: 0.0)
+
+
+def trickle(pause_s: float, piece: bytes = b"x", count: int = 100_000) -> Answer:
+    """Answers with a body that never quite ends."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Length": str(len(BODY))})
+        await response.prepare(request)
+        for _ in range(count):
+            try:
+                await response.write(piece)
+            except ConnectionError:
+                break
+            await asyncio.sleep(pause_s)
+        return response
+
+    return answer
+
+
+def test_a_blob_that_trickles_is_given_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "PATIENCE_S", 0.3)
+
+    async def work() -> None:
+        async with Server.run(trickle(0.01)) as server, client() as registry:
+            with pytest.raises(Failed, match=r"comes too slowly: \d+ bytes in 0 s"):
+                async for _ in registry.blob(server.ref(), LAYER):
+                    pass
+            assert len(server.requests) == 1
+
+    play(work)
+
+
+def test_a_blob_that_breaks_after_every_few_bytes_is_given_up() -> None:
+    async def work() -> None:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse(headers={"Content-Length": str(len(BODY))})
+            await response.prepare(request)
+            await response.write(b"xyz")
+            assert request.transport is not None
+            request.transport.close()
+            return response
+
+        async with Server.run(answer) as server, client() as registry:
+            with pytest.raises(HavreError):
+                async for _ in registry.blob(server.ref(), LAYER):
+                    pass
+            assert len(server.requests) <= transport.ATTEMPTS
+
+    play(work)
+
+
+def test_a_manifest_that_trickles_or_never_begins_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_DOCUMENT_S", 0.2)
+    monkeypatch.setattr(transport, "ANSWER_S", {"GET": 0.2})
+
+    async def work() -> None:
+        async def silent(request: web.Request) -> web.StreamResponse:
+            while request.transport is not None and not request.transport.is_closing():
+                await asyncio.sleep(0.01)
+            return web.Response()
+
+        for answer in (trickle(0.02), silent):
+            async with Server.run(answer) as server, client() as registry:
+                with pytest.raises(Failed, match="request canceled while waiting"):
+                    await registry.manifest(server.ref())
+
+    play(work)
+
+
+def test_a_manifest_without_end_is_cut_off() -> None:
+    async def work() -> None:
+        async def endless(request: web.Request) -> web.StreamResponse:
+            response = web.StreamResponse()
+            await response.prepare(request)
+            try:
+                while True:
+                    await response.write(b" " * 65536)
+            except ConnectionError:
+                return response
+
+        async with Server.run(endless) as server, client() as registry:
+            with pytest.raises(InvalidInput, match=f"more than {MAX_DOCUMENT} bytes"):
+                await registry.manifest(server.ref())
+
+    play(work)
+
+
+def test_a_wish_to_wait_for_ever_is_not_granted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "MAX_WAIT_S", 0.01)
+
+    async def work() -> None:
+        async def busy(request: web.Request) -> web.StreamResponse:
+            return web.Response(status=429, headers={"Retry-After": "99999"})
+
+        async with Server.run(busy) as server, client() as registry:
+            with pytest.raises(HavreError, match="429"):
+                await registry.manifest(server.ref())
+            assert len(server.requests) == transport.ATTEMPTS
+
+    play(work)
+
+
+@pytest.mark.parametrize("packed", [gzip.compress, bytes], ids=["gzip", "tar"])
+def test_a_layer_that_unfolds_without_end_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: type[bytes]
+) -> None:
+    monkeypatch.setattr("havre.storage.ingest.MAX_LAYER", 1 << 20)
+    bomb = packed(layer_tar("zeros", content=bytes(8 << 20)))
+
+    async def take_in(storage: PlainStorage) -> None:
+        async with storage.layers.ingest() as sink:
+            await sink.write(bomb)
+            await sink.finish()
+
+    async def work() -> None:
+        async with PlainStorage.open(tmp_path) as storage:
+            with pytest.raises(InvalidInput, match="unpacks to more than 1048576 bytes"):
+                await take_in(storage)
+            assert storage.layers.all() == []
+            assert await storage.unfinished() == []
+            assert storage.held() == set()
+
+    play(work)
