@@ -28,7 +28,11 @@ from typing import Any
 
 from havre import __version__
 from havre.api.server import InheritedListener, Listener, TcpListener, UnixListener, first_group, serve
+from havre.api.services import Services
 from havre.api.tls import server_context
+from havre.build.contexts import Contexts
+from havre.build.outputs import Outputs
+from havre.build.solve import Builder
 from havre.config import DaemonConfig, load, parse_arguments, usage
 from havre.engine.assemble import Assembly, DaemonDefaults
 from havre.engine.commit import Commit
@@ -49,7 +53,6 @@ from havre.engine.network import Network
 from havre.engine.networks import NetworkOptions, Networks, tag_for
 from havre.engine.recovery import Recovery
 from havre.engine.removal import Removal
-from havre.engine.services import Services
 from havre.engine.stats import Stats
 from havre.engine.system import Identity, System
 from havre.engine.updates import Updates
@@ -140,8 +143,36 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Services]:
         )
         await Recovery(index, lifecycle, removal, runtime, networks, volumes, storage.snapshots).run()
         stack.push_async_callback(networks.stop)
+        builder, contexts = await _open_builder(config, images, storage, runtime, networks)
         await _tidy(images)
-        yield Services(images, containers, files, Stats(index), updates, networks, volumes, events, system)
+        yield Services(
+            images=images,
+            containers=containers,
+            files=files,
+            stats=Stats(index),
+            updates=updates,
+            networks=networks,
+            volumes=volumes,
+            events=events,
+            system=system,
+            builder=builder,
+            contexts=contexts,
+            outputs=Outputs(storage),
+        )
+
+
+async def _open_builder(
+    config: DaemonConfig, images: Images, storage: Storage, runtime: Runtime, networks: Networks
+) -> tuple[Builder, Contexts]:
+    """The builder, whose cache's layers are then spared from collection, and the clients' contexts."""
+    directory = config.data_root / "build"
+    ulimits = _daemon_defaults(config).ulimits
+    builder = await Builder.open(
+        directory, images, storage, runtime, networks, ulimits=ulimits, cgroup_parent=config.cgroup_parent
+    )
+    contexts = Contexts(directory / "contexts")
+    await contexts.open()
+    return builder, contexts
 
 
 async def _tidy(images: Images) -> None:

@@ -1,36 +1,230 @@
-"""Builds: their endpoints say clearly that this daemon does not build yet."""
+"""Builds by the classic endpoint, and their cache.
+
+    POST /build: query, X-Registry-Config, body = the context's tar
+        --> {"stream": "Step 1/3 : FROM busybox\\n"} ... {"aux": {"ID": "sha256:..."}}
+            {"stream": "Successfully built ..."}
+
+Stages are built at the same time, but told one after the other, as the classic client expects: what a later step says
+is kept until its turn. An error before the first line is an answer with its own status.
+
+Source: Docker Engine API, "ImageBuild"; moby builder/dockerfile for the wording.
+"""
 
 from __future__ import annotations
 
+import base64
+import binascii
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
 from aiohttp import web
 
 from havre.api.call import Call
+from havre.api.progress_stream import stream_progress
 from havre.api.router import Router
-from havre.errors import InvalidInput, Unsupported
+from havre.build.cache import CacheRecord
+from havre.build.progress import BuildEvent, Finished, Log, Started
+from havre.build.request import DEFAULT_NAME, BuildRequest, BuildResult
+from havre.build.running import RunFailed
+from havre.build.uploads import UploadedContext
+from havre.engine import times
+from havre.engine.model import Ulimit
+from havre.engine.progress import Progress, ProgressLine
+from havre.errors import HavreError, InvalidInput, Unsupported
+from havre.oci.reference import parse_reference
+from havre.registry import Auth
 
 
-async def _unsupported(call: Call) -> web.StreamResponse:
-    raise Unsupported("this daemon does not build images", "build elsewhere and bring the image here with load or pull")
+async def _build(call: Call) -> web.StreamResponse:
+    request = decode_request(call)
+    quiet = call.flag("q")
+    remote = call.text("remote")
+
+    async def work(progress: Progress) -> None:
+        async with call.services.contexts.borrow() as directory:
+            context = UploadedContext(directory, decode_credentials(call))
+            if remote:
+                await context.fetch(remote)
+            else:
+                await context.receive(call.upload())
+            teller = ClassicTeller(progress, quiet=quiet)
+            try:
+                result = await call.services.builder.build(request, context, teller)
+            except HavreError as error:
+                teller.failed()
+                raise in_classic_words(error) from error
+            teller.succeeded(result, request)
+
+    return await stream_progress(call, work)
+
+
+async def _prune(call: Call) -> web.StreamResponse:
+    filters = call.filters()
+    keep_bytes = call.integer("keep-storage") or 0
+    work = call.services.builder.prune(filters, all=call.flag("all"), keep_bytes=keep_bytes)
+    deleted, reclaimed = await call.settle(work)
+    return call.json({"CachesDeleted": deleted or None, "SpaceReclaimed": reclaimed})
+
+
+async def _cancel(call: Call) -> web.StreamResponse:
+    if not call.text("id"):
+        raise InvalidInput("build ID not provided")
+    call.services.builder.cancel(call.text("id"))
+    return call.nothing(200)
 
 
 async def _session(call: Call) -> web.StreamResponse:
     if not call.request.headers.get("Upgrade"):
         raise InvalidInput("no upgrade proto in request")
-    return await _unsupported(call)
+    raise Unsupported("BuildKit's sessions are not supported", "set DOCKER_BUILDKIT=0")
 
 
-async def _prune(call: Call) -> web.StreamResponse:
-    call.filters()
-    return call.json({"CachesDeleted": None, "SpaceReclaimed": 0})
+# -- the request
 
 
-async def _cancel(call: Call) -> web.StreamResponse:
-    return call.nothing(200)
+def decode_request(call: Call) -> BuildRequest:
+    """The query of POST /build."""
+    tags = tuple(tag for tag in call.query.getall("t", []) if tag)
+    return BuildRequest(
+        id=call.text("buildid"),
+        dockerfile=call.text("dockerfile") or DEFAULT_NAME,
+        target=call.text("target"),
+        build_args=_json(call, "buildargs", dict[str, str | None], {}),
+        labels=_json(call, "labels", dict[str, str], {}),
+        tags=tuple(parse_reference(tag).with_default_tag().familiar() for tag in tags),
+        no_cache=call.flag("nocache"),
+        pull=call.flag("pull"),
+        platform=call.text("platform"),
+        network=call.text("networkmode"),
+        extra_hosts=tuple(_json(call, "extrahosts", list[str], [])),
+        ulimits=tuple(_json(call, "ulimits", list[Ulimit], [])),
+        shm_size=call.integer("shmsize") or 0,
+        memory=call.integer("memory") or 0,
+        memory_swap=call.integer("memswap") or 0,
+        cpu_shares=call.integer("cpushares") or 0,
+        cpu_quota_us=call.integer("cpuquota") or 0,
+        cpu_period_us=call.integer("cpuperiod") or 0,
+        cpuset_cpus=call.text("cpusetcpus"),
+        cpuset_mems=call.text("cpusetmems"),
+        cgroup_parent=call.text("cgroupparent"),
+        squash=call.flag("squash"),
+    )
+
+
+def _json(call: Call, name: str, type: Any, default: Any) -> Any:
+    text = call.text(name)
+    if not text or text == "null":
+        return default
+    try:
+        return msgspec.json.decode(text, type=type)
+    except msgspec.MsgspecError as error:
+        raise InvalidInput(f"error reading {name}: {error}") from error
+
+
+def decode_credentials(call: Call) -> Mapping[str, Auth]:
+    """`X-Registry-Config`: credentials by registry, JSON in base64url; what cannot be decoded counts as none."""
+    text = call.request.headers.get("X-Registry-Config", "")
+    try:
+        body = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        return msgspec.json.decode(body, type=dict[str, Auth]) if body else {}
+    except (binascii.Error, ValueError, msgspec.MsgspecError):
+        return {}
+
+
+def present_cache(record: CacheRecord, used: bool) -> dict[str, Any]:
+    """A record as `system df` lists it; `used` says that an image has the same layer."""
+    return {
+        "ID": record.id,
+        "Type": record.type,
+        "Description": record.description,
+        "InUse": False,
+        "Shared": used,
+        "Size": record.size,
+        "CreatedAt": times.from_seconds(record.created_at),
+        "LastUsedAt": times.from_seconds(record.last_used_at),
+        "UsageCount": record.uses,
+    }
+
+
+# -- the stream
+
+
+class ClassicTeller:
+    """Tells a build's events in the classic builder's lines, step by step in the order of the file."""
+
+    def __init__(self, progress: Progress, *, quiet: bool) -> None:
+        self._progress = progress
+        self._quiet = quiet
+        self._current = 1
+        self._waiting: dict[int, list[str]] = {}
+        self._over: set[int] = set()
+
+    def __call__(self, event: BuildEvent) -> None:
+        """Take one event."""
+        if not isinstance(event, Started | Log | Finished) or not event.vertex.step:
+            return
+        step = event.vertex.step
+        text = _tell(event)
+        if step == self._current:
+            self._say(text)
+        else:
+            self._waiting.setdefault(step, []).append(text)
+        if isinstance(event, Finished):
+            self._over.add(step)
+            self._go_on()
+
+    def _go_on(self) -> None:
+        while self._current in self._over:
+            self._current += 1
+            self._say("".join(self._waiting.pop(self._current, [])))
+
+    def _say(self, text: str) -> None:
+        if text and not self._quiet:
+            self._progress(ProgressLine(stream=text))
+
+    def failed(self) -> None:
+        """Say what was kept back, so that the reason of a failure is seen."""
+        for step in sorted(self._waiting):
+            self._say("".join(self._waiting.pop(step)))
+
+    def succeeded(self, result: BuildResult, request: BuildRequest) -> None:
+        """The last lines."""
+        id = result.image or ""
+        if self._quiet:
+            self._progress(ProgressLine(stream=f"{id}\n"))
+            return
+        self._progress(ProgressLine(aux={"ID": id}))
+        self._say(f"Successfully built {_short(id)}\n")
+        for tag in request.tags:
+            self._say(f"Successfully tagged {tag}\n")
+
+
+def _tell(event: Started | Log | Finished) -> str:
+    if isinstance(event, Started):
+        return f"Step {event.vertex.step}/{event.vertex.steps} : {event.vertex.text}\n"
+    if isinstance(event, Log):
+        return event.data.decode(errors="replace")
+    if event.error:
+        return ""
+    cached = " ---> Using cache\n" if event.cached and not event.vertex.text.upper().startswith("FROM") else ""
+    return f"{cached} ---> {_short(event.image)}\n"
+
+
+def _short(id: str) -> str:
+    return id.removeprefix("sha256:")[:12]
+
+
+def in_classic_words(error: HavreError) -> HavreError:
+    """A failed RUN as the classic client's users know it; any other failure as it is."""
+    if isinstance(error, RunFailed):
+        error.message = f"The command '{error.command}' returned a non-zero code: {error.code}"
+    return error
 
 
 def register(router: Router) -> None:
     """Add the routes of builds."""
-    router.add("POST", "/build", _unsupported)
+    router.add("POST", "/build", _build)
     router.add("POST", "/build/prune", _prune)
     router.add("POST", "/build/cancel", _cancel)
     router.add("POST", "/session", _session)

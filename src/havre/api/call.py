@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import msgspec
 from aiohttp import web
 
-from havre.engine.services import Services
+from havre.api.services import Services
 from havre.errors import HavreError, InvalidInput
 from havre.wire import versions
 from havre.wire.decode import check_content_type, decode_body

@@ -30,7 +30,7 @@ from aiohttp.web_protocol import RequestHandler
 from havre import __version__
 from havre.api.call import Call
 from havre.api.router import Router
-from havre.engine.services import Services
+from havre.api.services import Services
 from havre.errors import Forbidden, HavreError
 from havre.wire.versions import NEWEST, Version, parse_version
 

@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 from aiohttp import web
 
 from havre.api.call import Call
+from havre.build.running import RunFailed
 from havre.engine.progress import Progress, ProgressLine
 from havre.errors import HavreError
 from havre.wire.progress import render_error, render_line, render_status, render_stream
@@ -58,7 +59,7 @@ async def _finish(task: asyncio.Future[Any], response: web.StreamResponse | None
     except HavreError as error:
         if response is None:
             raise
-        await response.write(render_error(error.message))
+        await response.write(render_error(error.message, error.code if isinstance(error, RunFailed) else 0))
 
 
 def _render(line: ProgressLine) -> bytes:

@@ -25,8 +25,8 @@ from typing import TypeAlias
 from havre.api.call import settling
 from havre.api.edge import Edge, EdgeServer, Guard
 from havre.api.routes import build_router
+from havre.api.services import Services
 from havre.api.tls import protocol_factory
-from havre.engine.services import Services
 from havre.errors import Conflict, Failed, InvalidInput
 
 SOCKET_MODE = 0o660

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from havre.api.build import present_cache
 from havre.api.call import Call
 from havre.api.present import Sizes, present_summary
 from havre.api.router import Router
@@ -64,6 +65,9 @@ async def _disk_usage(call: Call) -> web.StreamResponse:
     answer["Containers"] = [
         present_summary(container, now, sizes=Sizes(writable, root))
         for container, writable, root in answer["Containers"]
+    ]
+    answer["BuildCache"] = [
+        present_cache(record, used) for record, used in call.services.builder.usage() if record.layer
     ]
     if wanted:
         asked = {key for kind in wanted for key in _DF_TYPES[kind]}

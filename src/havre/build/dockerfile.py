@@ -96,6 +96,12 @@ class Dockerfile:
         """The escape character."""
         return self.directives.get("escape", "\\")
 
+    def excerpt(self, line: int) -> str:
+        """A line as messages show it; "" for one that the file does not have."""
+        if not 0 < line <= len(self.lines):
+            return ""
+        return f"{self.name}:{line}\n{line:>4} | {self.lines[line - 1][:200].rstrip()}"
+
     @contextmanager
     def located(self) -> Iterator[None]:
         """Let errors about lines of this file show them."""

@@ -84,6 +84,7 @@ class Images:
         self._platform = platform_of_machine(host.machine())
         self._puller = Puller(registry, store, storage.layers, storage.hold, self._platform)
         self._pusher = Pusher(registry, storage.blobs, storage.layers)
+        self.also_needed: Callable[[], set[Digest]] = set  # layers that others need: the builder sets it
 
     @classmethod
     async def open(cls, storage: Storage, registry: Registry, publish: Publish, users: Users) -> Images:
@@ -273,7 +274,7 @@ class Images:
 
     async def _drop_layer(self, diff_id: Digest) -> int:
         """Remove a layer unless something needs it; the bytes freed."""
-        if diff_id in self.live_layers() | self._storage.held() | self._storage.snapshots.layers_in_use():
+        if diff_id in self._needed_layers() | self._storage.held() | self._storage.snapshots.layers_in_use():
             return 0
         await self._storage.snapshots.unmount_layer(diff_id)
         return await self._storage.layers.remove(diff_id)
@@ -304,11 +305,14 @@ class Images:
             return 0
         blobs = {Digest(image.id) for image in self._store}
         blobs |= {Digest(image.row.manifest) for image in self._store if image.row.manifest}
-        return await collect(self._storage, self.live_layers(), blobs)
+        return await collect(self._storage, self._needed_layers(), blobs)
 
     def live_layers(self) -> set[Digest]:
         """The layers that images need."""
         return {layer for image in self._store for layer in image.layers}
+
+    def _needed_layers(self) -> set[Digest]:
+        return self.live_layers() | self.also_needed()
 
     # -- archives
 

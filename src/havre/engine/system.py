@@ -230,7 +230,6 @@ class System:
             "Images": msgspec.to_builtins(self._images.list(shared_size=True, containers=True)),
             "Containers": containers,
             "Volumes": msgspec.to_builtins(await self._volumes.usage()),
-            "BuildCache": [],
         }
 
 

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from havre.build.contexts import Contexts
+    from havre.build.outputs import Outputs
+    from havre.build.solve import Builder
     from havre.engine.containers import Containers
     from havre.engine.events import Events
     from havre.engine.files import Files
@@ -33,3 +36,6 @@ class Services:
     volumes: Volumes
     events: Events
     system: System
+    builder: Builder
+    contexts: Contexts
+    outputs: Outputs

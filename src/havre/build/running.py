@@ -1,0 +1,419 @@
+"""RUN: one command in a container of its own, on the writable snapshot of its step.
+
+    network sandbox --+
+    mounts, files ----+--> plan --> runtime.create --> output to the log --> start --> wait --> code
+                                          |
+                      undone in reverse, whatever happens: process gone, sandbox closed, mount points cleared away
+
+What is mounted is no part of the layer: neither are the empty files and directories that had to be made to mount upon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import posixpath
+import secrets
+import stat
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from havre.aio import finish, in_thread
+from havre.build.plan import DEFAULT_PATH, RunAction
+from havre.build.request import BuildRequest, ContextSource
+from havre.build.runmounts import RunMount
+from havre.engine import times
+from havre.engine.model import Config, Container, ContainerId, EndpointSettings, HostConfig, Ulimit
+from havre.engine.plan import plan_rlimits
+from havre.engine.sandbox import Sandbox
+from havre.errors import Failed, InvalidInput
+from havre.linux import trees
+from havre.linux.openat2 import open_in_root, resolve_in_root
+from havre.runtime import Runtime, resolve_user
+from havre.runtime.plan import HOST, PRIVATE, Bind, ContainerPlan, Mount, Resources, Security, Tmpfs
+
+_SECRETS = "/run/secrets"
+_AGENT = "/run/buildkit/ssh_agent.0"
+_PIPES = "/dev/pipes"
+
+Output = Callable[[int, bytes], None]
+
+
+class RunFailed(Failed):
+    """The command of a RUN ended with another code than 0."""
+
+    def __init__(self, argv: Sequence[str], code: int) -> None:
+        super().__init__(f'process "{" ".join(argv)}" did not complete successfully: exit code: {code}')
+        self.command = " ".join(argv)
+        self.code = code
+
+
+class Sandboxes(Protocol):
+    """The networks, as far as a RUN needs them."""
+
+    async def open_sandbox(self, container: Container) -> Sandbox: ...
+    async def close_sandbox(self, id: ContainerId) -> None: ...
+
+
+class Views(Protocol):
+    """Where the files lie that a mount shows: of a stage, an image or a context."""
+
+    async def tree(self, name: str, wanted: str) -> Path: ...
+
+
+class CacheMounts:
+    """The directories of `--mount=type=cache`, one for each ID; users of a locked one wait for each other."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._used: set[Path] = set()
+
+    @asynccontextmanager
+    async def borrow(self, id: str, mount: RunMount, seed: Path | None) -> AsyncIterator[Path]:
+        """The directory of this ID, made (from `seed`, if any) with the mount's mode and owner when it is new."""
+        name = secrets.token_hex(8) if self._is_taken(id, mount) else id.encode().hex()[:200]
+        lock = self._locks.setdefault(id, asyncio.Lock()) if mount.sharing == "locked" else None
+        if lock is not None:
+            await lock.acquire()
+        try:
+            directory = self._root / name
+            await in_thread(_make_cache, directory, mount, seed)
+            self._used.add(directory)
+            yield directory
+        finally:
+            self._used.discard(self._root / name)
+            if lock is not None:
+                lock.release()
+
+    def _is_taken(self, id: str, mount: RunMount) -> bool:
+        return mount.sharing == "private" and self._root / id.encode().hex()[:200] in self._used
+
+    async def prune(self) -> int:
+        """Remove all that no build uses; the bytes freed."""
+        return await in_thread(self._prune)
+
+    def _prune(self) -> int:
+        freed = 0
+        for directory in self._root.iterdir():
+            if directory not in self._used:
+                freed += trees.tree_size(directory)
+                trees.remove_tree(directory)
+        return freed
+
+    def size(self) -> int:
+        """Bytes of all of them. Blocking."""
+        return trees.tree_size(self._root)
+
+
+def _make_cache(directory: Path, mount: RunMount, seed: Path | None) -> None:
+    if directory.exists():
+        return
+    fresh = directory.with_name(f"{directory.name}.new")
+    trees.remove_tree(fresh)
+    fresh.mkdir(mode=0o700)
+    if seed is not None:
+        source, target = trees.open_directory(seed), trees.open_directory(fresh)
+        try:
+            trees.copy_tree(source, target)
+        finally:
+            os.close(source)
+            os.close(target)
+    os.chown(fresh, mount.uid, mount.gid)
+    fresh.chmod(0o755 if mount.mode is None else mount.mode)
+    fresh.rename(directory)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlace:
+    """Where a command runs: the step's mounted root file system and a private directory for files to mount."""
+
+    id: str
+    rootfs: Path
+    files: Path
+    image: str = ""
+
+
+@dataclass
+class _Gathered:
+    """What the mounts come to: for the OCI plan, and in the environment."""
+
+    mounts: list[Mount] = field(default_factory=list)
+    env: list[str] = field(default_factory=list)
+
+
+class Runner:
+    """Runs commands of builds."""
+
+    def __init__(
+        self, runtime: Runtime, networks: Sandboxes, caches: CacheMounts, ulimits: Sequence[Ulimit], cgroup_parent: str
+    ) -> None:
+        self._runtime = runtime
+        self._networks = networks
+        self._caches = caches
+        self._ulimits = tuple(ulimits)
+        self._cgroup_parent = cgroup_parent
+
+    async def run(
+        self,
+        action: RunAction,
+        place: RunPlace,
+        request: BuildRequest,
+        client: ContextSource,
+        views: Views,
+        output: Output,
+    ) -> None:
+        """Run the command to its end; `RunFailed` when it fails. Nothing is left of it, also when cancelled."""
+        undo = AsyncExitStack()
+        try:
+            await self._run(action, place, request, client, views, output, undo)
+        finally:
+            await finish(undo.aclose())
+
+    async def _run(
+        self,
+        action: RunAction,
+        place: RunPlace,
+        request: BuildRequest,
+        client: ContextSource,
+        views: Views,
+        output: Output,
+        undo: AsyncExitStack,
+    ) -> None:
+        network = action.network if action.network not in ("", "default") else request.network or "default"
+        container = _container(place, request, network)
+        gathered = _Gathered()
+        for mount in action.mounts:
+            await self._add_mount(mount, place, client, views, gathered, undo)
+        gathered.mounts += [
+            _file(place, f"pipe-{each.name}", f"{_PIPES}/{each.name}", each.text.encode(), 0o755)
+            for each in action.files
+        ]
+        undo.push_async_callback(self._networks.close_sandbox, ContainerId(place.id))
+        sandbox = await self._networks.open_sandbox(container)
+        gathered.mounts += [
+            _file(place, "hosts", "/etc/hosts", sandbox.hosts.encode(), 0o644),
+            _file(place, "resolv.conf", "/etc/resolv.conf", sandbox.resolv_conf.encode(), 0o644),
+        ]
+        stubs = await in_thread(_make_stubs, place.rootfs, gathered.mounts)
+        undo.push_async_callback(in_thread, _clear_stubs, place.rootfs, stubs)
+        plan = await in_thread(self._plan, action, place, request, gathered, sandbox)
+        undo.push_async_callback(self._runtime.cleanup, place.id)
+        process = await self._runtime.create(place.id, plan, None)
+        reading = asyncio.ensure_future(_forward(process.output.subscribe(), output))
+        undo.callback(reading.cancel)
+        await process.start()
+        exit = await process.wait()
+        await reading
+        if exit.code != 0:
+            raise RunFailed(action.argv, exit.code)
+
+    def _plan(
+        self, action: RunAction, place: RunPlace, request: BuildRequest, gathered: _Gathered, sandbox: Sandbox
+    ) -> ContainerPlan:
+        env = dict(each.partition("=")[::2] for each in (*action.proxies, f"PATH={DEFAULT_PATH}", *action.env))
+        env |= dict(each.partition("=")[::2] for each in gathered.env)
+        return ContainerPlan(
+            rootfs=place.rootfs,
+            args=action.argv,
+            env=tuple(f"{key}={value}" for key, value in env.items()),
+            cwd=action.cwd,
+            user=resolve_user(place.rootfs, action.user),
+            hostname="buildkitsandbox",
+            mounts=tuple(sorted(gathered.mounts, key=lambda mount: mount.destination.count("/"))),
+            network=HOST if sandbox.netns is None else str(sandbox.netns),
+            cgroupns=PRIVATE if self._runtime.host.cgroups.layout == "v2" else "",
+            privileged=action.security == "insecure",
+            security=Security(),
+            rlimits=plan_rlimits(request.ulimits, self._ulimits),
+            shm_size=request.shm_size or 64 << 20,
+            cgroup_parent=request.cgroup_parent or self._cgroup_parent,
+            resources=Resources(
+                memory=request.memory,
+                memory_swap=request.memory_swap,
+                cpu_shares=request.cpu_shares,
+                cpu_quota_us=request.cpu_quota_us,
+                cpu_period_us=request.cpu_period_us,
+                cpuset_cpus=request.cpuset_cpus,
+                cpuset_mems=request.cpuset_mems,
+            ),
+        )
+
+    async def _add_mount(
+        self,
+        mount: RunMount,
+        place: RunPlace,
+        client: ContextSource,
+        views: Views,
+        gathered: _Gathered,
+        undo: AsyncExitStack,
+    ) -> None:
+        if mount.type == "tmpfs":
+            options = ("exec", f"size={mount.size}") if mount.size else ("exec",)
+            gathered.mounts.append(Tmpfs(destination=mount.target, options=options))
+        elif mount.type == "bind":
+            source = await self._source(mount, place, views)
+            gathered.mounts.append(Bind(source=source, destination=mount.target, read_only=mount.read_only))
+        elif mount.type == "cache":
+            seed = await self._source(mount, place, views) if mount.from_ else None
+            directory = await undo.enter_async_context(self._caches.borrow(mount.id or mount.target, mount, seed))
+            gathered.mounts.append(Bind(source=directory, destination=mount.target, read_only=mount.read_only))
+        elif mount.type == "secret":
+            await _add_secret(mount, place, client, gathered)
+        else:
+            await _add_agent(mount, client, gathered)
+
+    async def _source(self, mount: RunMount, place: RunPlace, views: Views) -> Path:
+        """The host path of what a mount shows; a writable one is a copy that is thrown away."""
+        root = await views.tree(mount.from_, mount.source or ".")
+        inside = await in_thread(_existing, root, mount.source)
+        if mount.read_only or mount.type == "cache":
+            return inside
+        copy = place.files / f"bind-{secrets.token_hex(4)}"
+        await in_thread(_copy_aside, inside, copy)
+        return copy
+
+
+def _container(place: RunPlace, request: BuildRequest, network: str) -> Container:
+    """The row that the networks want to see; it is never stored."""
+    host = HostConfig(network_mode=network, extra_hosts=list(request.extra_hosts) or None)
+    return Container(
+        id=place.id,
+        name=f"/build-{place.id[:12]}",
+        created=times.now(),
+        image=place.image,
+        path="",
+        args=[],
+        config=Config(),
+        host_config=host,
+        asked_networks={}
+        if network in ("host", "none")
+        else {"bridge" if network == "default" else network: EndpointSettings()},
+    )
+
+
+async def _forward(output: AsyncIterator[tuple[int, bytes]], into: Output) -> None:
+    async for stream, data in output:
+        into(stream, data)
+
+
+async def _add_secret(mount: RunMount, place: RunPlace, client: ContextSource, gathered: _Gathered) -> None:
+    id = mount.id or mount.source or posixpath.basename(mount.target)
+    value = await client.secret(id)
+    if value is None:
+        if mount.required:
+            raise InvalidInput(f"secret {id}: not found", "give it with --secret")
+        return
+    if mount.env:
+        gathered.env.append(f"{mount.env}={value.decode(errors='surrogateescape')}")
+    if mount.target or not mount.env:
+        target = mount.target or f"{_SECRETS}/{id}"
+        bind = _file(
+            place, f"secret-{secrets.token_hex(4)}", target, value, 0o400 if mount.mode is None else mount.mode
+        )
+        os.chown(bind.source, mount.uid, mount.gid)
+        gathered.mounts.append(bind)
+
+
+async def _add_agent(mount: RunMount, client: ContextSource, gathered: _Gathered) -> None:
+    socket = await client.ssh(mount.id or "default")
+    if socket is None:
+        if mount.required:
+            raise InvalidInput(f"ssh agent {mount.id or 'default'}: not forwarded", "give it with --ssh")
+        return
+    target = mount.target or _AGENT
+    os.chown(socket, mount.uid, mount.gid)
+    socket.chmod(0o600 if mount.mode is None else mount.mode)
+    gathered.mounts.append(Bind(source=socket, destination=target))
+    gathered.env.append(f"SSH_AUTH_SOCK={target}")
+
+
+def _file(place: RunPlace, name: str, target: str, content: bytes, mode: int) -> Bind:
+    path = place.files / name
+    with open(path, "xb", opener=lambda file, flags: os.open(file, flags, 0o600)) as file:
+        file.write(content)
+    path.chmod(mode)
+    return Bind(source=path, destination=target, read_only=True)
+
+
+def _existing(root: Path, path: str) -> Path:
+    """Where `path` leads inside `root`, with no link left in it; nobody writes to the tree meanwhile."""
+    try:
+        resolved = resolve_in_root(root, path).lstrip("/")
+        os.close(open_in_root(root, resolved or ".", os.O_PATH | os.O_NOFOLLOW))
+    except OSError as error:
+        raise InvalidInput(f'cannot mount "{path}": {error.strerror}') from error
+    return root / resolved
+
+
+def _copy_aside(source: Path, copy: Path) -> None:
+    if not source.is_dir():
+        copy.write_bytes(source.read_bytes())
+        copy.chmod(source.stat().st_mode & 0o7777)
+        return
+    copy.mkdir(mode=0o755)
+    from_, to = trees.open_directory(source), trees.open_directory(copy)
+    try:
+        trees.copy_tree(from_, to)
+    finally:
+        os.close(from_)
+        os.close(to)
+
+
+# -- mount points that have to be made
+
+
+def _make_stubs(rootfs: Path, mounts: Sequence[Mount]) -> list[str]:
+    """Make what is missing to mount upon, so that the directories they are in keep their times; deepest first."""
+    made: list[str] = []
+    for mount in sorted(mounts, key=lambda each: each.destination.count("/")):
+        if mount.destination.startswith(("/dev/", "/proc/", "/sys/")):
+            continue  # made in file systems that are mounted there
+        is_file = isinstance(mount, Bind) and not mount.source.is_dir()
+        names = resolve_in_root(rootfs, mount.destination).strip("/").split("/")
+        for depth in range(1, len(names) + 1):
+            path = "/".join(names[:depth])
+            if _make_stub(rootfs, path, is_file=is_file and depth == len(names)):
+                made.insert(0, path)
+    return made
+
+
+def _make_stub(rootfs: Path, path: str, *, is_file: bool) -> bool:
+    """Whether there was nothing at `path`, and now is."""
+    above, name = posixpath.split(path)
+    with _keeping_times(rootfs, above) as parent:
+        try:
+            if is_file:
+                os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent))
+            else:
+                os.mkdir(name, 0o755, dir_fd=parent)
+        except FileExistsError:
+            return False
+        return True
+
+
+def _clear_stubs(rootfs: Path, stubs: Sequence[str]) -> None:
+    """Remove what is still there and empty: anything else is the command's, and the layer's."""
+    for path in stubs:
+        above, name = posixpath.split(path)
+        with suppress(FileNotFoundError, NotADirectoryError), _keeping_times(rootfs, above) as parent:
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode) and not os.listdir(f"/proc/self/fd/{parent}/{name}"):
+                os.rmdir(name, dir_fd=parent)
+            elif stat.S_ISREG(status.st_mode) and status.st_size == 0:
+                os.unlink(name, dir_fd=parent)
+
+
+@contextmanager
+def _keeping_times(rootfs: Path, directory: str) -> Iterator[int]:
+    """The open directory, which gets its times back in the end."""
+    parent = open_in_root(rootfs, directory or ".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        before = os.fstat(parent)
+        yield parent
+        os.utime(parent, ns=(before.st_atime_ns, before.st_mtime_ns))
+    finally:
+        os.close(parent)

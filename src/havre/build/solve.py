@@ -1,0 +1,152 @@
+"""Builds, as doors see them: a Dockerfile's graph carried out to an image.
+
+    dockerfile --> graph --> Stages.run --> Images.create
+
+Whatever a build has mounted, fetched or held goes when it ends, in any way; what its steps made stays in the cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import platform as host
+import secrets
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from havre.aio import finish, in_thread
+from havre.build.cache import Cache, CacheRecord
+from havre.build.dockerfile import parse_dockerfile
+from havre.build.graph import plan_graph
+from havre.build.progress import BuildProgress
+from havre.build.request import BuildRequest, BuildResult, ContextSource
+from havre.build.running import CacheMounts, Runner, Sandboxes
+from havre.build.stages import Job, Stages
+from havre.build.steps import Steps
+from havre.engine.filters import Filters
+from havre.engine.images import Images
+from havre.engine.model import Ulimit
+from havre.errors import Conflict, Unsupported
+from havre.linux import trees
+from havre.oci.digest import Digest
+from havre.oci.platform import parse_platform, platform_of_machine
+from havre.oci.reference import parse_reference
+from havre.runtime import Runtime
+from havre.storage import Storage
+
+
+class Builder:
+    """All builds of the daemon, and their cache. `directory` is data_root/build."""
+
+    def __init__(
+        self, images: Images, storage: Storage, cache: Cache, steps: Steps, mounts: CacheMounts, scratch: Path
+    ) -> None:
+        self._images = images
+        self._storage = storage
+        self._cache = cache
+        self._steps = steps
+        self._mounts = mounts
+        self._scratch = scratch
+        self._running: dict[str, asyncio.Task[BuildResult]] = {}
+
+    @classmethod
+    async def open(
+        cls,
+        directory: Path,
+        images: Images,
+        storage: Storage,
+        runtime: Runtime,
+        networks: Sandboxes,
+        *,
+        ulimits: tuple[Ulimit, ...] = (),
+        cgroup_parent: str = "",
+    ) -> Builder:
+        """Read the cache and clear away what builds that were cut off have left."""
+        mounts, scratch = directory / "mounts", directory / "tmp"
+        await in_thread(_prepare, mounts, scratch)
+        cache = Cache(storage.db.table("build_cache", CacheRecord), lambda layer: _size(storage, layer))
+        await cache.load()
+        images.also_needed = cache.live_layers
+        cache_mounts = CacheMounts(mounts)
+        steps = Steps(storage, cache, Runner(runtime, networks, cache_mounts, ulimits, cgroup_parent))
+        return cls(images, storage, cache, steps, cache_mounts, scratch)
+
+    async def build(self, request: BuildRequest, context: ContextSource, progress: BuildProgress) -> BuildResult:
+        """Build an image. `HavreError`, with the Dockerfile's line where there is one; cancel the task to end it."""
+        if request.squash:
+            raise Unsupported("squash is not supported", "build in stages and copy the result into the last one")
+        for tag in request.tags:
+            parse_reference(tag)
+        id = request.id or secrets.token_hex(16)
+        if id in self._running:
+            raise Conflict(f"a build with the ID {id} is running")
+        undo = AsyncExitStack()
+        work = self._running[id] = asyncio.ensure_future(self._build(request, context, progress, undo))
+        try:
+            await asyncio.wait([work])
+            if work.cancelled():
+                raise Conflict("the build was cancelled")
+            return work.result()
+        finally:
+            del self._running[id]
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            await finish(undo.aclose())
+
+    def cancel(self, build_id: str) -> None:
+        """End the build of this ID, if there is one."""
+        if (running := self._running.get(build_id)) is not None:
+            running.cancel()
+
+    def usage(self) -> list[tuple[CacheRecord, bool]]:
+        """The cache's records, oldest first, and whether an image uses the layer of each."""
+        used = self._images.live_layers()
+        return [(record, Digest(record.layer) in used) for record in self._cache.all()]
+
+    async def prune(self, filters: Filters, all: bool = False, keep_bytes: int = 0) -> tuple[list[str], int]:
+        """Forget records, with `all` also what cache mounts hold; the IDs of the records, and the bytes freed."""
+        used = self._images.live_layers()
+        gone = await self._cache.prune(filters, all=all, keep_bytes=keep_bytes, used=used)
+        freed = await self._images.collect_garbage()
+        if all and not filters:
+            freed += await self._mounts.prune()
+        return [record.id for record in gone], freed
+
+    async def _build(
+        self, request: BuildRequest, context: ContextSource, progress: BuildProgress, undo: AsyncExitStack
+    ) -> BuildResult:
+        directory = self._scratch / secrets.token_hex(16)
+        undo.push_async_callback(in_thread, trees.remove_tree, directory)
+        await in_thread(directory.mkdir, 0o700)
+        source = await context.dockerfile(request.dockerfile)
+        dockerfile = parse_dockerfile(source.data, source.name)
+        own = platform_of_machine(host.machine())
+        wanted = parse_platform(request.platform) if request.platform else own
+        graph = plan_graph(dockerfile, request.build_args, request.target, wanted, own)
+        if request.checks_only:
+            return BuildResult(image=None, config=b"", layers=())
+        job = Job(
+            request=request,
+            client=context,
+            tell=progress,
+            dockerfile=dockerfile,
+            ignore=source.ignore,
+            graph=graph,
+            platform=wanted,
+            directory=directory,
+            undo=undo,
+        )
+        result = await Stages(self._images, self._storage, self._steps, job).run()
+        document = result.document()
+        image = await self._images.create(document, names=request.tags) if request.store else None
+        return BuildResult(image=image, config=document, layers=result.layers)
+
+
+def _prepare(mounts: Path, scratch: Path) -> None:
+    trees.remove_tree(scratch)
+    for directory in (mounts, scratch):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _size(storage: Storage, layer: Digest) -> int | None:
+    found = storage.layers.get(layer)
+    return None if found is None else found.size

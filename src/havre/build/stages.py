@@ -1,0 +1,356 @@
+"""The stages of one build, carried out: each a task that begins where its base ends and does its steps in order.
+
+    base (image | stage | scratch) --plan_steps--> steps --Steps.apply--> layers      \\
+                                                         --replace-----> configuration +--> the stage's result
+                                                         --append------> history      /
+
+Times in the result are those of when a step was first done, so that a build that is wholly cached gives the same image
+again; with SOURCE_DATE_EPOCH they are all that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import msgspec
+
+from havre.build.dockerfile import Dockerfile, DockerfileError
+from havre.build.graph import SCRATCH, Graph, Stage, sources_of
+from havre.build.instructions import Command
+from havre.build.plan import Step, Surroundings, begin, plan_steps, read_triggers
+from havre.build.progress import BuildProgress, Declared, Finished, Log, Started, Transfer, Vertex
+from havre.build.request import BuildRequest, ContextSource
+from havre.build.steps import Made, Scope, Steps
+from havre.build.views import BuildViews
+from havre.engine import times
+from havre.engine.images import Images
+from havre.engine.model import Config
+from havre.engine.progress import ProgressLine
+from havre.errors import Failed, HavreError, InvalidInput, NotFound, Unsupported
+from havre.oci.digest import Digest, digest_of
+from havre.oci.image import History, ImageConfig, decode_image, encode_image
+from havre.oci.platform import Platform, parse_platform
+from havre.oci.reference import parse_reference
+from havre.storage import Storage
+
+_COMMENT = "buildkit.dockerfile.v0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One build: what was asked, by whom, and what the Dockerfile came to. `undo` ends with the build."""
+
+    request: BuildRequest
+    client: ContextSource
+    tell: BuildProgress
+    dockerfile: Dockerfile
+    ignore: bytes | None
+    graph: Graph
+    platform: Platform
+    directory: Path
+    undo: AsyncExitStack
+
+
+@dataclass(frozen=True)
+class Result:
+    """Where a stage is: an image's document, and its configuration as a value; `body` is a base's own document."""
+
+    image: ImageConfig
+    config: Config
+    body: bytes = b""
+
+    @property
+    def layers(self) -> tuple[Digest, ...]:
+        """Its layers, base first."""
+        return self.image.rootfs.diff_ids
+
+    @property
+    def id(self) -> str:
+        """The ID of this image, whether it is stored or not."""
+        return digest_of(self.document())
+
+    def document(self) -> bytes:
+        """The image's document; a base that nothing was done to stays what it is, byte for byte."""
+        return self.body or encode_image(self.image)
+
+
+class Stages:
+    """The stages of one job; also where its steps find the files of stages, images and contexts."""
+
+    def __init__(self, images: Images, storage: Storage, steps: Steps, job: Job) -> None:
+        self._images = images
+        self._storage = storage
+        self._steps = steps
+        self._job = job
+        self._tasks: dict[int, asyncio.Task[Result]] = {}
+        self._numbers = _first_numbers(job.graph)
+        self._total = sum(1 + len(job.graph.stages[index].commands) for index in job.graph.needed)
+        self._epoch = _epoch(job.request)
+        self._views = BuildViews(storage.snapshots, job.request, job.client, job.graph, job.ignore, job.tell, job.undo)
+
+    async def run(self) -> Result:
+        """The result of the target. When this ends, in any way, no task of the build runs any more."""
+        graph = self._job.graph
+        for index in graph.needed:
+            self._tasks[index] = asyncio.ensure_future(self._stage(graph.stages[index]))
+        tasks = list(self._tasks.values())
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in (each for each in tasks if each in done):
+                task.result()
+            return self._dated(self._tasks[graph.target].result())
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _dated(self, result: Result) -> Result:
+        if result.image.created is not None:
+            return result
+        created = times.now() if self._epoch is None else times.from_seconds(self._epoch)
+        return replace(result, image=msgspec.structs.replace(result.image, created=created))
+
+    def _hold(self, layer: Digest) -> None:
+        self._job.undo.enter_context(self._storage.hold(layer))
+
+    # -- what steps see (`running.Views`)
+
+    async def tree(self, name: str, wanted: str) -> Path:
+        """Where the files of a context, stage or image lie."""
+        if self._views.is_context(name):
+            return await self._views.context(name)
+        index = self._job.graph.find(name) if name not in self._job.request.contexts else None
+        result = await self._result_of(index) if index is not None else await self._base(name, "", None)
+        return await self._views.layers(result.layers)
+
+    async def _result_of(self, index: int) -> Result:
+        return await asyncio.shield(self._tasks[index])
+
+    # -- bases
+
+    async def _base(self, name: str, platform: str, vertex: Vertex | None) -> Result:
+        """The image `name`, pulled if it is not here or the request says so."""
+        job = self._job
+        platform = platform or job.request.platform
+        if name == SCRATCH:
+            wanted = parse_platform(platform) if platform else job.platform
+            document = ImageConfig(architecture=wanted.architecture, os=wanted.os, variant=wanted.variant, history=())
+            return Result(document, Config())
+        if name in job.request.local_contexts:
+            raise Unsupported(f"FROM the context {name} is not supported", "copy it into FROM scratch")
+        name = job.request.contexts.get(name, name).removeprefix("docker-image://")
+        if "://" in name:
+            raise Unsupported(f"the context {name} is of a kind that is not supported")
+        id = await self._find(name, platform, vertex)
+        image = await self._images.acquire(id)
+        for layer in image.layers:
+            self._hold(layer)
+        body = await self._storage.blobs.read(Digest(image.id))
+        return Result(decode_image(body), image.config, body)
+
+    async def _find(self, name: str, platform: str, vertex: Vertex | None) -> str:
+        if not self._job.request.pull:
+            try:
+                return (await self._images.acquire(name, platform or None)).id
+            except NotFound:
+                pass  # then it is to be pulled
+        reference = parse_reference(name).with_default_tag()
+        auth = await self._job.client.credentials(reference.registry)
+
+        def progress(line: ProgressLine) -> None:
+            if vertex is not None and line.id and not line.message:
+                self._job.tell(Transfer(vertex, f"{line.id} {line.status}", line.current, line.total, time.time()))
+
+        return await self._images.pull(reference.familiar(), auth=auth, platform=platform or None, progress=progress)
+
+    # -- stages
+
+    async def _stage(self, stage: Stage) -> Result:
+        vertex = self._from_vertex(stage)
+        result = await self._begin(stage, vertex)
+        commands = self._commands(stage, result)
+        job = self._job
+        around = Surroundings(
+            build_args=job.request.build_args,
+            arguments=job.graph.arguments,
+            automatic=job.graph.automatic,
+            escape=job.dockerfile.escape,
+        )
+        config = begin(result.config)
+        with job.dockerfile.located():
+            steps = plan_steps(commands, config, around)
+        if stage.index == job.graph.target and job.request.labels:
+            steps.append(_label_step(job.request, steps[-1].config if steps else config))
+        names = self._name_steps(stage, steps, len(commands) - len(stage.commands), vertex)
+        for each in names:
+            job.tell(Declared(each))
+        scope = self._scope(stage)
+        for step, name in zip(steps, names, strict=True):
+            result = await self._step(step, name, result, scope)
+        return result
+
+    def _scope(self, stage: Stage) -> Scope:
+        request = self._job.request
+        fresh = request.no_cache or stage.shown in request.no_cache_stages
+        return Scope(
+            request=request,
+            client=self._job.client,
+            views=self,
+            directory=self._job.directory,
+            hold=self._hold,
+            use_cache=not fresh,
+            epoch=self._epoch,
+        )
+
+    def _commands(self, stage: Stage, base: Result) -> Sequence[Command]:
+        """The base's triggers, which may not wait for a stage that waits for this one, then the stage's own."""
+        triggers = read_triggers(base.config.on_build or [])
+        graph = self._job.graph
+        for trigger in triggers:
+            for name in sources_of(trigger):
+                index = graph.find(name)
+                if index is not None and (index not in graph.needed or graph.reaches(index, stage.index)):
+                    raise InvalidInput(f"the base's trigger `ONBUILD {trigger.original}` cannot read the stage {name}")
+        return [*triggers, *stage.commands]
+
+    async def _begin(self, stage: Stage, vertex: Vertex) -> Result:
+        tell = self._job.tell
+        tell(Declared(vertex))
+        tell(Started(vertex, time.time()))
+        try:
+            if stage.after is not None:
+                result = await self._result_of(stage.after)
+            else:
+                result = await self._base(stage.base, stage.platform, vertex)
+        except HavreError as error:
+            tell(Finished(vertex, time.time(), error=error.message))
+            raise self._located(error, stage.line) from error
+        tell(Finished(vertex, time.time(), cached=True, image="" if stage.base == SCRATCH else result.id))
+        return result
+
+    async def _step(self, step: Step, vertex: Vertex, result: Result, scope: Scope) -> Result:
+        tell = self._job.tell
+
+        def output(stream: int, data: bytes) -> None:
+            tell(Log(vertex, stream, data, time.time()))
+
+        tell(Started(vertex, time.time()))
+        made = None
+        try:
+            if step.action is not None:
+                made = await self._steps.apply(step.action, result.layers, step.created_by, scope, output)
+        except HavreError as error:
+            tell(Finished(vertex, time.time(), error=error.message))
+            raise self._located(error, step.line) from error
+        except OSError as error:
+            tell(Finished(vertex, time.time(), error=str(error)))
+            raise self._located(Failed(f"{step.text}: {error}"), step.line) from error
+        result = self._advance(result, step, made)
+        tell(Finished(vertex, time.time(), cached=made is not None and made.cached, image=result.id))
+        return result
+
+    def _located(self, error: HavreError, line: int) -> HavreError:
+        """The same error, showing the line of the Dockerfile unless it does already."""
+        excerpt = self._job.dockerfile.excerpt(line)
+        if excerpt and not isinstance(error, DockerfileError) and excerpt not in error.message:
+            error.message = f"{error.message}\n{excerpt}"
+        return error
+
+    def _advance(self, result: Result, step: Step, made: Made | None) -> Result:
+        """The result after a step: configuration, layer, history."""
+        image = result.image
+        layer = made.layer if made is not None else None
+        created = image.created
+        if self._epoch is not None:
+            created = times.from_seconds(self._epoch)
+        elif made is not None:
+            created = times.from_seconds(made.created_at)
+        entry = History(
+            created=created,
+            created_by=step.created_by,
+            author=step.author,
+            comment=_COMMENT,
+            empty_layer=layer is None,
+        )
+        layers = image.rootfs.diff_ids if layer is None else (*image.rootfs.diff_ids, layer)
+        image = msgspec.structs.replace(
+            image,
+            created=created,
+            author=step.author or image.author,
+            comment="",
+            docker_version="",
+            config=msgspec.to_builtins(step.config),
+            rootfs=msgspec.structs.replace(image.rootfs, diff_ids=layers),
+            history=(*(image.history or ()), entry),
+        )
+        return Result(image, step.config)
+
+    # -- names
+
+    def _from_vertex(self, stage: Stage) -> Vertex:
+        base = stage.base or self._job.graph.stages[stage.after or 0].shown
+        name = f"{self._prefix(stage, 1)} FROM {base}"
+        return Vertex(
+            digest=digest_of(f"{stage.index} {name}".encode()),
+            name=name,
+            text=stage.original,
+            step=self._numbers[stage.index],
+            steps=self._total,
+        )
+
+    def _name_steps(self, stage: Stage, steps: Sequence[Step], triggers: int, base: Vertex) -> list[Vertex]:
+        """The steps' vertices. Only those that change files have a name, which counts them; triggers no number."""
+        of, at = 1 + sum(step.action is not None for step in steps), 1
+        before, named = base, []
+        for number, step in enumerate(steps):
+            at += step.action is not None
+            own = number - triggers
+            before = Vertex(
+                digest=digest_of(f"{stage.index} {number} {step.created_by}".encode()),
+                name=f"{self._prefix(stage, at, of)} {step.text}" if step.action is not None else "",
+                inputs=(before.digest,),
+                text=step.text,
+                step=self._numbers[stage.index] + own + 1 if 0 <= own < len(stage.commands) else 0,
+                steps=self._total,
+            )
+            named.append(before)
+        return named
+
+    def _prefix(self, stage: Stage, at: int, of: int | None = None) -> str:
+        shown = f"{stage.shown} " if stage.name or len(self._job.graph.stages) > 1 else ""
+        of = of or 1 + sum(_changes_files(command) for command in stage.commands)
+        return f"[{shown}{at}/{of}]"
+
+
+def _changes_files(command: Command) -> bool:
+    return command.original.split(None, 1)[0].upper() in ("RUN", "COPY", "ADD", "WORKDIR")
+
+
+def _first_numbers(graph: Graph) -> dict[int, int]:
+    """The number of each needed stage's FROM, all their instructions being counted in the order of the file."""
+    numbers, number = {}, 1
+    for index in sorted(graph.needed):
+        numbers[index] = number
+        number += 1 + len(graph.stages[index].commands)
+    return numbers
+
+
+def _label_step(request: BuildRequest, config: Config) -> Step:
+    labels = {**(config.labels or {}), **request.labels}
+    text = "LABEL " + " ".join(f"{key}={value}" for key, value in request.labels.items())
+    return Step(line=0, text=text, created_by=text, config=msgspec.structs.replace(config, labels=labels))
+
+
+def _epoch(request: BuildRequest) -> int | None:
+    """SOURCE_DATE_EPOCH, in seconds since the epoch."""
+    text = request.build_args.get("SOURCE_DATE_EPOCH")
+    if not text:
+        return None
+    if not text.isdecimal() or int(text) >= 1 << 34:
+        raise InvalidInput(f"invalid SOURCE_DATE_EPOCH: {text}", "expected seconds since the epoch")
+    return int(text)

@@ -1,0 +1,240 @@
+"""One step carried out: found in the cache, or done on a snapshot of its own whose difference becomes a layer.
+
+    action + layers below --> key --> Cache.find --> its layer
+                               |
+                               +--> snapshot of the layers --> RUN | COPY | WORKDIR --> diff --> Layers --> Cache.keep
+
+A step that fails, or is cancelled anywhere, leaves nothing: the snapshot and all around it are undone in any case, and
+a layer is there whole or not at all (`Layers.ingest`).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import cast
+
+import msgspec
+
+from havre.aio import finish, in_thread
+from havre.build import copying, fetching
+from havre.build.cache import Cache, CacheRecord, key_of
+from havre.build.contexts import to_its_end
+from havre.build.copying import Chosen, Placement
+from havre.build.plan import Action, CopyAction, RunAction, WorkdirAction
+from havre.build.request import BuildRequest, ContextSource
+from havre.build.running import Output, Runner, RunPlace, Views
+from havre.errors import InvalidInput
+from havre.linux import trees
+from havre.oci.digest import Digest
+from havre.runtime import resolve_user
+from havre.storage import Storage
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a step came to. `layer` is None when no file changed; `created_at` is when it was first done."""
+
+    layer: Digest | None
+    created_at: float
+    cached: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """The build that a step belongs to. `directory` is the build's own; `epoch` bounds the times of all files.
+
+    `hold` spares a layer from collection until the build is over.
+    """
+
+    request: BuildRequest
+    client: ContextSource
+    views: Views
+    directory: Path
+    hold: Callable[[Digest], None]
+    use_cache: bool = True
+    epoch: int | None = None
+
+
+class Steps:
+    """Carries out steps for all builds."""
+
+    def __init__(self, storage: Storage, cache: Cache, runner: Runner) -> None:
+        self._storage = storage
+        self._cache = cache
+        self._runner = runner
+
+    async def apply(
+        self, action: Action, below: Sequence[Digest], description: str, scope: Scope, output: Output
+    ) -> Made:
+        """What `action` makes of the layers `below`; the layer is held for the build."""
+        if isinstance(action, CopyAction):
+            return await self._copy(action, below, description, scope)
+        if isinstance(action, RunAction):
+            return await self._run(action, below, description, scope, output)
+        return await self._workdir(action, below, description, scope)
+
+    async def _run(
+        self, action: RunAction, below: Sequence[Digest], description: str, scope: Scope, output: Output
+    ) -> Made:
+        request = scope.request
+        shown = [mount for mount in action.mounts if mount.type == "bind"]
+        seen = [await self._digest_of_bind(mount.from_, mount.source, scope) for mount in shown]
+        public = msgspec.to_builtins(replace(action, proxies=()))
+        key = key_of("run", below, public, seen, request.network, request.extra_hosts, scope.epoch)
+
+        async def work(place: RunPlace) -> None:
+            await self._runner.run(action, place, request, scope.client, scope.views, output)
+
+        return await self._find(key, scope) or await self._make(key, below, description, scope, work)
+
+    async def _digest_of_bind(self, name: str, source: str, scope: Scope) -> str:
+        root = await scope.views.tree(name, source or ".")
+        return await in_thread(
+            _digest, await in_thread(copying.choose, root, [source or "."]), Placement("/", into=True)
+        )
+
+    async def _copy(self, action: CopyAction, below: Sequence[Digest], description: str, scope: Scope) -> Made:
+        async with AsyncExitStack() as stack:
+            downloads = scope.directory / f"add-{secrets.token_hex(8)}"
+            await in_thread(downloads.mkdir, 0o700)
+            stack.push_async_callback(in_thread, trees.remove_tree, downloads)
+            sources = await self._sources(action, downloads, scope)
+            archives = await in_thread(_archives, action, sources)
+            placement = Placement(
+                action.target,
+                action.into,
+                owner=None if action.from_ else (0, 0),
+                mode=_mode(action.chmod),
+                parents=action.parents,
+                excludes=action.excludes,
+            )
+            told = msgspec.to_builtins(replace(action, sources=(), from_=""))
+            names = [(each.name, each.shown if action.parents else "", each in archives) for each in sources]
+            key = key_of("copy", below, told, names, await in_thread(_digest, sources, placement), scope.epoch)
+
+            async def work(place: RunPlace) -> None:
+                await to_its_end(partial(_write, place.rootfs, action, sources, archives, placement))
+
+            return await self._find(key, scope) or await self._make(key, below, description, scope, work)
+
+    async def _sources(self, action: CopyAction, downloads: Path, scope: Scope) -> list[Chosen]:
+        sources: list[Chosen] = []
+        for number, source in enumerate(action.sources):
+            if action.remote and (fetching.is_url(source) or fetching.is_git(source)):
+                name = fetching.name_of(source) if action.into else "download"
+                directory = downloads / str(number)
+                await in_thread(directory.mkdir, 0o700)
+                await fetching.fetch(source, directory, name, action.checksum)
+                sources.append(Chosen(directory, name, name, source, False))
+                continue
+            if action.checksum:
+                raise InvalidInput("checksum can't be specified for local sources")
+            root = await scope.views.tree(action.from_, source)
+            sources += await in_thread(copying.choose, root, [source])
+        return sources
+
+    async def _workdir(self, action: WorkdirAction, below: Sequence[Digest], description: str, scope: Scope) -> Made:
+        key = key_of("workdir", below, action.path, scope.epoch)
+
+        async def work(place: RunPlace) -> None:
+            await to_its_end(partial(copying.make_directory, place.rootfs, action.path))
+
+        return await self._find(key, scope) or await self._make(key, below, description, scope, work)
+
+    # -- cache and layers
+
+    async def _find(self, key: str, scope: Scope) -> Made | None:
+        record = await self._cache.find(key) if scope.use_cache else None
+        if record is None:
+            return None
+        layer = Digest(record.layer) if record.layer else None
+        if layer is not None:
+            scope.hold(layer)
+        return Made(layer, record.created_at, cached=True)
+
+    async def _make(
+        self,
+        key: str,
+        below: Sequence[Digest],
+        description: str,
+        scope: Scope,
+        work: Callable[[RunPlace], Awaitable[None]],
+    ) -> Made:
+        """Do `work` on a fresh snapshot of the layers and keep what it changed."""
+        id = secrets.token_hex(32)
+        snapshots, files = self._storage.snapshots, scope.directory / id
+        undo = AsyncExitStack()
+        try:
+            undo.push_async_callback(in_thread, trees.remove_tree, files)
+            await in_thread(files.mkdir, 0o700)
+            undo.push_async_callback(snapshots.remove, id)
+            await snapshots.create(id, below)
+            await work(RunPlace(id=id, rootfs=await snapshots.mount(id), files=files))
+            record = await self._keep(id, key, description, scope)
+        finally:
+            await finish(undo.aclose())
+        return Made(Digest(record.layer) if record.layer else None, record.created_at, cached=False)
+
+    async def _keep(self, id: str, key: str, description: str, scope: Scope) -> CacheRecord:
+        """Take the snapshot's difference in as a layer, unless it is empty, and remember it."""
+        pieces = cast(AsyncGenerator[bytes, None], self._storage.snapshots.diff_tar(id))
+        async with aclosing(pieces), self._storage.layers.ingest() as sink:
+            empty = True
+            async for piece in pieces:
+                empty = empty and not any(piece)
+                await sink.write(piece)
+            layer = None if empty else (await sink.finish()).diff_id
+            if layer is not None:
+                scope.hold(layer)
+            return await self._cache.keep([key], layer, description)
+
+
+def _digest(sources: Sequence[Chosen], placement: Placement) -> str:
+    return copying.digest_of_members(copying.members(sources, "/", placement, many=True))
+
+
+def _archives(action: CopyAction, sources: Sequence[Chosen]) -> list[Chosen]:
+    """The sources that ADD unpacks: archives, of URLs only where it says so."""
+    if action.unpack is False:
+        return []
+    local = [each for each in sources if action.unpack or not fetching.is_url(each.shown)]
+    return [each for each in local if copying.is_archive(each)]
+
+
+def _write(
+    rootfs: Path, action: CopyAction, sources: Sequence[Chosen], archives: Sequence[Chosen], placement: Placement
+) -> None:
+    owner = _owner(rootfs, action.chown) if action.chown else None
+    placement = replace(placement, owner=owner or placement.owner)
+    plain = [each for each in sources if each not in archives]
+    inline = [(each.name, each.text.encode(errors="surrogateescape")) for each in action.inline]
+    if archives:
+        copying.make_directory(rootfs, action.target, owner or (0, 0))
+        target = copying.resolve_target(rootfs, placement, many=False)[0]
+        for each in archives:
+            copying.extract_archive(rootfs, each, target, owner)
+    if plain or inline:
+        copying.write_members(rootfs, plain, inline, placement)
+
+
+def _owner(rootfs: Path, chown: str) -> tuple[int, int]:
+    """UID and GID of `--chown=user[:group]`; a bare number stands for both."""
+    user = resolve_user(rootfs, chown)
+    return user.uid, user.uid if chown.isdecimal() else user.gid
+
+
+def _mode(chmod: str) -> int | None:
+    if not chmod:
+        return None
+    try:
+        mode = int(chmod, 8)
+    except ValueError:
+        mode = -1
+    if not 0 <= mode <= 0o7777:
+        raise InvalidInput(f"invalid chmod parameter: '{chmod}'", "it should be octal and between 0 and 07777")
+    return mode

@@ -1,0 +1,108 @@
+"""The trees that steps copy from and mount: the client's contexts, and the files of stages and images.
+
+A context is asked of the client once in a build, for all that the Dockerfile can want of it. The files of layers are
+shown by a snapshot of them, mounted once in a build for each set of layers, whoever asks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from havre.build.graph import SCRATCH, Graph
+from havre.build.instructions import Command, Copy, Run
+from havre.build.progress import BuildProgress, Declared, Finished, Started, Vertex
+from havre.build.request import MAIN_CONTEXT, BuildRequest, ContextSource
+from havre.errors import HavreError
+from havre.oci.digest import Digest, digest_of
+from havre.oci.ignore import read_ignore_file
+from havre.storage import Snapshots
+
+
+class BuildViews:
+    """The trees of one build; what was mounted for them goes with `undo`."""
+
+    def __init__(
+        self,
+        snapshots: Snapshots,
+        request: BuildRequest,
+        client: ContextSource,
+        graph: Graph,
+        ignore: bytes | None,
+        progress: BuildProgress,
+        undo: AsyncExitStack,
+    ) -> None:
+        self._snapshots = snapshots
+        self._request = request
+        self._client = client
+        self._graph = graph
+        self._ignored = read_ignore_file((ignore or b"").decode(errors="replace"))
+        self._tell = progress
+        self._undo = undo
+        self._contexts: dict[str, Path] = {}
+        self._mounted: dict[tuple[Digest, ...], Path] = {}
+        self._lock = asyncio.Lock()
+
+    def is_context(self, name: str) -> bool:
+        """Whether a name stands for a directory of the client's; the empty one does."""
+        return not name or name in self._request.local_contexts
+
+    async def context(self, name: str) -> Path:
+        """The directory of a context."""
+        name = name or MAIN_CONTEXT
+        async with self._lock:
+            if name not in self._contexts:
+                self._contexts[name] = await self._load(name)
+            return self._contexts[name]
+
+    async def _load(self, name: str) -> Path:
+        label = "build context" if name == MAIN_CONTEXT else f"context {name}"
+        vertex = Vertex(digest_of(f"context {name}".encode()), f"[internal] load {label}")
+        self._tell(Declared(vertex))
+        self._tell(Started(vertex, time.time()))
+        try:
+            ignored = self._ignored if name == MAIN_CONTEXT else []
+            directory = await self._client.directory(name, self._wanted(name), ignored)
+        except HavreError as error:
+            self._tell(Finished(vertex, time.time(), error=str(error)))
+            raise
+        self._tell(Finished(vertex, time.time()))
+        return directory
+
+    def _wanted(self, name: str) -> list[str]:
+        """What the needed stages may want of a context; an empty pattern is everything."""
+        wanted: set[str] = set()
+        for index in self._graph.needed:
+            stage = self._graph.stages[index]
+            if stage.base not in ("", SCRATCH):
+                return [""]  # the base may have triggers that copy
+            for command in stage.commands:
+                wanted |= {source for from_, source in _reads(command) if (from_ or MAIN_CONTEXT) == name}
+        return [""] if any(_is_open(source) for source in wanted) else sorted(wanted)
+
+    async def layers(self, layers: tuple[Digest, ...]) -> Path:
+        """Where the files of these layers lie; nothing that is written there is kept."""
+        async with self._lock:
+            if layers not in self._mounted:
+                id = secrets.token_hex(32)
+                self._undo.push_async_callback(self._snapshots.remove, id)
+                await self._snapshots.create(id, layers)
+                self._mounted[layers] = await self._snapshots.mount(id)
+            return self._mounted[layers]
+
+
+def _reads(command: Command) -> list[tuple[str, str]]:
+    """What a command reads, each with the context or stage it reads it from."""
+    if isinstance(command, Copy):
+        return [(command.from_, source) for source in command.sources]
+    if isinstance(command, Run):
+        return [(mount.from_, mount.source) for mount in command.mounts if mount.type == "bind"]
+    return []
+
+
+def _is_open(source: str) -> bool:
+    """Whether only the build will tell what a source means."""
+    return "$" in source or source.strip("./") == ""

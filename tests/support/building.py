@@ -1,0 +1,75 @@
+"""Builds by docker's classic client, and what came of them."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import tarfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from support.engines import Engine
+
+_ENGINE_MADE = ("dev", "proc", "sys", "etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab", ".dockerenv")
+
+Files = Mapping[str, str | bytes]
+
+
+def write_context(directory: Path, dockerfile: str, files: Files | None = None) -> Path:
+    """A context directory; names that end with a slash are empty directories, `-> x` contents are links to x."""
+    for name, content in {"Dockerfile": dockerfile, **(files or {})}.items():
+        path = directory / name
+        if name.endswith("/"):
+            path.mkdir(parents=True)
+            continue
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, str) and content.startswith("-> "):
+            path.symlink_to(content.removeprefix("-> "))
+        else:
+            path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return directory
+
+
+def docker_build(engine: Engine, context: Path, *flags: str, check: int | None = 0) -> subprocess.CompletedProcess[str]:
+    """`docker build` with the classic builder."""
+    env, engine.env = engine.env, {**engine.env, "DOCKER_BUILDKIT": "0"}
+    try:
+        return engine.docker("build", *flags, str(context), check=check)
+    finally:
+        engine.env = env
+
+
+def built(engine: Engine, context: Path, *flags: str) -> str:
+    """The ID of the image that `docker build -q` makes of the context."""
+    return docker_build(engine, context, "-q", *flags).stdout.strip()
+
+
+def config_of(engine: Engine, image: str) -> dict[str, Any]:
+    """What an image says of its containers, without what is empty."""
+    found: dict[str, Any] = json.loads(engine.out("image", "inspect", "-f", "{{json .Config}}", image))
+    kept = {key: value for key, value in found.items() if value not in (None, "", False, [], {})}
+    for noise in ("Image", "Hostname", "ArgsEscaped"):
+        kept.pop(noise, None)
+    return kept
+
+
+def tree_of(engine: Engine, image: str, below: Sequence[str] = ("",)) -> dict[str, tuple[Any, ...]]:
+    """Every file of an image: kind, mode, owner, and content or link; directories' and links' times do not count."""
+    container = engine.out("create", image, "x")
+    try:
+        command = ["docker", "cp", f"{container}:/", "-"]
+        data = subprocess.run(command, env=engine.env, capture_output=True, check=True).stdout
+    finally:
+        engine.docker("rm", "-f", container, check=0)
+    tree: dict[str, tuple[Any, ...]] = {}
+    with tarfile.open(fileobj=io.BytesIO(data)) as tar:
+        for member in tar:
+            name = member.name.strip("/")
+            if name.split("/")[0] in _ENGINE_MADE or name in _ENGINE_MADE or not name.startswith(tuple(below)):
+                continue
+            file = tar.extractfile(member) if member.isreg() else None
+            content = file.read() if file is not None and member.size < 4096 else member.size
+            tree[name] = (member.type, oct(member.mode), member.uid, member.gid, content, member.linkname)
+    return tree
