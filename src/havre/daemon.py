@@ -44,6 +44,7 @@ from havre.engine.creation import Creation
 from havre.engine.events import Events
 from havre.engine.exec import Execs
 from havre.engine.files import Files
+from havre.engine.health import HealthChecks
 from havre.engine.images import Images
 from havre.engine.lifecycle import Lifecycle
 from havre.engine.live import Index
@@ -110,7 +111,8 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Services]:
         directory = config.data_root / "containers"
         directory.mkdir(mode=0o700, exist_ok=True)
         assembly = Assembly(index, storage.snapshots, volumes, networks, events, directory, _daemon_defaults(config))
-        lifecycle = Lifecycle(index, assembly, runtime, events)
+        execs = Execs(index, events)
+        lifecycle = Lifecycle(index, assembly, runtime, events, HealthChecks(index, execs))
         control = Control(index, lifecycle)
         removal = Removal(index, lifecycle, control, assembly, runtime, storage.snapshots, volumes)
         lifecycle.auto_remove = removal.auto_remove
@@ -130,7 +132,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Services]:
             _defaults(config, runtime),
         )
         membership = Membership(index, networks, assembly)
-        parts = Parts(index, creation, lifecycle, control, removal, Execs(index, events), storage.snapshots, membership)
+        parts = Parts(index, creation, lifecycle, control, removal, execs, storage.snapshots, membership)
         containers = Containers(parts, _ImageFacts(images), _placer(config, storage, lifecycle))
         users.append(containers)
         views = Views(assembly, storage.snapshots, config.exec_root / "views")

@@ -60,7 +60,7 @@ def present_container(
         "Created": container.created,
         "Path": container.path,
         "Args": container.args,
-        "State": msgspec.to_builtins(container.state),
+        "State": _state(container.state),
         "Image": container.image,
         "ResolvConfPath": path_of("resolv.conf"),
         "HostnamePath": path_of("hostname"),
@@ -184,13 +184,20 @@ def _public(private: dict[str, Any], binding: PortBinding) -> dict[str, Any]:
     return address | {"PrivatePort": private["PrivatePort"]} | public | {"Type": private["Type"]}
 
 
+def _state(state: State) -> dict[str, Any]:
+    shown: dict[str, Any] = msgspec.to_builtins(state)
+    if state.health is None:
+        del shown["Health"]
+    return shown
+
+
 def status_text(state: State, now: float) -> str:
     """What `ps` shows under STATUS: "Up 3 seconds", "Exited (0) 2 minutes ago", "Created"."""
     match state.status:
         case "restarting":
             return f"Restarting ({state.exit_code}) {_since(state.finished_at, now)} ago"
         case "running" | "paused":
-            return f"Up {_since(state.started_at, now)}" + (" (Paused)" if state.paused else "")
+            return f"Up {_since(state.started_at, now)}" + _remark(state)
         case "removing":
             return "Removal In Progress"
         case "dead":
@@ -200,6 +207,15 @@ def status_text(state: State, now: float) -> str:
     if state.finished_at == ZERO_TIME:
         return ""
     return f"Exited ({state.exit_code}) {_since(state.finished_at, now)} ago"
+
+
+def _remark(state: State) -> str:
+    """What follows the time that a container is up."""
+    if state.paused:
+        return " (Paused)"
+    if state.health is None:
+        return ""
+    return " (health: starting)" if state.health.status == "starting" else f" ({state.health.status})"
 
 
 def _since(moment: str, now: float) -> str:

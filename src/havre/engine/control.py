@@ -78,6 +78,7 @@ class Control:
         state = live.container.state
         if state.paused:  # its end may have been recorded meanwhile
             state.paused, state.status = False, "running"
+            self._lifecycle.probe(live)
 
     async def stop(self, live: Live, timeout_s: int | None, signal_text: str | None) -> None:
         """Ask it to end, wait, insist. NotModified if it does not run; a negative timeout waits for ever."""
@@ -166,6 +167,7 @@ class Control:
                 raise Conflict(f"Container {container.id} is already paused")
             await process.pause()
             container.state.paused, container.state.status = True, "paused"
+            self._lifecycle.stop_probing(live)
             await self._index.save(container)
         self._lifecycle.publish(container, "pause")
 
@@ -182,6 +184,7 @@ class Control:
                 return False
             await live.process.resume()
             container.state.paused, container.state.status = False, "running"
+            self._lifecycle.probe(live)
             await self._index.save(container)
         self._lifecycle.publish(container, "unpause")
         return True

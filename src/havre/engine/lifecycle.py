@@ -28,6 +28,7 @@ from havre.aio import spawn
 from havre.engine import times
 from havre.engine.assemble import Assembly
 from havre.engine.events import Events
+from havre.engine.health import HealthChecks, begin, cease, probe_command
 from havre.engine.live import Index, Live
 from havre.engine.model import ZERO_TIME, Container, EndpointSettings, State
 from havre.engine.plan import plan_container
@@ -47,11 +48,14 @@ _NOT_EXECUTABLE_TEXTS = ("permission denied", "not a directory", "is a directory
 class Lifecycle:
     """Starts containers, watches them, and starts them again."""
 
-    def __init__(self, index: Index, assembly: Assembly, runtime: Runtime, events: Events) -> None:
+    def __init__(
+        self, index: Index, assembly: Assembly, runtime: Runtime, events: Events, health: HealthChecks
+    ) -> None:
         self._index = index
         self._assembly = assembly
         self._runtime = runtime
         self._events = events
+        self._health = health
         self.auto_remove: Callable[[Live], Awaitable[None]] | None = None
 
     def publish(self, container: Container, action: str, **attributes: str) -> None:
@@ -133,6 +137,7 @@ class Lifecycle:
             error=error.message,
             started_at=state.started_at,
             finished_at=state.finished_at,
+            health=cease(state.health),
         )
         container.networks, container.ports = idle_networks(container), {}
         await self._index.save(container)
@@ -144,8 +149,18 @@ class Lifecycle:
         return self._assembly.directory(container) / LOG_FILE
 
     def watch(self, live: Live, process: Process) -> None:
-        """See `process` to its end, in the background."""
+        """See `process` to its end, in the background, and probe its health."""
+        if not live.container.state.paused:
+            self.probe(live)
         spawn(self._await_end(live, process), f"watch {live.container.id[:12]}")
+
+    def probe(self, live: Live) -> None:
+        """Run its health checks, if it has any; idempotent."""
+        self._health.watch(live, lambda live, action: self.publish(live.container, action))
+
+    def stop_probing(self, live: Live) -> None:
+        """Run no health checks while it is paused; idempotent."""
+        self._health.leave(live)
 
     async def _await_end(self, live: Live, process: Process) -> None:
         exit = await process.wait()
@@ -156,6 +171,7 @@ class Lifecycle:
         async with live.lock:
             container = live.container
             restart = self._decide(live, exit)
+            self.stop_probing(live)
             published = bool(container.ports)
             _record_exit(container, exit, restart)
             live.process = None
@@ -241,6 +257,7 @@ def _record_start(container: Container, process: Process, sandbox: Sandbox) -> N
         pid=process.pid,
         started_at=times.now(),
         finished_at=container.state.finished_at,
+        health=begin(container.state.health) if probe_command(container.config) else None,
     )
     if not container.host_config.network_mode.startswith("container:"):
         container.networks, container.ports = dict(sandbox.endpoints), dict(sandbox.ports)
@@ -255,5 +272,6 @@ def _record_exit(container: Container, exit: Exit, restart: Restart | None) -> N
         exit_code=exit.code,
         started_at=container.state.started_at,
         finished_at=times.from_seconds(exit.finished_at),
+        health=cease(container.state.health),
     )
     container.networks, container.ports = idle_networks(container), {}

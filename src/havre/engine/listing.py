@@ -35,7 +35,6 @@ def select(
     limit: int = 0,
     find: Callable[[str], Container],
     ancestors: Callable[[str], Collection[str]],
-    health: Callable[[Container], str] = lambda container: "none",
 ) -> list[Container]:
     """The containers to show, newest first.
 
@@ -52,10 +51,16 @@ def select(
         for container in newest_first
         if (everything or container.state.running)
         and _matches(container, filters)
-        and matches_exactly(filters, "health", health(container))
+        and matches_exactly(filters, "health", health_of(container))
         and ("ancestor" not in filters or container.image in images)
     ]
     return chosen[:limit] if limit > 0 else chosen
+
+
+def health_of(container: Container) -> str:
+    """What the probes say of it; "none" without any."""
+    health = container.state.health
+    return health.status if health else "none"
 
 
 def check(filters: Filters) -> None:

@@ -318,6 +318,23 @@ class CreateRequest(Config):
     networking_config: NetworkingConfig | None = None
 
 
+class HealthResult(Value):
+    """One probe: when it ran, its exit code (-1: it could not run, or took too long) and what it wrote."""
+
+    start: str
+    end: str
+    exit_code: int = 0
+    output: str = ""
+
+
+class Health(Value):
+    """What the probes say: starting, healthy or unhealthy; the failures in a row, and the last results."""
+
+    status: str = ""
+    failing_streak: int = 0
+    log: list[HealthResult] = msgspec.field(default_factory=list)
+
+
 class State(Value):
     """What a container is doing. `status` is one of created, running, paused, restarting, removing, exited, dead."""
 
@@ -332,6 +349,7 @@ class State(Value):
     error: str = ""
     started_at: str = ZERO_TIME
     finished_at: str = ZERO_TIME
+    health: Health | None = None
 
 
 class MountPoint(Value):
