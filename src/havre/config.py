@@ -244,8 +244,13 @@ def decode_file(text: str, name: str) -> dict[str, Any]:
     }
     for key, value in decoded.items():
         directive = _BY_KEY[key]
-        if directive.used and not isinstance(value, expected[directive.kind]):
+        if not directive.used:
+            continue
+        is_number = directive.kind != "number" or not isinstance(value, bool)
+        if not isinstance(value, expected[directive.kind]) or not is_number:
             raise InvalidInput(f"{problem}: {key}: expected a {directive.kind}, got {json.dumps(value)}")
+        if isinstance(value, list) and not all(isinstance(entry, str) for entry in value):
+            raise InvalidInput(f"{problem}: {key}: expected a list of texts, got {json.dumps(value)}")
     return decoded
 
 
@@ -264,12 +269,17 @@ def load(flags: Mapping[str, Any]) -> DaemonConfig:
     """The configuration of this start or reload. A file named by a flag must exist; the default one need not."""
     named = flags.get("config-file")
     path = Path(named) if named else DEFAULT_FILE
+    problem = f"unable to configure the daemon with file {path}"
     try:
         file = decode_file(path.read_text(), str(path))
     except FileNotFoundError:
         if named:
-            raise InvalidInput(f"unable to configure the daemon with file {path}: no such file") from None
+            raise InvalidInput(f"{problem}: no such file") from None
         file = {}
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{problem}: it is not UTF-8") from error
+    except OSError as error:
+        raise InvalidInput(f"{problem}: {error.strerror}") from error
     given = {key: value for key, value in flags.items() if key != "config-file"}
     return configure(merge(given, file, str(path)))
 
@@ -291,7 +301,14 @@ def configure(values: Mapping[str, Any]) -> DaemonConfig:
 
 
 def _runtimes(value: Mapping[str, Any]) -> dict[str, str]:
-    return {name: entry if isinstance(entry, str) else str(entry.get("path", name)) for name, entry in value.items()}
+    return {name: _runtime_path(name, entry) for name, entry in value.items()}
+
+
+def _runtime_path(name: str, entry: Any) -> str:
+    path = entry.get("path", name) if isinstance(entry, dict) else entry
+    if not isinstance(path, str):
+        raise InvalidInput(f"invalid runtime {name}: {json.dumps(entry)}", 'expected {"path": PROGRAM}')
+    return path
 
 
 def _ulimits(value: Mapping[str, Any]) -> tuple[UlimitDefault, ...]:
@@ -300,8 +317,9 @@ def _ulimits(value: Mapping[str, Any]) -> tuple[UlimitDefault, ...]:
 
 def _ulimit(name: str, entry: Any) -> UlimitDefault:
     if isinstance(entry, dict):
-        return UlimitDefault(name=name, soft=int(entry.get("Soft", 0)), hard=int(entry.get("Hard", 0)))
-    soft, _, hard = str(entry).partition(":")
+        soft, hard = str(entry.get("Soft", 0)), str(entry.get("Hard", 0))
+    else:
+        soft, _, hard = str(entry).partition(":")
     try:
         return UlimitDefault(name=name, soft=int(soft), hard=int(hard or soft))
     except ValueError:

@@ -33,7 +33,7 @@ from havre.api.tls import server_context
 from havre.build.contexts import Contexts
 from havre.build.outputs import Outputs
 from havre.build.solve import Builder
-from havre.config import DaemonConfig, load, parse_arguments, usage
+from havre.config import DEFAULT_HOST, DaemonConfig, load, parse_arguments, usage
 from havre.engine.assemble import Assembly, DaemonDefaults
 from havre.engine.commit import Commit
 from havre.engine.configure import DEFAULT_SHM_SIZE, Defaults
@@ -260,7 +260,7 @@ def parse_size(text: str) -> int:
 def plan_listeners(config: DaemonConfig, inherited: Sequence[int]) -> list[Listener]:
     """What `-H` asks for; plain TCP that others can reach only where `--tls=false` says so."""
     listeners: list[Listener] = []
-    for host in config.hosts:
+    for host in (host or DEFAULT_HOST for host in config.hosts):
         kind, separator, rest = host.partition("://")
         if not separator:
             kind, rest = ("unix", host) if host.startswith("/") else ("tcp", host)
@@ -325,12 +325,15 @@ def notify(state: str) -> None:
 @contextmanager
 def pid_file(path: Path) -> Iterator[None]:
     """Hold `path`; a file left by a daemon that is gone is taken over, one of a living daemon refused."""
-    path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-    if (holder := _living_daemon(path)) is not None:
-        raise Conflict(
-            f"failed to start daemon: process with PID {holder} is still running", f"it holds the PID file {path}"
-        )
-    path.write_text(f"{os.getpid()}\n")
+    try:
+        path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        if (holder := _living_daemon(path)) is not None:
+            raise Conflict(
+                f"failed to start daemon: process with PID {holder} is still running", f"it holds the PID file {path}"
+            )
+        path.write_text(f"{os.getpid()}\n")
+    except OSError as error:
+        raise Failed(f"failed to start daemon: cannot write the PID file {path}: {error.strerror}") from error
     try:
         yield
     finally:

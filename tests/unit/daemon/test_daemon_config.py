@@ -10,7 +10,7 @@ import pytest
 from havre.api.server import TcpListener, UnixListener
 from havre.config import DaemonConfig, UlimitDefault, configure, decode_file, load, merge, parse_arguments
 from havre.daemon import parse_size, pid_file, plan_listeners
-from havre.errors import Conflict, InvalidInput
+from havre.errors import Conflict, Failed, InvalidInput
 
 
 def parse(*words: str) -> DaemonConfig:
@@ -60,6 +60,8 @@ def test_bad_flags(words: list[str], text: str) -> None:
         ('{"nope": 1}', "don't match any configuration option: nope"),
         ('{"debug": "yes"}', "debug: expected a flag"),
         ('{"hosts": "x"}', "hosts: expected a list"),
+        ('{"dns": [5]}', "dns: expected a list of texts"),
+        ('{"mtu": true}', "mtu: expected a number"),
     ],
 )
 def test_bad_files(text: str, problem: str) -> None:
@@ -83,6 +85,29 @@ def test_file(tmp_path: Path) -> None:
         load({"config-file": str(tmp_path / "none")})
 
 
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"\xff\xfe", "it is not UTF-8"),
+        (b'{"runtimes": {"k": 5}}', "invalid runtime k"),
+        (b'{"runtimes": {"k": {"path": 5}}}', "invalid runtime k"),
+        (b'{"default-ulimits": {"nofile": {"Soft": "many"}}}', "invalid ulimit nofile"),
+    ],
+)
+def test_files_that_cannot_be_used(tmp_path: Path, content: bytes, problem: str) -> None:
+    file = tmp_path / "daemon.json"
+    file.write_bytes(content)
+    with pytest.raises(InvalidInput, match=problem):
+        load({"config-file": str(file)})
+
+
+def test_a_directory_is_no_file(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="Is a directory"):
+        load({"config-file": str(tmp_path)})
+    with pytest.raises(Failed, match="cannot write the PID file"), pid_file(tmp_path):
+        pass
+
+
 def test_what_has_no_effect_is_kept_in_mind() -> None:
     assert parse("--iptables=false", "--containerd=/x").ignored == ("containerd", "iptables")
 
@@ -92,6 +117,7 @@ def listeners(**fields: Any) -> list[Any]:
 
 
 def test_sockets() -> None:
+    assert listeners(hosts=("",), group="g") == [UnixListener(Path("/run/havre.sock"), "g")]
     assert listeners(hosts=("unix:///x",), group="g") == [UnixListener(Path("/x"), "g")]
     assert listeners(hosts=("tcp://127.0.0.1:80",)) == [TcpListener("127.0.0.1", 80)]
     assert listeners(hosts=("tcp://[::1]:80",)) == [TcpListener("::1", 80)]
