@@ -55,6 +55,7 @@ from havre.engine.networks import NetworkOptions, Networks, tag_for
 from havre.engine.recovery import Recovery
 from havre.engine.removal import Removal
 from havre.engine.stats import Stats
+from havre.engine.subpaths import Subpaths
 from havre.engine.system import Identity, System
 from havre.engine.updates import Updates
 from havre.engine.validate import HostLimits
@@ -110,7 +111,10 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Services]:
 
         directory = config.data_root / "containers"
         directory.mkdir(mode=0o700, exist_ok=True)
-        assembly = Assembly(index, storage.snapshots, volumes, networks, events, directory, _daemon_defaults(config))
+        subpaths = Subpaths(config.exec_root / "subpaths")
+        assembly = Assembly(
+            index, storage.snapshots, volumes, networks, events, directory, _daemon_defaults(config), subpaths
+        )
         execs = Execs(index, events)
         lifecycle = Lifecycle(index, assembly, runtime, events, HealthChecks(index, execs))
         control = Control(index, lifecycle)

@@ -25,6 +25,7 @@ from havre.engine.model import Container, ContainerId, HostConfig, MountOptions,
 from havre.engine.networks import Networks
 from havre.engine.plan import BlockLimits, Surroundings, parse_device_rule
 from havre.engine.sandbox import Sandbox
+from havre.engine.subpaths import Subpaths
 from havre.engine.volumes import Volumes
 from havre.errors import Conflict, Failed, InvalidInput
 from havre.linux import mounts as kernel_mounts
@@ -61,6 +62,7 @@ class Assembly:
         events: Events,
         directory: Path,
         defaults: DaemonDefaults,
+        subpaths: Subpaths,
     ) -> None:
         self._index = index
         self._snapshots = snapshots
@@ -69,6 +71,7 @@ class Assembly:
         self._events = events
         self._directory = directory
         self._defaults = defaults
+        self._subpaths = subpaths
 
     def directory(self, container: Container) -> Path:
         """Where the container's own files are kept."""
@@ -79,6 +82,7 @@ class Assembly:
         id = ContainerId(container.id)
         undo.push_async_callback(self._snapshots.unmount, container.id)
         undo.push_async_callback(self._networks.close_sandbox, id)
+        undo.push_async_callback(self._close_volumes, container.id)
         joined = self._joined(container.host_config.network_mode, "network")
         rootfs, sandbox, sources = await all_of(
             self._snapshots.mount(container.id),
@@ -97,10 +101,14 @@ class Assembly:
         await all_of(
             self._networks.close_sandbox(ContainerId(container.id)),
             self._snapshots.unmount(container.id),
-            self._volumes.unmounted(container.id),
+            self._close_volumes(container.id),
         )
         if container.host_config.ipc_mode == "shareable":
             await in_thread(kernel_mounts.unmount_all, self._shm(container))
+
+    async def _close_volumes(self, container_id: str) -> None:
+        await self._subpaths.close(container_id)
+        await self._volumes.unmounted(container_id)
 
     def _shm(self, container: Container) -> Path:
         """Where the shared memory of a container is mounted that others may join."""
@@ -121,7 +129,9 @@ class Assembly:
             options = container.mount_options.get(point.destination, MountOptions())
             if point.type == "volume":
                 path = await self._volumes.mount_for(container.id, point.name)
-                sources[point.destination] = path / options.subpath
+                if options.subpath:
+                    path = await self._subpaths.open(container.id, path, options.subpath)
+                sources[point.destination] = path
                 self._tell_mount(container, point)
             elif point.type == "bind":
                 sources[point.destination] = await in_thread(open_bind_source, Path(point.source), options)

@@ -1,0 +1,85 @@
+"""Volumes in containers: parts of them, copying, sharing, what is refused; the same on both engines."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from support.engines import Engine
+
+RUN = ("run", "--rm")
+
+
+@pytest.fixture
+def volume(engine: Engine) -> Iterator[str]:
+    """A volume with a directory, a file, a link within it and links out of it."""
+    engine.out("volume", "create", "parts")
+    script = "mkdir -p /v/sub/deep; echo hi > /v/sub/f; ln -s / /v/out; ln -s sub /v/in; echo x > /v/file"
+    engine.out(*RUN, "-v", "parts:/v", "busybox", "sh", "-c", script)
+    yield "parts"
+    engine.docker("volume", "rm", "parts", check=0)
+
+
+def test_parts(engine: Engine, volume: str) -> None:
+    def shown(subpath: str, *command: str) -> str:
+        mount = f"type=volume,src={volume},dst=/m/x,volume-subpath={subpath}"
+        return engine.docker(*RUN, "--mount", mount, "busybox", *command).stdout.strip()
+
+    assert shown("sub", "ls", "/m/x").split() == ["deep", "f"]
+    assert shown("in", "ls", "/m/x").split() == ["deep", "f"]
+    assert shown("file", "cat", "/m/x") == "x"
+    assert shown("sub", "sh", "-c", "echo more > /m/x/g && cat /m/x/g") == "more"
+    for bad in ("out/etc", "nope", "../parts", "/sub"):
+        mount = f"type=volume,src={volume},dst=/m,volume-subpath={bad}"
+        done = engine.docker(*RUN, "--mount", mount, "busybox", "ls", "/m")
+        assert (done.returncode != 0, done.stdout) == (True, "")
+    engine.out("run", "-d", "--name", "holder", "--mount", f"type=volume,src={volume},dst=/m,volume-subpath=sub",
+               "busybox", "sleep", "1000")  # fmt: skip
+    assert "volume is in use" in engine.docker("volume", "rm", volume, check=1).stderr
+    engine.docker("rm", "-f", "holder", check=0)
+
+
+def test_sharing_and_copying(engine: Engine) -> None:
+    engine.out("create", "--name", "first", "-v", "/bin", "-v", "shared:/data:ro", "busybox", "true")
+    assert engine.out(*RUN, "--volumes-from", "first", "busybox", "sh", "-c", "touch /data/x; ls /bin/busybox") == (
+        "/bin/busybox"
+    )
+    both = engine.out(*RUN, "-v", "shared:/data", "busybox", "sh", "-c", "ls /data; echo written > /data/y")
+    assert both == ""
+    assert engine.out(*RUN, "--volumes-from", "first:ro", "busybox", "cat", "/data/y") == "written"
+    empty = "type=volume,src=plain,dst=/bin2,volume-nocopy"
+    assert engine.out(*RUN, "--mount", empty, "busybox", "ls", "/bin2") == ""
+    assert "No such container: nope" in engine.docker(*RUN, "--volumes-from", "nope", "busybox", "true").stderr
+    bad = engine.docker(*RUN, "--volumes-from", "first:rshared", "busybox", "true", check=125)
+    assert "invalid mode: rshared" in bad.stderr
+    engine.docker("rm", "-v", "first", check=0)
+    engine.docker("volume", "rm", "shared", "plain", check=0)
+
+
+def test_listing_updating_and_pruning(engine: Engine) -> None:
+    engine.out("volume", "create", "--label", "kind=a", "named")
+    anonymous = engine.out("volume", "create")
+    engine.out("run", "-v", "named:/v", "--name", "user", "busybox", "sh", "-c", "echo 0123456789 > /v/file")
+    listed = {
+        filter: set(engine.out("volume", "ls", "-q", "--filter", filter).split())
+        for filter in ("dangling=true", "dangling=false", "label=kind=a", "name=name", "driver=local")
+    }
+    assert listed == {
+        "dangling=true": {anonymous},
+        "dangling=false": {"named"},
+        "label=kind=a": {"named"},
+        "name=name": {"named"},
+        "driver=local": {"named", anonymous},
+    }
+    usage = json.loads(engine.out("system", "df", "-v", "--format", "{{json .Volumes}}"))
+    assert {each["Name"]: each["Links"] for each in usage} == {"named": "1", anonymous: "0"}
+    assert "Can only update cluster volumes" in engine.docker("volume", "update", "named", check=1).stderr
+    assert anonymous in engine.out("volume", "prune", "-f")
+    assert engine.out("volume", "prune", "-af") == "Total reclaimed space: 0B"
+    engine.docker("rm", "user", check=0)
+    kept = engine.out("volume", "prune", "-af", "--filter", "label!=kind=a")
+    assert kept == "Total reclaimed space: 0B"
+    assert engine.out("volume", "prune", "-af") == "Deleted Volumes:\nnamed\n\nTotal reclaimed space: 11B"
+    assert "no such volume" in engine.docker("volume", "inspect", "named", check=1).stderr
