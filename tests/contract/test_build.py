@@ -169,3 +169,62 @@ _COPIED = {
     "twelve": _file("a"),
     "thirteen": _DIRECTORY,
 }
+
+
+def test_run_stages_and_triggers(engine: Engine, tmp_path: Path) -> None:
+    context = write_context(
+        tmp_path,
+        """
+ARG BASE=busybox
+FROM $BASE AS base
+ONBUILD ARG T=triggered
+ONBUILD RUN echo $T > /trigger
+FROM base AS build
+ARG V=1
+ENV E=env
+WORKDIR /src
+RUN echo "$V $E $HTTP_PROXY $(pwd) $(id -u)" > out && mkdir -p a/b && chmod 700 a && ln -s out link
+RUN rm -r /home
+RUN ["/bin/sh", "-c", "echo exec > exec"]
+FROM busybox
+COPY --from=build /src /src
+COPY --from=0 /bin/sh /copied-sh
+RUN mkdir /gone && rm -r /gone && test ! -e /run/secrets && wget -q -O- http://127.0.0.1:9/ 2>&1 | grep -q refused
+USER 12:13
+RUN id -u > /tmp/me && id -g >> /tmp/me
+""",
+    )
+    flags = ("--build-arg", "V=2", "--build-arg", "HTTP_PROXY=http://proxy.example:1")
+    image = built(engine, context, "-t", "stages:1", *flags)
+    tree = tree_of(engine, image, ("src", "tmp/me", "trigger", "home", "gone", "copied-sh", "etc"))
+    assert {"src", "src/a", "src/a/b", "src/exec", "src/link", "src/out", "tmp/me", "copied-sh"} <= set(tree)
+    assert "trigger" not in tree
+    assert "gone" not in tree
+    assert tree["src/out"][4] == b"2 env http://proxy.example:1 /src 0\n"
+    assert tree["src/a"][1] == "0o700"
+    assert tree["tmp/me"][1:5] == ("0o644", 12, 13, b"12\n13\n")
+    assert config_of(engine, image) == {"User": "12:13", "Env": [_PATH], "Cmd": ["sh"], "WorkingDir": "/"}
+    assert "proxy.example" not in engine.out("history", "--no-trunc", image)
+    build = built(engine, context, "--target", "build", *flags)
+    stage = tree_of(engine, build, ("trigger", "home"))
+    assert {name: row[4] for name, row in stage.items()} == {"trigger": b"triggered\n"}
+    # Wholly from the cache, it is the same image again.
+    again = docker_build(engine, context, *flags)
+    assert "Using cache" in again.stdout
+    assert again.stdout.splitlines()[-1] == f"Successfully built {image.removeprefix('sha256:')[:12]}"
+    engine.docker("rmi", "stages:1", check=0)
+
+
+@pytest.mark.parametrize(
+    ("dockerfile", "code", "words"),
+    [
+        ("FROM busybox\nRUN exit 7\n", 7, "returned a non-zero code: 7"),
+        ("FROM busybox\nRUNN x\n", 1, "dockerfile parse error on line 2: unknown instruction: RUNN"),
+        ("FROM busybox\nCOPY nope /\n", 1, "COPY failed"),
+        ("FROM busybox\nCOPY ../../../etc/passwd /\n", 1, "COPY failed"),
+    ],
+)
+def test_what_goes_wrong(engine: Engine, tmp_path: Path, dockerfile: str, code: int, words: str) -> None:
+    done = docker_build(engine, write_context(tmp_path, dockerfile), check=None)
+    assert done.returncode == code
+    assert words in done.stderr

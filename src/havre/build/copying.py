@@ -86,7 +86,7 @@ def choose(root: Path, patterns: Sequence[str]) -> list[Chosen]:
         clean = posixpath.normpath("/" + pattern).lstrip("/")
         some = _match(root, clean) if has_wildcards(clean) else _exact(root, clean)
         if not some:
-            raise NotFound(f'"/{clean}": not found', "is it in the build context, and not left out by .dockerignore?")
+            raise NotFound(f'"/{clean}": not found')
         found += some
     return found
 

@@ -28,7 +28,7 @@ from havre.build.copying import Chosen, Placement
 from havre.build.plan import Action, CopyAction, RunAction, WorkdirAction
 from havre.build.request import BuildRequest, ContextSource
 from havre.build.running import Output, Runner, RunPlace, Views
-from havre.errors import InvalidInput
+from havre.errors import InvalidInput, NotFound
 from havre.linux import trees
 from havre.oci.digest import Digest
 from havre.runtime import resolve_user
@@ -135,7 +135,12 @@ class Steps:
             if action.checksum:
                 raise InvalidInput("checksum can't be specified for local sources")
             root = await scope.views.tree(action.from_, source)
-            sources += await in_thread(copying.choose, root, [source])
+            try:
+                sources += await in_thread(copying.choose, root, [source])
+            except NotFound as error:
+                where = f"in {action.from_}" if action.from_ else "in the build context, or left out by .dockerignore"
+                kind = "ADD" if action.remote else "COPY"
+                raise NotFound(f"{kind} failed: {error.message} {where}") from error
         return sources
 
     async def _workdir(self, action: WorkdirAction, below: Sequence[Digest], description: str, scope: Scope) -> Made:
@@ -182,7 +187,7 @@ class Steps:
 
     async def _keep(self, id: str, key: str, description: str, scope: Scope) -> CacheRecord:
         """Take the snapshot's difference in as a layer, unless it is empty, and remember it."""
-        pieces = cast(AsyncGenerator[bytes, None], self._storage.snapshots.diff_tar(id))
+        pieces = cast(AsyncGenerator[bytes, None], self._storage.snapshots.diff_tar(id, scope.epoch))
         async with aclosing(pieces), self._storage.layers.ingest() as sink:
             empty = True
             async for piece in pieces:

@@ -43,13 +43,14 @@ _REFUSED_XATTRS = {"trusted.overlay.redirect", "trusted.overlay.metacopy"}
 _OVERLAY_XATTRS = "user.overlay."
 
 
-def write_diff(upper: Path, out: BinaryIO) -> None:
+def write_diff(upper: Path, out: BinaryIO, newest_s: int | None = None) -> None:
     """Write the tar of the changes in `upper` to `out`; `Failed` for what no layer can say, `OSError` from the disk.
 
-    Bare mount points, which the OCI runtime made, are left out.
+    Bare mount points, which the OCI runtime made, are left out. Times after `newest_s`, in seconds since the epoch,
+    are written as that (https://reproducible-builds.org/specs/source-date-epoch).
     """
     root = trees.open_directory(upper)
-    tar = TarWriter(out)
+    tar = TarWriter(out, newest_s)
     try:
         bare = bare_mount_points(root)
         for entry in trees.walk(root):
@@ -86,8 +87,9 @@ def _is_opaque(entry: trees.Entry) -> bool:
 class TarWriter:
     """Entries to a tar stream, each named by its path in the layer and read through an open parent directory."""
 
-    def __init__(self, out: BinaryIO) -> None:
+    def __init__(self, out: BinaryIO, newest_s: int | None = None) -> None:
         self._out = out
+        self._newest_s = newest_s
         self._written = 0
         self._links: dict[tuple[int, int], bytes] = {}  # first path of each inode with several names
 
@@ -135,13 +137,14 @@ class TarWriter:
         size: int = 0,
         xattrs: dict[bytes, bytes] | None = None,
     ) -> None:
+        mtime = status.st_mtime_ns // 10**9
         fields = _Fields(
             mode=stat.S_IMODE(status.st_mode),
             flag=flag,
             uid=status.st_uid,
             gid=status.st_gid,
             size=size,
-            mtime=status.st_mtime_ns // 10**9,
+            mtime=mtime if self._newest_s is None else min(mtime, self._newest_s),
             link=link,
             device=(os.major(status.st_rdev), os.minor(status.st_rdev)) if flag in b"34" else (0, 0),
         )

@@ -165,13 +165,16 @@ class Snapshots:
         self._sweep_later()
         return found
 
-    async def diff_tar(self, id: str) -> AsyncIterator[bytes]:
-        """The writable layer as an uncompressed tar with whiteouts, in pieces; to be closed unless read to its end."""
+    async def diff_tar(self, id: str, newest_s: int | None = None) -> AsyncIterator[bytes]:
+        """The writable layer as an uncompressed tar with whiteouts, in pieces; to be closed unless read to its end.
+
+        Times after `newest_s` are written as that.
+        """
         row, home = self._row(id), self._root / id
 
         def write(out: BinaryIO) -> None:
             with _attempt(f"reading snapshot {id}"), self._makers[row.form].upper(home) as upper:
-                write_diff(upper, out)
+                write_diff(upper, out, newest_s)
 
         async with self._streams:
             async for piece in stream_from(write):
