@@ -31,7 +31,7 @@ from havre.build.uploads import UploadedContext
 from havre.engine import times
 from havre.engine.model import Ulimit
 from havre.engine.progress import Progress, ProgressLine
-from havre.errors import HavreError, InvalidInput, Unsupported
+from havre.errors import HavreError, InvalidInput
 from havre.oci.reference import parse_reference
 from havre.registry import Auth
 
@@ -72,12 +72,6 @@ async def _cancel(call: Call) -> web.StreamResponse:
         raise InvalidInput("build ID not provided")
     call.services.builder.cancel(call.text("id"))
     return call.nothing(200)
-
-
-async def _session(call: Call) -> web.StreamResponse:
-    if not call.request.headers.get("Upgrade"):
-        raise InvalidInput("no upgrade proto in request")
-    raise Unsupported("BuildKit's sessions are not supported", "set DOCKER_BUILDKIT=0")
 
 
 # -- the request
@@ -227,5 +221,3 @@ def register(router: Router) -> None:
     router.add("POST", "/build", _build)
     router.add("POST", "/build/prune", _prune)
     router.add("POST", "/build/cancel", _cancel)
-    router.add("POST", "/session", _session)
-    router.add("POST", "/grpc", _session)

@@ -8,6 +8,7 @@ from havre.api import (
     containers,
     exec,
     files,
+    grpc,
     images,
     networks,
     plugins,
@@ -35,6 +36,7 @@ def build_router() -> Router:
         volumes,
         networks,
         build,
+        grpc,
         plugins,
         swarm,
     ):

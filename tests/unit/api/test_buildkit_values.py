@@ -64,7 +64,7 @@ def test_options_that_name_things() -> None:
         (FRONTEND, {"platform": "linux/amd64,linux/arm64"}, "several platforms"),
         (FRONTEND, {"requestid": "frontend.outline"}, "frontend.outline"),
         (FRONTEND, {"attest:sbom": "generator=x"}, "sbom"),
-        (FRONTEND, {"context": "https://example.com/x.git"}, "https://example.com/x.git"),
+        (FRONTEND, {"context": "git@example.com:x.git"}, "git@example.com:x.git"),
         (FRONTEND, {"context:x": "oci-layout://y"}, "oci-layout://y"),
         (FRONTEND, {"force-network-mode": "host"}, "network.host"),
         (FRONTEND, {"ulimit": "nofile=a"}, "nofile=a"),
@@ -137,10 +137,12 @@ def test_the_calls_of_a_build_meet() -> None:
                 assert (await job.request()).ref == "r"
                 with pytest.raises(Conflict), job.solving(SolveRequest(ref="r")):
                     raise AssertionError
-                job.fail(InvalidInput("no"))
-                job.finish("")
+                failing = asyncio.ensure_future(job.fail(InvalidInput("no")))
                 with pytest.raises(InvalidInput, match="no"):
                     await job.returned()
+                job.finish("")
+                assert not failing.done()
+            await failing
         for number in range(2 * REMEMBERED):
             with jobs.using(str(number)):
                 pass

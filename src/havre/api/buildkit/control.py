@@ -13,7 +13,6 @@ import base64
 import platform
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Protocol
 
 import msgspec
 from grpclib.const import Status as Code
@@ -28,11 +27,11 @@ from havre.api.buildkit.options import Export, parse_cache, parse_exporter, pars
 from havre.api.buildkit.sessions import Sessions
 from havre.api.buildkit.source import SessionSource
 from havre.api.buildkit.status import timestamp
+from havre.build.cache import CacheRecord
 from havre.build.contexts import Contexts
-from havre.build.dockerfile import DockerfileError
 from havre.build.outputs import Outputs
-from havre.build.progress import BuildProgress
-from havre.build.request import BuildRequest, BuildResult, ContextSource, DockerfileBytes
+from havre.build.request import BuildResult, DockerfileBytes
+from havre.build.solve import Builder
 from havre.errors import HavreError, InvalidInput, Unsupported
 from havre.oci.platform import platform_of_machine
 
@@ -48,23 +47,10 @@ _BRIDGE_CAPABILITIES = (
 _LLB_CAPABILITIES = ("source.image", "source.local", "constraints", "platform", "meta.description")
 
 
-class BuilderFace(Protocol):
-    """What is needed of `build.solve.Builder`."""
-
-    async def build(self, request: BuildRequest, context: ContextSource, progress: BuildProgress) -> BuildResult:
-        """Build; `HavreError` with the Dockerfile's line."""
-
-    async def prune(self, filters: Mapping[str, Sequence[str]], all: bool, keep_bytes: int) -> tuple[list[str], int]:
-        """Forget cache records."""
-
-    def usage(self) -> Sequence[Any]:
-        """Cache records."""
-
-
 class Control:
     """The calls, on a builder. `routes()` is the table for `http2.server_protocol`."""
 
-    def __init__(self, builder: BuilderFace, contexts: Contexts, outputs: Outputs, sessions: Sessions) -> None:
+    def __init__(self, builder: Builder, contexts: Contexts, outputs: Outputs, sessions: Sessions) -> None:
         self._builder = builder
         self._contexts = contexts
         self._outputs = outputs
@@ -132,8 +118,8 @@ class Control:
             source = SessionSource(self._sessions, request.session, options, self._contexts, stack)
             try:
                 return await self._builder.build(options.request, source, job.status.progress)
-            except DockerfileError as error:
-                raise refusal(error, _place(error, source.text)) from error
+            except HavreError as error:
+                raise _located(error, source.text) from error
 
     async def status(self, request: m.StatusRequest, metadata: Metadata) -> AsyncIterator[m.StatusResponse]:
         """How a build goes, until it is over."""
@@ -163,18 +149,18 @@ class Control:
         """The build cache's records."""
         if any(request.filter):
             raise Unsupported("the build cache's usage cannot be filtered", "leave out --filter")
-        return m.DiskUsageResponse([_render_record(record) for record in self._builder.usage()])
+        return m.DiskUsageResponse([_render_record(record, shared) for record, shared in self._builder.usage()])
 
     async def prune(self, request: m.PruneRequest, metadata: Metadata) -> AsyncIterator[m.UsageRecord]:
         """Forget records of the build cache, and tell which."""
         filters = _parse_filters(request.filter)
         if request.keep_duration > 0:
             filters["until"] = [f"{request.keep_duration // 10**9}s"]
-        records = {record.id: record for record in self._builder.usage()}
-        gone, _ = await self._builder.prune(filters, request.all, request.keep_bytes)
+        records = {record.id: _render_record(record, shared) for record, shared in self._builder.usage()}
+        gone, _ = await self._builder.prune(filters, all=request.all, keep_bytes=request.keep_bytes)
         for id in gone:
             if id in records:
-                yield _render_record(records[id])
+                yield records[id]
 
     # -- LLBBridge: buildx as frontend
 
@@ -208,7 +194,7 @@ class Control:
         """The frontend has ended; Control.Solve goes on with its result, or fails with its error."""
         with self._jobs.using(_build_id(metadata)) as job:
             if request.error is not None:
-                job.fail(_returned_error(request.error))
+                await job.fail(_returned_error(request.error))
             else:
                 job.finish(request.result.ref.id if request.result and request.result.ref else "")
         return m.ReturnResponse()
@@ -235,28 +221,30 @@ def _returned_error(error: m.RpcStatus) -> GRPCError:
     return GRPCError(Code(error.code) if error.code in known else Code.UNKNOWN, error.message, error.details or None)
 
 
-def _place(error: DockerfileError, text: DockerfileBytes | None) -> list[m.Any]:
-    """The detail by which clients show the lines of the Dockerfile around the one that failed."""
-    if text is None or error.line < 1:
-        return []
-    position = {"line": error.line}
+def _located(error: HavreError, text: DockerfileBytes | None) -> GRPCError:
+    """An error of a build; the lines around the one that failed are told apart from it, and the client shows them."""
+    problem, found, rest = error.message.partition(f"\n{text.name}:" if text is not None else "\0")
+    number = rest.partition("\n")[0]
+    if text is None or not found or not number.isdecimal():
+        return refusal(error)
+    position = {"line": int(number)}
     source = {
         "info": {"filename": text.name, "data": base64.b64encode(text.data).decode(), "language": "Dockerfile"},
         "ranges": [{"start": position, "end": position}],
     }
-    return [m.Any(_SOURCE_DETAIL, msgspec.json.encode(source))]
+    return GRPCError(Code.UNKNOWN, problem, [m.Any(_SOURCE_DETAIL, msgspec.json.encode(source))])
 
 
 def _parse_filters(filters: Sequence[str]) -> dict[str, list[str]]:
     """containerd's filters (`type==regular`, `id~=x`, `shared`) as Docker's."""
     parsed: dict[str, list[str]] = {}
-    for each in filters:
+    for each in filter(None, filters):
         name, _, value = each.replace("~=", "==").partition("==")
         parsed.setdefault(name, []).append(value or "true")
     return parsed
 
 
-def _render_record(record: Any) -> m.UsageRecord:
+def _render_record(record: CacheRecord, shared: bool) -> m.UsageRecord:
     return m.UsageRecord(
         id=record.id,
         size=record.size,
@@ -265,6 +253,7 @@ def _render_record(record: Any) -> m.UsageRecord:
         usage_count=record.uses,
         description=record.description,
         record_type=record.type,
+        shared=shared,
     )
 
 

@@ -16,6 +16,7 @@ from havre.build.outputs import Outputs
 from havre.build.progress import BuildProgress, Finished, Started, Transfer, Vertex
 from havre.build.request import BuildResult
 from havre.errors import HavreError
+from havre.oci.reference import parse_reference
 
 _TOLD_EVERY = 1 << 20  # bytes between two words about a transfer
 _TITLES = {"local": "exporting to client directory", "tar": "exporting to client tarball"}
@@ -25,7 +26,8 @@ def describe_image(result: BuildResult, export: Export) -> dict[str, str]:
     """What clients print, and write into --iidfile and --metadata-file."""
     digest = f"sha256:{hashlib.sha256(result.config).hexdigest()}"
     told = {"containerimage.config.digest": digest, "containerimage.digest": digest}
-    return told | ({"image.name": ",".join(export.names)} if export.names else {})
+    names = [parse_reference(name).with_default_tag().canonical() for name in export.names]
+    return told | ({"image.name": ",".join(names)} if names else {})
 
 
 async def export_files(

@@ -40,6 +40,7 @@ class Job:
         self._returned: asyncio.Future[BuildResult | None] = loop.create_future()
         self._results: dict[str, BuildResult] = {}
         self._builds: set[asyncio.Task[None]] = set()
+        self._ended = asyncio.Event()
 
     @contextmanager
     def solving(self, request: SolveRequest) -> Iterator[None]:
@@ -55,6 +56,7 @@ class Job:
             if not self._returned.cancel() and not self._returned.cancelled():
                 self._returned.exception()  # told to nobody: the call that would have waits no more
             self.status.close()
+            self._ended.set()
 
     async def request(self) -> SolveRequest:
         """What Control.Solve asks; `NotFound` if it does not come."""
@@ -85,10 +87,15 @@ class Job:
         if not self._returned.done():
             self._returned.set_result(self._results.get(name))
 
-    def fail(self, error: Exception) -> None:
-        """The client's frontend has ended with an error."""
+    async def fail(self, error: Exception) -> None:
+        """The client's frontend has ended with an error; returns when Control.Solve has, too, with the same.
+
+        The client shows the error that it hears of first, and that of Control.Solve is the one it words well.
+        """
         if not self._returned.done():
             self._returned.set_exception(error)
+        if self._begun.done():
+            await self._ended.wait()
 
     async def returned(self) -> BuildResult | None:
         """What the client's frontend ends with."""

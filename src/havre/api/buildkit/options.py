@@ -30,14 +30,15 @@ _ATTESTATION = "attest:"
 class Options:
     """What to build, and where the client keeps it: `locals` maps contexts to the client's names of directories.
 
-    `dockerfile_local` is the name of the directory with the Dockerfile. `upload` is the path of a tar that the client
-    sends as its context, empty when the context is a directory.
+    `dockerfile_local` is the name of the directory with the Dockerfile, empty when it is in a context that is no
+    directory of the client's: `upload` is the name of a tar that the client sends instead, `remote` a URL.
     """
 
     request: BuildRequest
     locals: Mapping[str, str] = field(default_factory=dict)
     dockerfile_local: str = "dockerfile"
     upload: str = ""
+    remote: str = ""
 
 
 def parse_options(
@@ -51,11 +52,10 @@ def parse_options(
         )
     _refuse_the_impossible(attrs)
     named, local = _contexts(attrs)
-    upload = attrs.get("context", "")
-    if upload.startswith(_UPLOAD):
-        upload = upload.removeprefix(_UPLOAD)
-    elif upload:
-        raise Unsupported(f"the context {upload} cannot be fetched by the daemon", "fetch it and build the directory")
+    remote = attrs.get("context", "")
+    if remote and not remote.startswith(("http://", "https://")):
+        raise Unsupported(f"the context {remote} cannot be fetched by the daemon", "clone it and build the directory")
+    upload = remote.removeprefix(_UPLOAD) if remote.startswith(_UPLOAD) else ""
     network = attrs.get("force-network-mode", "")
     if network == "host" and "network.host" not in entitlements:
         raise InvalidInput("network.host is not allowed")
@@ -80,7 +80,8 @@ def parse_options(
         store=store,
     )
     main = attrs.get("contextkey", "context")
-    return Options(request, {MAIN_CONTEXT: main, **local}, attrs.get("dockerfilekey", "dockerfile"), upload)
+    dockerfile_local = attrs.get("dockerfilekey", "" if remote else "dockerfile")
+    return Options(request, {MAIN_CONTEXT: main, **local}, dockerfile_local, upload, "" if upload else remote)
 
 
 def _refuse_the_impossible(attrs: Mapping[str, str]) -> None:

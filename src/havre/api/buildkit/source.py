@@ -15,9 +15,8 @@ Source: moby/buildkit session/*; frontend/dockerui; docker/buildx build/opt.go.
 from __future__ import annotations
 
 import asyncio
-import functools
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, closing
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 
 from havre.aio import in_thread
@@ -34,9 +33,10 @@ from havre.api.buildkit.messages import (
 from havre.api.buildkit.options import Options
 from havre.api.buildkit.sessions import Session, Sessions
 from havre.api.buildkit.sshagent import forward_agent
-from havre.build.contexts import Contexts, open_intake, read_file, to_its_end
+from havre.build.contexts import Contexts, read_file
 from havre.build.dockerfile import MAX_BYTES
 from havre.build.request import MAIN_CONTEXT, DockerfileBytes
+from havre.build.uploads import UploadedContext
 from havre.errors import Failed, NotFound
 from havre.registry import Auth
 
@@ -64,25 +64,24 @@ class SessionSource:
     async def dockerfile(self, path: str) -> DockerfileBytes:
         """The Dockerfile at `path` of its directory, with the ignore file that belongs to it or to the context."""
         own = f"{path}{_IGNORE}"
-        if self._options.upload:
-            directory = await self.directory(MAIN_CONTEXT, [""], [])
-            ignores = directory
-        else:
-            directory, ignores = await asyncio.gather(
-                self._fetch(self._options.dockerfile_local, (path, own)),
-                self._fetch(self._options.locals[MAIN_CONTEXT], (_IGNORE,)),
-            )
-        data = await in_thread(read_file, directory, path, MAX_BYTES)
+        local = self._options.dockerfile_local
+        directory = await (self._fetch(local, (path, own)) if local else self._foreign_context())
+        try:
+            data = await in_thread(read_file, directory, path, MAX_BYTES)
+        except NotFound:
+            raise NotFound(f"failed to read dockerfile: open {path}: no such file or directory") from None
         ignore = await _optional(directory, own)
         if ignore is None:
+            main = self._options.locals[MAIN_CONTEXT]
+            ignores = await (self._foreign_context() if self._is_foreign else self._fetch(main, (_IGNORE,)))
             ignore = await _optional(ignores, _IGNORE)
         self.text = DockerfileBytes(path, data, ignore)
         return self.text
 
     async def directory(self, name: str, wanted: Sequence[str], ignored: Sequence[str]) -> Path:
         """The client's directory of that context, or what of it the build wants."""
-        if name == MAIN_CONTEXT and self._options.upload:
-            return await self._once("upload", self._unpack_upload)
+        if name == MAIN_CONTEXT and self._is_foreign:
+            return await self._foreign_context()
         local = self._options.locals.get(name)
         if local is None:
             raise NotFound(f"the client has no context named {name}")
@@ -156,21 +155,34 @@ class SessionSource:
             return Auth(identity_token=found.secret, server_address=registry)
         return Auth(username=found.username, password=found.secret, server_address=registry)
 
-    async def _unpack_upload(self) -> Path:
-        """The tar that the client sends instead of a directory."""
+    @property
+    def _is_foreign(self) -> bool:
+        """Whether the main context is no directory of the client's."""
+        return bool(self._options.upload or self._options.remote)
+
+    async def _foreign_context(self) -> Path:
+        """The main context as a tar that the client sends, or from a URL."""
+
+        async def unpack() -> Path:
+            directory = await self._borrow()
+            uploaded = UploadedContext(directory, {})
+            if self._options.remote:
+                await uploaded.fetch(self._options.remote)
+            else:
+                async with aclosing(self._pull()) as pieces:
+                    await uploaded.receive(pieces)
+            return directory
+
+        return await self._once("foreign", unpack)
+
+    async def _pull(self) -> AsyncGenerator[bytes, None]:
         session = await self._session()
-        directory = await self._borrow()
-        intake = await in_thread(open_intake, directory)
-        with closing(intake):
-            async with session.converse(
-                _PULL, [("urlpath", f"/{self._options.upload}")], BytesMessage, BytesMessage
-            ) as stream:
-                await stream.send_request()
-                await stream.end()
-                async for piece in stream:
-                    await to_its_end(functools.partial(intake.write, piece.data))
-            await to_its_end(intake.seal)
-        return directory
+        path = [("urlpath", f"/{self._options.upload}")]
+        async with session.converse(_PULL, path, BytesMessage, BytesMessage) as stream:
+            await stream.send_request()
+            await stream.end()
+            async for piece in stream:
+                yield piece.data
 
 
 async def _optional(directory: Path, name: str) -> bytes | None:

@@ -43,7 +43,7 @@ class Status:
             self._pending.statuses.append(self._transfer(event))
         elif isinstance(event, Warned):
             self._pending.warnings.append(self._warning(event))
-        else:
+        elif event.vertex.name:  # else it changes no file, and BuildKit's clients hear nothing of it
             self._last = event.vertex
             self._pending.vertexes.append(self._vertex(event))
         self._changed.set()

@@ -1,0 +1,100 @@
+"""BuildKit's two doors, through which buildx and compose build.
+
+    POST /grpc     Upgrade: h2c    the client calls Control and LLBBridge on the connection
+    POST /session  Upgrade: h2c    we call the client: its files, credentials, secrets
+
+What is behind them is imported by the first build: most daemons never see one, and gRPC costs megabytes.
+
+Source: moby's api/server/router/grpc and session; moby/buildkit session/manager.go.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from aiohttp import web
+
+from havre.api.call import Call
+from havre.api.hijack import Taken, give_over
+from havre.api.router import Router
+from havre.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from havre.api.buildkit.control import Control
+    from havre.api.buildkit.sessions import Sessions
+    from havre.api.services import Services
+
+_PROTOCOL = "h2c"
+_HEAD = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
+_EXPOSED = "X-Docker-Expose-Session-"
+
+
+class Doors:
+    """The handlers, and what the connections of one daemon share."""
+
+    def __init__(self) -> None:
+        self._behind: tuple[Control, Sessions] | None = None
+
+    def _open(self, services: Services) -> tuple[Control, Sessions]:
+        if self._behind is None:
+            from havre.api.buildkit.control import Control
+            from havre.api.buildkit.sessions import Sessions
+
+            sessions = Sessions()
+            self._behind = Control(services.builder, services.contexts, services.outputs, sessions), sessions
+        return self._behind
+
+    async def grpc(self, call: Call) -> web.StreamResponse:
+        """Serve the client's calls for as long as the connection lasts."""
+        _check_upgrade(call)
+        control, _ = self._open(call.services)
+        from havre.api.buildkit.http2 import server_protocol
+
+        return await _hold(call, server_protocol(control.routes()))
+
+    async def session(self, call: Call) -> web.StreamResponse:
+        """Keep the client's session, on which builds call it, for as long as the connection lasts."""
+        _check_upgrade(call)
+        _, sessions = self._open(call.services)
+        from havre.api.buildkit.http2 import Channel
+        from havre.api.buildkit.sessions import Session
+
+        headers = call.request.headers
+        channel = Channel()
+        session = Session(
+            headers.get(_EXPOSED + "Uuid", ""),
+            headers.get(_EXPOSED + "Sharedkey", ""),
+            headers.getall(_EXPOSED + "Grpc-Method", []),
+            channel,
+        )
+        try:
+            async with sessions.opened(session):
+                return await _hold(call, channel.make_protocol())
+        finally:
+            channel.close()
+
+
+def _check_upgrade(call: Call) -> None:
+    asked = call.request.headers.get("Upgrade")
+    if not asked:
+        raise InvalidInput("no upgrade proto in request")
+    if asked != _PROTOCOL:
+        raise InvalidInput(f"protocol {asked} not supported")
+
+
+async def _hold(call: Call, protocol: Any) -> web.StreamResponse:
+    """Give the connection to `protocol`; the client's leaving cancels this."""
+    transport = give_over(call.request, _HEAD, protocol)
+    try:
+        await asyncio.get_running_loop().create_future()
+    finally:
+        transport.close()
+    return Taken()
+
+
+def register(router: Router) -> None:
+    """Add the two doors."""
+    doors = Doors()
+    router.add("POST", "/session", doors.session)
+    router.add("POST", "/grpc", doors.grpc)
