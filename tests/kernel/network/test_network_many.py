@@ -1,0 +1,58 @@
+"""Many networks and endpoints at once: every address and port is somebody's alone, and nothing stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+import msgspec
+from network_world import Rows, container, run
+
+from havre.engine.model import Container, ContainerId, EndpointSettings
+from havre.engine.network import NetworkSpec
+from havre.engine.networks import NetworkOptions, Networks
+from havre.network.ipam import parse_pools
+from support.waiting import until
+
+NETWORKS, CONTAINERS = 50, 12
+
+
+def _member(number: int) -> Container:
+    """A container on six of the networks, with a published port."""
+    asked = {f"n{(number * 5 + each) % NETWORKS}": EndpointSettings() for each in range(6)}
+    row = container("a", network=next(iter(asked)), ports={"80/tcp": [":"]})
+    return msgspec.structs.replace(row, id=f"{number:064x}", name=f"/c{number}", asked_networks=asked)
+
+
+def _traces(run_root: Path) -> list[str]:
+    links = [line.split(":")[1].partition("@")[0] for line in run("ip -o link").splitlines()]
+    return [run("nft list ruleset"), run("ss -Hlntu"), *sorted(links), *sorted(os.listdir(run_root / "netns"))]
+
+
+def test_fifty_networks_come_and_go(run_root: Path) -> None:
+    (run_root / "netns").mkdir(parents=True)
+
+    async def work() -> None:
+        room = Networks(Rows(), run_root, NetworkOptions(pools=parse_pools([("10.64.0.0/16", 24)])))
+        await room.start({})
+        idle = await asyncio.to_thread(_traces, run_root)
+        made = await asyncio.gather(
+            *(room.create(NetworkSpec(name=f"n{n}", enable_ipv6=n % 2 == 0)) for n in range(NETWORKS)),
+        )
+        assert len({network.ipam.config[0].subnet for network in made if network.ipam.config}) == NETWORKS
+        rows = [_member(number) for number in range(CONTAINERS)]
+        opened = await asyncio.gather(*(room.open_sandbox(row) for row in rows))
+        addresses = [end.ip_address for sandbox in opened for end in sandbox.endpoints.values()]
+        assert len(addresses) == len(set(addresses)) == CONTAINERS * 6
+        ports = [binding.host_port for sandbox in opened for binding in sandbox.ports["80/tcp"] or ()]
+        assert len(set(ports)) == CONTAINERS
+        for row in rows[::2]:
+            for name in list(row.asked_networks)[:3]:
+                await room.disconnect(row, room.get(name))
+        await asyncio.gather(*(room.close_sandbox(ContainerId(row.id)) for row in rows))
+        assert len(await room.prune({})) == NETWORKS
+        await asyncio.to_thread(until, lambda: _traces(run_root) == idle, "no trace of them", 30.0)
+        await room.stop()
+
+    asyncio.run(asyncio.wait_for(work(), 120))
