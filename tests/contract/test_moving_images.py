@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from havre.oci.digest import digest_of
 from support.engines import HAVRE, Engine
 from support.imagery import archive, config_of, layer_tar
 from support.registry import RealRegistry, real_registry
@@ -127,3 +128,20 @@ def test_disk_accounting_says_what_removal_frees(havred: Engine) -> None:
     pruned = havred.sdk().images.prune({"dangling": False, "until": "1h", "label!": "keep"})
     assert pruned["SpaceReclaimed"] >= both - unique - before
     havred.docker("image", "prune", "-af", "--filter", "label=none", check=0)
+
+
+def test_a_damaged_store_is_found_and_mended(havred: Engine, registry: RealRegistry) -> None:
+    name = f"{registry.host}/sound:1"
+    havred.docker("load", stdin=one_image(name, BASE), check=0)
+    havred.docker("push", "-q", name, check=0)
+    assert havred.havre("system", "check", check=0).stdout == "Everything is as it should be.\n"
+    layer = digest_of(BASE)
+    with (havred.root / "data" / "layers" / layer.removeprefix("sha256:") / "tar").open("r+b") as file:
+        file.seek(1 << 19)
+        file.write(b"damage")
+    found = havred.havre("system", "check", check=1)
+    assert f"layer {layer}: the data of layer {layer} is damaged\n" in found.stdout
+    assert f": its layer {layer} is damaged\n" in found.stdout
+    mended = havred.havre("system", "check", "--repair", check=0).stdout
+    assert f"fetched {registry.host}/sound@sha256:" in mended
+    assert havred.havre("system", "check", check=0).stdout == "Everything is as it should be.\n"

@@ -51,6 +51,10 @@ async def _info(call: Call) -> web.StreamResponse:
     return call.json(await call.services.system.info(), operation="SystemInfo")
 
 
+async def _check(call: Call) -> web.StreamResponse:
+    return call.json(await call.services.images.check(repair=call.flag("repair")))
+
+
 async def _login(call: Call) -> web.StreamResponse:
     identity = await call.services.images.login(await call.body(Auth))
     return call.json({"IdentityToken": identity, "Status": "Login Succeeded"})
@@ -117,5 +121,6 @@ def register(router: Router) -> None:
     router.add("GET", "/version", _version)
     router.add("GET", "/info", _info)
     router.add("POST", "/auth", _login)
+    router.add("POST", "/system/check", _check)
     router.add("GET", "/system/df", _disk_usage)
     router.add("GET", "/events", _events)

@@ -1,4 +1,4 @@
-"""`havre system df`: what takes disk space and how much of it could be had back."""
+"""`havre system df`: what takes disk space and how much of it could be had back; `check`: whether it is sound."""
 
 from __future__ import annotations
 
@@ -20,6 +20,22 @@ if TYPE_CHECKING:
     from havre.cli.session import Session
 
     Json = dict[str, Any]
+
+
+def check(session: Session, options: Options, arguments: list[str]) -> int:
+    """Check the store; a line for all that is wrong."""
+    findings = session.client.post("/system/check", {"repair": "1"} if options.repair else {})
+    for one in findings:
+        outcome = f" ({one['Outcome']})" if options.repair and one["Outcome"] else ""
+        print(f"{one['Kind']} {one['Id']}: {one['Problem']}{outcome}")
+    left = sum(not one["Mended"] for one in findings)
+    if not findings:
+        print("Everything is as it should be.")
+    elif options.repair and not left:
+        print("Everything was mended.")
+    else:
+        session.warn("Run `havre system check --repair`." if not options.repair else "Not everything could be mended.")
+    return 1 if left else 0
 
 
 def df(session: Session, options: Options, arguments: list[str]) -> int:

@@ -26,6 +26,7 @@ from havre.engine.imagelist import HistoryItem, ImageDetails, ImageSummary, Imag
 from havre.engine.imageremoval import RemovalFacts, RemovedItem, plan_removal
 from havre.engine.imagesearch import RemoteImage, check_limit, describe_remote, select_found
 from havre.engine.imagestore import Image, ImageRow, ImageStore, NameRow
+from havre.engine.integrity import Finding, Integrity
 from havre.engine.model import Config, ImageId, Value
 from havre.engine.progress import Progress, ProgressLine, unobserved
 from havre.engine.pull import Puller
@@ -33,7 +34,7 @@ from havre.engine.push import Pusher
 from havre.errors import InvalidInput, NotFound
 from havre.oci.digest import Digest
 from havre.oci.image import chain_ids, decode_image
-from havre.oci.platform import parse_platform, platform_of_machine
+from havre.oci.platform import Platform, parse_platform, platform_of_machine
 from havre.oci.reference import Reference, parse_reference, parse_repository
 from havre.registry import Auth, FoundRepository, Registry
 from havre.storage.gc import collect
@@ -306,6 +307,18 @@ class Images:
         blobs = {Digest(image.id) for image in self._store}
         blobs |= {Digest(image.row.manifest) for image in self._store if image.row.manifest}
         return await collect(self._storage, self._needed_layers(), blobs)
+
+    async def check(self, *, repair: bool = False) -> builtins.list[Finding]:
+        """Read every blob, layer and image; what is wrong, and with `repair` what came of mending it."""
+        integrity = Integrity(self._storage, self._store, self._needed_layers, self._registry, self._pull_again)
+        findings = await integrity.look()
+        if repair and findings:
+            await integrity.mend(findings)
+            await self._store.load()
+        return findings
+
+    async def _pull_again(self, ref: Reference, platform: Platform | None) -> None:
+        await self._puller.pull(ref, None, platform, unobserved)
 
     def live_layers(self) -> set[Digest]:
         """The layers that images need."""

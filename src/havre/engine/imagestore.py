@@ -104,7 +104,11 @@ class ImageStore:
         self.unreadable: set[ImageId] = set()
 
     async def load(self) -> None:
-        """Read everything. An image whose configuration is damaged is reported and left out, and so are its names."""
+        """Read everything. An image whose configuration is damaged is reported and left out, and so are its names.
+
+        May be called again once something was mended.
+        """
+        self.unreadable.clear()
         for key, row in (await self._image_table.all()).items():
             try:
                 config = decode_image(await self._blobs.read(Digest(key)))
@@ -169,6 +173,20 @@ class ImageStore:
         await self._blobs.remove(Digest(id))
         if image.row.manifest and image.row.manifest not in kept:
             await self._blobs.remove(Digest(image.row.manifest))
+
+    async def digests_of(self, id: ImageId) -> list[Reference]:
+        """The names by digest of an image, be it readable or not: by these a registry can be asked for it again."""
+        rows = await self._name_table.all()
+        refs = [parse_reference(name) for name, row in rows.items() if row.image == id]
+        return sorted((ref for ref in refs if ref.digest is not None), key=Reference.canonical)
+
+    async def forget_unreadable(self, id: ImageId) -> None:
+        """Forget an image that `load` could not read, and its names."""
+        for name, row in (await self._name_table.all()).items():
+            if row.image == id:
+                await self._name_table.delete(name)
+        await self._image_table.delete(id)
+        self.unreadable.discard(id)
 
     async def set_name(self, ref: Reference, id: ImageId) -> None:
         """Let `ref` (with a tag or a digest) stand for the image, whatever it stood for before. Hold `changing`."""

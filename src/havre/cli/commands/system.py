@@ -6,6 +6,10 @@ from havre.cli.commands.shared import filter_flag, force_flag, format_flag
 from havre.cli.parser import Command, Flag
 
 COMMANDS = (
+    Command("check", "[OPTIONS]", "Check what is stored of images, and mend it", "disk:check", (0, 0), (
+        Flag("repair", "", "", "Mend what can be mended: fetch it again, make it anew, remove what is of no use"),
+    ), long="Check what is stored of images, and mend it.\n"
+            "Every layer is read whole; the exit code is 1 if something is, or stays, damaged."),
     Command("df", "[OPTIONS]", "Show disk usage", "disk:df", (0, 0),
             (format_flag(), Flag("verbose", "v", "", "Show what uses the space"))),
     Command("dial-stdio", "", "Join standard input and output to the daemon's socket", "system:dial_stdio",
