@@ -92,10 +92,8 @@ class Server:
         tls = None if isinstance(listener, UnixListener) else listener.tls
         make = self._http if tls is None else protocol_factory(self._http, tls)
         loop = asyncio.get_running_loop()
-        if opened.family == socket.AF_UNIX:
-            server = await loop.create_unix_server(make, sock=opened, backlog=BACKLOG)
-        else:
-            server = await loop.create_server(make, sock=opened, backlog=BACKLOG)
+        # Not create_unix_server: since Python 3.13 it unlinks the file in the end, though it may be systemd's.
+        server = await loop.create_server(make, sock=opened, backlog=BACKLOG)
         self._listening.append(server)
         self.addresses.append(_address(opened))
         if isinstance(listener, UnixListener):

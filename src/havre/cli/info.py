@@ -68,12 +68,14 @@ def version(session: Session, options: Options, arguments: list[str]) -> int:
         server = session.client.get("/version")
     except HavreError as error:
         failure = error
-    if options.format:
-        _print(options.format, {"Client": client, "Server": server}, "system.versionInfo", "version")
-    else:
-        sys.stdout.write(_client_text(client) + (_server_text(server) if server else ""))
-    if failure is not None:
-        raise failure
+    try:
+        if options.format:
+            _print(options.format, {"Client": client, "Server": server}, "system.versionInfo", "version")
+        else:
+            sys.stdout.write(_client_text(client) + (_server_text(server) if server else ""))
+    finally:
+        if failure is not None:  # says more than a template that misses the server's half
+            raise failure
     return 0
 
 
@@ -187,6 +189,7 @@ def _runtime_lines(server: Json) -> list[str]:
     if server.get("Runtimes"):
         lines.append(" Runtimes: " + " ".join(sorted(server["Runtimes"])))
         lines.append(f" Default Runtime: {server.get('DefaultRuntime', '')}")
+        lines += _named(server, " Reason", "DefaultRuntimeReason")
     lines.append(f" Init Binary: {server.get('InitBinary', '')}")
     for name in ("containerd", "runc", "init"):
         commit = server.get(f"{name[0].upper()}{name[1:]}Commit") or {}

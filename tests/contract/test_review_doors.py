@@ -1,0 +1,111 @@
+"""The daemon's doors: TLS with certificates made as Docker's documentation says, socket activation, readiness."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.engines import Engine, Havred, run
+from support.raw import ask
+from support.waiting import until
+
+PORT = 17376
+AS_SYSTEMD = "import os, sys; os.environ['LISTEN_PID'] = str(os.getpid()); os.execv(sys.argv[1], sys.argv[1:])"
+
+
+def make_certificates(folder: Path) -> None:
+    """ca.pem, server and client pairs, by the commands of "Protect the Docker daemon socket"."""
+
+    def openssl(*words: str) -> None:
+        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
+
+    folder.mkdir()
+    openssl("genrsa", "-out", "ca-key.pem", "2048")
+    # No key usage extension, as in what older versions of openssl make of the same command.
+    (folder / "ca.cnf").write_text(
+        "[req]\ndistinguished_name=dn\nx509_extensions=v3\n[dn]\n[v3]\nbasicConstraints=CA:TRUE\n"
+    )
+    openssl("req", "-new", "-x509", "-key", "ca-key.pem", "-subj", "/CN=ca", "-out", "ca.pem", "-config", "ca.cnf")
+    for name, usage in (("server", "serverAuth"), ("client", "clientAuth")):
+        (folder / "ext.cnf").write_text(f"subjectAltName=IP:127.0.0.1\nextendedKeyUsage={usage}\n")
+        openssl("genrsa", "-out", f"{name}-key.pem", "2048")
+        openssl("req", "-new", "-key", f"{name}-key.pem", "-subj", f"/CN={name}", "-out", f"{name}.csr")
+        signer = ("-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial", "-extfile", "ext.cnf")
+        openssl("x509", "-req", "-in", f"{name}.csr", *signer, "-out", f"{name}.pem")
+
+
+@pytest.fixture
+def havred(tmp_path: Path) -> Iterator[Engine]:
+    """A daemon that listens on TCP with mutual TLS, too."""
+    certs = tmp_path / "certs"
+    make_certificates(certs)
+    engine = Havred(
+        [
+            *("-H", f"tcp://127.0.0.1:{PORT}", "--tlsverify", "--tlscacert", str(certs / "ca.pem")),
+            *("--tlscert", str(certs / "server.pem"), "--tlskey", str(certs / "server-key.pem")),
+        ]
+    )
+    engine.open()
+    yield engine
+    engine.close()
+
+
+def test_mutual_tls(havred: Engine, tmp_path: Path) -> None:
+    ca = ("--tlscacert", str(tmp_path / "certs/ca.pem"))
+    pair = ("--tlscert", str(tmp_path / "certs/client.pem"), "--tlskey", str(tmp_path / "certs/client-key.pem"))
+    tcp = ("-H", f"tcp://127.0.0.1:{PORT}")
+    environment = {**os.environ, "DOCKER_CONFIG": str(tmp_path)}
+    environment.pop("DOCKER_HOST", None)
+
+    def version(program: str, *words: str) -> subprocess.CompletedProcess[str]:
+        command = [*havred.inside, program, *words, "version", "--format", "{{.Server.Os}}"]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+
+    for program in ("docker", str(Path(sys.prefix) / "bin" / "havre")):
+        assert version(program, "--tlsverify", *ca, *pair, *tcp).stdout == "linux\n", program
+        for refused in (("--tlsverify", *ca, *tcp), tcp):
+            done = version(program, *refused)
+            assert (done.returncode, done.stdout.strip()) == (1, ""), program
+            assert "template" not in done.stderr
+    assert f"{havred.socket.stat().st_mode & 0o777:o}" == "660"
+
+
+def test_socket_activation(tmp_path: Path) -> None:
+    """As systemd does it: listen, hand the socket over, wait for READY, keep the socket when the daemon ends."""
+    path, notices = tmp_path / "api", tmp_path / "notify"
+    netns = f"hvt-{tmp_path.parent.parent.name[-6:]}-act"
+    run("ip", "netns", "add", netns)
+    (tmp_path / "daemon.json").write_text("{}")
+    havred = [str(Path(sys.prefix) / "bin" / "havred"), "-H", "fd://", "--pidfile", str(tmp_path / "pid")]
+    havred += ["--data-root", str(tmp_path / "data"), "--exec-root", str(tmp_path / "run")]
+    havred += ["--config-file", str(tmp_path / "daemon.json")]
+    try:
+        with socket.socket(socket.AF_UNIX) as door, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+            door.bind(str(path))
+            door.listen()
+            notify.bind(str(notices))
+            notify.settimeout(20)
+            for _ in range(2):
+                process = subprocess.Popen(
+                    ["nsenter", f"--net=/run/netns/{netns}", sys.executable, "-c", AS_SYSTEMD, *havred],
+                    env={**os.environ, "LISTEN_FDS": "1", "NOTIFY_SOCKET": str(notices)},
+                    preexec_fn=lambda: os.dup2(door.fileno(), 3),
+                    pass_fds=[3],
+                    stderr=subprocess.DEVNULL,
+                )
+                assert notify.recv(100) == b"READY=1"
+                assert ask(path, "GET", "/_ping").body == b"OK"
+                process.send_signal(signal.SIGHUP)
+                process.send_signal(signal.SIGTERM)
+                assert notify.recv(100) == b"STOPPING=1"
+                assert process.wait(20) == 0
+                assert path.exists(), "the daemon has unlinked a socket that is not its own"
+    finally:
+        until(lambda: subprocess.run(["ip", "netns", "del", netns], check=False).returncode == 0, "the namespace's end")
