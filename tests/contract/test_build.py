@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import io
-import json
-import os
-import signal
-import subprocess
 import tarfile
-import threading
 from pathlib import Path
 
 import pytest
-from support import raw
+
 from support.building import built, config_of, docker_build, tree_of, write_context
 from support.engines import Engine
-from support.waiting import until
 
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -139,10 +133,8 @@ _COPIED = {
     "two": _DIRECTORY,
     "two/a.txt": _file("a"),
     "two/b.txt": _file("b"),
-    **{
-        name: _DIRECTORY
-        for name in ("three", "three/deep", "four", "four/deep", "five", "six", "there", "w", "w/sub", "nine", "eleven")
-    },
+    **dict.fromkeys(("three", "three/deep", "four", "four/deep", "five", "six"), _DIRECTORY),
+    **dict.fromkeys(("there", "w", "w/sub", "nine", "eleven"), _DIRECTORY),
     **{f"{name}/c.txt": _file("c") for name in ("three", "four")},
     **{f"{name}/deep/d.md": _file("d") for name in ("three", "four")},
     **{f"{name}/e.md": _file("e", "0o751") for name in ("three", "four", "six")},

@@ -217,6 +217,14 @@ def test_no_layers_at_all(world: World) -> None:
     assert world.changes("c") == [("A", "/f")]
 
 
+def test_a_layer_that_is_there_twice(world: World) -> None:
+    base, top = world.layer(BASE), world.layer(tars.directory(b"etc") + tars.member(b"etc/.wh.hosts"))
+    rootfs = world.rootfs("c1", base, top, base, top)
+    assert not (rootfs / "etc/hosts").exists()
+    assert (rootfs / "etc/removed").exists()
+    world(world.storage.snapshots.remove("c1"))
+
+
 def test_sixty_layers(world: World) -> None:
     layers = [world.layer(tars.member(b"n", b"%d" % n) + tars.member(b"f%d" % n, b"x" * n)) for n in range(60)]
     root = world.rootfs("c", *layers)

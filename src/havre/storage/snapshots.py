@@ -106,7 +106,7 @@ class Snapshots:
         if id in self._rows:
             raise Conflict(f"snapshot {id} exists")
         root = self._root_entry(layers)
-        row = self._rows[id] = SnapshotRow(list(layers), self._form)
+        row = self._rows[id] = SnapshotRow(distinct(layers), self._form)
         try:
             await in_thread(self._create, id, row, root)
             await self._table.put(id, row)
@@ -286,6 +286,14 @@ class Snapshots:
     async def _sweep_idle(self) -> None:
         if await in_thread(self._mounted.sweep, IDLE_S):
             self._sweep_later()
+
+
+def distinct(layers: Sequence[Digest]) -> list[Digest]:
+    """The layers, base first, each once: overlayfs refuses one that is there twice.
+
+    The topmost counts: it decides on every path that it speaks of, so the same layer further down changes nothing.
+    """
+    return list(dict.fromkeys(reversed(layers)))[::-1]
 
 
 @contextmanager

@@ -1,0 +1,183 @@
+"""Builds on havre by the classic endpoint: what BuildKit's Dockerfiles can say, the cache, and hostile clients."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from support.building import built, docker_build, tree_of, write_context
+from support.engines import Engine
+from support.waiting import until
+
+_NEWER = """# syntax=docker/dockerfile:1
+FROM busybox AS tools
+RUN <<EOF
+echo one > /tool
+echo two >> /tool
+EOF
+FROM busybox
+ENV N=name
+COPY <<a.txt <<'b.txt' /docs/
+$N
+a.txt
+$N
+b.txt
+RUN cat > /joined <<X && cat >> /joined <<-'Y'
+x $N
+X
+\ty $N
+\tY
+RUN --mount=type=cache,target=/cache,id=c echo kept > /cache/k && ls /cache > /seen
+RUN --mount=type=cache,target=/other/cache,id=c cat /other/cache/k > /again
+RUN --mount=from=tools,target=/t,source=/ cat /t/tool > /tool && ! touch /t/x
+RUN --mount=target=/ctx,rw touch /ctx/written && cat /ctx/p/q/deep.txt > /deep
+RUN --mount=type=tmpfs,target=/scratch touch /scratch/x
+RUN --mount=type=secret,id=none ! test -e /run/secrets/none
+RUN --network=none ! ip addr show eth0 2> /dev/null
+COPY --chmod=751 --chown=5 --exclude=*.o p /p/
+COPY --parents p/q/deep.txt /parents/
+COPY --link --from=tools /tool /linked/
+ADD URL/file.txt /fetched/
+ADD --unpack=true in.tar /unpacked/
+ADD --unpack=false in.tar /packed/
+"""
+
+
+@contextlib.contextmanager
+def _served(engine: Engine, directory: Path) -> Iterator[str]:
+    """A web server in the engine's network that serves a directory."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "http.server", "-b", "127.0.0.1", "-d", str(directory), str(port)]
+    server = subprocess.Popen([*engine.inside, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    attempt = f"import socket; socket.create_connection(('127.0.0.1', {port}))"
+    knock = [*engine.inside, sys.executable, "-c", attempt]
+    try:
+        until(lambda: subprocess.run(knock, capture_output=True, check=False).returncode == 0, "the server")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.wait()
+
+
+def _tar(files: dict[str, str], links: dict[str, str] | None = None, fifos: tuple[str, ...] = ()) -> bytes:
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for name, target in (links or {}).items():
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = tarfile.SYMTYPE, target
+            tar.addfile(member)
+        for name in fifos:
+            member = tarfile.TarInfo(name)
+            member.type = tarfile.FIFOTYPE
+            tar.addfile(member)
+        for name, text in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(text)
+            tar.addfile(member, io.BytesIO(text.encode()))
+    return out.getvalue()
+
+
+def test_newer_syntax(havred: Engine, tmp_path: Path) -> None:
+    served = tmp_path / "served"
+    served.mkdir()
+    (served / "file.txt").write_text("fetched")
+    files = {"p/q/deep.txt": "deep", "p/x.o": "o", "in.tar": _tar({"inside": "i"})}
+    with _served(havred, served) as url:
+        context = write_context(tmp_path / "context", _NEWER.replace("URL", url), files)
+        tree = tree_of(havred, built(havred, context))
+        wrong = f"FROM scratch\nADD --checksum=sha256:{'0' * 64} {url}/file.txt /\n"
+        refused = docker_build(havred, write_context(tmp_path / "wrong", wrong), check=1)
+        assert "digest mismatch" in refused.stderr
+    content = {name: row[4] for name, row in tree.items()}
+    assert content["docs/a.txt"] == b"name\n"
+    assert content["docs/b.txt"] == b"$N\n"
+    assert content["joined"] == b"x name\ny $N\n"
+    assert content["again"] == b"kept\n"
+    assert content["seen"] == b"k\n"
+    assert content["tool"] == content["linked/tool"] == b"one\ntwo\n"
+    assert content["deep"] == b"deep"
+    assert content["fetched/file.txt"] == b"fetched"
+    assert tree["fetched/file.txt"][1] == "0o600"
+    assert content["unpacked/inside"] == b"i"
+    assert "packed/in.tar" in tree
+    assert tree["p/q/deep.txt"][1:4] == ("0o751", 5, 5)
+    assert content["parents/p/q/deep.txt"] == b"deep"
+    # Mount points are no part of any layer.
+    assert not {"cache", "other", "t", "ctx", "scratch", "run/secrets", "p/x.o"} & set(tree)
+
+
+def test_the_cache_goes_by_content(havred: Engine, tmp_path: Path) -> None:
+    dockerfile = "FROM busybox\nCOPY in /in\nRUN cat /proc/sys/kernel/random/uuid > /random\n"
+    context = write_context(tmp_path / "one", dockerfile, {"in/a": "1"})
+    first = built(havred, context)
+    os.utime(context / "in" / "a", (1, 1))
+    assert built(havred, context) == first
+    (context / "in" / "a").chmod(0o600)
+    other = built(havred, context)
+    assert other != first
+    (context / "in" / "a").write_text("2")
+    kept = built(havred, context)
+    assert kept not in (first, other)
+    assert built(havred, context, "--no-cache") != built(havred, context, "--no-cache")
+    # The layers of a removed image stay with the cache, until that is emptied.
+    kept = built(havred, context)
+    havred.docker("rmi", "-f", kept, check=0)
+    assert built(havred, context) == kept
+    usage = json.loads(havred.out("system", "df", "-v", "--format", "{{json .BuildCache}}"))
+    assert any(row["CacheType"] == "regular" and int(row["UsageCount"]) > 1 for row in usage)
+    assert "Total:" in havred.out("builder", "prune", "-af")
+    assert built(havred, context) != kept
+
+
+def test_the_same_input_gives_the_same_bytes(havred: Engine, tmp_path: Path) -> None:
+    dockerfile = "FROM busybox\nWORKDIR /w\nRUN echo 1 > a && rm /etc/passwd\nCOPY in b\n"
+    context = write_context(tmp_path, dockerfile, {"in/a": "1"})
+    flags = ("--no-cache", "--build-arg", "SOURCE_DATE_EPOCH=1700000000")
+    first = built(havred, context, *flags)
+    os.utime(context / "in" / "a")
+    assert built(havred, context, *flags) == first
+    assert havred.out("image", "inspect", "-f", "{{.Created}}", first).startswith("2023-11-14T22:13:20")
+
+
+def test_a_client_that_leaves_ends_its_build(havred: Engine, tmp_path: Path) -> None:
+    """The leak check sees that no process, mount or namespace of it stays."""
+    context = write_context(tmp_path, "FROM busybox\nRUN echo begun; sleep 1000\n")
+    env = {**havred.env, "DOCKER_BUILDKIT": "0"}
+    command = ["docker", "build", str(context)]
+    client = subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+    assert client.stdout is not None
+    assert any(line == b"begun\n" for line in client.stdout)
+    client.send_signal(signal.SIGINT)
+    client.wait(10)
+    client.stdout.close()
+
+
+def test_hostile_contexts(havred: Engine, tmp_path: Path) -> None:
+    links = {"esc": "/etc", "up": "../../../../..", "loop": "loop"}
+    files = {
+        "Dockerfile": "FROM scratch\nCOPY esc/hostname /a\n",
+        "two": "FROM scratch\nCOPY up/tmp /x\n",
+        "three": "FROM busybox\nCOPY pipe /pipe\nCOPY loop /y\n",
+        "up/havre-escaped": "x",
+    }
+    context = tmp_path / "context.tar"
+    context.write_bytes(_tar(files, links, ("pipe",)))
+    env = {**havred.env, "DOCKER_BUILDKIT": "0"}
+    for file, words in (("Dockerfile", '"/esc/hostname": not found'), ("two", "not found"), ("three", '"/loop": not')):
+        with context.open("rb") as stdin:
+            command = ["docker", "build", "-f", file, "-"]
+            done = subprocess.run(command, stdin=stdin, env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert words in done.stderr
+    assert not Path("/havre-escaped").exists()
