@@ -69,6 +69,7 @@ from havre.runtime import Runtime
 from havre.storage import Storage
 
 from havre.network.ipam import parse_pools
+
 log = logging.getLogger("havre.daemon")
 
 _FIRST_INHERITED = 3

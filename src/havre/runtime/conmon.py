@@ -47,6 +47,9 @@ MAX_PACKET = 1 << 16
 PACKETS_PER_WAKEUP = 32
 CONTROL_TIMEOUT_S = 2.0
 
+_buffer = memoryview(bytearray(MAX_PACKET))
+"""What every connection reads into: on the event loop one packet is taken out before the next comes in."""
+
 
 class Report(msgspec.Struct):
     """A line of the sync pipe: a PID or an exit code, or -1 and a text."""
@@ -196,7 +199,6 @@ class Attachment:
         self._socket = _connect(directory)
         self._output = output
         self._loop = asyncio.get_running_loop()
-        self._buffer = memoryview(bytearray(MAX_PACKET))
         self._open = True
         self._writing = asyncio.Lock()
         output.room = self._resume
@@ -209,7 +211,7 @@ class Attachment:
     def _drain(self) -> None:
         for _ in range(PACKETS_PER_WAKEUP):
             try:
-                size = self._socket.recv_into(self._buffer)
+                size = self._socket.recv_into(_buffer)
             except BlockingIOError:
                 return
             except ConnectionResetError:
@@ -217,8 +219,8 @@ class Attachment:
             if size == 0:
                 self.close()
                 return
-            stream = STDERR if self._buffer[0] == 3 else STDOUT
-            if size > 1 and not self._output.publish(stream, bytes(self._buffer[1:size])):
+            stream = STDERR if _buffer[0] == 3 else STDOUT
+            if size > 1 and not self._output.publish(stream, bytes(_buffer[1:size])):
                 self._loop.remove_reader(self._socket.fileno())
                 return
 

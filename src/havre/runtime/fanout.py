@@ -124,6 +124,7 @@ class Fanout:
     def close(self) -> None:
         """The output has ended: subscriptions end once they have taken what waits. Idempotent."""
         self._closed = True
+        self.room = _nobody_waits  # lets go of the connection, which holds on to this in turn
         for subscription in self._subscriptions:
             subscription._end()
         self._subscriptions.clear()

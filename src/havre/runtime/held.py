@@ -92,6 +92,8 @@ class Ending:
                 self._loop.remove_reader(descriptor)
                 os.close(descriptor)
         self._process = self._conmon = None
+        self._stalled = _nothing  # both belong to the process that holds on to this
+        self._oom_killed = _unknown
 
     def _process_ended(self) -> None:
         assert self._process is not None
@@ -147,6 +149,14 @@ def read_exit(file: Path) -> tuple[int, float] | None:
             return int(text), os.fstat(opened.fileno()).st_mtime
     except FileNotFoundError:
         return None
+
+
+def _nothing() -> None:
+    """What a watch that is over does about a stall."""
+
+
+def _unknown() -> bool:
+    return False
 
 
 class Held:
