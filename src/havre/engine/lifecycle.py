@@ -30,6 +30,7 @@ from havre.engine.assemble import Assembly
 from havre.engine.events import Events
 from havre.engine.health import HealthChecks, begin, cease, probe_command
 from havre.engine.live import Index, Live
+from havre.engine.logfiles import Rotation, parse_limits
 from havre.engine.model import ZERO_TIME, Container, EndpointSettings, State
 from havre.engine.plan import plan_container
 from havre.engine.restart import Restart, decide_after_exit
@@ -149,9 +150,13 @@ class Lifecycle:
         return self._assembly.directory(container) / LOG_FILE
 
     def watch(self, live: Live, process: Process) -> None:
-        """See `process` to its end, in the background, and probe its health."""
-        if not live.container.state.paused:
+        """See `process` to its end, in the background; probe its health, and keep its log within limits."""
+        container = live.container
+        if not container.state.paused:
             self.probe(live)
+        if (path := self.log_path(container)) is not None:
+            config = container.host_config.log_config
+            Rotation(process, path, parse_limits(config.type, config.config or {})).start()
         spawn(self._await_end(live, process), f"watch {live.container.id[:12]}")
 
     def probe(self, live: Live) -> None:

@@ -16,13 +16,14 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
 from havre.aio import in_thread
 from havre.engine import times
+from havre.engine.logfiles import open_all, open_newer
 from havre.runtime import Process
 from havre.runtime.fanout import Subscription
 
@@ -129,34 +130,39 @@ class Selection:
 
 
 async def read_log(path: Path, options: LogOptions, process: Process | None) -> AsyncIterator[list[LogLine]]:
-    """The lines of the log at `path`; with `follow`, new ones of `process` until it ends or `until` has come.
+    """The lines of the log at `path` and of the files it has been rotated to.
 
-    They come as lists: what is in one can be had without waiting.
+    With `follow`, new ones of `process` until it ends or `until` has come. They come as lists: what is in one can be
+    had without waiting.
     """
     follow = process.output.subscribe() if options.follow and process is not None else None
     selection = Selection(options)
+    files = await in_thread(open_all, path)
     try:
-        descriptor = await in_thread(os.open, path, os.O_RDONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return
-    try:
-        offset = 0 if options.tail is None else await in_thread(tail_offset, descriptor, options.tail)
+        place, offset = 0, 0
+        if options.tail is not None:
+            place, offset = await in_thread(tail_place, files, options.tail)
         rest, going = b"", True
-        while True:
-            data = await in_thread(os.pread, descriptor, BLOCK, offset)
+        while place < len(files):
+            data = await in_thread(os.pread, files[place], BLOCK, offset)
             offset += len(data)
             *lines, rest = (rest + data).split(b"\n")
             if shown := selection.render_all(lines):
                 yield shown
             if len(data) == BLOCK:
                 continue
+            if place + 1 < len(files):
+                place, offset = place + 1, 0
+                continue
             if follow is None or not going or selection.past_until:
                 return
             going = await _more(follow, options.until)
+            files += await in_thread(open_newer, path, files[place])
     finally:
         if follow is not None:
             follow.close()
-        os.close(descriptor)
+        for descriptor in files:
+            os.close(descriptor)
 
 
 async def _more(follow: Subscription, until: float | None) -> bool:
@@ -168,23 +174,26 @@ async def _more(follow: Subscription, until: float | None) -> bool:
     return True
 
 
-def tail_offset(descriptor: int, lines: int) -> int:
-    """Where the last `lines` lines of the file begin; an unfinished last line of a stream counts as one. Blocking."""
-    size = os.fstat(descriptor).st_size
+def tail_place(files: Sequence[int], lines: int) -> tuple[int, int]:
+    """Where the last `lines` lines of some files begin: which file, and its offset. Blocking.
+
+    An unfinished last line of a stream counts as one.
+    """
     if lines <= 0:
-        return size
+        return len(files) - 1, os.fstat(files[-1]).st_size if files else 0
     found = 0
     seen: set[int] = set()
-    for end, line in _lines_backwards(descriptor, size):
-        record = parse_record(line)
-        if record is None:
-            continue
-        if record.ends_line or record.stream not in seen:
-            if found == lines:
-                return end
-            found += 1
-        seen.add(record.stream)
-    return 0
+    for place in reversed(range(len(files))):
+        for end, line in _lines_backwards(files[place], os.fstat(files[place]).st_size):
+            record = parse_record(line)
+            if record is None:
+                continue
+            if record.ends_line or record.stream not in seen:
+                if found == lines:
+                    return place, end
+                found += 1
+            seen.add(record.stream)
+    return 0, 0
 
 
 def _lines_backwards(descriptor: int, size: int) -> Iterator[tuple[int, bytes]]:

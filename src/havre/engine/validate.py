@@ -11,6 +11,7 @@ import signal
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from havre.engine.logfiles import parse_limits
 from havre.engine.model import Config, Healthcheck, HostConfig
 from havre.errors import InvalidInput
 from havre.runtime.capabilities import CAPABILITIES
@@ -184,6 +185,7 @@ def _check_logging(host: HostConfig) -> None:
     for option in host.log_config.config or ():
         if option not in LOG_OPTIONS[driver]:
             raise InvalidInput(f"unknown log opt '{option}' for {driver} log driver")
+    parse_limits(driver, host.log_config.config or {})
 
 
 def _check_modes(host: HostConfig) -> None:

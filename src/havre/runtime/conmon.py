@@ -286,7 +286,7 @@ def _connect(directory: Path) -> socket.socket:
 
 
 class Control:
-    """conmon's control fifo, by which it is told the size of the terminal."""
+    """conmon's control fifo, by which it is told the size of the terminal, and to open its log anew."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "ctl"
@@ -295,6 +295,10 @@ class Control:
     async def resize(self, rows: int, columns: int) -> None:
         """Set the size of the terminal, in characters."""
         await self._send(f"1 {rows} {columns}\n")
+
+    async def reopen_log(self) -> None:
+        """Let conmon open its log anew: by its name, which must have become free, or what is there is lost."""
+        await self._send("2 0 0\n")
 
     async def _send(self, message: str) -> None:
         async with self._lock:

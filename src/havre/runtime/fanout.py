@@ -97,6 +97,8 @@ class Fanout:
         self._held = False
         self._closed = False
         self._hurried = False
+        self._until_alarm = 0
+        self._ring: Callable[[], None] | None = None
 
     def subscribe(self, *, stdout: bool = True, stderr: bool = True) -> Subscription:
         """Read from now on. Without a subscription output goes to the log alone."""
@@ -108,11 +110,22 @@ class Fanout:
             self._subscriptions.append(subscription)
         return subscription
 
+    def alarm(self, after_bytes: int, ring: Callable[[], None]) -> None:
+        """Call `ring` once, when so many more bytes have been published; it takes the place of an earlier alarm."""
+        self._until_alarm, self._ring = after_bytes, ring
+
+    def _count(self, size: int) -> None:
+        self._until_alarm -= size
+        if self._ring is not None and self._until_alarm <= 0:
+            ring, self._ring = self._ring, None
+            ring()
+
     def publish(self, stream: int, data: bytes) -> bool:
         """Hand `data` to all; False when the caller must not publish more until `room` is called."""
         for subscription in self._subscriptions:
             if subscription._waiting < LAST_LIMIT:
                 subscription._put(stream, data)
+        self._count(len(data))
         self._held = not self._hurried and self._fullest() >= LIMIT
         return not self._held
 

@@ -215,6 +215,10 @@ class Held:
         """The size of its terminal in characters. Failed when it has ended."""
         await self._control.resize(rows, columns)
 
+    async def reopen_log(self) -> None:
+        """After a rename of the log: write to a new file of the old name. Failed when it has ended."""
+        await self._control.reopen_log()
+
     async def kill(self, signal: int) -> None:
         """Send a signal; Conflict when it has ended. Cannot hit another process."""
         if self._ending is None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from havre.engine.logs import BLOCK, LogOptions, parse_record, read_log, tail_offset
+from havre.engine.logs import BLOCK, LogOptions, parse_record, read_log, tail_place
 
 LOG = b"""\
 2026-11-24T13:00:01.000000001+00:00 stdout F one
@@ -86,6 +86,6 @@ def test_tail_of_an_empty_file(tmp_path: Path) -> None:
     path.touch()
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        assert tail_offset(descriptor, 3) == 0
+        assert tail_place([descriptor], 3) == (0, 0)
     finally:
         os.close(descriptor)
