@@ -1,4 +1,4 @@
-"""Volumes: list, inspect, create, remove, prune.
+"""Volumes: list, inspect, create, remove, prune; and what Docker has not: rename, clone, export, import.
 
 Source: Docker Engine API, "Volumes".
 """
@@ -10,6 +10,7 @@ from aiohttp import web
 from havre.api.call import Call
 from havre.api.router import Router
 from havre.engine.model import Value
+from havre.engine.volumecopies import VolumeCopies
 from havre.errors import Unavailable
 
 
@@ -54,11 +55,36 @@ async def _prune(call: Call) -> web.StreamResponse:
     return call.json({"VolumesDeleted": list(pruned.deleted), "SpaceReclaimed": pruned.reclaimed})
 
 
+async def _rename(call: Call) -> web.StreamResponse:
+    return call.json(await call.settle(call.services.volumes.rename(call.name, call.text("name"))))
+
+
+async def _clone(call: Call) -> web.StreamResponse:
+    copies = VolumeCopies(call.services.volumes)
+    return call.json(await call.settle(copies.clone(call.name, call.text("name"))), 201)
+
+
+async def _export(call: Call) -> web.StreamResponse:
+    async with VolumeCopies(call.services.volumes).exporting(call.name) as pieces:
+        response = await call.stream("application/x-tar")
+        async for piece in pieces:
+            await response.write(piece)
+    return response
+
+
+async def _import(call: Call) -> web.StreamResponse:
+    return call.json(await VolumeCopies(call.services.volumes).import_(call.name, call.upload()), 201)
+
+
 def register(router: Router) -> None:
     """Add the routes of volumes."""
     router.add("GET", "/volumes", _list)
     router.add("POST", "/volumes/create", _create)
     router.add("POST", "/volumes/prune", _prune)
+    router.add("POST", "/volumes/{name}/rename", _rename)
+    router.add("POST", "/volumes/{name}/clone", _clone)
+    router.add("GET", "/volumes/{name}/export", _export)
+    router.add("POST", "/volumes/{name}/import", _import)
     router.add("GET", "/volumes/{name}", _inspect)
     router.add("PUT", "/volumes/{name}", _update)
     router.add("DELETE", "/volumes/{name}", _remove)

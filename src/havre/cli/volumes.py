@@ -1,13 +1,15 @@
-"""Volumes: ls, create, rm."""
+"""Volumes: ls, create, rm, and what docker has not: clone, rename, export, import, du."""
 
 from __future__ import annotations
 
 import sys
 
+from havre.cli.archive import check_output, open_input, read_chunks, write_output
 from havre.cli.format.table import Listing, label_text
 from havre.cli.format.text import human_size
 from havre.cli.ps import render_filters
 from havre.cli.run_config import to_map
+from havre.errors import NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -81,3 +83,46 @@ def rm(session: Session, options: Options, arguments: list[str]) -> int:
     """Remove volumes."""
     query: Query = {"force": "1"} if options.force else {}
     return session.each(arguments, lambda name: session.client.delete(f"/volumes/{name}", query))
+
+
+def clone(session: Session, options: Options, arguments: list[str]) -> int:
+    """Create a volume with the content of another, and print its name."""
+    name, new = arguments
+    print(session.client.post(f"/volumes/{name}/clone", {"name": new})["Name"])
+    return 0
+
+
+def rename(session: Session, options: Options, arguments: list[str]) -> int:
+    """Rename a volume."""
+    name, new = arguments
+    session.client.post(f"/volumes/{name}/rename", {"name": new})
+    return 0
+
+
+def export(session: Session, options: Options, arguments: list[str]) -> int:
+    """Write a volume as a tar archive."""
+    check_output(options.output, "export volume")
+    write_output(session.client.call("GET", f"/volumes/{arguments[0]}/export"), options.output, "export volume")
+    return 0
+
+
+def import_(session: Session, options: Options, arguments: list[str]) -> int:
+    """Create a volume from a tar archive, and print its name."""
+    name, *source = arguments
+    descriptor = open_input(source[0]) if source and source[0] != "-" else 0
+    headers = {"Content-Type": "application/x-tar"}
+    body = read_chunks(descriptor)
+    print(session.client.json("POST", f"/volumes/{name}/import", raw_body=body, headers=headers)["Name"])
+    return 0
+
+
+def du(session: Session, options: Options, arguments: list[str]) -> int:
+    """Show how much volumes hold, in bytes as people write them, the largest first."""
+    volumes = session.client.get("/system/df", {"type": "volume"})["Volumes"] or []
+    sizes = {volume["Name"]: volume["UsageData"]["Size"] for volume in volumes}
+    for name in arguments:
+        if name not in sizes:
+            raise NotFound(f"get {name}: no such volume")
+    shown = sorted(arguments or sizes, key=lambda name: (-sizes[name], name))
+    sys.stdout.write("".join(f"{human_size(sizes[name])}\t{name}\n" for name in shown))
+    return 0

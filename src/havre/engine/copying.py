@@ -89,7 +89,7 @@ class Copying:
         """The tar of the root file system alone: nothing that is mounted upon it."""
         async with self._views.bare(live) as view:
             self._lifecycle.publish(live.container, "export")
-            pieces = stream_from(lambda out: _write_export(out, view.root))
+            pieces = stream_from(lambda out: write_tree(out, view.root))
             try:
                 yield pieces
             finally:
@@ -108,7 +108,7 @@ class Copying:
             extractor = await in_thread(_open_extractor, view.root, ref, path, user, no_overwrite)
             try:
                 with _told("extracting into", path):
-                    await _feed(chunks, extractor.write)
+                    await feed(chunks, extractor.write)
                     await in_thread(extractor.seal)
             finally:
                 extractor.close()
@@ -121,7 +121,7 @@ async def _resumed(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[by
         yield piece
 
 
-async def _feed(chunks: AsyncIterator[bytes], take: Callable[[bytearray], None]) -> None:
+async def feed(chunks: AsyncIterator[bytes], take: Callable[[bytearray], None]) -> None:
     """Give the chunks to `take` in a thread, a megabyte at a time, while the next one comes in."""
     working: asyncio.Future[None] | None = None
     try:
@@ -186,7 +186,8 @@ def _stat(root: int, ref: str, path: str) -> PathStat:
         return PathStat(_top(clean) or "/", status.st_size, status.st_mode, status.st_mtime_ns, target)
 
 
-def _write_export(out: BinaryIO, root: int) -> None:
+def write_tree(out: BinaryIO, root: int) -> None:
+    """The tar of everything below the open directory `root`, which may be a descriptor for paths alone. Blocking."""
     tar = TarWriter(out)
     with _told("reading", "/"):
         directory = openat_in_root(root, "/", os.O_RDONLY | os.O_DIRECTORY)

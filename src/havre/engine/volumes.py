@@ -2,7 +2,7 @@
 
     data_root/volumes/NAME/_data         what containers see; a volume with options has its file system mounted here
                       NAME/_data.new     being filled from an image
-                      .gone-NAME         being removed
+                      .gone-NAME         being removed, or not whole yet
 
 A container *uses* a volume from its creation to its removal, which keeps the volume from being removed, and has it
 *mounted* from start to stop, which matters to volumes with options alone:
@@ -26,8 +26,8 @@ import socket
 import stat
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,7 +37,7 @@ from havre.aio import in_thread
 from havre.engine.events import Events
 from havre.engine.filters import Filters, boolean, check_keys, matches_exactly, matches_labels, matches_pattern
 from havre.engine.model import Value
-from havre.errors import Conflict, Failed, InvalidInput, NotFound
+from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound
 from havre.linux import mounts, trees
 from havre.linux.openat2 import open_in_root
 from havre.storage import Table
@@ -238,6 +238,77 @@ class Volumes:
                 await in_thread(self._mount, volume)
         return self._data(name)
 
+    @asynccontextmanager
+    async def reading(self, name: str) -> AsyncIterator[Path]:
+        """Where a volume's files are, mounted and kept from being removed for the length of a block."""
+        reader = f"reader-{secrets.token_hex(8)}"
+        try:
+            path = await self.mount_for(reader, name)
+            self._to_fill[name] -= 1  # whoever only reads fills nothing
+            yield path
+        finally:
+            await self.release(reader)
+
+    @asynccontextmanager
+    async def making(self, name: str, labels: Mapping[str, str] | None) -> AsyncIterator[Path]:
+        """A directory to fill in a block: when that ends well it becomes the volume `name`, and else it goes."""
+        check_name(name)
+        self._refuse_taken(name)
+        aside = self._root / f"{_GONE}{secrets.token_hex(8)}"
+        try:
+            with _attempt(f"create {name}"):
+                data = await in_thread(_make_aside, aside)
+            yield data
+            self._refuse_taken(name)
+            with _attempt(f"create {name}"):
+                aside.rename(self._root / name)  # on the loop: nobody can take the name meanwhile
+            volume = self._volumes[name] = Volume(
+                name=name,
+                created_at=_rfc3339(time.time()),
+                mountpoint=str(self._data(name)),
+                labels=dict(labels or {}) or None,
+            )
+            await self._table.put(name, volume)
+        finally:
+            await in_thread(trees.remove_tree, aside)
+        self._events.publish("volume", "create", name, {"driver": volume.driver})
+
+    def _refuse_taken(self, name: str) -> None:
+        if name in self._volumes:
+            raise Conflict(f"create {name}: a volume of that name exists", "remove it first, or choose another name")
+
+    async def rename(self, name: str, new: str) -> Volume:
+        """Give a volume another name. NotFound; Conflict while a container uses it, or where the name is taken.
+
+        The new row is written first: of the two, the one without a directory goes at the next start.
+        """
+        check_name(new)
+        volume = self._free_volume(name, new)
+        renamed = msgspec.structs.replace(volume, name=new, mountpoint=str(self._data(new)))
+        await self._table.put(new, renamed)
+        try:
+            self._free_volume(name, new)
+            with _attempt(f"rename {name}"):
+                (self._root / name).rename(self._root / new)  # on the loop, as above
+        except HavreError:
+            if new not in self._volumes:
+                await self._table.delete(new)
+            raise
+        del self._volumes[name]
+        self._volumes[new] = renamed
+        await self._table.delete(name)
+        self._events.publish("volume", "rename", new, {"driver": volume.driver, "oldName": name})
+        return renamed
+
+    def _free_volume(self, name: str, new: str) -> Volume:
+        volume = self.get(name)
+        if users := self._users.get(name):
+            raise Conflict(
+                f"rename {name}: volume is in use - [{' '.join(sorted(users))}]", "remove its containers first"
+            )
+        self._refuse_taken(new)
+        return volume
+
     async def unmounted(self, container_id: str) -> None:
         """The container has stopped: it still uses its volumes, but has none mounted. Idempotent."""
         for name in [name for name, users in self._users.items() if container_id in users]:
@@ -383,6 +454,14 @@ def _resolve_address(options: str, problem: str) -> str:
                 raise Failed(f"{problem}: error resolving passed in network volume address: {what}") from error
         resolved.append(key + given + host)
     return ",".join(resolved)
+
+
+def _make_aside(directory: Path) -> Path:
+    directory.mkdir(mode=0o700)
+    data = directory / "_data"
+    data.mkdir()
+    data.chmod(0o755)
+    return data
 
 
 def _is_empty(directory: Path) -> bool:

@@ -6,11 +6,18 @@ from havre.cli.commands.shared import filter_flag, force_flag, format_flag
 from havre.cli.parser import Command, Flag
 
 COMMANDS = (
+    Command("clone cp", "VOLUME NEW_VOLUME", "Create a volume with the content of another", "volumes:clone", (2, 2)),
     Command("create", "[OPTIONS] [VOLUME]", "Create a volume", "volumes:create", (0, 1), (
         Flag("driver", "d", "string", "Name of the volume's driver", "local"),
         Flag("label", "", "list", "Set metadata of the volume"),
         Flag("opt", "o", "map", "Set options of the driver"),
     )),
+    Command("du", "[VOLUME...]", "Show how much volumes hold", "volumes:du", (0, None)),
+    Command("export", "[OPTIONS] VOLUME", "Export a volume as a tar archive", "volumes:export", (1, 1),
+            (Flag("output", "o", "string", "Write to a file, instead of STDOUT"),)),
+    Command("import", "VOLUME [FILE|-]", "Create a volume from a tar archive", "volumes:import_", (1, 2),
+            long="Create a volume from a tar archive, compressed or not, given as a file or on STDIN. A bad archive"
+                 " leaves no volume."),
     Command("inspect", "[OPTIONS] VOLUME [VOLUME...]", "Display detailed information on one or more volumes",
             "inspect:volumes", (1, None), (format_flag("f", table=False),)),
     Command("ls list", "[OPTIONS]", "List volumes", "volumes:ls", (0, 0), (
@@ -24,6 +31,7 @@ COMMANDS = (
         filter_flag("", 'Keep only what meets the condition (e.g. "label=<label>")'),
         force_flag("Do not ask for confirmation"),
     )),
+    Command("rename mv", "VOLUME NEW_NAME", "Rename a volume", "volumes:rename", (2, 2)),
     Command("rm remove", "[OPTIONS] VOLUME [VOLUME...]", "Remove one or more volumes", "volumes:rm", (1, None),
             (force_flag("Do not complain of volumes that do not exist"),),
             long="Remove one or more volumes. A volume that a container uses cannot be removed."),
