@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import stat
 import tempfile
 from collections import OrderedDict
@@ -22,7 +23,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TypeVar
 
-from havre.aio import in_thread
+from havre.aio import in_thread, spawn
 from havre.errors import InvalidInput, NotFound
 from havre.linux import trees
 from havre.linux.openat2 import open_in_root
@@ -46,12 +47,16 @@ class Contexts:
         self._idle: OrderedDict[str, Path] = OrderedDict()  # the one used last comes last
 
     async def open(self) -> None:
-        """Make the directory, and remove what an earlier daemon left in it."""
-        await in_thread(self._clear)
+        """Make the directory anew; what an earlier daemon left in it is removed in the background."""
+        spawn(in_thread(trees.remove_tree, await in_thread(self._set_aside)), "remove old build contexts")
 
-    def _clear(self) -> None:
-        trees.remove_tree(self._root)
+    def _set_aside(self) -> Path:
+        stale = self._root.with_name(f"{self._root.name}.stale")
+        stale.mkdir(mode=0o700, exist_ok=True)
+        if self._root.exists():
+            self._root.rename(stale / secrets.token_hex(8))
         self._root.mkdir(mode=0o700)
+        return stale
 
     @asynccontextmanager
     async def borrow(self, key: str = "") -> AsyncIterator[Path]:

@@ -11,6 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from havre.build.request import MAIN_CONTEXT
+from havre.oci.digest import digest_of
+
 
 @dataclass(frozen=True)
 class Vertex:
@@ -85,6 +88,12 @@ class Warned:
     message: str
     line: int = 0
     url: str = ""
+
+
+def vertex_of_context(name: str) -> Vertex:
+    """The vertex of bringing in a context, by a build's own name of it: a door may tell of its bytes as `Transfer`."""
+    label = "build context" if name == MAIN_CONTEXT else f"context {name}"
+    return Vertex(digest_of(f"context {name}".encode()), f"[internal] load {label}")
 
 
 BuildEvent = Declared | Started | Log | Transfer | Finished | Warned

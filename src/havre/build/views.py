@@ -14,10 +14,10 @@ from pathlib import Path
 
 from havre.build.graph import SCRATCH, Graph
 from havre.build.instructions import Command, Copy, Run
-from havre.build.progress import BuildProgress, Declared, Finished, Started, Vertex
+from havre.build.progress import BuildProgress, Declared, Finished, Started, vertex_of_context
 from havre.build.request import MAIN_CONTEXT, BuildRequest, ContextSource
 from havre.errors import HavreError
-from havre.oci.digest import Digest, digest_of
+from havre.oci.digest import Digest
 from havre.oci.ignore import read_ignore_file
 from havre.storage import Snapshots
 
@@ -59,8 +59,7 @@ class BuildViews:
             return self._contexts[name]
 
     async def _load(self, name: str) -> Path:
-        label = "build context" if name == MAIN_CONTEXT else f"context {name}"
-        vertex = Vertex(digest_of(f"context {name}".encode()), f"[internal] load {label}")
+        vertex = vertex_of_context(name)
         self._tell(Declared(vertex))
         self._tell(Started(vertex, time.time()))
         try:

@@ -20,7 +20,7 @@ from grpclib.exceptions import GRPCError
 
 from havre import __version__
 from havre.api.buildkit import messages as m
-from havre.api.buildkit.exporting import describe_image, export_files
+from havre.api.buildkit.exporting import export_files, export_image
 from havre.api.buildkit.http2 import Metadata, Routes, refusal, streaming, unary
 from havre.api.buildkit.jobs import Job, Jobs
 from havre.api.buildkit.options import Export, parse_cache, parse_exporter, parse_options
@@ -97,7 +97,7 @@ class Control:
         told: dict[str, str] = {}
         for export in exports:
             if export.kind == "image":
-                told |= describe_image(result, export)
+                told |= export_image(result, export, job.status.progress)
             else:
                 session = await self._sessions.find(session_id)
                 await export_files(export.kind, result, session, self._outputs, job.status.progress)
@@ -115,7 +115,7 @@ class Control:
             entitlements=request.entitlements,
         )
         async with AsyncExitStack() as stack:
-            source = SessionSource(self._sessions, request.session, options, self._contexts, stack)
+            source = SessionSource(self._sessions, request.session, options, self._contexts, stack, job.status.progress)
             try:
                 return await self._builder.build(options.request, source, job.status.progress)
             except HavreError as error:

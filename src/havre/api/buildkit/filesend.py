@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import stat
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing, closing
 from itertools import islice
 from typing import Any
@@ -24,6 +24,7 @@ from grpclib.client import Stream
 from havre.api.buildkit.filesync import DATA, FIN, REQ, STAT, render_stat
 from havre.api.buildkit.messages import BytesMessage, Packet
 from havre.api.buildkit.sessions import Session
+from havre.api.buildkit.shown import Moved
 from havre.build.contexts import to_its_end
 from havre.build.outputs import OutputFile, OutputTree
 from havre.errors import Failed, InvalidInput
@@ -31,23 +32,21 @@ from havre.errors import Failed, InvalidInput
 METHOD = "/moby.filesync.v1.FileSend/DiffCopy"
 _STATS_AT_ONCE = 256
 
-Sent = Callable[[int], None]
 
-
-async def send_tar(session: Session, pieces: AsyncGenerator[bytes, None], sent: Sent) -> None:
-    """Send a file; `sent` is told the bytes of each piece."""
+async def send_tar(session: Session, pieces: AsyncGenerator[bytes, None], moved: Moved) -> None:
+    """Send a file; `moved` is told the bytes of each piece."""
     async with session.converse(METHOD, [], BytesMessage, BytesMessage) as stream, aclosing(pieces):
         await stream.send_request()
         async for piece in pieces:
             await stream.send_message(BytesMessage(piece))
-            sent(len(piece))
+            moved(len(piece))
         await stream.end()
         while await stream.recv_message() is not None:
             pass
 
 
-async def send_tree(session: Session, tree: OutputTree, sent: Sent) -> None:
-    """Let the client copy the tree; `sent` is told the bytes of each piece."""
+async def send_tree(session: Session, tree: OutputTree, moved: Moved) -> None:
+    """Let the client copy the tree; `moved` is told the bytes of each piece."""
     async with session.converse(METHOD, [], Packet, Packet) as stream:
         await stream.send_request()
         files: dict[int, str] = {}
@@ -58,7 +57,7 @@ async def send_tree(session: Session, tree: OutputTree, sent: Sent) -> None:
                 if packet is None:
                     raise Failed("the client ended the transfer of files too early")
                 if packet.type == REQ:
-                    await _send_file(stream, tree, packet.id, files, sent)
+                    await _send_file(stream, tree, packet.id, files, moved)
                 elif packet.type == FIN:
                     break
                 else:
@@ -89,10 +88,12 @@ async def _next(listed: Iterator[OutputFile]) -> list[OutputFile]:
     return await to_its_end(lambda: list(islice(listed, _STATS_AT_ONCE)))
 
 
-async def _send_file(stream: Stream[Any, Packet], tree: OutputTree, id: int, files: dict[int, str], sent: Sent) -> None:
+async def _send_file(
+    stream: Stream[Any, Packet], tree: OutputTree, id: int, files: dict[int, str], moved: Moved
+) -> None:
     if id not in files:
         raise InvalidInput(f"invalid file id {id}")
     async for piece in tree.read(files.pop(id)):
         await stream.send_message(Packet(type=DATA, id=id, data=piece))
-        sent(len(piece))
+        moved(len(piece))
     await stream.send_message(Packet(type=DATA, id=id))

@@ -23,6 +23,7 @@ from urllib.parse import quote_plus
 
 from havre.api.buildkit.messages import Packet, Stat
 from havre.api.buildkit.sessions import Session
+from havre.api.buildkit.shown import Moved
 from havre.build.contexts import TreeUpdate, to_its_end
 from havre.errors import Failed, InvalidInput
 from havre.storage.tar import Entry
@@ -56,10 +57,13 @@ _GO_TYPE = _GO_DIR | _GO_SYMLINK | _GO_PIPE | _GO_SOCKET | _GO_DEVICE | _GO_CHAR
 _BITS = ((_GO_SETUID, stat.S_ISUID), (_GO_SETGID, stat.S_ISGID), (_GO_STICKY, stat.S_ISVTX))
 
 
-async def receive(session: Session, name: str, into: Path, *, follow: Sequence[str], exclude: Sequence[str]) -> None:
+async def receive(
+    session: Session, name: str, into: Path, moved: Moved, *, follow: Sequence[str], exclude: Sequence[str]
+) -> None:
     """Make `into` the client's directory `name`, or of it what the paths `follow` lead to, without `exclude`.
 
-    `follow` has wildcards and no entry for everything; `exclude` are patterns as in .dockerignore.
+    `follow` has wildcards and no entry for everything; `exclude` are patterns as in .dockerignore. `moved` is told the
+    bytes of each packet.
     """
     metadata = [
         ("dir-name", name),
@@ -73,6 +77,7 @@ async def receive(session: Session, name: str, into: Path, *, follow: Sequence[s
                 packet = await stream.recv_message()
                 if packet is None:
                     raise Failed("the client ended the transfer of files too early")
+                moved(len(packet.data) or len(packet.stat.path if packet.stat else ""))
                 if intake.gather(packet):
                     for id in await to_its_end(intake.apply):
                         await stream.send_message(Packet(type=REQ, id=id))

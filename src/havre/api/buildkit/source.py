@@ -32,15 +32,18 @@ from havre.api.buildkit.messages import (
 )
 from havre.api.buildkit.options import Options
 from havre.api.buildkit.sessions import Session, Sessions
+from havre.api.buildkit.shown import counted, shown
 from havre.api.buildkit.sshagent import forward_agent
 from havre.build.contexts import Contexts, read_file
 from havre.build.dockerfile import MAX_BYTES
+from havre.build.progress import BuildProgress, Vertex, vertex_of_context
 from havre.build.request import MAIN_CONTEXT, DockerfileBytes
 from havre.build.uploads import UploadedContext
 from havre.errors import Failed, NotFound
 from havre.registry import Auth
 
 _IGNORE = ".dockerignore"
+_TRANSFER = "transferring context:"
 _HUB = "registry-1.docker.io"  # the name under which clients know the credentials of docker.io
 _SECRET, _CREDENTIALS = "/moby.buildkit.secrets.v1.Secrets/GetSecret", "/moby.filesync.v1.Auth/Credentials"
 _CHECK_AGENT, _PULL = "/moby.sshforward.v1.SSH/CheckAgent", "/moby.upload.v1.Upload/Pull"
@@ -50,33 +53,50 @@ class SessionSource:
     """The client of one build. `text` is the Dockerfile once it has been read, for messages about its lines."""
 
     def __init__(
-        self, sessions: Sessions, session_id: str, options: Options, contexts: Contexts, stack: AsyncExitStack
+        self,
+        sessions: Sessions,
+        session_id: str,
+        options: Options,
+        contexts: Contexts,
+        stack: AsyncExitStack,
+        progress: BuildProgress,
     ) -> None:
         self._sessions = sessions
         self._session_id = session_id
         self._options = options
         self._contexts = contexts
         self._stack = stack
+        self._progress = progress
         self._locks: dict[object, asyncio.Lock] = {}
         self._made: dict[object, Path] = {}
         self.text: DockerfileBytes | None = None
 
     async def dockerfile(self, path: str) -> DockerfileBytes:
         """The Dockerfile at `path` of its directory, with the ignore file that belongs to it or to the context."""
-        own = f"{path}{_IGNORE}"
-        local = self._options.dockerfile_local
-        directory = await (self._fetch(local, (path, own)) if local else self._foreign_context())
-        try:
-            data = await in_thread(read_file, directory, path, MAX_BYTES)
-        except NotFound:
-            raise NotFound(f"failed to read dockerfile: open {path}: no such file or directory") from None
+        own, local = f"{path}{_IGNORE}", self._options.dockerfile_local
+        with shown(f"[internal] load build definition from {path}", self._progress) as vertex:
+            if local:
+                directory = await self._fetch(local, (path, own), (vertex, "transferring dockerfile:"))
+            else:
+                directory = await self._foreign_context()
+            try:
+                data = await in_thread(read_file, directory, path, MAX_BYTES)
+            except NotFound:
+                raise NotFound(f"failed to read dockerfile: open {path}: no such file or directory") from None
         ignore = await _optional(directory, own)
         if ignore is None:
-            main = self._options.locals[MAIN_CONTEXT]
-            ignores = await (self._foreign_context() if self._is_foreign else self._fetch(main, (_IGNORE,)))
-            ignore = await _optional(ignores, _IGNORE)
+            ignore = await self._ignore_of_context()
         self.text = DockerfileBytes(path, data, ignore)
         return self.text
+
+    async def _ignore_of_context(self) -> bytes | None:
+        with shown("[internal] load .dockerignore", self._progress) as vertex:
+            if self._is_foreign:
+                directory = await self._foreign_context()
+            else:
+                main = self._options.locals[MAIN_CONTEXT]
+                directory = await self._fetch(main, (_IGNORE,), (vertex, _TRANSFER))
+            return await _optional(directory, _IGNORE)
 
     async def directory(self, name: str, wanted: Sequence[str], ignored: Sequence[str]) -> Path:
         """The client's directory of that context, or what of it the build wants."""
@@ -88,16 +108,26 @@ class SessionSource:
         if not wanted:
             return await self._once("nothing", self._borrow)
         follow = () if any(path.strip("/.") == "" for path in wanted) else tuple(path.lstrip("/") for path in wanted)
-        return await self._fetch(local, follow, tuple(ignored), kept=True)
+        told = (vertex_of_context(name), _TRANSFER)
+        return await self._fetch(local, follow, told, exclude=tuple(ignored), kept=True)
 
-    async def _fetch(self, local: str, follow: Sequence[str], exclude: Sequence[str] = (), kept: bool = False) -> Path:
+    async def _fetch(
+        self,
+        local: str,
+        follow: Sequence[str],
+        told: tuple[Vertex, str],
+        *,
+        exclude: Sequence[str] = (),
+        kept: bool = False,
+    ) -> Path:
         """A directory of the client's, transferred once for each way of asking; `kept` for its next build."""
 
         async def transfer() -> Path:
             session = await self._session()
             key = f"{session.shared_key}\0{local}" if kept and session.shared_key else ""
             directory = await self._borrow(key)
-            await receive(session, local, directory, follow=follow, exclude=exclude)
+            with counted(*told, self._progress) as moved:
+                await receive(session, local, directory, moved, follow=follow, exclude=exclude)
             return directory
 
         return await self._once((local, follow, exclude), transfer)
