@@ -1,19 +1,26 @@
-"""A daemon that is killed: opens a network and sandboxes, prints its rows as JSON, and dies by SIGKILL."""
+"""A daemon that is killed: opens a network and sandboxes, prints its rows as JSON, and dies by SIGKILL.
+
+With a number it changes the networks of a running container, and dies before that many steps in the kernel are done.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 from network_world import Rows, container
 
-from havre.engine.model import Container
+from havre.engine.model import Container, EndpointSettings
 from havre.engine.network import Network, NetworkSpec
 from havre.engine.networks import NetworkOptions, Networks
+from havre.network import apply, firewall
 
 
 class Legacy(msgspec.Struct):
@@ -42,5 +49,37 @@ async def main(run_root: Path) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
+async def change(run_root: Path, steps: int) -> None:
+    """Connect and disconnect; "done" is printed when that took fewer than `steps` steps."""
+    rows = Rows()
+    room = Networks(rows, run_root, NetworkOptions())
+    await room.start({})
+    for name in ("front", "back"):
+        await room.create(NetworkSpec(name=name, enable_ipv6=True))
+    row = container("a", "front", ports={"80/tcp": [":8080"]})
+    sandbox = await room.open_sandbox(row)
+    row.networks, row.ports = sandbox.endpoints, sandbox.ports
+    sys.stdout.write(msgspec.json.encode(Legacy(rows.rows, [row])).decode() + "\n")
+    sys.stdout.flush()
+    apply.act = firewall.act = dying_after(steps)  # type: ignore[assignment]
+    await room.connect(row, room.get("back"), EndpointSettings(aliases=["x"]))
+    await room.disconnect(row, room.get("front"))
+    await room.disconnect(row, room.get("back"))
+    print("done", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def dying_after(steps: int) -> Callable[..., Awaitable[Any]]:
+    """`act` of the executors, which is the end of the process when `steps` have been taken."""
+    act, taken = apply.act, itertools.count()
+
+    async def counted(*args: Any, **kwargs: Any) -> Any:
+        if next(taken) == steps:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return await act(*args, **kwargs)
+
+    return counted
+
+
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+    asyncio.run(change(Path(sys.argv[1]), int(sys.argv[2])) if len(sys.argv) > 2 else main(Path(sys.argv[1])))

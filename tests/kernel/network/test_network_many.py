@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
+from network_victim import Legacy
 from network_world import Rows, container, run
 
 from havre.engine.model import Container, ContainerId, EndpointSettings
@@ -56,3 +60,29 @@ def test_fifty_networks_come_and_go(run_root: Path) -> None:
         await room.stop()
 
     asyncio.run(asyncio.wait_for(work(), 120))
+
+
+def test_killed_between_the_steps_of_a_change(run_root: Path) -> None:
+    (run_root / "netns").mkdir(parents=True)
+    bare = _traces(run_root)
+    victim = [sys.executable, str(Path(__file__).with_name("network_victim.py")), str(run_root)]
+
+    async def next_daemon(legacy: Legacy) -> None:
+        room = Networks(Rows(legacy.networks), run_root, NetworkOptions())
+        row = legacy.containers[0]
+        await room.start({ContainerId(row.id): row})
+        await room.disconnect(row, room.get("front"))
+        again = await room.connect(row, room.get("back"), EndpointSettings())
+        assert again.ports["80/tcp"]
+        await room.close_sandbox(ContainerId(row.id))
+        await room.stop()
+
+    for step in itertools.count(0, 2):  # every other one: they come in pairs, a change and its rules
+        died = subprocess.run([*victim, str(step)], capture_output=True, check=False)
+        rows, _, rest = died.stdout.partition(b"\n")
+        assert rows, died.stderr.decode()
+        asyncio.run(asyncio.wait_for(next_daemon(msgspec.json.decode(rows, type=Legacy)), 60))
+        until(lambda: _traces(run_root) == bare, f"no trace after step {step}", 10.0)
+        if rest:
+            break
+    assert step > 5
