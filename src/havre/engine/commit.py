@@ -64,7 +64,7 @@ class Commit:
         names = [reference.familiar()] if reference else []
         with self._storage.hold(*image.rootfs.diff_ids):
             id = await self._images.create(encode_image(image), parent=container.image, names=names)
-        told = {"comment": options.comment, "imageID": id, "imageRef": reference.canonical() if reference else ""}
+        told = {"comment": options.comment, "imageID": id, "imageRef": names[0] if names else ""}
         self._lifecycle.publish(container, "commit", **told)
         return id
 

@@ -55,6 +55,12 @@ class Exec:
     ended_at: float = 0.0
     process: ExecProcess | None = field(default=None, repr=False)
 
+    @property
+    def told(self) -> str:
+        """The command as events tell it, with Docker's blank behind a program without arguments."""
+        program, *arguments = self.command
+        return f"{program} {' '.join(arguments)}"
+
 
 class ExecAttachment:
     """A client of a running exec; `output` ends only when the exit code is known."""
@@ -117,7 +123,7 @@ class Execs:
         self._forget_old()
         exec = Exec(secrets.token_hex(32), live.container.id, spec, command)
         self._execs[exec.id] = exec
-        self._publish(exec, "exec_create: " + " ".join(command))
+        self._publish(exec, "exec_create: " + exec.told)
         return exec
 
     def _check(self, live: Live) -> None:
@@ -148,7 +154,7 @@ class Execs:
             raise Conflict(f"Error: Exec command {id} {what}")
         self._check(live)
         exec.started = exec.running = True
-        self._publish(exec, "exec_start: " + " ".join(exec.command))
+        self._publish(exec, "exec_start: " + exec.told)
         try:
             process = await self._prepare(exec, live, console_size, detach)
             output = self._subscribe(exec, process, detach)
