@@ -36,6 +36,15 @@ async def finish(work: Coroutine[Any, Any, T]) -> T:
     return await asyncio.shield(task)
 
 
+async def end_background() -> None:
+    """Cancel what still runs in the background and wait until it has undone itself; at the daemon's end."""
+    running = [task for task in _tasks if not task.done()]
+    for task in running:
+        task.cancel()
+    if running:
+        await asyncio.wait(running)
+
+
 def spawn(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
     """Start `work` as a background task that is referenced until it ends.
 

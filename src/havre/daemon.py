@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from havre import __version__
+from havre.aio import end_background
 from havre.api.server import InheritedListener, Listener, TcpListener, UnixListener, first_group, serve
 from havre.api.services import Services
 from havre.api.tls import server_context
@@ -377,6 +378,7 @@ async def run(config: DaemonConfig, flags: Mapping[str, Any]) -> None:
             notify("STOPPING=1")
             log.info("stopping; containers run on")
             await server.close(config.shutdown_timeout)
+            await end_background()  # while there is an engine for it to undo itself with
 
 
 def _reload(services: Services, flags: Mapping[str, Any]) -> None:

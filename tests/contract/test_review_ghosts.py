@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 
 from support.engines import Engine, Havred
 from support.together import at_once, create, delete, post
+from support.waiting import until
 
 ROUNDS = 12
 
@@ -53,3 +56,19 @@ def test_renaming_during_a_removal(havred: Engine) -> None:
     havred.stop()
     havred.start()
     assert havred.out("ps", "-aq") == ""
+
+
+def test_true_end_through_a_kill(havred: Engine) -> None:
+    """The daemon is killed while it takes a container down: exit code and end are known all the same."""
+    for number in range(10):
+        id = create(havred, f"seven{number}", Cmd=["sh", "-c", "exit 7"])
+        assert post(havred, f"/containers/{id}/start")().status == 204
+        time.sleep(number * 0.004)  # a moment of the teardown, not something awaited
+        havred.stop(signal.SIGKILL)
+        havred.start()
+        until(lambda: inspect(havred, id, "{{.State.Running}}") == "false", "the end")  # noqa: B023
+        assert inspect(havred, id, "{{.State.Status}} {{.State.ExitCode}}") == "exited 7", f"round {number}"
+
+
+def inspect(engine: Engine, id: str, form: str) -> str:
+    return engine.out("inspect", "--format", form, id)

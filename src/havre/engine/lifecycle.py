@@ -183,9 +183,9 @@ class Lifecycle:
             self._tell_end(container, exit)
             if not published:
                 live.exits.exited(live.result())
-            await self._clear(container)
             if restart is not None or not _goes_with_exit(live):
-                await self._index.save(container)
+                await self._index.save(container)  # before conmon's record of the end is removed
+            await self._clear(container)
             live.exits.exited(live.result())
         if restart is not None:
             live.restart = spawn(self._restart_later(live, restart), f"restart {container.id[:12]}")

@@ -94,6 +94,7 @@ class Networks:
         if idle:
             for bridge in self._rows.bridges():
                 await host.delete_bridge(bridge)
+        await host.settle()  # of what ended meanwhile
         host.close()
         self._host = self._firewall = self._sandboxes = None
 

@@ -146,7 +146,7 @@ class Host:
 
     async def settle(self) -> None:
         """Wait until nothing is being removed in the background."""
-        if self._deletions:
+        while self._deletions:
             await asyncio.wait(self._deletions)
 
     async def attach(self, path: Path, endpoint: Endpoint, gateway: Endpoint | None) -> None:
