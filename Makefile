@@ -22,7 +22,8 @@ check:  ## linters, types, import contracts and unit tests; under a minute, need
 
 test:  ## the whole suite (root): unit, fuzz, kernel, suites, contract, security, faults
 	@tools/setup.sh --test --peers
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/fuzz tests/contract
+	$(BIN)/python -m pytest tests/kernel tests/suites tests/security tests/faults
 
 bench:  ## side by side with dockerd and podman; writes docs/benchmarks.md and its chart
 	@tools/setup.sh --test --peers --bench

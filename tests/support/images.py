@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ def debian_tree(include: str) -> Path:
     kept = ROOT / "build" / "images" / f"debian-{include.replace(',', '-')}.tar"
     if not kept.exists():
         kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_suffix(".partial")
+        partial = kept.with_suffix(f".{os.getpid()}")
         command = ["mmdebstrap", "--mode=root", "--variant=essential", f"--include={include}", "--format=tar"]
         subprocess.run([*command, "trixie", str(partial)], check=True, capture_output=True)
         partial.rename(kept)
