@@ -1,0 +1,186 @@
+"""The verbs that reach into containers: run, exec, attach, cp."""
+
+from __future__ import annotations
+
+import os
+import posix
+import shlex
+from dataclasses import replace
+
+from havre.cli.compose.stage import Stage
+from havre.cli.compose.up import converge
+from havre.cli.parser import Flag, Options, StatusError
+from havre.compose import labels as label
+from havre.compose.execute import inject
+from havre.compose.images import ImageOptions, plan_images
+from havre.compose.labels import container_labels
+from havre.compose.mounts import injected_files
+from havre.compose.plan import NEVER, UpOptions
+from havre.compose.project import image_of
+from havre.compose.references import link_names, resolved
+from havre.compose.request import container_request
+from havre.compose.shortforms import parse_port, parse_volume
+from havre.compose.state import inspect_images, observe
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from havre.cli.session import Session
+    from havre.compose.project import Project, Service
+    from havre.compose.state import Container
+
+
+_EXEC = ("detach", "env", "interactive", "privileged", "user", "workdir")
+
+
+def _plain(**values: Any) -> Options:
+    """Options for a command of the tree that is not ours."""
+    options = Options([Flag(name.replace("_", "-"), "", "string", "") for name in values])
+    for name, value in values.items():
+        setattr(options, name, value)
+    return options
+
+
+def exec_(session: Session, options: Options, arguments: list[str]) -> int:
+    """Run a command in a service's container; its exit code."""
+    from havre.cli.exec import exec_ as container_exec
+
+    service, *command = arguments
+    container = Stage(session, options).container(service, options.index)
+    tty = not options.no_TTY and not options.detach and posix.isatty(0) and posix.isatty(1)
+    wanted = _plain(detach_keys="", env_file=[], tty=tty, **{name: getattr(options, name) for name in _EXEC})
+    return container_exec(session, wanted, [container.id, *command])
+
+
+def attach(session: Session, options: Options, arguments: list[str]) -> int:
+    """Attach to a service's container."""
+    from havre.cli.attach import attach as container_attach
+
+    container = Stage(session, options).container(arguments[0], options.index)
+    return container_attach(session, options, [container.id])
+
+
+def cp(session: Session, options: Options, arguments: list[str]) -> int:
+    """Copy between a service's container and here."""
+    from havre.cli.copy import cp as container_cp
+
+    stage = Stage(session, options)
+    places = []
+    for place in arguments:
+        service, colon, path = place.partition(":")
+        if not colon or service.startswith((".", "/")):
+            places.append(place)
+            continue
+        places.append(f"{stage.container(service, options.index, all=True).id}:{path}")
+    wanted = _plain(archive=options.archive, follow_link=options.follow_link, quiet=False)
+    return container_cp(session, wanted, places)
+
+
+def run(session: Session, options: Options, arguments: list[str]) -> int:
+    """Run a command in a new container of a service; its exit code."""
+    from havre.cli.attach import check_tty
+
+    name, *command = arguments
+    if options.publish and options.service_ports:
+        raise StatusError(1, "--service-ports and --publish are incompatible")
+    stage = Stage(session, options)
+    project = stage.project([name])
+    tty = not options.no_TTY and posix.isatty(0) and posix.isatty(1)
+    interactive = options.interactive and not options.detach
+    check_tty(interactive, tty)
+    _start_dependencies(stage, project, name, options)
+    service = one_off(project, name, options, command, tty=tty)
+    project = replace(project, services={name: service})
+    container = _create(stage, project, name, options)
+    if options.detach:
+        session.client.post(f"/containers/{container}/start")
+        print(container)
+        return 0
+    from havre.cli.attach import start
+
+    wanted = _plain(checkpoint="", attach=True, interactive=interactive, detach_keys="", sig_proxy=True)
+    return start(session, wanted, [container])
+
+
+def _start_dependencies(stage: Stage, project: Project, name: str, options: Options) -> None:
+    """What the service depends on runs, unless that is not wanted; its networks and volumes are there anyway."""
+    others = {} if options.no_deps else {key: value for key, value in project.services.items() if key != name}
+    rest = {key: value for key, value in project.services.items() if key not in others}
+    dependencies = replace(project, services=others, disabled={**project.disabled, **rest})
+    awaited = dict(project.services[name].get("depends_on", {})) if others else {}
+    wanted = UpOptions(recreate=NEVER, recreate_others=NEVER, separator=stage.separator,
+                       remove_orphans=options.remove_orphans)  # fmt: skip
+    converge(stage, dependencies, wanted, ImageOptions(), quiet=options.quiet_pull, awaited=awaited)
+
+
+def one_off(project: Project, name: str, options: Options, command: list[str], *, tty: bool) -> Service:
+    """The service as `run` changes it."""
+    service = dict(project.services[name])
+    service |= {"tty": tty, "stdin_open": options.interactive, "scale": 1}
+    service.pop("restart", None)
+    service.pop("container_name", None)
+    if not options.service_ports:
+        service["ports"] = [port for text in options.publish for port in parse_port(text)]
+    if options.entrypoint or "entrypoint" in options.given:
+        service["entrypoint"] = shlex.split(options.entrypoint)
+        service["command"] = []
+    if command:
+        service["command"] = command
+    for key, value in (("user", options.user), ("working_dir", options.workdir)):
+        if value:
+            service[key] = value
+    service["labels"] = {**service.get("labels", {}), **_pairs(options.label)}
+    given = {k: v for k, v in ((t.partition("=")[0], _value(project, t)) for t in options.env) if v is not None}
+    service["environment"] = {**service.get("environment", {}), **given}
+    for key, more, other in (("cap_add", options.cap_add, "cap_drop"), ("cap_drop", options.cap_drop, "cap_add")):
+        if more:
+            service[key] = [*service.get(key, ()), *more]
+            service[other] = [capability for capability in service.get(other, ()) if capability not in more]
+    volumes = [parse_volume(text) for text in options.volume]
+    for volume in volumes:
+        if volume["type"] == "bind":
+            volume["source"] = os.path.abspath(os.path.expanduser(volume["source"]))
+    service["volumes"] = [*service.get("volumes", ()), *volumes]
+    return service
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    return {name: value for name, _, value in (text.partition("=") for text in texts)}
+
+
+def _value(project: Project, text: str) -> str | None:
+    name, equals, value = text.partition("=")
+    return value if equals else project.variables.get(name)
+
+
+def _create(stage: Stage, project: Project, name: str, options: Options) -> str:
+    """Create the one-off container; its name."""
+    service = project.services[name]
+    image = image_of(service, name, project.name)
+    present = inspect_images(stage.client, [image])
+    wanted = ImageOptions(build=options.build)
+    if steps := plan_images(project, present, wanted):
+        stage.carry_out(steps, quiet=options.quiet_pull)
+        present = inspect_images(stage.client, [image])
+    state = observe(stage.client, project)
+
+    def id_of(other: str) -> str | None:
+        found: list[Container] = state.of(other)
+        return found[0].id if found else None
+
+    slug = os.urandom(32).hex()
+    title = options.name or stage.separator.join((project.name, name, "run", slug[:12]))
+    final = resolved(service, id_of)
+    labels = container_labels(project, name, final, 1, present.get(image, {}).get("Id", ""))
+    labels |= {label.ONE_OFF: "True", label.SLUG: slug}
+    names = {other: [c.name for c in state.of(other)] for other in {c.service for c in state.containers}}
+    body = container_request(
+        project, name, {**final, "container_name": title}, 1, labels, present.get(image, {}),
+        aliases=options.use_aliases, links=link_names(project.name, final, 1, names),
+    )  # fmt: skip
+    body |= {"AttachStdin": options.interactive and not options.detach, "StdinOnce": options.interactive}
+    body["HostConfig"]["AutoRemove"] = options.rm
+    identifier: str = stage.client.post("/containers/create", {"name": title}, body)["Id"]
+    inject(stage.client, identifier, injected_files(project, final))
+    return identifier

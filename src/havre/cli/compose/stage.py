@@ -1,0 +1,107 @@
+"""From a scene to the engine: observing a project, and carrying out plans or printing them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from havre.cli.compose.scene import Scene
+from havre.cli.parser import StatusError
+from havre.cli.pull import registry_headers
+from havre.compose.down import project_of
+from havre.compose.execute import Engine, execute
+from havre.compose.state import State, list_containers, observe
+from havre.compose.steps import Await, Call, Create
+from havre.compose.view import choose
+from havre.errors import Conflict
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from havre.cli.parser import Options
+    from havre.cli.session import Session
+    from havre.client.api import Client
+    from havre.compose.project import Project
+    from havre.compose.state import Container
+    from havre.compose.steps import Step
+
+
+class Stage(Scene):
+    """A scene with an engine."""
+
+    def __init__(self, session: Session, options: Options) -> None:
+        super().__init__(session, options)
+        self.engine = Engine(session.new_client, lambda image: registry_headers(session, image))
+        compatible = self.group.compatibility or os.environ.get("COMPOSE_COMPATIBILITY", "").lower() in ("1", "true")
+        self.separator = "_" if compatible else "-"
+
+    @property
+    def client(self) -> Client:
+        """The engine's client."""
+        return self.session.client
+
+    def carry_out(self, steps: Sequence[Step], *, timeout_s: float = 0, quiet: bool = False) -> None:
+        """Execute a plan, or print it for a dry run. Raises HavreError."""
+        if self.dry_run:
+            sys.stdout.write("".join(describe(step) + "\n" for step in steps if step.action is not None))
+            return
+        if not steps:
+            return
+        view = choose(sys.stderr, "quiet" if quiet else self.group.progress, self.group.ansi)
+        limit = self.group.parallel
+        if "parallel" not in self.group.given:
+            limit = int(os.environ.get("COMPOSE_PARALLEL_LIMIT") or -1)
+        deadline = time.monotonic() + timeout_s if timeout_s else None
+        sys.stdout.flush()
+        execute(steps, self.engine, view, limit=limit, deadline=deadline)
+
+    def observed(self, services: Sequence[str]) -> tuple[Project, State]:
+        """What the files or, without them, the containers' labels say, and what is there. Raises StatusError."""
+        project, name = self.project_or_name(services)
+        if project is None:
+            networks = {row["Name"]: row for row in self.client.get("/networks")}
+            volumes = {row["Name"]: row for row in self.client.get("/volumes")["Volumes"] or ()}
+            state = State(list_containers(self.client, name), networks, volumes)
+            project = project_of(name, state)
+        else:
+            state = observe(self.client, project)
+        for service in services:
+            if service not in project.services:
+                raise StatusError(1, f"no such service: {service}")
+        return project, state
+
+    def containers(self, services: Sequence[str], *, all: bool = True, one_off: bool = False) -> list[Container]:
+        """The project's containers, of the named services if any are named. Raises StatusError."""
+        project, name = self.project_or_name(services)
+        found = list_containers(self.client, name, all=all)
+        known = {*(project.services if project else ()), *(c.service for c in found)}
+        for service in services:
+            if service not in known:
+                raise StatusError(1, f"no such service: {service}")
+        wanted = [c for c in found if (not services or c.service in services) and (one_off or not c.one_off)]
+        return sorted(wanted, key=lambda container: (container.service, container.number, container.name))
+
+    def container(self, service: str, index: int, *, all: bool = False) -> Container:
+        """One container of a service. Raises StatusError, Conflict."""
+        found = [c for c in self.containers([service], all=all) if not index or c.number == index]
+        if not found:
+            numbered = f" container #{index}" if index else ""
+            raise Conflict(f'service "{service}" is not running{numbered}')
+        return found[0]
+
+
+def describe(step: Step) -> str:
+    """A step as a line of a plan."""
+    match step.action:
+        case Call() as call:
+            text = f"{call.method} {call.path}"
+        case Create() as create:
+            text = f"create container {create.name}"
+        case Await() as awaited:
+            text = f"until {awaited.condition}"
+        case action:
+            text = type(action).__name__.lower()
+    after = f"  after {', '.join(step.after)}" if step.after else ""
+    return f"{step.key}: {text}{after}"

@@ -1,0 +1,80 @@
+"""The verbs that move images: pull, push, build."""
+
+from __future__ import annotations
+
+from havre.cli.compose.stage import Stage
+from havre.compose.images import build_step
+from havre.compose.project import image_of
+from havre.compose.state import inspect_images, used_images
+from havre.compose.steps import Pull, Push, Step
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from havre.cli.parser import Options
+    from havre.cli.session import Session
+
+
+def pull(session: Session, options: Options, arguments: list[str]) -> int:
+    """Pull the images of services."""
+    stage = Stage(session, options)
+    project = stage.project(arguments)
+    if not options.include_deps and arguments:
+        project = project.selecting(arguments, dependencies=False)
+    present = inspect_images(session.client, used_images(project)) if options.policy == "missing" else {}
+    steps: dict[str, Step] = {}
+    for name in sorted(project.services):
+        service = project.services[name]
+        image = image_of(service, name, project.name)
+        subject = f"Image {image}"
+        built = "build" in service and (options.ignore_buildable or not service.get("image"))
+        if built or service.get("pull_policy") in ("never", "build") or image in present:
+            steps.setdefault(image, Step(f"pull {image}", subject, "", "Skipped"))
+            continue
+        tolerate = options.ignore_pull_failures or "build" in service
+        action = Pull(image, service.get("platform", ""), tolerate)
+        steps[image] = Step(f"pull {image}", subject, "Pulling", "Pulled", action)
+    stage.carry_out(list(steps.values()), quiet=options.quiet)
+    return 0
+
+
+def push(session: Session, options: Options, arguments: list[str]) -> int:
+    """Push the images that services build."""
+    stage = Stage(session, options)
+    project = stage.project(arguments)
+    if not options.include_deps and arguments:
+        project = project.selecting(arguments, dependencies=False)
+    steps = []
+    for name in sorted(project.services):
+        service = project.services[name]
+        if "build" in service and service.get("image"):
+            for image in (service["image"], *service["build"].get("tags", ())):
+                action = Push(image, options.ignore_push_failures)
+                steps.append(Step(f"push {image}", f"Image {image}", "Pushing", "Pushed", action))
+    stage.carry_out(steps, quiet=options.quiet)
+    return 0
+
+
+def build(session: Session, options: Options, arguments: list[str]) -> int:
+    """Build the images of services."""
+    stage = Stage(session, options)
+    project = stage.project(arguments)
+    if not options.with_dependencies and arguments:
+        project = project.selecting(arguments, dependencies=False)
+    steps = [
+        build_step(project, name, no_cache=options.no_cache, pull=options.pull, args=tuple(options.build_arg),
+                   memory=options.memory)
+        for name in sorted(project.services)
+        if "build" in project.services[name]
+    ]  # fmt: skip
+    if not steps:
+        session.warn("No services to build")
+    stage.carry_out(steps, quiet=options.quiet)
+    if options.push and not stage.dry_run:
+        pushes = [
+            Step(f"push {image}", f"Image {image}", "Pushing", "Pushed", Push(image))
+            for name, service in sorted(project.services.items())
+            if "build" in service
+            for image in [image_of(service, name, project.name)]
+        ]
+        stage.carry_out(pushes, quiet=options.quiet)
+    return 0

@@ -1,0 +1,160 @@
+"""`havre compose up`, `create` and `scale`: from the files to running containers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import replace
+
+from havre.cli.compose.stage import Stage
+from havre.cli.parser import StatusError
+from havre.compose.images import ImageOptions, plan_images
+from havre.compose.plan import DIVERGED, FORCE, NEVER, UpOptions, orphans, plan_up
+from havre.compose.state import inspect_images, observe, used_images
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from havre.cli.parser import Options
+    from havre.cli.session import Session
+    from havre.compose.project import Project
+    from havre.compose.state import State
+
+
+def up(session: Session, options: Options, arguments: list[str]) -> int:
+    """Create and start containers; attached to their output unless told otherwise."""
+    stage = Stage(session, options)
+    _check(options)
+    project = _wanted(stage, options, arguments)
+    wanted = _up_options(stage, options, arguments)
+    detached = options.detach or options.wait or options.no_start or stage.dry_run
+    if detached:
+        converge(
+            stage, project, wanted, _image_options(options), quiet=options.quiet_pull, timeout_s=options.wait_timeout
+        )
+        return 0
+    from havre.cli.compose.attached import Attached
+
+    attached = Attached(stage, project, options, arguments)
+    converge(stage, project, replace(wanted, start=False), _image_options(options), quiet=options.quiet_pull)
+    return attached.run(lambda: converge(stage, project, wanted, ImageOptions(no_build=True, pull="missing")))
+
+
+def create(session: Session, options: Options, arguments: list[str]) -> int:
+    """Create containers, and start none."""
+    stage = Stage(session, options)
+    _check(options)
+    project = _wanted(stage, options, arguments)
+    wanted = replace(_up_options(stage, options, arguments), start=False)
+    converge(stage, project, wanted, _image_options(options), quiet=options.quiet_pull)
+    return 0
+
+
+def scale(session: Session, options: Options, arguments: list[str]) -> int:
+    """Set how many containers services have."""
+    stage = Stage(session, options)
+    numbers = _numbers(arguments)
+    project = _scaled(stage.project(list(numbers)), numbers)
+    if options.no_deps:
+        project = project.selecting(list(numbers), dependencies=False)
+    wanted = UpOptions(recreate=NEVER, recreate_others=NEVER, targets=tuple(numbers), separator=stage.separator)
+    converge(stage, project, wanted, ImageOptions())
+    return 0
+
+
+def converge(
+    stage: Stage,
+    project: Project,
+    wanted: UpOptions,
+    images: ImageOptions,
+    *,
+    quiet: bool = False,
+    timeout_s: float = 0,
+    awaited: Mapping[str, Mapping[str, Any]] | None = None,
+) -> None:
+    """Make images present, then containers what they should be, and `awaited` ones healthy. Raises HavreError."""
+    state = observe(stage.client, project)
+    steps = plan_images(project, state.images, images)
+    if steps:
+        stage.carry_out(steps, quiet=quiet)
+        state = replace(state, images=inspect_images(stage.client, used_images(project)))
+    _tell_orphans(project, state, wanted)
+    stage.carry_out(plan_up(project, state, wanted, awaited or {}), timeout_s=timeout_s)
+
+
+def _tell_orphans(project: Project, state: State, wanted: UpOptions) -> None:
+    found = [container.name for container in orphans(project, state)]
+    ignored = os.environ.get("COMPOSE_IGNORE_ORPHANS", "").lower() in ("1", "true")
+    if found and not wanted.remove_orphans and not ignored:
+        sys.stdout.flush()
+        print(
+            f"warning: Found orphan containers ([{' '.join(found)}]) for this project. If you removed or renamed this "
+            "service in your compose file, you can run this command with the --remove-orphans flag to clean it up.",
+            file=sys.stderr,
+        )
+
+
+def _check(options: Options) -> None:
+    if options.force_recreate and options.no_recreate:
+        raise StatusError(1, "--force-recreate and --no-recreate are incompatible")
+    if options.build and options.no_build:
+        raise StatusError(1, "--build and --no-build are incompatible")
+    attached = any(getattr(options, name, False) for name in ("abort_on_container_exit", "exit_code_from", "attach"))
+    if getattr(options, "detach", False) and attached:
+        raise StatusError(1, "--detach cannot be combined with --abort-on-container-exit, --attach or --exit-code-from")
+    if getattr(options, "wait", False) and attached:
+        raise StatusError(1, "--wait cannot be combined with --abort-on-container-exit, --attach or --exit-code-from")
+
+
+def _wanted(stage: Stage, options: Options, services: list[str]) -> Project:
+    project = stage.project(services)
+    project = _scaled(project, _numbers(options.scale))
+    if getattr(options, "no_deps", False):
+        project = project.selecting(services or sorted(project.services), dependencies=False)
+    return project
+
+
+def _scaled(project: Project, numbers: dict[str, int]) -> Project:
+    services = dict(project.services)
+    for name, number in numbers.items():
+        service = dict(project.service(name))
+        if number > 1 and service.get("container_name"):
+            raise StatusError(1, f"services.{name}: a container_name is for one container alone, not {number}")
+        service["scale"] = number
+        if "deploy" in service:
+            service["deploy"] = {**service["deploy"], "replicas": number}
+        services[name] = service
+    return replace(project, services=services)
+
+
+def _numbers(texts: list[str]) -> dict[str, int]:
+    numbers = {}
+    for text in texts:
+        name, equals, number = text.partition("=")
+        if not equals or not number.isdigit():
+            raise StatusError(1, f"invalid scale specifier: {text}; write SERVICE=NUMBER")
+        numbers[name] = int(number)
+    return numbers
+
+
+def _up_options(stage: Stage, options: Options, services: list[str]) -> UpOptions:
+    recreate = FORCE if options.force_recreate else NEVER if options.no_recreate else DIVERGED
+    always = getattr(options, "always_recreate_deps", False)
+    remove = options.remove_orphans or os.environ.get("COMPOSE_REMOVE_ORPHANS", "").lower() in ("1", "true")
+    return UpOptions(
+        recreate=recreate,
+        recreate_others=FORCE if always else NEVER if options.no_recreate else DIVERGED,
+        targets=tuple(services),
+        start=not getattr(options, "no_start", False),
+        wait=getattr(options, "wait", False),
+        inherit=not getattr(options, "renew_anon_volumes", False),
+        remove_orphans=remove,
+        timeout_s=options.timeout if "timeout" in options.given else None,
+        separator=stage.separator,
+    )
+
+
+def _image_options(options: Options) -> ImageOptions:
+    return ImageOptions(options.pull, build=options.build, no_build=options.no_build)

@@ -1,0 +1,291 @@
+"""Carries out a plan: every step as soon as those that it waits for are done, many at a time.
+
+After a failure nothing new begins, what runs comes to its end, and the first failure is raised. Interrupted, it does
+the same: each step is one change of the engine, so that the next plan goes on from there.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import Any, Protocol
+
+from havre.client.api import Client
+from havre.compose.build import build_image
+from havre.compose.labels import container_labels
+from havre.compose.mounts import injected_files
+from havre.compose.plan import RUNNING_OR_HEALTHY
+from havre.compose.references import link_names, resolved
+from havre.compose.request import container_request
+from havre.compose.steps import Await, Build, Call, Create, Execute, Pull, Push, Step
+from havre.errors import Conflict, Failed, Forbidden, HavreError, NotFound, NotModified, Unavailable
+
+_STATUS: dict[type[HavreError], int] = {NotModified: 304, Forbidden: 403, NotFound: 404, Conflict: 409}
+_POLL_S = 0.1
+_MANY = 32
+
+
+class View(Protocol):
+    """Shows how things go; called from one thread."""
+
+    def show(self, subject: str, status: str, *, over: bool, failed: bool = False) -> None:
+        """`subject` has a new status; `over` when nothing more is awaited of it."""
+
+    def close(self) -> None:
+        """Nothing more comes."""
+
+
+class Engine:
+    """The engine, as seen by threads that each speak to it on a connection of their own."""
+
+    def __init__(self, connect: Callable[[], Client], credentials: Callable[[str], Mapping[str, str]]) -> None:
+        self._connect = connect
+        self._credentials = credentials
+        self._local = threading.local()
+
+    @property
+    def client(self) -> Client:
+        """This thread's client."""
+        if not hasattr(self._local, "client"):
+            self._local.client = self._connect()
+        client: Client = self._local.client
+        return client
+
+    def headers(self, image: str) -> dict[str, str]:
+        """The credentials for an image's registry, as headers."""
+        return dict(self._credentials(image))
+
+
+def execute(
+    steps: Sequence[Step], engine: Engine, view: View, *, limit: int = 0, deadline: float | None = None
+) -> None:
+    """Carry out `steps`, at most `limit` at a time; waiting ends at `deadline` (time.monotonic). Raises HavreError."""
+    run = _Run(steps, engine, view, deadline)
+    try:
+        run.go(limit if limit > 0 else _MANY)
+    finally:
+        view.close()
+
+
+class _Run:
+    def __init__(self, steps: Sequence[Step], engine: Engine, view: View, deadline: float | None) -> None:
+        self._waiting = list(steps)
+        self._engine = engine
+        self._view = view
+        self._deadline = deadline
+        self._done: set[str] = set()
+        self._ids: dict[str, str] = {}
+        self._names: dict[str, list[str]] = {}
+        self._lock = threading.Lock()
+
+    def go(self, limit: int) -> None:
+        """Until all is done or something failed."""
+        running: dict[Future[str], Step] = {}
+        failure: BaseException | None = None
+        pool = ThreadPoolExecutor(limit)
+        try:
+            while (self._waiting and failure is None) or running:
+                if failure is None:
+                    self._begin(pool, running, limit)
+                finished, _ = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    error = self._end(running.pop(future), future)
+                    failure = failure or error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+        if failure is not None:
+            raise failure
+
+    def _begin(self, pool: ThreadPoolExecutor, running: dict[Future[str], Step], limit: int) -> None:
+        for step in list(self._waiting):
+            if len(running) >= limit:
+                return
+            if not self._done.issuperset(step.after):
+                continue
+            self._waiting.remove(step)
+            if step.action is None:
+                self._view.show(step.subject, step.done, over=True)
+                self._done.add(step.key)
+                continue
+            if step.doing:
+                self._view.show(step.subject, step.doing, over=False)
+            running[pool.submit(self._act, step)] = step
+        if self._waiting and not running:
+            self._begin(pool, running, limit)
+
+    def _end(self, step: Step, future: Future[str]) -> BaseException | None:
+        error = future.exception()
+        if error is not None:
+            self._view.show(step.subject, "Error", over=True, failed=True)
+            return error
+        self._done.add(step.key)
+        if status := future.result() or step.done:
+            self._view.show(step.subject, status, over=True)
+        return None
+
+    def _act(self, step: Step) -> str:
+        """Carry out a step's action; what to show instead of its `done`, or ""."""
+        match step.action:
+            case Call() as call:
+                return self._call(call)
+            case Create() as create:
+                self._create(create)
+            case Await() as awaited:
+                return self._await(awaited)
+            case Execute() as hook:
+                self._hook(hook)
+            case Build() as build:
+                build_image(self._engine.client, build)
+            case Pull() as pull:
+                return self._transfer("/images/create", _pull_query(pull), pull.image, tolerate=pull.tolerate)
+            case Push() as push:
+                repository, query = _push_target(push.image)
+                return self._transfer(f"/images/{repository}/push", query, push.image, tolerate=push.tolerate)
+        return ""
+
+    def _call(self, call: Call) -> str:
+        try:
+            self._engine.client.json(call.method, call.path, dict(call.query), call.body)
+        except HavreError as error:
+            status = _STATUS.get(type(error))
+            if status is None or status not in call.tolerated:
+                raise
+            return call.tolerated[status]
+        return ""
+
+    def _id_of(self, project: str, service: str) -> str | None:
+        from havre.compose.state import State, list_containers
+
+        if service not in self._ids:
+            found = State(list_containers(self._engine.client, project)).of(service)
+            if not found:
+                return None
+            with self._lock:
+                self._ids[service] = min(found, key=lambda container: container.name).id
+                self._names[service] = [container.name for container in found]
+        return self._ids[service]
+
+    def _create(self, create: Create) -> None:
+        project, client = create.project, self._engine.client
+        service = resolved(create.service, lambda name: self._id_of(project.name, name))
+        for link in service.get("links", ()):
+            self._id_of(project.name, link.partition(":")[0])
+        labels = container_labels(project, create.key, service, create.number, create.image.get("Id", ""))
+        body = container_request(
+            project,
+            create.key,
+            service,
+            create.number,
+            {**labels, **create.extra},
+            dict(create.image),
+            replaced=dict(create.replaced) if create.replaced and create.inherit else None,
+            links=link_names(project.name, service, create.number, self._names),
+        )
+        query: dict[str, str | list[str]] = {"name": create.name}
+        if service.get("platform"):
+            query["platform"] = service["platform"]
+        identifier = client.post("/containers/create", query, body)["Id"]
+        inject(client, identifier, injected_files(project, service))
+
+    def _await(self, awaited: Await) -> str:
+        while True:
+            try:
+                states = [self._engine.client.get(f"/containers/{name}/json") for name in awaited.containers]
+                if sum(_reached(state, awaited) for state in states) == len(states):
+                    return ""
+            except Failed as error:
+                if awaited.required:
+                    raise
+                return f"Skipped - optional dependency: {error.message}"
+            if self._deadline is not None and time.monotonic() > self._deadline:
+                raise Unavailable("application not healthy after the time that was given")
+            time.sleep(_POLL_S)
+
+    def _hook(self, action: Execute) -> None:
+        hook, client = action.hook, self._engine.client
+        body = {
+            "User": hook.get("user", ""),
+            "Privileged": hook.get("privileged", False),
+            "WorkingDir": hook.get("working_dir", ""),
+            "Env": [k if v is None else f"{k}={v}" for k, v in hook.get("environment", {}).items()],
+            "Cmd": hook.get("command") or [],
+            "AttachStdout": True,
+            "AttachStderr": True,
+        }
+        identifier = client.post(f"/containers/{action.container}/exec", body=body)["Id"]
+        client.call("POST", f"/exec/{identifier}/start", body={"Detach": False, "Tty": False}).read()
+        code = client.get(f"/exec/{identifier}/json")["ExitCode"]
+        if code:
+            raise Failed(f"hook {' '.join(body['Cmd'])} exited with status {code}")
+
+    def _transfer(self, path: str, query: dict[str, str | list[str]], image: str, *, tolerate: bool) -> str:
+        client = self._engine.client
+        try:
+            response = client.call("POST", path, query, headers=self._engine.headers(image))
+            for message in client.messages(response):
+                if error := message.get("error"):
+                    raise Failed(str(error))
+        except HavreError as error:
+            if not tolerate:
+                raise
+            return f"Warning: {error.message}"
+        return ""
+
+
+def _pull_query(pull: Pull) -> dict[str, str | list[str]]:
+    name, separator, version = pull.image.partition("@")
+    if not separator and ":" in name.rpartition("/")[2]:
+        name, _, version = name.rpartition(":")
+    query: dict[str, str | list[str]] = {"fromImage": name, "tag": version or "latest"}
+    return query | ({"platform": pull.platform} if pull.platform else {})
+
+
+def _push_target(image: str) -> tuple[str, dict[str, str | list[str]]]:
+    repository, separator, tag = image.rpartition(":")
+    return (repository, {"tag": tag}) if separator and "/" not in tag else (image, {"tag": "latest"})
+
+
+def _reached(container: dict[str, Any], awaited: Await) -> bool:
+    """Whether a container is in the awaited state. Raises Failed when it cannot come to it any more."""
+    name, state = container["Name"].lstrip("/"), container["State"]
+    if awaited.condition == "service_completed_successfully":
+        if state["Status"] != "exited":
+            return False
+        if state["ExitCode"]:
+            raise Failed(f'service "{awaited.service}" didn\'t complete successfully: exit {state["ExitCode"]}')
+        return True
+    if state["Status"] == "exited":
+        raise Failed(f"dependency failed to start: container {name} exited ({state['ExitCode']})")
+    health = state.get("Health")
+    if health is None or health["Status"] in ("", "none"):
+        if awaited.condition == RUNNING_OR_HEALTHY:
+            return bool(state["Status"] == "running")
+        raise Failed(f"dependency failed to start: container {name} has no healthcheck configured")
+    if health["Status"] == "unhealthy":
+        raise Failed(f"dependency failed to start: container {name} is unhealthy")
+    return bool(health["Status"] == "healthy")
+
+
+def inject(client: Client, container: str, files: list[tuple[str, dict[str, Any], str]]) -> None:
+    """Write configs and secrets into a container that was just created."""
+    if not files:
+        return
+    archive = io.BytesIO()
+    owned = False
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for target, entry, content in files:
+            data = content.encode("utf-8", "surrogateescape")
+            member = tarfile.TarInfo(target.lstrip("/"))
+            member.size, member.mtime = len(data), int(time.time())
+            member.mode = int(entry.get("mode") or 0o444)
+            member.uid, member.gid = (int(entry.get(key) or 0) for key in ("uid", "gid"))
+            owned = owned or bool(entry.get("uid") or entry.get("gid"))
+            tar.addfile(member, io.BytesIO(data))
+    query: dict[str, str | list[str]] = {"path": "/"}
+    if owned:
+        query["copyUIDGID"] = "1"
+    client.call("PUT", f"/containers/{container}/archive", query, raw_body=[archive.getvalue()]).read()

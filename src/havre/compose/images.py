@@ -1,0 +1,59 @@
+"""Which images are to be pulled or built before containers are created, by `pull_policy` and the user's wish.
+
+missing (default)   pull what is not there; build it instead where the service says how
+always              pull, whatever is there
+never               neither
+build               build, whatever is there
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+from havre.compose.project import Project, Service, image_of
+from havre.compose.steps import Build, Pull, Step
+from havre.errors import InvalidInput
+
+POLICIES = ("policy", "always", "missing", "never", "build", "if_not_present")
+
+
+@dataclass(frozen=True)
+class ImageOptions:
+    """The user's wish: `pull` one of POLICIES, `build` whether all that can be is built, `no_build` that nothing is."""
+
+    pull: str = "policy"
+    build: bool = False
+    no_build: bool = False
+
+
+def plan_images(project: Project, present: Collection[str], options: ImageOptions) -> list[Step]:
+    """The steps that make the images of all services present."""
+    if options.pull not in POLICIES:
+        raise InvalidInput(f'invalid --pull option "{options.pull}"; it is one of {", ".join(POLICIES[1:5])}')
+    steps: dict[str, Step] = {}
+    for name in sorted(project.services):
+        service = project.services[name]
+        image = image_of(service, name, project.name)
+        policy = service.get("pull_policy", "missing") if options.pull == "policy" else options.pull
+        here = image in present
+        if _builds(service, policy, here=here, options=options):
+            steps.setdefault(image, build_step(project, name))
+        elif policy == "always" or (policy in ("missing", "if_not_present") and not here and "build" not in service):
+            action = Pull(image, service.get("platform", ""))
+            steps.setdefault(image, Step(f"pull {image}", f"Image {image}", "Pulling", "Pulled", action))
+    return list(steps.values())
+
+
+def _builds(service: Service, policy: str, *, here: bool, options: ImageOptions) -> bool:
+    if "build" not in service or options.no_build:
+        return False
+    return options.build or policy == "build" or (not here and policy != "never")
+
+
+def build_step(project: Project, name: str, **wishes: Any) -> Step:
+    """The step that builds a service's image."""
+    service = project.services[name]
+    image = image_of(service, name, project.name)
+    return Step(f"build {image}", f"Service {name}", "Building", "Built", Build(project, name, image, **wishes))

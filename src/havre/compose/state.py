@@ -1,0 +1,101 @@
+"""What the engine has of a project: containers by docker compose's labels, networks and volumes by name, images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from havre.client.api import Client
+from havre.client.jsontext import encode
+from havre.compose import labels as label
+from havre.compose.project import Project, image_of
+from havre.errors import NotFound
+
+
+@dataclass(frozen=True)
+class Container:
+    """A row of the container list, read."""
+
+    row: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The full ID."""
+        return str(self.row["Id"])
+
+    @property
+    def name(self) -> str:
+        """The name, without slash."""
+        return str(next((n for n in self.row["Names"] if n.count("/") == 1), self.row["Names"][0])).lstrip("/")
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """The labels."""
+        return self.row.get("Labels") or {}
+
+    @property
+    def service(self) -> str:
+        """The service's name."""
+        return self.labels.get(label.SERVICE, "")
+
+    @property
+    def number(self) -> int:
+        """Which of the service's containers; 0 when that is not told."""
+        text = self.labels.get(label.NUMBER, "")
+        return int(text) if text.isdigit() else 0
+
+    @property
+    def one_off(self) -> bool:
+        """Whether `run` made it."""
+        return self.labels.get(label.ONE_OFF, "False") == "True"
+
+    @property
+    def state(self) -> str:
+        """created, running, paused, restarting, exited ..."""
+        return str(self.row["State"])
+
+
+@dataclass(frozen=True)
+class State:
+    """All of it; `images` has the inspected image by the name that services use."""
+
+    containers: tuple[Container, ...] = ()
+    networks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    volumes: dict[str, dict[str, Any]] = field(default_factory=dict)
+    images: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+    def of(self, service: str) -> list[Container]:
+        """The service's own containers, by number."""
+        own = (c for c in self.containers if c.service == service and not c.one_off)
+        return sorted(own, key=lambda container: (container.number, container.name))
+
+
+def list_containers(client: Client, project: str, *, all: bool = True) -> tuple[Container, ...]:
+    """The project's containers."""
+    filters = encode({"label": [f"{label.PROJECT}={project}", label.CONFIG_HASH]})
+    query: dict[str, str | list[str]] = {"filters": filters, **({"all": "1"} if all else {})}
+    return tuple(sorted((Container(row) for row in client.get("/containers/json", query)), key=lambda c: c.name))
+
+
+def observe(client: Client, project: Project) -> State:
+    """The state of a project."""
+    networks = {row["Name"]: row for row in client.get("/networks")} if project.networks else {}
+    volumes = {row["Name"]: row for row in client.get("/volumes")["Volumes"] or ()} if project.volumes else {}
+    return State(list_containers(client, project.name), networks, volumes, inspect_images(client, used_images(project)))
+
+
+def used_images(project: Project) -> list[str]:
+    """The names of the images that the project's services use."""
+    return sorted({image_of(service, name, project.name) for name, service in project.services.items()})
+
+
+def inspect_images(client: Client, names: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Those of the images that the engine has."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = client.get(f"/images/{name}/json")
+        except NotFound:  # to be pulled or built
+            continue
+    return found

@@ -1,0 +1,78 @@
+"""How a plan's progress is shown: a line per subject that is redrawn on a terminal, a line per change elsewhere."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TextIO
+
+_GREEN, _RED, _DIM, _OFF = "\x1b[32m", "\x1b[31m", "\x1b[2m", "\x1b[0m"
+
+
+class Quiet:
+    """Shows nothing."""
+
+    def show(self, subject: str, status: str, *, over: bool, failed: bool = False) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class Plain:
+    """One line per change, as docker compose prints them where there is no terminal."""
+
+    def __init__(self, output: TextIO) -> None:
+        self._output = output
+
+    def show(self, subject: str, status: str, *, over: bool, failed: bool = False) -> None:
+        """Print the change."""
+        self._output.write(f" {subject}  {status}\n")
+        self._output.flush()
+
+    def close(self) -> None:
+        """Nothing is held back."""
+
+
+class Live:
+    """All subjects at once, redrawn when one changes; those that do not fit scroll away."""
+
+    def __init__(self, output: TextIO, *, colour: bool) -> None:
+        self._output = output
+        self._colour = colour
+        self._rows: dict[str, tuple[str, bool, bool, float]] = {}
+        self._drawn = 0
+
+    def show(self, subject: str, status: str, *, over: bool, failed: bool = False) -> None:
+        """Redraw with the change."""
+        self._rows[subject] = (status, over, failed, time.monotonic())
+        self._draw()
+
+    def _draw(self) -> None:
+        size = os.get_terminal_size(self._output.fileno())
+        over = sum(row[1] for row in self._rows.values())
+        rows = list(self._rows.items())[-max(1, size.lines - 2) :]
+        lines = [f"[+] Running {over}/{len(self._rows)}"]
+        width = max(len(subject) for subject, _ in rows)
+        for subject, (status, ended, failed, _) in rows:
+            mark, colour = ("✘", _RED) if failed else ("✔", _GREEN) if ended else ("⠿", _DIM)
+            text = f" {mark} {subject:<{width}}  {status}"[: size.columns - 1]
+            lines.append(f"{colour}{text}{_OFF}" if self._colour else text)
+        up = f"\x1b[{self._drawn}A" if self._drawn else ""
+        self._output.write(up + "".join(f"\r\x1b[2K{line}\n" for line in lines))
+        self._output.flush()
+        self._drawn = len(lines)
+
+    def close(self) -> None:
+        """What is drawn stays."""
+
+
+def choose(output: TextIO, progress: str, ansi: str) -> Quiet | Plain | Live:
+    """The view for an output: `progress` is auto, tty, plain or quiet, `ansi` auto, never or always."""
+    if progress in ("quiet", "none"):
+        return Quiet()
+    colour = ansi != "never" and not os.environ.get("NO_COLOR")
+    terminal = output.isatty() and os.environ.get("TERM") != "dumb"
+    if progress == "tty" or (progress == "auto" and (terminal and ansi != "never")):
+        return Live(output, colour=colour)
+    return Plain(output)

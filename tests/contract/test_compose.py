@@ -1,0 +1,310 @@
+"""Compose both ways: docker compose drives our socket, `havre compose` drives both engines, and each takes over from
+the other in the middle of a project's life."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.engines import HAVRE, Engine
+from support.terminals import Terminal
+from support.waiting import until
+
+FILE = """
+name: {name}
+services:
+  db:
+    image: busybox
+    command: sleep 1000
+    init: true
+    volumes: ["data:/data", "/anon", "./here:/here"]
+    healthcheck: {{test: "true", interval: 1s, retries: 3}}
+    networks: {{back: {{aliases: [database]}}}}
+    environment: {{A: 1, B: two}}
+    secrets: [s1, s2]
+    configs: [c1, {{source: c2, target: /etc/c2}}]
+    labels: {{own: label}}
+    ulimits: {{nofile: 1024}}
+    tmpfs: /scratch
+    deploy: {{resources: {{limits: {{memory: 64M, pids: 50}}}}}}
+  cache: {{image: busybox, init: true, command: sleep 1000, network_mode: "service:db"}}
+  once: {{image: busybox, command: "true", networks: [back]}}
+  web:
+    image: busybox
+    init: true
+    command: sh -c "echo hello; sleep 1000"
+    ports: ["127.0.0.1::80"]
+    networks: [front, back]
+    depends_on:
+      db: {{condition: service_healthy}}
+      once: {{condition: service_completed_successfully}}
+    scale: 2
+    extra_hosts: ["h:1.2.3.4"]
+    links: ["db:dbl"]
+  tool: {{image: busybox, profiles: [tools], command: "true"}}
+volumes: {{data: {{labels: {{v: l}}}}}}
+networks: {{front: , back: {{internal: true, labels: {{n: l}}}}}}
+secrets: {{s1: {{file: ./s1}}, s2: {{environment: SECRET}}}}
+configs: {{c1: {{file: ./s1}}, c2: {{content: "inline $$x"}}}}
+"""
+NAMES = ["cache-1", "db-1", "once-1", "web-1", "web-2"]
+
+
+class Both:
+    """One project, on one engine, by either tool."""
+
+    def __init__(self, engine: Engine, folder: Path) -> None:
+        self.engine = engine
+        self.folder = folder
+        self.name = "p" + re.sub(r"[^a-z0-9]", "", folder.name.lower())[-20:]
+        self.file = folder / "compose.yaml"
+        self.write(FILE.format(name=self.name))
+        (folder / "s1").write_text("sec")
+        self.engine.env["SECRET"] = "shh"
+
+    def write(self, text: str) -> None:
+        self.file.write_text(text)
+
+    def docker(self, *words: str, check: int | None = 0) -> subprocess.CompletedProcess[str]:
+        return self.engine.docker("compose", "-f", str(self.file), *words, check=check)
+
+    def havre(self, *words: str, check: int | None = 0) -> subprocess.CompletedProcess[str]:
+        return self.engine.havre("compose", "-f", str(self.file), *words, check=check)
+
+    def by(self, tool: str, *words: str) -> subprocess.CompletedProcess[str]:
+        return self.docker(*words) if tool == "docker" else self.havre(*words)
+
+    def containers(self) -> dict[str, str]:
+        """Names without the project's, with IDs."""
+        rows = self.engine.out("ps", "-a", "--no-trunc", "--format", "{{.Names}} {{.ID}}",
+                               "--filter", f"label=com.docker.compose.project={self.name}")  # fmt: skip
+        return {name.removeprefix(f"{self.name}-"): id for name, id in (row.split() for row in rows.splitlines())}
+
+    def left(self) -> str:
+        wanted = f"label=com.docker.compose.project={self.name}"
+        return self.engine.out("ps", "-aq", "--filter", wanted) + "".join(
+            self.engine.out(kind, "ls", "-q", "--filter", wanted) for kind in ("network", "volume")
+        )
+
+    def inspected(self) -> dict[str, Any]:
+        """What the project's objects are like, without what differs from one run to the next."""
+        ids = self.containers()
+        rows = json.loads(self.engine.out("inspect", *ids.values()))
+        text = json.dumps({row["Name"]: _facts(row) for row in rows})
+        for name, identifier in ids.items():
+            text = text.replace(identifier, name)
+        networks = json.loads(self.engine.out("network", "inspect", f"{self.name}_front", f"{self.name}_back"))
+        volumes = json.loads(self.engine.out("volume", "inspect", f"{self.name}_data"))
+        kept = ("Name", "Driver", "Internal", "Labels", "Options", "EnableIPv6")
+        return {"containers": json.loads(text), "networks": [{k: n[k] for k in kept} for n in networks],
+                "volumes": [{k: v[k] for k in ("Name", "Driver", "Labels", "Options")} for v in volumes]}  # fmt: skip
+
+
+def _facts(row: dict[str, Any]) -> dict[str, Any]:
+    config, host = row["Config"], row["HostConfig"]
+    config["Env"] = sorted(config["Env"])
+    labels = config["Labels"]
+    labels["com.docker.compose.depends_on"] = sorted(labels["com.docker.compose.depends_on"].split(","))
+    if str(host["NetworkMode"]).startswith("container:"):  # its hash has the other's ID in it
+        del labels["com.docker.compose.config-hash"]
+    if re.fullmatch("[0-9a-f]{12}", config["Hostname"]) or host["NetworkMode"].startswith("container:"):
+        config["Hostname"] = ""
+    host["Mounts"] = sorted(host.get("Mounts") or [], key=lambda mount: mount["Target"])
+    host["Binds"] = sorted(host["Binds"] or [])
+    endpoints = {
+        name: {key: sorted(endpoint.get(key) or []) for key in ("Aliases", "Links")} | {"ipam": endpoint["IPAMConfig"]}
+        for name, endpoint in row["NetworkSettings"]["Networks"].items()
+    }
+    mounts = sorted(
+        (mount["Type"], mount["Destination"], mount["RW"], mount.get("Name", "")[:10].startswith("p"))
+        for mount in row["Mounts"]
+    )
+    return {"Config": config, "HostConfig": host, "endpoints": endpoints, "mounts": mounts}
+
+
+@pytest.fixture
+def project(engine: Engine, tmp_path: Path) -> Iterator[Both]:
+    """A project on our engine, then on Docker's."""
+    yield from _project(engine, tmp_path)
+
+
+@pytest.fixture
+def ours(havred: Engine, tmp_path: Path) -> Iterator[Both]:
+    """A project on our engine."""
+    yield from _project(havred, tmp_path)
+
+
+def _project(engine: Engine, folder: Path) -> Iterator[Both]:
+    both = Both(engine, folder)
+    yield both
+    both.havre("--profile", "*", "down", "-v", "--remove-orphans", "-t", "0", check=None)
+    assert not both.left()
+
+
+def test_both_tools_make_the_same_objects_and_manage_them_in_turn(project: Both) -> None:
+    project.docker("up", "-d")
+    assert sorted(project.containers()) == NAMES
+    first, theirs = project.containers(), project.inspected()
+    project.havre("up", "-d")
+    assert project.containers() == first, "havre replaced what docker compose made"
+    assert project.havre("exec", "-T", "db", "cat", "/run/secrets/s1", "/run/secrets/s2", "/c1", "/etc/c2").stdout == (
+        "secshhsecinline $x"
+    )
+    project.havre("down", "-v", "-t", "0")
+    assert not project.left()
+    project.havre("up", "-d")
+    second, mine = project.containers(), project.inspected()
+    assert mine == theirs
+    project.docker("up", "-d")
+    assert project.containers() == second, "docker compose replaced what havre made"
+    assert sorted(json.loads(line)["Name"] for line in project.havre("ps", "--format", "json").stdout.splitlines()) == (
+        sorted(json.loads(line)["Name"] for line in project.docker("ps", "--format", "json").stdout.splitlines())
+    )
+    project.docker("down", "-v", "-t", "0")
+    assert not project.left()
+
+
+def test_a_projects_life(project: Both) -> None:
+    tool = "docker" if project.engine.name == "havre" else "havre"
+    project.by(tool, "up", "-d")
+    assert project.by(tool, "logs", "--no-color", "web").stdout.count("| hello") == 2
+    assert project.by(tool, "port", "--index", "1", "web", "80").stdout.startswith("127.0.0.1:")
+    assert "sleep 1000" in project.by(tool, "top", "db").stdout
+    assert project.by(tool, "exec", "-T", "web", "ping", "-c", "1", "database").returncode == 0
+    (project.folder / "copied").write_text("copied")
+    project.by(tool, "cp", str(project.folder / "copied"), "db:/tmp/c")
+    assert project.by(tool, "exec", "-T", "db", "cat", "/tmp/c").stdout == "copied"
+    assert project.name in project.by(tool, "ls", "-q").stdout.split()
+    assert f"{project.name}-db-1" in project.by(tool, "images").stdout
+    before = project.containers()
+    project.by(tool, "up", "-d", "--scale", "web=1", "--no-deps", "web")
+    project.by(tool, "stop", "-t", "0", "web")
+    project.by(tool, "start", "web")
+    project.by(tool, "restart", "-t", "0", "cache")
+    project.by(tool, "pause", "db")
+    project.by(tool, "unpause", "db")
+    assert {name: before[name] for name in ("db-1", "cache-1")}.items() <= project.containers().items()
+    project.by(tool, "up", "-d", "--force-recreate", "--no-deps", "-t", "0", "db")
+    assert project.containers()["db-1"] != before["db-1"]
+    project.by(tool, "kill", "cache")
+    project.by(tool, "rm", "-f", "cache")
+    assert "cache-1" not in project.containers()
+    project.by(tool, "down", "-v", "-t", "0", "--remove-orphans")
+    assert not project.left()
+
+
+def test_what_changed_is_replaced_and_keeps_its_anonymous_volumes(ours: Both) -> None:
+    ours.havre("up", "-d", "db", "cache")
+    ours.havre("exec", "-T", "db", "sh", "-c", "echo kept > /anon/f")
+    before = ours.containers()
+    ours.write(FILE.format(name=ours.name).replace("B: two", "B: three"))
+    plan = ours.havre("--dry-run", "up", "-d", "db", "cache").stdout
+    assert f"create {ours.name}-db-1" in plan
+    assert ours.containers() == before
+    ours.havre("up", "-d", "-t", "0", "db", "cache")
+    after = ours.containers()
+    assert set(after) == {"db-1", "cache-1"}
+    assert after["db-1"] != before["db-1"]
+    assert after["cache-1"] != before["cache-1"], "it shared the old one's network"
+    assert ours.havre("exec", "-T", "db", "cat", "/anon/f").stdout == "kept\n"
+    ours.havre("up", "-d", "-V", "--force-recreate", "-t", "0", "db")
+    assert ours.havre("exec", "-T", "db", "ls", "/anon").stdout == ""
+    ours.write(FILE.format(name=ours.name).replace("  cache:", "  cash:"))
+    assert "cache-1" in ours.havre("up", "-d", "db").stderr
+    ours.havre("up", "-d", "--remove-orphans", "db")
+    assert set(ours.containers()) == {"db-1"}
+
+
+def test_one_off_commands(project: Both) -> None:
+    ran = project.havre(
+        "run", "--rm", "-T", "-e", "X=1", "--user", "7", "web", "sh", "-c", "id -u; echo $X; exit 3", check=3
+    )
+    assert ran.stdout == "7\n1\n"
+    assert "web-1" not in project.containers()
+    assert {"db-1", "once-1"} <= set(project.containers()), "what it depends on runs"
+    assert project.havre("run", "--rm", "-T", "tool", "echo", "by profile").stdout == "by profile\n"
+
+
+FRONT = """
+name: {name}
+services:
+  talks: {{image: busybox, command: sh -c "echo one; echo two >&2; sleep 0.2; exit 5"}}
+  waits: {{image: busybox, init: true, command: sh -c "echo waiting; sleep 1000"}}
+"""
+
+
+def test_up_in_the_foreground_ends_with_a_containers_code(project: Both) -> None:
+    project.write(FRONT.format(name=project.name))
+    done = project.havre("up", "--exit-code-from", "talks", "-t", "0", check=5)
+    assert "talks-1  | one\n" in done.stdout
+    assert "talks-1  | two\n" in done.stderr
+    assert "waits-1  | waiting\n" in done.stdout
+    assert "talks-1 exited with code 5" in done.stderr
+    assert "\x1b" not in done.stdout
+
+
+def test_an_interrupt_stops_the_containers(ours: Both) -> None:
+    ours.write(FRONT.format(name=ours.name))
+    with Terminal([str(HAVRE), "compose", "-f", str(ours.file), "up"], ours.engine.env) as terminal:
+        terminal.expect("waiting")
+        terminal.type("\x03")
+        terminal.expect("Gracefully stopping")
+        code, _ = terminal.end()
+    assert code == 130
+    states = ours.engine.out("ps", "-a", "--filter", f"name={ours.name}", "--format", "{{.State}}").split()
+    assert set(states) == {"exited"}
+
+
+def test_an_up_killed_half_way_is_finished_by_the_next(ours: Both) -> None:
+    command = [str(HAVRE), "compose", "-f", str(ours.file), "up", "-d"]
+    for already in (1, 4):
+        process = subprocess.Popen(command, env=ours.engine.env, stderr=subprocess.DEVNULL)
+        until(lambda: len(ours.containers()) >= already or process.poll() is not None, "containers to appear")  # noqa: B023
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    ours.havre("up", "-d")
+    assert sorted(ours.containers()) == NAMES
+    kept = ours.containers()
+    ours.docker("up", "-d")
+    assert ours.containers() == kept
+
+
+def test_waiting_and_failing_dependencies(ours: Both) -> None:
+    ours.write(f"""
+name: {ours.name}
+services:
+  sick: {{image: busybox, init: true, command: sleep 1000, healthcheck: {{test: "false", interval: 1s, retries: 1}}}}
+  well: {{image: busybox, init: true, command: sleep 1000, healthcheck: {{test: "true", interval: 1s}}}}
+  after: {{image: busybox, depends_on: {{sick: {{condition: service_healthy}}}}}}
+  bad: {{image: busybox, command: "false"}}
+  needs: {{image: busybox, depends_on: {{bad: {{condition: service_completed_successfully}}}}}}
+""")
+    ours.havre("up", "-d", "--wait", "well")
+    assert "(healthy)" in ours.havre("ps", "well").stdout
+    assert f"container {ours.name}-sick-1 is unhealthy" in ours.havre("up", "-d", "after", check=1).stderr
+    assert 'service "bad" didn\'t complete successfully: exit 1' in ours.havre("up", "-d", "needs", check=1).stderr
+    assert ours.engine.out("ps", "-aq", "--filter", f"name={ours.name}-needs-1", "--filter", "status=created")
+
+
+def test_images_are_built_and_removed(ours: Both) -> None:
+    ours.write(f"""
+name: {ours.name}
+services:
+  made:
+    build:
+      dockerfile_inline: "FROM busybox\\nARG WHO\\nRUN echo built for $$WHO > /f\\n"
+      args: {{WHO: us}}
+    command: cat /f
+""")
+    done = ours.havre("up", "--abort-on-container-exit")
+    assert "made-1  | built for us\n" in done.stdout
+    ours.havre("down", "--rmi", "local")
+    assert not ours.engine.out("images", "-q", f"{ours.name}-made")
