@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
 from collections.abc import Iterator
 
@@ -198,3 +199,23 @@ class TestTerminal:
             terminal.type("\x03")
             terminal.expect("caught")
             assert terminal.end()[0] == 3
+
+
+def test_detach_keys_seen_by_the_daemon_are_told_as_an_event(engine: Engine) -> None:
+    """docker's command line looks for the keys itself; a client that does not leaves them to the daemon."""
+    begun = engine.out("info", "--format", "{{.SystemTime}}")
+    identifier = engine.out("run", "-dit", "--name", "leaving", "busybox", "cat")
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(10)
+        client.connect(str(engine.socket))
+        target = f"/containers/{identifier}/attach?stream=1&stdin=1&stdout=1&detachKeys=ctrl-x"
+        client.sendall(f"POST {target} HTTP/1.1\r\nHost: x\r\nUpgrade: tcp\r\nConnection: Upgrade\r\n\r\n".encode())
+        assert b"101 UPGRADED" in client.recv(4096)
+        client.sendall(b"\x18")
+        while client.recv(4096):
+            pass
+    window = ("--since", begun, "--until", engine.out("info", "--format", "{{.SystemTime}}"))
+    told = engine.out("events", *window, "--filter", "container=leaving", "--format", "{{.Action}}").splitlines()
+    assert [action for action in told if action.endswith("tach")] == ["attach", "detach"]
+    assert engine.out("inspect", "--format", "{{.State.Status}}", "leaving") == "running"
+    engine.docker("rm", "-f", "leaving", check=0)

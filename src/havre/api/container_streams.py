@@ -36,7 +36,8 @@ async def _attach(call: Call) -> web.StreamResponse:
     upgrade = call.request.headers.get("Upgrade")
     try:
         connection = take_over(call.request, render_head(call.headers, _stream_type(call, attachment.tty), upgrade))
-        await relay(connection, attachment, tty=attachment.tty, stdin=call.flag("stdin"), detach_keys=keys)
+        if await relay(connection, attachment, tty=attachment.tty, stdin=call.flag("stdin"), detach_keys=keys):
+            call.services.containers.detached(call.name)
     finally:
         attachment.close()
     return Taken()

@@ -56,7 +56,8 @@ async def _start(call: Call) -> web.StreamResponse:
         await connection.write(text if exec.spec.tty else render_header(STDOUT, len(text)) + text)
         return Taken()
     keys = parse_keys(exec.spec.detach_keys)
-    await relay(connection, attachment, tty=exec.spec.tty, stdin=exec.spec.attach_stdin, detach_keys=keys)
+    if await relay(connection, attachment, tty=exec.spec.tty, stdin=exec.spec.attach_stdin, detach_keys=keys):
+        call.services.containers.exec_detached(exec.id)
     return Taken()
 
 

@@ -39,8 +39,11 @@ class Stdio(Protocol):
 
 async def relay(
     connection: Connection, stdio: Stdio, *, tty: bool, stdin: bool, detach_keys: bytes | None = None
-) -> None:
-    """Carry both directions until the end; `detach_keys` are looked for on a terminal's input."""
+) -> bool:
+    """Carry both directions until the end; `detach_keys` are looked for on a terminal's input.
+
+    True when it ended because the user detached.
+    """
     output = asyncio.ensure_future(deliver_output(connection, stdio.output, framed=not tty))
     scanner = DetachScanner(detach_keys) if tty and detach_keys else None
     tasks: set[asyncio.Future[bool]] = {output}
@@ -51,7 +54,8 @@ async def relay(
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             tasks -= done
             if any(task.result() for task in done):
-                return
+                return not output.done()
+        return False
     finally:
         stdio.close()
         for task in (output, *tasks):

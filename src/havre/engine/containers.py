@@ -263,6 +263,11 @@ class Containers:
         self._lifecycle.publish(container, "attach")
         return attachment
 
+    def detached(self, ref: str) -> None:
+        """Tell that a client has left by its detach keys, while the container runs on."""
+        if (live := self._index.find(ref)) is not None:
+            self._lifecycle.publish(live.container, "detach")
+
     def logs(self, ref: str, options: LogOptions) -> AsyncIterator[Sequence[LogLine]]:
         """What it wrote; with `follow`, until it ends."""
         live = self._index.get(ref)
@@ -307,6 +312,10 @@ class Containers:
     def exec_inspect(self, exec_id: str) -> Exec:
         """What is known of it; `NotFound` "No such exec instance: x"."""
         return self._execs.get(exec_id)
+
+    def exec_detached(self, exec_id: str) -> None:
+        """As `detached`, for an exec."""
+        self._execs.detached(exec_id)
 
     async def exec_resize(self, exec_id: str, rows: int, columns: int) -> None:
         """The size of its terminal in characters."""

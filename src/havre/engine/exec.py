@@ -201,6 +201,10 @@ class Execs:
             raise Failed(f"exec {id} is not running")
         await exec.process.resize(rows, columns)
 
+    def detached(self, id: str) -> None:
+        """Tell that its client has left by the detach keys."""
+        self._publish(self.get(id), "exec_detach")
+
     def forget(self, container_id: str) -> None:
         """Drop what belonged to a container that is gone."""
         self._drop(exec for exec in self._execs.values() if exec.container_id == container_id)
