@@ -181,3 +181,39 @@ def test_hostile_contexts(havred: Engine, tmp_path: Path) -> None:
         assert done.returncode == 1
         assert words in done.stderr
     assert not Path("/havre-escaped").exists()
+
+
+def test_our_command_line(havred: Engine, tmp_path: Path) -> None:
+    files = {
+        "kept": "k",
+        "no/x": "x",
+        "no/yes": "y",
+        ".dockerignore": "no\n!no/yes\nDockerfile\n.dockerignore\n",
+        "link": "-> kept",
+    }
+    context = write_context(tmp_path / "c", "FROM busybox AS a\nARG V\nRUN echo $V > /v\nCOPY . /c\n", files)
+    shown = havred.havre(
+        "build", "-t", "mine:1", "--build-arg", "V=7", "--iidfile", str(tmp_path / "iid"), str(context), check=0
+    )
+    image = (tmp_path / "iid").read_text()
+    assert shown.stdout.splitlines()[0] == "Step 1/4 : FROM busybox AS a"
+    assert shown.stdout.splitlines()[-2:] == [f"Successfully built {image[7:19]}", "Successfully tagged mine:1"]
+    tree = tree_of(havred, "mine:1", ("c", "v"))
+    assert {name: row[4] for name, row in tree.items() if isinstance(row[4], bytes)} == {
+        "v": b"7\n", "c/kept": b"k", "c/no/yes": b"y",
+    }  # fmt: skip
+    quiet = havred.havre("build", "-q", "--build-arg", "V=7", str(context), check=0)
+    assert (quiet.stdout, quiet.stderr) == (f"{image}\n", "")
+    text = "FROM busybox\nRUN exit 9\n"
+    failed = havred.havre("build", "-", stdin=text, check=9)
+    assert failed.stderr.startswith("The command '/bin/sh -c exit 9' returned a non-zero code: 9")
+    archive = _tar({"Dockerfile": "FROM busybox\nCOPY x /\n", "x": "x"})
+    havred.havre("build", "-q", "-", stdin=archive, check=0)
+    elsewhere = tmp_path / "other"
+    elsewhere.write_text("FROM busybox\nCOPY kept /\n")
+    havred.havre("build", "-q", "-f", str(elsewhere), str(context), check=0)
+    havred.havre("build", "-q", "-f", "-", str(context), stdin=elsewhere.read_text(), check=0)
+    refused = havred.havre("build", "-", stdin="FROM busybox\n\nCOPPY a b\n", check=1)
+    assert "line 3: unknown instruction: COPPY (did you mean COPY?)" in refused.stderr
+    assert "   3 | COPPY a b\n     | ^^^^^" in refused.stderr
+    havred.docker("rmi", "mine:1", check=0)

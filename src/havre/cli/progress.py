@@ -21,7 +21,17 @@ _BAR = 50
 
 
 class Failure(Failed):
-    """An error that the daemon told inside a stream."""
+    """An error that the daemon told inside a stream; `code` is that of a command which failed there, else 0."""
+
+    code = 0
+
+
+def _failure(error: object) -> Failure:
+    if not isinstance(error, dict):
+        return Failure(str(error))
+    failure = Failure(error.get("message", ""))
+    failure.code = error.get("code") or 0
+    return failure
 
 
 def show(messages: Iterable[dict[str, Any]], output: int, on_aux: Callable[[Any], None] | None = None) -> None:
@@ -29,7 +39,7 @@ def show(messages: Iterable[dict[str, Any]], output: int, on_aux: Callable[[Any]
     drawer = _Terminal(output) if posix.isatty(output) else _Plain(output)
     for message in messages:
         if error := message.get("errorDetail") or message.get("error"):
-            raise Failure(error.get("message", "") if isinstance(error, dict) else str(error))
+            raise _failure(error)
         if "aux" in message:
             if on_aux is not None:
                 on_aux(message["aux"])
@@ -41,7 +51,7 @@ def drain(messages: Iterable[dict[str, Any]]) -> None:
     """Read a stream without showing it. Raises Failure at the message that tells an error."""
     for message in messages:
         if error := message.get("errorDetail") or message.get("error"):
-            raise Failure(error.get("message", "") if isinstance(error, dict) else str(error))
+            raise _failure(error)
 
 
 class _Plain:

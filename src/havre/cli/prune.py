@@ -121,6 +121,17 @@ def system(session: Session, options: Options, arguments: list[str]) -> int:
     return _total(space + _build_cache(session, options, query))
 
 
+def builder(session: Session, options: Options, arguments: list[str]) -> int:
+    """Remove the cache of builds."""
+    scope = "all build cache" if options.all else "all dangling build cache"
+    if not _agreed(session, options, f"WARNING! This will remove {scope}."):
+        return _cancelled("build cache")
+    query = _query(session, options.filter)
+    if options.keep_storage:
+        query["keep-storage"] = str(options.keep_storage)
+    return _total(_build_cache(session, options, query))
+
+
 def _build_cache(session: Session, options: Options, query: Query) -> int:
     answer = session.client.post("/build/prune", {**query, **({"all": "1"} if options.all else {})})
     _lines("Deleted build cache objects:", answer.get("CachesDeleted"))

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 # Management groups and what they manage; the table of each is havre.cli.commands.GROUP:COMMANDS.
 GROUPS = {
+    "builder": "Manage the cache of builds",
     "compose": "Define and run projects of several containers",
     "container": "Manage containers",
     "context": "Manage contexts",
@@ -30,7 +31,7 @@ _FLAGGED = {"compose": "commands.compose:FLAGS"}
 _TOP = {
     "container": "attach commit cp create diff exec export kill logs pause port ps rename restart rm run start stats "
     "stop top unpause update wait",
-    "image": "history images import load pull push rmi save tag",
+    "image": "build history images import load pull push rmi save tag",
     "system": "events info",
     "top": "__complete completion daemon inspect login logout search version",
 }

@@ -9,6 +9,30 @@ _MANY = "[OPTIONS] IMAGE [IMAGE...]"
 _PLATFORM = Flag("platform", "", "string", "Platform to choose where the image has several")
 
 COMMANDS = (
+    Command("build", "[OPTIONS] PATH | URL | -", "Build an image from a Dockerfile", "build:build", (1, 1), (
+        Flag("add-host", "", "list", "Add a line to the hosts file (host:ip)", check="check_host"),
+        Flag("build-arg", "", "list", "Set an ARG of the Dockerfile"),
+        Flag("cgroup-parent", "", "string", "Parent cgroup of the RUN instructions' containers"),
+        Flag("cpu-period", "", "int", "Length of a CPU period, in microseconds"),
+        Flag("cpu-quota", "", "int", "CPU time per period, in microseconds"),
+        Flag("cpu-shares", "c", "int", "Relative weight of CPU time"),
+        Flag("cpuset-cpus", "", "string", "CPUs that may be used (0-3, 0,1)"),
+        Flag("cpuset-mems", "", "string", "Memory nodes that may be used (0-3, 0,1)"),
+        Flag("file", "f", "string", "Name of the Dockerfile (default is PATH/Dockerfile)"),
+        Flag("iidfile", "", "string", "Write the image ID to a file"),
+        Flag("label", "", "list", "Set a label of the image"),
+        Flag("memory", "m", "bytes", "Memory limit"),
+        Flag("memory-swap", "", "swap", "Limit of memory and swap together; -1 for unlimited swap"),
+        Flag("network", "", "string", "Network of the RUN instructions"),
+        Flag("no-cache", "", "", "Do every step anew"),
+        _PLATFORM,
+        Flag("pull", "", "", "Pull the base images anew"),
+        Flag("quiet", "q", "", "Print only the image ID, when it is done"),
+        Flag("shm-size", "", "bytes", "Size of /dev/shm"),
+        Flag("tag", "t", "list", "Name of the image (NAME[:TAG])"),
+        Flag("target", "", "string", "Stage to build"),
+        Flag("ulimit", "", "ulimit", "Limits of setrlimit(2)"),
+    ), top="build"),
     Command("history", "[OPTIONS] IMAGE", "Show the history of an image", "images:history", (1, 1), (
         format_flag(),
         Flag("human", "H", "", "Print sizes and dates in human readable form", True),
