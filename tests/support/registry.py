@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,3 +66,21 @@ def _free_port() -> int:
 def _answers(port: int, inside: Sequence[str]) -> bool:
     probe = ["bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{port}"]
     return subprocess.run([*inside, *probe], capture_output=True, check=False).returncode == 0
+
+
+@contextmanager
+def own_registry(root: Path, *, inside: Sequence[str] = (), flags: Sequence[str] = ()) -> Iterator[RealRegistry]:
+    """Our own registry, in the same way."""
+    port = _free_port()
+    root.mkdir(parents=True, exist_ok=True)
+    program = [sys.executable, "-m", "havre.distribution.program", "--addr", f"127.0.0.1:{port}"]
+    with (root / "log").open("wb") as log:
+        command = [*inside, *program, "--root", str(root / "data"), *flags]
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        until(lambda: _answers(port, inside) or process.poll() is not None, "our registry to listen")
+        assert process.poll() is None, (root / "log").read_text()
+        yield RealRegistry(f"localhost:{port}", root)
+    finally:
+        process.terminate()
+        process.wait(10)

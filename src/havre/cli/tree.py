@@ -20,6 +20,7 @@ GROUPS = {
     "image": "Manage images",
     "manifest": "Manage manifests and manifest lists",
     "network": "Manage networks",
+    "registry": "Serve a registry",
     "system": "Manage the engine",
     "volume": "Manage volumes",
 }

@@ -26,6 +26,13 @@ def daemon_program() -> str:
     return directory + slash + "havred"
 
 
+def interpreter() -> str:
+    """The Python that our programs run under, with their packages: beside the real file of this program."""
+    from os.path import realpath
+
+    return realpath(sys.argv[0]).rpartition("/")[0] + "/python"
+
+
 def start_daemon() -> None:
     """Start the daemon and wait until it listens. Raises Unavailable with its own words when it does not come up."""
     program = daemon_program()

@@ -1,0 +1,16 @@
+"""The table of `havre registry`."""
+
+from __future__ import annotations
+
+from havre.cli.parser import Command, Flag
+
+COMMANDS = (
+    Command("serve", "[OPTIONS]", "Serve a registry of your own", "registry:serve", (0, 0), (
+        Flag("addr", "", "string", "Where to listen", "127.0.0.1:5000"),
+        Flag("read-only", "", "", "Refuse whatever changes something"),
+        Flag("root", "", "string", "Directory that holds everything", "/var/lib/havre-registry"),
+        Flag("tlscert", "", "string", "Certificate to serve HTTPS with"),
+        Flag("tlskey", "", "string", "Key of the certificate"),
+    ), long="Serve a registry of your own.\n"
+            "It knows no accounts: give it an address that only those reach who may use it."),
+)  # fmt: skip

@@ -1,0 +1,25 @@
+"""`havre registry serve`: become a registry."""
+
+from __future__ import annotations
+
+import posix
+
+from havre.cli.parser import StatusError
+from havre.client.autostart import interpreter
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from havre.cli.parser import Options
+    from havre.cli.session import Session
+
+
+def serve(session: Session, options: Options, arguments: list[str]) -> int:
+    """Serve a registry until interrupted; the flags are passed on as they are."""
+    words = [f"--{name}={value}" for name in ("addr", "root", "tlscert", "tlskey") if (value := getattr(options, name))]
+    if options.read_only:
+        words.append("--read-only")
+    python = interpreter()
+    try:
+        posix.execv(python, [python, "-I", "-m", "havre.distribution.program", *words])
+    except OSError as error:
+        raise StatusError(1, f"cannot run {python}: {error.strerror}") from error

@@ -1,0 +1,75 @@
+"""`havre registry serve`: the registry as a program of its own, until SIGTERM or SIGINT."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import signal
+import ssl
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from aiohttp import web
+
+from havre.distribution.repositories import Repositories
+from havre.distribution.server import Server
+from havre.errors import HavreError, InvalidInput
+
+log = logging.getLogger("havre.registry")
+
+
+async def serve(address: str, root: Path, *, read_only: bool = False, tls: ssl.SSLContext | None = None) -> None:
+    """Serve `root` at `address` (host:port) until told to stop."""
+    host, _, port = address.rpartition(":")
+    if not port.isdecimal() or int(port) > 65535:
+        raise InvalidInput(f"invalid address {address!r}", "expected host:port, or :port for every interface")
+    server = Server(Repositories(root), read_only=read_only)
+    runner = web.ServerRunner(web.Server(server.handle), handle_signals=False)
+    await runner.setup()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    try:
+        await web.TCPSite(runner, host.strip("[]") or None, int(port), ssl_context=tls, shutdown_timeout=5).start()
+        for listening in runner.addresses:
+            log.info("serving %s at %s", root, listening)
+        await stop.wait()
+    finally:
+        await runner.cleanup()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="havre registry serve", description="Serve a registry.")
+    parser.add_argument("--addr", default="127.0.0.1:5000", help="where to listen (default %(default)s)")
+    parser.add_argument("--root", type=Path, default=Path("/var/lib/havre-registry"), help="where it keeps everything")
+    parser.add_argument("--read-only", action="store_true", help="refuse what changes something")
+    parser.add_argument("--tlscert", type=Path, help="certificate to serve HTTPS with")
+    parser.add_argument("--tlskey", type=Path, help="key of the certificate")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    try:
+        tls = _context(options.tlscert, options.tlskey)
+        asyncio.run(serve(options.addr, options.root, read_only=options.read_only, tls=tls))
+    except (HavreError, OSError) as error:
+        print(f"havre registry: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    if certificate is None and key is None:
+        return None
+    if certificate is None or key is None:
+        raise InvalidInput("TLS needs both a certificate and its key", "give --tlscert and --tlskey")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(certificate, key)
+    return context
+
+
+if __name__ == "__main__":
+    sys.exit(main())

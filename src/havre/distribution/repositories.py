@@ -1,0 +1,181 @@
+"""What a registry holds, on disk: blobs once, and for each repository which of them are its own.
+
+    blobs/sha256/HEX                       every blob and manifest, verified (storage.Blobs)
+    repositories/NAME with %2F/blobs/HEX   an empty file: the repository holds this blob
+                               manifests/HEX   {"mediaType", "subject", "artifactType", "annotations"}
+                               tags/TAG        the digest that the tag stands for
+    uploads/ID                             bytes of an upload that is under way; swept at start
+
+Files appear by rename, so a reader sees all of one or nothing. Blocking, and small: what is long goes through `Blobs`.
+Raises `RegistryRefusal` with the specification's codes.
+
+Source: OCI distribution specification 1.1, "Endpoints" and "Error codes".
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import msgspec
+
+from havre.errors import HavreError
+from havre.oci.digest import Digest, hex_of
+from havre.storage.blobs import Blobs
+
+_NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+_TAG = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}")
+_LONGEST_NAME = 200
+
+
+class RegistryRefusal(HavreError):
+    """A refusal in the specification's terms: an HTTP status and a code such as BLOB_UNKNOWN."""
+
+    def __init__(self, http_status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.http_status = http_status
+        self.code = code
+
+
+class ManifestRow(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """What a repository keeps of a manifest beside its bytes; `subject` is the digest that it refers to."""
+
+    media_type: str
+    size: int
+    subject: str = ""
+    artifact_type: str = ""
+    annotations: dict[str, str] | None = None
+
+
+class Repositories:
+    """The repositories under `root`."""
+
+    def __init__(self, root: Path) -> None:
+        self.blobs = Blobs(_directory(root / "blobs"))
+        self._root = _directory(root / "repositories")
+        self.uploads = _directory(root / "uploads")
+        for leftover in self.uploads.iterdir():
+            leftover.unlink()
+
+    def names(self) -> list[str]:
+        """Every repository that holds a manifest."""
+        return sorted(unquote(one.name) for one in self._root.iterdir() if any((one / "manifests").glob("*")))
+
+    # -- blobs
+
+    def holds_blob(self, name: str, digest: Digest) -> bool:
+        """Whether the repository holds the blob."""
+        return (self._folder(name, "blobs") / hex_of(digest)).exists()
+
+    def require_blob(self, name: str, digest: Digest) -> Path:
+        """The file of a blob of the repository."""
+        if not self.holds_blob(name, digest) or not self.blobs.has(digest):
+            raise RegistryRefusal(404, "BLOB_UNKNOWN", "blob unknown to registry")
+        return self.blobs.path(digest)
+
+    def link_blob(self, name: str, digest: Digest) -> None:
+        """The repository holds this blob of the store from now on."""
+        self._write(self._folder(name, "blobs") / hex_of(digest), b"")
+
+    def unlink_blob(self, name: str, digest: Digest) -> None:
+        """The repository holds the blob no more."""
+        self.require_blob(name, digest)
+        (self._folder(name, "blobs") / hex_of(digest)).unlink(missing_ok=True)
+
+    # -- manifests
+
+    def resolve(self, name: str, reference: str) -> tuple[Digest, ManifestRow]:
+        """The manifest that a tag or digest names."""
+        digest = self._digest_of(name, reference)
+        file = self._folder(name, "manifests") / hex_of(digest)
+        try:
+            return digest, msgspec.json.decode(file.read_bytes(), type=ManifestRow)
+        except FileNotFoundError:
+            raise RegistryRefusal(404, "MANIFEST_UNKNOWN", "manifest unknown") from None
+
+    def put_manifest(self, name: str, digest: Digest, row: ManifestRow, tag: str | None) -> None:
+        """Take in a manifest whose bytes are in the store, and let `tag` stand for it."""
+        self._write(self._folder(name, "manifests") / hex_of(digest), msgspec.json.encode(row))
+        if tag is not None:
+            self._write(self._folder(name, "tags") / tag, digest.encode())
+
+    def remove_tag(self, name: str, tag: str) -> None:
+        """Let a tag stand for nothing; the manifest stays."""
+        self.resolve(name, tag)
+        (self._folder(name, "tags") / tag).unlink(missing_ok=True)
+
+    def remove_manifest(self, name: str, digest: Digest) -> None:
+        """Remove a manifest and the tags that stand for it."""
+        self.resolve(name, digest)
+        for tag in self._folder(name, "tags").glob("*"):
+            if tag.read_text() == digest:
+                tag.unlink(missing_ok=True)
+        (self._folder(name, "manifests") / hex_of(digest)).unlink(missing_ok=True)
+
+    def tags(self, name: str) -> list[str]:
+        """Every tag of a repository, sorted."""
+        if not self._folder(name, "manifests").is_dir():
+            raise RegistryRefusal(404, "NAME_UNKNOWN", "repository name not known to registry")
+        return sorted(file.name for file in self._folder(name, "tags").glob("*"))
+
+    def referrers(self, name: str, subject: Digest) -> list[tuple[Digest, ManifestRow]]:
+        """The manifests that say they are about `subject`."""
+        found = []
+        for file in sorted(self._folder(name, "manifests").glob("*")):
+            row = msgspec.json.decode(file.read_bytes(), type=ManifestRow)
+            if row.subject == subject:
+                found.append((Digest(f"sha256:{file.name}"), row))
+        return found
+
+    # -- inside
+
+    def _digest_of(self, name: str, reference: str) -> Digest:
+        if reference.startswith("sha256:"):
+            return Digest(reference)
+        try:
+            return Digest((self._folder(name, "tags") / reference).read_text())
+        except FileNotFoundError:
+            raise RegistryRefusal(404, "MANIFEST_UNKNOWN", "manifest unknown") from None
+
+    def _folder(self, name: str, kind: str) -> Path:
+        return self._root / quote(name, safe="") / kind
+
+    def _write(self, file: Path, data: bytes) -> None:
+        file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = self.uploads / secrets.token_hex(8)
+        temporary.write_bytes(data)
+        os.replace(temporary, file)
+
+
+def check_name(name: str) -> str:
+    """The name of a repository, or a refusal."""
+    if len(name) > _LONGEST_NAME or _NAME.fullmatch(name) is None:
+        raise RegistryRefusal(400, "NAME_INVALID", "invalid repository name")
+    return name
+
+
+def check_tag(tag: str) -> str:
+    """A tag, or a refusal."""
+    if _TAG.fullmatch(tag) is None:
+        raise RegistryRefusal(400, "MANIFEST_INVALID", "invalid tag name")
+    return tag
+
+
+def page_of(entries: Sequence[str], last: str, count: int | None) -> tuple[list[str], bool]:
+    """The entries behind `last`, at most `count`, and whether more follow."""
+    behind = [entry for entry in entries if entry > last]
+    return (behind, False) if count is None else (behind[:count], len(behind) > count)
+
+
+def missing(repositories: Repositories, name: str, blobs: Iterable[Digest]) -> list[Digest]:
+    """Which of `blobs` the repository does not hold."""
+    return [digest for digest in blobs if not repositories.holds_blob(name, digest)]
+
+
+def _directory(path: Path) -> Path:
+    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return path

@@ -1,0 +1,293 @@
+"""The registry's HTTP face.
+
+    GET              /v2/
+    GET HEAD DELETE  /v2/NAME/blobs/DIGEST            POST  /v2/NAME/blobs/uploads/[?mount=&from= | ?digest=]
+    GET PATCH PUT DELETE  /v2/NAME/blobs/uploads/ID   GET HEAD PUT DELETE  /v2/NAME/manifests/REFERENCE
+    GET              /v2/NAME/tags/list               GET   /v2/NAME/referrers/DIGEST      GET  /v2/_catalog
+
+Errors are the specification's documents. With `read_only`, everything that changes something is refused.
+
+Source: OCI distribution specification 1.1; `_catalog` is Docker's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import msgspec
+from aiohttp import web
+from yarl import URL
+
+from havre.aio import in_thread
+from havre.distribution.repositories import (
+    ManifestRow,
+    RegistryRefusal,
+    Repositories,
+    check_name,
+    check_tag,
+    missing,
+    page_of,
+)
+from havre.distribution.uploads import Upload, Uploads
+from havre.errors import HavreError, InvalidInput
+from havre.oci import mediatypes
+from havre.oci.digest import Digest, digest_of, parse_digest
+from havre.oci.manifest import MAX_DOCUMENT, Descriptor, Manifest, decode_document
+
+_PATH = re.compile(r"/v2/(?P<name>.+)/(?P<kind>blobs/uploads|blobs|manifests|tags|referrers)/(?P<rest>[^/]*)")
+_READS = ("GET", "HEAD")
+_OCTETS = "application/octet-stream"
+
+Handler = Callable[["Server", web.BaseRequest, str, str], Awaitable[web.StreamResponse]]
+
+
+class _Extra(msgspec.Struct, rename="camel"):
+    """What a manifest says of itself beyond its blobs."""
+
+    subject: Descriptor | None = None
+    artifact_type: str = ""
+    annotations: dict[str, str] | None = None
+
+
+class Server:
+    """Answers for the repositories; give `handle` to an aiohttp server."""
+
+    def __init__(self, repositories: Repositories, *, read_only: bool = False) -> None:
+        self._repositories = repositories
+        self._uploads = Uploads(repositories)
+        self._read_only = read_only
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """One request."""
+        try:
+            return await self._route(request)
+        except RegistryRefusal as refusal:
+            return _refusal(refusal.http_status, refusal.code, refusal.message)
+        except InvalidInput as error:
+            return _refusal(400, "MANIFEST_INVALID", error.message)
+        except HavreError as error:
+            return _refusal(500, "UNKNOWN", error.message)
+
+    async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
+        path, method = request.path, request.method
+        if self._read_only and method not in _READS:
+            raise RegistryRefusal(405, "UNSUPPORTED", "this registry is read-only")
+        if path in ("/v2", "/v2/"):
+            return _answer(200, {})
+        if path == "/v2/_catalog":
+            names = await in_thread(self._repositories.names)
+            return _page(request, "repositories", {}, names)
+        match = _PATH.fullmatch(path)
+        handler = _ROUTES.get((match["kind"], method)) if match else None
+        if match is None or handler is None:
+            raise RegistryRefusal(404 if match is None else 405, "UNSUPPORTED", "the operation is unsupported")
+        return await handler(self, request, check_name(match["name"]), match["rest"])
+
+    # -- blobs
+
+    async def _get_blob(self, request: web.BaseRequest, name: str, text: str) -> web.StreamResponse:
+        digest = _digest(text)
+        file = self._repositories.require_blob(name, digest)
+        return web.FileResponse(file, headers={"Docker-Content-Digest": digest, "Content-Type": _OCTETS})
+
+    async def _delete_blob(self, request: web.BaseRequest, name: str, text: str) -> web.StreamResponse:
+        self._repositories.unlink_blob(name, _digest(text))
+        return _answer(202)
+
+    async def _begin_upload(self, request: web.BaseRequest, name: str, text: str) -> web.StreamResponse:
+        query = request.query
+        if "mount" in query:
+            digest, source = _digest(query["mount"]), query.get("from", "")
+            if source and self._repositories.holds_blob(check_name(source), digest):
+                self._repositories.link_blob(name, digest)
+                return _created(f"/v2/{name}/blobs/{digest}", digest)
+        upload = self._uploads.begin(name)
+        if "digest" in query:
+            return await self._complete(request, upload, _digest(query["digest"]))
+        return _progress(202, upload)
+
+    async def _patch_upload(self, request: web.BaseRequest, name: str, id: str) -> web.StreamResponse:
+        upload = self._uploads.find(name, id)
+        await self._uploads.append(upload, request.content.iter_any(), _start(request))
+        return _progress(202, upload)
+
+    async def _put_upload(self, request: web.BaseRequest, name: str, id: str) -> web.StreamResponse:
+        return await self._complete(request, self._uploads.find(name, id), _digest(request.query.get("digest", "")))
+
+    async def _get_upload(self, request: web.BaseRequest, name: str, id: str) -> web.StreamResponse:
+        return _progress(204, self._uploads.find(name, id))
+
+    async def _delete_upload(self, request: web.BaseRequest, name: str, id: str) -> web.StreamResponse:
+        self._uploads.cancel(self._uploads.find(name, id))
+        return _answer(204)
+
+    async def _complete(self, request: web.BaseRequest, upload: Upload, digest: Digest) -> web.StreamResponse:
+        await self._uploads.append(upload, request.content.iter_any(), _start(request))
+        await self._uploads.finish(upload, digest)
+        return _created(f"/v2/{upload.name}/blobs/{digest}", digest)
+
+    # -- manifests
+
+    async def _get_manifest(self, request: web.BaseRequest, name: str, reference: str) -> web.StreamResponse:
+        digest, row = self._repositories.resolve(name, _reference(reference))
+        headers = {"Docker-Content-Digest": digest, "Content-Type": row.media_type, "ETag": f'"{digest}"'}
+        if request.method == "HEAD":
+            return web.Response(headers={**headers, "Content-Length": str(row.size)})
+        return web.Response(body=await self._repositories.blobs.read(digest), headers=headers)
+
+    async def _put_manifest(self, request: web.BaseRequest, name: str, reference: str) -> web.StreamResponse:
+        reference = _reference(reference)
+        body = await _read(request)
+        digest = digest_of(body)
+        by_digest = reference.startswith("sha256:")
+        if by_digest and reference != digest:
+            raise RegistryRefusal(400, "DIGEST_INVALID", "provided digest did not match uploaded content")
+        document = decode_document(body, request.headers.get("Content-Type", ""))
+        extra = _decode_extra(body)
+        self._check_parts(name, document)
+        config = document.config.media_type if isinstance(document, Manifest) else ""
+        row = ManifestRow(
+            document.media_type,
+            len(body),
+            extra.subject.digest if extra.subject else "",
+            extra.artifact_type or config,
+            extra.annotations,
+        )
+        await self._repositories.blobs.add(body)
+        self._repositories.put_manifest(name, digest, row, None if by_digest else reference)
+        response = _created(f"/v2/{name}/manifests/{digest}", digest)
+        if row.subject:
+            response.headers["OCI-Subject"] = row.subject
+        return response
+
+    def _check_parts(self, name: str, document: Any) -> None:
+        """Refuse a manifest whose blobs, or an index whose manifests, are not here."""
+        if isinstance(document, Manifest):
+            blobs = [
+                one.digest for one in (document.config, *document.layers) if not mediatypes.is_foreign(one.media_type)
+            ]
+            if lacking := missing(self._repositories, name, blobs):
+                raise RegistryRefusal(404, "MANIFEST_BLOB_UNKNOWN", f"blob unknown to registry: {lacking[0]}")
+            return
+        for entry in document.manifests:
+            self._repositories.resolve(name, entry.digest)
+
+    async def _delete_manifest(self, request: web.BaseRequest, name: str, reference: str) -> web.StreamResponse:
+        reference = _reference(reference)
+        if reference.startswith("sha256:"):
+            self._repositories.remove_manifest(name, Digest(reference))
+        else:
+            self._repositories.remove_tag(name, reference)
+        return _answer(202)
+
+    async def _tags(self, request: web.BaseRequest, name: str, text: str) -> web.StreamResponse:
+        if text != "list":
+            raise RegistryRefusal(404, "UNSUPPORTED", "the operation is unsupported")
+        return _page(request, "tags", {"name": name}, self._repositories.tags(name))
+
+    async def _referrers(self, request: web.BaseRequest, name: str, text: str) -> web.StreamResponse:
+        wanted = request.query.get("artifactType", "")
+        found = [
+            Descriptor(row.media_type, digest, row.size, annotations=row.annotations, artifact_type=row.artifact_type)
+            for digest, row in self._repositories.referrers(name, _digest(text))
+            if wanted in ("", row.artifact_type)
+        ]
+        index = {"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": found}
+        response = _answer(200, index, content_type=mediatypes.OCI_INDEX)
+        if wanted:
+            response.headers["OCI-Filters-Applied"] = "artifactType"
+        return response
+
+
+_ROUTES: Mapping[tuple[str, str], Handler] = {
+    ("blobs", "GET"): Server._get_blob,
+    ("blobs", "HEAD"): Server._get_blob,
+    ("blobs", "DELETE"): Server._delete_blob,
+    ("blobs/uploads", "POST"): Server._begin_upload,
+    ("blobs/uploads", "PATCH"): Server._patch_upload,
+    ("blobs/uploads", "PUT"): Server._put_upload,
+    ("blobs/uploads", "GET"): Server._get_upload,
+    ("blobs/uploads", "DELETE"): Server._delete_upload,
+    ("manifests", "GET"): Server._get_manifest,
+    ("manifests", "HEAD"): Server._get_manifest,
+    ("manifests", "PUT"): Server._put_manifest,
+    ("manifests", "DELETE"): Server._delete_manifest,
+    ("tags", "GET"): Server._tags,
+    ("referrers", "GET"): Server._referrers,
+}
+
+
+def _decode_extra(body: bytes) -> _Extra:
+    try:
+        return msgspec.json.decode(body, type=_Extra)
+    except msgspec.DecodeError as error:
+        raise RegistryRefusal(400, "MANIFEST_INVALID", f"invalid manifest: {error}") from error
+
+
+def _digest(text: str) -> Digest:
+    try:
+        return parse_digest(text)
+    except InvalidInput as error:
+        raise RegistryRefusal(400, "DIGEST_INVALID", error.message) from error
+
+
+def _reference(text: str) -> str:
+    return _digest(text) if ":" in text else check_tag(text)
+
+
+def _start(request: web.BaseRequest) -> int | None:
+    """Where a chunk says that it begins (`Content-Range: 0-99`); None where it does not say."""
+    value = request.headers.get("Content-Range", "").removeprefix("bytes ")
+    if not value:
+        return None
+    start = value.partition("-")[0]
+    if not start.isdecimal() or len(start) > 15:
+        raise RegistryRefusal(400, "BLOB_UPLOAD_INVALID", f"malformed Content-Range {value[:100]!r}")
+    return int(start)
+
+
+async def _read(request: web.BaseRequest) -> bytes:
+    body = bytearray()
+    async for chunk in request.content.iter_any():
+        body += chunk
+        if len(body) > MAX_DOCUMENT:
+            raise RegistryRefusal(413, "MANIFEST_INVALID", f"manifests of more than {MAX_DOCUMENT} bytes are not taken")
+    return bytes(body)
+
+
+def _page(request: web.BaseRequest, key: str, head: dict[str, Any], entries: list[str]) -> web.Response:
+    """A listing by `n` and `last`, with a Link to what follows."""
+    wish = request.query.get("n", "")
+    if wish and not (wish.isdecimal() and len(wish) < 8):
+        raise RegistryRefusal(400, "PAGINATION_NUMBER_INVALID", f"invalid number of results requested: {wish[:100]!r}")
+    shown, more = page_of(entries, request.query.get("last", ""), int(wish) if wish else None)
+    response = _answer(200, {**head, key: shown})
+    if more and shown:
+        onward = URL.build(path=request.path, query={"last": shown[-1], "n": wish})
+        response.headers["Link"] = f'<{onward}>; rel="next"'
+    return response
+
+
+def _progress(status: int, upload: Upload) -> web.Response:
+    headers = {
+        "Location": f"/v2/{upload.name}/blobs/uploads/{upload.id}",
+        "Range": f"0-{max(upload.size - 1, 0)}",
+        "Docker-Upload-UUID": upload.id,
+    }
+    return web.Response(status=status, headers=headers)
+
+
+def _created(location: str, digest: Digest) -> web.Response:
+    return web.Response(status=201, headers={"Location": location, "Docker-Content-Digest": digest})
+
+
+def _answer(status: int, value: Any = None, *, content_type: str = "application/json") -> web.Response:
+    body = b"" if value is None else msgspec.json.encode(value)
+    headers = {"Content-Type": content_type, "Docker-Distribution-API-Version": "registry/2.0"}
+    return web.Response(status=status, body=body, headers=headers)
+
+
+def _refusal(status: int, code: str, message: str) -> web.Response:
+    return _answer(status, {"errors": [{"code": code, "message": message, "detail": None}]})

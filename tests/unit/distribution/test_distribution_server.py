@@ -1,0 +1,193 @@
+"""Our registry by raw requests: uploads, manifests, listings, referrers, deletion, refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from havre.distribution.repositories import Repositories
+from havre.distribution.server import Server
+from havre.oci import mediatypes
+from havre.oci.digest import digest_of
+
+LAYER, CONFIG = b"layer" * 1000, b"{}"
+
+
+class Caller:
+    """Asks one server."""
+
+    def __init__(self, session: aiohttp.ClientSession, base: str) -> None:
+        self._session, self._base = session, base
+
+    async def __call__(
+        self, method: str, path: str, body: bytes | None = None, **headers: str
+    ) -> tuple[int, dict[str, str], bytes]:
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        url = path if path.startswith("http") else self._base + path
+        async with self._session.request(method, url, data=body, headers=named) as response:
+            return response.status, dict(response.headers), await response.read()
+
+    async def code(self, method: str, path: str, body: bytes | None = None, **headers: str) -> tuple[int, str]:
+        status, _, answer = await self(method, path, body, **headers)
+        return status, json.loads(answer)["errors"][0]["code"]
+
+    async def blob(self, name: str, data: bytes) -> str:
+        digest = digest_of(data)
+        assert (await self("POST", f"/v2/{name}/blobs/uploads/?digest={digest}", data))[0] == 201
+        return digest
+
+    async def image(self, name: str, tag: str, **more: Any) -> str:
+        for data in (LAYER, CONFIG):
+            await self.blob(name, data)
+        body = manifest(**more)
+        status, headers, _ = await self(
+            "PUT", f"/v2/{name}/manifests/{tag}", body, Content_Type=mediatypes.OCI_MANIFEST
+        )
+        assert (status, headers["Docker-Content-Digest"]) == (201, digest_of(body))
+        return digest_of(body)
+
+
+def manifest(layer: bytes = LAYER, **more: Any) -> bytes:
+    part = {"mediaType": mediatypes.OCI_LAYER, "digest": digest_of(layer), "size": len(layer)}
+    config = {"mediaType": mediatypes.OCI_CONFIG, "digest": digest_of(CONFIG), "size": len(CONFIG)}
+    document = {"schemaVersion": 2, "mediaType": mediatypes.OCI_MANIFEST, "config": config, "layers": [part], **more}
+    return json.dumps(document).encode()
+
+
+@asynccontextmanager
+async def serving(root: Path, **options: Any) -> AsyncIterator[Caller]:
+    runner = web.ServerRunner(web.Server(Server(Repositories(root), **options).handle), shutdown_timeout=0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    async with aiohttp.ClientSession() as session:
+        yield Caller(session, f"http://127.0.0.1:{runner.addresses[0][1]}")
+    await runner.cleanup()
+
+
+def play(work: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(work(), 20))
+
+
+def test_an_upload_in_chunks_is_held_to_its_order_and_digest(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path) as ask:
+            assert (await ask("GET", "/v2/"))[0] == 200
+            status, headers, _ = await ask("POST", "/v2/a/b/blobs/uploads/")
+            place = headers["Location"]
+            assert status == 202
+            status, headers, _ = await ask("PATCH", place, LAYER[:100], Content_Range="0-99")
+            assert (status, headers["Range"]) == (202, "0-99")
+            assert await ask.code("PATCH", place, LAYER[50:], Content_Range="50-99") == (416, "BLOB_UPLOAD_INVALID")
+            assert (await ask("GET", place))[1]["Range"] == "0-99"
+            assert (await ask("PATCH", place, LAYER[100:200], Content_Range="100-199"))[0] == 202
+            digest = digest_of(LAYER)
+            assert (await ask("PUT", f"{place}?digest={digest}", LAYER[200:]))[0] == 201
+            assert (await ask("GET", f"/v2/a/b/blobs/{digest}"))[2] == LAYER
+            status, headers, part = await ask("GET", f"/v2/a/b/blobs/{digest}", Range="bytes=10-19")
+            assert (status, part) == (206, LAYER[10:20])
+            assert (await ask("HEAD", f"/v2/a/b/blobs/{digest}"))[1]["Content-Length"] == str(len(LAYER))
+            assert await ask.code("GET", f"/v2/other/blobs/{digest}") == (404, "BLOB_UNKNOWN")
+            assert (await ask("POST", f"/v2/other/blobs/uploads/?mount={digest}&from=a/b"))[0] == 201
+            assert (await ask("DELETE", f"/v2/a/b/blobs/{digest}"))[0] == 202
+            assert (await ask("GET", f"/v2/other/blobs/{digest}"))[2] == LAYER
+
+            place = (await ask("POST", "/v2/a/b/blobs/uploads/"))[1]["Location"]
+            assert await ask.code("PUT", f"{place}?digest={digest}", b"a lie") == (400, "DIGEST_INVALID")
+            assert await ask.code("GET", place) == (404, "BLOB_UPLOAD_UNKNOWN")
+            place = (await ask("POST", "/v2/a/b/blobs/uploads/"))[1]["Location"]
+            assert (await ask("DELETE", place))[0] == 204
+            assert list((tmp_path / "uploads").iterdir()) == []
+
+    play(work)
+
+
+def test_manifests_tags_and_deletion(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path) as ask:
+            digests = {tag: await ask.image("a/b", tag, annotations={"n": tag}) for tag in ("v1", "v2", "v3")}
+            status, headers, body = await ask("GET", "/v2/a/b/manifests/v2")
+            assert (status, digest_of(body)) == (200, digests["v2"])
+            assert headers["Content-Type"] == mediatypes.OCI_MANIFEST
+            head = (await ask("HEAD", f"/v2/a/b/manifests/{digests['v2']}"))[1]
+            assert (head["Content-Length"], head["Docker-Content-Digest"]) == (str(len(body)), digests["v2"])
+            first = await ask("GET", "/v2/a/b/tags/list?n=2")
+            assert json.loads(first[2]) == {"name": "a/b", "tags": ["v1", "v2"]}
+            onward = first[1]["Link"].partition(">")[0].removeprefix("<")
+            second = await ask("GET", onward)
+            assert json.loads(second[2])["tags"] == ["v3"]
+            assert "Link" not in second[1]
+            await ask.image("c", "1")
+            assert json.loads((await ask("GET", "/v2/_catalog"))[2]) == {"repositories": ["a/b", "c"]}
+            assert (await ask("DELETE", "/v2/a/b/manifests/v1"))[0] == 202
+            assert (await ask("GET", f"/v2/a/b/manifests/{digests['v1']}"))[0] == 200
+            assert (await ask("DELETE", f"/v2/a/b/manifests/{digests['v2']}"))[0] == 202
+            assert json.loads((await ask("GET", "/v2/a/b/tags/list"))[2])["tags"] == ["v3"]
+            assert await ask.code("GET", "/v2/a/b/manifests/v2") == (404, "MANIFEST_UNKNOWN")
+
+    play(work)
+
+
+def test_referrers(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path) as ask:
+            subject = await ask.image("a", "1")
+            about = {"mediaType": mediatypes.OCI_MANIFEST, "digest": subject, "size": 1}
+            for kind in ("x/signature", "x/sbom"):
+                body = manifest(subject=about, artifactType=kind, annotations={"k": kind})
+                digest = digest_of(body)
+                headers = (await ask("PUT", f"/v2/a/manifests/{digest}", body, Content_Type=mediatypes.OCI_MANIFEST))[1]
+                assert headers["OCI-Subject"] == subject
+            everything = json.loads((await ask("GET", f"/v2/a/referrers/{subject}"))[2])
+            assert {one["artifactType"] for one in everything["manifests"]} == {"x/signature", "x/sbom"}
+            _, headers, body = await ask("GET", f"/v2/a/referrers/{subject}?artifactType=x/sbom")
+            assert [one["annotations"] for one in json.loads(body)["manifests"]] == [{"k": "x/sbom"}]
+            assert (headers["OCI-Filters-Applied"], headers["Content-Type"]) == ("artifactType", mediatypes.OCI_INDEX)
+            assert json.loads((await ask("GET", f"/v2/a/referrers/{digest_of(b'')}"))[2])["manifests"] == []
+
+    play(work)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "expected"),
+    [
+        ("PUT", "/v2/a/manifests/1", manifest(b"not here"), (404, "MANIFEST_BLOB_UNKNOWN")),
+        ("PUT", "/v2/a/manifests/1", b"no json", (400, "MANIFEST_INVALID")),
+        ("PUT", "/v2/a/manifests/1", b"[" * 100_000, (400, "MANIFEST_INVALID")),
+        ("PUT", "/v2/a/manifests/..%2f", manifest(), (404, "UNSUPPORTED")),
+        ("PUT", f"/v2/a/manifests/{digest_of(b'')}", manifest(), (400, "DIGEST_INVALID")),
+        ("GET", "/v2/A/manifests/1", None, (400, "NAME_INVALID")),
+        ("GET", "/v2/a%2f..%2f..%2fetc/manifests/1", None, (400, "NAME_INVALID")),
+        ("GET", "/v2/a/blobs/..", None, (404, "UNSUPPORTED")),
+        ("PUT", "/v2/a/manifests/1", manifest(annotations=3), (400, "MANIFEST_INVALID")),
+        ("GET", "/v2/a/blobs/sha256:x", None, (400, "DIGEST_INVALID")),
+        ("GET", "/v2/a/tags/list", None, (404, "NAME_UNKNOWN")),
+        ("GET", "/v2/_catalog?n=x", None, (400, "PAGINATION_NUMBER_INVALID")),
+        ("PATCH", "/v2/a/blobs/uploads/nope", b"", (404, "BLOB_UPLOAD_UNKNOWN")),
+        ("POST", "/v2/a/manifests/1", b"", (405, "UNSUPPORTED")),
+    ],
+)
+def test_refusals(tmp_path: Path, method: str, path: str, body: bytes | None, expected: tuple[int, str]) -> None:
+    async def work() -> None:
+        async with serving(tmp_path) as ask:
+            assert await ask.code(method, path, body) == expected
+
+    play(work)
+
+
+def test_read_only(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path) as ask:
+            await ask.image("a", "1")
+        async with serving(tmp_path, read_only=True) as ask:
+            assert (await ask("GET", "/v2/a/manifests/1"))[0] == 200
+            assert await ask.code("DELETE", "/v2/a/manifests/1") == (405, "UNSUPPORTED")
+
+    play(work)
