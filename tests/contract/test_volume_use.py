@@ -83,3 +83,28 @@ def test_listing_updating_and_pruning(engine: Engine) -> None:
     assert kept == "Total reclaimed space: 0B"
     assert engine.out("volume", "prune", "-af") == "Deleted Volumes:\nnamed\n\nTotal reclaimed space: 11B"
     assert "no such volume" in engine.docker("volume", "inspect", "named", check=1).stderr
+
+
+def test_df_tells_what_prune_frees(engine: Engine) -> None:
+    sizes = {"/big": 300_000, "/v/f": 123_000, "/anon/f": 77_000}
+    fill = "; ".join(f"head -c {size} /dev/zero > {path}" for path, size in sizes.items())
+    engine.out("run", "--name", "used", "-v", "kept:/v", "-v", "/anon", "busybox", "sh", "-c", fill)
+    client = engine.sdk()
+    usage = client.df()
+    containers = sum(each.get("SizeRw", 0) for each in usage["Containers"])
+    volumes = {each["Name"]: each["UsageData"]["Size"] for each in usage["Volumes"]}
+    assert containers == 300_000
+    assert client.containers.prune()["SpaceReclaimed"] == containers
+    pruned = client.volumes.prune(filters={"all": True})
+    assert set(pruned["VolumesDeleted"]) == set(volumes)
+    assert pruned["SpaceReclaimed"] == sum(volumes.values())
+    client.close()
+    engine.out("network", "create", "idle")
+    engine.out("create", "--name", "stopped", "-v", "kept:/v", "busybox", "true")
+    told = engine.out("system", "prune", "-f", "--filter", "label!=none")
+    assert "Deleted Containers:" in told
+    assert "Deleted Networks:\nidle\n" in told
+    assert "kept" in engine.out("volume", "ls", "-q").split()
+    asked = engine.docker("system", "prune", "--volumes", stdin="n\n").stdout
+    assert "  - all anonymous volumes not used by at least one container\n" in asked
+    engine.docker("volume", "rm", "kept", check=0)

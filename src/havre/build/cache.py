@@ -22,7 +22,10 @@ from havre.engine.imagestore import Table
 from havre.errors import InvalidInput
 from havre.oci.digest import Digest
 
-_KEPT_FILTERS = ("id", "until", "type", "description", "inuse", "shared", "private", "unused-for", "parent")
+# `system prune` sends filters by label to every noun; a record has no labels.
+_KEPT_FILTERS = frozenset(
+    {"id", "until", "type", "description", "inuse", "shared", "private", "unused-for", "parent", "label", "label!"}
+)
 
 
 class CacheRecord(msgspec.Struct, frozen=True):
@@ -147,6 +150,8 @@ def _selected(records: Sequence[CacheRecord], filters: Filters, used: set[Digest
         "shared": lambda record, value: (Digest(record.layer) in used) == _is_true(value),
         "private": lambda record, value: (Digest(record.layer) not in used) == _is_true(value),
         "parent": lambda record, value: False,
+        "label": lambda record, value: False,
+        "label!": lambda record, value: True,
         "until": lambda record, value: record.last_used_at < _age_limit(value),
         "unused-for": lambda record, value: record.last_used_at < _age_limit(value),
     }
