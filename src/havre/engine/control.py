@@ -63,7 +63,7 @@ class Control:
         """The end to come is the user's doing: no restart, not even with the daemon's next start."""
         live.stopping = True
         live.container.manually_stopped = True
-        await self._index.save(live.container)
+        await self._index.note(live.container)
 
     async def _send(self, live: Live, process: Process, number: int) -> None:
         await process.kill(number)
@@ -106,7 +106,7 @@ class Control:
             live.cancel_restart()
             state = live.container.state
             state.status, state.running, state.restarting = "exited", False, False
-            await self._index.save(live.container)
+            await self._index.note(live.container)
         self._lifecycle.publish(live.container, "stop")
 
     async def _end(self, live: Live, process: Process, number: int, timeout_s: int) -> None:
@@ -168,7 +168,7 @@ class Control:
             await process.pause()
             container.state.paused, container.state.status = True, "paused"
             self._lifecycle.stop_probing(live)
-            await self._index.save(container)
+            await self._index.note(container)
         self._lifecycle.publish(container, "pause")
 
     async def unpause(self, live: Live) -> None:
@@ -185,6 +185,6 @@ class Control:
             await live.process.resume()
             container.state.paused, container.state.status = False, "running"
             self._lifecycle.probe(live)
-            await self._index.save(container)
+            await self._index.note(container)
         self._lifecycle.publish(container, "unpause")
         return True

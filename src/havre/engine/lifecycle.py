@@ -141,7 +141,7 @@ class Lifecycle:
             health=cease(state.health),
         )
         container.networks, container.ports = idle_networks(container), {}
-        await self._index.save(container)
+        await self._index.note(container)
 
     def log_path(self, container: Container) -> Path | None:
         """The log that conmon writes; None with the driver `none`."""
@@ -184,7 +184,7 @@ class Lifecycle:
             if not published:
                 live.exits.exited(live.result())
             if restart is not None or not _goes_with_exit(live):
-                await self._index.save(container)  # before conmon's record of the end is removed
+                await self._index.note(container)  # before conmon's record of the end is removed
             await self._clear(container)
             live.exits.exited(live.result())
         if restart is not None:

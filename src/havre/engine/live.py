@@ -7,12 +7,13 @@ are persisted by `save`; everything else here is rebuilt by recovery.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from havre.engine.exit import Exits, WaitResult
 from havre.engine.model import Container
-from havre.errors import Conflict, InvalidInput, NotFound
+from havre.errors import Conflict, HavreError, InvalidInput, NotFound
 from havre.runtime import Process
 from havre.storage import Table
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from havre.engine.attach import Attachment
 
 ID_LENGTH = 64
+
+log = logging.getLogger(__name__)
 
 
 class Live:
@@ -122,6 +125,13 @@ class Index:
         """Persist the row as it stands; a container that is gone stays gone."""
         if container.id in self._by_id:
             await self._table.put(container.id, container)
+
+    async def note(self, container: Container) -> None:
+        """As `save`, of what has happened already: a disk that refuses is told in the log and stops nothing."""
+        try:
+            await self.save(container)
+        except HavreError as error:
+            log.error("the state of container %s is not recorded: %s", container.id, error)
 
     async def remove(self, container: Container) -> None:
         """Forget it; if the database refuses, it stays."""

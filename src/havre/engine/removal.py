@@ -75,7 +75,7 @@ class Removal:
         container = live.container
         if not container.host_config.auto_remove:
             container.state.status = "removing"
-            await self._index.save(container)
+            await self._index.note(container)  # a full disk may have room again once this is gone
         await self._runtime.cleanup(container.id)
         await self._assembly.take_down(container)
         await self._snapshots.remove(container.id)
