@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from support.engines import Engine
+from support.registry import PASSWORD, USER, real_registry
 from support.waiting import until
 
 pytestmark = pytest.mark.peer
@@ -218,6 +219,24 @@ def test_compose_builds(engine: Engine, context: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert engine.out("run", "--rm", "buildx-test:c", "cat", "/greeting") == "hello"
+
+
+def test_a_private_base_and_a_push(engine: Engine, context: Path, tmp_path: Path) -> None:
+    with real_registry(tmp_path / "registry", htpasswd=True, inside=engine.inside) as registry:
+        base, out = f"{registry.host}/base:1", f"{registry.host}/out:1"
+        engine.docker("login", "-u", USER, "--password-stdin", registry.host, stdin=PASSWORD, check=0)
+        engine.docker("tag", "busybox", base, check=0)
+        engine.docker("push", "-q", base, check=0)
+        engine.docker("rmi", base, check=0)
+        write(context, Dockerfile=f"FROM {base}\nENV MADE=1\n")
+        build(engine, "--push", "-t", out, str(context))
+        engine.docker("rmi", out, check=0)
+        engine.docker("pull", "-q", out, check=0)
+        assert "MADE=1" in engine.out("inspect", "-f", "{{.Config.Env}}", out)
+        engine.docker("logout", registry.host, check=0)
+        engine.docker("rmi", "-f", out, base)  # dockerd's builder keeps the base for itself
+        engine.docker("builder", "prune", "-af", check=0)
+        build(engine, str(context), check=1)
 
 
 def test_what_buildx_tells_of_the_builder(engine: Engine, context: Path) -> None:
