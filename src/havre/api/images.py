@@ -69,9 +69,7 @@ async def _tag(call: Call) -> web.StreamResponse:
 
 
 async def _push(call: Call) -> web.StreamResponse:
-    if "X-Registry-Auth" not in call.request.headers:
-        raise InvalidInput("bad parameters and missing X-Registry-Auth: invalid X-Registry-Auth header: EOF")
-    auth, tag = decode_auth(call), call.text("tag")
+    auth, tag = await _push_auth(call), call.text("tag")
     images = call.services.images
     return await stream_progress(
         call, lambda progress: images.push(call.name, tag, auth=auth, progress=progress), at_once=True
@@ -115,6 +113,15 @@ async def _search(call: Call) -> web.StreamResponse:
 
 async def _distribution(call: Call) -> web.StreamResponse:
     return call.json(await call.services.images.describe_remote(call.name, decode_auth(call)))
+
+
+async def _push_auth(call: Call) -> Auth | None:
+    """Credentials for a push: of the header, or (older clients, the SDKs without any) of the body."""
+    if "X-Registry-Auth" in call.request.headers:
+        return decode_auth(call)
+    if not call.request.can_read_body:
+        raise InvalidInput("bad parameters and missing X-Registry-Auth: invalid X-Registry-Auth header: EOF")
+    return await call.body(Auth)
 
 
 def decode_auth(call: Call) -> Auth | None:
