@@ -148,7 +148,10 @@ class Ignore:
                 continue
             keep = text.startswith("!")
             pattern = os.path.normpath(text[1:].strip() if keep else text).lstrip("/")
-            self._rules.append((re.compile(_expression(pattern)), not keep))
+            try:
+                self._rules.append((re.compile(_expression(pattern)), not keep))
+            except re.error as error:
+                raise InvalidInput(f".dockerignore: bad pattern {text!r}: {error}") from error
         self.has_exceptions = any(not ignored for _, ignored in self._rules)
 
     def matches(self, path: str) -> bool:
@@ -174,9 +177,12 @@ def _expression(pattern: str) -> str:
                 text += ".*"
             continue
         char = pattern[index]
+        if char == "[" and (end := pattern.find("]", index + 2)) > 0:
+            members = re.escape(pattern[index + 1 : end]).replace("\\-", "-")
+            negated = pattern[index + 1] in "^!"
+            text += "[^" + members.lstrip("\\").removeprefix("^").removeprefix("!") + "]" if negated else f"[{members}]"
+            index = end + 1
+            continue
         text += {"*": "[^/]*", "?": "[^/]"}.get(char, re.escape(char))
-        if char == "[" and (end := pattern.find("]", index)) > 0:
-            text = text.removesuffix("\\[") + "[" + pattern[index + 1 : end] + "]"
-            index = end
         index += 1
     return text

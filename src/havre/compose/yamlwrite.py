@@ -6,6 +6,7 @@ text, a literal block where it has several lines, else quoted. Lines are never f
 
 from __future__ import annotations
 
+import math
 import re
 from functools import cmp_to_key
 from typing import Any
@@ -72,7 +73,7 @@ def _inline(value: Any, indent: str) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float):
-        return go_float(value)
+        return {math.inf: ".inf", -math.inf: "-.inf"}.get(value) or go_float(value)
     if isinstance(value, dict | list):
         return "{}" if isinstance(value, dict) else "[]"
     return str(value)
