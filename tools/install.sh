@@ -27,7 +27,26 @@ install_files() {
         eval "file=\$${shell}_completion"
         "$dest$home/venv/bin/havre" completion "$shell" >"$dest$file"
     done
+    [ -z "$dest" ] || forget_dest
     write_units
+}
+
+# What is packed up below DESTDIR will lie elsewhere when it runs.
+forget_dest() {
+    grep -rlIF "$dest$home" "$dest$home/venv/bin" "$dest$home/venv/pyvenv.cfg" "$dest$home"/venv/lib/python*/site-packages/*.pth |
+        xargs sed -i "s|$dest$home|$home|g"
+    rm -f "$dest$home"/venv/.havre-setup*
+}
+
+# The first group that exists may connect, as with a daemon that listens by itself; elsewhere nobody knows the groups.
+socket_group() {
+    [ -z "$dest" ] || return 0
+    for group in havre docker; do
+        if getent group "$group" >/dev/null; then
+            echo "SocketGroup=$group"
+            return 0
+        fi
+    done
 }
 
 write_units() {
@@ -38,6 +57,7 @@ Description=havre API socket
 [Socket]
 ListenStream=/run/havre.sock
 SocketMode=0660
+$(socket_group)
 
 [Install]
 WantedBy=sockets.target
