@@ -83,3 +83,16 @@ def test_our_command_line_shows_the_same(havred: Engine) -> None:
     table = havred.havre("stats", "--no-stream", check=0).stdout
     assert table.split("\n")[0].split()[:3] == ["CONTAINER", "ID", "NAME"]
     havred.docker("rm", "-f", "busy", check=0)
+
+
+def test_a_child_killed_for_want_of_memory_is_told_while_the_container_runs(engine: Engine) -> None:
+    begun = engine.out("info", "--format", "{{.SystemTime}}")
+    script = "dd if=/dev/zero of=/dev/null bs=200M count=1; sleep 1000"
+    limits = ("-m", "32m", "--memory-swap", "32m")
+    engine.out("run", "-d", "--name", "hungry", *limits, "busybox", "sh", "-c", script)
+    form = "{{.State.OOMKilled}} {{.State.Status}}"
+    until(lambda: engine.out("inspect", "--format", form, "hungry") == "true running", "the kernel's kill")
+    window = ("--since", begun, "--until", engine.out("info", "--format", "{{.SystemTime}}"))
+    told = engine.out("events", *window, "--filter", "container=hungry", "--format", "{{.Action}}").splitlines()
+    assert "oom" in told
+    engine.docker("rm", "-f", "hungry", check=0)

@@ -31,6 +31,7 @@ from havre.engine.events import Events
 from havre.engine.health import HealthChecks, begin, cease, probe_command
 from havre.engine.live import Index, Live
 from havre.engine.logfiles import Rotation, parse_limits
+from havre.engine.memory import watch_memory
 from havre.engine.model import ZERO_TIME, Container, EndpointSettings, State
 from havre.engine.plan import plan_container
 from havre.engine.restart import Restart, decide_after_exit
@@ -157,6 +158,8 @@ class Lifecycle:
         if (path := self.log_path(container)) is not None:
             config = container.host_config.log_config
             Rotation(process, path, parse_limits(config.type, config.config or {})).start()
+        live.oom_told = False
+        watch_memory(process, lambda: self._out_of_memory(live, process))
         spawn(self._await_end(live, process), f"watch {live.container.id[:12]}")
 
     def probe(self, live: Live) -> None:
@@ -180,7 +183,7 @@ class Lifecycle:
             published = bool(container.ports)
             _record_exit(container, exit, restart)
             live.process = None
-            self._tell_end(container, exit)
+            self._tell_end(live, exit)
             if not published:
                 live.exits.exited(live.result())
             if restart is not None or not _goes_with_exit(live):
@@ -213,8 +216,15 @@ class Lifecycle:
         live.last_delay_s = restart.delay_s if restart else 0.0
         return restart
 
-    def _tell_end(self, container: Container, exit: Exit) -> None:
-        if exit.oom_killed:
+    def _out_of_memory(self, live: Live, process: Process) -> None:
+        if live.process is process:
+            live.oom_told = live.container.state.oom_killed = True
+            self.publish(live.container, "oom")
+            spawn(self._index.save(live.container), f"save {live.container.id[:12]}")
+
+    def _tell_end(self, live: Live, exit: Exit) -> None:
+        container = live.container
+        if exit.oom_killed and not live.oom_told:
             self.publish(container, "oom")
         ran_s = max(0.0, exit.finished_at - times.parse(container.state.started_at))
         self.publish(container, "die", exitCode=str(exit.code), execDuration=str(int(ran_s)))

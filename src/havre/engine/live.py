@@ -31,6 +31,7 @@ class Live:
     `lock` is held while its state changes; `process` is set while it runs; `pending` are the clients attached before a
     start; `restart` is the timer of a restart to come. `stopping` tells that an end is the user's doing, and
     `restarted_by_user` that a start follows it, so that `--rm` does not apply.
+    `oom_told`: this run has been told to have run out of memory.
     """
 
     def __init__(self, container: Container) -> None:
@@ -44,6 +45,7 @@ class Live:
         self.stopping = False
         self.restarted_by_user = False
         self.removing = False
+        self.oom_told = False
         self.exec_ids: list[str] = []
 
     def running(self) -> Process:
