@@ -13,6 +13,7 @@ from pathlib import Path
 
 from aiohttp import web
 
+from havre.distribution.collect import collect
 from havre.distribution.repositories import Repositories
 from havre.distribution.server import Server
 from havre.errors import HavreError, InvalidInput
@@ -25,7 +26,10 @@ async def serve(address: str, root: Path, *, read_only: bool = False, tls: ssl.S
     host, _, port = address.rpartition(":")
     if not port.isdecimal() or int(port) > 65535:
         raise InvalidInput(f"invalid address {address!r}", "expected host:port, or :port for every interface")
-    server = Server(Repositories(root), read_only=read_only)
+    repositories = Repositories(root)
+    if not read_only and (freed := await collect(repositories)):
+        log.info("removed %d bytes that no repository needs", freed)
+    server = Server(repositories, read_only=read_only)
     runner = web.ServerRunner(web.Server(server.handle), handle_signals=False)
     await runner.setup()
     stop = asyncio.Event()

@@ -65,6 +65,10 @@ class Repositories:
         """Every repository that holds a manifest."""
         return sorted(unquote(one.name) for one in self._root.iterdir() if any((one / "manifests").glob("*")))
 
+    def folders(self) -> list[Path]:
+        """Where each repository is kept, for `collect`."""
+        return list(self._root.iterdir())
+
     # -- blobs
 
     def holds_blob(self, name: str, digest: Digest) -> bool:

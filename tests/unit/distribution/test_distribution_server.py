@@ -13,6 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
+from havre.distribution.collect import collect
 from havre.distribution.repositories import Repositories
 from havre.distribution.server import Server
 from havre.oci import mediatypes
@@ -178,6 +179,25 @@ def test_refusals(tmp_path: Path, method: str, path: str, body: bytes | None, ex
     async def work() -> None:
         async with serving(tmp_path) as ask:
             assert await ask.code(method, path, body) == expected
+
+    play(work)
+
+
+def test_garbage_is_what_no_manifest_names(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path) as ask:
+            doomed = await ask.image("a", "1")
+            await ask.image("b", "1", annotations={"kept": "yes"})
+            stray = await ask.blob("a", b"stray")
+            assert (await ask("DELETE", f"/v2/a/manifests/{doomed}"))[0] == 202
+        repositories = Repositories(tmp_path)
+        before = set(repositories.blobs.all())
+        assert await collect(repositories) == len(manifest())  # nothing else is a day old
+        assert await collect(repositories, min_age_s=-1) == len(b"stray")
+        assert before - set(repositories.blobs.all()) == {doomed, stray}
+        async with serving(tmp_path) as ask:
+            assert await ask.code("GET", f"/v2/a/blobs/{digest_of(LAYER)}") == (404, "BLOB_UNKNOWN")
+            assert (await ask("GET", f"/v2/b/blobs/{digest_of(LAYER)}"))[2] == LAYER
 
     play(work)
 
