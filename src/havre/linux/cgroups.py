@@ -12,8 +12,11 @@ Source: cgroups(7), Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import signal
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +151,31 @@ def move(tree: Path, group: str, pid: int) -> None:
     directory = tree / group.lstrip("/")
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "cgroup.procs").write_text(str(pid))
+
+
+def remove(cgroups: Cgroups, group: str, timeout_s: float) -> None:
+    """Kill whoever is in `group` of any tree, and remove it. One that is gone is fine; OSError when it stays busy."""
+    deadline = time.monotonic() + timeout_s
+    for tree in cgroups.trees.values():
+        for directory, _, _ in os.walk(tree / group.lstrip("/"), topdown=False):
+            _remove(Path(directory), deadline)
+
+
+def _remove(directory: Path, deadline: float) -> None:
+    while True:
+        for pid in _read_pids(directory / "cgroup.procs"):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        try:
+            directory.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.002)  # a killed process leaves its group in its own time
+        else:
+            return
 
 
 def thaw(cgroups: Cgroups, group: str) -> None:

@@ -40,7 +40,15 @@ from havre.runtime.held import Held
 from havre.runtime.host import read_host
 from havre.runtime.plan import ContainerPlan, ExecPlan, Resources
 from havre.runtime.runtimes import AbsentRuntime, OciRuntime, Runtimes, find_runtimes
-from havre.runtime.spec import HostFacts, cgroup_path, check_destination, render_exec, render_limits, render_spec
+from havre.runtime.spec import (
+    DEFAULT_CGROUP_PARENT,
+    HostFacts,
+    cgroup_path,
+    check_destination,
+    render_exec,
+    render_limits,
+    render_spec,
+)
 
 CONMON_GROUP = "/havre/conmon"
 SPEC = "config.json"
@@ -330,19 +338,17 @@ class Runtime:
         bundle = self.bundle(container_id)
         if not bundle.exists():
             return
-        await in_thread(self._thaw, bundle)
+        group = await in_thread(_group_of, bundle)
+        await in_thread(cgroups.thaw, self.host.cgroups, group)
         for name in self._holders(container_id):
             await spawn.run(self._runtimes.get(name).command("delete", "--force", container_id))
         if process is not None:
             await process._settle(SETTLE_S)
-        await in_thread(_discard, bundle)
-
-    def _thaw(self, bundle: Path) -> None:
         try:
-            state = msgspec.json.decode((bundle / STATE).read_bytes(), type=_State)
-        except (FileNotFoundError, msgspec.DecodeError):
-            return
-        cgroups.thaw(self.host.cgroups, state.cgroup)
+            await in_thread(cgroups.remove, self.host.cgroups, group, SETTLE_S)
+        except OSError as error:  # the OCI runtime was killed half-way, and the kernel has not let go yet
+            log.error("the cgroup %s stays: %s", group, error)
+        await in_thread(_discard, bundle)
 
     def _holders(self, container_id: str) -> list[str]:
         """The runtimes that have a state of this container: one, or none."""
@@ -359,6 +365,15 @@ def _check_image(plan: ContainerPlan) -> None:
             raise InvalidInput(f"the image's {directory} is a link, an ordinary directory is expected")
     for mount in plan.mounts:
         check_destination(mount.destination, resolve_in_root(plan.rootfs, mount.destination))
+
+
+def _group_of(bundle: Path) -> str:
+    """The cgroup that a container was to have; one that cannot be for a bundle without a specification."""
+    try:
+        group: str = json.loads((bundle / SPEC).read_bytes())["linux"]["cgroupsPath"]
+    except (FileNotFoundError, json.JSONDecodeError):  # killed while it was written: nothing was created
+        return f"{DEFAULT_CGROUP_PARENT}/{bundle.name}"
+    return group
 
 
 def _make_bundle(bundle: Path, spec: Mapping[str, Any]) -> None:

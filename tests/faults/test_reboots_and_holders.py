@@ -1,0 +1,155 @@
+"""The host reboots; the OCI runtime or conmon is killed at its steps. Afterwards everything can be listed and removed.
+
+A reboot is simulated: no daemon, no processes, no mounts, no network, and an empty run directory.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.engines import Engine, Havred
+from support.leaks import mounts_below
+from support.waiting import until
+
+SLEEP = ("busybox", "sleep", "1000")
+
+
+@pytest.fixture
+def havred(archive: Path) -> Iterator[Engine]:
+    """A daemon of the test's own, to be killed at will."""
+    engine = Havred()
+    engine.open()
+    engine.docker("load", "-i", str(archive), check=0)
+    yield engine
+    engine.close()
+
+
+def state(engine: Engine, name: str) -> str:
+    return engine.out("inspect", "--format", "{{.State.Status}}", name)
+
+
+def processes_of(engine: Engine) -> set[int]:
+    """conmon and the OCI runtime of this engine's containers, and what they hold."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and (text := _read(entry / "cmdline")) and str(engine.root / "run") in text:
+            found.add(int(entry.name))
+    return found - {engine.pid} if engine._process else found
+
+
+def _read(file: Path) -> str:
+    try:
+        return file.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
+def children_of(pids: set[int]) -> set[int]:
+    found = set()
+    for pid in pids:
+        found |= {int(child) for child in _read(Path(f"/proc/{pid}/task/{pid}/children")).split()}
+    return found
+
+
+def reboot(engine: Engine) -> None:
+    """What is left of a host after a reboot: the disk."""
+    engine.stop(signal.SIGKILL)
+    holders = processes_of(engine)
+    for pid in children_of(holders) | holders:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            continue
+    until(lambda: not processes_of(engine), "the end of all processes")
+    for point in sorted(mounts_below(str(engine.root)), reverse=True):
+        subprocess.run(["umount", point], check=True)
+    links = subprocess.run(["ip", "-n", engine.netns, "-br", "link"], capture_output=True, check=True, text=True).stdout
+    for link in (line.split()[0].partition("@")[0] for line in links.splitlines()):
+        if link != "lo":
+            subprocess.run(["ip", "-n", engine.netns, "link", "del", link], check=False, capture_output=True)
+    subprocess.run([*engine.inside, "nft", "flush", "ruleset"], check=True)
+    for group in list(Path("/sys/fs/cgroup").glob(f"*/havre/{engine.root.name}/*")):
+        if group.is_dir():
+            group.rmdir()
+    shutil.rmtree(engine.root / "run")
+    engine.start()
+
+
+def test_a_reboot_brings_back_what_wants_to_run(havred: Engine) -> None:
+    havred.out("run", "-d", "--name", "always", "--restart", "always", "-p", "18500:80", "-v", "kept:/v", *SLEEP)
+    havred.out("exec", "always", "touch", "/v/volume", "/own")
+    havred.out("run", "-d", "--name", "unless", "--restart", "unless-stopped", *SLEEP)
+    havred.out("run", "-d", "--name", "stopped", "--restart", "unless-stopped", *SLEEP)
+    havred.out("run", "-d", "--name", "plain", *SLEEP)
+    havred.out("run", "-d", "--rm", "--name", "fleeting", *SLEEP)
+    havred.out("create", "--name", "made", "--restart", "always", *SLEEP)
+    havred.docker("stop", "-t", "0", "stopped", check=0)
+    reboot(havred)
+    until(lambda: state(havred, "always") == state(havred, "unless") == "running", "the restarts")
+    assert [state(havred, name) for name in ("stopped", "plain", "made")] == ["exited", "exited", "created"]
+    until(lambda: havred.docker("inspect", "fleeting").returncode == 1, "the removal of --rm")
+    assert havred.out("exec", "always", "ls", "/own", "/v/volume").split() == ["/own", "/v/volume"]
+    assert havred.out("port", "always").splitlines()[0] == "80/tcp -> 0.0.0.0:18500"
+    havred.docker("start", "plain", check=0)
+    havred.docker("rm", "-f", "-v", "always", "unless", "stopped", "plain", "made", check=0)
+    havred.out("volume", "rm", "kept")
+
+
+@pytest.mark.parametrize("victim", ["conmon", "crun"])
+def test_the_holder_or_the_runtime_is_killed_at_any_moment(havred: Engine, victim: str) -> None:
+    """Killed as soon as they show up, at whatever step they are then."""
+    done = threading.Event()
+
+    def hunt() -> None:
+        while not done.is_set():
+            for pid in processes_of(havred):
+                if _read(Path(f"/proc/{pid}/comm")).strip() == victim:
+                    try:
+                        os.kill(pid, signal.SIGKILL)
+                    except ProcessLookupError:
+                        continue
+
+    hunter = threading.Thread(target=hunt)
+    hunter.start()
+    try:
+        for _ in range(8):
+            havred.docker("run", "--name", "prey", "busybox", "true", timeout_s=30)
+            havred.docker("rm", "-f", "prey", timeout_s=30)
+    finally:
+        done.set()
+        hunter.join()
+    for identifier in havred.out("ps", "-aq").split():
+        havred.docker("rm", "-f", identifier, check=0)
+    assert havred.out("run", "--rm", "--name", "prey", "busybox", "echo", "well") == "well"
+
+
+@pytest.mark.parametrize("status", ["created", "running", "paused", "restarting", "exited"])
+def test_a_killed_daemon_finds_each_state_again(havred: Engine, status: str) -> None:
+    if status == "restarting":
+        havred.out("run", "-d", "--name", "box", "--restart", "always", "busybox", "false")
+        # The back-off doubles: at the fifth it is long enough to be seen.
+        until(lambda: havred.out("inspect", "-f", "{{.State.Status}} {{.RestartCount}}", "box") >= "restarting 5", "it")
+    else:
+        havred.out("create", "--name", "box", *(("busybox", "true") if status == "exited" else SLEEP))
+        if status != "created":
+            havred.docker("start", "box", check=0)
+        if status == "paused":
+            havred.docker("pause", "box", check=0)
+        if status == "exited":
+            havred.out("wait", "box")
+    havred.stop(signal.SIGKILL)
+    havred.start()
+    allowed = {"running", "restarting"} if status == "restarting" else {status}
+    assert state(havred, "box") in allowed
+    if status == "paused":
+        havred.docker("unpause", "box", check=0)
+        assert havred.out("exec", "box", "echo", "thawed") == "thawed"
+    havred.docker("rm", "-f", "box", check=0)
