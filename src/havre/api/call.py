@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
@@ -22,7 +23,7 @@ from havre.errors import HavreError, InvalidInput
 from havre.wire import versions
 from havre.wire.decode import check_content_type, decode_body
 from havre.wire.filters import decode_filters
-from havre.wire.queries import parse_bool, parse_int
+from havre.wire.queries import parse_bool, parse_int, parse_time
 from havre.wire.versions import Version
 
 T = TypeVar("T")
@@ -74,6 +75,13 @@ class Call:
     def filters(self) -> dict[str, list[str]]:
         """The `filters` parameter in one shape."""
         return decode_filters(self.query.get("filters", ""))
+
+    def prune_filters(self) -> dict[str, list[str]]:
+        """As `filters`, with `until` in seconds since the epoch, whatever form of a time the client wrote."""
+        filters = self.filters()
+        if "until" in filters:
+            filters["until"] = [str(parse_time(each, "until", time.time())) for each in filters["until"]]
+        return filters
 
     async def body(self, into: type[T]) -> T:
         """The JSON body as `into`; 400 when it is not JSON, too long, or of another shape."""

@@ -60,6 +60,8 @@ async def _start(call: Call) -> web.StreamResponse:
         raise InvalidInput(
             "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
         )
+    if call.text("checkpoint"):
+        raise InvalidInput("checkpoint is only supported in experimental mode")
     await call.settle(call.services.containers.start(call.name, detach_keys=call.text("detachKeys") or None))
     return call.nothing()
 
@@ -130,7 +132,7 @@ async def _checkpoints(call: Call) -> web.StreamResponse:
 
 
 async def _prune(call: Call) -> web.StreamResponse:
-    pruned = await call.settle(call.services.containers.prune(call.filters()))
+    pruned = await call.settle(call.services.containers.prune(call.prune_filters()))
     return call.json({"ContainersDeleted": list(pruned.deleted) or None, "SpaceReclaimed": pruned.reclaimed})
 
 

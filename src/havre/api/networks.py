@@ -47,7 +47,7 @@ async def _remove(call: Call) -> web.StreamResponse:
 
 
 async def _prune(call: Call) -> web.StreamResponse:
-    deleted = await call.settle(call.services.networks.prune(call.filters()))
+    deleted = await call.settle(call.services.networks.prune(call.prune_filters()))
     return call.json({"NetworksDeleted": list(deleted) or None})
 
 
