@@ -12,6 +12,7 @@ from havre.api import (
     images,
     networks,
     plugins,
+    pruning,
     stats,
     swarm,
     system,
@@ -38,6 +39,7 @@ def build_router() -> Router:
         build,
         grpc,
         plugins,
+        pruning,
         swarm,
     ):
         noun.register(router)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from havre.cli.format.text import human_size
+from havre.cli.format.table import Listing
+from havre.cli.format.text import human_size, short_id
 from havre.cli.parser import StatusError
 from havre.cli.ps import render_filters
 
@@ -10,6 +11,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from havre.cli.format.table import Fields
     from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.client.api import Query
@@ -101,6 +103,8 @@ def networks(session: Session, options: Options, arguments: list[str]) -> int:
 
 def system(session: Session, options: Options, arguments: list[str]) -> int:
     """Remove what nothing uses, of every noun."""
+    if options.dry_run or options.plan:
+        return _by_plan(session, options)
     if not _agreed(session, options, _system_warning(options)):
         return _cancelled("system")
     client = session.client
@@ -119,6 +123,33 @@ def system(session: Session, options: Options, arguments: list[str]) -> int:
     _lines("Deleted Images:", _image_lines(answer))
     space += answer["SpaceReclaimed"]
     return _total(space + _build_cache(session, options, query))
+
+
+def _by_plan(session: Session, options: Options) -> int:
+    """Show a plan, or carry it out."""
+    query = _query(session, options.filter)
+    query |= {name: "1" for name in ("all", "volumes") if getattr(options, name)}
+    if options.dry_run:
+        plan = session.client.get("/system/prune", query)
+        print(_listing().render(plan["Items"], ""), end="")
+        print(f"\nPlan: {plan['ID']}\nReclaimable space: {human_size(plan['Reclaimable'])}")
+        return 0
+    if not _agreed(session, options, f"WARNING! This will remove everything in plan {options.plan}."):
+        return _cancelled("system")
+    plan = session.client.post("/system/prune", {**query, "plan": options.plan})
+    _lines("Deleted:", [f"{item['Kind']} {item['Name'] or short_id(item['ID'])}" for item in plan["Items"]])
+    return _total(plan["Reclaimable"])
+
+
+def _listing() -> Listing:
+    fields: Fields = {
+        "Kind": ("KIND", lambda item: item["Kind"]),
+        "ID": ("ID", lambda item: short_id(item["ID"])),
+        "Name": ("NAME", lambda item: item["Name"]),
+        "Size": ("SIZE", lambda item: human_size(item["Size"])),
+        "Reason": ("WHY", lambda item: item["Reason"]),
+    }
+    return Listing("*prune.item", fields, list(fields))
 
 
 def builder(session: Session, options: Options, arguments: list[str]) -> int:

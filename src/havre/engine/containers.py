@@ -213,18 +213,21 @@ class Containers:
         await finish(self._removal.remove(live, force=force, volumes=volumes))
         self._execs.forget(live.container.id)
 
-    async def prune(self, filters: Filters | None = None) -> PrunedContainers:
-        """Remove every container that does not run and matches `label` and `until`."""
-        filters = filters or {}
+    def prunable(self, filters: Filters) -> Sequence[Container]:
+        """The containers that do not run and match `label` and `until`."""
         check_keys(filters, ("label", "label!", "until"))
         limit = _until(filters)
+        idle = [live.container for live in self._index if not live.container.state.running]
+        return [
+            container
+            for container in idle
+            if matches_labels(filters, container.config.labels) and (limit is None or parse(container.created) <= limit)
+        ]
+
+    async def prune(self, filters: Filters | None = None) -> PrunedContainers:
+        """Remove what is `prunable`."""
         deleted, reclaimed = [], 0
-        for live in self._index:
-            container = live.container
-            if container.state.running or not matches_labels(filters, container.config.labels):
-                continue
-            if limit is not None and parse(container.created) > limit:
-                continue
+        for container in self.prunable(filters or {}):
             try:
                 size, _ = await self.size(container.id)
                 await self.remove(container.id)

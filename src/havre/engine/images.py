@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import builtins  # `list` is a method below
 import platform as host
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -71,6 +71,15 @@ class _Removal:
 
     items: list[RemovedItem] = field(default_factory=list)
     freed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Prunable:
+    """An image that would go, its names, and the bytes of layers that would go with it."""
+
+    id: str
+    names: tuple[str, ...]
+    size: int
 
 
 class Images:
@@ -296,6 +305,38 @@ class Images:
                     await self._delete(image, removal, prune=True)
             leftovers = await self.collect_garbage()
         return Pruned(images_deleted=removal.items or None, space_reclaimed=removal.freed + leftovers)
+
+    def prunable(self, filters: Filters, gone: Collection[str]) -> builtins.list[Prunable]:
+        """What `prune` would delete once the containers `gone` are, with the bytes of layers that frees."""
+        filters = dict(filters)
+        imagelist.check_prune_filters(filters)
+        only_dangling = imagelist.dangling(filters) is not False
+        filters.pop("dangling", None)
+        left = {image.id: image for image in self._store}
+        names = {id: self._store.names_of(id) for id in left}
+        held = self.also_needed() | self._storage.held()
+        held |= self._storage.snapshots.layers_in_use() - self.live_layers()
+        chosen = []
+        for image in imagelist.select(builtins.list(self._store), names, filters, self._store.find):
+            parents = {other.row.parent for other in left.values()}
+            used = any(user.id not in gone for user in self._users(image.id)) or image.id in parents
+            if used or (only_dangling and not imagelist.is_dangling(names[image.id])):
+                continue
+            del left[image.id]
+            needed = held.union(*(other.layers for other in left.values()))
+            layers = [self._storage.layers.get(layer) for layer in set(image.layers) - needed]
+            size = sum(layer.size for layer in layers if layer is not None)
+            chosen.append(Prunable(image.id, tuple(ref.familiar() for ref in names[image.id]), size))
+        return chosen
+
+    async def delete_exactly(self, ids: Sequence[str]) -> int:
+        """Delete images with all their names, and nothing else; the bytes freed. Those in use by now stay."""
+        removal = _Removal()
+        async with self._store.changing:
+            for id in map(ImageId, ids):
+                if id in self._store and not self._users(id) and not self._store.children_of(id):
+                    await self._delete(self._store.get(id), removal, prune=False)
+        return removal.freed
 
     async def collect_garbage(self) -> int:
         """Remove layers and documents that nothing needs (left by failed pulls, for instance); the bytes freed.

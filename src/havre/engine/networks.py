@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Protocol
@@ -149,11 +149,11 @@ class Networks:
         await self._rows.delete(network.id)
         self._tell("destroy", network)
 
-    async def prune(self, filters: Filters) -> tuple[str, ...]:
-        """Remove the networks that no running container is on; their names."""
+    def prunable(self, filters: Filters) -> Sequence[Network]:
+        """The networks that no running container is on, and that match `label` and `until`."""
         check_keys(filters, ("label", "label!", "until"))
         limit = _until(filters)
-        idle = [
+        return [
             network
             for network in self._rows
             if network.name not in words.PREDEFINED
@@ -162,6 +162,10 @@ class Networks:
             and matches_labels(filters, network.labels)
             and times.parse(network.created) < limit
         ]
+
+    async def prune(self, filters: Filters) -> tuple[str, ...]:
+        """Remove what is `prunable`; the names."""
+        idle = self.prunable(filters)
         for network in idle:
             await self.remove(network.id)
         return tuple(network.name for network in idle)

@@ -211,15 +211,22 @@ class Volumes:
         self._events.publish("volume", "destroy", name, {"driver": volume.driver})
         return size
 
-    async def prune(self, filters: Filters) -> Pruned:
-        """Remove the anonymous volumes (with `all`, any) that no container uses and that match `label`."""
+    def prunable(self, filters: Filters, gone: Collection[str] = ()) -> tuple[Volume, ...]:
+        """The anonymous volumes (with `all`, any) that no container but those of `gone` uses and that match `label`."""
         check_keys(filters, ("all", "label", "label!"))
         everything = boolean(filters, "all") or False
+        return tuple(
+            volume
+            for volume in self._volumes.values()
+            if (everything or ANONYMOUS in (volume.labels or {}))
+            and not self._users.get(volume.name, set()).difference(gone)
+            and matches_labels(filters, volume.labels)
+        )
+
+    async def prune(self, filters: Filters) -> Pruned:
+        """Remove what is `prunable`."""
         deleted, reclaimed = [], 0
-        for volume in list(self._volumes.values()):
-            wanted = everything or ANONYMOUS in (volume.labels or {})
-            if not wanted or self._users.get(volume.name) or not matches_labels(filters, volume.labels):
-                continue
+        for volume in self.prunable(filters):
             with suppress(Conflict, NotFound):  # taken into use, or removed, meanwhile
                 reclaimed += await self.remove(volume.name)
                 deleted.append(volume.name)

@@ -24,8 +24,10 @@ COMMANDS = (
             (format_flag("f", table=False),), top="info"),
     Command("prune", "[OPTIONS]", "Remove unused data", "prune:system", (0, 0), (
         Flag("all", "a", "", "Remove all unused images, not only dangling ones"),
+        Flag("dry-run", "", "", "Show what would be removed, why, and the plan's ID, and remove nothing"),
         filter_flag("", 'Keep only what meets the condition (e.g. "label=<key>=<value>")'),
         force_flag("Do not ask for confirmation"),
+        Flag("plan", "", "string", "Remove what --dry-run has shown under this ID, or nothing"),
         Flag("volumes", "", "", "Remove anonymous volumes too"),
     )),
 )  # fmt: skip
