@@ -64,6 +64,8 @@ async def _prune(call: Call) -> web.StreamResponse:
     keep_bytes = call.integer("keep-storage") or 0
     work = call.services.builder.prune(filters, all=call.flag("all"), keep_bytes=keep_bytes)
     deleted, reclaimed = await call.settle(work)
+    if not filters:
+        await call.services.contexts.drop()
     return call.json({"CachesDeleted": deleted or None, "SpaceReclaimed": reclaimed})
 
 

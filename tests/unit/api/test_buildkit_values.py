@@ -102,13 +102,21 @@ def test_a_status_tells_all_that_has_happened() -> None:
 
     (told,) = asyncio.run(read())
     declared, started, finished = told.vertexes
-    assert (declared.name, declared.inputs, declared.started) == (STEP.name, ["sha256:bb"], None)
+    assert (declared.name, len(declared.inputs), declared.started) == (STEP.name, 1, None)
+    assert declared.digest == started.digest != declared.inputs[0]
     assert started.started is not None
     assert (started.started.seconds, started.started.nanos) == (10, 250_000_000)
     assert (finished.error, finished.started, finished.completed is not None) == ("failed", started.started, True)
-    assert [(log.vertex, log.stream, log.msg) for log in told.logs] == [("sha256:aa", 1, b"out")]
+    assert [(log.vertex, log.stream, log.msg) for log in told.logs] == [(declared.digest, 1, b"out")]
     assert [(each.id, each.current, each.total) for each in told.statuses] == [("files", 1, 2)]
     assert told.warnings[0].short == b"StageNameCasing: lower it (line 3)"
+
+
+def test_equal_steps_of_two_builds_are_told_apart() -> None:
+    first, second = Status(), Status()
+    for status in (first, second):
+        status.progress(Declared(STEP))
+    assert first._take().vertexes[0].digest != second._take().vertexes[0].digest
 
 
 def test_unread_output_is_bounded_and_steps_are_not_lost() -> None:

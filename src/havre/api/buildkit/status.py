@@ -12,11 +12,13 @@ Source: moby/buildkit api/services/control/control.proto; client/graph.go.
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 
 from havre.api.buildkit.messages import StatusResponse, Timestamp, VertexLog, VertexStatus, VertexWarning
 from havre.api.buildkit.messages import Vertex as VertexMessage
 from havre.build.progress import BuildEvent, Declared, Finished, Log, Started, Transfer, Vertex, Warned
+from havre.oci.digest import digest_of
 
 MAX_UNREAD_LOG = 8 << 20  # bytes of output kept for a client that does not read
 MAX_MESSAGE_LOG = 1 << 20
@@ -24,9 +26,13 @@ _CLIPPED = b"[output clipped]\n"
 
 
 class Status:
-    """One build's events for one reader."""
+    """One build's events for one reader.
+
+    Digests are told salted: a client that drives several builds at once (bake) would take equal ones for one step.
+    """
 
     def __init__(self) -> None:
+        self._salt = secrets.token_hex(8)
         self._pending = StatusResponse()
         self._unread_log = 0
         self._started: dict[str, float] = {}
@@ -78,7 +84,8 @@ class Status:
 
     def _vertex(self, event: Declared | Started | Finished) -> VertexMessage:
         vertex = event.vertex
-        message = VertexMessage(digest=vertex.digest, inputs=list(vertex.inputs), name=vertex.name)
+        inputs = [self._salted(digest) for digest in vertex.inputs]
+        message = VertexMessage(digest=self._salted(vertex.digest), inputs=inputs, name=vertex.name)
         if isinstance(event, Started):
             self._started.setdefault(vertex.digest, event.at)
         if isinstance(event, Finished):
@@ -98,13 +105,13 @@ class Status:
         self._unread_log += len(data)
         if self._unread_log >= MAX_UNREAD_LOG:
             data += _CLIPPED
-        self._pending.logs.append(VertexLog(event.vertex.digest, timestamp(event.at), event.stream, data))
+        self._pending.logs.append(VertexLog(self._salted(event.vertex.digest), timestamp(event.at), event.stream, data))
 
     def _transfer(self, event: Transfer) -> VertexStatus:
         began = self._transfers.setdefault((event.vertex.digest, event.id), event.at)
         return VertexStatus(
             id=event.id,
-            vertex=event.vertex.digest,
+            vertex=self._salted(event.vertex.digest),
             current=event.current,
             total=event.total,
             timestamp=timestamp(event.at),
@@ -115,7 +122,10 @@ class Status:
     def _warning(self, event: Warned) -> VertexWarning:
         place = f" (line {event.line})" if event.line else ""
         text = f"{event.rule}: {event.message}{place}"
-        return VertexWarning(self._last.digest if self._last else "", 1, text.encode(), url=event.url)
+        return VertexWarning(self._salted(self._last.digest) if self._last else "", 1, text.encode(), url=event.url)
+
+    def _salted(self, digest: str) -> str:
+        return digest_of(f"{self._salt} {digest}".encode())
 
 
 def timestamp(seconds: float) -> Timestamp:
