@@ -8,6 +8,7 @@ import time
 from havre.cli.format.table import Listing
 from havre.cli.format.text import ago, ellipsis, go_time, human_size, short_id
 from havre.cli.names import familiar, has_tag
+from havre.cli.parser import StatusError
 from havre.cli.ps import render_filters
 from havre.errors import HavreError, InvalidInput, NotFound
 
@@ -32,6 +33,11 @@ def ls(session: Session, options: Options, arguments: list[str]) -> int:
     if filters:
         query["filters"] = render_filters(filters)
     images = session.client.get("/images/json", query)
+    if options.tree:
+        if options.quiet or options.format or options.digests:
+            raise StatusError(1, "--tree cannot be combined with --quiet, --digests or --format")
+        sys.stdout.write(_tree(session, images, truncate=not options.no_trunc))
+        return 0
     form = options.format or ("" if options.quiet else session.config.text("imagesFormat"))
     digests = options.digests or ".Digest" in form
     rows = [row for image in images for row in image_rows(image, digests=digests)]
@@ -42,6 +48,27 @@ def ls(session: Session, options: Options, arguments: list[str]) -> int:
         listing = image_listing(truncate=not options.no_trunc, digests=options.digests)
         sys.stdout.write(listing.render(rows, form))
     return 0
+
+
+def _tree(session: Session, images: list[dict[str, Any]], *, truncate: bool) -> str:
+    """Every name, and below it the platforms that it is here for."""
+    named: dict[str, list[dict[str, Any]]] = {}
+    for image in images:
+        details = session.client.get(f"/images/{image['Id']}/json")
+        platform = "/".join(filter(None, (details["Os"], details["Architecture"], details.get("Variant"))))
+        for name in image.get("RepoTags") or [_NONE]:
+            named.setdefault(familiar(name) if name != _NONE else name, []).append({**image, "platform": platform})
+    rows = []
+    for name, members in named.items():
+        rows.append({"name": name, "image": members[0]})
+        rows += [{"name": f"└─ {member['platform']}", "image": member} for member in members]
+    fields: Fields = {
+        "Image": ("IMAGE", lambda r: r["name"]),
+        "ID": ("ID", lambda r: short_id(r["image"]["Id"]) if truncate else r["image"]["Id"]),
+        "CreatedSince": ("CREATED", lambda r: created_since(r["image"]["Created"])),
+        "Size": ("DISK USAGE", lambda r: human_size(r["image"]["Size"], 3)),
+    }
+    return Listing("*formatter.imageContext", fields, list(fields)).render(rows, "")
 
 
 def image_rows(image: dict[str, Any], *, digests: bool) -> list[dict[str, Any]]:

@@ -58,6 +58,7 @@ COMMANDS = (
         format_flag(),
         Flag("no-trunc", "", "", "Do not shorten output"),
         Flag("quiet", "q", "", "Only show image IDs"),
+        Flag("tree", "", "", "Show the platforms below each name"),
     ), top="images"),
     Command("prune", "[OPTIONS]", "Remove unused images", "prune:images", (0, 0), (
         Flag("all", "a", "", "Remove all unused images, not only dangling ones"),
