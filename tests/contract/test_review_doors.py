@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from support.engines import Engine, Havred, run
+from support.engines import Engine, Havred
 from support.raw import ask
-from support.waiting import until
 
 PORT = 17376
 AS_SYSTEMD = "import os, sys; os.environ['LISTEN_PID'] = str(os.getpid()); os.execv(sys.argv[1], sys.argv[1:])"
@@ -77,35 +76,30 @@ def test_mutual_tls(havred: Engine, tmp_path: Path) -> None:
     assert f"{havred.socket.stat().st_mode & 0o777:o}" == "660"
 
 
-def test_socket_activation(tmp_path: Path) -> None:
+def test_socket_activation(havred: Engine, tmp_path: Path) -> None:
     """As systemd does it: listen, hand the socket over, wait for READY, keep the socket when the daemon ends."""
     path, notices = tmp_path / "api", tmp_path / "notify"
-    netns = f"hvt-{tmp_path.parent.parent.name[-6:]}-act"
-    run("ip", "netns", "add", netns)
     (tmp_path / "daemon.json").write_text("{}")
-    havred = [str(Path(sys.prefix) / "bin" / "havred"), "-H", "fd://", "--pidfile", str(tmp_path / "pid")]
-    havred += ["--data-root", str(tmp_path / "data"), "--exec-root", str(tmp_path / "run")]
-    havred += ["--config-file", str(tmp_path / "daemon.json")]
-    try:
-        with socket.socket(socket.AF_UNIX) as door, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
-            door.bind(str(path))
-            door.listen()
-            notify.bind(str(notices))
-            notify.settimeout(20)
-            for _ in range(2):
-                process = subprocess.Popen(
-                    ["nsenter", f"--net=/run/netns/{netns}", sys.executable, "-c", AS_SYSTEMD, *havred],
-                    env={**os.environ, "LISTEN_FDS": "1", "NOTIFY_SOCKET": str(notices)},
-                    preexec_fn=lambda: os.dup2(door.fileno(), 3),
-                    pass_fds=[3],
-                    stderr=subprocess.DEVNULL,
-                )
-                assert notify.recv(100) == b"READY=1"
-                assert ask(path, "GET", "/_ping").body == b"OK"
-                process.send_signal(signal.SIGHUP)
-                process.send_signal(signal.SIGTERM)
-                assert notify.recv(100) == b"STOPPING=1"
-                assert process.wait(20) == 0
-                assert path.exists(), "the daemon has unlinked a socket that is not its own"
-    finally:
-        until(lambda: subprocess.run(["ip", "netns", "del", netns], check=False).returncode == 0, "the namespace's end")
+    command = [str(Path(sys.prefix) / "bin" / "havred"), "-H", "fd://", "--pidfile", str(tmp_path / "pid")]
+    command += ["--data-root", str(tmp_path / "data"), "--exec-root", str(tmp_path / "run")]
+    command += ["--config-file", str(tmp_path / "daemon.json")]
+    with socket.socket(socket.AF_UNIX) as door, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notify:
+        door.bind(str(path))
+        door.listen()
+        notify.bind(str(notices))
+        notify.settimeout(20)
+        for _ in range(2):
+            process = subprocess.Popen(
+                [*havred.inside, sys.executable, "-c", AS_SYSTEMD, *command],
+                env={**os.environ, "LISTEN_FDS": "1", "NOTIFY_SOCKET": str(notices)},
+                preexec_fn=lambda: os.dup2(door.fileno(), 3),
+                pass_fds=[3],
+                stderr=subprocess.DEVNULL,
+            )
+            assert notify.recv(100) == b"READY=1"
+            assert ask(path, "GET", "/_ping").body == b"OK"
+            process.send_signal(signal.SIGHUP)
+            process.send_signal(signal.SIGTERM)
+            assert notify.recv(100) == b"STOPPING=1"
+            assert process.wait(20) == 0
+            assert path.exists(), "the daemon has unlinked a socket that is not its own"
