@@ -1,1 +1,1 @@
-"""The Dockerfile builder (not begun: `docker build` answers 501 until it is)."""
+"""Builds of images from Dockerfiles: `solve.Builder` is the face, `request` and `progress` its values."""

@@ -83,9 +83,9 @@ class ContextSource(Protocol):
     async def directory(self, name: str, wanted: Sequence[str], ignored: Sequence[str]) -> Path:
         """A directory of ours with the files of the context `name` (`MAIN_CONTEXT` or one of `local_contexts`).
 
-        It holds at least what the patterns `wanted` match and lie below (an empty one is everything), and need not
-        hold what the `.dockerignore` patterns `ignored` leave out: the builder filters again. It may be asked for
-        several times in one build, also at once, and stays until the build is over; nobody writes to it meanwhile.
+        It holds at least what the patterns `wanted` match and what lies below (an empty one is everything), and
+        nothing that the `.dockerignore` patterns `ignored` leave out. It is asked for once in a build and stays until
+        that is over; nobody writes to it meanwhile.
         """
 
     async def secret(self, id: str) -> bytes | None:
