@@ -32,6 +32,9 @@ COMMANDS = (
         Flag("scope", "", "string", "Control the network's scope"),
         Flag("subnet", "", "strings", "Subnet in CIDR form"),
     )),
+    Command("diagram", "[OPTIONS]", "Draw networks, containers, addresses and ports", "diagram:diagram", (0, 0), (
+        Flag("svg", "", "string", "Write an SVG file, instead of text on STDOUT"),
+    )),
     Command("disconnect", "[OPTIONS] NETWORK CONTAINER", "Disconnect a container from a network",
             "networks:disconnect", (2, 2), (force_flag("Force the container off the network"),)),
     Command("inspect", "[OPTIONS] NETWORK [NETWORK...]", "Display detailed information on one or more networks",
