@@ -171,6 +171,24 @@ def test_secrets_and_named_contexts(engine: Engine, context: Path, tmp_path: Pat
     assert "confidential" not in engine.out("history", "--no-trunc", "buildx-test:s")
 
 
+def test_flags_that_steps_feel(engine: Engine, context: Path, tmp_path: Path) -> None:
+    command = "RUN grep myhost /etc/hosts; df -k /dev/shm | tail -1; ulimit -n; ls /sys/class/net"
+    (context / "sub").mkdir()
+    write(context, x="1", y="2", Dockerfile=f"FROM busybox AS a\n{command}\nFROM a\nCOPY x /\n")
+    flags = ("--add-host", "myhost:1.2.3.4", "--shm-size", "32m", "--ulimit", "nofile=77:88", "--network", "none")
+    told = build(engine, *flags, str(context))
+    said = [line.split(" ", 2)[2].split() for line in told.splitlines() if re.match(r"#\d+ \d+\.\d+ ", line)]
+    assert [said[0], said[1][1], *said[2:]] == [["1.2.3.4", "myhost"], "32768", ["77"], ["lo"]]
+    again = build(engine, *flags, "--no-cache-filter", "a", str(context))
+    assert not steps(again)[command]
+
+    own = "sub/Own.Dockerfile"
+    (context / own).write_text("FROM scratch\nCOPY . /\n")
+    (context / f"{own}.dockerignore").write_text("*\n!x\n")
+    build(engine, "-f", str(context / own), "-o", str(tmp_path / "out"), str(context))
+    assert os.listdir(tmp_path / "out") == ["x"]
+
+
 def test_a_dockerfile_and_a_tar_from_standard_input(engine: Engine, context: Path) -> None:
     dockerfile = "FROM busybox\nCOPY . /here/\n"
     write(context, a="1", __dockerignore="")
