@@ -308,3 +308,55 @@ services:
     assert "made-1  | built for us\n" in done.stdout
     ours.havre("down", "--rmi", "local")
     assert not ours.engine.out("images", "-q", f"{ours.name}-made")
+
+
+ROLLING = """
+name: {name}
+services:
+  web:
+    image: busybox
+    init: true
+    command: sh -c "echo {version} > /index.html; exec httpd -f -p 80 -h /"
+    healthcheck: {{test: "{test}", interval: 1s, start_interval: 200ms, start_period: 3s, retries: 1}}
+    scale: 2
+    stop_grace_period: 1s
+  load:
+    image: busybox
+    init: true
+    command: >-
+      sh -c 'ask() {{ wget -T 2 -qO- http://web; }};
+      while [ ! -e /stop ]; do ask >> /out || {{ sleep 0.3; ask >> /out; }} || echo failed >> /failed; done;
+      touch /done; sleep 1000'
+    depends_on: {{web: {{condition: service_healthy}}}}
+"""
+
+
+def test_a_rollout_serves_all_the_time_and_goes_back_by_itself(ours: Both) -> None:
+    def write(version: str, test: str = "wget -qO- localhost") -> None:
+        ours.write(ROLLING.format(name=ours.name, version=version, test=test).replace("$", "$$"))
+
+    def inside(text: str) -> str:
+        return ours.havre("exec", "-T", "load", "sh", "-c", text).stdout
+
+    write("one")
+    ours.havre("up", "-d")
+    until(lambda: "one" in inside("cat /out"), "the first answer")
+    write("two")
+    ours.havre("up", "--rollout")
+    assert {"web-3", "web-4"} <= set(ours.containers())
+    until(lambda: inside("tail -1 /out") == "two\n", "an answer of the new ones")
+    kept = ours.containers()
+    write("three", test="false")
+    assert "is unhealthy" in ours.havre("up", "--rollout", check=1).stderr
+    assert ours.containers() == kept
+    assert inside("touch /stop; while [ ! -e /done ]; do sleep 0.1; done; cat /failed 2>/dev/null; true") == ""
+    assert set(inside("cat /out").split()) == {"one", "two"}
+
+
+def test_ports_that_two_cannot_hold_are_no_rollout(ours: Both) -> None:
+    ours.write(
+        f"name: {ours.name}\nservices: {{a: {{image: busybox, command: 'true', ports: ['127.0.0.1:18080:80']}}}}\n"
+    )
+    ours.havre("create")
+    ours.write(ours.file.read_text().replace("'true'", "'false'"))
+    assert "cannot be rolled out" in ours.havre("up", "--rollout", check=1).stderr

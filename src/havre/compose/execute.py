@@ -183,6 +183,7 @@ class _Run:
             {**labels, **create.extra},
             dict(create.image),
             replaced=dict(create.replaced) if create.replaced and create.inherit else None,
+            aliases=create.aliases,
             links=link_names(project.name, service, create.number, self._names),
         )
         query: dict[str, str | list[str]] = {"name": create.name}

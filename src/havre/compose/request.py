@@ -32,7 +32,7 @@ def container_request(
 ) -> dict[str, Any]:
     """The body of the request. `service` refers to other services' containers by ID already. Raises HavreError."""
     binds, mounts = build_mounts(project, service, image, replaced)
-    mode, endpoints = _networks(project, name, service, number, aliases, links)
+    mode, endpoints = networks_of(project, name, service, number, aliases=aliases, links=links)
     stop = service.get("stop_grace_period")
     body: dict[str, Any] = {
         "Hostname": service.get("hostname", ""),
@@ -228,9 +228,10 @@ def by_priority(service: Service) -> list[str]:
     return sorted(networks, key=lambda key: (-int((networks[key] or {}).get("priority", 0)), key))
 
 
-def _networks(
-    project: Project, name: str, service: Service, number: int, aliases: bool, links: list[str] | None
+def networks_of(
+    project: Project, name: str, service: Service, number: int, *, aliases: bool = True, links: list[str] | None = None
 ) -> tuple[str, dict[str, dict[str, Any]]]:
+    """A container's network mode, and its endpoints by the network's name, the one with the default route first."""
     if service.get("network_mode"):
         return service["network_mode"], {}
     keys = by_priority(service)

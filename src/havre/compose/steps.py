@@ -28,7 +28,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Create:
-    """Create a container of a service, called `name`; `shares` are services whose containers it refers to."""
+    """Create a container of a service, called `name`; with `aliases` its networks know it by the service's names."""
 
     project: Project
     key: str
@@ -38,6 +38,7 @@ class Create:
     image: Mapping[str, Any]
     replaced: Mapping[str, Any] | None = None
     inherit: bool = True
+    aliases: bool = True
     extra: Mapping[str, str] = field(default_factory=dict)
 
 

@@ -18,6 +18,7 @@ from havre.compose.request import container_request
 from havre.compose.state import Container, State
 from havre.compose.steps import Step
 from havre.compose.units import format_duration, parse_duration, parse_size
+from havre.compose.viz import render_dot
 from havre.errors import HavreError
 
 BASIC = """
@@ -220,3 +221,9 @@ def test_units() -> None:
     shown = {"90s": "1m30s", "1h": "1h0m0s", "1.5s": "1.5s", "2ms": "2ms", "-3us": "-3µs", "0": "0s"}
     assert {text: format_duration(parse_duration(text)) for text in shown} == shown
     assert [parse_size(text) for text in ("1", "2k", "1.5 MiB", "1gb")] == [1, 2048, 1572864, 1 << 30]
+
+
+def test_the_graph_in_dot() -> None:
+    text = render_dot(project(BASIC), image=True, networks=True, ports=True, indent="  ")
+    assert '"web" -> "db" [style=solid, label="healthy"];' in text
+    assert 'label="db\\ni\\nnetwork n"' in text

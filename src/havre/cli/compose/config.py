@@ -8,7 +8,9 @@ from dataclasses import replace
 
 from havre.cli.compose.scene import UNFIT, Scene
 from havre.cli.format.table import align
+from havre.cli.names import DEFAULT_REGISTRY, has_tag, split_registry
 from havre.cli.parser import StatusError
+from havre.cli.pull import registry_headers
 from havre.client.jsontext import encode
 from havre.compose import yamlwrite
 from havre.compose.load import Loader
@@ -74,7 +76,22 @@ def _part(scene: Scene, source: Source, options: Options, services: list[str]) -
         model = yamlwrite.sort_deep(_model(scene, source))
         return encode(model, indent="  ", sort_keys=True) if options.format == "json" else yamlwrite.render(model)
     project = scene.project(services, source)
+    if options.resolve_image_digests:
+        project = replace(project, services={name: _pinned(scene, s) for name, s in project.services.items()})
     return (project.to_json() if options.format == "json" else project.to_yaml()).replace("$", "$$")
+
+
+def _pinned(scene: Scene, service: dict[str, Any]) -> dict[str, Any]:
+    """The service with its image's digest, as the registry tells it."""
+    image = service.get("image")
+    if not image or "@" in image:
+        return service
+    registry, rest = split_registry(image)
+    path = f"library/{rest}" if registry == DEFAULT_REGISTRY and "/" not in rest else rest
+    full = f"{registry}/{path}" + ("" if has_tag(rest) else ":latest")
+    headers = registry_headers(scene.session, image)
+    answer = scene.session.client.json("GET", f"/distribution/{image}/json", headers=headers)
+    return {**service, "image": f"{full}@{answer['Descriptor']['digest']}"}
 
 
 def _lines(lines: Any) -> str:

@@ -16,6 +16,7 @@ from havre.cli.ps import ports_text, render_filters
 from havre.client.jsontext import encode
 from havre.compose import COMPOSE_VERSION
 from havre.compose import labels as label
+from havre.compose.viz import render_dot
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -220,6 +221,17 @@ def version(session: Session, options: Options, arguments: list[str]) -> int:
         print(encode({"version": COMPOSE_VERSION}))
     else:
         print(f"havre compose {__version__}, as Docker Compose version {COMPOSE_VERSION}")
+    return 0
+
+
+def viz(session: Session, options: Options, arguments: list[str]) -> int:
+    """Print the graph of the project's services."""
+    if arguments != ["viz"]:
+        raise StatusError(1, f"unknown command alpha {arguments[0]}; it is alpha viz")
+    indent = " " * options.indentation_size if options.spaces else "\t" * options.indentation_size
+    project = Stage(session, options).project()
+    wanted = {"image": options.image, "networks": options.networks, "ports": options.ports}
+    sys.stdout.write(render_dot(project, indent=indent, **wanted))
     return 0
 
 

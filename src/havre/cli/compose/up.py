@@ -10,7 +10,10 @@ from havre.cli.compose.stage import Stage
 from havre.cli.parser import StatusError
 from havre.compose.images import ImageOptions, plan_images
 from havre.compose.plan import DIVERGED, FORCE, NEVER, UpOptions, orphans, plan_up
+from havre.compose.project import in_order
+from havre.compose.rollout import plan_rollout
 from havre.compose.state import inspect_images, observe, used_images
+from havre.errors import HavreError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,6 +32,8 @@ def up(session: Session, options: Options, arguments: list[str]) -> int:
     _check(options)
     project = _wanted(stage, options, arguments)
     wanted = _up_options(stage, options, arguments)
+    if options.rollout:
+        return roll_out(stage, project, wanted, _image_options(options))
     detached = options.detach or options.wait or options.no_start or stage.dry_run
     if detached:
         converge(
@@ -40,6 +45,24 @@ def up(session: Session, options: Options, arguments: list[str]) -> int:
     attached = Attached(stage, project, options, arguments)
     converge(stage, project, replace(wanted, start=False), _image_options(options), quiet=options.quiet_pull)
     return attached.run(lambda: converge(stage, project, wanted, ImageOptions(no_build=True, pull="missing")))
+
+
+def roll_out(stage: Stage, project: Project, wanted: UpOptions, images: ImageOptions) -> int:
+    """Replace stale containers one after another; back to the old ones when a new one does not become healthy."""
+    state = observe(stage.client, project)
+    if steps := plan_images(project, state.images, images):
+        stage.carry_out(steps)
+        state = replace(state, images=inspect_images(stage.client, used_images(project)))
+    for name in in_order(project):
+        for step in plan_rollout(project, state, name, wanted.timeout_s, stage.separator):
+            try:
+                stage.carry_out(step.forward)
+            except (HavreError, KeyboardInterrupt):
+                stage.carry_out(step.undo)
+                raise
+            stage.carry_out(step.retire)
+    converge(stage, project, replace(wanted, recreate=NEVER, recreate_others=NEVER), replace(images, build=False))
+    return 0
 
 
 def create(session: Session, options: Options, arguments: list[str]) -> int:
@@ -104,6 +127,8 @@ def _check(options: Options) -> None:
     attached = any(getattr(options, name, False) for name in ("abort_on_container_exit", "exit_code_from", "attach"))
     if getattr(options, "detach", False) and attached:
         raise StatusError(1, "--detach cannot be combined with --abort-on-container-exit, --attach or --exit-code-from")
+    if getattr(options, "rollout", False) and (attached or options.force_recreate or options.no_recreate):
+        raise StatusError(1, "--rollout decides itself what is recreated, and runs in the background")
     if getattr(options, "wait", False) and attached:
         raise StatusError(1, "--wait cannot be combined with --abort-on-container-exit, --attach or --exit-code-from")
 
