@@ -17,19 +17,23 @@ from havre.distribution.collect import collect
 from havre.distribution.repositories import Repositories
 from havre.distribution.server import Server
 from havre.errors import HavreError, InvalidInput
+from havre.registry import Registry, RegistryConfig
 
 log = logging.getLogger("havre.registry")
 
 
-async def serve(address: str, root: Path, *, read_only: bool = False, tls: ssl.SSLContext | None = None) -> None:
-    """Serve `root` at `address` (host:port) until told to stop."""
+async def serve(
+    address: str, root: Path, *, read_only: bool = False, upstream: str = "", tls: ssl.SSLContext | None = None
+) -> None:
+    """Serve `root` at `address` (host:port) until told to stop; `upstream` is the registry to be a cache of."""
     host, _, port = address.rpartition(":")
     if not port.isdecimal() or int(port) > 65535:
         raise InvalidInput(f"invalid address {address!r}", "expected host:port, or :port for every interface")
     repositories = Repositories(root)
     if not read_only and (freed := await collect(repositories)):
         log.info("removed %d bytes that no repository needs", freed)
-    server = Server(repositories, read_only=read_only)
+    registry = Registry(RegistryConfig())
+    server = Server(repositories, read_only=read_only, registry=registry, upstream=upstream)
     runner = web.ServerRunner(web.Server(server.handle), handle_signals=False)
     await runner.setup()
     stop = asyncio.Event()
@@ -43,6 +47,7 @@ async def serve(address: str, root: Path, *, read_only: bool = False, tls: ssl.S
         await stop.wait()
     finally:
         await runner.cleanup()
+        await registry.close()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,13 +56,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--addr", default="127.0.0.1:5000", help="where to listen (default %(default)s)")
     parser.add_argument("--root", type=Path, default=Path("/var/lib/havre-registry"), help="where it keeps everything")
     parser.add_argument("--read-only", action="store_true", help="refuse what changes something")
+    parser.add_argument(
+        "--upstream", default="", help="be a pull-through cache of this registry (docker.io, host:port)"
+    )
     parser.add_argument("--tlscert", type=Path, help="certificate to serve HTTPS with")
     parser.add_argument("--tlskey", type=Path, help="key of the certificate")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         tls = _context(options.tlscert, options.tlskey)
-        asyncio.run(serve(options.addr, options.root, read_only=options.read_only, tls=tls))
+        where = {"read_only": options.read_only, "upstream": options.upstream}
+        asyncio.run(serve(options.addr, options.root, tls=tls, **where))
     except (HavreError, OSError) as error:
         print(f"havre registry: {error}", file=sys.stderr)
         return 1

@@ -25,6 +25,7 @@ import msgspec
 
 from havre.errors import HavreError
 from havre.oci.digest import Digest, hex_of
+from havre.oci.manifest import Descriptor, Manifest, decode_document
 from havre.storage.blobs import Blobs
 
 _NAME = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
@@ -47,6 +48,26 @@ class ManifestRow(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
     media_type: str
     size: int
     subject: str = ""
+    artifact_type: str = ""
+    annotations: dict[str, str] | None = None
+
+    @classmethod
+    def of(cls, body: bytes, media_type: str) -> ManifestRow:
+        """The row of the manifest in `body`; raises `InvalidInput` or `RegistryRefusal` for what is none."""
+        document = decode_document(body, media_type)
+        try:
+            extra = msgspec.json.decode(body, type=_Extra)
+        except msgspec.DecodeError as error:
+            raise RegistryRefusal(400, "MANIFEST_INVALID", f"invalid manifest: {error}") from error
+        config = document.config.media_type if isinstance(document, Manifest) else ""
+        subject = extra.subject.digest if extra.subject else ""
+        return cls(document.media_type, len(body), subject, extra.artifact_type or config, extra.annotations)
+
+
+class _Extra(msgspec.Struct, rename="camel"):
+    """What a manifest says of itself beyond its blobs."""
+
+    subject: Descriptor | None = None
     artifact_type: str = ""
     annotations: dict[str, str] | None = None
 
@@ -106,6 +127,10 @@ class Repositories:
         self._write(self._folder(name, "manifests") / hex_of(digest), msgspec.json.encode(row))
         if tag is not None:
             self._write(self._folder(name, "tags") / tag, digest.encode())
+
+    def manifests(self, name: str) -> list[Digest]:
+        """The digest of every manifest of a repository."""
+        return [Digest(f"sha256:{file.name}") for file in self._folder(name, "manifests").glob("*")]
 
     def remove_tag(self, name: str, tag: str) -> None:
         """Let a tag stand for nothing; the manifest stays."""

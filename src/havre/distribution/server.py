@@ -5,7 +5,8 @@
     GET PATCH PUT DELETE  /v2/NAME/blobs/uploads/ID   GET HEAD PUT DELETE  /v2/NAME/manifests/REFERENCE
     GET              /v2/NAME/tags/list               GET   /v2/NAME/referrers/DIGEST      GET  /v2/_catalog
 
-Errors are the specification's documents. With `read_only`, everything that changes something is refused.
+Errors are the specification's documents. With `read_only`, everything that changes something is refused; so it is with
+`upstream`, the registry from which what is not here is fetched.
 
 Source: OCI distribution specification 1.1; `_catalog` is Docker's.
 """
@@ -31,10 +32,12 @@ from havre.distribution.repositories import (
     page_of,
 )
 from havre.distribution.uploads import Upload, Uploads
+from havre.distribution.upstream import Upstream
 from havre.errors import HavreError, InvalidInput
 from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of, parse_digest
 from havre.oci.manifest import MAX_DOCUMENT, Descriptor, Manifest, decode_document
+from havre.registry import Registry
 
 _PATH = re.compile(r"/v2/(?P<name>.+)/(?P<kind>blobs/uploads|blobs|manifests|tags|referrers)/(?P<rest>[^/]*)")
 _READS = ("GET", "HEAD")
@@ -43,21 +46,21 @@ _OCTETS = "application/octet-stream"
 Handler = Callable[["Server", web.BaseRequest, str, str], Awaitable[web.StreamResponse]]
 
 
-class _Extra(msgspec.Struct, rename="camel"):
-    """What a manifest says of itself beyond its blobs."""
-
-    subject: Descriptor | None = None
-    artifact_type: str = ""
-    annotations: dict[str, str] | None = None
-
-
 class Server:
     """Answers for the repositories; give `handle` to an aiohttp server."""
 
-    def __init__(self, repositories: Repositories, *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        repositories: Repositories,
+        *,
+        read_only: bool = False,
+        registry: Registry | None = None,
+        upstream: str = "",
+    ) -> None:
         self._repositories = repositories
         self._uploads = Uploads(repositories)
-        self._read_only = read_only
+        self._read_only = read_only or bool(upstream)
+        self._upstream = Upstream(registry, upstream, repositories, self._uploads) if registry and upstream else None
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """One request."""
@@ -89,6 +92,8 @@ class Server:
 
     async def _get_blob(self, request: web.BaseRequest, name: str, text: str) -> web.StreamResponse:
         digest = _digest(text)
+        if self._upstream is not None:
+            await self._upstream.ensure_blob(name, digest)
         file = self._repositories.require_blob(name, digest)
         return web.FileResponse(file, headers={"Docker-Content-Digest": digest, "Content-Type": _OCTETS})
 
@@ -131,7 +136,10 @@ class Server:
     # -- manifests
 
     async def _get_manifest(self, request: web.BaseRequest, name: str, reference: str) -> web.StreamResponse:
-        digest, row = self._repositories.resolve(name, _reference(reference))
+        reference = _reference(reference)
+        if self._upstream is not None:
+            await self._upstream.refresh_manifest(name, reference)
+        digest, row = self._repositories.resolve(name, reference)
         headers = {"Docker-Content-Digest": digest, "Content-Type": row.media_type, "ETag": f'"{digest}"'}
         if request.method == "HEAD":
             return web.Response(headers={**headers, "Content-Length": str(row.size)})
@@ -145,16 +153,8 @@ class Server:
         if by_digest and reference != digest:
             raise RegistryRefusal(400, "DIGEST_INVALID", "provided digest did not match uploaded content")
         document = decode_document(body, request.headers.get("Content-Type", ""))
-        extra = _decode_extra(body)
+        row = ManifestRow.of(body, document.media_type)
         self._check_parts(name, document)
-        config = document.config.media_type if isinstance(document, Manifest) else ""
-        row = ManifestRow(
-            document.media_type,
-            len(body),
-            extra.subject.digest if extra.subject else "",
-            extra.artifact_type or config,
-            extra.annotations,
-        )
         await self._repositories.blobs.add(body)
         self._repositories.put_manifest(name, digest, row, None if by_digest else reference)
         response = _created(f"/v2/{name}/manifests/{digest}", digest)
@@ -217,13 +217,6 @@ _ROUTES: Mapping[tuple[str, str], Handler] = {
     ("tags", "GET"): Server._tags,
     ("referrers", "GET"): Server._referrers,
 }
-
-
-def _decode_extra(body: bytes) -> _Extra:
-    try:
-        return msgspec.json.decode(body, type=_Extra)
-    except msgspec.DecodeError as error:
-        raise RegistryRefusal(400, "MANIFEST_INVALID", f"invalid manifest: {error}") from error
 
 
 def _digest(text: str) -> Digest:

@@ -18,6 +18,7 @@ from havre.distribution.repositories import Repositories
 from havre.distribution.server import Server
 from havre.oci import mediatypes
 from havre.oci.digest import digest_of
+from havre.registry import Registry, RegistryConfig
 
 LAYER, CONFIG = b"layer" * 1000, b"{}"
 
@@ -27,6 +28,7 @@ class Caller:
 
     def __init__(self, session: aiohttp.ClientSession, base: str) -> None:
         self._session, self._base = session, base
+        self.host = base.partition("://")[2]
 
     async def __call__(
         self, method: str, path: str, body: bytes | None = None, **headers: str
@@ -198,6 +200,30 @@ def test_garbage_is_what_no_manifest_names(tmp_path: Path) -> None:
         async with serving(tmp_path) as ask:
             assert await ask.code("GET", f"/v2/a/blobs/{digest_of(LAYER)}") == (404, "BLOB_UNKNOWN")
             assert (await ask("GET", f"/v2/b/blobs/{digest_of(LAYER)}"))[2] == LAYER
+
+    play(work)
+
+
+def test_a_cache_fetches_once_and_serves_without_its_upstream(tmp_path: Path) -> None:
+    async def work() -> None:
+        registry = Registry(RegistryConfig())
+        async with serving(tmp_path / "upstream") as upstream:
+            digest = await upstream.image("lib/app", "1")
+            options = {"registry": registry, "upstream": upstream.host}
+            async with serving(tmp_path / "cache", **options) as ask:
+                assert (await ask("GET", "/v2/lib/app/manifests/1"))[1]["Docker-Content-Digest"] == digest
+                both = await asyncio.gather(*[ask("GET", f"/v2/lib/app/blobs/{digest_of(LAYER)}") for _ in range(2)])
+                assert [body for _, _, body in both] == [LAYER, LAYER]
+                newer = await upstream.image("lib/app", "1", annotations={"newer": "yes"})
+                assert (await ask("HEAD", "/v2/lib/app/manifests/1"))[1]["Docker-Content-Digest"] == newer
+                assert await ask.code("GET", "/v2/lib/app/manifests/2") == (404, "MANIFEST_UNKNOWN")
+                assert await ask.code("GET", f"/v2/lib/app/blobs/{digest_of(b'')}") == (404, "BLOB_UNKNOWN")
+                assert await ask.code("PUT", "/v2/lib/app/manifests/1", b"{}") == (405, "UNSUPPORTED")
+        async with serving(tmp_path / "cache", **options) as ask:  # the upstream is gone
+            assert (await ask("GET", "/v2/lib/app/manifests/1"))[1]["Docker-Content-Digest"] == newer
+            assert (await ask("GET", f"/v2/lib/app/blobs/{digest_of(LAYER)}"))[2] == LAYER
+            assert await ask.code("GET", "/v2/other/manifests/1") == (404, "MANIFEST_UNKNOWN")
+        await registry.close()
 
     play(work)
 

@@ -11,6 +11,7 @@ COMMANDS = (
         Flag("root", "", "string", "Directory that holds everything", "/var/lib/havre-registry"),
         Flag("tlscert", "", "string", "Certificate to serve HTTPS with"),
         Flag("tlskey", "", "string", "Key of the certificate"),
+        Flag("upstream", "", "string", "Be a pull-through cache of this registry (docker.io, host:port)"),
     ), long="Serve a registry of your own.\n"
             "It knows no accounts: give it an address that only those reach who may use it."),
 )  # fmt: skip
