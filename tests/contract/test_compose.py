@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from support.engines import HAVRE, Engine
+from support.registry import real_registry
 from support.terminals import Terminal
 from support.waiting import until
 
@@ -360,3 +361,27 @@ def test_ports_that_two_cannot_hold_are_no_rollout(ours: Both) -> None:
     ours.havre("create")
     ours.write(ours.file.read_text().replace("'true'", "'false'"))
     assert "cannot be rolled out" in ours.havre("up", "--rollout", check=1).stderr
+
+
+def test_images_go_to_a_registry_and_come_back(ours: Both, tmp_path: Path) -> None:
+    with real_registry(tmp_path / "registry", inside=ours.engine.inside) as registry:
+        image = f"{registry.host}/made:1"
+        ours.write(f"""
+name: {ours.name}
+services:
+  made: {{image: {image}, build: {{dockerfile_inline: "FROM busybox\\nLABEL made=here\\n"}}, command: "true"}}
+  used: {{image: {image}, command: "true"}}
+""")
+        ours.havre("build", "--push")
+        ours.havre("push")
+        ours.engine.docker("rmi", image, check=0)
+        ours.havre("pull", "used")
+        assert ours.engine.out("inspect", "--format", "{{.Config.Labels.made}}", image) == "here"
+        assert re.search(
+            rf"image: {image}@sha256:[0-9a-f]{{64}}", ours.havre("config", "--resolve-image-digests").stdout
+        )
+        ours.engine.docker("rmi", image, check=0)
+        ours.havre("up", "-d", "used")
+        assert "Pulled" in ours.havre("up", "-d", "--pull", "always", "used").stderr
+        ours.havre("down", "--rmi", "all")
+        assert not ours.engine.out("images", "-q", image)
