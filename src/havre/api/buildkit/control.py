@@ -234,7 +234,7 @@ def _located(error: HavreError, text: DockerfileBytes | None) -> GRPCError:
         "info": {"filename": text.name, "data": base64.b64encode(text.data).decode(), "language": "Dockerfile"},
         "ranges": [{"start": position, "end": position}],
     }
-    return GRPCError(Code.UNKNOWN, problem, [m.Any(_SOURCE_DETAIL, msgspec.json.encode(source))])
+    return refusal(error, problem, [m.Any(_SOURCE_DETAIL, msgspec.json.encode(source))])
 
 
 def _parse_filters(filters: Sequence[str]) -> dict[str, list[str]]:

@@ -152,9 +152,10 @@ async def _only_message(stream: Stream[Any, Any]) -> Any:
     return message
 
 
-def refusal(error: HavreError, details: Sequence[Detail] = ()) -> GRPCError:
-    """An error of ours as BuildKit tells errors: status UNKNOWN and the text."""
-    return GRPCError(Status.UNKNOWN, error.message, details or None)
+def refusal(error: HavreError, message: str = "", details: Sequence[Detail] = ()) -> GRPCError:
+    """An error of ours as BuildKit tells errors: status UNKNOWN and the text, here with the hint if there is one."""
+    told = message or error.message
+    return GRPCError(Status.UNKNOWN, f"{told} ({error.hint})" if error.hint else told, list(details) or None)
 
 
 # -- we are the client
