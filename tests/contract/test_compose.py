@@ -385,3 +385,41 @@ services:
         assert "Pulled" in ours.havre("up", "-d", "--pull", "always", "used").stderr
         ours.havre("down", "--rmi", "all")
         assert not ours.engine.out("images", "-q", image)
+
+
+def test_files_that_change_come_into_containers(ours: Both) -> None:
+    ours.write(f"""
+name: {ours.name}
+services:
+  made:
+    build: {{context: .}}
+    init: true
+    command: sleep 1000
+    develop:
+      watch:
+        - {{path: ./src, action: sync, target: /app, ignore: ["*.tmp"]}}
+        - {{path: ./Dockerfile, action: rebuild}}
+""")
+    (ours.folder / "src").mkdir()
+    (ours.folder / "src" / "kept").write_text("old")
+    (ours.folder / "Dockerfile").write_text("FROM busybox\nCOPY src /app\n")
+
+    def inside(text: str) -> str:
+        return ours.havre("exec", "-T", "made", "sh", "-c", text, check=None).stdout
+
+    command = [str(HAVRE), "compose", "-f", str(ours.file), "watch"]
+    with subprocess.Popen(command, env=ours.engine.env, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        while "Watch enabled" not in process.stderr.readline():
+            assert process.poll() is None
+        first = ours.containers()
+        (ours.folder / "src" / "deep").mkdir()
+        (ours.folder / "src" / "deep" / "new").write_text("new")
+        (ours.folder / "src" / "no.tmp").write_text("ignored")
+        (ours.folder / "src" / "kept").unlink()
+        until(lambda: inside("cat /app/deep/new; ls /app") == "newdeep\n", "the changes to come")
+        (ours.folder / "Dockerfile").write_text("FROM busybox\nCOPY src /app\nRUN echo again > /again\n")
+        until(lambda: inside("cat /again") == "again\n", "the new image", 30)
+        assert ours.containers() != first
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 130

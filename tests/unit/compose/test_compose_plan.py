@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +22,7 @@ from havre.compose.state import Container, State
 from havre.compose.steps import Step
 from havre.compose.units import format_duration, parse_duration, parse_size
 from havre.compose.viz import render_dot
+from havre.compose.watch import changes, pack, rules_of
 from havre.errors import HavreError
 
 BASIC = """
@@ -227,3 +231,21 @@ def test_the_graph_in_dot() -> None:
     text = render_dot(project(BASIC), image=True, networks=True, ports=True, indent="  ")
     assert '"web" -> "db" [style=solid, label="healthy"];' in text
     assert 'label="db\\ni\\nnetwork n"' in text
+
+
+def test_what_watch_sees(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x").write_text("1")
+    (tmp_path / "a" / "y.tmp").write_text("1")
+    wanted = project(f"""
+services:
+  s: {{build: {tmp_path}, develop: {{watch: [{{path: {tmp_path}, action: sync, target: /t/, ignore: ["**/*.tmp"]}}]}}}}
+""")
+    (rule,) = rules_of(wanted)
+    before = rule.look()
+    assert set(before) == {"a/x"}
+    (tmp_path / "a" / "x").unlink()
+    (tmp_path / "z").write_text("2")
+    assert changes(before, rule.look()) == (["z"], ["a/x"])
+    with tarfile.open(fileobj=io.BytesIO(pack(rule, ["z"]))) as tar:
+        assert tar.getnames() == ["t", "t/z"]

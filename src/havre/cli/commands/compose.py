@@ -106,6 +106,12 @@ COMMANDS = (
         Flag("wait", "", "", "Wait until containers run or are healthy; implies --detach"),
         Flag("wait-timeout", "", "int", "Seconds to wait at most"),
     )),
+    Command("watch", "[SERVICE...]", "Bring files that change into containers, or build them anew",
+            "compose.watch:watch", (0, None), (
+        _DRY,
+        Flag("no-up", "", "", "Do not build and start services first"),
+        Flag("quiet", "", "", "Hide the output of builds"),
+    )),
     Command("alpha", "viz [OPTIONS]", "Print the graph of services, in the DOT language", "compose.look:viz", (1, 1), (
         _DRY,
         Flag("image", "", "", "Include names of images"),
