@@ -138,11 +138,9 @@ def test_the_cache_goes_by_content(havred: Engine, tmp_path: Path) -> None:
     assert any(row["CacheType"] == "regular" and int(row["UsageCount"]) > 1 for row in usage)
     assert "Total:" in havred.out("builder", "prune", "-af")
     assert built(havred, context) != kept
-
-
-def test_the_same_input_gives_the_same_bytes(havred: Engine, tmp_path: Path) -> None:
+    # The same input gives the same bytes.
     dockerfile = "FROM busybox\nWORKDIR /w\nRUN echo 1 > a && rm /etc/passwd\nCOPY in b\n"
-    context = write_context(tmp_path, dockerfile, {"in/a": "1"})
+    context = write_context(tmp_path / "same", dockerfile, {"in/a": "1"})
     flags = ("--no-cache", "--build-arg", "SOURCE_DATE_EPOCH=1700000000")
     first = built(havred, context, *flags)
     os.utime(context / "in" / "a")
@@ -217,3 +215,37 @@ def test_our_command_line(havred: Engine, tmp_path: Path) -> None:
     assert "line 3: unknown instruction: COPPY (did you mean COPY?)" in refused.stderr
     assert "   3 | COPPY a b\n     | ^^^^^" in refused.stderr
     havred.docker("rmi", "mine:1", check=0)
+
+
+_MEETING = """
+FROM busybox AS left
+RUN --mount=type=cache,id=meeting,target=/c touch /c/l; until test -e /c/r; do sleep 0.02; done; touch /l
+FROM busybox AS right
+RUN --mount=type=cache,id=meeting,target=/c touch /c/r; until test -e /c/l; do sleep 0.02; done; touch /r
+FROM scratch
+COPY --from=left /l /
+COPY --from=right /r /
+"""
+
+
+def test_stages_at_once_and_an_image_that_claims_a_step(havred: Engine, tmp_path: Path) -> None:
+    """CVE-2024-24557: an image that was loaded must not stand for a step because its history or parent says so."""
+    # Stages are built at the same time, or these two would wait for ever.
+    assert {"l", "r"} <= set(tree_of(havred, built(havred, write_context(tmp_path / "meeting", _MEETING))))
+    context = write_context(tmp_path / "good", "FROM busybox\nRUN echo good > /x\n")
+    good = built(havred, context)
+    archive = subprocess.run(["docker", "save", good], env=havred.env, capture_output=True, check=True).stdout
+    havred.docker("rmi", good, check=0)
+    havred.docker("builder", "prune", "-af", check=0)
+    out = io.BytesIO()
+    with tarfile.open(fileobj=io.BytesIO(archive)) as old, tarfile.open(fileobj=out, mode="w") as new:
+        for member in old:
+            file = old.extractfile(member)
+            data = file.read() if file is not None else b""
+            if data.startswith(b'{"architecture"'):
+                data = data.replace(b'"Cmd":["sh"]', b'"Cmd":["ev"]')
+            member.size = len(data)
+            new.addfile(member, io.BytesIO(data) if member.isreg() else None)
+    havred.docker("load", stdin=out.getvalue())
+    done = docker_build(havred, context)
+    assert "Using cache" not in done.stdout
