@@ -1,5 +1,4 @@
-"""`watch`: what changed in the folders that services' `develop.watch` names, and what to do about it. Pure but for reading
-folders.
+"""`watch`: what changed in the folders that services' `develop.watch` names, and what to do about it.
 
     sync           copy what changed into the containers, remove there what was removed here
     sync+restart   and restart them          sync+exec   and run a command in them
