@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from havre.aio import in_thread, spawn
-from havre.errors import InvalidInput, NotFound
+from havre.errors import Failed, InvalidInput, NotFound
 from havre.linux import trees
 from havre.linux.openat2 import open_in_root
 from havre.storage.extract import Extractor
@@ -69,7 +69,10 @@ class Contexts:
                 await in_thread(trees.remove_tree, unwanted)
 
     def _make(self) -> Path:
-        return Path(tempfile.mkdtemp(dir=self._root))
+        try:
+            return Path(tempfile.mkdtemp(dir=self._root))
+        except OSError as error:
+            raise Failed(f"cannot make a directory for a build context: {error.strerror or error}") from error
 
     def _put_back(self, key: str, directory: Path) -> Path | None:
         """Keep `directory`; returns the one that must go for it."""

@@ -220,6 +220,15 @@ def test_a_client_that_leaves_in_the_middle(tmp_path: Path) -> None:
         run(take())
 
 
+def test_a_disk_that_refuses(tmp_path: Path) -> None:
+    async def take() -> None:
+        async with served(files(END)) as session:
+            await receive(session, "context", tmp_path / "none", lambda size: None, follow=(), exclude=())
+
+    with pytest.raises(Failed, match="failed to write the build context: No such file"):
+        run(take())
+
+
 def test_names_beyond_ascii_are_escaped(tmp_path: Path) -> None:
     asked: dict[str, list[str]] = {}
 

@@ -12,6 +12,7 @@ from havre.api.buildkit.shown import counted, shown, tell_done
 from havre.build.outputs import Outputs
 from havre.build.progress import BuildProgress
 from havre.build.request import BuildResult
+from havre.errors import Failed
 from havre.oci.digest import digest_of
 from havre.oci.reference import parse_reference
 
@@ -37,7 +38,10 @@ async def export_files(
     with shown(_TITLES[kind], progress) as vertex:
         async with outputs.mounted(result.layers) as tree:
             with counted(vertex, "copying files", progress) as moved:
-                if kind == "tar":
-                    await filesend.send_tar(session, tree.tar(), moved)
-                else:
-                    await filesend.send_tree(session, tree, moved)
+                try:
+                    if kind == "tar":
+                        await filesend.send_tar(session, tree.tar(), moved)
+                    else:
+                        await filesend.send_tree(session, tree, moved)
+                except OSError as error:
+                    raise Failed(f"failed to read what was built: {error.strerror or error}") from error

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote_plus
 
@@ -72,7 +72,7 @@ async def receive(
     ]
     async with session.converse(METHOD, metadata, Packet, Packet) as stream:
         await stream.send_request()
-        with closing(_Intake(into)) as intake:
+        with _told_of_disk(), closing(_Intake(into)) as intake:
             while not intake.complete:
                 packet = await stream.recv_message()
                 if packet is None:
@@ -85,6 +85,16 @@ async def receive(
         await stream.send_message(Packet(type=FIN), end=True)
         while await stream.recv_message() is not None:
             pass
+
+
+@contextmanager
+def _told_of_disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, ConnectionError):
+            raise
+        raise Failed(f"failed to write the build context: {error.strerror or error}") from error
 
 
 def _render_header(key: str, values: Sequence[str]) -> list[tuple[str, str]]:
