@@ -12,8 +12,10 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from support import raw
 from support.building import built, docker_build, tree_of, write_context
 from support.engines import Engine
 from support.waiting import until
@@ -159,6 +161,15 @@ def test_a_client_that_leaves_ends_its_build(havred: Engine, tmp_path: Path) -> 
     client.send_signal(signal.SIGINT)
     client.wait(10)
     client.stdout.close()
+    containers = havred.root / "run" / "containers"
+    until(lambda: not any(containers.iterdir()), "the end of the RUN")
+    # A build that was given an ID can also be cancelled by it.
+    body = _tar({"Dockerfile": "FROM busybox\nRUN sleep 1000\n"})
+    with ThreadPoolExecutor() as pool:
+        running = pool.submit(raw.ask, havred.socket, "POST", "/build?buildid=mine", body)
+        until(lambda: any(containers.iterdir()), "the container of the RUN")
+        assert raw.ask(havred.socket, "POST", "/build/cancel?id=mine").status == 200
+        assert b"the build was cancelled" in running.result(30).body
 
 
 def test_hostile_contexts(havred: Engine, tmp_path: Path) -> None:

@@ -55,14 +55,14 @@ async def fetch(url: str, directory: Path, name: str, checksum: str) -> Path:
             session.get(url, max_redirects=_REDIRECTS, headers={"Accept-Encoding": "identity"}) as answer,
         ):
             if answer.status != 200:
-                raise Failed(f"ADD failed: {url}: server answered {answer.status} {answer.reason}")
+                raise Failed(f"failed to fetch {url}: the server answered {answer.status} {answer.reason}")
             modified = _modified(answer.headers.get("Last-Modified", ""))
             with await in_thread(path.open, "xb") as file:
                 async for piece in answer.content.iter_chunked(_PIECE):
                     found.update(piece)
                     await in_thread(file.write, piece)
     except (TimeoutError, aiohttp.ClientError) as error:
-        raise Failed(f"ADD failed: {url}: {error or 'timed out'}") from error
+        raise Failed(f"failed to fetch {url}: {error or 'timed out'}") from error
     if wanted is not None and wanted != f"sha256:{found.hexdigest()}":
         raise Failed(f"digest mismatch sha256:{found.hexdigest()}: {wanted} was expected of {url}")
     path.chmod(0o600)

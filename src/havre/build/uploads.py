@@ -39,9 +39,14 @@ class UploadedContext:
     async def receive(self, chunks: AsyncIterator[bytes]) -> None:
         """Unpack the tar, compressed or not; `InvalidInput` for what is none."""
         intake = open_intake(self._directory)
+        gathered = bytearray()
         try:
             async for chunk in chunks:
-                await to_its_end(partial(intake.write, chunk))
+                gathered += chunk
+                if len(gathered) >= _PIECE:  # what is worth a hop to a thread
+                    await to_its_end(partial(intake.write, bytes(gathered)))
+                    gathered.clear()
+            await to_its_end(partial(intake.write, bytes(gathered)))
             await to_its_end(intake.seal)
         finally:
             intake.close()
