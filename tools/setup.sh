@@ -11,7 +11,7 @@ packages="crun runc conmon nftables libnftables1 catatonit busybox-static python
 for option in "$@"; do
     case $option in
         --test) lock=requirements-test.lock ;;
-        --peers) packages="$packages docker.io docker-cli docker-registry skopeo mmdebstrap erofs-utils iproute2 curl" ;;
+        --peers) packages="$packages docker.io docker-cli docker-compose docker-registry skopeo mmdebstrap erofs-utils iproute2 curl" ;;
         --bench) packages="$packages podman" ;;
         *) echo "setup.sh: unknown option $option" >&2; exit 2 ;;
     esac

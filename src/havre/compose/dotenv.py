@@ -14,7 +14,7 @@ Source: the Compose specification, "Env_file format".
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from havre.compose.interpolate import Variables, substitute
@@ -63,7 +63,7 @@ class _Names(Mapping[str, str]):
         value = self._lookup(name)
         return self._found[name] if value is None else value
 
-    def __iter__(self):  # type: ignore[no-untyped-def]  # never walked
+    def __iter__(self) -> Iterator[str]:
         return iter(self._found)
 
     def __len__(self) -> int:

@@ -151,7 +151,9 @@ def top(session: Session, options: Options, arguments: list[str]) -> int:
 def ls(session: Session, options: Options, arguments: list[str]) -> int:
     """List projects."""
     filters: list[tuple[str, str]] = [("label", label.PROJECT), ("label", label.CONFIG_HASH)]
-    query: dict[str, str | list[str]] = {"filters": render_filters(filters)} | ({"all": "1"} if options.all else {})  # type: ignore[assignment]
+    query: dict[str, str | list[str]] = {"filters": render_filters(filters)}
+    if options.all:
+        query["all"] = "1"
     projects: dict[str, list[dict[str, Any]]] = {}
     for row in session.client.get("/containers/json", query):
         projects.setdefault(row["Labels"][label.PROJECT], []).append(row)
