@@ -78,7 +78,16 @@ def digest_pushed(engine: Engine, name: str) -> str:
 
 def test_it_is_served_by_the_command_line(havred: Engine, tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as log:
-        command = [*havred.inside, str(HAVRE), "registry", "serve", "--addr", "127.0.0.1:0", "--root", str(tmp_path / "root")]
+        command = [
+            *havred.inside,
+            str(HAVRE),
+            "registry",
+            "serve",
+            "--addr",
+            "127.0.0.1:0",
+            "--root",
+            str(tmp_path / "root"),
+        ]
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:
         until(lambda: b"serving" in (tmp_path / "log").read_bytes(), "our registry to listen")
