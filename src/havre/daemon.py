@@ -176,7 +176,14 @@ async def _open_builder(
     directory = config.data_root / "build"
     ulimits = _daemon_defaults(config).ulimits
     builder = await Builder.open(
-        directory, images, storage, runtime, networks, ulimits=ulimits, cgroup_parent=config.cgroup_parent
+        directory,
+        config.exec_root / "build",
+        images,
+        storage,
+        runtime,
+        networks,
+        ulimits=ulimits,
+        cgroup_parent=config.cgroup_parent,
     )
     contexts = Contexts(directory / "contexts")
     await contexts.open()

@@ -146,11 +146,18 @@ class _Gathered:
 
 
 class Runner:
-    """Runs commands of builds."""
+    """Runs commands of builds. `memory` is an empty directory of the run root, for secrets."""
 
     def __init__(
-        self, runtime: Runtime, networks: Sandboxes, caches: CacheMounts, ulimits: Sequence[Ulimit], cgroup_parent: str
+        self,
+        runtime: Runtime,
+        networks: Sandboxes,
+        caches: CacheMounts,
+        memory: Path,
+        ulimits: Sequence[Ulimit],
+        cgroup_parent: str,
     ) -> None:
+        self._secrets = memory
         self._runtime = runtime
         self._networks = networks
         self._caches = caches
@@ -262,9 +269,28 @@ class Runner:
             directory = await undo.enter_async_context(self._caches.borrow(mount.id or mount.target, mount, seed))
             gathered.mounts.append(Bind(source=directory, destination=mount.target, read_only=mount.read_only))
         elif mount.type == "secret":
-            await _add_secret(mount, place, client, gathered)
+            await self._add_secret(mount, client, gathered, undo)
         else:
             await _add_agent(mount, client, gathered)
+
+    async def _add_secret(
+        self, mount: RunMount, client: ContextSource, gathered: _Gathered, undo: AsyncExitStack
+    ) -> None:
+        """A secret is a file in memory while the command runs, or a variable of it, and nowhere else."""
+        id = mount.id or mount.source or posixpath.basename(mount.target)
+        value = await client.secret(id)
+        if value is None:
+            if mount.required:
+                raise InvalidInput(f"secret {id}: not found", "give it with --secret")
+            return
+        if mount.env:
+            gathered.env.append(f"{mount.env}={value.decode(errors='surrogateescape')}")
+        if mount.target or not mount.env:
+            file = self._secrets / secrets.token_hex(16)
+            undo.callback(file.unlink, missing_ok=True)
+            _write_new(file, value, 0o400 if mount.mode is None else mount.mode)
+            os.chown(file, mount.uid, mount.gid)
+            gathered.mounts.append(Bind(source=file, destination=mount.target or f"{_SECRETS}/{id}", read_only=True))
 
     async def _source(self, mount: RunMount, place: RunPlace, views: Views) -> Path:
         """The host path of what a mount shows; a writable one is a copy that is thrown away."""
@@ -300,24 +326,6 @@ async def _forward(output: AsyncIterator[tuple[int, bytes]], into: Output) -> No
         into(stream, data)
 
 
-async def _add_secret(mount: RunMount, place: RunPlace, client: ContextSource, gathered: _Gathered) -> None:
-    id = mount.id or mount.source or posixpath.basename(mount.target)
-    value = await client.secret(id)
-    if value is None:
-        if mount.required:
-            raise InvalidInput(f"secret {id}: not found", "give it with --secret")
-        return
-    if mount.env:
-        gathered.env.append(f"{mount.env}={value.decode(errors='surrogateescape')}")
-    if mount.target or not mount.env:
-        target = mount.target or f"{_SECRETS}/{id}"
-        bind = _file(
-            place, f"secret-{secrets.token_hex(4)}", target, value, 0o400 if mount.mode is None else mount.mode
-        )
-        os.chown(bind.source, mount.uid, mount.gid)
-        gathered.mounts.append(bind)
-
-
 async def _add_agent(mount: RunMount, client: ContextSource, gathered: _Gathered) -> None:
     socket = await client.ssh(mount.id or "default")
     if socket is None:
@@ -333,10 +341,14 @@ async def _add_agent(mount: RunMount, client: ContextSource, gathered: _Gathered
 
 def _file(place: RunPlace, name: str, target: str, content: bytes, mode: int) -> Bind:
     path = place.files / name
+    _write_new(path, content, mode)
+    return Bind(source=path, destination=target, read_only=True)
+
+
+def _write_new(path: Path, content: bytes, mode: int) -> None:
     with open(path, "xb", opener=lambda file, flags: os.open(file, flags, 0o600)) as file:
         file.write(content)
     path.chmod(mode)
-    return Bind(source=path, destination=target, read_only=True)
 
 
 def _existing(root: Path, path: str) -> Path:

@@ -35,7 +35,7 @@ from havre.storage import Storage
 
 
 class Builder:
-    """All builds of the daemon, and their cache. `directory` is data_root/build."""
+    """All builds of the daemon, and their cache."""
 
     def __init__(
         self, images: Images, storage: Storage, cache: Cache, steps: Steps, mounts: CacheMounts, scratch: Path
@@ -52,6 +52,7 @@ class Builder:
     async def open(
         cls,
         directory: Path,
+        memory: Path,
         images: Images,
         storage: Storage,
         runtime: Runtime,
@@ -60,14 +61,17 @@ class Builder:
         ulimits: tuple[Ulimit, ...] = (),
         cgroup_parent: str = "",
     ) -> Builder:
-        """Read the cache and clear away what builds that were cut off have left."""
+        """Read the cache and clear away what builds that were cut off have left.
+
+        `directory` is data_root/build; `memory`, run_root/build, holds secrets while a command sees them.
+        """
         mounts, scratch = directory / "mounts", directory / "tmp"
-        await in_thread(_prepare, mounts, scratch)
+        await in_thread(_prepare, mounts, scratch, memory)
         cache = Cache(storage.db.table("build_cache", CacheRecord), lambda layer: _size(storage, layer))
         await cache.load()
         images.also_needed = cache.live_layers
         cache_mounts = CacheMounts(mounts)
-        steps = Steps(storage, cache, Runner(runtime, networks, cache_mounts, ulimits, cgroup_parent))
+        steps = Steps(storage, cache, Runner(runtime, networks, cache_mounts, memory, ulimits, cgroup_parent))
         return cls(images, storage, cache, steps, cache_mounts, scratch)
 
     async def build(self, request: BuildRequest, context: ContextSource, progress: BuildProgress) -> BuildResult:
@@ -141,9 +145,10 @@ class Builder:
         return BuildResult(image=image, config=document, layers=result.layers)
 
 
-def _prepare(mounts: Path, scratch: Path) -> None:
-    trees.remove_tree(scratch)
-    for directory in (mounts, scratch):
+def _prepare(mounts: Path, scratch: Path, memory: Path) -> None:
+    for directory in (scratch, memory):
+        trees.remove_tree(directory)
+    for directory in (mounts, scratch, memory):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
