@@ -79,7 +79,10 @@ class Networks:
         await sandboxes.reclaim()
         await self._firewall.start(self._rows.bridges(), [port for held in sandboxes.all() for port in held.maps()])
         for container in endpoints.values():
-            await sandboxes.serve(container)
+            try:
+                await sandboxes.serve(container)
+            except HavreError as error:
+                log.error("container %s runs on without names or relayed ports: %s", container.name, error)
         self._enable_forwarding()
         await self._warn_of_drops()
 
