@@ -224,14 +224,14 @@ def test_what_changed_is_replaced_and_keeps_its_anonymous_volumes(ours: Both) ->
     assert set(ours.containers()) == {"db-1"}
 
 
-def test_one_off_commands(project: Both) -> None:
-    ran = project.havre(
+def test_one_off_commands(ours: Both) -> None:
+    ran = ours.havre(
         "run", "--rm", "-T", "-e", "X=1", "--user", "7", "web", "sh", "-c", "id -u; echo $X; exit 3", check=3
     )
     assert ran.stdout == "7\n1\n"
-    assert "web-1" not in project.containers()
-    assert {"db-1", "once-1"} <= set(project.containers()), "what it depends on runs"
-    assert project.havre("run", "--rm", "-T", "tool", "echo", "by profile").stdout == "by profile\n"
+    assert "web-1" not in ours.containers()
+    assert {"db-1", "once-1"} <= set(ours.containers()), "what it depends on runs"
+    assert ours.havre("run", "--rm", "-T", "tool", "echo", "by profile").stdout == "by profile\n"
 
 
 FRONT = """
