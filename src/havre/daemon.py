@@ -65,11 +65,10 @@ from havre.engine.volumes import Volume, Volumes
 from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound
 from havre.logtext import configure_logging, set_level
 from havre.network.files import Resolver
+from havre.network.ipam import parse_pools
 from havre.registry import Registry, RegistryConfig
 from havre.runtime import Runtime
 from havre.storage import Storage
-
-from havre.network.ipam import parse_pools
 
 log = logging.getLogger("havre.daemon")
 
