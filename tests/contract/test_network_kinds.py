@@ -45,9 +45,13 @@ def test_ipv6(six: Engine) -> None:
         return all(six.docker(*command, f"http://{each}/").stdout == "page\n" for each in address)
 
     until(lambda: fetched("site", "[fd00:99::2]"), "the page by name and by address")
-    for url in ("http://[::1]:18300/", "http://127.0.0.1:18300/", "http://[fd00:99::1]:18300/"):
+
+    def page(url: str) -> str:
         done = subprocess.run([*six.inside, "curl", "-sg", "-m", "5", url], capture_output=True, text=True, check=False)
-        assert done.stdout == "page\n", url
+        return done.stdout
+
+    for url in ("http://[::1]:18300/", "http://127.0.0.1:18300/", "http://[fd00:99::1]:18300/"):
+        until(lambda url=url: page(url) == "page\n", f"the page at {url}", 20.0)
 
 
 def test_configurations(engine: Engine) -> None:
