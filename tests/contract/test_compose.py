@@ -230,6 +230,10 @@ def test_one_off_commands(ours: Both) -> None:
     )
     assert ran.stdout == "7\n1\n"
     assert "web-1" not in ours.containers()
+    before = ours.containers()
+    assert "run web: create a container" in ours.havre("run", "--dry-run", "-T", "web", "sh").stdout
+    assert "exec" in ours.havre("exec", "--dry-run", "-T", "db", "rm", "-rf", "/data").stdout
+    assert ours.containers() == before
     assert {"db-1", "once-1"} <= set(ours.containers()), "what it depends on runs"
     assert ours.havre("run", "--rm", "-T", "tool", "echo", "by profile").stdout == "by profile\n"
 

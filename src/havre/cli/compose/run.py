@@ -47,7 +47,11 @@ def exec_(session: Session, options: Options, arguments: list[str]) -> int:
     from havre.cli.exec import exec_ as container_exec
 
     service, *command = arguments
-    container = Stage(session, options).container(service, options.index)
+    stage = Stage(session, options)
+    container = stage.container(service, options.index)
+    if stage.dry_run:
+        print(f"exec {container.name}: {' '.join(command)}")
+        return 0
     tty = not options.no_TTY and not options.detach and posix.isatty(0) and posix.isatty(1)
     wanted = _plain(detach_keys="", env_file=[], tty=tty, **{name: getattr(options, name) for name in _EXEC})
     return container_exec(session, wanted, [container.id, *command])
@@ -73,6 +77,9 @@ def cp(session: Session, options: Options, arguments: list[str]) -> int:
             places.append(place)
             continue
         places.append(f"{stage.container(service, options.index, all=True).id}:{path}")
+    if stage.dry_run:
+        print(f"cp {' '.join(places)}")
+        return 0
     wanted = _plain(archive=options.archive, follow_link=options.follow_link, quiet=False)
     return container_cp(session, wanted, places)
 
@@ -92,6 +99,9 @@ def run(session: Session, options: Options, arguments: list[str]) -> int:
     _start_dependencies(stage, project, name, options)
     service = one_off(project, name, options, command, tty=tty)
     project = replace(project, services={name: service})
+    if stage.dry_run:
+        print(f"run {name}: create a container, start it: {' '.join(service.get('command') or ())}".rstrip())
+        return 0
     container = _create(stage, project, name, options)
     if options.detach:
         session.client.post(f"/containers/{container}/start")

@@ -35,6 +35,9 @@ def watch(session: Session, options: Options, arguments: list[str]) -> int:
         raise StatusError(
             1, "none of the selected services is configured for watch, consider setting a 'develop' section"
         )
+    if stage.dry_run:
+        print("".join(f"watch {rule.path}: {rule.action} {rule.service}\n" for rule in rules), end="")
+        return 0
     seen = [rule.look() for rule in rules]
     if not options.no_up:
         converge(stage, project, UpOptions(separator=stage.separator), ImageOptions(build=True), quiet=options.quiet)
