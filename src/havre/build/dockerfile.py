@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from havre.errors import InvalidInput
 
 MAX_BYTES = 4 << 20
+MAX_INSTRUCTIONS = 4096
 NAMES = (
     "ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER",
     "ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
@@ -176,11 +177,15 @@ class _Reader:
 
     def instructions(self) -> Iterator[Instruction]:
         """Every instruction in order."""
+        count = 0
         while self._at < len(self._lines):
             line = self._lines[self._at].strip()
             if not line or line.startswith("#"):
                 self._at += 1
                 continue
+            count += 1
+            if count > MAX_INSTRUCTIONS:
+                raise DockerfileError(f"more than {MAX_INSTRUCTIONS} instructions", self._at + 1)
             yield self._instruction()
 
     def _instruction(self) -> Instruction:

@@ -122,10 +122,10 @@ class Builder:
         undo.push_async_callback(in_thread, trees.remove_tree, directory)
         await in_thread(directory.mkdir, 0o700)
         source = await context.dockerfile(request.dockerfile)
-        dockerfile = parse_dockerfile(source.data, source.name)
+        dockerfile = await in_thread(parse_dockerfile, source.data, source.name)
         own = platform_of_machine(host.machine())
         wanted = parse_platform(request.platform) if request.platform else own
-        graph = plan_graph(dockerfile, request.build_args, request.target, wanted, own)
+        graph = await in_thread(plan_graph, dockerfile, request.build_args, request.target, wanted, own)
         if request.checks_only:
             return BuildResult(image=None, config=b"", layers=())
         job = Job(

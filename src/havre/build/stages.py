@@ -19,6 +19,7 @@ from pathlib import Path
 
 import msgspec
 
+from havre.aio import in_thread
 from havre.build.dockerfile import Dockerfile, DockerfileError
 from havre.build.graph import SCRATCH, Graph, Stage, sources_of
 from havre.build.instructions import Command
@@ -183,7 +184,7 @@ class Stages:
         )
         config = begin(result.config)
         with job.dockerfile.located():
-            steps = plan_steps(commands, config, around)
+            steps = await in_thread(plan_steps, commands, config, around)
         if stage.index == job.graph.target and job.request.labels:
             steps.append(_label_step(job.request, steps[-1].config if steps else config))
         names = self._name_steps(stage, steps, len(commands) - len(stage.commands), vertex)

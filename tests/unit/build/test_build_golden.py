@@ -31,3 +31,8 @@ def test_a_target_leaves_the_rest_out() -> None:
 
 def test_a_file_of_ten_megabytes_is_refused() -> None:
     assert "at most 4194304 are read" in render(b"FROM a\n" + b"RUN true\n" * 1_200_000)
+
+
+def test_a_file_of_too_many_instructions_is_refused() -> None:
+    message = render(b"FROM a\n" + b"RUN true\n" * 5000)
+    assert message.startswith("dockerfile parse error on line 4097: more than 4096 instructions")
