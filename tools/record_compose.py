@@ -8,8 +8,10 @@ ends with the services' hashes as comments where these do not depend on that pat
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1] / "tests" / "golden" / "compose"
@@ -36,8 +38,11 @@ def record(folder: Path) -> None:
     if done.returncode:
         sys.exit(f"{folder.name}: {done.stderr}")
     text = done.stdout.replace(str(folder), "@HERE@").replace(str(folder.parent), "@ABOVE@")
-    if "@HERE@" not in text and "@ABOVE@" not in text:
-        hashes = compose(folder, *before, "config", "--hash", "*").stdout
+    hashes = compose(folder, *before, "config", "--hash", "*").stdout
+    with tempfile.TemporaryDirectory() as elsewhere:
+        copy = shutil.copytree(folder, Path(elsewhere) / folder.name)
+        same = compose(copy, *before, "config", "--hash", "*").stdout == hashes
+    if same and "@HERE@" not in text and "@ABOVE@" not in text:
         text += "".join(f"# {line}\n" for line in hashes.splitlines())
     (folder / "expected.yaml").write_text(text)
 

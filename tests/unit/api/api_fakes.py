@@ -82,6 +82,9 @@ class FakeContainers:
         self.calls.append(("attach", options))
         return self.attachment
 
+    def detached(self, ref: str) -> None:
+        self.calls.append(("detached", ref))
+
     def __getattr__(self, name: str) -> Any:
         async def record(*args: Any, **kwargs: Any) -> Any:
             self.calls.append((name, (args, kwargs)))

@@ -62,7 +62,7 @@ def test_config_is_docker_composes(name: str, monkeypatch: pytest.MonkeyPatch) -
     printed = printed.replace(str(folder), "@HERE@").replace(str(folder.parent), "@ABOVE@")
     expected = (folder / "expected.yaml").read_text()
     hashed = Loader(replace(source, environment=False)).project()
-    if "@HERE@" not in expected and "@ABOVE@" not in expected:
+    if "\n# " in expected:  # hashes were recorded: they do not depend on where the project lies
         printed += "".join(f"# {key} {service_hash(hashed.services[key])}\n" for key in sorted(hashed.services))
     assert printed == expected
 
