@@ -43,8 +43,10 @@ def test_old_files_go(engine: Engine) -> None:
     engine.out("run", "-d", "--name", "count", *options, *COUNT)
     finished(engine, "count")
     seen = engine.out("logs", "count").splitlines()
-    assert seen
-    assert seen == ALL[-len(seen) :]
+    first, *rest = seen
+    # The oldest line may have begun in a file that has gone.
+    assert ALL[-len(seen)].endswith(first)
+    assert rest == ALL[-len(rest) :]
     written = Path(engine.out("inspect", "-f", "{{.LogPath}}", "count"))
     files = list(written.parent.glob(written.name + "*"))
     assert len(files) <= 3

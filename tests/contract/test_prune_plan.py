@@ -13,13 +13,14 @@ from support.engines import Engine
 @pytest.fixture
 def litter(havred: Engine) -> Iterator[Engine]:
     """A stopped container, its anonymous volume and its image, an idle network; and things in use."""
+    havred.out("run", "-d", "--name", "alive", "-v", "kept:/v", "busybox", "sleep", "1000")
+    havred.docker("system", "prune", "-a", "--volumes", "-f", check=0)  # what other tests left
     write = "head -c 50000 /dev/zero > /big; head -c 7000 /dev/zero > /anon/f"
     havred.out("run", "--name", "base", "busybox", "sh", "-c", "head -c 30000 /dev/urandom > /layer")
     havred.out("commit", "base", "litter:1")
     havred.docker("rm", "base", check=0)
     havred.out("run", "--name", "done", "-v", "/anon", "litter:1", "sh", "-c", write)
     havred.out("network", "create", "idle")
-    havred.out("run", "-d", "--name", "alive", "-v", "kept:/v", "busybox", "sleep", "1000")
     yield havred
     havred.docker("rm", "-f", "-v", "alive", "done", "new")
     havred.docker("network", "rm", "idle")

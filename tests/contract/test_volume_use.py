@@ -59,6 +59,7 @@ def test_sharing_and_copying(engine: Engine) -> None:
 
 
 def test_listing_updating_and_pruning(engine: Engine) -> None:
+    engine.docker("volume", "prune", "-a", "-f", check=0)
     engine.out("volume", "create", "--label", "kind=a", "named")
     anonymous = engine.out("volume", "create")
     engine.out("run", "-v", "named:/v", "--name", "user", "busybox", "sh", "-c", "echo 0123456789 > /v/file")
