@@ -245,6 +245,7 @@ def test_a_layer_is_mounted_once_and_while_it_is_used(world: World) -> None:
     world(world.storage.snapshots.remove("d"))
     assert world(collect(world.storage, set(), set())) > 0
     assert world.mounted() == []
+    world(world.storage.layers.swept())
     assert os.listdir(world.data / "layers") == []
 
 

@@ -227,6 +227,7 @@ def test_removal(unpacks: bool, tmp_path: Path) -> None:
         assert await layers.remove(DIFF_ID) == len(TAR)
         assert await layers.remove(DIFF_ID) == 0
         assert layers.get(DIFF_ID) is None
+        await layers.swept()
         assert left(tmp_path) == []
         with pytest.raises(NotFound, match=DIFF_ID):
             await read(layers, DIFF_ID)

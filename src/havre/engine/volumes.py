@@ -369,7 +369,7 @@ class Volumes:
         return self._root / name / "_data"
 
     def _sweep(self) -> dict[str, float]:
-        """Finish removals; the names of the directories that are there, and when they were made."""
+        """Finish removals, undo what was half made; the names of what is there, and when it was made."""
         self._root.mkdir(mode=0o700, exist_ok=True)
         found = {}
         for directory in self._root.iterdir():
@@ -378,6 +378,8 @@ class Volumes:
             elif (directory / "_data").is_dir():
                 trees.remove_tree(directory / "_data.new")
                 found[directory.name] = directory.stat().st_mtime
+            elif directory.is_dir() and {entry.name for entry in directory.iterdir()} <= {"_data.new"}:
+                trees.remove_tree(directory)  # the daemon was killed while it made this one
         return found
 
     def _make_directory(self, name: str) -> None:
