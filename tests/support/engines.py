@@ -49,6 +49,11 @@ class Engine:
         return f"unix://{self.socket}"
 
     @property
+    def running(self) -> bool:
+        """Whether its daemon was started and not stopped."""
+        return self._process is not None
+
+    @property
     def cgroup(self) -> str:
         """The parent of its containers' cgroups."""
         return f"/havre/{self.root.name}"

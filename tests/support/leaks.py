@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ class Scope:
     netns: str | None = None
     root: str = "/"
     cgroup: str = "havre"
+    daemon: int | None = None  # the PID whose descriptors are counted
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,7 @@ class Kernel:
     rules: frozenset[str]
     cgroups: frozenset[str]
     processes: frozenset[str]
+    descriptors: frozenset[str] = frozenset()
 
     @classmethod
     def look(cls, scope: Scope) -> Kernel:
@@ -47,7 +50,7 @@ class Kernel:
         """What is here and was not there before, as lines of text."""
         return sorted(
             f"{kind}: {item}"
-            for kind in ("mounts", "links", "rules", "cgroups", "processes")
+            for kind in ("mounts", "links", "rules", "cgroups", "processes", "descriptors")
             for item in getattr(self, kind) - getattr(before, kind)
         )
 
@@ -114,3 +117,15 @@ def _processes(root: str) -> frozenset[str]:
         if name in _HOLDERS and root in command:
             found.add(f"{name} {entry.name}")
     return frozenset(found)
+
+
+def _descriptors(pid: int) -> frozenset[str]:
+    """What a process has open by kind, numbered within the kind: one more of a kind is one more name."""
+    kinds: Counter[str] = Counter()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            target = os.readlink(entry)
+        except FileNotFoundError:
+            continue
+        kinds[target.partition(":")[0] if target.startswith(("socket:", "pipe:")) else target] += 1
+    return frozenset(f"{kind} {number}" for kind, count in kinds.items() for number in range(1, count + 1))
