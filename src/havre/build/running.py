@@ -70,6 +70,7 @@ class CacheMounts:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._locks: dict[str, asyncio.Lock] = {}
+        self._making = asyncio.Lock()  # two stages may want the same new one at once
         self._used: set[Path] = set()
 
     @asynccontextmanager
@@ -81,7 +82,8 @@ class CacheMounts:
             await lock.acquire()
         try:
             directory = self._root / name
-            await in_thread(_make_cache, directory, mount, seed)
+            async with self._making:
+                await in_thread(_make_cache, directory, mount, seed)
             self._used.add(directory)
             yield directory
         finally:
