@@ -15,6 +15,7 @@ import os
 import posixpath
 import secrets
 import stat
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -71,7 +72,7 @@ class CacheMounts:
         self._root = root
         self._locks: dict[str, asyncio.Lock] = {}
         self._making = asyncio.Lock()  # two stages may want the same new one at once
-        self._used: set[Path] = set()
+        self._used: Counter[Path] = Counter()  # by how many steps at once
 
     @asynccontextmanager
     async def borrow(self, id: str, mount: RunMount, seed: Path | None) -> AsyncIterator[Path]:
@@ -80,19 +81,19 @@ class CacheMounts:
         lock = self._locks.setdefault(id, asyncio.Lock()) if mount.sharing == "locked" else None
         if lock is not None:
             await lock.acquire()
+        directory = self._root / name
+        self._used[directory] += 1
         try:
-            directory = self._root / name
             async with self._making:
                 await in_thread(_make_cache, directory, mount, seed)
-            self._used.add(directory)
             yield directory
         finally:
-            self._used.discard(self._root / name)
+            self._used[directory] -= 1
             if lock is not None:
                 lock.release()
 
     def _is_taken(self, id: str, mount: RunMount) -> bool:
-        return mount.sharing == "private" and self._root / id.encode().hex()[:200] in self._used
+        return mount.sharing == "private" and self._used[self._root / id.encode().hex()[:200]] > 0
 
     async def prune(self) -> int:
         """Remove all that no build uses; the bytes freed."""
@@ -101,7 +102,7 @@ class CacheMounts:
     def _prune(self) -> int:
         freed = 0
         for directory in self._root.iterdir():
-            if directory not in self._used:
+            if not self._used[directory]:
                 freed += trees.tree_size(directory)
                 trees.remove_tree(directory)
         return freed
