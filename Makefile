@@ -26,7 +26,7 @@ test:  ## the whole suite (root): unit, fuzz, kernel, suites, contract, security
 	$(BIN)/python -m pytest tests/kernel tests/suites tests/security tests/faults
 
 bench:  ## side by side with dockerd and podman; writes docs/benchmarks.md and its chart
-	@tools/setup.sh --test --peers --bench
+	@tools/setup.sh --test --peers
 	$(BIN)/python bench/run.py
 
 install:  ## put havre and havred on PATH, with systemd units and shell completion (PREFIX=/usr/local)

@@ -74,20 +74,23 @@ def _dockerd(archive: Path) -> Iterator[Engine]:
     yield from _engine(Dockerd, archive)
 
 
-def _with_busybox(engine: Engine, archive: Path) -> Engine:
-    """The engine, with the image that every test may count on, whatever an earlier test removed."""
+def _for_one_test(engine: Engine, archive: Path) -> Iterator[Engine]:
+    """The engine with the image that every test may count on, and afterwards without what the test forgot in it."""
     if ask(engine.socket, "GET", "/images/busybox:latest/json").status == 404:
         engine.docker("load", "-i", str(archive), check=0)
-    return engine
+    kept = engine.objects()
+    yield engine
+    if engine.running:
+        engine.tidy(kept)
 
 
 @pytest.fixture(params=["havre", "dockerd"])
-def engine(request: pytest.FixtureRequest, archive: Path) -> Engine:
+def engine(request: pytest.FixtureRequest, archive: Path) -> Iterator[Engine]:
     """Our daemon, then Docker's: the same test on both."""
-    return _with_busybox(request.getfixturevalue(f"_{request.param}"), archive)
+    yield from _for_one_test(request.getfixturevalue(f"_{request.param}"), archive)
 
 
 @pytest.fixture
-def havred(_havre: Engine, archive: Path) -> Engine:
+def havred(_havre: Engine, archive: Path) -> Iterator[Engine]:
     """Our daemon alone, for what Docker's does not do."""
-    return _with_busybox(_havre, archive)
+    yield from _for_one_test(_havre, archive)

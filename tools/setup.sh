@@ -1,7 +1,7 @@
 #!/bin/sh
 # Install what havre needs and is missing. Idempotent: a second call does nothing and takes milliseconds.
 #   --test   also the linters and test libraries     --peers  also the programs that the tests compare with
-#   --bench  also podman, for the benchmarks         VENV=DIR  where the virtual environment goes (.venv)
+#   VENV=DIR where the virtual environment goes (.venv)
 set -eu
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -11,8 +11,8 @@ packages="crun runc conmon nftables libnftables1 catatonit busybox-static python
 for option in "$@"; do
     case $option in
         --test) lock=requirements-test.lock ;;
-        --peers) packages="$packages docker.io docker-cli docker-compose docker-registry skopeo mmdebstrap erofs-utils iproute2 curl" ;;
-        --bench) packages="$packages podman" ;;
+        --peers) packages="$packages docker.io docker-cli docker-compose docker-buildx docker-registry skopeo podman buildah"
+            packages="$packages mmdebstrap erofs-utils iproute2 curl openssl" ;;
         *) echo "setup.sh: unknown option $option" >&2; exit 2 ;;
     esac
 done

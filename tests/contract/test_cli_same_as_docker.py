@@ -158,11 +158,22 @@ def as_havre(text: str) -> str:
 
 
 def difference(engine: Engine, words: list[str]) -> str:
-    """How our output differs from docker's, "" when it does not."""
-    theirs, ours = engine.docker(*words), engine.havre(*words)
-    expected = (theirs.returncode, as_havre(theirs.stdout), as_havre(theirs.stderr))
+    """How our output differs from docker's, "" when it does not.
+
+    Tables tell how many seconds ago things happened; so docker is asked before us and, where that differs, after us.
+    """
+    expected = by_docker(engine, words)
+    ours = engine.havre(*words)
     got = (ours.returncode, ours.stdout, ours.stderr)
-    return "" if got == expected else f"{words}:\n  docker {expected}\n  havre  {got}"
+    if got == expected or got == by_docker(engine, words):
+        return ""
+    return f"{words}:\n  docker {expected}\n  havre  {got}"
+
+
+def by_docker(engine: Engine, words: list[str]) -> tuple[int, str, str]:
+    """Exit code, output and errors of docker's command, under our program's name."""
+    theirs = engine.docker(*words)
+    return theirs.returncode, as_havre(theirs.stdout), as_havre(theirs.stderr)
 
 
 def test_commands_print_the_same(populated: Engine) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from support.leaks import mounts_below
+from support.raw import ask
 from support.waiting import until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -111,6 +112,20 @@ class Engine:
             run("umount", point)
         shutil.rmtree(self.root)
         assert not left or self.leaves_mounts, f"{self.name} left mounts behind: {left}"
+
+    def objects(self) -> set[str]:
+        """The paths of its containers, volumes and networks, in the order in which they can be removed if sorted."""
+        lists = {"containers": ("/containers/json?all=1", "Id"), "networks": ("/networks", "Id")}
+        paths = {
+            f"/{kind}/{each[key]}" for kind, (path, key) in lists.items() for each in ask(self.socket, "GET", path).json
+        }
+        volumes = ask(self.socket, "GET", "/volumes").json["Volumes"] or []
+        return paths | {f"/volumes/{volume['Name']}" for volume in volumes}
+
+    def tidy(self, kept: set[str]) -> None:
+        """Remove the containers, volumes and networks that are not among `kept`."""
+        for path in sorted(self.objects() - kept):
+            ask(self.socket, "DELETE", f"{path}?force=1&v=1")
 
     @property
     def inside(self) -> list[str]:
