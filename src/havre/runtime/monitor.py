@@ -73,17 +73,22 @@ class _State(msgspec.Struct):
 class Process(Held):
     """A container's first process; `runtime` names its OCI runtime, `rootfs` is the mounted root file system."""
 
-    def __init__(self, owner: Runtime, container_id: str, runtime: OciRuntime, state: _State, rootfs: Path) -> None:
+    def __init__(
+        self, owner: Runtime, container_id: str, runtime: OciRuntime, state: _State, spec: Mapping[str, Any]
+    ) -> None:
         super().__init__(owner.bundle(container_id), ends_input=state.ends_input)
         self.id = container_id
         self.runtime = runtime.name
-        self.rootfs = rootfs
+        self.rootfs = Path(spec["root"]["path"])
+        self._has_hooks = "hooks" in spec
         self._owner = owner
         self._oci = runtime
         self._cgroup = state.cgroup
 
     async def start(self) -> None:
         """Let the created process run. Failed, with the runtime's reason in Docker's words; then nothing is left."""
+        if not self._has_hooks and self._oci.release(self.id):
+            return
         result = await spawn.run(self._oci.command("start", self.id))
         if result.code != 0:
             await self._owner.cleanup(self.id)
@@ -214,7 +219,7 @@ class Runtime:
         except FileExistsError as error:
             raise Conflict(f"container {container_id} has a running process already") from error
         # A task, not aio.spawn: its failure is the caller's to hear of, and the log's only if the caller says so.
-        launching = asyncio.create_task(self._launch(container_id, plan, runtime, log_path))
+        launching = asyncio.create_task(self._launch(container_id, plan, spec, runtime, log_path))
         try:
             return await asyncio.shield(launching)
         except BaseException:
@@ -232,7 +237,12 @@ class Runtime:
         return dataclasses.replace(self.host, devices=tuple(all_devices()))
 
     async def _launch(
-        self, container_id: str, plan: ContainerPlan, runtime: OciRuntime, log_path: Path | None
+        self,
+        container_id: str,
+        plan: ContainerPlan,
+        spec: Mapping[str, Any],
+        runtime: OciRuntime,
+        log_path: Path | None,
     ) -> Process:
         ends_input = plan.stdin_once and not plan.tty
         launch = Launch(
@@ -265,7 +275,7 @@ class Runtime:
         _write_state(launch.directory / STATE, state)
         if self._service_trees:
             await in_thread(self._leave_service, child.pid, report.data)
-        return self._hold(container_id, runtime, state, plan.rootfs, child)
+        return self._hold(container_id, runtime, state, spec, child)
 
     def _leave_service(self, conmon: int, init: int) -> None:
         """A service manager that stops the daemon's service must not end containers with it.
@@ -286,10 +296,10 @@ class Runtime:
         container_id: str,
         runtime: OciRuntime,
         state: _State,
-        rootfs: Path,
+        spec: Mapping[str, Any],
         child: subprocess.Popen[bytes] | None = None,
     ) -> Process:
-        process = Process(self, container_id, runtime, state, rootfs)
+        process = Process(self, container_id, runtime, state, spec)
         try:
             process._attach()
         except (FileNotFoundError, ConnectionRefusedError):  # conmon has ended
@@ -325,7 +335,7 @@ class Runtime:
         elif pidfd.start_time(state.pid) == state.pid_started and await self._was_created(runtime, container_id):
             await self.cleanup(container_id)
             return None
-        return self._hold(container_id, runtime, state, Path(spec["root"]["path"]))
+        return self._hold(container_id, runtime, state, spec)
 
     async def _was_created(self, runtime: OciRuntime, container_id: str) -> bool:
         """Whether it was created and never started."""
@@ -338,21 +348,26 @@ class Runtime:
         bundle = self.bundle(container_id)
         if not bundle.exists():
             return
-        group = await in_thread(_group_of, bundle)
+        group, has_hooks = await in_thread(_read_spec, bundle)
         await in_thread(cgroups.thaw, self.host.cgroups, group)
-        for name in self._holders(container_id):
-            await spawn.run(self._runtimes.get(name).command("delete", "--force", container_id))
+        plain = not has_hooks and process is not None and process.has_ended()
+        holders = self._holders(container_id)
+        if not plain:
+            for runtime in holders:
+                await spawn.run(runtime.command("delete", "--force", container_id))
         if process is not None:
             await process._settle(SETTLE_S)
         try:
             await in_thread(cgroups.remove, self.host.cgroups, group, SETTLE_S)
         except OSError as error:  # the OCI runtime was killed half-way, and the kernel has not let go yet
             log.error("the cgroup %s stays: %s", group, error)
+        for runtime in holders if plain else []:
+            await in_thread(runtime.forget, container_id)
         await in_thread(_discard, bundle)
 
-    def _holders(self, container_id: str) -> list[str]:
+    def _holders(self, container_id: str) -> list[OciRuntime]:
         """The runtimes that have a state of this container: one, or none."""
-        return [name for name, each in self._runtimes.all.items() if (each.state / container_id).exists()]
+        return [each for each in self._runtimes.all.values() if (each.state / container_id).exists()]
 
 
 def _check_image(plan: ContainerPlan) -> None:
@@ -367,13 +382,13 @@ def _check_image(plan: ContainerPlan) -> None:
         check_destination(mount.destination, resolve_in_root(plan.rootfs, mount.destination))
 
 
-def _group_of(bundle: Path) -> str:
-    """The cgroup that a container was to have; one that cannot be for a bundle without a specification."""
+def _read_spec(bundle: Path) -> tuple[str, bool]:
+    """The cgroup that a container was to have, and whether it has OCI hooks."""
     try:
-        group: str = json.loads((bundle / SPEC).read_bytes())["linux"]["cgroupsPath"]
+        spec = json.loads((bundle / SPEC).read_bytes())
     except (FileNotFoundError, json.JSONDecodeError):  # killed while it was written: nothing was created
-        return f"{DEFAULT_CGROUP_PARENT}/{bundle.name}"
-    return group
+        return f"{DEFAULT_CGROUP_PARENT}/{bundle.name}", False
+    return spec["linux"]["cgroupsPath"], "hooks" in spec
 
 
 def _make_bundle(bundle: Path, spec: Mapping[str, Any]) -> None:
