@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from havre.errors import InvalidInput
 
-Kind = Literal["flag", "text", "number", "list", "map"]
+Kind = Literal["flag", "text", "number", "list", "map", "maps"]
 
 DEFAULT_HOST = "unix:///run/havre.sock"
 DEFAULT_FILE = Path("/etc/havre/daemon.json")
@@ -41,11 +41,16 @@ def _d(flag: str, kind: Kind, help: str, key: str = "", short: str = "", used: b
 DIRECTIVES = (
     _d("add-runtime", "map", "Register an additional OCI runtime, NAME=PATH", "runtimes"),
     _d("bip", "text", "Address of the default bridge, with its prefix length"),
+    _d("bip6", "text", "IPv6 address of the default bridge, with its prefix length"),
+    _d("bridge", "text", "Bridge of yours for the default network, or none for no such network", short="b"),
     _d("cgroup-parent", "text", "Parent cgroup of all containers"),
     _d("config-file", "text", "Configuration file"),
     _d("data-root", "text", "Root directory of persistent state"),
     _d("debug", "flag", "Enable debug mode", short="D"),
     _d("default-address-pool", "list", "Pool of new networks, base=SUBNET,size=LENGTH", "default-address-pools"),
+    _d("default-gateway", "text", "Where the default bridge's containers' default route leads"),
+    _d("default-gateway-v6", "text", "The same for IPv6"),
+    _d("default-network-opt", "maps", "Options of new networks, DRIVER=KEY=VALUE", "default-network-opts"),
     _d("default-runtime", "text", "Default OCI runtime"),
     _d("default-shm-size", "text", "Default size of /dev/shm"),
     _d("default-ulimit", "map", "Default ulimits of containers, NAME=SOFT[:HARD]", "default-ulimits"),
@@ -53,10 +58,20 @@ DIRECTIVES = (
     _d("dns-opt", "list", "DNS options", "dns-opts"),
     _d("dns-search", "list", "DNS search domains"),
     _d("exec-root", "text", "Root directory of run state"),
+    _d("fixed-cidr", "text", "Range of the default bridge's containers' addresses"),
+    _d("fixed-cidr-v6", "text", "The same for IPv6"),
     _d("group", "text", "Group of the unix socket", short="G"),
     _d("host", "list", "Sockets to listen on: unix://PATH, tcp://HOST:PORT, fd://", "hosts", "H"),
+    _d("host-gateway-ip", "text", "Address that host-gateway stands for"),
+    _d("icc", "flag", "Let containers on the default bridge talk to each other (--icc=false: only along links)"),
     _d("init", "flag", "Run an init in containers"),
     _d("insecure-registry", "list", "Registries reached without TLS or with any certificate", "insecure-registries"),
+    _d("ip", "text", "Address that the default bridge's ports are published on"),
+    _d("ip-forward", "flag", "Enable net.ipv4.ip_forward; --ip-forward=false leaves it as it is"),
+    _d("ip-masq", "flag", "Hide the default bridge's containers behind the host's address"),
+    _d("ip6tables", "flag", "Keep a table of IPv6 rules; false is refused"),
+    _d("iptables", "flag", "Keep a table of rules; false is refused"),
+    _d("ipv6", "flag", "Give the default bridge IPv6"),
     _d("label", "list", "Labels of the daemon", "labels"),
     _d("live-restore", "flag", "Keep containers running while the daemon is down (always so)"),
     _d("log-driver", "text", "Default log driver"),
@@ -72,20 +87,20 @@ DIRECTIVES = (
     _d("tlscert", "text", "TLS certificate"),
     _d("tlskey", "text", "TLS key"),
     _d("tlsverify", "flag", "Use TLS and demand a certificate of clients"),
+    _d("userland-proxy", "flag", "Serve published ports by sockets, too, where rules cannot"),
     *(
         _d(name, "flag", "No effect here", used=False)
         for name in (
-            "experimental", "icc", "ip-forward", "ip-forward-no-drop", "ip-masq", "ip6tables", "iptables", "ipv6",
-            "no-new-privileges", "raw-logs", "rootless", "selinux-enabled", "userland-proxy", "validate",
+            "experimental", "ip-forward-no-drop", "no-new-privileges", "raw-logs", "rootless", "selinux-enabled",
+            "validate",
         )
     ),
     *(
         _d(name, "text", "No effect here", used=False)
         for name in (
-            "api-cors-header", "bip6", "bridge", "containerd", "containerd-namespace", "containerd-plugins-namespace",
-            "cpu-rt-period", "cpu-rt-runtime", "default-cgroupns-mode", "default-gateway", "default-gateway-v6",
-            "default-ipc-mode", "fixed-cidr", "fixed-cidr-v6", "host-gateway-ip", "http-proxy", "https-proxy",
-            "init-path", "ip", "max-concurrent-downloads", "max-concurrent-uploads", "max-download-attempts",
+            "api-cors-header", "containerd", "containerd-namespace", "containerd-plugins-namespace",
+            "cpu-rt-period", "cpu-rt-runtime", "default-cgroupns-mode", "default-ipc-mode", "http-proxy", "https-proxy",
+            "init-path", "max-concurrent-downloads", "max-concurrent-uploads", "max-download-attempts",
             "metrics-addr", "network-control-plane-mtu", "no-proxy", "oom-score-adjust", "seccomp-profile",
             "swarm-default-advertise-addr", "userland-proxy-path", "userns-remap",
         )
@@ -94,7 +109,6 @@ DIRECTIVES = (
         _d(name, "list", "No effect here", key, used=False)
         for name, key in (
             ("allow-nondistributable-artifacts", ""), ("authorization-plugin", "authorization-plugins"),
-            ("default-network-opt", "default-network-opts"),
             ("exec-opt", "exec-opts"), ("node-generic-resource", "node-generic-resources"), ("cdi-spec-dir", ""),
             ("storage-opt", "storage-opts"), ("feature", "features"),
         )
@@ -130,6 +144,22 @@ class DaemonConfig:
     pidfile: Path | None = None
     group: str = ""
     bip: str = ""
+    bip6: str = ""
+    bridge: str = ""
+    default_gateway: str = ""
+    default_gateway_v6: str = ""
+    default_network_opts: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    fixed_cidr: str = ""
+    fixed_cidr_v6: str = ""
+    host_gateway_ip: str = ""
+    icc: bool = True
+    ip: str = ""
+    ip_forward: bool = True
+    ip_masq: bool = True
+    ip6tables: bool = True
+    iptables: bool = True
+    ipv6: bool = False
+    userland_proxy: bool = True
     mtu: int = 1500
     default_address_pools: tuple[tuple[str, int], ...] = ()
     dns: tuple[str, ...] = ()
@@ -217,6 +247,12 @@ def _collect(values: dict[str, Any], directive: Directive, text: str) -> None:
             if not given:
                 raise InvalidInput(f'invalid argument "{text}" for --{directive.flag}', "expected NAME=VALUE")
             values.setdefault(directive.key, {})[name] = value
+        case "maps":
+            name, given, entry = text.partition("=")
+            key, also, value = entry.partition("=")
+            if not (given and also):
+                raise InvalidInput(f'invalid argument "{text}" for --{directive.flag}', "expected NAME=KEY=VALUE")
+            values.setdefault(directive.key, {}).setdefault(name, {})[key] = value
         case _:
             values[directive.key] = text
 
@@ -240,6 +276,7 @@ def decode_file(text: str, name: str) -> dict[str, Any]:
         "number": int,
         "list": list,
         "map": dict,
+        "maps": dict,
         "text": str,
     }
     for key, value in decoded.items():
@@ -297,6 +334,12 @@ def configure(values: Mapping[str, Any]) -> DaemonConfig:
     config = DaemonConfig(**fields, ignored=ignored)
     if config.log_level not in ("debug", "info", "warn", "error", "fatal"):
         raise InvalidInput(f"invalid logging level: {config.log_level}", "one of debug, info, warn, error, fatal")
+    if not (config.iptables and config.ip6tables):
+        raise InvalidInput(
+            "--iptables=false and --ip6tables=false are not supported: published ports and the isolation of networks "
+            "are rules in tables of the engine's own",
+            "nothing outside these tables is touched, and a deny rule of the host's own firewall always wins",
+        )
     return replace(config, tls=True) if config.tlsverify else config
 
 
@@ -338,6 +381,13 @@ def _address_pools(value: Sequence[Any]) -> tuple[tuple[str, int], ...]:
     return tuple(pools)
 
 
+def _network_options(value: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    for driver, options in value.items():
+        if not isinstance(options, dict):
+            raise InvalidInput(f"invalid default-network-opts of {driver}: {json.dumps(options)}", "expected an object")
+    return {driver: _texts(options) for driver, options in value.items()}
+
+
 def _texts(value: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(entry) for name, entry in value.items()}
 
@@ -347,6 +397,7 @@ _CONVERT: dict[str, Callable[[Any], Any]] = {
     "runtimes": _runtimes,
     "default_address_pools": _address_pools,
     "default_ulimits": _ulimits,
+    "default_network_opts": _network_options,
     "log_opts": _texts,
     **dict.fromkeys(("tlscacert", "tlscert", "tlskey", "data_root", "exec_root", "pidfile"), Path),
 }

@@ -42,6 +42,7 @@ from havre.engine.containers import Containers, Parts, Placement
 from havre.engine.control import Control
 from havre.engine.copying import Copying
 from havre.engine.creation import Creation
+from havre.engine.defaultbridge import DefaultBridge
 from havre.engine.events import Events
 from havre.engine.exec import Execs
 from havre.engine.files import Files
@@ -199,9 +200,30 @@ async def _tidy(images: Images) -> None:
 
 
 def _network_options(config: DaemonConfig) -> NetworkOptions:
-    resolver = Resolver(servers=config.dns, search=config.dns_search, options=config.dns_opts)
-    pools = parse_pools(config.default_address_pools)
-    return NetworkOptions(bip=config.bip, tag=tag_for(config.exec_root), mtu=config.mtu, resolver=resolver, pools=pools)
+    bridge = DefaultBridge(
+        link=config.bridge,
+        bip=config.bip,
+        bip6=config.bip6,
+        fixed_cidr=config.fixed_cidr,
+        fixed_cidr6=config.fixed_cidr_v6,
+        gateway=config.default_gateway,
+        gateway6=config.default_gateway_v6,
+        host_binding=config.ip,
+        icc=config.icc,
+        masquerade=config.ip_masq,
+        ipv6=config.ipv6,
+        mtu=config.mtu,
+    )
+    return NetworkOptions(
+        tag=tag_for(config.exec_root),
+        bridge=bridge,
+        resolver=Resolver(servers=config.dns, search=config.dns_search, options=config.dns_opts),
+        pools=parse_pools(config.default_address_pools),
+        defaults=config.default_network_opts,
+        relays=config.userland_proxy,
+        forwarding=config.ip_forward,
+        host_gateway=config.host_gateway_ip,
+    )
 
 
 def _daemon_defaults(config: DaemonConfig) -> DaemonDefaults:

@@ -22,6 +22,8 @@ ICC = "com.docker.network.bridge.enable_icc"
 MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
 PARENT = "parent"
+ROUTER, ROUTER6 = "DefaultGatewayIPv4", "DefaultGatewayIPv6"
+"""Names of auxiliary addresses that are the way out, as dockerd notes `--default-gateway`."""
 MODES = {"macvlan": ("bridge", "private", "vepa", "passthru"), "ipvlan": ("l2", "l3", "l3s")}
 """The modes of the drivers that need a parent device, the default first."""
 DEFAULT_BRIDGE = "com.docker.network.bridge.default_bridge"
@@ -146,27 +148,32 @@ def asked_pools(spec: NetworkSpec) -> dict[int, IpamPool]:
 
 def pool_of(given: IpamPool) -> Pool:
     """A pool's words as arithmetic; InvalidInput where they do not fit together."""
-    return parse_pool(given.subnet, given.gateway, given.ip_range, list((given.auxiliary_addresses or {}).values()))
+    reserved = given.auxiliary_addresses or {}
+    router = reserved.get(ROUTER) or reserved.get(ROUTER6) or ""
+    return parse_pool(given.subnet, given.gateway, given.ip_range, list(reserved.values()), router)
 
 
 def bridge_of(network: Network) -> Bridge:
     """The network as the kernel is told of it."""
     options = network.options
-    pools = {pool.subnet.version: pool for pool in map(pool_of, network.ipam.config or [])}
+    pools = [pool_of(each) for each in network.ipam.config or []]
     return Bridge(
         id=network.id,
         name=network.name,
         link=options.get(LINK) or bridge_link(network.id),
-        pool=pools[4],
+        pools=tuple(sorted((p for p in pools if p.subnet.version == 4 or network.enable_ipv6), key=_version)),
         mtu=_number(options, MTU, DEFAULT_MTU),
         internal=network.internal,
         masquerade=_flag(options, MASQUERADE, True),
         icc=_flag(options, ICC, True),
-        pool6=pools.get(6) if network.enable_ipv6 else None,
         kind=network.driver,
         parent=options.get(PARENT, ""),
         mode=_mode(network.driver, options) if network.driver in MODES else "",
     )
+
+
+def _version(pool: Pool) -> int:
+    return pool.subnet.version
 
 
 def _mode(driver: str, options: Mapping[str, str]) -> str:

@@ -9,22 +9,23 @@ from __future__ import annotations
 import itertools
 import logging
 import secrets
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_interface
 from typing import Protocol
 
 import msgspec
 
 from havre.engine import network as words
 from havre.engine import times
+from havre.engine.defaultbridge import DefaultBridge
 from havre.engine.filters import Filters, boolean, check_keys, matches_exactly, matches_labels, matches_pattern
 from havre.engine.network import ConfigReference, Ipam, IpamPool, Network, NetworkSpec, bridge_of
 from havre.errors import Conflict, Forbidden, InvalidInput, NotFound
+from havre.linux.netlink import Interface
 from havre.network import ipam
 from havre.network.files import Resolver
 from havre.network.ipam import Subnet
-from havre.network.plan import DEFAULT_MTU, Bridge
+from havre.network.plan import Bridge
 
 log = logging.getLogger(__name__)
 
@@ -41,15 +42,19 @@ class NetworkTable(Protocol):
 class NetworkOptions:
     """The daemon's settings. `tag` keeps apart daemons on one host: it is part of the names of table and bridge.
 
-    `bip` is the default bridge's address with prefix length; "" for the first free pool. `pools` are bases with the
-    prefix length of the networks cut from them; none for Docker's defaults.
+    `pools` are bases with the prefix length of the networks cut from them; none for Docker's defaults. `defaults` are
+    options of new networks, by driver. `relays`: sockets of published ports serve what rules cannot. `forwarding`: the
+    host is made to pass packets on. `host_gateway` is what `host-gateway` stands for; "" for the default bridge.
     """
 
-    bip: str = ""
     tag: str = ""
-    mtu: int = DEFAULT_MTU
+    bridge: DefaultBridge = field(default_factory=DefaultBridge)
     resolver: Resolver = field(default_factory=Resolver)
     pools: tuple[tuple[Subnet, int], ...] = ()
+    defaults: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    relays: bool = True
+    forwarding: bool = True
+    host_gateway: str = ""
 
     @property
     def table(self) -> str:
@@ -59,6 +64,8 @@ class NetworkOptions:
     @property
     def link(self) -> str:
         """The default bridge's device."""
+        if self.bridge.link and self.bridge.wanted:
+            return self.bridge.link
         return f"havre-{self.tag}" if self.tag else "havre0"
 
 
@@ -151,7 +158,7 @@ class NetworkRows:
         if source:
             spec = self._configured(spec, source)
         id = secrets.token_hex(32)
-        given = spec.options or {}
+        given = {**options.defaults.get(spec.driver or "bridge", {}), **(spec.options or {})}
         self._check_link(id, given.get(words.LINK, ""))
         config = (spec.ipam.config if spec.ipam else None) or []
         return Network(
@@ -191,23 +198,34 @@ class NetworkRows:
         """The networks made from a configuration-only network."""
         return [row for row in self if config.config_only and row.config_from.network == config.name]
 
-    async def ensure_predefined(self, options: NetworkOptions, routes: Collection[Subnet]) -> None:
-        """See that bridge, host and none are there, and that bridge is as the daemon's options say."""
+    async def ensure_predefined(
+        self, options: NetworkOptions, routes: Collection[Subnet], present: Sequence[Interface]
+    ) -> None:
+        """See that bridge, host and none are there, and that bridge is as the daemon's options say.
+
+        `present` are the addresses of the device that the administrator made for it.
+        """
         for name, driver in (("host", "host"), ("none", "null")):
             if self.named(name) is None:
                 await self._keep(Network(name=name, id=secrets.token_hex(32), created=times.now(), driver=driver))
         old = self.named("bridge")
+        if not options.bridge.wanted:
+            if old is not None:
+                self.forget(old.id)
+                await self.delete(old.id)
+            return
         row = old or Network(name="bridge", id=secrets.token_hex(32), created=times.now())
-        pool = _pool_of_bip(options.bip) if options.bip else self._default_pool(old, options, routes)
-        said = {
-            words.DEFAULT_BRIDGE: "true",
-            words.ICC: "true",
-            words.MASQUERADE: "true",
-            words.HOST_BINDING: "0.0.0.0",
-            words.LINK: options.link,
-            words.MTU: str(options.mtu),
-        }
-        await self._keep(msgspec.structs.replace(row, ipam=Ipam(config=[pool]), options=said))
+        busy = [*routes, *self._taken(other_than=row.id)]
+        wanted = options.bridge
+
+        def choose(version: int, preferred: Sequence[Subnet]) -> Subnet:
+            return next((each for each in preferred if not ipam.overlapping(each, routes)), None) or _first_free(
+                version, busy, options
+            )
+
+        pools = wanted.pools(present, (old.ipam.config if old is not None else None) or [], choose)
+        said = wanted.options(options.link)
+        await self._keep(msgspec.structs.replace(row, ipam=Ipam(config=pools), options=said, enable_ipv6=wanted.ipv6))
 
     async def _keep(self, network: Network) -> None:
         self.add(network)
@@ -225,18 +243,6 @@ class NetworkRows:
         if spec.enable_ipv6 and 6 not in asked:
             chosen.append(ipam.choose_subnet([*taken, *routes], _pools_of(options, 6)))
         return [*asked.values(), *map(_whole, chosen)]
-
-    def _default_pool(self, old: Network | None, options: NetworkOptions, routes: Collection[Subnet]) -> IpamPool:
-        if old is not None and old.ipam.config:
-            kept = old.ipam.config[0]
-            if not ipam.overlapping(words.pool_of(kept).subnet, routes):
-                return kept
-        others = self._taken(other_than=old.id if old else "")
-        pools = list(_pools_of(options, 4))
-        chosen = ipam.choose_subnet([*routes, *others], pools)
-        if chosen != pools[0]:
-            log.warning("the host already uses %s: the default bridge has %s", pools[0], chosen)
-        return _whole(chosen)
 
     def _check_link(self, id: str, link: str) -> None:
         for other in self._bridges.values():
@@ -266,14 +272,13 @@ def _dangles(network: Network, in_use: Callable[[str], bool]) -> bool:
     return network.name not in words.PREDEFINED and not in_use(network.id)
 
 
-def _pool_of_bip(bip: str) -> IpamPool:
-    try:
-        address = ip_interface(bip)
-    except ValueError:
-        raise InvalidInput(
-            f"invalid --bip: {bip}", "expected an address with prefix length, as 172.30.0.1/16"
-        ) from None
-    return IpamPool(subnet=str(address.network), gateway=str(address.ip))
+def _first_free(version: int, busy: Sequence[Subnet], options: NetworkOptions) -> Subnet:
+    """The default bridge's subnet where nobody has said one."""
+    chosen = ipam.choose_subnet(busy, _pools_of(options, version))
+    first = next(iter(_pools_of(options, version)))
+    if version == 4 and chosen != first:
+        log.warning("the host already uses %s: the default bridge has %s", first, chosen)
+    return chosen
 
 
 def _pools_of(options: NetworkOptions, version: int) -> Iterable[Subnet]:

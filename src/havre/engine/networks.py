@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +28,7 @@ from havre.engine.networkrows import NetworkOptions, NetworkRows, NetworkTable
 from havre.engine.sandbox import Held, Sandbox
 from havre.engine.sandboxes import Sandboxes
 from havre.errors import Forbidden, HavreError, InvalidInput
+from havre.linux.netlink import Interface
 from havre.network.apply import Host
 from havre.network.firewall import Firewall
 from havre.network.plan import Bridge
@@ -71,7 +72,7 @@ class Networks:
         sandboxes = self._sandboxes = Sandboxes(self._rows, self._netns_dir, self._options, self._host, self._firewall)
         await self._rows.load()
         ours = {self._options.link, *(bridge.link for bridge in self._rows.bridges())}
-        await self._rows.ensure_predefined(self._options, await self._host.routes(ours))
+        await self._ensure_predefined(self._host, ours)
         for bridge in self._rows.bridges():
             await self._restore_bridge(bridge)
         for container in endpoints.values():
@@ -134,7 +135,7 @@ class Networks:
             return
         await host.ensure_bridge(bridge)
         await firewall.add_bridge(bridge)
-        if bridge.pool6 is not None:
+        if bridge.ipv6:
             self._enable_forwarding()
 
     async def remove(self, name_or_id: str) -> None:
@@ -245,6 +246,18 @@ class Networks:
 
     # -- starting
 
+    async def _ensure_predefined(self, host: Host, ours: Collection[str]) -> None:
+        wanted = self._options.bridge
+        wanted.check()
+        old = self._rows.named("bridge")
+        left = self._rows.bridge(old.id) if old is not None else None
+        present: Sequence[Interface] = ()
+        if wanted.link and wanted.wanted:
+            present = await host.bridge_addresses(wanted.link)
+        await self._rows.ensure_predefined(self._options, await host.routes(ours), present)
+        if left is not None and (not wanted.wanted or left.link != self._options.link):
+            await host.delete_bridge(left)
+
     async def _restore_bridge(self, bridge: Bridge) -> None:
         """A network that a user made and that cannot be had any more must not keep the others from working."""
         host, _ = self._kernel()
@@ -257,8 +270,10 @@ class Networks:
 
     def _enable_forwarding(self) -> None:
         host, _ = self._kernel()
+        if not self._options.forwarding:
+            return
         try:
-            host.enable_forwarding(ipv6=any(bridge.pool6 for bridge in self._rows.bridges()))
+            host.enable_forwarding(ipv6=any(bridge.ipv6 for bridge in self._rows.bridges()))
         except OSError as error:
             log.warning("cannot enable forwarding: containers reach no other network: %s", error)
 

@@ -137,7 +137,8 @@ def describe_endpoint(
     asked: EndpointSettings, endpoint: Endpoint, container: Container, named: bool
 ) -> EndpointSettings:
     """What a container got on a bridge, over what it asked for; `named` networks have DNS names."""
-    pool, pool6 = endpoint.bridge.pool, endpoint.bridge.pool6
+    pool, address6 = endpoint.bridge.pool_of(endpoint.address), endpoint.address6
+    pool6 = endpoint.bridge.pool_of(address6) if address6 is not None else None
     way_out = not endpoint.bridge.internal
     return EndpointSettings(
         ipam_config=asked.ipam_config,
@@ -147,11 +148,11 @@ def describe_endpoint(
         mac_address=endpoint.mac,
         network_id=endpoint.bridge.id,
         endpoint_id=endpoint.id,
-        gateway=str(pool.gateway) if way_out else "",
+        gateway=str(pool.router) if way_out else "",
         ip_address=str(endpoint.address),
         ip_prefix_len=pool.subnet.prefixlen,
-        ipv6_gateway=str(pool6.gateway) if pool6 and way_out else "",
-        global_ipv6_address=str(endpoint.address6 or ""),
+        ipv6_gateway=str(pool6.router) if pool6 and way_out else "",
+        global_ipv6_address=str(address6 or ""),
         global_ipv6_prefix_len=pool6.subnet.prefixlen if pool6 else 0,
         dns_names=dns_names(container, asked) if named else None,
     )

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -56,7 +56,7 @@ class Sandboxes:
         self._options = options
         self._host = host
         self._firewall = firewall
-        self._ports = Ports(_ephemeral_range())
+        self._ports = Ports(_ephemeral_range(), relays=options.relays)
         self._held: dict[ContainerId, Held] = {}
         self._used: dict[str, dict[Address, ContainerId]] = {}
         self._zones: dict[str, Zone] = {}
@@ -85,7 +85,7 @@ class Sandboxes:
         """Namespace, endpoints, ports and names of a container that is about to start; nothing stays on failure."""
         id = ContainerId(container.id)
         await self.close(id)
-        asked = {self._rows.find(name).id: settings for name, settings in texts.asked_of(container).items()}
+        asked = self._asked(container)
         shares_host = any(self._rows[network].driver == "host" for network in asked)
         held = Held(container.id, container.name.lstrip("/"), None if shares_host else self._netns_dir / container.id)
         self._held[id] = held
@@ -104,6 +104,12 @@ class Sandboxes:
             held.sandbox = self._describe(held, container)
             undo.pop_all()
         return held
+
+    def _asked(self, container: Container) -> dict[str, EndpointSettings]:
+        """The networks it asks for, by ID; not the default bridge where there is none, as with dockerd."""
+        absent = "bridge" if not self._options.bridge.wanted else ""
+        asked = texts.asked_of(container).items()
+        return {self._rows.find(name).id: settings for name, settings in asked if name != absent}
 
     async def close(self, id: ContainerId) -> Held | None:
         """Give back all a container holds, and return it. Idempotent; every step is tried even when one fails."""
@@ -206,22 +212,22 @@ class Sandboxes:
         if asked.mac_address:
             ipam.check_mac(asked.mac_address)
         bridge, wanted = self._rows.bridge(network.id), asked.ipam_config
-        address = self._allocate(held, network, bridge.pool, wanted.ipv4_address if wanted else "")
+        address = self._allocate(held, network, bridge.pools_of(4), wanted.ipv4_address if wanted else "")
         address6 = None
-        if bridge.pool6 is not None:
-            address6 = self._allocate(held, network, bridge.pool6, wanted.ipv6_address if wanted else "")
+        if bridge.ipv6:
+            address6 = self._allocate(held, network, bridge.pools_of(6), wanted.ipv6_address if wanted else "")
         elif wanted and wanted.ipv6_address:
             raise InvalidInput(f"invalid endpoint settings:\nnetwork {network.name} has no IPv6 subnet")
         held.endpoints[network.id] = plan_endpoint(
             secrets.token_hex(32), bridge, address, held.free_number(), asked.mac_address, address6
         )
 
-    def _allocate(self, held: Held, network: Network, pool: Pool, wanted: str) -> Address:
+    def _allocate(self, held: Held, network: Network, pools: Sequence[Pool], wanted: str) -> Address:
         if wanted:
-            _check_wanted(network, pool, wanted)
+            _check_wanted(network, pools, wanted)
         used = self._used.setdefault(network.id, {})
         named = f"{network.name} ({network.id})"
-        address = ipam.allocate(pool, used, named, ipam.parse_address(wanted) if wanted else None)
+        address = ipam.allocate_from(pools, used, named, ipam.parse_address(wanted) if wanted else None)
         used[address] = ContainerId(held.id)
         held.addresses.append((network.id, address))
         return address
@@ -328,9 +334,10 @@ class Sandboxes:
 
     def _linked(self, held: Held, container: Container) -> list[tuple[str, str]]:
         """Lines for the containers that `--link` names: on the default bridge, which has no name server."""
-        bridge = self._rows.find("bridge").id
-        if bridge not in held.endpoints:
+        network = self._rows.named("bridge")
+        if network is None or network.id not in held.endpoints:
             return []
+        bridge = network.id
         lines = []
         for alias, name in parse_links(container.host_config.links or ()).items():
             other = self._running(name)
@@ -350,8 +357,10 @@ class Sandboxes:
         return next((held for held in self._held.values() if name in (held.name.lower(), held.id, held.id[:12])), None)
 
     def _host_gateway(self) -> str:
-        """What `host-gateway` stands for: the default bridge's address."""
-        return str(self._rows.bridge(self._rows.find("bridge").id).pool.gateway)
+        """What `host-gateway` stands for: the default bridge's address, unless the daemon is told another."""
+        network = self._rows.named("bridge")
+        own = str(self._rows.bridge(network.id).pools[0].gateway) if network is not None else ""
+        return self._options.host_gateway or own
 
     def _resolver(self) -> files.Resolver:
         host = files.parse_resolv_conf(_read(Path("/etc/resolv.conf")))
@@ -392,7 +401,7 @@ class Sandboxes:
             held.others[network.id] = settings.endpoint_id
         elif settings.ip_address:
             bridge = self._rows.bridge(network.id)
-            given = settings.global_ipv6_address if bridge.pool6 is not None else ""
+            given = settings.global_ipv6_address if bridge.ipv6 else ""
             endpoint = Endpoint(
                 settings.endpoint_id,
                 bridge,
@@ -443,11 +452,11 @@ def _links_here() -> list[Link]:
         return own.links()
 
 
-def _check_wanted(network: Network, pool: Pool, wanted: str) -> None:
+def _check_wanted(network: Network, pools: Sequence[Pool], wanted: str) -> None:
     where = f"invalid config for network {network.name}: invalid endpoint settings:\n"
     if network.name in words.PREDEFINED:
         raise InvalidInput(where + "user specified IP address is supported on user defined networks only")
-    if ipam.parse_address(wanted) not in pool:
+    if not any(ipam.parse_address(wanted) in pool for pool in pools):
         raise InvalidInput(where + f"no configured subnet or ip-range contain the IP address {wanted}")
 
 

@@ -22,7 +22,7 @@ from havre.aio import in_thread, spawn
 from havre.errors import Failed, HavreError, InvalidInput, Unsupported
 from havre.linux import namespaces, netlink
 from havre.linux.conntrack import Conntrack
-from havre.linux.netlink import Link, Netlink
+from havre.linux.netlink import Interface, Link, Netlink
 from havre.network.ipam import Address, Subnet
 from havre.network.plan import Bridge, Endpoint, choose_gateway
 
@@ -53,6 +53,10 @@ class Host:
     async def ensure_bridge(self, bridge: Bridge) -> None:
         """Make the bridge, or bring one of that name to the plan; one that we did not make is used, never deleted."""
         await act(f"set up bridge {bridge.link}", self._ensure_bridge, bridge)
+
+    async def bridge_addresses(self, name: str) -> list[Interface]:
+        """The addresses of a bridge that the administrator made; Failed where there is none of that name."""
+        return await act(f"look at bridge {name}", self._bridge_addresses, name)
 
     async def delete_bridge(self, bridge: Bridge) -> None:
         """Remove the bridge if it is the one we made, known by its MAC. Idempotent."""
@@ -88,6 +92,16 @@ class Host:
         self._netlink.run(*stale, *missing, *([] if link.up else [netlink.set_up(link.index)]))
         # Lets the host reach a published port by 127.0.0.1; the table's guard chain stops everybody else.
         self._netlink.run(netlink.set_route_localnet(link.index))
+
+    def _bridge_addresses(self, name: str) -> list[Interface]:
+        link = self._netlink.link(name)
+        if link is None or link.kind != "bridge":
+            raise Failed(
+                f'error creating default "bridge" network: bridge device with non default name {name} must be created '
+                "manually",
+                f"make it (ip link add {name} type bridge) or leave --bridge out",
+            )
+        return self._netlink.addresses(link.index)
 
     def _probe_parent(self, bridge: Bridge) -> None:
         parent = self._parent(bridge)
@@ -251,10 +265,10 @@ def _route_by(gateway: Endpoint | None) -> None:
     """Make `gateway`'s the default routes of the calling thread's namespace; None: there shall be none."""
     with Netlink() as own:
         device = own.link(gateway.interface) if gateway is not None else None
-        pools = {pool.subnet.version: pool for pool in gateway.bridge.pools} if gateway is not None else {}
+        routers = {each.version: gateway.bridge.pool_of(each).router for each in gateway.addresses} if gateway else {}
         for family, version in ((socket.AF_INET, 4), (socket.AF_INET6, 6)):
-            if device is not None and version in pools:
-                own.run(netlink.new_default_route(device.index, pools[version].gateway))
+            if device is not None and version in routers:
+                own.run(netlink.new_default_route(device.index, routers[version]))
                 continue
             try:
                 own.run(netlink.delete_default_route(family))

@@ -14,7 +14,7 @@ IPv6 networks without a subnet of their user's get a random /64 of fd00::/8 (RFC
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import (
     IPv4Address,
@@ -40,18 +40,29 @@ DEFAULT_POOLS: tuple[Subnet, ...] = (
 
 @dataclass(frozen=True)
 class Pool:
-    """A subnet as a network uses it: `range` is where endpoints get addresses, `reserved` are never given out."""
+    """A subnet as a network uses it: `range` is where endpoints get addresses, `reserved` are never given out.
+
+    `gateway` is the network's own address, `router` what its endpoints' default routes lead to.
+    """
 
     subnet: Subnet
     gateway: Address
     range: Subnet
     reserved: frozenset[Address] = frozenset()
+    other_router: Address | None = None
+
+    @property
+    def router(self) -> Address:
+        """Where the way out leads: the gateway, unless another was named."""
+        return self.other_router or self.gateway
 
     def __contains__(self, address: Address) -> bool:
         return address in self.subnet
 
 
-def parse_pool(subnet: str, gateway: str = "", ip_range: str = "", auxiliary: Collection[str] = ()) -> Pool:
+def parse_pool(
+    subnet: str, gateway: str = "", ip_range: str = "", auxiliary: Collection[str] = (), router: str = ""
+) -> Pool:
     """A pool from what a user asked for; InvalidInput names what does not fit."""
     net = _parse_subnet(subnet)
     span = _parse_subnet(ip_range, strict=False) if ip_range else net
@@ -63,7 +74,7 @@ def parse_pool(subnet: str, gateway: str = "", ip_range: str = "", auxiliary: Co
         if address not in net:
             text = f"invalid {name} {address}: parent subnet {net} doesn't contain this address"
             raise InvalidInput(_INVALID + text)
-    return Pool(net, first, span, reserved)
+    return Pool(net, first, span, reserved, parse_address(router) if router else None)
 
 
 def parse_address(text: str) -> Address:
@@ -141,6 +152,20 @@ def allocate(pool: Pool, used: Collection[Address], network: str, wanted: Addres
         f"no available IPv{version} addresses on this network's address pools: {network}",
         "remove containers from it, or create a network with a larger subnet",
     )
+
+
+def allocate_from(
+    pools: Sequence[Pool], used: Collection[Address], network: str, wanted: Address | None = None
+) -> Address:
+    """`allocate` from the pool that `wanted` is in, else from the first of several that has an address left."""
+    if wanted is not None:
+        return allocate(next((pool for pool in pools if wanted in pool), pools[0]), used, network, wanted)
+    for pool in pools[:-1]:
+        try:
+            return allocate(pool, used, network)
+        except Unavailable:
+            continue
+    return allocate(pools[-1], used, network)
 
 
 def mac_for(address: Address) -> str:

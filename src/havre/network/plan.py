@@ -29,27 +29,35 @@ class Bridge:
 
     `icc`: its containers may talk to each other.
     `internal` networks have no way out or in; `masquerade`: others see the host's address instead of the container's.
-    `pool6` is there on networks with IPv6. Of kind macvlan and ipvlan there is no bridge: endpoints are devices on the
-    host's device `parent`, in the driver's `mode`, and the gateway is a router of the network outside.
+    `pools` are its subnets; an endpoint has an address of each IP version among them. Of kind macvlan and ipvlan there
+    is no bridge: endpoints are devices on the host's device `parent`, in the driver's `mode`, and the gateway is a
+    router of the network outside.
     """
 
     id: str
     name: str
     link: str
-    pool: Pool
+    pools: tuple[Pool, ...]
     mtu: int = DEFAULT_MTU
     internal: bool = False
     masquerade: bool = True
     icc: bool = True
-    pool6: Pool | None = None
     kind: str = "bridge"
     parent: str = ""
     mode: str = ""
 
     @property
-    def pools(self) -> tuple[Pool, ...]:
-        """The subnets, one of each address family."""
-        return (self.pool,) if self.pool6 is None else (self.pool, self.pool6)
+    def ipv6(self) -> bool:
+        """Whether its endpoints have an IPv6 address."""
+        return bool(self.pools_of(6))
+
+    def pools_of(self, version: int) -> list[Pool]:
+        """The subnets of one IP version."""
+        return [pool for pool in self.pools if pool.subnet.version == version]
+
+    def pool_of(self, address: Address) -> Pool:
+        """The subnet that an address of the network belongs to."""
+        return next((pool for pool in self.pools if address in pool), self.pools[0])
 
     @property
     def interfaces(self) -> tuple[Interface, ...]:
@@ -86,8 +94,7 @@ class Endpoint:
     @property
     def inside(self) -> tuple[Interface, ...]:
         """The container's addresses with the prefix lengths of their subnets."""
-        pairs = zip(self.addresses, self.bridge.pools, strict=True)
-        return tuple(ip_interface((address, pool.subnet.prefixlen)) for address, pool in pairs)
+        return tuple(ip_interface((each, self.bridge.pool_of(each).subnet.prefixlen)) for each in self.addresses)
 
 
 @dataclass(frozen=True, order=True)

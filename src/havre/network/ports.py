@@ -103,6 +103,7 @@ class Reservation:
     target: Address
     holder: str
     target6: Address | None = None
+    relayed: bool = True
     sockets: list[socket.socket] = field(default_factory=list)
     relays: list[Relay] = field(default_factory=list)
 
@@ -125,15 +126,20 @@ class Reservation:
 
     async def serve(self) -> None:
         """Pass on what arrives at the sockets themselves."""
-        for held in self.sockets:
+        for held in self.sockets if self.relayed else ():
             if self.wish.protocol != "sctp":
                 self.relays.append(await Relay.open(held, self.wish.protocol, (str(self.target), self.wish.port)))
 
 
 class Ports:
-    """The host ports this engine holds, in the network namespace of the thread that reserves them."""
+    """The host ports this engine holds, in the network namespace of the thread that reserves them.
 
-    def __init__(self, ephemeral: tuple[int, int] = EPHEMERAL) -> None:
+    Without `relays` (`--userland-proxy=false`) the sockets serve nobody: they are bound and do not listen, so that who
+    is not translated is refused at once.
+    """
+
+    def __init__(self, ephemeral: tuple[int, int] = EPHEMERAL, *, relays: bool = True) -> None:
+        self._relays = relays
         self._ephemeral = ephemeral
         self._next = ephemeral[0]
         self._held: dict[tuple[str, int], list[Reservation]] = {}
@@ -191,11 +197,11 @@ class Ports:
             if any(_clash(a, b) for a in hosts for b in other.hosts):
                 at = _shown(hosts[0], number)
                 raise Failed(f"Bind for {at} failed: port is already allocated", f"container {other.holder} holds it")
-        reservation = Reservation(wish, number, hosts, target, holder)
+        reservation = Reservation(wish, number, hosts, target, holder, relayed=self._relays)
         with contextlib.ExitStack() as undo:
             for host in hosts:
                 implied = wish.host is None and host == ANY6
-                held = _bind(wish.protocol, host, number, implied)
+                held = _bind(wish.protocol, host, number, implied, listen=self._relays)
                 if held is not None:
                     reservation.sockets.append(undo.enter_context(held))
                 elif implied:
@@ -205,7 +211,7 @@ class Ports:
         return reservation
 
 
-def _bind(protocol: str, host: Address, port: int, implied: bool) -> socket.socket | None:
+def _bind(protocol: str, host: Address, port: int, implied: bool, *, listen: bool) -> socket.socket | None:
     """A socket that holds the port; None where the kernel lacks the protocol, or IPv6 if that was only `implied`."""
     kind, number = _KINDS[protocol]
     family = socket.AF_INET if host.version == 4 else socket.AF_INET6
@@ -222,7 +228,7 @@ def _bind(protocol: str, host: Address, port: int, implied: bool) -> socket.sock
             # Past connections in TIME_WAIT must not stand in the way; listening keeps the port exclusive all the same.
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind((str(host), port))
-        if protocol != "udp":
+        if protocol != "udp" and listen:
             held.listen(128)
     except OSError as error:
         held.close()

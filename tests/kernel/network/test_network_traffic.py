@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from network_world import Rows, ask, container, run
 
+from havre.engine.defaultbridge import DefaultBridge
 from havre.engine.model import ContainerId
 from havre.engine.network import NetworkSpec
 from havre.engine.networks import NetworkOptions, Networks, Sandbox
@@ -169,7 +170,7 @@ def test_a_flushed_ruleset_comes_back(run_root: Path, outside: Path, serve: Serv
 
 def test_two_daemons_share_a_host(run_root: Path, tmp_path: Path, serve: Serve) -> None:
     async def work() -> None:
-        other = NetworkOptions(tag="two", bip="10.77.0.1/24")
+        other = NetworkOptions(tag="two", bridge=DefaultBridge(bip="10.77.0.1/24"))
         async with networks(run_root) as one, networks(tmp_path / "two", other) as two:
             here = await one.open_sandbox(container("a", ports={"80/tcp": [":8080"]}))
             there = await two.open_sandbox(container("a", ports={"80/tcp": [":8081"]}))

@@ -44,6 +44,8 @@ def test_maps_and_lists() -> None:
         (["--add-runtime", "x"], "expected NAME=VALUE"),
         (["--log-level", "loud"], "invalid logging level: loud"),
         (["--default-ulimit", "nofile=x"], "invalid ulimit"),
+        (["--default-network-opt", "bridge=x"], "expected NAME=KEY=VALUE"),
+        (["--iptables=false"], "--iptables=false and --ip6tables=false are not supported"),
     ],
 )
 def test_bad_flags(words: list[str], text: str) -> None:
@@ -109,7 +111,7 @@ def test_a_directory_is_no_file(tmp_path: Path) -> None:
 
 
 def test_what_has_no_effect_is_kept_in_mind() -> None:
-    assert parse("--iptables=false", "--containerd=/x").ignored == ("containerd", "iptables")
+    assert parse("--experimental", "--containerd=/x").ignored == ("containerd", "experimental")
 
 
 def listeners(**fields: Any) -> list[Any]:

@@ -14,9 +14,9 @@ from havre.network.rules import render_delete, render_ports, render_table
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "nft"
 
-DEFAULT = Bridge("1" * 64, "bridge", "havre0", parse_pool("172.17.0.0/16"))
-VAULT = Bridge("2" * 64, "vault", "hv-222222222222", parse_pool("172.18.0.0/16"), internal=True)
-ROUTED = Bridge("3" * 64, "routed", "hv-333333333333", parse_pool("10.9.0.0/24"), masquerade=False)
+DEFAULT = Bridge("1" * 64, "bridge", "havre0", (parse_pool("172.17.0.0/16"),))
+VAULT = Bridge("2" * 64, "vault", "hv-222222222222", (parse_pool("172.18.0.0/16"),), internal=True)
+ROUTED = Bridge("3" * 64, "routed", "hv-333333333333", (parse_pool("10.9.0.0/24"),), masquerade=False)
 WEB = PortMap("tcp", ip_address("0.0.0.0"), 8080, ip_address("172.17.0.2"), 80)
 DNS = PortMap("udp", ip_address("127.0.0.1"), 5300, ip_address("172.17.0.2"), 53)
 

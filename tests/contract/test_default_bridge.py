@@ -1,0 +1,115 @@
+"""The daemon's options for the default bridge: each takes effect, in both engines alike, or is refused at the start."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from support.engines import Dockerd, Engine, Havred, run
+from support.waiting import until
+
+
+@pytest.fixture(params=[Havred, Dockerd], ids=["havre", "dockerd"])
+def kind(request: pytest.FixtureRequest, havred: Engine) -> type[Engine]:
+    """An engine that the test starts with options of its own; `havred` narrows the leak check."""
+    return request.param  # type: ignore[no-any-return]
+
+
+@contextmanager
+def started(kind: type[Engine], archive: Path, *options: str, bridge: str = "") -> Iterator[Engine]:
+    """An engine with `options`; `bridge` is an administrator's, br7 with 10.97.0.1/24, which is there afterwards."""
+    engine = kind(options)
+    run("ip", "netns", "add", engine.netns)
+    run("ip", "-n", engine.netns, "link", "set", "lo", "up")
+    if bridge:
+        run("ip", "-n", engine.netns, "link", "add", bridge, "type", "bridge")
+        run("ip", "-n", engine.netns, "addr", "add", "10.97.0.1/24", "dev", bridge)
+        run("ip", "-n", engine.netns, "link", "set", bridge, "up")
+    try:
+        engine.start()
+        engine.docker("load", "-i", str(archive), check=0)
+        yield engine
+        if bridge:
+            assert engine.docker("ps", "-q").stdout == ""
+            engine.stop()
+            assert "10.97.0.1/24" in run("ip", "-n", engine.netns, "addr", "show", bridge)
+    finally:
+        engine.close()
+
+
+def bridge_of(engine: Engine) -> dict[str, object]:
+    shown = json.loads(engine.out("network", "inspect", "bridge"))[0]
+    return {
+        "pools": shown["IPAM"]["Config"],
+        **{key.rpartition(".")[2]: value for key, value in shown["Options"].items()},
+    }
+
+
+def test_addresses_rules_and_ports(kind: type[Engine], archive: Path) -> None:
+    options = "--bip=10.96.0.1/24 --fixed-cidr=10.96.0.64/26 --default-gateway=10.96.0.2 --icc=false --ip=127.0.0.1"
+    more = "--mtu=1400 --ip-masq=false --userland-proxy=false --host-gateway-ip=10.96.0.9"
+    defaults = "--default-network-opt=bridge=com.docker.network.driver.mtu=1300"
+    with started(kind, archive, *options.split(), *more.split(), defaults) as engine:
+        shown = bridge_of(engine)
+        aux = {"DefaultGatewayIPv4": "10.96.0.2"}
+        pool = {"Subnet": "10.96.0.0/24", "IPRange": "10.96.0.64/26", "Gateway": "10.96.0.1"}
+        assert shown["pools"] == [{**pool, "AuxiliaryAddresses": aux}]
+        assert (shown["enable_icc"], shown["enable_ip_masquerade"], shown["host_binding_ipv4"], shown["mtu"]) == (
+            "false",
+            "false",
+            "127.0.0.1",
+            "1400",
+        )
+        page = "echo page > /index.html; exec httpd -f -p 80 -h /"
+        engine.out("run", "-d", "--name", "site", "--expose", "80", "-p", "18500:80", "busybox", "sh", "-c", page)
+        assert engine.out("port", "site", "80/tcp") == "127.0.0.1:18500"
+        fetch = [*engine.inside, "curl", "-s", "-m", "5", "http://127.0.0.1:18500/"]
+        until(lambda: subprocess.run(fetch, capture_output=True, text=True, check=False).stdout == "page\n", "the page")
+        looking = ("--add-host", "gate:host-gateway", "busybox", "sh", "-c", "ip route; ip addr; cat /etc/hosts")
+        inside = engine.out("run", "--rm", *looking)
+        for text in ("default via 10.96.0.2", "mtu 1400", "10.96.0.65/24", "10.96.0.9\tgate"):
+            assert text in inside
+        stranger = engine.docker("run", "--rm", "busybox", "wget", "-qO-", "-T", "1", "http://10.96.0.64/")
+        assert stranger.returncode == 1
+        engine.out("network", "create", "narrow")
+        assert "1300" in engine.out("network", "inspect", "--format", "{{.Options}}", "narrow")
+        engine.docker("rm", "-f", "site", check=0)
+        engine.docker("network", "rm", "narrow", check=0)
+
+
+def test_a_bridge_of_the_administrators_with_ipv6(kind: type[Engine], archive: Path) -> None:
+    options = ("--bridge=br7", "--ipv6", "--fixed-cidr-v6=fd00:97::/64")
+    with started(kind, archive, *options, bridge="br7") as engine:
+        shown = bridge_of(engine)
+        assert {pool["Subnet"] for pool in shown["pools"]} == {"10.97.0.0/24", "fd00:97::/64"}  # type: ignore[attr-defined,index]
+        assert shown["name"] == "br7"
+        addresses = engine.out("run", "--rm", "busybox", "ip", "addr", "show", "eth0")
+        assert "10.97.0.2/24" in addresses
+        assert "inet6 fd00:97::" in addresses
+
+
+def test_no_default_bridge(kind: type[Engine], archive: Path) -> None:
+    with started(kind, archive, "--bridge=none") as engine:
+        assert engine.out("network", "ls", "--format", "{{.Name}}").split() == ["host", "none"]
+        links = engine.out("run", "--rm", "-p", "18501:80", "busybox", "ls", "/sys/class/net").split()
+        assert "lo" in links
+        assert "eth0" not in links
+        engine.out("network", "create", "own")
+        assert "eth0" in engine.out("run", "--rm", "--network", "own", "busybox", "ls", "/sys/class/net").split()
+        engine.docker("network", "rm", "own", check=0)
+
+
+def test_what_cannot_be_is_refused_at_the_start(kind: type[Engine]) -> None:
+    engine = kind(["--bridge=missing9"])
+    try:
+        with pytest.raises(AssertionError, match="ended with 1") as refused:
+            engine.open()
+        assert "bridge device with non default name missing9 must be created manually" in str(refused.value)
+    finally:
+        engine.stop()
+        engine.close()
