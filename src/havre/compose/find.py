@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,6 +41,12 @@ class Wanted:
     folder: str = ""
     env_files: tuple[str, ...] = ()
     profiles: tuple[str, ...] = ()
+
+
+def env_files(given: Sequence[str], environment: Mapping[str, str]) -> tuple[str, ...]:
+    """Absolute paths of the files of variables: those of --env-file, else of COMPOSE_ENV_FILES."""
+    named = given or [file for file in environment.get("COMPOSE_ENV_FILES", "").split(",") if file]
+    return tuple(os.path.abspath(file) for file in named)
 
 
 def find(wanted: Wanted, environment: Mapping[str, str]) -> Source:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import posixpath
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from havre.compose.units import go_text
 from havre.errors import InvalidInput
 
 _REMOTE = ("https://", "http://", "git://", "ssh://", "github.com/", "git@")
+_WINDOWS = re.compile(r"[A-Za-z]:[\\/]")
 _SHARING = ("network_mode", "ipc", "pid", "uts", "cgroup")
 
 
@@ -73,7 +75,8 @@ def resolve_paths(model: dict[str, Any], folder: str) -> dict[str, Any]:
             raise InvalidInput(
                 f'services.{path[1]}.volumes: invalid mount config for type "bind": field Source must not be empty'
             )
-        return {**value, "source": absolute(value["source"], path)}
+        source = value["source"]
+        return value if _WINDOWS.match(source) else {**value, "source": absolute(source, path)}
 
     def volume(value: Any, path: Path) -> Any:
         options = value.get("driver_opts") if isinstance(value, dict) else None

@@ -57,12 +57,16 @@ def parse_volume(text: str) -> dict[str, Any]:
             bind["selinux"] = option
     if source:
         volume["source"] = source
-    if source[:1] in (".", "/", "~") and source:
+    if _is_path(source):
         volume |= {"type": "bind", "bind": {**bind, "create_host_path": True}} | ({"volume": own} if own else {})
     else:
         volume |= {"volume": own} | ({"bind": bind} if bind else {})
     volume["target"] = posixpath.normpath(volume["target"])
     return volume
+
+
+def _is_path(source: str) -> bool:
+    return source.startswith((".", "/", "~", "\\\\")) or (source[1:2] == ":" and source[0].isalpha())
 
 
 def _split_colons(text: str) -> list[str]:

@@ -130,7 +130,10 @@ def _escape(char: str) -> str:
 
 
 def _printable(char: str) -> bool:
-    return " " <= char <= "~" or (char >= "\xa0" and char != "\ufeff" and not "\ud800" <= char <= "\udfff")
+    """What Go writes as it is: nothing beyond the basic plane, and no separators that others take for line ends."""
+    if char in "\u2028\u2029\ufeff":
+        return False
+    return " " <= char <= "~" or "\xa0" <= char < "\ud800" or "\ue000" <= char <= "\ufffd"
 
 
 def natural_order(one: str, other: str) -> int:

@@ -9,18 +9,20 @@ from pathlib import Path
 
 import pytest
 
-from havre.compose.find import Wanted, find
+from havre.compose.find import Wanted, env_files, find
 from havre.compose.load import Loader, Source
 from havre.compose.project import Project, service_hash
 from havre.errors import HavreError
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "compose"
 GOOD = sorted(folder.name for folder in (GOLDEN / "good").iterdir())
+ONE_WAY = {"build-ssh", "depends-profile", "interpolation-more", "merge-build", "resources"}
+"""Folders whose printed form docker compose, too, does not read, or reads as something else."""
 BAD = sorted(file.name for file in (GOLDEN / "bad").glob("*.yaml"))
 UPDATE = bool(os.environ.get("UPDATE_GOLDEN"))
 
 
-def words(folder: Path) -> tuple[Wanted, list[str]]:
+def words(folder: Path, environment: dict[str, str]) -> tuple[Wanted, list[str]]:
     """What the folder's `arguments` say: flags before the verb, and services behind it."""
     given: dict[str, list[str]] = {}
     services: list[str] = []
@@ -35,7 +37,7 @@ def words(folder: Path) -> tuple[Wanted, list[str]]:
         files=tuple(given.get("-f", ())),
         project="".join(given.get("-p", ())),
         folder="".join(given.get("--project-directory", ())),
-        env_files=tuple(given.get("--env-file", ())),
+        env_files=env_files(given.get("--env-file", ()), environment),
         profiles=tuple(given.get("--profile", ())),
     )
     return wanted, services
@@ -46,7 +48,7 @@ def source_of(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Source, li
     monkeypatch.setenv("HOME", "/home/u")
     file = folder / "environment"
     environment = dict(line.split("=", 1) for line in file.read_text().splitlines()) if file.exists() else {}
-    wanted, services = words(folder)
+    wanted, services = words(folder, environment)
     return find(wanted, environment), services
 
 
@@ -67,7 +69,7 @@ def test_config_is_docker_composes(name: str, monkeypatch: pytest.MonkeyPatch) -
     assert printed == expected
 
 
-@pytest.mark.parametrize("name", GOOD)
+@pytest.mark.parametrize("name", sorted(set(GOOD) - ONE_WAY))
 def test_what_is_printed_means_the_same_when_read_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = GOLDEN / "good" / name
     source, services = source_of(folder, monkeypatch)

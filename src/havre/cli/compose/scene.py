@@ -12,7 +12,7 @@ from havre.errors import HavreError, InvalidInput, NotFound
 
 use_site()
 
-from havre.compose.find import Wanted, find, project_name  # noqa: E402  # needs third-party modules
+from havre.compose.find import Wanted, env_files, find, project_name  # noqa: E402  # needs third-party modules
 from havre.compose.load import Loader  # noqa: E402
 
 TYPE_CHECKING = False
@@ -36,12 +36,11 @@ class Scene:
         self.session = session
         self.group = session.group
         self.dry_run = bool(self.group.dry_run or getattr(options, "dry_run", False))
-        env_files = self.group.env_file or [f for f in os.environ.get("COMPOSE_ENV_FILES", "").split(",") if f]
         self.wanted = Wanted(
             files=tuple(self.group.file),
             project=self.group.project_name,
             folder=self.group.project_directory,
-            env_files=tuple(os.path.abspath(file) for file in env_files),
+            env_files=env_files(self.group.env_file, os.environ),
             profiles=tuple(self.group.profile),
         )
 
