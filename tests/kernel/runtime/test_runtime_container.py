@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
@@ -30,6 +32,28 @@ def test_everything_written_arrives_once(boxed):
         out, _, end = await box.run("seq", "1", "200000")
         assert out == b"".join(b"%d\n" % number for number in range(1, 200001))
         assert end.code == 0
+
+    boxed(body)
+
+
+def test_the_oci_runtime_knows_what_runs_and_keeps_nothing_of_what_ended(boxed):
+    async def body(box: Box) -> None:
+        known = box.run_root / "oci" / box.name
+
+        def told(container_id: str) -> str:
+            command = [box.name, f"--root={known}", "state", container_id]
+            state: str = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)["status"]
+            return state
+
+        container_id = box.new_id()
+        process = await box.runtime.create(container_id, box.plan("cat", open_stdin=True, stdin_once=True), None)
+        assert told(container_id) == "created"
+        await process.start()
+        assert told(container_id) == "running"
+        await process.close_stdin()
+        assert (await process.wait()).code == 0
+        await box.runtime.cleanup(container_id)
+        assert list(known.iterdir()) == []
 
     boxed(body)
 
