@@ -43,6 +43,7 @@ from havre.engine.control import Control
 from havre.engine.copying import Copying
 from havre.engine.creation import Creation
 from havre.engine.defaultbridge import DefaultBridge
+from havre.engine.draining import Draining
 from havre.engine.events import Events
 from havre.engine.exec import Execs
 from havre.engine.files import Files
@@ -119,7 +120,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Services]:
         )
         execs = Execs(index, events)
         lifecycle = Lifecycle(index, assembly, runtime, events, HealthChecks(index, execs))
-        control = Control(index, lifecycle)
+        control = Control(index, lifecycle, Draining(networks.withdraw))
         removal = Removal(index, lifecycle, control, assembly, runtime, storage.snapshots, volumes)
         lifecycle.auto_remove = removal.auto_remove
 

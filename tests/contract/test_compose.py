@@ -329,9 +329,8 @@ services:
     image: busybox
     init: true
     command: >-
-      sh -c 'ask() {{ wget -T 2 -qO- http://web; }};
-      while [ ! -e /stop ]; do ask >> /out || {{ sleep 0.3; ask >> /out; }} || echo failed >> /failed; done;
-      touch /done; sleep 1000'
+      sh -c 'ask() {{ while [ ! -e /stop ]; do wget -T 5 -qO- http://web >> /out || echo failed >> /failed; done; }};
+      ask & ask & ask & wait; touch /done; sleep 1000'
     depends_on: {{web: {{condition: service_healthy}}}}
 """
 

@@ -68,7 +68,8 @@ async def _start(call: Call) -> web.StreamResponse:
 
 async def _stop(call: Call) -> web.StreamResponse:
     timeout, signal = call.integer("t"), call.text("signal") or None
-    await call.settle(call.services.containers.stop(call.name, timeout_s=timeout, signal=signal))
+    drain = call.integer("drain")  # no parameter of Docker's, whose daemon reads over it
+    await call.settle(call.services.containers.stop(call.name, timeout_s=timeout, signal=signal, drain_s=drain))
     return call.nothing()
 
 

@@ -25,6 +25,7 @@ DIVERGED, FORCE, NEVER = "diverged", "force", "never"
 
 _HEALTHY, _COMPLETED = "service_healthy", "service_completed_successfully"
 RUNNING_OR_HEALTHY = "running_or_healthy"
+_GRACE_NS = 10 * 10**9
 
 
 @dataclass(frozen=True)
@@ -246,9 +247,17 @@ def _plan_replacement(draft: _Draft, name: str, service: Service, old: Container
     draft.made[target] = draft.add(Step(f"rename {target}", subject, "", "Recreated", rename, (removed,)))
 
 
-def _stop(container_id: str, timeout_s: int | None) -> Call:
-    query = {} if timeout_s is None else {"t": str(timeout_s)}
+def _stop(container_id: str, timeout_s: int | None, *, drain_s: int | None = None) -> Call:
+    given = {"t": timeout_s, "drain": drain_s}
+    query = {name: str(value) for name, value in given.items() if value is not None}
     return Call("POST", f"/containers/{container_id}/stop", query, tolerated={304: "", 404: ""})
+
+
+def _grace_s(service: Service, timeout_s: int | None) -> int:
+    """The seconds that a container has to end by itself."""
+    if timeout_s is not None:
+        return timeout_s
+    return int(service.get("stop_grace_period", _GRACE_NS)) // 10**9
 
 
 def _plan_start(draft: _Draft, name: str) -> None:
@@ -308,10 +317,11 @@ def remove_container(
     volumes: bool = False,
     after: tuple[str, ...] = (),
     service: Service | None = None,
+    drain: bool = False,
 ) -> list[Step]:
-    """The steps that stop a container and remove it."""
+    """The steps that stop a container and remove it; with `drain` it is taken out of service before."""
     subject = f"Container {container.name}"
-    steps = stop_container(container, timeout_s=timeout_s, after=after, service=service)
+    steps = stop_container(container, timeout_s=timeout_s, after=after, service=service, drain=drain)
     query = {"force": "1", "v": "1" if volumes else "0"}
     call = Call("DELETE", f"/containers/{container.id}", query, tolerated={404: "", 409: ""})
     return [*steps, Step(f"remove {container.id}", subject, "Removing", "Removed", call, (steps[-1].key,))]
@@ -323,8 +333,9 @@ def stop_container(
     timeout_s: int | None = None,
     after: tuple[str, ...] = (),
     service: Service | None = None,
+    drain: bool = False,
 ) -> list[Step]:
-    """The steps that stop a container, its `pre_stop` hooks first."""
+    """The steps that stop a container, its `pre_stop` hooks first; with `drain` it is taken out of service before."""
     subject = f"Container {container.name}"
     steps: list[Step] = []
     hooks = (service or {}).get("pre_stop", ()) if container.state == "running" else ()
@@ -332,5 +343,5 @@ def stop_container(
         key = f"pre_stop {number} {container.id}"
         steps.append(Step(key, subject, "Hook", "", Execute(container.id, hook), after))
         after = (key,)
-    stop = _stop(container.id, timeout_s)
+    stop = _stop(container.id, timeout_s, drain_s=_grace_s(service or {}, timeout_s) if drain else None)
     return [*steps, Step(f"stop {container.id}", subject, "Stopping", "Stopped", stop, after)]

@@ -1,12 +1,14 @@
 """`up --rollout`: a service's stale containers replaced one after another, each only when its successor is healthy.
 
-    create new -> start -> until it runs or is healthy -> gets the service's names -> stop old: it drains -> remove it
-                                     |                                                 then the next one
+    create new -> start -> until it runs or is healthy -> gets the service's names -> old one: drain, stop, remove
+                                     |                                                then the next one
                                      '-- it does not: it is removed, the old ones run on, the command fails
 
 The new container has a number of its own beside the old one, and is known by the service's names on its networks only
-when it is healthy: it leaves each network and joins it again with them. A fixed port of the host, or a fixed address,
-can only belong to one container: a service with one is refused.
+when it is healthy: it leaves each network and joins it again with them. The old one is stopped with `drain`: our engine
+first forgets its names and lets it answer what it was asked; Docker's reads over that, and a client may then meet a
+container that is ending. A fixed port of the host, or a fixed address, can only belong to one container: a service with
+one is refused.
 """
 
 from __future__ import annotations
@@ -79,7 +81,7 @@ def _replacement(create: Create, old: Container, timeout_s: int | None) -> Repla
     back = Call("DELETE", f"/containers/{create.name}", {"force": "1", "v": "1"}, tolerated={404: ""})
     return Replacement(
         forward=(made, start, healthy, *named),
-        retire=tuple(remove_container(old, timeout_s=timeout_s, service=create.service)),
+        retire=tuple(remove_container(old, timeout_s=timeout_s, service=create.service, drain=True)),
         undo=(Step(f"undo {create.name}", subject, "Rolling back", "Removed", back),),
     )
 

@@ -148,9 +148,12 @@ class Containers:
         """Run it; NotModified if it runs."""
         await finish(self._lifecycle.start(self._index.get(ref)))
 
-    async def stop(self, ref: str, timeout_s: int | None = None, signal: str | None = None) -> None:
-        """End it, gently at first; NotModified if it does not run."""
-        await finish(self._control.stop(self._index.get(ref), timeout_s, signal))
+    async def stop(
+        self, ref: str, timeout_s: int | None = None, signal: str | None = None, drain_s: int | None = None
+    ) -> None:
+        """End it, gently at first; NotModified if it does not run. With `drain_s` its names are withdrawn before, and
+        it has so long to answer what it was asked."""
+        await finish(self._control.stop(self._index.get(ref), timeout_s, signal, drain_s))
 
     async def restart(self, ref: str, timeout_s: int | None = None, signal: str | None = None) -> None:
         """Stop and start."""

@@ -10,6 +10,7 @@ import asyncio
 import signal
 from contextlib import suppress
 
+from havre.engine.draining import Draining
 from havre.engine.lifecycle import Lifecycle
 from havre.engine.live import Index, Live
 from havre.engine.validate import parse_signal
@@ -22,9 +23,10 @@ DEFAULT_TIMEOUT_S = 10
 class Control:
     """Signals and their consequences."""
 
-    def __init__(self, index: Index, lifecycle: Lifecycle) -> None:
+    def __init__(self, index: Index, lifecycle: Lifecycle, draining: Draining) -> None:
         self._index = index
         self._lifecycle = lifecycle
+        self._draining = draining
 
     async def kill(self, live: Live, signal_text: str | None) -> None:
         """Send a signal (SIGKILL by default).
@@ -80,8 +82,11 @@ class Control:
             state.paused, state.status = False, "running"
             self._lifecycle.probe(live)
 
-    async def stop(self, live: Live, timeout_s: int | None, signal_text: str | None) -> None:
-        """Ask it to end, wait, insist. NotModified if it does not run; a negative timeout waits for ever."""
+    async def stop(
+        self, live: Live, timeout_s: int | None, signal_text: str | None, drain_s: int | None = None
+    ) -> None:
+        """Ask it to end, wait, insist; with `drain_s`, take it out of service before. NotModified if it does not run;
+        a negative timeout waits for ever."""
         number = parse_signal(signal_text) if signal_text else self._stop_signal(live)
         if live.restart is not None:
             await self._mark_stopped(live)
@@ -92,6 +97,8 @@ class Control:
         if process is None:
             raise NotModified("container is already stopped")
         await self._mark_stopped(live)
+        if drain_s is not None:
+            await self._draining.run(live, drain_s)
         await self._end(live, process, number, self._timeout(live, timeout_s))
         self._lifecycle.publish(live.container, "stop")
 

@@ -215,6 +215,10 @@ class Networks:
         self._tell("disconnect", network, container.id)
         return _described(held)
 
+    def withdraw(self, id: ContainerId) -> None:
+        """From now on nobody is told a running container's addresses by its names; it keeps them. Idempotent."""
+        self._open().withdraw(id)
+
     def renamed(self, container: Container) -> None:
         """A container has another name."""
         self._open().rename(container)

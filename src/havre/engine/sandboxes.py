@@ -284,10 +284,18 @@ class Sandboxes:
         held.names.view = View([self._zone(network) for network in networks], dict(links))
         held.names.upstream = texts.upstream_of(container, held, self._resolver())
 
-    def _unname(self, held: Held) -> None:
+    def withdraw(self, id: ContainerId) -> None:
+        """Let the container be known on no network any more. Idempotent."""
+        if (held := self._held.get(id)) is not None:
+            self._forget_names(held)
+
+    def _forget_names(self, held: Held) -> None:
         for network_id, endpoint in held.endpoints.items():
             if network_id in self._zones:
                 self._zones[network_id].remove(endpoint.id)
+
+    def _unname(self, held: Held) -> None:
+        self._forget_names(held)
         if held.names is not None:
             held.names.close()
             held.names = None
