@@ -79,6 +79,7 @@ DIRECTIVES = (
     _d("log-opt", "map", "Default log options", "log-opts"),
     _d("mtu", "number", "MTU of the default bridge"),
     _d("pidfile", "text", "File for the daemon's PID", short="p"),
+    _d("publish-policy", "text", "host: published ports heed the host's firewall; docker: they override it"),
     _d("registry-mirror", "list", "Mirrors of Docker Hub", "registry-mirrors"),
     _d("shutdown-timeout", "number", "Seconds to wait for clients at the end"),
     _d("storage-driver", "text", "erofs, erofs-loop, overlay or copy", short="s"),
@@ -159,6 +160,7 @@ class DaemonConfig:
     ip6tables: bool = True
     iptables: bool = True
     ipv6: bool = False
+    publish_policy: str = "host"
     userland_proxy: bool = True
     mtu: int = 1500
     default_address_pools: tuple[tuple[str, int], ...] = ()
@@ -334,6 +336,8 @@ def configure(values: Mapping[str, Any]) -> DaemonConfig:
     config = DaemonConfig(**fields, ignored=ignored)
     if config.log_level not in ("debug", "info", "warn", "error", "fatal"):
         raise InvalidInput(f"invalid logging level: {config.log_level}", "one of debug, info, warn, error, fatal")
+    if config.publish_policy not in ("host", "docker"):
+        raise InvalidInput(f"invalid publish-policy: {config.publish_policy}", "one of host, docker")
     if not (config.iptables and config.ip6tables):
         raise InvalidInput(
             "--iptables=false and --ip6tables=false are not supported: published ports and the isolation of networks "

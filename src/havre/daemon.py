@@ -51,6 +51,7 @@ from havre.engine.health import HealthChecks
 from havre.engine.images import Images
 from havre.engine.lifecycle import Lifecycle
 from havre.engine.live import Index
+from havre.engine.logbook import Logbook
 from havre.engine.membership import Membership
 from havre.engine.model import Container, Ulimit
 from havre.engine.network import Network
@@ -119,7 +120,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Services]:
             index, storage.snapshots, volumes, networks, events, directory, _daemon_defaults(config), subpaths
         )
         execs = Execs(index, events)
-        lifecycle = Lifecycle(index, assembly, runtime, events, HealthChecks(index, execs))
+        lifecycle = Lifecycle(index, assembly, runtime, events, HealthChecks(index, execs), Logbook(directory))
         control = Control(index, lifecycle, Draining(networks.withdraw))
         removal = Removal(index, lifecycle, control, assembly, runtime, storage.snapshots, volumes)
         lifecycle.auto_remove = removal.auto_remove
@@ -223,6 +224,7 @@ def _network_options(config: DaemonConfig) -> NetworkOptions:
         defaults=config.default_network_opts,
         relays=config.userland_proxy,
         forwarding=config.ip_forward,
+        publish_policy=config.publish_policy,
         host_gateway=config.host_gateway_ip,
     )
 
@@ -263,12 +265,18 @@ def _placer(config: DaemonConfig, storage: Storage, lifecycle: Lifecycle) -> Cal
         return Placement(
             directory=config.data_root / "containers" / container.id,
             driver=storage.driver,
-            log_path=str(lifecycle.log_path(container) or ""),
+            log_path=_log_path(lifecycle, container),
             mounted_at=str(config.exec_root / "snapshots" / container.id) if running else "",
             sandbox_key=str(netns) if running else "",
         )
 
     return place
+
+
+def _log_path(lifecycle: Lifecycle, container: Container) -> str:
+    """The log that other programs may read: Docker shows those in its JSON format alone."""
+    is_json = container.host_config.log_config.type == "json-file"
+    return str(lifecycle.logs.path(container)) if is_json else ""
 
 
 def _read_id(file: Path) -> str:

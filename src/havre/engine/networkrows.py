@@ -44,7 +44,8 @@ class NetworkOptions:
 
     `pools` are bases with the prefix length of the networks cut from them; none for Docker's defaults. `defaults` are
     options of new networks, by driver. `relays`: sockets of published ports serve what rules cannot. `forwarding`: the
-    host is made to pass packets on. `host_gateway` is what `host-gateway` stands for; "" for the default bridge.
+    host is made to pass packets on. `publish_policy`: docker, where published ports override the host's own firewall,
+    or host. `host_gateway` is what `host-gateway` stands for; "" for the default bridge.
     """
 
     tag: str = ""
@@ -54,6 +55,7 @@ class NetworkOptions:
     defaults: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     relays: bool = True
     forwarding: bool = True
+    publish_policy: str = "host"
     host_gateway: str = ""
 
     @property

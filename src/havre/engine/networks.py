@@ -68,7 +68,7 @@ class Networks:
     async def start(self, endpoints: Mapping[ContainerId, Container]) -> None:
         """Bring the kernel to what the rows say; `endpoints` are the containers that run on."""
         self._host = Host()
-        self._firewall = Firewall(self._options.table)
+        self._firewall = Firewall(self._options.table, overrides=self._options.publish_policy == "docker")
         sandboxes = self._sandboxes = Sandboxes(self._rows, self._netns_dir, self._options, self._host, self._firewall)
         await self._rows.load()
         ours = {self._options.link, *(bridge.link for bridge in self._rows.bridges())}
@@ -85,7 +85,7 @@ class Networks:
             except HavreError as error:
                 log.error("container %s runs on without names or relayed ports: %s", container.name, error)
         self._enable_forwarding()
-        await self._warn_of_drops()
+        self._warn_of_drops()
 
     async def stop(self) -> None:
         """Let go. What running containers use stays in the kernel; without any, nothing of ours does."""
@@ -281,20 +281,18 @@ class Networks:
         except OSError as error:
             log.warning("cannot enable forwarding: containers reach no other network: %s", error)
 
-    async def _warn_of_drops(self) -> None:
+    def _warn_of_drops(self) -> None:
         _, firewall = self._kernel()
-        try:
-            drops = await firewall.foreign_drops()
-        except HavreError as error:
-            log.warning("cannot look at the host's other firewall rules: %s", error)
+        if self._options.publish_policy == "docker":
             return
-        for chain in drops:
-            log.warning(
-                "firewall chain '%s' drops forwarded packets by policy: containers reach the world, and others their "
-                "ports, only where it accepts packets of %s",
-                chain,
-                self._options.link,
-            )
+        for chain in firewall.foreign.forward:
+            if chain.drops:
+                log.warning(
+                    "firewall chain '%s' drops forwarded packets: containers reach the world, and others their ports, "
+                    "only where it accepts packets of %s (or with --publish-policy=docker)",
+                    chain,
+                    self._options.link,
+                )
 
 
 def _described(held: Held) -> Sandbox:

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_JSON_OUTPUT = 1 << 4
+_JSON_OUTPUT, _TERSE_OUTPUT = 1 << 4, 1 << 11
 _NETLINK_NETFILTER, _SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_NFTABLES = 12, 270, 1, 7
 _SUBSYSTEM_NFTABLES, _NEWGEN = 10, 15
 _HEADER = struct.Struct("=IHHII")
@@ -37,12 +37,13 @@ class Nft:
         self._library.nft_ctx_buffer_output(self._context)
         self._library.nft_ctx_buffer_error(self._context)
 
-    def run(self, commands: str, *, json: bool = False) -> str:
-        """Carry out nft commands as one transaction and return what they print, as JSON if asked."""
+    def run(self, commands: str, *, json: bool = False, terse: bool = False) -> str:
+        """Carry out nft commands as one transaction; what they print, as JSON or without sets' elements if asked."""
+        flags = (_JSON_OUTPUT if json else 0) | (_TERSE_OUTPUT if terse else 0)
         with self._lock:
             if not self._context:
                 raise OSError(errno.EBADF, "nft: the context is closed")
-            self._library.nft_ctx_output_set_flags(self._context, _JSON_OUTPUT if json else 0)
+            self._library.nft_ctx_output_set_flags(self._context, flags)
             failed = self._library.nft_run_cmd_from_buffer(self._context, commands.encode())
             output: bytes = self._library.nft_ctx_get_output_buffer(self._context)
             error: bytes = self._library.nft_ctx_get_error_buffer(self._context)

@@ -4,6 +4,9 @@ Owns the desired contents (bridges and published ports as values) and brings the
 the whole table for a network, each in one transaction. What another program does to the table is undone within a
 fraction of a second: a firewall that reloads by `flush ruleset` must not open or close ports (CVE-2025-54388).
 
+It also looks at other programs' chains: by the policy `host` their denials hold for published ports, by the policy
+`docker` they are passed by (`foreign`).
+
     somebody: nft flush ruleset ──▶ kernel ──NFNLGRP_NFTABLES──▶ Monitor ──(settle 50 ms)──▶ the whole table again
 
 Our own transactions are told from others by the netlink port the kernel reports with each: libnftables keeps one
@@ -15,15 +18,15 @@ from __future__ import annotations
 import asyncio
 import errno
 import functools
-import json
 import logging
 from collections.abc import Collection, Iterable
 
 from havre.aio import spawn
 from havre.errors import Failed
-from havre.linux.nft import Monitor, Nft
+from havre.linux.nft import Change, Monitor, Nft
 from havre.network import rules
 from havre.network.apply import act
+from havre.network.foreign import Foreign, read_ruleset, render_passes
 from havre.network.plan import Bridge, PortMap
 
 log = logging.getLogger(__name__)
@@ -34,8 +37,11 @@ _SETTLE_S = 0.05
 class Firewall:
     """Our table in the network namespace of the thread that opens it."""
 
-    def __init__(self, table: str) -> None:
+    def __init__(self, table: str, *, overrides: bool = False) -> None:
         self.table = table
+        self._overrides = overrides
+        self._foreign = Foreign()
+        self._stale = False  # others have changed chains of theirs while no port was published
         self._nft = Nft()
         self._monitor: Monitor | None = None
         self._lock = asyncio.Lock()
@@ -50,7 +56,7 @@ class Firewall:
         self._ports = set(ports)
         monitor = self._monitor = Monitor()
         asyncio.get_running_loop().add_reader(monitor.fileno(), self._changed, monitor)
-        await self._load()
+        await self._review()
 
     async def stop(self, *, remove: bool) -> None:
         """Stop watching; the table stays unless `remove`."""
@@ -61,7 +67,10 @@ class Firewall:
             self._monitor.close()
             self._monitor = None
         if remove:
+            self._bridges.clear()
             await self._run(rules.render_delete(self.table))
+            await self._look()
+            await self._pass_by()
         self._nft.close()
 
     async def add_bridge(self, bridge: Bridge) -> None:
@@ -76,6 +85,8 @@ class Firewall:
 
     async def publish(self, ports: Collection[PortMap]) -> None:
         """Open ports, all or none."""
+        if self._stale and ports:
+            await self._review()
         self._ports.update(ports)
         await self._change("add", ports)
 
@@ -85,15 +96,10 @@ class Firewall:
         self._ports.difference_update(present)
         await self._change("delete", present)
 
-    async def foreign_drops(self) -> list[str]:
-        """Chains of other tables whose policy drops forwarded packets: they win over our accept."""
-        listing = json.loads(await act("list chains", functools.partial(self._nft.run, json=True), "list chains"))
-        chains = (item["chain"] for item in listing["nftables"] if "chain" in item)
-        return [
-            f"{chain['family']} {chain['table']} {chain['name']}"
-            for chain in chains
-            if chain.get("hook") == "forward" and chain.get("policy") == "drop" and chain["table"] != self.table
-        ]
+    @property
+    def foreign(self) -> Foreign:
+        """What other programs' chains do, as of the last change."""
+        return self._foreign
 
     async def _change(self, verb: str, ports: Collection[PortMap]) -> None:
         if not ports:
@@ -106,7 +112,39 @@ class Firewall:
             await self._load()
 
     async def _load(self) -> None:
-        await self._run(rules.render_table(self.table, list(self._bridges.values()), self._ports))
+        text = rules.render_table(self.table, list(self._bridges.values()), self._ports, screened=self._screened)
+        await self._run(text)
+        await self._pass_by()
+
+    @property
+    def _screened(self) -> bool:
+        return self._foreign.denies_input and not self._overrides
+
+    async def _pass_by(self) -> None:
+        """Bring our rules in others' chains to the policy: by one that overrides nothing there are none."""
+        passes = render_passes(self._foreign, self._bridges.values() if self._overrides else (), self.table)
+        if not passes:
+            return
+        try:
+            await self._run(passes)
+        except Failed as error:  # its owner changes it right now; we are told, and look again
+            log.warning("cannot pass by the host's own firewall: %s", error)
+        await self._look()
+
+    async def _look(self) -> None:
+        """Learn what other programs' chains do; where that cannot be learnt, the strictest is assumed."""
+        listing = functools.partial(self._nft.run, json=True, terse=True)
+        try:
+            self._foreign = read_ruleset(await act("list the ruleset", listing, "list ruleset"), self.table)
+        except Failed as error:
+            log.warning("cannot look at the host's other firewall rules: %s", error)
+            self._foreign = Foreign(denies_input=True)
+
+    async def _review(self) -> None:
+        """Somebody has changed something: nobody stays admitted by rules that may be gone."""
+        self._stale = False
+        await self._look()
+        await self._load()
 
     async def _run(self, commands: str) -> None:
         async with self._lock:
@@ -114,26 +152,28 @@ class Firewall:
 
     def _changed(self, monitor: Monitor) -> None:
         try:
-            foreign = [
-                change for change in monitor.changes() if self.table in change.tables and self._is_foreign(change.port)
-            ]
+            changes = monitor.changes()
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
-            foreign = []
             log.info("events of the firewall were lost, restoring table %s to be sure", self.table)
             self._restore_soon()
-        if foreign:
-            log.warning("%s changed firewall table %s, restoring it", foreign[-1].program, self.table)
+            return
+        foreign = [change for change in changes if self._is_foreign(change)]
+        if damage := [change for change in foreign if self.table in change.tables]:
+            log.warning("%s changed firewall table %s, restoring it", damage[-1].program, self.table)
+        if damage or (foreign and (self._ports or self._overrides)):
             self._restore_soon()
+        elif foreign:
+            self._stale = True
 
-    def _is_foreign(self, port: int) -> bool:
-        if self._own_port is None:
-            self._own_port = port
-        return port != self._own_port
+    def _is_foreign(self, change: Change) -> bool:
+        if self._own_port is None and self.table in change.tables:
+            self._own_port = change.port
+        return change.port != self._own_port
 
     def _restore_soon(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(_SETTLE_S, lambda: spawn(self._load(), "restore-firewall"))
+        self._timer = loop.call_later(_SETTLE_S, lambda: spawn(self._review(), "restore-firewall"))

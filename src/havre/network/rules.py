@@ -15,6 +15,15 @@ and publishing is one element added.
       postrouting (srcnat): own published port, or 127.0.0.1: masquerade (the answer must come back this way)
                             leaving for the world: masquerade
 
+On a host whose own chains may drop what arrives for it, a client is translated only once these have let its first
+packet through: that packet is not translated, passes the host's input chains or does not, is noted after them, and
+dropped. What the client sends again within a second finds itself in `admitted`. So publishing a port never opens what
+the host's administrator has closed (docs/decisions/211).
+
+    first packet ──▶ prerouting: not admitted ──▶ the host's input chains ── deny
+                                                        └─ pass ──▶ admit: remember (10 minutes), drop
+    sent again   ──▶ prerouting: admitted, DNAT ──▶ forward ──▶ container
+
 The `guard` chain drops what `route_localnet` would let in: packets for or from 127.0.0.0/8 that arrive on a bridge. A
 port published on 127.0.0.1 is not looked up for packets from outside, whatever their address says.
 
@@ -43,8 +52,9 @@ _CHAINS = Template(
   }
   chain prerouting {
     type nat hook prerouting priority dstnat; policy accept;
-    $ip daddr != $loopback fib daddr type local goto publish
+    $ip daddr != $loopback fib daddr type local goto arrive
   }
+$arrival
   chain output {
     type nat hook output priority dstnat; policy accept;
     ${spared}fib daddr type local goto publish
@@ -72,6 +82,39 @@ _CHAINS = Template(
 )
 
 
+_ADMITTED = Template(
+    """\
+  set admitted { type $address . inet_proto . inet_service; flags dynamic, timeout; timeout 10m; size 65536; }
+"""
+)
+_ARRIVAL = Template(
+    """
+  chain arrive {
+    goto publish
+  }
+"""
+)
+_SCREENED = Template(
+    """
+  chain arrive {
+    iifname @bridges goto publish
+    $ip saddr . meta l4proto . th dport @admitted goto publish
+  }
+  chain admit {
+    type filter hook input priority 1000; policy accept;
+    iifname "lo" accept
+    iifname @bridges accept
+    ct state != new accept
+    meta l4proto . th dport @ports goto remember
+    $ip daddr . meta l4proto . th dport @ports_at goto remember
+  }
+  chain remember {
+    update @admitted { $ip saddr . meta l4proto . th dport } drop
+  }
+"""
+)
+
+
 @dataclass(frozen=True)
 class _Family:
     """What is written differently for IPv4 and IPv6. `spared` are the host's own packets that are not translated.
@@ -86,9 +129,10 @@ class _Family:
     loopback: str
     spared: str
 
-    def chains(self) -> str:
+    def chains(self, screened: bool) -> str:
         """The table's chains."""
-        return _CHAINS.substitute(ip=self.word, loopback=self.loopback, spared=self.spared)
+        arrival = (_SCREENED if screened else _ARRIVAL).substitute(ip=self.word).strip("\n")
+        return _CHAINS.substitute(ip=self.word, loopback=self.loopback, spared=self.spared, arrival=arrival)
 
 
 _FAMILIES = (
@@ -98,17 +142,22 @@ _FAMILIES = (
 _BY_VERSION = {family.version: family for family in _FAMILIES}
 
 
-def render_table(table: str, bridges: Collection[Bridge], ports: Collection[PortMap]) -> str:
+def render_table(table: str, bridges: Collection[Bridge], ports: Collection[PortMap], *, screened: bool = False) -> str:
     """The whole table, replacing what is there of that name in one transaction; one of IPv6 where a network has that.
 
+    `screened`: the host's own input chains are to see who wants a published port.
     Each table is named first so that deleting it never fails, whether it is there or not.
     """
     wanted = {pool.subnet.version for bridge in bridges for pool in bridge.pools} | {4}
-    texts = (_render_family(table, family, bridges, ports) for family in _FAMILIES if family.version in wanted)
+    texts = (
+        _render_family(table, family, bridges, ports, screened) for family in _FAMILIES if family.version in wanted
+    )
     return render_delete(table) + "".join(texts)
 
 
-def _render_family(table: str, family: _Family, bridges: Collection[Bridge], ports: Collection[PortMap]) -> str:
+def _render_family(
+    table: str, family: _Family, bridges: Collection[Bridge], ports: Collection[PortMap], screened: bool
+) -> str:
     links = [f'"{bridge.link}"' for bridge in bridges]
     internal = [f'"{bridge.link}"' for bridge in bridges if bridge.internal]
     subnets = {
@@ -128,7 +177,9 @@ def _render_family(table: str, family: _Family, bridges: Collection[Bridge], por
             "ports_at", f"{address} . inet_proto . inet_service", target, [_element(p) for p in own if not _is_any(p)]
         ),
     ]
-    return f"table {family.word} {table} {{\n{''.join(declared)}{family.chains()}}}\n"
+    if screened:
+        declared.append(_ADMITTED.substitute(address=address))
+    return f"table {family.word} {table} {{\n{''.join(declared)}{family.chains(screened)}}}\n"
 
 
 def render_delete(table: str) -> str:

@@ -40,9 +40,16 @@ async def from_host(protocol: str, host: str, port: int) -> str:
     return await asyncio.to_thread(ask, protocol, host, port)
 
 
-async def from_within(netns: Path | None, protocol: str, host: str, port: int) -> str:
+async def from_within(netns: Path | None, protocol: str, host: str, port: int, timeout_s: float = 1.0) -> str:
     assert netns is not None
-    return await asyncio.to_thread(in_netns, netns, lambda: ask(protocol, host, port))
+    return await asyncio.to_thread(in_netns, netns, lambda: ask(protocol, host, port, timeout_s))
+
+
+async def eventually(holds: Callable[[], Coroutine[None, None, bool]]) -> None:
+    """Wait until it holds; the engine goes on meanwhile."""
+    async with asyncio.timeout(20):
+        while not await holds():
+            await asyncio.sleep(0.02)
 
 
 def address(sandbox: Sandbox, network: str = "bridge") -> str:
@@ -228,5 +235,65 @@ def test_a_udp_client_follows_the_port_to_its_next_container(run_root: Path, out
                 assert address(second) != address(first)
                 serve(second.netns, "udp", 53)
                 assert await asyncio.to_thread(exchange, sender) == "198.51.100.2"
+
+    scenario(work())
+
+
+def _input_chain(*accepted: str) -> None:
+    """A host's own firewall as its administrator writes it: what arrives is denied but for `accepted`."""
+    head = "table inet own {\n chain in {\n type filter hook input priority filter; policy drop;\n"
+    rules = "\n".join(("ct state established,related accept", 'iifname "lo" accept', *accepted))
+    subprocess.run(["nft", f"destroy table inet own\n{head}{rules}\n}}\n}}\n"], check=True)
+
+
+def test_a_published_port_never_opens_what_the_host_denies(run_root: Path, outside: Path, serve: Serve) -> None:
+    async def work() -> None:
+        _input_chain("tcp dport 8081 accept")
+        async with networks(run_root) as room:
+            server = await room.open_sandbox(container("a", ports={"80/tcp": [":8080", ":8081"], "53/udp": [":53"]}))
+            serve(server.netns, "tcp", 80)
+            serve(server.netns, "udp", 53)
+            assert await from_within(outside, "tcp", "198.51.100.1", 8080) == ""
+            # The first packet goes through the host's chain, and its repetition to the container, unchanged.
+            assert await from_within(outside, "tcp", "198.51.100.1", 8081, 5.0) == "198.51.100.2"
+            assert await from_within(outside, "tcp", "198.51.100.1", 8081) == "198.51.100.2"
+            assert await from_within(outside, "tcp", "198.51.100.1", 8080) == ""
+            assert await from_host("tcp", "127.0.0.1", 8080) == "172.17.0.1"
+            other = await room.open_sandbox(container("b"))
+            assert await from_within(other.netns, "tcp", "198.51.100.1", 8080) == "172.17.0.1"
+            _input_chain("udp dport 53 accept")  # what was admitted is so no longer
+
+            async def answers(protocol: str, port: int) -> bool:
+                return await from_within(outside, protocol, "198.51.100.1", port) == "198.51.100.2"
+
+            await eventually(lambda: answers("udp", 53))
+            assert not await answers("tcp", 8081)
+            run("nft delete table inet own")
+            await eventually(lambda: answers("tcp", 8080))
+
+    scenario(work())
+
+
+def test_publishing_overrides_the_host_only_where_the_daemon_is_told_so(
+    run_root: Path, outside: Path, serve: Serve
+) -> None:
+    async def work() -> None:
+        _input_chain()
+        run("nft add table ip filter")
+        chain = "{ type filter hook forward priority filter; policy drop; }"
+        subprocess.run(["nft", f"add chain ip filter FORWARD {chain}"], check=True)
+        before = run("nft -s list table ip filter")
+        async with networks(run_root, NetworkOptions(publish_policy="docker")) as room:
+            server = await room.open_sandbox(container("a", ports={"80/tcp": [":8080"]}))
+            serve(server.netns, "tcp", 80)
+
+            async def answers() -> bool:
+                return await from_within(outside, "tcp", "198.51.100.1", 8080) == "198.51.100.2"
+
+            assert await answers()
+            assert await from_within(outside, "tcp", address(server), 80) == ""  # what is not published stays closed
+            run("nft flush chain ip filter FORWARD")  # a reload of that firewall
+            await eventually(answers)
+        assert run("nft -s list table ip filter") == before
 
     scenario(work())

@@ -26,6 +26,7 @@ DNS = PortMap("udp", ip_address("127.0.0.1"), 5300, ip_address("172.17.0.2"), 53
     [
         ("empty", render_table("havre", [], [])),
         ("default", render_table("havre", [DEFAULT], [WEB, DNS])),
+        ("screened", render_table("havre", [DEFAULT], [WEB, DNS], screened=True)),
         ("three-networks", render_table("havre_two", [ROUTED, DEFAULT, VAULT], [DNS])),
         ("publish", render_ports("add", "havre", [WEB, DNS])),
         ("retract", render_ports("delete", "havre", [WEB])),
