@@ -57,5 +57,5 @@ def test_rules_in_others_chains_follow_the_bridges() -> None:
         'insert rule ip filter FORWARD oifname "havre0" accept comment "havre"\n'
     )
     assert render_passes(foreign, [], "havre") == (
-        "delete rule ip filter FORWARD handle 7\ndelete rule ip filter FORWARD handle 8\n"
+        "delete rule ip filter FORWARD handle 8\ndelete rule ip filter FORWARD handle 7\n"
     )
