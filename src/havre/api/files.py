@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import web
 
 from havre.api.call import Call
+from havre.api.pour import pour
 from havre.api.router import Router
 from havre.engine.commit import CommitOptions
 from havre.engine.copying import PathStat
@@ -71,8 +72,7 @@ async def _get(call: Call) -> web.StreamResponse:
     async with call.services.files.reading(call.name, _path(call)) as archive:
         call.headers[_STAT_HEADER] = encode_stat(archive.stat)
         response = await call.stream(_TAR)
-        async for piece in archive.pieces:
-            await response.write(piece)
+        await pour(call.request, response, archive.stream)
     return response
 
 
@@ -93,10 +93,9 @@ async def _changes(call: Call) -> web.StreamResponse:
 
 
 async def _export(call: Call) -> web.StreamResponse:
-    async with call.services.files.exporting(call.name) as pieces:
+    async with call.services.files.exporting(call.name) as stream:
         response = await call.stream(_OCTETS)
-        async for piece in pieces:
-            await response.write(piece)
+        await pour(call.request, response, stream)
     return response
 
 

@@ -34,7 +34,7 @@ from havre.linux.openat2 import openat_in_root, resolveat_in_root
 from havre.runtime import resolve_user
 from havre.storage.diff import TarWriter
 from havre.storage.extract import Extractor
-from havre.storage.pipe import stream_from
+from havre.storage.pipe import PipedStream
 
 BATCH_BYTES = 1 << 20
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY
@@ -56,7 +56,7 @@ class ReadArchive:
     """What was asked for, and its archive."""
 
     stat: PathStat
-    pieces: AsyncIterator[bytes]
+    stream: PipedStream
 
 
 class Copying:
@@ -77,23 +77,23 @@ class Copying:
         async with self._views.open(live) as view:
             found = await in_thread(_stat, view.root, ref, path)
             self._lifecycle.publish(live.container, "archive-path")
-            pieces = stream_from(lambda out: _write_archive(out, view, ref, path))
+            stream = PipedStream(lambda out: _write_archive(out, view, ref, path))
             try:
-                first = await anext(pieces)  # what has gone meanwhile is told before anything is sent
-                yield ReadArchive(found, _resumed(first, pieces))
+                await stream.available()  # what has gone meanwhile is told before anything is sent
+                yield ReadArchive(found, stream)
             finally:
-                await pieces.aclose()
+                await stream.close()
 
     @asynccontextmanager
-    async def exporting(self, live: Live) -> AsyncIterator[AsyncIterator[bytes]]:
+    async def exporting(self, live: Live) -> AsyncIterator[PipedStream]:
         """The tar of the root file system alone: nothing that is mounted upon it."""
         async with self._views.bare(live) as view:
             self._lifecycle.publish(live.container, "export")
-            pieces = stream_from(lambda out: write_tree(out, view.root))
+            stream = PipedStream(lambda out: write_tree(out, view.root))
             try:
-                yield pieces
+                yield stream
             finally:
-                await pieces.aclose()
+                await stream.close()
 
     async def write(
         self, live: Live, ref: str, path: str, chunks: AsyncIterator[bytes], *, as_user: bool, no_overwrite: bool
@@ -115,30 +115,30 @@ class Copying:
         self._lifecycle.publish(live.container, "extract-to-dir")
 
 
-async def _resumed(first: bytes, rest: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    yield first
-    async for piece in rest:
-        yield piece
-
-
-async def feed(chunks: AsyncIterator[bytes], take: Callable[[bytearray], None]) -> None:
-    """Give the chunks to `take` in a thread, a megabyte at a time, while the next one comes in."""
+async def feed(chunks: AsyncIterator[bytes], take: Callable[[bytes], None]) -> None:
+    """Give the chunks to `take` in a thread, a megabyte at a time, while the next ones come in."""
     working: asyncio.Future[None] | None = None
     try:
-        batch = bytearray()
+        batch, size = list[bytes](), 0
         async for chunk in chunks:
-            batch += chunk
-            if len(batch) >= BATCH_BYTES:
+            batch.append(chunk)
+            size += len(chunk)
+            if size >= BATCH_BYTES:
                 if working is not None:
                     await working
-                working, batch = asyncio.ensure_future(in_thread(take, batch)), bytearray()
+                working, batch, size = asyncio.ensure_future(in_thread(_take_all, take, batch)), [], 0
         if working is not None:
             await working
-        working = asyncio.ensure_future(in_thread(take, batch))
+        working = asyncio.ensure_future(in_thread(_take_all, take, batch))
         await working
     finally:
         if working is not None and not working.done():
             await asyncio.wait([working])  # its thread uses what the caller closes next
+
+
+def _take_all(take: Callable[[bytes], None], batch: list[bytes]) -> None:
+    for chunk in batch:
+        take(chunk)
 
 
 def _clean(path: str) -> str:

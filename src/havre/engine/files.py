@@ -12,6 +12,7 @@ from havre.engine.commit import Commit, CommitOptions
 from havre.engine.copying import Copying, PathStat, ReadArchive
 from havre.engine.live import Index
 from havre.storage import Change, Snapshots
+from havre.storage.pipe import PipedStream
 
 
 class Files:
@@ -42,7 +43,7 @@ class Files:
         """What the container changed of its image's files, in order of path."""
         return await self._snapshots.changes(self._index.get(ref).container.id)
 
-    def exporting(self, ref: str) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+    def exporting(self, ref: str) -> AbstractAsyncContextManager[PipedStream]:
         """The tar of its root file system, without volumes and other mounts."""
         return self._copying.exporting(self._index.get(ref))
 

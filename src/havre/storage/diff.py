@@ -20,6 +20,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
@@ -27,9 +28,11 @@ from havre.errors import Failed
 from havre.linux import trees
 from havre.storage import whiteouts
 from havre.storage.changes import bare_mount_points
+from havre.storage.tar import Entry
 
 _BLOCK = 512
 _PIECE = 1 << 20
+_SENT_BYTES = 128 << 10  # files from this size on go from the kernel's cache to `out` without a copy here
 _RECORD = 20 * _BLOCK  # tar's customary unit: the archive is padded to a multiple of it
 _FLAGS = {
     stat.S_IFREG: b"0",
@@ -38,6 +41,15 @@ _FLAGS = {
     stat.S_IFBLK: b"4",
     stat.S_IFDIR: b"5",
     stat.S_IFIFO: b"6",
+}
+_FLAGS_OF_KINDS = {
+    "file": b"0",
+    "hardlink": b"1",
+    "symlink": b"2",
+    "char": b"3",
+    "block": b"4",
+    "dir": b"5",
+    "fifo": b"6",
 }
 _REFUSED_XATTRS = {"trusted.overlay.redirect", "trusted.overlay.metacopy"}
 _OVERLAY_XATTRS = "user.overlay."
@@ -85,7 +97,10 @@ def _is_opaque(entry: trees.Entry) -> bool:
 
 
 class TarWriter:
-    """Entries to a tar stream, each named by its path in the layer and read through an open parent directory."""
+    """Entries to a tar stream, each named by its path in the layer and read through an open parent directory.
+
+    `out` is a buffered file, pipe or socket.
+    """
 
     def __init__(self, out: BinaryIO, newest_s: int | None = None) -> None:
         self._out = out
@@ -121,6 +136,29 @@ class TarWriter:
     def add_empty(self, path: bytes) -> None:
         """Write an empty file owned by root, from the beginning of time: a mark of deletion."""
         self._emit(path, _Fields(mode=0o600, flag=b"0"), {})
+
+    def put(self, entry: Entry, content: Iterable[bytes]) -> None:
+        """Write an entry with its content, as many bytes of it as the entry says, whatever there are."""
+        fields = _Fields(
+            mode=entry.mode,
+            flag=_FLAGS_OF_KINDS[entry.kind],
+            uid=entry.uid,
+            gid=entry.gid,
+            size=entry.size,
+            mtime=entry.mtime_s if self._newest_s is None else min(entry.mtime_s, self._newest_s),
+            link=entry.link,
+            device=entry.rdev,
+        )
+        xattrs = {name: value for name, value in entry.xattrs.items() if _is_kept(os.fsdecode(name))}
+        self._emit(entry.path + b"/" if entry.kind == "dir" else entry.path, fields, xattrs)
+        left = entry.size
+        for piece in content:
+            self._write(piece if len(piece) <= left else piece[:left])
+            left -= min(left, len(piece))
+        while left:
+            self._write(bytes(min(left, _PIECE)))
+            left -= min(left, _PIECE)
+        self._write(bytes(-entry.size % _BLOCK))
 
     def finish(self) -> None:
         """End the archive."""
@@ -162,6 +200,11 @@ class TarWriter:
     def _content(self, descriptor: int, size: int) -> None:
         """The file's bytes, as many as its header says even if it is written to meanwhile."""
         left = size
+        if size >= _SENT_BYTES:
+            self._out.flush()
+            while left and (sent := os.sendfile(self._out.fileno(), descriptor, None, left)):
+                left -= sent
+            self._written += size - left
         while left:
             piece = os.read(descriptor, min(left, _PIECE)) or bytes(min(left, _PIECE))
             self._write(piece)
@@ -169,6 +212,8 @@ class TarWriter:
         self._write(bytes(-size % _BLOCK))
 
     def _write(self, data: bytes) -> None:
+        if not data:
+            return
         self._out.write(data)
         self._written += len(data)
 

@@ -1,18 +1,19 @@
 """A blocking writer's output as an asynchronous stream.
 
-    pool thread: write(out) --> pipe --> event loop: async for piece
+    pool thread: write(out) --> pipe --> event loop: async for piece, or splice(2) from the descriptor
 
 The pipe holds the writer back while the reader is slow. The loop reads without a thread, so that writers waiting for
-their readers can never take the threads that those readers need.
+their readers can never take the threads that those readers need. What a writer sends with sendfile(2) and a reader
+splices on never enters this process.
 """
 
 from __future__ import annotations
 
 import asyncio
 import fcntl
-import io
 import os
-from collections.abc import AsyncGenerator, Callable
+import termios
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import BinaryIO
 
 from havre.aio import in_thread
@@ -20,23 +21,72 @@ from havre.aio import in_thread
 _PIPE_BYTES = 1 << 20  # what a pipe may hold by default (pipe-max-size)
 
 
+class PipedStream:
+    """What `write` writes, from now on: for one reader, who must `close` it in the end.
+
+    `descriptor` is the pipe's end to read from; it does not block.
+    """
+
+    def __init__(self, write: Callable[[BinaryIO], None]) -> None:
+        self.descriptor, write_end = os.pipe()
+        os.set_blocking(self.descriptor, False)
+        fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+        self._writer = asyncio.ensure_future(in_thread(_write_to, write_end, write))
+
+    async def available(self) -> int:
+        """How many bytes can be read now, waiting for some; 0 at the end. Raises there what made `write` fail."""
+        count = self._pending()
+        if not count:
+            await until_ready(self.descriptor, writing=False)
+            count = self._pending()
+        if not count:
+            await self._writer
+        return count
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while count := await self.available():
+            yield os.read(self.descriptor, count)
+
+    async def close(self) -> None:
+        """Idempotent. If the end was not reached, `write` meets a broken pipe."""
+        if self.descriptor < 0:
+            return
+        os.close(self.descriptor)
+        self.descriptor = -1
+        await asyncio.wait([self._writer])
+        self._writer.exception()  # retrieved: the reader was told, or does not read any more
+
+    def _pending(self) -> int:
+        count = bytearray(4)
+        fcntl.ioctl(self.descriptor, termios.FIONREAD, count)
+        return int.from_bytes(count, "little")
+
+
 async def stream_from(write: Callable[[BinaryIO], None]) -> AsyncGenerator[bytes, None]:
     """What `write` writes; its failure is raised at the end. Left early, `write` meets a broken pipe."""
-    read_end, write_end = os.pipe()
-    fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    reader = asyncio.StreamReader(limit=_PIPE_BYTES)
-    writer = asyncio.ensure_future(in_thread(_write_to, write_end, write))
-    transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-        lambda: asyncio.StreamReaderProtocol(reader), io.FileIO(read_end, "rb")
-    )
+    stream = PipedStream(write)
     try:
-        while piece := await reader.read(_PIPE_BYTES):
+        async for piece in stream:
             yield piece
-        await writer
     finally:
-        transport.close()
-        await asyncio.wait([writer])
-        writer.exception()  # retrieved: it was raised above, or nobody reads any more
+        await stream.close()
+
+
+async def until_ready(descriptor: int, *, writing: bool) -> None:
+    """Wait until a descriptor that is in no transport can be written to, or read from, or its other end is gone."""
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    add, remove = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)
+    add(descriptor, _settle, ready)
+    try:
+        await ready
+    finally:
+        remove(descriptor)
+
+
+def _settle(ready: asyncio.Future[None]) -> None:
+    if not ready.done():
+        ready.set_result(None)
 
 
 def _write_to(descriptor: int, write: Callable[[BinaryIO], None]) -> None:
