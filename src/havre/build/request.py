@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from havre.build.trees import Tree
 from havre.engine.model import ImageId, Ulimit
 from havre.oci.digest import Digest
 from havre.registry import Auth
@@ -80,8 +81,8 @@ class ContextSource(Protocol):
     async def dockerfile(self, path: str) -> DockerfileBytes:
         """The Dockerfile at `path` of the main context; `NotFound` if there is none."""
 
-    async def directory(self, name: str, wanted: Sequence[str], ignored: Sequence[str]) -> Path:
-        """A directory of ours with the files of the context `name` (`MAIN_CONTEXT` or one of `local_contexts`).
+    async def directory(self, name: str, wanted: Sequence[str], ignored: Sequence[str]) -> Path | Tree:
+        """The files of the context `name` (`MAIN_CONTEXT` or one of `local_contexts`), or a directory with them.
 
         It holds at least what the patterns `wanted` match and what lies below (an empty one is everything), and
         nothing that the `.dockerignore` patterns `ignored` leave out. It is asked for once in a build and stays until

@@ -26,6 +26,7 @@ from havre.aio import finish, in_thread
 from havre.build.plan import DEFAULT_PATH, RunAction
 from havre.build.request import BuildRequest, ContextSource
 from havre.build.runmounts import RunMount
+from havre.build.trees import Tree
 from havre.engine import times
 from havre.engine.model import Config, Container, ContainerId, EndpointSettings, HostConfig, Ulimit
 from havre.engine.plan import plan_rlimits
@@ -60,9 +61,9 @@ class Sandboxes(Protocol):
 
 
 class Views(Protocol):
-    """Where the files lie that a mount shows: of a stage, an image or a context."""
+    """The files that a step copies or a mount shows: of a stage, an image or a context."""
 
-    async def tree(self, name: str, wanted: str) -> Path: ...
+    async def tree(self, name: str, wanted: str) -> Tree: ...
 
 
 class CacheMounts:
@@ -297,8 +298,8 @@ class Runner:
 
     async def _source(self, mount: RunMount, place: RunPlace, views: Views) -> Path:
         """The host path of what a mount shows; a writable one is a copy that is thrown away."""
-        root = await views.tree(mount.from_, mount.source or ".")
-        inside = await in_thread(_existing, root, mount.source)
+        tree = await views.tree(mount.from_, mount.source or ".")
+        inside = await in_thread(_existing, await in_thread(tree.directory), mount.source)
         if mount.read_only or mount.type == "cache":
             return inside
         copy = place.files / f"bind-{secrets.token_hex(4)}"

@@ -28,6 +28,7 @@ from havre.build.progress import BuildProgress, Declared, Finished, Log, Started
 from havre.build.request import BuildRequest, ContextSource
 from havre.build.steps import Made, Scope, Steps
 from havre.build.views import BuildViews
+from havre.build.trees import Tree
 from havre.engine import times
 from havre.engine.images import Images
 from havre.engine.model import Config
@@ -121,7 +122,7 @@ class Stages:
 
     # -- what steps see (`running.Views`)
 
-    async def tree(self, name: str, wanted: str) -> Path:
+    async def tree(self, name: str, wanted: str) -> Tree:
         """Where the files of a context, stage or image lie."""
         if self._views.is_context(name):
             return await self._views.context(name)

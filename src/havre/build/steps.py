@@ -1,8 +1,9 @@
 """One step carried out: found in the cache, or done on a snapshot of its own whose difference becomes a layer.
 
     action + layers below --> key --> Cache.find --> its layer
-                               |
-                               +--> snapshot of the layers --> RUN | COPY | WORKDIR --> diff --> Layers --> Cache.keep
+                               |                        RUN, ADD of archives --> what it changed ---.
+                               +--> snapshot of the     COPY, ADD, WORKDIR ----> LayerPlan ---------+--> Layers.make
+                                    layers                                                               Cache.keep
 
 A step that fails, or is cancelled anywhere, leaves nothing: the snapshot and all around it are undone in any case, and
 a layer is there whole or not at all (`Layers.ingest`).
@@ -11,8 +12,8 @@ a layer is there whole or not at all (`Layers.ingest`).
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, aclosing
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,14 +23,17 @@ import msgspec
 
 from havre.aio import finish, in_thread
 from havre.build import copying, fetching
-from havre.build.cache import Cache, CacheRecord, key_of
+from havre.build.cache import Cache, key_of
 from havre.build.contexts import to_its_end
 from havre.build.copying import Chosen, Placement
+from havre.build.layering import LayerPlan, plan_layer, resolve_target
 from havre.build.plan import Action, CopyAction, RunAction, WorkdirAction
 from havre.build.request import BuildRequest, ContextSource
 from havre.build.running import Output, Runner, RunPlace, Views
+from havre.build.trees import DirectoryTree
 from havre.errors import InvalidInput, NotFound
 from havre.linux import trees
+from havre.linux.openat2 import resolve_in_root
 from havre.oci.digest import Digest
 from havre.runtime import resolve_user
 from havre.storage import Storage
@@ -93,9 +97,9 @@ class Steps:
         return await self._find(key, scope) or await self._make(key, below, description, scope, work)
 
     async def _digest_of_bind(self, name: str, source: str, scope: Scope) -> str:
-        root = await scope.views.tree(name, source or ".")
+        tree = await scope.views.tree(name, source or ".")
         return await in_thread(
-            _digest, await in_thread(copying.choose, root, [source or "."]), Placement("/", into=True)
+            _digest, await in_thread(copying.choose, tree, [source or "."]), Placement("/", into=True)
         )
 
     async def _copy(self, action: CopyAction, below: Sequence[Digest], description: str, scope: Scope) -> Made:
@@ -117,10 +121,8 @@ class Steps:
             names = [(each.name, each.shown if action.parents else "", each in archives) for each in sources]
             key = key_of("copy", below, told, names, await in_thread(_digest, sources, placement), scope.epoch)
 
-            async def work(place: RunPlace) -> None:
-                await to_its_end(partial(_write, place.rootfs, action, sources, archives, placement))
-
-            return await self._find(key, scope) or await self._make(key, below, description, scope, work)
+            apply = partial(_plan, action, sources, archives, placement)
+            return await self._find(key, scope) or await self._lay(key, below, description, scope, apply)
 
     async def _sources(self, action: CopyAction, downloads: Path, scope: Scope) -> list[Chosen]:
         sources: list[Chosen] = []
@@ -130,13 +132,13 @@ class Steps:
                 directory = downloads / str(number)
                 await in_thread(directory.mkdir, 0o700)
                 await fetching.fetch(source, directory, name, action.checksum)
-                sources.append(Chosen(directory, name, name, source, False))
+                sources.append(Chosen(DirectoryTree(directory), name, name, source, False))
                 continue
             if action.checksum:
                 raise InvalidInput("checksum can't be specified for local sources")
-            root = await scope.views.tree(action.from_, source)
+            tree = await scope.views.tree(action.from_, source)
             try:
-                sources += await in_thread(copying.choose, root, [source])
+                sources += await in_thread(copying.choose, tree, [source])
             except NotFound as error:
                 where = f"in {action.from_}" if action.from_ else "in the build context, or left out by .dockerignore"
                 kind = "ADD" if action.remote else "COPY"
@@ -145,11 +147,8 @@ class Steps:
 
     async def _workdir(self, action: WorkdirAction, below: Sequence[Digest], description: str, scope: Scope) -> Made:
         key = key_of("workdir", below, action.path, scope.epoch)
-
-        async def work(place: RunPlace) -> None:
-            await to_its_end(partial(copying.make_directory, place.rootfs, action.path))
-
-        return await self._find(key, scope) or await self._make(key, below, description, scope, work)
+        apply = partial(_plan_directory, action.path)
+        return await self._find(key, scope) or await self._lay(key, below, description, scope, apply)
 
     # -- cache and layers
 
@@ -171,6 +170,32 @@ class Steps:
         work: Callable[[RunPlace], Awaitable[None]],
     ) -> Made:
         """Do `work` on a fresh snapshot of the layers and keep what it changed."""
+        async with self._snapshot(below, scope) as place:
+            await work(place)
+            return await self._keep(key, description, await self._difference(place, scope))
+
+    async def _lay(
+        self,
+        key: str,
+        below: Sequence[Digest],
+        description: str,
+        scope: Scope,
+        plan: Callable[[Path], LayerPlan | None],
+    ) -> Made:
+        """Keep the layer that `plan` makes over the files of the layers; None: what it changed of them."""
+        async with self._snapshot(below, scope) as place:
+            planned = await to_its_end(partial(plan, place.rootfs))
+            if planned is None:
+                layer = await self._difference(place, scope)
+            else:
+                with closing(planned):
+                    write = partial(planned.write, newest_s=scope.epoch)
+                    layer = await self._storage.layers.make(write, scope.hold)
+            return await self._keep(key, description, layer)
+
+    @asynccontextmanager
+    async def _snapshot(self, below: Sequence[Digest], scope: Scope) -> AsyncIterator[RunPlace]:
+        """A snapshot of the layers for the length of a block."""
         id = secrets.token_hex(32)
         snapshots, files = self._storage.snapshots, scope.directory / id
         undo = AsyncExitStack()
@@ -179,24 +204,27 @@ class Steps:
             await in_thread(files.mkdir, 0o700)
             undo.push_async_callback(snapshots.remove, id)
             await snapshots.create(id, below)
-            await work(RunPlace(id=id, rootfs=await snapshots.mount(id), files=files))
-            record = await self._keep(id, key, description, scope)
+            yield RunPlace(id=id, rootfs=await snapshots.mount(id), files=files)
         finally:
             await finish(undo.aclose())
-        return Made(Digest(record.layer) if record.layer else None, record.created_at, cached=False)
 
-    async def _keep(self, id: str, key: str, description: str, scope: Scope) -> CacheRecord:
-        """Take the snapshot's difference in as a layer, unless it is empty, and remember it."""
-        pieces = cast(AsyncGenerator[bytes, None], self._storage.snapshots.diff_tar(id, scope.epoch))
+    async def _difference(self, place: RunPlace, scope: Scope) -> Digest | None:
+        """The layer of what was changed in a snapshot; None if nothing was."""
+        pieces = cast(AsyncGenerator[bytes, None], self._storage.snapshots.diff_tar(place.id, scope.epoch))
         async with aclosing(pieces), self._storage.layers.ingest() as sink:
             empty = True
             async for piece in pieces:
                 empty = empty and not any(piece)
                 await sink.write(piece)
-            layer = None if empty else (await sink.finish()).diff_id
-            if layer is not None:
-                scope.hold(layer)
-            return await self._cache.keep([key], layer, description)
+            if empty:
+                return None
+            layer = (await sink.finish()).diff_id
+            scope.hold(layer)
+            return layer
+
+    async def _keep(self, key: str, description: str, layer: Digest | None) -> Made:
+        record = await self._cache.keep([key], layer, description)
+        return Made(layer, record.created_at, cached=False)
 
 
 def _digest(sources: Sequence[Chosen], placement: Placement) -> str:
@@ -211,20 +239,31 @@ def _archives(action: CopyAction, sources: Sequence[Chosen]) -> list[Chosen]:
     return [each for each in local if copying.is_archive(each)]
 
 
-def _write(
-    rootfs: Path, action: CopyAction, sources: Sequence[Chosen], archives: Sequence[Chosen], placement: Placement
-) -> None:
+def _plan(
+    action: CopyAction, sources: Sequence[Chosen], archives: Sequence[Chosen], placement: Placement, rootfs: Path
+) -> LayerPlan | None:
+    """The layer of a COPY or ADD; with archives to unpack it is done to the files, and what they are then is it."""
     owner = _owner(rootfs, action.chown) if action.chown else None
     placement = replace(placement, owner=owner or placement.owner)
     plain = [each for each in sources if each not in archives]
     inline = [(each.name, each.text.encode(errors="surrogateescape")) for each in action.inline]
-    if archives:
-        copying.make_directory(rootfs, action.target, owner or (0, 0))
-        target = copying.resolve_target(rootfs, placement, many=False)[0]
-        for each in archives:
-            copying.extract_archive(rootfs, each, target, owner)
+    if not archives:
+        return plan_layer(rootfs, plain, inline, placement)
+    with closing(_plan_directory(action.target, rootfs, owner or (0, 0))) as made:
+        made.write_into(rootfs)
+    target = resolve_target(rootfs, placement, many=False)[0]
+    for each in archives:
+        copying.extract_archive(rootfs, each, target, owner)
     if plain or inline:
-        copying.write_members(rootfs, plain, inline, placement)
+        with closing(plan_layer(rootfs, plain, inline, placement)) as rest:
+            rest.write_into(rootfs)
+    return None
+
+
+def _plan_directory(path: str, rootfs: Path, owner: tuple[int, int] = (0, 0)) -> LayerPlan:
+    plan = LayerPlan(rootfs, owner)
+    plan.make_directory(resolve_in_root(rootfs, path))
+    return plan
 
 
 def _owner(rootfs: Path, chown: str) -> tuple[int, int]:

@@ -1,6 +1,6 @@
 """A build context that came as a tar in a request's body, or by HTTP: the classic client's.
 
-    tar --> a directory of ours --> what .dockerignore names is removed --> the Dockerfile, and the steps' sources
+    tar --> a packed tree --> without what .dockerignore names --> the Dockerfile, and the steps' sources
 
 The classic client has no secrets, no agents and no named contexts to offer.
 """
@@ -15,41 +15,56 @@ from pathlib import Path
 
 from havre.aio import in_thread
 from havre.build import fetching
-from havre.build.contexts import open_intake, read_file, to_its_end
+from havre.build.contexts import read_file, to_its_end
 from havre.build.copying import Chosen, is_archive
 from havre.build.dockerfile import MAX_BYTES
+from havre.build.packed import PackedTree, TarIntake
 from havre.build.request import DEFAULT_NAME, DockerfileBytes
+from havre.build.trees import DirectoryTree
 from havre.errors import InvalidInput, NotFound, Unsupported
 from havre.linux import trees
 from havre.oci.ignore import IgnoreRules
 from havre.registry import Auth
-from havre.storage.extract import Extractor
 
 _MAX_IGNORE = 1 << 20
 _PIECE = 1 << 20
 
 
 class UploadedContext:
-    """The ContextSource of one classic build; `directory` is empty at first. `credentials` are by registry."""
+    """The ContextSource of one classic build, to be closed; `directory` is empty. `credentials` are by registry."""
 
     def __init__(self, directory: Path, credentials: Mapping[str, Auth]) -> None:
         self._directory = directory
+        self._tree: PackedTree | None = None
         self._credentials = credentials
+
+    @property
+    def files(self) -> Path | PackedTree:
+        """What has come."""
+        return self._directory if self._tree is None else self._tree
 
     async def receive(self, chunks: AsyncIterator[bytes]) -> None:
         """Unpack the tar, compressed or not; `InvalidInput` for what is none."""
-        intake = open_intake(self._directory)
-        gathered = bytearray()
-        try:
-            async for chunk in chunks:
-                gathered += chunk
-                if len(gathered) >= _PIECE:  # what is worth a hop to a thread
-                    await to_its_end(partial(intake.write, bytes(gathered)))
-                    gathered.clear()
-            await to_its_end(partial(intake.write, bytes(gathered)))
-            await to_its_end(intake.seal)
-        finally:
-            intake.close()
+        intake = self._intake()
+        gathered: list[bytes] = []
+        size = 0
+        async for chunk in chunks:
+            gathered.append(chunk)
+            size += len(chunk)
+            if size >= _PIECE:  # what is worth a hop to a thread
+                await to_its_end(partial(intake.write, b"".join(gathered)))
+                gathered, size = [], 0
+        await to_its_end(partial(intake.write, b"".join(gathered)))
+        await to_its_end(intake.seal)
+
+    def _intake(self) -> TarIntake:
+        self._tree = PackedTree(self._directory)
+        return TarIntake(self._tree)
+
+    def close(self) -> None:
+        """Give the disk back. Idempotent."""
+        if self._tree is not None:
+            self._tree.close()
 
     async def fetch(self, url: str) -> None:
         """Take the context from a URL: a tar, or a Dockerfile alone."""
@@ -57,38 +72,36 @@ class UploadedContext:
             raise Unsupported(f"the remote context {url} is not supported", "clone it and build the directory")
         name = ".remote-context"
         path = await fetching.fetch(url, self._directory, name, "")
-        if not await in_thread(is_archive, Chosen(self._directory, name, name, url, False)):
+        if not await in_thread(is_archive, Chosen(DirectoryTree(self._directory), name, name, url, False)):
             path.rename(self._directory / DEFAULT_NAME)
             return
-        intake = open_intake(self._directory)
-        try:
-            await to_its_end(partial(_unpack, intake, path))
-        finally:
-            intake.close()
+        await to_its_end(partial(_unpack, self._intake(), path))
         path.unlink()
 
     async def dockerfile(self, path: str) -> DockerfileBytes:
         """The Dockerfile at `path`, with what is to be ignored."""
         inside = posixpath.normpath("/" + path).lstrip("/")
         try:
-            data = await in_thread(read_file, self._directory, inside, MAX_BYTES)
+            data = await in_thread(read_file, self.files, inside, MAX_BYTES)
         except NotFound:
             raise InvalidInput(
                 f"Cannot locate specified Dockerfile: {path}", "it is named relative to the context"
             ) from None
         for name in (f"{inside}.dockerignore", ".dockerignore"):
             try:
-                ignore = await in_thread(read_file, self._directory, name, _MAX_IGNORE)
+                ignore = await in_thread(read_file, self.files, name, _MAX_IGNORE)
             except NotFound:
                 continue
             return DockerfileBytes(inside, data, ignore)
         return DockerfileBytes(inside, data)
 
-    async def directory(self, name: str, wanted: Sequence[str], ignored: Sequence[str]) -> Path:
-        """The directory, without what is ignored."""
+    async def directory(self, name: str, wanted: Sequence[str], ignored: Sequence[str]) -> Path | PackedTree:
+        """The files, without what is ignored."""
+        if ignored and self._tree is not None:
+            return await in_thread(self._tree.without, IgnoreRules(ignored))
         if ignored:
             await to_its_end(partial(remove_ignored, self._directory, IgnoreRules(ignored)))
-        return self._directory
+        return self.files
 
     async def secret(self, id: str) -> bytes | None:
         """The classic client has none."""
@@ -104,7 +117,7 @@ class UploadedContext:
         return next((self._credentials[name] for name in names if name in self._credentials), None)
 
 
-def _unpack(intake: Extractor, path: Path) -> None:
+def _unpack(intake: TarIntake, path: Path) -> None:
     with path.open("rb") as file:
         while chunk := file.read(_PIECE):
             intake.write(chunk)

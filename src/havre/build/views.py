@@ -16,6 +16,7 @@ from havre.build.graph import SCRATCH, Graph
 from havre.build.instructions import Command, Copy, Run
 from havre.build.progress import BuildProgress, Declared, Finished, Started, vertex_of_context
 from havre.build.request import MAIN_CONTEXT, BuildRequest, ContextSource
+from havre.build.trees import DirectoryTree, Tree
 from havre.errors import HavreError
 from havre.oci.digest import Digest
 from havre.oci.ignore import read_ignore_file
@@ -42,34 +43,34 @@ class BuildViews:
         self._ignored = read_ignore_file((ignore or b"").decode(errors="replace"))
         self._tell = progress
         self._undo = undo
-        self._contexts: dict[str, Path] = {}
-        self._mounted: dict[tuple[Digest, ...], Path] = {}
+        self._contexts: dict[str, Tree] = {}
+        self._mounted: dict[tuple[Digest, ...], Tree] = {}
         self._lock = asyncio.Lock()
 
     def is_context(self, name: str) -> bool:
         """Whether a name stands for a directory of the client's; the empty one does."""
         return not name or name in self._request.local_contexts
 
-    async def context(self, name: str) -> Path:
-        """The directory of a context."""
+    async def context(self, name: str) -> Tree:
+        """The files of a context."""
         name = name or MAIN_CONTEXT
         async with self._lock:
             if name not in self._contexts:
                 self._contexts[name] = await self._load(name)
             return self._contexts[name]
 
-    async def _load(self, name: str) -> Path:
+    async def _load(self, name: str) -> Tree:
         vertex = vertex_of_context(name)
         self._tell(Declared(vertex))
         self._tell(Started(vertex, time.time()))
         try:
             ignored = self._ignored if name == MAIN_CONTEXT else []
-            directory = await self._client.directory(name, self._wanted(name), ignored)
+            found = await self._client.directory(name, self._wanted(name), ignored)
         except HavreError as error:
             self._tell(Finished(vertex, time.time(), error=str(error)))
             raise
         self._tell(Finished(vertex, time.time()))
-        return directory
+        return DirectoryTree(found) if isinstance(found, Path) else found
 
     def _wanted(self, name: str) -> list[str]:
         """What the needed stages may want of a context; an empty pattern is everything."""
@@ -82,14 +83,14 @@ class BuildViews:
                 wanted |= {source for from_, source in _reads(command) if (from_ or MAIN_CONTEXT) == name}
         return [""] if any(_is_open(source) for source in wanted) else sorted(wanted)
 
-    async def layers(self, layers: tuple[Digest, ...]) -> Path:
+    async def layers(self, layers: tuple[Digest, ...]) -> Tree:
         """Where the files of these layers lie; nothing that is written there is kept."""
         async with self._lock:
             if layers not in self._mounted:
                 id = secrets.token_hex(32)
                 self._undo.push_async_callback(self._snapshots.remove, id)
                 await self._snapshots.create(id, layers)
-                self._mounted[layers] = await self._snapshots.mount(id)
+                self._mounted[layers] = DirectoryTree(await self._snapshots.mount(id))
             return self._mounted[layers]
 
 

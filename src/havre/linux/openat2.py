@@ -62,7 +62,7 @@ def resolve_in_root(root: Path, path: str) -> str:
 
     Only for a tree that nobody changes meanwhile: what is opened must go through `open_in_root`. OSError ELOOP.
     """
-    return _resolve(path, lambda inner: os.readlink(root / inner))
+    return resolve(path, lambda inner: os.readlink(root / inner))
 
 
 def resolveat_in_root(directory: int, path: str) -> str:
@@ -75,10 +75,10 @@ def resolveat_in_root(directory: int, path: str) -> str:
         finally:
             os.close(link)
 
-    return _resolve(path, read_link)
+    return resolve(path, read_link)
 
 
-def _resolve(path: str, read_link: Callable[[str], str]) -> str:
+def resolve(path: str, read_link: Callable[[str], str]) -> str:
     """Follow `path`, asking `read_link` for the target of a relative path; its OSError: not a link, or not there."""
     resolved: list[str] = []
     left = list(reversed(path.split("/")))

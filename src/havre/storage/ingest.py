@@ -20,7 +20,7 @@ import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from errno import EDQUOT, ENOSPC
 from types import TracebackType
 from typing import ParamSpec, Protocol, TypeVar
@@ -175,18 +175,22 @@ class LayerIngest:
         with self._failures():
             return await in_thread(work, *args, **kwargs)
 
-    @contextmanager
-    def _failures(self) -> Iterator[None]:
-        """Say what the disk refused, and for which layer."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno in (ENOSPC, EDQUOT):
-                raise Failed(
-                    f"no space left on device while writing layer {self._name}", "free some with `havre system prune`"
-                ) from error
-            named = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
-            raise Failed(f"writing layer {self._name}: {error.strerror}{named}") from error
+    def _failures(self) -> AbstractContextManager[None]:
+        return told_of_disk(self._name)
+
+
+@contextmanager
+def told_of_disk(name: str) -> Iterator[None]:
+    """Say what the disk refused, and for which layer."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (ENOSPC, EDQUOT):
+            raise Failed(
+                f"no space left on device while writing layer {name}", "free some with `havre system prune`"
+            ) from error
+        named = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
+        raise Failed(f"writing layer {name}: {error.strerror}{named}") from error
 
 
 def _require(wanted: Digest | None, got: Digest) -> None:

@@ -12,9 +12,10 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import BinaryIO
 
 import msgspec
 
@@ -35,6 +36,7 @@ from havre.storage.layerfiles import (
     uuid_of,
     write_durably,
 )
+from havre.storage.making import make_layer
 
 _TMP = "tmp-"
 _INDEX_HEAD = 1536
@@ -112,6 +114,10 @@ class Layers:
     def ingest(self, *, digest: Digest | None = None, diff_id: Digest | None = None) -> LayerIngest:
         """Take in a layer: tar, gzip, zstd, xz or bzip2. The digests given (of the stream, of the tar) must hold."""
         return LayerIngest(self, digest, diff_id)
+
+    async def make(self, work: Callable[[BinaryIO], None], hold: Callable[[Digest], None]) -> Digest | None:
+        """The layer whose tar `work` writes in a thread, None if it is empty; `hold` is told of it first."""
+        return await make_layer(self, work, hold)
 
     async def open_tar(self, diff_id: Digest) -> AsyncIterator[bytes]:
         """The exact uncompressed tar; `NotFound`, or `Failed` at the end when the disk changed it."""

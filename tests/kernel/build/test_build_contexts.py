@@ -1,4 +1,4 @@
-"""Contexts on the disk: what a client's list makes of a directory, what it is asked for again, what it may not say."""
+"""Contexts: what a client's list or tar makes of a tree, what it is asked for again, what it may not say."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from support import tars
 
-from havre.build.contexts import KEPT, MAX_OPEN, Contexts, TreeUpdate, read_file
+from havre.build.contexts import KEPT, Contexts, read_file
+from havre.build.packed import MAX_OPEN, PackedTree, PackUpdate, TarIntake
 from havre.errors import InvalidInput, NotFound
+from havre.oci.ignore import IgnoreRules
 from havre.storage.tar import Entry
 
 
@@ -21,29 +24,39 @@ def entry(
     return Entry(path.encode(), kind, mode, 0, 0, mtime, 5, size, link.encode())
 
 
-def sync(root: Path, *files: tuple[Entry, bytes]) -> list[str]:
-    """Update `root` to these files; the paths that were asked for."""
+def sync(tree: PackedTree, *files: tuple[Entry, bytes]) -> list[str]:
+    """Update the tree to these files; the paths that were asked for."""
     asked = []
-    with closing(TreeUpdate(root)) as tree:
-        for each, content in files:
-            if tree.want(each):
-                asked.append(os.fsdecode(each.path))
-                tree.write(each, content[:1])
-                tree.write(each, content[1:])
-                tree.seal(each)
-        tree.finish()
+    update = PackUpdate(tree)
+    for each, content in files:
+        if update.want(each):
+            asked.append(os.fsdecode(each.path))
+            update.write(each, content[:1])
+            update.write(each, content[1:])
+            update.seal(each)
+    update.finish()
     return asked
 
 
+def from_tar(tree: PackedTree, tar: bytes, piece: int = 1000) -> None:
+    intake = TarIntake(tree)
+    for at in range(0, len(tar), piece):
+        intake.write(tar[at : at + piece])
+    intake.seal()
+
+
+def content(tree: PackedTree, path: str) -> bytes:
+    return tree.read(path, 1 << 20)
+
+
 @pytest.fixture
-def root(tmp_path: Path) -> Iterator[Path]:
-    directory = tmp_path / "context"
-    directory.mkdir()
-    yield directory
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["context"], "something was made outside"
+def tree(tmp_path: Path) -> Iterator[PackedTree]:
+    with closing(PackedTree(tmp_path)) as made:
+        yield made
+    assert not list(tmp_path.iterdir()), "something stays when a tree is closed"
 
 
-def test_a_tree_and_what_changes_in_it(root: Path) -> None:
+def test_a_tree_and_what_changes_in_it(tree: PackedTree) -> None:
     directory = (entry("d", "dir", mode=0o755, mtime=7), b"")
     a, b = (entry("a", size=3), b"one"), (entry("d/b", size=3), b"two")
     link, twin, empty = (
@@ -51,34 +64,45 @@ def test_a_tree_and_what_changes_in_it(root: Path) -> None:
         (entry("z", "hardlink", link="a"), b""),
         (entry("e"), b""),
     )
-    assert sync(root, a, directory, b, empty, link, twin) == ["a", "d/b"]
+    assert sync(tree, a, directory, b, empty, link, twin) == ["a", "d/b"]
+    assert content(tree, "l") == b"two"
+    assert tree.item("a").inode == tree.item("z").inode is not None
+    root = tree.directory()
     assert (root / "d/b").read_text() == "two"
     assert (root / "a").stat().st_ino == (root / "z").stat().st_ino
     assert os.readlink(root / "l") == "d/b"
     assert (root / "d").stat().st_mtime == pytest.approx(7, abs=0.1)
 
-    assert sync(root, a, directory, b, empty, link) == ["a"], "a file with another name is not known to be as it was"
-    assert sync(root, a, directory, b, empty, link) == []
-    assert not (root / "z").exists()
+    assert sync(tree, a, directory, b, empty, link) == []
+    assert not root.exists(), "a directory of an older state"
+    assert tree.locate("z") is None
     newer = (entry("d/b", size=3, mtime=1001), b"TWO")
-    assert sync(root, a, directory, newer) == ["d/b"]
-    assert (root / "d/b").read_text() == "TWO"
-    assert sorted(path.name for path in root.iterdir()) == ["a", "d"]
-    assert sync(
-        root, (entry("a", "dir", mode=0o755), b""), (entry("a/f", size=1), b"x"), (entry("d", size=1), b"y")
-    ) == [
-        "a/f",
-        "d",
-    ]
+    assert sync(tree, a, directory, newer) == ["d/b"]
+    assert content(tree, "d/b") == b"TWO"
+    assert tree.names("") == ["a", "d"]
+    told = (entry("a", "dir", mode=0o755), b""), (entry("a/f", size=1), b"x"), (entry("d", size=1), b"y")
+    assert sync(tree, *told) == ["a/f", "d"]
 
 
-def test_what_was_cut_off_is_asked_for_again(root: Path) -> None:
+def test_what_was_cut_off_is_asked_for_again(tree: PackedTree) -> None:
     half = entry("f", size=4)
-    with closing(TreeUpdate(root)) as tree:
-        assert tree.want(half)
-        tree.write(half, b"ha")
-    assert sync(root, (half, b"half")) == ["f"]
-    assert (root / "f").read_text() == "half"
+    update = PackUpdate(tree)
+    assert update.want(half)
+    update.write(half, b"ha")
+    with pytest.raises(InvalidInput, match="has not come"):
+        update.finish()
+    assert sync(tree, (half, b"half")) == ["f"]
+    assert content(tree, "f") == b"half"
+
+
+def test_bytes_that_nobody_reads_any_more_go(tree: PackedTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("havre.build.packed._WASTE", 1 << 20)
+    kept = (entry("kept", size=9), b"untouched")
+    for number in range(40):
+        sync(tree, kept, (entry("f", size=1 << 17, mtime=number), bytes([number]) * (1 << 17)))
+    assert tree.pack.size < 3 << 20
+    assert content(tree, "kept") == b"untouched"
+    assert content(tree, "f") == bytes([39]) * (1 << 17)
 
 
 @pytest.mark.parametrize(
@@ -99,30 +123,70 @@ def test_what_was_cut_off_is_asked_for_again(root: Path) -> None:
     ],
     ids=lambda entries: str(entries[-1].path[:12]),
 )
-def test_lists_that_are_refused(root: Path, hostile: list[Entry]) -> None:
+def test_lists_that_are_refused(tree: PackedTree, hostile: list[Entry]) -> None:
     with pytest.raises(InvalidInput):
-        sync(root, *[(each, b"x") for each in hostile])
+        sync(tree, *[(each, b"x") for each in hostile])
 
 
-def test_a_link_in_the_old_tree_leads_nowhere(root: Path) -> None:
-    sync(root, (entry("d", "symlink", link="/tmp"), b""))
-    sync(root, (entry("d", "dir", mode=0o755), b""), (entry("d/f", size=1), b"x"))
-    assert (root / "d/f").read_text() == "x"
-    assert not (root / "d").is_symlink()
-
-
-def test_files_open_at_once_are_bounded(root: Path) -> None:
+def test_files_open_at_once_are_bounded(tree: PackedTree) -> None:
     files = [entry(f"f{number}", size=2) for number in range(MAX_OPEN + 1)]
-    with closing(TreeUpdate(root)) as tree:
-        for file in files:
-            assert tree.want(file)
-        for file in files[:-1]:
-            tree.write(file, b"x")
-        with pytest.raises(InvalidInput, match="at the same time"):
-            tree.write(files[-1], b"x")
+    update = PackUpdate(tree)
+    for file in files:
+        assert update.want(file)
+    for file in files[:-1]:
+        update.write(file, b"x")
+    with pytest.raises(InvalidInput, match="at the same time"):
+        update.write(files[-1], b"x")
 
 
-def test_reading_stays_inside(root: Path) -> None:
+def test_a_tar_and_its_odd_members(tree: PackedTree) -> None:
+    tar = (
+        tars.directory(b"./")
+        + tars.member(b"implied/f", b"x" * 5000)
+        + tars.symlink(b"link", b"/implied")
+        + tars.member(b"link/through", b"inside")
+        + tars.member(b"twice", b"first")
+        + tars.member(b"twice", b"second")
+        + tars.directory(b"becomes")
+        + tars.member(b"becomes/gone", b"")
+        + tars.member(b"becomes", b"a file")
+        + tars.END
+    )
+    from_tar(tree, tar)
+    assert content(tree, "implied/f") == b"x" * 5000
+    assert content(tree, "implied/through") == b"inside"
+    assert content(tree, "twice") == b"second"
+    assert content(tree, "becomes") == b"a file"
+    assert tree.names("") == ["becomes", "implied", "link", "twice"]
+    kept = tree.without(IgnoreRules(["implied", "!implied/f", "twice"]))
+    assert [item.path for item in kept.walk("")] == ["becomes", "implied", "implied/f", "link"]
+
+
+@pytest.mark.parametrize(
+    "tar",
+    [
+        tars.member(b"f", b"x") + tars.member(b"f/below", b"y"),
+        tars.symlink(b"l", b"nowhere/f") + tars.member(b"nowhere", b"") + tars.member(b"l/x", b""),
+        tars.symlink(b"l", b"l") + tars.member(b"l/x", b""),
+    ],
+    ids=["below a file", "below a link to a file", "below a loop"],
+)
+def test_tars_that_are_refused(tree: PackedTree, tar: bytes) -> None:
+    with pytest.raises(InvalidInput):
+        from_tar(tree, tar + tars.END)
+
+
+def test_a_link_leads_nowhere_outside(tree: PackedTree, tmp_path: Path) -> None:
+    from_tar(tree, tars.symlink(b"out", b"../../../tmp") + tars.member(b"out/f", b"x") + tars.END)
+    assert content(tree, "tmp/f") == b"x"
+    sync(tree, (entry("d", "symlink", link="/tmp"), b""))
+    sync(tree, (entry("d", "dir", mode=0o755), b""), (entry("d/f", size=1), b"x"))
+    assert content(tree, "d/f") == b"x"
+
+
+def test_reading_stays_inside(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
     (root / "in").write_text("inside")
     (root / "out").symlink_to("../../../../etc/passwd")
     (root / "link").symlink_to("/in")
@@ -134,23 +198,40 @@ def test_reading_stays_inside(root: Path) -> None:
         read_file(root, "in", 3)
 
 
-def test_directories_are_kept_by_key_and_bounded(tmp_path: Path) -> None:
+def test_reading_of_a_packed_tree_stays_inside(tree: PackedTree) -> None:
+    links = [(entry("out", "symlink", link="../../etc/passwd"), b""), (entry("link", "symlink", link="/in"), b"")]
+    sync(tree, (entry("in", size=6), b"inside"), *links)
+    assert read_file(tree, "link", 10) == b"inside"
+    for missing in ("out", "none", "."):
+        with pytest.raises(NotFound):
+            read_file(tree, missing, 10)
+    with pytest.raises(InvalidInput, match="larger"):
+        read_file(tree, "in", 3)
+
+
+def test_trees_are_kept_by_key_and_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def use() -> None:
         contexts = Contexts(tmp_path / "kept")
         await contexts.open()
-        async with contexts.borrow("k") as first:
-            (first / "f").write_text("x")
-            async with contexts.borrow("k") as second:
-                assert second != first
-        async with contexts.borrow("k") as again:
-            assert again == first
-        async with contexts.borrow() as nameless:
-            pass
-        assert not nameless.exists()
+        async with contexts.tree("k") as first:
+            sync(first, (entry("f", size=1), b"x"))
+            async with contexts.tree("k") as second:
+                assert second is not first
+        async with contexts.tree("k") as again:
+            assert again is first
+        async with contexts.tree() as nameless, contexts.borrow() as directory:
+            assert nameless.count == 0
+        assert not directory.exists()
         for number in range(KEPT + 1):
-            async with contexts.borrow(f"other{number}"):
-                pass
-        assert len(list((tmp_path / "kept").iterdir())) == KEPT
+            async with contexts.tree(f"other{number}") as other:
+                sync(other, (entry("f", size=1), b"x"))
+        async with contexts.tree("k") as pushed_out:
+            assert pushed_out.count == 0
+        monkeypatch.setattr("havre.build.contexts.KEPT_FILES", 2)
+        async with contexts.tree("last") as last:
+            sync(last, (entry("a"), b""), (entry("b"), b""))
+        async with contexts.tree(f"other{KEPT}") as too_many:
+            assert too_many.count == 0
         await contexts.drop()
         assert not list((tmp_path / "kept").iterdir())
 

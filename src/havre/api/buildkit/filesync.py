@@ -7,7 +7,7 @@
                                       <--  FIN
     FIN                               -->
 
-The files are put where `build.contexts` keeps them; this module translates and keeps count. All of it is hostile.
+The files go into a tree of `build.packed`; this module translates and keeps count. All of it is hostile.
 
 Source: tonistiigi/fsutil, the head of send.go and receive.go; moby/buildkit session/filesync; Go's io/fs FileMode.
 """
@@ -18,13 +18,13 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from pathlib import Path
 from urllib.parse import quote_plus
 
 from havre.api.buildkit.messages import Packet, Stat
 from havre.api.buildkit.sessions import Session
 from havre.api.buildkit.shown import Moved
-from havre.build.contexts import TreeUpdate, to_its_end
+from havre.build.contexts import to_its_end
+from havre.build.packed import PackedTree, PackUpdate
 from havre.errors import Failed, InvalidInput
 from havre.storage.tar import Entry
 
@@ -58,7 +58,7 @@ _BITS = ((_GO_SETUID, stat.S_ISUID), (_GO_SETGID, stat.S_ISGID), (_GO_STICKY, st
 
 
 async def receive(
-    session: Session, name: str, into: Path, moved: Moved, *, follow: Sequence[str], exclude: Sequence[str]
+    session: Session, name: str, into: PackedTree, moved: Moved, *, follow: Sequence[str], exclude: Sequence[str]
 ) -> None:
     """Make `into` the client's directory `name`, or of it what the paths `follow` lead to, without `exclude`.
 
@@ -108,8 +108,8 @@ def _render_header(key: str, values: Sequence[str]) -> list[tuple[str, str]]:
 class _Intake:
     """The daemon's end of one transfer: packets are gathered on the loop and applied to the disk in a thread."""
 
-    def __init__(self, into: Path) -> None:
-        self._tree = TreeUpdate(into)
+    def __init__(self, into: PackedTree) -> None:
+        self._tree = PackUpdate(into)
         self._batch: list[Packet] = []
         self._size = 0
         self._ends = 0  # files that end in the batch

@@ -18,6 +18,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
+from typing import Any, TypeAlias, TypeVar
 
 from havre.aio import in_thread
 from havre.api.buildkit.filesync import receive
@@ -36,11 +37,15 @@ from havre.api.buildkit.shown import counted, shown
 from havre.api.buildkit.sshagent import forward_agent
 from havre.build.contexts import Contexts, read_file
 from havre.build.dockerfile import MAX_BYTES
+from havre.build.packed import PackedTree
 from havre.build.progress import BuildProgress, Vertex, vertex_of_context
 from havre.build.request import MAIN_CONTEXT, DockerfileBytes
 from havre.build.uploads import UploadedContext
 from havre.errors import Failed, NotFound
 from havre.registry import Auth
+
+Files: TypeAlias = Path | PackedTree
+T = TypeVar("T")
 
 _IGNORE = ".dockerignore"
 _TRANSFER = "transferring context:"
@@ -68,7 +73,7 @@ class SessionSource:
         self._stack = stack
         self._progress = progress
         self._locks: dict[object, asyncio.Lock] = {}
-        self._made: dict[object, Path] = {}
+        self._made: dict[object, Any] = {}
         self.text: DockerfileBytes | None = None
 
     async def dockerfile(self, path: str) -> DockerfileBytes:
@@ -98,7 +103,7 @@ class SessionSource:
                 directory = await self._fetch(main, (_IGNORE,), (vertex, _TRANSFER))
             return await _optional(directory, _IGNORE)
 
-    async def directory(self, name: str, wanted: Sequence[str], ignored: Sequence[str]) -> Path:
+    async def directory(self, name: str, wanted: Sequence[str], ignored: Sequence[str]) -> Files:
         """The client's directory of that context, or what of it the build wants."""
         if name == MAIN_CONTEXT and self._is_foreign:
             return await self._foreign_context()
@@ -119,28 +124,29 @@ class SessionSource:
         *,
         exclude: Sequence[str] = (),
         kept: bool = False,
-    ) -> Path:
+    ) -> Files:
         """A directory of the client's, transferred once for each way of asking; `kept` for its next build."""
 
-        async def transfer() -> Path:
+        async def transfer() -> Files:
             session = await self._session()
             key = f"{session.shared_key}\0{local}" if kept and session.shared_key else ""
-            directory = await self._borrow(key)
+            tree = await self._stack.enter_async_context(self._contexts.tree(key))
             with counted(*told, self._progress) as moved:
-                await receive(session, local, directory, moved, follow=follow, exclude=exclude)
-            return directory
+                await receive(session, local, tree, moved, follow=follow, exclude=exclude)
+            return tree
 
         return await self._once((local, follow, exclude), transfer)
 
-    async def _once(self, key: object, make: Callable[[], Awaitable[Path]]) -> Path:
+    async def _once(self, key: object, make: Callable[[], Awaitable[T]]) -> T:
         """What `make` gave the first time it was asked for `key`; who asks meanwhile waits."""
         async with self._locks.setdefault(key, asyncio.Lock()):
             if key not in self._made:
                 self._made[key] = await make()
-            return self._made[key]
+            made: T = self._made[key]
+            return made
 
-    async def _borrow(self, key: str = "") -> Path:
-        return await self._stack.enter_async_context(self._contexts.borrow(key))
+    async def _borrow(self) -> Path:
+        return await self._stack.enter_async_context(self._contexts.borrow())
 
     async def _session(self) -> Session:
         return await self._sessions.find(self._session_id)
@@ -190,18 +196,18 @@ class SessionSource:
         """Whether the main context is no directory of the client's."""
         return bool(self._options.upload or self._options.remote)
 
-    async def _foreign_context(self) -> Path:
+    async def _foreign_context(self) -> Files:
         """The main context as a tar that the client sends, or from a URL."""
 
-        async def unpack() -> Path:
-            directory = await self._borrow()
-            uploaded = UploadedContext(directory, {})
+        async def unpack() -> Files:
+            uploaded = UploadedContext(await self._borrow(), {})
+            self._stack.callback(uploaded.close)
             if self._options.remote:
                 await uploaded.fetch(self._options.remote)
             else:
                 async with aclosing(self._pull()) as pieces:
                     await uploaded.receive(pieces)
-            return directory
+            return uploaded.files
 
         return await self._once("foreign", unpack)
 
@@ -215,7 +221,7 @@ class SessionSource:
                 yield piece.data
 
 
-async def _optional(directory: Path, name: str) -> bytes | None:
+async def _optional(directory: Files, name: str) -> bytes | None:
     try:
         return await in_thread(read_file, directory, name, MAX_BYTES)
     except NotFound:

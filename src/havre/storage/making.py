@@ -1,0 +1,108 @@
+"""A layer that is written here, not received: hashed by the thread that writes it, stored by another.
+
+    work(out) --> out.write --> hash, pieces of 256 KiB --> at most 4 MiB wait --> own thread: write, index
+
+As with `ingest`, nothing of one that fails or is abandoned stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import threading
+from collections import Counter, deque
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import BinaryIO
+
+from havre.aio import in_thread, spawn
+from havre.oci.digest import Digest
+from havre.storage.compress import PIECE
+from havre.storage.ingest import Keeper, told_of_disk
+from havre.storage.layerfiles import LayerWriter, Sealed
+
+_AHEAD = 16  # pieces that may wait for the disk
+
+
+async def make_layer(keeper: Keeper, work: Callable[[BinaryIO], None], hold: Callable[[Digest], None]) -> Digest | None:
+    """The layer whose tar `work` writes, in a thread; None if it has no member. Raises what `work` does.
+
+    `hold` is told of the layer while it counts as arriving. Cancelled, `work` meets a broken pipe at its next write.
+    """
+    writer = keeper.new_writer()
+    out = _Out(writer)
+    arrived: Counter[Digest] = Counter()
+    with told_of_disk("of a build"):
+        try:
+            running = asyncio.ensure_future(in_thread(out.run, work))
+            try:
+                sealed = await asyncio.shield(running)
+            except asyncio.CancelledError:
+                out.abandon()
+                await asyncio.wait([running])
+                raise
+            if sealed is None:
+                return None
+            arrived = Counter((sealed.diff_id,))
+            keeper.arriving += arrived
+            committing = spawn(keeper.commit(writer, sealed), f"commit layer {sealed.diff_id}")
+            try:
+                await asyncio.shield(committing)
+            finally:
+                await asyncio.wait([committing])  # seen through: the layer is then there, whole
+            hold(sealed.diff_id)
+            return sealed.diff_id
+        finally:
+            await in_thread(writer.discard)
+            keeper.arriving -= arrived
+
+
+class _Out(io.RawIOBase):
+    """What `work` writes to."""
+
+    def __init__(self, writer: LayerWriter) -> None:
+        self._writer = writer
+        self._hash = hashlib.sha256()
+        self._gathered: list[bytes] = []
+        self._waiting = 0
+        self._blank = True  # nothing but the zeros that end an archive
+        self._stored: deque[Future[None]] = deque()
+        self._disk = ThreadPoolExecutor(1, thread_name_prefix="havre-layer")
+        self._abandoned = threading.Event()
+
+    def writable(self) -> bool:
+        return True
+
+    def run(self, work: Callable[[BinaryIO], None]) -> Sealed | None:
+        """Have it all written and sealed."""
+        try:
+            work(self)  # type: ignore[arg-type]  # the one method of BinaryIO that a tar needs
+            self._pass_on()
+            while self._stored:
+                self._stored.popleft().result()
+            return None if self._blank else self._writer.seal(Digest(f"sha256:{self._hash.hexdigest()}"))
+        finally:
+            self._disk.shutdown(wait=True, cancel_futures=True)
+
+    def abandon(self) -> None:
+        """Nobody wants it any more."""
+        self._abandoned.set()
+
+    def write(self, data: bytes) -> int:  # type: ignore[override]  # bytes alone, which are kept as they are
+        self._gathered.append(data)
+        self._waiting += len(data)
+        if self._waiting >= PIECE:
+            self._pass_on()
+        return len(data)
+
+    def _pass_on(self) -> None:
+        if self._abandoned.is_set():
+            raise BrokenPipeError("the layer is not wanted any more")
+        piece = self._gathered[0] if len(self._gathered) == 1 else b"".join(self._gathered)
+        self._gathered, self._waiting = [], 0
+        self._blank = self._blank and not any(piece)
+        self._hash.update(piece)
+        while len(self._stored) >= _AHEAD:
+            self._stored.popleft().result()
+        self._stored.append(self._disk.submit(self._writer.write, piece))
