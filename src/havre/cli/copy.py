@@ -12,7 +12,6 @@ What comes out of a container is hostile: no name or link in its archive leads o
 
 from __future__ import annotations
 
-import io
 import os
 import posixpath
 import stat
@@ -22,12 +21,13 @@ from havre.cli.archive import read_chunks
 from havre.cli.format.text import human_size
 from havre.cli.parser import StatusError
 from havre.cli.stream import write_all
+from havre.cli.untar import untar
 from havre.client.jsontext import decode
 from havre.errors import HavreError, NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any
 
     from havre.cli.parser import Options
@@ -37,6 +37,14 @@ if TYPE_CHECKING:
 _GO_DIRECTORY = 1 << 31
 _GO_SYMLINK = 1 << 27
 _CHUNK = 256 << 10
+_TYPES = {
+    stat.S_IFREG: tarfile.REGTYPE,
+    stat.S_IFDIR: tarfile.DIRTYPE,
+    stat.S_IFLNK: tarfile.SYMTYPE,
+    stat.S_IFIFO: tarfile.FIFOTYPE,
+    stat.S_IFCHR: tarfile.CHRTYPE,
+    stat.S_IFBLK: tarfile.BLKTYPE,
+}
 
 
 def split_path(text: str) -> tuple[str, str]:
@@ -94,13 +102,10 @@ def _download(session: Session, options: Options, container: str, source: str, t
         return 0
     is_directory = bool(_path_stat(response)["mode"] & _GO_DIRECTORY)
     directory, name = _local_target(source, is_directory, target)
-    reader = _Counting(response)
-    with tarfile.open(fileobj=reader, mode="r|") as archive:
-        try:
-            archive.extractall(directory, filter=_renaming(name, keep_owner=options.archive))
-        except (tarfile.TarError, OSError) as error:
-            raise StatusError(1, f"cannot write {target}: {error}") from error
-    return reader.count
+    try:
+        return untar(response.chunks(), directory, _renaming(name), keep_owner=options.archive)
+    except (tarfile.TarError, OSError) as error:
+        raise StatusError(1, f"cannot write {target}: {error}") from error
 
 
 def _local_target(source: str, is_directory: bool, target: str) -> tuple[str, str | None]:
@@ -118,38 +123,16 @@ def _local_target(source: str, is_directory: bool, target: str) -> tuple[str, st
     return directory or ".", name
 
 
-def _renaming(name: str | None, *, keep_owner: bool) -> Any:
-    def rename(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
-        if name is not None:
-            top, slash, rest = member.name.partition("/")
-            member = member.replace(name=name + slash + rest if top != "." or rest else name, deep=False)
-        checked = tarfile.tar_filter(member, path)
-        if not keep_owner:
-            checked = checked.replace(uid=os.getuid(), gid=os.getgid(), uname="", gname="", deep=False)
-        return checked
+def _renaming(name: str | None) -> Callable[[str], str]:
+    """What makes `name`, unless it is None, of a member's topmost name."""
+
+    def rename(member: str) -> str:
+        if name is None:
+            return member
+        top, slash, rest = member.partition("/")
+        return name + slash + rest if top != "." or rest else name
 
     return rename
-
-
-class _Counting(io.RawIOBase):
-    """A response's body as a file that tarfile can read, counting its bytes."""
-
-    def __init__(self, response: Response) -> None:
-        self._chunks = response.chunks()
-        self._rest = b""
-        self.count = 0
-
-    def read(self, size: int = -1) -> bytes:
-        """Up to `size` bytes."""
-        parts = [self._rest]
-        have = len(self._rest)
-        while have < size and (data := next(self._chunks, b"")):
-            parts.append(data)
-            have += len(data)
-        whole = b"".join(parts)
-        self._rest = whole[size:]
-        self.count += min(size, len(whole))
-        return whole[:size]
 
 
 def _upload(session: Session, options: Options, container: str, source: str, target: str) -> int:
@@ -215,23 +198,48 @@ def tar_chunks(source: str, name: str | None) -> Iterator[bytes]:
     root = source.rstrip("/") if source.endswith("/") and len(source) > 1 else source
     if source.endswith("/"):
         root = os.path.realpath(root)
-    builder = tarfile.TarFile(fileobj=io.BytesIO(), mode="w", format=tarfile.PAX_FORMAT)
-    yield from _entry(builder, root, top)
+    return _gathered(_pieces(root, top))
+
+
+def _pieces(root: str, top: str) -> Iterator[bytes]:
+    yield from _entry(root, top)
     if os.path.isdir(root) and not os.path.islink(root):
         for directory, folders, files in os.walk(root):
             inner = top + directory[len(root) :]
             for entry in sorted([*folders, *files]):
-                yield from _entry(builder, os.path.join(directory, entry), f"{inner}/{entry}")
+                yield from _entry(os.path.join(directory, entry), f"{inner}/{entry}")
     yield bytes(tarfile.BLOCKSIZE * 2)
 
 
-def _entry(builder: tarfile.TarFile, path: str, name: str) -> Iterator[bytes]:
-    if stat.S_ISSOCK(os.lstat(path).st_mode):
-        return  # a socket cannot be archived
-    builder.inodes.clear()  # type: ignore[attr-defined]  # hard links go as files of their own
-    member = builder.gettarinfo(path, name)
-    yield member.tobuf(tarfile.PAX_FORMAT)
-    if not member.isreg():
+def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """The pieces in such a size that each is worth a call of the kernel's and a chunk of HTTP's."""
+    gathered, size = list[bytes](), 0
+    for piece in pieces:
+        gathered.append(piece)
+        size += len(piece)
+        if size >= _CHUNK:
+            yield b"".join(gathered)
+            gathered, size = [], 0
+    yield b"".join(gathered)
+
+
+def _entry(path: str, name: str) -> Iterator[bytes]:
+    """A member: its header, its content. Hard links go as files of their own, sockets not at all."""
+    status = os.lstat(path)
+    kind = stat.S_IFMT(status.st_mode)
+    if kind not in _TYPES:
+        return
+    member = tarfile.TarInfo(name)
+    member.type, member.mode, member.mtime = _TYPES[kind], stat.S_IMODE(status.st_mode), int(status.st_mtime)
+    member.uid, member.gid = status.st_uid, status.st_gid
+    if kind == stat.S_IFLNK:
+        member.linkname = os.readlink(path)
+    elif kind in (stat.S_IFCHR, stat.S_IFBLK):
+        member.devmajor, member.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
+    elif kind == stat.S_IFREG:
+        member.size = status.st_size
+    yield member.tobuf(tarfile.PAX_FORMAT, errors="surrogateescape")
+    if not member.size:
         return
     left = member.size
     with open(path, "rb", buffering=0) as file:

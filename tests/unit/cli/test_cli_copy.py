@@ -111,6 +111,37 @@ def test_nothing_leads_outside(tmp_path: Path, data: bytes) -> None:
     assert not Path("/havre-escaped").exists()
 
 
+def test_long_names_links_and_what_is_in_the_way(tmp_path: Path) -> None:
+    long, away = "n" * 150 + "\u00e9", tmp_path / "away"
+    away.mkdir()
+    for form in (tarfile.PAX_FORMAT, tarfile.GNU_FORMAT):
+        buffer = io.BytesIO()
+        with tarfile.open(fileobj=buffer, mode="w", format=form) as tar:
+            for name, kind, link in (("src", tarfile.DIRTYPE, ""), ("src/" + long, tarfile.REGTYPE, "")):
+                member = tarfile.TarInfo(name)
+                member.type, member.linkname, member.mode, member.mtime = kind, link, 0o2775, 1000
+                member.size = 3 if kind == tarfile.REGTYPE else 0
+                tar.addfile(member, io.BytesIO(b"abc"))
+            member = tarfile.TarInfo("src/second")
+            member.type, member.linkname = tarfile.LNKTYPE, "src/" + long
+            tar.addfile(member)
+        target = tmp_path / str(form)
+        target.mkdir()
+        (target / "src").symlink_to(away)
+        download(buffer.getvalue(), target, directory=True)
+        assert os.listdir(away) == []
+        assert (target / "src" / "second").samefile(target / "src" / long)
+        status = (target / "src" / long).stat()
+        assert (status.st_mode & 0o7777, status.st_mtime, status.st_size) == (0o775, 1000, 3)
+        assert (target / "src").stat().st_mtime == 1000
+
+
+@pytest.mark.parametrize("cut", [100, 512, 700, 2100])
+def test_an_archive_that_breaks_off(tmp_path: Path, cut: int) -> None:
+    with pytest.raises(StatusError, match="cannot write"):
+        download(TREE[:cut], tmp_path, directory=True)
+
+
 def test_an_archive_we_make_holds_the_tree_under_the_name_it_is_to_have(tmp_path: Path) -> None:
     source = tmp_path / "tree"
     (source / "sub").mkdir(parents=True)
