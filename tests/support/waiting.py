@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], what: str, timeout_s: float = 15.0) -> T:
+def until(condition: Callable[[], T], what: str, timeout_s: float = 30.0) -> T:
     """The first true value of `condition`, asked every 10 ms; fails after `timeout_s`, saying what was awaited."""
     deadline = time.monotonic() + timeout_s
     while not (value := condition()):
