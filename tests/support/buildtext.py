@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from typing import Any
 
 import msgspec
 
+from havre.build.checking import Checks
+from havre.build.checks import policy_of
 from havre.build.dockerfile import DockerfileError, parse_dockerfile
 from havre.build.graph import plan_graph
 from havre.build.plan import DEFAULT_PATH, Step, Surroundings, begin, plan_steps, read_triggers
+from havre.build.progress import unreported
+from havre.build.request import BuildRequest, DockerfileBytes
 from havre.engine.model import Config
 from havre.oci.platform import Platform
 
@@ -23,6 +28,21 @@ def render(data: bytes, target: str = "") -> str:
         return _render(data, target)
     except DockerfileError as error:
         return f"{error.message}\n"
+
+
+def render_checks(data: bytes, ignore: bytes = b"") -> str:
+    """What build checks find in a Dockerfile, one finding a line."""
+    dockerfile = parse_dockerfile(data)
+    graph = plan_graph(dockerfile, BUILD_ARGS, "", _HOST, _HOST)
+    source = DockerfileBytes("Dockerfile", data, ignore)
+    policy = policy_of(dockerfile, BUILD_ARGS)
+    checks = Checks(dockerfile, graph, policy, source, unreported)
+
+    async def empty(name: str, platform: str) -> Config | None:
+        return Config(env=["PATH=/bin"])
+
+    found = asyncio.run(checks.of_all(BuildRequest(build_args=BUILD_ARGS), empty))
+    return "".join(f"{each.line} {each.rule}: {each.message}\n" for each in found) or "nothing\n"
 
 
 def _render(data: bytes, target: str) -> str:

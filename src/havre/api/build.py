@@ -24,7 +24,7 @@ from havre.api.call import Call
 from havre.api.progress_stream import stream_progress
 from havre.api.router import Router
 from havre.build.cache import CacheRecord
-from havre.build.progress import BuildEvent, Finished, Log, Started
+from havre.build.progress import BuildEvent, Finished, Log, Started, Warned
 from havre.build.request import DEFAULT_NAME, BuildRequest, BuildResult
 from havre.build.running import RunFailed
 from havre.build.uploads import UploadedContext
@@ -39,15 +39,11 @@ from havre.registry import Auth
 async def _build(call: Call) -> web.StreamResponse:
     request = decode_request(call)
     quiet = call.flag("q")
-    remote = call.text("remote")
 
     async def work(progress: Progress) -> None:
         async with call.services.contexts.borrow() as directory:
             context = UploadedContext(directory, decode_credentials(call))
-            if remote:
-                await context.fetch(remote)
-            else:
-                await context.receive(call.upload())
+            await _take_in(call, context)
             teller = ClassicTeller(progress, quiet=quiet)
             try:
                 result = await call.services.builder.build(request, context, teller)
@@ -57,6 +53,28 @@ async def _build(call: Call) -> web.StreamResponse:
             teller.succeeded(result, request)
 
     return await stream_progress(call, work)
+
+
+async def _check(call: Call) -> web.StreamResponse:
+    """Our own: the build checks of what `POST /build` would build, as text and as what it says."""
+    request = decode_request(call)
+
+    async def work(progress: Progress) -> None:
+        async with call.services.contexts.borrow() as directory:
+            context = UploadedContext(directory, decode_credentials(call))
+            await _take_in(call, context)
+            report = await call.services.builder.check(request, context)
+            progress(ProgressLine(stream=report.text()))
+            progress(ProgressLine(aux={"Warnings": len(report.findings), "Error": report.error}))
+
+    return await stream_progress(call, work)
+
+
+async def _take_in(call: Call, context: UploadedContext) -> None:
+    if remote := call.text("remote"):
+        await context.fetch(remote)
+    else:
+        await context.receive(call.upload())
 
 
 async def _prune(call: Call) -> web.StreamResponse:
@@ -155,9 +173,12 @@ class ClassicTeller:
         self._current = 1
         self._waiting: dict[int, list[str]] = {}
         self._over: set[int] = set()
+        self._warnings: list[str] = []
 
     def __call__(self, event: BuildEvent) -> None:
-        """Take one event."""
+        """Take one event; what the build checks found is told at the end."""
+        if isinstance(event, Warned):
+            self._warnings.append(event.short)
         if not isinstance(event, Started | Log | Finished) or not event.vertex.step:
             return
         step = event.vertex.step
@@ -179,8 +200,12 @@ class ClassicTeller:
         if text and not self._quiet:
             self._progress(ProgressLine(stream=text))
 
+    def _warn(self) -> None:
+        self._say("".join(f"[Warning] {each}\n" for each in self._warnings))
+
     def failed(self) -> None:
         """Say what was kept back, so that the reason of a failure is seen."""
+        self._warn()
         for step in sorted(self._waiting):
             self._say("".join(self._waiting.pop(step)))
 
@@ -190,6 +215,7 @@ class ClassicTeller:
         if self._quiet:
             self._progress(ProgressLine(stream=f"{id}\n"))
             return
+        self._warn()
         self._progress(ProgressLine(aux={"ID": id}))
         self._say(f"Successfully built {_short(id)}\n")
         for tag in request.tags:
@@ -221,5 +247,6 @@ def in_classic_words(error: HavreError) -> HavreError:
 def register(router: Router) -> None:
     """Add the routes of builds."""
     router.add("POST", "/build", _build)
+    router.add("POST", "/build/check", _check)
     router.add("POST", "/build/prune", _prune)
     router.add("POST", "/build/cancel", _cancel)

@@ -24,6 +24,7 @@ NAMES = (
     "ADD", "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "MAINTAINER",
     "ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
 )  # fmt: skip
+_MAX_SUGGESTED = 100
 _WITH_HEREDOCS = ("ADD", "COPY", "RUN")
 _DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*")
 _DIRECTIVES = ("syntax", "escape", "check")
@@ -71,6 +72,7 @@ class Instruction:
     """One instruction. `name` is upper case, `flags` as written (`--from=x`), `rest` what follows, trimmed.
 
     `line` and `end` are its first and last line, from 1; `original` is the joined line for messages and for history.
+    `comments` are the comments above it, from the last empty one on.
     """
 
     name: str
@@ -80,11 +82,20 @@ class Instruction:
     line: int = 0
     end: int = 0
     original: str = ""
+    comments: tuple[str, ...] = ()
+
+    @property
+    def word(self) -> str:
+        """Its name as written."""
+        return self.original.split(None, 1)[0]
 
 
 @dataclass(frozen=True)
 class Dockerfile:
-    """A parsed file; `lines` are its own, for messages; `empty_continuations` the lines where one was skipped."""
+    """A parsed file; `lines` are its own, for messages.
+
+    `empty_continuations` are the last lines of instructions in which an empty line was skipped.
+    """
 
     name: str
     lines: tuple[str, ...]
@@ -148,6 +159,29 @@ def nearest(word: str, words: Iterable[str]) -> str:
     return f" (did you mean {close[0]}?)" if close else ""
 
 
+def closest(word: str, words: Iterable[str]) -> str:
+    """The one of `words` that at most two edits make of `word`, or ""; as BuildKit suggests names of variables."""
+    if len(word) > _MAX_SUGGESTED:
+        return ""
+    found, fewest = "", 3
+    for other in words:
+        if other == word:
+            return ""
+        if abs(len(other) - len(word)) < fewest and (edits := _edits(word, other)) < fewest:
+            found, fewest = other, edits
+    return found
+
+
+def _edits(one: str, other: str) -> int:
+    """How many characters are to be put in, taken out or replaced (Levenshtein)."""
+    row = list(range(len(other) + 1))
+    for above, char in enumerate(one):
+        diagonal, row[0] = above, above + 1
+        for at, wanted in enumerate(other, 1):
+            diagonal, row[at] = row[at], min(row[at] + 1, row[at - 1] + 1, diagonal + (char != wanted))
+    return row[-1]
+
+
 def _parse_directives(lines: Sequence[str]) -> tuple[dict[str, str], int]:
     """Directives stand at the very top; the first line that is none ends them. Returns them and that line's index."""
     found: dict[str, str] = {}
@@ -178,17 +212,23 @@ class _Reader:
     def instructions(self) -> Iterator[Instruction]:
         """Every instruction in order."""
         count = 0
+        comments: list[str] = []
         while self._at < len(self._lines):
             line = self._lines[self._at].strip()
             if not line or line.startswith("#"):
                 self._at += 1
+                if comment := line.removeprefix("#").strip():
+                    comments.append(comment)
+                elif line:
+                    comments.clear()
                 continue
             count += 1
             if count > MAX_INSTRUCTIONS:
                 raise DockerfileError(f"more than {MAX_INSTRUCTIONS} instructions", self._at + 1)
-            yield self._instruction()
+            yield self._instruction(tuple(comments))
+            comments.clear()
 
-    def _instruction(self) -> Instruction:
+    def _instruction(self, comments: tuple[str, ...]) -> Instruction:
         first = self._at + 1
         joined = self._join().strip()
         name, rest = _split_name(joined)
@@ -198,11 +238,12 @@ class _Reader:
         flags, rest = split_flags(rest, self._escape) if upper != "ONBUILD" else ((), rest)
         holds = upper in _WITH_HEREDOCS or (upper == "ONBUILD" and _split_name(rest)[0].upper() in _WITH_HEREDOCS)
         heredocs = tuple(self._heredoc(*mark, first) for mark in _heredoc_marks(rest)) if holds else ()
-        return Instruction(upper, rest, flags, heredocs, first, self._at, joined)
+        return Instruction(upper, rest, flags, heredocs, first, self._at, joined, comments)
 
     def _join(self) -> str:
         """The logical line that starts here. Comments and empty lines inside are no part of it."""
         parts: list[str] = []
+        skipped = False
         while self._at < len(self._lines):
             line = self._lines[self._at]
             self._at += 1
@@ -210,13 +251,14 @@ class _Reader:
             if parts and stripped.startswith("#"):
                 continue
             if parts and not stripped:
-                if self._at < len(self._lines):
-                    self.empty_continuations.append(self._at)
+                skipped = skipped or self._at < len(self._lines)
                 continue
             if (match := self._continued.search(line)) is None:
                 parts.append(line)
                 break
             parts.append(line[: match.start()])
+        if skipped:
+            self.empty_continuations.append(self._at)
         return "".join(parts)
 
     def _heredoc(self, name: str, strips_tabs: bool, expands: bool, opened: int) -> Heredoc:

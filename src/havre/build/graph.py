@@ -141,8 +141,6 @@ def _begin(command: From, earlier: Sequence[Stage], variables: Mapping[str, str]
             command.line,
             command.image,
         )
-    if command.name and any(stage.name == command.name for stage in earlier):
-        raise DockerfileError(f"duplicate stage name: {command.name}", command.line, command.name)
     platform = _expanded(command.platform, variables, escape, command)
     if platform:
         try:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 
 import msgspec
 
-from havre.build.dockerfile import DockerfileError, Heredoc, parse_instruction
+from havre.build.dockerfile import DockerfileError, Heredoc, closest, parse_instruction
 from havre.build.graph import PROXY_ARGS
 from havre.build.instructions import (
     Arg,
@@ -45,6 +45,8 @@ from havre.errors import InvalidInput
 DEFAULT_SHELL = ("/bin/sh", "-c")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PORT = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
+_HOST_PART = re.compile(r"(?:(?:[0-9.]*|\[[0-9a-f:]*\]):)?(?:[0-9]{0,5}(?:-[0-9]{1,5})?):(?=[0-9])", re.IGNORECASE)
+_MAX_UNSET = 16  # variables without a value that are told of one instruction
 _SIGNAL = re.compile(r"[0-9]{1,2}|(?:SIG)?[A-Z][A-Z0-9+-]*", re.IGNORECASE)
 
 
@@ -101,7 +103,11 @@ Action = RunAction | CopyAction | WorkdirAction
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One instruction of a stage. `text` is what progress shows, `created_by` what history keeps."""
+    """One instruction of a stage. `text` is what progress shows, `created_by` what history keeps.
+
+    For the checks: `unset` are variables in it that nobody declared, each with a similar name that there is or "";
+    `words` what EXPOSE and WORKDIR say, substituted.
+    """
 
     line: int
     text: str
@@ -109,6 +115,8 @@ class Step:
     config: Config
     action: Action | None = None
     author: str = ""
+    unset: tuple[tuple[str, str], ...] = ()
+    words: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,9 +158,13 @@ class _Planner:
         self._declared: dict[str, str] = {}  # as RUN's environment and history tell them
         self._cmd_is_own = False
         self._author = ""
+        self._known: set[str] = set()  # declared in the stage, with or without a value
+        self._unset: dict[str, str] = {}
+        self._said: tuple[str, ...] = ()
 
     def step(self, command: Command) -> Step:
         """The step of the next instruction."""
+        self._unset, self._said = {}, ()
         try:
             action, created_by = self._apply(command)
         except DockerfileError:
@@ -167,6 +179,8 @@ class _Planner:
             config=self._config,
             action=action,
             author=self._author,
+            unset=tuple(self._unset.items()),
+            words=self._said,
         )
 
     def _apply(self, command: Command) -> tuple[Action | None, str]:
@@ -190,8 +204,12 @@ class _Planner:
         env = dict(each.partition("=")[::2] for each in self._config.env or ())
         return {**self._arguments, **env}
 
-    def _expand(self, text: str) -> str:
-        return expand(text, self._variables(), self._around.escape)
+    def _expand(self, text: str, *, raw: bool = False) -> str:
+        return expand(text, self._variables(), self._around.escape, raw=raw, unset=self._miss)
+
+    def _miss(self, name: str) -> None:
+        if name not in self._known and name not in self._unset and len(self._unset) < _MAX_UNSET:
+            self._unset[name] = closest(name, self._variables())
 
     def _change(self, **fields: object) -> None:
         self._config = msgspec.structs.replace(self._config, **fields)
@@ -208,6 +226,7 @@ class _Planner:
             if value is None:
                 value = around.arguments.get(name, around.automatic.get(name))
             shown.append(name if value is None else f"{name}={value}")
+            self._known.add(name)
             if value is not None:
                 self._arguments[name] = value
                 self._declared[name] = value
@@ -221,14 +240,14 @@ class _Planner:
         return "ENV " + " ".join(f"{key}={value}" for key, value in pairs)
 
     def _words(self, command: Words) -> str:
-        variables, escape = self._variables(), self._around.escape
         if command.kind == "VOLUME":
-            words = [expand(each, variables, escape) for each in command.words]
+            words = [self._expand(each) for each in command.words]
             if not all(words) or not words:
                 raise InvalidInput("VOLUME specified can not be an empty string")
             self._change(volumes={**(self._config.volumes or {}), **{word: {} for word in words}})
             return f"VOLUME [{' '.join(words)}]"
-        words = [word for each in command.words for word in split(each, variables, escape)]
+        words = [word for each in command.words for word in split(each, self._variables(), self._around.escape)]
+        self._said = tuple(words)
         ports = [port for word in words for port in _parse_ports(word)]
         self._change(exposed_ports={**(self._config.exposed_ports or {}), **{port: {} for port in ports}})
         return f"EXPOSE map[{' '.join(f'{port}:{{}}' for port in sorted(ports))}]"
@@ -238,6 +257,7 @@ class _Planner:
         if command.kind == "WORKDIR":
             if not value:
                 raise InvalidInput("WORKDIR can not be empty")
+            self._said = (value,)
             path = posixpath.normpath(posixpath.join("/", self._config.working_dir, value))
             self._change(working_dir=re.sub("^//+", "/", path))
             action = WorkdirAction(path=self._config.working_dir) if path != "/" else None
@@ -328,10 +348,7 @@ class _Planner:
         if not target or not all(sources):
             raise InvalidInput(f"{kind}: a source or the destination is empty once its variables are replaced")
         inline = tuple(
-            replace(each, text=expand(each.text, self._variables(), self._around.escape, raw=True))
-            if each.expands
-            else each
-            for each in command.inline
+            replace(each, text=self._expand(each.text, raw=True)) if each.expands else each for each in command.inline
         )
         action = CopyAction(
             sources=sources,
@@ -371,8 +388,14 @@ def _shell_form(
     return (*shell, script + documents), ()
 
 
+def host_part(port: str) -> str:
+    """The address and port of a host in a word of EXPOSE, which mean nothing there; "" when there is none."""
+    match = _HOST_PART.match(port)
+    return match[0] if match else ""
+
+
 def _parse_ports(word: str) -> list[str]:
-    match = _PORT.fullmatch(word)
+    match = _PORT.fullmatch(word.removeprefix(host_part(word)))
     first = int(match[1]) if match else 0
     last = int(match[2] or first) if match else 0
     if match is None or not 0 < first <= last < 1 << 16:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from havre.build.request import MAIN_CONTEXT
+from havre.build.request import MAIN_CONTEXT, DockerfileBytes
 from havre.oci.digest import digest_of
 
 
@@ -82,12 +82,20 @@ class Finished:
 
 @dataclass(frozen=True)
 class Warned:
-    """A build check found something; lines of the Dockerfile count from 1. `rule` is docker's name of it."""
+    """A build check found something in the lines `line` to `end`, from 1, of `file`. `rule` is docker's name of it."""
 
     rule: str
     message: str
     line: int = 0
+    end: int = 0
+    description: str = ""
     url: str = ""
+    file: DockerfileBytes | None = None
+
+    @property
+    def short(self) -> str:
+        """One line of it."""
+        return f"{self.rule}: {self.message}" + (f" (line {self.line})" if self.line else "")
 
 
 def vertex_of_context(name: str) -> Vertex:

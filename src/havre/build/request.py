@@ -34,7 +34,7 @@ class BuildRequest:
     not have. `contexts` are the named contexts that are no directory of the client's: `docker-image://NAME`,
     `target:STAGE`; any other name that FROM, COPY --from or a mount uses may be asked of the ContextSource if it is
     in `local_contexts`. `no_cache_stages` are names of stages never taken from the cache. `memory` and `shm_size` are
-    bytes; `network` is default, bridge, host or none. `checks_only` parses, reports warnings, and runs nothing.
+    bytes; `network` is default, bridge, host or none.
     """
 
     id: str = ""
@@ -62,7 +62,6 @@ class BuildRequest:
     cpuset_mems: str = ""
     cgroup_parent: str = ""
     squash: bool = False
-    checks_only: bool = False
     store: bool = True
 
 

@@ -11,24 +11,27 @@ import asyncio
 import platform as host
 import secrets
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 
 from havre.aio import finish, in_thread
 from havre.build.cache import Cache, CacheRecord
-from havre.build.dockerfile import parse_dockerfile
+from havre.build.checking import Checks
+from havre.build.checks import CheckReport, LintViolation, policy_of
+from havre.build.dockerfile import DockerfileError, parse_dockerfile
 from havre.build.graph import plan_graph
-from havre.build.progress import BuildProgress
+from havre.build.progress import BuildProgress, unreported
 from havre.build.request import BuildRequest, BuildResult, ContextSource
 from havre.build.running import CacheMounts, Runner, Sandboxes
 from havre.build.stages import Job, Stages
 from havre.build.steps import Steps
 from havre.engine.filters import Filters
 from havre.engine.images import Images
-from havre.engine.model import Ulimit
-from havre.errors import Conflict, Unsupported
+from havre.engine.model import Config, Ulimit
+from havre.errors import Conflict, HavreError, Unsupported
 from havre.linux import trees
 from havre.oci.digest import Digest
-from havre.oci.platform import parse_platform, platform_of_machine
+from havre.oci.platform import Platform, parse_platform, platform_of_machine
 from havre.oci.reference import parse_reference
 from havre.runtime import Runtime
 from havre.storage import Storage
@@ -123,11 +126,10 @@ class Builder:
         await in_thread(directory.mkdir, 0o700)
         source = await context.dockerfile(request.dockerfile)
         dockerfile = await in_thread(parse_dockerfile, source.data, source.name)
-        own = platform_of_machine(host.machine())
-        wanted = parse_platform(request.platform) if request.platform else own
-        graph = await in_thread(plan_graph, dockerfile, request.build_args, request.target, wanted, own)
-        if request.checks_only:
-            return BuildResult(image=None, config=b"", layers=())
+        wanted = _platform(request)
+        graph = await in_thread(plan_graph, dockerfile, request.build_args, request.target, wanted, _own_platform())
+        checks = Checks(dockerfile, graph, policy_of(dockerfile, request.build_args), source, progress)
+        await self._check(checks, request, context)
         job = Job(
             request=request,
             client=context,
@@ -135,6 +137,7 @@ class Builder:
             dockerfile=dockerfile,
             ignore=source.ignore,
             graph=graph,
+            checks=checks,
             platform=wanted,
             directory=directory,
             undo=undo,
@@ -143,6 +146,54 @@ class Builder:
         document = result.document()
         image = await self._images.create(document, names=request.tags) if request.store else None
         return BuildResult(image=image, config=document, layers=result.layers)
+
+    # -- checks
+
+    async def check(self, request: BuildRequest, context: ContextSource) -> CheckReport:
+        """Look for what docker's rules find wrong in a Dockerfile; nothing is pulled, run or sent but that file."""
+        source = await context.dockerfile(request.dockerfile)
+        lines = source.data.decode(errors="replace").splitlines()
+        try:
+            dockerfile = await in_thread(parse_dockerfile, source.data, source.name)
+            own = _own_platform()
+            graph = await in_thread(plan_graph, dockerfile, request.build_args, request.target, _platform(request), own)
+            policy = policy_of(dockerfile, request.build_args)
+            checks = Checks(dockerfile, graph, policy, source, unreported)
+            found = await checks.of_all(request, partial(self._look_up, request, context))
+        except DockerfileError as error:
+            return CheckReport(source.name, source.data, (), error.problem, error.line, lines)
+        return CheckReport(source.name, source.data, tuple(found), lines=lines)
+
+    async def _check(self, checks: Checks, request: BuildRequest, context: ContextSource) -> None:
+        """Tell what is wrong with the file; `LintViolation` where the policy is to fail for any finding."""
+        if not checks.policy.fails:
+            checks.warn(await in_thread(checks.of_file))
+        elif found := await checks.of_all(request, partial(self._look_up, request, context)):
+            checks.warn(found)
+            raise LintViolation(found)
+
+    async def _look_up(self, request: BuildRequest, context: ContextSource, name: str, platform: str) -> Config | None:
+        """The configuration of a base, of the store or else of its registry."""
+        if name in request.local_contexts:
+            return None
+        name = request.contexts.get(name, name).removeprefix("docker-image://")
+        try:
+            return (await self._images.acquire(name, platform or None)).config
+        except HavreError:
+            pass  # then its registry may tell
+        try:
+            auth = await context.credentials(parse_reference(name).registry)
+            return await self._images.remote_config(name, auth=auth, platform=platform or None)
+        except HavreError:
+            return None
+
+
+def _own_platform() -> Platform:
+    return platform_of_machine(host.machine())
+
+
+def _platform(request: BuildRequest) -> Platform:
+    return parse_platform(request.platform) if request.platform else _own_platform()
 
 
 def _prepare(mounts: Path, scratch: Path, memory: Path) -> None:

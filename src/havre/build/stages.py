@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from havre.aio import in_thread
+from havre.build.checking import Checks
 from havre.build.dockerfile import Dockerfile, DockerfileError
 from havre.build.graph import SCRATCH, Graph, Stage, sources_of
 from havre.build.instructions import Command
@@ -53,6 +54,7 @@ class Job:
     dockerfile: Dockerfile
     ignore: bytes | None
     graph: Graph
+    checks: Checks
     platform: Platform
     directory: Path
     undo: AsyncExitStack
@@ -186,6 +188,8 @@ class Stages:
         config = begin(result.config)
         with job.dockerfile.located():
             steps = await in_thread(plan_steps, commands, config, around)
+        own = steps[len(commands) - len(stage.commands) :]
+        job.checks.warn(await in_thread(job.checks.of_stage, stage, own, result.config))
         if stage.index == job.graph.target and job.request.labels:
             steps.append(_label_step(job.request, steps[-1].config if steps else config))
         names = self._name_steps(stage, steps, len(commands) - len(stage.commands), vertex)

@@ -18,6 +18,7 @@ from havre.engine.model import ZERO_TIME, Config, ImageId, Value
 from havre.engine.times import from_seconds
 from havre.errors import Failed, InvalidInput
 from havre.oci.digest import Digest
+from havre.oci.image import ImageConfig
 from havre.oci.reference import Reference
 
 LIST_FILTERS = frozenset({"dangling", "label", "label!", "before", "since", "reference", "until"})
@@ -100,11 +101,16 @@ Names = Mapping[ImageId, Sequence[Reference]]
 
 def image_config(image: Image) -> Config:
     """The image's defaults for containers, as the `Config` that containers have; raises `InvalidInput`."""
-    fields = {key: value for key, value in (image.config.config or {}).items() if value is not None}
+    return read_config(image.config, image.id)
+
+
+def read_config(document: ImageConfig, name: str) -> Config:
+    """The defaults for containers in the document of the image `name`; raises `InvalidInput`."""
+    fields = {key: value for key, value in (document.config or {}).items() if value is not None}
     try:
         return msgspec.convert(fields, Config, strict=False)
     except msgspec.ValidationError as error:
-        raise InvalidInput(f"configuration of image {image.id} is malformed: {error}") from error
+        raise InvalidInput(f"configuration of image {name} is malformed: {error}") from error
 
 
 def seconds(created: str | None) -> int:

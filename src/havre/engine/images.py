@@ -238,6 +238,13 @@ class Images:
         """What `name` stands for in its registry; nothing is pulled."""
         return await describe_remote(self._registry, parse_reference(name).with_default_tag(), auth)
 
+    async def remote_config(self, name: str, *, auth: Auth | None = None, platform: str | None = None) -> Config:
+        """The defaults for containers of an image in its registry; nothing is pulled."""
+        ref = parse_reference(name).with_default_tag()
+        wanted = parse_platform(platform) if platform else None
+        found = await self._puller.resolve(ref, auth, wanted, unobserved)
+        return imagelist.read_config(found.config, name)
+
     # -- names
 
     async def tag(self, name: str, repository: str, tag: str = "") -> None:

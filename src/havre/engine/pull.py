@@ -78,7 +78,7 @@ class Puller:
         self, ref: Reference, auth: Auth | None, platform: Platform | None, progress: Progress
     ) -> tuple[Image, bool]:
         """Pull `ref` (with a tag or digest): the image, and whether its name is new or stands for another one now."""
-        resolved = await self._resolve(ref, auth, platform, progress)
+        resolved = await self.resolve(ref, auth, platform, progress)
         with self._hold(*resolved.config.rootfs.diff_ids):
             await self._pull_layers(ref, resolved, auth, progress)
             before = self._store.named(ref)
@@ -88,9 +88,10 @@ class Puller:
         progress(ProgressLine(f"Digest: {resolved.digest}"))
         return image, before != image.id
 
-    async def _resolve(
+    async def resolve(
         self, ref: Reference, auth: Auth | None, platform: Platform | None, progress: Progress
     ) -> Resolved:
+        """What `ref` stands for in its registry; documents alone are fetched."""
         fetched = await self._registry.manifest(ref, auth)
         document = decode_document(fetched.body, fetched.media_type)
         named = ref.tag if ref.tag and ref.digest is None else ref.familiar()

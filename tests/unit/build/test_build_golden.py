@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from support.buildtext import render
+from support.buildtext import render, render_checks
 
 _GOLDEN = Path(__file__).parents[2] / "golden"
 
@@ -21,6 +21,14 @@ def test_understood(case: str) -> None:
 def test_refused(case: str) -> None:
     folder = _GOLDEN / "dockerfile-refused" / case
     assert render((folder / "input").read_bytes()) == (folder / "expected").read_text()
+
+
+@pytest.mark.parametrize("case", sorted(path.name for path in (_GOLDEN / "dockerfile-checks").iterdir()))
+def test_checked(case: str) -> None:
+    folder = _GOLDEN / "dockerfile-checks" / case
+    ignore = folder / "ignore"
+    found = render_checks((folder / "input").read_bytes(), ignore.read_bytes() if ignore.exists() else b"")
+    assert found == (folder / "expected").read_text()
 
 
 def test_a_target_leaves_the_rest_out() -> None:

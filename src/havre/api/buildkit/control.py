@@ -23,7 +23,7 @@ from havre.api.buildkit import messages as m
 from havre.api.buildkit.exporting import export_files, export_image
 from havre.api.buildkit.http2 import Metadata, Routes, refusal, streaming, unary
 from havre.api.buildkit.jobs import Job, Jobs
-from havre.api.buildkit.options import Export, parse_cache, parse_exporter, parse_options
+from havre.api.buildkit.options import LINT, Export, parse_cache, parse_exporter, parse_options
 from havre.api.buildkit.sessions import Sessions
 from havre.api.buildkit.source import SessionSource
 from havre.api.buildkit.status import timestamp
@@ -103,6 +103,16 @@ class Control:
                 await export_files(export.kind, result, session, self._outputs, job.status.progress)
         return told
 
+    async def _check(self, job: Job, frontend: str, attrs: Mapping[str, str]) -> m.Result:
+        """The build checks' findings instead of a build; `frontend.lint` of BuildKit's Dockerfile frontend."""
+        request = await job.request()
+        options = parse_options(frontend, attrs, ref=request.ref, tags=(), store=False, entitlements=())
+        async with AsyncExitStack() as stack:
+            source = SessionSource(self._sessions, request.session, options, self._contexts, stack, job.status.progress)
+            report = await self._builder.check(options.request, source)
+        told = {"result.json": report.document(), "result.txt": report.text().encode(), "version": b"1.0.0"}
+        return m.Result(metadata={**told, "result.statuscode": b"1" if report.failed else b"0"})
+
     async def _build(self, job: Job, frontend: str, attrs: Mapping[str, str]) -> BuildResult:
         request = await job.request()
         images = [export for export in _exports_of(request) if export.kind == "image"]
@@ -181,6 +191,8 @@ class Control:
         if not request.frontend:
             return m.BridgeSolveResponse(m.Result())
         with self._jobs.using(_build_id(metadata)) as job, job.building():
+            if request.frontend_opt.get("requestid") == LINT:
+                return m.BridgeSolveResponse(await self._check(job, request.frontend, request.frontend_opt))
             result = await self._build(job, request.frontend, request.frontend_opt)
             return m.BridgeSolveResponse(m.Result(m.Ref(job.add_result(result))))
 

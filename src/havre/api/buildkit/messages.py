@@ -196,12 +196,32 @@ class VertexLog(Message):
 
 
 @dataclass
+class SourceInfo(Message):
+    filename: str = pb.text(1)
+    data: bytes = pb.data(2)
+    language: str = pb.text(4)
+
+
+@dataclass
+class Position(Message):
+    line: int = pb.number(1)
+
+
+@dataclass
+class Range(Message):
+    start: Position | None = pb.embedded(1, Position)
+    end: Position | None = pb.embedded(2, Position)
+
+
+@dataclass
 class VertexWarning(Message):
     vertex: str = pb.text(1)
     level: int = pb.number(2)
     short: bytes = pb.data(3)
     detail: list[bytes] = pb.repeated(4, bytes)
     url: str = pb.text(5)
+    info: SourceInfo | None = pb.embedded(6, SourceInfo)
+    ranges: list[Range] = pb.repeated(7, Range)
 
 
 @dataclass

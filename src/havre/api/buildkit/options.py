@@ -21,6 +21,7 @@ from havre.errors import InvalidInput, Unsupported
 from havre.wire.queries import parse_bool
 
 FRONTEND = "dockerfile.v0"
+LINT = "frontend.lint"  # the subrequest that build checks are
 _LOCAL, _UPLOAD = "local:", "http://buildkit-session/"
 
 _ATTESTATION = "attest:"
@@ -87,8 +88,8 @@ def parse_options(
 def _refuse_the_impossible(attrs: Mapping[str, str]) -> None:
     if "," in attrs.get("platform", ""):
         raise Unsupported("several platforms cannot be built at once", "build them one by one")
-    if request := attrs.get("requestid"):
-        raise Unsupported(f"subrequest {request} is not supported", "leave out --print, --call or --check")
+    if (request := attrs.get("requestid", "")) not in ("", LINT):
+        raise Unsupported(f"subrequest {request} is not supported", "leave out --print or --call")
     wanted = [name for name, value in attrs.items() if name.startswith(_ATTESTATION) and not _is_off(value)]
     if wanted:
         raise Unsupported(f"attestations are not supported: {wanted[0].removeprefix(_ATTESTATION)}")

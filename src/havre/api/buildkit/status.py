@@ -15,7 +15,16 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 
-from havre.api.buildkit.messages import StatusResponse, Timestamp, VertexLog, VertexStatus, VertexWarning
+from havre.api.buildkit.messages import (
+    Position,
+    Range,
+    SourceInfo,
+    StatusResponse,
+    Timestamp,
+    VertexLog,
+    VertexStatus,
+    VertexWarning,
+)
 from havre.api.buildkit.messages import Vertex as VertexMessage
 from havre.build.progress import BuildEvent, Declared, Finished, Log, Started, Transfer, Vertex, Warned
 from havre.oci.digest import digest_of
@@ -120,9 +129,16 @@ class Status:
         )
 
     def _warning(self, event: Warned) -> VertexWarning:
-        place = f" (line {event.line})" if event.line else ""
-        text = f"{event.rule}: {event.message}{place}"
-        return VertexWarning(self._salted(self._last.digest) if self._last else "", 1, text.encode(), url=event.url)
+        file = event.file
+        return VertexWarning(
+            vertex=self._salted(self._last.digest) if self._last else "",
+            level=1,
+            short=event.short.encode(),
+            detail=[event.description.encode()],
+            url=event.url,
+            info=SourceInfo(file.name, file.data, "Dockerfile") if file else None,
+            ranges=[Range(Position(event.line), Position(event.end))] if event.line else [],
+        )
 
     def _salted(self, digest: str) -> str:
         return digest_of(f"{self._salt} {digest}".encode())

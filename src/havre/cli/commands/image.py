@@ -12,6 +12,7 @@ COMMANDS = (
     Command("build", "[OPTIONS] PATH | URL | -", "Build an image from a Dockerfile", "build:build", (1, 1), (
         Flag("add-host", "", "list", "Add a line to the hosts file (host:ip)", check="check_host"),
         Flag("build-arg", "", "list", "Set an ARG of the Dockerfile"),
+        Flag("check", "", "", "Look for what docker's build checks find, and build nothing"),
         Flag("cgroup-parent", "", "string", "Parent cgroup of the RUN instructions' containers"),
         Flag("cpu-period", "", "int", "Length of a CPU period, in microseconds"),
         Flag("cpu-quota", "", "int", "CPU time per period, in microseconds"),
