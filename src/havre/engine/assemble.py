@@ -207,6 +207,7 @@ class Assembly:
             default_ulimits=self._defaults.ulimits,
             init=self._defaults.init,
             cgroup_parent=self._defaults.cgroup_parent,
+            link_variables=sandbox.link_variables,
         )
 
     def _namespace(self, mode: str, noun: str, file: str) -> str:

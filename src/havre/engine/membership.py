@@ -15,8 +15,9 @@ from msgspec.structs import replace
 from havre.aio import finish, in_thread
 from havre.engine import network as words
 from havre.engine.assemble import Assembly
+from havre.engine.endpoints import extras_of
 from havre.engine.live import Index, Live
-from havre.engine.model import Container, EndpointSettings
+from havre.engine.model import Container, ContainerId, EndpointSettings
 from havre.engine.network import Network, bridge_of
 from havre.engine.networks import Networks
 from havre.engine.sandbox import Sandbox, own_hosts_of
@@ -35,6 +36,7 @@ class Membership:
         self._index = index
         self._networks = networks
         self._assembly = assembly
+        networks.relinked = self._relink
 
     async def connect(self, network_ref: str, container_ref: str, asked: EndpointSettings | None) -> None:
         """Put a container on a network. Raises NotFound, Forbidden, InvalidInput (addresses)."""
@@ -91,12 +93,21 @@ class Membership:
         directory = self._assembly.directory(container)
         await in_thread(_rewrite, directory, before, own_hosts_of(container), sandbox.resolv_conf)
 
+    async def _relink(self, id: ContainerId, old: list[tuple[str, str]], new: list[tuple[str, str]]) -> None:
+        """A container that another one links to has another address: the other's hosts shall say so."""
+        hosts = self._assembly.directory(self._index.get(id).container) / "hosts"
+        if hosts.exists():
+            await in_thread(_rewrite_hosts, hosts, old, new)
+
 
 def _rewrite(directory: Path, old: list[tuple[str, str]], new: list[tuple[str, str]], resolv_conf: str) -> None:
     """Change both files in place: what is bind-mounted into a container is the file, not its name."""
-    hosts = directory / "hosts"
-    hosts.write_text(files.change_hosts(hosts.read_text(), old, new))
+    _rewrite_hosts(directory / "hosts", old, new)
     (directory / "resolv.conf").write_text(resolv_conf)
+
+
+def _rewrite_hosts(hosts: Path, old: list[tuple[str, str]], new: list[tuple[str, str]]) -> None:
+    hosts.write_text(files.change_hosts(hosts.read_text(), old, new))
 
 
 def _refuse_dying(live: Live) -> None:
@@ -128,6 +139,7 @@ def check_settings(network: Network, asked: EndpointSettings) -> None:
         problems.append("network-scoped alias is supported only for containers in user defined networks")
     if asked.mac_address:
         ipam.check_mac(asked.mac_address)
+    extras_of(asked)
     if problems:
         raise InvalidInput("invalid endpoint settings:\n" + "\n".join(problems))
 

@@ -303,6 +303,7 @@ class EndpointSettings(Value):
     global_ipv6_prefix_len: int = 0
     driver_opts: dict[str, str] | None = None
     dns_names: list[str] | None = None
+    gw_priority: int | msgspec.UnsetType = msgspec.UNSET  # newer than what dockerd 26 shows: kept where it was said
 
 
 class NetworkingConfig(Value):

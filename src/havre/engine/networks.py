@@ -26,7 +26,7 @@ from havre.engine.model import Container, ContainerId, EndpointSettings
 from havre.engine.network import Network, NetworkSpec
 from havre.engine.networkrows import NetworkOptions, NetworkRows, NetworkTable
 from havre.engine.sandbox import Held, Sandbox
-from havre.engine.sandboxes import Sandboxes
+from havre.engine.sandboxes import Relinked, Sandboxes
 from havre.errors import Forbidden, HavreError, InvalidInput
 from havre.linux.netlink import Interface
 from havre.network.apply import Host
@@ -62,6 +62,7 @@ class Networks:
         self._host: Host | None = None
         self._firewall: Firewall | None = None
         self._sandboxes: Sandboxes | None = None
+        self.relinked: Relinked = _nobody_told
 
     # -- life
 
@@ -69,7 +70,9 @@ class Networks:
         """Bring the kernel to what the rows say; `endpoints` are the containers that run on."""
         self._host = Host()
         self._firewall = Firewall(self._options.table, overrides=self._options.publish_policy == "docker")
-        sandboxes = self._sandboxes = Sandboxes(self._rows, self._netns_dir, self._options, self._host, self._firewall)
+        sandboxes = self._sandboxes = Sandboxes(
+            self._rows, self._netns_dir, self._options, self._host, self._firewall, self.relinked
+        )
         await self._rows.load()
         ours = {self._options.link, *(bridge.link for bridge in self._rows.bridges())}
         await self._ensure_predefined(self._host, ours)
@@ -78,7 +81,9 @@ class Networks:
         for container in endpoints.values():
             await sandboxes.adopt(container)
         await sandboxes.reclaim()
-        await self._firewall.start(self._rows.bridges(), [port for held in sandboxes.all() for port in held.maps()])
+        ports = [port for held in sandboxes.all() for port in held.maps()]
+        sandboxes.find_links()
+        await self._firewall.start(self._rows.bridges(), ports, sandboxes.link_maps())
         for container in endpoints.values():
             try:
                 await sandboxes.serve(container)
@@ -293,6 +298,10 @@ class Networks:
                     chain,
                     self._options.link,
                 )
+
+
+async def _nobody_told(id: ContainerId, old: list[tuple[str, str]], new: list[tuple[str, str]]) -> None:
+    """Until somebody keeps the containers' files."""
 
 
 def _described(held: Held) -> Sandbox:

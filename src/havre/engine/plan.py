@@ -71,6 +71,7 @@ class Surroundings:
     default_ulimits: tuple[Ulimit, ...] = ()
     init: bool = False
     cgroup_parent: str = ""
+    link_variables: tuple[str, ...] = ()
 
 
 def plan_container(container: Container, found: Surroundings) -> ContainerPlan:
@@ -79,7 +80,7 @@ def plan_container(container: Container, found: Surroundings) -> ContainerPlan:
     return ContainerPlan(
         rootfs=found.rootfs,
         args=(container.path, *container.args),
-        env=plan_env(config, config.hostname),
+        env=plan_env(config, config.hostname, found.link_variables),
         cwd=config.working_dir or "/",
         user=found.user,
         tty=config.tty,
@@ -116,15 +117,15 @@ def plan_container(container: Container, found: Surroundings) -> ContainerPlan:
     )
 
 
-def plan_env(config: Config, hostname: str) -> tuple[str, ...]:
-    """PATH, HOSTNAME and TERM first, then the container's own, which win; `NAME` without a value removes one.
+def plan_env(config: Config, hostname: str, link_variables: Sequence[str] = ()) -> tuple[str, ...]:
+    """PATH, HOSTNAME, TERM and those of links, then the container's own, which win; `NAME` without a value removes one.
 
     HOME is the runtime's to set, from the image's passwd file.
     """
     variables = dict([DEFAULT_PATH.split("=", 1), ["HOSTNAME", hostname]])
     if config.tty:
         variables["TERM"] = "xterm"
-    for variable in config.env or ():
+    for variable in (*link_variables, *(config.env or ())):
         name, given, value = variable.partition("=")
         if given:
             variables[name] = value

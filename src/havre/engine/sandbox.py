@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 
+from havre.engine.links import Exposed, Link, exposed_of
 from havre.engine.model import Container, EndpointSettings, PortBinding
 from havre.engine.network import NetworkContainer
 from havre.network import files
@@ -18,6 +19,7 @@ from havre.network.ipam import Address
 from havre.network.nameserver import NameServer, Upstream
 from havre.network.plan import Endpoint, PortMap, choose_gateway
 from havre.network.ports import ANY4, ANY6, Publish, Reservation, parse_bindings, parse_port
+from havre.network.zones import parse_links
 
 
 @dataclass(frozen=True)
@@ -29,11 +31,15 @@ class Sandbox:
     ports: dict[str, list[PortBinding] | None]
     hosts: str
     resolv_conf: str
+    link_variables: tuple[str, ...] = ()
 
 
 @dataclass
 class Held:
-    """What one running container holds; `asked`, `endpoints` and `others` (host, none) are keyed by network ID."""
+    """What one running container holds; `asked`, `endpoints` and `others` (host, none) are keyed by network ID.
+
+    `wanted_links` are names by alias, `links` what they mean now.
+    """
 
     id: str
     name: str
@@ -45,12 +51,26 @@ class Held:
     addresses: list[tuple[str, Address]] = field(default_factory=list)
     reservations: list[Reservation] = field(default_factory=list)
     names: NameServer | None = None
+    exposed: Exposed = field(default_factory=Exposed)
+    wanted_links: dict[str, str] = field(default_factory=dict)
+    links: list[Link] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, container: Container, netns: Path | None) -> Held:
+        """A container that holds nothing yet."""
+        links = parse_links(container.host_config.links or ())
+        name = container.name.lstrip("/")
+        return cls(container.id, name, netns, exposed=exposed_of(container), wanted_links=links)
+
+    def link_lines(self) -> list[tuple[str, str]]:
+        """The lines of hosts about the containers it is linked to."""
+        return [link.host_line() for link in self.links]
 
     def maps(self) -> list[PortMap]:
         """The published ports, for the firewall."""
         return [port for reservation in self.reservations for port in reservation.maps()]
 
-    def links(self) -> list[str]:
+    def devices(self) -> list[str]:
         """The host's ends of the veth pairs."""
         return [endpoint.link for endpoint in self.endpoints.values() if endpoint.bridge.kind == "bridge"]
 
@@ -155,6 +175,7 @@ def describe_endpoint(
         global_ipv6_address=str(address6 or ""),
         global_ipv6_prefix_len=pool6.subnet.prefixlen if pool6 else 0,
         dns_names=dns_names(container, asked) if named else None,
+        gw_priority=asked.gw_priority,
     )
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -24,23 +24,28 @@ import msgspec
 
 from havre.engine import network as words
 from havre.engine import sandbox as texts
+from havre.engine.endpoints import extras_of
+from havre.engine.links import Link, variables_of
 from havre.engine.model import Container, ContainerId, EndpointSettings
 from havre.engine.network import Network, NetworkContainer
 from havre.engine.networkrows import NetworkOptions, NetworkRows
 from havre.engine.sandbox import Held, Sandbox
 from havre.errors import Conflict, Failed, Forbidden, InvalidInput
+from havre.linux import netlink
 from havre.linux.namespaces import is_netns
-from havre.linux.netlink import Link, Netlink
 from havre.network import files, ipam, nameserver
 from havre.network.apply import Host
 from havre.network.firewall import Firewall
 from havre.network.ipam import Address, Pool
 from havre.network.nameserver import NameServer, Sockets
-from havre.network.plan import VETH_PREFIX, Endpoint, plan_endpoint
+from havre.network.plan import VETH_PREFIX, Endpoint, LinkMap
 from havre.network.ports import Ports
 from havre.network.zones import View, Zone, parse_links
 
 log = logging.getLogger(__name__)
+
+Relinked = Callable[[ContainerId, list[tuple[str, str]], list[tuple[str, str]]], Awaitable[None]]
+"""Told that the lines about links in a running container's hosts have changed: old, new."""
 
 _RESOLVED_STUB, _RESOLVED_FILE = "127.0.0.53", Path("/run/systemd/resolve/resolv.conf")
 
@@ -49,7 +54,13 @@ class Sandboxes:
     """What running containers hold of the network."""
 
     def __init__(
-        self, rows: NetworkRows, netns_dir: Path, options: NetworkOptions, host: Host, firewall: Firewall
+        self,
+        rows: NetworkRows,
+        netns_dir: Path,
+        options: NetworkOptions,
+        host: Host,
+        firewall: Firewall,
+        relinked: Relinked,
     ) -> None:
         self._rows = rows
         self._netns_dir = netns_dir
@@ -60,6 +71,7 @@ class Sandboxes:
         self._held: dict[ContainerId, Held] = {}
         self._used: dict[str, dict[Address, ContainerId]] = {}
         self._zones: dict[str, Zone] = {}
+        self.relinked = relinked
 
     def members(self, network_id: str) -> dict[str, NetworkContainer]:
         """The running containers that have an endpoint on a network, by ID."""
@@ -87,14 +99,15 @@ class Sandboxes:
         await self.close(id)
         asked = self._asked(container)
         shares_host = any(self._rows[network].driver == "host" for network in asked)
-        held = Held(container.id, container.name.lstrip("/"), None if shares_host else self._netns_dir / container.id)
+        held = Held.of(container, None if shares_host else self._netns_dir / container.id)
         self._held[id] = held
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self.close, id)
-            self._check_links(held, container)
+            self._check_links(held)
             for network_id, settings in asked.items():
                 self._join(held, self._rows[network_id], settings)
             self._hold_ports(held, container)
+            await self._follow_links()
             if held.netns is not None:
                 then = nameserver.open_sockets if self._is_named(held) else lambda: None
                 sockets = await self._host.open_netns(held.netns, list(held.endpoints.values()), then)
@@ -118,8 +131,9 @@ class Sandboxes:
             return None
         async with AsyncExitStack() as steps:
             steps.callback(self._free_addresses, held)
+            steps.push_async_callback(self._firewall.relink, self._link_maps(held), ())
             if held.netns is not None:
-                steps.push_async_callback(self._host.close_netns, held.netns, held.links())
+                steps.push_async_callback(self._host.close_netns, held.netns, held.devices())
             steps.push_async_callback(self._retract, held)
             steps.callback(self._unname, held)
         return held
@@ -211,6 +225,7 @@ class Sandboxes:
             return
         if asked.mac_address:
             ipam.check_mac(asked.mac_address)
+        extras = extras_of(asked)
         bridge, wanted = self._rows.bridge(network.id), asked.ipam_config
         address = self._allocate(held, network, bridge.pools_of(4), wanted.ipv4_address if wanted else "")
         address6 = None
@@ -218,8 +233,19 @@ class Sandboxes:
             address6 = self._allocate(held, network, bridge.pools_of(6), wanted.ipv6_address if wanted else "")
         elif wanted and wanted.ipv6_address:
             raise InvalidInput(f"invalid endpoint settings:\nnetwork {network.name} has no IPv6 subnet")
-        held.endpoints[network.id] = plan_endpoint(
-            secrets.token_hex(32), bridge, address, held.free_number(), asked.mac_address, address6
+        interface = extras.interface or f"eth{held.free_number()}"
+        if any(interface == other.interface for other in held.endpoints.values()):
+            raise InvalidInput(f"invalid endpoint settings:\ntwo networks ask for the interface name {interface}")
+        held.endpoints[network.id] = Endpoint(
+            secrets.token_hex(32),
+            bridge,
+            address,
+            asked.mac_address or ipam.mac_for(address),
+            interface,
+            address6,
+            extras.priority,
+            extras.link_local,
+            extras.settings(interface),
         )
 
     def _allocate(self, held: Held, network: Network, pools: Sequence[Pool], wanted: str) -> Address:
@@ -325,7 +351,7 @@ class Sandboxes:
             endpoints[self._rows[network_id].name] = got
         ports = texts.describe_ports(container, held.reservations) if held.endpoints else {}
         hosts, resolv_conf = self._files(held, container)
-        return Sandbox(held.netns, endpoints, ports, hosts, resolv_conf)
+        return Sandbox(held.netns, endpoints, ports, hosts, resolv_conf, variables_of(held.links))
 
     def _files(self, held: Held, container: Container) -> tuple[str, str]:
         """Texts of hosts and resolv.conf."""
@@ -334,29 +360,56 @@ class Sandboxes:
             hosts = files.append_hosts(_read(Path("/etc/hosts")), extra, self._host_gateway())
         else:
             own = texts.own_hosts(container, held.endpoints.values())
-            hosts = files.render_hosts([*self._linked(held, container), *own], extra, self._host_gateway())
+            hosts = files.render_hosts([*held.link_lines(), *own], extra, self._host_gateway())
         resolver = texts.resolver_of(container, self._resolver(), shares_host=held.netns is None)
         if held.names is not None:
             resolver = files.embedded_resolver(resolver, nameserver.ADDRESS)
         return hosts, files.render_resolv_conf(resolver)
 
-    def _linked(self, held: Held, container: Container) -> list[tuple[str, str]]:
-        """Lines for the containers that `--link` names: on the default bridge, which has no name server."""
+    async def _follow_links(self) -> None:
+        """Bring every container's links to what they mean now, in the firewall and in hosts."""
+        for held in list(self._held.values()):
+            meant = self._linked(held)
+            if meant == held.links:
+                continue
+            old, lines, held.links = self._link_maps(held), held.link_lines(), meant
+            await self._firewall.relink(old, self._link_maps(held))
+            if held.sandbox is not None:
+                await self.relinked(ContainerId(held.id), lines, held.link_lines())
+
+    def find_links(self) -> None:
+        """Know again what the links of adopted containers mean."""
+        for held in self._held.values():
+            held.links = self._linked(held)
+
+    def link_maps(self) -> list[LinkMap]:
+        """What the firewall lets through for the links of all containers."""
+        return [each for held in self._held.values() for each in self._link_maps(held)]
+
+    def _linked(self, held: Held) -> list[Link]:
+        """What `--link` means on the default bridge; a container that has stopped is known by what it had."""
         network = self._rows.named("bridge")
         if network is None or network.id not in held.endpoints:
             return []
-        bridge = network.id
-        lines = []
-        for alias, name in parse_links(container.host_config.links or ()).items():
+        before = {link.alias: link for link in held.links}
+        links = []
+        for alias, name in held.wanted_links.items():
             other = self._running(name)
-            endpoint = other.endpoints.get(bridge) if other is not None else None
-            if other is not None and endpoint is not None:
-                names = dict.fromkeys((alias, other.id[:12], other.name))
-                lines.append((str(endpoint.address), " ".join(names)))
-        return lines
+            end = other.endpoints.get(network.id) if other is not None else None
+            if other is not None and end is not None:
+                links.append(Link(held.name, alias, other.id, other.name, end.address, other.exposed))
+            elif alias in before:
+                links.append(before[alias])
+        return links
 
-    def _check_links(self, held: Held, container: Container) -> None:
-        for alias, name in parse_links(container.host_config.links or ()).items():
+    def _link_maps(self, held: Held) -> list[LinkMap]:
+        bridge = next((end for end in held.endpoints.values() if end.bridge.name == "bridge"), None)
+        if bridge is None or bridge.bridge.icc:
+            return []
+        return [each for link in held.links for each in link.maps(bridge.address)]
+
+    def _check_links(self, held: Held) -> None:
+        for alias, name in held.wanted_links.items():
             if self._running(name) is None:
                 raise Conflict(f"Cannot link to a non running container: /{name} AS /{held.name}/{alias}")
 
@@ -383,7 +436,7 @@ class Sandboxes:
         if container.host_config.network_mode.startswith("container:"):
             return
         netns = self._netns_dir / container.id
-        held = Held(container.id, container.name.lstrip("/"), netns if is_netns(netns) else None)
+        held = Held.of(container, netns if is_netns(netns) else None)
         self._held[ContainerId(held.id)] = held
         links = await self._host.inside(netns, _links_here) if held.netns is not None else []
         interfaces = {link.mac: link.name for link in links}
@@ -417,6 +470,7 @@ class Sandboxes:
                 settings.mac_address,
                 interfaces.get(settings.mac_address.lower(), ""),
                 ipam.parse_address(given) if given else None,
+                extras_of(settings).priority,
             )
             for address in endpoint.addresses:
                 self._used.setdefault(network.id, {})[address] = ContainerId(held.id)
@@ -440,7 +494,7 @@ class Sandboxes:
         for path in self._netns_dir.iterdir() if self._netns_dir.is_dir() else ():
             if path.name not in kept:
                 await self._host.close_netns(path, [])
-        expected = {link for held in self._held.values() for link in held.links()}
+        expected = {link for held in self._held.values() for link in held.devices()}
         bridges = {bridge.link for bridge in self._rows.bridges()}
         links = await self._host.links()
         masters = {link.index for link in links if link.name in bridges}
@@ -455,8 +509,8 @@ async def _serve(held: Held) -> None:
         await reservation.serve()
 
 
-def _links_here() -> list[Link]:
-    with Netlink() as own:
+def _links_here() -> list[netlink.Link]:
+    with netlink.Netlink() as own:
         return own.links()
 
 

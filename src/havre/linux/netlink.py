@@ -19,7 +19,7 @@ import os
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network, ip_address
 
@@ -41,7 +41,9 @@ _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
 _IFLA_AF_SPEC, _IFLA_NET_NS_FD = 26, 28
-_INET_CONF, _DEVCONF_ROUTE_LOCALNET = 1, 26
+_INET_CONF = 1
+SEND_REDIRECTS, PROXY_ARP_PVLAN, ROUTE_LOCALNET = 6, 25, 26
+"""Settings of /proc/sys/net/ipv4/conf/DEVICE (IPV4_DEVCONF_* of linux/ip.h)."""
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA, _VETH_PEER = 1, 2, 4, 5, 1
 _BRPORT_HAIRPIN, _BRPORT_ISOLATED = 4, 33
 _IFLA_LINK, _MACVLAN_MODE, _IPVLAN_MODE = 5, 1, 1
@@ -147,10 +149,11 @@ def set_port(name: str, *, isolated: bool) -> Request:
     return Request(_NEWLINK, 0, body, f"configure bridge port {name}")
 
 
-def set_route_localnet(index: int) -> Request:
-    """Let packets to 127.0.0.0/8 be routed by a device, as `net.ipv4.conf.NAME.route_localnet=1` does."""
-    config = _attr(socket.AF_INET, _attr(_INET_CONF, _u32(_DEVCONF_ROUTE_LOCALNET, 1)))
-    return Request(_NEWLINK, 0, _ifinfo(index) + _attr(_IFLA_AF_SPEC, config), f"set route_localnet of link {index}")
+def set_inet(index: int, settings: Mapping[int, int]) -> Request:
+    """IPv4 settings of a device, as `net.ipv4.conf.NAME.*` do: ROUTE_LOCALNET lets packets to 127.0.0.0/8 be routed."""
+    values = b"".join(_u32(setting, value) for setting, value in settings.items())
+    config = _attr(socket.AF_INET, _attr(_INET_CONF, values))
+    return Request(_NEWLINK, 0, _ifinfo(index) + _attr(_IFLA_AF_SPEC, config), f"configure IPv4 on link {index}")
 
 
 def new_address(index: int, interface: Interface) -> Request:

@@ -91,7 +91,9 @@ class Host:
         missing = [netlink.new_address(link.index, own) for own in bridge.interfaces if own not in present]
         self._netlink.run(*stale, *missing, *([] if link.up else [netlink.set_up(link.index)]))
         # Lets the host reach a published port by 127.0.0.1; the table's guard chain stops everybody else.
-        self._netlink.run(netlink.set_route_localnet(link.index))
+        # Where containers do not meet on the bridge, links among them are routed: the host answers for their addresses.
+        routed = {} if bridge.icc else {netlink.PROXY_ARP_PVLAN: 1, netlink.SEND_REDIRECTS: 0}
+        self._netlink.run(netlink.set_inet(link.index, {netlink.ROUTE_LOCALNET: 1, **routed}))
 
     def _bridge_addresses(self, name: str) -> list[Interface]:
         link = self._netlink.link(name)
@@ -218,11 +220,12 @@ class Host:
         with Netlink() as own:
             device = own.link(endpoint.interface)
             assert device is not None, "a device that was just made is there"
-            if endpoint.address6 is not None:
+            addresses = (*endpoint.inside, *endpoint.link_local)
+            if any(each.version == 6 for each in addresses):
                 _sysctl(f"ipv6/conf/{endpoint.interface}/disable_ipv6", "0")
-            own.run(
-                netlink.set_up(device.index), *(netlink.new_address(device.index, each) for each in endpoint.inside)
-            )
+            own.run(netlink.set_up(device.index), *(netlink.new_address(device.index, each) for each in addresses))
+        for name, value in endpoint.sysctls:
+            _set_sysctl(name, value)
 
     def _make_pair(self, path: Path, endpoint: Endpoint) -> None:
         bridge = endpoint.bridge
@@ -295,6 +298,14 @@ async def act(what: str, function: Callable[P, T], *args: P.args, **kwargs: P.kw
 def _failed(what: str, error: OSError) -> HavreError:
     hint = "the daemon needs CAP_NET_ADMIN and CAP_SYS_ADMIN" if error.errno == errno.EPERM else None
     return Failed(f"cannot {what}: {error.strerror or error}", hint)
+
+
+def _set_sysctl(name: str, value: str) -> None:
+    """Set what a user asked for; InvalidInput where the kernel has no such setting or refuses the value."""
+    try:
+        (_SYSCTL / name).write_text(value)
+    except OSError as error:
+        raise InvalidInput(f"cannot set net/{name} to {value}: {error.strerror}") from error
 
 
 def _sysctl(name: str, value: str) -> bool:

@@ -27,7 +27,7 @@ from havre.linux.nft import Change, Monitor, Nft
 from havre.network import rules
 from havre.network.apply import act
 from havre.network.foreign import Foreign, read_ruleset, render_passes
-from havre.network.plan import Bridge, PortMap
+from havre.network.plan import Bridge, LinkMap, PortMap
 
 log = logging.getLogger(__name__)
 
@@ -47,13 +47,14 @@ class Firewall:
         self._lock = asyncio.Lock()
         self._bridges: dict[str, Bridge] = {}
         self._ports: set[PortMap] = set()
+        self._links: set[LinkMap] = set()
         self._own_port: int | None = None
         self._timer: asyncio.TimerHandle | None = None
 
-    async def start(self, bridges: Iterable[Bridge], ports: Iterable[PortMap]) -> None:
+    async def start(self, bridges: Iterable[Bridge], ports: Iterable[PortMap], links: Iterable[LinkMap] = ()) -> None:
         """Replace whatever is there of our name by the given contents, and watch it from now on."""
         self._bridges = {bridge.id: bridge for bridge in bridges}
-        self._ports = set(ports)
+        self._ports, self._links = set(ports), set(links)
         monitor = self._monitor = Monitor()
         asyncio.get_running_loop().add_reader(monitor.fileno(), self._changed, monitor)
         await self._review()
@@ -88,31 +89,39 @@ class Firewall:
         if self._stale and ports:
             await self._review()
         self._ports.update(ports)
-        await self._change("add", ports)
+        await self._change(rules.render_ports("add", self.table, ports))
 
     async def retract(self, ports: Collection[PortMap]) -> None:
         """Close ports. Idempotent."""
         present = self._ports.intersection(ports)
         self._ports.difference_update(present)
-        await self._change("delete", present)
+        await self._change(rules.render_ports("delete", self.table, present))
+
+    async def relink(self, old: Collection[LinkMap], new: Collection[LinkMap]) -> None:
+        """Let containers that do not meet otherwise reach `new` instead of `old`."""
+        gone, added = self._links.intersection(set(old) - set(new)), set(new) - self._links
+        self._links = (self._links - gone) | added
+        commands = rules.render_links("delete", self.table, gone) + rules.render_links("add", self.table, added)
+        await self._change(commands)
 
     @property
     def foreign(self) -> Foreign:
         """What other programs' chains do, as of the last change."""
         return self._foreign
 
-    async def _change(self, verb: str, ports: Collection[PortMap]) -> None:
-        if not ports:
+    async def _change(self, commands: str) -> None:
+        if not commands:
             return
         try:
-            await self._run(rules.render_ports(verb, self.table, ports))
+            await self._run(commands)
         except Failed as error:
             # Somebody has changed the table and the monitor has not told us yet.
             log.warning("firewall table %s is not as we left it, restoring it: %s", self.table, error)
             await self._load()
 
     async def _load(self) -> None:
-        text = rules.render_table(self.table, list(self._bridges.values()), self._ports, screened=self._screened)
+        bridges = list(self._bridges.values())
+        text = rules.render_table(self.table, bridges, self._ports, self._links, screened=self._screened)
         await self._run(text)
         await self._pass_by()
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 
 from havre.linux.netlink import Interface
-from havre.network.ipam import Address, Pool, mac_for
+from havre.network.ipam import Address, Pool
 
 DEFAULT_MTU = 1500
 VETH_PREFIX = "hve"
@@ -72,7 +72,10 @@ class Bridge:
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A container's place on a bridge; `interface` is the device inside, `link` its other end on the host."""
+    """A container's place on a bridge; `interface` is the device inside, `link` its other end on the host.
+
+    `link_local` are further addresses, `sysctls` settings of the device (path below /proc/sys/net, value).
+    """
 
     id: str
     bridge: Bridge
@@ -80,6 +83,9 @@ class Endpoint:
     mac: str
     interface: str
     address6: Address | None = None
+    priority: int = 0
+    link_local: tuple[Interface, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
 
     @property
     def link(self) -> str:
@@ -93,7 +99,7 @@ class Endpoint:
 
     @property
     def inside(self) -> tuple[Interface, ...]:
-        """The container's addresses with the prefix lengths of their subnets."""
+        """The container's addresses on the network, with the prefix lengths of their subnets."""
         return tuple(ip_interface((each, self.bridge.pool_of(each).subnet.prefixlen)) for each in self.addresses)
 
 
@@ -108,16 +114,23 @@ class PortMap:
     port: int
 
 
-def plan_endpoint(
-    id: str, bridge: Bridge, address: Address, number: int, mac: str = "", address6: Address | None = None
-) -> Endpoint:
-    """The endpoint with the `number`-th interface of its container."""
-    return Endpoint(id, bridge, address, mac or mac_for(address), f"eth{number}", address6)
+@dataclass(frozen=True, order=True)
+class LinkMap:
+    """A port that one container may reach on another of a network whose containers otherwise do not meet."""
+
+    source: Address
+    target: Address
+    protocol: str
+    port: int
 
 
 def choose_gateway(endpoints: Iterable[Endpoint]) -> Endpoint | None:
-    """The endpoint that has the default route and the published ports: the first on a network with a way out."""
-    return next((endpoint for endpoint in endpoints if not endpoint.bridge.internal), None)
+    """The endpoint with the default route and the published ports: of the highest priority on a network with a way out.
+
+    Among equals it is the first that was joined.
+    """
+    ways_out = [endpoint for endpoint in endpoints if not endpoint.bridge.internal]
+    return max(ways_out, key=lambda endpoint: endpoint.priority, default=None)
 
 
 def bridge_link(network_id: str) -> str:

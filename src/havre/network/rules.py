@@ -37,7 +37,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from string import Template
 
-from havre.network.plan import Bridge, PortMap
+from havre.network.plan import Bridge, LinkMap, PortMap
 
 _CHAINS = Template(
     """
@@ -64,6 +64,7 @@ $arrival
     iifname @internal drop
     ct state established,related accept
     ct status dnat accept
+    $ip saddr . $ip daddr . meta l4proto . th dport @linked accept
     drop
   }
   chain forward {
@@ -142,7 +143,14 @@ _FAMILIES = (
 _BY_VERSION = {family.version: family for family in _FAMILIES}
 
 
-def render_table(table: str, bridges: Collection[Bridge], ports: Collection[PortMap], *, screened: bool = False) -> str:
+def render_table(
+    table: str,
+    bridges: Collection[Bridge],
+    ports: Collection[PortMap],
+    links: Collection[LinkMap] = (),
+    *,
+    screened: bool = False,
+) -> str:
     """The whole table, replacing what is there of that name in one transaction; one of IPv6 where a network has that.
 
     `screened`: the host's own input chains are to see who wants a published port.
@@ -150,26 +158,35 @@ def render_table(table: str, bridges: Collection[Bridge], ports: Collection[Port
     """
     wanted = {pool.subnet.version for bridge in bridges for pool in bridge.pools} | {4}
     texts = (
-        _render_family(table, family, bridges, ports, screened) for family in _FAMILIES if family.version in wanted
+        _render_family(table, family, bridges, ports, links, screened)
+        for family in _FAMILIES
+        if family.version in wanted
     )
     return render_delete(table) + "".join(texts)
 
 
 def _render_family(
-    table: str, family: _Family, bridges: Collection[Bridge], ports: Collection[PortMap], screened: bool
+    table: str,
+    family: _Family,
+    bridges: Collection[Bridge],
+    ports: Collection[PortMap],
+    links: Collection[LinkMap],
+    screened: bool,
 ) -> str:
-    links = [f'"{bridge.link}"' for bridge in bridges]
+    devices = [f'"{bridge.link}"' for bridge in bridges]
     internal = [f'"{bridge.link}"' for bridge in bridges if bridge.internal]
     subnets = {
         bridge.id: str(p.subnet) for bridge in bridges for p in bridge.pools if p.subnet.version == family.version
     }
     out = [subnets[each.id] for each in bridges if each.masquerade and not each.internal and each.id in subnets]
     own = [port for port in ports if port.address.version == family.version]
+    linked = [each for each in links if each.source.version == family.version]
     address, target = family.type, f"{family.type} . inet_service"
     declared = [
-        _set("bridges", "ifname", links),
+        _set("bridges", "ifname", devices),
         _set("internal", "ifname", internal),
-        _set("within", "ifname . ifname", [f"{link} . {link}" for link in links]),
+        _set("within", "ifname . ifname", [f'"{each.link}" . "{each.link}"' for each in bridges if each.icc]),
+        _set("linked", f"{address} . {address} . inet_proto . inet_service", [_link(each) for each in linked]),
         _set("translated", address, out, interval=True),
         _set("hairpin", f"{address} . {address}", [f"{net} . {net}" for net in subnets.values()], interval=True),
         _map("ports", "inet_proto . inet_service", target, [_element(port) for port in own if _is_any(port)]),
@@ -193,6 +210,18 @@ def render_ports(verb: str, table: str, ports: Iterable[PortMap]) -> str:
         f"{verb} element {_BY_VERSION[port.address.version].word} {table} {_map_of(port)} {{ {_element(port)} }}\n"
         for port in sorted(ports, key=lambda port: (port.host.version, port))
     )
+
+
+def render_links(verb: str, table: str, links: Iterable[LinkMap]) -> str:
+    """Commands that `add` or `delete` links; "" for none."""
+    return "".join(
+        f"{verb} element {_BY_VERSION[link.source.version].word} {table} linked {{ {_link(link)} }}\n"
+        for link in sorted(links)
+    )
+
+
+def _link(link: LinkMap) -> str:
+    return f"{link.source} . {link.target} . {link.protocol} . {link.port}"
 
 
 def _is_any(port: PortMap) -> bool:

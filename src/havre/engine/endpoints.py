@@ -1,0 +1,90 @@
+"""What a container may ask of its place on a network beyond an address. Pure: read, or refused.
+
+    link-local-ip   further addresses of the device, of 169.254.0.0/16 or fe80::/64
+    driver-opts     com.docker.network.endpoint.sysctls  net.ipv4.conf.IFNAME.log_martians=1,...
+                    com.docker.network.endpoint.ifname   the device's name inside
+    gw-priority     the network with the highest has the default route and the published ports
+
+Source: Docker Engine API, "EndpointSettings"; the options are those of its version 28.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_interface
+
+import msgspec
+
+from havre.engine.model import EndpointSettings
+from havre.errors import HavreError, InvalidInput
+from havre.linux.netlink import Interface
+from havre.network import ipam
+
+SYSCTLS = "com.docker.network.endpoint.sysctls"
+INTERFACE = "com.docker.network.endpoint.ifname"
+
+# Docker's command line writes options in lower case.
+_SYSCTL = re.compile(r"net\.(ipv4|ipv6|mpls)\.(conf|neigh)\.(?i:IFNAME)\.([a-z0-9_]+)=(-?[0-9]+)", re.ASCII)
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,14}", re.ASCII)
+_PREFIX = {4: 16, 6: 64}
+
+
+@dataclass(frozen=True)
+class Extras:
+    """The same as values; `interface` "" is the engine's choice, `sysctls` have IFNAME for the device."""
+
+    interface: str = ""
+    priority: int = 0
+    link_local: tuple[Interface, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
+
+    def settings(self, interface: str) -> tuple[tuple[str, str], ...]:
+        """The sysctls of a device of that name: path below /proc/sys/net, value."""
+        return tuple((path.replace("IFNAME", interface), value) for path, value in self.sysctls)
+
+
+def extras_of(asked: EndpointSettings) -> Extras:
+    """InvalidInput lists everything that cannot be, in dockerd's words where it has any."""
+    problems: list[str] = []
+    options: Mapping[str, str] = asked.driver_opts or {}
+    extras = Extras(
+        interface=options.get(INTERFACE, ""),
+        priority=0 if asked.gw_priority is msgspec.UNSET else asked.gw_priority,
+        link_local=tuple(_link_local((asked.ipam_config and asked.ipam_config.link_local_ips) or [], problems)),
+        sysctls=tuple(_sysctls(options.get(SYSCTLS, ""), problems)),
+    )
+    if extras.interface and (not _NAME.fullmatch(extras.interface) or extras.interface == "lo"):
+        problems.append(f"invalid interface name: {extras.interface}")
+    problems += [
+        f"unknown driver option {name}: no driver here has it" for name in options.keys() - {SYSCTLS, INTERFACE}
+    ]
+    if problems:
+        raise InvalidInput("invalid endpoint settings:\n" + "\n".join(problems))
+    return extras
+
+
+def _link_local(given: list[str], problems: list[str]) -> list[Interface]:
+    found = []
+    for text in given:
+        try:
+            address = ipam.parse_address(text)
+        except HavreError:
+            address = None
+        if address is None or not address.is_link_local:
+            problems.append(f"invalid link-local IP address: {text}")
+        else:
+            found.append(ip_interface((address, _PREFIX[address.version])))
+    return found
+
+
+def _sysctls(text: str, problems: list[str]) -> list[tuple[str, str]]:
+    found = []
+    for item in filter(None, text.split(",")):
+        match = _SYSCTL.fullmatch(item)
+        if match is None:
+            problems.append(f"invalid sysctl {item}: expected net.ipv4.conf.IFNAME.NAME=NUMBER or its like")
+        else:
+            found.append((f"{match[1]}/{match[2]}/IFNAME/{match[3]}", match[4]))
+    return found

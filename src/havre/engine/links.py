@@ -1,0 +1,75 @@
+"""`--link NAME:ALIAS` on the default bridge, which has no name server: what one container is told of another. Pure.
+
+    hosts       172.17.0.2  alias 1f0e9c31ab55 name            corrected when the other one gets another address
+    variables   ALIAS_PORT=tcp://172.17.0.2:80  ALIAS_PORT_80_TCP_ADDR=...  ALIAS_NAME=/own/alias  ALIAS_ENV_X=...
+    rules       without inter-container traffic (icc) a link lets through what the other one exposes
+
+Source: Docker's "Legacy container links". A link is by name: who has it when a container starts is meant.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from havre.engine.model import Container
+from havre.network.ipam import Address
+from havre.network.plan import LinkMap
+from havre.network.ports import parse_port
+
+_PRIVATE = ("HOME", "PATH")
+
+
+@dataclass(frozen=True)
+class Exposed:
+    """What a container shows to those that link to it: its ports and its environment."""
+
+    ports: tuple[tuple[int, str], ...] = ()
+    environment: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Link:
+    """One link of a running container: `owner` calls the container `name` (`id`), which has `address`, `alias`."""
+
+    owner: str
+    alias: str
+    id: str
+    name: str
+    address: Address
+    exposed: Exposed
+
+    def host_line(self) -> tuple[str, str]:
+        """Address and names, for hosts."""
+        return str(self.address), " ".join(dict.fromkeys((self.alias, self.id[:12], self.name)))
+
+    def variables(self) -> list[str]:
+        """`NAME=VALUE` as dockerd sets them."""
+        key = self.alias.replace("-", "_").upper()
+        lines = []
+        for number, (port, protocol) in enumerate(self.exposed.ports):
+            url = f"{protocol}://{self.address}:{port}"
+            lines += [f"{key}_PORT={url}"] if number == 0 else []
+            at = f"{key}_PORT_{port}_{protocol.upper()}"
+            lines += [f"{at}={url}", f"{at}_ADDR={self.address}", f"{at}_PORT={port}", f"{at}_PROTO={protocol}"]
+        lines.append(f"{key}_NAME=/{self.owner}/{self.alias}")
+        for variable in self.exposed.environment:
+            name, given, _ = variable.partition("=")
+            if given and name not in _PRIVATE:
+                lines.append(f"{key}_ENV_{variable}")
+        return lines
+
+    def maps(self, source: Address) -> list[LinkMap]:
+        """What the firewall lets through for the owner, who has the address `source`."""
+        return [LinkMap(source, self.address, protocol, port) for port, protocol in self.exposed.ports]
+
+
+def exposed_of(container: Container) -> Exposed:
+    """The ports in dockerd's order, and the configured environment."""
+    ports = sorted(parse_port(name) for name in container.config.exposed_ports or {})
+    return Exposed(tuple(ports), tuple(container.config.env or ()))
+
+
+def variables_of(links: Iterable[Link]) -> tuple[str, ...]:
+    """The variables of all links, in their order."""
+    return tuple(variable for link in links for variable in link.variables())

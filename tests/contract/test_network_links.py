@@ -1,0 +1,124 @@
+"""`--link` on the default bridge, and what an endpoint may ask for beyond an address."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.engines import Engine, Havred
+from support.raw import ask
+from support.waiting import until
+
+SLEEP = ("busybox", "sleep", "1000")
+
+
+class TestLinks:
+    @pytest.fixture
+    def linked(self, engine: Engine) -> Iterator[Engine]:
+        """`db`, which exposes 80/tcp and 90/udp and has an environment, and `app`, linked to it as `store-1`."""
+        exposed = ("--expose", "80", "--expose", "90/udp", "-e", "KEY=a=b", "-e", "HOME=/x")
+        engine.out("run", "-d", "--name", "db", *exposed, *SLEEP)
+        engine.out("run", "-d", "--name", "app", "--link", "db:store-1", *SLEEP)
+        yield engine
+        engine.docker("rm", "-f", "app", "db", "squatter")
+
+    def test_variables(self, linked: Engine) -> None:
+        address = linked.out("inspect", "--format", "{{.NetworkSettings.IPAddress}}", "db")
+        shown = linked.out("run", "--rm", "--name", "one", "--link", "db:store-1", "busybox", "env").splitlines()
+        assert [line for line in shown if line.startswith("STORE")] == [
+            f"STORE_1_PORT=tcp://{address}:80",
+            f"STORE_1_PORT_80_TCP=tcp://{address}:80",
+            f"STORE_1_PORT_80_TCP_ADDR={address}",
+            "STORE_1_PORT_80_TCP_PORT=80",
+            "STORE_1_PORT_80_TCP_PROTO=tcp",
+            f"STORE_1_PORT_90_UDP=udp://{address}:90",
+            f"STORE_1_PORT_90_UDP_ADDR={address}",
+            "STORE_1_PORT_90_UDP_PORT=90",
+            "STORE_1_PORT_90_UDP_PROTO=udp",
+            "STORE_1_NAME=/one/store-1",
+            "STORE_1_ENV_KEY=a=b",
+        ]
+
+    def test_a_new_address_is_told(self, linked: Engine) -> None:
+        before = linked.out("inspect", "--format", "{{.NetworkSettings.IPAddress}}", "db")
+        linked.out("stop", "-t", "0", "db")
+        linked.out("run", "-d", "--name", "squatter", *SLEEP)
+        linked.out("start", "db")
+        now = linked.out("inspect", "--format", "{{.NetworkSettings.IPAddress}}", "db")
+        assert now != before
+        until(lambda: f"{now}\tstore-1" in linked.out("exec", "app", "cat", "/etc/hosts"), "the new address in hosts")
+        assert before not in linked.out("exec", "app", "cat", "/etc/hosts")
+
+
+def test_links_open_what_is_exposed_where_containers_do_not_meet(havred: Engine, archive: Path) -> None:
+    daemon = Havred(["--icc=false", "--bip", "10.95.1.1/24"], netns=havred.netns)
+    daemon.open()
+    try:
+        daemon.docker("load", "-i", str(archive), check=0)
+        page = "echo page > /index.html; httpd -p 81 -h /; exec httpd -f -p 80 -h /"
+        daemon.out("run", "-d", "--name", "db", "--expose", "80", "busybox", "sh", "-c", page)
+        fetch = ("busybox", "wget", "-qO-", "-T", "1")
+
+        def linked(url: str) -> str:
+            return daemon.docker("run", "--rm", "--link", "db", *fetch, url).stdout
+
+        until(lambda: linked("http://db/") == "page\n", "the page by way of the link")
+        assert linked("http://db:81/") == ""
+        assert daemon.docker("run", "--rm", *fetch, "http://10.95.1.2/").stdout == ""
+        daemon.stop()
+        daemon.start()
+        assert linked("http://db/") == "page\n"
+    finally:
+        daemon.close()
+
+
+class TestEndpoints:
+    @pytest.fixture
+    def two(self, havred: Engine) -> Iterator[Engine]:
+        """Networks `one` and `two`."""
+        for name in ("one", "two"):
+            havred.out("network", "create", name)
+        yield havred
+        havred.docker("network", "rm", "one", "two", check=0)
+
+    def test_settings_of_the_device(self, two: Engine) -> None:
+        options = "driver-opt=com.docker.network.endpoint.sysctls=net.ipv4.conf.IFNAME.log_martians=1"
+        name = "driver-opt=com.docker.network.endpoint.ifname=lan0"
+        asked = ("--network", f"name=one,{options},{name},link-local-ip=169.254.9.9,link-local-ip=fe80::99")
+        look = "ip addr show lan0; cat /proc/sys/net/ipv4/conf/lan0/log_martians"
+        shown = two.out("run", "--rm", *asked, "busybox", "sh", "-c", look)
+        assert "169.254.9.9/16" in shown
+        assert "fe80::99/64" in shown
+        assert shown.splitlines()[-1] == "1"
+
+    @pytest.mark.parametrize(
+        ("asked", "message"),
+        [
+            ("link-local-ip=10.0.0.1", "invalid link-local IP address: 10.0.0.1"),
+            ("driver-opt=com.example.x=1", "unknown driver option com.example.x"),
+            ("driver-opt=com.docker.network.endpoint.sysctls=kernel.x=1", "invalid sysctl kernel.x=1"),
+            ("driver-opt=com.docker.network.endpoint.ifname=../x", "invalid interface name: ../x"),
+        ],
+    )
+    def test_what_cannot_be_is_refused(self, two: Engine, asked: str, message: str) -> None:
+        done = two.docker("run", "--rm", "--network", f"name=one,{asked}", "busybox", "true", check=125)
+        assert message in done.stderr
+
+    def test_the_highest_priority_is_the_way_out(self, two: Engine) -> None:
+        body: dict[str, Any] = {
+            "Image": "busybox",
+            "Cmd": ["sleep", "1000"],
+            "HostConfig": {"NetworkMode": "one"},
+            "NetworkingConfig": {"EndpointsConfig": {"one": {}, "two": {"GwPriority": 7}}},
+        }
+        made = ask(two.socket, "POST", "/v1.45/containers/create?name=prior", body=body)
+        assert made.status == 201
+        two.out("start", "prior")
+        gateway = two.out("network", "inspect", "--format", "{{(index .IPAM.Config 0).Gateway}}", "two")
+        assert f"default via {gateway}" in two.out("exec", "prior", "ip", "route")
+        two.out("network", "disconnect", "two", "prior")
+        assert f"default via {gateway}" not in two.out("exec", "prior", "ip", "route")
+        two.docker("rm", "-f", "prior", check=0)
