@@ -28,8 +28,8 @@ from havre.build.plan import Step, Surroundings, begin, plan_steps, read_trigger
 from havre.build.progress import BuildProgress, Declared, Finished, Log, Started, Transfer, Vertex
 from havre.build.request import BuildRequest, ContextSource
 from havre.build.steps import Made, Scope, Steps
-from havre.build.views import BuildViews
 from havre.build.trees import Tree
+from havre.build.views import BuildViews
 from havre.engine import times
 from havre.engine.images import Images
 from havre.engine.model import Config
