@@ -51,11 +51,13 @@ from havre.engine.health import HealthChecks
 from havre.engine.images import Images
 from havre.engine.lifecycle import Lifecycle
 from havre.engine.live import Index
+from havre.engine.localvolumes import LocalVolumes
 from havre.engine.logbook import Logbook
 from havre.engine.membership import Membership
 from havre.engine.model import Container, Ulimit
 from havre.engine.network import Network
 from havre.engine.networks import NetworkOptions, Networks, tag_for
+from havre.engine.pluginvolumes import PluginMount, PluginVolumes
 from havre.engine.recovery import Recovery
 from havre.engine.removal import Removal
 from havre.engine.stats import Stats
@@ -64,11 +66,13 @@ from havre.engine.system import Identity, System
 from havre.engine.updates import Updates
 from havre.engine.validate import HostLimits
 from havre.engine.views import Views
-from havre.engine.volumes import Volume, Volumes
+from havre.engine.volume import Volume
+from havre.engine.volumes import Volumes
 from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound
 from havre.logtext import configure_logging, set_level
 from havre.network.files import Resolver
 from havre.network.ipam import parse_pools
+from havre.plugins import Directories, Plugins
 from havre.registry import Registry, RegistryConfig
 from havre.runtime import Runtime
 from havre.storage import Storage
@@ -110,7 +114,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Services]:
         stack.push_async_callback(registry.close)
         index = Index(storage.db.table("containers", Container))
         networks = Networks(storage.db.table("networks", Network), config.exec_root, _network_options(config), events)
-        volumes = Volumes(config.data_root / "volumes", storage.db.table("volumes", Volume), events)
+        volumes = _make_volumes(config, storage, events)
         await volumes.load()
 
         directory = config.data_root / "containers"
@@ -199,6 +203,18 @@ async def _tidy(images: Images) -> None:
             log.info("removed %d bytes that nothing needs", freed)
     except (HavreError, OSError) as error:
         log.warning("garbage is left where it is: %s", error)
+
+
+def _make_volumes(config: DaemonConfig, storage: Storage, events: Events) -> Volumes:
+    """Volumes of the engine's own and those of plugins, looked for where Docker's packages put them."""
+    own = config.exec_root / "plugins"
+    directories = Directories(
+        sockets=(own, Path("/run/docker/plugins")),
+        specs=(own, Path("/etc/docker/plugins"), Path("/usr/lib/docker/plugins")),
+    )
+    plugged = PluginVolumes(Plugins(directories), storage.db.table("plugin_mounts", PluginMount))
+    local = LocalVolumes(config.data_root / "volumes")
+    return Volumes(local, plugged, storage.db.table("volumes", Volume), events)
 
 
 def _network_options(config: DaemonConfig) -> NetworkOptions:

@@ -12,22 +12,22 @@ from pathlib import Path
 import pytest
 
 from havre.engine.events import Events
-from havre.engine.volumes import Volume, Volumes
 from havre.linux import mounts
 from havre.storage import Storage
+from support.volumes import open_volumes
 
 BUSY = """
 import asyncio, os, sys
 from pathlib import Path
 from havre.engine.events import Events
-from havre.engine.volumes import Volume, Volumes
 from havre.storage import Storage
 sys.path.insert(0, sys.argv[4])
 from support import tars
+from support.volumes import open_volumes
 
 async def main(data, run, driver):
     storage = await Storage.open(data, run, driver=driver)
-    volumes = Volumes(data / "volumes", storage.db.table("volumes", Volume), Events())
+    volumes = open_volumes(data / "volumes", storage.db, Events())
     await volumes.load()
     files = b"".join(tars.member(b"d/f%d" % n, os.urandom(2000)) for n in range(100))
     async with storage.layers.ingest() as sink:
@@ -89,12 +89,12 @@ def _run_and_kill(command: list[str], steps: int) -> None:
 async def _recover(data: Path, run: Path, driver: str) -> None:
     """Start anew: what was finished before is whole, everything else can be removed to the last byte."""
     storage = await Storage.open(data, run, driver=driver)
-    volumes = Volumes(data / "volumes", storage.db.table("volumes", Volume), Events())
+    volumes = open_volumes(data / "volumes", storage.db, Events())
     await volumes.load()
     await storage.snapshots.recover(in_use=(), known={"kept"})
     assert os.listdir(data / "snapshots") == ["kept"]
     assert (await storage.snapshots.mount("kept") / "precious").read_text() == "still here"
-    for volume in volumes.list({}):
+    for volume in (await volumes.list({}))[0]:
         assert len(os.listdir(volume.mountpoint)) in (0, 100), "a volume is filled whole or not at all"
         await volumes.remove(volume.name)
     await storage.snapshots.remove("kept")

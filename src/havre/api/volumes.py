@@ -24,18 +24,20 @@ class VolumeRequest(Value):
 
 
 async def _list(call: Call) -> web.StreamResponse:
-    return call.json({"Volumes": call.services.volumes.list(call.filters()), "Warnings": None})
+    volumes, warnings = await call.services.volumes.list(call.filters())
+    return call.json({"Volumes": volumes, "Warnings": warnings or None})
 
 
 async def _inspect(call: Call) -> web.StreamResponse:
-    return call.json(call.services.volumes.get(call.name))
+    return call.json(await call.services.volumes.inspect(call.name))
 
 
 async def _create(call: Call) -> web.StreamResponse:
     request = await call.optional_body(VolumeRequest)
     volumes = call.services.volumes
     work = volumes.create(request.name or None, request.driver, request.driver_opts, request.labels)
-    return call.json(await call.settle(work), 201)
+    volume, _ = await call.settle(work)
+    return call.json(volume, 201)
 
 
 async def _update(call: Call) -> web.StreamResponse:

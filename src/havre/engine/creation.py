@@ -32,10 +32,11 @@ from havre.engine.images import Images
 from havre.engine.lifecycle import Lifecycle
 from havre.engine.live import Index
 from havre.engine.model import Container, CreateRequest, HostConfig, MountOptions, MountPoint
-from havre.engine.mounts import MountSpec, inherit, parse_volumes_from, plan_mounts
+from havre.engine.mounts import DEFAULT_MODE, MountSpec, inherit, parse_volumes_from, plan_mounts
 from havre.engine.names import check_name, make_name
 from havre.engine.networks import Networks
 from havre.engine.validate import HostLimits, check_config, check_host_config
+from havre.engine.volume import LOCAL
 from havre.engine.volumes import Volumes
 from havre.errors import HavreError, InvalidInput, NotFound
 from havre.runtime.security import parse_security_opts
@@ -178,18 +179,19 @@ class Creation:
     async def _make_volume(
         self, container: Container, spec: MountSpec, point: MountPoint, undo: AsyncExitStack
     ) -> None:
-        known = bool(spec.source) and self._volumes.exists(spec.source)
-        volume = await self._volumes.create(
+        volume, made = await self._volumes.create(
             spec.source or None,
             driver=spec.driver,
             options=spec.driver_options,
             labels=spec.labels,
             anonymous=not spec.source,
         )
-        if not known:
+        if made:
             undo.push_async_callback(self._remove_volume, volume.name)
-        path = await self._volumes.mount_for(container.id, volume.name)
-        point.name, point.source, point.driver = volume.name, str(path), volume.driver
+        point.source = self._volumes.use(container.id, volume.name)
+        point.name, point.driver = volume.name, volume.driver
+        if volume.driver != LOCAL:
+            point.mode = spec.mode if spec.mode != DEFAULT_MODE else ""
 
     async def _remove_volume(self, name: str) -> None:
         try:

@@ -18,6 +18,8 @@ from havre.errors import InvalidInput
 
 PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 DEFAULT_PROPAGATION = "rprivate"
+DEFAULT_MODE = "z"
+"""The mode of volumes that nobody gave one; those of plugins have none."""
 _GROUPS = (
     frozenset({"ro", "rw"}),
     frozenset({"z", "Z"}),
@@ -92,7 +94,7 @@ def parse_bind(raw: str, driver: str = "") -> MountSpec:
     )
     if spec.type == "volume":
         options = MountOptions(no_copy="nocopy" in words, anonymous=not source)
-        return replace(spec, driver=driver, options=options, mode=mode or "z")
+        return replace(spec, driver=driver, options=options, mode=mode or DEFAULT_MODE)
     propagation = next((word for word in words if word in PROPAGATIONS), DEFAULT_PROPAGATION)
     options = MountOptions(create_source=True)
     return replace(spec, source=posixpath.normpath(source), propagation=propagation, options=options)
@@ -179,7 +181,7 @@ def _parse_volume_mount(mount: Mount, destination: str, problem: str) -> MountSp
         destination,
         source=mount.source,
         rw=not mount.read_only,
-        mode="z",
+        mode=DEFAULT_MODE,
         driver=driver.name if driver else "",
         driver_options=dict((driver.options if driver else None) or {}),
         labels=dict((given.labels if given else None) or {}),

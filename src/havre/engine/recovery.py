@@ -88,6 +88,7 @@ class Recovery:
             container = live.container
             names = [point.name for point in container.mounts if point.type == "volume"]
             self._volumes.adopt(container.id, names, running=live.process is not None)
+        self._volumes.adopted()
         await self._networks.start(running)
         await self._snapshots.recover(running, {live.container.id for live in self._index})
         for live in self._index:

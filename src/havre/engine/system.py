@@ -116,7 +116,7 @@ class System:
             "Driver": self._storage.driver,
             "DriverStatus": [list(line) for line in self._storage.driver_status],
             "Plugins": {
-                "Volume": ["local"],
+                "Volume": self._volumes.drivers(),
                 "Network": ["bridge", "host", "null"],
                 "Authorization": None,
                 "Log": ["json-file", "local", "none"],

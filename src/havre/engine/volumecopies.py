@@ -13,7 +13,8 @@ from contextlib import asynccontextmanager
 
 from havre.aio import in_thread
 from havre.engine.copying import feed, write_tree
-from havre.engine.volumes import Volume, Volumes
+from havre.engine.volume import Volume
+from havre.engine.volumes import Volumes
 from havre.errors import Failed
 from havre.linux import trees
 from havre.storage.extract import Extractor

@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 import pytest
 
 from havre.engine.events import Events
-from havre.engine.volumes import ANONYMOUS, Volume, Volumes
+from havre.engine.volume import ANONYMOUS, Volume
 from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound
 from havre.linux import mounts
 from havre.storage import Database
 from support.trees import describe
+from support.volumes import open_volumes
 
 T = TypeVar("T")
 
@@ -32,7 +33,7 @@ class World:
 
     def open(self) -> None:
         self._database = self(Database.open(self.root / "db"))
-        self.volumes = Volumes(self.root / "volumes", self._database.table("volumes", Volume), self.events)
+        self.volumes = open_volumes(self.root / "volumes", self._database, self.events)
         self(self.volumes.load())
 
     def close(self) -> None:
@@ -51,7 +52,12 @@ class World:
         self(self.volumes.fill(name, rootfs, path))
 
     def names(self, **filters: str) -> list[str]:
-        return [volume.name for volume in self.volumes.list({key: [value] for key, value in filters.items()})]
+        listed, _ = self(self.volumes.list({key: [value] for key, value in filters.items()}))
+        return [volume.name for volume in listed]
+
+    def create(self, *arguments: Any, **keywords: Any) -> Volume:
+        volume, _ = self(self.volumes.create(*arguments, **keywords))
+        return volume
 
     def image(self) -> Path:
         """A root file system with something to copy in it."""
@@ -82,18 +88,17 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 def test_a_volume_is_made_once_and_survives(world: World) -> None:
-    made = world(world.volumes.create("data", labels={"a": "1"}))
-    again = world(world.volumes.create("data", labels={"b": "2"}, options={"type": "tmpfs", "device": "tmpfs"}))
+    made = world.create("data", labels={"a": "1"})
+    again = world.create("data", labels={"b": "2"}, options={"type": "tmpfs", "device": "tmpfs"})
     assert again == made
     assert (made.driver, made.scope, made.labels, made.options) == ("local", "local", {"a": "1"}, None)
     assert stat.S_IMODE(Path(made.mountpoint).stat().st_mode) == 0o755
     world.reopen()
     assert world.volumes.get("data") == made
-    assert world.volumes.exists("data")
 
 
 def test_without_a_name_it_is_anonymous(world: World) -> None:
-    first, second = world(world.volumes.create()), world(world.volumes.create(labels={"x": "y"}))
+    first, second = world.create(), world.create(labels={"x": "y"})
     assert len(first.name) == 64
     assert first.name != second.name
     assert second.labels == {ANONYMOUS: "", "x": "y"}
@@ -118,15 +123,15 @@ def test_what_docker_refuses(
     world: World, name: str, driver: str, options: dict[str, str] | None, error: type[HavreError], message: str
 ) -> None:
     with pytest.raises(error) as caught:
-        world(world.volumes.create(name, driver, options))
+        world.create(name, driver, options)
     assert caught.value.message.startswith(message) or message in caught.value.message
     assert world.names() == []
     assert os.listdir(world.root / "volumes") == []
 
 
 def test_lists_are_filtered(world: World) -> None:
-    world(world.volumes.create("web-data", labels={"tier": "web"}))
-    world(world.volumes.create("db-data"))
+    world.create("web-data", labels={"tier": "web"})
+    world.create("db-data")
     world(world.volumes.mount_for("c1", "db-data"))
     assert world.names() == ["db-data", "web-data"]
     assert world.names(name="web") == ["web-data"]
@@ -140,7 +145,7 @@ def test_lists_are_filtered(world: World) -> None:
 
 
 def test_one_in_use_is_not_removed(world: World) -> None:
-    world(world.volumes.create("data"))
+    world.create("data")
     for container in ("c2", "c1"):
         world(world.volumes.mount_for(container, "data"))
     for force in (False, True):
@@ -165,8 +170,8 @@ def test_removing_what_is_not_there(world: World) -> None:
 
 
 def test_prune_takes_the_anonymous_unless_told_otherwise(world: World) -> None:
-    named, kept = world(world.volumes.create("named")), world(world.volumes.create("labelled", labels={"keep": ""}))
-    anonymous, used = world(world.volumes.create()), world(world.volumes.create())
+    named, kept = world.create("named"), world.create("labelled", labels={"keep": ""})
+    anonymous, used = world.create(), world.create()
     world(world.volumes.mount_for("c", used.name))
     (Path(anonymous.mountpoint) / "f").write_bytes(b"123")
     pruned = world(world.volumes.prune({}))
@@ -177,7 +182,7 @@ def test_prune_takes_the_anonymous_unless_told_otherwise(world: World) -> None:
 
 
 def test_usage_is_told_where_it_is_asked_for(world: World) -> None:
-    made = world(world.volumes.create("data"))
+    made = world.create("data")
     (Path(made.mountpoint) / "f").write_bytes(b"x" * 700)
     world(world.volumes.mount_for("c", "data"))
     (volume,) = world(world.volumes.usage())
@@ -187,7 +192,7 @@ def test_usage_is_told_where_it_is_asked_for(world: World) -> None:
 
 def test_a_tmpfs_volume_is_mounted_from_start_to_stop(world: World) -> None:
     options = {"type": "tmpfs", "device": "tmpfs", "o": "size=1m,uid=1000,nosuid,noexec"}
-    world(world.volumes.create("scratch", "local", options))
+    world.create("scratch", "local", options)
     path = world(world.volumes.mount_for("c1", "scratch"))
     assert world(world.volumes.mount_for("c2", "scratch")) == path
     (entry,) = mounts.mounts_below(path)
@@ -205,7 +210,7 @@ def test_a_bind_volume_shows_its_device_and_honours_its_flags(world: World) -> N
     device = world.root / "device"
     device.mkdir()
     (device / "f").write_text("x")
-    world(world.volumes.create("bound", "local", {"type": "none", "device": str(device), "o": "bind,ro"}))
+    world.create("bound", "local", {"type": "none", "device": str(device), "o": "bind,ro"})
     path = world(world.volumes.mount_for("c", "bound"))
     assert (path / "f").read_text() == "x"
     with pytest.raises(OSError, match="Read-only"):
@@ -216,7 +221,7 @@ def test_a_bind_volume_shows_its_device_and_honours_its_flags(world: World) -> N
 
 
 def test_a_mount_that_fails_says_what_was_tried(world: World) -> None:
-    world(world.volumes.create("bad", "local", {"type": "none", "device": "/nonexistent", "o": "bind"}))
+    world.create("bad", "local", {"type": "none", "device": "/nonexistent", "o": "bind"})
     expected = r"error while mounting volume '.*/bad/_data': failed to mount local volume: mount /nonexistent:.*, "
     with pytest.raises(Failed, match=expected + "flags: 0x1000: no such file or directory"):
         world(world.volumes.mount_for("c", "bad"))
@@ -225,7 +230,7 @@ def test_a_mount_that_fails_says_what_was_tried(world: World) -> None:
 
 
 def test_what_ran_before_a_restart_is_known_after_it(world: World) -> None:
-    world(world.volumes.create("scratch", "local", {"type": "tmpfs", "device": "tmpfs"}))
+    world.create("scratch", "local", {"type": "tmpfs", "device": "tmpfs"})
     path = world(world.volumes.mount_for("c", "scratch"))
     world.reopen()
     world.volumes.adopt("c", ["scratch"], running=True)
@@ -237,7 +242,7 @@ def test_what_ran_before_a_restart_is_known_after_it(world: World) -> None:
 
 
 def test_what_died_with_the_daemon_is_unmounted(world: World) -> None:
-    world(world.volumes.create("scratch", "local", {"type": "tmpfs", "device": "tmpfs"}))
+    world.create("scratch", "local", {"type": "tmpfs", "device": "tmpfs"})
     path = world(world.volumes.mount_for("c", "scratch"))
     world.reopen()
     world.volumes.adopt("c", ["scratch"], running=False)
@@ -246,7 +251,7 @@ def test_what_died_with_the_daemon_is_unmounted(world: World) -> None:
 
 
 def test_many_containers_at_once_share_one_mount(world: World) -> None:
-    world(world.volumes.create("scratch", "local", {"type": "tmpfs", "device": "tmpfs"}))
+    world.create("scratch", "local", {"type": "tmpfs", "device": "tmpfs"})
 
     async def live(container: str) -> None:
         for _ in range(3):
@@ -263,7 +268,7 @@ def test_many_containers_at_once_share_one_mount(world: World) -> None:
 
 
 def test_removal_cut_short_is_finished_and_a_lost_row_costs_no_data(world: World) -> None:
-    made = world(world.volumes.create("data"))
+    made = world.create("data")
     (Path(made.mountpoint) / "f").write_text("precious")
     (world.root / "volumes/.gone-old/_data").mkdir(parents=True)
     (world.root / "volumes/data/_data.new").mkdir()
@@ -278,7 +283,7 @@ def test_removal_cut_short_is_finished_and_a_lost_row_costs_no_data(world: World
 
 class TestFill:
     def test_an_empty_volume_begins_with_the_images_content(self, world: World) -> None:
-        rootfs, made = world.image(), world(world.volumes.create("data"))
+        rootfs, made = world.image(), world.create("data")
         world.fill("data", rootfs, "/data")
         data = Path(made.mountpoint)
         assert describe(data) == describe(rootfs / "data")
@@ -286,13 +291,13 @@ class TestFill:
         assert os.listdir(data.parent) == ["_data"]
 
     def test_one_with_content_stays_as_it_is(self, world: World) -> None:
-        rootfs, made = world.image(), world(world.volumes.create("data"))
+        rootfs, made = world.image(), world.create("data")
         (Path(made.mountpoint) / "mine").touch()
         world.fill("data", rootfs, "/data")
         assert os.listdir(made.mountpoint) == ["mine"]
 
     def test_one_that_was_emptied_later_stays_so(self, world: World) -> None:
-        rootfs, made = world.image(), world(world.volumes.create("data"))
+        rootfs, made = world.image(), world.create("data")
         world.fill("data", rootfs, "/data")
         for name in ("file", "link", "pipe", "sub/same"):
             (Path(made.mountpoint) / name).unlink()
@@ -304,7 +309,7 @@ class TestFill:
         assert len(os.listdir(made.mountpoint)) == 4
 
     def test_another_containers_view_is_not_taken_away(self, world: World) -> None:
-        rootfs, made = world.image(), world(world.volumes.create("data"))
+        rootfs, made = world.image(), world.create("data")
         world(world.volumes.mount_for("other", "data"))
         before = Path(made.mountpoint).stat().st_ino
         world.fill("data", rootfs, "/data")
@@ -312,14 +317,14 @@ class TestFill:
         assert describe(Path(made.mountpoint)) == describe(rootfs / "data")
 
     def test_nothing_where_the_image_has_nothing(self, world: World) -> None:
-        rootfs, made = world.image(), world(world.volumes.create("data"))
+        rootfs, made = world.image(), world.create("data")
         for path in ("/absent", "/absent/deeper", "/data/file/below"):
             world.fill("data", rootfs, path, container=path)
         assert os.listdir(made.mountpoint) == []
 
     def test_a_file_is_no_directory(self, world: World) -> None:
         rootfs = world.image()
-        world(world.volumes.create("data"))
+        world.create("data")
         with pytest.raises(Failed, match="is not directory"):
             world.fill("data", rootfs, "/data/file")
         assert os.listdir(world.root / "volumes/data") == ["_data"]
@@ -327,7 +332,7 @@ class TestFill:
     @pytest.mark.parametrize("target", ["/outside", "../../../../../../outside", "../outside"])
     def test_links_in_the_image_lead_nowhere_else(self, world: World, target: str) -> None:
         # CVE-2022-23648: a volume at a path that resolves to a directory of the host.
-        rootfs, made = world.image(), world(world.volumes.create("data"))
+        rootfs, made = world.image(), world.create("data")
         (world.root / "outside").mkdir()
         (world.root / "outside/secret").touch()
         (rootfs / "trap").symlink_to(target if target.startswith("..") else str(world.root / "outside"))
@@ -337,7 +342,7 @@ class TestFill:
 
     def test_into_a_tmpfs(self, world: World) -> None:
         rootfs = world.image()
-        world(world.volumes.create("scratch", "local", {"type": "tmpfs", "device": "tmpfs"}))
+        world.create("scratch", "local", {"type": "tmpfs", "device": "tmpfs"})
         path = world(world.volumes.mount_for("c", "scratch"))
         world(world.volumes.fill("scratch", rootfs, "/data"))
         assert sorted(os.listdir(path)) == ["file", "link", "pipe", "sub"]

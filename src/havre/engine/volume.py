@@ -1,0 +1,117 @@
+"""What a volume is: its values, and what is refused of a new one. Pure.
+
+Texts of errors are Docker's. Source: Docker Engine API, "Volumes"; mount(8) for the options of driver `local`.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from havre.engine.model import Value
+from havre.errors import Conflict, Failed, InvalidInput
+
+ANONYMOUS = "com.docker.volume.anonymous"
+"""The label of a volume that nobody gave a name."""
+
+LOCAL = "local"
+"""The driver that is the engine's own; every other one is a plugin."""
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_NAME_MAX = 255
+_OPTIONS = ("type", "device", "o", "size")
+_COMPANIONS = {"device": ("type",), "type": ("device",), "o": ("device", "type")}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgtp]?)i?b?", re.IGNORECASE)
+
+
+class UsageData(Value):
+    """How much a volume holds, in bytes, and how many containers use it."""
+
+    size: int
+    ref_count: int
+
+
+class Volume(Value):
+    """A volume as `inspect` shows it and as it is persisted; `usage_data` only where it was asked for.
+
+    `mountpoint` and `status` of a plugin's volume are told by the plugin and not persisted.
+    """
+
+    name: str
+    created_at: str
+    mountpoint: str
+    driver: str = LOCAL
+    labels: dict[str, str] | None = None
+    options: dict[str, str] | None = None
+    scope: str = "local"
+    status: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
+    usage_data: UsageData | msgspec.UnsetType = msgspec.UNSET
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """The names of the volumes that went, and the bytes freed."""
+
+    deleted: tuple[str, ...]
+    reclaimed: int
+
+
+def check_name(name: str) -> None:
+    """Refuse what Docker refuses as the name of a volume."""
+    if len(name) == 1:
+        raise InvalidInput(
+            f"create {name}: volume name is too short, names should be at least two alphanumeric characters"
+        )
+    if _NAME.fullmatch(name) is None or len(name) > _NAME_MAX:
+        raise InvalidInput(
+            f'create {name}: "{name}" includes invalid characters for a local volume name, '
+            'only "[a-zA-Z0-9][a-zA-Z0-9_.-]" are allowed. '
+            "If you intended to pass a host directory, use absolute path"
+        )
+
+
+def check_options(name: str, options: Mapping[str, str]) -> None:
+    """Refuse options that driver `local` does not know, that lack their companions, and sizes but 0 (no limit)."""
+    for key in options:
+        if key not in _OPTIONS:
+            raise InvalidInput(f'create {name}: invalid option: "{key}"', f"known: {', '.join(_OPTIONS)}")
+    for key, companions in _COMPANIONS.items():
+        for missing in (each for each in companions if options.get(key) and not options.get(each)):
+            raise InvalidInput(f'create {name}: missing required option: "{missing}"')
+    if "size" in options:
+        size = _SIZE.fullmatch(options["size"].strip())
+        if size is None:
+            raise InvalidInput(f"create {name}: invalid size: '{options['size']}'", "expected a number such as 64m")
+        if float(size[1]) > 0:
+            raise InvalidInput(f"create {name}: quota size requested but no quota support")
+
+
+def check_driver(volume: Volume, driver: str) -> None:
+    """Refuse to take the volume for one of another driver; an empty `driver` is any."""
+    if driver and driver != volume.driver:
+        raise Conflict(
+            f"create {volume.name}: driver '{volume.driver}' already has volume '{volume.name}': "
+            "volume name must be unique"
+        )
+
+
+def rfc3339(seconds: float | None = None) -> str:
+    """A time, by default now, in whole seconds."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+@contextmanager
+def attempt(what: str) -> Iterator[None]:
+    """Translate the kernel's failures in a block, saying what was attempted."""
+    try:
+        yield
+    except OSError as error:
+        hint = "free some space and try again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
+        raise Failed(f"{what}: {error}", hint) from error

@@ -1,0 +1,148 @@
+"""Calls to plugins: JSON over HTTP, each on a connection of its own.
+
+    POST /Plugin.Activate          once for each address: what does it implement?
+    POST /VolumeDriver.Mount  {"Name": "v", "ID": "..."}  -->  {"Mountpoint": "/x", "Err": ""}
+
+A plugin may be started after the daemon, be restarted, hang or die: a connection that is refused is tried again for a
+while, since nothing has been asked by then; an answer is waited for so long and not longer; nothing is asked twice.
+
+Source: Docker's plugin API, "API design".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import aiohttp
+import msgspec
+
+from havre.aio import in_thread
+from havre.errors import Failed, NotFound, Unavailable
+from havre.plugins import discovery
+from havre.plugins.discovery import Address, Directories
+
+_MEDIA_TYPE = "application/vnd.docker.plugins.v1.2+json"
+_ANSWER_MAX_BYTES = 16 << 20
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long a plugin is waited for, in seconds: to accept a connection, to answer, and to answer what is only asked
+    in passing (what volumes are there?)."""
+
+    connect_s: float = 5.0
+    answer_s: float = 60.0
+    passing_s: float = 5.0
+
+
+class Plugin:
+    """One plugin that implements what was wanted of it."""
+
+    def __init__(self, name: str, address: Address, patience: Patience) -> None:
+        self.name = name
+        self.address = address
+        self._patience = patience
+
+    async def call(
+        self, method: str, asked: Mapping[str, Any], *, passing: bool = False, retry: bool = True
+    ) -> dict[str, Any]:
+        """What it answers. Failed with its own words; Unavailable where there is no answer in time.
+
+        What is asked in `passing` waits for less, and connects once, as does what is not to `retry`.
+        """
+        patience = self._patience
+        try:
+            async with asyncio.timeout(patience.passing_s if passing else patience.answer_s):
+                status, body = await self._post(method, asked, patience.connect_s if retry and not passing else 0.0)
+        except TimeoutError as error:
+            raise self._gone(method, "no answer in time") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise self._gone(method, str(error) or type(error).__name__) from error
+        return _read(method, status, body)
+
+    async def _post(self, method: str, asked: Mapping[str, Any], connect_s: float) -> tuple[int, bytes]:
+        deadline, pause_s = time.monotonic() + connect_s, _FIRST_PAUSE_S
+        while True:
+            try:
+                return await self._post_once(method, asked)
+            except aiohttp.ClientConnectorError:
+                if time.monotonic() + pause_s > deadline:
+                    raise
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    async def _post_once(self, method: str, asked: Mapping[str, Any]) -> tuple[int, bytes]:
+        address = self.address
+        if address.socket is not None:
+            connector: aiohttp.BaseConnector = aiohttp.UnixConnector(str(address.socket), force_close=True)
+        else:
+            context = await in_thread(discovery.tls_context, address.tls) if address.tls else None
+            connector = aiohttp.TCPConnector(force_close=True, ssl=context or True)
+        url = f"{address.scheme}://{address.host or 'plugin'}/{method}"
+        headers = {"Accept": _MEDIA_TYPE, "Content-Type": _MEDIA_TYPE}
+        async with (
+            aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=None)) as session,
+            session.post(url, data=msgspec.json.encode(asked), headers=headers, allow_redirects=False) as response,
+        ):
+            body = bytearray()
+            async for chunk in response.content.iter_chunked(1 << 16):
+                body += chunk
+                if len(body) > _ANSWER_MAX_BYTES:
+                    raise Failed(f"{method}: plugin {self.name} answers without an end")
+            return response.status, bytes(body)
+
+    def _gone(self, method: str, why: str) -> Unavailable:
+        hint = f"it should listen at {self.address}"
+        return Unavailable(f"plugin {self.name} does not answer {method}: {why}", hint)
+
+
+class Plugins:
+    """All plugins that can be found in `directories`."""
+
+    def __init__(self, directories: Directories, patience: Patience | None = None) -> None:
+        self._directories = directories
+        self._patience = patience or Patience()
+        self._known: dict[str, tuple[Plugin, frozenset[str]]] = {}
+
+    async def names(self) -> list[str]:
+        """Those that can be found, whatever they implement and whether or not they answer."""
+        return await in_thread(discovery.names, self._directories)
+
+    def implementing(self, kind: str) -> list[str]:
+        """Those that have been asked something as a `kind` (such as VolumeDriver)."""
+        return sorted(name for name, (_, kinds) in self._known.items() if kind in kinds)
+
+    async def get(self, name: str, kind: str, *, passing: bool = False) -> Plugin:
+        """The plugin, activated. NotFound where there is none that implements `kind`; Unavailable if it is dead."""
+        address = await in_thread(discovery.find, self._directories, name)
+        if address is None:
+            raise NotFound(f'plugin "{name}" not found', "is it installed, and running?")
+        plugin, kinds = self._known.get(name, (None, frozenset[str]()))
+        if plugin is None or plugin.address != address:
+            plugin = Plugin(name, address, self._patience)
+            answer = await plugin.call("Plugin.Activate", {}, passing=passing)
+            kinds = frozenset(str(each) for each in answer.get("Implements") or ())
+            self._known[name] = plugin, kinds
+        if kind not in kinds:
+            raise NotFound(f'plugin "{name}" not found', f"there is one, but it is no {kind}")
+        return plugin
+
+
+def _read(method: str, status: int, body: bytes) -> dict[str, Any]:
+    """The answer, if it is one; a plugin tells its failures in the status, in `Err`, or in both."""
+    try:
+        answer = msgspec.json.decode(body, type=dict[str, Any]) if body.strip() else {}
+    except msgspec.DecodeError as error:
+        if status == 200:
+            raise Failed(f"{method}: the answer is no JSON object: {error}") from error
+        answer = {"Err": body.decode(errors="replace").strip()}
+    if status == 404 and not answer.get("Err"):
+        raise NotFound(f"{method}: not implemented by the plugin")
+    if problem := str(answer.get("Err") or ("" if status == 200 else f"status {status}")):
+        raise Failed(f"{method}: {problem}")
+    return answer

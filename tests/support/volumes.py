@@ -1,0 +1,24 @@
+"""Volumes without a daemon, for tests of the storage and of plugins."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from havre.engine.events import Events
+from havre.engine.localvolumes import LocalVolumes
+from havre.engine.pluginvolumes import PluginMount, PluginVolumes
+from havre.engine.volume import Volume
+from havre.engine.volumes import Volumes
+from havre.plugins import Directories, Patience, Plugins
+from havre.storage import Database
+
+
+def open_volumes(
+    root: Path, database: Database, events: Events, plugins: Path | None = None, patience: Patience | None = None
+) -> Volumes:
+    """The volumes below `root`, and those of the plugins found in `plugins`."""
+    found = (plugins,) if plugins else ()
+    plugged = PluginVolumes(
+        Plugins(Directories(sockets=found, specs=found), patience), database.table("plugin_mounts", PluginMount)
+    )
+    return Volumes(LocalVolumes(root), plugged, database.table("volumes", Volume), events)
