@@ -1,7 +1,8 @@
 """`up` in the foreground: the containers' output until all have ended, or the user, or a container's end, stops them.
 
-engine's events --> queue --+--> start: a thread prints the container's output from then on
-thread that starts ---------'    die:   one fewer runs; the last one's end is ours
+engine's events --> queue --+--> start:   a thread prints the container's output from then on
+thread that starts ---------'    die:     one fewer runs; the last one's end is ours
+                                 started: whoever has run by then has a start event on its way, which is waited for
 ^C: stop all, a second ^C: kill all
 """
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from havre.compose.project import Project
 
 INTERRUPTED = 130
+NEVER = "0001-01-01T00:00:00Z"
 
 
 class Attached:
@@ -48,6 +50,8 @@ class Attached:
         self._queue: queue.Queue[tuple[str, Any]] = queue.Queue()
         self._alive: set[str] = set()
         self._since: dict[str, str] = {}
+        self._starts: dict[str, str] = {}
+        self._awaited: set[str] = set()
         self._pumps: list[threading.Thread] = []
         self._started = False
         self._stopping = False
@@ -58,11 +62,12 @@ class Attached:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         events = self._events()
         for container in self._own():
+            state = self._state_of(container.id)
+            self._starts[container.id] = state.get("StartedAt", "")
             if container.state == "running":
                 self._watch(container.id, now=True)
-            elif container.state != "created":
-                details = self._stage.client.get(f"/containers/{container.id}/json")
-                self._since[container.id] = timestamp(details["State"]["FinishedAt"])
+            elif container.state != "created" and state:
+                self._since[container.id] = timestamp(state["FinishedAt"])
         threading.Thread(target=self._listen, args=(events,), daemon=True).start()
         threading.Thread(target=self._begin, args=(begin,), daemon=True).start()
         try:
@@ -101,16 +106,33 @@ class Attached:
             self._queue.put(("started", None))
 
     def _loop(self) -> None:
-        while not (self._started and not self._alive):
+        seen: set[str] = set()
+        while not self._started or self._alive or self._awaited:
             what, detail = self._queue.get()
             if what == "failed":
                 raise detail
             if what == "started":
                 self._started = True
+                self._awaited = self._have_run() - seen
             elif what == "start":
-                self._watch(detail["Actor"]["ID"])
+                identifier = detail["Actor"]["ID"]
+                seen.add(identifier)
+                self._awaited.discard(identifier)
+                self._watch(identifier)
             else:
                 self._died(detail)
+
+    def _have_run(self) -> set[str]:
+        """The containers that were started since the beginning."""
+        began = {container.id: self._state_of(container.id).get("StartedAt", "") for container in self._own()}
+        return {each for each, at in began.items() if at > self._starts.get(each, NEVER)}
+
+    def _state_of(self, identifier: str) -> dict[str, Any]:
+        try:
+            state: dict[str, Any] = self._stage.engine.client.get(f"/containers/{identifier}/json")["State"]
+        except HavreError:  # gone already
+            return {}
+        return state
 
     def _watch(self, identifier: str, *, now: bool = False) -> None:
         """Print a container's output from its present start on, or from now on."""
@@ -167,10 +189,7 @@ class Attached:
             self._code = code
 
     def _restarts(self, identifier: str) -> bool:
-        try:
-            return bool(self._stage.engine.client.get(f"/containers/{identifier}/json")["State"]["Restarting"])
-        except HavreError:  # gone already
-            return False
+        return bool(self._state_of(identifier).get("Restarting"))
 
     def _stop(self) -> None:
         state = State(tuple(self._own()))
