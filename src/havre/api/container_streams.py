@@ -16,8 +16,8 @@ from havre.api.hijack import Taken, render_head, take_over
 from havre.api.relay import relay
 from havre.api.router import Router
 from havre.engine.attach import Attachment, AttachOptions
-from havre.engine.logs import LogOptions
 from havre.errors import HavreError, InvalidInput
+from havre.logs import LogOptions
 from havre.wire import versions
 from havre.wire.detach import parse_keys
 from havre.wire.frames import render_frames
@@ -108,6 +108,7 @@ async def _logs(call: Call) -> web.StreamResponse:
         stderr=stderr,
         follow=call.flag("follow"),
         timestamps=call.flag("timestamps"),
+        details=call.flag("details"),
         since=_moment(call, "since"),
         until=_moment(call, "until"),
         tail=_tail(call.text("tail", "all")),

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
-from havre.engine.logs import LogLine
+from havre.logs import LogLine
 from havre.runtime import Process
 from havre.runtime.fanout import Subscription
 

@@ -29,7 +29,6 @@ from havre.engine.imagelist import ImageUser
 from havre.engine.lifecycle import Lifecycle
 from havre.engine.listing import select
 from havre.engine.live import Index
-from havre.engine.logs import LogLine, LogOptions, read_log
 from havre.engine.membership import Membership
 from havre.engine.model import Container, CreateRequest, EndpointSettings, ImageId
 from havre.engine.names import check_name
@@ -37,6 +36,7 @@ from havre.engine.removal import Removal
 from havre.engine.times import parse
 from havre.engine.top import Top, read_top
 from havre.errors import Conflict, HavreError, InvalidInput, NotFound, Unsupported
+from havre.logs import LogLine, LogOptions
 from havre.storage import Snapshots
 
 
@@ -258,8 +258,8 @@ class Containers:
         if container.state.restarting:
             raise Conflict(f"container {ref} is restarting, wait until the container is running")
         past = None
-        if options.logs and (path := self._lifecycle.log_path(container)) is not None:
-            past = read_log(path, LogOptions(stdout=options.stdout, stderr=options.stderr), None)
+        if options.logs and self._lifecycle.logs.path(container) is not None:
+            past = self._lifecycle.logs.read(container, LogOptions(stdout=options.stdout, stderr=options.stderr))
         attachment = Attachment(options, tty=container.config.tty, stdin_once=container.config.stdin_once, past=past)
         if live.process is not None:
             attachment.bind(live.process)
@@ -276,11 +276,7 @@ class Containers:
 
     def logs(self, ref: str, options: LogOptions) -> AsyncIterator[Sequence[LogLine]]:
         """What it wrote; with `follow`, until it ends."""
-        live = self._index.get(ref)
-        path = self._lifecycle.log_path(live.container)
-        if path is None:
-            raise Unsupported("configured logging driver does not support reading")
-        return read_log(path, options, live.process if options.follow else None)
+        return self._lifecycle.logs.read(self.get(ref), options)
 
     async def resize(self, ref: str, rows: int, columns: int) -> None:
         """The size of its terminal in characters."""

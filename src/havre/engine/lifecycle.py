@@ -20,7 +20,6 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -30,7 +29,7 @@ from havre.engine.assemble import Assembly
 from havre.engine.events import Events
 from havre.engine.health import HealthChecks, begin, cease, probe_command
 from havre.engine.live import Index, Live
-from havre.engine.logfiles import Rotation, parse_limits
+from havre.engine.logbook import Logbook
 from havre.engine.memory import watch_memory
 from havre.engine.model import ZERO_TIME, Container, EndpointSettings, State
 from havre.engine.plan import plan_container
@@ -41,7 +40,6 @@ from havre.runtime import Exit, Process, Runtime
 
 log = logging.getLogger(__name__)
 
-LOG_FILE = "ctr.log"
 NOT_FOUND, NOT_EXECUTABLE, NOT_STARTED = 127, 126, 128
 _NOT_FOUND_TEXTS = ("executable file not found", "no such file or directory", "system cannot find the file specified")
 _NOT_EXECUTABLE_TEXTS = ("permission denied", "not a directory", "is a directory")
@@ -51,13 +49,14 @@ class Lifecycle:
     """Starts containers, watches them, and starts them again."""
 
     def __init__(
-        self, index: Index, assembly: Assembly, runtime: Runtime, events: Events, health: HealthChecks
+        self, index: Index, assembly: Assembly, runtime: Runtime, events: Events, health: HealthChecks, logs: Logbook
     ) -> None:
         self._index = index
         self._assembly = assembly
         self._runtime = runtime
         self._events = events
         self._health = health
+        self.logs = logs
         self.auto_remove: Callable[[Live], Awaitable[None]] | None = None
 
     def publish(self, container: Container, action: str, **attributes: str) -> None:
@@ -114,8 +113,10 @@ class Lifecycle:
         container.networks = {name: replace(asked) for name, asked in container.asked_networks.items()}
         found, sandbox = await self._assembly.put_up(container, undo)
         plan = plan_container(container, found)
+        undo.push_async_callback(self.logs.end, container)
+        spool = await self.logs.open(container)
         undo.push_async_callback(self._runtime.cleanup, container.id)
-        process = await self._runtime.create(container.id, plan, self.log_path(container))
+        process = await self._runtime.create(container.id, plan, spool)
         for attachment in live.pending:
             attachment.bind(process)
         live.pending.clear()
@@ -144,20 +145,12 @@ class Lifecycle:
         container.networks, container.ports = idle_networks(container), {}
         await self._index.note(container)
 
-    def log_path(self, container: Container) -> Path | None:
-        """The log that conmon writes; None with the driver `none`."""
-        if container.host_config.log_config.type == "none":
-            return None
-        return self._assembly.directory(container) / LOG_FILE
-
     def watch(self, live: Live, process: Process) -> None:
-        """See `process` to its end, in the background; probe its health, and keep its log within limits."""
+        """See `process` to its end, in the background; probe its health, and keep its log."""
         container = live.container
         if not container.state.paused:
             self.probe(live)
-        if (path := self.log_path(container)) is not None:
-            config = container.host_config.log_config
-            Rotation(process, path, parse_limits(config.type, config.config or {})).start()
+        self.logs.watch(container, process)
         live.oom_told = False
         watch_memory(process, lambda: self._out_of_memory(live, process))
         spawn(self._await_end(live, process), f"watch {live.container.id[:12]}")
@@ -178,6 +171,7 @@ class Lifecycle:
         """Record an end, take everything down, and do what the policy wants."""
         async with live.lock:
             container = live.container
+            await self.logs.end(container)
             restart = self._decide(live, exit)
             self.stop_probing(live)
             published = bool(container.ports)

@@ -11,21 +11,14 @@ import signal
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from havre.engine.logfiles import parse_limits
 from havre.engine.model import Config, Healthcheck, HostConfig
 from havre.errors import InvalidInput
+from havre.logs import DEFAULT_DRIVER, check_driver
 from havre.runtime.capabilities import CAPABILITIES
 
 MINIMUM_MEMORY = 6 << 20
 HOSTNAME_MAX = 64
 _SHORTEST_NS = 1_000_000
-DEFAULT_LOG_DRIVER = "json-file"
-_FILE_OPTIONS = ("max-size", "max-file", "compress", "labels", "labels-regex", "env", "env-regex", "tag", "mode")
-LOG_OPTIONS = {
-    "json-file": (*_FILE_OPTIONS, "max-buffer-size"),
-    "local": (*_FILE_OPTIONS, "max-buffer-size"),
-    "none": (),
-}
 _TMPFS_VALUES = ("size", "mode", "uid", "gid", "nr_inodes", "nr_blocks", "mpol")
 _TMPFS_WORDS = (
     *("ro", "rw", "exec", "noexec", "suid", "nosuid", "dev", "nodev", "sync", "async", "dirsync", "remount", "mand"),
@@ -131,7 +124,7 @@ def check_host_config(host: HostConfig, limits: HostLimits) -> list[str]:
     _check_capabilities("CapAdd", host.cap_add)
     _check_capabilities("CapDrop", host.cap_drop)
     _check_modes(host)
-    _check_logging(host)
+    check_driver(host.log_config.type or DEFAULT_DRIVER, host.log_config.config or {})
     if host.runtime and host.runtime not in limits.runtimes:
         raise InvalidInput(f"unknown or invalid runtime name: {host.runtime}", f"known: {', '.join(limits.runtimes)}")
     for path, options in (host.tmpfs or {}).items():
@@ -174,18 +167,6 @@ def check_restart_policy(host: HostConfig) -> None:
         raise InvalidInput("invalid restart policy: maximum retry count can only be used with 'on-failure'")
     if policy.maximum_retry_count < 0:
         raise InvalidInput("invalid restart policy: maximum retry count cannot be negative")
-
-
-def _check_logging(host: HostConfig) -> None:
-    driver = host.log_config.type or DEFAULT_LOG_DRIVER
-    if driver not in LOG_OPTIONS:
-        raise InvalidInput(
-            f'error looking up logging plugin {driver}: plugin "{driver}" not found', f"known: {', '.join(LOG_OPTIONS)}"
-        )
-    for option in host.log_config.config or ():
-        if option not in LOG_OPTIONS[driver]:
-            raise InvalidInput(f"unknown log opt '{option}' for {driver} log driver")
-    parse_limits(driver, host.log_config.config or {})
 
 
 def _check_modes(host: HostConfig) -> None:

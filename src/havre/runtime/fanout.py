@@ -8,8 +8,9 @@
 conmon must always be drained, and it has one connection that nobody else sees. What it sends is appended to each
 subscription's queue. `publish` answers False once a queue holds LIMIT bytes: the caller then stops reading from conmon,
 whose socket fills up and makes the container's writes wait, as with Docker. When the slowest reader is half-way down,
-or leaves, `room` is called and reading goes on. A process that has ended must not be held up: after `hurry` the rest,
-which is what pipe and socket held, is taken at once, and only what exceeds LAST_LIMIT is lost to a reader.
+or leaves, `room` is called and reading goes on. `hold` does the same for a log that does not keep up. A process that
+has ended must not be held up: after `hurry` the rest, which is what pipe and socket held, is taken at once, and only
+what exceeds LAST_LIMIT is lost to a reader.
 
 Memory per subscription is bounded by LIMIT, and LAST_LIMIT at the end, plus one packet. Event loop only.
 """
@@ -97,7 +98,7 @@ class Fanout:
         self._held = False
         self._closed = False
         self._hurried = False
-        self._until_alarm = 0
+        self._behind = False
         self._ring: Callable[[], None] | None = None
 
     def subscribe(self, *, stdout: bool = True, stderr: bool = True) -> Subscription:
@@ -110,23 +111,24 @@ class Fanout:
             self._subscriptions.append(subscription)
         return subscription
 
-    def alarm(self, after_bytes: int, ring: Callable[[], None]) -> None:
-        """Call `ring` once, when so many more bytes have been published; it takes the place of an earlier alarm."""
-        self._until_alarm, self._ring = after_bytes, ring
+    def alarm(self, ring: Callable[[], None]) -> None:
+        """Call `ring` once, when more is published; it takes the place of an earlier alarm."""
+        self._ring = ring
 
-    def _count(self, size: int) -> None:
-        self._until_alarm -= size
-        if self._ring is not None and self._until_alarm <= 0:
-            ring, self._ring = self._ring, None
-            ring()
+    def hold(self, held: bool) -> None:
+        """Let the process wait, or no longer, for a log that does not keep up."""
+        self._behind = held
+        self._consumed()
 
     def publish(self, stream: int, data: bytes) -> bool:
         """Hand `data` to all; False when the caller must not publish more until `room` is called."""
         for subscription in self._subscriptions:
             if subscription._waiting < LAST_LIMIT:
                 subscription._put(stream, data)
-        self._count(len(data))
-        self._held = not self._hurried and self._fullest() >= LIMIT
+        if self._ring is not None:
+            ring, self._ring = self._ring, None
+            ring()
+        self._held = not self._hurried and (self._behind or self._fullest() >= LIMIT)
         return not self._held
 
     def hurry(self) -> None:
@@ -137,6 +139,7 @@ class Fanout:
     def close(self) -> None:
         """The output has ended: subscriptions end once they have taken what waits. Idempotent."""
         self._closed = True
+        self._ring = None
         self.room = _nobody_waits  # lets go of the connection, which holds on to this in turn
         for subscription in self._subscriptions:
             subscription._end()
@@ -146,7 +149,7 @@ class Fanout:
         return max((subscription._waiting for subscription in self._subscriptions), default=0)
 
     def _consumed(self) -> None:
-        if self._held and (self._hurried or self._fullest() <= LIMIT // 2):
+        if self._held and (self._hurried or (not self._behind and self._fullest() <= LIMIT // 2)):
             self._held = False
             self.room()
 

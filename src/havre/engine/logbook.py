@@ -1,0 +1,88 @@
+"""The logs of all containers: which file, which driver, and the keepers of those that run.
+
+open (before a start) --> watch (it runs, or was taken over) --> end (it has ended; everything is in the log)
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+
+from havre.engine.model import Container
+from havre.errors import Failed, Unsupported
+from havre.logs import Keeper, LogLine, LogOptions, Subject, form_of, is_blocking, log_path, plan_log
+from havre.logs.plan import SPOOL
+from havre.runtime import Process
+
+
+class Logbook:
+    """Logs by container. `directory` holds a directory for each."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._keepers: dict[str, Keeper] = {}
+
+    def path(self, container: Container) -> Path | None:
+        """The file that `logs` reads; None with a driver that keeps none."""
+        driver, options = _driver(container)
+        return log_path(driver, options, self._directory / container.id, container.id)
+
+    async def open(self, container: Container) -> Path | None:
+        """Before a start: the file that conmon is to write. Failed when the driver cannot be set up."""
+        if _driver(container)[0] == "none":
+            return None
+        keeper = self._keepers[container.id] = self._new_keeper(container)
+        try:
+            await keeper.open()
+        except OSError as error:
+            raise Failed(
+                f"failed to create task for container: failed to initialize logging driver: {error}"
+            ) from error
+        return self._directory / container.id / SPOOL
+
+    def watch(self, container: Container, process: Process) -> None:
+        """It runs; keep its log."""
+        if _driver(container)[0] != "none":
+            self._keeper(container).watch(process)
+
+    async def end(self, container: Container) -> None:
+        """It has ended, or could not be started: its log is complete when this returns. Idempotent."""
+        if _driver(container)[0] != "none":
+            keeper = self._keeper(container)
+            del self._keepers[container.id]
+            await keeper.end()
+
+    def read(self, container: Container, options: LogOptions) -> AsyncIterator[Sequence[LogLine]]:
+        """What it wrote; with `follow`, until it ends. Unsupported with a driver that keeps nothing."""
+        if self.path(container) is None:
+            raise Unsupported("configured logging driver does not support reading")
+        return (self._keepers.get(container.id) or self._new_keeper(container)).read(options)
+
+    def _keeper(self, container: Container) -> Keeper:
+        if container.id not in self._keepers:
+            self._keepers[container.id] = self._new_keeper(container)
+        return self._keepers[container.id]
+
+    def _new_keeper(self, container: Container) -> Keeper:
+        driver, options = _driver(container)
+        plan = plan_log(driver, options, self._directory / container.id, _subject(container))
+        return Keeper(plan, form_of(driver), blocking=is_blocking(options))
+
+
+def _driver(container: Container) -> tuple[str, Mapping[str, str]]:
+    config = container.host_config.log_config
+    return config.type, config.config or {}
+
+
+def _subject(container: Container) -> Subject:
+    config = container.config
+    variables = (variable.partition("=") for variable in config.env or ())
+    return Subject(
+        id=container.id,
+        name=container.name.removeprefix("/"),
+        image_id=container.image,
+        image_name=config.image,
+        command=" ".join((container.path, *container.args)),
+        labels=config.labels or {},
+        env={name: value for name, _, value in variables},
+    )

@@ -1,0 +1,28 @@
+"""The logs of containers: from the file that conmon writes to what users read, or to a log server.
+
+    options   drivers, their options, tags and attributes       records   the forms of records on disk
+    spool     moving records on, safe against every kill         files     names and rotation
+    keeper    one container's log while it runs                  reading   selecting, the last lines, following
+    syslog, journald   forwarders
+
+The room touches the files of logs and sockets of log servers; it knows nothing of containers but what it is told.
+"""
+
+from havre.logs.keeper import Keeper
+from havre.logs.options import DEFAULT_DRIVER, Subject, check_driver, is_blocking
+from havre.logs.plan import form_of, log_path, plan_log
+from havre.logs.reading import LogOptions
+from havre.logs.records import LogLine
+
+__all__ = [
+    "DEFAULT_DRIVER",
+    "Keeper",
+    "LogLine",
+    "LogOptions",
+    "Subject",
+    "check_driver",
+    "form_of",
+    "is_blocking",
+    "log_path",
+    "plan_log",
+]

@@ -1,0 +1,176 @@
+"""The files of a log, which rotate: how they are named, written, and opened as one.
+
+    LOG            what is written now
+    LOG.1          what was written before; with `compress`, LOG.1.gz
+    LOG.2 ...      up to max-file in all; older ones are dropped; with max-file 1 the only file begins anew
+    LOG.new        for a moment, while LOG is about to become LOG.1
+
+Blocking; one writer at a time. A rotation that a kill interrupts is finished by the next writer:
+
+    LOG.new made --note its inode--> older files shifted --> LOG.new renamed to LOG
+                  |                                       |
+      LOG.new is not noted: dropped              LOG.new is noted: the rest is done
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from havre.logs.options import LogLimits
+
+BLOCK = 256 << 10
+MODE = 0o640
+
+# A file must not get another name between being found and being opened.
+_names = threading.Lock()
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files of the log at `path` that exist, newest first."""
+    found = [path] if path.exists() else []
+    number = 1
+    while (old := _numbered(path, number)) is not None:
+        found.append(old)
+        number += 1
+    return found
+
+
+def _numbered(path: Path, number: int) -> Path | None:
+    for suffix in (f".{number}", f".{number}.gz"):
+        if (file := path.with_name(path.name + suffix)).exists():
+            return file
+    return None
+
+
+def shift(path: Path, max_files: int) -> None:
+    """Make room at `path`: each file gets the next number, those beyond the limit go."""
+    old = [file for file in files_of(path) if file != path]
+    for number, file in reversed(list(enumerate(old, start=1))):
+        if number + 1 >= max_files:
+            file.unlink()
+        else:
+            file.rename(path.with_name(f"{path.name}.{number + 1}{'.gz' if file.suffix == '.gz' else ''}"))
+    if max_files > 1 and path.exists():
+        path.rename(path.with_name(path.name + ".1"))
+
+
+def compress(file: Path) -> None:
+    """Put `file`.gz in the place of `file`."""
+    from isal import igzip  # most logs are never compressed
+
+    fresh = file.with_name(file.name + ".new")
+    with file.open("rb") as source, igzip.IGzipFile(fresh, "wb", compresslevel=2) as target:  # type: ignore[no-untyped-call]
+        shutil.copyfileobj(source, target, BLOCK)
+    fresh.chmod(MODE)
+    with _names:
+        fresh.rename(file.with_name(file.name + ".gz"))
+        file.unlink()
+
+
+def open_all(path: Path) -> list[int]:
+    """Descriptors of all files of the log, oldest first, even while it rotates."""
+    with _names:
+        return [_open(file) for file in reversed(files_of(path))]
+
+
+def _open(file: Path) -> int:
+    if file.suffix != ".gz":
+        return os.open(file, os.O_RDONLY | os.O_CLOEXEC)
+    from isal import igzip
+
+    with igzip.IGzipFile(file) as source, tempfile.TemporaryFile() as target:  # type: ignore[no-untyped-call]
+        shutil.copyfileobj(source, target, BLOCK)
+        target.flush()
+        return os.dup(target.fileno())
+
+
+class LogFile:
+    """The file that is written now, and its rotation.
+
+    `note(inode, written)` is called before a rotation takes effect, with the inode of the file to come and how many
+    bytes of the current `append` are in older files.
+    """
+
+    def __init__(self, path: Path, limits: LogLimits, noted: int, note: Callable[[int, int], None]) -> None:
+        """Open it, made if need be. `noted` is the inode of the last note: a rotation under way is finished."""
+        self.path = path
+        self._limits = limits
+        self._note = note
+        self._fresh = path.with_name(path.name + ".new")
+        self._finish_rotation(noted)
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, MODE)
+        self.rotated: list[int] = []
+        """Descriptors to read the files that were begun since this was last emptied, for those who follow."""
+
+    @property
+    def inode(self) -> int:
+        """Of the file that is written now."""
+        return os.fstat(self._descriptor).st_ino
+
+    @property
+    def size(self) -> int:
+        """Its bytes; others may have truncated it."""
+        return os.fstat(self._descriptor).st_size
+
+    def append(self, data: bytes, before: int) -> None:
+        """Write whole records, rotating where the limit is reached; `before` bytes of their batch are written already.
+
+        OSError leaves a prefix written.
+        """
+        written, view = 0, memoryview(data)
+        while written < len(data):
+            room = len(data)
+            if self._limits.max_size:
+                if self.size >= self._limits.max_size:
+                    self._rotate(before + written)
+                room = self._limits.max_size - self.size
+            end = min(written + room, len(data))
+            if end < len(data):
+                end = data.find(b"\n", end - 1) + 1 or len(data)
+            while written < end:
+                written += os.write(self._descriptor, view[written:end])
+
+    def close(self) -> None:
+        """Let go of it."""
+        os.close(self._descriptor)
+        for descriptor in self.rotated:
+            os.close(descriptor)
+        self.rotated.clear()
+
+    def _rotate(self, written: int) -> None:
+        self._fresh.unlink(missing_ok=True)
+        fresh = os.open(self._fresh, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, MODE)
+        try:
+            self._note(os.fstat(fresh).st_ino, written)
+            self._take_place()
+        except BaseException:
+            os.close(fresh)
+            raise
+        os.close(self._descriptor)
+        self._descriptor = fresh
+        self.rotated.append(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
+        self._compress_old()
+
+    def _take_place(self) -> None:
+        with _names:
+            if self.path.exists():  # otherwise a kill came after the shift
+                shift(self.path, self._limits.max_files)
+            self._fresh.rename(self.path)
+
+    def _compress_old(self) -> None:
+        old = self.path.with_name(self.path.name + ".1")
+        if self._limits.compress and old.exists():
+            compress(old)
+
+    def _finish_rotation(self, noted: int) -> None:
+        if self._fresh.exists():
+            if self._fresh.stat().st_ino == noted:
+                self._take_place()
+            else:
+                self._fresh.unlink()
+        self._compress_old()

@@ -1,0 +1,196 @@
+"""Log drivers and their options: what is known, what is refused, what follows from them. Pure.
+
+Source: the documentation of Docker's log drivers; the words of the refusals are dockerd's.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from havre.errors import InvalidInput
+
+DEFAULT_DRIVER = "json-file"
+_ATTRIBUTES = ("labels", "labels-regex", "env", "env-regex", "tag")
+_FILES = ("max-size", "max-file", "compress")
+_EVERYWHERE = (
+    *("mode", "max-buffer-size"),
+    *("cache-disabled", "cache-max-size", "cache-max-file", "cache-compress"),
+)
+_SYSLOG = (
+    *("syslog-address", "syslog-facility", "syslog-format"),
+    *("syslog-tls-ca-cert", "syslog-tls-cert", "syslog-tls-key", "syslog-tls-skip-verify"),
+)
+OPTIONS: Mapping[str, tuple[str, ...]] = {
+    "json-file": (*_FILES, *_ATTRIBUTES, *_EVERYWHERE),
+    "local": (*_FILES, *_EVERYWHERE),
+    "journald": (*_ATTRIBUTES, *_EVERYWHERE),
+    "syslog": (*_SYSLOG, *_ATTRIBUTES, *_EVERYWHERE),
+    "none": (),
+}
+REMOTE = ("journald", "syslog")
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]?)i?b?", re.IGNORECASE)
+_TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
+_START = "failed to create task for container: failed to initialize logging driver"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class LogLimits:
+    """How long a log may be: `max_size` bytes a file (0: no limit), `max_files` files, old ones maybe compressed."""
+
+    max_size: int = 0
+    max_files: int = 1
+    compress: bool = False
+
+
+_UNLIMITED = LogLimits()
+_LOCAL = LogLimits(max_size=20 << 20, max_files=5, compress=True)
+_DEFAULTS = {"json-file": _UNLIMITED}
+
+
+def check_driver(driver: str, options: Mapping[str, str]) -> None:
+    """Refuse an unknown driver or option, or a value that no run could use. InvalidInput in Docker's words."""
+    if driver not in OPTIONS:
+        known = f"known: {', '.join(OPTIONS)}"
+        raise InvalidInput(f'error looking up logging plugin {driver}: plugin "{driver}" not found', known)
+    for option in options:
+        if option not in OPTIONS[driver]:
+            place = f"log driver {driver}" if driver == "local" else f"{driver} log driver"
+            raise InvalidInput(f"unknown log opt '{option}' for {place}", f"known: {', '.join(OPTIONS[driver])}")
+    _check_mode(options)
+    parse_limits(driver, options)
+    if driver == "syslog":
+        from havre.logs.syslog import parse_target  # only who uses it pays for it
+
+        parse_target(options)
+
+
+def _check_mode(options: Mapping[str, str]) -> None:
+    if (mode := options.get("mode", "")) not in ("", "blocking", "non-blocking"):
+        raise InvalidInput(f"logger: logging mode not supported: {mode}", "expected blocking or non-blocking")
+    if (size := options.get("max-buffer-size")) is None:
+        return
+    if mode != "non-blocking":
+        raise InvalidInput("logger: max-buffer-size option is only supported with 'mode=non-blocking'")
+    if _SIZE.fullmatch(size) is None:
+        raise InvalidInput(f"error parsing option max-buffer-size: invalid size: '{size}'", "expected as in 1m")
+
+
+def parse_limits(driver: str, options: Mapping[str, str]) -> LogLimits:
+    """The limits of the files that `driver` keeps; InvalidInput in Docker's words."""
+    default = _DEFAULTS.get(driver, _LOCAL)
+    prefix = "cache-" if driver in REMOTE else ""
+    size = _parse_size(options[f"{prefix}max-size"]) if f"{prefix}max-size" in options else default.max_size
+    try:
+        files = int(options.get(f"{prefix}max-file", default.max_files))
+    except ValueError:
+        raise InvalidInput(f"{_START}: invalid max-file: '{options[f'{prefix}max-file']}'", "a number") from None
+    if files < 1:
+        raise InvalidInput(f"{_START}: max-file cannot be less than 1")
+    compress = _parse_flag(options, f"{prefix}compress", default.compress)
+    if compress and f"{prefix}compress" in options and (files < 2 or size == 0):
+        raise InvalidInput(f"{_START}: compress cannot be true when max-file is less than 2 or max-size is not set")
+    return LogLimits(size, files, compress and files > 1)
+
+
+def _parse_flag(options: Mapping[str, str], name: str, default: bool) -> bool:
+    asked = options.get(name, str(default))
+    if asked not in _TRUE + _FALSE:
+        raise InvalidInput(f'{_START}: strconv.ParseBool: parsing "{asked}": invalid syntax', "expected true or false")
+    return asked in _TRUE
+
+
+def _parse_size(text: str) -> int:
+    """Bytes of a size such as 10m; -1 and 0 are no limit."""
+    if text in ("-1", "0"):
+        return 0
+    if (match := _SIZE.fullmatch(text)) is None:
+        raise InvalidInput(f"{_START}: invalid size: '{text}'", "expected a size such as 10m")
+    return int(float(match[1]) * (1 << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[match[2].lower()]))
+
+
+def keeps_file(driver: str, options: Mapping[str, str]) -> bool:
+    """Whether there is something on disk that `logs` can read."""
+    if driver == "none":
+        return False
+    return driver not in REMOTE or not _parse_flag(options, "cache-disabled", False)
+
+
+def is_blocking(options: Mapping[str, str]) -> bool:
+    """Whether the container waits for a log that is slow."""
+    return options.get("mode", "") != "non-blocking"
+
+
+# -- attributes and tags
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What a log's attributes and tags can tell of its container; `name` without slash."""
+
+    id: str
+    name: str
+    image_id: str
+    image_name: str
+    command: str = ""
+    labels: Mapping[str, str]
+    env: Mapping[str, str]
+
+
+_FIELDS: Mapping[str, Callable[[Subject], str]] = {
+    "ID": lambda subject: subject.id[:12],
+    "FullID": lambda subject: subject.id,
+    "ContainerID": lambda subject: subject.id,
+    "Name": lambda subject: subject.name,
+    "ContainerName": lambda subject: f"/{subject.name}",
+    "ImageID": lambda subject: subject.image_id[:12],
+    "ImageFullID": lambda subject: subject.image_id,
+    "ContainerImageID": lambda subject: subject.image_id,
+    "ImageName": lambda subject: subject.image_name,
+    "ContainerImageName": lambda subject: subject.image_name,
+    "Command": lambda subject: subject.command,
+    "DaemonName": lambda subject: "docker",
+}
+_FIELD = re.compile(r"\{\{-?\s*\.(\w+)\s*-?\}\}")
+
+
+def render_tag(template: str, subject: Subject) -> str:
+    """A tag such as `{{.Name}}/{{.ID}}`: fields alone, none of the functions of Go's templates. InvalidInput."""
+
+    def value(match: re.Match[str]) -> str:
+        if match[1] not in _FIELDS:
+            raise InvalidInput(
+                f'{_START}: template: log-tag:1:2: executing "log-tag" at <.{match[1]}>: '
+                f"can't evaluate field {match[1]} in type *logger.Info",
+                f"known: {', '.join(_FIELDS)}",
+            )
+        return _FIELDS[match[1]](subject)
+
+    rendered = _FIELD.sub(value, template)
+    if "{{" in rendered:
+        raise InvalidInput(f"{_START}: cannot render the tag {template}", "fields such as {{.Name}} are understood")
+    return rendered
+
+
+def plan_attrs(options: Mapping[str, str], subject: Subject) -> dict[str, str]:
+    """The labels and variables that the options choose. InvalidInput for a pattern that is none."""
+    chosen: dict[str, str] = {}
+    for kind, found in (("labels", subject.labels), ("env", subject.env)):
+        for name in options.get(kind, "").split(","):
+            if name in found:
+                chosen[name] = found[name]
+        if pattern := options.get(f"{kind}-regex"):
+            matcher = _compile(pattern)
+            chosen |= {name: value for name, value in found.items() if matcher.search(name)}
+    return chosen
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern)
+    except re.error as error:
+        raise InvalidInput(f"{_START}: error parsing regexp: {error}: `{pattern}`") from error

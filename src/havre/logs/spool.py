@@ -1,0 +1,244 @@
+"""From what conmon wrote to the log that users keep, without losing or doubling a line, whoever is killed when.
+
+conmon cannot write Docker's format, rotate, or speak to a log server; but it writes every line to a file before anybody
+else sees it, and goes on when the daemon is gone. That file is a spool here: the daemon moves its records on.
+
+    container --> conmon --> SPOOL --render--> LOG (json-file, local, or the cache of a remote driver)
+                               |          '--> forwarder (syslog, journald)
+                               '-- set aside as SPOOL.old when long, drained, removed
+
+How far it has come is one record, written after every batch by a single pwrite(2):
+
+    spool inode, offset     everything before is in LOG and forwarded, but for
+    resume                  the beginnings of unfinished lines, the first of which is here
+    log inode, start        rendering from that offset, byte 0 of the rendering is at `start` of LOG; negative after a
+                            rotation within a batch, when the first bytes are in LOG.1
+    forwarded               the offset behind the last record that was forwarded
+
+A daemon killed between writing a batch and noting it renders the same bytes again, and LOG's own size tells how many of
+them to leave out. An inode of 0 stands for a spool that is still to come. After a loss of power lines may be missing or
+double.
+
+Blocking; `keeper` sees to it that one thread is here at a time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from havre.logs.files import BLOCK, LogFile
+from havre.logs.options import LogLimits
+from havre.logs.records import Parts, Record, join
+
+#: A spool that has got so long is set aside, drained and removed.
+SPOOL_BYTES = 4 << 20
+_PLACE = struct.Struct("<QQQQqQ")
+
+
+class Render(Protocol):
+    """Renders a block of whole lines, after unfinished ones; answers the bytes, and what is unfinished now."""
+
+    def __call__(self, block: bytes, parts: Parts, *, final: bool) -> tuple[bytes, Parts]: ...
+
+
+class Forwarder(Protocol):
+    """Hands records to somebody else. Blocking; what cannot be delivered is told in the log and dropped."""
+
+    def send(self, record: Record) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(slots=True)
+class _Place:
+    """How far it has come; see the module."""
+
+    spool: int = 0
+    offset: int = 0
+    resume: int = 0
+    log: int = 0
+    start: int = 0
+    forwarded: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class LogPlan:
+    """Where a container's log goes: `spool` is conmon's, `log` the user's (None: nowhere), in which form and length."""
+
+    spool: Path
+    log: Path | None
+    limits: LogLimits
+    render: Render
+    forwarder: Callable[[], Forwarder] | None = None
+
+
+class Transcript:
+    """Moves the records of one container on, a block at a time."""
+
+    def __init__(self, plan: LogPlan) -> None:
+        """Continue where the last one stopped. OSError when there is no room; Failed when a log server is not there."""
+        self._spool = plan.spool
+        self._old = plan.spool.with_name(plan.spool.name + ".old")
+        self._render = plan.render
+        with contextlib.ExitStack() as undo:
+            place = plan.spool.with_name(plan.spool.name + ".place")
+            self._file = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            undo.callback(os.close, self._file)
+            noted = os.pread(self._file, _PLACE.size, 0)
+            self._place = _Place(*_PLACE.unpack(noted)) if len(noted) == _PLACE.size else _Place()
+            self._log: LogFile | None = None
+            if plan.log is not None:
+                self._log = LogFile(plan.log, plan.limits, self._place.log, self._rotating)
+                undo.callback(self._log.close)
+                self._find_log(self._log)
+            self._forwarder = plan.forwarder() if plan.forwarder else None
+            undo.pop_all()
+        self._reading = -1
+        self._parts: Parts = {}
+
+    def _find_log(self, log: LogFile) -> None:
+        if self._place.log != log.inode:  # the first time, or somebody has put another file there
+            self._place.log, self._place.start = log.inode, log.size
+
+    def _rotating(self, inode: int, written: int) -> None:
+        self._place.log, self._place.start = inode, -written
+        self._note()
+
+    def _note(self) -> None:
+        place = self._place
+        numbers = (place.spool, place.offset, place.resume, place.log, place.start, place.forwarded)
+        os.pwrite(self._file, _PLACE.pack(*numbers), 0)
+
+    def rotated(self) -> list[int]:
+        """Descriptors of the log's files begun since the last call, to be closed by the caller."""
+        if self._log is None:
+            return []
+        taken, self._log.rotated = self._log.rotated, []
+        return taken
+
+    @property
+    def wants_reopening(self) -> bool:
+        """Whether conmon must be told to open its log anew: it has none under the name it was given."""
+        return not self._spool.exists()
+
+    @property
+    def is_long(self) -> bool:
+        """Whether the spool should be set aside."""
+        return self._place.offset >= SPOOL_BYTES and not self._old.exists()
+
+    def set_aside(self) -> None:
+        """Rename the spool; conmon, told to open its log anew, will make the next one."""
+        self._spool.rename(self._old)
+
+    def step(self, *, final: bool = False) -> int | None:
+        """Move a block on; the bytes that are left to move, or None when there was nothing to move.
+
+        `final`: the container has ended. OSError: the disk is full, say; what was not noted is done again next time.
+        """
+        successor = self._spool.exists()  # before reading: what conmon wrote to the old one is then complete
+        if not self._open():
+            return None
+        aside = self._old.exists()
+        block = os.pread(self._reading, BLOCK, self._place.offset)
+        if not block:
+            return self._switch() if aside and successor else None
+        complete = len(block) < BLOCK and (final or (aside and successor))
+        whole = block if complete else block[: block.rfind(b"\n") + 1]
+        if not whole and len(block) == BLOCK:
+            whole = block
+        if complete and not whole.endswith(b"\n"):
+            whole += b"\n"  # a record cut short by a full disk: the next one is no part of it
+        if not whole:
+            return None
+        self._move(whole, final=complete)
+        return max(0, os.fstat(self._reading).st_size - self._place.offset)
+
+    def _open(self) -> bool:
+        """The spool that is read: the one set aside first. False while there is none."""
+        if self._reading >= 0:
+            return True
+        for path in (self._old, self._spool):
+            try:
+                descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            except FileNotFoundError:
+                continue
+            inode = os.fstat(descriptor).st_ino
+            if path == self._old and self._place.spool not in (0, inode):  # drained already
+                os.close(descriptor)
+                self._old.unlink()
+                continue
+            if self._place.spool != inode:
+                self._begin(inode)
+            behind = self._place.offset - self._place.resume
+            self._parts = join(os.pread(descriptor, behind, self._place.resume), {})[1]
+            self._reading = descriptor
+            return True
+        return False
+
+    def _begin(self, inode: int) -> None:
+        log = self._log
+        size = log.size if log is not None else 0
+        self._parts = {}
+        self._place = _Place(spool=inode, log=self._place.log, start=size)
+        self._note()
+
+    def _switch(self) -> int:
+        """The old spool is drained and conmon writes to the next."""
+        os.close(self._reading)
+        self._reading = os.open(self._spool, os.O_RDONLY | os.O_CLOEXEC)
+        self._begin(os.fstat(self._reading).st_ino)
+        self._old.unlink()
+        return os.fstat(self._reading).st_size
+
+    def _move(self, block: bytes, *, final: bool) -> None:
+        rendered, parts = self._render(block, self._parts, final=final)
+        if self._log is not None:
+            written = max(0, self._log.size - self._place.start)
+            self._log.append(rendered[written:], written)
+        if self._forwarder is not None:
+            parts = self._forward(self._forwarder, block, final=final)
+        place, offset = self._place, self._place.offset + len(block)
+        resume = offset - max((part.behind for part in parts.values()), default=0)
+        start = self._log.size if self._log is not None else 0
+        self._place = _Place(place.spool, offset, resume, place.log, start, offset)
+        self._note()
+        self._parts = parts
+
+    def _forward(self, forwarder: Forwarder, block: bytes, *, final: bool) -> Parts:
+        records, parts = join(block, self._parts, final=final)
+        for record, end in records:
+            if self._place.offset + end > self._place.forwarded:
+                forwarder.send(record)
+                self._place.forwarded = self._place.offset + end
+                self._note()
+        return parts
+
+    def finish(self) -> None:
+        """The container has ended: move what is left, and remove the spool."""
+        while self.step(final=True) is not None:
+            pass
+        if self._reading >= 0:
+            os.close(self._reading)
+            self._reading = -1
+        self._old.unlink(missing_ok=True)
+        self._spool.unlink(missing_ok=True)
+        # Last: a daemon killed in between finds no spool, and nothing of the next one is taken for moved.
+        self._place.spool = 0
+        self._note()
+
+    def close(self) -> None:
+        """Let go of everything; the spool stays."""
+        if self._reading >= 0:
+            os.close(self._reading)
+            self._reading = -1
+        os.close(self._file)
+        if self._log is not None:
+            self._log.close()
+        if self._forwarder is not None:
+            self._forwarder.close()

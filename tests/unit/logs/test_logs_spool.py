@@ -1,0 +1,212 @@
+"""Moving records on: nothing is lost or doubled, wherever the daemon is killed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from havre.logs import spool as spools
+from havre.logs.files import LogFile, files_of, open_all
+from havre.logs.options import Subject
+from havre.logs.plan import plan_log
+from havre.logs.reading import LogOptions, read_files
+from havre.logs.records import JSON, PLAIN, Record
+from havre.logs.spool import LogPlan, Transcript
+
+STAMP = b"2026-11-24T13:00:01.000000001+00:00"
+SUBJECT = Subject(id="a" * 64, name="box", image_id="sha256:0", image_name="image", labels={}, env={})
+
+
+class Killed(BaseException):
+    """The daemon ends here."""
+
+
+class Conmon:
+    """Writes a spool as conmon does."""
+
+    def __init__(self, plan: LogPlan) -> None:
+        self.plan = plan
+        self.written = 0
+
+    def write(self, count: int) -> None:
+        with self.plan.spool.open("ab") as file:
+            for number in range(self.written, self.written + count):
+                half = b"%s stdout P %d" % (STAMP, number // 10)
+                file.write(half + b"\n" + b"%s stdout F %d\n" % (STAMP, number % 10))
+        self.written += count
+
+
+@pytest.fixture(params=["json-file", "local"])
+def plan(request: pytest.FixtureRequest, tmp_path: Path) -> LogPlan:
+    return plan_log(request.param, {"max-size": "3000", "max-file": "100", "compress": "true"}, tmp_path, SUBJECT)
+
+
+async def shown(plan: LogPlan) -> list[int]:
+    assert plan.log is not None
+    form = JSON if plan.log.name.endswith("-json.log") else PLAIN
+    text = b""
+    async for lines in read_files(open_all(plan.log), form, LogOptions(), None):
+        text += b"".join(data for _, data in lines)
+    return [int(number) for number in text.split()]
+
+
+def read(plan: LogPlan) -> list[int]:
+    import asyncio
+
+    return asyncio.run(shown(plan))
+
+
+def move_all(transcript: Transcript) -> None:
+    while transcript.step() is not None:
+        pass
+
+
+def test_files_keep_to_their_size(plan: LogPlan) -> None:
+    transcript, conmon = Transcript(plan), Conmon(plan)
+    conmon.write(500)
+    transcript.finish()
+    transcript.close()
+    assert plan.log is not None
+    assert read(plan) == list(range(500))
+    assert not plan.spool.exists()
+    sizes = [file.stat().st_size for file in files_of(plan.log) if file.suffix != ".gz"]
+    assert all(size < 3000 + 200 for size in sizes)
+    assert [file.name.endswith(".gz") for file in files_of(plan.log)] == [False] + [True] * (
+        len(files_of(plan.log)) - 1
+    )
+
+
+KILLS: list[tuple[object, str]] = [
+    (os, "pwrite"),
+    (os, "write"),
+    (LogFile, "_take_place"),
+    (LogFile, "_compress_old"),
+    (Path, "rename"),
+    (Path, "unlink"),
+]
+
+
+@pytest.mark.parametrize(("owner", "name"), KILLS, ids=[name for _, name in KILLS])
+@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+def test_a_kill_anywhere(plan: LogPlan, owner: object, name: str, after: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed at the first, second, third ... such call, and again and again."""
+    monkeypatch.setattr(spools, "SPOOL_BYTES", 4000)
+    conmon = Conmon(plan)
+    conmon.write(1)
+    Transcript(plan).close()
+    original: Callable[..., object] = getattr(owner, name)
+    for kill_at in range(12):
+        calls = 0
+
+        def dying(*arguments: object, kill_at: int = kill_at, **named: object) -> object:
+            nonlocal calls
+            calls += 1
+            if calls <= kill_at:
+                return original(*arguments, **named)
+            if after:
+                original(*arguments, **named)
+            elif name == "write":
+                original(arguments[0], memoryview(arguments[1])[:57])  # type: ignore[arg-type]
+            raise Killed
+
+        monkeypatch.setattr(owner, name, dying)
+        try:
+            work(plan, conmon)
+        except Killed:
+            pass
+        finally:
+            monkeypatch.setattr(owner, name, original)
+    transcript = Transcript(plan)
+    if transcript.wants_reopening and plan.spool.with_name("ctr.log.old").exists():
+        plan.spool.touch()
+    transcript.finish()
+    transcript.close()
+    assert read(plan) == list(range(conmon.written))
+
+
+def work(plan: LogPlan, conmon: Conmon) -> None:
+    """What a daemon does until it is killed; descriptors go with it."""
+    transcript = Transcript(plan)
+    for _ in range(3):
+        if transcript.wants_reopening:
+            plan.spool.touch()  # conmon, told so
+        conmon.write(40)
+        move_all(transcript)
+        if transcript.is_long:
+            transcript.set_aside()
+            plan.spool.touch()
+    transcript.close()
+
+
+def test_a_run_after_a_run(plan: LogPlan) -> None:
+    conmon = Conmon(plan)
+    for _ in range(3):
+        transcript = Transcript(plan)
+        transcript.finish()
+        conmon.write(30)
+        move_all(transcript)
+        transcript.finish()
+        transcript.close()
+    assert read(plan) == list(range(90))
+
+
+def test_a_full_disk_is_waited_for(plan: LogPlan, monkeypatch: pytest.MonkeyPatch) -> None:
+    transcript, conmon = Transcript(plan), Conmon(plan)
+    conmon.write(100)
+    write = os.write
+
+    def full(descriptor: int, data: bytes) -> int:
+        write(descriptor, bytes(data)[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "write", full)
+    for _ in range(3):
+        with pytest.raises(OSError, match="No space"):
+            move_all(transcript)
+    monkeypatch.setattr(os, "write", write)
+    conmon.write(50)
+    transcript.finish()
+    transcript.close()
+    assert read(plan) == list(range(150))
+
+
+def test_a_log_that_its_user_truncates(tmp_path: Path) -> None:
+    plan = plan_log("json-file", {}, tmp_path, SUBJECT)
+    transcript, conmon = Transcript(plan), Conmon(plan)
+    conmon.write(10)
+    move_all(transcript)
+    assert plan.log is not None
+    os.truncate(plan.log, 0)
+    conmon.write(10)
+    transcript.finish()
+    transcript.close()
+    assert read(plan) == list(range(10, 20))
+
+
+def test_forwarded_once_and_whole(tmp_path: Path) -> None:
+    sent: list[bytes] = []
+
+    class Recorder:
+        def send(self, record: Record) -> None:
+            if len(sent) == 25:
+                sent.append(b"")
+                raise Killed
+            sent.append(record.text)
+
+        def close(self) -> None:
+            pass
+
+    base = plan_log("syslog", {}, tmp_path, SUBJECT)
+    plan = LogPlan(base.spool, base.log, base.limits, base.render, Recorder)
+    transcript, conmon = Transcript(plan), Conmon(plan)
+    conmon.write(40)
+    with pytest.raises(Killed):
+        move_all(transcript)
+    transcript = Transcript(plan)
+    transcript.finish()
+    transcript.close()
+    assert [int(text) for text in sent if text] == list(range(40))
+    assert read(plan) == list(range(40))
