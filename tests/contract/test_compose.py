@@ -10,10 +10,10 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from support.composing import Both, living
 from support.engines import HAVRE, Engine
 from support.registry import real_registry
 from support.terminals import Terminal
@@ -59,78 +59,6 @@ configs: {{c1: {{file: ./s1}}, c2: {{content: "inline $$x"}}}}
 NAMES = ["cache-1", "db-1", "once-1", "web-1", "web-2"]
 
 
-class Both:
-    """One project, on one engine, by either tool."""
-
-    def __init__(self, engine: Engine, folder: Path) -> None:
-        self.engine = engine
-        self.folder = folder
-        self.name = "p" + re.sub(r"[^a-z0-9]", "", folder.name.lower())[-20:]
-        self.file = folder / "compose.yaml"
-        self.write(FILE.format(name=self.name))
-        (folder / "s1").write_text("sec")
-        self.engine.env["SECRET"] = "shh"
-
-    def write(self, text: str) -> None:
-        self.file.write_text(text)
-
-    def docker(self, *words: str, check: int | None = 0) -> subprocess.CompletedProcess[str]:
-        return self.engine.docker("compose", "-f", str(self.file), *words, check=check)
-
-    def havre(self, *words: str, check: int | None = 0) -> subprocess.CompletedProcess[str]:
-        return self.engine.havre("compose", "-f", str(self.file), *words, check=check)
-
-    def by(self, tool: str, *words: str) -> subprocess.CompletedProcess[str]:
-        return self.docker(*words) if tool == "docker" else self.havre(*words)
-
-    def containers(self) -> dict[str, str]:
-        """Names without the project's, with IDs."""
-        rows = self.engine.out("ps", "-a", "--no-trunc", "--format", "{{.Names}} {{.ID}}",
-                               "--filter", f"label=com.docker.compose.project={self.name}")  # fmt: skip
-        return {name.removeprefix(f"{self.name}-"): id for name, id in (row.split() for row in rows.splitlines())}
-
-    def left(self) -> str:
-        wanted = f"label=com.docker.compose.project={self.name}"
-        return self.engine.out("ps", "-aq", "--filter", wanted) + "".join(
-            self.engine.out(kind, "ls", "-q", "--filter", wanted) for kind in ("network", "volume")
-        )
-
-    def inspected(self) -> dict[str, Any]:
-        """What the project's objects are like, without what differs from one run to the next."""
-        ids = self.containers()
-        rows = json.loads(self.engine.out("inspect", *ids.values()))
-        text = json.dumps({row["Name"]: _facts(row) for row in rows})
-        for name, identifier in ids.items():
-            text = text.replace(identifier, name)
-        networks = json.loads(self.engine.out("network", "inspect", f"{self.name}_front", f"{self.name}_back"))
-        volumes = json.loads(self.engine.out("volume", "inspect", f"{self.name}_data"))
-        kept = ("Name", "Driver", "Internal", "Labels", "Options", "EnableIPv6")
-        return {"containers": json.loads(text), "networks": [{k: n[k] for k in kept} for n in networks],
-                "volumes": [{k: v[k] for k in ("Name", "Driver", "Labels", "Options")} for v in volumes]}  # fmt: skip
-
-
-def _facts(row: dict[str, Any]) -> dict[str, Any]:
-    config, host = row["Config"], row["HostConfig"]
-    config["Env"] = sorted(config["Env"])
-    labels = config["Labels"]
-    labels["com.docker.compose.depends_on"] = sorted(labels["com.docker.compose.depends_on"].split(","))
-    if str(host["NetworkMode"]).startswith("container:"):  # its hash has the other's ID in it
-        del labels["com.docker.compose.config-hash"]
-    if re.fullmatch("[0-9a-f]{12}", config["Hostname"]) or host["NetworkMode"].startswith("container:"):
-        config["Hostname"] = ""
-    host["Mounts"] = sorted(host.get("Mounts") or [], key=lambda mount: mount["Target"])
-    host["Binds"] = sorted(host["Binds"] or [])
-    endpoints = {
-        name: {key: sorted(endpoint.get(key) or []) for key in ("Aliases", "Links")} | {"ipam": endpoint["IPAMConfig"]}
-        for name, endpoint in row["NetworkSettings"]["Networks"].items()
-    }
-    mounts = sorted(
-        (mount["Type"], mount["Destination"], mount["RW"], mount.get("Name", "")[:10].startswith("p"))
-        for mount in row["Mounts"]
-    )
-    return {"Config": config, "HostConfig": host, "endpoints": endpoints, "mounts": mounts}
-
-
 @pytest.fixture
 def project(engine: Engine, tmp_path: Path) -> Iterator[Both]:
     """A project on our engine, then on Docker's."""
@@ -145,9 +73,10 @@ def ours(havred: Engine, tmp_path: Path) -> Iterator[Both]:
 
 def _project(engine: Engine, folder: Path) -> Iterator[Both]:
     both = Both(engine, folder)
-    yield both
-    both.havre("--profile", "*", "down", "-v", "--remove-orphans", "-t", "0", check=None)
-    assert not both.left()
+    both.write(FILE.format(name=both.name))
+    (folder / "s1").write_text("sec")
+    engine.env["SECRET"] = "shh"
+    yield from living(both)
 
 
 def test_both_tools_make_the_same_objects_and_manage_them_in_turn(project: Both) -> None:
