@@ -18,10 +18,11 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
+import rows_compose
 import rows_spine
 from harness import BIG_PACKAGES, ROOT, Bench, Measure, contenders, debian_tree, run
 
-ROWS = {**rows_spine.ROWS}
+ROWS = {**rows_spine.ROWS, **rows_compose.ROWS}
 
 
 def render(measures: Sequence[Measure]) -> str:
