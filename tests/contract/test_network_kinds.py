@@ -104,12 +104,75 @@ def test_devices_on_a_parent(engine: Engine) -> None:
             ),
             "an answer from the other device",
         )
-        refused = engine.docker("network", "create", "-d", "macvlan", "-o", "parent=lo", "x", check=1)
-        assert "loopback interface is not a valid macvlan parent link" in refused.stderr
+        for parent, message in (
+            ("lo", "loopback interface is not a valid macvlan parent link"),
+            ("nowhere", "invalid subinterface vlan name nowhere, example formatting is eth0.10"),
+            ("wire0.x", "unable to parse a valid vlan id from: x"),
+        ):
+            refused = engine.docker("network", "create", "-d", "macvlan", "-o", f"parent={parent}", "x", check=1)
+            assert message in refused.stderr
         engine.docker("rm", "-f", "one", check=0)
         engine.docker("network", "rm", "lan", check=0)
     finally:
         run("ip", "-n", engine.netns, "link", "del", "wire0")
+
+
+def test_several_subnets_on_a_parent(engine: Engine) -> None:
+    run("ip", "-n", engine.netns, "link", "add", "wire0", "type", "veth", "peer", "name", "wire1")
+    run("ip", "-n", engine.netns, "link", "set", "wire0", "up")
+    try:
+        subnets = ("--subnet", "10.99.8.0/30", "--subnet", "10.99.9.0/24")
+        engine.out("network", "create", "-d", "macvlan", "-o", "parent=wire0", *subnets, "lan")
+        engine.out("run", "-d", "--name", "one", "--network", "lan", "busybox", "sleep", "1000")
+        look = ("busybox", "sh", "-c", "ip -4 addr show eth0; ip route")
+        asked = engine.out("run", "--rm", "--network", "lan", "--ip", "10.99.9.77", *look)
+        assert "10.99.9.77/24" in asked
+        assert "default via 10.99.9.1" in asked
+        assert "10.99.8.2/30" in engine.out("exec", "one", "ip", "addr", "show", "eth0")
+        engine.docker("rm", "-f", "one", check=0)
+        engine.docker("network", "rm", "lan", check=0)
+    finally:
+        run("ip", "-n", engine.netns, "link", "del", "wire0")
+
+
+@pytest.mark.parametrize("options", [("-o", "parent=wire0.10"), ("--internal",)], ids=["vlan", "dummy"])
+def test_parents_that_are_made_and_go_with_their_network(havred: Engine, options: tuple[str, ...]) -> None:
+    run("ip", "-n", havred.netns, "link", "add", "wire0", "type", "veth", "peer", "name", "wire1")
+    before = run("ip", "-n", havred.netns, "-br", "link")
+    try:
+        done = havred.docker("network", "create", "-d", "macvlan", *options, "made")
+        if done.returncode:  # the kernel lacks the driver of the parent: that is said
+            assert "this kernel has no" in done.stderr
+        else:
+            parent = json.loads(havred.out("network", "inspect", "made"))[0]["Options"]["parent"]
+            assert f"{parent}@" in run("ip", "-n", havred.netns, "-o", "link") or parent.startswith("dm-")
+            assert "eth0" in havred.out("run", "--rm", "--network", "made", "busybox", "ip", "link")
+            havred.docker("network", "rm", "made", check=0)
+        assert run("ip", "-n", havred.netns, "-br", "link") == before
+    finally:
+        run("ip", "-n", havred.netns, "link", "del", "wire0")
+
+
+def test_overlays_of_one_host(havred: Engine) -> None:
+    havred.out("network", "create", "-d", "overlay", "--attachable", "over")
+    shown = json.loads(havred.out("network", "inspect", "over"))[0]
+    assert (shown["Driver"], shown["Scope"], shown["Attachable"]) == ("overlay", "swarm", True)
+    assert shown["Options"] == {"com.docker.network.driver.overlay.vxlanid_list": "4097"}
+    assert shown["IPAM"]["Config"] == [{"Subnet": "10.0.1.0/24", "Gateway": "10.0.1.1"}]
+    tunnel = run("ip", "-n", havred.netns, "-d", "link", "show", "type", "vxlan")
+    assert "vxlan id 4097 local 127.0.0.1" in tunnel
+    havred.out("run", "-d", "--name", "one", "--network", "over", "busybox", "sleep", "1000")
+    found = havred.out("run", "--rm", "--network", "over", "busybox", "ping", "-c", "1", "-W", "2", "one")
+    assert "1 packets received" in found
+    assert "mtu 1450" in havred.out("exec", "one", "ip", "link", "show", "eth0")
+    assert "overlay  10.0.1.0/24" in havred.havre("network", "diagram", check=0).stdout
+    havred.docker("rm", "-f", "one", check=0)
+    for arguments, message in (
+        (("-d", "overlay", "x"), "This node is not a swarm manager"),
+        (("-d", "overlay", "--attachable", "-o", "encrypted", "x"), "overlay networks are not encrypted"),
+    ):
+        assert message in havred.docker("network", "create", *arguments, check=1).stderr
+    havred.docker("network", "rm", "over", check=0)
 
 
 def test_pools_of_the_daemon(havred: Engine) -> None:

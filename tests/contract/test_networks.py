@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -157,11 +159,30 @@ class TestLive:
         assert lookup(world, "web", "both") == {address(world, "both", "front")}
 
 
+def waits(inside: list[str], protocol: str) -> bool:
+    """Whether bytes or a connection wait in a socket at 127.0.0.11."""
+    listed = subprocess.run([*inside, "ss", "-Hanl", f"--{protocol}"], capture_output=True, text=True, check=True)
+    rows = [line.split() for line in listed.stdout.splitlines()]
+    return any(int(row[1]) > 0 for row in rows if row[3].startswith("127.0.0.11:"))
+
+
 def test_names_after_a_crash_of_the_daemon(havred: Engine) -> None:
     havred.out("network", "create", "lasting")
-    for name in ("one", "two"):
-        havred.out("run", "-d", "--name", name, "--network", "lasting", *SLEEP)
+    for name, runtime in (("one", "crun"), ("two", "runc")):
+        options = ("--name", name, "--network", "lasting", "--runtime", runtime)
+        havred.out("run", "-d", *options, *SLEEP)
+        # What is kept for the next daemon is out of the container's reach.
+        assert "socket" not in havred.out("exec", name, "ls", "-l", "/proc/1/fd")
+    inside = ["nsenter", f"--net=/proc/{havred.out('inspect', '--format', '{{.State.Pid}}', 'one')}/ns/net"]
     havred.stop(signal.SIGKILL)
+    for protocol in ("udp", "tcp"):
+        once = f"import dns.query, dns.message; q = dns.message.make_query('two', 'A'); print(dns.query.{protocol}("
+        command = [*inside, sys.executable, "-c", once + "q, '127.0.0.11', timeout=30).answer)"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as asked:
+            until(lambda: waits(inside, protocol), f"a question by {protocol} to wait for the next daemon")  # noqa: B023
+            havred.start()
+            assert address(havred, "two", "lasting") in (asked.stdout.read() if asked.stdout else "")
+        havred.stop(signal.SIGTERM)
     havred.start()
     assert lookup(havred, "one", "two") == {address(havred, "two", "lasting")}
     havred.docker("rm", "-f", "one", "two", check=0)

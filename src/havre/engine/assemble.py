@@ -208,6 +208,7 @@ class Assembly:
             init=self._defaults.init,
             cgroup_parent=self._defaults.cgroup_parent,
             link_variables=sandbox.link_variables,
+            kept_descriptors=sandbox.kept_descriptors,
         )
 
     def _namespace(self, mode: str, noun: str, file: str) -> str:

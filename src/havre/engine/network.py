@@ -6,15 +6,16 @@ Source: Docker Engine API, "NetworkCreate" and "NetworkInspect"; messages are do
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import msgspec
 
 from havre.engine.model import Value
 from havre.errors import Forbidden, InvalidInput, NotFound, Unavailable, Unsupported
 from havre.network.ipam import Pool, parse_pool
-from havre.network.plan import DEFAULT_MTU, Bridge, bridge_link
+from havre.network.plan import DEFAULT_MTU, Bridge, bridge_link, dummy_parent
 
 PREDEFINED = ("bridge", "host", "none")
 LINK = "com.docker.network.bridge.name"
@@ -28,6 +29,8 @@ MODES = {"macvlan": ("bridge", "private", "vepa", "passthru"), "ipvlan": ("l2", 
 """The modes of the drivers that need a parent device, the default first."""
 DEFAULT_BRIDGE = "com.docker.network.bridge.default_bridge"
 MTU = "com.docker.network.driver.mtu"
+VNI = "com.docker.network.driver.overlay.vxlanid_list"
+FIRST_VNI, OVERLAY_MTU = 4097, 1450
 
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
 _FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
@@ -116,12 +119,17 @@ def check_spec(spec: NetworkSpec) -> None:
         raise Forbidden(f'only one instance of "{spec.driver}" network is allowed')
     if spec.ingress:
         raise Forbidden("Ingress network can only be global scope network")
-    if spec.scope not in ("", "local"):
+    if spec.scope not in ("", "local") and (spec.driver, spec.scope) != ("overlay", "swarm"):
         raise Forbidden(f"cannot create a {spec.scope} scoped network when swarm is not active")
-    if spec.driver == "overlay":
-        raise Unavailable("This node is not a swarm manager", "overlay networks need a swarm")
-    if spec.driver not in ("", "bridge", *MODES):
-        raise NotFound(f'plugin "{spec.driver}" not found', f"drivers: bridge, {', '.join(MODES)}")
+    if spec.driver == "overlay" and not spec.attachable:
+        raise Unavailable(
+            "This node is not a swarm manager",
+            "services' overlays need a swarm; one for containers of this host is made with --attachable",
+        )
+    if spec.driver == "overlay" and "encrypted" in (spec.options or {}):
+        raise Unsupported("overlay networks are not encrypted: nothing of them leaves this host", "leave it out")
+    if spec.driver not in ("", "bridge", "overlay", *MODES):
+        raise NotFound(f'plugin "{spec.driver}" not found', f"drivers: bridge, overlay, {', '.join(MODES)}")
     if spec.config_only and spec.config_from:
         raise InvalidInput("configuration network cannot depend on another configuration network")
     if spec.ipam is not None and spec.ipam.driver not in ("", "default"):
@@ -133,17 +141,22 @@ def check_spec(spec: NetworkSpec) -> None:
         _check_parent(spec.driver, spec.options or {})
 
 
-def asked_pools(spec: NetworkSpec) -> dict[int, IpamPool]:
-    """The subnets the user gave, by address family; those not given are the engine's choice."""
-    pools: dict[int, IpamPool] = {}
-    for given in (spec.ipam.config if spec.ipam else None) or []:
-        version = pool_of(given).subnet.version
-        if version in pools:
-            raise Forbidden(
-                f"{spec.driver or 'bridge'} driver doesn't support multiple subnets", "one for each IP version"
-            )
-        pools[version] = given
-    return pools
+def asked_pools(spec: NetworkSpec) -> list[IpamPool]:
+    """The subnets the user gave; a family of which none is given is the engine's choice. Bridges have one of each."""
+    given = (spec.ipam.config if spec.ipam else None) or []
+    versions = [pool_of(each).subnet.version for each in given]
+    if spec.driver in ("", "bridge") and len(set(versions)) < len(versions):
+        raise Forbidden("bridge driver doesn't support multiple subnets", "one for each IP version")
+    return given
+
+
+def filled_in(driver: str, options: Mapping[str, str], id: str, taken: Collection[int]) -> dict[str, str]:
+    """The options that the engine adds for a new network `id`, as dockerd does; `taken`: VXLAN identifiers in use."""
+    if driver in MODES and not options.get(PARENT):
+        return {PARENT: dummy_parent(id)}
+    if driver == "overlay" and not options.get(VNI):
+        return {VNI: str(next(vni for vni in itertools.count(FIRST_VNI) if vni not in taken))}
+    return {}
 
 
 def pool_of(given: IpamPool) -> Pool:
@@ -162,13 +175,14 @@ def bridge_of(network: Network) -> Bridge:
         name=network.name,
         link=options.get(LINK) or bridge_link(network.id),
         pools=tuple(sorted((p for p in pools if p.subnet.version == 4 or network.enable_ipv6), key=_version)),
-        mtu=_number(options, MTU, DEFAULT_MTU),
+        mtu=_number(options, MTU, OVERLAY_MTU if network.driver == "overlay" else DEFAULT_MTU),
         internal=network.internal,
         masquerade=_flag(options, MASQUERADE, True),
         icc=_flag(options, ICC, True),
         kind=network.driver,
         parent=options.get(PARENT, ""),
         mode=_mode(network.driver, options) if network.driver in MODES else "",
+        vni=_vni(options) if network.driver == "overlay" else 0,
     )
 
 
@@ -185,16 +199,24 @@ def _check_parent(driver: str, options: Mapping[str, str]) -> None:
         raise InvalidInput(
             f"requested {driver} mode '{_mode(driver, options)}' is not valid, '{MODES[driver][0]}' is the default"
         )
-    if not options.get(PARENT):
-        raise Unsupported(
-            f"{driver} networks without a parent device are not supported", "name one with -o parent=DEVICE"
-        )
+
+
+def _vni(options: Mapping[str, str]) -> int:
+    text = options.get(VNI, "")
+    if not (text.isascii() and text.isdigit() and 0 < int(text) < 1 << 24):
+        raise InvalidInput(f"invalid vxlan id: {text}", "expected one number below 16777216")
+    return int(text)
 
 
 def _check_options(options: dict[str, str]) -> None:
     for key in (ICC, MASQUERADE):
         _flag(options, key, True)
     _number(options, MTU, DEFAULT_MTU)
+    if options.get(VNI):
+        _vni(options)
+    parent = options.get(PARENT, "")
+    if parent and (len(parent) > 15 or "/" in parent or " " in parent):
+        raise InvalidInput(f"invalid parent device name: {parent}", "expected 1 to 15 characters")
     link = options.get(LINK, "")
     if link and (not _LINK_NAME.fullmatch(link) or link.strip(".") == ""):
         raise InvalidInput(f"invalid bridge name: {link}", "expected 1 to 15 of letters, digits, dot, dash, underscore")

@@ -11,6 +11,8 @@ import logging
 import secrets
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network
+from itertools import islice
 from typing import Protocol
 
 import msgspec
@@ -28,6 +30,9 @@ from havre.network.ipam import Subnet
 from havre.network.plan import Bridge
 
 log = logging.getLogger(__name__)
+
+OVERLAY_POOLS = tuple(islice(IPv4Network("10.0.0.0/8").subnets(new_prefix=24), 1, 1024))
+"""Docker's first pools for overlays."""
 
 
 class NetworkTable(Protocol):
@@ -103,7 +108,15 @@ class NetworkRows:
 
     def bridges(self) -> Collection[Bridge]:
         """The networks that are bridges."""
-        return [bridge for bridge in self._bridges.values() if bridge.kind == "bridge"]
+        return [bridge for bridge in self._bridges.values() if bridge.on_host]
+
+    def children(self) -> Collection[Bridge]:
+        """The networks on a parent device."""
+        return [bridge for bridge in self._bridges.values() if not bridge.on_host]
+
+    def on_parent(self, parent: str) -> list[Bridge]:
+        """The networks on one parent device."""
+        return [bridge for bridge in self.children() if bridge.parent == parent]
 
     def add(self, network: Network) -> None:
         """Let a network be seen; `save` makes it last."""
@@ -161,12 +174,15 @@ class NetworkRows:
             spec = self._configured(spec, source)
         id = secrets.token_hex(32)
         given = {**options.defaults.get(spec.driver or "bridge", {}), **(spec.options or {})}
+        if not spec.config_only:
+            given |= words.filled_in(spec.driver, given, id, {bridge.vni for bridge in self._bridges.values()})
         self._check_link(id, given.get(words.LINK, ""))
         config = (spec.ipam.config if spec.ipam else None) or []
         return Network(
             name=spec.name,
             id=id,
             created=times.now(),
+            scope="swarm" if spec.driver == "overlay" else "local",
             driver="null" if spec.config_only else spec.driver or "bridge",
             enable_ipv6=bool(spec.enable_ipv6),
             ipam=Ipam(
@@ -239,12 +255,17 @@ class NetworkRows:
     def _pools(self, spec: NetworkSpec, options: NetworkOptions, routes: list[Subnet]) -> list[IpamPool]:
         """The user's subnets, then those that the engine chooses."""
         asked, taken = words.asked_pools(spec), self._taken()
-        for given in asked.values():
-            ipam.check_free(words.pool_of(given).subnet, taken)
-        chosen = [] if 4 in asked else [ipam.choose_subnet([*taken, *routes], _pools_of(options, 4))]
-        if spec.enable_ipv6 and 6 not in asked:
-            chosen.append(ipam.choose_subnet([*taken, *routes], _pools_of(options, 6)))
-        return [*asked.values(), *map(_whole, chosen)]
+        versions = set()
+        for given in asked:
+            subnet = words.pool_of(given).subnet
+            ipam.check_free(subnet, taken)
+            taken.append(subnet)
+            versions.add(subnet.version)
+        busy, four = [*taken, *routes], OVERLAY_POOLS if spec.driver == "overlay" else _pools_of(options, 4)
+        chosen = [] if 4 in versions else [ipam.choose_subnet(busy, four)]
+        if spec.enable_ipv6 and 6 not in versions:
+            chosen.append(ipam.choose_subnet(busy, _pools_of(options, 6)))
+        return [*asked, *map(_whole, chosen)]
 
     def _check_link(self, id: str, link: str) -> None:
         for other in self._bridges.values():

@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Awaitable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Protocol
@@ -77,7 +77,9 @@ class Networks:
         ours = {self._options.link, *(bridge.link for bridge in self._rows.bridges())}
         await self._ensure_predefined(self._host, ours)
         for bridge in self._rows.bridges():
-            await self._restore_bridge(bridge)
+            await self._restore(self._host.ensure_bridge(bridge), bridge)
+        for child in self._rows.children():
+            await self._restore(self._host.probe_parent(child), child)
         for container in endpoints.values():
             await sandboxes.adopt(container)
         await sandboxes.reclaim()
@@ -135,7 +137,7 @@ class Networks:
         return network
 
     async def _make(self, bridge: Bridge, host: Host, firewall: Firewall) -> None:
-        if bridge.kind != "bridge":
+        if not bridge.on_host:
             await host.probe_parent(bridge)
             return
         await host.ensure_bridge(bridge)
@@ -233,8 +235,12 @@ class Networks:
         self._open().forget_network(network_id)
         bridge = self._rows.forget(network_id)
         await firewall.remove_bridge(network_id)
-        if bridge is not None and bridge.kind == "bridge":
+        if bridge is None:
+            return
+        if bridge.on_host:
             await host.delete_bridge(bridge)
+        elif not self._rows.on_parent(bridge.parent):
+            await host.delete_parent(bridge)
 
     def _tell(self, action: str, network: Network, container_id: str = "") -> None:
         if self._events is not None:
@@ -267,11 +273,10 @@ class Networks:
         if left is not None and (not wanted.wanted or left.link != self._options.link):
             await host.delete_bridge(left)
 
-    async def _restore_bridge(self, bridge: Bridge) -> None:
+    async def _restore(self, work: Awaitable[None], bridge: Bridge) -> None:
         """A network that a user made and that cannot be had any more must not keep the others from working."""
-        host, _ = self._kernel()
         try:
-            await host.ensure_bridge(bridge)
+            await work
         except HavreError as error:
             if bridge.link == self._options.link:
                 raise

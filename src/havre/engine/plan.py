@@ -72,6 +72,7 @@ class Surroundings:
     init: bool = False
     cgroup_parent: str = ""
     link_variables: tuple[str, ...] = ()
+    kept_descriptors: tuple[int, ...] = ()
 
 
 def plan_container(container: Container, found: Surroundings) -> ContainerPlan:
@@ -86,6 +87,7 @@ def plan_container(container: Container, found: Surroundings) -> ContainerPlan:
         tty=config.tty,
         open_stdin=config.open_stdin,
         stdin_once=config.stdin_once,
+        kept_descriptors=found.kept_descriptors,
         console_size=_console_size(host),
         hostname=config.hostname,
         domainname=config.domainname,

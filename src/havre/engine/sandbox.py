@@ -24,7 +24,11 @@ from havre.network.zones import parse_links
 
 @dataclass(frozen=True)
 class Sandbox:
-    """What a container's network gives its start: the namespace (None: the host's) and the texts of two files."""
+    """What a container's network gives its start: the namespace (None: the host's) and the texts of two files.
+
+    `kept_descriptors` are its name server's sockets: whoever holds the container is to hold them, too, so that a daemon
+    that is started again finds in them what was asked meanwhile.
+    """
 
     netns: Path | None
     endpoints: dict[str, EndpointSettings]
@@ -32,6 +36,7 @@ class Sandbox:
     hosts: str
     resolv_conf: str
     link_variables: tuple[str, ...] = ()
+    kept_descriptors: tuple[int, ...] = ()
 
 
 @dataclass
@@ -72,7 +77,7 @@ class Held:
 
     def devices(self) -> list[str]:
         """The host's ends of the veth pairs."""
-        return [endpoint.link for endpoint in self.endpoints.values() if endpoint.bridge.kind == "bridge"]
+        return [endpoint.link for endpoint in self.endpoints.values() if endpoint.bridge.on_host]
 
     def gateway(self) -> Endpoint | None:
         """The endpoint with the default route."""

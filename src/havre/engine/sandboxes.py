@@ -22,6 +22,7 @@ from pathlib import Path
 
 import msgspec
 
+from havre.aio import in_thread
 from havre.engine import network as words
 from havre.engine import sandbox as texts
 from havre.engine.endpoints import extras_of
@@ -267,7 +268,7 @@ class Sandboxes:
 
     def _hold_ports(self, held: Held, container: Container) -> None:
         endpoint = held.gateway()
-        if endpoint is None or endpoint.bridge.kind != "bridge":
+        if endpoint is None or not endpoint.bridge.on_host:
             return  # a device of its own in the network outside is reached there
         binding = self._rows[endpoint.bridge.id].options.get(words.HOST_BINDING, "")
         try:
@@ -298,9 +299,17 @@ class Sandboxes:
                 self._zone(network).add(endpoint.id, names, endpoint.addresses)
         if held.names is None:
             assert held.netns is not None, "a container on a bridge has a namespace"
-            opened = await self._host.inside(held.netns, nameserver.open_sockets) if sockets is None else sockets
+            opened = sockets or await self._open_names(held.netns, container.state.pid)
             held.names = await NameServer.serve(opened, View(), nameserver.Upstream())
         self._see(held, container)
+
+    async def _open_names(self, netns: Path, pid: int) -> Sockets:
+        """Sockets for the name server of a running container: those that its holder has kept, or new ones."""
+        kept = await in_thread(nameserver.find_sockets, pid)
+        if kept is None:
+            return await self._host.inside(netns, nameserver.open_sockets)
+        await self._host.inside(netns, kept.lead)
+        return kept
 
     def _see(self, held: Held, container: Container) -> None:
         """Make the name server's view what the container's networks are now."""
@@ -351,7 +360,8 @@ class Sandboxes:
             endpoints[self._rows[network_id].name] = got
         ports = texts.describe_ports(container, held.reservations) if held.endpoints else {}
         hosts, resolv_conf = self._files(held, container)
-        return Sandbox(held.netns, endpoints, ports, hosts, resolv_conf, variables_of(held.links))
+        kept = held.names.descriptors if held.names is not None else ()
+        return Sandbox(held.netns, endpoints, ports, hosts, resolv_conf, variables_of(held.links), kept)
 
     def _files(self, held: Held, container: Container) -> tuple[str, str]:
         """Texts of hosts and resolv.conf."""

@@ -46,6 +46,8 @@ SEND_REDIRECTS, PROXY_ARP_PVLAN, ROUTE_LOCALNET = 6, 25, 26
 """Settings of /proc/sys/net/ipv4/conf/DEVICE (IPV4_DEVCONF_* of linux/ip.h)."""
 _INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA, _VETH_PEER = 1, 2, 4, 5, 1
 _BRPORT_HAIRPIN, _BRPORT_ISOLATED = 4, 33
+_IFLA_IFALIAS, _VLAN_ID = 20, 1
+_VXLAN_ID, _VXLAN_LOCAL, _VXLAN_LEARNING, _VXLAN_PORT = 1, 4, 7, 15
 _IFLA_LINK, _MACVLAN_MODE, _IPVLAN_MODE = 5, 1, 1
 _MACVLAN_MODES = {"private": 1, "vepa": 2, "bridge": 4, "passthru": 8}
 _IPVLAN_MODES = {"l2": 0, "l3": 1, "l3s": 2}
@@ -73,7 +75,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Link:
-    """A network device as the kernel lists it; `master` is the index of its bridge, 0 for none."""
+    """A network device as the kernel lists it; `master` is the index of its bridge, 0 for none; `alias` is a note."""
 
     index: int
     name: str
@@ -82,6 +84,7 @@ class Link:
     mtu: int
     mac: str
     master: int
+    alias: str = ""
 
 
 def new_bridge(name: str, mac: str, mtu: int) -> Request:
@@ -120,6 +123,35 @@ def new_child(
     attributes += _u32(_IFLA_NET_NS_FD, netns_fd) if netns_fd is not None else b""
     body = _ifinfo(0) + attributes + _attr(_IFLA_LINKINFO | _NESTED, _text(_INFO_KIND, kind) + data)
     return Request(_NEWLINK, _CREATE | _EXCL, body, f"create {kind} device {name}")
+
+
+def new_vlan(name: str, parent: int, number: int, alias: str) -> Request:
+    """The VLAN `number` (802.1Q) of the device of index `parent`, up; `alias` is a note that stays with the device."""
+    data = _attr(_INFO_DATA | _NESTED, _attr(_VLAN_ID, struct.pack("=H", number)))
+    attributes = _text(_IFLA_IFNAME, name) + _u32(_IFLA_LINK, parent) + _attr(_IFLA_IFALIAS, alias.encode())
+    body = _ifinfo(0, IFF_UP, IFF_UP) + attributes
+    body += _attr(_IFLA_LINKINFO | _NESTED, _text(_INFO_KIND, "vlan") + data)
+    return Request(_NEWLINK, _CREATE | _EXCL, body, f"create VLAN device {name}")
+
+
+def new_dummy(name: str, alias: str) -> Request:
+    """A device that leads nowhere, up; `alias` is a note that stays with it."""
+    body = _ifinfo(0, IFF_UP, IFF_UP) + _text(_IFLA_IFNAME, name) + _attr(_IFLA_IFALIAS, alias.encode())
+    body += _attr(_IFLA_LINKINFO | _NESTED, _text(_INFO_KIND, "dummy"))
+    return Request(_NEWLINK, _CREATE | _EXCL, body, f"create dummy device {name}")
+
+
+def new_vxlan(name: str, master: int, mtu: int, vni: int, local: IPv4Address) -> Request:
+    """A VXLAN device (RFC 7348) with the network identifier `vni`, a port of the bridge of index `master`, up.
+
+    It listens at `local`, UDP port 4789, and has no peers.
+    """
+    port = _attr(_VXLAN_PORT, struct.pack(">H", 4789))
+    data = _u32(_VXLAN_ID, vni) + _attr(_VXLAN_LOCAL, local.packed) + _attr(_VXLAN_LEARNING, b"\0") + port
+    attributes = _text(_IFLA_IFNAME, name) + _u32(_IFLA_MTU, mtu) + _u32(_IFLA_MASTER, master)
+    kind = _text(_INFO_KIND, "vxlan") + _attr(_INFO_DATA | _NESTED, data)
+    body = _ifinfo(0, IFF_UP, IFF_UP) + attributes + _attr(_IFLA_LINKINFO | _NESTED, kind)
+    return Request(_NEWLINK, _CREATE | _EXCL, body, f"create VXLAN device {name}")
 
 
 def delete_link(name: str) -> Request:
@@ -355,6 +387,7 @@ def _link(body: bytes) -> Link:
         mtu=_int(attributes.get(_IFLA_MTU)),
         mac=attributes.get(_IFLA_ADDRESS, b"").hex(":"),
         master=_int(attributes.get(_IFLA_MASTER)),
+        alias=attributes.get(_IFLA_IFALIAS, b"").rstrip(b"\0").decode(errors="replace"),
     )
 
 

@@ -5,7 +5,7 @@ to its parent, by /proc/PID/stat to root until it is reaped, and while the pidfd
 (PIDFD_GET_INFO with PIDFD_INFO_EXIT, kernel 6.15). On older kernels the last is missing: a daemon that is a subreaper
 then inherits orphans, so that it can be their parent.
 
-Source: pidfd_open(2), pidfd_send_signal(2), prctl(2), linux/pidfd.h.
+Source: pidfd_open(2), pidfd_getfd(2), pidfd_send_signal(2), prctl(2), linux/pidfd.h.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ _PIDFD_INFO_EXIT = 1 << 3
 _PIDFD_INFO = struct.Struct("=QQ11Ii")  # mask, cgroup ID, eleven IDs of process, user and group, wait status
 
 _PR_SET_CHILD_SUBREAPER = 36
+_SYS_PIDFD_GETFD = 438  # since it came after the numbers were unified, on every architecture
+
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def open_process(pid: int, started: int | None = None) -> int | None:
@@ -115,6 +118,23 @@ def exit_code(status: int) -> int:
     return code if code >= 0 else 128 - code
 
 
+def take_descriptor(pidfd: int, number: int) -> int:
+    """A duplicate (close-on-exec) of another process's descriptor. OSError EBADF when it has none of that number."""
+    found: int = _libc.syscall(_SYS_PIDFD_GETFD, pidfd, number, 0)
+    if found < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"pidfd_getfd: {os.strerror(code)}")
+    return found
+
+
+def parent(pid: int) -> int:
+    """The parent of a process; 0 when it is gone."""
+    try:
+        return int(_stat_fields(pid)[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+
+
 def start_time(pid: int) -> int:
     """When a process started, in clock ticks since boot: with its PID, the identity of a process. 0 when it is gone."""
     try:
@@ -131,6 +151,5 @@ def _stat_fields(pid: int) -> list[bytes]:
 
 def become_subreaper() -> None:
     """Let orphaned descendants become our children, so that `exit_status` can reap them."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1), 0, 0, 0) != 0:
+    if _libc.prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1), 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")

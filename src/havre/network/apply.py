@@ -15,6 +15,7 @@ import functools
 import logging
 import socket
 from collections.abc import Callable, Collection, Sequence
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
@@ -24,7 +25,7 @@ from havre.linux import namespaces, netlink
 from havre.linux.conntrack import Conntrack
 from havre.linux.netlink import Interface, Link, Netlink
 from havre.network.ipam import Address, Subnet
-from havre.network.plan import Bridge, Endpoint, choose_gateway
+from havre.network.plan import Bridge, Endpoint, choose_gateway, dummy_parent, vlan_of
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,9 @@ T = TypeVar("T")
 
 _SYSCTL = Path("/proc/sys/net")
 _LO = 1
+_MADE = "made by havre"
+_NOBODY_ELSE = IPv4Address("127.0.0.1")
+"""Where a VXLAN device without peers listens: at an address of the host's others could send frames into the network."""
 
 
 class Host:
@@ -63,8 +67,15 @@ class Host:
         await act(f"delete bridge {bridge.link}", self._delete_bridge, bridge)
 
     async def probe_parent(self, bridge: Bridge) -> None:
-        """Try a network on its parent device: InvalidInput where there is none, Unsupported where the kernel cannot."""
+        """Try a network on its parent device, made if it has to be; Unsupported where the kernel cannot.
+
+        A missing parent is made: a VLAN of the device that its name says (`eth0.10`), or one that leads nowhere.
+        """
         await act(f"make a {bridge.kind} device on {bridge.parent}", self._probe_parent, bridge)
+
+    async def delete_parent(self, bridge: Bridge) -> None:
+        """Remove a network's parent device if it is one that we made. Idempotent."""
+        await act(f"delete device {bridge.parent}", self._delete_parent, bridge)
 
     async def delete_veth(self, name: str) -> None:
         """Remove a veth pair by the name of one end. Idempotent."""
@@ -94,6 +105,9 @@ class Host:
         # Where containers do not meet on the bridge, links among them are routed: the host answers for their addresses.
         routed = {} if bridge.icc else {netlink.PROXY_ARP_PVLAN: 1, netlink.SEND_REDIRECTS: 0}
         self._netlink.run(netlink.set_inet(link.index, {netlink.ROUTE_LOCALNET: 1, **routed}))
+        if bridge.vni and self._netlink.link(bridge.tunnel) is None:
+            tunnel = netlink.new_vxlan(bridge.tunnel, link.index, bridge.mtu, bridge.vni, _NOBODY_ELSE)
+            self._create("vxlan", tunnel)
 
     def _bridge_addresses(self, name: str) -> list[Interface]:
         link = self._netlink.link(name)
@@ -106,27 +120,55 @@ class Host:
         return self._netlink.addresses(link.index)
 
     def _probe_parent(self, bridge: Bridge) -> None:
-        parent = self._parent(bridge)
+        if self._netlink.link(bridge.parent) is None:
+            self._make_parent(bridge)
         try:
-            self._netlink.run(netlink.new_child(bridge.kind, bridge.link, parent.index, bridge.mode, parent.mtu))
+            parent = self._parent(bridge)
+            child = netlink.new_child(bridge.kind, bridge.link, parent.index, bridge.mode, parent.mtu)
+            self._create(bridge.kind, child)
+            self._delete_link(bridge.link)
+        except BaseException:
+            self._delete_parent(bridge)
+            raise
+
+    def _make_parent(self, bridge: Bridge) -> None:
+        if bridge.parent == dummy_parent(bridge.id):
+            self._create("dummy", netlink.new_dummy(bridge.parent, _MADE))
+            return
+        base, number = vlan_of(bridge.parent)
+        device = self._netlink.link(base)
+        if device is None:
+            raise InvalidInput(f"the parent device {base} of {bridge.parent} does not exist")
+        self._create("8021q", netlink.new_vlan(bridge.parent, device.index, number, _MADE))
+
+    def _create(self, module: str, request: netlink.Request) -> None:
+        """Make a device of a kind that this kernel may lack."""
+        try:
+            self._netlink.run(request)
         except OSError as error:
             if error.errno == errno.EOPNOTSUPP:
                 raise Unsupported(
-                    f"this kernel has no {bridge.kind} driver", f"load the module {bridge.kind}"
+                    f"cannot {request.what}: this kernel has no {module} driver", f"load the module {module}"
                 ) from error
             raise
-        self._delete_link(bridge.link)
+
+    def _delete_parent(self, bridge: Bridge) -> None:
+        link = self._netlink.link(bridge.parent)
+        if link is not None and link.alias == _MADE:
+            self._delete_link(bridge.parent)
 
     def _parent(self, bridge: Bridge) -> Link:
         parent = self._netlink.link(bridge.parent)
         if parent is None:
-            raise InvalidInput(f"the parent device {bridge.parent} does not exist", "name one with -o parent=DEVICE")
+            raise Failed(f"the parent device {bridge.parent} of network {bridge.name} is gone")
         if parent.name == "lo":
             raise InvalidInput(f"loopback interface is not a valid {bridge.kind} parent link")
         return parent
 
     def _delete_bridge(self, bridge: Bridge) -> None:
         link = self._netlink.link(bridge.link)
+        if bridge.vni:
+            self._delete_link(bridge.tunnel)
         if link is not None and link.kind == "bridge" and link.mac == bridge.mac:
             self._delete_link(bridge.link)
 
@@ -176,7 +218,7 @@ class Host:
 
     async def detach(self, path: Path, endpoint: Endpoint, gateway: Endpoint | None) -> None:
         """Take a device from a namespace; the default route is `gateway`'s afterwards. Idempotent."""
-        if endpoint.bridge.kind == "bridge":
+        if endpoint.bridge.on_host:
             await self.delete_veth(endpoint.link)
         else:
             gone = functools.partial(_delete_here, endpoint.interface)
@@ -207,7 +249,7 @@ class Host:
 
     def _attach_inside(self, path: Path, endpoint: Endpoint) -> None:
         bridge = endpoint.bridge
-        if bridge.kind == "bridge":
+        if bridge.on_host:
             self._make_pair(path, endpoint)
         else:
             parent = self._parent(bridge)
@@ -239,7 +281,7 @@ class Host:
             self._netlink.run(pair, netlink.set_port(endpoint.link, isolated=not bridge.icc))
 
     def _enslave(self, endpoint: Endpoint) -> bool:
-        if endpoint.bridge.kind != "bridge":
+        if not endpoint.bridge.on_host:
             return bool(endpoint.interface)
         port, master = self._netlink.link(endpoint.link), self._netlink.link(endpoint.bridge.link)
         if port is None or master is None:

@@ -7,6 +7,9 @@ the port on the way there and back. Nothing is tracked: a conntrack entry for ea
     container ──▶ 127.0.0.11:53 ──(port rewritten)──▶ our socket ── View ── known: answered at once
                                                                       └─── else: Upstream, a fresh socket each time
 
+The process that holds the container keeps both sockets open as well. While no daemon runs, questions wait in them; the
+next daemon takes them back from there and answers. Clients give up after 5 to 10 s, so a restart goes unnoticed.
+
 Questions about names of the container's networks are answered here, also with "no such record"; the rest goes to the
 upstream servers in turn, under an ID and from a port that nobody can guess. Without upstream servers (on internal
 networks) nothing is forwarded, whatever is asked: names must not carry data out (CVE-2024-29018).
@@ -16,6 +19,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import secrets
 import socket
 import struct
@@ -25,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from havre.aio import in_thread, spawn
+from havre.linux import pidfd
 from havre.linux.namespaces import in_netns
 from havre.linux.nft import Nft
 from havre.network import dnswire
@@ -68,6 +73,14 @@ class Sockets:
     datagrams: socket.socket
     stream: socket.socket
 
+    def lead(self) -> None:
+        """Lead port 53 of the calling thread's namespace to them. Blocking; OSError."""
+        nft = Nft()
+        try:
+            nft.run(render_rules(self.datagrams.getsockname()[1], self.stream.getsockname()[1]))
+        finally:
+            nft.close()
+
     def close(self) -> None:
         """Close both."""
         self.datagrams.close()
@@ -85,15 +98,49 @@ def open_sockets() -> Sockets:
         sockets.datagrams.bind((ADDRESS, 0))
         sockets.stream.bind((ADDRESS, 0))
         sockets.stream.listen(_CONNECTIONS)
-        nft = Nft()
-        try:
-            nft.run(render_rules(sockets.datagrams.getsockname()[1], sockets.stream.getsockname()[1]))
-        finally:
-            nft.close()
+        sockets.lead()
     except BaseException:
         sockets.close()
         raise
     return sockets
+
+
+def find_sockets(pid: int) -> Sockets | None:
+    """The sockets that the holder of a container (the parent of its first process, `pid`) has kept, or None."""
+    holder = pidfd.parent(pid)
+    handle = pidfd.open_process(holder) if holder > 1 else None
+    if handle is None:
+        return None
+    found: dict[int, socket.socket] = {}
+    try:
+        for entry in Path(f"/proc/{holder}/fd").iterdir():
+            kept = _kept_socket(handle, entry)
+            if kept is not None:
+                found[kept.type] = kept
+    except FileNotFoundError:  # it ends in this moment
+        pass
+    finally:
+        os.close(handle)
+    if found.keys() == {socket.SOCK_DGRAM, socket.SOCK_STREAM}:
+        return Sockets(found[socket.SOCK_DGRAM], found[socket.SOCK_STREAM])
+    for kept in found.values():
+        kept.close()
+    return None
+
+
+def _kept_socket(handle: int, entry: Path) -> socket.socket | None:
+    """A socket bound to our address, by its entry in the /proc/PID/fd of the process `handle`."""
+    try:
+        if not os.readlink(entry).startswith("socket:"):
+            return None
+        kept = socket.socket(fileno=pidfd.take_descriptor(handle, int(entry.name)))
+    except OSError as error:  # closed meanwhile, or a kernel older than 5.6
+        log.debug("cannot look at descriptor %s of a container's holder: %s", entry.name, error)
+        return None
+    if kept.family == socket.AF_INET and kept.getsockname()[0] == ADDRESS:
+        return kept
+    kept.close()
+    return None
 
 
 def render_rules(udp_port: int, tcp_port: int) -> str:
@@ -116,6 +163,11 @@ class NameServer:
         self._sockets = sockets
         self._server: asyncio.Server | None = None
         self._pending: set[asyncio.Task[Any]] = set()
+
+    @property
+    def descriptors(self) -> tuple[int, ...]:
+        """Its sockets."""
+        return self._sockets.datagrams.fileno(), self._sockets.stream.fileno()
 
     @classmethod
     async def serve(cls, sockets: Sockets, view: View, upstream: Upstream) -> NameServer:

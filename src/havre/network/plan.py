@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_interface
 
+from havre.errors import InvalidInput
 from havre.linux.netlink import Interface
 from havre.network.ipam import Address, Pool
 
@@ -31,7 +32,7 @@ class Bridge:
     `internal` networks have no way out or in; `masquerade`: others see the host's address instead of the container's.
     `pools` are its subnets; an endpoint has an address of each IP version among them. Of kind macvlan and ipvlan there
     is no bridge: endpoints are devices on the host's device `parent`, in the driver's `mode`, and the gateway is a
-    router of the network outside.
+    router of the network outside. `vni` is there on overlays: the bridge has a VXLAN device as one of its ports.
     """
 
     id: str
@@ -45,6 +46,17 @@ class Bridge:
     kind: str = "bridge"
     parent: str = ""
     mode: str = ""
+    vni: int = 0
+
+    @property
+    def on_host(self) -> bool:
+        """Whether it is a bridge of the host's, and the host routes its packets."""
+        return self.kind in ("bridge", "overlay")
+
+    @property
+    def tunnel(self) -> str:
+        """The name of an overlay's VXLAN device."""
+        return f"hx-{self.id[:12]}"
 
     @property
     def ipv6(self) -> bool:
@@ -131,6 +143,24 @@ def choose_gateway(endpoints: Iterable[Endpoint]) -> Endpoint | None:
     """
     ways_out = [endpoint for endpoint in endpoints if not endpoint.bridge.internal]
     return max(ways_out, key=lambda endpoint: endpoint.priority, default=None)
+
+
+def dummy_parent(network_id: str) -> str:
+    """The parent device of a network whose user has named none, as dockerd calls it."""
+    return f"dm-{network_id[:12]}"
+
+
+def vlan_of(parent: str) -> tuple[str, int]:
+    """`eth0.10` as device and VLAN; InvalidInput in dockerd's words for what is none."""
+    base, dot, number = parent.rpartition(".")
+    if not (base and dot):
+        raise InvalidInput(
+            f"invalid subinterface vlan name {parent}, example formatting is eth0.10",
+            f"or make the device {parent}, or leave -o parent out for a network of its own",
+        )
+    if not (number.isascii() and number.isdigit() and 1 <= int(number) <= 4094):
+        raise InvalidInput(f"unable to parse a valid vlan id from: {number} (ex. eth0.10 for vlan 10)")
+    return base, int(number)
 
 
 def bridge_link(network_id: str) -> str:

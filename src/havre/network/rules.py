@@ -175,10 +175,9 @@ def _render_family(
 ) -> str:
     devices = [f'"{bridge.link}"' for bridge in bridges]
     internal = [f'"{bridge.link}"' for bridge in bridges if bridge.internal]
-    subnets = {
-        bridge.id: str(p.subnet) for bridge in bridges for p in bridge.pools if p.subnet.version == family.version
-    }
-    out = [subnets[each.id] for each in bridges if each.masquerade and not each.internal and each.id in subnets]
+    subnets = [str(pool.subnet) for each in bridges for pool in each.pools_of(family.version)]
+    hidden = [each for each in bridges if each.masquerade and not each.internal]
+    out = [str(pool.subnet) for each in hidden for pool in each.pools_of(family.version)]
     own = [port for port in ports if port.address.version == family.version]
     linked = [each for each in links if each.source.version == family.version]
     address, target = family.type, f"{family.type} . inet_service"
@@ -188,7 +187,7 @@ def _render_family(
         _set("within", "ifname . ifname", [f'"{each.link}" . "{each.link}"' for each in bridges if each.icc]),
         _set("linked", f"{address} . {address} . inet_proto . inet_service", [_link(each) for each in linked]),
         _set("translated", address, out, interval=True),
-        _set("hairpin", f"{address} . {address}", [f"{net} . {net}" for net in subnets.values()], interval=True),
+        _set("hairpin", f"{address} . {address}", [f"{net} . {net}" for net in subnets], interval=True),
         _map("ports", "inet_proto . inet_service", target, [_element(port) for port in own if _is_any(port)]),
         _map(
             "ports_at", f"{address} . inet_proto . inet_service", target, [_element(p) for p in own if not _is_any(p)]

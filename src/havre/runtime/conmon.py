@@ -60,7 +60,10 @@ class Report(msgspec.Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """One conmon: `directory` holds the attach socket and control fifo, `arguments` are conmon's, `runtime` its -r."""
+    """One conmon: `directory` holds the attach socket and control fifo, `arguments` are conmon's, `runtime` its -r.
+
+    `kept` are descriptors that it holds open for as long as it lives, without ever using them.
+    """
 
     program: Path
     directory: Path
@@ -72,6 +75,7 @@ class Launch:
     open_stdin: bool
     leave_stdin_open: bool = False
     arguments: Sequence[str] = field(default=())
+    kept: Sequence[int] = field(default=())
 
     def argv(self) -> list[str]:
         """conmon's command line."""
@@ -118,7 +122,12 @@ class Handshake:
             os.write(self._start, b"1")
             with open(launch.directory / "conmon.log", "wb") as log:
                 self.child: subprocess.Popen[bytes] = spawn.start(
-                    launch.argv(), cwd=launch.directory, env=env, pass_fds=theirs, stdout=log, stderr=log
+                    launch.argv(),
+                    cwd=launch.directory,
+                    env=env,
+                    pass_fds=(*theirs, *launch.kept),
+                    stdout=log,
+                    stderr=log,
                 )
         except BaseException:
             self.close()

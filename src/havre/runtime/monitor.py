@@ -255,6 +255,7 @@ class Runtime:
             tty=plan.tty,
             open_stdin=plan.open_stdin,
             leave_stdin_open=plan.open_stdin and not ends_input,
+            kept=plan.kept_descriptors,
         )
         with Handshake(launch) as handshake:
             report = await handshake.report()

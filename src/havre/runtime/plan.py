@@ -139,7 +139,8 @@ class ContainerPlan:
     engine wants them. `runtime` "" is the default OCI runtime. `cgroup_parent` "" is /havre. `shm_source` is a
     directory to show as /dev/shm in place of a fresh tmpfs; a `shm_size` of None is no /dev/shm at all. `console_size`
     is (rows, columns). With `stdin_once` the
-    container's input ends when `close_stdin` is called, otherwise it stays open for the next client.
+    container's input ends when `close_stdin` is called, otherwise it stays open for the next client. `kept_descriptors`
+    are held open beside the container while it runs, out of its reach, for a later daemon.
     """
 
     rootfs: Path
@@ -150,6 +151,7 @@ class ContainerPlan:
     tty: bool = False
     open_stdin: bool = False
     stdin_once: bool = False
+    kept_descriptors: tuple[int, ...] = ()
     console_size: tuple[int, int] | None = None
     hostname: str = ""
     domainname: str = ""
