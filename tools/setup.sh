@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 root=$PWD
 venv=${VENV:-$root/.venv}
 lock=requirements.lock
-packages="crun runc conmon nftables libnftables1 catatonit busybox-static python3-venv"
+packages="crun runc conmon nftables libnftables1 catatonit busybox-static git python3-venv"
 for option in "$@"; do
     case $option in
         --test) lock=requirements-test.lock ;;

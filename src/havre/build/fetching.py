@@ -11,7 +11,8 @@ from urllib.parse import unquote, urlsplit
 import aiohttp
 
 from havre.aio import in_thread
-from havre.errors import Failed, InvalidInput, Unsupported
+from havre.build.gitsource import parse_git_address
+from havre.errors import Failed, InvalidInput
 from havre.oci.digest import parse_digest
 
 _PIECE = 1 << 20
@@ -21,15 +22,7 @@ _REDIRECTS = 10
 
 def is_url(source: str) -> bool:
     """Whether a source of ADD is fetched by HTTP."""
-    return source.startswith(("http://", "https://")) and not is_git(source)
-
-
-def is_git(source: str) -> bool:
-    """Whether a source of ADD is a git repository."""
-    address = source.partition("#")[0]
-    return source.startswith(("git://", "git@", "ssh://")) or (
-        source.startswith(("http://", "https://")) and address.endswith(".git")
-    )
+    return source.startswith(("http://", "https://")) and parse_git_address(source) is None
 
 
 def name_of(url: str) -> str:
@@ -42,8 +35,6 @@ def name_of(url: str) -> str:
 
 async def fetch(url: str, directory: Path, name: str, checksum: str) -> Path:
     """Fetch `url` to `directory`/`name`, mode 0600, with the server's time; `checksum` is a digest or ""."""
-    if is_git(url):
-        raise Unsupported(f"ADD of a git repository is not supported: {url}", "clone it in a RUN of its own stage")
     wanted = parse_digest(checksum) if checksum else None
     path = directory / name
     timeout = aiohttp.ClientTimeout(sock_connect=_QUIET_S, sock_read=_QUIET_S)

@@ -26,12 +26,13 @@ from havre.build import copying, fetching
 from havre.build.cache import Cache, key_of
 from havre.build.contexts import to_its_end
 from havre.build.copying import Chosen, Placement
+from havre.build.gitsource import GitAddress, clone, git_access, parse_git_address
 from havre.build.layering import LayerPlan, plan_layer, resolve_target
 from havre.build.plan import Action, CopyAction, RunAction, WorkdirAction
 from havre.build.request import BuildRequest, ContextSource
 from havre.build.running import Output, Runner, RunPlace, Views
 from havre.build.trees import DirectoryTree
-from havre.errors import InvalidInput, NotFound
+from havre.errors import Failed, InvalidInput, NotFound
 from havre.linux import trees
 from havre.linux.openat2 import resolve_in_root
 from havre.oci.digest import Digest
@@ -127,7 +128,11 @@ class Steps:
     async def _sources(self, action: CopyAction, downloads: Path, scope: Scope) -> list[Chosen]:
         sources: list[Chosen] = []
         for number, source in enumerate(action.sources):
-            if action.remote and (fetching.is_url(source) or fetching.is_git(source)):
+            if action.remote and (address := parse_git_address(source)) is not None:
+                directory = downloads / str(number)
+                sources.append(await _cloned(address, directory, action, scope.client))
+                continue
+            if action.remote and fetching.is_url(source):
                 name = fetching.name_of(source) if action.into else "download"
                 directory = downloads / str(number)
                 await in_thread(directory.mkdir, 0o700)
@@ -225,6 +230,15 @@ class Steps:
     async def _keep(self, key: str, description: str, layer: Digest | None) -> Made:
         record = await self._cache.keep([key], layer, description)
         return Made(layer, record.created_at, cached=False)
+
+
+async def _cloned(address: GitAddress, directory: Path, action: CopyAction, client: ContextSource) -> Chosen:
+    """ADD of a git repository: its files as a directory's; the checksum is that of the commit, or begins it."""
+    await in_thread(directory.mkdir, 0o700)
+    root, commit = await clone(address, directory, await git_access(address, client), keep_git=action.keep_git)
+    if not commit.startswith(action.checksum):
+        raise Failed(f"{address.shown} is at commit {commit}: {action.checksum} was expected")
+    return Chosen(DirectoryTree(root), "", "", address.shown, True)
 
 
 def _digest(sources: Sequence[Chosen], placement: Placement) -> str:

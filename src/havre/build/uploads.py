@@ -18,6 +18,7 @@ from havre.build import fetching
 from havre.build.contexts import read_file, to_its_end
 from havre.build.copying import Chosen, is_archive
 from havre.build.dockerfile import MAX_BYTES
+from havre.build.gitsource import Lender, clone, git_access, parse_git_address
 from havre.build.packed import PackedTree, TarIntake
 from havre.build.request import DEFAULT_NAME, DockerfileBytes
 from havre.build.trees import DirectoryTree
@@ -66,10 +67,14 @@ class UploadedContext:
         if self._tree is not None:
             self._tree.close()
 
-    async def fetch(self, url: str) -> None:
-        """Take the context from a URL: a tar, or a Dockerfile alone."""
+    async def fetch(self, url: str, lender: Lender | None = None, *, keep_git: bool = False) -> None:
+        """Take the context from a URL: a git repository (for which `lender` helps), a tar, or a Dockerfile alone."""
+        if (address := parse_git_address(url)) is not None:
+            access = await git_access(address, lender or self)
+            self._directory, _ = await clone(address, self._directory, access, keep_git=keep_git)
+            return
         if not fetching.is_url(url):
-            raise Unsupported(f"the remote context {url} is not supported", "clone it and build the directory")
+            raise Unsupported(f"the remote context {url} is not supported", "expected git, http:// or https://")
         name = ".remote-context"
         path = await fetching.fetch(url, self._directory, name, "")
         if not await in_thread(is_archive, Chosen(DirectoryTree(self._directory), name, name, url, False)):

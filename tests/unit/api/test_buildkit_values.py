@@ -64,7 +64,7 @@ def test_options_that_name_things() -> None:
         (FRONTEND, {"platform": "linux/amd64,linux/arm64"}, "several platforms"),
         (FRONTEND, {"requestid": "frontend.outline"}, "frontend.outline"),
         (FRONTEND, {"attest:sbom": "generator=x"}, "sbom"),
-        (FRONTEND, {"context": "git@example.com:x.git"}, "git@example.com:x.git"),
+        (FRONTEND, {"context": "ftp://example.com/x"}, "ftp://example.com/x"),
         (FRONTEND, {"context:x": "oci-layout://y"}, "oci-layout://y"),
         (FRONTEND, {"force-network-mode": "host"}, "network.host"),
         (FRONTEND, {"ulimit": "nofile=a"}, "nofile=a"),

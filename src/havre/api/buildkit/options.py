@@ -15,6 +15,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from havre.build.gitsource import parse_git_address
 from havre.build.request import DEFAULT_NAME, MAIN_CONTEXT, BuildRequest
 from havre.engine.model import Ulimit
 from havre.errors import InvalidInput, Unsupported
@@ -25,6 +26,7 @@ LINT = "frontend.lint"  # the subrequest that build checks are
 _LOCAL, _UPLOAD = "local:", "http://buildkit-session/"
 
 _ATTESTATION = "attest:"
+_KEEP_GIT = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,8 @@ class Options:
     """What to build, and where the client keeps it: `locals` maps contexts to the client's names of directories.
 
     `dockerfile_local` is the name of the directory with the Dockerfile, empty when it is in a context that is no
-    directory of the client's: `upload` is the name of a tar that the client sends instead, `remote` a URL.
+    directory of the client's: `upload` is the name of a tar that the client sends instead, `remote` a URL. `remotes`
+    are the URLs of other contexts.
     """
 
     request: BuildRequest
@@ -40,6 +43,12 @@ class Options:
     dockerfile_local: str = "dockerfile"
     upload: str = ""
     remote: str = ""
+    remotes: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def keep_git(self) -> bool:
+        """Whether contexts that are git repositories keep their `.git`."""
+        return (self.request.build_args.get(_KEEP_GIT) or "").lower() in ("1", "t", "true")
 
 
 def parse_options(
@@ -52,10 +61,10 @@ def parse_options(
             "havre reads Dockerfiles itself; remove BUILDKIT_SYNTAX",
         )
     _refuse_the_impossible(attrs)
-    named, local = _contexts(attrs)
+    named, local, remotes = _contexts(attrs)
     remote = attrs.get("context", "")
-    if remote and not remote.startswith(("http://", "https://")):
-        raise Unsupported(f"the context {remote} cannot be fetched by the daemon", "clone it and build the directory")
+    if remote and not _is_remote(remote):
+        raise Unsupported(f"the context {remote} cannot be fetched by the daemon", "expected git, http:// or https://")
     upload = remote.removeprefix(_UPLOAD) if remote.startswith(_UPLOAD) else ""
     network = attrs.get("force-network-mode", "")
     if network == "host" and "network.host" not in entitlements:
@@ -68,7 +77,7 @@ def parse_options(
         labels=_having_prefix(attrs, "label:"),
         tags=tuple(tags),
         contexts=named,
-        local_contexts=frozenset(local),
+        local_contexts=frozenset(local) | frozenset(remotes),
         no_cache=attrs.get("no-cache") == "",
         no_cache_stages=tuple(stage for stage in attrs.get("no-cache", "").split(",") if stage),
         pull=attrs.get("image-resolve-mode") == "pull",
@@ -82,7 +91,11 @@ def parse_options(
     )
     main = attrs.get("contextkey", "context")
     dockerfile_local = attrs.get("dockerfilekey", "" if remote else "dockerfile")
-    return Options(request, {MAIN_CONTEXT: main, **local}, dockerfile_local, upload, "" if upload else remote)
+    return Options(request, {MAIN_CONTEXT: main, **local}, dockerfile_local, upload, "" if upload else remote, remotes)
+
+
+def _is_remote(context: str) -> bool:
+    return context.startswith(("http://", "https://")) or parse_git_address(context) is not None
 
 
 def _refuse_the_impossible(attrs: Mapping[str, str]) -> None:
@@ -101,20 +114,23 @@ def _is_off(attestation: str) -> bool:
     return bool(settings & {"disabled=true", "inline-only=true"})
 
 
-def _contexts(attrs: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Named contexts: what they are, and for those that are directories of the client's, its names of them."""
+def _contexts(attrs: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """Named contexts: images and stages, directories of the client's by its names of them, and URLs."""
     named: dict[str, str] = {}
     local: dict[str, str] = {}
+    remotes: dict[str, str] = {}
     for name, value in _having_prefix(attrs, "context:").items():
         if value.startswith(_LOCAL):
             local[name] = value.removeprefix(_LOCAL)
         elif value.startswith(("docker-image://", "target:")):
             named[name] = value
+        elif _is_remote(value):
+            remotes[name] = value
         else:
             raise Unsupported(
-                f"the context {name}={value} is not supported", "use a directory, docker-image:// or target:"
+                f"the context {name}={value} is not supported", "use a directory, a URL, docker-image:// or target:"
             )
-    return named, local
+    return named, local, remotes
 
 
 def _having_prefix(attrs: Mapping[str, str], prefix: str) -> dict[str, str]:

@@ -37,6 +37,7 @@ from havre.api.buildkit.shown import counted, shown
 from havre.api.buildkit.sshagent import forward_agent
 from havre.build.contexts import Contexts, read_file
 from havre.build.dockerfile import MAX_BYTES
+from havre.build.gitsource import shown_address
 from havre.build.packed import PackedTree
 from havre.build.progress import BuildProgress, Vertex, vertex_of_context
 from havre.build.request import MAIN_CONTEXT, DockerfileBytes
@@ -107,6 +108,8 @@ class SessionSource:
         """The client's directory of that context, or what of it the build wants."""
         if name == MAIN_CONTEXT and self._is_foreign:
             return await self._foreign_context()
+        if (remote := self._options.remotes.get(name)) is not None:
+            return await self._once(("remote", name), lambda: self._fetched(remote))
         local = self._options.locals.get(name)
         if local is None:
             raise NotFound(f"the client has no context named {name}")
@@ -200,16 +203,23 @@ class SessionSource:
         """The main context as a tar that the client sends, or from a URL."""
 
         async def unpack() -> Files:
+            if self._options.remote:
+                return await self._fetched(self._options.remote)
             uploaded = UploadedContext(await self._borrow(), {})
             self._stack.callback(uploaded.close)
-            if self._options.remote:
-                await uploaded.fetch(self._options.remote)
-            else:
-                async with aclosing(self._pull()) as pieces:
-                    await uploaded.receive(pieces)
+            async with aclosing(self._pull()) as pieces:
+                await uploaded.receive(pieces)
             return uploaded.files
 
         return await self._once("foreign", unpack)
+
+    async def _fetched(self, url: str) -> Files:
+        """A context from a URL."""
+        uploaded = UploadedContext(await self._borrow(), {})
+        self._stack.callback(uploaded.close)
+        with shown(f"[internal] load remote build context {shown_address(url)}", self._progress):
+            await uploaded.fetch(url, self, keep_git=self._options.keep_git)
+        return uploaded.files
 
     async def _pull(self) -> AsyncGenerator[bytes, None]:
         session = await self._session()

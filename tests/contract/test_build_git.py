@@ -1,0 +1,149 @@
+"""Git repositories as contexts and as sources of ADD, served over loopback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.engines import Engine
+from support.raw import ask
+from support.waiting import until
+
+pytestmark = pytest.mark.peer
+
+_WHO = {f"GIT_{role}_{what}": "a@example.com" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+
+
+class Repository:
+    """A repository that `git daemon` serves at `url`, in the network of an engine."""
+
+    def __init__(self, root: Path, engine: Engine) -> None:
+        self._work = root / "work"
+        self._work.mkdir()
+        self._bare = root / "repo.git"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        self.git("init", "-q", "-b", "main")
+        self.commit({"sub/Dockerfile": "FROM busybox\nCOPY . /tree/\n", "sub/name": "first"}, "v1")
+        command = ["git", "daemon", "--export-all", "--listen=127.0.0.1", f"--port={port}", f"--base-path={root}"]
+        self._server = subprocess.Popen([*engine.inside, *command], stderr=subprocess.PIPE, start_new_session=True)
+        self.url = f"git://127.0.0.1:{port}/repo.git"
+        listed = [*engine.inside, "git", "ls-remote", self.url]
+        until(
+            lambda: subprocess.run(listed, capture_output=True, check=False).returncode == 0, "git daemon to serve", 30
+        )
+
+    def git(self, *arguments: str) -> str:
+        env = {**os.environ, **_WHO, "GIT_CONFIG_GLOBAL": "/dev/null"}
+        command = ["git", "-C", str(self._work), *arguments]
+        return subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout.strip()
+
+    def commit(self, files: dict[str, str], tag: str = "") -> str:
+        """Write files (`-> x` is a link to x), commit and publish them; the commit's ID."""
+        for name, content in files.items():
+            path = self._work / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if content.startswith("-> "):
+                path.symlink_to(content.removeprefix("-> "))
+            else:
+                path.write_text(content)
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", "change")
+        self.git(*(["tag", tag] if tag else ["status"]))
+        self.publish()
+        return self.git("rev-parse", "HEAD")
+
+    def publish(self) -> None:
+        """Let the server have what is committed."""
+        if not self._bare.exists():
+            subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(self._bare)], check=True)
+        self.git("push", "-q", "--force", "--mirror", str(self._bare))
+
+    def close(self) -> None:
+        os.killpg(self._server.pid, signal.SIGTERM)
+        self._server.communicate()
+
+
+@pytest.fixture
+def repository(tmp_path: Path, engine: Engine) -> Iterator[Repository]:
+    served = Repository(tmp_path, engine)
+    yield served
+    served.close()
+    engine.docker("rmi", "-f", "git-built:1", check=None)
+    engine.docker("builder", "prune", "-af", check=0)
+
+
+def _tree(engine: Engine) -> str:
+    return engine.out(
+        "run", "--rm", "--network", "none", "git-built:1", "sh", "-c", "cd /tree && find . | sort && cat name"
+    )
+
+
+def test_contexts(engine: Engine, repository: Repository) -> None:
+    second = repository.commit({"sub/name": "second"})
+    for reference, name in (("v1", "first"), ("main", "second"), (second, "second"), ("", "second")):
+        engine.docker("buildx", "build", "-q", "-t", "git-built:1", f"{repository.url}#{reference}:sub", check=0)
+        assert _tree(engine) == f".\n./Dockerfile\n./name\n{name}"
+    query = f"/build?t=git-built:1&remote={repository.url}%23v1:sub"
+    assert '"error"' not in ask(engine.socket, "POST", query).body.decode()
+    assert _tree(engine).endswith("\nfirst")
+    missing = engine.docker("buildx", "build", f"{repository.url}#nothing", check=1).stderr
+    assert "nothing" in missing.splitlines()[-1] or "couldn't find remote ref" in missing
+    assert engine.docker("buildx", "build", f"{repository.url}#v1:nowhere", check=1).stderr
+
+
+def test_added(engine: Engine, repository: Repository, tmp_path: Path) -> None:
+    context = tmp_path / "context"
+    context.mkdir()
+    build = ("buildx", "build", "-q", "-t", "git-built:1", str(context))
+    for flags, found in (("", "Dockerfile name"), ("--keep-git-dir=true ", ".git Dockerfile name")):
+        text = f"FROM busybox\nADD {flags}{repository.url}#v1 /tree\nRUN mv /tree/sub/* /tree && rmdir /tree/sub\n"
+        (context / "Dockerfile").write_text(text)
+        engine.docker(*build, check=0)
+        assert (
+            engine.out("run", "--rm", "--network", "none", "git-built:1", "ls", "-A", "/tree").split() == found.split()
+        )
+
+
+def test_our_own_command_line(havred: Engine, tmp_path: Path) -> None:
+    served = Repository(tmp_path, havred)
+    try:
+        havred.havre("build", "-t", "git-built:1", f"{served.url}#v1:sub", check=0)
+        assert _tree(havred).endswith("\nfirst")
+        wrong = "0" * 40
+        (tmp_path / "Dockerfile").write_text(f"FROM scratch\nADD --checksum={wrong} {served.url}#v1 /\n")
+        assert f"{wrong} was expected" in havred.havre("build", str(tmp_path), check=1).stderr
+    finally:
+        served.close()
+        havred.docker("rmi", "-f", "git-built:1", check=0)
+
+
+def test_hostile_repositories(havred: Engine, tmp_path: Path) -> None:
+    served = Repository(tmp_path, havred)
+    try:
+        served.commit({"out": "-> /etc", "up": "-> ../../../..", "Dockerfile": "FROM scratch\nCOPY out/passwd /\n"})
+        for directory in ("out", "../../etc", "up/etc"):
+            told = havred.docker("buildx", "build", f"{served.url}#main:{directory}", check=1).stderr
+            assert "has no directory" in told, told
+        assert "not found" in havred.docker("buildx", "build", f"{served.url}#main", check=1).stderr
+        secret = tmp_path / "secret.git"
+        subprocess.run(["git", "init", "-q", "--bare", str(secret)], check=True)
+        modules = f'[submodule "s"]\n\tpath = s\n\turl = file://{secret}\n'
+        served.commit({".gitmodules": modules})
+        head = served.git("rev-parse", "HEAD")
+        served.git("update-index", "--add", "--cacheinfo", f"160000,{head},s")
+        served.git("commit", "-q", "-m", "a submodule")
+        served.publish()
+        told = havred.docker("buildx", "build", f"{served.url}#main", check=1).stderr
+        assert "transport 'file' not allowed" in told
+        for address in (f"{served.url}#--upload-pack=x", "ext::sh -c x"):
+            assert havred.docker("buildx", "build", address, check=1).stderr
+    finally:
+        served.close()
