@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,6 +53,84 @@ def test_old_files_go(engine: Engine) -> None:
     written = Path(engine.out("inspect", "-f", "{{.LogPath}}", "count"))
     files = list(written.parent.glob(written.name + "*"))
     assert len(files) <= 3
+
+
+def test_the_file_is_dockers(engine: Engine) -> None:
+    """What tools find behind the engine's back."""
+    chosen = ("labels=x,none", "labels-regex=^z", "env=A", "tag={{.Name}}/{{.ImageName}}")
+    options = [word for option in chosen for word in ("--log-opt", option)]
+    script = (
+        r"""printf 'hi <b> & "q" \\ \t\303\244\377\342\200\250\n';"""
+        r"""printf 'par'; sleep 0.2; printf 'tial\r\n'; seq 4000"""
+    )
+    named = ("-l", "x=1 2", "-l", "zz=3", "-e", "A=b", "-l", "y=4")
+    engine.out("run", "--name", "count", *named, *options, "busybox", "sh", "-c", script)
+    written = Path(engine.out("inspect", "-f", "{{.LogPath}}", "count"))
+    assert written.name == engine.out("inspect", "-f", "{{.Id}}", "count") + "-json.log"
+    lines = written.read_bytes().splitlines()
+    attrs = b'"attrs":{"A":"b","tag":"count/busybox","x":"1 2","zz":"3"}'
+    log, _, moment = lines[0].partition(b',"time":"')
+    said = rb'{"log":"hi \u003cb\u003e \u0026 \"q\" \\ \u0009' + b"\xc3\xa4" + rb'\ufffd\u2028\n","stream":"stdout",'
+    assert log == said + attrs
+    assert re.fullmatch(rb'\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,9}Z"}', moment)
+    records = [json.loads(line) for line in lines]
+    assert records[1]["log"] == "partial\r\n"
+    assert [record["log"] for record in records[2:]] == [f"{number}\n" for number in range(1, 4001)]
+    shown = engine.out("logs", "--details", "--tail", "1", "count")
+    assert shown == "A=b,tag=count%2Fbusybox,x=1+2,zz=3 4000"
+    timed = engine.out("logs", "--details", "-t", "--tail", "1", "count")
+    assert timed.endswith("Z " + shown)
+
+
+@pytest.mark.parametrize("form", ["", "rfc3164", "rfc5424", "rfc5424micro"])
+def test_syslog(engine: Engine, tmp_path: Path, form: str) -> None:
+    """To a server of the test's own, and what `logs` still knows of it."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server:
+        server.settimeout(20)
+        server.bind(str(tmp_path / "log"))
+        options = (f"syslog-address=unixgram://{tmp_path}/log", "syslog-facility=local3", "tag=t/{{.Name}}")
+        chosen = [word for option in (*options, f"syslog-format={form}") for word in ("--log-opt", option)]
+        script = "echo hi there; echo; usleep 200000; printf end >&2"
+        engine.out("run", "--name", "count", "--log-driver", "syslog", *chosen, "busybox", "sh", "-c", script)
+        heads = {
+            "": r"<158>\w{3} [ \d]\d \d\d:\d\d:\d\d t/count\[\d+\]: ",
+            "rfc3164": r"<158>\w{3} [ \d]\d \d\d:\d\d:\d\d \S+ t/count\[\d+\]: ",
+            "rfc5424": r"<158>1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ \S+ t/count \d+ t/count - ",
+            "rfc5424micro": r"<158>1 \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z \S+ t/count \d+ t/count - ",
+        }
+        assert re.fullmatch(heads[form] + "hi there\n", server.recv(10000).decode())
+        assert re.fullmatch(heads[form].replace("158", "155") + "end\n", server.recv(10000).decode())
+        assert engine.docker("logs", "count", check=0).stdout.splitlines() == ["hi there", ""]
+    assert engine.out("inspect", "-f", "{{.LogPath}}", "count") == ""
+
+
+@pytest.mark.parametrize(
+    ("driver", "options", "words"),
+    [
+        (
+            "syslog",
+            ("syslog-address=tcp://127.0.0.1:9",),
+            "logging driver: dial tcp 127.0.0.1:9: connect: connection ref",
+        ),
+        ("syslog", ("syslog-address=odd://127.0.0.1:9",), "unsupported scheme: 'odd'"),
+        ("syslog", ("syslog-facility=odd",), "invalid syslog facility"),
+        ("journald", (), "failed to initialize logging driver: journald is not enabled on this host"),
+        ("journald", ("odd=1",), "unknown log opt 'odd' for journald log driver"),
+        ("json-file", ("tag={{.Odd}}",), "can't evaluate field Odd in type *logger.Info"),
+        ("json-file", ("mode=odd",), "logger: logging mode not supported: odd"),
+        ("local", ("labels=x",), "unknown log opt 'labels' for log driver local"),
+    ],
+)
+def test_drivers_that_cannot_be_set_up(engine: Engine, driver: str, options: tuple[str, ...], words: str) -> None:
+    chosen = [word for option in options for word in ("--log-opt", option)]
+    assert words in engine.docker("run", "--rm", "--log-driver", driver, *chosen, "busybox", "true", check=125).stderr
+
+
+def test_a_log_without_a_cache(engine: Engine) -> None:
+    options = ("--log-opt", "syslog-address=udp://127.0.0.1:9", "--log-opt", "cache-disabled=true")
+    engine.out("run", "--name", "count", "--log-driver", "syslog", *options, "busybox", "true")
+    done = engine.docker("logs", "count", check=1)
+    assert "configured logging driver does not support reading" in done.stderr
 
 
 def test_none_keeps_nothing(engine: Engine) -> None:

@@ -124,7 +124,8 @@ def join(block: bytes, parts: Parts, *, final: bool = False) -> tuple[list[tuple
         if text or record.ends_line:
             joined.append((Record(part.time, record.stream, record.ends_line, text), position))
     if final:
-        joined.extend((Record(part.time, stream, False, part.text), position) for stream, part in left.items())
+        # Behind the last byte: after a crash they are told from what was forwarded before.
+        joined.extend((Record(part.time, stream, False, part.text), position + 1) for stream, part in left.items())
         return joined, {}
     return joined, {stream: Part(part.behind + position, part.time, part.text) for stream, part in left.items()}
 

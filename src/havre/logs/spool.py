@@ -190,6 +190,7 @@ class Transcript:
 
     def _switch(self) -> int:
         """The old spool is drained and conmon writes to the next."""
+        self._end_parts()
         os.close(self._reading)
         self._reading = os.open(self._spool, os.O_RDONLY | os.O_CLOEXEC)
         self._begin(os.fstat(self._reading).st_ino)
@@ -210,6 +211,11 @@ class Transcript:
         self._note()
         self._parts = parts
 
+    def _end_parts(self) -> None:
+        """Lines that are not finished now will never be."""
+        if self._parts:
+            self._move(b"", final=True)
+
     def _forward(self, forwarder: Forwarder, block: bytes, *, final: bool) -> Parts:
         records, parts = join(block, self._parts, final=final)
         for record, end in records:
@@ -223,6 +229,7 @@ class Transcript:
         """The container has ended: move what is left, and remove the spool."""
         while self.step(final=True) is not None:
             pass
+        self._end_parts()
         if self._reading >= 0:
             os.close(self._reading)
             self._reading = -1

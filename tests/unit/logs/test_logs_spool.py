@@ -141,6 +141,32 @@ def work(plan: LogPlan, conmon: Conmon) -> None:
     transcript.close()
 
 
+def test_an_unfinished_line_at_the_end(tmp_path: Path) -> None:
+    sent: list[bytes] = []
+
+    class Recorder:
+        def send(self, record: Record) -> None:
+            sent.append(record.text)
+
+        def close(self) -> None:
+            pass
+
+    base = plan_log("json-file", {}, tmp_path, SUBJECT)
+    plan = LogPlan(base.spool, base.log, base.limits, base.render, Recorder)
+    transcript = Transcript(plan)
+    transcript.finish()
+    plan.spool.write_bytes(b"%s stdout P 12\n" % STAMP)
+    move_all(transcript)
+    assert read(plan) == []
+    transcript.close()
+    transcript = Transcript(plan)
+    move_all(transcript)
+    transcript.finish()
+    transcript.close()
+    assert read(plan) == [12]
+    assert sent == [b"12"]
+
+
 def test_a_run_after_a_run(plan: LogPlan) -> None:
     conmon = Conmon(plan)
     for _ in range(3):
