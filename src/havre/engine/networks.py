@@ -68,7 +68,7 @@ class Networks:
 
     async def start(self, endpoints: Mapping[ContainerId, Container]) -> None:
         """Bring the kernel to what the rows say; `endpoints` are the containers that run on."""
-        self._host = Host()
+        self._host = Host(self._options.table)
         self._firewall = Firewall(self._options.table, overrides=self._options.publish_policy == "docker")
         sandboxes = self._sandboxes = Sandboxes(
             self._rows, self._netns_dir, self._options, self._host, self._firewall, self.relinked

@@ -499,7 +499,8 @@ class Sandboxes:
             held.sandbox = self._describe(held, container)
 
     async def reclaim(self) -> None:
-        """Remove namespaces and devices of containers that are gone."""
+        """Remove namespaces and devices of containers and networks that are gone."""
+        await self._host.delete_orphans([*self._rows.bridges(), *self._rows.children()])
         kept = {held.id for held in self._held.values()}
         for path in self._netns_dir.iterdir() if self._netns_dir.is_dir() else ():
             if path.name not in kept:

@@ -125,18 +125,18 @@ def new_child(
     return Request(_NEWLINK, _CREATE | _EXCL, body, f"create {kind} device {name}")
 
 
-def new_vlan(name: str, parent: int, number: int, alias: str) -> Request:
-    """The VLAN `number` (802.1Q) of the device of index `parent`, up; `alias` is a note that stays with the device."""
+def new_vlan(name: str, parent: int, number: int) -> Request:
+    """The VLAN `number` (802.1Q) of the device of index `parent`, up."""
     data = _attr(_INFO_DATA | _NESTED, _attr(_VLAN_ID, struct.pack("=H", number)))
-    attributes = _text(_IFLA_IFNAME, name) + _u32(_IFLA_LINK, parent) + _attr(_IFLA_IFALIAS, alias.encode())
+    attributes = _text(_IFLA_IFNAME, name) + _u32(_IFLA_LINK, parent)
     body = _ifinfo(0, IFF_UP, IFF_UP) + attributes
     body += _attr(_IFLA_LINKINFO | _NESTED, _text(_INFO_KIND, "vlan") + data)
     return Request(_NEWLINK, _CREATE | _EXCL, body, f"create VLAN device {name}")
 
 
-def new_dummy(name: str, alias: str) -> Request:
-    """A device that leads nowhere, up; `alias` is a note that stays with it."""
-    body = _ifinfo(0, IFF_UP, IFF_UP) + _text(_IFLA_IFNAME, name) + _attr(_IFLA_IFALIAS, alias.encode())
+def new_dummy(name: str) -> Request:
+    """A device that leads nowhere, up."""
+    body = _ifinfo(0, IFF_UP, IFF_UP) + _text(_IFLA_IFNAME, name)
     body += _attr(_IFLA_LINKINFO | _NESTED, _text(_INFO_KIND, "dummy"))
     return Request(_NEWLINK, _CREATE | _EXCL, body, f"create dummy device {name}")
 
@@ -152,6 +152,12 @@ def new_vxlan(name: str, master: int, mtu: int, vni: int, local: IPv4Address) ->
     kind = _text(_INFO_KIND, "vxlan") + _attr(_INFO_DATA | _NESTED, data)
     body = _ifinfo(0, IFF_UP, IFF_UP) + attributes + _attr(_IFLA_LINKINFO | _NESTED, kind)
     return Request(_NEWLINK, _CREATE | _EXCL, body, f"create VXLAN device {name}")
+
+
+def set_alias(name: str, alias: str) -> Request:
+    """A note that stays with a device; the kernel takes none in the request that makes one."""
+    body = _ifinfo(0) + _text(_IFLA_IFNAME, name) + _attr(_IFLA_IFALIAS, alias.encode())
+    return Request(_NEWLINK, 0, body, f"note the maker of link {name}")
 
 
 def delete_link(name: str) -> Request:

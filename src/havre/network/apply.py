@@ -34,15 +34,18 @@ T = TypeVar("T")
 
 _SYSCTL = Path("/proc/sys/net")
 _LO = 1
-_MADE = "made by havre"
 _NOBODY_ELSE = IPv4Address("127.0.0.1")
 """Where a VXLAN device without peers listens: at an address of the host's others could send frames into the network."""
 
 
 class Host:
-    """The host's links, addresses and routes, changed by plan."""
+    """The host's links, addresses and routes, changed by plan.
 
-    def __init__(self) -> None:
+    `owner` names the daemon: the kernel keeps it as a note with the devices that are made for networks.
+    """
+
+    def __init__(self, owner: str) -> None:
+        self._note = f"made by {owner}"
         self._netlink = Netlink()
         self._conntrack = Conntrack()
         self._deletions: set[asyncio.Task[None]] = set()
@@ -81,6 +84,13 @@ class Host:
         """Remove a veth pair by the name of one end. Idempotent."""
         await act(f"delete link {name}", self._delete_link, name)
 
+    async def delete_orphans(self, bridges: Collection[Bridge]) -> None:
+        """Remove the devices that an earlier daemon made for networks which are not among `bridges`."""
+        kept = {name for bridge in bridges for name in (bridge.link, bridge.tunnel, bridge.parent)}
+        for link in await self.links():
+            if link.alias == self._note and link.name not in kept:
+                await act(f"delete device {link.name}", self._delete_link, link.name)
+
     async def links(self) -> list[Link]:
         """Every device of the host."""
         return await act("list links", self._netlink.links)
@@ -92,7 +102,8 @@ class Host:
     def _ensure_bridge(self, bridge: Bridge) -> None:
         link = self._netlink.link(bridge.link)
         if link is None:
-            self._netlink.run(netlink.new_bridge(bridge.link, bridge.mac, bridge.mtu))
+            made = netlink.new_bridge(bridge.link, bridge.mac, bridge.mtu)
+            self._netlink.run(made, netlink.set_alias(bridge.link, self._note))
             link = self._netlink.link(bridge.link)
         if link is None or link.kind != "bridge":
             raise Failed(f"{bridge.link} exists and is not a bridge", "remove or rename that device")
@@ -107,7 +118,7 @@ class Host:
         self._netlink.run(netlink.set_inet(link.index, {netlink.ROUTE_LOCALNET: 1, **routed}))
         if bridge.vni and self._netlink.link(bridge.tunnel) is None:
             tunnel = netlink.new_vxlan(bridge.tunnel, link.index, bridge.mtu, bridge.vni, _NOBODY_ELSE)
-            self._create("vxlan", tunnel)
+            self._create("vxlan", tunnel, netlink.set_alias(bridge.tunnel, self._note))
 
     def _bridge_addresses(self, name: str) -> list[Interface]:
         link = self._netlink.link(name)
@@ -132,19 +143,20 @@ class Host:
             raise
 
     def _make_parent(self, bridge: Bridge) -> None:
+        noted = netlink.set_alias(bridge.parent, self._note)
         if bridge.parent == dummy_parent(bridge.id):
-            self._create("dummy", netlink.new_dummy(bridge.parent, _MADE))
+            self._create("dummy", netlink.new_dummy(bridge.parent), noted)
             return
         base, number = vlan_of(bridge.parent)
         device = self._netlink.link(base)
         if device is None:
             raise InvalidInput(f"the parent device {base} of {bridge.parent} does not exist")
-        self._create("8021q", netlink.new_vlan(bridge.parent, device.index, number, _MADE))
+        self._create("8021q", netlink.new_vlan(bridge.parent, device.index, number), noted)
 
-    def _create(self, module: str, request: netlink.Request) -> None:
+    def _create(self, module: str, request: netlink.Request, *more: netlink.Request) -> None:
         """Make a device of a kind that this kernel may lack."""
         try:
-            self._netlink.run(request)
+            self._netlink.run(request, *more)
         except OSError as error:
             if error.errno == errno.EOPNOTSUPP:
                 raise Unsupported(
@@ -154,7 +166,7 @@ class Host:
 
     def _delete_parent(self, bridge: Bridge) -> None:
         link = self._netlink.link(bridge.parent)
-        if link is not None and link.alias == _MADE:
+        if link is not None and link.alias == self._note:
             self._delete_link(bridge.parent)
 
     def _parent(self, bridge: Bridge) -> Link:

@@ -50,7 +50,7 @@ async def main(run_root: Path) -> None:
 
 
 async def change(run_root: Path, steps: int) -> None:
-    """Connect and disconnect; "done" is printed when that took fewer than `steps` steps."""
+    """Create a network, connect, disconnect, remove it; "done" is printed if that took fewer than `steps` steps."""
     rows = Rows()
     room = Networks(rows, run_root, NetworkOptions())
     await room.start({})
@@ -62,9 +62,11 @@ async def change(run_root: Path, steps: int) -> None:
     sys.stdout.write(msgspec.json.encode(Legacy(rows.rows, [row])).decode() + "\n")
     sys.stdout.flush()
     apply.act = firewall.act = dying_after(steps)  # type: ignore[assignment]
+    await room.create(NetworkSpec(name="extra", driver="overlay", attachable=True))
     await room.connect(row, room.get("back"), EndpointSettings(aliases=["x"]))
     await room.disconnect(row, room.get("front"))
     await room.disconnect(row, room.get("back"))
+    await room.remove("extra")
     print("done", flush=True)
     os.kill(os.getpid(), signal.SIGKILL)
 

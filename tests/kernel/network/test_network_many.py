@@ -7,6 +7,7 @@ import itertools
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -19,12 +20,12 @@ from havre.engine.networks import NetworkOptions, Networks
 from havre.network.ipam import parse_pools
 from support.waiting import until
 
-NETWORKS, CONTAINERS = 50, 12
+NETWORKS, CONTAINERS, JOINED = 50, 50, 10
 
 
 def _member(number: int) -> Container:
-    """A container on six of the networks, with a published port."""
-    asked = {f"n{(number * 5 + each) % NETWORKS}": EndpointSettings() for each in range(6)}
+    """A container on ten of the networks, with a published port."""
+    asked = {f"n{(number * 5 + each) % NETWORKS}": EndpointSettings() for each in range(JOINED)}
     row = container("a", network=next(iter(asked)), ports={"80/tcp": [":"]})
     return msgspec.structs.replace(row, id=f"{number:064x}", name=f"/c{number}", asked_networks=asked)
 
@@ -48,10 +49,10 @@ def test_fifty_networks_come_and_go(run_root: Path) -> None:
         rows = [_member(number) for number in range(CONTAINERS)]
         opened = await asyncio.gather(*(room.open_sandbox(row) for row in rows))
         addresses = [end.ip_address for sandbox in opened for end in sandbox.endpoints.values()]
-        assert len(addresses) == len(set(addresses)) == CONTAINERS * 6
+        assert len(addresses) == len(set(addresses)) == CONTAINERS * JOINED
         ports = [binding.host_port for sandbox in opened for binding in sandbox.ports["80/tcp"] or ()]
         assert len(set(ports)) == CONTAINERS
-        for row in rows[::2]:
+        for row in rows[::10]:
             for name in list(row.asked_networks)[:3]:
                 await room.disconnect(row, room.get(name))
         await asyncio.gather(*(room.close_sandbox(ContainerId(row.id)) for row in rows))
@@ -60,6 +61,34 @@ def test_fifty_networks_come_and_go(run_root: Path) -> None:
         await room.stop()
 
     asyncio.run(asyncio.wait_for(work(), 120))
+
+
+def test_a_port_costs_the_same_with_a_thousand(run_root: Path) -> None:
+    (run_root / "netns").mkdir(parents=True)
+
+    def chains() -> str:
+        """The rules without what is in sets and maps."""
+        return run("nft -t list ruleset")
+
+    async def work() -> None:
+        room = Networks(Rows(), run_root, NetworkOptions())
+        await room.start({})
+        costs, rules = {}, {}
+        for letter, count in (("a", 100), ("b", 1000)):
+            first = 20000 if letter == "a" else 21000
+            ports = {f"{port}/tcp": [f"127.0.0.1:{first + port}"] for port in range(1, count + 1)}
+            begun = time.process_time()
+            await room.open_sandbox(container(letter, ports=ports))
+            costs[count] = (time.process_time() - begun) / count
+            rules[count] = chains()
+        assert costs[1000] < 3 * costs[100]
+        assert rules[1000] == rules[100]
+        assert run("nft list map ip havre ports_at").count(" : ") == 1101  # its type has one as well
+        for letter in "ab":
+            await room.close_sandbox(ContainerId(letter * 64))
+        await room.stop()
+
+    asyncio.run(asyncio.wait_for(work(), 60))
 
 
 def test_killed_between_the_steps_of_a_change(run_root: Path) -> None:
