@@ -22,7 +22,7 @@ import rows_compose
 import rows_spine
 from harness import BIG_PACKAGES, ROOT, Bench, Measure, contenders, debian_tree, run
 
-ROWS = {**rows_spine.ROWS, **rows_compose.ROWS}
+ROWS = {**rows_spine.ROWS, **rows_images.ROWS, **rows_compose.ROWS}
 
 
 def render(measures: Sequence[Measure]) -> str:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from havre.client.endpoint import Stream
 
-_CHUNK = 64 << 10
+_CHUNK = 256 << 10
 _LINE_LIMIT = 1 << 20
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
@@ -47,7 +47,7 @@ class Reader:
     def _more(self) -> None:
         data = self.stream.recv(_CHUNK)
         if not data:
-            raise Unavailable("the daemon closed the connection before its answer was complete", "see the daemon's log")
+            raise _cut_short()
         self.buffer += data
 
     def line(self) -> bytes:
@@ -60,9 +60,11 @@ class Reader:
         return line.rstrip(b"\r")
 
     def some(self, limit: int) -> bytes:
-        """At least one and at most `limit` bytes."""
+        """At least one and at most `limit` bytes; those that are not here yet are not copied through the buffer."""
         if not self.buffer:
-            self._more()
+            if not (data := self.stream.recv(limit)):
+                raise _cut_short()
+            return data
         data, self.buffer = self.buffer[:limit], self.buffer[limit:]
         return data
 
@@ -72,6 +74,10 @@ class Reader:
         while data or (data := self.stream.recv(_CHUNK)):
             yield data
             data = b""
+
+
+def _cut_short() -> Unavailable:
+    return Unavailable("the daemon closed the connection before its answer was complete", "see the daemon's log")
 
 
 class Response:
@@ -188,6 +194,21 @@ class Connection:
             pass  # the server refused before it read the body: its answer, if any, says why
         self._last = Response(self.reader, method)
         return self._last
+
+    def begin(self, method: str, target: str, headers: dict[str, str], first: bytes) -> Response:
+        """Send the beginning of a request and read the head of its response; the rest of the body goes by `go_on`."""
+        fields = {"Host": self.host, **headers, "Transfer-Encoding": "chunked"}
+        head = f"{method} {target} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in fields.items()) + "\r\n"
+        try:
+            self.stream.sendall(head.encode("latin-1") + b"%x\r\n%b\r\n" % (len(first), first))
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # as in `request`
+        self._last = Response(self.reader, method)
+        return self._last
+
+    def go_on(self, body: Iterable[bytes]) -> None:
+        """Send the rest of a body, to its end."""
+        self._send(b"", body)
 
     def _send(self, head: bytes, body: bytes | Iterable[bytes] | None) -> None:
         if body is None or isinstance(body, bytes):

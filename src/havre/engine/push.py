@@ -26,7 +26,7 @@ from havre.oci.reference import Reference
 from havre.registry import Auth
 from havre.storage.layers import Layers, Source
 
-UPLOADS = 3
+UPLOADS = 2  # each compresses in several threads and has two chunks in memory
 _TICK_S = 0.1
 _OCI_ONLY = (mediatypes.OCI_LAYER, mediatypes.OCI_LAYER_GZIP, mediatypes.OCI_LAYER_ZSTD)
 

@@ -16,9 +16,10 @@ import logging
 import os
 import random
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import aiohttp
 import msgspec
@@ -42,6 +43,10 @@ _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=60)
 _REDIRECTS = (301, 302, 303, 307, 308)
 _REPEATABLE = ("GET", "HEAD", "PUT", "DELETE")
 _TRANSIENT = (429, 500, 502, 503, 504)
+
+
+Body: TypeAlias = bytes | list[bytes]
+"""What a request carries: bytes, or pieces of them that are sent one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +129,7 @@ class Transport:
         path: str | URL,
         *,
         headers: Mapping[str, str] | None = None,
-        data: bytes | None = None,
+        data: Body | None = None,
         ok: tuple[int, ...] = (200,),
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         """The response to a request for `path` (below `/v2/`, or a whole URL the registry gave), its status in `ok`.
@@ -156,7 +161,7 @@ class Transport:
         return self._identities.pop((base.origin(), target.credentials), "")
 
     async def _request(
-        self, method: str, base: URL, url: URL, target: Target, headers: dict[str, str], data: bytes | None
+        self, method: str, base: URL, url: URL, target: Target, headers: dict[str, str], data: Body | None
     ) -> aiohttp.ClientResponse:
         """Send until there is an answer worth having; see the drawing above."""
         challenged = False
@@ -182,7 +187,7 @@ class Transport:
         raise AssertionError("unreachable")
 
     async def _follow(
-        self, method: str, base: URL, url: URL, target: Target, headers: dict[str, str], data: bytes | None
+        self, method: str, base: URL, url: URL, target: Target, headers: dict[str, str], data: Body | None
     ) -> aiohttp.ClientResponse:
         """Send, following redirects of downloads; only the registry's own origin sees the Authorization header."""
         for _ in range(MAX_REDIRECTS + 1):
@@ -206,7 +211,7 @@ class Transport:
         return headers if token is None else {**headers, "Authorization": token}
 
     async def _send(
-        self, method: str, url: URL, endpoint: Endpoint, headers: dict[str, str], data: bytes | None
+        self, method: str, url: URL, endpoint: Endpoint, headers: dict[str, str], data: Body | None
     ) -> aiohttp.ClientResponse:
         if self._session is None:
             self._session = aiohttp.ClientSession(
@@ -219,9 +224,12 @@ class Transport:
             )
         insecure = endpoint.insecure and url.authority == endpoint.host
         context = await self._context(url.authority, insecure) if url.scheme == "https" else True
+        if isinstance(data, list):
+            headers = {**headers, "Content-Length": str(sum(map(len, data)))}
+        body = _sent(data) if isinstance(data, list) else data
         async with asyncio.timeout(ANSWER_S.get(method, _UPLOAD_S)):
             return await self._session.request(
-                method, url, headers=headers, data=data, allow_redirects=False, ssl=context, proxy=proxy_for(url)
+                method, url, headers=headers, data=body, allow_redirects=False, ssl=context, proxy=proxy_for(url)
             )
 
     async def _context(self, host: str, insecure: bool) -> ssl.SSLContext:
@@ -298,6 +306,11 @@ class Transport:
             return await self._send("GET", realm.update_query(query), target.endpoint, headers, None)
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise _unreachable(realm, error) from error
+
+
+async def _sent(pieces: Sequence[bytes]) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
 
 
 def _sendable(token: str, what: str) -> str:

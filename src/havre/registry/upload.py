@@ -4,6 +4,8 @@
     PATCH Location  Content-Range: 0-8388607                      202: the next Location       (once per chunk)
     PUT   Location?digest=D                 201: done
 
+The pieces of a chunk are sent as they were given, never joined: a chunk is in memory once.
+
 After a broken PATCH the upload is asked how far it got, and goes on from there; an upload that is given up is deleted.
 A Location at another origin is used without the user's credentials (`transport` sees to it).
 
@@ -15,11 +17,12 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import aiohttp
 from yarl import URL
 
+from havre.aio import in_thread
 from havre.errors import Failed, HavreError
 from havre.oci.digest import Digest
 from havre.registry.endpoints import parse_url
@@ -27,7 +30,7 @@ from havre.registry.transport import RegistryError, Target, Transport, as_asked,
 
 log = logging.getLogger(__name__)
 
-CHUNK = 8 << 20
+CHUNK = 5 << 20  # the least that some registries accept for any but the last (ECR: "layer part size")
 _RESUMES = 3
 _ABANDON_S = 5
 _BINARY = "application/octet-stream"
@@ -65,25 +68,25 @@ class Uploads:
 
         Two chunks are in memory: one is on its way while the next is being gathered.
         """
-        hasher, sent, buffer = hashlib.sha256(), 0, bytearray()
+        hasher, sent, pieces, gathered = hashlib.sha256(), 0, list[bytes](), 0
         location: URL | None = None
         sending: asyncio.Future[URL] | None = None
         try:
             location = await self._begin(target, repository)
             async for chunk in chunks:
-                hasher.update(chunk)
-                buffer += chunk
-                if len(buffer) >= CHUNK:
+                await in_thread(hasher.update, chunk)
+                pieces.append(chunk)
+                gathered += len(chunk)
+                if gathered >= CHUNK:
                     location = await sending if sending is not None else location
-                    sending = asyncio.ensure_future(self._chunk(target, location, bytes(buffer), sent))
-                    sent += len(buffer)
-                    buffer = bytearray()
+                    sending = asyncio.ensure_future(self._chunk(target, location, pieces, sent))
+                    sent, pieces, gathered = sent + gathered, [], 0
             location = await sending if sending is not None else location
-            if buffer:
-                location = await self._chunk(target, location, bytes(buffer), sent)
+            if gathered:
+                location = await self._chunk(target, location, pieces, sent)
             digest = Digest("sha256:" + hasher.hexdigest())
             await self._finish(target, location, digest, b"")
-            return digest, sent + len(buffer)
+            return digest, sent + gathered
         except BaseException as error:
             if sending is not None:
                 sending.cancel()
@@ -100,14 +103,14 @@ class Uploads:
         ) as response:
             return _location(response)
 
-    async def _chunk(self, target: Target, location: URL, body: bytes, offset: int) -> URL:
+    async def _chunk(self, target: Target, location: URL, pieces: Sequence[bytes], offset: int) -> URL:
         """Send one chunk; after a break, whatever of it did not arrive."""
-        done = 0
+        done, size = 0, sum(map(len, pieces))
         for resumed in range(_RESUMES + 1):
-            headers = {"Content-Type": _BINARY, "Content-Range": f"{offset + done}-{offset + len(body) - 1}"}
+            headers = {"Content-Type": _BINARY, "Content-Range": f"{offset + done}-{offset + size - 1}"}
             try:
                 async with self._transport.open(
-                    "PATCH", target, location, headers=headers, data=body[done:], ok=(202, 204)
+                    "PATCH", target, location, headers=headers, data=_behind(pieces, done), ok=(202, 204)
                 ) as response:
                     return _location(response)
             except Failed:
@@ -115,9 +118,9 @@ class Uploads:
                     raise
                 location, received = await self._progress(target, location)
                 done = received - offset
-                if not 0 <= done <= len(body):
+                if not 0 <= done <= size:
                     raise
-                if done == len(body):
+                if done == size:
                     return location
         raise AssertionError("unreachable")
 
@@ -142,6 +145,16 @@ class Uploads:
                     return
         except (HavreError, TimeoutError) as error:
             log.info("upload %s is left to the registry to clean up: %s", location.path, error)
+
+
+def _behind(pieces: Sequence[bytes], skip: int) -> list[bytes]:
+    """`pieces` without their first `skip` bytes."""
+    left = []
+    for piece in pieces:
+        if skip < len(piece):
+            left.append(piece[skip:])
+        skip = max(skip - len(piece), 0)
+    return left
 
 
 def _location(response: aiohttp.ClientResponse) -> URL:

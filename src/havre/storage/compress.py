@@ -83,9 +83,10 @@ class Decompressor:
         self._at = 0  # in `_chunk`, of the first byte no decoder was given
         self._over = False
 
-    def feed(self, chunk: bytes | bytearray) -> None:
+    def feed(self, chunk: bytes | bytearray | memoryview) -> None:
         """Give compressed bytes; all earlier ones must have been read."""
-        self._chunk, self._at = self._chunk[self._at :] + chunk, 0
+        rest = self._chunk[self._at :]
+        self._chunk, self._at = rest + chunk if rest else bytes(chunk), 0
 
     def read(self) -> bytes:
         """The next piece, about 256 KiB; `b""` once more input is needed. Raises `InvalidInput`."""

@@ -136,7 +136,7 @@ class LayerIngest:
     # -- in threads
 
     def _inflate(self, batch: Sequence[bytes | memoryview]) -> None:
-        data = b"".join(batch)
+        data = batch[0] if len(batch) == 1 else b"".join(batch)
         self._received += len(data)
         self._stream_hash.update(data)
         self._decompressor.feed(data)

@@ -120,15 +120,23 @@ class Layers:
         return await make_layer(self, work, hold)
 
     async def open_tar(self, diff_id: Digest) -> AsyncIterator[bytes]:
-        """The exact uncompressed tar; `NotFound`, or `Failed` at the end when the disk changed it."""
+        """The exact uncompressed tar; `NotFound`, or `Failed` at the end when the disk changed it.
+
+        The next piece is read and hashed while the caller is at the present one.
+        """
         row = self._row(diff_id)
         pieces = read_tar(self.path(diff_id), row.form, diff_id)
+        ahead = asyncio.ensure_future(in_thread(next, pieces, b""))
         try:
-            while piece := await in_thread(next, pieces, b""):
+            while piece := await ahead:
+                ahead = asyncio.ensure_future(in_thread(next, pieces, b""))
                 yield piece
         except OSError as error:
             raise Failed(f"reading layer {diff_id}: {error.strerror}") from error
         finally:
+            await asyncio.wait([ahead])
+            if not ahead.cancelled():
+                ahead.exception()  # retrieved: raised above, or nobody reads any more
             with suppress(ValueError):  # a cancelled caller: the thread is still inside, and closes the file on its way
                 pieces.close()
 
