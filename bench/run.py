@@ -19,6 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import rows_compose
+import rows_images
 import rows_spine
 from harness import BIG_PACKAGES, ROOT, Bench, Measure, contenders, debian_tree, run
 
