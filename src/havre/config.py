@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from havre.build.gcpolicy import GcPolicy, parse_gc_policy
 from havre.errors import InvalidInput
 
 Kind = Literal["flag", "text", "number", "list", "map", "maps"]
@@ -24,7 +25,10 @@ DEFAULT_FILE = Path("/etc/havre/daemon.json")
 
 @dataclass(frozen=True, slots=True)
 class Directive:
-    """One directive: its flag, its key in the file, what it holds; `used` is False for what has no effect here."""
+    """One directive: its flag, its key in the file, what it holds; `used` is False for what has no effect here.
+
+    One without a flag is for the file alone.
+    """
 
     flag: str
     key: str
@@ -43,6 +47,7 @@ DIRECTIVES = (
     _d("bip", "text", "Address of the default bridge, with its prefix length"),
     _d("bip6", "text", "IPv6 address of the default bridge, with its prefix length"),
     _d("bridge", "text", "Bridge of yours for the default network, or none for no such network", short="b"),
+    Directive("", "builder", "map", "Limits of the build cache"),
     _d("cgroup-parent", "text", "Parent cgroup of all containers"),
     _d("config-file", "text", "Configuration file"),
     _d("data-root", "text", "Root directory of persistent state"),
@@ -115,7 +120,7 @@ DIRECTIVES = (
         )
     ),
 )  # fmt: skip
-_BY_FLAG = {directive.flag: directive for directive in DIRECTIVES}
+_BY_FLAG = {directive.flag: directive for directive in DIRECTIVES if directive.flag}
 _BY_SHORT = {directive.short: directive for directive in DIRECTIVES if directive.short}
 _BY_KEY = {directive.key: directive for directive in DIRECTIVES}
 _TRUE, _FALSE = ("true", "1", "t", "T", "TRUE", "True"), ("false", "0", "f", "F", "FALSE", "False")
@@ -144,6 +149,7 @@ class DaemonConfig:
     exec_root: Path = Path("/run/havre")
     pidfile: Path | None = None
     group: str = ""
+    builder: GcPolicy = field(default_factory=GcPolicy)
     bip: str = ""
     bip6: str = ""
     bridge: str = ""
@@ -398,6 +404,7 @@ def _texts(value: Mapping[str, Any]) -> dict[str, str]:
 
 _CONVERT_KIND: dict[Kind, Callable[[Any], Any]] = {"list": tuple}
 _CONVERT: dict[str, Callable[[Any], Any]] = {
+    "builder": parse_gc_policy,
     "runtimes": _runtimes,
     "default_address_pools": _address_pools,
     "default_ulimits": _ulimits,
@@ -411,7 +418,7 @@ def usage() -> str:
     """What `--help` prints."""
     lines = ["Usage:  havred [OPTIONS]", "", "A container engine that any Docker client can drive.", "", "Options:"]
     for directive in sorted(DIRECTIVES, key=lambda each: each.flag):
-        if directive.used:
+        if directive.used and directive.flag:
             short = f"-{directive.short}, " if directive.short else "    "
             kind = "" if directive.kind == "flag" else f" {directive.kind}"
             lines.append(f"  {short}{f'--{directive.flag}{kind}':30} {directive.help}")

@@ -190,6 +190,7 @@ async def _open_builder(
         networks,
         ulimits=ulimits,
         cgroup_parent=config.cgroup_parent,
+        gc=config.builder,
     )
     contexts = Contexts(directory / "contexts")
     await contexts.open()

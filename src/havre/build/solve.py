@@ -8,17 +8,21 @@ Whatever a build has mounted, fetched or held goes when it ends, in any way; wha
 from __future__ import annotations
 
 import asyncio
+import logging
 import platform as host
 import secrets
+import shutil
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
-from havre.aio import finish, in_thread
+from havre.aio import finish, in_thread, spawn
 from havre.build.cache import Cache, CacheRecord
 from havre.build.checking import Checks
 from havre.build.checks import CheckReport, LintViolation, policy_of
 from havre.build.dockerfile import DockerfileError, parse_dockerfile
+from havre.build.gcpolicy import GcPolicy, GcRule
 from havre.build.graph import plan_graph
 from havre.build.progress import BuildProgress, unreported
 from havre.build.request import BuildRequest, BuildResult, ContextSource
@@ -36,6 +40,8 @@ from havre.oci.reference import parse_reference
 from havre.runtime import Runtime
 from havre.storage import Storage
 
+log = logging.getLogger(__name__)
+
 
 class Builder:
     """All builds of the daemon, and their cache."""
@@ -49,6 +55,7 @@ class Builder:
         self._steps = steps
         self._mounts = mounts
         self._scratch = scratch
+        self._rules: Sequence[GcRule] = ()
         self._running: dict[str, asyncio.Task[BuildResult]] = {}
 
     @classmethod
@@ -63,10 +70,12 @@ class Builder:
         *,
         ulimits: tuple[Ulimit, ...] = (),
         cgroup_parent: str = "",
+        gc: GcPolicy | None = None,
     ) -> Builder:
         """Read the cache and clear away what builds that were cut off have left.
 
-        `directory` is data_root/build; `memory`, run_root/build, holds secrets while a command sees them.
+        `directory` is data_root/build; `memory`, run_root/build, holds secrets while a command sees them; `gc` limits
+        the cache.
         """
         mounts, scratch = directory / "mounts", directory / "tmp"
         await in_thread(_prepare, mounts, scratch, memory)
@@ -75,7 +84,10 @@ class Builder:
         images.also_needed = cache.live_layers
         cache_mounts = CacheMounts(mounts)
         steps = Steps(storage, cache, Runner(runtime, networks, cache_mounts, memory, ulimits, cgroup_parent))
-        return cls(images, storage, cache, steps, cache_mounts, scratch)
+        builder = cls(images, storage, cache, steps, cache_mounts, scratch)
+        if gc is not None:
+            builder._rules = gc.for_disk((await in_thread(shutil.disk_usage, directory)).total)
+        return builder
 
     async def build(self, request: BuildRequest, context: ContextSource, progress: BuildProgress) -> BuildResult:
         """Build an image. `HavreError`, with the Dockerfile's line where there is one; cancel the task to end it."""
@@ -98,6 +110,7 @@ class Builder:
             work.cancel()
             await asyncio.gather(work, return_exceptions=True)
             await finish(undo.aclose())
+            spawn(self._limit_cache(), "limit the build cache")
 
     def cancel(self, build_id: str) -> None:
         """End the build of this ID, if there is one."""
@@ -117,6 +130,17 @@ class Builder:
         if all and not filters:
             freed += await self._mounts.prune()
         return [record.id for record in gone], freed
+
+    async def _limit_cache(self) -> None:
+        """Apply the rules of garbage collection in order."""
+        used = self._images.live_layers()
+        gone = 0
+        for rule in self._rules:
+            records = await self._cache.prune(rule.filters, all=rule.all, keep_bytes=rule.keep_bytes, used=used)
+            gone += len(records)
+        if gone:
+            freed = await self._images.collect_garbage()
+            log.info("the build cache grew too large or too old: %d records are gone, %d bytes freed", gone, freed)
 
     async def _build(
         self, request: BuildRequest, context: ContextSource, progress: BuildProgress, undo: AsyncExitStack

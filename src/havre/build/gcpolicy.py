@@ -1,0 +1,87 @@
+"""When the build cache has grown too large or too old: the rules of `builder.gc` in daemon.json. Pure.
+
+    {"gc": {"enabled": true, "defaultKeepStorage": "20GB",
+            "policy": [{"keepStorage": "10GB", "filter": ["unused-for=2200h"], "all": true}]}}
+
+Rules are applied in order after every build: each forgets the matching records used longest ago until no more than its
+`keepStorage` is left. Without a policy, what was not used for 60 days goes first, then what no image uses, then any.
+
+Source: the dockerd reference, "builder.gc"; moby builder/builder-next/worker/gc.go.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from havre.errors import InvalidInput
+
+SMALLEST_DEFAULT = 2 << 30  # bytes kept where nothing is said and the disk is small
+_PART_OF_DISK = 10
+_OLD = "1440h"
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtp]?)i?b?", re.IGNORECASE)
+_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+
+
+@dataclass(frozen=True)
+class GcRule:
+    """One rule; without `all`, records whose layer an image uses stay."""
+
+    keep_bytes: int
+    all: bool = False
+    filters: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class GcPolicy:
+    """What `builder.gc` says; `rules` None: the default ones, for `keep_bytes` (0: by the disk's size)."""
+
+    enabled: bool = True
+    keep_bytes: int = 0
+    rules: tuple[GcRule, ...] | None = None
+
+    def for_disk(self, disk_bytes: int) -> tuple[GcRule, ...]:
+        """The rules on a disk of this size."""
+        if not self.enabled:
+            return ()
+        if self.rules is not None:
+            return self.rules
+        keep = self.keep_bytes or max(disk_bytes // _PART_OF_DISK, SMALLEST_DEFAULT)
+        old = GcRule(keep, filters={"unused-for": [_OLD]})
+        return (old, GcRule(keep), GcRule(keep, all=True))
+
+
+def parse_gc_policy(builder: Mapping[str, Any]) -> GcPolicy:
+    """The policy in daemon.json's `builder`; raises `InvalidInput`."""
+    _only(builder, ("gc", "entitlements"), "builder")
+    gc = builder.get("gc", {})
+    _only(gc, ("enabled", "defaultKeepStorage", "policy"), "builder.gc")
+    policy = gc.get("policy")
+    rules = None if policy is None else tuple(_rule(entry) for entry in policy)
+    return GcPolicy(bool(gc.get("enabled", True)), _size(gc.get("defaultKeepStorage", 0)), rules)
+
+
+def _rule(entry: Any) -> GcRule:
+    _only(entry, ("keepStorage", "filter", "all"), "builder.gc.policy")
+    filters: dict[str, list[str]] = {}
+    for each in entry.get("filter", ()):
+        key, equals, value = str(each).partition("=")
+        filters.setdefault(key, []).append(value if equals else "true")
+    return GcRule(_size(entry.get("keepStorage", 0)), bool(entry.get("all", False)), filters)
+
+
+def _only(value: Any, known: Sequence[str], where: str) -> None:
+    unknown = sorted(set(value) - set(known)) if isinstance(value, Mapping) else [repr(value)]
+    if unknown:
+        raise InvalidInput(f"invalid {where}: {unknown[0]}", f"expected an object of {', '.join(known)}")
+
+
+def _size(value: Any) -> int:
+    match = _SIZE.fullmatch(str(value).strip())
+    if match is None:
+        raise InvalidInput(
+            f"invalid size in builder.gc: {value!r}", "expected bytes, or a number with a unit as in 20GB"
+        )
+    return int(float(match[1]) * 1024 ** _UNITS[match[2].lower()])

@@ -1,0 +1,62 @@
+"""The build cache's limits: by hand (`builder prune`) and by `builder.gc` in daemon.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from support.building import docker_build, write_context
+from support.engines import Engine, Havred
+from support.raw import ask
+from support.waiting import until
+
+_STEPS = "FROM busybox\n" + "".join(f"RUN dd if=/dev/zero of=/file{n} bs=1M count=2\n" for n in range(3))
+_MEGABYTE = 1 << 20
+
+
+def _records(engine: Engine) -> list[dict[str, object]]:
+    cached: list[dict[str, object]] = ask(engine.socket, "GET", "/system/df").json["BuildCache"] or []
+    return cached
+
+
+def _size(engine: Engine) -> int:
+    return sum(int(str(record["Size"])) for record in _records(engine))
+
+
+@pytest.fixture
+def limited(tmp_path: Path, archive: Path) -> Iterator[Engine]:
+    """A daemon that keeps no more than 3 MB of cache."""
+    file = tmp_path / "daemon.json"
+    file.write_text(json.dumps({"builder": {"gc": {"enabled": True, "policy": [{"keepStorage": "3MB", "all": True}]}}}))
+    engine = Havred(["--config-file", str(file)])
+    try:
+        engine.open()
+        engine.docker("load", "-i", str(archive), check=0)
+        yield engine
+    finally:
+        engine.close()
+
+
+def test_a_policy_limits_the_cache(limited: Engine, tmp_path: Path) -> None:
+    context = write_context(tmp_path / "context", _STEPS)
+    docker_build(limited, context, "-t", "kept:1")
+    until(lambda: _size(limited) <= 3 * _MEGABYTE, "the oldest records to go", 30)
+    assert len(_records(limited)) == 1
+    assert limited.out("run", "--rm", "--network", "none", "kept:1", "ls", "/file0") == "/file0"
+
+
+def test_pruning_by_size_and_age(havred: Engine, tmp_path: Path) -> None:
+    havred.docker("builder", "prune", "-af", check=0)
+    context = write_context(tmp_path / "context", _STEPS)
+    docker_build(havred, context, "-t", "pruned:1")
+    havred.docker("rmi", "-f", "pruned:1", check=0)
+    assert _size(havred) > 6 * _MEGABYTE
+    havred.docker("builder", "prune", "-af", "--filter", "until=1h", check=0)
+    assert len(_records(havred)) == 3
+    havred.docker("builder", "prune", "-af", "--keep-storage", "5MB", check=0)
+    assert len(_records(havred)) == 2
+    havred.docker("builder", "prune", "-af", "--filter", "until=0s", check=0)
+    assert _records(havred) == []
