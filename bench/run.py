@@ -18,12 +18,13 @@ import platform
 from collections.abc import Sequence
 from pathlib import Path
 
+import rows_builds
 import rows_compose
 import rows_images
 import rows_spine
 from harness import BIG_PACKAGES, ROOT, Bench, Measure, contenders, debian_tree, run
 
-ROWS = {**rows_spine.ROWS, **rows_images.ROWS, **rows_compose.ROWS}
+ROWS = {**rows_spine.ROWS, **rows_images.ROWS, **rows_compose.ROWS, **rows_builds.ROWS}
 
 
 def render(measures: Sequence[Measure]) -> str:

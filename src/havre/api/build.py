@@ -1,6 +1,6 @@
 """Builds by the classic endpoint, and their cache.
 
-    POST /build: query, X-Registry-Config, body = the context's tar
+    POST /build: query, X-Registry-Config, body = the context's tar, or a list and what of it is wanted (`listing`)
         --> {"stream": "Step 1/3 : FROM busybox\\n"} ... {"aux": {"ID": "sha256:..."}}
             {"stream": "Successfully built ..."}
 
@@ -14,13 +14,17 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, closing
+from dataclasses import replace
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
+from havre.api.buildlog import RawTeller
 from havre.api.call import Call
+from havre.api.listing import CONTENT_TYPE, ListedContext, receive
 from havre.api.progress_stream import stream_progress
 from havre.api.router import Router
 from havre.build.cache import CacheRecord
@@ -41,16 +45,19 @@ async def _build(call: Call) -> web.StreamResponse:
     quiet = call.flag("q")
 
     async def work(progress: Progress) -> None:
-        async with call.services.contexts.borrow() as directory:
-            context = UploadedContext(directory, decode_credentials(call))
-            await _take_in(call, context)
+        async with _context_of(call, progress) as context:
+            asked = replace(request, local_contexts=context.names) if isinstance(context, ListedContext) else request
             teller = ClassicTeller(progress, quiet=quiet)
+            raw = RawTeller(progress) if call.text("progress") == "rawjson" else None
             try:
-                result = await call.services.builder.build(request, context, teller)
+                result = await call.services.builder.build(asked, context, raw or teller)
             except HavreError as error:
                 teller.failed()
-                raise in_classic_words(error) from error
-            teller.succeeded(result, request)
+                raise error if raw else in_classic_words(error) from error
+            if raw:
+                progress(ProgressLine(aux={"ID": result.image or ""}))
+            else:
+                teller.succeeded(result, request)
 
     return await stream_progress(call, work)
 
@@ -60,9 +67,7 @@ async def _check(call: Call) -> web.StreamResponse:
     request = decode_request(call)
 
     async def work(progress: Progress) -> None:
-        async with call.services.contexts.borrow() as directory:
-            context = UploadedContext(directory, decode_credentials(call))
-            await _take_in(call, context)
+        async with _context_of(call, progress) as context:
             report = await call.services.builder.check(request, context)
             progress(ProgressLine(stream=report.text()))
             progress(ProgressLine(aux={"Warnings": len(report.findings), "Error": report.error}))
@@ -70,11 +75,21 @@ async def _check(call: Call) -> web.StreamResponse:
     return await stream_progress(call, work)
 
 
-async def _take_in(call: Call, context: UploadedContext) -> None:
-    if remote := call.text("remote"):
-        await context.fetch(remote)
-    else:
-        await context.receive(call.upload())
+@asynccontextmanager
+async def _context_of(call: Call, progress: Progress) -> AsyncIterator[UploadedContext | ListedContext]:
+    """What the request brings, for the length of a block."""
+    credentials, contexts = decode_credentials(call), call.services.contexts
+    if call.request.content_type == CONTENT_TYPE:
+        async with receive(call, contexts, credentials, progress) as listed:
+            yield listed
+        return
+    async with contexts.borrow() as directory:
+        with closing(UploadedContext(directory, credentials)) as context:
+            if remote := call.text("remote"):
+                await context.fetch(remote)
+            else:
+                await context.receive(call.upload())
+            yield context
 
 
 async def _prune(call: Call) -> web.StreamResponse:
@@ -107,7 +122,9 @@ def decode_request(call: Call) -> BuildRequest:
         build_args=_json(call, "buildargs", dict[str, str | None], {}),
         labels=_json(call, "labels", dict[str, str], {}),
         tags=tuple(parse_reference(tag).with_default_tag().familiar() for tag in tags),
+        contexts=_json(call, "contexts", dict[str, str], {}),
         no_cache=call.flag("nocache"),
+        no_cache_stages=tuple(_json(call, "nocachefilter", list[str], [])),
         pull=call.flag("pull"),
         platform=call.text("platform"),
         network=call.text("networkmode"),

@@ -349,7 +349,7 @@ class PackUpdate:
             self._wanted.add(entry.path)
         return entry.size > 0
 
-    def write(self, entry: Entry, data: bytes) -> None:
+    def write(self, entry: Entry, data: bytes | memoryview) -> None:
         """Append to the content of a file that was wanted."""
         arriving = self._arriving.get(entry.path)
         if arriving is None:

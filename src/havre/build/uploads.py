@@ -85,20 +85,7 @@ class UploadedContext:
 
     async def dockerfile(self, path: str) -> DockerfileBytes:
         """The Dockerfile at `path`, with what is to be ignored."""
-        inside = posixpath.normpath("/" + path).lstrip("/")
-        try:
-            data = await in_thread(read_file, self.files, inside, MAX_BYTES)
-        except NotFound:
-            raise InvalidInput(
-                f"Cannot locate specified Dockerfile: {path}", "it is named relative to the context"
-            ) from None
-        for name in (f"{inside}.dockerignore", ".dockerignore"):
-            try:
-                ignore = await in_thread(read_file, self.files, name, _MAX_IGNORE)
-            except NotFound:
-                continue
-            return DockerfileBytes(inside, data, ignore)
-        return DockerfileBytes(inside, data)
+        return await find_dockerfile(self.files, path)
 
     async def directory(self, name: str, wanted: Sequence[str], ignored: Sequence[str]) -> Path | PackedTree:
         """The files, without what is ignored."""
@@ -118,8 +105,30 @@ class UploadedContext:
 
     async def credentials(self, registry: str) -> Auth | None:
         """What the client sent for this registry."""
-        names = (registry, f"https://{registry}", f"https://{registry}/v1/", f"https://index.{registry}/v1/")
-        return next((self._credentials[name] for name in names if name in self._credentials), None)
+        return credentials_for(self._credentials, registry)
+
+
+async def find_dockerfile(files: Path | PackedTree, path: str) -> DockerfileBytes:
+    """The Dockerfile at `path` of a context, with what is to be ignored; `InvalidInput` without one."""
+    inside = posixpath.normpath("/" + path).lstrip("/")
+    try:
+        data = await in_thread(read_file, files, inside, MAX_BYTES)
+    except NotFound:
+        raise InvalidInput(
+            f"Cannot locate specified Dockerfile: {path}", "it is named relative to the context"
+        ) from None
+    for name in (f"{inside}.dockerignore", ".dockerignore"):
+        try:
+            return DockerfileBytes(inside, data, await in_thread(read_file, files, name, _MAX_IGNORE))
+        except NotFound:
+            continue
+    return DockerfileBytes(inside, data)
+
+
+def credentials_for(known: Mapping[str, Auth], registry: str) -> Auth | None:
+    """Of what a client sent, by whatever name it did, that of a registry."""
+    names = (registry, f"https://{registry}", f"https://{registry}/v1/", f"https://index.{registry}/v1/")
+    return next((known[name] for name in names if name in known), None)
 
 
 def _unpack(intake: TarIntake, path: Path) -> None:

@@ -1,4 +1,8 @@
-"""`havre build`: a context streamed to the daemon, its steps shown, and the image's ID."""
+"""`havre build`: a context sent to the daemon, its steps shown, and what was built put where it is wanted.
+
+havre's daemon    the list of files, then those it lacks; secrets, named contexts; steps as they go (`buildview`)
+dockerd           the whole context as a tar to the classic endpoint, whose lines are shown as they are
+"""
 
 from __future__ import annotations
 
@@ -6,12 +10,14 @@ import os
 import posix
 import sys
 
+from havre.cli.buildview import Steps, choose_view, render_failure
 from havre.cli.parser import StatusError
 from havre.cli.progress import Failure, show
 from havre.cli.pull import check_name
 from havre.client.auth import base64, find_auth
-from havre.client.buildcontext import DirectoryContext, dockerfile_alone, is_tar
+from havre.client.buildcontext import DirectoryContext, TextContext
 from havre.client.jsontext import encode
+from havre.errors import HavreError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,36 +28,174 @@ if TYPE_CHECKING:
     from havre.cli.session import Session
     from havre.client.api import Query
 
+    Messages = Iterator[dict[str, Any]]
+
 _CHUNK = 256 << 10
+_MAX_SECRET = 500 << 10
 _REMOTE = ("http://", "https://", "git://", "git@", "ssh://", "github.com/")
+_NAMED = ("docker-image://", "target:", *_REMOTE)
 
 
 def build(session: Session, options: Options, arguments: list[str]) -> int:
     """Build an image from a context: a directory, `-` or a URL. Raises StatusError, with the code of a failed RUN."""
-    for tag in options.tag:
+    outputs = []
+    if options.output:
+        from havre.cli.buildoutput import deliver, parse_outputs
+
+        outputs = parse_outputs(options.output)
+    tags = [*options.tag, *(output.name for output in outputs if output.name)]
+    for tag in tags:
         check_name(tag)
-    query = build_query(options)
-    context, body = arguments[0], None
+    query = build_query(options) | {"t": tags}
+    source = _source(arguments[0], options, query)
+    if options.check:
+        return _check(session.client.messages(_send_tar(session, "/build/check", query, source)))
+    _write_id(options.iidfile, "")
+    native = "havre" in session.client.server()
+    steps = Steps()
+    if native:
+        query["progress"] = "rawjson"
+        messages = _send_list(session, options, query, source)
+        image = _watch(messages, options, steps)
+    else:
+        _refuse_elsewhere(options)
+        messages = session.client.messages(_send_tar(session, "/build", query, source))
+        image = _watch_classic(messages, quiet=options.quiet)
+    _conclude(options, image, tags, steps)
+    if outputs:
+        deliver(session.client, image, outputs)
+    return 0
+
+
+def _source(context: str, options: Options, query: Query) -> DirectoryContext | TextContext | Iterator[bytes] | None:
+    """What is to be sent; None for a URL, which the daemon fetches."""
     if context.startswith(_REMOTE):
         query["remote"] = context
         query["dockerfile"] = options.file
-    elif context == "-":
-        body = _from_stdin(options)
+        return None
+    if context == "-":
         query["dockerfile"] = options.file
-    else:
-        directory = DirectoryContext(context, _read_stdin() if options.file == "-" else options.file)
-        query["dockerfile"] = directory.dockerfile
-        body = directory.tar()
+        found = _from_stdin(options)
+        if isinstance(found, TextContext):
+            query["dockerfile"] = found.dockerfile
+        return found
+    directory = DirectoryContext(context, _read_stdin() if options.file == "-" else options.file)
+    query["dockerfile"] = directory.dockerfile
+    return directory
+
+
+def _send_tar(
+    session: Session, path: str, query: Query, source: DirectoryContext | TextContext | Iterator[bytes] | None
+) -> Any:
+    from havre.client.buildtar import tar_of
+
+    body = tar_of(source) if isinstance(source, DirectoryContext | TextContext) else source
     headers = {"Content-Type": "application/x-tar", "X-Registry-Config": _credentials(session)}
-    if options.check:
-        return _check(
-            session.client.messages(session.client.call("POST", "/build/check", query, raw_body=body, headers=headers))
-        )
-    _write_id(options.iidfile, "")
-    response = session.client.call("POST", "/build", query, raw_body=body, headers=headers)
-    image = _watch(session.client.messages(response), quiet=options.quiet)
+    return session.client.call("POST", path, query, raw_body=body, headers=headers)
+
+
+def _send_list(
+    session: Session,
+    options: Options,
+    query: Query,
+    source: DirectoryContext | TextContext | Iterator[bytes] | None,
+) -> Messages:
+    """The messages of a build by havre's own way of sending; a tar or a URL goes as to any daemon."""
+    secrets = dict(map(_read_secret, options.secret))
+    named = dict(context.partition("=")[::2] for context in options.build_context)
+    images = {name: value for name, value in named.items() if value.startswith(_NAMED)}
+    if images:
+        query["contexts"] = encode(images)
+    directories = {name: DirectoryContext(path, None) for name, path in named.items() if name not in images}
+    if not isinstance(source, DirectoryContext | TextContext):
+        if secrets or directories:
+            raise StatusError(1, "secrets and named directories need a context that is a directory or a Dockerfile")
+        return iter(session.client.messages(_send_tar(session, "/build", query, source)))
+    from havre.client.buildlist import CONTENT_TYPE, ListedContexts
+
+    contexts = ListedContexts({"context": source, **directories}, secrets)
+    headers = {"Content-Type": CONTENT_TYPE, "X-Registry-Config": _credentials(session)}
+    response, go_on = session.client.converse("/build", query, contexts.head(), headers)
+    messages = session.client.messages(response)
+    for message in messages:
+        if "Wanted" in (message.get("aux") or {}):
+            go_on(contexts.contents(message["aux"]["Wanted"]))
+            return messages
+        return iter([message])  # it is an error
+    return iter(())
+
+
+def _read_secret(text: str) -> tuple[str, bytes]:
+    """The ID and value of `id=x,src=FILE` or `id=x,env=NAME`; an ID alone is looked for as a variable, then a file."""
+    fields = dict(field.partition("=")[::2] for field in text.split(","))
+    id = fields.get("id", "") or fields.get("src", "") or fields.get("source", "")
+    path = fields.get("src") or fields.get("source") or ""
+    name = fields.get("env") or (id if not path and id in os.environ else "")
+    if not id or set(fields) - {"id", "src", "source", "env", "type"}:
+        raise StatusError(1, f"invalid secret {text!r}: id=NAME with src=FILE or env=VARIABLE is expected")
+    if name:
+        return id, os.environ.get(name, "").encode("utf-8", "surrogateescape")
+    try:
+        with open(path or id, "rb") as file:
+            value = file.read(_MAX_SECRET + 1)
+    except OSError as error:
+        raise StatusError(1, f"failed to read the secret {id}: {path or id}: {error.strerror}") from error
+    if len(value) > _MAX_SECRET:
+        raise StatusError(1, f"the secret {id} is larger than {_MAX_SECRET} bytes")
+    return id, value
+
+
+def _refuse_elsewhere(options: Options) -> None:
+    """Say what a daemon of another kind cannot do by its classic endpoint."""
+    asked = {
+        "secret": options.secret,
+        "build-context": options.build_context,
+        "no-cache-filter": options.no_cache_filter,
+    }
+    for name, given in asked.items():
+        if given:
+            raise StatusError(1, f"--{name} needs havre's daemon; with this one, use docker buildx build")
+
+
+def _watch(messages: Messages, options: Options, steps: Steps) -> str:
+    """Show the steps; the image's ID. Raises StatusError."""
+    view = choose_view(options.progress, steps, quiet=options.quiet)
+    image = ""
+    try:
+        for message in messages:
+            if error := message.get("errorDetail"):
+                raise StatusError(error.get("code") or 1, f"failed to solve: {error.get('message', '')}")
+            told = message.get("aux") or {}
+            image = told.get("ID", image)
+            if "Build" in told:
+                view.update(told["Build"])
+    except HavreError:
+        view.end()
+        sys.stderr.write(render_failure(steps))
+        raise
+    view.end()
+    return image
+
+
+def _conclude(options: Options, image: str, tags: list[str], steps: Steps) -> None:
+    """Tell and write down what was built."""
+    if options.quiet:
+        print(image)
+    elif options.progress != "rawjson":
+        named = "".join(f"naming to {tag}\n" for tag in tags)
+        warned = "".join(f"warning: {text}\n" for text in steps.warnings)
+        sys.stderr.write(f"{warned}writing image {image}\n{named}" if image else warned)
     _write_id(options.iidfile, image)
-    return 0
+    if options.metadata_file:
+        names = {"image.name": ",".join(tags)} if tags else {}
+        digests = {"containerimage.config.digest": image, "containerimage.digest": image}
+        with open(options.metadata_file, "w") as file:
+            file.write(encode(digests | names, indent="  ") + "\n")
+    if options.graph:
+        from havre.cli.buildgraph import render_svg
+
+        with open(options.graph, "w") as file:
+            file.write(render_svg(steps))
 
 
 def _check(messages: Iterator[dict[str, Any]]) -> int:
@@ -88,12 +232,14 @@ def build_query(options: Options) -> Query:
         "cpuquota": options.cpu_quota,
         "cpuperiod": options.cpu_period,
     }
+    filtered = [stage for text in options.no_cache_filter for stage in text.split(",") if stage]
     switches = {"nocache": options.no_cache, "pull": options.pull, "q": options.quiet}
     documents: dict[str, Any] = {
         "buildargs": {name: value for name, value in map(_build_arg, options.build_arg) if value is not None},
         "labels": dict(label.partition("=")[::2] for label in options.label),
         "extrahosts": options.add_host,
         "ulimits": options.ulimit,
+        "nocachefilter": filtered,
     }
     query |= {name: text for name, text in texts.items() if text}
     query |= {name: str(number) for name, number in numbers.items() if number}
@@ -108,16 +254,21 @@ def _build_arg(text: str) -> tuple[str, str | None]:
     return name, value if equals else os.environ.get(name)
 
 
-def _from_stdin(options: Options) -> Iterator[bytes]:
+def _from_stdin(options: Options) -> TextContext | Iterator[bytes]:
     """A tar on standard input as it is; anything else is a Dockerfile."""
+    from havre.client.buildtar import is_tar
+
     if options.file == "-":
         raise StatusError(1, "invalid argument: can't use stdin for both build context and dockerfile")
     head = posix.read(0, _CHUNK)
     while len(head) < 512 and (more := posix.read(0, _CHUNK)):
         head += more
     if not is_tar(head):
-        yield from dockerfile_alone(head + _read_stdin())
-        return
+        return TextContext(head + _read_stdin())
+    return _rest_of_stdin(head)
+
+
+def _rest_of_stdin(head: bytes) -> Iterator[bytes]:
     yield head
     while data := posix.read(0, _CHUNK):
         yield data
@@ -134,7 +285,7 @@ def _credentials(session: Session) -> str:
     return base64(encode(known).encode(), url_safe=True)
 
 
-def _watch(messages: Iterator[dict[str, Any]], *, quiet: bool) -> str:
+def _watch_classic(messages: Messages, *, quiet: bool) -> str:
     """Show the build; the image's ID. Raises StatusError."""
     found: list[str] = []
 
@@ -150,7 +301,6 @@ def _watch(messages: Iterator[dict[str, Any]], *, quiet: bool) -> str:
         text = "".join(str(note(message).get("stream", "")) for message in _checked(messages))
     except Failure as failure:
         raise StatusError(failure.code or 1, failure.message) from failure
-    print(text, end="")
     return text.strip()
 
 

@@ -125,6 +125,30 @@ class Client:
             raise daemon_error(response)
         return response
 
+    def converse(
+        self, path: str, query: Query, first: bytes, headers: dict[str, str]
+    ) -> tuple[Response, Callable[[Iterable[bytes]], None]]:
+        """POST a body that goes on after the answer has begun: the response, and what sends the rest.
+
+        Raises as `call` does.
+        """
+        version = f"/v{self.version}" if self._version != "" else ""
+        connection = self._connect()
+        target = self.endpoint.base_path + version + path + render_query(query)
+        try:
+            response = connection.begin("POST", target, {**self._headers, **headers}, first)
+        except ConnectionError as error:
+            raise cannot_connect(self.endpoint, error) from error
+        if response.status >= 400:
+            raise daemon_error(response)
+        return response, connection.go_on
+
+    def server(self) -> str:
+        """What the daemon says it is."""
+        response = self.call("GET", "/_ping")
+        response.read()
+        return response.headers.get("server", "")
+
     def json(self, method: str, path: str, query: Query | None = None, body: Any = None, **more: Any) -> Any:
         """The decoded body of `call`'s response, None when it is empty."""
         data = self.call(method, path, query, body, **more).read()

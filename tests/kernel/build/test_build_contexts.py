@@ -9,13 +9,13 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from support import tars
 
 from havre.build.contexts import KEPT, Contexts, read_file
 from havre.build.packed import MAX_OPEN, PackedTree, PackUpdate, TarIntake
 from havre.errors import InvalidInput, NotFound
 from havre.oci.ignore import IgnoreRules
 from havre.storage.tar import Entry
+from support import tars
 
 
 def entry(

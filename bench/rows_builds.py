@@ -1,0 +1,115 @@
+"""Builds: havre's own command, buildx on dockerd, and buildah in podman's column (podman builds by it).
+
+The context has 8,000 files of 100 MB, so that all rows together stay within about a minute for three rounds.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from harness import Bench, Contender, Measure, timed
+
+FILES, BYTES = 8_000, 100 << 20
+_TEN = "FROM busybox\n" + "".join(f"RUN echo {number} > /{number}\n" for number in range(10))
+_PARALLEL = (
+    "".join(f"FROM busybox AS s{number}\nRUN sleep 0.5; echo {number} > /{number}\n" for number in range(4))
+    + "FROM scratch\n"
+    + "".join(f"COPY --from=s{number} /{number} /\n" for number in range(4))
+)
+
+
+def _build(contender: Contender, context: Path, *flags: str) -> None:
+    if contender.name == "podman":
+        contender.do("build", "--layers", "-q", "--isolation", "chroot", *flags, str(context))
+    elif contender.name == "dockerd":
+        contender.do("buildx", "build", "-q", *flags, str(context))
+    else:
+        contender.do("build", "-q", *flags, str(context))
+
+
+@contextmanager
+def _context(dockerfile: str) -> Iterator[Path]:
+    with tempfile.TemporaryDirectory(prefix="havre-bench-context-") as directory:
+        (Path(directory) / "Dockerfile").write_text(dockerfile)
+        yield Path(directory)
+
+
+def _few(bench: Bench, title: str, work: Callable[[Contender], object], before: Callable[[], object] = bool) -> None:
+    """Three rounds: a build costs seconds."""
+    measure = Measure(title)
+    for _ in range(min(3, bench.rounds)):
+        before()
+        for contender in bench.contenders:
+            measure.add(contender.name, timed(lambda c=contender: work(c)) * 1000)
+    bench.note(measure)
+
+
+def steps(bench: Bench) -> None:
+    with _context(_TEN) as context:
+        _few(bench, "build of 10 RUN steps, no cache", lambda c: _build(c, context, "--no-cache"))
+        _few(bench, "the same, fully cached", lambda c: _build(c, context))
+
+
+def contexts(bench: Bench) -> None:
+    with _context("FROM busybox\nCOPY . /src\n") as context:
+        fill(context)
+        _few(
+            bench,
+            "build: COPY of 8,000 files, 100 MB, changed throughout",
+            lambda c: _build(c, context),
+            _touch_all(context),
+        )
+
+        def change() -> None:
+            (context / "d0" / "f0").write_text(os.urandom(8).hex())
+
+        _few(bench, "the same with one line changed", lambda c: _build(c, context), change)
+
+
+def fill(context: Path) -> None:
+    """Files of random bytes, of half to one and a half times the mean size."""
+    source = random.Random(7)
+    mean = BYTES // FILES
+    for number in range(FILES):
+        directory = context / f"d{number % 100}"
+        directory.mkdir(exist_ok=True)
+        (directory / f"f{number}").write_bytes(source.randbytes(source.randint(mean // 2, mean * 3 // 2)))
+
+
+def _touch_all(context: Path) -> Callable[[], object]:
+    """Every file another, so that no round finds what the one before has left."""
+
+    def touch() -> None:
+        for path in context.glob("d*/f*"):
+            with path.open("r+b") as file:
+                file.write(os.urandom(8))
+
+    return touch
+
+
+def parallel(bench: Bench) -> None:
+    with _context(_PARALLEL) as context:
+        _few(bench, "4 stages of half a second each, no cache", lambda c: _build(c, context, "--no-cache"))
+
+
+def clean(bench: Bench) -> None:
+    """Give the disk back."""
+    for contender in bench.contenders:
+        prune = ["image", "prune", "-f"] if contender.name == "podman" else ["builder", "prune", "-af"]
+        subprocess.run(contender.command(*prune), env=contender.env, capture_output=True, check=False)
+
+
+def builds(bench: Bench) -> None:
+    steps(bench)
+    parallel(bench)
+    contexts(bench)
+    clean(bench)
+
+
+ROWS = {"builds": builds}

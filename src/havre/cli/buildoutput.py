@@ -1,0 +1,150 @@
+"""What becomes of a build's result: `--output`.
+
+    DIRECTORY, type=local,dest=DIRECTORY     its files
+    -, type=tar,dest=FILE                    its files as a tar
+    type=docker,dest=FILE                    the image as an archive for `load`
+    type=image, type=docker                  the image stays in the daemon, as without --output
+
+Files are copied out of a container that is created of the image and never started, so that any daemon can give them
+(dockerd's export of one leaves it mounted). An image that nobody asked for a name of goes again.
+
+Source: docker/buildx, "--output".
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+import tarfile
+
+from havre.cli.parser import StatusError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+    from typing import Any
+
+    from havre.client.api import Client
+
+_KINDS = ("local", "tar", "docker", "image")
+# What engines put into a container's files by themselves.
+_MADE = frozenset({".dockerenv", "dev", "proc", "sys", "etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab"})
+
+
+class Output:
+    """One `--output`; `dest` is a path, "-" for standard output, "" for none."""
+
+    def __init__(self, kind: str, dest: str, name: str) -> None:
+        self.kind, self.dest, self.name = kind, dest, name
+
+
+def parse_outputs(texts: Iterable[str]) -> list[Output]:
+    """The values of `--output`. Raises StatusError."""
+    return [_parse(text) for text in texts]
+
+
+def _parse(text: str) -> Output:
+    if text == "-":
+        return Output("tar", "-", "")
+    if "=" not in text:
+        return Output("local", text, "")
+    fields = dict(field.partition("=")[::2] for field in text.split(","))
+    kind, dest, name = fields.pop("type", ""), fields.pop("dest", ""), fields.pop("name", "")
+    if kind not in _KINDS:
+        raise StatusError(1, f"the output type {kind!r} is not supported: one of {', '.join(_KINDS)} is")
+    if fields:
+        raise StatusError(1, f"the output's setting {next(iter(fields))!r} is not supported")
+    if kind in ("local", "tar") and not dest:
+        if kind == "local":
+            raise StatusError(1, "dest is required for an output of type local")
+        dest = "-"
+    if dest == "-" and sys.stdout.isatty():
+        raise StatusError(1, "a tar is not written to a terminal: give dest=FILE")
+    return Output(kind, dest, name)
+
+
+def deliver(client: Client, image: str, outputs: list[Output]) -> None:
+    """Put the image's files or archive where they are wanted. Raises StatusError for the client's disk."""
+    wanted = [output for output in outputs if output.dest]
+    try:
+        for output in wanted:
+            if output.kind == "docker":
+                _write(output.dest, client.call("GET", "/images/get", {"names": [image]}).chunks())
+            else:
+                _export(client, image, output)
+    except OSError as error:
+        raise StatusError(1, f"failed to write {error.filename or output.dest}: {error.strerror or error}") from error
+    if wanted and not client.get(f"/images/{image}/json").get("RepoTags"):
+        client.delete(f"/images/{image}")
+
+
+def _export(client: Client, image: str, output: Output) -> None:
+    container = client.post("/containers/create", None, {"Image": image, "Cmd": ["none"]})["Id"]
+    try:
+        pieces = client.call("GET", f"/containers/{container}/archive", {"path": "/"}).chunks()
+        with tarfile.open(fileobj=io.BufferedReader(_Pieces(pieces)), mode="r|") as files:
+            if output.kind == "local":
+                _extract(files, output.dest)
+            else:
+                _copy(files, output.dest)
+        for _ in pieces:  # what follows the tar's end: the daemon is done with the files only then
+            pass
+    finally:
+        client.delete(f"/containers/{container}")
+
+
+class _Pieces(io.RawIOBase):
+    """Pieces of bytes as a file to be read."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._rest = memoryview(b"")
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        self._rest = self._rest or memoryview(next(self._pieces, b""))
+        count = min(len(buffer), len(self._rest))
+        buffer[:count] = self._rest[:count]
+        self._rest = self._rest[count:]
+        return count
+
+
+def _members(files: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The image's files: all but what an engine makes, which is empty."""
+    for member in files:
+        member.name = name = _relative(member.name)
+        if member.islnk():
+            member.linkname = _relative(member.linkname)
+        if name and not (name in _MADE and not member.size) and not name.startswith(("dev/", "proc/", "sys/")):
+            yield member
+
+
+def _relative(name: str) -> str:
+    name = name.strip("/").removeprefix("./")
+    return "" if name == "." else name
+
+
+def _extract(files: tarfile.TarFile, dest: str) -> None:
+    os.makedirs(dest, exist_ok=True)
+    try:
+        files.extractall(dest, members=(each for each in _members(files) if not each.isdev()), filter="tar")
+    except tarfile.FilterError as error:
+        raise StatusError(1, f"the image's files do not fit into a directory: {error}") from error
+
+
+def _copy(files: tarfile.TarFile, dest: str) -> None:
+    with (
+        open(1 if dest == "-" else dest, "wb", closefd=dest != "-") as out,
+        tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as copy,
+    ):
+        for member in _members(files):
+            copy.addfile(member, files.extractfile(member) if member.isreg() else None)
+
+
+def _write(dest: str, pieces: Iterator[bytes]) -> None:
+    with open(1 if dest == "-" else dest, "wb", closefd=dest != "-") as file:
+        for piece in pieces:
+            file.write(piece)

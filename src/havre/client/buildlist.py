@@ -1,0 +1,78 @@
+"""A build context as a list of its files, and the contents of those that the daemon wants: what havre's daemon takes.
+
+    head: names, modes, sizes, times of all contexts; secrets     -->
+                                                                  <--  which files it does not have
+    their contents                                                -->
+
+The daemon's side is `api/listing.py`.
+"""
+
+from __future__ import annotations
+
+from _json import encode_basestring_ascii
+
+from havre.client.auth import base64
+from havre.client.buildcontext import DirectoryContext, Member, TextContext, content_of
+from havre.client.jsontext import encode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+CONTENT_TYPE = "application/vnd.havre.context"
+_GATHER = 256 << 10
+
+
+class ListedContexts:
+    """The contexts of one build by name; `context` is the main one."""
+
+    def __init__(self, contexts: dict[str, DirectoryContext | TextContext], secrets: dict[str, bytes]) -> None:
+        self._roots = {name: context.root for name, context in contexts.items()}
+        self._members = {name: list(context.members()) for name, context in contexts.items()}
+        self._secrets = secrets
+
+    def head(self) -> bytes:
+        """What is told first."""
+        contexts = ",".join(
+            f'{encode(name)}:{{"Key":{encode(_key(name, self._roots[name]))},"Files":[{_rows(members)}]}}'
+            for name, members in self._members.items()
+        )
+        secrets = encode({id: base64(value) for id, value in self._secrets.items()})
+        return f'{{"Contexts":{{{contexts}}},"Secrets":{secrets}}}\n'.encode()
+
+    def contents(self, wanted: dict[str, list[int]]) -> Iterator[bytes]:
+        """The contents that are wanted, in pieces worth sending. Raises OSError for a file that cannot be read."""
+        gathered: list[bytes] = []
+        size = 0
+        for name, numbers in wanted.items():
+            members = self._members[name]
+            for number in numbers:
+                gathered.append(members[number].size.to_bytes(8, "big"))
+                for piece in content_of(members[number]):
+                    gathered.append(piece)
+                    size += len(piece)
+                    if size >= _GATHER:
+                        yield b"".join(gathered)
+                        gathered, size = [], 0
+        yield b"".join(gathered)
+
+    def size(self, wanted: dict[str, list[int]]) -> int:
+        """Bytes of the contents that are wanted."""
+        return sum(self._members[name][number].size for name, numbers in wanted.items() for number in numbers)
+
+
+def _rows(members: list[Member]) -> str:
+    return ",".join(
+        f"[{_bytes(each.name)},{each.mode},{each.size},{each.mtime_ns},{_bytes(each.link)}]" for each in members
+    )
+
+
+def _bytes(path: str) -> str:
+    """A path as JSON text with a code point for each byte."""
+    if not path.isascii():
+        path = path.encode("utf-8", "surrogateescape").decode("latin-1")
+    return str(encode_basestring_ascii(path))
+
+
+def _key(name: str, root: str) -> str:
+    return f"{name}:{root}"
