@@ -93,9 +93,10 @@ class Cache:
         await self._put(record)
         return record
 
-    async def also(self, record: CacheRecord, key: str) -> None:
-        """Let the record be found by one more key."""
-        if key not in record.keys:
+    async def also(self, known: str, key: str) -> None:
+        """Let the record of the key `known`, if there is one, be found by one more."""
+        record = self._records.get(self._by_key.get(known, ""))
+        if record is not None and key not in record.keys:
             await self._put(msgspec.structs.replace(record, keys=(*record.keys, key)))
 
     async def prune(self, filters: Filters, *, all: bool, keep_bytes: int, used: set[Digest]) -> list[CacheRecord]:

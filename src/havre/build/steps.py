@@ -72,6 +72,7 @@ class Steps:
         self._storage = storage
         self._cache = cache
         self._runner = runner
+        self._downloads = fetching.Downloads()
 
     async def apply(
         self, action: Action, below: Sequence[Digest], description: str, scope: Scope, output: Output
@@ -104,6 +105,25 @@ class Steps:
         )
 
     async def _copy(self, action: CopyAction, below: Sequence[Digest], description: str, scope: Scope) -> Made:
+        """A COPY or ADD; one of a URL that its server says is unchanged is found without fetching it."""
+        url = action.sources[0] if len(action.sources) == 1 and action.remote else ""
+        if not fetching.is_url(url):
+            return (await self._copied(action, below, description, scope))[0]
+        known = await self._downloads.unchanged(url) if scope.use_cache else None
+        if (
+            known is not None
+            and (made := await self._find(_key_of_url(action, below, known, scope), scope)) is not None
+        ):
+            return made
+        made, key = await self._copied(action, below, description, scope)
+        if (fetched := self._downloads.known(url)) is not None:
+            await self._cache.also(key, _key_of_url(action, below, fetched, scope))
+        return made
+
+    async def _copied(
+        self, action: CopyAction, below: Sequence[Digest], description: str, scope: Scope
+    ) -> tuple[Made, str]:
+        """What came of it, and the key it has by its content."""
         async with AsyncExitStack() as stack:
             downloads = scope.directory / f"add-{secrets.token_hex(8)}"
             await in_thread(downloads.mkdir, 0o700)
@@ -123,7 +143,7 @@ class Steps:
             key = key_of("copy", below, told, names, await in_thread(_digest, sources, placement), scope.epoch)
 
             apply = partial(_plan, action, sources, archives, placement)
-            return await self._find(key, scope) or await self._lay(key, below, description, scope, apply)
+            return await self._find(key, scope) or await self._lay(key, below, description, scope, apply), key
 
     async def _sources(self, action: CopyAction, downloads: Path, scope: Scope) -> list[Chosen]:
         sources: list[Chosen] = []
@@ -136,7 +156,7 @@ class Steps:
                 name = fetching.name_of(source) if action.into else "download"
                 directory = downloads / str(number)
                 await in_thread(directory.mkdir, 0o700)
-                await fetching.fetch(source, directory, name, action.checksum)
+                self._downloads.remember(source, await fetching.fetch(source, directory, name, action.checksum))
                 sources.append(Chosen(DirectoryTree(directory), name, name, source, False))
                 continue
             if action.checksum:
@@ -239,6 +259,11 @@ async def _cloned(address: GitAddress, directory: Path, action: CopyAction, clie
     if not commit.startswith(action.checksum):
         raise Failed(f"{address.shown} is at commit {commit}: {action.checksum} was expected")
     return Chosen(DirectoryTree(root), "", "", address.shown, True)
+
+
+def _key_of_url(action: CopyAction, below: Sequence[Digest], download: fetching.Download, scope: Scope) -> str:
+    told = msgspec.to_builtins(action)
+    return key_of("add", below, told, download.digest, download.modified, scope.epoch)
 
 
 def _digest(sources: Sequence[Chosen], placement: Placement) -> str:

@@ -76,7 +76,8 @@ class UploadedContext:
         if not fetching.is_url(url):
             raise Unsupported(f"the remote context {url} is not supported", "expected git, http:// or https://")
         name = ".remote-context"
-        path = await fetching.fetch(url, self._directory, name, "")
+        path = self._directory / name
+        await fetching.fetch(url, self._directory, name, "")
         if not await in_thread(is_archive, Chosen(DirectoryTree(self._directory), name, name, url, False)):
             path.rename(self._directory / DEFAULT_NAME)
             return
