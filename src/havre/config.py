@@ -63,6 +63,7 @@ DIRECTIVES = (
     _d("dns-opt", "list", "DNS options", "dns-opts"),
     _d("dns-search", "list", "DNS search domains"),
     _d("exec-root", "text", "Root directory of run state"),
+    _d("experimental", "flag", "Enable experimental features: checkpoints"),
     _d("fixed-cidr", "text", "Range of the default bridge's containers' addresses"),
     _d("fixed-cidr-v6", "text", "The same for IPv6"),
     _d("group", "text", "Group of the unix socket", short="G"),
@@ -97,7 +98,7 @@ DIRECTIVES = (
     *(
         _d(name, "flag", "No effect here", used=False)
         for name in (
-            "experimental", "ip-forward-no-drop", "no-new-privileges", "raw-logs", "rootless", "selinux-enabled",
+            "ip-forward-no-drop", "no-new-privileges", "raw-logs", "rootless", "selinux-enabled",
             "validate",
         )
     ),
@@ -180,6 +181,7 @@ class DaemonConfig:
     storage_driver: str = ""
     log_level: str = "info"
     debug: bool = False
+    experimental: bool = False
     default_ulimits: tuple[UlimitDefault, ...] = ()
     default_shm_size: str = ""
     init: bool = False

@@ -36,6 +36,7 @@ from havre.build.outputs import Outputs
 from havre.build.solve import Builder
 from havre.config import DEFAULT_HOST, DaemonConfig, load, parse_arguments, usage
 from havre.engine.assemble import Assembly, DaemonDefaults
+from havre.engine.checkpoints import Checkpoints
 from havre.engine.commit import Commit
 from havre.engine.configure import DEFAULT_SHM_SIZE, Defaults
 from havre.engine.containers import Containers, Parts, Placement
@@ -162,6 +163,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Services]:
         yield Services(
             images=images,
             containers=containers,
+            checkpoints=Checkpoints(index, lifecycle, assembly.directory, enabled=config.experimental),
             files=files,
             stats=Stats(index),
             updates=updates,
@@ -268,6 +270,7 @@ def _identity(config: DaemonConfig) -> Identity:
         version=__version__,
         data_root=config.data_root,
         debug=config.debug,
+        experimental=config.experimental,
         mirrors=config.registry_mirrors,
         insecure_registries=config.insecure_registries,
         labels=config.labels,
@@ -422,7 +425,7 @@ async def run(config: DaemonConfig, flags: Mapping[str, Any]) -> None:
         log.warning("the directive %s has no effect here", key)
     with pid_file(config.pid_path):
         async with open_engine(config) as services:
-            server = await serve(services, listeners)
+            server = await serve(services, listeners, experimental=config.experimental)
             loop.add_signal_handler(signal.SIGHUP, _reload, services, flags)
             for address in server.addresses:
                 log.info("API listen on %s", address)

@@ -13,7 +13,7 @@ from havre.api.call import Call
 from havre.api.present import Sizes, present_container, present_summary
 from havre.api.router import Router
 from havre.engine.model import CreateRequest
-from havre.errors import InvalidInput, NotFound, Unsupported
+from havre.errors import InvalidInput, NotFound
 from havre.wire import versions
 
 
@@ -60,8 +60,9 @@ async def _start(call: Call) -> web.StreamResponse:
         raise InvalidInput(
             "starting container with non-empty request body was deprecated since API v1.22 and removed in v1.24"
         )
-    if call.text("checkpoint"):
-        raise InvalidInput("checkpoint is only supported in experimental mode")
+    if checkpoint := call.text("checkpoint"):
+        await call.settle(call.services.checkpoints.start(call.name, checkpoint, call.text("checkpoint-dir")))
+        return call.nothing()
     await call.settle(call.services.containers.start(call.name, detach_keys=call.text("detachKeys") or None))
     return call.nothing()
 
@@ -125,13 +126,6 @@ async def _top(call: Call) -> web.StreamResponse:
     return call.json({"Processes": top.processes, "Titles": top.titles})
 
 
-async def _checkpoints(call: Call) -> web.StreamResponse:
-    raise Unsupported(
-        "This experimental feature is disabled by default. Start the Docker daemon in experimental mode in order to "
-        "enable it."
-    )
-
-
 async def _prune(call: Call) -> web.StreamResponse:
     pruned = await call.settle(call.services.containers.prune(call.prune_filters()))
     return call.json({"ContainersDeleted": list(pruned.deleted) or None, "SpaceReclaimed": pruned.reclaimed})
@@ -155,7 +149,4 @@ def register(router: Router) -> None:
         ("resize", _resize),
     ):
         router.add("POST", f"/containers/{{name}}/{action}", handler)
-    router.add("GET", "/containers/{name}/checkpoints", _checkpoints)
-    router.add("POST", "/containers/{name}/checkpoints", _checkpoints)
-    router.add("DELETE", "/containers/{name}/checkpoints/{checkpoint}", _checkpoints)
     router.add("DELETE", "/containers/{name}", _remove)

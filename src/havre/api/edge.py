@@ -50,13 +50,14 @@ class Edge:
     router: Router
     services: Services
     guard: Guard | None = None
+    experimental: bool = False
     headers: Mapping[str, str] = field(init=False)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         said = {
             "Api-Version": str(NEWEST),
-            "Docker-Experimental": "false",
+            "Docker-Experimental": str(self.experimental).lower(),
             "Ostype": "linux",
             "Server": SERVER,
         }

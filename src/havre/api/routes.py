@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from havre.api import (
     build,
+    checkpoints,
     container_streams,
     containers,
     exec,
@@ -27,6 +28,7 @@ def build_router() -> Router:
     router = Router()
     for noun in (
         system,
+        checkpoints,
         containers,
         container_streams,
         exec,

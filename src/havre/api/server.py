@@ -117,12 +117,14 @@ class Server:
         self._listening.clear()
 
 
-async def serve(services: Services, listeners: Sequence[Listener], *, guard: Guard | None = None) -> Server:
+async def serve(
+    services: Services, listeners: Sequence[Listener], *, guard: Guard | None = None, experimental: bool = False
+) -> Server:
     """Answer Docker's API on every listener; if one cannot be opened none is left open.
 
     Raises `Conflict` where another daemon listens, `Failed` where the system refuses.
     """
-    server = Server(Edge(build_router(), services, guard))
+    server = Server(Edge(build_router(), services, guard, experimental))
     try:
         for listener in listeners:
             await server.listen(listener)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from havre.build.contexts import Contexts
     from havre.build.outputs import Outputs
     from havre.build.solve import Builder
+    from havre.engine.checkpoints import Checkpoints
     from havre.engine.containers import Containers
     from havre.engine.events import Events
     from havre.engine.files import Files
@@ -29,6 +30,7 @@ class Services:
 
     images: Images
     containers: Containers
+    checkpoints: Checkpoints
     files: Files
     stats: Stats
     updates: Updates

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 # Management groups and what they manage; the table of each is havre.cli.commands.GROUP:COMMANDS.
 GROUPS = {
     "builder": "Manage the cache of builds",
+    "checkpoint": "Manage checkpoints",
     "compose": "Define and run projects of several containers",
     "container": "Manage containers",
     "context": "Manage contexts",

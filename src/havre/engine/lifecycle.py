@@ -20,6 +20,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from msgspec.structs import replace
 
@@ -65,10 +66,11 @@ class Lifecycle:
         told = {**labels, "image": container.config.image, "name": container.name, **attributes}
         self._events.publish("container", action, container.id, told)
 
-    async def start(self, live: Live) -> None:
-        """Run it. Raises NotModified if it runs, Conflict while paused or being removed, else what went wrong.
+    async def start(self, live: Live, images: Path | None = None) -> None:
+        """Run it, from the checkpoint in `images` if that is given.
 
-        A container made with `--rm` that cannot start is removed.
+        Raises NotModified if it runs, Conflict while paused or being removed, else what went wrong. A container made
+        with `--rm` that cannot start is removed.
         """
         live.cancel_restart()
         failed = False
@@ -76,7 +78,7 @@ class Lifecycle:
             async with live.lock:
                 self._prepare_start(live)
                 failed = True
-                await self._run(live)
+                await self._run(live, images)
                 failed = False
         finally:
             if failed and live.container.host_config.auto_remove and self.auto_remove is not None:
@@ -94,11 +96,11 @@ class Lifecycle:
         container.restart_count = 0
         live.last_delay_s = 0.0
 
-    async def _run(self, live: Live) -> None:
+    async def _run(self, live: Live, images: Path | None = None) -> None:
         """Start it, under the lock; on failure everything is undone and the row says why."""
         try:
             async with AsyncExitStack() as undo:
-                await self._launch(live, undo)
+                await self._launch(live, undo, images)
                 undo.pop_all()
         except HavreError as error:
             await self._failed(live, error)
@@ -108,7 +110,7 @@ class Lifecycle:
             await self._failed(live, failure)
             raise failure from error
 
-    async def _launch(self, live: Live, undo: AsyncExitStack) -> None:
+    async def _launch(self, live: Live, undo: AsyncExitStack, images: Path | None) -> None:
         container = live.container
         container.networks = {name: replace(asked) for name, asked in container.asked_networks.items()}
         found, sandbox = await self._assembly.put_up(container, undo)
@@ -116,7 +118,7 @@ class Lifecycle:
         undo.push_async_callback(self.logs.end, container)
         spool = await self.logs.open(container)
         undo.push_async_callback(self._runtime.cleanup, container.id)
-        process = await self._runtime.create(container.id, plan, spool)
+        process = await self._runtime.create(container.id, plan, spool, images)
         for attachment in live.pending:
             attachment.bind(process)
         live.pending.clear()

@@ -38,6 +38,7 @@ class Identity:
     version: str
     data_root: Path
     debug: bool = False
+    experimental: bool = False
     mirrors: tuple[str, ...] = ()
     insecure_registries: tuple[str, ...] = ()
     labels: tuple[str, ...] = ()
@@ -74,7 +75,7 @@ class System:
             "ApiVersion": newest,
             "Arch": go_architecture(platform.machine()),
             "BuildTime": built,
-            "Experimental": "false",
+            "Experimental": str(self._identity.experimental).lower(),
             "GitCommit": "",
             "GoVersion": "",
             "KernelVersion": kernel,
@@ -156,7 +157,7 @@ class System:
             "NoProxy": "",
             "Name": socket.gethostname(),
             "Labels": list(self._identity.labels),
-            "ExperimentalBuild": False,
+            "ExperimentalBuild": self._identity.experimental,
             "ServerVersion": DOCKER_COMPATIBLE,
             "Runtimes": {name: {"path": path} for name, path in self._runtime.binaries.items()},
             "DefaultRuntime": self._runtime.default,

@@ -4,6 +4,7 @@ One container has one directory `run_root/containers/ID`, which is its OCI bundl
 
     config.json   the OCI specification          state.json   PIDs with start times: written once created
     attach, ctl   conmon's socket and fifo       exit/ID      conmon's record of the end
+    dump.log, restore.log                        what criu said of a checkpoint
     exec/EXECID/  one like this per exec         oom          conmon saw the kernel kill for want of memory
 
 The daemon may be killed anywhere. Without `state.json` nothing has been started, and `adopt` clears it away; with it,
@@ -32,7 +33,7 @@ from havre.errors import Conflict, Failed, InvalidInput, Unavailable
 from havre.linux import cgroups, pidfd
 from havre.linux.cgroups import Cgroups
 from havre.linux.openat2 import resolve_in_root
-from havre.runtime import messages, spawn
+from havre.runtime import checkpoints, messages, spawn
 from havre.runtime.conmon import Handshake, Launch, read_failure
 from havre.runtime.devices import all_devices
 from havre.runtime.exec import ExecProcess
@@ -78,6 +79,7 @@ class Process(Held):
     ) -> None:
         super().__init__(owner.bundle(container_id), ends_input=state.ends_input)
         self.id = container_id
+        self.restored = False
         self.runtime = runtime.name
         self.rootfs = Path(spec["root"]["path"])
         self._has_hooks = "hooks" in spec
@@ -86,7 +88,12 @@ class Process(Held):
         self._cgroup = state.cgroup
 
     async def start(self) -> None:
-        """Let the created process run. Failed, with the runtime's reason in Docker's words; then nothing is left."""
+        """Let the created process run, unless it was restored and runs already.
+
+        Failed, with the runtime's reason in Docker's words; then nothing is left.
+        """
+        if self.restored:
+            return
         if not self._has_hooks and self._oci.release(self.id):
             return
         result = await spawn.run(self._oci.command("start", self.id))
@@ -108,6 +115,19 @@ class Process(Held):
             if self.has_ended():
                 raise Conflict(f"Container {self.id} is not running")
             raise Failed(f"cannot {verb} container {self.id}: {messages.translate(result.stderr)}")
+
+    async def checkpoint(self, images: Path, *, leave_running: bool) -> None:
+        """Write the state of its processes to the directory `images`; they end, unless they are to be left running.
+
+        Conflict when it has ended, Unavailable without criu, Failed with criu's reason; it runs on then.
+        """
+        checkpoints.check_criu()
+        options = checkpoints.dump_options(images, self._directory, leave_running=leave_running)
+        result = await spawn.run(self._oci.command("checkpoint", *options, self.id))
+        if result.code != 0:
+            if self.has_ended():
+                raise Conflict(f"container {self.id} is not running")
+            raise Failed(await in_thread(checkpoints.read_reason, self._directory / "dump.log", result.stderr))
 
     async def update(self, limits: Resources) -> None:
         """Give the running container other limits; what is not given stays. Failed with the runtime's reason."""
@@ -202,14 +222,19 @@ class Runtime:
         """IDs that have a directory here, running or not."""
         return sorted(entry.name for entry in os.scandir(self._containers) if entry.is_dir())
 
-    async def create(self, container_id: str, plan: ContainerPlan, log_path: Path | None) -> Process:
+    async def create(
+        self, container_id: str, plan: ContainerPlan, log_path: Path | None, images: Path | None = None
+    ) -> Process:
         """Create a container up to the point where its process would start; `start` of the result lets it run.
 
+        With `images`, the directory of a checkpoint, its processes go on from there, at once.
         Raises Conflict when it exists here, InvalidInput for a bad plan, Failed with the OCI runtime's reason in
         Docker's words. After a failure nothing is left.
         """
         if log_path is not None and ":" in str(log_path):
             raise InvalidInput(f"conmon cannot write a log whose path has a colon: {log_path}")
+        if images is not None:
+            checkpoints.check_criu()
         runtime = self._runtimes.get(plan.runtime)
         spec = render_spec(plan, self._facts(plan), container_id)
         _check_image(plan)
@@ -219,7 +244,7 @@ class Runtime:
         except FileExistsError as error:
             raise Conflict(f"container {container_id} has a running process already") from error
         # A task, not aio.spawn: its failure is the caller's to hear of, and the log's only if the caller says so.
-        launching = asyncio.create_task(self._launch(container_id, plan, spec, runtime, log_path))
+        launching = asyncio.create_task(self._launch(container_id, plan, spec, runtime, log_path, images))
         try:
             return await asyncio.shield(launching)
         except BaseException:
@@ -243,6 +268,7 @@ class Runtime:
         spec: Mapping[str, Any],
         runtime: OciRuntime,
         log_path: Path | None,
+        images: Path | None,
     ) -> Process:
         ends_input = plan.stdin_once and not plan.tty
         launch = Launch(
@@ -256,12 +282,15 @@ class Runtime:
             open_stdin=plan.open_stdin,
             leave_stdin_open=plan.open_stdin and not ends_input,
             kept=plan.kept_descriptors,
+            arguments=("--restore", str(images)) if images else (),
         )
         with Handshake(launch) as handshake:
             report = await handshake.report()
             if report is None or report.data <= 0:
                 await spawn.finish(handshake.child)
                 reason = await in_thread(read_failure, launch, report.message if report else "")
+                if images is not None:
+                    raise Failed(await in_thread(checkpoints.read_reason, launch.directory / "restore.log", reason))
                 raise Failed(messages.create_failed(runtime.name, reason))
             child = handshake.child
         state = _State(
@@ -276,7 +305,9 @@ class Runtime:
         _write_state(launch.directory / STATE, state)
         if self._service_trees:
             await in_thread(self._leave_service, child.pid, report.data)
-        return self._hold(container_id, runtime, state, spec, child)
+        process = self._hold(container_id, runtime, state, spec, child)
+        process.restored = images is not None
+        return process
 
     def _leave_service(self, conmon: int, init: int) -> None:
         """A service manager that stops the daemon's service must not end containers with it.

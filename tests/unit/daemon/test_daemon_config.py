@@ -111,7 +111,7 @@ def test_a_directory_is_no_file(tmp_path: Path) -> None:
 
 
 def test_what_has_no_effect_is_kept_in_mind() -> None:
-    assert parse("--experimental", "--containerd=/x").ignored == ("containerd", "experimental")
+    assert parse("--raw-logs", "--containerd=/x").ignored == ("containerd", "raw-logs")
 
 
 def listeners(**fields: Any) -> list[Any]:
