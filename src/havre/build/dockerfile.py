@@ -43,6 +43,7 @@ class DockerfileError(InvalidInput):
     def shown_in(self, name: str, lines: Sequence[str]) -> DockerfileError:
         """The same, with the file, the line itself and a pointer in the message."""
         shown = DockerfileError(self.problem, self.line, self.needle)
+        shown.hint = self.hint
         if not 0 < self.line <= len(lines):
             shown.message = self.problem
             return shown

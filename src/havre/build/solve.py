@@ -22,6 +22,7 @@ from havre.build.cache import Cache, CacheRecord
 from havre.build.checking import Checks
 from havre.build.checks import CheckReport, LintViolation, policy_of
 from havre.build.dockerfile import DockerfileError, parse_dockerfile
+from havre.build.foreign import check_runs, runnable_architectures
 from havre.build.gcpolicy import GcPolicy, GcRule
 from havre.build.graph import plan_graph
 from havre.build.progress import BuildProgress, unreported
@@ -152,6 +153,8 @@ class Builder:
         dockerfile = await in_thread(parse_dockerfile, source.data, source.name)
         wanted = _platform(request)
         graph = await in_thread(plan_graph, dockerfile, request.build_args, request.target, wanted, _own_platform())
+        with dockerfile.located():
+            check_runs(graph, wanted, await in_thread(runnable_architectures, _own_platform().architecture))
         checks = Checks(dockerfile, graph, policy_of(dockerfile, request.build_args), source, progress)
         await self._check(checks, request, context)
         job = Job(
