@@ -93,8 +93,8 @@ def test_a_bridge_of_the_administrators_with_ipv6(kind: type[Engine], archive: P
         assert "inet6 fd00:97::" in addresses
 
 
-def test_no_default_bridge(kind: type[Engine], archive: Path) -> None:
-    with started(kind, archive, "--bridge=none") as engine:
+def test_no_default_bridge(havred: Engine, archive: Path) -> None:
+    with started(Havred, archive, "--bridge=none") as engine:
         assert engine.out("network", "ls", "--format", "{{.Name}}").split() == ["host", "none"]
         links = engine.out("run", "--rm", "-p", "18501:80", "busybox", "ls", "/sys/class/net").split()
         assert "lo" in links
@@ -104,8 +104,8 @@ def test_no_default_bridge(kind: type[Engine], archive: Path) -> None:
         engine.docker("network", "rm", "own", check=0)
 
 
-def test_what_cannot_be_is_refused_at_the_start(kind: type[Engine]) -> None:
-    engine = kind(["--bridge=missing9"])
+def test_what_cannot_be_is_refused_at_the_start(havred: Engine) -> None:
+    engine = Havred(["--bridge=missing9"])
     try:
         with pytest.raises(AssertionError, match="ended with 1") as refused:
             engine.open()
