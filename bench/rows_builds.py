@@ -24,9 +24,13 @@ _PARALLEL = (
 )
 
 
+# runc cannot run its steps on every host, and a million descriptors and processes are more than some let it have.
+_PODMAN = ("--isolation", "chroot", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096")
+
+
 def _build(contender: Contender, context: Path, *flags: str) -> None:
     if contender.name == "podman":
-        contender.do("build", "--layers", "-q", "--isolation", "chroot", *flags, str(context))
+        contender.do("build", "--layers", "-q", *_PODMAN, *flags, str(context))
     elif contender.name == "dockerd":
         contender.do("buildx", "build", "-q", *flags, str(context))
     else:
