@@ -66,3 +66,36 @@ def test_a_plan_that_is_out_of_date_is_refused(litter: Engine) -> None:
     refused = litter.havre("system", "prune", "--plan", plan, "-f", check=1)
     assert "something was added, removed or used since" in refused.stderr
     assert listed(litter) == before
+
+
+def plan_of(engine: Engine, *command: str) -> tuple[str, list[list[str]], str]:
+    """The ID of what `--dry-run` shows, its rows, and the bytes it would free as they are shown."""
+    shown = engine.havre(*command, "--dry-run", check=0).stdout
+    rows, _, totals = shown.partition("\nPlan: ")
+    id, _, size = totals.strip().partition("\nReclaimable space: ")
+    return id, [line.split() for line in rows.splitlines()[1:]], size
+
+
+@pytest.mark.parametrize(
+    ("command", "kind", "name"),
+    [
+        (("container", "prune"), "container", "done"),
+        (("network", "prune"), "network", "idle"),
+        (("volume", "prune", "-a"), "volume", "spare"),
+        (("image", "prune"), "image", ""),
+    ],
+)
+def test_each_noun_has_plans(litter: Engine, command: tuple[str, ...], kind: str, name: str) -> None:
+    litter.out("volume", "create", "spare")
+    litter.out("commit", "done")
+    before = listed(litter)
+    id, rows, size = plan_of(litter, *command)
+    assert listed(litter) == before
+    assert {row[0] for row in rows} == {kind}
+    assert name in {row[2] for row in rows} | {""}
+    gone = litter.havre(*command, "--plan", id, "-f", check=0).stdout
+    assert gone.endswith(f"Total reclaimed space: {size}\n")
+    assert len(before) - len(listed(litter)) == len(rows)
+    assert plan_of(litter, *command)[1] == []
+    assert "does not hold any more" in litter.havre(*command, "--plan", id, "-f", check=1).stderr
+    litter.docker("volume", "rm", "-f", "spare", check=0)

@@ -1,6 +1,7 @@
 """Pruning by plan, which Docker has not: `GET /system/prune` shows one, `POST /system/prune?plan=ID` carries it out.
 
-Both take `all`, `volumes` and `filters`, as `system prune` does.
+kinds=container,image      what to look at; else what `system prune` does: all but volumes
+all=1 volumes=1 filters=   as `system prune` takes them; keep-storage=BYTES as `builder prune` does
 """
 
 from __future__ import annotations
@@ -9,13 +10,18 @@ from aiohttp import web
 
 from havre.api.call import Call
 from havre.api.router import Router
-from havre.engine.pruning import Pruning, Scope
+from havre.engine.pruning import KINDS, Pruning, Scope
 
 
 def _pruning(call: Call) -> tuple[Pruning, Scope]:
     services = call.services
-    scope = Scope(all=call.flag("all"), volumes=call.flag("volumes"), filters=call.filters())
-    return Pruning(services.containers, services.volumes, services.networks, services.images), scope
+    kinds = [kind for kind in KINDS if kind != "volume" or call.flag("volumes")]
+    if asked := call.text("kinds"):
+        kinds = asked.split(",")
+    keep_bytes = call.integer("keep-storage") or 0
+    scope = Scope(kinds=kinds, all=call.flag("all"), keep_bytes=keep_bytes, filters=call.filters())
+    pruning = Pruning(services.containers, services.volumes, services.networks, services.images, services.builder)
+    return pruning, scope
 
 
 async def _show(call: Call) -> web.StreamResponse:

@@ -15,6 +15,7 @@ from havre.api.build import present_cache
 from havre.api.call import Call
 from havre.api.present import Sizes, present_summary
 from havre.api.router import Router
+from havre.build.cachemounts import CACHE_MOUNT
 from havre.engine.events import Event
 from havre.errors import InvalidInput
 from havre.registry import Auth
@@ -71,7 +72,9 @@ async def _disk_usage(call: Call) -> web.StreamResponse:
         for container, writable, root in answer["Containers"]
     ]
     answer["BuildCache"] = [
-        present_cache(record, used) for record, used in call.services.builder.usage() if record.layer
+        present_cache(record, used)
+        for record, used in await call.services.builder.usage()
+        if record.layer or record.type == CACHE_MOUNT
     ]
     if wanted:
         asked = {key for kind in wanted for key in _DF_TYPES[kind]}

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence, Set
 
 import msgspec
 
@@ -99,24 +99,11 @@ class Cache:
         if record is not None and key not in record.keys:
             await self._put(msgspec.structs.replace(record, keys=(*record.keys, key)))
 
-    async def prune(self, filters: Filters, *, all: bool, keep_bytes: int, used: set[Digest]) -> list[CacheRecord]:
-        """Forget records, those used longest ago first, until `keep_bytes` are left; returns them.
-
-        Without `all`, those whose layer an image uses stay: removing them would free nothing.
-        """
-        chosen = _selected(self.all(), filters, used)
-        if not all:
-            chosen = [record for record in chosen if Digest(record.layer) not in used]
-        chosen.sort(key=lambda record: record.last_used_at)
-        left = sum(record.size for record in self._records.values())
-        gone: list[CacheRecord] = []
-        for record in chosen:
-            if keep_bytes and left <= keep_bytes:
-                break
-            await self._forget(record)
-            gone.append(record)
-            left -= record.size
-        return gone
+    async def forget(self, ids: Collection[str]) -> None:
+        """Forget the records of these IDs; unknown ones are forgotten already."""
+        for id in ids:
+            if (record := self._records.get(id)) is not None:
+                await self._forget(record)
 
     def _remember(self, record: CacheRecord) -> None:
         self._records[record.id] = record
@@ -141,7 +128,27 @@ class Cache:
                 del self._by_key[key]
 
 
-def _selected(records: Sequence[CacheRecord], filters: Filters, used: set[Digest]) -> list[CacheRecord]:
+def plan_prune(
+    records: Sequence[CacheRecord], filters: Filters, *, all: bool, keep_bytes: int, used: Set[Digest]
+) -> list[CacheRecord]:
+    """What to forget of `records`, those used longest ago first, until `keep_bytes` are left. Pure.
+
+    Without `all`, those whose layer an image uses stay, as removing them would free nothing, and cache mounts do.
+    """
+    chosen = _selected(records, filters, used)
+    if not all:
+        chosen = [record for record in chosen if record.type == "regular" and Digest(record.layer) not in used]
+    left = sum(record.size for record in records)
+    gone: list[CacheRecord] = []
+    for record in sorted(chosen, key=lambda record: record.last_used_at):
+        if keep_bytes and left <= keep_bytes:
+            break
+        gone.append(record)
+        left -= record.size
+    return gone
+
+
+def _selected(records: Sequence[CacheRecord], filters: Filters, used: Set[Digest]) -> list[CacheRecord]:
     check_keys(filters, _KEPT_FILTERS)
     tests: Mapping[str, Callable[[CacheRecord, str], bool]] = {
         "id": lambda record, value: record.id.startswith(value),

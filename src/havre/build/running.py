@@ -15,14 +15,14 @@ import os
 import posixpath
 import secrets
 import stat
-from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from havre.aio import finish, in_thread
+from havre.build.cachemounts import CacheMounts
 from havre.build.plan import DEFAULT_PATH, RunAction
 from havre.build.request import BuildRequest, ContextSource
 from havre.build.runmounts import RunMount
@@ -64,71 +64,6 @@ class Views(Protocol):
     """The files that a step copies or a mount shows: of a stage, an image or a context."""
 
     async def tree(self, name: str, wanted: str) -> Tree: ...
-
-
-class CacheMounts:
-    """The directories of `--mount=type=cache`, one for each ID; users of a locked one wait for each other."""
-
-    def __init__(self, root: Path) -> None:
-        self._root = root
-        self._locks: dict[str, asyncio.Lock] = {}
-        self._making = asyncio.Lock()  # two stages may want the same new one at once
-        self._used: Counter[Path] = Counter()  # by how many steps at once
-
-    @asynccontextmanager
-    async def borrow(self, id: str, mount: RunMount, seed: Path | None) -> AsyncIterator[Path]:
-        """The directory of this ID, made (from `seed`, if any) with the mount's mode and owner when it is new."""
-        name = secrets.token_hex(8) if self._is_taken(id, mount) else id.encode().hex()[:200]
-        lock = self._locks.setdefault(id, asyncio.Lock()) if mount.sharing == "locked" else None
-        if lock is not None:
-            await lock.acquire()
-        directory = self._root / name
-        self._used[directory] += 1
-        try:
-            async with self._making:
-                await in_thread(_make_cache, directory, mount, seed)
-            yield directory
-        finally:
-            self._used[directory] -= 1
-            if lock is not None:
-                lock.release()
-
-    def _is_taken(self, id: str, mount: RunMount) -> bool:
-        return mount.sharing == "private" and self._used[self._root / id.encode().hex()[:200]] > 0
-
-    async def prune(self) -> int:
-        """Remove all that no build uses; the bytes freed."""
-        return await in_thread(self._prune)
-
-    def _prune(self) -> int:
-        freed = 0
-        for directory in self._root.iterdir():
-            if not self._used[directory]:
-                freed += trees.tree_size(directory)
-                trees.remove_tree(directory)
-        return freed
-
-    def size(self) -> int:
-        """Bytes of all of them. Blocking."""
-        return trees.tree_size(self._root)
-
-
-def _make_cache(directory: Path, mount: RunMount, seed: Path | None) -> None:
-    if directory.exists():
-        return
-    fresh = directory.with_name(f"{directory.name}.new")
-    trees.remove_tree(fresh)
-    fresh.mkdir(mode=0o700)
-    if seed is not None:
-        source, target = trees.open_directory(seed), trees.open_directory(fresh)
-        try:
-            trees.copy_tree(source, target)
-        finally:
-            os.close(source)
-            os.close(target)
-    os.chown(fresh, mount.uid, mount.gid)
-    fresh.chmod(0o755 if mount.mode is None else mount.mode)
-    fresh.rename(directory)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,13 +12,14 @@ import logging
 import platform as host
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
 from havre.aio import finish, in_thread, spawn
-from havre.build.cache import Cache, CacheRecord
+from havre.build.cache import Cache, CacheRecord, plan_prune
+from havre.build.cachemounts import CacheMounts
 from havre.build.checking import Checks
 from havre.build.checks import CheckReport, LintViolation, policy_of
 from havre.build.dockerfile import DockerfileError, parse_dockerfile
@@ -27,11 +28,11 @@ from havre.build.gcpolicy import GcPolicy, GcRule
 from havre.build.graph import plan_graph
 from havre.build.progress import BuildProgress, unreported
 from havre.build.request import BuildRequest, BuildResult, ContextSource
-from havre.build.running import CacheMounts, Runner, Sandboxes
+from havre.build.running import Runner, Sandboxes
 from havre.build.stages import Job, Stages
 from havre.build.steps import Steps
 from havre.engine.filters import Filters
-from havre.engine.images import Images
+from havre.engine.images import Images, Prunable
 from havre.engine.model import Config, Ulimit
 from havre.errors import Conflict, HavreError, Unsupported
 from havre.linux import trees
@@ -79,11 +80,12 @@ class Builder:
         the cache.
         """
         mounts, scratch = directory / "mounts", directory / "tmp"
-        await in_thread(_prepare, mounts, scratch, memory)
+        await in_thread(_prepare, scratch, memory)
         cache = Cache(storage.db.table("build_cache", CacheRecord), lambda layer: _size(storage, layer))
         await cache.load()
         images.also_needed = cache.live_layers
         cache_mounts = CacheMounts(mounts)
+        await in_thread(cache_mounts.sweep)
         steps = Steps(storage, cache, Runner(runtime, networks, cache_mounts, memory, ulimits, cgroup_parent))
         builder = cls(images, storage, cache, steps, cache_mounts, scratch)
         if gc is not None:
@@ -118,30 +120,56 @@ class Builder:
         if (running := self._running.get(build_id)) is not None:
             running.cancel()
 
-    def usage(self) -> list[tuple[CacheRecord, bool]]:
-        """The cache's records, oldest first, and whether an image uses the layer of each."""
+    async def usage(self) -> list[tuple[CacheRecord, bool]]:
+        """The cache's records, oldest first, cache mounts last; and whether an image uses the layer of each."""
         used = self._images.live_layers()
-        return [(record, Digest(record.layer) in used) for record in self._cache.all()]
+        return [(record, Digest(record.layer) in used) for record in await self._records()]
+
+    async def _records(self) -> list[CacheRecord]:
+        return [*self._cache.all(), *await self._mounts.records()]
+
+    async def prunable(
+        self, filters: Filters, *, all: bool = False, keep_bytes: int = 0, gone: Collection[str] = ()
+    ) -> list[Prunable]:
+        """What `prune` would remove once the images `gone` are, with the bytes that frees."""
+        used = self._images.live_layers(gone)
+        records = await self._records()
+        chosen = plan_prune(records, filters, all=all, keep_bytes=keep_bytes, used=used)
+        ids = {record.id for record in chosen}
+        kept = used | {Digest(record.layer) for record in records if record.id not in ids}
+        kept |= self._storage.held() | (self._storage.snapshots.layers_in_use() - self._images.live_layers())
+        found = []
+        for record in chosen:
+            size = 0 if record.layer in kept else record.size
+            kept |= {Digest(record.layer)} if record.layer else set()
+            found.append(Prunable(record.id, (record.description,), size))
+        return found
 
     async def prune(self, filters: Filters, all: bool = False, keep_bytes: int = 0) -> tuple[list[str], int]:
         """Forget records, with `all` also what cache mounts hold; the IDs of the records, and the bytes freed."""
-        used = self._images.live_layers()
-        gone = await self._cache.prune(filters, all=all, keep_bytes=keep_bytes, used=used)
+        ids = [each.id for each in await self.prunable(filters, all=all, keep_bytes=keep_bytes)]
+        return ids, await self.remove(ids)
+
+    async def remove(self, ids: Sequence[str]) -> int:
+        """Remove these records, and with them what nothing needs any more in the store; the bytes freed."""
+        await self._cache.forget(ids)
         freed = await self._images.collect_garbage()
-        if all and not filters:
-            freed += await self._mounts.prune()
-        return [record.id for record in gone], freed
+        for id in ids:
+            freed += await self._mounts.remove(id)
+        return freed
 
     async def _limit_cache(self) -> None:
         """Apply the rules of garbage collection in order."""
         used = self._images.live_layers()
-        gone = 0
+        records = await self._records()
+        gone: list[str] = []
         for rule in self._rules:
-            records = await self._cache.prune(rule.filters, all=rule.all, keep_bytes=rule.keep_bytes, used=used)
-            gone += len(records)
+            chosen = plan_prune(records, rule.filters, all=rule.all, keep_bytes=rule.keep_bytes, used=used)
+            gone += [record.id for record in chosen]
+            records = [record for record in records if record not in chosen]
         if gone:
-            freed = await self._images.collect_garbage()
-            log.info("the build cache grew too large or too old: %d records are gone, %d bytes freed", gone, freed)
+            freed = await self.remove(gone)
+            log.info("the build cache grew too large or too old: %d records are gone, %d bytes freed", len(gone), freed)
 
     async def _build(
         self, request: BuildRequest, context: ContextSource, progress: BuildProgress, undo: AsyncExitStack
@@ -223,10 +251,9 @@ def _platform(request: BuildRequest) -> Platform:
     return parse_platform(request.platform) if request.platform else _own_platform()
 
 
-def _prepare(mounts: Path, scratch: Path, memory: Path) -> None:
+def _prepare(scratch: Path, memory: Path) -> None:
     for directory in (scratch, memory):
         trees.remove_tree(directory)
-    for directory in (mounts, scratch, memory):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 

@@ -44,6 +44,8 @@ def _lines(title: str, names: list[str] | None) -> None:
 
 def containers(session: Session, options: Options, arguments: list[str]) -> int:
     """Remove stopped containers."""
+    if options.dry_run or options.plan:
+        return _by_plan(session, options, "container", _query(session, options.filter))
     if not _agreed(session, options, "WARNING! This will remove all stopped containers."):
         return _cancelled("container")
     answer = session.client.post("/containers/prune", _query(session, options.filter))
@@ -57,6 +59,8 @@ def _cancelled(noun: str) -> int:
 
 def images(session: Session, options: Options, arguments: list[str]) -> int:
     """Remove dangling images, or all unused ones."""
+    if options.dry_run or options.plan:
+        return _by_plan(session, options, "image", _query(session, options.filter) | _flags(options, "all"))
     warning = "WARNING! This will remove all dangling images."
     if options.all:
         warning = "WARNING! This will remove all images without at least one container associated to them."
@@ -82,6 +86,8 @@ def volumes(session: Session, options: Options, arguments: list[str]) -> int:
         if any(name == "all" for name, _ in filters):
             raise StatusError(1, "conflicting options: cannot specify both --all and --filter all=1")
         filters.append(("all", "true"))
+    if options.dry_run or options.plan:
+        return _by_plan(session, options, "volume", _query(session, filters))
     kind = "all" if options.all else "anonymous"
     warning = f"WARNING! This will remove {kind} local volumes not used by at least one container."
     if not _agreed(session, options, warning):
@@ -93,6 +99,8 @@ def volumes(session: Session, options: Options, arguments: list[str]) -> int:
 
 def networks(session: Session, options: Options, arguments: list[str]) -> int:
     """Remove networks that no container uses."""
+    if options.dry_run or options.plan:
+        return _by_plan(session, options, "network", _query(session, options.filter))
     warning = "WARNING! This will remove all custom networks not used by at least one container."
     if not _agreed(session, options, warning):
         return _cancelled("network")
@@ -104,7 +112,7 @@ def networks(session: Session, options: Options, arguments: list[str]) -> int:
 def system(session: Session, options: Options, arguments: list[str]) -> int:
     """Remove what nothing uses, of every noun."""
     if options.dry_run or options.plan:
-        return _by_plan(session, options)
+        return _by_plan(session, options, "", _query(session, options.filter) | _flags(options, "all", "volumes"))
     if not _agreed(session, options, _system_warning(options)):
         return _cancelled("system")
     client = session.client
@@ -125,17 +133,20 @@ def system(session: Session, options: Options, arguments: list[str]) -> int:
     return _total(space + _build_cache(session, options, query))
 
 
-def _by_plan(session: Session, options: Options) -> int:
-    """Show a plan, or carry it out."""
-    query = _query(session, options.filter)
-    query |= {name: "1" for name in ("all", "volumes") if getattr(options, name)}
+def _flags(options: Options, *names: str) -> Query:
+    return {name: "1" for name in names if getattr(options, name)}
+
+
+def _by_plan(session: Session, options: Options, kind: str, query: Query) -> int:
+    """Show a plan for one kind of things, or for all that `system prune` removes, or carry it out."""
+    query |= {"kinds": kind} if kind else {}
     if options.dry_run:
         plan = session.client.get("/system/prune", query)
         print(_listing().render(plan["Items"], ""), end="")
         print(f"\nPlan: {plan['ID']}\nReclaimable space: {human_size(plan['Reclaimable'])}")
         return 0
     if not _agreed(session, options, f"WARNING! This will remove everything in plan {options.plan}."):
-        return _cancelled("system")
+        return _cancelled(kind or "system")
     plan = session.client.post("/system/prune", {**query, "plan": options.plan})
     _lines("Deleted:", [f"{item['Kind']} {item['Name'] or short_id(item['ID'])}" for item in plan["Items"]])
     return _total(plan["Reclaimable"])
@@ -155,11 +166,13 @@ def _listing() -> Listing:
 def builder(session: Session, options: Options, arguments: list[str]) -> int:
     """Remove the cache of builds."""
     scope = "all build cache" if options.all else "all dangling build cache"
-    if not _agreed(session, options, f"WARNING! This will remove {scope}."):
-        return _cancelled("build cache")
     query = _query(session, options.filter)
     if options.keep_storage:
         query["keep-storage"] = str(options.keep_storage)
+    if options.dry_run or options.plan:
+        return _by_plan(session, options, "cache", query | _flags(options, "all"))
+    if not _agreed(session, options, f"WARNING! This will remove {scope}."):
+        return _cancelled("build cache")
     return _total(_build_cache(session, options, query))
 
 

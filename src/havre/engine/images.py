@@ -37,7 +37,7 @@ from havre.oci.image import chain_ids, decode_image
 from havre.oci.platform import Platform, parse_platform, platform_of_machine
 from havre.oci.reference import Reference, parse_reference, parse_repository
 from havre.registry import Auth, FoundRepository, Registry
-from havre.storage.gc import collect
+from havre.storage.gc import collect, plan_collection
 from havre.storage.store import Storage
 
 Users = Callable[[ImageId], Sequence[ImageUser]]
@@ -75,7 +75,7 @@ class _Removal:
 
 @dataclass(frozen=True, slots=True)
 class Prunable:
-    """An image that would go, its names, and the bytes of layers that would go with it."""
+    """An image, or a record of the build cache, that would go, its names, and the bytes that would go with it."""
 
     id: str
     names: tuple[str, ...]
@@ -352,9 +352,7 @@ class Images:
         """
         if self._store.unreadable:
             return 0
-        blobs = {Digest(image.id) for image in self._store}
-        blobs |= {Digest(image.row.manifest) for image in self._store if image.row.manifest}
-        return await collect(self._storage, self._needed_layers(), blobs)
+        return await collect(self._storage, self._needed_layers(), self._needed_blobs())
 
     async def check(self, *, repair: bool = False) -> builtins.list[Finding]:
         """Read every blob, layer and image; what is wrong, and with `repair` what came of mending it."""
@@ -368,9 +366,17 @@ class Images:
     async def _pull_again(self, ref: Reference, platform: Platform | None) -> None:
         await self._puller.pull(ref, None, platform, unobserved)
 
-    def live_layers(self) -> set[Digest]:
-        """The layers that images need."""
-        return {layer for image in self._store for layer in image.layers}
+    def live_layers(self, gone: Collection[str] = ()) -> set[Digest]:
+        """The layers that images need, but for those of `gone`."""
+        return {layer for image in self._store if image.id not in gone for layer in image.layers}
+
+    def leftovers(self) -> builtins.list[tuple[Digest, int]]:
+        """What `collect_garbage` would remove now, and the bytes of each."""
+        return plan_collection(self._storage, self._needed_layers(), self._needed_blobs())
+
+    def _needed_blobs(self) -> set[Digest]:
+        manifests = {Digest(image.row.manifest) for image in self._store if image.row.manifest}
+        return manifests | {Digest(image.id) for image in self._store}
 
     def _needed_layers(self) -> set[Digest]:
         return self.live_layers() | self.also_needed()

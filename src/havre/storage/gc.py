@@ -20,6 +20,15 @@ def plan_garbage(present: Set[Digest], *needed: Set[Digest]) -> list[Digest]:
     return sorted(set(present).difference(*needed))
 
 
+def plan_collection(storage: Storage, live_layers: Set[Digest], live_blobs: Set[Digest]) -> list[tuple[Digest, int]]:
+    """What `collect` would remove now, and the bytes of each."""
+    busy = storage.held() | storage.snapshots.layers_in_use()
+    sizes = {layer.diff_id: layer.size for layer in storage.layers.all()}
+    layers = [(diff_id, sizes[diff_id]) for diff_id in plan_garbage(sizes.keys(), live_layers, busy)]
+    blobs = plan_garbage(set(storage.blobs.all()), live_blobs, storage.held())
+    return layers + [(digest, storage.blobs.path(digest).stat().st_size) for digest in blobs]
+
+
 async def collect(storage: Storage, live_layers: Set[Digest], live_blobs: Set[Digest]) -> int:
     """Remove what is needed by nothing and return the bytes freed. `live_*` are what the images need."""
     freed = 0

@@ -343,12 +343,16 @@ def test_attach_by_websocket(run: Callable[[Scenario], None]) -> None:
 
 
 def test_disk_usage_shows_only_what_was_asked_for(tmp_path: Path) -> None:
+    async def no_cache() -> list[Any]:
+        return []
+
     async def disk_usage() -> dict[str, Any]:
         return {"LayersSize": 5, "Images": [], "Containers": [], "Volumes": []}
 
     async def main() -> None:
         server = await start(
-            tmp_path / "s", services(system=SimpleNamespace(disk_usage=disk_usage), builder=SimpleNamespace(usage=list))
+            tmp_path / "s",
+            services(system=SimpleNamespace(disk_usage=disk_usage), builder=SimpleNamespace(usage=no_cache)),
         )
         answer = await exchange(tmp_path / "s", "GET", "/system/df?type=volume")
         assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {

@@ -159,14 +159,15 @@ class Control:
         """The build cache's records."""
         if any(request.filter):
             raise Unsupported("the build cache's usage cannot be filtered", "leave out --filter")
-        return m.DiskUsageResponse([_render_record(record, shared) for record, shared in self._builder.usage()])
+        usage = await self._builder.usage()
+        return m.DiskUsageResponse([_render_record(record, shared) for record, shared in usage])
 
     async def prune(self, request: m.PruneRequest, metadata: Metadata) -> AsyncIterator[m.UsageRecord]:
         """Forget records of the build cache, and tell which."""
         filters = _parse_filters(request.filter)
         if request.keep_duration > 0:
             filters["until"] = [f"{request.keep_duration // 10**9}s"]
-        records = {record.id: _render_record(record, shared) for record, shared in self._builder.usage()}
+        records = {record.id: _render_record(record, shared) for record, shared in await self._builder.usage()}
         gone, _ = await self._builder.prune(filters, all=request.all, keep_bytes=request.keep_bytes)
         if not filters:
             await self._contexts.drop()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from havre.cli.commands.shared import filter_flag, force_flag
+from havre.cli.commands.shared import filter_flag, force_flag, plan_flags
 from havre.cli.parser import Command, Flag
 
 COMMANDS = (
@@ -11,5 +11,6 @@ COMMANDS = (
         filter_flag("", 'Keep only what meets the condition (e.g. "until=24h")'),
         force_flag("Do not ask for confirmation"),
         Flag("keep-storage", "", "bytes", "Amount of it to keep"),
+        *plan_flags(),
     )),
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from havre.cli.commands.shared import filter_flag, force_flag, format_flag
+from havre.cli.commands.shared import filter_flag, force_flag, format_flag, plan_flags
 from havre.cli.parser import Command, Flag
 
 _ONE_OR_MORE = "CONTAINER [CONTAINER...]"
@@ -83,7 +83,7 @@ COMMANDS = (
             "lifecycle:port", (1, 2), top="port"),
     Command("prune", "[OPTIONS]", "Remove all stopped containers", "prune:containers", (0, 0),
             (filter_flag("", 'Keep only what meets the condition (e.g. "until=<timestamp>")'),
-             force_flag("Do not ask for confirmation"))),
+             force_flag("Do not ask for confirmation"), *plan_flags())),
     Command("rename", "CONTAINER NEW_NAME", "Rename a container", "lifecycle:rename", (2, 2), top="rename"),
     Command("restart", "[OPTIONS] " + _ONE_OR_MORE, "Restart one or more containers", "lifecycle:restart", (1, None),
             (_SIGNAL, _TIME), top="restart"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from havre.cli.commands.shared import filter_flag, force_flag, format_flag
+from havre.cli.commands.shared import filter_flag, force_flag, format_flag, plan_flags
 from havre.cli.parser import Command, Flag
 
 _MANY = "[OPTIONS] IMAGE [IMAGE...]"
@@ -72,6 +72,7 @@ COMMANDS = (
         Flag("all", "a", "", "Remove all unused images, not only dangling ones"),
         filter_flag("", 'Keep only what meets the condition (e.g. "until=<timestamp>")'),
         force_flag("Do not ask for confirmation"),
+        *plan_flags(),
     )),
     Command("pull", "[OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry", "pull:pull", (1, 1), (
         Flag("all-tags", "a", "", "Download all tags of the repository"),

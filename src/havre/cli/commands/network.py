@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from havre.cli.commands.shared import filter_flag, force_flag, format_flag
+from havre.cli.commands.shared import filter_flag, force_flag, format_flag, plan_flags
 from havre.cli.parser import Command, Flag
 
 COMMANDS = (
@@ -49,6 +49,7 @@ COMMANDS = (
     Command("prune", "[OPTIONS]", "Remove all unused networks", "prune:networks", (0, 0), (
         filter_flag("", 'Keep only what meets the condition (e.g. "until=<timestamp>")'),
         force_flag("Do not ask for confirmation"),
+        *plan_flags(),
     )),
     Command("rm remove", "NETWORK [NETWORK...]", "Remove one or more networks", "networks:rm", (1, None),
             (force_flag("Do not complain of networks that do not exist"),)),

@@ -29,3 +29,11 @@ def filter_flag(short: str = "f", help: str = "Keep only what meets the conditio
 def force_flag(help: str) -> Flag:
     """`-f, --force`."""
     return Flag("force", "f", "", help)
+
+
+def plan_flags() -> tuple[Flag, ...]:
+    """`--dry-run` and `--plan` of everything that prunes."""
+    return (
+        Flag("dry-run", "", "", "Show what would be removed, why, and the plan's ID, and remove nothing"),
+        Flag("plan", "", "string", "Remove what --dry-run has shown under this ID, or nothing"),
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from havre.cli.commands.shared import filter_flag, force_flag, format_flag
+from havre.cli.commands.shared import filter_flag, force_flag, format_flag, plan_flags
 from havre.cli.parser import Command, Flag
 
 COMMANDS = (
@@ -24,10 +24,9 @@ COMMANDS = (
             (format_flag("f", table=False),), top="info"),
     Command("prune", "[OPTIONS]", "Remove unused data", "prune:system", (0, 0), (
         Flag("all", "a", "", "Remove all unused images, not only dangling ones"),
-        Flag("dry-run", "", "", "Show what would be removed, why, and the plan's ID, and remove nothing"),
         filter_flag("", 'Keep only what meets the condition (e.g. "label=<key>=<value>")'),
         force_flag("Do not ask for confirmation"),
-        Flag("plan", "", "string", "Remove what --dry-run has shown under this ID, or nothing"),
+        *plan_flags(),
         Flag("volumes", "", "", "Remove anonymous volumes too"),
     )),
 )  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from havre.cli.commands.shared import filter_flag, force_flag, format_flag
+from havre.cli.commands.shared import filter_flag, force_flag, format_flag, plan_flags
 from havre.cli.parser import Command, Flag
 
 COMMANDS = (
@@ -30,6 +30,7 @@ COMMANDS = (
         Flag("all", "a", "", "Remove all unused volumes, not only anonymous ones"),
         filter_flag("", 'Keep only what meets the condition (e.g. "label=<label>")'),
         force_flag("Do not ask for confirmation"),
+        *plan_flags(),
     )),
     Command("rename mv", "VOLUME NEW_NAME", "Rename a volume", "volumes:rename", (2, 2)),
     Command("rm remove", "[OPTIONS] VOLUME [VOLUME...]", "Remove one or more volumes", "volumes:rm", (1, None),
