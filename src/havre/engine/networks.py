@@ -238,7 +238,7 @@ class Networks:
         if bridge is None:
             return
         if bridge.on_host:
-            await host.delete_bridge(bridge)
+            await host.drop_bridge(bridge)
         elif not self._rows.on_parent(bridge.parent):
             await host.delete_parent(bridge)
 

@@ -14,10 +14,10 @@ import errno
 import functools
 import logging
 import socket
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from havre.aio import in_thread, spawn
 from havre.errors import Failed, HavreError, InvalidInput, Unsupported
@@ -48,7 +48,7 @@ class Host:
         self._note = f"made by {owner}"
         self._netlink = Netlink()
         self._conntrack = Conntrack()
-        self._deletions: set[asyncio.Task[None]] = set()
+        self._deletions: dict[str, asyncio.Task[None]] = {}
 
     def close(self) -> None:
         """Give the socket back; what was set up stays."""
@@ -59,7 +59,16 @@ class Host:
 
     async def ensure_bridge(self, bridge: Bridge) -> None:
         """Make the bridge, or bring one of that name to the plan; one that we did not make is used, never deleted."""
+        if bridge.vni:
+            await self.settle()  # a device that is going still has its VXLAN identifier
+        elif (going := self._deletions.get(bridge.link)) is not None:
+            await asyncio.wait([going])
         await act(f"set up bridge {bridge.link}", self._ensure_bridge, bridge)
+
+    async def drop_bridge(self, bridge: Bridge) -> None:
+        """Free the bridge's addresses and routes, and remove it in the background: the kernel needs 20 to 60 ms."""
+        await act(f"free the addresses of bridge {bridge.link}", self._free_addresses, bridge)
+        self._later(bridge.link, self.delete_bridge(bridge))
 
     async def bridge_addresses(self, name: str) -> list[Interface]:
         """The addresses of a bridge that the administrator made; Failed where there is none of that name."""
@@ -177,6 +186,12 @@ class Host:
             raise InvalidInput(f"loopback interface is not a valid {bridge.kind} parent link")
         return parent
 
+    def _free_addresses(self, bridge: Bridge) -> None:
+        link = self._netlink.link(bridge.link)
+        if link is not None and link.mac == bridge.mac:
+            present = self._netlink.addresses(link.index)
+            self._netlink.run(*(netlink.delete_address(link.index, each) for each in present))
+
     def _delete_bridge(self, bridge: Bridge) -> None:
         link = self._netlink.link(bridge.link)
         if bridge.vni:
@@ -205,9 +220,15 @@ class Host:
         """Remove the namespace's name, and in the background its devices: the kernel needs 20 to 50 ms. Idempotent."""
         await act(f"remove network namespace {path.name}", namespaces.delete_netns, path)
         for link in links:
-            task = spawn(self.delete_veth(link), f"delete {link}")
-            self._deletions.add(task)
-            task.add_done_callback(self._deletions.discard)
+            self._later(link, self.delete_veth(link))
+
+    def _later(self, link: str, deletion: Coroutine[Any, Any, None]) -> None:
+        task = self._deletions[link] = spawn(deletion, f"delete {link}")
+        task.add_done_callback(functools.partial(self._is_gone, link))
+
+    def _is_gone(self, link: str, deletion: asyncio.Task[None]) -> None:
+        if self._deletions.get(link) is deletion:
+            del self._deletions[link]
 
     async def forget_flows(self, address: Address) -> None:
         """Drop what connection tracking knows of an address, so that UDP clients are translated anew."""
@@ -217,7 +238,7 @@ class Host:
     async def settle(self) -> None:
         """Wait until nothing is being removed in the background."""
         while self._deletions:
-            await asyncio.wait(self._deletions)
+            await asyncio.wait(self._deletions.values())
 
     async def attach(self, path: Path, endpoint: Endpoint, gateway: Endpoint | None) -> None:
         """Add a device to a namespace that exists; the default route is `gateway`'s afterwards."""

@@ -280,3 +280,23 @@ def test_networks_that_cannot_be(run_root: Path) -> None:
         await room.stop()
 
     scenario(work())
+
+
+def test_a_network_that_is_going_does_not_stand_in_the_next_ones_way(run_root: Path) -> None:
+    async def work() -> None:
+        room = Networks(Rows(), run_root, NetworkOptions())
+        await room.start({})
+        for driver, options in (("bridge", {"com.docker.network.bridge.name": "br9"}), ("overlay", {})):
+            seen = set()
+            for _ in range(3):
+                made = await room.create(NetworkSpec(name="n", driver=driver, attachable=True, options=options))
+                seen.add((made.ipam.config or [])[0].subnet)
+                sandbox = await room.open_sandbox(container("a", "n"))
+                assert sandbox.endpoints["n"].ip_address
+                await room.close_sandbox(ContainerId("a" * 64))
+                await room.remove("n")
+            assert len(seen) == 1
+        await room.stop()
+        assert "br9" not in run("ip -o link")
+
+    asyncio.run(asyncio.wait_for(work(), 60))
