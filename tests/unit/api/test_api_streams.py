@@ -16,9 +16,9 @@ from api_fakes import CONTAINER_ID, FakeAttachment, FakeContainers, Wire, exchan
 
 from havre.engine.exec import Exec, ExecSpec
 from havre.engine.exit import Exits, WaitResult
-from havre.engine.logs import LogLine
 from havre.engine.progress import ProgressLine
 from havre.errors import Failed, NotFound
+from havre.logs import LogLine
 
 Scenario = Callable[[Path, Any], Coroutine[Any, Any, None]]
 
