@@ -104,8 +104,8 @@ class Run(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Copy(Command):
-    """COPY and ADD. `sources` exclude the here-documents, which are `inline`; `from_` names a stage, image or context.
+class Copying:
+    """What COPY and ADD say. `sources` exclude the here-documents, which are `inline`; `from_` names where they are.
 
     ADD alone: `remote` (URLs and git are fetched), `unpack` (None: local archives are unpacked), `checksum`.
     """
@@ -123,6 +123,11 @@ class Copy(Command):
     unpack: bool | None = False
     checksum: str = ""
     keep_git: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copy(Command, Copying):
+    """COPY and ADD; texts may hold variables, and `from_` is a stage, image or context."""
 
 
 @dataclass(frozen=True, kw_only=True)

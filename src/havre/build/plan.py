@@ -16,7 +16,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import msgspec
 
@@ -26,6 +26,7 @@ from havre.build.instructions import (
     Arg,
     Command,
     Copy,
+    Copying,
     Env,
     Health,
     Label,
@@ -69,26 +70,13 @@ class RunAction:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CopyAction:
+class CopyAction(Copying):
     """Copy `sources` of the context or of `from_`, and the here-documents `inline`, to `target` (absolute).
 
     `into` says that the target is a directory whatever there is: it was written with a slash at its end.
     """
 
-    sources: tuple[str, ...]
-    inline: tuple[Heredoc, ...]
-    target: str
     into: bool
-    from_: str = ""
-    chown: str = ""
-    chmod: str = ""
-    link: bool = False
-    parents: bool = False
-    excludes: tuple[str, ...] = ()
-    remote: bool = False
-    unpack: bool | None = False
-    checksum: str = ""
-    keep_git: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -350,22 +338,17 @@ class _Planner:
         inline = tuple(
             replace(each, text=self._expand(each.text, raw=True)) if each.expands else each for each in command.inline
         )
-        action = CopyAction(
-            sources=sources,
-            inline=inline,
-            target=posixpath.normpath(posixpath.join("/", self._config.working_dir, target)),
-            into=target.endswith(("/", "/.")) or target == ".",
-            from_=command.from_,
-            chown=self._expand(command.chown),
-            chmod=self._expand(command.chmod),
-            link=command.link,
-            parents=command.parents,
-            excludes=tuple(self._expand(each) for each in command.excludes),
-            remote=command.remote,
-            unpack=command.unpack,
-            checksum=self._expand(command.checksum),
-            keep_git=command.keep_git,
-        )
+        said = {each.name: getattr(command, each.name) for each in fields(Copying)}
+        expanded = {
+            "sources": sources,
+            "inline": inline,
+            "target": posixpath.normpath(posixpath.join("/", self._config.working_dir, target)),
+            "chown": self._expand(command.chown),
+            "chmod": self._expand(command.chmod),
+            "excludes": tuple(self._expand(each) for each in command.excludes),
+            "checksum": self._expand(command.checksum),
+        }
+        action = CopyAction(**said | expanded, into=target.endswith(("/", "/.")) or target == ".")
         flags = f"--chown={action.chown} " if action.chown else ""
         flags += f"--chmod={action.chmod} " if action.chmod else ""
         flags += "--link " if action.link else ""
