@@ -48,6 +48,7 @@ DIRECTIVES = (
     _d("bip6", "text", "IPv6 address of the default bridge, with its prefix length"),
     _d("bridge", "text", "Bridge of yours for the default network, or none for no such network", short="b"),
     Directive("", "builder", "map", "Limits of the build cache"),
+    _d("cdi-spec-dir", "list", "Directories of descriptions of devices (CDI)", "cdi-spec-dirs"),
     _d("cgroup-parent", "text", "Parent cgroup of all containers"),
     _d("config-file", "text", "Configuration file"),
     _d("data-root", "text", "Root directory of persistent state"),
@@ -116,7 +117,7 @@ DIRECTIVES = (
         _d(name, "list", "No effect here", key, used=False)
         for name, key in (
             ("allow-nondistributable-artifacts", ""), ("authorization-plugin", "authorization-plugins"),
-            ("exec-opt", "exec-opts"), ("node-generic-resource", "node-generic-resources"), ("cdi-spec-dir", ""),
+            ("exec-opt", "exec-opts"), ("node-generic-resource", "node-generic-resources"),
             ("storage-opt", "storage-opts"), ("feature", "features"),
         )
     ),
@@ -189,6 +190,7 @@ class DaemonConfig:
     log_driver: str = "json-file"
     log_opts: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
+    cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
     shutdown_timeout: int = 5
     ignored: tuple[str, ...] = ()
 

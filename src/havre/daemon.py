@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import re
@@ -21,7 +22,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,8 @@ from havre.api.tls import server_context
 from havre.build.contexts import Contexts
 from havre.build.outputs import Outputs
 from havre.build.solve import Builder
-from havre.config import DEFAULT_HOST, DaemonConfig, load, parse_arguments, usage
+from havre.config import DEFAULT_FILE, DEFAULT_HOST, DaemonConfig, load, parse_arguments, usage
+from havre.configvalues import check_values
 from havre.engine.assemble import Assembly, DaemonDefaults
 from havre.engine.checkpoints import Checkpoints
 from havre.engine.commit import Commit
@@ -104,14 +106,14 @@ class _ImageFacts:
 
 
 @asynccontextmanager
-async def open_engine(config: DaemonConfig) -> AsyncIterator[Services]:
-    """All nouns, recovered and ready; closed in reverse order. Containers run on."""
+async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, Registry]]:
+    """All nouns, recovered and ready, and what a reload changes beside them; closed in reverse order."""
     events = Events()
     async with AsyncExitStack() as stack:
         storage = await Storage.open(config.data_root, config.exec_root, driver=config.storage_driver or None)
         stack.push_async_callback(storage.close)
         runtime = await Runtime.open(config.exec_root, config.runtimes, config.default_runtime or None)
-        registry = Registry(RegistryConfig(mirrors=config.registry_mirrors, insecure=config.insecure_registries))
+        registry = Registry(_registries(config))
         stack.push_async_callback(registry.close)
         index = Index(storage.db.table("containers", Container))
         networks = Networks(storage.db.table("networks", Network), config.exec_root, _network_options(config), events)
@@ -160,7 +162,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Services]:
         stack.push_async_callback(networks.stop)
         builder, contexts = await _open_builder(config, images, storage, runtime, networks)
         await _tidy(images)
-        yield Services(
+        services = Services(
             images=images,
             containers=containers,
             checkpoints=Checkpoints(index, lifecycle, assembly.directory, enabled=config.experimental),
@@ -175,6 +177,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[Services]:
             contexts=contexts,
             outputs=Outputs(storage),
         )
+        yield services, registry
 
 
 async def _open_builder(
@@ -220,6 +223,10 @@ def _make_volumes(config: DaemonConfig, storage: Storage, events: Events) -> Vol
     return Volumes(local, plugged, storage.db.table("volumes", Volume), events)
 
 
+def _registries(config: DaemonConfig) -> RegistryConfig:
+    return RegistryConfig(mirrors=config.registry_mirrors, insecure=config.insecure_registries)
+
+
 def _network_options(config: DaemonConfig) -> NetworkOptions:
     bridge = DefaultBridge(
         link=config.bridge,
@@ -250,7 +257,8 @@ def _network_options(config: DaemonConfig) -> NetworkOptions:
 
 def _daemon_defaults(config: DaemonConfig) -> DaemonDefaults:
     ulimits = tuple(Ulimit(name=each.name, soft=each.soft, hard=each.hard) for each in config.default_ulimits)
-    return DaemonDefaults(ulimits, config.init, config.cgroup_parent)
+    directories = tuple(map(Path, config.cdi_spec_dirs))
+    return DaemonDefaults(ulimits, config.init, config.cgroup_parent, directories)
 
 
 def _defaults(config: DaemonConfig, runtime: Runtime) -> Defaults:
@@ -275,6 +283,7 @@ def _identity(config: DaemonConfig) -> Identity:
         insecure_registries=config.insecure_registries,
         labels=config.labels,
         log_driver=config.log_driver,
+        cdi_directories=config.cdi_spec_dirs,
     )
 
 
@@ -424,9 +433,10 @@ async def run(config: DaemonConfig, flags: Mapping[str, Any]) -> None:
     for key in config.ignored:
         log.warning("the directive %s has no effect here", key)
     with pid_file(config.pid_path):
-        async with open_engine(config) as services:
+        async with open_engine(config) as (services, registry):
             server = await serve(services, listeners, experimental=config.experimental)
-            loop.add_signal_handler(signal.SIGHUP, _reload, services, flags)
+            current = _Current(config, services, registry)
+            loop.add_signal_handler(signal.SIGHUP, current.reload, flags)
             for address in server.addresses:
                 log.info("API listen on %s", address)
             log.info("Daemon has completed initialization")
@@ -434,20 +444,58 @@ async def run(config: DaemonConfig, flags: Mapping[str, Any]) -> None:
             await stop.wait()
             notify("STOPPING=1")
             log.info("stopping; containers run on")
-            await server.close(config.shutdown_timeout)
+            await server.close(current.config.shutdown_timeout)
             await end_background()  # while there is an engine for it to undo itself with
 
 
-def _reload(services: Services, flags: Mapping[str, Any]) -> None:
-    """SIGHUP: what can change without a restart is the level of the log."""
-    try:
-        config = load(flags)
-    except (HavreError, OSError) as error:
-        log.error("configuration not reloaded: %s", error)
-        return
-    set_level("debug" if config.debug else config.log_level)
-    services.events.publish("daemon", "reload", services.system.id, {"name": socket.gethostname()})
-    log.info("reloaded configuration")
+class _Current:
+    """The configuration in force, and what follows it."""
+
+    def __init__(self, config: DaemonConfig, services: Services, registry: Registry) -> None:
+        self.config = config
+        self._services = services
+        self._registry = registry
+
+    def reload(self, flags: Mapping[str, Any]) -> None:
+        """SIGHUP: the log's level, labels, mirrors, insecure registries and the time to stop change without a restart.
+
+        A configuration that cannot be used changes nothing.
+        """
+        log.info("Got signal to reload configuration, reloading from: %s", flags.get("config-file", DEFAULT_FILE))
+        try:
+            fresh = load(flags)
+            check_values(fresh)
+        except (HavreError, OSError) as error:
+            log.error("configuration not reloaded: %s", error)
+            return
+        self.config = replace(
+            self.config,
+            debug=fresh.debug,
+            log_level=fresh.log_level,
+            shutdown_timeout=fresh.shutdown_timeout,
+            labels=fresh.labels,
+            registry_mirrors=fresh.registry_mirrors,
+            insecure_registries=fresh.insecure_registries,
+        )
+        set_level("debug" if fresh.debug else fresh.log_level)
+        self._registry.reconfigure(_registries(fresh))
+        self._services.system.reload(_identity(self.config))
+        told = _reloaded(self.config)
+        self._services.events.publish("daemon", "reload", self._services.system.id, told)
+        log.info("Reloaded configuration: %s", json.dumps(told))
+
+
+def _reloaded(config: DaemonConfig) -> dict[str, str]:
+    """What the event of a reload tells, in dockerd's words."""
+    return {
+        "name": socket.gethostname(),
+        "debug": "true" if config.debug else "false",
+        "labels": json.dumps(config.labels),
+        "insecure-registries": json.dumps(config.insecure_registries),
+        "registry-mirrors": json.dumps(config.registry_mirrors),
+        "live-restore": "true",
+        "shutdown-timeout": str(config.shutdown_timeout),
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -458,6 +506,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(usage() if invocation.wants == "help" else f"havre version {__version__}")
             return 0
         config = load(invocation.values)
+        check_values(config)
         if os.geteuid() != 0:
             raise Failed("havred needs to be root", "run it with sudo, or as a systemd service")
         configure_logging("debug" if config.debug else config.log_level)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from havre.aio import in_thread
+from havre.engine import cdi
 from havre.engine.events import Events
 from havre.engine.live import Index
 from havre.engine.model import Container, ContainerId, HostConfig, MountOptions, MountPoint, Ulimit
@@ -48,6 +49,7 @@ class DaemonDefaults:
     ulimits: tuple[Ulimit, ...] = ()
     init: bool = False
     cgroup_parent: str = ""
+    cdi_directories: tuple[Path, ...] = ()
 
 
 class Assembly:
@@ -190,7 +192,7 @@ class Assembly:
     ) -> Surroundings:
         """The rest, read from the root file system and the host. Blocking."""
         config, host = container.config, container.host_config
-        _check_device_requests(host)
+        edits = cdi.resolve(_cdi_names(host), self._defaults.cdi_directories)
         return Surroundings(
             rootfs=rootfs,
             sources=sources,
@@ -202,6 +204,7 @@ class Assembly:
             shm_source=self._shm_source(container),
             security=parse_security_opts(host.security_opt or ()),
             devices=_read_devices(host),
+            edits=edits,
             device_rules=tuple(parse_device_rule(rule) for rule in host.device_cgroup_rules or ()),
             blocks=read_block_limits(host),
             default_ulimits=self._defaults.ulimits,
@@ -255,11 +258,15 @@ def _read_devices(host: HostConfig) -> tuple[Device, ...]:
     )
 
 
-def _check_device_requests(host: HostConfig) -> None:
-    """Refuse what wants a driver of devices (GPUs): there is none."""
+def _cdi_names(host: HostConfig) -> list[str]:
+    """The devices asked for by CDI name. Refuses what wants any other driver of devices (GPUs): there is none."""
+    names: list[str] = []
     for request in host.device_requests or ():
-        wanted = " ".join(f"[{' '.join(every)}]" for every in request.capabilities or ())
-        raise Failed(f'could not select device driver "{request.driver}" with capabilities: [{wanted}]')
+        if request.driver != "cdi" or not request.device_ids or request.capabilities:
+            wanted = " ".join(f"[{' '.join(every)}]" for every in request.capabilities or ())
+            raise Failed(f'could not select device driver "{request.driver}" with capabilities: [{wanted}]')
+        names.extend(request.device_ids)
+    return names
 
 
 def _check_propagation(source: Path, propagation: str) -> None:

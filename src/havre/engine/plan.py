@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from havre.engine.cdi import Edits
 from havre.engine.model import Config, Container, HostConfig, MountOptions, MountPoint, TmpfsOptions, Ulimit
 from havre.errors import InvalidInput
 from havre.runtime.plan import (
@@ -46,6 +47,7 @@ class BlockLimits:
 _ROOT = User()
 _DEFAULT_SECURITY = Security()
 _NO_BLOCK_LIMITS = BlockLimits()
+_NO_EDITS = Edits()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +55,7 @@ class Surroundings:
     """What the row alone does not say: paths, numbers and namespaces as they are now.
 
     `sources` maps a mount's destination to the host path behind it; `files` are the binds of hosts, hostname and
-    resolv.conf; the namespaces are PRIVATE, HOST or a path to join.
+    resolv.conf; `edits` are what devices by CDI name add; the namespaces are PRIVATE, HOST or a path to join.
     """
 
     rootfs: Path
@@ -66,6 +68,7 @@ class Surroundings:
     shm_source: Path | None = None
     security: Security = _DEFAULT_SECURITY
     devices: tuple[Device, ...] = ()
+    edits: Edits = _NO_EDITS
     device_rules: tuple[DeviceRule, ...] = ()
     blocks: BlockLimits = _NO_BLOCK_LIMITS
     default_ulimits: tuple[Ulimit, ...] = ()
@@ -81,9 +84,9 @@ def plan_container(container: Container, found: Surroundings) -> ContainerPlan:
     return ContainerPlan(
         rootfs=found.rootfs,
         args=(container.path, *container.args),
-        env=plan_env(config, config.hostname, found.link_variables),
+        env=(*plan_env(config, config.hostname, found.link_variables), *found.edits.env),
         cwd=config.working_dir or "/",
-        user=found.user,
+        user=replace(found.user, groups=(*found.user.groups, *found.edits.groups)),
         tty=config.tty,
         open_stdin=config.open_stdin,
         stdin_once=config.stdin_once,
@@ -107,7 +110,7 @@ def plan_container(container: Container, found: Surroundings) -> ContainerPlan:
         security=found.security,
         masked_paths=None if host.masked_paths is None else tuple(host.masked_paths),
         readonly_paths=None if host.readonly_paths is None else tuple(host.readonly_paths),
-        devices=found.devices,
+        devices=(*found.devices, *found.edits.devices),
         device_rules=found.device_rules,
         resources=plan_resources(host, found.blocks),
         rlimits=plan_rlimits(host.ulimits or (), found.default_ulimits),
@@ -149,6 +152,7 @@ def plan_binds(container: Container, found: Surroundings) -> tuple[Mount, ...]:
     ]
     for destination, options in (container.host_config.tmpfs or {}).items():
         planned.append(Tmpfs(destination=destination, options=tuple(filter(None, options.split(",")))))
+    planned.extend(found.edits.binds)
     covered = {mount.destination for mount in planned}
     planned.extend(file for file in found.files if file.destination not in covered)
     return tuple(sorted(planned, key=lambda mount: mount.destination.count("/")))

@@ -12,7 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +44,7 @@ class Identity:
     labels: tuple[str, ...] = ()
     live_restore: bool = True
     log_driver: str = "json-file"
+    cdi_directories: tuple[str, ...] = ()
     started_at: float = field(default_factory=time.time)
 
 
@@ -67,6 +68,10 @@ class System:
         self._images = images
         self._containers = containers
         self._volumes = volumes
+
+    def reload(self, identity: Identity) -> None:
+        """The daemon's configuration has changed; it has run since it started."""
+        self._identity = replace(identity, started_at=self._identity.started_at)
 
     def version(self, newest: str, oldest: str) -> dict[str, Any]:
         """`GET /version`; the arguments are the API versions that the edge speaks."""
@@ -120,7 +125,7 @@ class System:
                 "Volume": self._volumes.drivers(),
                 "Network": ["bridge", "host", "null"],
                 "Authorization": None,
-                "Log": ["json-file", "local", "none"],
+                "Log": ["journald", "json-file", "local", "syslog"],
             },
             "MemoryLimit": True,
             "SwapLimit": cgroups.swap_limit,
@@ -177,7 +182,7 @@ class System:
             "RuncCommit": {"ID": "", "Expected": ""},
             "InitCommit": {"ID": "", "Expected": ""},
             "SecurityOptions": self._security_options(),
-            "CDISpecDirs": [],
+            "CDISpecDirs": list(self._identity.cdi_directories),
             "Warnings": warnings,
         }
 

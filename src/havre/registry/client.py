@@ -22,7 +22,7 @@ from yarl import URL
 from havre.errors import Failed, HavreError, InvalidInput, NotFound, Unauthorized
 from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of
-from havre.oci.manifest import MAX_DOCUMENT, Descriptor
+from havre.oci.manifest import MAX_DOCUMENT, Descriptor, Index, decode_document
 from havre.oci.reference import Reference
 from havre.registry.auth import Auth
 from havre.registry.endpoints import Endpoint, RegistryConfig, endpoints_for, host_of_address, parse_url
@@ -73,6 +73,10 @@ class Registry:
         self._config = config
         self._transport = Transport(config)
         self.uploads = Uploads(self._transport)
+
+    def reconfigure(self, config: RegistryConfig) -> None:
+        """Other mirrors and insecure registries, from the next request on."""
+        self._config = config
 
     async def close(self) -> None:
         """Close all connections."""
@@ -158,6 +162,26 @@ class Registry:
         target = Target(self._own(ref), _pull(ref), auth)
         pages = await self._pages(target, f"{ref.repository}/tags/list")
         return [tag for page in pages for tag in msgspec.json.decode(page, type=_Tags).tags or ()]
+
+    async def referrers(
+        self, ref: Reference, subject: Digest, artifact_type: str, auth: Auth | None = None
+    ) -> list[Descriptor]:
+        """The manifests of one type that say they are about `subject`, also where the registry knows no referrers."""
+        target = Target(self._own(ref), _pull(ref), auth)
+        query = URL.build(query={"artifactType": artifact_type}).raw_query_string
+        path = f"{ref.repository}/referrers/{subject}?{query}"
+        with in_words(f"asking for what refers to {subject}"):
+            async with self._transport.open("GET", target, path, ok=(200, 404)) as response:
+                body = await _read_all(response.content.iter_chunked(_CHUNK), MAX_DOCUMENT)
+                known = response.status == 200
+        if not known:
+            try:
+                body = (await self.manifest(ref.with_tag(subject.replace(":", "-")), auth)).body
+            except NotFound:
+                return []
+        document = decode_document(body)
+        found = document.manifests if isinstance(document, Index) else ()
+        return [one for one in found if one.artifact_type == artifact_type]
 
     async def catalog(self, registry: str, auth: Auth | None = None) -> list[str]:
         """All repositories of a registry that lists them."""

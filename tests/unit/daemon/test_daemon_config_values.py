@@ -1,0 +1,46 @@
+"""Values of daemon.json that no run could use are refused by key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from havre.config import configure
+from havre.configvalues import check_values
+from havre.errors import InvalidInput
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"log-driver": "odd"}, 'log-driver: error looking up logging plugin odd: plugin "odd" not found'),
+        ({"log-opts": {"odd": "1"}}, "log-opts: unknown log opt 'odd' for json-file log driver"),
+        ({"log-opts": {"max-size": "odd"}}, "log-opts: .*invalid size: 'odd'"),
+        ({"dns": ["8.8.8.8", "odd"]}, "dns: odd is not an ip address"),
+        ({"registry-mirrors": ["mirror.example"]}, 'registry-mirrors: invalid mirror: "mirror.example"'),
+        ({"registry-mirrors": ["ftp://mirror.example"]}, "registry-mirrors: invalid mirror"),
+        ({"registry-mirrors": ["https://u@mirror.example?x=1"]}, "no query, fragment or user"),
+        ({"insecure-registries": ["http://host"]}, "insecure-registries: insecure registry http://host is not valid"),
+        ({"labels": ["odd"]}, "labels: bad attribute format: odd"),
+        ({"shutdown-timeout": -2}, "shutdown-timeout"),
+        ({"mtu": 10}, "mtu: 10"),
+    ],
+)
+def test_refused(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(InvalidInput, match=f"unable to configure the daemon: {words}|{words}"):
+        check_values(configure(values))
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"log-driver": "syslog", "log-opts": {"syslog-address": "udp://127.0.0.1:514"}},
+        {"dns": ["8.8.8.8", "::1"], "registry-mirrors": ["https://m.example/", "http://127.0.0.1:5000"]},
+        {"insecure-registries": ["10.0.0.0/8", "host", "host:5000", "::1/128", "[::1]:5000"], "labels": ["a=b=c"]},
+        {"shutdown-timeout": -1},
+    ],
+)
+def test_accepted(values: dict[str, Any]) -> None:
+    check_values(configure(values))
