@@ -14,7 +14,7 @@ import msgspec
 
 from havre.engine.model import Value
 from havre.errors import Forbidden, InvalidInput, NotFound, Unavailable, Unsupported
-from havre.network.ipam import Pool, parse_pool
+from havre.network.ipam import Pool, parse_address, parse_pool
 from havre.network.plan import DEFAULT_MTU, Bridge, bridge_link, dummy_parent
 
 PREDEFINED = ("bridge", "host", "none")
@@ -22,6 +22,7 @@ LINK = "com.docker.network.bridge.name"
 ICC = "com.docker.network.bridge.enable_icc"
 MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
+HOST_BINDING6 = "com.docker.network.bridge.host_binding_ipv6"
 PARENT = "parent"
 ROUTER, ROUTER6 = "DefaultGatewayIPv4", "DefaultGatewayIPv6"
 """Names of auxiliary addresses that are the way out, as dockerd notes `--default-gateway`."""
@@ -214,6 +215,9 @@ def _check_options(options: dict[str, str]) -> None:
     _number(options, MTU, DEFAULT_MTU)
     if options.get(VNI):
         _vni(options)
+    for key, version in ((HOST_BINDING, 4), (HOST_BINDING6, 6)):
+        if options.get(key) and parse_address(options[key]).version != version:
+            raise InvalidInput(f"failed to parse {key} value: {options[key]}", f"expected an IPv{version} address")
     parent = options.get(PARENT, "")
     if parent and (len(parent) > 15 or "/" in parent or " " in parent):
         raise InvalidInput(f"invalid parent device name: {parent}", "expected 1 to 15 characters")

@@ -118,15 +118,14 @@ def main_network(container: Container) -> str:
     return "bridge" if mode in ("", "default") else mode
 
 
-def wishes_of(container: Container, host_binding: str) -> list[Publish]:
-    """The ports to publish; without a host IP of their own they get the network's `host_binding`."""
+def wishes_of(container: Container, host_binding: str, host_binding6: str = "") -> list[Publish]:
+    """The ports to publish; without a host IP of their own they get the network's `host_binding` of each family."""
     host = container.host_config
     given = {name: _pairs(wanted) for name, wanted in (host.port_bindings or {}).items()}
     wishes = parse_bindings(given, list(container.config.exposed_ports or {}), host.publish_all_ports)
-    if host_binding in ("", str(ANY4)):
-        return wishes
-    default = ip_address(host_binding)
-    return [Publish(w.protocol, w.port, w.host or default, w.first, w.last) for w in wishes]
+    default = None if host_binding in ("", str(ANY4)) else ip_address(host_binding)
+    default6 = None if host_binding6 in ("", str(ANY6)) else ip_address(host_binding6)
+    return [w if w.host else Publish(w.protocol, w.port, default, w.first, w.last, default6) for w in wishes]
 
 
 def wishes_again(ports: Mapping[str, list[PortBinding] | None]) -> list[Publish]:
@@ -138,9 +137,10 @@ def wishes_again(ports: Mapping[str, list[PortBinding] | None]) -> list[Publish]
         for binding in bindings or []:
             by_port.setdefault(int(binding.host_port), []).append(ip_address(binding.host_ip or str(ANY4)))
         for number, hosts in by_port.items():
-            if ANY4 in hosts:
+            everywhere = ANY4 in hosts and all(host.version == 4 or host == ANY6 for host in hosts)
+            if everywhere:
                 wishes.append(Publish(protocol, port, None, number, number))
-            named = [host for host in hosts if host not in (ANY4, ANY6) or (host == ANY6 and ANY4 not in hosts)]
+            named = [host for host in hosts if not (everywhere and host in (ANY4, ANY6))]
             wishes += [Publish(protocol, port, host, number, number) for host in named]
     return wishes
 

@@ -270,9 +270,10 @@ class Sandboxes:
         endpoint = held.gateway()
         if endpoint is None or not endpoint.bridge.on_host:
             return  # a device of its own in the network outside is reached there
-        binding = self._rows[endpoint.bridge.id].options.get(words.HOST_BINDING, "")
+        options = self._rows[endpoint.bridge.id].options
+        bindings = options.get(words.HOST_BINDING, ""), options.get(words.HOST_BINDING6, "")
         try:
-            for wish in texts.wishes_of(container, binding):
+            for wish in texts.wishes_of(container, *bindings):
                 held.reservations.append(
                     self._ports.reserve(wish, endpoint.address, held.name, target6=endpoint.address6)
                 )

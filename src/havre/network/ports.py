@@ -44,7 +44,7 @@ _RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
 class Publish:
     """One wish: container port `port`, on `host` (None: every address of the host), a host port of `first`..`last`.
 
-    `first` is 0 for "any free port".
+    `first` is 0 for "any free port". With `host6` the port is held there, too, with the same number.
     """
 
     protocol: str
@@ -52,6 +52,14 @@ class Publish:
     host: Address | None = None
     first: int = 0
     last: int = 0
+    host6: Address | None = None
+
+    @property
+    def hosts(self) -> tuple[Address, ...]:
+        """Where the port is to be held."""
+        if self.host6 is not None:
+            return (self.host or ANY4, self.host6)
+        return (ANY4, ANY6) if self.host is None else (self.host,)
 
 
 def parse_port(text: str) -> tuple[int, str]:
@@ -149,7 +157,7 @@ class Ports:
 
         `target6` is the container's IPv6 address where it has one; else `target` serves IPv6 clients as well.
         """
-        hosts: tuple[Address, ...] = (wish.host,) if wish.host is not None else (ANY4, ANY6)
+        hosts = wish.hosts
         failure: Failed | None = None
         for number in self._candidates(wish):
             try:
@@ -200,7 +208,7 @@ class Ports:
         reservation = Reservation(wish, number, hosts, target, holder, relayed=self._relays)
         with contextlib.ExitStack() as undo:
             for host in hosts:
-                implied = wish.host is None and host == ANY6
+                implied = wish.host is None and wish.host6 is None and host == ANY6
                 held = _bind(wish.protocol, host, number, implied, listen=self._relays)
                 if held is not None:
                     reservation.sockets.append(undo.enter_context(held))

@@ -62,6 +62,7 @@ def test_options_of_a_bridge_are_read() -> None:
         NetworkSpec(name="n", options={"com.docker.network.bridge.name": "far-too-long-name"}),
         NetworkSpec(name="n", options={"com.docker.network.bridge.name": 'a";flush'}),
         NetworkSpec(name="n", options={"com.docker.network.bridge.name": ".."}),
+        NetworkSpec(name="n", options={"com.docker.network.bridge.host_binding_ipv6": "127.0.0.1"}),
         NetworkSpec(name="n", ipam=Ipam(driver="zz")),
         NetworkSpec(name="n", driver="macvlan", options={"macvlan_mode": "odd"}),
         NetworkSpec(name="n", driver="overlay", attachable=True, options={"encrypted": ""}),
@@ -109,6 +110,11 @@ def test_a_network_may_bind_ports_to_one_address() -> None:
     row = _container(host_config=HostConfig(port_bindings={"80/tcp": [PortBinding(host_port="80")]}))
     assert wishes_of(row, "127.0.0.1") == [Publish("tcp", 80, ip_address("127.0.0.1"), 80, 80)]
     assert wishes_of(row, "0.0.0.0") == [Publish("tcp", 80, None, 80, 80)]
+    both = wishes_of(row, "127.0.0.1", "::1")
+    assert [str(host) for host in both[0].hosts] == ["127.0.0.1", "::1"]
+    assert [str(host) for host in wishes_of(row, "", "::1")[0].hosts] == ["0.0.0.0", "::1"]
+    again = wishes_again({"80/tcp": [PortBinding(host_ip=host, host_port="80") for host in ("0.0.0.0", "::1")]})
+    assert [[str(host) for host in wish.hosts] for wish in again] == [["0.0.0.0"], ["::1"]]
 
 
 def test_a_container_is_named_by_its_domain_first() -> None:
