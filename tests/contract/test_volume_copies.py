@@ -73,6 +73,13 @@ def test_out_as_a_tar_and_in_again(box: Engine, tmp_path: Path) -> None:
     zipped = gzip.compress(archive.read_bytes())
     assert box.havre("volume", "import", "again", "-", stdin=zipped, check=0).stdout == "again\n"
     assert shown(box, "again") == shown(box, "source")
+    assert box.out("volume", "inspect", "--format", "{{.Labels.team}}", "again") == "a"
+    small = tmp_path / "v.tar.zst"
+    box.havre("volume", "export", "--zstd", "-o", str(small), "source", check=0)
+    assert small.read_bytes()[:4] == b"\x28\xb5\x2f\xfd"
+    box.havre("volume", "import", "smaller", str(small), check=0)
+    assert shown(box, "smaller") == shown(box, "source")
+    assert box.out("volume", "rm", "smaller") == "smaller"
     cut = box.havre("volume", "import", "broken", "-", stdin=zipped[: len(zipped) // 2], check=1)
     assert cut.stderr
     assert volumes(box) == {"source", "again"}

@@ -102,3 +102,48 @@ async def _recover(data: Path, run: Path, driver: str) -> None:
         await storage.snapshots.unmount_layer(layer.diff_id)
         await storage.layers.remove(layer.diff_id)
     await storage.close()
+
+
+RENAME = """
+import asyncio, sys
+from pathlib import Path
+from havre.engine.events import Events
+from havre.storage import Storage
+sys.path.insert(0, sys.argv[2])
+from support.volumes import open_volumes
+
+async def main(data):
+    storage = await Storage.open(data, data / "run", driver="copy")
+    volumes = open_volumes(data / "volumes", storage.db, Events())
+    await volumes.load()
+    (name,) = [volume.name for volume in (await volumes.list({}))[0]]
+    while True:
+        new = "ab" if name == "ba" else "ba"
+        print("step", flush=True)
+        await volumes.rename(name, new)
+        name = new
+
+asyncio.run(main(Path(sys.argv[1])))
+"""
+
+
+def test_killed_in_a_rename_one_name_has_everything(tmp_path: Path) -> None:
+    async def look(make: bool = False) -> None:
+        storage = await Storage.open(tmp_path, tmp_path / "run", driver="copy")
+        volumes = open_volumes(tmp_path / "volumes", storage.db, Events())
+        await volumes.load()
+        if make:
+            volume, _ = await volumes.create("ab", labels={"team": "x"})
+            (Path(volume.mountpoint) / "precious").write_text("still here")
+        (volume,) = (await volumes.list({}))[0]
+        assert volume.name in ("ab", "ba")
+        assert volume.labels == {"team": "x"}
+        assert (Path(volume.mountpoint) / "precious").read_text() == "still here"
+        assert os.listdir(tmp_path / "volumes") == [volume.name]
+        await storage.close()
+
+    asyncio.run(look(make=True))
+    support = str(Path(__file__).parents[1])
+    for steps in range(1, 12, 2):
+        _run_and_kill([sys.executable, "-c", RENAME, str(tmp_path), support], steps)
+        asyncio.run(look())

@@ -67,8 +67,9 @@ async def _clone(call: Call) -> web.StreamResponse:
 
 
 async def _export(call: Call) -> web.StreamResponse:
-    async with VolumeCopies(call.services.volumes).exporting(call.name) as pieces:
-        response = await call.stream("application/x-tar")
+    zstd = call.flag("zstd")
+    async with VolumeCopies(call.services.volumes).exporting(call.name, zstd=zstd) as pieces:
+        response = await call.stream("application/zstd" if zstd else "application/x-tar")
         async for piece in pieces:
             await response.write(piece)
     return response

@@ -102,7 +102,9 @@ def rename(session: Session, options: Options, arguments: list[str]) -> int:
 def export(session: Session, options: Options, arguments: list[str]) -> int:
     """Write a volume as a tar archive."""
     check_output(options.output, "export volume")
-    write_output(session.client.call("GET", f"/volumes/{arguments[0]}/export"), options.output, "export volume")
+    query: Query = {"zstd": "1"} if options.zstd else {}
+    answer = session.client.call("GET", f"/volumes/{arguments[0]}/export", query)
+    write_output(answer, options.output, "export volume")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Compressing a layer's tar for a registry: gzip by ISA-L in threads, streamed.
+"""Compressing tars, streamed: layers for a registry with gzip by ISA-L in threads, volumes with zstd.
 
 The bytes depend on the library's version, so no digest is promised; what came out is remembered by who pushed it.
 """
@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from typing import cast
 
+import zstandard
 from isal import igzip_threaded
 
 from havre.aio import in_thread
@@ -60,3 +61,12 @@ async def gzip_stream(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         await in_thread(writer.close)
     if piece := sink.take():
         yield piece
+
+
+async def zstd_stream(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """`chunks` as one zstd stream."""
+    compressor = zstandard.ZstdCompressor().compressobj()
+    async for chunk in chunks:
+        if piece := await in_thread(compressor.compress, chunk):
+            yield piece
+    yield await in_thread(compressor.flush)

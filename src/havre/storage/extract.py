@@ -51,6 +51,10 @@ class Extractor(TreeWriter):
         self._parser.finish()
         self.finish()
 
+    def global_records(self) -> dict[str, str]:
+        """What the archive said of itself, in a global pax header."""
+        return self._parser.global_records()
+
     def _consume(self, piece: bytes) -> None:
         for event in self._parser.feed(piece):
             if isinstance(event, Data):

@@ -16,7 +16,7 @@ and in pax forms 0.0, 0.1 and 1.0). It touches no file: `erofs` turns entries in
 
 Refused with `InvalidInput`: a wrong checksum, a number that is none, a `..` or a NUL in a name, a name longer than
 PATH_MAX or NAME_MAX, more than `MAX_META` bytes of extended header, a sparse map that lies, an unknown entry type, a
-stream that ends in the middle of a member. As dockerd (Go's archive/tar): global pax headers are ignored, and links,
+stream that ends in the middle of a member. As dockerd (Go's archive/tar): global pax headers change nothing, and links,
 directories and devices have no data, whatever their size field says.
 """
 
@@ -98,7 +98,8 @@ class TarParser:
         self._padding = 0
         self._zero_blocks = 0
         self._pax: list[tuple[bytes, bytes]] = []
-        self._long: dict[bytes, bytes] = {}  # b"L": name, b"K": link target
+        self._long: dict[bytes, bytes] = {}
+        self._global = b""  # b"L": name, b"K": link target
         self._map = _SparseMap()
         self._raw = b""  # the header block a sparse map belongs to
 
@@ -137,6 +138,14 @@ class TarParser:
         """Whether the last member's data was followed by all of its padding."""
         return not self._padding
 
+    def global_records(self) -> dict[str, str]:
+        """The last global pax header's records; none where it is malformed, since nothing here rests on them."""
+        try:
+            records = _pax_records(self._global)
+        except InvalidInput:
+            return {}
+        return {key.decode(errors="replace"): value.decode(errors="replace") for key, value in dict(records).items()}
+
     # -- states: each takes one block and returns an entry once it is complete
 
     def _header(self, block: bytes) -> Entry | None:
@@ -174,7 +183,9 @@ class TarParser:
             self._want, self._take = BLOCK, self._header
             if flag in b"xX":
                 self._pax = _pax_records(block[:size])
-            elif flag != b"g":
+            elif flag == b"g":
+                self._global = block[:size]
+            else:
                 self._long[flag] = block[:size].partition(b"\0")[0]
 
         if self._want:

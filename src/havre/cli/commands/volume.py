@@ -14,7 +14,8 @@ COMMANDS = (
     )),
     Command("du", "[VOLUME...]", "Show how much volumes hold", "volumes:du", (0, None)),
     Command("export", "[OPTIONS] VOLUME", "Export a volume as a tar archive", "volumes:export", (1, 1),
-            (Flag("output", "o", "string", "Write to a file, instead of STDOUT"),)),
+            (Flag("output", "o", "string", "Write to a file, instead of STDOUT"),
+             Flag("zstd", "", "", "Compress it with zstd"))),
     Command("import", "VOLUME [FILE|-]", "Create a volume from a tar archive", "volumes:import_", (1, 2),
             long="Create a volume from a tar archive, compressed or not, given as a file or on STDIN. A bad archive"
                  " leaves no volume."),
