@@ -127,7 +127,7 @@ def decode_request(call: Call) -> BuildRequest:
         no_cache_stages=tuple(_json(call, "nocachefilter", list[str], [])),
         pull=call.flag("pull"),
         platform=call.text("platform"),
-        network=call.text("networkmode"),
+        network=call.text("networkmode").removeprefix("default"),  # the same, and other clients leave it out
         extra_hosts=tuple(_json(call, "extrahosts", list[str], [])),
         ulimits=tuple(_json(call, "ulimits", list[Ulimit], [])),
         shm_size=call.integer("shmsize") or 0,
@@ -140,6 +140,7 @@ def decode_request(call: Call) -> BuildRequest:
         cpuset_mems=call.text("cpusetmems"),
         cgroup_parent=call.text("cgroupparent"),
         squash=call.flag("squash"),
+        cache_from=tuple(_json(call, "cachefrom", list[str], [])),
     )
 
 

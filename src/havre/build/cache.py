@@ -82,16 +82,23 @@ class Cache:
         await self._put(record)
         return record
 
-    async def keep(self, keys: Sequence[str], layer: Digest | None, description: str) -> CacheRecord:
-        """Remember what a step made; a record that had one of the keys loses it."""
+    async def keep(
+        self, keys: Sequence[str], layer: Digest | None, description: str, created_at: float | None = None
+    ) -> CacheRecord:
+        """Remember what a step made, now or at `created_at`; a record that had one of the keys loses it."""
         now = time.time()
+        made = now if created_at is None else created_at
         size = (self._size_of(layer) or 0) if layer else 0
-        record = CacheRecord(secrets.token_hex(16), tuple(keys), layer or "", description, now, now, 1, size)
+        record = CacheRecord(secrets.token_hex(16), tuple(keys), layer or "", description, made, now, 1, size)
         for key in keys:
             if (older := self._records.get(self._by_key.get(key, ""))) is not None:
                 await self._drop_key(older, key)
         await self._put(record)
         return record
+
+    def has(self, key: str) -> bool:
+        """Whether there is a record of the key."""
+        return key in self._by_key
 
     async def also(self, known: str, key: str) -> None:
         """Let the record of the key `known`, if there is one, be found by one more."""

@@ -34,7 +34,8 @@ class BuildRequest:
     not have. `contexts` are the named contexts that are no directory of the client's: `docker-image://NAME`,
     `target:STAGE`; any other name that FROM, COPY --from or a mount uses may be asked of the ContextSource if it is
     in `local_contexts`. `no_cache_stages` are names of stages never taken from the cache. `memory` and `shm_size` are
-    bytes; `network` is default, bridge, host or none.
+    bytes; `network` is default, bridge, host or none. `cache_from` are images whose cache may be used, `inline_cache`
+    puts this build's into its image.
     """
 
     id: str = ""
@@ -62,6 +63,8 @@ class BuildRequest:
     cpuset_mems: str = ""
     cgroup_parent: str = ""
     squash: bool = False
+    cache_from: tuple[str, ...] = ()
+    inline_cache: bool = False
     store: bool = True
 
 

@@ -12,6 +12,7 @@ import logging
 import platform as host
 import secrets
 import shutil
+import time
 from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -26,7 +27,8 @@ from havre.build.dockerfile import DockerfileError, parse_dockerfile
 from havre.build.foreign import check_runs, runnable_architectures
 from havre.build.gcpolicy import GcPolicy, GcRule
 from havre.build.graph import plan_graph
-from havre.build.progress import BuildProgress, unreported
+from havre.build.inlinecache import ARGUMENT, read_records, with_records
+from havre.build.progress import BuildProgress, Finished, Started, Vertex, unreported
 from havre.build.request import BuildRequest, BuildResult, ContextSource
 from havre.build.running import Runner, Sandboxes
 from havre.build.stages import Job, Stages
@@ -34,9 +36,9 @@ from havre.build.steps import Steps
 from havre.engine.filters import Filters
 from havre.engine.images import Images, Prunable
 from havre.engine.model import Config, Ulimit
-from havre.errors import Conflict, HavreError, Unsupported
+from havre.errors import Conflict, HavreError, NotFound, Unsupported
 from havre.linux import trees
-from havre.oci.digest import Digest
+from havre.oci.digest import Digest, digest_of
 from havre.oci.platform import Platform, parse_platform, platform_of_machine
 from havre.oci.reference import parse_reference
 from havre.runtime import Runtime
@@ -197,10 +199,40 @@ class Builder:
             directory=directory,
             undo=undo,
         )
+        await self._import_caches(request, context, progress)
         result = await Stages(self._images, self._storage, self._steps, job).run()
         document = result.document()
+        if result.steps and (request.inline_cache or request.build_args.get(ARGUMENT) in ("1", "true")):
+            document = with_records(document, result.steps)
         image = await self._images.create(document, names=request.tags) if request.store else None
         return BuildResult(image=image, config=document, layers=result.layers)
+
+    async def _import_caches(self, request: BuildRequest, context: ContextSource, progress: BuildProgress) -> None:
+        """Take over what the images of `--cache-from` say of their steps; one that cannot be had is no error."""
+        for name in request.cache_from:
+            vertex = Vertex(digest_of(f"cache {name}".encode()), f"importing cache manifest from {name}")
+            progress(Started(vertex, time.time()))
+            try:
+                await self._import_cache(name, request, context)
+            except HavreError as error:
+                progress(Finished(vertex, time.time(), error=error.message))
+            else:
+                progress(Finished(vertex, time.time()))
+
+    async def _import_cache(self, name: str, request: BuildRequest, context: ContextSource) -> None:
+        try:
+            image = await self._images.acquire(name)
+        except NotFound:
+            reference = parse_reference(name).with_default_tag()
+            auth = await context.credentials(reference.registry)
+            pulled = await self._images.pull(reference.familiar(), auth=auth, platform=request.platform or None)
+            image = await self._images.acquire(pulled)
+        with self._images.hold(image.layers):
+            document = await self._storage.blobs.read(Digest(image.id))
+            for record in read_records(document, set(image.layers)):
+                layer = Digest(record.layer) if record.layer else None
+                if not self._cache.has(record.key):
+                    await self._cache.keep([record.key], layer, record.description, record.created_at)
 
     # -- checks
 

@@ -23,6 +23,7 @@ from havre.aio import in_thread
 from havre.build.checking import Checks
 from havre.build.dockerfile import Dockerfile, DockerfileError
 from havre.build.graph import SCRATCH, Graph, Stage, sources_of
+from havre.build.inlinecache import InlineRecord
 from havre.build.instructions import Command
 from havre.build.plan import Step, Surroundings, begin, plan_steps, read_triggers
 from havre.build.progress import BuildProgress, Declared, Finished, Log, Started, Transfer, Vertex
@@ -62,11 +63,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """Where a stage is: an image's document, and its configuration as a value; `body` is a base's own document."""
+    """Where a stage is: an image's document, and its configuration as a value; `body` is a base's own document.
+
+    `steps` are its steps so far, as the cache knows them.
+    """
 
     image: ImageConfig
     config: Config
     body: bytes = b""
+    steps: tuple[InlineRecord, ...] = ()
 
     @property
     def layers(self) -> tuple[Digest, ...]:
@@ -294,7 +299,10 @@ class Stages:
             rootfs=msgspec.structs.replace(image.rootfs, diff_ids=layers),
             history=(*(image.history or ()), entry),
         )
-        return Result(image, step.config)
+        steps = result.steps
+        if made is not None:
+            steps = (*steps, InlineRecord(made.key, layer or "", step.created_by, made.created_at))
+        return Result(image, step.config, steps=steps)
 
     # -- names
 

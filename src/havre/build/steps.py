@@ -47,6 +47,7 @@ class Made:
     layer: Digest | None
     created_at: float
     cached: bool
+    key: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -184,7 +185,7 @@ class Steps:
         layer = Digest(record.layer) if record.layer else None
         if layer is not None:
             scope.hold(layer)
-        return Made(layer, record.created_at, cached=True)
+        return Made(layer, record.created_at, cached=True, key=key)
 
     async def _make(
         self,
@@ -249,7 +250,7 @@ class Steps:
 
     async def _keep(self, key: str, description: str, layer: Digest | None) -> Made:
         record = await self._cache.keep([key], layer, description)
-        return Made(layer, record.created_at, cached=False)
+        return Made(layer, record.created_at, cached=False, key=key)
 
 
 async def _cloned(address: GitAddress, directory: Path, action: CopyAction, client: ContextSource) -> Chosen:

@@ -238,6 +238,7 @@ def build_query(options: Options) -> Query:
         "buildargs": {name: value for name, value in map(_build_arg, options.build_arg) if value is not None},
         "labels": dict(label.partition("=")[::2] for label in options.label),
         "extrahosts": options.add_host,
+        "cachefrom": options.cache_from,
         "ulimits": options.ulimit,
         "nocachefilter": filtered,
     }

@@ -13,6 +13,7 @@ import base64
 import platform
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import msgspec
 from grpclib.const import Status as Code
@@ -79,7 +80,7 @@ class Control:
     async def solve(self, request: m.SolveRequest, metadata: Metadata) -> m.SolveResponse:
         """One build from beginning to end; cancelling it ends the build."""
         exports = _exports_of(request)
-        parse_cache([each.type for each in request.cache.exports] if request.cache else ())
+        _exports_inline(request)  # refused before anything is done
         with self._jobs.using(request.ref) as job, job.solving(request):
             if request.definition:
                 raise _no_definitions()
@@ -127,7 +128,8 @@ class Control:
         async with AsyncExitStack() as stack:
             source = SessionSource(self._sessions, request.session, options, self._contexts, stack, job.status.progress)
             try:
-                return await self._builder.build(options.request, source, job.status.progress)
+                wanted = replace(options.request, inline_cache=_exports_inline(request))
+                return await self._builder.build(wanted, source, job.status.progress)
             except HavreError as error:
                 raise _located(error, source.text) from error
 
@@ -218,6 +220,10 @@ class Control:
 def _exports_of(request: m.SolveRequest) -> list[Export]:
     named = request.exporters or ([m.Exporter(request.exporter, request.exporter_attrs)] if request.exporter else [])
     return [parse_exporter(each.type, each.attrs) for each in named]
+
+
+def _exports_inline(request: m.SolveRequest) -> bool:
+    return parse_cache([each.type for each in request.cache.exports] if request.cache else ())
 
 
 def _build_id(metadata: Metadata) -> str:

@@ -15,6 +15,8 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import msgspec
+
 from havre.build.gitsource import parse_git_address
 from havre.build.request import DEFAULT_NAME, MAIN_CONTEXT, BuildRequest
 from havre.engine.model import Ulimit
@@ -27,6 +29,11 @@ _LOCAL, _UPLOAD = "local:", "http://buildkit-session/"
 
 _ATTESTATION = "attest:"
 _KEEP_GIT = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
+
+
+class _CacheImport(msgspec.Struct, rename="pascal"):
+    type: str
+    attrs: dict[str, str] = msgspec.field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,6 +95,7 @@ def parse_options(
         shm_size=_parse_size(attrs.get("shm-size", "0")),
         cgroup_parent=attrs.get("cgroup-parent", ""),
         store=store,
+        cache_from=_cache_images(attrs),
     )
     main = attrs.get("contextkey", "context")
     dockerfile_local = attrs.get("dockerfilekey", "" if remote else "dockerfile")
@@ -184,8 +192,19 @@ def parse_exporter(type: str, attrs: Mapping[str, str]) -> Export:
     )
 
 
-def parse_cache(exports: Sequence[str]) -> None:
-    """Refuse to export the cache where that would not happen; imports are a hint that may stay without effect."""
+def _cache_images(attrs: Mapping[str, str]) -> tuple[str, ...]:
+    """The images whose cache is to be used: `cache-imports` in JSON, or of older clients `cache-from`."""
+    try:
+        entries = msgspec.json.decode(attrs.get("cache-imports") or "[]", type=list[_CacheImport])
+    except msgspec.MsgspecError as error:
+        raise InvalidInput(f"invalid cache-imports: {error}") from None
+    named = [entry.attrs.get("ref", "") for entry in entries if entry.type == "registry"]
+    return tuple(filter(None, (*named, *attrs.get("cache-from", "").split(","))))
+
+
+def parse_cache(exports: Sequence[str]) -> bool:
+    """Whether the cache is to go into the image; refuses to export it to where it would not come."""
     for type in exports:
         if type != "inline":
-            raise Unsupported(f"unknown cache exporter: {type!r}", "the cache stays on this daemon")
+            raise Unsupported(f"unknown cache exporter: {type!r}", "use type=inline")
+    return bool(exports)
