@@ -88,6 +88,7 @@ DIRECTIVES = (
     _d("pidfile", "text", "File for the daemon's PID", short="p"),
     _d("publish-policy", "text", "host: published ports heed the host's firewall; docker: they override it"),
     _d("registry-mirror", "list", "Mirrors of Docker Hub", "registry-mirrors"),
+    _d("signature-key", "map", "Public key that images must be signed by, NAME=FILE (* for all)", "signature-keys"),
     _d("shutdown-timeout", "number", "Seconds to wait for clients at the end"),
     _d("storage-driver", "text", "erofs, erofs-loop, overlay or copy", short="s"),
     _d("tls", "flag", "Use TLS on TCP sockets; --tls=false allows plain TCP to everybody"),
@@ -191,6 +192,7 @@ class DaemonConfig:
     log_opts: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
+    signature_keys: Mapping[str, str] = field(default_factory=dict)
     shutdown_timeout: int = 5
     ignored: tuple[str, ...] = ()
 

@@ -76,7 +76,7 @@ from havre.logtext import configure_logging, set_level
 from havre.network.files import Resolver
 from havre.network.ipam import parse_pools
 from havre.plugins import Directories, Plugins
-from havre.registry import Registry, RegistryConfig
+from havre.registry import Policy, Registry, RegistryConfig
 from havre.runtime import Runtime
 from havre.storage import Storage
 
@@ -133,7 +133,10 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, Reg
         lifecycle.auto_remove = removal.auto_remove
 
         users: list[Containers] = []
-        images = await Images.open(storage, registry, events.publish, lambda id: users[0].users_of(id) if users else ())
+        policy = Policy.read(config.signature_keys)
+        images = await Images.open(
+            storage, registry, events.publish, lambda id: users[0].users_of(id) if users else (), policy
+        )
         limits = HostLimits(os.cpu_count() or 1, tuple(runtime.binaries), runtime.host.cgroups.swap_limit)
         creation = Creation(
             index,

@@ -41,9 +41,16 @@ def _is_part(text: str) -> bool:
 
 
 def pull_image(
-    session: Session, image: str, *, platform: str = "", quiet: bool = False, output: int = 1, all_tags: bool = False
+    session: Session,
+    image: str,
+    *,
+    platform: str = "",
+    quiet: bool = False,
+    output: int = 1,
+    all_tags: bool = False,
+    verify: str = "",
 ) -> None:
-    """Pull an image and show the progress on descriptor `output`. Raises HavreError."""
+    """Pull an image and show the progress on descriptor `output`; `verify` is a public key. Raises HavreError."""
     name, separator, version = image.partition("@")
     if not separator and has_tag(name):
         name, separator, version = name.rpartition(":")
@@ -52,12 +59,24 @@ def pull_image(
         query["tag"] = version or "latest"
     if platform:
         query["platform"] = platform
-    response = session.client.call("POST", "/images/create", query, headers=registry_headers(session, image))
+    path = "/images/create"
+    if verify:
+        path, query["verify"] = "/images/pull-verified", verify  # which an engine that cannot verify does not have
+    response = session.client.call("POST", path, query, headers=registry_headers(session, image))
     messages = session.client.messages(response)
     if quiet:
         drain(messages)
     else:
         show(messages, output)
+
+
+def _read_key(path: str) -> str:
+    """The text of a public key. Raises StatusError."""
+    try:
+        with open(path, encoding="ascii") as file:
+            return file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StatusError(1, f"cannot read the key {path}: {error}") from error
 
 
 def pull(session: Session, options: Options, arguments: list[str]) -> int:
@@ -68,7 +87,8 @@ def pull(session: Session, options: Options, arguments: list[str]) -> int:
         raise StatusError(1, "tag can't be used with --all-tags/-a")
     if not options.all_tags and not has_tag(name) and "@" not in name and not options.quiet:
         print("Using default tag: latest", flush=True)
-    pull_image(session, name, platform=options.platform, quiet=options.quiet, all_tags=options.all_tags)
+    verify = _read_key(options.verify) if options.verify else ""
+    pull_image(session, name, platform=options.platform, quiet=options.quiet, all_tags=options.all_tags, verify=verify)
     registry, rest = split_registry(name)
     full = familiar(f"{registry}/{rest}")
     if registry == DEFAULT_REGISTRY:

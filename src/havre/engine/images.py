@@ -36,7 +36,7 @@ from havre.oci.digest import Digest
 from havre.oci.image import chain_ids, decode_image
 from havre.oci.platform import Platform, parse_platform, platform_of_machine
 from havre.oci.reference import Reference, parse_reference, parse_repository
-from havre.registry import Auth, FoundRepository, Registry
+from havre.registry import Auth, FoundRepository, Policy, PublicKey, Registry
 from havre.storage.gc import collect, plan_collection
 from havre.storage.store import Storage
 
@@ -85,24 +85,34 @@ class Prunable:
 class Images:
     """All images. `users` tells which containers use an image."""
 
-    def __init__(self, storage: Storage, registry: Registry, store: ImageStore, publish: Publish, users: Users) -> None:
+    def __init__(
+        self,
+        storage: Storage,
+        registry: Registry,
+        store: ImageStore,
+        publish: Publish,
+        users: Users,
+        policy: Policy | None = None,
+    ) -> None:
         self._storage = storage
         self._registry = registry
         self._store = store
         self._publish = publish
         self._users = users
         self._platform = platform_of_machine(host.machine())
-        self._puller = Puller(registry, store, storage.layers, storage.hold, self._platform)
+        self._puller = Puller(registry, store, storage.layers, storage.hold, self._platform, policy)
         self._pusher = Pusher(registry, storage.blobs, storage.layers)
         self.also_needed: Callable[[], set[Digest]] = set  # layers that others need: the builder sets it
 
     @classmethod
-    async def open(cls, storage: Storage, registry: Registry, publish: Publish, users: Users) -> Images:
-        """Read what images there are."""
+    async def open(
+        cls, storage: Storage, registry: Registry, publish: Publish, users: Users, policy: Policy | None = None
+    ) -> Images:
+        """Read what images there are. `policy` says whose signatures pulled ones must have."""
         images, names = storage.db.table("images", ImageRow), storage.db.table("image_names", NameRow)
         store = ImageStore(storage.blobs, images, names, storage.hold)
         await store.load()
-        return cls(storage, registry, store, publish, users)
+        return cls(storage, registry, store, publish, users, policy)
 
     # -- finding
 
@@ -180,9 +190,14 @@ class Images:
         *,
         auth: Auth | None = None,
         platform: str | None = None,
+        verify: str = "",
         progress: Progress = unobserved,
     ) -> ImageId:
-        """Pull `name` at `tag` (a tag or digest), every tag if neither says one; the ID of the last image pulled."""
+        """Pull `name` at `tag` (a tag or digest), every tag if neither says one; the ID of the last image pulled.
+
+        `verify` is a public key (PEM) that it must be signed by, besides what the daemon's policy demands.
+        """
+        key = PublicKey(verify, "given") if verify else None
         wanted = parse_platform(platform) if platform else None
         ref = parse_repository(name, tag)
         refs = [ref] if ref.tag or ref.digest else [ref.with_tag(tag) for tag in await self._registry.tags(ref, auth)]
@@ -190,7 +205,7 @@ class Images:
             raise NotFound(f"no tags of {ref.familiar()} to pull")
         changed = False
         for one in refs:
-            image, is_new = await self._puller.pull(one, auth, wanted, progress)
+            image, is_new = await self._puller.pull(one, auth, wanted, progress, key)
             changed = changed or is_new
             self._publish("image", "pull", one.familiar(), self._attributes(image, one.familiar_name))
         state = "Downloaded newer image for" if changed else "Image is up to date for"

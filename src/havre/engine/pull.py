@@ -1,6 +1,8 @@
 """Pulling an image: manifest, configuration, then its layers in parallel, each streamed straight into the layer store.
 
-    registry --> manifest | index --> manifest for the platform --> configuration (diff IDs)
+    registry --> manifest | index --> signed, where that is demanded --> manifest for the platform
+                                                                        |
+                                                             configuration (diff IDs)
                                                                         |
         layer n: here already -> "Already exists"                       v
                  else: download, decompress, hash and index in one pass (at most `DOWNLOADS` at once, shared with
@@ -32,7 +34,7 @@ from havre.oci.image import ImageConfig, decode_image
 from havre.oci.manifest import MAX_CONFIG, Descriptor, Index, Manifest, choose_manifest, decode_document
 from havre.oci.platform import Platform
 from havre.oci.reference import Reference
-from havre.registry import Auth, Fetched
+from havre.registry import Auth, Fetched, Policy, PublicKey, require_signature
 from havre.storage.layers import Layers, Source
 
 DOWNLOADS = 3
@@ -47,6 +49,9 @@ class PullRegistry(Protocol):
     async def document(self, ref: Reference, descriptor: Descriptor, auth: Auth | None, limit: int) -> bytes: ...
     def blob(self, ref: Reference, descriptor: Descriptor, auth: Auth | None = None) -> AsyncGenerator[bytes, None]: ...
     async def tags(self, ref: Reference, auth: Auth | None = None) -> list[str]: ...
+    async def referrers(
+        self, ref: Reference, subject: Digest, artifact_type: str, auth: Auth | None = None
+    ) -> list[Descriptor]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +69,15 @@ class Puller:
     """Pulls images into the stores."""
 
     def __init__(
-        self, registry: PullRegistry, store: ImageStore, layers: Layers, hold: Hold, platform: Platform
+        self,
+        registry: PullRegistry,
+        store: ImageStore,
+        layers: Layers,
+        hold: Hold,
+        platform: Platform,
+        policy: Policy | None = None,
     ) -> None:
+        self._policy = policy or Policy({})
         self._registry = registry
         self._store = store
         self._layers = layers
@@ -75,10 +87,18 @@ class Puller:
         self._transfers: SharedWork[None] = SharedWork()
 
     async def pull(
-        self, ref: Reference, auth: Auth | None, platform: Platform | None, progress: Progress
+        self,
+        ref: Reference,
+        auth: Auth | None,
+        platform: Platform | None,
+        progress: Progress,
+        key: PublicKey | None = None,
     ) -> tuple[Image, bool]:
-        """Pull `ref` (with a tag or digest): the image, and whether its name is new or stands for another one now."""
-        resolved = await self.resolve(ref, auth, platform, progress)
+        """Pull `ref` (with a tag or digest): the image, and whether its name is new or stands for another one now.
+
+        `Forbidden` unless it is signed by `key` and by the key that the policy has for it, where there are any.
+        """
+        resolved = await self.resolve(ref, auth, platform, progress, key)
         with self._hold(*resolved.config.rootfs.diff_ids):
             await self._pull_layers(ref, resolved, auth, progress)
             before = self._store.named(ref)
@@ -89,10 +109,18 @@ class Puller:
         return image, before != image.id
 
     async def resolve(
-        self, ref: Reference, auth: Auth | None, platform: Platform | None, progress: Progress
+        self,
+        ref: Reference,
+        auth: Auth | None,
+        platform: Platform | None,
+        progress: Progress,
+        key: PublicKey | None = None,
     ) -> Resolved:
-        """What `ref` stands for in its registry; documents alone are fetched."""
+        """What `ref` stands for in its registry, signed as it must be; documents alone are fetched."""
         fetched = await self._registry.manifest(ref, auth)
+        for wanted in (self._policy.key_for(ref), key):
+            if wanted is not None:
+                await require_signature(self._registry, ref, fetched.digest, wanted, auth)
         document = decode_document(fetched.body, fetched.media_type)
         named = ref.tag if ref.tag and ref.digest is None else ref.familiar()
         progress(ProgressLine(f"Pulling from {ref.repository}", named, message=True))

@@ -4,5 +4,15 @@ from havre.registry.auth import Auth
 from havre.registry.client import Fetched, Registry
 from havre.registry.endpoints import RegistryConfig
 from havre.registry.search import FoundRepository
+from havre.registry.signatures import Policy, PublicKey, require_signature
 
-__all__ = ["Auth", "Fetched", "FoundRepository", "Registry", "RegistryConfig"]
+__all__ = [
+    "Auth",
+    "Fetched",
+    "FoundRepository",
+    "Policy",
+    "PublicKey",
+    "Registry",
+    "RegistryConfig",
+    "require_signature",
+]

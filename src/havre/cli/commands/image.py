@@ -80,6 +80,7 @@ COMMANDS = (
         Flag("disable-content-trust", "", "", "Skip verification of the image", True),
         _PLATFORM,
         Flag("quiet", "q", "", "Do not show the progress"),
+        Flag("verify", "", "string", "Refuse what is not signed by this cosign public key (a file)"),
     ), top="pull"),
     Command("push", "[OPTIONS] NAME[:TAG]", "Upload an image to a registry", "pull:push", (1, 1), (
         Flag("all-tags", "a", "", "Push all tags of the repository"),
