@@ -330,4 +330,5 @@ def endpoint_settings(given: Json, links: list[str]) -> Json:
         "Aliases": given["aliases"] or None,
         "MacAddress": given.get("mac", ""),
         "DriverOpts": given["driver_opts"] or None,
+        **({"GwPriority": given["gw_priority"]} if given.get("gw_priority") else {}),
     }

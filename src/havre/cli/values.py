@@ -140,6 +140,10 @@ def read_network(text: str) -> dict[str, Any]:
             network["mac"] = value
         elif key == "link-local-ip":
             network["link_local"].append(value)
+        elif key == "gw-priority":
+            if not value.lstrip("-").isdecimal():
+                raise ValueError(f"invalid gw-priority ({value})")
+            network["gw_priority"] = int(value)
         elif key == "driver-opt":
             name, equals, setting = value.partition("=")
             if not equals:

@@ -253,6 +253,8 @@ def networks_of(
             endpoint["MacAddress"] = mac
         if (own or {}).get("driver_opts"):
             endpoint["DriverOpts"] = own["driver_opts"]
+        if (own or {}).get("gw_priority"):
+            endpoint["GwPriority"] = own["gw_priority"]
         endpoints[project.networks[key]["name"]] = endpoint
     return project.networks[keys[0]]["name"], endpoints
 

@@ -84,6 +84,7 @@ def test_hosts(text: str, expected: str) -> None:
 
 
 def test_networks_with_options() -> None:
+    assert values.read_network("name=n,gw-priority=-3")["gw_priority"] == -3
     network = values.read_network('name=n,alias=a,alias=b,"driver-opt=x=1",ip=10.0.0.2')
     assert (network["name"], network["aliases"], network["driver_opts"], network["ip"]) == (
         "n", ["a", "b"], {"x": "1"}, "10.0.0.2"
