@@ -20,12 +20,20 @@ from pathlib import Path
 
 import rows_builds
 import rows_compose
+import rows_containers
 import rows_images
 import rows_networks
 import rows_spine
 from harness import BIG_PACKAGES, ROOT, Bench, Measure, contenders, debian_tree, run
 
-ROWS = {**rows_spine.ROWS, **rows_images.ROWS, **rows_compose.ROWS, **rows_builds.ROWS, **rows_networks.ROWS}
+ROWS = {
+    **rows_spine.ROWS,
+    **rows_images.ROWS,
+    **rows_compose.ROWS,
+    **rows_builds.ROWS,
+    **rows_containers.ROWS,
+    **rows_networks.ROWS,
+}
 
 
 def render(measures: Sequence[Measure]) -> str:

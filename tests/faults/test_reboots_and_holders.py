@@ -5,7 +5,6 @@ A reboot is simulated: no daemon, no processes, no mounts, no network, and an em
 
 from __future__ import annotations
 
-import os
 import shutil
 import signal
 import subprocess
@@ -17,6 +16,7 @@ import pytest
 
 from support.engines import Engine, Havred
 from support.leaks import mounts_below
+from support.processes import kill, named, processes_of, read
 from support.waiting import until
 
 SLEEP = ("busybox", "sleep", "1000")
@@ -36,26 +36,10 @@ def state(engine: Engine, name: str) -> str:
     return engine.out("inspect", "--format", "{{.State.Status}}", name)
 
 
-def processes_of(engine: Engine) -> set[int]:
-    """conmon and the OCI runtime of this engine's containers, and what they hold."""
-    found = set()
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (text := _read(entry / "cmdline")) and str(engine.root / "run") in text:
-            found.add(int(entry.name))
-    return found - {engine.pid} if engine._process else found
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return ""
-
-
 def children_of(pids: set[int]) -> set[int]:
     found = set()
     for pid in pids:
-        found |= {int(child) for child in _read(Path(f"/proc/{pid}/task/{pid}/children")).split()}
+        found |= {int(child) for child in read(Path(f"/proc/{pid}/task/{pid}/children")).split()}
     return found
 
 
@@ -64,10 +48,7 @@ def reboot(engine: Engine) -> None:
     engine.stop(signal.SIGKILL)
     holders = processes_of(engine)
     for pid in children_of(holders) | holders:
-        try:
-            os.kill(pid, signal.SIGKILL)
-        except ProcessLookupError:
-            continue
+        kill(pid)
     until(lambda: not processes_of(engine), "the end of all processes")
     for point in sorted(mounts_below(str(engine.root)), reverse=True):
         subprocess.run(["umount", point], check=True)
@@ -110,12 +91,8 @@ def test_the_holder_or_the_runtime_is_killed_at_any_moment(havred: Engine, victi
 
     def hunt() -> None:
         while not done.is_set():
-            for pid in processes_of(havred):
-                if _read(Path(f"/proc/{pid}/comm")).strip() == victim:
-                    try:
-                        os.kill(pid, signal.SIGKILL)
-                    except ProcessLookupError:
-                        continue
+            for pid in named(processes_of(havred), victim):
+                kill(pid)
 
     hunter = threading.Thread(target=hunt)
     hunter.start()

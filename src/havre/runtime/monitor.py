@@ -381,11 +381,12 @@ class Runtime:
         if not bundle.exists():
             return
         group, has_hooks = await in_thread(_read_spec, bundle)
+        if process is None:  # a monitor or daemon killed half-way may have left an OCI runtime that goes on
+            await in_thread(spawn.end_workers, bundle)
         await in_thread(cgroups.thaw, self.host.cgroups, group)
         plain = not has_hooks and process is not None and process.has_ended()
-        holders = self._holders(container_id)
         if not plain:
-            for runtime in holders:
+            for runtime in self._holders(container_id):
                 await spawn.run(runtime.command("delete", "--force", container_id))
         if process is not None:
             await process._settle(SETTLE_S)
@@ -393,7 +394,7 @@ class Runtime:
             await in_thread(cgroups.remove, self.host.cgroups, group, SETTLE_S)
         except OSError as error:  # the OCI runtime was killed half-way, and the kernel has not let go yet
             log.error("the cgroup %s stays: %s", group, error)
-        for runtime in holders if plain else []:
+        for runtime in self._holders(container_id):  # not asked for `plain`; left by `delete` of what it cannot read
             await in_thread(runtime.forget, container_id)
         await in_thread(_discard, bundle)
 

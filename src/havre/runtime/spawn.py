@@ -8,6 +8,8 @@ has ended: there is no pipe to drain, and a grandchild that keeps the descriptor
 from __future__ import annotations
 
 import os
+import select
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from typing import IO
 from havre.linux import pidfd
 
 MAX_OUTPUT = 1 << 20
+END_MS = 5000
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TZ": "UTC", "LC_ALL": "C"}
 
 
@@ -72,6 +75,34 @@ async def finish(child: subprocess.Popen[bytes]) -> int:
         os.close(descriptor)
         child.wait()
     return child.returncode
+
+
+def end_workers(bundle: Path) -> None:
+    """Kill the monitors and OCI runtimes that work on an OCI bundle, whoever started them; wait for it. Blocking."""
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdigit() or not _works_on(entry.path, bundle):
+            continue
+        descriptor = pidfd.open_process(int(entry.name))
+        if descriptor is None:
+            continue
+        try:
+            if _works_on(entry.path, bundle):  # still: so the descriptor is its own
+                pidfd.send_signal(descriptor, signal.SIGKILL)
+                ended = select.poll()
+                ended.register(descriptor, select.POLLIN)
+                ended.poll(END_MS)
+        except ProcessLookupError:
+            continue
+        finally:
+            os.close(descriptor)
+
+
+def _works_on(process: str, bundle: Path) -> bool:
+    try:
+        arguments = Path(process, "cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return b"\0--bundle\0%b\0" % os.fsencode(bundle) in arguments
 
 
 def _read(file: IO[bytes]) -> str:
