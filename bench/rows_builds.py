@@ -1,6 +1,6 @@
 """Builds: havre's own command, buildx on dockerd, and buildah in podman's column (podman builds by it).
 
-The context has 8,000 files of 100 MB, so that all rows together stay within about a minute for three rounds.
+The context has 4,000 files of 50 MB, so that all rows together stay within about a minute for three rounds.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from harness import Bench, Contender, Measure, timed
 
-FILES, BYTES = 8_000, 100 << 20
+FILES, BYTES = 4_000, 50 << 20
 _TEN = "FROM busybox\n" + "".join(f"RUN echo {number} > /{number}\n" for number in range(10))
 _PARALLEL = (
     "".join(f"FROM busybox AS s{number}\nRUN sleep 0.5; echo {number} > /{number}\n" for number in range(4))
@@ -65,7 +65,7 @@ def contexts(bench: Bench) -> None:
         fill(context)
         _few(
             bench,
-            "build: COPY of 8,000 files, 100 MB, changed throughout",
+            "build: COPY of 4,000 files, 50 MB, changed throughout",
             lambda c: _build(c, context),
             _touch_all(context),
         )
