@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,9 @@ from pathlib import Path
 import pytest
 
 from support.engines import Engine, Havred
+from support.imagery import archive as image_archive
+from support.imagery import config_of, layer_tar
+from support.registry import real_registry
 from support.waiting import until
 
 
@@ -62,4 +67,25 @@ def test_full_disk(havred: Engine) -> None:
     havred.out("rm", "ends", "goes")
     assert havred.out("run", "--rm", "busybox", "echo", "room") == "room"
     assert havred.out("ps", "-aq") == ""
+    assert "Traceback" not in havred.log.read_text()
+
+
+def test_pull_on_a_full_disk_succeeds_once_there_is_room(havred: Engine, tmp_path: Path) -> None:
+    layer = layer_tar("random", content=os.urandom(4 << 20))
+    item = {"Config": "c.json", "RepoTags": ["x:1"], "Layers": ["0.tar"]}
+    (tmp_path / "x.tar").write_bytes(
+        image_archive({"0.tar": layer, "c.json": config_of(layer), "manifest.json": json.dumps([item]).encode()})
+    )
+    with real_registry(tmp_path / "registry", inside=havred.inside) as registry:
+        copy = ["skopeo", "copy", "-q", "--dest-tls-verify=false", f"docker-archive:{tmp_path}/x.tar"]
+        subprocess.run([*havred.inside, *copy, f"docker://{registry.host}/x:1"], check=True)
+        name, layers = f"{registry.host}/x:1", havred.root / "data" / "layers"
+        before = sorted(layers.iterdir())
+        ballast = fill(havred)
+        refused = havred.docker("pull", name, check=1)
+        assert "no space left on device" in refused.stderr
+        assert sorted(layers.iterdir()) == before
+        ballast.unlink()
+        havred.docker("pull", name, check=0)
+        assert havred.out("image", "inspect", "-f", "{{len .RootFS.Layers}}", name) == "1"
     assert "Traceback" not in havred.log.read_text()
