@@ -22,6 +22,7 @@ import rows_builds
 import rows_compose
 import rows_containers
 import rows_images
+import rows_logs
 import rows_networks
 import rows_spine
 from harness import BIG_PACKAGES, ROOT, Bench, Measure, contenders, debian_tree, run
@@ -33,6 +34,7 @@ ROWS = {
     **rows_builds.ROWS,
     **rows_containers.ROWS,
     **rows_networks.ROWS,
+    **rows_logs.ROWS,
 }
 
 

@@ -60,12 +60,12 @@ class Commit:
         base = decode_image(await self._storage.blobs.read(Digest(container.image)))
         async with self._still(live, options.pause):
             diff_id = await self._take_layer(container.id)
-        image = plan_image(container, config, base, diff_id, options, times.now())
-        names = [reference.familiar()] if reference else []
-        with self._storage.hold(*image.rootfs.diff_ids):
-            id = await self._images.create(encode_image(image), parent=container.image, names=names)
-        told = {"comment": options.comment, "imageID": id, "imageRef": names[0] if names else ""}
-        self._lifecycle.publish(container, "commit", **told)
+            image = plan_image(container, config, base, diff_id, options, times.now())
+            names = [reference.familiar()] if reference else []
+            with self._storage.hold(*image.rootfs.diff_ids):
+                id = await self._images.create(encode_image(image), parent=container.image, names=names)
+            told = {"comment": options.comment, "imageID": id, "imageRef": names[0] if names else ""}
+            self._lifecycle.publish(container, "commit", **told)
         return id
 
     @asynccontextmanager
