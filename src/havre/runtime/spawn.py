@@ -78,7 +78,10 @@ async def finish(child: subprocess.Popen[bytes]) -> int:
 
 
 def end_workers(bundle: Path) -> None:
-    """Kill the monitors and OCI runtimes that work on an OCI bundle, whoever started them; wait for it. Blocking."""
+    """Kill the OCI runtimes that work on an OCI bundle, whoever started them, and see their end. Blocking.
+
+    Monitors stay: one whose runtime fails ends by itself, another has a container's process to reap.
+    """
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit() or not _works_on(entry.path, bundle):
             continue
@@ -102,7 +105,8 @@ def _works_on(process: str, bundle: Path) -> bool:
         arguments = Path(process, "cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return b"\0--bundle\0%b\0" % os.fsencode(bundle) in arguments
+    program = arguments.partition(b"\0")[0]
+    return b"\0--bundle\0%b\0" % os.fsencode(bundle) in arguments and not program.endswith(b"/conmon")
 
 
 def _read(file: IO[bytes]) -> str:
