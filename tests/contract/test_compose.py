@@ -10,6 +10,9 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from select import select
+from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
@@ -339,7 +342,7 @@ services:
     def inside(text: str) -> str:
         return ours.havre("exec", "-T", "made", "sh", "-c", text, check=None).stdout
 
-    command = [str(HAVRE), "compose", "-f", str(ours.file), "watch"]
+    command = [str(HAVRE), "compose", "-f", str(ours.file), "up", "--build", "--watch", "--menu=false"]
     with subprocess.Popen(command, env=ours.engine.env, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         while "Watch enabled" not in process.stderr.readline():
@@ -355,3 +358,62 @@ services:
         assert ours.containers() != first
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
+
+
+def test_verbs_that_follow_containers(ours: Both, tmp_path: Path) -> None:
+    ours.write(f"""
+name: {ours.name}
+services:
+  talk: {{image: busybox, init: true, stdin_open: true, command: sh -c "read word; echo got $$word; exit 3"}}
+  idle: {{image: busybox, init: true, command: sleep 1000, depends_on: [talk]}}
+""")
+    compose = [str(HAVRE), "compose", "-f", str(ours.file)]
+    ours.havre("up", "-d")
+    assert ours.name + "-idle-1" in ours.havre("stats", "--no-stream", "--format", "{{.Name}}").stdout
+    pipes: Any = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": ours.engine.env}
+    with (
+        subprocess.Popen([*compose, "events", "--json", "talk"], **pipes) as events,
+        subprocess.Popen([*compose, "wait", "talk"], **pipes) as wait,
+    ):
+        assert events.stdout is not None
+        ours.havre("pause", "idle")
+        ours.havre("unpause", "idle")
+        # Until it listens: what is asked of the container is told, what happens to the other one is not.
+        until(lambda: ours.havre("exec", "-T", "talk", "true") and select([events.stdout], [], [], 0)[0], "an event")
+        assert json.loads(events.stdout.readline())["service"] == "talk"
+        attach = subprocess.run(
+            [*compose, "attach", "talk"],
+            input="hello\n",
+            capture_output=True,
+            text=True,
+            env=ours.engine.env,
+            check=False,
+        )
+        assert (attach.stdout, attach.returncode) == ("got hello\n", 3)
+        assert wait.communicate(timeout=30)[0] == f'container "{ours.name}-talk-1" exited with status code 3\n'
+        assert wait.returncode == 3
+        until(lambda: '"action":"die"' in events.stdout.readline(), "the container's end")
+        events.kill()
+    picture = tmp_path / "graph.svg"
+    ours.havre("alpha", "viz", "--svg", str(picture))
+    drawn = ElementTree.parse(picture).getroot()
+    assert {text.text for text in drawn.iter("{http://www.w3.org/2000/svg}text")} == {"talk", "idle"}
+    assert len(list(drawn.iter("{http://www.w3.org/2000/svg}line"))) == 1
+
+
+def test_what_is_not_done_is_refused(ours: Both) -> None:
+    for words in (("publish", "a/b:1"), ("alpha", "publish", "a/b:1")):
+        assert "publishing a Compose file to a registry is not supported" in ours.havre(*words, check=1).stderr
+    for file in ("oci://registry/app:1", "https://host/repository.git", "git@host:repository.git"):
+        refused = ours.engine.havre("compose", "-f", file, "config")
+        assert refused.returncode
+        assert f"remote Compose file {file} is not supported" in refused.stderr
+    ours.write("include: ['oci://registry/app:1']\nservices: {a: {image: busybox}}\n")
+    assert "remote Compose file oci://registry/app:1 is not supported" in ours.havre("config", check=None).stderr
+    ours.write(f"""
+name: {ours.name}
+services: {{a: {{build: {{dockerfile_inline: "FROM busybox", secrets: [s]}}}}}}
+secrets: {{s: {{file: ./s1}}}}
+""")
+    assert "Built (without secrets: not supported)" in ours.havre("build").stderr
+    ours.havre("down", "--rmi", "all")

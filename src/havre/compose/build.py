@@ -24,12 +24,14 @@ from havre.compose.steps import Build
 from havre.errors import Failed, InvalidInput
 
 _CHUNK = 256 << 10
+_BUILDKIT_ONLY = ("additional_contexts", "cache_to", "entitlements", "privileged", "secrets", "ssh")
 _REMOTE = ("http://", "https://", "git://", "git@", "ssh://", "github.com/")
 
 
 def build_image(client: Client, wanted: Build) -> str:
-    """Build; the ID of the image. Raises Failed with the builder's last words."""
+    """Build; what to tell of it beyond that it is done, or "". Raises Failed with the builder's last words."""
     build = wanted.project.services[wanted.key]["build"]
+    without = ignored(build)
     query = build_query(wanted)
     context: str = build["context"]
     body: Iterator[bytes] | None = None
@@ -42,13 +44,18 @@ def build_image(client: Client, wanted: Build) -> str:
     headers = {"Content-Type": "application/x-tar"}
     response = client.call("POST", "/build", query, raw_body=body, headers=headers)
     said: list[str] = []
-    identifier = ""
     for message in client.messages(response):
         if error := message.get("error"):
-            raise Failed("".join(said[-20:]) + str(error))
+            hint = f"the engine's builder was not told of {without}" if without else ""
+            raise Failed("".join(said[-20:]) + str(error), hint)
         said.append(message.get("stream", ""))
-        identifier = (message.get("aux") or {}).get("ID", identifier)
-    return identifier
+    return f"Built (without {without}: not supported)" if without else ""
+
+
+def ignored(build: dict[str, Any]) -> str:
+    """The keys of `build` that are given and that the classic builder cannot be told of."""
+    given = [key for key in _BUILDKIT_ONLY if build.get(key)]
+    return ", ".join([*given, *(["platforms but the first"] if len(build.get("platforms") or ()) > 1 else [])])
 
 
 def build_query(wanted: Build) -> dict[str, str | list[str]]:

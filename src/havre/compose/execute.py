@@ -15,6 +15,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
 
 from havre.client.api import Client
+from havre.client.http import Response
+from havre.client.jsontext import encode
 from havre.compose.build import build_image
 from havre.compose.labels import container_labels
 from havre.compose.mounts import injected_files
@@ -25,7 +27,6 @@ from havre.compose.steps import Await, Build, Call, Create, Execute, Pull, Push,
 from havre.errors import Conflict, Failed, Forbidden, HavreError, NotFound, NotModified, Unavailable
 
 _STATUS: dict[type[HavreError], int] = {NotModified: 304, Forbidden: 403, NotFound: 404, Conflict: 409}
-_POLL_S = 0.1
 _MANY = 32
 
 
@@ -139,7 +140,7 @@ class _Run:
             case Execute() as hook:
                 self._hook(hook)
             case Build() as build:
-                build_image(self._engine.client, build)
+                return build_image(self._engine.client, build)
             case Pull() as pull:
                 return self._transfer("/images/create", _pull_query(pull), pull.image, tolerate=pull.tolerate)
             case Push() as push:
@@ -193,18 +194,33 @@ class _Run:
         inject(client, identifier, injected_files(project, service))
 
     def _await(self, awaited: Await) -> str:
-        while True:
-            try:
-                states = [self._engine.client.get(f"/containers/{name}/json") for name in awaited.containers]
-                if sum(_reached(state, awaited) for state in states) == len(states):
+        events = self._subscribe(awaited.containers)  # before the first look, so that nothing is missed
+        try:
+            if self._has_come(awaited):
+                return ""
+            for event in self._engine.client.messages(events):
+                if not event["Action"].startswith("exec_") and self._has_come(awaited):
                     return ""
-            except Failed as error:
-                if awaited.required:
-                    raise
-                return f"Skipped - optional dependency: {error.message}"
-            if self._deadline is not None and time.monotonic() > self._deadline:
-                raise Unavailable("application not healthy after the time that was given")
-            time.sleep(_POLL_S)
+        except Failed as error:
+            if awaited.required:
+                raise
+            return f"Skipped - optional dependency: {error.message}"
+        finally:
+            events.close()
+        if self._deadline is None:
+            raise Unavailable("the engine tells no more of its containers")
+        raise Unavailable("application not healthy after the time that was given")
+
+    def _subscribe(self, containers: Sequence[str]) -> Response:
+        """What happens to containers, from now until the deadline."""
+        query: dict[str, str | list[str]] = {"filters": encode({"type": ["container"], "container": list(containers)})}
+        if self._deadline is not None:
+            query["until"] = f"{time.time() + self._deadline - time.monotonic():.6f}"
+        return self._engine.client.call("GET", "/events", query)
+
+    def _has_come(self, awaited: Await) -> bool:
+        states = [self._engine.client.get(f"/containers/{name}/json") for name in awaited.containers]
+        return sum(_reached(state, awaited) for state in states) == len(states)
 
     def _hook(self, action: Execute) -> None:
         hook, client = action.hook, self._engine.client

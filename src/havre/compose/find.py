@@ -19,7 +19,7 @@ from pathlib import Path
 
 from havre.compose.dotenv import read_env_file
 from havre.compose.interpolate import Variables, substitute
-from havre.compose.load import Loader, Source
+from havre.compose.load import Loader, Source, refuse_remote
 from havre.compose.yamlread import read_documents
 from havre.errors import InvalidInput, NotFound
 
@@ -50,7 +50,7 @@ def env_files(given: Sequence[str], environment: Mapping[str, str]) -> tuple[str
 
 
 def find(wanted: Wanted, environment: Mapping[str, str]) -> Source:
-    """What to load. Raises NoFile, InvalidInput."""
+    """What to load. Raises NoFile, InvalidInput, Unsupported."""
     variables = dict(environment)
     files = tuple(wanted.files) or _from_variable(variables)
     folder = wanted.folder or (_folder_of(files) if files else "")
@@ -60,6 +60,8 @@ def find(wanted: Wanted, environment: Mapping[str, str]) -> Source:
         files = _from_variable(variables) or _search(os.path.abspath(folder or os.curdir))
     if not files:
         raise NoFile("no configuration file provided: not found", "name one with -f")
+    for file in files:
+        refuse_remote(file)
     paths = tuple(file if file == "-" else os.path.abspath(file) for file in files)
     base = os.path.abspath(wanted.folder) if wanted.folder else _folder_of(paths)
     variables = _with_env_files(wanted, base, environment)

@@ -28,8 +28,9 @@ from havre.compose.schema import PROJECT
 from havre.compose.shortforms import expand
 from havre.compose.yamlread import Document, key_path, read_documents
 from havre.compose.yamlread import Path as KeyPath
-from havre.errors import InvalidInput, NotFound
+from havre.errors import InvalidInput, NotFound, Unsupported
 
+_REMOTE = ("oci://", "https://", "http://", "git://", "git@", "ssh://", "github.com/")
 _RESOURCES = ("services", "volumes", "networks", "secrets", "configs")
 
 
@@ -132,7 +133,7 @@ class Loader:
         return _known_environment(model, variables)
 
     def read(self, file: str) -> str:
-        """A file's text. Raises InvalidInput."""
+        """A file's text. Raises InvalidInput, NotFound."""
         if file == "-":
             return self.source.stdin
         try:
@@ -143,6 +144,12 @@ class Loader:
             raise NotFound(f"open {file}: no such file or directory") from error
         except OSError as error:
             raise InvalidInput(f"open {file}: {(error.strerror or '').lower()}") from error
+
+
+def refuse_remote(file: str) -> None:
+    """Raise Unsupported for a file that is not on this machine."""
+    if file.startswith(_REMOTE):
+        raise Unsupported(f"remote Compose file {file} is not supported", "fetch it, and name the copy")
 
 
 def _known_environment(model: dict[str, Any], variables: Mapping[str, str]) -> dict[str, Any]:
@@ -217,6 +224,8 @@ class _File:
 
     def _included(self, entry: dict[str, Any]) -> dict[str, Any]:
         paths = [entry["path"]] if isinstance(entry.get("path"), str) else list(entry.get("path") or ())
+        for path in paths:
+            refuse_remote(path)
         files = [join(self.folder, path) for path in paths]
         for file in files[:1]:
             if file in (*self.included, self.file):

@@ -94,6 +94,7 @@ COMMANDS = (
         Flag("attach-dependencies", "", "", "Attach to the services that these depend on, too"),
         Flag("detach", "d", "", "Run containers in the background"),
         Flag("exit-code-from", "", "string", "Exit with the code of this service's container; stops all when one ends"),
+        Flag("menu", "", "", "Accepted as docker compose does: there is no menu"),
         Flag("no-attach", "", "list", "Do not attach to these services"),
         Flag("no-color", "", "", "No colours"),
         Flag("no-deps", "", "", "Leave services alone that these depend on"),
@@ -105,6 +106,7 @@ COMMANDS = (
         Flag("timestamps", "", "", "Show when lines were written"),
         Flag("wait", "", "", "Wait until containers run or are healthy; implies --detach"),
         Flag("wait-timeout", "", "int", "Seconds to wait at most"),
+        Flag("watch", "w", "", "Bring files that change into containers, or build them anew"),
     )),
     Command("watch", "[SERVICE...]", "Bring files that change into containers, or build them anew",
             "compose.watch:watch", (0, None), (
@@ -112,13 +114,15 @@ COMMANDS = (
         Flag("no-up", "", "", "Do not build and start services first"),
         Flag("quiet", "", "", "Hide the output of builds"),
     )),
-    Command("alpha", "viz [OPTIONS]", "Print the graph of services, in the DOT language", "compose.look:viz", (1, 1), (
+    Command("alpha", "viz [OPTIONS]", "Print the graph of services, in the DOT language", "compose.look:alpha", (1, 2),
+            (
         _DRY,
         Flag("image", "", "", "Include names of images"),
         Flag("indentation-size", "", "int", "Number of spaces to indent by", 1),
         Flag("networks", "", "", "Include names of networks"),
         Flag("ports", "", "", "Include ports"),
         Flag("spaces", "", "", "Indent by spaces, not tabs"),
+        Flag("svg", "", "string", "Draw the graph as SVG, into this file"),
     )),
     Command("attach", "[OPTIONS] SERVICE", "Attach this terminal's streams to a service's running container",
             "compose.run:attach", (1, 1), (
@@ -194,6 +198,8 @@ COMMANDS = (
         Flag("services", "", "", "Show services"),
         Flag("status", "", "list", "Keep only containers in these states"),
     )),
+    Command("publish", "[OPTIONS] REPOSITORY[:TAG]", "Refused: Compose files are not put into registries",
+            "compose.look:publish", (1, 1), (_DRY,)),
     Command("pull", _SERVICES, "Pull the images of services", "compose.transfer:pull", (0, None), (
         _DRY,
         Flag("ignore-buildable", "", "", "Leave images alone that can be built"),

@@ -44,6 +44,7 @@ class Attached:
         self._code_from = options.exit_code_from
         if self._code_from:
             project.service(self._code_from)
+        self._stays = options.watch
         self._shown = _shown(project, options, services)
         self._printer = Printer(colour=coloured(stage, never=options.no_color), prefix=not options.no_log_prefix)
         self._timestamps = options.timestamps
@@ -107,7 +108,7 @@ class Attached:
 
     def _loop(self) -> None:
         seen: set[str] = set()
-        while not self._started or self._alive or self._awaited:
+        while self._stays or not self._started or self._alive or self._awaited:
             what, detail = self._queue.get()
             if what == "failed":
                 raise detail

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 from queue import SimpleQueue
 from threading import Thread
 
@@ -16,7 +17,8 @@ from havre.cli.ps import ports_text, render_filters
 from havre.client.jsontext import encode
 from havre.compose import COMPOSE_VERSION
 from havre.compose import labels as label
-from havre.compose.viz import render_dot
+from havre.compose.viz import render_dot, render_svg
+from havre.errors import Unsupported
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -226,14 +228,35 @@ def version(session: Session, options: Options, arguments: list[str]) -> int:
     return 0
 
 
-def viz(session: Session, options: Options, arguments: list[str]) -> int:
-    """Print the graph of the project's services."""
+def publish(session: Session, options: Options, arguments: list[str]) -> int:
+    """Raises Unsupported."""
+    raise Unsupported(
+        "publishing a Compose file to a registry is not supported",
+        "keep the file in version control; havre compose push puts the images into a registry",
+    )
+
+
+def alpha(session: Session, options: Options, arguments: list[str]) -> int:
+    """The verbs that docker compose calls experimental."""
+    if arguments[0] == "publish":
+        return publish(session, options, arguments[1:])
     if arguments != ["viz"]:
         raise StatusError(1, f"unknown command alpha {arguments[0]}; it is alpha viz")
+    return _viz(session, options)
+
+
+def _viz(session: Session, options: Options) -> int:
+    """Print the graph of the project's services, or draw it."""
     indent = " " * options.indentation_size if options.spaces else "\t" * options.indentation_size
     project = Stage(session, options).project()
     wanted = {"image": options.image, "networks": options.networks, "ports": options.ports}
-    sys.stdout.write(render_dot(project, indent=indent, **wanted))
+    if not options.svg:
+        sys.stdout.write(render_dot(project, indent=indent, **wanted))
+        return 0
+    try:
+        Path(options.svg).write_text(render_svg(project, **wanted))
+    except OSError as error:
+        raise StatusError(1, f"cannot write {options.svg}: {error.strerror}") from error
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import replace
+from threading import Thread
 
 from havre.cli.compose.stage import Stage
 from havre.cli.parser import StatusError
@@ -17,7 +18,7 @@ from havre.errors import HavreError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from typing import Any
 
     from havre.cli.parser import Options
@@ -44,7 +45,25 @@ def up(session: Session, options: Options, arguments: list[str]) -> int:
 
     attached = Attached(stage, project, options, arguments)
     converge(stage, project, replace(wanted, start=False), _image_options(options), quiet=options.quiet_pull)
-    return attached.run(lambda: converge(stage, project, wanted, ImageOptions(no_build=True, pull="missing")))
+
+    def begin() -> None:
+        converge(stage, project, wanted, ImageOptions(no_build=True, pull="missing"))
+
+    return attached.run(_and_watch(stage, project, begin) if options.watch else begin)
+
+
+def _and_watch(stage: Stage, project: Project, begin: Callable[[], None]) -> Callable[[], None]:
+    """`begin`, and following the files from what they are now on. Raises StatusError."""
+    from havre.cli.compose.watch import follow, watched
+
+    rules = watched(project)
+    seen = [rule.look() for rule in rules]
+
+    def both() -> None:
+        begin()
+        Thread(target=follow, args=(stage, project, rules, seen), daemon=True).start()
+
+    return both
 
 
 def roll_out(stage: Stage, project: Project, wanted: UpOptions, images: ImageOptions) -> int:
@@ -129,6 +148,8 @@ def _check(options: Options) -> None:
         raise StatusError(1, "--detach cannot be combined with --abort-on-container-exit, --attach or --exit-code-from")
     if getattr(options, "rollout", False) and (attached or options.force_recreate or options.no_recreate):
         raise StatusError(1, "--rollout decides itself what is recreated, and runs in the background")
+    if getattr(options, "watch", False) and (options.detach or options.wait or options.rollout):
+        raise StatusError(1, "--watch cannot be combined with --detach, --wait or --rollout")
     if getattr(options, "wait", False) and attached:
         raise StatusError(1, "--wait cannot be combined with --abort-on-container-exit, --attach or --exit-code-from")
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from havre.cli.session import Session
     from havre.compose.project import Project
     from havre.compose.state import Container
-    from havre.compose.watch import Rule
+    from havre.compose.watch import Rule, Seen
 
 _PAUSE_S = 0.5
 
@@ -30,18 +30,27 @@ def watch(session: Session, options: Options, arguments: list[str]) -> int:
     """Follow the files that services' `develop.watch` names until interrupted."""
     stage = Stage(session, options)
     project = stage.project(arguments)
-    rules = rules_of(project)
-    if not rules:
-        raise StatusError(
-            1, "none of the selected services is configured for watch, consider setting a 'develop' section"
-        )
+    rules = watched(project)
     if stage.dry_run:
         print("".join(f"watch {rule.path}: {rule.action} {rule.service}\n" for rule in rules), end="")
         return 0
     seen = [rule.look() for rule in rules]
     if not options.no_up:
         converge(stage, project, UpOptions(separator=stage.separator), ImageOptions(build=True), quiet=options.quiet)
-    session.warn("Watch enabled")
+    follow(stage, project, rules, seen)
+    return 0
+
+
+def watched(project: Project) -> list[Rule]:
+    """The rules of a project that has some. Raises StatusError."""
+    if rules := rules_of(project):
+        return rules
+    raise StatusError(1, "none of the selected services is configured for watch, consider setting a 'develop' section")
+
+
+def follow(stage: Stage, project: Project, rules: list[Rule], seen: list[Seen]) -> None:
+    """Do for ever what the rules say about what has changed since it was `seen`."""
+    stage.session.warn("Watch enabled")
     while True:
         time.sleep(_PAUSE_S)
         for index, rule in enumerate(rules):
@@ -52,7 +61,7 @@ def watch(session: Session, options: Options, arguments: list[str]) -> int:
                 try:
                     _act(stage, project, rule, changed, removed)
                 except HavreError as error:
-                    session.warn(f"{rule.service}: {error}")
+                    stage.session.warn(f"{rule.service}: {error}")
 
 
 def _act(stage: Stage, project: Project, rule: Rule, changed: list[str], removed: list[str]) -> None:
