@@ -146,8 +146,7 @@ def _incomplete(text: bytes) -> int:
 
 #: Bytes that stand for themselves in Docker's JSON; a block of nothing else is rendered by one substitution.
 _UNCHANGED = bytes(byte for byte in range(0x20, 0x7F) if byte not in b'"\\<>&') + b"\n"
-_PART = re.compile(rb"^\S+ std(?:out|err) P ", re.MULTILINE)
-_FULL_LINE = re.compile(rb"^(\S+)\+00:00 (stdout|stderr) F ?(.*)$", re.MULTILINE)
+_FULL_LINE = re.compile(rb"^([^+\n]+)\+00:00 (std(?:out|err)) F ?(.*)$", re.MULTILINE)
 _SPECIAL = re.compile('[\x00-\x1f"\\\\<>&\u2028\u2029\udc80-\udcff]')
 _SHORT = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r"}
 
@@ -162,6 +161,17 @@ def _escaped(match: re.Match[str]) -> str:
     if "\udc80" <= character <= "\udcff":
         return "\\ufffd"
     return _SHORT.get(character) or f"\\u{ord(character):04x}"
+
+
+def _next_part(block: bytes, begun: int) -> int:
+    """Where the next line that is a part begins, or the end of the block; faster than a pattern."""
+    place = begun
+    while (place := block.find(b" P ", place)) >= 0:
+        start = block.rfind(b"\n", begun, place) + 1 or begun
+        if block.count(b" ", start, place) == 1:
+            return start
+        place += 1
+    return len(block)
 
 
 def render_attrs(attrs: Mapping[str, str]) -> bytes:
@@ -189,10 +199,8 @@ class JsonRenderer:
         begun = 0
         while begun < len(block):
             end = begun
-            if not parts and (match := _PART.search(block, begun)) is not None:
-                end = match.start()
-            elif not parts:
-                end = len(block)
+            if not parts:
+                end = _next_part(block, begun)
             if end > begun and (run := self._render_run(block[begun:end])) is not None:
                 pieces.append(run)
                 begun = end
