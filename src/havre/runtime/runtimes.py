@@ -82,7 +82,6 @@ class OciRuntime:
         """Program and options, to be followed by `exec`."""
         return [*(self.terminal_prefix if tty else ()), *self.command()]
 
-
     def release(self, container_id: str) -> bool:
         """Let a created process go, as `crun start` does (crun's status.c). False when only the runtime itself can."""
         if self.program.name != "crun":

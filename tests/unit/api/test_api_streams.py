@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 from api_fakes import CONTAINER_ID, FakeAttachment, FakeContainers, Wire, exchange, post_json, services, start
-from havre.engine.logs import LogLine
 
 from havre.engine.exec import Exec, ExecSpec
 from havre.engine.exit import Exits, WaitResult
