@@ -67,7 +67,8 @@ class Images:
         self.asked: Any = None
         self.body = b""
 
-    async def pull(self, name: str, tag: str = "", *, auth: Any, platform: Any, progress: Any) -> None:
+    async def pull(self, name: str, tag: str = "", *, auth: Any, platform: Any, progress: Any, verify: str) -> None:
+        assert verify == ""
         self.asked = (name, tag, auth, platform)
         await self._play(progress)
 
