@@ -11,7 +11,7 @@ import pytest
 
 from support.engines import HAVRE, Engine
 from support.imagery import archive, config_of, layer_tar
-from support.registry import RealRegistry, own_registry, real_registry
+from support.registry import HTPASSWD, PASSWORD, USER, RealRegistry, own_registry, real_registry
 from support.waiting import until
 
 pytestmark = pytest.mark.peer
@@ -94,3 +94,23 @@ def test_it_is_served_by_the_command_line(havred: Engine, tmp_path: Path) -> Non
     finally:
         process.terminate()
         assert process.wait(10) == 0, (tmp_path / "log").read_text()
+
+
+def test_accounts(engine: Engine, tmp_path: Path) -> None:
+    accounts = tmp_path / "accounts"
+    accounts.write_text(HTPASSWD)
+    with own_registry(tmp_path / "closed", inside=engine.inside, flags=["--htpasswd", str(accounts)]) as own:
+        name = f"{own.host}/moved:1"
+        engine.docker("load", stdin=ARCHIVE, check=0)
+        engine.docker("tag", "moved:1", name, check=0)
+        assert "no basic auth credentials" in engine.docker("push", name, check=1).stderr
+        login = ("login", "-u", USER, "--password-stdin", own.host)
+        assert "401 Unauthorized" in engine.docker(*login, stdin="wrong", check=1).stderr
+        assert "Login Succeeded" in engine.docker(*login, stdin=PASSWORD, check=0).stdout
+        engine.docker("push", "-q", name, check=0)
+        engine.docker("rmi", name, check=0)
+        engine.docker("pull", "-q", name, check=0)
+        skopeo = [*engine.inside, "skopeo", "inspect", "--tls-verify=false", "--creds", f"{USER}:{PASSWORD}"]
+        assert subprocess.run([*skopeo, f"docker://{name}"], timeout=60, check=False).returncode == 0
+        engine.docker("logout", own.host, check=0)
+        engine.docker("rmi", "-f", name, "moved:1", check=0)

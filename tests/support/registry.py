@@ -14,7 +14,7 @@ from support.waiting import until
 
 # havre:secret, in bcrypt, the only scheme that docker-registry takes.
 USER, PASSWORD = "havre", "secret"
-_HTPASSWD = "havre:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"
+HTPASSWD = "havre:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def real_registry(root: Path, *, htpasswd: bool = False, inside: Sequence[str] =
         f"http: {{addr: 127.0.0.1:{port}}}\n"
     )
     if htpasswd:
-        (root / "htpasswd").write_text(_HTPASSWD)
+        (root / "htpasswd").write_text(HTPASSWD)
         text += f"auth: {{htpasswd: {{realm: test, path: {root}/htpasswd}}}}\n"
     config.write_text(text)
     with (root / "log").open("wb") as log:

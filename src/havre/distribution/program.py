@@ -13,7 +13,9 @@ from pathlib import Path
 
 from aiohttp import web
 
+from havre.distribution.accounts import Accounts
 from havre.distribution.collect import collect
+from havre.distribution.gates import BasicGate, Gate
 from havre.distribution.repositories import Repositories
 from havre.distribution.server import Server
 from havre.errors import HavreError, InvalidInput
@@ -23,7 +25,13 @@ log = logging.getLogger("havre.registry")
 
 
 async def serve(
-    address: str, root: Path, *, read_only: bool = False, upstream: str = "", tls: ssl.SSLContext | None = None
+    address: str,
+    root: Path,
+    *,
+    read_only: bool = False,
+    upstream: str = "",
+    tls: ssl.SSLContext | None = None,
+    gate: Gate | None = None,
 ) -> None:
     """Serve `root` at `address` (host:port) until told to stop; `upstream` is the registry to be a cache of."""
     host, _, port = address.rpartition(":")
@@ -33,7 +41,7 @@ async def serve(
     if not read_only and (freed := await collect(repositories)):
         log.info("removed %d bytes that no repository needs", freed)
     registry = Registry(RegistryConfig())
-    server = Server(repositories, read_only=read_only, registry=registry, upstream=upstream)
+    server = Server(repositories, read_only=read_only, registry=registry, upstream=upstream, gate=gate)
     runner = web.ServerRunner(web.Server(server.handle), handle_signals=False)
     await runner.setup()
     stop = asyncio.Event()
@@ -61,12 +69,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--tlscert", type=Path, help="certificate to serve HTTPS with")
     parser.add_argument("--tlskey", type=Path, help="key of the certificate")
+    parser.add_argument("--htpasswd", type=Path, help="accounts (bcrypt lines); without it all may do everything")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         tls = _context(options.tlscert, options.tlskey)
+        gate = BasicGate(Accounts(options.htpasswd)) if options.htpasswd else None
         where = {"read_only": options.read_only, "upstream": options.upstream}
-        asyncio.run(serve(options.addr, options.root, tls=tls, **where))
+        asyncio.run(serve(options.addr, options.root, tls=tls, gate=gate, **where))
     except (HavreError, OSError) as error:
         print(f"havre registry: {error}", file=sys.stderr)
         return 1

@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import re
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from urllib.parse import quote, unquote
 
@@ -34,12 +34,13 @@ _LONGEST_NAME = 200
 
 
 class RegistryRefusal(HavreError):
-    """A refusal in the specification's terms: an HTTP status and a code such as BLOB_UNKNOWN."""
+    """A refusal in the specification's terms: an HTTP status, a code such as BLOB_UNKNOWN, headers beside."""
 
-    def __init__(self, http_status: int, code: str, message: str) -> None:
+    def __init__(self, http_status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
         self.http_status = http_status
         self.code = code
+        self.headers = headers or {}
 
 
 class ManifestRow(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):

@@ -5,8 +5,8 @@
     GET PATCH PUT DELETE  /v2/NAME/blobs/uploads/ID   GET HEAD PUT DELETE  /v2/NAME/manifests/REFERENCE
     GET              /v2/NAME/tags/list               GET   /v2/NAME/referrers/DIGEST      GET  /v2/_catalog
 
-Errors are the specification's documents. With `read_only`, everything that changes something is refused; so it is with
-`upstream`, the registry from which what is not here is fetched.
+Errors are the specification's documents. A `gate` is asked before anything else. With `read_only`, everything that
+changes something is refused; so it is with `upstream`, the registry from which what is not here is fetched.
 
 Source: OCI distribution specification 1.1; `_catalog` is Docker's.
 """
@@ -22,6 +22,7 @@ from aiohttp import web
 from yarl import URL
 
 from havre.aio import in_thread
+from havre.distribution.gates import CATALOG, Gate, Scope
 from havre.distribution.repositories import (
     ManifestRow,
     RegistryRefusal,
@@ -56,7 +57,9 @@ class Server:
         read_only: bool = False,
         registry: Registry | None = None,
         upstream: str = "",
+        gate: Gate | None = None,
     ) -> None:
+        self._gate = gate
         self._repositories = repositories
         self._uploads = Uploads(repositories)
         self._read_only = read_only or bool(upstream)
@@ -67,7 +70,9 @@ class Server:
         try:
             return await self._route(request)
         except RegistryRefusal as refusal:
-            return _refusal(refusal.http_status, refusal.code, refusal.message)
+            response = _refusal(refusal.http_status, refusal.code, refusal.message)
+            response.headers.update(refusal.headers)
+            return response
         except InvalidInput as error:
             return _refusal(400, "MANIFEST_INVALID", error.message)
         except HavreError as error:
@@ -75,6 +80,9 @@ class Server:
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         path, method = request.path, request.method
+        match = _PATH.fullmatch(path)
+        if self._gate is not None:
+            await self._gate.admit(request, _needed(request, match["name"] if match else ""))
         if self._read_only and method not in _READS:
             raise RegistryRefusal(405, "UNSUPPORTED", "this registry is read-only")
         if path in ("/v2", "/v2/"):
@@ -82,7 +90,6 @@ class Server:
         if path == "/v2/_catalog":
             names = await in_thread(self._repositories.names)
             return _page(request, "repositories", {}, names)
-        match = _PATH.fullmatch(path)
         handler = _ROUTES.get((match["kind"], method)) if match else None
         if match is None or handler is None:
             raise RegistryRefusal(404 if match is None else 405, "UNSUPPORTED", "the operation is unsupported")
@@ -217,6 +224,13 @@ _ROUTES: Mapping[tuple[str, str], Handler] = {
     ("tags", "GET"): Server._tags,
     ("referrers", "GET"): Server._referrers,
 }
+
+
+def _needed(request: web.BaseRequest, name: str) -> list[Scope]:
+    """What somebody must be allowed for this request; nothing beyond an account for /v2/."""
+    if name:
+        return [Scope.of(request.method, name)]
+    return [CATALOG] if request.path == "/v2/_catalog" else []
 
 
 def _digest(text: str) -> Digest:
