@@ -96,21 +96,59 @@ def test_it_is_served_by_the_command_line(havred: Engine, tmp_path: Path) -> Non
         assert process.wait(10) == 0, (tmp_path / "log").read_text()
 
 
-def test_accounts(engine: Engine, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ca.crt, which signs itself, with its key."""
+    folder = tmp_path_factory.mktemp("tls")
+    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", str(folder / "key.pem")]
+    subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost"]
+    command = ["openssl", "req", "-x509", *key, "-out", str(folder / "ca.crt"), "-days", "2", *subject]
+    subprocess.run(command, check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["basic", "token"])
+def test_accounts(engine: Engine, tmp_path: Path, kind: str) -> None:
     accounts = tmp_path / "accounts"
     accounts.write_text(HTPASSWD)
-    with own_registry(tmp_path / "closed", inside=engine.inside, flags=["--htpasswd", str(accounts)]) as own:
+    flags = ["--htpasswd", str(accounts), "--auth", kind]
+    with own_registry(tmp_path / "closed", inside=engine.inside, flags=flags) as own:
         name = f"{own.host}/moved:1"
         engine.docker("load", stdin=ARCHIVE, check=0)
         engine.docker("tag", "moved:1", name, check=0)
-        assert "no basic auth credentials" in engine.docker("push", name, check=1).stderr
+        complaint = engine.docker("push", name, check=1).stderr
+        assert "auth" in complaint or "denied" in complaint
         login = ("login", "-u", USER, "--password-stdin", own.host)
-        assert "401 Unauthorized" in engine.docker(*login, stdin="wrong", check=1).stderr
+        wrong = engine.docker(*login, stdin="wrong", check=1).stderr
+        assert ("401 Unauthorized" if kind == "basic" else "unauthorized") in wrong
         assert "Login Succeeded" in engine.docker(*login, stdin=PASSWORD, check=0).stdout
+        engine.docker("push", "-q", name, check=0)
+        engine.docker("tag", name, f"{own.host}/other:1", check=0)
+        assert engine.out("push", f"{own.host}/other:1").count("Mounted from") == 2
+        engine.docker("rmi", name, check=0)
+        engine.docker("pull", "-q", name, check=0)
+        inspect = [*engine.inside, "skopeo", "inspect", "--tls-verify=false", "--creds", f"{USER}:{PASSWORD}"]
+        assert subprocess.run([*inspect, f"docker://{name}"], timeout=60, check=False).returncode == 0
+        engine.docker("logout", own.host, check=0)
+        engine.docker("rmi", "-f", name, f"{own.host}/other:1", "moved:1", check=0)
+
+
+def test_tls_with_accounts(engine: Engine, tmp_path: Path, certificates: Path) -> None:
+    (tmp_path / "accounts").write_text(HTPASSWD)
+    flags = ["--tlscert", str(certificates / "ca.crt"), "--tlskey", str(certificates / "key.pem")]
+    flags += ["--htpasswd", str(tmp_path / "accounts"), "--auth", "token"]
+    with own_registry(tmp_path / "tls", inside=engine.inside, flags=flags) as own:
+        name = f"{own.host}/moved:1"
+        engine.docker("load", stdin=ARCHIVE, check=0)
+        engine.docker("tag", "moved:1", name, check=0)
+        engine.docker("login", "-u", USER, "--password-stdin", own.host, stdin=PASSWORD, check=0)
         engine.docker("push", "-q", name, check=0)
         engine.docker("rmi", name, check=0)
         engine.docker("pull", "-q", name, check=0)
-        skopeo = [*engine.inside, "skopeo", "inspect", "--tls-verify=false", "--creds", f"{USER}:{PASSWORD}"]
-        assert subprocess.run([*skopeo, f"docker://{name}"], timeout=60, check=False).returncode == 0
         engine.docker("logout", own.host, check=0)
         engine.docker("rmi", "-f", name, "moved:1", check=0)
+        inspect = [*engine.inside, "skopeo", "inspect", "--creds", f"{USER}:{PASSWORD}", f"docker://{name}"]
+        trusting = subprocess.run([*inspect, "--cert-dir", str(certificates)], timeout=60, check=False)
+        assert trusting.returncode == 0
+        wary = subprocess.run(inspect, capture_output=True, text=True, timeout=60, check=False)
+        assert "certificate" in wary.stderr

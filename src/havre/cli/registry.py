@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def serve(session: Session, options: Options, arguments: list[str]) -> int:
     """Serve a registry until interrupted; the flags are passed on as they are."""
-    names = ("addr", "root", "tlscert", "tlskey", "upstream", "htpasswd")
+    names = ("addr", "root", "tlscert", "tlskey", "upstream", "htpasswd", "auth")
     words = [f"--{name}={value}" for name in names if (value := getattr(options, name))]
     if options.read_only:
         words.append("--read-only")

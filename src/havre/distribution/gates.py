@@ -8,7 +8,8 @@
       | GET /v2/  (user and password)    |
       | -------------------------------> |
 
-Every account may do everything. A `Scope` is what a request needs, in the words of Docker's token specification.
+Every account may do everything; `tokens` has the other gate. A `Scope` is what a request needs, in the words of
+Docker's token specification.
 
 Source: RFC 7617 (Basic); distribution's "token scope documentation".
 """
@@ -46,14 +47,18 @@ class Scope:
         return f"{self.kind}:{self.name}:{','.join(self.actions)}"
 
 
+BASIC = 'Basic realm="havre"'
 CATALOG = Scope("registry", "catalog", ("*",))
 
 
 class Gate(Protocol):
-    """Lets requests in."""
+    """Knows whose requests are let in."""
 
-    async def admit(self, request: web.BaseRequest, needed: Sequence[Scope]) -> None:
-        """Return if the request may have all that it needs; `RegistryRefusal` with a challenge otherwise."""
+    async def allows(self, request: web.BaseRequest, needed: Sequence[Scope]) -> bool:
+        """Whether the request may have all that it needs."""
+
+    def challenge(self, request: web.BaseRequest, needed: Sequence[Scope]) -> str:
+        """How to be let in, for `WWW-Authenticate`."""
 
 
 class BasicGate:
@@ -62,10 +67,13 @@ class BasicGate:
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
 
-    async def admit(self, request: web.BaseRequest, needed: Sequence[Scope]) -> None:
-        """Return for somebody with an account."""
-        if await account_of(request, self._accounts) is None:
-            raise refused('Basic realm="havre"')
+    async def allows(self, request: web.BaseRequest, needed: Sequence[Scope]) -> bool:
+        """True for somebody with an account."""
+        return await account_of(request, self._accounts) is not None
+
+    def challenge(self, request: web.BaseRequest, needed: Sequence[Scope]) -> str:
+        """A user and password are wanted, whatever for."""
+        return BASIC
 
 
 async def account_of(request: web.BaseRequest, accounts: Accounts) -> str | None:

@@ -18,6 +18,7 @@ from havre.distribution.collect import collect
 from havre.distribution.gates import BasicGate, Gate
 from havre.distribution.repositories import Repositories
 from havre.distribution.server import Server
+from havre.distribution.tokens import TokenGate
 from havre.errors import HavreError, InvalidInput
 from havre.registry import Registry, RegistryConfig
 
@@ -70,17 +71,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tlscert", type=Path, help="certificate to serve HTTPS with")
     parser.add_argument("--tlskey", type=Path, help="key of the certificate")
     parser.add_argument("--htpasswd", type=Path, help="accounts (bcrypt lines); without it all may do everything")
+    parser.add_argument("--auth", choices=("basic", "token"), default="basic", help="how accounts show themselves")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
         tls = _context(options.tlscert, options.tlskey)
-        gate = BasicGate(Accounts(options.htpasswd)) if options.htpasswd else None
+        gate = _gate(options.htpasswd, options.auth)
         where = {"read_only": options.read_only, "upstream": options.upstream}
         asyncio.run(serve(options.addr, options.root, tls=tls, gate=gate, **where))
     except (HavreError, OSError) as error:
         print(f"havre registry: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _gate(htpasswd: Path | None, kind: str) -> Gate | None:
+    if htpasswd is None:
+        if kind == "token":
+            raise InvalidInput("tokens need accounts to be issued to", "give --htpasswd")
+        return None
+    accounts = Accounts(htpasswd)
+    return TokenGate(accounts) if kind == "token" else BasicGate(accounts)
 
 
 def _context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:

@@ -4,6 +4,7 @@
     GET HEAD DELETE  /v2/NAME/blobs/DIGEST            POST  /v2/NAME/blobs/uploads/[?mount=&from= | ?digest=]
     GET PATCH PUT DELETE  /v2/NAME/blobs/uploads/ID   GET HEAD PUT DELETE  /v2/NAME/manifests/REFERENCE
     GET              /v2/NAME/tags/list               GET   /v2/NAME/referrers/DIGEST      GET  /v2/_catalog
+    GET              /token (where tokens are asked for)
 
 Errors are the specification's documents. A `gate` is asked before anything else. With `read_only`, everything that
 changes something is refused; so it is with `upstream`, the registry from which what is not here is fetched.
@@ -22,7 +23,7 @@ from aiohttp import web
 from yarl import URL
 
 from havre.aio import in_thread
-from havre.distribution.gates import CATALOG, Gate, Scope
+from havre.distribution.gates import CATALOG, Gate, Scope, refused
 from havre.distribution.repositories import (
     ManifestRow,
     RegistryRefusal,
@@ -32,6 +33,7 @@ from havre.distribution.repositories import (
     missing,
     page_of,
 )
+from havre.distribution.tokens import TOKEN_PATH, TokenGate
 from havre.distribution.uploads import Upload, Uploads
 from havre.distribution.upstream import Upstream
 from havre.errors import HavreError, InvalidInput
@@ -81,8 +83,12 @@ class Server:
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         path, method = request.path, request.method
         match = _PATH.fullmatch(path)
+        if isinstance(self._gate, TokenGate) and (path, method) == (TOKEN_PATH, "GET"):
+            return _answer(200, await self._gate.issue(request))
         if self._gate is not None:
-            await self._gate.admit(request, _needed(request, match["name"] if match else ""))
+            needed = _needed(request, match["name"] if match else "")
+            if not await self._gate.allows(request, needed):
+                raise refused(self._gate.challenge(request, needed))
         if self._read_only and method not in _READS:
             raise RegistryRefusal(405, "UNSUPPORTED", "this registry is read-only")
         if path in ("/v2", "/v2/"):
@@ -112,13 +118,21 @@ class Server:
         query = request.query
         if "mount" in query:
             digest, source = _digest(query["mount"]), query.get("from", "")
-            if source and self._repositories.holds_blob(check_name(source), digest):
+            if (
+                source
+                and self._repositories.holds_blob(check_name(source), digest)
+                and await self._opens(request, source)
+            ):
                 self._repositories.link_blob(name, digest)
                 return _created(f"/v2/{name}/blobs/{digest}", digest)
         upload = self._uploads.begin(name)
         if "digest" in query:
             return await self._complete(request, upload, _digest(query["digest"]))
         return _progress(202, upload)
+
+    async def _opens(self, request: web.BaseRequest, source: str) -> bool:
+        """Whether the request may read `source` as well; if not, a mount becomes an upload as any other."""
+        return self._gate is None or await self._gate.allows(request, [Scope.of("GET", source)])
 
     async def _patch_upload(self, request: web.BaseRequest, name: str, id: str) -> web.StreamResponse:
         upload = self._uploads.find(name, id)

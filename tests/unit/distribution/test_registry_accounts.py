@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import os
+import time
 from pathlib import Path
 
 import pytest
 
 from havre.distribution import accounts as room
 from havre.distribution.accounts import Accounts, parse
+from havre.distribution.tokens import LIFE_S, TokenGate
 from havre.errors import InvalidInput
+from havre.oci.digest import digest_of
+from support.ownregistry import play, serving
 from support.registry import HTPASSWD, PASSWORD, USER
 
 
@@ -54,3 +60,54 @@ def test_unknown_users_cost_as_much_as_known_ones(tmp_path: Path, monkeypatch: p
 
     asyncio.run(work())
     assert worked == [HTPASSWD.strip().partition(":")[2].encode()]
+
+
+def test_tokens_open_what_they_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "accounts"
+    file.write_text(HTPASSWD)
+    basic = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+
+    async def work() -> None:
+        async with serving(tmp_path / "root", gate=TokenGate(Accounts(file))) as ask:
+
+            async def token(scope: str) -> str:
+                body = (await ask("GET", f"/token?service=havre-registry&scope={scope}", Authorization=basic))[2]
+                return "Bearer " + json.loads(body)["token"]
+
+            status, headers, _ = await ask("POST", "/v2/a/b/blobs/uploads/")
+            words = f'realm="http://{ask.host}/token",service="havre-registry",scope="repository:a/b:pull,push"'
+            assert (status, headers["WWW-Authenticate"]) == (401, f"Bearer {words}")
+            assert (await ask("GET", "/token", Authorization="Basic bm86Ym9keQ=="))[0] == 401
+            nobody = "Bearer " + json.loads((await ask("GET", "/token?scope=repository:a/b:pull"))[2])["token"]
+            assert (await ask("GET", "/token?service=other", Authorization=basic))[0] == 400
+            pull, push = await token("repository:a/b:pull"), await token("repository:a/b:pull,push")
+            digest = digest_of(b"data")
+            upload = f"/v2/a/b/blobs/uploads/?digest={digest}"
+            assert (await ask("POST", upload, b"data", Authorization=push))[0] == 201
+            assert (await ask("GET", f"/v2/a/b/blobs/{digest}", Authorization=pull))[2] == b"data"
+            assert (await ask("GET", "/v2/", Authorization=pull))[0] == 200
+            refused = [
+                ("POST", upload, pull, "insufficient_scope"),
+                ("GET", "/v2/other/tags/list", pull, "insufficient_scope"),
+                ("GET", "/v2/_catalog", push, "insufficient_scope"),
+                ("DELETE", f"/v2/a/b/blobs/{digest}", push, "insufficient_scope"),
+                ("GET", "/v2/", nobody, "insufficient_scope"),
+                ("GET", "/v2/a/b/tags/list", nobody, "insufficient_scope"),
+                ("GET", "/v2/", pull[:-4] + "AAAA", "invalid_token"),
+                ("GET", "/v2/", "Bearer x", "invalid_token"),
+            ]
+            for method, path, given, error in refused:
+                status, headers, _ = await ask(method, path, Authorization=given)
+                assert (status, headers["WWW-Authenticate"].endswith(f'error="{error}"')) == (401, True)
+            assert (await ask("GET", "/v2/", Authorization=basic))[0] == 401
+
+            mount = f"/v2/c/blobs/uploads/?mount={digest}&from=a/b"
+            only = await token("repository:c:pull,push")
+            assert (await ask("POST", mount, Authorization=only))[0] == 202
+            both = await token("repository:c:pull,push repository:a/b:pull")
+            assert (await ask("POST", mount, Authorization=both))[0] == 201
+            later = time.time() + LIFE_S + 1
+            monkeypatch.setattr(time, "time", lambda: later)
+            assert (await ask("GET", "/v2/", Authorization=both))[0] == 401
+
+    play(work)

@@ -7,6 +7,7 @@ from havre.cli.parser import Command, Flag
 COMMANDS = (
     Command("serve", "[OPTIONS]", "Serve a registry of your own", "registry:serve", (0, 0), (
         Flag("addr", "", "string", "Where to listen", "127.0.0.1:5000"),
+        Flag("auth", "", "string", "How accounts show themselves (basic, token)", "basic"),
         Flag("htpasswd", "", "string", "File of accounts (lines of `htpasswd -B`) that are let in"),
         Flag("read-only", "", "", "Refuse whatever changes something"),
         Flag("root", "", "string", "Directory that holds everything", "/var/lib/havre-registry"),
