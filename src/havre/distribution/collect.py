@@ -1,17 +1,25 @@
-"""Garbage of a registry: at its start, before anyone can be in the middle of a push.
+"""Garbage of a registry: removed at its start, and by `havre registry garbage-collect`, also while it is being used.
 
 link of a blob that no manifest of its repository names, older than a day     goes (a push that was never finished)
 blob that no repository holds, as blob or as manifest                         goes
+
+All in one turn alone: a push that ends meanwhile waits, and what was said to be here (HEAD) stays for another day.
 """
 
 from __future__ import annotations
 
+import argparse
+import asyncio
 import logging
+import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 from havre.aio import in_thread
 from havre.distribution.repositories import Repositories
-from havre.errors import HavreError
+from havre.distribution.turns import Turns
+from havre.errors import HavreError, NotFound
 from havre.oci.digest import Digest, hex_of
 from havre.oci.manifest import Manifest, decode_document
 
@@ -21,7 +29,34 @@ log = logging.getLogger(__name__)
 
 
 async def collect(repositories: Repositories, min_age_s: float = MIN_AGE_S) -> int:
-    """Remove what nothing needs; the bytes freed. Nothing else may write meanwhile."""
+    """Remove what nothing needs; the bytes freed. Writers wait."""
+    async with repositories.turns.alone():
+        return await _collect(repositories, min_age_s)
+
+
+async def collect_beside(root: Path, min_age_s: float = MIN_AGE_S) -> int:
+    """The same for the registry at `root`, which another process may be serving; `NotFound` if there is none."""
+    if not (root / "repositories").is_dir():
+        raise NotFound(f"there is no registry at {root}", "give --root as to `havre registry serve`")
+    async with Turns(root).alone():
+        return await _collect(Repositories(root, beside=True), min_age_s)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="havre registry garbage-collect", description="Remove what nobody needs.")
+    parser.add_argument("--root", type=Path, default=Path("/var/lib/havre-registry"), help="where the registry is")
+    options = parser.parse_args(arguments)
+    try:
+        freed = asyncio.run(collect_beside(options.root))
+    except (HavreError, OSError) as error:
+        print(f"havre registry: {error}", file=sys.stderr)
+        return 1
+    print(f"Total reclaimed space: {freed} bytes")
+    return 0
+
+
+async def _collect(repositories: Repositories, min_age_s: float) -> int:
     held = await in_thread(_unlink_unneeded, repositories, time.time() - min_age_s)
     freed = 0
     for digest in repositories.blobs.all():
@@ -53,3 +88,7 @@ def _blobs_of(repositories: Repositories, digest: Digest) -> list[Digest]:
     """The blobs that a manifest names; none for an index."""
     document = decode_document(repositories.blobs.path(digest).read_bytes())
     return [document.config.digest, *(one.digest for one in document.layers)] if isinstance(document, Manifest) else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())

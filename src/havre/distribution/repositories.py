@@ -4,7 +4,9 @@
     repositories/NAME with %2F/blobs/HEX   an empty file: the repository holds this blob
                                manifests/HEX   {"mediaType", "subject", "artifactType", "annotations"}
                                tags/TAG        the digest that the tag stands for
+                               referrers/HEX/HEX   an empty file: the second manifest says it is about the first
     uploads/ID                             bytes of an upload that is under way; swept at start
+    lock                                   whose turn it is (`Turns`)
 
 Files appear by rename, so a reader sees all of one or nothing. Blocking, and small: what is long goes through `Blobs`.
 Raises `RegistryRefusal` with the specification's codes.
@@ -18,13 +20,15 @@ import os
 import re
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 import msgspec
 
+from havre.distribution.turns import Turns
 from havre.errors import HavreError
-from havre.oci.digest import Digest, hex_of
+from havre.oci.digest import Digest, hex_of, parse_digest
 from havre.oci.manifest import Descriptor, Manifest, decode_document
 from havre.storage.blobs import Blobs
 
@@ -61,7 +65,7 @@ class ManifestRow(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
         except msgspec.DecodeError as error:
             raise RegistryRefusal(400, "MANIFEST_INVALID", f"invalid manifest: {error}") from error
         config = document.config.media_type if isinstance(document, Manifest) else ""
-        subject = extra.subject.digest if extra.subject else ""
+        subject = parse_digest(extra.subject.digest) if extra.subject else ""
         return cls(document.media_type, len(body), subject, extra.artifact_type or config, extra.annotations)
 
 
@@ -74,13 +78,14 @@ class _Extra(msgspec.Struct, rename="camel"):
 
 
 class Repositories:
-    """The repositories under `root`."""
+    """The repositories under `root`; `beside` a server, whose uploads are left alone, only in a turn `alone`."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, beside: bool = False) -> None:
         self.blobs = Blobs(_directory(root / "blobs"))
         self._root = _directory(root / "repositories")
         self.uploads = _directory(root / "uploads")
-        for leftover in self.uploads.iterdir():
+        self.turns = Turns(root)
+        for leftover in () if beside else self.uploads.iterdir():
             leftover.unlink()
 
     def names(self) -> list[str]:
@@ -107,6 +112,11 @@ class Repositories:
         """The repository holds this blob of the store from now on."""
         self._write(self._folder(name, "blobs") / hex_of(digest), b"")
 
+    def touch_blob(self, name: str, digest: Digest) -> None:
+        """Somebody was told that the repository holds the blob, and may name it in a manifest soon."""
+        self.require_blob(name, digest)
+        os.utime(self._folder(name, "blobs") / hex_of(digest))
+
     def unlink_blob(self, name: str, digest: Digest) -> None:
         """The repository holds the blob no more."""
         self.require_blob(name, digest)
@@ -125,6 +135,8 @@ class Repositories:
 
     def put_manifest(self, name: str, digest: Digest, row: ManifestRow, tag: str | None) -> None:
         """Take in a manifest whose bytes are in the store, and let `tag` stand for it."""
+        if row.subject:
+            self._write(self._referrer(name, row.subject, digest), b"")
         self._write(self._folder(name, "manifests") / hex_of(digest), msgspec.json.encode(row))
         if tag is not None:
             self._write(self._folder(name, "tags") / tag, digest.encode())
@@ -140,11 +152,13 @@ class Repositories:
 
     def remove_manifest(self, name: str, digest: Digest) -> None:
         """Remove a manifest and the tags that stand for it."""
-        self.resolve(name, digest)
+        _, row = self.resolve(name, digest)
         for tag in self._folder(name, "tags").glob("*"):
             if tag.read_text() == digest:
                 tag.unlink(missing_ok=True)
         (self._folder(name, "manifests") / hex_of(digest)).unlink(missing_ok=True)
+        if row.subject:
+            self._referrer(name, row.subject, digest).unlink(missing_ok=True)
 
     def tags(self, name: str) -> list[str]:
         """Every tag of a repository, sorted."""
@@ -155,10 +169,9 @@ class Repositories:
     def referrers(self, name: str, subject: Digest) -> list[tuple[Digest, ManifestRow]]:
         """The manifests that say they are about `subject`."""
         found = []
-        for file in sorted(self._folder(name, "manifests").glob("*")):
-            row = msgspec.json.decode(file.read_bytes(), type=ManifestRow)
-            if row.subject == subject:
-                found.append((Digest(f"sha256:{file.name}"), row))
+        for file in sorted((self._folder(name, "referrers") / hex_of(subject)).glob("*")):
+            with suppress(RegistryRefusal):  # it goes or comes in this moment
+                found.append(self.resolve(name, f"sha256:{file.name}"))
         return found
 
     # -- inside
@@ -170,6 +183,9 @@ class Repositories:
             return Digest((self._folder(name, "tags") / reference).read_text())
         except FileNotFoundError:
             raise RegistryRefusal(404, "MANIFEST_UNKNOWN", "manifest unknown") from None
+
+    def _referrer(self, name: str, subject: str, digest: Digest) -> Path:
+        return self._folder(name, "referrers") / hex_of(Digest(subject)) / hex_of(digest)
 
     def _folder(self, name: str, kind: str) -> Path:
         return self._root / quote(name, safe="") / kind

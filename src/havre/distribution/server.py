@@ -107,32 +107,36 @@ class Server:
         digest = _digest(text)
         if self._upstream is not None:
             await self._upstream.ensure_blob(name, digest)
+        elif request.method == "HEAD" and not self._read_only:
+            async with self._repositories.turns.writing():
+                self._repositories.touch_blob(name, digest)
         file = self._repositories.require_blob(name, digest)
         return web.FileResponse(file, headers={"Docker-Content-Digest": digest, "Content-Type": _OCTETS})
 
     async def _delete_blob(self, request: web.BaseRequest, name: str, text: str) -> web.StreamResponse:
-        self._repositories.unlink_blob(name, _digest(text))
+        async with self._repositories.turns.writing():
+            self._repositories.unlink_blob(name, _digest(text))
         return _answer(202)
 
     async def _begin_upload(self, request: web.BaseRequest, name: str, text: str) -> web.StreamResponse:
         query = request.query
         if "mount" in query:
             digest, source = _digest(query["mount"]), query.get("from", "")
-            if (
-                source
-                and self._repositories.holds_blob(check_name(source), digest)
-                and await self._opens(request, source)
-            ):
-                self._repositories.link_blob(name, digest)
+            if source and await self._mount(request, name, check_name(source), digest):
                 return _created(f"/v2/{name}/blobs/{digest}", digest)
         upload = self._uploads.begin(name)
         if "digest" in query:
             return await self._complete(request, upload, _digest(query["digest"]))
         return _progress(202, upload)
 
-    async def _opens(self, request: web.BaseRequest, source: str) -> bool:
-        """Whether the request may read `source` as well; if not, a mount becomes an upload as any other."""
-        return self._gate is None or await self._gate.allows(request, [Scope.of("GET", source)])
+    async def _mount(self, request: web.BaseRequest, name: str, source: str, digest: Digest) -> bool:
+        """Give `name` a blob of `source`; if that holds none, or may not be read, the blob is uploaded as any other."""
+        if self._gate is not None and not await self._gate.allows(request, [Scope.of("GET", source)]):
+            return False
+        async with self._repositories.turns.writing():
+            if held := self._repositories.holds_blob(source, digest):
+                self._repositories.link_blob(name, digest)
+        return held
 
     async def _patch_upload(self, request: web.BaseRequest, name: str, id: str) -> web.StreamResponse:
         upload = self._uploads.find(name, id)
@@ -175,9 +179,10 @@ class Server:
             raise RegistryRefusal(400, "DIGEST_INVALID", "provided digest did not match uploaded content")
         document = decode_document(body, request.headers.get("Content-Type", ""))
         row = ManifestRow.of(body, document.media_type)
-        self._check_parts(name, document)
-        await self._repositories.blobs.add(body)
-        self._repositories.put_manifest(name, digest, row, None if by_digest else reference)
+        async with self._repositories.turns.writing():
+            self._check_parts(name, document)
+            await self._repositories.blobs.add(body)
+            self._repositories.put_manifest(name, digest, row, None if by_digest else reference)
         response = _created(f"/v2/{name}/manifests/{digest}", digest)
         if row.subject:
             response.headers["OCI-Subject"] = row.subject
@@ -197,10 +202,11 @@ class Server:
 
     async def _delete_manifest(self, request: web.BaseRequest, name: str, reference: str) -> web.StreamResponse:
         reference = _reference(reference)
-        if reference.startswith("sha256:"):
-            self._repositories.remove_manifest(name, Digest(reference))
-        else:
-            self._repositories.remove_tag(name, reference)
+        async with self._repositories.turns.writing():
+            if reference.startswith("sha256:"):
+                self._repositories.remove_manifest(name, Digest(reference))
+            else:
+                self._repositories.remove_tag(name, reference)
         return _answer(202)
 
     async def _tags(self, request: web.BaseRequest, name: str, text: str) -> web.StreamResponse:

@@ -88,7 +88,8 @@ class Uploads:
             if upload.hash.hexdigest() != digest.partition(":")[2]:
                 self.cancel(upload)
                 raise RegistryRefusal(400, "DIGEST_INVALID", "provided digest did not match uploaded content")
-            await in_thread(self._keep, upload, digest)
+            async with self._repositories.turns.writing():
+                await in_thread(self._keep, upload, digest)
 
     async def _store(self, upload: Upload, gathered: list[bytes]) -> None:
         data = b"".join(gathered)

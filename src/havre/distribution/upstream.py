@@ -48,8 +48,9 @@ class Upstream:
                 return
             raise RegistryRefusal(404, "MANIFEST_UNKNOWN", error.message) from error
         row = ManifestRow.of(fetched.body, fetched.media_type)
-        await self._repositories.blobs.add(fetched.body)
-        self._repositories.put_manifest(name, fetched.digest, row, None if by_digest else reference)
+        async with self._repositories.turns.writing():
+            await self._repositories.blobs.add(fetched.body)
+            self._repositories.put_manifest(name, fetched.digest, row, None if by_digest else reference)
 
     async def ensure_blob(self, name: str, digest: Digest) -> None:
         """Have a blob here that a manifest of the repository names."""
@@ -62,7 +63,8 @@ class Upstream:
             running = self._fetching[digest] = spawn(self._fetch(name, descriptor), f"fetch blob {digest}")
             running.add_done_callback(lambda _: self._fetching.pop(digest, None))
         await asyncio.shield(running)
-        self._repositories.link_blob(name, digest)
+        async with self._repositories.turns.writing():
+            self._repositories.link_blob(name, digest)
 
     async def _fetch(self, name: str, descriptor: Descriptor) -> None:
         upload = self._uploads.begin(name)

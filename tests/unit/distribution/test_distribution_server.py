@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from pathlib import Path
 
 import pytest
 
-from havre.distribution.collect import collect
+from havre.distribution.collect import collect, collect_beside
 from havre.distribution.repositories import Repositories
+from havre.distribution.turns import Turns
+from havre.errors import NotFound
 from havre.oci import mediatypes
 from havre.oci.digest import digest_of
 from havre.registry import Registry, RegistryConfig
-from support.ownregistry import LAYER, manifest, play, serving
+from support.ownregistry import CONFIG, LAYER, manifest, play, serving
 
 
 def test_an_upload_in_chunks_is_held_to_its_order_and_digest(tmp_path: Path) -> None:
@@ -91,6 +94,12 @@ def test_referrers(tmp_path: Path) -> None:
             assert [one["annotations"] for one in json.loads(body)["manifests"]] == [{"k": "x/sbom"}]
             assert (headers["OCI-Filters-Applied"], headers["Content-Type"]) == ("artifactType", mediatypes.OCI_INDEX)
             assert json.loads((await ask("GET", f"/v2/a/referrers/{digest_of(b'')}"))[2])["manifests"] == []
+            sbom = json.loads(body)["manifests"][0]["digest"]
+            assert (await ask("DELETE", f"/v2/a/manifests/{sbom}"))[0] == 202
+            left = json.loads((await ask("GET", f"/v2/a/referrers/{subject}"))[2])["manifests"]
+            assert [one["artifactType"] for one in left] == ["x/signature"]
+            away = manifest(subject={**about, "digest": "sha256:../../../away"})
+            assert await ask.code("PUT", "/v2/a/manifests/2", away) == (400, "MANIFEST_INVALID")
 
     play(work)
 
@@ -137,6 +146,31 @@ def test_garbage_is_what_no_manifest_names(tmp_path: Path) -> None:
         async with serving(tmp_path) as ask:
             assert await ask.code("GET", f"/v2/a/blobs/{digest_of(LAYER)}") == (404, "BLOB_UNKNOWN")
             assert (await ask("GET", f"/v2/b/blobs/{digest_of(LAYER)}"))[2] == LAYER
+
+    play(work)
+
+
+def test_garbage_is_collected_beside_a_push(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path) as ask:
+            place = (await ask("POST", "/v2/a/blobs/uploads/"))[1]["Location"]
+            assert (await ask("PATCH", place, LAYER[:100]))[0] == 202
+            for data in (CONFIG, b"asked for", b"stray"):
+                digest = await ask.blob("a", data)
+                os.utime(tmp_path / "repositories/a/blobs" / digest.partition(":")[2], (1, 1))
+            for data in (CONFIG, b"asked for"):
+                assert (await ask("HEAD", f"/v2/a/blobs/{digest_of(data)}"))[0] == 200
+            assert await collect_beside(tmp_path) == len(b"stray")
+            async with Turns(tmp_path).alone():
+                ending = asyncio.create_task(ask("PUT", f"{place}?digest={digest_of(LAYER)}", LAYER[100:]))
+                done, _ = await asyncio.wait([ending], timeout=0.1)
+                assert not done
+                assert (await ask("GET", f"/v2/a/blobs/{digest_of(CONFIG)}"))[2] == CONFIG
+            assert (await ending)[0] == 201
+            status = (await ask("PUT", "/v2/a/manifests/1", manifest(), Content_Type=mediatypes.OCI_MANIFEST))[0]
+            assert status == 201
+        with pytest.raises(NotFound):
+            await collect_beside(tmp_path / "elsewhere")
 
     play(work)
 

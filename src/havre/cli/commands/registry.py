@@ -5,6 +5,9 @@ from __future__ import annotations
 from havre.cli.parser import Command, Flag
 
 COMMANDS = (
+    Command("garbage-collect", "[OPTIONS]", "Remove what nobody needs from a registry", "registry:collect", (0, 0), (
+        Flag("root", "", "string", "Directory that holds everything", "/var/lib/havre-registry"),
+    ), long="Remove blobs that no manifest names, a day after they came. The registry may run meanwhile."),
     Command("serve", "[OPTIONS]", "Serve a registry of your own", "registry:serve", (0, 0), (
         Flag("addr", "", "string", "Where to listen", "127.0.0.1:5000"),
         Flag("auth", "", "string", "How accounts show themselves (basic, token)", "basic"),
