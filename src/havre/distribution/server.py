@@ -14,8 +14,10 @@ Source: OCI distribution specification 1.1; `_catalog` is Docker's.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import aclosing
 from typing import Any
 
 import msgspec
@@ -24,6 +26,7 @@ from yarl import URL
 
 from havre.aio import in_thread
 from havre.distribution.gates import CATALOG, Gate, Scope, refused
+from havre.distribution.incoming import Incoming
 from havre.distribution.repositories import (
     ManifestRow,
     RegistryRefusal,
@@ -45,6 +48,8 @@ from havre.registry import Registry
 _PATH = re.compile(r"/v2/(?P<name>.+)/(?P<kind>blobs/uploads|blobs|manifests|tags|referrers)/(?P<rest>[^/]*)")
 _READS = ("GET", "HEAD")
 _OCTETS = "application/octet-stream"
+
+log = logging.getLogger(__name__)
 
 Handler = Callable[["Server", web.BaseRequest, str, str], Awaitable[web.StreamResponse]]
 
@@ -106,12 +111,18 @@ class Server:
     async def _get_blob(self, request: web.BaseRequest, name: str, text: str) -> web.StreamResponse:
         digest = _digest(text)
         if self._upstream is not None:
-            await self._upstream.ensure_blob(name, digest)
+            if (lacking := await self._upstream.lacking(name, digest)) is not None:
+                if request.method == "HEAD":
+                    return web.Response(headers={**_blob_headers(digest), "Content-Length": str(lacking.size)})
+                incoming = self._upstream.fetch(name, lacking)
+                if "Range" not in request.headers:
+                    return await _pass_on(request, incoming, lacking)
+                await incoming.whole()
         elif request.method == "HEAD" and not self._read_only:
             async with self._repositories.turns.writing():
                 self._repositories.touch_blob(name, digest)
         file = self._repositories.require_blob(name, digest)
-        return web.FileResponse(file, headers={"Docker-Content-Digest": digest, "Content-Type": _OCTETS})
+        return web.FileResponse(file, headers=_blob_headers(digest))
 
     async def _delete_blob(self, request: web.BaseRequest, name: str, text: str) -> web.StreamResponse:
         async with self._repositories.turns.writing():
@@ -244,6 +255,29 @@ _ROUTES: Mapping[tuple[str, str], Handler] = {
     ("tags", "GET"): Server._tags,
     ("referrers", "GET"): Server._referrers,
 }
+
+
+def _blob_headers(digest: Digest) -> dict[str, str]:
+    return {"Docker-Content-Digest": digest, "Content-Type": _OCTETS}
+
+
+async def _pass_on(request: web.BaseRequest, incoming: Incoming, blob: Descriptor) -> web.StreamResponse:
+    """Answer with a blob that is still coming; if it breaks off once bytes have gone on, so does the answer."""
+    response = web.StreamResponse(headers={**_blob_headers(blob.digest), "Content-Length": str(blob.size)})
+    async with aclosing(incoming.pieces()) as pieces:
+        first = await anext(pieces)
+        await response.prepare(request)
+        try:
+            await response.write(first)
+            async for piece in pieces:
+                await response.write(piece)
+        except HavreError as error:
+            log.warning("blob %s broke off: %s", blob.digest, error)
+            if request.transport is not None:
+                request.transport.abort()
+            return response
+    await response.write_eof()
+    return response
 
 
 def _needed(request: web.BaseRequest, name: str) -> list[Scope]:

@@ -3,17 +3,18 @@
     client --manifest by tag--> asked of the upstream each time; what is here serves when it cannot be reached
            --manifest, blob by digest--> asked of the upstream once
 
-Two clients that want the same blob wait for one download. Source: distribution's "registry as a pull through cache".
+Two clients that want the same blob follow one download (`Incoming`), which goes on without them.
+Source: distribution's "registry as a pull through cache".
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
 from havre.aio import in_thread, spawn
+from havre.distribution.incoming import Fetch, Incoming
 from havre.distribution.repositories import ManifestRow, RegistryRefusal, Repositories
-from havre.distribution.uploads import Uploads
+from havre.distribution.uploads import Upload, Uploads
 from havre.errors import HavreError, NotFound
 from havre.oci.digest import Digest
 from havre.oci.manifest import Descriptor, Manifest, decode_document
@@ -31,7 +32,7 @@ class Upstream:
         self._host = host
         self._repositories = repositories
         self._uploads = uploads
-        self._fetching: dict[Digest, asyncio.Task[None]] = {}
+        self._fetching: dict[Digest, Fetch] = {}
 
     async def refresh_manifest(self, name: str, reference: str) -> None:
         """Have the manifest here as the upstream has it; `RegistryRefusal` when neither has it."""
@@ -52,24 +53,29 @@ class Upstream:
             await self._repositories.blobs.add(fetched.body)
             self._repositories.put_manifest(name, fetched.digest, row, None if by_digest else reference)
 
-    async def ensure_blob(self, name: str, digest: Digest) -> None:
-        """Have a blob here that a manifest of the repository names."""
+    async def lacking(self, name: str, digest: Digest) -> Descriptor | None:
+        """What a manifest of the repository says of a blob that is not here yet; None if it is here."""
         if self._repositories.holds_blob(name, digest) and self._repositories.blobs.has(digest):
-            return
+            return None
         descriptor = await in_thread(self._describe, name, digest)
         if descriptor is None:
             raise RegistryRefusal(404, "BLOB_UNKNOWN", "blob unknown to registry")
-        if (running := self._fetching.get(digest)) is None:
-            running = self._fetching[digest] = spawn(self._fetch(name, descriptor), f"fetch blob {digest}")
-            running.add_done_callback(lambda _: self._fetching.pop(digest, None))
-        await asyncio.shield(running)
-        async with self._repositories.turns.writing():
-            self._repositories.link_blob(name, digest)
+        return descriptor
 
-    async def _fetch(self, name: str, descriptor: Descriptor) -> None:
-        upload = self._uploads.begin(name)
+    def fetch(self, name: str, descriptor: Descriptor) -> Incoming:
+        """Have the blob brought here; it can be followed on its way."""
+        digest = descriptor.digest
+        if (running := self._fetching.get(digest)) is None:
+            upload = self._uploads.begin(name)
+            upload.file.touch()
+            running = Fetch(upload, spawn(self._bring(upload, descriptor), f"fetch blob {digest}"))
+            self._fetching[digest] = running
+            running.task.add_done_callback(lambda _: self._fetching.pop(digest, None))
+        return Incoming(self._repositories, name, descriptor, running)
+
+    async def _bring(self, upload: Upload, descriptor: Descriptor) -> None:
         try:
-            chunks = self._registry.blob(Reference(self._host, name), descriptor)
+            chunks = self._registry.blob(Reference(self._host, upload.name), descriptor)
             await self._uploads.append(upload, chunks, None)
             await self._uploads.finish(upload, descriptor.digest)
         except BaseException:
