@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _SWITCHES = {"readonly": ("ReadOnly",), "ro": ("ReadOnly",), "volume-nocopy": ("VolumeOptions", "NoCopy"),
              "bind-nonrecursive": ("BindOptions", "NonRecursive")}  # fmt: skip
-_OPTIONS_OF = {"BindOptions": "bind", "VolumeOptions": "volume", "TmpfsOptions": "tmpfs"}
+_OPTIONS_OF = {"BindOptions": "bind", "VolumeOptions": "volume", "TmpfsOptions": "tmpfs", "ImageOptions": "image"}
 
 
 def parse_mount(text: str) -> dict[str, Any]:
@@ -73,6 +73,8 @@ def _take_option(mount: dict[str, Any], key: str, value: str) -> bool:
         _bind_recursive(mount.setdefault("BindOptions", {}), value)
     elif key == "volume-subpath":
         mount.setdefault("VolumeOptions", {})["Subpath"] = value
+    elif key == "image-subpath":
+        mount.setdefault("ImageOptions", {})["Subpath"] = value
     elif key in ("volume-label", "volume-opt"):
         volume = mount.setdefault("VolumeOptions", {})
         name, _, setting = value.partition("=")

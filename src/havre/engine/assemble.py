@@ -23,6 +23,7 @@ from havre.engine import cdi
 from havre.engine.events import Events
 from havre.engine.live import Index
 from havre.engine.model import Container, ContainerId, HostConfig, MountOptions, MountPoint, Ulimit
+from havre.engine.mounts import image_snapshot, image_snapshots
 from havre.engine.networks import Networks
 from havre.engine.plan import BlockLimits, Surroundings, parse_device_rule
 from havre.engine.sandbox import Sandbox
@@ -84,7 +85,7 @@ class Assembly:
         id = ContainerId(container.id)
         undo.push_async_callback(self._snapshots.unmount, container.id)
         undo.push_async_callback(self._networks.close_sandbox, id)
-        undo.push_async_callback(self._close_volumes, container.id)
+        undo.push_async_callback(self._close_volumes, container)
         joined = self._joined(container.host_config.network_mode, "network")
         rootfs, sandbox, sources = await all_of(
             self._snapshots.mount(container.id),
@@ -103,14 +104,17 @@ class Assembly:
         await all_of(
             self._networks.close_sandbox(ContainerId(container.id)),
             self._snapshots.unmount(container.id),
-            self._close_volumes(container.id),
+            self._close_volumes(container),
         )
         if container.host_config.ipc_mode == "shareable":
             await in_thread(kernel_mounts.unmount_all, self._shm(container))
 
-    async def _close_volumes(self, container_id: str) -> None:
-        await self._subpaths.close(container_id)
-        await self._volumes.unmounted(container_id)
+    async def _close_volumes(self, container: Container) -> None:
+        """Volumes and mounted images, after the parts that are shown of them."""
+        await self._subpaths.close(container.id)
+        for snapshot in image_snapshots(container):
+            await self._snapshots.unmount(snapshot)
+        await self._volumes.unmounted(container.id)
 
     def _shm(self, container: Container) -> Path:
         """Where the shared memory of a container is mounted that others may join."""
@@ -125,25 +129,29 @@ class Assembly:
         kernel_mounts.mount_filesystem("tmpfs", options, place, attributes)
 
     async def open_mounts(self, container: Container) -> dict[str, Path]:
-        """The host path behind each bind and volume, by destination; missing sources of `-v` are made."""
+        """The host path behind each bind, volume and image, by destination; missing sources of `-v` are made."""
         sources: dict[str, Path] = {}
         for point in container.mounts:
             options = container.mount_options.get(point.destination, MountOptions())
             if point.type == "volume":
                 path = await self._volumes.mount_for(container.id, point.name)
-                if options.subpath:
-                    path = await self._subpaths.open(container.id, path, options.subpath)
-                sources[point.destination] = path
+                sources[point.destination] = await self._part(container, path, options)
                 self._tell_mount(container, point)
             elif point.type == "bind":
                 sources[point.destination] = await in_thread(open_bind_source, Path(point.source), options)
                 await in_thread(_check_propagation, Path(point.source), point.propagation)
+            elif point.type == "image":
+                path = await self._snapshots.mount(image_snapshot(container.id, point.destination))
+                sources[point.destination] = await self._part(container, path, options)
         return sources
 
+    async def _part(self, container: Container, path: Path, options: MountOptions) -> Path:
+        return await self._subpaths.open(container.id, path, options.subpath) if options.subpath else path
+
     async def close_mounts(self, container: Container) -> None:
-        """Root file system and volumes are not needed any more; idempotent."""
+        """Root file system, volumes and images are not needed any more; idempotent."""
         await self._snapshots.unmount(container.id)
-        await self._volumes.unmounted(container.id)
+        await self._close_volumes(container)
 
     def _tell_mount(self, container: Container, point: MountPoint) -> None:
         attributes = {

@@ -127,6 +127,7 @@ class Containers:
             ImageUser(live.container.id, live.container.state.running)
             for live in self._index
             if live.container.image == image
+            or any(point.type == "image" and point.source == image for point in live.container.mounts)
         ]
 
     async def size(self, ref: str) -> tuple[int, int]:

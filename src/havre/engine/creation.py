@@ -32,7 +32,7 @@ from havre.engine.images import Images
 from havre.engine.lifecycle import Lifecycle
 from havre.engine.live import Index
 from havre.engine.model import Container, CreateRequest, HostConfig, MountOptions, MountPoint
-from havre.engine.mounts import DEFAULT_MODE, MountSpec, inherit, parse_volumes_from, plan_mounts
+from havre.engine.mounts import DEFAULT_MODE, MountSpec, image_snapshot, inherit, parse_volumes_from, plan_mounts
 from havre.engine.names import check_name, make_name
 from havre.engine.networks import Networks
 from havre.engine.validate import HostLimits, check_config, check_host_config
@@ -171,6 +171,8 @@ class Creation:
             )
             if spec.type == "volume":
                 await self._make_volume(container, spec, point, undo)
+            elif spec.type == "image":
+                await self._make_image_mount(container, point, undo)
             elif spec.type == "bind" and not spec.options.create_source:
                 await in_thread(open_bind_source, Path(spec.source), spec.options)
             container.mounts.append(point)
@@ -192,6 +194,18 @@ class Creation:
         point.name, point.driver = volume.name, volume.driver
         if volume.driver != LOCAL:
             point.mode = spec.mode if spec.mode != DEFAULT_MODE else ""
+
+    async def _make_image_mount(self, container: Container, point: MountPoint, undo: AsyncExitStack) -> None:
+        """A snapshot of the image, which keeps its layers. A 404 would tell clients that the container's is missing."""
+        try:
+            image = await self._images.acquire(point.source, None)
+        except NotFound as error:
+            raise InvalidInput(error.message, f"pull {point.source} first, or remove the mount") from None
+        snapshot = image_snapshot(container.id, point.destination)
+        undo.push_async_callback(self._snapshots.remove, snapshot)
+        with self._images.hold(image.layers):
+            await self._snapshots.create(snapshot, image.layers)
+        point.name, point.source = point.source, image.id
 
     async def _remove_volume(self, name: str) -> None:
         try:

@@ -191,6 +191,12 @@ class TmpfsOptions(Value, omit_defaults=True):
     mode: int = 0
 
 
+class ImageOptions(Value, omit_defaults=True):
+    """The part of an image that a mount shows (docker 28)."""
+
+    subpath: str = ""
+
+
 class Mount(Value, omit_defaults=True):
     """One `--mount`; `type` is bind, volume, tmpfs, npipe, cluster or image."""
 
@@ -202,6 +208,7 @@ class Mount(Value, omit_defaults=True):
     bind_options: BindOptions | None = None
     volume_options: VolumeOptions | None = None
     tmpfs_options: TmpfsOptions | None = None
+    image_options: ImageOptions | None = None
 
 
 class HostConfig(Value):
@@ -354,7 +361,10 @@ class State(Value):
 
 
 class MountPoint(Value):
-    """A mount of a container as `inspect` shows it; `source` is the host path, `name` the volume's."""
+    """A mount of a container as `inspect` shows it.
+
+    `source` is the host path, or an image's ID; `name` the volume's or the image's.
+    """
 
     type: str
     name: str = ""

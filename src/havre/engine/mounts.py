@@ -9,11 +9,12 @@ Pure: nothing here looks at the host or at a volume. Whoever comes first wins a 
 
 from __future__ import annotations
 
+import hashlib
 import posixpath
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
-from havre.engine.model import HostConfig, Mount, MountOptions, MountPoint
+from havre.engine.model import Container, HostConfig, Mount, MountOptions, MountPoint
 from havre.errors import InvalidInput
 
 PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
@@ -31,7 +32,10 @@ _GROUPS = (
 
 @dataclass(frozen=True, slots=True)
 class MountSpec:
-    """One mount as asked for; `source` is a host path (bind), a volume's name, or empty (anonymous volume, tmpfs)."""
+    """One mount as asked for.
+
+    `source` is a host path (bind), the name of a volume or image, or empty (anonymous volume, tmpfs).
+    """
 
     type: str
     destination: str
@@ -130,20 +134,20 @@ def _destination(path: str, problem: str) -> str:
 def parse_mount(mount: Mount) -> MountSpec:
     """One `--mount`. Whether a bind's source exists is for the executor to see."""
     problem = f'invalid mount config for type "{mount.type}"'
-    if mount.type not in ("bind", "volume", "tmpfs"):
-        raise InvalidInput(f"{problem}: mount type unknown", "expected bind, volume or tmpfs")
+    if mount.type not in _PARSERS:
+        raise InvalidInput(f"{problem}: mount type unknown", f"expected one of {', '.join(_PARSERS)}")
     if not mount.target:
         raise InvalidInput(f"{problem}: field Target must not be empty")
     for kind, options in (
         ("bind", mount.bind_options),
         ("volume", mount.volume_options),
         ("tmpfs", mount.tmpfs_options),
+        ("image", mount.image_options),
     ):
         if options is not None and kind != mount.type:
             raise InvalidInput(f"{problem}: field {kind.capitalize()}Options must not be specified")
     destination = _destination(mount.target, problem)
-    parse = {"bind": _parse_bind_mount, "volume": _parse_volume_mount, "tmpfs": _parse_tmpfs_mount}[mount.type]
-    return parse(mount, destination, problem)
+    return _PARSERS[mount.type](mount, destination, problem)
 
 
 def _parse_bind_mount(mount: Mount, destination: str, problem: str) -> MountSpec:
@@ -173,8 +177,7 @@ def _parse_volume_mount(mount: Mount, destination: str, problem: str) -> MountSp
     if given is not None and given.subpath:
         if not mount.source:
             raise InvalidInput(f"{problem}: must not set Subpath when using anonymous volumes")
-        if given.subpath.startswith("/") or ".." in given.subpath.split("/"):
-            raise InvalidInput(f"{problem}: subpath must be a relative path within the volume")
+        _check_subpath(given.subpath, problem, "volume")
     driver = given.driver_config if given else None
     return MountSpec(
         "volume",
@@ -197,6 +200,38 @@ def _parse_tmpfs_mount(mount: Mount, destination: str, problem: str) -> MountSpe
     if mount.source:
         raise InvalidInput(f"{problem}: field Source must not be specified")
     return MountSpec("tmpfs", destination, rw=not mount.read_only, options=MountOptions(tmpfs=mount.tmpfs_options))
+
+
+def _parse_image_mount(mount: Mount, destination: str, problem: str) -> MountSpec:
+    """Docker 28's; never writable, whatever was asked for."""
+    if not mount.source:
+        raise InvalidInput(f"{problem}: field Source must not be empty")
+    subpath = mount.image_options.subpath if mount.image_options else ""
+    _check_subpath(subpath, problem, "image")
+    return MountSpec("image", destination, source=mount.source, rw=False, options=MountOptions(subpath=subpath))
+
+
+def _check_subpath(subpath: str, problem: str, kind: str) -> None:
+    if subpath.startswith("/") or ".." in subpath.split("/"):
+        raise InvalidInput(f"{problem}: subpath must be a relative path within the {kind}")
+
+
+_PARSERS = {
+    "bind": _parse_bind_mount,
+    "volume": _parse_volume_mount,
+    "tmpfs": _parse_tmpfs_mount,
+    "image": _parse_image_mount,
+}
+
+
+def image_snapshot(container_id: str, destination: str) -> str:
+    """The snapshot that an image mount shows: one for each container and destination."""
+    return f"{container_id}-image-{hashlib.sha256(destination.encode()).hexdigest()[:16]}"
+
+
+def image_snapshots(container: Container) -> list[str]:
+    """Those of all image mounts of a container."""
+    return [image_snapshot(container.id, point.destination) for point in container.mounts if point.type == "image"]
 
 
 def parse_volumes_from(raw: str) -> tuple[str, str]:

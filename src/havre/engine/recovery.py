@@ -20,6 +20,7 @@ from havre.aio import spawn
 from havre.engine.lifecycle import Lifecycle
 from havre.engine.live import Index, Live
 from havre.engine.model import ZERO_TIME, Container, ContainerId
+from havre.engine.mounts import image_snapshots
 from havre.engine.networks import Networks
 from havre.engine.removal import Removal
 from havre.engine.restart import wants_start_with_daemon
@@ -90,7 +91,9 @@ class Recovery:
             self._volumes.adopt(container.id, names, running=live.process is not None)
         self._volumes.adopted()
         await self._networks.start(running)
-        await self._snapshots.recover(running, {live.container.id for live in self._index})
+        known = {snapshot for live in self._index for snapshot in _snapshots_of(live.container)}
+        in_use = {snapshot for container in running.values() for snapshot in _snapshots_of(container)}
+        await self._snapshots.recover(in_use, known)
         for live in self._index:
             if live.process is not None:
                 self._lifecycle.watch(live, live.process)
@@ -119,6 +122,10 @@ class Recovery:
                 await self._lifecycle.start(live)
             except (HavreError, OSError) as error:
                 log.warning("cannot start container %s with the daemon: %s", live.container.id, error)
+
+
+def _snapshots_of(container: Container) -> list[str]:
+    return [container.id, *image_snapshots(container)]
 
 
 def _start_order(live: Live) -> tuple[bool, str]:

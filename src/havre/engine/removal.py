@@ -16,6 +16,7 @@ from havre.engine.exit import WaitResult
 from havre.engine.lifecycle import Lifecycle
 from havre.engine.live import Index, Live
 from havre.engine.model import Container
+from havre.engine.mounts import image_snapshots
 from havre.engine.volumes import Volumes
 from havre.errors import Conflict, HavreError
 from havre.runtime import Runtime
@@ -78,7 +79,8 @@ class Removal:
             await self._index.note(container)  # a full disk may have room again once this is gone
         await self._runtime.cleanup(container.id)
         await self._assembly.take_down(container)
-        await self._snapshots.remove(container.id)
+        for snapshot in (container.id, *image_snapshots(container)):
+            await self._snapshots.remove(snapshot)
         await self._volumes.release(container.id)
         await in_thread(_remove_directory, self._assembly.directory(container))
         if volumes:
