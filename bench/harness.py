@@ -125,10 +125,16 @@ class Bench:
         self.contenders, self.registry, self.rounds = contenders, registry, rounds
         self.measures: list[Measure] = []
 
-    def each(self, title: str, work: Callable[[Contender], object], among: Sequence[Contender] | None = None) -> None:
+    def each(
+        self,
+        title: str,
+        work: Callable[[Contender], object],
+        among: Sequence[Contender] | None = None,
+        rounds: int | None = None,
+    ) -> None:
         """Time `work` on every contender in turn, after one round that does not count."""
         measure = Measure(title)
-        for number in range(-1, self.rounds):
+        for number in range(-1, rounds or self.rounds):
             for contender in among or self.contenders:
                 took = timed(lambda contender=contender: work(contender))
                 if number >= 0:
