@@ -1,10 +1,11 @@
-"""`havre logs`."""
+"""`havre logs`. On a terminal, the lines of the error stream have another colour."""
 
 from __future__ import annotations
 
 import time
 
 from havre.cli.stream import Demultiplexer, Raw, write_all
+from havre.cli.tty import OFF, RED, has_colours
 from havre.cli.values import read_duration
 
 TYPE_CHECKING = False
@@ -41,6 +42,12 @@ def _from_date(text: str) -> str:
     return f"{seconds}.{nanoseconds:09d}"
 
 
+def _red(line: bytes) -> bytes:
+    """A line of the error stream as a terminal shows it; its own colours, if any, go on top."""
+    text = line.removesuffix(b"\n")
+    return RED.encode() + text + OFF.encode() + line[len(text) :]
+
+
 def logs(session: Session, options: Options, arguments: list[str]) -> int:
     """Print the logs of a container, its error stream on ours."""
     name = arguments[0]
@@ -54,7 +61,8 @@ def logs(session: Session, options: Options, arguments: list[str]) -> int:
         if getattr(options, flag):
             query[flag] = timestamp(getattr(options, flag))
     output: Raw | Demultiplexer = Raw() if tty else Demultiplexer()
+    colour = has_colours(2)
     for data in client.call("GET", f"/containers/{name}/logs", query).chunks():
         for descriptor, part in output.feed(data):
-            write_all(descriptor, part)
+            write_all(descriptor, _red(part) if descriptor == 2 and colour else part)
     return 0

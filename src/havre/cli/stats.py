@@ -1,7 +1,8 @@
 """`havre stats`: resource usage, live or once.
 
 CPU is the container's share of the host's time since the last reading, in percent of one CPU; memory is without the
-page cache that the kernel could drop, as docker computes both.
+page cache that the kernel could drop, as docker computes both. On a terminal, a container close to its limit of memory
+or processes stands out.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 
 from havre.cli.format.table import Listing
 from havre.cli.format.text import binary_size, human_size, short_id
+from havre.cli.tty import DIM, OFF, YELLOW, has_colours
 from havre.errors import HavreError
 
 TYPE_CHECKING = False
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     Json = dict[str, Any]
 
 _REFRESH_S = 0.5
+_CLOSE = 0.8
+"""The part of a limit from which on a container is shown in a warning's colour."""
 
 
 def stats(session: Session, options: Options, arguments: list[str]) -> int:
@@ -41,7 +45,8 @@ def stats(session: Session, options: Options, arguments: list[str]) -> int:
         names = arguments or _names(session, options)
         streams = {name: _Stream(session, name, once=True) for name in names}
         rows = [stream.row() for stream in streams.values() if stream.read()]
-        sys.stdout.write(listing.render(rows, form))
+        table = listing.render(rows, form)
+        sys.stdout.write(paint(table, rows) if form in ("", "table") and has_colours(1) else table)
         return 0
     return _watch(session, options, arguments, listing, form)
 
@@ -53,7 +58,7 @@ def _names(session: Session, options: Options) -> list[str]:
 
 def _watch(session: Session, options: Options, arguments: list[str], listing: Listing, form: str) -> int:
     streams: dict[str, _Stream] = {}
-    clear = "\x1b[H\x1b[J" if posix.isatty(1) else ""
+    screen, colour = posix.isatty(1), form in ("", "table") and has_colours(1)
     while True:
         for name in arguments or _names(session, options):
             if name not in streams:
@@ -62,8 +67,31 @@ def _watch(session: Session, options: Options, arguments: list[str], listing: Li
         if arguments and not streams:
             return 0
         rows = [stream.row() for stream in streams.values() if stream.reading]
-        sys.stdout.write(clear + listing.render(rows, form))
+        table = listing.render(rows, form)
+        if colour:
+            table = paint(table, rows)
+        sys.stdout.write(redraw(table) if screen else table)
         sys.stdout.flush()
+
+
+def redraw(table: str) -> str:
+    """A table drawn over the one before, without a moment of an empty screen."""
+    return "\x1b[H" + table.replace("\n", "\x1b[K\n") + "\x1b[J"
+
+
+def paint(table: str, rows: list[Json]) -> str:
+    """A table in colours: its header dim, and in a warning's those rows that are close to a limit."""
+    header, *lines = table.splitlines()
+    painted = [f"{DIM}{header}{OFF}"]
+    painted += [f"{YELLOW}{line}{OFF}" if _is_close(row) else line for line, row in zip(lines, rows, strict=True)]
+    return "\n".join(painted) + "\n"
+
+
+def _is_close(row: Json) -> bool:
+    return any(
+        limit and used > _CLOSE * limit
+        for used, limit in ((row["used"], row["limit"]), (row["pids"], row["pids_limit"]))
+    )
 
 
 def _collect(streams: dict[str, _Stream], until: float) -> None:
@@ -119,6 +147,7 @@ def figures(reading: Json) -> Json:
     used = used - cache if cache < used else used
     limit = memory.get("limit", 0)
     networks = (reading.get("networks") or {}).values()
+    pids = reading.get("pids_stats") or {}
     blocks = (reading.get("blkio_stats") or {}).get("io_service_bytes_recursive") or []
     return {
         "id": reading.get("id", ""),
@@ -131,7 +160,8 @@ def figures(reading: Json) -> Json:
         "sent": sum(network["tx_bytes"] for network in networks),
         "read": sum(block["value"] for block in blocks if block["op"][:1] in "rR"),
         "written": sum(block["value"] for block in blocks if block["op"][:1] in "wW"),
-        "pids": (reading.get("pids_stats") or {}).get("current", 0),
+        "pids": pids.get("current", 0),
+        "pids_limit": pids.get("limit", 0),
     }
 
 

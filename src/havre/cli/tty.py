@@ -1,4 +1,4 @@
-"""The terminal: raw mode that is always undone, its size, and the keys that detach.
+"""The terminal: raw mode that is always undone, its size, its colours, and the keys that detach.
 
 Source: termios(3) "raw mode"; docker's "detach keys": `ctrl-p,ctrl-q`.
 """
@@ -14,6 +14,13 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
+RED, YELLOW, DIM, OFF = "\x1b[31m", "\x1b[33m", "\x1b[2m", "\x1b[0m"
+
+
+def has_colours(descriptor: int) -> bool:
+    """Whether to write in colours there: a terminal that knows them, and a user who has not set NO_COLOR."""
+    dull = posix.environ.get(b"NO_COLOR") or posix.environ.get(b"TERM") == b"dumb"
+    return not dull and posix.isatty(descriptor)
 
 
 class RawTerminal:
