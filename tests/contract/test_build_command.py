@@ -12,7 +12,7 @@ import tarfile
 from pathlib import Path
 from xml.etree import ElementTree
 
-from support.building import tree_of, write_context
+from support.building import tree_of, wanted_files, write_context
 from support.engines import HAVRE, Engine
 from support.raw import ask
 from support.terminals import Terminal
@@ -25,28 +25,12 @@ def _build(engine: Engine, *arguments: str, code: int = 0) -> str:
     return engine.havre("build", *arguments, check=code).stderr
 
 
-def _sent(engine: Engine, context: Path, key: str = "k") -> dict[str, list[int]]:
-    """What the daemon wants of the files below `context`, asked as the command line does."""
-    files = [
-        [path.name, path.stat().st_mode, path.stat().st_size, path.stat().st_mtime_ns, ""]
-        for path in sorted(context.iterdir())
-    ]
-    head = json.dumps({"Contexts": {"context": {"Key": key, "Files": files}}}) + "\n"
-    contents = b"".join(
-        path.stat().st_size.to_bytes(8, "big") + path.read_bytes() for path in sorted(context.iterdir())
-    )
-    headers = {"Content-Type": "application/vnd.havre.context"}
-    answer = ask(engine.socket, "POST", "/build?q=1", head.encode() + contents, headers)
-    wanted: dict[str, list[int]] = json.loads(answer.body.splitlines()[0])["aux"]["Wanted"]
-    return wanted
-
-
 def test_only_what_changed_is_wanted_again(havred: Engine, tmp_path: Path) -> None:
     context = write_context(tmp_path / "c", "FROM scratch\nCOPY a b /\n", {"a": "1", "b": "2"})
     _build(havred, "-q", str(context))
     # The same list under the same key, which is the directory's: nothing is wanted, so contents would be too many.
-    assert _sent(havred, context, f"context:{context}") == {"context": []}
-    assert _sent(havred, context, "another") == {"context": [0, 1, 2]}
+    assert wanted_files(havred, context, f"context:{context}") == {"context": []}
+    assert wanted_files(havred, context, "another") == {"context": [0, 1, 2]}
     (context / "b").write_text("3")
     first = _build(havred, "--progress", "plain", "-t", "changed", str(context))
     assert "COPY a b /\n" in first

@@ -412,8 +412,7 @@ def test_what_is_not_done_is_refused(ours: Both) -> None:
     assert "remote Compose file oci://registry/app:1 is not supported" in ours.havre("config", check=None).stderr
     ours.write(f"""
 name: {ours.name}
-services: {{a: {{build: {{dockerfile_inline: "FROM busybox", secrets: [s]}}}}}}
-secrets: {{s: {{file: ./s1}}}}
+services: {{a: {{build: {{dockerfile_inline: "FROM busybox", ssh: [default]}}}}}}
 """)
-    assert "Built (without secrets: not supported)" in ours.havre("build").stderr
+    assert "Built (without ssh: not supported)" in ours.havre("build").stderr
     ours.havre("down", "--rmi", "all")

@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from havre.compose import yamlwrite
-from havre.compose.build import Ignore
 from havre.compose.dotenv import parse_env
 from havre.compose.interpolate import Variables, substitute
 from havre.compose.load import Loader, Source
@@ -17,6 +16,7 @@ from havre.compose.schema import PROJECT, SERVICE
 from havre.compose.shortforms import parse_port, parse_volume
 from havre.compose.yamlread import read_documents
 from havre.errors import HavreError
+from havre.oci.ignore import IgnoreRules
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
 SCALAR = st.one_of(st.none(), st.booleans(), st.integers(-9, 70000), st.floats(allow_nan=False), TEXT,
@@ -87,4 +87,4 @@ def test_short_forms(text: str) -> None:
 @given(st.lists(st.text(st.sampled_from("ab*?![]/\\."), max_size=6), max_size=4), PATHS)
 def test_ignore_files(lines: list[str], path: str) -> None:
     with contextlib.suppress(HavreError):
-        assert Ignore(lines).matches(path) in (True, False)
+        assert IgnoreRules(lines).ignores(path) in (True, False)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from support.engines import Engine
+from support.raw import ask
 
 _ENGINE_MADE = ("dev", "proc", "sys", "etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab", ".dockerenv")
 
@@ -73,3 +74,15 @@ def tree_of(engine: Engine, image: str, below: Sequence[str] = ("",)) -> dict[st
             content = file.read() if file is not None and member.size < 4096 else member.size
             tree[name] = (member.type, oct(member.mode), member.uid, member.gid, content, member.linkname)
     return tree
+
+
+def wanted_files(engine: Engine, context: Path, key: str = "k") -> dict[str, list[int]]:
+    """What the daemon wants of the files in `context`, asked as the command line does; `key` is that of the context."""
+    paths = sorted(context.iterdir())
+    files = [[path.name, path.stat().st_mode, path.stat().st_size, path.stat().st_mtime_ns, ""] for path in paths]
+    head = json.dumps({"Contexts": {"context": {"Key": key, "Files": files}}}) + "\n"
+    contents = b"".join(path.stat().st_size.to_bytes(8, "big") + path.read_bytes() for path in paths)
+    headers = {"Content-Type": "application/vnd.havre.context"}
+    answer = ask(engine.socket, "POST", "/build?q=1", head.encode() + contents, headers)
+    wanted: dict[str, list[int]] = json.loads(answer.body.splitlines()[0])["aux"]["Wanted"]
+    return wanted

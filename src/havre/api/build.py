@@ -128,7 +128,7 @@ def decode_request(call: Call) -> BuildRequest:
         pull=call.flag("pull"),
         platform=call.text("platform"),
         network=call.text("networkmode").removeprefix("default"),  # the same, and other clients leave it out
-        extra_hosts=tuple(_json(call, "extrahosts", list[str], [])),
+        extra_hosts=tuple(host for host in call.query.getall("extrahosts", []) if host),
         ulimits=tuple(_json(call, "ulimits", list[Ulimit], [])),
         shm_size=call.integer("shmsize") or 0,
         memory=call.integer("memory") or 0,

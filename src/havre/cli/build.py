@@ -1,6 +1,6 @@
 """`havre build`: a context sent to the daemon, its steps shown, and what was built put where it is wanted.
 
-havre's daemon    the list of files, then those it lacks; secrets, named contexts; steps as they go (`buildview`)
+havre's daemon    what `buildsend` lists, secrets and named contexts; steps as they go (`buildview`)
 dockerd           the whole context as a tar to the classic endpoint, whose lines are shown as they are
 """
 
@@ -14,8 +14,8 @@ from havre.cli.buildview import Steps, choose_view, render_failure
 from havre.cli.parser import StatusError
 from havre.cli.progress import Failure, show
 from havre.cli.pull import check_name
-from havre.client.auth import base64, find_auth
 from havre.client.buildcontext import DirectoryContext, TextContext
+from havre.client.buildsend import is_remote, read_secret, registry_config, send_list, send_tar, takes_lists
 from havre.client.jsontext import encode
 from havre.errors import HavreError
 
@@ -27,13 +27,11 @@ if TYPE_CHECKING:
     from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.client.api import Query
+    from havre.client.buildsend import Source
 
     Messages = Iterator[dict[str, Any]]
 
 _CHUNK = 256 << 10
-_MAX_SECRET = 500 << 10
-_REMOTE = ("http://", "https://", "git://", "git@", "ssh://", "github.com/")
-_NAMED = ("docker-image://", "target:", *_REMOTE)
 
 
 def build(session: Session, options: Options, arguments: list[str]) -> int:
@@ -48,18 +46,19 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
         check_name(tag)
     query = build_query(options) | {"t": tags}
     source = _source(arguments[0], options, query)
+    credentials = registry_config(session.config)
     if options.check:
-        return _check(session.client.messages(_send_tar(session, "/build/check", query, source)))
+        return _check(session.client.messages(send_tar(session.client, "/build/check", query, source, credentials)))
     _write_id(options.iidfile, "")
-    native = "havre" in session.client.server()
     steps = Steps()
-    if native:
+    if takes_lists(session.client):
         query["progress"] = "rawjson"
-        messages = _send_list(session, options, query, source)
-        image = _watch(messages, options, steps)
+        secrets = dict(map(_read_secret, options.secret))
+        named = dict(context.partition("=")[::2] for context in options.build_context)
+        image = _watch(send_list(session.client, query, source, named, secrets, credentials), options, steps)
     else:
         _refuse_elsewhere(options)
-        messages = session.client.messages(_send_tar(session, "/build", query, source))
+        messages = session.client.messages(send_tar(session.client, "/build", query, source, credentials))
         image = _watch_classic(messages, quiet=options.quiet)
     _conclude(options, image, tags, steps)
     if outputs:
@@ -67,9 +66,9 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
     return 0
 
 
-def _source(context: str, options: Options, query: Query) -> DirectoryContext | TextContext | Iterator[bytes] | None:
+def _source(context: str, options: Options, query: Query) -> Source:
     """What is to be sent; None for a URL, which the daemon fetches."""
-    if context.startswith(_REMOTE):
+    if is_remote(context):
         query["remote"] = context
         query["dockerfile"] = options.file
         return None
@@ -84,47 +83,6 @@ def _source(context: str, options: Options, query: Query) -> DirectoryContext | 
     return directory
 
 
-def _send_tar(
-    session: Session, path: str, query: Query, source: DirectoryContext | TextContext | Iterator[bytes] | None
-) -> Any:
-    from havre.client.buildtar import tar_of
-
-    body = tar_of(source) if isinstance(source, DirectoryContext | TextContext) else source
-    headers = {"Content-Type": "application/x-tar", "X-Registry-Config": _credentials(session)}
-    return session.client.call("POST", path, query, raw_body=body, headers=headers)
-
-
-def _send_list(
-    session: Session,
-    options: Options,
-    query: Query,
-    source: DirectoryContext | TextContext | Iterator[bytes] | None,
-) -> Messages:
-    """The messages of a build by havre's own way of sending; a tar or a URL goes as to any daemon."""
-    secrets = dict(map(_read_secret, options.secret))
-    named = dict(context.partition("=")[::2] for context in options.build_context)
-    images = {name: value for name, value in named.items() if value.startswith(_NAMED)}
-    if images:
-        query["contexts"] = encode(images)
-    directories = {name: DirectoryContext(path, None) for name, path in named.items() if name not in images}
-    if not isinstance(source, DirectoryContext | TextContext):
-        if secrets or directories:
-            raise StatusError(1, "secrets and named directories need a context that is a directory or a Dockerfile")
-        return iter(session.client.messages(_send_tar(session, "/build", query, source)))
-    from havre.client.buildlist import CONTENT_TYPE, ListedContexts
-
-    contexts = ListedContexts({"context": source, **directories}, secrets)
-    headers = {"Content-Type": CONTENT_TYPE, "X-Registry-Config": _credentials(session)}
-    response, go_on = session.client.converse("/build", query, contexts.head(), headers)
-    messages = session.client.messages(response)
-    for message in messages:
-        if "Wanted" in (message.get("aux") or {}):
-            go_on(contexts.contents(message["aux"]["Wanted"]))
-            return messages
-        return iter([message])  # it is an error
-    return iter(())
-
-
 def _read_secret(text: str) -> tuple[str, bytes]:
     """The ID and value of `id=x,src=FILE` or `id=x,env=NAME`; an ID alone is looked for as a variable, then a file."""
     fields = dict(field.partition("=")[::2] for field in text.split(","))
@@ -135,14 +93,7 @@ def _read_secret(text: str) -> tuple[str, bytes]:
         raise StatusError(1, f"invalid secret {text!r}: id=NAME with src=FILE or env=VARIABLE is expected")
     if name:
         return id, os.environ.get(name, "").encode("utf-8", "surrogateescape")
-    try:
-        with open(path or id, "rb") as file:
-            value = file.read(_MAX_SECRET + 1)
-    except OSError as error:
-        raise StatusError(1, f"failed to read the secret {id}: {path or id}: {error.strerror}") from error
-    if len(value) > _MAX_SECRET:
-        raise StatusError(1, f"the secret {id} is larger than {_MAX_SECRET} bytes")
-    return id, value
+    return id, read_secret(id, path or id)
 
 
 def _refuse_elsewhere(options: Options) -> None:
@@ -237,7 +188,6 @@ def build_query(options: Options) -> Query:
     documents: dict[str, Any] = {
         "buildargs": {name: value for name, value in map(_build_arg, options.build_arg) if value is not None},
         "labels": dict(label.partition("=")[::2] for label in options.label),
-        "extrahosts": options.add_host,
         "cachefrom": options.cache_from,
         "ulimits": options.ulimit,
         "nocachefilter": filtered,
@@ -246,6 +196,8 @@ def build_query(options: Options) -> Query:
     query |= {name: str(number) for name, number in numbers.items() if number}
     query |= {name: "1" for name, on in switches.items() if on}
     query |= {name: encode(value) for name, value in documents.items() if value}
+    if options.add_host:
+        query["extrahosts"] = options.add_host
     return query
 
 
@@ -277,13 +229,6 @@ def _rest_of_stdin(head: bytes) -> Iterator[bytes]:
 
 def _read_stdin() -> bytes:
     return sys.stdin.buffer.read()
-
-
-def _credentials(session: Session) -> str:
-    """X-Registry-Config: what is known of every registry."""
-    config = session.config
-    known = {server: find_auth(config, server) for server in config.values.get("auths") or {}}
-    return base64(encode(known).encode(), url_safe=True)
 
 
 def _watch_classic(messages: Messages, *, quiet: bool) -> str:

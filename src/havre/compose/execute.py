@@ -43,9 +43,16 @@ class View(Protocol):
 class Engine:
     """The engine, as seen by threads that each speak to it on a connection of their own."""
 
-    def __init__(self, connect: Callable[[], Client], credentials: Callable[[str], Mapping[str, str]]) -> None:
+    def __init__(
+        self,
+        connect: Callable[[], Client],
+        credentials: Callable[[str], Mapping[str, str]],
+        registries: Callable[[], str],
+    ) -> None:
         self._connect = connect
         self._credentials = credentials
+        self.registries = registries
+        """The credentials for all registries that are known, as builds take them."""
         self._local = threading.local()
 
     @property
@@ -140,7 +147,7 @@ class _Run:
             case Execute() as hook:
                 self._hook(hook)
             case Build() as build:
-                return build_image(self._engine.client, build)
+                return build_image(self._engine.client, build, self._engine.registries())
             case Pull() as pull:
                 return self._transfer("/images/create", _pull_query(pull), pull.image, tolerate=pull.tolerate)
             case Push() as push:

@@ -135,7 +135,7 @@ def _resources(service: Service) -> dict[str, Any]:
         "NanoCpus": round((limits.get("cpus") or service.get("cpus", 0)) * 1e9),
         "CpuPercent": int(service.get("cpu_percent", 0) * 100),
         "Devices": [_device(device) for device in service.get("devices", ())],
-        "Ulimits": [_ulimit(name, value) for name, value in sorted(service.get("ulimits", {}).items())],
+        "Ulimits": [ulimit(name, value) for name, value in sorted(service.get("ulimits", {}).items())],
         "DeviceRequests": [_device_request(d, ()) for d in reserved.get("devices", ())]
         + [_device_request(gpu, ("gpu",)) for gpu in service.get("gpus", ())],
     }
@@ -161,7 +161,8 @@ def _device(device: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _ulimit(name: str, value: Any) -> dict[str, Any]:
+def ulimit(name: str, value: Any) -> dict[str, Any]:
+    """A limit as the API has it; `value` is one number for both, or `soft` and `hard`."""
     soft, hard = (value, value) if isinstance(value, int) else (value.get("soft", 0), value.get("hard", 0))
     return {"Name": name, "Soft": soft, "Hard": hard}
 

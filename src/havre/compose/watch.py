@@ -18,8 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from havre.compose.build import Ignore
 from havre.compose.project import Project
+from havre.oci.ignore import IgnoreRules, read_ignore_file
 
 Seen = dict[str, tuple[int, int, int]]
 """Time of change, size and mode of files, by their path below the rule's; "" is the path itself."""
@@ -33,7 +33,7 @@ class Rule:
     path: Path
     action: str
     target: str
-    ignore: Ignore
+    ignore: IgnoreRules
     hook: Mapping[str, Any] = field(default_factory=dict)
 
     def look(self) -> Seen:
@@ -44,9 +44,9 @@ class Rule:
         for folder, folders, files in os.walk(self.path):
             below = os.path.relpath(folder, self.path)
             prefix = "" if below == "." else below + "/"
-            folders[:] = [name for name in folders if not self.ignore.matches(prefix + name)]
+            folders[:] = [name for name in folders if not self.ignore.ignores(prefix + name)]
             for name in files:
-                if not self.ignore.matches(prefix + name):
+                if not self.ignore.ignores(prefix + name):
                     seen[prefix + name] = _stamp(Path(folder) / name)
         return seen
 
@@ -70,9 +70,9 @@ def rules_of(project: Project) -> list[Rule]:
             lines = [*entry.get("ignore", ()), "**/.git", "**/*~", "**/*.swp"]
             ignore = context / ".dockerignore"
             if path == context and ignore.is_file():
-                lines = ignore.read_text().splitlines() + lines
+                lines = read_ignore_file(ignore.read_text()) + lines
             rules.append(
-                Rule(name, path, entry["action"], entry.get("target", ""), Ignore(lines), entry.get("exec", {}))
+                Rule(name, path, entry["action"], entry.get("target", ""), IgnoreRules(lines), entry.get("exec", {}))
             )
     return rules
 

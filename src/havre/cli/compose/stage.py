@@ -9,6 +9,7 @@ import time
 from havre.cli.compose.scene import Scene
 from havre.cli.parser import StatusError
 from havre.cli.pull import registry_headers
+from havre.client.buildsend import registry_config
 from havre.compose.down import project_of
 from havre.compose.execute import Engine, execute
 from havre.compose.state import State, list_containers, observe
@@ -33,7 +34,11 @@ class Stage(Scene):
 
     def __init__(self, session: Session, options: Options) -> None:
         super().__init__(session, options)
-        self.engine = Engine(session.new_client, lambda image: registry_headers(session, image))
+        self.engine = Engine(
+            session.new_client,
+            lambda image: registry_headers(session, image),
+            lambda: registry_config(session.config),
+        )
         compatible = self.group.compatibility or os.environ.get("COMPOSE_COMPATIBILITY", "").lower() in ("1", "true")
         self.separator = "_" if compatible else "-"
 

@@ -1,0 +1,97 @@
+"""Sends a build to the daemon, for `havre build` and `havre compose`; what comes back are the build's messages.
+
+havre's daemon    the list of files, then those it lacks, named contexts and secrets with them (`buildlist`)
+dockerd           the whole context as a tar to the classic endpoint, which knows neither
+
+A context is a directory or a Dockerfile's text, a tar that someone else has packed, or None for an address in the
+query's `remote`, which the daemon fetches itself.
+"""
+
+from __future__ import annotations
+
+from havre.client.auth import base64, find_auth
+from havre.client.buildcontext import DirectoryContext, TextContext
+from havre.client.jsontext import encode
+from havre.errors import Failed, InvalidInput
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
+    from havre.client.api import Client, Query
+    from havre.client.config import Config
+    from havre.client.http import Response
+
+    Source = DirectoryContext | TextContext | Iterator[bytes] | None
+
+MAX_SECRET = 500 << 10
+_REMOTE = ("http://", "https://", "git://", "git@", "ssh://", "github.com/")
+_NAMED = ("docker-image://", "target:", *_REMOTE)
+
+
+def is_remote(context: str) -> bool:
+    """Whether a context is an address."""
+    return context.startswith(_REMOTE)
+
+
+def takes_lists(client: Client) -> bool:
+    """Whether the daemon is one of havre's."""
+    return "havre" in client.server()
+
+
+def send_tar(client: Client, path: str, query: Query, source: Source, credentials: str) -> Response:
+    """The response to a context that is sent whole. `credentials` as `registry_config` gives them."""
+    from havre.client.buildtar import tar_of
+
+    body = tar_of(source) if isinstance(source, DirectoryContext | TextContext) else source
+    headers = {"Content-Type": "application/x-tar", "X-Registry-Config": credentials}
+    return client.call("POST", path, query, raw_body=body, headers=headers)
+
+
+def send_list(
+    client: Client, query: Query, source: Source, named: dict[str, str], secrets: dict[str, bytes], credentials: str
+) -> Iterator[dict[str, Any]]:
+    """The messages of a build by havre's own way of sending; a tar or an address goes as to any daemon.
+
+    `named` are further contexts: directories, images (`docker-image://`), stages or addresses. Raises InvalidInput
+    where directories or secrets would have to go with a tar or an address.
+    """
+    images = {name: value for name, value in named.items() if value.startswith(_NAMED)}
+    if images:
+        query["contexts"] = encode(images)
+    directories = {name: DirectoryContext(path, None) for name, path in named.items() if name not in images}
+    if not isinstance(source, DirectoryContext | TextContext):
+        if secrets or directories:
+            raise InvalidInput("secrets and named directories need a context that is a directory or a Dockerfile")
+        return iter(client.messages(send_tar(client, "/build", query, source, credentials)))
+    from havre.client.buildlist import CONTENT_TYPE, ListedContexts
+
+    contexts = ListedContexts({"context": source, **directories}, secrets)
+    headers = {"Content-Type": CONTENT_TYPE, "X-Registry-Config": credentials}
+    response, go_on = client.converse("/build", query, contexts.head(), headers)
+    messages = client.messages(response)
+    for message in messages:
+        if "Wanted" in (message.get("aux") or {}):
+            go_on(contexts.contents(message["aux"]["Wanted"]))
+            return messages
+        return iter([message])  # it is an error
+    return iter(())
+
+
+def read_secret(id: str, path: str) -> bytes:
+    """A secret's value. Raises Failed for a file that cannot be read, InvalidInput for one beyond MAX_SECRET bytes."""
+    try:
+        with open(path, "rb") as file:
+            value = file.read(MAX_SECRET + 1)
+    except OSError as error:
+        raise Failed(f"failed to read the secret {id}: {path}: {error.strerror}") from error
+    if len(value) > MAX_SECRET:
+        raise InvalidInput(f"the secret {id} is larger than {MAX_SECRET} bytes")
+    return value
+
+
+def registry_config(config: Config) -> str:
+    """The value of X-Registry-Config: what is known of every registry. Raises Failed as `find_auth` does."""
+    known = {server: find_auth(config, server) for server in config.values.get("auths") or {}}
+    return base64(encode(known).encode(), url_safe=True)
