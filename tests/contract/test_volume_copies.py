@@ -52,6 +52,8 @@ def test_a_clone_is_the_same_and_another(box: Engine) -> None:
     assert "no such volume" in box.havre("volume", "cp", "nope", "other", check=1).stderr
     sizes = box.havre("volume", "du", check=0).stdout.splitlines()
     assert sizes == ["11B\tcopy", "11B\tsource"]
+    assert box.havre("volume", "snapshot", "source", "then", check=0).stdout == "then\n"
+    assert shown(box, "then") == before
 
 
 def test_a_rename_moves_it(box: Engine) -> None:

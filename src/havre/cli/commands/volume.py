@@ -6,7 +6,8 @@ from havre.cli.commands.shared import filter_flag, force_flag, format_flag, plan
 from havre.cli.parser import Command, Flag
 
 COMMANDS = (
-    Command("clone cp", "VOLUME NEW_VOLUME", "Create a volume with the content of another", "volumes:clone", (2, 2)),
+    Command("clone cp snapshot", "VOLUME NEW_VOLUME", "Create a volume with the content of another",
+            "volumes:clone", (2, 2)),
     Command("create", "[OPTIONS] [VOLUME]", "Create a volume", "volumes:create", (0, 1), (
         Flag("driver", "d", "string", "Name of the volume's driver", "local"),
         Flag("label", "", "list", "Set metadata of the volume"),
