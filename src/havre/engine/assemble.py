@@ -31,6 +31,7 @@ from havre.engine.subpaths import Subpaths
 from havre.engine.volumes import Volumes
 from havre.errors import Conflict, Failed, InvalidInput
 from havre.linux import mounts as kernel_mounts
+from havre.linux.openat2 import open_in_root
 from havre.runtime import read_devices, resolve_user
 from havre.runtime.plan import HOST, PRIVATE, Bind, BlockLimit, Device
 from havre.runtime.security import parse_security_opts
@@ -190,6 +191,20 @@ class Assembly:
                 (directory / name).write_text(text)
         return tuple(Bind(source=directory / name, destination=inside) for name, inside in FILES.items())
 
+    @staticmethod
+    def _check_working_directory(container: Container, rootfs: Path) -> None:
+        """Refuse what is there and no directory, in Docker's words; what is missing the OCI runtime makes. Blocking."""
+        wanted = container.config.working_dir or "/"
+        mounted = {point.destination for point in container.mounts} | {*(container.host_config.tmpfs or ())}
+        if any(f"{wanted}/".startswith(f"{destination.rstrip('/')}/") for destination in mounted):
+            return  # what is mounted there is for the OCI runtime to see
+        try:
+            os.close(open_in_root(rootfs, wanted, os.O_PATH | os.O_DIRECTORY))
+        except NotADirectoryError:
+            raise Failed(f"Cannot mkdir: {wanted} is not a directory", "choose another working directory") from None
+        except OSError:
+            return  # missing, or a link that leads nowhere: the OCI runtime makes it, or says why it cannot
+
     def _look_around(
         self,
         container: Container,
@@ -200,6 +215,7 @@ class Assembly:
     ) -> Surroundings:
         """The rest, read from the root file system and the host. Blocking."""
         config, host = container.config, container.host_config
+        self._check_working_directory(container, rootfs)
         edits = cdi.resolve(_cdi_names(host), self._defaults.cdi_directories)
         return Surroundings(
             rootfs=rootfs,
