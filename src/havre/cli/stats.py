@@ -43,12 +43,26 @@ def stats(session: Session, options: Options, arguments: list[str]) -> int:
         for name in arguments:
             session.client.get(f"/containers/{name}/json")
         names = arguments or _names(session, options)
-        streams = {name: _Stream(session, name, once=True) for name in names}
-        rows = [stream.row() for stream in streams.values() if stream.read()]
+        rows = _read_once(session, names)
         table = listing.render(rows, form)
         sys.stdout.write(paint(table, rows) if form in ("", "table") and has_colours(1) else table)
         return 0
     return _watch(session, options, arguments, listing, form)
+
+
+def _read_once(session: Session, names: list[str]) -> list[Json]:
+    """One reading of each: at the same time, as the engine looks twice with a pause in between."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    def read(name: str) -> Json:
+        try:
+            reading: Json = session.new_client().get(f"/containers/{name}/stats", {"stream": "0"})
+        except HavreError:  # gone meanwhile
+            return {}
+        return figures(reading) | {"Container": name}
+
+    with ThreadPoolExecutor(max(1, len(names))) as pool:
+        return [row for row in pool.map(read, names) if row]
 
 
 def _names(session: Session, options: Options) -> list[str]:
@@ -111,9 +125,8 @@ def _collect(streams: dict[str, _Stream], until: float) -> None:
 class _Stream:
     """The readings of one container."""
 
-    def __init__(self, session: Session, name: str, *, once: bool = False) -> None:
-        query: Query = {"stream": "0" if once else "1"}
-        self._response: Response = session.new_client().call("GET", f"/containers/{name}/stats", query)
+    def __init__(self, session: Session, name: str) -> None:
+        self._response: Response = session.new_client().call("GET", f"/containers/{name}/stats", {"stream": "1"})
         self._lines: Iterator[Json] = session.client.messages(self._response)
         self.name = name
         self.reading: Json = {}
