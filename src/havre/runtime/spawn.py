@@ -64,6 +64,8 @@ async def run(argv: Sequence[str], *, cwd: Path | None = None) -> Completed:
 
 async def finish(child: subprocess.Popen[bytes]) -> int:
     """Wait for a child and reap it. Cancelled half-way, it is killed and reaped."""
+    if child.poll() is not None:  # it has ended; `Popen.kill` may have reaped it already
+        return child.returncode
     descriptor = pidfd.open_process(child.pid)
     assert descriptor is not None, "a child keeps its PID until it is reaped"
     try:
