@@ -35,8 +35,8 @@ exit $?
 
 _SUPERVISED = """
 FROM course:base
-COPY --chmod=755 first second wrapper /work/
-WORKDIR /work
+COPY --chmod=755 first second wrapper /srv/
+WORKDIR /srv
 CMD ["./wrapper"]
 """
 

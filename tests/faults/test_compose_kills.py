@@ -7,13 +7,10 @@ from __future__ import annotations
 import random
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from support.composing import Both, living
-from support.engines import HAVRE, Engine, Havred
+from support.engines import HAVRE, Engine
 
 KILLS = 20
 FILE = """
@@ -25,16 +22,6 @@ services:
 networks: {{back: }}
 volumes: {{data: }}
 """
-
-
-@pytest.fixture
-def havred(archive: Path) -> Iterator[Engine]:
-    """A daemon of the test's own, to be killed at will."""
-    engine = Havred()
-    engine.open()
-    engine.docker("load", "-i", str(archive), check=0)
-    yield engine
-    engine.close()
 
 
 def test_compose_or_its_daemon_killed_at_any_moment(havred: Engine, tmp_path: Path) -> None:

@@ -6,13 +6,10 @@ import json
 import random
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from support.building import built, tree_of, write_context
-from support.engines import Engine, Havred
+from support.engines import Engine
 
 ROUNDS = 4
 DOCKERFILE = """
@@ -23,16 +20,6 @@ FROM busybox
 RUN --mount=type=cache,target=/c echo x > /c/x; sleep 0.1
 COPY --from=one /a /many /out/
 """
-
-
-@pytest.fixture
-def havred(archive: Path) -> Iterator[Engine]:
-    """A daemon of the test's own, to be killed at will."""
-    engine = Havred()
-    engine.open()
-    engine.docker("load", "-i", str(archive), check=0)
-    yield engine
-    engine.close()
 
 
 def test_daemon_killed_in_a_build(havred: Engine, tmp_path: Path) -> None:

@@ -14,12 +14,8 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from pathlib import Path
 
-import pytest
-
-from support.engines import Engine, Havred
+from support.engines import Engine
 from support.processes import kill, named, processes_of
 from support.raw import ask
 
@@ -27,16 +23,6 @@ KILLS = 200
 VICTIMS = ("daemon", *["conmon"] * 3, *["crun"] * 3)
 CLIENTS = 3
 SCRIPT = "trap 'exit 0' TERM; sleep 100 & wait"
-
-
-@pytest.fixture
-def havred(archive: Path) -> Iterator[Engine]:
-    """A daemon of the test's own, to be killed at will."""
-    engine = Havred()
-    engine.open()
-    engine.docker("load", "-i", str(archive), check=0)
-    yield engine
-    engine.close()
 
 
 class Client(threading.Thread):

@@ -9,27 +9,16 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from support.engines import Engine, Havred
+from support.engines import Engine
 from support.leaks import mounts_below
 from support.processes import kill, named, processes_of, read
 from support.waiting import until
 
 SLEEP = ("busybox", "sleep", "1000")
-
-
-@pytest.fixture
-def havred(archive: Path) -> Iterator[Engine]:
-    """A daemon of the test's own, to be killed at will."""
-    engine = Havred()
-    engine.open()
-    engine.docker("load", "-i", str(archive), check=0)
-    yield engine
-    engine.close()
 
 
 def state(engine: Engine, name: str) -> str:

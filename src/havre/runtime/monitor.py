@@ -82,7 +82,6 @@ class Process(Held):
         self.restored = False
         self.runtime = runtime.name
         self.rootfs = Path(spec["root"]["path"])
-        self._has_hooks = "hooks" in spec
         self._owner = owner
         self._oci = runtime
         self._cgroup = state.cgroup
@@ -94,7 +93,7 @@ class Process(Held):
         """
         if self.restored:
             return
-        if not self._has_hooks and self._oci.release(self.id):
+        if self._oci.release(self.id):
             return
         result = await spawn.run(self._oci.command("start", self.id))
         if result.code != 0:
@@ -380,11 +379,11 @@ class Runtime:
         bundle = self.bundle(container_id)
         if not bundle.exists():
             return
-        group, has_hooks = await in_thread(_read_spec, bundle)
+        group = await in_thread(_group_of, bundle)
         if process is None:  # a monitor or daemon killed half-way may have left an OCI runtime that goes on
             await in_thread(spawn.end_workers, bundle)
         await in_thread(cgroups.thaw, self.host.cgroups, group)
-        plain = not has_hooks and process is not None and process.has_ended()
+        plain = process is not None and process.has_ended()
         if not plain:
             for runtime in self._holders(container_id):
                 await spawn.run(runtime.command("delete", "--force", container_id))
@@ -415,13 +414,14 @@ def _check_image(plan: ContainerPlan) -> None:
         check_destination(mount.destination, resolve_in_root(plan.rootfs, mount.destination))
 
 
-def _read_spec(bundle: Path) -> tuple[str, bool]:
-    """The cgroup that a container was to have, and whether it has OCI hooks."""
+def _group_of(bundle: Path) -> str:
+    """The cgroup that a container was to have."""
     try:
         spec = json.loads((bundle / SPEC).read_bytes())
     except (FileNotFoundError, json.JSONDecodeError):  # killed while it was written: nothing was created
-        return f"{DEFAULT_CGROUP_PARENT}/{bundle.name}", False
-    return spec["linux"]["cgroupsPath"], "hooks" in spec
+        return f"{DEFAULT_CGROUP_PARENT}/{bundle.name}"
+    group: str = spec["linux"]["cgroupsPath"]
+    return group
 
 
 def _make_bundle(bundle: Path, spec: Mapping[str, Any]) -> None:

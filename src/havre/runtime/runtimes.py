@@ -21,7 +21,8 @@ Two things crun does in a process of its own are done without one, as each costs
     start     one byte into STATE/ID/exec.fifo, which the created process reads; the fifo then goes (`release`)
     delete    of what has ended: its empty cgroups go, and the directory STATE/ID (`forget`)
 
-Both need that no OCI hooks are to be run; otherwise, and for a fifo that nobody reads, the runtime itself is called.
+No specification of ours has OCI hooks, which only the runtime could run. For a fifo that nobody reads, and for a
+process that may still live, it is called.
 
 perl-base is essential on Debian and Ubuntu, needs no compiled helper, and starts in 2 ms where Python needs 12; chrt
 is in util-linux, essential too. Probes at start-up create nothing: they ask whether crun behind the first prefix sees
