@@ -49,7 +49,7 @@ def ask(path: Path, method: str, target: str, body: Any = None, headers: dict[st
         sent.setdefault("Content-Type", "application/json")
     try:
         connection.request(method, target, data, sent)
-        answer = connection.getresponse()
-        return Reply(answer.status, answer.headers, answer.read())
+        with connection.getresponse() as answer:
+            return Reply(answer.status, answer.headers, answer.read())
     finally:
         connection.close()
