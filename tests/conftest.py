@@ -14,6 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from support.composing import Both, living
 from support.engines import Dockerd, Engine, Havred
 from support.images import busybox_archive
 from support.leaks import Kernel, Scope, assert_no_leak
@@ -94,3 +95,15 @@ def engine(request: pytest.FixtureRequest, archive: Path) -> Iterator[Engine]:
 def havred(_havre: Engine, archive: Path) -> Iterator[Engine]:
     """Our daemon alone, for what Docker's does not do."""
     yield from _for_one_test(_havre, archive)
+
+
+@pytest.fixture
+def project(engine: Engine, tmp_path: Path) -> Iterator[Both]:
+    """A Compose project on our engine, then on Docker's."""
+    yield from living(Both(engine, tmp_path))
+
+
+@pytest.fixture
+def ours(havred: Engine, tmp_path: Path) -> Iterator[Both]:
+    """A Compose project on our engine."""
+    yield from living(Both(havred, tmp_path))

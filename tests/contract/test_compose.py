@@ -8,16 +8,13 @@ import os
 import re
 import signal
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 from select import select
 from typing import Any
 from xml.etree import ElementTree
 
-import pytest
-
-from support.composing import Both, living
-from support.engines import HAVRE, Engine
+from support.composing import Both
+from support.engines import HAVRE
 from support.registry import real_registry
 from support.terminals import Terminal
 from support.waiting import until
@@ -62,27 +59,16 @@ configs: {{c1: {{file: ./s1}}, c2: {{content: "inline $$x"}}}}
 NAMES = ["cache-1", "db-1", "once-1", "web-1", "web-2"]
 
 
-@pytest.fixture
-def project(engine: Engine, tmp_path: Path) -> Iterator[Both]:
-    """A project on our engine, then on Docker's."""
-    yield from _project(engine, tmp_path)
-
-
-@pytest.fixture
-def ours(havred: Engine, tmp_path: Path) -> Iterator[Both]:
-    """A project on our engine."""
-    yield from _project(havred, tmp_path)
-
-
-def _project(engine: Engine, folder: Path) -> Iterator[Both]:
-    both = Both(engine, folder)
+def _described(both: Both) -> Both:
+    """The project, with FILE and what it names."""
     both.write(FILE.format(name=both.name))
-    (folder / "s1").write_text("sec")
-    engine.env["SECRET"] = "shh"
-    yield from living(both)
+    (both.folder / "s1").write_text("sec")
+    both.engine.env["SECRET"] = "shh"
+    return both
 
 
 def test_both_tools_make_the_same_objects_and_manage_them_in_turn(project: Both) -> None:
+    _described(project)
     project.docker("up", "-d")
     assert sorted(project.containers()) == NAMES
     first, theirs = project.containers(), project.inspected()
@@ -106,6 +92,7 @@ def test_both_tools_make_the_same_objects_and_manage_them_in_turn(project: Both)
 
 
 def test_a_projects_life(project: Both) -> None:
+    _described(project)
     tool = "docker" if project.engine.name == "havre" else "havre"
     project.by(tool, "up", "-d")
     assert project.by(tool, "logs", "--no-color", "web").stdout.count("| hello") == 2
@@ -135,6 +122,7 @@ def test_a_projects_life(project: Both) -> None:
 
 
 def test_what_changed_is_replaced_and_keeps_its_anonymous_volumes(ours: Both) -> None:
+    _described(ours)
     ours.havre("up", "-d", "db", "cache")
     ours.havre("exec", "-T", "db", "sh", "-c", "echo kept > /anon/f")
     before = ours.containers()
@@ -157,6 +145,7 @@ def test_what_changed_is_replaced_and_keeps_its_anonymous_volumes(ours: Both) ->
 
 
 def test_one_off_commands(ours: Both) -> None:
+    _described(ours)
     ran = ours.havre(
         "run", "--rm", "-T", "-e", "X=1", "--user", "7", "web", "sh", "-c", "id -u; echo $X; exit 3", check=3
     )
@@ -201,6 +190,7 @@ def test_an_interrupt_stops_the_containers(ours: Both) -> None:
 
 
 def test_an_up_killed_half_way_is_finished_by_the_next(ours: Both) -> None:
+    _described(ours)
     command = [str(HAVRE), "compose", "-f", str(ours.file), "up", "-d"]
     for already in (1, 4):
         process = subprocess.Popen(command, env=ours.engine.env, stderr=subprocess.DEVNULL)

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from support.building import wanted_files, write_context
 from support.composing import Both
-from support.engines import Engine
 
 _SECRET = "swordfish"
 _KEYS = """
@@ -61,25 +56,6 @@ RUN --mount=type=cache,id=compose-meets,target=/c touch /c/l; until test -e /c/r
 FROM start AS right
 RUN --mount=type=cache,id=compose-meets,target=/c touch /c/r; until test -e /c/l; do sleep 0.02; done
 """
-
-
-@pytest.fixture
-def project(engine: Engine, tmp_path: Path) -> Iterator[Both]:
-    """A project on our engine, then on Docker's."""
-    yield from _project(engine, tmp_path)
-
-
-@pytest.fixture
-def ours(havred: Engine, tmp_path: Path) -> Iterator[Both]:
-    """A project on our engine."""
-    yield from _project(havred, tmp_path)
-
-
-def _project(engine: Engine, folder: Path) -> Iterator[Both]:
-    both = Both(engine, folder)
-    yield both
-    tags = (f"{both.name}-{name}" for name in ("made:more", "made", "left", "right"))
-    engine.docker("rmi", "-f", *tags, check=None)
 
 
 def test_keys_that_every_engine_is_told_of(project: Both) -> None:

@@ -85,7 +85,10 @@ def _facts(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def living(both: Both) -> Iterator[Both]:
-    """The project; at the end it is taken down, and nothing of it may be left."""
+    """The project; at the end it is taken down with the images that it built, and nothing of it may be left."""
     yield both
     both.havre("--profile", "*", "down", "-v", "--remove-orphans", "-t", "0", check=None)
     assert not both.left()
+    wanted = f"label=com.docker.compose.project={both.name}"
+    if built := both.engine.out("images", "-q", "--filter", wanted).split():
+        both.engine.docker("rmi", "-f", *set(built), check=0)

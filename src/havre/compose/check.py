@@ -13,6 +13,8 @@ from havre.errors import InvalidInput
 
 _TWICE = (("cpus", "limits", "cpus"), ("mem_limit", "limits", "memory"),
           ("mem_reservation", "reservations", "memory"), ("pids_limit", "limits", "pids"))  # fmt: skip
+_DISTINCT = ("device_cgroup_rules", "external_links", "group_add", "security_opt", "volumes_from")
+"""Lists whose entries must differ; other lists lose what comes twice when files are merged."""
 _FILES = {"configs": ("file", "environment", "content"), "secrets": ("file", "environment")}
 
 
@@ -57,6 +59,10 @@ def _service_problems(project: Project, name: str, service: Service) -> Iterator
         yield 'healthcheck.test must start either by "CMD", "CMD-SHELL" or "NONE"'
     yield from _reference_problems(project, name, service)
     yield from _number_problems(name, service)
+    for key in _DISTINCT:
+        entries = service.get(key, ())
+        if double := next((entry for index, entry in enumerate(entries) if entry in entries[:index]), None):
+            yield f"services.{name}.{key}: entries must differ, {double} is there twice"
     for rule in service.get("develop", {}).get("watch", ()):
         if not rule.get("path"):
             yield f"services.{name}.develop.watch: value can't be blank"

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from havre.compose.tree import LIST_ENTRY, Path, Rules
-from havre.compose.units import float32
+from havre.compose.units import Timestamp, float32
 from havre.compose.yamlread import Document, key_path
 from havre.errors import InvalidInput
 
@@ -150,7 +150,7 @@ def interpolate(document: Document, variables: Variables) -> Any:
             return {key: go(member, (*path, key), (*shape, key)) for key, member in value.items()}
         if isinstance(value, list):
             return [go(member, (*path, str(i)), (*shape, LIST_ENTRY)) for i, member in enumerate(value)]
-        if not isinstance(value, str):
+        if not isinstance(value, str) or isinstance(value, Timestamp):
             return value
         try:
             text = substitute(value, variables)

@@ -19,7 +19,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from havre.compose.tree import Path
-from havre.compose.units import float32, format_duration, go_text, parse_duration, parse_size
+from havre.compose.units import Timestamp, float32, format_duration, go_text, parse_duration, parse_size
 from havre.compose.yamlwrite import natural_key, sort_deep
 
 JSON, YAML = "json", "yaml"
@@ -32,6 +32,8 @@ def described(value: Any) -> str:
     """A value for a message."""
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else "a list"
+    if isinstance(value, Timestamp):
+        return f"the time {value}; quote it"
     return "nothing" if value is None else repr(value) if isinstance(value, str) else go_text(value)
 
 
@@ -43,6 +45,8 @@ class Kind:
 
     def accepts(self, value: Any) -> bool:
         """Whether a value is of this kind at its top; `problems` looks inside."""
+        if isinstance(value, Timestamp):
+            return False
         return isinstance(value, self.takes) and not (isinstance(value, bool) and bool not in self.takes)
 
     def problems(self, value: Any, path: Path) -> Found:
@@ -191,7 +195,7 @@ class Texts(Kind):
     def problems(self, value: Any, path: Path) -> Found:
         yield from super().problems(value, path)
         for index, member in enumerate(value if isinstance(value, list) else ()):
-            if not isinstance(member, self.item) or isinstance(member, bool):
+            if not isinstance(member, self.item) or isinstance(member, bool | Timestamp):
                 yield (*path, str(index)), f"expected text, found {described(member)}", None
 
     def read(self, value: Any) -> Any:
@@ -271,7 +275,7 @@ class Pairs(Kind):
                 if not isinstance(member, self.values):
                     yield (*path, key), f"expected text or a number, found {described(member)}", None
         for index, member in enumerate(value if isinstance(value, list) else ()):
-            if not isinstance(member, str):
+            if not isinstance(member, str) or isinstance(member, Timestamp):
                 yield (*path, str(index)), f"expected NAME=VALUE, found {described(member)}", None
 
     def read(self, value: Any) -> Any:

@@ -180,18 +180,21 @@ _GPU = Struct("a GPU request", _DEVICE_REQUEST.keys)
 _DISCRETE = Struct(
     "discrete_resource_spec", [Key("kind", _TEXT, always=JSON + YAML), Key("value", Number(), always=JSON + YAML)]
 )
-_RESOURCE = Struct(
-    "a resource limit",
+_LIMITS = Struct("limits", [Key("cpus", Fraction()), Key("memory", Size()), Key("pids", _INTEGER)])
+_RESERVATIONS = Struct(
+    "reservations",
     [
         Key("cpus", Fraction()),
         Key("memory", Size()),
-        Key("pids", _INTEGER),
         Key("devices", ListOf(_DEVICE_REQUEST)),
         Key(
             "generic_resources",
             ListOf(Struct("a generic resource", [Key("discrete_resource_spec", _DISCRETE, pointer=True)])),
         ),
     ],
+)
+_RESOURCES = Struct(
+    "resources", [Key("limits", _LIMITS, pointer=True), Key("reservations", _RESERVATIONS, pointer=True)]
 )
 _UPDATE = Struct(
     "update_config",
@@ -211,7 +214,7 @@ _DEPLOY = Struct(
         Key("replicas", _INTEGER, pointer=True),
         Key("labels", _LABELS),
         *_keys("update_config rollback_config", _UPDATE, pointer=True),
-        Key("resources", Struct("resources", _keys("limits reservations", _RESOURCE, pointer=True))),
+        Key("resources", _RESOURCES),
         Key(
             "restart_policy",
             Struct(
@@ -412,8 +415,8 @@ _VOLUME = Struct(
 
 def _file_object(noun: str) -> Struct:
     keys = [*_keys("name file environment", _TEXT), *([Key("content", _TEXT)] if noun == "a config" else [])]
-    rest = [Key("external", _External()), Key("labels", _LABELS), Key("driver", _TEXT), Key("driver_opts", _OPTIONS),
-            Key("template_driver", _TEXT)]  # fmt: skip
+    drivers = [Key("driver", _TEXT), Key("driver_opts", _OPTIONS)] if noun == "a secret" else []
+    rest = [Key("external", _External()), Key("labels", _LABELS), *drivers, Key("template_driver", _TEXT)]
     return Struct(noun, keys + rest)
 
 

@@ -1,4 +1,4 @@
-"""Sizes and durations as Go's libraries read and write them, and Go's `%v` for scalars.
+"""Sizes, durations and times as Go's libraries read and write them, and Go's `%v` for scalars.
 
 Sources: https://pkg.go.dev/time#ParseDuration, https://pkg.go.dev/github.com/docker/go-units#RAMInBytes.
 """
@@ -8,10 +8,14 @@ from __future__ import annotations
 import math
 import re
 import struct
+from calendar import monthrange
 from typing import Any
 
 _NS = {"ns": 1, "us": 1_000, "µs": 1_000, "μs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_TIMESTAMP = re.compile(
+    r"(\d{4})-(\d\d?)-(\d\d?)(?:([Tt ])(\d\d?):(\d\d?):(\d\d?)(?:\.(\d+))?(Z|[-+]\d\d:\d\d)?)?$", re.ASCII
+)
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s?([kmgtp]?)i?b?$", re.IGNORECASE)
 
 
@@ -56,6 +60,29 @@ def parse_size(text: str) -> int:
     if match is None:
         raise ValueError(f"invalid size: '{text}'")
     return int(float(match[1]) * 1024 ** " kmgtp".index(match[2].lower() or " "))
+
+
+class Timestamp(str):
+    """A date or time that was no quoted text, as Go's `Time.String` prints it; some keys take no such value."""
+
+    __slots__ = ()
+
+
+def parse_timestamp(text: str) -> Timestamp | None:
+    """The time that a YAML scalar such as 2001-01-01 or 2001-12-14T21:59:43.1-05:00 stands for, if it does."""
+    match = _TIMESTAMP.match(text)
+    if match is None:
+        return None
+    year, month, day, between, hour, minute, second, rest, zone = match.groups()
+    if not 1 <= int(month) <= 12 or not 1 <= int(day) <= monthrange(int(year) or 4, int(month))[1]:
+        return None
+    if between and (int(hour) > 23 or int(minute) > 59 or int(second) > 59 or (between == " ") == bool(zone)):
+        return None
+    fraction = (rest or "")[:9].rstrip("0")
+    clock = ":".join(f"{int(part or 0):02}" for part in (hour, minute, second)) + (f".{fraction}" if fraction else "")
+    offset = (zone or "Z").replace(":", "")
+    where = "+0000 UTC" if offset in ("Z", "+0000", "-0000") else f"{offset} {offset}"
+    return Timestamp(f"{year}-{int(month):02}-{int(day):02} {clock} {where}")
 
 
 def float32(value: float) -> float:

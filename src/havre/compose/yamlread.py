@@ -1,8 +1,9 @@
 """YAML text to plain values, with the line of every key, and docker's two tags.
 
-Scalars are resolved by YAML 1.2's core schema with the octal and binary integers that docker still reads (`0440`), so
-`yes`, `on` and `12:30` stay text. `!reset` drops the node and `!override` replaces instead of merging; both are told
-by their paths. No tag constructs anything: unknown ones are read as if they were not there, and code never runs.
+Scalars are resolved by YAML 1.2's core schema with the octal and binary integers and the times that docker still reads
+(`0440`, `2001-01-01`), so `yes`, `on` and `12:30` stay text; what is tagged `!!str` is text. `!reset` drops the node,
+`!override` replaces instead of merging: both are told by their paths. No tag constructs anything; unknown ones are read
+as if they were not there, and code never runs.
 
 Source: https://yaml.org/spec/1.2.2/#103-core-schema; the Compose specification, "Merge".
 """
@@ -16,17 +17,27 @@ from typing import Any
 
 import yaml
 
+from havre.compose.units import Timestamp, parse_timestamp
 from havre.errors import InvalidInput
 
 Path = tuple[str, ...]
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_YAML: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MERGE, _TEXT = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:str"
 _INTEGER = re.compile(r"[-+]?(?:0b[01_]+|0o?[0-7_]*|0x[0-9a-fA-F_]+|[1-9][0-9_]*)$")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?$")
 _SPECIAL = {".inf": float("inf"), "+.inf": float("inf"), "-.inf": float("-inf"), ".nan": float("nan")}
 _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None, "true": True, "True": True, "TRUE": True,
           "false": False, "False": False, "FALSE": False}  # fmt: skip
 _NODES_LIMIT = 200_000  # aliases may multiply a small file into a huge tree
+
+
+class _Loader(_YAML):  # type: ignore[misc]
+    """Leaves the tags of what has none open, so that those that the user wrote can be told from them."""
+
+    def resolve(self, kind: Any, value: Any, implicit: Any) -> str:
+        """The tag of a node that has none."""
+        return _MERGE if value == "<<" and implicit[0] else ""
 
 
 class InvalidYaml(InvalidInput):
@@ -64,7 +75,7 @@ def key_path(path: Path) -> str:
 def read_documents(text: str, file: str) -> Iterator[Document]:
     """The documents of a file. Raises InvalidYaml with the line."""
     try:
-        for node in yaml.compose_all(text, Loader=_LOADER):
+        for node in yaml.compose_all(text, Loader=_Loader):
             document = Document(file, None)
             document.value = _Builder(document).build(node, ())
             yield document
@@ -112,7 +123,7 @@ class _Builder:
         seen: dict[str, int] = {}
         for key_node, value_node in node.value:
             line = key_node.start_mark.line + 1
-            if key_node.tag == "tag:yaml.org,2002:merge":
+            if key_node.tag == _MERGE:
                 for base in self._bases(value_node, path):
                     merged = {**base, **merged}
                 continue
@@ -140,7 +151,7 @@ class _Builder:
 
     def _key(self, node: Any, path: Path) -> str:
         key = _scalar(node) if isinstance(node, yaml.ScalarNode) else None
-        if isinstance(key, str):
+        if isinstance(key, str) and not isinstance(key, Timestamp):
             return key
         shown = node.value if isinstance(node, yaml.ScalarNode) else "a list or mapping"
         raise InvalidYaml(
@@ -154,11 +165,11 @@ _DROPPED = object()
 
 def _scalar(node: Any) -> Any:
     text: str = node.value
-    return text if node.style else resolve(text)
+    return text if node.style or node.tag == _TEXT else resolve(text)
 
 
 def resolve(text: str) -> Any:
-    """The value of a plain scalar: null, a truth value, an integer, a float, or text."""
+    """The value of a plain scalar: null, a truth value, an integer, a float, a time, or text."""
     if text in _WORDS:
         return _WORDS[text]
     if not (text[0].isdigit() or text[0] in "+-."):
@@ -167,7 +178,7 @@ def resolve(text: str) -> Any:
         return _integer(text.replace("_", ""))
     if _FLOAT.match(text) and not text.endswith("_"):
         return float(text.replace("_", ""))
-    return _SPECIAL.get(text.lower(), text)
+    return _SPECIAL.get(text.lower()) or parse_timestamp(text) or text
 
 
 def _integer(text: str) -> int:

@@ -18,10 +18,6 @@ _OLD_BOOLEANS = frozenset(
     form(word) for word in ("y", "yes", "on", "n", "no", "off") for form in (str, str.title, str.upper)
 )
 _BASE_60 = re.compile(r"[-+]?[0-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?$")
-_TIMESTAMP = re.compile(
-    r"\d{4}-\d{1,2}-\d{1,2}"
-    r"(?:(?:[Tt]|\s+)\d{1,2}:\d{2}:\d{2}(?:\.\d+)?\s*(?:Z|[-+]\d{1,2}(?::\d{2})?)?)?$"
-)
 _ESCAPES = {
     "\0": "\\0", "\a": "\\a", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\v": "\\v", "\f": "\\f", "\r": "\\r",
     "\x1b": "\\e", '"': '\\"', "\\": "\\\\", "\x85": "\\N", "\xa0": "\\_", "\u2028": "\\L", "\u2029": "\\P",
@@ -85,17 +81,13 @@ def _text(text: str, *, indent: str = "", key: bool = False) -> str:
         if key or special or " \n" in text or text.endswith(" "):
             return _double(text)
         return _literal(text, indent)
-    if text == "" or not isinstance(resolve(text), str) or text in _OLD_BOOLEANS or _reads_as_other(text):
+    if text == "" or type(resolve(text)) is not str or text in _OLD_BOOLEANS or _BASE_60.match(text):
         return _double(text)
     if special or "\t" in text:
         return _double(text)
     if text != text.strip(" ") or _block_indicators(text):
         return "'" + text.replace("'", "''") + "'"
     return text
-
-
-def _reads_as_other(text: str) -> bool:
-    return bool(_BASE_60.match(text) or _TIMESTAMP.match(text))
 
 
 def _block_indicators(text: str) -> bool:
