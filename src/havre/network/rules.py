@@ -47,8 +47,8 @@ _CHAINS = Template(
   }
   chain guard {
     type filter hook prerouting priority raw; policy accept;
-    iifname @bridges $ip daddr $loopback drop
-    iifname @bridges $ip saddr $loopback drop
+    $ip daddr $loopback iifname @bridges drop
+    $ip saddr $loopback iifname @bridges drop
   }
   chain prerouting {
     type nat hook prerouting priority dstnat; policy accept;
