@@ -1,14 +1,10 @@
-"""Images in a tar: `load` and `save`.
+"""Images out of a tar: `load`.
 
-    blobs/sha256/HEX   configurations, manifests, layers          both readings share the blobs
-    index.json  oci-layout                                         OCI layout
-    manifest.json  repositories                                    docker-archive
-
-`save` writes a tar that is both, layers uncompressed; dockerd, podman and skopeo read it. `load` reads either, and the
-older docker-archives of any layout, in one pass and in whatever order the members come: what looks like a layer goes
-straight into the layer store, small JSON documents are kept in memory, the rest is skipped. Members are never written
-by their names, so a hostile name names nothing; a name that claims a digest is held to it; what the configuration says
-of its layers must be true of what came. Layers that no image needs afterwards are dropped.
+It reads OCI layouts and docker-archives (`layout` draws the two), also the older ones of any layout, in one pass and in
+whatever order the members come: what looks like a layer goes straight into the layer store, small JSON documents are
+kept in memory, the rest is skipped. Members are never written by their names, so a hostile name names nothing; a name
+that claims a digest is held to it; what the configuration says of its layers must be true of what came. Layers that no
+image needs afterwards are dropped.
 
 Source: OCI image specification, "image-layout.md"; moby's "image/spec".
 """
@@ -17,7 +13,6 @@ from __future__ import annotations
 
 import posixpath
 import re
-import tarfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -25,9 +20,10 @@ from dataclasses import dataclass, field
 import msgspec
 
 from havre.aio import in_thread
-from havre.engine.imagestore import BlobStore, Hold, Image, ImageStore
+from havre.engine.imagestore import Hold, Image, ImageStore
+from havre.engine.layout import CONTAINERD_NAME, REF_NAME
 from havre.engine.model import ImageId
-from havre.errors import InvalidInput, NotFound
+from havre.errors import InvalidInput
 from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of, hex_of
 from havre.oci.image import decode_image
@@ -38,8 +34,6 @@ from havre.oci.manifest import (
     Manifest,
     choose_manifest,
     decode_document,
-    describe,
-    render_manifest,
 )
 from havre.oci.platform import Platform
 from havre.oci.reference import Reference, parse_reference
@@ -53,8 +47,6 @@ MAX_MEMBERS = 100_000
 _HEAD = 512
 _GATHER = 1 << 20
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
-_CONTAINERD_NAME = "io.containerd.image.name"
-_REF_NAME = "org.opencontainers.image.ref.name"
 
 Drop = Callable[[Digest], Awaitable[int]]
 
@@ -320,7 +312,7 @@ def _describe_oci(contents: _Contents, platform: Platform) -> list[_Found]:
 def _annotated_name(entry: Descriptor) -> Reference | None:
     """The name that an index gives an image: in full, or none where it is just a tag."""
     annotations = entry.annotations or {}
-    text = annotations.get(_CONTAINERD_NAME) or annotations.get(_REF_NAME, "")
+    text = annotations.get(CONTAINERD_NAME) or annotations.get(REF_NAME, "")
     return _tag(text) if "/" in text or ":" in text else None
 
 
@@ -360,80 +352,3 @@ def _is_layer(head: bytes) -> bool:
 def _clean(path: str) -> str:
     """A member's name with its dots resolved, never above the archive's root."""
     return posixpath.normpath(posixpath.join("/", path)).lstrip("/")
-
-
-async def save_archive(
-    images: Sequence[tuple[Image, Sequence[Reference]]], blobs: BlobStore, layers: Layers
-) -> AsyncIterator[bytes]:
-    """The tar of `images` with the names given; the same images make the same bytes."""
-    documents: dict[str, bytes] = {}
-    tars: dict[str, tuple[Digest, int]] = {}
-    index, items, repositories = [], [], dict[str, dict[str, str]]()
-    for image, names in images:
-        config = await blobs.read(Digest(image.id))
-        described = [_describe_layer(layers, diff_id) for diff_id in image.layers]
-        body = render_manifest(describe(mediatypes.OCI_CONFIG, config), described, mediatypes.OCI_MANIFEST)
-        manifest = describe(mediatypes.OCI_MANIFEST, body)
-        documents |= {_path(Digest(image.id)): config, _path(manifest.digest): body}
-        tars |= {_path(layer.digest): (layer.digest, layer.size) for layer in described}
-        index += [msgspec.structs.replace(manifest, annotations=_annotations(name)) for name in names] or [manifest]
-        items.append(_render_item(image, names, described))
-        for name in names:
-            top = hex_of(image.layers[-1]) if image.layers else ""
-            repositories.setdefault(name.familiar_name, {})[name.tag or ""] = top
-    documents["index.json"] = _json({"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": index})
-    documents["manifest.json"] = _json(items)
-    documents["oci-layout"] = _json({"imageLayoutVersion": "1.0.0"})
-    if repositories:
-        documents["repositories"] = _json(repositories)
-    yield _header("blobs", directory=True) + _header("blobs/sha256", directory=True)
-    for path in sorted({**documents, **tars}):
-        if path in documents:
-            yield _header(path, len(documents[path])) + documents[path] + _padding(len(documents[path]))
-            continue
-        diff_id, size = tars[path]
-        yield _header(path, size)
-        async for chunk in layers.open_tar(diff_id):
-            yield chunk
-        yield _padding(size)
-    yield bytes(2 * BLOCK)
-
-
-def _describe_layer(layers: Layers, diff_id: Digest) -> Descriptor:
-    layer = layers.get(diff_id)
-    if layer is None:
-        raise NotFound(f"layer {diff_id} is not in the store", "pull or load its image again")
-    return Descriptor(mediatypes.OCI_LAYER, diff_id, layer.size)
-
-
-def _render_item(image: Image, names: Sequence[Reference], layers: Sequence[Descriptor]) -> dict[str, object]:
-    return {
-        "Config": _path(Digest(image.id)),
-        "RepoTags": [name.familiar() for name in names],
-        "Layers": [_path(layer.digest) for layer in layers],
-        "LayerSources": {layer.digest: layer for layer in layers},
-    }
-
-
-def _annotations(name: Reference) -> dict[str, str]:
-    return {_CONTAINERD_NAME: name.canonical(), _REF_NAME: name.tag or ""}
-
-
-def _json(value: object) -> bytes:
-    return msgspec.json.encode(value, order="deterministic")
-
-
-def _path(digest: Digest) -> str:
-    return f"blobs/sha256/{hex_of(digest)}"
-
-
-def _header(path: str, size: int = 0, *, directory: bool = False) -> bytes:
-    member = tarfile.TarInfo(path)
-    member.size = size
-    member.mode = 0o755 if directory else 0o644
-    member.type = tarfile.DIRTYPE if directory else tarfile.REGTYPE
-    return member.tobuf(tarfile.GNU_FORMAT)
-
-
-def _padding(size: int) -> bytes:
-    return bytes(-size % BLOCK)

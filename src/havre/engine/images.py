@@ -12,14 +12,14 @@ from __future__ import annotations
 import builtins  # `list` is a method below
 import platform as host
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
 
 from havre.engine import imagelist
-from havre.engine.archive import Loader, save_archive
+from havre.engine.archive import Loader
 from havre.engine.filters import Filters
 from havre.engine.imageimport import import_root
 from havre.engine.imagelist import HistoryItem, ImageDetails, ImageSummary, ImageUser
@@ -27,6 +27,7 @@ from havre.engine.imageremoval import RemovalFacts, RemovedItem, plan_removal
 from havre.engine.imagesearch import RemoteImage, check_limit, describe_remote, select_found
 from havre.engine.imagestore import Image, ImageRow, ImageStore, NameRow
 from havre.engine.integrity import Finding, Integrity
+from havre.engine.layout import LaidOut, LayoutForm, layer_form, plan_layout, write_layout
 from havre.engine.model import Config, ImageId, Value
 from havre.engine.progress import Progress, ProgressLine, unobserved
 from havre.engine.pull import Puller
@@ -34,6 +35,7 @@ from havre.engine.push import Pusher
 from havre.errors import InvalidInput, NotFound
 from havre.oci.digest import Digest
 from havre.oci.image import chain_ids, decode_image
+from havre.oci.manifest import Descriptor
 from havre.oci.platform import Platform, parse_platform, platform_of_machine
 from havre.oci.reference import Reference, parse_reference, parse_repository
 from havre.registry import Auth, FoundRepository, Policy, PublicKey, Registry
@@ -426,10 +428,27 @@ class Images:
         return self._saved(images)
 
     async def _saved(self, images: Sequence[tuple[Image, Sequence[Reference]]]) -> AsyncIterator[bytes]:
-        layers = {layer for image, _ in images for layer in image.layers}
-        with self._storage.hold(*layers):
-            async for chunk in save_archive(images, self._storage.blobs, self._storage.layers):
-                yield chunk
+        with self._storage.hold(*(layer for image, _ in images for layer in image.layers)):
+            laid = [LaidOut(await self._storage.blobs.read(Digest(image.id)), tuple(refs)) for image, refs in images]
+            with layer_form("uncompressed", self._storage.layers, self._storage.blobs.scratch) as layers:
+                layout = await plan_layout(laid, layers, LayoutForm(for_docker=True))
+                async for chunk in write_layout(layout, layers):
+                    yield chunk
+
+    @asynccontextmanager
+    async def laid_out(
+        self, image: LaidOut, form: LayoutForm
+    ) -> AsyncIterator[tuple[Descriptor, AsyncIterator[bytes]]]:
+        """An image, stored or not, whose layers are here, as an OCI layout: what its index names, and its tar.
+
+        `NotFound` for a layer that is not here, `InvalidInput` for a form that there is not.
+        """
+        with (
+            self._storage.hold(*decode_image(image.config).rootfs.diff_ids),
+            layer_form(form.compression, self._storage.layers, self._storage.blobs.scratch) as layers,
+        ):
+            layout = await plan_layout([image], layers, form)
+            yield layout.tops[0], write_layout(layout, layers)
 
     def _to_save(self, name: str) -> builtins.list[tuple[Image, builtins.list[Reference]]]:
         """The images that `name` means, each with the names to save it under; a bare repository means all its tags."""

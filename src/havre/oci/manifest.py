@@ -15,7 +15,7 @@ Source: OCI image specification, "descriptor.md", "manifest.md", "image-index.md
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -103,14 +103,16 @@ def choose_manifest(index: Index, wanted: Platform) -> Descriptor:
     )
 
 
-def render_manifest(config: Descriptor, layers: Sequence[Descriptor], media_type: str) -> bytes:
+def render_manifest(
+    config: Descriptor, layers: Sequence[Descriptor], media_type: str, annotations: Mapping[str, str] | None = None
+) -> bytes:
     """The bytes of a manifest as dockerd writes it (three blanks a level), so that digests agree with its pushes."""
     document = {
         "schemaVersion": 2,
         "mediaType": media_type,
         "config": config,
         "layers": list(layers),
-    }
+    } | ({"annotations": dict(annotations)} if annotations else {})
     return msgspec.json.format(msgspec.json.encode(document), indent=3)
 
 

@@ -27,14 +27,14 @@ _BUFFER_BYTES = 1 << 20
 
 
 class Blobs:
-    """The blobs under `root` (data_root/blobs)."""
+    """The blobs under `root` (data_root/blobs). `scratch` is for files that are being written; it is swept at start."""
 
     def __init__(self, root: Path) -> None:
         self._blobs = root / "sha256"
-        self._tmp = root / "tmp"
-        for directory in (root, self._blobs, self._tmp):
+        self.scratch = root / "tmp"
+        for directory in (root, self._blobs, self.scratch):
             directory.mkdir(mode=0o700, exist_ok=True)
-        for leftover in self._tmp.iterdir():
+        for leftover in self.scratch.iterdir():
             leftover.unlink()
 
     def path(self, digest: Digest) -> Path:
@@ -118,7 +118,7 @@ class Blobs:
     def _temporary(self) -> Iterator[IO[bytes]]:
         """A file to write to that is gone afterwards unless it was renamed."""
         with self._disk_errors():
-            descriptor, name = tempfile.mkstemp(dir=self._tmp)
+            descriptor, name = tempfile.mkstemp(dir=self.scratch)
             os.close(descriptor)
         file = open(name, "r+b", buffering=_BUFFER_BYTES)  # noqa: SIM115 - closed below, its last flush may fail
         try:

@@ -1,0 +1,246 @@
+"""Images written as files: the tar of an OCI layout, of a docker-archive, or of both.
+
+    blobs/sha256/HEX   configurations, manifests, layers          both readings share the blobs
+    index.json  oci-layout                                         OCI layout
+    manifest.json  repositories                                    docker-archive, for `load` of any engine
+
+`save` writes both, layers as they are; what a build exports is compressed as its user wants, attestations beside it.
+Compressed layers wait in files without a name, since a tar tells the size first: nothing is left of them in any case.
+The same images make the same bytes.
+
+Source: OCI image specification, "image-layout.md"; moby's "image/spec".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+import tempfile
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Protocol
+
+import msgspec
+
+from havre.aio import in_thread
+from havre.engine.compress import gzip_stream, zstd_stream
+from havre.errors import InvalidInput, NotFound
+from havre.oci import mediatypes
+from havre.oci.attestation import attest
+from havre.oci.digest import Digest, digest_of, hex_of
+from havre.oci.image import decode_image
+from havre.oci.manifest import Descriptor, describe, render_manifest
+from havre.oci.reference import Reference
+from havre.storage.layers import Layers
+from havre.storage.tar import BLOCK
+
+CONTAINERD_NAME = "io.containerd.image.name"
+REF_NAME = "org.opencontainers.image.ref.name"
+_PIECE = 1 << 20
+
+Compressor = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
+_COMPRESSORS: Mapping[str, tuple[str, Compressor]] = {
+    "gzip": (mediatypes.OCI_LAYER_GZIP, gzip_stream),
+    "zstd": (mediatypes.OCI_LAYER_ZSTD, zstd_stream),
+}
+
+
+@dataclass(frozen=True)
+class LaidOut:
+    """An image to be written: its configuration's document, its names, and the predicate of its provenance, if any."""
+
+    config: bytes
+    names: Sequence[Reference] = ()
+    provenance: bytes = b""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayoutForm:
+    """How: `compression` is gzip, zstd or uncompressed, `annotations` are the manifest's."""
+
+    compression: str = "uncompressed"
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    for_docker: bool = False
+
+
+def layout_form(attributes: Mapping[str, str], *, for_docker: bool = False) -> LayoutForm:
+    """The form in an exporter's attributes: `compression`, `annotation.KEY`; others are not of this."""
+    prefix = "annotation."
+    annotations = {key.removeprefix(prefix): text for key, text in attributes.items() if key.startswith(prefix)}
+    compression = attributes.get("compression") or ("uncompressed" if for_docker else "gzip")
+    return LayoutForm(compression=compression, annotations=annotations, for_docker=for_docker)
+
+
+class LayerForm(Protocol):
+    """Layers in one compression."""
+
+    async def describe(self, diff_id: Digest) -> Descriptor:
+        """The layer as a manifest names it; `NotFound` if it is not here."""
+
+    def content(self, diff_id: Digest) -> AsyncIterator[bytes]:
+        """The bytes of a layer that has been described."""
+
+
+@contextmanager
+def layer_form(compression: str, layers: Layers, scratch: Path) -> Iterator[LayerForm]:
+    """The layers in a compression, for the length of a block; `InvalidInput` for one that there is not."""
+    if compression == "uncompressed":
+        yield _Plain(layers)
+        return
+    if compression not in _COMPRESSORS:
+        known = ", ".join((*_COMPRESSORS, "uncompressed"))
+        raise InvalidInput(f"unsupported layer compression type: {compression}", f"one of {known} is expected")
+    with ExitStack() as files:
+        yield _Compressed(layers, scratch, files, *_COMPRESSORS[compression])
+
+
+class _Plain:
+    """Layers as they are."""
+
+    def __init__(self, layers: Layers) -> None:
+        self._layers = layers
+
+    async def describe(self, diff_id: Digest) -> Descriptor:
+        layer = self._layers.get(diff_id)
+        if layer is None:
+            raise NotFound(f"layer {diff_id} is not in the store", "pull, load or build its image again")
+        return Descriptor(mediatypes.OCI_LAYER, diff_id, layer.size)
+
+    def content(self, diff_id: Digest) -> AsyncIterator[bytes]:
+        return self._layers.open_tar(diff_id)
+
+
+class _Compressed:
+    """Layers compressed into files without a name."""
+
+    def __init__(self, layers: Layers, scratch: Path, files: ExitStack, media_type: str, compress: Compressor) -> None:
+        self._plain = _Plain(layers)
+        self._scratch = scratch
+        self._files = files
+        self._media_type = media_type
+        self._compress = compress
+        self._compressed: dict[Digest, IO[bytes]] = {}
+
+    async def describe(self, diff_id: Digest) -> Descriptor:
+        await self._plain.describe(diff_id)
+        file = await in_thread(tempfile.TemporaryFile, "w+b", dir=self._scratch)
+        self._files.enter_context(file)
+        hashed = hashlib.sha256()
+        async for piece in self._compress(self._plain.content(diff_id)):
+            hashed.update(piece)
+            await in_thread(file.write, piece)
+        self._compressed[diff_id] = file
+        return Descriptor(self._media_type, Digest(f"sha256:{hashed.hexdigest()}"), file.tell())
+
+    async def content(self, diff_id: Digest) -> AsyncIterator[bytes]:
+        file = self._compressed[diff_id]
+        file.seek(0)
+        while piece := await in_thread(file.read, _PIECE):
+            yield piece
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What there is to be written: documents by path, layers by path with their sizes, what `index.json` names."""
+
+    documents: Mapping[str, bytes]
+    tars: Mapping[str, tuple[Digest, int]]
+    tops: Sequence[Descriptor]
+
+
+async def plan_layout(images: Sequence[LaidOut], layers: LayerForm, form: LayoutForm) -> Layout:
+    """What the tar of the images holds; their layers are compressed by now."""
+    documents: dict[str, bytes] = {}
+    tars: dict[str, tuple[Digest, int]] = {}
+    tops: list[Descriptor] = []
+    items: list[dict[str, object]] = []
+    repositories = dict[str, dict[str, str]]()
+    for image in images:
+        diff_ids = decode_image(image.config).rootfs.diff_ids
+        described = [await layers.describe(diff_id) for diff_id in diff_ids]
+        found = _documents(image, described, form)
+        documents |= {_path(digest_of(body)): body for body in found.bodies}
+        pairs = zip(diff_ids, described, strict=True)
+        tars |= {_path(layer.digest): (diff_id, layer.size) for diff_id, layer in pairs}
+        named = [msgspec.structs.replace(found.top, annotations=_annotations(name)) for name in image.names]
+        tops += named or [found.top]
+        items.append(_render_item(image, described))
+        for name in image.names:
+            repositories.setdefault(name.familiar_name, {})[name.tag or ""] = hex_of(diff_ids[-1]) if diff_ids else ""
+    documents["index.json"] = _json({"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": tops})
+    documents["oci-layout"] = _json({"imageLayoutVersion": "1.0.0"})
+    if form.for_docker:
+        documents["manifest.json"] = _json(items)
+        documents |= {"repositories": _json(repositories)} if repositories else {}
+    return Layout(documents, tars, tops)
+
+
+async def write_layout(layout: Layout, layers: LayerForm) -> AsyncIterator[bytes]:
+    """The tar of what was planned with the same `layers`."""
+    documents, tars = layout.documents, layout.tars
+    yield _header("blobs", directory=True) + _header("blobs/sha256", directory=True)
+    for path in sorted({**documents, **tars}):
+        if path in documents:
+            yield _header(path, len(documents[path])) + documents[path] + _padding(len(documents[path]))
+            continue
+        diff_id, size = tars[path]
+        yield _header(path, size)
+        async for chunk in layers.content(diff_id):
+            yield chunk
+        yield _padding(size)
+    yield bytes(2 * BLOCK)
+
+
+@dataclass(frozen=True)
+class _Documents:
+    """What `index.json` names of an image, and the documents that it leads to."""
+
+    top: Descriptor
+    bodies: Sequence[bytes]
+
+
+def _documents(image: LaidOut, layers: Sequence[Descriptor], form: LayoutForm) -> _Documents:
+    body = render_manifest(
+        describe(mediatypes.OCI_CONFIG, image.config), layers, mediatypes.OCI_MANIFEST, form.annotations
+    )
+    manifest = describe(mediatypes.OCI_MANIFEST, body)
+    if not image.provenance:
+        return _Documents(manifest, (image.config, body))
+    attested = attest(manifest, decode_image(image.config).platform, image.names, image.provenance)
+    top = describe(mediatypes.OCI_INDEX, attested.index)
+    return _Documents(top, (image.config, body, attested.index, *attested.documents))
+
+
+def _render_item(image: LaidOut, layers: Sequence[Descriptor]) -> dict[str, object]:
+    return {
+        "Config": _path(digest_of(image.config)),
+        "RepoTags": [name.familiar() for name in image.names],
+        "Layers": [_path(layer.digest) for layer in layers],
+        "LayerSources": {layer.digest: layer for layer in layers},
+    }
+
+
+def _annotations(name: Reference) -> dict[str, str]:
+    return {CONTAINERD_NAME: name.canonical(), REF_NAME: name.tag or ""}
+
+
+def _json(value: object) -> bytes:
+    return msgspec.json.encode(value, order="deterministic")
+
+
+def _path(digest: Digest) -> str:
+    return f"blobs/sha256/{hex_of(digest)}"
+
+
+def _header(path: str, size: int = 0, *, directory: bool = False) -> bytes:
+    member = tarfile.TarInfo(path)
+    member.size = size
+    member.mode = 0o755 if directory else 0o644
+    member.type = tarfile.DIRTYPE if directory else tarfile.REGTYPE
+    return member.tobuf(tarfile.GNU_FORMAT)
+
+
+def _padding(size: int) -> bytes:
+    return bytes(-size % BLOCK)

@@ -1,0 +1,90 @@
+"""What is attested of an image: in-toto statements in a manifest beside the image's own, in an index of the two.
+
+    index --> manifest of the image           platform linux/amd64
+          '-> manifest of its attestations    platform unknown/unknown, annotated with the digest of the other
+                 '-> layers, one for each statement: the image's digest, the type of the predicate, the predicate
+
+Readers that know nothing of this choose by platform and see the image alone. Pure.
+
+Source: moby/buildkit docs/attestations/attestation-storage.md; in-toto attestations v0.1; SLSA provenance v0.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import msgspec
+
+from havre.oci import mediatypes
+from havre.oci.digest import Digest, digest_of, hex_of
+from havre.oci.manifest import Descriptor, describe, render_manifest
+from havre.oci.platform import Platform
+from havre.oci.reference import Reference
+
+PROVENANCE = "https://slsa.dev/provenance/v0.2"
+_STATEMENT = "https://in-toto.io/Statement/v0.1"
+_IN_TOTO = "application/vnd.in-toto+json"
+
+
+@dataclass(frozen=True)
+class Attested:
+    """The index of an image and its attestations, and the documents that it leads to besides the image's."""
+
+    index: bytes
+    documents: tuple[bytes, ...]
+
+
+def attest(manifest: Descriptor, platform: Platform, names: Sequence[Reference], provenance: bytes) -> Attested:
+    """Put beside the image of `manifest` the statement that `provenance`, a predicate in JSON, is true of it."""
+    statement = _encode(
+        {
+            "_type": _STATEMENT,
+            "predicateType": PROVENANCE,
+            "subject": _subjects(manifest.digest, platform, names),
+            "predicate": msgspec.Raw(provenance),
+        }
+    )
+    config = _encode(
+        {
+            "architecture": "unknown",
+            "os": "unknown",
+            "config": {},
+            "rootfs": {"type": "layers", "diff_ids": [digest_of(statement)]},
+        }
+    )
+    layer = msgspec.structs.replace(
+        describe(_IN_TOTO, statement), annotations={"in-toto.io/predicate-type": PROVENANCE}
+    )
+    body = render_manifest(describe(mediatypes.OCI_CONFIG, config), [layer], mediatypes.OCI_MANIFEST)
+    marked = msgspec.structs.replace(
+        describe(mediatypes.OCI_MANIFEST, body),
+        platform=Platform("unknown", "unknown"),
+        annotations={
+            "vnd.docker.reference.digest": manifest.digest,
+            "vnd.docker.reference.type": "attestation-manifest",
+        },
+    )
+    image = msgspec.structs.replace(manifest, platform=platform, annotations=None)
+    index = _encode({"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": [image, marked]})
+    return Attested(index, (statement, config, body))
+
+
+def _subjects(digest: Digest, platform: Platform, names: Sequence[Reference]) -> list[dict[str, Any]]:
+    """What a statement is about: the image by each of its names, as a package URL; without one, by its digest."""
+    known = [package_url(name, platform) for name in names] or ["_"]
+    return [{"name": name, "digest": {"sha256": hex_of(digest)}} for name in known]
+
+
+def package_url(name: Reference, platform: Platform, digest: Digest | None = None) -> str:
+    """An image's package URL: `pkg:docker/busybox@1?platform=linux%2Famd64`, of a digest if there is no tag."""
+    version = name.tag or digest or name.digest or ""
+    qualifiers = [f"digest={digest}"] if digest and version != digest else []
+    qualifiers.append(f"platform={quote(str(platform), safe='')}")
+    return f"pkg:docker/{name.familiar_name}{f'@{version}' if version else ''}?{'&'.join(qualifiers)}"
+
+
+def _encode(document: object) -> bytes:
+    return msgspec.json.encode(document)
