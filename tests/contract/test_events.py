@@ -1,8 +1,4 @@
-"""Events: a scripted life told in docker's words, and the filters.
-
-Compared as sets: the order within one call is each engine's own (dockerd tells of an end after it has taken the network
-down, havre before), and dockerd repeats some.
-"""
+"""Events: a scripted life told in docker's words and order, and the filters."""
 
 from __future__ import annotations
 
@@ -14,6 +10,7 @@ from typing import Any
 import pytest
 
 from support.engines import Engine
+from support.waiting import until
 
 NAMED = {"image", "name", "a"}
 CONTAINER = {
@@ -133,3 +130,50 @@ def _check_filters(told: tuple[Engine, float, float]) -> None:
     engine, _, ended = told
     assert events(engine, ended, ended + 0.01) == []
     assert "cannot be after" in engine.docker("events", "--since", "20", "--until", "10", check=1).stderr
+
+
+ORDERED = (
+    ("create --name told -v store:/v busybox sleep 1000", "volume create, container create"),
+    ("start told", "network connect, volume mount, container start"),
+    ("cp told:/v -", "volume mount, container archive-path, volume unmount"),
+    ("restart -t 0 told", "kill, kill, END, network connect, volume mount, container start, container restart"),
+    ("stop -t 0 told", "kill, kill, END"),
+    ("cp told:/etc -", "volume mount, container archive-path, volume unmount"),
+    ("rm told", "container destroy"),
+    ("run -d --name told --network none -v store:/v busybox sleep 1000", "container create, STARTED"),
+    ("rm -f told", "kill, network disconnect, volume unmount, container die, container destroy"),
+    ("create --name told -v store:/v busybox no-such-program", "container create"),
+    ("start told", "network connect, volume mount, network disconnect, volume unmount"),
+    ("container prune -f", "container destroy, container prune"),
+    ("run --rm -v store:/v busybox true", "container create, container attach, STARTED, DOWN, container destroy"),
+    ("run --rm -m 16m busybox tail /dev/zero", "container create, container attach, network connect, container start"),
+    ("ps", "container oom, network disconnect, container die, container destroy"),
+    ("volume rm store", "volume destroy"),
+    ("network prune -f", "network prune"),
+    ("image prune -f", "image prune"),
+)
+SHORT = {
+    "kill": "container kill",
+    "STARTED": "network connect, volume mount, container start",
+    "DOWN": "network disconnect, volume unmount, container die",
+    # in dockerd two tasks tell these last two, and either may be first
+    "END": "network disconnect, volume unmount, container die, container stop",
+}
+
+
+def test_the_order_of_a_life(engine: Engine) -> None:
+    began = time.time()
+    expected = []
+    for line, told in ORDERED:
+        engine.docker(*line.split())
+        expected += [action for word in told.split(", ") for action in SHORT.get(word, word).split(", ")]
+
+    def seen() -> list[str]:
+        found = [f"{each['Type']} {each['Action']}" for each in events(engine, began, time.time())]
+        for place in range(1, len(found)):
+            if found[place - 1 : place + 1] == ["container stop", "container die"]:
+                found[place - 1 : place + 1] = ["container die", "container stop"]
+        return found
+
+    until(lambda: "image prune" in seen(), "the last event")
+    assert seen() == expected

@@ -22,7 +22,7 @@ from havre.aio import in_thread
 from havre.engine import cdi
 from havre.engine.events import Events
 from havre.engine.live import Index
-from havre.engine.model import Container, ContainerId, HostConfig, MountOptions, MountPoint, Ulimit
+from havre.engine.model import Container, ContainerId, HostConfig, MountOptions, Ulimit
 from havre.engine.mounts import image_snapshot, image_snapshots
 from havre.engine.networks import Networks
 from havre.engine.plan import BlockLimits, Surroundings, parse_device_rule
@@ -84,6 +84,7 @@ class Assembly:
     async def put_up(self, container: Container, undo: AsyncExitStack) -> tuple[Surroundings, Sandbox]:
         """Everything a run needs; the inverses go to `undo`."""
         id = ContainerId(container.id)
+        undo.callback(self.tell_unmounts, container)
         undo.push_async_callback(self._snapshots.unmount, container.id)
         undo.push_async_callback(self._networks.close_sandbox, id)
         undo.push_async_callback(self._close_volumes, container)
@@ -93,6 +94,7 @@ class Assembly:
             self._networks.open_sandbox(container),
             self.open_mounts(container),
         )
+        self.tell_mounts(container)
         files = await in_thread(self._write_files, container, sandbox, joined)
         if container.host_config.ipc_mode == "shareable":
             await in_thread(self._mount_shm, container)
@@ -137,7 +139,6 @@ class Assembly:
             if point.type == "volume":
                 path = await self._volumes.mount_for(container.id, point.name)
                 sources[point.destination] = await self._part(container, path, options)
-                self._tell_mount(container, point)
             elif point.type == "bind":
                 sources[point.destination] = await in_thread(open_bind_source, Path(point.source), options)
                 await in_thread(_check_propagation, Path(point.source), point.propagation)
@@ -154,18 +155,21 @@ class Assembly:
         await self._snapshots.unmount(container.id)
         await self._close_volumes(container)
 
-    def _tell_mount(self, container: Container, point: MountPoint) -> None:
-        attributes = {
-            "container": container.id,
-            "destination": point.destination,
-            "driver": point.driver,
-            "propagation": point.propagation,
-            "read/write": "true" if point.rw else "false",
-        }
-        self._events.publish("volume", "mount", point.name, attributes)
+    def tell_mounts(self, container: Container) -> None:
+        """The events of the volumes that a run, or a look at the files, is about to have."""
+        for point in container.mounts:
+            if point.type == "volume":
+                attributes = {
+                    "container": container.id,
+                    "destination": point.destination,
+                    "driver": point.driver,
+                    "propagation": point.propagation,
+                    "read/write": "true" if point.rw else "false",
+                }
+                self._events.publish("volume", "mount", point.name, attributes)
 
     def tell_unmounts(self, container: Container) -> None:
-        """The events of the volumes that a run has had."""
+        """The events of the volumes that a run, or a look at the files, has had."""
         for point in container.mounts:
             if point.type == "volume":
                 attributes = {"container": container.id, "driver": point.driver}

@@ -239,6 +239,7 @@ class Containers:
                 continue  # started, or removed by somebody else, meanwhile
             deleted.append(container.id)
             reclaimed += size
+        self._lifecycle.publish_prune(reclaimed)
         return PrunedContainers(tuple(deleted), reclaimed)
 
     def wait(self, ref: str, condition: str = "") -> AsyncWait:

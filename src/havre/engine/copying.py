@@ -112,7 +112,7 @@ class Copying:
                     await in_thread(extractor.seal)
             finally:
                 extractor.close()
-        self._lifecycle.publish(live.container, "extract-to-dir")
+            self._lifecycle.publish(live.container, "extract-to-dir")
 
 
 async def feed(chunks: AsyncIterator[bytes], take: Callable[[bytes], None]) -> None:

@@ -327,8 +327,9 @@ class Images:
                     continue
                 if not only_dangling or imagelist.is_dangling(names[image.id]):
                     await self._delete(image, removal, prune=True)
-            leftovers = await self.collect_garbage()
-        return Pruned(images_deleted=removal.items or None, space_reclaimed=removal.freed + leftovers)
+            reclaimed = removal.freed + await self.collect_garbage()
+        self._publish("image", "prune", "", {"reclaimed": str(reclaimed)})
+        return Pruned(images_deleted=removal.items or None, space_reclaimed=reclaimed)
 
     def prunable(self, filters: Filters, gone: Collection[str]) -> builtins.list[Prunable]:
         """What `prune` would delete once the containers `gone` are, with the bytes of layers that frees."""

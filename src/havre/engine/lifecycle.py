@@ -10,8 +10,8 @@ r"""A container's life: start, death, restart. The only place that changes what 
 
 Each change happens under the container's lock. A start that fails is undone step by step; what is left is the row with
 the error and Docker's exit code (127 not found, 126 not executable, 128 anything else). After an exit the clients that
-wait are told first, then the surroundings are taken down; both come before the lock is released, so that whatever
-happens next finds everything gone.
+wait are told first, then the surroundings are taken down, then the event `die` is told, after those of networks and
+volumes as in Docker; all before the lock is released, so that whatever happens next finds everything gone.
 """
 
 from __future__ import annotations
@@ -65,6 +65,10 @@ class Lifecycle:
         labels = container.config.labels or {}
         told = {**labels, "image": container.config.image, "name": container.name, **attributes}
         self._events.publish("container", action, container.id, told)
+
+    def publish_prune(self, reclaimed: int) -> None:
+        """Tell that stopped containers were pruned, of `reclaimed` bytes."""
+        self._events.publish("container", "prune", "", {"reclaimed": str(reclaimed)})
 
     async def start(self, live: Live, images: Path | None = None) -> None:
         """Run it, from the checkpoint in `images` if that is given.
@@ -179,13 +183,17 @@ class Lifecycle:
             published = bool(container.ports)
             _record_exit(container, exit, restart)
             live.process = None
-            self._tell_end(live, exit)
+            if exit.oom_killed and not live.oom_told:
+                self.publish(container, "oom")
             if not published:
                 live.exits.exited(live.result())
             if restart is not None or not _goes_with_exit(live):
                 await self._index.note(container)  # before conmon's record of the end is removed
-            await self._clear(container)
-            live.exits.exited(live.result())
+            try:
+                await self._clear(container)
+            finally:
+                self._tell_end(container, exit)
+                live.exits.exited(live.result())
         if restart is not None:
             live.restart = spawn(self._restart_later(live, restart), f"restart {container.id[:12]}")
         elif _goes_with_exit(live) and self.auto_remove is not None:
@@ -218,10 +226,7 @@ class Lifecycle:
             self.publish(live.container, "oom")
             spawn(self._index.save(live.container), f"save {live.container.id[:12]}")
 
-    def _tell_end(self, live: Live, exit: Exit) -> None:
-        container = live.container
-        if exit.oom_killed and not live.oom_told:
-            self.publish(container, "oom")
+    def _tell_end(self, container: Container, exit: Exit) -> None:
         ran_s = max(0.0, exit.finished_at - times.parse(container.state.started_at))
         self.publish(container, "die", exitCode=str(exit.code), execDuration=str(int(ran_s)))
 

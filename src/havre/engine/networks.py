@@ -179,6 +179,8 @@ class Networks:
         idle = self.prunable(filters)
         for network in idle:
             await self.remove(network.id)
+        if self._events is not None:
+            self._events.publish("network", "prune", "", {"reclaimed": "0"})
         return tuple(network.name for network in idle)
 
     def containers_on(self, network_id: str) -> set[ContainerId]:

@@ -67,13 +67,14 @@ class Views:
 
     @asynccontextmanager
     async def open(self, live: Live) -> AsyncIterator[View]:
-        """The container's files, for the length of a block."""
+        """The container's files, for the length of a block. Its volumes count as mounted once more, as with Docker."""
         async with live.lock:
             view, target = await self._enter(live)
+        self._assembly.tell_mounts(live.container)
         try:
             yield view
         finally:
-            await finish(self._leave(live, view, target))
+            await finish(self._close(live, view, target))
 
     @asynccontextmanager
     async def bare(self, live: Live) -> AsyncIterator[View]:
@@ -120,6 +121,10 @@ class Views:
         upon = [_Upon(source, inside, inside not in writable) for inside, source in sorted(sources.items())]
         directory = self._assembly.directory(container)
         return upon + [_Upon(directory / name, inside, True) for name, inside in FILES.items() if inside not in sources]
+
+    async def _close(self, live: Live, view: View, target: Path | None) -> None:
+        await self._leave(live, view, target)
+        self._assembly.tell_unmounts(live.container)
 
     async def _leave(self, live: Live, view: View, target: Path | None) -> None:
         os.close(view.root)
