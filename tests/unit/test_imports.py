@@ -20,3 +20,10 @@ def test_a_daemon_that_does_not_build_imports_no_grpc() -> None:
     script = "import sys; import havre.daemon; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT / "src")
     assert not set(done.stdout.split()) & {"grpclib", "h2", "hpack", "havre.api.buildkit.messages"}
+
+
+def test_compose_imports_what_every_up_needs_and_no_more() -> None:
+    script = "import sys; import havre.cli.compose.up; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=True)
+    slow = {"concurrent.futures", "dataclasses", "difflib", "inspect", "logging", "tarfile", "traceback", "rich"}
+    assert not set(done.stdout.split()) & slow

@@ -7,8 +7,7 @@ own labels.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from havre.compose import labels as label
 from havre.compose.labels import parse_dependencies
@@ -20,8 +19,7 @@ from havre.compose.steps import Call, Step
 _IN_USE = "Resource is still in use"
 
 
-@dataclass(frozen=True)
-class DownOptions:
+class DownOptions(NamedTuple):
     """How to carry out `down`; `images` are the names of those to remove."""
 
     services: tuple[str, ...] = ()

@@ -6,12 +6,10 @@ the same: each step is one change of the engine, so that the next plan goes on f
 
 from __future__ import annotations
 
-import io
-import tarfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from queue import SimpleQueue
 from typing import Any, Protocol
 
 from havre.client.api import Client
@@ -79,6 +77,52 @@ def execute(
         view.close()
 
 
+class _Crew:
+    """At most `limit` threads that carry out what they are given; each keeps its connection from one to the next.
+
+    They are written here because concurrent.futures takes longer to import than a plan without steps to carry out.
+    """
+
+    def __init__(self, act: Callable[[Step], str], limit: int) -> None:
+        self._act = act
+        self._limit = limit
+        self._threads = 0
+        self._given: SimpleQueue[Step | None] = SimpleQueue()
+        self._ended: SimpleQueue[tuple[Step, str, BaseException | None]] = SimpleQueue()
+        self.busy = 0
+
+    @property
+    def full(self) -> bool:
+        """Whether another step would have to wait."""
+        return self.busy >= self._limit
+
+    def give(self, step: Step) -> None:
+        """Have a step carried out."""
+        self.busy += 1
+        if self.busy > self._threads:
+            self._threads += 1
+            threading.Thread(target=self._work, daemon=True).start()
+        self._given.put(step)
+
+    def take(self) -> tuple[Step, str, BaseException | None]:
+        """Wait for a step's end: what to show, or its failure."""
+        ended = self._ended.get()
+        self.busy -= 1
+        return ended
+
+    def dismiss(self) -> None:
+        """Let the threads end when they have done what they are at."""
+        for _ in range(self._threads):
+            self._given.put(None)
+
+    def _work(self) -> None:
+        while (step := self._given.get()) is not None:
+            try:
+                self._ended.put((step, self._act(step), None))
+            except BaseException as error:  # noqa: BLE001  # it is raised where the plan is carried out
+                self._ended.put((step, "", error))
+
+
 class _Run:
     def __init__(self, steps: Sequence[Step], engine: Engine, view: View, deadline: float | None) -> None:
         self._waiting = list(steps)
@@ -92,48 +136,48 @@ class _Run:
 
     def go(self, limit: int) -> None:
         """Until all is done or something failed."""
-        running: dict[Future[str], Step] = {}
+        crew = _Crew(self._act, limit)
         failure: BaseException | None = None
-        pool = ThreadPoolExecutor(limit)
         try:
-            while (self._waiting and failure is None) or running:
+            self._begin(crew)
+            while crew.busy:
+                step, status, error = crew.take()
+                self._end(step, status, error)
+                failure = failure or error
                 if failure is None:
-                    self._begin(pool, running, limit)
-                finished, _ = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    error = self._end(running.pop(future), future)
-                    failure = failure or error
+                    self._begin(crew)
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            crew.dismiss()
         if failure is not None:
             raise failure
 
-    def _begin(self, pool: ThreadPoolExecutor, running: dict[Future[str], Step], limit: int) -> None:
-        for step in list(self._waiting):
-            if len(running) >= limit:
-                return
-            if not self._done.issuperset(step.after):
-                continue
-            self._waiting.remove(step)
-            if step.action is None:
-                self._view.show(step.subject, step.done, over=True)
-                self._done.add(step.key)
-                continue
-            if step.doing:
-                self._view.show(step.subject, step.doing, over=False)
-            running[pool.submit(self._act, step)] = step
-        if self._waiting and not running:
-            self._begin(pool, running, limit)
+    def _begin(self, crew: _Crew) -> None:
+        """Begin all that can be; steps that only tell something may let others begin, too."""
+        told = True
+        while told:
+            told = False
+            for step in list(self._waiting):
+                if crew.full:
+                    return
+                if not self._done.issuperset(step.after):
+                    continue
+                self._waiting.remove(step)
+                if step.action is None:
+                    self._view.show(step.subject, step.done, over=True)
+                    self._done.add(step.key)
+                    told = True
+                    continue
+                if step.doing:
+                    self._view.show(step.subject, step.doing, over=False)
+                crew.give(step)
 
-    def _end(self, step: Step, future: Future[str]) -> BaseException | None:
-        error = future.exception()
+    def _end(self, step: Step, status: str, error: BaseException | None) -> None:
         if error is not None:
             self._view.show(step.subject, "Error", over=True, failed=True)
-            return error
+            return
         self._done.add(step.key)
-        if status := future.result() or step.done:
-            self._view.show(step.subject, status, over=True)
-        return None
+        if status or step.done:
+            self._view.show(step.subject, status or step.done, over=True)
 
     def _act(self, step: Step) -> str:
         """Carry out a step's action; what to show instead of its `done`, or ""."""
@@ -298,6 +342,9 @@ def inject(client: Client, container: str, files: list[tuple[str, dict[str, Any]
     """Write configs and secrets into a container that was just created."""
     if not files:
         return
+    import io
+    import tarfile
+
     archive = io.BytesIO()
     owned = False
     with tarfile.open(fileobj=archive, mode="w") as tar:

@@ -14,8 +14,8 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from havre.compose.dotenv import read_env_file
 from havre.compose.interpolate import Variables, substitute
@@ -32,8 +32,7 @@ class NoFile(NotFound):
     """No Compose file was named, and none was found."""
 
 
-@dataclass(frozen=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What the user said on the command line before the verb."""
 
     files: tuple[str, ...] = ()

@@ -9,8 +9,7 @@ build               build, whatever is there
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from havre.compose.project import Project, Service, image_of
 from havre.compose.steps import Build, Pull, Step
@@ -19,8 +18,7 @@ from havre.errors import InvalidInput
 POLICIES = ("policy", "always", "missing", "never", "build", "if_not_present")
 
 
-@dataclass(frozen=True)
-class ImageOptions:
+class ImageOptions(NamedTuple):
     """The user's wish: `pull` one of POLICIES, `build` whether all that can be is built, `no_build` that nothing is."""
 
     pull: str = "policy"

@@ -13,10 +13,8 @@ Source: the Compose specification's JSON schema; the order and the JSON names of
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from difflib import get_close_matches
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 from havre.compose.tree import Path
 from havre.compose.units import Timestamp, float32, format_duration, go_text, parse_duration, parse_size
@@ -67,11 +65,11 @@ class Kind:
         return value
 
 
-@dataclass
 class Choice(Kind):
     """One of a few words."""
 
-    words: tuple[str, ...]
+    def __init__(self, words: tuple[str, ...]) -> None:
+        self.words = words
 
     @property
     def expected(self) -> str:  # type: ignore[override]
@@ -251,13 +249,19 @@ class HealthTest(TextOrTexts):
         return ["CMD-SHELL", value] if isinstance(value, str) else value
 
 
-@dataclass
 class Pairs(Kind):
     """`NAME: value` or a list of `NAME=value`; `nothing` is what a name without a value has."""
 
-    nothing: str | None = ""
-    lists: bool = True
-    values: tuple[type, ...] = (str, int, float, bool, type(None))
+    def __init__(
+        self,
+        nothing: str | None = "",
+        *,
+        lists: bool = True,
+        values: tuple[type, ...] = (str, int, float, bool, type(None)),
+    ) -> None:
+        self.nothing = nothing
+        self.lists = lists
+        self.values = values
 
     @property
     def expected(self) -> str:  # type: ignore[override]
@@ -343,8 +347,7 @@ class Anything(Kind):
         return sort_deep(value)
 
 
-@dataclass(frozen=True)
-class Key:
+class Key(NamedTuple):
     """A key of a mapping.
 
     always    written even when it holds nothing
@@ -359,21 +362,28 @@ class Key:
     json_name: str = ""
 
 
-@dataclass
 class Struct(Kind):
     """A mapping with known keys, in the order in which they are written, and `x-` extensions."""
 
-    noun: str
-    keys: Sequence[Key]
-    short: Kind | None = None
-    required: tuple[str, ...] = ()
-    null: bool = False
-    extensible: bool = True
-    sole: str = ""
-    by_name: Mapping[str, Key] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.by_name = {key.name: key for key in self.keys}
+    def __init__(
+        self,
+        noun: str,
+        keys: Sequence[Key],
+        *,
+        short: Kind | None = None,
+        required: tuple[str, ...] = (),
+        null: bool = False,
+        extensible: bool = True,
+        sole: str = "",
+    ) -> None:
+        self.noun = noun
+        self.keys = keys
+        self.short = short
+        self.required = required
+        self.null = null
+        self.extensible = extensible
+        self.sole = sole
+        self.by_name = {key.name: key for key in keys}
 
     @property
     def expected(self) -> str:  # type: ignore[override]
@@ -403,6 +413,8 @@ class Struct(Kind):
                 yield path, f"the key {name!r} is missing", None
 
     def _nearest(self, name: str) -> str | None:
+        from difflib import get_close_matches
+
         near = get_close_matches(name, self.by_name, 1, 0.6)
         if near:
             return f"did you mean {near[0]!r}?"
@@ -471,12 +483,12 @@ class ReadError(ValueError):
         self.reason = reason
 
 
-@dataclass
 class ListOf(Kind):
     """A list of one kind."""
 
-    item: Kind
-    short: Kind | None = None
+    def __init__(self, item: Kind, *, short: Kind | None = None) -> None:
+        self.item = item
+        self.short = short
 
     @property
     def expected(self) -> str:  # type: ignore[override]
@@ -497,14 +509,21 @@ class ListOf(Kind):
         return [self.item.dump(member, form) for member in value]
 
 
-@dataclass
 class MapOf(Kind):
     """A mapping of names that the user chooses; `null` members are kept as they are where `keep_null`."""
 
-    item: Kind
-    name_problem: Callable[[str], str | None] = lambda _: None
-    short: Kind | None = None
-    keep_null: bool = False
+    def __init__(
+        self,
+        item: Kind,
+        name_problem: Callable[[str], str | None] = lambda _: None,
+        *,
+        short: Kind | None = None,
+        keep_null: bool = False,
+    ) -> None:
+        self.item = item
+        self.name_problem = name_problem
+        self.short = short
+        self.keep_null = keep_null
 
     @property
     def expected(self) -> str:  # type: ignore[override]

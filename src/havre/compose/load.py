@@ -13,9 +13,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from havre.compose.check import check_external, check_project
 from havre.compose.dotenv import read_env_file
@@ -34,8 +33,7 @@ _REMOTE = ("oci://", "https://", "http://", "git://", "git@", "ssh://", "github.
 _RESOURCES = ("services", "volumes", "networks", "secrets", "configs")
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """What to load, and how much of the work to leave out.
 
     files        absolute paths; "-" is `stdin`
@@ -57,12 +55,12 @@ class Source:
     environment: bool = True
 
 
-@dataclass
 class Loader:
     """Loads one project; `warnings` collects what the user should know."""
 
-    source: Source
-    warnings: list[str] = field(default_factory=list)
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.warnings: list[str] = []
 
     def model(self) -> dict[str, Any]:
         """The model as plain values, before they are read into their kinds. Raises InvalidInput."""
@@ -101,7 +99,7 @@ class Loader:
     def _with_files(self, project: Project) -> Project:
         """The project with what its files of variables and labels say."""
         services = {key: self._with_labels(service) for key, service in project.services.items()}
-        project = replace(project, services=services)
+        project = project._replace(services=services)
         return project.with_environment() if self.source.environment else project
 
     def _with_labels(self, service: dict[str, Any]) -> dict[str, Any]:
@@ -166,8 +164,7 @@ def _known_environment(model: dict[str, Any], variables: Mapping[str, str]) -> d
     return model
 
 
-@dataclass
-class _File:
+class _File(NamedTuple):
     """One file on its way into the model."""
 
     loader: Loader

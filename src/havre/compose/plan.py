@@ -8,8 +8,7 @@ interrupted `up` leaves what the next one recognizes: a service's containers by 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from havre.compose import labels as label
 from havre.compose.labels import container_name, resource_labels
@@ -28,8 +27,7 @@ RUNNING_OR_HEALTHY = "running_or_healthy"
 _GRACE_NS = 10 * 10**9
 
 
-@dataclass(frozen=True)
-class UpOptions:
+class UpOptions(NamedTuple):
     """How to carry out `up` and `create`.
 
     recreate       which containers of the named services are replaced; `recreate_others` of those that they depend on
@@ -49,7 +47,6 @@ class UpOptions:
     separator: str = "-"
 
 
-@dataclass
 class _Draft:
     """A plan in the making.
 
@@ -62,17 +59,18 @@ class _Draft:
     replaced    services that a container was replaced of
     """
 
-    project: Project
-    state: State
-    options: UpOptions
-    steps: list[Step] = field(default_factory=list)
-    resources: dict[tuple[str, str], str] = field(default_factory=dict)
-    names: dict[str, list[str]] = field(default_factory=dict)
-    made: dict[str, str] = field(default_factory=dict)
-    running: set[str] = field(default_factory=set)
-    started: dict[str, list[str]] = field(default_factory=dict)
-    kept_ids: dict[str, str] = field(default_factory=dict)
-    replaced: set[str] = field(default_factory=set)
+    def __init__(self, project: Project, state: State, options: UpOptions) -> None:
+        self.project = project
+        self.state = state
+        self.options = options
+        self.steps: list[Step] = []
+        self.resources: dict[tuple[str, str], str] = {}
+        self.names: dict[str, list[str]] = {}
+        self.made: dict[str, str] = {}
+        self.running: set[str] = set()
+        self.started: dict[str, list[str]] = {}
+        self.kept_ids: dict[str, str] = {}
+        self.replaced: set[str] = set()
 
     def add(self, step: Step) -> str:
         """Add a step; its key."""

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from havre.client.jsontext import encode
 from havre.compose import yamlwrite
@@ -23,8 +22,7 @@ Service = dict[str, Any]
 Resources = dict[str, dict[str, Any]]
 
 
-@dataclass(frozen=True)
-class Project:
+class Project(NamedTuple):
     """A project; `disabled` are services that no active profile wants."""
 
     name: str
@@ -32,13 +30,13 @@ class Project:
     files: tuple[str, ...]
     variables: Mapping[str, str]
     services: dict[str, Service]
-    networks: Resources = field(default_factory=dict)
-    volumes: Resources = field(default_factory=dict)
-    secrets: Resources = field(default_factory=dict)
-    configs: Resources = field(default_factory=dict)
-    disabled: dict[str, Service] = field(default_factory=dict)
+    networks: Resources = {}
+    volumes: Resources = {}
+    secrets: Resources = {}
+    configs: Resources = {}
+    disabled: dict[str, Service] = {}
     profiles: tuple[str, ...] = ()
-    extensions: dict[str, Any] = field(default_factory=dict)
+    extensions: dict[str, Any] = {}
     env_files: tuple[str, ...] = ()
 
     def service(self, name: str) -> Service:
@@ -56,7 +54,7 @@ class Project:
         active = (*self.profiles, *profiles)
         enabled = {name: service for name, service in everything.items() if has_profile(service, active)}
         disabled = {name: service for name, service in everything.items() if name not in enabled}
-        return replace(self, services=enabled, disabled=disabled, profiles=active).with_environment()
+        return self._replace(services=enabled, disabled=disabled, profiles=active).with_environment()
 
     def selecting(self, names: Sequence[str], *, dependencies: bool = True) -> Project:
         """The project with the named services (none: all) and, if wanted, what they depend on. Raises NotFound."""
@@ -77,7 +75,7 @@ class Project:
             if name in wanted
         }
         rest = {name: service for name, service in self.services.items() if name not in wanted}
-        return replace(self, services=services, disabled={**self.disabled, **rest})
+        return self._replace(services=services, disabled={**self.disabled, **rest})
 
     def used_only(self) -> Project:
         """The project without networks, volumes, secrets and configs that no service uses."""
@@ -90,11 +88,11 @@ class Project:
             used["configs"].update(c["source"] for c in service.get("configs", ()))
         kept = {kind: {k: v for k, v in getattr(self, kind).items() if k in names} for kind, names in used.items()}
         networks, volumes, secrets, configs = (kept[kind] for kind in ("networks", "volumes", "secrets", "configs"))
-        return replace(self, networks=networks, volumes=volumes, secrets=secrets, configs=configs)
+        return self._replace(networks=networks, volumes=volumes, secrets=secrets, configs=configs)
 
     def with_environment(self, *, discard: bool = True) -> Project:
         """The project with what `env_file` says in each service's environment. Raises InvalidInput."""
-        return replace(self, services={name: self._environment(s, discard) for name, s in self.services.items()})
+        return self._replace(services={name: self._environment(s, discard) for name, s in self.services.items()})
 
     def _environment(self, service: Service, discard: bool) -> Service:
         found: dict[str, str] = {}

@@ -13,7 +13,7 @@ one is refused.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from havre.compose import labels as label
 from havre.compose.labels import container_name
@@ -25,8 +25,7 @@ from havre.compose.steps import Await, Call, Create, Step
 from havre.errors import Unsupported
 
 
-@dataclass(frozen=True)
-class Replacement:
+class Replacement(NamedTuple):
     """One container's replacement: the steps up to a healthy successor, those that end the old one, and the undoing."""
 
     forward: tuple[Step, ...]

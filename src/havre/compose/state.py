@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from havre.client.api import Client
 from havre.client.jsontext import encode
@@ -13,8 +12,7 @@ from havre.compose.project import Project, image_of
 from havre.errors import NotFound
 
 
-@dataclass(frozen=True)
-class Container:
+class Container(NamedTuple):
     """A row of the container list, read."""
 
     row: dict[str, Any]
@@ -56,14 +54,13 @@ class Container:
         return str(self.row["State"])
 
 
-@dataclass(frozen=True)
-class State:
+class State(NamedTuple):
     """All of it; `images` has the inspected image by the name that services use."""
 
     containers: tuple[Container, ...] = ()
-    networks: dict[str, dict[str, Any]] = field(default_factory=dict)
-    volumes: dict[str, dict[str, Any]] = field(default_factory=dict)
-    images: dict[str, dict[str, Any]] = field(default_factory=dict)
+    networks: dict[str, dict[str, Any]] = {}
+    volumes: dict[str, dict[str, Any]] = {}
+    images: dict[str, dict[str, Any]] = {}
 
     def of(self, service: str) -> list[Container]:
         """The service's own containers, by number."""

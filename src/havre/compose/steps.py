@@ -9,25 +9,22 @@ volume  ----> |        |        | it depends on   |      | completed      |
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from havre.compose.project import Project, Service
 
 
-@dataclass(frozen=True)
-class Call:
+class Call(NamedTuple):
     """One request. An answer whose status is in `tolerated` is no failure; its text is shown instead of `done`."""
 
     method: str
     path: str
-    query: Mapping[str, str] = field(default_factory=dict)
+    query: Mapping[str, str] = {}
     body: Any = None
-    tolerated: Mapping[int, str] = field(default_factory=dict)
+    tolerated: Mapping[int, str] = {}
 
 
-@dataclass(frozen=True)
-class Create:
+class Create(NamedTuple):
     """Create a container of a service, called `name`; with `aliases` its networks know it by the service's names."""
 
     project: Project
@@ -39,11 +36,10 @@ class Create:
     replaced: Mapping[str, Any] | None = None
     inherit: bool = True
     aliases: bool = True
-    extra: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, str] = {}
 
 
-@dataclass(frozen=True)
-class Await:
+class Await(NamedTuple):
     """Wait until containers are `running_or_healthy`, `service_healthy` or `service_completed_successfully`."""
 
     containers: tuple[str, ...]
@@ -52,16 +48,14 @@ class Await:
     required: bool = True
 
 
-@dataclass(frozen=True)
-class Execute:
+class Execute(NamedTuple):
     """Run a hook in a container."""
 
     container: str
     hook: Mapping[str, Any]
 
 
-@dataclass(frozen=True)
-class Pull:
+class Pull(NamedTuple):
     """Pull an image."""
 
     image: str
@@ -69,16 +63,14 @@ class Pull:
     tolerate: bool = False
 
 
-@dataclass(frozen=True)
-class Push:
+class Push(NamedTuple):
     """Push an image."""
 
     image: str
     tolerate: bool = False
 
 
-@dataclass(frozen=True)
-class Build:
+class Build(NamedTuple):
     """Build a service's image and call it `image`."""
 
     project: Project
@@ -93,8 +85,7 @@ class Build:
 Action = Call | Create | Await | Execute | Pull | Push | Build
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """Something to do to `subject`, shown as `doing` and then `done`; without an action it tells how things are."""
 
     key: str

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import re
 import struct
-from calendar import monthrange
 from typing import Any
 
 _NS = {"ns": 1, "us": 1_000, "µs": 1_000, "μs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
@@ -68,13 +67,19 @@ class Timestamp(str):
     __slots__ = ()
 
 
+def _days(year: int, month: int) -> int:
+    if month == 2:
+        return 29 if year % 4 == 0 and (year % 100 != 0 or year % 400 == 0) else 28
+    return 30 if month in (4, 6, 9, 11) else 31
+
+
 def parse_timestamp(text: str) -> Timestamp | None:
     """The time that a YAML scalar such as 2001-01-01 or 2001-12-14T21:59:43.1-05:00 stands for, if it does."""
     match = _TIMESTAMP.match(text)
     if match is None:
         return None
     year, month, day, between, hour, minute, second, rest, zone = match.groups()
-    if not 1 <= int(month) <= 12 or not 1 <= int(day) <= monthrange(int(year) or 4, int(month))[1]:
+    if not 1 <= int(month) <= 12 or not 1 <= int(day) <= _days(int(year), int(month)):
         return None
     if between and (int(hour) > 23 or int(minute) > 59 or int(second) > 59 or (between == " ") == bool(zone)):
         return None

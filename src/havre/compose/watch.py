@@ -14,9 +14,8 @@ import io
 import os
 import tarfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from havre.compose.project import Project
 from havre.oci.ignore import IgnoreRules, read_ignore_file
@@ -25,8 +24,7 @@ Seen = dict[str, tuple[int, int, int]]
 """Time of change, size and mode of files, by their path below the rule's; "" is the path itself."""
 
 
-@dataclass(frozen=True)
-class Rule:
+class Rule(NamedTuple):
     """One entry of `develop.watch`."""
 
     service: str
@@ -34,7 +32,7 @@ class Rule:
     action: str
     target: str
     ignore: IgnoreRules
-    hook: Mapping[str, Any] = field(default_factory=dict)
+    hook: Mapping[str, Any] = {}
 
     def look(self) -> Seen:
         """What is there now, without what is ignored."""

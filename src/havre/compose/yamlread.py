@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import yaml
@@ -44,14 +43,14 @@ class InvalidYaml(InvalidInput):
     """The text is not YAML, or not a mapping of text keys."""
 
 
-@dataclass
 class Document:
     """One YAML document: its value, the line (from 1) of each key and list entry, and the paths of docker's tags."""
 
-    file: str
-    value: Any
-    lines: dict[Path, int] = field(default_factory=dict)
-    resets: list[Path] = field(default_factory=list)
+    def __init__(self, file: str) -> None:
+        self.file = file
+        self.value: Any = None
+        self.lines: dict[Path, int] = {}
+        self.resets: list[Path] = []
 
     def line(self, path: Path) -> int:
         """The line of `path`, or of the nearest parent that has one."""
@@ -76,7 +75,7 @@ def read_documents(text: str, file: str) -> Iterator[Document]:
     """The documents of a file. Raises InvalidYaml with the line."""
     try:
         for node in yaml.compose_all(text, Loader=_Loader):
-            document = Document(file, None)
+            document = Document(file)
             document.value = _Builder(document).build(node, ())
             yield document
     except yaml.MarkedYAMLError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import sys
-from dataclasses import replace
 
 from havre.cli.compose.scene import UNFIT, Scene
 from havre.cli.format.table import align
@@ -32,8 +31,7 @@ _USE = re.compile(r"(?<!\$)(?:\$\$)*\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?:(:?[-
 def config(session: Session, options: Options, arguments: list[str]) -> int:
     """Print the model, or a part of it."""
     scene = Scene(session, options)
-    source = replace(
-        scene.source(),
+    source = scene.source()._replace(
         resolve=not options.no_path_resolution,
         normalize=not options.no_normalize,
         consistent=not options.no_consistency,
@@ -53,7 +51,7 @@ def config(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def _part(scene: Scene, source: Source, options: Options, services: list[str]) -> str:
-    unread = replace(source, environment=False)
+    unread = source._replace(environment=False)
     if options.services:
         project = scene.project((), unread)
         return _lines(sorted(project.services))
@@ -77,7 +75,7 @@ def _part(scene: Scene, source: Source, options: Options, services: list[str]) -
         return encode(model, indent="  ", sort_keys=True) if options.format == "json" else yamlwrite.render(model)
     project = scene.project(services, source)
     if options.resolve_image_digests:
-        project = replace(project, services={name: _pinned(scene, s) for name, s in project.services.items()})
+        project = project._replace(services={name: _pinned(scene, s) for name, s in project.services.items()})
     return (project.to_json() if options.format == "json" else project.to_yaml()).replace("$", "$$")
 
 
@@ -99,7 +97,7 @@ def _lines(lines: Any) -> str:
 
 
 def _model(scene: Scene, source: Source) -> dict[str, Any]:
-    loader = Loader(replace(source, interpolate=False))
+    loader = Loader(source._replace(interpolate=False))
     try:
         return loader.model()
     except InvalidInput as error:

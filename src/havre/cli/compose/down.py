@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 
 from havre.cli.compose.stage import Stage
 from havre.cli.parser import StatusError
@@ -78,7 +77,7 @@ def start(session: Session, options: Options, arguments: list[str]) -> int:
     have = {name: {**s, "scale": len(state.of(name))} for name, s in project.services.items()}
     if not any(service["scale"] for service in have.values()):
         raise StatusError(1, f'service "{next(iter(sorted(have)), project.name)}" has no container to start')
-    project = replace(project, services=have, networks={}, volumes={})
+    project = project._replace(services=have, networks={}, volumes={})
     wanted = UpOptions(recreate=NEVER, recreate_others=NEVER)
     steps = plan_up(project, state, wanted)
     stage.carry_out([step for step in steps if step.action is not None])

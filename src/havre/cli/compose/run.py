@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import posix
 import shlex
-from dataclasses import replace
 
 from havre.cli.compose.stage import Stage
 from havre.cli.compose.up import converge
@@ -98,7 +97,7 @@ def run(session: Session, options: Options, arguments: list[str]) -> int:
     check_tty(interactive, tty)
     _start_dependencies(stage, project, name, options)
     service = one_off(project, name, options, command, tty=tty)
-    project = replace(project, services={name: service})
+    project = project._replace(services={name: service})
     if stage.dry_run:
         print(f"run {name}: create a container, start it: {' '.join(service.get('command') or ())}".rstrip())
         return 0
@@ -117,7 +116,7 @@ def _start_dependencies(stage: Stage, project: Project, name: str, options: Opti
     """What the service depends on runs, unless that is not wanted; its networks and volumes are there anyway."""
     others = {} if options.no_deps else {key: value for key, value in project.services.items() if key != name}
     rest = {key: value for key, value in project.services.items() if key not in others}
-    dependencies = replace(project, services=others, disabled={**project.disabled, **rest})
+    dependencies = project._replace(services=others, disabled={**project.disabled, **rest})
     awaited = dict(project.services[name].get("depends_on", {})) if others else {}
     wanted = UpOptions(recreate=NEVER, recreate_others=NEVER, separator=stage.separator,
                        remove_orphans=options.remove_orphans)  # fmt: skip

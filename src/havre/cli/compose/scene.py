@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 
 from havre.cli.main import use_site
 from havre.cli.parser import StatusError
@@ -60,7 +59,7 @@ class Scene:
             raise _status(error) from error
         finally:
             self.tell(loader)
-        project = replace(project.enabling(services), env_files=self.wanted.env_files)
+        project = project.enabling(services)._replace(env_files=self.wanted.env_files)
         project = project if self.group.all_resources else project.used_only()
         return project.selecting(services) if select else project
 

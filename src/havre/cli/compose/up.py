@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import replace
 from threading import Thread
 
 from havre.cli.compose.stage import Stage
@@ -44,7 +43,7 @@ def up(session: Session, options: Options, arguments: list[str]) -> int:
     from havre.cli.compose.attached import Attached
 
     attached = Attached(stage, project, options, arguments)
-    converge(stage, project, replace(wanted, start=False), _image_options(options), quiet=options.quiet_pull)
+    converge(stage, project, wanted._replace(start=False), _image_options(options), quiet=options.quiet_pull)
 
     def begin() -> None:
         converge(stage, project, wanted, ImageOptions(no_build=True, pull="missing"))
@@ -71,7 +70,7 @@ def roll_out(stage: Stage, project: Project, wanted: UpOptions, images: ImageOpt
     state = observe(stage.client, project)
     if steps := plan_images(project, state.images, images):
         stage.carry_out(steps)
-        state = replace(state, images=inspect_images(stage.client, used_images(project)))
+        state = state._replace(images=inspect_images(stage.client, used_images(project)))
     for name in in_order(project):
         for step in plan_rollout(project, state, name, wanted.timeout_s, stage.separator):
             try:
@@ -80,7 +79,7 @@ def roll_out(stage: Stage, project: Project, wanted: UpOptions, images: ImageOpt
                 stage.carry_out(step.undo)
                 raise
             stage.carry_out(step.retire)
-    converge(stage, project, replace(wanted, recreate=NEVER, recreate_others=NEVER), replace(images, build=False))
+    converge(stage, project, wanted._replace(recreate=NEVER, recreate_others=NEVER), images._replace(build=False))
     return 0
 
 
@@ -89,7 +88,7 @@ def create(session: Session, options: Options, arguments: list[str]) -> int:
     stage = Stage(session, options)
     _check(options)
     project = _wanted(stage, options, arguments)
-    wanted = replace(_up_options(stage, options, arguments), start=False)
+    wanted = _up_options(stage, options, arguments)._replace(start=False)
     converge(stage, project, wanted, _image_options(options), quiet=options.quiet_pull)
     return 0
 
@@ -121,7 +120,7 @@ def converge(
     steps = plan_images(project, state.images, images)
     if steps:
         stage.carry_out(steps, quiet=quiet)
-        state = replace(state, images=inspect_images(stage.client, used_images(project)))
+        state = state._replace(images=inspect_images(stage.client, used_images(project)))
     _tell_orphans(project, state, wanted)
     stage.carry_out(plan_up(project, state, wanted, awaited or {}), timeout_s=timeout_s)
 
@@ -172,7 +171,7 @@ def _scaled(project: Project, numbers: dict[str, int]) -> Project:
         if "deploy" in service:
             service["deploy"] = {**service["deploy"], "replicas": number}
         services[name] = service
-    return replace(project, services=services)
+    return project._replace(services=services)
 
 
 def _numbers(texts: list[str]) -> dict[str, int]:
