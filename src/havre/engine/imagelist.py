@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 
 import msgspec
@@ -123,19 +123,18 @@ def size_of(image: Image, sizes: Sizes) -> int:
     return sum(sizes(layer) for layer in image.layers)
 
 
-def shared_layers(images: Collection[Image]) -> set[Digest]:
-    """The layers that more than one image has."""
+def shared_layers(layers: Iterable[Collection[Digest]]) -> set[Digest]:
+    """The layers that more than one image has, given those of each."""
     seen: set[Digest] = set()
     shared: set[Digest] = set()
-    for image in images:
-        mine = set(image.layers)
+    for mine in map(set, layers):
         shared |= mine & seen
         seen |= mine
     return shared
 
 
-def summarize(image: Image, names: Sequence[Reference], sizes: Sizes) -> ImageSummary:
-    """The row of one image."""
+def summarize(image: Image, names: Sequence[Reference], size: int) -> ImageSummary:
+    """The row of one image; `size` in bytes, of all platforms that its names stand for."""
     labels = (image.config.config or {}).get("Labels")
     return ImageSummary(
         id=image.id,
@@ -143,7 +142,7 @@ def summarize(image: Image, names: Sequence[Reference], sizes: Sizes) -> ImageSu
         repo_tags=[name.familiar() for name in names if name.digest is None],
         repo_digests=[name.familiar() for name in names if name.digest is not None],
         created=seconds(image.config.created),
-        size=size_of(image, sizes),
+        size=size,
         labels=labels if isinstance(labels, dict) else None,
     )
 

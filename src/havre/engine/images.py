@@ -3,8 +3,11 @@
 This is the face; the work is in the modules beside it:
 
     imagestore    which images and names there are      imagelist     list, inspect, history, filters (pure)
+    imageindex    names for several platforms (pure)    manifestlist  what of them is here (pure)
     pull, push    to and from registries                imageremoval  docker's rules for removing (pure)
     archive       tars of images                        imagechanges  Dockerfile instructions on a configuration (pure)
+
+Platforms are texts (`linux/arm64`). A name that stands for several means the host's, else the first that is here.
 """
 
 from __future__ import annotations
@@ -17,25 +20,28 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 import msgspec
+from msgspec.structs import replace
 
 from havre.engine import imagelist
 from havre.engine.archive import Loader
 from havre.engine.filters import Filters
 from havre.engine.imageimport import import_root
+from havre.engine.imageindex import IndexRow, local_manifest
 from havre.engine.imagelist import HistoryItem, ImageDetails, ImageSummary, ImageUser
 from havre.engine.imageremoval import RemovalFacts, RemovedItem, plan_removal
 from havre.engine.imagesearch import RemoteImage, check_limit, describe_remote, select_found
-from havre.engine.imagestore import Image, ImageRow, ImageStore, NameRow
+from havre.engine.imagestore import Image, ImageRow, ImageStore, NameRow, Tables
 from havre.engine.integrity import Finding, Integrity
 from havre.engine.layout import LaidOut, LayoutForm, layer_form, plan_layout, write_layout
 from havre.engine.model import Config, ImageId, Value
 from havre.engine.progress import Progress, ProgressLine, unobserved
 from havre.engine.pull import Puller
 from havre.engine.push import Pusher
-from havre.errors import InvalidInput, NotFound
-from havre.oci.digest import Digest
+from havre.errors import Conflict, InvalidInput, NotFound
+from havre.oci import mediatypes
+from havre.oci.digest import Digest, digest_of
 from havre.oci.image import chain_ids, decode_image
-from havre.oci.manifest import Descriptor
+from havre.oci.manifest import Descriptor, describe, render_index
 from havre.oci.platform import Platform, parse_platform, platform_of_machine
 from havre.oci.reference import Reference, parse_reference, parse_repository
 from havre.registry import Auth, FoundRepository, Policy, PublicKey, Registry
@@ -101,7 +107,7 @@ class Images:
         self._store = store
         self._publish = publish
         self._users = users
-        self._platform = platform_of_machine(host.machine())
+        self._platform = store.platform
         self._puller = Puller(registry, store, storage.layers, storage.hold, self._platform, policy)
         self._pusher = Pusher(registry, storage.blobs, storage.layers)
         self.also_needed: Callable[[], set[Digest]] = set  # layers that others need: the builder sets it
@@ -111,8 +117,12 @@ class Images:
         cls, storage: Storage, registry: Registry, publish: Publish, users: Users, policy: Policy | None = None
     ) -> Images:
         """Read what images there are. `policy` says whose signatures pulled ones must have."""
-        images, names = storage.db.table("images", ImageRow), storage.db.table("image_names", NameRow)
-        store = ImageStore(storage.blobs, images, names, storage.hold)
+        tables = Tables(
+            storage.db.table("images", ImageRow),
+            storage.db.table("image_names", NameRow),
+            storage.db.table("image_indexes", IndexRow),
+        )
+        store = ImageStore(storage.blobs, tables, storage.hold, platform_of_machine(host.machine()))
         await store.load()
         return cls(storage, registry, store, publish, users, policy)
 
@@ -122,15 +132,14 @@ class Images:
         """The ID of the image that `name` means (name, digest, ID or its beginning); `NotFound` "No such image: x"."""
         return self._store.find(name).id
 
-    async def acquire(self, name: str, platform: str | None = None) -> RunImage:
-        """The image to make a container from; `NotFound` also when it is for another platform than asked for."""
+    def platforms_of(self, name: str) -> builtins.list[ImageId]:
+        """The IDs of all images that `name` stands for, the one that it means first."""
         image = self._store.find(name)
-        wanted = parse_platform(platform) if platform else None
-        if wanted is not None and not image.config.platform.same_as(wanted):
-            raise NotFound(
-                f"image with reference {name} was found but does not match the specified platform: "
-                f"wanted {wanted}, actual: {image.config.platform}"
-            )
+        return [image.id, *(sibling.id for sibling in self._store.siblings_of(image.id))]
+
+    async def acquire(self, name: str, platform: str | None = None) -> RunImage:
+        """The image to make a container from; `NotFound` also when it is not here for the platform asked for."""
+        image = self._store.find(name, _wanted(platform))
         return RunImage(image.id, imagelist.image_config(image), image.layers, image.config.architecture)
 
     def hold(self, layers: Sequence[Digest]) -> AbstractContextManager[None]:
@@ -139,7 +148,7 @@ class Images:
 
     def familiar_name(self, id: str) -> str:
         """A name to show for an image: its first tag, else its ID."""
-        tags = [name for name in self._store.names_of(ImageId(id)) if name.digest is None]
+        tags = [name for name in self._store.names_with(ImageId(id)) if name.digest is None]
         return tags[0].familiar() if tags else id
 
     def list(
@@ -157,27 +166,44 @@ class Images:
         filters = filters or {}
         imagelist.check_list_filters(filters)
         names = {image.id: self._store.names_of(image.id) for image in self._store}
-        images = [image for image in self._store if all or names[image.id] or not self._store.children_of(image.id)]
-        shared = imagelist.shared_layers(images) if shared_size else set()
+        shown = (image for image in self._store if not self._is_sibling(image))
+        images = [image for image in shown if all or names[image.id] or not self._store.children_of(image.id)]
+        layers = {image.id: self._layers_of(image) for image in images}
+        shared = imagelist.shared_layers(layers.values()) if shared_size else set()
         rows = []
         for image in imagelist.select(images, names, filters, self._store.find):
-            row = imagelist.summarize(image, imagelist.names_shown(names[image.id], filters), self._size)
+            size = sum(map(self._size, layers[image.id]))
+            row = imagelist.summarize(image, imagelist.names_shown(names[image.id], filters), size)
             if shared_size:
-                row.shared_size = sum(self._size(layer) for layer in image.layers if layer in shared)
+                row.shared_size = sum(self._size(layer) for layer in layers[image.id] if layer in shared)
             if containers:
-                row.containers = len(self._users(image.id))
+                row.containers = len(self._users_of(image))
             rows.append(row)
         return rows
 
-    def inspect(self, name: str) -> ImageDetails:
-        """The details of one image."""
-        image = self._store.find(name)
-        return imagelist.describe(image, self._store.names_of(image.id), self._size, self._storage.driver)
+    def _is_sibling(self, image: Image) -> bool:
+        """Whether an image is here only as one of the platforms of names that mean another."""
+        return not self._store.names_of(image.id) and bool(self._store.names_with(image.id))
 
-    def history(self, name: str) -> builtins.list[HistoryItem]:
+    def _layers_of(self, image: Image) -> builtins.list[Digest]:
+        """The layers of an image and of the other platforms of its names."""
+        siblings = self._store.siblings_of(image.id)
+        more = dict.fromkeys(layer for sibling in siblings for layer in sibling.layers if layer not in image.layers)
+        return [*image.layers, *more]
+
+    def _users_of(self, image: Image) -> builtins.list[ImageUser]:
+        """The containers made from an image or from other platforms of its names."""
+        return [user for one in (image, *self._store.siblings_of(image.id)) for user in self._users(one.id)]
+
+    def inspect(self, name: str, platform: str | None = None) -> ImageDetails:
+        """The details of one image."""
+        image = self._store.find(name, _wanted(platform))
+        return imagelist.describe(image, self._store.names_with(image.id), self._size, self._storage.driver)
+
+    def history(self, name: str, platform: str | None = None) -> builtins.list[HistoryItem]:
         """How the image came to be, newest step first."""
-        image = self._store.find(name)
-        return imagelist.recount(image, self._store.names_of(image.id), self._size)
+        image = self._store.find(name, _wanted(platform))
+        return imagelist.recount(image, self._store.names_with(image.id), self._size)
 
     def layers_size(self) -> int:
         """Bytes of all layers, each counted once."""
@@ -200,7 +226,7 @@ class Images:
         `verify` is a public key (PEM) that it must be signed by, besides what the daemon's policy demands.
         """
         key = PublicKey(verify, "given") if verify else None
-        wanted = parse_platform(platform) if platform else None
+        wanted = _wanted(platform)
         ref = parse_repository(name, tag)
         refs = [ref] if ref.tag or ref.digest else [ref.with_tag(tag) for tag in await self._registry.tags(ref, auth)]
         if not refs:
@@ -258,36 +284,82 @@ class Images:
     async def remote_config(self, name: str, *, auth: Auth | None = None, platform: str | None = None) -> Config:
         """The defaults for containers of an image in its registry; nothing is pulled."""
         ref = parse_reference(name).with_default_tag()
-        wanted = parse_platform(platform) if platform else None
-        found = await self._puller.resolve(ref, auth, wanted, unobserved)
+        found = await self._puller.resolve(ref, auth, _wanted(platform), unobserved)
         return imagelist.read_config(found.config, name)
 
     # -- names
 
     async def tag(self, name: str, repository: str, tag: str = "") -> None:
-        """Give the image that `name` means another name."""
+        """Give what `name` stands for, an image for one or several platforms, another name."""
         ref = _new_name(repository, tag)
         async with self._store.changing:
-            image = self._store.find(name)
-            await self._store.set_name(ref, image.id)
+            image, named = self._store.find(name), self._store.named_text(name)
+            index = self._store.index_of(named) if named is not None else None
+            await self._store.set_name(ref, image.id, index.digest if index is not None else None)
         self._publish("image", "tag", image.id, self._attributes(image, ref.familiar()))
 
     # -- removing
 
-    async def remove(self, name: str, *, force: bool = False, prune: bool = True) -> builtins.list[RemovedItem]:
-        """Untag and delete by docker's rules (see `imageremoval`); `prune` removes parents that nobody needs then."""
+    async def remove(
+        self, name: str, *, force: bool = False, prune: bool = True, platforms: Sequence[str] = ()
+    ) -> builtins.list[RemovedItem]:
+        """Untag and delete by docker's rules (see `imageremoval`); `prune` removes parents that nobody needs then.
+
+        With `platforms`, only the images for these.
+        """
         removal = _Removal()
+        if platforms and not force:
+            raise InvalidInput(
+                "Content will be removed from all images referencing this variant. Use --force to force delete."
+            )
         async with self._store.changing:
-            image = self._store.find(name)
-            by_name = None if self._store.is_id(name, image.id) else self._store.named_text(name)
-            plan = plan_removal(self._facts(image, by_name, force=force))
-            for ref in plan.untag:
-                await self._store.remove_name(ref)
-                removal.items.append(RemovedItem(untagged=ref.familiar()))
-                self._publish("image", "untag", image.id, self._attributes(image, image.id))
-            if plan.delete:
-                await self._delete(image, removal, prune=prune)
+            for image in [self._store.find(name, parse_platform(text)) for text in platforms]:
+                await self._remove_platform(name, image, removal)
+            if not platforms:
+                await self._remove_name(name, self._store.find(name), removal, force=force, prune=prune)
         return removal.items
+
+    async def _remove_name(self, name: str, image: Image, removal: _Removal, *, force: bool, prune: bool) -> None:
+        by_name = None if self._store.is_id(name, image.id) else self._store.named_text(name)
+        plan = plan_removal(self._facts(image, by_name, force=force))
+        siblings = self._store.siblings_of(image.id)
+        for ref in plan.untag:
+            await self._store.remove_name(ref)
+            removal.items.append(RemovedItem(untagged=ref.familiar()))
+            self._publish("image", "untag", image.id, self._attributes(image, image.id))
+        if plan.delete:
+            await self._delete(image, removal, prune=prune)
+            await self._delete_unneeded(siblings, removal)
+
+    async def _remove_platform(self, name: str, image: Image, removal: _Removal) -> None:
+        """Delete the image that `name` has for one platform, unless another name needs it."""
+        running = next((user for user in self._users(image.id) if user.running), None)
+        if running is not None:
+            raise Conflict(
+                f"conflict: unable to delete {image.id[7:19]} (cannot be forced)"
+                f" - image is being used by running container {running.id[:12]}"
+            )
+        ref = self._store.named_text(name)
+        index = self._store.index_of(ref) if ref is not None else None
+        if index is None or len(index.images) == 1:
+            await self._remove_name(name, image, removal, force=True, prune=True)
+            return
+        removal.items.append(RemovedItem(deleted=index.manifest_of(image.id).digest))
+        await self._store.leave(index, image.id)
+        if not self._store.names_with(image.id) and not self._store.children_of(image.id):
+            await self._delete(image, removal, prune=True)
+
+    async def _delete_all(self, image: Image, removal: _Removal, *, prune: bool) -> None:
+        """Delete an image, and the other platforms of its names unless something else needs them."""
+        siblings = self._store.siblings_of(image.id)
+        await self._delete(image, removal, prune=prune)
+        await self._delete_unneeded(siblings, removal)
+
+    async def _delete_unneeded(self, images: Sequence[Image], removal: _Removal) -> None:
+        for image in images:
+            needed = self._store.names_with(image.id) or self._users(image.id) or self._store.children_of(image.id)
+            if image.id in self._store and not needed:
+                await self._delete(image, removal, prune=False)
 
     async def _delete(self, image: Image, removal: _Removal, *, prune: bool) -> None:
         removal.items += [RemovedItem(untagged=ref.familiar()) for ref in self._store.names_of(image.id)]
@@ -323,10 +395,10 @@ class Images:
         async with self._store.changing:
             names = {image.id: self._store.names_of(image.id) for image in self._store}
             for image in imagelist.select(builtins.list(self._store), names, filters, self._store.find):
-                if image.id not in self._store or self._users(image.id) or self._store.children_of(image.id):
+                if image.id not in self._store or self._users_of(image) or self._store.children_of(image.id):
                     continue
-                if not only_dangling or imagelist.is_dangling(names[image.id]):
-                    await self._delete(image, removal, prune=True)
+                if not self._is_sibling(image) and (not only_dangling or imagelist.is_dangling(names[image.id])):
+                    await self._delete_all(image, removal, prune=True)
             reclaimed = removal.freed + await self.collect_garbage()
         self._publish("image", "prune", "", {"reclaimed": str(reclaimed)})
         return Pruned(images_deleted=removal.items or None, space_reclaimed=reclaimed)
@@ -339,28 +411,33 @@ class Images:
         filters.pop("dangling", None)
         left = {image.id: image for image in self._store}
         names = {id: self._store.names_of(id) for id in left}
+        hidden = {id for id, image in left.items() if self._is_sibling(image)}
         held = self.also_needed() | self._storage.held()
         held |= self._storage.snapshots.layers_in_use() - self.live_layers()
         chosen = []
         for image in imagelist.select(builtins.list(self._store), names, filters, self._store.find):
             parents = {other.row.parent for other in left.values()}
-            used = any(user.id not in gone for user in self._users(image.id)) or image.id in parents
-            if used or (only_dangling and not imagelist.is_dangling(names[image.id])):
+            used = any(user.id not in gone for user in self._users_of(image)) or image.id in parents
+            if used or image.id in hidden or (only_dangling and not imagelist.is_dangling(names[image.id])):
                 continue
-            del left[image.id]
+            for id in (image.id, *(sibling.id for sibling in self._store.siblings_of(image.id))):
+                left.pop(id, None)
             needed = held.union(*(other.layers for other in left.values()))
-            layers = [self._storage.layers.get(layer) for layer in set(image.layers) - needed]
+            layers = [self._storage.layers.get(layer) for layer in set(self._layers_of(image)) - needed]
             size = sum(layer.size for layer in layers if layer is not None)
             chosen.append(Prunable(image.id, tuple(ref.familiar() for ref in names[image.id]), size))
         return chosen
 
     async def delete_exactly(self, ids: Sequence[str]) -> int:
-        """Delete images with all their names, and nothing else; the bytes freed. Those in use by now stay."""
+        """Delete images with all their names and these names' platforms, and nothing else; the bytes freed.
+
+        Those in use by now stay.
+        """
         removal = _Removal()
         async with self._store.changing:
-            for id in map(ImageId, ids):
-                if id in self._store and not self._users(id) and not self._store.children_of(id):
-                    await self._delete(self._store.get(id), removal, prune=False)
+            for image in [self._store.get(id) for id in map(ImageId, ids) if id in self._store]:
+                if not self._users_of(image) and not self._store.children_of(image.id):
+                    await self._delete_all(image, removal, prune=False)
         return removal.freed
 
     async def collect_garbage(self) -> int:
@@ -370,7 +447,7 @@ class Images:
         """
         if self._store.unreadable:
             return 0
-        return await collect(self._storage, self._needed_layers(), self._needed_blobs())
+        return await collect(self._storage, self._needed_layers(), self._store.documents())
 
     async def check(self, *, repair: bool = False) -> builtins.list[Finding]:
         """Read every blob, layer and image; what is wrong, and with `repair` what came of mending it."""
@@ -390,11 +467,7 @@ class Images:
 
     def leftovers(self) -> builtins.list[tuple[Digest, int]]:
         """What `collect_garbage` would remove now, and the bytes of each."""
-        return plan_collection(self._storage, self._needed_layers(), self._needed_blobs())
-
-    def _needed_blobs(self) -> set[Digest]:
-        manifests = {Digest(image.row.manifest) for image in self._store if image.row.manifest}
-        return manifests | {Digest(image.id) for image in self._store}
+        return plan_collection(self._storage, self._needed_layers(), self._store.documents())
 
     def _needed_layers(self) -> set[Digest]:
         return self.live_layers() | self.also_needed()
@@ -470,7 +543,7 @@ class Images:
     ) -> ImageId:
         """Make an image of one layer from the tar of a root file system, streamed; Dockerfile `changes` apply."""
         ref = _new_name(repository, tag, "cannot import digest reference") if repository else None
-        wanted = parse_platform(platform) if platform else self._platform
+        wanted = _wanted(platform) or self._platform
         names = [ref] if ref is not None else []
         image = await import_root(
             self._storage.layers, self._store, self._storage.hold, chunks, message, changes, wanted, names
@@ -489,6 +562,29 @@ class Images:
         self._tell_names(image, refs)
         return image.id
 
+    async def create_index(self, ids: Sequence[ImageId], names: Sequence[str]) -> Digest:
+        """Let `names` stand for an index of these images, one for each platform; the index's digest.
+
+        `NotFound` if an image is not here, `InvalidInput` if there is no name, or two images are for one platform.
+        """
+        refs = [parse_reference(name).with_default_tag() for name in names]
+        if not refs:
+            raise InvalidInput("an image for several platforms needs a name")
+        entries: builtins.list[Descriptor] = []
+        members = []
+        for image in map(self._store.get, ids):
+            config = await self._storage.blobs.read(Digest(image.id))
+            manifest = local_manifest(config, [(layer, self._size(layer)) for layer in image.layers])
+            platform = image.config.platform
+            if any(entry.platform is not None and entry.platform.same_as(platform) for entry in entries):
+                raise InvalidInput(f"two images are for the platform {platform}", "give one for each platform")
+            entries.append(replace(describe(mediatypes.OCI_MANIFEST, manifest), platform=platform))
+            members.append((config, manifest))
+        body = render_index(entries, mediatypes.OCI_INDEX)
+        images = await self._store.keep_index(body, members, refs)
+        self._tell_names(images[0], refs)
+        return digest_of(body)
+
     # -- inside
 
     def _tell_names(self, image: Image, names: Sequence[Reference]) -> None:
@@ -499,7 +595,7 @@ class Images:
         return RemovalFacts(
             image=image,
             names=self._store.names_of(image.id),
-            users=self._users(image.id),
+            users=self._users_of(image),
             has_children=bool(self._store.children_of(image.id)),
             by_name=by_name,
             force=force,
@@ -513,6 +609,10 @@ class Images:
         """An event's attributes: the image's labels and the name."""
         labels = (image.config.config or {}).get("Labels") or {}
         return {**{str(key): str(value) for key, value in labels.items()}, "name": name}
+
+
+def _wanted(platform: str | None) -> Platform | None:
+    return parse_platform(platform) if platform else None
 
 
 def _new_name(

@@ -5,8 +5,9 @@
              host:5000/mine:dev                     /        |  = digest of its configuration, a blob
                                                              +--> manifest M it came with, a blob
 
-An image is its configuration: the ID is the digest of that document. Rows live in the tables `images` and
-`image_names`; memory holds all of them, a change is written before it is seen. Owns no layers.
+An image is its configuration: the ID is the digest of that document. A name may stand for several images, one for each
+platform of an index (`imageindex`). Rows live in the tables `images`, `image_indexes` and `image_names`; memory holds
+all of them, a change is written before it is seen. Owns no layers.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 import msgspec
 
+from havre.engine.imageindex import ImageIndex, IndexRow, read_index
 from havre.engine.model import ImageId
 from havre.errors import HavreError, InvalidInput, NotFound
 from havre.oci.digest import Digest, digest_of
 from havre.oci.image import ImageConfig, decode_image
+from havre.oci.platform import Platform
 from havre.oci.reference import Reference, parse_reference
 
 log = logging.getLogger(__name__)
@@ -68,9 +71,10 @@ class ImageRow(msgspec.Struct, frozen=True):
 
 
 class NameRow(msgspec.Struct, frozen=True):
-    """What a name stands for; the key is the canonical name."""
+    """What a name stands for: an image, and the digest of the index it belongs to; the key is the canonical name."""
 
     image: str
+    index: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,19 +91,31 @@ class Image:
         return self.config.rootfs.diff_ids
 
 
-class ImageStore:
-    """Images and names, in memory and in the database.
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """Where the store's rows are."""
 
-    Whoever decides on what there is and then changes it (removing, tagging) holds `changing` meanwhile; `keep` does.
+    images: Table[ImageRow]
+    names: Table[NameRow]
+    indexes: Table[IndexRow]
+
+
+class ImageStore:
+    """Images and names, in memory and in the database. `platform` is the host's.
+
+    Whoever decides on what there is and then changes it (removing, tagging) holds `changing` meanwhile; `keep` and
+    `keep_index` do.
     """
 
-    def __init__(self, blobs: BlobStore, images: Table[ImageRow], names: Table[NameRow], hold: Hold) -> None:
+    def __init__(self, blobs: BlobStore, tables: Tables, hold: Hold, platform: Platform) -> None:
         self._hold = hold
         self._blobs = blobs
-        self._image_table = images
-        self._name_table = names
+        self._tables = tables
+        self.platform = platform
         self._images: dict[ImageId, Image] = {}
-        self._names: dict[Reference, ImageId] = {}
+        self._names: dict[Reference, NameRow] = {}
+        self._indexes: dict[Digest, ImageIndex] = {}
+        self._index_rows: dict[Digest, IndexRow] = {}
         self.changing = asyncio.Lock()
         self.unreadable: set[ImageId] = set()
 
@@ -109,7 +125,7 @@ class ImageStore:
         May be called again once something was mended.
         """
         self.unreadable.clear()
-        for key, row in (await self._image_table.all()).items():
+        for key, row in (await self._tables.images.all()).items():
             try:
                 config = decode_image(await self._blobs.read(Digest(key)))
             except HavreError as error:
@@ -117,9 +133,32 @@ class ImageStore:
                 self.unreadable.add(ImageId(key))
                 continue
             self._images[ImageId(key)] = Image(ImageId(key), config, row)
-        for name, row_of_name in (await self._name_table.all()).items():
-            if row_of_name.image in self._images:
-                self._names[parse_reference(name)] = ImageId(row_of_name.image)
+        names = await self._tables.names.all()
+        await self._load_indexes({Digest(row.index) for row in names.values() if row.index})
+        for name, named in names.items():
+            if (index := self._indexes.get(Digest(named.index))) is not None:
+                self._names[parse_reference(name)] = NameRow(index.preferred(self.platform), named.index)
+            elif named.image in self._images:
+                self._names[parse_reference(name)] = named
+
+    async def _load_indexes(self, named: set[Digest]) -> None:
+        """Read the indexes that names stand for; one that is damaged is reported, its names keep their image."""
+        self._indexes.clear()
+        self._index_rows.clear()
+        for key, row in (await self._tables.indexes.all()).items():
+            digest = Digest(key)
+            if digest not in named:  # a crash came between the removal of its last name and its own
+                await self._tables.indexes.delete(digest)
+                continue
+            self._index_rows[digest] = row
+            try:
+                self._indexes[digest] = read_index(digest, await self._blobs.read(digest), self._members(row))
+            except HavreError as error:
+                log.error("the platforms of index %s cannot be told apart: %s", digest, error)
+
+    def _members(self, row: IndexRow) -> dict[Digest, ImageId]:
+        found = {Digest(manifest): ImageId(image) for manifest, image in row.images.items()}
+        return {manifest: image for manifest, image in found.items() if image in self._images}
 
     def __contains__(self, id: ImageId) -> bool:
         return id in self._images
@@ -150,6 +189,29 @@ class ImageStore:
                 await self.set_name(name, image.id)
             return self.get(image.id)
 
+    async def keep_index(
+        self, body: bytes, members: Sequence[tuple[bytes, bytes]], names: Sequence[Reference]
+    ) -> list[Image]:
+        """Store images (each a configuration and a manifest of the index `body`) and let `names` stand for the index.
+
+        Platforms of the index that are here already stay.
+        """
+        configs = [decode_image(config) for config, _ in members]
+        documents = [digest_of(document) for pair in members for document in pair]
+        async with self.changing:
+            with self._hold(digest_of(body), *documents):
+                images = [
+                    await self._add(document, config, "", manifest)
+                    for config, (document, manifest) in zip(configs, members, strict=True)
+                ]
+                digest = await self._blobs.add(body)
+                known = self._members(self._index_rows.get(digest, IndexRow({})))
+                came = {digest_of(manifest): one.id for (_, manifest), one in zip(members, images, strict=True)}
+                await self._set_members(read_index(digest, body, {**known, **came}))
+                for name in names:
+                    await self.set_name(name, images[0].id, digest)
+            return [self.get(image.id) for image in images]
+
     async def _add(self, body: bytes, config: ImageConfig, parent: str, manifest: bytes | None) -> Image:
         id = ImageId(await self._blobs.add(body))
         manifest_digest = "" if manifest is None else await self._blobs.add(manifest)
@@ -158,60 +220,142 @@ class ImageStore:
         if manifest_digest and row.manifest != manifest_digest:
             row = msgspec.structs.replace(row, manifest=manifest_digest)
         if known is None or known.row != row:
-            await self._image_table.put(id, row)
+            await self._tables.images.put(id, row)
         image = self._images[id] = Image(id, config, row)
         return image
 
+    async def _set_members(self, index: ImageIndex) -> None:
+        """Write which platforms of an index are here; its names mean the best of them."""
+        row = IndexRow({str(manifest): str(image) for manifest, image in index.images.items()})
+        await self._tables.indexes.put(index.digest, row)
+        self._index_rows[index.digest], self._indexes[index.digest] = row, index
+        for ref in self._names_of_index(index.digest):
+            await self._put_name(ref, index.preferred(self.platform), index.digest)
+
     async def delete(self, id: ImageId) -> None:
-        """Forget the image and its names. Hold `changing`."""
-        image = self.get(id)
+        """Forget the image, its names, and that indexes have it. Hold `changing`."""
+        documents = self.documents_of(id)
         for ref in self.names_of(id):
             await self.remove_name(ref)
-        await self._image_table.delete(id)
+        for index in self._indexes_with(id):
+            await self.leave(index, id)
+        await self._tables.images.delete(id)
         del self._images[id]
-        kept = {other.row.manifest for other in self._images.values()}
-        await self._blobs.remove(Digest(id))
-        if image.row.manifest and image.row.manifest not in kept:
-            await self._blobs.remove(Digest(image.row.manifest))
+        await self._drop(documents)
+
+    async def leave(self, index: ImageIndex, id: ImageId) -> None:
+        """Let an image be no platform of an index any more; with the last one its names go. Hold `changing`."""
+        left = {manifest: image for manifest, image in index.images.items() if image != id}
+        if left:
+            await self._set_members(replace(index, images=left))
+            await self._drop(set(index.images) - set(left))
+        else:
+            for ref in self._names_of_index(index.digest):
+                await self.remove_name(ref)
+
+    async def _drop(self, documents: set[Digest]) -> None:
+        """Remove the documents that nothing needs any more."""
+        for digest in documents - self.documents():
+            await self._blobs.remove(digest)
+
+    def documents(self) -> set[Digest]:
+        """The blobs that images and indexes need."""
+        manifests = {Digest(image.row.manifest) for image in self._images.values() if image.row.manifest}
+        members = {Digest(manifest) for row in self._index_rows.values() for manifest in row.images}
+        return {Digest(id) for id in self._images} | manifests | members | self._index_rows.keys()
+
+    def documents_of(self, id: ImageId) -> set[Digest]:
+        """The blobs that one image needs: configuration, manifests, the indexes it belongs to."""
+        found = {Digest(id)}
+        if id in self._images and self._images[id].row.manifest:
+            found.add(Digest(self._images[id].row.manifest))
+        for digest, row in self._index_rows.items():
+            manifests = {Digest(manifest) for manifest, image in row.images.items() if image == id}
+            found |= {digest, *manifests} if manifests else set()
+        return found
 
     async def digests_of(self, id: ImageId) -> list[Reference]:
         """The names by digest of an image, be it readable or not: by these a registry can be asked for it again."""
-        rows = await self._name_table.all()
-        refs = [parse_reference(name) for name, row in rows.items() if row.image == id]
+        names = await self._tables.names.all()
+        having = {digest for digest, row in self._index_rows.items() if id in row.images.values()}
+        refs = [parse_reference(name) for name, row in names.items() if row.image == id or row.index in having]
         return sorted((ref for ref in refs if ref.digest is not None), key=Reference.canonical)
 
     async def forget_unreadable(self, id: ImageId) -> None:
         """Forget an image that `load` could not read, and its names."""
-        for name, row in (await self._name_table.all()).items():
+        for name, row in (await self._tables.names.all()).items():
             if row.image == id:
-                await self._name_table.delete(name)
-        await self._image_table.delete(id)
+                await self._tables.names.delete(name)
+        await self._tables.images.delete(id)
         self.unreadable.discard(id)
 
-    async def set_name(self, ref: Reference, id: ImageId) -> None:
-        """Let `ref` (with a tag or a digest) stand for the image, whatever it stood for before. Hold `changing`."""
+    async def set_name(self, ref: Reference, id: ImageId, index: Digest | None = None) -> None:
+        """Let `ref` (with a tag or a digest) stand for the image, or the index, alone. Hold `changing`."""
+        before = self._names.get(ref)
+        if index is not None:
+            id = self._indexes[index].preferred(self.platform)
         image = self.get(id)
-        await self._name_table.put(ref.canonical(), NameRow(id))
-        self._names[ref] = id
+        await self._put_name(ref, id, index)
         if ref.tag is not None:
             row = msgspec.structs.replace(image.row, last_tagged_at=time.time())
-            await self._image_table.put(id, row)
+            await self._tables.images.put(id, row)
             self._images[id] = Image(id, image.config, row)
+        if before is not None:
+            await self._release(before.index)
+
+    async def _put_name(self, ref: Reference, id: ImageId, index: Digest | None) -> None:
+        row = NameRow(id, index or "")
+        await self._tables.names.put(ref.canonical(), row)
+        self._names[ref] = row
 
     async def remove_name(self, ref: Reference) -> None:
         """Let `ref` stand for nothing. Hold `changing`."""
-        await self._name_table.delete(ref.canonical())
-        self._names.pop(ref, None)
+        await self._tables.names.delete(ref.canonical())
+        row = self._names.pop(ref, None)
+        if row is not None:
+            await self._release(row.index)
+
+    async def _release(self, index: str) -> None:
+        """Forget an index that no name stands for any more."""
+        digest = Digest(index)
+        if digest in self._index_rows and not self._names_of_index(digest):
+            row = self._index_rows.pop(digest)
+            self._indexes.pop(digest, None)
+            await self._tables.indexes.delete(digest)
+            await self._drop({digest, *map(Digest, row.images)})
 
     def named(self, ref: Reference) -> ImageId | None:
         """The image that `ref` stands for; a digest counts more than a tag."""
-        if ref.digest is not None:
-            return self._names.get(ref.with_digest(ref.digest))
-        return self._names.get(ref.with_default_tag())
+        row = self._names.get(_exact(ref))
+        return ImageId(row.image) if row is not None else None
+
+    def index_of(self, ref: Reference) -> ImageIndex | None:
+        """The index that `ref` stands for, if it stands for one."""
+        row = self._names.get(_exact(ref))
+        return self._indexes.get(Digest(row.index)) if row is not None else None
 
     def names_of(self, id: ImageId) -> list[Reference]:
-        """The names of an image, sorted as Docker lists them."""
-        return sorted((ref for ref, image in self._names.items() if image == id), key=Reference.canonical)
+        """The names that mean an image where no platform is asked for, sorted as Docker lists them."""
+        return sorted((ref for ref, row in self._names.items() if row.image == id), key=Reference.canonical)
+
+    def names_with(self, id: ImageId) -> list[Reference]:
+        """The names of which an image is a platform, or all there is."""
+        having = {index.digest for index in self._indexes_with(id)}
+        found = (ref for ref, row in self._names.items() if row.image == id or row.index in having)
+        return sorted(found, key=Reference.canonical)
+
+    def siblings_of(self, id: ImageId) -> list[Image]:
+        """The other platforms of the names that mean an image."""
+        digests = {Digest(self._names[ref].index) for ref in self.names_of(id)}
+        indexes = [self._indexes[digest] for digest in digests if digest in self._indexes]
+        ids = dict.fromkeys(image for index in indexes for image in index.images.values() if image != id)
+        return [self._images[image] for image in ids]
+
+    def _names_of_index(self, digest: Digest) -> list[Reference]:
+        return [ref for ref, row in self._names.items() if row.index == digest]
+
+    def _indexes_with(self, id: ImageId) -> list[ImageIndex]:
+        return [index for index in self._indexes.values() if id in index.images.values()]
 
     def names_in(self, repository: Reference) -> list[Reference]:
         """The tagged names of one repository."""
@@ -222,24 +366,35 @@ class ImageStore:
         """The images that were made from this one, here."""
         return [image for image in self._images.values() if image.row.parent == id]
 
-    def find(self, text: str) -> Image:
-        """The image that `text` means: an ID, a name, or an unambiguous beginning of an ID.
+    def find(self, text: str, platform: Platform | None = None) -> Image:
+        """The image that `text` means: an ID, a name, or an unambiguous beginning of an ID; for `platform`, if given.
 
         Raises `NotFound` in Docker's words, `InvalidInput` for what is neither.
         """
         if (exact := _ID.fullmatch(text)) is not None:
             id = ImageId(f"sha256:{exact.group(1)}")
             if id in self._images:
-                return self._images[id]
+                return _of_platform(text, [self._images[id]], platform)
             raise NotFound(f"No such image: {id}")
         ref = parse_reference(text)
-        if (named := self.named(ref)) is not None:
-            return self._images[named]
+        if self.named(ref) is not None:
+            return self.find_named(ref, platform)
         if (prefix := _PREFIX.fullmatch(text)) is not None:
             found = [image for id, image in self._images.items() if id.startswith(f"sha256:{prefix.group(1)}")]
             if len(found) == 1:
-                return found[0]
+                return _of_platform(text, found, platform)
         raise NotFound(f"No such image: {ref.with_default_tag().familiar()}")
+
+    def find_named(self, ref: Reference, platform: Platform | None = None) -> Image:
+        """The image that a name means, for `platform` if given; raises `NotFound`."""
+        index, id = self.index_of(ref), self.named(ref)
+        if id is None:
+            raise NotFound(f"No such image: {ref.with_default_tag().familiar()}")
+        if index is None or platform is None:
+            return _of_platform(ref.familiar(), [self._images[id]], platform)
+        if (chosen := index.choose(platform)) is not None:
+            return self._images[chosen]
+        return _of_platform(ref.familiar(), [self._images[id] for id in index.images.values()], platform)
 
     def names_meant(self, text: str) -> list[Reference]:
         """The tagged names that `text` means: itself, or every one of a bare repository; none for an ID or a digest."""
@@ -263,5 +418,22 @@ class ImageStore:
             ref = parse_reference(text).with_default_tag()
         except InvalidInput:
             return None
-        ref = ref if ref.digest is None else ref.with_digest(ref.digest)
+        ref = _exact(ref)
         return ref if ref in self._names else None
+
+
+def _exact(ref: Reference) -> Reference:
+    """The key of a name: a digest counts more than a tag, and no tag is `latest`."""
+    return ref.with_default_tag() if ref.digest is None else ref.with_digest(ref.digest)
+
+
+def _of_platform(text: str, images: Sequence[Image], wanted: Platform | None) -> Image:
+    """The image that is for the platform wanted, the first where none is; raises `NotFound` in Docker's words."""
+    for image in images:
+        if wanted is None or image.config.platform.same_as(wanted):
+            return image
+    actual = ", ".join(str(image.config.platform) for image in images)
+    raise NotFound(
+        f"image with reference {text} was found but does not match the specified platform: "
+        f"wanted {wanted}, actual: {actual}"
+    )

@@ -95,7 +95,7 @@ class Integrity:
         return found
 
     def _problem_of(self, image: Image) -> str:
-        documents = [Digest(image.id), *([Digest(image.row.manifest)] if image.row.manifest else [])]
+        documents = self._store.documents_of(image.id)
         if any(digest in self._bad or not self._storage.blobs.has(digest) for digest in documents):
             return "a document of it is missing or damaged"
         for layer in image.layers:
@@ -135,7 +135,7 @@ class Integrity:
 
     async def _drop_damaged(self, image: Image) -> bool:
         """Remove what is damaged of an image; whether there was any."""
-        documents = {Digest(image.id), Digest(image.row.manifest)} & self._bad.keys()
+        documents = self._store.documents_of(image.id) & self._bad.keys()
         layers = {layer for layer in image.layers if layer in self._bad and not self._bad[layer].mended}
         for digest in documents:
             await self._storage.blobs.remove(digest)
@@ -162,7 +162,7 @@ class Integrity:
         elif finding.kind == "layer" and digest not in in_use:
             await self._remove_layer(digest)
             finding.mended, finding.outcome = True, "removed: nothing needs it"
-        elif finding.kind == "blob" and ImageId(digest) not in self._store:
+        elif finding.kind == "blob" and digest not in self._store.documents():
             await self._storage.blobs.remove(digest)
             finding.mended, finding.outcome = True, "removed: nothing needs it"
         else:

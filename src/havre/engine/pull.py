@@ -8,7 +8,7 @@
                  else: download, decompress, hash and index in one pass (at most `DOWNLOADS` at once, shared with
                        other pulls of the same layer)
                                                                         |
-        all layers stand --> configuration and manifest stored --> names set
+        all layers stand --> configuration, manifest and index stored --> names set; platforms of the same index stay
 
 Names are set last, so a pull that fails or is cancelled leaves no image; the layers that were finished stay, and the
 next try finds them. The lines are dockerd's, in its order.
@@ -56,9 +56,10 @@ class PullRegistry(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What a name led to: the digest it stands for, and the manifest and configuration of one image."""
+    """What a name led to: the digest it stands for, the manifest and configuration of one image, maybe by an index."""
 
     digest: Digest
+    index_body: bytes | None
     manifest: Manifest
     manifest_body: bytes
     config: ImageConfig
@@ -101,12 +102,20 @@ class Puller:
         resolved = await self.resolve(ref, auth, platform, progress, key)
         with self._hold(*resolved.config.rootfs.diff_ids):
             await self._pull_layers(ref, resolved, auth, progress)
-            before = self._store.named(ref)
+            index = self._store.index_of(ref)
+            before = {self._store.named(ref), *(index.images.values() if index is not None else ())}
             names = [ref] if ref.digest is None else []
             names.append(ref.with_digest(resolved.digest))
-            image = await self._store.keep(resolved.config_body, names, manifest=resolved.manifest_body)
+            image = await self._keep(resolved, names)
         progress(ProgressLine(f"Digest: {resolved.digest}"))
-        return image, before != image.id
+        return image, image.id not in before
+
+    async def _keep(self, resolved: Resolved, names: Sequence[Reference]) -> Image:
+        """Store the documents and set the names: of one platform beside those that are here of the same index."""
+        config, manifest = resolved.config_body, resolved.manifest_body
+        if resolved.index_body is None:
+            return await self._store.keep(config, names, manifest=manifest)
+        return (await self._store.keep_index(resolved.index_body, [(config, manifest)], names))[0]
 
     async def resolve(
         self,
@@ -124,8 +133,9 @@ class Puller:
         document = decode_document(fetched.body, fetched.media_type)
         named = ref.tag if ref.tag and ref.digest is None else ref.familiar()
         progress(ProgressLine(f"Pulling from {ref.repository}", named, message=True))
-        body = fetched.body
+        body, index_body = fetched.body, None
         if isinstance(document, Index):
+            index_body = fetched.body
             chosen = choose_manifest(document, platform or self._platform)
             inner = await self._registry.manifest(ref.with_digest(chosen.digest), auth)
             document, body = decode_document(inner.body, inner.media_type), inner.body
@@ -135,7 +145,7 @@ class Puller:
         config_body = await self._registry.document(ref, document.config, auth, MAX_CONFIG)
         config = decode_image(config_body)
         _check_image(ref, config, document, platform)
-        return Resolved(fetched.digest, document, body, config, config_body)
+        return Resolved(fetched.digest, index_body, document, body, config, config_body)
 
     async def _pull_layers(self, ref: Reference, resolved: Resolved, auth: Auth | None, progress: Progress) -> None:
         """Download what is missing, in parallel; report completion base first, as dockerd does."""

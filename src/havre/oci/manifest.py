@@ -116,6 +116,12 @@ def render_manifest(
     return msgspec.json.format(msgspec.json.encode(document), indent=3)
 
 
+def render_index(manifests: Sequence[Descriptor], media_type: str) -> bytes:
+    """The bytes of an index, in the form of `render_manifest`."""
+    document = {"schemaVersion": 2, "mediaType": media_type, "manifests": list(manifests)}
+    return msgspec.json.format(msgspec.json.encode(document), indent=3)
+
+
 def describe(media_type: str, content: bytes) -> Descriptor:
     """The descriptor of `content`."""
     return Descriptor(media_type, digest_of(content), len(content))

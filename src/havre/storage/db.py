@@ -10,7 +10,8 @@ start and rows written one at a time; there are no queries, so there is no SQL o
 One thread owns the connection. What waits in the queue is written in one transaction and shares one fate, so a burst of
 writes costs one commit. WAL with synchronous=NORMAL: a commit survives a killed daemon; a power cut may lose the last
 commits but never the database's consistency. On disk (docs/schema.md draws it): `PRAGMA application_id` says havre,
-`PRAGMA user_version` the schema; a database written by a newer havre is refused untouched.
+`PRAGMA user_version` the schema; a database written by a newer havre is refused untouched, one of an older havre is
+marked with our version (what was added has defaults), so that the older one refuses it from then on.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ import msgspec
 from havre.aio import in_thread
 from havre.errors import Failed, InvalidInput, Unavailable, Unsupported
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _APPLICATION_ID = 0x48765265  # "HvRe"
 _NAME = re.compile(r"[a-z][a-z_]{0,30}")
 
@@ -201,6 +202,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
     connection.execute("PRAGMA synchronous = NORMAL")
     if application == 0:
         connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
+    if version < SCHEMA_VERSION:
         connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
 
 

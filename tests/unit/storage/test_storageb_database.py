@@ -127,6 +127,25 @@ def test_a_newer_database_is_refused_untouched(tmp_path: Path) -> None:
     assert (tmp_path / "db").read_bytes() == before
 
 
+def test_an_older_database_is_read_and_marked(tmp_path: Path) -> None:
+    async def work(write: bool) -> dict[str, Row]:
+        database = await Database.open(tmp_path / "db")
+        if write:
+            await database.table("things", Row).put("k", Row("kept"))
+        found = await database.table("things", Row).all()
+        await database.close()
+        return found
+
+    asyncio.run(work(write=True))
+    with sqlite3.connect(tmp_path / "db") as db:
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    assert asyncio.run(work(write=False)) == {"k": Row("kept")}
+    with sqlite3.connect(tmp_path / "db") as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (SCHEMA_VERSION,)
+    db.close()
+
+
 def test_a_foreign_database_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "db") as db:
         db.execute("CREATE TABLE theirs (x)")

@@ -1,0 +1,212 @@
+"""Names that stand for several platforms: pulled, made of images that are here, removed, kept over restarts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from havre.engine.imagelist import ImageUser
+from havre.engine.model import ImageId
+from havre.errors import Conflict, InvalidInput, NotFound
+from havre.oci import mediatypes
+from havre.oci.digest import Digest, digest_of
+from havre.oci.manifest import describe, render_index
+from havre.oci.platform import Platform
+from support.imagery import FakeRegistry, Stage, config_of, layer_tar, staged
+
+ARCHITECTURES = ("amd64", "arm64", "s390x")
+SHARED = layer_tar("shared")
+
+
+def play(work: Callable[[], Awaitable[None]]) -> None:
+    asyncio.run(asyncio.wait_for(work(), 20))
+
+
+def tars(architecture: str) -> list[bytes]:
+    return [SHARED, layer_tar(architecture)]
+
+
+def config(architecture: str, **more: str) -> bytes:
+    return config_of(*tars(architecture), **more).replace(b'"amd64"', f'"{architecture}"'.encode())
+
+
+def id_of(architecture: str) -> ImageId:
+    return ImageId(digest_of(config(architecture)))
+
+
+def put_index(registry: FakeRegistry, *architectures: str, media_type: str = mediatypes.OCI_INDEX) -> Digest:
+    """`a/b:1`, an index of one image for each architecture."""
+    entries = []
+    for architecture in architectures:
+        registry.put_image(f"a/b:only-{architecture}", config(architecture), tars(architecture))
+        entry = describe(*registry.manifests["a/b", f"only-{architecture}"])
+        entries.append(msgspec.structs.replace(entry, platform=Platform(architecture, "linux")))
+    return registry.put_document("a/b", "1", media_type, render_index(entries, media_type))
+
+
+async def pull(stage: Stage, *architectures: str) -> None:
+    for architecture in architectures:
+        await stage.images.pull("r.io/a/b", "1", platform=f"linux/{architecture}", progress=stage.lines.append)
+
+
+def architectures_of(stage: Stage, name: str) -> list[str]:
+    return [stage.images.inspect(id).architecture for id in stage.images.platforms_of(name)]
+
+
+@pytest.mark.parametrize("media_type", mediatypes.INDEXES)
+def test_platforms_are_added_to_a_name(tmp_path: Path, media_type: str) -> None:
+    async def work() -> None:
+        async with staged(tmp_path) as stage:
+            index = put_index(stage.registry, *ARCHITECTURES, media_type=media_type)
+            await pull(stage, "s390x")
+            assert stage.images.resolve("r.io/a/b:1") == id_of("s390x")
+            await pull(stage, "arm64", "amd64", "arm64")
+            told = [line.status for line in stage.lines if line.status.startswith("Status")]
+            assert [text.split()[1] for text in told] == ["Downloaded", "Downloaded", "Downloaded", "Image"]
+            assert architectures_of(stage, "r.io/a/b:1") == ["amd64", "arm64", "s390x"]
+            [row] = stage.images.list()
+            assert (row.id, row.repo_tags) == (id_of("amd64"), ["r.io/a/b:1"])
+            assert row.repo_digests == [f"r.io/a/b@{index}"]
+            assert row.size == len(SHARED) + sum(len(layer_tar(each)) for each in ARCHITECTURES)
+            for architecture in ARCHITECTURES:
+                details = stage.images.inspect("r.io/a/b:1", f"linux/{architecture}")
+                assert (details.id, details.repo_tags) == (id_of(architecture), ["r.io/a/b:1"])
+                assert stage.images.history("r.io/a/b:1", f"linux/{architecture}")[0].id == id_of(architecture)
+                assert (await stage.images.acquire(f"r.io/a/b@{index}", f"linux/{architecture}")).id == details.id
+            with pytest.raises(NotFound, match="does not match the specified platform: wanted linux/386, actual: "):
+                await stage.images.acquire("r.io/a/b:1", "linux/386")
+            assert stage.images.leftovers() == []
+        async with staged(tmp_path, stage.registry) as stage:
+            assert architectures_of(stage, "r.io/a/b:1") == ["amd64", "arm64", "s390x"]
+            assert await stage.images.collect_garbage() == 0
+
+    play(work)
+
+
+def test_another_index_takes_the_name(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with staged(tmp_path) as stage:
+            old = put_index(stage.registry, "amd64", "arm64")
+            await pull(stage, "amd64", "arm64")
+            new = put_index(stage.registry, "arm64", "s390x")
+            await pull(stage, "s390x")
+            assert architectures_of(stage, "r.io/a/b:1") == ["s390x"]
+            assert architectures_of(stage, f"r.io/a/b@{old}") == ["amd64", "arm64"]
+            await pull(stage, "arm64")
+            assert architectures_of(stage, f"r.io/a/b@{new}") == ["arm64", "s390x"]
+            assert len(stage.images.list()) == 2
+            assert [row.repo_tags for row in stage.images.list({"dangling": ["true"]})] == [[]]
+            await stage.images.prune()
+            assert {row.id for row in stage.images.list(all=True)} == {id_of("arm64")}
+            with pytest.raises(NotFound):
+                stage.images.resolve(id_of("amd64"))
+
+    play(work)
+
+
+def test_removal_takes_every_platform_but_what_others_need(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with staged(tmp_path) as stage:
+            put_index(stage.registry, *ARCHITECTURES)
+            await pull(stage, *ARCHITECTURES)
+            await stage.images.tag("r.io/a/b:1", "other", "1")
+            assert architectures_of(stage, "other:1") == list(ARCHITECTURES)
+            await stage.images.tag(id_of("s390x"), "plain", "1")
+            assert [item.untagged for item in await stage.images.remove("other:1")] == ["other:1"]
+            stage.users[id_of("arm64")] = [ImageUser("c" * 64, running=False)]
+            with pytest.raises(Conflict, match=r"unable to remove repository reference \"r.io/a/b:1\""):
+                await stage.images.remove("r.io/a/b:1")
+            stage.users.clear()
+            freed = [item.deleted for item in await stage.images.remove("r.io/a/b:1") if item.deleted]
+            assert {id_of("amd64"), id_of("arm64")} <= set(freed)
+            assert [row.repo_tags for row in stage.images.list(all=True)] == [["plain:1"]]
+            assert {layer.diff_id for layer in stage.storage.layers.all()} == set(map(digest_of, tars("s390x")))
+            assert stage.images.leftovers() == []
+
+    play(work)
+
+
+def test_one_platform_is_removed(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with staged(tmp_path) as stage:
+            put_index(stage.registry, *ARCHITECTURES)
+            await pull(stage, *ARCHITECTURES)
+            with pytest.raises(InvalidInput, match="Use --force to force delete"):
+                await stage.images.remove("r.io/a/b:1", platforms=["linux/arm64"])
+            stage.users[id_of("arm64")] = [ImageUser("c" * 64, running=True)]
+            with pytest.raises(Conflict, match="is being used by running container cccccccccccc"):
+                await stage.images.remove("r.io/a/b:1", force=True, platforms=["linux/arm64"])
+            stage.users.clear()
+            with pytest.raises(NotFound, match="wanted linux/386"):
+                await stage.images.remove("r.io/a/b:1", force=True, platforms=["linux/s390x", "linux/386"])
+            await stage.images.remove("r.io/a/b:1", force=True, platforms=["linux/amd64"])
+            assert architectures_of(stage, "r.io/a/b:1") == ["arm64", "s390x"]
+            await stage.images.remove(id_of("s390x"))
+            assert architectures_of(stage, "r.io/a/b:1") == ["arm64"]
+            await stage.images.remove("r.io/a/b:1", force=True, platforms=["linux/arm64"])
+            assert (stage.images.list(all=True), stage.images.leftovers()) == ([], [])
+
+    play(work)
+
+
+def test_prune_leaves_a_name_of_which_one_platform_is_used(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with staged(tmp_path) as stage:
+            put_index(stage.registry, *ARCHITECTURES)
+            await pull(stage, *ARCHITECTURES)
+            everything = {"dangling": ["false"]}
+            stage.users[id_of("s390x")] = [ImageUser("c" * 64, running=False)]
+            assert (await stage.images.prune(everything)).images_deleted is None
+            assert stage.images.prunable(everything, ()) == []
+            [planned] = stage.images.prunable(everything, {"c" * 64})
+            assert planned.size == len(SHARED) + sum(len(layer_tar(each)) for each in ARCHITECTURES)
+            stage.users.clear()
+            assert await stage.images.delete_exactly([planned.id]) == planned.size
+            assert (stage.images.list(all=True), stage.images.leftovers()) == ([], [])
+
+    play(work)
+
+
+def test_an_index_is_made_of_images_that_are_here(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with staged(tmp_path) as stage:
+            for architecture in ("arm64", "amd64"):
+                stage.registry.put_image(f"c:{architecture}", config(architecture), tars(architecture))
+                await stage.images.pull("r.io/c", architecture, platform=f"linux/{architecture}")
+            made = await stage.images.create_index([id_of("arm64"), id_of("amd64")], ["made", "made:2"])
+            for name in ("made:latest", "made:2"):
+                assert architectures_of(stage, name) == ["amd64", "arm64"]
+            document = msgspec.json.decode(await stage.storage.blobs.read(made))
+            assert [entry["platform"]["architecture"] for entry in document["manifests"]] == ["arm64", "amd64"]
+            manifest = msgspec.json.decode(await stage.storage.blobs.read(document["manifests"][0]["digest"]))
+            assert manifest["config"]["digest"] == id_of("arm64")
+            assert [layer["digest"] for layer in manifest["layers"]] == [digest_of(tar) for tar in tars("arm64")]
+            with pytest.raises(InvalidInput, match="two images are for the platform linux/arm64"):
+                await stage.images.create_index([id_of("arm64"), id_of("arm64")], ["x"])
+            with pytest.raises(InvalidInput, match="needs a name"):
+                await stage.images.create_index([id_of("arm64")], [])
+            with pytest.raises(NotFound):
+                await stage.images.create_index([ImageId(digest_of(b""))], ["x"])
+
+    play(work)
+
+
+def test_a_damaged_index_leaves_the_image_and_is_fetched_again(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with staged(tmp_path) as stage:
+            index = put_index(stage.registry, "amd64", "arm64")
+            await pull(stage, "amd64", "arm64")
+            path = stage.storage.blobs.path(index)
+        path.write_bytes(b"{}")
+        async with staged(tmp_path, stage.registry) as stage:
+            assert stage.images.resolve("r.io/a/b:1") == id_of("amd64")
+            assert "a document of it is missing or damaged" in {f.problem for f in await stage.images.check()}
+            assert all(finding.mended for finding in await stage.images.check(repair=True))
+            assert architectures_of(stage, "r.io/a/b:1") == ["amd64", "arm64"]
+            assert await stage.images.check() == []
+
+    play(work)
