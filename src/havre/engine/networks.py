@@ -69,6 +69,7 @@ class Networks:
     async def start(self, endpoints: Mapping[ContainerId, Container]) -> None:
         """Bring the kernel to what the rows say; `endpoints` are the containers that run on."""
         self._host = Host(self._options.table)
+        await self._host.settle()  # what a killed daemon was about to end
         self._firewall = Firewall(self._options.table, overrides=self._options.publish_policy == "docker")
         sandboxes = self._sandboxes = Sandboxes(
             self._rows, self._netns_dir, self._options, self._host, self._firewall, self.relinked
@@ -100,12 +101,10 @@ class Networks:
         sandboxes = self._open()
         sandboxes.let_go()
         idle = not any(held.endpoints for held in sandboxes.all())
-        await host.settle()
         await firewall.stop(remove=idle)
-        if idle:
-            for bridge in self._rows.bridges():
-                await host.delete_bridge(bridge)
-        await host.settle()  # of what ended meanwhile
+        for bridge in self._rows.bridges() if idle else ():
+            await host.drop_bridge(bridge)
+        await host.settle()
         host.close()
         self._host = self._firewall = self._sandboxes = None
 
@@ -273,7 +272,7 @@ class Networks:
             present = await host.bridge_addresses(wanted.link)
         await self._rows.ensure_predefined(self._options, await host.routes(ours), present)
         if left is not None and (not wanted.wanted or left.link != self._options.link):
-            await host.delete_bridge(left)
+            await host.drop_bridge(left)
 
     async def _restore(self, work: Awaitable[None], bridge: Bridge) -> None:
         """A network that a user made and that cannot be had any more must not keep the others from working."""

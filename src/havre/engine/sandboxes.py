@@ -450,7 +450,7 @@ class Sandboxes:
         held = Held.of(container, netns if is_netns(netns) else None)
         self._held[ContainerId(held.id)] = held
         links = await self._host.inside(netns, _links_here) if held.netns is not None else []
-        interfaces = {link.mac: link.name for link in links}
+        interfaces = {link.mac: link.name for link in links if not link.name.startswith(VETH_PREFIX)}
         for name, settings in container.networks.items():
             await self._adopt_endpoint(held, name, settings, interfaces)
         target = held.gateway()

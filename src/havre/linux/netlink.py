@@ -40,7 +40,7 @@ _NEWADDR, _DELADDR, _GETADDR = 20, 21, 22
 _NEWROUTE, _DELROUTE, _GETROUTE = 24, 25, 26
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_MASTER, _IFLA_LINKINFO = 1, 3, 4, 10, 18
-_IFLA_AF_SPEC, _IFLA_NET_NS_FD = 26, 28
+_IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_NET_NS_FD = 26, 27, 28
 _INET_CONF = 1
 SEND_REDIRECTS, PROXY_ARP_PVLAN, ROUTE_LOCALNET = 6, 25, 26
 """Settings of /proc/sys/net/ipv4/conf/DEVICE (IPV4_DEVCONF_* of linux/ip.h)."""
@@ -163,6 +163,27 @@ def set_alias(name: str, alias: str) -> Request:
 def delete_link(name: str) -> Request:
     """Remove a device; the other end of a veth pair goes with it."""
     return Request(_DELLINK, 0, _ifinfo(0) + _text(_IFLA_IFNAME, name), f"delete link {name}")
+
+
+def doom(name: str, group: int) -> Request:
+    """Shut a device and put it among those that `delete_group` ends."""
+    body = _ifinfo(0, 0, IFF_UP) + _text(_IFLA_IFNAME, name) + _u32(_IFLA_GROUP, group)
+    return Request(_NEWLINK, 0, body, f"shut link {name}")
+
+
+def delete_group(group: int) -> Request:
+    """Remove all devices of a group at once; OSError ENODEV where there is none."""
+    return Request(_DELLINK, 0, _ifinfo(0) + _u32(_IFLA_GROUP, group), f"delete the links of group {group}")
+
+
+def set_down(index: int) -> Request:
+    """Shut a device; its routes and IPv6 addresses go."""
+    return Request(_NEWLINK, 0, _ifinfo(index, 0, IFF_UP), f"shut link {index}")
+
+
+def rename(index: int, name: str) -> Request:
+    """Give a device that is down another name."""
+    return Request(_NEWLINK, 0, _ifinfo(index) + _text(_IFLA_IFNAME, name), f"rename link {index} to {name}")
 
 
 def set_up(index: int) -> Request:

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import functools
+import hashlib
 import logging
 import socket
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Sequence
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 from havre.aio import in_thread, spawn
 from havre.errors import Failed, HavreError, InvalidInput, Unsupported
@@ -25,7 +25,7 @@ from havre.linux import namespaces, netlink
 from havre.linux.conntrack import Conntrack
 from havre.linux.netlink import Interface, Link, Netlink
 from havre.network.ipam import Address, Subnet
-from havre.network.plan import Bridge, Endpoint, choose_gateway, dummy_parent, vlan_of
+from havre.network.plan import Bridge, Endpoint, bridge_link, choose_gateway, dummy_parent, vlan_of
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +34,7 @@ T = TypeVar("T")
 
 _SYSCTL = Path("/proc/sys/net")
 _LO = 1
+_GATHER_S = 0.1
 _NOBODY_ELSE = IPv4Address("127.0.0.1")
 """Where a VXLAN device without peers listens: at an address of the host's others could send frames into the network."""
 
@@ -42,17 +43,24 @@ class Host:
     """The host's links, addresses and routes, changed by plan.
 
     `owner` names the daemon: the kernel keeps it as a note with the devices that are made for networks.
+
+    Devices end together, in the background. The kernel needs 10 to 40 ms to end one, holds up all who change links for
+    most of it, and takes no longer for twenty at once. So those that are done with are shut and put in a group of the
+    owner's; the group is ended a moment later, or by the next daemon (docs/decisions/288).
     """
 
     def __init__(self, owner: str) -> None:
         self._note = f"made by {owner}"
+        self._group = int.from_bytes(hashlib.sha256(owner.encode()).digest()[:4]) | 1 << 31
         self._netlink = Netlink()
+        self._endings = Netlink()
+        self._timer: asyncio.TimerHandle | None = None
         self._conntrack = Conntrack()
-        self._deletions: dict[str, asyncio.Task[None]] = {}
 
     def close(self) -> None:
-        """Give the socket back; what was set up stays."""
+        """Give the sockets back; what was set up stays."""
         self._netlink.close()
+        self._endings.close()
         self._conntrack.close()
 
     # -- bridges
@@ -61,22 +69,22 @@ class Host:
         """Make the bridge, or bring one of that name to the plan; one that we did not make is used, never deleted."""
         if bridge.vni:
             await self.settle()  # a device that is going still has its VXLAN identifier
-        elif (going := self._deletions.get(bridge.link)) is not None:
-            await asyncio.wait([going])
         await act(f"set up bridge {bridge.link}", self._ensure_bridge, bridge)
 
     async def drop_bridge(self, bridge: Bridge) -> None:
-        """Free the bridge's addresses and routes, and remove it in the background: the kernel needs 20 to 60 ms."""
-        await act(f"free the addresses of bridge {bridge.link}", self._free_addresses, bridge)
-        self._later(bridge.link, self.delete_bridge(bridge))
+        """Free the bridge's addresses and routes, and remove it in the background, unless its name is a user's.
+
+        One that we did not make stays. Idempotent.
+        """
+        await act(f"shut bridge {bridge.link}", self._shut_bridge, bridge)
+        if bridge.link == bridge_link(bridge.id):
+            self._end_soon()
+        else:
+            await self.settle()
 
     async def bridge_addresses(self, name: str) -> list[Interface]:
         """The addresses of a bridge that the administrator made; Failed where there is none of that name."""
         return await act(f"look at bridge {name}", self._bridge_addresses, name)
-
-    async def delete_bridge(self, bridge: Bridge) -> None:
-        """Remove the bridge if it is the one we made, known by its MAC. Idempotent."""
-        await act(f"delete bridge {bridge.link}", self._delete_bridge, bridge)
 
     async def probe_parent(self, bridge: Bridge) -> None:
         """Try a network on its parent device, made if it has to be; Unsupported where the kernel cannot.
@@ -188,25 +196,21 @@ class Host:
             raise InvalidInput(f"loopback interface is not a valid {bridge.kind} parent link")
         return parent
 
-    def _free_addresses(self, bridge: Bridge) -> None:
+    def _shut_bridge(self, bridge: Bridge) -> None:
         link = self._netlink.link(bridge.link)
-        if link is not None and link.mac == bridge.mac:
+        if link is not None and link.kind == "bridge" and link.mac == bridge.mac:
             present = self._netlink.addresses(link.index)
             self._netlink.run(*(netlink.delete_address(link.index, each) for each in present))
-
-    def _delete_bridge(self, bridge: Bridge) -> None:
-        link = self._netlink.link(bridge.link)
+            self._doom([bridge.link])
         if bridge.vni:
-            self._delete_link(bridge.tunnel)
-        if link is not None and link.kind == "bridge" and link.mac == bridge.mac:
-            self._delete_link(bridge.link)
+            self._doom([bridge.tunnel])
+
+    def _doom(self, links: Sequence[str]) -> None:
+        for link in links:
+            _ignoring(errno.ENODEV, self._netlink.run, netlink.doom(link, self._group))
 
     def _delete_link(self, name: str) -> None:
-        try:
-            self._netlink.run(netlink.delete_link(name))
-        except OSError as error:
-            if error.errno != errno.ENODEV:
-                raise
+        _ignoring(errno.ENODEV, self._netlink.run, netlink.delete_link(name))
 
     def _routes(self, except_links: Collection[str]) -> list[Subnet]:
         ours = {link.index for link in self._netlink.links() if link.name in except_links}
@@ -219,18 +223,18 @@ class Host:
         return await act(f"set up network namespace {path.name}", self._open_netns, path, endpoints, then)
 
     async def close_netns(self, path: Path, links: Sequence[str]) -> None:
-        """Remove the namespace's name, and in the background its devices: the kernel needs 20 to 50 ms. Idempotent."""
-        await act(f"remove network namespace {path.name}", namespaces.delete_netns, path)
-        for link in links:
-            self._later(link, self.delete_veth(link))
+        """Remove the namespace's name and shut its devices, which end in the background. Idempotent."""
+        await act(f"remove network namespace {path.name}", self._close_netns, path, links)
+        self._end_soon()
 
-    def _later(self, link: str, deletion: Coroutine[Any, Any, None]) -> None:
-        task = self._deletions[link] = spawn(deletion, f"delete {link}")
-        task.add_done_callback(functools.partial(self._is_gone, link))
+    def _close_netns(self, path: Path, links: Sequence[str]) -> None:
+        namespaces.delete_netns(path)
+        self._doom(links)
 
-    def _is_gone(self, link: str, deletion: asyncio.Task[None]) -> None:
-        if self._deletions.get(link) is deletion:
-            del self._deletions[link]
+    def _end_soon(self) -> None:
+        if self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(_GATHER_S, lambda: spawn(self.settle(), "delete devices"))
 
     async def forget_flows(self, address: Address) -> None:
         """Drop what connection tracking knows of an address, so that UDP clients are translated anew."""
@@ -238,9 +242,12 @@ class Host:
             log.debug("this kernel cannot drop the flows of one address: %s", address)
 
     async def settle(self) -> None:
-        """Wait until nothing is being removed in the background."""
-        while self._deletions:
-            await asyncio.wait(self._deletions.values())
+        """End now what is to end; when nothing is left of it."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        ending = netlink.delete_group(self._group)
+        await act("delete devices", _ignoring, errno.ENODEV, self._endings.run, ending)
 
     async def attach(self, path: Path, endpoint: Endpoint, gateway: Endpoint | None) -> None:
         """Add a device to a namespace that exists; the default route is `gateway`'s afterwards."""
@@ -253,13 +260,16 @@ class Host:
 
     async def detach(self, path: Path, endpoint: Endpoint, gateway: Endpoint | None) -> None:
         """Take a device from a namespace; the default route is `gateway`'s afterwards. Idempotent."""
-        if endpoint.bridge.on_host:
-            await self.delete_veth(endpoint.link)
-        else:
-            gone = functools.partial(_delete_here, endpoint.interface)
-            await act(f"detach from {endpoint.bridge.name}", namespaces.in_netns, path, gone)
-        if gateway is not None:
-            await act("change the default route", namespaces.in_netns, path, functools.partial(_route_by, gateway))
+        on_host = endpoint.bridge.on_host
+
+        def inside() -> None:
+            _leave(endpoint.interface, endpoint.link if on_host else "")
+            _route_by(gateway)
+
+        await act(f"detach from {endpoint.bridge.name}", namespaces.in_netns, path, inside)
+        if on_host:
+            await act(f"shut {endpoint.link}", self._doom, [endpoint.link])
+            spawn(self.settle(), f"delete {endpoint.link}")
 
     async def inside(self, path: Path, work: Callable[[], T]) -> T:
         """What `work` returns, in the namespace at `path`."""
@@ -335,10 +345,21 @@ class Host:
                 log.info("enabled net.%s: containers need it, and it stays on after the daemon ends", name)
 
 
-def _delete_here(name: str) -> None:
+def _leave(name: str, rest: str) -> None:
+    """Take a device of the calling thread's namespace away: at once, or as good as that where it ends with its pair.
+
+    Such a device has neither address nor route any more, and its name is free: it is `rest`.
+    """
     with Netlink() as own:
-        if own.link(name) is not None:
+        device = own.link(name)
+        if device is None:
+            return
+        if not rest:
             own.run(netlink.delete_link(name))
+            return
+        present = [each for each in own.addresses(device.index) if each.version == 4]
+        gone = [netlink.delete_address(device.index, each) for each in present]
+        own.run(netlink.set_down(device.index), *gone, netlink.rename(device.index, rest))
 
 
 def _route_by(gateway: Endpoint | None) -> None:
@@ -350,11 +371,17 @@ def _route_by(gateway: Endpoint | None) -> None:
             if device is not None and version in routers:
                 own.run(netlink.new_default_route(device.index, routers[version]))
                 continue
-            try:
-                own.run(netlink.delete_default_route(family))
-            except OSError as error:
-                if error.errno not in (errno.ESRCH, errno.EAFNOSUPPORT, errno.EOPNOTSUPP):
-                    raise
+            none = (errno.ESRCH, errno.EAFNOSUPPORT, errno.EOPNOTSUPP)
+            _ignoring(none, own.run, netlink.delete_default_route(family))
+
+
+def _ignoring(number: int | tuple[int, ...], function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+    """Call; an OSError of that number, or one of these, is nothing."""
+    try:
+        function(*args, **kwargs)
+    except OSError as error:
+        if error.errno not in (number if isinstance(number, tuple) else (number,)):
+            raise
 
 
 async def act(what: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
