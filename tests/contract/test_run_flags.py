@@ -89,6 +89,11 @@ class TestLimits:
         )
         assert shell(engine, *options, script=script) == ["55", "123", "456", "0", "77"]
 
+    def test_fewer_open_files_than_some_runtimes_need(self, engine: Engine) -> None:
+        engine.out("run", "-d", "--name", "few", "--ulimit", "nofile=10:20", "busybox", "sleep", "1000")
+        assert engine.out("exec", "few", "sh", "-c", "ulimit -Sn; ulimit -Hn").split() == ["10", "20"]
+        engine.out("rm", "-f", "few")
+
     def test_block_io(self, engine: Engine, disk: str) -> None:
         number = os.stat(disk).st_rdev
         options = (

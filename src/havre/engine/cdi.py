@@ -3,16 +3,16 @@
     /etc/cdi/*.json, *.yaml --> kind "vendor.com/class", devices by name --> containerEdits --> Edits of a container
     /var/run/cdi/...            (a file of a later directory wins)          of the file, then of each device
 
-An edit adds variables, device nodes, binds and groups. A device with hooks (programs of the host that the OCI runtime
-would run) is refused.
+An edit adds variables, device nodes, mounts, groups, and hooks: programs of the host that the OCI runtime runs
+(decision 273). Network devices to be moved into the container are refused.
 
-Source: the Container Device Interface specification, 0.3.0 to 0.8.0. Blocking.
+Source: the Container Device Interface specification, 0.3.0 to 1.1.0. Blocking.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import msgspec
 
 from havre.errors import Failed
 from havre.runtime import read_devices
-from havre.runtime.plan import Bind, Device
+from havre.runtime.plan import HOOKS, PROPAGATIONS, RESTRICTIONS, Bind, Device, Hook, Mount, Tmpfs
 
 _PROBLEM = "CDI device injection failed"
 
@@ -29,6 +29,10 @@ class _Node(msgspec.Struct, rename="camel"):
     path: str
     host_path: str = ""
     permissions: str = "rwm"
+    type: str = ""
+    major: int = 0
+    minor: int = 0
+    file_mode: int | None = None
     uid: int | None = None
     gid: int | None = None
 
@@ -36,15 +40,37 @@ class _Node(msgspec.Struct, rename="camel"):
 class _Mount(msgspec.Struct, rename="camel"):
     host_path: str
     container_path: str
+    type: str = ""
     options: list[str] = []
+
+
+class _Hook(msgspec.Struct, rename="camel"):
+    hook_name: str
+    path: str
+    args: list[str] = []
+    env: list[str] = []
+    timeout: int = 0
+
+
+class _Rdt(msgspec.Struct, rename="camel", omit_defaults=True):
+    """Classes of cache and memory bandwidth; handed to the OCI runtime as they are."""
+
+    clos_id: str = msgspec.field(name="closID", default="")
+    l3_cache_schema: str = ""
+    mem_bw_schema: str = ""
+    enable_monitoring: bool = False
+    enable_cmt: bool = msgspec.field(name="enableCMT", default=False)
+    enable_mbm: bool = msgspec.field(name="enableMBM", default=False)
 
 
 class _Edits(msgspec.Struct, rename="camel"):
     env: list[str] = []
     device_nodes: list[_Node] = []
     mounts: list[_Mount] = []
-    hooks: list[Any] = []
-    additional_gids: list[int] = msgspec.field(name="additionalGids", default_factory=list)
+    hooks: list[_Hook] = []
+    additional_gids: list[int] = []
+    intel_rdt: _Rdt | None = None
+    net_devices: list[Any] = []
 
 
 class _Described(msgspec.Struct, rename="camel"):
@@ -65,8 +91,10 @@ class Edits:
 
     env: tuple[str, ...] = ()
     devices: tuple[Device, ...] = ()
-    binds: tuple[Bind, ...] = ()
+    mounts: tuple[Mount, ...] = ()
     groups: tuple[int, ...] = ()
+    hooks: tuple[Hook, ...] = ()
+    intel_rdt: Mapping[str, Any] | None = None
 
 
 def resolve(names: Sequence[str], directories: Sequence[Path]) -> Edits:
@@ -112,31 +140,50 @@ def _read_file(path: Path) -> _File:
 
 
 def _combine(edits: Sequence[_Edits]) -> Edits:
-    if any(each.hooks for each in edits):
-        raise Failed(f"{_PROBLEM}: hooks are not supported", "devices of files without hooks can be used")
+    if any(each.net_devices for each in edits):
+        raise Failed(f"{_PROBLEM}: netDevices are not supported", "devices without netDevices can be used")
+    rdt = [each.intel_rdt for each in edits if each.intel_rdt is not None]
     return Edits(
         env=tuple(variable for each in edits for variable in each.env),
         devices=tuple(device for each in edits for node in each.device_nodes for device in _devices(node)),
-        binds=tuple(_bind(mount) for each in edits for mount in each.mounts),
-        groups=tuple(group for each in edits for group in each.additional_gids),
+        mounts=tuple(_mount(mount) for each in edits for mount in each.mounts),
+        groups=tuple(group for each in edits for group in each.additional_gids if group),
+        hooks=tuple(_hook(hook) for each in edits for hook in each.hooks),
+        intel_rdt=msgspec.to_builtins(rdt[-1]) if rdt else None,
     )
 
 
 def _devices(node: _Node) -> Iterator[Device]:
-    for device in read_devices(node.host_path or node.path, node.path, node.permissions):
-        yield Device(
-            path=device.path,
-            type=device.type,
-            major=device.major,
-            minor=device.minor,
-            mode=device.mode,
+    """A node that is numbered need not be on the host."""
+    if node.type and node.major:
+        found = [Device(path=node.path, type=node.type, major=node.major, minor=node.minor, access=node.permissions)]
+    else:
+        found = read_devices(node.host_path or node.path, node.path, node.permissions)
+    for device in found:
+        yield replace(
+            device,
             uid=device.uid if node.uid is None else node.uid,
             gid=device.gid if node.gid is None else node.gid,
-            access=device.access,
+            mode=device.mode if node.file_mode is None else node.file_mode,
         )
 
 
-def _bind(mount: _Mount) -> Bind:
+def _mount(mount: _Mount) -> Mount:
+    if mount.type == "tmpfs":
+        return Tmpfs(destination=mount.container_path, options=tuple(mount.options))
+    if mount.type not in ("", "none", "bind"):
+        raise Failed(f"{_PROBLEM}: mount of type {mount.type} at {mount.container_path}", "expected bind or tmpfs")
     return Bind(
-        source=Path(mount.host_path), destination=mount.container_path, read_only="ro" in mount.options, recursive=True
+        source=Path(mount.host_path),
+        destination=mount.container_path,
+        read_only="ro" in mount.options,
+        propagation=next((option for option in mount.options if option in PROPAGATIONS), "rprivate"),
+        restrictions=tuple(option for option in mount.options if option in RESTRICTIONS),
     )
+
+
+def _hook(hook: _Hook) -> Hook:
+    if hook.hook_name not in HOOKS or not hook.path.startswith("/"):
+        hint = f"expected an absolute path and one of {', '.join(HOOKS)}"
+        raise Failed(f"{_PROBLEM}: invalid hook {hook.hook_name!r} with the path {hook.path!r}", hint)
+    return Hook(when=hook.hook_name, path=hook.path, args=tuple(hook.args), env=tuple(hook.env), timeout_s=hook.timeout)

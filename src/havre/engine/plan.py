@@ -113,6 +113,8 @@ def plan_container(container: Container, found: Surroundings) -> ContainerPlan:
         devices=(*found.devices, *found.edits.devices),
         device_rules=found.device_rules,
         resources=plan_resources(host, found.blocks),
+        hooks=found.edits.hooks,
+        intel_rdt=found.edits.intel_rdt,
         rlimits=plan_rlimits(host.ulimits or (), found.default_ulimits),
         oom_score_adj=host.oom_score_adj,
         sysctls=dict(host.sysctls or {}),
@@ -152,7 +154,7 @@ def plan_binds(container: Container, found: Surroundings) -> tuple[Mount, ...]:
     ]
     for destination, options in (container.host_config.tmpfs or {}).items():
         planned.append(Tmpfs(destination=destination, options=tuple(filter(None, options.split(",")))))
-    planned.extend(found.edits.binds)
+    planned.extend(found.edits.mounts)
     covered = {mount.destination for mount in planned}
     planned.extend(file for file in found.files if file.destination not in covered)
     return tuple(sorted(planned, key=lambda mount: mount.destination.count("/")))

@@ -80,6 +80,7 @@ class Process(Held):
         super().__init__(owner.bundle(container_id), ends_input=state.ends_input)
         self.id = container_id
         self.restored = False
+        self.has_hooks = "hooks" in spec
         self.runtime = runtime.name
         self.rootfs = Path(spec["root"]["path"])
         self._owner = owner
@@ -93,7 +94,7 @@ class Process(Held):
         """
         if self.restored:
             return
-        if self._oci.release(self.id):
+        if not self.has_hooks and self._oci.release(self.id):
             return
         result = await spawn.run(self._oci.command("start", self.id))
         if result.code != 0:
@@ -234,7 +235,7 @@ class Runtime:
             raise InvalidInput(f"conmon cannot write a log whose path has a colon: {log_path}")
         if images is not None:
             checkpoints.check_criu()
-        runtime = self._runtimes.get(plan.runtime)
+        runtime = self._runtimes.fitting(plan)
         spec = render_spec(plan, self._facts(plan), container_id)
         _check_image(plan)
         bundle = self.bundle(container_id)
@@ -383,7 +384,7 @@ class Runtime:
         if process is None:  # a monitor or daemon killed half-way may have left an OCI runtime that goes on
             await in_thread(spawn.end_workers, bundle)
         await in_thread(cgroups.thaw, self.host.cgroups, group)
-        plain = process is not None and process.has_ended()
+        plain = process is not None and process.has_ended() and not process.has_hooks
         if not plain:
             for runtime in self._holders(container_id):
                 await spawn.run(runtime.command("delete", "--force", container_id))

@@ -14,6 +14,10 @@ from typing import Any
 PRIVATE = "private"
 HOST = "host"
 
+PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
+RESTRICTIONS = ("nosuid", "nodev", "noexec")
+HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+
 DEFAULT_SHM_SIZE = 64 << 20
 
 
@@ -28,7 +32,7 @@ class User:
 
 @dataclass(frozen=True, kw_only=True)
 class Bind:
-    """A file or directory of the host seen inside; `propagation` is a word of mount(8) (rprivate, rslave, rshared)."""
+    """A file or directory of the host seen inside; `propagation`, `restrictions`: words of mount(8), see above."""
 
     source: Path
     destination: str
@@ -36,6 +40,7 @@ class Bind:
     propagation: str = "rprivate"
     recursive: bool = True
     read_only_recursive: bool = True
+    restrictions: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +97,17 @@ class Rlimit:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Hook:
+    """A program of the host that the OCI runtime runs; `when` is one of HOOKS, `args` begins with its name."""
+
+    when: str
+    path: str
+    args: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
+    timeout_s: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Resources:
     """Limits of the container's cgroup; 0, "" and None are "not given", memory_swap -1 is unlimited."""
 
@@ -140,7 +156,8 @@ class ContainerPlan:
     directory to show as /dev/shm in place of a fresh tmpfs; a `shm_size` of None is no /dev/shm at all. `console_size`
     is (rows, columns). With `stdin_once` the
     container's input ends when `close_stdin` is called, otherwise it stays open for the next client. `kept_descriptors`
-    are held open beside the container while it runs, out of its reach, for a later daemon.
+    are held open beside the container while it runs, out of its reach, for a later daemon. `intel_rdt` is the object of
+    that name of the OCI runtime specification.
     """
 
     rootfs: Path
@@ -176,8 +193,10 @@ class ContainerPlan:
     readonly_paths: tuple[str, ...] | None = None
     devices: tuple[Device, ...] = ()
     device_rules: tuple[DeviceRule, ...] = ()
+    hooks: tuple[Hook, ...] = ()
 
     resources: Resources = Resources()
+    intel_rdt: Mapping[str, Any] | None = None
     rlimits: tuple[Rlimit, ...] = ()
     oom_score_adj: int = 0
     sysctls: Mapping[str, str] = field(default_factory=dict)

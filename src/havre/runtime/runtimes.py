@@ -21,8 +21,11 @@ Two things crun does in a process of its own are done without one, as each costs
     start     one byte into STATE/ID/exec.fifo, which the created process reads; the fifo then goes (`release`)
     delete    of what has ended: its empty cgroups go, and the directory STATE/ID (`forget`)
 
-No specification of ours has OCI hooks, which only the runtime could run. For a fifo that nobody reads, and for a
-process that may still live, it is called.
+It is called for containers with OCI hooks (of CDI devices), which only the runtime runs, for a fifo that nobody reads,
+and for a process that may still live.
+
+crun limits itself as the container is to be limited, and then works on: with a cgroup tree for each controller it has
+up to 30 files open, so that `--ulimit nofile=20` ends it half-way. Such containers are runc's, which limits last.
 
 perl-base is essential on Debian and Ubuntu, needs no compiled helper, and starts in 2 ms where Python needs 12; chrt
 is in util-linux, essential too. Probes at start-up create nothing: they ask whether crun behind the first prefix sees
@@ -41,8 +44,10 @@ from pathlib import Path
 from havre.errors import InvalidInput, Unavailable
 from havre.linux.cgroups import Layout
 from havre.runtime import spawn
+from havre.runtime.plan import ContainerPlan
 
 KNOWN = ("crun", "runc")
+LEAST_FILES = 64
 PERL = "/usr/bin/perl"
 FIRST = ("/usr/bin/chrt", "-R", "-f", "1")
 
@@ -127,6 +132,20 @@ class Runtimes:
         if runtime is None:
             raise InvalidInput(f"unknown or invalid runtime name: {name}", f"known are {', '.join(sorted(self.all))}")
         return runtime
+
+    def fitting(self, plan: ContainerPlan) -> OciRuntime:
+        """The runtime that the plan asks for, or runc where crun could not set up so few open files. InvalidInput."""
+        runtime = self.get(plan.runtime)
+        few = [limit for limit in plan.rlimits if limit.name == "nofile" and 0 <= limit.soft < LEAST_FILES]
+        if not few or runtime.program.name != "crun":
+            return runtime
+        if "runc" not in self.all:
+            asked = f"nofile={few[0].soft}:{few[0].hard}"
+            raise InvalidInput(
+                f"ulimit {asked}: crun needs {LEAST_FILES} open files to set a container up",
+                "allow more, or install the package runc, which needs fewer",
+            )
+        return self.all["runc"]
 
 
 async def find_runtimes(run_root: Path, binaries: Mapping[str, str], default: str | None, layout: Layout) -> Runtimes:

@@ -25,12 +25,14 @@ from havre.runtime.capabilities import plan_capabilities
 from havre.runtime.plan import (
     HOST,
     PRIVATE,
+    PROPAGATIONS,
     Bind,
     BlockLimit,
     ContainerPlan,
     Device,
     DeviceRule,
     ExecPlan,
+    Hook,
     Mount,
     Resources,
     Tmpfs,
@@ -82,7 +84,6 @@ _DEVICE_RULES = (
 _FUSE = (10, 229)
 
 _OPPOSITES = {"exec": "noexec", "suid": "nosuid", "dev": "nodev", "rw": "ro"}
-_PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 _DESCRIPTOR_DIRECTORY = re.compile(r"(proc/(self|thread-self|\d+)|dev)/(task/\d+/)?(fd|cwd|root)")
 
 
@@ -120,7 +121,18 @@ def render_spec(plan: ContainerPlan, host: HostFacts, container_id: str = "") ->
         spec["hostname"] = plan.hostname
     if plan.annotations:
         spec["annotations"] = dict(plan.annotations)
+    if plan.hooks:
+        spec["hooks"] = _render_hooks(plan.hooks)
     return spec
+
+
+def _render_hooks(hooks: Sequence[Hook]) -> dict[str, Any]:
+    rendered: dict[str, Any] = {}
+    for hook in hooks:
+        values = {"args": list(hook.args), "env": list(hook.env), "timeout": hook.timeout_s}
+        one = {"path": hook.path, **{name: value for name, value in values.items() if value}}
+        rendered.setdefault(hook.when, []).append(one)
+    return rendered
 
 
 def render_exec(plan: ExecPlan, container: Mapping[str, Any], host: HostFacts) -> dict[str, Any]:
@@ -293,15 +305,15 @@ def _render_mount(mount: Mount, host: HostFacts) -> dict[str, Any]:
 
 
 def _bind_options(bind: Bind, host: HostFacts) -> tuple[str, ...]:
-    if bind.propagation not in _PROPAGATIONS:
+    if bind.propagation not in PROPAGATIONS:
         raise InvalidInput(
-            f"invalid mount propagation: {bind.propagation!r}, expected one of {', '.join(_PROPAGATIONS)}"
+            f"invalid mount propagation: {bind.propagation!r}, expected one of {', '.join(PROPAGATIONS)}"
         )
     options = ["rbind" if bind.recursive else "bind"]
     if bind.read_only:
         recursively = bind.recursive and bind.read_only_recursive and host.kernel >= (5, 12)
         options.append("rro" if recursively else "ro")
-    return (*options, bind.propagation)
+    return (*options, *bind.restrictions, bind.propagation)
 
 
 def merge_tmpfs_options(options: Sequence[str]) -> tuple[str, ...]:
@@ -336,6 +348,8 @@ def _render_linux(plan: ContainerPlan, host: HostFacts, container_id: str) -> di
     seccomp = _seccomp(plan, host)
     if seccomp is not None:
         linux["seccomp"] = seccomp
+    if plan.intel_rdt is not None:
+        linux["intelRdt"] = dict(plan.intel_rdt)
     if propagation := _rootfs_propagation(plan):
         linux["rootfsPropagation"] = propagation
     return linux

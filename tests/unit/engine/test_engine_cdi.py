@@ -9,7 +9,7 @@ import pytest
 
 from havre.engine.cdi import Edits, resolve
 from havre.errors import Failed
-from havre.runtime.plan import Bind
+from havre.runtime.plan import Bind, Hook
 
 FILE = {
     "cdiVersion": "0.6.0",
@@ -22,6 +22,10 @@ FILE = {
         },
         {"name": "lib", "containerEdits": {"mounts": [{"hostPath": "/etc", "containerPath": "/x", "options": ["ro"]}]}},
         {"name": "hook", "containerEdits": {"hooks": [{"hookName": "createContainer", "path": "/bin/true"}]}},
+        {"name": "wrong", "containerEdits": {"hooks": [{"hookName": "createContainer", "path": "relative"}]}},
+        {"name": "rdt", "containerEdits": {"intelRdt": {"closID": "low", "enableMBM": True}}},
+        {"name": "groups", "containerEdits": {"additionalGids": [0, 5]}},
+        {"name": "net", "containerEdits": {"netDevices": [{"hostInterfaceName": "eth9", "name": "eth1"}]}},
     ],
 }
 
@@ -36,9 +40,16 @@ def test_nodes_binds_and_variables(directory: Path) -> None:
     edits = resolve(["vendor.example/dev=zero", "vendor.example/dev=lib"], (directory, directory / "none"))
     (device,) = edits.devices
     assert (device.path, device.major, device.minor, device.uid) == ("/dev/my-zero", 1, 5, 7)
-    assert edits.binds == (Bind(source=Path("/etc"), destination="/x", read_only=True, recursive=True),)
+    assert edits.mounts == (Bind(source=Path("/etc"), destination="/x", read_only=True, recursive=True),)
     assert edits.env == ("ALL=1",)
     assert resolve([], (directory,)) == Edits()
+
+
+def test_hooks_classes_and_groups(directory: Path) -> None:
+    edits = resolve([f"vendor.example/dev={name}" for name in ("hook", "rdt", "groups")], (directory,))
+    assert edits.hooks == (Hook(when="createContainer", path="/bin/true"),)
+    assert edits.intel_rdt == {"closID": "low", "enableMBM": True}
+    assert edits.groups == (5,)
 
 
 def test_yaml_in_a_later_directory_wins(directory: Path, tmp_path: Path) -> None:
@@ -57,8 +68,10 @@ def test_unknown_devices(directory: Path, name: str) -> None:
 
 
 def test_what_is_refused(directory: Path) -> None:
-    with pytest.raises(Failed, match="hooks are not supported"):
-        resolve(["vendor.example/dev=hook"], (directory,))
+    with pytest.raises(Failed, match="invalid hook 'createContainer' with the path 'relative'"):
+        resolve(["vendor.example/dev=wrong"], (directory,))
+    with pytest.raises(Failed, match="netDevices are not supported"):
+        resolve(["vendor.example/dev=net"], (directory,))
     (directory / "bad.json").write_text('{"kind": 1}')
     with pytest.raises(Failed, match=r"bad\.json"):
         resolve(["vendor.example/dev=zero"], (directory,))

@@ -11,7 +11,8 @@ from havre.linux.cgroups import decide_layout, parse_mounts
 from havre.runtime import messages
 from havre.runtime.capabilities import CAPABILITIES, DEFAULT, parse_mask, plan_capabilities
 from havre.runtime.host import parse_release
-from havre.runtime.runtimes import plan_default
+from havre.runtime.plan import ContainerPlan, Rlimit
+from havre.runtime.runtimes import OciRuntime, Runtimes, plan_default
 from havre.runtime.seccomp import DEFAULT_PROFILE, render_seccomp
 from havre.runtime.security import parse_security_opts
 
@@ -195,3 +196,22 @@ def test_cgroup_layouts():
 def test_kernel_releases():
     assert parse_release("6.12.9-amd64") == (6, 12)
     assert parse_release("odd") == (0, 0)
+
+
+def test_few_open_files_are_runcs():
+    def plan(name: str, soft: int) -> ContainerPlan:
+        return ContainerPlan(rootfs=Path("/r"), args=("true",), rlimits=(Rlimit(name=name, soft=soft, hard=900),))
+
+    found = {name: OciRuntime(name, Path("/usr/bin", name), Path("/s", name)) for name in ("crun", "runc")}
+    both, alone = Runtimes(found, "crun", ""), Runtimes({"crun": found["crun"]}, "crun", "")
+    for kind, soft, name in (
+        ("nofile", 10, "runc"),
+        ("nofile", 64, "crun"),
+        ("nofile", -1, "crun"),
+        ("core", 1, "crun"),
+    ):
+        assert both.fitting(plan(kind, soft)).name == name
+    assert alone.fitting(plan("nofile", 64)).name == "crun"
+    with pytest.raises(InvalidInput, match="ulimit nofile=10:900: crun needs 64 open files") as refused:
+        alone.fitting(plan("nofile", 10))
+    assert "runc" in str(refused.value.hint)
