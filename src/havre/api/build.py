@@ -33,6 +33,7 @@ from havre.build.request import DEFAULT_NAME, BuildRequest, BuildResult
 from havre.build.running import RunFailed
 from havre.build.uploads import UploadedContext
 from havre.engine import times
+from havre.engine.layout import LaidOut, layout_form
 from havre.engine.model import Ulimit
 from havre.engine.progress import Progress, ProgressLine
 from havre.errors import HavreError, InvalidInput
@@ -90,6 +91,30 @@ async def _context_of(call: Call, progress: Progress) -> AsyncIterator[UploadedC
             else:
                 await context.receive(call.upload())
             yield context
+
+
+class _ExportRequest(msgspec.Struct, rename="pascal"):
+    """What to write as a file: an image that is here, or the document of one whose layers are. Bytes are base64."""
+
+    image: str = ""
+    document: bytes = b""
+    provenance: bytes = b""
+    names: list[str] = []
+    type: str = "oci"
+    attributes: dict[str, str] = {}
+
+
+async def _export(call: Call) -> web.StreamResponse:
+    """Our own: an image as the tar of an OCI layout (`oci`), or of a docker-archive too (`docker`)."""
+    asked, images = await call.body(_ExportRequest), call.services.images
+    config = asked.document or await images.document(asked.image)
+    names = [parse_reference(name).with_default_tag() for name in asked.names]
+    form = layout_form(asked.attributes, for_docker=asked.type == "docker")
+    async with images.laid_out(LaidOut(config, names, asked.provenance), form) as (top, tar):
+        response = await call.stream("application/x-tar", headers={"Docker-Content-Digest": top.digest})
+        async for chunk in tar:
+            await response.write(chunk)
+    return response
 
 
 async def _prune(call: Call) -> web.StreamResponse:
@@ -267,5 +292,6 @@ def register(router: Router) -> None:
     """Add the routes of builds."""
     router.add("POST", "/build", _build)
     router.add("POST", "/build/check", _check)
+    router.add("POST", "/build/export", _export)
     router.add("POST", "/build/prune", _prune)
     router.add("POST", "/build/cancel", _cancel)

@@ -133,9 +133,12 @@ class Call:
         """An answer without a body."""
         return web.Response(status=status, headers=self.headers)
 
-    async def stream(self, content_type: str = JSON, status: int = 200) -> web.StreamResponse:
+    async def stream(
+        self, content_type: str = JSON, status: int = 200, headers: Mapping[str, str] | None = None
+    ) -> web.StreamResponse:
         """Send the head of an answer whose body follows piece by piece."""
-        response = web.StreamResponse(status=status, headers=self.headers | {"Content-Type": content_type})
+        told = self.headers | {"Content-Type": content_type} | dict(headers or {})
+        response = web.StreamResponse(status=status, headers=told)
         await response.prepare(self.request)
         return response
 

@@ -42,7 +42,10 @@ class Doors:
             from havre.api.buildkit.sessions import Sessions
 
             sessions = Sessions()
-            self._behind = Control(services.builder, services.contexts, services.outputs, sessions), sessions
+            self._behind = (
+                Control(services.builder, services.images, services.contexts, services.outputs, sessions),
+                sessions,
+            )
         return self._behind
 
     async def grpc(self, call: Call) -> web.StreamResponse:

@@ -112,3 +112,4 @@ class BuildResult:
     config: bytes
     layers: tuple[Digest, ...]
     warnings: tuple[str, ...] = ()
+    provenance: bytes = b""

@@ -11,6 +11,7 @@ import posix
 import sys
 
 from havre.cli.buildview import Steps, choose_view, render_failure
+from havre.cli.names import DEFAULT_REGISTRY, has_tag, split_registry
 from havre.cli.parser import StatusError
 from havre.cli.progress import Failure, show
 from havre.cli.pull import check_name
@@ -41,10 +42,11 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
         from havre.cli.buildoutput import deliver, parse_outputs
 
         outputs = parse_outputs(options.output)
-    tags = [*options.tag, *(output.name for output in outputs if output.name)]
-    for tag in tags:
+    tags = [*options.tag, *(output.name for output in outputs if output.name and not output.dest)]
+    for tag in tags + [output.name for output in outputs if output.name]:
         check_name(tag)
-    query = build_query(options) | {"t": tags}
+    kept = not outputs or options.load or options.push or any(not output.dest for output in outputs)
+    query = build_query(options) | {"t": tags if kept else []}
     source = _source(arguments[0], options, query)
     credentials = registry_config(session.config)
     if options.check:
@@ -60,9 +62,10 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
         _refuse_elsewhere(options)
         messages = session.client.messages(send_tar(session.client, "/build", query, source, credentials))
         image = _watch_classic(messages, quiet=options.quiet)
-    _conclude(options, image, tags, steps)
-    if outputs:
-        deliver(session.client, image, outputs)
+    digest = deliver(session.client, image, outputs, tags) if outputs else ""
+    _conclude(options, image, digest, tags, steps)
+    if options.push or any(output.push for output in outputs):
+        _push(session, tags, quiet=options.quiet)
     return 0
 
 
@@ -128,8 +131,17 @@ def _watch(messages: Messages, options: Options, steps: Steps) -> str:
     return image
 
 
-def _conclude(options: Options, image: str, tags: list[str], steps: Steps) -> None:
-    """Tell and write down what was built."""
+def _push(session: Session, tags: list[str], *, quiet: bool) -> None:
+    if not tags:
+        raise StatusError(1, "tag is needed when pushing to registry")
+    from havre.cli.pull import push_image
+
+    for tag in tags:
+        push_image(session, tag, quiet=quiet)
+
+
+def _conclude(options: Options, image: str, digest: str, tags: list[str], steps: Steps) -> None:
+    """Tell and write down what was built; `digest` is that of an archive's manifest, if one was written."""
     if options.quiet:
         print(image)
     elif options.progress != "rawjson":
@@ -138,8 +150,8 @@ def _conclude(options: Options, image: str, tags: list[str], steps: Steps) -> No
         sys.stderr.write(f"{warned}writing image {image}\n{named}" if image else warned)
     _write_id(options.iidfile, image)
     if options.metadata_file:
-        names = {"image.name": ",".join(tags)} if tags else {}
-        digests = {"containerimage.config.digest": image, "containerimage.digest": image}
+        names = {"image.name": ",".join(map(_canonical, tags))} if tags else {}
+        digests = {"containerimage.config.digest": image, "containerimage.digest": digest or image}
         with open(options.metadata_file, "w") as file:
             file.write(encode(digests | names, indent="  ") + "\n")
     if options.graph:
@@ -147,6 +159,12 @@ def _conclude(options: Options, image: str, tags: list[str], steps: Steps) -> No
 
         with open(options.graph, "w") as file:
             file.write(render_svg(steps))
+
+
+def _canonical(name: str) -> str:
+    registry, rest = split_registry(name)
+    path = rest if "/" in rest or registry != DEFAULT_REGISTRY else f"library/{rest}"
+    return f"{registry}/{path}" + ("" if has_tag(name) else ":latest")
 
 
 def _check(messages: Iterator[dict[str, Any]]) -> int:

@@ -3,10 +3,13 @@
     DIRECTORY, type=local,dest=DIRECTORY     its files
     -, type=tar,dest=FILE                    its files as a tar
     type=docker,dest=FILE                    the image as an archive for `load`
-    type=image, type=docker                  the image stays in the daemon, as without --output
+    type=oci,dest=FILE                       the image as an OCI layout; with tar=false in a directory
+    type=image, type=docker                  the image stays in the daemon, as without --output; push=true pushes it
+    type=registry                            type=image,push=true
 
 Files are copied out of a container that is created of the image and never started, so that any daemon can give them
-(dockerd's export of one leaves it mounted). An image that nobody asked for a name of goes again.
+(dockerd's export of one leaves it mounted). Images as files come from havre's daemon in any form; dockerd's are those
+of `save`. An image that is only wanted elsewhere is not named in the daemon, and goes again.
 
 Source: docker/buildx, "--output".
 """
@@ -19,6 +22,7 @@ import sys
 import tarfile
 
 from havre.cli.parser import StatusError
+from havre.client.buildsend import takes_lists
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,16 +31,22 @@ if TYPE_CHECKING:
 
     from havre.client.api import Client
 
-_KINDS = ("local", "tar", "docker", "image")
+_KINDS = ("local", "tar", "docker", "oci", "image", "registry")
+_ARCHIVES = ("docker", "oci")
+_SETTINGS = ("compression", "annotation.")  # of archives, for the daemon
 # What engines put into a container's files by themselves.
 _MADE = frozenset({".dockerenv", "dev", "proc", "sys", "etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab"})
 
 
 class Output:
-    """One `--output`; `dest` is a path, "-" for standard output, "" for none."""
+    """One `--output`; `dest` is a path, "-" for standard output, "" for none; `settings` are for the daemon.
 
-    def __init__(self, kind: str, dest: str, name: str) -> None:
-        self.kind, self.dest, self.name = kind, dest, name
+    `unpacked` is an OCI layout in a directory, `push` an image that goes to its registry.
+    """
+
+    def __init__(self, kind: str, dest: str, name: str = "", settings: dict[str, str] | None = None) -> None:
+        self.kind, self.dest, self.name, self.settings = kind, dest, name, settings or {}
+        self.unpacked = self.push = False
 
 
 def parse_outputs(texts: Iterable[str]) -> list[Output]:
@@ -46,37 +56,80 @@ def parse_outputs(texts: Iterable[str]) -> list[Output]:
 
 def _parse(text: str) -> Output:
     if text == "-":
-        return Output("tar", "-", "")
+        return Output("tar", "-")
     if "=" not in text:
-        return Output("local", text, "")
+        return Output("local", text)
     fields = dict(field.partition("=")[::2] for field in text.split(","))
     kind, dest, name = fields.pop("type", ""), fields.pop("dest", ""), fields.pop("name", "")
     if kind not in _KINDS:
         raise StatusError(1, f"the output type {kind!r} is not supported: one of {', '.join(_KINDS)} is")
+    output = Output(kind, dest, name)
+    output.unpacked = kind == "oci" and fields.pop("tar", "true") == "false"
+    output.push = kind == "registry" or (kind == "image" and fields.pop("push", "false") == "true")
+    if kind in _ARCHIVES:
+        output.settings = {key: fields.pop(key) for key in list(fields) if key.startswith(_SETTINGS)}
     if fields:
-        raise StatusError(1, f"the output's setting {next(iter(fields))!r} is not supported")
-    if kind in ("local", "tar") and not dest:
-        if kind == "local":
-            raise StatusError(1, "dest is required for an output of type local")
-        dest = "-"
-    if dest == "-" and sys.stdout.isatty():
+        raise StatusError(1, f"the output's setting {next(iter(fields))!r} is not supported for the type {kind}")
+    if not dest and (kind == "local" or output.unpacked):
+        raise StatusError(1, f"dest is required for an output of type {kind}")
+    if not dest and kind in ("tar", "oci"):
+        output.dest = "-"
+    if output.dest == "-" and sys.stdout.isatty():
         raise StatusError(1, "a tar is not written to a terminal: give dest=FILE")
-    return Output(kind, dest, name)
+    return output
 
 
-def deliver(client: Client, image: str, outputs: list[Output]) -> None:
-    """Put the image's files or archive where they are wanted. Raises StatusError for the client's disk."""
+def deliver(client: Client, image: str, outputs: list[Output], names: list[str], provenance: str = "") -> str:
+    """Put the image's files or archive where they are wanted, and remove the image if it has no name then.
+
+    The digest of the last archive's manifest, "" without one. Raises StatusError for the client's disk.
+    """
     wanted = [output for output in outputs if output.dest]
+    digest = ""
     try:
         for output in wanted:
-            if output.kind == "docker":
-                _write(output.dest, client.call("GET", "/images/get", {"names": [image]}).chunks())
+            if output.kind in _ARCHIVES:
+                own = [output.name] if output.name else []
+                digest = _archive(client, image, output, [*names, *own], provenance)
             else:
                 _export(client, image, output)
     except OSError as error:
         raise StatusError(1, f"failed to write {error.filename or output.dest}: {error.strerror or error}") from error
-    if wanted and not client.get(f"/images/{image}/json").get("RepoTags"):
-        client.delete(f"/images/{image}")
+    finally:
+        if wanted and not client.get(f"/images/{image}/json").get("RepoTags"):
+            client.delete(f"/images/{image}")
+    return digest
+
+
+def _archive(client: Client, image: str, output: Output, names: list[str], provenance: str) -> str:
+    if not takes_lists(client):
+        if output.kind == "oci" or output.settings:
+            raise StatusError(1, "an output of type oci needs havre's daemon; this one writes type=docker,dest=FILE")
+        _write(output.dest, client.call("GET", "/images/get", {"names": names or [image]}).chunks())
+        return ""
+    asked = {
+        "Image": image,
+        "Names": names,
+        "Type": output.kind,
+        "Attributes": output.settings,
+        "Provenance": provenance,
+    }
+    response = client.call("POST", "/build/export", body=asked)
+    if output.unpacked:
+        unpack_layout(response.chunks(), output.dest)
+    else:
+        _write(output.dest, response.chunks())
+    return response.headers.get("docker-content-digest", "")
+
+
+def unpack_layout(pieces: Iterator[bytes], directory: str) -> None:
+    """Put an OCI layout into a directory; its index, which comes last, replaces an earlier one. Raises OSError."""
+    os.makedirs(directory, exist_ok=True)
+    with tarfile.open(fileobj=io.BufferedReader(_Pieces(pieces)), mode="r|") as members:
+        for member in members:
+            members.extract(member, directory, filter="data")
+    for _ in pieces:  # as in `_export`
+        pass
 
 
 def _export(client: Client, image: str, output: Output) -> None:

@@ -12,6 +12,9 @@ from havre.errors import InvalidInput
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Any
+
     from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.client.api import Query
@@ -108,15 +111,29 @@ def push(session: Session, options: Options, arguments: list[str]) -> int:
         repository, _, tag = name.rpartition(":")
     elif not options.all_tags and not options.quiet:
         print("Using default tag: latest", flush=True)
-    query: Query = {"tag": tag} if tag else {}
-    client = session.client
-    response = client.call("POST", f"/images/{repository}/push", query, headers=registry_headers(session, name))
+    messages = _pushing(session, name, repository, tag)
     if options.quiet:
-        drain(client.messages(response))
+        drain(messages)
         registry, rest = split_registry(name)
         prefix = f"{registry}/" + ("" if "/" in rest or registry != DEFAULT_REGISTRY else "library/")
         print(prefix + rest + ("" if has_tag(name) or options.all_tags else ":latest"))
         return 0
-    show(client.messages(response), 1)
+    show(messages, 1)
     sys.stdout.flush()
     return 0
+
+
+def push_image(session: Session, name: str, *, quiet: bool) -> None:
+    """Push the image of one name and show the progress on standard error. Raises HavreError."""
+    repository, _, tag = name.rpartition(":") if has_tag(name) else (name, "", "latest")
+    messages = _pushing(session, name, repository, tag)
+    if quiet:
+        drain(messages)
+    else:
+        show(messages, 2)
+
+
+def _pushing(session: Session, name: str, repository: str, tag: str) -> Iterator[Any]:
+    query: Query = {"tag": tag} if tag else {}
+    path = f"/images/{repository}/push"
+    return session.client.messages(session.client.call("POST", path, query, headers=registry_headers(session, name)))

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 import builtins  # `list` is a method below
 import platform as host
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -509,10 +509,14 @@ class Images:
                 async for chunk in write_layout(layout, layers):
                     yield chunk
 
+    async def document(self, name: str) -> bytes:
+        """The configuration of the image that `name` means, as it is kept."""
+        return await self._storage.blobs.read(Digest(self._store.find(name).id))
+
     @asynccontextmanager
     async def laid_out(
         self, image: LaidOut, form: LayoutForm
-    ) -> AsyncIterator[tuple[Descriptor, AsyncIterator[bytes]]]:
+    ) -> AsyncIterator[tuple[Descriptor, AsyncGenerator[bytes, None]]]:
         """An image, stored or not, whose layers are here, as an OCI layout: what its index names, and its tar.
 
         `NotFound` for a layer that is not here, `InvalidInput` for a form that there is not.
@@ -522,7 +526,8 @@ class Images:
             layer_form(form.compression, self._storage.layers, self._storage.blobs.scratch) as layers,
         ):
             layout = await plan_layout([image], layers, form)
-            yield layout.tops[0], write_layout(layout, layers)
+            async with aclosing(write_layout(layout, layers)) as tar:
+                yield layout.tops[0], tar
 
     def _to_save(self, name: str) -> builtins.list[tuple[Image, builtins.list[Reference]]]:
         """The images that `name` means, each with the names to save it under; a bare repository means all its tags."""

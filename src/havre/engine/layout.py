@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -177,7 +177,7 @@ async def plan_layout(images: Sequence[LaidOut], layers: LayerForm, form: Layout
     return Layout(documents, tars, tops)
 
 
-async def write_layout(layout: Layout, layers: LayerForm) -> AsyncIterator[bytes]:
+async def write_layout(layout: Layout, layers: LayerForm) -> AsyncGenerator[bytes, None]:
     """The tar of what was planned with the same `layers`."""
     documents, tars = layout.documents, layout.tars
     yield _header("blobs", directory=True) + _header("blobs/sha256", directory=True)

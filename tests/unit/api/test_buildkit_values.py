@@ -13,7 +13,8 @@ from havre.api.buildkit.messages import SolveRequest, Stat, StatusResponse
 from havre.api.buildkit.options import FRONTEND, Export, Options, parse_cache, parse_exporter, parse_options
 from havre.api.buildkit.status import MAX_UNREAD_LOG, Status
 from havre.build.progress import Declared, Finished, Log, Started, Transfer, Vertex, Warned
-from havre.errors import Conflict, HavreError, InvalidInput
+from havre.engine.layout import LayoutForm
+from havre.errors import Conflict, HavreError, InvalidInput, Unsupported
 
 STEP = Vertex("sha256:aa", "[1/1] RUN x", ("sha256:bb",))
 
@@ -81,7 +82,11 @@ def test_exporters() -> None:
     assert parse_exporter("image", {"push": "true"}) == Export("image")
     assert parse_exporter("local", {}) == Export("local")
     parse_cache(["inline"])
-    for type in ("oci", "docker"):
+    assert parse_exporter("oci", {"name": "a"}) == Export("oci", ("a",), LayoutForm(compression="gzip"))
+    assert parse_exporter("docker", {"annotation.k": "v"}).form == LayoutForm(annotations={"k": "v"}, for_docker=True)
+    with pytest.raises(Unsupported, match="tar=false"):
+        parse_exporter("oci", {"tar": "false"})
+    for type in ("gha", "cacheonly"):
         with pytest.raises(HavreError, match=type):
             parse_exporter(type, {})
     with pytest.raises(HavreError, match="registry"):

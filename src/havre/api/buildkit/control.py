@@ -21,7 +21,7 @@ from grpclib.exceptions import GRPCError
 
 from havre import __version__
 from havre.api.buildkit import messages as m
-from havre.api.buildkit.exporting import export_files, export_image
+from havre.api.buildkit.exporting import export_files, export_image, export_layout
 from havre.api.buildkit.http2 import Metadata, Routes, refusal, streaming, unary
 from havre.api.buildkit.jobs import Job, Jobs
 from havre.api.buildkit.options import LINT, Export, parse_cache, parse_exporter, parse_options
@@ -33,6 +33,7 @@ from havre.build.contexts import Contexts
 from havre.build.outputs import Outputs
 from havre.build.request import BuildResult, DockerfileBytes
 from havre.build.solve import Builder
+from havre.engine.images import Images
 from havre.errors import HavreError, InvalidInput, Unsupported
 from havre.oci.platform import platform_of_machine
 
@@ -45,14 +46,19 @@ _BRIDGE_CAPABILITIES = (
     "solve.base", "return", "returnmap", "proto.refarray", "importcaches", "frontend.inputs", "frontend.caps",
     "gateway.solve.metadata", "gateway.solve.evaluate", "gateway.evaluate", "gateway.warnings",
 )  # fmt: skip
-_LLB_CAPABILITIES = ("source.image", "source.local", "constraints", "platform", "meta.description")
+_LLB_CAPABILITIES = (
+    "source.image", "source.local", "constraints", "platform", "meta.description", "exporter.image.attestations",
+)  # fmt: skip
 
 
 class Control:
     """The calls, on a builder. `routes()` is the table for `http2.server_protocol`."""
 
-    def __init__(self, builder: Builder, contexts: Contexts, outputs: Outputs, sessions: Sessions) -> None:
+    def __init__(
+        self, builder: Builder, images: Images, contexts: Contexts, outputs: Outputs, sessions: Sessions
+    ) -> None:
         self._builder = builder
+        self._images = images
         self._contexts = contexts
         self._outputs = outputs
         self._sessions = sessions
@@ -99,8 +105,11 @@ class Control:
         for export in exports:
             if export.kind == "image":
                 told |= export_image(result, export, job.status.progress)
+                continue
+            session = await self._sessions.find(session_id)
+            if export.kind in ("oci", "docker"):
+                told |= await export_layout(result, export, session, self._images, job.status.progress)
             else:
-                session = await self._sessions.find(session_id)
                 await export_files(export.kind, result, session, self._outputs, job.status.progress)
         return told
 
@@ -280,7 +289,11 @@ def _render_record(record: CacheRecord, shared: bool) -> m.UsageRecord:
 
 def _worker() -> m.WorkerRecord:
     here = platform_of_machine(platform.machine())
-    labels = {"org.mobyproject.buildkit.worker.executor": "havre"}
+    # The second label is by what buildx knows an engine that writes OCI archives, exports caches and attests.
+    labels = {
+        "org.mobyproject.buildkit.worker.executor": "havre",
+        "org.mobyproject.buildkit.worker.snapshotter": "havre",
+    }
     return m.WorkerRecord("havre", labels, [m.Platform(here.architecture, here.os, here.variant)], _version())
 
 

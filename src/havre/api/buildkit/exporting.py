@@ -12,11 +12,18 @@ from havre.api.buildkit.shown import counted, shown, tell_done
 from havre.build.outputs import Outputs
 from havre.build.progress import BuildProgress
 from havre.build.request import BuildResult
+from havre.engine.images import Images
+from havre.engine.layout import LaidOut
 from havre.errors import Failed
 from havre.oci.digest import digest_of
 from havre.oci.reference import parse_reference
 
-_TITLES = {"local": "exporting to client directory", "tar": "exporting to client tarball"}
+_TITLES = {
+    "local": "exporting to client directory",
+    "tar": "exporting to client tarball",
+    "oci": "exporting to oci image format",
+    "docker": "exporting to docker image format",
+}
 
 
 def export_image(result: BuildResult, export: Export, progress: BuildProgress) -> dict[str, str]:
@@ -29,6 +36,20 @@ def export_image(result: BuildResult, export: Export, progress: BuildProgress) -
             tell_done(vertex, f"naming to {name}", progress)
     told = {"containerimage.config.digest": digest, "containerimage.digest": digest}
     return told | ({"image.name": ",".join(names)} if names else {})
+
+
+async def export_layout(
+    result: BuildResult, export: Export, session: Session, images: Images, progress: BuildProgress
+) -> dict[str, str]:
+    """Send the image to the client as a file, an OCI layout or a docker-archive; the answer's metadata."""
+    names = [parse_reference(name).with_default_tag() for name in export.names]
+    with shown(_TITLES[export.kind], progress) as vertex:
+        image = LaidOut(result.config, names, result.provenance)
+        async with images.laid_out(image, export.form) as (top, tar):
+            with counted(vertex, "sending tarball", progress) as moved:
+                await filesend.send_tar(session, tar, moved)
+    told = {"containerimage.config.digest": digest_of(result.config), "containerimage.digest": top.digest}
+    return told | ({"image.name": ",".join(name.canonical() for name in names)} if names else {})
 
 
 async def export_files(

@@ -19,6 +19,7 @@ import msgspec
 
 from havre.build.gitsource import parse_git_address
 from havre.build.request import DEFAULT_NAME, MAIN_CONTEXT, BuildRequest
+from havre.engine.layout import LayoutForm, layout_form
 from havre.engine.model import Ulimit
 from havre.errors import InvalidInput, Unsupported
 from havre.wire.queries import parse_bool
@@ -173,23 +174,27 @@ def _parse_size(text: str) -> int:
 
 @dataclass(frozen=True)
 class Export:
-    """Where the result goes: `kind` is image, local or tar. `names` are the image's."""
+    """Where the result goes: `kind` is image, oci, docker, local or tar. `names` are the image's, `form` its file's."""
 
     kind: str
     names: tuple[str, ...] = ()
+    form: LayoutForm = field(default_factory=LayoutForm)
 
 
 def parse_exporter(type: str, attrs: Mapping[str, str]) -> Export:
     """An exporter as the client names it; `Unsupported` for one that does not work on this daemon."""
+    names = tuple(name for name in attrs.get("name", "").split(",") if name)
     if type in ("moby", "image"):
         if parse_bool(attrs.get("push-by-digest", "false")):
             raise Unsupported("push-by-digest is not supported", "push by name")
-        return Export("image", tuple(name for name in attrs.get("name", "").split(",") if name))
+        return Export("image", names)
     if type in ("local", "tar"):
         return Export(type)
-    raise Unsupported(
-        f"exporter {type!r} could not be found", "use type=docker, type=image, type=local or type=tar, then docker save"
-    )
+    if type in ("oci", "docker"):
+        if not parse_bool(attrs.get("tar", "true")):
+            raise Unsupported("tar=false is not supported", "export a tar and unpack it")
+        return Export(type, names, layout_form(attrs, for_docker=type == "docker"))
+    raise Unsupported(f"exporter {type!r} could not be found", "use type=image, docker, oci, local or tar")
 
 
 def _cache_images(attrs: Mapping[str, str]) -> tuple[str, ...]:

@@ -1,0 +1,109 @@
+"""Where a build's result goes: archives in every form, by havre's command line and by buildx, read by other tools."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from support.building import write_context
+from support.engines import Engine
+from support.registry import real_registry
+
+pytestmark = pytest.mark.peer
+
+_TEXT = "FROM busybox\nRUN echo made > /made\nENV A=1\n"
+_GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
+
+Build = Callable[..., str]
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    return write_context(tmp_path / "context", _TEXT)
+
+
+@pytest.fixture
+def dockerd(request: pytest.FixtureRequest) -> Engine:
+    """Docker's daemon, beside ours."""
+    engine: Engine = request.getfixturevalue("_dockerd")
+    return engine
+
+
+@pytest.fixture(params=["havre", "buildx"])
+def build(request: pytest.FixtureRequest, havred: Engine, context: Path) -> Build:
+    """Builds the context by one of the command lines with some flags; what it told."""
+
+    def run(*flags: str, check: int = 0) -> str:
+        if request.param == "havre":
+            return havred.havre("build", *flags, str(context), check=check).stderr
+        return havred.docker("buildx", "build", "--progress=plain", *flags, str(context), check=check).stderr
+
+    return run
+
+
+def _skopeo(*arguments: str) -> dict[str, object]:
+    told = subprocess.run(["skopeo", "inspect", *arguments], capture_output=True, text=True, check=True).stdout
+    found: dict[str, object] = json.loads(told)
+    return found
+
+
+def test_an_oci_layout(build: Build, havred: Engine, tmp_path: Path) -> None:
+    archive, metadata = tmp_path / "image.tar", tmp_path / "metadata"
+    more = f"type=oci,dest={archive},compression=zstd,annotation.org.example=yes"
+    build("-t", "laid/out:1", "-o", more, "--metadata-file", str(metadata))
+    told = json.loads(metadata.read_text())
+    manifest = _skopeo("--raw", f"oci-archive:{archive}")
+    assert manifest["annotations"] == {"org.example": "yes"}
+    assert {layer["mediaType"] for layer in manifest["layers"]} == {_GZIP.replace("gzip", "zstd")}  # type: ignore[attr-defined]
+    found = _skopeo(f"oci-archive:{archive}:1")
+    assert found["Digest"] == told["containerimage.digest"] != told["containerimage.config.digest"]
+    assert found["Env"][-1] == "A=1"  # type: ignore[index]
+    assert told["image.name"] == "docker.io/laid/out:1"
+    assert "laid/out" not in havred.out("images")
+    store = ("--root", str(tmp_path / "c"), "--runroot", str(tmp_path / "r"), "--storage-driver", "vfs")
+    pulled = ["podman", *store, "pull", "-q", f"oci-archive:{archive}"]
+    subprocess.run(pulled, check=True, capture_output=True)
+    shown = subprocess.run(["podman", *store, "images", "-q"], check=True, capture_output=True, text=True).stdout
+    assert told["containerimage.config.digest"].removeprefix("sha256:").startswith(shown.strip())
+    assert "unsupported layer compression type: lz4" in build("-o", f"type=oci,dest={archive},compression=lz4", check=1)
+
+
+def test_an_archive_that_dockerd_loads(build: Build, havred: Engine, dockerd: Engine, tmp_path: Path) -> None:
+    archive = tmp_path / "image.tar"
+    build("-o", f"type=docker,dest={archive},name=archived:1,compression=gzip")
+    for engine in (havred, dockerd):
+        assert "archived:1" in engine.out("load", "-i", str(archive))
+        assert engine.out("run", "--rm", "--network", "none", "archived:1", "cat", "/made") == "made"
+        engine.docker("rmi", "-f", "archived:1", check=0)
+
+
+def test_by_our_command_line_alone(havred: Engine, dockerd: Engine, context: Path, tmp_path: Path) -> None:
+    layout = tmp_path / "layout"
+    for _ in range(2):  # into a directory that has one already
+        havred.havre("build", "-o", f"type=oci,dest={layout},tar=false", str(context), check=0)
+    assert _skopeo("--raw", f"oci:{layout}")["layers"][0]["mediaType"] == _GZIP  # type: ignore[index]
+    refused = dockerd.havre("build", "-o", f"type=oci,dest={tmp_path / 'x'}", str(context), check=1)
+    assert "an output of type oci needs havre's daemon" in refused.stderr
+    refused = havred.havre("build", "-o", f"type=oci,dest={layout},colour=red", str(context), check=1)
+    assert "the output's setting 'colour' is not supported for the type oci" in refused.stderr
+    with tarfile.open(tmp_path / "saved.tar", "w") as tar:
+        tar.add(layout, "")
+    loaded = havred.out("load", "-i", str(tmp_path / "saved.tar")).split()[-1]
+    assert havred.out("run", "--rm", "--network", "none", loaded, "cat", "/made") == "made"
+    havred.docker("rmi", "-f", loaded, check=0)
+
+
+def test_pushed(havred: Engine, context: Path, tmp_path: Path) -> None:
+    with real_registry(tmp_path / "registry", inside=havred.inside) as registry:
+        for number, flags in enumerate((("--push",), ("-o", "type=registry"), ("-o", "type=image,push=true"))):
+            name = f"{registry.host}/pushed:{number}"
+            havred.havre("build", "-t", name, *flags, str(context), check=0)
+            havred.docker("rmi", name, check=0)
+            assert havred.havre("run", "--rm", "--network", "none", name, "cat", "/made", check=0).stdout == "made\n"
+            havred.docker("rmi", "-f", name, check=0)
+        assert "tag is needed" in havred.havre("build", "--push", str(context), check=1).stderr
