@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 import msgspec
 from aiohttp import WSMsgType, web
@@ -17,10 +18,10 @@ from havre.api.relay import relay
 from havre.api.router import Router
 from havre.engine.attach import Attachment, AttachOptions
 from havre.errors import HavreError, InvalidInput
-from havre.logs import LogOptions
+from havre.logs import LogChunk, LogOptions
 from havre.wire import versions
 from havre.wire.detach import parse_keys
-from havre.wire.frames import render_frames
+from havre.wire.frames import render_frames, render_line_frames
 from havre.wire.queries import parse_time
 
 RAW = "application/vnd.docker.raw-stream"
@@ -115,9 +116,15 @@ async def _logs(call: Call) -> web.StreamResponse:
     )
     batches = call.services.containers.logs(container.id, options)
     response = await call.stream(MULTIPLEXED if versions.multiplexed(call.version, tty) else RAW)
-    async for lines in batches:
-        await response.write(b"".join([data for _, data in lines]) if tty else render_frames(lines))
+    # Clients such as docker's SDK take a frame for a line; ours asks for as many lines in one as there are.
+    render = _join if tty else render_frames if call.flag("wide") else render_line_frames
+    async for chunks in batches:
+        await response.write(render(chunks))
     return response
+
+
+def _join(chunks: Sequence[LogChunk]) -> bytes:
+    return b"".join([data for _, data in chunks])
 
 
 def _moment(call: Call, name: str) -> float | None:

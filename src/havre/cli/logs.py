@@ -42,10 +42,11 @@ def _from_date(text: str) -> str:
     return f"{seconds}.{nanoseconds:09d}"
 
 
-def _red(line: bytes) -> bytes:
-    """A line of the error stream as a terminal shows it; its own colours, if any, go on top."""
-    text = line.removesuffix(b"\n")
-    return RED.encode() + text + OFF.encode() + line[len(text) :]
+def _red(lines: bytes) -> bytes:
+    """Lines of the error stream as a terminal shows them; their own colours, if any, go on top."""
+    start, end = RED.encode(), OFF.encode()
+    text = lines.removesuffix(b"\n")
+    return start + text.replace(b"\n", end + b"\n" + start) + end + lines[len(text) :]
 
 
 def logs(session: Session, options: Options, arguments: list[str]) -> int:
@@ -53,7 +54,7 @@ def logs(session: Session, options: Options, arguments: list[str]) -> int:
     name = arguments[0]
     client = session.client
     tty = client.get(f"/containers/{name}/json")["Config"]["Tty"]
-    query: Query = {"stdout": "1", "stderr": "1", "tail": options.tail}
+    query: Query = {"stdout": "1", "stderr": "1", "tail": options.tail, "wide": "1"}
     for flag in ("follow", "timestamps", "details"):
         if getattr(options, flag):
             query[flag] = "1"

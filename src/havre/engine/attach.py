@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 
-from havre.logs import LogLine
+from havre.logs import LogChunk
 from havre.runtime import Process
 from havre.runtime.fanout import Subscription
 
@@ -37,7 +37,7 @@ class Attachment:
     """
 
     def __init__(
-        self, options: AttachOptions, *, tty: bool, stdin_once: bool, past: AsyncIterator[Sequence[LogLine]] | None
+        self, options: AttachOptions, *, tty: bool, stdin_once: bool, past: AsyncIterator[Sequence[LogChunk]] | None
     ) -> None:
         self.tty = tty
         self._options = options

@@ -36,7 +36,7 @@ from havre.engine.removal import Removal
 from havre.engine.times import parse
 from havre.engine.top import Top, read_top
 from havre.errors import Conflict, HavreError, InvalidInput, NotFound, Unsupported
-from havre.logs import LogLine, LogOptions
+from havre.logs import LogChunk, LogOptions
 from havre.storage import Snapshots
 
 
@@ -276,7 +276,7 @@ class Containers:
         if (live := self._index.find(ref)) is not None:
             self._lifecycle.publish(live.container, "detach")
 
-    def logs(self, ref: str, options: LogOptions) -> AsyncIterator[Sequence[LogLine]]:
+    def logs(self, ref: str, options: LogOptions) -> AsyncIterator[Sequence[LogChunk]]:
         """What it wrote; with `follow`, until it ends."""
         return self._lifecycle.logs.read(self.get(ref), options)
 

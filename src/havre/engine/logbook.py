@@ -10,7 +10,7 @@ from pathlib import Path
 
 from havre.engine.model import Container
 from havre.errors import Failed, Unsupported
-from havre.logs import Keeper, LogLine, LogOptions, Subject, form_of, is_blocking, log_path, plan_log
+from havre.logs import Keeper, LogChunk, LogOptions, Subject, form_of, is_blocking, log_path, plan_log
 from havre.logs.plan import SPOOL
 from havre.runtime import Process
 
@@ -52,7 +52,7 @@ class Logbook:
             del self._keepers[container.id]
             await keeper.end()
 
-    def read(self, container: Container, options: LogOptions) -> AsyncIterator[Sequence[LogLine]]:
+    def read(self, container: Container, options: LogOptions) -> AsyncIterator[Sequence[LogChunk]]:
         """What it wrote; with `follow`, until it ends. Unsupported with a driver that keeps nothing."""
         if self.path(container) is None:
             raise Unsupported("configured logging driver does not support reading")

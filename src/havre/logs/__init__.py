@@ -1,7 +1,8 @@
 """The logs of containers: from the file that conmon writes to what users read, or to a log server.
 
-    options   drivers, their options, tags and attributes       records   the forms of records on disk
-    spool     moving records on, safe against every kill         files     names and rotation
+    options   drivers, their options, tags and attributes       records   conmon's records, lines made whole
+    spool     moving records on, safe against every kill         jsonfile  Docker's form on disk
+    files     names and rotation
     keeper    one container's log while it runs                  reading   selecting, the last lines, following
     syslog, journald   forwarders
 
@@ -12,12 +13,12 @@ from havre.logs.keeper import Keeper
 from havre.logs.options import DEFAULT_DRIVER, Subject, check_driver, is_blocking
 from havre.logs.plan import form_of, log_path, plan_log
 from havre.logs.reading import LogOptions
-from havre.logs.records import LogLine
+from havre.logs.records import LogChunk
 
 __all__ = [
     "DEFAULT_DRIVER",
     "Keeper",
-    "LogLine",
+    "LogChunk",
     "LogOptions",
     "Subject",
     "check_driver",

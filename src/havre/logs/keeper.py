@@ -21,7 +21,7 @@ from havre.aio import finish, in_thread, spawn
 from havre.errors import Failed
 from havre.logs.files import open_all
 from havre.logs.reading import Follower, LogOptions, read_files
-from havre.logs.records import Form, LogLine
+from havre.logs.records import Form, LogChunk
 from havre.logs.spool import LogPlan, Transcript
 
 log = logging.getLogger(__name__)
@@ -172,7 +172,7 @@ class Keeper:
         for follower in self._followers:
             follower.end()
 
-    async def read(self, options: LogOptions) -> AsyncIterator[list[LogLine]]:
+    async def read(self, options: LogOptions) -> AsyncIterator[list[LogChunk]]:
         """What has been written so far; with `follow`, what will be."""
         assert self._plan.log is not None
         await self.drain()

@@ -1,7 +1,7 @@
 """From a log driver and its options to where a container's log goes. Pure, but for what the forwarders do when called.
 
 json-file        SPOOL --> ID-json.log, Docker's form
-local            SPOOL --> container.log, conmon's form
+local            SPOOL --> container.log, conmon's form, lines made whole
 journald, syslog SPOOL --> container-cached.log (unless cache-disabled), and the server
 none             nothing: conmon writes no file
 """
@@ -13,9 +13,10 @@ from functools import partial
 from pathlib import Path
 
 from havre.logs.journald import Journald
+from havre.logs.jsonfile import JSON, json_renderer
 from havre.logs.options import Subject, keeps_file, parse_limits, plan_attrs, render_tag
-from havre.logs.records import JSON, PLAIN, Form, JsonRenderer, take_whole
-from havre.logs.spool import Forwarder, LogPlan, Render
+from havre.logs.records import PLAIN, PLAIN_RENDERER, Form
+from havre.logs.spool import Forwarder, LogPlan
 
 SPOOL = "ctr.log"
 _DEFAULT_TAG = "{{.ID}}"
@@ -37,12 +38,12 @@ def form_of(driver: str) -> Form:
 def plan_log(driver: str, options: Mapping[str, str], directory: Path, subject: Subject) -> LogPlan:
     """Everything about a log, for any driver but `none`. InvalidInput for a bad tag or pattern."""
     attrs = plan_attrs(options, subject)
-    render: Render = take_whole
+    renderer = PLAIN_RENDERER
     forwarder: Callable[[], Forwarder] | None = None
     if driver == "json-file":
         if options.get("tag"):
             attrs["tag"] = render_tag(options["tag"], subject)
-        render = JsonRenderer(attrs).render
+        renderer = json_renderer(attrs)
     elif driver == "syslog":
         tag = render_tag(options.get("tag") or _DEFAULT_TAG, subject)
         forwarder = partial(_open_syslog, options, tag)
@@ -53,7 +54,7 @@ def plan_log(driver: str, options: Mapping[str, str], directory: Path, subject: 
         spool=directory / SPOOL,
         log=log_path(driver, options, directory, subject.id),
         limits=parse_limits(driver, options),
-        render=render,
+        render=renderer.render,
         forwarder=forwarder,
     )
 

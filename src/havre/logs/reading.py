@@ -1,8 +1,10 @@
 """Reading a log: selecting lines, finding the last ones, following.
 
 Parts are passed on as they are read, so a line may be of any length; only the first part carries the line's time stamp,
-and only the last its newline. Lines are handed out in lists: all of one read of a file, which is also what can be had
-without waiting.
+and only the last its newline. What is handed out at a time is all of one read of a file, which is also what can be had
+without waiting. Nothing is done line by line but where `since` or `until` falls and with `details`.
+
+Times grow along a log, so that where `since` begins is found by bisection, and what lies between two times by its ends.
 """
 
 from __future__ import annotations
@@ -17,7 +19,10 @@ from datetime import datetime
 
 from havre.aio import in_thread
 from havre.logs.files import BLOCK
-from havre.logs.records import Form, LogLine, Record
+from havre.logs.records import Form, LogChunk, Record
+
+#: How much of a file is read to see a record of it; what is left to search then is read on.
+NEAR = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +52,26 @@ class Selection:
         self._options = options
         self._form = form
         self._wanted = frozenset(number for number, given in ((1, options.stdout), (2, options.stderr)) if given)
-        # Without times a record says by itself how it is shown: a million of them are rendered in under a second.
-        timed = options.timestamps or options.since is not None or options.until is not None
-        self._plain = not timed and not options.details
         self._unfinished: dict[int, bool] = {}
         self.past_until = False
 
-    def render_all(self, lines: Sequence[bytes]) -> list[LogLine]:
-        """What of some lines of the file the client sees."""
-        if self._plain:
-            return self._form.show(lines, self._wanted)
-        records = (self._form.parse(line) for line in lines)
+    def render_all(self, block: bytes) -> list[LogChunk]:
+        """What of some whole lines of the file the client sees."""
+        if not self._options.details and not self._unfinished and self._all_in_time(block):
+            chunks = self._form.show(block, self._options.timestamps)
+            if chunks is not None:
+                return [chunk for chunk in chunks if chunk[0] in self._wanted]
+        records = (self._form.parse(line) for line in block.split(b"\n")[:-1])
         return [shown for record in records if record and (shown := self.render(record))]
 
-    def render(self, record: Record) -> LogLine | None:
+    def _all_in_time(self, block: bytes) -> bool:
+        if self._options.since is None and self._options.until is None:
+            return True
+        first = self._form.parse(block[: block.index(b"\n")])
+        last = self._form.parse(block[block.rfind(b"\n", 0, -1) + 1 : -1])
+        return first is not None and last is not None and self._in_time(first) and self._in_time(last)
+
+    def render(self, record: Record) -> LogChunk | None:
         """The record as the client sees it, or None if it is not wanted."""
         continued = record.stream in self._unfinished
         shown = self._unfinished[record.stream] if continued else self._in_time(record)
@@ -134,33 +145,67 @@ class Follower:
 
 async def read_files(
     files: list[int], form: Form, options: LogOptions, follower: Follower | None
-) -> AsyncIterator[list[LogLine]]:
+) -> AsyncIterator[list[LogChunk]]:
     """The lines of some files, oldest first, and what `follower` tells of. Takes over the descriptors."""
     selection = Selection(options, form)
     try:
-        place, offset = 0, 0
-        if options.tail is not None:
-            place, offset = await in_thread(tail_place, files, options.tail, form)
+        place, offset = await in_thread(_first_place, files, options, form)
         rest, going = b"", True
-        while True:
+        while not selection.past_until:
             if follower is not None:
                 files += follower.take()
             last = place + 1 >= len(files)  # before reading: what is followed by another is complete
             data = await in_thread(os.pread, files[place], BLOCK, offset) if files else b""
             if data:
                 offset += len(data)
-                *lines, rest = (rest + data).split(b"\n")
-                if shown := selection.render_all(lines):
+                end = data.rfind(b"\n") + 1
+                whole, rest = (rest + data[:end], data[end:]) if end else (b"", rest + data)
+                if whole and (shown := selection.render_all(whole)):
                     yield shown
             elif not last:
                 place, offset, rest = place + 1, 0, b""
-            elif follower is None or not going or selection.past_until:
+            elif follower is None or not going:
                 return
             else:
                 going = await follower.wait(options.until)
     finally:
         for descriptor in files:
             os.close(descriptor)
+
+
+def _first_place(files: Sequence[int], options: LogOptions, form: Form) -> tuple[int, int]:
+    """Where reading begins: which file, and its offset. Blocking."""
+    begun = (0, 0) if options.tail is None else tail_place(files, options.tail, form)
+    return begun if options.since is None else max(begun, since_place(files, options.since, form))
+
+
+def since_place(files: Sequence[int], since: float, form: Form) -> tuple[int, int]:
+    """A place shortly before the first record that was written at `since` or later. Blocking."""
+
+    def is_before(record: Record | None) -> bool:
+        return record is not None and seconds_of(record.time) < since
+
+    for place in reversed(range(len(files))):
+        begun, record = _record_from(files[place], 0, form)
+        if not is_before(record):
+            continue
+        low, high = 0, os.fstat(files[place]).st_size
+        while high - low > NEAR:
+            middle = (low + high) // 2
+            start, record = _record_from(files[place], middle, form)
+            if is_before(record):
+                low, begun = middle, start
+            else:
+                high = middle
+        return place, begun
+    return 0, 0
+
+
+def _record_from(file: int, offset: int, form: Form) -> tuple[int, Record | None]:
+    """The first record that begins at `offset` or behind it, and where; None if there is none near."""
+    data = os.pread(file, NEAR, offset - 1) if offset else b"\n" + os.pread(file, NEAR, 0)
+    start = data.find(b"\n") + 1
+    return offset + start - 1, form.parse(data[start : data.find(b"\n", start)]) if start else None
 
 
 def tail_place(files: Sequence[int], lines: int, form: Form) -> tuple[int, int]:
@@ -173,29 +218,33 @@ def tail_place(files: Sequence[int], lines: int, form: Form) -> tuple[int, int]:
     found = 0
     seen: set[int] = set()
     for place in reversed(range(len(files))):
-        for end, line in _lines_backwards(files[place], os.fstat(files[place]).st_size):
-            record = form.parse(line)
-            if record is None:
+        for begun, block in _blocks_backwards(files[place], os.fstat(files[place]).st_size):
+            count = form.count(block)
+            if count is not None and found + count <= lines:
+                found += count
+                seen |= {1, 2}
                 continue
-            if record.ends_line or record.stream not in seen:
-                if found == lines:
-                    return place, end
-                found += 1
-            seen.add(record.stream)
+            end = begun + block.rfind(b"\n") + 1
+            for line in reversed(block.split(b"\n")[:-1]):
+                record = form.parse(line)
+                if record is not None and (record.ends_line or record.stream not in seen):
+                    if found == lines:
+                        return place, end
+                    found += 1
+                if record is not None:
+                    seen.add(record.stream)
+                end -= len(line) + 1
     return 0, 0
 
 
-def _lines_backwards(descriptor: int, size: int) -> Iterator[tuple[int, bytes]]:
-    """The lines from the last to the first, each with the offset behind its newline."""
+def _blocks_backwards(descriptor: int, size: int) -> Iterator[tuple[int, bytes]]:
+    """Whole lines from the last to the first, many at a time, each time with the offset where they begin."""
     position, rest = size, b""
     while position > 0:
         step = min(BLOCK, position)
         position -= step
-        first, *lines = (os.pread(descriptor, step, position) + rest).split(b"\n")
-        end = position + step + len(rest)
-        for line in reversed(lines):
-            if line or end < size:
-                yield min(end + 1, size), line
-            end -= len(line) + 1
-        rest = first
-    yield min(len(rest) + 1, size), rest
+        data = os.pread(descriptor, step, position) + rest
+        begun = data.find(b"\n") + 1 if position else 0
+        rest = data[:begun]
+        if begun < len(data):
+            yield position + begun, data[begun:]

@@ -12,8 +12,10 @@ Source: Docker Engine API, "ContainerAttach", "Stream format".
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterable, Iterator
+from itertools import chain, repeat
 
 from havre.errors import InvalidInput
 
@@ -22,6 +24,7 @@ STDOUT, STDERR, SYSTEM_ERROR = 1, 2, 3
 _HEADER = struct.Struct(">BxxxI")
 HEADER_SIZE = _HEADER.size
 MAX_FRAME = 16 << 20
+_LINE = re.compile(rb"[^\n]*+\n|[^\n]++")
 
 
 def render_header(stream: int, length: int) -> bytes:
@@ -33,6 +36,15 @@ def render_frames(chunks: Iterable[tuple[int, bytes]]) -> bytes:
     """Many frames, one for each (stream, data)."""
     pack = _HEADER.pack
     return b"".join([piece for stream, data in chunks for piece in (pack(stream, len(data)), data)])
+
+
+def render_line_frames(chunks: Iterable[tuple[int, bytes]]) -> bytes:
+    """A frame for each line in some (stream, lines), as dockerd sends logs."""
+    pieces: list[bytes] = []
+    for stream, data in chunks:
+        lines = _LINE.findall(data)
+        pieces += chain.from_iterable(zip(map(_HEADER.pack, repeat(stream), map(len, lines)), lines, strict=True))
+    return b"".join(pieces)
 
 
 class FrameReader:

@@ -18,7 +18,7 @@ from havre.engine.exec import Exec, ExecSpec
 from havre.engine.exit import Exits, WaitResult
 from havre.engine.progress import ProgressLine
 from havre.errors import Failed, NotFound
-from havre.logs import LogLine
+from havre.logs import LogChunk
 
 Scenario = Callable[[Path, Any], Coroutine[Any, Any, None]]
 
@@ -29,7 +29,7 @@ class Containers(FakeContainers):
     def __init__(self) -> None:
         super().__init__()
         self.exits = Exits()
-        self.lines: list[LogLine] = []
+        self.lines: list[LogChunk] = []
         self.exec = Exec("e1", CONTAINER_ID, ExecSpec(attach_stdout=True), ["nonesuch", "x"])
         self.exec_failure: Failed | None = None
         self.begun, self.gate, self.finished = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -38,7 +38,7 @@ class Containers(FakeContainers):
         self.get(ref)
         return self.exits.wait(condition or "next-exit", None)
 
-    async def logs(self, ref: str, options: Any) -> AsyncIterator[list[LogLine]]:
+    async def logs(self, ref: str, options: Any) -> AsyncIterator[list[LogChunk]]:
         self.calls.append(("logs", options))
         yield self.lines
 
@@ -159,13 +159,20 @@ def test_events_send_their_head_and_then_each_event(run: Callable[[Scenario], No
 
 def test_logs_are_framed_and_options_are_read(run: Callable[[Scenario], None]) -> None:
     async def scenario(path: Path, parts: Any) -> None:
-        parts.containers.lines = [(1, b"out\n"), (2, b"err\n")]
+        parts.containers.lines = [(1, b"out\n\nend\n"), (2, b"err\nor")]
         answer = await exchange(path, "GET", "/containers/golden/logs?stdout=1&stderr=1&tail=5&since=1.5&timestamps=1")
         head, _, body = answer.partition(b"\r\n\r\n")
         assert b"Content-Type: application/vnd.docker.multiplexed-stream" in head
-        assert dechunk(body) == b"\x01\0\0\0\0\0\0\x04out\n\x02\0\0\0\0\0\0\x04err\n"
+        assert dechunk(body) == (
+            b"\x01\0\0\0\0\0\0\x04out\n\x01\0\0\0\0\0\0\x01\n\x01\0\0\0\0\0\0\x04end\n"
+            b"\x02\0\0\0\0\0\0\x04err\n\x02\0\0\0\0\0\0\x02or"
+        )
         ((_, options),) = parts.containers.calls
         assert (options.tail, options.since, options.until, options.timestamps) == (5, 1.5, None, True)
+        answer = await exchange(path, "GET", "/containers/golden/logs?stdout=1&stderr=1&wide=1")
+        assert dechunk(answer.partition(b"\r\n\r\n")[2]) == (
+            b"\x01\0\0\0\0\0\0\x09out\n\nend\n\x02\0\0\0\0\0\0\x06err\nor"
+        )
 
     run(scenario)
 
@@ -292,7 +299,7 @@ def test_an_exec_whose_client_left_is_let_go(run: Callable[[Scenario], None]) ->
 @pytest.mark.parametrize("error", [Failed("the disk is gone"), ValueError("a bug")])
 def test_an_answer_that_has_begun_is_cut_off(run: Callable[[Scenario], None], error: Exception) -> None:
     async def scenario(path: Path, parts: Any) -> None:
-        async def broken(ref: str, options: Any) -> AsyncIterator[list[LogLine]]:
+        async def broken(ref: str, options: Any) -> AsyncIterator[list[LogChunk]]:
             yield [(1, b"out\n")]
             raise error
 

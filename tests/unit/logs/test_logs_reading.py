@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from havre.logs.files import BLOCK, compress, files_of, open_all, shift
+from havre.logs.jsonfile import JSON, json_renderer
 from havre.logs.reading import Follower, LogOptions, read_files, tail_place
-from havre.logs.records import JSON, PLAIN, Form, JsonRenderer
+from havre.logs.records import PLAIN, Form, Record
 
 LOG = b"""\
 2026-11-24T13:00:01.000000001+00:00 stdout F one
@@ -28,7 +30,7 @@ def form(request: pytest.FixtureRequest) -> Form:
 
 
 def put(path: Path, form: Form, data: bytes) -> Path:
-    path.write_bytes(data if form is PLAIN else JsonRenderer({}).render(data, {}, final=True)[0])
+    path.write_bytes(data if form is PLAIN else json_renderer({}).render(data, {}, final=True)[0])
     return path
 
 
@@ -85,6 +87,72 @@ def test_tail_over_block_boundaries(tmp_path: Path, form: Form, tail: int) -> No
     path = put(tmp_path / "log", form, b"".join(stamp + line + b"\n" for line in lines))
     assert path.stat().st_size > 2 * BLOCK
     assert read(path, form, tail=tail) == b"".join(line + b"\n" for line in lines[-tail:])
+
+
+@pytest.fixture
+def long_log(tmp_path: Path, form: Form) -> Path:
+    """A line a second, 20,000 of them, in three files."""
+    path = tmp_path / "long"
+    begun = datetime.fromtimestamp(AT_TWO, UTC)
+    lines = [
+        b"%s.000000000+00:00 stdout F %d %s\n"
+        % ((begun + timedelta(seconds=number)).isoformat()[:19].encode(), number, b"x" * (number % 97))
+        for number in range(20_000)
+    ]
+    for part in (lines[:9000], lines[9000:9001], lines[9001:]):
+        shift(path, 3)
+        put(path, form, b"".join(part))
+    return path
+
+
+def numbers(shown: bytes) -> list[int]:
+    return [int(line.split()[0]) for line in shown.splitlines()]
+
+
+@pytest.mark.parametrize("first", [0, 1, 4321, 8999, 9000, 9001, 19_999, 20_000])
+def test_since_is_found_in_long_files(long_log: Path, form: Form, first: int) -> None:
+    assert numbers(read(long_log, form, since=AT_TWO + first)) == list(range(first, 20_000))
+    assert numbers(read(long_log, form, since=AT_TWO + first - 0.5)) == list(range(first, 20_000))
+    assert numbers(read(long_log, form, until=AT_TWO + first)) == list(range(min(first + 1, 20_000)))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"since": AT_TWO + 19_990}, range(19_990, 20_000)),
+        ({"since": AT_TWO + 8_990, "until": AT_TWO + 9_010}, range(8_990, 9_011)),
+        ({"until": AT_TWO + 5}, range(6)),
+        ({"tail": 5}, range(19_995, 20_000)),
+    ],
+)
+def test_few_lines_of_long_files_cost_little(
+    long_log: Path, form: Form, options: dict[str, float], expected: range, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed = 0
+
+    def counting(line: bytes) -> Record | None:
+        nonlocal parsed
+        parsed += 1
+        return form.parse(line)
+
+    counted = Form(counting, form.show, form.count)
+    size = sum(file.stat().st_size for file in files_of(long_log))
+    taken, pread = 0, os.pread
+
+    def measuring(file: int, length: int, offset: int) -> bytes:
+        nonlocal taken
+        taken += len(data := pread(file, length, offset))
+        return data
+
+    monkeypatch.setattr(os, "pread", measuring)
+    assert numbers(read(long_log, counted, **options)) == list(expected)
+    assert parsed < 7_000
+    assert taken < size / 2
+
+
+@pytest.mark.parametrize("tail", [1, 10_998, 10_999, 11_000, 15_000, 19_999, 20_001])
+def test_tail_over_files(long_log: Path, form: Form, tail: int) -> None:
+    assert numbers(read(long_log, form, tail=tail)) == list(range(max(0, 20_000 - tail), 20_000))
 
 
 def test_tail_of_an_empty_file(tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ import pytest
 
 from havre.logs import spool as spools
 from havre.logs.files import LogFile, files_of, open_all
+from havre.logs.jsonfile import JSON
 from havre.logs.options import Subject
 from havre.logs.plan import plan_log
 from havre.logs.reading import LogOptions, read_files
-from havre.logs.records import JSON, PLAIN, Record
+from havre.logs.records import PLAIN, Record
 from havre.logs.spool import LogPlan, Transcript
 
 STAMP = b"2026-11-24T13:00:01.000000001+00:00"

@@ -60,7 +60,8 @@ class Printer:
 
     def pump(self, client: Client, container: str, name: str, query: Query, *, tty: bool) -> None:
         """Write a container's log until it ends. Raises HavreError."""
-        response = client.call("GET", f"/containers/{container}/logs", {"stdout": "1", "stderr": "1", **query})
+        asked: Query = {"stdout": "1", "stderr": "1", "wide": "1", **query}
+        response = client.call("GET", f"/containers/{container}/logs", asked)
         output: Raw | Demultiplexer = Raw() if tty else Demultiplexer()
         rest = {1: "", 2: ""}
         for data in response.chunks():
