@@ -84,6 +84,8 @@ DIRECTIVES = (
     _d("log-driver", "text", "Default log driver"),
     _d("log-level", "text", "debug, info, warn, error, fatal", short="l"),
     _d("log-opt", "map", "Default log options", "log-opts"),
+    _d("max-concurrent-downloads", "number", "Layers pulled at once, 3 by default"),
+    _d("max-concurrent-uploads", "number", "Layers pushed at once, 2 by default"),
     _d("mtu", "number", "MTU of the default bridge"),
     _d("pidfile", "text", "File for the daemon's PID", short="p"),
     _d("publish-policy", "text", "host: published ports heed the host's firewall; docker: they override it"),
@@ -109,9 +111,9 @@ DIRECTIVES = (
         for name in (
             "api-cors-header", "containerd", "containerd-namespace", "containerd-plugins-namespace",
             "cpu-rt-period", "cpu-rt-runtime", "default-cgroupns-mode", "default-ipc-mode", "http-proxy", "https-proxy",
-            "init-path", "max-concurrent-downloads", "max-concurrent-uploads", "max-download-attempts",
-            "metrics-addr", "network-control-plane-mtu", "no-proxy", "oom-score-adjust", "seccomp-profile",
-            "swarm-default-advertise-addr", "userland-proxy-path", "userns-remap",
+            "init-path", "max-download-attempts", "metrics-addr", "network-control-plane-mtu", "no-proxy",
+            "oom-score-adjust", "seccomp-profile", "swarm-default-advertise-addr", "userland-proxy-path",
+            "userns-remap",
         )
     ),
     *(
@@ -178,6 +180,8 @@ class DaemonConfig:
     dns_opts: tuple[str, ...] = ()
     registry_mirrors: tuple[str, ...] = ()
     insecure_registries: tuple[str, ...] = ()
+    max_concurrent_downloads: int = 0
+    max_concurrent_uploads: int = 0
     default_runtime: str = ""
     runtimes: Mapping[str, str] = field(default_factory=dict)
     storage_driver: str = ""

@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any
 
 from havre import __version__
-from havre.aio import end_background
+from havre.aio import end_background, spawn
 from havre.api.server import InheritedListener, Listener, TcpListener, UnixListener, first_group, serve
 from havre.api.services import Services
 from havre.api.tls import server_context
@@ -61,6 +61,8 @@ from havre.engine.model import Container, Ulimit
 from havre.engine.network import Network
 from havre.engine.networks import NetworkOptions, Networks, tag_for
 from havre.engine.pluginvolumes import PluginMount, PluginVolumes
+from havre.engine.pull import DOWNLOADS
+from havre.engine.push import UPLOADS
 from havre.engine.recovery import Recovery
 from havre.engine.removal import Removal
 from havre.engine.stats import Stats
@@ -105,8 +107,17 @@ class _ImageFacts:
             return ()
 
 
+@dataclass(frozen=True, slots=True)
+class _Reloadable:
+    """What follows another configuration while it works."""
+
+    registry: Registry
+    runtime: Runtime
+    creation: Creation
+
+
 @asynccontextmanager
-async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, Registry]]:
+async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _Reloadable]]:
     """All nouns, recovered and ready, and what a reload changes beside them; closed in reverse order."""
     events = Events()
     async with AsyncExitStack() as stack:
@@ -137,7 +148,8 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, Reg
         images = await Images.open(
             storage, registry, events.publish, lambda id: users[0].users_of(id) if users else (), policy
         )
-        limits = HostLimits(os.cpu_count() or 1, tuple(runtime.binaries), runtime.host.cgroups.swap_limit)
+        images.limit_transfers(config.max_concurrent_downloads, config.max_concurrent_uploads)
+        limits = HostLimits(os.cpu_count() or 1, runtime.binaries, runtime.host.cgroups.swap_limit)
         creation = Creation(
             index,
             images,
@@ -180,7 +192,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, Reg
             contexts=contexts,
             outputs=Outputs(storage),
         )
-        yield services, registry
+        yield services, _Reloadable(registry, runtime, creation)
 
 
 async def _open_builder(
@@ -436,10 +448,10 @@ async def run(config: DaemonConfig, flags: Mapping[str, Any]) -> None:
     for key in config.ignored:
         log.warning("the directive %s has no effect here", key)
     with pid_file(config.pid_path):
-        async with open_engine(config) as (services, registry):
+        async with open_engine(config) as (services, reloadable):
             server = await serve(services, listeners, experimental=config.experimental)
-            current = _Current(config, services, registry)
-            loop.add_signal_handler(signal.SIGHUP, current.reload, flags)
+            current = _Current(config, services, reloadable)
+            loop.add_signal_handler(signal.SIGHUP, lambda: spawn(current.reload(flags), "reload"))
             for address in server.addresses:
                 log.info("API listen on %s", address)
             log.info("Daemon has completed initialization")
@@ -451,44 +463,51 @@ async def run(config: DaemonConfig, flags: Mapping[str, Any]) -> None:
             await end_background()  # while there is an engine for it to undo itself with
 
 
+_RELOADED = (
+    "debug", "log_level", "shutdown_timeout", "labels", "registry_mirrors", "insecure_registries", "runtimes",
+    "default_runtime", "max_concurrent_downloads", "max_concurrent_uploads",
+)  # fmt: skip
+
+
 class _Current:
     """The configuration in force, and what follows it."""
 
-    def __init__(self, config: DaemonConfig, services: Services, registry: Registry) -> None:
+    def __init__(self, config: DaemonConfig, services: Services, parts: _Reloadable) -> None:
         self.config = config
         self._services = services
-        self._registry = registry
+        self._parts = parts
+        self._reloading = asyncio.Lock()
 
-    def reload(self, flags: Mapping[str, Any]) -> None:
-        """SIGHUP: the log's level, labels, mirrors, insecure registries and the time to stop change without a restart.
+    async def reload(self, flags: Mapping[str, Any]) -> None:
+        """SIGHUP: what needs no restart changes: the log's level, labels, mirrors, insecure registries, OCI runtimes,
+        how many layers are transferred at once, the time to stop.
 
         A configuration that cannot be used changes nothing.
         """
         log.info("Got signal to reload configuration, reloading from: %s", flags.get("config-file", DEFAULT_FILE))
-        try:
-            fresh = load(flags)
-            check_values(fresh)
-        except (HavreError, OSError) as error:
-            log.error("configuration not reloaded: %s", error)
-            return
-        self.config = replace(
-            self.config,
-            debug=fresh.debug,
-            log_level=fresh.log_level,
-            shutdown_timeout=fresh.shutdown_timeout,
-            labels=fresh.labels,
-            registry_mirrors=fresh.registry_mirrors,
-            insecure_registries=fresh.insecure_registries,
-        )
+        async with self._reloading:
+            try:
+                fresh = load(flags)
+                check_values(fresh)
+                await self._parts.runtime.reconfigure(fresh.runtimes, fresh.default_runtime or None)
+            except (HavreError, OSError) as error:
+                log.error("configuration not reloaded: %s", error)
+                return
+            self._follow(fresh)
+
+    def _follow(self, fresh: DaemonConfig) -> None:
+        self.config = replace(self.config, **{name: getattr(fresh, name) for name in _RELOADED})
         set_level("debug" if fresh.debug else fresh.log_level)
-        self._registry.reconfigure(_registries(fresh))
+        self._parts.registry.reconfigure(_registries(fresh))
+        self._parts.creation.defaults = _defaults(self.config, self._parts.runtime)
+        self._services.images.limit_transfers(fresh.max_concurrent_downloads, fresh.max_concurrent_uploads)
         self._services.system.reload(_identity(self.config))
-        told = _reloaded(self.config)
+        told = _reloaded(self.config, self._parts.runtime.default)
         self._services.events.publish("daemon", "reload", self._services.system.id, told)
         log.info("Reloaded configuration: %s", json.dumps(told))
 
 
-def _reloaded(config: DaemonConfig) -> dict[str, str]:
+def _reloaded(config: DaemonConfig, runtime: str) -> dict[str, str]:
     """What the event of a reload tells, in dockerd's words."""
     return {
         "name": socket.gethostname(),
@@ -496,6 +515,10 @@ def _reloaded(config: DaemonConfig) -> dict[str, str]:
         "labels": json.dumps(config.labels),
         "insecure-registries": json.dumps(config.insecure_registries),
         "registry-mirrors": json.dumps(config.registry_mirrors),
+        "default-runtime": runtime,
+        "runtimes": ", ".join(f"{name}:{path}" for name, path in config.runtimes.items()),
+        "max-concurrent-downloads": str(config.max_concurrent_downloads or DOWNLOADS),
+        "max-concurrent-uploads": str(config.max_concurrent_uploads or UPLOADS),
         "live-restore": "true",
         "shutdown-timeout": str(config.shutdown_timeout),
     }

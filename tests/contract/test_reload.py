@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.engines import HAVRED, Engine
+from support.imagery import archive, config_of, layer_tar
+from support.registry import real_registry
 from support.waiting import until
 
 
@@ -76,3 +79,58 @@ def test_a_bad_file_is_refused_at_the_start(tmp_path: Path) -> None:
     done = subprocess.run([HAVRED, "--config-file", file, *roots], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert 'log-driver: error looking up logging plugin odd: plugin "odd" not found' in done.stderr
+
+
+def test_how_many_layers_are_transferred_at_once(havred: Engine, file: Path, tmp_path: Path) -> None:
+    layers = [layer_tar("base"), layer_tar("top")]
+    config = config_of(*layers)
+    names = json.dumps([{"Config": "c.json", "RepoTags": ["two:1"], "Layers": ["0.tar", "1.tar"]}]).encode()
+    image = archive({"0.tar": layers[0], "1.tar": layers[1], "c.json": config, "manifest.json": names})
+    with real_registry(tmp_path / "registry", inside=havred.inside) as registry:
+        name = f"{registry.host}/two:1"
+
+        def waited() -> list[bool]:
+            """Whether a layer had to wait: of a push, of a pull."""
+            havred.docker("load", stdin=image, check=0)
+            havred.out("tag", "two:1", name)
+            pushed = havred.out("push", name)
+            havred.out("rmi", name, "two:1")
+            pulled = havred.out("pull", name)
+            havred.out("rmi", name)
+            return [": Waiting" in pushed, ": Waiting" in pulled]
+
+        assert waited() == [False, False]
+        file.write_text('{"max-concurrent-downloads": 1, "max-concurrent-uploads": 1, "labels": ["slow=1"]}')
+        reload(havred)
+        until(lambda: havred.out("info", "-f", "{{len .Labels}}") == "1", "the new configuration")
+        assert waited() == [True, True]
+
+
+def test_runtimes_and_what_is_told_of_them(havred: Engine, file: Path) -> None:
+    slow = havred.root / "slow-runc"
+    slow.write_text('#!/bin/sh\nexec runc "$@"\n')
+    slow.chmod(0o755)
+    limits = {"max-concurrent-downloads": 1, "max-concurrent-uploads": 7}
+    file.write_text(json.dumps({"runtimes": {"slow": {"path": str(slow)}}, "default-runtime": "slow", **limits}))
+    began = time.time()
+    reload(havred)
+    until(lambda: havred.out("info", "-f", "{{.DefaultRuntime}}") == "slow", "the default runtime")
+    window = ("--since", f"{began:.9f}", "--until", f"{time.time():.9f}", "--filter", "event=reload")
+    told = json.loads(havred.out("events", *window, "--format", "{{json .Actor.Attributes}}"))
+    assert told.items() >= {"default-runtime": "slow", "runtimes": f"slow:{slow}"}.items()
+    assert told.items() >= {key: str(value) for key, value in limits.items()}.items()
+    havred.out("run", "-d", "--name", "new", "busybox", "sleep", "1000")
+    assert havred.out("inspect", "-f", "{{.HostConfig.Runtime}}", "new") == "slow"
+
+    file.write_text('{"default-runtime": "none"}')
+    reload(havred)
+    refused = "configuration not reloaded: the default runtime none is not installed"
+    until(lambda: refused in havred.log.read_text(), "the refusal in the log")
+    assert havred.out("info", "-f", "{{.DefaultRuntime}}") == "slow"
+
+    file.write_text("{}")
+    reload(havred)
+    until(lambda: havred.out("info", "-f", "{{.DefaultRuntime}}") != "slow", "the old default runtime")
+    assert havred.out("exec", "new", "echo", "still") == "still"
+    assert "unknown or invalid runtime name: slow" in havred.docker("create", "--runtime", "slow", "busybox").stderr
+    havred.out("rm", "-f", "new")

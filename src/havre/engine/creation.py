@@ -74,7 +74,7 @@ class Creation:
         self._lifecycle = lifecycle
         self._directory = directory
         self._limits = limits
-        self._defaults = defaults
+        self.defaults = defaults
 
     async def create(self, request: CreateRequest, name: str | None, platform: str | None) -> Created:
         """Make one. Raises NotFound (image, network), Conflict (name), InvalidInput (anything malformed)."""
@@ -90,12 +90,12 @@ class Creation:
         config = merge_config(config, image.config)
         check_config(config)
         check_conflicts(config, host)
-        host = self._pin_joined(fill_host_config(host, self._defaults))
+        host = self._pin_joined(fill_host_config(host, self.defaults))
         specs = plan_mounts(host, config.volumes or (), self._inherited(host))
         networks = plan_endpoints(request, host.network_mode, self._network_names(request, host))
 
         id = secrets.token_hex(32)
-        config.hostname = default_hostname(id, config, host, self._defaults)
+        config.hostname = default_hostname(id, config, host, self.defaults)
         config.entrypoint, config.cmd = as_list(config.entrypoint), as_list(config.cmd)
         async with AsyncExitStack() as undo:
             name = name or make_name(self._index.is_taken)

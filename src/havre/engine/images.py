@@ -12,6 +12,7 @@ Platforms are texts (`linux/arm64`). A name that stands for several means the ho
 
 from __future__ import annotations
 
+import asyncio
 import builtins  # `list` is a method below
 import platform as host
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -35,8 +36,8 @@ from havre.engine.integrity import Finding, Integrity
 from havre.engine.layout import LaidOut, LayoutForm, layer_form, plan_layout, write_layout
 from havre.engine.model import Config, ImageId, Value
 from havre.engine.progress import Progress, ProgressLine, unobserved
-from havre.engine.pull import Puller
-from havre.engine.push import Pusher
+from havre.engine.pull import DOWNLOADS, Puller
+from havre.engine.push import UPLOADS, Pusher
 from havre.errors import Conflict, InvalidInput, NotFound
 from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of
@@ -125,6 +126,11 @@ class Images:
         store = ImageStore(storage.blobs, tables, storage.hold, platform_of_machine(host.machine()))
         await store.load()
         return cls(storage, registry, store, publish, users, policy)
+
+    def limit_transfers(self, downloads: int, uploads: int) -> None:
+        """How many layers come in and go out at once (0: the default), of those that begin from now on."""
+        self._puller.slots = asyncio.Semaphore(downloads or DOWNLOADS)
+        self._pusher.slots = asyncio.Semaphore(uploads or UPLOADS)
 
     # -- finding
 

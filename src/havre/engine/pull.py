@@ -67,7 +67,7 @@ class Resolved:
 
 
 class Puller:
-    """Pulls images into the stores."""
+    """Pulls images into the stores. `slots` are for layers that come in at once, and may be exchanged at any time."""
 
     def __init__(
         self,
@@ -84,7 +84,7 @@ class Puller:
         self._layers = layers
         self._hold = hold
         self._platform = platform
-        self._slots = asyncio.Semaphore(DOWNLOADS)
+        self.slots = asyncio.Semaphore(DOWNLOADS)
         self._transfers: SharedWork[None] = SharedWork()
 
     async def pull(
@@ -177,9 +177,9 @@ class Puller:
         self, ref: Reference, blob: Descriptor, diff_id: Digest, auth: Auth | None, report: Progress
     ) -> None:
         id = _short(blob.digest)
-        if self._slots.locked():
+        if self.slots.locked():
             report(ProgressLine("Waiting", id))
-        async with self._slots:
+        async with self.slots:
             if self._layers.get(diff_id) is not None:
                 return
             async with self._layers.ingest(digest=blob.digest, diff_id=diff_id) as sink:

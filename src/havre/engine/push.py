@@ -44,13 +44,13 @@ class PushRegistry(Protocol):
 
 
 class Pusher:
-    """Pushes images out of the stores."""
+    """Pushes images out of the stores. `slots` are for layers that go out at once, and may be exchanged at any time."""
 
     def __init__(self, registry: PushRegistry, blobs: BlobStore, layers: Layers) -> None:
         self._registry = registry
         self._blobs = blobs
         self._layers = layers
-        self._slots = asyncio.Semaphore(UPLOADS)
+        self.slots = asyncio.Semaphore(UPLOADS)
 
     async def push(self, ref: Reference, image: Image, auth: Auth | None, progress: Progress) -> Digest:
         """Push `image` as `ref`; the manifest's digest."""
@@ -89,9 +89,9 @@ class Pusher:
     ) -> Descriptor:
         """Bring one layer into the repository of `ref`."""
         id = _short(diff_id)
-        if self._slots.locked():
+        if self.slots.locked():
             progress(ProgressLine("Waiting", id))
-        async with self._slots:
+        async with self.slots:
             wanted = {layer.digest for layer in original.layers} if original else set()
             for source in order_sources(self._layers.sources(diff_id), ref, wanted):
                 if await self._registry.has_blob(ref, source.digest, auth):

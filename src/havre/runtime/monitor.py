@@ -186,19 +186,19 @@ class Process(Held):
 
 
 class Runtime:
-    """The composition of the room. `reason` says why `default` is the default runtime."""
+    """The composition of the room. `reason` says why `default` is the default runtime, `binaries` follows reloads."""
 
     def __init__(self, run_root: Path, conmon: Path, runtimes: Runtimes, host: HostFacts) -> None:
         self._containers = run_root / "containers"
-        self._runtimes = runtimes
+        self._ever: dict[str, OciRuntime] = {}  # those that a reload has taken out may still have containers
         self._processes: dict[str, Process] = {}
         own = cgroups.groups_of("self")
         self._service_trees = [tree for tree in cgroups.service_trees(host.cgroups) if own.get(tree, "/") != "/"]
         self.conmon = conmon
         self.host = host
-        self.default = runtimes.default
-        self.reason = runtimes.reason
-        self.binaries: Mapping[str, str] = {name: str(each.program) for name, each in runtimes.all.items()}
+        self._run_root = run_root
+        self.binaries: dict[str, str] = {}
+        self._use(runtimes)
 
     @classmethod
     async def open(cls, run_root: Path, binaries: Mapping[str, str], default: str | None) -> Runtime:
@@ -208,11 +208,23 @@ class Runtime:
             raise Unavailable("conmon is not installed", "install the package conmon")
         host = await in_thread(read_host)
         runtimes = await find_runtimes(run_root, binaries, default, host.cgroups.layout)
-        for directory in (run_root / "containers", *(each.state for each in runtimes.all.values())):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (run_root / "containers").mkdir(mode=0o700, parents=True, exist_ok=True)
         if not pidfd.tells_exit_of_others():
             pidfd.become_subreaper()
         return cls(run_root, Path(conmon), runtimes, host)
+
+    def _use(self, runtimes: Runtimes) -> None:
+        for each in runtimes.all.values():
+            each.state.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._runtimes = runtimes
+        self._ever |= runtimes.all
+        self.default, self.reason = runtimes.default, runtimes.reason
+        self.binaries.clear()
+        self.binaries |= {name: str(each.program) for name, each in runtimes.all.items()}
+
+    async def reconfigure(self, binaries: Mapping[str, str], default: str | None) -> None:
+        """Other OCI runtimes for what is created from now on; InvalidInput or Unavailable, and nothing changes."""
+        self._use(await find_runtimes(self._run_root, binaries, default, self.host.cgroups.layout))
 
     def bundle(self, container_id: str) -> Path:
         """The container's directory, whether it exists or not."""
@@ -400,7 +412,7 @@ class Runtime:
 
     def _holders(self, container_id: str) -> list[OciRuntime]:
         """The runtimes that have a state of this container: one, or none."""
-        return [each for each in self._runtimes.all.values() if (each.state / container_id).exists()]
+        return [each for each in self._ever.values() if (each.state / container_id).exists()]
 
 
 def _check_image(plan: ContainerPlan) -> None:
