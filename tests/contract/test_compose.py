@@ -8,8 +8,12 @@ import os
 import re
 import signal
 import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from select import select
+from threading import Thread
 from typing import Any
 from xml.etree import ElementTree
 
@@ -279,13 +283,82 @@ def test_a_rollout_serves_all_the_time_and_goes_back_by_itself(ours: Both) -> No
     assert set(inside("cat /out").split()) == {"one", "two"}
 
 
-def test_ports_that_two_cannot_hold_are_no_rollout(ours: Both) -> None:
-    ours.write(
-        f"name: {ours.name}\nservices: {{a: {{image: busybox, command: 'true', ports: ['127.0.0.1:18080:80']}}}}\n"
-    )
-    ours.havre("create")
-    ours.write(ours.file.read_text().replace("'true'", "'false'"))
-    assert "cannot be rolled out" in ours.havre("up", "--rollout", check=1).stderr
+PORT = """
+name: {name}
+services:
+  web:
+    image: busybox
+    init: true
+    command: sh -c "echo {version} > /index.html; exec httpd -f -p {port} -h /"
+    healthcheck: {{test: "{test}", interval: 1s, start_interval: 200ms, start_period: 3s, retries: 1}}
+    ports: ["18097:{port}"]
+    stop_grace_period: 1s
+"""
+_ASK = """
+import sys, urllib.request
+while True:
+    try: said = urllib.request.urlopen(sys.argv[1], timeout=5).read().decode().strip()
+    except OSError as error: said = f"failed: {error}"
+    print(said, flush=True)
+"""
+
+
+def test_a_port_of_the_host_is_handed_over_in_a_rollout(project: Both) -> None:
+    def write(version: str, port: int, test: str = "true") -> None:
+        project.write(PORT.format(name=project.name, version=version, port=port, test=test))
+
+    write("one", 80)
+    project.havre("up", "-d", "--wait")
+    if project.engine.name == "dockerd":
+        write("two", 80)
+        assert "publishes port 18097 of the host" in project.havre("up", "--rollout", check=1).stderr
+        return
+    with clients(project, "http://127.0.0.1:18097", "http://[::1]:18097") as asked:
+        write("two", 8080)  # of another port inside
+        project.havre("up", "--rollout")
+        until(lambda: all(lines[-1:] == ["two"] for lines in asked), "both clients to see the new one")
+        assert [*project.containers()] == ["web-2"]
+        write("three", 80, test="false")
+        assert "is unhealthy" in project.havre("up", "--rollout", check=1).stderr
+        write("four", 80)
+        project.havre("up", "--rollout")
+        until(lambda: all(lines[-1:] == ["four"] for lines in asked), "both clients to see the last one")
+    for lines in asked:
+        assert set(lines) == {"one", "two", "four"}
+        assert lines == sorted(lines, key=["one", "two", "four"].index)
+    project.engine.stop(signal.SIGKILL)
+    project.engine.start()
+    assert project.havre("port", "web", "80").stdout == "0.0.0.0:18097\n"
+    project.havre("restart", "-t", "0", "web")
+    with clients(project, "http://127.0.0.1:18097") as asked:
+        assert asked[0][0] == "four"
+
+
+@contextmanager
+def clients(project: Both, *urls: str) -> Iterator[list[list[str]]]:
+    """What each URL answers, asked without a pause from the engine's host."""
+    said: list[list[str]] = [[] for _ in urls]
+    asking = []
+    for url in urls:
+        command = [*project.engine.inside, sys.executable, "-c", _ASK, url]
+        asking.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+
+    def read(process: subprocess.Popen[str], lines: list[str]) -> None:
+        assert process.stdout is not None
+        lines.extend(line.strip() for line in process.stdout)
+
+    threads = [Thread(target=read, args=pair) for pair in zip(asking, said, strict=True)]
+    for thread in threads:
+        thread.start()
+    until(lambda: all(said), "the first answers")
+    try:
+        yield said
+    finally:
+        for process in asking:
+            process.kill()
+            process.wait()
+        for thread in threads:
+            thread.join()
 
 
 def test_images_go_to_a_registry_and_come_back(ours: Both, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ KILLS = 20
 FILE = """
 name: {name}
 services:
-  db: {{image: busybox, init: true, command: sleep 1000, volumes: ["data:/data", /anon], networks: [back]}}
+  db: {{image: busybox, init: true, command: sleep 1000, volumes: ["data:/data", /anon], networks: [back],
+       ports: ["127.0.0.1:18096:80"], environment: {{VERSION: "{version}"}}}}
   web: {{image: busybox, init: true, command: sleep 1000, networks: [back], scale: 2, depends_on: [db],
         environment: {{VERSION: "{version}"}}}}
 networks: {{back: }}
@@ -61,6 +62,6 @@ def _is_up(both: Both, number: int) -> None:
     template = '{{.State}} {{.Label "com.docker.compose.service"}}'
     rows = both.engine.out("ps", "-a", "--filter", wanted, "--format", template).splitlines()
     assert sorted(rows) == ["running db", "running web", "running web"], f"kill {number}"
-    ids = [id for name, id in both.containers().items() if name.startswith("web")]
-    versions = both.engine.out("inspect", "--format", "{{json .Config.Env}}", *ids)
-    assert versions.count(f"VERSION={number}") == 2, f"kill {number}"
+    versions = both.engine.out("inspect", "--format", "{{json .Config.Env}}", *both.containers().values())
+    assert versions.count(f"VERSION={number}") == 3, f"kill {number}"
+    assert both.havre("port", "db", "80").stdout == "127.0.0.1:18096\n", f"kill {number}"

@@ -1,4 +1,4 @@
-"""Containers, all but their streams: create, list, inspect, change state, remove.
+"""Containers, all but their streams: create, list, inspect, change state, remove; and what Docker has not: take ports.
 
 Source: Docker Engine API, "Containers".
 """
@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 from aiohttp import web
 
 from havre.api.call import Call
 from havre.api.present import Sizes, present_container, present_summary
 from havre.api.router import Router
-from havre.engine.model import CreateRequest
+from havre.engine.model import CreateRequest, PortBinding, Value
 from havre.errors import InvalidInput, NotFound
 from havre.wire import versions
 
@@ -71,6 +72,19 @@ async def _stop(call: Call) -> web.StreamResponse:
     timeout, signal = call.integer("t"), call.text("signal") or None
     drain = call.integer("drain")  # no parameter of Docker's, whose daemon reads over it
     await call.settle(call.services.containers.stop(call.name, timeout_s=timeout, signal=signal, drain_s=drain))
+    return call.nothing()
+
+
+class TakePortsRequest(Value):
+    """The body of `POST /containers/NAME/ports`: what to publish, and the containers that hand it over."""
+
+    port_bindings: dict[str, list[PortBinding] | None]
+    givers: list[str] = msgspec.field(default_factory=list)
+
+
+async def _take_ports(call: Call) -> web.StreamResponse:
+    request = await call.body(TakePortsRequest)
+    await call.settle(call.services.containers.take_ports(call.name, request.port_bindings, request.givers))
     return call.nothing()
 
 
@@ -138,6 +152,7 @@ def register(router: Router) -> None:
     router.add("POST", "/containers/prune", _prune)
     router.add("GET", "/containers/{name}/json", _inspect)
     router.add("GET", "/containers/{name}/top", _top)
+    router.add("POST", "/containers/{name}/ports", _take_ports)
     for action, handler in (
         ("start", _start),
         ("stop", _stop),

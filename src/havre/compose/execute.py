@@ -238,6 +238,8 @@ class _Run:
             aliases=create.aliases,
             links=link_names(project.name, service, create.number, self._names),
         )
+        if not create.ports:
+            body["HostConfig"]["PortBindings"] = {}
         query: dict[str, str | list[str]] = {"name": create.name}
         if service.get("platform"):
             query["platform"] = service["platform"]

@@ -22,6 +22,8 @@ IMAGE = "com.docker.compose.image"
 DEPENDENCIES = "com.docker.compose.depends_on"
 VERSION = "com.docker.compose.version"
 REPLACES = "com.docker.compose.replace"
+FOLLOWS = "havre.compose.follows"
+"""Of a container that a rollout made: the ID of the one that it was to follow."""
 
 
 def container_labels(project: Project, name: str, service: Service, number: int, image_id: str) -> dict[str, str]:

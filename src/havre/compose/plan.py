@@ -150,12 +150,13 @@ def _plan_service(draft: _Draft, name: str) -> None:
     stale = {container.id for container in existing if _stale(draft, name, service, container)}
     existing.sort(key=lambda container: (container.id not in stale, container.number))
     needed = _needs(draft, service)
+    for container in existing[wanted:]:  # before others are made: it may hold a port of theirs
+        draft.steps += remove_container(container, timeout_s=draft.options.timeout_s, service=service)
+        needed += (draft.steps[-1].key,)
     draft.started[name], draft.names[name] = [], []
     first_kept: list[tuple[str, str]] = []
-    for index, container in enumerate(existing):
-        if index >= wanted:
-            draft.steps += remove_container(container, timeout_s=draft.options.timeout_s, service=service)
-        elif container.id in stale:
+    for container in existing[:wanted]:
+        if container.id in stale:
             _plan_replacement(draft, name, service, container, needed)
         else:
             _plan_kept(draft, name, service, container)
@@ -175,6 +176,8 @@ def _stale(draft: _Draft, name: str, service: Service, container: Container) -> 
     if policy == NEVER:
         return False
     if policy == FORCE or draft.replaced & set(service.get("depends_on", {})):
+        return True
+    if container.id in draft.state.disturbed(name):
         return True
     try:
         expected = service_hash(resolved(service, draft.kept_ids.get))

@@ -90,7 +90,7 @@ def _host_config(
         "Mounts": mounts,
         "NetworkMode": mode,
         "RestartPolicy": _restart(service),
-        "PortBindings": _bindings(service),
+        "PortBindings": port_bindings(service),
         "Tmpfs": {target: options for target, _, options in (t.partition(":") for t in service.get("tmpfs", ()))},
         "ExtraHosts": [f"{host}:{ip}" for host, ips in sorted(service.get("extra_hosts", {}).items()) for ip in ips],
         "SecurityOpt": security,
@@ -189,7 +189,8 @@ def _restart(service: Service) -> dict[str, Any] | None:
     return {"Name": _RESTART.get(condition, condition), "MaximumRetryCount": count}
 
 
-def _bindings(service: Service) -> dict[str, list[dict[str, str]]]:
+def port_bindings(service: Service) -> dict[str, list[dict[str, str]]]:
+    """Where the service's ports are published, by `80/tcp`."""
     bindings: dict[str, list[dict[str, str]]] = {}
     for port in service.get("ports", ()):
         binding = {"HostIp": port.get("host_ip", ""), "HostPort": port.get("published", "")}

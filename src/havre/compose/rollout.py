@@ -1,14 +1,17 @@
 """`up --rollout`: a service's stale containers replaced one after another, each only when its successor is healthy.
 
-    create new -> start -> until it runs or is healthy -> gets the service's names -> old one: drain, stop, remove
-                                     |                                                then the next one
+    create new -> start -> until it runs or is healthy -> gets the service's names, and its ports where these are fixed
+                                     |                       -> old one: drain, stop, remove, then the next one
                                      '-- it does not: it is removed, the old ones run on, the command fails
 
 The new container has a number of its own beside the old one, and is known by the service's names on its networks only
 when it is healthy: it leaves each network and joins it again with them. The old one is stopped with `drain`: our engine
 first forgets its names and lets it answer what it was asked; Docker's reads over that, and a client may then meet a
-container that is ending. A fixed port of the host, or a fixed address, can only belong to one container: a service with
-one is refused.
+container that is ending.
+
+A fixed port of the host belongs to one container at a time. Our engine hands it over, to a container that was created
+without ports; by Docker's, and everywhere with a fixed address, the rollout is refused. What an interrupted rollout left
+is known by a label, the ID of the container that was to be followed: while that is there, both are stale.
 """
 
 from __future__ import annotations
@@ -18,50 +21,65 @@ from typing import NamedTuple
 from havre.compose import labels as label
 from havre.compose.labels import container_name
 from havre.compose.plan import RUNNING_OR_HEALTHY, remove_container
-from havre.compose.project import Project, image_of, service_hash
-from havre.compose.request import networks_of
+from havre.compose.project import Project, Service, image_of, scale_of, service_hash
+from havre.compose.request import networks_of, port_bindings
 from havre.compose.state import Container, State
 from havre.compose.steps import Await, Call, Create, Step
 from havre.errors import Unsupported
 
 
 class Replacement(NamedTuple):
-    """One container's replacement: the steps up to a healthy successor, those that end the old one, and the undoing."""
+    """One container's replacement: the steps up to a healthy successor, those that end old ones, and the undoing."""
 
     forward: tuple[Step, ...]
     retire: tuple[Step, ...]
     undo: tuple[Step, ...]
 
 
-def plan_rollout(project: Project, state: State, name: str, timeout_s: int | None, separator: str) -> list[Replacement]:
-    """The replacements of a service's stale containers, in order. Raises Unsupported."""
+def plan_rollout(
+    project: Project, state: State, name: str, timeout_s: int | None, separator: str, *, hands_over: bool = False
+) -> list[Replacement]:
+    """The replacements of a service's stale containers, in order; `hands_over` if the engine's containers take over
+    each other's ports. Raises Unsupported."""
     service = project.services[name]
     image = state.images.get(image_of(service, name, project.name), {})
     wanted = (service_hash(service), image.get("Id", ""))
     existing = state.of(name)
-    stale = [c for c in existing if (c.labels.get(label.CONFIG_HASH), c.labels.get(label.IMAGE, "")) != wanted]
+    labels = (label.CONFIG_HASH, label.IMAGE)
+    disturbed = state.disturbed(name)
+    stale = [c for c in existing if c.id in disturbed or tuple(c.labels.get(key, "") for key in labels) != wanted]
     if not stale:
         return []
-    _check(project, name)
-    number = max(container.number for container in existing)
+    _check(project, name, hands_over=hands_over)
+    last = max(container.number for container in existing)
+    count = min(len(stale), max(scale_of(service) - len(existing) + len(stale), 0))
+    if not count:
+        return [Replacement((), _retirement(stale, service, timeout_s), ())]
     plans = []
-    for old in stale:
-        number += 1
+    for index in range(count):
+        number = last + 1 + index
         target = container_name(project.name, name, service, number, separator)
-        create = Create(project, name, service, number, target, image, aliases=False)
-        plans.append(_replacement(create, old, timeout_s))
+        ports = not fixed_ports(service)
+        follows = {label.FOLLOWS: stale[index].id}
+        create = Create(project, name, service, number, target, image, aliases=False, ports=ports, extra=follows)
+        old = stale[index:] if index == count - 1 else stale[index : index + 1]
+        plans.append(_replacement(create, [container.id for container in stale], old, timeout_s))
     return plans
 
 
-def _check(project: Project, name: str) -> None:
+def fixed_ports(service: Service) -> list[str]:
+    """The ports of the host that the service publishes and that only one container can hold."""
+    return [p["published"] for p in service.get("ports", ()) if p.get("published") and "-" not in p["published"]]
+
+
+def _check(project: Project, name: str, *, hands_over: bool) -> None:
     service = project.services[name]
-    for port in service.get("ports", ()):
-        if port.get("published") and "-" not in port["published"]:
-            raise Unsupported(
-                f"service {name} cannot be rolled out: it publishes port {port['published']} of the host, which two "
-                "containers cannot hold at once",
-                "publish a range of ports, or put a proxy in front",
-            )
+    if (fixed := fixed_ports(service)) and not hands_over:
+        raise Unsupported(
+            f"service {name} cannot be rolled out: it publishes port {fixed[0]} of the host, which two containers cannot"
+            " hold at once, and this engine does not hand over",
+            "publish a range of ports, or put a proxy in front",
+        )
     addresses = ("ipv4_address", "ipv6_address")
     if any((own or {}).get(key) for own in (service.get("networks") or {}).values() for key in addresses):
         raise Unsupported(f"service {name} cannot be rolled out: two containers cannot have its fixed address")
@@ -69,20 +87,29 @@ def _check(project: Project, name: str) -> None:
         raise Unsupported(f"service {name} cannot be rolled out: its container_name is for one container alone")
 
 
-def _replacement(create: Create, old: Container, timeout_s: int | None) -> Replacement:
+def _replacement(create: Create, givers: list[str], old: list[Container], timeout_s: int | None) -> Replacement:
     subject = f"Container {create.name}"
     made = Step(f"create {create.name}", subject, "Creating", "Created", create)
     call = Call("POST", f"/containers/{create.name}/start")
     start = Step(f"start {create.name}", subject, "Starting", "Started", call, (made.key,))
     condition = Await((create.name,), create.key, RUNNING_OR_HEALTHY)
     healthy = Step(f"await {create.name}", subject, "Waiting", "Healthy", condition, (start.key,))
-    named = _naming(create, healthy.key)
+    steps = [made, start, healthy, *_naming(create, healthy.key)]
+    if not create.ports:
+        body = {"PortBindings": port_bindings(create.service), "Givers": givers}
+        take = Call("POST", f"/containers/{create.name}/ports", body=body)
+        steps.append(Step(f"ports {create.name}", subject, "", "In service", take, (steps[-1].key,)))
     back = Call("DELETE", f"/containers/{create.name}", {"force": "1", "v": "1"}, tolerated={404: ""})
     return Replacement(
-        forward=(made, start, healthy, *named),
-        retire=tuple(remove_container(old, timeout_s=timeout_s, service=create.service, drain=True)),
+        forward=tuple(steps),
+        retire=_retirement(old, create.service, timeout_s),
         undo=(Step(f"undo {create.name}", subject, "Rolling back", "Removed", back),),
     )
+
+
+def _retirement(old: list[Container], service: Service, timeout_s: int | None) -> tuple[Step, ...]:
+    steps = (remove_container(container, timeout_s=timeout_s, service=service, drain=True) for container in old)
+    return tuple(step for each in steps for step in each)
 
 
 def _naming(create: Create, after: str) -> list[Step]:

@@ -67,6 +67,14 @@ class State(NamedTuple):
         own = (c for c in self.containers if c.service == service and not c.one_off)
         return sorted(own, key=lambda container: (container.number, container.name))
 
+    def disturbed(self, service: str) -> set[str]:
+        """The IDs of containers that an interrupted rollout left, and of those that they were to follow: which of them
+        has the service's names and ports is not known.
+        """
+        own = self.of(service)
+        followed = {container.labels.get(label.FOLLOWS): container.id for container in own}
+        return {id for old in own if old.id in followed for id in (old.id, followed[old.id])}
+
 
 def list_containers(client: Client, project: str, *, all: bool = True) -> tuple[Container, ...]:
     """The project's containers."""

@@ -25,7 +25,8 @@ class Call(NamedTuple):
 
 
 class Create(NamedTuple):
-    """Create a container of a service, called `name`; with `aliases` its networks know it by the service's names."""
+    """Create a container of a service, called `name`; with `aliases` its networks know it by the service's names, with
+    `ports` it publishes the service's."""
 
     project: Project
     key: str
@@ -36,6 +37,7 @@ class Create(NamedTuple):
     replaced: Mapping[str, Any] | None = None
     inherit: bool = True
     aliases: bool = True
+    ports: bool = True
     extra: Mapping[str, str] = {}
 
 

@@ -29,7 +29,7 @@ from havre.engine.imagelist import ImageUser
 from havre.engine.lifecycle import Lifecycle
 from havre.engine.listing import select
 from havre.engine.live import Index
-from havre.engine.membership import Membership
+from havre.engine.membership import Membership, PortBindings
 from havre.engine.model import Container, CreateRequest, EndpointSettings, ImageId
 from havre.engine.names import check_name
 from havre.engine.removal import Removal
@@ -208,6 +208,10 @@ class Containers:
     async def disconnect(self, network: str, ref: str, force: bool = False) -> None:
         """Take it off a network."""
         await self._membership.disconnect(network, ref, force)
+
+    async def take_ports(self, ref: str, bindings: PortBindings, givers: Sequence[str]) -> None:
+        """Publish further ports of a running container, which `givers` hand over where they hold them."""
+        await self._membership.take_ports(ref, bindings, givers)
 
     async def remove(self, ref: str, force: bool = False, volumes: bool = False, link: bool = False) -> None:
         """Remove it; Conflict while it runs, unless by force."""

@@ -8,6 +8,8 @@ Which combinations make no sense is decided by `check_connect`, in dockerd's wor
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from msgspec.structs import replace
@@ -17,12 +19,16 @@ from havre.engine import network as words
 from havre.engine.assemble import Assembly
 from havre.engine.endpoints import extras_of
 from havre.engine.live import Index, Live
-from havre.engine.model import Container, ContainerId, EndpointSettings
+from havre.engine.model import Container, ContainerId, EndpointSettings, HostConfig, PortBinding
 from havre.engine.network import Network, bridge_of
 from havre.engine.networks import Networks
 from havre.engine.sandbox import Sandbox, own_hosts_of
 from havre.errors import Conflict, Forbidden, HavreError, InvalidInput, NotFound
 from havre.network import files, ipam
+from havre.network.ports import parse_port
+
+PortBindings = Mapping[str, list[PortBinding] | None]
+"""Where ports of a container are published, by `80/tcp`."""
 
 _HOST_MODE = "container cannot be disconnected from host network or connected to host network"
 _SHARED = "container sharing network namespace with another container or host cannot be connected to any other network"
@@ -83,6 +89,32 @@ class Membership:
             container.asked_networks.pop(network.name, None)
             await self._index.save(container)
 
+    async def take_ports(self, ref: str, bindings: PortBindings, givers: Sequence[str]) -> None:
+        """Publish ports of a running container that `givers`, where they are, hand over. Conflict, Failed, NotFound."""
+        live = self._index.get(ref)
+        others = {id(other): other for giver in givers if (other := self._index.find(giver)) not in (None, live)}
+        await finish(self._take_ports(live, [other for other in others.values() if other is not None], bindings))
+
+    async def _take_ports(self, live: Live, others: Sequence[Live], bindings: PortBindings) -> None:
+        async with AsyncExitStack() as locks:
+            for each in sorted((live, *others), key=lambda each: each.container.id):  # always in one order
+                await locks.enter_async_context(each.lock)
+            live.running()
+            container, before = live.container, live.container.host_config
+            container.host_config = replace(before, port_bindings={**(before.port_bindings or {}), **bindings})
+            try:
+                changed = await self._networks.take_ports(container, [other.container for other in others])
+            except BaseException:
+                container.host_config = before
+                raise
+            container.ports = dict(changed[container.id].ports)
+            await self._index.save(container)
+            for other in others:
+                if sandbox := changed.get(other.container.id):
+                    other.container.ports = dict(sandbox.ports)
+                    other.container.host_config = _without_given(other.container.host_config, sandbox)
+                    await self._index.save(other.container)
+
     def renamed(self, container: Container) -> None:
         """The container has another name: its networks know it by that from now on."""
         self._networks.renamed(container)
@@ -108,6 +140,13 @@ def _rewrite(directory: Path, old: list[tuple[str, str]], new: list[tuple[str, s
 
 def _rewrite_hosts(hosts: Path, old: list[tuple[str, str]], new: list[tuple[str, str]]) -> None:
     hosts.write_text(files.change_hosts(hosts.read_text(), old, new))
+
+
+def _without_given(host: HostConfig, sandbox: Sandbox) -> HostConfig:
+    """The configuration without the ports that are not published any more: its next start is not to want them."""
+    wanted = {name: (parse_port(name), asked) for name, asked in (host.port_bindings or {}).items()}
+    kept = {name: asked for name, ((port, kind), asked) in wanted.items() if sandbox.ports.get(f"{port}/{kind}")}
+    return replace(host, port_bindings=kept)
 
 
 def _refuse_dying(live: Live) -> None:

@@ -223,6 +223,12 @@ class Networks:
         self._tell("disconnect", network, container.id)
         return _described(held)
 
+    async def take_ports(self, container: Container, givers: Sequence[Container]) -> dict[str, Sandbox]:
+        """Publish what a running container's configuration says by now; `givers` hand it over where they hold it. What
+        each of them has then, by ID.
+        """
+        return {held.id: _described(held) for held in await self._open().take_ports(container, givers)}
+
     def withdraw(self, id: ContainerId) -> None:
         """From now on nobody is told a running container's addresses by its names; it keeps them. Idempotent."""
         self._open().withdraw(id)

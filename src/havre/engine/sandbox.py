@@ -43,7 +43,7 @@ class Sandbox:
 class Held:
     """What one running container holds; `asked`, `endpoints` and `others` (host, none) are keyed by network ID.
 
-    `wanted_links` are names by alias, `links` what they mean now.
+    `wanted_links` are names by alias, `links` what they mean now. `given` are addresses that ports handed over led to.
     """
 
     id: str
@@ -55,6 +55,7 @@ class Held:
     others: dict[str, str] = field(default_factory=dict)
     addresses: list[tuple[str, Address]] = field(default_factory=list)
     reservations: list[Reservation] = field(default_factory=list)
+    given: set[Address] = field(default_factory=set)
     names: NameServer | None = None
     exposed: Exposed = field(default_factory=Exposed)
     wanted_links: dict[str, str] = field(default_factory=dict)

@@ -40,7 +40,7 @@ from havre.network.firewall import Firewall
 from havre.network.ipam import Address, Pool
 from havre.network.nameserver import NameServer, Sockets
 from havre.network.plan import VETH_PREFIX, Endpoint, LinkMap
-from havre.network.ports import Ports
+from havre.network.ports import Ports, Publish, Reservation
 from havre.network.zones import View, Zone, parse_links
 
 log = logging.getLogger(__name__)
@@ -206,13 +206,49 @@ class Sandboxes:
         await self._firewall.publish(held.maps())
         await _serve(held)
 
+    async def take_ports(self, container: Container, givers: Sequence[Container]) -> list[Held]:
+        """Publish what a running container asks for by now and publishes not yet. Where `givers` hold a port of it they
+        hand it over, in one transaction of the firewall, and what is established with them goes on. All that changed.
+        """
+        held = self._held[ContainerId(container.id)]
+        others = [(self._held[ContainerId(each.id)], each) for each in givers if ContainerId(each.id) in self._held]
+        endpoint = held.gateway()
+        if endpoint is None or not endpoint.bridge.on_host:
+            raise Conflict(f"container {held.name} has no network that ports can be published on")
+        new: list[Reservation] = []
+        taken: list[tuple[Held, Reservation, Reservation]] = []
+        async with AsyncExitStack() as undo:
+            for wish in self._wishes(endpoint, container):
+                if _holder([held], wish):
+                    continue
+                if found := _holder([other for other, _ in others], wish):
+                    heir = found[1].for_heir(wish, endpoint.address, held.name, endpoint.address6)
+                    taken.append((*found, heir))
+                else:
+                    new.append(self._ports.reserve(wish, endpoint.address, held.name, endpoint.address6))
+                    undo.callback(self._ports.release, new[-1])
+            opened = [port for each in (*new, *(heir for _, _, heir in taken)) for port in each.maps()]
+            await self._firewall.exchange([port for _, given, _ in taken for port in given.maps()], opened)
+            undo.pop_all()
+        for other, given, heir in taken:
+            self._ports.hand_over(given, heir)
+            other.reservations.remove(given)
+            other.given.update(port.address for port in given.maps())
+            new.append(heir)
+        held.reservations += new
+        for each in new:
+            await each.serve()
+        for changed, its in ((held, container), *others):
+            changed.sandbox = self._describe(changed, its)
+        return [held, *(other for other, _ in others)]
+
     async def _retract(self, held: Held) -> None:
         maps = held.maps()
         for reservation in held.reservations:
             self._ports.release(reservation)
         held.reservations.clear()
         await self._firewall.retract(maps)
-        for address in {port.address for port in maps}:
+        for address in {port.address for port in maps} | held.given:
             await self._host.forget_flows(address)
 
     # -- addresses and ports
@@ -270,16 +306,18 @@ class Sandboxes:
         endpoint = held.gateway()
         if endpoint is None or not endpoint.bridge.on_host:
             return  # a device of its own in the network outside is reached there
-        options = self._rows[endpoint.bridge.id].options
-        bindings = options.get(words.HOST_BINDING, ""), options.get(words.HOST_BINDING6, "")
         try:
-            for wish in texts.wishes_of(container, *bindings):
+            for wish in self._wishes(endpoint, container):
                 held.reservations.append(
                     self._ports.reserve(wish, endpoint.address, held.name, target6=endpoint.address6)
                 )
         except Failed as error:
             where = f"driver failed programming external connectivity on endpoint {held.name} ({endpoint.id})"
             raise Failed(f"{where}: {error.message}", error.hint) from error
+
+    def _wishes(self, endpoint: Endpoint, container: Container) -> list[Publish]:
+        options = self._rows[endpoint.bridge.id].options
+        return texts.wishes_of(container, options.get(words.HOST_BINDING, ""), options.get(words.HOST_BINDING6, ""))
 
     # -- names
 
@@ -514,6 +552,11 @@ class Sandboxes:
             ours = link.kind == "veth" and link.name.startswith(VETH_PREFIX)
             if ours and link.master in masters and link.name not in expected:
                 await self._host.delete_veth(link.name)
+
+
+def _holder(among: Sequence[Held], wish: Publish) -> tuple[Held, Reservation] | None:
+    """Who publishes what is wished for, and how."""
+    return next(((held, each) for held in among for each in held.reservations if each.meets(wish)), None)
 
 
 async def _serve(held: Held) -> None:

@@ -97,6 +97,16 @@ class Firewall:
         self._ports.difference_update(present)
         await self._change(rules.render_ports("delete", self.table, present))
 
+    async def exchange(self, old: Collection[PortMap], new: Collection[PortMap]) -> None:
+        """Close `old` ports and open `new` ones in one transaction: who comes meets the one or the other."""
+        if self._stale:
+            await self._review()
+        present = self._ports.intersection(old)
+        self._ports = (self._ports - present) | set(new)
+        await self._change(
+            rules.render_ports("delete", self.table, present) + rules.render_ports("add", self.table, new)
+        )
+
     async def relink(self, old: Collection[LinkMap], new: Collection[LinkMap]) -> None:
         """Let containers that do not meet otherwise reach `new` instead of `old`."""
         gone, added = self._links.intersection(set(old) - set(new)), set(new) - self._links

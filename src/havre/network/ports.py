@@ -125,6 +125,19 @@ class Reservation:
             if (target := targets[host.version]) is not None
         ]
 
+    def meets(self, wish: Publish) -> bool:
+        """Whether it is such a reservation as `wish` may get."""
+        own = self.wish
+        if (own.protocol, own.host, own.host6) != (wish.protocol, wish.host, wish.host6):
+            return False
+        if not wish.first:
+            return not own.first and own.port == wish.port
+        return wish.first <= self.host_port <= wish.last
+
+    def for_heir(self, wish: Publish, target: Address, holder: str, target6: Address | None) -> Reservation:
+        """What another container gets of it, by `Ports.hand_over`, for a wish that it meets."""
+        return Reservation(wish, self.host_port, self.hosts, target, holder, target6, self.relayed)
+
     def retarget(self, target: Address, target6: Address | None) -> None:
         """Lead to other addresses of the container; `serve` again."""
         for relay in self.relays:
@@ -184,6 +197,15 @@ class Ports:
             self._held[key] = left
         else:
             self._held.pop(key, None)
+
+    def hand_over(self, held: Reservation, heir: Reservation) -> None:
+        """Let `heir` hold the port in place of `held`, by the same sockets: it is free at no time."""
+        for relay in held.relays:
+            relay.leave()
+        heir.sockets, held.sockets = held.sockets, []
+        held.relays = []
+        holders = self._held[held.wish.protocol, held.host_port]
+        holders[next(index for index, each in enumerate(holders) if each is held)] = heir
 
     def _candidates(self, wish: Publish) -> Iterable[int]:
         return range(wish.first, wish.last + 1) if wish.first else self._free_ports()

@@ -45,12 +45,16 @@ class Relay:
             _, relay._datagrams = await loop.create_datagram_endpoint(lambda: _Datagrams(target), sock=held.dup())
         return relay
 
-    def close(self) -> None:
-        """Stop serving. Idempotent."""
+    def leave(self) -> None:
+        """Serve no new client; connections go on to their end. Idempotent."""
         if self._server is not None:
             self._server.close()
         if self._datagrams is not None:
             self._datagrams.close()
+
+    def close(self) -> None:
+        """Stop serving. Idempotent."""
+        self.leave()
         for task in self._connections:
             task.cancel()
 

@@ -18,6 +18,7 @@ from havre.compose.load import Loader, Source
 from havre.compose.plan import FORCE, NEVER, UpOptions, plan_up
 from havre.compose.project import Project
 from havre.compose.request import container_request
+from havre.compose.rollout import plan_rollout
 from havre.compose.state import Container, State
 from havre.compose.steps import Step
 from havre.compose.units import format_duration, parse_duration, parse_size
@@ -249,3 +250,21 @@ services:
     assert changes(before, rule.look()) == (["z"], ["a/x"])
     with tarfile.open(fileobj=io.BytesIO(pack(rule, ["z"]))) as tar:
         assert tar.getnames() == ["t", "t/z"]
+
+
+def test_what_an_interrupted_rollout_left_is_replaced_like_what_it_was_to_follow() -> None:
+    old, wanted = (
+        project("services: {a: {image: i}}"),
+        project("services: {a: {image: i, tty: true, ports: ['80:80']}}"),
+    )
+    first = container(old, "a")
+    left = container(wanted, "a", 2, labels={label.FOLLOWS: first.id})
+    steps = plan_up(wanted, there(wanted, first, left), UpOptions())
+    assert f"remove {left.id}" in keys(steps)
+    assert after(steps, "create p-a-1") == {f"remove {left.id}"}, "it may hold the port"
+    (again,) = plan_rollout(wanted, there(wanted, first, left), "a", None, "-", hands_over=True)
+    assert keys([*again.forward])[0] == "create p-a-3"
+    assert {f"remove {first.id}", f"remove {left.id}"} <= set(keys([*again.retire]))
+    done = container(wanted, "a", 2, labels={label.FOLLOWS: first.id})
+    assert not plan_rollout(wanted, there(wanted, done), "a", None, "-", hands_over=True)
+    assert keys(plan_up(wanted, there(wanted, done), UpOptions())) == []

@@ -71,8 +71,9 @@ def roll_out(stage: Stage, project: Project, wanted: UpOptions, images: ImageOpt
     if steps := plan_images(project, state.images, images):
         stage.carry_out(steps)
         state = state._replace(images=inspect_images(stage.client, used_images(project)))
+    hands_over = "havre" in stage.client.server()
     for name in in_order(project):
-        for step in plan_rollout(project, state, name, wanted.timeout_s, stage.separator):
+        for step in plan_rollout(project, state, name, wanted.timeout_s, stage.separator, hands_over=hands_over):
             try:
                 stage.carry_out(step.forward)
             except (HavreError, KeyboardInterrupt):
