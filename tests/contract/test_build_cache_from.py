@@ -1,7 +1,8 @@
-"""The build cache in an image: an engine that has no cache builds wholly cached from what another one pushed."""
+"""Build caches that travel: an engine that has none builds wholly cached from an image, a registry or a directory."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -56,3 +57,68 @@ def test_only_named_images_count(havred: Engine, tmp_path: Path) -> None:
     havred.docker("rmi", "-f", "inline:1", "again:1", check=0)
     havred.docker("image", "prune", "-f", check=0)
     havred.docker("builder", "prune", "-af", check=0)
+
+
+_STAGES = """FROM busybox AS made
+RUN cat /proc/sys/kernel/random/uuid > /made
+FROM busybox
+COPY --from=made /made /
+RUN cat /proc/sys/kernel/random/uuid > /again
+"""
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("client", ["havre", "buildx"])
+def test_of_all_stages(havred: Engine, tmp_path: Path, client: str) -> None:
+    """In a registry or a directory: with `mode=max` every step is there, with `min` those of the last stage alone."""
+    context = write_context(tmp_path / "context", _STAGES)
+    iid, directory = tmp_path / "iid", tmp_path / "cache"
+
+    def build(*flags: str, check: int = 0) -> str:
+        command = ("--progress=plain", "--iidfile", str(iid), *flags, str(context))
+        if client == "havre":
+            return havred.havre("build", *command, check=check).stderr
+        return havred.docker("buildx", "build", *command, check=check).stderr
+
+    with real_registry(tmp_path / "registry", inside=havred.inside) as registry:
+        ref = f"type=registry,ref={registry.host}/cache:1"
+        pairs = {
+            f"{ref},mode=max": (ref, 3),
+            f"type=local,dest={directory},mode=max": (f"type=local,src={directory}", 3),
+            f"{ref},mode=min": (ref, 0),
+        }
+        for target, (source, cached) in pairs.items():
+            build("--cache-to", target)
+            image = iid.read_text()
+            _forget(havred, image)
+            told = build("--cache-from", source)
+            assert "ERROR" not in told
+            assert told.count(" CACHED\n") == 2 + cached, told  # with the two bases
+            assert (iid.read_text() == image) == (cached == 3), told
+            _forget(havred, iid.read_text())
+        assert "cache:1" not in havred.out("images"), "a cache is no image of this engine"
+        nowhere = f"type=registry,ref={registry.host.partition(':')[0]}:1/cache"
+        assert "ERROR" in build("--cache-to", nowhere, check=1)
+        build("--cache-to", f"{nowhere},ignore-error=true")
+        build("--cache-from", nowhere, "--cache-from", f"type=local,src={tmp_path / 'none'}")
+        _forget(havred, iid.read_text())
+
+
+@pytest.mark.peer
+def test_a_directory_of_lies(havred: Engine, tmp_path: Path) -> None:
+    """A cache whose layer is another one than it says is no cache: the step is done anew."""
+    context, cache = write_context(tmp_path / "context", _STAGES), tmp_path / "cache"
+    build = ("build", "-q", str(context), "--cache-from", f"type=local,src={cache}")
+    image = havred.havre(*build, "--cache-to", f"type=local,dest={cache},mode=max", check=0).stdout.strip()
+    index = json.loads((cache / "index.json").read_bytes())
+    manifest = json.loads((cache / "blobs/sha256" / index["manifests"][0]["digest"][7:]).read_bytes())
+    for layer in manifest["layers"]:
+        blob = cache / "blobs/sha256" / layer["digest"][7:]
+        blob.write_bytes(blob.read_bytes()[:-8] + bytes(8))
+    _forget(havred, image)
+    again = havred.havre(*build, check=0).stdout.strip()
+    assert again not in ("", image)
+    (cache / "index.json").write_text("{")
+    refused = havred.havre(*build, check=1)
+    assert f"the cache in {cache} cannot be read: index.json" in refused.stderr
+    _forget(havred, again)

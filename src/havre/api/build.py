@@ -15,7 +15,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager, closing
+from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +29,7 @@ from havre.api.progress_stream import stream_progress
 from havre.api.router import Router
 from havre.build.cache import CacheRecord
 from havre.build.progress import BuildEvent, Finished, Log, Started, Warned
-from havre.build.request import DEFAULT_NAME, BuildRequest, BuildResult
+from havre.build.request import DEFAULT_NAME, BuildRequest, BuildResult, CacheSource, CacheTarget
 from havre.build.running import RunFailed
 from havre.build.uploads import UploadedContext
 from havre.engine import times
@@ -56,7 +56,8 @@ async def _build(call: Call) -> web.StreamResponse:
                 teller.failed()
                 raise error if raw else in_classic_words(error) from error
             if raw:
-                progress(ProgressLine(aux={"ID": result.image or ""}))
+                caches = {mode: base64.b64encode(document).decode() for mode, document in result.caches.items()}
+                progress(ProgressLine(aux={"ID": result.image or "", "Caches": caches}))
             else:
                 teller.succeeded(result, request)
 
@@ -110,10 +111,11 @@ async def _export(call: Call) -> web.StreamResponse:
     config = asked.document or await images.document(asked.image)
     names = [parse_reference(name).with_default_tag() for name in asked.names]
     form = layout_form(asked.attributes, for_docker=asked.type == "docker")
-    async with images.laid_out(LaidOut(config, names, asked.provenance), form) as (top, tar):
-        response = await call.stream("application/x-tar", headers={"Docker-Content-Digest": top.digest})
-        async for chunk in tar:
-            await response.write(chunk)
+    async with images.laid_out(LaidOut(config, names, asked.provenance), form) as layout:
+        response = await call.stream("application/x-tar", headers={"Docker-Content-Digest": layout.tops[0].digest})
+        async with aclosing(layout.tar()) as tar:
+            async for chunk in tar:
+                await response.write(chunk)
     return response
 
 
@@ -166,8 +168,15 @@ def decode_request(call: Call) -> BuildRequest:
         cpuset_mems=call.text("cpusetmems"),
         cgroup_parent=call.text("cgroupparent"),
         squash=call.flag("squash"),
-        cache_from=tuple(_json(call, "cachefrom", list[str], [])),
+        cache_from=tuple(map(_cache_source, _json(call, "cachefrom", list[str | CacheSource], []))),
+        inline_cache=call.flag("inlinecache"),
+        cache_to=tuple(_json(call, "cacheto", list[CacheTarget], [])),
     )
+
+
+def _cache_source(given: str | CacheSource) -> CacheSource:
+    """Docker's clients name images; ours may name directories that come as contexts, too."""
+    return CacheSource(ref=given) if isinstance(given, str) else given
 
 
 def _json(call: Call, name: str, type: Any, default: Any) -> Any:

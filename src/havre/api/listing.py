@@ -32,11 +32,13 @@ from havre.build.packed import PackedTree, PackUpdate
 from havre.build.request import MAIN_CONTEXT, DockerfileBytes
 from havre.build.uploads import credentials_for, find_dockerfile
 from havre.engine.progress import Progress, ProgressLine
-from havre.errors import InvalidInput
+from havre.errors import InvalidInput, NotFound
+from havre.oci.digest import Digest, hex_of, parse_digest
 from havre.oci.ignore import IgnoreRules
 from havre.registry import Auth
 from havre.storage.tar import MAX_SIZE, Entry
 
+CACHE = "cache:"  # begins the names of contexts that are OCI layouts of caches
 CONTENT_TYPE = "application/vnd.havre.context"
 _MAX_HEAD = 512 << 20
 _PIECE = 1 << 20
@@ -80,8 +82,8 @@ class ListedContext:
 
     @property
     def names(self) -> frozenset[str]:
-        """The contexts besides the main one."""
-        return frozenset(self._trees) - {MAIN_CONTEXT}
+        """The contexts besides the main one, without directories of caches."""
+        return frozenset(name for name in self._trees if name != MAIN_CONTEXT and not name.startswith(CACHE))
 
     async def dockerfile(self, path: str) -> DockerfileBytes:
         """The Dockerfile of the main context."""
@@ -99,6 +101,15 @@ class ListedContext:
     async def ssh(self, id: str) -> Path | None:
         """Agents are not forwarded this way."""
         return None
+
+    async def blob(self, store: str, digest: Digest) -> AsyncGenerator[bytes, None]:
+        """A blob of an OCI layout that came as a context."""
+        tree, path = self._trees.get(store), f"blobs/sha256/{hex_of(parse_digest(digest))}"
+        if tree is None or await in_thread(tree.locate, path) is None:
+            raise NotFound(f"the cache {store} has no blob {digest}")
+        pieces = tree.pieces(path)
+        while piece := await in_thread(next, pieces, b""):
+            yield piece
 
     async def credentials(self, registry: str) -> Auth | None:
         """What the client sent for this registry."""

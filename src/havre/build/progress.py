@@ -8,10 +8,13 @@ a base). Times are seconds since the epoch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from havre.build.request import MAIN_CONTEXT, DockerfileBytes
+from havre.errors import HavreError
 from havre.oci.digest import digest_of
 
 
@@ -110,3 +113,16 @@ BuildProgress = Callable[[BuildEvent], None]
 
 def unreported(event: BuildEvent) -> None:
     """For callers that do not watch."""
+
+
+@contextmanager
+def shown(title: str, progress: BuildProgress) -> Iterator[Vertex]:
+    """A step that is none of the Dockerfile, for the length of a block; it fails with what the block raises."""
+    vertex = Vertex(digest_of(title.encode()), title)
+    progress(Started(vertex, time.time()))
+    try:
+        yield vertex
+    except HavreError as error:
+        progress(Finished(vertex, time.time(), error=error.message))
+        raise
+    progress(Finished(vertex, time.time()))

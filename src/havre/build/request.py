@@ -12,7 +12,7 @@ The same for every door: a door decodes its protocol into these and renders the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +26,27 @@ DEFAULT_NAME = "Dockerfile"
 MAIN_CONTEXT = "context"
 
 
+@dataclass(frozen=True)
+class CacheSource:
+    """A cache to use: the image `ref`, here or in its registry, or the manifest `digest` of the client's `store`."""
+
+    ref: str = ""
+    store: str = ""
+    digest: str = ""
+
+
+@dataclass(frozen=True)
+class CacheTarget:
+    """A cache to be written: to `ref` in its registry, or without one for the client, who gets the document.
+
+    `mode` is min, for the steps of the result, or max, for those of all stages.
+    """
+
+    ref: str = ""
+    mode: str = "min"
+    ignore_error: bool = False
+
+
 @dataclass(frozen=True, kw_only=True)
 class BuildRequest:
     """One build. Absent texts are empty.
@@ -34,8 +55,8 @@ class BuildRequest:
     not have. `contexts` are the named contexts that are no directory of the client's: `docker-image://NAME`,
     `target:STAGE`; any other name that FROM, COPY --from or a mount uses may be asked of the ContextSource if it is
     in `local_contexts`. `no_cache_stages` are names of stages never taken from the cache. `memory` and `shm_size` are
-    bytes; `network` is default, bridge, host or none. `cache_from` are images whose cache may be used, `inline_cache`
-    puts this build's into its image.
+    bytes; `network` is default, bridge, host or none. `inline_cache` puts
+    the cache of this build into its image.
     """
 
     id: str = ""
@@ -63,7 +84,8 @@ class BuildRequest:
     cpuset_mems: str = ""
     cgroup_parent: str = ""
     squash: bool = False
-    cache_from: tuple[str, ...] = ()
+    cache_from: tuple[CacheSource, ...] = ()
+    cache_to: tuple[CacheTarget, ...] = ()
     inline_cache: bool = False
     store: bool = True
 
@@ -97,6 +119,9 @@ class ContextSource(Protocol):
     async def ssh(self, id: str) -> Path | None:
         """A Unix socket that an SSH agent answers on while the build lasts; None if the client forwards none."""
 
+    def blob(self, store: str, digest: Digest) -> AsyncGenerator[bytes, None]:
+        """A blob of the client's directory of a cache; `NotFound` without it."""
+
     async def credentials(self, registry: str) -> Auth | None:
         """Credentials for a registry (`docker.io`, `host:5000`)."""
 
@@ -106,6 +131,7 @@ class BuildResult:
     """What was built: `config` is the image's document (its ID is the digest), `layers` its diff IDs, base first.
 
     `image` is None when the request said `store=False`: the layers are kept as long as the build cache has them.
+    `caches` are the documents of caches for the client, by mode.
     """
 
     image: ImageId | None
@@ -113,3 +139,4 @@ class BuildResult:
     layers: tuple[Digest, ...]
     warnings: tuple[str, ...] = ()
     provenance: bytes = b""
+    caches: Mapping[str, bytes] = field(default_factory=dict)

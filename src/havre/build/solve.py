@@ -12,7 +12,6 @@ import logging
 import platform as host
 import secrets
 import shutil
-import time
 from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -20,25 +19,26 @@ from pathlib import Path
 
 from havre.aio import finish, in_thread, spawn
 from havre.build.cache import Cache, CacheRecord, plan_prune
+from havre.build.cachedocument import ARGUMENT, cache_document, with_records
 from havre.build.cachemounts import CacheMounts
 from havre.build.checking import Checks
 from havre.build.checks import CheckReport, LintViolation, policy_of
 from havre.build.dockerfile import DockerfileError, parse_dockerfile
 from havre.build.foreign import check_runs, runnable_architectures
+from havre.build.foreigncache import ForeignCache, ForeignCaches
 from havre.build.gcpolicy import GcPolicy, GcRule
 from havre.build.graph import plan_graph
-from havre.build.inlinecache import ARGUMENT, read_records, with_records
-from havre.build.progress import BuildProgress, Finished, Started, Vertex, unreported
+from havre.build.progress import BuildProgress, shown, unreported
 from havre.build.request import BuildRequest, BuildResult, ContextSource
 from havre.build.running import Runner, Sandboxes
-from havre.build.stages import Job, Stages
+from havre.build.stages import Job, Result, Stages
 from havre.build.steps import Steps
 from havre.engine.filters import Filters
 from havre.engine.images import Images, Prunable
 from havre.engine.model import Config, Ulimit
-from havre.errors import Conflict, HavreError, NotFound, Unsupported
+from havre.errors import Conflict, HavreError, Unsupported
 from havre.linux import trees
-from havre.oci.digest import Digest, digest_of
+from havre.oci.digest import Digest
 from havre.oci.platform import Platform, parse_platform, platform_of_machine
 from havre.oci.reference import parse_reference
 from havre.runtime import Runtime
@@ -59,6 +59,7 @@ class Builder:
         self._steps = steps
         self._mounts = mounts
         self._scratch = scratch
+        self._foreign = ForeignCaches(images, storage)
         self._rules: Sequence[GcRule] = ()
         self._running: dict[str, asyncio.Task[BuildResult]] = {}
 
@@ -196,43 +197,47 @@ class Builder:
             graph=graph,
             checks=checks,
             platform=wanted,
+            caches=await self._open_caches(request, context, progress),
             directory=directory,
             undo=undo,
         )
-        await self._import_caches(request, context, progress)
-        result = await Stages(self._images, self._storage, self._steps, job).run()
+        stages = Stages(self._images, self._storage, self._steps, job)
+        result = await stages.run()
+        caches = await self._export_caches(job, stages, result)
         document = result.document()
         if result.steps and (request.inline_cache or request.build_args.get(ARGUMENT) in ("1", "true")):
             document = with_records(document, result.steps)
         image = await self._images.create(document, names=request.tags) if request.store else None
-        return BuildResult(image=image, config=document, layers=result.layers)
+        return BuildResult(image=image, config=document, layers=result.layers, caches=caches)
 
-    async def _import_caches(self, request: BuildRequest, context: ContextSource, progress: BuildProgress) -> None:
-        """Take over what the images of `--cache-from` say of their steps; one that cannot be had is no error."""
-        for name in request.cache_from:
-            vertex = Vertex(digest_of(f"cache {name}".encode()), f"importing cache manifest from {name}")
-            progress(Started(vertex, time.time()))
+    async def _open_caches(
+        self, request: BuildRequest, context: ContextSource, progress: BuildProgress
+    ) -> list[ForeignCache]:
+        """The caches of `--cache-from`; one that cannot be had is told of and is no error."""
+        found = []
+        for source in request.cache_from:
             try:
-                await self._import_cache(name, request, context)
+                with shown(f"importing cache manifest from {source.ref or source.store}", progress):
+                    found.append(await self._foreign.open(source, request, context))
             except HavreError as error:
-                progress(Finished(vertex, time.time(), error=error.message))
-            else:
-                progress(Finished(vertex, time.time()))
+                log.info("a cache is not used: %s", error)
+        return found
 
-    async def _import_cache(self, name: str, request: BuildRequest, context: ContextSource) -> None:
-        try:
-            image = await self._images.acquire(name)
-        except NotFound:
-            reference = parse_reference(name).with_default_tag()
-            auth = await context.credentials(reference.registry)
-            pulled = await self._images.pull(reference.familiar(), auth=auth, platform=request.platform or None)
-            image = await self._images.acquire(pulled)
-        with self._images.hold(image.layers):
-            document = await self._storage.blobs.read(Digest(image.id))
-            for record in read_records(document, set(image.layers)):
-                layer = Digest(record.layer) if record.layer else None
-                if not self._cache.has(record.key):
-                    await self._cache.keep([record.key], layer, record.description, record.created_at)
+    async def _export_caches(self, job: Job, stages: Stages, result: Result) -> dict[str, bytes]:
+        """Write what `--cache-to` asks for; the documents for the client by mode."""
+        documents = {}
+        for target in job.request.cache_to:
+            records = stages.all_steps() if target.mode == "max" else result.steps
+            if not target.ref:
+                documents[target.mode] = cache_document(records, job.platform)
+                continue
+            try:
+                with shown("exporting cache to registry", job.tell):
+                    await self._foreign.push(target, records, job.platform, job.client)
+            except HavreError:
+                if not target.ignore_error:
+                    raise
+        return documents
 
     # -- checks
 

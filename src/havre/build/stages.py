@@ -20,10 +20,11 @@ from pathlib import Path
 import msgspec
 
 from havre.aio import in_thread
+from havre.build.cachedocument import StepRecord
 from havre.build.checking import Checks
 from havre.build.dockerfile import Dockerfile, DockerfileError
+from havre.build.foreigncache import ForeignCache
 from havre.build.graph import SCRATCH, Graph, Stage, sources_of
-from havre.build.inlinecache import InlineRecord
 from havre.build.instructions import Command
 from havre.build.plan import Step, Surroundings, begin, plan_steps, read_triggers
 from havre.build.progress import BuildProgress, Declared, Finished, Log, Started, Transfer, Vertex
@@ -57,6 +58,7 @@ class Job:
     graph: Graph
     checks: Checks
     platform: Platform
+    caches: Sequence[ForeignCache]
     directory: Path
     undo: AsyncExitStack
 
@@ -71,7 +73,7 @@ class Result:
     image: ImageConfig
     config: Config
     body: bytes = b""
-    steps: tuple[InlineRecord, ...] = ()
+    steps: tuple[StepRecord, ...] = ()
 
     @property
     def layers(self) -> tuple[Digest, ...]:
@@ -101,6 +103,10 @@ class Stages:
         self._total = sum(1 + len(job.graph.stages[index].commands) for index in job.graph.needed)
         self._epoch = _epoch(job.request)
         self._views = BuildViews(storage.snapshots, job.request, job.client, job.graph, job.ignore, job.tell, job.undo)
+
+    def all_steps(self) -> list[StepRecord]:
+        """The steps of all stages, once they are done."""
+        return [record for task in self._tasks.values() for record in task.result().steps]
 
     async def run(self) -> Result:
         """The result of the target. When this ends, in any way, no task of the build runs any more."""
@@ -214,6 +220,7 @@ class Stages:
             views=self,
             directory=self._job.directory,
             hold=self._hold,
+            caches=self._job.caches,
             use_cache=not fresh,
             epoch=self._epoch,
         )
@@ -301,7 +308,7 @@ class Stages:
         )
         steps = result.steps
         if made is not None:
-            steps = (*steps, InlineRecord(made.key, layer or "", step.created_by, made.created_at))
+            steps = (*steps, StepRecord(made.key, layer or "", step.created_by, made.created_at))
         return Result(image, step.config, steps=steps)
 
     # -- names

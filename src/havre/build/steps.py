@@ -11,6 +11,7 @@ a layer is there whole or not at all (`Layers.ingest`).
 
 from __future__ import annotations
 
+import logging
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
@@ -23,21 +24,24 @@ import msgspec
 
 from havre.aio import finish, in_thread
 from havre.build import copying, fetching
-from havre.build.cache import Cache, key_of
+from havre.build.cache import Cache, CacheRecord, key_of
 from havre.build.contexts import to_its_end
 from havre.build.copying import Chosen, Placement
+from havre.build.foreigncache import ForeignCache
 from havre.build.gitsource import GitAddress, clone, git_access, parse_git_address
 from havre.build.layering import LayerPlan, plan_layer, resolve_target
 from havre.build.plan import Action, CopyAction, RunAction, WorkdirAction
 from havre.build.request import BuildRequest, ContextSource
 from havre.build.running import Output, Runner, RunPlace, Views
 from havre.build.trees import DirectoryTree
-from havre.errors import Failed, InvalidInput, NotFound
+from havre.errors import Failed, HavreError, InvalidInput, NotFound
 from havre.linux import trees
 from havre.linux.openat2 import resolve_in_root
 from havre.oci.digest import Digest
 from havre.runtime import resolve_user
 from havre.storage import Storage
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Scope:
     views: Views
     directory: Path
     hold: Callable[[Digest], None]
+    caches: Sequence[ForeignCache] = ()
     use_cache: bool = True
     epoch: int | None = None
 
@@ -179,13 +184,31 @@ class Steps:
     # -- cache and layers
 
     async def _find(self, key: str, scope: Scope) -> Made | None:
-        record = await self._cache.find(key) if scope.use_cache else None
+        if not scope.use_cache:
+            return None
+        record = await self._cache.find(key) or await self._find_elsewhere(key, scope)
         if record is None:
             return None
         layer = Digest(record.layer) if record.layer else None
         if layer is not None:
             scope.hold(layer)
         return Made(layer, record.created_at, cached=True, key=key)
+
+    async def _find_elsewhere(self, key: str, scope: Scope) -> CacheRecord | None:
+        """The record of a foreign cache, which is ours from now on; one whose layer cannot be had counts as none."""
+        for cache in scope.caches:
+            if (known := cache.records.get(key)) is None:
+                continue
+            layer = Digest(known.layer) if known.layer else None
+            try:
+                if layer is not None:
+                    scope.hold(layer)
+                    await cache.bring(layer)
+            except HavreError as error:
+                log.warning("a layer of a build cache cannot be had, the step is done anew: %s", error)
+                continue
+            return await self._cache.keep([key], layer, known.description, known.created_at)
+        return None
 
     async def _make(
         self,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from havre.build.request import DEFAULT_NAME, DockerfileBytes
 from havre.build.trees import DirectoryTree
 from havre.errors import InvalidInput, NotFound, Unsupported
 from havre.linux import trees
+from havre.oci.digest import Digest
 from havre.oci.ignore import IgnoreRules
 from havre.registry import Auth
 
@@ -103,6 +104,10 @@ class UploadedContext:
     async def ssh(self, id: str) -> Path | None:
         """The classic client forwards none."""
         return None
+
+    def blob(self, store: str, digest: Digest) -> AsyncGenerator[bytes, None]:
+        """The classic client has no directories of caches."""
+        raise NotFound(f"the client has no cache {store}")
 
     async def credentials(self, registry: str) -> Auth | None:
         """What the client sent for this registry."""

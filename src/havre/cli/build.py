@@ -15,6 +15,7 @@ from havre.cli.names import DEFAULT_REGISTRY, has_tag, split_registry
 from havre.cli.parser import StatusError
 from havre.cli.progress import Failure, show
 from havre.cli.pull import check_name
+from havre.client.buildcache import Caches
 from havre.client.buildcontext import DirectoryContext, TextContext
 from havre.client.buildsend import is_remote, read_secret, registry_config, send_list, send_tar, takes_lists
 from havre.client.jsontext import encode
@@ -57,7 +58,14 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
         query["progress"] = "rawjson"
         secrets = dict(map(_read_secret, options.secret))
         named = dict(context.partition("=")[::2] for context in options.build_context)
-        image = _watch(send_list(session.client, query, source, named, secrets, credentials), options, steps)
+        caches = _caches(options, query)
+        sent = send_list(session.client, query, source, named, secrets, credentials, caches.directories)
+        built = _watch(sent, options, steps)
+        image = built["ID"]
+        for directory, asked in caches.exports(built.get("Caches") or {}):
+            from havre.cli.buildoutput import unpack_layout
+
+            unpack_layout(session.client.call("POST", "/build/export", body=asked).chunks(), directory)
     else:
         _refuse_elsewhere(options)
         messages = session.client.messages(send_tar(session.client, "/build", query, source, credentials))
@@ -67,6 +75,15 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
     if options.push or any(output.push for output in outputs):
         _push(session, tags, quiet=options.quiet)
     return 0
+
+
+def _caches(options: Options, query: Query) -> Caches:
+    """The caches of the build, told in its query; a directory that is not there yet is said to be missing."""
+    caches = Caches(options.cache_from, options.cache_to)
+    query |= caches.query()
+    for directory in caches.missing:
+        sys.stderr.write(f"warning: there is no cache in {directory}\n")
+    return caches
 
 
 def _source(context: str, options: Options, query: Query) -> Source:
@@ -103,6 +120,7 @@ def _refuse_elsewhere(options: Options) -> None:
     """Say what a daemon of another kind cannot do by its classic endpoint."""
     asked = {
         "secret": options.secret,
+        "cache-to": options.cache_to,
         "build-context": options.build_context,
         "no-cache-filter": options.no_cache_filter,
     }
@@ -111,24 +129,25 @@ def _refuse_elsewhere(options: Options) -> None:
             raise StatusError(1, f"--{name} needs havre's daemon; with this one, use docker buildx build")
 
 
-def _watch(messages: Messages, options: Options, steps: Steps) -> str:
-    """Show the steps; the image's ID. Raises StatusError."""
+def _watch(messages: Messages, options: Options, steps: Steps) -> dict[str, Any]:
+    """Show the steps; what the daemon tells of the result. Raises StatusError."""
     view = choose_view(options.progress, steps, quiet=options.quiet)
-    image = ""
+    built: dict[str, Any] = {"ID": ""}
     try:
         for message in messages:
             if error := message.get("errorDetail"):
                 raise StatusError(error.get("code") or 1, f"failed to solve: {error.get('message', '')}")
             told = message.get("aux") or {}
-            image = told.get("ID", image)
             if "Build" in told:
                 view.update(told["Build"])
+            else:
+                built |= told
     except HavreError:
         view.end()
         sys.stderr.write(render_failure(steps))
         raise
     view.end()
-    return image
+    return built
 
 
 def _push(session: Session, tags: list[str], *, quiet: bool) -> None:

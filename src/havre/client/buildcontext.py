@@ -128,6 +128,11 @@ class TextContext:
         yield Member(self.dockerfile, stat.S_IFREG | 0o644, len(self._text), _mark(self._text), content=self._text)
 
 
+def member_of(path: str, name: str) -> Member:
+    """The file at `path` as it is to be sent. Raises OSError."""
+    return _member(path, name, os.stat(path), {})
+
+
 def _member(path: str, name: str, status: os.stat_result, linked: dict[tuple[int, int], str]) -> Member:
     mode, size, link = status.st_mode, 0, ""
     if stat.S_ISLNK(mode):

@@ -17,7 +17,11 @@ from havre.client.jsontext import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
+
+    from havre.client.buildcache import CacheDirectory
+
+    Context = DirectoryContext | TextContext | CacheDirectory
 
 CONTENT_TYPE = "application/vnd.havre.context"
 _GATHER = 256 << 10
@@ -26,7 +30,7 @@ _GATHER = 256 << 10
 class ListedContexts:
     """The contexts of one build by name; `context` is the main one."""
 
-    def __init__(self, contexts: dict[str, DirectoryContext | TextContext], secrets: dict[str, bytes]) -> None:
+    def __init__(self, contexts: Mapping[str, Context], secrets: dict[str, bytes]) -> None:
         self._roots = {name: context.root for name, context in contexts.items()}
         self._members = {name: list(context.members()) for name, context in contexts.items()}
         self._secrets = secrets

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from havre.client.api import Client, Query
+    from havre.client.buildcache import CacheDirectory
     from havre.client.config import Config
     from havre.client.http import Response
 
@@ -50,24 +51,30 @@ def send_tar(client: Client, path: str, query: Query, source: Source, credential
 
 
 def send_list(
-    client: Client, query: Query, source: Source, named: dict[str, str], secrets: dict[str, bytes], credentials: str
+    client: Client,
+    query: Query,
+    source: Source,
+    named: dict[str, str],
+    secrets: dict[str, bytes],
+    credentials: str,
+    caches: dict[str, CacheDirectory] | None = None,
 ) -> Iterator[dict[str, Any]]:
     """The messages of a build by havre's own way of sending; a tar or an address goes as to any daemon.
 
-    `named` are further contexts: directories, images (`docker-image://`), stages or addresses. Raises InvalidInput
-    where directories or secrets would have to go with a tar or an address.
+    `named` are further contexts: directories, images (`docker-image://`), stages or addresses; `caches` directories of
+    caches. Raises InvalidInput where directories or secrets would have to go with a tar or an address.
     """
     images = {name: value for name, value in named.items() if value.startswith(_NAMED)}
     if images:
         query["contexts"] = encode(images)
     directories = {name: DirectoryContext(path, None) for name, path in named.items() if name not in images}
     if not isinstance(source, DirectoryContext | TextContext):
-        if secrets or directories:
-            raise InvalidInput("secrets and named directories need a context that is a directory or a Dockerfile")
+        if secrets or directories or caches:
+            raise InvalidInput("secrets and further directories need a context that is a directory or a Dockerfile")
         return iter(client.messages(send_tar(client, "/build", query, source, credentials)))
     from havre.client.buildlist import CONTENT_TYPE, ListedContexts
 
-    contexts = ListedContexts({"context": source, **directories}, secrets)
+    contexts = ListedContexts({"context": source, **directories, **(caches or {})}, secrets)
     headers = {"Content-Type": CONTENT_TYPE, "X-Registry-Config": credentials}
     response, go_on = client.converse("/build", query, contexts.head(), headers)
     messages = client.messages(response)

@@ -15,9 +15,10 @@ from __future__ import annotations
 import asyncio
 import builtins  # `list` is a method below
 import platform as host
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -33,7 +34,7 @@ from havre.engine.imageremoval import RemovalFacts, RemovedItem, plan_removal
 from havre.engine.imagesearch import RemoteImage, check_limit, describe_remote, select_found
 from havre.engine.imagestore import Image, ImageRow, ImageStore, NameRow, Tables
 from havre.engine.integrity import Finding, Integrity
-from havre.engine.layout import LaidOut, LayoutForm, layer_form, plan_layout, write_layout
+from havre.engine.layout import LaidOut, Layout, LayoutForm, layer_form, plan_layout
 from havre.engine.model import Config, ImageId, Value
 from havre.engine.progress import Progress, ProgressLine, unobserved
 from havre.engine.pull import DOWNLOADS, Puller
@@ -293,6 +294,26 @@ class Images:
         found = await self._puller.resolve(ref, auth, _wanted(platform), unobserved)
         return imagelist.read_config(found.config, name)
 
+    async def remote_document(
+        self, name: str, *, auth: Auth | None = None, platform: str | None = None
+    ) -> tuple[bytes, Callable[[Digest], Awaitable[None]]]:
+        """The document of an image in its registry, and what fetches a layer of it; nothing is pulled by this."""
+        ref = parse_reference(name).with_default_tag()
+        found = await self._puller.resolve(ref, auth, _wanted(platform), unobserved)
+        return found.config_body, partial(self._puller.fetch, ref, found, auth)
+
+    async def push_document(self, document: bytes, name: str, auth: Auth | None = None) -> None:
+        """Push an image that is not kept here, but its layers are."""
+        ref = parse_reference(name).with_default_tag()
+        image = Image(ImageId(digest_of(document)), decode_image(document), ImageRow(added_at=0))
+        with self._storage.hold(Digest(image.id), *image.layers):
+            await self._storage.blobs.add(document)
+            try:
+                await self._pusher.push(ref, image, auth, unobserved)
+            finally:
+                if image.id not in self._store:
+                    await self._storage.blobs.remove(Digest(image.id))
+
     # -- names
 
     async def tag(self, name: str, repository: str, tag: str = "") -> None:
@@ -511,8 +532,7 @@ class Images:
         with self._storage.hold(*(layer for image, _ in images for layer in image.layers)):
             laid = [LaidOut(await self._storage.blobs.read(Digest(image.id)), tuple(refs)) for image, refs in images]
             with layer_form("uncompressed", self._storage.layers, self._storage.blobs.scratch) as layers:
-                layout = await plan_layout(laid, layers, LayoutForm(for_docker=True))
-                async for chunk in write_layout(layout, layers):
+                async for chunk in (await plan_layout(laid, layers, LayoutForm(for_docker=True))).tar():
                     yield chunk
 
     async def document(self, name: str) -> bytes:
@@ -520,10 +540,8 @@ class Images:
         return await self._storage.blobs.read(Digest(self._store.find(name).id))
 
     @asynccontextmanager
-    async def laid_out(
-        self, image: LaidOut, form: LayoutForm
-    ) -> AsyncIterator[tuple[Descriptor, AsyncGenerator[bytes, None]]]:
-        """An image, stored or not, whose layers are here, as an OCI layout: what its index names, and its tar.
+    async def laid_out(self, image: LaidOut, form: LayoutForm) -> AsyncIterator[Layout]:
+        """An image, stored or not, whose layers are here, as an OCI layout to be written during a block.
 
         `NotFound` for a layer that is not here, `InvalidInput` for a form that there is not.
         """
@@ -531,9 +549,7 @@ class Images:
             self._storage.hold(*decode_image(image.config).rootfs.diff_ids),
             layer_form(form.compression, self._storage.layers, self._storage.blobs.scratch) as layers,
         ):
-            layout = await plan_layout([image], layers, form)
-            async with aclosing(write_layout(layout, layers)) as tar:
-                yield layout.tops[0], tar
+            yield await plan_layout([image], layers, form)
 
     def _to_save(self, name: str) -> builtins.list[tuple[Image, builtins.list[Reference]]]:
         """The images that `name` means, each with the names to save it under; a bare repository means all its tags."""

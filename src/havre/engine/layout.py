@@ -38,6 +38,7 @@ from havre.storage.tar import BLOCK
 
 CONTAINERD_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"
+_BLOBS = "blobs"
 _PIECE = 1 << 20
 
 Compressor = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
@@ -145,9 +146,37 @@ class _Compressed:
 class Layout:
     """What there is to be written: documents by path, layers by path with their sizes, what `index.json` names."""
 
+    layers: LayerForm
     documents: Mapping[str, bytes]
     tars: Mapping[str, tuple[Digest, int]]
     tops: Sequence[Descriptor]
+
+    async def tar(self) -> AsyncGenerator[bytes, None]:
+        """All of it; to be closed if it is left early."""
+        yield _header(_BLOBS, directory=True) + _header(f"{_BLOBS}/sha256", directory=True)
+        for path in sorted({**self.documents, **self.tars}):
+            size = self._size(path)
+            yield _header(path, size)
+            async for piece in self._content(path):
+                yield piece
+            yield bytes(-size % BLOCK)
+        yield bytes(2 * BLOCK)
+
+    def blobs(self) -> Iterator[tuple[Digest, int, AsyncIterator[bytes]]]:
+        """The blobs alone: digest, size, content."""
+        for path in sorted({**self.documents, **self.tars}):
+            if path.startswith(_BLOBS):
+                yield Digest(f"sha256:{path.rpartition('/')[2]}"), self._size(path), self._content(path)
+
+    def _size(self, path: str) -> int:
+        return len(self.documents[path]) if path in self.documents else self.tars[path][1]
+
+    async def _content(self, path: str) -> AsyncIterator[bytes]:
+        if path in self.documents:
+            yield self.documents[path]
+            return
+        async for piece in self.layers.content(self.tars[path][0]):
+            yield piece
 
 
 async def plan_layout(images: Sequence[LaidOut], layers: LayerForm, form: LayoutForm) -> Layout:
@@ -174,23 +203,7 @@ async def plan_layout(images: Sequence[LaidOut], layers: LayerForm, form: Layout
     if form.for_docker:
         documents["manifest.json"] = _json(items)
         documents |= {"repositories": _json(repositories)} if repositories else {}
-    return Layout(documents, tars, tops)
-
-
-async def write_layout(layout: Layout, layers: LayerForm) -> AsyncGenerator[bytes, None]:
-    """The tar of what was planned with the same `layers`."""
-    documents, tars = layout.documents, layout.tars
-    yield _header("blobs", directory=True) + _header("blobs/sha256", directory=True)
-    for path in sorted({**documents, **tars}):
-        if path in documents:
-            yield _header(path, len(documents[path])) + documents[path] + _padding(len(documents[path]))
-            continue
-        diff_id, size = tars[path]
-        yield _header(path, size)
-        async for chunk in layers.content(diff_id):
-            yield chunk
-        yield _padding(size)
-    yield bytes(2 * BLOCK)
+    return Layout(layers, documents, tars, tops)
 
 
 @dataclass(frozen=True)
@@ -231,7 +244,7 @@ def _json(value: object) -> bytes:
 
 
 def _path(digest: Digest) -> str:
-    return f"blobs/sha256/{hex_of(digest)}"
+    return f"{_BLOBS}/sha256/{hex_of(digest)}"
 
 
 def _header(path: str, size: int = 0, *, directory: bool = False) -> bytes:
@@ -240,7 +253,3 @@ def _header(path: str, size: int = 0, *, directory: bool = False) -> bytes:
     member.mode = 0o755 if directory else 0o644
     member.type = tarfile.DIRTYPE if directory else tarfile.REGTYPE
     return member.tobuf(tarfile.GNU_FORMAT)
-
-
-def _padding(size: int) -> bytes:
-    return bytes(-size % BLOCK)

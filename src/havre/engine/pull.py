@@ -25,7 +25,7 @@ from typing import Protocol
 
 from havre.engine.imagestore import Hold, Image, ImageStore
 from havre.engine.model import ImageId
-from havre.engine.progress import Progress, ProgressLine
+from havre.engine.progress import Progress, ProgressLine, unobserved
 from havre.engine.sharing import SharedWork
 from havre.errors import InvalidInput, NotFound, Unsupported
 from havre.oci import mediatypes
@@ -146,6 +146,18 @@ class Puller:
         config = decode_image(config_body)
         _check_image(ref, config, document, platform)
         return Resolved(fetched.digest, index_body, document, body, config, config_body)
+
+    async def fetch(self, ref: Reference, resolved: Resolved, auth: Auth | None, layer: Digest) -> None:
+        """Download one layer of what was resolved, unless it is here; `NotFound` for one that is not of it."""
+        pairs = zip(resolved.config.rootfs.diff_ids, resolved.manifest.layers, strict=True)
+        blob = dict(pairs).get(layer)
+        if blob is None:
+            raise NotFound(f"{ref.familiar()} has no layer {layer}")
+        if self._layers.get(layer) is None:
+            await self._transfer(ref, blob, layer, auth, unobserved)
+            await self._layers.add_source(
+                layer, Source(blob.digest, blob.size, blob.media_type, ref.registry, ref.repository)
+            )
 
     async def _pull_layers(self, ref: Reference, resolved: Resolved, auth: Auth | None, progress: Progress) -> None:
         """Download what is missing, in parallel; report completion base first, as dockerd does."""

@@ -10,9 +10,18 @@ import pytest
 from havre.api.buildkit.filesync import parse_stat
 from havre.api.buildkit.jobs import REMEMBERED, Jobs
 from havre.api.buildkit.messages import SolveRequest, Stat, StatusResponse
-from havre.api.buildkit.options import FRONTEND, Export, Options, parse_cache, parse_exporter, parse_options
+from havre.api.buildkit.options import (
+    FRONTEND,
+    CacheExports,
+    Export,
+    Options,
+    parse_cache,
+    parse_exporter,
+    parse_options,
+)
 from havre.api.buildkit.status import MAX_UNREAD_LOG, Status
 from havre.build.progress import Declared, Finished, Log, Started, Transfer, Vertex, Warned
+from havre.build.request import CacheTarget
 from havre.engine.layout import LayoutForm
 from havre.errors import Conflict, HavreError, InvalidInput, Unsupported
 
@@ -81,7 +90,6 @@ def test_exporters() -> None:
     assert parse_exporter("moby", {"name": "a:1,b"}) == Export("image", ("a:1", "b"))
     assert parse_exporter("image", {"push": "true"}) == Export("image")
     assert parse_exporter("local", {}) == Export("local")
-    parse_cache(["inline"])
     assert parse_exporter("oci", {"name": "a"}) == Export("oci", ("a",), LayoutForm(compression="gzip"))
     assert parse_exporter("docker", {"annotation.k": "v"}).form == LayoutForm(annotations={"k": "v"}, for_docker=True)
     with pytest.raises(Unsupported, match="tar=false"):
@@ -89,8 +97,15 @@ def test_exporters() -> None:
     for type in ("gha", "cacheonly"):
         with pytest.raises(HavreError, match=type):
             parse_exporter(type, {})
-    with pytest.raises(HavreError, match="registry"):
-        parse_cache(["registry"])
+
+
+def test_caches_to_write() -> None:
+    registry = ("registry", {"ref": "r/c:1", "mode": "max", "ignore-error": "true"})
+    found = parse_cache([("inline", {}), registry, ("local", {"dest": "/d"})])
+    assert found == CacheExports(True, (CacheTarget("r/c:1", "max", True), CacheTarget()), (("min", "local:/d"),))
+    for type, attrs in (("gha", {}), ("registry", {}), ("local", {"mode": "all"})):
+        with pytest.raises(HavreError, match=rf"{type}|mode"):
+            parse_cache([(type, attrs)])
 
 
 def test_a_status_tells_all_that_has_happened() -> None:

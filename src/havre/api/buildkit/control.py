@@ -21,10 +21,10 @@ from grpclib.exceptions import GRPCError
 
 from havre import __version__
 from havre.api.buildkit import messages as m
-from havre.api.buildkit.exporting import export_files, export_image, export_layout
+from havre.api.buildkit.exporting import export_cache, export_files, export_image, export_layout
 from havre.api.buildkit.http2 import Metadata, Routes, refusal, streaming, unary
 from havre.api.buildkit.jobs import Job, Jobs
-from havre.api.buildkit.options import LINT, Export, parse_cache, parse_exporter, parse_options
+from havre.api.buildkit.options import LINT, CacheExports, Export, parse_cache, parse_exporter, parse_options
 from havre.api.buildkit.sessions import Sessions
 from havre.api.buildkit.source import SessionSource
 from havre.api.buildkit.status import timestamp
@@ -86,7 +86,7 @@ class Control:
     async def solve(self, request: m.SolveRequest, metadata: Metadata) -> m.SolveResponse:
         """One build from beginning to end; cancelling it ends the build."""
         exports = _exports_of(request)
-        _exports_inline(request)  # refused before anything is done
+        caches = _caches_of(request)
         with self._jobs.using(request.ref) as job, job.solving(request):
             if request.definition:
                 raise _no_definitions()
@@ -96,7 +96,11 @@ class Control:
                 result = await job.returned()
             if result is None:
                 return m.SolveResponse()
-            return m.SolveResponse(await self._export(job, exports, result, request.session))
+            told = await self._export(job, exports, result, request.session)
+            for mode, store in caches.stores:
+                session = await self._sessions.find(request.session)
+                told |= await export_cache(result.caches[mode], store, session, self._images, job.status.progress)
+            return m.SolveResponse(told)
 
     async def _export(
         self, job: Job, exports: Sequence[Export], result: BuildResult, session_id: str
@@ -137,7 +141,8 @@ class Control:
         async with AsyncExitStack() as stack:
             source = SessionSource(self._sessions, request.session, options, self._contexts, stack, job.status.progress)
             try:
-                wanted = replace(options.request, inline_cache=_exports_inline(request))
+                caches = _caches_of(request)
+                wanted = replace(options.request, inline_cache=caches.inline, cache_to=caches.targets)
                 return await self._builder.build(wanted, source, job.status.progress)
             except HavreError as error:
                 raise _located(error, source.text) from error
@@ -231,8 +236,8 @@ def _exports_of(request: m.SolveRequest) -> list[Export]:
     return [parse_exporter(each.type, each.attrs) for each in named]
 
 
-def _exports_inline(request: m.SolveRequest) -> bool:
-    return parse_cache([each.type for each in request.cache.exports] if request.cache else ())
+def _caches_of(request: m.SolveRequest) -> CacheExports:
+    return parse_cache([(each.type, each.attrs) for each in request.cache.exports] if request.cache else ())
 
 
 def _build_id(metadata: Metadata) -> str:

@@ -5,15 +5,18 @@ Source: moby/buildkit exporter/containerimage/exptypes; moby's builder-next/expo
 
 from __future__ import annotations
 
+import msgspec
+
 from havre.api.buildkit import filesend
+from havre.api.buildkit.contentstore import write_blob
 from havre.api.buildkit.options import Export
 from havre.api.buildkit.sessions import Session
-from havre.api.buildkit.shown import counted, shown, tell_done
+from havre.api.buildkit.shown import counted, tell_done
 from havre.build.outputs import Outputs
-from havre.build.progress import BuildProgress
+from havre.build.progress import BuildProgress, shown
 from havre.build.request import BuildResult
 from havre.engine.images import Images
-from havre.engine.layout import LaidOut
+from havre.engine.layout import LaidOut, LayoutForm
 from havre.errors import Failed
 from havre.oci.digest import digest_of
 from havre.oci.reference import parse_reference
@@ -45,11 +48,23 @@ async def export_layout(
     names = [parse_reference(name).with_default_tag() for name in export.names]
     with shown(_TITLES[export.kind], progress) as vertex:
         image = LaidOut(result.config, names, result.provenance)
-        async with images.laid_out(image, export.form) as (top, tar):
+        async with images.laid_out(image, export.form) as layout:
             with counted(vertex, "sending tarball", progress) as moved:
-                await filesend.send_tar(session, tar, moved)
-    told = {"containerimage.config.digest": digest_of(result.config), "containerimage.digest": top.digest}
+                await filesend.send_tar(session, layout.tar(), moved)
+    digest = layout.tops[0].digest
+    told = {"containerimage.config.digest": digest_of(result.config), "containerimage.digest": digest}
     return told | ({"image.name": ",".join(name.canonical() for name in names)} if names else {})
+
+
+async def export_cache(
+    document: bytes, store: str, session: Session, images: Images, progress: BuildProgress
+) -> dict[str, str]:
+    """Put a cache into the client's directory `store`; the answer's metadata names its manifest to the client."""
+    with shown("exporting cache to client directory", progress):
+        async with images.laid_out(LaidOut(document), LayoutForm(compression="gzip")) as layout:
+            for digest, size, pieces in layout.blobs():
+                await write_blob(session, store, digest, size, pieces)
+            return {"cache.manifest": msgspec.json.encode(layout.tops[0]).decode()}
 
 
 async def export_files(

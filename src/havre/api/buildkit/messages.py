@@ -3,7 +3,8 @@
 Fields that nothing here reads or writes are left out: a decoder skips them.
 
 Source: moby/buildkit api/services/control/control.proto, api/types/worker.proto, frontend/gateway/pb/gateway.proto,
-util/apicaps/pb/caps.proto, session/*/*.proto; tonistiigi/fsutil types/*.proto; google/rpc/status.proto.
+util/apicaps/pb/caps.proto, session/*/*.proto; tonistiigi/fsutil types/*.proto; google/rpc/status.proto;
+containerd api/services/content/v1/content.proto.
 """
 
 from __future__ import annotations
@@ -395,3 +396,37 @@ class CheckAgentRequest(Message):
 @dataclass
 class CheckAgentResponse(Message):
     pass
+
+
+# -- containerd's content service
+
+
+@dataclass
+class ReadContent(Message):
+    digest: str = pb.text(1)
+    offset: int = pb.number(2)
+    size: int = pb.number(3)
+
+
+@dataclass
+class ReadContentPiece(Message):
+    offset: int = pb.number(1)
+    data: bytes = pb.data(2)
+
+
+@dataclass
+class WriteContent(Message):
+    action: int = pb.number(1)
+    ref: str = pb.text(2)
+    total: int = pb.number(3)
+    expected: str = pb.text(4)
+    offset: int = pb.number(5)
+    data: bytes = pb.data(6)
+
+
+@dataclass
+class WrittenContent(Message):
+    action: int = pb.number(1)
+    offset: int = pb.number(4)
+    total: int = pb.number(5)
+    digest: str = pb.text(6)

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from havre.build.gitsource import parse_git_address
-from havre.build.request import DEFAULT_NAME, MAIN_CONTEXT, BuildRequest
+from havre.build.request import DEFAULT_NAME, MAIN_CONTEXT, BuildRequest, CacheSource, CacheTarget
 from havre.engine.layout import LayoutForm, layout_form
 from havre.engine.model import Ulimit
 from havre.errors import InvalidInput, Unsupported
@@ -96,7 +96,7 @@ def parse_options(
         shm_size=_parse_size(attrs.get("shm-size", "0")),
         cgroup_parent=attrs.get("cgroup-parent", ""),
         store=store,
-        cache_from=_cache_images(attrs),
+        cache_from=_cache_sources(attrs),
     )
     main = attrs.get("contextkey", "context")
     dockerfile_local = attrs.get("dockerfilekey", "" if remote else "dockerfile")
@@ -197,19 +197,46 @@ def parse_exporter(type: str, attrs: Mapping[str, str]) -> Export:
     raise Unsupported(f"exporter {type!r} could not be found", "use type=image, docker, oci, local or tar")
 
 
-def _cache_images(attrs: Mapping[str, str]) -> tuple[str, ...]:
-    """The images whose cache is to be used: `cache-imports` in JSON, or of older clients `cache-from`."""
+def _cache_sources(attrs: Mapping[str, str]) -> tuple[CacheSource, ...]:
+    """The caches to be used: `cache-imports` in JSON, or of older clients images in `cache-from`."""
     try:
         entries = msgspec.json.decode(attrs.get("cache-imports") or "[]", type=list[_CacheImport])
     except msgspec.MsgspecError as error:
         raise InvalidInput(f"invalid cache-imports: {error}") from None
-    named = [entry.attrs.get("ref", "") for entry in entries if entry.type == "registry"]
-    return tuple(filter(None, (*named, *attrs.get("cache-from", "").split(","))))
+    sources = [
+        CacheSource(ref=entry.attrs.get("ref", ""))
+        if entry.type == "registry"
+        else CacheSource(store=_LOCAL + entry.attrs.get("src", ""), digest=entry.attrs.get("digest", ""))
+        for entry in entries
+        if entry.type in ("registry", "local")
+    ]
+    return (*sources, *(CacheSource(ref=name) for name in attrs.get("cache-from", "").split(",") if name))
 
 
-def parse_cache(exports: Sequence[str]) -> bool:
-    """Whether the cache is to go into the image; refuses to export it to where it would not come."""
-    for type in exports:
-        if type != "inline":
-            raise Unsupported(f"unknown cache exporter: {type!r}", "use type=inline")
-    return bool(exports)
+@dataclass(frozen=True)
+class CacheExports:
+    """Where the cache goes: into the image, to `targets`; those without a name to the client's directories, by mode."""
+
+    inline: bool = False
+    targets: tuple[CacheTarget, ...] = ()
+    stores: tuple[tuple[str, str], ...] = ()
+
+
+def parse_cache(exports: Sequence[tuple[str, Mapping[str, str]]]) -> CacheExports:
+    """The exporters of caches in a request, type and attributes of each; `Unsupported` for one that there is not."""
+    inline, targets, stores = False, [], []
+    for type, attrs in exports:
+        mode = attrs.get("mode", "min")
+        if mode not in ("min", "max"):
+            raise InvalidInput(f"invalid cache mode: {mode}", "expected min or max")
+        if type == "inline":
+            inline = True
+        elif type in ("registry", "local"):
+            ref = attrs.get("ref", "") if type == "registry" else ""
+            if type == "registry" and not ref:
+                raise InvalidInput("registry cache exporter requires ref")
+            targets.append(CacheTarget(ref, mode, parse_bool(attrs.get("ignore-error", "false"))))
+            stores += [] if ref else [(mode, _LOCAL + attrs.get("dest", ""))]
+        else:
+            raise Unsupported(f"unknown cache exporter: {type!r}", "use type=inline, type=registry or type=local")
+    return CacheExports(inline, tuple(targets), tuple(stores))

@@ -22,7 +22,7 @@ from grpclib.exceptions import GRPCError, StreamTerminatedError
 
 from havre.api.buildkit.http2 import Channel
 from havre.api.buildkit.protobuf import Message
-from havre.errors import Failed, InvalidInput, NotFound
+from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound
 
 WAIT_S = 10.0  # for a session whose build is here already
 
@@ -75,12 +75,15 @@ class Session:
                 yield stream
 
 
+_KINDS: dict[Status, type[HavreError]] = {Status.NOT_FOUND: NotFound, Status.ALREADY_EXISTS: Conflict}
+
+
 @contextmanager
 def _translated() -> Iterator[None]:
     try:
         yield
     except GRPCError as error:
-        kind = NotFound if error.status is Status.NOT_FOUND else Failed
+        kind = _KINDS.get(error.status, Failed)
         raise kind(error.message or f"the client failed with {error.status.name}") from error
     except (StreamTerminatedError, ConnectionError) as error:
         raise Failed("the client's session has ended") from error

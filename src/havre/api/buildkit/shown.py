@@ -1,7 +1,4 @@
-"""What the door itself does for a build, shown as steps beside the builder's: bringing files in, exporting.
-
-Source: moby/buildkit frontend/dockerui, source/local, exporter, for the titles.
-"""
+"""Bytes that the door itself moves for a build, shown in steps beside the builder's: bringing files in, exporting."""
 
 from __future__ import annotations
 
@@ -9,26 +6,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from havre.build.progress import BuildProgress, Finished, Started, Transfer, Vertex
-from havre.errors import HavreError
-from havre.oci.digest import digest_of
+from havre.build.progress import BuildProgress, Transfer, Vertex
 
 _TOLD_EVERY = 1 << 20  # bytes between two words about a transfer
 
 Moved = Callable[[int], None]
-
-
-@contextmanager
-def shown(title: str, progress: BuildProgress) -> Iterator[Vertex]:
-    """A step for the length of a block; it fails with what the block raises."""
-    vertex = Vertex(digest_of(title.encode()), title)
-    progress(Started(vertex, time.time()))
-    try:
-        yield vertex
-    except HavreError as error:
-        progress(Finished(vertex, time.time(), error=error.message))
-        raise
-    progress(Finished(vertex, time.time()))
 
 
 @contextmanager

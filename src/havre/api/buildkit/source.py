@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 from havre.aio import in_thread
+from havre.api.buildkit.contentstore import read_blob
 from havre.api.buildkit.filesync import receive
 from havre.api.buildkit.messages import (
     BytesMessage,
@@ -33,16 +34,17 @@ from havre.api.buildkit.messages import (
 )
 from havre.api.buildkit.options import Options
 from havre.api.buildkit.sessions import Session, Sessions
-from havre.api.buildkit.shown import counted, shown
+from havre.api.buildkit.shown import counted
 from havre.api.buildkit.sshagent import forward_agent
 from havre.build.contexts import Contexts, read_file
 from havre.build.dockerfile import MAX_BYTES
 from havre.build.gitsource import shown_address
 from havre.build.packed import PackedTree
-from havre.build.progress import BuildProgress, Vertex, vertex_of_context
+from havre.build.progress import BuildProgress, Vertex, shown, vertex_of_context
 from havre.build.request import MAIN_CONTEXT, DockerfileBytes
 from havre.build.uploads import UploadedContext
 from havre.errors import Failed, NotFound
+from havre.oci.digest import Digest
 from havre.registry import Auth
 
 Files: TypeAlias = Path | PackedTree
@@ -180,6 +182,12 @@ class SessionSource:
             return socket
 
         return await self._once(("ssh", id), forward)
+
+    async def blob(self, store: str, digest: Digest) -> AsyncGenerator[bytes, None]:
+        """A blob of the client's directory of a cache."""
+        async with aclosing(read_blob(await self._session(), store, digest)) as pieces:
+            async for piece in pieces:
+                yield piece
 
     async def credentials(self, registry: str) -> Auth | None:
         """What the client's configuration has for the registry."""

@@ -12,7 +12,8 @@ COMMANDS = (
     Command("build", "[OPTIONS] PATH | URL | -", "Build an image from a Dockerfile", "build:build", (1, 1), (
         Flag("add-host", "", "list", "Add a line to the hosts file (host:ip)", check="check_host"),
         Flag("build-arg", "", "list", "Set an ARG of the Dockerfile"),
-        Flag("cache-from", "", "list", "Image whose build cache may be used (built with BUILDKIT_INLINE_CACHE=1)"),
+        Flag("cache-from", "", "list", "Build cache to use (IMAGE, type=registry,ref=NAME, type=local,src=DIR)"),
+        Flag("cache-to", "", "list", "Where the cache goes (type=inline, type=registry,ref=NAME, type=local,dest=DIR)"),
         Flag("check", "", "", "Look for what docker's build checks find, and build nothing"),
         Flag("build-context", "", "list", "A named context (NAME=DIRECTORY, NAME=docker-image://IMAGE)"),
         Flag("cgroup-parent", "", "string", "Parent cgroup of the RUN instructions' containers"),

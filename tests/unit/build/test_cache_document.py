@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from havre.build.inlinecache import InlineRecord, read_records, with_records
+from havre.build.cachedocument import StepRecord, read_records, with_records
 from havre.errors import InvalidInput
 from havre.oci.digest import Digest
 
@@ -13,7 +13,7 @@ _OWN, _OTHER = Digest(f"sha256:{'a' * 64}"), Digest(f"sha256:{'b' * 64}")
 
 
 def test_records_there_and_back() -> None:
-    records = [InlineRecord("1" * 64, _OWN, "RUN x", 1.5), InlineRecord("2" * 64, "", "WORKDIR /", 2.0)]
+    records = [StepRecord("1" * 64, _OWN, "RUN x", 1.5), StepRecord("2" * 64, "", "WORKDIR /", 2.0)]
     document = with_records(b'{"os":"linux"}', records)
     assert msgspec.json.decode(document)["os"] == "linux"
     assert read_records(document, {_OWN}) == records
@@ -21,7 +21,7 @@ def test_records_there_and_back() -> None:
 
 
 def test_layers_of_others_and_keys_that_are_none() -> None:
-    records = [InlineRecord("1" * 64, _OTHER, "", 0), InlineRecord("../x", _OWN, "", 0)]
+    records = [StepRecord("1" * 64, _OTHER, "", 0), StepRecord("../x", _OWN, "", 0)]
     assert read_records(with_records(b"{}", records), {_OWN}) == []
     with pytest.raises(InvalidInput, match="cannot be read"):
         read_records(b'{"havre.cache.v0": [1]}', ())

@@ -1,0 +1,71 @@
+"""The build cache that travels: what each step would be found by, in the document of an image that has its layers.
+
+    --cache-to type=inline, BUILDKIT_INLINE_CACHE=1     the image's own configuration + "havre.cache.v0": [record, ...]
+    --cache-to type=registry, type=local                the same of an image that is nothing but the steps' layers
+    --cache-from, on whatever engine                    records whose layers are in that image (`foreigncache`)
+
+A key is a digest of all that a step is given and of the layers below (`cache`), so it means the same on every engine.
+That a layer is what the step makes is the image's word: only images that the user names are asked (CVE-2024-24557).
+Pure.
+
+Source: moby/buildkit cache/remotecache, for what users do with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+
+import msgspec
+
+from havre.errors import InvalidInput
+from havre.oci.digest import Digest
+from havre.oci.image import ImageConfig, RootFs, encode_image
+from havre.oci.manifest import MAX_LAYERS
+from havre.oci.platform import Platform
+
+ARGUMENT = "BUILDKIT_INLINE_CACHE"
+_MEMBER = "havre.cache.v0"
+_MAX_RECORDS = 4096
+_KEY = re.compile(r"[0-9a-f]{64}")
+
+
+class StepRecord(msgspec.Struct, frozen=True):
+    """One step: its key, its layer ("" when it changed no file), what it was, seconds since the epoch of its making."""
+
+    key: str
+    layer: str
+    description: str
+    created_at: float
+
+
+class _Document(msgspec.Struct):
+    records: list[StepRecord] = msgspec.field(default_factory=list, name=_MEMBER)
+
+
+def with_records(document: bytes, records: Sequence[StepRecord]) -> bytes:
+    """An image's document that also tells how its steps are found."""
+    fields = msgspec.json.decode(document)
+    fields[_MEMBER] = msgspec.to_builtins(records)
+    return msgspec.json.encode(fields)
+
+
+def cache_document(records: Sequence[StepRecord], platform: Platform) -> bytes:
+    """The document of an image that is a cache: the layers of these steps, each once, as many as an image may have."""
+    kept = list({record.key: record for record in records}.values())[:_MAX_RECORDS]
+    layers = list(dict.fromkeys(Digest(record.layer) for record in kept if record.layer))[:MAX_LAYERS]
+    image = ImageConfig(platform.architecture, platform.os, RootFs(diff_ids=tuple(layers)), variant=platform.variant)
+    return with_records(encode_image(image), [each for each in kept if not each.layer or each.layer in layers])
+
+
+def read_records(document: bytes, layers: Collection[Digest]) -> list[StepRecord]:
+    """The records in the document of an image with these layers; those that name any other layer are left out."""
+    try:
+        records = msgspec.json.decode(document, type=_Document).records
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise InvalidInput(f"the image's cache cannot be read: {error}") from None
+    return [
+        record
+        for record in records[:_MAX_RECORDS]
+        if _KEY.fullmatch(record.key) and (not record.layer or Digest(record.layer) in layers)
+    ]
