@@ -184,7 +184,8 @@ def parse_plain(line: bytes) -> Record | None:
     return Record(parts[0].replace(b"+00:00", b"Z"), STREAMS[parts[1]], parts[2] == b"F", text)
 
 
-def _render_plain(record: Record) -> bytes:
+def render_plain(record: Record) -> bytes:
+    """A record as conmon writes it."""
     tag = b"F" if record.ends_line else b"P"
     return b"%s+00:00 %s %s %s\n" % (record.time[:-1], NAMES[record.stream], tag, record.text)
 
@@ -218,4 +219,4 @@ def _count_plain(block: bytes) -> int | None:
 
 
 PLAIN = Form(parse_plain, _show_plain, _count_plain)
-PLAIN_RENDERER = Renderer(_same, _render_plain)
+PLAIN_RENDERER = Renderer(_same, render_plain)

@@ -10,14 +10,18 @@ else sees it, and goes on when the daemon is gone. That file is a spool here: th
 How far it has come is one record, written after every batch by a single pwrite(2):
 
     spool inode, offset     everything before is in LOG and forwarded, but for
-    resume                  the beginnings of unfinished lines, the first of which is here
+    resume                  the beginnings of unfinished lines, the first of which is here; negative: carried over
     log inode, start        rendering from that offset, byte 0 of the rendering is at `start` of LOG; negative after a
                             rotation within a batch, when the first bytes are in LOG.1
     forwarded               the offset behind the last record that was forwarded
+    carried                 where in this file is what was unfinished when the spool began
 
 A daemon killed between writing a batch and noting it renders the same bytes again, and LOG's own size tells how many of
 them to leave out. An inode of 0 stands for a spool that is still to come. After a loss of power lines may be missing or
 double.
+
+What is unfinished when a spool is exchanged is carried over as records of conmon's, in one of two areas behind that
+record; the other one is what the record refers to until it is written anew.
 
 Blocking; `keeper` sees to it that one thread is here at a time.
 """
@@ -28,17 +32,21 @@ import contextlib
 import os
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
 from havre.logs.files import BLOCK, LogFile
 from havre.logs.options import LogLimits
-from havre.logs.records import Parts, Record, join
+from havre.logs.records import Parts, Record, join, render_plain
 
 #: A spool that has got so long is set aside, drained and removed.
 SPOOL_BYTES = 4 << 20
-_PLACE = struct.Struct("<QQQQqQ")
+_PLACE = struct.Struct("<QQqQqQQ")
+#: An unfinished line for each stream, of at most LONGEST bytes, behind their length.
+_AREA_BYTES = 64 << 10
+_AREAS = (_AREA_BYTES, 2 * _AREA_BYTES)
+_LENGTH = struct.Struct("<Q")
 
 
 class Render(Protocol):
@@ -65,6 +73,7 @@ class _Place:
     log: int = 0
     start: int = 0
     forwarded: int = 0
+    carried: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +99,8 @@ class Transcript:
             place = plan.spool.with_name(plan.spool.name + ".place")
             self._file = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             undo.callback(os.close, self._file)
-            noted = os.pread(self._file, _PLACE.size, 0)
-            self._place = _Place(*_PLACE.unpack(noted)) if len(noted) == _PLACE.size else _Place()
+            os.truncate(self._file, 3 * _AREA_BYTES)  # sparse; zeros where nothing is noted
+            self._place = _Place(*_PLACE.unpack(os.pread(self._file, _PLACE.size, 0)))
             self._log: LogFile | None = None
             if plan.log is not None:
                 self._log = LogFile(plan.log, plan.limits, self._place.log, self._rotating)
@@ -112,7 +121,7 @@ class Transcript:
 
     def _note(self) -> None:
         place = self._place
-        numbers = (place.spool, place.offset, place.resume, place.log, place.start, place.forwarded)
+        numbers = (place.spool, place.offset, place.resume, place.log, place.start, place.forwarded, place.carried)
         os.pwrite(self._file, _PLACE.pack(*numbers), 0)
 
     def rotated(self) -> list[int]:
@@ -148,7 +157,8 @@ class Transcript:
         block = os.pread(self._reading, BLOCK, self._place.offset)
         if not block:
             return self._switch() if aside and successor else None
-        complete = len(block) < BLOCK and (final or (aside and successor))
+        exchanged = aside and successor
+        complete = len(block) < BLOCK and (final or exchanged)
         whole = block if complete else block[: block.rfind(b"\n") + 1]
         if not whole and len(block) == BLOCK:
             whole = block
@@ -156,7 +166,7 @@ class Transcript:
             whole += b"\n"  # a record cut short by a full disk: the next one is no part of it
         if not whole:
             return None
-        self._move(whole, final=complete)
+        self._move(whole, final=complete and not exchanged)
         return max(0, os.fstat(self._reading).st_size - self._place.offset)
 
     def _open(self) -> bool:
@@ -174,26 +184,37 @@ class Transcript:
                 self._old.unlink()
                 continue
             if self._place.spool != inode:
-                self._begin(inode)
-            behind = self._place.offset - self._place.resume
-            self._parts = join(os.pread(descriptor, behind, self._place.resume), {})[1]
+                self._begin(inode, {})
+            self._parts = self._unfinished(descriptor)
             self._reading = descriptor
             return True
         return False
 
-    def _begin(self, inode: int) -> None:
-        log = self._log
-        size = log.size if log is not None else 0
-        self._parts = {}
-        self._place = _Place(spool=inode, log=self._place.log, start=size)
+    def _begin(self, inode: int, parts: Parts) -> None:
+        """Go on with another spool, after the unfinished lines of the last one."""
+        records = [Record(part.time, stream, False, part.text) for stream, part in parts.items()]
+        carried = b"".join(map(render_plain, records))
+        area = _AREAS[self._place.carried == _AREAS[0]]
+        os.pwrite(self._file, _LENGTH.pack(len(carried)) + carried, area)
+        size = self._log.size if self._log is not None else 0
+        self._place = _Place(spool=inode, resume=-len(carried), log=self._place.log, start=size, carried=area)
         self._note()
+        self._parts = join(carried, {})[1]
+
+    def _unfinished(self, spool: int) -> Parts:
+        """The beginnings of lines that are unfinished at the place."""
+        place, begun = self._place, b""
+        if place.resume < 0:
+            (length,) = _LENGTH.unpack(os.pread(self._file, _LENGTH.size, place.carried))
+            begun = os.pread(self._file, length, place.carried + _LENGTH.size)[place.resume :]
+        first = max(0, place.resume)
+        return join(begun + os.pread(spool, place.offset - first, first), {})[1]
 
     def _switch(self) -> int:
         """The old spool is drained and conmon writes to the next."""
-        self._end_parts()
         os.close(self._reading)
         self._reading = os.open(self._spool, os.O_RDONLY | os.O_CLOEXEC)
-        self._begin(os.fstat(self._reading).st_ino)
+        self._begin(os.fstat(self._reading).st_ino, self._parts)
         self._old.unlink()
         return os.fstat(self._reading).st_size
 
@@ -207,7 +228,7 @@ class Transcript:
         place, offset = self._place, self._place.offset + len(block)
         resume = offset - max((part.behind for part in parts.values()), default=0)
         start = self._log.size if self._log is not None else 0
-        self._place = _Place(place.spool, offset, resume, place.log, start, offset)
+        self._place = replace(place, offset=offset, resume=resume, start=start, forwarded=offset)
         self._note()
         self._parts = parts
 

@@ -31,12 +31,17 @@ class Conmon:
     def __init__(self, plan: LogPlan) -> None:
         self.plan = plan
         self.written = 0
+        self._held = b""
 
-    def write(self, count: int) -> None:
+    def write(self, count: int, *, whole: bool = True) -> None:
+        """So many numbers, each in two parts; without `whole` the last one's end comes with the next call."""
         with self.plan.spool.open("ab") as file:
             for number in range(self.written, self.written + count):
-                half = b"%s stdout P %d" % (STAMP, number // 10)
-                file.write(half + b"\n" + b"%s stdout F %d\n" % (STAMP, number % 10))
+                file.write(self._held + b"%s stdout P %d\n" % (STAMP, number // 10))
+                self._held = b"%s stdout F %d\n" % (STAMP, number % 10)
+            if whole:
+                file.write(self._held)
+                self._held = b""
         self.written += count
 
 
@@ -123,6 +128,7 @@ def test_a_kill_anywhere(plan: LogPlan, owner: object, name: str, after: bool, m
     transcript = Transcript(plan)
     if transcript.wants_reopening and plan.spool.with_name("ctr.log.old").exists():
         plan.spool.touch()
+    conmon.write(1)
     transcript.finish()
     transcript.close()
     assert read(plan) == list(range(conmon.written))
@@ -134,7 +140,7 @@ def work(plan: LogPlan, conmon: Conmon) -> None:
     for _ in range(3):
         if transcript.wants_reopening:
             plan.spool.touch()  # conmon, told so
-        conmon.write(40)
+        conmon.write(40, whole=False)
         move_all(transcript)
         if transcript.is_long:
             transcript.set_aside()
@@ -166,6 +172,44 @@ def test_an_unfinished_line_at_the_end(tmp_path: Path) -> None:
     transcript.close()
     assert read(plan) == [12]
     assert sent == [b"12"]
+
+
+@pytest.mark.parametrize("driver", ["json-file", "local", "syslog"])
+@pytest.mark.parametrize("anew", [False, True], ids=["one daemon", "a daemon each"])
+def test_a_line_that_spans_spools(tmp_path: Path, driver: str, anew: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an error stream whose other stream is long; a character is half in one spool, half in the next."""
+    sent: list[bytes] = []
+
+    class Recorder:
+        def send(self, record: Record) -> None:
+            sent.append(record.text)
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr(spools, "SPOOL_BYTES", 100)
+    base = plan_log(driver, {}, tmp_path, SUBJECT)
+    plan = LogPlan(base.spool, base.log, base.limits, base.render, Recorder if driver == "syslog" else None)
+    transcript = Transcript(plan)
+    for piece in ("ä".encode()[:1], "ä".encode()[1:], b"b"):
+        with plan.spool.open("ab") as file:
+            file.write(b"%s stderr P %s\n%s stdout F 123456789\n" % (STAMP, piece, STAMP))
+        move_all(transcript)
+        assert transcript.is_long
+        transcript.set_aside()
+        plan.spool.touch()
+        if anew:
+            transcript.close()
+            transcript = Transcript(plan)
+        move_all(transcript)
+    plan.spool.write_bytes(b"%s stderr F c\n" % STAMP)
+    transcript.finish()
+    transcript.close()
+    whole = ["123456789", "123456789", "123456789", "äbc"]
+    assert plan.log is not None
+    form = JSON if driver == "json-file" else PLAIN
+    assert [form.parse(line)[3].decode() for line in plan.log.read_bytes().splitlines()] == whole  # type: ignore[index]
+    assert [text.decode() for text in sent] == (whole if driver == "syslog" else [])
 
 
 def test_a_run_after_a_run(plan: LogPlan) -> None:
