@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -98,3 +99,19 @@ def test_policy_and_automatic_removal_contradict(engine: Engine) -> None:
     assert message.endswith("Restart policy cannot be updated because AutoRemove is enabled for the container")
     engine.docker("rm", "-f", "passing", check=0)
     until(lambda: engine.docker("inspect", "passing").returncode, "the removal")
+
+
+def test_a_restart_that_is_waited_for_comes_whatever_the_new_policy(engine: Engine) -> None:
+    def seen() -> tuple[str, int]:
+        state = ask(engine.socket, "GET", "/containers/fails/json").json
+        return state["State"]["Status"], state["RestartCount"]
+
+    began = time.time()
+    engine.out("run", "-d", "--name", "fails", "--restart", "always", "busybox", "false")
+    until(lambda: seen() == ("restarting", 4), "the fourth restart, which is 0.8 s away")
+    assert update(engine, "fails", RestartPolicy={"Name": "no"}).status == 200
+    until(lambda: seen()[0] == "exited", "the end of restarts")
+    assert seen() == ("exited", 4)
+    window = ("--since", f"{began:.9f}", "--until", f"{time.time():.9f}", "--filter", "event=start")
+    assert len(engine.out("events", *window, "--filter", "container=fails").splitlines()) == 5
+    engine.out("rm", "fails")

@@ -80,6 +80,14 @@ def delay_s(health: Health, check: Healthcheck, *, since_start_s: float) -> floa
     return (check.interval or DEFAULT_INTERVAL_NS) / SECOND_NS
 
 
+def first_delay_s(health: Health, check: Healthcheck, *, started: float, now: float) -> float:
+    """How long to wait before the first probe of a daemon; what an earlier one found healthy is due when it was."""
+    delay = delay_s(health, check, since_start_s=now - started)
+    if health.status != HEALTHY or not health.log:
+        return delay
+    return max(0.0, times.parse(health.log[-1].end) + delay - now)
+
+
 def shorten(output: bytes) -> str:
     """What of a probe's output is kept."""
     text = output[:KEPT_OUTPUT].decode(errors="replace")
@@ -113,8 +121,13 @@ class HealthChecks:
         check = live.container.config.healthcheck
         assert check is not None, "what has no probe is not watched"
         started = times.parse(live.container.state.started_at)
-        while (state := live.container.state).health is not None:
-            await asyncio.sleep(delay_s(state.health, check, since_start_s=time.time() - started))
+        health = live.container.state.health
+        assert health is not None, "what is watched has a state of health"
+        delay = first_delay_s(health, check, started=started, now=time.time())
+        while True:
+            await asyncio.sleep(delay)
+            if (state := live.container.state).health is None:
+                return
             began = time.time()
             code, output = await self._probe(live, (check.timeout or DEFAULT_TIMEOUT_NS) / SECOND_NS)
             result = HealthResult(
@@ -125,6 +138,7 @@ class HealthChecks:
             await self._index.save(live.container)
             if state.health.status != before:
                 publish(live, f"health_status: {state.health.status}")
+            delay = delay_s(state.health, check, since_start_s=time.time() - started)
 
     async def _probe(self, live: Live, timeout_s: float) -> tuple[int, bytes]:
         config = live.container.config

@@ -218,6 +218,7 @@ class Lifecycle:
             last_delay_s=live.last_delay_s,
         )
         live.last_delay_s = restart.delay_s if restart else 0.0
+        container.restart_count += restart is not None  # the one that it waits for counts, as in Docker
         return restart
 
     def _out_of_memory(self, live: Live, process: Process) -> None:
@@ -236,7 +237,6 @@ class Lifecycle:
             live.restart = None
             if live.process is not None or live.stopping or live.removing:
                 return
-            live.container.restart_count += 1
             try:
                 await self._run(live)
             except HavreError as error:

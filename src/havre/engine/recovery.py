@@ -141,5 +141,5 @@ def _wants_start(container: Container) -> bool:
         exit_code=state.exit_code,
         stopped_by_user=container.manually_stopped,
         was_running=state.restarting,
-        restarts=container.restart_count,
+        restarts=container.restart_count - state.restarting,
     )

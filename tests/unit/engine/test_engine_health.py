@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from havre.engine.health import begin, cease, delay_s, judge, probe_command, shorten
+from havre.engine.health import begin, cease, delay_s, first_delay_s, judge, probe_command, shorten
 from havre.engine.model import Config, Health, Healthcheck, HealthResult
-from havre.engine.times import show_duration
+from havre.engine.times import from_seconds, show_duration
 
 SECOND = 1_000_000_000
 CHECK = Healthcheck(
@@ -74,6 +74,19 @@ def test_delays():
     assert delay_s(after(0), CHECK, since_start_s=1.0) == 7.0
     assert delay_s(begin(None), Healthcheck(), since_start_s=0.0) == 30.0
     assert delay_s(begin(None), Healthcheck(start_period=SECOND), since_start_s=0.0) == 5.0
+
+
+def test_the_first_probe_of_a_new_daemon_comes_when_it_was_due():
+    last = from_seconds(1000.0)
+    result = HealthResult(start=last, end=last, exit_code=0, output="")
+
+    def first(health: Health, now: float) -> float:
+        return first_delay_s(health, CHECK, started=900.0, now=now)
+
+    healthy = judge(begin(None), CHECK, result, since_start_s=60.0)
+    assert first(healthy, 1002.0) == 5.0
+    assert first(healthy, 2000.0) == 0.0
+    assert first(begin(healthy), 1002.0) == 7.0
 
 
 def test_commands():
