@@ -104,12 +104,27 @@ def test_no_default_bridge(havred: Engine, archive: Path) -> None:
         engine.docker("network", "rm", "own", check=0)
 
 
-def test_what_cannot_be_is_refused_at_the_start(havred: Engine) -> None:
-    engine = Havred(["--bridge=missing9"])
+def test_options_of_ipv6_have_no_effect_without_ipv6(kind: type[Engine], archive: Path) -> None:
+    with started(kind, archive, "--fixed-cidr-v6=fd00:97::/64") as engine:
+        assert json.loads(engine.out("network", "inspect", "bridge"))[0]["EnableIPv6"] is False
+        assert "inet6" not in engine.out("run", "--rm", "busybox", "ip", "addr", "show", "eth0")
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--bridge=missing9", "bridge device with non default name missing9 must be created manually"),
+        ("--fixed-cidr-v6=nonsense", "nonsense: invalid CIDR"),
+        ("--fixed-cidr-v6=10.0.0.0/24", "invalid fixed-cidr-v6: 10.0.0.0/24"),
+        ("--bip6=10.0.0.1/24", "invalid --bip6: 10.0.0.1/24"),
+    ],
+)
+def test_what_cannot_be_is_refused_at_the_start(havred: Engine, option: str, message: str) -> None:
+    engine = Havred([option])
     try:
         with pytest.raises(AssertionError, match="ended with 1") as refused:
             engine.open()
-        assert "bridge device with non default name missing9 must be created manually" in str(refused.value)
+        assert message in str(refused.value)
     finally:
         engine.stop()
         engine.close()

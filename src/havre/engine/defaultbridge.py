@@ -6,6 +6,8 @@
     --default-gateway  where their default route leads, where that is not the bridge itself
     --icc --ip-masq --ip --mtu --ipv6    as the options of a network of a user's
 
+Without --ipv6 those of IPv6 are read and have no effect, as with dockerd.
+
 Source: dockerd(8), "Default network options". Contradictions are refused, in dockerd's words where it has any.
 """
 
@@ -56,6 +58,16 @@ class DefaultBridge:
             raise InvalidInput("--bridge=none has no addresses", "leave out --fixed-cidr, --default-gateway and --ipv6")
         if self.host_binding:
             ipam.parse_address(self.host_binding)
+        if self.bip6:
+            _address("--bip6", self.bip6, 6)
+        if self.fixed_cidr6 and words.pool_of(IpamPool(subnet=self.fixed_cidr6)).subnet.version != 6:
+            raise InvalidInput(f"invalid fixed-cidr-v6: {self.fixed_cidr6}", "expected an IPv6 subnet, as fd00:30::/64")
+
+    @property
+    def idle(self) -> list[str]:
+        """The options that have no effect without another one, for a warning."""
+        given = {"--bip6": self.bip6, "--fixed-cidr-v6": self.fixed_cidr6, "--default-gateway-v6": self.gateway6}
+        return [flag for flag, text in given.items() if text and not self.ipv6]
 
     def options(self, link: str) -> dict[str, str]:
         """The network's options on the device `link`."""

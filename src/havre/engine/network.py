@@ -15,7 +15,7 @@ import msgspec
 from havre.engine.model import Value
 from havre.errors import Forbidden, InvalidInput, NotFound, Unavailable, Unsupported
 from havre.network.ipam import Pool, parse_address, parse_pool
-from havre.network.plan import DEFAULT_MTU, Bridge, bridge_link, dummy_parent
+from havre.network.plan import DEFAULT_MTU, GATEWAY_MODES, ISOLATED, NAT, Bridge, bridge_link, dummy_parent
 
 PREDEFINED = ("bridge", "host", "none")
 LINK = "com.docker.network.bridge.name"
@@ -23,6 +23,9 @@ ICC = "com.docker.network.bridge.enable_icc"
 MASQUERADE = "com.docker.network.bridge.enable_ip_masquerade"
 HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
 HOST_BINDING6 = "com.docker.network.bridge.host_binding_ipv6"
+INHIBIT = "com.docker.network.bridge.inhibit_ipv4"
+TRUSTED = "com.docker.network.bridge.trusted_host_interfaces"
+GATEWAY_MODE = {version: f"com.docker.network.bridge.gateway_mode_ipv{version}" for version in (4, 6)}
 PARENT = "parent"
 ROUTER, ROUTER6 = "DefaultGatewayIPv4", "DefaultGatewayIPv6"
 """Names of auxiliary addresses that are the way out, as dockerd notes `--default-gateway`."""
@@ -136,6 +139,7 @@ def check_spec(spec: NetworkSpec) -> None:
     if spec.ipam is not None and spec.ipam.driver not in ("", "default"):
         raise NotFound(f'plugin "{spec.ipam.driver}" not found', "the address driver is default")
     _check_options(spec.options or {})
+    _check_gateway_modes(spec.options or {}, spec.internal)
     for pool in (spec.ipam.config if spec.ipam else None) or ():
         pool_of(pool)
     if spec.driver in MODES and not spec.config_only:
@@ -171,6 +175,7 @@ def bridge_of(network: Network) -> Bridge:
     """The network as the kernel is told of it."""
     options = network.options
     pools = [pool_of(each) for each in network.ipam.config or []]
+    modes = {version: options[key] for version, key in GATEWAY_MODE.items() if options.get(key)}
     return Bridge(
         id=network.id,
         name=network.name,
@@ -184,7 +189,14 @@ def bridge_of(network: Network) -> Bridge:
         parent=options.get(PARENT, ""),
         mode=_mode(network.driver, options) if network.driver in MODES else "",
         vni=_vni(options) if network.driver == "overlay" else 0,
+        gateways=tuple(modes.items()),
+        inhibited=frozenset(version for version in (4, 6) if _is_inhibited(version, options)),
+        trusted=tuple(filter(None, options.get(TRUSTED, "").split(":"))),
     )
+
+
+def _is_inhibited(version: int, options: Mapping[str, str]) -> bool:
+    return options.get(GATEWAY_MODE[version]) == ISOLATED or (version == 4 and _flag(options, INHIBIT, False))
 
 
 def _version(pool: Pool) -> int:
@@ -210,7 +222,7 @@ def _vni(options: Mapping[str, str]) -> int:
 
 
 def _check_options(options: dict[str, str]) -> None:
-    for key in (ICC, MASQUERADE):
+    for key in (ICC, MASQUERADE, INHIBIT):
         _flag(options, key, True)
     _number(options, MTU, DEFAULT_MTU)
     if options.get(VNI):
@@ -218,6 +230,9 @@ def _check_options(options: dict[str, str]) -> None:
     for key, version in ((HOST_BINDING, 4), (HOST_BINDING6, 6)):
         if options.get(key) and parse_address(options[key]).version != version:
             raise InvalidInput(f"failed to parse {key} value: {options[key]}", f"expected an IPv{version} address")
+    for name in filter(None, options.get(TRUSTED, "").split(":")):
+        if not _LINK_NAME.fullmatch(name):
+            raise InvalidInput(f"invalid {TRUSTED}: {options[TRUSTED]}", "expected names of devices, joined by colons")
     parent = options.get(PARENT, "")
     if parent and (len(parent) > 15 or "/" in parent or " " in parent):
         raise InvalidInput(f"invalid parent device name: {parent}", "expected 1 to 15 characters")
@@ -226,14 +241,25 @@ def _check_options(options: dict[str, str]) -> None:
         raise InvalidInput(f"invalid bridge name: {link}", "expected 1 to 15 of letters, digits, dot, dash, underscore")
 
 
-def _flag(options: dict[str, str], key: str, default: bool) -> bool:
+def _check_gateway_modes(options: Mapping[str, str], internal: bool) -> None:
+    for key in GATEWAY_MODE.values():
+        mode = options.get(key) or NAT
+        if mode not in GATEWAY_MODES:
+            raise InvalidInput(f"unknown gateway mode {mode} of {key}", f"modes: {', '.join(GATEWAY_MODES)}")
+        if mode == ISOLATED and not internal:
+            raise InvalidInput(
+                "gateway mode 'isolated' can only be used for an internal network", "create the network with --internal"
+            )
+
+
+def _flag(options: Mapping[str, str], key: str, default: bool) -> bool:
     text = options.get(key)
     if text is None or text in _TRUE | _FALSE:
         return default if text is None else text in _TRUE
     raise InvalidInput(f'failed to parse {key} value: {text} (strconv.ParseBool: parsing "{text}": invalid syntax)')
 
 
-def _number(options: dict[str, str], key: str, default: int) -> int:
+def _number(options: Mapping[str, str], key: str, default: int) -> int:
     text = options.get(key)
     if text is None:
         return default

@@ -271,6 +271,8 @@ class Networks:
     async def _ensure_predefined(self, host: Host, ours: Collection[str]) -> None:
         wanted = self._options.bridge
         wanted.check()
+        for flag in wanted.idle:
+            log.warning("%s has no effect without --ipv6", flag)
         old = self._rows.named("bridge")
         left = self._rows.bridge(old.id) if old is not None else None
         present: Sequence[Interface] = ()

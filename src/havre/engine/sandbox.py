@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -17,8 +17,8 @@ from havre.engine.network import NetworkContainer
 from havre.network import files
 from havre.network.ipam import Address
 from havre.network.nameserver import NameServer, Upstream
-from havre.network.plan import Endpoint, PortMap, choose_gateway
-from havre.network.ports import ANY4, ANY6, Publish, Reservation, parse_bindings, parse_port
+from havre.network.plan import TRANSLATED, Access, Endpoint, PortMap, choose_gateway
+from havre.network.ports import ANY, ANY4, ANY6, Publish, Reservation, parse_bindings, parse_port
 from havre.network.zones import parse_links
 
 
@@ -119,30 +119,39 @@ def main_network(container: Container) -> str:
     return "bridge" if mode in ("", "default") else mode
 
 
-def wishes_of(container: Container, host_binding: str, host_binding6: str = "") -> list[Publish]:
+def wishes_of(
+    container: Container, host_binding: str, host_binding6: str = "", access: Access = TRANSLATED
+) -> list[Publish]:
     """The ports to publish; without a host IP of their own they get the network's `host_binding` of each family."""
     host = container.host_config
     given = {name: _pairs(wanted) for name, wanted in (host.port_bindings or {}).items()}
     wishes = parse_bindings(given, list(container.config.exposed_ports or {}), host.publish_all_ports)
     default = None if host_binding in ("", str(ANY4)) else ip_address(host_binding)
     default6 = None if host_binding6 in ("", str(ANY6)) else ip_address(host_binding6)
-    return [w if w.host else Publish(w.protocol, w.port, default, w.first, w.last, default6) for w in wishes]
+    return [
+        replace(wish, access=access) if wish.host else replace(wish, host=default, host6=default6, access=access)
+        for wish in wishes
+    ]
 
 
-def wishes_again(ports: Mapping[str, list[PortBinding] | None]) -> list[Publish]:
+def wishes_again(ports: Mapping[str, list[PortBinding] | None], access: Access = TRANSLATED) -> list[Publish]:
     """The wishes that lead to the same `ports` again: for a container that ran on while the daemon was away."""
     wishes: list[Publish] = []
     for name, bindings in ports.items():
         port, protocol = parse_port(name)
         by_port: dict[int, list[Address]] = {}
         for binding in bindings or []:
-            by_port.setdefault(int(binding.host_port), []).append(ip_address(binding.host_ip or str(ANY4)))
+            by_port.setdefault(int(binding.host_port or 0), []).append(ip_address(binding.host_ip or str(ANY4)))
+        whole = False  # what is wished for everywhere includes the IP versions that have no port of the host's
         for number, hosts in by_port.items():
-            everywhere = ANY4 in hosts and all(host.version == 4 or host == ANY6 for host in hosts)
+            everywhere = number > 0 and ANY4 in hosts and all(host.version == 4 or host == ANY6 for host in hosts)
             if everywhere:
-                wishes.append(Publish(protocol, port, None, number, number))
+                wishes.append(Publish(protocol, port, None, number, number, access=access))
+                whole = True
             named = [host for host in hosts if not (everywhere and host in (ANY4, ANY6))]
-            wishes += [Publish(protocol, port, host, number, number) for host in named]
+            wishes += [
+                Publish(protocol, port, host, number, number, access=access) for host in named if number or not whole
+            ]
     return wishes
 
 
@@ -154,6 +163,8 @@ def describe_ports(container: Container, reservations: Iterable[Reservation]) ->
         shown[f"{port}/{protocol}"] = None
     for held in reservations:
         bindings = [PortBinding(host_ip=str(host), host_port=str(held.host_port)) for host in held.hosts]
+        access = held.wish.access
+        bindings += [PortBinding(host_ip=str(ANY[each])) for each in held.wish.versions(access.routed & access.opened)]
         name = f"{held.wish.port}/{held.wish.protocol}"
         shown[name] = [*(shown.get(name) or []), *bindings]
     return dict(sorted(shown.items()))

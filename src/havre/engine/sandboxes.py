@@ -187,7 +187,7 @@ class Sandboxes:
         self._zone(network).remove(endpoint.id)
         after = held.gateway()
         if before is endpoint:
-            await self._move_ports(held, after)
+            await self._move_ports(held, container, endpoint, after)
         await self._host.detach(held.netns, endpoint, after)
         self._free_addresses(held, network.id)
         if held.names is not None:
@@ -195,14 +195,15 @@ class Sandboxes:
         held.sandbox = self._describe(held, container)
         return held
 
-    async def _move_ports(self, held: Held, gateway: Endpoint | None) -> None:
+    async def _move_ports(self, held: Held, container: Container, old: Endpoint, new: Endpoint | None) -> None:
         """Let the published ports lead to another endpoint, or, without one, give them up."""
-        if gateway is None:
+        if new is None or new.bridge.access != old.bridge.access:
             await self._retract(held)
-            return
-        await self._firewall.retract(held.maps())
-        for reservation in held.reservations:
-            reservation.retarget(gateway.address, gateway.address6)
+            self._hold_ports(held, container)
+        else:
+            await self._firewall.retract(held.maps())
+            for reservation in held.reservations:
+                reservation.retarget(new.address, new.address6)
         await self._firewall.publish(held.maps())
         await _serve(held)
 
@@ -317,7 +318,8 @@ class Sandboxes:
 
     def _wishes(self, endpoint: Endpoint, container: Container) -> list[Publish]:
         options = self._rows[endpoint.bridge.id].options
-        return texts.wishes_of(container, options.get(words.HOST_BINDING, ""), options.get(words.HOST_BINDING6, ""))
+        bindings = options.get(words.HOST_BINDING, ""), options.get(words.HOST_BINDING6, "")
+        return texts.wishes_of(container, *bindings, endpoint.bridge.access)
 
     # -- names
 
@@ -493,7 +495,7 @@ class Sandboxes:
             await self._adopt_endpoint(held, name, settings, interfaces)
         target = held.gateway()
         if target is not None:
-            for wish in texts.wishes_again(container.ports):
+            for wish in texts.wishes_again(container.ports, target.bridge.access):
                 try:
                     held.reservations.append(self._ports.reserve(wish, target.address, held.name, target.address6))
                 except Failed as error:

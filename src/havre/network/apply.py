@@ -133,8 +133,11 @@ class Host:
         # Where containers do not meet on the bridge, links among them are routed: the host answers for their addresses.
         routed = {} if bridge.icc else {netlink.PROXY_ARP_PVLAN: 1, netlink.SEND_REDIRECTS: 0}
         self._netlink.run(netlink.set_inet(link.index, {netlink.ROUTE_LOCALNET: 1, **routed}))
-        if link.mac == bridge.mac:  # a container must not tell the host its routes (CVE-2020-13401)
-            _sysctl(f"ipv6/conf/{bridge.link}/accept_ra", "0")
+        if link.mac == bridge.mac:
+            # A container tells the host no routes (CVE-2020-13401), and an address that is still looked for elsewhere
+            # could not ask for neighbours in the first second.
+            for setting in ("accept_ra", "accept_dad"):
+                _sysctl(f"ipv6/conf/{bridge.link}/{setting}", "0")
         if bridge.vni and self._netlink.link(bridge.tunnel) is None:
             tunnel = netlink.new_vxlan(bridge.tunnel, link.index, bridge.mtu, bridge.vni, _NOBODY_ELSE)
             self._create("vxlan", tunnel, netlink.set_alias(bridge.tunnel, self._note))

@@ -24,6 +24,23 @@ DEFAULT_MTU = 1500
 VETH_PREFIX = "hve"
 
 
+NAT, ROUTED, UNPROTECTED, ISOLATED = GATEWAY_MODES = ("nat", "routed", "nat-unprotected", "isolated")
+"""How packets pass between a network and the world: translated; by the containers' own addresses; translated, and the
+containers' ports all open to who has a route; not at all, and the host is no part of the network."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """How published ports are reached: of the IP versions `opened` directly, of `routed` by no port of the host's."""
+
+    routed: frozenset[int] = frozenset()
+    opened: frozenset[int] = frozenset()
+
+
+TRANSLATED = Access()
+"""By ports of the host's alone."""
+
+
 @dataclass(frozen=True)
 class Bridge:
     """A network's place in the kernel: `link` is its device, `mac` the device's.
@@ -33,6 +50,8 @@ class Bridge:
     `pools` are its subnets; an endpoint has an address of each IP version among them. Of kind macvlan and ipvlan there
     is no bridge: endpoints are devices on the host's device `parent`, in the driver's `mode`, and the gateway is a
     router of the network outside. `vni` is there on overlays: the bridge has a VXLAN device as one of its ports.
+    `gateways` are the modes of IP versions, where not NAT; `inhibited` versions have no address of the host's. From the
+    devices `trusted` published ports are reached at the containers' own addresses.
     """
 
     id: str
@@ -47,6 +66,25 @@ class Bridge:
     parent: str = ""
     mode: str = ""
     vni: int = 0
+    gateways: tuple[tuple[int, str], ...] = ()
+    inhibited: frozenset[int] = frozenset()
+    trusted: tuple[str, ...] = ()
+
+    def gateway_mode(self, version: int) -> str:
+        """NAT, ROUTED, UNPROTECTED or ISOLATED."""
+        return dict(self.gateways).get(version, NAT)
+
+    def hides(self, version: int) -> bool:
+        """Whether others see the host's address in place of its containers'."""
+        return self.masquerade and not self.internal and self.gateway_mode(version) in (NAT, UNPROTECTED)
+
+    @property
+    def access(self) -> Access:
+        """How its containers' published ports are reached."""
+        versions = frozenset(pool.subnet.version for pool in self.pools)
+        routed = frozenset(version for version in versions if self.gateway_mode(version) == ROUTED)
+        # Nor has a network that is routed by IPv4 alone a port of the host's for IPv6 clients.
+        return Access(routed | ({6} - versions if routed else set()), versions if self.trusted else routed)
 
     @property
     def on_host(self) -> bool:
@@ -74,7 +112,8 @@ class Bridge:
     @property
     def interfaces(self) -> tuple[Interface, ...]:
         """The gateways with their subnets' prefix lengths, as the device carries them."""
-        return tuple(ip_interface((pool.gateway, pool.subnet.prefixlen)) for pool in self.pools)
+        own = [pool for pool in self.pools if pool.subnet.version not in self.inhibited]
+        return tuple(ip_interface((pool.gateway, pool.subnet.prefixlen)) for pool in own)
 
     @property
     def mac(self) -> str:
@@ -117,7 +156,10 @@ class Endpoint:
 
 @dataclass(frozen=True, order=True)
 class PortMap:
-    """A published port: what arrives at the host's address and port goes to the container's. `host` 0.0.0.0 is any."""
+    """A published port: what arrives at the host's address and port goes to the container's. `host` 0.0.0.0 is any.
+
+    `host_port` 0: the container's port is open at its own address.
+    """
 
     protocol: str
     host: IPv4Address | IPv6Address

@@ -19,17 +19,18 @@ import os
 import re
 import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 
 from havre.errors import Failed, InvalidInput
 from havre.network.ipam import Address, parse_address
-from havre.network.plan import PortMap
+from havre.network.plan import TRANSLATED, Access, PortMap
 from havre.network.relay import Relay
 
 PROTOCOLS = ("tcp", "udp", "sctp")
 EPHEMERAL = (32768, 60999)
 ANY4, ANY6 = IPv4Address("0.0.0.0"), IPv6Address("::")
+ANY: Mapping[int, Address] = {4: ANY4, 6: ANY6}
 
 _KINDS = {
     "tcp": (socket.SOCK_STREAM, socket.IPPROTO_TCP),
@@ -44,7 +45,8 @@ _RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
 class Publish:
     """One wish: container port `port`, on `host` (None: every address of the host), a host port of `first`..`last`.
 
-    `first` is 0 for "any free port". With `host6` the port is held there, too, with the same number.
+    `first` is 0 for "any free port". With `host6` the port is held there, too, with the same number. `access`
+    says which IP versions need none.
     """
 
     protocol: str
@@ -53,13 +55,23 @@ class Publish:
     first: int = 0
     last: int = 0
     host6: Address | None = None
+    access: Access = TRANSLATED
+
+    @property
+    def asked(self) -> tuple[Address, ...]:
+        """The host's addresses by which the port is to be reached."""
+        if self.host6 is not None:
+            return (self.host or ANY4, self.host6)
+        return (ANY4, ANY6) if self.host is None else (self.host,)
 
     @property
     def hosts(self) -> tuple[Address, ...]:
         """Where the port is to be held."""
-        if self.host6 is not None:
-            return (self.host or ANY4, self.host6)
-        return (ANY4, ANY6) if self.host is None else (self.host,)
+        return tuple(host for host in self.asked if host.version not in self.access.routed)
+
+    def versions(self, among: Collection[int]) -> list[int]:
+        """Its IP versions that are `among` these."""
+        return sorted({host.version for host in self.asked}.intersection(among))
 
 
 def parse_port(text: str) -> tuple[int, str]:
@@ -119,16 +131,18 @@ class Reservation:
         """What the firewall has to translate."""
         wish = self.wish
         targets = {4: self.target, 6: self.target6}
+        held = [(host, self.host_port) for host in self.hosts]
+        opened = [(ANY[version], 0) for version in wish.versions(wish.access.opened)]
         return [
-            PortMap(wish.protocol, host, self.host_port, target, wish.port)
-            for host in self.hosts
+            PortMap(wish.protocol, host, host_port, target, wish.port)
+            for host, host_port in (*held, *opened)
             if (target := targets[host.version]) is not None
         ]
 
     def meets(self, wish: Publish) -> bool:
         """Whether it is such a reservation as `wish` may get."""
         own = self.wish
-        if (own.protocol, own.host, own.host6) != (wish.protocol, wish.host, wish.host6):
+        if not self.hosts or replace(own, port=0, first=0, last=0) != replace(wish, port=0, first=0, last=0):
             return False
         if not wish.first:
             return not own.first and own.port == wish.port
@@ -171,6 +185,8 @@ class Ports:
         `target6` is the container's IPv6 address where it has one; else `target` serves IPv6 clients as well.
         """
         hosts = wish.hosts
+        if not hosts:
+            return Reservation(wish, 0, (), target, holder, target6)
         failure: Failed | None = None
         for number in self._candidates(wish):
             try:

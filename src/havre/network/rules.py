@@ -11,6 +11,8 @@ and publishing is one element added.
                                         │ DNAT
       forward: within one network: accept
                to a network:  known connection or published port: accept, else drop
+                              routed networks: open ports at the container's own address, and pings
+                              unprotected ones: everything that does not come from another network
                from or to an internal network: drop
       postrouting (srcnat): own published port, or 127.0.0.1: masquerade (the answer must come back this way)
                             leaving for the world: masquerade
@@ -37,7 +39,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from string import Template
 
-from havre.network.plan import Bridge, LinkMap, PortMap
+from havre.network.plan import ROUTED, UNPROTECTED, Bridge, LinkMap, PortMap
 
 _CHAINS = Template(
     """
@@ -65,6 +67,10 @@ $arrival
     ct state established,related accept
     ct status dnat accept
     $ip saddr . $ip daddr . meta l4proto . th dport @linked accept
+    oifname @routed meta l4proto $icmp accept
+    oifname @routed $ip daddr . meta l4proto . th dport @opened accept
+    iifname . oifname @trusted $ip daddr . meta l4proto . th dport @opened accept
+    oifname @unprotected iifname != @bridges accept
     drop
   }
   chain forward {
@@ -129,16 +135,19 @@ class _Family:
     any: str
     loopback: str
     spared: str
+    icmp: str
 
     def chains(self, screened: bool) -> str:
         """The table's chains."""
         arrival = (_SCREENED if screened else _ARRIVAL).substitute(ip=self.word).strip("\n")
-        return _CHAINS.substitute(ip=self.word, loopback=self.loopback, spared=self.spared, arrival=arrival)
+        return _CHAINS.substitute(
+            ip=self.word, loopback=self.loopback, spared=self.spared, arrival=arrival, icmp=self.icmp
+        )
 
 
 _FAMILIES = (
-    _Family(4, "ip", "ipv4_addr", "0.0.0.0", "127.0.0.0/8", ""),
-    _Family(6, "ip6", "ipv6_addr", "::", "::1", "ip6 daddr != ::1 "),
+    _Family(4, "ip", "ipv4_addr", "0.0.0.0", "127.0.0.0/8", "", "icmp"),
+    _Family(6, "ip6", "ipv6_addr", "::", "::1", "ip6 daddr != ::1 ", "ipv6-icmp"),
 )
 _BY_VERSION = {family.version: family for family in _FAMILIES}
 
@@ -176,8 +185,13 @@ def _render_family(
     devices = [f'"{bridge.link}"' for bridge in bridges]
     internal = [f'"{bridge.link}"' for bridge in bridges if bridge.internal]
     subnets = [str(pool.subnet) for each in bridges for pool in each.pools_of(family.version)]
-    hidden = [each for each in bridges if each.masquerade and not each.internal]
+    hidden = [each for each in bridges if each.hides(family.version)]
     out = [str(pool.subnet) for each in hidden for pool in each.pools_of(family.version)]
+    routed, unprotected = (
+        [f'"{each.link}"' for each in bridges if each.gateway_mode(family.version) == mode]
+        for mode in (ROUTED, UNPROTECTED)
+    )
+    trusted = [f'"{name}" . "{each.link}"' for each in bridges for name in each.trusted]
     own = [port for port in ports if port.address.version == family.version]
     linked = [each for each in links if each.source.version == family.version]
     address, target = family.type, f"{family.type} . inet_service"
@@ -188,9 +202,16 @@ def _render_family(
         _set("linked", f"{address} . {address} . inet_proto . inet_service", [_link(each) for each in linked]),
         _set("translated", address, out, interval=True),
         _set("hairpin", f"{address} . {address}", [f"{net} . {net}" for net in subnets], interval=True),
-        _map("ports", "inet_proto . inet_service", target, [_element(port) for port in own if _is_any(port)]),
+        _set("routed", "ifname", routed),
+        _set("unprotected", "ifname", unprotected),
+        _set("trusted", "ifname . ifname", trusted),
+        _set("opened", f"{address} . inet_proto . inet_service", [_element(p) for p in own if _map_of(p) == "opened"]),
+        _map("ports", "inet_proto . inet_service", target, [_element(p) for p in own if _map_of(p) == "ports"]),
         _map(
-            "ports_at", f"{address} . inet_proto . inet_service", target, [_element(p) for p in own if not _is_any(p)]
+            "ports_at",
+            f"{address} . inet_proto . inet_service",
+            target,
+            [_element(port) for port in own if _map_of(port) == "ports_at"],
         ),
     ]
     if screened:
@@ -228,10 +249,14 @@ def _is_any(port: PortMap) -> bool:
 
 
 def _map_of(port: PortMap) -> str:
+    if port.host_port == 0:
+        return "opened"
     return "ports" if _is_any(port) else "ports_at"
 
 
 def _element(port: PortMap) -> str:
+    if port.host_port == 0:
+        return f"{port.address} . {port.protocol} . {port.port}"
     key = f"{port.protocol} . {port.host_port}"
     at = key if _is_any(port) else f"{port.host} . {key}"
     return f"{at} : {port.address} . {port.port}"

@@ -17,6 +17,22 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "nft"
 DEFAULT = Bridge("1" * 64, "bridge", "havre0", (parse_pool("172.17.0.0/16"),))
 VAULT = Bridge("2" * 64, "vault", "hv-222222222222", (parse_pool("172.18.0.0/16"),), internal=True)
 ROUTED = Bridge("3" * 64, "routed", "hv-333333333333", (parse_pool("10.9.0.0/24"),), masquerade=False)
+OPEN = Bridge(
+    "4" * 64,
+    "open",
+    "hv-444444444444",
+    (parse_pool("10.8.0.0/24"), parse_pool("fd00:8::/64")),
+    gateways=((4, "routed"),),
+)
+LAX = Bridge(
+    "5" * 64,
+    "lax",
+    "hv-555555555555",
+    (parse_pool("10.7.0.0/24"),),
+    gateways=((4, "nat-unprotected"),),
+    trusted=("up0", "up1"),
+)
+OPENED = PortMap("tcp", ip_address("0.0.0.0"), 0, ip_address("10.8.0.2"), 80)
 WEB = PortMap("tcp", ip_address("0.0.0.0"), 8080, ip_address("172.17.0.2"), 80)
 DNS = PortMap("udp", ip_address("127.0.0.1"), 5300, ip_address("172.17.0.2"), 53)
 
@@ -28,7 +44,8 @@ DNS = PortMap("udp", ip_address("127.0.0.1"), 5300, ip_address("172.17.0.2"), 53
         ("default", render_table("havre", [DEFAULT], [WEB, DNS])),
         ("screened", render_table("havre", [DEFAULT], [WEB, DNS], screened=True)),
         ("three-networks", render_table("havre_two", [ROUTED, DEFAULT, VAULT], [DNS])),
-        ("publish", render_ports("add", "havre", [WEB, DNS])),
+        ("gateway-modes", render_table("havre", [DEFAULT, OPEN, LAX], [WEB, OPENED])),
+        ("publish", render_ports("add", "havre", [WEB, DNS, OPENED])),
         ("retract", render_ports("delete", "havre", [WEB])),
         ("removed", render_delete("havre")),
     ],

@@ -11,7 +11,10 @@ from havre.engine.model import Config, Container, EndpointSettings, HostConfig, 
 from havre.engine.network import ConfigReference, Ipam, IpamPool, Network, NetworkSpec, bridge_of, check_spec
 from havre.engine.sandbox import asked_of, describe_ports, own_names, wishes_again, wishes_of
 from havre.errors import HavreError, InvalidInput
+from havre.network.plan import Access
 from havre.network.ports import ANY4, ANY6, Publish, Reservation
+
+TARGET, TARGET6 = ip_address("10.8.0.2"), ip_address("fd00:8::2")
 
 
 def _container(**more: object) -> Container:
@@ -63,6 +66,9 @@ def test_options_of_a_bridge_are_read() -> None:
         NetworkSpec(name="n", options={"com.docker.network.bridge.name": 'a";flush'}),
         NetworkSpec(name="n", options={"com.docker.network.bridge.name": ".."}),
         NetworkSpec(name="n", options={"com.docker.network.bridge.host_binding_ipv6": "127.0.0.1"}),
+        NetworkSpec(name="n", options={"com.docker.network.bridge.gateway_mode_ipv4": "open"}),
+        NetworkSpec(name="n", options={"com.docker.network.bridge.gateway_mode_ipv6": "isolated"}),
+        NetworkSpec(name="n", options={"com.docker.network.bridge.trusted_host_interfaces": 'up0:a"b'}),
         NetworkSpec(name="n", ipam=Ipam(driver="zz")),
         NetworkSpec(name="n", driver="macvlan", options={"macvlan_mode": "odd"}),
         NetworkSpec(name="n", driver="overlay", attachable=True, options={"encrypted": ""}),
@@ -104,6 +110,28 @@ def test_ports_are_shown_as_docker_shows_them_and_read_again() -> None:
         Publish("tcp", 80, None, 8080, 8080),
         Publish("tcp", 80, ip_address("127.0.0.1"), 32768, 32768),
     ]
+
+
+@pytest.mark.parametrize(
+    ("versions", "shown"),
+    [
+        ((4, 6), [("0.0.0.0", ""), ("::", "")]),
+        ((4,), [("::", "8080"), ("0.0.0.0", "")]),
+        ((6,), [("0.0.0.0", "8080"), ("::", "")]),
+    ],
+)
+def test_routed_ports_are_shown_without_a_number_and_read_again(
+    versions: tuple[int, ...], shown: list[tuple[str, str]]
+) -> None:
+    access = Access(frozenset(versions), frozenset(versions))
+    row = _container(host_config=HostConfig(port_bindings={"80/tcp": [PortBinding(host_port="8080")]}))
+    wishes = wishes_of(row, "", "", access)
+    for _ in range(2):
+        held = [Reservation(each, each.first, each.hosts, TARGET, "x", TARGET6) for each in wishes]
+        assert {port.address.version for each in held for port in each.maps() if port.host_port == 0} == set(versions)
+        ports = describe_ports(row, held)
+        assert [(each.host_ip, each.host_port) for each in ports["80/tcp"] or []] == shown
+        wishes = wishes_again(ports, access)
 
 
 def test_a_network_may_bind_ports_to_one_address() -> None:
