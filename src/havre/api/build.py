@@ -17,11 +17,13 @@ import binascii
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
+from havre.api.agents import Agents
 from havre.api.buildlog import RawTeller
 from havre.api.call import Call
 from havre.api.listing import CONTENT_TYPE, ListedContext, receive
@@ -41,12 +43,13 @@ from havre.oci.reference import parse_reference
 from havre.registry import Auth
 
 
-async def _build(call: Call) -> web.StreamResponse:
+async def _build(agents: Agents, call: Call) -> web.StreamResponse:
     request = decode_request(call)
-    quiet = call.flag("q")
+    quiet, ids, contexts = call.flag("q"), call.query.getall("ssh", []), call.services.contexts
 
     async def work(progress: Progress) -> None:
-        async with _context_of(call, progress) as context:
+        async with agents.forwarded(request.id, ids, contexts) as forwarded, _context_of(call, progress) as context:
+            context.agents = forwarded
             asked = replace(request, local_contexts=context.names) if isinstance(context, ListedContext) else request
             teller = ClassicTeller(progress, quiet=quiet)
             raw = RawTeller(progress) if call.text("progress") == "rawjson" else None
@@ -299,7 +302,9 @@ def in_classic_words(error: HavreError) -> HavreError:
 
 def register(router: Router) -> None:
     """Add the routes of builds."""
-    router.add("POST", "/build", _build)
+    agents = Agents()
+    router.add("POST", "/build", partial(_build, agents))
+    router.add("POST", "/build/agent", agents.offer)
     router.add("POST", "/build/check", _check)
     router.add("POST", "/build/export", _export)
     router.add("POST", "/build/prune", _prune)

@@ -30,7 +30,7 @@ from havre.api.call import Call
 from havre.build.contexts import Contexts, to_its_end
 from havre.build.packed import PackedTree, PackUpdate
 from havre.build.request import MAIN_CONTEXT, DockerfileBytes
-from havre.build.uploads import credentials_for, find_dockerfile
+from havre.build.uploads import SshAgents, credentials_for, find_dockerfile
 from havre.engine.progress import Progress, ProgressLine
 from havre.errors import InvalidInput, NotFound
 from havre.oci.digest import Digest, hex_of, parse_digest
@@ -79,6 +79,7 @@ class ListedContext:
         self._trees = trees
         self._secrets = secrets
         self._credentials = credentials
+        self.agents: SshAgents | None = None
 
     @property
     def names(self) -> frozenset[str]:
@@ -99,8 +100,8 @@ class ListedContext:
         return self._secrets.get(id)
 
     async def ssh(self, id: str) -> Path | None:
-        """Agents are not forwarded this way."""
-        return None
+        """An agent that the client forwards beside the context."""
+        return None if self.agents is None else await self.agents.ssh(id)
 
     async def blob(self, store: str, digest: Digest) -> AsyncGenerator[bytes, None]:
         """A blob of an OCI layout that came as a context."""

@@ -2,7 +2,7 @@
 
     tar --> a packed tree --> without what .dockerignore names --> the Dockerfile, and the steps' sources
 
-The classic client has no secrets, no agents and no named contexts to offer.
+The classic client has no secrets and no named contexts to offer.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import posixpath
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 from havre.aio import in_thread
 from havre.build import fetching
@@ -32,13 +33,23 @@ _MAX_IGNORE = 1 << 20
 _PIECE = 1 << 20
 
 
+class SshAgents(Protocol):
+    """Agents that a client forwards."""
+
+    async def ssh(self, id: str) -> Path | None: ...
+
+
 class UploadedContext:
-    """The ContextSource of one classic build, to be closed; `directory` is empty. `credentials` are by registry."""
+    """The ContextSource of one classic build, to be closed; `directory` is empty. `credentials` are by registry.
+
+    `agents` are set by who knows them.
+    """
 
     def __init__(self, directory: Path, credentials: Mapping[str, Auth]) -> None:
         self._directory = directory
         self._tree: PackedTree | None = None
         self._credentials = credentials
+        self.agents: SshAgents | None = None
 
     @property
     def files(self) -> Path | PackedTree:
@@ -102,8 +113,8 @@ class UploadedContext:
         return None
 
     async def ssh(self, id: str) -> Path | None:
-        """The classic client forwards none."""
-        return None
+        """An agent that the client forwards beside the context."""
+        return None if self.agents is None else await self.agents.ssh(id)
 
     def blob(self, store: str, digest: Digest) -> AsyncGenerator[bytes, None]:
         """The classic client has no directories of caches."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import posix
 import sys
+from contextlib import nullcontext
 
 from havre.cli.buildview import Steps, choose_view, render_failure
 from havre.cli.names import DEFAULT_REGISTRY, has_tag, split_registry
@@ -24,6 +25,7 @@ from havre.errors import HavreError
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from typing import Any
 
     from havre.cli.parser import Options
@@ -59,8 +61,9 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
         secrets = dict(map(_read_secret, options.secret))
         named = dict(context.partition("=")[::2] for context in options.build_context)
         caches = _caches(options, query)
-        sent = send_list(session.client, query, source, named, secrets, credentials, caches.directories)
-        built = _watch(sent, options, steps)
+        with _agents(session, options, query):
+            sent = send_list(session.client, query, source, named, secrets, credentials, caches.directories)
+            built = _watch(sent, options, steps)
         image = built["ID"]
         for directory, asked in caches.exports(built.get("Caches") or {}):
             from havre.cli.buildoutput import unpack_layout
@@ -75,6 +78,18 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
     if options.push or any(output.push for output in outputs):
         _push(session, tags, quiet=options.quiet)
     return 0
+
+
+def _agents(session: Session, options: Options, query: Query) -> AbstractContextManager[object]:
+    """The SSH agents of the build, which is told of them, ready for the length of a block."""
+    if not options.ssh:
+        return nullcontext()
+    from havre.client.buildagents import Agents
+
+    agents = Agents(options.ssh)
+    query |= {"ssh": agents.ids, "buildid": os.urandom(16).hex()}
+    agents.offer(session.new_client, str(query["buildid"]))
+    return agents
 
 
 def _caches(options: Options, query: Query) -> Caches:
@@ -120,6 +135,7 @@ def _refuse_elsewhere(options: Options) -> None:
     """Say what a daemon of another kind cannot do by its classic endpoint."""
     asked = {
         "secret": options.secret,
+        "ssh": options.ssh,
         "cache-to": options.cache_to,
         "build-context": options.build_context,
         "no-cache-filter": options.no_cache_filter,

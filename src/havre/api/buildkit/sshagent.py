@@ -8,7 +8,6 @@ Source: moby/buildkit session/sshforward; ssh-agent(1).
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,11 +15,9 @@ from typing import Any
 
 from grpclib.client import Stream
 
+from havre.api.agents import agent_socket
 from havre.api.buildkit.messages import BytesMessage
 from havre.api.buildkit.sessions import Session
-from havre.errors import HavreError
-
-log = logging.getLogger(__name__)
 
 _FORWARD = "/moby.sshforward.v1.SSH/ForwardAgent"
 _ID = "buildkit.ssh.id"
@@ -30,29 +27,13 @@ _PIECE = 32 << 10
 @asynccontextmanager
 async def forward_agent(session: Session, id: str, path: Path) -> AsyncIterator[None]:
     """Let the client's agent `id` answer on the socket `path` as long as the context lasts."""
-    connections: set[asyncio.Task[Any]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        connections.add(task)
-        task.add_done_callback(connections.discard)
-        try:
-            async with session.converse(_FORWARD, [(_ID, id or "default")], BytesMessage, BytesMessage) as stream:
-                await _relay(reader, writer, stream)
-        except (HavreError, ConnectionError) as error:
-            log.info("the SSH agent's connection ended: %s", error)
-        finally:
-            writer.close()
+        async with session.converse(_FORWARD, [(_ID, id or "default")], BytesMessage, BytesMessage) as stream:
+            await _relay(reader, writer, stream)
 
-    server = await asyncio.start_unix_server(serve, path)
-    try:
+    async with agent_socket(path, serve):
         yield
-    finally:
-        server.close()
-        for task in connections:
-            task.cancel()
-        await asyncio.gather(*connections, return_exceptions=True)
 
 
 async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stream: Stream[Any, BytesMessage]) -> None:

@@ -41,6 +41,7 @@ COMMANDS = (
         Flag("quiet", "q", "", "Print only the image ID, when it is done"),
         Flag("secret", "", "list", "A secret for RUN --mount=type=secret (id=NAME,src=FILE or env=VARIABLE)"),
         Flag("shm-size", "", "bytes", "Size of /dev/shm"),
+        Flag("ssh", "", "list", "An SSH agent for RUN --mount=type=ssh (default, default=SOCKET, id=KEY)"),
         Flag("tag", "t", "list", "Name of the image (NAME[:TAG])"),
         Flag("target", "", "string", "Stage to build"),
         Flag("ulimit", "", "ulimit", "Limits of setrlimit(2)"),
