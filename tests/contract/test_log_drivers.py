@@ -54,6 +54,22 @@ def test_old_files_go(engine: Engine, driver: str) -> None:
         assert len(list(written.parent.glob(written.name + "*"))) <= 3
 
 
+NON_BLOCKING = ("--log-opt", "mode=non-blocking", "--log-opt", "max-buffer-size=4k")
+
+
+def test_a_container_that_does_not_wait_loses_lines(engine: Engine) -> None:
+    """Whole ones, and none that comes when there is room."""
+    script = "seq 1 100; usleep 300000; seq 101 1000000; usleep 300000; echo end"
+    engine.out("run", "-d", "--name", "count", *NON_BLOCKING, "busybox", "sh", "-c", script)
+    finished(engine, "count")
+    *seen, last = engine.out("logs", "count").splitlines()
+    numbers = [int(line) for line in seen]
+    assert last == "end"
+    assert numbers[:100] == list(range(1, 101))
+    assert numbers == sorted(set(numbers))
+    assert len(numbers) < 1_000_000
+
+
 def test_since_and_until_among_many_lines(engine: Engine) -> None:
     """With the very times that `logs -t` shows."""
     engine.out("run", "-d", "--name", "count", *COUNT)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from havre.engine.model import Container
 from havre.errors import Failed, Unsupported
-from havre.logs import Keeper, LogChunk, LogOptions, Subject, form_of, is_blocking, log_path, plan_log
+from havre.logs import Keeper, LogChunk, LogOptions, Subject, form_of, log_path, plan_log
 from havre.logs.plan import SPOOL
 from havre.runtime import Process
 
@@ -66,7 +66,7 @@ class Logbook:
     def _new_keeper(self, container: Container) -> Keeper:
         driver, options = _driver(container)
         plan = plan_log(driver, options, self._directory / container.id, _subject(container))
-        return Keeper(plan, form_of(driver), blocking=is_blocking(options))
+        return Keeper(plan, form_of(driver), blocking=plan.buffer is None)
 
 
 def _driver(container: Container) -> tuple[str, Mapping[str, str]]:

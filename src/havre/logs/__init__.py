@@ -2,7 +2,7 @@
 
     options   drivers, their options, tags and attributes       records   conmon's records, lines made whole
     spool     moving records on, safe against every kill         jsonfile  Docker's form on disk
-    files     names and rotation
+    files     names and rotation                                 gap       what is dropped of a spool
     keeper    one container's log while it runs                  reading   selecting, the last lines, following
     syslog, journald   forwarders
 
@@ -10,7 +10,7 @@ The room touches the files of logs and sockets of log servers; it knows nothing 
 """
 
 from havre.logs.keeper import Keeper
-from havre.logs.options import DEFAULT_DRIVER, Subject, check_driver, is_blocking
+from havre.logs.options import DEFAULT_DRIVER, Subject, check_driver
 from havre.logs.plan import form_of, log_path, plan_log
 from havre.logs.reading import LogOptions
 from havre.logs.records import LogChunk
@@ -23,7 +23,6 @@ __all__ = [
     "Subject",
     "check_driver",
     "form_of",
-    "is_blocking",
     "log_path",
     "plan_log",
 ]

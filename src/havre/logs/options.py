@@ -50,6 +50,7 @@ class LogLimits:
 _UNLIMITED = LogLimits()
 _LOCAL = LogLimits(max_size=20 << 20, max_files=5, compress=True)
 _DEFAULTS = {"json-file": _UNLIMITED}
+_BUFFER_BYTES = 1_000_000
 
 
 def check_driver(driver: str, options: Mapping[str, str]) -> None:
@@ -120,9 +121,11 @@ def keeps_file(driver: str, options: Mapping[str, str]) -> bool:
     return driver not in REMOTE or not _parse_flag(options, "cache-disabled", False)
 
 
-def is_blocking(options: Mapping[str, str]) -> bool:
-    """Whether the container waits for a log that is slow."""
-    return options.get("mode", "") != "non-blocking"
+def parse_buffer(options: Mapping[str, str]) -> int | None:
+    """How many bytes wait for a log that is slow before lines are dropped; None: the container waits instead."""
+    if options.get("mode", "") != "non-blocking":
+        return None
+    return _parse_size(options["max-buffer-size"]) if "max-buffer-size" in options else _BUFFER_BYTES
 
 
 # -- attributes and tags

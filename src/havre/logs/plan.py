@@ -14,7 +14,7 @@ from pathlib import Path
 
 from havre.logs.journald import Journald
 from havre.logs.jsonfile import JSON, json_renderer
-from havre.logs.options import Subject, keeps_file, parse_limits, plan_attrs, render_tag
+from havre.logs.options import Subject, keeps_file, parse_buffer, parse_limits, plan_attrs, render_tag
 from havre.logs.records import PLAIN, PLAIN_RENDERER, Form
 from havre.logs.spool import Forwarder, LogPlan
 
@@ -56,6 +56,7 @@ def plan_log(driver: str, options: Mapping[str, str], directory: Path, subject: 
         limits=parse_limits(driver, options),
         render=renderer.render,
         forwarder=forwarder,
+        buffer=parse_buffer(options),
     )
 
 

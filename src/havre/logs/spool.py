@@ -23,6 +23,9 @@ double.
 What is unfinished when a spool is exchanged is carried over as records of conmon's, in one of two areas behind that
 record; the other one is what the record refers to until it is written anew.
 
+Where the container must not wait for its log, what is too much is passed over (`gap`). As with dockerd, this concerns
+what a log server gets; its cache has everything.
+
 Blocking; `keeper` sees to it that one thread is here at a time.
 """
 
@@ -37,6 +40,7 @@ from pathlib import Path
 from typing import Protocol
 
 from havre.logs.files import BLOCK, LogFile
+from havre.logs.gap import Gap
 from havre.logs.options import LogLimits
 from havre.logs.records import Parts, Record, join, render_plain
 
@@ -78,13 +82,17 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class LogPlan:
-    """Where a container's log goes: `spool` is conmon's, `log` the user's (None: nowhere), in which form and length."""
+    """Where a container's log goes: `spool` is conmon's, `log` the user's (None: nowhere), in which form and length.
+
+    `buffer` is how many bytes may wait; None: as many as come, and the container waits.
+    """
 
     spool: Path
     log: Path | None
     limits: LogLimits
     render: Render
     forwarder: Callable[[], Forwarder] | None = None
+    buffer: int | None = None
 
 
 class Transcript:
@@ -95,6 +103,7 @@ class Transcript:
         self._spool = plan.spool
         self._old = plan.spool.with_name(plan.spool.name + ".old")
         self._render = plan.render
+        self._gap = Gap(plan.buffer)
         with contextlib.ExitStack() as undo:
             place = plan.spool.with_name(plan.spool.name + ".place")
             self._file = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -154,11 +163,15 @@ class Transcript:
         if not self._open():
             return None
         aside = self._old.exists()
-        block = os.pread(self._reading, BLOCK, self._place.offset)
-        if not block:
-            return self._switch() if aside and successor else None
+        offset = self._place.offset
+        self._gap.widen(self._reading, offset)
+        if self._forwarder is None and self._gap.covers(offset):
+            return self._pass_over()
+        block = os.pread(self._reading, self._gap.reach(offset), offset)
         exchanged = aside and successor
-        complete = len(block) < BLOCK and (final or exchanged)
+        if not block:
+            return self._switch() if exchanged else None
+        complete = (final or exchanged) and offset + len(block) == os.fstat(self._reading).st_size
         whole = block if complete else block[: block.rfind(b"\n") + 1]
         if not whole and len(block) == BLOCK:
             whole = block
@@ -167,6 +180,17 @@ class Transcript:
         if not whole:
             return None
         self._move(whole, final=complete and not exchanged)
+        return self._left()
+
+    def _pass_over(self) -> int:
+        """Drop what lies in the gap, and the beginnings of lines that end there."""
+        end = self._gap.end
+        self._place = replace(self._place, offset=end, resume=end)
+        self._note()
+        self._parts = {}
+        return self._left()
+
+    def _left(self) -> int:
         return max(0, os.fstat(self._reading).st_size - self._place.offset)
 
     def _open(self) -> bool:
@@ -199,6 +223,7 @@ class Transcript:
         size = self._log.size if self._log is not None else 0
         self._place = _Place(spool=inode, resume=-len(carried), log=self._place.log, start=size, carried=area)
         self._note()
+        self._gap.start = self._gap.end = 0
         self._parts = join(carried, {})[1]
 
     def _unfinished(self, spool: int) -> Parts:
@@ -239,6 +264,8 @@ class Transcript:
 
     def _forward(self, forwarder: Forwarder, block: bytes, *, final: bool) -> Parts:
         records, parts = join(block, self._parts, final=final)
+        if self._gap.covers(self._place.offset):
+            return parts
         for record, end in records:
             if self._place.offset + end > self._place.forwarded:
                 forwarder.send(record)

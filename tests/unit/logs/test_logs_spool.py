@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -281,3 +282,41 @@ def test_forwarded_once_and_whole(tmp_path: Path) -> None:
     transcript.close()
     assert [int(text) for text in sent if text] == list(range(40))
     assert read(plan) == list(range(40))
+
+
+@pytest.mark.parametrize("driver", ["json-file", "local"])
+def test_what_finds_no_room_is_dropped_and_the_oldest_kept(tmp_path: Path, driver: str) -> None:
+    plan = plan_log(driver, {"mode": "non-blocking", "max-buffer-size": "100k"}, tmp_path, SUBJECT)
+    transcript, conmon = Transcript(plan), Conmon(plan)
+    conmon.write(40_000)
+    assert transcript.step()
+    conmon.write(40_000)  # nothing was read meanwhile: the gap gets wider
+    move_all(transcript)
+    conmon.write(10)
+    transcript.finish()
+    transcript.close()
+    kept = read(plan)
+    first = kept.index(80_000)
+    assert kept == [*range(first), *range(80_000, 80_010)]
+    assert 14_000 < first < 26_000
+
+
+def test_a_server_misses_what_its_cache_has(tmp_path: Path) -> None:
+    sent: list[bytes] = []
+
+    class Recorder:
+        def send(self, record: Record) -> None:
+            sent.append(record.text)
+
+        def close(self) -> None:
+            pass
+
+    base = plan_log("syslog", {"mode": "non-blocking", "max-buffer-size": "100k"}, tmp_path, SUBJECT)
+    plan = replace(base, forwarder=Recorder)
+    transcript, conmon = Transcript(plan), Conmon(plan)
+    conmon.write(30_000)
+    transcript.finish()
+    transcript.close()
+    assert read(plan) == list(range(30_000))
+    assert [int(text) for text in sent] == list(range(len(sent)))
+    assert 14_000 < len(sent) < 26_000
