@@ -26,6 +26,7 @@ from havre.engine.model import ImageId
 from havre.errors import InvalidInput
 from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of, hex_of
+from havre.oci.foreign import decode_foreign
 from havre.oci.image import decode_image
 from havre.oci.manifest import (
     MAX_CONFIG,
@@ -44,6 +45,9 @@ from havre.storage.tar import BLOCK, Data, Entry, TarParser
 MAX_DOCUMENTS = 64 << 20
 MAX_IMAGES = 1000
 MAX_MEMBERS = 100_000
+MAX_NAMES = 10_000
+MAX_ARCHIVE = 1 << 40
+"""Bytes that an archive may unpack to, also of what is skipped; all layers of its images are below."""
 _HEAD = 512
 _GATHER = 1 << 20
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
@@ -61,11 +65,22 @@ class _ArchiveItem(msgspec.Struct, rename="pascal"):
 
 @dataclass(slots=True)
 class _Contents:
-    """What an archive held: documents by path, layers (as diff IDs) by path, links from path to path."""
+    """What an archive held: documents by path, layers (as diff IDs) by path, links from path to path.
+
+    `MAX_DOCUMENTS` bounds both what is kept in memory and what is decoded: one document may be named a thousand times.
+    """
 
     documents: dict[str, bytes] = field(default_factory=dict)
     layers: dict[str, Digest] = field(default_factory=dict)
     links: dict[str, str] = field(default_factory=dict)
+    kept: int = 0
+    decoded: int = 0
+
+    def keep(self, size: int) -> None:
+        """So many bytes more are to be kept; `InvalidInput` once they are too many."""
+        self.kept += size
+        if self.kept > MAX_DOCUMENTS:
+            raise InvalidInput("the archive holds too many documents", f"at most {MAX_DOCUMENTS} bytes are read")
 
     def find(self, path: str) -> str:
         """`path` after the archive's own links, which older archives use for layers that several images share."""
@@ -79,9 +94,13 @@ class _Contents:
     def document(self, path: str) -> bytes:
         """A document, or `InvalidInput`."""
         try:
-            return self.documents[self.find(path)]
+            document = self.documents[self.find(path)]
         except KeyError:
             raise InvalidInput(f"the archive names {path[:200]!r} but does not hold it") from None
+        self.decoded += len(document)
+        if self.decoded > MAX_DOCUMENTS:
+            raise InvalidInput("the archive describes too much", f"documents of at most {MAX_DOCUMENTS} bytes are read")
+        return document
 
     def blob(self, digest: Digest) -> bytes:
         """A document by its digest, or `InvalidInput`."""
@@ -137,11 +156,12 @@ class Loader:
         return Loaded(kept, image.names, replaced)
 
     async def _read(self, chunks: AsyncIterator[bytes], held: ExitStack) -> _Contents:
-        contents, reader, budget, members = _Contents(), _Reader(chunks), MAX_DOCUMENTS, 0
+        contents, reader, members = _Contents(), _Reader(chunks), 0
         async for entry in reader.entries():
             members += 1
             if members > MAX_MEMBERS:
                 raise InvalidInput("the archive has too many members", f"at most {MAX_MEMBERS} are read")
+            contents.keep(2 * len(entry.path) + len(entry.link))
             path = _clean(entry.path.decode(errors="surrogateescape"))
             if entry.kind in ("symlink", "hardlink"):
                 target = entry.link.decode(errors="surrogateescape")
@@ -151,11 +171,7 @@ class Loader:
                 continue
             head = await reader.head()
             if head.lstrip()[:1] in (b"{", b"[") and entry.size <= MAX_CONFIG:
-                budget -= entry.size
-                if budget < 0:
-                    raise InvalidInput(
-                        "the archive holds too many documents", f"at most {MAX_DOCUMENTS} bytes are read"
-                    )
+                contents.keep(entry.size)
                 contents.documents[path] = _held_to_name(path, b"".join([chunk async for chunk in reader.data()]))
             elif _is_layer(head):
                 contents.layers[path] = await self._take_layer(path, reader, held)
@@ -238,10 +254,13 @@ class _Reader:
 
 async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Entry | Data]:
     """Decompress, parse; raises `InvalidInput` for damage and for a stream that ends early."""
-    decompressor, parser = Decompressor(), TarParser(data=True)
+    decompressor, parser, size = Decompressor(), TarParser(data=True), 0
     async for chunk in _gathered(chunks):
         decompressor.feed(chunk)
         while piece := await _next_piece(decompressor):
+            size += len(piece)
+            if size > MAX_ARCHIVE:
+                raise InvalidInput(f"the archive unpacks to more than {MAX_ARCHIVE} bytes")
             for event in parser.feed(piece):
                 yield event
     for event in parser.feed(decompressor.finish()):
@@ -256,12 +275,13 @@ async def _next_piece(decompressor: Decompressor) -> bytes:
 
 async def _gathered(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     """`chunks` in pieces of about 1 MiB."""
-    gathered: list[bytes] = []
+    gathered, size = list[bytes](), 0
     async for chunk in chunks:
         gathered.append(chunk)
-        if sum(map(len, gathered)) >= _GATHER:
+        size += len(chunk)
+        if size >= _GATHER:
             yield b"".join(gathered)
-            gathered.clear()
+            gathered, size = [], 0
     yield b"".join(gathered)
 
 
@@ -277,12 +297,11 @@ def _describe(contents: _Contents, platform: Platform) -> list[_Found]:
 
 
 def _describe_docker(contents: _Contents) -> list[_Found]:
-    try:
-        items = msgspec.json.decode(contents.document("manifest.json"), type=list[_ArchiveItem])
-    except msgspec.DecodeError as error:
-        raise InvalidInput(f"invalid manifest.json in the archive: {error}") from error
+    items = decode_foreign(contents.document("manifest.json"), list[_ArchiveItem], "manifest.json in the archive")
     if len(items) > MAX_IMAGES:
         raise InvalidInput(f"the archive holds {len(items)} images", f"at most {MAX_IMAGES} are loaded")
+    if (names := sum(len(item.repo_tags or ()) for item in items)) > MAX_NAMES:
+        raise InvalidInput(f"the archive gives its images {names} names", f"at most {MAX_NAMES} are given")
     return [
         _Found(contents.document(item.config), item.layers or (), [_tag(name) for name in item.repo_tags or ()])
         for item in items

@@ -16,6 +16,7 @@ import msgspec
 
 from havre.errors import InvalidInput
 from havre.oci.digest import Digest, parse_digest
+from havre.oci.foreign import decode_foreign
 from havre.oci.manifest import MAX_CONFIG, MAX_LAYERS
 from havre.oci.platform import Platform
 
@@ -62,10 +63,7 @@ def decode_image(body: bytes) -> ImageConfig:
     """The configuration in `body`; raises `InvalidInput` for what cannot be an image."""
     if len(body) > MAX_CONFIG:
         raise InvalidInput(f"image configuration of {len(body)} bytes", f"at most {MAX_CONFIG} are accepted")
-    try:
-        image = msgspec.json.decode(body, type=ImageConfig)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInput(f"invalid image configuration: {error}") from error
+    image = decode_foreign(body, ImageConfig, "image configuration")
     if len(image.rootfs.diff_ids) > MAX_LAYERS:
         raise InvalidInput(f"image with {len(image.rootfs.diff_ids)} layers", f"at most {MAX_LAYERS} are accepted")
     for diff_id in image.rootfs.diff_ids:

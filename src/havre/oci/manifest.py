@@ -23,6 +23,7 @@ import msgspec
 from havre.errors import InvalidInput, NotFound, Unsupported
 from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of, parse_digest
+from havre.oci.foreign import decode_foreign
 from havre.oci.platform import Platform, runnable_on
 
 MAX_DOCUMENT = 4 << 20
@@ -77,10 +78,7 @@ def decode_document(body: bytes, media_type: str = "") -> Manifest | Index:
     """
     if len(body) > MAX_DOCUMENT:
         raise InvalidInput(f"manifest of {len(body)} bytes", f"at most {MAX_DOCUMENT} are accepted")
-    try:
-        document = msgspec.json.decode(body, type=_Document)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise InvalidInput(f"invalid manifest: {error}") from error
+    document = decode_foreign(body, _Document, "manifest")
     declared = media_type.partition(";")[0].strip()
     if document.schema_version == 1 or document.fs_layers is not None or declared in mediatypes.SCHEMA1:
         raise Unsupported(

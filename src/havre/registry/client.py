@@ -22,19 +22,28 @@ from yarl import URL
 from havre.errors import Failed, HavreError, InvalidInput, NotFound, Unauthorized
 from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of
+from havre.oci.foreign import decode_foreign
 from havre.oci.manifest import MAX_DOCUMENT, Descriptor, Index, decode_document
 from havre.oci.reference import Reference
 from havre.registry.auth import Auth
 from havre.registry.endpoints import Endpoint, RegistryConfig, endpoints_for, host_of_address, parse_url
 from havre.registry.search import FoundRepository, search_index, split_term
-from havre.registry.transport import ATTEMPTS, RegistryError, Target, Transport, as_asked, backoff_s, in_words
+from havre.registry.transport import (
+    ATTEMPTS,
+    RegistryError,
+    Target,
+    Transport,
+    as_asked,
+    backoff_s,
+    in_words,
+    read_document,
+)
 from havre.registry.upload import Uploads
 
 _ACCEPT = ", ".join((*mediatypes.MANIFESTS, *mediatypes.INDEXES, *mediatypes.SCHEMA1))
-_CHUNK = 256 << 10
 _PAGE = 1000
 _MAX_PAGES = 1000
-_DOCUMENT_S = 120.0
+_MAX_LISTING = 64 << 20  # bytes of all pages: about a million tags
 _MIN_PROGRESS = 64 << 10  # bytes between two breaks that make the second one no repetition of the first
 _NEXT = re.compile(r"\s*<([^>]*)>\s*;\s*rel=\"?next\"?\s*")
 
@@ -161,7 +170,7 @@ class Registry:
         """All tags of a repository."""
         target = Target(self._own(ref), _pull(ref), auth)
         pages = await self._pages(target, f"{ref.repository}/tags/list")
-        return [tag for page in pages for tag in msgspec.json.decode(page, type=_Tags).tags or ()]
+        return [tag for page in pages for tag in decode_foreign(page, _Tags, "list of tags").tags or ()]
 
     async def referrers(
         self, ref: Reference, subject: Digest, artifact_type: str, auth: Auth | None = None
@@ -172,7 +181,7 @@ class Registry:
         path = f"{ref.repository}/referrers/{subject}?{query}"
         with in_words(f"asking for what refers to {subject}"):
             async with self._transport.open("GET", target, path, ok=(200, 404)) as response:
-                body = await _read_all(response.content.iter_chunked(_CHUNK), MAX_DOCUMENT)
+                body = await read_document(response, MAX_DOCUMENT)
                 known = response.status == 200
         if not known:
             try:
@@ -187,7 +196,7 @@ class Registry:
         """All repositories of a registry that lists them."""
         target = Target(endpoints_for(registry, self._config)[-1], "registry:catalog:*", auth)
         pages = await self._pages(target, "_catalog")
-        return [name for page in pages for name in msgspec.json.decode(page, type=_Catalog).repositories or ()]
+        return [name for page in pages for name in decode_foreign(page, _Catalog, "catalogue").repositories or ()]
 
     async def search(self, term: str, limit: int, auth: Auth | None = None) -> list[FoundRepository]:
         """At most `limit` repositories that `term` (`term`, or `host/term`) finds."""
@@ -215,7 +224,7 @@ class Registry:
     async def _manifest(self, target: Target, ref: Reference) -> Fetched:
         path = f"{ref.repository}/manifests/{ref.target}"
         async with self._transport.open("GET", target, path, headers={"Accept": _ACCEPT}) as response:
-            body = await _read_all(response.content.iter_chunked(_CHUNK), MAX_DOCUMENT)
+            body = await read_document(response, MAX_DOCUMENT)
             media_type = response.headers.get("Content-Type", "").partition(";")[0].strip()
             said = response.headers.get("Docker-Content-Digest", "")
         digest = digest_of(body)
@@ -274,8 +283,10 @@ class Registry:
         for _ in range(_MAX_PAGES):
             with in_words(f"listing {path}"):
                 async with self._transport.open("GET", target, here) as response:
-                    pages.append(await _read_all(response.content.iter_chunked(_CHUNK), MAX_DOCUMENT))
+                    pages.append(await read_document(response, MAX_DOCUMENT))
                     base, link = response.url, _next_page(response)
+            if sum(map(len, pages)) > _MAX_LISTING:
+                raise InvalidInput(f"registry's listing {path} has more than {_MAX_LISTING} bytes")
             if link is None:
                 return pages
             here = base.join(parse_url(link))
@@ -347,13 +358,3 @@ def _not_pulled(ref: Reference, error: RegistryError) -> HavreError:
             f": {error.message if error.code else 'denied: requested access to the resource is denied'}"
         )
     return as_asked(error, f"fetching the manifest of {ref.familiar()}")
-
-
-async def _read_all(chunks: AsyncIterator[bytes], limit: int) -> bytes:
-    body = bytearray()
-    async with asyncio.timeout(_DOCUMENT_S):
-        async for chunk in chunks:
-            body += chunk
-            if len(body) > limit:
-                raise InvalidInput(f"registry sent a document of more than {limit} bytes")
-    return bytes(body)

@@ -12,10 +12,11 @@ import msgspec
 from yarl import URL
 
 from havre.errors import Failed, InvalidInput
+from havre.oci.foreign import decode_foreign
 from havre.oci.reference import DEFAULT_REGISTRY
 from havre.registry.auth import Auth
 from havre.registry.endpoints import RegistryConfig, endpoint_of
-from havre.registry.transport import MAX_ANSWER, RegistryError, Target, Transport, as_asked
+from havre.registry.transport import MAX_ANSWER, RegistryError, Target, Transport, as_asked, read_document
 
 MAX_RESULTS = 100
 _INDEX = "index.docker.io"
@@ -55,12 +56,12 @@ async def search_index(
     base = await transport.base(endpoint)
     try:
         async with transport.open("GET", target, URL(f"{base}/v1/search?{query}", encoded=True)) as response:
-            body = await response.content.read(MAX_ANSWER)
+            body = await read_document(response, MAX_ANSWER)
     except RegistryError as error:
         if error.http_status in (404, 405):
             return None
         raise as_asked(error, f"searching {registry}") from error
     try:
-        return msgspec.json.decode(body, type=_Results).results[:limit]
-    except msgspec.DecodeError as error:
+        return decode_foreign(body, _Results, "list of results").results[:limit]
+    except InvalidInput as error:
         raise Failed(f"searching {registry}: its answer is no list of results: {error}") from error

@@ -27,6 +27,7 @@ from yarl import URL
 
 from havre.aio import in_thread
 from havre.errors import Failed, Forbidden, HavreError, InvalidInput, NotFound, Unauthorized, Unavailable
+from havre.oci.foreign import decode_foreign
 from havre.registry.auth import Auth, Challenge, Token, TokenCache, may_send_credentials, parse_challenges
 from havre.registry.endpoints import Endpoint, RegistryConfig, parse_url, proxy_for, tls_context
 
@@ -38,6 +39,10 @@ MAX_WAIT_S = 30.0
 MAX_ANSWER = 1 << 20
 ANSWER_S = {"GET": 120.0, "HEAD": 120.0}
 """How long the head of an answer may take; other methods carry a body, for which a slow line takes longer."""
+DOCUMENT_S = 120.0
+"""How long a document (a manifest, a token, a list) may take to come."""
+_REFUSAL_S = 10.0  # what a registry says of its refusal
+_MAX_REFUSAL = 64 << 10
 _UPLOAD_S = 600.0
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=60)
 _REDIRECTS = (301, 302, 303, 307, 308)
@@ -274,9 +279,11 @@ class Transport:
         try:
             if response.status != 200:
                 raise _token_refused(realm, response.status, hidden=not trusted and target.credentials is not None)
-            token = msgspec.json.decode(await response.content.read(MAX_ANSWER), type=Token)
-        except msgspec.DecodeError as error:
+            token = decode_foreign(await read_document(response, MAX_ANSWER), Token, "token")
+        except InvalidInput as error:
             raise Failed(f"token server {realm.host} answered with something else than a token") from error
+        except (aiohttp.ClientError, TimeoutError) as error:
+            raise _unreachable(realm, error) from error
         finally:
             response.release()
         value = _sendable(token.token or token.access_token, f"the token of server {realm.host}")
@@ -362,15 +369,27 @@ def _os_reason(error: OSError) -> str:
     return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
+async def read_document(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """All of an answer's body, which may have `limit` bytes and take `DOCUMENT_S`; `InvalidInput`, `TimeoutError`."""
+    body = bytearray()
+    async with asyncio.timeout(DOCUMENT_S):
+        async for chunk in response.content.iter_any():
+            body += chunk
+            if len(body) > limit:
+                raise InvalidInput(f"registry sent a document of more than {limit} bytes")
+    return bytes(body)
+
+
 async def _refusal(method: str, url: URL, response: aiohttp.ClientResponse) -> HavreError:
     """The error a registry's answer stands for, with the registry's own words."""
-    body = await response.content.read(64 << 10) if method != "HEAD" else b""
     code, message = "", ""
     try:
-        errors = msgspec.json.decode(body, type=_ErrorBody).errors
+        async with asyncio.timeout(_REFUSAL_S):
+            body = await read_document(response, _MAX_REFUSAL) if method != "HEAD" else b""
+        errors = decode_foreign(body, _ErrorBody, "error document").errors
         if errors:
             code, message = errors[0].code, errors[0].message
-    except msgspec.DecodeError:
+    except (InvalidInput, TimeoutError, aiohttp.ClientError):
         log.debug("%s %s: status %d with a body that is no error document", method, url, response.status)
     words = f"{code.lower().replace('_', ' ')}: {message or 'unknown error'}" if code else ""
     text = words or f"received unexpected HTTP status: {response.status} {response.reason}"

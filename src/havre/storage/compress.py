@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import bz2
 import lzma
+from collections.abc import Callable
+from functools import partial
 from typing import Protocol
 
 import zstandard
@@ -19,7 +21,8 @@ from isal import igzip_lib
 from havre.errors import InvalidInput
 
 PIECE = 256 << 10
-_SLICE = 1 << 18  # of compressed bytes given to a decoder at once
+_FIRST_SLICE = 1 << 12  # of compressed bytes given to a decoder at once: what lies behind a short member is copied
+_SLICE = 1 << 18  # of a long one's
 _ZSTD_SLICE = 1 << 12  # its decoder has no bound of its own: 4 KiB unfold to 128 MiB at the very worst
 _MEMORY_LIMIT = 256 << 20  # for xz dictionaries
 _MAGICS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz", b"BZh": "bzip2"}
@@ -41,8 +44,8 @@ class _Decoder(Protocol):
 class _Zstd:
     """zstandard's decoder with the face of the standard library's."""
 
-    def __init__(self) -> None:
-        self._decoder = zstandard.ZstdDecompressor(max_window_size=1 << 27).decompressobj()
+    def __init__(self, context: zstandard.ZstdDecompressor) -> None:
+        self._decoder = context.decompressobj()
         self.needs_input = True
 
     @property
@@ -57,15 +60,15 @@ class _Zstd:
         return self._decoder.decompress(data)
 
 
-def _decoder(kind: str) -> _Decoder:
+def _decoders(kind: str) -> Callable[[], _Decoder]:
+    """What makes a decoder for each member of a stream, one after the other."""
     if kind == "gzip":
-        decoder: _Decoder = igzip_lib.IgzipDecompressor(flag=igzip_lib.DECOMP_GZIP)
-        return decoder
+        return partial(igzip_lib.IgzipDecompressor, flag=igzip_lib.DECOMP_GZIP)
     if kind == "zstd":
-        return _Zstd()
+        return partial(_Zstd, zstandard.ZstdDecompressor(max_window_size=1 << 27))
     if kind == "xz":
-        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY_LIMIT)
-    return bz2.BZ2Decompressor()
+        return partial(lzma.LZMADecompressor, lzma.FORMAT_XZ, memlimit=_MEMORY_LIMIT)
+    return bz2.BZ2Decompressor
 
 
 def kind_of(head: bytes) -> str:
@@ -78,7 +81,9 @@ class Decompressor:
 
     def __init__(self) -> None:
         self.kind: str | None = None
+        self._new_decoder: Callable[[], _Decoder]  # set with the kind
         self._decoder: _Decoder | None = None
+        self._slice = 0
         self._chunk = b""
         self._at = 0  # in `_chunk`, of the first byte no decoder was given
         self._over = False
@@ -94,6 +99,7 @@ class Decompressor:
             if len(self._chunk) < _LONGEST_MAGIC and not self._over:
                 return b""
             self.kind = kind_of(self._chunk)
+            self._new_decoder = _decoders(self.kind)
         if not self.kind:
             piece, self._chunk = self._chunk, b""
             return piece
@@ -120,11 +126,12 @@ class Decompressor:
         if self._decoder is None or self._decoder.eof:
             if self._decoder is not None and self._is_padding(kind):
                 return b""
-            self._decoder = _decoder(kind)
+            self._decoder, self._slice = self._new_decoder(), _FIRST_SLICE
         given = b""
         if self._decoder.needs_input:
-            given = self._chunk[self._at : self._at + (_ZSTD_SLICE if kind == "zstd" else _SLICE)]
+            given = self._chunk[self._at : self._at + self._slice]
             self._at += len(given)
+            self._slice = _ZSTD_SLICE if kind == "zstd" else _SLICE
         try:
             piece = self._decoder.decompress(given, room)
         except _DAMAGE as error:

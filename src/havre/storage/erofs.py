@@ -30,11 +30,15 @@ from havre.storage import whiteouts
 from havre.storage.tar import Entry
 
 BLOCK = 512
-MAX_METADATA = 1 << 30  # bytes that a layer's nodes may take in memory, estimated; about two million files
+MAX_METADATA = (
+    1 << 30
+)  # bytes that a layer's nodes and their index may take in memory: a million files, or half of that
 _MAX_CHUNKS = 1 << 16  # of one sparse file
-_NODE_COST = 500
+_NODE_COST, _XATTR_COST = 900, 300  # bytes, beside what has a length of its own
+_BLOCK_COST = 2000  # of a node that has blocks of its own: a directory, a link
 
 _SUPER = struct.Struct("<IIIBBHQQIIII16s16sIHHHBBIQB23x")
+_CHUNK = struct.Struct("<HHI")
 _INODE = struct.Struct("<HHHHQIIIIQII16x")
 _SUPER_AT, _DEVICE_AT, _INODES_AT = 1024, 1152, 1536
 _MAGIC = 0xE0F5E1E2
@@ -59,41 +63,68 @@ class Unindexable(Exception):
 
 
 class Node:
-    """An inode to be. `children` is None unless it is a directory; `hidden` are the names its whiteouts hide."""
+    """An inode to be, of a layer that may have a million: it keeps of its entry what the index says, and no more.
 
-    __slots__ = ("children", "entry", "hidden", "links", "mode", "nid", "opaque", "tail", "xattrs")
+    `children` is None unless it is a directory, `hidden` None unless its whiteouts hide names. `union` is the inode's
+    i_u: how a file's chunks are said, a device's number. `tail` is what follows the inode and its xattrs.
+    """
+
+    __slots__ = (
+        "children", "gid", "hidden", "link", "links", "mode", "mtime_ns", "mtime_s", "nid", "opaque", "size", "tail",
+        "uid", "union", "xattrs",
+    )  # fmt: skip
 
     def __init__(self, entry: Entry) -> None:
-        self.entry = entry
-        self.mode = _TYPES[entry.kind] | (0o777 if entry.kind == "symlink" else entry.mode)
-        self.children: dict[bytes, Node] | None = {} if entry.kind == "dir" else None
-        self.xattrs = entry.xattrs
-        self.hidden: set[bytes] = set()
+        self.children: dict[bytes, Node] | None = None
+        self.hidden: set[bytes] | None = None
         self.opaque = False
-        self.links = self.nid = 0
-        self.tail = b""  # what follows the inode and its xattrs: chunk indexes, a short link
+        self.links = self.nid = self.size = self.union = 0
+        self.tail = self.link = b""
+        self.xattrs = entry.xattrs or _NO_XATTRS
+        self.describe(entry)
+        if entry.kind == "dir":
+            self.children = {}
+        elif entry.kind == "symlink":
+            self.link, self.size = entry.link, len(entry.link)
+        elif entry.kind == "file":
+            self._lay_out(entry)
+        else:
+            self.union = _device_number(*entry.rdev)
+
+    def describe(self, entry: Entry) -> None:
+        """Take the metadata of `entry`, and keep what is below."""
+        self.mode = _TYPES[entry.kind] | (0o777 if entry.kind == "symlink" else entry.mode)
+        self.uid, self.gid, self.mtime_s, self.mtime_ns = entry.uid, entry.gid, entry.mtime_s, entry.mtime_ns
+
+    def _lay_out(self, entry: Entry) -> None:
+        self.size = entry.size
+        if entry.size:
+            bits = _chunk_bits(entry)
+            self.tail, self.union = _chunks(entry, bits), _CHUNK_INDEXES | (bits - 9)
 
 
-def _implicit_dir() -> Entry:
-    return Entry(path=b"", kind="dir", mode=0o755, uid=0, gid=0, mtime_s=0, mtime_ns=0)
+_NO_XATTRS: dict[bytes, bytes] = {}
+_IMPLICIT = Entry(path=b"", kind="dir", mode=0o755, uid=0, gid=0, mtime_s=0, mtime_ns=0)
+_WHITEOUT = Entry(path=b"", kind="char", mode=0, uid=0, gid=0, mtime_s=0, mtime_ns=0)
 
 
 class Index:
     """The tree of one layer. `add` its entries in the tar's order, then `render` the image."""
 
     def __init__(self) -> None:
-        self._root = Node(_implicit_dir())
+        self._root = Node(_IMPLICIT)
         self._dirs: dict[bytes, Node] = {b"": self._root}  # by path; only what is known to be a directory
         self._budget = MAX_METADATA
         self.root: Entry | None = None  # the entry of the root directory, if the layer has one
 
     def add(self, entry: Entry) -> None:
         """Take one member; raises `InvalidInput` or `Unindexable`."""
+        cost = _BLOCK_COST if entry.kind in ("dir", "symlink") else _NODE_COST
+        self._spend(cost, entry.path, entry.link, entry.link, entry.link)
         if whiteouts.is_bookkeeping(entry.path):
             return
-        self._spend(_NODE_COST + len(entry.path) + len(entry.link) + 40 * len(entry.extents))
         for name, value in entry.xattrs.items():
-            self._spend(100 + len(name) + len(value))
+            self._spend(_XATTR_COST, name, value, value)
         if not entry.path:
             self._set_root(entry)
             return
@@ -102,14 +133,15 @@ class Index:
         if name == whiteouts.OPAQUE_MARKER:
             parent.opaque = True
         elif (hidden := whiteouts.hidden_name(name)) is not None:
+            parent.hidden = parent.hidden or set()
             parent.hidden.add(hidden)
         elif entry.kind == "hardlink":
             self._link(parent, name, entry)
         else:
             self._place(parent, name, entry)
 
-    def _spend(self, cost: int) -> None:
-        self._budget -= cost
+    def _spend(self, cost: int, *texts: bytes) -> None:
+        self._budget -= cost + sum(map(len, texts))
         if self._budget < 0:
             raise InvalidInput("layer holds more files than can be indexed")
 
@@ -127,8 +159,8 @@ class Index:
         children = _children(self._directory(above))
         node = children.get(name)
         if node is None:
-            self._spend(_NODE_COST + len(path))
-            node = children[name] = Node(_implicit_dir())
+            self._spend(_BLOCK_COST, path)
+            node = children[name] = Node(_IMPLICIT)
         _require_directory(node, path)
         self._dirs[path] = node
         return node
@@ -141,10 +173,8 @@ class Index:
                 _merge(old, entry)
                 return
             self._dirs = {b"": self._root}
-        node = Node(entry)
-        if entry.kind == "file" and entry.size:
-            node.tail = _chunks(entry)
-        children[name] = node
+        node = children[name] = Node(entry)
+        self._spend(0, node.tail, node.tail, node.tail)
 
     def _link(self, parent: Node, name: bytes, entry: Entry) -> None:
         if entry.link == entry.path:
@@ -170,7 +200,7 @@ class Index:
             node, at = child, name
         return node
 
-    def render(self, uuid: bytes, tar_size: int) -> bytes:
+    def render(self, uuid: bytes, tar_size: int) -> bytearray:
         """The image. `uuid`: 16 bytes; `tar_size`: bytes of the tar that it will be mounted with."""
         _finish(self._root)
         nodes = list(_walk(self._root))
@@ -178,23 +208,19 @@ class Index:
         blocks_at = -(-end // BLOCK) * BLOCK
         image, blocks = bytearray(blocks_at), bytearray()
         for number, (node, parent) in enumerate(nodes, 1):
-            size, layout, i_u = len(node.entry.link), _INLINE, 0
+            data, layout = node.link, _PLAIN
             if node.children is not None:
                 data = _directory_data(node, parent)
-                size, layout, i_u = len(data), _PLAIN, (blocks_at + len(blocks)) // BLOCK
+                node.size = len(data)
+            elif node.tail:
+                data, layout = b"", _INLINE if node.link else _CHUNKED
+            if data:
+                node.union = (blocks_at + len(blocks)) // BLOCK
                 blocks += data + bytes(-len(data) % BLOCK)
-            elif stat.S_ISLNK(node.mode) and not node.tail:
-                layout, i_u = _PLAIN, (blocks_at + len(blocks)) // BLOCK
-                blocks += node.entry.link + bytes(-size % BLOCK)
-            elif stat.S_ISREG(node.mode):
-                size, layout = node.entry.size, _CHUNKED if node.tail else _PLAIN
-                i_u = _CHUNK_INDEXES | (_chunk_bits(node.entry) - 9) if node.tail else 0
-            elif not stat.S_ISLNK(node.mode):
-                size, layout, i_u = 0, _PLAIN, _device_number(*node.entry.rdev)
-            _write_inode(image, node, number, size, layout, i_u)
+            _write_inode(image, node, number, layout)
         image += blocks
         _write_head(image, uuid, len(nodes), tar_size)
-        return bytes(image)
+        return image
 
 
 def _children(node: Node) -> dict[bytes, Node]:
@@ -212,7 +238,8 @@ def _require_directory(node: Node, path: bytes) -> None:
 
 def _merge(node: Node, entry: Entry) -> None:
     """A directory that is already there takes the new entry's metadata and keeps its children."""
-    node.entry, node.mode, node.xattrs = entry, stat.S_IFDIR | entry.mode, node.xattrs | entry.xattrs
+    node.describe(entry)
+    node.xattrs = node.xattrs | entry.xattrs
 
 
 def _chunk_bits(entry: Entry) -> int:
@@ -225,19 +252,19 @@ def _chunk_bits(entry: Entry) -> int:
     return min(bits, (edges & -edges).bit_length() - 1) if edges else bits
 
 
-def _chunks(entry: Entry) -> bytes:
-    """The file's chunk indexes (8 bytes each: 0, device 1, block); a hole has no block."""
+def _chunks(entry: Entry, bits: int) -> bytes:
+    """The indexes (8 bytes each: 0, device 1, block) of the file's chunks of 2**bits bytes; a hole has no block."""
     if len(entry.extents) == 1 and entry.extents[0].length == entry.size:
-        return struct.pack("<HHI", 0, 1, _block_of(entry, entry.extents[0].offset))
-    bits = _chunk_bits(entry)
+        return _CHUNK.pack(0, 1, _block_of(entry, entry.extents[0].offset))
     count = -(-entry.size >> bits) if bits >= 9 else 0
     if bits < 9 or count > _MAX_CHUNKS:
         raise Unindexable(f"sparse file {entry.path!r} has too fine a map")
-    addresses = [_HOLE] * count
+    indexes = bytearray(_CHUNK.pack(0, 0, _HOLE) * count)
     for extent in entry.extents:
         for at in range(0, extent.length, 1 << bits):
-            addresses[(extent.start + at) >> bits] = _block_of(entry, extent.offset + at)
-    return b"".join(struct.pack("<HHI", 0, 0 if address == _HOLE else 1, address) for address in addresses)
+            number = (extent.start + at) >> bits
+            _CHUNK.pack_into(indexes, number * _CHUNK.size, 0, 1, _block_of(entry, extent.offset + at))
+    return bytes(indexes)
 
 
 def _block_of(entry: Entry, offset: int) -> int:
@@ -248,10 +275,10 @@ def _block_of(entry: Entry, offset: int) -> int:
 
 def _finish(node: Node) -> None:
     """Apply whiteouts and opaque marks below `node`, now that every member is known."""
-    for name in node.hidden:
+    for name in node.hidden or ():
         child = _children(node).get(name)
         if child is None:
-            _children(node)[name] = Node(Entry(path=b"", kind="char", mode=0, uid=0, gid=0, mtime_s=0, mtime_ns=0))
+            _children(node)[name] = Node(_WHITEOUT)
             node.xattrs = node.xattrs | whiteouts.ORIGIN_XATTRS
         elif child.children is not None:
             child.opaque = True
@@ -293,8 +320,8 @@ def _number_inodes(nodes: list[tuple[Node, Node]]) -> int:
             at = -(-at // 8) * 8 + len(node.tail)
         elif stat.S_ISLNK(node.mode):
             # A short link follows its inode, but must not cross a block's edge.
-            fits = at // BLOCK == (at + len(node.entry.link) - 1) // BLOCK and at % BLOCK
-            node.tail = node.entry.link if fits else b""
+            fits = at // BLOCK == (at + len(node.link) - 1) // BLOCK and at % BLOCK
+            node.tail = node.link if fits else b""
             at += len(node.tail)
     return at
 
@@ -304,7 +331,7 @@ def _xattr_size(node: Node) -> int:
         return 0
     size = 12 + sum(-(-(4 + len(_short(name)[1]) + len(value)) // 4) * 4 for name, value in node.xattrs.items())
     if (size - 12) // 4 + 1 > 0xFFFF:
-        raise InvalidInput(f"extended attributes of {node.entry.path!r} are too large")
+        raise InvalidInput(f"extended attributes {sorted(node.xattrs)[:3]!r} of one file of the layer are too large")
     return size
 
 
@@ -315,13 +342,13 @@ def _short(name: bytes) -> tuple[int, bytes]:
     raise AssertionError(f"the tar parser let {name!r} pass")
 
 
-def _write_inode(image: bytearray, node: Node, number: int, size: int, layout: int, i_u: int) -> None:
-    at, entry = node.nid * 32, node.entry
+def _write_inode(image: bytearray, node: Node, number: int, layout: int) -> None:
+    at = node.nid * 32
     xattrs = _xattr_size(node)
     _INODE.pack_into(
         image, at,
-        _EXTENDED | layout, (xattrs - 12) // 4 + 1 if xattrs else 0, node.mode, 0, size, i_u, number,
-        entry.uid, entry.gid, entry.mtime_s & 0xFFFFFFFFFFFFFFFF, entry.mtime_ns, node.links,
+        _EXTENDED | layout, (xattrs - 12) // 4 + 1 if xattrs else 0, node.mode, 0, node.size,
+        node.union, number, node.uid, node.gid, node.mtime_s & 0xFFFFFFFFFFFFFFFF, node.mtime_ns, node.links,
     )  # fmt: skip
     at += _INODE.size
     body = at + 12  # the first 12 bytes are the header: name filter (unused), no shared attributes

@@ -61,6 +61,8 @@ class Extractor(TreeWriter):
                 self.data(event)
             elif event.path:
                 self.add(self._placed(event))
+            else:
+                self._begin_entry()  # the root stays what it is; what data it may have is nobody's
 
     def _placed(self, entry: Entry) -> Entry:
         """The entry as it is to be in the container."""

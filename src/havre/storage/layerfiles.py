@@ -196,7 +196,7 @@ class _UnpackedForm:
         self._file.close()
 
 
-def build_index(tar: Path, diff_id: Digest) -> bytes:
+def build_index(tar: Path, diff_id: Digest) -> bytearray:
     """The index of a tar that lies on disk, for one that was lost; raises `InvalidInput`."""
     index, parser = Index(), TarParser()
     with tar.open("rb", buffering=0) as file:
@@ -238,14 +238,14 @@ def _read_piece(reader: BinaryIO, diff_id: Digest) -> bytes:
         ) from error
 
 
-def write_durably(path: Path, data: bytes) -> None:
+def write_durably(path: Path, data: bytes | bytearray) -> None:
     """Write a new file and see it on disk."""
     with path.open("xb", buffering=0) as file:
         _write_all(file, data)
         os.fdatasync(file.fileno())
 
 
-def _write_all(file: BinaryIO, data: bytes) -> None:
+def _write_all(file: BinaryIO, data: bytes | bytearray) -> None:
     view = memoryview(data)
     while view:
         view = view[file.write(view) :]

@@ -260,7 +260,8 @@ class _SparseMap:
         self.pairs: list[tuple[int, int]] = []
         self.extended = False
         self.size = 0
-        self._text = b""
+        self._lines: list[bytes] = []
+        self._rest = b""  # the beginning of a line
         self.add_gnu(fields, extended=extended)
 
     def add_gnu(self, fields: bytes, *, extended: bool) -> None:
@@ -275,14 +276,16 @@ class _SparseMap:
     def add_pax_1_0(self, block: bytes) -> bool:
         """Form 1.0: decimal lines, first how many pairs follow; true once all are here."""
         self._grow(len(block))
-        self._text += block
-        lines = self._text.split(b"\n", MAX_META)
-        if len(lines) < 2:
+        *lines, self._rest = (self._rest + block).split(b"\n")
+        if len(self._rest) > BLOCK:
+            raise InvalidInput("sparse map of a tar member has a line without end")
+        self._lines += lines
+        if not self._lines:
             return False
-        count = _bounded(_decimal(lines[0], "sparse map"), 0, MAX_META, "sparse map")
-        if len(lines) < 2 * count + 2:
+        count = _bounded(_decimal(self._lines[0], "sparse map"), 0, MAX_META, "sparse map")
+        if len(self._lines) < 2 * count + 1:
             return False
-        numbers = [_decimal(line, "sparse map") for line in lines[1 : 2 * count + 1]]
+        numbers = [_decimal(line, "sparse map") for line in self._lines[1 : 2 * count + 1]]
         self.pairs = list(zip(numbers[::2], numbers[1::2], strict=True))
         return True
 

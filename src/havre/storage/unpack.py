@@ -34,16 +34,15 @@ class Unpacker(TreeWriter):
 
     def add(self, entry: Entry) -> None:
         """Create what `entry` describes; what it replaces goes, directories merge."""
+        self._begin_entry()
         if whiteouts.is_bookkeeping(entry.path):
             return
         directory, _, name = entry.path.rpartition(b"/")
         if not entry.path:
             self._set_root(entry)
         elif name == whiteouts.OPAQUE_MARKER:
-            self._begin_entry()
             set_xattrs(name_of(self._parent(directory)), whiteouts.OPAQUE_XATTRS)
         elif (hidden := whiteouts.hidden_name(name)) is not None:
-            self._begin_entry()
             self._parent(directory)
             self._note()
             self._hidden.append(directory + b"/" + hidden)
@@ -66,7 +65,6 @@ class Unpacker(TreeWriter):
         self._times[path] = 0
 
     def _set_root(self, entry: Entry) -> None:
-        self._begin_entry()
         if entry.kind != "dir":
             raise InvalidInput(f"layer has a {entry.kind} for its root directory")
         self.root_entry = entry

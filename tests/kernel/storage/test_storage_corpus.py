@@ -14,6 +14,7 @@ import pytest
 
 from havre.errors import InvalidInput
 from havre.oci.digest import digest_of
+from havre.storage.extract import Extractor
 from havre.storage.layerfiles import LayerWriter, Sealed
 from support import tars
 from support.tars import directory, gnu_long, gnu_sparse, hardlink, header, member, pax, pax_sparse, symlink
@@ -86,7 +87,7 @@ def shown(tar: bytes, place: Path, *, unpacks: bool) -> Iterator[tuple[Path, Sea
             yield writer.directory / "root", sealed
             return
         mounted = place / "mounted"
-        mounted.mkdir()
+        mounted.mkdir(exist_ok=True)
         options = f"ro,device={writer.directory / 'tar'}"
         subprocess.run(["mount", "-t", "erofs", "-o", options, writer.directory / "index", mounted], check=True)
         try:
@@ -176,8 +177,10 @@ class TestWhatTarDoesNotDo:
 
     def test_aufs_bookkeeping_is_dropped(self, unpacks: bool, tmp_path: Path) -> None:
         layer = directory(b".wh..wh.plnk") + member(b".wh..wh.plnk/1.2", b"x") + member(b".wh..wh.aufs", b"y")
-        with shown(layer + member(b"f", b"z"), tmp_path, unpacks=unpacks) as (root, _):
-            assert os.listdir(root) == ["f"]
+        for tar in (layer + member(b"f", b"z"), member(b"f", b"z") + layer):
+            with shown(tar, tmp_path, unpacks=unpacks) as (root, _):
+                assert os.listdir(root) == ["f"]
+                assert (root / "f").read_bytes() == b"z"
 
     def test_overlay_attributes_are_stripped(self, unpacks: bool, tmp_path: Path) -> None:
         hostile = [xattr(b"trusted.overlay.redirect", b"/etc"), xattr(b"user.overlay.opaque", b"y")]
@@ -285,6 +288,16 @@ class TestWhatTarDoesNotDo:
         with pytest.raises(InvalidInput, match=message), shown(layer, tmp_path, unpacks=unpacks):
             pass
         assert os.listdir(tmp_path) == []
+
+
+def test_what_is_copied_for_the_root_itself_is_nobodys(tmp_path: Path) -> None:
+    extractor = Extractor(os.open(tmp_path, os.O_RDONLY | os.O_DIRECTORY), "", None, no_overwrite=False)
+    try:
+        extractor.write(member(b"f", b"x") + member(b"./", b"root") + member(b"g", b"y") + tars.END)
+        extractor.seal()
+    finally:
+        extractor.close()
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"f": b"x", "g": b"y"}
 
 
 def test_mkfs_erofs_agrees_on_a_plain_tree(tmp_path: Path) -> None:

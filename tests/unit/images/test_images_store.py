@@ -23,6 +23,7 @@ from support.imagery import Stage, archive, config_of, layer_tar, staged, stream
 BASE, TOP = layer_tar("base"), layer_tar("top")
 CONFIG = config_of(BASE, TOP)
 HEX = digest_of(CONFIG)[7:]
+BEFORE = archive({"0/layer.tar": BASE})[: 512 + len(BASE)]  # a member that comes again under its name
 
 
 def play(work: Callable[[], Awaitable[None]]) -> None:
@@ -134,6 +135,10 @@ def test_oci_layout(tmp_path: Path, nested: bool) -> None:
         (archive({**oci_layout(), f"blobs/sha256/{'0' * 64}": TOP}), "does not match"),
         (archive(docker_archive(Layers=["a", "b"]), {"a": "b", "b": "a"}), "lead nowhere"),
         (gzip.compress(archive(docker_archive()))[:-20], "ends in the middle"),
+        (archive({**docker_archive(), "manifest.json": b'[{"Config": "\xff"}]'}), "invalid manifest.json"),
+        (archive({**docker_archive(), "manifest.json": b"[" * 100_000}), "invalid manifest.json"),
+        (archive(docker_archive(RepoTags=[f"x:{n}" for n in range(10_001)])), "gives its images 10001 names"),
+        (BEFORE + archive({**docker_archive(), "0/layer.tar": TOP}), "invalid diffID"),
     ],
 )
 def test_hostile_archives_leave_nothing(tmp_path: Path, data: bytes, words: str) -> None:
@@ -154,6 +159,16 @@ def test_members_that_no_image_names_are_dropped(tmp_path: Path) -> None:
     async def work() -> None:
         async with staged(tmp_path) as stage:
             await load(stage, archive({**docker_archive(), "extra/layer.tar": layer_tar("extra"), "README": b"hello"}))
+            assert {layer.diff_id for layer in stage.storage.layers.all()} == {digest_of(BASE), digest_of(TOP)}
+
+    play(work)
+
+
+def test_the_last_of_two_members_of_one_name_counts(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with staged(tmp_path) as stage:
+            strange = archive({"0/layer.tar": layer_tar("strange")})[: 512 + len(layer_tar("strange"))]
+            await load(stage, strange + archive(docker_archive()))
             assert {layer.diff_id for layer in stage.storage.layers.all()} == {digest_of(BASE), digest_of(TOP)}
 
     play(work)
@@ -288,6 +303,29 @@ def test_an_archive_of_too_many_members_is_refused(tmp_path: Path, monkeypatch: 
             assert stage.images.list() == []
 
     play(work)
+
+
+def test_what_is_kept_of_an_archive_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("havre.engine.archive.MAX_DOCUMENTS", 100_000)
+    monkeypatch.setattr("havre.engine.archive.MAX_ARCHIVE", 4 << 20)
+    config = config_of(BASE, TOP, Cmd=["x" * 2000])
+    often = [{"Config": "c.json", "Layers": ["0/layer.tar", "1/layer.tar"]}] * 99
+    for data, words in [
+        (archive({f"{n}.json": b"{" + b" " * 999 for n in range(110)}), "too many documents"),
+        (archive({}, {f"{n:090}": "y" * 90 for n in range(400)}), "too many documents"),
+        (archive(docker_archive(config) | {"manifest.json": json.dumps(often).encode()}), "describes too much"),
+        (gzip.compress(archive({"zeros": bytes(8 << 20)})), "unpacks to more than"),
+    ]:
+
+        async def work(data: bytes = data, words: str = words) -> None:
+            async with staged(tmp_path / str(len(data))) as stage:
+                with pytest.raises(InvalidInput, match=words):
+                    await load(stage, data)
+                assert stage.images.list() == []
+                assert stage.storage.layers.all() == []
+                assert await stage.storage.unfinished() == []
+
+        play(work)
 
 
 def test_prune_takes_what_a_failed_pull_left_and_spares_what_is_held(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from havre.oci.digest import digest_of
 from havre.oci.manifest import MAX_DOCUMENT, Descriptor
 from havre.registry import client as client_module
 from havre.registry import transport
-from support.httpserver import Answer, Server, client, play
+from support.httpserver import Answer, Server, client, needs, play
 from support.imagery import PlainStorage, layer_tar
 
 BODY = bytes(range(256)) * 4096
@@ -78,7 +79,7 @@ def test_a_blob_that_breaks_after_every_few_bytes_is_given_up() -> None:
 
 
 def test_a_manifest_that_trickles_or_never_begins_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "_DOCUMENT_S", 0.2)
+    monkeypatch.setattr(transport, "DOCUMENT_S", 0.2)
     monkeypatch.setattr(transport, "ANSWER_S", {"GET": 0.2})
 
     async def work() -> None:
@@ -124,6 +125,101 @@ def test_a_wish_to_wait_for_ever_is_not_granted(monkeypatch: pytest.MonkeyPatch)
             with pytest.raises(HavreError, match="429"):
                 await registry.manifest(server.ref())
             assert len(server.requests) == transport.ATTEMPTS
+
+    play(work)
+
+
+def test_a_wish_to_wait_a_moment_is_granted() -> None:
+    async def work() -> None:
+        came: list[float] = []
+
+        async def busy(request: web.Request) -> web.StreamResponse:
+            came.append(time.monotonic())
+            status = 429 if len(came) == 1 else 200
+            return web.Response(body=b"{}", status=status, headers={"Retry-After": "1"})
+
+        async with Server.run(busy) as server, client() as registry:
+            await registry.manifest(server.ref())
+            assert came[1] - came[0] >= 1
+
+    play(work)
+
+
+def test_a_configuration_that_is_another_is_refused() -> None:
+    async def work() -> None:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            return web.Response(body=BODY[::-1])
+
+        async with Server.run(answer) as server, client() as registry:
+            with pytest.raises(Failed, match=f"verification failed for digest {LAYER.digest}"):
+                await registry.document(server.ref(), LAYER, None, len(BODY))
+            with pytest.raises(InvalidInput, match="at most 100 are accepted"):
+                await registry.document(server.ref(), LAYER, None, 100)
+
+    play(work)
+
+
+def in_pieces(body: bytes, status: int = 200) -> Answer:
+    """Answers with a body whose two halves come one after the other."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=status)
+        await response.prepare(request)
+        for half in (body[: len(body) // 2], body[len(body) // 2 :]):
+            await response.write(half)
+            await asyncio.sleep(0.05)
+        return response
+
+    return answer
+
+
+def test_answers_that_come_in_pieces_are_read_whole() -> None:
+    async def work() -> None:
+        refusal = b'{"errors": [{"code": "DENIED", "message": "not you"}]}'
+        async with Server.run(in_pieces(refusal, 400)) as server, client() as registry:
+            with pytest.raises(InvalidInput, match="not you"):
+                await registry.manifest(server.ref())
+
+        token, body = in_pieces(b'{"token": "secret"}'), b'{"tags": ["one"]}'
+        served = needs("Bearer secret", in_pieces(body), "")
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            response = await (token if request.path == "/token" else served)(request)
+            if response.status == 401:
+                response.headers["WWW-Authenticate"] = f'Bearer realm="http://{server.host}/token"'
+            return response
+
+        async with Server.run(answer) as server, client() as registry:
+            assert await registry.tags(server.ref()) == ["one"]
+
+    play(work)
+
+
+@pytest.mark.parametrize("body", [b"<html>", b'{"tags": ["\xff"]}', b'{"tags": ' + b"[" * 100_000])
+def test_a_listing_that_is_none_is_refused(body: bytes) -> None:
+    async def work() -> None:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            return web.Response(body=body)
+
+        async with Server.run(answer) as server, client() as registry:
+            with pytest.raises(InvalidInput, match="invalid list of tags"):
+                await registry.tags(server.ref())
+
+    play(work)
+
+
+def test_a_listing_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_MAX_LISTING", 10_000)
+
+    async def work() -> None:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            link = f"</v2/a/b/tags/list?last={len(server.requests)}>; rel=next"
+            return web.json_response({"tags": ["x" * 1000]}, headers={"Link": link})
+
+        async with Server.run(answer) as server, client() as registry:
+            with pytest.raises(InvalidInput, match="more than 10000 bytes"):
+                await registry.tags(server.ref())
+            assert len(server.requests) == 10
 
     play(work)
 

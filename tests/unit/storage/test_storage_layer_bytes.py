@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import time
 import tracemalloc
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import zstandard
@@ -29,6 +32,24 @@ def index_of(tar: bytes) -> Index:
     for entry in entries(tar):
         index.add(entry)
     return index
+
+
+FILE = {
+    "path": b"f", "kind": "file", "mode": 0o644, "uid": 1000, "gid": 1000, "mtime_s": 1 << 40, "mtime_ns": 999_999_999,
+    "size": 1 << 40, "extents": (Extent(0, 1 << 40, 1024),),
+}  # fmt: skip
+NO_DATA = {"size": 0, "extents": ()}
+HOSTILE: dict[str, Callable[[int], dict[str, Any]]] = {
+    "files": lambda number: {},
+    "holes": lambda number: {"size": 32 << 20, "extents": (Extent(0, 512, 1024),)},
+    "links": lambda number: {**NO_DATA, "kind": "symlink", "link": b"%0500d" % number},
+    "directories": lambda number: {**NO_DATA, "kind": "dir"},
+    "deep": lambda number: {"path": b"/".join(b"%d" % (number + depth) for depth in range(200))},
+    "whiteouts": lambda number: {**NO_DATA, "path": b".wh.%d" % number},
+    "attributes": lambda number: {"xattrs": {b"user.%d.%d" % (number, n): b"" for n in range(20)}},
+    "devices": lambda number: {**NO_DATA, "kind": "char", "rdev": (4095, number)},
+}
+"""Members that take much memory each, in a layer of nothing else."""
 
 
 class TestTar:
@@ -70,6 +91,17 @@ class TestTar:
         (entry,) = entries(tars.pax([(b"path", b"evil")], flag=b"g") + tars.member(b"good"))
         assert entry.path == b"good"
 
+    def test_a_long_map_takes_no_longer_than_it_is(self) -> None:
+        """The map of form 1.0 says how many lines it has, and comes in 2048 blocks."""
+        numbers = b"%d\n" % 250_000 + b"0\n" * 400_000
+        records = [(b"GNU.sparse.major", b"1"), (b"GNU.sparse.minor", b"0"), (b"GNU.sparse.realsize", b"1")]
+        begun = time.thread_time()
+        with pytest.raises(InvalidInput, match="middle of a member"):
+            entries(tars.pax(records) + tars.member(b"f", numbers))
+        assert time.thread_time() - begun < 1
+        with pytest.raises(InvalidInput, match="line without end"):
+            entries(tars.pax(records) + tars.member(b"f", b"1" * 2000))
+
     def test_an_extended_header_serves_one_member(self) -> None:
         first, second = entries(tars.pax([(b"path", b"long")]) + tars.member(b"x") + tars.member(b"y"))
         assert (first.path, second.path) == (b"long", b"y")
@@ -98,6 +130,31 @@ class TestIndex:
         monkeypatch.setattr(erofs, "MAX_METADATA", 100_000)
         with pytest.raises(InvalidInput, match="more files than can be indexed"):
             index_of(b"".join(tars.member(b"f%d" % n) for n in range(1000)))
+
+    @pytest.mark.parametrize("kind", HOSTILE)
+    def test_nothing_a_layer_holds_takes_more_memory_than_is_counted(
+        self, kind: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(erofs, "MAX_METADATA", 16 << 20)
+        index = Index()
+
+        def fill() -> None:
+            for number in range(100_000):
+                index.add(Entry(**{**FILE, "path": b"dir/file%08d" % number, **HOSTILE[kind](number)}))
+
+        tracemalloc.start()
+        try:
+            with pytest.raises(InvalidInput, match="more files than can be indexed"):
+                fill()
+            assert len(index.render(bytes(16), 1 << 40)) < 16 << 20
+            assert tracemalloc.get_traced_memory()[1] < 16 << 20
+        finally:
+            tracemalloc.stop()
+
+    def test_bookkeeping_of_aufs_is_counted_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(erofs, "MAX_METADATA", 100_000)
+        with pytest.raises(InvalidInput, match="more files than can be indexed"):
+            index_of(tars.member(b".wh..wh.plnk") * 1000)
 
     def test_directories_that_names_imply_are_counted_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(erofs, "MAX_METADATA", 100_000)
@@ -142,6 +199,15 @@ class TestDecompressor:
         while piece := decompressor.read():
             out += piece
         assert out + decompressor.finish() == b"x" * 5000
+
+    @pytest.mark.parametrize("member", [gzip.compress(b""), zstandard.ZstdCompressor().compress(b"")])
+    def test_members_without_content_cost_little(self, member: bytes) -> None:
+        decompressor, begun = Decompressor(), time.thread_time()
+        for _ in range(3):
+            decompressor.feed(member * ((1 << 20) // len(member)))
+            assert decompressor.read() == b""
+        assert decompressor.finish() == b""
+        assert time.thread_time() - begun < 2
 
 
 class TestWhiteouts:
