@@ -23,7 +23,7 @@ from havre.errors import HavreError, InvalidInput
 from havre.wire import versions
 from havre.wire.decode import check_content_type, decode_body
 from havre.wire.filters import decode_filters
-from havre.wire.queries import parse_bool, parse_int, parse_time
+from havre.wire.queries import parse_bool, parse_int, parse_platform_parameter, parse_time
 from havre.wire.versions import Version
 
 T = TypeVar("T")
@@ -71,6 +71,17 @@ class Call:
         """A query parameter as an integer; None when absent or empty."""
         value = self.query.get(name, "")
         return parse_int(value, name) if value else None
+
+    def platforms(self, name: str = "platform") -> list[str]:
+        """The platforms of a query parameter: OCI platforms in JSON, as Docker has it, or `os/architecture`."""
+        return [parse_platform_parameter(text, name) for text in self.query.getall(name, []) if text]
+
+    def platform(self) -> str | None:
+        """The one platform that may be given."""
+        found = self.platforms()
+        if len(found) > 1:
+            raise InvalidInput("multiple platforms is not supported", "give one platform")
+        return found[0] if found else None
 
     def filters(self) -> dict[str, list[str]]:
         """The `filters` parameter in one shape."""

@@ -28,7 +28,7 @@ from havre.engine import imagelist
 from havre.engine.archive import Loader
 from havre.engine.filters import Filters
 from havre.engine.imageimport import import_root
-from havre.engine.imageindex import IndexRow, local_manifest
+from havre.engine.imageindex import ImageIndex, IndexRow, local_manifest
 from havre.engine.imagelist import HistoryItem, ImageDetails, ImageSummary, ImageUser
 from havre.engine.imageremoval import RemovalFacts, RemovedItem, plan_removal
 from havre.engine.imagesearch import RemoteImage, check_limit, describe_remote, select_found
@@ -248,29 +248,71 @@ class Images:
         return image.id
 
     async def push(
-        self, name: str, tag: str = "", *, auth: Auth | None = None, progress: Progress = unobserved
+        self,
+        name: str,
+        tag: str = "",
+        *,
+        auth: Auth | None = None,
+        platform: str | None = None,
+        progress: Progress = unobserved,
     ) -> None:
-        """Push `name` at `tag`, or every tag of the repository that is here; `NotFound` if there is none."""
+        """Push `name` at `tag`, or every tag of the repository that is here; `NotFound` if there is none.
+
+        A name for several platforms goes whole if all of its index is here or there, else (or with `platform`) one
+        image of it; `Conflict` where none of several is the host's.
+        """
         ref = parse_repository(name, tag)
         if ref.digest is not None:
             raise InvalidInput("cannot push a digest reference")
         progress(ProgressLine(f"The push refers to repository [{ref.name}]"))
         refs = [ref] if ref.tag else self._store.names_in(ref)
         for one in refs:
-            id = self._store.named(one)
-            if id is None:
+            if self._store.named(one) is None:
                 raise NotFound(f"An image does not exist locally with the tag: {one.familiar_name}")
-            await self._push_one(one, self._store.get(id), auth, progress)
+            await self._push_one(one, _wanted(platform), auth, progress)
         if not refs:
             raise NotFound(f"An image does not exist locally with the tag: {ref.familiar_name}")
 
-    async def _push_one(self, ref: Reference, image: Image, auth: Auth | None, progress: Progress) -> None:
+    async def _push_one(self, ref: Reference, wanted: Platform | None, auth: Auth | None, progress: Progress) -> None:
+        index = self._store.index_of(ref)
+        if index is None or wanted is not None:
+            await self._push_image(ref, self._store.find_named(ref, wanted), index, auth, progress)
+        elif await self._pusher.holds_the_rest(ref, index, auth):
+            await self._push_index(ref, index, auth, progress)
+        elif len(index.images) > 1 and index.choose(self._platform) is None:
+            raise Conflict(
+                "multiple matching manifests found but no specific platform requested", "choose one with --platform"
+            )
+        else:
+            image = self._store.find_named(ref)
+            pushed = await self._push_image(ref, image, index, auth, progress)
+            note = {
+                "manifestPushedInsteadOfIndex": True,
+                "originalIndex": msgspec.to_builtins(index.descriptor),
+                "selectedManifest": msgspec.to_builtins(replace(pushed, platform=image.config.platform)),
+            }
+            progress(ProgressLine(aux=note))
+        self._publish("image", "push", ref.familiar(), {"name": ref.familiar_name})
+
+    async def _push_image(
+        self, ref: Reference, image: Image, index: ImageIndex | None, auth: Auth | None, progress: Progress
+    ) -> Descriptor:
         with self._storage.hold(*image.layers):
-            digest = await self._pusher.push(ref, image, auth, progress)
+            pushed = await self._pusher.push(ref, image, auth, progress, index)
         async with self._store.changing:
             if image.id in self._store:
-                await self._store.set_name(ref.with_digest(digest), image.id)
-        self._publish("image", "push", ref.familiar(), {"name": ref.familiar_name})
+                await self._store.set_name(ref.with_digest(pushed.digest), image.id)
+        return pushed
+
+    async def _push_index(self, ref: Reference, index: ImageIndex, auth: Auth | None, progress: Progress) -> None:
+        """Push all of an index; where it had to be written anew, the name stands for the new one."""
+        images = {id: self._store.get(id) for id in index.images.values()}
+        with self._storage.hold(*(layer for image in images.values() for layer in image.layers)):
+            pushed = await self._pusher.push_index(ref, index, images.__getitem__, auth, progress)
+            names = [ref.with_digest(digest_of(pushed.body))]
+            if self._store.index_of(ref) == index:
+                names.append(ref)
+            await self._store.keep_index(pushed.body, pushed.members, names)
 
     async def login(self, auth: Auth) -> str:
         """Check credentials with their registry, or `Unauthorized`; the identity token to keep instead, if any."""

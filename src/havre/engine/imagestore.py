@@ -200,14 +200,15 @@ class ImageStore:
         documents = [digest_of(document) for pair in members for document in pair]
         async with self.changing:
             with self._hold(digest_of(body), *documents):
-                images = [
-                    await self._add(document, config, "", manifest)
-                    for config, (document, manifest) in zip(configs, members, strict=True)
-                ]
+                images = []
                 digest = await self._blobs.add(body)
-                known = self._members(self._index_rows.get(digest, IndexRow({})))
-                came = {digest_of(manifest): one.id for (_, manifest), one in zip(members, images, strict=True)}
-                await self._set_members(read_index(digest, body, {**known, **came}))
+                here = self._members(self._index_rows.get(digest, IndexRow({})))
+                for config, (document, manifest) in zip(configs, members, strict=True):
+                    known = self._images.get(ImageId(digest_of(document)))
+                    own = known is not None and known.row.manifest  # what it came by alone is worth keeping
+                    images.append(await self._add(document, config, "", None if own else manifest))
+                    here[await self._blobs.add(manifest)] = images[-1].id
+                await self._set_members(read_index(digest, body, here))
                 for name in names:
                     await self.set_name(name, images[0].id, digest)
             return [self.get(image.id) for image in images]
@@ -217,11 +218,14 @@ class ImageStore:
         manifest_digest = "" if manifest is None else await self._blobs.add(manifest)
         known = self._images.get(id)
         row = known.row if known else ImageRow(added_at=time.time(), parent=parent)
-        if manifest_digest and row.manifest != manifest_digest:
+        before = row.manifest
+        if manifest_digest and before != manifest_digest:
             row = msgspec.structs.replace(row, manifest=manifest_digest)
         if known is None or known.row != row:
             await self._tables.images.put(id, row)
         image = self._images[id] = Image(id, config, row)
+        if before not in ("", row.manifest):
+            await self._drop({Digest(before)})
         return image
 
     async def _set_members(self, index: ImageIndex) -> None:

@@ -1,29 +1,35 @@
-"""Pushing an image: each layer as cheaply as it goes, then the configuration, then the manifest.
+"""Pushing an image: each layer as cheaply as it goes, then the configuration, then the manifest; the index at last.
 
     layer --> a form of it that this repository holds?     HEAD   "Layer already exists"
           --> one in another repository of the registry?   mount  "Mounted from a/b"
           --> else compress its tar (gzip, one pass, streamed) and upload it     "Pushing" ... "Pushed"
 
 Compressed forms are not kept on disk; their digests are remembered as the layer's sources. If the layers' digests come
-out as in the manifest that the image was pulled with, that very manifest is pushed, so its digest stays the same.
+out as in the manifest that the image was pulled with, that very manifest is pushed, so its digest stays the same; so
+does an index of which every manifest did.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
+from msgspec.structs import replace
+
 from havre.engine.compress import gzip_stream
+from havre.engine.imageindex import ImageIndex
 from havre.engine.imagestore import BlobStore, Image
+from havre.engine.model import ImageId
 from havre.engine.progress import Progress, ProgressLine
 from havre.errors import NotFound
 from havre.oci import mediatypes
-from havre.oci.digest import Digest, hex_of
-from havre.oci.manifest import Descriptor, Manifest, decode_document, describe, render_manifest
+from havre.oci.digest import Digest, digest_of, hex_of
+from havre.oci.manifest import Descriptor, Manifest, decode_document, describe, render_index, render_manifest
 from havre.oci.reference import Reference
-from havre.registry import Auth
+from havre.registry import Auth, Fetched
 from havre.storage.layers import Layers, Source
 
 UPLOADS = 2  # each compresses in several threads and has two chunks in memory
@@ -34,6 +40,7 @@ _OCI_ONLY = (mediatypes.OCI_LAYER, mediatypes.OCI_LAYER_GZIP, mediatypes.OCI_LAY
 class PushRegistry(Protocol):
     """The registry's face, as far as pushes need it."""
 
+    async def manifest(self, ref: Reference, auth: Auth | None = None) -> Fetched: ...
     async def has_blob(self, ref: Reference, digest: Digest, auth: Auth | None = None) -> bool: ...
     async def mount_blob(self, ref: Reference, digest: Digest, source: str, auth: Auth | None = None) -> bool: ...
     async def push_blob(
@@ -41,6 +48,23 @@ class PushRegistry(Protocol):
     ) -> tuple[Digest, int]: ...
     async def push_document(self, ref: Reference, body: bytes, auth: Auth | None = None) -> Digest: ...
     async def push_manifest(self, ref: Reference, media_type: str, body: bytes, auth: Auth | None = None) -> Digest: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Original:
+    """A manifest that an image was pulled with, and its layers' digests."""
+
+    media_type: str
+    body: bytes
+    layers: list[Digest]
+
+
+@dataclass(frozen=True, slots=True)
+class PushedIndex:
+    """An index as a registry has it now, and the images that were pushed for it: configurations and manifests."""
+
+    body: bytes
+    members: Sequence[tuple[bytes, bytes]]
 
 
 class Pusher:
@@ -52,11 +76,72 @@ class Pusher:
         self._layers = layers
         self.slots = asyncio.Semaphore(UPLOADS)
 
-    async def push(self, ref: Reference, image: Image, auth: Auth | None, progress: Progress) -> Digest:
-        """Push `image` as `ref`; the manifest's digest."""
+    async def push(
+        self, ref: Reference, image: Image, auth: Auth | None, progress: Progress, index: ImageIndex | None = None
+    ) -> Descriptor:
+        """Push `image`, which `index` may have, as `ref`; its manifest."""
+        manifest = index.manifest_of(image.id).digest if index is not None else image.row.manifest
+        original = await self._original(manifest)
+        media_type, body, _ = await self._content(ref, image, original, auth, progress)
+        await self._registry.push_manifest(ref, media_type, body, auth)
+        _tell(ref, body, progress)
+        return describe(media_type, body)
+
+    async def holds_the_rest(self, ref: Reference, index: ImageIndex, auth: Auth | None) -> bool:
+        """Whether the repository has every manifest of an index that is not here."""
+        try:
+            for entry in index.document.manifests:
+                if entry.digest not in index.images:
+                    await self._registry.manifest(ref.with_digest(entry.digest), auth)
+        except NotFound:
+            return False
+        return True
+
+    async def push_index(
+        self,
+        ref: Reference,
+        index: ImageIndex,
+        find: Callable[[ImageId], Image],
+        auth: Auth | None,
+        progress: Progress,
+    ) -> PushedIndex:
+        """Push the images that are here of an index, then the index as `ref`; the registry must have the rest."""
+        members, entries = [], []
+        for entry in index.document.manifests:
+            if entry.digest in index.images:
+                original = await self._original(entry.digest)
+                image = find(index.images[entry.digest])
+                oci = index.document.media_type == mediatypes.OCI_INDEX
+                media_type, body, config = await self._content(ref, image, original, auth, progress, oci=oci)
+                pushed = describe(media_type, body)
+                await self._registry.push_manifest(ref.with_digest(pushed.digest), media_type, body, auth)
+                members.append((config, body))
+                entry = replace(entry, media_type=media_type, digest=pushed.digest, size=pushed.size)
+            entries.append(entry)
+        if entries == list(index.document.manifests):
+            body = await self._blobs.read(index.digest)
+        else:
+            body = render_index(entries, index.document.media_type)
+        await self._registry.push_manifest(ref, index.document.media_type, body, auth)
+        _tell(ref, body, progress)
+        return PushedIndex(body, members)
+
+    async def _content(
+        self,
+        ref: Reference,
+        image: Image,
+        original: _Original | None,
+        auth: Auth | None,
+        progress: Progress,
+        *,
+        oci: bool = False,
+    ) -> tuple[str, bytes, bytes]:
+        """Bring layers and configuration there; the media type and the body of the manifest to push, the latter's body.
+
+        A manifest that must be new is OCI's where `oci`, or a layer, wants it.
+        """
         for diff_id in reversed(image.layers):
             progress(ProgressLine("Preparing", _short(diff_id)))
-        original = await self._original(image)
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = {
@@ -68,31 +153,33 @@ class Pusher:
         layers = [tasks[diff_id].result() for diff_id in image.layers]
         config = await self._blobs.read(Digest(image.id))
         await self._registry.push_document(ref, config, auth)
-        media_type, body = await self._manifest(image, config, layers, original)
-        digest = await self._registry.push_manifest(ref, media_type, body, auth)
-        progress(ProgressLine(f"{ref.tag}: digest: {digest} size: {len(body)}"))
-        progress(ProgressLine(aux={"Tag": ref.tag, "Digest": digest, "Size": len(body)}))
-        return digest
+        if original is not None and original.layers == [layer.digest for layer in layers]:
+            return original.media_type, original.body, config
+        media_type, body = _render(config, layers, oci=oci)
+        return media_type, body, config
 
-    async def _original(self, image: Image) -> Manifest | None:
-        """The manifest that the image was pulled with, if it was."""
-        if not image.row.manifest:
+    async def _original(self, digest: str) -> _Original | None:
+        """The manifest that an image was pulled with, if it was."""
+        if not digest:
             return None
         try:
-            document = decode_document(await self._blobs.read(Digest(image.row.manifest)))
+            body = await self._blobs.read(Digest(digest))
         except NotFound:
             return None
-        return document if isinstance(document, Manifest) else None
+        document = decode_document(body)
+        if not isinstance(document, Manifest):
+            return None
+        return _Original(document.media_type, body, [layer.digest for layer in document.layers])
 
     async def _layer(
-        self, ref: Reference, diff_id: Digest, original: Manifest | None, auth: Auth | None, progress: Progress
+        self, ref: Reference, diff_id: Digest, original: _Original | None, auth: Auth | None, progress: Progress
     ) -> Descriptor:
         """Bring one layer into the repository of `ref`."""
         id = _short(diff_id)
         if self.slots.locked():
             progress(ProgressLine("Waiting", id))
         async with self.slots:
-            wanted = {layer.digest for layer in original.layers} if original else set()
+            wanted = set(original.layers) if original else set()
             for source in order_sources(self._layers.sources(diff_id), ref, wanted):
                 if await self._registry.has_blob(ref, source.digest, auth):
                     progress(ProgressLine("Layer already exists", id))
@@ -119,20 +206,21 @@ class Pusher:
         await self._layers.add_source(diff_id, here)
         return Descriptor(source.media_type, source.digest, source.size)
 
-    async def _manifest(
-        self, image: Image, config: bytes, layers: Sequence[Descriptor], original: Manifest | None
-    ) -> tuple[str, bytes]:
-        """The manifest to push: the original one if it says the same, else a new one."""
-        if original is not None and [layer.digest for layer in original.layers] == [layer.digest for layer in layers]:
-            return original.media_type, await self._blobs.read(Digest(image.row.manifest))
-        if any(layer.media_type in _OCI_ONLY for layer in layers):
-            oci = [Descriptor(oci_type(layer.media_type), layer.digest, layer.size) for layer in layers]
-            return mediatypes.OCI_MANIFEST, render_manifest(
-                describe(mediatypes.OCI_CONFIG, config), oci, mediatypes.OCI_MANIFEST
-            )
-        return mediatypes.DOCKER_MANIFEST, render_manifest(
-            describe(mediatypes.DOCKER_CONFIG, config), layers, mediatypes.DOCKER_MANIFEST
-        )
+
+def _render(config: bytes, layers: Sequence[Descriptor], *, oci: bool) -> tuple[str, bytes]:
+    """A new manifest: its media type and body."""
+    if oci or any(layer.media_type in _OCI_ONLY for layer in layers):
+        renamed = [Descriptor(oci_type(layer.media_type), layer.digest, layer.size) for layer in layers]
+        described = describe(mediatypes.OCI_CONFIG, config)
+        return mediatypes.OCI_MANIFEST, render_manifest(described, renamed, mediatypes.OCI_MANIFEST)
+    described = describe(mediatypes.DOCKER_CONFIG, config)
+    return mediatypes.DOCKER_MANIFEST, render_manifest(described, layers, mediatypes.DOCKER_MANIFEST)
+
+
+def _tell(ref: Reference, body: bytes, progress: Progress) -> None:
+    digest = digest_of(body)
+    progress(ProgressLine(f"{ref.tag}: digest: {digest} size: {len(body)}"))
+    progress(ProgressLine(aux={"Tag": ref.tag, "Digest": digest, "Size": len(body)}))
 
 
 def order_sources(sources: Sequence[Source], ref: Reference, wanted: set[Digest]) -> list[Source]:

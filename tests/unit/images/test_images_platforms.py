@@ -210,3 +210,101 @@ def test_a_damaged_index_leaves_the_image_and_is_fetched_again(tmp_path: Path) -
             assert await stage.images.check() == []
 
     play(work)
+
+
+async def push(stage: Stage, name: str, platform: str | None = None) -> list[str]:
+    """What was said of the push, digests at the end."""
+    stage.lines.clear()
+    await stage.images.push(name, "1", platform=platform, progress=stage.lines.append)
+    return stage.said()
+
+
+def manifests_at(registry: FakeRegistry, repository: str, tag: str = "1") -> list[str]:
+    """The platforms of the index at a tag; the manifests and blobs that it leads to must be there."""
+    _, body = registry.manifests[repository, tag]
+    entries = msgspec.json.decode(body).get("manifests", [])
+    for entry in entries:
+        media_type, body = registry.manifests[repository, entry["digest"]]
+        manifest = msgspec.json.decode(body)
+        assert (entry["mediaType"], manifest["mediaType"], entry["size"]) == (media_type, media_type, len(body))
+        assert all(layer["digest"] in registry.blobs[repository] for layer in (*manifest["layers"], manifest["config"]))
+    return [entry["platform"]["architecture"] for entry in entries]
+
+
+@pytest.mark.parametrize("media_type", mediatypes.INDEXES)
+def test_a_whole_index_is_pushed_as_it_came(tmp_path: Path, media_type: str) -> None:
+    async def work() -> None:
+        async with staged(tmp_path) as stage:
+            index = put_index(stage.registry, *ARCHITECTURES, media_type=media_type)
+            await pull(stage, *ARCHITECTURES)
+            await stage.images.tag("r.io/a/b:1", "r.io/copy", "1")
+            said = await push(stage, "r.io/copy")
+            assert said[-2] == f"1: digest: {index} size: {len(stage.registry.manifests['a/b', '1'][1])}"
+            assert stage.registry.manifests["copy", "1"] == stage.registry.manifests["a/b", "1"]
+            assert manifests_at(stage.registry, "copy") == list(ARCHITECTURES)
+            assert f"r.io/copy@{index}" in stage.images.inspect("r.io/copy:1").repo_digests
+
+    play(work)
+
+
+def test_of_an_index_that_is_not_whole_one_image_is_pushed(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with staged(tmp_path) as stage:
+            index = put_index(stage.registry, *ARCHITECTURES)
+            await pull(stage, "s390x")
+            await stage.images.tag("r.io/a/b:1", "r.io/copy", "1")
+            await push(stage, "r.io/copy")
+            pushed = stage.registry.manifests["a/b", "only-s390x"]
+            note = stage.lines[-1].aux or {}
+            assert (note["manifestPushedInsteadOfIndex"], note["originalIndex"]["digest"]) == (True, index)
+            assert note["selectedManifest"]["digest"] == digest_of(pushed[1])
+            assert stage.registry.manifests["copy", "1"] == pushed
+            await pull(stage, "arm64")
+            with pytest.raises(Conflict, match="multiple matching manifests found but no specific platform requested"):
+                await push(stage, "r.io/copy")
+            await push(stage, "r.io/copy", "linux/arm64")
+            assert stage.registry.manifests["copy", "1"] == stage.registry.manifests["a/b", "only-arm64"]
+            with pytest.raises(NotFound, match="wanted linux/amd64, actual: linux/arm64, linux/s390x"):
+                await push(stage, "r.io/copy", "linux/amd64")
+            await pull(stage, "amd64")
+            await stage.images.remove("r.io/a/b:1", force=True, platforms=["linux/s390x"])
+            await stage.images.tag("r.io/a/b:1", "r.io/third", "1")
+            await push(stage, "r.io/third")
+            assert stage.registry.manifests["third", "1"] == stage.registry.manifests["a/b", "only-amd64"]
+            await push(stage, "r.io/copy")
+            assert digest_of(stage.registry.manifests["copy", "1"][1]) == index
+
+    play(work)
+
+
+def test_what_the_repository_has_already_makes_an_index_whole(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with staged(tmp_path) as stage:
+            index = put_index(stage.registry, *ARCHITECTURES)
+            await pull(stage, "arm64")
+            await stage.images.tag("r.io/a/b:1", "r.io/a/b", "stable")
+            await stage.images.push("r.io/a/b", "stable")
+            assert digest_of(stage.registry.manifests["a/b", "stable"][1]) == index
+
+    play(work)
+
+
+def test_a_made_index_is_pushed_with_compressed_layers(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with staged(tmp_path) as stage:
+            for architecture in ("amd64", "arm64"):
+                stage.registry.put_image(f"c:{architecture}", config(architecture), tars(architecture))
+                await stage.images.pull("r.io/c", architecture, platform=f"linux/{architecture}")
+            made = await stage.images.create_index([id_of("amd64"), id_of("arm64")], ["r.io/made:1", "r.io/made:2"])
+            await push(stage, "r.io/made")
+            assert manifests_at(stage.registry, "made") == ["amd64", "arm64"]
+            [digest] = [name for name in stage.images.inspect("r.io/made:1").repo_digests if "r.io/made@" in name]
+            assert digest == f"r.io/made@{digest_of(stage.registry.manifests['made', '1'][1])}" != f"r.io/made@{made}"
+            assert stage.images.platforms_of("r.io/made:1") == stage.images.platforms_of("r.io/made:2")
+            before = dict(stage.registry.manifests)
+            await push(stage, "r.io/made")
+            assert stage.registry.manifests == before
+            await stage.images.remove("r.io/made:2")
+            assert stage.images.leftovers() == []
+
+    play(work)
