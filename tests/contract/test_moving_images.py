@@ -100,7 +100,11 @@ def test_manifest_lists_are_those_of_docker(havred: Engine, registry: RealRegist
     found = engine.sdk().images.get_registry_data(f"{name}:1")
     assert [one["architecture"] for one in found.attrs["Platforms"]] == ["amd64", "arm64"]
     tree = engine.havre("images", "--tree", name, check=0).stdout.splitlines()
-    assert [line.split()[:2] for line in tree[1:]] == [[f"{name}:1", short], ["└─", "linux/amd64"]]
+    assert [line.split()[:2] for line in tree[1:]] == [
+        [f"{name}:1", short],
+        ["├─", "linux/amd64"],
+        ["└─", "linux/arm64/v8"],
+    ]
     missing = engine.docker("pull", "--platform", "linux/s390x", f"{name}:1", check=1).stderr
     assert "no matching manifest for linux/s390x in the manifest list entries" in missing
 

@@ -58,16 +58,26 @@ async def _import(call: Call, source: str) -> web.StreamResponse:
 
 
 async def _list(call: Call) -> web.StreamResponse:
-    found = call.services.images.list(call.filters(), all=call.flag("all"), shared_size=call.flag("shared-size"))
+    images = call.services.images
+    found = images.list(call.filters(), all=call.flag("all"), shared_size=call.flag("shared-size"))
+    if call.flag("manifests"):
+        for row in found:
+            await images.show_manifests(row)
     return call.json(found, operation="ImageList")
 
 
 async def _inspect(call: Call) -> web.StreamResponse:
-    return call.json(present_image(call.services.images.inspect(call.name)), operation="ImageInspect")
+    images, platform, manifests = call.services.images, call.platform(), call.flag("manifests")
+    if manifests and platform is not None:
+        raise InvalidInput("conflicting options: manifests and platform options cannot both be set")
+    details = images.inspect(call.name, platform)
+    if manifests:
+        await images.show_manifests(details)
+    return call.json(present_image(details), operation="ImageInspect")
 
 
 async def _history(call: Call) -> web.StreamResponse:
-    return call.json(call.services.images.history(call.name))
+    return call.json(call.services.images.history(call.name, call.platform()))
 
 
 async def _tag(call: Call) -> web.StreamResponse:
@@ -76,15 +86,18 @@ async def _tag(call: Call) -> web.StreamResponse:
 
 
 async def _push(call: Call) -> web.StreamResponse:
-    auth, tag = await _push_auth(call), call.text("tag")
+    auth, tag, platform = await _push_auth(call), call.text("tag"), call.platform()
     images = call.services.images
-    return await stream_progress(
-        call, lambda progress: images.push(call.name, tag, auth=auth, progress=progress), at_once=True
-    )
+
+    async def work(progress: Progress) -> None:
+        await images.push(call.name, tag, auth=auth, platform=platform, progress=progress)
+
+    return await stream_progress(call, work, at_once=True)
 
 
 async def _remove(call: Call) -> web.StreamResponse:
-    work = call.services.images.remove(call.name, force=call.flag("force"), prune=not call.flag("noprune"))
+    force, prune, platforms = call.flag("force"), not call.flag("noprune"), call.platforms("platforms")
+    work = call.services.images.remove(call.name, force=force, prune=prune, platforms=platforms)
     return call.json(await call.settle(work))
 
 
@@ -93,8 +106,8 @@ async def _prune(call: Call) -> web.StreamResponse:
 
 
 async def _load(call: Call) -> web.StreamResponse:
-    images = call.services.images
-    return await stream_progress(call, lambda progress: images.load(call.upload(), progress), at_once=True)
+    images, platforms = call.services.images, call.platforms()
+    return await stream_progress(call, lambda progress: images.load(call.upload(), progress, platforms), at_once=True)
 
 
 async def _save_one(call: Call) -> web.StreamResponse:
@@ -106,7 +119,7 @@ async def _save_many(call: Call) -> web.StreamResponse:
 
 
 async def _save(call: Call, names: list[str]) -> web.StreamResponse:
-    tar = call.services.images.save(names)
+    tar = call.services.images.save(names, call.platforms())
     response = await call.stream(_TAR)
     async for chunk in tar:
         await response.write(chunk)

@@ -7,6 +7,7 @@ import sys
 
 from havre.cli.names import has_tag
 from havre.cli.parser import StatusError
+from havre.cli.platforms import platform_parameters
 from havre.cli.progress import show
 from havre.cli.stream import write_all
 from havre.client.config import exists
@@ -72,7 +73,9 @@ def check_output(path: str, verb: str) -> None:
 def save(session: Session, options: Options, arguments: list[str]) -> int:
     """Save images to a tar archive."""
     check_output(options.output, "save image")
-    write_output(session.client.call("GET", "/images/get", {"names": arguments}), options.output, "save image")
+    platforms = platform_parameters(session.client, options.platform, "1.48")
+    response = session.client.call("GET", "/images/get", {"names": arguments, "platform": platforms})
+    write_output(response, options.output, "save image")
     return 0
 
 
@@ -85,7 +88,7 @@ def load(session: Session, options: Options, arguments: list[str]) -> int:
     response = session.client.call(
         "POST",
         "/images/load",
-        {"quiet": "1" if quiet else "0"},
+        {"quiet": "1" if quiet else "0", "platform": platform_parameters(session.client, options.platform, "1.48")},
         raw_body=read_chunks(source),
         headers={"Content-Type": "application/x-tar"},
     )

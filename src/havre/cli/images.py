@@ -9,6 +9,7 @@ from havre.cli.format.table import Listing
 from havre.cli.format.text import ago, ellipsis, go_time, human_size, short_id
 from havre.cli.names import familiar, has_tag
 from havre.cli.parser import StatusError
+from havre.cli.platforms import platform_parameters
 from havre.cli.ps import render_filters
 from havre.errors import HavreError, InvalidInput, NotFound
 
@@ -32,12 +33,16 @@ def ls(session: Session, options: Options, arguments: list[str]) -> int:
     query: Query = {"all": "1"} if options.all else {}
     if filters:
         query["filters"] = render_filters(filters)
-    images = session.client.get("/images/json", query)
     if options.tree:
         if options.quiet or options.format or options.digests:
             raise StatusError(1, "--tree cannot be combined with --quiet, --digests or --format")
-        sys.stdout.write(_tree(session, images, truncate=not options.no_trunc))
+        from havre.cli.imagetree import render_tree
+
+        images = session.client.get("/images/json", {**query, "manifests": "1"})
+        inspect = lambda id: session.client.get(f"/images/{id}/json")  # noqa: E731
+        sys.stdout.write(render_tree(images, inspect, truncate=not options.no_trunc))
         return 0
+    images = session.client.get("/images/json", query)
     form = options.format or ("" if options.quiet else session.config.text("imagesFormat"))
     digests = options.digests or ".Digest" in form
     rows = [row for image in images for row in image_rows(image, digests=digests)]
@@ -48,27 +53,6 @@ def ls(session: Session, options: Options, arguments: list[str]) -> int:
         listing = image_listing(truncate=not options.no_trunc, digests=options.digests)
         sys.stdout.write(listing.render(rows, form))
     return 0
-
-
-def _tree(session: Session, images: list[dict[str, Any]], *, truncate: bool) -> str:
-    """Every name, and below it the platforms that it is here for."""
-    named: dict[str, list[dict[str, Any]]] = {}
-    for image in images:
-        details = session.client.get(f"/images/{image['Id']}/json")
-        platform = "/".join(filter(None, (details["Os"], details["Architecture"], details.get("Variant"))))
-        for name in image.get("RepoTags") or [_NONE]:
-            named.setdefault(familiar(name) if name != _NONE else name, []).append({**image, "platform": platform})
-    rows = []
-    for name, members in named.items():
-        rows.append({"name": name, "image": members[0]})
-        rows += [{"name": f"└─ {member['platform']}", "image": member} for member in members]
-    fields: Fields = {
-        "Image": ("IMAGE", lambda r: r["name"]),
-        "ID": ("ID", lambda r: short_id(r["image"]["Id"]) if truncate else r["image"]["Id"]),
-        "CreatedSince": ("CREATED", lambda r: created_since(r["image"]["Created"])),
-        "Size": ("DISK USAGE", lambda r: human_size(r["image"]["Size"], 3)),
-    }
-    return Listing("*formatter.imageContext", fields, list(fields)).render(rows, "")
 
 
 def image_rows(image: dict[str, Any], *, digests: bool) -> list[dict[str, Any]]:
@@ -149,7 +133,8 @@ def _unique(image: dict[str, Any]) -> str:
 
 def history(session: Session, options: Options, arguments: list[str]) -> int:
     """Show the layers of an image and what made them."""
-    rows = session.client.get(f"/images/{arguments[0]}/history")
+    platforms = platform_parameters(session.client, [options.platform] if options.platform else [], "1.48")
+    rows = session.client.get(f"/images/{arguments[0]}/history", {"platform": platforms})
     if options.quiet and not options.format:
         for row in rows:
             print(row["Id"] if options.no_trunc else short_id(row["Id"]))
@@ -206,6 +191,8 @@ def rm(session: Session, options: Options, arguments: list[str]) -> int:
     query: Query = {"force": "1"} if options.force else {}
     if options.no_prune:
         query["noprune"] = "1"
+    if options.platform:
+        query["platforms"] = platform_parameters(session.client, options.platform, "1.50")
     failures = []
     missing_only = True
     for name in arguments:

@@ -89,7 +89,12 @@ def containers(session: Session, options: Options, arguments: list[str]) -> int:
 
 def images(session: Session, options: Options, arguments: list[str]) -> int:
     """Inspect images."""
-    return show(arguments, options.format, lambda name: session.client.get(f"/images/{name}/json"))
+    query: dict[str, str | list[str]] = {}
+    if options.platform:
+        from havre.cli.platforms import platform_parameters
+
+        query["platform"] = platform_parameters(session.client, [options.platform], "1.49")
+    return show(arguments, options.format, lambda name: session.client.get(f"/images/{name}/json", query))
 
 
 def networks(session: Session, options: Options, arguments: list[str]) -> int:

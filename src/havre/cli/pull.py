@@ -6,6 +6,7 @@ import sys
 
 from havre.cli.names import AUTH_KEY, DEFAULT_REGISTRY, familiar, has_tag, split_registry
 from havre.cli.parser import StatusError
+from havre.cli.platforms import platform_parameters
 from havre.cli.progress import drain, show
 from havre.client.auth import auth_header, find_auth
 from havre.errors import InvalidInput
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
     from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.client.api import Query
+
+
+_ONE_PLATFORM = """--platform pushes the image for this platform alone, not the index with the others.
+Leave it out to push all of them.
+"""
 
 
 def registry_headers(session: Session, image: str) -> dict[str, str]:
@@ -111,14 +117,19 @@ def push(session: Session, options: Options, arguments: list[str]) -> int:
         repository, _, tag = name.rpartition(":")
     elif not options.all_tags and not options.quiet:
         print("Using default tag: latest", flush=True)
-    messages = _pushing(session, name, repository, tag)
+    if options.platform and not options.quiet:
+        print(_ONE_PLATFORM, flush=True)
+    messages = _pushing(session, name, repository, tag, options.platform)
     if options.quiet:
         drain(messages)
         registry, rest = split_registry(name)
         prefix = f"{registry}/" + ("" if "/" in rest or registry != DEFAULT_REGISTRY else "library/")
         print(prefix + rest + ("" if has_tag(name) or options.all_tags else ":latest"))
         return 0
-    show(messages, 1)
+    notes: list[str] = []
+    show(messages, 1, lambda aux: notes.extend(_notes(aux)))
+    for note in notes:
+        print(note)
     sys.stdout.flush()
     return 0
 
@@ -133,7 +144,17 @@ def push_image(session: Session, name: str, *, quiet: bool) -> None:
         show(messages, 2)
 
 
-def _pushing(session: Session, name: str, repository: str, tag: str) -> Iterator[Any]:
+def _pushing(session: Session, name: str, repository: str, tag: str, platform: str = "") -> Iterator[Any]:
     query: Query = {"tag": tag} if tag else {}
+    if platform:
+        query["platform"] = platform_parameters(session.client, [platform], "1.46")
     path = f"/images/{repository}/push"
     return session.client.messages(session.client.call("POST", path, query, headers=registry_headers(session, name)))
+
+
+def _notes(aux: dict[str, Any]) -> list[str]:
+    """What the outcome of a push gives cause to say."""
+    if not aux.get("manifestPushedInsteadOfIndex"):
+        return []
+    moved = f"{aux['originalIndex']['digest']} -> {aux['selectedManifest']['digest']}"
+    return [f"\nNot all platforms of the image are here: only one was pushed, without the index\n{moved}"]

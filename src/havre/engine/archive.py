@@ -15,15 +15,16 @@ import posixpath
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
 from havre.aio import in_thread
+from havre.engine.imageindex import is_attestation
 from havre.engine.imagestore import Hold, Image, ImageStore
 from havre.engine.layout import CONTAINERD_NAME, REF_NAME
 from havre.engine.model import ImageId
-from havre.errors import InvalidInput
+from havre.errors import InvalidInput, NotFound
 from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of, hex_of
 from havre.oci.foreign import decode_foreign
@@ -33,7 +34,6 @@ from havre.oci.manifest import (
     Descriptor,
     Index,
     Manifest,
-    choose_manifest,
     decode_document,
 )
 from havre.oci.platform import Platform
@@ -108,12 +108,21 @@ class _Contents:
 
 
 @dataclass(frozen=True, slots=True)
-class _Found:
-    """An image that an archive describes: its configuration, its layers' paths, its names."""
+class _Part:
+    """An image that an archive describes: its configuration, its layers' paths, and an index's manifest of it."""
 
     config: bytes
     layers: Sequence[str]
+    manifest: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What an archive gives names to: an image, or those of an index (its document) that the archive holds."""
+
+    parts: Sequence[_Part]
     names: Sequence[Reference]
+    index: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,32 +137,39 @@ class Loaded:
 class Loader:
     """Takes in one archive."""
 
-    def __init__(self, layers: Layers, store: ImageStore, platform: Platform, hold: Hold, drop: Drop) -> None:
+    def __init__(self, layers: Layers, store: ImageStore, hold: Hold, drop: Drop) -> None:
         self._layers = layers
         self._store = store
-        self._platform = platform
         self._hold = hold
         self._drop = drop
         self._fresh: list[Digest] = []
 
-    async def load(self, chunks: AsyncIterator[bytes]) -> list[Loaded]:
-        """Store the images of the archive and name them. Raises `InvalidInput`, leaving nothing."""
+    async def load(self, chunks: AsyncIterator[bytes], platforms: Sequence[Platform] = ()) -> list[Loaded]:
+        """Store the images of the archive, or those for `platforms`, and name them.
+
+        Raises `InvalidInput`, and `NotFound` where none is for these, leaving nothing.
+        """
         try:
             with ExitStack() as held:
                 contents = await self._read(chunks, held)
-                found = _describe(contents, self._platform)
-                for image in found:
-                    self._check(image, contents)
-                return [await self._keep(image) for image in found]
+                found = _select(_describe(contents), platforms)
+                for part in (part for each in found for part in each.parts):
+                    self._check(part, contents)
+                return [loaded for each in found for loaded in await self._keep(each)]
         finally:
             for diff_id in self._fresh:
                 await self._drop(diff_id)
 
-    async def _keep(self, image: _Found) -> Loaded:
-        before = {name: self._store.named(name) for name in image.names}
-        kept = await self._store.keep(image.config, image.names)
-        replaced = {name: old for name, old in before.items() if old not in (None, kept.id)}
-        return Loaded(kept, image.names, replaced)
+    async def _keep(self, found: _Found) -> list[Loaded]:
+        before = {name: self._store.named(name) for name in found.names}
+        if found.index and found.names:
+            members = [(part.config, part.manifest) for part in found.parts]
+            kept = (await self._store.keep_index(found.index, members, found.names))[:1]
+        else:
+            kept = [await self._store.keep(part.config, found.names) for part in found.parts]
+        here = {image.id for name in found.names for image in self._store.all_of(name)}
+        replaced = {name: old for name, old in before.items() if old is not None and old not in here}
+        return [Loaded(image, found.names, replaced) for image in kept]
 
     async def _read(self, chunks: AsyncIterator[bytes], held: ExitStack) -> _Contents:
         contents, reader, members = _Contents(), _Reader(chunks), 0
@@ -191,7 +207,7 @@ class Loader:
         self._fresh.append(done.diff_id)
         return done.diff_id
 
-    def _check(self, image: _Found, contents: _Contents) -> None:
+    def _check(self, image: _Part, contents: _Contents) -> None:
         """Refuse a configuration that says of its layers what is not true."""
         diff_ids = decode_image(image.config).rootfs.diff_ids
         if len(image.layers) != len(diff_ids):
@@ -285,15 +301,35 @@ async def _gathered(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     yield b"".join(gathered)
 
 
-def _describe(contents: _Contents, platform: Platform) -> list[_Found]:
-    """The images of the archive, by whichever description it has."""
-    if "manifest.json" in contents.documents:
+def _describe(contents: _Contents) -> list[_Found]:
+    """The images of the archive, by whichever description it has; docker-archive's knows one platform of a name."""
+    top = contents.documents.get("index.json")
+    index = decode_document(contents.document("index.json"), mediatypes.OCI_INDEX) if top is not None else None
+    several = isinstance(index, Index) and any(entry.media_type in mediatypes.INDEXES for entry in index.manifests)
+    if "manifest.json" in contents.documents and not several:
         return _describe_docker(contents)
-    if "index.json" in contents.documents:
-        return _describe_oci(contents, platform)
+    if isinstance(index, Index):
+        return _describe_oci(contents, index)
+    if index is not None:
+        raise InvalidInput("index.json of the archive is not an index")
     raise InvalidInput(
         "the archive holds no images", "expected manifest.json (docker-archive) or index.json (OCI layout)"
     )
+
+
+def _select(found: Sequence[_Found], platforms: Sequence[Platform]) -> list[_Found]:
+    """What is for the platforms, all of it if there are none; raises `NotFound` where nothing is."""
+    if not platforms:
+        return list(found)
+
+    def is_wanted(part: _Part) -> bool:
+        own = decode_image(part.config).platform
+        return any(own.same_as(platform) for platform in platforms)
+
+    chosen = [replace(each, parts=parts) for each in found if (parts := list(filter(is_wanted, each.parts)))]
+    if not chosen:
+        raise NotFound(f"the archive holds no image for {', '.join(map(str, platforms))}")
+    return chosen
 
 
 def _describe_docker(contents: _Contents) -> list[_Found]:
@@ -303,29 +339,48 @@ def _describe_docker(contents: _Contents) -> list[_Found]:
     if (names := sum(len(item.repo_tags or ()) for item in items)) > MAX_NAMES:
         raise InvalidInput(f"the archive gives its images {names} names", f"at most {MAX_NAMES} are given")
     return [
-        _Found(contents.document(item.config), item.layers or (), [_tag(name) for name in item.repo_tags or ()])
+        _Found(
+            [_Part(contents.document(item.config), item.layers or ())], [_tag(name) for name in item.repo_tags or ()]
+        )
         for item in items
     ]
 
 
-def _describe_oci(contents: _Contents, platform: Platform) -> list[_Found]:
-    index = decode_document(contents.document("index.json"), mediatypes.OCI_INDEX)
-    if isinstance(index, Manifest):
-        raise InvalidInput("index.json of the archive is not an index")
+def _describe_oci(contents: _Contents, index: Index) -> list[_Found]:
     found: dict[Digest, _Found] = {}
     for entry in index.manifests:
-        document = decode_document(contents.blob(entry.digest), entry.media_type)
+        body = contents.blob(entry.digest)
+        document = decode_document(body, entry.media_type)
         if isinstance(document, Index):
-            document = decode_document(contents.blob(choose_manifest(document, platform).digest))
+            key, parts = entry.digest, _describe_platforms(contents, document)
+        else:
+            key, parts, body = document.config.digest, [_describe_image(contents, document)], b""
+        names = [*found[key].names] if key in found else []
+        name = _annotated_name(entry)
+        found[key] = _Found(parts, [*names, name] if name else names, body)
+    return list(found.values())
+
+
+def _describe_platforms(contents: _Contents, index: Index) -> list[_Part]:
+    """The images of an index that the archive holds: others may be missing, attestations are none."""
+    parts = []
+    for entry in index.manifests:
+        if f"blobs/sha256/{hex_of(entry.digest)}" not in contents.documents or is_attestation(entry):
+            continue
+        body = contents.blob(entry.digest)
+        document = decode_document(body, entry.media_type)
         if isinstance(document, Index):
             raise InvalidInput("an index of the archive holds another index")
-        names = [*found[document.config.digest].names] if document.config.digest in found else []
-        name = _annotated_name(entry)
-        paths = [f"blobs/sha256/{hex_of(layer.digest)}" for layer in document.layers]
-        found[document.config.digest] = _Found(
-            contents.blob(document.config.digest), paths, [*names, name] if name else names
-        )
-    return list(found.values())
+        if all(mediatypes.is_layer(layer.media_type) for layer in document.layers):
+            parts.append(replace(_describe_image(contents, document), manifest=body))
+    if not parts:
+        raise InvalidInput("an index of the archive has no image that the archive holds")
+    return parts
+
+
+def _describe_image(contents: _Contents, manifest: Manifest) -> _Part:
+    paths = [f"blobs/sha256/{hex_of(layer.digest)}" for layer in manifest.layers]
+    return _Part(contents.blob(manifest.config.digest), paths)
 
 
 def _annotated_name(entry: Descriptor) -> Reference | None:

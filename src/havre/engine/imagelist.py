@@ -14,11 +14,13 @@ import msgspec
 
 from havre.engine.filters import Filters, boolean, check_keys, matches_labels
 from havre.engine.imagestore import Image
+from havre.engine.manifestlist import ManifestSummary
 from havre.engine.model import ZERO_TIME, Config, ImageId, Value
 from havre.engine.times import from_seconds
 from havre.errors import Failed, InvalidInput
 from havre.oci.digest import Digest
 from havre.oci.image import ImageConfig
+from havre.oci.manifest import Descriptor
 from havre.oci.reference import Reference
 
 LIST_FILTERS = frozenset({"dangling", "label", "label!", "before", "since", "reference", "until"})
@@ -29,7 +31,10 @@ _UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0
 
 
 class ImageSummary(Value):
-    """One row of the list; `created` in seconds since the epoch, counts and sizes -1 where not asked for."""
+    """One row of the list; `created` in seconds since the epoch, counts and sizes -1 where not asked for.
+
+    `manifests`, and the `descriptor` of the index that has them, are absent unless asked for.
+    """
 
     id: str
     parent_id: str = ""
@@ -40,6 +45,8 @@ class ImageSummary(Value):
     shared_size: int = _UNKNOWN
     labels: dict[str, str] | None = None
     containers: int = _UNKNOWN
+    manifests: list[ManifestSummary] | msgspec.UnsetType = msgspec.UNSET
+    descriptor: Descriptor | msgspec.UnsetType = msgspec.UNSET
 
 
 class RootFs(Value):
@@ -57,7 +64,7 @@ class GraphDriver(Value):
 
 
 class ImageDetails(Value):
-    """What `inspect` shows; times are RFC 3339, sizes bytes."""
+    """What `inspect` shows; times are RFC 3339, sizes bytes, the manifests as in `ImageSummary`."""
 
     id: str
     repo_tags: list[str]
@@ -75,6 +82,8 @@ class ImageDetails(Value):
     graph_driver: GraphDriver
     root_fs: RootFs = msgspec.field(name="RootFS")
     metadata: dict[str, str]
+    manifests: list[ManifestSummary] | msgspec.UnsetType = msgspec.UNSET
+    descriptor: Descriptor | msgspec.UnsetType = msgspec.UNSET
 
 
 class HistoryItem(Value):

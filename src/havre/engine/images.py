@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import builtins  # `list` is a method below
+import dataclasses
 import platform as host
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
@@ -35,6 +36,7 @@ from havre.engine.imagesearch import RemoteImage, check_limit, describe_remote, 
 from havre.engine.imagestore import Image, ImageRow, ImageStore, NameRow, Tables
 from havre.engine.integrity import Finding, Integrity
 from havre.engine.layout import LaidOut, Layout, LayoutForm, layer_form, plan_layout
+from havre.engine.manifestlist import Facts, summarize_image, summarize_index
 from havre.engine.model import Config, ImageId, Value
 from havre.engine.progress import Progress, ProgressLine, unobserved
 from havre.engine.pull import DOWNLOADS, Puller
@@ -43,7 +45,7 @@ from havre.errors import Conflict, InvalidInput, NotFound
 from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of
 from havre.oci.image import chain_ids, decode_image
-from havre.oci.manifest import Descriptor, describe, render_index
+from havre.oci.manifest import Descriptor, decode_document, describe, render_index
 from havre.oci.platform import Platform, parse_platform, platform_of_machine
 from havre.oci.reference import Reference, parse_reference, parse_repository
 from havre.registry import Auth, FoundRepository, Policy, PublicKey, Registry
@@ -141,8 +143,8 @@ class Images:
 
     def platforms_of(self, name: str) -> builtins.list[ImageId]:
         """The IDs of all images that `name` stands for, the one that it means first."""
-        image = self._store.find(name)
-        return [image.id, *(sibling.id for sibling in self._store.siblings_of(image.id))]
+        ref = self._store.named_text(name)
+        return [image.id for image in (self._store.all_of(ref) if ref is not None else [self._store.find(name)])]
 
     async def acquire(self, name: str, platform: str | None = None) -> RunImage:
         """The image to make a container from; `NotFound` also when it is not here for the platform asked for."""
@@ -211,6 +213,37 @@ class Images:
         """How the image came to be, newest step first."""
         image = self._store.find(name, _wanted(platform))
         return imagelist.recount(image, self._store.names_with(image.id), self._size)
+
+    async def show_manifests(self, shown: ImageSummary | ImageDetails) -> None:
+        """Add to a row or to details the manifests of the names that mean this image, each with what is here of it."""
+        image = self._store.get(ImageId(shown.id))
+        indexes = {
+            index.digest: index for ref in self._store.names_of(image.id) if (index := self._store.index_of(ref))
+        }
+        facts = Facts(
+            find=self._store.get,
+            layer_size=self._size,
+            document_size=lambda digest: self._storage.blobs.path(digest).stat().st_size,
+            users=lambda id: [user.id for user in self._users(id)],
+        )
+        if not indexes:
+            shown.descriptor = await self._manifest_of(image)
+            shown.manifests = [summarize_image(shown.descriptor, image, facts)]
+            return
+        found = [one for index in indexes.values() for one in summarize_index(index, facts)]
+        shown.manifests = builtins.list({one.id: one for one in found}.values())
+        shown.descriptor = next(iter(indexes.values())).descriptor
+
+    async def _manifest_of(self, image: Image) -> Descriptor:
+        """The manifest that an image came by, else the one that it would be saved with."""
+        if image.row.manifest:
+            body = await self._storage.blobs.read(Digest(image.row.manifest))
+            return describe(decode_document(body).media_type, body)
+        config = await self._storage.blobs.read(Digest(image.id))
+        return describe(mediatypes.OCI_MANIFEST, self._local_manifest(image, config))
+
+    def _local_manifest(self, image: Image, config: bytes) -> bytes:
+        return local_manifest(config, [(layer, self._size(layer)) for layer in image.layers])
 
     def layers_size(self) -> int:
         """Bytes of all layers, each counted once."""
@@ -300,7 +333,7 @@ class Images:
         with self._storage.hold(*image.layers):
             pushed = await self._pusher.push(ref, image, auth, progress, index)
         async with self._store.changing:
-            if image.id in self._store:
+            if index is None and image.id in self._store:  # of an index, the digest of that is its name
                 await self._store.set_name(ref.with_digest(pushed.digest), image.id)
         return pushed
 
@@ -398,7 +431,7 @@ class Images:
             self._publish("image", "untag", image.id, self._attributes(image, image.id))
         if plan.delete:
             await self._delete(image, removal, prune=prune)
-            await self._delete_unneeded(siblings, removal)
+        await self._delete_unneeded(siblings, removal)
 
     async def _remove_platform(self, name: str, image: Image, removal: _Removal) -> None:
         """Delete the image that `name` has for one platform, unless another name needs it."""
@@ -543,10 +576,12 @@ class Images:
 
     # -- archives
 
-    async def load(self, chunks: AsyncIterator[bytes], progress: Progress = unobserved) -> builtins.list[ImageId]:
-        """Take in the images of a tar (docker-archive or OCI layout, compressed or not), streamed."""
-        loader = Loader(self._storage.layers, self._store, self._platform, self._storage.hold, self._drop_layer)
-        loaded = await loader.load(chunks)
+    async def load(
+        self, chunks: AsyncIterator[bytes], progress: Progress = unobserved, platforms: Sequence[str] = ()
+    ) -> builtins.list[ImageId]:
+        """Take in the images of a tar (docker-archive or OCI layout, compressed or not), or those for `platforms`."""
+        loader = Loader(self._storage.layers, self._store, self._storage.hold, self._drop_layer)
+        loaded = await loader.load(chunks, builtins.list(map(parse_platform, platforms)))
         for one in loaded:
             for ref in one.names:
                 if (before := one.replaced.get(ref)) is not None:
@@ -558,21 +593,30 @@ class Images:
             self._publish("image", "load", one.image.id, self._attributes(one.image, one.image.id))
         return [one.image.id for one in loaded]
 
-    def save(self, names: Sequence[str]) -> AsyncIterator[bytes]:
-        """A tar of the images, readable as docker-archive and as OCI layout; `NotFound` before its first byte."""
-        chosen: dict[ImageId, builtins.list[Reference]] = {}
-        for name in names:
-            for image, refs in self._to_save(name):
-                kept = chosen.setdefault(image.id, [])
-                kept += [ref for ref in refs if ref not in kept]
-        images = [(self._store.get(id), refs) for id, refs in chosen.items()]
-        for id in chosen:
-            self._publish("image", "save", id, {"name": id})
-        return self._saved(images)
+    def save(self, names: Sequence[str], platforms: Sequence[str] = ()) -> AsyncIterator[bytes]:
+        """A tar of the images, readable as docker-archive and as OCI layout; `NotFound` before its first byte.
 
-    async def _saved(self, images: Sequence[tuple[Image, Sequence[Reference]]]) -> AsyncIterator[bytes]:
-        with self._storage.hold(*(layer for image, _ in images for layer in image.layers)):
-            laid = [LaidOut(await self._storage.blobs.read(Digest(image.id)), tuple(refs)) for image, refs in images]
+        A name for several platforms is saved with those given, or all that are here.
+        """
+        wanted = builtins.list(map(parse_platform, platforms))
+        chosen: dict[tuple[ImageId, ...], builtins.list[Reference]] = {}
+        for name in names:
+            refs = [(ref.canonical(), [ref]) for ref in self._store.names_meant(name)]  # all tags of a bare repository
+            for text, named in refs or [(name, [])]:
+                found = [self._store.find(text, platform).id for platform in wanted] or self.platforms_of(text)
+                kept = chosen.setdefault(tuple(dict.fromkeys(found)), [])
+                kept += [ref for ref in named if ref not in kept]
+        for first, *_ in chosen:
+            self._publish("image", "save", first, {"name": first})
+        return self._saved(chosen)
+
+    async def _saved(self, chosen: Mapping[tuple[ImageId, ...], Sequence[Reference]]) -> AsyncIterator[bytes]:
+        images = [self._store.get(id) for ids in chosen for id in ids]
+        with self._storage.hold(*(layer for image in images for layer in image.layers)):
+            laid = []
+            for ids, refs in chosen.items():
+                first, *others = [LaidOut(await self._storage.blobs.read(Digest(id))) for id in ids]
+                laid.append(dataclasses.replace(first, names=refs, others=others))
             with layer_form("uncompressed", self._storage.layers, self._storage.blobs.scratch) as layers:
                 async for chunk in (await plan_layout(laid, layers, LayoutForm(for_docker=True))).tar():
                     yield chunk
@@ -588,17 +632,10 @@ class Images:
         `NotFound` for a layer that is not here, `InvalidInput` for a form that there is not.
         """
         with (
-            self._storage.hold(*decode_image(image.config).rootfs.diff_ids),
+            self._storage.hold(*(layer for part in (image, *image.others) for layer in part.layers)),
             layer_form(form.compression, self._storage.layers, self._storage.blobs.scratch) as layers,
         ):
             yield await plan_layout([image], layers, form)
-
-    def _to_save(self, name: str) -> builtins.list[tuple[Image, builtins.list[Reference]]]:
-        """The images that `name` means, each with the names to save it under; a bare repository means all its tags."""
-        refs = self._store.names_meant(name)
-        if refs:
-            return [(self._store.find(ref.canonical()), [ref]) for ref in refs]
-        return [(self._store.find(name), [])]
 
     async def import_(
         self,
@@ -643,7 +680,7 @@ class Images:
         members = []
         for image in map(self._store.get, ids):
             config = await self._storage.blobs.read(Digest(image.id))
-            manifest = local_manifest(config, [(layer, self._size(layer)) for layer in image.layers])
+            manifest = self._local_manifest(image, config)
             platform = image.config.platform
             if any(entry.platform is not None and entry.platform.same_as(platform) for entry in entries):
                 raise InvalidInput(f"two images are for the platform {platform}", "give one for each platform")

@@ -338,6 +338,14 @@ class ImageStore:
         row = self._names.get(_exact(ref))
         return self._indexes.get(Digest(row.index)) if row is not None else None
 
+    def all_of(self, ref: Reference) -> list[Image]:
+        """The images that a name stands for, the one that it means first; none for one that stands for nothing."""
+        id, index = self.named(ref), self.index_of(ref)
+        if id is None:
+            return []
+        ids = dict.fromkeys([id, *(index.images.values() if index is not None else ())])
+        return [self._images[each] for each in ids]
+
     def names_of(self, id: ImageId) -> list[Reference]:
         """The names that mean an image where no platform is asked for, sorted as Docker lists them."""
         return sorted((ref for ref, row in self._names.items() if row.image == id), key=Reference.canonical)

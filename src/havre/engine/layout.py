@@ -31,7 +31,7 @@ from havre.oci import mediatypes
 from havre.oci.attestation import attest
 from havre.oci.digest import Digest, digest_of, hex_of
 from havre.oci.image import decode_image
-from havre.oci.manifest import Descriptor, describe, render_manifest
+from havre.oci.manifest import Descriptor, describe, render_index, render_manifest
 from havre.oci.reference import Reference
 from havre.storage.layers import Layers
 from havre.storage.tar import BLOCK
@@ -50,11 +50,20 @@ _COMPRESSORS: Mapping[str, tuple[str, Compressor]] = {
 
 @dataclass(frozen=True)
 class LaidOut:
-    """An image to be written: its configuration's document, its names, and the predicate of its provenance, if any."""
+    """An image to be written: its configuration's document, its names, and the predicate of its provenance, if any.
+
+    `others` are the images for other platforms that the names stand for, too; docker-archives know the first alone.
+    """
 
     config: bytes
     names: Sequence[Reference] = ()
     provenance: bytes = b""
+    others: Sequence[LaidOut] = ()
+
+    @property
+    def layers(self) -> tuple[Digest, ...]:
+        """Its own layers' diff IDs, base first."""
+        return decode_image(self.config).rootfs.diff_ids
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,17 +196,18 @@ async def plan_layout(images: Sequence[LaidOut], layers: LayerForm, form: Layout
     items: list[dict[str, object]] = []
     repositories = dict[str, dict[str, str]]()
     for image in images:
-        diff_ids = decode_image(image.config).rootfs.diff_ids
-        described = [await layers.describe(diff_id) for diff_id in diff_ids]
-        found = _documents(image, described, form)
+        parts = [(part, [await layers.describe(id) for id in part.layers]) for part in (image, *image.others)]
+        found = _documents(parts, image.names, form)
         documents |= {_path(digest_of(body)): body for body in found.bodies}
-        pairs = zip(diff_ids, described, strict=True)
-        tars |= {_path(layer.digest): (diff_id, layer.size) for diff_id, layer in pairs}
+        for part, described in parts:
+            pairs = zip(part.layers, described, strict=True)
+            tars |= {_path(layer.digest): (diff_id, layer.size) for diff_id, layer in pairs}
         named = [msgspec.structs.replace(found.top, annotations=_annotations(name)) for name in image.names]
         tops += named or [found.top]
-        items.append(_render_item(image, described))
+        items.append(_render_item(image, parts[0][1]))
+        top_layer = hex_of(image.layers[-1]) if image.layers else ""
         for name in image.names:
-            repositories.setdefault(name.familiar_name, {})[name.tag or ""] = hex_of(diff_ids[-1]) if diff_ids else ""
+            repositories.setdefault(name.familiar_name, {})[name.tag or ""] = top_layer
     documents["index.json"] = _json({"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": tops})
     documents["oci-layout"] = _json({"imageLayoutVersion": "1.0.0"})
     if form.for_docker:
@@ -214,16 +224,28 @@ class _Documents:
     bodies: Sequence[bytes]
 
 
-def _documents(image: LaidOut, layers: Sequence[Descriptor], form: LayoutForm) -> _Documents:
-    body = render_manifest(
-        describe(mediatypes.OCI_CONFIG, image.config), layers, mediatypes.OCI_MANIFEST, form.annotations
-    )
-    manifest = describe(mediatypes.OCI_MANIFEST, body)
-    if not image.provenance:
-        return _Documents(manifest, (image.config, body))
-    attested = attest(manifest, decode_image(image.config).platform, image.names, image.provenance)
-    top = describe(mediatypes.OCI_INDEX, attested.index)
-    return _Documents(top, (image.config, body, attested.index, *attested.documents))
+def _documents(
+    parts: Sequence[tuple[LaidOut, Sequence[Descriptor]]], names: Sequence[Reference], form: LayoutForm
+) -> _Documents:
+    """One image is named by its manifest, one with attestations and one for several platforms by an index."""
+    entries: list[Descriptor] = []
+    attestations: list[Descriptor] = []
+    bodies: list[bytes] = []
+    for part, layers in parts:
+        config = describe(mediatypes.OCI_CONFIG, part.config)
+        body = render_manifest(config, layers, mediatypes.OCI_MANIFEST, form.annotations)
+        platform = decode_image(part.config).platform
+        entry = msgspec.structs.replace(describe(mediatypes.OCI_MANIFEST, body), platform=platform)
+        entries.append(entry)
+        bodies += [part.config, body]
+        if part.provenance:
+            attested = attest(entry.digest, platform, names, part.provenance)
+            attestations.append(attested.manifest)
+            bodies += attested.documents
+    if len(entries) == 1 and not attestations:
+        return _Documents(msgspec.structs.replace(entries[0], platform=None), bodies)
+    index = render_index([*entries, *attestations], mediatypes.OCI_INDEX)
+    return _Documents(describe(mediatypes.OCI_INDEX, index), [*bodies, index])
 
 
 def _render_item(image: LaidOut, layers: Sequence[Descriptor]) -> dict[str, object]:

@@ -102,8 +102,7 @@ class Puller:
         resolved = await self.resolve(ref, auth, platform, progress, key)
         with self._hold(*resolved.config.rootfs.diff_ids):
             await self._pull_layers(ref, resolved, auth, progress)
-            index = self._store.index_of(ref)
-            before = {self._store.named(ref), *(index.images.values() if index is not None else ())}
+            before = {image.id for image in self._store.all_of(ref)}
             names = [ref] if ref.digest is None else []
             names.append(ref.with_digest(resolved.digest))
             image = await self._keep(resolved, names)

@@ -31,19 +31,19 @@ _IN_TOTO = "application/vnd.in-toto+json"
 
 @dataclass(frozen=True)
 class Attested:
-    """The index of an image and its attestations, and the documents that it leads to besides the image's."""
+    """What an index says of an image's attestations, and the documents that this leads to."""
 
-    index: bytes
+    manifest: Descriptor
     documents: tuple[bytes, ...]
 
 
-def attest(manifest: Descriptor, platform: Platform, names: Sequence[Reference], provenance: bytes) -> Attested:
-    """Put beside the image of `manifest` the statement that `provenance`, a predicate in JSON, is true of it."""
+def attest(image: Digest, platform: Platform, names: Sequence[Reference], provenance: bytes) -> Attested:
+    """The statement that `provenance`, a predicate in JSON, is true of the image with this manifest."""
     statement = _encode(
         {
             "_type": _STATEMENT,
             "predicateType": PROVENANCE,
-            "subject": _subjects(manifest.digest, platform, names),
+            "subject": _subjects(image, platform, names),
             "predicate": msgspec.Raw(provenance),
         }
     )
@@ -63,13 +63,11 @@ def attest(manifest: Descriptor, platform: Platform, names: Sequence[Reference],
         describe(mediatypes.OCI_MANIFEST, body),
         platform=Platform("unknown", "unknown"),
         annotations={
-            "vnd.docker.reference.digest": manifest.digest,
+            "vnd.docker.reference.digest": image,
             "vnd.docker.reference.type": "attestation-manifest",
         },
     )
-    image = msgspec.structs.replace(manifest, platform=platform, annotations=None)
-    index = _encode({"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": [image, marked]})
-    return Attested(index, (statement, config, body))
+    return Attested(marked, (statement, config, body))
 
 
 def _subjects(digest: Digest, platform: Platform, names: Sequence[Reference]) -> list[dict[str, Any]]:

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import msgspec
 
 from havre.errors import InvalidInput
 
@@ -34,6 +37,20 @@ def parse_int(value: str, name: str) -> int:
     if not (digits.isascii() and digits.isdigit()) or len(digits) > 19 or not -(2**63) <= int(value) < 2**63:
         raise InvalidInput(f'invalid value "{value}" for {name}: expected an integer')
     return int(value)
+
+
+def parse_platform_parameter(value: str, name: str) -> str:
+    """A platform as `os/architecture[/variant]`, given so or as an OCI platform in JSON, as Docker's clients do."""
+    if not value.startswith("{"):
+        return value
+    try:
+        fields = msgspec.json.decode(value, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise InvalidInput(f"failed to parse {name}: {error}") from error
+    parts = [str(fields.get(key) or "") for key in ("os", "architecture", "variant")]
+    if not parts[0] or not parts[1]:
+        raise InvalidInput("both OS and Architecture must be provided", f"{name} is a platform such as linux/arm64")
+    return "/".join(part for part in parts if part)
 
 
 def parse_time(value: str, name: str, now: float) -> float:

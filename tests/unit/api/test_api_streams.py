@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,7 +72,7 @@ class Images:
         self.asked = (name, tag, auth, platform)
         await self._play(progress)
 
-    async def load(self, chunks: AsyncIterator[bytes], progress: Any) -> None:
+    async def load(self, chunks: AsyncIterator[bytes], progress: Any, platforms: Sequence[str]) -> None:
         async for chunk in chunks:
             self.body += chunk
         await self._play(progress)

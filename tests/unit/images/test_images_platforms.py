@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
+import io
+import tarfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -14,9 +17,9 @@ from havre.engine.model import ImageId
 from havre.errors import Conflict, InvalidInput, NotFound
 from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of
-from havre.oci.manifest import describe, render_index
+from havre.oci.manifest import describe, render_index, render_manifest
 from havre.oci.platform import Platform
-from support.imagery import FakeRegistry, Stage, config_of, layer_tar, staged
+from support.imagery import FakeRegistry, Stage, archive, config_of, layer_tar, staged, stream
 
 ARCHITECTURES = ("amd64", "arm64", "s390x")
 SHARED = layer_tar("shared")
@@ -306,5 +309,79 @@ def test_a_made_index_is_pushed_with_compressed_layers(tmp_path: Path) -> None:
             assert stage.registry.manifests == before
             await stage.images.remove("r.io/made:2")
             assert stage.images.leftovers() == []
+
+    play(work)
+
+
+async def saved(stage: Stage, *names: str, platforms: tuple[str, ...] = ()) -> bytes:
+    return b"".join([chunk async for chunk in stage.images.save(names, platforms)])
+
+
+def members(tar: bytes) -> dict[str, bytes]:
+    with tarfile.open(fileobj=io.BytesIO(tar)) as archive:
+        return {member.name: file.read() for member in archive if (file := archive.extractfile(member)) is not None}
+
+
+def test_every_platform_is_saved_and_loaded(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with staged(tmp_path / "a") as stage:
+            put_index(stage.registry, *ARCHITECTURES)
+            await pull(stage, "arm64", "amd64")
+            await stage.images.tag("r.io/a/b:1", "x", "1")
+            tar = await saved(stage, "x:1")
+            assert tar == await saved(stage, "x:1")
+            files = members(tar)
+            [top] = msgspec.json.decode(files["index.json"])["manifests"]
+            assert top["annotations"]["io.containerd.image.name"] == "docker.io/library/x:1"
+            inner = msgspec.json.decode(files[f"blobs/sha256/{top['digest'][7:]}"])
+            assert [entry["platform"]["architecture"] for entry in inner["manifests"]] == ["amd64", "arm64"]
+            [item] = msgspec.json.decode(files["manifest.json"])
+            assert item["Config"] == f"blobs/sha256/{id_of('amd64')[7:]}"
+            one = members(await saved(stage, "x:1", platforms=("linux/arm64",)))
+            [top] = msgspec.json.decode(one["index.json"])["manifests"]
+            assert top["mediaType"] == mediatypes.OCI_MANIFEST
+            with pytest.raises(NotFound, match="wanted linux/s390x"):
+                await saved(stage, "x:1", platforms=("linux/s390x",))
+        async with staged(tmp_path / "b") as stage:
+            with pytest.raises(NotFound, match="holds no image for linux/s390x"):
+                await stage.images.load(stream(tar), platforms=["linux/s390x"])
+            assert (stage.images.list(), stage.storage.layers.all()) == ([], [])
+            await stage.images.load(stream(tar), stage.lines.append, ["linux/arm64"])
+            assert architectures_of(stage, "x:1") == ["arm64"]
+            await stage.images.load(stream(tar), stage.lines.append)
+            assert stage.said() == ["Loaded image: x:1\n"] * 2
+            assert architectures_of(stage, "x:1") == ["amd64", "arm64"]
+            assert (await saved(stage, "x:1"), stage.images.leftovers()) == (tar, [])
+
+    play(work)
+
+
+def test_an_index_with_attestations_and_missing_platforms_is_loaded(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with staged(tmp_path) as stage:
+            put_index(stage.registry, *ARCHITECTURES)
+            index = msgspec.json.decode(stage.registry.manifests["a/b", "1"][1])
+            statement = b'{"_type": "https://in-toto.io/Statement/v0.1"}'
+            layer = describe("application/vnd.in-toto+json", statement)
+            attested = render_manifest(describe(mediatypes.OCI_CONFIG, b"{}"), [layer], mediatypes.OCI_MANIFEST)
+            marked = msgspec.structs.replace(
+                describe(mediatypes.OCI_MANIFEST, attested),
+                platform=Platform("unknown", "unknown"),
+                annotations={"vnd.docker.reference.type": "attestation-manifest"},
+            )
+            index["manifests"].append(msgspec.to_builtins(marked))
+            body = msgspec.json.encode(index)
+            blobs = [b"{}", statement, attested, body, stage.registry.manifests["a/b", "only-s390x"][1]]
+            blobs += [config("s390x"), *map(gzip.compress, tars("s390x"))]
+            files = {f"blobs/sha256/{digest_of(blob)[7:]}": blob for blob in blobs}
+            top = {**msgspec.to_builtins(describe(mediatypes.OCI_INDEX, body)), "annotations": {
+                "io.containerd.image.name": "docker.io/library/y:1"}}  # fmt: skip
+            files["index.json"] = msgspec.json.encode({"schemaVersion": 2, "manifests": [top]})
+            await stage.images.load(stream(archive(files)))
+            assert architectures_of(stage, "y:1") == ["s390x"]
+            [row] = stage.images.list()
+            await stage.images.show_manifests(row)
+            told = [(one.kind, one.available) for one in row.manifests or ()]
+            assert told == [("image", False), ("image", False), ("image", True), ("attestation", False)]
 
     play(work)

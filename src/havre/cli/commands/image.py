@@ -8,6 +8,8 @@ from havre.cli.parser import Command, Flag
 _MANY = "[OPTIONS] IMAGE [IMAGE...]"
 _PLATFORM = Flag("platform", "", "string", "Platform to choose where the image has several")
 
+_PLATFORMS = Flag("platform", "", "list", "Only these platforms of the image (linux/amd64,linux/arm64)")
+
 COMMANDS = (
     Command("build", "[OPTIONS] PATH | URL | -", "Build an image from a Dockerfile", "build:build", (1, 1), (
         Flag("add-host", "", "list", "Add a line to the hosts file (host:ip)", check="check_host"),
@@ -50,6 +52,7 @@ COMMANDS = (
         format_flag(),
         Flag("human", "H", "", "Print sizes and dates in human readable form", True),
         Flag("no-trunc", "", "", "Do not shorten output"),
+        _PLATFORM,
         Flag("quiet", "q", "", "Only show image IDs"),
     ), top="history"),
     Command("import", "[OPTIONS] file|URL|- [REPOSITORY[:TAG]]", "Create an image from a tarball of a root filesystem",
@@ -59,9 +62,10 @@ COMMANDS = (
         _PLATFORM,
     ), top="import"),
     Command("inspect", _MANY, "Display detailed information on one or more images", "inspect:images", (1, None),
-            (format_flag("f", table=False),)),
+            (format_flag("f", table=False), _PLATFORM)),
     Command("load", "[OPTIONS]", "Load images from a tar archive or STDIN", "archive:load", (0, 0), (
         Flag("input", "i", "string", "Read from a tar archive file, instead of STDIN"),
+        _PLATFORMS,
         Flag("quiet", "q", "", "Do not show the progress"),
     ), top="load"),
     Command("ls list", "[OPTIONS] [REPOSITORY[:TAG]]", "List images", "images:ls", (0, 1), (
@@ -89,14 +93,16 @@ COMMANDS = (
     Command("push", "[OPTIONS] NAME[:TAG]", "Upload an image to a registry", "pull:push", (1, 1), (
         Flag("all-tags", "a", "", "Push all tags of the repository"),
         Flag("disable-content-trust", "", "", "Skip signing of the image", True),
+        Flag("platform", "", "string", "Push the image for this platform alone, without the index"),
         Flag("quiet", "q", "", "Do not show the progress"),
     ), top="push"),
     Command("rm remove", _MANY, "Remove one or more images", "images:rm", (1, None), (
         force_flag("Remove the image although it is used"),
         Flag("no-prune", "", "", "Keep parents that have no tag"),
+        _PLATFORMS,
     ), top="rmi"),
     Command("save", _MANY, "Save one or more images to a tar archive (to STDOUT by default)", "archive:save",
-            (1, None), (Flag("output", "o", "string", "Write to a file, instead of STDOUT"),), top="save"),
+            (1, None), (Flag("output", "o", "string", "Write to a file, instead of STDOUT"), _PLATFORMS), top="save"),
     Command("tag", "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
             "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE", "images:tag", (2, 2), top="tag"),
 )  # fmt: skip

@@ -1,0 +1,33 @@
+"""`--platform` of the verbs that choose among an image's platforms: `os/architecture[/variant]`, commas between."""
+
+from __future__ import annotations
+
+from havre.cli.parser import StatusError
+from havre.client.jsontext import encode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from havre.client.api import Client
+
+
+def platform_parameters(client: Client, texts: Sequence[str], version: str) -> list[str]:
+    """The platforms as the API takes them, in JSON. Raises StatusError.
+
+    `version` is the API's from which on docker's daemon knows the parameter; it ignores it in the one that we speak.
+    """
+    if not texts:
+        return []
+    if "havre" not in client.server():
+        raise StatusError(1, f'"--platform" requires API version {version}, but this client speaks {client.version}')
+    return [_render(each) for text in texts for each in text.split(",")]
+
+
+def _render(text: str) -> str:
+    parts = text.split("/")
+    if not all(parts) or len(parts) > 3:
+        raise StatusError(1, f'invalid platform: "{text}": expected os/architecture[/variant], such as linux/arm64')
+    if len(parts) == 1:
+        parts = ["linux", *parts]
+    return encode(dict(zip(("os", "architecture", "variant"), parts, strict=False)))
