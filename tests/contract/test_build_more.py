@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import io
 import json
 import os
 import signal
-import socket
 import subprocess
-import sys
 import tarfile
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from support import raw
-from support.building import built, docker_build, tree_of, write_context
+from support.building import built, docker_build, served, tree_of, write_context
 from support.engines import Engine
 from support.waiting import until
 
@@ -54,24 +50,6 @@ ADD --unpack=false in.tar /packed/
 """
 
 
-@contextlib.contextmanager
-def _served(engine: Engine, directory: Path) -> Iterator[str]:
-    """A web server in the engine's network that serves a directory."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "http.server", "-b", "127.0.0.1", "-d", str(directory), str(port)]
-    server = subprocess.Popen([*engine.inside, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    attempt = f"import socket; socket.create_connection(('127.0.0.1', {port}))"
-    knock = [*engine.inside, sys.executable, "-c", attempt]
-    try:
-        until(lambda: subprocess.run(knock, capture_output=True, check=False).returncode == 0, "the server")
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        server.kill()
-        server.wait()
-
-
 def _tar(files: dict[str, str], links: dict[str, str] | None = None, fifos: tuple[str, ...] = ()) -> bytes:
     out = io.BytesIO()
     with tarfile.open(fileobj=out, mode="w") as tar:
@@ -91,11 +69,11 @@ def _tar(files: dict[str, str], links: dict[str, str] | None = None, fifos: tupl
 
 
 def test_newer_syntax(havred: Engine, tmp_path: Path) -> None:
-    served = tmp_path / "served"
-    served.mkdir()
-    (served / "file.txt").write_text("fetched")
+    pages = tmp_path / "served"
+    pages.mkdir()
+    (pages / "file.txt").write_text("fetched")
     files = {"p/q/deep.txt": "deep", "p/x.o": "o", "in.tar": _tar({"inside": "i"})}
-    with _served(havred, served) as url:
+    with served(havred, pages) as url:
         context = write_context(tmp_path / "context", _NEWER.replace("URL", url), files)
         tree = tree_of(havred, built(havred, context))
         wrong = f"FROM scratch\nADD --checksum=sha256:{'0' * 64} {url}/file.txt /\n"

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import subprocess
+import sys
 import tarfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from support.engines import Engine
 from support.raw import ask
+from support.waiting import until
 
 _ENGINE_MADE = ("dev", "proc", "sys", "etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab", ".dockerenv")
 
@@ -86,3 +90,21 @@ def wanted_files(engine: Engine, context: Path, key: str = "k") -> dict[str, lis
     answer = ask(engine.socket, "POST", "/build?q=1", head.encode() + contents, headers)
     wanted: dict[str, list[int]] = json.loads(answer.body.splitlines()[0])["aux"]["Wanted"]
     return wanted
+
+
+@contextmanager
+def served(engine: Engine, directory: Path) -> Iterator[str]:
+    """A web server in the engine's network that serves a directory."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "http.server", "-b", "127.0.0.1", "-d", str(directory), str(port)]
+    server = subprocess.Popen([*engine.inside, *command], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    attempt = f"import socket; socket.create_connection(('127.0.0.1', {port}))"
+    knock = [*engine.inside, sys.executable, "-c", attempt]
+    try:
+        until(lambda: subprocess.run(knock, capture_output=True, check=False).returncode == 0, "the server")
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.kill()
+        server.wait()

@@ -85,8 +85,14 @@ async def _context_of(call: Call, progress: Progress) -> AsyncIterator[UploadedC
     """What the request brings, for the length of a block."""
     credentials, contexts = decode_credentials(call), call.services.contexts
     if call.request.content_type == CONTENT_TYPE:
-        async with receive(call, contexts, credentials, progress) as listed:
-            yield listed
+        async with receive(call, contexts, credentials, progress) as listed, contexts.borrow() as directory:
+            if remote := call.text("remote"):
+                listed.main = UploadedContext(directory, credentials)
+                with closing(listed.main):
+                    await listed.main.fetch(remote)
+                    yield listed
+            else:
+                yield listed
         return
     async with contexts.borrow() as directory:
         with closing(UploadedContext(directory, credentials)) as context:

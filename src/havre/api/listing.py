@@ -8,6 +8,8 @@
     its length in 8 bytes, its content                           -->  packed, hashed
                                                                  <--  lines of progress, as for any build
 
+With `remote` in the query the main context is not listed: the daemon fetches it, and what is listed goes with it.
+
 The classic endpoint takes a tar of everything; BuildKit's session asks for what changed, but speaks HTTP/2, whose
 libraries cost the command line more than a cached build does (decision 240). All that comes is hostile.
 """
@@ -30,7 +32,7 @@ from havre.api.call import Call
 from havre.build.contexts import Contexts, to_its_end
 from havre.build.packed import PackedTree, PackUpdate
 from havre.build.request import MAIN_CONTEXT, DockerfileBytes
-from havre.build.uploads import SshAgents, credentials_for, find_dockerfile
+from havre.build.uploads import SshAgents, UploadedContext, credentials_for, find_dockerfile
 from havre.engine.progress import Progress, ProgressLine
 from havre.errors import InvalidInput, NotFound
 from havre.oci.digest import Digest, hex_of, parse_digest
@@ -71,7 +73,7 @@ class Head(msgspec.Struct, rename="pascal"):
 
 
 class ListedContext:
-    """The ContextSource of one build."""
+    """The ContextSource of one build. `main` is the main context where the daemon has fetched that itself."""
 
     def __init__(
         self, trees: Mapping[str, PackedTree], secrets: Mapping[str, bytes], credentials: Mapping[str, Auth]
@@ -80,6 +82,7 @@ class ListedContext:
         self._secrets = secrets
         self._credentials = credentials
         self.agents: SshAgents | None = None
+        self.main: UploadedContext | None = None
 
     @property
     def names(self) -> frozenset[str]:
@@ -88,10 +91,14 @@ class ListedContext:
 
     async def dockerfile(self, path: str) -> DockerfileBytes:
         """The Dockerfile of the main context."""
+        if self.main is not None:
+            return await self.main.dockerfile(path)
         return await find_dockerfile(self._trees[MAIN_CONTEXT], path)
 
-    async def directory(self, name: str, wanted: Sequence[str], ignored: Sequence[str]) -> PackedTree:
+    async def directory(self, name: str, wanted: Sequence[str], ignored: Sequence[str]) -> Path | PackedTree:
         """A context; the client has left out what is ignored, but for what it must send to be understood."""
+        if self.main is not None and name == MAIN_CONTEXT:
+            return await self.main.directory(name, wanted, ignored)
         tree = self._trees[name]
         return await in_thread(tree.without, IgnoreRules(ignored)) if ignored else tree
 
@@ -125,19 +132,20 @@ async def receive(
     body = call.upload()
     head, rest = await _read_head(body)
     secrets = {id: _decode_secret(id, text) for id, text in head.secrets.items()}
-    if MAIN_CONTEXT not in head.contexts:
+    if MAIN_CONTEXT not in head.contexts and not call.text("remote"):
         raise InvalidInput(f"the list has no context named {MAIN_CONTEXT}")
     async with AsyncExitStack() as stack:
         trees = {}
         intakes = []
-        for name, listing in head.contexts.items():
-            trees[name] = await stack.enter_async_context(contexts.tree(listing.key))
-            intakes.append((name, await in_thread(_compare, listing.files, trees[name])))
-        progress(ProgressLine(aux={"Wanted": {name: intake.numbers for name, intake in intakes}}))
-        contents = _Contents([intake for _, intake in intakes])
-        async for piece in _gathered(rest, body):
-            await to_its_end(partial(contents.feed, piece))
-        await to_its_end(contents.finish)
+        async with contexts.turn({listing.key for listing in head.contexts.values()}) as alone:
+            for name, listing in head.contexts.items():
+                trees[name] = await stack.enter_async_context(contexts.tree(listing.key, shared=alone))
+                intakes.append((name, await in_thread(_compare, listing.files, trees[name])))
+            progress(ProgressLine(aux={"Wanted": {name: intake.numbers for name, intake in intakes}}))
+            contents = _Contents([intake for _, intake in intakes])
+            async for piece in _gathered(rest, body):
+                await to_its_end(partial(contents.feed, piece))
+            await to_its_end(contents.finish)
         yield ListedContext(trees, secrets, credentials)
 
 

@@ -1,6 +1,8 @@
 """Where clients' build contexts are, kept between builds so that only what changed is sent and hashed again.
 
-    tree("app:1f3a") --> the packed tree of the last build of that name, if none uses it now; else an empty one
+    turn({"app:1f3a"}) --> nobody else receives what is called so
+    tree("app:1f3a") --> the packed tree of the last build of that name, or a fork of the one that a build uses, or an
+                         empty one
     borrow()         --> a directory, for what comes as files (git, a URL) and is used once
 
 `packed` says how a tree is brought up to date. Nothing here survives the daemon: `Contexts.open` begins with an empty
@@ -15,10 +17,11 @@ import secrets
 import stat
 import tempfile
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 from havre.aio import finish, in_thread, spawn
 from havre.build.packed import PackedTree
@@ -28,6 +31,7 @@ from havre.linux.openat2 import open_in_root
 
 T = TypeVar("T")
 
+PATIENCE_S = 30.0  # with a client that takes its time to send what another one is to send, too
 KEPT = 8  # contexts, besides those in use
 KEPT_FILES = 200_000  # in all of them; one alone may have more
 
@@ -38,6 +42,8 @@ class Contexts:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._idle: OrderedDict[str, PackedTree] = OrderedDict()  # the one used last comes last
+        self._busy: dict[str, list[PackedTree]] = {}  # those that may be forked, the newest last
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def open(self) -> None:
         """Make the directory anew; what an earlier daemon left in it is removed in the background."""
@@ -61,15 +67,47 @@ class Contexts:
             await finish(in_thread(trees.remove_tree, directory))
 
     @asynccontextmanager
-    async def tree(self, key: str = "") -> AsyncIterator[PackedTree]:
-        """A tree for one user at a time: the one last used with `key`, or a new one; without key it is not kept."""
+    async def turn(self, keys: Collection[str]) -> AsyncIterator[bool]:
+        """For the length of a block nobody else has a turn with these keys; False when one takes longer than PATIENCE_S
+        with its own, and one must do without."""
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    for key in sorted(keys):
+                        await stack.enter_async_context(self._turns.setdefault(key, asyncio.Lock()))
+            except TimeoutError:
+                await stack.aclose()
+                yield False
+                return
+            yield True
+
+    @asynccontextmanager
+    async def tree(self, key: str = "", *, shared: bool = False) -> AsyncIterator[PackedTree]:
+        """A tree of one's own: the one last used with `key`, or a new one; without key it is not kept.
+
+        `shared` trees, which change only in their users' turns, are forked when they are in use.
+        """
+        key = f"shared {key}" if shared else key  # who has no turn must not append to their packs
+        busy = self._busy.get(key, [])
         with _told("cannot make room for a build context"):
-            tree = self._idle.pop(key) if key in self._idle else await in_thread(PackedTree, self._root)
+            if key in self._idle:
+                tree = self._idle.pop(key)
+            else:
+                tree = busy[-1].fork() if busy else await in_thread(PackedTree, self._root)
+        if shared:
+            self._busy.setdefault(key, []).append(tree)
         try:
             yield tree
         finally:
+            if shared:
+                self._leave(key, tree)
             for unwanted in self._put_back(key, tree):
                 await finish(in_thread(unwanted.close))
+
+    def _leave(self, key: str, tree: PackedTree) -> None:
+        left = [other for other in self._busy.pop(key) if other is not tree]
+        if left:
+            self._busy[key] = left
 
     def _make(self) -> Path:
         with _told("cannot make a directory for a build context"):

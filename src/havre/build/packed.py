@@ -11,7 +11,7 @@ build keeps its extents and its digest.
     TarIntake    a tar, compressed or not, as it comes:              write(chunk);  seal
 
 Everything that comes in is hostile. A tree changes only when an update is finished: what was cut off half-way is bytes
-in the pack that nobody reads. Blocking; one update at a time, and no reader meanwhile.
+in the pack that nobody reads. Blocking; one update of a pack at a time, and no reader of that tree, but of its forks.
 """
 
 from __future__ import annotations
@@ -50,12 +50,19 @@ class Node(NamedTuple):
 
 
 class Pack:
-    """Bytes on the disk without a name, gone when closed. Extents are `Extent(start in the file, length, offset)`."""
+    """Bytes on the disk without a name, gone when all who share them have closed them. Extents are
+    `Extent(start in the file, length, offset)`. One appends at a time; what was flushed is read meanwhile."""
 
     def __init__(self, directory: Path) -> None:
         self._file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115
         self._waiting: list[bytes | memoryview] = []
         self._written = self._size = 0
+        self._users = 1
+
+    def share(self) -> Pack:
+        """The same bytes for one more user."""
+        self._users += 1
+        return self
 
     @property
     def size(self) -> int:
@@ -95,8 +102,10 @@ class Pack:
         yield from _zeros(size - at)
 
     def close(self) -> None:
-        """Give the disk back. Idempotent."""
-        self._file.close()
+        """One user less; the last gives the disk back."""
+        self._users -= 1
+        if not self._users:
+            self._file.close()
 
 
 def _zeros(count: int) -> Iterator[bytes]:
@@ -114,6 +123,7 @@ class PackedTree:
         self._nodes: dict[bytes, Node] = {}
         self._children: dict[bytes, list[bytes]] | None = None
         self._directory: Path | None = None
+        self._closed = False
 
     @property
     def count(self) -> int:
@@ -122,13 +132,23 @@ class PackedTree:
 
     def close(self) -> None:
         """Give the disk back. Idempotent."""
-        self._pack.close()
-        self._forget_directory()
+        if not self._closed:
+            self._closed = True
+            self._pack.close()
+            self._forget_directory()
+
+    def fork(self) -> PackedTree:
+        """A tree of the same files that changes by itself, on the same pack."""
+        other = PackedTree.__new__(PackedTree)
+        other._scratch, other._pack, other._nodes = self._scratch, self._pack.share(), self._nodes
+        other._children, other._directory, other._closed = None, None, False
+        return other
 
     def without(self, rules: IgnoreRules) -> PackedTree:
         """The tree of what the rules do not leave out, on the same pack: it is to be closed with this one."""
         kept = PackedTree.__new__(PackedTree)
         kept._scratch, kept._pack, kept._children, kept._directory = self._scratch, self._pack, None, None
+        kept._closed = False
         ignored = {path for path in self._nodes if rules.ignores(os.fsdecode(path))}
         needed: set[bytes] = set()
         for path in self._nodes.keys() - ignored:

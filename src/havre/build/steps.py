@@ -11,6 +11,7 @@ a layer is there whole or not at all (`Layers.ingest`).
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
@@ -79,6 +80,7 @@ class Steps:
         self._cache = cache
         self._runner = runner
         self._downloads = fetching.Downloads()
+        self._making: dict[str, asyncio.Future[None]] = {}
 
     async def apply(
         self, action: Action, below: Sequence[Digest], description: str, scope: Scope, output: Output
@@ -102,7 +104,7 @@ class Steps:
         async def work(place: RunPlace) -> None:
             await self._runner.run(action, place, request, scope.client, scope.views, output)
 
-        return await self._find(key, scope) or await self._make(key, below, description, scope, work)
+        return await self._once(key, scope, partial(self._make, key, below, description, scope, work))
 
     async def _digest_of_bind(self, name: str, source: str, scope: Scope) -> str:
         tree = await scope.views.tree(name, source or ".")
@@ -149,7 +151,7 @@ class Steps:
             key = key_of("copy", below, told, names, await in_thread(_digest, sources, placement), scope.epoch)
 
             apply = partial(_plan, action, sources, archives, placement)
-            return await self._find(key, scope) or await self._lay(key, below, description, scope, apply), key
+            return await self._once(key, scope, partial(self._lay, key, below, description, scope, apply)), key
 
     async def _sources(self, action: CopyAction, downloads: Path, scope: Scope) -> list[Chosen]:
         sources: list[Chosen] = []
@@ -179,9 +181,24 @@ class Steps:
     async def _workdir(self, action: WorkdirAction, below: Sequence[Digest], description: str, scope: Scope) -> Made:
         key = key_of("workdir", below, action.path, scope.epoch)
         apply = partial(_plan_directory, action.path)
-        return await self._find(key, scope) or await self._lay(key, below, description, scope, apply)
+        return await self._once(key, scope, partial(self._lay, key, below, description, scope, apply))
 
     # -- cache and layers
+
+    async def _once(self, key: str, scope: Scope, make: Callable[[], Awaitable[Made]]) -> Made:
+        """What is in the cache, or what another build is making for it right now; else `make()`."""
+        while (found := await self._find(key, scope)) is None and scope.use_cache and key in self._making:
+            await asyncio.wait([self._making[key]])  # it may have failed, or been cancelled
+        if found is not None:
+            return found
+        mine = asyncio.get_running_loop().create_future()
+        self._making.setdefault(key, mine)
+        try:
+            return await make()
+        finally:
+            mine.set_result(None)
+            if self._making.get(key) is mine:
+                del self._making[key]
 
     async def _find(self, key: str, scope: Scope) -> Made | None:
         if not scope.use_cache:

@@ -62,19 +62,22 @@ def send_list(
     """The messages of a build by havre's own way of sending; a tar or an address goes as to any daemon.
 
     `named` are further contexts: directories, images (`docker-image://`), stages or addresses; `caches` directories of
-    caches. Raises InvalidInput where directories or secrets would have to go with a tar or an address.
+    caches. Raises InvalidInput where directories or secrets would have to go with a tar.
     """
     images = {name: value for name, value in named.items() if value.startswith(_NAMED)}
     if images:
         query["contexts"] = encode(images)
     directories = {name: DirectoryContext(path, None) for name, path in named.items() if name not in images}
-    if not isinstance(source, DirectoryContext | TextContext):
-        if secrets or directories or caches:
-            raise InvalidInput("secrets and further directories need a context that is a directory or a Dockerfile")
+    listed: dict[str, DirectoryContext | TextContext | CacheDirectory] = {**directories, **(caches or {})}
+    if isinstance(source, DirectoryContext | TextContext):
+        listed = {"context": source, **listed}
+    elif not (secrets or listed):
         return iter(client.messages(send_tar(client, "/build", query, source, credentials)))
+    elif source is not None:
+        raise InvalidInput("secrets and further directories cannot go with a context that is a tar")
     from havre.client.buildlist import CONTENT_TYPE, ListedContexts
 
-    contexts = ListedContexts({"context": source, **directories, **(caches or {})}, secrets)
+    contexts = ListedContexts(listed, secrets)
     headers = {"Content-Type": CONTENT_TYPE, "X-Registry-Config": credentials}
     response, go_on = client.converse("/build", query, contexts.head(), headers)
     messages = client.messages(response)

@@ -2,7 +2,11 @@
 
 The context is a folder, of which the engine gets what `.dockerignore` does not leave out, or an address that it fetches
 itself. A Dockerfile outside the context, or in the Compose file, goes along under a name of its own. havre's daemon
-also gets secrets and further contexts; what an engine cannot be told of is named beside `Built`, and in a failure.
+also gets secrets, further contexts and caches; what an engine cannot be told of is named before anything is built.
+
+    additional_contexts: {base: "service:NAME"}    the image that NAME's build makes, which comes first (`images`)
+
+havre's builder grants every build what `entitlements` and `privileged` allow.
 
 Source: the Docker API, "ImageBuild"; the Compose Build Specification.
 """
@@ -10,32 +14,41 @@ Source: the Docker API, "ImageBuild"; the Compose Build Specification.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from binascii import a2b_base64
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from havre.client.api import Client
+from havre.client.buildcache import Caches
 from havre.client.buildcontext import DirectoryContext
 from havre.client.buildsend import is_remote, read_secret, send_list, send_tar, takes_lists
 from havre.client.jsontext import encode
 from havre.compose import COMPOSE_VERSION
 from havre.compose import labels as label
-from havre.compose.project import Project
+from havre.compose.project import Project, image_of
 from havre.compose.request import ulimit
 from havre.compose.steps import Build
 from havre.errors import Failed, InvalidInput, Unsupported
 
-_NOWHERE = ("entitlements", "privileged", "ssh")
-_HAVRE_ONLY = ("additional_contexts", "secrets")
+Tell = Callable[[list[str]], None]
+"""Told what is going on, a line each."""
+Unpack = Callable[[Iterator[bytes], str], None]
+"""Unpacks the archive of an OCI layout into a directory."""
+
+_HAVRE_ONLY = ("additional_contexts", "entitlements", "privileged", "secrets")
+_CACHES = ("inline", "local", "registry")
+_SHOWN, _KEPT = 4, 20  # steps that run, and lines that are told of a failure
+_TICK_S = 0.1
 
 
-def build_image(client: Client, wanted: Build, credentials: str = "") -> str:
-    """Build; what to tell of it beyond that it is done, or "". Raises Failed with the builder's last words.
+def build_image(client: Client, wanted: Build, credentials: str, tell: Tell, unpack: Unpack) -> None:
+    """Build. Raises Failed with the builder's last words, InvalidInput, Unsupported.
 
     `credentials` are those of registries, as `registry_config` gives them.
     """
     build = wanted.project.services[wanted.key]["build"]
     native = takes_lists(client)
-    without = ignored(build, native=native)
     query = build_query(wanted, native=native)
     source = None
     if is_remote(build["context"]):
@@ -43,30 +56,67 @@ def build_image(client: Client, wanted: Build, credentials: str = "") -> str:
     else:
         source = _directory(build)
         query["dockerfile"] = source.dockerfile
-    if native:
-        secrets = read_secrets(wanted.project, build)
-        messages = send_list(client, query, source, build.get("additional_contexts", {}), secrets, credentials)
-    else:
-        messages = client.messages(send_tar(client, "/build", query, source, credentials))
-    _follow(messages, f"the engine's builder was not told of {without}" if without else "")
-    return f"Built (without {without}: not supported)" if without else ""
+    if not native:
+        _follow(client.messages(send_tar(client, "/build", query, source, credentials)), tell)
+        return
+    caches = Caches(*(list(filter(is_cache, build.get(key, ()))) for key in ("cache_from", "cache_to")))
+    query |= caches.query() | {"progress": "rawjson"}
+    named = {name: _named(wanted.project, value) for name, value in build.get("additional_contexts", {}).items()}
+    secrets = read_secrets(wanted.project, build)
+    built = _follow(send_list(client, query, source, named, secrets, credentials, caches.directories), tell)
+    for directory, asked in caches.exports(built.get("Caches") or {}):
+        unpack(client.call("POST", "/build/export", body=asked).chunks(), directory)
 
 
-def _follow(messages: Iterator[dict[str, Any]], hint: str) -> None:
+def _named(project: Project, context: str) -> str:
+    name = context.removeprefix("service:")
+    return context if name == context else f"docker-image://{image_of(project.services[name], name, project.name)}"
+
+
+def _follow(messages: Iterator[dict[str, Any]], tell: Tell) -> dict[str, Any]:
+    """See a build to its end; what the engine says of the result. Raises Failed."""
     said: list[str] = []
+    running: dict[str, str] = {}
+    built: dict[str, Any] = {}
+    shown = 0.0
     for message in messages:
         if error := message.get("error"):
-            raise Failed("".join(said[-20:]) + str(error), hint)
-        said.append(message.get("stream", ""))
+            raise Failed("\n".join([*said[-_KEPT:], str(error)]))
+        told = message.get("aux") or {}
+        if "Build" not in told:
+            built |= told
+            if lines := message.get("stream", "").splitlines():
+                said += lines
+                tell(said[-1:])
+            continue
+        for vertex in told["Build"].get("vertexes") or ():
+            running.pop(vertex["digest"], None)
+            if vertex.get("started") and not vertex.get("completed"):
+                running[vertex["digest"]] = vertex["name"]
+        logs = told["Build"].get("logs") or ()
+        for log in logs:
+            said += a2b_base64(log["data"]).decode("utf-8", "replace").splitlines()
+        if not logs or time.monotonic() - shown > _TICK_S:
+            shown = time.monotonic()
+            tell([*list(running.values())[-_SHOWN:], *(f"  {line}" for line in said[-1:] if running)])
+    return built
+
+
+def unsupported(client: Client, builds: Iterable[Build]) -> Iterator[str]:
+    """Which keys of services' builds the engine cannot be told of, a line for each service that has some."""
+    native = takes_lists(client)
+    for wanted in builds:
+        if keys := ignored(wanted.project.services[wanted.key]["build"], native=native):
+            yield f"service {wanted.key} is built without {keys}: this engine's builder is not told of it"
 
 
 def ignored(build: dict[str, Any], *, native: bool) -> str:
     """The keys of `build` that are given and that the engine cannot be told of; `native` is havre's."""
-    given = [key for key in sorted(_NOWHERE if native else _NOWHERE + _HAVRE_ONLY) if build.get(key)]
-    if not all(native and _is_inline(text) for text in build.get("cache_to", ())):
-        given.append("cache_to of other kinds than inline" if native else "cache_to")
-    if not all(map(cache_image, build.get("cache_from", ()))):
-        given.append("cache_from of other kinds than registry")
+    given = [key for key in (("ssh",) if native else (*_HAVRE_ONLY, "ssh")) if build.get(key)]
+    for key in ("cache_from", "cache_to") if native else ("cache_to",):
+        given += [f"{key} {text}" for text in build.get(key, ()) if not (native and is_cache(text))]
+    if not native:
+        given += [f"cache_from {text}" for text in build.get("cache_from", ()) if not cache_image(text)]
     if len(build.get("platforms") or ()) > 1:
         given.append("platforms but the first")
     return ", ".join(given)
@@ -108,8 +158,6 @@ def build_query(wanted: Build, *, native: bool) -> dict[str, str | list[str]]:
     for text in wanted.args:
         name, equals, value = text.partition("=")
         arguments[name] = value if equals else project.variables.get(name, "")
-    if native and any(map(_is_inline, build.get("cache_to", ()))):
-        arguments["BUILDKIT_INLINE_CACHE"] = "1"
     own = {label.PROJECT: project.name, label.SERVICE: wanted.key, label.VERSION: COMPOSE_VERSION}
     query: dict[str, str | list[str]] = {
         "t": [wanted.image, *build.get("tags", ())],
@@ -119,7 +167,8 @@ def build_query(wanted: Build, *, native: bool) -> dict[str, str | list[str]]:
     }
     if arguments:
         query["buildargs"] = encode(arguments)
-    if images := [image for text in build.get("cache_from", ()) if (image := cache_image(text))]:
+    images = [image for text in build.get("cache_from", ()) if (image := cache_image(text))]
+    if images and not native:
         query["cachefrom"] = encode(images)
     if build.get("extra_hosts"):
         query["extrahosts"] = [f"{host}:{ip}" for host, ips in build["extra_hosts"].items() for ip in ips]
@@ -135,12 +184,16 @@ def build_query(wanted: Build, *, native: bool) -> dict[str, str | list[str]]:
 
 def cache_image(text: str) -> str:
     """The image that an entry of `cache_from` names, "" for a cache of another kind; `type=registry,ref=X` or X."""
-    fields = dict(field.partition("=")[::2] for field in text.split(","))
-    if "type" not in fields:
-        return text
+    fields = _fields(text)
     return fields.get("ref", "") if fields["type"] == "registry" else ""
 
 
-def _is_inline(text: str) -> bool:
-    """Whether an entry of `cache_to` puts the cache into the image."""
-    return "type=inline" in text.split(",")
+def is_cache(text: str) -> bool:
+    """Whether an entry of `cache_from` or `cache_to` is of a kind that havre's daemon knows."""
+    return _fields(text)["type"] in _CACHES
+
+
+def _fields(text: str) -> dict[str, str]:
+    if "=" not in text:
+        return {"type": "registry", "ref": text}
+    return {"type": "registry", **dict(field.partition("=")[::2] for field in text.split(","))}

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from havre.client.api import Client
 from havre.client.http import Response
 from havre.client.jsontext import encode
-from havre.compose.build import build_image
 from havre.compose.labels import container_labels
 from havre.compose.mounts import injected_files
 from havre.compose.plan import RUNNING_OR_HEALTHY
@@ -26,6 +26,8 @@ from havre.errors import Conflict, Failed, Forbidden, HavreError, NotFound, NotM
 
 _STATUS: dict[type[HavreError], int] = {NotModified: 304, Forbidden: 403, NotFound: 404, Conflict: 409}
 _MANY = 32
+_TICK_S = 0.1
+_ARRIVED = ("Pull complete", "Already exists", "Pushed", "Layer already exists", "Mounted from")
 
 
 class View(Protocol):
@@ -34,8 +36,21 @@ class View(Protocol):
     def show(self, subject: str, status: str, *, over: bool, failed: bool = False) -> None:
         """`subject` has a new status; `over` when nothing more is awaited of it."""
 
+    def tick(self, subject: str, lines: Sequence[str]) -> None:
+        """What is going on of `subject`: the lines to show below it until it has a new status."""
+
     def close(self) -> None:
         """Nothing more comes."""
+
+
+class _News(NamedTuple):
+    """Of a step that runs: what is going on, or that it is `over` and what to show then, or its failure."""
+
+    step: Step
+    status: str = ""
+    lines: Sequence[str] = ()
+    over: bool = False
+    error: BaseException | None = None
 
 
 class Engine:
@@ -46,11 +61,14 @@ class Engine:
         connect: Callable[[], Client],
         credentials: Callable[[str], Mapping[str, str]],
         registries: Callable[[], str],
+        unpack: Callable[[Iterator[bytes], str], None],
     ) -> None:
         self._connect = connect
         self._credentials = credentials
         self.registries = registries
         """The credentials for all registries that are known, as builds take them."""
+        self.unpack = unpack
+        """Unpacks the archive of an OCI layout into a directory."""
         self._local = threading.local()
 
     @property
@@ -88,7 +106,7 @@ class _Crew:
         self._limit = limit
         self._threads = 0
         self._given: SimpleQueue[Step | None] = SimpleQueue()
-        self._ended: SimpleQueue[tuple[Step, str, BaseException | None]] = SimpleQueue()
+        self._news: SimpleQueue[_News] = SimpleQueue()
         self.busy = 0
 
     @property
@@ -104,11 +122,15 @@ class _Crew:
             threading.Thread(target=self._work, daemon=True).start()
         self._given.put(step)
 
-    def take(self) -> tuple[Step, str, BaseException | None]:
-        """Wait for a step's end: what to show, or its failure."""
-        ended = self._ended.get()
-        self.busy -= 1
-        return ended
+    def tell(self, step: Step, lines: Sequence[str]) -> None:
+        """What is going on of a step; called by the thread that carries it out."""
+        self._news.put(_News(step, lines=lines))
+
+    def take(self) -> _News:
+        """Wait for news."""
+        news = self._news.get()
+        self.busy -= news.over
+        return news
 
     def dismiss(self) -> None:
         """Let the threads end when they have done what they are at."""
@@ -118,9 +140,9 @@ class _Crew:
     def _work(self) -> None:
         while (step := self._given.get()) is not None:
             try:
-                self._ended.put((step, self._act(step), None))
+                self._news.put(_News(step, self._act(step), over=True))
             except BaseException as error:  # noqa: BLE001  # it is raised where the plan is carried out
-                self._ended.put((step, "", error))
+                self._news.put(_News(step, over=True, error=error))
 
 
 class _Run:
@@ -136,14 +158,17 @@ class _Run:
 
     def go(self, limit: int) -> None:
         """Until all is done or something failed."""
-        crew = _Crew(self._act, limit)
+        crew = self._crew = _Crew(self._act, limit)
         failure: BaseException | None = None
         try:
             self._begin(crew)
             while crew.busy:
-                step, status, error = crew.take()
-                self._end(step, status, error)
-                failure = failure or error
+                news = crew.take()
+                if not news.over:
+                    self._view.tick(news.step.subject, news.lines)
+                    continue
+                self._end(news.step, news.status, news.error)
+                failure = failure or news.error
                 if failure is None:
                     self._begin(crew)
         finally:
@@ -191,12 +216,15 @@ class _Run:
             case Execute() as hook:
                 self._hook(hook)
             case Build() as build:
-                return build_image(self._engine.client, build, self._engine.registries())
+                from havre.compose.build import build_image  # what it needs most plans do not
+
+                tell = partial(self._crew.tell, step)
+                build_image(self._engine.client, build, self._engine.registries(), tell, self._engine.unpack)
             case Pull() as pull:
-                return self._transfer("/images/create", _pull_query(pull), pull.image, tolerate=pull.tolerate)
+                return self._transfer(step, "/images/create", _pull_query(pull), pull.image, tolerate=pull.tolerate)
             case Push() as push:
                 repository, query = _push_target(push.image)
-                return self._transfer(f"/images/{repository}/push", query, push.image, tolerate=push.tolerate)
+                return self._transfer(step, f"/images/{repository}/push", query, push.image, tolerate=push.tolerate)
         return ""
 
     def _call(self, call: Call) -> str:
@@ -292,18 +320,44 @@ class _Run:
         if code:
             raise Failed(f"hook {' '.join(body['Cmd'])} exited with status {code}")
 
-    def _transfer(self, path: str, query: dict[str, str | list[str]], image: str, *, tolerate: bool) -> str:
-        client = self._engine.client
+    def _transfer(self, step: Step, path: str, query: dict[str, str | list[str]], image: str, *, tolerate: bool) -> str:
+        client, layers, shown = self._engine.client, Layers(), 0.0
         try:
             response = client.call("POST", path, query, headers=self._engine.headers(image))
             for message in client.messages(response):
                 if error := message.get("error"):
                     raise Failed(str(error))
+                lines = layers.update(message)
+                if time.monotonic() - shown > _TICK_S:
+                    shown = time.monotonic()
+                    self._crew.tell(step, lines)
         except HavreError as error:
             if not tolerate:
                 raise
             return f"Warning: {error.message}"
         return ""
+
+
+class Layers:
+    """The layers of an image on their way, by the messages of a pull or push."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, str] = {}
+
+    def update(self, message: Mapping[str, Any]) -> list[str]:
+        """Take a message; the lines for the layers that are not done yet."""
+        if layer := message.get("id"):
+            status, detail = str(message.get("status", "")), message.get("progressDetail") or {}
+            if status.startswith(_ARRIVED):
+                self._rows.pop(layer, None)
+            elif "progressDetail" in message or layer in self._rows:
+                self._rows[layer] = f"{layer} {status}{_amount(detail)}"
+        return list(self._rows.values())
+
+
+def _amount(detail: Mapping[str, Any]) -> str:
+    current, total = detail.get("current") or 0, detail.get("total") or 0
+    return f" {current / 1e6:.1f} MB" + (f" of {total / 1e6:.1f} MB" if total else "") if current else ""
 
 
 def _pull_query(pull: Pull) -> dict[str, str | list[str]]:

@@ -8,7 +8,7 @@ build               build, whatever is there
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 from havre.compose.project import Project, Service, image_of
@@ -30,6 +30,7 @@ def plan_images(project: Project, present: Collection[str], options: ImageOption
     """The steps that make the images of all services present."""
     if options.pull not in POLICIES:
         raise InvalidInput(f'invalid --pull option "{options.pull}"; it is one of {", ".join(POLICIES[1:5])}')
+    built: dict[str, str] = {}
     steps: dict[str, Step] = {}
     for name in sorted(project.services):
         service = project.services[name]
@@ -37,11 +38,11 @@ def plan_images(project: Project, present: Collection[str], options: ImageOption
         policy = service.get("pull_policy", "missing") if options.pull == "policy" else options.pull
         here = image in present
         if _builds(service, policy, here=here, options=options):
-            steps.setdefault(image, build_step(project, name))
+            built.setdefault(image, name)
         elif policy == "always" or (policy in ("missing", "if_not_present") and not here and "build" not in service):
             action = Pull(image, service.get("platform", ""))
             steps.setdefault(image, Step(f"pull {image}", f"Image {image}", "Pulling", "Pulled", action))
-    return list(steps.values())
+    return list((steps | build_steps(project, built.values(), set(present) - set(built))).values())
 
 
 def _builds(service: Service, policy: str, *, here: bool, options: ImageOptions) -> bool:
@@ -50,8 +51,27 @@ def _builds(service: Service, policy: str, *, here: bool, options: ImageOptions)
     return options.build or policy == "build" or (not here and policy != "never")
 
 
-def build_step(project: Project, name: str, **wishes: Any) -> Step:
-    """The step that builds a service's image."""
-    service = project.services[name]
-    image = image_of(service, name, project.name)
-    return Step(f"build {image}", f"Service {name}", "Building", "Built", Build(project, name, image, **wishes))
+def build_steps(
+    project: Project, names: Iterable[str], present: Collection[str] = (), **wishes: Any
+) -> dict[str, Step]:
+    """The steps that build services' images, by image. Before them come those of the services that they are made from
+    (`service:NAME`), unless their images are `present`. Raises InvalidInput for a circle."""
+    everything = project._replace(services={**project.disabled, **project.services})
+    steps: dict[str, Step] = {}
+
+    def add(name: str, chain: tuple[str, ...]) -> str:
+        if name in chain:
+            raise InvalidInput(f"builds wait for each other: {' -> '.join((*chain, name))}")
+        service = everything.services[name]
+        image = image_of(service, name, project.name)
+        contexts = service["build"].get("additional_contexts", {}).values()
+        bases = sorted({text.removeprefix("service:") for text in contexts if text.startswith("service:")})
+        missing = [base for base in bases if image_of(everything.services[base], base, project.name) not in present]
+        after = tuple(add(base, (*chain, name)) for base in missing)
+        action = Build(everything, name, image, **wishes)
+        steps.setdefault(image, Step(f"build {image}", f"Service {name}", "Building", "Built", action, after))
+        return f"build {image}"
+
+    for name in names:
+        add(name, ())
+    return steps

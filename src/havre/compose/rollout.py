@@ -10,8 +10,8 @@ first forgets its names and lets it answer what it was asked; Docker's reads ove
 container that is ending.
 
 A fixed port of the host belongs to one container at a time. Our engine hands it over, to a container that was created
-without ports; by Docker's, and everywhere with a fixed address, the rollout is refused. What an interrupted rollout left
-is known by a label, the ID of the container that was to be followed: while that is there, both are stale.
+without ports; by Docker's, and everywhere with a fixed address, the rollout is refused. What an interrupted rollout
+left is known by a label, the ID of the container that was to be followed: while that is there, both are stale.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def _check(project: Project, name: str, *, hands_over: bool) -> None:
     service = project.services[name]
     if (fixed := fixed_ports(service)) and not hands_over:
         raise Unsupported(
-            f"service {name} cannot be rolled out: it publishes port {fixed[0]} of the host, which two containers cannot"
-            " hold at once, and this engine does not hand over",
+            f"service {name} cannot be rolled out: it publishes port {fixed[0]} of the host, which two containers "
+            "cannot hold at once, and this engine does not hand over",
             "publish a range of ports, or put a proxy in front",
         )
     addresses = ("ipv4_address", "ipv6_address")

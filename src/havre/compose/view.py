@@ -1,9 +1,11 @@
-"""How a plan's progress is shown: a line per subject that is redrawn on a terminal, a line per change elsewhere."""
+"""How a plan's progress is shown: on a terminal a line per subject that is redrawn, with what is going on of it
+(layers, steps of a build) below; elsewhere a line per change.
+"""
 
 from __future__ import annotations
 
 import os
-import time
+from collections.abc import Sequence
 from typing import TextIO
 
 _GREEN, _RED, _DIM, _OFF = "\x1b[32m", "\x1b[31m", "\x1b[2m", "\x1b[0m"
@@ -13,6 +15,9 @@ class Quiet:
     """Shows nothing."""
 
     def show(self, subject: str, status: str, *, over: bool, failed: bool = False) -> None:
+        """Nothing."""
+
+    def tick(self, subject: str, lines: Sequence[str]) -> None:
         """Nothing."""
 
     def close(self) -> None:
@@ -30,6 +35,9 @@ class Plain:
         self._output.write(f" {subject}  {status}\n")
         self._output.flush()
 
+    def tick(self, subject: str, lines: Sequence[str]) -> None:
+        """Nothing: there would be no end of lines."""
+
     def close(self) -> None:
         """Nothing is held back."""
 
@@ -40,26 +48,37 @@ class Live:
     def __init__(self, output: TextIO, *, colour: bool) -> None:
         self._output = output
         self._colour = colour
-        self._rows: dict[str, tuple[str, bool, bool, float]] = {}
+        self._rows: dict[str, tuple[str, bool, bool]] = {}
+        self._below: dict[str, Sequence[str]] = {}
         self._drawn = 0
 
     def show(self, subject: str, status: str, *, over: bool, failed: bool = False) -> None:
         """Redraw with the change."""
-        self._rows[subject] = (status, over, failed, time.monotonic())
+        self._rows[subject] = (status, over, failed)
+        self._below.pop(subject, None)
         self._draw()
+
+    def tick(self, subject: str, lines: Sequence[str]) -> None:
+        """Redraw with the lines."""
+        if lines != self._below.get(subject, []):
+            self._below[subject] = lines
+            self._draw()
 
     def _draw(self) -> None:
         size = os.get_terminal_size(self._output.fileno())
         over = sum(row[1] for row in self._rows.values())
-        rows = list(self._rows.items())[-max(1, size.lines - 2) :]
-        lines = [f"[+] Running {over}/{len(self._rows)}"]
-        width = max(len(subject) for subject, _ in rows)
-        for subject, (status, ended, failed, _) in rows:
+        width = max(len(subject) for subject in self._rows)
+        texts = []
+        for subject, (status, ended, failed) in self._rows.items():
             mark, colour = ("✘", _RED) if failed else ("✔", _GREEN) if ended else ("⠿", _DIM)
-            text = f" {mark} {subject:<{width}}  {status}"[: size.columns - 1]
-            lines.append(f"{colour}{text}{_OFF}" if self._colour else text)
+            texts.append((f" {mark} {subject:<{width}}  {status}", colour))
+            texts += [(f"     {line}", _DIM) for line in self._below.get(subject, ())]
+        lines = [f"[+] Running {over}/{len(self._rows)}"]
+        for text, colour in texts[-max(1, size.lines - 2) :]:
+            cut = text[: size.columns - 1]
+            lines.append(f"{colour}{cut}{_OFF}" if self._colour else cut)
         up = f"\x1b[{self._drawn}A" if self._drawn else ""
-        self._output.write(up + "".join(f"\r\x1b[2K{line}\n" for line in lines))
+        self._output.write(up + "".join(f"\r\x1b[2K{line}\n" for line in lines) + "\x1b[J")
         self._output.flush()
         self._drawn = len(lines)
 

@@ -12,6 +12,7 @@ import pytest
 from havre.compose import labels as label
 from havre.compose.dotenv import parse_env
 from havre.compose.down import DownOptions, plan_down, plan_stop, project_of
+from havre.compose.execute import Layers
 from havre.compose.images import ImageOptions, plan_images
 from havre.compose.labels import container_labels
 from havre.compose.load import Loader, Source
@@ -180,6 +181,18 @@ def test_images_by_policy() -> None:
         plan_images(wanted, [], ImageOptions(pull="often"))
 
 
+def test_what_an_image_is_made_from_is_built_before_it() -> None:
+    text = "services: {app: {build: {context: ., additional_contexts: {x: 'service:base'}}}, base: {build: .}}"
+    wanted = project(text)
+    steps = plan_images(wanted, ["p-base"], ImageOptions())
+    assert keys(steps) == ["build p-app"]
+    assert after(plan_images(wanted, ["p-base"], ImageOptions(build=True)), "build p-app") == {"build p-base"}
+    assert keys(plan_images(wanted.selecting(["app"]), [], ImageOptions())) == ["build p-base", "build p-app"]
+    circle = project(text.replace("base: {build: .}", "base: {build: {additional_contexts: {x: 'service:app'}}}"))
+    with pytest.raises(HavreError, match="builds wait for each other: app -> base -> app"):
+        plan_images(circle, [], ImageOptions())
+
+
 def test_a_request_has_what_the_service_says() -> None:
     wanted = project("""
 services:
@@ -268,3 +281,12 @@ def test_what_an_interrupted_rollout_left_is_replaced_like_what_it_was_to_follow
     done = container(wanted, "a", 2, labels={label.FOLLOWS: first.id})
     assert not plan_rollout(wanted, there(wanted, done), "a", None, "-", hands_over=True)
     assert keys(plan_up(wanted, there(wanted, done), UpOptions())) == []
+
+
+def test_layers_on_their_way_are_told_until_they_are_there() -> None:
+    layers = Layers()
+    assert layers.update({"status": "Pulling from library/i", "id": "latest"}) == []
+    assert layers.update({"status": "Pulling fs layer", "id": "a1", "progressDetail": {}}) == ["a1 Pulling fs layer"]
+    loading = {"status": "Downloading", "id": "a1", "progressDetail": {"current": 1_500_000, "total": 4_000_000}}
+    assert layers.update(loading) == ["a1 Downloading 1.5 MB of 4.0 MB"]
+    assert layers.update({"status": "Pull complete", "id": "a1", "progressDetail": {}}) == []

@@ -13,13 +13,13 @@ from havre.client.buildsend import registry_config
 from havre.compose.down import project_of
 from havre.compose.execute import Engine, execute
 from havre.compose.state import State, list_containers, observe
-from havre.compose.steps import Await, Call, Create
+from havre.compose.steps import Await, Build, Call, Create
 from havre.compose.view import choose
 from havre.errors import Conflict
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from havre.cli.parser import Options
     from havre.cli.session import Session
@@ -38,6 +38,7 @@ class Stage(Scene):
             session.new_client,
             lambda image: registry_headers(session, image),
             lambda: registry_config(session.config),
+            _unpack,
         )
         compatible = self.group.compatibility or os.environ.get("COMPOSE_COMPATIBILITY", "").lower() in ("1", "true")
         self.separator = "_" if compatible else "-"
@@ -54,6 +55,11 @@ class Stage(Scene):
             return
         if not steps:
             return
+        if builds := [step.action for step in steps if isinstance(step.action, Build)]:
+            from havre.compose.build import unsupported
+
+            for text in unsupported(self.client, builds):
+                self.session.warn(f"warning: {text}")
         view = choose(sys.stderr, "quiet" if quiet else self.group.progress, self.group.ansi)
         limit = self.group.parallel
         if "parallel" not in self.group.given:
@@ -110,3 +116,9 @@ def describe(step: Step) -> str:
             text = type(action).__name__.lower()
     after = f"  after {', '.join(step.after)}" if step.after else ""
     return f"{step.key}: {text}{after}"
+
+
+def _unpack(pieces: Iterator[bytes], directory: str) -> None:
+    from havre.cli.buildoutput import unpack_layout
+
+    unpack_layout(pieces, directory)

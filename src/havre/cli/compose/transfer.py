@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from havre.cli.compose.stage import Stage
-from havre.compose.images import build_step
+from havre.compose.images import build_steps
 from havre.compose.project import image_of
 from havre.compose.state import inspect_images, used_images
 from havre.compose.steps import Pull, Push, Step
@@ -60,15 +60,18 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
     project = stage.project(arguments)
     if not options.with_dependencies and arguments:
         project = project.selecting(arguments, dependencies=False)
-    steps = [
-        build_step(project, name, no_cache=options.no_cache, pull=options.pull, args=tuple(options.build_arg),
-                   memory=options.memory)
-        for name in sorted(project.services)
-        if "build" in project.services[name]
-    ]  # fmt: skip
+    names = [name for name in sorted(project.services) if "build" in project.services[name]]
+    steps = build_steps(
+        project,
+        names,
+        no_cache=options.no_cache,
+        pull=options.pull,
+        args=tuple(options.build_arg),
+        memory=options.memory,
+    )
     if not steps:
         session.warn("No services to build")
-    stage.carry_out(steps, quiet=options.quiet)
+    stage.carry_out(list(steps.values()), quiet=options.quiet)
     if options.push and not stage.dry_run:
         pushes = [
             Step(f"push {image}", f"Image {image}", "Pushing", "Pushed", Push(image))

@@ -8,7 +8,7 @@ from havre.cli.compose.stage import Stage
 from havre.cli.compose.up import converge
 from havre.cli.parser import StatusError
 from havre.compose.down import plan_simple
-from havre.compose.images import ImageOptions, build_step
+from havre.compose.images import ImageOptions, build_steps
 from havre.compose.plan import FORCE, UpOptions
 from havre.compose.state import observe
 from havre.compose.steps import Execute, Step
@@ -68,7 +68,7 @@ def _act(stage: Stage, project: Project, rule: Rule, changed: list[str], removed
     """Do what the rule says about changes. Raises HavreError."""
     if rule.action == "rebuild":
         stage.session.warn(f"Rebuilding service {rule.service} after changes were detected...")
-        stage.carry_out([build_step(project, rule.service)])
+        stage.carry_out(list(build_steps(project, [rule.service]).values()))
         wanted = UpOptions(recreate=FORCE, targets=(rule.service,), separator=stage.separator)
         converge(stage, project.selecting([rule.service]), wanted, ImageOptions(no_build=True))
         stage.session.warn(f"service {rule.service} successfully built")
