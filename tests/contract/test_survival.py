@@ -117,6 +117,22 @@ def test_rm_container_that_ended_unseen_is_removed(havred: Engine) -> None:
     until(lambda: havred.out("ps", "-aq") == "", "its removal")
 
 
+def test_what_a_killed_daemon_had_not_come_to_remove_goes(havred: Engine) -> None:
+    """After the exit of a `--rm` container its rows go first, its files in the background."""
+    kept = havred.out("create", "busybox")
+    files = havred.root / "data/containers"
+    left = [files / ("ab" * 32), havred.root / "data/snapshots" / ("ab" * 32), havred.root / "run/containers/x.1.gone"]
+    havred.stop(signal.SIGKILL)
+    for directory in left:
+        (directory / "upper").mkdir(parents=True)
+        (directory / "upper/file").write_text("left")
+    havred.start()
+    assert not [directory for directory in left if directory.exists()]
+    assert [path.name for path in files.iterdir()] == [kept]
+    assert havred.out("ps", "-aq", "--no-trunc") == kept
+    havred.out("rm", kept)
+
+
 def test_holder_killed(havred: Engine) -> None:
     """conmon's end is noticed: the container is stopped or removed as any other."""
     havred.out("run", "-d", "--name", "orphan", "busybox", "sleep", "1000")

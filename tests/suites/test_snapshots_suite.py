@@ -159,6 +159,28 @@ def test_every_call_may_be_repeated(world: World) -> None:
         world(snapshots.mount("c"))
 
 
+def test_what_comes_next_waits_for_what_goes_on_in_the_background(world: World) -> None:
+    snapshots, layer = world.storage.snapshots, world.layer(BASE)
+    (world.rootfs("c", layer) / "written").write_bytes(b"mine")
+
+    async def again() -> None:
+        for _ in range(5):
+            snapshots.unmount_later("c")
+            assert ((await snapshots.mount("c")) / "written").read_bytes() == b"mine"
+        await snapshots.abandon("c")
+        with pytest.raises(NotFound):
+            await snapshots.mount("c")
+        await snapshots.create("c", [layer])
+        root = await snapshots.mount("c")
+        assert (root / "etc/hosts").exists()
+        assert not (root / "written").exists()
+        await snapshots.abandon("c")
+
+    world(again())
+    world(snapshots.close())
+    assert os.listdir(world.data / "snapshots") == os.listdir(world.run / "snapshots") == []
+
+
 def test_many_at_once(world: World) -> None:
     layers = [world.layer(BASE), world.layer(MIDDLE)]
     snapshots = world.storage.snapshots

@@ -11,7 +11,9 @@ registered before the step is tried: whatever fails half-way, nothing is left be
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
+import shutil
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -36,6 +38,8 @@ from havre.runtime import read_devices, resolve_user
 from havre.runtime.plan import HOST, PRIVATE, Bind, BlockLimit, Device
 from havre.runtime.security import parse_security_opts
 from havre.storage import Snapshots
+
+log = logging.getLogger(__name__)
 
 T1 = TypeVar("T1")
 T2 = TypeVar("T2")
@@ -104,19 +108,33 @@ class Assembly:
 
     async def take_down(self, container: Container) -> None:
         """The inverse; idempotent."""
-        await all_of(
-            self._networks.close_sandbox(ContainerId(container.id)),
-            self._snapshots.unmount(container.id),
-            self._close_volumes(container),
-        )
+        self._snapshots.unmount_later(container.id)
+        try:
+            await self._close_volumes(container)
+        finally:
+            await self._networks.close_sandbox(ContainerId(container.id))
         if container.host_config.ipc_mode == "shareable":
             await in_thread(kernel_mounts.unmount_all, self._shm(container))
+
+    async def remove_directory(self, container: Container) -> None:
+        """Remove the container's own files. Idempotent."""
+        await in_thread(_remove_directory, self.directory(container))
+
+    async def sweep(self) -> None:
+        """Remove the files of containers that are gone, which an earlier daemon had not come to remove."""
+        known = {live.container.id for live in self._index}
+        for directory in self._directory.iterdir():
+            if directory.name not in known:
+                try:
+                    await in_thread(_remove_directory, directory)
+                except OSError as error:
+                    log.error("the files of a container that is gone stay: %s", error)
 
     async def _close_volumes(self, container: Container) -> None:
         """Volumes and mounted images, after the parts that are shown of them."""
         await self._subpaths.close(container.id)
         for snapshot in image_snapshots(container):
-            await self._snapshots.unmount(snapshot)
+            self._snapshots.unmount_later(snapshot)
         await self._volumes.unmounted(container.id)
 
     def _shm(self, container: Container) -> Path:
@@ -276,6 +294,13 @@ class Assembly:
                 problem = f"failed to join {noun} namespace: container {live.container.id} is not running"
             raise Conflict(problem)
         return live.container
+
+
+def _remove_directory(directory: Path) -> None:
+    try:
+        shutil.rmtree(directory)
+    except FileNotFoundError:
+        return
 
 
 def _read_devices(host: HostConfig) -> tuple[Device, ...]:

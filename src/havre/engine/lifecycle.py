@@ -187,23 +187,29 @@ class Lifecycle:
                 self.publish(container, "oom")
             if not published:
                 live.exits.exited(live.result())
-            if restart is not None or not _goes_with_exit(live):
-                await self._index.note(container)  # before conmon's record of the end is removed
+            leaves = restart is None and _goes_with_exit(live) and self.auto_remove is not None
             try:
-                await self._clear(container)
+                if leaves:  # the rest can wait until the client that waits for the removal has been told
+                    await self._take_down(container)
+                else:
+                    await self._index.note(container)  # before conmon's record of the end is removed
+                    await self._clear(container)
             finally:
                 self._tell_end(container, exit)
                 live.exits.exited(live.result())
         if restart is not None:
             live.restart = spawn(self._restart_later(live, restart), f"restart {container.id[:12]}")
-        elif _goes_with_exit(live) and self.auto_remove is not None:
+        elif leaves and self.auto_remove is not None:
             await self.auto_remove(live)
 
     async def _clear(self, container: Container) -> None:
         # Both at once: no process is left that could still use what is taken down.
         cleaned = spawn(self._runtime.cleanup(container.id), f"clean up {container.id[:12]}")
-        await self._assembly.take_down(container)
+        await self._take_down(container)
         await cleaned
+
+    async def _take_down(self, container: Container) -> None:
+        await self._assembly.take_down(container)
         self._assembly.tell_unmounts(container)
 
     def _decide(self, live: Live, exit: Exit) -> Restart | None:

@@ -61,6 +61,7 @@ class Recovery:
         for id in self._runtime.leftovers():
             if self._index.find(id) is None:
                 await self._runtime.cleanup(id)
+        await self._removal.sweep()
         compared = [(live, await self._compare(live)) for live in self._index]
         ended = [(live, exit) for live, exit in compared if exit is not None]
         await self._bring_up()

@@ -1,15 +1,18 @@
 """Removing containers: the row is marked first, so that a removal interrupted half-way is finished by recovery.
 
 mark "removing" --> kill (force) --> surroundings down, snapshot, files, volumes --> row deleted --> destroy, waiters
+
+Whoever removes a container may count on its space: everything is gone when the answer comes. After an exit with `--rm`
+nobody asked for space, but a client waits for the end: name, ports and volumes are free then, while bundle, cgroups,
+snapshot and files go in the background, once the rows are deleted, or when the next daemon recovers.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
-import shutil
-from pathlib import Path
 
-from havre.aio import in_thread
+from havre.aio import spawn
 from havre.engine.assemble import Assembly
 from havre.engine.control import Control
 from havre.engine.exit import WaitResult
@@ -65,31 +68,50 @@ class Removal:
     async def auto_remove(self, live: Live) -> None:
         """After the exit of a `--rm` container; somebody else may be faster."""
         if not live.removing and self._index.find(live.container.id) is live:
-            await self.remove(live, volumes=True)
+            live.removing = True  # before anybody else's turn: whoever has waited for the lock finds it going
+            try:
+                async with live.lock:
+                    await self._erase(live, volumes=True, at_once=False)
+            except BaseException:
+                live.removing = False
+                raise
 
     async def finish(self, live: Live) -> None:
         """Complete a removal that a crash interrupted."""
         live.removing = True
         await self._erase(live, volumes=live.container.host_config.auto_remove)
 
-    async def _erase(self, live: Live, volumes: bool) -> None:
+    async def sweep(self) -> None:
+        """Remove what the removal of an earlier daemon has left of containers that are gone."""
+        await self._assembly.sweep()
+
+    async def _erase(self, live: Live, volumes: bool, *, at_once: bool = True) -> None:
         container = live.container
         if not container.host_config.auto_remove:
             container.state.status = "removing"
             await self._index.note(container)  # a full disk may have room again once this is gone
-        await self._runtime.cleanup(container.id)
+        if at_once:
+            await self._runtime.cleanup(container.id)
         await self._assembly.take_down(container)
-        for snapshot in (container.id, *image_snapshots(container)):
-            await self._snapshots.remove(snapshot)
         await self._volumes.release(container.id)
-        await in_thread(_remove_directory, self._assembly.directory(container))
         if volumes:
             await self._remove_anonymous(container)
-        await self._index.remove(container)
+        snapshots = (container.id, *image_snapshots(container))
+        if at_once:
+            await asyncio.gather(*map(self._snapshots.remove, snapshots))
+            await self._assembly.remove_directory(container)
+            await self._index.remove(container)
+        else:
+            await asyncio.gather(*map(self._snapshots.abandon, snapshots), self._index.remove(container))
+            spawn(self._erase_rest(container), f"remove what is left of {container.id[:12]}")
         self._lifecycle.publish(container, "destroy")
         for attachment in list(live.pending):
             attachment.end()
         live.exits.removed(WaitResult(container.state.exit_code))
+
+    async def _erase_rest(self, container: Container) -> None:
+        await self._runtime.cleanup(container.id)
+        await self._assembly.remove_directory(container)
 
     async def _remove_anonymous(self, container: Container) -> None:
         """Volumes made for this container alone; one that another container uses stays."""
@@ -100,13 +122,6 @@ class Removal:
                     await self._volumes.remove(point.name)
                 except HavreError as error:
                     log.info("volume %s of container %s stays: %s", point.name, container.id, error)
-
-
-def _remove_directory(directory: Path) -> None:
-    try:
-        shutil.rmtree(directory)
-    except FileNotFoundError:
-        return
 
 
 def _refuse_removing(live: Live) -> None:

@@ -37,7 +37,9 @@ class Subpaths:
 
     async def close(self, container_id: str) -> None:
         """Take a container's mounts down. Idempotent."""
-        await in_thread(_unmount_below, self._root / container_id)
+        directory = self._root / container_id
+        if directory.exists():
+            await in_thread(_unmount_below, directory)
 
 
 def _mount(volume: Path, subpath: str, target: Path) -> Path:
@@ -57,8 +59,6 @@ def _mount(volume: Path, subpath: str, target: Path) -> Path:
 
 
 def _unmount_below(directory: Path) -> None:
-    if not directory.is_dir():
-        return
     for target in directory.iterdir():
         mounts.unmount_all(target)
         if target.is_dir():

@@ -157,8 +157,21 @@ def remove(cgroups: Cgroups, group: str, timeout_s: float) -> None:
     """Kill whoever is in `group` of any tree, and remove it. One that is gone is fine; OSError when it stays busy."""
     deadline = time.monotonic() + timeout_s
     for tree in cgroups.trees.values():
-        for directory, _, _ in os.walk(tree / group.lstrip("/"), topdown=False):
-            _remove(Path(directory), deadline)
+        top = tree / group.lstrip("/")
+        if not _is_removed(top):
+            for directory, _, _ in os.walk(top, topdown=False):
+                _remove(Path(directory), deadline)
+
+
+def _is_removed(directory: Path) -> bool:
+    """Remove a group that has neither members nor groups below it, as nearly every one; whether it is gone."""
+    try:
+        directory.rmdir()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _remove(directory: Path, deadline: float) -> None:

@@ -125,7 +125,7 @@ class Keeper:
         while left is not None:
             left = await in_thread(_some_steps, transcript)
             self._hold(left or 0)
-            self._tell(transcript)
+            self._tell(transcript.rotated())
             if not self._holding and not self._has_ended():
                 await self._renew(transcript)  # conmon heeds nothing while it is held
 
@@ -136,8 +136,8 @@ class Keeper:
             self._holding = holding
             self._process.output.hold(holding)
 
-    def _tell(self, transcript: Transcript) -> None:
-        begun = transcript.rotated()
+    def _tell(self, begun: list[int]) -> None:
+        """Give the followers the log's files that were begun, by descriptors of their own."""
         for follower in self._followers:
             follower.tell(begun)
         for file in begun:
@@ -162,15 +162,20 @@ class Keeper:
             await asyncio.wait([self._task])
         async with self._lock:
             transcript = self._transcript or await self._take_over()
-            try:
-                await in_thread(transcript.finish)
-            except OSError as error:
-                log.warning("the log of %s is not complete: %s", self._plan.spool.parent.name, error)
-            self._tell(transcript)
             self._transcript = None
-            await in_thread(transcript.close)
+            self._tell(await in_thread(self._conclude, transcript))
         for follower in self._followers:
             follower.end()
+
+    def _conclude(self, transcript: Transcript) -> list[int]:
+        """Move on what is left, and let go; descriptors of the log's files that were begun. Blocking."""
+        try:
+            transcript.finish()
+        except OSError as error:
+            log.warning("the log of %s is not complete: %s", self._plan.spool.parent.name, error)
+        begun = transcript.rotated()
+        transcript.close()
+        return begun
 
     async def read(self, options: LogOptions) -> AsyncIterator[list[LogChunk]]:
         """What has been written so far; with `follow`, what will be."""

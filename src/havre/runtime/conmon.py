@@ -32,12 +32,14 @@ import socket
 import struct
 import subprocess
 import termios
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import msgspec
 
+from havre.aio import in_thread
+from havre.aio import spawn as spawn_task
 from havre.errors import Failed
 from havre.runtime import spawn
 from havre.runtime.fanout import STDERR, STDOUT, Fanout
@@ -108,7 +110,8 @@ class Launch:
 class Handshake:
     """A started conmon with the daemon's ends of its pipes. Use as a context manager: it closes them."""
 
-    def __init__(self, launch: Launch, *, attach_first: bool = False) -> None:
+    def __init__(self, launch: Launch, set_apart: Callable[[int], None], *, attach_first: bool = False) -> None:
+        """Start it, and in a thread `set_apart` its PID, which is its own until `finish` or the watch of its end."""
         self._open: list[int] = []
         theirs: list[int] = []
         env = dict(spawn.ENVIRONMENT)
@@ -135,6 +138,7 @@ class Handshake:
         finally:
             for descriptor in theirs:
                 os.close(descriptor)
+        self._apart = spawn_task(in_thread(set_apart, self.child.pid), f"set conmon {self.child.pid} apart")
 
     def __enter__(self) -> Handshake:
         return self
@@ -165,8 +169,15 @@ class Handshake:
         return await _read_report(self._attach)
 
     async def report(self) -> Report | None:
-        """The next line of the sync pipe; None when conmon ended without a word."""
-        return await _read_report(self._sync)
+        """The next line of the sync pipe, once conmon is set apart; None when it ended without a word."""
+        report = await _read_report(self._sync)
+        await self._apart
+        return report
+
+    async def finish(self) -> None:
+        """Wait for the end of a conmon that has failed."""
+        await self._apart
+        await spawn.finish(self.child)
 
 
 async def _read_report(descriptor: int) -> Report | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from havre.aio import in_thread
 from havre.aio import spawn as spawn_task
 from havre.errors import Conflict, Failed
 from havre.linux import pidfd
-from havre.runtime import messages, spawn
+from havre.runtime import messages
 from havre.runtime.conmon import Handshake, Launch, Report, read_failure
 from havre.runtime.held import Held
 
@@ -30,6 +30,7 @@ class ExecProcess(Held):
         self,
         *,
         conmon: Path,
+        set_apart: Callable[[int], None],
         runtime: Sequence[str],
         container_id: str,
         bundle: Path,
@@ -42,6 +43,7 @@ class ExecProcess(Held):
         tty = bool(process["terminal"])
         super().__init__(directory, ends_input=open_stdin and not tty)
         self._process = process
+        self._set_apart = set_apart
         self._started = False
         self._launch = Launch(
             program=conmon,
@@ -84,7 +86,7 @@ class ExecProcess(Held):
 
     def _begin(self) -> Handshake:
         try:
-            return Handshake(self._launch, attach_first=True)
+            return Handshake(self._launch, self._set_apart, attach_first=True)
         except FileNotFoundError as error:
             raise self._too_late() from error
 
@@ -99,12 +101,12 @@ class ExecProcess(Held):
                 handshake.proceed()
             except OSError as error:  # the container has ended, and its directory has gone
                 handshake.child.kill()
-                await spawn.finish(handshake.child)
+                await handshake.finish()
                 raise self._too_late() from error
             report = await handshake.report()
             if report is not None and report.data > 0:
                 return report
-        await spawn.finish(handshake.child)
+        await handshake.finish()
         reason = await in_thread(read_failure, self._launch, report.message if report else "")
         raise Failed(messages.exec_failed(reason))
 

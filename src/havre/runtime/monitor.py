@@ -7,6 +7,8 @@ One container has one directory `run_root/containers/ID`, which is its OCI bundl
     dump.log, restore.log                        what criu said of a checkpoint
     exec/EXECID/  one like this per exec         oom          conmon saw the kernel kill for want of memory
 
+`ID.HEX.gone` beside it is the bundle of a run that is over; it goes in the background, or when the next daemon opens.
+
 The daemon may be killed anywhere. Without `state.json` nothing has been started, and `adopt` clears it away; with it,
 the PIDs (told from recycled ones by their start times) and the exit file say all that is to know.
 
@@ -20,6 +22,7 @@ import dataclasses
 import json
 import logging
 import os
+import secrets
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -29,6 +32,7 @@ from typing import Any
 import msgspec
 
 from havre.aio import finish, in_thread
+from havre.aio import spawn as spawn_task
 from havre.errors import Conflict, Failed, InvalidInput, Unavailable
 from havre.linux import cgroups, pidfd
 from havre.linux.cgroups import Cgroups
@@ -54,6 +58,7 @@ from havre.runtime.spec import (
 CONMON_GROUP = "/havre/conmon"
 SPEC = "config.json"
 STATE = "state.json"
+GONE = ".gone"
 SETTLE_S = 5.0
 
 log = logging.getLogger(__name__)
@@ -174,6 +179,7 @@ class Process(Held):
         process = render_exec(plan, spec, self._owner.host)
         return ExecProcess(
             conmon=self._owner.conmon,
+            set_apart=self._owner.set_apart,
             runtime=self._oci.for_exec(tty=plan.tty),
             container_id=self.id,
             bundle=self._directory,
@@ -193,7 +199,8 @@ class Runtime:
         self._ever: dict[str, OciRuntime] = {}  # those that a reload has taken out may still have containers
         self._processes: dict[str, Process] = {}
         own = cgroups.groups_of("self")
-        self._service_trees = [tree for tree in cgroups.service_trees(host.cgroups) if own.get(tree, "/") != "/"]
+        self._service_trees = cgroups.service_trees(host.cgroups)
+        self._in_service = any(own.get(tree, "/") != "/" for tree in self._service_trees)
         self.conmon = conmon
         self.host = host
         self._run_root = run_root
@@ -209,6 +216,7 @@ class Runtime:
         host = await in_thread(read_host)
         runtimes = await find_runtimes(run_root, binaries, default, host.cgroups.layout)
         (run_root / "containers").mkdir(mode=0o700, parents=True, exist_ok=True)
+        await in_thread(_sweep, run_root / "containers")
         if not pidfd.tells_exit_of_others():
             pidfd.become_subreaper()
         return cls(run_root, Path(conmon), runtimes, host)
@@ -232,7 +240,7 @@ class Runtime:
 
     def leftovers(self) -> list[str]:
         """IDs that have a directory here, running or not."""
-        return sorted(entry.name for entry in os.scandir(self._containers) if entry.is_dir())
+        return sorted(each.name for each in os.scandir(self._containers) if each.is_dir() and not _is_gone(each.name))
 
     async def create(
         self, container_id: str, plan: ContainerPlan, log_path: Path | None, images: Path | None = None
@@ -296,10 +304,10 @@ class Runtime:
             kept=plan.kept_descriptors,
             arguments=("--restore", str(images)) if images else (),
         )
-        with Handshake(launch) as handshake:
+        with Handshake(launch, self.set_apart) as handshake:
             report = await handshake.report()
             if report is None or report.data <= 0:
-                await spawn.finish(handshake.child)
+                await handshake.finish()
                 reason = await in_thread(read_failure, launch, report.message if report else "")
                 if images is not None:
                     raise Failed(await in_thread(checkpoints.read_reason, launch.directory / "restore.log", reason))
@@ -315,25 +323,35 @@ class Runtime:
             ends_input=ends_input,
         )
         _write_state(launch.directory / STATE, state)
-        if self._service_trees:
-            await in_thread(self._leave_service, child.pid, report.data)
+        if self._in_service:
+            await in_thread(self._leave_service, report.data)
         process = self._hold(container_id, runtime, state, spec, child)
         process.restored = images is not None
         return process
 
-    def _leave_service(self, conmon: int, init: int) -> None:
-        """A service manager that stops the daemon's service must not end containers with it.
+    def set_apart(self, conmon: int) -> None:
+        """Move a monitor out of the daemon's group: a service manager that stops the daemon must not stop it as well.
 
-        The OCI runtime has moved `init` already, but for the v2 tree where that was hidden from it.
+        Done while the OCI runtime starts, and wherever the daemon runs: the first move of any process waits for an RCU
+        grace period (6 to 10 ms), within the next one all others, such as the OCI runtime's, pass at once. Blocking.
         """
         try:
-            for name in self._service_trees:
-                tree = self.host.cgroups.trees[name]
+            for tree in self._service_trees.values():
                 cgroups.move(tree, CONMON_GROUP, conmon)
-                if cgroups.groups_of(init).get(name) == cgroups.groups_of("self").get(name):
-                    cgroups.move(tree, CONMON_GROUP, init)
+        except ProcessLookupError:
+            return  # creating has failed already
         except OSError as error:
             log.warning("the monitor stays in the daemon's cgroup and would be stopped with it: %s", error)
+
+    def _leave_service(self, init: int) -> None:
+        """As above, where the OCI runtime has not moved `init`: in a v2 tree that was hidden from it. Blocking."""
+        own, others = cgroups.groups_of("self"), cgroups.groups_of(init)
+        try:
+            for name, tree in self._service_trees.items():
+                if others.get(name) == own.get(name):
+                    cgroups.move(tree, CONMON_GROUP, init)
+        except OSError as error:
+            log.warning("the container stays in the daemon's cgroup and would be stopped with it: %s", error)
 
     def _hold(
         self,
@@ -392,23 +410,36 @@ class Runtime:
         bundle = self.bundle(container_id)
         if not bundle.exists():
             return
-        group = await in_thread(_group_of, bundle)
         if process is None:  # a monitor or daemon killed half-way may have left an OCI runtime that goes on
             await in_thread(spawn.end_workers, bundle)
-        await in_thread(cgroups.thaw, self.host.cgroups, group)
-        plain = process is not None and process.has_ended() and not process.has_hooks
-        if not plain:
+        if process is None or process.has_hooks or not process.has_ended():
+            await in_thread(self._thaw, bundle)
             for runtime in self._holders(container_id):
                 await spawn.run(runtime.command("delete", "--force", container_id))
         if process is not None:
             await process._settle(SETTLE_S)
+        gone = await in_thread(self._clear_away, container_id)
+        # An exec that ends may clear away its part at the same time.
+        spawn_task(in_thread(shutil.rmtree, gone, ignore_errors=True), f"discard the bundle {gone.name}")
+
+    def _thaw(self, bundle: Path) -> None:
+        cgroups.thaw(self.host.cgroups, _group_of(bundle))
+
+    def _clear_away(self, container_id: str) -> Path:
+        """Remove what is left of a container whose first process has ended. Blocking.
+
+        Its bundle is returned, renamed first so that an exec that comes too late cannot bring it back half-removed.
+        """
+        bundle = self.bundle(container_id)
+        group = _group_of(bundle)
+        cgroups.thaw(self.host.cgroups, group)
         try:
-            await in_thread(cgroups.remove, self.host.cgroups, group, SETTLE_S)
+            cgroups.remove(self.host.cgroups, group, SETTLE_S)
         except OSError as error:  # the OCI runtime was killed half-way, and the kernel has not let go yet
             log.error("the cgroup %s stays: %s", group, error)
-        for runtime in self._holders(container_id):  # not asked for `plain`; left by `delete` of what it cannot read
-            await in_thread(runtime.forget, container_id)
-        await in_thread(_discard, bundle)
+        for runtime in self._holders(container_id):  # not asked for `delete`, or what it could not read
+            runtime.forget(container_id, bundle)
+        return bundle.rename(bundle.with_name(f"{container_id}.{secrets.token_hex(4)}{GONE}"))
 
     def _holders(self, container_id: str) -> list[OciRuntime]:
         """The runtimes that have a state of this container: one, or none."""
@@ -443,12 +474,15 @@ def _make_bundle(bundle: Path, spec: Mapping[str, Any]) -> None:
     (bundle / SPEC).write_bytes(msgspec.json.encode(spec))
 
 
-def _discard(bundle: Path) -> None:
-    """Under another name first, so that an exec that comes too late cannot bring the directory back half-removed."""
-    gone = bundle.with_name(f"{bundle.name}.gone")
-    shutil.rmtree(gone, ignore_errors=True)
-    bundle.rename(gone)
-    shutil.rmtree(gone, ignore_errors=True)  # an ending exec may clear away its part at the same time
+def _is_gone(name: str) -> bool:
+    return name.endswith(GONE)
+
+
+def _sweep(containers: Path) -> None:
+    """Remove the bundles that an earlier daemon had not come to remove."""
+    for entry in os.scandir(containers):
+        if _is_gone(entry.name):
+            shutil.rmtree(entry.path)
 
 
 def _write_state(file: Path, state: _State) -> None:

@@ -19,7 +19,7 @@ preempts at once what has not (its children have not: reset on fork):
 Two things crun does in a process of its own are done without one, as each costs as much as a small container runs:
 
     start     one byte into STATE/ID/exec.fifo, which the created process reads; the fifo then goes (`release`)
-    delete    of what has ended: its empty cgroups go, and the directory STATE/ID (`forget`)
+    delete    of what has ended: its empty cgroups go, and the directory STATE/ID with the bundle (`forget`)
 
 It is called for containers with OCI hooks (of CDI devices), which only the runtime runs, for a fifo that nobody reads,
 and for a process that may still live.
@@ -105,9 +105,9 @@ class OciRuntime:
             os.close(writer)
         return True
 
-    def forget(self, container_id: str) -> None:
-        """Remove the state of a container whose processes and cgroups are gone."""
-        shutil.rmtree(self.state / container_id)
+    def forget(self, container_id: str, bundle: Path) -> None:
+        """Forget a container whose processes and cgroups are gone: its state goes with its bundle."""
+        (self.state / container_id).rename(bundle / f"state-{self.name}")
 
 
 class AbsentRuntime(OciRuntime):

@@ -8,13 +8,18 @@
 Every call may be repeated; one that fails leaves the state it found. A directory is made as `ID.tmp` and renamed, and
 goes by being renamed to `ID.gone` first, so that a killed daemon leaves nothing half-made: `recover` sweeps those, and
 compares rows and directories with what the kernel has mounted. How the root file system is made is `rootfs`' business.
+
+To unmount an overlay, the kernel writes out the whole file system below it (syncfs), which takes as long as others keep
+the disk busy. So this can go on in the background, as removal can; what comes next for that snapshot waits for it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import functools
 import itertools
+import logging
 import re
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
@@ -44,6 +49,8 @@ IDLE_S = 2.0
 _STREAMS = 4  # each keeps a thread busy while it is read
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")  # no dot: names with one are ours
 
@@ -79,6 +86,7 @@ class Snapshots:
         self._views = itertools.count()
         self._streams = asyncio.Semaphore(_STREAMS)
         self._sweep: asyncio.TimerHandle | None = None
+        self._leaving: dict[str, asyncio.Task[None]] = {}
 
     async def load(self) -> None:
         """Read the rows; before anything else."""
@@ -86,6 +94,7 @@ class Snapshots:
 
     async def close(self) -> None:
         """Unmount the layers that nobody uses. Mounted snapshots stay, for their containers run on."""
+        await self._all_left()
         if self._sweep is not None:
             self._sweep.cancel()
             self._sweep = None
@@ -97,6 +106,7 @@ class Snapshots:
 
     async def unmount_layer(self, layer: Digest) -> None:
         """Unmount `layer`, which no snapshot uses, before it is removed: a mount would keep its space taken."""
+        await self._all_left()
         await in_thread(self._mounted.sweep, 0, layer)
 
     async def create(self, id: str, layers: Sequence[Digest]) -> None:
@@ -105,6 +115,7 @@ class Snapshots:
             raise InvalidInput(f"invalid snapshot ID {id!r}", "letters, digits, _ and - only")
         if id in self._rows:
             raise Conflict(f"snapshot {id} exists")
+        await self._left(id)
         root = self._root_entry(layers)
         row = self._rows[id] = SnapshotRow(distinct(layers), self._form)
         try:
@@ -121,24 +132,66 @@ class Snapshots:
 
     async def mount(self, id: str) -> Path:
         """The directory of the snapshot's files, mounted if it was not."""
+        await self._left(id)
         return await in_thread(self._mount, id, self._row(id))
 
     async def unmount(self, id: str) -> None:
         """Take the snapshot's file system down; what was written stays."""
-        if (row := self._rows.get(id)) is not None:
-            await in_thread(self._unmount, id, row)
-            self._sweep_later()
+        self.unmount_later(id)
+        await self._left(id)
+
+    def unmount_later(self, id: str) -> None:
+        """As `unmount`, in the background."""
+        if (row := self._rows.get(id)) is not None and (self._mount_root / id).exists():
+            self._leave(id, functools.partial(self._unmount, id, row))
 
     async def remove(self, id: str) -> None:
-        """Unmount the snapshot and remove what was written."""
+        """Unmount the snapshot and remove what was written: its space is free then."""
+        await self._left(id)
         if (row := self._rows.get(id)) is None:
             return
-        await in_thread(self._unmount, id, row)
-        await in_thread(self._discard, id)
+        await in_thread(self._take_away, id, row)
         await self._table.delete(id)
         self._rows.pop(id, None)
         self._locks.pop(id, None)
         self._sweep_later()
+
+    async def abandon(self, id: str) -> None:
+        """As `remove`, but what was written goes in the background, or when the next daemon recovers."""
+        if (row := self._rows.get(id)) is not None:
+            await self._table.delete(id)
+            self._rows.pop(id, None)
+            self._leave(id, functools.partial(self._take_away, id, row))
+
+    def _leave(self, id: str, work: Callable[[], None]) -> None:
+        """Do `work` in a thread, after what goes on for this snapshot already; a failure is logged."""
+        after = self._leave_after(self._leaving.get(id), work)
+        task = self._leaving[id] = spawn(after, f"take down snapshot {id[:12]}")
+        task.add_done_callback(functools.partial(self._has_left, id))
+
+    async def _leave_after(self, earlier: asyncio.Task[None] | None, work: Callable[[], None]) -> None:
+        if earlier is not None:
+            await asyncio.wait([earlier])
+        try:
+            await in_thread(work)
+        except Failed as error:
+            log.error("%s", error)
+
+    def _has_left(self, id: str, task: asyncio.Task[None]) -> None:
+        if self._leaving.get(id) is task:
+            del self._leaving[id]
+            if id not in self._rows:
+                self._locks.pop(id, None)
+            self._sweep_later()
+
+    async def _left(self, id: str) -> None:
+        """Wait until nothing goes on in the background for this snapshot."""
+        while (task := self._leaving.get(id)) is not None:
+            await asyncio.wait([task])
+
+    async def _all_left(self) -> None:
+        for id in list(self._leaving):
+            await self._left(id)
 
     async def size(self, id: str) -> int:
         """Bytes of the files in the writable layer. NotFound when the snapshot goes meanwhile."""
@@ -236,6 +289,10 @@ class Snapshots:
         with self._locked(id), _attempt(f"unmounting snapshot {id}"):
             self._makers[row.form].unmount(self._mount_root / id)
             self._mounted.release(id)
+
+    def _take_away(self, id: str, row: SnapshotRow) -> None:
+        self._unmount(id, row)
+        self._discard(id)
 
     def _discard(self, id: str) -> None:
         """Remove the directory of `id`, whole or half-made."""

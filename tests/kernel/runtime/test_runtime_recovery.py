@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -207,6 +208,25 @@ def test_a_cancelled_create_leaves_nothing(boxed):
                 continue
             await box.runtime.cleanup(process.id)
         await soon(lambda: box.runtime.leftovers() == [], "no leftovers")
+
+    boxed(body)
+
+
+def test_the_bundle_of_an_earlier_run_goes_without_harm_to_the_next(boxed):
+    """A daemon killed after a restart, before the first run's bundle was removed."""
+
+    async def body(box: Box) -> None:
+        async with box.started("sleep", "1000") as process:
+            bundle = box.runtime.bundle(process.id)
+            left = bundle.with_name(f"{process.id}.0123abcd.gone")
+            left.mkdir()
+            shutil.copy(bundle / "config.json", left)
+            assert box.runtime.leftovers() == [process.id]
+            await Runtime.open(box.run_root, {}, box.name)
+            assert not left.exists()
+            assert process.exited() is None
+            out, _, end = await execute(process, "/bin/sh", "-c", "echo alive")
+            assert (out, end.code) == (b"alive\n", 0)
 
     boxed(body)
 
