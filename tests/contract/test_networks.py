@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from support.engines import Engine
+from support.engines import Engine, run
 from support.waiting import until
 
 SLEEP = (
@@ -169,11 +169,16 @@ def waits(inside: list[str], protocol: str) -> bool:
 def test_names_after_a_crash_of_the_daemon(havred: Engine) -> None:
     havred.out("network", "create", "lasting")
     for name, runtime in (("one", "crun"), ("two", "runc")):
-        options = ("--name", name, "--network", "lasting", "--runtime", runtime)
-        havred.out("run", "-d", *options, *SLEEP)
+        # One is connected when it is made, the other while it runs.
+        networks = ("--network", "lasting") if name == "two" else ()
+        havred.out("run", "-d", "--name", name, *networks, "--runtime", runtime, *SLEEP)
         # What is kept for the next daemon is out of the container's reach.
         assert "socket" not in havred.out("exec", name, "ls", "-l", "/proc/1/fd")
     inside = ["nsenter", f"--net=/proc/{havred.out('inspect', '--format', '{{.State.Pid}}', 'one')}/ns/net"]
+    assert "127.0.0.11" not in run(*inside, "ss", "-Hanltu")  # before it has names nothing is to be seen
+    havred.stop(signal.SIGKILL)
+    havred.start()
+    havred.out("network", "connect", "lasting", "one")
     havred.stop(signal.SIGKILL)
     for protocol in ("udp", "tcp"):
         once = f"import dns.query, dns.message; q = dns.message.make_query('two', 'A'); print(dns.query.{protocol}("

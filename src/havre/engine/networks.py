@@ -99,12 +99,12 @@ class Networks:
         """Let go. What running containers use stays in the kernel; without any, nothing of ours does."""
         host, firewall = self._kernel()
         sandboxes = self._open()
-        sandboxes.let_go()
         idle = not any(held.endpoints for held in sandboxes.all())
         await firewall.stop(remove=idle)
         for bridge in self._rows.bridges() if idle else ():
             await host.drop_bridge(bridge)
         await host.settle()
+        sandboxes.let_go()  # last: until then names are answered
         host.close()
         self._host = self._firewall = self._sandboxes = None
 

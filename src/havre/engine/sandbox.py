@@ -16,7 +16,7 @@ from havre.engine.model import Container, EndpointSettings, PortBinding
 from havre.engine.network import NetworkContainer
 from havre.network import files
 from havre.network.ipam import Address
-from havre.network.nameserver import NameServer, Upstream
+from havre.network.nameserver import NameServer, Sockets, Upstream
 from havre.network.plan import TRANSLATED, Access, Endpoint, PortMap, choose_gateway
 from havre.network.ports import ANY, ANY4, ANY6, Publish, Reservation, parse_bindings, parse_port
 from havre.network.zones import parse_links
@@ -26,7 +26,7 @@ from havre.network.zones import parse_links
 class Sandbox:
     """What a container's network gives its start: the namespace (None: the host's) and the texts of two files.
 
-    `kept_descriptors` are its name server's sockets: whoever holds the container is to hold them, too, so that a daemon
+    `kept_descriptors` are its name server's sockets, wanted or not: whoever holds the container is to hold them, too, so that a daemon
     that is started again finds in them what was asked meanwhile.
     """
 
@@ -43,7 +43,8 @@ class Sandbox:
 class Held:
     """What one running container holds; `asked`, `endpoints` and `others` (host, none) are keyed by network ID.
 
-    `wanted_links` are names by alias, `links` what they mean now. `given` are addresses that ports handed over led to.
+    `wanted_links` are names by alias, `links` what they mean now. `given` are addresses that ports handed over led to;
+    `sockets` are those of its name server, which need not serve yet.
     """
 
     id: str
@@ -56,6 +57,7 @@ class Held:
     addresses: list[tuple[str, Address]] = field(default_factory=list)
     reservations: list[Reservation] = field(default_factory=list)
     given: set[Address] = field(default_factory=set)
+    sockets: Sockets | None = None
     names: NameServer | None = None
     exposed: Exposed = field(default_factory=Exposed)
     wanted_links: dict[str, str] = field(default_factory=dict)

@@ -38,7 +38,7 @@ from havre.network import files, ipam, nameserver
 from havre.network.apply import Host
 from havre.network.firewall import Firewall
 from havre.network.ipam import Address, Pool
-from havre.network.nameserver import NameServer, Sockets
+from havre.network.nameserver import NameServer
 from havre.network.plan import VETH_PREFIX, Endpoint, LinkMap
 from havre.network.ports import Ports, Publish, Reservation
 from havre.network.zones import View, Zone, parse_links
@@ -110,9 +110,9 @@ class Sandboxes:
             self._hold_ports(held, container)
             await self._follow_links()
             if held.netns is not None:
-                then = nameserver.open_sockets if self._is_named(held) else lambda: None
-                sockets = await self._host.open_netns(held.netns, list(held.endpoints.values()), then)
-                await self._name(held, container, sockets)
+                then = nameserver.open_sockets if self._is_named(held) else nameserver.make_sockets
+                held.sockets = await self._host.open_netns(held.netns, list(held.endpoints.values()), then)
+                await self._name(held, container, led=True)
             await self._firewall.publish(held.maps())
             await _serve(held)
             held.sandbox = self._describe(held, container)
@@ -151,8 +151,7 @@ class Sandboxes:
         for held in self._held.values():
             for reservation in held.reservations:
                 self._ports.release(reservation)
-            if held.names is not None:
-                held.names.close()
+            _close_names(held)
 
     # -- one endpoint of a running container
 
@@ -171,7 +170,7 @@ class Sandboxes:
                 self._hold_ports(held, container)
                 await self._firewall.publish(held.maps())
                 await _serve(held)
-            await self._name(held, container, None)
+            await self._name(held, container)
             held.sandbox = self._describe(held, container)
             undo.pop_all()
         return held
@@ -329,8 +328,11 @@ class Sandboxes:
     def _is_named(self, held: Held) -> bool:
         return any(self._rows[network_id].name not in words.PREDEFINED for network_id in held.endpoints)
 
-    async def _name(self, held: Held, container: Container, sockets: Sockets | None) -> None:
-        """Let the container be known on its users' networks, and its name server know those; it may have to start."""
+    async def _name(self, held: Held, container: Container, *, led: bool = False) -> None:
+        """Let the container be known on its users' networks, and its name server know those; it may have to start.
+
+        `led`: what is asked arrives at its sockets already.
+        """
         if not self._is_named(held):
             return
         for network_id, endpoint in held.endpoints.items():
@@ -339,18 +341,20 @@ class Sandboxes:
                 names = texts.dns_names(container, held.asked[network_id])
                 self._zone(network).add(endpoint.id, names, endpoint.addresses)
         if held.names is None:
-            assert held.netns is not None, "a container on a bridge has a namespace"
-            opened = sockets or await self._open_names(held.netns, container.state.pid)
-            held.names = await NameServer.serve(opened, View(), nameserver.Upstream())
+            if held.sockets is None or not led:
+                await self._lead_names(held, container.state.pid)
+            assert held.sockets is not None, "they have just been found or made"
+            held.names = await NameServer.serve(held.sockets, View(), nameserver.Upstream())
         self._see(held, container)
 
-    async def _open_names(self, netns: Path, pid: int) -> Sockets:
-        """Sockets for the name server of a running container: those that its holder has kept, or new ones."""
-        kept = await in_thread(nameserver.find_sockets, pid)
-        if kept is None:
-            return await self._host.inside(netns, nameserver.open_sockets)
-        await self._host.inside(netns, kept.lead)
-        return kept
+    async def _lead_names(self, held: Held, pid: int) -> None:
+        """Lead questions to sockets of a running container that its holder has kept, or else to new ones."""
+        assert held.netns is not None, "a container on a bridge has a namespace"
+        held.sockets = held.sockets or await in_thread(nameserver.find_sockets, pid)
+        if held.sockets is None:
+            held.sockets = await self._host.inside(held.netns, nameserver.open_sockets)
+        else:
+            await self._host.inside(held.netns, held.sockets.lead)
 
     def _see(self, held: Held, container: Container) -> None:
         """Make the name server's view what the container's networks are now."""
@@ -372,9 +376,7 @@ class Sandboxes:
 
     def _unname(self, held: Held) -> None:
         self._forget_names(held)
-        if held.names is not None:
-            held.names.close()
-            held.names = None
+        _close_names(held)
 
     def rename(self, container: Container) -> None:
         """The container has another name: it is known by that from now on."""
@@ -401,7 +403,7 @@ class Sandboxes:
             endpoints[self._rows[network_id].name] = got
         ports = texts.describe_ports(container, held.reservations) if held.endpoints else {}
         hosts, resolv_conf = self._files(held, container)
-        kept = held.names.descriptors if held.names is not None else ()
+        kept = held.sockets.descriptors if held.sockets is not None else ()
         return Sandbox(held.netns, endpoints, ports, hosts, resolv_conf, variables_of(held.links), kept)
 
     def _files(self, held: Held, container: Container) -> tuple[str, str]:
@@ -536,7 +538,7 @@ class Sandboxes:
         if held is not None:
             await _serve(held)
             if held.netns is not None:
-                await self._name(held, container, None)
+                await self._name(held, container)
             held.sandbox = self._describe(held, container)
 
     async def reclaim(self) -> None:
@@ -559,6 +561,15 @@ class Sandboxes:
 def _holder(among: Sequence[Held], wish: Publish) -> tuple[Held, Reservation] | None:
     """Who publishes what is wished for, and how."""
     return next(((held, each) for held in among for each in held.reservations if each.meets(wish)), None)
+
+
+def _close_names(held: Held) -> None:
+    if held.names is not None:
+        held.names.close()
+        held.names = None
+    if held.sockets is not None:
+        held.sockets.close()
+        held.sockets = None
 
 
 async def _serve(held: Held) -> None:

@@ -8,7 +8,8 @@ the port on the way there and back. Nothing is tracked: a conntrack entry for ea
                                                                       └─── else: Upstream, a fresh socket each time
 
 The process that holds the container keeps both sockets open as well. While no daemon runs, questions wait in them; the
-next daemon takes them back from there and answers. Clients give up after 5 to 10 s, so a restart goes unnoticed.
+next daemon takes them back from there and answers. Clients give up after 5 to 10 s, so a restart goes unnoticed. A
+container without names has such sockets, too, bound to nothing: it may be connected to a network that has some.
 
 Questions about names of the container's networks are answered here, also with "no such record"; the rest goes to the
 upstream servers in turn, under an ID and from a port that nobody can guess. Without upstream servers (on internal
@@ -68,13 +69,22 @@ class Upstream:
 
 @dataclass(frozen=True)
 class Sockets:
-    """What the server listens on."""
+    """What the server listens on, in the end."""
 
     datagrams: socket.socket
     stream: socket.socket
 
+    @property
+    def descriptors(self) -> tuple[int, int]:
+        """Both."""
+        return self.datagrams.fileno(), self.stream.fileno()
+
     def lead(self) -> None:
-        """Lead port 53 of the calling thread's namespace to them. Blocking; OSError."""
+        """Lead port 53 of the calling thread's namespace, which is theirs, to them. Blocking; OSError."""
+        for each in (self.datagrams, self.stream):
+            if each.getsockname()[1] == 0:
+                each.bind((ADDRESS, 0))
+        self.stream.listen(_CONNECTIONS)
         nft = Nft()
         try:
             nft.run(render_rules(self.datagrams.getsockname()[1], self.stream.getsockname()[1]))
@@ -87,17 +97,19 @@ class Sockets:
         self.stream.close()
 
 
-def open_sockets() -> Sockets:
-    """Both sockets, and the rules that lead port 53 to them, in the calling thread's namespace. Blocking; OSError."""
+def make_sockets() -> Sockets:
+    """Both sockets in the calling thread's namespace, which nothing leads to yet."""
     flags = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
-    sockets = Sockets(
+    return Sockets(
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM | flags),
         socket.socket(socket.AF_INET, socket.SOCK_STREAM | flags),
     )
+
+
+def open_sockets() -> Sockets:
+    """Both sockets, and the rules that lead port 53 to them, in the calling thread's namespace. Blocking; OSError."""
+    sockets = make_sockets()
     try:
-        sockets.datagrams.bind((ADDRESS, 0))
-        sockets.stream.bind((ADDRESS, 0))
-        sockets.stream.listen(_CONNECTIONS)
         sockets.lead()
     except BaseException:
         sockets.close()
@@ -129,7 +141,7 @@ def find_sockets(pid: int) -> Sockets | None:
 
 
 def _kept_socket(handle: int, entry: Path) -> socket.socket | None:
-    """A socket bound to our address, by its entry in the /proc/PID/fd of the process `handle`."""
+    """A socket bound to our address or to none, by its entry in the /proc/PID/fd of the process `handle`."""
     try:
         if not os.readlink(entry).startswith("socket:"):
             return None
@@ -137,7 +149,7 @@ def _kept_socket(handle: int, entry: Path) -> socket.socket | None:
     except OSError as error:  # closed meanwhile, or a kernel older than 5.6
         log.debug("cannot look at descriptor %s of a container's holder: %s", entry.name, error)
         return None
-    if kept.family == socket.AF_INET and kept.getsockname()[0] == ADDRESS:
+    if kept.family == socket.AF_INET and (kept.getsockname()[0] == ADDRESS or kept.getsockname() == ("0.0.0.0", 0)):
         return kept
     kept.close()
     return None
@@ -163,11 +175,6 @@ class NameServer:
         self._sockets = sockets
         self._server: asyncio.Server | None = None
         self._pending: set[asyncio.Task[Any]] = set()
-
-    @property
-    def descriptors(self) -> tuple[int, ...]:
-        """Its sockets."""
-        return self._sockets.datagrams.fileno(), self._sockets.stream.fileno()
 
     @classmethod
     async def serve(cls, sockets: Sockets, view: View, upstream: Upstream) -> NameServer:
