@@ -1,6 +1,7 @@
 """Builds: havre's own command, buildx on dockerd, and buildah in podman's column (podman builds by it).
 
-The context has 4,000 files of 50 MB, so that all rows together stay within about a minute for three rounds.
+The context has 4,000 files of 50 MB, so that the rows of `builds` stay within about a minute for three rounds; those of
+`bigcontext`, with 20,000 files of 500 MB, take minutes.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from pathlib import Path
 
 from harness import Bench, Contender, Measure, timed
 
-FILES, BYTES = 4_000, 50 << 20
 _TEN = "FROM busybox\n" + "".join(f"RUN echo {number} > /{number}\n" for number in range(10))
-_PARALLEL = (
-    "".join(f"FROM busybox AS s{number}\nRUN sleep 0.5; echo {number} > /{number}\n" for number in range(4))
-    + "FROM scratch\n"
-    + "".join(f"COPY --from=s{number} /{number} /\n" for number in range(4))
-)
+
+
+def _stages(steps: str) -> str:
+    """Four stages that do not wait for one another, of which the last takes a file each."""
+    return (
+        "".join(f"FROM busybox AS s{number}\nENV N={number}\n{steps}" for number in range(4))
+        + "FROM scratch\n"
+        + "".join(f"COPY --from=s{number} /{number} /\n" for number in range(4))
+    )
 
 
 # runc cannot run its steps on every host, and a million descriptors and processes are more than some let it have.
@@ -60,12 +64,12 @@ def steps(bench: Bench) -> None:
         _few(bench, "the same, fully cached", lambda c: _build(c, context))
 
 
-def contexts(bench: Bench) -> None:
+def contexts(bench: Bench, files: int = 4_000, megabytes: int = 50) -> None:
     with _context("FROM busybox\nCOPY . /src\n") as context:
-        fill(context)
+        fill(context, files, megabytes << 20)
         _few(
             bench,
-            "build: COPY of 4,000 files, 50 MB, changed throughout",
+            f"build: COPY of {files:,} files, {megabytes} MB, changed throughout",
             lambda c: _build(c, context),
             _touch_all(context),
         )
@@ -73,14 +77,14 @@ def contexts(bench: Bench) -> None:
         def change() -> None:
             (context / "d0" / "f0").write_text(os.urandom(8).hex())
 
-        _few(bench, "the same with one line changed", lambda c: _build(c, context), change)
+        _few(bench, f"the same {files:,} files with one line changed", lambda c: _build(c, context), change)
 
 
-def fill(context: Path) -> None:
-    """Files of random bytes, of half to one and a half times the mean size."""
+def fill(context: Path, files: int, size: int) -> None:
+    """So many files of random bytes, of half to one and a half times the mean size, `size` bytes in all."""
     source = random.Random(7)
-    mean = BYTES // FILES
-    for number in range(FILES):
+    mean = size // files
+    for number in range(files):
         directory = context / f"d{number % 100}"
         directory.mkdir(exist_ok=True)
         (directory / f"f{number}").write_bytes(source.randbytes(source.randint(mean // 2, mean * 3 // 2)))
@@ -98,8 +102,10 @@ def _touch_all(context: Path) -> Callable[[], object]:
 
 
 def parallel(bench: Bench) -> None:
-    with _context(_PARALLEL) as context:
+    with _context(_stages("RUN sleep 0.5; echo $N > /$N\n")) as context:
         _few(bench, "4 stages of half a second each, no cache", lambda c: _build(c, context, "--no-cache"))
+    with _context(_stages("RUN echo $N > /$N\n" * 4)) as context:
+        _few(bench, "4 stages of 4 RUN steps each, no cache", lambda c: _build(c, context, "--no-cache"))
 
 
 def clean(bench: Bench) -> None:
@@ -116,4 +122,9 @@ def builds(bench: Bench) -> None:
     clean(bench)
 
 
-ROWS = {"builds": builds}
+def bigcontext(bench: Bench) -> None:
+    contexts(bench, 20_000, 500)
+    clean(bench)
+
+
+ROWS = {"builds": builds, "bigcontext": bigcontext}
