@@ -8,6 +8,7 @@ import pytest
 
 from support.building import docker_build, write_context
 from support.engines import Engine
+from support.imagery import archive
 
 _BAD = 'FROM busybox as base\nCOPY a$missing /x\nCMD ["true"]\n'
 _CASING = "FromAsCasing: 'as' and 'FROM' keywords' casing do not match (line 1)"
@@ -29,6 +30,21 @@ def test_warnings_of_a_build(havred: Engine, context: Path) -> None:
     assert ">>> FROM busybox as base" in expanded
     classic = docker_build(havred, context).stdout
     assert f"[Warning] {_CASING}\n[Warning] {_VARIABLE}\nSuccessfully built" in classic
+
+
+def test_a_base_of_another_platform(havred: Engine, context: Path) -> None:
+    foreign = b'{"architecture":"arm64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}'
+    item = b'[{"Config":"c.json","RepoTags":["foreign:1"],"Layers":[]}]'
+    havred.docker("load", stdin=archive({"c.json": foreign, "manifest.json": item}), check=0)
+    (context / "Dockerfile").write_text("FROM foreign:1\nCOPY a /a\n")
+    found = 'Base image foreign:1 was pulled with platform "linux/arm64", expected "linux/amd64" for current build'
+    assert f"[Warning] InvalidBaseImagePlatform: {found} (line 1)" in docker_build(havred, context).stdout
+    checked = havred.havre("build", "--check", str(context), check=1).stdout
+    assert "WARNING: InvalidBaseImagePlatform - https://" in checked
+    assert found in checked
+    (context / "Dockerfile").write_text("FROM --platform=linux/arm64 foreign:1\nCOPY a /a\n")
+    assert "InvalidBaseImagePlatform" not in docker_build(havred, context).stdout
+    havred.docker("rmi", "-f", "foreign:1", check=0)
 
 
 def test_a_policy_that_fails_does_nothing_first(havred: Engine, context: Path) -> None:

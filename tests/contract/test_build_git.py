@@ -117,6 +117,14 @@ def test_our_own_command_line(havred: Engine, tmp_path: Path) -> None:
     try:
         havred.havre("build", "-t", "git-built:1", f"{served.url}#v1:sub", check=0)
         assert _tree(havred).endswith("\nfirst")
+        commit = served.git("rev-parse", "v1")
+        for query in ("ref=v1", "tag=v1", f"checksum={commit[:9]}&tag=v1"):
+            havred.havre("build", "-t", "git-built:1", f"{served.url}?{query}&subdir=sub", check=0)
+            assert _tree(havred).endswith("\nfirst")
+        lie = havred.havre("build", f"{served.url}?branch=main&checksum={'0' * 40}", check=1).stderr
+        assert f"{'0' * 40} was expected" in lie
+        unknown = havred.havre("build", f"{served.url}?reff=v1", check=1).stderr
+        assert "unexpected query of a git repository: reff" in unknown
         wrong = "0" * 40
         (tmp_path / "Dockerfile").write_text(f"FROM scratch\nADD --checksum={wrong} {served.url}#v1 /\n")
         assert f"{wrong} was expected" in havred.havre("build", str(tmp_path), check=1).stderr

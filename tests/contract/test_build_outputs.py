@@ -107,3 +107,54 @@ def test_pushed(havred: Engine, context: Path, tmp_path: Path) -> None:
             assert havred.havre("run", "--rm", "--network", "none", name, "cat", "/made", check=0).stdout == "made\n"
             havred.docker("rmi", "-f", name, check=0)
         assert "tag is needed" in havred.havre("build", "--push", str(context), check=1).stderr
+
+
+def test_attested(build: Build, havred: Engine, tmp_path: Path) -> None:
+    archive, metadata = tmp_path / "image.tar", tmp_path / "metadata"
+    flags = ("-t", "attested:1", "--build-arg", "V=given", "--metadata-file", str(metadata))
+    build(*flags, "--provenance", "mode=max", "-o", f"type=oci,dest={archive}")
+    with tarfile.open(archive) as tar:
+
+        def read(name: str) -> dict[str, object]:
+            found: dict[str, object] = json.load(tar.extractfile(name))  # type: ignore[arg-type]
+            return found
+
+        def blob(digest: str) -> dict[str, object]:
+            return read(f"blobs/sha256/{digest.removeprefix('sha256:')}")
+
+        (top,) = read("index.json")["manifests"]  # type: ignore[misc]
+        image, attestation = blob(top["digest"])["manifests"]  # type: ignore[misc]
+        assert top["digest"] == json.loads(metadata.read_text())["containerimage.digest"]
+        assert image["platform"] == {"architecture": "amd64", "os": "linux"}
+        assert attestation["platform"] == {"architecture": "unknown", "os": "unknown"}
+        assert attestation["annotations"] == {
+            "vnd.docker.reference.digest": image["digest"],
+            "vnd.docker.reference.type": "attestation-manifest",
+        }
+        (layer,) = blob(attestation["digest"])["layers"]  # type: ignore[misc]
+        assert layer["annotations"] == {"in-toto.io/predicate-type": "https://slsa.dev/provenance/v0.2"}
+        statement = blob(layer["digest"])
+    (subject,) = statement["subject"]  # type: ignore[misc]
+    assert subject["name"] == "pkg:docker/attested@1?platform=linux%2Famd64"
+    assert f"sha256:{subject['digest']['sha256']}" == image["digest"]
+    predicate: dict[str, dict[str, dict[str, str]]] = statement["predicate"]  # type: ignore[assignment]
+    assert predicate["invocation"]["parameters"]["args"] == {"build-arg:V": "given"}  # type: ignore[comparison-overlap]
+    assert "pkg:docker/busybox@latest?digest=sha256:" in json.dumps(predicate["materials"])
+    assert _skopeo(f"oci-archive:{archive}")["Os"] == "linux"
+    assert "attested:1" in havred.out("load", "-i", str(archive))
+    havred.docker("rmi", "attested:1", check=0)
+    assert "attestations are not supported: sbom" in build("--sbom", "true", check=1)
+    assert "invalid provenance mode: most" in build("--provenance", "mode=most", check=1)
+    build("--provenance", "false")
+
+
+def test_attestations_of_an_image_that_stays(havred: Engine, context: Path, tmp_path: Path) -> None:
+    """It keeps none; the metadata tell them to our users, and buildx's are told where they are kept."""
+    metadata = tmp_path / "metadata"
+    flags = ("-q", "--metadata-file", str(metadata), str(context))
+    havred.havre("build", "--attest", "type=provenance,builder-id=https://example.org", *flags, check=0)
+    told = json.loads(metadata.read_text())["buildx.build.provenance"]
+    assert told["builder"] == {"id": "https://example.org"}
+    assert "args" not in told["invocation"]["parameters"]
+    refused = havred.docker("buildx", "build", "--provenance", "true", str(context), check=1)
+    assert "an image in the daemon keeps no attestations" in refused.stderr

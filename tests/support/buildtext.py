@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from havre.build.checking import Checks
+from havre.build.checking import Base, Checks
 from havre.build.checks import policy_of
 from havre.build.dockerfile import DockerfileError, parse_dockerfile
 from havre.build.graph import plan_graph
@@ -16,7 +16,7 @@ from havre.build.plan import DEFAULT_PATH, Step, Surroundings, begin, plan_steps
 from havre.build.progress import unreported
 from havre.build.request import BuildRequest, DockerfileBytes
 from havre.engine.model import Config
-from havre.oci.platform import Platform
+from havre.oci.platform import Platform, parse_platform
 
 _HOST = Platform("amd64", "linux")
 BUILD_ARGS = {"GIVEN": "from-client", "HTTP_PROXY": "http://proxy.example"}
@@ -36,10 +36,10 @@ def render_checks(data: bytes, ignore: bytes = b"") -> str:
     graph = plan_graph(dockerfile, BUILD_ARGS, "", _HOST, _HOST)
     source = DockerfileBytes("Dockerfile", data, ignore)
     policy = policy_of(dockerfile, BUILD_ARGS)
-    checks = Checks(dockerfile, graph, policy, source, unreported)
+    checks = Checks(dockerfile, graph, policy, source, unreported, _HOST)
 
-    async def empty(name: str, platform: str) -> Config | None:
-        return Config(env=["PATH=/bin"])
+    async def empty(name: str, platform: str) -> Base | None:
+        return Config(env=["PATH=/bin"]), parse_platform(platform) if platform else _HOST
 
     found = asyncio.run(checks.of_all(BuildRequest(build_args=BUILD_ARGS), empty))
     return "".join(f"{each.line} {each.rule}: {each.message}\n" for each in found) or "nothing\n"

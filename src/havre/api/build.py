@@ -31,9 +31,9 @@ from havre.api.progress_stream import stream_progress
 from havre.api.router import Router
 from havre.build.cache import CacheRecord
 from havre.build.progress import BuildEvent, Finished, Log, Started, Warned
-from havre.build.request import DEFAULT_NAME, BuildRequest, BuildResult, CacheSource, CacheTarget
+from havre.build.request import DEFAULT_NAME, BuildRequest, BuildResult, CacheSource, CacheTarget, parse_attestations
 from havre.build.running import RunFailed
-from havre.build.uploads import UploadedContext
+from havre.build.uploads import SshAgents, UploadedContext
 from havre.engine import times
 from havre.engine.layout import LaidOut, layout_form
 from havre.engine.model import Ulimit
@@ -48,8 +48,10 @@ async def _build(agents: Agents, call: Call) -> web.StreamResponse:
     quiet, ids, contexts = call.flag("q"), call.query.getall("ssh", []), call.services.contexts
 
     async def work(progress: Progress) -> None:
-        async with agents.forwarded(request.id, ids, contexts) as forwarded, _context_of(call, progress) as context:
-            context.agents = forwarded
+        async with (
+            agents.forwarded(request.id, ids, contexts) as forwarded,
+            _context_of(call, progress, forwarded) as context,
+        ):
             asked = replace(request, local_contexts=context.names) if isinstance(context, ListedContext) else request
             teller = ClassicTeller(progress, quiet=quiet)
             raw = RawTeller(progress) if call.text("progress") == "rawjson" else None
@@ -59,12 +61,18 @@ async def _build(agents: Agents, call: Call) -> web.StreamResponse:
                 teller.failed()
                 raise error if raw else in_classic_words(error) from error
             if raw:
-                caches = {mode: base64.b64encode(document).decode() for mode, document in result.caches.items()}
-                progress(ProgressLine(aux={"ID": result.image or "", "Caches": caches}))
+                progress(ProgressLine(aux=_present_result(result)))
             else:
                 teller.succeeded(result, request)
 
     return await stream_progress(call, work)
+
+
+def _present_result(result: BuildResult) -> dict[str, Any]:
+    """What our command line is told: bytes are base64, for `POST /build/export`."""
+    caches = {mode: base64.b64encode(document).decode() for mode, document in result.caches.items()}
+    provenance = base64.b64encode(result.provenance).decode()
+    return {"ID": result.image or "", "Caches": caches, "Provenance": provenance}
 
 
 async def _check(call: Call) -> web.StreamResponse:
@@ -81,13 +89,17 @@ async def _check(call: Call) -> web.StreamResponse:
 
 
 @asynccontextmanager
-async def _context_of(call: Call, progress: Progress) -> AsyncIterator[UploadedContext | ListedContext]:
+async def _context_of(
+    call: Call, progress: Progress, agents: SshAgents | None = None
+) -> AsyncIterator[UploadedContext | ListedContext]:
     """What the request brings, for the length of a block."""
     credentials, contexts = decode_credentials(call), call.services.contexts
     if call.request.content_type == CONTENT_TYPE:
         async with receive(call, contexts, credentials, progress) as listed, contexts.borrow() as directory:
+            listed.agents = agents
             if remote := call.text("remote"):
                 listed.main = UploadedContext(directory, credentials)
+                listed.main.agents = agents
                 with closing(listed.main):
                     await listed.main.fetch(remote)
                     yield listed
@@ -96,6 +108,7 @@ async def _context_of(call: Call, progress: Progress) -> AsyncIterator[UploadedC
         return
     async with contexts.borrow() as directory:
         with closing(UploadedContext(directory, credentials)) as context:
+            context.agents = agents
             if remote := call.text("remote"):
                 await context.fetch(remote)
             else:
@@ -178,6 +191,7 @@ def decode_request(call: Call) -> BuildRequest:
         cgroup_parent=call.text("cgroupparent"),
         squash=call.flag("squash"),
         cache_from=tuple(map(_cache_source, _json(call, "cachefrom", list[str | CacheSource], []))),
+        provenance=parse_attestations(_json(call, "attestations", dict[str, str], {})),
         inline_cache=call.flag("inlinecache"),
         cache_to=tuple(_json(call, "cacheto", list[CacheTarget], [])),
     )

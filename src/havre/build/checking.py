@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from havre.aio import in_thread
-from havre.build.checkrules import check_file, check_stage, is_placed
+from havre.build.checkrules import check_base, check_file, check_stage, is_placed
 from havre.build.checks import RULES, Finding, Policy, permitted
 from havre.build.dockerfile import Dockerfile
 from havre.build.graph import SCRATCH, Graph, Stage
@@ -19,24 +19,31 @@ from havre.build.progress import BuildProgress, Warned
 from havre.build.request import BuildRequest, DockerfileBytes
 from havre.engine.model import Config
 from havre.oci.ignore import read_ignore_file
+from havre.oci.platform import Platform, parse_platform
 
-LookUp = Callable[[str, str], Awaitable[Config | None]]
-"""The configuration of an image by its name and a platform; None when nobody can say."""
+Base = tuple[Config, Platform]
+LookUp = Callable[[str, str], Awaitable[Base | None]]
+"""The configuration and the platform of an image by its name and a platform; None when nobody can say."""
 
 
 @dataclass(frozen=True)
 class Checks:
-    """What to check in one file, and how to tell of it."""
+    """What to check in one file, built for a platform, and how to tell of it."""
 
     dockerfile: Dockerfile
     graph: Graph
     policy: Policy
     source: DockerfileBytes
     tell: BuildProgress
+    platform: Platform
 
     def of_file(self) -> list[Finding]:
         """What is wrong with the file."""
         return self._permitted(check_file(self.dockerfile, self.graph))
+
+    def of_base(self, stage: Stage, found: Platform, wanted: Platform) -> list[Finding]:
+        """What is wrong with the base of a stage."""
+        return self._permitted(check_base(self.dockerfile, stage, found, wanted))
 
     def of_stage(self, stage: Stage, steps: Sequence[Step], base: Config, *, base_known: bool = True) -> list[Finding]:
         """What is wrong with a stage; `steps` are those of its own instructions alone."""
@@ -66,8 +73,13 @@ class Checks:
             if stage.after is not None:
                 base, known = configs[stage.after]
             elif stage.base != SCRATCH:
-                config = await look_up(stage.base, stage.platform or request.platform)
-                base, known = config or base, config is not None
+                wanted = stage.platform or request.platform
+                looked_up = await look_up(stage.base, wanted)
+                known = looked_up is not None
+                if looked_up is not None:
+                    base, platform = looked_up
+                    expected = parse_platform(wanted) if wanted else self.platform
+                    found += await in_thread(self.of_base, stage, platform, expected)
             steps = await in_thread(self._plan, stage, begin(base), request)
             found += await in_thread(self.of_stage, stage, steps, base, base_known=known)
             configs[stage.index] = (steps[-1].config if steps else base), known

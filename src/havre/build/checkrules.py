@@ -23,7 +23,7 @@ from havre.build.words import expand
 from havre.engine.model import Config
 from havre.errors import InvalidInput
 from havre.oci.ignore import IgnoreRules
-from havre.oci.platform import parse_platform
+from havre.oci.platform import Platform, parse_platform
 from havre.oci.reference import parse_reference
 
 _RESERVED = ("context", "scratch")
@@ -175,6 +175,15 @@ def _platform(instruction: Instruction, command: From) -> Iterator[Finding]:
 
 
 # -- a stage
+
+
+def check_base(dockerfile: Dockerfile, stage: Stage, found: Platform, wanted: Platform) -> list[Finding]:
+    """What is wrong with a stage whose base is for the platform `found`."""
+    if found.same_as(wanted):
+        return []
+    instruction = next(each for each in dockerfile.instructions if each.line == stage.line)
+    message = f'Base image {stage.base} was pulled with platform "{found}", expected "{wanted}" for current build'
+    return [_found(instruction, "InvalidBaseImagePlatform", message)]
 
 
 def check_stage(

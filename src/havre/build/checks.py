@@ -87,6 +87,9 @@ RULES: Mapping[str, Rule] = {
     "FromPlatformFlagConstDisallowed": Rule(
         "FROM --platform flag should not use a constant value", "from-platform-flag-const-disallowed"
     ),
+    "InvalidBaseImagePlatform": Rule(
+        "Base image platform does not match expected target platform", "invalid-base-image-platform"
+    ),
     "CopyIgnoredFile": Rule("Attempting to Copy file that is excluded by .dockerignore", "copy-ignored-file"),
     "InvalidDefinitionDescription": Rule(
         "Comment for build stage or argument should follow the format: `# <arg/stage name> <description>`. If this is"

@@ -1,6 +1,7 @@
 """Git repositories as build contexts and as sources of ADD: one commit's files, fetched by the `git` program.
 
     https://host/repo.git#REF:DIR   git@host:repo.git   ssh://  git://     --parse_git_address-->  GitAddress
+    https://host/repo.git?branch=B&subdir=DIR&checksum=COMMIT
     GitAddress --clone--> fetch one commit (all of them where a server gives no single one)
                           look at its size, check it out, its submodules as docker does --> the directory DIR of it
 
@@ -25,6 +26,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import parse_qsl
 
 from havre.aio import in_thread
 from havre.build.trees import DirectoryTree
@@ -38,6 +40,7 @@ MAX_FILES = 1_000_000
 MAX_BYTES = 16 << 30
 _MAX_TOLD = 8 << 10  # bytes of git's words that an error shows
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+@-]*")
+_PREFIXES = {"ref": "", "branch": "refs/heads/", "tag": "refs/tags/"}
 _SETTINGS = (
     "core.hooksPath=/dev/null", "core.protectHFS=true", "core.protectNTFS=true", "core.fsmonitor=false",
     "transfer.fsckObjects=true", "advice.detachedHead=false", "init.defaultBranch=main", "submodule.fetchJobs=1",
@@ -47,11 +50,15 @@ _SETTINGS = (
 
 @dataclass(frozen=True)
 class GitAddress:
-    """A repository, what of it is wanted (empty: its default branch), and a directory in that (empty: all)."""
+    """A repository, what of it is wanted (empty: its default branch), and a directory in that (empty: all).
+
+    `checksum` is how the commit's ID must begin.
+    """
 
     remote: str
     ref: str = ""
     directory: str = ""
+    checksum: str = ""
 
     @property
     def shown(self) -> str:
@@ -100,19 +107,41 @@ def shown_address(url: str) -> str:
 
 
 def parse_git_address(text: str) -> GitAddress | None:
-    """The address if `text` is one of a git repository; `InvalidInput` if what is behind its `#` cannot be."""
-    remote, _, fragment = text.partition("#")
+    """The address if `text` is one of a git repository; `InvalidInput` if what is behind its `#` or `?` cannot be."""
+    text, _, fragment = text.partition("#")
+    remote, _, query = text.partition("?")
     is_http = remote.startswith(("http://", "https://"))
     if remote.startswith("github.com/"):
         remote = f"https://{remote}"
     elif not remote.startswith(("git://", "git@", "ssh://")) and not (is_http and remote.endswith(".git")):
         return None
     ref, _, directory = fragment.partition(":")
+    checksum = ""
+    if query:
+        if fragment:
+            raise InvalidInput(f"the git repository {shown_address(remote)} has both a fragment and a query")
+        ref, directory, checksum = _read_query(query)
     if ref and not _REF.fullmatch(ref):
         raise InvalidInput(f"invalid git reference: {ref[:200]!r}", "expected a branch, a tag or a commit")
     if any(char.isspace() or ord(char) < 32 for char in remote):
         raise InvalidInput(f"invalid git repository: {remote[:200]!r}")
-    return GitAddress(remote, ref, directory)
+    return GitAddress(remote, ref, directory, checksum)
+
+
+def _read_query(query: str) -> tuple[str, str, str]:
+    """What is wanted, the directory and the checksum in a query as BuildKit has it."""
+    fields = dict(parse_qsl(query, keep_blank_values=True))
+    refs = [f"{_PREFIXES[name]}{fields.pop(name)}" for name in _PREFIXES if name in fields]
+    checksum = fields.pop("checksum", "") or fields.pop("commit", "")
+    directory = fields.pop("subdir", "")
+    if fields or len(refs) > 1:
+        name = next(iter(fields), "ref, branch and tag at once")
+        raise InvalidInput(
+            f"unexpected query of a git repository: {name}", "there are ref, branch, tag, checksum, subdir"
+        )
+    if checksum and not re.fullmatch(r"[0-9a-f]{7,64}", checksum):
+        raise InvalidInput(f"invalid checksum of a git repository: {checksum[:80]!r}", "expected a commit's ID")
+    return (*refs, checksum)[0], directory, checksum
 
 
 async def clone(address: GitAddress, directory: Path, access: GitAccess, *, keep_git: bool = False) -> tuple[Path, str]:
@@ -127,6 +156,8 @@ async def clone(address: GitAddress, directory: Path, access: GitAccess, *, keep
     try:
         async with asyncio.timeout(MAX_SECONDS):
             commit = await _fetch(git, address)
+            if not commit.startswith(address.checksum):
+                raise Failed(f"{address.shown} is at commit {commit}: {address.checksum} was expected")
             await _check_size(git, commit, address)
             await git.run("checkout", "-q", "--force", "--detach", commit)
             if (directory / ".gitmodules").is_file():

@@ -19,6 +19,7 @@ from typing import Protocol
 
 from havre.build.trees import Tree
 from havre.engine.model import ImageId, Ulimit
+from havre.errors import InvalidInput, Unsupported
 from havre.oci.digest import Digest
 from havre.registry import Auth
 
@@ -45,6 +46,35 @@ class CacheTarget:
     ref: str = ""
     mode: str = "min"
     ignore_error: bool = False
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """That an attestation of the result's provenance is wanted: `mode` is min or max."""
+
+    mode: str = "min"
+    builder_id: str = ""
+
+
+def parse_attestations(wanted: Mapping[str, str]) -> Provenance | None:
+    """The attestations by kind, each with settings as `--attest` has them (`mode=max,builder-id=x`).
+
+    Those that are off, or that the client asks for by itself and not for an image, count as none. Raises `Unsupported`.
+    """
+    found: Provenance | None = None
+    for kind, text in wanted.items():
+        settings = dict(field.partition("=")[::2] for field in text.split(",") if field)
+        if settings.get("disabled") == "true" or settings.get("inline-only") == "true":
+            continue
+        if kind != "provenance":
+            raise Unsupported(f"attestations are not supported: {kind}", "there is no scanner of packages")
+        mode, version = settings.get("mode", "min"), settings.get("version", "v0.2")
+        if mode not in ("min", "max"):
+            raise InvalidInput(f"invalid provenance mode: {mode}", "expected min or max")
+        if version != "v0.2":
+            raise Unsupported(f"SLSA provenance {version} is not supported", "leave out version, for v0.2")
+        found = Provenance(mode, settings.get("builder-id", ""))
+    return found
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,6 +116,7 @@ class BuildRequest:
     squash: bool = False
     cache_from: tuple[CacheSource, ...] = ()
     cache_to: tuple[CacheTarget, ...] = ()
+    provenance: Provenance | None = None
     inline_cache: bool = False
     store: bool = True
 
@@ -131,7 +162,8 @@ class BuildResult:
     """What was built: `config` is the image's document (its ID is the digest), `layers` its diff IDs, base first.
 
     `image` is None when the request said `store=False`: the layers are kept as long as the build cache has them.
-    `caches` are the documents of caches for the client, by mode.
+    `provenance` is the predicate of the attestation asked for. `caches` are the documents of caches for the client,
+    by mode.
     """
 
     image: ImageId | None

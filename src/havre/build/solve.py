@@ -12,6 +12,7 @@ import logging
 import platform as host
 import secrets
 import shutil
+import time
 from collections.abc import Collection, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -21,7 +22,7 @@ from havre.aio import finish, in_thread, spawn
 from havre.build.cache import Cache, CacheRecord, plan_prune
 from havre.build.cachedocument import ARGUMENT, cache_document, with_records
 from havre.build.cachemounts import CacheMounts
-from havre.build.checking import Checks
+from havre.build.checking import Base, Checks
 from havre.build.checks import CheckReport, LintViolation, policy_of
 from havre.build.dockerfile import DockerfileError, parse_dockerfile
 from havre.build.foreign import check_runs, runnable_architectures
@@ -29,16 +30,19 @@ from havre.build.foreigncache import ForeignCache, ForeignCaches
 from havre.build.gcpolicy import GcPolicy, GcRule
 from havre.build.graph import plan_graph
 from havre.build.progress import BuildProgress, shown, unreported
-from havre.build.request import BuildRequest, BuildResult, ContextSource
+from havre.build.provenance import Facts, render_provenance
+from havre.build.request import MAIN_CONTEXT, BuildRequest, BuildResult, ContextSource, DockerfileBytes
 from havre.build.running import Runner, Sandboxes
 from havre.build.stages import Job, Result, Stages
 from havre.build.steps import Steps
 from havre.engine.filters import Filters
+from havre.engine.imagelist import read_config
 from havre.engine.images import Images, Prunable
-from havre.engine.model import Config, Ulimit
+from havre.engine.model import Ulimit
 from havre.errors import Conflict, HavreError, Unsupported
 from havre.linux import trees
 from havre.oci.digest import Digest
+from havre.oci.image import decode_image
 from havre.oci.platform import Platform, parse_platform, platform_of_machine
 from havre.oci.reference import parse_reference
 from havre.runtime import Runtime
@@ -180,13 +184,14 @@ class Builder:
         directory = self._scratch / secrets.token_hex(16)
         undo.push_async_callback(in_thread, trees.remove_tree, directory)
         await in_thread(directory.mkdir, 0o700)
+        started_at = time.time()
         source = await context.dockerfile(request.dockerfile)
         dockerfile = await in_thread(parse_dockerfile, source.data, source.name)
         wanted = _platform(request)
         graph = await in_thread(plan_graph, dockerfile, request.build_args, request.target, wanted, _own_platform())
         with dockerfile.located():
             check_runs(graph, wanted, await in_thread(runnable_architectures, _own_platform().architecture))
-        checks = Checks(dockerfile, graph, policy_of(dockerfile, request.build_args), source, progress)
+        checks = Checks(dockerfile, graph, policy_of(dockerfile, request.build_args), source, progress, wanted)
         await self._check(checks, request, context)
         job = Job(
             request=request,
@@ -207,8 +212,11 @@ class Builder:
         document = result.document()
         if result.steps and (request.inline_cache or request.build_args.get(ARGUMENT) in ("1", "true")):
             document = with_records(document, result.steps)
+        provenance = b""
+        if request.provenance is not None:
+            provenance = render_provenance(_facts(request, source, wanted, stages, started_at), request.provenance)
         image = await self._images.create(document, names=request.tags) if request.store else None
-        return BuildResult(image=image, config=document, layers=result.layers, caches=caches)
+        return BuildResult(image=image, config=document, layers=result.layers, provenance=provenance, caches=caches)
 
     async def _open_caches(
         self, request: BuildRequest, context: ContextSource, progress: BuildProgress
@@ -250,7 +258,7 @@ class Builder:
             own = _own_platform()
             graph = await in_thread(plan_graph, dockerfile, request.build_args, request.target, _platform(request), own)
             policy = policy_of(dockerfile, request.build_args)
-            checks = Checks(dockerfile, graph, policy, source, unreported)
+            checks = Checks(dockerfile, graph, policy, source, unreported, _platform(request))
             found = await checks.of_all(request, partial(self._look_up, request, context))
         except DockerfileError as error:
             return CheckReport(source.name, source.data, (), error.problem, error.line, lines)
@@ -264,20 +272,43 @@ class Builder:
             checks.warn(found)
             raise LintViolation(found)
 
-    async def _look_up(self, request: BuildRequest, context: ContextSource, name: str, platform: str) -> Config | None:
-        """The configuration of a base, of the store or else of its registry."""
+    async def _look_up(self, request: BuildRequest, context: ContextSource, name: str, platform: str) -> Base | None:
+        """What a base is, by the store or else by its registry."""
         if name in request.local_contexts:
             return None
         name = request.contexts.get(name, name).removeprefix("docker-image://")
         try:
-            return (await self._images.acquire(name, platform or None)).config
+            image = await self._images.acquire(name, platform or None)
+            return image.config, decode_image(await self._images.document(image.id)).platform
         except HavreError:
             pass  # then its registry may tell
         try:
             auth = await context.credentials(parse_reference(name).registry)
-            return await self._images.remote_config(name, auth=auth, platform=platform or None)
+            document, _ = await self._images.remote_document(name, auth=auth, platform=platform or None)
+            return read_config(decode_image(document), name), decode_image(document).platform
         except HavreError:
             return None
+
+
+def _facts(
+    request: BuildRequest, dockerfile: DockerfileBytes, platform: Platform, stages: Stages, started_at: float
+) -> Facts:
+    """What a provenance tells; the options by the names that BuildKit's frontend has for them."""
+    return Facts(
+        id=request.id,
+        dockerfile=dockerfile,
+        platform=str(platform),
+        options={
+            **{f"build-arg:{name}": value for name, value in request.build_args.items() if value is not None},
+            **{f"label:{name}": value for name, value in request.labels.items()},
+            **{f"context:{name}": value for name, value in request.contexts.items()},
+            **({"target": request.target} if request.target else {}),
+        },
+        contexts=(MAIN_CONTEXT, *sorted(request.local_contexts)),
+        materials=stages.materials,
+        started_at=started_at,
+        finished_at=time.time(),
+    )
 
 
 def _own_platform() -> Platform:

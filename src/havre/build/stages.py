@@ -37,6 +37,7 @@ from havre.engine.images import Images
 from havre.engine.model import Config
 from havre.engine.progress import ProgressLine
 from havre.errors import Failed, HavreError, InvalidInput, NotFound, Unsupported
+from havre.oci.attestation import package_url
 from havre.oci.digest import Digest, digest_of
 from havre.oci.image import History, ImageConfig, decode_image, encode_image
 from havre.oci.platform import Platform, parse_platform
@@ -102,6 +103,7 @@ class Stages:
         self._numbers = _first_numbers(job.graph)
         self._total = sum(1 + len(job.graph.stages[index].commands) for index in job.graph.needed)
         self._epoch = _epoch(job.request)
+        self.materials: dict[str, str] = {}  # digests of bases by package URL
         self._views = BuildViews(storage.snapshots, job.request, job.client, job.graph, job.ignore, job.tell, job.undo)
 
     def all_steps(self) -> list[StepRecord]:
@@ -165,8 +167,16 @@ class Stages:
         image = await self._images.acquire(id)
         for layer in image.layers:
             self._hold(layer)
+        self._note_material(name, id)
         body = await self._storage.blobs.read(Digest(image.id))
         return Result(decode_image(body), image.config, body)
+
+    def _note_material(self, name: str, id: str) -> None:
+        details, reference = self._images.inspect(id), parse_reference(name).with_default_tag()
+        known = [parse_reference(each) for each in details.repo_digests]
+        digest = next((each.digest for each in known if each.name == reference.name and each.digest), Digest(id))
+        platform = Platform(details.architecture, details.os, variant=details.variant)
+        self.materials[package_url(reference, platform, digest)] = digest
 
     async def _find(self, name: str, platform: str, vertex: Vertex | None) -> str:
         if not self._job.request.pull:
@@ -245,6 +255,10 @@ class Stages:
                 result = await self._result_of(stage.after)
             else:
                 result = await self._base(stage.base, stage.platform, vertex)
+                platform = stage.platform or self._job.request.platform
+                wanted = parse_platform(platform) if platform else self._job.platform
+                checks = self._job.checks
+                checks.warn(await in_thread(checks.of_base, stage, result.image.platform, wanted))
         except HavreError as error:
             tell(Finished(vertex, time.time(), error=error.message))
             raise self._located(error, stage.line) from error

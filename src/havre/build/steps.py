@@ -35,7 +35,7 @@ from havre.build.plan import Action, CopyAction, RunAction, WorkdirAction
 from havre.build.request import BuildRequest, ContextSource
 from havre.build.running import Output, Runner, RunPlace, Views
 from havre.build.trees import DirectoryTree
-from havre.errors import Failed, HavreError, InvalidInput, NotFound
+from havre.errors import HavreError, InvalidInput, NotFound
 from havre.linux import trees
 from havre.linux.openat2 import resolve_in_root
 from havre.oci.digest import Digest
@@ -296,9 +296,8 @@ class Steps:
 async def _cloned(address: GitAddress, directory: Path, action: CopyAction, client: ContextSource) -> Chosen:
     """ADD of a git repository: its files as a directory's; the checksum is that of the commit, or begins it."""
     await in_thread(directory.mkdir, 0o700)
-    root, commit = await clone(address, directory, await git_access(address, client), keep_git=action.keep_git)
-    if not commit.startswith(action.checksum):
-        raise Failed(f"{address.shown} is at commit {commit}: {action.checksum} was expected")
+    address = replace(address, checksum=action.checksum or address.checksum)
+    root, _ = await clone(address, directory, await git_access(address, client), keep_git=action.keep_git)
     return Chosen(DirectoryTree(root), "", "", address.shown, True)
 
 

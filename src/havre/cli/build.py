@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import posix
 import sys
+from binascii import a2b_base64
 from contextlib import nullcontext
 
 from havre.cli.buildview import Steps, choose_view, render_failure
@@ -19,7 +20,7 @@ from havre.cli.pull import check_name
 from havre.client.buildcache import Caches
 from havre.client.buildcontext import DirectoryContext, TextContext
 from havre.client.buildsend import is_remote, read_secret, registry_config, send_list, send_tar, takes_lists
-from havre.client.jsontext import encode
+from havre.client.jsontext import decode, encode
 from havre.errors import HavreError
 
 TYPE_CHECKING = False
@@ -64,7 +65,6 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
         with _agents(session, options, query):
             sent = send_list(session.client, query, source, named, secrets, credentials, caches.directories)
             built = _watch(sent, options, steps)
-        image = built["ID"]
         for directory, asked in caches.exports(built.get("Caches") or {}):
             from havre.cli.buildoutput import unpack_layout
 
@@ -72,9 +72,11 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
     else:
         _refuse_elsewhere(options)
         messages = session.client.messages(send_tar(session.client, "/build", query, source, credentials))
-        image = _watch_classic(messages, quiet=options.quiet)
-    digest = deliver(session.client, image, outputs, tags) if outputs else ""
-    _conclude(options, image, digest, tags, steps)
+        built = {"ID": _watch_classic(messages, quiet=options.quiet)}
+    image = built["ID"]
+    provenance = built.get("Provenance", "")
+    digest = deliver(session.client, image, outputs, tags, provenance) if outputs else ""
+    _conclude(options, image, digest, tags, steps, provenance)
     if options.push or any(output.push for output in outputs):
         _push(session, tags, quiet=options.quiet)
     return 0
@@ -136,6 +138,7 @@ def _refuse_elsewhere(options: Options) -> None:
     asked = {
         "secret": options.secret,
         "ssh": options.ssh,
+        "attest": options.attest or options.provenance,
         "cache-to": options.cache_to,
         "build-context": options.build_context,
         "no-cache-filter": options.no_cache_filter,
@@ -175,7 +178,7 @@ def _push(session: Session, tags: list[str], *, quiet: bool) -> None:
         push_image(session, tag, quiet=quiet)
 
 
-def _conclude(options: Options, image: str, digest: str, tags: list[str], steps: Steps) -> None:
+def _conclude(options: Options, image: str, digest: str, tags: list[str], steps: Steps, provenance: str) -> None:
     """Tell and write down what was built; `digest` is that of an archive's manifest, if one was written."""
     if options.quiet:
         print(image)
@@ -188,7 +191,8 @@ def _conclude(options: Options, image: str, digest: str, tags: list[str], steps:
         names = {"image.name": ",".join(map(_canonical, tags))} if tags else {}
         digests = {"containerimage.config.digest": image, "containerimage.digest": digest or image}
         with open(options.metadata_file, "w") as file:
-            file.write(encode(digests | names, indent="  ") + "\n")
+            attested = {"buildx.build.provenance": decode(a2b_base64(provenance))} if provenance else {}
+            file.write(encode(attested | digests | names, indent="  ") + "\n")
     if options.graph:
         from havre.cli.buildgraph import render_svg
 
@@ -215,6 +219,22 @@ def _check(messages: Iterator[dict[str, Any]]) -> int:
     if error:
         raise StatusError(1, error)
     return 1 if count else 0
+
+
+def _attestations(options: Options) -> dict[str, str]:
+    """The attestations by kind with their settings, as BuildKit has them."""
+    shorthands = {"provenance": options.provenance, "sbom": options.sbom}
+    given = [f"type={kind},{text}" for kind, text in shorthands.items() if text]
+    wanted = {}
+    for text in (*options.attest, *given):
+        fields = [field for field in text.split(",") if field]
+        kinds = [field.removeprefix("type=") for field in fields if field.startswith("type=")]
+        if len(kinds) != 1:
+            raise StatusError(1, f"invalid attestation {text!r}: type=provenance is expected")
+        switches = {"true": "", "false": "disabled=true"}
+        settings = [switches.get(field, field) for field in fields if not field.startswith("type=")]
+        wanted[kinds[0]] = ",".join(filter(None, settings))
+    return wanted
 
 
 def build_query(options: Options) -> Query:
@@ -244,6 +264,7 @@ def build_query(options: Options) -> Query:
         "cachefrom": options.cache_from,
         "ulimits": options.ulimit,
         "nocachefilter": filtered,
+        "attestations": _attestations(options),
     }
     query |= {name: text for name, text in texts.items() if text}
     query |= {name: str(number) for name, number in numbers.items() if number}

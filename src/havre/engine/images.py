@@ -363,12 +363,6 @@ class Images:
         """What `name` stands for in its registry; nothing is pulled."""
         return await describe_remote(self._registry, parse_reference(name).with_default_tag(), auth)
 
-    async def remote_config(self, name: str, *, auth: Auth | None = None, platform: str | None = None) -> Config:
-        """The defaults for containers of an image in its registry; nothing is pulled."""
-        ref = parse_reference(name).with_default_tag()
-        found = await self._puller.resolve(ref, auth, _wanted(platform), unobserved)
-        return imagelist.read_config(found.config, name)
-
     async def remote_document(
         self, name: str, *, auth: Auth | None = None, platform: str | None = None
     ) -> tuple[bytes, Callable[[Digest], Awaitable[None]]]:

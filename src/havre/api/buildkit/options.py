@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from havre.build.gitsource import parse_git_address
-from havre.build.request import DEFAULT_NAME, MAIN_CONTEXT, BuildRequest, CacheSource, CacheTarget
+from havre.build.request import DEFAULT_NAME, MAIN_CONTEXT, BuildRequest, CacheSource, CacheTarget, parse_attestations
 from havre.engine.layout import LayoutForm, layout_form
 from havre.engine.model import Ulimit
 from havre.errors import InvalidInput, Unsupported
@@ -28,7 +28,6 @@ FRONTEND = "dockerfile.v0"
 LINT = "frontend.lint"  # the subrequest that build checks are
 _LOCAL, _UPLOAD = "local:", "http://buildkit-session/"
 
-_ATTESTATION = "attest:"
 _KEEP_GIT = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
 
 
@@ -97,6 +96,7 @@ def parse_options(
         cgroup_parent=attrs.get("cgroup-parent", ""),
         store=store,
         cache_from=_cache_sources(attrs),
+        provenance=parse_attestations(_having_prefix(attrs, "attest:")),
     )
     main = attrs.get("contextkey", "context")
     dockerfile_local = attrs.get("dockerfilekey", "" if remote else "dockerfile")
@@ -112,15 +112,6 @@ def _refuse_the_impossible(attrs: Mapping[str, str]) -> None:
         raise Unsupported("several platforms cannot be built at once", "build them one by one")
     if (request := attrs.get("requestid", "")) not in ("", LINT):
         raise Unsupported(f"subrequest {request} is not supported", "leave out --print or --call")
-    wanted = [name for name, value in attrs.items() if name.startswith(_ATTESTATION) and not _is_off(value)]
-    if wanted:
-        raise Unsupported(f"attestations are not supported: {wanted[0].removeprefix(_ATTESTATION)}")
-
-
-def _is_off(attestation: str) -> bool:
-    """buildx asks for minimal provenance by itself, and marks that as not to be put in an image."""
-    settings = set(_csv(attestation))
-    return bool(settings & {"disabled=true", "inline-only=true"})
 
 
 def _contexts(attrs: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:

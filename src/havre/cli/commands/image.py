@@ -13,6 +13,7 @@ _PLATFORMS = Flag("platform", "", "list", "Only these platforms of the image (li
 COMMANDS = (
     Command("build", "[OPTIONS] PATH | URL | -", "Build an image from a Dockerfile", "build:build", (1, 1), (
         Flag("add-host", "", "list", "Add a line to the hosts file (host:ip)", check="check_host"),
+        Flag("attest", "", "list", "An attestation (type=provenance,mode=max)"),
         Flag("build-arg", "", "list", "Set an ARG of the Dockerfile"),
         Flag("cache-from", "", "list", "Build cache to use (IMAGE, type=registry,ref=NAME, type=local,src=DIR)"),
         Flag("cache-to", "", "list", "Where the cache goes (type=inline, type=registry,ref=NAME, type=local,dest=DIR)"),
@@ -38,9 +39,11 @@ COMMANDS = (
         Flag("output", "o", "list", "Where the result goes (DIRECTORY, type=local|tar|oci|docker|image,dest=FILE)"),
         _PLATFORM,
         Flag("progress", "", "string", "How the steps are shown (auto, plain, tty, rawjson)", "auto"),
+        Flag("provenance", "", "string", "Attest where the result comes from (true, mode=min, mode=max), for type=oci"),
         Flag("pull", "", "", "Pull the base images anew"),
         Flag("push", "", "", "Push the image to the registries of its names"),
         Flag("quiet", "q", "", "Print only the image ID, when it is done"),
+        Flag("sbom", "", "string", "Attest the packages in the result; not supported"),
         Flag("secret", "", "list", "A secret for RUN --mount=type=secret (id=NAME,src=FILE or env=VARIABLE)"),
         Flag("shm-size", "", "bytes", "Size of /dev/shm"),
         Flag("ssh", "", "list", "An SSH agent for RUN --mount=type=ssh (default, default=SOCKET, id=KEY)"),
