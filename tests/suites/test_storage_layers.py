@@ -9,6 +9,7 @@ import hashlib
 import lzma
 import os
 import random
+import shutil
 import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
@@ -22,6 +23,7 @@ from havre.oci.digest import Digest, digest_of
 from havre.storage.db import Database
 from havre.storage.ingest import Ingested
 from havre.storage.layers import LayerRow, Layers, Source
+from havre.storage.verify import verify_layer
 from support import tars
 
 NOISE = random.Random(7).randbytes(300_000)
@@ -308,6 +310,33 @@ def test_data_changed_on_disk_is_noticed_when_read(unpacks: bool, tmp_path: Path
             await read(layers, DIFF_ID)
 
     on_layers(tmp_path, unpacks, work)
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "'d/text' is missing": lambda root: (root / "d" / "text").unlink(),
+    "'d/more' is in its directory and not in its tar": lambda root: (root / "d" / "more").touch(),
+    "the size of 'd/text'": lambda root: os.truncate(root / "d" / "text", 5),
+    "the mode of 'd/text'": lambda root: (root / "d" / "text").chmod(0o4755),
+    "the owner of 'd/text'": lambda root: os.chown(root / "d" / "text", 7, 7),
+    "the time of 'd/noise'": lambda root: os.utime(root / "d" / "noise", (5, 5)),
+    "the kind of 'd/noise'": lambda root: (
+        os.rename(root / "d" / "noise", root / "other"), os.mkfifo(root / "d" / "noise"), (root / "other").unlink(),
+    ),
+    "its files are gone": lambda root: shutil.rmtree(root),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("words", DAMAGE)
+def test_files_changed_on_disk_are_noticed_by_a_check(words: str, tmp_path: Path) -> None:
+    async def work(layers: Layers) -> None:
+        await ingest(layers, TAR)
+        assert await verify_layer(layers, DIFF_ID) == ("", False)
+        DAMAGE[words](layers.path(DIFF_ID) / "root")
+        problem, mendable = await verify_layer(layers, DIFF_ID)
+        assert problem.startswith(words)
+        assert not mendable
+
+    on_layers(tmp_path, True, work)
 
 
 @pytest.fixture

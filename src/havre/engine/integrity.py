@@ -11,6 +11,8 @@ Only what is known to be fetchable is removed before it is fetched.
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
@@ -86,13 +88,15 @@ class Integrity:
         return found
 
     async def _look_at_layers(self) -> list[Finding]:
-        found = []
-        for layer in self._storage.layers.all():
-            problem, mendable = await verify_layer(self._storage.layers, layer.diff_id)
-            if problem:
-                outcome = "rebuild" if mendable else ""
-                found.append(Finding(kind="layer", id=layer.diff_id, problem=problem, outcome=outcome))
-        return found
+        slots = asyncio.Semaphore(os.cpu_count() or 1)
+
+        async def look_at(diff_id: Digest) -> Finding:
+            async with slots:
+                problem, mendable = await verify_layer(self._storage.layers, diff_id)
+            return Finding(kind="layer", id=diff_id, problem=problem, outcome="rebuild" if mendable else "")
+
+        looked = await asyncio.gather(*(look_at(layer.diff_id) for layer in self._storage.layers.all()))
+        return [finding for finding in looked if finding.problem]
 
     def _problem_of(self, image: Image) -> str:
         documents = self._store.documents_of(image.id)

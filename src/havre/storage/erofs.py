@@ -200,6 +200,17 @@ class Index:
             node, at = child, name
         return node
 
+    def files(self) -> Iterator[tuple[bytes, Node]]:
+        """Every path of the layer with its inode, but the root's; whiteouts are overlayfs' devices."""
+        _finish(self._root)
+        stack = [(b"", self._root)]
+        while stack:
+            above, parent = stack.pop()
+            for name, node in _children(parent).items():
+                yield above + name, node
+                if node.children is not None:
+                    stack.append((above + name + b"/", node))
+
     def render(self, uuid: bytes, tar_size: int) -> bytearray:
         """The image. `uuid`: 16 bytes; `tar_size`: bytes of the tar that it will be mounted with."""
         _finish(self._root)

@@ -132,7 +132,7 @@ class _IndexedForm:
             self._handed = self._size
         if self._index is not None:
             try:
-                _add_entries(self._index, self._parser, piece)
+                add_entries(self._index, self._parser, piece)
             except Unindexable:
                 self._index = None
 
@@ -201,12 +201,13 @@ def build_index(tar: Path, diff_id: Digest) -> bytearray:
     index, parser = Index(), TarParser()
     with tar.open("rb", buffering=0) as file:
         while piece := file.read(PIECE):
-            _add_entries(index, parser, piece)
+            add_entries(index, parser, piece)
     parser.finish()
     return index.render(uuid_of(diff_id), tar.stat().st_size)
 
 
-def _add_entries(index: Index, parser: TarParser, piece: bytes) -> None:
+def add_entries(index: Index, parser: TarParser, piece: bytes) -> None:
+    """Put what `piece` of a tar completes into `index`; raises `InvalidInput` and `Unindexable`."""
     for event in parser.feed(piece):
         if isinstance(event, Entry):
             index.add(event)

@@ -1,19 +1,30 @@
 """Reading a stored layer whole, to see whether the disk still holds what was put there; and making its index anew.
 
-The tar is hashed, the index compared with the one that the tar gives (it is the same to the byte each time). Of a layer
-that lies unpacked the compressed tar is hashed; its directory is not compared.
+    tar, or tar.zst   hashed
+    index             compared with the one that the tar gives: it is the same to the byte each time
+    root/             of a layer that lies unpacked: every name with its kind, mode, owner, size and time compared with
+                      what the tar says
+
+Contents of unpacked files are not read, and nothing is compared where no index can say the tar.
 """
 
 from __future__ import annotations
 
 import os
+import stat
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from havre.aio import in_thread
-from havre.errors import HavreError
+from havre.errors import Failed, HavreError
 from havre.oci.digest import Digest
-from havre.storage.layerfiles import Form, build_index, read_tar, write_durably
+from havre.storage.erofs import Index, Node, Unindexable
+from havre.storage.layerfiles import Form, add_entries, build_index, read_tar, uuid_of, write_durably
 from havre.storage.layers import Layers
+from havre.storage.tar import TarParser
+
+_TIMES = range(1 << 31)
+"""Seconds that every file system keeps; what is earlier or later may have been cut."""
 
 
 async def verify_layer(layers: Layers, diff_id: Digest) -> tuple[str, bool]:
@@ -21,7 +32,7 @@ async def verify_layer(layers: Layers, diff_id: Digest) -> tuple[str, bool]:
     layer = layers.get(diff_id)
     if layer is None:
         return f"layer {diff_id} is missing", False
-    return await in_thread(_look, layers.path(diff_id), layer.form, diff_id)
+    return await in_thread(_look, layers.path(diff_id), layer.form, diff_id, layer.size)
 
 
 async def rebuild_index(layers: Layers, diff_id: Digest) -> None:
@@ -29,21 +40,77 @@ async def rebuild_index(layers: Layers, diff_id: Digest) -> None:
     await in_thread(_rebuild, layers.path(diff_id), diff_id)
 
 
-def _look(directory: Path, form: Form, diff_id: Digest) -> tuple[str, bool]:
+def _look(directory: Path, form: Form, diff_id: Digest, size: int) -> tuple[str, bool]:
     try:
-        for _ in read_tar(directory, form, diff_id):
-            pass
+        index = _indexed(read_tar(directory, form, diff_id))
         if form == "dir":
-            return ("", False) if (directory / "root").is_dir() else ("its files are gone", False)
-        expected = build_index(directory / "tar", diff_id)
+            return difference(directory / "root", index), False
+        if index is None:
+            return "no index can say its tar", False
+        file = directory / "index"
+        sound = file.is_file() and file.read_bytes() == index.render(uuid_of(diff_id), size)
     except HavreError as error:
         return error.message, False
     except OSError as error:
         return f"its data cannot be read: {error.strerror}", False
-    index = directory / "index"
-    if not index.is_file() or index.read_bytes() != expected:
-        return "its index is damaged or missing", True
-    return "", False
+    return ("", False) if sound else ("its index is damaged or missing", True)
+
+
+def _indexed(pieces: Iterable[bytes]) -> Index | None:
+    """The index of a tar all of whose pieces are read; None where there can be none, or the tar is damaged."""
+    index, parser = Index(), TarParser()
+    sound = True
+    for piece in pieces:
+        try:
+            if sound:
+                add_entries(index, parser, piece)
+        except (Unindexable, HavreError):
+            sound = False
+    return index if sound else None
+
+
+def difference(root: Path, index: Index | None) -> str:
+    """A way in which the directory `root` is not what `index` says of a layer, "" if there is none: names first."""
+    if not root.is_dir():
+        return "its files are gone"
+    if index is None:
+        return ""
+    expected, changed = dict(index.files()), ""
+    for path, status in _files(os.fsencode(root)):
+        node = expected.pop(path, None)
+        shown = os.fsdecode(path)
+        if node is None:
+            return f"{shown!r} is in its directory and not in its tar"
+        if (what := _changed(node, status)) and not changed:
+            changed = f"the {what} of {shown!r} in its directory is not what its tar says"
+    return f"{os.fsdecode(min(expected))!r} is missing in its directory" if expected else changed
+
+
+def _changed(node: Node, status: os.stat_result) -> str:
+    """What a file has not from its layer, "" for nothing."""
+    if stat.S_IFMT(node.mode) != stat.S_IFMT(status.st_mode):
+        return "kind"
+    if node.mode != status.st_mode:
+        return "mode"
+    if (node.uid, node.gid) != (status.st_uid, status.st_gid):
+        return "owner"
+    if node.children is None and node.size != status.st_size:
+        return "size"
+    if node.mtime_s in _TIMES and node.mtime_s != status.st_mtime_ns // 10**9:
+        return "time"
+    return ""
+
+
+def _files(root: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
+    """Everything below `root`, links themselves, by its path from there; a directory after what it holds."""
+    for directory, directories, files in os.walk(root, topdown=False, onerror=_raise):
+        for name in (*directories, *files):
+            path = os.path.join(directory, name)
+            yield path[len(root) + 1 :], os.lstat(path)
+
+
+def _raise(error: OSError) -> None:
+    raise Failed(f"its directory cannot be read: {error.strerror}") from error
 
 
 def _rebuild(directory: Path, diff_id: Digest) -> None:

@@ -12,7 +12,10 @@ from hypothesis import strategies as st
 
 from havre.errors import HavreError
 from havre.oci.digest import digest_of
-from havre.storage.layerfiles import LayerWriter
+from havre.storage.erofs import Index, Unindexable
+from havre.storage.layerfiles import LayerWriter, add_entries
+from havre.storage.tar import TarParser
+from havre.storage.verify import difference
 from support import tars
 from support.trees import describe
 
@@ -35,6 +38,15 @@ archives = st.lists(members, min_size=1, max_size=9).map(lambda parts: b"".join(
 numbers = itertools.count()
 
 
+def _index_of(tar: bytes) -> Index | None:
+    index = Index()
+    try:
+        add_entries(index, TarParser(), tar)
+    except Unindexable:
+        return None
+    return index
+
+
 def _seen(tar: bytes, place: Path, *, unpacks: bool) -> object:
     """What the layer shows, or that it is refused."""
     writer = LayerWriter(place / f"layer{next(numbers)}", unpacks=unpacks)
@@ -42,6 +54,7 @@ def _seen(tar: bytes, place: Path, *, unpacks: bool) -> object:
         writer.write(tar)
         form = writer.seal(digest_of(tar)).form
         if form == "dir":
+            assert difference(writer.directory / "root", _index_of(tar)) == ""
             return describe(writer.directory / "root")
         mounted = place / "mounted"
         mounted.mkdir(exist_ok=True)
