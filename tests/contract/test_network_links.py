@@ -42,6 +42,28 @@ class TestLinks:
             "STORE_1_ENV_KEY=a=b",
         ]
 
+    def test_variables_of_ports_in_a_row(self, engine: Engine) -> None:
+        exposed = [option for port in ("53/udp", "54/udp", "80-82", "83/udp", "90") for option in ("--expose", port)]
+        engine.out("run", "-d", "--name", "wide", *exposed, *SLEEP)
+        shown = engine.out("run", "--rm", "--link", "wide:s", "busybox", "env").splitlines()
+        address = engine.out("inspect", "--format", "{{.NetworkSettings.IPAddress}}", "wide")
+        engine.docker("rm", "-f", "wide", check=0)
+        assert {line for line in shown if "START" in line or "END" in line} == {
+            f"S_PORT_80_TCP_START=tcp://{address}:80",
+            "S_PORT_80_TCP_PORT_START=80",
+            f"S_PORT_80_UDP_END=udp://{address}:83",
+            "S_PORT_80_UDP_PORT_END=83",
+        }
+
+    def test_a_link_follows_a_rename(self, linked: Engine) -> None:
+        linked.out("rename", "db", "data")
+        assert "data:" in linked.out("inspect", "--format", "{{.HostConfig.Links}}", "app")
+        linked.docker("run", "-d", "--name", "db", *SLEEP, check=0)
+        linked.out("restart", "-t", "0", "app")
+        address = linked.out("inspect", "--format", "{{.NetworkSettings.IPAddress}}", "data")
+        assert f"{address}\tstore-1" in linked.out("exec", "app", "cat", "/etc/hosts")
+        linked.docker("rm", "-f", "data", check=0)
+
     def test_a_new_address_is_told(self, linked: Engine) -> None:
         before = linked.out("inspect", "--format", "{{.NetworkSettings.IPAddress}}", "db")
         linked.out("stop", "-t", "0", "db")
@@ -51,6 +73,17 @@ class TestLinks:
         assert now != before
         until(lambda: f"{now}\tstore-1" in linked.out("exec", "app", "cat", "/etc/hosts"), "the new address in hosts")
         assert before not in linked.out("exec", "app", "cat", "/etc/hosts")
+
+
+def test_a_link_follows_a_rename_also_after_a_restart(havred: Engine) -> None:
+    for name, link in (("db", ()), ("app", ("--link", "db"))):  # dockerd forgets such a link when it is started again
+        havred.out("run", "-d", "--name", name, *link, *SLEEP)
+    havred.out("rename", "db", "data")
+    havred.stop()
+    havred.start()
+    havred.out("restart", "-t", "0", "app")
+    assert havred.out("exec", "app", "sh", "-c", "env | grep DB_NAME") == "DB_NAME=/app/db"
+    havred.docker("rm", "-f", "app", "data", check=0)
 
 
 def test_links_open_what_is_exposed_where_containers_do_not_meet(havred: Engine, archive: Path) -> None:

@@ -198,7 +198,7 @@ class Containers:
             container.name = new
             await self._index.save(container)
             self._index.free(old)
-            self._membership.renamed(container)
+            await self._membership.renamed(container, old)
         self._lifecycle.publish(container, "rename", oldName=f"/{old}")
 
     async def connect(self, network: str, ref: str, asked: EndpointSettings | None) -> None:

@@ -2,14 +2,17 @@
 
     hosts       172.17.0.2  alias 1f0e9c31ab55 name            corrected when the other one gets another address
     variables   ALIAS_PORT=tcp://172.17.0.2:80  ALIAS_PORT_80_TCP_ADDR=...  ALIAS_NAME=/own/alias  ALIAS_ENV_X=...
+                of three ports in a row and more also ALIAS_PORT_80_TCP_START=...  ALIAS_PORT_80_TCP_END=...
     rules       without inter-container traffic (icc) a link lets through what the other one exposes
 
-Source: Docker's "Legacy container links". A link is by name: who has it when a container starts is meant.
+Source: Docker's "Legacy container links". A link is by name: who has it when a container starts is meant. It is
+changed when the other container is renamed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from havre.engine.model import Container
@@ -52,6 +55,10 @@ class Link:
             lines += [f"{key}_PORT={url}"] if number == 0 else []
             at = f"{key}_PORT_{port}_{protocol.upper()}"
             lines += [f"{at}={url}", f"{at}_ADDR={self.address}", f"{at}_PORT={port}", f"{at}_PROTO={protocol}"]
+        for first, last in _ranges(self.exposed.ports):
+            for (port, protocol), end in ((first, "START"), (last, "END")):
+                at = f"{key}_PORT_{first[0]}_{protocol.upper()}"
+                lines += [f"{at}_{end}={protocol}://{self.address}:{port}", f"{at}_PORT_{end}={port}"]
         lines.append(f"{key}_NAME=/{self.owner}/{self.alias}")
         for variable in self.exposed.environment:
             name, given, _ = variable.partition("=")
@@ -62,6 +69,22 @@ class Link:
     def maps(self, source: Address) -> list[LinkMap]:
         """What the firewall lets through for the owner, who has the address `source`."""
         return [LinkMap(source, self.address, protocol, port) for port, protocol in self.exposed.ports]
+
+
+def renamed_links(links: Iterable[str], old: str, new: str) -> list[str]:
+    """`NAME:ALIAS` of each link, where the container `old` is now called `new`."""
+    named = ((link, *link.removeprefix("/").partition(":")) for link in links)
+    return [f"{new}:{alias or name}" if name.lower() == old.lower() else link for link, name, _, alias in named]
+
+
+Port = tuple[int, str]
+
+
+def _ranges(ports: Sequence[Port]) -> list[tuple[Port, Port]]:
+    """First and last of three sorted ports in a row and more, whatever their protocols, as dockerd sees ranges."""
+    runs = itertools.groupby(enumerate(ports), lambda item: item[1][0] - item[0])
+    found = [[port for _, port in run] for _, run in runs]
+    return [(run[0], run[-1]) for run in found if len(run) > 2]
 
 
 def exposed_of(container: Container) -> Exposed:

@@ -18,6 +18,7 @@ from havre.aio import finish, in_thread
 from havre.engine import network as words
 from havre.engine.assemble import Assembly
 from havre.engine.endpoints import extras_of
+from havre.engine.links import renamed_links
 from havre.engine.live import Index, Live
 from havre.engine.model import Container, ContainerId, EndpointSettings, HostConfig, PortBinding
 from havre.engine.network import Network, bridge_of
@@ -115,9 +116,15 @@ class Membership:
                     other.container.host_config = _without_given(other.container.host_config, sandbox)
                     await self._index.save(other.container)
 
-    def renamed(self, container: Container) -> None:
-        """The container has another name: its networks know it by that from now on."""
-        self._networks.renamed(container)
+    async def renamed(self, container: Container, old: str) -> None:
+        """The container is no longer called `old`: its networks and those that link to it know it by its new name."""
+        self._networks.renamed(container, old)
+        for live in self._index:
+            host = live.container.host_config
+            links = renamed_links(host.links or (), old, container.name)
+            if host.links and links != host.links:
+                host.links = links
+                await self._index.save(live.container)
 
     async def _change(self, container: Container, sandbox: Sandbox) -> None:
         before = own_hosts_of(container)

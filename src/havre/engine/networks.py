@@ -233,9 +233,9 @@ class Networks:
         """From now on nobody is told a running container's addresses by its names; it keeps them. Idempotent."""
         self._open().withdraw(id)
 
-    def renamed(self, container: Container) -> None:
-        """A container has another name."""
-        self._open().rename(container)
+    def renamed(self, container: Container, old: str) -> None:
+        """A container is no longer called `old`."""
+        self._open().rename(container, old)
 
     async def _drop(self, network_id: str) -> None:
         host, firewall = self._kernel()

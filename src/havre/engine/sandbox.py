@@ -26,8 +26,8 @@ from havre.network.zones import parse_links
 class Sandbox:
     """What a container's network gives its start: the namespace (None: the host's) and the texts of two files.
 
-    `kept_descriptors` are its name server's sockets, wanted or not: whoever holds the container is to hold them, too, so that a daemon
-    that is started again finds in them what was asked meanwhile.
+    `kept_descriptors` are its name server's sockets, wanted or not: who holds the container is to hold them, so that a
+    daemon that is started again finds in them what was asked meanwhile.
     """
 
     netns: Path | None

@@ -378,8 +378,13 @@ class Sandboxes:
         self._forget_names(held)
         _close_names(held)
 
-    def rename(self, container: Container) -> None:
-        """The container has another name: it is known by that from now on."""
+    def rename(self, container: Container, old: str) -> None:
+        """The container is no longer called `old`: it is known by its name from now on, by links to it as well."""
+        for other in self._held.values():
+            links = other.wanted_links.items()
+            other.wanted_links = {
+                alias: container.name.lower() if name == old.lower() else name for alias, name in links
+            }
         held = self._held.get(ContainerId(container.id))
         if held is None:
             return
