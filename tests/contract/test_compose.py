@@ -397,13 +397,28 @@ services:
       watch:
         - {{path: ./src, action: sync, target: /app, ignore: ["*.tmp"]}}
         - {{path: ./Dockerfile, action: rebuild}}
+  other:
+    build: {{context: ./slow, dockerfile_inline: "FROM busybox\\nCOPY . /slow\\nRUN test ! -e /slow/x || sleep 2"}}
+    init: true
+    command: sleep 1000
+    stop_grace_period: 0s
+    develop:
+      watch:
+        - path: ./src
+          action: sync+exec
+          target: /seen
+          initial_sync: true
+          include: ["k*"]
+          exec: {{command: cp /seen/kept /copied}}
+        - {{path: ./slow, action: rebuild}}
 """)
+    (ours.folder / "slow").mkdir()
     (ours.folder / "src").mkdir()
     (ours.folder / "src" / "kept").write_text("old")
     (ours.folder / "Dockerfile").write_text("FROM busybox\nCOPY src /app\n")
 
-    def inside(text: str) -> str:
-        return ours.havre("exec", "-T", "made", "sh", "-c", text, check=None).stdout
+    def inside(text: str, service: str = "made") -> str:
+        return ours.havre("exec", "-T", service, "sh", "-c", text, check=None).stdout
 
     command = [str(HAVRE), "compose", "-f", str(ours.file), "up", "--build", "--watch", "--menu=false"]
     with subprocess.Popen(command, env=ours.engine.env, stderr=subprocess.PIPE, text=True) as process:
@@ -411,14 +426,18 @@ services:
         while "Watch enabled" not in process.stderr.readline():
             assert process.poll() is None
         first = ours.containers()
+        until(lambda: inside("cat /copied; ls /seen", "other") == "oldkept\n", "what was there to come and be copied")
+        (ours.folder / "slow" / "x").write_text("")
         (ours.folder / "src" / "deep").mkdir()
         (ours.folder / "src" / "deep" / "new").write_text("new")
         (ours.folder / "src" / "no.tmp").write_text("ignored")
         (ours.folder / "src" / "kept").unlink()
         until(lambda: inside("cat /app/deep/new; ls /app") == "newdeep\n", "the changes to come")
+        assert ours.containers()["other-1"] == first["other-1"], "one service waited for the build of another"
         (ours.folder / "Dockerfile").write_text("FROM busybox\nCOPY src /app\nRUN echo again > /again\n")
         until(lambda: inside("cat /again") == "again\n", "the new image", 30)
-        assert ours.containers() != first
+        until(lambda: inside("ls /slow", "other") == "x\n", "the other's new image", 30)
+        assert not set(ours.containers().values()) & set(first.values())
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
 

@@ -144,7 +144,8 @@ _WATCH = Struct(
         Key("action", Choice(("rebuild", "sync", "restart", "sync+restart", "sync+exec")), always=JSON + YAML),
         Key("target", _TEXT),
         Key("exec", _HOOK),
-        Key("ignore", _TEXTS),
+        *_keys("include ignore", _TEXTS),
+        Key("initial_sync", _BOOLEAN),
     ],
     required=("path", "action"),
 )

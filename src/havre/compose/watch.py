@@ -4,56 +4,140 @@
     sync+restart   and restart them          sync+exec   and run a command in them
     restart        restart only              rebuild     build the image anew and replace them
 
-Folders are looked through twice a second: the kernel's notifications are out of reach of client rooms, see different
-events on every file system, and miss what network file systems change.
+A `Tree` is what was last seen of a rule's files. The kernel tells in which folders something has changed (`inotify`);
+these are looked into again, and what they have is compared. So nothing depends on what exactly an editor does to a
+file, nor on the order of events.
 """
 
 from __future__ import annotations
 
 import io
 import os
-import tarfile
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from havre.compose.inotify import Inotify
 from havre.compose.project import Project
-from havre.oci.ignore import IgnoreRules, read_ignore_file
+from havre.oci.ignore import IgnoreRules, PathPattern, read_ignore_file
 
 Seen = dict[str, tuple[int, int, int]]
-"""Time of change, size and mode of files, by their path below the rule's; "" is the path itself."""
+"""Time of change, size and mode of a folder's files by name; of a rule's only file by ""."""
 
 
 class Rule(NamedTuple):
-    """One entry of `develop.watch`."""
+    """One entry of `develop.watch`; without `include` all files are meant that are not ignored."""
 
     service: str
     path: Path
     action: str
     target: str
     ignore: IgnoreRules
+    include: tuple[PathPattern, ...] = ()
     hook: Mapping[str, Any] = {}
+    initial_sync: bool = False
 
-    def look(self) -> Seen:
-        """What is there now, without what is ignored."""
-        if not self.path.is_dir():
-            return {"": _stamp(self.path)} if self.path.exists() else {}
-        seen: Seen = {}
-        for folder, folders, files in os.walk(self.path):
-            below = os.path.relpath(folder, self.path)
-            prefix = "" if below == "." else below + "/"
-            folders[:] = [name for name in folders if not self.ignore.ignores(prefix + name)]
-            for name in files:
-                if not self.ignore.ignores(prefix + name):
-                    seen[prefix + name] = _stamp(Path(folder) / name)
-        return seen
+    def means(self, name: str) -> bool:
+        """Whether a file is meant; `name` is its path below the rule's."""
+        included = not self.include or any(pattern.covers(name) for pattern in self.include)
+        return included and not self.ignore.ignores(name)
 
 
-def _stamp(path: Path) -> tuple[int, int, int]:
-    try:
-        status = path.lstat()
-    except FileNotFoundError:  # gone between listing and looking
-        return (0, 0, 0)
+class Changes(NamedTuple):
+    """What happened to a rule's files: those that are new or different, and those that are gone."""
+
+    rule: Rule
+    changed: list[str]
+    removed: list[str]
+
+
+class Tree:
+    """The files of a rule as they were last seen."""
+
+    def __init__(self, rule: Rule, inotify: Inotify) -> None:
+        self.rule = rule
+        self._inotify = inotify
+        self._folders: dict[str, Seen] = {}
+        self._above = ""
+        self.update([str(rule.path)])
+
+    def everything(self) -> Changes:
+        """All files, as if each had just appeared."""
+        names = [_below(folder, name) for folder, seen in self._folders.items() for name in seen]
+        return Changes(self.rule, sorted(names), [])
+
+    def update(self, folders: Collection[str]) -> Changes:
+        """Look into those of `folders` (absolute) again that are the rule's."""
+        root = str(self.rule.path)
+        changes = Changes(self.rule, [], [])
+        if root in folders or self._above in folders:
+            self._watch_above(root)
+            self._look("", changes)
+        for folder in folders:
+            below = folder.removeprefix(root + "/")
+            if below != folder and below in self._folders:
+                self._look(below, changes)
+        return Changes(self.rule, sorted(set(changes.changed)), sorted(set(changes.removed)))
+
+    def _watch_above(self, root: str) -> None:
+        """Be told when the rule's path comes, goes, or is replaced."""
+        self._above = os.path.dirname(root)
+        while True:
+            try:
+                self._inotify.add(self._above)  # again, for it may be another folder of that name
+                return
+            except (FileNotFoundError, NotADirectoryError):
+                self._above = os.path.dirname(self._above)
+
+    def _look(self, folder: str, changes: Changes) -> None:
+        before = self._folders.pop(folder, {})
+        found = self._read(folder)
+        files, below = found if found is not None else ({}, [])
+        changes.changed.extend(_below(folder, name) for name, stamp in files.items() if before.get(name) != stamp)
+        changes.removed.extend(_below(folder, name) for name in before if name not in files)
+        if found is not None:
+            self._folders[folder] = files
+        for gone in [known for known in self._folders if known and _parent(known) == folder and known not in below]:
+            self._look(gone, changes)
+        for new in below:
+            if new not in self._folders:
+                self._look(new, changes)
+
+    def _read(self, folder: str) -> tuple[Seen, list[str]] | None:
+        """The files and folders in a folder, which is watched from now on; None if there is none."""
+        path = os.path.join(self.rule.path, folder) if folder else str(self.rule.path)
+        if not folder and os.path.isfile(path):
+            return {"": _stamp(os.lstat(path))}, []
+        files: Seen = {}
+        below: list[str] = []
+        try:
+            self._inotify.add(path)
+            entries = list(os.scandir(path))
+        except OSError:  # it is gone, or not ours to read
+            return None
+        for entry in entries:
+            name = _below(folder, entry.name)
+            if self.rule.ignore.ignores(name):
+                continue
+            try:
+                if entry.is_dir(follow_symlinks=False):
+                    below.append(name)
+                elif self.rule.means(name):
+                    files[entry.name] = _stamp(entry.stat(follow_symlinks=False))
+            except FileNotFoundError:  # gone between listing and looking
+                continue
+        return files, below
+
+
+def _below(folder: str, name: str) -> str:
+    return f"{folder}/{name}" if folder else name
+
+
+def _parent(folder: str) -> str:
+    return folder.rpartition("/")[0]
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int, int]:
     return status.st_mtime_ns, status.st_size, status.st_mode
 
 
@@ -70,40 +154,49 @@ def rules_of(project: Project) -> list[Rule]:
             if path == context and ignore.is_file():
                 lines = read_ignore_file(ignore.read_text()) + lines
             rules.append(
-                Rule(name, path, entry["action"], entry.get("target", ""), IgnoreRules(lines), entry.get("exec", {}))
+                Rule(
+                    service=name,
+                    path=path,
+                    action=entry["action"],
+                    target=entry.get("target", ""),
+                    ignore=IgnoreRules(lines),
+                    include=tuple(map(PathPattern, entry.get("include", ()))),
+                    hook=entry.get("exec", {}),
+                    initial_sync=bool(entry.get("initial_sync")),
+                )
             )
     return rules
 
 
-def changes(before: Seen, after: Seen) -> tuple[list[str], list[str]]:
-    """Paths that are new or different, and paths that are gone."""
-    changed = sorted(path for path, stamp in after.items() if before.get(path) != stamp)
-    return changed, sorted(set(before) - set(after))
+def pack(changes: Iterable[Changes]) -> bytes:
+    """A tar, to be unpacked at the container's root, with the files at their places below the rules' targets."""
+    import tarfile
 
-
-def pack(rule: Rule, paths: list[str]) -> bytes:
-    """A tar, to be unpacked at the container's root, with the files at their places below the rule's target."""
     archive = io.BytesIO()
     folders: set[str] = set()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        for path in paths:
-            place = inside(rule, path).lstrip("/")
-            _add_folders(tar, place, folders)
-            source = rule.path / path if path else rule.path
-            if source.exists() or source.is_symlink():
-                tar.add(source, place, recursive=False)
+        for each in changes:
+            for path in each.changed:
+                place = inside(each.rule, path).lstrip("/")
+                source = each.rule.path / path if path else each.rule.path
+                try:
+                    for folder in _new_folders(place, folders):
+                        made = tarfile.TarInfo(folder)
+                        made.type, made.mode = tarfile.DIRTYPE, 0o755
+                        tar.addfile(made)
+                    tar.add(source, place, recursive=False)
+                except FileNotFoundError:  # gone again, which will be told
+                    continue
     return archive.getvalue()
 
 
-def _add_folders(tar: tarfile.TarFile, place: str, folders: set[str]) -> None:
+def _new_folders(place: str, known: set[str]) -> Iterator[str]:
     parts = place.split("/")[:-1]
     for end in range(1, len(parts) + 1):
         name = "/".join(parts[:end])
-        if name not in folders:
-            folders.add(name)
-            member = tarfile.TarInfo(name)
-            member.type, member.mode = tarfile.DIRTYPE, 0o755
-            tar.addfile(member)
+        if name not in known:
+            known.add(name)
+            yield name
 
 
 def inside(rule: Rule, path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from havre.compose.dotenv import parse_env
 from havre.compose.down import DownOptions, plan_down, plan_stop, project_of
 from havre.compose.execute import Layers
 from havre.compose.images import ImageOptions, plan_images
+from havre.compose.inotify import Inotify
 from havre.compose.labels import container_labels
 from havre.compose.load import Loader, Source
 from havre.compose.plan import FORCE, NEVER, UpOptions, plan_up
@@ -24,7 +26,7 @@ from havre.compose.state import Container, State
 from havre.compose.steps import Step
 from havre.compose.units import format_duration, parse_duration, parse_size
 from havre.compose.viz import render_dot
-from havre.compose.watch import changes, pack, rules_of
+from havre.compose.watch import Tree, pack, rules_of
 from havre.errors import HavreError
 
 BASIC = """
@@ -256,13 +258,26 @@ services:
   s: {{build: {tmp_path}, develop: {{watch: [{{path: {tmp_path}, action: sync, target: /t/, ignore: ["**/*.tmp"]}}]}}}}
 """)
     (rule,) = rules_of(wanted)
-    before = rule.look()
-    assert set(before) == {"a/x"}
+    inotify = Inotify()
+    tree = Tree(rule, inotify)
+    assert tree.everything().changed == ["a/x"]
     (tmp_path / "a" / "x").unlink()
     (tmp_path / "z").write_text("2")
-    assert changes(before, rule.look()) == (["z"], ["a/x"])
-    with tarfile.open(fileobj=io.BytesIO(pack(rule, ["z"]))) as tar:
+    changes = tree.update(inotify.wait(5))
+    assert (changes.changed, changes.removed) == (["z"], ["a/x"])
+    with tarfile.open(fileobj=io.BytesIO(pack([changes]))) as tar:
         assert tar.getnames() == ["t", "t/z"]
+    (tmp_path / "a" / "deep").mkdir()
+    (tmp_path / "a" / "deep" / "y").write_text("3")
+    assert tree.update(inotify.wait(5)).changed == ["a/deep/y"]
+    (tmp_path / "a" / "deep" / "y").write_text("of another size")
+    assert tree.update(inotify.wait(5)).changed == ["a/deep/y"], "a new folder is watched, too"
+    shutil.rmtree(tmp_path)
+    assert tree.update(inotify.wait(5)).removed == ["a/deep/y", "z"]
+    (tmp_path / "b").mkdir(parents=True)
+    (tmp_path / "b" / "again").write_text("4")
+    assert tree.update(inotify.wait(5)).changed == ["b/again"]
+    inotify.close()
 
 
 def test_what_an_interrupted_rollout_left_is_replaced_like_what_it_was_to_follow() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from threading import current_thread, main_thread
 
 from havre.cli.compose.scene import Scene
 from havre.cli.parser import StatusError
@@ -41,12 +42,13 @@ class Stage(Scene):
             _unpack,
         )
         compatible = self.group.compatibility or os.environ.get("COMPOSE_COMPATIBILITY", "").lower() in ("1", "true")
+        self.progress: str = self.group.progress
         self.separator = "_" if compatible else "-"
 
     @property
     def client(self) -> Client:
-        """The engine's client."""
-        return self.session.client
+        """The engine's client; threads have their own."""
+        return self.session.client if current_thread() is main_thread() else self.engine.client
 
     def carry_out(self, steps: Sequence[Step], *, timeout_s: float = 0, quiet: bool = False) -> None:
         """Execute a plan, or print it for a dry run. Raises HavreError."""
@@ -60,7 +62,7 @@ class Stage(Scene):
 
             for text in unsupported(self.client, builds):
                 self.session.warn(f"warning: {text}")
-        view = choose(sys.stderr, "quiet" if quiet else self.group.progress, self.group.ansi)
+        view = choose(sys.stderr, "quiet" if quiet else self.progress, self.group.ansi)
         limit = self.group.parallel
         if "parallel" not in self.group.given:
             limit = int(os.environ.get("COMPOSE_PARALLEL_LIMIT") or -1)

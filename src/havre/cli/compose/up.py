@@ -53,14 +53,13 @@ def up(session: Session, options: Options, arguments: list[str]) -> int:
 
 def _and_watch(stage: Stage, project: Project, begin: Callable[[], None]) -> Callable[[], None]:
     """`begin`, and following the files from what they are now on. Raises StatusError."""
-    from havre.cli.compose.watch import follow, watched
+    from havre.cli.compose.watch import Watcher, watched
 
-    rules = watched(project)
-    seen = [rule.look() for rule in rules]
+    watcher = Watcher(stage, project, watched(project))
 
     def both() -> None:
         begin()
-        Thread(target=follow, args=(stage, project, rules, seen), daemon=True).start()
+        Thread(target=watcher.follow, daemon=True).start()
 
     return both
 

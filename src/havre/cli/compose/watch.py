@@ -1,18 +1,25 @@
-"""`havre compose watch`: files that change here change in the containers, or build them anew."""
+"""`havre compose watch`: files that change here change in the containers, or build them anew.
+
+    kernel --> changes by service --> a thread for each service, that does all that has come to it meanwhile at once
+
+So a build of one service keeps no other one waiting, and a hundred saved files are one tar.
+"""
 
 from __future__ import annotations
 
-import time
+from queue import Empty, SimpleQueue
+from threading import Thread
 
 from havre.cli.compose.stage import Stage
 from havre.cli.compose.up import converge
 from havre.cli.parser import StatusError
 from havre.compose.down import plan_simple
 from havre.compose.images import ImageOptions, build_steps
+from havre.compose.inotify import Inotify
 from havre.compose.plan import FORCE, UpOptions
 from havre.compose.state import observe
 from havre.compose.steps import Execute, Step
-from havre.compose.watch import changes, inside, pack, rules_of
+from havre.compose.watch import Changes, Tree, inside, pack, rules_of
 from havre.errors import HavreError
 
 TYPE_CHECKING = False
@@ -21,9 +28,7 @@ if TYPE_CHECKING:
     from havre.cli.session import Session
     from havre.compose.project import Project
     from havre.compose.state import Container
-    from havre.compose.watch import Rule, Seen
-
-_PAUSE_S = 0.5
+    from havre.compose.watch import Rule
 
 
 def watch(session: Session, options: Options, arguments: list[str]) -> int:
@@ -34,10 +39,10 @@ def watch(session: Session, options: Options, arguments: list[str]) -> int:
     if stage.dry_run:
         print("".join(f"watch {rule.path}: {rule.action} {rule.service}\n" for rule in rules), end="")
         return 0
-    seen = [rule.look() for rule in rules]
+    watcher = Watcher(stage, project, rules)
     if not options.no_up:
         converge(stage, project, UpOptions(separator=stage.separator), ImageOptions(build=True), quiet=options.quiet)
-    follow(stage, project, rules, seen)
+    watcher.follow()
     return 0
 
 
@@ -48,54 +53,91 @@ def watched(project: Project) -> list[Rule]:
     raise StatusError(1, "none of the selected services is configured for watch, consider setting a 'develop' section")
 
 
-def follow(stage: Stage, project: Project, rules: list[Rule], seen: list[Seen]) -> None:
-    """Do for ever what the rules say about what has changed since it was `seen`."""
-    stage.session.warn("Watch enabled")
-    while True:
-        time.sleep(_PAUSE_S)
-        for index, rule in enumerate(rules):
-            now = rule.look()
-            changed, removed = changes(seen[index], now)
-            seen[index] = now
-            if changed or removed:
+class Watcher:
+    """Sees the files from when it is made on; `follow` does for ever what the rules say about what changes."""
+
+    def __init__(self, stage: Stage, project: Project, rules: list[Rule]) -> None:
+        self._stage = stage
+        self._project = project
+        self._inotify = Inotify()
+        self._trees = [Tree(rule, self._inotify) for rule in rules]
+
+    def follow(self) -> None:
+        """Never returns."""
+        self._stage.progress = "plain"  # several services may be at work
+        queues: dict[str, SimpleQueue[Changes]] = {tree.rule.service: SimpleQueue() for tree in self._trees}
+        for service, queue in queues.items():
+            Thread(target=self._serve, args=(service, queue), daemon=True).start()
+        for tree in self._trees:
+            if tree.rule.initial_sync:
+                queues[tree.rule.service].put(tree.everything())
+        self._stage.session.warn("Watch enabled")
+        while True:
+            folders = self._inotify.wait()
+            for tree in self._trees:
                 try:
-                    _act(stage, project, rule, changed, removed)
+                    changes = tree.update(folders)
                 except HavreError as error:
-                    stage.session.warn(f"{rule.service}: {error}")
+                    self._stage.session.warn(f"{tree.rule.service}: {error}")
+                    continue
+                if changes.changed or changes.removed:
+                    queues[tree.rule.service].put(changes)
+
+    def _serve(self, service: str, queue: SimpleQueue[Changes]) -> None:
+        while True:
+            batch = [queue.get()]
+            try:
+                while True:
+                    batch.append(queue.get_nowait())
+            except Empty:
+                pass
+            try:
+                _act(self._stage, self._project, service, batch)
+            except (HavreError, OSError) as error:
+                self._stage.session.warn(f"{service}: {error}")
 
 
-def _act(stage: Stage, project: Project, rule: Rule, changed: list[str], removed: list[str]) -> None:
-    """Do what the rule says about changes. Raises HavreError."""
-    if rule.action == "rebuild":
-        stage.session.warn(f"Rebuilding service {rule.service} after changes were detected...")
-        stage.carry_out(list(build_steps(project, [rule.service]).values()))
-        wanted = UpOptions(recreate=FORCE, targets=(rule.service,), separator=stage.separator)
-        converge(stage, project.selecting([rule.service]), wanted, ImageOptions(no_build=True))
-        stage.session.warn(f"service {rule.service} successfully built")
+def _act(stage: Stage, project: Project, service: str, batch: list[Changes]) -> None:
+    """Do what a service's rules say about changes. Raises HavreError."""
+    if any(changes.rule.action == "rebuild" for changes in batch):  # the new image has all the rest
+        stage.session.warn(f"Rebuilding service {service} after changes were detected...")
+        stage.carry_out(list(build_steps(project, [service]).values()))
+        wanted = UpOptions(recreate=FORCE, targets=(service,), separator=stage.separator)
+        converge(stage, project.selecting([service]), wanted, ImageOptions(no_build=True))
+        stage.session.warn(f"service {service} successfully built")
         return
     state = observe(stage.client, project)
-    if rule.action.startswith("sync"):
-        stage.session.warn(f"Syncing service {rule.service} after {len(changed) + len(removed)} changes were detected")
-        for container in state.of(rule.service):
-            if container.state == "running":
-                _sync(stage, rule, container, changed, removed)
-    if rule.action.endswith("restart"):
+    running = [container for container in state.of(service) if container.state == "running"]
+    if synced := [changes for changes in batch if changes.rule.action.startswith("sync")]:
+        count = sum(len(changes.changed) + len(changes.removed) for changes in synced)
+        stage.session.warn(f"Syncing service {service} after {count} changes were detected")
+        for container in running:
+            _sync(stage, container, synced)
+    if any(changes.rule.action.endswith("restart") for changes in batch):
         words, states = ("Restarting", "Started"), ("running", "exited")
-        stage.carry_out(plan_simple(project, state, [rule.service], "restart", words, {}, states))
-    if rule.action == "sync+exec":
+        stage.carry_out(plan_simple(project, state, [service], "restart", words, {}, states))
+    for number, hook in enumerate(_hooks(batch)):
         stage.carry_out(
             [
-                Step(f"exec {c.id}", f"Container {c.name}", "Hook", "Synced", Execute(c.id, rule.hook))
-                for c in state.of(rule.service)
+                Step(f"exec {number} {c.id}", f"Container {c.name}", "Hook", "Synced", Execute(c.id, hook))
+                for c in running
             ]
         )
 
 
-def _sync(stage: Stage, rule: Rule, container: Container, changed: list[str], removed: list[str]) -> None:
-    if changed:
-        path = f"/containers/{container.id}/archive"
-        stage.client.call("PUT", path, {"path": "/"}, raw_body=[pack(rule, changed)]).read()
+def _hooks(batch: list[Changes]) -> list[dict[str, object]]:
+    """The commands to run, each once."""
+    hooks = [dict(changes.rule.hook) for changes in batch if changes.rule.action == "sync+exec"]
+    return [hook for index, hook in enumerate(hooks) if hook not in hooks[:index]]
+
+
+def _sync(stage: Stage, container: Container, batch: list[Changes]) -> None:
+    """Bring all that changed into a container. What came back after it was removed is there in the end."""
+    removed = [inside(changes.rule, path) for changes in batch for path in changes.removed]
     if removed:
-        command = ["rm", "-rf", *(inside(rule, path) for path in removed)]
+        command = ["rm", "-rf", *dict.fromkeys(removed)]
         subject = f"Container {container.name}"
         stage.carry_out([Step("rm", subject, "", "", Execute(container.id, {"command": command, "user": "root"}))])
+    if any(changes.changed for changes in batch):
+        path = f"/containers/{container.id}/archive"
+        stage.client.call("PUT", path, {"path": "/"}, raw_body=[pack(batch)]).read()
