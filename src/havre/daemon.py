@@ -74,6 +74,7 @@ from havre.engine.views import Views
 from havre.engine.volume import Volume
 from havre.engine.volumes import Volumes
 from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound
+from havre.linux.heap import limit_arenas
 from havre.logtext import configure_logging, set_level
 from havre.network.files import Resolver
 from havre.network.ipam import parse_pools
@@ -85,6 +86,7 @@ from havre.storage import Storage
 log = logging.getLogger("havre.daemon")
 
 _FIRST_INHERITED = 3
+_ARENAS = 2  # of the heap: 35 MB less while an image is pushed, and no slower (decision 285)
 _SIZE = re.compile(r"(\d+)\s*([kmgt]?)i?b?", re.IGNORECASE)
 
 
@@ -536,6 +538,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.geteuid() != 0:
             raise Failed("havred needs to be root", "run it with sudo, or as a systemd service")
         configure_logging("debug" if config.debug else config.log_level)
+        limit_arenas(_ARENAS)
         asyncio.run(run(config, invocation.values))
     except HavreError as error:
         print(f"havred: {error}", file=sys.stderr)
