@@ -1,4 +1,4 @@
-"""Builds by docker's classic client: the same Dockerfiles on havre and on dockerd give the same images."""
+"""The same Dockerfiles by every command line, on havre and on dockerd, give the same images."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import io
 import tarfile
 from pathlib import Path
 
-from support.building import built, config_of, docker_build, tree_of, write_context
+import pytest
+
+from support.building import CLIENTS, built, config_of, docker_build, tree_of, write_context
 from support.engines import Engine
+
+each_client = pytest.mark.parametrize("client", CLIENTS)
 
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def test_instructions_that_configure(engine: Engine, tmp_path: Path) -> None:
+@each_client
+def test_instructions_that_configure(engine: Engine, tmp_path: Path, client: str) -> None:
     context = write_context(
         tmp_path,
         """
@@ -35,7 +40,7 @@ ENTRYPOINT ["e", "$A"]
 CMD c d
 """,
     )
-    image = built(engine, context, "--build-arg", "WHO=me", "--label", "given=1")
+    image = built(engine, context, "--build-arg", "WHO=me", "--label", "given=1", client=client)
     assert config_of(engine, image) == {
         "User": "1:2",
         "ExposedPorts": {"443/tcp": {}, "53/udp": {}, "80/tcp": {}},
@@ -60,7 +65,8 @@ CMD c d
     assert author == "someone <one@example.org>"
 
 
-def test_copy_and_add(engine: Engine, tmp_path: Path) -> None:
+@each_client
+def test_copy_and_add(engine: Engine, tmp_path: Path, client: str) -> None:
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w:gz") as tar:
         member = tarfile.TarInfo("in/side.txt")
@@ -106,7 +112,7 @@ COPY nothing/ /thirteen
         },
     )
     (tmp_path / "dir" / "e.md").chmod(0o751)
-    tree = tree_of(engine, built(engine, context))
+    tree = tree_of(engine, built(engine, context, client=client))
     shown = {
         name: (mode, uid, gid, content if isinstance(content, bytes) else None, link)
         for name, (_, mode, uid, gid, content, link) in tree.items()
@@ -161,7 +167,8 @@ _COPIED = {
 }
 
 
-def test_run_stages_and_triggers(engine: Engine, tmp_path: Path) -> None:
+@each_client
+def test_run_stages_and_triggers(engine: Engine, tmp_path: Path, client: str) -> None:
     context = write_context(
         tmp_path,
         """
@@ -185,7 +192,7 @@ RUN id -u > /tmp/me && id -g >> /tmp/me
 """,
     )
     flags = ("--build-arg", "V=2", "--build-arg", "HTTP_PROXY=http://proxy.example:1")
-    image = built(engine, context, "-t", "stages:1", *flags)
+    image = built(engine, context, "-t", "stages:1", *flags, client=client)
     tree = tree_of(engine, image, ("src", "tmp/me", "trigger", "home", "gone", "copied-sh", "etc"))
     assert {"src", "src/a", "src/a/b", "src/exec", "src/link", "src/out", "tmp/me", "copied-sh"} <= set(tree)
     assert "trigger" not in tree
@@ -195,13 +202,15 @@ RUN id -u > /tmp/me && id -g >> /tmp/me
     assert tree["tmp/me"][1:5] == ("0o644", 12, 13, b"12\n13\n")
     assert config_of(engine, image) == {"User": "12:13", "Env": [_PATH], "Cmd": ["sh"], "WorkingDir": "/"}
     assert "proxy.example" not in engine.out("history", "--no-trunc", image)
-    build = built(engine, context, "--target", "build", *flags)
+    build = built(engine, context, "--target", "build", *flags, client=client)
     stage = tree_of(engine, build, ("trigger", "home"))
     assert {name: row[4] for name, row in stage.items()} == {"trigger": b"triggered\n"}
     # Wholly from the cache, it is the same image again.
-    again = docker_build(engine, context, *flags)
-    assert "Using cache" in again.stdout
-    assert again.stdout.splitlines()[-1] == f"Successfully built {image.removeprefix('sha256:')[:12]}"
+    assert built(engine, context, "-t", "stages:1", *flags, client=client) == image
+    if client == "classic":
+        again = docker_build(engine, context, *flags)
+        assert "Using cache" in again.stdout
+        assert again.stdout.splitlines()[-1] == f"Successfully built {image.removeprefix('sha256:')[:12]}"
     engine.docker("rmi", "stages:1", check=0)
 
 

@@ -11,8 +11,10 @@ import tarfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from support import raw
-from support.building import built, docker_build, served, tree_of, write_context
+from support.building import CLIENTS, built, docker_build, served, tree_of, write_context
 from support.engines import Engine
 from support.waiting import until
 
@@ -68,14 +70,15 @@ def _tar(files: dict[str, str], links: dict[str, str] | None = None, fifos: tupl
     return out.getvalue()
 
 
-def test_newer_syntax(havred: Engine, tmp_path: Path) -> None:
+@pytest.mark.parametrize("client", CLIENTS)
+def test_newer_syntax(havred: Engine, tmp_path: Path, client: str) -> None:
     pages = tmp_path / "served"
     pages.mkdir()
     (pages / "file.txt").write_text("fetched")
     files = {"p/q/deep.txt": "deep", "p/x.o": "o", "in.tar": _tar({"inside": "i"})}
     with served(havred, pages) as url:
         context = write_context(tmp_path / "context", _NEWER.replace("URL", url), files)
-        tree = tree_of(havred, built(havred, context))
+        tree = tree_of(havred, built(havred, context, client=client))
         wrong = f"FROM scratch\nADD --checksum=sha256:{'0' * 64} {url}/file.txt /\n"
         refused = docker_build(havred, write_context(tmp_path / "wrong", wrong), check=1)
         assert "digest mismatch" in refused.stderr

@@ -19,6 +19,8 @@ from support.waiting import until
 
 _ENGINE_MADE = ("dev", "proc", "sys", "etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab", ".dockerenv")
 
+CLIENTS = ("classic", "buildx", "havre")
+
 Files = Mapping[str, str | bytes]
 
 
@@ -46,9 +48,13 @@ def docker_build(engine: Engine, context: Path, *flags: str, check: int | None =
         engine.env = env
 
 
-def built(engine: Engine, context: Path, *flags: str) -> str:
-    """The ID of the image that `docker build -q` makes of the context."""
-    return docker_build(engine, context, "-q", *flags).stdout.strip()
+def built(engine: Engine, context: Path, *flags: str, client: str = "classic") -> str:
+    """The ID of the image that `build -q` makes of the context, by a command line: one of `CLIENTS`."""
+    if client == "classic":
+        return docker_build(engine, context, "-q", *flags).stdout.strip()
+    if client == "havre":
+        return engine.havre("build", "-q", *flags, str(context), check=0).stdout.strip()
+    return engine.out("buildx", "build", "-q", *flags, str(context))
 
 
 def config_of(engine: Engine, image: str) -> dict[str, Any]:

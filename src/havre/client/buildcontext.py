@@ -81,7 +81,7 @@ class DirectoryContext:
 
                 with open(path, errors="replace") as file:
                     patterns = read_ignore_file(file.read())
-                return IgnoreRules([*patterns, f"!{self.dockerfile}", "!.dockerignore"])
+                return IgnoreRules([*patterns, f"!{self.dockerfile}", f"!{name}"])
         return None
 
     def members(self) -> Iterator[Member]:
