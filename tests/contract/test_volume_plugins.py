@@ -167,6 +167,4 @@ def test_a_dead_plugin_holds_nothing_up(engine: Engine, plugin: VolumePlugin) ->
     assert "plugin plug does not answer" in engine.docker("volume", "create", "-d", "plug", "new", check=1).stderr
     engine.docker("rm", "-f", "one", check=0)
     plugin.start()
-    engine.stop()
-    engine.start()
     until(lambda: users(plugin.calls("Unmount")) == [mounted], "the plugin to be told at last")

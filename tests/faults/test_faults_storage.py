@@ -127,7 +127,7 @@ asyncio.run(main(Path(sys.argv[1])))
 """
 
 
-def test_killed_in_a_rename_one_name_has_everything(tmp_path: Path) -> None:
+def test_killed_in_a_rename_one_name_has_everything(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def look(make: bool = False) -> None:
         storage = await Storage.open(tmp_path, tmp_path / "run", driver="copy")
         volumes = open_volumes(tmp_path / "volumes", storage.db, Events())
@@ -140,6 +140,8 @@ def test_killed_in_a_rename_one_name_has_everything(tmp_path: Path) -> None:
         assert volume.labels == {"team": "x"}
         assert (Path(volume.mountpoint) / "precious").read_text() == "still here"
         assert os.listdir(tmp_path / "volumes") == [volume.name]
+        assert os.listdir(tmp_path / "volumes" / volume.name) == ["_data"]
+        assert "volume" not in caplog.text  # nothing to warn of: the rename is finished
         await storage.close()
 
     asyncio.run(look(make=True))

@@ -137,6 +137,11 @@ class VolumePlugin:
             self._process.wait()
             self._process = None
 
+    def signal(self, number: int) -> None:
+        """SIGSTOP makes it hang: connections are accepted and nothing is answered, until SIGCONT."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
     def calls(self, verb: str) -> list[dict[str, Any]]:
         """What it was asked by `VolumeDriver.VERB`, in order."""
         log = self.root / "calls"

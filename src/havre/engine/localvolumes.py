@@ -2,6 +2,7 @@
 
     data_root/volumes/NAME/_data         what containers see; a volume with options has its file system mounted here
                       NAME/_data.new     being filled from an image
+                      NAME/_renamed      a link to OLD/NAME: it gets, or got, a name that the rows do not have yet
                       .gone-NAME         being removed, or not whole yet
 
 Options are those of mount(8): `type`, `device`, `o` (bind, tmpfs, nfs, cifs, any block device). Everything here may be
@@ -26,7 +27,7 @@ from havre.errors import Failed
 from havre.linux import mounts, trees
 from havre.linux.openat2 import open_in_root
 
-_GONE = ".gone-"
+_GONE, _RENAMED = ".gone-", "_renamed"
 
 
 class LocalVolumes:
@@ -40,19 +41,30 @@ class LocalVolumes:
         """Where the files of a volume are."""
         return self.root / name / "_data"
 
-    def sweep(self) -> dict[str, float]:
-        """Finish removals, undo what was half made; the names of what is there, and when it was made. Blocking."""
+    def sweep(self) -> tuple[dict[str, float], dict[str, str]]:
+        """Finish removals and renames, undo what was half made. Blocking.
+
+        The names of what is there, and when it was made; and new names with the old ones, until `renamed`.
+        """
         self.root.mkdir(mode=0o700, exist_ok=True)
-        found = {}
-        for directory in self.root.iterdir():
+        found, renames = {}, {}
+        for directory in [self._finish_rename(entry) for entry in self.root.iterdir()]:
             if directory.name.startswith(_GONE):
                 trees.remove_tree(directory)
             elif (directory / "_data").is_dir():
                 trees.remove_tree(directory / "_data.new")
                 found[directory.name] = directory.stat().st_mtime
+                if (mark := directory / _RENAMED).is_symlink():
+                    renames[directory.name] = mark.readlink().parts[0]
             elif directory.is_dir() and {entry.name for entry in directory.iterdir()} <= {"_data.new"}:
                 trees.remove_tree(directory)  # the daemon was killed while it made this one
-        return found
+        return found, renames
+
+    def _finish_rename(self, directory: Path) -> Path:
+        mark = directory / _RENAMED
+        if not mark.is_symlink() or mark.readlink().name == directory.name:
+            return directory
+        return directory.rename(self.root / mark.readlink().name)
 
     async def create(self, name: str) -> None:
         """Make the directory of a volume."""
@@ -76,9 +88,20 @@ class LocalVolumes:
         await in_thread(trees.remove_tree, aside)
 
     def rename(self, name: str, new: str) -> None:
-        """Give a directory another name, at once."""
+        """Give a directory another name, at once; it is marked, until `renamed`, for a start that finds other rows."""
+        mark = Path(name) / _RENAMED
         with attempt(f"rename {name}"):
-            (self.root / name).rename(self.root / new)
+            self.renamed(name)
+            (self.root / mark).symlink_to(Path(name) / new)
+            try:
+                (self.root / name).rename(self.root / new)
+            except OSError:
+                self.renamed(name)
+                raise
+
+    def renamed(self, name: str) -> None:
+        """The rows know of a directory's name."""
+        (self.root / name / _RENAMED).unlink(missing_ok=True)
 
     async def remove(self, name: str) -> int:
         """Remove the files of a volume, whatever is mounted there; the bytes freed."""

@@ -4,7 +4,8 @@
 
 ID is the container's, so that the daemon which is started next unmounts under the same one. What is mounted is written
 down before the plugin is asked and struck out after it has unmounted: a container that ended while no daemon ran, or
-while its plugin was dead, is unmounted at the next start. An end of a container never fails for its plugin's sake.
+while its plugin was dead, is unmounted at the next start, or when the plugin is back: what is owed is tried again, each
+time after a longer pause. An end of a container never fails for its plugin's sake.
 
 Source: Docker's volume plugin protocol.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 from weakref import WeakValueDictionary
@@ -26,6 +28,7 @@ from havre.errors import Failed, HavreError, NotFound
 from havre.plugins import Plugin, Plugins
 
 KIND = "VolumeDriver"
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -60,6 +63,8 @@ class PluginVolumes:
         self._rows = rows
         self._mounted: dict[str, PluginMount] = {}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by key: one call at a time
+        self._owed: dict[str, PluginMount] = {}  # mounts that are needed no more and that the plugin has not ended
+        self._trying: asyncio.Task[None] | None = None
 
     async def load(self) -> None:
         """Read what earlier daemons had mounted."""
@@ -130,6 +135,7 @@ class PluginVolumes:
             plugin = await self._plugin(volume, problem)
             await self._rows.put(mount.key, mount)
             self._mounted[mount.key] = mount
+            self._owed.pop(mount.key, None)
             answer = await _ask(plugin, problem, "Mount", {"Name": volume.name, "ID": user})
         path = str(answer.get("Mountpoint") or "")
         if not path.startswith("/"):
@@ -139,7 +145,7 @@ class PluginVolumes:
     async def unmount(self, name: str, user: str, unless: Callable[[str, str], bool] | None = None) -> None:
         """Let the plugin unmount what `user` had mounted, unless it is needed by the time that this can be done.
 
-        A failure is logged, and made good at a later occasion.
+        A failure is logged, and made good as soon as the plugin can.
         """
         mount = self._mounted.get(f"{user}/{name}")
         if mount is None:
@@ -148,13 +154,31 @@ class PluginVolumes:
             if mount.key not in self._mounted or (unless is not None and unless(user, name)):
                 return
             try:
-                plugin = await self._plugins.get(mount.driver, KIND)
-                await plugin.call(f"{KIND}.Unmount", {"Name": name, "ID": user}, retry=False)
+                await self._end(mount)
             except HavreError as error:
                 log.warning("unmounting volume %s for %s: %s", name, user, error)
-                return
-            await self._rows.delete(mount.key)
-            self._mounted.pop(mount.key, None)
+                self._owed[mount.key] = mount
+                if self._trying is None or self._trying.done():
+                    self._trying = spawn(self._make_good(), "unmount volumes of plugins")
+
+    async def _end(self, mount: PluginMount) -> None:
+        plugin = await self._plugins.get(mount.driver, KIND)
+        await plugin.call(f"{KIND}.Unmount", {"Name": mount.volume, "ID": mount.user}, retry=False)
+        await self._rows.delete(mount.key)
+        self._mounted.pop(mount.key, None)
+        self._owed.pop(mount.key, None)
+
+    async def _make_good(self) -> None:
+        """Try again what is owed; what has been mounted anew meanwhile is not."""
+        pause_s = _FIRST_PAUSE_S
+        while self._owed:
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+            for mount in list(self._owed.values()):
+                async with self._turn(mount):
+                    if mount.key in self._owed:
+                        with suppress(HavreError):
+                            await self._end(mount)
 
     def settle(self, running: Callable[[str, str], bool]) -> None:
         """After a start: unmount, in the background, whatever is mounted for a user that is not `running` with it."""

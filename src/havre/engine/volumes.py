@@ -66,7 +66,9 @@ class Volumes:
         """Read the rows, and compare those of driver `local` with the directories: at start, before anything else."""
         self._volumes = await self._table.all()
         await self._plugged.load()
-        found = await in_thread(self._local.sweep)
+        found, renames = await in_thread(self._local.sweep)
+        for new, old in renames.items():
+            await self._follow_rename(old, new)
         for name in {name for name, volume in self._volumes.items() if volume.driver == LOCAL} - found.keys():
             log.warning("volume %s is gone from %s", name, self._local.root)
             del self._volumes[name]
@@ -77,6 +79,14 @@ class Volumes:
             await self._table.put(name, self._volumes[name])
         for name, volume in self._volumes.items():
             volume.mountpoint = str(self._local.data(name)) if volume.driver == LOCAL else ""
+
+    async def _follow_rename(self, old: str, new: str) -> None:
+        """The row of a volume whose directory has its new name already."""
+        if (before := self._volumes.pop(old, None)) is not None:
+            self._volumes[new] = msgspec.structs.replace(before, name=new)
+            await self._table.put(new, self._volumes[new])
+            await self._table.delete(old)
+        self._local.renamed(new)
 
     def adopt(self, container_id: str, names: Collection[str], *, running: bool) -> None:
         """After a restart: `container_id` uses the volumes `names`, and has them mounted if it is `running`."""
@@ -330,22 +340,24 @@ class Volumes:
     async def rename(self, name: str, new: str) -> Volume:
         """Give a volume another name. NotFound; Conflict while a container uses it, or where the name is taken.
 
-        The new row is written first: of the two, the one without a directory goes at the next start.
+        Its directory is renamed first, and marked: a start that finds it so brings the rows to it.
         """
         check_name(new)
         volume = self._free_volume(name, new)
         renamed = msgspec.structs.replace(volume, name=new, mountpoint=str(self._local.data(new)))
-        await self._table.put(new, renamed)
-        try:
-            self._free_volume(name, new)
-            self._local.rename(name, new)
-        except HavreError:
-            if new not in self._volumes:
-                await self._table.delete(new)
-            raise
-        del self._volumes[name]
+        self._local.rename(name, new)
         self._volumes[new] = renamed
+        del self._volumes[name]
+        try:
+            await self._table.put(new, renamed)
+        except HavreError:
+            self._local.rename(new, name)
+            self._local.renamed(name)
+            self._volumes[name] = volume
+            del self._volumes[new]
+            raise
         await self._table.delete(name)
+        self._local.renamed(new)
         self._events.publish("volume", "rename", new, {"driver": volume.driver, "oldName": name})
         return renamed
 

@@ -33,20 +33,25 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long a plugin is waited for, in seconds: to accept a connection, to answer, and to answer what is only asked
-    in passing (what volumes are there?)."""
+    in passing (what volumes are there?). One that has not answered that is waited for `silent_s` alone, for a while.
+    """
 
     connect_s: float = 5.0
     answer_s: float = 60.0
     passing_s: float = 5.0
+    silent_s: float = 0.2
+    while_s: float = 30.0
 
 
 class Plugin:
-    """One plugin that implements what was wanted of it."""
+    """One plugin; `kinds` is what it implements, once it has said so."""
 
     def __init__(self, name: str, address: Address, patience: Patience) -> None:
         self.name = name
         self.address = address
+        self.kinds: frozenset[str] | None = None
         self._patience = patience
+        self._silent_until = 0.0
 
     async def call(
         self, method: str, asked: Mapping[str, Any], *, passing: bool = False, retry: bool = True
@@ -56,10 +61,15 @@ class Plugin:
         What is asked in `passing` waits for less, and connects once, as does what is not to `retry`.
         """
         patience = self._patience
+        is_silent = time.monotonic() < self._silent_until
+        passing_s = patience.silent_s if is_silent else patience.passing_s
         try:
-            async with asyncio.timeout(patience.passing_s if passing else patience.answer_s):
+            async with asyncio.timeout(passing_s if passing else patience.answer_s):
                 status, body = await self._post(method, asked, patience.connect_s if retry and not passing else 0.0)
+            self._silent_until = 0.0
         except TimeoutError as error:
+            if not is_silent:
+                self._silent_until = time.monotonic() + patience.while_s
             raise self._gone(method, "no answer in time") from error
         except (aiohttp.ClientError, OSError) as error:
             raise self._gone(method, str(error) or type(error).__name__) from error
@@ -107,7 +117,7 @@ class Plugins:
     def __init__(self, directories: Directories, patience: Patience | None = None) -> None:
         self._directories = directories
         self._patience = patience or Patience()
-        self._known: dict[str, tuple[Plugin, frozenset[str]]] = {}
+        self._known: dict[str, Plugin] = {}
 
     async def names(self) -> list[str]:
         """Those that can be found, whatever they implement and whether or not they answer."""
@@ -115,20 +125,20 @@ class Plugins:
 
     def implementing(self, kind: str) -> list[str]:
         """Those that have been asked something as a `kind` (such as VolumeDriver)."""
-        return sorted(name for name, (_, kinds) in self._known.items() if kind in kinds)
+        return sorted(name for name, plugin in self._known.items() if kind in (plugin.kinds or ()))
 
     async def get(self, name: str, kind: str, *, passing: bool = False) -> Plugin:
         """The plugin, activated. NotFound where there is none that implements `kind`; Unavailable if it is dead."""
         address = await in_thread(discovery.find, self._directories, name)
         if address is None:
             raise NotFound(f'plugin "{name}" not found', "is it installed, and running?")
-        plugin, kinds = self._known.get(name, (None, frozenset[str]()))
+        plugin = self._known.get(name)
         if plugin is None or plugin.address != address:
-            plugin = Plugin(name, address, self._patience)
+            plugin = self._known[name] = Plugin(name, address, self._patience)
+        if plugin.kinds is None:
             answer = await plugin.call("Plugin.Activate", {}, passing=passing)
-            kinds = frozenset(str(each) for each in answer.get("Implements") or ())
-            self._known[name] = plugin, kinds
-        if kind not in kinds:
+            plugin.kinds = frozenset(str(each) for each in answer.get("Implements") or ())
+        if kind not in plugin.kinds:
             raise NotFound(f'plugin "{name}" not found', f"there is one, but it is no {kind}")
         return plugin
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -70,6 +72,51 @@ def test_a_dead_one_fails_what_needs_it_alone(tmp_path: Path, plugin: VolumePlug
         await database.close()
 
     asyncio.run(run())
+
+
+def test_one_that_hangs_is_waited_for_once(tmp_path: Path, plugin: VolumePlugin) -> None:
+    async def run() -> None:
+        database = await Database.open(tmp_path / "db")
+        patience = Patience(passing_s=1.0, silent_s=0.02)
+        volumes = open_volumes(tmp_path / "volumes", database, Events(), tmp_path / "plugins", patience)
+        await volumes.load()
+        await volumes.create("data", "plug")
+        plugin.signal(signal.SIGSTOP)
+        took = []
+        for _ in range(2):
+            begun = time.monotonic()
+            listed, (warning,) = await volumes.list({})
+            took.append(time.monotonic() - begun)
+            assert [volume.name for volume in listed] == ["data"]
+            assert "plugin plug does not answer" in warning
+        assert took[0] >= 1.0
+        assert took[1] < 0.5
+        plugin.signal(signal.SIGCONT)
+        while (await volumes.list({}))[1]:  # it is heard again
+            await asyncio.sleep(0.01)
+        await database.close()
+
+    asyncio.run(asyncio.wait_for(run(), 20))
+
+
+def test_what_a_dead_one_owes_is_asked_for_again(tmp_path: Path, plugin: VolumePlugin) -> None:
+    async def run() -> None:
+        database = await Database.open(tmp_path / "db")
+        volumes = open_volumes(tmp_path / "volumes", database, Events(), tmp_path / "plugins", PATIENCE)
+        await volumes.load()
+        for name in ("data", "again"):
+            await volumes.create(name, "plug")
+            await volumes.mount_for("c", name)
+        plugin.kill()
+        await volumes.unmounted("c")
+        plugin.start()
+        await volumes.mount_for("c", "again")  # in use once more: that is not unmounted
+        while not plugin.calls("Unmount"):
+            await asyncio.sleep(0.01)
+        assert plugin.calls("Unmount") == [{"Name": "data", "ID": "c"}]
+        await database.close()
+
+    asyncio.run(asyncio.wait_for(run(), 20))
 
 
 def test_what_is_no_plugin_is_told_so(tmp_path: Path) -> None:
