@@ -72,7 +72,8 @@ def _present_result(result: BuildResult) -> dict[str, Any]:
     """What our command line is told: bytes are base64, for `POST /build/export`."""
     caches = {mode: base64.b64encode(document).decode() for mode, document in result.caches.items()}
     provenance = base64.b64encode(result.provenance).decode()
-    return {"ID": result.image or "", "Caches": caches, "Provenance": provenance}
+    platforms = {text: _present_result(each) for text, each in result.platforms.items()}
+    return {"ID": result.image or "", "Caches": caches, "Provenance": provenance, "Platforms": platforms}
 
 
 async def _check(call: Call) -> web.StreamResponse:
@@ -116,10 +117,21 @@ async def _context_of(
             yield context
 
 
+class _ExportedPlatform(msgspec.Struct, rename="pascal"):
+    """An image that is here, and what is attested of it, base64."""
+
+    image: str
+    provenance: bytes = b""
+
+
 class _ExportRequest(msgspec.Struct, rename="pascal"):
-    """What to write as a file: an image that is here, or the document of one whose layers are. Bytes are base64."""
+    """What to write as a file: an image that is here, or the document of one whose layers are. Bytes are base64.
+
+    `others` are the images for other platforms of the same names.
+    """
 
     image: str = ""
+    others: list[_ExportedPlatform] = []
     document: bytes = b""
     provenance: bytes = b""
     names: list[str] = []
@@ -133,7 +145,8 @@ async def _export(call: Call) -> web.StreamResponse:
     config = asked.document or await images.document(asked.image)
     names = [parse_reference(name).with_default_tag() for name in asked.names]
     form = layout_form(asked.attributes, for_docker=asked.type == "docker")
-    async with images.laid_out(LaidOut(config, names, asked.provenance), form) as layout:
+    others = [LaidOut(await images.document(each.image), provenance=each.provenance) for each in asked.others]
+    async with images.laid_out(LaidOut(config, names, asked.provenance, others), form) as layout:
         response = await call.stream("application/x-tar", headers={"Docker-Content-Digest": layout.tops[0].digest})
         async with aclosing(layout.tar()) as tar:
             async for chunk in tar:

@@ -86,7 +86,7 @@ class BuildRequest:
     `target:STAGE`; any other name that FROM, COPY --from or a mount uses may be asked of the ContextSource if it is
     in `local_contexts`. `no_cache_stages` are names of stages never taken from the cache. `memory` and `shm_size` are
     bytes; `network` is default, bridge, host or none. `inline_cache` puts
-    the cache of this build into its image.
+    the cache of this build into its image. `platform` may be several, with commas between.
     """
 
     id: str = ""
@@ -163,7 +163,8 @@ class BuildResult:
 
     `image` is None when the request said `store=False`: the layers are kept as long as the build cache has them.
     `provenance` is the predicate of the attestation asked for. `caches` are the documents of caches for the client,
-    by mode.
+    by mode. Of a build for several platforms `platforms` has the results, and the others are those of the one that
+    the names mean: the host's, else the first.
     """
 
     image: ImageId | None
@@ -172,3 +173,4 @@ class BuildResult:
     warnings: tuple[str, ...] = ()
     provenance: bytes = b""
     caches: Mapping[str, bytes] = field(default_factory=dict)
+    platforms: Mapping[str, BuildResult] = field(default_factory=dict)

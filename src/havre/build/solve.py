@@ -8,6 +8,7 @@ Whatever a build has mounted, fetched or held goes when it ends, in any way; wha
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import platform as host
 import secrets
@@ -29,6 +30,7 @@ from havre.build.foreign import check_runs, runnable_architectures
 from havre.build.foreigncache import ForeignCache, ForeignCaches
 from havre.build.gcpolicy import GcPolicy, GcRule
 from havre.build.graph import plan_graph
+from havre.build.platforms import PlatformsProgress, split_platforms
 from havre.build.progress import BuildProgress, shown, unreported
 from havre.build.provenance import Facts, render_provenance
 from havre.build.request import MAIN_CONTEXT, BuildRequest, BuildResult, ContextSource, DockerfileBytes
@@ -109,7 +111,7 @@ class Builder:
         if id in self._running:
             raise Conflict(f"a build with the ID {id} is running")
         undo = AsyncExitStack()
-        work = self._running[id] = asyncio.ensure_future(self._build(request, context, progress, undo))
+        work = self._running[id] = asyncio.ensure_future(self._build_all(request, context, progress, undo))
         try:
             await asyncio.wait([work])
             if work.cancelled():
@@ -177,6 +179,31 @@ class Builder:
         if gone:
             freed = await self.remove(gone)
             log.info("the build cache grew too large or too old: %d records are gone, %d bytes freed", len(gone), freed)
+
+    async def _build_all(
+        self, request: BuildRequest, context: ContextSource, progress: BuildProgress, undo: AsyncExitStack
+    ) -> BuildResult:
+        """Build for every platform asked for, and let the names stand for all of them."""
+        platforms = split_platforms(request.platform)
+        if len(platforms) < 2:
+            return await self._build(request, context, progress, undo)
+        if request.cache_to:
+            raise Unsupported(
+                "a cache is exported for one platform at a time",
+                "build with --cache-to for each platform, or put the caches into the images (type=inline)",
+            )
+        told, results = PlatformsProgress(progress, len(platforms)), dict[str, BuildResult]()
+        for number, platform in enumerate(platforms):
+            asked = dataclasses.replace(request, platform=platform, tags=(), store=False)
+            results[platform] = await self._build(asked, context, told.of(platform, number), undo)
+        if request.store:
+            ids = await self._images.create_platforms([result.config for result in results.values()], request.tags)
+            results = {
+                platform: dataclasses.replace(result, image=id)
+                for (platform, result), id in zip(results.items(), ids, strict=True)
+            }
+        own = (result for text, result in results.items() if parse_platform(text).same_as(_own_platform()))
+        return dataclasses.replace(next(own, results[platforms[0]]), platforms=results)
 
     async def _build(
         self, request: BuildRequest, context: ContextSource, progress: BuildProgress, undo: AsyncExitStack
@@ -316,7 +343,8 @@ def _own_platform() -> Platform:
 
 
 def _platform(request: BuildRequest) -> Platform:
-    return parse_platform(request.platform) if request.platform else _own_platform()
+    """The platform asked for, of several the first."""
+    return next(map(parse_platform, split_platforms(request.platform)), _own_platform())
 
 
 def _prepare(scratch: Path, memory: Path) -> None:

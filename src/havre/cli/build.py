@@ -74,9 +74,8 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
         messages = session.client.messages(send_tar(session.client, "/build", query, source, credentials))
         built = {"ID": _watch_classic(messages, quiet=options.quiet)}
     image = built["ID"]
-    provenance = built.get("Provenance", "")
-    digest = deliver(session.client, image, outputs, tags, provenance) if outputs else ""
-    _conclude(options, image, digest, tags, steps, provenance)
+    digest = deliver(session.client, built, outputs, tags) if outputs else ""
+    _conclude(options, image, digest, tags, steps, built.get("Provenance", ""))
     if options.push or any(output.push for output in outputs):
         _push(session, tags, quiet=options.quiet)
     return 0
@@ -142,6 +141,7 @@ def _refuse_elsewhere(options: Options) -> None:
         "cache-to": options.cache_to,
         "build-context": options.build_context,
         "no-cache-filter": options.no_cache_filter,
+        "platform": "," in options.platform,
     }
     for name, given in asked.items():
         if given:

@@ -53,11 +53,14 @@ def group(steps: Sequence[Step]) -> dict[str, list[Step]]:
 
 
 def stage_of(name: str) -> str:
-    """The stage in a step's name (`[build 2/3] RUN make`); "final" for the only one, "" for `[internal] ...`."""
+    """The stage in a step's name (`[build 2/3] RUN make`); "final" for the only one, "" for `[internal] ...`.
+
+    Of a build for several platforms with its platform: `linux/arm64 build`.
+    """
     inside = name[1:].partition("]")[0].split() if name.startswith("[") else []
     if not inside or "/" not in inside[-1]:
         return ""
-    return inside[0] if len(inside) > 1 else "final"
+    return " ".join(inside[:-1]) or "final"
 
 
 def _box(step: Step, x: int, y: int) -> str:
@@ -92,4 +95,7 @@ def _sources(name: str, stages: Sequence[str]) -> list[str]:
     named = [word.partition("from=")[2] for word in words if "from=" in word]
     if words[:1] == ["FROM"]:
         named += words[1:2]
-    return [each if each in stages else f"stage-{each}" for each in named if {each, f"stage-{each}"} & set(stages)]
+    first = stage_of(name).partition(" ")[0]
+    platform = f"{first} " if "/" in first else ""
+    candidates = [each for stage in named for each in (f"{platform}{stage}", f"{platform}stage-{stage}")]
+    return [each for each in candidates if each in stages]

@@ -1,7 +1,7 @@
 """What becomes of a build's result: `--output`.
 
     DIRECTORY, type=local,dest=DIRECTORY     its files
-    -, type=tar,dest=FILE                    its files as a tar
+    -, type=tar,dest=FILE                    its files as a tar; of several platforms, each in a directory of its own
     type=docker,dest=FILE                    the image as an archive for `load`
     type=oci,dest=FILE                       the image as an OCI layout; with tar=false in a directory
     type=image, type=docker                  the image stays in the daemon, as without --output; push=true pushes it
@@ -20,6 +20,7 @@ import io
 import os
 import sys
 import tarfile
+from contextlib import contextmanager
 
 from havre.cli.parser import StatusError
 from havre.client.buildsend import takes_lists
@@ -79,40 +80,51 @@ def _parse(text: str) -> Output:
     return output
 
 
-def deliver(client: Client, image: str, outputs: list[Output], names: list[str], provenance: str = "") -> str:
+def deliver(client: Client, built: dict[str, Any], outputs: list[Output], names: list[str]) -> str:
     """Put the image's files or archive where they are wanted, and remove the image if it has no name then.
 
-    The digest of the last archive's manifest, "" without one. Raises StatusError for the client's disk.
+    `built` is what the daemon told of it. Files for several platforms lie in directories such as `linux_arm64`. The
+    digest of the last archive's manifest, "" without one. Raises StatusError for the client's disk.
     """
     wanted = [output for output in outputs if output.dest]
+    platforms = built.get("Platforms") or {}
+    images = {text.replace("/", "_"): each["ID"] for text, each in platforms.items()} or {"": built["ID"]}
     digest = ""
     try:
         for output in wanted:
             if output.kind in _ARCHIVES:
                 own = [output.name] if output.name else []
-                digest = _archive(client, image, output, [*names, *own], provenance)
+                digest = _archive(client, built, output, [*names, *own])
+            elif output.kind == "local":
+                for folder, image in images.items():
+                    with _files(client, image) as files:
+                        _extract(files, os.path.join(output.dest, folder))
             else:
-                _export(client, image, output)
+                _copy(client, images, output.dest)
     except OSError as error:
         raise StatusError(1, f"failed to write {error.filename or output.dest}: {error.strerror or error}") from error
     finally:
-        if wanted and not client.get(f"/images/{image}/json").get("RepoTags"):
-            client.delete(f"/images/{image}")
+        for image in set(images.values()) if wanted else ():
+            if not client.get(f"/images/{image}/json").get("RepoTags"):
+                client.delete(f"/images/{image}")
     return digest
 
 
-def _archive(client: Client, image: str, output: Output, names: list[str], provenance: str) -> str:
+def _archive(client: Client, built: dict[str, Any], output: Output, names: list[str]) -> str:
+    image = built["ID"]
     if not takes_lists(client):
         if output.kind == "oci" or output.settings:
             raise StatusError(1, "an output of type oci needs havre's daemon; this one writes type=docker,dest=FILE")
         _write(output.dest, client.call("GET", "/images/get", {"names": names or [image]}).chunks())
         return ""
+    others = [each for each in (built.get("Platforms") or {}).values() if each["ID"] != image]
     asked = {
         "Image": image,
+        "Others": [{"Image": each["ID"], "Provenance": each["Provenance"]} for each in others],
         "Names": names,
         "Type": output.kind,
         "Attributes": output.settings,
-        "Provenance": provenance,
+        "Provenance": built.get("Provenance", ""),
     }
     response = client.call("POST", "/build/export", body=asked)
     if output.unpacked:
@@ -128,19 +140,18 @@ def unpack_layout(pieces: Iterator[bytes], directory: str) -> None:
     with tarfile.open(fileobj=io.BufferedReader(_Pieces(pieces)), mode="r|") as members:
         for member in members:
             members.extract(member, directory, filter="data")
-    for _ in pieces:  # as in `_export`
+    for _ in pieces:  # as in `_files`
         pass
 
 
-def _export(client: Client, image: str, output: Output) -> None:
+@contextmanager
+def _files(client: Client, image: str) -> Iterator[tarfile.TarFile]:
+    """An image's files as a tar, for the length of a block."""
     container = client.post("/containers/create", None, {"Image": image, "Cmd": ["none"]})["Id"]
     try:
         pieces = client.call("GET", f"/containers/{container}/archive", {"path": "/"}).chunks()
         with tarfile.open(fileobj=io.BufferedReader(_Pieces(pieces)), mode="r|") as files:
-            if output.kind == "local":
-                _extract(files, output.dest)
-            else:
-                _copy(files, output.dest)
+            yield files
         for _ in pieces:  # what follows the tar's end: the daemon is done with the files only then
             pass
     finally:
@@ -188,13 +199,20 @@ def _extract(files: tarfile.TarFile, dest: str) -> None:
         raise StatusError(1, f"the image's files do not fit into a directory: {error}") from error
 
 
-def _copy(files: tarfile.TarFile, dest: str) -> None:
+def _copy(client: Client, images: dict[str, str], dest: str) -> None:
+    """The images' files as one tar, each image's in the directory that it is given with."""
     with (
         open(1 if dest == "-" else dest, "wb", closefd=dest != "-") as out,
         tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as copy,
     ):
-        for member in _members(files):
-            copy.addfile(member, files.extractfile(member) if member.isreg() else None)
+        for folder, image in images.items():
+            with _files(client, image) as files:
+                for member in _members(files):
+                    content = files.extractfile(member) if member.isreg() else None
+                    member.name = os.path.join(folder, member.name)
+                    if member.islnk():
+                        member.linkname = os.path.join(folder, member.linkname)
+                    copy.addfile(member, content)
 
 
 def _write(dest: str, pieces: Iterator[bytes]) -> None:

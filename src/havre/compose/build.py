@@ -117,7 +117,7 @@ def ignored(build: dict[str, Any], *, native: bool) -> str:
         given += [f"{key} {text}" for text in build.get(key, ()) if not (native and is_cache(text))]
     if not native:
         given += [f"cache_from {text}" for text in build.get("cache_from", ()) if not cache_image(text)]
-    if len(build.get("platforms") or ()) > 1:
+    if len(build.get("platforms") or ()) > 1 and not native:
         given.append("platforms but the first")
     return ", ".join(given)
 
@@ -176,7 +176,8 @@ def build_query(wanted: Build, *, native: bool) -> dict[str, str | list[str]]:
         query["ulimits"] = encode([ulimit(name, value) for name, value in sorted(build["ulimits"].items())])
     flags = {"nocache": wanted.no_cache or build.get("no_cache"), "pull": wanted.pull or build.get("pull")}
     query |= {name: "1" for name, given in flags.items() if given}
-    platform = service.get("platform") or (build.get("platforms") or [""])[0]
+    platforms = build.get("platforms") or [""]
+    platform = service.get("platform") or (",".join(platforms) if native else platforms[0])
     texts = {"target": build.get("target"), "networkmode": build.get("network"), "platform": platform}
     sizes = {"shmsize": build.get("shm_size"), "memory": wanted.memory}
     return query | {name: str(value) for name, value in (texts | sizes).items() if value}

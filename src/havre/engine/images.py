@@ -240,10 +240,7 @@ class Images:
             body = await self._storage.blobs.read(Digest(image.row.manifest))
             return describe(decode_document(body).media_type, body)
         config = await self._storage.blobs.read(Digest(image.id))
-        return describe(mediatypes.OCI_MANIFEST, self._local_manifest(image, config))
-
-    def _local_manifest(self, image: Image, config: bytes) -> bytes:
-        return local_manifest(config, [(layer, self._size(layer)) for layer in image.layers])
+        return describe(mediatypes.OCI_MANIFEST, self._local_manifest(config))
 
     def layers_size(self) -> int:
         """Bytes of all layers, each counted once."""
@@ -654,36 +651,41 @@ class Images:
 
     async def create(self, config: bytes, *, parent: str = "", names: Sequence[str] = ()) -> ImageId:
         """Make an image of a configuration whose layers are here (commit, build); `InvalidInput` if one is not."""
-        for diff_id in decode_image(config).rootfs.diff_ids:
-            if self._storage.layers.get(diff_id) is None:
-                raise InvalidInput(f"layer {diff_id} of the image is not in the store")
+        self._check_layers(config)
         refs = [parse_reference(name).with_default_tag() for name in names]
         image = await self._store.keep(config, refs, parent=parent)
         self._tell_names(image, refs)
         return image.id
 
-    async def create_index(self, ids: Sequence[ImageId], names: Sequence[str]) -> Digest:
-        """Let `names` stand for an index of these images, one for each platform; the index's digest.
+    async def create_platforms(self, configs: Sequence[bytes], names: Sequence[str]) -> builtins.list[ImageId]:
+        """As `create`, an image of each configuration, one for each platform; the names stand for all of them.
 
-        `NotFound` if an image is not here, `InvalidInput` if there is no name, or two images are for one platform.
+        `InvalidInput` also if two are for one platform.
         """
         refs = [parse_reference(name).with_default_tag() for name in names]
         if not refs:
-            raise InvalidInput("an image for several platforms needs a name")
+            return [await self.create(config) for config in configs]
         entries: builtins.list[Descriptor] = []
         members = []
-        for image in map(self._store.get, ids):
-            config = await self._storage.blobs.read(Digest(image.id))
-            manifest = self._local_manifest(image, config)
-            platform = image.config.platform
-            if any(entry.platform is not None and entry.platform.same_as(platform) for entry in entries):
-                raise InvalidInput(f"two images are for the platform {platform}", "give one for each platform")
-            entries.append(replace(describe(mediatypes.OCI_MANIFEST, manifest), platform=platform))
+        for config in configs:
+            self._check_layers(config)
+            image = decode_image(config)
+            if any(entry.platform is not None and entry.platform.same_as(image.platform) for entry in entries):
+                raise InvalidInput(f"two images are for the platform {image.platform}", "give one for each platform")
+            manifest = self._local_manifest(config)
+            entries.append(replace(describe(mediatypes.OCI_MANIFEST, manifest), platform=image.platform))
             members.append((config, manifest))
-        body = render_index(entries, mediatypes.OCI_INDEX)
-        images = await self._store.keep_index(body, members, refs)
-        self._tell_names(images[0], refs)
-        return digest_of(body)
+        images = await self._store.keep_index(render_index(entries, mediatypes.OCI_INDEX), members, refs)
+        self._tell_names(self._store.find_named(refs[0]), refs)
+        return [image.id for image in images]
+
+    def _check_layers(self, config: bytes) -> None:
+        for diff_id in decode_image(config).rootfs.diff_ids:
+            if self._storage.layers.get(diff_id) is None:
+                raise InvalidInput(f"layer {diff_id} of the image is not in the store")
+
+    def _local_manifest(self, config: bytes) -> bytes:
+        return local_manifest(config, [(layer, self._size(layer)) for layer in decode_image(config).rootfs.diff_ids])
 
     # -- inside
 

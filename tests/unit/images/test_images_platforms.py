@@ -17,7 +17,7 @@ from havre.engine.model import ImageId
 from havre.errors import Conflict, InvalidInput, NotFound
 from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of
-from havre.oci.manifest import describe, render_index, render_manifest
+from havre.oci.manifest import Descriptor, describe, render_index, render_manifest
 from havre.oci.platform import Platform
 from support.imagery import FakeRegistry, Stage, archive, config_of, layer_tar, staged, stream
 
@@ -180,20 +180,24 @@ def test_an_index_is_made_of_images_that_are_here(tmp_path: Path) -> None:
             for architecture in ("arm64", "amd64"):
                 stage.registry.put_image(f"c:{architecture}", config(architecture), tars(architecture))
                 await stage.images.pull("r.io/c", architecture, platform=f"linux/{architecture}")
-            made = await stage.images.create_index([id_of("arm64"), id_of("amd64")], ["made", "made:2"])
+            configs = [config("arm64"), config("amd64")]
+            assert await stage.images.create_platforms(configs, ["made", "made:2"]) == [id_of("arm64"), id_of("amd64")]
             for name in ("made:latest", "made:2"):
                 assert architectures_of(stage, name) == ["amd64", "arm64"]
-            document = msgspec.json.decode(await stage.storage.blobs.read(made))
+            [row] = [row for row in stage.images.list() if "made:2" in row.repo_tags]
+            await stage.images.show_manifests(row)
+            assert isinstance(row.descriptor, Descriptor)
+            document = msgspec.json.decode(await stage.storage.blobs.read(row.descriptor.digest))
             assert [entry["platform"]["architecture"] for entry in document["manifests"]] == ["arm64", "amd64"]
             manifest = msgspec.json.decode(await stage.storage.blobs.read(document["manifests"][0]["digest"]))
             assert manifest["config"]["digest"] == id_of("arm64")
             assert [layer["digest"] for layer in manifest["layers"]] == [digest_of(tar) for tar in tars("arm64")]
             with pytest.raises(InvalidInput, match="two images are for the platform linux/arm64"):
-                await stage.images.create_index([id_of("arm64"), id_of("arm64")], ["x"])
-            with pytest.raises(InvalidInput, match="needs a name"):
-                await stage.images.create_index([id_of("arm64")], [])
+                await stage.images.create_platforms([configs[0], configs[0]], ["x"])
+            with pytest.raises(InvalidInput, match="is not in the store"):
+                await stage.images.create_platforms([config("s390x")], ["x"])
             with pytest.raises(NotFound):
-                await stage.images.create_index([ImageId(digest_of(b""))], ["x"])
+                stage.images.resolve("x")
 
     play(work)
 
@@ -298,11 +302,11 @@ def test_a_made_index_is_pushed_with_compressed_layers(tmp_path: Path) -> None:
             for architecture in ("amd64", "arm64"):
                 stage.registry.put_image(f"c:{architecture}", config(architecture), tars(architecture))
                 await stage.images.pull("r.io/c", architecture, platform=f"linux/{architecture}")
-            made = await stage.images.create_index([id_of("amd64"), id_of("arm64")], ["r.io/made:1", "r.io/made:2"])
+            await stage.images.create_platforms(list(map(config, ("amd64", "arm64"))), ["r.io/made:1", "r.io/made:2"])
             await push(stage, "r.io/made")
             assert manifests_at(stage.registry, "made") == ["amd64", "arm64"]
             [digest] = [name for name in stage.images.inspect("r.io/made:1").repo_digests if "r.io/made@" in name]
-            assert digest == f"r.io/made@{digest_of(stage.registry.manifests['made', '1'][1])}" != f"r.io/made@{made}"
+            assert digest == f"r.io/made@{digest_of(stage.registry.manifests['made', '1'][1])}"
             assert stage.images.platforms_of("r.io/made:1") == stage.images.platforms_of("r.io/made:2")
             before = dict(stage.registry.manifests)
             await push(stage, "r.io/made")

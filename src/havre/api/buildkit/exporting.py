@@ -47,7 +47,9 @@ async def export_layout(
     """Send the image to the client as a file, an OCI layout or a docker-archive; the answer's metadata."""
     names = [parse_reference(name).with_default_tag() for name in export.names]
     with shown(_TITLES[export.kind], progress) as vertex:
-        image = LaidOut(result.config, names, result.provenance)
+        rest = [each for each in result.platforms.values() if each.config != result.config]
+        others = [LaidOut(each.config, provenance=each.provenance) for each in rest]
+        image = LaidOut(result.config, names, result.provenance, others)
         async with images.laid_out(image, export.form) as layout:
             with counted(vertex, "sending tarball", progress) as moved:
                 await filesend.send_tar(session, layout.tar(), moved)

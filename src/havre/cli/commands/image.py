@@ -37,7 +37,7 @@ COMMANDS = (
         Flag("no-cache-filter", "", "list", "Do the steps of these stages anew"),
         Flag("load", "", "", "Keep the image in the daemon, as is done without --output"),
         Flag("output", "o", "list", "Where the result goes (DIRECTORY, type=local|tar|oci|docker|image,dest=FILE)"),
-        _PLATFORM,
+        Flag("platform", "", "string", "Platforms to build for (linux/amd64,linux/arm64)"),
         Flag("progress", "", "string", "How the steps are shown (auto, plain, tty, rawjson)", "auto"),
         Flag("provenance", "", "string", "Attest where the result comes from (true, mode=min, mode=max), for type=oci"),
         Flag("pull", "", "", "Pull the base images anew"),
