@@ -163,6 +163,30 @@ def test_one_off_commands(ours: Both) -> None:
     assert ours.havre("run", "--rm", "-T", "tool", "echo", "by profile").stdout == "by profile\n"
 
 
+NEWER = """
+name: {name}
+services:
+  a:
+    image: busybox
+    init: true
+    command: sleep 1000
+    networks: {{default: {{interface_name: own0, priority: 3}}}}
+    volumes:
+      - {{type: image, source: busybox, target: /image, image: {{subpath: etc}}}}
+      - {{type: bind, source: ./made, target: /bind, bind: {{recursive: disabled, create_host_path: true}}}}
+"""
+
+
+def test_keys_of_newer_files(ours: Both) -> None:
+    ours.write(NEWER.format(name=ours.name))
+    ours.havre("up", "-d")
+    assert ours.havre("exec", "-T", "a", "ls", "/sys/class/net").stdout.split() == ["lo", "own0"]
+    assert "passwd" in ours.havre("exec", "-T", "a", "ls", "/image").stdout
+    assert (ours.folder / "made").is_dir()
+    mounts = json.loads(ours.engine.out("inspect", "--format", "{{json .HostConfig.Mounts}}", f"{ours.name}-a-1"))
+    assert {"NonRecursive": True, "CreateMountpoint": True} in [mount.get("BindOptions") for mount in mounts]
+
+
 FRONT = """
 name: {name}
 services:
@@ -492,9 +516,3 @@ def test_what_is_not_done_is_refused(ours: Both) -> None:
         assert f"remote Compose file {file} is not supported" in refused.stderr
     ours.write("include: ['oci://registry/app:1']\nservices: {a: {image: busybox}}\n")
     assert "remote Compose file oci://registry/app:1 is not supported" in ours.havre("config", check=None).stderr
-    ours.write(f"""
-name: {ours.name}
-services: {{a: {{build: {{dockerfile_inline: "FROM busybox", ssh: [default]}}}}}}
-""")
-    assert ours.havre("build").stderr.startswith("warning: service a is built without ssh: ")
-    ours.havre("down", "--rmi", "all")

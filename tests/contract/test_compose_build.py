@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 from pathlib import Path
 
@@ -136,6 +137,7 @@ services:
       context: {url}
       additional_contexts: {{base: "service:base", other: ./other}}
       secrets: [s]
+      ssh: ["mine={agent}"]
       cache_to: ["type=local,dest={cache},mode=max"]
       entitlements: [security.insecure]
 secrets: {{s: {{file: ./secret}}}}
@@ -145,6 +147,7 @@ FROM base
 COPY --from=other x /
 COPY here /
 RUN --mount=type=secret,id=s cat /run/secrets/s > /s
+RUN --mount=type=ssh,id=mine test -S $SSH_AUTH_SOCK
 RUN --security=insecure mkdir /m && mount -t tmpfs none /m && umount /m
 """
 
@@ -154,8 +157,10 @@ def test_an_address_with_what_goes_along(ours: Both, tmp_path: Path) -> None:
     shutil.make_archive(str(tmp_path / "served" / "context"), "tar", fetched)
     write_context(ours.folder / "other", "", {"x": "from elsewhere "})
     (ours.folder / "secret").write_text(_SECRET)
+    agent = ours.folder / "agent"
+    socket.socket(socket.AF_UNIX).bind(str(agent))
     with served(ours.engine, tmp_path / "served") as url:
-        ours.write(_ADDRESS.format(name=ours.name, url=f"{url}/context.tar", cache=ours.folder / "cache"))
+        ours.write(_ADDRESS.format(name=ours.name, url=f"{url}/context.tar", cache=ours.folder / "cache", agent=agent))
         done = ours.havre("build", "app")
     assert "warning" not in done.stderr
     assert ours.engine.out("run", "--rm", f"{ours.name}-app", "cat", "/x", "/here", "/b", "/s") == (

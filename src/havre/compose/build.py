@@ -2,7 +2,7 @@
 
 The context is a folder, of which the engine gets what `.dockerignore` does not leave out, or an address that it fetches
 itself. A Dockerfile outside the context, or in the Compose file, goes along under a name of its own. havre's daemon
-also gets secrets, further contexts and caches; what an engine cannot be told of is named before anything is built.
+also gets secrets, SSH agents, further contexts and caches; what an engine cannot be told of is named before the build.
 
     additional_contexts: {base: "service:NAME"}    the image that NAME's build makes, which comes first (`images`)
 
@@ -17,7 +17,8 @@ import os
 import time
 from binascii import a2b_base64
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 from havre.client.api import Client
 from havre.client.buildcache import Caches
@@ -36,17 +37,23 @@ Tell = Callable[[list[str]], None]
 Unpack = Callable[[Iterator[bytes], str], None]
 """Unpacks the archive of an OCI layout into a directory."""
 
-_HAVRE_ONLY = ("additional_contexts", "entitlements", "privileged", "secrets")
+_HAVRE_ONLY = ("additional_contexts", "entitlements", "privileged", "secrets", "ssh")
 _CACHES = ("inline", "local", "registry")
 _SHOWN, _KEPT = 4, 20  # steps that run, and lines that are told of a failure
 _TICK_S = 0.1
 
 
-def build_image(client: Client, wanted: Build, credentials: str, tell: Tell, unpack: Unpack) -> None:
-    """Build. Raises Failed with the builder's last words, InvalidInput, Unsupported.
+class Means(NamedTuple):
+    """What a build needs besides its engine: registries' credentials as `registry_config` gives them, further
+    connections to the engine, and what unpacks archives."""
 
-    `credentials` are those of registries, as `registry_config` gives them.
-    """
+    credentials: str
+    connect: Callable[[], Client]
+    unpack: Unpack
+
+
+def build_image(client: Client, wanted: Build, means: Means, tell: Tell) -> None:
+    """Build. Raises Failed with the builder's last words, InvalidInput, Unsupported."""
     build = wanted.project.services[wanted.key]["build"]
     native = takes_lists(client)
     query = build_query(wanted, native=native)
@@ -57,15 +64,30 @@ def build_image(client: Client, wanted: Build, credentials: str, tell: Tell, unp
         source = _directory(build)
         query["dockerfile"] = source.dockerfile
     if not native:
-        _follow(client.messages(send_tar(client, "/build", query, source, credentials)), tell)
+        _follow(client.messages(send_tar(client, "/build", query, source, means.credentials)), tell)
         return
     caches = Caches(*(list(filter(is_cache, build.get(key, ()))) for key in ("cache_from", "cache_to")))
     query |= caches.query() | {"progress": "rawjson"}
     named = {name: _named(wanted.project, value) for name, value in build.get("additional_contexts", {}).items()}
     secrets = read_secrets(wanted.project, build)
-    built = _follow(send_list(client, query, source, named, secrets, credentials, caches.directories), tell)
+    with _agents(wanted, means, query):
+        sent = send_list(client, query, source, named, secrets, means.credentials, caches.directories)
+        built = _follow(sent, tell)
     for directory, asked in caches.exports(built.get("Caches") or {}):
-        unpack(client.call("POST", "/build/export", body=asked).chunks(), directory)
+        means.unpack(client.call("POST", "/build/export", body=asked).chunks(), directory)
+
+
+def _agents(wanted: Build, means: Means, query: dict[str, str | list[str]]) -> AbstractContextManager[object]:
+    """The SSH agents of the build, which is told of them, ready for the length of a block."""
+    given = wanted.project.services[wanted.key]["build"].get("ssh") or {}
+    if not (texts := wanted.ssh or [f"{id}={path}" if path else id for id, path in given.items()]):
+        return nullcontext()
+    from havre.client.buildagents import Agents
+
+    agents = Agents(texts)
+    query |= {"ssh": agents.ids, "buildid": os.urandom(16).hex()}
+    agents.offer(means.connect, str(query["buildid"]))
+    return agents
 
 
 def _named(project: Project, context: str) -> str:
@@ -106,13 +128,14 @@ def unsupported(client: Client, builds: Iterable[Build]) -> Iterator[str]:
     """Which keys of services' builds the engine cannot be told of, a line for each service that has some."""
     native = takes_lists(client)
     for wanted in builds:
-        if keys := ignored(wanted.project.services[wanted.key]["build"], native=native):
+        build = wanted.project.services[wanted.key]["build"]
+        if keys := ignored(build | ({"ssh": wanted.ssh} if wanted.ssh else {}), native=native):
             yield f"service {wanted.key} is built without {keys}: this engine's builder is not told of it"
 
 
 def ignored(build: dict[str, Any], *, native: bool) -> str:
     """The keys of `build` that are given and that the engine cannot be told of; `native` is havre's."""
-    given = [key for key in (("ssh",) if native else (*_HAVRE_ONLY, "ssh")) if build.get(key)]
+    given = [key for key in _HAVRE_ONLY if build.get(key) and not native]
     for key in ("cache_from", "cache_to") if native else ("cache_to",):
         given += [f"{key} {text}" for text in build.get(key, ()) if not (native and is_cache(text))]
     if not native:

@@ -63,7 +63,8 @@ class Engine:
         registries: Callable[[], str],
         unpack: Callable[[Iterator[bytes], str], None],
     ) -> None:
-        self._connect = connect
+        self.connect = connect
+        """Makes a further client."""
         self._credentials = credentials
         self.registries = registries
         """The credentials for all registries that are known, as builds take them."""
@@ -75,7 +76,7 @@ class Engine:
     def client(self) -> Client:
         """This thread's client."""
         if not hasattr(self._local, "client"):
-            self._local.client = self._connect()
+            self._local.client = self.connect()
         client: Client = self._local.client
         return client
 
@@ -216,10 +217,10 @@ class _Run:
             case Execute() as hook:
                 self._hook(hook)
             case Build() as build:
-                from havre.compose.build import build_image  # what it needs most plans do not
+                from havre.compose.build import Means, build_image  # what it needs most plans do not
 
-                tell = partial(self._crew.tell, step)
-                build_image(self._engine.client, build, self._engine.registries(), tell, self._engine.unpack)
+                means = Means(self._engine.registries(), self._engine.connect, self._engine.unpack)
+                build_image(self._engine.client, build, means, partial(self._crew.tell, step))
             case Pull() as pull:
                 return self._transfer(step, "/images/create", _pull_query(pull), pull.image, tolerate=pull.tolerate)
             case Push() as push:

@@ -1,8 +1,8 @@
 """What a service's container mounts: volumes, bind mounts, configs and secrets from files, and volumes that it keeps
 from the container that it replaces.
 
-Bind mounts whose source may be created go as text (`Binds`), since only there the engine creates it; the rest goes as
-objects (`Mounts`).
+Bind mounts whose source may be created go as text (`Binds`), since engines below API 1.42 create it only there; the
+rest goes as objects (`Mounts`), and so does what text cannot say.
 """
 
 from __future__ import annotations
@@ -14,6 +14,13 @@ from havre.compose.project import Project, Service
 from havre.errors import Unsupported
 
 Mount = dict[str, Any]
+
+_RECURSIVE = {
+    "disabled": "NonRecursive",
+    "writable": "ReadOnlyNonRecursive",
+    "readonly": "ReadOnlyForceRecursive",
+}
+"""The API's word for `bind.recursive`; without one, what is mounted below comes along and is read-only where it can."""
 
 
 def build_mounts(
@@ -42,7 +49,8 @@ def build_mounts(
 
 
 def _is_text(volume: dict[str, Any]) -> bool:
-    return volume["type"] != "bind" or bool(volume.get("bind", {}).get("create_host_path"))
+    bind = volume.get("bind", {})
+    return volume["type"] != "bind" or (bool(bind.get("create_host_path")) and bind.get("recursive") not in _RECURSIVE)
 
 
 def _inherited(volumes: list[dict[str, Any]], image: dict[str, Any], replaced: dict[str, Any]) -> dict[str, Mount]:
@@ -70,8 +78,10 @@ def _mount(project: Project, volume: dict[str, Any]) -> Mount:
         mount["Consistency"] = volume["consistency"]
     if defined.get("driver_opts", {}).get("o") == "bind":
         mount["Type"] = "bind"
-    elif kind == "bind" and volume.get("bind", {}).get("propagation"):
-        mount["BindOptions"] = {"Propagation": volume["bind"]["propagation"]}
+    elif kind == "bind" and (options := _bind_options(volume.get("bind", {}))):
+        mount["BindOptions"] = options
+    elif kind == "image" and volume.get("image", {}).get("subpath"):
+        mount["ImageOptions"] = {"Subpath": volume["image"]["subpath"]}
     elif kind == "volume" and "volume" in volume:
         own = volume["volume"]
         mount["VolumeOptions"] = {"NoCopy": bool(own.get("nocopy"))} | (
@@ -81,6 +91,15 @@ def _mount(project: Project, volume: dict[str, Any]) -> Mount:
         own = volume["tmpfs"]
         mount["TmpfsOptions"] = {"SizeBytes": own.get("size", 0), "Mode": own.get("mode", 0)}
     return mount
+
+
+def _bind_options(bind: dict[str, Any]) -> dict[str, Any]:
+    options = {"Propagation": bind["propagation"]} if bind.get("propagation") else {}
+    if bind.get("recursive") in _RECURSIVE:
+        options[_RECURSIVE[bind["recursive"]]] = True
+        if bind.get("create_host_path"):
+            options["CreateMountpoint"] = True
+    return options
 
 
 def _text(volume: dict[str, Any], source: str) -> str:

@@ -15,6 +15,7 @@ from havre.compose.normalize import join
 from havre.compose.project import Project, Service, image_of
 from havre.errors import InvalidInput
 
+_INTERFACE = "com.docker.network.endpoint.ifname"
 _RESTART = {"none": "no", "any": "always"}
 
 
@@ -253,8 +254,10 @@ def networks_of(
         mac = (own or {}).get("mac_address") or (service.get("mac_address") if index == 0 else None)
         if mac:
             endpoint["MacAddress"] = mac
+        if named := (own or {}).get("interface_name"):
+            endpoint["DriverOpts"] = {_INTERFACE: named}
         if (own or {}).get("driver_opts"):
-            endpoint["DriverOpts"] = own["driver_opts"]
+            endpoint["DriverOpts"] = {**endpoint.get("DriverOpts", {}), **own["driver_opts"]}
         if (own or {}).get("gw_priority"):
             endpoint["GwPriority"] = own["gw_priority"]
         endpoints[project.networks[key]["name"]] = endpoint

@@ -81,6 +81,7 @@ class Build(NamedTuple):
     no_cache: bool = False
     pull: bool = False
     args: tuple[str, ...] = ()
+    ssh: tuple[str, ...] = ()
     memory: int = 0
 
 

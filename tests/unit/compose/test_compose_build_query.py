@@ -36,7 +36,7 @@ def test_hosts_limits_and_caches() -> None:
     ("build", "native", "elsewhere"),
     [
         ("{context: ., additional_contexts: {a: .}}", "", "additional_contexts"),
-        ("{context: ., ssh: [default], privileged: true}", "ssh", "privileged, ssh"),
+        ("{context: ., ssh: [default], privileged: true}", "", "privileged, ssh"),
         ("{context: ., cache_to: [type=inline]}", "", "cache_to type=inline"),
         ("{context: ., cache_to: [x, type=gha]}", "cache_to type=gha", "cache_to x, cache_to type=gha"),
         ("{context: ., cache_from: ['type=local,src=z']}", "", "cache_from type=local,src=z"),

@@ -141,6 +141,7 @@ COMMANDS = (
         Flag("pull", "", "", "Always look for newer base images"),
         Flag("push", "", "", "Push images when they are built"),
         Flag("quiet", "q", "", "Show no progress"),
+        Flag("ssh", "", "list", "SSH agents for the builds, in place of the files' (default, ID=SOCKET, ID=KEY)"),
         Flag("with-dependencies", "", "", "Build the services that these depend on, too"),
     )),
     Command("cp", "[OPTIONS] SERVICE:SRC_PATH DEST_PATH|-\n[OPTIONS] SRC_PATH|- SERVICE:DEST_PATH",

@@ -67,6 +67,7 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
         no_cache=options.no_cache,
         pull=options.pull,
         args=tuple(options.build_arg),
+        ssh=tuple(options.ssh),
         memory=options.memory,
     )
     if not steps:
