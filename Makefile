@@ -25,6 +25,10 @@ test:  ## the whole suite (root): unit, fuzz, kernel, suites, contract, security
 	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/fuzz tests/contract
 	$(BIN)/python -m pytest tests/kernel tests/suites tests/security tests/faults
 
+soak:  ## 1,000 lives of containers (root, minutes): nothing may be left, and no memory lost
+	@tools/setup.sh --test --peers
+	SOAK_CYCLES=1000 $(BIN)/python -m pytest -s tests/faults/test_cycles.py -k many_cycles
+
 bench:  ## side by side with dockerd and podman; writes docs/benchmarks.md and its chart
 	@tools/setup.sh --test --peers
 	$(BIN)/python bench/run.py

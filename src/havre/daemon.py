@@ -151,7 +151,8 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _Re
             storage, registry, events.publish, lambda id: users[0].users_of(id) if users else (), policy
         )
         images.limit_transfers(config.max_concurrent_downloads, config.max_concurrent_uploads)
-        limits = HostLimits(os.cpu_count() or 1, runtime.binaries, runtime.host.cgroups.swap_limit)
+        cgroups = runtime.host.cgroups
+        limits = HostLimits(os.cpu_count() or 1, runtime.binaries, cgroups.swap_limit, cgroups.blkio_weight)
         creation = Creation(
             index,
             images,

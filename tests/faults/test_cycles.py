@@ -12,7 +12,8 @@ from support.engines import Engine
 from support.raw import Reply, ask
 from support.waiting import until
 
-WARM_UP, CYCLES = 20, 60
+CYCLES = int(os.environ.get("SOAK_CYCLES", "80"))  # `make soak` asks for 1,000
+WARM_UP = CYCLES // 4 if CYCLES < 400 else 100
 
 
 def cycle(engine: Engine, number: int) -> None:
@@ -41,14 +42,17 @@ def memory_kb(pid: int) -> int:
     return sum(int(value) for value in re.findall(r"^Private_\w+:\s+(\d+) kB", text, re.MULTILINE))
 
 
-def test_sixty_cycles_leave_what_twenty_left(havred: Engine) -> None:
+def test_many_cycles_leave_what_the_first_left(havred: Engine) -> None:
+    """As many mounts, links, rules, cgroups and processes as before, which the leak check compares, and memory."""
     for number in range(WARM_UP):
         cycle(havred, number)
     open_before, memory_before = descriptors(havred.pid), memory_kb(havred.pid)
-    for number in range(WARM_UP, WARM_UP + CYCLES):
+    for number in range(WARM_UP, CYCLES):
         cycle(havred, number)
     until(lambda: descriptors(havred.pid) <= open_before, f"{open_before} descriptors")
-    assert memory_kb(havred.pid) <= memory_before * 1.05
+    memory = memory_kb(havred.pid)
+    print(f"{memory_before} kB after {WARM_UP} cycles, {memory} kB after {CYCLES}")
+    assert memory <= memory_before * 1.05
     assert havred.out("ps", "-aq") == ""
 
 

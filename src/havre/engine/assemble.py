@@ -336,12 +336,23 @@ def _check_propagation(source: Path, propagation: str) -> None:
 def read_block_limits(host: HostConfig) -> BlockLimits:
     """The block I/O limits with their devices' numbers; InvalidInput for a path that is no device. Blocking."""
     return BlockLimits(
-        weights=tuple(_block_limit(each.path, each.weight) for each in host.blkio_weight_device or ()),
+        weights=tuple(_weight(each.path, each.weight) for each in host.blkio_weight_device or ()),
         read_bps=tuple(_block_limit(each.path, each.rate) for each in host.blkio_device_read_bps or ()),
         write_bps=tuple(_block_limit(each.path, each.rate) for each in host.blkio_device_write_bps or ()),
         read_iops=tuple(_block_limit(each.path, each.rate) for each in host.blkio_device_read_iops or ()),
         write_iops=tuple(_block_limit(each.path, each.rate) for each in host.blkio_device_write_iops or ()),
     )
+
+
+def _weight(path: str, value: int) -> BlockLimit:
+    """Of a device whose scheduler knows weights: bfq alone does."""
+    limit = _block_limit(path, value)
+    queue = Path(f"/sys/dev/block/{limit.major}:{limit.minor}/queue/scheduler")
+    schedulers = queue.read_text() if queue.exists() else "none"
+    if "[bfq]" not in schedulers:
+        problem = f"block I/O weight of {path}: its scheduler is not bfq but {schedulers.strip()}"
+        raise InvalidInput(problem, f"echo bfq > /sys/block/{Path(path).name}/queue/scheduler")
+    return limit
 
 
 def _block_limit(path: str, value: int) -> BlockLimit:

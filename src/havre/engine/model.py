@@ -387,6 +387,7 @@ class MountOptions(Value, omit_defaults=True):
     create_source: bool = False
     no_copy: bool = False
     non_recursive: bool = False
+    read_only_non_recursive: bool = False
     subpath: str = ""
     tmpfs: TmpfsOptions | None = None
 

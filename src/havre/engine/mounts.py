@@ -168,6 +168,7 @@ def _parse_bind_mount(mount: Mount, destination: str, problem: str) -> MountSpec
         options=MountOptions(
             create_source=given is not None and given.create_mountpoint,
             non_recursive=given is not None and given.non_recursive,
+            read_only_non_recursive=given is not None and given.read_only_non_recursive,
         ),
     )
 

@@ -169,6 +169,7 @@ def _plan_mount(point: MountPoint, options: MountOptions, sources: Mapping[str, 
         read_only=not point.rw,
         propagation=point.propagation or "rprivate",
         recursive=not options.non_recursive,
+        read_only_recursive=not options.read_only_non_recursive,
     )
 
 

@@ -38,6 +38,7 @@ class HostLimits:
     cpus: int
     runtimes: Collection[str]
     swap_limit: bool = True
+    blkio_weight: bool = True
 
 
 def check_config(config: Config) -> None:
@@ -208,7 +209,20 @@ def check_resources(host: HostConfig, limits: HostLimits) -> list[str]:
             "Your kernel does not support swap limit capabilities or the cgroup is not mounted. "
             "Memory limited without swap."
         )
+    if not limits.blkio_weight:
+        warnings += _discard_weights(host)
     return warnings
+
+
+def _discard_weights(host: HostConfig) -> list[str]:
+    discarded = []
+    if host.blkio_weight:
+        host.blkio_weight = 0
+        discarded.append("weight or the cgroup is not mounted. Weight discarded.")
+    if host.blkio_weight_device:
+        host.blkio_weight_device = []
+        discarded.append("weight_device or the cgroup is not mounted. Weight-device discarded.")
+    return [f"Your kernel does not support Block I/O {text}" for text in discarded]
 
 
 def _check_memory(host: HostConfig) -> None:

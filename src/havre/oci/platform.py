@@ -5,6 +5,7 @@ Source: OCI image specification, "image-index.md"; containerd's platform names.
 
 from __future__ import annotations
 
+import platform as host
 import re
 from collections.abc import Sequence
 
@@ -22,7 +23,24 @@ _MACHINES = {
     "i386": ("386", ""),
     "loongarch64": ("loong64", ""),
 }
-_ALIASES = {"x86_64": ("amd64", ""), "x86-64": ("amd64", ""), "aarch64": ("arm64", ""), "armhf": ("arm", "v7")}
+_ALIASES = {
+    "x86_64": ("amd64", ""),
+    "x86-64": ("amd64", ""),
+    "aarch64": ("arm64", ""),
+    "armhf": ("arm", "v7"),
+    "armel": ("arm", "v6"),
+    "i386": ("386", ""),
+}
+# fmt: off
+_SYSTEMS = frozenset({
+    "aix", "android", "darwin", "dragonfly", "freebsd", "hurd", "illumos", "ios", "js", "linux", "netbsd", "openbsd",
+    "plan9", "solaris", "windows", "zos",
+})
+_ARCHITECTURES = frozenset({
+    "386", "amd64", "arm", "arm64", "arm64be", "armbe", "loong64", "mips", "mips64", "mips64le", "mipsle", "ppc",
+    "ppc64", "ppc64le", "riscv", "riscv64", "s390", "s390x", "sparc", "sparc64", "wasm",
+})
+# fmt: on
 _IMPLIED_VARIANTS = {"arm64": "v8", "arm": "v7"}
 
 
@@ -47,14 +65,25 @@ class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 def parse_platform(text: str) -> Platform:
-    """The platform in `text` (`linux/arm64`, `linux/arm/v7`, `arm64`, `linux`); raises `InvalidInput`."""
+    """The platform in `text` (`linux/arm64`, `linux/arm/v7`, `arm64`, `linux`); raises `InvalidInput`.
+
+    A system alone is that of this host's processor, a processor alone runs Linux.
+    """
     parts = text.split("/")
     if not 1 <= len(parts) <= 3 or any(_PART.fullmatch(part) is None for part in parts):
         raise InvalidInput(f"invalid platform {text!r}", "expected os/architecture[/variant], such as linux/arm64")
     if len(parts) == 1:
-        parts = ["linux", parts[0]]
+        parts = _complete(parts[0].lower())
     architecture, variant = _ALIASES.get(parts[1].lower(), (parts[1].lower(), ""))
     return Platform(architecture, parts[0].lower(), variant=parts[2].lower() if len(parts) == 3 else variant)
+
+
+def _complete(word: str) -> list[str]:
+    if word in _SYSTEMS:
+        return [word, platform_of_machine(host.machine()).architecture]
+    if word not in _ARCHITECTURES and word not in _ALIASES:
+        raise InvalidInput(f'"{word}": unknown operating system or architecture: invalid argument', "as in linux/arm64")
+    return ["linux", word]
 
 
 def platform_of_machine(machine: str) -> Platform:

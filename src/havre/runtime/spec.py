@@ -313,7 +313,9 @@ def _bind_options(bind: Bind, host: HostFacts) -> tuple[str, ...]:
     if bind.read_only:
         recursively = bind.recursive and bind.read_only_recursive and host.kernel >= (5, 12)
         options.append("rro" if recursively else "ro")
-    return (*options, *bind.restrictions, bind.propagation)
+    # crun reads any word that begins with "r" as one for all that is mounted below, and binds that too
+    propagation = bind.propagation if bind.recursive else bind.propagation.removeprefix("r")
+    return (*options, *bind.restrictions, propagation)
 
 
 def merge_tmpfs_options(options: Sequence[str]) -> tuple[str, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform as host
 from typing import Any
 
 import pytest
@@ -110,6 +111,15 @@ def test_no_platform_fits() -> None:
     with pytest.raises(NotFound, match="no matching manifest for linux/amd64 in the manifest list entries") as refusal:
         choose_manifest(index_of("linux/arm64", "unknown/unknown"), parse_platform("linux/amd64"))
     assert refusal.value.hint == "the image is offered for linux/arm64"
+
+
+def test_half_a_platform() -> None:
+    own = platform_of_machine(host.machine()).architecture
+    assert str(parse_platform("linux")) == f"linux/{own}"
+    assert str(parse_platform("Arm64")) == "linux/arm64"
+    assert str(parse_platform("armhf")) == "linux/arm/v7"
+    with pytest.raises(InvalidInput, match='"foo": unknown operating system or architecture'):
+        parse_platform("foo")
 
 
 @pytest.mark.parametrize("text", ["", "a/b/c/d", "linux/", "linux/a b", "/amd64"])
