@@ -180,3 +180,13 @@ services: {{a: {{build: {{dockerfile_inline: "FROM busybox\\nRUN echo so far; sl
         code, told = terminal.end()
     assert code == 0
     assert "Service a  Built" in told
+
+
+def test_several_platforms(ours: Both) -> None:
+    write_context(ours.folder / "c", "FROM scratch\nCOPY x /\n", {"x": "1"})
+    platforms = ("linux/amd64", "linux/arm64")
+    ours.write(f"name: {ours.name}\nservices: {{a: {{build: {{context: c, platforms: [{', '.join(platforms)}]}}}}}}\n")
+    ours.havre("build")
+    for platform in platforms:
+        found = ours.engine.havre("image", "inspect", "--platform", platform, f"{ours.name}-a", check=0)
+        assert json.loads(found.stdout)[0]["Architecture"] == platform.removeprefix("linux/")

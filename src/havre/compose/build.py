@@ -129,18 +129,19 @@ def unsupported(client: Client, builds: Iterable[Build]) -> Iterator[str]:
     native = takes_lists(client)
     for wanted in builds:
         build = wanted.project.services[wanted.key]["build"]
-        if keys := ignored(build | ({"ssh": wanted.ssh} if wanted.ssh else {}), native=native):
+        given = {**build, **({"ssh": wanted.ssh} if wanted.ssh else {})}
+        if keys := ignored(given, native=native, all_platforms=wanted.all_platforms):
             yield f"service {wanted.key} is built without {keys}: this engine's builder is not told of it"
 
 
-def ignored(build: dict[str, Any], *, native: bool) -> str:
+def ignored(build: dict[str, Any], *, native: bool, all_platforms: bool = False) -> str:
     """The keys of `build` that are given and that the engine cannot be told of; `native` is havre's."""
     given = [key for key in _HAVRE_ONLY if build.get(key) and not native]
     for key in ("cache_from", "cache_to") if native else ("cache_to",):
         given += [f"{key} {text}" for text in build.get(key, ()) if not (native and is_cache(text))]
     if not native:
         given += [f"cache_from {text}" for text in build.get("cache_from", ()) if not cache_image(text)]
-    if len(build.get("platforms") or ()) > 1 and not native:
+    if all_platforms and not native and len(build.get("platforms", ())) > 1:
         given.append("platforms but the first")
     return ", ".join(given)
 
@@ -199,8 +200,12 @@ def build_query(wanted: Build, *, native: bool) -> dict[str, str | list[str]]:
         query["ulimits"] = encode([ulimit(name, value) for name, value in sorted(build["ulimits"].items())])
     flags = {"nocache": wanted.no_cache or build.get("no_cache"), "pull": wanted.pull or build.get("pull")}
     query |= {name: "1" for name, given in flags.items() if given}
-    platforms = build.get("platforms") or [""]
-    platform = service.get("platform") or (",".join(platforms) if native else platforms[0])
+    platforms = build.get("platforms", ())
+    platform = service.get("platform", "")
+    if wanted.all_platforms and native and len(platforms) > 1:
+        platform = ",".join(platforms)
+    elif not platform and (wanted.all_platforms or len(platforms) == 1):
+        platform = "".join(platforms[:1])  # else the engine's own, whichever that is
     texts = {"target": build.get("target"), "networkmode": build.get("network"), "platform": platform}
     sizes = {"shmsize": build.get("shm_size"), "memory": wanted.memory}
     return query | {name: str(value) for name, value in (texts | sizes).items() if value}

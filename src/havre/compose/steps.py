@@ -73,7 +73,7 @@ class Push(NamedTuple):
 
 
 class Build(NamedTuple):
-    """Build a service's image and call it `image`."""
+    """Build a service's image and call it `image`; for one platform, or for all that the service wants."""
 
     project: Project
     key: str
@@ -82,6 +82,7 @@ class Build(NamedTuple):
     pull: bool = False
     args: tuple[str, ...] = ()
     ssh: tuple[str, ...] = ()
+    all_platforms: bool = False
     memory: int = 0
 
 

@@ -45,7 +45,27 @@ def test_hosts_limits_and_caches() -> None:
 )
 def test_what_is_not_told(build: str, native: str, elsewhere: str) -> None:
     given = _project(build).services["s"]["build"]
-    assert (ignored(given, native=True), ignored(given, native=False)) == (native, elsewhere)
+    told = [ignored(given, native=who, all_platforms=True) for who in (True, False)]
+    assert told == [native, elsewhere]
+
+
+@pytest.mark.parametrize(
+    ("service", "build", "up"),
+    [
+        ("{build: {platforms: [linux/amd64, linux/arm64]}}", "linux/amd64,linux/arm64", ""),
+        (
+            "{platform: linux/arm64, build: {platforms: [linux/amd64, linux/arm64]}}",
+            "linux/amd64,linux/arm64",
+            "linux/arm64",
+        ),
+        ("{build: {platforms: [linux/arm64]}}", "linux/arm64", "linux/arm64"),
+        ("{build: .}", "", ""),
+    ],
+)
+def test_all_platforms_or_one(service: str, build: str, up: str) -> None:
+    project = Loader(Source(("-",), "/nowhere", "p", {}, stdin=f"services: {{s: {service}}}")).project()
+    asked = [build_query(Build(project, "s", "p-s", all_platforms=all), native=True) for all in (True, False)]
+    assert [query.get("platform", "") for query in asked] == [build, up]
 
 
 def test_secrets_by_id(tmp_path: Path) -> None:

@@ -68,6 +68,7 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
         pull=options.pull,
         args=tuple(options.build_arg),
         ssh=tuple(options.ssh),
+        all_platforms=True,
         memory=options.memory,
     )
     if not steps:
