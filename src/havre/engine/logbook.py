@@ -83,6 +83,7 @@ def _subject(container: Container) -> Subject:
         image_id=container.image,
         image_name=config.image,
         command=" ".join((container.path, *container.args)),
+        created=container.created,
         labels=config.labels or {},
         env={name: value for name, _, value in variables},
     )

@@ -4,7 +4,7 @@
     spool     moving records on, safe against every kill         jsonfile  Docker's form on disk
     files     names and rotation                                 gap       what is dropped of a spool
     keeper    one container's log while it runs                  reading   selecting, the last lines, following
-    syslog, journald   forwarders
+    syslog, journald, gelf, fluentd   forwarders                 delivery  their connections
 
 The room touches the files of logs and sockets of log servers; it knows nothing of containers but what it is told.
 """

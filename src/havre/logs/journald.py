@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import logging
 import re
-import secrets
 import socket
 import struct
 from collections.abc import Mapping
 from pathlib import Path
 
 from havre.errors import Failed
+from havre.logs.numbering import Numbering
 from havre.logs.options import Subject
 from havre.logs.records import Record
 
@@ -61,7 +61,7 @@ class Journald:
         self._fixed = fixed_fields(subject, tag, attrs)
         self._name = subject.name
         self._path = path
-        self._parts: dict[int, tuple[str, int]] = {}
+        self._numbering = Numbering()
         self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         try:
             self._connection.connect(str(path))
@@ -75,7 +75,7 @@ class Journald:
 
     def send(self, record: Record) -> None:
         """Send it; a journal that was started anew is connected to once more. Empty lines are no entries."""
-        if not record.text and record.stream not in self._parts:
+        if not record.text and not self._numbering.has_begun(record.stream):
             return
         entry = self._render(record)
         try:
@@ -106,18 +106,13 @@ class Journald:
         return b"".join(fields)
 
     def _part_fields(self, record: Record) -> list[bytes]:
-        """Parts of one line have an identifier in common and are numbered from 1."""
-        known = self._parts.pop(record.stream, None)
-        if known is None and record.ends_line:
+        if (part := self._numbering.number(record)) is None:
             return []
-        identifier, number = known or (secrets.token_hex(32), 0)
-        if not record.ends_line:
-            self._parts[record.stream] = identifier, number + 1
         return [
             render_field("CONTAINER_PARTIAL_MESSAGE", b"true"),
-            render_field("CONTAINER_PARTIAL_ID", identifier.encode()),
-            render_field("CONTAINER_PARTIAL_ORDINAL", b"%d" % (number + 1)),
-            render_field("CONTAINER_PARTIAL_LAST", b"true" if record.ends_line else b"false"),
+            render_field("CONTAINER_PARTIAL_ID", part.line.encode()),
+            render_field("CONTAINER_PARTIAL_ORDINAL", b"%d" % part.ordinal),
+            render_field("CONTAINER_PARTIAL_LAST", b"true" if part.is_last else b"false"),
         ]
 
     def close(self) -> None:

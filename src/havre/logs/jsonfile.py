@@ -53,11 +53,16 @@ def _escape_beyond_ascii(text: bytes) -> bytes:
     return text
 
 
+def escape_text(text: bytes) -> bytes:
+    """The inside of a JSON string, as Go writes it."""
+    return escape(text).replace(b"\n", b"\\n")
+
+
 def render_attrs(attrs: Mapping[str, str]) -> bytes:
     """What stands between stream and time in every record; empty without attributes."""
     if not attrs:
         return b""
-    pairs = ((escape(text.encode()).replace(b"\n", b"\\n") for text in pair) for pair in sorted(attrs.items()))
+    pairs = ((escape_text(text.encode()) for text in pair) for pair in sorted(attrs.items()))
     return b',"attrs":{%s}' % b",".join(b'"%s":"%s"' % (key, value) for key, value in pairs)
 
 

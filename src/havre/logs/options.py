@@ -23,14 +23,25 @@ _SYSLOG = (
     *("syslog-address", "syslog-facility", "syslog-format"),
     *("syslog-tls-ca-cert", "syslog-tls-cert", "syslog-tls-key", "syslog-tls-skip-verify"),
 )
+_GELF = (
+    *("gelf-address", "gelf-compression-type", "gelf-compression-level"),
+    *("gelf-tcp-max-reconnect", "gelf-tcp-reconnect-delay"),
+)
+_FLUENTD = (
+    *("fluentd-address", "fluentd-async", "fluentd-async-connect", "fluentd-async-reconnect-interval"),
+    *("fluentd-buffer-limit", "fluentd-max-retries", "fluentd-retry-wait"),
+    *("fluentd-request-ack", "fluentd-sub-second-precision"),
+)
 OPTIONS: Mapping[str, tuple[str, ...]] = {
     "json-file": (*_FILES, *_ATTRIBUTES, *_EVERYWHERE),
     "local": (*_FILES, *_EVERYWHERE),
     "journald": (*_ATTRIBUTES, *_EVERYWHERE),
     "syslog": (*_SYSLOG, *_ATTRIBUTES, *_EVERYWHERE),
+    "gelf": (*_GELF, *_ATTRIBUTES, *_EVERYWHERE),
+    "fluentd": (*_FLUENTD, *_ATTRIBUTES, *_EVERYWHERE),
     "none": (),
 }
-REMOTE = ("journald", "syslog")
+REMOTE = ("journald", "syslog", "gelf", "fluentd")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]?)i?b?", re.IGNORECASE)
 _TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
 _START = "failed to create task for container: failed to initialize logging driver"
@@ -64,10 +75,23 @@ def check_driver(driver: str, options: Mapping[str, str]) -> None:
             raise InvalidInput(f"unknown log opt '{option}' for {place}", f"known: {', '.join(OPTIONS[driver])}")
     _check_mode(options)
     parse_limits(driver, options)
+    _check_target(driver, options)
+
+
+def _check_target(driver: str, options: Mapping[str, str]) -> None:
+    # Only who uses them pays for them.
     if driver == "syslog":
-        from havre.logs.syslog import parse_target  # only who uses it pays for it
+        from havre.logs.syslog import parse_target
 
         parse_target(options)
+    elif driver == "gelf":
+        from havre.logs.gelf import parse_gelf
+
+        parse_gelf(options)
+    elif driver == "fluentd":
+        from havre.logs.fluentd import parse_fluentd
+
+        parse_fluentd(options)
 
 
 def _check_mode(options: Mapping[str, str]) -> None:
@@ -85,32 +109,33 @@ def parse_limits(driver: str, options: Mapping[str, str]) -> LogLimits:
     """The limits of the files that `driver` keeps; InvalidInput in Docker's words."""
     default = _DEFAULTS.get(driver, _LOCAL)
     prefix = "cache-" if driver in REMOTE else ""
-    size = _parse_size(options[f"{prefix}max-size"]) if f"{prefix}max-size" in options else default.max_size
+    size = parse_size(options[f"{prefix}max-size"]) if f"{prefix}max-size" in options else default.max_size
     try:
         files = int(options.get(f"{prefix}max-file", default.max_files))
     except ValueError:
         raise InvalidInput(f"{_START}: invalid max-file: '{options[f'{prefix}max-file']}'", "a number") from None
     if files < 1:
         raise InvalidInput(f"{_START}: max-file cannot be less than 1")
-    compress = _parse_flag(options, f"{prefix}compress", default.compress)
+    compress = parse_flag(options, f"{prefix}compress", default.compress)
     if compress and f"{prefix}compress" in options and (files < 2 or size == 0):
         raise InvalidInput(f"{_START}: compress cannot be true when max-file is less than 2 or max-size is not set")
     return LogLimits(size, files, compress and files > 1)
 
 
-def _parse_flag(options: Mapping[str, str], name: str, default: bool) -> bool:
+def parse_flag(options: Mapping[str, str], name: str, default: bool, start: str = f"{_START}: ") -> bool:
+    """A truth value as Go reads it; InvalidInput, whose words begin with `start`."""
     asked = options.get(name, str(default))
     if asked not in _TRUE + _FALSE:
-        raise InvalidInput(f'{_START}: strconv.ParseBool: parsing "{asked}": invalid syntax', "expected true or false")
+        raise InvalidInput(f'{start}strconv.ParseBool: parsing "{asked}": invalid syntax', "expected true or false")
     return asked in _TRUE
 
 
-def _parse_size(text: str) -> int:
-    """Bytes of a size such as 10m; -1 and 0 are no limit."""
+def parse_size(text: str, start: str = f"{_START}: ") -> int:
+    """Bytes of a size such as 10m; -1 and 0 are no limit. InvalidInput, whose words begin with `start`."""
     if text in ("-1", "0"):
         return 0
     if (match := _SIZE.fullmatch(text)) is None:
-        raise InvalidInput(f"{_START}: invalid size: '{text}'", "expected a size such as 10m")
+        raise InvalidInput(f"{start}invalid size: '{text}'", "expected a size such as 10m")
     return int(float(match[1]) * (1 << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[match[2].lower()]))
 
 
@@ -118,14 +143,14 @@ def keeps_file(driver: str, options: Mapping[str, str]) -> bool:
     """Whether there is something on disk that `logs` can read."""
     if driver == "none":
         return False
-    return driver not in REMOTE or not _parse_flag(options, "cache-disabled", False)
+    return driver not in REMOTE or not parse_flag(options, "cache-disabled", False)
 
 
 def parse_buffer(options: Mapping[str, str]) -> int | None:
     """How many bytes wait for a log that is slow before lines are dropped; None: the container waits instead."""
     if options.get("mode", "") != "non-blocking":
         return None
-    return _parse_size(options["max-buffer-size"]) if "max-buffer-size" in options else _BUFFER_BYTES
+    return parse_size(options["max-buffer-size"]) if "max-buffer-size" in options else _BUFFER_BYTES
 
 
 # -- attributes and tags
@@ -133,13 +158,14 @@ def parse_buffer(options: Mapping[str, str]) -> int | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """What a log's attributes and tags can tell of its container; `name` without slash."""
+    """What a log's attributes and tags can tell of its container; `name` without slash, `created` RFC 3339."""
 
     id: str
     name: str
     image_id: str
     image_name: str
     command: str = ""
+    created: str = ""
     labels: Mapping[str, str]
     env: Mapping[str, str]
 

@@ -2,8 +2,8 @@
 
 json-file        SPOOL --> ID-json.log, Docker's form
 local            SPOOL --> container.log, conmon's form, lines made whole
-journald, syslog SPOOL --> container-cached.log (unless cache-disabled), and the server
 none             nothing: conmon writes no file
+all others       SPOOL --> container-cached.log (unless cache-disabled), and the server
 """
 
 from __future__ import annotations
@@ -12,9 +12,8 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from havre.logs.journald import Journald
 from havre.logs.jsonfile import JSON, json_renderer
-from havre.logs.options import Subject, keeps_file, parse_buffer, parse_limits, plan_attrs, render_tag
+from havre.logs.options import REMOTE, Subject, keeps_file, parse_buffer, parse_limits, plan_attrs, render_tag
 from havre.logs.records import PLAIN, PLAIN_RENDERER, Form
 from havre.logs.spool import Forwarder, LogPlan
 
@@ -44,12 +43,9 @@ def plan_log(driver: str, options: Mapping[str, str], directory: Path, subject: 
         if options.get("tag"):
             attrs["tag"] = render_tag(options["tag"], subject)
         renderer = json_renderer(attrs)
-    elif driver == "syslog":
+    elif driver in REMOTE:
         tag = render_tag(options.get("tag") or _DEFAULT_TAG, subject)
-        forwarder = partial(_open_syslog, options, tag)
-    elif driver == "journald":
-        tag = render_tag(options.get("tag") or _DEFAULT_TAG, subject)
-        forwarder = partial(Journald, subject, tag, attrs)
+        forwarder = partial(_open_forwarder, driver, options, subject, tag, attrs)
     return LogPlan(
         spool=directory / SPOOL,
         log=log_path(driver, options, directory, subject.id),
@@ -60,7 +56,22 @@ def plan_log(driver: str, options: Mapping[str, str], directory: Path, subject: 
     )
 
 
-def _open_syslog(options: Mapping[str, str], tag: str) -> Forwarder:
-    from havre.logs.syslog import Syslog, parse_target  # only who uses it pays for it
+def _open_forwarder(
+    driver: str, options: Mapping[str, str], subject: Subject, tag: str, attrs: Mapping[str, str]
+) -> Forwarder:
+    # Only who uses them pays for them.
+    if driver == "syslog":
+        from havre.logs.syslog import Syslog, parse_target
 
-    return Syslog(parse_target(options), tag)
+        return Syslog(parse_target(options), tag)
+    if driver == "gelf":
+        from havre.logs.gelf import Gelf, parse_gelf
+
+        return Gelf(parse_gelf(options), subject, tag, attrs)
+    if driver == "fluentd":
+        from havre.logs.fluentd import Fluentd, parse_fluentd
+
+        return Fluentd(parse_fluentd(options), subject, tag, attrs)
+    from havre.logs.journald import Journald
+
+    return Journald(subject, tag, attrs)

@@ -6,30 +6,23 @@
 
 The number in angle brackets is 8 times the facility, and 6 for standard output or 3 for standard error. Messages end
 with a newline; RFC 5424 by TLS has their length before them instead (RFC 5425).
-
-A server that cannot be reached when a container starts is an error, as in dockerd. Later it is tried again with each
-message, but not more than once in RETRY_S; what cannot be sent is dropped from the forwarding (the cache has it).
 """
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import socket
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 
-from havre.errors import Failed, InvalidInput
+from havre.errors import InvalidInput
+from havre.logs.delivery import Delivery, connect_tcp, connect_tls, connect_udp, connect_unix, describe
 from havre.logs.records import Record
 
-log = logging.getLogger(__name__)
-
 PORT = 514
-TIMEOUT_S = 5.0
-RETRY_S = 1.0
 LOCAL_SOCKETS = ("/dev/log", "/var/run/syslog", "/var/run/log")
 _FACILITIES = (
     *("kern", "user", "mail", "daemon", "auth", "syslog", "lpr", "news", "uucp", "cron", "authpriv", "ftp"),
@@ -130,45 +123,20 @@ class Syslog:
         self._hostname = socket.gethostname()
         self._pid = os.getpid()
         self._counted = target.scheme == "tcp+tls" and target.format.startswith("rfc5424")
-        self._failed_at = 0.0
-        try:
-            self._connection: socket.socket | None = _connect(target)
-        except OSError as error:
-            problem = _describe(target, error)
-            raise Failed(
-                f"failed to create task for container: failed to initialize logging driver: {problem}"
-            ) from error
+        self._delivery = Delivery(partial(_connect, target), partial(_describe, target))
+        self._delivery.open()
 
     def send(self, record: Record) -> None:
-        """Send it, by a new connection if the old one has broken. Empty lines are no messages."""
+        """Send it. Empty lines are no messages."""
         if not record.text:
             return
         message = render_message(record, self._target, self._tag, self._hostname, self._pid)
         data = b"%d %s" % (len(message), message) if self._counted else message + b"\n"
-        for _ in range(2):
-            if self._connection is None and time.monotonic() - self._failed_at < RETRY_S:
-                return
-            try:
-                if self._connection is None:
-                    self._connection = _connect(self._target)
-                self._connection.sendall(data)
-            except OSError as error:
-                self._break(error)
-            else:
-                return
-
-    def _break(self, error: OSError) -> None:
-        if self._connection is None:
-            self._failed_at = time.monotonic()
-            log.warning("log lines for %s are dropped: %s", self._tag, _describe(self._target, error))
-        else:
-            self._connection.close()
-            self._connection = None
+        self._delivery.send(lambda connection: connection.sendall(data))
 
     def close(self) -> None:
         """Hang up."""
-        if self._connection is not None:
-            self._connection.close()
+        self._delivery.close()
 
 
 def _connect(target: Target) -> socket.socket:
@@ -176,62 +144,36 @@ def _connect(target: Target) -> socket.socket:
         case "":
             return _connect_local()
         case "unix":
-            return _connect_path(target.path, socket.SOCK_STREAM)
+            return connect_unix(target.path)
         case "unixgram":
-            return _connect_path(target.path, socket.SOCK_DGRAM)
+            return connect_unix(target.path, socket.SOCK_DGRAM)
         case "udp":
-            family, kind, _, _, address = socket.getaddrinfo(target.host, target.port, type=socket.SOCK_DGRAM)[0]
-            return _connected(socket.socket(family, kind), lambda fresh: fresh.connect(address))
+            return connect_udp(target.host, target.port)
         case "tcp":
-            return socket.create_connection((target.host, target.port), TIMEOUT_S)
+            return connect_tcp(target.host, target.port)
         case _:
-            return _connect_tls(target)
-
-
-def _connect_tls(target: Target) -> socket.socket:
-    import ssl  # who does not ask for it does not pay for it
-
-    context = ssl.create_default_context(cafile=target.ca_file or None)
-    if target.certificate:
-        context.load_cert_chain(target.certificate, target.key or None)
-    if not target.verify:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-    plain = socket.create_connection((target.host, target.port), TIMEOUT_S)
-    try:
-        return context.wrap_socket(plain, server_hostname=target.host)
-    except BaseException:
-        plain.close()
-        raise
+            return connect_tls(
+                target.host,
+                target.port,
+                ca_file=target.ca_file,
+                certificate=target.certificate,
+                key=target.key,
+                verify=target.verify,
+            )
 
 
 def _connect_local() -> socket.socket:
     for path in LOCAL_SOCKETS:
         for kind in (socket.SOCK_DGRAM, socket.SOCK_STREAM):
             try:
-                return _connect_path(path, kind)
+                return connect_unix(path, kind)
             except OSError:
                 continue
     raise ConnectionRefusedError("no local syslog")
-
-
-def _connect_path(path: str, kind: socket.SocketKind) -> socket.socket:
-    return _connected(socket.socket(socket.AF_UNIX, kind), lambda fresh: fresh.connect(path))
-
-
-def _connected(fresh: socket.socket, connect: Callable[[socket.socket], None]) -> socket.socket:
-    try:
-        fresh.settimeout(TIMEOUT_S)
-        connect(fresh)
-    except BaseException:
-        fresh.close()
-        raise
-    return fresh
 
 
 def _describe(target: Target, error: OSError) -> str:
     if not target.scheme:
         return "Unix syslog delivery error"
     place = target.path or f"{target.host}:{target.port}"
-    reason = (error.strerror or str(error)).lower()
-    return f"dial {target.scheme.removesuffix('+tls').removesuffix('gram')} {place}: connect: {reason}"
+    return describe(target.scheme.removesuffix("+tls").removesuffix("gram"), place, error)
