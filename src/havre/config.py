@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 from havre.build.gcpolicy import GcPolicy, parse_gc_policy
 from havre.errors import InvalidInput
+from havre.registry.limits import Limits, parse_limits
 
 Kind = Literal["flag", "text", "number", "list", "map", "maps"]
 
@@ -86,9 +87,11 @@ DIRECTIVES = (
     _d("log-opt", "map", "Default log options", "log-opts"),
     _d("max-concurrent-downloads", "number", "Layers pulled at once, 3 by default"),
     _d("max-concurrent-uploads", "number", "Layers pushed at once, 2 by default"),
+    _d("max-download-attempts", "number", "How often a download is tried that makes no progress, 5 by default"),
     _d("mtu", "number", "MTU of the default bridge"),
     _d("pidfile", "text", "File for the daemon's PID", short="p"),
     _d("publish-policy", "text", "host: published ports heed the host's firewall; docker: they override it"),
+    Directive("", "registry-limits", "map", "How long registries may take, and how large layers may be"),
     _d("registry-mirror", "list", "Mirrors of Docker Hub", "registry-mirrors"),
     _d("signature-key", "map", "Public key that images must be signed by, NAME=FILE (* for all)", "signature-keys"),
     _d("shutdown-timeout", "number", "Seconds to wait for clients at the end"),
@@ -111,7 +114,7 @@ DIRECTIVES = (
         for name in (
             "api-cors-header", "containerd", "containerd-namespace", "containerd-plugins-namespace",
             "cpu-rt-period", "cpu-rt-runtime", "default-cgroupns-mode", "default-ipc-mode", "http-proxy", "https-proxy",
-            "init-path", "max-download-attempts", "metrics-addr", "network-control-plane-mtu", "no-proxy",
+            "init-path", "metrics-addr", "network-control-plane-mtu", "no-proxy",
             "oom-score-adjust", "seccomp-profile", "swarm-default-advertise-addr", "userland-proxy-path",
             "userns-remap",
         )
@@ -182,6 +185,8 @@ class DaemonConfig:
     insecure_registries: tuple[str, ...] = ()
     max_concurrent_downloads: int = 0
     max_concurrent_uploads: int = 0
+    max_download_attempts: int = 0
+    registry_limits: Limits = field(default_factory=Limits)
     default_runtime: str = ""
     runtimes: Mapping[str, str] = field(default_factory=dict)
     storage_driver: str = ""
@@ -415,6 +420,7 @@ def _texts(value: Mapping[str, Any]) -> dict[str, str]:
 _CONVERT_KIND: dict[Kind, Callable[[Any], Any]] = {"list": tuple}
 _CONVERT: dict[str, Callable[[Any], Any]] = {
     "builder": parse_gc_policy,
+    "registry_limits": parse_limits,
     "runtimes": _runtimes,
     "default_address_pools": _address_pools,
     "default_ulimits": _ulimits,

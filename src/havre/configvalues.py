@@ -32,9 +32,13 @@ def check_values(config: DaemonConfig) -> None:
             raise InvalidInput(f"{_PROBLEM}: labels: bad attribute format: {label}", "expected NAME=VALUE")
     if config.shutdown_timeout < -1:
         raise InvalidInput(f"{_PROBLEM}: shutdown-timeout: {config.shutdown_timeout} is too low", "-1 waits for ever")
-    for key, number in (("downloads", config.max_concurrent_downloads), ("uploads", config.max_concurrent_uploads)):
+    for key, number in (
+        ("concurrent downloads", config.max_concurrent_downloads),
+        ("concurrent uploads", config.max_concurrent_uploads),
+        ("download attempts", config.max_download_attempts),
+    ):
         if number < 0:
-            raise InvalidInput(f"{_PROBLEM}: invalid max concurrent {key}: {number}", "0 is the default")
+            raise InvalidInput(f"{_PROBLEM}: invalid max {key}: {number}", "0 is the default")
     if config.mtu != 0 and config.mtu < _LOWEST_MTU:
         raise InvalidInput(f"{_PROBLEM}: mtu: {config.mtu} is too low", f"at least {_LOWEST_MTU}")
 

@@ -123,7 +123,8 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _Re
     """All nouns, recovered and ready, and what a reload changes beside them; closed in reverse order."""
     events = Events()
     async with AsyncExitStack() as stack:
-        storage = await Storage.open(config.data_root, config.exec_root, driver=config.storage_driver or None)
+        driver, layer_limit = config.storage_driver or None, config.registry_limits.layer_bytes
+        storage = await Storage.open(config.data_root, config.exec_root, driver=driver, layer_limit=layer_limit)
         stack.push_async_callback(storage.close)
         runtime = await Runtime.open(config.exec_root, config.runtimes, config.default_runtime or None)
         registry = Registry(_registries(config))
@@ -242,7 +243,10 @@ def _make_volumes(config: DaemonConfig, storage: Storage, events: Events) -> Vol
 
 
 def _registries(config: DaemonConfig) -> RegistryConfig:
-    return RegistryConfig(mirrors=config.registry_mirrors, insecure=config.insecure_registries)
+    limits = config.registry_limits
+    if config.max_download_attempts:
+        limits = replace(limits, attempts=config.max_download_attempts)
+    return RegistryConfig(mirrors=config.registry_mirrors, insecure=config.insecure_registries, limits=limits)
 
 
 def _network_options(config: DaemonConfig) -> NetworkOptions:

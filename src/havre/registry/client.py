@@ -27,9 +27,9 @@ from havre.oci.manifest import MAX_DOCUMENT, Descriptor, Index, decode_document
 from havre.oci.reference import Reference
 from havre.registry.auth import Auth
 from havre.registry.endpoints import Endpoint, RegistryConfig, endpoints_for, host_of_address, parse_url
+from havre.registry.limits import Limits
 from havre.registry.search import FoundRepository, search_index, split_term
 from havre.registry.transport import (
-    ATTEMPTS,
     RegistryError,
     Target,
     Transport,
@@ -46,10 +46,6 @@ _MAX_PAGES = 1000
 _MAX_LISTING = 64 << 20  # bytes of all pages: about a million tags
 _MIN_PROGRESS = 64 << 10  # bytes between two breaks that make the second one no repetition of the first
 _NEXT = re.compile(r"\s*<([^>]*)>\s*;\s*rel=\"?next\"?\s*")
-
-PATIENCE_S = 60.0
-MIN_RATE = 1 << 10
-"""A blob of which fewer than `MIN_RATE` bytes a second have come in the last `PATIENCE_S` is given up."""
 
 T = TypeVar("T")
 
@@ -110,7 +106,7 @@ class Registry:
     async def blob(
         self, ref: Reference, descriptor: Descriptor, auth: Auth | None = None
     ) -> AsyncGenerator[bytes, None]:
-        """The bytes of a blob, `descriptor.size` of them; resumed after a break, up to `ATTEMPTS` without progress."""
+        """The bytes of a blob, `descriptor.size` of them; resumed after a break, while its attempts make progress."""
         endpoint = await self._holder(ref, descriptor, auth)
         target = Target(endpoint, _pull(ref), auth)
         path: str | URL = f"{ref.repository}/blobs/{descriptor.digest}"
@@ -125,7 +121,7 @@ class Registry:
                 raise
             except Failed:
                 failures = 1 if done - before >= _MIN_PROGRESS else failures + 1
-                if failures >= ATTEMPTS:
+                if failures >= self._config.limits.attempts:
                     raise
                 await asyncio.sleep(backoff_s(failures))
             except RegistryError as error:
@@ -238,7 +234,7 @@ class Registry:
         async with self._transport.open("GET", target, path, headers=headers, ok=(200, 206)) as response:
             skip = offset if response.status == 200 else 0
             done = offset - skip
-            pace = _Pace(descriptor)
+            pace = _Pace(descriptor, self._config.limits)
             async for chunk in response.content.iter_any():
                 done += len(chunk)
                 pace.note(len(chunk))
@@ -305,16 +301,16 @@ class Registry:
 class _Pace:
     """Watches how fast a blob comes. Time that its receiver takes counts, too, so the rate asked for is a low one."""
 
-    def __init__(self, descriptor: Descriptor) -> None:
-        self._descriptor = descriptor
+    def __init__(self, descriptor: Descriptor, limits: Limits) -> None:
+        self._descriptor, self._limits = descriptor, limits
         self._since, self._bytes = time.monotonic(), 0
 
     def note(self, size_bytes: int) -> None:
         """So much has come; raises `Failed` for a trickle."""
         self._bytes += size_bytes
         passed_s = time.monotonic() - self._since
-        if passed_s >= PATIENCE_S:
-            if self._bytes < MIN_RATE * passed_s:
+        if passed_s >= self._limits.patience_s:
+            if self._bytes < self._limits.min_rate * passed_s:
                 raise _TooSlow(
                     f"blob {self._descriptor.digest} comes too slowly: {self._bytes} bytes in {passed_s:.0f} s",
                     "the registry or the line to it is overloaded; try again later",

@@ -15,13 +15,14 @@ from __future__ import annotations
 import ipaddress
 import ssl
 import urllib.request
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from yarl import URL
 
 from havre.errors import InvalidInput
 from havre.oci.reference import DEFAULT_REGISTRY
+from havre.registry.limits import Limits
 
 DOCKER_HUB = "registry-1.docker.io"
 
@@ -33,6 +34,7 @@ class RegistryConfig:
     mirrors: tuple[str, ...] = ()
     insecure: tuple[str, ...] = ()
     certs_dir: Path = Path("/etc/docker/certs.d")
+    limits: Limits = field(default_factory=Limits)
 
 
 @dataclass(frozen=True, slots=True)

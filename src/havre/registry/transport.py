@@ -3,7 +3,7 @@
     request --> [cached header] --> send --+-- 2xx ------------------------> response
        ^                                   +-- 401, not yet answered: authorize, once more
        |                                   +-- 3xx: follow; another origin gets no Authorization
-       +---- wait, at most ATTEMPTS -------+-- 429, 5xx, a broken connection (idempotent requests)
+       +---- wait, a few times at most ----+-- 429, 5xx, a broken connection (idempotent requests)
                                            +-- else: an error in the registry's words
 
 Redirects are followed here and not by aiohttp, because an `Authorization` header must never reach another origin.
@@ -33,17 +33,14 @@ from havre.registry.endpoints import Endpoint, RegistryConfig, parse_url, proxy_
 
 log = logging.getLogger(__name__)
 
-ATTEMPTS = 5
 MAX_REDIRECTS = 5
 MAX_WAIT_S = 30.0
 MAX_ANSWER = 1 << 20
-ANSWER_S = {"GET": 120.0, "HEAD": 120.0}
-"""How long the head of an answer may take; other methods carry a body, for which a slow line takes longer."""
 DOCUMENT_S = 120.0
 """How long a document (a manifest, a token, a list) may take to come."""
 _REFUSAL_S = 10.0  # what a registry says of its refusal
 _MAX_REFUSAL = 64 << 10
-_UPLOAD_S = 600.0
+_UPLOAD_S = 600.0  # for the head of an answer to what carries a body, for which a slow line takes longer
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=60)
 _REDIRECTS = (301, 302, 303, 307, 308)
 _REPEATABLE = ("GET", "HEAD", "PUT", "DELETE")
@@ -170,12 +167,13 @@ class Transport:
     ) -> aiohttp.ClientResponse:
         """Send until there is an answer worth having; see the drawing above."""
         challenged = False
-        for attempt in range(1, ATTEMPTS + 1):
+        attempts = self._config.limits.attempts
+        for attempt in range(1, attempts + 1):
             try:
                 response = await self._follow(method, base, url, target, headers, data)
             except (aiohttp.ClientError, TimeoutError, OSError) as error:
                 self._bases.pop(target.endpoint, None)
-                if attempt == ATTEMPTS or method not in _REPEATABLE or not _may_pass(error):
+                if attempt == attempts or method not in _REPEATABLE or not _may_pass(error):
                     raise _unreachable(url, error) from error
                 log.info("retrying %s %s: %s", method, url, error)
                 await asyncio.sleep(backoff_s(attempt))
@@ -184,7 +182,7 @@ class Transport:
                 challenged = True
                 await self._authorize(base, url, target, response)
                 response = await self._follow(method, base, url, target, headers, data)
-            if response.status not in _TRANSIENT or attempt == ATTEMPTS or method not in _REPEATABLE:
+            if response.status not in _TRANSIENT or attempt == attempts or method not in _REPEATABLE:
                 return response
             wait_s = _retry_after_s(response, attempt)
             response.release()
@@ -232,7 +230,7 @@ class Transport:
         if isinstance(data, list):
             headers = {**headers, "Content-Length": str(sum(map(len, data)))}
         body = _sent(data) if isinstance(data, list) else data
-        async with asyncio.timeout(ANSWER_S.get(method, _UPLOAD_S)):
+        async with asyncio.timeout(self._config.limits.answer_s if method in ("GET", "HEAD") else _UPLOAD_S):
             return await self._session.request(
                 method, url, headers=headers, data=body, allow_redirects=False, ssl=context, proxy=proxy_for(url)
             )

@@ -33,9 +33,6 @@ from havre.oci.digest import Digest
 from havre.storage.compress import Decompressor
 from havre.storage.layerfiles import LayerWriter, Sealed
 
-MAX_LAYER = 256 << 30
-"""Bytes that a layer may unpack to; what claims to be more is refused before it has filled the disk."""
-
 _GATHER = 1 << 20  # compressed bytes that are worth a hop to a thread
 _GROUP = 4  # pieces that are worth one
 _AHEAD = 4  # groups that may wait for the disk
@@ -57,6 +54,7 @@ class Keeper(Protocol):
     """Where layers go: `Layers`."""
 
     arriving: Counter[Digest]
+    layer_limit: int
 
     def new_writer(self) -> LayerWriter: ...
     async def commit(self, writer: LayerWriter, sealed: Sealed) -> None: ...
@@ -157,9 +155,10 @@ class LayerIngest:
     def _keep(self, pieces: Sequence[bytes]) -> None:
         for piece in pieces:
             self._size += len(piece)
-            if self._size > MAX_LAYER:
+            if self._size > self._keeper.layer_limit:
                 raise InvalidInput(
-                    f"layer {self._name} unpacks to more than {MAX_LAYER} bytes", "no sound image has such a layer"
+                    f"layer {self._name} unpacks to more than {self._keeper.layer_limit} bytes",
+                    "raise layer-bytes of registry-limits in daemon.json if the image is to be trusted",
                 )
             if self._decompressor.kind:
                 self._tar_hash.update(piece)

@@ -40,6 +40,7 @@ from havre.storage.making import make_layer
 
 _TMP = "tmp-"
 _INDEX_HEAD = 1536
+LAYER_LIMIT = 256 << 30
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +74,13 @@ class LayerRow(msgspec.Struct):
 
 
 class Layers:
-    """The layers under `root` (data_root/layers). `unpacks`: new ones are stored as directories."""
+    """The layers under `root` (data_root/layers). `unpacks`: new ones are stored as directories.
 
-    def __init__(self, root: Path, rows: Table[LayerRow], unpacks: bool) -> None:
+    What comes in may unpack to `layer_limit` bytes.
+    """
+
+    def __init__(self, root: Path, rows: Table[LayerRow], unpacks: bool, layer_limit: int = LAYER_LIMIT) -> None:
+        self.layer_limit = layer_limit
         self._root = root
         self._table = rows
         self._unpacks = unpacks

@@ -17,7 +17,7 @@ from havre.oci.digest import Digest
 from havre.storage.blobs import Blobs
 from havre.storage.db import Database, Table
 from havre.storage.drivers import Abilities, Driver, choose_driver, probe
-from havre.storage.layers import LayerRow, Layers
+from havre.storage.layers import LAYER_LIMIT, LayerRow, Layers
 from havre.storage.mounted import MountedLayers
 from havre.storage.snapshots import SnapshotRow, Snapshots
 
@@ -38,8 +38,12 @@ class Storage:
         self._held: Counter[Digest] = Counter()
 
     @classmethod
-    async def open(cls, data_root: Path, run_root: Path, *, driver: str | None = None) -> Storage:
+    async def open(
+        cls, data_root: Path, run_root: Path, *, driver: str | None = None, layer_limit: int = LAYER_LIMIT
+    ) -> Storage:
         """Open the store at `data_root`, making it if it is not there; `driver` None takes the best that works.
+
+        A layer that comes in may unpack to `layer_limit` bytes.
 
         `Conflict` when another daemon works on it, `Unsupported` when the driver named does not work or the database
         is newer than this program, `Failed` for the rest.
@@ -54,7 +58,7 @@ class Storage:
                 backing = await in_thread(_filesystem, data_root)
                 chosen = choose_driver(driver, await _abilities(db.table("drivers", Abilities), data_root, backing))
                 blobs = await in_thread(Blobs, data_root / "blobs")
-                layers = Layers(data_root / "layers", rows=db.table("layers", LayerRow), unpacks=chosen.unpacks)
+                layers = Layers(data_root / "layers", db.table("layers", LayerRow), chosen.unpacks, layer_limit)
                 await layers.load()
                 mounted = MountedLayers(data_root / "layers", run_root / "layers", chosen)
                 rows = db.table("snapshots", SnapshotRow)

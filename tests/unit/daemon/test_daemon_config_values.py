@@ -25,6 +25,10 @@ from havre.errors import InvalidInput
         ({"labels": ["odd"]}, "labels: bad attribute format: odd"),
         ({"shutdown-timeout": -2}, "shutdown-timeout"),
         ({"mtu": 10}, "mtu: 10"),
+        ({"max-download-attempts": -1}, "invalid max download attempts: -1"),
+        ({"registry-limits": {"odd": 1}}, "invalid registry-limits: unknown key 'odd'"),
+        ({"registry-limits": {"layer-bytes": 0}}, "invalid layer-bytes of registry-limits: 0"),
+        ({"registry-limits": {"layer-bytes": "1g"}}, 'invalid layer-bytes of registry-limits: "1g"'),
     ],
 )
 def test_refused(values: dict[str, Any], words: str) -> None:
@@ -39,7 +43,8 @@ def test_refused(values: dict[str, Any], words: str) -> None:
         {"log-driver": "syslog", "log-opts": {"syslog-address": "udp://127.0.0.1:514"}},
         {"dns": ["8.8.8.8", "::1"], "registry-mirrors": ["https://m.example/", "http://127.0.0.1:5000"]},
         {"insecure-registries": ["10.0.0.0/8", "host", "host:5000", "::1/128", "[::1]:5000"], "labels": ["a=b=c"]},
-        {"shutdown-timeout": -1},
+        {"shutdown-timeout": -1, "max-download-attempts": 9},
+        {"registry-limits": {"answer-seconds": 5, "patience-seconds": 5, "bytes-per-second": 100, "layer-bytes": 1000}},
     ],
 )
 def test_accepted(values: dict[str, Any]) -> None:

@@ -14,7 +14,8 @@ from havre.oci import mediatypes
 from havre.oci.digest import digest_of
 from havre.oci.manifest import Descriptor
 from havre.oci.reference import Reference, parse_reference
-from havre.registry import Auth, Registry, transport, upload
+from havre.registry import Auth, Registry, upload
+from havre.registry.limits import Limits
 from support.httpserver import Server, client, needs, play
 
 USER = Auth(username="u", password="p")
@@ -249,7 +250,7 @@ def test_lasting_failure_is_told_after_a_few_attempts() -> None:
         async with Server.run(answer) as server, client() as registry:
             with pytest.raises(Failed, match="received unexpected HTTP status: 502 Bad Gateway"):
                 await registry.manifest(server.ref())
-            assert len(server.requests) == transport.ATTEMPTS
+            assert len(server.requests) == Limits().attempts
 
     play(work)
 

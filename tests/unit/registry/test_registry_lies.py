@@ -16,6 +16,7 @@ from havre.oci.digest import digest_of
 from havre.oci.manifest import MAX_DOCUMENT, Descriptor
 from havre.registry import client as client_module
 from havre.registry import transport
+from havre.registry.limits import Limits
 from support.httpserver import Answer, Server, client, needs, play
 from support.imagery import PlainStorage, layer_tar
 
@@ -46,11 +47,9 @@ def trickle(pause_s: float, piece: bytes = b"x", count: int = 100_000) -> Answer
     return answer
 
 
-def test_a_blob_that_trickles_is_given_up_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "PATIENCE_S", 0.3)
-
+def test_a_blob_that_trickles_is_given_up_once() -> None:
     async def work() -> None:
-        async with Server.run(trickle(0.01)) as server, client() as registry:
+        async with Server.run(trickle(0.01)) as server, client(limits=Limits(patience_s=0.3)) as registry:
             with pytest.raises(Failed, match=r"comes too slowly: \d+ bytes in 0 s"):
                 async for _ in registry.blob(server.ref(), LAYER):
                     pass
@@ -73,14 +72,13 @@ def test_a_blob_that_breaks_after_every_few_bytes_is_given_up() -> None:
             with pytest.raises(HavreError):
                 async for _ in registry.blob(server.ref(), LAYER):
                     pass
-            assert len(server.requests) <= transport.ATTEMPTS
+            assert len(server.requests) <= Limits().attempts
 
     play(work)
 
 
 def test_a_manifest_that_trickles_or_never_begins_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(transport, "DOCUMENT_S", 0.2)
-    monkeypatch.setattr(transport, "ANSWER_S", {"GET": 0.2})
 
     async def work() -> None:
         async def silent(request: web.Request) -> web.StreamResponse:
@@ -89,7 +87,7 @@ def test_a_manifest_that_trickles_or_never_begins_is_given_up(monkeypatch: pytes
             return web.Response()
 
         for answer in (trickle(0.02), silent):
-            async with Server.run(answer) as server, client() as registry:
+            async with Server.run(answer) as server, client(limits=Limits(answer_s=0.2)) as registry:
                 with pytest.raises(Failed, match="request canceled while waiting"):
                     await registry.manifest(server.ref())
 
@@ -124,7 +122,7 @@ def test_a_wish_to_wait_for_ever_is_not_granted(monkeypatch: pytest.MonkeyPatch)
         async with Server.run(busy) as server, client() as registry:
             with pytest.raises(HavreError, match="429"):
                 await registry.manifest(server.ref())
-            assert len(server.requests) == transport.ATTEMPTS
+            assert len(server.requests) == Limits().attempts
 
     play(work)
 
@@ -225,10 +223,7 @@ def test_a_listing_without_end_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize("packed", [gzip.compress, bytes], ids=["gzip", "tar"])
-def test_a_layer_that_unfolds_without_end_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, packed: type[bytes]
-) -> None:
-    monkeypatch.setattr("havre.storage.ingest.MAX_LAYER", 1 << 20)
+def test_a_layer_that_unfolds_without_end_is_refused(tmp_path: Path, packed: type[bytes]) -> None:
     bomb = packed(layer_tar("zeros", content=bytes(8 << 20)))
 
     async def take_in(storage: PlainStorage) -> None:
@@ -238,6 +233,7 @@ def test_a_layer_that_unfolds_without_end_is_refused(
 
     async def work() -> None:
         async with PlainStorage.open(tmp_path) as storage:
+            storage.layers.layer_limit = 1 << 20
             with pytest.raises(InvalidInput, match="unpacks to more than 1048576 bytes"):
                 await take_in(storage)
             assert storage.layers.all() == []

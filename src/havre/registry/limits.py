@@ -1,0 +1,45 @@
+"""How long a registry may take, how much a layer may unpack to: `registry-limits` of daemon.json (decision 122). Pure.
+
+{"answer-seconds": 120, "patience-seconds": 60, "bytes-per-second": 1024, "layer-bytes": 274877906944}
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from havre.errors import InvalidInput
+
+_FIELDS = {
+    "answer-seconds": "answer_s",
+    "patience-seconds": "patience_s",
+    "bytes-per-second": "min_rate",
+    "layer-bytes": "layer_bytes",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """`attempts` of a request, and of a blob without progress; `answer_s` until the head of an answer is here.
+
+    A blob of which fewer than `min_rate` bytes a second have come in the last `patience_s` is given up. A layer that
+    unpacks to more than `layer_bytes` is refused before it has filled the disk.
+    """
+
+    attempts: int = 5
+    answer_s: float = 120.0
+    patience_s: float = 60.0
+    min_rate: int = 1 << 10
+    layer_bytes: int = 256 << 30
+
+
+def parse_limits(value: Mapping[str, Any]) -> Limits:
+    """The limits of daemon.json; raises `InvalidInput`."""
+    for key, number in value.items():
+        if key not in _FIELDS:
+            raise InvalidInput(f"invalid registry-limits: unknown key {key!r}", f"one of {', '.join(_FIELDS)}")
+        if isinstance(number, bool) or not isinstance(number, int) or number <= 0:
+            raise InvalidInput(f"invalid {key} of registry-limits: {json.dumps(number)}", "expected a number above 0")
+    return replace(Limits(), **{_FIELDS[key]: number for key, number in value.items()})
