@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,67 +10,16 @@ import pytest
 
 from support.engines import Engine
 from support.raw import ask
-from support.waiting import until
+from support.repository import Repository
 
 pytestmark = pytest.mark.peer
 
-_WHO = {f"GIT_{role}_{what}": "a@example.com" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-
-
-class Repository:
-    """A repository that `git daemon` serves at `url`, in the network of an engine."""
-
-    def __init__(self, root: Path, engine: Engine) -> None:
-        self._work = root / "work"
-        self._work.mkdir()
-        self._bare = root / "repo.git"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        self.git("init", "-q", "-b", "main")
-        self.commit({"sub/Dockerfile": "FROM busybox\nCOPY . /tree/\n", "sub/name": "first"}, "v1")
-        command = ["git", "daemon", "--export-all", "--listen=127.0.0.1", f"--port={port}", f"--base-path={root}"]
-        self._server = subprocess.Popen([*engine.inside, *command], stderr=subprocess.PIPE, start_new_session=True)
-        self.url = f"git://127.0.0.1:{port}/repo.git"
-        listed = [*engine.inside, "git", "ls-remote", self.url]
-        until(
-            lambda: subprocess.run(listed, capture_output=True, check=False).returncode == 0, "git daemon to serve", 30
-        )
-
-    def git(self, *arguments: str) -> str:
-        env = {**os.environ, **_WHO, "GIT_CONFIG_GLOBAL": "/dev/null"}
-        command = ["git", "-C", str(self._work), *arguments]
-        return subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout.strip()
-
-    def commit(self, files: dict[str, str], tag: str = "") -> str:
-        """Write files (`-> x` is a link to x), commit and publish them; the commit's ID."""
-        for name, content in files.items():
-            path = self._work / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if content.startswith("-> "):
-                path.symlink_to(content.removeprefix("-> "))
-            else:
-                path.write_text(content)
-        self.git("add", "-A")
-        self.git("commit", "-q", "-m", "change")
-        self.git(*(["tag", tag] if tag else ["status"]))
-        self.publish()
-        return self.git("rev-parse", "HEAD")
-
-    def publish(self) -> None:
-        """Let the server have what is committed."""
-        if not self._bare.exists():
-            subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(self._bare)], check=True)
-        self.git("push", "-q", "--force", "--mirror", str(self._bare))
-
-    def close(self) -> None:
-        os.killpg(self._server.pid, signal.SIGTERM)
-        self._server.communicate()
+_FILES = {"sub/Dockerfile": "FROM busybox\nCOPY . /tree/\n", "sub/name": "first"}
 
 
 @pytest.fixture
 def repository(tmp_path: Path, engine: Engine) -> Iterator[Repository]:
-    served = Repository(tmp_path, engine)
+    served = Repository(tmp_path, _FILES, engine.inside)
     yield served
     served.close()
     engine.docker("rmi", "-f", "git-built:1", check=None)
@@ -113,7 +59,7 @@ def test_added(engine: Engine, repository: Repository, tmp_path: Path) -> None:
 
 
 def test_our_own_command_line(havred: Engine, tmp_path: Path) -> None:
-    served = Repository(tmp_path, havred)
+    served = Repository(tmp_path, _FILES, havred.inside)
     try:
         havred.havre("build", "-t", "git-built:1", f"{served.url}#v1:sub", check=0)
         assert _tree(havred).endswith("\nfirst")
@@ -134,7 +80,7 @@ def test_our_own_command_line(havred: Engine, tmp_path: Path) -> None:
 
 
 def test_hostile_repositories(havred: Engine, tmp_path: Path) -> None:
-    served = Repository(tmp_path, havred)
+    served = Repository(tmp_path, _FILES, havred.inside)
     try:
         served.commit({"out": "-> /etc", "up": "-> ../../../..", "Dockerfile": "FROM scratch\nCOPY out/passwd /\n"})
         for directory in ("out", "../../etc", "up/etc"):

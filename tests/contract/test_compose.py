@@ -20,6 +20,7 @@ from xml.etree import ElementTree
 from support.composing import Both
 from support.engines import HAVRE
 from support.registry import real_registry
+from support.repository import Repository
 from support.terminals import Terminal
 from support.waiting import until
 
@@ -510,9 +511,40 @@ services:
 def test_what_is_not_done_is_refused(ours: Both) -> None:
     for words in (("publish", "a/b:1"), ("alpha", "publish", "a/b:1")):
         assert "publishing a Compose file to a registry is not supported" in ours.havre(*words, check=1).stderr
-    for file in ("oci://registry/app:1", "https://host/repository.git", "git@host:repository.git"):
+    for file in ("oci://registry/app:1", "https://host/compose.yaml"):
         refused = ours.engine.havre("compose", "-f", file, "config")
         assert refused.returncode
         assert f"remote Compose file {file} is not supported" in refused.stderr
     ours.write("include: ['oci://registry/app:1']\nservices: {a: {image: busybox}}\n")
     assert "remote Compose file oci://registry/app:1 is not supported" in ours.havre("config", check=None).stderr
+
+
+def test_files_in_a_git_repository(ours: Both, tmp_path: Path) -> None:
+    (tmp_path / "repository").mkdir()
+    file = "services: {a: {image: busybox, environment: {VERSION: one}, volumes: ['./beside:/b']}}\n"
+    repository = Repository(tmp_path / "repository", {"app/compose.yaml": file, "app/beside/f": "here", "away": "-> /"})
+    ours.engine.env["XDG_CACHE_HOME"] = str(tmp_path / "cache")
+
+    def config(address: str, *more: str) -> subprocess.CompletedProcess[str]:
+        return ours.engine.havre("compose", "-f", address, "-p", ours.name, *more, "config")
+
+    try:
+        assert "VERSION: one" in config(f"{repository.url}#v1:app").stdout
+        commit = repository.commit({"app/compose.yaml": file.replace("one", "two")})
+        assert "VERSION: two" in config(f"{repository.url}#main:app/compose.yaml").stdout
+        assert "VERSION: one" in config(f"{repository.url}#v1:app").stdout
+        ours.write(f"name: {ours.name}\ninclude: ['{repository.url}#:app']\n")
+        ours.havre("create")
+        mounted = ours.engine.out("inspect", "--format", "{{json .HostConfig.Binds}}", f"{ours.name}-a-1")
+        assert f"{tmp_path}/cache/havre-compose/{commit}/app/beside:/b" in mounted
+        ours.havre("down")
+        assert "has no branch or tag none" in config(f"{repository.url}#none").stderr
+        assert "there is no Compose file in" in config(f"{repository.url}#main").stderr
+        assert "leads out of the repository" in config(f"{repository.url}#main:away/etc").stderr
+    finally:
+        repository.close()
+    assert "VERSION: two" in config(f"{repository.url}#{commit}:app").stdout, "a commit that is here needs no server"
+    del ours.engine.env["XDG_CACHE_HOME"]
+    left = [each.name for each in (tmp_path / "cache" / "havre-compose").iterdir()]
+    assert commit in left
+    assert not [name for name in left if name.startswith("fetch-")]

@@ -19,11 +19,11 @@ from typing import NamedTuple
 
 from havre.compose.dotenv import read_env_file
 from havre.compose.interpolate import Variables, substitute
-from havre.compose.load import Loader, Source, refuse_remote
+from havre.compose.load import Loader, Source
+from havre.compose.remote import NAMES, local
 from havre.compose.yamlread import read_documents
 from havre.errors import InvalidInput, NotFound
 
-NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 OVERRIDES = ("compose.override.yml", "compose.override.yaml", "docker-compose.override.yml",
              "docker-compose.override.yaml")  # fmt: skip
 
@@ -59,9 +59,7 @@ def find(wanted: Wanted, environment: Mapping[str, str]) -> Source:
         files = _from_variable(variables) or _search(os.path.abspath(folder or os.curdir))
     if not files:
         raise NoFile("no configuration file provided: not found", "name one with -f")
-    for file in files:
-        refuse_remote(file)
-    paths = tuple(file if file == "-" else os.path.abspath(file) for file in files)
+    paths = tuple(file if file == "-" else os.path.abspath(local(file)) for file in files)
     base = os.path.abspath(wanted.folder) if wanted.folder else _folder_of(paths)
     variables = _with_env_files(wanted, base, environment)
     stdin = sys.stdin.read() if "-" in paths else ""

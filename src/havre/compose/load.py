@@ -23,13 +23,13 @@ from havre.compose.kinds import ReadError
 from havre.compose.merge import extend_service, keep_last, merge
 from havre.compose.normalize import join, normalize, resolve_paths, set_defaults
 from havre.compose.project import Project, has_profile
+from havre.compose.remote import local
 from havre.compose.schema import PROJECT
 from havre.compose.shortforms import expand
 from havre.compose.yamlread import Document, key_path, read_documents
 from havre.compose.yamlread import Path as KeyPath
-from havre.errors import InvalidInput, NotFound, Unsupported
+from havre.errors import InvalidInput, NotFound
 
-_REMOTE = ("oci://", "https://", "http://", "git://", "git@", "ssh://", "github.com/")
 _RESOURCES = ("services", "volumes", "networks", "secrets", "configs")
 
 
@@ -144,12 +144,6 @@ class Loader:
             raise InvalidInput(f"open {file}: {(error.strerror or '').lower()}") from error
 
 
-def refuse_remote(file: str) -> None:
-    """Raise Unsupported for a file that is not on this machine."""
-    if file.startswith(_REMOTE):
-        raise Unsupported(f"remote Compose file {file} is not supported", "fetch it, and name the copy")
-
-
 def _known_environment(model: dict[str, Any], variables: Mapping[str, str]) -> dict[str, Any]:
     """Names without a value in `environment` lists, and configs from variables, given their values while it is known
     which variables hold: an included file has its own."""
@@ -221,9 +215,7 @@ class _File(NamedTuple):
 
     def _included(self, entry: dict[str, Any]) -> dict[str, Any]:
         paths = [entry["path"]] if isinstance(entry.get("path"), str) else list(entry.get("path") or ())
-        for path in paths:
-            refuse_remote(path)
-        files = [join(self.folder, path) for path in paths]
+        files = [join(self.folder, local(path)) for path in paths]
         for file in files[:1]:
             if file in (*self.included, self.file):
                 chain = "\n include ".join((*self.included, self.file, file))

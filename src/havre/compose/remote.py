@@ -1,0 +1,105 @@
+"""Compose files in git repositories: `-f` and `include` of an address.
+
+    https://HOST/REPOSITORY.git#REF:FOLDER    also git://, ssh://, git@HOST:..., github.com/...
+                                              no REF: the default branch; FOLDER may be the file itself
+
+The user's git fetches the one commit into the user's cache, where it stays: a commit never changes. Nobody's hooks run,
+and git's remote helpers that start programs are not used. Source: docker compose, "Remote Git repository".
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import NamedTuple
+
+from havre.errors import Failed, InvalidInput, NotFound, Unsupported
+
+NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
+_GIT = ("git://", "git@", "ssh://", "github.com/")
+_REMOTE = ("oci://", "https://", "http://", *_GIT)
+_COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?$")
+_SAFE = ("-c", "core.hooksPath=/dev/null", "-c", "protocol.ext.allow=never", "-c", "protocol.fd.allow=never")
+
+
+class _Address(NamedTuple):
+    url: str
+    ref: str
+    path: str
+
+
+def local(file: str) -> str:
+    """The path of a file that is here already, or that is fetched. Raises Unsupported, Failed, NotFound."""
+    if not file.startswith(_REMOTE):
+        return file
+    address = _parse(file)
+    if address is None:
+        raise Unsupported(f"remote Compose file {file} is not supported", "fetch it, and name the copy")
+    commit = address.ref if _COMMIT.match(address.ref) else _commit_of(address)
+    root = os.path.join(_cache(), commit)
+    if not os.path.isdir(root):
+        _fetch(address, commit, root)
+    found = os.path.realpath(os.path.join(root, address.path))
+    if os.path.commonpath((found, os.path.realpath(root))) != os.path.realpath(root):
+        raise InvalidInput(f"{file}: {address.path} leads out of the repository")
+    if os.path.isdir(found):
+        found = next((path for name in NAMES if os.path.isfile(path := os.path.join(found, name))), found)
+    if not os.path.isfile(found):
+        raise NotFound(f"{file}: there is no Compose file in {address.path or 'the root of the repository'}")
+    return found
+
+
+def _parse(text: str) -> _Address | None:
+    url, _, rest = text.partition("#")
+    ref, _, path = rest.partition(":")
+    if not url.endswith(".git") and not url.startswith(_GIT):
+        return None
+    if ref.startswith("-"):
+        raise InvalidInput(f"{text}: {ref} is no reference of git's")
+    return _Address(f"https://{url}" if url.startswith("github.com/") else url, ref, path.strip("/"))
+
+
+def _cache() -> str:
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(home, "havre-compose")
+
+
+def _commit_of(address: _Address) -> str:
+    """The commit that a branch or tag, or the default branch, is at."""
+    names = [f"refs/heads/{address.ref}", f"refs/tags/{address.ref}"] if address.ref else ["HEAD"]
+    lines = _git("ls-remote", "--", address.url, *names, *(f"{name}^{{}}" for name in names)).splitlines()
+    found = {name: commit for commit, _, name in (line.partition("\t") for line in lines)}
+    wanted = [name + suffix for name in names for suffix in ("^{}", "")]  # of a tag with a text, the commit
+    commit = next((found[name] for name in wanted if name in found), "")
+    if not commit:
+        raise NotFound(f"{address.url} has no branch or tag {address.ref or 'HEAD'}")
+    return commit
+
+
+def _fetch(address: _Address, commit: str, root: str) -> None:
+    """The commit's files at `root`, whole or not at all."""
+    import tempfile
+
+    os.makedirs(os.path.dirname(root), exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=os.path.dirname(root), prefix="fetch-") as folder:
+        work = os.path.join(folder, "work")
+        _git("init", "-q", "--template=", "--", work)
+        _git("-C", work, "fetch", "-q", "--depth", "1", "--", address.url, address.ref or "HEAD")
+        _git("-C", work, "checkout", "-q", "--detach", commit)
+        try:
+            os.rename(work, root)
+        except OSError:
+            if not os.path.isdir(root):  # else another one was faster
+                raise
+
+
+def _git(*words: str) -> str:
+    import subprocess
+
+    try:
+        done = subprocess.run(["git", *_SAFE, *words], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise Unsupported("a Compose file in a git repository needs git", "install it, or name a copy") from None
+    if done.returncode:
+        raise Failed(f"git {' '.join(words)}: {done.stderr.strip()}")
+    return done.stdout
