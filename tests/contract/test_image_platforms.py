@@ -79,8 +79,8 @@ def put_list(partners: Partners, registry: RealRegistry, *flags: str) -> str:
 
 
 def pull(engine: Engine, name: str, *architectures: str) -> None:
-    for architecture in architectures:
-        engine.havre("pull", "-q", "--platform", f"linux/{architecture}", name, check=0)
+    platforms = ",".join(f"linux/{architecture}" for architecture in architectures)
+    assert engine.havre("pull", "-q", "--platform", platforms, name, check=0).stdout == f"{name}\n"
 
 
 def architecture_of(engine: Engine, name: str, *flags: str) -> str:

@@ -38,8 +38,9 @@ from havre.build.running import Runner, Sandboxes
 from havre.build.stages import Job, Result, Stages
 from havre.build.steps import Steps
 from havre.engine.filters import Filters
+from havre.engine.imagedeletion import Prunable
 from havre.engine.imagelist import read_config
-from havre.engine.images import Images, Prunable
+from havre.engine.images import Images
 from havre.engine.model import Ulimit
 from havre.errors import Conflict, HavreError, Unsupported
 from havre.linux import trees

@@ -97,7 +97,8 @@ def pull(session: Session, options: Options, arguments: list[str]) -> int:
     if not options.all_tags and not has_tag(name) and "@" not in name and not options.quiet:
         print("Using default tag: latest", flush=True)
     verify = _read_key(options.verify) if options.verify else ""
-    pull_image(session, name, platform=options.platform, quiet=options.quiet, all_tags=options.all_tags, verify=verify)
+    for platform in options.platform.split(","):
+        pull_image(session, name, platform=platform, quiet=options.quiet, all_tags=options.all_tags, verify=verify)
     registry, rest = split_registry(name)
     full = familiar(f"{registry}/{rest}")
     if registry == DEFAULT_REGISTRY:

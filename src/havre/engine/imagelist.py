@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from typing import Protocol
 
 import msgspec
 
@@ -104,6 +105,12 @@ class ImageUser(msgspec.Struct, frozen=True):
     running: bool
 
 
+class Publish(Protocol):
+    """The event bus, as far as images need it."""
+
+    def __call__(self, type: str, action: str, id: str, attributes: Mapping[str, str] | None = None) -> None: ...
+
+
 Sizes = Callable[[Digest], int]
 Names = Mapping[ImageId, Sequence[Reference]]
 
@@ -120,6 +127,12 @@ def read_config(document: ImageConfig, name: str) -> Config:
         return msgspec.convert(fields, Config, strict=False)
     except msgspec.ValidationError as error:
         raise InvalidInput(f"configuration of image {name} is malformed: {error}") from error
+
+
+def event_attributes(image: Image, name: str) -> dict[str, str]:
+    """An event's attributes: the image's labels and the name."""
+    labels = (image.config.config or {}).get("Labels") or {}
+    return {**{str(key): str(value) for key, value in labels.items()}, "name": name}
 
 
 def seconds(created: str | None) -> int:

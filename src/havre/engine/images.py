@@ -4,6 +4,7 @@ This is the face; the work is in the modules beside it:
 
     imagestore    which images and names there are      imagelist     list, inspect, history, filters (pure)
     imageindex    names for several platforms (pure)    manifestlist  what of them is here (pure)
+    imagedeletion removing, pruning, garbage            integrity     looking for damage, and mending it
     pull, push    to and from registries                imageremoval  docker's rules for removing (pure)
     archive       tars of images                        imagechanges  Dockerfile instructions on a configuration (pure)
 
@@ -18,9 +19,7 @@ import dataclasses
 import platform as host
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Protocol
 
 import msgspec
 from msgspec.structs import replace
@@ -28,37 +27,29 @@ from msgspec.structs import replace
 from havre.engine import imagelist
 from havre.engine.archive import Loader
 from havre.engine.filters import Filters
+from havre.engine.imagedeletion import Deletion, Prunable, Pruned, Users
 from havre.engine.imageimport import import_root
 from havre.engine.imageindex import ImageIndex, IndexRow, local_manifest
-from havre.engine.imagelist import HistoryItem, ImageDetails, ImageSummary, ImageUser
-from havre.engine.imageremoval import RemovalFacts, RemovedItem, plan_removal
+from havre.engine.imagelist import HistoryItem, ImageDetails, ImageSummary, Publish, event_attributes
+from havre.engine.imageremoval import RemovedItem
 from havre.engine.imagesearch import RemoteImage, check_limit, describe_remote, select_found
 from havre.engine.imagestore import Image, ImageRow, ImageStore, NameRow, Tables
 from havre.engine.integrity import Finding, Integrity
 from havre.engine.layout import LaidOut, Layout, LayoutForm, layer_form, plan_layout
 from havre.engine.manifestlist import Facts, summarize_image, summarize_index
-from havre.engine.model import Config, ImageId, Value
+from havre.engine.model import Config, ImageId
 from havre.engine.progress import Progress, ProgressLine, unobserved
 from havre.engine.pull import DOWNLOADS, Puller
 from havre.engine.push import UPLOADS, Pusher
 from havre.errors import Conflict, InvalidInput, NotFound
 from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of
-from havre.oci.image import chain_ids, decode_image
+from havre.oci.image import decode_image
 from havre.oci.manifest import Descriptor, decode_document, describe, render_index
 from havre.oci.platform import Platform, parse_platform, platform_of_machine
 from havre.oci.reference import Reference, parse_reference, parse_repository
 from havre.registry import Auth, FoundRepository, Policy, PublicKey, Registry
-from havre.storage.gc import collect, plan_collection
 from havre.storage.store import Storage
-
-Users = Callable[[ImageId], Sequence[ImageUser]]
-
-
-class Publish(Protocol):
-    """The event bus, as far as images need it."""
-
-    def __call__(self, type: str, action: str, id: str, attributes: Mapping[str, str] | None = None) -> None: ...
 
 
 class RunImage(msgspec.Struct, frozen=True):
@@ -68,30 +59,6 @@ class RunImage(msgspec.Struct, frozen=True):
     config: Config
     layers: tuple[Digest, ...]
     architecture: str
-
-
-class Pruned(Value):
-    """What `prune` removed, and the bytes that are free now."""
-
-    images_deleted: list[RemovedItem] | None = None
-    space_reclaimed: int = 0
-
-
-@dataclass(slots=True)
-class _Removal:
-    """What a removal has removed so far, and the bytes that freed."""
-
-    items: list[RemovedItem] = field(default_factory=list)
-    freed: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Prunable:
-    """An image, or a record of the build cache, that would go, its names, and the bytes that would go with it."""
-
-    id: str
-    names: tuple[str, ...]
-    size: int
 
 
 class Images:
@@ -115,6 +82,7 @@ class Images:
         self._puller = Puller(registry, store, storage.layers, storage.hold, self._platform, policy)
         self._pusher = Pusher(registry, storage.blobs, storage.layers)
         self.also_needed: Callable[[], set[Digest]] = set  # layers that others need: the builder sets it
+        self._deletion = Deletion(storage, store, publish, users, lambda: self.also_needed())
 
     @classmethod
     async def open(
@@ -175,9 +143,9 @@ class Images:
         filters = filters or {}
         imagelist.check_list_filters(filters)
         names = {image.id: self._store.names_of(image.id) for image in self._store}
-        shown = (image for image in self._store if not self._is_sibling(image))
+        shown = (image for image in self._store if not self._store.is_sibling(image))
         images = [image for image in shown if all or names[image.id] or not self._store.children_of(image.id)]
-        layers = {image.id: self._layers_of(image) for image in images}
+        layers = {image.id: self._store.layers_of(image) for image in images}
         shared = imagelist.shared_layers(layers.values()) if shared_size else set()
         rows = []
         for image in imagelist.select(images, names, filters, self._store.find):
@@ -186,23 +154,9 @@ class Images:
             if shared_size:
                 row.shared_size = sum(self._size(layer) for layer in layers[image.id] if layer in shared)
             if containers:
-                row.containers = len(self._users_of(image))
+                row.containers = len(self._deletion.users_of(image))
             rows.append(row)
         return rows
-
-    def _is_sibling(self, image: Image) -> bool:
-        """Whether an image is here only as one of the platforms of names that mean another."""
-        return not self._store.names_of(image.id) and bool(self._store.names_with(image.id))
-
-    def _layers_of(self, image: Image) -> builtins.list[Digest]:
-        """The layers of an image and of the other platforms of its names."""
-        siblings = self._store.siblings_of(image.id)
-        more = dict.fromkeys(layer for sibling in siblings for layer in sibling.layers if layer not in image.layers)
-        return [*image.layers, *more]
-
-    def _users_of(self, image: Image) -> builtins.list[ImageUser]:
-        """The containers made from an image or from other platforms of its names."""
-        return [user for one in (image, *self._store.siblings_of(image.id)) for user in self._users(one.id)]
 
     def inspect(self, name: str, platform: str | None = None) -> ImageDetails:
         """The details of one image."""
@@ -272,7 +226,7 @@ class Images:
         for one in refs:
             image, is_new = await self._puller.pull(one, auth, wanted, progress, key)
             changed = changed or is_new
-            self._publish("image", "pull", one.familiar(), self._attributes(image, one.familiar_name))
+            self._publish("image", "pull", one.familiar(), event_attributes(image, one.familiar_name))
         state = "Downloaded newer image for" if changed else "Image is up to date for"
         progress(ProgressLine(f"Status: {state} {ref.familiar()}"))
         return image.id
@@ -389,162 +343,45 @@ class Images:
             image, named = self._store.find(name), self._store.named_text(name)
             index = self._store.index_of(named) if named is not None else None
             await self._store.set_name(ref, image.id, index.digest if index is not None else None)
-        self._publish("image", "tag", image.id, self._attributes(image, ref.familiar()))
+        self._publish("image", "tag", image.id, event_attributes(image, ref.familiar()))
 
     # -- removing
 
     async def remove(
         self, name: str, *, force: bool = False, prune: bool = True, platforms: Sequence[str] = ()
     ) -> builtins.list[RemovedItem]:
-        """Untag and delete by docker's rules (see `imageremoval`); `prune` removes parents that nobody needs then.
-
-        With `platforms`, only the images for these.
-        """
-        removal = _Removal()
-        if platforms and not force:
-            raise InvalidInput(
-                "Content will be removed from all images referencing this variant. Use --force to force delete."
-            )
-        async with self._store.changing:
-            for image in [self._store.find(name, parse_platform(text)) for text in platforms]:
-                await self._remove_platform(name, image, removal)
-            if not platforms:
-                await self._remove_name(name, self._store.find(name), removal, force=force, prune=prune)
-        return removal.items
-
-    async def _remove_name(self, name: str, image: Image, removal: _Removal, *, force: bool, prune: bool) -> None:
-        by_name = None if self._store.is_id(name, image.id) else self._store.named_text(name)
-        plan = plan_removal(self._facts(image, by_name, force=force))
-        siblings = self._store.siblings_of(image.id)
-        for ref in plan.untag:
-            await self._store.remove_name(ref)
-            removal.items.append(RemovedItem(untagged=ref.familiar()))
-            self._publish("image", "untag", image.id, self._attributes(image, image.id))
-        if plan.delete:
-            await self._delete(image, removal, prune=prune)
-        await self._delete_unneeded(siblings, removal)
-
-    async def _remove_platform(self, name: str, image: Image, removal: _Removal) -> None:
-        """Delete the image that `name` has for one platform, unless another name needs it."""
-        running = next((user for user in self._users(image.id) if user.running), None)
-        if running is not None:
-            raise Conflict(
-                f"conflict: unable to delete {image.id[7:19]} (cannot be forced)"
-                f" - image is being used by running container {running.id[:12]}"
-            )
-        ref = self._store.named_text(name)
-        index = self._store.index_of(ref) if ref is not None else None
-        if index is None or len(index.images) == 1:
-            await self._remove_name(name, image, removal, force=True, prune=True)
-            return
-        removal.items.append(RemovedItem(deleted=index.manifest_of(image.id).digest))
-        await self._store.leave(index, image.id)
-        if not self._store.names_with(image.id) and not self._store.children_of(image.id):
-            await self._delete(image, removal, prune=True)
-
-    async def _delete_all(self, image: Image, removal: _Removal, *, prune: bool) -> None:
-        """Delete an image, and the other platforms of its names unless something else needs them."""
-        siblings = self._store.siblings_of(image.id)
-        await self._delete(image, removal, prune=prune)
-        await self._delete_unneeded(siblings, removal)
-
-    async def _delete_unneeded(self, images: Sequence[Image], removal: _Removal) -> None:
-        for image in images:
-            needed = self._store.names_with(image.id) or self._users(image.id) or self._store.children_of(image.id)
-            if image.id in self._store and not needed:
-                await self._delete(image, removal, prune=False)
-
-    async def _delete(self, image: Image, removal: _Removal, *, prune: bool) -> None:
-        removal.items += [RemovedItem(untagged=ref.familiar()) for ref in self._store.names_of(image.id)]
-        await self._store.delete(image.id)
-        removal.items.append(RemovedItem(deleted=image.id))
-        self._publish("image", "delete", image.id, self._attributes(image, image.id))
-        chains = chain_ids(image.layers)
-        for diff_id, chain in reversed(builtins.list(zip(image.layers, chains, strict=True))):
-            freed = await self._drop_layer(diff_id)
-            removal.freed += freed
-            if freed:
-                removal.items.append(RemovedItem(deleted=chain))
-        if prune and ImageId(image.row.parent) in self._store:
-            parent = self._store.get(ImageId(image.row.parent))
-            facts = self._facts(parent, None, force=False)
-            if not (facts.names or facts.users or facts.has_children):
-                await self._delete(parent, removal, prune=True)
-
-    async def _drop_layer(self, diff_id: Digest) -> int:
-        """Remove a layer unless something needs it; the bytes freed."""
-        if diff_id in self._needed_layers() | self._storage.held() | self._storage.snapshots.layers_in_use():
-            return 0
-        await self._storage.snapshots.unmount_layer(diff_id)
-        return await self._storage.layers.remove(diff_id)
+        """Untag and delete by docker's rules, all of what `name` stands for or some `platforms` of it."""
+        return await self._deletion.remove(name, force=force, prune=prune, platforms=platforms)
 
     async def prune(self, filters: Filters | None = None) -> Pruned:
         """Remove dangling images, or with `dangling=false` all that no container uses."""
-        filters = dict(filters or {})
-        imagelist.check_prune_filters(filters)
-        only_dangling = imagelist.dangling(filters) is not False
-        filters.pop("dangling", None)
-        removal = _Removal()
-        async with self._store.changing:
-            names = {image.id: self._store.names_of(image.id) for image in self._store}
-            for image in imagelist.select(builtins.list(self._store), names, filters, self._store.find):
-                if image.id not in self._store or self._users_of(image) or self._store.children_of(image.id):
-                    continue
-                if not self._is_sibling(image) and (not only_dangling or imagelist.is_dangling(names[image.id])):
-                    await self._delete_all(image, removal, prune=True)
-            reclaimed = removal.freed + await self.collect_garbage()
-        self._publish("image", "prune", "", {"reclaimed": str(reclaimed)})
-        return Pruned(images_deleted=removal.items or None, space_reclaimed=reclaimed)
+        return await self._deletion.prune(filters)
 
     def prunable(self, filters: Filters, gone: Collection[str]) -> builtins.list[Prunable]:
         """What `prune` would delete once the containers `gone` are, with the bytes of layers that frees."""
-        filters = dict(filters)
-        imagelist.check_prune_filters(filters)
-        only_dangling = imagelist.dangling(filters) is not False
-        filters.pop("dangling", None)
-        left = {image.id: image for image in self._store}
-        names = {id: self._store.names_of(id) for id in left}
-        hidden = {id for id, image in left.items() if self._is_sibling(image)}
-        held = self.also_needed() | self._storage.held()
-        held |= self._storage.snapshots.layers_in_use() - self.live_layers()
-        chosen = []
-        for image in imagelist.select(builtins.list(self._store), names, filters, self._store.find):
-            parents = {other.row.parent for other in left.values()}
-            used = any(user.id not in gone for user in self._users_of(image)) or image.id in parents
-            if used or image.id in hidden or (only_dangling and not imagelist.is_dangling(names[image.id])):
-                continue
-            for id in (image.id, *(sibling.id for sibling in self._store.siblings_of(image.id))):
-                left.pop(id, None)
-            needed = held.union(*(other.layers for other in left.values()))
-            layers = [self._storage.layers.get(layer) for layer in set(self._layers_of(image)) - needed]
-            size = sum(layer.size for layer in layers if layer is not None)
-            chosen.append(Prunable(image.id, tuple(ref.familiar() for ref in names[image.id]), size))
-        return chosen
+        return self._deletion.prunable(filters, gone)
 
     async def delete_exactly(self, ids: Sequence[str]) -> int:
-        """Delete images with all their names and these names' platforms, and nothing else; the bytes freed.
-
-        Those in use by now stay.
-        """
-        removal = _Removal()
-        async with self._store.changing:
-            for image in [self._store.get(id) for id in map(ImageId, ids) if id in self._store]:
-                if not self._users_of(image) and not self._store.children_of(image.id):
-                    await self._delete_all(image, removal, prune=False)
-        return removal.freed
+        """Delete images with all their names and their platforms; the bytes freed. Those in use by now stay."""
+        return await self._deletion.delete_exactly(ids)
 
     async def collect_garbage(self) -> int:
-        """Remove layers and documents that nothing needs (left by failed pulls, for instance); the bytes freed.
+        """Remove layers and documents that nothing needs (left by failed pulls, for instance); the bytes freed."""
+        return await self._deletion.collect_garbage()
 
-        While an image cannot be read, nobody knows what it needs, and everything stays.
-        """
-        if self._store.unreadable:
-            return 0
-        return await collect(self._storage, self._needed_layers(), self._store.documents())
+    def live_layers(self, gone: Collection[str] = ()) -> set[Digest]:
+        """The layers that images need, but for those of `gone`."""
+        return self._deletion.live_layers(gone)
+
+    def leftovers(self) -> builtins.list[tuple[Digest, int]]:
+        """What `collect_garbage` would remove now, and the bytes of each."""
+        return self._deletion.leftovers()
 
     async def check(self, *, repair: bool = False) -> builtins.list[Finding]:
         """Read every blob, layer and image; what is wrong, and with `repair` what came of mending it."""
-        integrity = Integrity(self._storage, self._store, self._needed_layers, self._registry, self._pull_again)
+        integrity = Integrity(
+            self._storage, self._store, self._deletion.needed_layers, self._registry, self._pull_again
+        )
         findings = await integrity.look()
         if repair and findings:
             await integrity.mend(findings)
@@ -554,24 +391,13 @@ class Images:
     async def _pull_again(self, ref: Reference, platform: Platform | None) -> None:
         await self._puller.pull(ref, None, platform, unobserved)
 
-    def live_layers(self, gone: Collection[str] = ()) -> set[Digest]:
-        """The layers that images need, but for those of `gone`."""
-        return {layer for image in self._store if image.id not in gone for layer in image.layers}
-
-    def leftovers(self) -> builtins.list[tuple[Digest, int]]:
-        """What `collect_garbage` would remove now, and the bytes of each."""
-        return plan_collection(self._storage, self._needed_layers(), self._store.documents())
-
-    def _needed_layers(self) -> set[Digest]:
-        return self.live_layers() | self.also_needed()
-
     # -- archives
 
     async def load(
         self, chunks: AsyncIterator[bytes], progress: Progress = unobserved, platforms: Sequence[str] = ()
     ) -> builtins.list[ImageId]:
         """Take in the images of a tar (docker-archive or OCI layout, compressed or not), or those for `platforms`."""
-        loader = Loader(self._storage.layers, self._store, self._storage.hold, self._drop_layer)
+        loader = Loader(self._storage.layers, self._store, self._storage.hold, self._deletion.drop_layer)
         loaded = await loader.load(chunks, builtins.list(map(parse_platform, platforms)))
         for one in loaded:
             for ref in one.names:
@@ -581,7 +407,7 @@ class Images:
                 progress(ProgressLine(stream=f"Loaded image: {ref.familiar()}\n"))
             if not one.names:
                 progress(ProgressLine(stream=f"Loaded image ID: {one.image.id}\n"))
-            self._publish("image", "load", one.image.id, self._attributes(one.image, one.image.id))
+            self._publish("image", "load", one.image.id, event_attributes(one.image, one.image.id))
         return [one.image.id for one in loaded]
 
     def save(self, names: Sequence[str], platforms: Sequence[str] = ()) -> AsyncIterator[bytes]:
@@ -691,26 +517,11 @@ class Images:
 
     def _tell_names(self, image: Image, names: Sequence[Reference]) -> None:
         for ref in names:
-            self._publish("image", "tag", image.id, self._attributes(image, ref.familiar()))
-
-    def _facts(self, image: Image, by_name: Reference | None, *, force: bool) -> RemovalFacts:
-        return RemovalFacts(
-            image=image,
-            names=self._store.names_of(image.id),
-            users=self._users_of(image),
-            has_children=bool(self._store.children_of(image.id)),
-            by_name=by_name,
-            force=force,
-        )
+            self._publish("image", "tag", image.id, event_attributes(image, ref.familiar()))
 
     def _size(self, diff_id: Digest) -> int:
         layer = self._storage.layers.get(diff_id)
         return layer.size if layer is not None else 0
-
-    def _attributes(self, image: Image, name: str) -> dict[str, str]:
-        """An event's attributes: the image's labels and the name."""
-        labels = (image.config.config or {}).get("Labels") or {}
-        return {**{str(key): str(value) for key, value in labels.items()}, "name": name}
 
 
 def _wanted(platform: str | None) -> Platform | None:

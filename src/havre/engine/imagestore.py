@@ -241,7 +241,7 @@ class ImageStore:
         documents = self.documents_of(id)
         for ref in self.names_of(id):
             await self.remove_name(ref)
-        for index in self._indexes_with(id):
+        for index in self.indexes_with(id):
             await self.leave(index, id)
         await self._tables.images.delete(id)
         del self._images[id]
@@ -352,7 +352,7 @@ class ImageStore:
 
     def names_with(self, id: ImageId) -> list[Reference]:
         """The names of which an image is a platform, or all there is."""
-        having = {index.digest for index in self._indexes_with(id)}
+        having = {index.digest for index in self.indexes_with(id)}
         found = (ref for ref, row in self._names.items() if row.image == id or row.index in having)
         return sorted(found, key=Reference.canonical)
 
@@ -363,10 +363,21 @@ class ImageStore:
         ids = dict.fromkeys(image for index in indexes for image in index.images.values() if image != id)
         return [self._images[image] for image in ids]
 
+    def is_sibling(self, image: Image) -> bool:
+        """Whether an image is here only as one of the platforms of names that mean another."""
+        return not self.names_of(image.id) and bool(self.names_with(image.id))
+
+    def layers_of(self, image: Image) -> list[Digest]:
+        """The layers of an image and of the other platforms of its names."""
+        siblings = self.siblings_of(image.id)
+        more = dict.fromkeys(layer for sibling in siblings for layer in sibling.layers if layer not in image.layers)
+        return [*image.layers, *more]
+
     def _names_of_index(self, digest: Digest) -> list[Reference]:
         return [ref for ref, row in self._names.items() if row.index == digest]
 
-    def _indexes_with(self, id: ImageId) -> list[ImageIndex]:
+    def indexes_with(self, id: ImageId) -> list[ImageIndex]:
+        """The indexes that an image belongs to."""
         return [index for index in self._indexes.values() if id in index.images.values()]
 
     def names_in(self, repository: Reference) -> list[Reference]:

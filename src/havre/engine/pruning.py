@@ -17,7 +17,8 @@ import msgspec
 
 from havre.engine.containers import Containers
 from havre.engine.filters import Filters
-from havre.engine.images import Images, Prunable
+from havre.engine.imagedeletion import Prunable
+from havre.engine.images import Images
 from havre.engine.model import Value
 from havre.engine.networks import Networks
 from havre.engine.volumes import Volumes

@@ -12,7 +12,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from havre.engine.imageindex import IndexRow
 from havre.engine.imagelist import ImageUser
+from havre.engine.imagestore import NameRow
 from havre.engine.model import ImageId
 from havre.errors import Conflict, InvalidInput, NotFound
 from havre.oci import mediatypes
@@ -146,8 +148,11 @@ def test_one_platform_is_removed(tmp_path: Path) -> None:
             stage.users.clear()
             with pytest.raises(NotFound, match="wanted linux/386"):
                 await stage.images.remove("r.io/a/b:1", force=True, platforms=["linux/s390x", "linux/386"])
-            await stage.images.remove("r.io/a/b:1", force=True, platforms=["linux/amd64"])
+            await stage.images.remove("r.io/a/b:1", force=True, platforms=["linux/amd64", "linux/amd64"])
             assert architectures_of(stage, "r.io/a/b:1") == ["arm64", "s390x"]
+            await stage.images.remove(id_of("arm64"), force=True, platforms=["linux/arm64"])
+            assert architectures_of(stage, "r.io/a/b:1") == ["s390x"]
+            await pull(stage, "arm64")
             await stage.images.remove(id_of("s390x"))
             assert architectures_of(stage, "r.io/a/b:1") == ["arm64"]
             await stage.images.remove("r.io/a/b:1", force=True, platforms=["linux/arm64"])
@@ -198,6 +203,39 @@ def test_an_index_is_made_of_images_that_are_here(tmp_path: Path) -> None:
                 await stage.images.create_platforms([config("s390x")], ["x"])
             with pytest.raises(NotFound):
                 stage.images.resolve("x")
+
+    play(work)
+
+
+def test_a_pull_that_was_killed_before_its_name_was_set_leaves_garbage_alone(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with staged(tmp_path) as stage:
+            put_index(stage.registry, "amd64", "arm64")
+            await pull(stage, "amd64", "arm64")
+            names = stage.storage.db.table("image_names", NameRow)
+            for name in await names.all():
+                await names.delete(name)
+        async with staged(tmp_path) as stage:
+            assert await stage.storage.db.table("image_indexes", IndexRow).all() == {}
+            assert {row.id for row in stage.images.list()} == {id_of("amd64"), id_of("arm64")}
+            await stage.images.prune()
+            assert (stage.images.list(), stage.images.leftovers(), stage.storage.blobs.all()) == ([], [], [])
+
+    play(work)
+
+
+def test_a_name_whose_image_is_lost_means_another_platform(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with staged(tmp_path) as stage:
+            put_index(stage.registry, *ARCHITECTURES)
+            await pull(stage, *ARCHITECTURES)
+            path = stage.storage.blobs.path(Digest(id_of("amd64")))
+        path.write_bytes(b"{}")
+        async with staged(tmp_path, stage.registry) as stage:
+            assert architectures_of(stage, "r.io/a/b:1") == ["arm64", "s390x"]
+            assert await stage.images.collect_garbage() == 0
+            assert all(finding.mended for finding in await stage.images.check(repair=True))
+            assert architectures_of(stage, "r.io/a/b:1") == list(ARCHITECTURES)
 
     play(work)
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import zstandard
 
+from havre.engine.imagedeletion import Pruned
 from havre.engine.imagelist import ImageUser
-from havre.engine.images import Pruned
 from havre.errors import Conflict, HavreError, InvalidInput, NotFound
 from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of

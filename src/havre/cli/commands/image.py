@@ -89,7 +89,7 @@ COMMANDS = (
     Command("pull", "[OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry", "pull:pull", (1, 1), (
         Flag("all-tags", "a", "", "Download all tags of the repository"),
         Flag("disable-content-trust", "", "", "Skip verification of the image", True),
-        _PLATFORM,
+        Flag("platform", "", "string", "Platforms to pull where the image has several (linux/amd64,linux/arm64)"),
         Flag("quiet", "q", "", "Do not show the progress"),
         Flag("verify", "", "string", "Refuse what is not signed by this cosign public key (a file)"),
     ), top="pull"),
