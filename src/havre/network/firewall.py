@@ -26,7 +26,7 @@ from havre.errors import Failed
 from havre.linux.nft import Change, Monitor, Nft
 from havre.network import rules
 from havre.network.apply import act
-from havre.network.foreign import Foreign, read_ruleset, render_passes
+from havre.network.foreign import Chain, Foreign, read_ruleset, render_passes
 from havre.network.plan import Bridge, LinkMap, PortMap
 
 log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class Firewall:
         self.table = table
         self._overrides = overrides
         self._foreign = Foreign()
+        self._shut: set[Chain] = set()  # others' chains that have been told of
         self._stale = False  # others have changed chains of theirs while no port was published
         self._nft = Nft()
         self._monitor: Monitor | None = None
@@ -141,6 +142,14 @@ class Firewall:
 
     async def _pass_by(self) -> None:
         """Bring our rules in others' chains to the policy: by one that overrides nothing there are none."""
+        shut = {chain for chain in self._foreign.forward if self._overrides and chain.owned and chain.drops}
+        for chain in shut - self._shut:
+            log.warning(
+                "firewall chain '%s' belongs to its program, and cannot be passed by: containers reach the world only "
+                "where it lets packets of the networks' devices through (firewalld: in the zone trusted)",
+                chain,
+            )
+        self._shut = shut
         passes = render_passes(self._foreign, self._bridges.values() if self._overrides else (), self.table)
         if not passes:
             return

@@ -25,13 +25,17 @@ _WORDS = ('"drop"', '"reject"', '"REJECT"', '"DROP"', '"queue"')
 
 @dataclass(frozen=True)
 class Chain:
-    """A base chain of another program's. `passes` are our rules in it, by handle: (device, "iifname" or "oifname")."""
+    """A base chain of another program's. `passes` are our rules in it, by handle: (device, "iifname" or "oifname").
+
+    `owned`: its table belongs to a program that runs, as firewalld's does; nobody else can put rules into it.
+    """
 
     family: str
     table: str
     name: str
     drops: bool
     passes: tuple[tuple[int, str, str], ...] = ()
+    owned: bool = False
 
     def __str__(self) -> str:
         return f"{self.family} {self.table} {self.name}"
@@ -53,6 +57,8 @@ def read_ruleset(text: str, ours: str) -> Foreign:
     items = [item for item in json.loads(text)["nftables"] if not _is_engines(item)]
     rules: list[dict[str, Any]] = [each["rule"] for each in items if "rule" in each]
     chains: list[dict[str, Any]] = [each["chain"] for each in items if "chain" in each]
+    tables = [each["table"] for each in items if "table" in each]
+    owned = {(table["family"], table["name"]) for table in tables if "owner" in table.get("flags", ())}
     harsh = {
         (rule["family"], rule["table"]) for rule in rules if any(word in json.dumps(rule["expr"]) for word in _WORDS)
     }
@@ -65,6 +71,7 @@ def read_ruleset(text: str, ours: str) -> Foreign:
                 name=chain["name"],
                 drops=chain.get("policy") == "drop" or (chain["family"], chain["table"]) in harsh,
                 passes=tuple(_passes(chain, rules, ours)),
+                owned=(chain["family"], chain["table"]) in owned,
             )
             for chain in chains
             if chain.get("hook") == hook and chain.get("type") == "filter" and chain["family"] in ("ip", "ip6", "inet")
@@ -94,7 +101,7 @@ def render_passes(foreign: Foreign, bridges: Collection[Bridge], ours: str) -> s
     for chain in foreign.forward:
         present = {(link, key): handle for handle, link, key in chain.passes}
         lines += [f"delete rule {chain} handle {present[at]}\n" for at in sorted(present.keys() - wanted)]
-        if chain.drops:
+        if chain.drops and not chain.owned:
             lines += [
                 f'insert rule {chain} {key} "{link}" accept comment "{ours}"\n'
                 for link, key in sorted(wanted - present.keys())

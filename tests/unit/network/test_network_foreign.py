@@ -59,3 +59,19 @@ def test_rules_in_others_chains_follow_the_bridges() -> None:
     assert render_passes(foreign, [], "havre") == (
         "delete rule ip filter FORWARD handle 8\ndelete rule ip filter FORWARD handle 7\n"
     )
+
+
+@pytest.mark.parametrize("flags", ["owner", ["owner", "persist"]])
+def test_nothing_is_put_into_a_table_that_belongs_to_a_program(flags: object) -> None:
+    table = {"table": {"family": "ip", "name": "firewalld", "handle": 1, "flags": flags}}
+    listing = {
+        "nftables": [table, chain("firewalld", "FORWARD", "forward", "drop"), chain("x", "F", "forward", "drop")]
+    }
+    foreign = read_ruleset(json.dumps(listing), "havre")
+    assert [(each.table, each.drops, each.owned) for each in foreign.forward] == [
+        ("firewalld", True, True),
+        ("x", True, False),
+    ]
+    passes = render_passes(foreign, [DEFAULT], "havre")
+    assert "firewalld" not in passes
+    assert "insert rule ip x F" in passes
