@@ -85,6 +85,16 @@ def test_our_command_line_shows_the_same(havred: Engine) -> None:
     havred.docker("rm", "-f", "busy", check=0)
 
 
+def test_our_command_line_shows_limits(havred: Engine) -> None:
+    options = ("--pids-limit", "55", "--cpus", "0.05")
+    havred.out("run", "-d", "--name", "held", *options, "busybox", "sh", "-c", "while :; do :; done")
+    form = ("stats", "--no-stream", "--format", "{{.PIDsLimit}} {{.CPUThrottled}}", "held")
+    limit, throttled = havred.havre(*form, check=0).stdout.split()
+    assert limit == "55"
+    assert float(throttled.removesuffix("%")) > 20
+    havred.docker("rm", "-f", "held", check=0)
+
+
 def test_a_child_killed_for_want_of_memory_is_told_while_the_container_runs(engine: Engine) -> None:
     begun = engine.out("info", "--format", "{{.SystemTime}}")
     script = "dd if=/dev/zero of=/dev/null bs=200M count=1; sleep 1000"

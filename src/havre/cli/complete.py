@@ -2,10 +2,12 @@
 
 The scripts call `havre __complete WORD ...`, which prints the candidates for the last word, one a line; names of
 containers, images, networks, volumes and contexts are asked of the daemon in force, which is never started for that.
+Containers are those in a state that the command is for; flags offer the words or names that they take.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 
 from havre.cli.main import global_flags
@@ -46,6 +48,26 @@ _SHELLS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
 # What the placeholders of usage lines stand for, and where their names are.
 _NOUNS = {"CONTAINER": "container", "IMAGE": "image", "SOURCE_IMAGE": "image", "NETWORK": "network", "VOLUME": "volume",
           "CONTEXT": "context"}  # fmt: skip
+_STATES = {
+    **dict.fromkeys(("attach", "exec", "pause", "top"), ("running",)),
+    **dict.fromkeys(("kill", "stop"), ("running", "paused", "restarting")),
+    "start": ("created", "exited"),
+    "unpause": ("paused",),
+}
+_WORDS = {
+    "attach": "stdin stdout stderr",
+    "cgroupns": "host private",
+    "ipc": "host none private shareable",
+    "log-driver": "json-file journald local none syslog",
+    "network": "bridge host none",
+    "pid": "host",
+    "pull": "always missing never",
+    "restart": "always no on-failure unless-stopped",
+    "userns": "host",
+    "uts": "host",
+}
+_SHARED = ("ipc", "network", "pid")  # that of another container: container:NAME
+_NAMED = {"link": "container", "network": "network", "volumes-from": "container"}
 
 
 def completion(session: Session, options: Options, arguments: list[str]) -> int:
@@ -84,8 +106,41 @@ def candidates(session: Session, words: list[str]) -> Iterable[tuple[str, str]]:
         return _matching(inner, word)
     if word.startswith("-"):
         return _flags(command.flags, word)
+    flag = _unfinished(command.flags, arguments)
+    if flag is not None:
+        return _matching([(value, "") for value in _values(session, flag)], word)
     _, given = _parse_quietly(command.flags, arguments, stop=command.stop)
-    return _matching([(name, "") for name in _names(session, command, len(given))], word)
+    return _matching([(name, "") for name in _names(session, command, len(given)) if name not in given], word)
+
+
+def _unfinished(flags: Sequence[Flag], words: list[str]) -> Flag | None:
+    """The flag that the last word belongs to as its value."""
+    last = words[-1] if words else ""
+    if not last.startswith("-") or "=" in last:
+        return None
+    is_long = last.startswith("--")
+    for flag in flags:
+        named = flag.long == last[2:] if is_long else bool(flag.short) and last.endswith(flag.short)
+        if named:
+            return flag if flag.kind not in ("", "bool?") else None
+    return None
+
+
+def _values(session: Session, flag: Flag) -> list[str]:
+    """The words that a flag takes, and the names."""
+    if flag.long in ("signal", "stop-signal"):
+        import signal
+
+        return sorted(each.name for each in signal.Signals)
+    values = _WORDS.get(flag.long, "").split()
+    try:
+        if flag.long in _NAMED:
+            values += _known(session, _NAMED[flag.long])
+        if flag.long in _SHARED:
+            values += [f"container:{name}" for name in _known(session, "container", _STATES["exec"])]
+    except HavreError:  # no daemon, no names
+        return values
+    return list(dict.fromkeys(values))
 
 
 def _parse_quietly(flags: Sequence[Flag], words: list[str], *, stop: bool) -> tuple[Options, list[str]]:
@@ -116,19 +171,21 @@ def _names(session: Session, command: Command, index: int) -> list[str]:
         return []
     noun = _NOUNS.get(places[min(index, len(places) - 1)])
     try:
-        return _known(session, noun) if noun else []
+        return _known(session, noun, _STATES.get(command.names[0], ())) if noun else []
     except HavreError:  # no daemon, no names
         return []
 
 
-def _known(session: Session, noun: str) -> list[str]:
+def _known(session: Session, noun: str, states: Sequence[str] = ()) -> list[str]:
     if noun == "context":
         from havre.cli.contexts import all_contexts
 
         return [meta["Name"] for meta in all_contexts(session)]
     client = session.new_client(autostart=False)
     if noun == "container":
-        return [c["Names"][0].removeprefix("/") for c in client.get("/containers/json", {"all": "1"})]
+        filters = json.dumps({"status": states} if states else {})
+        found = client.get("/containers/json", {"all": "1", "filters": filters})
+        return [container["Names"][0].removeprefix("/") for container in found]
     if noun == "image":
         return [name for image in client.get("/images/json") for name in image.get("RepoTags") or []]
     if noun == "network":

@@ -2,7 +2,8 @@
 
 CPU is the container's share of the host's time since the last reading, in percent of one CPU; memory is without the
 page cache that the kernel could drop, as docker computes both. On a terminal, a container close to its limit of memory
-or processes stands out.
+or processes, or held back by that of processors, stands out. Templates and JSON also know `PIDsLimit` and
+`CPUThrottled`, the share of the scheduler's periods in which it was held back.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def redraw(table: str) -> str:
 
 
 def paint(table: str, rows: list[Json]) -> str:
-    """A table in colours: its header dim, and in a warning's those rows that are close to a limit."""
+    """A table in colours: its header dim, in a warning's those rows that are close to a limit or held back by one."""
     header, *lines = table.splitlines()
     painted = [f"{DIM}{header}{OFF}"]
     painted += [f"{YELLOW}{line}{OFF}" if _is_close(row) else line for line, row in zip(lines, rows, strict=True)]
@@ -102,7 +103,7 @@ def paint(table: str, rows: list[Json]) -> str:
 
 
 def _is_close(row: Json) -> bool:
-    return any(
+    return row["throttled"] > 0 or any(
         limit and used > _CLOSE * limit
         for used, limit in ((row["used"], row["limit"]), (row["pids"], row["pids_limit"]))
     )
@@ -161,11 +162,13 @@ def figures(reading: Json) -> Json:
     limit = memory.get("limit", 0)
     networks = (reading.get("networks") or {}).values()
     pids = reading.get("pids_stats") or {}
+    periods, throttled = (_since(cpu, before, name) for name in ("periods", "throttled_periods"))
     blocks = (reading.get("blkio_stats") or {}).get("io_service_bytes_recursive") or []
     return {
         "id": reading.get("id", ""),
         "name": reading.get("name", "").removeprefix("/"),
         "cpu": spent / passed * online * 100 if spent > 0 and passed > 0 else 0.0,
+        "throttled": throttled / periods * 100 if periods > 0 else 0.0,
         "used": used,
         "limit": limit,
         "memory": used / limit * 100 if limit else 0.0,
@@ -176,6 +179,12 @@ def figures(reading: Json) -> Json:
         "pids": pids.get("current", 0),
         "pids_limit": pids.get("limit", 0),
     }
+
+
+def _since(cpu: Json, before: Json, name: str) -> int:
+    """What has been added to a figure of throttling."""
+    now, then = cpu.get("throttling_data") or {}, before.get("throttling_data") or {}
+    return int(now.get(name, 0) - then.get(name, 0))
 
 
 def _listing(*, truncate: bool) -> Listing:
@@ -189,6 +198,8 @@ def _listing(*, truncate: bool) -> Listing:
         "NetIO": ("NET I/O", lambda r: f"{human_size(r['received'], 3)} / {human_size(r['sent'], 3)}"),
         "BlockIO": ("BLOCK I/O", lambda r: f"{human_size(r['read'], 3)} / {human_size(r['written'], 3)}"),
         "PIDs": ("PIDS", lambda r: str(r["pids"])),
+        "PIDsLimit": ("PIDS LIMIT", lambda r: str(r["pids_limit"] or "--")),
+        "CPUThrottled": ("CPU THROTTLED", lambda r: f"{r['throttled']:.2f}%"),
     }
     columns = ["ID", "Name", "CPUPerc", "MemUsage", "MemPerc", "NetIO", "BlockIO", "PIDs"]
     return Listing("*container.statsContext", fields, columns)
