@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 from support.building import CLIENTS, built, config_of, served, tree_of, write_context
 from support.engines import Engine
 from support.imagery import archive
+from support.raw import ask
 
 pytestmark = pytest.mark.peer
 
@@ -143,6 +145,35 @@ def test_of_the_cache_and_of_platforms(havred: Engine, tmp_path: Path, client: s
         ids.add(havred.out("image", "inspect", "-f", "{{.Id}}", "cached:1"))
     assert len(ids) == 1
     havred.docker("rmi", "-f", "cached:1", check=0)
+
+
+def test_squashed(havred: Engine, tmp_path: Path) -> None:
+    """One layer above the base, the same files. Classic docker asks only engines with experimental features for it."""
+    text = """FROM busybox AS base
+RUN mkdir -p /gone/deep /opaque/below /kept && touch /gone/deep/x /opaque/old /opaque/below/y /kept/z
+FROM base
+RUN rm -r /gone && mkdir /gone && touch /gone/new && rm -r /opaque && rm /bin/ls && ln /bin/busybox /linked
+RUN mkdir -p /opaque/fresh && rm -r /gone && ln -s kept /gone && chmod 700 /kept && chown 5:6 /kept/z && rm /etc/passwd
+COPY f /kept/
+RUN rm /kept/f && mkdir /kept/f && touch /kept/f/g && rm /linked && touch /etc/passwd
+"""
+    context = write_context(tmp_path, text, {"f": "f"})
+    plain, squashed = (built(havred, context, *flags, client="havre") for flags in ((), ("--squash",)))
+    assert tree_of(havred, plain) == tree_of(havred, squashed)
+    assert config_of(havred, plain) == config_of(havred, squashed)
+    inspect = ("image", "inspect", "-f", "{{json .RootFS.Layers}}")
+    layers = [json.loads(havred.out(*inspect, each)) for each in (plain, squashed)]
+    assert [len(each) for each in layers] == [6, 3]
+    assert layers[0][:2] == layers[1][:2]
+    history = havred.out("history", "--no-trunc", "--format", "{{.Comment}}|{{.Size}}", squashed).splitlines()
+    assert re.match(rf"merge {plain} to sha256:[0-9a-f]+\|", history[0])
+    assert all(line.endswith("|0B") for line in history[1:5])
+    assert built(havred, context, "--squash", client="havre") == squashed
+    query = "/build?q=1&squash=1&dockerfile=Own"
+    files = archive({"Own": text.encode(), "f": b"f"})
+    told = ask(havred.socket, "POST", query, files, {"Content-Type": "application/x-tar"}).body.decode()
+    assert "sha256:" in told
+    havred.docker("image", "prune", "-f", check=0)
 
 
 def test_the_same_by_buildah(havred: Engine, tmp_path: Path) -> None:

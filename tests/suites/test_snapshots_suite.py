@@ -124,6 +124,13 @@ def test_the_layers_show_merged(world: World) -> None:
     assert os.readlink(root / "lib") == "bin"
 
 
+def test_layers_merged_into_a_snapshot_are_as_if_below_it(world: World) -> None:
+    base, middle = world.layer(BASE + tars.directory(b"opt/a/b") + tars.member(b"opt/a/b/c", b"")), world.layer(MIDDLE)
+    stacked, merged = world.rootfs("stacked", base, middle), world.rootfs("merged", base)
+    world(world.storage.snapshots.merge("merged", [middle]))
+    assert describe(merged) == describe(stacked)
+
+
 def test_the_root_directory_is_the_topmost_layers_that_has_one(world: World) -> None:
     root = world.rootfs("c", world.layer(BASE), world.layer(MIDDLE)).stat()
     assert (stat.S_IMODE(root.st_mode), root.st_uid, root.st_gid) == (0o751, 7, 8)

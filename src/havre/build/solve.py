@@ -42,7 +42,7 @@ from havre.engine.imagedeletion import Prunable
 from havre.engine.imagelist import read_config
 from havre.engine.images import Images
 from havre.engine.model import Ulimit
-from havre.errors import Conflict, HavreError, Unsupported
+from havre.errors import Conflict, HavreError
 from havre.linux import trees
 from havre.oci.digest import Digest
 from havre.oci.image import decode_image
@@ -104,8 +104,6 @@ class Builder:
 
     async def build(self, request: BuildRequest, context: ContextSource, progress: BuildProgress) -> BuildResult:
         """Build an image. `HavreError`, with the Dockerfile's line where there is one; cancel the task to end it."""
-        if request.squash:
-            raise Unsupported("squash is not supported", "build in stages and copy the result into the last one")
         for tag in request.tags:
             parse_reference(tag)
         id = request.id or secrets.token_hex(16)
@@ -237,6 +235,8 @@ class Builder:
         stages = Stages(self._images, self._storage, self._steps, job)
         result = await stages.run()
         caches = await self._export_caches(job, stages, result)
+        if request.squash:
+            result = await stages.squash(result)
         document = result.document()
         if result.steps and (request.inline_cache or request.build_args.get(ARGUMENT) in ("1", "true")):
             document = with_records(document, result.steps)

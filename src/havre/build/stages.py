@@ -100,11 +100,34 @@ class Stages:
         self._steps = steps
         self._job = job
         self._tasks: dict[int, asyncio.Task[Result]] = {}
+        self._bases: dict[int, Result] = {}
         self._numbers = _first_numbers(job.graph)
         self._total = sum(1 + len(job.graph.stages[index].commands) for index in job.graph.needed)
         self._epoch = _epoch(job.request)
         self.materials: dict[str, str] = {}  # digests of bases by package URL
         self._views = BuildViews(storage.snapshots, job.request, job.client, job.graph, job.ignore, job.tell, job.undo)
+
+    async def squash(self, result: Result) -> Result:
+        """The result with the layers above its stage's base in one, and a history that says so, as dockerd has it."""
+        stage = self._job.graph.stages[self._job.graph.target]
+        base = self._bases[stage.index]
+        below, above = base.layers, result.layers[len(base.layers) :]
+        if len(above) < 2:
+            return result
+        made = await self._steps.squash(below, above, self._scope(stage))
+        created = times.from_seconds(made.created_at if self._epoch is None else self._epoch)
+        kept = base.image.history or ()
+        own = (result.image.history or ())[len(kept) :]
+        merged = f"merge {result.id} to {base.id}" if below else f"create new from {result.id}"
+        history = (
+            *kept,
+            *(msgspec.structs.replace(each, empty_layer=True) for each in own),
+            History(created=created, comment=merged, empty_layer=made.layer is None),
+        )
+        layers = below if made.layer is None else (*below, made.layer)
+        rootfs = msgspec.structs.replace(result.image.rootfs, diff_ids=layers)
+        image = msgspec.structs.replace(result.image, rootfs=rootfs, history=history, created=created)
+        return replace(result, image=image)
 
     def all_steps(self) -> list[StepRecord]:
         """The steps of all stages, once they are done."""
@@ -197,7 +220,7 @@ class Stages:
 
     async def _stage(self, stage: Stage) -> Result:
         vertex = self._from_vertex(stage)
-        result = await self._begin(stage, vertex)
+        result = self._bases[stage.index] = await self._begin(stage, vertex)
         commands = self._commands(stage, result)
         job = self._job
         around = Surroundings(

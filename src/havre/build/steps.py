@@ -183,6 +183,15 @@ class Steps:
         apply = partial(_plan_directory, action.path)
         return await self._once(key, scope, partial(self._lay, key, below, description, scope, apply))
 
+    async def squash(self, below: Sequence[Digest], above: Sequence[Digest], scope: Scope) -> Made:
+        """What the layers `above` change of those `below`, as one."""
+
+        async def work(place: RunPlace) -> None:
+            await self._storage.snapshots.merge(place.id, above)
+
+        key = key_of("squash", below, list(above), scope.epoch)
+        return await self._find(key, scope) or await self._make(key, below, "squash", scope, work)
+
     # -- cache and layers
 
     async def _once(self, key: str, scope: Scope, make: Callable[[], Awaitable[Made]]) -> Made:

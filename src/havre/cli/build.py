@@ -257,7 +257,7 @@ def build_query(options: Options) -> Query:
         "cpuperiod": options.cpu_period,
     }
     filtered = [stage for text in options.no_cache_filter for stage in text.split(",") if stage]
-    switches = {"nocache": options.no_cache, "pull": options.pull, "q": options.quiet}
+    switches = {"nocache": options.no_cache, "pull": options.pull, "q": options.quiet, "squash": options.squash}
     documents: dict[str, Any] = {
         "buildargs": {name: value for name, value in map(_build_arg, options.build_arg) if value is not None},
         "labels": dict(label.partition("=")[::2] for label in options.label),

@@ -162,8 +162,15 @@ def _clear(directory: int, top: int, fresh: Iterator[str]) -> list[str]:
         try:
             os.unlink(name, dir_fd=directory)
         except IsADirectoryError:
-            moved.append(next(fresh))
-            os.rename(name, moved[-1], src_dir_fd=directory, dst_dir_fd=top)
+            fresh_name = next(fresh)
+            try:
+                os.rename(name, fresh_name, src_dir_fd=directory, dst_dir_fd=top)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                _remove_entry(name, directory)  # of a lower layer of an overlay; those are of bounded depth
+            else:
+                moved.append(fresh_name)
     return moved
 
 

@@ -101,6 +101,15 @@ class OverlayRoot:
         yield home / "upper"
 
 
+def merge_layers(layers: Sequence[Path], directory: Path, root: RootEntry | None) -> None:
+    """Do to the files in `directory` what layers, as they lie on disk, say of them one after the other."""
+    with _open(directory) as target:
+        for layer in layers:
+            with _open(layer) as source:
+                trees.copy_tree(source, target, overlay=True)
+    _apply_root(directory, root)
+
+
 class CopyRoot:
     """A full copy, for kernels and file systems without overlays; shares blocks where the file system can."""
 
@@ -109,11 +118,8 @@ class CopyRoot:
     def create(self, home: Path, layers: Sequence[Path], root: RootEntry | None) -> None:
         """Copy layer upon layer, then record what is there."""
         (home / "root").mkdir()
+        merge_layers(layers, home / "root", root)
         with _open(home / "root") as target:
-            for layer in layers:
-                with _open(layer) as source:
-                    trees.copy_tree(source, target, overlay=True)
-            _apply_root(home / "root", root)
             _write_record(home / "record", changes.record(target))
 
     def mount(self, home: Path, target: Path, layers: Sequence[Path]) -> Path:

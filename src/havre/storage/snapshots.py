@@ -41,7 +41,7 @@ from havre.storage.layerfiles import RootEntry
 from havre.storage.layers import Layers
 from havre.storage.mounted import MountedLayers
 from havre.storage.pipe import stream_from
-from havre.storage.rootfs import CopyRoot, OverlayRoot, RootFs
+from havre.storage.rootfs import CopyRoot, OverlayRoot, RootFs, merge_layers
 
 IDLE_S = 2.0
 """Seconds that a layer stays mounted after its last user went: long enough for the next of a row of containers."""
@@ -134,6 +134,15 @@ class Snapshots:
         """The directory of the snapshot's files, mounted if it was not."""
         await self._left(id)
         return await in_thread(self._mount, id, self._row(id))
+
+    async def merge(self, id: str, layers: Sequence[Digest]) -> None:
+        """Write into the snapshot what these layers, the lowest first, add to its files and hide of them."""
+        directory, root = await self.mount(id), self._root_entry([*self._row(id).layers, *layers])
+        await in_thread(self._merge, f"{id}-merge", directory, layers, root)
+
+    def _merge(self, user: str, directory: Path, layers: Sequence[Digest], root: RootEntry | None) -> None:
+        with _attempt(f"merging layers into {directory}"), self._mounted.held(user, layers) as lowers:
+            merge_layers(lowers, directory, root)
 
     async def unmount(self, id: str) -> None:
         """Take the snapshot's file system down; what was written stays."""

@@ -46,6 +46,7 @@ COMMANDS = (
         Flag("sbom", "", "string", "Attest the packages in the result; not supported"),
         Flag("secret", "", "list", "A secret for RUN --mount=type=secret (id=NAME,src=FILE or env=VARIABLE)"),
         Flag("shm-size", "", "bytes", "Size of /dev/shm"),
+        Flag("squash", "", "", "Put the layers above the base into one"),
         Flag("ssh", "", "list", "An SSH agent for RUN --mount=type=ssh (default, default=SOCKET, id=KEY)"),
         Flag("tag", "t", "list", "Name of the image (NAME[:TAG])"),
         Flag("target", "", "string", "Stage to build"),
