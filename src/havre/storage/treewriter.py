@@ -24,7 +24,7 @@ from havre.linux.openat2 import openat_in_root
 from havre.linux.trees import empty_directory, open_directory
 from havre.storage.tar import MAX_DEPTH, Data, Entry
 
-MAX_NOTES = 2_000_000  # directories, and what subclasses count, remembered until the end
+MAX_NOTES = 2_000_000  # directories, which are remembered until the end, and what subclasses count
 _CACHED_PARENTS = 64
 _NODE_TYPES = {"char": stat.S_IFCHR, "block": stat.S_IFBLK, "fifo": stat.S_IFIFO}
 
@@ -246,7 +246,7 @@ class TreeWriter:
     def _note(self) -> None:
         self._notes += 1
         if self._notes > MAX_NOTES:
-            raise InvalidInput(f"{self._what} holds more directories than can be unpacked")
+            raise InvalidInput(f"{self._what} holds more files than can be unpacked")
 
 
 def _is_same(status: os.stat_result, parent: int, name: bytes) -> bool:

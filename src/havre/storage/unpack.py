@@ -35,6 +35,7 @@ class Unpacker(TreeWriter):
     def add(self, entry: Entry) -> None:
         """Create what `entry` describes; what it replaces goes, directories merge."""
         self._begin_entry()
+        self._note()
         if whiteouts.is_bookkeeping(entry.path):
             return
         directory, _, name = entry.path.rpartition(b"/")
@@ -44,7 +45,6 @@ class Unpacker(TreeWriter):
             set_xattrs(name_of(self._parent(directory)), whiteouts.OPAQUE_XATTRS)
         elif (hidden := whiteouts.hidden_name(name)) is not None:
             self._parent(directory)
-            self._note()
             self._hidden.append(directory + b"/" + hidden)
         else:
             super().add(entry)

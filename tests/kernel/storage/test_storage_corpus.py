@@ -14,6 +14,7 @@ import pytest
 
 from havre.errors import InvalidInput
 from havre.oci.digest import digest_of
+from havre.storage import treewriter
 from havre.storage.extract import Extractor
 from havre.storage.layerfiles import LayerWriter, Sealed
 from support import tars
@@ -286,6 +287,19 @@ class TestWhatTarDoesNotDo:
     )
     def test_refused(self, layer: bytes, message: str, unpacks: bool, tmp_path: Path) -> None:
         with pytest.raises(InvalidInput, match=message), shown(layer, tmp_path, unpacks=unpacks):
+            pass
+        assert os.listdir(tmp_path) == []
+
+
+def test_a_layer_of_more_files_than_anybody_has_is_not_unpacked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(treewriter, "MAX_NOTES", 5)
+    for entry in (member(b"f", b"x"), member(b".wh.f"), member(b".wh..wh.aufs"), directory(b"d")):
+        with (
+            pytest.raises(InvalidInput, match="more files than can be unpacked"),
+            shown(entry * 6, tmp_path, unpacks=True),
+        ):
             pass
         assert os.listdir(tmp_path) == []
 
