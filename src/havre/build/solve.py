@@ -42,7 +42,7 @@ from havre.engine.imagedeletion import Prunable
 from havre.engine.imagelist import read_config
 from havre.engine.images import Images
 from havre.engine.model import Ulimit
-from havre.errors import Conflict, HavreError
+from havre.errors import Conflict, HavreError, Unsupported
 from havre.linux import trees
 from havre.oci.digest import Digest
 from havre.oci.image import decode_image
