@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from havre.oci import mediatypes
+from havre.oci.digest import digest_of
 from support.engines import Engine
 from support.imagery import archive, config_of, layer_tar
 from support.raw import ask
@@ -205,3 +207,68 @@ def test_archives_hold_every_platform(
     assert havred.havre("load", "-i", str(tmp_path / "theirs.tar"), check=0).stdout == "Loaded image: a/b:2\n"
     for architecture in ARCHITECTURES:
         assert architecture_of(havred, "a/b:2", "--platform", f"linux/{architecture}") == architecture
+
+
+def attested_layout(folder: Path) -> Path:
+    """An OCI layout of an index with one image and what a builder attests of it, as most images of today are."""
+    tars = [SHARED, layer_tar("amd64")]
+    entries = []
+    blobs: list[bytes] = []
+
+    def point(media_type: str, body: bytes, **more: object) -> dict[str, object]:
+        blobs.append(body)
+        return {"mediaType": media_type, "digest": digest_of(body), "size": len(body), **more}
+
+    statement = [point("application/vnd.in-toto+json", b'{"_type": "https://in-toto.io/Statement/v0.1"}')]
+    layers = [point(mediatypes.OCI_LAYER, tar) for tar in tars]
+    for config, of, platform in ((config_of(*tars), layers, "amd64"), (b"{}", statement, "unknown")):
+        manifest = {"schemaVersion": 2, "mediaType": mediatypes.OCI_MANIFEST, "layers": of}
+        manifest["config"] = point(mediatypes.OCI_CONFIG, config)
+        system = "linux" if platform == "amd64" else platform
+        more = {"platform": {"os": system, "architecture": platform}}
+        entries.append(point(mediatypes.OCI_MANIFEST, json.dumps(manifest).encode(), **more))
+    entries[1]["annotations"] = {
+        "vnd.docker.reference.type": "attestation-manifest",
+        "vnd.docker.reference.digest": entries[0]["digest"],
+    }
+    index = {"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": entries}
+    top = {"schemaVersion": 2, "manifests": [point(mediatypes.OCI_INDEX, json.dumps(index).encode())]}
+    (folder / "blobs" / "sha256").mkdir(parents=True)
+    for body in blobs:
+        (folder / "blobs" / "sha256" / digest_of(body)[7:]).write_bytes(body)
+    (folder / "index.json").write_text(json.dumps(top))
+    (folder / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    return folder
+
+
+def test_an_attested_image_is_what_it_is_for_docker(engine: Engine, tmp_path: Path) -> None:
+    layout = attested_layout(tmp_path / "layout")
+    with real_registry(tmp_path / "registry", inside=engine.inside) as registry:
+        name, copy = f"{registry.host}/attested:1", f"{registry.host}/copy:1"
+        words = [
+            "skopeo",
+            "copy",
+            "-q",
+            "--all",
+            "--preserve-digests",
+            "--dest-tls-verify=false",
+            f"oci:{layout}",
+            f"docker://{name}",
+        ]
+        subprocess.run([*engine.inside, *words], check=True, timeout=60)
+        index = json.loads((layout / "index.json").read_text())["manifests"][0]["digest"]
+        pulled = engine.out("pull", name)
+        assert f"Digest: {index}" in pulled
+        assert engine.out("inspect", "--format", "{{.RepoDigests}}", name) == f"[{name[:-2]}@{index}]"
+        engine.docker("tag", name, copy, check=0)
+        manifest = engine.out("push", copy).rpartition("digest: ")[2].partition(" ")[0]
+        digests = engine.out("inspect", "--format", "{{.RepoDigests}}", copy)
+        assert digests == f"[{name[:-2]}@{index} {copy[:-2]}@{manifest}]"
+        rows = engine.out("images", "--format", "{{.Repository}}:{{.Tag}}").split()
+        assert sorted(row for row in rows if registry.host in row) == sorted([name, copy])
+        removed = engine.out("rmi", copy, name).splitlines()
+        untagged = [line for line in removed if line.startswith("Untagged")]
+        assert untagged == [
+            f"Untagged: {one}" for one in (copy, f"{copy[:-2]}@{manifest}", name, f"{name[:-2]}@{index}")
+        ]
+        assert len(removed) == len(untagged) + 1 + 2

@@ -100,7 +100,7 @@ class Deletion:
             self._publish("image", "untag", image.id, event_attributes(image, image.id))
         if plan.delete:
             await self._delete(image, removal, prune=prune)
-        await self._delete_unneeded(siblings, removal)
+        await self._delete_unneeded(siblings, plan.untag, removal)
 
     async def _remove_platform(self, name: str, image: Image, removal: _Removal) -> None:
         """Delete the image that `name` has for one platform, or that it is the ID of, unless another name needs it."""
@@ -124,12 +124,18 @@ class Deletion:
 
     async def _delete_all(self, image: Image, removal: _Removal, *, prune: bool) -> None:
         """Delete an image, and the other platforms of its names unless something else needs them."""
-        siblings = self._store.siblings_of(image.id)
+        siblings, names = self._store.siblings_of(image.id), self._store.names_of(image.id)
         await self._delete(image, removal, prune=prune)
-        await self._delete_unneeded(siblings, removal)
+        await self._delete_unneeded(siblings, names, removal)
 
-    async def _delete_unneeded(self, images: Sequence[Image], removal: _Removal) -> None:
+    async def _delete_unneeded(self, images: Sequence[Image], gone: Sequence[Reference], removal: _Removal) -> None:
+        """Delete what was here for names that are gone; as ever, with the last tag in a repository go its digests."""
         for image in images:
+            tagged = {ref.name for ref in self._store.names_with(image.id) if ref.tag is not None}
+            for ref in self._store.names_of(image.id):
+                if ref.name in {other.name for other in gone} - tagged:
+                    await self._store.remove_name(ref)
+                    removal.items.append(RemovedItem(untagged=ref.familiar()))
             needed = self._store.names_with(image.id) or self._users(image.id) or self._store.children_of(image.id)
             if image.id in self._store and not needed:
                 await self._delete(image, removal, prune=False)

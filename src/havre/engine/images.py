@@ -284,7 +284,7 @@ class Images:
         with self._storage.hold(*image.layers):
             pushed = await self._pusher.push(ref, image, auth, progress, index)
         async with self._store.changing:
-            if index is None and image.id in self._store:  # of an index, the digest of that is its name
+            if self._store.named(ref) == image.id:
                 await self._store.set_name(ref.with_digest(pushed.digest), image.id)
         return pushed
 

@@ -364,8 +364,9 @@ class ImageStore:
         return [self._images[image] for image in ids]
 
     def is_sibling(self, image: Image) -> bool:
-        """Whether an image is here only as one of the platforms of names that mean another."""
-        return not self.names_of(image.id) and bool(self.names_with(image.id))
+        """Whether an image has no tag of its own, but is one of the platforms of a tag that means another."""
+        own = any(ref.tag is not None for ref in self.names_of(image.id))
+        return not own and any(ref.tag is not None for ref in self.names_with(image.id))
 
     def layers_of(self, image: Image) -> list[Digest]:
         """The layers of an image and of the other platforms of its names."""

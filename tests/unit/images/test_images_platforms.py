@@ -304,6 +304,8 @@ def test_of_an_index_that_is_not_whole_one_image_is_pushed(tmp_path: Path) -> No
             assert (note["manifestPushedInsteadOfIndex"], note["originalIndex"]["digest"]) == (True, index)
             assert note["selectedManifest"]["digest"] == digest_of(pushed[1])
             assert stage.registry.manifests["copy", "1"] == pushed
+            own = f"r.io/copy@{digest_of(pushed[1])}"
+            assert own in stage.images.inspect("r.io/copy:1").repo_digests
             await pull(stage, "arm64")
             with pytest.raises(Conflict, match="multiple matching manifests found but no specific platform requested"):
                 await push(stage, "r.io/copy")
@@ -318,6 +320,13 @@ def test_of_an_index_that_is_not_whole_one_image_is_pushed(tmp_path: Path) -> No
             assert stage.registry.manifests["third", "1"] == stage.registry.manifests["a/b", "only-amd64"]
             await push(stage, "r.io/copy")
             assert digest_of(stage.registry.manifests["copy", "1"][1]) == index
+            await pull(stage, "s390x")
+            assert len(stage.images.list()) == 1
+            assert own in stage.images.inspect("r.io/copy:1", "linux/s390x").repo_digests
+            assert own in [item.untagged for item in await stage.images.remove("r.io/copy:1")]
+            for name in ("r.io/third:1", "r.io/a/b:1"):
+                await stage.images.remove(name)
+            assert (stage.images.list(), stage.images.leftovers()) == ([], [])
 
     play(work)
 
