@@ -19,7 +19,9 @@ from havre.storage.verify import difference
 from support import tars
 from support.trees import describe
 
-names = st.lists(st.sampled_from([b"a", b"b", b"c", b".wh.a", b".wh.b", b".wh..wh..opq", b".wh..wh.x"]), min_size=1, max_size=3)
+names = st.lists(
+    st.sampled_from([b"a", b"b", b"c", b".wh.a", b".wh.b", b".wh..wh..opq", b".wh..wh.x"]), min_size=1, max_size=3
+)
 paths = names.map(b"/".join)
 plain = st.lists(st.sampled_from([b"a", b"b", b"c"]), min_size=1, max_size=3).map(b"/".join)
 modes = st.sampled_from([0o644, 0o4755, 0o1700])
