@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -207,3 +208,17 @@ def test_a_follower_that_comes_late_gets_everything_once(havred: Engine) -> None
     ]
     for follower in followers:
         assert follower.communicate(timeout=30)[0].splitlines() == ALL[:20000]
+
+
+def test_a_follower_gets_a_line_at_once(engine: Engine) -> None:
+    """The quickest of some, on a machine that may be busy: nobody waits for a clock."""
+    script = "for i in $(seq 12); do echo $i; usleep 50000; done"
+    engine.out("run", "-d", "--name", "count", "busybox", "sh", "-c", script)
+    delays = []
+    with subprocess.Popen(["docker", "logs", "-f", "-t", "count"], env=engine.env, stdout=subprocess.PIPE) as follower:
+        assert follower.stdout is not None
+        for line in follower.stdout:
+            written = datetime.fromisoformat(f"{line[:26].decode()}+00:00")
+            delays.append((datetime.now(UTC) - written).total_seconds())
+    assert len(delays) == 12
+    assert min(delays) < 0.009

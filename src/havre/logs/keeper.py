@@ -1,7 +1,7 @@
 """One container's log while it runs: who moves its records on, when, and who is told.
 
     conmon writes SPOOL, then hands the same bytes to the fanout --alarm--> wake
-       ^                                                                     | PAUSE_S later
+       ^                                                                     | at once, but not twice in PAUSE_S
        |  the container waits while more than MOST_WAITING bytes wait <-- drain: Transcript.step until nothing is left
        |                                                                     |
        '-- told to begin a new file when the spool is long                   '--> followers are told
@@ -87,8 +87,8 @@ class Keeper:
             self._wake.clear()
             process.output.alarm(self._wake.set)
             await self.drain()
-            await self._wake.wait()
             await asyncio.sleep(PAUSE_S)
+            await self._wake.wait()
 
     async def _take_over(self) -> Transcript:
         try:
