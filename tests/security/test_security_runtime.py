@@ -118,7 +118,7 @@ def test_cve_2026_30892_exec_runs_as_whom_it_was_told(boxed):
         async with box.started("sleep", "1000") as process:
             out, _, _ = await execute(process, "id", user=User(uid=1, gid=1))
             assert out == b"uid=1 gid=1 groups=1\n"
-            plain, _, _ = await collect(await process.exec(ExecPlan(args=("id",))))
+            plain, _, _ = await collect(process.exec(ExecPlan(args=("id",))))
             assert plain.startswith(b"uid=0(root)")
 
     boxed(body)

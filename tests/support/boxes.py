@@ -84,7 +84,7 @@ async def collect(process: Any) -> tuple[bytes, bytes, Exit]:
 
 async def execute(process: Process, *args: str, **more: Any) -> tuple[bytes, bytes, Exit]:
     """Run an exec to its end."""
-    return await collect(await process.exec(ExecPlan(args=args, **more)))
+    return await collect(process.exec(ExecPlan(args=args, **more)))
 
 
 async def soon(condition: Callable[[], Any], what: str, timeout_s: float = 15.0) -> None:

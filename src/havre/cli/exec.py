@@ -21,9 +21,12 @@ def exec_(session: Session, options: Options, arguments: list[str]) -> int:
     """Run a command in a container; its exit code, or 0 at once with -d."""
     container, *command = arguments
     client = session.client
-    client.get(f"/containers/{container}/json")
     if not options.detach:
-        check_tty(options.interactive, options.tty)
+        try:
+            check_tty(options.interactive, options.tty)
+        except StatusError:
+            client.get(f"/containers/{container}/json")  # a container that is not there is told first, as by docker
+            raise
     try:
         environment = read_lines(options.env_file, check_env) + options.env
     except ValueError as error:

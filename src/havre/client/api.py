@@ -1,7 +1,8 @@
 """The Docker API over HTTP: requests with JSON in and out, streams, hijacked connections, and errors as `HavreError`.
 
-Version: to havre's own default socket requests go without a version prefix, since both come from one release. To any
-other daemon one `HEAD /_ping` on the same connection tells its newest version, and the lower of the two is used.
+Version: to havre's own default socket requests go without a version prefix, since both come from one release. Any other
+daemon is first spoken to in our version; one that refuses that as too new (dockerd's words) is asked for its own by
+`HEAD /_ping`, and the request is sent again. What cannot be sent twice waits for the answer to the ping.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     Query: TypeAlias = dict[str, str | list[str]]
 
 API_VERSION = "1.45"
+_TOO_NEW = "is too new. Maximum supported API version is"
 _USER_AGENT = "Docker-Client/26.1.5 (linux) havre"
 
 _BY_STATUS: dict[int, type[errors.HavreError]] = {
@@ -113,17 +115,27 @@ class Client:
 
         Raises a `HavreError` by status when that is 400 or more, `NotModified` for 304.
         """
-        version = f"/v{self.version}" if self._version != "" else ""
         fields = dict(headers or {})
         data: bytes | Iterable[bytes] | None = raw_body
         if body is not None:
             fields["Content-Type"] = "application/json"
             data = encode(body).encode("utf-8", "surrogateescape")
-        target = version + quote(path, "/:@+$!',;=*()") + render_query(query or {})
-        response = self._raw(method, target, fields, data)
+        target = quote(path, "/:@+$!',;=*()") + render_query(query or {})
+        if self._version is None and raw_body is None:
+            response = self._raw(method, f"/v{API_VERSION}{target}", fields, data)
+            if response.status < 400:
+                self._version = API_VERSION
+                return response
+            error = daemon_error(response)
+            if not (response.status == 400 and _TOO_NEW in error.message):
+                raise error
+        response = self._raw(method, self._prefix() + target, fields, data)
         if response.status >= 400:
             raise daemon_error(response)
         return response
+
+    def _prefix(self) -> str:
+        return f"/v{self.version}" if self._version != "" else ""
 
     def converse(
         self, path: str, query: Query, first: bytes, headers: dict[str, str]
@@ -132,7 +144,7 @@ class Client:
 
         Raises as `call` does.
         """
-        version = f"/v{self.version}" if self._version != "" else ""
+        version = self._prefix()
         connection = self._connect()
         target = self.endpoint.base_path + version + path + render_query(query)
         try:

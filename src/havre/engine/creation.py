@@ -135,7 +135,7 @@ class Creation:
         names = {}
         for ref in networks_named(request, host.network_mode):
             try:
-                names[ref] = self._networks.get(ref).name
+                names[ref] = self._networks.name_of(ref)
             except NotFound:
                 names[ref] = ref
         return names

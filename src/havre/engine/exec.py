@@ -181,7 +181,7 @@ class Execs:
             console_size=size,  # type: ignore[arg-type]
             privileged=spec.privileged,
         )
-        return await process.exec(plan)
+        return process.exec(plan)
 
     def _subscribe(self, exec: Exec, process: ExecProcess, detach: bool) -> Subscription | None:
         spec = exec.spec

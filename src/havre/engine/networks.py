@@ -115,6 +115,10 @@ class Networks:
         network = self._rows.find(name_or_id)
         return msgspec.structs.replace(network, containers=self._open().members(network.id))
 
+    def name_of(self, name_or_id: str) -> str:
+        """The name of the network that `get` finds, without a look at all containers."""
+        return self._rows.find(name_or_id).name
+
     def list(self, filters: Filters) -> list[Network]:
         """The networks that pass; `containers` is left empty, as dockerd does."""
         return self._rows.listed(filters, lambda id: bool(self.containers_on(id)))

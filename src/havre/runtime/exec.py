@@ -63,7 +63,7 @@ class ExecProcess(Held):
             raise Conflict("the exec has been started already")
         self._started = True
         try:
-            await in_thread(self._make_directory)
+            self._make_directory()
             with self._begin() as handshake:
                 report = await self._shake_hands(handshake)
                 child = handshake.child

@@ -88,6 +88,7 @@ class Process(Held):
         self.has_hooks = "hooks" in spec
         self.runtime = runtime.name
         self.rootfs = Path(spec["root"]["path"])
+        self._base: Mapping[str, Any] = spec["process"]
         self._owner = owner
         self._oci = runtime
         self._cgroup = state.cgroup
@@ -168,15 +169,11 @@ class Process(Held):
             raise
         return root
 
-    async def exec(self, plan: ExecPlan) -> ExecProcess:
+    def exec(self, plan: ExecPlan) -> ExecProcess:
         """Prepare one more process; it runs once its `start` is called. InvalidInput for a bad plan."""
-        try:
-            spec = json.loads(await in_thread((self._directory / SPEC).read_bytes))
-        except FileNotFoundError as error:  # it has ended and been cleaned up
-            raise Conflict(f"container {self.id} is not running") from error
         if self.exited() is not None:
             raise Conflict(f"container {self.id} is not running")
-        process = render_exec(plan, spec, self._owner.host)
+        process = render_exec(plan, self._base, self._owner.host)
         return ExecProcess(
             conmon=self._owner.conmon,
             set_apart=self._owner.set_apart,

@@ -135,9 +135,8 @@ def _render_hooks(hooks: Sequence[Hook]) -> dict[str, Any]:
     return rendered
 
 
-def render_exec(plan: ExecPlan, container: Mapping[str, Any], host: HostFacts) -> dict[str, Any]:
-    """The `process` object of one more process, from the container's own (`container` is its specification)."""
-    base = container["process"]
+def render_exec(plan: ExecPlan, base: Mapping[str, Any], host: HostFacts) -> dict[str, Any]:
+    """The `process` object of one more process, from `base`, that of the container's own."""
     process: dict[str, Any] = {
         **{key: base[key] for key in _INHERITED_BY_EXEC if key in base},
         "terminal": plan.tty,

@@ -295,7 +295,7 @@ def test_exec(boxed):
 def test_exec_input(boxed):
     async def body(box: Box) -> None:
         async with box.started("sleep", "1000") as process:
-            exec = await process.exec(ExecPlan(args=("wc", "-c"), open_stdin=True))
+            exec = process.exec(ExecPlan(args=("wc", "-c"), open_stdin=True))
             output = exec.output.subscribe()
             await exec.start()
             await exec.write_stdin(b"x" * 100_000)

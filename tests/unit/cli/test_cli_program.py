@@ -111,8 +111,8 @@ CONTAINER = {
 }  # fmt: skip
 
 
-def test_ps_imports_next_to_nothing_and_asks_once_for_the_version(tmp_path: Path) -> None:
-    daemon = Daemon(tmp_path / "s", [("Api-Version: 1.44\r\n", None), ("", [CONTAINER])])
+def test_ps_imports_next_to_nothing_and_asks_but_once(tmp_path: Path) -> None:
+    daemon = Daemon(tmp_path / "s", [("", [CONTAINER])])
     code = (
         "import sys; before = set(sys.modules); import posix\n"
         f"sys.path.insert(0, {str(ROOT / 'src')!r}); from havre.cli import main\n"
@@ -129,13 +129,13 @@ def test_ps_imports_next_to_nothing_and_asks_once_for_the_version(tmp_path: Path
     assert '0123456789ab   busybox   "sh"' in done.stdout
     foreign = {name for name in done.stderr.split() if name.partition(".")[0] != "havre"}
     assert foreign <= ALLOWED
-    assert daemon.requests == ["HEAD /_ping HTTP/1.1", "GET /v1.44/containers/json HTTP/1.1"]
+    assert daemon.requests == ["GET /v1.45/containers/json HTTP/1.1"]
 
 
 def test_the_config_file_s_format_is_used(tmp_path: Path) -> None:
     (tmp_path / ".docker").mkdir()
     (tmp_path / ".docker" / "config.json").write_text('{"psFormat": "table {{.Names}}"}')
-    daemon = Daemon(tmp_path / "s", [("Api-Version: 1.44\r\n", None), ("", [CONTAINER])])
+    daemon = Daemon(tmp_path / "s", [("", [CONTAINER])])
     done = havre("ps", directory=tmp_path, host=f"unix://{tmp_path}/s")
     daemon.thread.join()
     assert done.stdout == "NAMES\nweb\n"
@@ -182,6 +182,6 @@ def test_completion_offers_commands_flags_and_names(tmp_path: Path) -> None:
     assert complete("conta") == ["container"]
     assert complete("container", "ren") == ["rename"]
     assert complete("run", "--publ") == ["--publish", "--publish-all"]
-    daemon = Daemon(tmp_path / "s", [("Api-Version: 1.44\r\n", None), ("", [CONTAINER])])
+    daemon = Daemon(tmp_path / "s", [("", [CONTAINER])])
     assert complete("stop", "w", host=f"unix://{tmp_path}/s") == ["web"]
     daemon.thread.join()

@@ -92,6 +92,44 @@ def test_errors_are_told_by_status(
     assert caught.value.message == "Error response from daemon: no such thing"
 
 
+TOO_NEW = b'{"message":"client version 1.45 is too new. Maximum supported API version is 1.41"}'
+
+
+def test_a_daemon_of_our_version_is_not_asked_for_it(daemon: Callable[..., tuple[Client, list[bytes]]]) -> None:
+    client, requests = daemon(sized(b'{"a":1}'), sized(b"{}", "404 Not Found"))
+    client._version = None
+    assert client.post("/one", body={"b": 2}) == {"a": 1}
+    with pytest.raises(errors.NotFound):
+        client.get("/two")
+    assert [request.split(b" ")[1] for request in requests] == [b"/v1.45/one", b"/v1.45/two"]
+    assert client.version == "1.45"
+
+
+def test_an_older_daemon_is_asked_and_gets_the_request_again(
+    daemon: Callable[..., tuple[Client, list[bytes]]],
+) -> None:
+    refusal = sized(TOO_NEW, "400 Bad Request").replace(b"\r\n", b"\r\nContent-Type: application/json\r\n", 1)
+    ping = b"HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nContent-Length: 2\r\n\r\n"
+    client, requests = daemon(refusal, ping, sized(b'{"a":1}'), sized(b"{}"))
+    client._version = None
+    assert client.post("/one", body={"b": 2}) == {"a": 1}
+    client.get("/two")
+    asked = [tuple(request.split(b" ")[:2]) for request in requests]
+    assert asked == [(b"POST", b"/v1.45/one"), (b"HEAD", b"/_ping"), (b"POST", b"/v1.41/one"), (b"GET", b"/v1.41/two")]
+    assert requests[0].partition(b"\r\n\r\n")[2] == requests[2].partition(b"\r\n\r\n")[2] == b'{"b":2}'
+    assert client.version == "1.41"
+
+
+def test_what_cannot_be_sent_twice_waits_for_the_version(
+    daemon: Callable[..., tuple[Client, list[bytes]]],
+) -> None:
+    ping = b"HTTP/1.1 200 OK\r\nApi-Version: 1.41\r\nContent-Length: 2\r\n\r\n"
+    client, requests = daemon(ping, sized(b"{}"))
+    client._version = None
+    client.call("POST", "/load", raw_body=iter([b"once"])).read()
+    assert [request.split(b" ")[1] for request in requests] == [b"/_ping", b"/v1.41/load"]
+
+
 def test_a_hijacked_connection_is_handed_over_with_what_was_read(
     daemon: Callable[..., tuple[Client, list[bytes]]],
 ) -> None:

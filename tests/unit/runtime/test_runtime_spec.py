@@ -156,7 +156,7 @@ def test_no_command_is_an_error() -> None:
 
 def test_exec_is_no_more_than_its_container() -> None:
     spec = render_spec(RICH, HOST)
-    process = render_exec(ExecPlan(args=("id",), env=("PATH=/x", "A=1")), spec, HOST)
+    process = render_exec(ExecPlan(args=("id",), env=("PATH=/x", "A=1")), spec["process"], HOST)
     assert process["args"] == ["id"]
     assert process["env"] == ["PATH=/x", "A=1"]
     for inherited in ("user", "cwd", "capabilities", "rlimits", "noNewPrivileges", "oomScoreAdj"):
@@ -167,14 +167,14 @@ def test_exec_is_no_more_than_its_container() -> None:
 
 def test_exec_with_terminal_user_and_privileges() -> None:
     plan = ExecPlan(args=("sh",), tty=True, console_size=(1, 2), user=User(uid=5), privileged=True, cwd="/tmp")
-    process = render_exec(plan, render_spec(PLAIN, HOST), HOST)
+    process = render_exec(plan, render_spec(PLAIN, HOST)["process"], HOST)
     assert process["consoleSize"] == {"height": 1, "width": 2}
     assert "TERM=xterm" in process["env"]
     assert process["user"] == {"uid": 5, "gid": 0, "additionalGids": [0]}
     assert process["capabilities"]["bounding"] == list(CAPABILITIES)
     assert "inheritable" not in process["capabilities"]
     with pytest.raises(InvalidInput):
-        render_exec(replace(plan, cwd="/proc/self/fd/8"), render_spec(PLAIN, HOST), HOST)
+        render_exec(replace(plan, cwd="/proc/self/fd/8"), render_spec(PLAIN, HOST)["process"], HOST)
 
 
 def test_environments_merge_by_name() -> None:
