@@ -171,7 +171,7 @@ class Deletion:
                     continue
                 if not self._store.is_sibling(image) and (not only_dangling or imagelist.is_dangling(names[image.id])):
                     await self._delete_all(image, removal, prune=True)
-            reclaimed = removal.freed + await self.collect_garbage()
+            reclaimed = removal.freed + await self._collect()
         self._publish("image", "prune", "", {"reclaimed": str(reclaimed)})
         return Pruned(images_deleted=removal.items or None, space_reclaimed=reclaimed)
 
@@ -224,6 +224,10 @@ class Deletion:
 
         While an image cannot be read, nobody knows what it needs, and everything stays.
         """
+        async with self._store.changing:  # an image that is being stored may need a document that was garbage before
+            return await self._collect()
+
+    async def _collect(self) -> int:
         if self._store.unreadable:
             return 0
         return await collect(self._storage, self.needed_layers(), self._store.documents())

@@ -177,7 +177,7 @@ class Images:
         facts = Facts(
             find=self._store.get,
             layer_size=self._size,
-            document_size=lambda digest: self._storage.blobs.path(digest).stat().st_size,
+            document_size=self._storage.blobs.size,
             users=lambda id: [user.id for user in self._users(id)],
         )
         if not indexes:
@@ -293,10 +293,10 @@ class Images:
         images = {id: self._store.get(id) for id in index.images.values()}
         with self._storage.hold(*(layer for image in images.values() for layer in image.layers)):
             pushed = await self._pusher.push_index(ref, index, images.__getitem__, auth, progress)
-            names = [ref.with_digest(digest_of(pushed.body))]
-            if self._store.index_of(ref) == index:
-                names.append(ref)
-            await self._store.keep_index(pushed.body, pushed.members, names)
+            now = self._store.index_of(ref)
+            if now is not None and now.digest == index.digest:
+                names = [ref.with_digest(digest_of(pushed.body)), ref]
+                await self._store.keep_index(pushed.body, pushed.members, names)
 
     async def login(self, auth: Auth) -> str:
         """Check credentials with their registry, or `Unauthorized`; the identity token to keep instead, if any."""

@@ -45,6 +45,13 @@ class Blobs:
         """Whether the blob is in the store."""
         return self.path(digest).exists()
 
+    def size(self, digest: Digest) -> int:
+        """Bytes of the blob; 0 if it is not in the store."""
+        try:
+            return self.path(digest).stat().st_size
+        except FileNotFoundError:
+            return 0
+
     def all(self) -> list[Digest]:
         """The digest of every blob in the store."""
         return sorted(Digest(f"sha256:{name}") for name in os.listdir(self._blobs))
