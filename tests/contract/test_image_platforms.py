@@ -14,7 +14,7 @@ from havre.oci.digest import digest_of
 from support.engines import Engine
 from support.imagery import archive, config_of, layer_tar
 from support.raw import ask
-from support.registry import RealRegistry, real_registry
+from support.registry import RealRegistry, own_registry, real_registry
 
 pytestmark = pytest.mark.peer
 
@@ -69,6 +69,13 @@ def registry(havred: Engine, tmp_path: Path) -> Iterator[RealRegistry]:
         yield running
 
 
+@pytest.fixture
+def own(havred: Engine, tmp_path: Path) -> Iterator[RealRegistry]:
+    """Our registry."""
+    with own_registry(tmp_path / "own", inside=havred.inside) as running:
+        yield running
+
+
 def put_list(partners: Partners, registry: RealRegistry, *flags: str) -> str:
     """`many:1` in the registry: an index that podman made."""
     name = f"{registry.host}/many:1"
@@ -89,10 +96,11 @@ def architecture_of(engine: Engine, name: str, *flags: str) -> str:
     return engine.havre("image", "inspect", "--format", "{{.Architecture}}", *flags, name, check=0).stdout.strip()
 
 
-@pytest.mark.parametrize("form", ["oci", "v2s2"])
+@pytest.mark.parametrize(("form", "where"), [("oci", "own"), ("v2s2", "registry")])
 def test_pulled_from_podman_and_copied_whole(
-    havred: Engine, partners: Partners, registry: RealRegistry, form: str
+    havred: Engine, partners: Partners, request: pytest.FixtureRequest, form: str, where: str
 ) -> None:
+    registry: RealRegistry = request.getfixturevalue(where)
     name = put_list(partners, registry, "--format", form)
     index, platforms = partners.index(name)
     assert platforms == list(ARCHITECTURES)
@@ -103,7 +111,10 @@ def test_pulled_from_podman_and_copied_whole(
     said = havred.havre("push", copy, check=0).stdout
     assert f"{index} -> " in said
     assert partners.index(copy)[1] == []
-    pull(havred, name, "s390x", "amd64")
+    pull(havred, name, "amd64")
+    missing_is_pulled = havred.docker("create", "--name", "big", "--platform", "linux/s390x", name, check=0)
+    assert f"Status: Downloaded newer image for {name}" in missing_is_pulled.stderr
+    havred.docker("rm", "big", check=0)
     assert architecture_of(havred, name) == "amd64"
     for architecture in ARCHITECTURES:
         assert architecture_of(havred, name, "--platform", f"linux/{architecture}") == architecture
