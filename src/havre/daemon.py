@@ -205,6 +205,7 @@ async def _open_builder(
     """The builder, whose cache's layers are then spared from collection, and the clients' contexts."""
     directory = config.data_root / "build"
     ulimits = _daemon_defaults(config).ulimits
+    contexts = Contexts(directory / "contexts")
     builder = await Builder.open(
         directory,
         config.exec_root / "build",
@@ -212,11 +213,11 @@ async def _open_builder(
         storage,
         runtime,
         networks,
+        contexts,
         ulimits=ulimits,
         cgroup_parent=config.cgroup_parent,
         gc=config.builder,
     )
-    contexts = Contexts(directory / "contexts")
     await contexts.open()
     return builder, contexts
 

@@ -114,6 +114,11 @@ def test_named_contexts(havred: Engine, tmp_path: Path, client: str) -> None:
     assert _files(havred, "contexts:1") == {"sh"}
     _run(havred, client, *flags, "--target", "a", "-t", "contexts:1", str(context))
     assert tree_of(havred, "contexts:1", ("x",))["x"][4] == b"1\n"
+    (context / "Dockerfile").write_text("FROM files\nENV A=1\nCOPY --from=files /in /more/\n")
+    write_context(tmp_path / "files", "x", {"in/deep": "d"})
+    _run(havred, client, "--build-context", f"files={tmp_path / 'files'}", "-t", "contexts:1", str(context))
+    assert _files(havred, "contexts:1") == {"Dockerfile", "in", "in/deep", "more", "more/deep"}
+    assert config_of(havred, "contexts:1")["Env"][-1] == "A=1"
     havred.docker("rmi", "contexts:1", "stand-in:1", check=0)
 
 

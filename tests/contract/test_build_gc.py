@@ -48,6 +48,21 @@ def test_a_policy_limits_the_cache(limited: Engine, tmp_path: Path) -> None:
     assert limited.out("run", "--rm", "--network", "none", "kept:1", "ls", "/file0") == "/file0"
 
 
+def test_contexts_that_are_kept_count(havred: Engine, tmp_path: Path) -> None:
+    havred.docker("builder", "prune", "-af", check=0)
+    context = write_context(tmp_path / "context", "FROM scratch\nCOPY big /\n", {"big": "x" * 3 * _MEGABYTE})
+    for command in (("havre", "build", "-q"), ("docker", "buildx", "build", "-q")):
+        run = havred.havre if command[0] == "havre" else havred.docker
+        run(*command[1:], str(context), check=0)
+        kept = [record for record in _records(havred) if record["Type"] == "source.local"]
+        assert len(kept) == 1
+        assert int(str(kept[0]["Size"])) >= 3 * _MEGABYTE
+        assert "source.local" in havred.out("buildx", "du", "--verbose")
+        havred.docker("builder", "prune", "-af", check=0)
+        assert _records(havred) == []
+    havred.docker("image", "prune", "-f", check=0)
+
+
 def test_pruning_by_size_and_age(havred: Engine, tmp_path: Path) -> None:
     havred.docker("builder", "prune", "-af", check=0)
     context = write_context(tmp_path / "context", _STEPS)

@@ -160,8 +160,6 @@ async def _prune(call: Call) -> web.StreamResponse:
     work = call.services.builder.prune(filters, all=call.flag("all"), keep_bytes=keep_bytes)
     deleted, reclaimed = await call.settle(work)
     call.services.events.publish("builder", "prune", "", {"reclaimed": str(reclaimed)})
-    if not filters:
-        await call.services.contexts.drop()
     return call.json({"CachesDeleted": deleted or None, "SpaceReclaimed": reclaimed})
 
 

@@ -15,6 +15,7 @@ from havre.api.build import present_cache
 from havre.api.call import Call
 from havre.api.present import Sizes, present_summary
 from havre.api.router import Router
+from havre.build.cache import LOCAL_SOURCE
 from havre.build.cachemounts import CACHE_MOUNT
 from havre.engine.events import Event
 from havre.errors import InvalidInput
@@ -74,7 +75,7 @@ async def _disk_usage(call: Call) -> web.StreamResponse:
     answer["BuildCache"] = [
         present_cache(record, used)
         for record, used in await call.services.builder.usage()
-        if record.layer or record.type == CACHE_MOUNT
+        if record.layer or record.type in (CACHE_MOUNT, LOCAL_SOURCE)
     ]
     if wanted:
         asked = {key for kind in wanted for key in _DF_TYPES[kind]}

@@ -28,6 +28,9 @@ _KEPT_FILTERS = frozenset(
 )
 
 
+LOCAL_SOURCE = "source.local"  # the type of records of contexts that are kept
+
+
 class CacheRecord(msgspec.Struct, frozen=True):
     """One remembered step. `layer` is "" when it changed no file; times are seconds since the epoch."""
 
@@ -144,7 +147,9 @@ def plan_prune(
     """
     chosen = _selected(records, filters, used)
     if not all:
-        chosen = [record for record in chosen if record.type == "regular" and Digest(record.layer) not in used]
+        chosen = [
+            record for record in chosen if record.type in ("regular", LOCAL_SOURCE) and Digest(record.layer) not in used
+        ]
     left = sum(record.size for record in records)
     gone: list[CacheRecord] = []
     for record in sorted(chosen, key=lambda record: record.last_used_at):

@@ -12,10 +12,12 @@ directory.
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import secrets
 import stat
 import tempfile
+import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -24,6 +26,7 @@ from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from havre.aio import finish, in_thread, spawn
+from havre.build.cache import LOCAL_SOURCE, CacheRecord
 from havre.build.packed import PackedTree
 from havre.errors import Failed, InvalidInput, NotFound
 from havre.linux import trees
@@ -43,6 +46,7 @@ class Contexts:
         self._root = root
         self._idle: OrderedDict[str, PackedTree] = OrderedDict()  # the one used last comes last
         self._busy: dict[str, list[PackedTree]] = {}  # those that may be forked, the newest last
+        self._last_used: dict[str, float] = {}  # when those in `_idle` came back, in seconds since the epoch
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def open(self) -> None:
@@ -119,17 +123,39 @@ class Contexts:
             return [tree]
         unwanted = [self._idle.pop(key)] if key in self._idle else []
         self._idle[key] = tree
+        self._last_used[key] = time.time()
         while len(self._idle) > 1 and (
             len(self._idle) > KEPT or sum(each.count for each in self._idle.values()) > KEPT_FILES
         ):
             unwanted.append(self._idle.popitem(last=False)[1])
+        self._last_used = {key: self._last_used[key] for key in self._idle}
         return unwanted
 
-    async def drop(self) -> None:
-        """Remove all that no build uses."""
-        while self._idle:
-            _, tree = self._idle.popitem()
-            await in_thread(tree.close)
+    def records(self) -> list[CacheRecord]:
+        """A record for each tree that is kept and that no build uses now; sizes in bytes."""
+        return [_record(key, tree, self._last_used[key]) for key, tree in self._idle.items()]
+
+    async def remove(self, id: str) -> int:
+        """Remove the one whose record has this ID, unless a build uses it by now; the bytes freed."""
+        for key in self._idle:
+            if _record_id(key) == id:
+                tree = self._idle.pop(key)
+                size = tree.pack.size
+                await in_thread(tree.close)
+                return size
+        return 0
+
+
+def _record_id(key: str) -> str:
+    return hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:32]
+
+
+def _record(key: str, tree: PackedTree, last_used_at: float) -> CacheRecord:
+    description = f"local source for {key.removeprefix('shared ').replace(chr(0), ' ')}"
+    size = tree.pack.size
+    return CacheRecord(
+        _record_id(key), (), "", description, tree.created_at, last_used_at, size=size, type=LOCAL_SOURCE
+    )
 
 
 @contextmanager

@@ -124,6 +124,7 @@ class PackedTree:
         self._children: dict[bytes, list[bytes]] | None = None
         self._directory: Path | None = None
         self._closed = False
+        self.created_at = time.time()
 
     @property
     def count(self) -> int:

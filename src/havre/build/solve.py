@@ -25,6 +25,7 @@ from havre.build.cachedocument import ARGUMENT, cache_document, with_records
 from havre.build.cachemounts import CacheMounts
 from havre.build.checking import Base, Checks
 from havre.build.checks import CheckReport, LintViolation, policy_of
+from havre.build.contexts import Contexts
 from havre.build.dockerfile import DockerfileError, parse_dockerfile
 from havre.build.foreign import check_runs, runnable_architectures
 from havre.build.foreigncache import ForeignCache, ForeignCaches
@@ -58,13 +59,21 @@ class Builder:
     """All builds of the daemon, and their cache."""
 
     def __init__(
-        self, images: Images, storage: Storage, cache: Cache, steps: Steps, mounts: CacheMounts, scratch: Path
+        self,
+        images: Images,
+        storage: Storage,
+        cache: Cache,
+        steps: Steps,
+        mounts: CacheMounts,
+        contexts: Contexts,
+        scratch: Path,
     ) -> None:
         self._images = images
         self._storage = storage
         self._cache = cache
         self._steps = steps
         self._mounts = mounts
+        self._contexts = contexts
         self._scratch = scratch
         self._foreign = ForeignCaches(images, storage)
         self._rules: Sequence[GcRule] = ()
@@ -79,6 +88,7 @@ class Builder:
         storage: Storage,
         runtime: Runtime,
         networks: Sandboxes,
+        contexts: Contexts,
         *,
         ulimits: tuple[Ulimit, ...] = (),
         cgroup_parent: str = "",
@@ -86,8 +96,8 @@ class Builder:
     ) -> Builder:
         """Read the cache and clear away what builds that were cut off have left.
 
-        `directory` is data_root/build; `memory`, run_root/build, holds secrets while a command sees them; `gc` limits
-        the cache.
+        `directory` is data_root/build; `memory`, run_root/build, holds secrets while a command sees them; `contexts`
+        are the clients', which count as cache; `gc` limits the cache.
         """
         mounts, scratch = directory / "mounts", directory / "tmp"
         await in_thread(_prepare, scratch, memory)
@@ -97,7 +107,7 @@ class Builder:
         cache_mounts = CacheMounts(mounts)
         await in_thread(cache_mounts.sweep)
         steps = Steps(storage, cache, Runner(runtime, networks, cache_mounts, memory, ulimits, cgroup_parent))
-        builder = cls(images, storage, cache, steps, cache_mounts, scratch)
+        builder = cls(images, storage, cache, steps, cache_mounts, contexts, scratch)
         if gc is not None:
             builder._rules = gc.for_disk((await in_thread(shutil.disk_usage, directory)).total)
         return builder
@@ -129,12 +139,12 @@ class Builder:
             running.cancel()
 
     async def usage(self) -> list[tuple[CacheRecord, bool]]:
-        """The cache's records, oldest first, cache mounts last; and whether an image uses the layer of each."""
+        """The cache's records, oldest first, then cache mounts and contexts; and whether an image uses each layer."""
         used = self._images.live_layers()
         return [(record, Digest(record.layer) in used) for record in await self._records()]
 
     async def _records(self) -> list[CacheRecord]:
-        return [*self._cache.all(), *await self._mounts.records()]
+        return [*self._cache.all(), *await self._mounts.records(), *self._contexts.records()]
 
     async def prunable(
         self, filters: Filters, *, all: bool = False, keep_bytes: int = 0, gone: Collection[str] = ()
@@ -148,7 +158,7 @@ class Builder:
         kept |= self._storage.held() | (self._storage.snapshots.layers_in_use() - self._images.live_layers())
         found = []
         for record in chosen:
-            size = 0 if record.layer in kept else record.size
+            size = 0 if record.layer and record.layer in kept else record.size
             kept |= {Digest(record.layer)} if record.layer else set()
             found.append(Prunable(record.id, (record.description,), size))
         return found
@@ -164,6 +174,7 @@ class Builder:
         freed = await self._images.collect_garbage()
         for id in ids:
             freed += await self._mounts.remove(id)
+            freed += await self._contexts.remove(id)
         return freed
 
     async def _limit_cache(self) -> None:

@@ -26,7 +26,7 @@ from havre.build.dockerfile import Dockerfile, DockerfileError
 from havre.build.foreigncache import ForeignCache
 from havre.build.graph import SCRATCH, Graph, Stage, sources_of
 from havre.build.instructions import Command
-from havre.build.plan import Step, Surroundings, begin, plan_steps, read_triggers
+from havre.build.plan import CopyAction, Step, Surroundings, begin, plan_steps, read_triggers
 from havre.build.progress import BuildProgress, Declared, Finished, Log, Started, Transfer, Vertex
 from havre.build.request import BuildRequest, ContextSource
 from havre.build.steps import Made, Scope, Steps
@@ -181,8 +181,6 @@ class Stages:
             wanted = parse_platform(platform) if platform else job.platform
             document = ImageConfig(architecture=wanted.architecture, os=wanted.os, variant=wanted.variant, history=())
             return Result(document, Config())
-        if name in job.request.local_contexts:
-            raise Unsupported(f"FROM the context {name} is not supported", "copy it into FROM scratch")
         name = job.request.contexts.get(name, name).removeprefix("docker-image://")
         if "://" in name:
             raise Unsupported(f"the context {name} is of a kind that is not supported")
@@ -193,6 +191,14 @@ class Stages:
         self._note_material(name, id)
         body = await self._storage.blobs.read(Digest(image.id))
         return Result(decode_image(body), image.config, body)
+
+    async def _from_context(self, stage: Stage) -> Result:
+        """The files of a context as a base: what COPY makes of them on nothing."""
+        empty = await self._base(SCRATCH, stage.platform, None)
+        action = CopyAction(sources=("/",), target="/", into=True, from_=stage.base)
+        made = await self._steps.copy(action, (), stage.original, self._scope(stage))
+        step = Step(line=stage.line, text=stage.original, created_by=stage.original, config=Config(), action=action)
+        return self._advance(empty, step, made)
 
     def _note_material(self, name: str, id: str) -> None:
         details, reference = self._images.inspect(id), parse_reference(name).with_default_tag()
@@ -276,6 +282,8 @@ class Stages:
         try:
             if stage.after is not None:
                 result = await self._result_of(stage.after)
+            elif stage.base in self._job.request.local_contexts:
+                result = await self._from_context(stage)
             else:
                 result = await self._base(stage.base, stage.platform, vertex)
                 platform = stage.platform or self._job.request.platform

@@ -87,7 +87,7 @@ class Steps:
     ) -> Made:
         """What `action` makes of the layers `below`; the layer is held for the build."""
         if isinstance(action, CopyAction):
-            return await self._copy(action, below, description, scope)
+            return await self.copy(action, below, description, scope)
         if isinstance(action, RunAction):
             return await self._run(action, below, description, scope, output)
         return await self._workdir(action, below, description, scope)
@@ -112,7 +112,7 @@ class Steps:
             _digest, await in_thread(copying.choose, tree, [source or "."]), Placement("/", into=True)
         )
 
-    async def _copy(self, action: CopyAction, below: Sequence[Digest], description: str, scope: Scope) -> Made:
+    async def copy(self, action: CopyAction, below: Sequence[Digest], description: str, scope: Scope) -> Made:
         """A COPY or ADD; one of a URL that its server says is unchanged is found without fetching it."""
         url = action.sources[0] if len(action.sources) == 1 and action.remote else ""
         if not fetching.is_url(url):

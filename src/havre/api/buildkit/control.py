@@ -187,8 +187,6 @@ class Control:
             filters["until"] = [f"{request.keep_duration // 10**9}s"]
         records = {record.id: _render_record(record, shared) for record, shared in await self._builder.usage()}
         gone, _ = await self._builder.prune(filters, all=request.all, keep_bytes=request.keep_bytes)
-        if not filters:
-            await self._contexts.drop()
         for id in gone:
             if id in records:
                 yield records[id]
