@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from havre.errors import Failed, HavreError, InvalidInput
+from havre.errors import Failed, HavreError, InvalidInput, NotFound
 from havre.oci import mediatypes
 from havre.oci.digest import digest_of
 from havre.oci.manifest import MAX_DOCUMENT, Descriptor
@@ -30,15 +30,15 @@ def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(module, "backoff_s", lambda attempt: 0.0)
 
 
-def trickle(pause_s: float, piece: bytes = b"x", count: int = 100_000) -> Answer:
+def trickle(pause_s: float, status: int = 200) -> Answer:
     """Answers with a body that never quite ends."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Length": str(len(BODY))})
+        response = web.StreamResponse(status=status, headers={"Content-Length": str(len(BODY))})
         await response.prepare(request)
-        for _ in range(count):
+        for _ in range(100_000):
             try:
-                await response.write(piece)
+                await response.write(b"x")
             except ConnectionError:
                 break
             await asyncio.sleep(pause_s)
@@ -90,6 +90,17 @@ def test_a_manifest_that_trickles_or_never_begins_is_given_up(monkeypatch: pytes
             async with Server.run(answer) as server, client(limits=Limits(answer_s=0.2)) as registry:
                 with pytest.raises(Failed, match="request canceled while waiting"):
                     await registry.manifest(server.ref())
+
+    play(work)
+
+
+def test_a_refusal_that_trickles_is_told_without_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transport, "_REFUSAL_S", 0.2)
+
+    async def work() -> None:
+        async with Server.run(trickle(0.02, status=404)) as server, client() as registry:
+            with pytest.raises(NotFound, match="manifest unknown"):
+                await registry.manifest(server.ref())
 
     play(work)
 
