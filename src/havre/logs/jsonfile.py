@@ -28,6 +28,8 @@ _ESCAPES = {ord("\\"): b"\\\\", ord('"'): b'\\"', ord("\r"): b"\\r"}  # the back
 _ESCAPES |= {byte: b"\\u%04x" % byte for byte in (*range(0x20), *b"<>&") if byte not in b"\r\n"}
 _UNCHANGED = bytes(byte for byte in range(0x80) if byte not in _ESCAPES)
 _SEPARATORS = {"\u2028".encode(): b"\\u2028", "\u2029".encode(): b"\\u2029"}
+#: So many lines are rendered faster one by one.
+FEW = 60
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 
 
@@ -66,6 +68,16 @@ def render_attrs(attrs: Mapping[str, str]) -> bytes:
     return b',"attrs":{%s}' % b",".join(b'"%s":"%s"' % (key, value) for key, value in pairs)
 
 
+def _run_end(lines: bytes) -> int:
+    """Where the lines end that have all that stands before the text in common with the first; 0 if those are few."""
+    head = b"\n" + lines[:HEAD]
+    further = lines.count(head)
+    if further < FEW or kind_of(lines) is None:
+        return 0
+    end = lines.index(b"\n", lines.rfind(head) + 1) + 1
+    return end if lines.count(b"\n", 0, end) == further + 1 else 0
+
+
 def json_renderer(attrs: Mapping[str, str]) -> Renderer:
     """Renders blocks of conmon's records as Docker's, each with the same attributes."""
     shared = render_attrs(attrs)
@@ -73,11 +85,14 @@ def json_renderer(attrs: Mapping[str, str]) -> Renderer:
 
     def render_lines(lines: bytes) -> bytes:
         lines = escape(lines)
-        head = lines[:HEAD]
-        if (kind := kind_of(head)) and lines.count(b"\n" + head) + 1 == lines.count(b"\n"):
-            end = b'\\n%s%sZ"}\n' % (behind[kind[0]], head[:STAMP])
-            return b'{"log":"%s%s' % (lines[HEAD:-1].replace(b"\n" + head, end + b'{"log":"'), end)
         pieces: list[bytes] = []
+        while end := _run_end(lines):
+            kind = kind_of(lines)
+            assert kind is not None
+            head, tail = lines[:HEAD], b'\\n%s%sZ"}\n' % (behind[kind[0]], lines[:STAMP])
+            texts = lines[HEAD : end - 1].replace(b"\n" + head, tail + b'{"log":"')
+            pieces += (b'{"log":"', texts, tail)
+            lines = lines[end:]
         for kind, run in groupby(lines.split(b"\n")[:-1], kind_of):
             if kind is not None:
                 middle = b"\\n" + behind[kind[0]]

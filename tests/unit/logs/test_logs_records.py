@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from itertools import groupby
+from unittest import mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from havre.logs import jsonfile
 from havre.logs.jsonfile import JSON, json_renderer, parse_json
 from havre.logs.records import LONGEST, PLAIN, PLAIN_RENDERER, Form, LogChunk, Parts, join, parse_plain
 
@@ -113,14 +115,17 @@ _texts = st.one_of(
 ).map(lambda text: text.replace(b"\n", b""))
 
 
-@given(st.lists(_texts, max_size=8), st.booleans(), st.booleans())
-def test_many_lines_are_rendered_as_each_of_them(texts: list[bytes], one_stamp: bool, one_stream: bool) -> None:
+@given(st.lists(_texts, max_size=8), st.booleans(), st.booleans(), st.integers(0, 3))
+def test_many_lines_are_rendered_as_each_of_them(
+    texts: list[bytes], one_stamp: bool, one_stream: bool, few: int
+) -> None:
     lines = []
     for number, text in enumerate(texts):
         whole = line(text, stream=b"stdout" if one_stream or number % 3 else b"stderr")
-        lines.append(whole if one_stamp else whole.replace(b":01.0", b":0%d.0" % number))
+        lines.append(whole if one_stamp else whole.replace(b":01.0", b":0%d.0" % (number // 2)))
     for renderer in (json_renderer({"a": "%s"}), PLAIN_RENDERER):
-        whole, _ = renderer.render(b"".join(lines), {})
+        with mock.patch.object(jsonfile, "FEW", few):
+            whole, _ = renderer.render(b"".join(lines), {})
         assert whole == b"".join(renderer.render(each, {})[0] for each in lines)
 
 
