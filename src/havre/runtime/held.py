@@ -31,6 +31,7 @@ from havre.runtime.plan import Exit
 
 STALL_S = 2.0
 UNKNOWN_CODE = 255
+_TICK_S = time.clock_getres(5)  # of CLOCK_REALTIME_COARSE, linux/time.h
 
 log = logging.getLogger(__name__)
 
@@ -142,11 +143,14 @@ class Ending:
 
 
 def read_exit(file: Path) -> tuple[int, float] | None:
-    """The exit code conmon wrote and when; None when there is none (conmon creates the file whole, by rename)."""
+    """The exit code conmon wrote and when; None when there is none (conmon creates the file whole, by rename).
+
+    The kernel stamps files with the time of its last tick: one tick more, and it is not before what was written last.
+    """
     try:
         with open(file) as opened:
             text = opened.read().strip()
-            return int(text), os.fstat(opened.fileno()).st_mtime
+            return int(text), os.fstat(opened.fileno()).st_mtime + _TICK_S
     except FileNotFoundError:
         return None
 

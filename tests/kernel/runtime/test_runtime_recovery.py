@@ -91,7 +91,8 @@ def test_an_end_without_a_daemon_is_known(boxed):
         process = await box.runtime.adopt(container_id)
         assert process is not None
         end = await process.wait()
-        assert (end.code, end.finished_at) == (42, ended)
+        assert end.code == 42
+        assert ended <= end.finished_at < ended + 0.1
         assert before - 1 < ended < time.time() + 1
         assert [chunk async for chunk in process.output.subscribe()] == []
         await box.runtime.cleanup(container_id)

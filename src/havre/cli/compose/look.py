@@ -43,7 +43,7 @@ def ps(session: Session, options: Options, arguments: list[str]) -> int:
     for state in wanted:
         if state not in _STATES:
             raise StatusError(1, f'invalid status "{state}"; it is one of {", ".join(_STATES)}')
-    found = stage.containers(arguments, all=options.all or bool(wanted) or bool(arguments), one_off=options.all)
+    found = stage.containers(arguments, all=options.all or bool(wanted), one_off=options.all)
     found = [container for container in found if not wanted or container.state in wanted]
     found.sort(key=lambda container: container.name)
     if options.quiet:
