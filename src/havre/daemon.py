@@ -152,8 +152,10 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _Re
             storage, registry, events.publish, lambda id: users[0].users_of(id) if users else (), policy
         )
         images.limit_transfers(config.max_concurrent_downloads, config.max_concurrent_uploads)
-        cgroups = runtime.host.cgroups
-        limits = HostLimits(os.cpu_count() or 1, runtime.binaries, cgroups.swap_limit, cgroups.blkio_weight)
+        cgroups, nodes = runtime.host.cgroups, sum(1 for _ in Path("/sys/devices/system/node").glob("node[0-9]*"))
+        limits = HostLimits(
+            os.cpu_count() or 1, runtime.binaries, cgroups.swap_limit, cgroups.blkio_weight, max(nodes, 1)
+        )
         creation = Creation(
             index,
             images,

@@ -76,6 +76,8 @@ class TestLimits:
         assert period in ("50000", "20000 50000")
         assert cpus == "0"
         assert "Requested CPUs are not available" in refused(engine, "--cpuset-cpus", "997")
+        assert "Requested memory nodes are not available" in refused(engine, "--cpuset-mems", "7")
+        assert "shares: invalid argument" in refused(engine, "--cpu-shares", "-1")
         assert "Conflicting options: Nano CPUs and CPU Period" in refused(engine, "--cpus", "1", "--cpu-period", "5000")
 
     def test_real_time_that_the_parent_group_has_not_is_refused(self, engine: Engine) -> None:
@@ -193,6 +195,7 @@ class TestMounts:
         seen = shell(engine, "--mount", "type=volume,dst=/etc,volume-nocopy", script="ls /etc | grep -c passwd; true")
         assert seen == ["0"]
         assert shell(engine, "-v", "/etc", script="ls /etc | grep -c passwd; true") == ["1"]
+        assert shell(engine, "-v", "relative/path", script="grep -c ' /relative/path ' /proc/mounts") == ["1"]
 
     def test_storage_opt(self, engine: Engine) -> None:
         assert "--storage-opt" in refused(engine, "--storage-opt", "size=1G")
@@ -252,7 +255,7 @@ class TestIdentity:
         user, group, groups, *rest = shell(engine, *options, script="id -u; id -g; id -G; hostname; pwd")
         assert (user, group, rest) == ("1234", "567", ["named", "/tmp/new"])
         assert set(groups.split()) == {"567", "890", "1"}
-        assert "unable to find group" in refused(engine, "--group-add", "no-such-group").lower()
+        assert "Unable to find group no-such-group" in refused(engine, "--group-add", "no-such-group")
 
     def test_hosts_and_resolver(self, engine: Engine) -> None:
         options = (

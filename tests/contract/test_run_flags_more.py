@@ -148,3 +148,16 @@ class TestClients:
         options = ("--network", "wire", "--link-local-ip", "169.254.9.8")
         assert "169.254.9.8/16" in engine.out("run", "--rm", *options, "busybox", "ip", "addr")
         engine.out("network", "rm", "wire")
+
+    def test_what_programs_know_a_container_by(self, engine: Engine) -> None:
+        engine.out("run", "--name", "marked", "busybox", "test", "-f", "/.dockerenv")
+        assert engine.out("diff", "marked") == ""
+        engine.out("rm", "marked")
+
+    def test_an_empty_command_is_not_found(self, engine: Engine) -> None:
+        done = engine.docker("run", "--rm", "busybox", "", check=127)
+        assert 'exec: "": executable file not found in $PATH' in done.stderr
+
+    def test_a_link_to_nobody_is_refused_at_creation(self, engine: Engine) -> None:
+        done = engine.docker("create", "--link", "no-such:alias", "busybox", check=1)
+        assert "could not get container for no-such: No such container: no-such" in done.stderr

@@ -237,6 +237,7 @@ class Assembly:
     ) -> Surroundings:
         """The rest, read from the root file system and the host. Blocking."""
         config, host = container.config, container.host_config
+        _mark(rootfs)
         self._check_working_directory(container, rootfs)
         edits = cdi.resolve(_cdi_names(host), self._defaults.cdi_directories)
         return Surroundings(
@@ -300,6 +301,14 @@ def _remove_directory(directory: Path) -> None:
     try:
         shutil.rmtree(directory)
     except FileNotFoundError:
+        return
+
+
+def _mark(rootfs: Path) -> None:
+    """Make the file by which programs know that they are in a container, unless the image has something there."""
+    try:
+        os.close(os.open(rootfs / ".dockerenv", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o755))
+    except FileExistsError:
         return
 
 

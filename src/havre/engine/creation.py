@@ -91,6 +91,7 @@ class Creation:
         check_config(config)
         check_conflicts(config, host)
         host = self._pin_joined(fill_host_config(host, self.defaults))
+        self._check_links(host)
         specs = plan_mounts(host, config.volumes or (), self._inherited(host))
         networks = plan_endpoints(request, host.network_mode, self._network_names(request, host))
 
@@ -129,6 +130,14 @@ class Creation:
             pid_mode=pinned(host.pid_mode),
             ipc_mode=pinned(host.ipc_mode),
         )
+
+    def _check_links(self, host: HostConfig) -> None:
+        for link in host.links or ():
+            name = link.partition(":")[0]
+            try:
+                self._other(name.removeprefix("/"))
+            except InvalidInput as error:
+                raise InvalidInput(f"could not get container for {name}: {error.message}") from None
 
     def _network_names(self, request: CreateRequest, host: HostConfig) -> dict[str, str]:
         """Names by what the user wrote; a network that is not there (yet) is missed at the start, as with Docker."""

@@ -65,7 +65,7 @@ def plan_mounts(host: HostConfig, volumes: Iterable[str], inherited: Sequence[Mo
         raise InvalidInput(f"Duplicate mount point: {min(clash)}")
     chosen.update(explicit)
     for path in volumes:
-        destination = _destination(path, f"invalid volume specification: '{path}'")
+        destination = _destination(posixpath.join("/", path), f"invalid volume specification: '{path}'")
         if destination not in chosen and destination not in tmpfs:
             chosen[destination] = _anonymous(destination, host.volume_driver)
     return tuple(sorted(chosen.values(), key=lambda spec: spec.destination.count("/")))

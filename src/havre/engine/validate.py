@@ -33,12 +33,13 @@ _RANGE_LIST = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 
 @dataclass(frozen=True, slots=True)
 class HostLimits:
-    """What a request is measured against: the number of CPUs, and the names of the OCI runtimes there are."""
+    """What a request is measured against: how many CPUs and memory nodes there are, the runtimes, what cgroups do."""
 
     cpus: int
     runtimes: Collection[str]
     swap_limit: bool = True
     blkio_weight: bool = True
+    memory_nodes: int = 1
 
 
 def check_config(config: Config) -> None:
@@ -78,7 +79,9 @@ def _check_healthcheck(health: Healthcheck) -> None:
 
 def parse_signal(text: str) -> int:
     """A signal by name (with or without SIG, RTMIN+n too) or number."""
-    if text.isdecimal() and 0 < int(text) <= 64:
+    if text.isdecimal() and int(text) > 64:
+        raise InvalidInput(f"the linux daemon does not support signal {text}", "1 to 64")
+    if text.isdecimal() and int(text) > 0:
         return int(text)
     name = text.upper().removeprefix("SIG")
     if (number := getattr(signal, f"SIG{name}", None)) is not None and name.isalnum():
@@ -251,17 +254,23 @@ def _check_cpu(host: HostConfig, limits: HostLimits) -> None:
         )
     if host.cpu_period and not 1000 <= host.cpu_period <= 1_000_000:
         raise InvalidInput("CPU cfs period can not be less than 1ms (i.e. 1000) or larger than 1s (i.e. 1000000)")
+    if host.cpu_shares < 0:
+        raise InvalidInput(f"shares: invalid argument: {host.cpu_shares}", "0 is the default, which is 1024")
     if 0 < host.cpu_quota < 1000:
         raise InvalidInput("CPU cfs quota can not be less than 1ms (i.e. 1000)")
     for name, value in (("cpus", host.cpuset_cpus), ("mems", host.cpuset_mems)):
         if value and not _RANGE_LIST.fullmatch(value):
             raise InvalidInput(f"Invalid value {value} for cpuset {name}", "expected a list such as 0-2,7")
-    if host.cpuset_cpus and (highest := max(map(int, re.findall(r"\d+", host.cpuset_cpus)))) >= limits.cpus:
-        available = f"0-{limits.cpus - 1}" if limits.cpus > 1 else "0"
-        raise InvalidInput(
-            f"Requested CPUs are not available - requested {host.cpuset_cpus}, available: {available}",
-            f"the highest asked for is {highest}",
-        )
+    _check_available("CPUs", host.cpuset_cpus, limits.cpus)
+    _check_available("memory nodes", host.cpuset_mems, limits.memory_nodes)
+
+
+def _check_available(noun: str, asked: str, count: int) -> None:
+    highest = max(map(int, re.findall(r"\d+", asked)), default=0)
+    if highest >= count:
+        available = f"0-{count - 1}" if count > 1 else "0"
+        problem = f"Requested {noun} are not available - requested {asked}, available: {available}"
+        raise InvalidInput(problem, f"the highest asked for is {highest}")
 
 
 def _check_capabilities(field: str, names: Sequence[str] | None) -> None:

@@ -16,6 +16,10 @@ EXEC = "OCI runtime exec failed: exec failed: unable to start container process"
 # crun's words on the left; what runc says of the same on the right.
 _CRUN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (
+        re.compile(r"cannot find `([^`]*)` in \$PATH"),
+        lambda m: f'exec: "{m[1]}": executable file not found in $PATH',
+    ),
+    (
         re.compile(r"executable file `([^/`][^`]*|)` not found(?: in \$PATH)?"),
         lambda m: f'exec: "{m[1]}": executable file not found in $PATH',
     ),

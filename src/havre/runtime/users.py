@@ -51,7 +51,7 @@ def resolve_user(rootfs: Path, user: str, group_add: Sequence[str] = ()) -> User
         gid = _group(groups, group)
     elif entry:
         supplementary = [each.number for each in groups if _is_member(each, entry)]
-    supplementary += [_group(groups, each) for each in group_add]
+    supplementary += [_group(groups, each, "Unable") for each in group_add]
     return User(uid=uid, gid=gid, groups=tuple(dict.fromkeys(supplementary)))
 
 
@@ -68,11 +68,11 @@ def _parse_gid(entry: _Entry | None) -> int:
         return 0
 
 
-def _group(groups: Sequence[_Entry], group: str) -> int:
+def _group(groups: Sequence[_Entry], group: str, unable: str = "unable") -> int:
     entry = _find(iter(groups), group)
     if entry:
         return entry.number
-    return _number(group, f"unable to find group {group}: no matching entries in group file")
+    return _number(group, f"{unable} to find group {group}: no matching entries in group file")
 
 
 def _find(entries: Iterator[_Entry], wanted: str) -> _Entry | None:

@@ -48,9 +48,9 @@ class Seen(NamedTuple):
     ctime_ns: int
 
 
-# What the OCI runtime makes in a root file system so as to mount over it; deeper ones first. Docker hides them below.
+# What is made in a root file system before it runs, mostly to mount over; deeper ones first. Docker hides them below.
 _MOUNT_POINTS = (
-    "etc/hosts", "etc/hostname", "etc/resolv.conf", "dev/console", "dev/pts", "dev/shm", "dev/mqueue",
+    ".dockerenv", "etc/hosts", "etc/hostname", "etc/resolv.conf", "dev/console", "dev/pts", "dev/shm", "dev/mqueue",
     "dev", "proc", "sys",
 )  # fmt: skip
 

@@ -64,7 +64,7 @@ def test_who(rootfs: Path, text: str, add: tuple[str, ...], expected: User) -> N
         ("nobody", (), "unable to find user nobody: no matching entries in passwd file"),
         ("odd", (), "unable to find user odd: no matching entries in passwd file"),
         ("0:nogroup", (), "unable to find group nogroup: no matching entries in group file"),
-        ("0", ("nogroup",), "unable to find group nogroup: no matching entries in group file"),
+        ("0", ("nogroup",), "Unable to find group nogroup: no matching entries in group file"),
         ("4294967296", (), "uids and gids must be in range 0-2147483647"),
         ("2147483648", (), "uids and gids must be in range 0-2147483647"),
         ("-1", (), "uids and gids must be in range 0-2147483647"),
