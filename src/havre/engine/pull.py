@@ -190,10 +190,10 @@ class Puller:
         id = _short(blob.digest)
         if self.slots.locked():
             report(ProgressLine("Waiting", id))
-        async with self.slots:
-            if self._layers.get(diff_id) is not None:
-                return
-            async with self._layers.ingest(digest=blob.digest, diff_id=diff_id) as sink:
+        async with self._layers.ingest(digest=blob.digest, diff_id=diff_id) as sink:
+            async with self.slots:
+                if self._layers.get(diff_id) is not None:
+                    return
                 done, told = 0, 0.0
                 async with aclosing(self._registry.blob(ref, blob, auth)) as chunks:
                     async for chunk in chunks:
@@ -202,9 +202,9 @@ class Puller:
                         if done == blob.size or time.monotonic() - told > _TICK_S:
                             told = time.monotonic()
                             report(ProgressLine("Downloading", id, done, blob.size))
-                report(ProgressLine("Verifying Checksum", id))
-                await sink.finish()
-            report(ProgressLine("Download complete", id))
+            report(ProgressLine("Verifying Checksum", id))
+            await sink.finish()  # without a slot: the disk is waited for, while another layer comes
+        report(ProgressLine("Download complete", id))
 
 
 async def _report_complete(
