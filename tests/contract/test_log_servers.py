@@ -231,3 +231,8 @@ def test_fluentd_that_comes_later_and_acknowledges(engine: Engine) -> None:
 def test_what_is_refused(engine: Engine, driver: str, options: tuple[str, ...], words: str) -> None:
     chosen = [word for option in options for word in ("--log-opt", option)]
     assert words in engine.docker("run", "--rm", "--log-driver", driver, *chosen, "busybox", "true", check=125).stderr
+
+
+def test_info_names_them(engine: Engine) -> None:
+    known = json.loads(engine.out("info", "-f", "{{json .Plugins.Log}}"))
+    assert {"fluentd", "gelf", "journald", "json-file", "local", "syslog"} <= set(known)

@@ -58,7 +58,7 @@ _WORDS = {
     "attach": "stdin stdout stderr",
     "cgroupns": "host private",
     "ipc": "host none private shareable",
-    "log-driver": "json-file journald local none syslog",
+    "log-driver": "fluentd gelf json-file journald local none syslog",
     "network": "bridge host none",
     "pid": "host",
     "pull": "always missing never",

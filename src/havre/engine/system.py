@@ -125,7 +125,7 @@ class System:
                 "Volume": self._volumes.drivers(),
                 "Network": ["bridge", "host", "null"],
                 "Authorization": None,
-                "Log": ["journald", "json-file", "local", "syslog"],
+                "Log": ["fluentd", "gelf", "journald", "json-file", "local", "syslog"],
             },
             "MemoryLimit": True,
             "SwapLimit": cgroups.swap_limit,
