@@ -99,12 +99,15 @@ class Assembly:
             self.open_mounts(container),
         )
         self.tell_mounts(container)
-        files = await in_thread(self._write_files, container, sandbox, joined)
-        if container.host_config.ipc_mode == "shareable":
-            await in_thread(self._mount_shm, container)
         await self._fill_volumes(container, rootfs)
-        found = await in_thread(self._look_around, container, rootfs, sources, files, sandbox)
-        return found, sandbox
+
+        def rest() -> Surroundings:
+            files = self._write_files(container, sandbox, joined)
+            if container.host_config.ipc_mode == "shareable":
+                self._mount_shm(container)
+            return self._look_around(container, rootfs, sources, files, sandbox)
+
+        return await in_thread(rest), sandbox
 
     async def take_down(self, container: Container) -> None:
         """The inverse; idempotent."""
