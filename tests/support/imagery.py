@@ -182,6 +182,9 @@ class FakeRegistry:
     async def has_blob(self, ref: Reference, digest: Digest, auth: Auth | None = None) -> bool:
         return digest in self.blobs.get(ref.repository, {})
 
+    async def has_manifest(self, ref: Reference, digest: Digest, auth: Auth | None = None) -> bool:
+        return (ref.repository, digest) in self.manifests
+
     async def mount_blob(self, ref: Reference, digest: Digest, source: str, auth: Auth | None = None) -> bool:
         if digest not in self.blobs.get(source, {}):
             return False

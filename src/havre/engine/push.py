@@ -29,7 +29,7 @@ from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of, hex_of
 from havre.oci.manifest import Descriptor, Manifest, decode_document, describe, render_index, render_manifest
 from havre.oci.reference import Reference
-from havre.registry import Auth, Fetched
+from havre.registry import Auth
 from havre.storage.layers import Layers, Source
 
 UPLOADS = 2  # each compresses in several threads and has two chunks in memory
@@ -40,7 +40,7 @@ _OCI_ONLY = (mediatypes.OCI_LAYER, mediatypes.OCI_LAYER_GZIP, mediatypes.OCI_LAY
 class PushRegistry(Protocol):
     """The registry's face, as far as pushes need it."""
 
-    async def manifest(self, ref: Reference, auth: Auth | None = None) -> Fetched: ...
+    async def has_manifest(self, ref: Reference, digest: Digest, auth: Auth | None = None) -> bool: ...
     async def has_blob(self, ref: Reference, digest: Digest, auth: Auth | None = None) -> bool: ...
     async def mount_blob(self, ref: Reference, digest: Digest, source: str, auth: Auth | None = None) -> bool: ...
     async def push_blob(
@@ -89,12 +89,9 @@ class Pusher:
 
     async def holds_the_rest(self, ref: Reference, index: ImageIndex, auth: Auth | None) -> bool:
         """Whether the repository has every manifest of an index that is not here."""
-        try:
-            for entry in index.document.manifests:
-                if entry.digest not in index.images:
-                    await self._registry.manifest(ref.with_digest(entry.digest), auth)
-        except NotFound:
-            return False
+        for entry in index.document.manifests:
+            if entry.digest not in index.images and not await self._registry.has_manifest(ref, entry.digest, auth):
+                return False
         return True
 
     async def push_index(

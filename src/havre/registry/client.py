@@ -137,6 +137,15 @@ class Registry:
             async with self._transport.open("HEAD", target, path, ok=(200, 404)) as response:
                 return response.status == 200
 
+    async def has_manifest(self, ref: Reference, digest: Digest, auth: Auth | None = None) -> bool:
+        """Whether the repository of `ref` itself, no mirror of it, holds the manifest."""
+        target, path = Target(self._own(ref), _push(ref), auth), f"{ref.repository}/manifests/{digest}"
+        with in_words(f"asking for manifest {digest}"):
+            async with self._transport.open(
+                "HEAD", target, path, ok=(200, 404), headers={"Accept": _ACCEPT}
+            ) as response:
+                return response.status == 200
+
     async def mount_blob(self, ref: Reference, digest: Digest, source: str, auth: Auth | None = None) -> bool:
         """Let the repository of `ref` share the blob of the repository `source`; False if the registry does not."""
         return await self.uploads.mount(self._target(ref, auth, source), ref.repository, digest, source)
