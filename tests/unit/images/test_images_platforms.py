@@ -168,6 +168,8 @@ def test_prune_leaves_a_name_of_which_one_platform_is_used(tmp_path: Path) -> No
             await pull(stage, *ARCHITECTURES)
             everything = {"dangling": ["false"]}
             stage.users[id_of("s390x")] = [ImageUser("c" * 64, running=False)]
+            [row] = stage.images.list(shared_size=True, containers=True)
+            assert (row.containers, row.shared_size, row.size) == (1, 0, stage.images.layers_size())
             assert (await stage.images.prune(everything)).images_deleted is None
             assert stage.images.prunable(everything, ()) == []
             [planned] = stage.images.prunable(everything, {"c" * 64})
