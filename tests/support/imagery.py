@@ -126,6 +126,11 @@ async def stream(data: bytes, piece: int = 65536) -> AsyncIterator[bytes]:
         yield data[at : at + piece]
 
 
+def pack_layer(tar: bytes) -> bytes:
+    """`tar` compressed to the same bytes at any time."""
+    return gzip.compress(tar, mtime=0)
+
+
 @dataclass
 class FakeRegistry:
     """Repositories as dictionaries. `on_blob` is called before each chunk of a download."""
@@ -137,13 +142,14 @@ class FakeRegistry:
     on_blob: Callable[[Digest, int], Any] | None = None
 
     def put_image(
-        self, ref: str, config: bytes, tars: Sequence[bytes], *, pack: Callable[[bytes], bytes] = gzip.compress
+        self, ref: str, config: bytes, tars: Sequence[bytes], *, pack: Callable[[bytes], bytes] = pack_layer
     ) -> Digest:
         """Put an image as a pusher would; its manifest's digest."""
         repository, _, tag = ref.partition(":")
-        layers = [describe(mediatypes.DOCKER_LAYER_GZIP, pack(tar)) for tar in tars]
+        packed = [pack(tar) for tar in tars]
+        layers = [describe(mediatypes.DOCKER_LAYER_GZIP, blob) for blob in packed]
         held = self.blobs.setdefault(repository, {})
-        held.update({digest_of(pack(tar)): pack(tar) for tar in tars})
+        held.update({digest_of(blob): blob for blob in packed})
         held[digest_of(config)] = config
         body = render_manifest(describe(mediatypes.DOCKER_CONFIG, config), layers, mediatypes.DOCKER_MANIFEST)
         return self.put_document(repository, tag, mediatypes.DOCKER_MANIFEST, body)

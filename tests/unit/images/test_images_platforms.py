@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import io
 import tarfile
 from collections.abc import Awaitable, Callable
@@ -21,7 +20,7 @@ from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of
 from havre.oci.manifest import Descriptor, describe, render_index, render_manifest
 from havre.oci.platform import Platform
-from support.imagery import FakeRegistry, Stage, archive, config_of, layer_tar, staged, stream
+from support.imagery import FakeRegistry, Stage, archive, config_of, layer_tar, pack_layer, staged, stream
 
 ARCHITECTURES = ("amd64", "arm64", "s390x")
 SHARED = layer_tar("shared")
@@ -425,7 +424,7 @@ def test_an_index_with_attestations_and_missing_platforms_is_loaded(tmp_path: Pa
             index["manifests"].append(msgspec.to_builtins(marked))
             body = msgspec.json.encode(index)
             blobs = [b"{}", statement, attested, body, stage.registry.manifests["a/b", "only-s390x"][1]]
-            blobs += [config("s390x"), *map(gzip.compress, tars("s390x"))]
+            blobs += [config("s390x"), *map(pack_layer, tars("s390x"))]
             files = {f"blobs/sha256/{digest_of(blob)[7:]}": blob for blob in blobs}
             top = {**msgspec.to_builtins(describe(mediatypes.OCI_INDEX, body)), "annotations": {
                 "io.containerd.image.name": "docker.io/library/y:1"}}  # fmt: skip
