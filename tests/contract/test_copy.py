@@ -169,6 +169,23 @@ class TestCommand:
         engine.docker("start", box, check=0)
         assert engine.out("exec", box, "cat", "/v/stopped", "/d/stopped") == "newnew"
 
+    def test_what_is_mounted_upon_is_not_replaced(self, engine: Engine, tmp_path: Path) -> None:
+        (tmp_path / "of-the-host").write_text("of the host")
+        (tmp_path / "new").write_text("new")
+        mount = ("-v", f"{tmp_path}/of-the-host:/mounted")
+        engine.out("run", "-d", "--name", "over", *mount, "busybox", "sleep", "1000")
+        for state in ("running", "stopped"):
+            for path in ("/etc/hosts", "/mounted"):
+                refused = engine.docker("cp", str(tmp_path / "new"), f"over:{path}", check=1)
+                assert "device or resource busy" in refused.stderr
+            if state == "running":
+                assert "localhost" in engine.out("exec", "over", "cat", "/etc/hosts")
+                assert engine.out("exec", "over", "cat", "/mounted") == "of the host"
+                engine.out("kill", "over")
+                engine.out("wait", "over")
+        assert (tmp_path / "of-the-host").read_text() == "of the host"
+        engine.out("rm", "over")
+
     def test_a_container_that_never_ran(self, engine: Engine, tmp_path: Path) -> None:
         (tmp_path / "new").write_text("new")
         engine.out("create", "--name", "fresh", "-v", "/made/for/it", "busybox", "cat", "/etc/new", "/made/for/it/new")

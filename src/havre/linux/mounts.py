@@ -34,6 +34,7 @@ _FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
 _MOVE_MOUNT_F_EMPTY_PATH, _MOVE_MOUNT_T_EMPTY_PATH = 4, 0x40
 _OPEN_TREE_CLONE = 1
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
+_AT_SYMLINK_NOFOLLOW, _STATX_ATTR_MOUNT_ROOT = 0x100, 0x2000
 
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, ATTR_NOEXEC = 1, 2, 4, 8
 """MOUNT_ATTR_*: attributes of one mount, as opposed to options of its file system."""
@@ -108,6 +109,27 @@ class MountEntry:
     source: str
     super_options: str
     propagation: frozenset[str] = frozenset()
+
+
+class _Statx(ctypes.Structure):
+    _fields_ = (
+        ("mask", ctypes.c_uint32),
+        ("blksize", ctypes.c_uint32),
+        ("attributes", ctypes.c_uint64),
+        ("rest", ctypes.c_uint8 * 240),
+    )
+
+
+def is_mount_point(directory: int, name: str | bytes) -> bool:
+    """Whether something is mounted on `name` in an open directory, whichever mount namespace that lies in (statx(2)).
+
+    FileNotFoundError where nothing is.
+    """
+    found = _Statx()
+    if _libc.statx(directory, os.fsencode(name), _AT_SYMLINK_NOFOLLOW, 0, ctypes.byref(found)) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), name)
+    return bool(found.attributes & _STATX_ATTR_MOUNT_ROOT)
 
 
 def create_mount(fstype: str, options: Iterable[tuple[str, str | None]], attributes: int = 0) -> int:

@@ -14,12 +14,15 @@ The tree may belong to a running container that works against us; see `treewrite
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from contextlib import suppress
 
 from msgspec.structs import replace
 
 from havre.errors import Failed
+from havre.linux.mounts import is_mount_point
 from havre.storage.compress import Decompressor
 from havre.storage.tar import Data, Entry, TarParser
 from havre.storage.treewriter import TreeWriter
@@ -83,3 +86,10 @@ class Extractor(TreeWriter):
                 shown, into = os.fsdecode(entry.path), os.fsdecode(self._target)
                 raise Failed(f'cannot overwrite {there} "/{shown}" with {new} "/{into}"')
         super()._clear_way(parent, name, entry)
+
+    def _remove(self, parent: int, name: bytes) -> None:
+        """Never a mount point: the kernel lets whoever is in another mount namespace, and takes the mount away."""
+        with suppress(FileNotFoundError):
+            if is_mount_point(parent, name):
+                raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), os.fsdecode(name))
+            super()._remove(parent, name)

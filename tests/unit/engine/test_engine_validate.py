@@ -98,7 +98,7 @@ def test_signals(text: str, number: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "0", "65", "-1", "SIG", "_DFL", "SIG_DFL", "RTMIN+40", "9x"])
 def test_bad_signals(text: str) -> None:
-    with pytest.raises(InvalidInput, match="invalid signal|does not support signal"):
+    with pytest.raises(InvalidInput, match=r"invalid signal|does not support signal"):
         parse_signal(text)
 
 
