@@ -69,6 +69,21 @@ def test_a_context_that_claims_to_be_huge(havred: Engine) -> None:
     assert answer.status >= 400 or b'"error"' in answer.body
 
 
+def test_a_dockerfile_of_ten_megabytes(havred: Engine, tmp_path: Path) -> None:
+    """Refused by its size at every door, before anything is read of it; so is one that never ends a here-document."""
+    endless = "FROM scratch\nCOPY <<EOF /f\n" + "x\n" * (1 << 17)
+    for text, words in (("FROM scratch\n" + "# x\n" * (10 << 18), "4194304"), (endless, "EOF")):
+        context = write_context(tmp_path / words, text)
+        told = [
+            docker_build(havred, context, check=1).stderr,
+            havred.docker("buildx", "build", str(context), check=1).stderr,
+            havred.havre("build", str(context), check=1).stderr,
+        ]
+        for each in told:
+            assert words in each
+            assert len(each) < 10_000, "an error is no copy of the file"
+
+
 def test_sockets_and_pipes_are_not_read(havred: Engine, tmp_path: Path) -> None:
     """A build neither waits for them nor has anything of them; buildx sends a socket as an empty file."""
     text = "FROM busybox\nCOPY . /tree/\nRUN ! test -s /tree/socket && ! test -f /tree/pipe\n"
