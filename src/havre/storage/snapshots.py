@@ -151,7 +151,8 @@ class Snapshots:
 
     def unmount_later(self, id: str) -> None:
         """As `unmount`, in the background."""
-        if (row := self._rows.get(id)) is not None and (self._mount_root / id).exists():
+        row = self._rows.get(id)
+        if row is not None and id not in self._leaving and (self._mount_root / id).exists():
             self._leave(id, functools.partial(self._unmount, id, row))
 
     async def remove(self, id: str) -> None:
