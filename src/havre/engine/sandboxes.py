@@ -18,6 +18,7 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -31,7 +32,7 @@ from havre.engine.model import Container, ContainerId, EndpointSettings
 from havre.engine.network import Network, NetworkContainer
 from havre.engine.networkrows import NetworkOptions, NetworkRows
 from havre.engine.sandbox import Held, Sandbox
-from havre.errors import Conflict, Failed, Forbidden, InvalidInput
+from havre.errors import Conflict, Failed, Forbidden, HavreError, InvalidInput
 from havre.linux import netlink
 from havre.linux.namespaces import is_netns
 from havre.network import files, ipam, nameserver
@@ -500,6 +501,9 @@ class Sandboxes:
         interfaces = {link.mac: link.name for link in links if not link.name.startswith(VETH_PREFIX)}
         for name, settings in container.networks.items():
             await self._adopt_endpoint(held, name, settings, interfaces)
+        for network_id, endpoint in held.endpoints.items():
+            if not (endpoint.interface and await self._host.enslave(endpoint)):
+                await self._attach_again(held, network_id)
         target = held.gateway()
         if target is not None:
             for wish in texts.wishes_again(container.ports, target.bridge.access):
@@ -534,8 +538,21 @@ class Sandboxes:
                 self._used.setdefault(network.id, {})[address] = ContainerId(held.id)
                 held.addresses.append((network.id, address))
             held.endpoints[network.id] = endpoint
-            if not await self._host.enslave(endpoint):
-                log.error("container %s has lost its device on network %s", held.name, name)
+
+    async def _attach_again(self, held: Held, network_id: str) -> None:
+        """Give a container back the device that a daemon took, and died before it could write that down."""
+        endpoint, extras = held.endpoints[network_id], extras_of(held.asked[network_id])
+        interface = extras.interface or f"eth{held.free_number()}"
+        endpoint = held.endpoints[network_id] = replace(
+            endpoint, interface=interface, link_local=extras.link_local, sysctls=extras.settings(interface)
+        )
+        log.warning("container %s has lost its device on network %s: it gets another", held.name, endpoint.bridge.name)
+        try:
+            await self._host.delete_veth(endpoint.link)
+            if held.netns is not None:
+                await self._host.attach(held.netns, endpoint, held.gateway())
+        except HavreError as error:
+            log.error("container %s is not on network %s: %s", held.name, endpoint.bridge.name, error)
 
     async def serve(self, container: Container) -> None:
         """Begin to answer for an adopted container: its ports and its names."""

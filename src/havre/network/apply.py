@@ -54,6 +54,7 @@ class Host:
         self._group = int.from_bytes(hashlib.sha256(owner.encode()).digest()[:4]) | 1 << 31
         self._netlink = Netlink()
         self._endings = Netlink()
+        self._shutting: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._conntrack = Conntrack()
 
@@ -226,13 +227,16 @@ class Host:
         return await act(f"set up network namespace {path.name}", self._open_netns, path, endpoints, then)
 
     async def close_netns(self, path: Path, links: Sequence[str]) -> None:
-        """Remove the namespace's name and shut its devices, which end in the background. Idempotent."""
-        await act(f"remove network namespace {path.name}", self._close_netns, path, links)
-        self._end_soon()
+        """Remove the namespace's name, and its devices in the background. Idempotent."""
+        await act(f"remove network namespace {path.name}", namespaces.delete_netns, path)
+        if links:
+            task = spawn(self._shut(links), f"shut devices of {path.name}")
+            self._shutting.add(task)
+            task.add_done_callback(self._shutting.discard)
 
-    def _close_netns(self, path: Path, links: Sequence[str]) -> None:
-        namespaces.delete_netns(path)
-        self._doom(links)
+    async def _shut(self, links: Sequence[str]) -> None:
+        await act(f"shut {', '.join(links)}", self._doom, links)
+        self._end_soon()
 
     def _end_soon(self) -> None:
         if self._timer is None:
@@ -246,6 +250,8 @@ class Host:
 
     async def settle(self) -> None:
         """End now what is to end; when nothing is left of it."""
+        if self._shutting:
+            await asyncio.wait(self._shutting)
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

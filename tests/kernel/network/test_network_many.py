@@ -100,6 +100,8 @@ def test_killed_between_the_steps_of_a_change(run_root: Path) -> None:
         room = Networks(Rows(legacy.networks), run_root, NetworkOptions())
         row = legacy.containers[0]
         await room.start({ContainerId(row.id): row})
+        has = run(f"nsenter --net={run_root}/netns/{row.id} ip addr")
+        assert all(f"inet {end.ip_address}/" in has for end in row.networks.values())  # what its row says it is on
         await room.disconnect(row, room.get("front"))
         again = await room.connect(row, room.get("back"), EndpointSettings())
         assert again.ports["80/tcp"]
