@@ -91,6 +91,24 @@ def test_archives_and_files_of_every_platform(havred: Engine, context: Path, tmp
     }
 
 
+def test_by_buildx(havred: Engine, context: Path, registry: RealRegistry, tmp_path: Path) -> None:
+    """It takes our engine for one that can, by a label of the worker's."""
+    name, archive = f"{registry.host}/buildx:1", tmp_path / "image.tar"
+    build = ("buildx", "build", "-q", *_BOTH, str(context))
+    havred.docker(*build, "-t", name, check=0)
+    for architecture in ("amd64", "arm64"):
+        assert inspect(havred, name, f"linux/{architecture}", "{{.Architecture}}") == architecture
+    havred.docker(*build, "-t", name, "-o", f"type=oci,dest={archive}", "--provenance", "true", check=0)
+    with tarfile.open(archive) as tar:
+        (top,) = json.load(tar.extractfile("index.json"))["manifests"]  # type: ignore[arg-type]
+        index = json.load(tar.extractfile(f"blobs/sha256/{top['digest'][7:]}"))  # type: ignore[arg-type]
+    platforms = [entry["platform"]["architecture"] for entry in index["manifests"]]
+    assert sorted(platforms) == ["amd64", "arm64", "unknown", "unknown"]
+    refused = havred.docker(*build, "-o", str(tmp_path / "files"), check=1).stderr
+    assert "files for several platforms are not exported as local" in refused
+    havred.docker("rmi", "-f", name, check=0)
+
+
 def test_what_cannot_be_built_for_several(havred: Engine, context: Path) -> None:
     def refused(*flags: str) -> str:
         return havred.havre("build", "-t", "never:1", *flags, str(context), check=1).stderr

@@ -71,7 +71,6 @@ def test_options_that_name_things() -> None:
     ("frontend", "attrs", "told"),
     [
         ("gateway.v0", {"source": "docker/dockerfile:1"}, "docker/dockerfile:1"),
-        (FRONTEND, {"platform": "linux/amd64,linux/arm64"}, "several platforms"),
         (FRONTEND, {"requestid": "frontend.outline"}, "frontend.outline"),
         (FRONTEND, {"attest:sbom": "generator=x"}, "sbom"),
         (FRONTEND, {"context": "ftp://example.com/x"}, "ftp://example.com/x"),

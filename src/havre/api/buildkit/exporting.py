@@ -17,7 +17,7 @@ from havre.build.progress import BuildProgress, shown
 from havre.build.request import BuildResult
 from havre.engine.images import Images
 from havre.engine.layout import LaidOut, LayoutForm
-from havre.errors import Failed
+from havre.errors import Failed, Unsupported
 from havre.oci.digest import digest_of
 from havre.oci.reference import parse_reference
 
@@ -73,6 +73,8 @@ async def export_files(
     kind: str, result: BuildResult, session: Session, outputs: Outputs, progress: BuildProgress
 ) -> None:
     """Send the result's files to the client: `local` as a directory, `tar` as one file."""
+    if result.platforms:
+        raise Unsupported(f"files for several platforms are not exported as {kind}", "use havre build, or type=oci")
     with shown(_TITLES[kind], progress) as vertex:
         async with outputs.mounted(result.layers) as tree:
             with counted(vertex, "copying files", progress) as moved:

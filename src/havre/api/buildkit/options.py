@@ -108,8 +108,6 @@ def _is_remote(context: str) -> bool:
 
 
 def _refuse_the_impossible(attrs: Mapping[str, str]) -> None:
-    if "," in attrs.get("platform", ""):
-        raise Unsupported("several platforms cannot be built at once", "build them one by one")
     if (request := attrs.get("requestid", "")) not in ("", LINT):
         raise Unsupported(f"subrequest {request} is not supported", "leave out --print or --call")
 
