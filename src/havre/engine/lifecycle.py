@@ -180,7 +180,7 @@ class Lifecycle:
             await self.logs.end(container)
             restart = self._decide(live, exit)
             self.stop_probing(live)
-            published = bool(container.ports)
+            published, hooked = bool(container.ports), live.process is not None and live.process.has_hooks
             _record_exit(container, exit, restart)
             live.process = None
             if exit.oom_killed and not live.oom_told:
@@ -189,10 +189,11 @@ class Lifecycle:
                 live.exits.exited(live.result())
             leaves = restart is None and _goes_with_exit(live) and self.auto_remove is not None
             try:
-                if leaves:  # the rest can wait until the client that waits for the removal has been told
+                if not leaves:
+                    await self._index.note(container)  # before conmon's record of the end is removed
+                if leaves and not hooked:  # the rest can wait until who waits for the removal has been told
                     await self._take_down(container)
                 else:
-                    await self._index.note(container)  # before conmon's record of the end is removed
                     await self._clear(container)
             finally:
                 self._tell_end(container, exit)
