@@ -12,7 +12,7 @@ for option in "$@"; do
     case $option in
         --test) lock=requirements-test.lock ;;
         --peers) packages="$packages docker.io docker-cli docker-compose docker-buildx docker-registry skopeo podman buildah"
-            packages="$packages mmdebstrap erofs-utils iproute2 iperf3 criu curl openssl" ;;
+            packages="$packages mmdebstrap erofs-utils iproute2 iperf3 criu libcriu2 curl openssl" ;;
         *) echo "setup.sh: unknown option $option" >&2; exit 2 ;;
     esac
 done

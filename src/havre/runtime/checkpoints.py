@@ -28,7 +28,7 @@ _REASONS = 3
 def check_criu() -> None:
     """Unavailable where it is not installed."""
     if shutil.which("criu", path=spawn.ENVIRONMENT["PATH"]) is None:
-        raise Unavailable("criu is not installed", "install the package criu")
+        raise Unavailable("criu is not installed", "install the packages criu and libcriu2")
 
 
 def dump_options(images: Path, work: Path, *, leave_running: bool) -> list[str]:
