@@ -1,6 +1,6 @@
 """One layer coming in: hashed, decompressed, hashed again and stored, all while it comes.
 
-    loop          network --> write() --> about 1 MiB
+    loop          network --> write() --> about 2 MiB
     shared pool                             --> [ hash the stream, decompress ] --> pieces of 256 KiB
     own thread                                                                        --> [ hash the tar, write, index ]
 
@@ -33,9 +33,9 @@ from havre.oci.digest import Digest
 from havre.storage.compress import Decompressor
 from havre.storage.layerfiles import LayerWriter, Sealed
 
-_GATHER = 1 << 20  # compressed bytes that are worth a hop to a thread
-_GROUP = 4  # pieces that are worth one
-_AHEAD = 4  # groups that may wait for the disk
+_GATHER = 2 << 20  # compressed bytes that are worth a hop to a thread
+_GROUP = 8  # pieces that are worth one
+_AHEAD = 2  # groups that may wait for the disk
 
 P = ParamSpec("P")
 T = TypeVar("T")
