@@ -16,6 +16,7 @@ import pytest
 
 from support.engines import Engine
 from support.engines import run as command
+from support.waiting import until
 
 
 def run(engine: Engine, *arguments: str, stdin: str | None = None) -> str:
@@ -293,6 +294,7 @@ class TestIdentity:
     def test_stop_signal_and_timeout(self, engine: Engine) -> None:
         script = "trap 'echo usr1; exit 3' USR1; echo ready; while :; do sleep 0.05; done"
         engine.out("run", "-d", "--name", "stopme", "--stop-signal", "USR1", "busybox", "sh", "-c", script)
+        until(lambda: engine.out("logs", "stopme"), "the trap")
         engine.out("stop", "stopme")
         assert engine.out("inspect", "-f", "{{.State.ExitCode}}", "stopme") == "3"
         engine.out("rm", "stopme")
