@@ -48,6 +48,19 @@ def test_cve_2019_5736_runtime_binary_cannot_be_overwritten(havred: Engine) -> N
     assert [hashlib.sha256(binary.read_bytes()).hexdigest() for binary in binaries] == before
 
 
+def test_cve_2019_5736_the_runtime_in_a_container_is_not_the_next_ones(havred: Engine) -> None:
+    """crun runs where it can be neither written nor made inexecutable, or from a copy that no other start uses."""
+    libraries = [f"--volume={path}:{path}:ro" for path in ("/lib", "/lib64")]
+    havred.out("run", "-d", "--name", "evil", *libraries, "busybox", "sleep", "1000")
+    havred.out("exec", "evil", "mkfifo", "/config")  # which crun waits for
+    havred.out("exec", "-d", "evil", "/proc/self/exe", "run", "--config=/config", "x")
+    commands = ("exec", "evil", "sh", "-c", "cat /proc/[2-9]*/cmdline")
+    until(lambda: "--config=/config" in havred.out(*commands), "crun in the container")
+    havred.docker("exec", "evil", "sh", "-c", "chmod 0 /proc/[2-9]*/exe")
+    assert havred.out("run", "--rm", "busybox", "echo", "well") == "well"
+    havred.docker("rm", "-f", "evil", check=0)
+
+
 def test_cve_2019_16884_nothing_is_mounted_over_proc(havred: Engine, tmp_path: Path) -> None:
     for target in ("/proc", "/proc/self", "/proc/sys"):
         done = havred.docker("run", "--rm", "-v", f"{tmp_path}:{target}", "busybox", "true")

@@ -16,12 +16,6 @@ preempts at once what has not (its children have not: reset on fork):
 
     chrt -R -f 1 crun exec ...          where the kernel allows it; 0 of 240 lost beside 41 of 240 without
 
-A container could overwrite the program that enters it, by /proc/self/exe (CVE-2019-5736). So crun begins by copying
-itself to sealed memory and executing that, unless it was started from such a copy: then a start takes half the time.
-One is made here once, and used until the program is replaced (`SealedCopy`):
-
-    run_root/sealed/NAME --> /proc/DAEMON/fd/N        by a link, so that the process is called crun
-
 Two things crun does in a process of its own are done without one, as each costs as much as a small container runs:
 
     start     one byte into STATE/ID/exec.fifo, which the created process reads; the fifo then goes (`release`)
@@ -40,7 +34,6 @@ v1 (`plan_default`), else runc is the default, and whether real-time priority is
 
 from __future__ import annotations
 
-import fcntl
 import os
 import platform
 import shutil
@@ -48,7 +41,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from havre.aio import in_thread
 from havre.errors import InvalidInput, Unavailable
 from havre.linux.cgroups import Layout
 from havre.runtime import spawn
@@ -57,7 +49,6 @@ from havre.runtime.plan import ContainerPlan
 KNOWN = ("crun", "runc")
 LEAST_FILES = 64
 PERL = "/usr/bin/perl"
-_SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 FIRST = ("/usr/bin/chrt", "-R", "-f", "1")
 
 _UNIFIED = "/sys/fs/cgroup/unified"
@@ -71,33 +62,6 @@ _HIDE_UNIFIED = (
 )
 
 
-class SealedCopy:
-    """A program in sealed memory, at `link`, which keeps its name; the memory goes with this object. Blocking."""
-
-    def __init__(self, program: Path, link: Path) -> None:
-        """Make it; OSError."""
-        self._program, self._link = program, link
-        self._copied = _identity(program)
-        self._memory = os.fdopen(os.memfd_create(program.name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING), "wb")
-        with program.open("rb") as source:
-            shutil.copyfileobj(source, self._memory)
-        self._memory.flush()
-        fcntl.fcntl(self._memory, fcntl.F_ADD_SEALS, _SEALS)
-        link.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        link.unlink(missing_ok=True)
-        link.symlink_to(f"/proc/{os.getpid()}/fd/{self._memory.fileno()}")
-
-    @property
-    def path(self) -> Path:
-        """What to start: the copy, or the program itself where that has been replaced meanwhile."""
-        return self._link if _identity(self._program) == self._copied else self._program
-
-
-def _identity(program: Path) -> tuple[int, int, int]:
-    found = program.stat()
-    return found.st_dev, found.st_ino, found.st_mtime_ns
-
-
 @dataclass(frozen=True)
 class OciRuntime:
     """One OCI runtime: program, directory of its state, what goes before it for `create` and an `exec` with a tty."""
@@ -107,7 +71,6 @@ class OciRuntime:
     state: Path
     create_prefix: tuple[str, ...] = ()
     terminal_prefix: tuple[str, ...] = ()
-    sealed: SealedCopy | None = None
 
     def command(self, *args: str) -> list[str]:
         """The command line for anything but `create`."""
@@ -119,14 +82,11 @@ class OciRuntime:
 
     def for_create(self) -> list[str]:
         """Program and options, to be followed by `create`."""
-        return [*self.create_prefix, self._start(), *self.options()]
+        return [*self.create_prefix, *self.command()]
 
     def for_exec(self, *, tty: bool) -> list[str]:
         """Program and options, to be followed by `exec`."""
-        return [*(self.terminal_prefix if tty else ()), self._start(), *self.options()]
-
-    def _start(self) -> str:
-        return str(self.sealed.path if self.sealed else self.program)
+        return [*(self.terminal_prefix if tty else ()), *self.command()]
 
     def release(self, container_id: str) -> bool:
         """Let a created process go, as `crun start` does (crun's status.c). False when only the runtime itself can."""
@@ -203,9 +163,6 @@ async def find_runtimes(run_root: Path, binaries: Mapping[str, str], default: st
         hindrance = await _try_prefix(prefix)
         if not hindrance:
             found["crun"] = replace(found["crun"], create_prefix=prefix)
-    for name, runtime in found.items():
-        if runtime.program.name == "crun" and (sealed := await _seal(runtime, run_root / "sealed" / name)):
-            found[name] = replace(runtime, sealed=sealed)
     if "crun" in found and await _may_be_first():
         found["crun"] = replace(found["crun"], terminal_prefix=FIRST)
     name, reason = plan_default(list(found), default, layout, hindrance)
@@ -245,15 +202,6 @@ async def _try_prefix(prefix: tuple[str, ...]) -> str:
     if result.code != 0:
         return result.stderr.strip() or f"status {result.code}"
     return "" if not result.stdout.strip() else "the v2 tree cannot be hidden"
-
-
-async def _seal(runtime: OciRuntime, link: Path) -> SealedCopy | None:
-    """A sealed copy of a runtime; None where memory cannot be executed (the sysctl vm.memfd_noexec)."""
-    sealed = await in_thread(SealedCopy, runtime.program, link)
-    try:
-        return sealed if (await spawn.run([str(link), "--version"])).code == 0 else None
-    except PermissionError:
-        return None
 
 
 async def _may_be_first() -> bool:
