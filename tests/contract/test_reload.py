@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -75,10 +75,22 @@ def test_a_bad_file_changes_nothing(havred: Engine, file: Path) -> None:
 def test_a_bad_file_is_refused_at_the_start(tmp_path: Path) -> None:
     file = tmp_path / "daemon.json"
     file.write_text('{"log-driver": "odd"}')
-    roots = ("--data-root", str(tmp_path / "d"), "--exec-root", str(tmp_path / "e"), "-H", f"unix://{tmp_path}/s")
-    done = subprocess.run([HAVRED, "--config-file", file, *roots], capture_output=True, text=True, check=False)
+    said = _fails_to_start(tmp_path, "--config-file", str(file))
+    assert 'log-driver: error looking up logging plugin odd: plugin "odd" not found' in said
+
+
+def test_a_host_without_cgroups_is_refused_at_the_start(tmp_path: Path) -> None:
+    hidden = ("unshare", "--mount", "sh", "-c", 'umount --lazy --recursive /sys/fs/cgroup && exec "$@"', "sh")
+    said = _fails_to_start(tmp_path, before=hidden)
+    assert "no cgroup hierarchy is mounted below /sys/fs/cgroup" in said
+
+
+def _fails_to_start(directory: Path, *flags: str, before: Sequence[str] = ()) -> str:
+    """What a daemon with these flags, run by the command `before`, says at its end."""
+    roots = ("--data-root", f"{directory}/d", "--exec-root", f"{directory}/e", "-H", f"unix://{directory}/s")
+    done = subprocess.run([*before, HAVRED, *flags, *roots], capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert 'log-driver: error looking up logging plugin odd: plugin "odd" not found' in done.stderr
+    return done.stderr
 
 
 def test_how_many_layers_are_transferred_at_once(havred: Engine, file: Path, tmp_path: Path) -> None:

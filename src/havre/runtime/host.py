@@ -8,7 +8,8 @@ import re
 import shutil
 from pathlib import Path
 
-from havre.linux.cgroups import read_cgroups
+from havre.errors import Failed
+from havre.linux.cgroups import Cgroups, read_cgroups
 from havre.runtime import spawn
 from havre.runtime.capabilities import parse_mask
 from havre.runtime.spec import HostFacts
@@ -18,15 +19,25 @@ APPARMOR_PROFILES = Path("/sys/kernel/security/apparmor/profiles")
 
 
 def read_host() -> HostFacts:
-    """The facts; blocking, but only kernel files are read."""
+    """The facts; blocking, but only kernel files are read. `Failed` where no cgroups can be seen."""
     return HostFacts(
         machine=platform.machine(),
         kernel=parse_release(os.uname().release),
         capabilities=_own_capabilities(),
-        cgroups=read_cgroups(),
+        cgroups=_cgroups(),
         init=_find_init(),
         apparmor_profile=_apparmor_profile(),
     )
+
+
+def _cgroups() -> Cgroups:
+    cgroups = read_cgroups()
+    if not cgroups.trees:
+        raise Failed(
+            "no cgroup hierarchy is mounted below /sys/fs/cgroup",
+            "mount one; `ip netns exec` hides them, `nsenter --net=` does not",
+        )
+    return cgroups
 
 
 def parse_release(release: str) -> tuple[int, int]:
