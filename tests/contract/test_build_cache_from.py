@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -122,3 +123,24 @@ def test_a_directory_of_lies(havred: Engine, tmp_path: Path) -> None:
     refused = havred.havre(*build, check=1)
     assert f"the cache in {cache} cannot be read: index.json" in refused.stderr
     _forget(havred, again)
+
+
+@pytest.mark.peer
+def test_a_directory_that_was_cut_off(havred: Engine, tmp_path: Path) -> None:
+    """What buildx keeps of a blob that a build has begun and not ended is overwritten by the next build."""
+    context, cache = write_context(tmp_path / "context", _STAGES), tmp_path / "cache"
+    build = ("buildx", "build", "-q", "--cache-to", f"type=local,dest={cache},mode=max", str(context))
+    image = havred.docker(*build, check=0).stdout.strip()
+    whole = {path.name: path.read_bytes() for path in (cache / "blobs/sha256").iterdir()}
+    for name, content in whole.items():
+        ref = f"havre-sha256:{name}"
+        begun = cache / "ingest" / hashlib.sha256(ref.encode()).hexdigest()
+        begun.mkdir(parents=True)
+        times = dict.fromkeys(("startedat", "updatedat"), "2026-01-01T00:00:00Z")
+        for file, text in {"ref": ref, "total": str(len(content)), "data": "begun", **times}.items():
+            (begun / file).write_text(text)
+        (cache / "blobs/sha256" / name).unlink()
+    assert havred.docker(*build, check=0).stdout.strip() == image
+    assert {path.name: path.read_bytes() for path in (cache / "blobs/sha256").iterdir()} == whole
+    assert not list((cache / "ingest").iterdir())
+    _forget(havred, image)

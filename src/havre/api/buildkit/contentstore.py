@@ -3,6 +3,7 @@
     Read(digest)                                    --> pieces          --cache-from type=local
     Write(ref): STAT, WRITE, ..., COMMIT(digest)    --> offset each     --cache-to type=local
 
+What is written at offset 0 takes the place of what a build that was cut off has left there.
 The client keeps `index.json` itself: it reads the manifest's digest from there, and writes the one it is told there.
 
 Source: containerd api/services/content/v1/content.proto; moby/buildkit session/content, cache/remotecache/local.
@@ -15,7 +16,7 @@ from typing import Any
 
 from havre.api.buildkit.messages import ReadContent, ReadContentPiece, WriteContent, WrittenContent
 from havre.api.buildkit.sessions import Session
-from havre.errors import Conflict, Failed
+from havre.errors import Conflict
 from havre.oci.digest import Digest
 
 _READ, _WRITE = "/containerd.services.content.v1.Content/Read", "/containerd.services.content.v1.Content/Write"
@@ -37,10 +38,8 @@ async def write_blob(session: Session, store: str, digest: Digest, size: int, pi
     try:
         async with session.converse(_WRITE, [(_STORE, store)], WriteContent, WrittenContent) as stream:
             await stream.send_message(WriteContent(action=_STAT, **told))
-            begun = await stream.recv_message()
-            offset = 0 if begun is None else begun.offset
-            if offset:
-                raise Failed(f"the client has begun the blob {digest} of the cache and not ended it")
+            await stream.recv_message()
+            offset = 0
             async for piece in pieces:
                 await stream.send_message(WriteContent(action=_DATA, offset=offset, data=piece, **told))
                 await stream.recv_message()
