@@ -522,7 +522,9 @@ def test_what_is_not_done_is_refused(ours: Both) -> None:
 def test_files_in_a_git_repository(ours: Both, tmp_path: Path) -> None:
     (tmp_path / "repository").mkdir()
     file = "services: {a: {image: busybox, environment: {VERSION: one}, volumes: ['./beside:/b']}}\n"
-    repository = Repository(tmp_path / "repository", {"app/compose.yaml": file, "app/beside/f": "here", "away": "-> /"})
+    files = {"app/compose.yaml": file, "app/beside/f": "here", "away": "-> /", "out/compose.yaml": "-> /etc/hostname"}
+    repository = Repository(tmp_path / "repository", files)
+    repository.git("tag", "both")
     ours.engine.env["XDG_CACHE_HOME"] = str(tmp_path / "cache")
 
     def config(address: str, *more: str) -> subprocess.CompletedProcess[str]:
@@ -531,7 +533,9 @@ def test_files_in_a_git_repository(ours: Both, tmp_path: Path) -> None:
     try:
         assert "VERSION: one" in config(f"{repository.url}#v1:app").stdout
         commit = repository.commit({"app/compose.yaml": file.replace("one", "two")})
-        assert "VERSION: two" in config(f"{repository.url}#main:app/compose.yaml").stdout
+        repository.git("branch", "both")
+        repository.publish()
+        assert "VERSION: two" in config(f"{repository.url}#both:app/compose.yaml").stdout, "a branch before a tag"
         assert "VERSION: one" in config(f"{repository.url}#v1:app").stdout
         ours.write(f"name: {ours.name}\ninclude: ['{repository.url}#:app']\n")
         ours.havre("create")
@@ -541,6 +545,7 @@ def test_files_in_a_git_repository(ours: Both, tmp_path: Path) -> None:
         assert "has no branch or tag none" in config(f"{repository.url}#none").stderr
         assert "there is no Compose file in" in config(f"{repository.url}#main").stderr
         assert "leads out of the repository" in config(f"{repository.url}#main:away/etc").stderr
+        assert "out/compose.yaml leads out of the repository" in config(f"{repository.url}#main:out").stderr
     finally:
         repository.close()
     assert "VERSION: two" in config(f"{repository.url}#{commit}:app").stdout, "a commit that is here needs no server"

@@ -35,15 +35,15 @@ def local(file: str) -> str:
     address = _parse(file)
     if address is None:
         raise Unsupported(f"remote Compose file {file} is not supported", "fetch it, and name the copy")
-    commit = address.ref if _COMMIT.match(address.ref) else _commit_of(address)
+    ref, commit = (address.ref, address.ref) if _COMMIT.match(address.ref) else _find(address)
     root = os.path.join(_cache(), commit)
     if not os.path.isdir(root):
-        _fetch(address, commit, root)
+        root = _fetch(address.url, ref)
     found = os.path.realpath(os.path.join(root, address.path))
-    if os.path.commonpath((found, os.path.realpath(root))) != os.path.realpath(root):
-        raise InvalidInput(f"{file}: {address.path} leads out of the repository")
     if os.path.isdir(found):
         found = next((path for name in NAMES if os.path.isfile(path := os.path.join(found, name))), found)
+    if os.path.commonpath((os.path.realpath(found), os.path.realpath(root))) != os.path.realpath(root):
+        raise InvalidInput(f"{file}: {os.path.relpath(found, root)} leads out of the repository")
     if not os.path.isfile(found):
         raise NotFound(f"{file}: there is no Compose file in {address.path or 'the root of the repository'}")
     return found
@@ -64,33 +64,34 @@ def _cache() -> str:
     return os.path.join(home, "havre-compose")
 
 
-def _commit_of(address: _Address) -> str:
-    """The commit that a branch or tag, or the default branch, is at."""
+def _find(address: _Address) -> tuple[str, str]:
+    """The full name of a branch, else of a tag, or of the default branch, and the commit that it is at."""
     names = [f"refs/heads/{address.ref}", f"refs/tags/{address.ref}"] if address.ref else ["HEAD"]
     lines = _git("ls-remote", "--", address.url, *names, *(f"{name}^{{}}" for name in names)).splitlines()
     found = {name: commit for commit, _, name in (line.partition("\t") for line in lines)}
-    wanted = [name + suffix for name in names for suffix in ("^{}", "")]  # of a tag with a text, the commit
-    commit = next((found[name] for name in wanted if name in found), "")
-    if not commit:
-        raise NotFound(f"{address.url} has no branch or tag {address.ref or 'HEAD'}")
-    return commit
+    for name in names:
+        if commit := found.get(f"{name}^{{}}") or found.get(name):  # of a tag with a text, the commit
+            return name, commit
+    raise NotFound(f"{address.url} has no branch or tag {address.ref or 'HEAD'}")
 
 
-def _fetch(address: _Address, commit: str, root: str) -> None:
-    """The commit's files at `root`, whole or not at all."""
+def _fetch(url: str, ref: str) -> str:
+    """Where the files of the commit now are that `ref`, a full name or a commit, is at by now: all, or none."""
     import tempfile
 
-    os.makedirs(os.path.dirname(root), exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=os.path.dirname(root), prefix="fetch-") as folder:
+    os.makedirs(_cache(), exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=_cache(), prefix="fetch-") as folder:
         work = os.path.join(folder, "work")
         _git("init", "-q", "--template=", "--", work)
-        _git("-C", work, "fetch", "-q", "--depth", "1", "--", address.url, address.ref or "HEAD")
-        _git("-C", work, "checkout", "-q", "--detach", commit)
+        _git("-C", work, "fetch", "-q", "--depth", "1", "--", url, ref)
+        _git("-C", work, "checkout", "-q", "--detach", "FETCH_HEAD")
+        root = os.path.join(_cache(), _git("-C", work, "rev-parse", "HEAD").strip())
         try:
             os.rename(work, root)
         except OSError:
             if not os.path.isdir(root):  # else another one was faster
                 raise
+    return root
 
 
 def _git(*words: str) -> str:
