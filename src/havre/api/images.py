@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from contextlib import suppress
 
 import msgspec
 from aiohttp import web
@@ -16,7 +17,7 @@ from havre.api.present import present_image
 from havre.api.progress_stream import stream_progress
 from havre.api.router import Router
 from havre.engine.progress import Progress, ProgressLine
-from havre.errors import InvalidInput, Unsupported
+from havre.errors import InvalidInput, NotFound, Unsupported
 from havre.registry import Auth
 
 _TAR = "application/x-tar"
@@ -61,8 +62,11 @@ async def _list(call: Call) -> web.StreamResponse:
     images = call.services.images
     found = images.list(call.filters(), all=call.flag("all"), shared_size=call.flag("shared-size"))
     if call.flag("manifests"):
-        for row in found:
-            await images.show_manifests(row)
+        rows, found = found, []
+        for row in rows:
+            with suppress(NotFound):  # it is gone by now
+                await images.show_manifests(row)
+                found.append(row)
     return call.json(found, operation="ImageList")
 
 

@@ -326,13 +326,16 @@ class Images:
         """Push an image that is not kept here, but its layers are."""
         ref = parse_reference(name).with_default_tag()
         image = Image(ImageId(digest_of(document)), decode_image(document), ImageRow(added_at=0))
-        with self._storage.hold(Digest(image.id), *image.layers):
-            await self._storage.blobs.add(document)
-            try:
+        digest = Digest(image.id)
+        try:
+            with self._storage.hold(digest, *image.layers):
+                async with self._store.changing:  # else it could be there still, and about to be removed below
+                    await self._storage.blobs.add(document)
                 await self._pusher.push(ref, image, auth, unobserved)
-            finally:
-                if image.id not in self._store:
-                    await self._storage.blobs.remove(Digest(image.id))
+        finally:
+            async with self._store.changing:
+                if image.id not in self._store and digest not in self._storage.held():
+                    await self._storage.blobs.remove(digest)
 
     # -- names
 

@@ -13,7 +13,8 @@ from api_fakes import Wire, exchange, post_json, services, start
 
 from havre.api.routes import build_router
 from havre.api.server import UnixListener, serve
-from havre.errors import Forbidden
+from havre.engine.imagelist import ImageSummary
+from havre.errors import Forbidden, NotFound
 
 Scenario = Callable[[Path], Coroutine[Any, Any, None]]
 
@@ -180,6 +181,25 @@ def test_pages_of_other_sites_are_refused(run: Callable[[Scenario], None]) -> No
         assert message(answer) == (403, "a page of another site may not use this API")
 
     run(scenario)
+
+
+def test_images_that_go_while_they_are_listed(tmp_path: Path) -> None:
+    class Going:
+        def list(self, filters: Any, **options: bool) -> list[ImageSummary]:
+            return [ImageSummary(id="here"), ImageSummary(id="gone")]
+
+        async def show_manifests(self, shown: ImageSummary) -> None:
+            if shown.id == "gone":
+                raise NotFound("No such image: gone")
+            shown.manifests = []
+
+    async def main() -> None:
+        server = await start(tmp_path / "api.sock", services(images=Going()))
+        answer = await exchange(tmp_path / "api.sock", "GET", "/images/json?manifests=1")
+        await server.close()
+        assert [row["Id"] for row in json.loads(answer.partition(b"\r\n\r\n")[2])] == ["here"]
+
+    asyncio.run(asyncio.wait_for(main(), 20))
 
 
 def test_a_hint_travels_in_a_header(run: Callable[[Scenario], None]) -> None:

@@ -11,9 +11,11 @@ import pytest
 
 from havre.errors import Failed, HavreError, InvalidInput, NotFound, Unsupported
 from havre.oci import mediatypes
-from havre.oci.digest import digest_of
+from havre.oci.digest import Digest, digest_of
 from havre.oci.manifest import describe
-from support.imagery import Stage, config_of, layer_tar, staged, stream
+from havre.oci.reference import Reference
+from havre.registry import Auth
+from support.imagery import FakeRegistry, Stage, config_of, layer_tar, staged, stream
 
 BASE, TOP = layer_tar("base", content=b"b" * 5000), layer_tar("top")
 CONFIG = config_of(BASE, TOP)
@@ -254,6 +256,34 @@ def test_pulled_image_is_pushed_with_its_own_manifest(tmp_path: Path) -> None:
             stage.registry.blobs["d"] = {}
             await stage.images.push("other.io/d", "1", progress=stage.lines.append)
             assert stage.said().count(f"{digest_of(TOP)[7:19]}: Pushed") == 1
+
+    play(work)
+
+
+def test_two_push_one_document(tmp_path: Path) -> None:
+    """It is there for as long as one of them needs it, and no longer."""
+
+    class Slow(FakeRegistry):
+        passed = asyncio.Event()
+
+        async def has_blob(self, ref: Reference, digest: Digest, auth: Auth | None = None) -> bool:
+            if ref.repository == "slow":
+                await self.passed.wait()
+            return await super().has_blob(ref, digest, auth)
+
+    async def work() -> None:
+        async with staged(tmp_path, Slow()) as stage:
+            stage.registry.put_image("a/b:1", CONFIG, [BASE, TOP])
+            await stage.images.pull("r.io/a/b", "1")
+            cache = config_of(TOP)
+            slow = asyncio.create_task(stage.images.push_document(cache, "r.io/slow"))
+            await asyncio.sleep(0)
+            await stage.images.push_document(cache, "r.io/fast")
+            Slow.passed.set()
+            await slow
+            for repository in ("slow", "fast"):
+                assert digest_of(cache) in stage.registry.blobs[repository]
+            assert not stage.storage.blobs.has(digest_of(cache))
 
     play(work)
 
