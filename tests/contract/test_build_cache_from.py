@@ -10,6 +10,7 @@ import pytest
 
 from support.building import docker_build, write_context
 from support.engines import Engine
+from support.raw import ask
 from support.registry import real_registry
 
 _TEXT = "FROM busybox\nRUN date +%N > /made\nCOPY a /a\nWORKDIR /w\nENV X=1\n"
@@ -119,10 +120,33 @@ def test_a_directory_of_lies(havred: Engine, tmp_path: Path) -> None:
     _forget(havred, image)
     again = havred.havre(*build, check=0).stdout.strip()
     assert again not in ("", image)
+    _forget(havred, again)
+    image = havred.havre(*build, "--cache-to", f"type=local,dest={cache},mode=max", check=0).stdout.strip()
+    index = json.loads((cache / "index.json").read_bytes())
+    manifest = json.loads((cache / "blobs/sha256" / index["manifests"][0]["digest"][7:]).read_bytes())
+    with (cache / "blobs/sha256" / manifest["config"]["digest"][7:]).open("a") as document:
+        document.write(" ")
+    _forget(havred, image)
+    again = havred.havre(*build, check=0).stdout.strip()
+    assert again not in ("", image)
     (cache / "index.json").write_text("{")
     refused = havred.havre(*build, check=1)
     assert f"the cache in {cache} cannot be read: index.json" in refused.stderr
     _forget(havred, again)
+
+
+def test_what_a_cache_does_not_tell(havred: Engine, tmp_path: Path) -> None:
+    """Values of build arguments; who finds a step in a cache knows its text."""
+    text = _STAGES.replace("AS made\n", "AS made\nARG TOKEN\n")
+    context, cache = write_context(tmp_path / "context", text), tmp_path / "cache"
+    build = ("build", "-q", str(context), "--build-arg", "TOKEN=not-for-all")
+    image = havred.havre(*build, "--cache-to", f"type=local,dest={cache},mode=max", check=0).stdout.strip()
+    assert not [path for path in (cache / "blobs/sha256").iterdir() if b"not-for-all" in path.read_bytes()]
+    _forget(havred, image)
+    assert havred.havre(*build, "--cache-from", f"type=local,src={cache}", check=0).stdout.strip() == image
+    records = [record["Description"] for record in ask(havred.socket, "GET", "/system/df").json["BuildCache"]]
+    assert any("TOKEN=not-for-all" in record and "> /made" in record for record in records), records
+    _forget(havred, image)
 
 
 @pytest.mark.peer

@@ -109,6 +109,12 @@ def test_by_buildx(havred: Engine, context: Path, registry: RealRegistry, tmp_pa
     havred.docker("rmi", "-f", name, check=0)
 
 
+def test_a_platform_given_twice(havred: Engine, context: Path) -> None:
+    havred.havre("build", "-q", "-t", "twice:1", "--platform", "arm64,linux/arm64/v8", str(context), check=0)
+    assert havred.out("inspect", "--format", "{{.Architecture}}", "twice:1") == "arm64"
+    havred.docker("rmi", "-f", "twice:1", check=0)
+
+
 def test_what_cannot_be_built_for_several(havred: Engine, context: Path) -> None:
     def refused(*flags: str) -> str:
         return havred.havre("build", "-t", "never:1", *flags, str(context), check=1).stderr

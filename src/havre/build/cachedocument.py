@@ -5,6 +5,7 @@
     --cache-from, on whatever engine                    records whose layers are in that image (`foreigncache`)
 
 A key is a digest of all that a step is given and of the layers below (`cache`), so it means the same on every engine.
+What a step was is not told: a build argument of a stage whose files alone are copied is nobody's business.
 That a layer is what the step makes is the image's word: only images that the user names are asked (CVE-2024-24557).
 Pure.
 
@@ -28,14 +29,14 @@ ARGUMENT = "BUILDKIT_INLINE_CACHE"
 _MEMBER = "havre.cache.v0"
 _MAX_RECORDS = 4096
 _KEY = re.compile(r"[0-9a-f]{64}")
+_MAX_TIME = 1 << 34  # seconds since the epoch, in the year 2514
 
 
 class StepRecord(msgspec.Struct, frozen=True):
-    """One step: its key, its layer ("" when it changed no file), what it was, seconds since the epoch of its making."""
+    """One step: its key, its layer ("" when it changed no file), seconds since the epoch of its making."""
 
     key: str
     layer: str
-    description: str
     created_at: float
 
 
@@ -59,7 +60,7 @@ def cache_document(records: Sequence[StepRecord], platform: Platform) -> bytes:
 
 
 def read_records(document: bytes, layers: Collection[Digest]) -> list[StepRecord]:
-    """The records in the document of an image with these layers; those that name any other layer are left out."""
+    """The records in the document of an image with these layers; those of another layer or no time are left out."""
     try:
         records = msgspec.json.decode(document, type=_Document).records
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -67,5 +68,7 @@ def read_records(document: bytes, layers: Collection[Digest]) -> list[StepRecord
     return [
         record
         for record in records[:_MAX_RECORDS]
-        if _KEY.fullmatch(record.key) and (not record.layer or Digest(record.layer) in layers)
+        if _KEY.fullmatch(record.key)
+        and (not record.layer or Digest(record.layer) in layers)
+        and 0 <= record.created_at < _MAX_TIME
     ]

@@ -2,6 +2,7 @@
 
     --cache-from --> document (`cachedocument`): records by key, layers by digest
                      a step is looked for by its key: its layer alone is fetched, and kept as if done here
+                     (from a directory that `havre build` sends, all blobs that are new have come by then)
     --cache-to   <-- a document that names the layers of the build's steps, pushed as an image or given to the client
 
 A cache is an image that nobody runs, so every registry and every tool for images carries it. Only what the user names
@@ -20,7 +21,7 @@ from havre.build.cachedocument import StepRecord, cache_document, read_records
 from havre.build.request import BuildRequest, CacheSource, CacheTarget, ContextSource
 from havre.engine.images import Images
 from havre.errors import InvalidInput, NotFound
-from havre.oci.digest import Digest
+from havre.oci.digest import Digest, digest_of
 from havre.oci.image import decode_image
 from havre.oci.manifest import MAX_CONFIG, MAX_DOCUMENT, Descriptor, Manifest, decode_document
 from havre.oci.platform import Platform
@@ -30,6 +31,7 @@ from havre.storage import Storage
 log = logging.getLogger(__name__)
 
 Bring = Callable[[Digest], Awaitable[None]]
+Read = Callable[[Digest], AsyncGenerator[bytes, None]]
 
 
 @dataclass(frozen=True)
@@ -67,16 +69,16 @@ class ForeignCaches:
 
     async def _of_client(self, source: CacheSource, client: ContextSource) -> ForeignCache:
         read = partial(client.blob, source.store)
-        manifest = decode_document(await _gather(read(Digest(source.digest)), MAX_DOCUMENT))
+        manifest = decode_document(await _document(read, Digest(source.digest), MAX_DOCUMENT))
         if not isinstance(manifest, Manifest):
             raise InvalidInput(f"{source.digest} is no manifest of a build cache")
-        document = await _gather(read(manifest.config.digest), MAX_CONFIG)
+        document = await _document(read, manifest.config.digest, MAX_CONFIG)
         blobs = dict(zip(decode_image(document).rootfs.diff_ids, manifest.layers, strict=False))
         return _cache_of(document, partial(self._ingest, read, blobs))
 
     async def _ingest(
         self,
-        read: Callable[[Digest], AsyncGenerator[bytes, None]],
+        read: Read,
         blobs: Mapping[Digest, Descriptor],
         layer: Digest,
     ) -> None:
@@ -103,11 +105,14 @@ def _cache_of(document: bytes, bring: Bring) -> ForeignCache:
     return ForeignCache({record.key: record for record in records}, bring)
 
 
-async def _gather(pieces: AsyncGenerator[bytes, None], limit: int) -> bytes:
+async def _document(read: Read, digest: Digest, limit: int) -> bytes:
     gathered = bytearray()
-    async with aclosing(pieces):
+    async with aclosing(read(digest)) as pieces:
         async for piece in pieces:
             gathered += piece
             if len(gathered) > limit:
                 raise InvalidInput(f"a document of the build cache is larger than {limit} bytes")
-    return bytes(gathered)
+    document = bytes(gathered)
+    if digest_of(document) != digest:
+        raise InvalidInput(f"the document {digest} of the build cache has another digest")
+    return document

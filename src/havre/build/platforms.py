@@ -13,17 +13,22 @@ from dataclasses import replace
 from havre.build.progress import BuildEvent, BuildProgress, Vertex, Warned
 from havre.errors import InvalidInput
 from havre.oci.digest import digest_of
-from havre.oci.platform import parse_platform
+from havre.oci.platform import Platform, parse_platform
 
 MAX_PLATFORMS = 32
 
 
 def split_platforms(text: str) -> list[str]:
     """The platforms of a request, each once, as written in full; `InvalidInput` for one that is none."""
-    found = list(dict.fromkeys(str(parse_platform(each.strip())) for each in text.split(","))) if text else []
-    if len(found) > MAX_PLATFORMS:
-        raise InvalidInput(f"a build for {len(found)} platforms", f"at most {MAX_PLATFORMS} can be built at once")
-    return found
+    found: list[Platform] = []
+    for each in text.split(",") if text else ():
+        platform = parse_platform(each.strip())
+        if any(platform.same_as(other) for other in found):
+            continue
+        if len(found) == MAX_PLATFORMS:
+            raise InvalidInput("a build for too many platforms", f"at most {MAX_PLATFORMS} can be built at once")
+        found.append(platform)
+    return [str(each) for each in found]
 
 
 class PlatformsProgress:

@@ -196,6 +196,7 @@ class Builder:
         """Build for every platform asked for, and let the names stand for all of them."""
         platforms = split_platforms(request.platform)
         if len(platforms) < 2:
+            request = dataclasses.replace(request, platform="".join(platforms))
             return await self._build(request, context, progress, undo)
         if request.cache_to:
             raise Unsupported(

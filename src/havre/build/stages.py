@@ -353,7 +353,7 @@ class Stages:
         )
         steps = result.steps
         if made is not None:
-            steps = (*steps, StepRecord(made.key, layer or "", step.created_by, made.created_at))
+            steps = (*steps, StepRecord(made.key, layer or "", made.created_at))
         return Result(image, step.config, steps=steps)
 
     # -- names

@@ -104,7 +104,7 @@ class Steps:
         async def work(place: RunPlace) -> None:
             await self._runner.run(action, place, request, scope.client, scope.views, output)
 
-        return await self._once(key, scope, partial(self._make, key, below, description, scope, work))
+        return await self._once(key, description, scope, partial(self._make, key, below, description, scope, work))
 
     async def _digest_of_bind(self, name: str, source: str, scope: Scope) -> str:
         tree = await scope.views.tree(name, source or ".")
@@ -118,11 +118,10 @@ class Steps:
         if not fetching.is_url(url):
             return (await self._copied(action, below, description, scope))[0]
         known = await self._downloads.unchanged(url) if scope.use_cache else None
-        if (
-            known is not None
-            and (made := await self._find(_key_of_url(action, below, known, scope), scope)) is not None
-        ):
-            return made
+        if known is not None:
+            key = _key_of_url(action, below, known, scope)
+            if (made := await self._find(key, description, scope)) is not None:
+                return made
         made, key = await self._copied(action, below, description, scope)
         if (fetched := self._downloads.known(url)) is not None:
             await self._cache.also(key, _key_of_url(action, below, fetched, scope))
@@ -151,7 +150,8 @@ class Steps:
             key = key_of("copy", below, told, names, await in_thread(_digest, sources, placement), scope.epoch)
 
             apply = partial(_plan, action, sources, archives, placement)
-            return await self._once(key, scope, partial(self._lay, key, below, description, scope, apply)), key
+            make = partial(self._lay, key, below, description, scope, apply)
+            return await self._once(key, description, scope, make), key
 
     async def _sources(self, action: CopyAction, downloads: Path, scope: Scope) -> list[Chosen]:
         sources: list[Chosen] = []
@@ -181,7 +181,7 @@ class Steps:
     async def _workdir(self, action: WorkdirAction, below: Sequence[Digest], description: str, scope: Scope) -> Made:
         key = key_of("workdir", below, action.path, scope.epoch)
         apply = partial(_plan_directory, action.path)
-        return await self._once(key, scope, partial(self._lay, key, below, description, scope, apply))
+        return await self._once(key, description, scope, partial(self._lay, key, below, description, scope, apply))
 
     async def squash(self, below: Sequence[Digest], above: Sequence[Digest], scope: Scope) -> Made:
         """What the layers `above` change of those `below`, as one."""
@@ -190,13 +190,13 @@ class Steps:
             await self._storage.snapshots.merge(place.id, above)
 
         key = key_of("squash", below, list(above), scope.epoch)
-        return await self._find(key, scope) or await self._make(key, below, "squash", scope, work)
+        return await self._find(key, "squash", scope) or await self._make(key, below, "squash", scope, work)
 
     # -- cache and layers
 
-    async def _once(self, key: str, scope: Scope, make: Callable[[], Awaitable[Made]]) -> Made:
+    async def _once(self, key: str, description: str, scope: Scope, make: Callable[[], Awaitable[Made]]) -> Made:
         """What is in the cache, or what another build is making for it right now; else `make()`."""
-        while (found := await self._find(key, scope)) is None and scope.use_cache and key in self._making:
+        while (found := await self._find(key, description, scope)) is None and scope.use_cache and key in self._making:
             await asyncio.wait([self._making[key]])  # it may have failed, or been cancelled
         if found is not None:
             return found
@@ -209,10 +209,10 @@ class Steps:
             if self._making.get(key) is mine:
                 del self._making[key]
 
-    async def _find(self, key: str, scope: Scope) -> Made | None:
+    async def _find(self, key: str, description: str, scope: Scope) -> Made | None:
         if not scope.use_cache:
             return None
-        record = await self._cache.find(key) or await self._find_elsewhere(key, scope)
+        record = await self._cache.find(key) or await self._find_elsewhere(key, description, scope)
         if record is None:
             return None
         layer = Digest(record.layer) if record.layer else None
@@ -220,7 +220,7 @@ class Steps:
             scope.hold(layer)
         return Made(layer, record.created_at, cached=True, key=key)
 
-    async def _find_elsewhere(self, key: str, scope: Scope) -> CacheRecord | None:
+    async def _find_elsewhere(self, key: str, description: str, scope: Scope) -> CacheRecord | None:
         """The record of a foreign cache, which is ours from now on; one whose layer cannot be had counts as none."""
         for cache in scope.caches:
             if (known := cache.records.get(key)) is None:
@@ -233,7 +233,7 @@ class Steps:
             except HavreError as error:
                 log.warning("a layer of a build cache cannot be had, the step is done anew: %s", error)
                 continue
-            return await self._cache.keep([key], layer, known.description, known.created_at)
+            return await self._cache.keep([key], layer, description, known.created_at)
         return None
 
     async def _make(

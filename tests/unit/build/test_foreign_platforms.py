@@ -9,6 +9,7 @@ import pytest
 from havre.build.dockerfile import DockerfileError, parse_dockerfile
 from havre.build.foreign import check_runs, runnable_architectures
 from havre.build.graph import plan_graph
+from havre.build.platforms import split_platforms
 from havre.oci.platform import parse_platform
 
 _AARCH64 = "7f454c460201010000000000000000000200b700"
@@ -25,6 +26,10 @@ def test_interpreters_of_the_kernel(tmp_path: Path) -> None:
     (tmp_path / "python").write_text("enabled\nextension .pyc\n")
     assert runnable_architectures("amd64", tmp_path) == {"amd64", "386", "arm64", "s390x"}
     assert runnable_architectures("riscv64", tmp_path / "nowhere") == {"riscv64"}
+
+
+def test_each_platform_once() -> None:
+    assert split_platforms("linux/arm64, linux/amd64,arm64,linux/arm64/v8") == ["linux/arm64", "linux/amd64"]
 
 
 def _check(text: str, runnable: set[str], platform: str = "linux/arm64") -> None:
