@@ -14,6 +14,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import threading
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -129,6 +130,34 @@ def test_layers_merged_into_a_snapshot_are_as_if_below_it(world: World) -> None:
     stacked, merged = world.rootfs("stacked", base, middle), world.rootfs("merged", base)
     world(world.storage.snapshots.merge("merged", [middle]))
     assert describe(merged) == describe(stacked)
+
+
+def test_a_merge_that_is_cancelled_ends_when_nothing_is_written_any_more(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing, go_on = threading.Event(), threading.Event()
+
+    def write(*_: object) -> None:
+        writing.set()
+        assert go_on.wait(30)
+
+    async def cancel() -> None:
+        merge = asyncio.ensure_future(world.storage.snapshots.merge("c", [middle]))
+        await asyncio.to_thread(writing.wait, 30)
+        merge.cancel()
+        await asyncio.wait([merge], timeout=0.1)
+        assert not merge.done(), "the snapshot may be removed while a thread writes into it"
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await merge
+
+    world.rootfs("c", world.layer(BASE))
+    middle = world.layer(MIDDLE)
+    monkeypatch.setattr("havre.storage.snapshots.merge_layers", write)
+    try:
+        world(cancel())
+    finally:
+        go_on.set()
 
 
 def test_the_root_directory_is_the_topmost_layers_that_has_one(world: World) -> None:

@@ -21,15 +21,14 @@ import binascii
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from havre.aio import in_thread
+from havre.aio import in_thread, to_its_end
 from havre.api.call import Call
-from havre.build.contexts import Contexts, to_its_end
+from havre.build.contexts import Contexts
 from havre.build.packed import PackedTree, PackUpdate
 from havre.build.request import MAIN_CONTEXT, DockerfileBytes
 from havre.build.uploads import SshAgents, UploadedContext, credentials_for, find_dockerfile
@@ -100,7 +99,7 @@ class ListedContext:
         if self.main is not None and name == MAIN_CONTEXT:
             return await self.main.directory(name, wanted, ignored)
         tree = self._trees[name]
-        return await in_thread(tree.without, IgnoreRules(ignored)) if ignored else tree
+        return await to_its_end(tree.without, IgnoreRules(ignored)) if ignored else tree
 
     async def secret(self, id: str) -> bytes | None:
         """What came with the head."""
@@ -144,7 +143,7 @@ async def receive(
             progress(ProgressLine(aux={"Wanted": {name: intake.numbers for name, intake in intakes}}))
             contents = _Contents([intake for _, intake in intakes])
             async for piece in _gathered(rest, body):
-                await to_its_end(partial(contents.feed, piece))
+                await to_its_end(contents.feed, piece)
             await to_its_end(contents.finish)
         yield ListedContext(trees, secrets, credentials)
 

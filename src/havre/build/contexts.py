@@ -19,10 +19,9 @@ import stat
 import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import TypeVar
 from weakref import WeakValueDictionary
 
 from havre.aio import finish, in_thread, spawn
@@ -31,8 +30,6 @@ from havre.build.packed import PackedTree
 from havre.errors import Failed, InvalidInput, NotFound
 from havre.linux import trees
 from havre.linux.openat2 import open_in_root
-
-T = TypeVar("T")
 
 PATIENCE_S = 30.0  # with a client that takes its time to send what another one is to send, too
 KEPT = 8  # contexts, besides those in use
@@ -164,16 +161,6 @@ def _told(what: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise Failed(f"{what}: {error.strerror or error}") from error
-
-
-async def to_its_end(work: Callable[[], T]) -> T:
-    """Run blocking `work` in a thread; cancelled, wait for it all the same: its directory must not go before it."""
-    running = asyncio.ensure_future(in_thread(work))
-    try:
-        return await asyncio.shield(running)
-    except asyncio.CancelledError:
-        await asyncio.wait([running])
-        raise
 
 
 def read_file(root: Path | PackedTree, path: str, limit: int) -> bytes:

@@ -12,6 +12,7 @@ build keeps its extents and its digest.
 
 Everything that comes in is hostile. A tree changes only when an update is finished: what was cut off half-way is bytes
 in the pack that nobody reads. Blocking; one update of a pack at a time, and no reader of that tree, but of its forks.
+Several threads may read a tree, and ask for its directory.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ import errno
 import hashlib
 import os
 import tempfile
+import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import closing
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,10 +62,12 @@ class Pack:
         self._waiting: list[bytes | memoryview] = []
         self._written = self._size = 0
         self._users = 1
+        self._counting = threading.Lock()
 
     def share(self) -> Pack:
         """The same bytes for one more user."""
-        self._users += 1
+        with self._counting:
+            self._users += 1
         return self
 
     @property
@@ -103,9 +109,10 @@ class Pack:
 
     def close(self) -> None:
         """One user less; the last gives the disk back."""
-        self._users -= 1
-        if not self._users:
-            self._file.close()
+        with self._counting:
+            self._users -= 1
+            if not self._users:
+                self._file.close()
 
 
 def _zeros(count: int) -> Iterator[bytes]:
@@ -114,49 +121,73 @@ def _zeros(count: int) -> Iterator[bytes]:
         count -= PIECE
 
 
-class PackedTree:
-    """A context (`trees.Tree`). `directory` is made below `scratch` the first time it is asked for."""
+class _Files:
+    """What a tree holds at one time; never changed."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, nodes: dict[bytes, Node]) -> None:
+        self.nodes = nodes
+
+    @cached_property
+    def names(self) -> dict[bytes, list[bytes]]:
+        """The names in each directory, in order. Of threads that ask at the same time each may make it."""
+        below: dict[bytes, list[bytes]] = {}
+        for each in sorted(self.nodes):
+            above, _, name = each.rpartition(b"/")
+            below.setdefault(above, []).append(name)
+        return below
+
+    def without(self, rules: IgnoreRules) -> dict[bytes, Node]:
+        """What the rules do not leave out, with the directories that it is in."""
+        ignored = {path for path in self.nodes if rules.ignores(os.fsdecode(path))}
+        needed: set[bytes] = set()
+        for path in self.nodes.keys() - ignored:
+            while path := path.rpartition(b"/")[0]:
+                needed.add(path)
+        return {path: node for path, node in self.nodes.items() if path not in ignored or path in needed}
+
+
+class PackedTree:
+    """A context (`trees.Tree`). `directory` is made below `scratch` the first time it is asked for.
+
+    `pack` is the tree's from now on; without one it makes its own.
+    """
+
+    def __init__(self, scratch: Path, pack: Pack | None = None) -> None:
         self._scratch = scratch
-        self._pack = Pack(scratch)
-        self._nodes: dict[bytes, Node] = {}
-        self._children: dict[bytes, list[bytes]] | None = None
+        self._pack = pack or Pack(scratch)
+        self._files = _Files({})
+        self._parts: list[PackedTree] = []
         self._directory: Path | None = None
+        self._unpacking = threading.Lock()
         self._closed = False
         self.created_at = time.time()
 
     @property
     def count(self) -> int:
         """How many files it has."""
-        return len(self._nodes)
+        return len(self._files.nodes)
 
     def close(self) -> None:
         """Give the disk back. Idempotent."""
         if not self._closed:
             self._closed = True
             self._pack.close()
-            self._forget_directory()
+            self._forget()
 
     def fork(self) -> PackedTree:
         """A tree of the same files that changes by itself, on the same pack."""
-        other = PackedTree.__new__(PackedTree)
-        other._scratch, other._pack, other._nodes = self._scratch, self._pack.share(), self._nodes
-        other._children, other._directory, other._closed = None, None, False
-        return other
+        return self._on_same_pack(self._files)
 
     def without(self, rules: IgnoreRules) -> PackedTree:
-        """The tree of what the rules do not leave out, on the same pack: it is to be closed with this one."""
-        kept = PackedTree.__new__(PackedTree)
-        kept._scratch, kept._pack, kept._children, kept._directory = self._scratch, self._pack, None, None
-        kept._closed = False
-        ignored = {path for path in self._nodes if rules.ignores(os.fsdecode(path))}
-        needed: set[bytes] = set()
-        for path in self._nodes.keys() - ignored:
-            while path := path.rpartition(b"/")[0]:
-                needed.add(path)
-        kept._nodes = {path: node for path, node in self._nodes.items() if path not in ignored or path in needed}
-        return kept
+        """The tree of what the rules do not leave out, on the same pack; it is closed when this one changes or is."""
+        part = self._on_same_pack(_Files(self._files.without(rules)))
+        self._parts.append(part)
+        return part
+
+    def _on_same_pack(self, files: _Files) -> PackedTree:
+        other = PackedTree(self._scratch, self._pack.share())
+        other._files, other.created_at = files, self.created_at
+        return other
 
     # -- as a Tree
 
@@ -168,92 +199,93 @@ class PackedTree:
             return None
         if not resolved:
             return "", True
-        node = self._nodes.get(os.fsencode(resolved))
+        node = self._files.nodes.get(os.fsencode(resolved))
         return None if node is None else (resolved, node.entry.kind == "dir")
 
     def _read_link(self, path: str) -> str:
-        node = self._nodes.get(os.fsencode(path))
+        node = self._files.nodes.get(os.fsencode(path))
         if node is None or node.entry.kind != "symlink":
             raise OSError(errno.EINVAL, "not a link", path)
         return os.fsdecode(node.entry.link)
 
     def names(self, path: str) -> list[str]:
         """As `Tree` says."""
-        return [os.fsdecode(name) for name in self._below(os.fsencode(path))]
+        return [os.fsdecode(name) for name in self._files.names.get(os.fsencode(path), [])]
 
     def item(self, path: str) -> Item:
         """As `Tree` says."""
         if not path:
             return Item("", "", Entry(b"", "dir", 0o755, 0, 0, 0, 0))
-        node = self._nodes[os.fsencode(path)]
+        node = self._files.nodes[os.fsencode(path)]
         return Item(path, "", node.entry, node.inode)
 
     def walk(self, path: str) -> Iterator[Item]:
         """As `Tree` says."""
+        files = self._files  # those of now, whatever becomes of the tree
         top = os.fsencode(path)
         cut = len(path) + 1 if path else 0
-        prefix = top + b"/" if top else b""
-        waiting = [prefix + name for name in reversed(self._below(top))]
+        waiting = [_join(top, name) for name in reversed(files.names.get(top, []))]
         while waiting:
             here = waiting.pop()
-            node = self._nodes[here]
+            node = files.nodes[here]
             if node.entry.kind == "dir":
-                waiting += [here + b"/" + name for name in reversed(self._below(here))]
+                waiting += [here + b"/" + name for name in reversed(files.names.get(here, []))]
             text = os.fsdecode(here)
             yield Item(text, text[cut:], node.entry, node.inode)
 
     def digest(self, path: str) -> bytes:
         """As `Tree` says."""
-        return self._nodes[os.fsencode(path)].digest
+        return self._files.nodes[os.fsencode(path)].digest
 
     def pieces(self, path: str) -> Iterator[bytes]:
         """As `Tree` says."""
-        entry = self._nodes[os.fsencode(path)].entry
+        entry = self._files.nodes[os.fsencode(path)].entry
         return self._pack.pieces(entry.extents, entry.size)
 
     def directory(self) -> Path:
-        """As `Tree` says; it is removed when the tree changes or is closed."""
-        if self._directory is None:
-            made = Path(tempfile.mkdtemp(dir=self._scratch))
-            self._directory = made
-            writer = _Unpacking(trees.open_directory(made))
-            try:
+        """As `Tree` says; it is removed when the tree changes or is closed. Who asks while it is made waits."""
+        with self._unpacking:
+            if self._directory is None:
+                self._directory = self._unpack()
+            return self._directory
+
+    def _unpack(self) -> Path:
+        made = Path(tempfile.mkdtemp(dir=self._scratch))
+        try:
+            with closing(_Unpacking(trees.open_directory(made))) as writer:
                 for item in self.walk(""):
                     writer.put(item, self.pieces(item.path) if item.entry.kind == "file" else ())
                 writer.finish()
-            finally:
-                writer.close()
-        return self._directory
+        except BaseException:
+            trees.remove_tree(made)
+            raise
+        return made
 
     def read(self, path: str, limit: int) -> bytes:
         """A file's content, links followed; `NotFound` without one, `InvalidInput` beyond `limit` bytes."""
         found = self.locate(path)
         if found is None:
             raise NotFound(f"failed to read {path}: no such file or directory")
-        if not found[0] or (node := self._nodes[os.fsencode(found[0])]).entry.kind != "file":
+        if not found[0] or (node := self._files.nodes[os.fsencode(found[0])]).entry.kind != "file":
             raise NotFound(f"failed to read {path}: not a regular file")
         if node.entry.size > limit:
             raise InvalidInput(f"{path} is larger than {limit} bytes")
         return b"".join(self.pieces(found[0]))
 
-    def _below(self, path: bytes) -> list[bytes]:
-        if self._children is None:
-            self._children = {}
-            for each in sorted(self._nodes):
-                above, _, name = each.rpartition(b"/")
-                self._children.setdefault(above, []).append(name)
-        return self._children.get(path, [])
-
-    def _forget_directory(self) -> None:
-        if self._directory is not None:
-            trees.remove_tree(self._directory)
-            self._directory = None
+    def _forget(self) -> None:
+        """Remove what was made of the files as they were."""
+        while self._parts:
+            self._parts.pop().close()
+        with self._unpacking:
+            if self._directory is not None:
+                trees.remove_tree(self._directory)
+                self._directory = None
 
     # -- for updates
 
     def node(self, path: bytes) -> Node | None:
         """What is known of a path."""
-        return self._nodes.get(path)
+        return self._files.nodes.get(path)
 
     @property
     def pack(self) -> Pack:
@@ -263,8 +295,8 @@ class PackedTree:
     def become(self, nodes: dict[bytes, Node]) -> None:
         """These are the files now, whose extents lie in the pack."""
         self._pack.flush()
-        self._forget_directory()
-        self._nodes, self._children = nodes, None
+        self._forget()
+        self._files = _Files(nodes)
         used = sum(node.entry.size for node in nodes.values())
         if self._pack.size > 2 * used + _WASTE:
             self._rewrite()
@@ -272,7 +304,7 @@ class PackedTree:
     def _rewrite(self) -> None:
         """Move what is still read to a new pack."""
         pack, moved = Pack(self._scratch), {}
-        for path, node in self._nodes.items():
+        for path, node in self._files.nodes.items():
             if node.entry.extents:
                 at = pack.size
                 for piece in self._pack.pieces(node.entry.extents, node.entry.size):
@@ -282,7 +314,7 @@ class PackedTree:
             moved[path] = node
         pack.flush()
         self._pack.close()
-        self._pack, self._nodes = pack, moved
+        self._pack, self._files = pack, _Files(moved)
 
 
 class _Unpacking(TreeWriter):

@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from havre.aio import finish, in_thread
+from havre.aio import finish, in_thread, to_its_end
 from havre.build.cachemounts import CacheMounts
 from havre.build.plan import DEFAULT_PATH, RunAction
 from havre.build.request import BuildRequest, ContextSource
@@ -234,11 +234,11 @@ class Runner:
     async def _source(self, mount: RunMount, place: RunPlace, views: Views) -> Path:
         """The host path of what a mount shows; a writable one is a copy that is thrown away."""
         tree = await views.tree(mount.from_, mount.source or ".")
-        inside = await in_thread(_existing, await in_thread(tree.directory), mount.source)
+        inside = await in_thread(_existing, await to_its_end(tree.directory), mount.source)
         if mount.read_only or mount.type == "cache":
             return inside
         copy = place.files / f"bind-{secrets.token_hex(4)}"
-        await in_thread(_copy_aside, inside, copy)
+        await to_its_end(_copy_aside, inside, copy)
         return copy
 
 

@@ -23,10 +23,9 @@ from typing import cast
 
 import msgspec
 
-from havre.aio import finish, in_thread
+from havre.aio import finish, in_thread, to_its_end
 from havre.build import copying, fetching
 from havre.build.cache import Cache, CacheRecord, key_of
-from havre.build.contexts import to_its_end
 from havre.build.copying import Chosen, Placement
 from havre.build.foreigncache import ForeignCache
 from havre.build.gitsource import GitAddress, clone, git_access, parse_git_address
@@ -259,7 +258,7 @@ class Steps:
     ) -> Made:
         """Keep the layer that `plan` makes over the files of the layers; None: what it changed of them."""
         async with self._snapshot(below, scope) as place:
-            planned = await to_its_end(partial(plan, place.rootfs))
+            planned = await to_its_end(plan, place.rootfs)
             if planned is None:
                 layer = await self._difference(place, scope)
             else:

@@ -10,13 +10,12 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
-from havre.aio import in_thread
+from havre.aio import in_thread, to_its_end
 from havre.build import fetching
-from havre.build.contexts import read_file, to_its_end
+from havre.build.contexts import read_file
 from havre.build.copying import Chosen, is_archive
 from havre.build.dockerfile import MAX_BYTES
 from havre.build.gitsource import Lender, clone, git_access, parse_git_address
@@ -65,9 +64,9 @@ class UploadedContext:
             gathered.append(chunk)
             size += len(chunk)
             if size >= _PIECE:  # what is worth a hop to a thread
-                await to_its_end(partial(intake.write, b"".join(gathered)))
+                await to_its_end(intake.write, b"".join(gathered))
                 gathered, size = [], 0
-        await to_its_end(partial(intake.write, b"".join(gathered)))
+        await to_its_end(intake.write, b"".join(gathered))
         await to_its_end(intake.seal)
 
     def _intake(self) -> TarIntake:
@@ -93,7 +92,7 @@ class UploadedContext:
         if not await in_thread(is_archive, Chosen(DirectoryTree(self._directory), name, name, url, False)):
             path.rename(self._directory / DEFAULT_NAME)
             return
-        await to_its_end(partial(_unpack, self._intake(), path))
+        await to_its_end(_unpack, self._intake(), path)
         path.unlink()
 
     async def dockerfile(self, path: str) -> DockerfileBytes:
@@ -103,9 +102,9 @@ class UploadedContext:
     async def directory(self, name: str, wanted: Sequence[str], ignored: Sequence[str]) -> Path | PackedTree:
         """The files, without what is ignored."""
         if ignored and self._tree is not None:
-            return await in_thread(self._tree.without, IgnoreRules(ignored))
+            return await to_its_end(self._tree.without, IgnoreRules(ignored))
         if ignored:
-            await to_its_end(partial(remove_ignored, self._directory, IgnoreRules(ignored)))
+            await to_its_end(remove_ignored, self._directory, IgnoreRules(ignored))
         return self.files
 
     async def secret(self, id: str) -> bytes | None:

@@ -29,7 +29,7 @@ from typing import BinaryIO, Literal, TypeVar
 
 import msgspec
 
-from havre.aio import in_thread, spawn
+from havre.aio import in_thread, spawn, to_its_end
 from havre.errors import Conflict, Failed, InvalidInput, NotFound
 from havre.linux import mounts, trees
 from havre.oci.digest import Digest
@@ -138,7 +138,7 @@ class Snapshots:
     async def merge(self, id: str, layers: Sequence[Digest]) -> None:
         """Write into the snapshot what these layers, the lowest first, add to its files and hide of them."""
         directory, root = await self.mount(id), self._root_entry([*self._row(id).layers, *layers])
-        await in_thread(self._merge, f"{id}-merge", directory, layers, root)
+        await to_its_end(self._merge, f"{id}-merge", directory, layers, root)
 
     def _merge(self, user: str, directory: Path, layers: Sequence[Digest], root: RootEntry | None) -> None:
         with _attempt(f"merging layers into {directory}"), self._mounted.held(user, layers) as lowers:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from havre.build.contexts import KEPT, Contexts, read_file
-from havre.build.packed import MAX_OPEN, PackedTree, PackUpdate, TarIntake
+from havre.build.packed import MAX_OPEN, Node, PackedTree, PackUpdate, TarIntake
 from havre.errors import InvalidInput, NotFound
 from havre.oci.ignore import IgnoreRules
 from havre.storage.tar import Entry
@@ -162,6 +165,86 @@ def test_a_tar_and_its_odd_members(tree: PackedTree) -> None:
     assert [item.path for item in kept.walk("")] == ["becomes", "implied", "implied/f", "link"]
 
 
+def test_what_was_made_of_a_tree_goes_when_it_changes_or_is_closed(tree: PackedTree) -> None:
+    sync(tree, (entry("a", size=1), b"a"), (entry("b", size=1), b"b"))
+    made = [tree.directory(), tree.without(IgnoreRules(["a"])).directory()]
+    assert [sorted(os.listdir(each)) for each in made] == [["a", "b"], ["b"]]
+    sync(tree, (entry("c", size=1), b"c"))
+    assert not any(each.exists() for each in made)
+    assert os.listdir(tree.without(IgnoreRules(["a"])).directory()) == ["c"]  # gone with the tree, as the fixture sees
+
+
+class SlowToIndex(dict[bytes, Node]):
+    """Files of which the first to go through them all does so only when `passed` is set."""
+
+    def __init__(self, nodes: dict[bytes, Node]) -> None:
+        super().__init__(nodes)
+        self.entered, self.passed = threading.Event(), threading.Event()
+
+    def __iter__(self) -> Iterator[bytes]:
+        if not self.entered.is_set():
+            self.entered.set()
+            assert self.passed.wait(30)
+        return super().__iter__()
+
+
+def test_threads_that_walk_a_new_tree_all_see_all_of_it(tree: PackedTree) -> None:
+    files = SlowToIndex({path: Node(entry(path.decode(), "dir")) for path in (b"a", b"a/b", b"c")})
+    tree.become(files)
+    with ThreadPoolExecutor(1) as pool:
+        first = pool.submit(lambda: [item.path for item in tree.walk("")])
+        assert files.entered.wait(30)
+        second = [item.path for item in tree.walk("")]
+        files.passed.set()
+        assert first.result(30) == second == ["a", "a/b", "c"]
+
+
+class Interrupted(PackedTree):
+    """A tree whose content is read only when `go` says so, which may raise."""
+
+    def __init__(self, scratch: Path) -> None:
+        super().__init__(scratch)
+        self.go = lambda: None
+
+    def pieces(self, path: str) -> Iterator[bytes]:
+        self.go()
+        return super().pieces(path)
+
+
+def test_a_directory_is_handed_out_when_it_is_whole(tmp_path: Path) -> None:
+    reading, asked = threading.Event(), threading.Event()
+
+    def wait_for_the_second() -> None:
+        reading.set()
+        assert asked.wait(30)
+
+    def ask() -> list[str]:
+        assert reading.wait(30)
+        asked.set()
+        return sorted(os.listdir(tree.directory()))
+
+    names = [f"{number:03}" for number in range(300)]
+    with closing(Interrupted(tmp_path)) as tree, ThreadPoolExecutor(1) as pool:
+        sync(tree, *((entry(name, size=1), b"x") for name in names))
+        tree.go = wait_for_the_second
+        second = pool.submit(ask)
+        assert sorted(os.listdir(tree.directory())) == second.result(30) == names
+
+
+def test_a_directory_that_could_not_be_made_leaves_nothing_and_is_made_again(tmp_path: Path) -> None:
+    def fail() -> None:
+        raise OSError(errno.ENOSPC, "no space")
+
+    with closing(Interrupted(tmp_path)) as tree:
+        sync(tree, (entry("a"), b""), (entry("b", size=1), b"x"))
+        tree.go = fail
+        with pytest.raises(OSError, match="no space"):
+            tree.directory()
+        assert not list(tmp_path.iterdir())
+        tree.go = lambda: None
+        assert sorted(os.listdir(tree.directory())) == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     "tar",
     [
@@ -232,7 +315,26 @@ def test_trees_are_kept_by_key_and_bounded(tmp_path: Path, monkeypatch: pytest.M
             sync(last, (entry("a"), b""), (entry("b"), b""))
         async with contexts.tree(f"other{KEPT}") as too_many:
             assert too_many.count == 0
-        await contexts.drop()
+        for record in contexts.records():
+            await contexts.remove(record.id)
+        assert not contexts.records()
         assert not list((tmp_path / "kept").iterdir())
+
+    asyncio.run(use())
+
+
+def test_builds_at_once_of_one_context_share_it_and_keep_one_record(tmp_path: Path) -> None:
+    async def use() -> None:
+        contexts = Contexts(tmp_path / "kept")
+        await contexts.open()
+        async with contexts.tree("k", shared=True) as first:
+            sync(first, (entry("f", size=1), b"x"))
+            async with contexts.tree("k", shared=True) as second:
+                assert sync(second, (entry("f", size=1), b""), (entry("g", size=1), b"y")) == ["g"]
+                assert (first.names(""), second.names("")) == (["f"], ["f", "g"])
+            ended_first = contexts.records()
+        (left,) = contexts.records()
+        assert [(each.id, each.created_at) for each in ended_first] == [(left.id, left.created_at)]
+        assert left.created_at <= left.last_used_at
 
     asyncio.run(use())

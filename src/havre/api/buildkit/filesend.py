@@ -21,11 +21,11 @@ from typing import Any
 
 from grpclib.client import Stream
 
+from havre.aio import to_its_end
 from havre.api.buildkit.filesync import DATA, FIN, REQ, STAT, render_stat
 from havre.api.buildkit.messages import BytesMessage, Packet
 from havre.api.buildkit.sessions import Session
 from havre.api.buildkit.shown import Moved
-from havre.build.contexts import to_its_end
 from havre.build.outputs import OutputFile, OutputTree
 from havre.errors import Failed, InvalidInput
 

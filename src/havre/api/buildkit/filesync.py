@@ -20,10 +20,10 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from urllib.parse import quote_plus
 
+from havre.aio import to_its_end
 from havre.api.buildkit.messages import Packet, Stat
 from havre.api.buildkit.sessions import Session
 from havre.api.buildkit.shown import Moved
-from havre.build.contexts import to_its_end
 from havre.build.packed import PackedTree, PackUpdate
 from havre.errors import Failed, InvalidInput
 from havre.storage.tar import Entry
