@@ -116,6 +116,8 @@ def test_a_context_that_a_build_uses_is_not_sent_again(ours: Both) -> None:
         assert left.poll() is None, "it waits for the other"
         ours.havre("build", "right")
         assert left.wait(30) == 0
+    usage = json.loads(ours.engine.out("system", "df", "-v", "--format", "{{json .BuildCache}}"))
+    assert "source.local" in {record["CacheType"] for record in usage}
 
 
 def test_what_another_engine_is_not_told_of(project: Both) -> None:
