@@ -15,7 +15,8 @@ from typing import Any, ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_threads = ThreadPoolExecutor(max_workers=16, thread_name_prefix="havre")
+#: For work that ends by itself, soon.
+SHARED = ThreadPoolExecutor(max_workers=16, thread_name_prefix="havre")
 _tasks: set[asyncio.Task[Any]] = set()
 
 
@@ -24,8 +25,12 @@ async def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwar
 
     Cancelling the caller does not stop the thread: the work must be safe to finish unobserved.
     """
-    call = functools.partial(function, *args, **kwargs)
-    return await asyncio.get_running_loop().run_in_executor(_threads, call)
+    return await in_pool(SHARED, function, *args, **kwargs)
+
+
+async def in_pool(pool: ThreadPoolExecutor, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """The same in a pool of the caller's, for work that waits for somebody who may never answer."""
+    return await asyncio.get_running_loop().run_in_executor(pool, functools.partial(function, *args, **kwargs))
 
 
 async def to_its_end(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -222,3 +223,20 @@ def test_a_follower_gets_a_line_at_once(engine: Engine) -> None:
             delays.append((datetime.now(UTC) - written).total_seconds())
     assert len(delays) == 12
     assert min(delays) < 0.009
+
+
+def test_a_server_that_takes_nothing_holds_up_no_end(havred: Engine, tmp_path: Path) -> None:
+    """An attempt lasts 5 s, and dockerd waits 10; the cache has everything, here."""
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "syslog"))
+        server.listen()
+        options = ("--log-driver", "syslog", "--log-opt", f"syslog-address=unix://{tmp_path}/syslog")
+        script = "yes $(seq 200) | head -n 1000; touch /written; sleep 100"
+        havred.out("run", "-d", "--name", "mute", *options, "busybox", "sh", "-c", script)
+        until(lambda: havred.docker("exec", "mute", "ls", "/written").returncode == 0, "all lines")
+        begun = time.monotonic()
+        havred.out("stop", "-t", "0", "mute")
+        assert time.monotonic() - begun < 10
+        assert havred.out("logs", "mute").count("\n") == 999
+        havred.out("rm", "mute")
+        assert time.monotonic() - begun < 12

@@ -1,8 +1,9 @@
 """Connections to log servers, and what happens when one is away.
 
 A server that cannot be reached when a container starts is an error, as in dockerd. Later each message is tried on the
-connection there is and once more, or as often as was asked for, on a new one; after that, messages are dropped until
-`pause_s` has passed. The cache has them.
+connection there is and once more, or as often as was asked for, on a new one; after that, messages are dropped for a
+while. When the container has ended, the first failure is the last, and END_S later all that is left is dropped. The
+cache has them.
 
 Blocking.
 """
@@ -11,7 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import socket
+import threading
 import time
 from collections.abc import Callable
 
@@ -21,6 +24,8 @@ log = logging.getLogger(__name__)
 
 TIMEOUT_S = 5.0
 PAUSE_S = 1.0
+#: How long the end of a container waits for a server that is slow, as in dockerd.
+END_S = 10.0
 
 Write = Callable[[socket.socket], None]
 
@@ -41,7 +46,9 @@ class Delivery:
         self._attempts = attempts
         self._pause_s = pause_s
         self._connection: socket.socket | None = None
-        self._failed_at = float("-inf")
+        self._silent_until = -math.inf
+        self._deadline = math.inf
+        self._hurried = threading.Event()
 
     def open(self) -> None:
         """Connect; Failed in dockerd's words where nobody answers."""
@@ -54,18 +61,22 @@ class Delivery:
 
     def send(self, write: Write) -> None:
         """Let `write` send a message, which raises OSError where that fails; after all attempts it is dropped."""
-        if self._connection is None and time.monotonic() - self._failed_at < self._pause_s:
+        now = time.monotonic()
+        if now > self._deadline or (self._connection is None and now < self._silent_until):
             return
         for attempt in range(self._attempts + 1):
             if attempt > 1:
-                time.sleep(self._pause_s)
+                self._hurried.wait(self._pause_s)
             try:
                 self.try_send(write)
             except OSError as error:
                 problem = self._describe(error)
             else:
                 return
-        self._failed_at = time.monotonic()
+            if self._hurried.is_set():
+                break
+        pause_s = math.inf if self._hurried.is_set() else max(self._pause_s, PAUSE_S)
+        self._silent_until = time.monotonic() + pause_s
         log.warning("log lines are dropped: %s", problem)
 
     def try_send(self, write: Write) -> None:
@@ -77,6 +88,11 @@ class Delivery:
         except OSError:
             self.close()
             raise
+
+    def hurry(self) -> None:
+        """Somebody waits for the end: see the module. From any thread."""
+        self._deadline = time.monotonic() + END_S
+        self._hurried.set()
 
     def close(self) -> None:
         """Hang up."""

@@ -204,6 +204,10 @@ class Fluentd:
             }
         return b"\x94" + self._tag + pack_time(record.time, self._target.precise) + pack_map(fields)
 
+    def hurry(self) -> None:
+        """No more will come."""
+        self._delivery.hurry()
+
     def close(self) -> None:
         """Hand over what waits, if the server is there, and hang up."""
         if self._thread is not None:

@@ -28,6 +28,8 @@ from havre.logs.records import Record
 _MAGIC = b"\x1e\x0f"
 _CHUNK_BYTES = 1420 - len(_MAGIC) - 8 - 2
 _MOST_CHUNKS = 128
+_MOST_ATTEMPTS = 100
+_LONGEST_PAUSE_S = 60
 _LEVELS = {1: 6, 2: 3}
 _COMPRESSIONS: Mapping[str, Callable[[bytes, int], bytes]] = {
     "gzip": lambda data, level: gzip.compress(data, level, mtime=0),
@@ -66,8 +68,8 @@ def parse_gelf(options: Mapping[str, str]) -> GelfTarget:
         port=int(port),
         compression=_choice(options, "gelf-compression-type", "gzip", _COMPRESSIONS),
         level=int(_choice(options, "gelf-compression-level", "1", [str(level) for level in range(-1, 10)])),
-        attempts=_positive(options, "gelf-tcp-max-reconnect", 3),
-        pause_s=_positive(options, "gelf-tcp-reconnect-delay", 1),
+        attempts=_positive(options, "gelf-tcp-max-reconnect", 3, _MOST_ATTEMPTS),
+        pause_s=_positive(options, "gelf-tcp-reconnect-delay", 1, _LONGEST_PAUSE_S),
     )
 
 
@@ -88,11 +90,11 @@ def _choice(options: Mapping[str, str], name: str, default: str, known: Mapping[
     return value
 
 
-def _positive(options: Mapping[str, str], name: str, default: int) -> int:
+def _positive(options: Mapping[str, str], name: str, default: int, most: int) -> int:
     value = options.get(name, str(default))
-    if not value.isdecimal():
+    if not value.isdecimal() or len(value) > len(str(2**63 - 1)):
         raise InvalidInput(f'"{name}" must be a positive integer', f"as in {default}")
-    return int(value)
+    return min(int(value), most)
 
 
 def render_fields(subject: Subject, tag: str, attrs: Mapping[str, str]) -> bytes:
@@ -163,6 +165,10 @@ class Gelf:
                 connection.sendall(packet)
 
         self._delivery.send(write)
+
+    def hurry(self) -> None:
+        """No more will come."""
+        self._delivery.hurry()
 
     def close(self) -> None:
         """Hang up."""

@@ -8,19 +8,17 @@ Source: "Native Journal Protocol" of systemd; dockerd's documentation of the dri
 
 from __future__ import annotations
 
-import logging
 import re
 import socket
 import struct
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-from havre.errors import Failed
+from havre.logs.delivery import Delivery, connect_unix
 from havre.logs.numbering import Numbering
 from havre.logs.options import Subject
 from havre.logs.records import Record
-
-log = logging.getLogger(__name__)
 
 SOCKET = Path("/run/systemd/journal/socket")
 _PRIORITY = {1: b"6", 2: b"3"}
@@ -59,41 +57,16 @@ class Journald:
     def __init__(self, subject: Subject, tag: str, attrs: Mapping[str, str], path: Path = SOCKET) -> None:
         """Connect to the journal at `path`; Failed in dockerd's words where there is none. Blocking."""
         self._fixed = fixed_fields(subject, tag, attrs)
-        self._name = subject.name
-        self._path = path
         self._numbering = Numbering()
-        self._connection = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        try:
-            self._connection.connect(str(path))
-        except OSError as error:
-            self._connection.close()
-            raise Failed(
-                "failed to create task for container: failed to initialize logging driver: "
-                "journald is not enabled on this host",
-                f"{path}: {error.strerror}",
-            ) from error
+        self._delivery = Delivery(partial(connect_unix, str(path), socket.SOCK_DGRAM), _describe)
+        self._delivery.open()
 
     def send(self, record: Record) -> None:
         """Send it; a journal that was started anew is connected to once more. Empty lines are no entries."""
         if not record.text and not self._numbering.has_begun(record.stream):
             return
         entry = self._render(record)
-        try:
-            self._connection.send(entry)
-        except ConnectionError:
-            self._send_again(entry)
-        except OSError as error:
-            self._complain(error)
-
-    def _send_again(self, entry: bytes) -> None:
-        try:
-            self._connection.connect(str(self._path))
-            self._connection.send(entry)
-        except OSError as error:
-            self._complain(error)
-
-    def _complain(self, error: OSError) -> None:
-        log.warning("a log line of %s did not get into the journal: %s", self._name, error.strerror)
+        self._delivery.send(lambda connection: connection.sendall(entry))
 
     def _render(self, record: Record) -> bytes:
         fields = [
@@ -115,6 +88,16 @@ class Journald:
             render_field("CONTAINER_PARTIAL_LAST", b"true" if part.is_last else b"false"),
         ]
 
+    def hurry(self) -> None:
+        """No more will come."""
+        self._delivery.hurry()
+
     def close(self) -> None:
         """Hang up."""
-        self._connection.close()
+        self._delivery.close()
+
+
+def _describe(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError | ConnectionError):
+        return "journald is not enabled on this host"
+    return f"journald takes no entry: {error.strerror or error}"

@@ -15,9 +15,10 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from havre.aio import finish, in_thread, spawn
+from havre.aio import SHARED, finish, in_pool, in_thread, spawn
 from havre.errors import Failed
 from havre.logs.files import open_all
 from havre.logs.reading import Follower, LogOptions, read_files
@@ -57,6 +58,8 @@ class Keeper:
 
     def __init__(self, plan: LogPlan, form: Form, *, blocking: bool) -> None:
         self._plan = plan
+        # A log server may let a thread wait for ever: not one of those that all of the engine shares.
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="havre-log") if plan.forwarder else SHARED
         self._form = form
         self._blocking = blocking
         self._transcript: Transcript | None = None
@@ -73,7 +76,7 @@ class Keeper:
 
         Failed when that is not there; OSError.
         """
-        self._transcript = await in_thread(_opened, self._plan)
+        self._transcript = await in_pool(self._pool, _opened, self._plan)
 
     def watch(self, process: Writer) -> None:
         """It runs: keep its log from now on."""
@@ -83,19 +86,22 @@ class Keeper:
     async def _keep(self, process: Writer) -> None:
         if self._transcript is None:  # taken over from another daemon
             self._transcript = await self._take_over()
-        while True:
-            self._wake.clear()
-            process.output.alarm(self._wake.set)
-            await self.drain()
-            await asyncio.sleep(PAUSE_S)
-            await self._wake.wait()
+        try:
+            while True:
+                self._wake.clear()
+                process.output.alarm(self._wake.set)
+                await self.drain()
+                await asyncio.sleep(PAUSE_S)
+                await self._wake.wait()
+        finally:
+            self._transcript.hurry()  # a thread may be sending still
 
     async def _take_over(self) -> Transcript:
         try:
-            return await in_thread(Transcript, self._plan)
+            return await in_pool(self._pool, Transcript, self._plan)
         except Failed as error:  # a log server that is not there is no reason to lose the lines
             log.error("the log of %s is not forwarded: %s", self._plan.spool.parent.name, error)
-            return await in_thread(Transcript, _unforwarded(self._plan))
+            return await in_pool(self._pool, Transcript, _unforwarded(self._plan))
 
     async def drain(self) -> None:
         """Move on all that has been written; afterwards it can be read."""
@@ -123,7 +129,7 @@ class Keeper:
     async def _move(self, transcript: Transcript) -> None:
         left: int | None = 0
         while left is not None:
-            left = await in_thread(_some_steps, transcript)
+            left = await in_pool(self._pool, _some_steps, transcript)
             self._hold(left or 0)
             self._tell(transcript.rotated())
             if not self._holding and not self._has_ended():
@@ -162,8 +168,11 @@ class Keeper:
             await asyncio.wait([self._task])
         async with self._lock:
             transcript = self._transcript or await self._take_over()
+            transcript.hurry()
             self._transcript = None
-            self._tell(await in_thread(self._conclude, transcript))
+            self._tell(await in_pool(self._pool, self._conclude, transcript))
+        if self._pool is not SHARED:
+            self._pool.shutdown(wait=False)
         for follower in self._followers:
             follower.end()
 

@@ -64,6 +64,9 @@ class Forwarder(Protocol):
 
     def send(self, record: Record) -> None: ...
 
+    def hurry(self) -> None:
+        """Somebody waits for the end: what is not delivered soon is dropped. From any thread."""
+
     def close(self) -> None: ...
 
 
@@ -272,6 +275,11 @@ class Transcript:
                 self._place.forwarded = self._place.offset + end
                 self._note()
         return parts
+
+    def hurry(self) -> None:
+        """The container has ended, or the daemon: no log server is waited for any more. From any thread."""
+        if self._forwarder is not None:
+            self._forwarder.hurry()
 
     def finish(self) -> None:
         """The container has ended: move what is left, and remove the spool."""

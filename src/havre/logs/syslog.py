@@ -134,6 +134,10 @@ class Syslog:
         data = b"%d %s" % (len(message), message) if self._counted else message + b"\n"
         self._delivery.send(lambda connection: connection.sendall(data))
 
+    def hurry(self) -> None:
+        """No more will come."""
+        self._delivery.hurry()
+
     def close(self) -> None:
         """Hang up."""
         self._delivery.close()

@@ -80,7 +80,8 @@ def test_a_server_that_comes_back(caplog: pytest.LogCaptureFixture) -> None:
             syslog.send(OUT)
     assert "are dropped: dial tcp 127.0.0.1" in caplog.text
     with socket.create_server(("127.0.0.1", port)) as server:
-        syslog._delivery._failed_at = 0.0  # as if its time had come
+        server.settimeout(20)
+        syslog._delivery._silent_until = 0.0  # as if its time had come
         syslog.send(OUT)
         assert server.accept()[0].recv(1000).endswith(b": hi there\n")
     syslog.close()

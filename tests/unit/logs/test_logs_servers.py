@@ -15,13 +15,14 @@ from hypothesis import strategies as st
 
 from havre.errors import InvalidInput
 from havre.logs.fluentd import Fluentd, FluentdTarget, pack_map, pack_time, parse_fluentd
-from havre.logs.gelf import GelfTarget, cut, parse_gelf, render_fields, render_gelf
+from havre.logs.gelf import Gelf, GelfTarget, cut, parse_gelf, render_fields, render_gelf
 from havre.logs.options import Subject
 from havre.logs.records import Record
 
 SUBJECT = Subject(id="0123456789abcdef", name="web", image_id="sha256:0", image_name="nginx", labels={}, env={})
 OUT = Record(b"2026-11-04T13:00:01.553420999Z", 1, True, b"hi there")
 AT = 1793797201
+TCP_OPTIONS = ("gelf-tcp-max-reconnect", "gelf-tcp-reconnect-delay")
 
 
 @pytest.mark.parametrize(
@@ -65,6 +66,11 @@ def test_targets() -> None:
     assert parse_gelf({"gelf-address": "tcp://[::1]:12201", "gelf-tcp-max-reconnect": "7"}) == GelfTarget(
         scheme="tcp", host="::1", port=12201, attempts=7
     )
+    endless = parse_gelf({"gelf-address": "tcp://h:1", **dict.fromkeys(TCP_OPTIONS, str(2**63 - 1))})
+    assert (endless.attempts, endless.pause_s) == (100, 60)
+    for option in TCP_OPTIONS:
+        with pytest.raises(InvalidInput, match=f'"{option}" must be a positive integer'):
+            parse_gelf({"gelf-address": "tcp://h:1", option: "9" * 5000})
     assert parse_fluentd({}) == FluentdTarget()
     assert parse_fluentd({"fluentd-address": "h"}) == FluentdTarget(host="h")
     assert parse_fluentd({"fluentd-address": "tls://[::1]:1", "fluentd-async-connect": "1"}) == FluentdTarget(
@@ -72,6 +78,17 @@ def test_targets() -> None:
     )
     with pytest.raises(InvalidInput, match="path is empty"):
         parse_fluentd({"fluentd-address": "unix://"})
+
+
+def test_a_server_that_is_away_is_not_tried_for_each_line(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        gelf = Gelf(replace(parse_gelf({"gelf-address": f"tcp://127.0.0.1:{server.getsockname()[1]}"}), pause_s=0),
+                    SUBJECT, "web", {})  # fmt: skip
+        server.accept()[0].close()
+    for _ in range(1000):
+        gelf.send(OUT)
+    assert 1 <= caplog.text.count("log lines are dropped") < 10
+    gelf.close()
 
 
 def read_all(server: socket.socket) -> bytes:

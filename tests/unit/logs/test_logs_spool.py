@@ -156,6 +156,9 @@ def test_an_unfinished_line_at_the_end(tmp_path: Path) -> None:
         def send(self, record: Record) -> None:
             sent.append(record.text)
 
+        def hurry(self) -> None:
+            pass
+
         def close(self) -> None:
             pass
 
@@ -184,6 +187,9 @@ def test_a_line_that_spans_spools(tmp_path: Path, driver: str, anew: bool, monke
     class Recorder:
         def send(self, record: Record) -> None:
             sent.append(record.text)
+
+        def hurry(self) -> None:
+            pass
 
         def close(self) -> None:
             pass
@@ -268,6 +274,9 @@ def test_forwarded_once_and_whole(tmp_path: Path) -> None:
                 raise Killed
             sent.append(record.text)
 
+        def hurry(self) -> None:
+            pass
+
         def close(self) -> None:
             pass
 
@@ -307,6 +316,9 @@ def test_a_server_misses_what_its_cache_has(tmp_path: Path) -> None:
     class Recorder:
         def send(self, record: Record) -> None:
             sent.append(record.text)
+
+        def hurry(self) -> None:
+            pass
 
         def close(self) -> None:
             pass
