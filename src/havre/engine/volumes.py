@@ -17,7 +17,7 @@ import logging
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from weakref import WeakValueDictionary
@@ -68,7 +68,9 @@ class Volumes:
         await self._plugged.load()
         found, renames = await in_thread(self._local.sweep)
         for new, old in renames.items():
-            await self._follow_rename(old, new)
+            if old not in found:  # else that name is another volume's by now
+                await self._follow_rename(old, new)
+            self._local.renamed(new)
         for name in {name for name, volume in self._volumes.items() if volume.driver == LOCAL} - found.keys():
             log.warning("volume %s is gone from %s", name, self._local.root)
             del self._volumes[name]
@@ -86,7 +88,6 @@ class Volumes:
             self._volumes[new] = msgspec.structs.replace(before, name=new)
             await self._table.put(new, self._volumes[new])
             await self._table.delete(old)
-        self._local.renamed(new)
 
     def adopt(self, container_id: str, names: Collection[str], *, running: bool) -> None:
         """After a restart: `container_id` uses the volumes `names`, and has them mounted if it is `running`."""
@@ -343,6 +344,12 @@ class Volumes:
         Its directory is renamed first, and marked: a start that finds it so brings the rows to it.
         """
         check_name(new)
+        async with AsyncExitStack() as turns:
+            for each in sorted({name, new}):  # always in one order
+                await turns.enter_async_context(self._turn(each))
+            return await self._rename(name, new)
+
+    async def _rename(self, name: str, new: str) -> Volume:
         volume = self._free_volume(name, new)
         renamed = msgspec.structs.replace(volume, name=new, mountpoint=str(self._local.data(new)))
         self._local.rename(name, new)

@@ -347,3 +347,22 @@ class TestFill:
         world(world.volumes.fill("scratch", rootfs, "/data"))
         assert sorted(os.listdir(path)) == ["file", "link", "pipe", "sub"]
         assert len(mounts.mounts_below(path)) == 1
+
+
+def test_a_name_is_free_when_its_rename_is_finished(world: World) -> None:
+    async def both() -> None:
+        await asyncio.gather(
+            world.volumes.rename("here", "there"),
+            world.volumes.create("here", labels={"of": "second"}),
+            world.volumes.create("there", labels={"of": "third"}),
+        )
+
+    def labels() -> dict[str, object]:
+        return {name: world.volumes.get(name).labels for name in world.names()}
+
+    world.create("here", labels={"of": "first"})
+    world(both())
+    assert labels() == {"there": {"of": "first"}, "here": {"of": "second"}}
+    (world.root / "volumes/there/_renamed").symlink_to("here/there")  # as a daemon killed at a rename's end leaves it
+    world.reopen()
+    assert labels() == {"there": {"of": "first"}, "here": {"of": "second"}}
