@@ -147,6 +147,11 @@ class TestClients:
         engine.out("network", "create", "wire")
         options = ("--network", "wire", "--link-local-ip", "169.254.9.8")
         assert "169.254.9.8/16" in engine.out("run", "--rm", *options, "busybox", "ip", "addr")
+        options += ("--link-local-ip", "169.254.9.9", "--name", "wired")  # two of one subnet: one is the other's second
+        engine.out("run", "-d", *options, "busybox", "sleep", "1000")
+        engine.out("network", "disconnect", "wire", "wired")
+        assert engine.out("exec", "wired", "ls", "/sys/class/net") == "lo"
+        engine.out("rm", "-f", "wired")
         engine.out("network", "rm", "wire")
 
     def test_what_programs_know_a_container_by(self, engine: Engine) -> None:

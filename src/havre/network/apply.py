@@ -204,7 +204,7 @@ class Host:
         link = self._netlink.link(bridge.link)
         if link is not None and link.kind == "bridge" and link.mac == bridge.mac:
             present = self._netlink.addresses(link.index)
-            self._netlink.run(*(netlink.delete_address(link.index, each) for each in present))
+            self._netlink.run(*_without(link.index, present))
             self._doom([bridge.link])
         if bridge.vni:
             self._doom([bridge.tunnel])
@@ -367,8 +367,12 @@ def _leave(name: str, rest: str) -> None:
             own.run(netlink.delete_link(name))
             return
         present = [each for each in own.addresses(device.index) if each.version == 4]
-        gone = [netlink.delete_address(device.index, each) for each in present]
-        own.run(netlink.set_down(device.index), *gone, netlink.rename(device.index, rest))
+        own.run(netlink.set_down(device.index), *_without(device.index, present), netlink.rename(device.index, rest))
+
+
+def _without(index: int, addresses: Sequence[Interface]) -> list[netlink.Request]:
+    """To take all addresses from a device, the last first: with the first of a subnet its others would go."""
+    return [netlink.delete_address(index, each) for each in reversed(addresses)]
 
 
 def _route_by(gateway: Endpoint | None) -> None:

@@ -87,10 +87,7 @@ class Firewall:
 
     async def publish(self, ports: Collection[PortMap]) -> None:
         """Open ports, all or none."""
-        if self._stale and ports:
-            await self._review()
-        self._ports.update(ports)
-        await self._change(rules.render_ports("add", self.table, ports))
+        await self.exchange((), ports)
 
     async def retract(self, ports: Collection[PortMap]) -> None:
         """Close ports. Idempotent."""
@@ -99,14 +96,23 @@ class Firewall:
         await self._change(rules.render_ports("delete", self.table, present))
 
     async def exchange(self, old: Collection[PortMap], new: Collection[PortMap]) -> None:
-        """Close `old` ports and open `new` ones in one transaction: who comes meets the one or the other."""
-        if self._stale:
+        """Close `old` ports and open `new` ones in one transaction: who comes meets the one or the other.
+
+        On Failed all is as it was.
+        """
+        if self._stale and new:
             await self._review()
-        present = self._ports.intersection(old)
-        self._ports = (self._ports - present) | set(new)
-        await self._change(
-            rules.render_ports("delete", self.table, present) + rules.render_ports("add", self.table, new)
-        )
+        closed, opened = self._ports.intersection(old), set(new) - self._ports
+        self._ports.difference_update(closed)
+        self._ports.update(new)
+        try:
+            await self._change(
+                rules.render_ports("delete", self.table, closed) + rules.render_ports("add", self.table, new)
+            )
+        except Failed:
+            self._ports.difference_update(opened)
+            self._ports.update(closed)
+            raise
 
     async def relink(self, old: Collection[LinkMap], new: Collection[LinkMap]) -> None:
         """Let containers that do not meet otherwise reach `new` instead of `old`."""

@@ -7,6 +7,8 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,10 @@ from havre.engine.defaultbridge import DefaultBridge
 from havre.engine.model import ContainerId
 from havre.engine.network import NetworkSpec
 from havre.engine.networks import NetworkOptions, Networks, Sandbox
+from havre.errors import Failed
 from havre.linux.namespaces import in_netns
+from havre.network.firewall import Firewall
+from havre.network.plan import PortMap
 from support.waiting import until
 
 Serve = Callable[[Path | None, str, int], None]
@@ -297,3 +302,21 @@ def test_publishing_overrides_the_host_only_where_the_daemon_is_told_so(
         assert run("nft -s list table ip filter") == before
 
     scenario(work())
+
+
+def test_ports_that_cannot_be_opened_change_nothing() -> None:
+    async def live() -> None:
+        web = PortMap("tcp", ip_address("0.0.0.0"), 8080, ip_address("172.17.0.2"), 80)
+        odd = replace(web, protocol="odd")
+        firewall = Firewall("hv-odd")
+        await firewall.start([], [web])
+        before = run("nft list ruleset")
+        for old in ([], [web]):
+            with pytest.raises(Failed):
+                await firewall.exchange(old, [odd])
+            assert run("nft list ruleset") == before
+        run("nft flush ruleset")
+        await asyncio.to_thread(until, lambda: run("nft list ruleset") == before, "all as it was", 5.0)
+        await firewall.stop(remove=True)
+
+    asyncio.run(live())
