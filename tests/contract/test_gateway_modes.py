@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from support.engines import Engine, run
+from support.raw import ask
 from support.waiting import until
 
 GATEWAY_MODE = "com.docker.network.bridge.gateway_mode_ipv"
@@ -93,6 +94,10 @@ def test_routed(havred: Engine, outside: str) -> None:
     havred.stop(signal.SIGKILL)
     havred.start()
     is_right()
+    bindings = {"PortBindings": {"80/tcp": [{"HostPort": "18080"}]}, "Givers": ["web"]}
+    for _ in range(2):  # it has that already; and who is reached by a route gives nothing
+        assert ask(havred.socket, "POST", "/containers/twin/ports", bindings).status == 204
+    assert ports_of(havred, "twin") == ports_of(havred, "web") == {"80/tcp": [{"HostIp": "0.0.0.0", "HostPort": ""}]}
     # Where the published ports go when the container leaves the network.
     havred.out("network", "connect", "other", "web")
     havred.out("network", "disconnect", "routed", "web")

@@ -10,10 +10,12 @@ import time
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from support.engines import Engine, Havred
+from support.raw import ask
 from support.waiting import until
 
 
@@ -70,6 +72,37 @@ def test_published_port_works_on(havred: Engine) -> None:
     assert "port is already allocated" in done.stderr
     havred.docker("rm", "-f", "web", check=0)
     havred.docker("run", "--rm", "-p", "18301:80", "busybox", "true", check=0)
+
+
+def test_a_port_changes_hands_after_a_restart_as_before(havred: Engine) -> None:
+    def row(name: str) -> tuple[Any, Any]:
+        shown = ask(havred.socket, "GET", f"/containers/{name}/json").json
+        return shown["NetworkSettings"]["Ports"], shown["HostConfig"]["PortBindings"]
+
+    def take(*givers: str) -> None:
+        body = {"PortBindings": bindings, "Givers": givers}
+        assert ask(havred.socket, "POST", "/containers/new/ports", body).status == 204
+
+    sleep = ("busybox", "sleep", "1000")
+    havred.out("run", "-d", "--name", "old", "-p", "0.0.0.0:18310:80", "-p", "81", "-p", "18311:82", *sleep)
+    havred.out("run", "-d", "--name", "away", "-p", "18312:80", *sleep)
+    havred.out("network", "disconnect", "bridge", "away")
+    havred.out("run", "-d", "--name", "new", "--expose", "83", "-P", *sleep)
+    ports, bindings = row("old")
+    own, others = row("new")[0], row("away")
+    reborn(havred)
+    assert (row("old"), row("new")[0]) == ((ports, bindings), own)
+    listening = subprocess.run([*havred.inside, "ss", "-Hltn"], capture_output=True, text=True, check=True).stdout
+    assert "0.0.0.0:18310 " in listening
+    assert "[::]:18310 " not in listening  # nobody asked for it
+    take("old", "away")
+    assert row("new")[0] == ports | own
+    assert row("old") == (dict.fromkeys(ports), {})
+    assert row("away") == others  # it had nothing to give
+    reborn(havred)
+    take("old")
+    assert row("new")[0] == ports | own
+    havred.out("rm", "-f", "old", "away", "new")
 
 
 def test_exit_while_the_daemon_was_away(havred: Engine) -> None:

@@ -20,13 +20,12 @@ from havre.engine.assemble import Assembly
 from havre.engine.endpoints import extras_of
 from havre.engine.links import renamed_links
 from havre.engine.live import Index, Live
-from havre.engine.model import Container, ContainerId, EndpointSettings, HostConfig, PortBinding
+from havre.engine.model import Container, ContainerId, EndpointSettings, PortBinding
 from havre.engine.network import Network, bridge_of
 from havre.engine.networks import Networks
 from havre.engine.sandbox import Sandbox, own_hosts_of
 from havre.errors import Conflict, Forbidden, HavreError, InvalidInput, NotFound
 from havre.network import files, ipam
-from havre.network.ports import parse_port
 
 PortBindings = Mapping[str, list[PortBinding] | None]
 """Where ports of a container are published, by `80/tcp`."""
@@ -108,13 +107,11 @@ class Membership:
             except BaseException:
                 container.host_config = before
                 raise
-            container.ports = dict(changed[container.id].ports)
-            await self._index.save(container)
-            for other in others:
-                if sandbox := changed.get(other.container.id):
-                    other.container.ports = dict(sandbox.ports)
-                    other.container.host_config = _without_given(other.container.host_config, sandbox)
-                    await self._index.save(other.container)
+            for row in (container, *(other.container for other in others)):
+                if published := changed.get(row.id):
+                    row.ports = published.ports
+                    row.host_config = replace(row.host_config, port_bindings=published.bindings)
+                    await self._index.save(row)
 
     async def renamed(self, container: Container, old: str) -> None:
         """The container is no longer called `old`: its networks and those that link to it know it by its new name."""
@@ -147,13 +144,6 @@ def _rewrite(directory: Path, old: list[tuple[str, str]], new: list[tuple[str, s
 
 def _rewrite_hosts(hosts: Path, old: list[tuple[str, str]], new: list[tuple[str, str]]) -> None:
     hosts.write_text(files.change_hosts(hosts.read_text(), old, new))
-
-
-def _without_given(host: HostConfig, sandbox: Sandbox) -> HostConfig:
-    """The configuration without the ports that are not published any more: its next start is not to want them."""
-    wanted = {name: (parse_port(name), asked) for name, asked in (host.port_bindings or {}).items()}
-    kept = {name: asked for name, ((port, kind), asked) in wanted.items() if sandbox.ports.get(f"{port}/{kind}")}
-    return replace(host, port_bindings=kept)
 
 
 def _refuse_dying(live: Live) -> None:

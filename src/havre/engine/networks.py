@@ -25,7 +25,7 @@ from havre.engine.filters import Filters, check_keys, matches_labels
 from havre.engine.model import Container, ContainerId, EndpointSettings
 from havre.engine.network import Network, NetworkSpec
 from havre.engine.networkrows import NetworkOptions, NetworkRows, NetworkTable
-from havre.engine.sandbox import Held, Sandbox
+from havre.engine.sandbox import Held, Published, Sandbox
 from havre.engine.sandboxes import Relinked, Sandboxes
 from havre.errors import Forbidden, HavreError, InvalidInput
 from havre.linux.netlink import Interface
@@ -227,11 +227,11 @@ class Networks:
         self._tell("disconnect", network, container.id)
         return _described(held)
 
-    async def take_ports(self, container: Container, givers: Sequence[Container]) -> dict[str, Sandbox]:
+    async def take_ports(self, container: Container, givers: Sequence[Container]) -> dict[str, Published]:
         """Publish what a running container's configuration says by now; `givers` hand it over where they hold it. What
-        each of them has then, by ID.
+        it and those that gave something have then, by ID.
         """
-        return {held.id: _described(held) for held in await self._open().take_ports(container, givers)}
+        return await self._open().take_ports(container, givers)
 
     def withdraw(self, id: ContainerId) -> None:
         """From now on nobody is told a running container's addresses by its names; it keeps them. Idempotent."""

@@ -6,10 +6,11 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from pathlib import Path
+from typing import NamedTuple
 
 from havre.engine.links import Exposed, Link, exposed_of
 from havre.engine.model import Container, EndpointSettings, PortBinding
@@ -37,6 +38,13 @@ class Sandbox:
     resolv_conf: str
     link_variables: tuple[str, ...] = ()
     kept_descriptors: tuple[int, ...] = ()
+
+
+class Published(NamedTuple):
+    """A container's ports when some have changed hands: as shown, and what its configuration asks for by now."""
+
+    ports: dict[str, list[PortBinding] | None]
+    bindings: dict[str, list[PortBinding] | None]
 
 
 @dataclass
@@ -136,25 +144,39 @@ def wishes_of(
     ]
 
 
-def wishes_again(ports: Mapping[str, list[PortBinding] | None], access: Access = TRANSLATED) -> list[Publish]:
-    """The wishes that lead to the same `ports` again: for a container that ran on while the daemon was away."""
-    wishes: list[Publish] = []
-    for name, bindings in ports.items():
-        port, protocol = parse_port(name)
-        by_port: dict[int, list[Address]] = {}
-        for binding in bindings or []:
-            by_port.setdefault(int(binding.host_port or 0), []).append(ip_address(binding.host_ip or str(ANY4)))
-        whole = False  # what is wished for everywhere includes the IP versions that have no port of the host's
-        for number, hosts in by_port.items():
-            everywhere = number > 0 and ANY4 in hosts and all(host.version == 4 or host == ANY6 for host in hosts)
-            if everywhere:
-                wishes.append(Publish(protocol, port, None, number, number, access=access))
-                whole = True
-            named = [host for host in hosts if not (everywhere and host in (ANY4, ANY6))]
-            wishes += [
-                Publish(protocol, port, host, number, number, access=access) for host in named if number or not whole
-            ]
-    return wishes
+def numbered(wishes: Iterable[Publish], ports: Mapping[str, list[PortBinding] | None]) -> list[tuple[Publish, int]]:
+    """The wishes, each with the host port that it has got by `ports`; 0 where that shows none.
+
+    For a container that ran on while the daemon was away. Who had the least choice comes first.
+    """
+    left = [
+        (*parse_port(name), ip_address(binding.host_ip or str(ANY4)), int(binding.host_port or 0))
+        for name, bindings in ports.items()
+        for binding in bindings or []
+    ]
+    found: list[tuple[Publish, int]] = []
+    for wish in sorted(wishes, key=lambda wish: (not wish.first, wish.last - wish.first)):
+        own = (at for at in left if at[:2] == (wish.port, wish.protocol) and at[2] in wish.hosts[:1])
+        at = next((at for at in own if wish.accepts(at[3])), None)
+        if at is not None:
+            left.remove(at)
+        found.append((wish, at[3] if at is not None else 0))
+    return found
+
+
+def bindings_left(
+    container: Container, wishes: Sequence[Publish], given: Iterable[Publish]
+) -> dict[str, list[PortBinding] | None]:
+    """The `PortBindings` of a container without those that it has `given` away; `wishes` are what it has of them."""
+    gone, left = list(given), dict[str, list[PortBinding] | None]()
+    wanted = (container.host_config.port_bindings or {}).items()
+    asked = [(name, binding) for name, bindings in wanted for binding in bindings or [PortBinding()]]
+    for (name, binding), wish in zip(asked, wishes, strict=False):  # further wishes are those of `PublishAllPorts`
+        if wish in gone:
+            gone.remove(wish)
+        else:
+            left[name] = [*(left.get(name) or []), binding]
+    return left
 
 
 def describe_ports(container: Container, reservations: Iterable[Reservation]) -> dict[str, list[PortBinding] | None]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from havre.engine.links import Link, variables_of
 from havre.engine.model import Container, ContainerId, EndpointSettings
 from havre.engine.network import Network, NetworkContainer
 from havre.engine.networkrows import NetworkOptions, NetworkRows
-from havre.engine.sandbox import Held, Sandbox
+from havre.engine.sandbox import Held, Published, Sandbox
 from havre.errors import Conflict, Failed, Forbidden, HavreError, InvalidInput
 from havre.linux import netlink
 from havre.linux.namespaces import is_netns
@@ -207,22 +207,25 @@ class Sandboxes:
         await self._firewall.publish(held.maps())
         await _serve(held)
 
-    async def take_ports(self, container: Container, givers: Sequence[Container]) -> list[Held]:
+    async def take_ports(self, container: Container, givers: Sequence[Container]) -> dict[str, Published]:
         """Publish what a running container asks for by now and publishes not yet. Where `givers` hold a port of it they
-        hand it over, in one transaction of the firewall, and what is established with them goes on. All that changed.
+        hand it over, in one transaction of the firewall, and what is established with them goes on. What it and those
+        that gave something have now, by ID.
         """
         held = self._held[ContainerId(container.id)]
         others = [(self._held[ContainerId(each.id)], each) for each in givers if ContainerId(each.id) in self._held]
         endpoint = held.gateway()
         if endpoint is None or not endpoint.bridge.on_host:
             raise Conflict(f"container {held.name} has no network that ports can be published on")
+        own = [(held, each) for each in held.reservations]
+        offered = [(other, each) for other, _ in others for each in other.reservations]
         new: list[Reservation] = []
         taken: list[tuple[Held, Reservation, Reservation]] = []
         async with AsyncExitStack() as undo:
             for wish in self._wishes(endpoint, container):
-                if _holder([held], wish):
+                if _pick(own, wish):
                     continue
-                if found := _holder([other for other, _ in others], wish):
+                if wish.hosts and (found := _pick(offered, wish)):
                     heir = found[1].for_heir(wish, endpoint.address, held.name, endpoint.address6)
                     taken.append((*found, heir))
                 else:
@@ -238,10 +241,19 @@ class Sandboxes:
             new.append(heir)
         held.reservations += new
         for each in new:
-            await each.serve()
-        for changed, its in ((held, container), *others):
-            changed.sandbox = self._describe(changed, its)
-        return [held, *(other for other, _ in others)]
+            try:
+                await each.serve()
+            except OSError as error:  # the firewall leads to it all the same
+                log.error("container %s is not served at port %d: %s", held.name, each.host_port, error)
+        gave = {other.id: [given.wish for owner, given, _ in taken if owner is other] for other, _ in others}
+        changed = [(held, container), *((other, its) for other, its in others if gave[other.id])]
+        return {each.id: self._published(each, its, gave.get(each.id, ())) for each, its in changed}
+
+    def _published(self, held: Held, container: Container, given: Iterable[Publish]) -> Published:
+        endpoint = held.gateway()
+        assert endpoint is not None, "who has, or had, a published port has a default route"
+        held.sandbox = self._describe(held, container)
+        return Published(held.sandbox.ports, texts.bindings_left(container, self._wishes(endpoint, container), given))
 
     async def _retract(self, held: Held) -> None:
         maps = held.maps()
@@ -505,12 +517,20 @@ class Sandboxes:
             if not (endpoint.interface and await self._host.enslave(endpoint)):
                 await self._attach_again(held, network_id)
         target = held.gateway()
-        if target is not None:
-            for wish in texts.wishes_again(container.ports, target.bridge.access):
-                try:
-                    held.reservations.append(self._ports.reserve(wish, target.address, held.name, target.address6))
-                except Failed as error:
-                    log.error("container %s is no longer reachable at a published port: %s", held.name, error)
+        if target is not None and target.bridge.on_host:
+            self._hold_again(held, container, target)
+
+    def _hold_again(self, held: Held, container: Container, target: Endpoint) -> None:
+        """Hold the ports that a container has got while another daemon ran, each for what the container asked for."""
+        for wish, number in texts.numbered(self._wishes(target, container), container.ports):
+            same = replace(wish, first=number, last=number) if number else wish
+            try:
+                reservation = self._ports.reserve(same, target.address, held.name, target.address6)
+            except Failed as error:
+                log.error("container %s is no longer reachable at a published port: %s", held.name, error)
+                continue
+            reservation.wish = wish
+            held.reservations.append(reservation)
 
     async def _adopt_endpoint(
         self, held: Held, name: str, settings: EndpointSettings, interfaces: Mapping[str, str]
@@ -580,9 +600,10 @@ class Sandboxes:
                 await self._host.delete_veth(link.name)
 
 
-def _holder(among: Sequence[Held], wish: Publish) -> tuple[Held, Reservation] | None:
-    """Who publishes what is wished for, and how."""
-    return next(((held, each) for held in among for each in held.reservations if each.meets(wish)), None)
+def _pick(pool: list[tuple[Held, Reservation]], wish: Publish) -> tuple[Held, Reservation] | None:
+    """Take out of `pool` who publishes what is wished for, and how."""
+    found = next((number for number, (_, each) in enumerate(pool) if each.meets(wish)), None)
+    return pool.pop(found) if found is not None else None
 
 
 def _close_names(held: Held) -> None:

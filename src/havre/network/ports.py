@@ -69,6 +69,10 @@ class Publish:
         """Where the port is to be held."""
         return tuple(host for host in self.asked if host.version not in self.access.routed)
 
+    def accepts(self, number: int) -> bool:
+        """Whether it may have that host port."""
+        return not self.first or self.first <= number <= self.last
+
     def versions(self, among: Collection[int]) -> list[int]:
         """Its IP versions that are `among` these."""
         return sorted({host.version for host in self.asked}.intersection(among))
@@ -142,11 +146,11 @@ class Reservation:
     def meets(self, wish: Publish) -> bool:
         """Whether it is such a reservation as `wish` may get."""
         own = self.wish
-        if not self.hosts or replace(own, port=0, first=0, last=0) != replace(wish, port=0, first=0, last=0):
+        if replace(own, port=0, first=0, last=0) != replace(wish, port=0, first=0, last=0):
             return False
-        if not wish.first:
-            return not own.first and own.port == wish.port
-        return wish.first <= self.host_port <= wish.last
+        if not wish.hosts or not wish.first:  # no host port, or any that its like has been given
+            return own.port == wish.port and not (wish.hosts and own.first)
+        return wish.accepts(self.host_port)
 
     def for_heir(self, wish: Publish, target: Address, holder: str, target6: Address | None) -> Reservation:
         """What another container gets of it, by `Ports.hand_over`, for a wish that it meets."""

@@ -9,7 +9,7 @@ import pytest
 
 from havre.engine.model import Config, Container, EndpointSettings, HostConfig, PortBinding
 from havre.engine.network import ConfigReference, Ipam, IpamPool, Network, NetworkSpec, bridge_of, check_spec
-from havre.engine.sandbox import asked_of, describe_ports, own_names, wishes_again, wishes_of
+from havre.engine.sandbox import asked_of, bindings_left, describe_ports, numbered, own_names, wishes_of
 from havre.errors import HavreError, InvalidInput
 from havre.network.plan import Access
 from havre.network.ports import ANY4, ANY6, Publish, Reservation
@@ -106,10 +106,24 @@ def test_ports_are_shown_as_docker_shows_them_and_read_again() -> None:
         ],
         "99/tcp": None,
     }
-    assert wishes_again(ports) == [
-        Publish("tcp", 80, None, 8080, 8080),
-        Publish("tcp", 80, ip_address("127.0.0.1"), 32768, 32768),
-    ]
+    assert numbered([each.wish for each in held], ports) == [(each.wish, each.host_port) for each in held]
+
+
+def test_a_wish_finds_the_number_that_it_was_given() -> None:
+    bindings = [PortBinding(host_port=port) for port in ("", "9000-9010", "9005")]
+    bindings += [PortBinding(host_ip="0.0.0.0", host_port="7000"), PortBinding(host_ip="127.0.0.1", host_port="1")]
+    wishes = wishes_of(_container(host_config=HostConfig(port_bindings={"80/tcp": bindings})), "")
+    shown = [("0.0.0.0", "9005"), ("0.0.0.0", "9000"), ("::", "9000"), ("0.0.0.0", "32768"), ("0.0.0.0", "7000")]
+    ports = {"80/tcp": [PortBinding(host_ip=host, host_port=port) for host, port in shown], "81/tcp": None}
+    found = {id(wish): number for wish, number in numbered(wishes, ports)}
+    assert [found[id(wish)] for wish in wishes] == [32768, 9000, 9005, 7000, 0]
+
+
+def test_who_gave_a_port_away_keeps_its_other_bindings() -> None:
+    bindings = {"80": [PortBinding(host_port="1"), PortBinding(host_port="2"), PortBinding()], "81/udp": None}
+    row = _container(host_config=HostConfig(port_bindings=bindings, publish_all_ports=True))
+    wishes = wishes_of(row, "127.0.0.1")
+    assert bindings_left(row, wishes, [wishes[1], wishes[3]]) == {"80": [PortBinding(host_port="1"), PortBinding()]}
 
 
 @pytest.mark.parametrize(
@@ -131,7 +145,8 @@ def test_routed_ports_are_shown_without_a_number_and_read_again(
         assert {port.address.version for each in held for port in each.maps() if port.host_port == 0} == set(versions)
         ports = describe_ports(row, held)
         assert [(each.host_ip, each.host_port) for each in ports["80/tcp"] or []] == shown
-        wishes = wishes_again(ports, access)
+        assert {each for each, _ in numbered(wishes, ports)} == set(wishes)
+        wishes = [each for each, _ in numbered(wishes, ports)]
 
 
 def test_a_network_may_bind_ports_to_one_address() -> None:
@@ -141,8 +156,6 @@ def test_a_network_may_bind_ports_to_one_address() -> None:
     both = wishes_of(row, "127.0.0.1", "::1")
     assert [str(host) for host in both[0].hosts] == ["127.0.0.1", "::1"]
     assert [str(host) for host in wishes_of(row, "", "::1")[0].hosts] == ["0.0.0.0", "::1"]
-    again = wishes_again({"80/tcp": [PortBinding(host_ip=host, host_port="80") for host in ("0.0.0.0", "::1")]})
-    assert [[str(host) for host in wish.hosts] for wish in again] == [["0.0.0.0"], ["::1"]]
 
 
 def test_a_container_is_named_by_its_domain_first() -> None:
