@@ -168,3 +168,17 @@ def test_a_dead_plugin_holds_nothing_up(engine: Engine, plugin: VolumePlugin) ->
     engine.docker("rm", "-f", "one", check=0)
     plugin.start()
     until(lambda: users(plugin.calls("Unmount")) == [mounted], "the plugin to be told at last")
+
+
+@pytest.mark.parametrize("_plugged", [_PluggedHavred], indirect=True, ids=["havre"])
+def test_a_hanging_plugin_holds_no_port(engine: Engine, plugin: VolumePlugin) -> None:
+    engine.out("volume", "create", "-d", "plug", "-o", "hang=Unmount", "hung")
+    port = ("-p", "127.0.0.1:18099:80", "busybox", "sleep", "1000")
+    engine.out("run", "-d", "--name", "one", "-v", "hung:/x", *port)
+    engine.out("create", "--name", "two", *port)
+    engine.out("kill", "one")
+    until(lambda: plugin.calls("Unmount"), "the plugin to be asked")
+    engine.out("start", "two")
+    plugin.kill()  # whoever waits for its answer goes on
+    (plugin.root / "hung.json").unlink()
+    plugin.start()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from support.engines import Engine
+from support.processes import read
+from support.together import at_once, create, post
 
 RUN = ("run", "--rm")
 
@@ -56,6 +59,18 @@ def test_sharing_and_copying(engine: Engine) -> None:
     assert "invalid mode: rshared" in bad.stderr
     engine.docker("rm", "-v", "first", check=0)
     engine.docker("volume", "rm", "shared", "plain", check=0)
+
+
+def test_what_outlives_the_first_process_is_gone_before_the_volume(engine: Engine, tmp_path: Path) -> None:
+    """In the host's PID namespace the kernel does not end it."""
+    writer = "i=0; while true; do mkdir /v/$i; i=$((i+1)); done"
+    script = f"sh -c '{writer}' & echo $! > /shared/pid; until test -d /v/99; do :; done"
+    host = {"AutoRemove": True, "PidMode": "host", "Binds": [f"{tmp_path}:/shared"]}
+    id = create(engine, "brief", Cmd=["sh", "-c", script], Volumes={"/v": {}}, HostConfig=host)
+    at_once(post(engine, f"/containers/{id}/wait?condition=removed"), post(engine, f"/containers/{id}/start"))
+    pid = (tmp_path / "pid").read_text().strip()
+    assert read(Path(f"/proc/{pid}/cmdline")) == "", "it runs on"
+    assert engine.out("volume", "ls", "-q") == ""
 
 
 def test_listing_updating_and_pruning(engine: Engine) -> None:

@@ -90,8 +90,8 @@ class Assembly:
         id = ContainerId(container.id)
         undo.callback(self.tell_unmounts, container)
         undo.push_async_callback(self._snapshots.unmount, container.id)
-        undo.push_async_callback(self._networks.close_sandbox, id)
         undo.push_async_callback(self._close_volumes, container)
+        undo.push_async_callback(self._networks.close_sandbox, id)
         joined = self._joined(container.host_config.network_mode, "network")
         rootfs, sandbox, sources = await all_of(
             self._snapshots.mount(container.id),
@@ -110,12 +110,12 @@ class Assembly:
         return await in_thread(rest), sandbox
 
     async def take_down(self, container: Container) -> None:
-        """The inverse; idempotent."""
+        """The inverse; idempotent. Ports and addresses are free before a volume's plugin is asked, which may hang."""
         self._snapshots.unmount_later(container.id)
         try:
-            await self._close_volumes(container)
-        finally:
             await self._networks.close_sandbox(ContainerId(container.id))
+        finally:
+            await self._close_volumes(container)
         if container.host_config.ipc_mode == "shareable":
             await in_thread(kernel_mounts.unmount_all, self._shm(container))
 

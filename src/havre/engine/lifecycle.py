@@ -180,7 +180,7 @@ class Lifecycle:
             await self.logs.end(container)
             restart = self._decide(live, exit)
             self.stop_probing(live)
-            published, hooked = bool(container.ports), live.process is not None and live.process.has_hooks
+            published, alone = bool(container.ports), _ends_alone(live)
             _record_exit(container, exit, restart)
             live.process = None
             if exit.oom_killed and not live.oom_told:
@@ -191,10 +191,12 @@ class Lifecycle:
             try:
                 if not leaves:
                     await self._index.note(container)  # before conmon's record of the end is removed
-                if leaves and not hooked:  # the rest can wait until who waits for the removal has been told
+                if leaves and alone:  # the rest can wait until who waits for the removal has been told
                     await self._take_down(container)
                 else:
                     await self._clear(container)
+            except (HavreError, OSError) as error:  # the removal, or the next start, tries again
+                log.error("what was around container %s is not taken down: %s", container.id, error)
             finally:
                 self._tell_end(container, exit)
                 live.exits.exited(live.result())
@@ -206,8 +208,10 @@ class Lifecycle:
     async def _clear(self, container: Container) -> None:
         # Both at once: no process is left that could still use what is taken down.
         cleaned = spawn(self._runtime.cleanup(container.id), f"clean up {container.id[:12]}")
-        await self._take_down(container)
-        await cleaned
+        try:
+            await self._take_down(container)
+        finally:
+            await cleaned
 
     async def _take_down(self, container: Container) -> None:
         await self._assembly.take_down(container)
@@ -262,6 +266,11 @@ def exit_code_of(error: str) -> int:
 
 def _goes_with_exit(live: Live) -> bool:
     return live.container.host_config.auto_remove and not live.restarted_by_user
+
+
+def _ends_alone(live: Live) -> bool:
+    """Whether nothing runs after its first process: no hooks, nor processes that the kernel does not end with it."""
+    return not (live.container.host_config.pid_mode or (live.process is not None and live.process.has_hooks))
 
 
 def idle_networks(container: Container) -> dict[str, EndpointSettings]:
