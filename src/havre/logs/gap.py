@@ -58,7 +58,7 @@ def _room(spool: int, offset: int, buffer: int) -> int:
 
 
 def _line_end(spool: int, first: int, last: int) -> int:
-    """Where the last line ends between two places, or else the last record; `first` where none does."""
+    """Where the last line ends between two places; of a line longer than NEAR, where a record does; else `first`."""
     begun = max(first, last - NEAR)
     *lines, rest = os.pread(spool, last - begun, begun).split(b"\n")
     end = whole = last - len(rest)
@@ -66,4 +66,4 @@ def _line_end(spool: int, first: int, last: int) -> int:
         if (kind := kind_of(line)) and kind[1]:
             return end
         end -= len(line) + 1
-    return whole if lines else first
+    return whole if lines and last - first >= NEAR else first

@@ -11,6 +11,7 @@ import pytest
 
 from havre.logs import spool as spools
 from havre.logs.files import LogFile, files_of, open_all
+from havre.logs.gap import Gap
 from havre.logs.jsonfile import JSON
 from havre.logs.options import Subject
 from havre.logs.plan import plan_log
@@ -332,3 +333,14 @@ def test_a_server_misses_what_its_cache_has(tmp_path: Path) -> None:
     assert read(plan) == list(range(30_000))
     assert [int(text) for text in sent] == list(range(len(sent)))
     assert 14_000 < len(sent) < 26_000
+
+
+def test_a_gap_does_not_end_within_a_line_that_is_still_written(tmp_path: Path) -> None:
+    whole, begun = b"%s stdout F 1234567\n" % STAMP * 100, b"%s stdout P 1234\n" % STAMP
+    spool = tmp_path / "spool"
+    spool.write_bytes(whole + begun)
+    with spool.open("rb") as file:
+        gap = Gap(10)
+        for _ in range(3):
+            gap.widen(file.fileno(), 0)
+            assert gap.end == len(whole)
