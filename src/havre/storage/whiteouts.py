@@ -7,7 +7,7 @@
     DIR/.wh..wh..opq            DIR carries ...overlay.opaque=y: nothing of lower layers shows
     .wh..wh.* otherwise         nothing: aufs' own bookkeeping
 
-Attributes are written with both prefixes, `trusted.` and `user.`: an overlay mounted with `userxattr` reads the latter.
+The attributes' prefix is `trusted.`, which an overlay reads that is not mounted with `userxattr`, and hides.
 A whiteout hides lower layers only: beside a file of the same name in the same layer it does nothing, and a directory of
 that name becomes opaque.
 """
@@ -20,8 +20,8 @@ PREFIX = b".wh."
 OPAQUE_MARKER = b".wh..wh..opq"
 _BOOKKEEPING = b".wh..wh."
 
-OPAQUE_XATTRS = {b"trusted.overlay.opaque": b"y", b"user.overlay.opaque": b"y"}
-ORIGIN_XATTRS = {b"trusted.overlay.origin": b"", b"user.overlay.origin": b""}
+OPAQUE_XATTRS = {b"trusted.overlay.opaque": b"y"}
+ORIGIN_XATTRS = {b"trusted.overlay.origin": b""}
 
 
 def is_bookkeeping(path: bytes) -> bool:
