@@ -43,7 +43,10 @@ def used(engine: Engine) -> dict[str, int]:
         "container": sum(each.get("SizeRw", 0) for each in usage["Containers"]),
         "volume": sum(each["UsageData"]["Size"] for each in usage["Volumes"]),
         "layer": usage["LayersSize"],
-        "mount": sum(each["Size"] for each in usage["BuildCache"] if each["Type"] == "exec.cachemount"),
+        **{
+            name: sum(each["Size"] for each in usage["BuildCache"] if each["Type"] == kind)
+            for name, kind in (("mount", "exec.cachemount"), ("context", "source.local"))
+        },
     }
 
 
@@ -60,7 +63,7 @@ def test_every_prune_frees_what_df_said(built: Engine) -> None:
     cache = freed(built, "/build/prune?all=1")
     after = used(built)
     assert set(after.values()) == {0}
-    assert images + cache == before["layer"] + before["mount"]
+    assert images + cache == before["layer"] + before["mount"] + before["context"]
 
 
 def test_a_plan_has_the_cache_and_its_mounts(built: Engine) -> None:
