@@ -109,11 +109,13 @@ def main() -> None:
     options = parser.parse_args()
     with contenders() as (engines, registry):
         bench = Bench(engines, registry, options.rounds)
-        for part in options.only.split(","):
-            ROWS[part](bench)
-    print(render(bench.measures))
-    if not options.dry:
-        write(bench)
+        try:
+            for part in options.only.split(","):
+                ROWS[part](bench)
+        finally:  # an end that comes early leaves what was measured
+            print(render(bench.measures))
+            if not options.dry:
+                write(bench)
 
 
 if __name__ == "__main__":
