@@ -75,7 +75,7 @@ def test_flags_of_a_projects_life(ours: Both) -> None:
         return said
 
     ours.write(_PROJECT.format(name=ours.name, test="true"))
-    assert "no such image" in ours.havre("up", "-d", "--no-build", "app", check=1).stderr.lower()
+    assert "no such image" in ours.havre("up", "-d", "--no-build", "--no-deps", "app", check=1).stderr.lower()
     ours.havre("build", "--build-arg", "WHO=me", "app")
     ours.havre("up", "--no-start")
     assert ours.havre("ps", "-a", "--format", "{{.State}}").stdout.split() == ["created", "created"]
