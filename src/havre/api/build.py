@@ -39,6 +39,7 @@ from havre.engine.layout import LaidOut, layout_form
 from havre.engine.model import Ulimit
 from havre.engine.progress import Progress, ProgressLine
 from havre.errors import HavreError, InvalidInput
+from havre.oci.attestation import Predicate
 from havre.oci.reference import parse_reference
 from havre.registry import Auth
 
@@ -71,9 +72,9 @@ async def _build(agents: Agents, call: Call) -> web.StreamResponse:
 def _present_result(result: BuildResult) -> dict[str, Any]:
     """What our command line is told: bytes are base64, for `POST /build/export`."""
     caches = {mode: base64.b64encode(document).decode() for mode, document in result.caches.items()}
-    provenance = base64.b64encode(result.provenance).decode()
     platforms = {text: _present_result(each) for text, each in result.platforms.items()}
-    return {"ID": result.image or "", "Caches": caches, "Provenance": provenance, "Platforms": platforms}
+    predicates = msgspec.to_builtins(result.predicates)
+    return {"ID": result.image or "", "Caches": caches, "Predicates": predicates, "Platforms": platforms}
 
 
 async def _check(call: Call) -> web.StreamResponse:
@@ -118,10 +119,10 @@ async def _context_of(
 
 
 class _ExportedPlatform(msgspec.Struct, rename="pascal"):
-    """An image that is here, and what is attested of it, base64."""
+    """An image that is here, and what is attested of it."""
 
     image: str
-    provenance: bytes = b""
+    predicates: list[Predicate] = []
 
 
 class _ExportRequest(msgspec.Struct, rename="pascal"):
@@ -133,7 +134,7 @@ class _ExportRequest(msgspec.Struct, rename="pascal"):
     image: str = ""
     others: list[_ExportedPlatform] = []
     document: bytes = b""
-    provenance: bytes = b""
+    predicates: list[Predicate] = []
     names: list[str] = []
     type: str = "oci"
     attributes: dict[str, str] = {}
@@ -145,8 +146,8 @@ async def _export(call: Call) -> web.StreamResponse:
     config = asked.document or await images.document(asked.image)
     names = [parse_reference(name).with_default_tag() for name in asked.names]
     form = layout_form(asked.attributes, for_docker=asked.type == "docker")
-    others = [LaidOut(await images.document(each.image), provenance=each.provenance) for each in asked.others]
-    async with images.laid_out(LaidOut(config, names, asked.provenance, others), form) as layout:
+    others = [LaidOut(await images.document(each.image), predicates=each.predicates) for each in asked.others]
+    async with images.laid_out(LaidOut(config, names, asked.predicates, others), form) as layout:
         response = await call.stream("application/x-tar", headers={"Docker-Content-Digest": layout.tops[0].digest})
         async with aclosing(layout.tar()) as tar:
             async for chunk in tar:

@@ -20,6 +20,7 @@ from typing import Protocol
 from havre.build.trees import Tree
 from havre.engine.model import ImageId, Ulimit
 from havre.errors import InvalidInput, Unsupported
+from havre.oci.attestation import Predicate
 from havre.oci.digest import Digest
 from havre.registry import Auth
 
@@ -162,7 +163,7 @@ class BuildResult:
     """What was built: `config` is the image's document (its ID is the digest), `layers` its diff IDs, base first.
 
     `image` is None when the request said `store=False`: the layers are kept as long as the build cache has them.
-    `provenance` is the predicate of the attestation asked for. `caches` are the documents of caches for the client,
+    `predicates` are those of the attestations asked for. `caches` are the documents of caches for the client,
     by mode. Of a build for several platforms `platforms` has the results, and the others are those of the one that
     the names mean: the host's, else the first.
     """
@@ -171,6 +172,6 @@ class BuildResult:
     config: bytes
     layers: tuple[Digest, ...]
     warnings: tuple[str, ...] = ()
-    provenance: bytes = b""
+    predicates: tuple[Predicate, ...] = ()
     caches: Mapping[str, bytes] = field(default_factory=dict)
     platforms: Mapping[str, BuildResult] = field(default_factory=dict)

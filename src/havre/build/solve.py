@@ -45,6 +45,7 @@ from havre.engine.images import Images
 from havre.engine.model import Ulimit
 from havre.errors import Conflict, HavreError, Unsupported
 from havre.linux import trees
+from havre.oci.attestation import PROVENANCE, Predicate
 from havre.oci.digest import Digest
 from havre.oci.image import decode_image
 from havre.oci.platform import Platform, parse_platform, platform_of_machine
@@ -252,11 +253,14 @@ class Builder:
         document = result.document()
         if result.steps and (request.inline_cache or request.build_args.get(ARGUMENT) in ("1", "true")):
             document = with_records(document, result.steps)
-        provenance = b""
+        predicates = []
         if request.provenance is not None:
-            provenance = render_provenance(_facts(request, source, wanted, stages, started_at), request.provenance)
+            facts = _facts(request, source, wanted, stages, started_at)
+            predicates.append(Predicate(PROVENANCE, render_provenance(facts, request.provenance)))
         image = await self._images.create(document, names=request.tags) if request.store else None
-        return BuildResult(image=image, config=document, layers=result.layers, provenance=provenance, caches=caches)
+        return BuildResult(
+            image=image, config=document, layers=result.layers, predicates=tuple(predicates), caches=caches
+        )
 
     async def _open_caches(
         self, request: BuildRequest, context: ContextSource, progress: BuildProgress

@@ -75,7 +75,7 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
         built = {"ID": _watch_classic(messages, quiet=options.quiet)}
     image = built["ID"]
     digest = deliver(session.client, built, outputs, tags) if outputs else ""
-    _conclude(options, image, digest, tags, steps, built.get("Provenance", ""))
+    _conclude(options, image, digest, tags, steps, _provenance(built))
     if options.push or any(output.push for output in outputs):
         _push(session, tags, quiet=options.quiet)
     return 0
@@ -178,7 +178,7 @@ def _push(session: Session, tags: list[str], *, quiet: bool) -> None:
         push_image(session, tag, quiet=quiet)
 
 
-def _conclude(options: Options, image: str, digest: str, tags: list[str], steps: Steps, provenance: str) -> None:
+def _conclude(options: Options, image: str, digest: str, tags: list[str], steps: Steps, provenance: Any) -> None:
     """Tell and write down what was built; `digest` is that of an archive's manifest, if one was written."""
     if options.quiet:
         print(image)
@@ -191,13 +191,21 @@ def _conclude(options: Options, image: str, digest: str, tags: list[str], steps:
         names = {"image.name": ",".join(map(_canonical, tags))} if tags else {}
         digests = {"containerimage.config.digest": image, "containerimage.digest": digest or image}
         with open(options.metadata_file, "w") as file:
-            attested = {"buildx.build.provenance": decode(a2b_base64(provenance))} if provenance else {}
+            attested = {"buildx.build.provenance": provenance} if provenance else {}
             file.write(encode(attested | digests | names, indent="  ") + "\n")
     if options.graph:
         from havre.cli.buildgraph import render_svg
 
         with open(options.graph, "w") as file:
             file.write(render_svg(steps))
+
+
+def _provenance(built: dict[str, Any]) -> Any:
+    """What is attested of where the result comes from, if that was asked for."""
+    for predicate in built.get("Predicates") or ():
+        if predicate["Type"].startswith("https://slsa.dev/provenance/"):
+            return decode(a2b_base64(predicate["Document"]))
+    return None
 
 
 def _canonical(name: str) -> str:

@@ -120,11 +120,11 @@ def _archive(client: Client, built: dict[str, Any], output: Output, names: list[
     others = [each for each in (built.get("Platforms") or {}).values() if each["ID"] != image]
     asked = {
         "Image": image,
-        "Others": [{"Image": each["ID"], "Provenance": each["Provenance"]} for each in others],
+        "Others": [{"Image": each["ID"], "Predicates": each["Predicates"]} for each in others],
         "Names": names,
         "Type": output.kind,
         "Attributes": output.settings,
-        "Provenance": built.get("Provenance", ""),
+        "Predicates": built.get("Predicates") or [],
     }
     response = client.call("POST", "/build/export", body=asked)
     if output.unpacked:

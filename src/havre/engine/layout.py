@@ -28,7 +28,7 @@ from havre.aio import in_thread
 from havre.engine.compress import gzip_stream, zstd_stream
 from havre.errors import InvalidInput, NotFound
 from havre.oci import mediatypes
-from havre.oci.attestation import attest
+from havre.oci.attestation import Predicate, attest
 from havre.oci.digest import Digest, digest_of, hex_of
 from havre.oci.image import decode_image
 from havre.oci.manifest import Descriptor, describe, render_index, render_manifest
@@ -50,14 +50,14 @@ _COMPRESSORS: Mapping[str, tuple[str, Compressor]] = {
 
 @dataclass(frozen=True)
 class LaidOut:
-    """An image to be written: its configuration's document, its names, and the predicate of its provenance, if any.
+    """An image to be written: its configuration's document, its names, and what is attested of it.
 
     `others` are the images for other platforms that the names stand for, too; docker-archives know the first alone.
     """
 
     config: bytes
     names: Sequence[Reference] = ()
-    provenance: bytes = b""
+    predicates: Sequence[Predicate] = ()
     others: Sequence[LaidOut] = ()
 
     @property
@@ -238,8 +238,8 @@ def _documents(
         entry = msgspec.structs.replace(describe(mediatypes.OCI_MANIFEST, body), platform=platform)
         entries.append(entry)
         bodies += [part.config, body]
-        if part.provenance:
-            attested = attest(entry.digest, platform, names, part.provenance)
+        if part.predicates:
+            attested = attest(entry.digest, platform, names, part.predicates)
             attestations.append(attested.manifest)
             bodies += attested.documents
     if len(entries) == 1 and not attestations:

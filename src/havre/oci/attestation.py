@@ -11,7 +11,7 @@ Source: moby/buildkit docs/attestations/attestation-storage.md; in-toto attestat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -25,8 +25,16 @@ from havre.oci.platform import Platform
 from havre.oci.reference import Reference
 
 PROVENANCE = "https://slsa.dev/provenance/v0.2"
+SPDX = "https://spdx.dev/Document"
 _STATEMENT = "https://in-toto.io/Statement/v0.1"
 _IN_TOTO = "application/vnd.in-toto+json"
+
+
+class Predicate(msgspec.Struct, frozen=True, rename="pascal"):
+    """What is said of an image: `type` tells how to read `document`, JSON. As JSON itself, bytes are base64."""
+
+    type: str
+    document: bytes
 
 
 @dataclass(frozen=True)
@@ -37,28 +45,23 @@ class Attested:
     documents: tuple[bytes, ...]
 
 
-def attest(image: Digest, platform: Platform, names: Sequence[Reference], provenance: bytes) -> Attested:
-    """The statement that `provenance`, a predicate in JSON, is true of the image with this manifest."""
-    statement = _encode(
-        {
-            "_type": _STATEMENT,
-            "predicateType": PROVENANCE,
-            "subject": _subjects(image, platform, names),
-            "predicate": msgspec.Raw(provenance),
-        }
-    )
+def attest(image: Digest, platform: Platform, names: Sequence[Reference], predicates: Sequence[Predicate]) -> Attested:
+    """Statements that the predicates are true of the image with this manifest, a layer for each, in their order."""
+    subjects = _subjects(image, platform, names)
+    statements = [_render_statement(subjects, predicate) for predicate in predicates]
     config = _encode(
         {
             "architecture": "unknown",
             "os": "unknown",
             "config": {},
-            "rootfs": {"type": "layers", "diff_ids": [digest_of(statement)]},
+            "rootfs": {"type": "layers", "diff_ids": [digest_of(statement) for statement in statements]},
         }
     )
-    layer = msgspec.structs.replace(
-        describe(_IN_TOTO, statement), annotations={"in-toto.io/predicate-type": PROVENANCE}
-    )
-    body = render_manifest(describe(mediatypes.OCI_CONFIG, config), [layer], mediatypes.OCI_MANIFEST)
+    layers = [
+        msgspec.structs.replace(describe(_IN_TOTO, statement), annotations={"in-toto.io/predicate-type": each.type})
+        for statement, each in zip(statements, predicates, strict=True)
+    ]
+    body = render_manifest(describe(mediatypes.OCI_CONFIG, config), layers, mediatypes.OCI_MANIFEST)
     marked = msgspec.structs.replace(
         describe(mediatypes.OCI_MANIFEST, body),
         platform=Platform("unknown", "unknown"),
@@ -67,7 +70,18 @@ def attest(image: Digest, platform: Platform, names: Sequence[Reference], proven
             "vnd.docker.reference.type": "attestation-manifest",
         },
     )
-    return Attested(marked, (statement, config, body))
+    return Attested(marked, (*statements, config, body))
+
+
+def _render_statement(subjects: Sequence[Mapping[str, Any]], predicate: Predicate) -> bytes:
+    return _encode(
+        {
+            "_type": _STATEMENT,
+            "predicateType": predicate.type,
+            "subject": subjects,
+            "predicate": msgspec.Raw(predicate.document),
+        }
+    )
 
 
 def _subjects(digest: Digest, platform: Platform, names: Sequence[Reference]) -> list[dict[str, Any]]:

@@ -48,8 +48,8 @@ async def export_layout(
     names = [parse_reference(name).with_default_tag() for name in export.names]
     with shown(_TITLES[export.kind], progress) as vertex:
         rest = [each for each in result.platforms.values() if each.config != result.config]
-        others = [LaidOut(each.config, provenance=each.provenance) for each in rest]
-        image = LaidOut(result.config, names, result.provenance, others)
+        others = [LaidOut(each.config, predicates=each.predicates) for each in rest]
+        image = LaidOut(result.config, names, result.predicates, others)
         async with images.laid_out(image, export.form) as layout:
             with counted(vertex, "sending tarball", progress) as moved:
                 await filesend.send_tar(session, layout.tar(), moved)
