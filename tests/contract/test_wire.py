@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import struct
+import subprocess
 import threading
 import time
 import urllib.parse
@@ -48,6 +49,12 @@ class TestEdge:
         assert shown["MinAPIVersion"] == "1.24"
         assert (shown["Os"], shown["Arch"]) == ("linux", "amd64")
         assert {"Version", "ApiVersion", "GitCommit", "GoVersion", "KernelVersion", "Components"} <= set(shown)
+
+    def test_version_names_the_programs_below(self, havred: Engine) -> None:
+        versions = {each["Name"]: each["Version"] for each in get(havred, "/version").json["Components"]}
+        for program in ("crun", "runc", "conmon"):
+            said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True).stdout
+            assert versions[program] == said.splitlines()[0].split()[-1]
 
     @pytest.mark.parametrize("target", ["/nothing", "/v1.45/nothing", "/containers/json/", "/_ping/x"])
     def test_unknown_route(self, engine: Engine, target: str) -> None:

@@ -46,7 +46,7 @@ async def _ping(call: Call) -> web.StreamResponse:
 
 
 async def _version(call: Call) -> web.StreamResponse:
-    return call.json(call.services.system.version(str(NEWEST), str(OLDEST)))
+    return call.json(await call.services.system.version(str(NEWEST), str(OLDEST)))
 
 
 async def _info(call: Call) -> web.StreamResponse:

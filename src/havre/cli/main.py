@@ -12,8 +12,8 @@ from __future__ import annotations
 import posix
 import sys
 
-from havre.cli.parser import Flag, Options, StatusError, UsageError, parse
-from havre.cli.tree import GROUPS, find, group_options
+from havre.cli.parser import Flag, Options, StatusError, UsageError, nearest, parse
+from havre.cli.tree import GROUPS, TOP, commands, find, group_options
 from havre.errors import HavreError
 
 TYPE_CHECKING = False
@@ -143,7 +143,8 @@ def _check_count(command: Command, path: str, count: int) -> None:
 
 def _no_command(words: list[str], group: str, rest: list[str]) -> int:
     if not group:
-        raise StatusError(1, f"havre: '{words[0]}' is not a havre command.\nSee 'havre --help'")
+        close = nearest(words[0], (*GROUPS, *TOP))
+        raise StatusError(1, f"havre: '{words[0]}' is not a havre command{close}.\nSee 'havre --help'")
     from havre.cli.help import group_help
 
     asks_help = any(word in ("-h", "--help") for word in rest)
@@ -153,6 +154,9 @@ def _no_command(words: list[str], group: str, rest: list[str]) -> int:
                          f"unknown shorthand flag: '{flag[1]}' in {flag}")  # fmt: skip
     failed = bool(rest) and not asks_help
     print(group_help(group), end="", file=sys.stderr if failed else sys.stdout)
+    if failed:
+        close = nearest(rest[0], [name for command in commands(group) for name in command.names])
+        print(f"\nhavre: '{group} {rest[0]}' is not a havre command{close}.", file=sys.stderr)
     return 1 if failed else 0
 
 

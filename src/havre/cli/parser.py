@@ -12,7 +12,7 @@ from havre.errors import HavreError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
 # What `--help` shows as the default of a kind, and the value when the flag is not given; lists start empty.
@@ -207,6 +207,14 @@ def parse(flags: Sequence[Flag], argv: list[str], *, stop: bool) -> tuple[Option
     return options, arguments
 
 
+def nearest(word: str, words: Iterable[str]) -> str:
+    """` (did you mean X?)` for the closest of `words`, or nothing."""
+    from difflib import get_close_matches
+
+    close = get_close_matches(word, list(words), 1, 0.7)
+    return f" (did you mean {close[0]}?)" if close else ""
+
+
 def _long(flags: Sequence[Flag], options: Options, word: str, argv: list[str], index: int) -> int:
     name, equals, value = word[2:].partition("=")
     flag = next((f for f in flags if f.long == name), None)
@@ -214,7 +222,8 @@ def _long(flags: Sequence[Flag], options: Options, word: str, argv: list[str], i
         if name == "help":
             options.given.add("help")
             return index
-        raise UsageError(f"unknown flag: --{name}" if name else f"bad flag syntax: {word}")
+        close = nearest(f"--{name}", [f"--{flag.long}" for flag in flags])
+        raise UsageError(f"unknown flag: --{name}{close}" if name else f"bad flag syntax: {word}")
     if equals:
         _set(options, flag, value)
     elif flag.kind in ("", "bool?"):

@@ -24,7 +24,7 @@ from havre.engine.images import Images
 from havre.engine.times import from_seconds
 from havre.engine.volumes import Volumes
 from havre.errors import NotFound
-from havre.runtime import Runtime
+from havre.runtime import Release, Runtime
 from havre.storage import Storage
 
 DOCKER_COMPATIBLE = "26.1.5"
@@ -73,7 +73,7 @@ class System:
         """The daemon's configuration has changed; it has run since it started."""
         self._identity = replace(identity, started_at=self._identity.started_at)
 
-    def version(self, newest: str, oldest: str) -> dict[str, Any]:
+    async def version(self, newest: str, oldest: str) -> dict[str, Any]:
         """`GET /version`; the arguments are the API versions that the edge speaks."""
         kernel, built = platform.release(), from_seconds(self._identity.started_at)
         details = {
@@ -93,12 +93,13 @@ class System:
             "Version": self._identity.version,
             "Details": {"Python": platform.python_version(), "Implementation": sys.implementation.name},
         }
-        runtimes = [
-            {"Name": name, "Version": "", "Details": {"Path": path}} for name, path in self._runtime.binaries.items()
+        programs = [
+            {"Name": name, "Version": release.version, "Details": {"GitCommit": release.commit, "Path": path}}
+            for name, (path, release) in (await self._runtime.releases()).items()
         ]
         return {
             "Platform": {"Name": f"havre {self._identity.version}"},
-            "Components": [engine, havre, *runtimes],
+            "Components": [engine, havre, *programs],
             "Version": DOCKER_COMPATIBLE,
             "ApiVersion": newest,
             "MinAPIVersion": oldest,
@@ -115,6 +116,8 @@ class System:
         host = await in_thread(read_host)
         cgroups = self._runtime.host.cgroups
         warnings = [] if cgroups.swap_limit else ["WARNING: No swap limit support"]
+        releases = await self._runtime.releases()
+        init = self._runtime.host.init.name if self._runtime.host.init else ""
         return {
             "ID": self.id,
             **self._counts(),
@@ -177,10 +180,10 @@ class System:
             },
             "LiveRestoreEnabled": self._identity.live_restore,
             "Isolation": "",
-            "InitBinary": self._runtime.host.init.name if self._runtime.host.init else "",
+            "InitBinary": init,
             "ContainerdCommit": {"ID": "", "Expected": ""},
-            "RuncCommit": {"ID": "", "Expected": ""},
-            "InitCommit": {"ID": "", "Expected": ""},
+            "RuncCommit": _release_of(releases, self._runtime.default),
+            "InitCommit": _release_of(releases, init),
             "SecurityOptions": self._security_options(),
             "CDISpecDirs": list(self._identity.cdi_directories),
             "Warnings": warnings,
@@ -237,6 +240,12 @@ class System:
             "Containers": containers,
             "Volumes": msgspec.to_builtins(await self._volumes.usage()),
         }
+
+
+def _release_of(releases: Mapping[str, tuple[str, Release]], name: str) -> dict[str, str]:
+    """A program's commit, or its version where it tells none, in the shape of `GET /info`."""
+    _, release = releases.get(name, ("", Release("", "")))
+    return {"ID": release.commit or release.version, "Expected": ""}
 
 
 def go_architecture(machine: str) -> str:

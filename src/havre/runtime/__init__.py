@@ -6,6 +6,7 @@ from havre.runtime.fanout import Fanout, Subscription
 from havre.runtime.monitor import Process, Runtime
 from havre.runtime.plan import ContainerPlan, ExecPlan, Exit
 from havre.runtime.users import resolve_user
+from havre.runtime.versions import Release
 
 __all__ = [
     "ContainerPlan",
@@ -14,6 +15,7 @@ __all__ = [
     "Exit",
     "Fanout",
     "Process",
+    "Release",
     "Runtime",
     "Subscription",
     "read_devices",

@@ -54,6 +54,7 @@ from havre.runtime.spec import (
     render_limits,
     render_spec,
 )
+from havre.runtime.versions import Release, Releases
 
 CONMON_GROUP = "/havre/conmon"
 SPEC = "config.json"
@@ -202,6 +203,7 @@ class Runtime:
         self.host = host
         self._run_root = run_root
         self.binaries: dict[str, str] = {}
+        self._releases = Releases()
         self._use(runtimes)
 
     @classmethod
@@ -230,6 +232,13 @@ class Runtime:
     async def reconfigure(self, binaries: Mapping[str, str], default: str | None) -> None:
         """Other OCI runtimes for what is created from now on; InvalidInput or Unavailable, and nothing changes."""
         self._use(await find_runtimes(self._run_root, binaries, default, self.host.cgroups.layout))
+
+    async def releases(self) -> dict[str, tuple[str, Release]]:
+        """Path and version of the programs that containers rest upon, by name: the OCI runtimes, conmon, the init."""
+        programs = {**self.binaries, "conmon": str(self.conmon)}
+        if self.host.init:
+            programs[self.host.init.name] = str(self.host.init)
+        return {name: (path, await self._releases.of(Path(path))) for name, path in programs.items()}
 
     def bundle(self, container_id: str) -> Path:
         """The container's directory, whether it exists or not."""

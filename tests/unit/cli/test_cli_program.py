@@ -63,6 +63,8 @@ def test_every_command_can_be_loaded_and_documented() -> None:
     ("words", "code", "text"),
     [
         (["nonsense"], 1, "havre: 'nonsense' is not a havre command.\nSee 'havre --help'\n"),
+        (["imges"], 1, "havre: 'imges' is not a havre command (did you mean images?).\nSee 'havre --help'\n"),
+        (["run", "--nam", "x"], 125, "unknown flag: --nam (did you mean --name?)\nSee 'havre run --help'.\n"),
         (["ps", "--foo"], 125, "unknown flag: --foo\nSee 'havre ps --help'.\n"),
         (["ps"], 1, "Cannot connect to the Docker daemon at unix:///no/such. Is the docker daemon running?\n"),
         (["-H", "a", "-H", "b", "ps"], 1, "specify only one -H\n"),
@@ -79,6 +81,12 @@ def test_refusals(words: list[str], code: int, text: str, tmp_path: Path) -> Non
     assert done.returncode == code
     assert done.stderr.startswith(text)
     assert done.stdout == ""
+
+
+def test_a_groups_unknown_command_is_named_below_its_help(tmp_path: Path) -> None:
+    done = havre("network", "crate", directory=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith("\nhavre: 'network crate' is not a havre command (did you mean create?).\n")
 
 
 class Daemon:
