@@ -9,18 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from havre.cli import values
-from havre.cli.format.gotypes import typed
-from havre.cli.format.lex import TemplateError
 from havre.cli.format.table import align
-from havre.cli.format.template import compile_template
-from havre.cli.format.text import parse_time
 from havre.cli.mounts import parse_mount
 from havre.cli.parser import UsageError, parse
 from havre.cli.ports import parse_publish
 from havre.cli.run_flags import RUN
 from havre.cli.stream import Demultiplexer
 from havre.cli.tty import DetachFilter
-from havre.client.jsontext import decode, encode
+from havre.gotemplate.gotypes import typed
+from havre.gotemplate.lex import TemplateError
+from havre.gotemplate.template import compile_template
+from havre.gotext import parse_time
+from havre.jsontext import decode, encode
 
 PIECES = st.sampled_from(
     ["{{", "}}", "{{-", "-}}", ".", ".A", ".B.C", "$", "$x", ":=", "=", "|", "(", ")", '"s"', "`r`", "'c'", "1", "0x1f",

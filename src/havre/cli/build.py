@@ -20,8 +20,8 @@ from havre.cli.pull import check_name
 from havre.client.buildcache import Caches
 from havre.client.buildcontext import DirectoryContext, TextContext
 from havre.client.buildsend import is_remote, read_secret, registry_config, send_list, send_tar, takes_lists
-from havre.client.jsontext import decode, encode
 from havre.errors import HavreError
+from havre.jsontext import decode, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import posix
 import time
 
 from havre.cli.stream import write_all
-from havre.client.jsontext import encode
+from havre.jsontext import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ class Steps:
 
     @staticmethod
     def _status(step: Step, status: dict[str, Any]) -> list[tuple[Step, list[str], str]]:
-        from havre.cli.format.text import human_size
+        from havre.gotext import human_size
 
         current, total = status.get("current") or 0, status.get("total") or 0
         amount = f" {human_size(current)}" + (f" / {human_size(total)}" if total else "") if current else ""

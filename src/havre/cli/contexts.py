@@ -6,7 +6,6 @@ import posix
 import sys
 
 from havre.cli.format.table import Listing
-from havre.cli.format.text import ellipsis
 from havre.cli.parser import StatusError
 from havre.client.config import (
     context_directory,
@@ -18,7 +17,8 @@ from havre.client.config import (
     read_file,
 )
 from havre.client.endpoint import DEFAULT_HOST
-from havre.client.jsontext import decode, encode
+from havre.gotext import ellipsis
+from havre.jsontext import decode, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

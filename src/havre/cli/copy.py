@@ -18,12 +18,12 @@ import stat
 import tarfile
 
 from havre.cli.archive import read_chunks
-from havre.cli.format.text import human_size
 from havre.cli.parser import StatusError
 from havre.cli.stream import write_all
 from havre.cli.untar import untar
-from havre.client.jsontext import decode
 from havre.errors import HavreError, NotFound
+from havre.gotext import human_size
+from havre.jsontext import decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

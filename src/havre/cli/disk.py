@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 
 from havre.cli.format.table import Listing
-from havre.cli.format.text import ago, human_size, parse_time
 from havre.cli.images import image_listing, image_rows
 from havre.cli.parser import StatusError
 from havre.cli.ps import container_listing
 from havre.cli.volumes import volume_listing
+from havre.gotext import ago, human_size, parse_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,12 +6,12 @@ import sys
 import time
 
 from havre.cli.format.table import Listing
-from havre.cli.format.text import ago, ellipsis, go_time, human_size, short_id
 from havre.cli.names import familiar, has_tag
 from havre.cli.parser import StatusError
 from havre.cli.platforms import platform_parameters
 from havre.cli.ps import render_filters
 from havre.errors import HavreError, InvalidInput, NotFound
+from havre.gotext import ago, ellipsis, go_time, human_size, short_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

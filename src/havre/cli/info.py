@@ -7,13 +7,13 @@ import sys
 import time
 
 from havre import __version__
-from havre.cli.format.gotypes import typed
-from havre.cli.format.lex import TemplateError
-from havre.cli.format.text import binary_size, parse_time
 from havre.cli.parser import StatusError
 from havre.client.api import API_VERSION
-from havre.client.jsontext import encode
 from havre.errors import HavreError
+from havre.gotemplate.gotypes import typed
+from havre.gotemplate.lex import TemplateError
+from havre.gotext import binary_size, parse_time
+from havre.jsontext import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def _print(form: str, value: Json, type_name: str, template_name: str = "") -> N
     if form == "json":
         sys.stdout.write(encode(value, escape_html=True) + "\n")
         return
-    from havre.cli.format.template import compile_template
+    from havre.gotemplate.template import compile_template
 
     try:
         template = compile_template(form, template_name)

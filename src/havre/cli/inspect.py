@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import sys
 
-from havre.cli.format.gotypes import typed
-from havre.cli.format.lex import TemplateError
 from havre.cli.parser import StatusError
-from havre.client.jsontext import encode
 from havre.errors import HavreError, InvalidInput, NotFound
+from havre.gotemplate.gotypes import typed
+from havre.gotemplate.lex import TemplateError
+from havre.jsontext import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _print_json(objects: list[Any], *, compact: bool) -> None:
 
 
 def _print_template(objects: list[Any], form: str) -> None:
-    from havre.cli.format.template import compile_template
+    from havre.gotemplate.template import compile_template
 
     try:
         template = compile_template(form.replace("\\t", "\t").replace("\\n", "\n"))

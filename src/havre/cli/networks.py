@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 
 from havre.cli.format.table import Listing, label_text
-from havre.cli.format.text import go_time, parse_time, short_id
 from havre.cli.parser import StatusError
 from havre.cli.ps import render_filters
 from havre.cli.run_config import endpoint_settings, to_map
 from havre.errors import HavreError, NotFound
+from havre.gotext import go_time, parse_time, short_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

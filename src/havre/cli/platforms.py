@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from havre.cli.parser import StatusError
-from havre.client.jsontext import encode
+from havre.jsontext import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import posix
 
-from havre.cli.format.text import human_size
 from havre.cli.stream import write_all
 from havre.errors import Failed
+from havre.gotext import human_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

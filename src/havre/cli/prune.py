@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from havre.cli.format.table import Listing
-from havre.cli.format.text import human_size, short_id
 from havre.cli.parser import StatusError
 from havre.cli.ps import render_filters
+from havre.gotext import human_size, short_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from havre.cli.format.table import Listing, label_text
-from havre.cli.format.text import ago, ellipsis, go_quote, go_time, human_size, short_id
-from havre.client.jsontext import encode
+from havre.gotext import ago, ellipsis, go_quote, go_time, human_size, short_id
+from havre.jsontext import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,9 +14,9 @@ import sys
 import time
 
 from havre.cli.format.table import Listing
-from havre.cli.format.text import binary_size, human_size, short_id
 from havre.cli.tty import DIM, OFF, YELLOW, has_colours
 from havre.errors import HavreError
+from havre.gotext import binary_size, human_size, short_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from havre.cli.parser import StatusError
 from havre.cli.ps import render_filters
 from havre.client.autostart import daemon_program
 from havre.client.endpoint import connect
-from havre.client.jsontext import encode
+from havre.jsontext import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def events(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def _template(form: str) -> Any:
-    from havre.cli.format.lex import TemplateError
-    from havre.cli.format.template import compile_template
+    from havre.gotemplate.lex import TemplateError
+    from havre.gotemplate.template import compile_template
 
     try:
         return compile_template(form)
@@ -54,7 +54,7 @@ def _template(form: str) -> Any:
 
 
 def _typed(event: dict[str, Any]) -> Any:
-    from havre.cli.format.gotypes import typed
+    from havre.gotemplate.gotypes import typed
 
     value = typed(event)
     value.defaults = {"ID": "", "Status": "", "From": "", "Time": 0, "TimeNano": 0, "Scope": ""}

@@ -6,10 +6,10 @@ import sys
 
 from havre.cli.archive import check_output, open_input, read_chunks, write_output
 from havre.cli.format.table import Listing, label_text
-from havre.cli.format.text import human_size
 from havre.cli.ps import render_filters
 from havre.cli.run_config import to_map
 from havre.errors import NotFound
+from havre.gotext import human_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ from __future__ import annotations
 import os
 
 from havre.client.buildcontext import Member, member_of
-from havre.client.jsontext import decode, encode
 from havre.errors import InvalidInput
+from havre.jsontext import decode, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

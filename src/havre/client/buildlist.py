@@ -13,7 +13,7 @@ from _json import encode_basestring_ascii
 
 from havre.client.auth import base64
 from havre.client.buildcontext import DirectoryContext, Member, TextContext, content_of
-from havre.client.jsontext import encode
+from havre.jsontext import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from havre.client.auth import base64, find_auth
 from havre.client.buildcontext import DirectoryContext, TextContext
-from havre.client.jsontext import encode
 from havre.errors import Failed, InvalidInput
+from havre.jsontext import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from __future__ import annotations
 import posix
 
 from havre.client.endpoint import DEFAULT_HOST, Endpoint, TlsFiles, parse_endpoint
-from havre.client.jsontext import decode, encode
 from havre.errors import HavreError, InvalidInput, NotFound
+from havre.jsontext import decode, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

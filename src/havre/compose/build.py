@@ -24,13 +24,13 @@ from havre.client.api import Client
 from havre.client.buildcache import Caches
 from havre.client.buildcontext import DirectoryContext
 from havre.client.buildsend import is_remote, read_secret, send_list, send_tar, takes_lists
-from havre.client.jsontext import encode
 from havre.compose import COMPOSE_VERSION
 from havre.compose import labels as label
 from havre.compose.project import Project, image_of
 from havre.compose.request import ulimit
 from havre.compose.steps import Build
 from havre.errors import Failed, InvalidInput, Unsupported
+from havre.jsontext import encode
 
 Tell = Callable[[list[str]], None]
 """Told what is going on, a line each."""

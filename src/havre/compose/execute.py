@@ -15,7 +15,6 @@ from typing import Any, NamedTuple, Protocol
 
 from havre.client.api import Client
 from havre.client.http import Response
-from havre.client.jsontext import encode
 from havre.compose.labels import container_labels
 from havre.compose.mounts import injected_files
 from havre.compose.plan import RUNNING_OR_HEALTHY
@@ -23,6 +22,7 @@ from havre.compose.references import link_names, resolved
 from havre.compose.request import container_request
 from havre.compose.steps import Await, Build, Call, Create, Execute, Pull, Push, Step
 from havre.errors import Conflict, Failed, Forbidden, HavreError, NotFound, NotModified, Unavailable
+from havre.jsontext import encode
 
 _STATUS: dict[type[HavreError], int] = {NotModified: 304, Forbidden: 403, NotFound: 404, Conflict: 409}
 _MANY = 32

@@ -11,12 +11,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from havre.client.jsontext import encode
 from havre.compose import yamlwrite
 from havre.compose.dotenv import read_env_file
 from havre.compose.kinds import JSON, YAML
 from havre.compose.schema import PROJECT, SERVICE
 from havre.errors import InvalidInput, NotFound
+from havre.jsontext import encode
 
 Service = dict[str, Any]
 Resources = dict[str, dict[str, Any]]

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from havre.client.api import Client
-from havre.client.jsontext import encode
 from havre.compose import labels as label
 from havre.compose.project import Project, image_of
 from havre.errors import NotFound
+from havre.jsontext import encode
 
 
 class Container(NamedTuple):

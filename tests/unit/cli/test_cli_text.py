@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from havre.cli.format import text
+from havre import gotext as text
 from havre.cli.format.table import align
 from havre.cli.ps import container_listing, ports_text
 from havre.errors import InvalidInput

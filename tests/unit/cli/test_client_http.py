@@ -13,8 +13,8 @@ from havre import errors
 from havre.client.api import Client, min_version
 from havre.client.endpoint import Endpoint, SocketStream, parse_endpoint
 from havre.client.http import Connection, render_query
-from havre.client.jsontext import decode, encode
 from havre.errors import InvalidInput, Unavailable
+from havre.jsontext import decode, encode
 
 
 def receive(sock: socket.socket) -> bytes:

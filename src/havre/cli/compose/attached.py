@@ -14,12 +14,12 @@ import threading
 
 from havre.cli.compose.logs import Printer, coloured, shown_name
 from havre.cli.logs import timestamp
-from havre.client.jsontext import encode
 from havre.compose import labels as label
 from havre.compose.down import plan_simple, plan_stop
 from havre.compose.project import scale_of
 from havre.compose.state import Container, State, list_containers
 from havre.errors import HavreError
+from havre.jsontext import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

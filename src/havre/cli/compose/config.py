@@ -10,11 +10,11 @@ from havre.cli.format.table import align
 from havre.cli.names import DEFAULT_REGISTRY, has_tag, split_registry
 from havre.cli.parser import StatusError
 from havre.cli.pull import registry_headers
-from havre.client.jsontext import encode
 from havre.compose import yamlwrite
 from havre.compose.load import Loader
 from havre.compose.project import image_of, service_hash
 from havre.errors import InvalidInput
+from havre.jsontext import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

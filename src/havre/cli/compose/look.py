@@ -11,14 +11,14 @@ from threading import Thread
 from havre.cli.attach import read_exit_code
 from havre.cli.compose.stage import Stage
 from havre.cli.format.table import Listing, align
-from havre.cli.format.text import ago, ellipsis, go_quote, human_size, short_id
 from havre.cli.parser import StatusError
 from havre.cli.ps import ports_text, render_filters
-from havre.client.jsontext import encode
 from havre.compose import COMPOSE_VERSION
 from havre.compose import labels as label
 from havre.compose.viz import render_dot, render_svg
 from havre.errors import Unsupported
+from havre.gotext import ago, ellipsis, go_quote, human_size, short_id
+from havre.jsontext import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

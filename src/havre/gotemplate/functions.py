@@ -5,9 +5,9 @@ A function raises ValueError with the reason; the evaluator adds where it was ca
 
 from __future__ import annotations
 
-from havre.cli.format.gotypes import Nil, Struct, Time, plain
-from havre.cli.format.text import go_quote
-from havre.client.jsontext import encode
+from havre.gotemplate.gotypes import Nil, Struct, Time, plain
+from havre.gotext import go_quote
+from havre.jsontext import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -229,9 +229,9 @@ def _js(*values: Any) -> str:
 
 
 def _urlquery(*values: Any) -> str:
-    from havre.client.http import quote
+    from urllib.parse import quote_plus  # only who uses it pays for it
 
-    return quote(_print(*values), " ").replace(" ", "+")
+    return quote_plus(_print(*values))
 
 
 def sprintf(form: str, *values: Any) -> str:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from havre.cli.format.gotypes import typed
-from havre.cli.format.lex import TemplateError
-from havre.cli.format.template import compile_template
+from havre.gotemplate.gotypes import typed
+from havre.gotemplate.lex import TemplateError
+from havre.gotemplate.template import compile_template
 
 VALUE = typed(
     {

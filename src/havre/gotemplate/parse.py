@@ -11,7 +11,7 @@ Source: Go's text/template/parse. Named templates (`define`, `template`, `block`
 
 from __future__ import annotations
 
-from havre.cli.format.lex import TemplateError, Token, line_of, tokenize
+from havre.gotemplate.lex import TemplateError, Token, line_of, tokenize
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

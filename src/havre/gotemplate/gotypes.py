@@ -6,7 +6,7 @@ a null stands for; these names do, and so do the fields that Go's types spell ot
 
 from __future__ import annotations
 
-from havre.cli.format.text import go_time, parse_time
+from havre.gotext import go_time, parse_time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ Values are JSON's (with `gotypes`' refinements) and objects with `get_field(name
 
 from __future__ import annotations
 
-from havre.cli.format.functions import FUNCTIONS, HEADER_FUNCTIONS, NO_VALUE, render, truth, type_name
-from havre.cli.format.gotypes import Nil, Struct, member
-from havre.cli.format.lex import TemplateError, line_of
-from havre.cli.format.parse import Node, parse_template
+from havre.gotemplate.functions import FUNCTIONS, HEADER_FUNCTIONS, NO_VALUE, render, truth, type_name
+from havre.gotemplate.gotypes import Nil, Struct, member
+from havre.gotemplate.lex import TemplateError, line_of
+from havre.gotemplate.parse import Node, parse_template
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
