@@ -209,7 +209,8 @@ class Builder:
             asked = dataclasses.replace(request, platform=platform, tags=(), store=False)
             results[platform] = await self._build(asked, context, told.of(platform, number), undo)
         if request.store:
-            ids = await self._images.create_platforms([result.config for result in results.values()], request.tags)
+            configs, predicates = zip(*((each.config, each.predicates) for each in results.values()), strict=True)
+            ids = await self._images.create_platforms(configs, request.tags, predicates)
             results = {
                 platform: dataclasses.replace(result, image=id)
                 for (platform, result), id in zip(results.items(), ids, strict=True)
@@ -257,7 +258,9 @@ class Builder:
         if request.provenance is not None:
             facts = _facts(request, source, wanted, stages, started_at)
             predicates.append(Predicate(PROVENANCE, render_provenance(facts, request.provenance)))
-        image = await self._images.create(document, names=request.tags) if request.store else None
+        image = None
+        if request.store:
+            image = await self._images.create(document, names=request.tags, predicates=predicates)
         return BuildResult(
             image=image, config=document, layers=result.layers, predicates=tuple(predicates), caches=caches
         )

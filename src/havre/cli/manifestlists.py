@@ -24,6 +24,8 @@ from havre.client.auth import find_auth
 from havre.client.config import Config
 from havre.errors import Conflict, InvalidInput, NotFound
 from havre.oci import mediatypes
+from havre.oci.attestation import MAX_ATTESTED, is_attestation
+from havre.oci.foreign import decode_foreign
 from havre.oci.image import decode_image
 from havre.oci.manifest import MAX_CONFIG, Descriptor, Index, Manifest, decode_document
 from havre.oci.platform import Platform
@@ -34,13 +36,17 @@ T = TypeVar("T")
 
 
 class Member(msgspec.Struct, rename="pascal", omit_defaults=True):
-    """An image of a list: where it is, what it is, its manifest byte for byte and (for readers) as JSON."""
+    """An image of a list: where it is, what it is, its manifest byte for byte and (for readers) as JSON.
+
+    Of an attestation, `statements` are what it says.
+    """
 
     ref: str
     descriptor: Descriptor
     raw: bytes = b""
     schema_v2_manifest: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="SchemaV2Manifest")
     oci_manifest: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="OCIManifest")
+    statements: list[Any] = []
 
     @property
     def manifest(self) -> Manifest:
@@ -197,6 +203,10 @@ async def _inspect_remote(ref: Reference, registry: Registry, auth: Auth | None,
     members = []
     for entry in document.manifests:
         member = await _member(ref.with_digest(entry.digest), registry, auth)
+        if is_attestation(entry):
+            parts = [await registry.document(ref, part, auth, MAX_ATTESTED) for part in member.manifest.layers]
+            statements = [decode_foreign(part, Any, "attestation") for part in parts]
+            member = msgspec.structs.replace(member, statements=statements)
         members.append(_with_platform(member, entry.platform) if entry.platform else member)
     return _json(members)
 

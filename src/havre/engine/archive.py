@@ -20,12 +20,12 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from havre.aio import in_thread
-from havre.engine.imageindex import is_attestation
 from havre.engine.imagestore import Hold, Image, ImageStore
 from havre.engine.layout import CONTAINERD_NAME, REF_NAME
 from havre.engine.model import ImageId
 from havre.errors import InvalidInput, NotFound
 from havre.oci import mediatypes
+from havre.oci.attestation import Attested, is_attestation
 from havre.oci.digest import Digest, digest_of, hex_of
 from havre.oci.foreign import decode_foreign
 from havre.oci.image import decode_image
@@ -102,6 +102,10 @@ class _Contents:
             raise InvalidInput("the archive describes too much", f"documents of at most {MAX_DOCUMENTS} bytes are read")
         return document
 
+    def holds(self, entry: Descriptor) -> bool:
+        """Whether this document came."""
+        return f"blobs/sha256/{hex_of(entry.digest)}" in self.documents
+
     def blob(self, digest: Digest) -> bytes:
         """A document by its digest, or `InvalidInput`."""
         return self.document(f"blobs/sha256/{hex_of(digest)}")
@@ -118,11 +122,15 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What an archive gives names to: an image, or those of an index (its document) that the archive holds."""
+    """What an archive gives names to: an image, or those of an index (its document) that the archive holds.
+
+    `attested` is what the archive holds of the index's attestations.
+    """
 
     parts: Sequence[_Part]
     names: Sequence[Reference]
     index: bytes = b""
+    attested: Sequence[Attested] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +172,7 @@ class Loader:
         before = {name: self._store.named(name) for name in found.names}
         if found.index and found.names:
             members = [(part.config, part.manifest) for part in found.parts]
-            kept = (await self._store.keep_index(found.index, members, found.names))[:1]
+            kept = (await self._store.keep_index(found.index, members, found.names, found.attested))[:1]
         else:
             kept = [await self._store.keep(part.config, found.names) for part in found.parts]
         here = {image.id for name in found.names for image in self._store.all_of(name)}
@@ -353,19 +361,32 @@ def _describe_oci(contents: _Contents, index: Index) -> list[_Found]:
         document = decode_document(body, entry.media_type)
         if isinstance(document, Index):
             key, parts = entry.digest, _describe_platforms(contents, document)
+            attested = [each for one in document.manifests if (each := _describe_attested(contents, one)) is not None]
         else:
-            key, parts, body = document.config.digest, [_describe_image(contents, document)], b""
+            key, parts, body, attested = document.config.digest, [_describe_image(contents, document)], b"", []
         names = [*found[key].names] if key in found else []
         name = _annotated_name(entry)
-        found[key] = _Found(parts, [*names, name] if name else names, body)
+        found[key] = _Found(parts, [*names, name] if name else names, body, attested)
     return list(found.values())
+
+
+def _describe_attested(contents: _Contents, entry: Descriptor) -> Attested | None:
+    """An attestation of an index; None for what is none, and for one that the archive does not hold all of."""
+    if not is_attestation(entry) or not contents.holds(entry):
+        return None
+    body = contents.blob(entry.digest)
+    manifest = decode_document(body, entry.media_type)
+    parts = [] if isinstance(manifest, Index) else [*manifest.layers, manifest.config]
+    if not parts or not all(map(contents.holds, parts)):
+        return None
+    return Attested(entry, (*(contents.blob(part.digest) for part in parts), body))
 
 
 def _describe_platforms(contents: _Contents, index: Index) -> list[_Part]:
     """The images of an index that the archive holds: others may be missing, attestations are none."""
     parts = []
     for entry in index.manifests:
-        if f"blobs/sha256/{hex_of(entry.digest)}" not in contents.documents or is_attestation(entry):
+        if is_attestation(entry) or not contents.holds(entry):
             continue
         body = contents.blob(entry.digest)
         document = decode_document(body, entry.media_type)

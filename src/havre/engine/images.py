@@ -35,7 +35,7 @@ from havre.engine.imageremoval import RemovedItem
 from havre.engine.imagesearch import RemoteImage, check_limit, describe_remote, select_found
 from havre.engine.imagestore import Image, ImageRow, ImageStore, NameRow, Tables
 from havre.engine.integrity import Finding, Integrity
-from havre.engine.layout import LaidOut, Layout, LayoutForm, layer_form, plan_layout
+from havre.engine.layout import KeptIndex, LaidOut, Layout, LayoutForm, layer_form, plan_layout
 from havre.engine.manifestlist import Facts, summarize_image, summarize_index
 from havre.engine.model import Config, ImageId
 from havre.engine.progress import Progress, ProgressLine, unobserved
@@ -43,6 +43,7 @@ from havre.engine.pull import DOWNLOADS, Puller
 from havre.engine.push import UPLOADS, Pusher
 from havre.errors import Conflict, InvalidInput, NotFound
 from havre.oci import mediatypes
+from havre.oci.attestation import Attested, Predicate, attest
 from havre.oci.digest import Digest, digest_of
 from havre.oci.image import decode_image
 from havre.oci.manifest import Descriptor, decode_document, describe, render_index
@@ -59,6 +60,15 @@ class RunImage(msgspec.Struct, frozen=True):
     config: Config
     layers: tuple[Digest, ...]
     architecture: str
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chosen:
+    """Images to be saved together, the index that their names stand for, if they do, and those names."""
+
+    ids: Sequence[ImageId]
+    index: ImageIndex | None
+    names: list[Reference]
 
 
 class Images:
@@ -259,10 +269,11 @@ class Images:
 
     async def _push_one(self, ref: Reference, wanted: Platform | None, auth: Auth | None, progress: Progress) -> None:
         index = self._store.index_of(ref)
+        attested = await self._store.attested(index) if index is not None else {}
         if index is None or wanted is not None:
             await self._push_image(ref, self._store.find_named(ref, wanted), index, auth, progress)
-        elif await self._pusher.holds_the_rest(ref, index, auth):
-            await self._push_index(ref, index, auth, progress)
+        elif await self._pusher.holds_the_rest(ref, index, attested, auth):
+            await self._push_index(ref, index, attested, auth, progress)
         elif len(index.images) > 1 and index.choose(self._platform) is None:
             raise Conflict(
                 "multiple matching manifests found but no specific platform requested", "choose one with --platform"
@@ -288,15 +299,22 @@ class Images:
                 await self._store.set_name(ref.with_digest(pushed.digest), image.id)
         return pushed
 
-    async def _push_index(self, ref: Reference, index: ImageIndex, auth: Auth | None, progress: Progress) -> None:
+    async def _push_index(
+        self,
+        ref: Reference,
+        index: ImageIndex,
+        attested: Mapping[Digest, Attested],
+        auth: Auth | None,
+        progress: Progress,
+    ) -> None:
         """Push all of an index; where it had to be written anew, the name stands for the new one."""
         images = {id: self._store.get(id) for id in index.images.values()}
         with self._storage.hold(*(layer for image in images.values() for layer in image.layers)):
-            pushed = await self._pusher.push_index(ref, index, images.__getitem__, auth, progress)
+            pushed = await self._pusher.push_index(ref, index, images.__getitem__, attested, auth, progress)
             now = self._store.index_of(ref)
             if now is not None and now.digest == index.digest:
                 names = [ref.with_digest(digest_of(pushed.body)), ref]
-                await self._store.keep_index(pushed.body, pushed.members, names)
+                await self._store.keep_index(pushed.body, pushed.members, names, pushed.attested)
 
     async def login(self, auth: Auth) -> str:
         """Check credentials with their registry, or `Unauthorized`; the identity token to keep instead, if any."""
@@ -419,27 +437,34 @@ class Images:
         A name for several platforms is saved with those given, or all that are here.
         """
         wanted = builtins.list(map(parse_platform, platforms))
-        chosen: dict[tuple[ImageId, ...], builtins.list[Reference]] = {}
+        chosen: dict[object, _Chosen] = {}
         for name in names:
             refs = [(ref.canonical(), [ref]) for ref in self._store.names_meant(name)]  # all tags of a bare repository
             for text, named in refs or [(name, [])]:
                 found = [self._store.find(text, platform).id for platform in wanted] or self.platforms_of(text)
-                kept = chosen.setdefault(tuple(dict.fromkeys(found)), [])
+                ref = self._store.named_text(text)
+                index = self._store.index_of(ref) if ref is not None else None
+                ids = tuple(dict.fromkeys(found))
+                kept = chosen.setdefault((ids, index and index.digest), _Chosen(ids, index, [])).names
                 kept += [ref for ref in named if ref not in kept]
-        for first, *_ in chosen:
-            self._publish("image", "save", first, {"name": first})
-        return self._saved(chosen)
+        for each in chosen.values():
+            self._publish("image", "save", each.ids[0], {"name": each.ids[0]})
+        return self._saved(builtins.list(chosen.values()))
 
-    async def _saved(self, chosen: Mapping[tuple[ImageId, ...], Sequence[Reference]]) -> AsyncIterator[bytes]:
-        images = [self._store.get(id) for ids in chosen for id in ids]
+    async def _saved(self, chosen: Sequence[_Chosen]) -> AsyncIterator[bytes]:
+        images = [self._store.get(id) for each in chosen for id in each.ids]
         with self._storage.hold(*(layer for image in images for layer in image.layers)):
             laid = []
-            for ids, refs in chosen.items():
-                first, *others = [LaidOut(await self._storage.blobs.read(Digest(id))) for id in ids]
-                laid.append(dataclasses.replace(first, names=refs, others=others))
+            for each in chosen:
+                first, *others = [LaidOut(await self._storage.blobs.read(Digest(id))) for id in each.ids]
+                kept = await self._kept(each.index) if each.index is not None else None
+                laid.append(dataclasses.replace(first, names=each.names, others=others, kept=kept))
             with layer_form("uncompressed", self._storage.layers, self._storage.blobs.scratch) as layers:
                 async for chunk in (await plan_layout(laid, layers, LayoutForm(for_docker=True))).tar():
                     yield chunk
+
+    async def _kept(self, index: ImageIndex) -> KeptIndex:
+        return KeptIndex(index, await self._storage.blobs.read(index.digest), await self._store.attested(index))
 
     async def document(self, name: str) -> bytes:
         """The configuration of the image that `name` means, as it is kept."""
@@ -478,25 +503,34 @@ class Images:
         self._publish("image", "import", image.id, {"name": image.id})
         return image.id
 
-    async def create(self, config: bytes, *, parent: str = "", names: Sequence[str] = ()) -> ImageId:
-        """Make an image of a configuration whose layers are here (commit, build); `InvalidInput` if one is not."""
+    async def create(
+        self, config: bytes, *, parent: str = "", names: Sequence[str] = (), predicates: Sequence[Predicate] = ()
+    ) -> ImageId:
+        """Make an image of a configuration whose layers are here (commit, build); `InvalidInput` if one is not.
+
+        With `predicates` its names stand for an index of it and of what these attest; a nameless image has none.
+        """
+        if predicates and names:
+            return (await self.create_platforms([config], names, [predicates]))[0]
         self._check_layers(config)
         refs = [parse_reference(name).with_default_tag() for name in names]
         image = await self._store.keep(config, refs, parent=parent)
         self._tell_names(image, refs)
         return image.id
 
-    async def create_platforms(self, configs: Sequence[bytes], names: Sequence[str]) -> builtins.list[ImageId]:
+    async def create_platforms(
+        self, configs: Sequence[bytes], names: Sequence[str], predicates: Sequence[Sequence[Predicate]] = ()
+    ) -> builtins.list[ImageId]:
         """As `create`, an image of each configuration, one for each platform; the names stand for all of them.
 
-        `InvalidInput` also if two are for one platform.
+        `predicates` are those of each image, in their order. `InvalidInput` also if two are for one platform.
         """
         refs = [parse_reference(name).with_default_tag() for name in names]
         if not refs:
             return [await self.create(config) for config in configs]
         entries: builtins.list[Descriptor] = []
-        members = []
-        for config in configs:
+        members, attested = [], []
+        for config, told in zip(configs, predicates or [()] * len(configs), strict=True):
             self._check_layers(config)
             image = decode_image(config)
             if any(entry.platform is not None and entry.platform.same_as(image.platform) for entry in entries):
@@ -504,7 +538,10 @@ class Images:
             manifest = self._local_manifest(config)
             entries.append(replace(describe(mediatypes.OCI_MANIFEST, manifest), platform=image.platform))
             members.append((config, manifest))
-        images = await self._store.keep_index(render_index(entries, mediatypes.OCI_INDEX), members, refs)
+            if told:
+                attested.append(attest(entries[-1].digest, image.platform, refs, told))
+        index = render_index([*entries, *(each.manifest for each in attested)], mediatypes.OCI_INDEX)
+        images = await self._store.keep_index(index, members, refs, attested)
         self._tell_names(self._store.find_named(refs[0]), refs)
         return [image.id for image in images]
 

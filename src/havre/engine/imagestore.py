@@ -18,7 +18,7 @@ import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import msgspec
@@ -26,8 +26,10 @@ import msgspec
 from havre.engine.imageindex import ImageIndex, IndexRow, read_index
 from havre.engine.model import ImageId
 from havre.errors import HavreError, InvalidInput, NotFound
+from havre.oci.attestation import Attested
 from havre.oci.digest import Digest, digest_of
 from havre.oci.image import ImageConfig, decode_image
+from havre.oci.manifest import Descriptor
 from havre.oci.platform import Platform
 from havre.oci.reference import Reference, parse_reference
 
@@ -152,7 +154,8 @@ class ImageStore:
                 continue
             self._index_rows[digest] = row
             try:
-                self._indexes[digest] = read_index(digest, await self._blobs.read(digest), self._members(row))
+                body = await self._blobs.read(digest)
+                self._indexes[digest] = read_index(digest, body, self._members(row), _attested(row))
             except HavreError as error:
                 log.error("the platforms of index %s cannot be told apart: %s", digest, error)
 
@@ -190,25 +193,33 @@ class ImageStore:
             return self.get(image.id)
 
     async def keep_index(
-        self, body: bytes, members: Sequence[tuple[bytes, bytes]], names: Sequence[Reference]
+        self,
+        body: bytes,
+        members: Sequence[tuple[bytes, bytes]],
+        names: Sequence[Reference],
+        attested: Sequence[Attested] = (),
     ) -> list[Image]:
         """Store images (each a configuration and a manifest of the index `body`) and let `names` stand for the index.
 
-        Platforms of the index that are here already stay.
+        `attested` is what the index says of these images. Its platforms that are here already stay.
         """
         configs = [decode_image(config) for config, _ in members]
-        documents = [digest_of(document) for pair in members for document in pair]
+        parts = [*members, *(each.documents for each in attested)]
+        documents = [digest_of(document) for part in parts for document in part]
         async with self.changing:
             with self._hold(digest_of(body), *documents):
                 images = []
                 digest = await self._blobs.add(body)
-                here = self._members(self._index_rows.get(digest, IndexRow({})))
+                before = self._index_rows.get(digest, IndexRow({}))
+                here, said = self._members(before), _attested(before)
                 for config, (document, manifest) in zip(configs, members, strict=True):
                     known = self._images.get(ImageId(digest_of(document)))
                     own = known is not None and known.row.manifest  # what it came by alone is worth keeping
                     images.append(await self._add(document, config, "", None if own else manifest))
                     here[await self._blobs.add(manifest)] = images[-1].id
-                await self._set_members(read_index(digest, body, here))
+                for each in attested:
+                    said[each.manifest.digest] = [await self._blobs.add(document) for document in each.documents]
+                await self._set_members(read_index(digest, body, here, said))
                 for name in names:
                     await self.set_name(name, images[0].id, digest)
             return [self.get(image.id) for image in images]
@@ -230,7 +241,8 @@ class ImageStore:
 
     async def _set_members(self, index: ImageIndex) -> None:
         """Write which platforms of an index are here; its names mean the best of them."""
-        row = IndexRow({str(manifest): str(image) for manifest, image in index.images.items()})
+        attested = {str(manifest): list(map(str, documents)) for manifest, documents in index.attested.items()}
+        row = IndexRow({str(manifest): str(image) for manifest, image in index.images.items()}, attested)
         await self._tables.indexes.put(index.digest, row)
         self._index_rows[index.digest], self._indexes[index.digest] = row, index
         for ref in self._names_of_index(index.digest):
@@ -249,10 +261,9 @@ class ImageStore:
 
     async def leave(self, index: ImageIndex, id: ImageId) -> None:
         """Let an image be no platform of an index any more; with the last one its names go. Hold `changing`."""
-        left = {manifest: image for manifest, image in index.images.items() if image != id}
-        if left:
-            await self._set_members(replace(index, images=left))
-            await self._drop(set(index.images) - set(left))
+        if (left := index.without(id)).images:
+            await self._set_members(left)
+            await self._drop(index.documents_of(id))
         else:
             for ref in self._names_of_index(index.digest):
                 await self.remove_name(ref)
@@ -265,7 +276,7 @@ class ImageStore:
     def documents(self) -> set[Digest]:
         """The blobs that images and indexes need."""
         manifests = {Digest(image.row.manifest) for image in self._images.values() if image.row.manifest}
-        members = {Digest(manifest) for row in self._index_rows.values() for manifest in row.images}
+        members = set[Digest]().union(*(row.documents() for row in self._index_rows.values()))
         return {Digest(id) for id in self._images} | manifests | members | self._index_rows.keys()
 
     def documents_of(self, id: ImageId) -> set[Digest]:
@@ -276,7 +287,22 @@ class ImageStore:
         for digest, row in self._index_rows.items():
             manifests = {Digest(manifest) for manifest, image in row.images.items() if image == id}
             found |= {digest, *manifests} if manifests else set()
+        return found.union(*(index.documents_of(id) for index in self.indexes_with(id)))
+
+    async def attested(self, index: ImageIndex) -> dict[Digest, Attested]:
+        """What is attested of the images of an index, by manifests; what is damaged of it counts as missing."""
+        found = {}
+        for entry in index.document.manifests:
+            if entry.digest in index.attested and (read := await self._read_attested(index, entry)) is not None:
+                found[entry.digest] = read
         return found
+
+    async def _read_attested(self, index: ImageIndex, entry: Descriptor) -> Attested | None:
+        try:
+            return Attested(entry, tuple([await self._blobs.read(each) for each in index.attested[entry.digest]]))
+        except HavreError as error:
+            log.warning("the attestation %s is left out: %s", entry.digest, error)
+            return None
 
     async def digests_of(self, id: ImageId) -> list[Reference]:
         """The names by digest of an image, be it readable or not: by these a registry can be asked for it again."""
@@ -326,12 +352,16 @@ class ImageStore:
             row = self._index_rows.pop(digest)
             self._indexes.pop(digest, None)
             await self._tables.indexes.delete(digest)
-            await self._drop({digest, *map(Digest, row.images)})
+            await self._drop({digest, *row.documents()})
 
     def named(self, ref: Reference) -> ImageId | None:
         """The image that `ref` stands for; a digest counts more than a tag."""
         row = self._names.get(_exact(ref))
         return ImageId(row.image) if row is not None else None
+
+    def index(self, digest: Digest) -> ImageIndex | None:
+        """The index with this digest, if a name stands for it."""
+        return self._indexes.get(digest)
 
     def index_of(self, ref: Reference) -> ImageIndex | None:
         """The index that `ref` stands for, if it stands for one."""
@@ -444,6 +474,10 @@ class ImageStore:
             return None
         ref = _exact(ref)
         return ref if ref in self._names else None
+
+
+def _attested(row: IndexRow) -> dict[Digest, Sequence[Digest]]:
+    return {Digest(manifest): list(map(Digest, documents)) for manifest, documents in row.attested.items()}
 
 
 def _exact(ref: Reference) -> Reference:

@@ -4,7 +4,8 @@
     index.json  oci-layout                                         OCI layout
     manifest.json  repositories                                    docker-archive, for `load` of any engine
 
-`save` writes both, layers as they are; what a build exports is compressed as its user wants, attestations beside it.
+`save` writes both, layers as they are; what a build exports is compressed as its user wants. What is attested of an
+image is beside it in its index, which is the one that the name stands for wherever the manifests are the same.
 Compressed layers wait in files without a name, since a tar tells the size first: nothing is left of them in any case.
 The same images make the same bytes.
 
@@ -26,9 +27,11 @@ import msgspec
 
 from havre.aio import in_thread
 from havre.engine.compress import gzip_stream, zstd_stream
+from havre.engine.imageindex import ImageIndex, rewrite_index
+from havre.engine.model import ImageId
 from havre.errors import InvalidInput, NotFound
 from havre.oci import mediatypes
-from havre.oci.attestation import Predicate, attest
+from havre.oci.attestation import Attested, Predicate, attest
 from havre.oci.digest import Digest, digest_of, hex_of
 from havre.oci.image import decode_image
 from havre.oci.manifest import Descriptor, describe, render_index, render_manifest
@@ -49,16 +52,27 @@ _COMPRESSORS: Mapping[str, tuple[str, Compressor]] = {
 
 
 @dataclass(frozen=True)
+class KeptIndex:
+    """An index that names stand for, its bytes, and what is attested of its images."""
+
+    index: ImageIndex
+    body: bytes
+    attested: Mapping[Digest, Attested]
+
+
+@dataclass(frozen=True)
 class LaidOut:
     """An image to be written: its configuration's document, its names, and what is attested of it.
 
     `others` are the images for other platforms that the names stand for, too; docker-archives know the first alone.
+    `kept` is the index that these come from, if they are not new.
     """
 
     config: bytes
     names: Sequence[Reference] = ()
     predicates: Sequence[Predicate] = ()
     others: Sequence[LaidOut] = ()
+    kept: KeptIndex | None = None
 
     @property
     def layers(self) -> tuple[Digest, ...]:
@@ -197,7 +211,7 @@ async def plan_layout(images: Sequence[LaidOut], layers: LayerForm, form: Layout
     repositories = dict[str, dict[str, str]]()
     for image in images:
         parts = [(part, [await layers.describe(id) for id in part.layers]) for part in (image, *image.others)]
-        found = _documents(parts, image.names, form)
+        found = _documents(parts, image, form)
         documents |= {_path(digest_of(body)): body for body in found.bodies}
         for part, described in parts:
             pairs = zip(part.layers, described, strict=True)
@@ -224,12 +238,11 @@ class _Documents:
     bodies: Sequence[bytes]
 
 
-def _documents(
-    parts: Sequence[tuple[LaidOut, Sequence[Descriptor]]], names: Sequence[Reference], form: LayoutForm
-) -> _Documents:
+def _documents(parts: Sequence[tuple[LaidOut, Sequence[Descriptor]]], image: LaidOut, form: LayoutForm) -> _Documents:
     """One image is named by its manifest, one with attestations and one for several platforms by an index."""
     entries: list[Descriptor] = []
     attestations: list[Descriptor] = []
+    moved: dict[Digest, Descriptor] = {}
     bodies: list[bytes] = []
     for part, layers in parts:
         config = describe(mediatypes.OCI_CONFIG, part.config)
@@ -238,14 +251,30 @@ def _documents(
         entry = msgspec.structs.replace(describe(mediatypes.OCI_MANIFEST, body), platform=platform)
         entries.append(entry)
         bodies += [part.config, body]
+        if image.kept is not None:
+            moved[image.kept.index.manifest_of(ImageId(digest_of(part.config))).digest] = entry
         if part.predicates:
-            attested = attest(entry.digest, platform, names, part.predicates)
+            attested = attest(entry.digest, platform, image.names, part.predicates)
             attestations.append(attested.manifest)
             bodies += attested.documents
+    if image.kept is not None and (found := _documents_of_kept(image.kept, moved, bodies)) is not None:
+        return found
     if len(entries) == 1 and not attestations:
         return _Documents(msgspec.structs.replace(entries[0], platform=None), bodies)
     index = render_index([*entries, *attestations], mediatypes.OCI_INDEX)
     return _Documents(describe(mediatypes.OCI_INDEX, index), [*bodies, index])
+
+
+def _documents_of_kept(
+    kept: KeptIndex, moved: Mapping[Digest, Descriptor], bodies: Sequence[bytes]
+) -> _Documents | None:
+    """The index, byte for byte if all of it is here as it says; None if it would have one image alone."""
+    document = msgspec.structs.replace(kept.index.document, media_type=mediatypes.OCI_INDEX)
+    new = rewrite_index(document, kept.body, moved, kept.attested, elsewhere=False)
+    if len(new.entries) < 2 and new.body != kept.body:
+        return None
+    attested = [document for each in new.attested for document in each.documents]
+    return _Documents(describe(mediatypes.OCI_INDEX, new.body), [*bodies, *attested, new.body])
 
 
 def _render_item(image: LaidOut, layers: Sequence[Descriptor]) -> dict[str, object]:

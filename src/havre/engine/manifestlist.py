@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from havre.engine.imageindex import ImageIndex, is_attestation
+from havre.engine.imageindex import ImageIndex
 from havre.engine.imagestore import Image
 from havre.engine.model import ImageId, Value
+from havre.oci.attestation import subject_of
 from havre.oci.digest import Digest
 from havre.oci.manifest import Descriptor
 from havre.oci.platform import Platform
@@ -76,9 +77,16 @@ def _summarize(entry: Descriptor, index: ImageIndex, facts: Facts) -> ManifestSu
     if entry.digest in index.images:
         return summarize_image(entry, facts.find(index.images[entry.digest]), facts)
     missing = ManifestSummary(entry.digest, entry, False, ContentSize(0, 0), "unknown")
-    if is_attestation(entry):
-        subject = Digest((entry.annotations or {}).get("vnd.docker.reference.digest", ""))
-        return msgspec.structs.replace(missing, kind="attestation", attestation_data=AttestationData(subject))
+    if (subject := subject_of(entry)) is not None:
+        documents = index.attested.get(entry.digest, ())
+        content = sum(map(facts.document_size, documents))
+        return msgspec.structs.replace(
+            missing,
+            available=bool(documents),
+            size=ContentSize(content, content),
+            kind="attestation",
+            attestation_data=AttestationData(subject),
+        )
     if entry.platform is None or entry.platform.os == "unknown":
         return missing
     return msgspec.structs.replace(missing, kind="image", image_data=ImageData(entry.platform, [], UnpackedSize(0)))

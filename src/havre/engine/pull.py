@@ -8,7 +8,8 @@
                  else: download, decompress, hash and index in one pass (at most `DOWNLOADS` at once, shared with
                        other pulls of the same layer)
                                                                         |
-        all layers stand --> configuration, manifest and index stored --> names set; platforms of the same index stay
+        all layers stand --> what is attested of the image fetched --> documents stored --> names set; platforms of
+                             the same index stay
 
 Names are set last, so a pull that fails or is cancelled leaves no image; the layers that were finished stay, and the
 next try finds them. The lines are dockerd's, in its order.
@@ -17,6 +18,7 @@ next try finds them. The lines are dockerd's, in its order.
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -29,7 +31,8 @@ from havre.engine.progress import Progress, ProgressLine, unobserved
 from havre.engine.sharing import SharedWork
 from havre.errors import InvalidInput, NotFound, Unsupported
 from havre.oci import mediatypes
-from havre.oci.digest import Digest, hex_of
+from havre.oci.attestation import MAX_ATTESTED, Attested, subject_of
+from havre.oci.digest import Digest, digest_of, hex_of
 from havre.oci.image import ImageConfig, decode_image
 from havre.oci.manifest import MAX_CONFIG, Descriptor, Index, Manifest, choose_manifest, decode_document
 from havre.oci.platform import Platform
@@ -37,7 +40,10 @@ from havre.oci.reference import Reference
 from havre.registry import Auth, Fetched, Policy, PublicKey, require_signature
 from havre.storage.layers import Layers, Source
 
+log = logging.getLogger(__name__)
+
 DOWNLOADS = 3
+MAX_ATTESTATIONS = 8
 _TICK_S = 0.1
 _CONFIGS = (mediatypes.DOCKER_CONFIG, mediatypes.OCI_CONFIG)
 
@@ -105,16 +111,43 @@ class Puller:
             before = {image.id for image in self._store.all_of(ref)}
             names = [ref] if ref.digest is None else []
             names.append(ref.with_digest(resolved.digest))
-            image = await self._keep(resolved, names)
+            image = await self._keep(resolved, names, await self._attested(ref, resolved, auth))
         progress(ProgressLine(f"Digest: {resolved.digest}"))
         return image, image.id not in before
 
-    async def _keep(self, resolved: Resolved, names: Sequence[Reference]) -> Image:
+    async def _keep(self, resolved: Resolved, names: Sequence[Reference], attested: Sequence[Attested]) -> Image:
         """Store the documents and set the names: of one platform beside those that are here of the same index."""
         config, manifest = resolved.config_body, resolved.manifest_body
         if resolved.index_body is None:
             return await self._store.keep(config, names, manifest=manifest)
-        return (await self._store.keep_index(resolved.index_body, [(config, manifest)], names))[0]
+        return (await self._store.keep_index(resolved.index_body, [(config, manifest)], names, attested))[0]
+
+    async def _attested(self, ref: Reference, resolved: Resolved, auth: Auth | None) -> list[Attested]:
+        """What its index says is attested of the image, unless it is here: no image is less for want of it."""
+        document = decode_document(resolved.index_body) if resolved.index_body is not None else None
+        if not isinstance(document, Index):
+            return []
+        known = self._store.index(resolved.digest)
+        here = await self._store.attested(known) if known is not None else {}
+        subject, found = digest_of(resolved.manifest_body), []
+        entries = [entry for entry in document.manifests if subject_of(entry) == subject]
+        for entry in entries[:MAX_ATTESTATIONS]:
+            try:
+                found.append(here.get(entry.digest) or await self._fetch_attested(ref, entry, auth))
+            except (NotFound, InvalidInput, Unsupported) as error:
+                log.warning("the attestation %s of %s is not kept: %s", entry.digest, ref.familiar(), error)
+        return found
+
+    async def _fetch_attested(self, ref: Reference, entry: Descriptor, auth: Auth | None) -> Attested:
+        fetched = await self._registry.manifest(ref.with_digest(entry.digest), auth)
+        manifest = decode_document(fetched.body, fetched.media_type)
+        if isinstance(manifest, Index):
+            raise InvalidInput("it is an index")
+        parts = [*manifest.layers, manifest.config]
+        if sum(part.size for part in parts) > MAX_ATTESTED:
+            raise InvalidInput("it is too large", f"at most {MAX_ATTESTED} bytes are kept")
+        documents = [await self._registry.document(ref, part, auth, MAX_ATTESTED) for part in parts]
+        return Attested(entry, (*documents, fetched.body))
 
     async def resolve(
         self,

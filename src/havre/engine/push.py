@@ -6,28 +6,28 @@
 
 Compressed forms are not kept on disk; their digests are remembered as the layer's sources. If the layers' digests come
 out as in the manifest that the image was pulled with, that very manifest is pushed, so its digest stays the same; so
-does an index of which every manifest did.
+does an index of which every manifest did. What is attested of an image goes with its index, restated for the manifest
+that the image has there.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from msgspec.structs import replace
-
 from havre.engine.compress import gzip_stream
-from havre.engine.imageindex import ImageIndex
+from havre.engine.imageindex import ImageIndex, rewrite_index
 from havre.engine.imagestore import BlobStore, Image
 from havre.engine.model import ImageId
 from havre.engine.progress import Progress, ProgressLine
 from havre.errors import NotFound
 from havre.oci import mediatypes
+from havre.oci.attestation import Attested
 from havre.oci.digest import Digest, digest_of, hex_of
-from havre.oci.manifest import Descriptor, Manifest, decode_document, describe, render_index, render_manifest
+from havre.oci.manifest import Descriptor, Manifest, decode_document, describe, render_manifest
 from havre.oci.reference import Reference
 from havre.registry import Auth
 from havre.storage.layers import Layers, Source
@@ -61,10 +61,14 @@ class _Original:
 
 @dataclass(frozen=True, slots=True)
 class PushedIndex:
-    """An index as a registry has it now, and the images that were pushed for it: configurations and manifests."""
+    """An index as a registry has it now, and the images that were pushed for it: configurations and manifests.
+
+    `attested` is what was pushed that is attested of them.
+    """
 
     body: bytes
     members: Sequence[tuple[bytes, bytes]]
+    attested: Sequence[Attested]
 
 
 class Pusher:
@@ -87,10 +91,13 @@ class Pusher:
         _tell(ref, body, progress)
         return describe(media_type, body)
 
-    async def holds_the_rest(self, ref: Reference, index: ImageIndex, auth: Auth | None) -> bool:
-        """Whether the repository has every manifest of an index that is not here."""
-        for entry in index.document.manifests:
-            if entry.digest not in index.images and not await self._registry.has_manifest(ref, entry.digest, auth):
+    async def holds_the_rest(
+        self, ref: Reference, index: ImageIndex, attested: Mapping[Digest, Attested], auth: Auth | None
+    ) -> bool:
+        """Whether the repository has every manifest of an index that is neither an image nor an attestation here."""
+        missing = (entry.digest for entry in index.document.manifests if entry.digest not in {*index.images, *attested})
+        for digest in missing:
+            if not await self._registry.has_manifest(ref, digest, auth):
                 return False
         return True
 
@@ -99,29 +106,35 @@ class Pusher:
         ref: Reference,
         index: ImageIndex,
         find: Callable[[ImageId], Image],
+        attested: Mapping[Digest, Attested],
         auth: Auth | None,
         progress: Progress,
     ) -> PushedIndex:
-        """Push the images that are here of an index, then the index as `ref`; the registry must have the rest."""
-        members, entries = [], []
-        for entry in index.document.manifests:
-            if entry.digest in index.images:
-                original = await self._original(entry.digest)
-                image = find(index.images[entry.digest])
-                oci = index.document.media_type == mediatypes.OCI_INDEX
-                media_type, body, config = await self._content(ref, image, original, auth, progress, oci=oci)
-                pushed = describe(media_type, body)
-                await self._registry.push_manifest(ref.with_digest(pushed.digest), media_type, body, auth)
-                members.append((config, body))
-                entry = replace(entry, media_type=media_type, digest=pushed.digest, size=pushed.size)
-            entries.append(entry)
-        if entries == list(index.document.manifests):
-            body = await self._blobs.read(index.digest)
-        else:
-            body = render_index(entries, index.document.media_type)
-        await self._registry.push_manifest(ref, index.document.media_type, body, auth)
-        _tell(ref, body, progress)
-        return PushedIndex(body, members)
+        """Push the images that are here of an index, what is attested of them, then the index as `ref`.
+
+        The registry must have the rest.
+        """
+        members, moved = [], {}
+        for entry, id in index.here():
+            original = await self._original(entry.digest)
+            oci = index.document.media_type == mediatypes.OCI_INDEX
+            media_type, body, config = await self._content(ref, find(id), original, auth, progress, oci=oci)
+            moved[entry.digest] = pushed = describe(media_type, body)
+            await self._registry.push_manifest(ref.with_digest(pushed.digest), media_type, body, auth)
+            members.append((config, body))
+        new = rewrite_index(index.document, await self._blobs.read(index.digest), moved, attested)
+        for each in new.attested:
+            await self._push_attested(ref, each, auth)
+        await self._registry.push_manifest(ref, index.document.media_type, new.body, auth)
+        _tell(ref, new.body, progress)
+        return PushedIndex(new.body, members, new.attested)
+
+    async def _push_attested(self, ref: Reference, attested: Attested, auth: Auth | None) -> None:
+        *documents, body = attested.documents
+        for document in documents:
+            await self._registry.push_document(ref, document, auth)
+        manifest = attested.manifest
+        await self._registry.push_manifest(ref.with_digest(manifest.digest), manifest.media_type, body, auth)
 
     async def _content(
         self,

@@ -4,7 +4,8 @@
           '-> manifest of its attestations    platform unknown/unknown, annotated with the digest of the other
                  '-> layers, one for each statement: the image's digest, the type of the predicate, the predicate
 
-Readers that know nothing of this choose by platform and see the image alone. Pure.
+Readers that know nothing of this choose by platform and see the image alone. A statement is of a manifest; where the
+image gets another one (by other compression), so does the statement, and what it says stays word for word. Pure.
 
 Source: moby/buildkit docs/attestations/attestation-storage.md; in-toto attestations v0.1; SLSA provenance v0.2.
 """
@@ -25,9 +26,12 @@ from havre.oci.platform import Platform
 from havre.oci.reference import Reference
 
 PROVENANCE = "https://slsa.dev/provenance/v0.2"
+MAX_ATTESTED = 64 << 20
+"""Bytes of one attestation's documents; lists of packages may be some megabytes."""
 SPDX = "https://spdx.dev/Document"
 _STATEMENT = "https://in-toto.io/Statement/v0.1"
 _IN_TOTO = "application/vnd.in-toto+json"
+_SUBJECT, _TYPE, _ATTESTATION = "vnd.docker.reference.digest", "vnd.docker.reference.type", "attestation-manifest"
 
 
 class Predicate(msgspec.Struct, frozen=True, rename="pascal"):
@@ -39,38 +43,81 @@ class Predicate(msgspec.Struct, frozen=True, rename="pascal"):
 
 @dataclass(frozen=True)
 class Attested:
-    """What an index says of an image's attestations, and the documents that this leads to."""
+    """An index's entry for an image's attestations, and the documents that it leads to: their manifest comes last."""
 
     manifest: Descriptor
     documents: tuple[bytes, ...]
 
 
+class _Statement(msgspec.Struct, rename="camel"):
+    """A statement that is here; what is said stays as it is written."""
+
+    type: str = msgspec.field(name="_type")
+    predicate_type: str
+    predicate: msgspec.Raw
+    subject: list[dict[str, Any]]
+
+
+def is_attestation(entry: Descriptor) -> bool:
+    """Whether an index's entry is no image but what a builder says of one."""
+    return (entry.annotations or {}).get(_TYPE) == _ATTESTATION
+
+
+def subject_of(entry: Descriptor) -> Digest | None:
+    """The manifest that an index's entry is an attestation of; None if it is none."""
+    return Digest((entry.annotations or {}).get(_SUBJECT, "")) if is_attestation(entry) else None
+
+
 def attest(image: Digest, platform: Platform, names: Sequence[Reference], predicates: Sequence[Predicate]) -> Attested:
     """Statements that the predicates are true of the image with this manifest, a layer for each, in their order."""
     subjects = _subjects(image, platform, names)
-    statements = [_render_statement(subjects, predicate) for predicate in predicates]
+    return _assemble(image, [(each.type, _render_statement(subjects, each)) for each in predicates])
+
+
+def restate(attested: Attested, image: Digest) -> Attested | None:
+    """The same statements of a manifest that the image has now; None if none of them is a plain statement.
+
+    Signed ones are left out: their signers have not seen this manifest.
+    """
+    before = subject_of(attested.manifest)
+    if before == image:
+        return attested
+    statements = []
+    for document in attested.documents:
+        try:
+            statement = msgspec.json.decode(document, type=_Statement)
+        except msgspec.MsgspecError:
+            continue  # the manifest, the configuration, an envelope with a signature
+        about = [each | {"digest": {"sha256": hex_of(image)}} for each in statement.subject]
+        statements.append((statement.predicate_type, _encode(msgspec.structs.replace(statement, subject=about))))
+    return _assemble(image, statements) if statements else None
+
+
+def _assemble(image: Digest, statements: Sequence[tuple[str, bytes]]) -> Attested:
+    """The attestation manifest of an image: statements by the types of their predicates."""
+    documents = [document for _, document in statements]
     config = _encode(
         {
             "architecture": "unknown",
             "os": "unknown",
             "config": {},
-            "rootfs": {"type": "layers", "diff_ids": [digest_of(statement) for statement in statements]},
+            "rootfs": {"type": "layers", "diff_ids": [digest_of(document) for document in documents]},
         }
     )
     layers = [
-        msgspec.structs.replace(describe(_IN_TOTO, statement), annotations={"in-toto.io/predicate-type": each.type})
-        for statement, each in zip(statements, predicates, strict=True)
+        msgspec.structs.replace(describe(_IN_TOTO, document), annotations={"in-toto.io/predicate-type": type})
+        for type, document in statements
     ]
     body = render_manifest(describe(mediatypes.OCI_CONFIG, config), layers, mediatypes.OCI_MANIFEST)
     marked = msgspec.structs.replace(
         describe(mediatypes.OCI_MANIFEST, body),
         platform=Platform("unknown", "unknown"),
         annotations={
-            "vnd.docker.reference.digest": image,
-            "vnd.docker.reference.type": "attestation-manifest",
+            _SUBJECT: image,
+            _TYPE: _ATTESTATION,
         },
     )
-    return Attested(marked, (*statements, config, body))
+    return Attested(marked, (*documents, config, body))
 
 
 def _render_statement(subjects: Sequence[Mapping[str, Any]], predicate: Predicate) -> bytes:

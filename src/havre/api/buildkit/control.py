@@ -138,8 +138,6 @@ class Control:
             store=bool(images),
             entitlements=request.entitlements,
         )
-        if options.request.provenance is not None and images:
-            raise Unsupported("an image in the daemon keeps no attestations", "give them an output of type=oci")
         async with AsyncExitStack() as stack:
             source = SessionSource(self._sessions, request.session, options, self._contexts, stack, job.status.progress)
             try:
