@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import socket
@@ -110,6 +111,28 @@ def test_the_file_is_dockers(engine: Engine) -> None:
     assert timed.endswith("Z " + shown)
 
 
+def test_tags_are_templates_and_patterns_res(engine: Engine) -> None:
+    tag = (
+        '{{.ImageName | upper}}|{{printf "%.5s" .ID}}|{{if .ContainerArgs}}{{join .ContainerArgs "+"}}{{end}}|'
+        '{{index .ContainerLabels "ab"}}|{{range .ContainerEnv}}{{slice . 0 2}}{{end}}|{{.ExtraAttributes nil}}|'
+        "{{.Hostname}}|{{json .ContainerLabels}}|{{json .ContainerCreated}}|{{.LogPath}}|{{.DaemonName}}"
+    )
+    options = {"labels-regex": r"(?i)^\pL[[:alpha:]]\z", "tag": tag}
+    chosen = [word for option in options.items() for word in ("--log-opt", "=".join(option))]
+    named = ("-l", "ab=1", "-l", "abc=2", "-l", "Ä1=3", "-e", "PATH=/bin")
+    engine.out("create", "--name", "count", *named, *chosen, "busybox", "echo", "x")
+    engine.out("start", "-a", "count")
+    said = json.loads(engine.out("inspect", "count"))[0]
+    record = json.loads(Path(said["LogPath"]).read_bytes().splitlines()[0])
+    labels = json.dumps(said["Config"]["Labels"], ensure_ascii=False, separators=(",", ":"))
+    assert record["attrs"]["tag"].split("|") == [
+        *("BUSYBOX", said["Id"][:5], "x", "1", "PA", "map[ab:1]", os.uname().nodename, labels),
+        *(f'"{said["Created"]}"', said["LogPath"], "docker"),
+    ]
+    assert record["attrs"]["ab"] == "1"
+    assert record["attrs"].keys() == {"tag", "ab"}
+
+
 @pytest.mark.parametrize("form", ["", "rfc3164", "rfc5424", "rfc5424micro"])
 def test_syslog(engine: Engine, tmp_path: Path, form: str) -> None:
     """To a server of the test's own, and what `logs` still knows of it."""
@@ -145,6 +168,13 @@ def test_syslog(engine: Engine, tmp_path: Path, form: str) -> None:
         ("journald", (), "failed to initialize logging driver: journald is not enabled on this host"),
         ("journald", ("odd=1",), "unknown log opt 'odd' for journald log driver"),
         ("json-file", ("tag={{.Odd}}",), "can't evaluate field Odd in type *logger.Info"),
+        ("json-file", ("tag={{odd .ID}}",), 'logging driver: template: log-tag:1: function "odd" not defined'),
+        (
+            "syslog",
+            ("syslog-address=udp://127.0.0.1:9", "tag={{.ID"),
+            "logging driver: template: log-tag:1: unclosed action",
+        ),
+        ("json-file", ("labels-regex=(?=a)",), "error parsing regexp: invalid or unsupported Perl syntax: `(?=`"),
         ("json-file", ("mode=odd",), "logger: logging mode not supported: odd"),
         ("local", ("labels=x",), "unknown log opt 'labels' for log driver local"),
     ],

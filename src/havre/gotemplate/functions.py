@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 NO_VALUE = type("NoValue", (), {"__bool__": lambda self: False})()
 """What an absent key of a map evaluates to."""
 
+_MOST_TEXT = 1 << 24
+"""Characters that one call may make of a few."""
+
 _HTML = str.maketrans({"<": "&lt;", ">": "&gt;", "&": "&amp;", '"': "&#34;", "'": "&#39;", "\0": "\ufffd"})
 
 
@@ -61,13 +64,15 @@ def truth(value: Any) -> bool:
 
 def type_name(value: Any) -> str:
     """Go's name of a value's type, as errors show it."""
+    if named := getattr(value, "type_name", ""):
+        return str(named)
     if isinstance(value, bool):
         return "bool"
     for kind, name in ((str, "string"), (int, "int"), (float, "float64"), (list, "[]interface {}"),
                        (dict, "map[string]interface {}")):  # fmt: skip
         if isinstance(value, kind):
             return name
-    return getattr(value, "type_name", "interface {}")
+    return "interface {}"
 
 
 def compare(one: Any, other: Any) -> int:
@@ -199,14 +204,25 @@ def _join(items: Any, separator: Any) -> str:
         return ""
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
         raise ValueError(f"wrong type for value; expected []string; got {type_name(items)}")
+    _bounded(len(str(separator)) * len(items))
     return str(separator).join(items)
 
 
+def _bounded(length: int) -> None:
+    if length > _MOST_TEXT:
+        raise ValueError("its result would be too long")
+
+
 def _pad(text: str, before: int, after: int) -> str:
+    if text and min(before, after) < 0:
+        raise ValueError("strings: negative Repeat count")
+    _bounded(before + after)
     return " " * before + text + " " * after if text else text
 
 
 def _truncate(text: str, length: int) -> str:
+    if length < 0:
+        raise ValueError(f"runtime error: slice bounds out of range [:{length}]")
     return text if len(text) < length else text[:length]
 
 
@@ -252,6 +268,7 @@ def sprintf(form: str, *values: Any) -> str:
             return out + "%!(NOVERB)"
         verb, flags = form[end], form[start + 1 : end]
         index = end + 1
+        _bounded(len(out) + _widest(flags))
         if verb == "%":
             out += "%"
         elif not rest:
@@ -261,6 +278,11 @@ def sprintf(form: str, *values: Any) -> str:
     if rest:
         out += "%!(EXTRA " + ", ".join(f"{type_name(value)}={render(value)}" for value in rest) + ")"
     return out
+
+
+def _widest(flags: str) -> int:
+    """The larger of a verb's width and precision."""
+    return max((int(digits) for digits in flags.lstrip("+-# ").split(".") if digits.isdigit()), default=0)
 
 
 def _verb(verb: str, flags: str, value: Any) -> str:
@@ -276,7 +298,7 @@ def _verb(verb: str, flags: str, value: Any) -> str:
         text = value.encode().hex()
         return _padded(text.upper() if verb == "X" else text, flags)
     if verb == "c" and isinstance(value, int):
-        return _padded(chr(value), flags)
+        return _padded(chr(value) if 0 <= value < 0x110000 else "\ufffd", flags)
     whole = verb in "dxXob" and isinstance(value, int) and not isinstance(value, bool)
     if whole or (verb in "feEgG" and isinstance(value, float)):
         sign = "".join(flag for flag in flags if flag in "+ #0")

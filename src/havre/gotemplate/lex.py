@@ -38,8 +38,11 @@ def line_of(template: str, offset: int) -> int:
     return template.count("\n", 0, offset) + 1
 
 
-def tokenize(template: str) -> Iterator[Token]:
-    """The tokens of a template: "text" between actions, "open" and "close" around the others. Raises TemplateError."""
+def tokenize(template: str, name: str) -> Iterator[Token]:
+    """The tokens of a template: "text" between actions, "open" and "close" around the others.
+
+    Raises TemplateError, which tells `name`.
+    """
     offset = 0
     trim = False
     while offset < len(template):
@@ -57,7 +60,7 @@ def tokenize(template: str) -> Iterator[Token]:
             yield Token("text", text, offset)
         if start < 0:
             return
-        lexer = _Action(template, inner)
+        lexer = _Action(template, name, inner)
         yield from lexer.tokens()
         offset, trim = lexer.offset, lexer.trim
 
@@ -65,13 +68,15 @@ def tokenize(template: str) -> Iterator[Token]:
 class _Action:
     """The inside of one action; `offset` ends behind its `}}`, `trim` tells whether it was `-}}`."""
 
-    def __init__(self, template: str, offset: int) -> None:
+    def __init__(self, template: str, name: str, offset: int) -> None:
         self.template = template
+        self.name = name
         self.offset = offset
         self.trim = False
 
-    def fail(self, reason: str) -> TemplateError:
-        return TemplateError(f"template: :{line_of(self.template, self.offset)}: {reason}")
+    def fail(self, reason: str, offset: int | None = None) -> TemplateError:
+        line = line_of(self.template, self.offset if offset is None else offset)
+        return TemplateError(f"template: {self.name}:{line}: {reason}")
 
     def tokens(self) -> Iterator[Token]:
         start = self.offset
@@ -89,7 +94,7 @@ class _Action:
                 yield Token("close", "}}", self.offset)
                 return
             if self.offset >= len(self.template):
-                raise TemplateError(f"template: :{line_of(self.template, start)}: unclosed action")
+                raise self.fail("unclosed action", start)
             token = self._token()
             depth += (token.kind == "left") - (token.kind == "right")
             if depth < 0:

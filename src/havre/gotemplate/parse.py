@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from typing import Any
 
-_DEPTH_LIMIT = 200
+_DEPTH_LIMIT = 100  # parsing and executing take five frames a level of the thousand that Python has
 
 
 class Node:
@@ -47,9 +47,9 @@ class Node:
         self.parts = parts
 
 
-def parse_template(template: str, functions: Collection[str]) -> list[Node]:
-    """The nodes of a template. Raises TemplateError in Go's words."""
-    parser = _Parser(template, functions)
+def parse_template(template: str, functions: Collection[str], name: str = "") -> list[Node]:
+    """The nodes of a template. Raises TemplateError in Go's words, which tell `name`."""
+    parser = _Parser(template, functions, name)
     nodes, end = parser.block()
     if end is not None:
         raise parser.unexpected(end)
@@ -57,17 +57,18 @@ def parse_template(template: str, functions: Collection[str]) -> list[Node]:
 
 
 class _Parser:
-    def __init__(self, template: str, functions: Collection[str]) -> None:
+    def __init__(self, template: str, functions: Collection[str], name: str) -> None:
         self._template = template
+        self._name = name
         self._functions = functions
-        self._tokens = list(tokenize(template))
+        self._tokens = list(tokenize(template, name))
         self._index = 0
         self._variables = ["$"]
         self._loops = 0
         self._depth = 0
 
     def fail(self, reason: str, offset: int) -> TemplateError:
-        return TemplateError(f"template: :{line_of(self._template, offset)}: {reason}")
+        return TemplateError(f"template: {self._name}:{line_of(self._template, offset)}: {reason}")
 
     def unexpected(self, token: Token, context: str = "") -> TemplateError:
         shown = f"{{{{{token.source}}}}}" if token.source in ("end", "else") and not context else f'"{token.source}"'
@@ -84,11 +85,13 @@ class _Parser:
         self._index -= 1
         return token
 
-    def block(self) -> tuple[list[Node], Token | None]:
-        """Nodes up to the end of the template (None) or an `end` or `else` (that token)."""
+    def _deeper(self, offset: int) -> None:
         self._depth += 1
         if self._depth > _DEPTH_LIMIT:
-            raise self.fail("the template is nested too deeply", 0)
+            raise self.fail("the template is nested too deeply", offset)
+
+    def block(self) -> tuple[list[Node], Token | None]:
+        """Nodes up to the end of the template (None) or an `end` or `else` (that token)."""
         nodes: list[Node] = []
         end: Token | None = None
         while self._index < len(self._tokens):
@@ -101,7 +104,6 @@ class _Parser:
                 end = self._next()
                 break
             nodes.append(self._action())
-        self._depth -= 1
         return nodes, end
 
     def _action(self) -> Node:
@@ -121,6 +123,7 @@ class _Parser:
         raise self.unexpected(head, "command")
 
     def _control(self, head: Token) -> Node:
+        self._deeper(head.offset)
         scope = len(self._variables)
         names, pipe = self._declaration(head.text)
         self._close(head.text)
@@ -139,6 +142,7 @@ class _Parser:
         else:
             self._end(end)
         del self._variables[scope:]
+        self._depth -= 1
         return Node(head.text, head.offset, pipe.source, pipe, names, body, otherwise)
 
     def _end(self, end: Token | None) -> None:
@@ -253,9 +257,7 @@ class _Parser:
         raise self.unexpected(token, context if kind == "keyword" else "operand")
 
     def _parenthesis(self, at: int) -> Node:
-        self._depth += 1
-        if self._depth > _DEPTH_LIMIT:
-            raise self.fail("the template is nested too deeply", at)
+        self._deeper(at)
         pipe = self._pipeline("parenthesized pipeline")
         if self._next().kind != "right":
             raise self.fail("unclosed left paren", at)
@@ -265,9 +267,13 @@ class _Parser:
     def _number(self, token: Token) -> int | float:
         text = token.text.replace("_", "")
         try:
-            return int(text, 0)
+            whole = int(text, 0)
         except ValueError:
             pass
+        else:
+            if not -(1 << 63) <= whole < 1 << 63:
+                raise self.fail(f"integer overflow: {go_quoted(token.source)}", token.offset)
+            return whole
         try:
             return float(text)
         except ValueError:

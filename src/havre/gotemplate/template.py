@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 _QUOTED = 20
+_STEP = 64  # what a node costs of a budget that counts characters
 
 
 def compile_template(text: str, name: str = "") -> Template:
     """Parse a template; `name` is shown in errors. Raises TemplateError."""
-    return Template(text, parse_template(text, FUNCTIONS), name)
+    return Template(text, parse_template(text, FUNCTIONS, name), name)
 
 
 class Template:
@@ -32,9 +33,9 @@ class Template:
         self._name = name
         self._nodes = nodes
 
-    def execute(self, value: Any) -> str:
-        """The output for `value`. Raises TemplateError."""
-        return _Run(self._text, value, FUNCTIONS, self._name).output(self._nodes)
+    def execute(self, value: Any, budget: int | None = None) -> str:
+        """The output for `value`. Raises TemplateError, also where more than `budget` characters are handled."""
+        return _Run(self._text, value, FUNCTIONS, self._name, budget).output(self._nodes)
 
     def execute_header(self, value: Any) -> str:
         """The output for a table's headers."""
@@ -50,9 +51,10 @@ class _Continue(Exception):  # control flow of `continue`
 
 
 class _Run:
-    def __init__(self, text: str, value: Any, functions: dict[str, Any], name: str) -> None:
+    def __init__(self, text: str, value: Any, functions: dict[str, Any], name: str, budget: int | None = None) -> None:
         self._text = text
         self._name = name
+        self._budget = budget
         self._functions = functions
         self._variables: list[tuple[str, Any]] = [("$", value)]
         self._root = value
@@ -70,8 +72,17 @@ class _Run:
             f'template: {self._name}:{line}:{column}: executing "{self._name}" at <{source}>: {reason}'
         )
 
+    def _spend(self, node: Node, values: Iterable[Any]) -> None:
+        """What has a length costs it, so that neither loops nor doubled text grow without end."""
+        if self._budget is None:
+            return
+        self._budget -= _STEP + sum(len(value) for value in values if isinstance(value, str | list | dict))
+        if self._budget < 0:
+            raise self.fail(node, "its output is too long, or takes too many steps")
+
     def _walk(self, nodes: Iterable[Node], dot: Any) -> None:
         for node in nodes:
+            self._spend(node, ())
             if node.kind == "text":
                 self._out.append(node.parts[0])
             elif node.kind == "action":
@@ -80,6 +91,7 @@ class _Run:
                     self._assign(node.parts[1][0], value)
                 else:
                     self._out.append(render(value))
+                    self._spend(node, self._out[-1:])
             elif node.kind == "range":
                 self._range(node, dot)
             elif node.kind in ("if", "with"):
@@ -116,6 +128,7 @@ class _Run:
         if not items:
             self._walk(otherwise, dot)
             return
+        self._spend(node, (items,))
         scope = len(self._variables)
         for key, item in items:
             pair = (key, item) if len(names) == 2 else (item,)
@@ -176,8 +189,11 @@ class _Run:
         return self._applied(command, name, function, arguments)
 
     def _applied(self, node: Node, name: str, function: Callable[..., Any], arguments: list[Any]) -> Any:
+        self._spend(node, arguments)
         try:
-            return function(*arguments)
+            value = function(*arguments)
+            self._spend(node, (value,))
+            return value
         except TemplateError:
             raise
         except ValueError as error:
@@ -237,7 +253,8 @@ class _Run:
             raise self.fail(node, f'map has no entry for key "{name}"')
         if isinstance(value, dict):
             return value.get(name, NO_VALUE)
-        kind = "interface {}" if isinstance(self._root, Struct) else type_name(value)
+        untyped = isinstance(self._root, Struct) and not hasattr(self._root, "get_field")
+        kind = "interface {}" if untyped else type_name(value)
         raise self.fail(node, f"can't evaluate field {name} in type {kind}")
 
     def _row_field(self, node: Node, field: Any, row: Any, name: str, arguments: list[Any]) -> Any:

@@ -10,10 +10,11 @@ The room touches the files of logs and sockets of log servers; it knows nothing 
 """
 
 from havre.logs.keeper import Keeper
-from havre.logs.options import DEFAULT_DRIVER, Subject, check_driver
+from havre.logs.options import DEFAULT_DRIVER, check_driver
 from havre.logs.plan import form_of, log_path, plan_log
 from havre.logs.reading import LogOptions
 from havre.logs.records import LogChunk
+from havre.logs.subject import Subject
 
 __all__ = [
     "DEFAULT_DRIVER",

@@ -33,8 +33,9 @@ import msgspec
 from havre.errors import InvalidInput
 from havre.logs.delivery import Delivery, connect_tcp, connect_tls, connect_unix, describe
 from havre.logs.numbering import Numbering
-from havre.logs.options import Subject, parse_flag, parse_size
+from havre.logs.options import parse_flag, parse_size
 from havre.logs.records import NAMES, Record
+from havre.logs.subject import Subject
 
 log = logging.getLogger(__name__)
 

@@ -22,8 +22,8 @@ from functools import partial
 from havre.errors import InvalidInput
 from havre.logs.delivery import PAUSE_S, Delivery, connect_tcp, connect_udp, describe
 from havre.logs.jsonfile import escape_text
-from havre.logs.options import Subject
 from havre.logs.records import Record
+from havre.logs.subject import Subject
 
 _MAGIC = b"\x1e\x0f"
 _CHUNK_BYTES = 1420 - len(_MAGIC) - 8 - 2

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from havre.logs.delivery import Delivery, connect_unix
 from havre.logs.numbering import Numbering
-from havre.logs.options import Subject
 from havre.logs.records import Record
+from havre.logs.subject import Subject
 
 SOCKET = Path("/run/systemd/journal/socket")
 _PRIORITY = {1: b"6", 2: b"3"}

@@ -6,9 +6,8 @@ Source: the documentation of Docker's log drivers; the words of the refusals are
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeVar
 
 from havre.errors import InvalidInput
 
@@ -44,9 +43,7 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
 REMOTE = ("journald", "syslog", "gelf", "fluentd")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]?)i?b?", re.IGNORECASE)
 _TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
-_START = "failed to create task for container: failed to initialize logging driver"
-
-T = TypeVar("T")
+START = "failed to create task for container: failed to initialize logging driver"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,16 +110,16 @@ def parse_limits(driver: str, options: Mapping[str, str]) -> LogLimits:
     try:
         files = int(options.get(f"{prefix}max-file", default.max_files))
     except ValueError:
-        raise InvalidInput(f"{_START}: invalid max-file: '{options[f'{prefix}max-file']}'", "a number") from None
+        raise InvalidInput(f"{START}: invalid max-file: '{options[f'{prefix}max-file']}'", "a number") from None
     if files < 1:
-        raise InvalidInput(f"{_START}: max-file cannot be less than 1")
+        raise InvalidInput(f"{START}: max-file cannot be less than 1")
     compress = parse_flag(options, f"{prefix}compress", default.compress)
     if compress and f"{prefix}compress" in options and (files < 2 or size == 0):
-        raise InvalidInput(f"{_START}: compress cannot be true when max-file is less than 2 or max-size is not set")
+        raise InvalidInput(f"{START}: compress cannot be true when max-file is less than 2 or max-size is not set")
     return LogLimits(size, files, compress and files > 1)
 
 
-def parse_flag(options: Mapping[str, str], name: str, default: bool, start: str = f"{_START}: ") -> bool:
+def parse_flag(options: Mapping[str, str], name: str, default: bool, start: str = f"{START}: ") -> bool:
     """A truth value as Go reads it; InvalidInput, whose words begin with `start`."""
     asked = options.get(name, str(default))
     if asked not in _TRUE + _FALSE:
@@ -130,7 +127,7 @@ def parse_flag(options: Mapping[str, str], name: str, default: bool, start: str 
     return asked in _TRUE
 
 
-def parse_size(text: str, start: str = f"{_START}: ") -> int:
+def parse_size(text: str, start: str = f"{START}: ") -> int:
     """Bytes of a size such as 10m; -1 and 0 are no limit. InvalidInput, whose words begin with `start`."""
     if text in ("-1", "0"):
         return 0
@@ -151,75 +148,3 @@ def parse_buffer(options: Mapping[str, str]) -> int | None:
     if options.get("mode", "") != "non-blocking":
         return None
     return parse_size(options["max-buffer-size"]) if "max-buffer-size" in options else _BUFFER_BYTES
-
-
-# -- attributes and tags
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """What a log's attributes and tags can tell of its container; `name` without slash, `created` RFC 3339."""
-
-    id: str
-    name: str
-    image_id: str
-    image_name: str
-    command: str = ""
-    created: str = ""
-    labels: Mapping[str, str]
-    env: Mapping[str, str]
-
-
-_FIELDS: Mapping[str, Callable[[Subject], str]] = {
-    "ID": lambda subject: subject.id[:12],
-    "FullID": lambda subject: subject.id,
-    "ContainerID": lambda subject: subject.id,
-    "Name": lambda subject: subject.name,
-    "ContainerName": lambda subject: f"/{subject.name}",
-    "ImageID": lambda subject: subject.image_id[:12],
-    "ImageFullID": lambda subject: subject.image_id,
-    "ContainerImageID": lambda subject: subject.image_id,
-    "ImageName": lambda subject: subject.image_name,
-    "ContainerImageName": lambda subject: subject.image_name,
-    "Command": lambda subject: subject.command,
-    "DaemonName": lambda subject: "docker",
-}
-_FIELD = re.compile(r"\{\{-?\s*\.(\w+)\s*-?\}\}")
-
-
-def render_tag(template: str, subject: Subject) -> str:
-    """A tag such as `{{.Name}}/{{.ID}}`: fields alone, none of the functions of Go's templates. InvalidInput."""
-
-    def value(match: re.Match[str]) -> str:
-        if match[1] not in _FIELDS:
-            raise InvalidInput(
-                f'{_START}: template: log-tag:1:2: executing "log-tag" at <.{match[1]}>: '
-                f"can't evaluate field {match[1]} in type *logger.Info",
-                f"known: {', '.join(_FIELDS)}",
-            )
-        return _FIELDS[match[1]](subject)
-
-    rendered = _FIELD.sub(value, template)
-    if "{{" in rendered:
-        raise InvalidInput(f"{_START}: cannot render the tag {template}", "fields such as {{.Name}} are understood")
-    return rendered
-
-
-def plan_attrs(options: Mapping[str, str], subject: Subject) -> dict[str, str]:
-    """The labels and variables that the options choose. InvalidInput for a pattern that is none."""
-    chosen: dict[str, str] = {}
-    for kind, found in (("labels", subject.labels), ("env", subject.env)):
-        for name in options.get(kind, "").split(","):
-            if name in found:
-                chosen[name] = found[name]
-        if pattern := options.get(f"{kind}-regex"):
-            matcher = _compile(pattern)
-            chosen |= {name: value for name, value in found.items() if matcher.search(name)}
-    return chosen
-
-
-def _compile(pattern: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise InvalidInput(f"{_START}: error parsing regexp: {error}: `{pattern}`") from error

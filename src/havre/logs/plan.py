@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path
 
 from havre.logs.jsonfile import JSON, json_renderer
-from havre.logs.options import REMOTE, Subject, keeps_file, parse_buffer, parse_limits, plan_attrs, render_tag
+from havre.logs.options import REMOTE, keeps_file, parse_buffer, parse_limits
 from havre.logs.records import PLAIN, PLAIN_RENDERER, Form
 from havre.logs.spool import Forwarder, LogPlan
+from havre.logs.subject import DEFAULT_TAG, Subject, plan_attrs, render_tag
 
 SPOOL = "ctr.log"
-_DEFAULT_TAG = "{{.ID}}"
 
 
 def log_path(driver: str, options: Mapping[str, str], directory: Path, container_id: str) -> Path | None:
@@ -37,18 +37,19 @@ def form_of(driver: str) -> Form:
 def plan_log(driver: str, options: Mapping[str, str], directory: Path, subject: Subject) -> LogPlan:
     """Everything about a log, for any driver but `none`. InvalidInput for a bad tag or pattern."""
     attrs = plan_attrs(options, subject)
+    log = log_path(driver, options, directory, subject.id)
     renderer = PLAIN_RENDERER
     forwarder: Callable[[], Forwarder] | None = None
     if driver == "json-file":
         if options.get("tag"):
-            attrs["tag"] = render_tag(options["tag"], subject)
+            attrs["tag"] = render_tag(options["tag"], subject, options, str(log))
         renderer = json_renderer(attrs)
     elif driver in REMOTE:
-        tag = render_tag(options.get("tag") or _DEFAULT_TAG, subject)
+        tag = render_tag(options.get("tag") or DEFAULT_TAG, subject, options)
         forwarder = partial(_open_forwarder, driver, options, subject, tag, attrs)
     return LogPlan(
         spool=directory / SPOOL,
-        log=log_path(driver, options, directory, subject.id),
+        log=log,
         limits=parse_limits(driver, options),
         render=renderer.render,
         forwarder=forwarder,

@@ -13,8 +13,8 @@ import pytest
 
 from havre.errors import Failed
 from havre.logs.journald import Journald, field_name
-from havre.logs.options import Subject
 from havre.logs.records import Record
+from havre.logs.subject import Subject
 from havre.logs.syslog import Syslog, Target, parse_target, render_message
 
 SUBJECT = Subject(id="0123456789abcdef", name="web", image_id="sha256:0", image_name="nginx", labels={}, env={})

@@ -7,18 +7,9 @@ from pathlib import Path
 import pytest
 
 from havre.errors import InvalidInput
-from havre.logs.options import LogLimits, Subject, check_driver, parse_limits, plan_attrs, render_tag
+from havre.logs.options import LogLimits, check_driver, parse_limits
 from havre.logs.plan import log_path
 from havre.runtime.fanout import Fanout
-
-SUBJECT = Subject(
-    id="0123456789abcdef",
-    name="web",
-    image_id="sha256:feedbeef",
-    image_name="nginx:1",
-    labels={"a": "1", "ab": "2", "c": "3"},
-    env={"A": "x", "B": "y"},
-)
 
 
 @pytest.mark.parametrize(
@@ -60,22 +51,6 @@ def test_limits(driver: str, options: dict[str, str], expected: LogLimits) -> No
 def test_refusals(driver: str, options: dict[str, str], words: str) -> None:
     with pytest.raises(InvalidInput, match=words.replace("(", r"\(")):
         check_driver(driver, options)
-
-
-def test_attributes() -> None:
-    options = {"labels": "c,none", "labels-regex": "^a", "env": "A", "env-regex": "^B$"}
-    assert plan_attrs(options, SUBJECT) == {"a": "1", "ab": "2", "c": "3", "A": "x", "B": "y"}
-    with pytest.raises(InvalidInput, match="error parsing regexp"):
-        plan_attrs({"env-regex": "("}, SUBJECT)
-
-
-def test_tags() -> None:
-    template = "{{.Name}}/{{ .ID }}/{{.FullID}}/{{.ImageName}}/{{.ImageID}}/{{.DaemonName}}"
-    assert render_tag(template, SUBJECT) == "web/0123456789ab/0123456789abcdef/nginx:1/sha256:feedb/docker"
-    with pytest.raises(InvalidInput, match="can't evaluate field Odd"):
-        render_tag("{{.Odd}}", SUBJECT)
-    with pytest.raises(InvalidInput, match="cannot render"):
-        render_tag("{{upper .Name}}", SUBJECT)
 
 
 def test_files(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from havre.errors import InvalidInput
 from havre.logs.fluentd import Fluentd, FluentdTarget, pack_map, pack_time, parse_fluentd
 from havre.logs.gelf import Gelf, GelfTarget, cut, parse_gelf, render_fields, render_gelf
-from havre.logs.options import Subject
 from havre.logs.records import Record
+from havre.logs.subject import Subject
 
 SUBJECT = Subject(id="0123456789abcdef", name="web", image_id="sha256:0", image_name="nginx", labels={}, env={})
 OUT = Record(b"2026-11-04T13:00:01.553420999Z", 1, True, b"hi there")

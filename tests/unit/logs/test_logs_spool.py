@@ -13,11 +13,11 @@ from havre.logs import spool as spools
 from havre.logs.files import LogFile, files_of, open_all
 from havre.logs.gap import Gap
 from havre.logs.jsonfile import JSON
-from havre.logs.options import Subject
 from havre.logs.plan import plan_log
 from havre.logs.reading import LogOptions, read_files
 from havre.logs.records import PLAIN, Record
 from havre.logs.spool import LogPlan, Transcript
+from havre.logs.subject import Subject
 
 STAMP = b"2026-11-24T13:00:01.000000001+00:00"
 SUBJECT = Subject(id="a" * 64, name="box", image_id="sha256:0", image_name="image", labels={}, env={})
