@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import os
-import secrets
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from havre.aio import finish, in_thread
+from havre.aio import in_thread
 from havre.linux import trees
 from havre.linux.openat2 import open_in_root
 from havre.oci.digest import Digest
@@ -89,11 +88,5 @@ class Outputs:
     @asynccontextmanager
     async def mounted(self, layers: Sequence[Digest]) -> AsyncIterator[OutputTree]:
         """The file tree of the layers, base first, for the length of a block."""
-        snapshots = self._storage.snapshots
-        id = f"output-{secrets.token_hex(8)}"
-        with self._storage.hold(*layers):
-            try:
-                await snapshots.create(id, layers)
-                yield OutputTree(await snapshots.mount(id))
-            finally:
-                await finish(snapshots.remove(id))
+        async with self._storage.mounted(layers) as root:
+            yield OutputTree(root)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import fcntl
 import os
 import platform
+import secrets
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
-from havre.aio import in_thread
+from havre.aio import finish, in_thread
 from havre.errors import Conflict, Failed
 from havre.linux.mounts import mount_table
 from havre.oci.digest import Digest
@@ -86,6 +87,17 @@ class Storage:
         finally:
             self._held.subtract(digests)
             self._held = +self._held
+
+    @asynccontextmanager
+    async def mounted(self, layers: Sequence[Digest]) -> AsyncIterator[Path]:
+        """The files of the layers, base first, for the length of a block; what is written there is not kept."""
+        id = f"view-{secrets.token_hex(8)}"
+        with self.hold(*layers):
+            try:
+                await self.snapshots.create(id, layers)
+                yield await self.snapshots.mount(id)
+            finally:
+                await finish(self.snapshots.remove(id))
 
     def held(self) -> set[Digest]:
         """What is being held, and the layers that have just come and that their bringer had no time to hold."""

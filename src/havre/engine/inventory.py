@@ -1,0 +1,245 @@
+"""Looking for installed packages in a file system that is hostile: it is some image's.
+
+Paths are opened with the file system's root as theirs (openat2), only what is a regular file is opened at all, and of
+that a bounded number of bytes is read. A link leads nowhere else, a device or FIFO is not touched, a loop of links is a
+file that is not there.
+
+    fixed places    dpkg, apk, rpm, os-release, copyright files of Debian's packages
+    one walk        *.dist-info, *.egg-info, node_modules/*/package.json, programs of Go
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from havre.linux.openat2 import openat_in_root
+from havre.linux.trees import open_directory
+from havre.packages import apk, dpkg, golang, npm, pypi, rpm
+from havre.packages.fields import parse_os_release
+from havre.packages.model import Distribution, Inventory, Package, Unreadable, clean
+
+_OS_RELEASE = ("etc/os-release", "usr/lib/os-release")
+_STATUS, _STATUS_PARTS = "var/lib/dpkg/status", "var/lib/dpkg/status.d"
+_APK = ("lib/apk/db/installed", "usr/lib/apk/db/installed")
+_RPM = ("usr/lib/sysimage/rpm", "var/lib/rpm", "usr/share/rpm")
+_OLDER_RPM = {"Packages": "Berkeley DB", "Packages.db": "rpm's ndb"}
+_OF_KERNEL = frozenset(("proc", "sys", "dev"))
+_NODE_PACKAGE = re.compile(r"(?:.*/)?node_modules/(?:@[^/]+/)?[^/]+/package\.json\Z", re.DOTALL)
+_EGG = ".egg-info"
+
+_DATABASE_LIMIT, _TEXT_LIMIT = 128 << 20, 1 << 20
+_PROGRAM_LEAST = 256 << 10  # bytes; Go's are at least a megabyte
+_ENTRIES_LIMIT = 4_000_000
+_GAPS_LIMIT = 100
+
+
+def take_inventory(root: Path) -> Inventory:
+    """What is installed in the file system at `root`. Blocking; OSError only for `root` itself."""
+    directory = open_directory(root)
+    try:
+        search = _Search(directory)
+        search.distribution()
+        search.databases()
+        search.walk()
+    finally:
+        os.close(directory)
+    gaps = sorted(search.gaps)
+    more = [f"and {len(gaps) - _GAPS_LIMIT} more"] if len(gaps) > _GAPS_LIMIT else []
+    return Inventory(search.found_distribution, tuple(sorted(search.packages)), (*gaps[:_GAPS_LIMIT], *more))
+
+
+class _Search:
+    """What was found so far below an open directory."""
+
+    def __init__(self, root: int) -> None:
+        self._root = root
+        self._databases: set[tuple[int, int]] = set()
+        self.found_distribution = Distribution()
+        self.packages: set[Package] = set()
+        self.gaps: set[str] = set()
+
+    def distribution(self) -> None:
+        """Read os-release."""
+        for path in _OS_RELEASE:
+            if text := self._text(path):
+                self.found_distribution = parse_os_release(text)
+                return
+
+    def databases(self) -> None:
+        """Read what package managers of distributions keep."""
+        parts = [f"{_STATUS_PARTS}/{name}" for name in self._names(_STATUS_PARTS) if not name.endswith(".md5sums")]
+        for path in (_STATUS, *parts):
+            found = dpkg.parse_status(self._database(path).decode(errors="replace"), _shown(path))
+            self.packages |= {replace(package, licences=self._copyright(package.name)) for package in found}
+        for path in _APK:
+            self.packages |= set(apk.parse_installed(self._database(path).decode(errors="replace"), _shown(path)))
+        for folder in _RPM:
+            self._rpm(folder)
+
+    def _rpm(self, folder: str) -> None:
+        path = f"{folder}/rpmdb.sqlite"
+        if data := self._database(path):
+            with self._noted(path):
+                self.packages |= set(rpm.parse_database(data, _shown(path)))
+            if self._status(f"{path}-wal"):
+                self._miss(f"{path}-wal", "what rpm wrote last is in a log that is not read")
+        for name, form in _OLDER_RPM.items():
+            if self._status(f"{folder}/{name}"):
+                self._miss(f"{folder}/{name}", f"databases of rpm in {form} are not read")
+
+    def _copyright(self, package: str) -> tuple[str, ...]:
+        text = self._text(f"usr/share/doc/{package}/copyright") if "/" not in package else ""
+        return dpkg.parse_copyright(text)
+
+    def walk(self) -> None:
+        """Look at everything else once."""
+        left, entries = [""], 0
+        while left:
+            directory = left.pop()
+            for entry in self._entries(directory):
+                entries += 1
+                path = directory + entry.name
+                if entries > _ENTRIES_LIMIT:
+                    self._miss(path, f"the search ended here, after {_ENTRIES_LIMIT} files")
+                    return
+                if entry.is_dir(follow_symlinks=False):
+                    left += [f"{path}/"] if path not in _OF_KERNEL else []
+                    self._look_at_directory(path)
+                elif entry.is_file(follow_symlinks=False):
+                    self._look_at_file(path, entry)
+
+    def _entries(self, directory: str) -> Iterator[os.DirEntry[str]]:
+        try:
+            opened = openat_in_root(self._root, directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError as error:
+            self._miss(directory, f"it cannot be opened: {os.strerror(error.errno or 0)}")
+            return
+        try:
+            with os.scandir(opened) as entries:
+                yield from entries
+        finally:
+            os.close(opened)
+
+    def _look_at_directory(self, path: str) -> None:
+        if path.endswith(".dist-info"):
+            self._python(f"{path}/METADATA")
+        elif path.endswith(_EGG):
+            self._python(f"{path}/PKG-INFO")
+
+    def _look_at_file(self, path: str, entry: os.DirEntry[str]) -> None:
+        if path.endswith(_EGG):
+            self._python(path)
+        elif entry.name == "package.json":
+            if _NODE_PACKAGE.match(path):
+                self._node(path)
+        else:
+            with suppress(OSError):
+                status = entry.stat(follow_symlinks=False)
+                if status.st_mode & 0o111 and status.st_size >= _PROGRAM_LEAST:
+                    self._program(path)
+
+    def _python(self, path: str) -> None:
+        self._add(pypi.parse_metadata(self._text(path), _shown(path)))
+
+    def _node(self, path: str) -> None:
+        if data := self._read(path, _TEXT_LIMIT):
+            with self._noted(path):
+                self._add(npm.parse_package(data, _shown(path)))
+
+    def _program(self, path: str) -> None:
+        with self._opened(path) as file, self._noted(path):
+            if file is not None:
+                descriptor = file
+                found = golang.parse_program(lambda offset, size: _pread(descriptor, size, offset), _shown(path))
+                self.packages |= set(found)
+
+    def _add(self, package: Package | None) -> None:
+        self.packages |= {package} if package else set()
+
+    # -- reading
+
+    @contextmanager
+    def _opened(self, path: str) -> Iterator[int | None]:
+        """A descriptor of the regular file at `path`; None if there is none."""
+        try:
+            pinned = openat_in_root(self._root, path, os.O_PATH)
+        except OSError:
+            yield None
+            return
+        opened = None
+        try:
+            if stat.S_ISREG(os.fstat(pinned).st_mode):
+                opened = os.open(f"/proc/self/fd/{pinned}", os.O_RDONLY | os.O_CLOEXEC)
+            yield opened
+        finally:
+            os.close(pinned)
+            if opened is not None:
+                os.close(opened)
+
+    def _status(self, path: str) -> int:
+        """The size of the regular file at `path`; 0 if there is none."""
+        with self._opened(path) as file:
+            return 0 if file is None else os.fstat(file).st_size
+
+    def _read(self, path: str, limit: int) -> bytes:
+        """The first bytes of a file; empty if there is none."""
+        with self._opened(path) as file:
+            return b"" if file is None else _pread(file, limit, 0)
+
+    def _text(self, path: str) -> str:
+        return self._read(path, _TEXT_LIMIT).decode(errors="replace")
+
+    def _database(self, path: str) -> bytes:
+        """A whole file, once, whatever paths lead to it; empty, and noted, if it is too large."""
+        with self._opened(path) as file:
+            if file is None:
+                return b""
+            status = os.fstat(file)
+            inode = (status.st_dev, status.st_ino)
+            if inode in self._databases:
+                return b""
+            self._databases.add(inode)
+            if status.st_size > _DATABASE_LIMIT:
+                self._miss(path, f"it has {status.st_size} bytes, of which at most {_DATABASE_LIMIT} are read")
+                return b""
+            return _pread(file, status.st_size, 0)
+
+    def _names(self, path: str) -> Iterable[str]:
+        try:
+            opened = openat_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            return ()
+        try:
+            return sorted(os.listdir(opened))
+        finally:
+            os.close(opened)
+
+    @contextmanager
+    def _noted(self, path: str) -> Iterator[None]:
+        try:
+            yield
+        except Unreadable as error:
+            self._miss(path, str(error))
+
+    def _miss(self, path: str, why: str) -> None:
+        self.gaps.add(f"{_shown(path)}: {why}")
+
+
+def _pread(descriptor: int, size: int, offset: int) -> bytes:
+    """At most `size` bytes; none where the disk or an offset beyond all bounds fails."""
+    pieces = []
+    with suppress(OSError, OverflowError):
+        while size > 0 and (piece := os.pread(descriptor, size, offset)):
+            pieces.append(piece)
+            size, offset = size - len(piece), offset + len(piece)
+    return b"".join(pieces)
+
+
+def _shown(path: str) -> str:
+    return clean("/" + os.fsencode(path).decode(errors="replace"))

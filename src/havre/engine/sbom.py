@@ -1,0 +1,52 @@
+"""What is installed in images, as documents: an SBOM of what lies in the store, read from its layers where they lie.
+
+Layers are mounted together for the time of a look; nothing is copied or run. What was found is kept for the images
+looked at last, since layers never change.
+
+Source: SPDX 2.3 (havre.packages.spdx).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+from havre import __version__
+from havre.aio import in_thread
+from havre.engine.inventory import take_inventory
+from havre.errors import Failed
+from havre.oci.digest import Digest, digest_of
+from havre.oci.image import decode_image
+from havre.packages.model import Inventory
+from havre.packages.spdx import Subject, render_spdx
+from havre.storage import Storage
+
+_KEPT = 16
+
+
+class Inventories:
+    """The inventories of images."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self._kept: OrderedDict[tuple[Digest, ...], Inventory] = OrderedDict()
+
+    async def of(self, layers: tuple[Digest, ...]) -> Inventory:
+        """What is installed in the layers, base first. `NotFound` for one that is not here, `Failed`."""
+        if (found := self._kept.get(layers)) is None:
+            async with self._storage.mounted(layers) as root:
+                try:
+                    found = await in_thread(take_inventory, root)
+                except OSError as error:
+                    raise Failed(f"looking for packages: {error}") from error
+        self._kept[layers] = found
+        self._kept.move_to_end(layers)
+        while len(self._kept) > _KEPT:
+            self._kept.popitem(last=False)
+        return found
+
+    async def spdx(self, document: bytes, name: str) -> bytes:
+        """The SBOM of the image whose configuration's document this is, in SPDX's JSON, dated as the image is."""
+        image = decode_image(document)
+        inventory = await self.of(image.rootfs.diff_ids)
+        subject = Subject(name=name, digest=digest_of(document), created=image.created, tool=f"havre-{__version__}")
+        return await in_thread(render_spdx, inventory, subject)

@@ -1,0 +1,44 @@
+"""Python's packages, by the metadata of wheels and eggs.
+
+Source: packaging.python.org, "Core metadata specifications", "Recording installed projects".
+"""
+
+from __future__ import annotations
+
+from havre.packages.fields import headers
+from havre.packages.model import Package, clean
+
+_LICENCES = "License :: OSI Approved :: "
+_LONGEST_NAME = 40
+_UNKNOWN = ("UNKNOWN", "NONE")
+
+
+def parse_metadata(text: str, path: str) -> Package | None:
+    """The package of a METADATA or PKG-INFO file; None if it names none."""
+    lines = headers(text)
+    fields = {name: value for name, value in reversed(lines) if value.upper() not in _UNKNOWN}
+    name, version = clean(fields.get("name", "")), clean(fields.get("version", ""))
+    if not name or not version:
+        return None
+    author = fields.get("author") or fields.get("maintainer") or ""
+    address = fields.get("author-email") or fields.get("maintainer-email") or ""
+    return Package(
+        kind="pypi",
+        name=name,
+        version=version,
+        path=path,
+        record="its metadata",
+        licences=_licences(fields, [value for name, value in lines if name == "classifier"]),
+        supplier=clean(address if "<" in address or not author else f"{author} <{address}>" if address else author),
+        homepage=clean(fields.get("home-page", "")),
+    )
+
+
+def _licences(fields: dict[str, str], classifiers: list[str]) -> tuple[str, ...]:
+    """An expression, else a short name, else the classifiers; a whole licence's text is no name of it."""
+    if expression := fields.get("license-expression"):
+        return (clean(expression),)
+    name = fields.get("license", "")
+    if name and "\n" not in name and len(name) <= _LONGEST_NAME:
+        return (clean(name),)
+    return tuple(sorted({clean(text.removeprefix(_LICENCES)) for text in classifiers if text.startswith(_LICENCES)}))
