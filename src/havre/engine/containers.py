@@ -35,7 +35,7 @@ from havre.engine.names import check_name
 from havre.engine.removal import Removal
 from havre.engine.times import parse
 from havre.engine.top import Top, read_top
-from havre.errors import Conflict, HavreError, InvalidInput, NotFound, Unsupported
+from havre.errors import Conflict, HavreError, InvalidInput, NotFound
 from havre.logs import LogChunk, LogOptions
 from havre.storage import Snapshots
 
@@ -214,9 +214,10 @@ class Containers:
         await self._membership.take_ports(ref, bindings, givers)
 
     async def remove(self, ref: str, force: bool = False, volumes: bool = False, link: bool = False) -> None:
-        """Remove it; Conflict while it runs, unless by force."""
+        """Remove it; Conflict while it runs, unless by force. With `link`, only what CONTAINER/ALIAS stands for."""
         if link:
-            raise Unsupported("removing a link is not supported", "use networks in place of links")
+            await self._membership.unlink(ref)
+            return
         live = self._index.get(ref)
         await finish(self._removal.remove(live, force=force, volumes=volumes))
         self._execs.forget(live.container.id)

@@ -19,6 +19,7 @@ from havre.engine.model import Container
 from havre.network.ipam import Address
 from havre.network.plan import LinkMap
 from havre.network.ports import parse_port
+from havre.network.zones import parse_links
 
 _PRIVATE = ("HOME", "PATH")
 
@@ -75,6 +76,11 @@ def renamed_links(links: Iterable[str], old: str, new: str) -> list[str]:
     """`NAME:ALIAS` of each link, where the container `old` is now called `new`."""
     named = ((link, *link.removeprefix("/").partition(":")) for link in links)
     return [f"{new}:{alias or name}" if name.lower() == old.lower() else link for link, name, _, alias in named]
+
+
+def links_without(links: Iterable[str], alias: str) -> list[str]:
+    """The links but the one that is called `alias`."""
+    return [link for link in links if alias.lower() not in parse_links((link,))]
 
 
 Port = tuple[int, str]

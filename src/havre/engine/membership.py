@@ -18,7 +18,7 @@ from havre.aio import finish, in_thread
 from havre.engine import network as words
 from havre.engine.assemble import Assembly
 from havre.engine.endpoints import extras_of
-from havre.engine.links import renamed_links
+from havre.engine.links import links_without, renamed_links
 from havre.engine.live import Index, Live
 from havre.engine.model import Container, ContainerId, EndpointSettings, PortBinding
 from havre.engine.network import Network, bridge_of
@@ -122,6 +122,27 @@ class Membership:
             if host.links and links != host.links:
                 host.links = links
                 await self._index.save(live.container)
+
+    async def unlink(self, ref: str) -> None:
+        """Take away the link `CONTAINER/ALIAS`. Raises NotFound, Conflict (a container's own name)."""
+        owner, _, alias = ref.removeprefix("/").rpartition("/")
+        if (live := self._index.find(owner or ref)) is None:
+            raise NotFound(f"No such container: {ref}")
+        if not owner:
+            raise Conflict("Conflict, cannot remove the default link name of the container")
+        await finish(self._unlink(live, owner, alias, ref))
+
+    async def _unlink(self, live: Live, owner: str, alias: str, ref: str) -> None:
+        async with live.lock:
+            container, host = live.container, live.container.host_config
+            left = links_without(host.links or (), alias)
+            on_bridge = host.network_mode in ("", "default", "bridge")  # elsewhere links are the endpoint's
+            if container.name != owner or not on_bridge or left == (host.links or []):
+                raise NotFound(f"No such container: {ref}")
+            host.links = left or None
+            if live.process is not None:
+                await self._networks.unlink(ContainerId(container.id), alias)
+            await self._index.save(container)
 
     async def _change(self, container: Container, sandbox: Sandbox) -> None:
         before = own_hosts_of(container)

@@ -241,6 +241,10 @@ class Networks:
         """A container is no longer called `old`."""
         self._open().rename(container, old)
 
+    async def unlink(self, id: ContainerId, alias: str) -> None:
+        """A running container has no longer a link `alias`."""
+        await self._open().unlink(id, alias)
+
     async def _drop(self, network_id: str) -> None:
         host, firewall = self._kernel()
         self._open().forget_network(network_id)

@@ -448,6 +448,11 @@ class Sandboxes:
             if held.sandbox is not None:
                 await self.relinked(ContainerId(held.id), lines, held.link_lines())
 
+    async def unlink(self, id: ContainerId, alias: str) -> None:
+        """What a container calls `alias` by a link, it does not know any more."""
+        self._held[id].wanted_links.pop(alias.lower(), None)
+        await self._follow_links()
+
     def find_links(self) -> None:
         """Know again what the links of adopted containers mean."""
         for held in self._held.values():
