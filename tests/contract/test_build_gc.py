@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from support.building import docker_build, write_context
-from support.engines import Engine, Havred
+from support.engines import Engine, Havred, serving
 from support.raw import ask
 from support.waiting import until
 
@@ -31,13 +31,8 @@ def limited(tmp_path: Path, archive: Path) -> Iterator[Engine]:
     """A daemon that keeps no more than 3 MB of cache."""
     file = tmp_path / "daemon.json"
     file.write_text(json.dumps({"builder": {"gc": {"enabled": True, "policy": [{"keepStorage": "3MB", "all": True}]}}}))
-    engine = Havred(["--config-file", str(file)])
-    try:
-        engine.open()
-        engine.docker("load", "-i", str(archive), check=0)
+    with serving(Havred(["--config-file", str(file)]), archive) as engine:
         yield engine
-    finally:
-        engine.close()
 
 
 def test_a_policy_limits_the_cache(limited: Engine, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.engines import Engine, Havred
+from support.engines import Engine, Havred, serving
 from support.raw import ask
 from support.waiting import until
 
@@ -17,11 +17,8 @@ COUNT = "i=0; while true; do i=$((i+1)); echo $i; sleep 0.05; done"
 @pytest.fixture(scope="module")
 def havred(archive: Path) -> Iterator[Engine]:
     """A daemon with experimental features."""
-    engine = Havred(["--experimental"])
-    engine.open()
-    engine.docker("load", "-i", str(archive), check=0)
-    yield engine
-    engine.close()
+    with serving(Havred(["--experimental"]), archive) as engine:
+        yield engine
 
 
 def count(engine: Engine, name: str) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from havre.oci.digest import digest_of
-from support.engines import HAVRE, Engine, Havred
+from support.engines import HAVRE, Engine, Havred, serving
 from support.imagery import archive, config_of, layer_tar
 from support.registry import RealRegistry, real_registry
 
@@ -157,12 +157,8 @@ def test_a_damaged_store_is_found_and_mended(havred: Engine, registry: RealRegis
 def test_how_large_a_layer_may_be_is_set(tmp_path: Path) -> None:
     file = tmp_path / "daemon.json"
     file.write_text(json.dumps({"registry-limits": {"layer-bytes": 1 << 20}}))
-    engine = Havred(["--config-file", str(file)])
-    try:
-        engine.open()
+    with serving(Havred(["--config-file", str(file)])) as engine:
         refused = engine.docker("load", stdin=one_image("large:1", BASE), check=1)
         assert "unpacks to more than 1048576 bytes" in refused.stderr
         engine.docker("load", stdin=one_image("small:1", layer_tar("small")), check=0)
         assert engine.out("images", "--format", "{{.Repository}}") == "small"
-    finally:
-        engine.close()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from support.engines import Engine, Havred
+from support.engines import Engine, Havred, serving
 from support.raw import ask
 from support.waiting import until
 
@@ -87,10 +87,7 @@ def test_a_link_follows_a_rename_also_after_a_restart(havred: Engine) -> None:
 
 
 def test_links_open_what_is_exposed_where_containers_do_not_meet(havred: Engine, archive: Path) -> None:
-    daemon = Havred(["--icc=false", "--bip", "10.95.1.1/24"], netns=havred.netns)
-    daemon.open()
-    try:
-        daemon.docker("load", "-i", str(archive), check=0)
+    with serving(Havred(["--icc=false", "--bip", "10.95.1.1/24"], netns=havred.netns), archive) as daemon:
         page = "echo page > /index.html; httpd -p 81 -h /; exec httpd -f -p 80 -h /"
         daemon.out("run", "-d", "--name", "db", "--expose", "80", "busybox", "sh", "-c", page)
         fetch = ("busybox", "wget", "-qO-", "-T", "1")
@@ -104,8 +101,6 @@ def test_links_open_what_is_exposed_where_containers_do_not_meet(havred: Engine,
         daemon.stop()
         daemon.start()
         assert linked("http://db/") == "page\n"
-    finally:
-        daemon.close()
 
 
 class TestEndpoints:

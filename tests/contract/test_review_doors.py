@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from support.engines import Engine, Havred
+from support.engines import Engine, Havred, serving
 from support.raw import ask
 
 PORT = 17376
@@ -45,15 +45,12 @@ def havred(tmp_path: Path) -> Iterator[Engine]:
     """A daemon that listens on TCP with mutual TLS, too."""
     certs = tmp_path / "certs"
     make_certificates(certs)
-    engine = Havred(
-        [
-            *("-H", f"tcp://127.0.0.1:{PORT}", "--tlsverify", "--tlscacert", str(certs / "ca.pem")),
-            *("--tlscert", str(certs / "server.pem"), "--tlskey", str(certs / "server-key.pem")),
-        ]
-    )
-    engine.open()
-    yield engine
-    engine.close()
+    flags = [
+        *("-H", f"tcp://127.0.0.1:{PORT}", "--tlsverify", "--tlscacert", str(certs / "ca.pem")),
+        *("--tlscert", str(certs / "server.pem"), "--tlskey", str(certs / "server-key.pem")),
+    ]
+    with serving(Havred(flags)) as engine:
+        yield engine
 
 
 def test_mutual_tls(havred: Engine, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from support.engines import Engine, Havred
+from support.engines import Engine, Havred, serving
 from support.together import at_once, create, delete, post
 from support.waiting import until
 
@@ -19,11 +19,8 @@ ROUNDS = 12
 @pytest.fixture
 def havred(archive: Path) -> Iterator[Engine]:
     """A daemon of the test's own, to be stopped and started again."""
-    engine = Havred()
-    engine.open()
-    engine.docker("load", "-i", str(archive), check=0)
-    yield engine
-    engine.close()
+    with serving(Havred(), archive) as engine:
+        yield engine
 
 
 @pytest.mark.parametrize("force", ["", "?force=1"])

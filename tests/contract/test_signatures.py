@@ -22,7 +22,7 @@ from havre.oci.manifest import describe
 from havre.oci.reference import Reference, parse_reference
 from havre.registry import Policy, PublicKey, Registry, RegistryConfig
 from havre.registry.signatures import ANNOTATION, ARTIFACT, PAYLOAD, TYPE
-from support.engines import Havred
+from support.engines import Havred, serving
 from support.imagery import PlainStorage, archive, config_of, layer_tar, stream
 from support.registry import RealRegistry, own_registry
 
@@ -189,24 +189,22 @@ def test_daemon_and_command_line_refuse_unsigned_images(tmp_path: Path) -> None:
     """The policy holds for docker's own client, too; `--verify` demands a key for one pull."""
     key = tmp_path / "cosign.pub"
     key.write_text(pem(KEY))
-    engine = Havred(["--signature-key", f"localhost/strict={key}"])
-    engine.open()
-    try:
-        with own_registry(tmp_path / "registry", inside=engine.inside) as running:
-            free, strict = f"{running.host}/free:1", f"{running.host}/strict/one:1"
-            (tmp_path / "x.tar").write_bytes(ARCHIVE)
-            engine.out("load", "-i", str(tmp_path / "x.tar"))
-            for name in (free, strict):
-                engine.out("tag", "x:1", name)
-                engine.out("push", "-q", name)
-                engine.out("rmi", name)
-            engine.stop()
-            engine.extra = ["--signature-key", f"{running.host}/strict={key}"]
-            engine.start()
-            refused = engine.docker("pull", strict, check=1)
-            assert "must be signed by the key" in refused.stderr
-            engine.out("pull", "-q", free)
-            refused = engine.havre("pull", "--verify", str(key), free, check=1)
-            assert "it has no signature" in refused.stderr
-    finally:
-        engine.close()
+    with (
+        serving(Havred(["--signature-key", f"localhost/strict={key}"])) as engine,
+        own_registry(tmp_path / "registry", inside=engine.inside) as running,
+    ):
+        free, strict = f"{running.host}/free:1", f"{running.host}/strict/one:1"
+        (tmp_path / "x.tar").write_bytes(ARCHIVE)
+        engine.out("load", "-i", str(tmp_path / "x.tar"))
+        for name in (free, strict):
+            engine.out("tag", "x:1", name)
+            engine.out("push", "-q", name)
+            engine.out("rmi", name)
+        engine.stop()
+        engine.extra = ["--signature-key", f"{running.host}/strict={key}"]
+        engine.start()
+        refused = engine.docker("pull", strict, check=1)
+        assert "must be signed by the key" in refused.stderr
+        engine.out("pull", "-q", free)
+        refused = engine.havre("pull", "--verify", str(key), free, check=1)
+        assert "it has no signature" in refused.stderr

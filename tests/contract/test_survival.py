@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from support.engines import Engine, Havred
+from support.engines import Engine, Havred, serving
 from support.raw import ask
 from support.waiting import until
 
@@ -22,11 +22,8 @@ from support.waiting import until
 @pytest.fixture
 def havred(archive: Path) -> Iterator[Engine]:
     """A daemon of the test's own, to be killed at will."""
-    engine = Havred()
-    engine.open()
-    engine.docker("load", "-i", str(archive), check=0)
-    yield engine
-    engine.close()
+    with serving(Havred(), archive) as engine:
+        yield engine
 
 
 def reborn(engine: Engine, how: int = signal.SIGKILL) -> None:
@@ -188,25 +185,10 @@ def test_flushed_rules_come_back(havred: Engine) -> None:
 
 
 def test_two_daemons_side_by_side(havred: Engine) -> None:
-    second = Havred(["--bip", "10.77.0.1/24"])
-    second.open()
-    try:
+    with serving(Havred(["--bip", "10.77.0.1/24"])) as second:
         assert second.out("ps", "-aq") == ""
-        done = subprocess.run(
-            [
-                *second.inside,
-                *second.program,
-                "-H",
-                f"unix://{second.root}/other",
-                "--data-root",
-                str(havred.root / "data"),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=30,
-        )
+        options = ("-H", f"unix://{second.root}/other", "--data-root", str(havred.root / "data"))
+        command = [*second.inside, *second.program, *options]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
         assert done.returncode != 0
         assert "data" in done.stderr
-    finally:
-        second.close()

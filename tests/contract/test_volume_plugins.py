@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from support.engines import Dockerd, Engine, Havred
+from support.engines import Dockerd, Engine, Havred, serving
 from support.raw import ask
 from support.volumeplugin import VolumePlugin
 from support.waiting import until
@@ -44,13 +44,9 @@ class _PluggedHavred(Havred):
 @pytest.fixture(scope="module", params=[_PluggedHavred, _PluggedDockerd], ids=["havre", "dockerd"])
 def _plugged(request: pytest.FixtureRequest, archive: Path) -> Iterator[Engine]:
     engine = request.param()
-    try:
-        engine.plugins.mkdir(parents=True)
-        engine.open()
-        engine.docker("load", "-i", str(archive), check=0)
+    engine.plugins.mkdir(parents=True)
+    with serving(engine, archive):
         yield engine
-    finally:
-        engine.close()
 
 
 @pytest.fixture

@@ -7,14 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from support.engines import Engine, Havred
+from support.engines import Engine, Havred, serving
 
 
 @pytest.fixture
 def havred(archive: Path) -> Iterator[Engine]:
     """A daemon of the test's own, to be killed at will."""
-    engine = Havred()
-    engine.open()
-    engine.docker("load", "-i", str(archive), check=0)
-    yield engine
-    engine.close()
+    with serving(Havred(), archive) as engine:
+        yield engine

@@ -12,7 +12,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -205,6 +206,18 @@ class Dockerd(Engine):
             *("-H", self.url, "--data-root", str(self.root / "data"), "--exec-root", str(self.root / "run")),
             *("--pidfile", str(self.root / "pid")),
         ]
+
+
+@contextmanager
+def serving(engine: Engine, archive: Path | None = None) -> Iterator[Engine]:
+    """An engine that serves, with the image of `archive`; closed afterwards."""
+    try:
+        engine.open()
+        if archive is not None:
+            engine.docker("load", "-i", str(archive), check=0)
+        yield engine
+    finally:
+        engine.close()
 
 
 def run(*command: str) -> str:

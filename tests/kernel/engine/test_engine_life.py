@@ -11,20 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from support.engines import Engine, Havred
+from support.engines import Engine, Havred, serving
 from support.waiting import until
 
 
 @pytest.fixture
 def havred(archive: Path) -> Iterator[Engine]:
     """A daemon that the test may kill."""
-    engine = Havred()
-    try:
-        engine.open()
-        engine.docker("load", "-i", str(archive), check=0)
+    with serving(Havred(), archive) as engine:
         yield engine
-    finally:
-        engine.close()
 
 
 @pytest.fixture

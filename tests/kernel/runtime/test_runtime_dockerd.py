@@ -15,7 +15,7 @@ from havre.runtime.host import read_host
 from havre.runtime.plan import Bind, ContainerPlan, Device, DeviceRule, Resources, Rlimit, Security, Tmpfs, User
 from havre.runtime.spec import HostFacts, render_spec
 from support.boxes import make_rootfs
-from support.engines import Dockerd
+from support.engines import Dockerd, serving
 
 pytestmark = [pytest.mark.peer, pytest.mark.skipif(not shutil.which("dockerd"), reason="docker.io is not installed")]
 
@@ -86,14 +86,10 @@ CASES: dict[str, tuple[list[str], ContainerPlan]] = {
 def dockerd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dockerd]:
     rootfs = tmp_path_factory.mktemp("rootfs")
     make_rootfs(rootfs)
-    engine = Dockerd(extra=["--bridge", "none", "--iptables=false"])
-    engine.open()
-    try:
+    with serving(Dockerd(["--bridge", "none", "--iptables=false"])) as engine:
         archive = shutil.make_archive(str(rootfs), "tar", rootfs)
         engine.out("import", archive, "box")
         yield engine
-    finally:
-        engine.close()
 
 
 @pytest.fixture(scope="module")
