@@ -252,7 +252,8 @@ class Containers:
         condition = check_condition(condition)
         live = self._index.get(ref)
         running = live.process is not None or live.container.state.restarting
-        return live.exits.wait(condition, None if running else live.result())
+        fulfilled = {"not-running": not running, "removed": live.container.state.status == "dead"}
+        return live.exits.wait(condition, live.result() if fulfilled.get(condition) else None)
 
     # -- streams
 

@@ -6,7 +6,7 @@
     condition      fulfilled by
     not-running    at once if it does not run, else its next exit
     next-exit      its next exit
-    removed        its removal (with the last exit code)
+    removed        its removal (with the last exit code), or a removal that failed (with its error)
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ class Exits:
         self._removal: set[asyncio.Future[WaitResult]] = set()
 
     def wait(self, condition: str, now: WaitResult | None) -> AsyncWait:
-        """Register for `condition`; `now` is the result to give at once for not-running, None while it runs."""
+        """Register for `condition`; `now` is the result to give at once, None if it is yet to come."""
         future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
-        if condition == "not-running" and now is not None:
+        if now is not None:
             future.set_result(now)
             return AsyncWait(future)
         waiters = self._removal if condition == "removed" else self._exit
@@ -71,6 +71,10 @@ class Exits:
     def exited(self, result: WaitResult) -> None:
         """Wake who waits for an exit."""
         _fulfil(self._exit, result)
+
+    def not_removed(self, result: WaitResult) -> None:
+        """Wake who waits for a removal, which has failed."""
+        _fulfil(self._removal, result)
 
     def removed(self, result: WaitResult) -> None:
         """Wake everybody: after a removal nothing else can happen."""

@@ -109,7 +109,7 @@ class Recovery:
         waiting = []
         for live in self._index:
             container = live.container
-            if container.state.status == "removing":
+            if container.state.status in ("removing", "dead"):
                 await self._removal.finish(live)
             elif live.process is None and container.id not in just_ended and _wants_start(container):
                 waiting.append(live)

@@ -1,6 +1,7 @@
 """Removing containers: the row is marked first, so that a removal interrupted half-way is finished by recovery.
 
 mark "removing" --> kill (force) --> surroundings down, snapshot, files, volumes --> row deleted --> destroy, waiters
+                                  `--> a failure: "dead", waiters are told; another removal, or the next daemon, tries again
 
 Whoever removes a container may count on its space: everything is gone when the answer comes. After an exit with `--rm`
 nobody asked for space, but a client waits for the end: name, ports and volumes are free then, while bundle, cgroups,
@@ -21,7 +22,7 @@ from havre.engine.live import Index, Live
 from havre.engine.model import Container
 from havre.engine.mounts import image_snapshots
 from havre.engine.volumes import Volumes
-from havre.errors import Conflict, HavreError
+from havre.errors import Conflict, Failed, HavreError
 from havre.runtime import Runtime
 from havre.storage import Snapshots
 
@@ -66,27 +67,46 @@ class Removal:
             raise
 
     async def auto_remove(self, live: Live) -> None:
-        """After the exit of a `--rm` container; somebody else may be faster."""
+        """After the exit of a `--rm` container; somebody else may be faster. A failure is in its state, and logged."""
         if not live.removing and self._index.find(live.container.id) is live:
             live.removing = True  # before anybody else's turn: whoever has waited for the lock finds it going
             try:
                 async with live.lock:
                     await self._erase(live, volumes=True, at_once=False)
+            except HavreError as error:
+                live.removing = False
+                log.error("container %s is not removed: %s", live.container.id, error)
             except BaseException:
                 live.removing = False
                 raise
 
     async def finish(self, live: Live) -> None:
-        """Complete a removal that a crash interrupted."""
+        """Complete a removal that a crash interrupted, or that failed. It may fail again: that is logged."""
         live.removing = True
-        await self._erase(live, volumes=live.container.host_config.auto_remove)
+        try:
+            await self._erase(live, volumes=live.container.host_config.auto_remove)
+        except HavreError as error:
+            live.removing = False
+            log.error("container %s is not removed: %s", live.container.id, error)
 
     async def sweep(self) -> None:
         """Remove what the removal of an earlier daemon has left of containers that are gone."""
         await self._assembly.sweep()
 
     async def _erase(self, live: Live, volumes: bool, *, at_once: bool = True) -> None:
+        try:
+            await self._take_away(live, volumes, at_once=at_once)
+        except (HavreError, OSError) as error:
+            state = live.container.state
+            state.status, state.dead, state.error = "dead", True, _told(live.container, error)
+            await self._index.note(live.container)
+            live.exits.not_removed(live.result())
+            raise Failed(state.error) from error
+
+    async def _take_away(self, live: Live, volumes: bool, *, at_once: bool) -> None:
         container = live.container
+        if container.state.dead:  # what went wrong the last time
+            container.state.dead, container.state.error = False, ""
         if not container.host_config.auto_remove:
             container.state.status = "removing"
             await self._index.note(container)  # a full disk may have room again once this is gone
@@ -122,6 +142,13 @@ class Removal:
                     await self._volumes.remove(point.name)
                 except HavreError as error:
                     log.info("volume %s of container %s stays: %s", point.name, container.id, error)
+
+
+def _told(container: Container, error: HavreError | OSError) -> str:
+    if isinstance(error, HavreError):
+        return error.message
+    where = f"{error.filename}: " if error.filename else ""
+    return f"unable to remove filesystem for {container.id}: {where}{(error.strerror or str(error)).lower()}"
 
 
 def _refuse_removing(live: Live) -> None:

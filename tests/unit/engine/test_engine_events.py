@@ -72,7 +72,7 @@ def test_waits() -> None:
     async def scenario() -> list[int]:
         exits = Exits()
         at_once = exits.wait("not-running", WaitResult(3))
-        next_exit, removed = exits.wait("next-exit", WaitResult(3)), exits.wait("removed", None)
+        next_exit, removed = exits.wait("next-exit", None), exits.wait("removed", None)
         exits.exited(WaitResult(4))
         exits.removed(WaitResult(5))
         return [(await each.result()).code for each in (at_once, next_exit, removed)]
