@@ -1,7 +1,7 @@
 """Removing containers: the row is marked first, so that a removal interrupted half-way is finished by recovery.
 
 mark "removing" --> kill (force) --> surroundings down, snapshot, files, volumes --> row deleted --> destroy, waiters
-                                  `--> a failure: "dead", waiters are told; another removal, or the next daemon, tries again
+                                  `--> a failure: "dead", waiters are told; another try, or the next daemon, goes on
 
 Whoever removes a container may count on its space: everything is gone when the answer comes. After an exit with `--rm`
 nobody asked for space, but a client waits for the end: name, ports and volumes are free then, while bundle, cgroups,
