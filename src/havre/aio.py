@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, ParamSpec, TypeVar
+from contextlib import aclosing
+from typing import Any, ParamSpec, TypeVar, cast
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,6 +42,20 @@ async def to_its_end(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwa
     except asyncio.CancelledError:
         await asyncio.wait([running])
         raise
+
+
+async def ahead(items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
+    """The same items; while the caller is at one, the next is awaited. To be closed, as `items` is with it."""
+    end = object()
+    async with aclosing(items):
+        coming = asyncio.ensure_future(anext(items, end))
+        try:
+            while (item := await coming) is not end:
+                coming = asyncio.ensure_future(anext(items, end))
+                yield cast(T, item)
+        finally:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
 
 
 async def finish(work: Coroutine[Any, Any, T]) -> T:

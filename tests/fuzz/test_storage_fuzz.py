@@ -5,13 +5,15 @@ from __future__ import annotations
 import gzip
 import io
 import tarfile
+from contextlib import suppress
 
 import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from havre.errors import HavreError
+from havre.errors import HavreError, InvalidInput
 from havre.storage.compress import PIECE, Decompressor
+from havre.storage.diff import TarWriter
 from havre.storage.erofs import Index, Unindexable
 from havre.storage.tar import Data, Entry, TarParser
 from support import tars
@@ -135,6 +137,53 @@ def test_what_the_standard_library_writes_is_read(files: list[tuple[str, bytes]]
     read = [b"".join(tar[e.offset : e.offset + e.length] for e in entry.extents) for entry in entries]
     assert [entry.path for entry in entries] == [b"/".join(filter(None, n.encode().split(b"/"))) for n, _ in kept]
     assert read == [data for _, data in kept]
+
+
+xattrs = st.dictionaries(
+    st.sampled_from(
+        [b"user.a", b"user.=", b"user.overlay.x", b"security.capability", b"trusted.x", b"user." + b"n" * 260]
+    ),
+    st.binary(max_size=40) | st.just(b"x" * 70_000),
+    max_size=2,
+)
+ids = st.integers(0, 2**21) | st.integers(2**32 - 3, 2**32 - 1)
+entries = st.builds(
+    lambda kind, link, size, rdev, **of: Entry(
+        kind=kind,
+        link=link if kind.endswith("link") else b"",
+        size=size if kind == "file" else 0,
+        rdev=rdev if kind in ("char", "block") else (0, 0),
+        **of,
+    ),
+    kind=st.sampled_from(["file", "dir", "symlink", "hardlink", "char", "block", "fifo"]),
+    path=names | st.binary(min_size=1, max_size=130),
+    link=names | st.just(b"n" * 5000),
+    size=st.integers(0, 1500),
+    mode=st.integers(0, 0o7777),
+    uid=ids,
+    gid=ids,
+    mtime_s=st.integers(-(2**40), 2**40),
+    mtime_ns=st.integers(0, 10**9 - 1),
+    rdev=st.tuples(st.integers(0, 0x1001), st.integers(0, 0x100001)),
+    xattrs=xattrs,
+)
+
+
+@BOUNDED
+@given(st.lists(st.tuples(entries, st.binary(max_size=2000)), max_size=4), st.none() | st.integers(0, 2**31))
+def test_the_writer_says_what_a_reader_finds(members: list[tuple[Entry, bytes]], newest_s: int | None) -> None:
+    out = io.BytesIO()
+    writer = TarWriter(out, newest_s)
+    said, contents = [], []
+    for entry, content in members:
+        with suppress(InvalidInput):
+            said.append(writer.put(entry, (content[:700], content[700:])))
+            contents.append(content.ljust(entry.size, b"\0")[: entry.size])
+    writer.finish()
+    tar = out.getvalue()
+    assert _parse(tar, 10_000, data=False) == said
+    found = [b"".join(tar[each.offset :][: each.length] for each in entry.extents) for entry in said]
+    assert found == contents
 
 
 def _inflate(stream: bytes, size: int) -> bytes:

@@ -20,18 +20,18 @@ import base64
 import binascii
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
-from havre.aio import in_thread, to_its_end
+from havre.aio import ahead, in_thread, to_its_end
 from havre.api.call import Call
 from havre.build.contexts import Contexts
 from havre.build.packed import PackedTree, PackUpdate
 from havre.build.request import MAIN_CONTEXT, DockerfileBytes
-from havre.build.uploads import SshAgents, UploadedContext, credentials_for, find_dockerfile
+from havre.build.uploads import SshAgents, UploadedContext, credentials_for, find_dockerfile, gathered
 from havre.engine.progress import Progress, ProgressLine
 from havre.errors import InvalidInput, NotFound
 from havre.oci.digest import Digest, hex_of, parse_digest
@@ -42,7 +42,6 @@ from havre.storage.tar import MAX_SIZE, Entry
 CACHE = "cache:"  # begins the names of contexts that are OCI layouts of caches
 CONTENT_TYPE = "application/vnd.havre.context"
 _MAX_HEAD = 512 << 20
-_PIECE = 1 << 20
 _LENGTH = 8
 _KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "dir", stat.S_IFLNK: "symlink", stat.S_IFIFO: "fifo"}
 
@@ -142,8 +141,9 @@ async def receive(
                 intakes.append((name, await in_thread(_compare, listing.files, trees[name])))
             progress(ProgressLine(aux={"Wanted": {name: intake.numbers for name, intake in intakes}}))
             contents = _Contents([intake for _, intake in intakes])
-            async for piece in _gathered(rest, body):
-                await to_its_end(contents.feed, piece)
+            async with aclosing(ahead(gathered(body, rest))) as pieces:
+                async for piece in pieces:
+                    await to_its_end(contents.feed, piece)
             await to_its_end(contents.finish)
         yield ListedContext(trees, secrets, credentials)
 
@@ -170,18 +170,6 @@ def _decode_secret(id: str, text: str) -> bytes:
         return base64.b64decode(text, validate=True)
     except binascii.Error as error:
         raise InvalidInput(f"the secret {id} is not base64") from error
-
-
-async def _gathered(first: bytes, body: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
-    """The body in pieces that are worth a hop to a thread."""
-    pieces, size = [first], len(first)
-    async for chunk in body:
-        pieces.append(chunk)
-        size += len(chunk)
-        if size >= _PIECE:
-            yield b"".join(pieces)
-            pieces, size = [], 0
-    yield b"".join(pieces)
 
 
 class _Intake(NamedTuple):

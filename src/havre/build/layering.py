@@ -12,7 +12,6 @@ Source: OCI image specification "layer.md".
 
 from __future__ import annotations
 
-import io
 import os
 import posixpath
 import stat
@@ -20,7 +19,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -31,6 +30,7 @@ from havre.linux import trees
 from havre.linux.openat2 import openat_in_root, resolve_in_root
 from havre.storage.diff import TarWriter
 from havre.storage.extract import Extractor
+from havre.storage.making import LayerOut
 from havre.storage.tar import Entry
 from havre.storage.whiteouts import PREFIX
 
@@ -73,21 +73,21 @@ class LayerPlan:
         if status is None or not stat.S_ISDIR(status.st_mode):
             self._enter(place)
 
-    def write(self, out: BinaryIO, newest_s: int | None = None) -> None:
+    def write(self, out: LayerOut, newest_s: int | None = None) -> None:
         """Write the layer's tar; times after `newest_s` as that. Nothing at all is written of an empty one."""
         if not self._planned:
             return
-        tar = TarWriter(out, newest_s)
+        tar = TarWriter(out, newest_s)  # type: ignore[arg-type]  # `put` needs no more of it than `write`
         for path in sorted(self._planned, key=_in_walking_order):
             entry, content = self._planned[path]
-            tar.put(entry, () if content is None else content())
+            out.member(tar.put(entry, () if content is None else content()))
         tar.finish()
 
     def write_into(self, root: Path) -> None:
         """Apply the layer to the files at `root`, which are those below it and can be written to."""
         extractor = Extractor(trees.open_directory(root), "", None, no_overwrite=True)
         try:
-            self.write(_Writer(extractor))  # type: ignore[arg-type]  # the one method of BinaryIO that a tar needs
+            self.write(_Extracting(extractor))
             if self._planned:
                 extractor.seal()
         finally:
@@ -170,13 +170,16 @@ class LayerPlan:
             os.close(descriptor)
 
 
-class _Writer(io.RawIOBase):
+class _Extracting:
     def __init__(self, extractor: Extractor) -> None:
         self._extractor = extractor
 
-    def write(self, data: bytes) -> int:  # type: ignore[override]
+    def write(self, data: bytes) -> int:
         self._extractor.write(data)
         return len(data)
+
+    def member(self, entry: Entry) -> None:
+        """It reads for itself."""
 
 
 def _in_walking_order(path: bytes) -> bytes:

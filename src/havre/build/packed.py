@@ -42,6 +42,7 @@ from havre.storage.treewriter import TreeWriter
 
 MAX_OPEN = 64  # files that a client may send at the same time; buildx sends 4
 MAX_FILES = 2_000_000
+_WINDOW = 256 << 10  # bytes that are read at once
 _WASTE = 64 << 20  # bytes that nobody reads any more, over as many as are read, before the pack is written anew
 
 
@@ -61,6 +62,7 @@ class Pack:
         self._file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115
         self._waiting: list[bytes | memoryview] = []
         self._written = self._size = 0
+        self._window = (0, b"")  # an offset, and the bytes there
         self._users = 1
         self._counting = threading.Lock()
 
@@ -76,9 +78,9 @@ class Pack:
         return self._size
 
     def append(self, data: bytes | memoryview) -> int:
-        """Add bytes; the offset where they lie. They are to be read only after `flush`."""
+        """Add bytes, which nobody changes any more; the offset where they lie. To be read only after `flush`."""
         offset = self._size
-        self._waiting.append(bytes(data))
+        self._waiting.append(data)
         self._size += len(data)
         if self._size - self._written >= PIECE:
             self.flush()
@@ -99,13 +101,25 @@ class Pack:
             yield from _zeros(extent.start - at)
             done = 0
             while done < extent.length:
-                piece = os.pread(self._file.fileno(), min(PIECE, extent.length - done), extent.offset + done)
-                if not piece:
-                    raise OSError(errno.EIO, "the pack of a build context has lost bytes")
+                piece = self._read(extent.offset + done, min(PIECE, extent.length - done))
                 yield piece
                 done += len(piece)
             at = extent.start + extent.length
         yield from _zeros(size - at)
+
+    def _read(self, offset: int, length: int) -> bytes:
+        """So many bytes, or fewer. Who goes on where the last reader was is read ahead for: files are mostly copied in
+        the order in which they came."""
+        begin, window = self._window  # replaced as a whole: several threads may be here
+        at = offset - begin
+        if 0 <= at <= len(window) - length:
+            return window[at : at + length]
+        goes_on = 0 <= at <= len(window)
+        found = os.pread(self._file.fileno(), max(length, _WINDOW) if goes_on else length, offset)
+        if not found:
+            raise OSError(errno.EIO, "the pack of a build context has lost bytes")
+        self._window = (offset, found) if len(found) <= _WINDOW else (offset + len(found), b"")
+        return found[:length]
 
     def close(self) -> None:
         """One user less; the last gives the disk back."""

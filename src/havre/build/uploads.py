@@ -10,10 +10,11 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 from typing import Protocol
 
-from havre.aio import in_thread, to_its_end
+from havre.aio import ahead, in_thread, to_its_end
 from havre.build import fetching
 from havre.build.contexts import read_file
 from havre.build.copying import Chosen, is_archive
@@ -58,15 +59,9 @@ class UploadedContext:
     async def receive(self, chunks: AsyncIterator[bytes]) -> None:
         """Unpack the tar, compressed or not; `InvalidInput` for what is none."""
         intake = self._intake()
-        gathered: list[bytes] = []
-        size = 0
-        async for chunk in chunks:
-            gathered.append(chunk)
-            size += len(chunk)
-            if size >= _PIECE:  # what is worth a hop to a thread
-                await to_its_end(intake.write, b"".join(gathered))
-                gathered, size = [], 0
-        await to_its_end(intake.write, b"".join(gathered))
+        async with aclosing(ahead(gathered(chunks))) as pieces:
+            async for piece in pieces:
+                await to_its_end(intake.write, piece)
         await to_its_end(intake.seal)
 
     def _intake(self) -> TarIntake:
@@ -122,6 +117,18 @@ class UploadedContext:
     async def credentials(self, registry: str) -> Auth | None:
         """What the client sent for this registry."""
         return credentials_for(self._credentials, registry)
+
+
+async def gathered(chunks: AsyncIterator[bytes], first: bytes = b"") -> AsyncGenerator[bytes, None]:
+    """`first` and what follows in pieces that are worth a hop to a thread; the last may be empty."""
+    pieces, size = [first], len(first)
+    async for chunk in chunks:
+        pieces.append(chunk)
+        size += len(chunk)
+        if size >= _PIECE:
+            yield b"".join(pieces)
+            pieces, size = [], 0
+    yield b"".join(pieces)
 
 
 async def find_dockerfile(files: Path | PackedTree, path: str) -> DockerfileBytes:

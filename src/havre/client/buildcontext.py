@@ -158,8 +158,11 @@ def content_of(member: Member) -> Iterator[bytes]:
         yield member.content
         return
     left = member.size
-    with open(member.path, "rb", buffering=0) as file:
+    descriptor = os.open(member.path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
         while left:
-            piece = file.read(min(left, _PIECE)) or bytes(min(left, _PIECE))
+            piece = os.read(descriptor, min(left, _PIECE)) or bytes(min(left, _PIECE))
             left -= len(piece)
             yield piece
+    finally:
+        os.close(descriptor)

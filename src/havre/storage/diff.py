@@ -24,11 +24,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
-from havre.errors import Failed
+import msgspec
+
+from havre.errors import Failed, InvalidInput
 from havre.linux import trees
 from havre.storage import whiteouts
 from havre.storage.changes import bare_mount_points
-from havre.storage.tar import Entry
+from havre.storage.tar import MAX_META, Entry, Extent, require_readable
 
 _BLOCK = 512
 _PIECE = 1 << 20
@@ -51,6 +53,9 @@ _FLAGS_OF_KINDS = {
     "dir": b"5",
     "fifo": b"6",
 }
+# Name, mode, owner, group, size, time, checksum, type, link, magic, names of users, device: ustar's fields in order.
+_HEADER = b"%s%07o\0%07o\0%07o\0%011o\0%011o\0%s%s%sustar\x0000" + bytes(64) + b"%07o\0%07o\0" + bytes(167)
+_SHORT, _LONG = 8**7, 8**11  # where numbers of 7 and of 11 octal digits end
 _REFUSED_XATTRS = {"trusted.overlay.redirect", "trusted.overlay.metacopy"}
 _OVERLAY_XATTRS = "user.overlay."
 
@@ -137,20 +142,27 @@ class TarWriter:
         """Write an empty file owned by root, from the beginning of time: a mark of deletion."""
         self._emit(path, _Fields(mode=0o600, flag=b"0"), {})
 
-    def put(self, entry: Entry, content: Iterable[bytes]) -> None:
-        """Write an entry with its content, as many bytes of it as the entry says, whatever there are."""
+    def put(self, entry: Entry, content: Iterable[bytes]) -> Entry:
+        """Write an entry with its content, as many bytes of it as the entry says, whatever there are.
+
+        Returns the member as a reader of the tar finds it; `InvalidInput` for one that it would refuse.
+        """
+        entry = self._as_read(entry)
+        require_readable(entry)
         fields = _Fields(
             mode=entry.mode,
             flag=_FLAGS_OF_KINDS[entry.kind],
             uid=entry.uid,
             gid=entry.gid,
             size=entry.size,
-            mtime=entry.mtime_s if self._newest_s is None else min(entry.mtime_s, self._newest_s),
+            mtime=entry.mtime_s,
             link=entry.link,
             device=entry.rdev,
         )
-        xattrs = {name: value for name, value in entry.xattrs.items() if _is_kept(os.fsdecode(name))}
-        self._emit(entry.path + b"/" if entry.kind == "dir" else entry.path, fields, xattrs)
+        self._emit(entry.path + b"/" if entry.kind == "dir" else entry.path, fields, entry.xattrs)
+        if not entry.size:
+            return entry
+        begin = self._written
         left = entry.size
         for piece in content:
             self._write(piece if len(piece) <= left else piece[:left])
@@ -159,6 +171,24 @@ class TarWriter:
             self._write(bytes(min(left, _PIECE)))
             left -= min(left, _PIECE)
         self._write(bytes(-entry.size % _BLOCK))
+        return msgspec.structs.replace(entry, extents=(Extent(0, entry.size, begin),))
+
+    def _as_read(self, entry: Entry) -> Entry:
+        """What of an entry a tar can say."""
+        xattrs = entry.xattrs and {name: value for name, value in entry.xattrs.items() if _is_kept(os.fsdecode(name))}
+        return Entry(
+            path=entry.path,
+            kind=entry.kind,
+            mode=entry.mode,
+            uid=entry.uid,
+            gid=entry.gid,
+            mtime_s=entry.mtime_s if self._newest_s is None else min(entry.mtime_s, self._newest_s),
+            mtime_ns=0,
+            size=entry.size,
+            link=entry.link,
+            rdev=entry.rdev,
+            xattrs=xattrs,
+        )
 
     def finish(self) -> None:
         """End the archive."""
@@ -192,6 +222,8 @@ class TarWriter:
         records = fields.pax_records(path) + [(b"SCHILY.xattr." + key, value) for key, value in sorted(xattrs.items())]
         if records:
             data = b"".join(_pax_record(key, value) for key, value in records)
+            if len(data) > MAX_META:  # nor does Go's archive/tar read more
+                raise InvalidInput(f"the extended attributes of {path!r} are too large for an archive")
             extended = _Fields(mode=0o644, flag=b"x", size=len(data))
             self._write(extended.block(b"PaxHeaders/" + path.rpartition(b"/")[2][:80]))
             self._write(data + bytes(-len(data) % _BLOCK))
@@ -234,11 +266,11 @@ class _Fields:
         device: tuple[int, int] = (0, 0),
     ) -> None:
         self.mode, self.flag, self.link, self.device = mode, flag, link, device
-        self.numbers = {b"uid": (uid, 7), b"gid": (gid, 7), b"size": (size, 11), b"mtime": (mtime, 11)}
+        self.numbers = {b"uid": (uid, _SHORT), b"gid": (gid, _SHORT), b"size": (size, _LONG), b"mtime": (mtime, _LONG)}
 
     def pax_records(self, path: bytes) -> list[tuple[bytes, bytes]]:
         """What must be said in an extended header."""
-        records = [(key, b"%d" % value) for key, (value, digits) in self.numbers.items() if not _fits(value, digits)]
+        records = [(key, b"%d" % value) for key, (value, end) in self.numbers.items() if not 0 <= value < end]
         for key, text in ((b"path", path), (b"linkpath", self.link)):
             if len(text) > 100 or not text.isascii():
                 records.append((key, text))
@@ -246,20 +278,11 @@ class _Fields:
 
     def block(self, path: bytes) -> bytes:
         """The 512 bytes of the header; what does not fit is cut or 0, and said in pax records."""
-        uid, gid, size, mtime = (_octal(value, digits) for value, digits in self.numbers.values())
-        head = path[:100].ljust(100, b"\0") + _octal(self.mode, 7) + uid + gid + size + mtime
-        tail = self.flag + self.link[:100].ljust(100, b"\0") + b"ustar\x0000" + bytes(64)
-        tail += _octal(self.device[0], 7) + _octal(self.device[1], 7)
-        block = (head + b" " * 8 + tail).ljust(_BLOCK, b"\0")
+        numbers = [value if 0 <= value < end else 0 for value, end in self.numbers.values()]
+        device = [value if 0 <= value < _SHORT else 0 for value in self.device]
+        name, link = path[:100].ljust(100, b"\0"), self.link[:100].ljust(100, b"\0")
+        block = _HEADER % (name, self.mode, *numbers, b" " * 8, self.flag, link, *device)
         return block[:148] + b"%06o\0 " % sum(block) + block[156:]
-
-
-def _fits(value: int, digits: int) -> bool:
-    return 0 <= value < 1 << (3 * digits)
-
-
-def _octal(value: int, digits: int) -> bytes:
-    return b"%0*o\0" % (digits, value if _fits(value, digits) else 0)
 
 
 def _pax_record(key: bytes, value: bytes) -> bytes:

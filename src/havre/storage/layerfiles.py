@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import BinaryIO, Literal, Protocol, TypeAlias
 
@@ -60,7 +60,7 @@ class Sealed(msgspec.Struct, frozen=True):
 class _Form(Protocol):
     """One way of storing a layer."""
 
-    def write(self, piece: bytes) -> None: ...
+    def write(self, piece: bytes, members: Sequence[Entry] | None) -> None: ...
     def seal(self, diff_id: Digest) -> tuple[Form, Entry | None]: ...
     def close(self) -> None: ...
 
@@ -79,12 +79,12 @@ class LayerWriter:
         self._open = True
         self._form: _Form | None = None
 
-    def write(self, piece: bytes) -> None:
-        """Take the next bytes of the tar."""
+    def write(self, piece: bytes, members: Sequence[Entry] | None = None) -> None:
+        """Take the next bytes of the tar, and the members that end in them; None: they are to be parsed."""
         with self._lock:
             if self._open:
                 self._size += len(piece)
-                self._begun().write(piece)
+                self._begun().write(piece, members)
 
     def seal(self, diff_id: Digest) -> Sealed:
         """The tar is over, and this is its digest: all files are complete and on disk."""
@@ -124,7 +124,7 @@ class _IndexedForm:
         self._index: Index | None = Index()
         self._size = self._handed = 0
 
-    def write(self, piece: bytes) -> None:
+    def write(self, piece: bytes, members: Sequence[Entry] | None) -> None:
         _write_all(self._file, piece)
         self._size += len(piece)
         if self._size - self._handed >= _WRITEBACK:
@@ -132,7 +132,10 @@ class _IndexedForm:
             self._handed = self._size
         if self._index is not None:
             try:
-                add_entries(self._index, self._parser, piece)
+                if members is None:
+                    add_entries(self._index, self._parser, piece)
+                for entry in members or ():
+                    self._index.add(entry)
             except Unindexable:
                 self._index = None
 
@@ -152,7 +155,7 @@ class _IndexedForm:
         try:
             with tar.open("rb", buffering=0) as file:
                 while piece := file.read(PIECE):
-                    unpacked.write(piece)
+                    unpacked.write(piece, None)
             sealed = unpacked.seal(diff_id)
         finally:
             unpacked.close()
@@ -173,7 +176,7 @@ class _UnpackedForm:
         self._unpacker = Unpacker(directory / "root")
         self._parser = TarParser(data=True)
 
-    def write(self, piece: bytes) -> None:
+    def write(self, piece: bytes, members: Sequence[Entry] | None) -> None:
         _write_all(self._file, self._compressor.compress(piece))
         for event in self._parser.feed(piece):
             if isinstance(event, Data):

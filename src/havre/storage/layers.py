@@ -15,7 +15,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import BinaryIO
 
 import msgspec
 
@@ -36,7 +35,7 @@ from havre.storage.layerfiles import (
     uuid_of,
     write_durably,
 )
-from havre.storage.making import make_layer
+from havre.storage.making import LayerOut, make_layer
 
 _TMP = "tmp-"
 _INDEX_HEAD = 1536
@@ -120,7 +119,7 @@ class Layers:
         """Take in a layer: tar, gzip, zstd, xz or bzip2. The digests given (of the stream, of the tar) must hold."""
         return LayerIngest(self, digest, diff_id)
 
-    async def make(self, work: Callable[[BinaryIO], None], hold: Callable[[Digest], None]) -> Digest | None:
+    async def make(self, work: Callable[[LayerOut], None], hold: Callable[[Digest], None]) -> Digest | None:
         """The layer whose tar `work` writes in a thread, None if it is empty; `hold` is told of it first."""
         return await make_layer(self, work, hold)
 

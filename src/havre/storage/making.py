@@ -1,6 +1,10 @@
 """A layer that is written here, not received: hashed by the thread that writes it, stored by another.
 
-    work(out) --> out.write --> hash, pieces of 256 KiB --> at most 4 MiB wait --> own thread: write, index
+    work(out) --> out.write  --> hash, pieces of 256 KiB --> at most 4 MiB wait --> own thread: write, index
+                  out.member --> what the piece says, which need not be parsed for it
+
+Python runs in one thread at a time, and a thread that wants its turn waits up to 5 ms for it: what the writer knows of
+its members is handed over, since two threads that write and parse headers would wait for each other most of the time.
 
 As with `ingest`, nothing of one that fails or is abandoned stays.
 """
@@ -9,23 +13,32 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import io
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import BinaryIO
+from typing import Protocol
 
 from havre.aio import in_thread, spawn
 from havre.oci.digest import Digest
 from havre.storage.compress import PIECE
 from havre.storage.ingest import Keeper, told_of_disk
 from havre.storage.layerfiles import LayerWriter, Sealed
+from havre.storage.tar import Entry
 
 _AHEAD = 16  # pieces that may wait for the disk
 
 
-async def make_layer(keeper: Keeper, work: Callable[[BinaryIO], None], hold: Callable[[Digest], None]) -> Digest | None:
+class LayerOut(Protocol):
+    """Where the tar of a layer is written to."""
+
+    def write(self, data: bytes, /) -> int: ...
+
+    def member(self, entry: Entry) -> None:
+        """Say of each member what a reader of the tar finds."""
+
+
+async def make_layer(keeper: Keeper, work: Callable[[LayerOut], None], hold: Callable[[Digest], None]) -> Digest | None:
     """The layer whose tar `work` writes, in a thread; None if it has no member. Raises what `work` does.
 
     `hold` is told of the layer while it counts as arriving. Cancelled, `work` meets a broken pipe at its next write.
@@ -58,26 +71,24 @@ async def make_layer(keeper: Keeper, work: Callable[[BinaryIO], None], hold: Cal
             keeper.arriving -= arrived
 
 
-class _Out(io.RawIOBase):
+class _Out:
     """What `work` writes to."""
 
     def __init__(self, writer: LayerWriter) -> None:
         self._writer = writer
         self._hash = hashlib.sha256()
         self._gathered: list[bytes] = []
+        self._members: list[Entry] = []
         self._waiting = 0
-        self._blank = True  # nothing but the zeros that end an archive
+        self._blank = True
         self._stored: deque[Future[None]] = deque()
         self._disk = ThreadPoolExecutor(1, thread_name_prefix="havre-layer")
         self._abandoned = threading.Event()
 
-    def writable(self) -> bool:
-        return True
-
-    def run(self, work: Callable[[BinaryIO], None]) -> Sealed | None:
+    def run(self, work: Callable[[LayerOut], None]) -> Sealed | None:
         """Have it all written and sealed."""
         try:
-            work(self)  # type: ignore[arg-type]  # the one method of BinaryIO that a tar needs
+            work(self)
             self._pass_on()
             while self._stored:
                 self._stored.popleft().result()
@@ -89,20 +100,23 @@ class _Out(io.RawIOBase):
         """Nobody wants it any more."""
         self._abandoned.set()
 
-    def write(self, data: bytes) -> int:  # type: ignore[override]  # bytes alone, which are kept as they are
+    def write(self, data: bytes) -> int:
         self._gathered.append(data)
         self._waiting += len(data)
         if self._waiting >= PIECE:
             self._pass_on()
         return len(data)
 
+    def member(self, entry: Entry) -> None:
+        self._members.append(entry)
+
     def _pass_on(self) -> None:
         if self._abandoned.is_set():
             raise BrokenPipeError("the layer is not wanted any more")
         piece = self._gathered[0] if len(self._gathered) == 1 else b"".join(self._gathered)
-        self._gathered, self._waiting = [], 0
-        self._blank = self._blank and not any(piece)
+        members, self._gathered, self._members, self._waiting = self._members, [], [], 0
+        self._blank = self._blank and not members
         self._hash.update(piece)
         while len(self._stored) >= _AHEAD:
             self._stored.popleft().result()
-        self._stored.append(self._disk.submit(self._writer.write, piece))
+        self._stored.append(self._disk.submit(self._writer.write, piece, members))

@@ -33,6 +33,7 @@ MAX_META = 1 << 20  # bytes of one extended header or sparse map
 MAX_SIZE = 1 << 40  # bytes of one member, and of a file once its holes are counted
 MAX_PATH = 4096
 MAX_NAME = 255
+_MAX_ID = 0xFFFFFFFE  # of users and groups; 2**32 - 1 means "leave it" to chown(2)
 MAX_DEPTH = 256  # directories above an entry; nothing real comes near, and recursion stays shallow
 
 _ZERO = bytes(BLOCK)
@@ -323,6 +324,22 @@ def _place(pairs: list[tuple[int, int]], size: int, packed: int, offset: int, na
     return tuple(extents)
 
 
+def require_readable(entry: Entry) -> None:
+    """Raise `InvalidInput` for a member that `TarParser` would refuse, for who knows members without parsing them."""
+    named = [entry.path, entry.link] if entry.kind == "hardlink" else [entry.path]
+    for path in named:
+        if clean_path(path) != path:
+            raise InvalidInput(f"tar member has an impossible name {_shown(path)}")
+    if entry.kind == "symlink":
+        _link(entry.kind, entry.link, entry.path)
+    _bounded(entry.uid, 0, _MAX_ID, "uid")
+    _bounded(entry.gid, 0, _MAX_ID, "gid")
+    if entry.kind in ("char", "block"):
+        _require_device(*entry.rdev)
+    for name, value in entry.xattrs.items():
+        _require_xattr(name, value)
+
+
 def clean_path(name: bytes) -> bytes:
     """`name` without empty and `.` components; raises `InvalidInput` for `..` and for what no file system can hold."""
     if len(name) > MAX_PATH or b"\0" in name:
@@ -356,8 +373,11 @@ def _link(kind: str, link: bytes, name: bytes) -> bytes:
 
 
 def _device(block: bytes) -> tuple[int, int]:
-    major = _bounded(_number(block[329:337], "device major"), 0, 0xFFF, "device major")
-    return major, _bounded(_number(block[337:345], "device minor"), 0, 0xFFFFF, "device minor")
+    return _require_device(_number(block[329:337], "device major"), _number(block[337:345], "device minor"))
+
+
+def _require_device(major: int, minor: int) -> tuple[int, int]:
+    return _bounded(major, 0, 0xFFF, "device major"), _bounded(minor, 0, 0xFFFFF, "device minor")
 
 
 def _xattrs(pax: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
@@ -366,10 +386,14 @@ def _xattrs(pax: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
     for key, value in pax:
         name = key[len(_XATTR) :] if key.startswith(_XATTR) else b""
         if name.startswith(_KEPT_XATTRS) and not name.startswith(_OVERLAY_XATTRS):
-            if len(name) > MAX_NAME or len(value) > 0xFFFF or name in _KEPT_XATTRS:
-                raise InvalidInput(f"extended attribute {_shown(name)} in a tar member is too large")
+            _require_xattr(name, value)
             found[name] = value
     return found
+
+
+def _require_xattr(name: bytes, value: bytes) -> None:
+    if len(name) > MAX_NAME or len(value) > 0xFFFF or name in _KEPT_XATTRS:
+        raise InvalidInput(f"extended attribute {_shown(name)} in a tar member is too large")
 
 
 def _name(block: bytes) -> bytes:
@@ -407,7 +431,7 @@ def _decimal(text: bytes, what: str) -> int:
 
 def _owner(decimal: bytes | None, field: bytes, what: str) -> int:
     value = _decimal(decimal, what) if decimal else _number(field, what)
-    return _bounded(value, 0, 0xFFFFFFFE, what)  # 2**32 - 1 means "leave it" to chown(2)
+    return _bounded(value, 0, _MAX_ID, what)
 
 
 def _bounded(value: int, low: int, high: int, what: str) -> int:

@@ -8,7 +8,6 @@ import tarfile
 import threading
 from contextlib import closing
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 
@@ -17,6 +16,8 @@ from havre.build.layering import plan_layer
 from havre.build.trees import DirectoryTree
 from havre.errors import Failed, InvalidInput
 from havre.storage import Storage
+from havre.storage.making import LayerOut
+from havre.storage.tar import Entry, Extent, TarParser
 from support import tars
 
 
@@ -42,13 +43,25 @@ def source(tmp_path: Path) -> Path:
     return root
 
 
+class Written(io.BytesIO):
+    """A layer's tar, and what was said of its members."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.members: list[Entry] = []
+
+    def member(self, entry: Entry) -> None:
+        self.members.append(entry)
+
+
 def layer(below: Path, source: Path, sources: list[str], target: str) -> dict[str, tarfile.TarInfo]:
     """What the layer of COPY says, by path."""
     placement = Placement(target, into=target.endswith("/"), owner=(0, 0))
-    out = io.BytesIO()
+    out = Written()
     with closing(plan_layer(below, choose(DirectoryTree(source), sources), (), placement)) as plan:
         plan.write(out)
-    if not out.getvalue():
+    assert list(TarParser().feed(out.getvalue())) == out.members
+    if not out.members:
         return {}
     with tarfile.open(fileobj=io.BytesIO(out.getvalue())) as tar:
         return {member.name: member for member in tar}
@@ -94,14 +107,19 @@ def test_a_copy_of_nothing_is_no_layer(below: Path, source: Path) -> None:
 def test_a_layer_that_is_not_finished_leaves_nothing(tmp_path: Path) -> None:
     begun = threading.Event()
 
-    def fail(out: BinaryIO) -> None:
+    def fail(out: LayerOut) -> None:
         out.write(tars.member(b"f", b"x" * 2_000_000))
         raise Failed("half-way")
 
-    def endless(out: BinaryIO) -> None:
+    def endless(out: LayerOut) -> None:
         while True:
             out.write(b"\1" * 512)
             begun.set()
+
+    def whole(out: LayerOut) -> None:
+        out.write(tars.member(b"f", b"x"))
+        out.member(Entry(b"f", "file", 0o644, 0, 0, 0, 0, 1, extents=(Extent(0, 1, 512),)))
+        out.write(tars.END)
 
     async def use() -> None:
         storage = await Storage.open(tmp_path / "data", tmp_path / "run")
@@ -117,8 +135,7 @@ def test_a_layer_that_is_not_finished_leaves_nothing(tmp_path: Path) -> None:
             await asyncio.wait([work])
             assert not held
             assert not list((tmp_path / "data/layers").iterdir())
-            tar = tars.member(b"f", b"x") + tars.END
-            made = await storage.layers.make(lambda out: print(out.write(tar)), held.append)
+            made = await storage.layers.make(whole, held.append)
             assert held == [made]
             assert [each.diff_id for each in storage.layers.all()] == [made]
         finally:
