@@ -203,7 +203,7 @@ def decode_request(call: Call) -> BuildRequest:
         cgroup_parent=call.text("cgroupparent"),
         squash=call.flag("squash"),
         cache_from=tuple(map(_cache_source, _json(call, "cachefrom", list[str | CacheSource], []))),
-        provenance=parse_attestations(_json(call, "attestations", dict[str, str], {})),
+        attestations=parse_attestations(_json(call, "attestations", dict[str, str], {})),
         inline_cache=call.flag("inlinecache"),
         cache_to=tuple(_json(call, "cacheto", list[CacheTarget], [])),
     )

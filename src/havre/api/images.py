@@ -1,4 +1,4 @@
-"""Images: pull and import, load and save, list, inspect, tag, push, remove, prune.
+"""Images: pull and import, load and save, list, inspect, tag, push, remove, prune. Our own: `GET /images/NAME/sbom`.
 
 Source: Docker Engine API, "Images".
 """
@@ -78,6 +78,12 @@ async def _inspect(call: Call) -> web.StreamResponse:
     if manifests:
         await images.show_manifests(details)
     return call.json(present_image(details), operation="ImageInspect")
+
+
+async def _sbom(call: Call) -> web.StreamResponse:
+    """Our own: what is installed in an image, as an SPDX document."""
+    document = await call.services.images.sbom(call.name, call.platform())
+    return call.respond(document, "application/spdx+json")
 
 
 async def _history(call: Call) -> web.StreamResponse:
@@ -171,6 +177,7 @@ def register(router: Router) -> None:
     router.add("GET", "/images/{name}/get", _save_one)
     router.add("GET", "/images/{name}/json", _inspect)
     router.add("GET", "/images/{name}/history", _history)
+    router.add("GET", "/images/{name}/sbom", _sbom)
     router.add("POST", "/images/{name}/push", _push)
     router.add("POST", "/images/{name}/tag", _tag)
     router.add("DELETE", "/images/{name}", _remove)

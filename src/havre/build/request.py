@@ -57,25 +57,45 @@ class Provenance:
     builder_id: str = ""
 
 
-def parse_attestations(wanted: Mapping[str, str]) -> Provenance | None:
+@dataclass(frozen=True)
+class Attestations:
+    """What is to be attested of a result: where it comes from, and (`sbom`) which packages are installed in it."""
+
+    provenance: Provenance | None = None
+    sbom: bool = False
+
+
+def parse_attestations(wanted: Mapping[str, str]) -> Attestations:
     """The attestations by kind, each with settings as `--attest` has them (`mode=max,builder-id=x`).
 
     Those that are off, or that the client asks for by itself and not for an image, count as none. Raises `Unsupported`.
     """
-    found: Provenance | None = None
+    provenance, sbom = None, False
     for kind, text in wanted.items():
         settings = dict(field.partition("=")[::2] for field in text.split(",") if field)
         if settings.get("disabled") == "true" or settings.get("inline-only") == "true":
             continue
-        if kind != "provenance":
-            raise Unsupported(f"attestations are not supported: {kind}", "there is no scanner of packages")
-        mode, version = settings.get("mode", "min"), settings.get("version", "v0.2")
-        if mode not in ("min", "max"):
-            raise InvalidInput(f"invalid provenance mode: {mode}", "expected min or max")
-        if version != "v0.2":
-            raise Unsupported(f"SLSA provenance {version} is not supported", "leave out version, for v0.2")
-        found = Provenance(mode, settings.get("builder-id", ""))
-    return found
+        if kind == "provenance":
+            provenance = _parse_provenance(settings)
+        elif kind == "sbom":
+            if generator := settings.get("generator"):
+                raise Unsupported(
+                    f"the SBOM generator {generator} is not supported: generators are not run",
+                    "leave out generator=, for the daemon's own list of packages",
+                )
+            sbom = True
+        else:
+            raise Unsupported(f"attestations are not supported: {kind}", "expected provenance or sbom")
+    return Attestations(provenance, sbom)
+
+
+def _parse_provenance(settings: Mapping[str, str]) -> Provenance:
+    mode, version = settings.get("mode", "min"), settings.get("version", "v0.2")
+    if mode not in ("min", "max"):
+        raise InvalidInput(f"invalid provenance mode: {mode}", "expected min or max")
+    if version != "v0.2":
+        raise Unsupported(f"SLSA provenance {version} is not supported", "leave out version, for v0.2")
+    return Provenance(mode, settings.get("builder-id", ""))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +137,7 @@ class BuildRequest:
     squash: bool = False
     cache_from: tuple[CacheSource, ...] = ()
     cache_to: tuple[CacheTarget, ...] = ()
-    provenance: Provenance | None = None
+    attestations: Attestations = Attestations()
     inline_cache: bool = False
     store: bool = True
 

@@ -45,7 +45,7 @@ from havre.engine.images import Images
 from havre.engine.model import Ulimit
 from havre.errors import Conflict, HavreError, Unsupported
 from havre.linux import trees
-from havre.oci.attestation import PROVENANCE, Predicate
+from havre.oci.attestation import PROVENANCE, SPDX, Predicate
 from havre.oci.digest import Digest
 from havre.oci.image import decode_image
 from havre.oci.platform import Platform, parse_platform, platform_of_machine
@@ -54,6 +54,8 @@ from havre.runtime import Runtime
 from havre.storage import Storage
 
 log = logging.getLogger(__name__)
+
+_SBOM = "sbom"  # the name that BuildKit's documents have, for an image has its names later
 
 
 class Builder:
@@ -255,9 +257,12 @@ class Builder:
         if result.steps and (request.inline_cache or request.build_args.get(ARGUMENT) in ("1", "true")):
             document = with_records(document, result.steps)
         predicates = []
-        if request.provenance is not None:
+        if request.attestations.sbom:
+            with shown("generating sbom", progress):
+                predicates.append(Predicate(SPDX, await self._images.describe_packages(document, _SBOM)))
+        if (asked := request.attestations.provenance) is not None:
             facts = _facts(request, source, wanted, stages, started_at)
-            predicates.append(Predicate(PROVENANCE, render_provenance(facts, request.provenance)))
+            predicates.append(Predicate(PROVENANCE, render_provenance(facts, asked)))
         image = None
         if request.store:
             image = await self._images.create(document, names=request.tags, predicates=predicates)

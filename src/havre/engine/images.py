@@ -7,6 +7,7 @@ This is the face; the work is in the modules beside it:
     imagedeletion removing, pruning, garbage            integrity     looking for damage, and mending it
     pull, push    to and from registries                imageremoval  docker's rules for removing (pure)
     archive       tars of images                        imagechanges  Dockerfile instructions on a configuration (pure)
+    inventory     looking for packages                  sbom          what is installed, as a document
 
 Platforms are texts (`linux/arm64`). A name that stands for several means the host's, else the first that is here.
 """
@@ -41,6 +42,7 @@ from havre.engine.model import Config, ImageId
 from havre.engine.progress import Progress, ProgressLine, unobserved
 from havre.engine.pull import DOWNLOADS, Puller
 from havre.engine.push import UPLOADS, Pusher
+from havre.engine.sbom import Inventories
 from havre.errors import Conflict, InvalidInput, NotFound
 from havre.oci import mediatypes
 from havre.oci.attestation import Attested, Predicate, attest
@@ -91,6 +93,7 @@ class Images:
         self._platform = store.platform
         self._puller = Puller(registry, store, storage.layers, storage.hold, self._platform, policy)
         self._pusher = Pusher(registry, storage.blobs, storage.layers)
+        self._inventories = Inventories(storage)
         self.also_needed: Callable[[], set[Digest]] = set  # layers that others need: the builder sets it
         self._deletion = Deletion(storage, store, publish, users, lambda: self.also_needed())
 
@@ -177,6 +180,17 @@ class Images:
         """How the image came to be, newest step first."""
         image = self._store.find(name, _wanted(platform))
         return imagelist.recount(image, self._store.names_with(image.id), self._size)
+
+    async def sbom(self, name: str, platform: str | None = None) -> bytes:
+        """What is installed in an image, as an SPDX document in JSON that calls the image as it was called."""
+        image = self._store.find(name, _wanted(platform))
+        given = [each.familiar() for each in self._store.names_with(image.id)]
+        title = next((each for each in given if each in (name, f"{name}:latest")), self.familiar_name(image.id))
+        return await self.describe_packages(await self._storage.blobs.read(Digest(image.id)), title)
+
+    async def describe_packages(self, document: bytes, title: str) -> bytes:
+        """As `sbom`, of an image with this configuration, stored or not, whose layers are here."""
+        return await self._inventories.render_spdx(document, title)
 
     async def show_manifests(self, shown: ImageSummary | ImageDetails) -> None:
         """Add to a row or to details the manifests of the names that mean this image, each with what is here of it."""

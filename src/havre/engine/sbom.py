@@ -30,8 +30,15 @@ class Inventories:
         self._storage = storage
         self._kept: OrderedDict[tuple[Digest, ...], Inventory] = OrderedDict()
 
-    async def of(self, layers: tuple[Digest, ...]) -> Inventory:
-        """What is installed in the layers, base first. `NotFound` for one that is not here, `Failed`."""
+    async def render_spdx(self, document: bytes, title: str) -> bytes:
+        """The SPDX document of an image by its configuration's document, dated as the image is; its layers are here."""
+        image = decode_image(document)
+        inventory = await self._inventory(image.rootfs.diff_ids)
+        subject = Subject(name=title, digest=digest_of(document), created=image.created, tool=f"havre-{__version__}")
+        return await in_thread(render_spdx, inventory, subject)
+
+    async def _inventory(self, layers: tuple[Digest, ...]) -> Inventory:
+        """What is installed in the layers, base first."""
         if (found := self._kept.get(layers)) is None:
             async with self._storage.mounted(layers) as root:
                 try:
@@ -43,10 +50,3 @@ class Inventories:
         while len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
         return found
-
-    async def spdx(self, document: bytes, name: str) -> bytes:
-        """The SBOM of the image whose configuration's document this is, in SPDX's JSON, dated as the image is."""
-        image = decode_image(document)
-        inventory = await self.of(image.rootfs.diff_ids)
-        subject = Subject(name=name, digest=digest_of(document), created=image.created, tool=f"havre-{__version__}")
-        return await in_thread(render_spdx, inventory, subject)

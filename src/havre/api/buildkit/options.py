@@ -96,7 +96,7 @@ def parse_options(
         cgroup_parent=attrs.get("cgroup-parent", ""),
         store=store,
         cache_from=_cache_sources(attrs),
-        provenance=parse_attestations(_having_prefix(attrs, "attest:")),
+        attestations=parse_attestations(_having_prefix(attrs, "attest:")),
     )
     main = attrs.get("contextkey", "context")
     dockerfile_local = attrs.get("dockerfilekey", "" if remote else "dockerfile")
