@@ -23,7 +23,7 @@ COMMANDS = (
     Command("inspect", "[OPTIONS] [MANIFEST_LIST] MANIFEST", "Display a manifest or a manifest list",
             "manifest:inspect", (1, 2), (
         _INSECURE,
-        Flag("verbose", "v", "", "Show references, layers and platforms, too"),
+        Flag("verbose", "v", "", "Show references, layers, platforms and attestations, too"),
     )),
     Command("push", "[OPTIONS] MANIFEST_LIST", "Push a manifest list to a repository", "manifest:push", (1, 1), (
         _INSECURE,
