@@ -295,6 +295,7 @@ def _defaults(config: DaemonConfig, runtime: Runtime) -> Defaults:
         log_options=config.log_opts,
         shm_size=parse_size(config.default_shm_size) if config.default_shm_size else DEFAULT_SHM_SIZE,
         init=config.init,
+        roots=(str(config.data_root), str(config.exec_root)),
     )
 
 

@@ -81,7 +81,7 @@ def test_start_period_interval_and_timeout(engine: Engine) -> None:
     until(lambda: status(engine, "slow") == "unhealthy", "the timeout")
     last = health(engine, "slow")["Log"][-1]
     assert last["ExitCode"] == -1
-    assert last["Output"].startswith("Health check exceeded timeout (200ms)")
+    assert last["Output"] == "Health check exceeded timeout (200ms): slow\n"
     until(lambda: len(health(engine, "starting")["Log"]) >= 3, "probes of the start interval")
     assert (status(engine, "starting"), health(engine, "starting")["FailingStreak"]) == ("starting", 0)
     assert "(health: starting)" in engine.out("ps", "--filter", "name=starting", "--format", "{{.Status}}")

@@ -37,7 +37,8 @@ async def _attach(call: Call) -> web.StreamResponse:
     upgrade = call.request.headers.get("Upgrade")
     try:
         connection = take_over(call.request, render_head(call.headers, _stream_type(call, attachment.tty), upgrade))
-        if await relay(connection, attachment, tty=attachment.tty, stdin=call.flag("stdin"), detach_keys=keys):
+        framed, stdin = not attachment.tty, call.flag("stdin")
+        if await relay(connection, attachment, framed=framed, stdin=stdin, detach_keys=None if framed else keys):
             call.services.containers.detached(call.name)
     finally:
         attachment.close()

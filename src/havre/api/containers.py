@@ -21,7 +21,8 @@ from havre.wire import versions
 async def _create(call: Call) -> web.StreamResponse:
     request = versions.lift("ContainerCreate", await call.body(CreateRequest), call.version)
     name, platform = call.text("name") or None, call.text("platform") or None
-    created = await call.settle(call.services.containers.create(request, name, platform))
+    recursive = versions.read_only_is_recursive(call.version)
+    created = await call.settle(call.services.containers.create(request, name, platform, recursive))
     return call.json({"Id": created.id, "Warnings": list(created.warnings)}, 201)
 
 

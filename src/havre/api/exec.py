@@ -24,7 +24,8 @@ from havre.wire.frames import STDOUT, render_header
 
 
 class ExecStart(Value):
-    """The body of `POST /exec/{id}/start`; `console_size` is [rows, columns]."""
+    """The body of `POST /exec/{id}/start`: `console_size` is [rows, columns]; without `tty` the output is in frames,
+    those of a terminal, too."""
 
     detach: bool = False
     tty: bool = False
@@ -46,17 +47,18 @@ async def _start(call: Call) -> web.StreamResponse:
         await call.settle(containers.exec_start_detached(call.name))
         return call.nothing(200)
     upgrade = call.request.headers.get("Upgrade")
-    multiplexed = upgrade is not None and versions.multiplexed(call.version, exec.spec.tty)
+    multiplexed = upgrade is not None and versions.multiplexed(call.version, request.tty)
     connection = take_over(call.request, render_head(call.headers, MULTIPLEXED if multiplexed else RAW, upgrade))
     try:
         # An attachment that nobody reads would hold the process up once its buffer is full.
         attachment = await call.settle(containers.exec_start(call.name, size), abandon=lambda unread: unread.close())
     except HavreError as error:
         text = f"{error.message}\r\n".encode()
-        await connection.write(text if exec.spec.tty else render_header(STDOUT, len(text)) + text)
+        await connection.write(text if request.tty else render_header(STDOUT, len(text)) + text)
         return Taken()
-    keys = parse_keys(exec.spec.detach_keys)
-    if await relay(connection, attachment, tty=exec.spec.tty, stdin=exec.spec.attach_stdin, detach_keys=keys):
+    keys = parse_keys(exec.spec.detach_keys) if exec.spec.tty else None
+    framed, stdin = not request.tty, exec.spec.attach_stdin
+    if await relay(connection, attachment, framed=framed, stdin=stdin, detach_keys=keys):
         call.services.containers.exec_detached(exec.id)
     return Taken()
 

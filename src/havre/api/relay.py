@@ -38,14 +38,14 @@ class Stdio(Protocol):
 
 
 async def relay(
-    connection: Connection, stdio: Stdio, *, tty: bool, stdin: bool, detach_keys: bytes | None = None
+    connection: Connection, stdio: Stdio, *, framed: bool, stdin: bool, detach_keys: bytes | None = None
 ) -> bool:
-    """Carry both directions until the end; `detach_keys` are looked for on a terminal's input.
+    """Carry both directions until the end; `detach_keys` (of terminals alone) are looked for in the input.
 
     True when it ended because the user detached.
     """
-    output = asyncio.ensure_future(deliver_output(connection, stdio.output, framed=not tty))
-    scanner = DetachScanner(detach_keys) if tty and detach_keys else None
+    output = asyncio.ensure_future(deliver_output(connection, stdio.output, framed=framed))
+    scanner = DetachScanner(detach_keys) if detach_keys else None
     tasks: set[asyncio.Future[bool]] = {output}
     if stdin:
         tasks.add(asyncio.ensure_future(feed_input(connection, stdio, scanner)))

@@ -162,7 +162,8 @@ class Assembly:
                 sources[point.destination] = await self._part(container, path, options)
             elif point.type == "bind":
                 sources[point.destination] = await in_thread(open_bind_source, Path(point.source), options)
-                await in_thread(_check_propagation, Path(point.source), point.propagation)
+                if not options.slave_if_shared:
+                    await in_thread(_check_propagation, Path(point.source), point.propagation)
             elif point.type == "image":
                 path = await self._snapshots.mount(image_snapshot(container.id, point.destination))
                 sources[point.destination] = await self._part(container, path, options)
@@ -293,10 +294,10 @@ class Assembly:
             return None
         live = self._index.get(mode.partition(":")[2])
         if live.process is None:
-            problem = f"cannot join {noun} of a non running container: {live.container.id}"
-            if noun != "network":
-                problem = f"failed to join {noun} namespace: container {live.container.id} is not running"
-            raise Conflict(problem)
+            if noun == "network":
+                raise Conflict(f"cannot join network of a non running container: {live.container.id}")
+            refusal = Failed if noun == "PID" else Conflict  # as dockerd answers
+            raise refusal(f"failed to join {noun} namespace: container {live.container.id} is not running")
         return live.container
 
 

@@ -44,6 +44,7 @@ class Defaults:
     ipc_mode: str = "private"
     shm_size: int = DEFAULT_SHM_SIZE
     init: bool = False
+    roots: tuple[str, ...] = ()  # the daemon's own directories
 
 
 def split_request(request: CreateRequest) -> tuple[Config, HostConfig]:

@@ -141,9 +141,15 @@ class Containers:
 
     # -- life
 
-    async def create(self, request: CreateRequest, name: str | None = None, platform: str | None = None) -> Created:
-        """Make a container."""
-        return await finish(self._creation.create(request, name, platform))
+    async def create(
+        self,
+        request: CreateRequest,
+        name: str | None = None,
+        platform: str | None = None,
+        read_only_is_recursive: bool = True,
+    ) -> Created:
+        """Make a container; what a mount says of read-only mounts below it comes before `read_only_is_recursive`."""
+        return await finish(self._creation.create(request, name, platform, read_only_is_recursive))
 
     async def start(self, ref: str, detach_keys: str | None = None) -> None:
         """Run it; NotModified if it runs."""

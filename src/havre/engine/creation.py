@@ -32,7 +32,16 @@ from havre.engine.images import Images
 from havre.engine.lifecycle import Lifecycle
 from havre.engine.live import Index
 from havre.engine.model import Container, CreateRequest, HostConfig, MountOptions, MountPoint
-from havre.engine.mounts import DEFAULT_MODE, MountSpec, image_snapshot, inherit, parse_volumes_from, plan_mounts
+from havre.engine.mounts import (
+    DEFAULT_MODE,
+    MountSpec,
+    image_snapshot,
+    inherit,
+    leave_submounts,
+    parse_volumes_from,
+    plan_mounts,
+    settle_propagation,
+)
 from havre.engine.names import check_name, make_name
 from havre.engine.networks import Networks
 from havre.engine.validate import HostLimits, check_config, check_host_config
@@ -76,7 +85,9 @@ class Creation:
         self._limits = limits
         self.defaults = defaults
 
-    async def create(self, request: CreateRequest, name: str | None, platform: str | None) -> Created:
+    async def create(
+        self, request: CreateRequest, name: str | None, platform: str | None, read_only_is_recursive: bool
+    ) -> Created:
         """Make one. Raises NotFound (image, network), Conflict (name), InvalidInput (anything malformed)."""
         config, host = split_request(request)
         if name is not None:
@@ -92,7 +103,10 @@ class Creation:
         check_conflicts(config, host)
         host = self._pin_joined(fill_host_config(host, self.defaults))
         self._check_links(host)
-        specs = plan_mounts(host, config.volumes or (), self._inherited(host))
+        planned = plan_mounts(host, config.volumes or (), self._inherited(host))
+        specs = tuple(settle_propagation(spec, self.defaults.roots) for spec in planned)
+        if not read_only_is_recursive:
+            specs = tuple(leave_submounts(spec) for spec in specs)
         networks = plan_endpoints(request, host.network_mode, self._network_names(request, host))
 
         id = secrets.token_hex(32)

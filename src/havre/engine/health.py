@@ -168,7 +168,8 @@ class HealthChecks:
                 await exec.process.kill(signal.SIGKILL)
             except Conflict:
                 log.debug("the probe ended just now")
-        return CANNOT_PROBE, f"Health check exceeded timeout ({times.show_duration(timeout_s)})".encode()
+        reason = f"Health check exceeded timeout ({times.show_duration(timeout_s)})".encode()
+        return CANNOT_PROBE, b": ".join((reason, output)) if output else reason
 
 
 async def _in_time(work: Awaitable[None], timeout_s: float) -> bool:

@@ -380,7 +380,8 @@ class MountOptions(Value, omit_defaults=True):
     """What a mount needs beyond its `MountPoint`.
 
     `anonymous`: the volume was made for this container and goes with `rm -v`. `create_source`: a missing host directory
-    is made (`-v`), otherwise refused (`--mount`).
+    is made (`-v`), otherwise refused (`--mount`). `slave_if_shared`: nobody asked for the propagation rslave, so that a
+    source that is not shared will do.
     """
 
     anonymous: bool = False
@@ -388,6 +389,7 @@ class MountOptions(Value, omit_defaults=True):
     no_copy: bool = False
     non_recursive: bool = False
     read_only_non_recursive: bool = False
+    slave_if_shared: bool = False
     subpath: str = ""
     tmpfs: TmpfsOptions | None = None
 

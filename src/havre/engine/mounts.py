@@ -14,6 +14,8 @@ import posixpath
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
+import msgspec
+
 from havre.engine.model import Container, HostConfig, Mount, MountOptions, MountPoint
 from havre.errors import InvalidInput
 
@@ -71,6 +73,35 @@ def plan_mounts(host: HostConfig, volumes: Iterable[str], inherited: Sequence[Mo
     return tuple(sorted(chosen.values(), key=lambda spec: spec.destination.count("/")))
 
 
+def settle_propagation(spec: MountSpec, roots: Iterable[str]) -> MountSpec:
+    """A bind mount with its propagation: rprivate, or rslave where it shows one of the daemon's `roots`.
+
+    There, what the daemon unmounts must go from the container, too, or it would be kept in use by it.
+    """
+    if spec.type != "bind":
+        return spec
+    near = any(_is_within(spec.source, root) or _is_within(root, spec.source) for root in roots)
+    if near and spec.propagation not in ("", "rslave", "rshared"):
+        raise InvalidInput(
+            'invalid mount config: must use either propagation mode "rslave" or "rshared" when mount source is within '
+            f'the daemon root, bind mount source: "{spec.source}", propagation: "{spec.propagation}"'
+        )
+    if near and not spec.propagation:
+        return replace(spec, propagation="rslave", options=msgspec.structs.replace(spec.options, slave_if_shared=True))
+    return replace(spec, propagation=spec.propagation or DEFAULT_PROPAGATION)
+
+
+def _is_within(path: str, directory: str) -> bool:
+    return posixpath.commonpath((path, directory)) == posixpath.normpath(directory)
+
+
+def leave_submounts(spec: MountSpec) -> MountSpec:
+    """A bind mount that, read-only, leaves what is mounted below it as it is; any other mount unchanged."""
+    if spec.type != "bind":
+        return spec
+    return replace(spec, options=msgspec.structs.replace(spec.options, read_only_non_recursive=True))
+
+
 def _add(specs: dict[str, MountSpec], spec: MountSpec) -> None:
     if spec.destination in specs:
         raise InvalidInput(f"Duplicate mount point: {spec.destination}")
@@ -99,7 +130,7 @@ def parse_bind(raw: str, driver: str = "") -> MountSpec:
     if spec.type == "volume":
         options = MountOptions(no_copy="nocopy" in words, anonymous=not source)
         return replace(spec, driver=driver, options=options, mode=mode or DEFAULT_MODE)
-    propagation = next((word for word in words if word in PROPAGATIONS), DEFAULT_PROPAGATION)
+    propagation = next((word for word in words if word in PROPAGATIONS), "")
     options = MountOptions(create_source=True)
     return replace(spec, source=posixpath.normpath(source), propagation=propagation, options=options)
 
@@ -156,8 +187,8 @@ def _parse_bind_mount(mount: Mount, destination: str, problem: str) -> MountSpec
     if not mount.source.startswith("/"):
         raise InvalidInput(f"{problem}: invalid mount path: '{mount.source}' mount path must be absolute")
     given = mount.bind_options
-    propagation = (given.propagation if given else "") or DEFAULT_PROPAGATION
-    if propagation not in PROPAGATIONS:
+    propagation = given.propagation if given else ""
+    if propagation and propagation not in PROPAGATIONS:
         raise InvalidInput(f"{problem}: invalid propagation mode: {propagation}", f"one of {', '.join(PROPAGATIONS)}")
     return MountSpec(
         "bind",

@@ -145,6 +145,8 @@ def check_host_config(host: HostConfig, limits: HostLimits) -> list[str]:
 def _check_tmpfs(path: str, options: str) -> None:
     if not path.startswith("/"):
         raise InvalidInput(f"invalid mount path: '{path}' mount path must be absolute")
+    if not path.strip("/"):
+        raise InvalidInput("invalid specification: destination can't be '/'")
     for option in filter(None, options.split(",")):
         name, given, _ = option.partition("=")
         if name not in (_TMPFS_VALUES if given else _TMPFS_WORDS):

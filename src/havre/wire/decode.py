@@ -15,6 +15,7 @@ Source: moby's api/server/httputils (ReadJSON, CheckForJSON); the texts of the 4
 from __future__ import annotations
 
 import functools
+import re
 import types
 from dataclasses import dataclass
 from typing import Any, TypeVar, Union, get_args, get_origin
@@ -24,6 +25,17 @@ import msgspec
 from havre.errors import InvalidInput
 
 T = TypeVar("T")
+
+# What msgspec says of a character that cannot be where it is, in the words of Go's encoding/json.
+_MISPLACED = {
+    "object keys must be strings": "looking for beginning of object key string",
+    "trailing comma in object": "looking for beginning of object key string",
+    "trailing comma in array": "looking for beginning of value",
+    "invalid character": "looking for beginning of value",
+    "expected ':'": "after object key",
+    "expected ',' or '}'": "after object key:value pair",
+    "expected ',' or ']'": "after array element",
+}
 
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
@@ -51,19 +63,23 @@ def _decode_plain(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
     except msgspec.DecodeError as error:
-        raise InvalidInput(_malformed(str(error))) from error
+        raise InvalidInput(_malformed(str(error), body)) from error
     except UnicodeDecodeError as error:
         raise InvalidInput(f"invalid JSON: not UTF-8 at byte {error.start}") from error
     except RecursionError as error:
         raise InvalidInput("invalid JSON: nested too deeply") from error
 
 
-def _malformed(reason: str) -> str:
+def _malformed(reason: str, body: bytes) -> str:
     if "trailing characters" in reason:
         return "unexpected content after JSON"
     if "truncated" in reason:
         return "invalid JSON: unexpected EOF"
-    return f"invalid JSON: {reason}"
+    found = re.fullmatch(r"JSON is malformed: (.+) \(byte (\d+)\)", reason)
+    if not found or found[1] not in _MISPLACED or int(found[2]) >= len(body):
+        return f"invalid JSON: {reason}"
+    character = chr(body[int(found[2])])
+    return f"invalid JSON: invalid character {character!r} {_MISPLACED[found[1]]} (byte {found[2]})"
 
 
 def _in_words(reason: str) -> str:

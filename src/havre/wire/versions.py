@@ -55,6 +55,11 @@ def multiplexed(version: Version, tty: bool) -> bool:
     return not tty and version >= (1, 42)
 
 
+def read_only_is_recursive(version: Version) -> bool:
+    """Whether a read-only bind mount makes what is mounted below it read-only, too, unless said otherwise."""
+    return version >= (1, 44)
+
+
 def lift(operation: str, body: Any, version: Version) -> Any:
     """The struct of an older client's request, changed in place to what its words meant then."""
     for until, change in _LIFTS.get(operation, ()):
@@ -77,6 +82,23 @@ def lower(operation: str, answer: Any, version: Version) -> Any:
     return answer
 
 
+def _mounts(body: Any) -> Any:
+    return (body.host_config.mounts or ()) if body.host_config is not None else ()
+
+
+def _lift_auto_remove(body: Any) -> None:
+    """Before 1.25 the client removed the container."""
+    if body.host_config is not None:
+        body.host_config.auto_remove = False
+
+
+def _lift_recursive_binds(body: Any) -> None:
+    """`NonRecursive` came with 1.40."""
+    for mount in _mounts(body):
+        if mount.bind_options is not None:
+            mount.bind_options.non_recursive = False
+
+
 def _lift_private_ipc(body: Any) -> None:
     """Before 1.40 a container's IPC namespace could be shared unless said otherwise."""
     if body.host_config is not None and not body.host_config.ipc_mode:
@@ -89,6 +111,31 @@ def _lift_host_cgroups(body: Any) -> None:
         body.host_config.cgroupns_mode = "host"
 
 
+def _lift_annotations(body: Any) -> None:
+    """`Annotations` came with 1.43."""
+    if body.host_config is not None:
+        body.host_config.annotations = None
+
+
+def _lift_networks(body: Any) -> None:
+    """Before 1.44 a container was created on one network; the others were connected afterwards."""
+    endpoints = (body.networking_config and body.networking_config.endpoints_config) or ()
+    if len(endpoints) > 1:
+        raise InvalidInput(f"Container cannot be created with multiple network endpoints: {', '.join(endpoints)}")
+
+
+def _lift_forced_recursion(body: Any) -> None:
+    for mount in _mounts(body):
+        if mount.bind_options is not None and mount.bind_options.read_only_force_recursive:
+            raise InvalidInput("BindOptions.ReadOnlyForceRecursive needs API v1.44 or newer")
+
+
+def _lift_subpath(body: Any) -> None:
+    for mount in _mounts(body):
+        if mount.volume_options is not None and mount.volume_options.subpath:
+            raise InvalidInput("VolumeOptions.Subpath needs API v1.45 or newer")
+
+
 def _lift_start_interval(body: Any) -> None:
     """`StartInterval` came with 1.44; an older client that sends it is not heard."""
     if body.healthcheck is not None:
@@ -96,10 +143,14 @@ def _lift_start_interval(body: Any) -> None:
 
 
 def _lift_mount_options(body: Any) -> None:
-    """`CreateMountpoint` came with 1.42."""
-    for mount in (body.host_config.mounts or ()) if body.host_config is not None else ():
+    """`CreateMountpoint` came with 1.42, and options of another type than the mount's were let pass until then."""
+    for mount in _mounts(body):
         if mount.bind_options is not None:
             mount.bind_options.create_mountpoint = False
+        if mount.type != "volume":
+            mount.volume_options = None
+        if mount.type != "tmpfs":
+            mount.tmpfs_options = None
 
 
 def _lower_container_config(answer: dict[str, Any]) -> None:
@@ -157,10 +208,16 @@ _Change = tuple[Version, Callable[[Any], None]]
 
 _LIFTS: dict[str, tuple[_Change, ...]] = {
     "ContainerCreate": (
+        (Version(1, 45), _lift_subpath),
+        (Version(1, 44), _lift_networks),
+        (Version(1, 44), _lift_forced_recursion),
         (Version(1, 44), _lift_start_interval),
+        (Version(1, 43), _lift_annotations),
         (Version(1, 42), _lift_mount_options),
         (Version(1, 41), _lift_host_cgroups),
         (Version(1, 40), _lift_private_ipc),
+        (Version(1, 40), _lift_recursive_binds),
+        (Version(1, 25), _lift_auto_remove),
     ),
 }
 _LOWERS: dict[str, tuple[_Change, ...]] = {

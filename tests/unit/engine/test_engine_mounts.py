@@ -5,14 +5,22 @@ from __future__ import annotations
 import pytest
 
 from havre.engine.model import BindOptions, HostConfig, Mount, MountOptions, TmpfsOptions
-from havre.engine.mounts import MountSpec, parse_bind, parse_mount, parse_volumes_from, plan_mounts
+from havre.engine.mounts import (
+    MountSpec,
+    parse_bind,
+    parse_mount,
+    parse_volumes_from,
+    plan_mounts,
+    settle_propagation,
+)
 from havre.errors import InvalidInput
 
 
 def test_bind_of_a_host_path() -> None:
     spec = parse_bind("/a//b:/c:ro")
     assert (spec.type, spec.source, spec.destination, spec.rw) == ("bind", "/a/b", "/c", False)
-    assert spec.propagation == "rprivate"
+    assert settle_propagation(spec, ["/data"]).propagation == "rprivate"
+    assert settle_propagation(spec, ["/a/b/c"]).propagation == "rslave"
     assert spec.options.create_source
 
 
