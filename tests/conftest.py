@@ -5,6 +5,7 @@ Every expectation that takes `engine` is checked on havre and on dockerd; `havre
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +20,9 @@ from support.engines import Dockerd, Engine, Havred
 from support.images import busybox_archive
 from support.leaks import Kernel, Scope, assert_no_leak
 from support.raw import ask
+
+# A job in a shell's background begins with interrupts ignored, and so would the clients that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _KERNEL_FOLDERS = {"kernel", "suites", "contract", "security", "faults"}
 

@@ -133,7 +133,7 @@ def test_what_is_shown(havred: Engine, tmp_path: Path) -> None:
 
 
 def test_a_client_that_is_interrupted_ends_its_build(havred: Engine, tmp_path: Path) -> None:
-    context = write_context(tmp_path / "c", "FROM busybox\nRUN echo begun; sleep 1000\n")
+    context = write_context(tmp_path / "c", "FROM busybox\nRUN echo begun; sleep 1357\n")
     process = subprocess.Popen(
         [HAVRE, "build", "--progress", "plain", str(context)], env=havred.env, stderr=subprocess.PIPE, text=True
     )
@@ -150,7 +150,7 @@ def _sleepers() -> list[str]:
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and (entry / "cmdline").read_bytes() == b"sleep\x001000\x00":
+            if entry.name.isdigit() and (entry / "cmdline").read_bytes() == b"sleep\x001357\x00":
                 found.append(os.readlink(entry / "root"))
         except OSError:
             continue
