@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from support.building import write_context
 from support.engines import HAVRE, Engine
 from support.raw import ask
 from support.registry import RealRegistry, real_registry
+from support.repository import Repository
 
 pytestmark = pytest.mark.peer
 
@@ -87,9 +89,11 @@ def manifests_of(engine: Engine, name: str) -> list[dict[str, Any]]:
     return found
 
 
-def test_attested_by_every_door(
-    build: Build, havred: Engine, dockerd: Engine, registry: RealRegistry, context: Path, tmp_path: Path
-) -> None:
+def blobs_of(engine: Engine) -> set[str]:
+    return {path.name for path in (engine.root / "data" / "blobs" / "sha256").iterdir()}
+
+
+def test_attested_by_every_door(build: Build, havred: Engine, registry: RealRegistry, tmp_path: Path) -> None:
     name, copy = f"{registry.host}/attested:1", f"{registry.host}/elsewhere/copy:2"
     build("-t", name, "--provenance", "mode=min", "--build-arg", "V=secret-argument", "--push")
     stored = Stored(havred, name)
@@ -133,3 +137,143 @@ def test_attested_by_every_door(
     assert pushed.statements(attestation) == [statement]
     copying = ("skopeo", "copy", "-q", "--all", "--preserve-digests", "--src-tls-verify=false")
     inside(havred, *copying, f"docker://{copy}", f"oci:{tmp_path}/copied")
+
+
+def test_read_by_others(havred: Engine, dockerd: Engine, context: Path, registry: RealRegistry, tmp_path: Path) -> None:
+    name = f"{registry.host}/others:1"
+    havred.havre("build", "-q", "-t", name, "--provenance", "true", "-o", "type=registry", str(context), check=0)
+    stored = Stored(havred, name)
+    shown = json.loads(inside(havred, "podman", "manifest", "inspect", "--tls-verify=false", name))
+    assert [each["digest"] for each in shown["manifests"]] == [each["digest"] for each in stored.document["manifests"]]
+    store = ("--root", str(tmp_path / "c"), "--runroot", str(tmp_path / "r"), "--storage-driver", "vfs")
+    inside(havred, "podman", *store, "pull", "-q", "--tls-verify=false", name)
+    with real_registry(registry.root, inside=dockerd.inside) as same:
+        theirs = f"{same.host}/others:1"
+        assert f"Digest: {stored.digest}" in dockerd.out("pull", theirs)
+        assert dockerd.out("run", "--rm", "--network", "none", theirs, "cat", "/made") == "made"
+        dockerd.docker("rmi", "-f", theirs, check=0)
+
+
+def test_nothing_is_attested_unasked(build: Build, havred: Engine, registry: RealRegistry) -> None:
+    for number, flags in enumerate(((), ("--provenance", "false"))):
+        name = f"{registry.host}/plain:{number}"
+        build("-t", name, *flags)
+        havred.docker("push", "-q", name, check=0)
+        assert "manifests" not in Stored(havred, name).document
+
+
+def test_saved_and_loaded(build: Build, havred: Engine, dockerd: Engine, tmp_path: Path) -> None:
+    before = blobs_of(havred)
+    build("-t", "kept:1", "--provenance", "mode=max,version=v1")
+    havred.docker("tag", "kept:1", "kept:2", check=0)
+    archive, again = tmp_path / "kept.tar", tmp_path / "again.tar"
+    havred.docker("save", "-o", str(archive), "kept:1", check=0)
+    own = [each["ID"] for each in manifests_of(havred, "kept:1")]
+    raw = inside(havred, "skopeo", "inspect", "--raw", f"oci-archive:{archive}")
+    assert [each["digest"] for each in json.loads(raw)["manifests"]] == own
+    havred.docker("rmi", "kept:1", "kept:2", check=0)
+    assert blobs_of(havred) == before
+    havred.docker("load", "-i", str(archive), check=0)
+    assert [each["Available"] for each in manifests_of(havred, "kept:1")] == [True, True]
+    havred.docker("save", "-o", str(again), "kept:1", check=0)
+    assert again.read_bytes() == archive.read_bytes()
+    dockerd.docker("load", "-i", str(archive), check=0)
+    assert dockerd.out("run", "--rm", "--network", "none", "kept:1", "cat", "/made") == "made"
+    for engine in (havred, dockerd):
+        engine.docker("rmi", "-f", "kept:1", check=0)
+    assert blobs_of(havred) == before
+
+
+def test_every_platform_has_its_own(build: Build, havred: Engine, context: Path, registry: RealRegistry) -> None:
+    (context / "Dockerfile").write_text("FROM scratch\nARG TARGETARCH\nLABEL for=$TARGETARCH\nCOPY Dockerfile /\n")
+    name = f"{registry.host}/several:1"
+    build("-t", name, "--provenance", "true", "--platform", "linux/arm64,linux/amd64")
+    havred.docker("push", "-q", name, check=0)
+    stored = Stored(havred, name)
+    arm, amd, of_arm, of_amd = stored.document["manifests"]
+    assert [each["platform"]["architecture"] for each in (arm, amd, of_arm, of_amd)] == [
+        *("arm64", "amd64"),
+        *("unknown", "unknown"),
+    ]
+    assert [each["annotations"]["vnd.docker.reference.digest"] for each in (of_arm, of_amd)] == [
+        arm["digest"],
+        amd["digest"],
+    ]
+    for entry, of in ((arm, of_arm), (amd, of_amd)):
+        (statement,) = stored.statements(of)
+        assert f"sha256:{statement['subject'][0]['digest']['sha256']}" == entry["digest"]
+    havred.docker("rmi", "-f", name, check=0)
+    havred.docker("pull", "-q", "--platform", "linux/arm64", name, check=0)
+    assert {each["ID"] for each in manifests_of(havred, name) if each["Available"]} == {arm["digest"], of_arm["digest"]}
+    assert havred.out("inspect", "--format", "{{.Architecture}}", name) == "arm64"
+    havred.docker("pull", "-q", "--platform", "linux/amd64", name, check=0)
+    assert all(each["Available"] for each in manifests_of(havred, name))
+    havred.havre("rmi", "--platform", "linux/arm64", "-f", name, check=0)
+    assert {each["ID"] for each in manifests_of(havred, name) if each["Available"]} == {amd["digest"], of_amd["digest"]}
+
+
+_SERVER = """
+import http.server
+server = http.server.HTTPServer(("127.0.0.1", 0), http.server.SimpleHTTPRequestHandler)
+print(server.server_port, flush=True)
+server.serve_forever()
+"""
+
+
+@pytest.fixture
+def web(havred: Engine, tmp_path: Path) -> Iterator[str]:
+    """The host of a web server that has the file `f`."""
+    (tmp_path / "served").mkdir()
+    (tmp_path / "served" / "f").write_text("served\n")
+    command = [*havred.inside, sys.executable, "-c", _SERVER]
+    with subprocess.Popen(
+        command, cwd=tmp_path / "served", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
+        assert server.stdout is not None
+        yield f"127.0.0.1:{server.stdout.readline().strip()}"
+        server.kill()
+    havred.docker("builder", "prune", "-af", check=0)
+
+
+def test_sources_are_materials(
+    build: Build, havred: Engine, context: Path, registry: RealRegistry, web: str, tmp_path: Path
+) -> None:
+    """Of every kind, in a build and in the next one that finds all in the cache; credentials are no part of them."""
+    name = f"{registry.host}/made-of:1"
+    repository = Repository(tmp_path, {"name": "first"}, havred.inside)
+    try:
+        commit = repository.git("rev-parse", "HEAD")
+        text = f"FROM named\nADD http://me:password@{web}/f /f\nADD {repository.url}#main /r\n"
+        (context / "Dockerfile").write_text(text)
+        for _ in range(2):
+            build("-t", name, "--provenance", "version=v1", "--build-context", "named=docker-image://busybox")
+            havred.docker("push", "-q", name, check=0)
+            stored = Stored(havred, name)
+            (statement,) = stored.statements(stored.document["manifests"][1])
+            assert statement["predicateType"] == "https://slsa.dev/provenance/v1"
+            image, git, file = statement["predicate"]["buildDefinition"]["resolvedDependencies"]
+            assert image["uri"] == "pkg:docker/busybox@latest?platform=linux%2Famd64"
+            assert git == {"uri": f"{repository.url}#main", "digest": {"sha1": commit}}
+            assert file == {"uri": f"http://{web}/f", "digest": {"sha256": digest_of(b"served\n")[7:]}}
+            assert "password" not in json.dumps(statement)
+    finally:
+        repository.close()
+
+
+def test_a_context_that_is_fetched_is_the_source(havred: Engine, registry: RealRegistry, tmp_path: Path) -> None:
+    repository = Repository(tmp_path, {"Dockerfile": _TEXT}, havred.inside)
+    try:
+        commit, address = repository.git("rev-parse", "HEAD"), f"{repository.url}#main"
+        for door in (havred.havre, havred.docker):
+            name = f"{registry.host}/fetched:1"
+            words = ("build",) if door == havred.havre else ("buildx", "build")
+            door(*words, "-q", "-t", name, "--provenance", "mode=min", address, check=0)
+            havred.docker("push", "-q", name, check=0)
+            stored = Stored(havred, name)
+            (statement,) = stored.statements(stored.document["manifests"][1])
+            source = {"uri": address, "digest": {"sha1": commit}}
+            assert statement["predicate"]["invocation"]["configSource"] == source | {"entryPoint": "Dockerfile"}
+            assert source in statement["predicate"]["materials"]
+            assert statement["predicate"]["metadata"]["completeness"]["materials"] is True
+    finally:
+        repository.close()

@@ -30,7 +30,7 @@ from havre.aio import ahead, in_thread, to_its_end
 from havre.api.call import Call
 from havre.build.contexts import Contexts
 from havre.build.packed import PackedTree, PackUpdate
-from havre.build.request import MAIN_CONTEXT, DockerfileBytes
+from havre.build.request import MAIN_CONTEXT, DockerfileBytes, Origin
 from havre.build.uploads import SshAgents, UploadedContext, credentials_for, find_dockerfile, gathered
 from havre.engine.progress import Progress, ProgressLine
 from havre.errors import InvalidInput, NotFound
@@ -120,6 +120,10 @@ class ListedContext:
     async def credentials(self, registry: str) -> Auth | None:
         """What the client sent for this registry."""
         return credentials_for(self._credentials, registry)
+
+    def origins(self) -> Mapping[str, Origin]:
+        """Where the main context comes from, if it was fetched."""
+        return {} if self.main is None else self.main.origins()
 
 
 @asynccontextmanager

@@ -145,7 +145,7 @@ def _read_query(query: str) -> tuple[str, str, str]:
 
 
 async def clone(address: GitAddress, directory: Path, access: GitAccess, *, keep_git: bool = False) -> tuple[Path, str]:
-    """Fetch into the empty `directory`; returns where the files wanted lie in it, and the commit's ID.
+    """Fetch into the empty `directory`; returns where the files wanted lie in it, and the commit (`sha1:ID`).
 
     `Failed` with git's own words; cancelled, git ends. `keep_git` keeps the directory `.git`.
     """
@@ -166,7 +166,8 @@ async def clone(address: GitAddress, directory: Path, access: GitAccess, *, keep
         raise Failed(f"fetching {address.shown} took longer than {MAX_SECONDS} seconds") from None
     if not keep_git:
         await in_thread(_remove_git, directory)
-    return await in_thread(_inside, directory, address), commit
+    kind = "sha1" if len(commit) == 40 else "sha256"
+    return await in_thread(_inside, directory, address), f"{kind}:{commit}"
 
 
 class _Git:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from havre.build.trees import Tree
 from havre.engine.model import ImageId, Ulimit
@@ -26,6 +26,17 @@ from havre.registry import Auth
 
 DEFAULT_NAME = "Dockerfile"
 MAIN_CONTEXT = "context"
+
+_UNASKED = "mode=min,inline-only=true"  # what buildx sends by itself; dockerd's classic store keeps no attestations
+_BOOLEAN = ("true", "false", "1", "0")
+_SETTINGS: Mapping[str, tuple[str, ...]] = {
+    "mode": ("min", "max", "full"),
+    "version": ("v0.2", "v1"),
+    "builder-id": (),
+    "reproducible": _BOOLEAN,
+    "inline-only": _BOOLEAN,
+    "disabled": _BOOLEAN,
+}
 
 
 @dataclass(frozen=True)
@@ -51,10 +62,22 @@ class CacheTarget:
 
 @dataclass(frozen=True)
 class Provenance:
-    """That an attestation of the result's provenance is wanted: `mode` is min or max."""
+    """That an attestation of the result's provenance is wanted, in a version of SLSA's: v0.2 or v1.
 
-    mode: str = "min"
+    `full` wants all that is known told (mode=max); `reproducible` is the user's word for it.
+    """
+
+    full: bool = False
+    version: str = "v0.2"
     builder_id: str = ""
+    reproducible: bool = False
+
+
+class Origin(NamedTuple):
+    """Where what was fetched comes from: an address without credentials, and its digest (`sha1:` of a git commit)."""
+
+    address: str
+    digest: str
 
 
 @dataclass(frozen=True)
@@ -68,20 +91,21 @@ class Attestations:
 def parse_attestations(wanted: Mapping[str, str]) -> Attestations:
     """The attestations by kind, each with settings as `--attest` has them (`mode=max,builder-id=x`).
 
-    Those that are off, or that the client asks for by itself and not for an image, count as none. Raises `Unsupported`.
+    Those that are off, or that buildx asks for by itself, count as none. Raises `InvalidInput`, `Unsupported`.
     """
     provenance, sbom = None, False
     for kind, text in wanted.items():
         settings = dict(field.partition("=")[::2] for field in text.split(",") if field)
-        if settings.get("disabled") == "true" or settings.get("inline-only") == "true":
+        settings.pop("type", None)
+        if text == _UNASKED or settings.get("disabled") == "true":
             continue
         if kind == "provenance":
             provenance = _parse_provenance(settings)
         elif kind == "sbom":
             if generator := settings.get("generator"):
                 raise Unsupported(
-                    f"the SBOM generator {generator} is not supported: generators are not run",
-                    "leave out generator=, for the daemon's own list of packages",
+                    f"the SBOM generator {generator} is not supported: leave out generator="
+                    " for the daemon's own list of packages"
                 )
             sbom = True
         else:
@@ -90,12 +114,22 @@ def parse_attestations(wanted: Mapping[str, str]) -> Attestations:
 
 
 def _parse_provenance(settings: Mapping[str, str]) -> Provenance:
-    mode, version = settings.get("mode", "min"), settings.get("version", "v0.2")
-    if mode not in ("min", "max"):
-        raise InvalidInput(f"invalid provenance mode: {mode}", "expected min or max")
-    if version != "v0.2":
-        raise Unsupported(f"SLSA provenance {version} is not supported", "leave out version, for v0.2")
-    return Provenance(mode, settings.get("builder-id", ""))
+    """Attestations are in images alone, be they `inline-only` or not.
+
+    Source: moby/buildkit docs/attestations/slsa-provenance.md.
+    """
+    for name, value in settings.items():
+        if name not in _SETTINGS:
+            known = ", ".join(_SETTINGS)
+            raise InvalidInput(f"unknown setting of a provenance attestation: {name}", f"there are {known}")
+        if (allowed := _SETTINGS[name]) and value not in allowed:
+            raise InvalidInput(f"invalid provenance {name}: {value}", f"expected {' or '.join(allowed)}")
+    return Provenance(
+        full=settings.get("mode") in ("max", "full"),
+        version=settings.get("version", "v0.2"),
+        builder_id=settings.get("builder-id", ""),
+        reproducible=settings.get("reproducible") in ("true", "1"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +141,8 @@ class BuildRequest:
     `target:STAGE`; any other name that FROM, COPY --from or a mount uses may be asked of the ContextSource if it is
     in `local_contexts`. `no_cache_stages` are names of stages never taken from the cache. `memory` and `shm_size` are
     bytes; `network` is default, bridge, host or none. `inline_cache` puts
-    the cache of this build into its image. `platform` may be several, with commas between.
+    the cache of this build into its image. `platform` may be several, with commas between. `vcs` is what the client
+    says of the repository that its main context is in.
     """
 
     id: str = ""
@@ -138,6 +173,7 @@ class BuildRequest:
     cache_from: tuple[CacheSource, ...] = ()
     cache_to: tuple[CacheTarget, ...] = ()
     attestations: Attestations = Attestations()
+    vcs: Mapping[str, str] = field(default_factory=dict)
     inline_cache: bool = False
     store: bool = True
 
@@ -176,6 +212,9 @@ class ContextSource(Protocol):
 
     async def credentials(self, registry: str) -> Auth | None:
         """Credentials for a registry (`docker.io`, `host:5000`)."""
+
+    def origins(self) -> Mapping[str, Origin]:
+        """Where those contexts come from that were fetched by now, by their names."""
 
 
 @dataclass(frozen=True, kw_only=True)

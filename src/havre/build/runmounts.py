@@ -10,6 +10,7 @@ Source: the Dockerfile reference, "RUN --mount".
 from __future__ import annotations
 
 import csv
+import posixpath
 from dataclasses import dataclass
 
 from havre.build.dockerfile import nearest
@@ -44,6 +45,11 @@ class RunMount:
     uid: int = 0
     gid: int = 0
     size: int = 0
+
+
+def secret_id(mount: RunMount) -> str:
+    """Which of the client's secrets a mount of that type is."""
+    return mount.id or mount.source or posixpath.basename(mount.target)
 
 
 def parse_mount(text: str) -> RunMount:

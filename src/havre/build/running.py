@@ -25,7 +25,7 @@ from havre.aio import finish, in_thread, to_its_end
 from havre.build.cachemounts import CacheMounts
 from havre.build.plan import DEFAULT_PATH, RunAction
 from havre.build.request import BuildRequest, ContextSource
-from havre.build.runmounts import RunMount
+from havre.build.runmounts import RunMount, secret_id
 from havre.build.trees import Tree
 from havre.engine import times
 from havre.engine.model import Config, Container, ContainerId, EndpointSettings, HostConfig, Ulimit
@@ -216,7 +216,7 @@ class Runner:
         self, mount: RunMount, client: ContextSource, gathered: _Gathered, undo: AsyncExitStack
     ) -> None:
         """A secret is a file in memory while the command runs, or a variable of it, and nowhere else."""
-        id = mount.id or mount.source or posixpath.basename(mount.target)
+        id = secret_id(mount)
         value = await client.secret(id)
         if value is None:
             if mount.required:

@@ -45,7 +45,7 @@ from havre.engine.images import Images
 from havre.engine.model import Ulimit
 from havre.errors import Conflict, HavreError, Unsupported
 from havre.linux import trees
-from havre.oci.attestation import PROVENANCE, SPDX, Predicate
+from havre.oci.attestation import SPDX, Predicate
 from havre.oci.digest import Digest
 from havre.oci.image import decode_image
 from havre.oci.platform import Platform, parse_platform, platform_of_machine
@@ -261,8 +261,8 @@ class Builder:
             with shown("generating sbom", progress):
                 predicates.append(Predicate(SPDX, await self._images.describe_packages(document, _SBOM)))
         if (asked := request.attestations.provenance) is not None:
-            facts = _facts(request, source, wanted, stages, started_at)
-            predicates.append(Predicate(PROVENANCE, render_provenance(facts, asked)))
+            facts = _facts(request, context, source, stages, started_at)
+            predicates.append(render_provenance(facts, asked))
         image = None
         if request.store:
             image = await self._images.create(document, names=request.tags, predicates=predicates)
@@ -343,21 +343,25 @@ class Builder:
 
 
 def _facts(
-    request: BuildRequest, dockerfile: DockerfileBytes, platform: Platform, stages: Stages, started_at: float
+    request: BuildRequest, client: ContextSource, dockerfile: DockerfileBytes, stages: Stages, started_at: float
 ) -> Facts:
     """What a provenance tells; the options by the names that BuildKit's frontend has for them."""
+    origins = client.origins()
     return Facts(
         id=request.id,
         dockerfile=dockerfile,
-        platform=str(platform),
+        platform=str(_own_platform()),
         options={
             **{f"build-arg:{name}": value for name, value in request.build_args.items() if value is not None},
             **{f"label:{name}": value for name, value in request.labels.items()},
             **{f"context:{name}": value for name, value in request.contexts.items()},
+            **{f"context:{name}": f"local:{name}" for name in request.local_contexts - origins.keys()},
             **({"target": request.target} if request.target else {}),
         },
-        contexts=(MAIN_CONTEXT, *sorted(request.local_contexts)),
-        materials=stages.materials,
+        contexts={MAIN_CONTEXT, *request.local_contexts} - origins.keys(),
+        origins=origins,
+        vcs=request.vcs,
+        inputs=stages.inputs,
         started_at=started_at,
         finished_at=time.time(),
     )

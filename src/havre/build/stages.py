@@ -28,6 +28,7 @@ from havre.build.graph import SCRATCH, Graph, Stage, sources_of
 from havre.build.instructions import Command
 from havre.build.plan import CopyAction, Step, Surroundings, begin, plan_steps, read_triggers
 from havre.build.progress import BuildProgress, Declared, Finished, Log, Started, Transfer, Vertex
+from havre.build.provenance import Inputs
 from havre.build.request import BuildRequest, ContextSource
 from havre.build.steps import Made, Scope, Steps
 from havre.build.trees import Tree
@@ -104,7 +105,7 @@ class Stages:
         self._numbers = _first_numbers(job.graph)
         self._total = sum(1 + len(job.graph.stages[index].commands) for index in job.graph.needed)
         self._epoch = _epoch(job.request)
-        self.materials: dict[str, str] = {}  # digests of bases by package URL
+        self.inputs = Inputs()
         self._views = BuildViews(storage.snapshots, job.request, job.client, job.graph, job.ignore, job.tell, job.undo)
 
     async def squash(self, result: Result) -> Result:
@@ -205,7 +206,7 @@ class Stages:
         known = [parse_reference(each) for each in details.repo_digests]
         digest = next((each.digest for each in known if each.name == reference.name and each.digest), Digest(id))
         platform = Platform(details.architecture, details.os, variant=details.variant)
-        self.materials[package_url(reference, platform, digest)] = digest
+        self.inputs.materials[package_url(reference, platform)] = digest
 
     async def _find(self, name: str, platform: str, vertex: Vertex | None) -> str:
         if not self._job.request.pull:
@@ -247,6 +248,7 @@ class Stages:
             job.tell(Declared(each))
         scope = self._scope(stage)
         for step, name in zip(steps, names, strict=True):
+            self.inputs.note(step.action, job.request.network)
             result = await self._step(step, name, result, scope)
         return result
 
@@ -259,6 +261,7 @@ class Stages:
             views=self,
             directory=self._job.directory,
             hold=self._hold,
+            materials=self.inputs.materials,
             caches=self._job.caches,
             use_cache=not fresh,
             epoch=self._epoch,

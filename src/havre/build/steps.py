@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,7 +28,7 @@ from havre.build import copying, fetching
 from havre.build.cache import Cache, CacheRecord, key_of
 from havre.build.copying import Chosen, Placement
 from havre.build.foreigncache import ForeignCache
-from havre.build.gitsource import GitAddress, clone, git_access, parse_git_address
+from havre.build.gitsource import GitAddress, clone, git_access, parse_git_address, shown_address
 from havre.build.layering import LayerPlan, plan_layer, resolve_target
 from havre.build.plan import Action, CopyAction, RunAction, WorkdirAction
 from havre.build.request import BuildRequest, ContextSource
@@ -58,7 +58,8 @@ class Made:
 class Scope:
     """The build that a step belongs to. `directory` is the build's own; `epoch` bounds the times of all files.
 
-    `hold` spares a layer from collection until the build is over.
+    `hold` spares a layer from collection until the build is over. `materials` are the digests of what is fetched by
+    address.
     """
 
     request: BuildRequest
@@ -66,6 +67,7 @@ class Scope:
     views: Views
     directory: Path
     hold: Callable[[Digest], None]
+    materials: MutableMapping[str, str]
     caches: Sequence[ForeignCache] = ()
     use_cache: bool = True
     epoch: int | None = None
@@ -120,6 +122,7 @@ class Steps:
         if known is not None:
             key = _key_of_url(action, below, known, scope)
             if (made := await self._find(key, description, scope)) is not None:
+                scope.materials[shown_address(url)] = known.digest
                 return made
         made, key = await self._copied(action, below, description, scope)
         if (fetched := self._downloads.known(url)) is not None:
@@ -157,13 +160,17 @@ class Steps:
         for number, source in enumerate(action.sources):
             if action.remote and (address := parse_git_address(source)) is not None:
                 directory = downloads / str(number)
-                sources.append(await _cloned(address, directory, action, scope.client))
+                cloned, commit = await _cloned(address, directory, action, scope.client)
+                sources.append(cloned)
+                scope.materials[shown_address(source)] = commit
                 continue
             if action.remote and fetching.is_url(source):
                 name = fetching.name_of(source) if action.into else "download"
                 directory = downloads / str(number)
                 await in_thread(directory.mkdir, 0o700)
-                self._downloads.remember(source, await fetching.fetch(source, directory, name, action.checksum))
+                download = await fetching.fetch(source, directory, name, action.checksum)
+                self._downloads.remember(source, download)
+                scope.materials[shown_address(source)] = download.digest
                 sources.append(Chosen(DirectoryTree(directory), name, name, source, False))
                 continue
             if action.checksum:
@@ -301,12 +308,17 @@ class Steps:
         return Made(layer, record.created_at, cached=False, key=key)
 
 
-async def _cloned(address: GitAddress, directory: Path, action: CopyAction, client: ContextSource) -> Chosen:
-    """ADD of a git repository: its files as a directory's; the checksum is that of the commit, or begins it."""
+async def _cloned(
+    address: GitAddress, directory: Path, action: CopyAction, client: ContextSource
+) -> tuple[Chosen, str]:
+    """ADD of a git repository: its files as a directory's, and the commit's digest.
+
+    The checksum is that of the commit, or begins it.
+    """
     await in_thread(directory.mkdir, 0o700)
     address = replace(address, checksum=action.checksum or address.checksum)
-    root, _ = await clone(address, directory, await git_access(address, client), keep_git=action.keep_git)
-    return Chosen(DirectoryTree(root), "", "", address.shown, True)
+    root, commit = await clone(address, directory, await git_access(address, client), keep_git=action.keep_git)
+    return Chosen(DirectoryTree(root), "", "", address.shown, True), commit
 
 
 def _key_of_url(action: CopyAction, below: Sequence[Digest], download: fetching.Download, scope: Scope) -> str:

@@ -19,9 +19,9 @@ from havre.build import fetching
 from havre.build.contexts import read_file
 from havre.build.copying import Chosen, is_archive
 from havre.build.dockerfile import MAX_BYTES
-from havre.build.gitsource import Lender, clone, git_access, parse_git_address
+from havre.build.gitsource import Lender, clone, git_access, parse_git_address, shown_address
 from havre.build.packed import PackedTree, TarIntake
-from havre.build.request import DEFAULT_NAME, DockerfileBytes
+from havre.build.request import DEFAULT_NAME, MAIN_CONTEXT, DockerfileBytes, Origin
 from havre.build.trees import DirectoryTree
 from havre.errors import InvalidInput, NotFound, Unsupported
 from havre.linux import trees
@@ -50,6 +50,7 @@ class UploadedContext:
         self._tree: PackedTree | None = None
         self._credentials = credentials
         self.agents: SshAgents | None = None
+        self.origin: Origin | None = None
 
     @property
     def files(self) -> Path | PackedTree:
@@ -77,13 +78,15 @@ class UploadedContext:
         """Take the context from a URL: a git repository (for which `lender` helps), a tar, or a Dockerfile alone."""
         if (address := parse_git_address(url)) is not None:
             access = await git_access(address, lender or self)
-            self._directory, _ = await clone(address, self._directory, access, keep_git=keep_git)
+            self._directory, commit = await clone(address, self._directory, access, keep_git=keep_git)
+            self.origin = Origin(shown_address(url), commit)
             return
         if not fetching.is_url(url):
             raise Unsupported(f"the remote context {url} is not supported", "expected git, http:// or https://")
         name = ".remote-context"
         path = self._directory / name
-        await fetching.fetch(url, self._directory, name, "")
+        download = await fetching.fetch(url, self._directory, name, "")
+        self.origin = Origin(shown_address(url), download.digest)
         if not await in_thread(is_archive, Chosen(DirectoryTree(self._directory), name, name, url, False)):
             path.rename(self._directory / DEFAULT_NAME)
             return
@@ -117,6 +120,10 @@ class UploadedContext:
     async def credentials(self, registry: str) -> Auth | None:
         """What the client sent for this registry."""
         return credentials_for(self._credentials, registry)
+
+    def origins(self) -> Mapping[str, Origin]:
+        """Where the main context comes from, if it was fetched."""
+        return {} if self.origin is None else {MAIN_CONTEXT: self.origin}
 
 
 async def gathered(chunks: AsyncIterator[bytes], first: bytes = b"") -> AsyncGenerator[bytes, None]:

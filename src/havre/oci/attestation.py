@@ -7,7 +7,7 @@
 Readers that know nothing of this choose by platform and see the image alone. A statement is of a manifest; where the
 image gets another one (by other compression), so does the statement, and what it says stays word for word. Pure.
 
-Source: moby/buildkit docs/attestations/attestation-storage.md; in-toto attestations v0.1; SLSA provenance v0.2.
+Source: moby/buildkit docs/attestations/attestation-storage.md; in-toto attestations v0.1; package URLs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from havre.oci.manifest import Descriptor, describe, render_manifest
 from havre.oci.platform import Platform
 from havre.oci.reference import Reference
 
-PROVENANCE = "https://slsa.dev/provenance/v0.2"
+PROVENANCE, PROVENANCE_V1 = "https://slsa.dev/provenance/v0.2", "https://slsa.dev/provenance/v1"
 MAX_ATTESTED = 64 << 20
 """Bytes of one attestation's documents; lists of packages may be some megabytes."""
 SPDX = "https://spdx.dev/Document"
@@ -137,12 +137,13 @@ def _subjects(digest: Digest, platform: Platform, names: Sequence[Reference]) ->
     return [{"name": name, "digest": {"sha256": hex_of(digest)}} for name in known]
 
 
-def package_url(name: Reference, platform: Platform, digest: Digest | None = None) -> str:
-    """An image's package URL: `pkg:docker/busybox@1?platform=linux%2Famd64`, of a digest if there is no tag."""
-    version = name.tag or digest or name.digest or ""
-    qualifiers = [f"digest={digest}"] if digest and version != digest else []
+def package_url(name: Reference, platform: Platform) -> str:
+    """An image's package URL: `pkg:docker/busybox@1?platform=linux%2Famd64`, of its digest if the name has no tag."""
+    version = name.tag or name.digest or ""
+    qualifiers = [f"digest={name.digest}"] if name.digest and version != name.digest else []
     qualifiers.append(f"platform={quote(str(platform), safe='')}")
-    return f"pkg:docker/{name.familiar_name}{f'@{version}' if version else ''}?{'&'.join(qualifiers)}"
+    path = quote(name.familiar_name, safe="/")
+    return f"pkg:docker/{path}{f'@{version}' if version else ''}?{'&'.join(qualifiers)}"
 
 
 def _encode(document: object) -> bytes:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from havre.build.gitsource import parse_git_address
+from havre.build.gitsource import parse_git_address, shown_address
 from havre.build.request import DEFAULT_NAME, MAIN_CONTEXT, BuildRequest, CacheSource, CacheTarget, parse_attestations
 from havre.engine.layout import LayoutForm, layout_form
 from havre.engine.model import Ulimit
@@ -97,6 +97,7 @@ def parse_options(
         store=store,
         cache_from=_cache_sources(attrs),
         attestations=parse_attestations(_having_prefix(attrs, "attest:")),
+        vcs={name: shown_address(value) for name, value in _having_prefix(attrs, "vcs:").items() if value},
     )
     main = attrs.get("contextkey", "context")
     dockerfile_local = attrs.get("dockerfilekey", "" if remote else "dockerfile")

@@ -15,7 +15,7 @@ Source: moby/buildkit session/*; frontend/dockerui; docker/buildx build/opt.go.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -41,7 +41,7 @@ from havre.build.dockerfile import MAX_BYTES
 from havre.build.gitsource import shown_address
 from havre.build.packed import PackedTree
 from havre.build.progress import BuildProgress, Vertex, shown, vertex_of_context
-from havre.build.request import MAIN_CONTEXT, DockerfileBytes
+from havre.build.request import MAIN_CONTEXT, DockerfileBytes, Origin
 from havre.build.uploads import UploadedContext
 from havre.errors import Failed, NotFound
 from havre.oci.digest import Digest
@@ -77,6 +77,7 @@ class SessionSource:
         self._progress = progress
         self._locks: dict[object, asyncio.Lock] = {}
         self._made: dict[object, Any] = {}
+        self._origins: dict[str, Origin] = {}
         self.text: DockerfileBytes | None = None
 
     async def dockerfile(self, path: str) -> DockerfileBytes:
@@ -111,7 +112,7 @@ class SessionSource:
         if name == MAIN_CONTEXT and self._is_foreign:
             return await self._foreign_context()
         if (remote := self._options.remotes.get(name)) is not None:
-            return await self._once(("remote", name), lambda: self._fetched(remote))
+            return await self._once(("remote", name), lambda: self._fetched(remote, name))
         local = self._options.locals.get(name)
         if local is None:
             raise NotFound(f"the client has no context named {name}")
@@ -202,6 +203,10 @@ class SessionSource:
             return Auth(identity_token=found.secret, server_address=registry)
         return Auth(username=found.username, password=found.secret, server_address=registry)
 
+    def origins(self) -> Mapping[str, Origin]:
+        """Where those contexts come from that were fetched."""
+        return self._origins
+
     @property
     def _is_foreign(self) -> bool:
         """Whether the main context is no directory of the client's."""
@@ -212,7 +217,7 @@ class SessionSource:
 
         async def unpack() -> Files:
             if self._options.remote:
-                return await self._fetched(self._options.remote)
+                return await self._fetched(self._options.remote, MAIN_CONTEXT)
             uploaded = UploadedContext(await self._borrow(), {})
             self._stack.callback(uploaded.close)
             async with aclosing(self._pull()) as pieces:
@@ -221,12 +226,14 @@ class SessionSource:
 
         return await self._once("foreign", unpack)
 
-    async def _fetched(self, url: str) -> Files:
+    async def _fetched(self, url: str, name: str) -> Files:
         """A context from a URL."""
         uploaded = UploadedContext(await self._borrow(), {})
         self._stack.callback(uploaded.close)
         with shown(f"[internal] load remote build context {shown_address(url)}", self._progress):
             await uploaded.fetch(url, self, keep_git=self._options.keep_git)
+        if uploaded.origin is not None:
+            self._origins[name] = uploaded.origin
         return uploaded.files
 
     async def _pull(self) -> AsyncGenerator[bytes, None]:

@@ -13,7 +13,7 @@ _PLATFORMS = Flag("platform", "", "list", "Only these platforms of the image (li
 COMMANDS = (
     Command("build", "[OPTIONS] PATH | URL | -", "Build an image from a Dockerfile", "build:build", (1, 1), (
         Flag("add-host", "", "list", "Add a line to the hosts file (host:ip)", check="check_host"),
-        Flag("attest", "", "list", "An attestation (type=provenance,mode=max)"),
+        Flag("attest", "", "list", "An attestation (type=provenance,mode=max or type=sbom)"),
         Flag("build-arg", "", "list", "Set an ARG of the Dockerfile"),
         Flag("cache-from", "", "list", "Build cache to use (IMAGE, type=registry,ref=NAME, type=local,src=DIR)"),
         Flag("cache-to", "", "list", "Where the cache goes (type=inline, type=registry,ref=NAME, type=local,dest=DIR)"),
@@ -39,11 +39,11 @@ COMMANDS = (
         Flag("output", "o", "list", "Where the result goes (DIRECTORY, type=local|tar|oci|docker|image,dest=FILE)"),
         Flag("platform", "", "string", "Platforms to build for (linux/amd64,linux/arm64)"),
         Flag("progress", "", "string", "How the steps are shown (auto, plain, tty, rawjson)", "auto"),
-        Flag("provenance", "", "string", "Attest where the result comes from (true, mode=min, mode=max), for type=oci"),
+        Flag("provenance", "", "string", "Attest where the result comes from (true, mode=max, version=v1)"),
         Flag("pull", "", "", "Pull the base images anew"),
         Flag("push", "", "", "Push the image to the registries of its names"),
         Flag("quiet", "q", "", "Print only the image ID, when it is done"),
-        Flag("sbom", "", "string", "Attest the packages in the result; not supported"),
+        Flag("sbom", "", "string", "Attest which packages are in the result (true)"),
         Flag("secret", "", "list", "A secret for RUN --mount=type=secret (id=NAME,src=FILE or env=VARIABLE)"),
         Flag("shm-size", "", "bytes", "Size of /dev/shm"),
         Flag("squash", "", "", "Put the layers above the base into one"),
@@ -107,6 +107,14 @@ COMMANDS = (
     ), top="rmi"),
     Command("save", _MANY, "Save one or more images to a tar archive (to STDOUT by default)", "archive:save",
             (1, None), (Flag("output", "o", "string", "Write to a file, instead of STDOUT"), _PLATFORMS), top="save"),
+    Command("sbom", "[OPTIONS] IMAGE", "List the packages that are installed in an image", "sbom:sbom", (1, 1), (
+        Flag("format", "", "string",
+             "'table' (default), 'spdx-json' (a document),\n"
+             "'json' (a package a line), or a Go template"),
+        Flag("no-trunc", "", "", "Do not shorten output"),
+        Flag("output", "o", "string", "Write to a file, instead of STDOUT"),
+        _PLATFORM,
+    )),
     Command("tag", "SOURCE_IMAGE[:TAG] TARGET_IMAGE[:TAG]",
             "Create a tag TARGET_IMAGE that refers to SOURCE_IMAGE", "images:tag", (2, 2), top="tag"),
 )  # fmt: skip
