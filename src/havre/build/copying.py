@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import posixpath
+from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,6 +178,28 @@ def digest_of_members(found: Iterator[Member]) -> str:
         if entry.kind == "file":
             whole.update(tree.digest(path))
     return whole.hexdigest()
+
+
+class Digests:
+    """Digests of what is copied; those of files that cannot change are remembered, as many as `KEPT`."""
+
+    KEPT = 1000
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[Hashable, str] = OrderedDict()
+
+    def of(self, sources: Sequence[Chosen], placement: Placement) -> str:
+        """The digest of all members of the sources, wherever they go. Threads may ask at the same time."""
+        named = tuple((each.tree.identity, each.path, each.name, each.shown, each.is_directory) for each in sources)
+        key = None if any(name[0] is None for name in named) else (named, placement)
+        if key is None or (found := self._known.get(key)) is None:
+            found = digest_of_members(members(sources, "/", placement, many=True))
+        if key is not None:
+            self._known[key] = found
+            self._known.move_to_end(key)
+            while len(self._known) > self.KEPT:
+                self._known.popitem(last=False)
+        return found
 
 
 # -- archives

@@ -166,6 +166,8 @@ class PackedTree:
     `pack` is the tree's from now on; without one it makes its own.
     """
 
+    identity = None  # the digests of its files are known, those of all of them are not worth keeping
+
     def __init__(self, scratch: Path, pack: Pack | None = None) -> None:
         self._scratch = scratch
         self._pack = pack or Pack(scratch)

@@ -81,6 +81,7 @@ class Steps:
         self._cache = cache
         self._runner = runner
         self._downloads = fetching.Downloads()
+        self._digests = copying.Digests()
         self._making: dict[str, asyncio.Future[None]] = {}
 
     async def apply(
@@ -109,9 +110,8 @@ class Steps:
 
     async def _digest_of_bind(self, name: str, source: str, scope: Scope) -> str:
         tree = await scope.views.tree(name, source or ".")
-        return await in_thread(
-            _digest, await in_thread(copying.choose, tree, [source or "."]), Placement("/", into=True)
-        )
+        chosen = await in_thread(copying.choose, tree, [source or "."])
+        return await in_thread(self._digests.of, chosen, Placement("/", into=True))
 
     async def copy(self, action: CopyAction, below: Sequence[Digest], description: str, scope: Scope) -> Made:
         """A COPY or ADD; one of a URL that its server says is unchanged is found without fetching it."""
@@ -149,7 +149,7 @@ class Steps:
             )
             told = msgspec.to_builtins(replace(action, sources=(), from_=""))
             names = [(each.name, each.shown if action.parents else "", each in archives) for each in sources]
-            key = key_of("copy", below, told, names, await in_thread(_digest, sources, placement), scope.epoch)
+            key = key_of("copy", below, told, names, await in_thread(self._digests.of, sources, placement), scope.epoch)
 
             apply = partial(_plan, action, sources, archives, placement)
             make = partial(self._lay, key, below, description, scope, apply)
@@ -324,10 +324,6 @@ async def _cloned(
 def _key_of_url(action: CopyAction, below: Sequence[Digest], download: fetching.Download, scope: Scope) -> str:
     told = msgspec.to_builtins(action)
     return key_of("add", below, told, download.digest, download.modified, scope.epoch)
-
-
-def _digest(sources: Sequence[Chosen], placement: Placement) -> str:
-    return copying.digest_of_members(copying.members(sources, "/", placement, many=True))
 
 
 def _archives(action: CopyAction, sources: Sequence[Chosen]) -> list[Chosen]:

@@ -49,7 +49,10 @@ class Item(NamedTuple):
 
 
 class Tree(Protocol):
-    """Files to be read."""
+    """Files to be read. What has the same `identity` has the same files; None says nothing."""
+
+    @property
+    def identity(self) -> Hashable | None: ...
 
     def locate(self, path: str) -> tuple[str, bool] | None:
         """Where `path` leads, and whether that is a directory; None if to nothing."""
@@ -76,8 +79,9 @@ class Tree(Protocol):
 class DirectoryTree:
     """The tree below `root`, which nobody changes meanwhile."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, identity: Hashable | None = None) -> None:
         self._root = root
+        self.identity = identity
 
     def locate(self, path: str) -> tuple[str, bool] | None:
         """As `Tree` says."""

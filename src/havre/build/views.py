@@ -90,7 +90,7 @@ class BuildViews:
                 id = secrets.token_hex(32)
                 self._undo.push_async_callback(self._snapshots.remove, id)
                 await self._snapshots.create(id, layers)
-                self._mounted[layers] = DirectoryTree(await self._snapshots.mount(id))
+                self._mounted[layers] = DirectoryTree(await self._snapshots.mount(id), layers)
             return self._mounted[layers]
 
 
