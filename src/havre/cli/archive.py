@@ -14,12 +14,11 @@ from havre.client.config import exists
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.client.api import Query
-    from havre.client.http import Response
 
 _CHUNK = 256 << 10
 
@@ -38,17 +37,17 @@ def open_input(path: str) -> int:
         raise StatusError(1, f"open {path}: {(error.strerror or str(error)).lower()}") from error
 
 
-def write_output(response: Response, path: str, verb: str) -> None:
-    """The body of a response to a file (whole or not at all) or to standard output. Raises StatusError."""
+def write_output(pieces: Iterable[bytes], path: str, verb: str) -> None:
+    """Bytes to a file (whole or not at all) or to standard output. Raises StatusError."""
     if not path:
-        for data in response.chunks():
+        for data in pieces:
             write_all(1, data)
         return
     temporary = f"{path}.{posix.getpid()}"
     try:
         descriptor = posix.open(temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600)
         try:
-            for data in response.chunks():
+            for data in pieces:
                 write_all(descriptor, data)
         except BaseException:
             posix.unlink(temporary)
@@ -75,7 +74,7 @@ def save(session: Session, options: Options, arguments: list[str]) -> int:
     check_output(options.output, "save image")
     platforms = platform_parameters(session.client, options.platform, "1.48")
     response = session.client.call("GET", "/images/get", {"names": arguments, "platform": platforms})
-    write_output(response, options.output, "save image")
+    write_output(response.chunks(), options.output, "save image")
     return 0
 
 
@@ -124,7 +123,8 @@ def import_(session: Session, options: Options, arguments: list[str]) -> int:
 def export(session: Session, options: Options, arguments: list[str]) -> int:
     """Write a container's file system as a tar archive."""
     check_output(options.output, "export container")
-    write_output(session.client.call("GET", f"/containers/{arguments[0]}/export"), options.output, "export container")
+    response = session.client.call("GET", f"/containers/{arguments[0]}/export")
+    write_output(response.chunks(), options.output, "export container")
     return 0
 
 

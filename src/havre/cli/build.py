@@ -137,7 +137,7 @@ def _refuse_elsewhere(options: Options) -> None:
     asked = {
         "secret": options.secret,
         "ssh": options.ssh,
-        "attest": options.attest or options.provenance,
+        "attest": options.attest or options.provenance or options.sbom,
         "cache-to": options.cache_to,
         "build-context": options.build_context,
         "no-cache-filter": options.no_cache_filter,
@@ -238,7 +238,7 @@ def _attestations(options: Options) -> dict[str, str]:
         fields = [field for field in text.split(",") if field]
         kinds = [field.removeprefix("type=") for field in fields if field.startswith("type=")]
         if len(kinds) != 1:
-            raise StatusError(1, f"invalid attestation {text!r}: type=provenance is expected")
+            raise StatusError(1, f"invalid attestation {text!r}: type=provenance or type=sbom is expected")
         switches = {"true": "", "false": "disabled=true"}
         settings = [switches.get(field, field) for field in fields if not field.startswith("type=")]
         wanted[kinds[0]] = ",".join(filter(None, settings))

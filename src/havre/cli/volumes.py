@@ -104,7 +104,7 @@ def export(session: Session, options: Options, arguments: list[str]) -> int:
     check_output(options.output, "export volume")
     query: Query = {"zstd": "1"} if options.zstd else {}
     answer = session.client.call("GET", f"/volumes/{arguments[0]}/export", query)
-    write_output(answer, options.output, "export volume")
+    write_output(answer.chunks(), options.output, "export volume")
     return 0
 
 

@@ -1,0 +1,150 @@
+"""What is installed in images: told of those in the store, and attested of what is built, by both command lines."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.building import write_context
+from support.engines import Engine
+from support.images import debian_tree
+from support.installed import APK
+from support.raw import ask
+
+_DEBIAN = "bash,python3-minimal,nginx-light,passwd"
+_TEXT = "FROM busybox\nCOPY lib /lib\nCOPY app /app\n"
+_SPDX, _PROVENANCE = "https://spdx.dev/Document", "https://slsa.dev/provenance/v0.2"
+
+Build = Callable[..., str]
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    files = {
+        "lib/apk/db/installed": APK,
+        "app/a-1.dist-info/METADATA": "Name: A\nVersion: 1\nLicense: MIT\n",
+        "app/node_modules/b/package.json": '{"name": "b", "version": "2"}',
+        "app/link.dist-info/METADATA": "-> /../../../../../../../../etc/hostname",
+    }
+    return write_context(tmp_path / "context", _TEXT, files)
+
+
+@pytest.fixture(params=["havre", "buildx"])
+def build(request: pytest.FixtureRequest, havred: Engine, context: Path) -> Build:
+    """Builds the context by one of the command lines with some flags; what it told."""
+
+    def run(*flags: str, check: int = 0) -> str:
+        if request.param == "havre":
+            return havred.havre("build", *flags, str(context), check=check).stderr
+        return havred.docker("buildx", "build", "--progress=plain", *flags, str(context), check=check).stderr
+
+    return run
+
+
+def urls(document: dict[str, Any]) -> list[str]:
+    return [each["externalRefs"][0]["referenceLocator"] for each in document["packages"][1:]]
+
+
+BUILT = ["pkg:apk/musl@1.2.4-r2?arch=x86_64", "pkg:apk/ssl_client@1.36.1-r2?arch=x86_64&upstream=busybox",
+         "pkg:npm/b@2", "pkg:pypi/a@1"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def debian(_havre: Engine) -> Iterator[str]:
+    _havre.docker("import", str(debian_tree(_DEBIAN)), "sbom/debian:1", check=0, timeout_s=300)
+    yield "sbom/debian:1"
+    _havre.docker("rmi", "-f", "sbom/debian:1")
+
+
+def test_what_dpkg_tells(havred: Engine, debian: str, tmp_path: Path) -> None:
+    file = tmp_path / "list"
+    havred.havre("image", "sbom", "--format", "spdx-json", "-o", str(file), debian, check=0)
+    document = json.loads(file.read_text())
+    assert (document["name"], document["spdxVersion"]) == (debian, "SPDX-2.3")
+    form = "pkg:deb/debian/${Package}@${Version}?arch=${Architecture}&distro=debian-13\n"
+    told = havred.out("run", "--rm", "--network", "none", debian, "dpkg-query", "-W", "-f", form)
+    plain = {url.partition("&upstream=")[0].replace("%2B", "+") for url in urls(document)}
+    assert plain == set(told.splitlines())
+    licences = {each["name"]: each["licenseDeclared"] for each in document["packages"]}
+    assert licences["zlib1g"] == "Zlib"
+    table = havred.havre("image", "sbom", debian, check=0).stdout
+    assert "\nzlib1g " in table
+    assert havred.havre("image", "sbom", "--format", "spdx-json", debian, check=0).stdout == file.read_text()
+
+
+def test_an_image_in_which_nothing_is_installed(havred: Engine) -> None:
+    answer = ask(havred.socket, "GET", "/images/busybox/sbom")
+    assert answer.headers["content-type"] == "application/spdx+json"
+    document = json.loads(answer.body)
+    (root,) = document["packages"]
+    assert root["name"] == "busybox:latest"
+    assert document["relationships"][0]["relatedSpdxElement"] == root["SPDXID"]
+    assert havred.havre("image", "sbom", "busybox", check=0).stdout.split() == ["NAME", "VERSION", "TYPE", "LICENSE"]
+
+
+def test_what_cannot_be_shown(havred: Engine) -> None:
+    assert "No such image: nothing:latest" in havred.havre("image", "sbom", "nothing", check=1).stderr
+    other = havred.havre("image", "sbom", "--platform", "linux/s390x", "busybox", check=1).stderr
+    assert "does not match the specified platform" in other
+    missing = havred.havre("image", "sbom", "-o", "/nowhere/x", "busybox", check=1).stderr
+    assert 'directory "/nowhere" does not exist' in missing
+
+
+def test_what_could_not_be_read_is_told(havred: Engine, tmp_path: Path) -> None:
+    text = "FROM scratch\nCOPY Packages /var/lib/rpm/Packages\n"
+    context = write_context(tmp_path / "context", text, {"Packages": "bdb"})
+    havred.havre("build", "-t", "sbom/gap:1", str(context), check=0)
+    told = havred.havre("image", "sbom", "sbom/gap:1", check=0)
+    assert told.stderr == "warning: /var/lib/rpm/Packages: databases of rpm in Berkeley DB are not read\n"
+    havred.docker("rmi", "sbom/gap:1", check=0)
+
+
+def attested(archive: Path) -> list[tuple[str, dict[str, Any]]]:
+    """The statements of an archive's only attestation, by the types that their layers are annotated with."""
+    with tarfile.open(archive) as tar:
+
+        def read(path: str) -> dict[str, Any]:
+            found: dict[str, Any] = json.load(tar.extractfile(path))  # type: ignore[arg-type]
+            return found
+
+        def blob(digest: str) -> dict[str, Any]:
+            return read(f"blobs/sha256/{digest.removeprefix('sha256:')}")
+
+        (top,) = read("index.json")["manifests"]
+        image, attestation = blob(top["digest"])["manifests"]
+        assert attestation["annotations"]["vnd.docker.reference.digest"] == image["digest"]
+        layers = blob(attestation["digest"])["layers"]
+        return [(each["annotations"]["in-toto.io/predicate-type"], blob(each["digest"])) for each in layers]
+
+
+def test_attested(build: Build, havred: Engine, tmp_path: Path) -> None:
+    archive = tmp_path / "image.tar"
+    build("-t", "sbom/built:1", "--sbom", "true", "--provenance", "true", "-o", f"type=oci,dest={archive}")
+    (first, statement), (second, _) = attested(archive)
+    assert (first, second) == (_SPDX, _PROVENANCE)
+    assert statement["predicateType"] == _SPDX
+    assert statement["subject"][0]["name"] == "pkg:docker/sbom/built@1?platform=linux%2Famd64"
+    assert (statement["predicate"]["name"], urls(statement["predicate"])) == ("sbom", BUILT)
+
+
+def test_the_same_build_attests_the_same(build: Build, tmp_path: Path) -> None:
+    found = []
+    for number in range(2):
+        archive = tmp_path / f"{number}.tar"
+        flags = ("--no-cache", "--build-arg", "SOURCE_DATE_EPOCH=1700000000", "-o", f"type=oci,dest={archive}")
+        build("--attest", "type=sbom", *flags)
+        found += attested(archive)
+    (_, first), (_, second) = found
+    assert first == second
+    assert first["predicate"]["creationInfo"]["created"] == "2023-11-14T22:13:20Z"
+
+
+def test_generators_are_refused(build: Build) -> None:
+    told = build("--sbom", "generator=docker/scanner", check=1)
+    assert "the SBOM generator docker/scanner is not supported: leave out generator=" in told
+    build("--sbom", "false")
