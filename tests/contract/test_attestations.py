@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from havre.oci.digest import digest_of
 from support.building import write_context
 from support.engines import HAVRE, Engine
 from support.raw import ask
-from support.registry import RealRegistry, real_registry
+from support.registry import RealRegistry, own_registry, real_registry
 from support.repository import Repository
 
 pytestmark = pytest.mark.peer
@@ -23,6 +24,7 @@ pytestmark = pytest.mark.peer
 _TEXT = "FROM busybox\nARG V\nRUN echo made > /made\n"
 
 Build = Callable[..., str]
+Kind = Callable[..., AbstractContextManager[RealRegistry]]
 
 
 @pytest.fixture
@@ -109,6 +111,7 @@ def test_attested_by_every_door(build: Build, havred: Engine, registry: RealRegi
     (statement,) = stored.statements(attestation)
     assert f"sha256:{statement['subject'][0]['digest']['sha256']}" == image["digest"]
     assert "secret-argument" not in json.dumps(statement)
+    assert statement["predicate"]["metadata"]["buildInvocationID"]
     here = manifests_of(havred, name)
     assert [(each["Kind"], each["Available"], each["ID"]) for each in here] == [
         ("image", True, image["digest"]),
@@ -184,10 +187,16 @@ def test_saved_and_loaded(build: Build, havred: Engine, dockerd: Engine, tmp_pat
     assert blobs_of(havred) == before
 
 
-def test_every_platform_has_its_own(build: Build, havred: Engine, context: Path, registry: RealRegistry) -> None:
+@pytest.mark.parametrize("kind", [real_registry, own_registry])
+def test_every_platform_has_its_own(kind: Kind, havred: Engine, context: Path, tmp_path: Path) -> None:
+    with kind(tmp_path / "registry", inside=havred.inside) as registry:
+        _every_platform_has_its_own(havred, context, f"{registry.host}/several:1")
+
+
+def _every_platform_has_its_own(havred: Engine, context: Path, name: str) -> None:
     (context / "Dockerfile").write_text("FROM scratch\nARG TARGETARCH\nLABEL for=$TARGETARCH\nCOPY Dockerfile /\n")
-    name = f"{registry.host}/several:1"
-    build("-t", name, "--provenance", "true", "--platform", "linux/arm64,linux/amd64")
+    both = ("--platform", "linux/arm64,linux/amd64")
+    havred.havre("build", "-q", "-t", name, "--provenance", "true", *both, str(context), check=0)
     havred.docker("push", "-q", name, check=0)
     stored = Stored(havred, name)
     arm, amd, of_arm, of_amd = stored.document["manifests"]
@@ -210,6 +219,7 @@ def test_every_platform_has_its_own(build: Build, havred: Engine, context: Path,
     assert all(each["Available"] for each in manifests_of(havred, name))
     havred.havre("rmi", "--platform", "linux/arm64", "-f", name, check=0)
     assert {each["ID"] for each in manifests_of(havred, name) if each["Available"]} == {amd["digest"], of_amd["digest"]}
+    havred.docker("rmi", "-f", name, check=0)
 
 
 _SERVER = """

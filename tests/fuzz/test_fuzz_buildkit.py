@@ -16,7 +16,15 @@ from havre.errors import HavreError
 _KEYS = st.sampled_from(
     [
         *("filename", "target", "no-cache", "platform", "ulimit", "shm-size", "add-hosts", "context", "build-arg:A"),
-        *("label:l", "context:c", "force-network-mode", "attest:sbom", "image-resolve-mode"),
+        *(
+            "label:l",
+            "context:c",
+            "force-network-mode",
+            "attest:sbom",
+            "attest:provenance",
+            "vcs:source",
+            "image-resolve-mode",
+        ),
     ]
 )
 

@@ -122,6 +122,7 @@ class Builder:
         id = request.id or secrets.token_hex(16)
         if id in self._running:
             raise Conflict(f"a build with the ID {id} is running")
+        request = dataclasses.replace(request, id=id)
         undo = AsyncExitStack()
         work = self._running[id] = asyncio.ensure_future(self._build_all(request, context, progress, undo))
         try:

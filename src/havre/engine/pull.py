@@ -130,23 +130,25 @@ class Puller:
         known = self._store.index(resolved.digest)
         here = await self._store.attested(known) if known is not None else {}
         subject, found = digest_of(resolved.manifest_body), []
-        entries = [entry for entry in document.manifests if subject_of(entry) == subject]
+        entries, room = [entry for entry in document.manifests if subject_of(entry) == subject], MAX_ATTESTED
         for entry in entries[:MAX_ATTESTATIONS]:
             try:
-                found.append(here.get(entry.digest) or await self._fetch_attested(ref, entry, auth))
+                found.append(here.get(entry.digest) or await self._fetch_attested(ref, entry, auth, room))
+                room -= sum(map(len, found[-1].documents))
             except (NotFound, InvalidInput, Unsupported) as error:
                 log.warning("the attestation %s of %s is not kept: %s", entry.digest, ref.familiar(), error)
         return found
 
-    async def _fetch_attested(self, ref: Reference, entry: Descriptor, auth: Auth | None) -> Attested:
+    async def _fetch_attested(self, ref: Reference, entry: Descriptor, auth: Auth | None, room: int) -> Attested:
+        """One attestation of at most `room` bytes."""
         fetched = await self._registry.manifest(ref.with_digest(entry.digest), auth)
         manifest = decode_document(fetched.body, fetched.media_type)
         if isinstance(manifest, Index):
             raise InvalidInput("it is an index")
         parts = [*manifest.layers, manifest.config]
-        if sum(part.size for part in parts) > MAX_ATTESTED:
+        if sum(part.size for part in parts) > room:
             raise InvalidInput("it is too large", f"at most {MAX_ATTESTED} bytes are kept")
-        documents = [await self._registry.document(ref, part, auth, MAX_ATTESTED) for part in parts]
+        documents = [await self._registry.document(ref, part, auth, room) for part in parts]
         return Attested(entry, (*documents, fetched.body))
 
     async def resolve(

@@ -27,7 +27,7 @@ from havre.oci.reference import Reference
 
 PROVENANCE, PROVENANCE_V1 = "https://slsa.dev/provenance/v0.2", "https://slsa.dev/provenance/v1"
 MAX_ATTESTED = 64 << 20
-"""Bytes of one attestation's documents; lists of packages may be some megabytes."""
+"""Bytes of what is attested of an image; lists of packages may be some megabytes."""
 SPDX = "https://spdx.dev/Document"
 _STATEMENT = "https://in-toto.io/Statement/v0.1"
 _IN_TOTO = "application/vnd.in-toto+json"

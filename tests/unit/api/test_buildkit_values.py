@@ -21,7 +21,7 @@ from havre.api.buildkit.options import (
 )
 from havre.api.buildkit.status import MAX_UNREAD_LOG, Status
 from havre.build.progress import Declared, Finished, Log, Started, Transfer, Vertex, Warned
-from havre.build.request import CacheTarget
+from havre.build.request import Attestations, CacheTarget
 from havre.engine.layout import LayoutForm
 from havre.errors import Conflict, HavreError, InvalidInput, Unsupported
 
@@ -47,6 +47,8 @@ def test_the_options_of_a_build() -> None:
         "context:base": "docker-image://busybox",
         "context:src": "local:src",
         "attest:provenance": "mode=min,inline-only=true",
+        "vcs:source": "https://me:password@example.org/r.git",
+        "vcs:revision": "abc",
     }
     parsed = parse_options(FRONTEND, attrs, ref="r", tags=("t:1",), store=True, entitlements=())
     request = parsed.request
@@ -58,6 +60,8 @@ def test_the_options_of_a_build() -> None:
     assert request.shm_size == 1 << 20
     assert (request.contexts, request.local_contexts) == ({"base": "docker-image://busybox"}, {"src"})
     assert parsed.locals == {"context": "context", "src": "src"}
+    assert request.attestations == Attestations()
+    assert request.vcs == {"source": "https://example.org/r.git", "revision": "abc"}
 
 
 def test_options_that_name_things() -> None:
