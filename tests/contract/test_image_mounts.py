@@ -32,9 +32,11 @@ def test_seen_and_never_written(tools: Engine) -> None:
     part = "type=image,source=tools,target=/t,image-subpath="
     assert tools.havre(*RUN, "--mount", part + "kit", "busybox", "ls", "/t", check=0).stdout.split() == ["knife", "out"]
     assert tools.havre(*RUN, "--mount", part + "kit/knife", "busybox", "cat", "/t", check=0).stdout == "sharp\n"
-    inside = tools.havre(*RUN, "--mount", part + "kit/out", "busybox", "ls", "-d", "/t/kit", check=0)
-    assert inside.stdout == "/t/kit\n"  # the link leads to the image's root, not to the host's
-    for bad, code, words in (("../x", 125, "relative path within the image"), ("nope", 127, "cannot access path")):
+    for bad, code, words in (
+        ("../x", 125, "relative path within the image"),
+        ("nope", 127, "cannot access path"),
+        ("kit/out", 125, "path concatenation escapes the base directory"),
+    ):
         assert words in tools.havre(*RUN, "--mount", part + bad, "busybox", "true", check=code).stderr
     missing = tools.havre(*RUN, "--mount", "type=image,src=nope,dst=/t", "busybox", "true", check=125)
     assert "No such image: nope" in missing.stderr

@@ -135,6 +135,20 @@ def test_import_and_prune(engine: Engine) -> None:
     assert words in engine.docker("import", "-c", "FROM x", "-", "bad", stdin=BASE, check=1).stderr
 
 
+def test_images_of_one_second_are_told_apart(engine: Engine) -> None:
+    engine.out("create", "--name", "base", "busybox")
+    ids = [engine.out("commit", "base", f"moments:{number}") for number in range(4)]
+    shown = engine.out("images", "-q", "--no-trunc", "-f", f"since={ids[0]}", "-f", f"before={ids[3]}").split()
+    assert sorted(shown) == sorted(ids[1:3])
+
+
+@pytest.mark.parametrize("platform", ["macos", "macos/arm64", "windows/amd64"])
+def test_import_for_another_system(engine: Engine, platform: str) -> None:
+    refused = engine.docker("import", "--platform", platform, "-", "elsewhere:1", stdin=BASE, check=1)
+    assert "operating system is not supported" in refused.stderr
+    assert not engine.out("images", "-q", "elsewhere")
+
+
 def test_save_and_load_again(engine: Engine, image: str, tmp_path: Path) -> None:
     saved = tmp_path / "saved.tar"
     engine.docker("save", "-o", str(saved), "x:1", check=0)

@@ -38,10 +38,18 @@ def test_parts(engine: Engine, volume: str) -> None:
         mount = f"type=volume,src={volume},dst=/m,volume-subpath={bad}"
         done = engine.docker(*RUN, "--mount", mount, "busybox", "ls", "/m")
         assert (done.returncode != 0, done.stdout) == (True, "")
+        assert bad != "out/etc" or "path concatenation escapes the base directory" in done.stderr
     engine.out("run", "-d", "--name", "holder", "--mount", f"type=volume,src={volume},dst=/m,volume-subpath=sub",
                "busybox", "sleep", "1000")  # fmt: skip
     assert "volume is in use" in engine.docker("volume", "rm", volume, check=1).stderr
     engine.docker("rm", "-f", "holder", check=0)
+
+
+def test_a_part_begins_with_what_the_image_has(engine: Engine, volume: str) -> None:
+    assert engine.out(*RUN, "-v", f"{volume}:/v", "busybox", "mkdir", "/v/bin") == ""
+    mount = f"type=volume,src={volume},dst=/bin,volume-subpath=bin"
+    assert engine.out(*RUN, "--mount", mount, "busybox", "ls", "/bin/busybox") == "/bin/busybox"
+    assert "busybox" in engine.out(*RUN, "-v", f"{volume}:/v", "busybox", "ls", "/v/bin")
 
 
 def test_sharing_and_copying(engine: Engine) -> None:

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import os
 import shutil
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,7 +99,7 @@ class Assembly:
             self.open_mounts(container),
         )
         self.tell_mounts(container)
-        await self._fill_volumes(container, rootfs)
+        await self._fill_volumes(container, rootfs, sources)
 
         def rest() -> Surroundings:
             files = self._write_files(container, sandbox, joined)
@@ -197,12 +197,13 @@ class Assembly:
                 attributes = {"container": container.id, "driver": point.driver}
                 self._events.publish("volume", "unmount", point.name, attributes)
 
-    async def _fill_volumes(self, container: Container, rootfs: Path) -> None:
+    async def _fill_volumes(self, container: Container, rootfs: Path, sources: Mapping[str, Path]) -> None:
         """A new volume begins with what the image has at its place."""
         for point in container.mounts:
             options = container.mount_options.get(point.destination, MountOptions())
-            if point.type == "volume" and not options.no_copy and not options.subpath:
-                await self._volumes.fill(point.name, rootfs, point.destination)
+            if point.type == "volume" and not options.no_copy:
+                part = sources[point.destination] if options.subpath else None
+                await self._volumes.fill(point.name, rootfs, point.destination, part)
 
     def _write_files(self, container: Container, sandbox: Sandbox, joined: Container | None) -> tuple[Bind, ...]:
         """hosts, hostname and resolv.conf, or those of the container whose network is shared."""

@@ -135,9 +135,14 @@ def event_attributes(image: Image, name: str) -> dict[str, str]:
     return {**{str(key): str(value) for key, value in labels.items()}, "name": name}
 
 
+def moment(created: str | None) -> float:
+    """RFC 3339 text as seconds since the epoch; 0 where there is none."""
+    return (_instant(created) or 0.0) if created else 0.0
+
+
 def seconds(created: str | None) -> int:
-    """RFC 3339 text as whole seconds since the epoch; 0 where there is none."""
-    return int(_instant(created) or 0.0) if created else 0
+    """As `moment`, in whole seconds."""
+    return int(moment(created))
 
 
 def size_of(image: Image, sizes: Sizes) -> int:
@@ -225,14 +230,14 @@ def select(
     images: Sequence[Image], names: Names, filters: Filters, find: Callable[[str], Image], now: float | None = None
 ) -> list[Image]:
     """The images that pass the filters, newest first; `find` resolves the names in `before` and `since`."""
-    older = [seconds(find(name).config.created) for name in filters.get("before", ())]
-    newer = [seconds(find(name).config.created) for name in filters.get("since", ())]
+    older = [moment(find(name).config.created) for name in filters.get("before", ())]
+    newer = [moment(find(name).config.created) for name in filters.get("since", ())]
     until = [parse_moment(text, time.time() if now is None else now) for text in filters.get("until", ())]
     wanted_dangling = dangling(filters)
     patterns = [glob(text) for text in filters.get("reference", ())]
 
     def passes(image: Image) -> bool:
-        created = seconds(image.config.created)
+        created = moment(image.config.created)
         mine = names.get(image.id, ())
         labels = (image.config.config or {}).get("Labels")
         return (
@@ -244,7 +249,7 @@ def select(
             and (not patterns or any(matches_reference(pattern, name) for pattern in patterns for name in mine))
         )
 
-    return sorted(filter(passes, images), key=lambda image: seconds(image.config.created), reverse=True)
+    return sorted(filter(passes, images), key=lambda image: moment(image.config.created), reverse=True)
 
 
 def names_shown(names: Sequence[Reference], filters: Filters) -> Sequence[Reference]:
@@ -306,12 +311,12 @@ def _instant(text: str) -> float | None:
     """RFC 3339 (or a date, or a time without a zone, which is UTC) as seconds since the epoch."""
     trimmed = re.sub(r"(\.[0-9]{6})[0-9]+", r"\1", text).replace("Z", "+00:00")
     try:
-        moment = datetime.fromisoformat(trimmed)
+        found = datetime.fromisoformat(trimmed)
     except ValueError:
         return None
-    if moment.tzinfo is None:
-        moment = moment.replace(tzinfo=_UTC)
-    return (moment - _EPOCH) / timedelta(seconds=1)
+    if found.tzinfo is None:
+        found = found.replace(tzinfo=_UTC)
+    return (found - _EPOCH) / timedelta(seconds=1)
 
 
 _EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")

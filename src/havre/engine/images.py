@@ -509,6 +509,8 @@ class Images:
         """Make an image of one layer from the tar of a root file system, streamed; Dockerfile `changes` apply."""
         ref = _new_name(repository, tag, "cannot import digest reference") if repository else None
         wanted = _wanted(platform) or self._platform
+        if wanted.os != "linux":
+            raise InvalidInput(f"operating system is not supported: {wanted.os}", "expected linux/ARCHITECTURE")
         names = [ref] if ref is not None else []
         image = await import_root(
             self._storage.layers, self._store, self._storage.hold, chunks, message, changes, wanted, names

@@ -196,6 +196,12 @@ async def fill_directory(rootfs: Path, path: str, target: Path) -> None:
         await in_thread(_copy_from_image, rootfs, path, target)
 
 
+async def fill_part(rootfs: Path, path: str, part: Path) -> None:
+    """As `fill_directory`, for a part of a volume, which may be a file: that stays as it is."""
+    if await in_thread(part.is_dir):
+        await fill_directory(rootfs, path, part)
+
+
 def _resolve_address(options: str, problem: str) -> str:
     """The kernel wants an IP address in `addr=`; a name is looked up here."""
     resolved = []

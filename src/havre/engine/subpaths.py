@@ -1,14 +1,16 @@
 """Parts of volumes: `--mount type=volume,volume-subpath=PATH`, mounted at a place of their own while a container runs.
 
 What is in a volume is written by containers: a link in it may point anywhere. The path is therefore resolved by the
-kernel with the volume as its root (openat2, RESOLVE_IN_ROOT), and what it led to is held by a descriptor until it is
-mounted, so that nothing can be exchanged in between. The OCI runtime is given the place of the mount, which is ours.
+kernel, which refuses what leads out of the volume (openat2, RESOLVE_BENEATH), and what it led to is held by a descriptor
+until it is mounted, so that nothing can be exchanged in between. The OCI runtime is given the place of the mount, which
+is ours.
 
     run_root/subpaths/CONTAINER/HEX       HEX names volume and path
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -17,7 +19,7 @@ from pathlib import Path
 from havre.aio import in_thread
 from havre.errors import Failed
 from havre.linux import mounts
-from havre.linux.openat2 import open_in_root
+from havre.linux.openat2 import open_beneath
 
 
 class Subpaths:
@@ -32,6 +34,9 @@ class Subpaths:
         try:
             return await in_thread(_mount, volume, subpath, self._root / container_id / name)
         except OSError as error:
+            if error.errno == errno.EXDEV:
+                problem = f"path concatenation escapes the base directory, base: {volume}, subpath: {subpath}"
+                raise Failed(problem) from error
             reason = (os.strerror(error.errno) if error.errno else str(error)).lower()
             raise Failed(f"cannot access path {volume / subpath}: {reason}", "make it in the volume first") from error
 
@@ -43,7 +48,7 @@ class Subpaths:
 
 
 def _mount(volume: Path, subpath: str, target: Path) -> Path:
-    found = open_in_root(volume, subpath, os.O_PATH)
+    found = open_beneath(volume, subpath, os.O_PATH)
     try:
         is_directory = stat.S_ISDIR(os.fstat(found).st_mode)
         target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)

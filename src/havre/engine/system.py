@@ -245,7 +245,8 @@ class System:
 def _release_of(releases: Mapping[str, tuple[str, Release]], name: str) -> dict[str, str]:
     """A program's commit, or its version where it tells none, in the shape of `GET /info`."""
     _, release = releases.get(name, ("", Release("", "")))
-    return {"ID": release.commit or release.version, "Expected": ""}
+    commit = release.commit or release.version
+    return {"ID": commit, "Expected": commit}
 
 
 def go_architecture(machine: str) -> str:

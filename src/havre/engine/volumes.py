@@ -27,7 +27,7 @@ import msgspec
 from havre.aio import in_thread
 from havre.engine.events import Events
 from havre.engine.filters import Filters, boolean, check_keys, matches_exactly, matches_labels, matches_pattern
-from havre.engine.localvolumes import LocalVolumes, fill_directory
+from havre.engine.localvolumes import LocalVolumes, fill_directory, fill_part
 from havre.engine.pluginvolumes import PluginVolumes
 from havre.engine.volume import (
     ANONYMOUS,
@@ -402,8 +402,8 @@ class Volumes:
                 self._mounted.pop(name, None)
                 self._to_fill.pop(name, None)
 
-    async def fill(self, name: str, rootfs: Path, path: str) -> None:
-        """Copy what the image mounted at `rootfs` has at `path` into the volume, if that is empty.
+    async def fill(self, name: str, rootfs: Path, path: str, part: Path | None = None) -> None:
+        """Copy what the image mounted at `rootfs` has at `path` into the volume (or the `part` of it), if that is empty.
 
         Once for each container that uses it: a volume that was emptied later stays so, however often they start.
         Owner, mode, times and attributes come along, those of the directory itself too. `path` is resolved inside
@@ -415,7 +415,9 @@ class Volumes:
         self._to_fill[name] -= 1
         volume = self.get(name)
         with attempt(f"failed to populate volume {name}"):
-            if volume.driver != LOCAL:
+            if part is not None:
+                await fill_part(rootfs, path, part)
+            elif volume.driver != LOCAL:
                 await fill_directory(rootfs, path, self._places[name])
             else:
                 shared = len(self._mounted.get(name, ())) > 1

@@ -14,6 +14,7 @@ from pathlib import Path
 
 _NR_OPENAT2 = 437  # the same on every architecture
 _RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_BENEATH = 0x08
 _RESOLVE_IN_ROOT = 0x10
 _ATTEMPTS = 16
 _MAX_LINKS = 40
@@ -34,12 +35,23 @@ def open_in_root(root: Path, path: str, flags: int = os.O_RDONLY | os.O_NONBLOCK
         os.close(directory)
 
 
-def openat_in_root(directory: int, path: str | bytes, flags: int) -> int:
-    """As `open_in_root`, with an open directory as the root. An empty path is the root itself.
+def open_beneath(root: Path, path: str, flags: int) -> int:
+    """Open `path` below `root`; a link that leads out of it, or is absolute, is refused: OSError EXDEV."""
+    directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        return _openat2(directory, path, flags, _RESOLVE_BENEATH)
+    finally:
+        os.close(directory)
 
-    The kernel answers EAGAIN when something was renamed meanwhile: then it is tried again, a bounded number of times.
-    """
-    how = _OpenHow(flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+
+def openat_in_root(directory: int, path: str | bytes, flags: int) -> int:
+    """As `open_in_root`, with an open directory as the root. An empty path is the root itself."""
+    return _openat2(directory, path, flags, _RESOLVE_IN_ROOT)
+
+
+def _openat2(directory: int, path: str | bytes, flags: int, resolve: int) -> int:
+    """The kernel answers EAGAIN when something was renamed meanwhile: it is asked again, a bounded number of times."""
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve | _RESOLVE_NO_MAGICLINKS)
     number, size = ctypes.c_long(_NR_OPENAT2), ctypes.c_size_t(ctypes.sizeof(how))
     for _ in range(_ATTEMPTS):
         descriptor = int(_libc.syscall(number, directory, os.fsencode(path) or b".", ctypes.byref(how), size))

@@ -79,6 +79,7 @@ def parse_platform(text: str) -> Platform:
 
 
 def _complete(word: str) -> list[str]:
+    word = "darwin" if word == "macos" else word
     if word in _SYSTEMS:
         return [word, platform_of_machine(host.machine()).architecture]
     if word not in _ARCHITECTURES and word not in _ALIASES:
