@@ -1,7 +1,7 @@
 """Parts of volumes: `--mount type=volume,volume-subpath=PATH`, mounted at a place of their own while a container runs.
 
 What is in a volume is written by containers: a link in it may point anywhere. The path is therefore resolved by the
-kernel, which refuses what leads out of the volume (openat2, RESOLVE_BENEATH), and what it led to is held by a descriptor
+kernel, which refuses what leads out of the volume (openat2, RESOLVE_BENEATH); what it led to is held by a descriptor
 until it is mounted, so that nothing can be exchanged in between. The OCI runtime is given the place of the mount, which
 is ours.
 

@@ -403,7 +403,7 @@ class Volumes:
                 self._to_fill.pop(name, None)
 
     async def fill(self, name: str, rootfs: Path, path: str, part: Path | None = None) -> None:
-        """Copy what the image mounted at `rootfs` has at `path` into the volume (or the `part` of it), if that is empty.
+        """Copy what the image mounted at `rootfs` has at `path` into the volume, or its `part`, if that is empty.
 
         Once for each container that uses it: a volume that was emptied later stays so, however often they start.
         Owner, mode, times and attributes come along, those of the directory itself too. `path` is resolved inside
