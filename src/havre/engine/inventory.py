@@ -16,6 +16,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from havre.linux.openat2 import openat_in_root
@@ -33,10 +34,11 @@ _OF_KERNEL = frozenset(("proc", "sys", "dev"))
 _NODE_PACKAGE = re.compile(r"(?:.*/)?node_modules/(?:@[^/]+/)?[^/]+/package\.json\Z", re.DOTALL)
 _EGG = ".egg-info"
 
-_DATABASE_LIMIT, _TEXT_LIMIT = 128 << 20, 1 << 20
+_DATABASE_LIMIT, _TEXT_LIMIT, _TOTAL_LIMIT = 128 << 20, 1 << 20, 512 << 20
 _PROGRAM_LEAST = 256 << 10  # bytes; Go's are at least a megabyte
-_ENTRIES_LIMIT = 4_000_000
-_GAPS_LIMIT = 100
+_ENTRIES_LIMIT, _WAITING_LIMIT = 4_000_000, 64 << 20  # the latter in characters of paths
+_PACKAGES_LIMIT = 50_000
+_GAPS_LIMIT, _GAPS_NOTED = 100, 10_000
 
 
 def take_inventory(root: Path) -> Inventory:
@@ -44,14 +46,19 @@ def take_inventory(root: Path) -> Inventory:
     directory = open_directory(root)
     try:
         search = _Search(directory)
-        search.distribution()
-        search.databases()
-        search.walk()
+        with search.noted():
+            search.distribution()
+            search.databases()
+            search.walk()
     finally:
         os.close(directory)
     gaps = sorted(search.gaps)
     more = [f"and {len(gaps) - _GAPS_LIMIT} more"] if len(gaps) > _GAPS_LIMIT else []
     return Inventory(search.found_distribution, tuple(sorted(search.packages)), (*gaps[:_GAPS_LIMIT], *more))
+
+
+class _Enough(Unreadable):
+    """There is more than anyone should have to look at."""
 
 
 class _Search:
@@ -60,6 +67,7 @@ class _Search:
     def __init__(self, root: int) -> None:
         self._root = root
         self._databases: set[tuple[int, int]] = set()
+        self._bytes_left = _TOTAL_LIMIT
         self.found_distribution = Distribution()
         self.packages: set[Package] = set()
         self.gaps: set[str] = set()
@@ -76,17 +84,17 @@ class _Search:
         parts = [f"{_STATUS_PARTS}/{name}" for name in self._names(_STATUS_PARTS) if not name.endswith(".md5sums")]
         for path in (_STATUS, *parts):
             found = dpkg.parse_status(self._database(path).decode(errors="replace"), _shown(path))
-            self.packages |= {replace(package, licences=self._copyright(package.name)) for package in found}
+            self._add(replace(package, licences=self._copyright(package.name)) for package in found)
         for path in _APK:
-            self.packages |= set(apk.parse_installed(self._database(path).decode(errors="replace"), _shown(path)))
+            self._add(apk.parse_installed(self._database(path).decode(errors="replace"), _shown(path)))
         for folder in _RPM:
             self._rpm(folder)
 
     def _rpm(self, folder: str) -> None:
         path = f"{folder}/rpmdb.sqlite"
         if data := self._database(path):
-            with self._noted(path):
-                self.packages |= set(rpm.parse_database(data, _shown(path)))
+            with self.noted(path):
+                self._add(rpm.parse_database(data, _shown(path)))
             if self._status(f"{path}-wal"):
                 self._miss(f"{path}-wal", "what rpm wrote last is in a log that is not read")
         for name, form in _OLDER_RPM.items():
@@ -99,17 +107,19 @@ class _Search:
 
     def walk(self) -> None:
         """Look at everything else once."""
-        left, entries = [""], 0
+        left, waiting, entries = [""], 0, 0
         while left:
             directory = left.pop()
+            waiting -= len(directory)
             for entry in self._entries(directory):
                 entries += 1
                 path = directory + entry.name
-                if entries > _ENTRIES_LIMIT:
-                    self._miss(path, f"the search ended here, after {_ENTRIES_LIMIT} files")
-                    return
+                if entries > _ENTRIES_LIMIT or waiting > _WAITING_LIMIT:
+                    raise _Enough(f"there are more files than {_ENTRIES_LIMIT}, or their names are too long")
                 if entry.is_dir(follow_symlinks=False):
-                    left += [f"{path}/"] if path not in _OF_KERNEL else []
+                    if path not in _OF_KERNEL:
+                        left.append(f"{path}/")
+                        waiting += len(path) + 1
                     self._look_at_directory(path)
                 elif entry.is_file(follow_symlinks=False):
                     self._look_at_file(path, entry)
@@ -145,22 +155,24 @@ class _Search:
                     self._program(path)
 
     def _python(self, path: str) -> None:
-        self._add(pypi.parse_metadata(self._text(path), _shown(path)))
+        self._add(filter(None, [pypi.parse_metadata(self._text(path), _shown(path))]))
 
     def _node(self, path: str) -> None:
         if data := self._read(path, _TEXT_LIMIT):
-            with self._noted(path):
-                self._add(npm.parse_package(data, _shown(path)))
+            with self.noted(path):
+                self._add(filter(None, [npm.parse_package(data, _shown(path))]))
 
     def _program(self, path: str) -> None:
-        with self._opened(path) as file, self._noted(path):
+        with self._opened(path) as file, self.noted(path):
             if file is not None:
-                descriptor = file
-                found = golang.parse_program(lambda offset, size: _pread(descriptor, size, offset), _shown(path))
-                self.packages |= set(found)
+                read = partial(self._pread, file)
+                self._add(golang.parse_program(lambda offset, size: read(size, offset), _shown(path)))
 
-    def _add(self, package: Package | None) -> None:
-        self.packages |= {package} if package else set()
+    def _add(self, packages: Iterable[Package]) -> None:
+        for package in packages:
+            self.packages.add(package)
+            if len(self.packages) > _PACKAGES_LIMIT:
+                raise _Enough(f"there are more packages than {_PACKAGES_LIMIT}")
 
     # -- reading
 
@@ -190,7 +202,7 @@ class _Search:
     def _read(self, path: str, limit: int) -> bytes:
         """The first bytes of a file; empty if there is none."""
         with self._opened(path) as file:
-            return b"" if file is None else _pread(file, limit, 0)
+            return b"" if file is None else self._pread(file, limit)
 
     def _text(self, path: str) -> str:
         return self._read(path, _TEXT_LIMIT).decode(errors="replace")
@@ -208,7 +220,7 @@ class _Search:
             if status.st_size > _DATABASE_LIMIT:
                 self._miss(path, f"it has {status.st_size} bytes, of which at most {_DATABASE_LIMIT} are read")
                 return b""
-            return _pread(file, status.st_size, 0)
+            return self._pread(file, status.st_size)
 
     def _names(self, path: str) -> Iterable[str]:
         try:
@@ -220,25 +232,33 @@ class _Search:
         finally:
             os.close(opened)
 
+    def _pread(self, descriptor: int, size: int, offset: int = 0) -> bytes:
+        """At most `size` bytes; none where the disk or an offset beyond all bounds fails."""
+        pieces = []
+        with suppress(OSError, OverflowError):
+            while size > 0 and (piece := os.pread(descriptor, size, offset)):
+                pieces.append(piece)
+                size, offset = size - len(piece), offset + len(piece)
+                self._bytes_left -= len(piece)
+        if self._bytes_left < 0:
+            raise _Enough(f"the records of packages have more than {_TOTAL_LIMIT} bytes")
+        return b"".join(pieces)
+
     @contextmanager
-    def _noted(self, path: str) -> Iterator[None]:
+    def noted(self, path: str = "") -> Iterator[None]:
+        """Note that what is at `path` cannot be read; that there is too much is noted once, of everything."""
         try:
             yield
+        except _Enough as error:
+            if path:
+                raise
+            self._miss("", f"the search ended early: {error}")
         except Unreadable as error:
             self._miss(path, str(error))
 
     def _miss(self, path: str, why: str) -> None:
-        self.gaps.add(f"{_shown(path)}: {why}")
-
-
-def _pread(descriptor: int, size: int, offset: int) -> bytes:
-    """At most `size` bytes; none where the disk or an offset beyond all bounds fails."""
-    pieces = []
-    with suppress(OSError, OverflowError):
-        while size > 0 and (piece := os.pread(descriptor, size, offset)):
-            pieces.append(piece)
-            size, offset = size - len(piece), offset + len(piece)
-    return b"".join(pieces)
+        if len(self.gaps) < _GAPS_NOTED:
+            self.gaps.add(f"{_shown(path)}: {why}")
 
 
 def _shown(path: str) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from havre.packages.fields import stanzas
 from havre.packages.model import Package, clean
 
+_LICENCES_LIMIT = 100
 _ABSENT = ("not-installed", "config-files")
 _COMMON = re.compile(r"/usr/share/common-licenses/([A-Za-z0-9.+-]*[A-Za-z0-9+])")
 _FORMAT = "copyright-format"
@@ -41,6 +42,6 @@ def parse_status(text: str, path: str) -> Iterator[Package]:
 def parse_copyright(text: str) -> tuple[str, ...]:
     """The licences that a copyright file names; of free text those of common-licenses it points to."""
     if _FORMAT not in text[:512]:
-        return tuple(sorted(set(_COMMON.findall(text))))
-    names = {clean(fields.get("license", "").partition("\n")[0]) for fields in stanzas(text)}
-    return tuple(sorted(names - {""}))
+        return tuple(sorted(set(_COMMON.findall(text))))[:_LICENCES_LIMIT]
+    names = {clean(fields.get("license", "")) for fields in stanzas(text)}
+    return tuple(sorted(names - {""}))[:_LICENCES_LIMIT]

@@ -9,35 +9,33 @@ from collections.abc import Iterator, Mapping
 
 from havre.packages.model import Distribution, clean
 
+FOLDED = "\n"
+
 
 def stanzas(text: str) -> Iterator[dict[str, str]]:
-    """The records of a file, which empty lines part; names in lower case, the first of a name counts."""
+    """The records of a file, which empty lines part; names in lower case, the first of a name counts.
+
+    Of a value that goes on in folded lines there is the first line.
+    """
     for block in text.replace("\r\n", "\n").split("\n\n"):
         found: dict[str, str] = {}
-        name = ""
         for line in block.split("\n"):
-            if line[:1] in (" ", "\t"):
-                if name:
-                    found[name] += "\n" + line.strip()
-                continue
             key, colon, value = line.partition(":")
-            name = key.lower() if colon and key.lower() not in found else ""
-            if name:
-                found[name] = value.strip()
+            if colon and not key[:1].isspace():
+                found.setdefault(key.lower(), value.strip())
         if found:
             yield found
 
 
 def headers(text: str) -> list[tuple[str, str]]:
-    """The lines before the first empty one, names in lower case; folded lines are joined."""
+    """The lines before the first empty one, names in lower case; a value that goes on in folded lines ends so."""
     found: list[tuple[str, str]] = []
     for line in text.replace("\r\n", "\n").partition("\n\n")[0].split("\n"):
-        if line[:1] in (" ", "\t") and found:
-            name, value = found[-1]
-            found[-1] = (name, f"{value}\n{line.strip()}")
-            continue
         key, colon, value = line.partition(":")
-        if colon:
+        if line[:1] in (" ", "\t"):
+            if found and not found[-1][1].endswith(FOLDED):
+                found[-1] = (found[-1][0], found[-1][1] + FOLDED)
+        elif colon:
             found.append((key.lower(), value.strip()))
     return found
 

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from itertools import chain
 
 NONE = "NOASSERTION"
@@ -73,7 +74,8 @@ class Licence:
     unlisted: Mapping[str, str] = field(default_factory=dict)
 
 
-def declare(texts: Iterable[str]) -> Licence:
+@lru_cache(maxsize=1024)
+def declare(texts: tuple[str, ...]) -> Licence:
     """All the licences that a package names so; `NOASSERTION` for none."""
     unlisted: dict[str, str] = {}
     expressions = [expression for text in texts if (expression := _express(text.strip(), unlisted))]

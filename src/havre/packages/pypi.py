@@ -5,7 +5,7 @@ Source: packaging.python.org, "Core metadata specifications", "Recording install
 
 from __future__ import annotations
 
-from havre.packages.fields import headers
+from havre.packages.fields import FOLDED, headers
 from havre.packages.model import Package, clean
 
 _LICENCES = "License :: OSI Approved :: "
@@ -39,6 +39,6 @@ def _licences(fields: dict[str, str], classifiers: list[str]) -> tuple[str, ...]
     if expression := fields.get("license-expression"):
         return (clean(expression),)
     name = fields.get("license", "")
-    if name and "\n" not in name and len(name) <= _LONGEST_NAME:
+    if name and FOLDED not in name and len(name) <= _LONGEST_NAME:
         return (clean(name),)
     return tuple(sorted({clean(text.removeprefix(_LICENCES)) for text in classifiers if text.startswith(_LICENCES)}))

@@ -15,15 +15,18 @@ import sqlite3
 import struct
 from collections.abc import Iterator
 from contextlib import closing
+from itertools import islice
 
 from havre.packages.model import Package, Unreadable, clean
 
 _NAME, _VERSION, _RELEASE, _EPOCH, _VENDOR, _LICENCE, _URL = 1000, 1001, 1002, 1003, 1011, 1014, 1020
 _ARCHITECTURE, _SOURCE = 1022, 1044
+_TEXTS = frozenset((_NAME, _VERSION, _RELEASE, _VENDOR, _LICENCE, _URL, _ARCHITECTURE, _SOURCE))
 _INT32, _STRING, _I18N = 4, 6, 9
 _ENTRY = struct.Struct(">4I")
 _SIZES = struct.Struct(">2I")
-_ENTRY_LIMIT, _BLOB_LIMIT = 1 << 16, 16 << 20
+_ENTRY_LIMIT, _BLOB_LIMIT, _TEXT_LIMIT = 1 << 16, 16 << 20, 4096
+_ROWS_LIMIT, _ROWS_BYTES = 100_000, 512 << 20
 _STEPS_AT_ONCE, _TURNS = 100_000, 2_000
 _SQLITE = b"SQLite format 3\0"
 _VERSIONS_AT = 18  # of the file format: 2 is a write-ahead log, which a database in memory cannot have
@@ -48,8 +51,12 @@ def _blobs(database: sqlite3.Connection) -> Iterator[bytes]:
     database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _BLOB_LIMIT)
     database.execute("PRAGMA trusted_schema = OFF")
     database.execute("PRAGMA cell_size_check = ON")
-    for (blob,) in database.execute("SELECT blob FROM Packages"):
+    left = _ROWS_BYTES
+    for (blob,) in islice(database.execute("SELECT blob FROM Packages"), _ROWS_LIMIT):
         if isinstance(blob, bytes):
+            left -= len(blob)
+            if left < 0:
+                raise Unreadable(f"its headers have more than {_ROWS_BYTES} bytes")
             yield blob
 
 
@@ -64,8 +71,10 @@ def _parse_header(blob: bytes, path: str) -> Iterator[Package]:
     data = blob[start : start + size]
     found: dict[int, str] = {}
     for tag, type, offset, _ in _ENTRY.iter_unpack(blob[_SIZES.size : start]):
-        if type in (_STRING, _I18N):
-            found[tag] = clean(data[offset : max(data.find(b"\0", offset), offset)].decode(errors="replace"))
+        if tag in found:
+            continue
+        if tag in _TEXTS and type in (_STRING, _I18N):
+            found[tag] = clean(data[offset : offset + _TEXT_LIMIT].partition(b"\0")[0].decode(errors="replace"))
         elif type == _INT32 and tag == _EPOCH and offset + 4 <= len(data):
             found[tag] = str(int.from_bytes(data[offset : offset + 4]))
     name, version, release = (found.get(tag, "") for tag in (_NAME, _VERSION, _RELEASE))

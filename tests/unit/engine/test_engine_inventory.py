@@ -117,7 +117,24 @@ def test_many_gaps_and_many_files_have_an_end(root: Path, monkeypatch: pytest.Mo
     assert len(take_inventory(root).gaps) == 11
     assert take_inventory(root).gaps[-1] == "and 2 more"
     monkeypatch.setattr(inventory, "_ENTRIES_LIMIT", 5)
-    assert any("the search ended here" in gap for gap in take_inventory(root).gaps)
+    assert take_inventory(root).gaps[0].startswith("/: the search ended early: there are more files than 5")
+
+
+@pytest.mark.parametrize(
+    ("limit", "value", "told"),
+    [
+        ("_WAITING_LIMIT", 20, "their names are too long"),
+        ("_PACKAGES_LIMIT", 2, "more packages than 2"),
+        ("_TOTAL_LIMIT", 100, "more than 100 bytes"),
+    ],
+)
+def test_everything_has_an_end(root: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, told: str) -> None:
+    for number in range(12):
+        put(root, f"folder{number}/node_modules/m/package.json", f'{{"name": "m{number}", "version": "1"}}')
+    monkeypatch.setattr(inventory, limit, value)
+    found = take_inventory(root)
+    assert len(found.packages) < 12
+    assert told in found.gaps[0]
 
 
 def test_names_that_are_no_text_and_depth_without_end(root: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
+import struct
 from dataclasses import replace
 from pathlib import Path
 
@@ -224,6 +225,18 @@ def test_package_urls(package: Package, distribution: Distribution, url: str) ->
     ],
 )
 def test_licences(texts: tuple[str, ...], expression: str) -> None:
-    found = declare(texts)
+    found = declare(tuple(texts))
     assert re.sub(r"-[0-9a-f]{8}\b", "-HASH", found.expression) == expression
     assert set(found.unlisted) == {word.strip("()") for word in found.expression.split() if "LicenseRef-" in word}
+
+
+def test_long_values_are_read_once() -> None:
+    """Many folded lines, and an index in which each entry tells the same long text."""
+    text = "Package: a\nVersion: 1\nDescription: x\n" + " y\n" * 200_000
+    assert [each.name for each in dpkg.parse_status(text, "/s")] == ["a"]
+    found = pypi.parse_metadata("Name: a\nVersion: 1\nLicense: x\n" + " y\n" * 200_000, "/m")
+    assert found is not None
+    assert found.licences == ()
+    entry = struct.pack(">4I", 1000, 6, 0, 1)
+    header = struct.pack(">2I", 60_000, 8 << 20) + entry * 60_000 + b"n" * (8 << 20)
+    assert list(rpm._parse_header(header, "/d")) == []
