@@ -169,7 +169,7 @@ def test_fluentd_to_a_local_socket_with_finer_times(engine: Engine, tmp_path: An
         server.listen()
         told = threads.submit(lambda: all_of(server.accept()[0]))
         options = (f"fluentd-address=unix://{tmp_path}/fluent", "fluentd-sub-second-precision=true", "tag=x")
-        tell(engine, "fluentd", *options, script="echo a; usleep 2000; echo b")
+        tell(engine, "fluentd", *options, script="echo a; usleep 200000; echo b")
         heard = events(told.result(), b"x")
     times = [moment for _, moment, _, _ in heard]
     assert [record["log"] for _, _, record, _ in heard] == ["a", "b"]

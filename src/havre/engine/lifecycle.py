@@ -119,8 +119,8 @@ class Lifecycle:
         container.networks = {name: replace(asked) for name, asked in container.asked_networks.items()}
         found, sandbox = await self._assembly.put_up(container, undo)
         plan = plan_container(container, found)
-        undo.push_async_callback(self.logs.end, container)
         spool = await self.logs.open(container)
+        undo.push_async_callback(self.logs.end, container)
         undo.push_async_callback(self._runtime.cleanup, container.id)
         process = await self._runtime.create(container.id, plan, spool, images)
         for attachment in live.pending:

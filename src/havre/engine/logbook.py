@@ -31,13 +31,14 @@ class Logbook:
         """Before a start: the file that conmon is to write. Failed when the driver cannot be set up."""
         if _driver(container)[0] == "none":
             return None
-        keeper = self._keepers[container.id] = self._new_keeper(container)
+        keeper = self._new_keeper(container)
         try:
             await keeper.open()
         except OSError as error:
             raise Failed(
                 f"failed to create task for container: failed to initialize logging driver: {error}"
             ) from error
+        self._keepers[container.id] = keeper
         return self._directory / container.id / SPOOL
 
     def watch(self, container: Container, process: Process) -> None:

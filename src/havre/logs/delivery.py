@@ -23,6 +23,7 @@ from havre.errors import Failed
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 5.0
+_GOODBYE_S = 1.0
 PAUSE_S = 1.0
 #: How long the end of a container waits for a server that is slow, as in dockerd.
 END_S = 10.0
@@ -86,7 +87,9 @@ class Delivery:
                 self._connection = self._connect()
             write(self._connection)
         except OSError:
-            self.close()
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
             raise
 
     def hurry(self) -> None:
@@ -97,8 +100,9 @@ class Delivery:
     def close(self) -> None:
         """Hang up."""
         if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+            with self._connection as connection:
+                self._connection = None
+                _say_goodbye(connection)
 
 
 def connect_udp(host: str, port: int) -> socket.socket:
@@ -120,10 +124,13 @@ def connect_unix(path: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> soc
 def connect_tls(
     host: str, port: int, *, ca_file: str = "", certificate: str = "", key: str = "", verify: bool = True
 ) -> socket.socket:
-    """A connection whose server is verified, by the host's authorities or those in a file; OSError."""
+    """A connection whose server is verified, by the host's authorities and those in a file; OSError."""
     import ssl  # who does not ask for it does not pay for it
 
-    context = ssl.create_default_context(cafile=ca_file or None)
+    context = ssl.create_default_context()
+    if ca_file:
+        context.load_verify_locations(ca_file)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # as Go: home-made authorities often have no key usage extension
     if certificate:
         context.load_cert_chain(certificate, key or None)
     if not verify:
@@ -134,6 +141,16 @@ def connect_tls(
         encrypted = context.wrap_socket(plain, server_hostname=host)
         undo.pop_all()
     return encrypted
+
+
+def _say_goodbye(connection: socket.socket) -> None:
+    """End TLS, which reads what the server has sent: unread, it made a reset of the close, and lost what was under way."""
+    if unwrap := getattr(connection, "unwrap", None):
+        connection.settimeout(_GOODBYE_S)
+        try:
+            unwrap()
+        except OSError as error:  # many servers just hang up, too
+            log.debug("a log server's TLS ended with %s", error)
 
 
 def _connected(fresh: socket.socket, connect: Callable[[socket.socket], None]) -> socket.socket:
@@ -148,4 +165,6 @@ def _connected(fresh: socket.socket, connect: Callable[[socket.socket], None]) -
 
 def describe(network: str, place: str, error: OSError) -> str:
     """Why nobody answers there, in the words of Go's `net`."""
+    if unverified := getattr(error, "verify_message", ""):
+        return f"tls: failed to verify certificate: {unverified}"
     return f"dial {network} {place}: connect: {(error.strerror or str(error)).lower()}"

@@ -76,7 +76,11 @@ class Keeper:
 
         Failed when that is not there; OSError.
         """
-        self._transcript = await in_pool(self._pool, _opened, self._plan)
+        try:
+            self._transcript = await in_pool(self._pool, _opened, self._plan)
+        except BaseException:
+            self._release_pool()
+            raise
 
     def watch(self, process: Writer) -> None:
         """It runs: keep its log from now on."""
@@ -171,10 +175,13 @@ class Keeper:
             transcript.hurry()
             self._transcript = None
             self._tell(await in_pool(self._pool, self._conclude, transcript))
-        if self._pool is not SHARED:
-            self._pool.shutdown(wait=False)
+        self._release_pool()
         for follower in self._followers:
             follower.end()
+
+    def _release_pool(self) -> None:
+        if self._pool is not SHARED:
+            self._pool.shutdown(wait=False)
 
     def _conclude(self, transcript: Transcript) -> list[int]:
         """Move on what is left, and let go; descriptors of the log's files that were begun. Blocking."""

@@ -99,7 +99,7 @@ def _parse_facility(text: str) -> int:
 
 
 def render_message(record: Record, target: Target, tag: str, hostname: str, pid: int) -> bytes:
-    """One message without its end. Pure, but for the time zone."""
+    """One message. Pure, but for the time zone."""
     priority = 8 * target.facility + _SEVERITY[record.stream]
     moment = datetime.fromisoformat(f"{record.time[:26].decode()}+00:00").astimezone()
     if target.format.startswith("rfc5424"):
@@ -110,7 +110,7 @@ def render_message(record: Record, target: Target, tag: str, hostname: str, pid:
         stamp = f"{_MONTHS[moment.month - 1]} {moment.day:2d} {moment:%H:%M:%S}"
         host = f"{hostname} " if target.format else ""
         head = f"<{priority}>{stamp} {host}{tag}[{pid}]: "
-    return head.encode() + record.text
+    return head.encode() + record.text + b"\n"
 
 
 class Syslog:
@@ -131,7 +131,7 @@ class Syslog:
         if not record.text:
             return
         message = render_message(record, self._target, self._tag, self._hostname, self._pid)
-        data = b"%d %s" % (len(message), message) if self._counted else message + b"\n"
+        data = b"%d %s" % (len(message), message) if self._counted else message
         self._delivery.send(lambda connection: connection.sendall(data))
 
     def hurry(self) -> None:

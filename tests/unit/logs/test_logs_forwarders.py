@@ -36,14 +36,14 @@ def utc(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({}, b"<30>Nov  4 13:00:01 web[7]: hi there"),
-        ({"syslog-format": "rfc3164"}, b"<30>Nov  4 13:00:01 host web[7]: hi there"),
-        ({"syslog-format": "rfc5424"}, b"<30>1 2026-11-04T13:00:01Z host web 7 web - hi there"),
+        ({}, b"<30>Nov  4 13:00:01 web[7]: hi there\n"),
+        ({"syslog-format": "rfc3164"}, b"<30>Nov  4 13:00:01 host web[7]: hi there\n"),
+        ({"syslog-format": "rfc5424"}, b"<30>1 2026-11-04T13:00:01Z host web 7 web - hi there\n"),
         (
             {"syslog-format": "rfc5424micro", "syslog-facility": "local3"},
-            b"<158>1 2026-11-04T13:00:01.553420Z host web 7 web - hi there",
+            b"<158>1 2026-11-04T13:00:01.553420Z host web 7 web - hi there\n",
         ),
-        ({"syslog-facility": "17"}, b"<142>Nov  4 13:00:01 web[7]: hi there"),
+        ({"syslog-facility": "17"}, b"<142>Nov  4 13:00:01 web[7]: hi there\n"),
     ],
 )
 def test_formats_of_syslog(options: dict[str, str], expected: bytes) -> None:
