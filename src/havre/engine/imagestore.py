@@ -26,7 +26,7 @@ import msgspec
 from havre.engine.imageindex import ImageIndex, IndexRow, read_index
 from havre.engine.model import ImageId
 from havre.errors import HavreError, InvalidInput, NotFound
-from havre.oci.attestation import Attested
+from havre.oci.attestation import Attested, subject_of
 from havre.oci.digest import Digest, digest_of
 from havre.oci.image import ImageConfig, decode_image
 from havre.oci.manifest import Descriptor
@@ -217,7 +217,7 @@ class ImageStore:
                     own = known is not None and known.row.manifest  # what it came by alone is worth keeping
                     images.append(await self._add(document, config, "", None if own else manifest))
                     here[await self._blobs.add(manifest)] = images[-1].id
-                for each in attested:
+                for each in (one for one in attested if subject_of(one.manifest) in here):
                     said[each.manifest.digest] = [await self._blobs.add(document) for document in each.documents]
                 await self._set_members(read_index(digest, body, here, said))
                 for name in names:

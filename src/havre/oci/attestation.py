@@ -19,8 +19,10 @@ from urllib.parse import quote
 
 import msgspec
 
+from havre.errors import InvalidInput
 from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of, hex_of
+from havre.oci.foreign import decode_foreign
 from havre.oci.manifest import Descriptor, describe, render_manifest
 from havre.oci.platform import Platform
 from havre.oci.reference import Reference
@@ -80,15 +82,16 @@ def restate(attested: Attested, image: Digest) -> Attested | None:
     Signed ones are left out: their signers have not seen this manifest.
     """
     before = subject_of(attested.manifest)
-    if before == image:
+    if before is None or before == image:
         return attested
+    old, new = {"sha256": hex_of(before)}, {"sha256": hex_of(image)}
     statements = []
     for document in attested.documents:
         try:
-            statement = msgspec.json.decode(document, type=_Statement)
-        except msgspec.MsgspecError:
+            statement = decode_foreign(document, _Statement, "statement")
+        except InvalidInput:
             continue  # the manifest, the configuration, an envelope with a signature
-        about = [each | {"digest": {"sha256": hex_of(image)}} for each in statement.subject]
+        about = [each | {"digest": new} if each.get("digest") == old else each for each in statement.subject]
         statements.append((statement.predicate_type, _encode(msgspec.structs.replace(statement, subject=about))))
     return _assemble(image, statements) if statements else None
 

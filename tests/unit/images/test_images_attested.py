@@ -209,3 +209,19 @@ def test_a_damaged_one_is_fetched_again(tmp_path: Path) -> None:
 def _first_attestation(registry: FakeRegistry) -> dict[str, Any]:
     entry = entries_at(registry, "a/b")[2]
     return {"media_type": entry["mediaType"], "digest": Digest(entry["digest"]), "size": entry["size"]}
+
+
+def test_of_an_archive_those_of_the_platforms_that_are_loaded_stay(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with staged(tmp_path / "a") as stage:
+            put_attested(stage.registry)
+            await pull(stage, *_ARCHITECTURES)
+            tar = b"".join([chunk async for chunk in stage.images.save(["r.io/a/b:1"])])
+        async with staged(tmp_path / "b") as stage:
+            await stage.images.load(stream(tar), platforms=["linux/arm64"])
+            assert await available(stage, "r.io/a/b:1") == [False, True, False, True]
+            assert stage.images.leftovers() == []
+            await stage.images.load(stream(tar))
+            assert await available(stage, "r.io/a/b:1") == [True, True, True, True]
+
+    play(work)
