@@ -187,6 +187,13 @@ def test_push_and_pull(engine: Engine, image: str, registry: RealRegistry) -> No
     words = "was found but does not match the specified platform: wanted linux/arm64, actual: linux/amd64"
     assert words in engine.docker("pull", "--platform", "linux/arm64", f"{name}:1", check=1).stderr
 
+    # Without a tag it is listed all the same, as docker lists it.
+    engine.docker("rmi", f"{name}:1", check=0)
+    engine.docker("pull", "-q", f"{name}@{digest}", check=0)
+    assert engine.havre("images", "--format", "json", name, check=0).stdout.strip() == engine.out(
+        "images", "--format", "json", name
+    )
+
 
 def test_run_pulls_what_is_missing(engine: Engine, registry: RealRegistry) -> None:
     name = f"{registry.host}/busybox:1"

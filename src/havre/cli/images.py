@@ -76,7 +76,7 @@ def image_rows(image: dict[str, Any], *, digests: bool) -> list[dict[str, Any]]:
         elif own_tags:
             pairs = [(tag, _NONE) for tag in own_tags]
         else:
-            pairs = [(_NONE, _NONE)]
+            pairs = [(_NONE, "")]
         rows += [{**base, "Repository": repository, "Tag": tag, "Digest": digest} for tag, digest in pairs]
     return rows or [{**base, "Repository": _NONE, "Tag": _NONE, "Digest": _NONE}]
 
