@@ -97,8 +97,10 @@ def blobs_of(engine: Engine) -> set[str]:
 
 def test_attested_by_every_door(build: Build, havred: Engine, registry: RealRegistry, tmp_path: Path) -> None:
     name, copy = f"{registry.host}/attested:1", f"{registry.host}/elsewhere/copy:2"
-    build("-t", name, "--provenance", "mode=min", "--build-arg", "V=secret-argument", "--push")
+    metadata = ("--metadata-file", str(tmp_path / "metadata"))
+    build("-t", name, "--provenance", "mode=min", "--build-arg", "V=secret-argument", "--push", *metadata)
     stored = Stored(havred, name)
+    assert json.loads((tmp_path / "metadata").read_text())["containerimage.digest"] == stored.digest
     image, attestation = stored.document["manifests"]
     assert (image["platform"], attestation["platform"]) == (
         {"architecture": "amd64", "os": "linux"},
@@ -196,7 +198,12 @@ def test_every_platform_has_its_own(kind: Kind, havred: Engine, context: Path, t
 def _every_platform_has_its_own(havred: Engine, context: Path, name: str) -> None:
     (context / "Dockerfile").write_text("FROM scratch\nARG TARGETARCH\nLABEL for=$TARGETARCH\nCOPY Dockerfile /\n")
     both = ("--platform", "linux/arm64,linux/amd64")
-    havred.havre("build", "-q", "-t", name, "--provenance", "true", *both, str(context), check=0)
+    told = context.parent / "metadata"
+    flags = ("-t", name, "--provenance", "true", "--metadata-file", str(told), *both)
+    havred.havre("build", "-q", *flags, str(context), check=0)
+    assert {"buildx.build.provenance/linux/amd64", "buildx.build.provenance/linux/arm64"} <= json.loads(
+        told.read_text()
+    ).keys()
     havred.docker("push", "-q", name, check=0)
     stored = Stored(havred, name)
     arm, amd, of_arm, of_amd = stored.document["manifests"]

@@ -75,9 +75,11 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
         built = {"ID": _watch_classic(messages, quiet=options.quiet)}
     image = built["ID"]
     digest = deliver(session.client, built, outputs, tags) if outputs else ""
-    _conclude(options, image, digest, tags, steps, _provenance(built))
+    _conclude(options, image, tags, steps)
     if options.push or any(output.push for output in outputs):
-        _push(session, tags, quiet=options.quiet)
+        digest = _push(session, tags, quiet=options.quiet)
+    if options.metadata_file:
+        _write_metadata(options.metadata_file, built, digest, tags)
     return 0
 
 
@@ -169,17 +171,17 @@ def _watch(messages: Messages, options: Options, steps: Steps) -> dict[str, Any]
     return built
 
 
-def _push(session: Session, tags: list[str], *, quiet: bool) -> None:
+def _push(session: Session, tags: list[str], *, quiet: bool) -> str:
+    """Push every name; the digest of what the last one stands for in its registry."""
     if not tags:
         raise StatusError(1, "tag is needed when pushing to registry")
     from havre.cli.pull import push_image
 
-    for tag in tags:
-        push_image(session, tag, quiet=quiet)
+    return [push_image(session, tag, quiet=quiet) for tag in tags][-1]
 
 
-def _conclude(options: Options, image: str, digest: str, tags: list[str], steps: Steps, provenance: Any) -> None:
-    """Tell and write down what was built; `digest` is that of an archive's manifest, if one was written."""
+def _conclude(options: Options, image: str, tags: list[str], steps: Steps) -> None:
+    """Tell and write down what was built."""
     if options.quiet:
         print(image)
     elif options.progress != "rawjson":
@@ -187,12 +189,6 @@ def _conclude(options: Options, image: str, digest: str, tags: list[str], steps:
         warned = "".join(f"warning: {text}\n" for text in steps.warnings)
         sys.stderr.write(f"{warned}writing image {image}\n{named}" if image else warned)
     _write_id(options.iidfile, image)
-    if options.metadata_file:
-        names = {"image.name": ",".join(map(_canonical, tags))} if tags else {}
-        digests = {"containerimage.config.digest": image, "containerimage.digest": digest or image}
-        with open(options.metadata_file, "w") as file:
-            attested = {"buildx.build.provenance": provenance} if provenance else {}
-            file.write(encode(attested | digests | names, indent="  ") + "\n")
     if options.graph:
         from havre.cli.buildgraph import render_svg
 
@@ -200,12 +196,24 @@ def _conclude(options: Options, image: str, digest: str, tags: list[str], steps:
             file.write(render_svg(steps))
 
 
-def _provenance(built: dict[str, Any]) -> Any:
-    """What is attested of where the result comes from, if that was asked for."""
-    for predicate in built.get("Predicates") or ():
-        if predicate["Type"].startswith("https://slsa.dev/provenance/"):
-            return decode(a2b_base64(predicate["Document"]))
-    return None
+def _write_metadata(path: str, built: dict[str, Any], digest: str, tags: list[str]) -> None:
+    """What was built, by buildx's names; `digest` is that of a manifest that was pushed or written to an archive."""
+    image = built["ID"]
+    names = {"image.name": ",".join(map(_canonical, tags))} if tags else {}
+    digests = {"containerimage.config.digest": image, "containerimage.digest": digest or image}
+    with open(path, "w") as file:
+        file.write(encode(_provenances(built) | digests | names, indent="  ") + "\n")
+
+
+def _provenances(built: dict[str, Any]) -> dict[str, Any]:
+    """What is attested of where the result, or that for each platform, comes from, if that was asked for."""
+    results = {f"/{text}": each for text, each in (built.get("Platforms") or {}).items()} or {"": built}
+    return {
+        f"buildx.build.provenance{suffix}": decode(a2b_base64(predicate["Document"]))
+        for suffix, each in results.items()
+        for predicate in each.get("Predicates") or ()
+        if predicate["Type"].startswith("https://slsa.dev/provenance/")
+    }
 
 
 def _canonical(name: str) -> str:

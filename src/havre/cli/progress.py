@@ -47,11 +47,13 @@ def show(messages: Iterable[dict[str, Any]], output: int, on_aux: Callable[[Any]
         drawer.draw(message)
 
 
-def drain(messages: Iterable[dict[str, Any]]) -> None:
+def drain(messages: Iterable[dict[str, Any]], on_aux: Callable[[Any], None] | None = None) -> None:
     """Read a stream without showing it. Raises Failure at the message that tells an error."""
     for message in messages:
         if error := message.get("errorDetail") or message.get("error"):
             raise _failure(error)
+        if on_aux is not None and "aux" in message:
+            on_aux(message["aux"])
 
 
 class _Plain:

@@ -135,14 +135,16 @@ def push(session: Session, options: Options, arguments: list[str]) -> int:
     return 0
 
 
-def push_image(session: Session, name: str, *, quiet: bool) -> None:
-    """Push the image of one name and show the progress on standard error. Raises HavreError."""
+def push_image(session: Session, name: str, *, quiet: bool) -> str:
+    """Push the image of one name and show the progress on standard error; its digest there. Raises HavreError."""
+    told: dict[str, Any] = {}
     repository, _, tag = name.rpartition(":") if has_tag(name) else (name, "", "latest")
     messages = _pushing(session, name, repository, tag)
     if quiet:
-        drain(messages)
+        drain(messages, told.update)
     else:
-        show(messages, 2)
+        show(messages, 2, told.update)
+    return str(told.get("Digest", ""))
 
 
 def _pushing(session: Session, name: str, repository: str, tag: str, platform: str = "") -> Iterator[Any]:
