@@ -144,7 +144,7 @@ def connect_tls(
 
 
 def _say_goodbye(connection: socket.socket) -> None:
-    """End TLS, which reads what the server has sent: unread, it made a reset of the close, and lost what was under way."""
+    """End TLS, which reads what the server has sent: unread, it made a reset of the close, and lost the last lines."""
     if unwrap := getattr(connection, "unwrap", None):
         connection.settimeout(_GOODBYE_S)
         try:
