@@ -144,7 +144,41 @@ def test_the_same_build_attests_the_same(build: Build, tmp_path: Path) -> None:
     assert first["predicate"]["creationInfo"]["created"] == "2023-11-14T22:13:20Z"
 
 
-def test_generators_are_refused(build: Build) -> None:
-    told = build("--sbom", "generator=docker/scanner", check=1)
-    assert "the SBOM generator docker/scanner is not supported: leave out generator=" in told
+_GENERATOR = """\
+FROM busybox
+COPY --chmod=755 <<'EOF' /generate
+#!/bin/sh
+cd "$BUILDKIT_SCAN_SOURCE" && touch written 2>/dev/null && exit 3
+test -z "$BUILDKIT_SCAN_FAIL" || exit 1
+echo "looks at $(ls app | wc -l) files" >&2
+found=$(echo $(ls app))
+printf '{"predicateType": "https://spdx.dev/Document", "subject": null, "predicate": {"name": "%s", "found": "%s"}}' \\
+  "$(basename $PWD)" "$found" > $BUILDKIT_SCAN_DESTINATION/sbom.spdx.json
+EOF
+ENTRYPOINT ["/generate"]
+"""
+
+
+@pytest.fixture
+def generator(havred: Engine, tmp_path: Path) -> str:
+    context = write_context(tmp_path / "generator", _GENERATOR)
+    havred.havre("build", "-t", "sbom/generator:1", str(context), check=0)
+    return "sbom/generator:1"
+
+
+def test_a_generator_of_the_users_choice(build: Build, generator: str, tmp_path: Path) -> None:
+    archive = tmp_path / "image.tar"
+    told = build("--sbom", f"generator={generator}", "-o", f"type=oci,dest={archive}")
+    assert f"generating sbom using {generator}" in told
+    ((kind, statement),) = attested(archive)
+    assert kind == _SPDX
+    assert statement["predicate"] == {"name": "sbom", "found": "a-1.dist-info link.dist-info node_modules"}
+    assert len(statement["subject"]) == 1
+
+
+def test_generators_that_fail(build: Build, havred: Engine, generator: str) -> None:
+    told = build("--attest", f"type=sbom,generator={generator},FAIL=yes", check=1)
+    assert "did not complete successfully: exit code: 1" in told
+    silent = build("--sbom", "generator=busybox", check=1)
+    assert "the SBOM generator busybox has written 0 files to /run/out" in silent
     build("--sbom", "false")

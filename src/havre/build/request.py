@@ -81,11 +81,22 @@ class Origin(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Sbom:
+    """That an attestation of the packages in the result is wanted.
+
+    `generator` is an image that lists them, with `parameters` of its own; without one the daemon does.
+    """
+
+    generator: str = ""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Attestations:
-    """What is to be attested of a result: where it comes from, and (`sbom`) which packages are installed in it."""
+    """What is to be attested of a result: where it comes from, and which packages are installed in it."""
 
     provenance: Provenance | None = None
-    sbom: bool = False
+    sbom: Sbom | None = None
 
 
 def parse_attestations(wanted: Mapping[str, str]) -> Attestations:
@@ -93,7 +104,7 @@ def parse_attestations(wanted: Mapping[str, str]) -> Attestations:
 
     Those that are off, or that buildx asks for by itself, count as none. Raises `InvalidInput`, `Unsupported`.
     """
-    provenance, sbom = None, False
+    provenance, sbom = None, None
     for kind, text in wanted.items():
         settings = dict(field.partition("=")[::2] for field in text.split(",") if field)
         settings.pop("type", None)
@@ -102,12 +113,8 @@ def parse_attestations(wanted: Mapping[str, str]) -> Attestations:
         if kind == "provenance":
             provenance = _parse_provenance(settings)
         elif kind == "sbom":
-            if generator := settings.get("generator"):
-                raise Unsupported(
-                    f"the SBOM generator {generator} is not supported: leave out generator="
-                    " for the daemon's own list of packages"
-                )
-            sbom = True
+            settings.pop("disabled", None)
+            sbom = Sbom(settings.pop("generator", ""), settings)
         else:
             raise Unsupported(f"attestations are not supported: {kind}", "expected provenance or sbom")
     return Attestations(provenance, sbom)

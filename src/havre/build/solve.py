@@ -258,7 +258,9 @@ class Builder:
         if result.steps and (request.inline_cache or request.build_args.get(ARGUMENT) in ("1", "true")):
             document = with_records(document, result.steps)
         predicates = []
-        if request.attestations.sbom:
+        if (sbom := request.attestations.sbom) is not None and sbom.generator:
+            predicates += await stages.generate(sbom, result, str(_own_platform()))
+        elif sbom is not None:
             with shown("generating sbom", progress):
                 predicates.append(Predicate(SPDX, await self._images.describe_packages(document, _SBOM)))
         if (asked := request.attestations.provenance) is not None:

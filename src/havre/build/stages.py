@@ -24,12 +24,13 @@ from havre.build.cachedocument import StepRecord
 from havre.build.checking import Checks
 from havre.build.dockerfile import Dockerfile, DockerfileError
 from havre.build.foreigncache import ForeignCache
+from havre.build.generator import DESTINATION, OneTree, plan_generator, read_statements
 from havre.build.graph import SCRATCH, Graph, Stage, sources_of
 from havre.build.instructions import Command
-from havre.build.plan import CopyAction, Step, Surroundings, begin, plan_steps, read_triggers
-from havre.build.progress import BuildProgress, Declared, Finished, Log, Started, Transfer, Vertex
+from havre.build.plan import CopyAction, Step, Surroundings, WorkdirAction, begin, plan_steps, read_triggers
+from havre.build.progress import BuildProgress, Declared, Finished, Log, Started, Transfer, Vertex, shown
 from havre.build.provenance import Inputs
-from havre.build.request import BuildRequest, ContextSource
+from havre.build.request import BuildRequest, ContextSource, Sbom
 from havre.build.steps import Made, Scope, Steps
 from havre.build.trees import Tree
 from havre.build.views import BuildViews
@@ -38,7 +39,7 @@ from havre.engine.images import Images
 from havre.engine.model import Config
 from havre.engine.progress import ProgressLine
 from havre.errors import Failed, HavreError, InvalidInput, NotFound, Unsupported
-from havre.oci.attestation import package_url
+from havre.oci.attestation import Predicate, package_url
 from havre.oci.digest import Digest, digest_of
 from havre.oci.image import History, ImageConfig, decode_image, encode_image
 from havre.oci.platform import Platform, parse_platform
@@ -158,6 +159,24 @@ class Stages:
 
     def _hold(self, layer: Digest) -> None:
         self._job.undo.enter_context(self._storage.hold(layer))
+
+    async def generate(self, asked: Sbom, result: Result, platform: str) -> list[Predicate]:
+        """What an SBOM generator, an image for `platform`, says of a result. `HavreError` also for what it writes."""
+        tell, title = self._job.tell, f"generating sbom using {asked.generator}"
+        target = self._job.graph.stages[self._job.graph.target]
+        with shown(title, tell) as vertex:
+            base = await self._base(asked.generator, platform, vertex)
+            scope = replace(self._scope(target), views=OneTree(await self._views.layers(result.layers)))
+
+            def output(stream: int, data: bytes) -> None:
+                tell(Log(vertex, stream, data, time.time()))
+
+            command = plan_generator(base.config, asked)
+            place = await self._steps.apply(WorkdirAction(path=DESTINATION), base.layers, title, scope, output)
+            below = base.layers if place.layer is None else (*base.layers, place.layer)
+            written = (await self._steps.apply(command, below, title, scope, output)).layer
+            async with self._storage.mounted((written,) if written else ()) as root:
+                return await in_thread(read_statements, root, asked.generator)
 
     # -- what steps see (`running.Views`)
 
