@@ -294,3 +294,14 @@ def test_a_context_that_is_fetched_is_the_source(havred: Engine, registry: RealR
             assert statement["predicate"]["metadata"]["completeness"]["materials"] is True
     finally:
         repository.close()
+
+
+def test_every_kind_of_statement_is_in_one_manifest(build: Build, havred: Engine, registry: RealRegistry) -> None:
+    name = f"{registry.host}/both:1"
+    build("-t", name, "--provenance", "true", "--sbom", "true", "--push")
+    stored = Stored(havred, name)
+    _, attestation = stored.document["manifests"]
+    kinds = {statement["predicateType"] for statement in stored.statements(attestation)}
+    assert kinds == {"https://slsa.dev/provenance/v0.2", "https://spdx.dev/Document"}
+    tools = ("docker", "buildx", "imagetools", "inspect", name, "--format", "{{json .SBOM}}")
+    assert json.loads(inside(havred, *tools))["SPDX"]["spdxVersion"] == "SPDX-2.3"
