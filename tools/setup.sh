@@ -7,11 +7,13 @@ cd "$(dirname "$0")/.."
 root=$PWD
 venv=${VENV:-$root/.venv}
 lock=requirements.lock
+peers=
 packages="crun runc conmon nftables libnftables1 catatonit busybox-static git python3-venv"
 for option in "$@"; do
     case $option in
         --test) lock=requirements-test.lock ;;
-        --peers) packages="$packages docker.io docker-cli docker-compose docker-buildx docker-registry skopeo podman buildah"
+        --peers) peers=yes
+            packages="$packages docker.io docker-cli docker-compose docker-buildx docker-registry skopeo podman buildah"
             packages="$packages mmdebstrap erofs-utils iproute2 iperf3 criu libcriu2 curl openssl" ;;
         *) echo "setup.sh: unknown option $option" >&2; exit 2 ;;
     esac
@@ -82,5 +84,18 @@ LAUNCHER
     chmod 755 "$venv/bin/havre" "$venv/bin/havred"
 }
 
+# The tests hand it to a kernel's binfmt_misc of their own; installed as a package, it may be registered with the machine's.
+install_emulator() {
+    [ ! -x "$venv/bin/qemu-aarch64" ] || return 0
+    echo "Fetching qemu-aarch64 for the tests"
+    fetched=$(mktemp -d)
+    (cd "$fetched" && { apt-get download -qq qemu-user || { apt-get update -qq && apt-get download -qq qemu-user; }; }) 2>/dev/null
+    dpkg-deb --fsys-tarfile "$fetched"/qemu-user_*.deb | tar -xO ./usr/bin/qemu-aarch64 >"$venv/bin/qemu-aarch64.new"
+    rm -r "$fetched"
+    chmod 755 "$venv/bin/qemu-aarch64.new"
+    mv "$venv/bin/qemu-aarch64.new" "$venv/bin/qemu-aarch64"
+}
+
 install_packages
 install_python
+if [ -n "$peers" ]; then install_emulator; fi

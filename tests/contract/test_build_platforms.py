@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -42,6 +44,14 @@ def registry(havred: Engine, tmp_path: Path) -> Iterator[RealRegistry]:
         yield running
 
 
+def build(engine: Engine, client: str, *arguments: str) -> None:
+    """Build by `havre` or `buildx`."""
+    if client == "havre":
+        engine.havre("build", *arguments, check=0)
+    else:
+        engine.docker("buildx", "build", *arguments, check=0)
+
+
 def inspect(engine: Engine, name: str, platform: str, form: str) -> str:
     told = engine.havre("image", "inspect", "--format", form, "--platform", platform, name, check=0).stdout
     return told.strip()
@@ -57,6 +67,7 @@ def test_a_name_for_every_platform(havred: Engine, context: Path, registry: Real
     havred.havre("push", "-q", name, check=0)
     assert "[linux/arm64 make 2/3] RUN echo compiled" in shown
     assert "[linux/amd64 stage-1 3/3] COPY file /" in shown
+    assert "[internal] load build context\n" in shown
     for architecture in ("amd64", "arm64"):
         assert inspect(havred, "built:2", f"linux/{architecture}", "{{.Architecture}}") == architecture
         id = inspect(havred, name, f"linux/{architecture}", "{{.Id}}")
@@ -104,9 +115,104 @@ def test_by_buildx(havred: Engine, context: Path, registry: RealRegistry, tmp_pa
         index = json.load(tar.extractfile(f"blobs/sha256/{top['digest'][7:]}"))  # type: ignore[arg-type]
     platforms = [entry["platform"]["architecture"] for entry in index["manifests"]]
     assert sorted(platforms) == ["amd64", "arm64", "unknown", "unknown"]
-    refused = havred.docker(*build, "-o", str(tmp_path / "files"), check=1).stderr
-    assert "files for several platforms are not exported as local" in refused
     havred.docker("rmi", "-f", name, check=0)
+
+
+def test_files_by_buildx(havred: Engine, context: Path, tmp_path: Path) -> None:
+    files, tar, alone = tmp_path / "files", tmp_path / "files.tar", tmp_path / "alone"
+    build = ("buildx", "build", "-q", str(context))
+    havred.docker(*build, *_BOTH, "-o", str(files), check=0)
+    havred.docker(*build, *_BOTH, "-o", f"type=tar,dest={tar}", check=0)
+    with tarfile.open(tar) as found:
+        found.extractall(tmp_path / "unpacked", filter="data")
+    for directory in (files, tmp_path / "unpacked"):
+        assert {each.name for each in directory.iterdir()} == {"linux_amd64", "linux_arm64"}
+        for architecture in ("amd64", "arm64"):
+            below = directory / f"linux_{architecture}"
+            assert (below / "own").read_text() == f"for {architecture}\n"
+            assert (below / "file").read_text() == "from the context\n"
+    havred.docker(*build, "-o", f"type=local,dest={alone},platform-split=true", check=0)
+    assert (alone / "linux_amd64" / "own").read_text() == "for amd64\n"
+    for command in (havred.docker, havred.havre):
+        flags = (*build[command == havred.havre :], *_BOTH, "-o", f"type=local,dest={alone},platform-split=false")
+        assert "platform-split=false is not supported for several platforms" in command(*flags, check=1).stderr
+
+
+@pytest.mark.parametrize("client", ["havre", "buildx"])
+def test_a_layout_in_a_directory(havred: Engine, context: Path, tmp_path: Path, client: str) -> None:
+    """Of one platform and of both, into the same directory."""
+    layout, metadata = tmp_path / "layout", tmp_path / "metadata"
+
+    def read(digest: str) -> Any:
+        content = (layout / "blobs" / digest.replace(":", "/")).read_bytes()
+        assert hashlib.sha256(content).hexdigest() == digest.removeprefix("sha256:")
+        return json.loads(content) if content.startswith(b"{") else None
+
+    for flags in (("--platform", "linux/amd64"), _BOTH):
+        output = ("-o", f"type=oci,tar=false,dest={layout}", "--metadata-file", str(metadata))
+        build(havred, client, *flags, "-q", "-t", "laid/out:1", *output, str(context))
+    digest = json.loads(metadata.read_text())["containerimage.digest"]
+    (top,) = (each for each in json.loads((layout / "index.json").read_text())["manifests"] if each["digest"] == digest)
+    assert top["annotations"]["org.opencontainers.image.ref.name"] in ("1", "docker.io/laid/out:1")
+    found = []
+    for entry in read(digest)["manifests"]:
+        manifest = read(entry["digest"])
+        found.append(read(manifest["config"]["digest"])["architecture"])
+        assert [read(layer["digest"]) for layer in manifest["layers"]] == [None, None]
+    assert sorted(found) == ["amd64", "arm64"]
+    assert "laid/out" not in havred.out("images")
+
+
+_MEETING = """\
+FROM --platform=$BUILDPLATFORM busybox AS make
+RUN cat /proc/sys/kernel/random/uuid > /shared
+ARG TARGETARCH
+RUN --mount=type=cache,target=/meet touch /meet/$TARGETARCH; for turn in $(seq 300); do \
+      if [ -e /meet/amd64 ] && [ -e /meet/arm64 ]; then exit 0; fi; sleep 0.1; done; exit 1
+FROM scratch
+COPY --from=make /shared /
+"""
+
+
+def test_side_by_side(havred: Engine, context: Path, tmp_path: Path) -> None:
+    """Commands of both platforms run at the same time; one that is for neither runs once, also without a cache."""
+    (context / "Dockerfile").write_text(_MEETING)
+    havred.havre("build", "-q", "--no-cache", *_BOTH, "-o", str(tmp_path / "files"), str(context), check=0)
+    first, second = ((tmp_path / "files" / f"linux_{each}" / "shared").read_text() for each in ("amd64", "arm64"))
+    assert first == second
+    (context / "Dockerfile").write_text(_MEETING.replace("exit 0", "exit $([ $TARGETARCH = arm64 ] && echo 3)"))
+    failed = havred.havre("build", "-q", "--no-cache", *_BOTH, "-t", "never:1", str(context), check=3).stderr
+    assert "exit code: 3" in failed
+    assert havred.out("images", "-q", "never") == ""
+    havred.docker("builder", "prune", "-af", check=0)
+
+
+_CACHED = """\
+FROM --platform=$BUILDPLATFORM busybox AS make
+ARG TARGETARCH
+RUN echo $TARGETARCH $(cat /proc/sys/kernel/random/uuid) > /made
+FROM scratch
+COPY --from=make /made /
+"""
+
+
+@pytest.mark.parametrize("client", ["havre", "buildx"])
+def test_one_cache_of_all(havred: Engine, context: Path, registry: RealRegistry, tmp_path: Path, client: str) -> None:
+    """What one build exports is there for all platforms, and for a build of one of them."""
+    (context / "Dockerfile").write_text(_CACHED)
+    directory, files = tmp_path / "cache", tmp_path / "files"
+    ref = f"type=registry,ref={registry.host}/cache:1"
+    for target, source in ((ref, ref), (f"type=local,dest={directory}", f"type=local,src={directory}")):
+        made = []
+        for flags in (("--cache-to", f"{target},mode=max"), ("--cache-from", source)):
+            build(havred, client, "-q", *_BOTH, *flags, "-o", str(files), str(context))
+            made.append([(files / f"linux_{each}" / "made").read_text() for each in ("amd64", "arm64")])
+            havred.docker("builder", "prune", "-af", check=0)
+        assert made[0] == made[1]
+        alone = ("--platform", "linux/arm64", "--cache-from", source, "-o", str(files))
+        build(havred, client, "-q", *alone, str(context))
+        assert (files / "made").read_text() == made[0][1]
+        havred.docker("builder", "prune", "-af", check=0)
 
 
 def test_a_platform_given_twice(havred: Engine, context: Path) -> None:
@@ -120,7 +226,6 @@ def test_what_cannot_be_built_for_several(havred: Engine, context: Path) -> None
         return havred.havre("build", "-t", "never:1", *flags, str(context), check=1).stderr
 
     assert "invalid platform 'linux/'" in refused("--platform", "linux/amd64,linux/")
-    assert "a cache is exported for one platform at a time" in refused(*_BOTH, "--cache-to", "type=local,dest=/tmp/x")
     (context / "Dockerfile").write_text("FROM busybox\nRUN true\n")
     assert "no interpreter for s390x is registered" in refused("--platform", "linux/amd64,linux/s390x")
     assert havred.out("images", "-q", "never") == ""

@@ -1,19 +1,24 @@
 """Which platforms this host can run commands of: its own, and those that the kernel hands to an interpreter.
 
     RUN in a stage for linux/arm64 on amd64      binfmt_misc has an interpreter of such programs? else refused at once
+                                                 with flag F it is open already: images need nothing
+                                                 without, it is looked for in the image, when such a program begins
 
 Source: Documentation/admin-guide/binfmt-misc.rst; elf(5), e_machine.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from havre.build.dockerfile import DockerfileError
-from havre.build.graph import Graph, Stage
+from havre.build.graph import Graph
 from havre.build.instructions import Run
-from havre.oci.platform import Platform, parse_platform
+from havre.errors import Unsupported
+from havre.linux.openat2 import open_in_root
+from havre.oci.platform import Platform
 
 BINFMT = Path("/proc/sys/fs/binfmt_misc")
 _MACHINES = {
@@ -24,32 +29,55 @@ _BESIDE = {"amd64": ("386",), "arm64": ("arm",)}  # what processors of an archit
 _MACHINE_AT, _ORDER_AT, _BIG_ENDIAN = 18, 5, 2
 
 
-def runnable_architectures(own: str, registered: Path = BINFMT) -> frozenset[str]:
-    """The architectures whose programs run here. Blocking; reads a few files of the kernel's."""
-    found = {own, *_BESIDE.get(own, ())}
-    if registered.is_dir():
-        for entry in registered.iterdir():
-            if entry.name not in ("register", "status"):
-                found |= {_architecture(entry.read_text())}
-    return frozenset(found - {""})
+def find_interpreters(own: str, registered: Path = BINFMT) -> Mapping[str, str]:
+    """The architectures whose programs run here, each with the path of what images need for that, "" for nothing.
+
+    Blocking; reads a few files of the kernel's.
+    """
+    found: dict[str, str] = {}
+    for entry in registered.iterdir() if _is_enabled(registered) else ():
+        if entry.name in ("register", "status"):
+            continue
+        rule = dict(line.partition(" ")[::2] for line in entry.read_text().splitlines())
+        if (architecture := _architecture(rule)) and found.get(architecture) != "":
+            found[architecture] = "" if "F" in rule.get("flags:", "") else rule.get("interpreter", "")
+    return {**found, **dict.fromkeys((own, *_BESIDE.get(own, ())), "")}
 
 
-def _architecture(rule: str) -> str:
+def _is_enabled(registered: Path) -> bool:
+    status = registered / "status"  # it is not there where nothing is mounted
+    return status.exists() and status.read_text().strip() == "enabled"
+
+
+def _architecture(rule: Mapping[str, str]) -> str:
     """What a rule of binfmt_misc is for, by the ELF header that it matches; "" for any other."""
-    words = dict(line.partition(" ")[::2] for line in rule.splitlines())
-    magic = bytes.fromhex(words.get("magic", ""))
-    if "enabled" not in words or not magic.startswith(b"\x7fELF") or len(magic) < _MACHINE_AT + 2:
+    magic = bytes.fromhex(rule.get("magic", ""))
+    mask = bytes.fromhex(rule.get("mask", "ff" * len(magic)))
+    machine = slice(_MACHINE_AT, _MACHINE_AT + 2)
+    if "enabled" not in rule or rule.get("offset") != "0" or not magic.startswith(b"\x7fELF"):
         return ""
-    machine = magic[_MACHINE_AT : _MACHINE_AT + 2]
-    if magic[_ORDER_AT] != _BIG_ENDIAN:
-        machine = machine[::-1]
-    return _MACHINES.get(int.from_bytes(machine), "")
+    if mask[machine] != b"\xff\xff":
+        return ""  # or of several machines
+    number = int.from_bytes(magic[machine], "big" if magic[_ORDER_AT] == _BIG_ENDIAN else "little")
+    return _MACHINES.get(number, "")
+
+
+def require_interpreter(rootfs: Path, interpreter: str) -> None:
+    """Raise `Unsupported` if an interpreter that images need is not in this one. Blocking."""
+    try:
+        os.close(open_in_root(rootfs, interpreter, os.O_PATH))
+    except OSError as error:
+        raise Unsupported(
+            f"RUN needs {interpreter} in the image ({error.strerror}): the kernel's rule for such programs"
+            " (binfmt_misc) has not the flag F",
+            "register the interpreter with F, as the package qemu-user-binfmt does",
+        ) from error
 
 
 def check_runs(graph: Graph, wanted: Platform, runnable: Collection[str]) -> None:
     """Refuse a RUN that would be of another platform than can be run; `DockerfileError` at its line."""
     for stage in (graph.stages[index] for index in graph.needed):
-        platform = _platform_of(stage, graph, wanted)
+        platform = graph.platform_of(stage, wanted)
         run = next((each for each in stage.commands if isinstance(each, Run)), None)
         if run is not None and platform.architecture not in runnable:
             error = DockerfileError(
@@ -60,9 +88,3 @@ def check_runs(graph: Graph, wanted: Platform, runnable: Collection[str]) -> Non
             )
             error.hint = "install qemu-user-binfmt, or compile in a stage FROM --platform=$BUILDPLATFORM"
             raise error
-
-
-def _platform_of(stage: Stage, graph: Graph, wanted: Platform) -> Platform:
-    while stage.after is not None:
-        stage = graph.stages[stage.after]
-    return parse_platform(stage.platform) if stage.platform else wanted

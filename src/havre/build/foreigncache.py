@@ -50,18 +50,20 @@ class ForeignCaches:
         self._storage = storage
 
     async def open(self, source: CacheSource, request: BuildRequest, client: ContextSource) -> ForeignCache:
-        """What a cache has. `NotFound` where it is not, `InvalidInput` for what is none; no layer is fetched yet."""
+        """What a cache has. `NotFound` where it is not, `InvalidInput` for what is none; no layer is fetched yet.
+
+        Of an image for several platforms that of the request's is read; any other may have the steps of several.
+        """
         if source.store:
             return await self._of_client(source, client)
-        try:
-            document = await self._images.document(source.ref)
-        except NotFound:
-            reference = parse_reference(source.ref).with_default_tag()
-            auth = await client.credentials(reference.registry)
-            platform = request.platform or None
-            document, bring = await self._images.remote_document(source.ref, auth=auth, platform=platform)
-            return _cache_of(document, bring)
-        return _cache_of(document, self._stays)
+        wanted = request.platform or None
+        for platform in (wanted, None):
+            try:
+                return _cache_of(await self._images.document(source.ref, platform), self._stays)
+            except NotFound:
+                pass  # the image here is for another platform, or there is none
+        auth = await client.credentials(parse_reference(source.ref).with_default_tag().registry)
+        return _cache_of(*await self._images.remote_document(source.ref, auth=auth, platform=wanted, exact=False))
 
     async def _stays(self, layer: Digest) -> None:
         if self._storage.layers.get(layer) is None:

@@ -60,6 +60,12 @@ class Graph:
         """The stage that `name` (or a number) means."""
         return _find(self.stages, name)
 
+    def platform_of(self, stage: Stage, wanted: Platform) -> Platform:
+        """The platform of a stage of a build for `wanted`."""
+        while stage.after is not None:
+            stage = self.stages[stage.after]
+        return parse_platform(stage.platform) if stage.platform else wanted
+
     def reaches(self, start: int, wanted: int) -> bool:
         """Whether building the stage `start` needs the stage `wanted`."""
         return wanted in _order(self.stages, start)

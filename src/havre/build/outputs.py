@@ -8,9 +8,9 @@ from __future__ import annotations
 import io
 import os
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,10 +35,10 @@ class OutputFile:
 
 
 class OutputTree:
-    """A mounted tree to be read."""
+    """Mounted trees to be read as one: each below the directory that `roots` names it by, "" for a tree alone."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = root
+    def __init__(self, roots: Mapping[str, Path]) -> None:
+        self._roots = roots
 
     def files(self) -> Generator[OutputFile, None, None]:
         """Everything but sockets, by name, a directory before its content. Blocking; a generator, to be closed."""
@@ -55,7 +55,9 @@ class OutputTree:
 
     async def read(self, path: str) -> AsyncIterator[bytes]:
         """The content of the regular file at `path`."""
-        with io.FileIO(await in_thread(open_in_root, self._root, path, os.O_RDONLY | os.O_NOFOLLOW)) as file:
+        folder, _, inside = ("", "", path) if "" in self._roots else path.partition("/")
+        opened = await in_thread(open_in_root, self._roots[folder], inside, os.O_RDONLY | os.O_NOFOLLOW)
+        with io.FileIO(opened) as file:
             while piece := await in_thread(file.read, _PIECE):
                 yield piece
 
@@ -70,13 +72,16 @@ class OutputTree:
         tar.finish()
 
     def _entries(self) -> Iterator[trees.Entry]:
-        directory = trees.open_directory(self._root)
-        try:
-            for entry in trees.walk(directory):
-                if not stat.S_ISSOCK(entry.stat.st_mode):
-                    yield entry
-        finally:
-            os.close(directory)
+        for folder, root in sorted(self._roots.items()):
+            directory = trees.open_directory(root)
+            try:
+                if folder:
+                    yield trees.Entry(folder, ".", directory, os.fstat(directory))
+                for entry in trees.walk(directory):
+                    if not stat.S_ISSOCK(entry.stat.st_mode):
+                        yield replace(entry, path=f"{folder}/{entry.path}") if folder else entry
+            finally:
+                os.close(directory)
 
 
 class Outputs:
@@ -86,7 +91,8 @@ class Outputs:
         self._storage = storage
 
     @asynccontextmanager
-    async def mounted(self, layers: Sequence[Digest]) -> AsyncIterator[OutputTree]:
-        """The file tree of the layers, base first, for the length of a block."""
-        async with self._storage.mounted(layers) as root:
-            yield OutputTree(root)
+    async def mounted(self, parts: Mapping[str, Sequence[Digest]]) -> AsyncIterator[OutputTree]:
+        """The file trees of the layers, base first, by the directories that they shall lie in, during a block."""
+        async with AsyncExitStack() as stack:
+            mounted = [await stack.enter_async_context(self._storage.mounted(layers)) for layers in parts.values()]
+            yield OutputTree(dict(zip(parts, mounted, strict=True)))

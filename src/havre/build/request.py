@@ -234,9 +234,9 @@ class BuildResult:
     the names mean: the host's, else the first.
     """
 
-    image: ImageId | None
     config: bytes
     layers: tuple[Digest, ...]
+    image: ImageId | None = None
     warnings: tuple[str, ...] = ()
     predicates: tuple[Predicate, ...] = ()
     caches: Mapping[str, bytes] = field(default_factory=dict)

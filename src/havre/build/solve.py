@@ -14,36 +14,36 @@ import platform as host
 import secrets
 import shutil
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 
 from havre.aio import finish, in_thread, spawn
 from havre.build.cache import Cache, CacheRecord, plan_prune
-from havre.build.cachedocument import ARGUMENT, cache_document, with_records
+from havre.build.cachedocument import ARGUMENT, StepRecord, cache_document, with_records
 from havre.build.cachemounts import CacheMounts
 from havre.build.checking import Base, Checks
 from havre.build.checks import CheckReport, LintViolation, policy_of
 from havre.build.contexts import Contexts
 from havre.build.dockerfile import DockerfileError, parse_dockerfile
-from havre.build.foreign import check_runs, runnable_architectures
+from havre.build.foreign import check_runs, find_interpreters
 from havre.build.foreigncache import ForeignCache, ForeignCaches
 from havre.build.gcpolicy import GcPolicy, GcRule
 from havre.build.graph import plan_graph
-from havre.build.platforms import PlatformsProgress, split_platforms
+from havre.build.platforms import PlatformsProgress, SharedClient, side_by_side, split_platforms
 from havre.build.progress import BuildProgress, shown, unreported
 from havre.build.provenance import Facts, render_provenance
-from havre.build.request import MAIN_CONTEXT, BuildRequest, BuildResult, ContextSource, DockerfileBytes
+from havre.build.request import MAIN_CONTEXT, BuildRequest, BuildResult, ContextSource
 from havre.build.running import Runner, Sandboxes
-from havre.build.stages import Job, Result, Stages
-from havre.build.steps import Steps
+from havre.build.stages import Job, Stages
+from havre.build.steps import Fresh, Steps
 from havre.engine.filters import Filters
 from havre.engine.imagedeletion import Prunable
 from havre.engine.imagelist import read_config
 from havre.engine.images import Images
 from havre.engine.model import Ulimit
-from havre.errors import Conflict, HavreError, Unsupported
+from havre.errors import Conflict, HavreError
 from havre.linux import trees
 from havre.oci.attestation import SPDX, Predicate
 from havre.oci.digest import Digest
@@ -56,6 +56,14 @@ from havre.storage import Storage
 log = logging.getLogger(__name__)
 
 _SBOM = "sbom"  # the name that BuildKit's documents have, for an image has its names later
+
+
+@dataclasses.dataclass(frozen=True)
+class _Built:
+    """What came of a build for one platform, and its steps as a cache has them, by the cache's mode."""
+
+    result: BuildResult
+    steps: Mapping[str, Sequence[StepRecord]]
 
 
 class Builder:
@@ -198,32 +206,31 @@ class Builder:
         self, request: BuildRequest, context: ContextSource, progress: BuildProgress, undo: AsyncExitStack
     ) -> BuildResult:
         """Build for every platform asked for, and let the names stand for all of them."""
-        platforms = split_platforms(request.platform)
-        if len(platforms) < 2:
-            request = dataclasses.replace(request, platform="".join(platforms))
-            return await self._build(request, context, progress, undo)
-        if request.cache_to:
-            raise Unsupported(
-                "a cache is exported for one platform at a time",
-                "build with --cache-to for each platform, or put the caches into the images (type=inline)",
-            )
-        told, results = PlatformsProgress(progress, len(platforms)), dict[str, BuildResult]()
+        platforms = split_platforms(request.platform) or [""]
+        several = len(platforms) > 1
+        client, told = SharedClient(context) if several else context, PlatformsProgress(progress, len(platforms))
+        fresh: Fresh = {}
+        jobs = []
         for number, platform in enumerate(platforms):
-            asked = dataclasses.replace(request, platform=platform, tags=(), store=False)
-            results[platform] = await self._build(asked, context, told.of(platform, number), undo)
-        if request.store:
-            configs, predicates = zip(*((each.config, each.predicates) for each in results.values()), strict=True)
-            ids = await self._images.create_platforms(configs, request.tags, predicates)
-            results = {
-                platform: dataclasses.replace(result, image=id)
-                for (platform, result), id in zip(results.items(), ids, strict=True)
-            }
-        own = (result for text, result in results.items() if parse_platform(text).same_as(_own_platform()))
-        return dataclasses.replace(next(own, results[platforms[0]]), platforms=results)
+            asked = dataclasses.replace(request, platform=platform)
+            tell = told.of(platform, number) if several else progress
+            jobs.append(await self._plan(asked, client, tell, undo, fresh))
+        built = await side_by_side([partial(self._carry_out, job) for job in jobs])
+        caches = await self._export_caches(request, built, client, progress)
+        results = await self._store(request, [each.result for each in built])
+        mine = (number for number, job in enumerate(jobs) if job.platform.same_as(_own_platform()))
+        own = dataclasses.replace(results[next(mine, 0)], caches=caches)
+        return dataclasses.replace(own, platforms=dict(zip(platforms, results, strict=True))) if several else own
 
-    async def _build(
-        self, request: BuildRequest, context: ContextSource, progress: BuildProgress, undo: AsyncExitStack
-    ) -> BuildResult:
+    async def _plan(
+        self,
+        request: BuildRequest,
+        context: ContextSource,
+        progress: BuildProgress,
+        undo: AsyncExitStack,
+        fresh: Fresh,
+    ) -> Job:
+        """What is to be done for one platform; what cannot be done at all is refused."""
         directory = self._scratch / secrets.token_hex(16)
         undo.push_async_callback(in_thread, trees.remove_tree, directory)
         await in_thread(directory.mkdir, 0o700)
@@ -233,25 +240,33 @@ class Builder:
         wanted = _platform(request)
         graph = await in_thread(plan_graph, dockerfile, request.build_args, request.target, wanted, _own_platform())
         with dockerfile.located():
-            check_runs(graph, wanted, await in_thread(runnable_architectures, _own_platform().architecture))
+            interpreters = await in_thread(find_interpreters, _own_platform().architecture)
+            check_runs(graph, wanted, interpreters)
         checks = Checks(dockerfile, graph, policy_of(dockerfile, request.build_args), source, progress, wanted)
         await self._check(checks, request, context)
-        job = Job(
+        return Job(
             request=request,
             client=context,
             tell=progress,
+            source=source,
             dockerfile=dockerfile,
-            ignore=source.ignore,
             graph=graph,
             checks=checks,
             platform=wanted,
+            interpreters=interpreters,
             caches=await self._open_caches(request, context, progress),
             directory=directory,
             undo=undo,
+            fresh=fresh,
+            started_at=started_at,
         )
+
+    async def _carry_out(self, job: Job) -> _Built:
+        """Build for one platform; nothing is stored but layers."""
+        request = job.request
         stages = Stages(self._images, self._storage, self._steps, job)
         result = await stages.run()
-        caches = await self._export_caches(job, stages, result)
+        steps = {"min": result.steps, "max": stages.all_steps()}
         if request.squash:
             result = await stages.squash(result)
         document = result.document()
@@ -261,17 +276,23 @@ class Builder:
         if (sbom := request.attestations.sbom) is not None and sbom.generator:
             predicates += await stages.generate(sbom, result, str(_own_platform()))
         elif sbom is not None:
-            with shown("generating sbom", progress):
+            with shown("generating sbom", job.tell):
                 predicates.append(Predicate(SPDX, await self._images.describe_packages(document, _SBOM)))
         if (asked := request.attestations.provenance) is not None:
-            facts = _facts(request, context, source, stages, started_at)
-            predicates.append(render_provenance(facts, asked))
-        image = None
-        if request.store:
-            image = await self._images.create(document, names=request.tags, predicates=predicates)
-        return BuildResult(
-            image=image, config=document, layers=result.layers, predicates=tuple(predicates), caches=caches
-        )
+            predicates.append(render_provenance(_facts(job, stages), asked))
+        return _Built(BuildResult(config=document, layers=result.layers, predicates=tuple(predicates)), steps)
+
+    async def _store(self, request: BuildRequest, results: Sequence[BuildResult]) -> list[BuildResult]:
+        """The results as images that the names stand for, if they shall stay here."""
+        if not request.store:
+            return list(results)
+        if len(results) == 1:
+            own = results[0]
+            ids = [await self._images.create(own.config, names=request.tags, predicates=own.predicates)]
+        else:
+            configs, predicates = zip(*((each.config, each.predicates) for each in results), strict=True)
+            ids = await self._images.create_platforms(configs, request.tags, predicates)
+        return [dataclasses.replace(each, image=id) for each, id in zip(results, ids, strict=True)]
 
     async def _open_caches(
         self, request: BuildRequest, context: ContextSource, progress: BuildProgress
@@ -286,17 +307,19 @@ class Builder:
                 log.info("a cache is not used: %s", error)
         return found
 
-    async def _export_caches(self, job: Job, stages: Stages, result: Result) -> dict[str, bytes]:
-        """Write what `--cache-to` asks for; the documents for the client by mode."""
+    async def _export_caches(
+        self, request: BuildRequest, built: Sequence[_Built], client: ContextSource, progress: BuildProgress
+    ) -> dict[str, bytes]:
+        """Write what `--cache-to` asks for, the steps of all platforms; the documents for the client by mode."""
         documents = {}
-        for target in job.request.cache_to:
-            records = stages.all_steps() if target.mode == "max" else result.steps
+        for target in request.cache_to:
+            records = [record for each in built for record in each.steps[target.mode]]
             if not target.ref:
-                documents[target.mode] = cache_document(records, job.platform)
+                documents[target.mode] = cache_document(records, _platform(request))
                 continue
             try:
-                with shown("exporting cache to registry", job.tell):
-                    await self._foreign.push(target, records, job.platform, job.client)
+                with shown("exporting cache to registry", progress):
+                    await self._foreign.push(target, records, _platform(request), client)
             except HavreError:
                 if not target.ignore_error:
                     raise
@@ -345,14 +368,12 @@ class Builder:
             return None
 
 
-def _facts(
-    request: BuildRequest, client: ContextSource, dockerfile: DockerfileBytes, stages: Stages, started_at: float
-) -> Facts:
+def _facts(job: Job, stages: Stages) -> Facts:
     """What a provenance tells; the options by the names that BuildKit's frontend has for them."""
-    origins = client.origins()
+    request, origins = job.request, job.client.origins()
     return Facts(
         id=request.id,
-        dockerfile=dockerfile,
+        dockerfile=job.source,
         platform=str(_own_platform()),
         options={
             **{f"build-arg:{name}": value for name, value in request.build_args.items() if value is not None},
@@ -365,7 +386,7 @@ def _facts(
         origins=origins,
         vcs=request.vcs,
         inputs=stages.inputs,
-        started_at=started_at,
+        started_at=job.started_at,
         finished_at=time.time(),
     )
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,8 +30,8 @@ from havre.build.instructions import Command
 from havre.build.plan import CopyAction, Step, Surroundings, WorkdirAction, begin, plan_steps, read_triggers
 from havre.build.progress import BuildProgress, Declared, Finished, Log, Started, Transfer, Vertex, shown
 from havre.build.provenance import Inputs
-from havre.build.request import BuildRequest, ContextSource, Sbom
-from havre.build.steps import Made, Scope, Steps
+from havre.build.request import BuildRequest, ContextSource, DockerfileBytes, Sbom
+from havre.build.steps import Fresh, Made, Scope, Steps
 from havre.build.trees import Tree
 from havre.build.views import BuildViews
 from havre.engine import times
@@ -51,19 +51,26 @@ _COMMENT = "buildkit.dockerfile.v0"
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One build: what was asked, by whom, and what the Dockerfile came to. `undo` ends with the build."""
+    """One build for one platform: what was asked, by whom, and what the Dockerfile came to.
+
+    `undo` ends with the build. `interpreters` are by architecture (`foreign`), `fresh` is of all platforms
+    (`steps`). `started_at` is in seconds since the epoch.
+    """
 
     request: BuildRequest
     client: ContextSource
     tell: BuildProgress
+    source: DockerfileBytes
     dockerfile: Dockerfile
-    ignore: bytes | None
     graph: Graph
     checks: Checks
     platform: Platform
+    interpreters: Mapping[str, str]
     caches: Sequence[ForeignCache]
     directory: Path
     undo: AsyncExitStack
+    fresh: Fresh
+    started_at: float
 
 
 @dataclass(frozen=True)
@@ -107,7 +114,9 @@ class Stages:
         self._total = sum(1 + len(job.graph.stages[index].commands) for index in job.graph.needed)
         self._epoch = _epoch(job.request)
         self.inputs = Inputs()
-        self._views = BuildViews(storage.snapshots, job.request, job.client, job.graph, job.ignore, job.tell, job.undo)
+        self._views = BuildViews(
+            storage.snapshots, job.request, job.client, job.graph, job.source.ignore, job.tell, job.undo
+        )
 
     async def squash(self, result: Result) -> Result:
         """The result with the layers above its stage's base in one, and a history that says so, as dockerd has it."""
@@ -166,7 +175,8 @@ class Stages:
         target = self._job.graph.stages[self._job.graph.target]
         with shown(title, tell) as vertex:
             base = await self._base(asked.generator, platform, vertex)
-            scope = replace(self._scope(target), views=OneTree(await self._views.layers(result.layers)))
+            views = OneTree(await self._views.layers(result.layers))
+            scope = replace(self._scope(target), views=views, interpreter="")
 
             def output(stream: int, data: bytes) -> None:
                 tell(Log(vertex, stream, data, time.time()))
@@ -266,24 +276,27 @@ class Stages:
         for each in names:
             job.tell(Declared(each))
         scope = self._scope(stage)
-        for step, name in zip(steps, names, strict=True):
+        for number, (step, name) in enumerate(zip(steps, names, strict=True)):
             self.inputs.note(step.action, job.request.network)
-            result = await self._step(step, name, result, scope)
+            result = await self._step(step, name, result, replace(scope, at=(stage.index, number)))
         return result
 
     def _scope(self, stage: Stage) -> Scope:
-        request = self._job.request
+        job, request = self._job, self._job.request
+        platform = job.graph.platform_of(stage, job.platform)
         fresh = request.no_cache or stage.shown in request.no_cache_stages
         return Scope(
             request=request,
-            client=self._job.client,
+            client=job.client,
             views=self,
-            directory=self._job.directory,
+            directory=job.directory,
             hold=self._hold,
             materials=self.inputs.materials,
-            caches=self._job.caches,
+            caches=job.caches,
             use_cache=not fresh,
             epoch=self._epoch,
+            interpreter=job.interpreters.get(platform.architecture, ""),
+            fresh=job.fresh,
         )
 
     def _commands(self, stage: Stage, base: Result) -> Sequence[Command]:

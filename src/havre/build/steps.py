@@ -16,10 +16,10 @@ import logging
 import secrets
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import TypeAlias, cast
 
 import msgspec
 
@@ -27,6 +27,7 @@ from havre.aio import finish, in_thread, to_its_end
 from havre.build import copying, fetching
 from havre.build.cache import Cache, CacheRecord, key_of
 from havre.build.copying import Chosen, Placement
+from havre.build.foreign import require_interpreter
 from havre.build.foreigncache import ForeignCache
 from havre.build.gitsource import GitAddress, clone, git_access, parse_git_address, shown_address
 from havre.build.layering import LayerPlan, plan_layer, resolve_target
@@ -54,12 +55,16 @@ class Made:
     key: str
 
 
+Fresh: TypeAlias = dict[tuple[tuple[int, int], str], asyncio.Future[Made]]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Scope:
     """The build that a step belongs to. `directory` is the build's own; `epoch` bounds the times of all files.
 
     `hold` spares a layer from collection until the build is over. `materials` are the digests of what is fetched by
-    address.
+    address. `interpreter` is what programs of its platform need in the image. `at` is where the step stands in the
+    Dockerfile, and `fresh` what is done in this build without a cache, so that its platforms share that, too.
     """
 
     request: BuildRequest
@@ -71,6 +76,9 @@ class Scope:
     caches: Sequence[ForeignCache] = ()
     use_cache: bool = True
     epoch: int | None = None
+    interpreter: str = ""
+    at: tuple[int, int] = (0, 0)
+    fresh: Fresh = field(default_factory=dict)
 
 
 class Steps:
@@ -104,6 +112,8 @@ class Steps:
         key = key_of("run", below, public, seen, request.network, request.extra_hosts, scope.epoch)
 
         async def work(place: RunPlace) -> None:
+            if scope.interpreter:
+                await in_thread(require_interpreter, place.rootfs, scope.interpreter)
             await self._runner.run(action, place, request, scope.client, scope.views, output)
 
         return await self._once(key, description, scope, partial(self._make, key, below, description, scope, work))
@@ -202,7 +212,9 @@ class Steps:
 
     async def _once(self, key: str, description: str, scope: Scope, make: Callable[[], Awaitable[Made]]) -> Made:
         """What is in the cache, or what another build is making for it right now; else `make()`."""
-        while (found := await self._find(key, description, scope)) is None and scope.use_cache and key in self._making:
+        if not scope.use_cache:
+            return await _once_in_a_build(key, scope, make)
+        while (found := await self._find(key, description, scope)) is None and key in self._making:
             await asyncio.wait([self._making[key]])  # it may have failed, or been cancelled
         if found is not None:
             return found
@@ -306,6 +318,15 @@ class Steps:
     async def _keep(self, key: str, description: str, layer: Digest | None) -> Made:
         record = await self._cache.keep([key], layer, description)
         return Made(layer, record.created_at, cached=False, key=key)
+
+
+async def _once_in_a_build(key: str, scope: Scope, make: Callable[[], Awaitable[Made]]) -> Made:
+    """What the same step of another platform has made, or is making; else `make()`."""
+    known = scope.fresh.get((scope.at, key))
+    if known is not None:
+        return replace(await asyncio.shield(known), cached=True)
+    mine = scope.fresh[scope.at, key] = asyncio.ensure_future(make())
+    return await mine
 
 
 async def _cloned(

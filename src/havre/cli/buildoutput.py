@@ -1,9 +1,11 @@
 """What becomes of a build's result: `--output`.
 
     DIRECTORY, type=local,dest=DIRECTORY     its files
-    -, type=tar,dest=FILE                    its files as a tar; of several platforms, each in a directory of its own
+    -, type=tar,dest=FILE                    its files as a tar
+    platform-split=true                      in a directory of its platform's name, as the files of several always are
     type=docker,dest=FILE                    the image as an archive for `load`
-    type=oci,dest=FILE                       the image as an OCI layout; with tar=false in a directory
+    type=oci,dest=FILE                       the image as an OCI layout
+    tar=false                                (of archives) unpacked in a directory
     type=image, type=docker                  the image stays in the daemon, as without --output; push=true pushes it
     type=registry                            type=image,push=true
 
@@ -42,12 +44,13 @@ _MADE = frozenset({".dockerenv", "dev", "proc", "sys", "etc/hosts", "etc/hostnam
 class Output:
     """One `--output`; `dest` is a path, "-" for standard output, "" for none; `settings` are for the daemon.
 
-    `unpacked` is an OCI layout in a directory, `push` an image that goes to its registry.
+    `unpacked` is an archive in a directory, `push` an image that goes to its registry, `split` is `platform-split`.
     """
 
     def __init__(self, kind: str, dest: str, name: str = "", settings: dict[str, str] | None = None) -> None:
         self.kind, self.dest, self.name, self.settings = kind, dest, name, settings or {}
         self.unpacked = self.push = False
+        self.split = ""
 
 
 def parse_outputs(texts: Iterable[str]) -> list[Output]:
@@ -65,7 +68,8 @@ def _parse(text: str) -> Output:
     if kind not in _KINDS:
         raise StatusError(1, f"the output type {kind!r} is not supported: one of {', '.join(_KINDS)} is")
     output = Output(kind, dest, name)
-    output.unpacked = kind == "oci" and fields.pop("tar", "true") == "false"
+    output.unpacked = kind in _ARCHIVES and fields.pop("tar", "true") == "false"
+    output.split = fields.pop("platform-split", "") if kind in ("local", "tar") else ""
     output.push = kind == "registry" or (kind == "image" and fields.pop("push", "false") == "true")
     if kind in _ARCHIVES:
         output.settings = {key: fields.pop(key) for key in list(fields) if key.startswith(_SETTINGS)}
@@ -87,8 +91,7 @@ def deliver(client: Client, built: dict[str, Any], outputs: list[Output], names:
     digest of the last archive's manifest, "" without one. Raises StatusError for the client's disk.
     """
     wanted = [output for output in outputs if output.dest]
-    platforms = built.get("Platforms") or {}
-    images = {text.replace("/", "_"): each["ID"] for text, each in platforms.items()} or {"": built["ID"]}
+    images = {each["ID"] for each in (built, *(built.get("Platforms") or {}).values())}
     digest = ""
     try:
         for output in wanted:
@@ -96,18 +99,30 @@ def deliver(client: Client, built: dict[str, Any], outputs: list[Output], names:
                 own = [output.name] if output.name else []
                 digest = _archive(client, built, output, [*names, *own])
             elif output.kind == "local":
-                for folder, image in images.items():
+                for folder, image in _folders(client, built, output).items():
                     with _files(client, image) as files:
                         _extract(files, os.path.join(output.dest, folder))
             else:
-                _copy(client, images, output.dest)
+                _copy(client, _folders(client, built, output), output.dest)
     except OSError as error:
         raise StatusError(1, f"failed to write {error.filename or output.dest}: {error.strerror or error}") from error
     finally:
-        for image in set(images.values()) if wanted else ():
+        for image in images if wanted else ():
             if not client.get(f"/images/{image}/json").get("RepoTags"):
                 client.delete(f"/images/{image}")
     return digest
+
+
+def _folders(client: Client, built: dict[str, Any], output: Output) -> dict[str, str]:
+    """The images whose files are wanted, by the directory for them, "" for no other than the output's own."""
+    platforms: dict[str, Any] = built.get("Platforms") or {}
+    if platforms and output.split == "false":
+        raise StatusError(1, "platform-split=false is not supported for several platforms: build them one by one")
+    if not platforms and output.split == "true":
+        found = client.get(f"/images/{built['ID']}/json")
+        name = "_".join(filter(None, (found["Os"], found["Architecture"], found.get("Variant"))))
+        return {name: built["ID"]}
+    return {text.replace("/", "_"): each["ID"] for text, each in platforms.items()} or {"": built["ID"]}
 
 
 def _archive(client: Client, built: dict[str, Any], output: Output, names: list[str]) -> str:
@@ -115,7 +130,7 @@ def _archive(client: Client, built: dict[str, Any], output: Output, names: list[
     if not takes_lists(client):
         if output.kind == "oci" or output.settings:
             raise StatusError(1, "an output of type oci needs havre's daemon; this one writes type=docker,dest=FILE")
-        _write(output.dest, client.call("GET", "/images/get", {"names": names or [image]}).chunks())
+        _put(output, client.call("GET", "/images/get", {"names": names or [image]}).chunks())
         return ""
     others = [each for each in (built.get("Platforms") or {}).values() if each["ID"] != image]
     asked = {
@@ -127,11 +142,15 @@ def _archive(client: Client, built: dict[str, Any], output: Output, names: list[
         "Predicates": built.get("Predicates") or [],
     }
     response = client.call("POST", "/build/export", body=asked)
-    if output.unpacked:
-        unpack_layout(response.chunks(), output.dest)
-    else:
-        _write(output.dest, response.chunks())
+    _put(output, response.chunks())
     return response.headers.get("docker-content-digest", "")
+
+
+def _put(output: Output, archive: Iterator[bytes]) -> None:
+    if output.unpacked:
+        unpack_layout(archive, output.dest)
+    else:
+        _write(output.dest, archive)
 
 
 def unpack_layout(pieces: Iterator[bytes], directory: str) -> None:

@@ -347,11 +347,14 @@ class Images:
         return await describe_remote(self._registry, parse_reference(name).with_default_tag(), auth)
 
     async def remote_document(
-        self, name: str, *, auth: Auth | None = None, platform: str | None = None
+        self, name: str, *, auth: Auth | None = None, platform: str | None = None, exact: bool = True
     ) -> tuple[bytes, Callable[[Digest], Awaitable[None]]]:
-        """The document of an image in its registry, and what fetches a layer of it; nothing is pulled by this."""
+        """The document of an image in its registry, and what fetches a layer of it; nothing is pulled by this.
+
+        Where there is no choice of platforms, any other than `platform` will do unless it must be `exact`.
+        """
         ref = parse_reference(name).with_default_tag()
-        found = await self._puller.resolve(ref, auth, _wanted(platform), unobserved)
+        found = await self._puller.resolve(ref, auth, _wanted(platform), unobserved, exact=exact)
         return found.config_body, partial(self._puller.fetch, ref, found, auth)
 
     async def push_document(self, document: bytes, name: str, auth: Auth | None = None) -> None:
@@ -480,9 +483,9 @@ class Images:
     async def _kept(self, index: ImageIndex) -> KeptIndex:
         return KeptIndex(index, await self._storage.blobs.read(index.digest), await self._store.attested(index))
 
-    async def document(self, name: str) -> bytes:
-        """The configuration of the image that `name` means, as it is kept."""
-        return await self._storage.blobs.read(Digest(self._store.find(name).id))
+    async def document(self, name: str, platform: str | None = None) -> bytes:
+        """The configuration of the image that `name` means, for `platform` if given, as it is kept."""
+        return await self._storage.blobs.read(Digest(self._store.find(name, _wanted(platform)).id))
 
     @asynccontextmanager
     async def laid_out(self, image: LaidOut, form: LayoutForm) -> AsyncIterator[Layout]:

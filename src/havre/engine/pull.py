@@ -158,8 +158,13 @@ class Puller:
         platform: Platform | None,
         progress: Progress,
         key: PublicKey | None = None,
+        *,
+        exact: bool = True,
     ) -> Resolved:
-        """What `ref` stands for in its registry, signed as it must be; documents alone are fetched."""
+        """What `ref` stands for in its registry, signed as it must be; documents alone are fetched.
+
+        A single image must be for `platform` if that is `exact`; of an index the one for it is chosen in any case.
+        """
         fetched = await self._registry.manifest(ref, auth)
         for wanted in (self._policy.key_for(ref), key):
             if wanted is not None:
@@ -178,7 +183,7 @@ class Puller:
         _check_types(document)
         config_body = await self._registry.document(ref, document.config, auth, MAX_CONFIG)
         config = decode_image(config_body)
-        _check_image(ref, config, document, platform)
+        _check_image(ref, config, document, platform if exact else None)
         return Resolved(fetched.digest, index_body, document, body, config, config_body)
 
     async def fetch(self, ref: Reference, resolved: Resolved, auth: Auth | None, layer: Digest) -> None:

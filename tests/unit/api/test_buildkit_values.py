@@ -23,7 +23,7 @@ from havre.api.buildkit.status import MAX_UNREAD_LOG, Status
 from havre.build.progress import Declared, Finished, Log, Started, Transfer, Vertex, Warned
 from havre.build.request import Attestations, CacheTarget
 from havre.engine.layout import LayoutForm
-from havre.errors import Conflict, HavreError, InvalidInput, Unsupported
+from havre.errors import Conflict, HavreError, InvalidInput
 
 STEP = Vertex("sha256:aa", "[1/1] RUN x", ("sha256:bb",))
 
@@ -95,8 +95,8 @@ def test_exporters() -> None:
     assert parse_exporter("local", {}) == Export("local")
     assert parse_exporter("oci", {"name": "a"}) == Export("oci", ("a",), LayoutForm(compression="gzip"))
     assert parse_exporter("docker", {"annotation.k": "v"}).form == LayoutForm(annotations={"k": "v"}, for_docker=True)
-    with pytest.raises(Unsupported, match="tar=false"):
-        parse_exporter("oci", {"tar": "false"})
+    assert parse_exporter("oci", {"tar": "false"}).unpacked
+    assert parse_exporter("tar", {"platform-split": "false"}).split is False
     for type in ("gha", "cacheonly"):
         with pytest.raises(HavreError, match=type):
             parse_exporter(type, {})

@@ -114,7 +114,7 @@ class Control:
             if export.kind in ("oci", "docker"):
                 told |= await export_layout(result, export, session, self._images, job.status.progress)
             else:
-                await export_files(export.kind, result, session, self._outputs, job.status.progress)
+                await export_files(export, result, session, self._outputs, job.status.progress)
         return told
 
     async def _check(self, job: Job, frontend: str, attrs: Mapping[str, str]) -> m.Result:

@@ -164,11 +164,17 @@ def _parse_size(text: str) -> int:
 
 @dataclass(frozen=True)
 class Export:
-    """Where the result goes: `kind` is image, oci, docker, local or tar. `names` are the image's, `form` its file's."""
+    """Where the result goes: `kind` is image, oci, docker, local or tar. `names` are the image's, `form` its file's.
+
+    `unpacked` is a layout in a directory of the client's. `split` says whether the files of each platform lie in a
+    directory of their own; None, that they do where there are several.
+    """
 
     kind: str
     names: tuple[str, ...] = ()
     form: LayoutForm = field(default_factory=LayoutForm)
+    unpacked: bool = False
+    split: bool | None = None
 
 
 def parse_exporter(type: str, attrs: Mapping[str, str]) -> Export:
@@ -179,11 +185,11 @@ def parse_exporter(type: str, attrs: Mapping[str, str]) -> Export:
             raise Unsupported("push-by-digest is not supported", "push by name")
         return Export("image", names)
     if type in ("local", "tar"):
-        return Export(type)
+        split = attrs.get("platform-split")
+        return Export(type, split=parse_bool(split) if split else None)
     if type in ("oci", "docker"):
-        if not parse_bool(attrs.get("tar", "true")):
-            raise Unsupported("tar=false is not supported", "export a tar and unpack it")
-        return Export(type, names, layout_form(attrs, for_docker=type == "docker"))
+        unpacked = not parse_bool(attrs.get("tar", "true"))
+        return Export(type, names, layout_form(attrs, for_docker=type == "docker"), unpacked)
     raise Unsupported(f"exporter {type!r} could not be found", "use type=image, docker, oci, local or tar")
 
 
