@@ -6,10 +6,9 @@
                                                                         |
         layer n: here already -> "Already exists"                       v
                  else: download, decompress, hash and index in one pass (at most `DOWNLOADS` at once, shared with
-                       other pulls of the same layer)
+                       other pulls of the same layer); meanwhile what is attested of the image is fetched
                                                                         |
-        all layers stand --> what is attested of the image fetched --> documents stored --> names set; platforms of
-                             the same index stay
+        all layers stand --> configuration, manifest and index stored --> names set; platforms of the same index stay
 
 Names are set last, so a pull that fails or is cancelled leaves no image; the layers that were finished stay, and the
 next try finds them. The lines are dockerd's, in its order.
@@ -107,11 +106,16 @@ class Puller:
         """
         resolved = await self.resolve(ref, auth, platform, progress, key)
         with self._hold(*resolved.config.rootfs.diff_ids):
-            await self._pull_layers(ref, resolved, auth, progress)
+            try:
+                async with asyncio.TaskGroup() as group:
+                    attested = group.create_task(self._attested(ref, resolved, auth))
+                    group.create_task(self._pull_layers(ref, resolved, auth, progress))
+            except BaseExceptionGroup as failures:
+                raise _first(failures) from None
             before = {image.id for image in self._store.all_of(ref)}
             names = [ref] if ref.digest is None else []
             names.append(ref.with_digest(resolved.digest))
-            image = await self._keep(resolved, names, await self._attested(ref, resolved, auth))
+            image = await self._keep(resolved, names, attested.result())
         progress(ProgressLine(f"Digest: {resolved.digest}"))
         return image, image.id not in before
 
