@@ -204,6 +204,9 @@ def test_run_pulls_what_is_missing(engine: Engine, registry: RealRegistry) -> No
     assert done.stdout == "hi\n"
     assert f"Unable to find image '{name}' locally" in done.stderr
     engine.docker("rmi", name, check=0)
+    for run in (engine.docker, engine.havre):
+        assert run("run", "-q", "--rm", "--network", "none", name, "echo", "hi", check=0).stderr == ""
+        engine.docker("rmi", name, check=0)
     assert engine.docker("run", "--rm", f"{registry.host}/nope:1", check=125).stderr.count("manifest unknown")
 
 
@@ -221,3 +224,12 @@ def test_login(engine: Engine, tmp_path: Path) -> None:
         engine.docker("pull", "-q", name, check=0)
         engine.docker("logout", registry.host, check=0)
         engine.docker("rmi", name, check=0)
+
+
+def test_a_name_that_was_given_away_is_not_shown(engine: Engine) -> None:
+    engine.out("tag", "busybox", "mine:1")
+    engine.out("create", "--name", "old", "mine:1")
+    assert engine.out("ps", "-a", "--format", "{{.Image}}") == "mine:1"
+    engine.out("import", "-", "mine:1", stdin=BASE)
+    id = engine.out("inspect", "--format", "{{.Image}}", "old")
+    assert engine.out("ps", "-a", "--no-trunc", "--format", "{{.Image}}") == id

@@ -57,12 +57,35 @@ class TestLinks:
 
     def test_a_link_follows_a_rename(self, linked: Engine) -> None:
         linked.out("rename", "db", "data")
-        assert "data:" in linked.out("inspect", "--format", "{{.HostConfig.Links}}", "app")
+        assert linked.out("inspect", "--format", "{{.HostConfig.Links}}", "app") == "[/data:/app/store-1]"
         linked.docker("run", "-d", "--name", "db", *SLEEP, check=0)
         linked.out("restart", "-t", "0", "app")
         address = linked.out("inspect", "--format", "{{.NetworkSettings.IPAddress}}", "data")
         assert f"{address}\tstore-1" in linked.out("exec", "app", "cat", "/etc/hosts")
         linked.docker("rm", "-f", "data", check=0)
+
+    def test_the_alias_is_a_name(self, linked: Engine) -> None:
+        assert linked.out("ps", "--no-trunc", "--filter", "name=db", "--format", "{{.Names}}") == "app/store-1,db"
+        assert linked.out("inspect", "--format", "{{.Name}}", "app/store-1") == "/db"
+        linked.docker("rm", "-f", "app", check=0)
+        assert linked.out("ps", "--no-trunc", "--format", "{{.Names}}") == "db"
+
+    def test_hosts_has_the_others_own_name(self, engine: Engine) -> None:
+        id = engine.out("run", "-d", "--name", "named", "-h", "fred", *SLEEP)
+        shown = engine.out("run", "--rm", "--link", f"{id}:n", "busybox", "cat", "/etc/hosts")
+        engine.docker("rm", "-f", "named", check=0)
+        assert "\tn fred named" in shown
+
+    def test_what_cannot_be_linked(self, engine: Engine) -> None:
+        engine.out("run", "-d", "--name", "wide", "--network", "host", *SLEEP)
+        refused = engine.docker("run", "--rm", "--link", "wide", "busybox", "true", check=125)
+        engine.docker("rm", "-f", "wide", check=0)
+        assert "host type networking can't be used with links" in refused.stderr
+        unknown = engine.docker("run", "--rm", "--link", "odd", "busybox", "true", check=125)
+        assert "could not get container for odd" in unknown.stderr
+        engine.out("network", "create", "own")
+        assert engine.out("run", "--rm", "--network", "own", "--link", "odd:x", "busybox", "echo", "there") == "there"
+        engine.out("network", "rm", "own")
 
     def test_a_new_address_is_told(self, linked: Engine) -> None:
         before = linked.out("inspect", "--format", "{{.NetworkSettings.IPAddress}}", "db")

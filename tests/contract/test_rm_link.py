@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from support.engines import Engine, Havred
+from support.waiting import until
 
 SLEEP = ("busybox", "sleep", "1000")
 
@@ -68,7 +69,7 @@ def test_what_a_link_opened_is_closed(havred: Engine, archive: Path) -> None:
         daemon.out("run", "-d", "--name", "app", "--link", "db:store", *SLEEP)
         address = daemon.out("inspect", "--format", "{{.NetworkSettings.IPAddress}}", "db")
         fetch = ("exec", "app", "wget", "-qO-", "-T", "1", f"http://{address}/hostname")
-        assert daemon.out(*fetch)
+        until(lambda: daemon.docker(*fetch).stdout != "", "an answer by way of the link")
         daemon.out("rm", "--link", "app/store")
         assert "timed out" in daemon.docker(*fetch, check=1).stderr
     finally:

@@ -32,13 +32,15 @@ async def _list(call: Call) -> web.StreamResponse:
     limit = call.integer("limit")
     found = containers.list(all=wanted, limit=limit, size=call.flag("size"), filters=call.filters())
     now = time.time()
-    lines = []
+    lines, names = [], containers.linked_names()
     for container in found:
         try:
             sizes = await _sizes(call, container.id) if call.flag("size") else None
         except NotFound:
             continue  # removed meanwhile
-        lines.append(present_summary(container, now, sizes=sizes))
+        line = present_summary(container, now, containers.shown_image(container), sizes)
+        line["Names"] = sorted([*line["Names"], *names.get(container.name.lower(), ())])
+        lines.append(line)
     return call.json(lines)
 
 

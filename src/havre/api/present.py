@@ -16,6 +16,7 @@ import msgspec
 
 from havre.engine.containers import Placement
 from havre.engine.imagelist import ImageDetails
+from havre.engine.links import shown_links
 from havre.engine.model import ZERO_TIME, Container, EndpointSettings, MountPoint, PortBinding, State
 from havre.errors import InvalidInput
 from havre.wire.queries import parse_time
@@ -74,7 +75,7 @@ def present_container(
         "ProcessLabel": "",
         "AppArmorProfile": "",
         "ExecIDs": list(exec_ids) or None,
-        "HostConfig": _without_empty(container.host_config, "HostConfig"),
+        "HostConfig": _without_empty(container.host_config, "HostConfig") | {"Links": shown_links(container) or None},
         "GraphDriver": {
             "Data": {"MergedDir": placement.mounted_at} if placement.mounted_at else None,
             "Name": placement.driver,

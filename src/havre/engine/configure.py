@@ -31,6 +31,8 @@ T = TypeVar("T")
 
 DEFAULT_SHM_SIZE = 64 << 20
 
+NO_LINKS_ON_THE_HOST = "host type networking can't be used with links. This would result in undefined behavior"
+
 
 @dataclass(frozen=True, slots=True)
 class Defaults:

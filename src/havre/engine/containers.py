@@ -13,7 +13,7 @@ What changes state runs to its end even when the client hangs up (`finish`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -27,6 +27,7 @@ from havre.engine.exit import AsyncWait, check_condition
 from havre.engine.filters import Filters, check_keys, matches_labels
 from havre.engine.imagelist import ImageUser
 from havre.engine.lifecycle import Lifecycle
+from havre.engine.links import linked_names
 from havre.engine.listing import select
 from havre.engine.live import Index
 from havre.engine.membership import Membership, PortBindings
@@ -116,6 +117,15 @@ class Containers:
             find=self.get,
             ancestors=self._images.ancestors,
         )
+
+    def linked_names(self) -> Mapping[str, Sequence[str]]:
+        """By name of a container what others call it: `/OWNER/ALIAS`."""
+        return linked_names(live.container for live in self._index)
+
+    def shown_image(self, container: Container) -> str:
+        """The name that the container's image was given at creation, or its ID if the name means another one by now."""
+        name = container.config.image
+        return name if container.image in self._images.ancestors(name) else container.image
 
     def placement(self, ref: str) -> Placement:
         """Where its files are."""

@@ -17,6 +17,7 @@ from havre.aio import in_thread
 from havre.engine import times
 from havre.engine.assemble import open_bind_source
 from havre.engine.configure import (
+    NO_LINKS_ON_THE_HOST,
     Defaults,
     as_list,
     check_conflicts,
@@ -102,7 +103,7 @@ class Creation:
         check_config(config)
         check_conflicts(config, host)
         host = self._pin_joined(fill_host_config(host, self.defaults))
-        self._check_links(host)
+        host = self._pin_links(host)
         planned = plan_mounts(host, config.volumes or (), self._inherited(host))
         specs = tuple(settle_propagation(spec, self.defaults.roots) for spec in planned)
         if not read_only_is_recursive:
@@ -145,13 +146,23 @@ class Creation:
             ipc_mode=pinned(host.ipc_mode),
         )
 
-    def _check_links(self, host: HostConfig) -> None:
-        for link in host.links or ():
-            name = link.partition(":")[0]
+    def _pin_links(self, host: HostConfig) -> HostConfig:
+        """The links of the default bridge, each to a container that is here, by its name."""
+        if not host.links or host.network_mode != "bridge":
+            return host
+        pinned = []
+        for link in host.links:
+            ref, _, alias = link.partition(":")
             try:
-                self._other(name.removeprefix("/"))
+                other = self._other(ref.removeprefix("/"))
+                while other.host_config.network_mode.startswith("container:"):
+                    other = self._other(other.host_config.network_mode.partition(":")[2])
             except InvalidInput as error:
-                raise InvalidInput(f"could not get container for {name}: {error.message}") from None
+                raise InvalidInput(f"could not get container for {ref}: {error.message}") from None
+            if other.host_config.network_mode == "host":
+                raise InvalidInput(f"conflicting options: {NO_LINKS_ON_THE_HOST}")
+            pinned.append(f"{other.name}:{(alias or ref).rpartition('/')[2]}")
+        return msgspec.structs.replace(host, links=pinned)
 
     def _network_names(self, request: CreateRequest, host: HostConfig) -> dict[str, str]:
         """Names by what the user wrote; a network that is not there (yet) is missed at the start, as with Docker."""

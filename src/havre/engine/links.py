@@ -1,9 +1,10 @@
 """`--link NAME:ALIAS` on the default bridge, which has no name server: what one container is told of another. Pure.
 
-    hosts       172.17.0.2  alias 1f0e9c31ab55 name            corrected when the other one gets another address
+    hosts       172.17.0.2  alias hostname name                corrected when the other one gets another address
     variables   ALIAS_PORT=tcp://172.17.0.2:80  ALIAS_PORT_80_TCP_ADDR=...  ALIAS_NAME=/own/alias  ALIAS_ENV_X=...
                 of three ports in a row and more also ALIAS_PORT_80_TCP_START=...  ALIAS_PORT_80_TCP_END=...
     rules       without inter-container traffic (icc) a link lets through what the other one exposes
+    names       /own/alias is a name of the other one, too
 
 Source: Docker's "Legacy container links". A link is by name: who has it when a container starts is meant. It is
 changed when the other container is renamed.
@@ -22,14 +23,16 @@ from havre.network.ports import parse_port
 from havre.network.zones import parse_links
 
 _PRIVATE = ("HOME", "PATH")
+_BRIDGE = ("", "default", "bridge")  # network modes
 
 
 @dataclass(frozen=True)
 class Exposed:
-    """What a container shows to those that link to it: its ports and its environment."""
+    """What a container shows to those that link to it: its ports, its environment and what it calls itself."""
 
     ports: tuple[tuple[int, str], ...] = ()
     environment: tuple[str, ...] = ()
+    hostname: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class Link:
 
     def host_line(self) -> tuple[str, str]:
         """Address and names, for hosts."""
-        return str(self.address), " ".join(dict.fromkeys((self.alias, self.id[:12], self.name)))
+        names = (self.alias, self.exposed.hostname or self.id[:12], self.name)
+        return str(self.address), " ".join(dict.fromkeys(names))
 
     def variables(self) -> list[str]:
         """`NAME=VALUE` as dockerd sets them."""
@@ -72,6 +76,29 @@ class Link:
         return [LinkMap(source, self.address, protocol, port) for port, protocol in self.exposed.ports]
 
 
+def links_of(container: Container) -> dict[str, str]:
+    """Alias to name of the links on the default bridge; elsewhere they are the endpoint's."""
+    host = container.host_config
+    return parse_links(host.links or ()) if host.network_mode in _BRIDGE else {}
+
+
+def shown_links(container: Container) -> list[str]:
+    """The links as `inspect` shows them: `/NAME:/OWNER/ALIAS` on the default bridge, as they were given elsewhere."""
+    given = container.host_config.links or []
+    if container.host_config.network_mode not in _BRIDGE:
+        return list(given)
+    return [f"/{name}:/{container.name}/{alias}" for alias, name in links_of(container).items()]
+
+
+def linked_names(containers: Iterable[Container]) -> dict[str, list[str]]:
+    """By name of a container (in lower case) what others call it: `/OWNER/ALIAS`."""
+    names: dict[str, list[str]] = {}
+    for container in containers:
+        for alias, name in links_of(container).items():
+            names.setdefault(name, []).append(f"/{container.name}/{alias}")
+    return names
+
+
 def renamed_links(links: Iterable[str], old: str, new: str) -> list[str]:
     """`NAME:ALIAS` of each link, where the container `old` is now called `new`."""
     named = ((link, *link.removeprefix("/").partition(":")) for link in links)
@@ -94,9 +121,10 @@ def _ranges(ports: Sequence[Port]) -> list[tuple[Port, Port]]:
 
 
 def exposed_of(container: Container) -> Exposed:
-    """The ports in dockerd's order, and the configured environment."""
-    ports = sorted(parse_port(name) for name in container.config.exposed_ports or {})
-    return Exposed(tuple(ports), tuple(container.config.env or ()))
+    """The ports in dockerd's order, the configured environment and hostname."""
+    config = container.config
+    ports = sorted(parse_port(name) for name in config.exposed_ports or {})
+    return Exposed(tuple(ports), tuple(config.env or ()), config.hostname)
 
 
 def variables_of(links: Iterable[Link]) -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from havre.engine.exit import Exits, WaitResult
+from havre.engine.links import links_of
 from havre.engine.model import Container
 from havre.errors import Conflict, HavreError, InvalidInput, NotFound
 from havre.runtime import Process
@@ -85,10 +86,20 @@ class Index:
         """By exact ID, exact name, or the one ID that begins so; None if there is none, `InvalidInput` if several."""
         if live := self._by_id.get(ref) or self._by_id.get(self._names.get(ref.removeprefix("/"), "")):
             return live
+        if live := self._find_linked(ref.removeprefix("/")):
+            return live
         found = [id for id in self._by_id if id.startswith(ref)] if ref else []
         if len(found) > 1:
             raise InvalidInput(f"Multiple IDs found with provided prefix: {ref}")
         return self._by_id[found[0]] if found else None
+
+    def _find_linked(self, ref: str) -> Live | None:
+        """By what another container calls it: `OWNER/ALIAS`."""
+        owner, slash, alias = ref.rpartition("/")
+        if not slash or (id := self._names.get(owner)) is None:
+            return None
+        name = links_of(self._by_id[id].container).get(alias.lower()) if id in self._by_id else None
+        return next((live for live in self._by_id.values() if live.container.name.lower() == name), None)
 
     def get(self, ref: str) -> Live:
         """As `find`; `NotFound` where there is none."""

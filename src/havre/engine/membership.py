@@ -18,7 +18,7 @@ from havre.aio import finish, in_thread
 from havre.engine import network as words
 from havre.engine.assemble import Assembly
 from havre.engine.endpoints import extras_of
-from havre.engine.links import links_without, renamed_links
+from havre.engine.links import links_of, links_without, renamed_links
 from havre.engine.live import Index, Live
 from havre.engine.model import Container, ContainerId, EndpointSettings, PortBinding
 from havre.engine.network import Network, bridge_of
@@ -136,8 +136,7 @@ class Membership:
         async with live.lock:
             container, host = live.container, live.container.host_config
             left = links_without(host.links or (), alias)
-            on_bridge = host.network_mode in ("", "default", "bridge")  # elsewhere links are the endpoint's
-            if container.name != owner or not on_bridge or left == (host.links or []):
+            if container.name != owner or alias.lower() not in links_of(container):
                 raise NotFound(f"No such container: {ref}")
             host.links = left or None
             if live.process is not None:

@@ -12,7 +12,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import NamedTuple
 
-from havre.engine.links import Exposed, Link, exposed_of
+from havre.engine.links import Exposed, Link, exposed_of, links_of
 from havre.engine.model import Container, EndpointSettings, PortBinding
 from havre.engine.network import NetworkContainer
 from havre.network import files
@@ -20,7 +20,6 @@ from havre.network.ipam import Address
 from havre.network.nameserver import NameServer, Sockets, Upstream
 from havre.network.plan import TRANSLATED, Access, Endpoint, PortMap, choose_gateway
 from havre.network.ports import ANY, ANY4, ANY6, Publish, Reservation, parse_bindings, parse_port
-from havre.network.zones import parse_links
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,8 @@ class Held:
     @classmethod
     def of(cls, container: Container, netns: Path | None) -> Held:
         """A container that holds nothing yet."""
-        links = parse_links(container.host_config.links or ())
         name = container.name.lstrip("/")
-        return cls(container.id, name, netns, exposed=exposed_of(container), wanted_links=links)
+        return cls(container.id, name, netns, exposed=exposed_of(container), wanted_links=links_of(container))
 
     def link_lines(self) -> list[tuple[str, str]]:
         """The lines of hosts about the containers it is linked to."""
