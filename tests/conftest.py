@@ -15,6 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from support import boxes
 from support.composing import Both, living
 from support.engines import Dockerd, Engine, Havred
 from support.images import busybox_archive
@@ -28,7 +29,7 @@ _KERNEL_FOLDERS = {"kernel", "suites", "contract", "security", "faults"}
 
 
 @pytest.fixture(autouse=True)
-def leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
+def leak_check(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """The kernel holds nothing more after a test than before it."""
     folder = request.path.relative_to(Path(__file__).parent).parts[0]
     if folder not in _KERNEL_FOLDERS:
@@ -36,19 +37,19 @@ def leak_check(request: pytest.FixtureRequest) -> Iterator[None]:
         return
     names = {"engine", "havred"} & set(request.fixturenames)
     engine = request.getfixturevalue(names.pop()) if names else None
-    scope = _scope(engine)
+    scope = _scope(engine, tmp_path_factory)
     before = Kernel.look(scope)
     yield
-    now = _scope(engine)
+    now = _scope(engine, tmp_path_factory)
     # A daemon that the test has started anew has other descriptors.
     assert_no_leak(before, now if now == scope else replace(now, daemon=None))
 
 
-def _scope(engine: Engine | None) -> Scope:
+def _scope(engine: Engine | None, places: pytest.TempPathFactory) -> Scope:
     if engine is None:
-        return Scope()
+        return Scope((f"{places.getbasetemp()}/", boxes.PLACE), cgroup=boxes.CGROUP)
     daemon = engine.pid if isinstance(engine, Havred) and engine.running else None
-    return Scope(engine.netns, str(engine.root), engine.cgroup, daemon)
+    return Scope((str(engine.root),), engine.cgroup, engine.netns, daemon)
 
 
 def _engine(kind: type[Engine], archive: Path) -> Iterator[Engine]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from havre.errors import HavreError, InvalidInput
 from havre.runtime import resolve_user
 from havre.runtime.plan import Bind, ExecPlan, User
-from support.boxes import Box, boxed, collect, execute, make_rootfs, rootfs
+from support.boxes import Box, boxed, collect, execute, make_rootfs, place, rootfs
 
 __all__ = ["boxed", "rootfs"]
 
@@ -22,7 +21,7 @@ __all__ = ["boxed", "rootfs"]
 @pytest.fixture
 def hostile(tmp_path: Path) -> Iterator[Path]:
     """A root file system to spoil."""
-    root = Path(tempfile.mkdtemp(prefix="havre-runtime-hostile-"))
+    root = place("hostile")
     make_rootfs(root)
     yield root
     shutil.rmtree(root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -15,8 +16,17 @@ import pytest
 
 from havre.runtime import ContainerPlan, ExecPlan, Exit, Process, Runtime
 
+# Where this process has its boxes: other processes test at the same time.
+PLACE = f"/tmp/havre-runtime-{os.getpid()}-"
+CGROUP = f"/havre/runtime-{os.getpid()}"
+
 _APPLETS = ("sh", "ls", "cat", "sleep", "id", "true", "stty", "head", "wc", "dd", "hostname", "mount", "readlink")
 _APPLETS += ("touch", "seq", "grep")
+
+
+def place(name: str) -> Path:
+    """A new directory with a short path, since sockets lie below it."""
+    return Path(tempfile.mkdtemp(prefix=f"{PLACE}{name}-"))
 
 
 def make_rootfs(root: Path) -> None:
@@ -44,7 +54,9 @@ class Box:
     def plan(self, *args: str, **more: Any) -> ContainerPlan:
         """A plan for busybox."""
         env = ("PATH=/bin", *more.pop("env", ()))
-        return ContainerPlan(rootfs=self.rootfs, args=args, env=env, runtime=self.name, **more)
+        return ContainerPlan(
+            rootfs=self.rootfs, args=args, env=env, runtime=self.name, **{"cgroup_parent": CGROUP, **more}
+        )
 
     def new_id(self) -> str:
         """64 hexadecimal digits, as the engine's."""
@@ -117,10 +129,12 @@ async def stuck(pid: int) -> None:
 @pytest.fixture(scope="session")
 def rootfs() -> Iterator[Path]:
     """A busybox root file system that all tests share."""
-    root = Path(tempfile.mkdtemp(prefix="havre-runtime-rootfs-"))
+    root = place("rootfs")
     make_rootfs(root)
     yield root
     shutil.rmtree(root)
+    for group in Path("/sys/fs/cgroup").glob(f"**{CGROUP}"):
+        group.rmdir()
 
 
 Body = Callable[[Box], Awaitable[None]]
@@ -129,7 +143,7 @@ Body = Callable[[Box], Awaitable[None]]
 @pytest.fixture(params=["crun", "runc"])
 def boxed(request: pytest.FixtureRequest, rootfs: Path) -> Iterator[Callable[[Body], None]]:
     """Runs an async test body with a Box, in an event loop of its own."""
-    run_root = Path(tempfile.mkdtemp(prefix="havre-runtime-run-"))
+    run_root = place("run")
 
     async def body_with_box(body: Body) -> None:
         runtime = await Runtime.open(run_root, {}, request.param)

@@ -17,15 +17,19 @@ from havre.linux.nft import Nft
 from support.waiting import until
 
 _HOLDERS = {"conmon", "crun", "runc", "catatonit"}
+_SHARED = ("/tmp/", "/run/netns/hvt-")
 
 
 @dataclass(frozen=True)
 class Scope:
-    """Where to look: a network namespace by name (else the caller's own), paths and cgroups below these alone."""
+    """Where to look: a network namespace by name (else the caller's own), in paths below `roots` and in one cgroup.
 
+    Without an engine also at every path where other processes that test at the same time have nothing.
+    """
+
+    roots: tuple[str, ...]
+    cgroup: str = "/havre"
     netns: str | None = None
-    root: str = "/"
-    cgroup: str = "havre"
     daemon: int | None = None  # the PID whose descriptors are counted
 
 
@@ -45,7 +49,7 @@ class Kernel:
         """What is there now."""
         net = in_netns(Path("/run/netns", scope.netns), _net) if scope.netns else _net()
         opened = _descriptors(scope.daemon) if scope.daemon else frozenset[str]()
-        return cls(_mounts(scope.root), *net, _cgroups(scope.cgroup), _processes(scope.root), opened)
+        return cls(_mounts(scope), *net, _cgroups(scope.cgroup), _processes(scope.roots), opened)
 
     def more_than(self, before: Kernel) -> list[str]:
         """What is here and was not there before, as lines of text."""
@@ -70,9 +74,14 @@ def assert_no_leak(before: Kernel, scope: Scope, timeout_s: float = 10.0) -> Non
         raise AssertionError("left behind:\n  " + "\n  ".join(left)) from None
 
 
-def _mounts(root: str) -> frozenset[str]:
+def _mounts(scope: Scope) -> frozenset[str]:
     """But for the image layers that the daemon keeps mounted for a while: at its end it must have none of them."""
-    return frozenset(point for point in mounts_below(root) if "/run/layers/" not in point)
+    return frozenset(
+        point
+        for point in mounts_below("/")
+        if "/run/layers/" not in point
+        and (point.startswith(scope.roots) or (scope.netns is None and not point.startswith(_SHARED)))
+    )
 
 
 def mounts_below(root: str) -> frozenset[str]:
@@ -98,24 +107,26 @@ def _cgroups(below: str) -> frozenset[str]:
     return frozenset(
         os.path.join(folder, child)
         for folder, children, _ in os.walk("/sys/fs/cgroup")
-        if below in folder
+        if folder.endswith(below)
         for child in children
         if len(child) == 64
     )
 
 
-def _processes(root: str) -> frozenset[str]:
+def _processes(roots: tuple[str, ...]) -> frozenset[str]:
     found = set()
     for entry in Path("/proc").iterdir():
         if not entry.name.isdigit():
             continue
         try:
             name = (entry / "comm").read_text().strip()
-            if name not in _HOLDERS or root not in (entry / "cmdline").read_text():
+            if name not in _HOLDERS:
                 continue
+            command = (entry / "cmdline").read_text()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        found.add(f"{name} {entry.name}")
+        if any(root in command for root in roots):
+            found.add(f"{name} {entry.name}")
     return frozenset(found)
 
 
