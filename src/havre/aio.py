@@ -16,7 +16,7 @@ from typing import Any, ParamSpec, TypeVar, cast
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: For work that ends by itself, soon.
+#: For work that ends by itself, soon: nothing in it waits for a client.
 SHARED = ThreadPoolExecutor(max_workers=16, thread_name_prefix="havre")
 _tasks: set[asyncio.Task[Any]] = set()
 
@@ -32,6 +32,15 @@ async def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwar
 async def in_pool(pool: ThreadPoolExecutor, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """The same in a pool of the caller's, for work that waits for somebody who may never answer."""
     return await asyncio.get_running_loop().run_in_executor(pool, functools.partial(function, *args, **kwargs))
+
+
+async def in_own_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+    """The same in a thread that nothing else needs: for a transfer, which a client may hold up for ever."""
+    pool = ThreadPoolExecutor(1, thread_name_prefix="havre-transfer")
+    try:
+        return await in_pool(pool, function, *args, **kwargs)
+    finally:
+        pool.shutdown(wait=False)
 
 
 async def to_its_end(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

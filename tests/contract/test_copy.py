@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
 import json
 import os
@@ -154,6 +155,14 @@ class TestCommand:
         assert engine.out("exec", box, "cat", *paths) == "from here" * 5
         engine.docker("cp", "-", "box:/d", stdin=archive(("piped", b"p", {})), check=0)
         assert engine.out("exec", box, "cat", "/d/piped") == "p"
+
+    def test_a_big_file_is_the_same_inside(self, engine: Engine, box: str, tmp_path: Path) -> None:
+        for size in (256 << 10, (3 << 20) + 1):
+            (tmp_path / "big").write_bytes(os.urandom(size))
+            told = hashlib.sha256((tmp_path / "big").read_bytes()).hexdigest()
+            for command in (engine.docker, engine.havre):
+                command("cp", str(tmp_path / "big"), "box:/d/big", check=0)
+                assert engine.out("exec", box, "sha256sum", "/d/big").split()[0] == told
 
     def test_volumes_of_a_running_and_of_a_stopped_container(self, engine: Engine, box: str, tmp_path: Path) -> None:
         (tmp_path / "new").write_text("new")

@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from havre.api.bodies import Chunked
 from havre.engine.model import CreateRequest
 from havre.errors import InvalidInput
 from havre.wire.decode import decode_body
@@ -99,3 +100,30 @@ def test_query_values(text: str) -> None:
 def test_versions(text: str) -> None:
     with suppress(InvalidInput):
         assert OLDEST <= parse_version(text) <= NEWEST
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from([b"0", b"3", b"a", b"\r\n", b"\n", b"\r", b";x", b"abc", b" ", b"ffffffffffffffff"]),
+        max_size=20,
+    ),
+    st.integers(1, 8),
+)
+def test_chunks(pieces: list[bytes], step: int) -> None:
+    wire, body, kept = b"".join(pieces), Chunked(), 0
+    with suppress(InvalidInput):
+        for at in range(0, len(wire), step):
+            piece = bytearray(wire[at : at + step])
+            kept += body.strip(piece, len(piece))
+    assert kept <= len(wire)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.binary(min_size=1, max_size=50), max_size=8), st.integers(1, 40))
+def test_chunks_come_out_as_they_went_in(chunks: list[bytes], step: int) -> None:
+    wire, body, received = b"".join(b"%X\r\n%b\r\n" % (len(c), c) for c in chunks) + b"0\r\n\r\n", Chunked(), b""
+    for at in range(0, len(wire), step):
+        piece = bytearray(wire[at : at + step])
+        received += piece[: body.strip(piece, len(piece))]
+    assert (received, body.ended) == (b"".join(chunks), True)

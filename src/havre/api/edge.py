@@ -28,6 +28,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
 from havre import __version__
+from havre.api.bodies import HoldingProtocol
 from havre.api.call import Call
 from havre.api.router import Router
 from havre.api.services import Services
@@ -68,15 +69,21 @@ class Edge:
         task = asyncio.current_task()
         assert task is not None
         self.tasks.add(task)
+        protocol = request.protocol
+        assert isinstance(protocol, HoldingProtocol)
         try:
-            return await self._route(request)
+            answer = await self._route(request)
         except HavreError as error:
             if request.writer.output_size > 0:
                 log.warning("%s %s broke off: %s", request.method, request.path, error)
                 raise ConnectionResetError("the answer has begun; it can only be cut off") from error
-            return self.refuse(error)
+            answer = self.refuse(error)
         finally:
             self.tasks.discard(task)
+            protocol.let_go()
+        if protocol.taken:
+            answer.force_close()
+        return answer
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         raw = request.raw_path.partition("?")[0]
@@ -135,7 +142,7 @@ def _with_query(path: str, request: web.BaseRequest) -> str:
     return f"{path}?{query}" if query else path
 
 
-class EdgeProtocol(RequestHandler):
+class EdgeProtocol(HoldingProtocol):
     """aiohttp's connection, with errors of the HTTP parser told in Docker's shape."""
 
     def handle_error(

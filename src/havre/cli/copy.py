@@ -21,6 +21,7 @@ from havre.cli.archive import read_chunks
 from havre.cli.parser import StatusError
 from havre.cli.stream import write_all
 from havre.cli.untar import untar
+from havre.client.http import FilePart
 from havre.errors import HavreError, NotFound
 from havre.gotext import human_size
 from havre.jsontext import decode
@@ -28,11 +29,13 @@ from havre.jsontext import decode
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import Any
+    from typing import Any, TypeAlias
 
     from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.client.http import Response
+
+    Piece: TypeAlias = bytes | FilePart
 
 _GO_DIRECTORY = 1 << 31
 _GO_SYMLINK = 1 << 27
@@ -146,7 +149,8 @@ def _upload(session: Session, options: Options, container: str, source: str, tar
     if source == "-":
         if not is_directory:
             raise StatusError(1, f'destination "{container}:{target}" must be a directory')
-        body, directory = read_chunks(0), target
+        directory = target
+        body: Iterator[Piece] = read_chunks(0)
     else:
         path = os.path.realpath(source) if options.follow_link else source
         name = None if is_directory else posixpath.basename(target.rstrip("/"))
@@ -181,17 +185,17 @@ def _check_target(source: str, target: str, found: dict[str, Any] | None) -> Non
 class _Sent:
     """Chunks on their way out, counted."""
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
+    def __init__(self, chunks: Iterator[Piece]) -> None:
         self._chunks = chunks
         self.count = 0
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[Piece]:
         for data in self._chunks:
             self.count += len(data)
             yield data
 
 
-def tar_chunks(source: str, name: str | None) -> Iterator[bytes]:
+def tar_chunks(source: str, name: str | None) -> Iterator[Piece]:
     """A tar archive of `source`, made as it is read; `name` replaces its own name, `DIR/.` stands for DIR's content."""
     content_only = name is None and (source.endswith("/.") or source == ".")
     top = "." if content_only else name or os.path.basename(os.path.abspath(source))
@@ -201,7 +205,7 @@ def tar_chunks(source: str, name: str | None) -> Iterator[bytes]:
     return _gathered(_pieces(root, top))
 
 
-def _pieces(root: str, top: str) -> Iterator[bytes]:
+def _pieces(root: str, top: str) -> Iterator[Piece]:
     yield from _entry(root, top)
     if os.path.isdir(root) and not os.path.islink(root):
         for directory, folders, files in os.walk(root):
@@ -211,10 +215,15 @@ def _pieces(root: str, top: str) -> Iterator[bytes]:
     yield bytes(tarfile.BLOCKSIZE * 2)
 
 
-def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
+def _gathered(pieces: Iterator[Piece]) -> Iterator[Piece]:
     """The pieces in such a size that each is worth a call of the kernel's and a chunk of HTTP's."""
     gathered, size = list[bytes](), 0
     for piece in pieces:
+        if isinstance(piece, FilePart):
+            yield b"".join(gathered)
+            gathered, size = [], 0
+            yield piece
+            continue
         gathered.append(piece)
         size += len(piece)
         if size >= _CHUNK:
@@ -223,7 +232,7 @@ def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
     yield b"".join(gathered)
 
 
-def _entry(path: str, name: str) -> Iterator[bytes]:
+def _entry(path: str, name: str) -> Iterator[Piece]:
     """A member: its header, its content. Hard links go as files of their own, sockets not at all."""
     status = os.lstat(path)
     kind = stat.S_IFMT(status.st_mode)
@@ -241,9 +250,9 @@ def _entry(path: str, name: str) -> Iterator[bytes]:
     yield member.tobuf(tarfile.PAX_FORMAT, errors="surrogateescape")
     if not member.size:
         return
-    left = member.size
     with open(path, "rb", buffering=0) as file:
-        while left and (data := file.read(min(left, _CHUNK))):
-            left -= len(data)
-            yield data
-    yield bytes(left + -member.size % tarfile.BLOCKSIZE)  # a file that shrank meanwhile is filled with zeros
+        if member.size >= _CHUNK:
+            yield FilePart(file.fileno(), member.size)
+        else:
+            yield file.read(member.size).ljust(member.size, b"\0")  # as a file that shrank meanwhile is in any case
+    yield bytes(-member.size % tarfile.BLOCKSIZE)

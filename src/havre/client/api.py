@@ -16,11 +16,11 @@ from havre.jsontext import decode, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from typing import Any, TypeAlias
 
     from havre.client.endpoint import Endpoint, Stream
-    from havre.client.http import Response
+    from havre.client.http import Body, Pieces, Response
 
     Query: TypeAlias = dict[str, str | list[str]]
 
@@ -91,7 +91,7 @@ class Client:
         host = self.endpoint.address if self.endpoint.scheme == "tcp" else "api.moby.localhost"
         return Connection(stream, host)
 
-    def _raw(self, method: str, target: str, headers: dict[str, str], body: bytes | Iterable[bytes] | None) -> Response:
+    def _raw(self, method: str, target: str, headers: dict[str, str], body: Body) -> Response:
         connection = self._idle
         if connection is None or not connection.idle():
             connection = self._connect()
@@ -108,7 +108,7 @@ class Client:
         query: Query | None = None,
         body: Any = None,
         *,
-        raw_body: Iterable[bytes] | None = None,
+        raw_body: Pieces | None = None,
         headers: dict[str, str] | None = None,
     ) -> Response:
         """Send a request and return its response; `body` goes as JSON, `raw_body` chunked.
@@ -116,7 +116,7 @@ class Client:
         Raises a `HavreError` by status when that is 400 or more, `NotModified` for 304.
         """
         fields = dict(headers or {})
-        data: bytes | Iterable[bytes] | None = raw_body
+        data: Body = raw_body
         if body is not None:
             fields["Content-Type"] = "application/json"
             data = encode(body).encode("utf-8", "surrogateescape")
@@ -139,7 +139,7 @@ class Client:
 
     def converse(
         self, path: str, query: Query, first: bytes, headers: dict[str, str]
-    ) -> tuple[Response, Callable[[Iterable[bytes]], None]]:
+    ) -> tuple[Response, Callable[[Pieces], None]]:
         """POST a body that goes on after the answer has begun: the response, and what sends the rest.
 
         Raises as `call` does.

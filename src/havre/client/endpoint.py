@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import _socket
+import posix
 
 from havre.errors import InvalidInput
 
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
         def recv(self, size: int) -> bytes: ...
         def send(self, data: bytes) -> int: ...
         def sendall(self, data: bytes) -> None: ...
+        def send_file(self, descriptor: int, count: int) -> int: ...
         def setblocking(self, blocking: bool) -> None: ...
         def buffered(self) -> bool: ...
         def close_write(self) -> None: ...
         def close(self) -> None: ...
 
 
+_PIECE = 256 << 10
 DEFAULT_SOCKET = "/run/havre.sock"
 DEFAULT_HOST = "unix://" + DEFAULT_SOCKET
 
@@ -87,6 +90,19 @@ class SocketStream:
         self.setblocking = sock.setblocking
         self.close = sock.close
         self._shutdown = sock.shutdown
+
+    def send_file(self, descriptor: int, count: int) -> int:
+        """Send at most `count` of the next bytes of a file; how many, 0 at its end."""
+        try:
+            return posix.sendfile(self.fileno(), descriptor, None, count)
+        except OSError as error:
+            from errno import EINVAL
+
+            if error.errno != EINVAL:
+                raise
+        data = posix.read(descriptor, min(count, _PIECE))  # a kind of file that sendfile(2) does not know
+        self.sendall(data)
+        return len(data)
 
     def buffered(self) -> bool:
         """Whether bytes wait that polling the descriptor would not report."""

@@ -13,8 +13,12 @@ from havre.errors import Unavailable
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import TypeAlias
 
     from havre.client.endpoint import Stream
+
+    Pieces: TypeAlias = Iterable[bytes | "FilePart"]
+    Body: TypeAlias = bytes | Pieces | None
 
 _CHUNK = 256 << 10
 _LINE_LIMIT = 1 << 20
@@ -35,6 +39,28 @@ def render_query(query: dict[str, str | list[str]]) -> str:
     for name, value in query.items():
         pairs += [f"{quote(name)}={quote(item)}" for item in ([value] if isinstance(value, str) else value)]
     return "?" + "&".join(pairs) if pairs else ""
+
+
+class FilePart:
+    """The next `size` bytes of the open file `descriptor`, as a piece of a body; zeros where the file ends early."""
+
+    __slots__ = ("descriptor", "size")
+
+    def __init__(self, descriptor: int, size: int) -> None:
+        self.descriptor = descriptor
+        self.size = size
+
+    def __len__(self) -> int:
+        return self.size
+
+    def send(self, stream: Stream) -> None:
+        """Send them, past this process where the kernel can."""
+        left = self.size
+        while left and (count := stream.send_file(self.descriptor, left)):
+            left -= count
+        while left:
+            stream.sendall(bytes(min(left, _CHUNK)))
+            left -= min(left, _CHUNK)
 
 
 class Reader:
@@ -176,9 +202,7 @@ class Connection:
         """Whether another request may be sent."""
         return self._last is None or (self._last.complete and self._last.reusable)
 
-    def request(
-        self, method: str, target: str, headers: dict[str, str], body: bytes | Iterable[bytes] | None = None
-    ) -> Response:
+    def request(self, method: str, target: str, headers: dict[str, str], body: Body = None) -> Response:
         """Send a request (an iterable body goes chunked) and read the head of its response."""
         fields = {"Host": self.host, **headers}
         if isinstance(body, bytes):
@@ -206,17 +230,21 @@ class Connection:
         self._last = Response(self.reader, method)
         return self._last
 
-    def go_on(self, body: Iterable[bytes]) -> None:
+    def go_on(self, body: Pieces) -> None:
         """Send the rest of a body, to its end."""
         self._send(b"", body)
 
-    def _send(self, head: bytes, body: bytes | Iterable[bytes] | None) -> None:
+    def _send(self, head: bytes, body: Body) -> None:
         if body is None or isinstance(body, bytes):
             self.stream.sendall(head + (body or b""))
             return
         self.stream.sendall(head)
         for data in body:
-            if data:
+            if isinstance(data, FilePart):
+                self.stream.sendall(b"%x\r\n" % len(data))
+                data.send(self.stream)
+                self.stream.sendall(b"\r\n")
+            elif data:
                 self.stream.sendall(b"%x\r\n%b\r\n" % (len(data), data))
         self.stream.sendall(b"0\r\n\r\n")
 

@@ -18,11 +18,11 @@ import errno
 import os
 import posixpath
 import stat
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeAlias
 
 from havre.aio import in_thread
 from havre.engine.lifecycle import Lifecycle
@@ -32,9 +32,13 @@ from havre.errors import Failed, NotFound
 from havre.linux import trees
 from havre.linux.openat2 import openat_in_root, resolveat_in_root
 from havre.runtime import resolve_user
+from havre.storage.compress import Buffer
 from havre.storage.diff import TarWriter
 from havre.storage.extract import Extractor
 from havre.storage.pipe import PipedStream
+
+#: Gives all bytes of an archive to a function that takes them in a thread, piece by piece.
+Feed: TypeAlias = Callable[[Callable[[Buffer], None]], Awaitable[None]]
 
 BATCH_BYTES = 1 << 20
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY
@@ -95,9 +99,7 @@ class Copying:
             finally:
                 await stream.close()
 
-    async def write(
-        self, live: Live, ref: str, path: str, chunks: AsyncIterator[bytes], *, as_user: bool, no_overwrite: bool
-    ) -> None:
+    async def write(self, live: Live, ref: str, path: str, archive: Feed, *, as_user: bool, no_overwrite: bool) -> None:
         """Unpack an archive into the directory `path`, following links.
 
         With `as_user` everything belongs to the container's user; with `no_overwrite` no directory takes the place of
@@ -108,7 +110,7 @@ class Copying:
             extractor = await in_thread(_open_extractor, view.root, ref, path, user, no_overwrite)
             try:
                 with _told("extracting into", path):
-                    await feed(chunks, extractor.write)
+                    await archive(extractor.write)
                     await in_thread(extractor.seal)
             finally:
                 extractor.close()

@@ -5,11 +5,11 @@ The work is in `views` and `copying` (live file systems), `commit`, and the stor
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 
 from havre.engine.commit import Commit, CommitOptions
-from havre.engine.copying import Copying, PathStat, ReadArchive
+from havre.engine.copying import Copying, Feed, PathStat, ReadArchive
 from havre.engine.live import Index
 from havre.storage import Change, Snapshots
 from havre.storage.pipe import PipedStream
@@ -32,12 +32,10 @@ class Files:
         """The archive of what is at `path`."""
         return self._copying.reading(self._index.get(ref), ref, path)
 
-    async def write(
-        self, ref: str, path: str, chunks: AsyncIterator[bytes], *, as_user: bool, no_overwrite: bool
-    ) -> None:
+    async def write(self, ref: str, path: str, archive: Feed, *, as_user: bool, no_overwrite: bool) -> None:
         """Unpack an archive into the directory `path`; see `Copying.write`."""
         live = self._index.get(ref)
-        await self._copying.write(live, ref, path, chunks, as_user=as_user, no_overwrite=no_overwrite)
+        await self._copying.write(live, ref, path, archive, as_user=as_user, no_overwrite=no_overwrite)
 
     async def changes(self, ref: str) -> Sequence[Change]:
         """What the container changed of its image's files, in order of path."""

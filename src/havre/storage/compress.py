@@ -13,7 +13,7 @@ import bz2
 import lzma
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import zstandard
 from isal import igzip_lib
@@ -29,6 +29,8 @@ _MAGICS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz"
 _LONGEST_MAGIC = 6
 _ISAL_ERROR: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # isal's stub says an instance
 _DAMAGE = (_ISAL_ERROR, zstandard.ZstdError, lzma.LZMAError, OSError, EOFError, ValueError)
+
+Buffer: TypeAlias = bytes | bytearray | memoryview
 
 
 class _Decoder(Protocol):
@@ -88,7 +90,7 @@ class Decompressor:
         self._at = 0  # in `_chunk`, of the first byte no decoder was given
         self._over = False
 
-    def feed(self, chunk: bytes | bytearray | memoryview) -> None:
+    def feed(self, chunk: Buffer) -> None:
         """Give compressed bytes; all earlier ones must have been read."""
         rest = self._chunk[self._at :]
         self._chunk, self._at = rest + chunk if rest else bytes(chunk), 0

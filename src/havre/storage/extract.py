@@ -23,7 +23,7 @@ from msgspec.structs import replace
 
 from havre.errors import Failed
 from havre.linux.mounts import is_mount_point
-from havre.storage.compress import Decompressor
+from havre.storage.compress import Buffer, Decompressor
 from havre.storage.tar import Data, Entry, TarParser
 from havre.storage.treewriter import TreeWriter
 
@@ -42,8 +42,11 @@ class Extractor(TreeWriter):
         self._decompressor = Decompressor()
         self._parser = TarParser(data=True)
 
-    def write(self, chunk: bytes | bytearray) -> None:
-        """Take the next bytes of the archive."""
+    def write(self, chunk: Buffer) -> None:
+        """Take the next bytes of the archive; they may change once this returns."""
+        if self._decompressor.kind == "":  # not compressed, and nothing waits in the decompressor any more
+            self._consume(chunk)
+            return
         self._decompressor.feed(chunk)
         while piece := self._decompressor.read():
             self._consume(piece)
@@ -58,7 +61,7 @@ class Extractor(TreeWriter):
         """What the archive said of itself, in a global pax header."""
         return self._parser.global_records()
 
-    def _consume(self, piece: bytes) -> None:
+    def _consume(self, piece: Buffer) -> None:
         for event in self._parser.feed(piece):
             if isinstance(event, Data):
                 self.data(event)

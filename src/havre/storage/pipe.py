@@ -1,10 +1,10 @@
 """A blocking writer's output as an asynchronous stream.
 
-    pool thread: write(out) --> pipe --> event loop: async for piece, or splice(2) from the descriptor
+    own thread: write(out) --> pipe --> event loop: async for piece, or splice(2) from the descriptor
 
-The pipe holds the writer back while the reader is slow. The loop reads without a thread, so that writers waiting for
-their readers can never take the threads that those readers need. What a writer sends with sendfile(2) and a reader
-splices on never enters this process.
+The pipe holds the writer back while the reader is slow. A writer has a thread of its own and the loop reads without
+one, so that writers waiting for their readers never take the threads that anybody else needs. What a writer sends with
+sendfile(2) and a reader splices on never enters this process.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import termios
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import BinaryIO
 
-from havre.aio import in_thread
+from havre.aio import in_own_thread
 
 _PIPE_BYTES = 1 << 20  # what a pipe may hold by default (pipe-max-size)
 
@@ -31,7 +31,7 @@ class PipedStream:
         self.descriptor, write_end = os.pipe()
         os.set_blocking(self.descriptor, False)
         fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self._writer = asyncio.ensure_future(in_thread(_write_to, write_end, write))
+        self._writer = asyncio.ensure_future(in_own_thread(_write_to, write_end, write))
 
     async def available(self) -> int:
         """How many bytes can be read now, waiting for some; 0 at the end. Raises there what made `write` fail."""

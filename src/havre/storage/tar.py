@@ -104,7 +104,7 @@ class TarParser:
         self._map = _SparseMap()
         self._raw = b""  # the header block a sparse map belongs to
 
-    def feed(self, chunk: bytes | memoryview) -> Iterator[Entry | Data]:
+    def feed(self, chunk: bytes | bytearray | memoryview) -> Iterator[Entry | Data]:
         """Consume `chunk`, yielding what became known; raises `InvalidInput`."""
         view = memoryview(chunk)
         at, end = 0, len(view)

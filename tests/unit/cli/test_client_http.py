@@ -12,7 +12,7 @@ import pytest
 from havre import errors
 from havre.client.api import Client, min_version
 from havre.client.endpoint import Endpoint, SocketStream, parse_endpoint
-from havre.client.http import Connection, render_query
+from havre.client.http import Connection, FilePart, render_query
 from havre.errors import InvalidInput, Unavailable
 from havre.jsontext import decode, encode
 
@@ -160,6 +160,34 @@ def test_a_chunked_body_goes_out_as_it_is_made() -> None:
     assert theirs.recv(1000).endswith(b"Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
     theirs.close()
     ours.close()
+
+
+def read_all(sock: socket.socket, into: list[bytes]) -> None:
+    while data := sock.recv(1 << 20):
+        into.append(data)
+
+
+@pytest.mark.parametrize("shape", ["whole", "shorter than told", "no regular file"])
+def test_a_file_goes_out_as_one_chunk(tmp_path: Path, shape: str) -> None:
+    size = 700_001
+    content = (
+        bytes(size) if shape == "no regular file" else b"x" * (size // 2 if shape == "shorter than told" else size)
+    )
+    (tmp_path / "file").write_bytes(content)
+    path = "/dev/zero" if shape == "no regular file" else str(tmp_path / "file")
+    theirs, ours = socket.socketpair()
+    received: list[bytes] = []
+    with theirs, open(path, "rb", buffering=0) as file:
+        theirs.sendall(b"HTTP/1.1 204 No Content\r\n\r\n")
+        reader = threading.Thread(target=read_all, args=(theirs, received))
+        reader.start()
+        with ours:
+            body = iter([b"head", FilePart(file.fileno(), size), b"tail"])
+            Connection(SocketStream(ours), "x").request("PUT", "/a", {}, body)
+        reader.join(20)
+    _, _, sent = b"".join(received).partition(b"\r\n\r\n")
+    chunk = content.ljust(size, b"\0")
+    assert sent == b"4\r\nhead\r\n%x\r\n%b\r\n4\r\ntail\r\n0\r\n\r\n" % (size, chunk)
 
 
 @pytest.mark.parametrize(

@@ -55,11 +55,15 @@ def server(pem: Path) -> Iterator[tuple[socket.socket, list[bytes]]]:
     thread.join()
 
 
-def test_the_answer_comes_after_our_half_close(server: tuple[socket.socket, list[bytes]], pem: Path) -> None:
+def test_the_answer_comes_after_our_half_close(
+    server: tuple[socket.socket, list[bytes]], pem: Path, tmp_path: Path
+) -> None:
     sock, received = server
     stream = TlsStream(sock, "localhost", TlsFiles(ca=str(pem / "cert.pem")))  # type: ignore[arg-type]
     stream.sendall(b"hello ")
-    stream.sendall(b"there")
+    (tmp_path / "file").write_bytes(b"there and further")
+    with open(tmp_path / "file", "rb", buffering=0) as file:
+        assert stream.send_file(file.fileno(), 5) == 5
     stream.close_write()
     assert b"".join(iter(lambda: stream.recv(1000), b"")) == b"answer after your end"
     assert b"".join(received) == b"hello there"
