@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,6 +16,9 @@ from support.engines import Engine
 from support.images import debian_tree
 from support.installed import APK
 from support.raw import ask
+from support.registry import real_registry
+
+pytestmark = pytest.mark.peer
 
 _DEBIAN = "bash,python3-minimal,nginx-light,passwd"
 _TEXT = "FROM busybox\nCOPY lib /lib\nCOPY app /app\n"
@@ -75,6 +79,8 @@ def test_what_dpkg_tells(havred: Engine, debian: str, tmp_path: Path) -> None:
     table = havred.havre("image", "sbom", debian, check=0).stdout
     assert "\nzlib1g " in table
     assert havred.havre("image", "sbom", "--format", "spdx-json", debian, check=0).stdout == file.read_text()
+    other = json.loads(havred.havre("image", "sbom", "--format", "cyclonedx-json", debian, check=0).stdout)
+    assert [each["purl"] for each in other["components"]] == urls(document)
 
 
 def test_an_image_in_which_nothing_is_installed(havred: Engine) -> None:
@@ -91,6 +97,8 @@ def test_what_cannot_be_shown(havred: Engine) -> None:
     assert "No such image: nothing:latest" in havred.havre("image", "sbom", "nothing", check=1).stderr
     other = havred.havre("image", "sbom", "--platform", "linux/s390x", "busybox", check=1).stderr
     assert "does not match the specified platform" in other
+    form = ask(havred.socket, "GET", "/images/busybox/sbom?format=x")
+    assert (form.status, "expected spdx-json or cyclonedx-json" in str(form.body)) == (400, True)
     missing = havred.havre("image", "sbom", "-o", "/nowhere/x", "busybox", check=1).stderr
     assert 'directory "/nowhere" does not exist' in missing
 
@@ -182,3 +190,21 @@ def test_generators_that_fail(build: Build, havred: Engine, generator: str) -> N
     silent = build("--sbom", "generator=busybox", check=1)
     assert "the SBOM generator busybox has written 0 files to /run/out" in silent
     build("--sbom", "false")
+
+
+def test_several_platforms_in_a_registry(havred: Engine, tmp_path: Path) -> None:
+    """Each platform's own list, as buildx reads it from there."""
+    text = "FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /app\n"
+    files = {f"{arch}/{arch}.dist-info/METADATA": f"Name: {arch}\nVersion: 1\n" for arch in ("amd64", "arm64")}
+    context = write_context(tmp_path / "context", text, files)
+    with real_registry(tmp_path / "registry", inside=havred.inside) as registry:
+        name = f"{registry.host}/lists:1"
+        flags = ("--platform", "linux/amd64,linux/arm64", "--sbom", "true", "--push")
+        havred.havre("build", "-t", name, *flags, str(context), check=0)
+        command = ["docker", "buildx", "imagetools", "inspect", name, "--format", "{{json .SBOM}}"]
+        told = subprocess.run([*havred.inside, *command], capture_output=True, text=True, check=True)
+        found = {platform: urls(each["SPDX"]) for platform, each in json.loads(told.stdout).items()}
+        assert found == {"linux/amd64": ["pkg:pypi/amd64@1"], "linux/arm64": ["pkg:pypi/arm64@1"]}
+        other = havred.havre("image", "sbom", "--platform", "linux/arm64", "--format", "{{.Name}}", name, check=0)
+        assert other.stdout == "arm64\n"
+        havred.docker("rmi", "-f", name, check=0)

@@ -81,9 +81,11 @@ async def _inspect(call: Call) -> web.StreamResponse:
 
 
 async def _sbom(call: Call) -> web.StreamResponse:
-    """Our own: what is installed in an image, as an SPDX document."""
-    document = await call.services.images.sbom(call.name, call.platform())
-    return call.respond(document, "application/spdx+json")
+    """Our own: what is installed in an image, as a document in SPDX or CycloneDX."""
+    form = call.text("format") or "spdx-json"
+    document = await call.services.images.sbom(call.name, call.platform(), form)
+    kind = "application/spdx+json" if form == "spdx-json" else "application/vnd.cyclonedx+json"
+    return call.respond(document, kind)
 
 
 async def _history(call: Call) -> web.StreamResponse:

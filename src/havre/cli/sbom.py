@@ -1,4 +1,4 @@
-"""`havre image sbom`: what is installed in an image, as a table or as an SPDX document.
+"""`havre image sbom`: what is installed in an image, as a table, or as a document in SPDX or CycloneDX.
 
 The document comes from our daemon; what it says could not be read goes to standard error.
 """
@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from havre.cli.format.table import Fields
     from havre.cli.parser import Options
     from havre.cli.session import Session
+    from havre.client.api import Query
 
-_SPDX = "spdx-json"
+_DOCUMENTS = ("spdx-json", "cyclonedx-json")
 _WIDEST = 50
 _VERB = "write the list of packages"
 _UNSAID = "NOASSERTION"
@@ -36,17 +37,24 @@ def sbom(session: Session, options: Options, arguments: list[str]) -> int:
     if "havre" not in client.server():
         raise StatusError(1, "lists of packages need havre's daemon")
     platforms = platform_parameters(client, [options.platform] if options.platform else [], "1.48")
-    body = client.call("GET", f"/images/{arguments[0]}/sbom", {"platform": platforms}).read()
+    query: Query = {"platform": platforms, "format": [options.format] if options.format in _DOCUMENTS else []}
+    body = client.call("GET", f"/images/{arguments[0]}/sbom", query).read()
     document = decode(body)
-    for line in document.get("comment", "").splitlines():
-        sys.stderr.write(f"warning: {line}\n")
-    if options.format == _SPDX:
+    for gap in _gaps(document):
+        sys.stderr.write(f"warning: {gap}\n")
+    if options.format in _DOCUMENTS:
         text = body + b"\n"
     else:
         rows = sorted(document["packages"][1:], key=lambda row: (row["name"], row["versionInfo"]))
         text = _listing(truncate=not options.no_trunc).render(rows, options.format).encode()
     write_output([text], options.output, _VERB)
     return 0
+
+
+def _gaps(document: dict[str, Any]) -> list[str]:
+    """What could not be read, by either kind of document."""
+    component = document.get("metadata", {}).get("component", {})
+    return [*document.get("comment", "").splitlines(), *(each["value"] for each in component.get("properties", ()))]
 
 
 def _listing(*, truncate: bool) -> Listing:

@@ -42,7 +42,7 @@ from havre.engine.model import Config, ImageId
 from havre.engine.progress import Progress, ProgressLine, unobserved
 from havre.engine.pull import DOWNLOADS, Puller
 from havre.engine.push import UPLOADS, Pusher
-from havre.engine.sbom import Inventories
+from havre.engine.sbom import SPDX, Inventories
 from havre.errors import Conflict, InvalidInput, NotFound
 from havre.oci import mediatypes
 from havre.oci.attestation import Attested, Predicate, attest
@@ -181,16 +181,19 @@ class Images:
         image = self._store.find(name, _wanted(platform))
         return imagelist.recount(image, self._store.names_with(image.id), self._size)
 
-    async def sbom(self, name: str, platform: str | None = None) -> bytes:
-        """What is installed in an image, as an SPDX document in JSON that calls the image as it was called."""
+    async def sbom(self, name: str, platform: str | None = None, form: str = SPDX) -> bytes:
+        """What is installed in an image, as a document in JSON that calls the image as it was called.
+
+        `form` is spdx-json or cyclonedx-json; `InvalidInput` for any other.
+        """
         image = self._store.find(name, _wanted(platform))
         given = [each.familiar() for each in self._store.names_with(image.id)]
         title = next((each for each in given if each in (name, f"{name}:latest")), self.familiar_name(image.id))
-        return await self.describe_packages(await self._storage.blobs.read(Digest(image.id)), title)
+        return await self._inventories.render(await self._storage.blobs.read(Digest(image.id)), title, form)
 
     async def describe_packages(self, document: bytes, title: str) -> bytes:
-        """As `sbom`, of an image with this configuration, stored or not, whose layers are here."""
-        return await self._inventories.render_spdx(document, title)
+        """As `sbom`, of an image with this configuration, stored or not, whose layers are here; in SPDX."""
+        return await self._inventories.render(document, title)
 
     async def show_manifests(self, shown: ImageSummary | ImageDetails) -> None:
         """Add to a row or to details the manifests of the names that mean this image, each with what is here of it."""

@@ -10,6 +10,7 @@ file that is not there.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -33,6 +34,7 @@ _OLDER_RPM = {"Packages": "Berkeley DB", "Packages.db": "rpm's ndb"}
 _OF_KERNEL = frozenset(("proc", "sys", "dev"))
 _NODE_PACKAGE = re.compile(r"(?:.*/)?node_modules/(?:@[^/]+/)?[^/]+/package\.json\Z", re.DOTALL)
 _EGG = ".egg-info"
+_ABSENT = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG))
 
 _DATABASE_LIMIT, _TEXT_LIMIT, _TOTAL_LIMIT = 128 << 20, 1 << 20, 512 << 20
 _PROGRAM_LEAST = 256 << 10  # bytes; Go's are at least a megabyte
@@ -42,7 +44,7 @@ _GAPS_LIMIT, _GAPS_NOTED = 100, 10_000
 
 
 def take_inventory(root: Path) -> Inventory:
-    """What is installed in the file system at `root`. Blocking; OSError only for `root` itself."""
+    """What is installed in the file system at `root`. Blocking; OSError for `root`, and where the disk fails."""
     directory = open_directory(root)
     try:
         search = _Search(directory)
@@ -125,16 +127,16 @@ class _Search:
                     self._look_at_file(path, entry)
 
     def _entries(self, directory: str) -> Iterator[os.DirEntry[str]]:
+        opened = -1
         try:
             opened = openat_in_root(self._root, directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        except OSError as error:
-            self._miss(directory, f"it cannot be opened: {os.strerror(error.errno or 0)}")
-            return
-        try:
             with os.scandir(opened) as entries:
                 yield from entries
+        except OSError as error:
+            self._miss(directory, f"it cannot be read: {os.strerror(error.errno or 0)}")
         finally:
-            os.close(opened)
+            if opened >= 0:
+                os.close(opened)
 
     def _look_at_directory(self, path: str) -> None:
         if path.endswith(".dist-info"):
@@ -181,7 +183,9 @@ class _Search:
         """A descriptor of the regular file at `path`; None if there is none."""
         try:
             pinned = openat_in_root(self._root, path, os.O_PATH)
-        except OSError:
+        except OSError as error:
+            if error.errno not in _ABSENT:
+                raise
             yield None
             return
         opened = None
@@ -225,7 +229,9 @@ class _Search:
     def _names(self, path: str) -> Iterable[str]:
         try:
             opened = openat_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY)
-        except OSError:
+        except OSError as error:
+            if error.errno not in _ABSENT:
+                raise
             return ()
         try:
             return sorted(os.listdir(opened))
@@ -233,9 +239,9 @@ class _Search:
             os.close(opened)
 
     def _pread(self, descriptor: int, size: int, offset: int = 0) -> bytes:
-        """At most `size` bytes; none where the disk or an offset beyond all bounds fails."""
+        """At most `size` bytes; none at an offset beyond all bounds."""
         pieces = []
-        with suppress(OSError, OverflowError):
+        with suppress(OverflowError):
             while size > 0 and (piece := os.pread(descriptor, size, offset)):
                 pieces.append(piece)
                 size, offset = size - len(piece), offset + len(piece)

@@ -3,23 +3,27 @@
 Layers are mounted together for the time of a look; nothing is copied or run. What was found is kept for the images
 looked at last, since layers never change.
 
-Source: SPDX 2.3 (havre.packages.spdx).
+Source: SPDX 2.3, CycloneDX 1.5 (havre.packages).
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 
 from havre import __version__
 from havre.aio import in_thread
 from havre.engine.inventory import take_inventory
-from havre.errors import Failed
+from havre.errors import Failed, InvalidInput
 from havre.oci.digest import Digest, digest_of
 from havre.oci.image import decode_image
+from havre.packages.cyclonedx import render_cyclonedx
 from havre.packages.model import Inventory
 from havre.packages.spdx import Subject, render_spdx
 from havre.storage import Storage
 
+SPDX = "spdx-json"
+FORMS: Mapping[str, Callable[[Inventory, Subject], bytes]] = {SPDX: render_spdx, "cyclonedx-json": render_cyclonedx}
 _KEPT = 16
 
 
@@ -30,12 +34,17 @@ class Inventories:
         self._storage = storage
         self._kept: OrderedDict[tuple[Digest, ...], Inventory] = OrderedDict()
 
-    async def render_spdx(self, document: bytes, title: str) -> bytes:
-        """The SPDX document of an image by its configuration's document, dated as the image is; its layers are here."""
+    async def render(self, document: bytes, title: str, form: str = SPDX) -> bytes:
+        """The list of an image with this configuration, dated as the image is; its layers are here.
+
+        `form` is one of `FORMS`, else `InvalidInput`.
+        """
+        if form not in FORMS:
+            raise InvalidInput(f"there is no list of packages in the form {form}: expected {' or '.join(FORMS)}")
         image = decode_image(document)
         inventory = await self._inventory(image.rootfs.diff_ids)
         subject = Subject(name=title, digest=digest_of(document), created=image.created, tool=f"havre-{__version__}")
-        return await in_thread(render_spdx, inventory, subject)
+        return await in_thread(FORMS[form], inventory, subject)
 
     async def _inventory(self, layers: tuple[Digest, ...]) -> Inventory:
         """What is installed in the layers, base first."""

@@ -22,7 +22,7 @@ from havre.packages.model import Inventory, Package, clean
 from havre.packages.purl import package_url
 
 _ROOT = "SPDXRef-DocumentRoot-Image"
-_NAMESPACE = uuid.UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")  # RFC 9562: names that are URLs
+NAMESPACE = uuid.UUID("6ba7b811-9dad-11d1-80b4-00c04fd430c8")  # RFC 9562: names that are URLs
 _SECONDS = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?Z\Z")
 _ADDRESS = re.compile(r"(.*?)\s*<([^<>\s]+)>\Z")
 _HOMEPAGE = re.compile(r"https?://[A-Za-z0-9._~:/?#@!$&'*+,;=%-]+\Z")
@@ -47,14 +47,13 @@ def render_spdx(inventory: Inventory, subject: Subject) -> bytes:
         licence = declare(package.licences)
         unlisted |= licence.unlisted
         packages.append(_package(package, package_url(package, inventory.distribution), licence.expression))
-    match = _SECONDS.match(subject.created or "")
     document: dict[str, Any] = {
         "spdxVersion": "SPDX-2.3",
         "dataLicense": "CC0-1.0",
         "SPDXID": "SPDXRef-DOCUMENT",
         "name": subject.name,
         "documentNamespace": "",
-        "creationInfo": {"creators": [f"Tool: {subject.tool}"], "created": f"{match[1]}Z" if match else _EPOCH},
+        "creationInfo": {"creators": [f"Tool: {subject.tool}"], "created": rounded(subject.created)},
         "packages": [_root(inventory, subject), *packages],
         "relationships": [
             _relationship("SPDXRef-DOCUMENT", "DESCRIBES", _ROOT),
@@ -68,8 +67,19 @@ def render_spdx(inventory: Inventory, subject: Subject) -> bytes:
     if inventory.gaps:
         document["comment"] = "\n".join(inventory.gaps)
     unique = hashlib.sha256(subject.digest.encode() + msgspec.json.encode(document)).hexdigest()
-    document["documentNamespace"] = f"https://spdx.org/spdxdocs/havre-{uuid.uuid5(_NAMESPACE, unique)}"
+    document["documentNamespace"] = f"https://spdx.org/spdxdocs/havre-{uuid.uuid5(NAMESPACE, unique)}"
     return msgspec.json.encode(document)
+
+
+def rounded(created: str | None) -> str:
+    """A time (RFC 3339) in whole seconds; the epoch for none."""
+    match = _SECONDS.match(created or "")
+    return f"{match[1]}Z" if match else _EPOCH
+
+
+def full_name(package: Package) -> str:
+    """The name with what stands before it."""
+    return f"{package.namespace}/{package.name}" if package.namespace else package.name
 
 
 def _root(inventory: Inventory, subject: Subject) -> dict[str, Any]:
@@ -88,10 +98,9 @@ def _root(inventory: Inventory, subject: Subject) -> dict[str, Any]:
 def _package(package: Package, url: str, licence: str) -> dict[str, Any]:
     plain = re.sub(r"[^A-Za-z0-9.-]+", "-", package.name)
     told_apart = hashlib.sha256(f"{url}\0{package.path}".encode()).hexdigest()[:16]
-    name = f"{package.namespace}/{package.name}" if package.namespace else package.name
     return {
         "SPDXID": f"SPDXRef-Package-{package.kind}-{plain}-{told_apart}",
-        "name": name,
+        "name": full_name(package),
         "versionInfo": package.version,
         "supplier": _supplier(package),
         **_unsaid(),

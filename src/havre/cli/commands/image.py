@@ -109,7 +109,7 @@ COMMANDS = (
             (1, None), (Flag("output", "o", "string", "Write to a file, instead of STDOUT"), _PLATFORMS), top="save"),
     Command("sbom", "[OPTIONS] IMAGE", "List the packages that are installed in an image", "sbom:sbom", (1, 1), (
         Flag("format", "", "string",
-             "'table' (default), 'spdx-json' (a document),\n"
+             "'table' (default), 'spdx-json', 'cyclonedx-json',\n"
              "'json' (a package a line), or a Go template"),
         Flag("no-trunc", "", "", "Do not shorten output"),
         Flag("output", "o", "string", "Write to a file, instead of STDOUT"),

@@ -1,4 +1,4 @@
-"""An inventory as an SPDX document: complete, valid by the specification's rules, the same bytes each time."""
+"""An inventory as a document: complete, valid by the specification's rules, the same bytes each time."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 from dataclasses import replace
 from typing import Any
 
+from havre.packages.cyclonedx import render_cyclonedx
 from havre.packages.model import Distribution, Inventory, Package
 from havre.packages.spdx import Subject, render_spdx
 
@@ -76,3 +77,16 @@ def test_nothing_installed_and_no_date() -> None:
     assert [each["name"] for each in document["packages"]] == ["app:1"]
     assert "comment" not in document
     assert "hasExtractedLicensingInfos" not in document
+
+
+def test_cyclonedx() -> None:
+    document = json.loads(render_cyclonedx(INVENTORY, SUBJECT))
+    assert (document["bomFormat"], document["specVersion"], document["version"]) == ("CycloneDX", "1.5", 1)
+    assert document["metadata"]["timestamp"] == "2024-05-06T07:08:09Z"
+    assert document["metadata"]["component"]["properties"] == [{"name": "havre:gap", "value": "/x: it cannot be read"}]
+    first, twin, _, scoped = document["components"]
+    assert first["purl"] == twin["purl"] == "pkg:deb/debian/a@1?distro=debian-12"
+    assert first["bom-ref"] != twin["bom-ref"]
+    assert first["licenses"] == [{"expression": "GPL-2.0-or-later AND LicenseRef-own"}]
+    assert ("licenses" in twin, scoped["name"]) == (False, "@s/c")
+    assert render_cyclonedx(INVENTORY, SUBJECT) == render_cyclonedx(INVENTORY, SUBJECT)
