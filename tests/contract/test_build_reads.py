@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from pathlib import Path
 
-from support.building import built, write_context
+import pytest
+
+from support.building import built, tree_of, write_context
 from support.engines import Engine
 
 _BIG = 30_000_000
@@ -25,3 +29,35 @@ def test_the_files_of_a_stage_are_read_once(havred: Engine, tmp_path: Path) -> N
     other = built(havred, write_context(tmp_path / "other", f"{made}COPY --from=made /big /all/big\n"))
     assert other != first
     assert _read_by(havred) - before > _BIG, "what is copied otherwise has a digest of its own"
+
+
+@pytest.mark.parametrize("client", ["buildx", "havre"])
+def test_no_more_of_a_context_is_sent_than_it_can_want(havred: Engine, tmp_path: Path, client: str) -> None:
+    files = {"big": os.urandom(_BIG), "some/file.txt": "text", "link": "-> some", "s1.txt": "1", "s2.txt": "2"}
+    context = write_context(tmp_path / "c", "FROM busybox\nCOPY link/file.txt s?.txt twin /x/\n", files)
+    (context / "a-first").write_text("twins")
+    (context / "twin").hardlink_to(context / "a-first")
+    before = _read_by(havred)
+    image = built(havred, context, client=client)
+    assert _read_by(havred) - before < _BIG / 3
+    found = tree_of(havred, image)
+    assert {each.removeprefix("x/") for each in found if each.startswith("x/")} == {
+        "file.txt", "s1.txt", "s2.txt", "twin",
+    }  # fmt: skip
+    assert _content(havred, image, "x/file.txt", "x/twin") == b"texttwins"
+    (context / "Dockerfile").write_text("FROM busybox\nCOPY big /\n")
+    assert _content(havred, built(havred, context, client=client), "big") == files["big"]
+
+
+@pytest.mark.parametrize("client", ["buildx", "havre"])
+def test_triggers_of_a_base_are_sent_what_they_copy(havred: Engine, tmp_path: Path, client: str) -> None:
+    base = write_context(tmp_path / "base", "FROM busybox\nONBUILD COPY later.txt /\n")
+    built(havred, base, "-t", f"triggers-{client}")
+    files = {"later.txt": "later", "now.txt": "now", "other.txt": "other"}
+    context = write_context(tmp_path / "c", f"FROM triggers-{client}\nCOPY now.txt /\n", files)
+    assert _content(havred, built(havred, context, client=client), "later.txt", "now.txt") == b"laternow"
+
+
+def _content(engine: Engine, image: str, *paths: str) -> bytes:
+    command = ["docker", "run", "--rm", "--network", "none", image, "cat", *(f"/{path}" for path in paths)]
+    return subprocess.run(command, env=engine.env, capture_output=True, check=True).stdout

@@ -51,7 +51,7 @@ async def _build(agents: Agents, call: Call) -> web.StreamResponse:
     async def work(progress: Progress) -> None:
         async with (
             agents.forwarded(request.id, ids, contexts) as forwarded,
-            _context_of(call, progress, forwarded) as context,
+            _context_of(call, request, progress, forwarded) as context,
         ):
             asked = replace(request, local_contexts=context.names) if isinstance(context, ListedContext) else request
             teller = ClassicTeller(progress, quiet=quiet)
@@ -82,7 +82,7 @@ async def _check(call: Call) -> web.StreamResponse:
     request = decode_request(call)
 
     async def work(progress: Progress) -> None:
-        async with _context_of(call, progress) as context:
+        async with _context_of(call, request, progress) as context:
             report = await call.services.builder.check(request, context)
             progress(ProgressLine(stream=report.text()))
             progress(ProgressLine(aux={"Warnings": len(report.findings), "Error": report.error}))
@@ -92,12 +92,13 @@ async def _check(call: Call) -> web.StreamResponse:
 
 @asynccontextmanager
 async def _context_of(
-    call: Call, progress: Progress, agents: SshAgents | None = None
+    call: Call, request: BuildRequest, progress: Progress, agents: SshAgents | None = None
 ) -> AsyncIterator[UploadedContext | ListedContext]:
     """What the request brings, for the length of a block."""
     credentials, contexts = decode_credentials(call), call.services.contexts
     if call.request.content_type == CONTENT_TYPE:
-        async with receive(call, contexts, credentials, progress) as listed, contexts.borrow() as directory:
+        wanted = partial(call.services.builder.wanted, request)
+        async with receive(call, contexts, credentials, progress, wanted) as listed, contexts.borrow() as directory:
             listed.agents = agents
             if remote := call.text("remote"):
                 listed.main = UploadedContext(directory, credentials)

@@ -2,7 +2,8 @@
 
     client                                                            daemon
     POST /build, Content-Type: application/vnd.havre.context
-    one line of JSON, `Head`                                     -->  compared with the contexts of the last build
+    one line of JSON, `Head`                                     -->  compared with the contexts of the last build, and
+                                                                      with what the Dockerfile can want (`build/wanted`)
                                                                  <--  {"aux": {"Wanted": {"context": [3, 17]}}}
     for each file wanted, context by context in the head's order:
     its length in 8 bytes, its content                           -->  packed, hashed
@@ -19,10 +20,10 @@ from __future__ import annotations
 import base64
 import binascii
 import stat
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -64,10 +65,11 @@ class Listing(msgspec.Struct, rename="pascal"):
 
 
 class Head(msgspec.Struct, rename="pascal"):
-    """What comes before the contents. Secrets are base64."""
+    """What comes before the contents: also the Dockerfile of the main context, for what it wants. Bytes are base64."""
 
     contexts: dict[str, Listing]
     secrets: dict[str, str] = {}
+    dockerfile: bytes | None = None
 
 
 class ListedContext:
@@ -126,23 +128,31 @@ class ListedContext:
         return {} if self.main is None else self.main.origins()
 
 
+Wanted: TypeAlias = Callable[[bytes, Collection[str]], Awaitable[Mapping[str, Sequence[str]]]]
+
+
 @asynccontextmanager
 async def receive(
-    call: Call, contexts: Contexts, credentials: Mapping[str, Auth], progress: Progress
+    call: Call, contexts: Contexts, credentials: Mapping[str, Auth], progress: Progress, wanted: Wanted
 ) -> AsyncIterator[ListedContext]:
-    """The context of a request of our content type, for the length of a block."""
+    """The context of a request of our content type, for the length of a block.
+
+    `wanted` says what the Dockerfile can want of each context; of those it leaves out, everything is.
+    """
     body = call.upload()
     head, rest = await _read_head(body)
     secrets = {id: _decode_secret(id, text) for id, text in head.secrets.items()}
     if MAIN_CONTEXT not in head.contexts and not call.text("remote"):
         raise InvalidInput(f"the list has no context named {MAIN_CONTEXT}")
+    names = [name for name in head.contexts if not name.startswith(CACHE)]
+    parts = {} if head.dockerfile is None else await wanted(head.dockerfile, names)
     async with AsyncExitStack() as stack:
         trees = {}
         intakes = []
         async with contexts.turn({listing.key for listing in head.contexts.values()}) as alone:
             for name, listing in head.contexts.items():
                 trees[name] = await stack.enter_async_context(contexts.tree(listing.key, shared=alone))
-                intakes.append((name, await in_thread(_compare, listing.files, trees[name])))
+                intakes.append((name, await in_thread(_compare, listing.files, trees[name], parts.get(name))))
             progress(ProgressLine(aux={"Wanted": {name: intake.numbers for name, intake in intakes}}))
             contents = _Contents([intake for _, intake in intakes])
             async with aclosing(ahead(gathered(body, rest))) as pieces:
@@ -184,14 +194,19 @@ class _Intake(NamedTuple):
     entries: list[Entry]
 
 
-def _compare(files: Sequence[Listed], tree: PackedTree) -> _Intake:
+def _compare(files: Sequence[Listed], tree: PackedTree, sources: Sequence[str] | None) -> _Intake:
+    """What is to be sent of a context, if no more is wanted than `sources`."""
     intake = _Intake(PackUpdate(tree), [], [])
     for number, listed in enumerate(files):
         entry = _entry_of(listed)
         if intake.update.want(entry):
             intake.numbers.append(number)
             intake.entries.append(entry)
-    return intake
+    if sources is None:
+        return intake
+    unneeded = intake.update.narrow(sources)
+    needed = [pair for pair in zip(intake.numbers, intake.entries, strict=True) if pair[1].path not in unneeded]
+    return _Intake(intake.update, [number for number, _ in needed], [entry for _, entry in needed])
 
 
 def _entry_of(listed: Listed) -> Entry:

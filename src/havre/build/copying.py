@@ -16,6 +16,7 @@ import os
 import posixpath
 from collections import OrderedDict
 from collections.abc import Hashable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -71,6 +72,18 @@ def choose(tree: Tree, patterns: Sequence[str]) -> list[Chosen]:
         if not some:
             raise NotFound(f'"/{clean}": not found')
         found += some
+    return found
+
+
+def meant(tree: Tree, sources: Sequence[str]) -> set[str]:
+    """The paths of all that is copied if each of `sources` is that is there."""
+    found: set[str] = set()
+    for source in sources:
+        with suppress(NotFound):
+            for each in choose(tree, [source]):
+                found.add(each.path)
+                if each.is_directory:
+                    found.update(item.path for item in tree.walk(each.path))
     return found
 
 

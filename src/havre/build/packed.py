@@ -31,6 +31,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from havre.build import copying
 from havre.build.trees import PIECE, Item
 from havre.errors import InvalidInput, NotFound
 from havre.linux import trees
@@ -194,9 +195,13 @@ class PackedTree:
         """A tree of the same files that changes by itself, on the same pack."""
         return self._on_same_pack(self._files)
 
+    def having(self, nodes: dict[bytes, Node]) -> PackedTree:
+        """A tree of other files on the same pack; to be closed."""
+        return self._on_same_pack(_Files(nodes))
+
     def without(self, rules: IgnoreRules) -> PackedTree:
         """The tree of what the rules do not leave out, on the same pack; it is closed when this one changes or is."""
-        part = self._on_same_pack(_Files(self._files.without(rules)))
+        part = self.having(self._files.without(rules))
         self._parts.append(part)
         return part
 
@@ -417,6 +422,26 @@ class PackUpdate:
         if entry.size:
             self._wanted.add(entry.path)
         return entry.size > 0
+
+    def narrow(self, sources: Sequence[str]) -> set[bytes]:
+        """After the list: do without what is wanted of files that `sources`, as COPY's, do not mean.
+
+        They are no part of the tree until their content comes; returns their paths.
+        """
+        with closing(self._tree.having(self._nodes)) as listed:
+            needed = {os.fsencode(path) for path in copying.meant(listed, sources)}
+        for entry in reversed(self._links):
+            if entry.path in needed:
+                needed.add(entry.link)
+        unneeded = self._wanted - needed
+        for entry in self._links:
+            if entry.link in unneeded:
+                unneeded.add(entry.path)
+        self._wanted -= unneeded
+        self._links = [entry for entry in self._links if entry.path not in unneeded]
+        for path in unneeded:
+            del self._nodes[path]
+        return unneeded
 
     def write(self, entry: Entry, data: bytes | memoryview) -> None:
         """Append to the content of a file that was wanted."""

@@ -38,6 +38,8 @@ from havre.build.request import MAIN_CONTEXT, BuildRequest, BuildResult, Context
 from havre.build.running import Runner, Sandboxes
 from havre.build.stages import Job, Stages
 from havre.build.steps import Fresh, Steps
+from havre.build.uploads import dockerfile_places
+from havre.build.wanted import EVERYTHING, triggers_here, wanted_of
 from havre.engine.filters import Filters
 from havre.engine.imagedeletion import Prunable
 from havre.engine.imagelist import read_config
@@ -47,6 +49,7 @@ from havre.errors import Conflict, HavreError
 from havre.linux import trees
 from havre.oci.attestation import SPDX, Predicate
 from havre.oci.digest import Digest
+from havre.oci.ignore import has_wildcards
 from havre.oci.image import decode_image
 from havre.oci.platform import Platform, parse_platform, platform_of_machine
 from havre.oci.reference import parse_reference
@@ -341,6 +344,22 @@ class Builder:
         except DockerfileError as error:
             return CheckReport(source.name, source.data, (), error.problem, error.line, lines)
         return CheckReport(source.name, source.data, tuple(found), lines=lines)
+
+    async def wanted(self, request: BuildRequest, text: bytes, names: Collection[str]) -> dict[str, list[str]]:
+        """What a build of this Dockerfile can want of the contexts `names`; of one that is not told of, everything."""
+        if len(split_platforms(request.platform)) > 1 or has_wildcards(request.dockerfile):
+            return {}
+        own, triggers = _own_platform(), partial(triggers_here, self._images, request)
+        local = frozenset(names) - {MAIN_CONTEXT}
+        try:
+            dockerfile = await in_thread(parse_dockerfile, text, request.dockerfile)
+            graph = await in_thread(plan_graph, dockerfile, request.build_args, request.target, _platform(request), own)
+            found = {name: await wanted_of(name, graph, local, triggers) for name in names}
+        except HavreError:
+            return {}  # the build is going to say what is wrong
+        if MAIN_CONTEXT in found:
+            found[MAIN_CONTEXT] = [*dockerfile_places(request.dockerfile), *found[MAIN_CONTEXT]]
+        return {name: sources for name, sources in found.items() if EVERYTHING[0] not in sources}
 
     async def _check(self, checks: Checks, request: BuildRequest, context: ContextSource) -> None:
         """Tell what is wrong with the file; `LintViolation` where the policy is to fail for any finding."""

@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -34,6 +35,7 @@ from havre.build.request import BuildRequest, ContextSource, DockerfileBytes, Sb
 from havre.build.steps import Fresh, Made, Scope, Steps
 from havre.build.trees import Tree
 from havre.build.views import BuildViews
+from havre.build.wanted import triggers_here
 from havre.engine import times
 from havre.engine.images import Images
 from havre.engine.model import Config
@@ -114,8 +116,9 @@ class Stages:
         self._total = sum(1 + len(job.graph.stages[index].commands) for index in job.graph.needed)
         self._epoch = _epoch(job.request)
         self.inputs = Inputs()
+        triggers = partial(triggers_here, images, job.request)
         self._views = BuildViews(
-            storage.snapshots, job.request, job.client, job.graph, job.source.ignore, job.tell, job.undo
+            storage.snapshots, job.request, job.client, job.graph, triggers, job.source.ignore, job.tell, job.undo
         )
 
     async def squash(self, result: Result) -> Result:

@@ -138,16 +138,22 @@ async def gathered(chunks: AsyncIterator[bytes], first: bytes = b"") -> AsyncGen
     yield b"".join(pieces)
 
 
+def dockerfile_places(path: str) -> tuple[str, str, str]:
+    """Where in a context the Dockerfile is, and where what is to be ignored may be."""
+    inside = posixpath.normpath("/" + path).lstrip("/")
+    return inside, f"{inside}.dockerignore", ".dockerignore"
+
+
 async def find_dockerfile(files: Path | PackedTree, path: str) -> DockerfileBytes:
     """The Dockerfile at `path` of a context, with what is to be ignored; `InvalidInput` without one."""
-    inside = posixpath.normpath("/" + path).lstrip("/")
+    inside, *ignoring = dockerfile_places(path)
     try:
         data = await in_thread(read_file, files, inside, MAX_BYTES)
     except NotFound:
         raise InvalidInput(
             f"Cannot locate specified Dockerfile: {path}", "it is named relative to the context"
         ) from None
-    for name in (f"{inside}.dockerignore", ".dockerignore"):
+    for name in ignoring:
         try:
             return DockerfileBytes(inside, data, await in_thread(read_file, files, name, _MAX_IGNORE))
         except NotFound:

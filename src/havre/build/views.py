@@ -12,11 +12,11 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from havre.build.graph import SCRATCH, Graph
-from havre.build.instructions import Command, Copy, Run
+from havre.build.graph import Graph
 from havre.build.progress import BuildProgress, Declared, Finished, Started, vertex_of_context
 from havre.build.request import MAIN_CONTEXT, BuildRequest, ContextSource
 from havre.build.trees import DirectoryTree, Tree
+from havre.build.wanted import Triggers, wanted_of
 from havre.errors import HavreError
 from havre.oci.digest import Digest
 from havre.oci.ignore import read_ignore_file
@@ -32,6 +32,7 @@ class BuildViews:
         request: BuildRequest,
         client: ContextSource,
         graph: Graph,
+        triggers: Triggers,
         ignore: bytes | None,
         progress: BuildProgress,
         undo: AsyncExitStack,
@@ -40,6 +41,7 @@ class BuildViews:
         self._request = request
         self._client = client
         self._graph = graph
+        self._triggers = triggers
         self._ignored = read_ignore_file((ignore or b"").decode(errors="replace"))
         self._tell = progress
         self._undo = undo
@@ -65,23 +67,13 @@ class BuildViews:
         self._tell(Started(vertex, time.time()))
         try:
             ignored = self._ignored if name == MAIN_CONTEXT else []
-            found = await self._client.directory(name, self._wanted(name), ignored)
+            wanted = await wanted_of(name, self._graph, self._request.local_contexts, self._triggers)
+            found = await self._client.directory(name, wanted, ignored)
         except HavreError as error:
             self._tell(Finished(vertex, time.time(), error=str(error)))
             raise
         self._tell(Finished(vertex, time.time()))
         return DirectoryTree(found) if isinstance(found, Path) else found
-
-    def _wanted(self, name: str) -> list[str]:
-        """What the needed stages may want of a context; an empty pattern is everything."""
-        wanted: set[str] = set()
-        for index in self._graph.needed:
-            stage = self._graph.stages[index]
-            if stage.base not in ("", SCRATCH):
-                return [""]  # the base may have triggers that copy
-            for command in stage.commands:
-                wanted |= {source for from_, source in _reads(command) if (from_ or MAIN_CONTEXT) == name}
-        return [""] if any(_is_open(source) for source in wanted) else sorted(wanted)
 
     async def layers(self, layers: tuple[Digest, ...]) -> Tree:
         """Where the files of these layers lie; nothing that is written there is kept."""
@@ -92,17 +84,3 @@ class BuildViews:
                 await self._snapshots.create(id, layers)
                 self._mounted[layers] = DirectoryTree(await self._snapshots.mount(id), layers)
             return self._mounted[layers]
-
-
-def _reads(command: Command) -> list[tuple[str, str]]:
-    """What a command reads, each with the context or stage it reads it from."""
-    if isinstance(command, Copy):
-        return [(command.from_, source) for source in command.sources]
-    if isinstance(command, Run):
-        return [(mount.from_, mount.source) for mount in command.mounts if mount.type == "bind"]
-    return []
-
-
-def _is_open(source: str) -> bool:
-    """Whether only the build will tell what a source means."""
-    return "$" in source or source.strip("./") == ""

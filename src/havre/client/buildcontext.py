@@ -61,6 +61,18 @@ class DirectoryContext:
         """The directory, links followed."""
         return self._root
 
+    @property
+    def text(self) -> bytes | None:
+        """The Dockerfile; None if it cannot be read, or is longer than anyone would write."""
+        if self._text is not None:
+            return self._text
+        try:
+            with open(os.path.join(self._root, self.dockerfile), "rb") as file:
+                text = file.read(_PIECE + 1)
+        except OSError:
+            return None  # whoever needs it is going to say so
+        return text if len(text) <= _PIECE else None
+
     def _locate(self, given: str) -> str:
         """The Dockerfile's path in the context; its text is kept if it lies elsewhere."""
         path = given or os.path.join(self._root, "Dockerfile")
@@ -121,11 +133,11 @@ class TextContext:
     dockerfile = "Dockerfile"
 
     def __init__(self, text: bytes) -> None:
-        self._text = text
+        self.text = text
 
     def members(self) -> Iterator[Member]:
         """The Dockerfile."""
-        yield Member(self.dockerfile, stat.S_IFREG | 0o644, len(self._text), _mark(self._text), content=self._text)
+        yield Member(self.dockerfile, stat.S_IFREG | 0o644, len(self.text), _mark(self.text), content=self.text)
 
 
 def member_of(path: str, name: str) -> Member:

@@ -1,6 +1,7 @@
 """A build context as a list of its files, and the contents of those that the daemon wants: what havre's daemon takes.
 
-    head: names, modes, sizes, times of all contexts; secrets     -->
+    head: names, modes, sizes, times of all contexts; secrets,
+          the Dockerfile                                          -->
                                                                   <--  which files it does not have
     their contents                                                -->
 
@@ -28,12 +29,15 @@ _GATHER = 256 << 10
 
 
 class ListedContexts:
-    """The contexts of one build by name; `context` is the main one."""
+    """The contexts of one build by name; `context` is the main one, whose `dockerfile` tells what is wanted of all."""
 
-    def __init__(self, contexts: Mapping[str, Context], secrets: dict[str, bytes]) -> None:
+    def __init__(
+        self, contexts: Mapping[str, Context], secrets: dict[str, bytes], dockerfile: bytes | None = None
+    ) -> None:
         self._roots = {name: context.root for name, context in contexts.items()}
         self._members = {name: list(context.members()) for name, context in contexts.items()}
         self._secrets = secrets
+        self._dockerfile = dockerfile
 
     def head(self) -> bytes:
         """What is told first."""
@@ -42,7 +46,8 @@ class ListedContexts:
             for name, members in self._members.items()
         )
         secrets = encode({id: base64(value) for id, value in self._secrets.items()})
-        return f'{{"Contexts":{{{contexts}}},"Secrets":{secrets}}}\n'.encode()
+        dockerfile = encode(None if self._dockerfile is None else base64(self._dockerfile))
+        return f'{{"Contexts":{{{contexts}}},"Secrets":{secrets},"Dockerfile":{dockerfile}}}\n'.encode()
 
     def contents(self, wanted: dict[str, list[int]]) -> Iterator[bytes]:
         """The contents that are wanted, in pieces worth sending. Raises OSError for a file that cannot be read."""

@@ -77,7 +77,8 @@ def send_list(
         raise InvalidInput("secrets and further directories cannot go with a context that is a tar")
     from havre.client.buildlist import CONTENT_TYPE, ListedContexts
 
-    contexts = ListedContexts(listed, secrets)
+    dockerfile = source.text if isinstance(source, DirectoryContext | TextContext) else None
+    contexts = ListedContexts(listed, secrets, dockerfile)
     headers = {"Content-Type": CONTENT_TYPE, "X-Registry-Config": credentials}
     response, go_on = client.converse("/build", query, contexts.head(), headers)
     messages = client.messages(response)

@@ -47,7 +47,7 @@ _KEPT_XATTRS = (b"user.", b"trusted.", b"security.")
 _OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
 
 
-class Extent(msgspec.Struct, frozen=True):
+class Extent(msgspec.Struct, frozen=True, gc=False):
     """`length` bytes of a file at `start`, found in the tar at `offset`; what no extent covers is a hole."""
 
     start: int
@@ -55,7 +55,7 @@ class Extent(msgspec.Struct, frozen=True):
     offset: int
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, gc=False):
     """One member. `path` has no leading, trailing or double slash and no dots; the root is `b""`.
 
     `kind` is file, dir, symlink, hardlink, char, block or fifo. `link` is a symlink's target as written, or the path of
