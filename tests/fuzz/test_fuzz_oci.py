@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from havre.errors import InvalidInput, Unsupported
+from havre.oci.attestation import Attested, Predicate, attest, restate
 from havre.oci.digest import digest_of
 from havre.oci.image import decode_image
 from havre.oci.manifest import MAX_BLOB, Manifest, decode_document
+from havre.oci.platform import Platform
 from havre.oci.reference import parse_reference
 from havre.registry.auth import parse_challenges
 
@@ -86,3 +88,27 @@ def test_challenges(header: str) -> None:
     except InvalidInput:
         return
     assert all(challenge.scheme == challenge.scheme.lower() for challenge in challenges)
+
+
+STATEMENT = st.fixed_dictionaries(
+    {
+        "_type": st.text(max_size=5),
+        "predicateType": st.text(max_size=5),
+        "predicate": JSON,
+        "subject": st.lists(st.dictionaries(st.sampled_from(["name", "digest"]), JSON), max_size=3) | JSON,
+    }
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(STATEMENT.map(lambda document: json.dumps(document).encode()) | st.binary(max_size=200))
+def test_statements(body: bytes) -> None:
+    """Said again of another manifest, a statement says the same; what is none is left out."""
+    known = attest(digest_of(b"old"), Platform("amd64", "linux"), (), [Predicate("p", b"{}")])
+    found = restate(Attested(known.manifest, (body, *known.documents[1:])), digest_of(b"new"))
+    if found is None:
+        return
+    before, after = json.loads(body), json.loads(found.documents[0])
+    assert after | {"subject": []} == before | {"subject": []}
+    assert len(after["subject"]) == len(before["subject"])
+    assert digest_of(found.documents[-1]) == found.manifest.digest
