@@ -15,6 +15,13 @@ from support.engines import Engine
 pytestmark = pytest.mark.peer
 
 _TEXT = 'FROM scratch\nARG TARGETARCH\nCOPY $TARGETARCH /program\nRUN ["/program"]\nCMD ["/program"]\n'
+_STAGE = """\
+FROM --platform=linux/arm64 scratch AS foreign
+COPY arm64 /program
+RUN ["/program"]
+FROM scratch
+COPY --from=foreign /made /
+"""
 _NEEDING = f'FROM scratch\nCOPY arm64 /program\nCOPY qemu {QEMU}\nRUN ["/program"]\n'
 
 
@@ -51,6 +58,9 @@ def test_commands_of_another_platform(havred: Engine, context: Path, tmp_path: P
         assert _made(havred, image, tmp_path) == "made on arm64\n"
         ran = havred.havre("run", "--rm", "--platform", "linux/arm64", image, check=0)
         assert ran.stdout == "made on arm64\n"
+    (context / "Dockerfile.stage").write_text(_STAGE)
+    flags = ("-q", "-f", str(context / "Dockerfile.stage"), str(context))
+    assert _made(havred, havred.havre("build", *flags, check=0).stdout.strip(), tmp_path) == "made on arm64\n"
     havred.havre("build", "-q", "--platform", "linux/amd64,linux/arm64", "-t", "both:1", str(context), check=0)
     for each in ("amd64", "arm64"):
         ran = havred.havre("run", "--rm", "--platform", f"linux/{each}", "both:1", check=0)

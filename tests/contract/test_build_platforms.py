@@ -163,6 +163,17 @@ def test_a_layout_in_a_directory(havred: Engine, context: Path, tmp_path: Path, 
     assert "laid/out" not in havred.out("images")
 
 
+def test_a_docker_archive_in_a_directory(havred: Engine, context: Path, tmp_path: Path) -> None:
+    unpacked, tar = tmp_path / "unpacked", tmp_path / "archive.tar"
+    flags = ("-q", "-t", "laid/out:1", "-o", f"type=docker,tar=false,dest={unpacked}")
+    havred.havre("build", *flags, str(context), check=0)
+    with tarfile.open(tar, "w") as archive:
+        archive.add(unpacked, "")
+    havred.docker("load", "-q", "-i", str(tar), check=0)
+    assert havred.out("inspect", "--format", "{{.Config.Cmd}}", "laid/out:1") == "[/own]"
+    havred.docker("rmi", "-f", "laid/out:1", check=0)
+
+
 _MEETING = """\
 FROM --platform=$BUILDPLATFORM busybox AS make
 RUN cat /proc/sys/kernel/random/uuid > /shared
