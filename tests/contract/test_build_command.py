@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 import signal
 import subprocess
@@ -139,19 +138,22 @@ def test_a_client_that_is_interrupted_ends_its_build(havred: Engine, tmp_path: P
     )
     assert process.stderr is not None
     assert any("begun" in line for line in process.stderr)
+    until(lambda: _sleepers(havred), "the command to sleep")
     process.send_signal(signal.SIGINT)
     process.wait(30)
     process.stderr.close()
     runs = havred.root / "run"
-    until(lambda: not list(runs.glob("**/bundle*/**/config.json")) and not _sleepers(), "the command to be gone", 30)
+    until(lambda: not list(runs.glob("**/bundle*/**/config.json")) and not _sleepers(havred), "it to be gone", 30)
 
 
-def _sleepers() -> list[str]:
+def _sleepers(engine: Engine) -> list[str]:
+    """The processes of the test's command that the engine has started."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
-            if entry.name.isdigit() and (entry / "cmdline").read_bytes() == b"sleep\x001357\x00":
-                found.append(os.readlink(entry / "root"))
+            sleeps = entry.name.isdigit() and (entry / "cmdline").read_bytes() == b"sleep\x001357\x00"
+            if sleeps and f"{engine.cgroup}/" in (entry / "cgroup").read_text():
+                found.append(entry.name)
         except OSError:
             continue
     return found

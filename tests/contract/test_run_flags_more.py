@@ -166,3 +166,26 @@ class TestClients:
     def test_a_link_to_nobody_is_refused_at_creation(self, engine: Engine) -> None:
         done = engine.docker("create", "--link", "no-such:alias", "busybox", check=1)
         assert "could not get container for no-such: No such container: no-such" in done.stderr
+
+
+def test_what_has_no_effect_any_more(engine: Engine) -> None:
+    """Kernel memory is taken and left, as the kernel has no such limit; nothing is verified by default."""
+    for run in (engine.docker, engine.havre):
+        options = ("--kernel-memory", "100m", "--disable-content-trust", "--name", "old")
+        assert run("run", *options, "busybox", "echo", "hi", check=0).stdout == "hi\n"
+        assert engine.out("inspect", "-f", "{{.HostConfig.KernelMemory}} {{.HostConfig.Memory}}", "old") == "0 0"
+        engine.out("rm", "old")
+
+
+def test_what_nobody_can_verify_is_refused(havred: Engine) -> None:
+    """docker's own command line asks Notary's server, which is gone."""
+    trust = "--disable-content-trust=false"
+    for words in (("run", trust, "busybox"), ("create", trust, "busybox"), ("pull", trust, "x"), ("push", trust, "x")):
+        assert "content trust is not supported" in havred.havre(*words, check=125 if "busybox" in words else 1).stderr
+    havred.env["DOCKER_CONTENT_TRUST"] = "1"
+    try:
+        assert "content trust is not supported" in havred.havre("run", "busybox", check=125).stderr
+        havred.havre("run", "--rm", "--disable-content-trust", "busybox", "true", check=0)
+    finally:
+        del havred.env["DOCKER_CONTENT_TRUST"]
+    assert havred.out("ps", "-aq") == ""

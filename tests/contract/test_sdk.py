@@ -64,6 +64,7 @@ def test_streams(client: Any) -> None:
         container.start()
         attached._sock.sendall(b"line\n")
         assert container.wait()["StatusCode"] == 0
+        attached._response.close()
         attached.close()
         # The two streams reach the log by two pipes.
         assert sorted(container.logs().splitlines()) == [b"e", b"line"]

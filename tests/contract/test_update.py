@@ -62,6 +62,20 @@ def test_limits_reach_the_kernel(engine: Engine, limited: str) -> None:
     assert shown["CpusetCpus"] == "0"
 
 
+def test_swap_alone(engine: Engine, limited: str) -> None:
+    """It goes with the memory that is set; without any it is refused, by the kernel or before."""
+    engine.docker("update", "--memory-swap", "100m", limited, check=0)
+    shown = host_config(engine, limited)
+    assert (shown["Memory"], shown["MemorySwap"]) == (64 << 20, 100 << 20)
+    v1, v2 = (100 << 20, 36 << 20)  # of v1 it counts memory, too
+    assert limit(engine, limited, "memory/memory.memsw.limit_in_bytes", "memory.swap.max") in (str(v1), str(v2))
+    assert update(engine, limited, MemorySwap=32 << 20).status >= 400
+    assert host_config(engine, limited)["MemorySwap"] == 100 << 20
+    engine.docker("run", "-d", "--name", "free", "busybox", "sleep", "1000", check=0)
+    assert update(engine, "free", MemorySwap=100 << 20).status >= 400
+    engine.docker("rm", "-f", "free", check=0)
+
+
 def test_of_a_stopped_container(engine: Engine, limited: str) -> None:
     engine.docker("stop", "-t", "0", limited, check=0)
     assert engine.out("update", "-m", "32m", limited) == limited

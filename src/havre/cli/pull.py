@@ -9,6 +9,7 @@ from havre.cli.parser import StatusError
 from havre.cli.platforms import platform_parameters
 from havre.cli.progress import drain, show
 from havre.client.auth import auth_header, find_auth
+from havre.client.config import environment
 from havre.errors import InvalidInput
 
 TYPE_CHECKING = False
@@ -31,6 +32,19 @@ def registry_headers(session: Session, image: str) -> dict[str, str]:
     registry, _ = split_registry(image)
     server = AUTH_KEY if registry == DEFAULT_REGISTRY else registry
     return {"X-Registry-Auth": auth_header(find_auth(session.config, server))}
+
+
+def check_trust(options: Options, exit_code: int = 1) -> None:
+    """Refuse to verify by Notary: what was asked for, by flag or variable, would silently not be done."""
+    skipped = options.disable_content_trust
+    if skipped is None and (asked := environment("DOCKER_CONTENT_TRUST")):
+        skipped = asked in ("0", "f", "F", "FALSE", "false", "False")  # docker takes all else for true
+    if skipped is False:
+        raise StatusError(
+            exit_code,
+            "content trust is not supported, for Notary is no longer served: demand signatures by "
+            "`havre pull --verify KEY` or the daemon's policy, or give --disable-content-trust",
+        )
 
 
 def check_name(name: str) -> None:
@@ -91,6 +105,7 @@ def _read_key(path: str) -> str:
 def pull(session: Session, options: Options, arguments: list[str]) -> int:
     """Pull an image, or all tags of a repository."""
     name = arguments[0]
+    check_trust(options)
     check_name(name)
     if options.all_tags and (has_tag(name) or "@" in name):
         raise StatusError(1, "tag can't be used with --all-tags/-a")
@@ -110,6 +125,7 @@ def pull(session: Session, options: Options, arguments: list[str]) -> int:
 def push(session: Session, options: Options, arguments: list[str]) -> int:
     """Push an image, or all tags of a repository."""
     name = arguments[0]
+    check_trust(options)
     check_name(name)
     if options.all_tags and has_tag(name):
         raise StatusError(1, "tag can't be used with --all-tags/-a")

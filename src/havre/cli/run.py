@@ -21,7 +21,7 @@ from havre.cli.parser import StatusError
 from havre.cli.run_config import create_body
 from havre.cli.stream import DETACHED
 from havre.cli.tty import size
-from havre.client.config import exists
+from havre.client.config import environment, exists
 from havre.errors import HavreError, NotFound
 
 TYPE_CHECKING = False
@@ -65,6 +65,10 @@ def _body(session: Session, options: Options, arguments: list[str]) -> dict[str,
     if options.pull not in ("always", "missing", "never", ""):
         text = f'invalid pull option: \'{options.pull}\': must be one of "always", "missing" or "never"'
         raise _failure(text, 125, session.path)
+    if options.disable_content_trust is False or environment("DOCKER_CONTENT_TRUST"):
+        from havre.cli.pull import check_trust
+
+        check_trust(options, 125)
     try:
         body = create_body(options, arguments[0], arguments[1:])
         if options.tty:

@@ -51,7 +51,7 @@ _COMMON = (
          check="check_rate"),
     Flag("device-write-iops", "", "list", "Limit writing to a device (operations a second)", shown="[]",
          check="check_iops"),
-    Flag("disable-content-trust", "", "", "Skip verification of the image", True),
+    Flag("disable-content-trust", "", "bool?", "Skip verification of the image", shown="true"),
     Flag("dns", "", "list", "Set DNS servers", check="check_ip"),
     Flag("dns-opt", "", "list", "Set DNS options", hidden=True),
     Flag("dns-option", "", "list", "Set DNS options"),

@@ -43,9 +43,10 @@ class Updates:
 
     async def _update(self, live: Live, asked: HostConfig) -> Sequence[str]:
         container = live.container
-        warnings = check_resources(asked, self._limits)
         check_restart_policy(asked)
         async with live.lock:
+            asked = with_memory(asked, container.host_config)
+            warnings = check_resources(asked, self._limits)
             if live.removing:
                 raise Conflict(f"container {container.id} is marked for removal and cannot be updated")
             try:
@@ -81,6 +82,11 @@ def plan_update(host: HostConfig, asked: HostConfig) -> HostConfig:
     if asked.restart_policy.name:
         changes["restart_policy"] = asked.restart_policy
     return replace(host, **changes)
+
+
+def with_memory(asked: HostConfig, host: HostConfig) -> HostConfig:
+    """What is asked for, with the memory that a limit of swap alone goes with."""
+    return replace(asked, memory=host.memory) if asked.memory_swap and not asked.memory else asked
 
 
 def limits_to_apply(new: HostConfig, asked: HostConfig) -> HostConfig:

@@ -89,14 +89,14 @@ COMMANDS = (
     )),
     Command("pull", "[OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry", "pull:pull", (1, 1), (
         Flag("all-tags", "a", "", "Download all tags of the repository"),
-        Flag("disable-content-trust", "", "", "Skip verification of the image", True),
+        Flag("disable-content-trust", "", "bool?", "Skip verification of the image", shown="true"),
         Flag("platform", "", "string", "Platforms to pull where the image has several (linux/amd64,linux/arm64)"),
         Flag("quiet", "q", "", "Do not show the progress"),
         Flag("verify", "", "string", "Refuse what is not signed by this cosign public key (a file)"),
     ), top="pull"),
     Command("push", "[OPTIONS] NAME[:TAG]", "Upload an image to a registry", "pull:push", (1, 1), (
         Flag("all-tags", "a", "", "Push all tags of the repository"),
-        Flag("disable-content-trust", "", "", "Skip signing of the image", True),
+        Flag("disable-content-trust", "", "bool?", "Skip signing of the image", shown="true"),
         Flag("platform", "", "string", "Push the image for this platform alone, without the index"),
         Flag("quiet", "q", "", "Do not show the progress"),
     ), top="push"),
