@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from havre.engine import pull as pulling
+from havre.engine.imagestore import NameRow
 from havre.oci import mediatypes
 from havre.oci.attestation import Predicate, attest
 from havre.oci.digest import Digest, digest_of
@@ -223,5 +224,23 @@ def test_of_an_archive_those_of_the_platforms_that_are_loaded_stay(tmp_path: Pat
             assert stage.images.leftovers() == []
             await stage.images.load(stream(tar))
             assert await available(stage, "r.io/a/b:1") == [True, True, True, True]
+
+    play(work)
+
+
+def test_a_pull_that_was_killed_before_its_names_were_set_leaves_garbage_alone(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with staged(tmp_path) as stage:
+            put_attested(stage.registry)
+            await pull(stage, "amd64")
+            names = stage.storage.db.table("image_names", NameRow)
+            for name in await names.all():
+                await names.delete(name)
+        async with staged(tmp_path, stage.registry) as stage:
+            assert await stage.images.collect_garbage() > 0
+            [row] = stage.images.list()
+            assert len(blobs(stage)) == 2  # configuration and manifest of an image without a name
+            await stage.images.remove(row.id)
+            assert blobs(stage) == set()
 
     play(work)
