@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from havre.oci.digest import digest_of
-from support.building import write_context
+from support.building import Build, built_by, write_context
 from support.engines import HAVRE, Engine
 from support.raw import ask
 from support.registry import RealRegistry, own_registry, real_registry
@@ -23,7 +23,6 @@ pytestmark = pytest.mark.peer
 
 _TEXT = "FROM busybox\nARG V\nRUN echo made > /made\n"
 
-Build = Callable[..., str]
 Kind = Callable[..., AbstractContextManager[RealRegistry]]
 
 
@@ -35,13 +34,7 @@ def context(tmp_path: Path) -> Path:
 @pytest.fixture(params=["havre", "buildx"])
 def build(request: pytest.FixtureRequest, havred: Engine, context: Path) -> Build:
     """Builds the context by one of the command lines with some flags; what it told."""
-
-    def run(*flags: str, check: int = 0) -> str:
-        if request.param == "havre":
-            return havred.havre("build", *flags, str(context), check=check).stderr
-        return havred.docker("buildx", "build", "--progress=plain", *flags, str(context), check=check).stderr
-
-    return run
+    return built_by(request.param, havred, context)
 
 
 @pytest.fixture

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import tarfile
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from support.building import write_context
+from support.building import Build, built_by, write_context
 from support.engines import Engine
 from support.registry import real_registry
 
@@ -18,8 +17,6 @@ pytestmark = pytest.mark.peer
 
 _TEXT = "FROM busybox\nRUN echo made > /made\nENV A=1\n"
 _GZIP = "application/vnd.oci.image.layer.v1.tar+gzip"
-
-Build = Callable[..., str]
 
 
 @pytest.fixture
@@ -37,13 +34,7 @@ def dockerd(request: pytest.FixtureRequest) -> Engine:
 @pytest.fixture(params=["havre", "buildx"])
 def build(request: pytest.FixtureRequest, havred: Engine, context: Path) -> Build:
     """Builds the context by one of the command lines with some flags; what it told."""
-
-    def run(*flags: str, check: int = 0) -> str:
-        if request.param == "havre":
-            return havred.havre("build", *flags, str(context), check=check).stderr
-        return havred.docker("buildx", "build", "--progress=plain", *flags, str(context), check=check).stderr
-
-    return run
+    return built_by(request.param, havred, context)
 
 
 def _skopeo(*arguments: str) -> dict[str, object]:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from support.building import write_context
+from support.building import Build, built_by, write_context
 from support.engines import Engine
 from support.images import debian_tree
 from support.installed import APK
@@ -23,8 +23,6 @@ pytestmark = pytest.mark.peer
 _DEBIAN = "bash,python3-minimal,nginx-light,passwd"
 _TEXT = "FROM busybox\nCOPY lib /lib\nCOPY app /app\n"
 _SPDX, _PROVENANCE = "https://spdx.dev/Document", "https://slsa.dev/provenance/v0.2"
-
-Build = Callable[..., str]
 
 
 @pytest.fixture
@@ -41,13 +39,7 @@ def context(tmp_path: Path) -> Path:
 @pytest.fixture(params=["havre", "buildx"])
 def build(request: pytest.FixtureRequest, havred: Engine, context: Path) -> Build:
     """Builds the context by one of the command lines with some flags; what it told."""
-
-    def run(*flags: str, check: int = 0) -> str:
-        if request.param == "havre":
-            return havred.havre("build", *flags, str(context), check=check).stderr
-        return havred.docker("buildx", "build", "--progress=plain", *flags, str(context), check=check).stderr
-
-    return run
+    return built_by(request.param, havred, context)
 
 
 def urls(document: dict[str, Any]) -> list[str]:

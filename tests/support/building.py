@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,18 @@ _ENGINE_MADE = ("dev", "proc", "sys", "etc/hosts", "etc/hostname", "etc/resolv.c
 CLIENTS = ("classic", "buildx", "havre")
 
 Files = Mapping[str, str | bytes]
+Build = Callable[..., str]
+
+
+def built_by(client: str, havred: Engine, context: Path) -> Build:
+    """What builds a context with some flags by `havre` or `buildx`, and gives what it told."""
+
+    def run(*flags: str, check: int = 0) -> str:
+        if client == "havre":
+            return havred.havre("build", *flags, str(context), check=check).stderr
+        return havred.docker("buildx", "build", "--progress=plain", *flags, str(context), check=check).stderr
+
+    return run
 
 
 def write_context(directory: Path, dockerfile: str, files: Files | None = None) -> Path:
