@@ -102,31 +102,26 @@ def _net() -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(links), frozenset(line.strip() for line in listed.splitlines() if line.strip() not in {"", "}"})
 
 
-def _cgroups(below: str) -> frozenset[str]:
+def _cgroups(parent: str) -> frozenset[str]:
     # The parents that containers share stay, as /docker does; a container's own is named by its ID.
-    return frozenset(
-        os.path.join(folder, child)
-        for folder, children, _ in os.walk("/sys/fs/cgroup")
-        if folder.endswith(below)
-        for child in children
-        if len(child) == 64
-    )
+    patterns = (f"{parent[1:]}/*", f"*{parent}/*")  # of cgroup v2, and of every hierarchy of v1
+    groups = (group for pattern in patterns for group in Path("/sys/fs/cgroup").glob(pattern))
+    return frozenset(str(group) for group in groups if len(group.name) == 64)
 
 
 def _processes(roots: tuple[str, ...]) -> frozenset[str]:
     found = set()
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
+    for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            name = (entry / "comm").read_text().strip()
+            with open(f"/proc/{pid}/comm") as file:
+                name = file.read().strip()
             if name not in _HOLDERS:
                 continue
-            command = (entry / "cmdline").read_text()
+            command = Path(f"/proc/{pid}/cmdline").read_text()
         except (FileNotFoundError, ProcessLookupError):
             continue
         if any(root in command for root in roots):
-            found.add(f"{name} {entry.name}")
+            found.add(f"{name} {pid}")
     return frozenset(found)
 
 
