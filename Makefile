@@ -18,12 +18,11 @@ check:  ## linters, types, import contracts and unit tests; under a minute, need
 	$(BIN)/ruff format --check src tests tools bench
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest tests/unit
+	$(BIN)/python -m pytest -n 2 --dist worksteal tests/unit
 
-test:  ## the whole suite (root): unit, fuzz, kernel, suites, contract, security, faults
+test: check  ## the whole suite (root): the checks, then contract, kernel, suites, security, faults, fuzz
 	@tools/setup.sh --test --peers
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/unit tests/fuzz tests/contract
-	$(BIN)/python -m pytest tests/kernel tests/suites tests/security tests/faults
+	$(BIN)/python -m pytest -n 2 --dist worksteal $(addprefix tests/,contract kernel suites security faults fuzz)
 
 soak:  ## 1,000 lives of containers (root, minutes): nothing may be left, and no memory lost
 	@tools/setup.sh --test --peers
