@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import pytest
 
 from support.engines import Engine, run
+from support.netns import neighbour
 from support.raw import ask
 from support.waiting import until
 
@@ -23,18 +24,10 @@ TWO_PORTS = "echo page > /index.html; for port in 81 80; do httpd -p $PLACE$port
 @pytest.fixture
 def outside(havred: Engine) -> Iterator[str]:
     """A network namespace that stands for another machine, with routes to containers by way of the engine's host."""
-    name = f"{havred.netns}-o"
-    run("ip", "netns", "add", name)
-    run("ip", "-n", havred.netns, "link", "add", "up0", "type", "veth", "peer", "name", "up1", "netns", name)
-    for netns, device, last in ((havred.netns, "up0", 1), (name, "up1", 2)):
-        for address in (f"198.18.0.{last}/24", f"2001:db8:18::{last}/64"):
-            run("ip", "-n", netns, "addr", "add", address, "dev", device, *(["nodad"] if ":" in address else []))
-        run("ip", "-n", netns, "link", "set", device, "up")
-    run("ip", "-n", name, "route", "add", "10.90.0.0/16", "via", "198.18.0.1")
-    run("ip", "-n", name, "route", "add", "2001:db8:90::/48", "via", "2001:db8:18::1")
-    yield name
-    run("ip", "-n", havred.netns, "link", "del", "up0")
-    run("ip", "netns", "del", name)
+    with neighbour(havred, "up0", ("198.18.0.{}/24", "2001:db8:18::{}/64")) as name:
+        run("ip", "-n", name, "route", "add", "10.90.0.0/16", "via", "198.18.0.1")
+        run("ip", "-n", name, "route", "add", "2001:db8:90::/48", "via", "2001:db8:18::1")
+        yield name
 
 
 @pytest.fixture(autouse=True)

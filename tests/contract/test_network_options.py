@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.engines import Engine, run
+from support.netns import neighbour
 from support.waiting import until
 
 SLEEP = ("busybox", "sleep", "1000")
@@ -42,15 +43,8 @@ def swept(engine: Engine) -> Iterator[Engine]:
 @pytest.fixture
 def outside(engine: Engine) -> Iterator[str]:
     """A network namespace that stands for another machine: 198.18.0.2, the engine's host being 198.18.0.1."""
-    name = f"{engine.netns}-o"
-    run("ip", "netns", "add", name)
-    run("ip", "-n", engine.netns, "link", "add", "up0", "type", "veth", "peer", "name", "up1", "netns", name)
-    for netns, device, last in ((engine.netns, "up0", 1), (name, "up1", 2)):
-        run("ip", "-n", netns, "addr", "add", f"198.18.0.{last}/24", "dev", device)
-        run("ip", "-n", netns, "link", "set", device, "up")
-    yield name
-    run("ip", "-n", engine.netns, "link", "del", "up0")
-    run("ip", "netns", "del", name)
+    with neighbour(engine, "up0", ["198.18.0.{}/24"]) as name:
+        yield name
 
 
 def python(netns: str, program: str, *arguments: str) -> str:

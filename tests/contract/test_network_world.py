@@ -14,9 +14,9 @@ import pytest
 
 from support.engines import Engine, run
 from support.images import debian_tree
+from support.netns import neighbour
 from support.waiting import until
 
-WITHOUT = ("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/i18n", "var/lib/apt/lists/*")
 IMAGE = "debian:net"
 PROBE = ("busybox", "sleep", "1000")
 
@@ -24,27 +24,19 @@ PROBE = ("busybox", "sleep", "1000")
 @pytest.fixture
 def hosts(havred: Engine) -> Iterator[tuple[str, str]]:
     """Two other hosts, each on a wire of its own; their default route leads to the engine's host."""
-    names = (f"{havred.netns}-1", f"{havred.netns}-2")
-    try:
-        for number, name in enumerate(names, 1):
-            run("ip", "netns", "add", name)
-            near, far = f"wire{number}", "eth0"
-            run("ip", "-n", havred.netns, "link", "add", near, "type", "veth", "peer", "name", far, "netns", name)
-            for netns, device, last in ((havred.netns, near, 1), (name, far, 2)):
-                run("ip", "-n", netns, "addr", "add", f"198.18.{number}.{last}/24", "dev", device)
-                run("ip", "-n", netns, "link", "set", device, "up")
-            run("ip", "-n", name, "route", "add", "default", "via", f"198.18.{number}.1")
-        yield names
-    finally:
-        for number, name in enumerate(names, 1):
-            run("ip", "-n", havred.netns, "link", "del", f"wire{number}")
-            run("ip", "netns", "del", name)
+    with (
+        neighbour(havred, "wire1", ["198.18.1.{}/24"]) as first,
+        neighbour(havred, "wire2", ["198.18.2.{}/24"]) as second,
+    ):
+        run("ip", "-n", first, "route", "add", "default", "via", "198.18.1.1")
+        run("ip", "-n", second, "route", "add", "default", "via", "198.18.2.1")
+        yield first, second
 
 
 @pytest.fixture
 def site(havred: Engine, hosts: tuple[str, str]) -> Iterator[Engine]:
     """The containers of the picture."""
-    havred.docker("import", str(debian_tree("nginx-light,redis-server", WITHOUT)), IMAGE, check=0, timeout_s=180)
+    havred.docker("import", str(debian_tree()), IMAGE, check=0, timeout_s=180)
     for name, subnet in (("front", "10.98.1.0/24"), ("back", "10.98.2.0/24")):
         havred.out("network", "create", "--subnet", subnet, name)
     web = ("--name", "web", "--network", "front", "--ip", "10.98.1.10", "-p", "198.18.1.1:18600:80", IMAGE)

@@ -11,15 +11,25 @@ from support.engines import Engine
 from support.images import debian_tree
 from support.waiting import until
 
-PACKAGES = "bash,python3-minimal,nginx-light,passwd"
+IMAGE = "debian:test"
+
+
+@pytest.fixture(scope="module")
+def imported() -> Iterator[set[Engine]]:
+    """The engines that have the image."""
+    engines: set[Engine] = set()
+    yield engines
+    for engine in engines:
+        engine.docker("rmi", "-f", IMAGE, check=0)
 
 
 @pytest.fixture
-def debian(engine: Engine) -> Iterator[str]:
-    """The name of a Debian image; imported anew for each test."""
-    engine.docker("import", "-c", 'CMD ["bash"]', str(debian_tree(PACKAGES)), "debian:test", check=0, timeout_s=300)
-    yield "debian:test"
-    engine.docker("rmi", "-f", "debian:test", check=0)
+def debian(engine: Engine, imported: set[Engine]) -> str:
+    """The name of a Debian image on this engine."""
+    if engine not in imported:
+        engine.docker("import", "-c", 'CMD ["bash"]', str(debian_tree()), IMAGE, check=0, timeout_s=300)
+        imported.add(engine)
+    return IMAGE
 
 
 def test_nginx_serves_a_page(engine: Engine, debian: str) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-import os
+import fcntl
 import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 
 from support.engines import ROOT
+
+_PACKAGES = "bash,passwd,python3-minimal,nginx-light,postgresql,redis-server,python3-redis,python3-psycopg2"
+_WITHOUT = (
+    *("usr/lib/*/libLLVM*", "usr/lib/*/libz3*", "usr/lib/postgresql/*/lib/bitcode"),
+    *("usr/share/doc", "usr/share/man", "usr/share/locale", "usr/share/i18n"),
+    *("var/lib/postgresql/*", "etc/postgresql/*", "var/lib/apt/lists/*", "var/cache/apt/*"),
+)
 
 
 def busybox_archive(folder: Path) -> Path:
@@ -17,17 +23,16 @@ def busybox_archive(folder: Path) -> Path:
     return folder / "busybox.tar"
 
 
-def debian_tree(include: str, without: Sequence[str] = ()) -> Path:
-    """A tar of a minimal Debian with the packages of `include` (comma-separated), made by mmdebstrap once and kept.
-
-    `without` are patterns of paths that are removed from it.
-    """
-    kept = ROOT / "build" / "images" / f"debian-{include.replace(',', '-')}{'-trimmed' * bool(without)}.tar"
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        partial = kept.with_suffix(f".{os.getpid()}")
-        command = ["mmdebstrap", "--mode=root", "--variant=essential", f"--include={include}", "--format=tar"]
-        command += [f'--customize-hook=rm -rf "$1"/{pattern}' for pattern in without]
-        subprocess.run([*command, "trixie", str(partial)], check=True, capture_output=True)
-        partial.rename(kept)
+def debian_tree() -> Path:
+    """A tar of a minimal Debian with all the software that tests run, made by mmdebstrap once and kept."""
+    kept = ROOT / "build" / "images" / "debian.tar"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with kept.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be making it
+        if not kept.exists():
+            partial = kept.with_suffix(".partial")
+            command = ["mmdebstrap", "--mode=root", "--variant=essential", f"--include={_PACKAGES}", "--format=tar"]
+            command += [f'--customize-hook=rm -rf "$1"/{pattern}' for pattern in _WITHOUT]
+            subprocess.run([*command, "trixie", str(partial)], check=True, capture_output=True)
+            partial.rename(kept)
     return kept

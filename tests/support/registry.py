@@ -46,15 +46,8 @@ def real_registry(root: Path, *, htpasswd: bool = False, inside: Sequence[str] =
         (root / "htpasswd").write_text(HTPASSWD)
         text += f"auth: {{htpasswd: {{realm: test, path: {root}/htpasswd}}}}\n"
     config.write_text(text)
-    with (root / "log").open("wb") as log:
-        process = subprocess.Popen([*inside, "docker-registry", "serve", str(config)], stdout=log, stderr=log)
-    try:
-        until(lambda: _answers(port, inside) or process.poll() is not None, "docker-registry to listen")
-        assert process.poll() is None, (root / "log").read_text()
-        yield RealRegistry(f"localhost:{port}", root)
-    finally:
-        process.terminate()
-        process.wait(10)
+    with _running(["docker-registry", "serve", str(config)], root, port, inside) as running:
+        yield running
 
 
 def _free_port() -> int:
@@ -74,11 +67,17 @@ def own_registry(root: Path, *, inside: Sequence[str] = (), flags: Sequence[str]
     port = _free_port()
     root.mkdir(parents=True, exist_ok=True)
     program = [sys.executable, "-m", "havre.distribution.program", "--addr", f"127.0.0.1:{port}"]
+    with _running([*program, "--root", str(root / "data"), *flags], root, port, inside) as running:
+        yield running
+
+
+@contextmanager
+def _running(command: Sequence[str], root: Path, port: int, inside: Sequence[str]) -> Iterator[RealRegistry]:
+    """A registry's program from when it listens until it has ended."""
     with (root / "log").open("wb") as log:
-        command = [*inside, *program, "--root", str(root / "data"), *flags]
-        process = subprocess.Popen(command, stdout=log, stderr=log)
+        process = subprocess.Popen([*inside, *command], stdout=log, stderr=log)
     try:
-        until(lambda: _answers(port, inside) or process.poll() is not None, "our registry to listen")
+        until(lambda: _answers(port, inside) or process.poll() is not None, f"{command[0]} to listen")
         assert process.poll() is None, (root / "log").read_text()
         yield RealRegistry(f"localhost:{port}", root)
     finally:
