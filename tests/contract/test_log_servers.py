@@ -175,7 +175,7 @@ def test_fluentd_to_a_local_socket_with_finer_times(engine: Engine, tmp_path: An
     assert [record["log"] for _, _, record, _ in heard] == ["a", "b"]
     assert all(moment.code == 0 and len(moment.data) == 8 for moment in times)
     seconds = [int.from_bytes(moment.data[:4]) + int.from_bytes(moment.data[4:]) / 1e9 for moment in times]
-    assert 0.001 < seconds[1] - seconds[0] < 10
+    assert 0 < seconds[1] - seconds[0] < 10  # a busy engine reads both lines at once
     assert abs(seconds[0] - time.time()) < 60
 
 
