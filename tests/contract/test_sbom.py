@@ -11,16 +11,15 @@ from typing import Any
 
 import pytest
 
+from support.aptrepo import apt_base
 from support.building import Build, built_by, write_context
 from support.engines import Engine
-from support.images import debian_tree
 from support.installed import APK
 from support.raw import ask
 from support.registry import real_registry
 
 pytestmark = pytest.mark.peer
 
-_DEBIAN = "bash,python3-minimal,nginx-light,passwd"
 _TEXT = "FROM busybox\nCOPY lib /lib\nCOPY app /app\n"
 _SPDX, _PROVENANCE = "https://spdx.dev/Document", "https://slsa.dev/provenance/v0.2"
 
@@ -52,7 +51,7 @@ BUILT = ["pkg:apk/musl@1.2.4-r2?arch=x86_64", "pkg:apk/ssl_client@1.36.1-r2?arch
 
 @pytest.fixture(scope="module")
 def debian(_havre: Engine) -> Iterator[str]:
-    _havre.docker("import", str(debian_tree(_DEBIAN)), "sbom/debian:1", check=0, timeout_s=300)
+    _havre.docker("import", str(apt_base("nginx-light")[0]), "sbom/debian:1", check=0, timeout_s=300)
     yield "sbom/debian:1"
     _havre.docker("rmi", "-f", "sbom/debian:1")
 
