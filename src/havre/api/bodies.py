@@ -34,7 +34,7 @@ from havre.engine.copying import feed
 from havre.errors import InvalidInput
 
 _HELD = re.compile(rb"PUT (?:/v[0-9.]+)?/containers/[^/? ]+/archive[? ]")
-_BUFFER = 256 << 10
+_BUFFER = 128 << 10  # stays in the cache of the processor between recv and pwrite
 _MAX_LINE = 4096
 _LINGER_S = 10.0  # aiohttp's: how long a client that was refused may go on sending before it is cut off
 
