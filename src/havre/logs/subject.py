@@ -14,7 +14,8 @@ from havre.errors import InvalidInput
 from havre.logs.options import START
 
 DEFAULT_TAG = "{{.ID}}"
-_MOST_TEMPLATE = 16 << 10
+_LONGEST = 16 << 10  # of a template and of a pattern, in characters
+_PATTERN_BYTES = 1 << 20  # what a compiled pattern and its matching may take
 _BUDGET = 1 << 20  # characters handled on the way to a tag; half a second at most
 
 
@@ -42,8 +43,7 @@ def render_tag(template: str, subject: Subject, options: Mapping[str, str], log_
     """A tag such as `{{.Name}}/{{.ID}}`. InvalidInput, also for one that would not end or fill the memory."""
     if template == DEFAULT_TAG:
         return subject.id[:12]
-    if len(template) > _MOST_TEMPLATE:
-        raise InvalidInput(f"{START}: the tag has {len(template)} characters", f"at most {_MOST_TEMPLATE}")
+    _check_length("tag", template)
     # Only who uses them pays for them.
     from havre.gotemplate.lex import TemplateError
     from havre.gotemplate.template import compile_template
@@ -53,6 +53,11 @@ def render_tag(template: str, subject: Subject, options: Mapping[str, str], log_
     except TemplateError as error:
         hint = f"known: {', '.join((*_METHODS, *_FIELDS))}" if "can't evaluate field" in str(error) else None
         raise InvalidInput(f"{START}: {error}", hint) from error
+
+
+def _check_length(name: str, text: str) -> None:
+    if len(text) > _LONGEST:
+        raise InvalidInput(f"{START}: the {name} has {len(text)} characters", f"at most {_LONGEST}")
 
 
 _FIELDS: Mapping[str, Callable[[Subject], Any]] = {
@@ -108,6 +113,7 @@ def plan_attrs(options: Mapping[str, str], subject: Subject) -> dict[str, str]:
             if name in found:
                 chosen[name] = found[name]
         if pattern := options.get(f"{kind}-regex"):
+            _check_length(f"{kind}-regex", pattern)
             matches = _matcher(pattern)
             chosen |= {name: value for name, value in found.items() if matches(name)}
     return chosen
@@ -122,6 +128,7 @@ _FAULTS = {
     "invalid perl operator": "invalid or unsupported Perl syntax",
     "invalid repetition size": "invalid repeat count",
     "invalid named capture group": "invalid named capture",
+    "pattern too large - compile failed": "expression too large",
     "trailing \\": "trailing backslash at end of expression",
 }
 
@@ -132,6 +139,7 @@ def _matcher(pattern: str) -> Callable[[str], Any]:
 
     quiet = re2.Options()
     quiet.log_errors = False
+    quiet.max_mem = _PATTERN_BYTES
     try:
         return re2.compile(pattern, quiet).search  # type: ignore[no-any-return]
     except re2.error as error:

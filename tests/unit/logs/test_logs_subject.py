@@ -70,6 +70,12 @@ def test_patterns_are_refused_in_dockerds_words(pattern: str, words: str) -> Non
     assert refused.value.message.endswith(f"failed to initialize logging driver: error parsing regexp: {words}")
 
 
+@pytest.mark.parametrize("pattern", [r"\pL{1000}", "(x{0,100}y{0,10})" * 900, "x" * 20000])
+def test_patterns_that_cost_too_much_are_refused(pattern: str) -> None:
+    with pytest.raises(InvalidInput, match=r"expression too large|has 20000 characters"):
+        plan_attrs({"env-regex": pattern}, SUBJECT)
+
+
 def test_patterns_do_not_backtrack() -> None:
     """A backtracking matcher would take 2 to the power of 5000 steps."""
     labels = {"a" * 5000 + "!": "1"}
