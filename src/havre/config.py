@@ -101,6 +101,7 @@ DIRECTIVES = (
     _d("tlscert", "text", "TLS certificate"),
     _d("tlskey", "text", "TLS key"),
     _d("tlsverify", "flag", "Use TLS and demand a certificate of clients"),
+    _d("userns-remap", "text", "Run containers with other user IDs: default, USER[:GROUP] or UID[:GID]"),
     _d("userland-proxy", "flag", "Serve published ports by sockets, too, where rules cannot"),
     *(
         _d(name, "flag", "No effect here", used=False)
@@ -116,7 +117,6 @@ DIRECTIVES = (
             "cpu-rt-period", "cpu-rt-runtime", "default-cgroupns-mode", "default-ipc-mode", "http-proxy", "https-proxy",
             "init-path", "metrics-addr", "network-control-plane-mtu", "no-proxy",
             "oom-score-adjust", "seccomp-profile", "swarm-default-advertise-addr", "userland-proxy-path",
-            "userns-remap",
         )
     ),
     *(
@@ -176,6 +176,7 @@ class DaemonConfig:
     ipv6: bool = False
     publish_policy: str = "host"
     userland_proxy: bool = True
+    userns_remap: str = ""
     mtu: int = 1500
     default_address_pools: tuple[tuple[str, int], ...] = ()
     dns: tuple[str, ...] = ()

@@ -34,6 +34,7 @@ from havre.api.services import Services
 from havre.api.tls import server_context
 from havre.build.contexts import Contexts
 from havre.build.outputs import Outputs
+from havre.build.running import Remapping
 from havre.build.solve import Builder
 from havre.config import DEFAULT_FILE, DEFAULT_HOST, DaemonConfig, load, parse_arguments, usage
 from havre.configvalues import check_values
@@ -51,6 +52,7 @@ from havre.engine.events import Events
 from havre.engine.exec import Execs
 from havre.engine.files import Files
 from havre.engine.health import HealthChecks
+from havre.engine.idranges import IdRanges, read_remap
 from havre.engine.images import Images
 from havre.engine.lifecycle import Lifecycle
 from havre.engine.live import Index
@@ -75,6 +77,7 @@ from havre.engine.volume import Volume
 from havre.engine.volumes import Volumes
 from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound
 from havre.linux.heap import limit_arenas
+from havre.linux.idmap import IdRange
 from havre.logtext import configure_logging, set_level
 from havre.network.files import Resolver
 from havre.network.ipam import parse_pools
@@ -121,10 +124,9 @@ class _Reloadable:
 @asynccontextmanager
 async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _Reloadable]]:
     """All nouns, recovered and ready, and what a reload changes beside them; closed in reverse order."""
-    events = Events()
+    events, ranges = Events(), IdRanges(read_remap(config.userns_remap))
     async with AsyncExitStack() as stack:
-        driver, layer_limit = config.storage_driver or None, config.registry_limits.layer_bytes
-        storage = await Storage.open(config.data_root, config.exec_root, driver=driver, layer_limit=layer_limit)
+        storage = await _open_storage(config, ranges.remap)
         stack.push_async_callback(storage.close)
         runtime = await Runtime.open(config.exec_root, config.runtimes, config.default_runtime or None)
         registry = Registry(_registries(config))
@@ -138,7 +140,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _Re
         directory.mkdir(mode=0o700, exist_ok=True)
         subpaths = Subpaths(config.exec_root / "subpaths")
         assembly = Assembly(
-            index, storage.snapshots, volumes, networks, events, directory, _daemon_defaults(config), subpaths
+            index, storage.snapshots, volumes, networks, events, directory, _daemon_defaults(config), subpaths, ranges
         )
         execs = Execs(index, events)
         lifecycle = Lifecycle(index, assembly, runtime, events, HealthChecks(index, execs), Logbook(directory))
@@ -166,6 +168,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _Re
             directory,
             limits,
             _defaults(config, runtime),
+            ranges,
         )
         membership = Membership(index, networks, assembly)
         parts = Parts(index, creation, lifecycle, control, removal, execs, storage.snapshots, membership)
@@ -179,9 +182,9 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _Re
         system = System(
             _identity(config), _read_id(config.data_root / "engine-id"), storage, runtime, images, containers, volumes
         )
-        await Recovery(index, lifecycle, removal, runtime, networks, volumes, storage.snapshots).run()
+        await Recovery(index, lifecycle, removal, runtime, networks, volumes, storage.snapshots, ranges, subpaths).run()
         stack.push_async_callback(networks.stop)
-        builder, contexts = await _open_builder(config, images, storage, runtime, networks)
+        builder, contexts = await _open_builder(config, images, storage, runtime, networks, subpaths, ranges)
         await _tidy(images)
         services = Services(
             images=images,
@@ -201,8 +204,27 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _Re
         yield services, _Reloadable(registry, runtime, creation)
 
 
+async def _open_storage(config: DaemonConfig, remap: IdRange | None) -> Storage:
+    """The storage, where containers can have the IDs of `remap`."""
+    driver, layer_limit = config.storage_driver or None, config.registry_limits.layer_bytes
+    storage = await Storage.open(config.data_root, config.exec_root, driver=driver, layer_limit=layer_limit)
+    try:
+        if remap is not None:
+            await storage.check_mapping(remap)
+    except BaseException:
+        await storage.close()
+        raise
+    return storage
+
+
 async def _open_builder(
-    config: DaemonConfig, images: Images, storage: Storage, runtime: Runtime, networks: Networks
+    config: DaemonConfig,
+    images: Images,
+    storage: Storage,
+    runtime: Runtime,
+    networks: Networks,
+    subpaths: Subpaths,
+    ranges: IdRanges,
 ) -> tuple[Builder, Contexts]:
     """The builder, whose cache's layers are then spared from collection, and the clients' contexts."""
     directory = config.data_root / "build"
@@ -216,6 +238,7 @@ async def _open_builder(
         runtime,
         networks,
         contexts,
+        Remapping(ranges.remap, subpaths),
         ulimits=ulimits,
         cgroup_parent=config.cgroup_parent,
         gc=config.builder,
@@ -310,6 +333,7 @@ def _identity(config: DaemonConfig) -> Identity:
         labels=config.labels,
         log_driver=config.log_driver,
         cdi_directories=config.cdi_spec_dirs,
+        remapped=bool(config.userns_remap),
     )
 
 

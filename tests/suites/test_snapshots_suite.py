@@ -24,6 +24,7 @@ import pytest
 
 from havre.errors import Conflict, Failed, InvalidInput, NotFound
 from havre.linux import mounts
+from havre.linux.idmap import IdRange, as_root_of
 from havre.oci.digest import Digest, hex_of
 from havre.storage import Storage, collect, store
 from havre.storage.drivers import Abilities, Driver, choose_driver
@@ -123,6 +124,36 @@ def test_the_layers_show_merged(world: World) -> None:
     tool = (root / "bin/tool").stat()
     assert (stat.S_IMODE(tool.st_mode), tool.st_ino) == (0o4755, (root / "bin/alias").stat().st_ino)
     assert os.readlink(root / "lib") == "bin"
+
+
+def test_other_ids_are_shown_and_never_kept(world: World) -> None:
+    """Copied up, created, given away, removed: seen from the host it is the range's, on disk it is as inside."""
+    ids, snapshots = IdRange(500_000, 600_000, 1000), world.storage.snapshots
+    layers = world.layer(BASE + tars.member(b"nobody's", b"", uid=2000)), world.layer(MIDDLE)
+    world(snapshots.create("c", layers))
+    root = world(snapshots.mount("c", ids))
+    assert (root.stat().st_uid, root.stat().st_gid) == (500_007, 600_008)
+    assert (root / "etc").stat().st_uid == 500_002
+    assert (root / "nobody's").stat().st_uid == 65534
+    with as_root_of(ids):
+        (root / "made").write_bytes(b"new")
+        (root / "etc/hosts").write_bytes(b"copied up")
+        (root / "etc/dir").mkdir()
+    os.chown(root / "made", 500_005, 600_006)
+    (root / "kept").unlink()
+    with pytest.raises(OSError, match="too large"):
+        (root / "the host's root has no name here").touch()
+    assert os.geteuid() == 0
+    assert (world.data.parent / "anywhere").mkdir() is None
+    assert (world.data.parent / "anywhere").stat().st_uid == 0
+    world(snapshots.unmount("c"))
+    assert [entry for entry in world.mounted() if "/snapshots/c" in str(entry)] == []
+    assert not list(world.run.glob("snapshots/c*"))
+    root = world(snapshots.mount("c"))
+    assert ((root / "made").stat().st_uid, (root / "made").stat().st_gid) == (5, 6)
+    assert {(root / "etc" / name).stat().st_uid for name in ("hosts", "dir")} == {0}
+    assert not (root / "kept").exists()
+    assert {("A", "/made"), ("C", "/etc/hosts"), ("A", "/etc/dir"), ("D", "/kept")} <= set(world.changes("c"))
 
 
 def test_layers_merged_into_a_snapshot_are_as_if_below_it(world: World) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from havre.build.runmounts import RunMount
 from havre.build.trees import Tree
 from havre.engine.model import Config
 from havre.errors import InvalidInput
+from havre.linux.idmap import IdRange
 from havre.linux.openat2 import open_in_root
 from havre.oci.attestation import MAX_ATTESTED, Predicate
 
@@ -39,13 +41,18 @@ class _Statement(msgspec.Struct, rename="camel"):
 
 @dataclass(frozen=True)
 class OneTree:
-    """Views in which every name is the same files (`running.Views`)."""
+    """Views in which every name is the same files (`running.Views`); `mount` mounts them for other IDs."""
 
     files: Tree
+    mount: Callable[[IdRange], Awaitable[Path]]
 
     async def tree(self, name: str, wanted: str) -> Tree:
         """The files."""
         return self.files
+
+    async def mounted(self, name: str, ids: IdRange) -> Path:
+        """Where they are mounted for `ids`."""
+        return await self.mount(ids)
 
 
 def plan_generator(config: Config, asked: Sbom) -> RunAction:

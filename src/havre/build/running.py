@@ -17,7 +17,7 @@ import secrets
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -28,11 +28,15 @@ from havre.build.request import BuildRequest, ContextSource
 from havre.build.runmounts import RunMount, secret_id
 from havre.build.trees import Tree
 from havre.engine import times
+from havre.engine.idranges import check_namespaces
 from havre.engine.model import Config, Container, ContainerId, EndpointSettings, HostConfig, Ulimit
 from havre.engine.plan import plan_rlimits
 from havre.engine.sandbox import Sandbox
+from havre.engine.subpaths import Subpaths
 from havre.errors import Failed, InvalidInput
 from havre.linux import trees
+from havre.linux.idmap import IdRange, as_root_of
+from havre.linux.namespaces import user_namespace_at
 from havre.linux.openat2 import open_in_root, resolve_in_root
 from havre.runtime import Runtime, resolve_user
 from havre.runtime.plan import HOST, PRIVATE, Bind, ContainerPlan, Mount, Resources, Security, Tmpfs
@@ -64,6 +68,15 @@ class Views(Protocol):
     """The files that a step copies or a mount shows: of a stage, an image or a context."""
 
     async def tree(self, name: str, wanted: str) -> Tree: ...
+    async def mounted(self, name: str, ids: IdRange) -> Path | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Remapping:
+    """The IDs of the host's that commands of builds have (None: the same), and where files are mounted for them."""
+
+    ids: IdRange | None
+    places: Subpaths
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +108,7 @@ class Runner:
         memory: Path,
         ulimits: Sequence[Ulimit],
         cgroup_parent: str,
+        remapping: Remapping,
     ) -> None:
         self._secrets = memory
         self._runtime = runtime
@@ -102,6 +116,8 @@ class Runner:
         self._caches = caches
         self._ulimits = tuple(ulimits)
         self._cgroup_parent = cgroup_parent
+        self._places = remapping.places
+        self.ids = remapping.ids
 
     async def run(
         self,
@@ -130,23 +146,26 @@ class Runner:
         undo: AsyncExitStack,
     ) -> None:
         network = action.network if action.network not in ("", "default") else request.network or "default"
-        container = _container(place, request, network)
+        container = self._container(place, action, request, network)
+        undo.push_async_callback(self._places.close, place.id)
         gathered = _Gathered()
         for mount in action.mounts:
             await self._add_mount(mount, place, client, views, gathered, undo)
         gathered.mounts += [
-            _file(place, f"pipe-{each.name}", f"{_PIPES}/{each.name}", each.text.encode(), 0o755)
+            self._file(place, f"pipe-{each.name}", f"{_PIPES}/{each.name}", each.text.encode(), 0o755)
             for each in action.files
         ]
         undo.push_async_callback(self._networks.close_sandbox, ContainerId(place.id))
         sandbox = await self._networks.open_sandbox(container)
         gathered.mounts += [
-            _file(place, "hosts", "/etc/hosts", sandbox.hosts.encode(), 0o644),
-            _file(place, "resolv.conf", "/etc/resolv.conf", sandbox.resolv_conf.encode(), 0o644),
+            self._file(place, "hosts", "/etc/hosts", sandbox.hosts.encode(), 0o644),
+            self._file(place, "resolv.conf", "/etc/resolv.conf", sandbox.resolv_conf.encode(), 0o644),
         ]
-        stubs = await in_thread(_make_stubs, place.rootfs, gathered.mounts)
+        stubs = await in_thread(_make_stubs, place.rootfs, gathered.mounts, self.ids)
         undo.push_async_callback(in_thread, _clear_stubs, place.rootfs, stubs)
         plan = await in_thread(self._plan, action, place, request, gathered, sandbox)
+        if self.ids is not None:
+            plan = replace(plan, rootfs=await self._places.show(place.id, place.rootfs, self.ids))
         undo.push_async_callback(self._runtime.cleanup, place.id)
         process = await self._runtime.create(place.id, plan, None)
         reading = asyncio.ensure_future(_forward(process.output.subscribe(), output))
@@ -171,6 +190,8 @@ class Runner:
             hostname="buildkitsandbox",
             mounts=tuple(sorted(gathered.mounts, key=lambda mount: mount.destination.count("/"))),
             network=HOST if sandbox.netns is None else str(sandbox.netns),
+            user_namespace=str(user_namespace_at(sandbox.netns)) if self.ids and sandbox.netns else "",
+            ids=self.ids,
             cgroupns=PRIVATE if self._runtime.host.cgroups.layout == "v2" else "",
             privileged=action.security == "insecure",
             security=Security(),
@@ -201,16 +222,17 @@ class Runner:
             options = ("exec", f"size={mount.size}") if mount.size else ("exec",)
             gathered.mounts.append(Tmpfs(destination=mount.target, options=options))
         elif mount.type == "bind":
-            source = await self._source(mount, place, views)
+            source = await self._shown(mount, place, views)
             gathered.mounts.append(Bind(source=source, destination=mount.target, read_only=mount.read_only))
         elif mount.type == "cache":
             seed = await self._source(mount, place, views) if mount.from_ else None
             directory = await undo.enter_async_context(self._caches.borrow(mount.id or mount.target, mount, seed))
-            gathered.mounts.append(Bind(source=directory, destination=mount.target, read_only=mount.read_only))
+            source = await self._mapped(place, directory)
+            gathered.mounts.append(Bind(source=source, destination=mount.target, read_only=mount.read_only))
         elif mount.type == "secret":
             await self._add_secret(mount, client, gathered, undo)
         else:
-            await _add_agent(mount, client, gathered)
+            await self._add_agent(mount, client, gathered)
 
     async def _add_secret(
         self, mount: RunMount, client: ContextSource, gathered: _Gathered, undo: AsyncExitStack
@@ -228,8 +250,64 @@ class Runner:
             file = self._secrets / secrets.token_hex(16)
             undo.callback(file.unlink, missing_ok=True)
             _write_new(file, value, 0o400 if mount.mode is None else mount.mode)
-            os.chown(file, mount.uid, mount.gid)
+            self._give(file, mount.uid, mount.gid)
             gathered.mounts.append(Bind(source=file, destination=mount.target or f"{_SECRETS}/{id}", read_only=True))
+
+    async def _shown(self, mount: RunMount, place: RunPlace, views: Views) -> Path:
+        """The host path of what a bind shows, with the owners that the command knows."""
+        if self.ids is not None and mount.read_only:
+            root = await views.mounted(mount.from_, self.ids)
+            if root is not None:  # an overlay, which shows other IDs only by its layers
+                return await in_thread(_existing, root, mount.source)
+        return await self._mapped(place, await self._source(mount, place, views))
+
+    async def _mapped(self, place: RunPlace, path: Path) -> Path:
+        if self.ids is None:
+            return path
+        return await self._places.open(place.id, path.parent, path.name, self.ids)
+
+    def _give(self, file: Path, uid: int = 0, gid: int = 0) -> None:
+        """Let a file belong to whom the command knows by these IDs."""
+        os.chown(file, *(self.ids.outside(uid, gid) if self.ids else (uid, gid)))
+
+    def _file(self, place: RunPlace, name: str, target: str, content: bytes, mode: int) -> Bind:
+        path = place.files / name
+        _write_new(path, content, mode)
+        self._give(path)
+        return Bind(source=path, destination=target, read_only=True)
+
+    async def _add_agent(self, mount: RunMount, client: ContextSource, gathered: _Gathered) -> None:
+        socket = await client.ssh(mount.id or "default")
+        if socket is None:
+            if mount.required:
+                raise InvalidInput(f"ssh agent {mount.id or 'default'}: not forwarded", "give it with --ssh")
+            return
+        target = mount.target or _AGENT
+        self._give(socket, mount.uid, mount.gid)
+        socket.chmod(0o600 if mount.mode is None else mount.mode)
+        gathered.mounts.append(Bind(source=socket, destination=target))
+        gathered.env.append(f"SSH_AUTH_SOCK={target}")
+
+    def _container(self, place: RunPlace, action: RunAction, request: BuildRequest, network: str) -> Container:
+        """The row that the networks want to see; it is never stored."""
+        host = HostConfig(network_mode=network, extra_hosts=list(request.extra_hosts) or None)
+        host.privileged = action.security == "insecure"
+        if self.ids is not None:
+            check_namespaces(host, "the daemon runs with userns-remap")
+        return Container(
+            id=place.id,
+            name=f"/build-{place.id[:12]}",
+            created=times.now(),
+            image=place.image,
+            path="",
+            args=[],
+            config=Config(),
+            host_config=host,
+            ids=self.ids,
+            asked_networks={}
+            if network in ("host", "none")
+            else {"bridge" if network == "default" else network: EndpointSettings()},
+        )
 
     async def _source(self, mount: RunMount, place: RunPlace, views: Views) -> Path:
         """The host path of what a mount shows; a writable one is a copy that is thrown away."""
@@ -242,46 +320,9 @@ class Runner:
         return copy
 
 
-def _container(place: RunPlace, request: BuildRequest, network: str) -> Container:
-    """The row that the networks want to see; it is never stored."""
-    host = HostConfig(network_mode=network, extra_hosts=list(request.extra_hosts) or None)
-    return Container(
-        id=place.id,
-        name=f"/build-{place.id[:12]}",
-        created=times.now(),
-        image=place.image,
-        path="",
-        args=[],
-        config=Config(),
-        host_config=host,
-        asked_networks={}
-        if network in ("host", "none")
-        else {"bridge" if network == "default" else network: EndpointSettings()},
-    )
-
-
 async def _forward(output: AsyncIterator[tuple[int, bytes]], into: Output) -> None:
     async for stream, data in output:
         into(stream, data)
-
-
-async def _add_agent(mount: RunMount, client: ContextSource, gathered: _Gathered) -> None:
-    socket = await client.ssh(mount.id or "default")
-    if socket is None:
-        if mount.required:
-            raise InvalidInput(f"ssh agent {mount.id or 'default'}: not forwarded", "give it with --ssh")
-        return
-    target = mount.target or _AGENT
-    os.chown(socket, mount.uid, mount.gid)
-    socket.chmod(0o600 if mount.mode is None else mount.mode)
-    gathered.mounts.append(Bind(source=socket, destination=target))
-    gathered.env.append(f"SSH_AUTH_SOCK={target}")
-
-
-def _file(place: RunPlace, name: str, target: str, content: bytes, mode: int) -> Bind:
-    path = place.files / name
-    _write_new(path, content, mode)
-    return Bind(source=path, destination=target, read_only=True)
 
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:
@@ -317,7 +358,7 @@ def _copy_aside(source: Path, copy: Path) -> None:
 # -- mount points that have to be made
 
 
-def _make_stubs(rootfs: Path, mounts: Sequence[Mount]) -> list[str]:
+def _make_stubs(rootfs: Path, mounts: Sequence[Mount], ids: IdRange | None) -> list[str]:
     """Make what is missing to mount upon, so that the directories they are in keep their times; deepest first."""
     made: list[str] = []
     for mount in sorted(mounts, key=lambda each: each.destination.count("/")):
@@ -327,8 +368,9 @@ def _make_stubs(rootfs: Path, mounts: Sequence[Mount]) -> list[str]:
         names = resolve_in_root(rootfs, mount.destination).strip("/").split("/")
         for depth in range(1, len(names) + 1):
             path = "/".join(names[:depth])
-            if _make_stub(rootfs, path, is_file=is_file and depth == len(names)):
-                made.insert(0, path)
+            with as_root_of(ids):
+                if _make_stub(rootfs, path, is_file=is_file and depth == len(names)):
+                    made.insert(0, path)
     return made
 
 

@@ -35,7 +35,7 @@ from havre.build.platforms import PlatformsProgress, SharedClient, side_by_side,
 from havre.build.progress import BuildProgress, shown, unreported
 from havre.build.provenance import Facts, render_provenance
 from havre.build.request import MAIN_CONTEXT, BuildRequest, BuildResult, ContextSource
-from havre.build.running import Runner, Sandboxes
+from havre.build.running import Remapping, Runner, Sandboxes
 from havre.build.stages import Job, Stages
 from havre.build.steps import Fresh, Steps
 from havre.build.uploads import dockerfile_places
@@ -103,6 +103,7 @@ class Builder:
         runtime: Runtime,
         networks: Sandboxes,
         contexts: Contexts,
+        remapping: Remapping,
         *,
         ulimits: tuple[Ulimit, ...] = (),
         cgroup_parent: str = "",
@@ -111,7 +112,7 @@ class Builder:
         """Read the cache and clear away what builds that were cut off have left.
 
         `directory` is data_root/build; `memory`, run_root/build, holds secrets while a command sees them; `contexts`
-        are the clients', which count as cache; `gc` limits the cache.
+        are the clients', which count as cache; `remapping` is of the commands; `gc` limits the cache.
         """
         mounts, scratch = directory / "mounts", directory / "tmp"
         await in_thread(_prepare, scratch, memory)
@@ -120,7 +121,8 @@ class Builder:
         images.also_needed = cache.live_layers
         cache_mounts = CacheMounts(mounts)
         await in_thread(cache_mounts.sweep)
-        steps = Steps(storage, cache, Runner(runtime, networks, cache_mounts, memory, ulimits, cgroup_parent))
+        runner = Runner(runtime, networks, cache_mounts, memory, ulimits, cgroup_parent, remapping)
+        steps = Steps(storage, cache, runner)
         builder = cls(images, storage, cache, steps, cache_mounts, contexts, scratch)
         if gc is not None:
             builder._rules = gc.for_disk((await in_thread(shutil.disk_usage, directory)).total)

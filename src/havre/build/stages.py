@@ -41,6 +41,7 @@ from havre.engine.images import Images
 from havre.engine.model import Config
 from havre.engine.progress import ProgressLine
 from havre.errors import Failed, HavreError, InvalidInput, NotFound, Unsupported
+from havre.linux.idmap import IdRange
 from havre.oci.attestation import Predicate, package_url
 from havre.oci.digest import Digest, digest_of
 from havre.oci.image import History, ImageConfig, decode_image, encode_image
@@ -178,7 +179,7 @@ class Stages:
         target = self._job.graph.stages[self._job.graph.target]
         with shown(title, tell) as vertex:
             base = await self._base(asked.generator, platform, vertex)
-            views = OneTree(await self._views.layers(result.layers))
+            views = OneTree(await self._views.layers(result.layers), partial(self._views.mounted, result.layers))
             scope = replace(self._scope(target), views=views, interpreter="")
 
             def output(stream: int, data: bytes) -> None:
@@ -197,9 +198,17 @@ class Stages:
         """Where the files of a context, stage or image lie."""
         if self._views.is_context(name):
             return await self._views.context(name)
+        return await self._views.layers((await self._result(name)).layers)
+
+    async def mounted(self, name: str, ids: IdRange) -> Path | None:
+        """Where the files of a stage or image are mounted for `ids`; None for a context, which is no mount."""
+        if self._views.is_context(name):
+            return None
+        return await self._views.mounted((await self._result(name)).layers, ids)
+
+    async def _result(self, name: str) -> Result:
         index = self._job.graph.find(name) if name not in self._job.request.contexts else None
-        result = await self._result_of(index) if index is not None else await self._base(name, "", None)
-        return await self._views.layers(result.layers)
+        return await self._result_of(index) if index is not None else await self._base(name, "", None)
 
     async def _result_of(self, index: int) -> Result:
         return await asyncio.shield(self._tasks[index])

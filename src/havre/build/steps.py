@@ -37,6 +37,7 @@ from havre.build.running import Output, Runner, RunPlace, Views
 from havre.build.trees import DirectoryTree
 from havre.errors import HavreError, InvalidInput, NotFound
 from havre.linux import trees
+from havre.linux.idmap import IdRange
 from havre.linux.openat2 import resolve_in_root
 from havre.oci.digest import Digest
 from havre.runtime import resolve_user
@@ -111,12 +112,14 @@ class Steps:
         public = msgspec.to_builtins(replace(action, proxies=()))
         key = key_of("run", below, public, seen, request.network, request.extra_hosts, scope.epoch)
 
+        ids = self._runner.ids
+
         async def work(place: RunPlace) -> None:
             if scope.interpreter:
                 await in_thread(require_interpreter, place.rootfs, scope.interpreter)
             await self._runner.run(action, place, request, scope.client, scope.views, output)
 
-        return await self._once(key, description, scope, partial(self._make, key, below, description, scope, work))
+        return await self._once(key, description, scope, partial(self._make, key, below, description, scope, work, ids))
 
     async def _digest_of_bind(self, name: str, source: str, scope: Scope) -> str:
         tree = await scope.views.tree(name, source or ".")
@@ -261,9 +264,10 @@ class Steps:
         description: str,
         scope: Scope,
         work: Callable[[RunPlace], Awaitable[None]],
+        ids: IdRange | None = None,
     ) -> Made:
-        """Do `work` on a fresh snapshot of the layers and keep what it changed."""
-        async with self._snapshot(below, scope) as place:
+        """Do `work` on a fresh snapshot of the layers, mounted for `ids`, and keep what it changed."""
+        async with self._snapshot(below, scope, ids) as place:
             await work(place)
             return await self._keep(key, description, await self._difference(place, scope))
 
@@ -287,7 +291,9 @@ class Steps:
             return await self._keep(key, description, layer)
 
     @asynccontextmanager
-    async def _snapshot(self, below: Sequence[Digest], scope: Scope) -> AsyncIterator[RunPlace]:
+    async def _snapshot(
+        self, below: Sequence[Digest], scope: Scope, ids: IdRange | None = None
+    ) -> AsyncIterator[RunPlace]:
         """A snapshot of the layers for the length of a block."""
         id = secrets.token_hex(32)
         snapshots, files = self._storage.snapshots, scope.directory / id
@@ -297,7 +303,7 @@ class Steps:
             await in_thread(files.mkdir, 0o700)
             undo.push_async_callback(snapshots.remove, id)
             await snapshots.create(id, below)
-            yield RunPlace(id=id, rootfs=await snapshots.mount(id), files=files)
+            yield RunPlace(id=id, rootfs=await snapshots.mount(id, ids), files=files)
         finally:
             await finish(undo.aclose())
 

@@ -18,6 +18,7 @@ from havre.build.request import MAIN_CONTEXT, BuildRequest, ContextSource
 from havre.build.trees import DirectoryTree, Tree
 from havre.build.wanted import Triggers, wanted_of
 from havre.errors import HavreError
+from havre.linux.idmap import IdRange
 from havre.oci.digest import Digest
 from havre.oci.ignore import read_ignore_file
 from havre.storage import Snapshots
@@ -46,7 +47,7 @@ class BuildViews:
         self._tell = progress
         self._undo = undo
         self._contexts: dict[str, Tree] = {}
-        self._mounted: dict[tuple[Digest, ...], Tree] = {}
+        self._mounted: dict[tuple[tuple[Digest, ...], IdRange | None], Path] = {}
         self._lock = asyncio.Lock()
 
     def is_context(self, name: str) -> bool:
@@ -76,11 +77,15 @@ class BuildViews:
         return DirectoryTree(found) if isinstance(found, Path) else found
 
     async def layers(self, layers: tuple[Digest, ...]) -> Tree:
-        """Where the files of these layers lie; nothing that is written there is kept."""
+        """The files of these layers."""
+        return DirectoryTree(await self.mounted(layers), layers)
+
+    async def mounted(self, layers: tuple[Digest, ...], ids: IdRange | None = None) -> Path:
+        """Where the files of these layers are mounted, for `ids`; nothing that is written there is kept."""
         async with self._lock:
-            if layers not in self._mounted:
+            if (layers, ids) not in self._mounted:
                 id = secrets.token_hex(32)
                 self._undo.push_async_callback(self._snapshots.remove, id)
                 await self._snapshots.create(id, layers)
-                self._mounted[layers] = DirectoryTree(await self._snapshots.mount(id), layers)
-            return self._mounted[layers]
+                self._mounted[layers, ids] = await self._snapshots.mount(id, ids)
+            return self._mounted[layers, ids]

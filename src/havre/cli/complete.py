@@ -63,7 +63,7 @@ _WORDS = {
     "pid": "host",
     "pull": "always missing never",
     "restart": "always no on-failure unless-stopped",
-    "userns": "host",
+    "userns": "auto host",
     "uts": "host",
 }
 _SHARED = ("ipc", "network", "pid")  # that of another container: container:NAME

@@ -163,7 +163,7 @@ def _host_config(options: Options, bindings: Json, binds: list[str]) -> Json:
         "StorageOpt": _storage_options(options),
         "Tmpfs": _tmpfs(options.tmpfs),
         "UTSMode": _one_of("uts", "UTS", options.uts, ("", "host")),
-        "UsernsMode": _one_of("userns", "USER", options.userns, ("", "host")),
+        "UsernsMode": _one_of("userns", "USER", options.userns, ("", "host", "auto")),
         "ShmSize": options.shm_size,
         "Sysctls": to_map(options.sysctl) or None,
         "Runtime": options.runtime,

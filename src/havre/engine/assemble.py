@@ -23,8 +23,9 @@ from typing import Any, TypeVar
 from havre.aio import in_thread
 from havre.engine import cdi
 from havre.engine.events import Events
+from havre.engine.idranges import IdRanges, check_namespaces
 from havre.engine.live import Index
-from havre.engine.model import Container, ContainerId, HostConfig, MountOptions, Ulimit
+from havre.engine.model import Container, ContainerId, HostConfig, MountOptions, MountPoint, Ulimit
 from havre.engine.mounts import image_snapshot, image_snapshots
 from havre.engine.networks import Networks
 from havre.engine.plan import BlockLimits, Surroundings, parse_device_rule
@@ -33,6 +34,8 @@ from havre.engine.subpaths import Subpaths
 from havre.engine.volumes import Volumes
 from havre.errors import Conflict, Failed, InvalidInput
 from havre.linux import mounts as kernel_mounts
+from havre.linux.idmap import IdRange, as_root_of
+from havre.linux.namespaces import user_namespace_at
 from havre.linux.openat2 import open_in_root
 from havre.runtime import read_devices, resolve_user
 from havre.runtime.plan import HOST, PRIVATE, Bind, BlockLimit, Device
@@ -71,6 +74,7 @@ class Assembly:
         directory: Path,
         defaults: DaemonDefaults,
         subpaths: Subpaths,
+        ranges: IdRanges,
     ) -> None:
         self._index = index
         self._snapshots = snapshots
@@ -80,6 +84,7 @@ class Assembly:
         self._directory = directory
         self._defaults = defaults
         self._subpaths = subpaths
+        self._ranges = ranges
 
     def directory(self, container: Container) -> Path:
         """Where the container's own files are kept."""
@@ -93,24 +98,51 @@ class Assembly:
         undo.push_async_callback(self._close_volumes, container)
         undo.push_async_callback(self._networks.close_sandbox, id)
         joined = self._joined(container.host_config.network_mode, "network")
+        userns = self._choose_ids(container)
         rootfs, sandbox, sources = await all_of(
-            self._snapshots.mount(container.id),
-            self._networks.open_sandbox(container),
-            self.open_mounts(container),
+            self._snapshots.mount(container.id, container.ids),
+            self._networks.open_sandbox(container, userns),
+            self._open_sources(container),
         )
         self.tell_mounts(container)
         await self._fill_volumes(container, rootfs, sources)
+        shown = await self._map_volumes(container, sources)
+        if container.ids is not None:
+            rootfs = await self._subpaths.show(container.id, rootfs, container.ids)
 
         def rest() -> Surroundings:
             files = self._write_files(container, sandbox, joined)
             if container.host_config.ipc_mode == "shareable":
                 self._mount_shm(container)
-            return self._look_around(container, rootfs, sources, files, sandbox)
+            return self._look_around(container, rootfs, shown, files, sandbox, userns)
 
         return await in_thread(rest), sandbox
 
+    def _choose_ids(self, container: Container) -> Path | None:
+        """Write down the IDs that the container is started with; the user namespace of those whose others it joins.
+
+        A namespace can be used only by who is in the user namespace that owns it, or in the host's: else Conflict.
+        """
+        container.ids, host = self._ranges.of(container), container.host_config
+        if container.ids is None:
+            return None
+        check_namespaces(host)
+        modes = ((host.network_mode, "network"), (host.pid_mode, "PID"), (host.ipc_mode, "IPC"))
+        found: Path | None = None
+        for donor in [donor for mode, noun in modes if (donor := self._joined(mode, noun))]:
+            own = Path(f"/proc/{donor.state.pid}/ns/user")
+            if donor.ids != container.ids or (found is not None and not found.samefile(own)):
+                raise Conflict(
+                    f"cannot join a namespace of container {donor.id}: it has another user namespace",
+                    "give both the same --userns",
+                )
+            found = own
+        return found
+
     async def take_down(self, container: Container) -> None:
         """The inverse; idempotent. Ports and addresses are free before a volume's plugin is asked, which may hang."""
+        if container.ids is not None:
+            await self._subpaths.close(container.id)
         self._snapshots.unmount_later(container.id)
         try:
             await self._networks.close_sandbox(ContainerId(container.id))
@@ -149,28 +181,53 @@ class Assembly:
         place.mkdir(mode=0o700, exist_ok=True)
         kernel_mounts.unmount_all(place)
         attributes = kernel_mounts.ATTR_NOSUID | kernel_mounts.ATTR_NODEV | kernel_mounts.ATTR_NOEXEC
-        options = (("source", "shm"), ("mode", "1777"), ("size", str(container.host_config.shm_size)))
+        uid, gid = container.ids.outside(0, 0) if container.ids else (0, 0)
+        owner = (("uid", str(uid)), ("gid", str(gid)))
+        options = (("source", "shm"), ("mode", "1777"), ("size", str(container.host_config.shm_size)), *owner)
         kernel_mounts.mount_filesystem("tmpfs", options, place, attributes)
 
-    async def open_mounts(self, container: Container) -> dict[str, Path]:
+    async def open_mounts(self, container: Container) -> Mapping[str, Path]:
         """The host path behind each bind, volume and image, by destination; missing sources of `-v` are made."""
+        return await self._map_volumes(container, await self._open_sources(container))
+
+    async def _open_sources(self, container: Container) -> dict[str, Path]:
+        """As `open_mounts`, whole volumes as they lie on disk: one that is filled may be put in place by that."""
         sources: dict[str, Path] = {}
         for point in container.mounts:
             options = container.mount_options.get(point.destination, MountOptions())
             if point.type == "volume":
-                path = await self._volumes.mount_for(container.id, point.name)
-                sources[point.destination] = await self._part(container, path, options)
+                volume = await self._volumes.mount_for(container.id, point.name)
+                ids = self._ids_on(container, point)
+                sources[point.destination] = await self._part(container, volume, options, ids)
             elif point.type == "bind":
                 sources[point.destination] = await in_thread(open_bind_source, Path(point.source), options)
                 if not options.slave_if_shared:
                     await in_thread(_check_propagation, Path(point.source), point.propagation)
             elif point.type == "image":
-                path = await self._snapshots.mount(image_snapshot(container.id, point.destination))
+                path = await self._snapshots.mount(image_snapshot(container.id, point.destination), container.ids)
                 sources[point.destination] = await self._part(container, path, options)
         return sources
 
-    async def _part(self, container: Container, path: Path, options: MountOptions) -> Path:
-        return await self._subpaths.open(container.id, path, options.subpath) if options.subpath else path
+    async def _part(self, container: Container, path: Path, options: MountOptions, ids: IdRange | None = None) -> Path:
+        return await self._subpaths.open(container.id, path, options.subpath, ids) if options.subpath else path
+
+    async def _map_volumes(self, container: Container, sources: Mapping[str, Path]) -> Mapping[str, Path]:
+        """The sources with whole volumes as a container with IDs of its own sees them."""
+        if container.ids is None:
+            return sources
+        mapped = dict(sources)
+        for point in container.mounts:
+            options = container.mount_options.get(point.destination, MountOptions())
+            ids = self._ids_on(container, point)
+            if ids is not None and not options.subpath:
+                mapped[point.destination] = await self._subpaths.open(
+                    container.id, sources[point.destination], ".", ids
+                )
+        return mapped
+
+    def _ids_on(self, container: Container, point: MountPoint) -> IdRange | None:
+        """The IDs that the files of a mount are to be shown with; None: as they are on disk."""
+        return container.ids if point.type == "volume" and self._volumes.get(point.name).is_closed else None
 
     async def close_mounts(self, container: Container) -> None:
         """Root file system, volumes and images are not needed any more; idempotent."""
@@ -203,7 +260,7 @@ class Assembly:
             options = container.mount_options.get(point.destination, MountOptions())
             if point.type == "volume" and not options.no_copy:
                 part = sources[point.destination] if options.subpath else None
-                await self._volumes.fill(point.name, rootfs, point.destination, part)
+                await self._volumes.fill(point.name, rootfs, point.destination, part, container.ids)
 
     def _write_files(self, container: Container, sandbox: Sandbox, joined: Container | None) -> tuple[Bind, ...]:
         """hosts, hostname and resolv.conf, or those of the container whose network is shared."""
@@ -216,6 +273,8 @@ class Assembly:
             }
             for name, text in texts.items():
                 (directory / name).write_text(text)
+                if container.ids is not None:
+                    os.chown(directory / name, *container.ids.outside(0, 0))
         return tuple(Bind(source=directory / name, destination=inside) for name, inside in FILES.items())
 
     @staticmethod
@@ -236,13 +295,15 @@ class Assembly:
         self,
         container: Container,
         rootfs: Path,
-        sources: dict[str, Path],
+        sources: Mapping[str, Path],
         files: tuple[Bind, ...],
         sandbox: Sandbox,
+        userns: Path | None,
     ) -> Surroundings:
         """The rest, read from the root file system and the host. Blocking."""
         config, host = container.config, container.host_config
-        _mark(rootfs)
+        with as_root_of(container.ids):
+            _mark(rootfs)
         self._check_working_directory(container, rootfs)
         edits = cdi.resolve(_cdi_names(host), self._defaults.cdi_directories)
         return Surroundings(
@@ -251,6 +312,7 @@ class Assembly:
             files=files,
             user=resolve_user(rootfs, config.user, host.group_add or ()),
             network=HOST if sandbox.netns is None else str(sandbox.netns),
+            user_namespace=_user_namespace(container, sandbox, userns),
             ipc=self._namespace(host.ipc_mode, "IPC", "ipc"),
             pid=self._namespace(host.pid_mode, "PID", "pid"),
             shm_source=self._shm_source(container),
@@ -307,6 +369,14 @@ def _remove_directory(directory: Path) -> None:
         shutil.rmtree(directory)
     except FileNotFoundError:
         return
+
+
+def _user_namespace(container: Container, sandbox: Sandbox, joined: Path | None) -> str:
+    """The one to run in: of those whose namespaces are joined, or that which was made for its network."""
+    if container.ids is None:
+        return ""
+    assert sandbox.netns is not None, "who has other IDs than the host does not share its network"
+    return str(joined or user_namespace_at(sandbox.netns))
 
 
 def _mark(rootfs: Path) -> None:

@@ -30,6 +30,7 @@ from havre.engine.live import Live
 from havre.engine.views import View, Views
 from havre.errors import Failed, NotFound
 from havre.linux import trees
+from havre.linux.idmap import IdRange
 from havre.linux.openat2 import openat_in_root, resolveat_in_root
 from havre.runtime import resolve_user
 from havre.storage.compress import Buffer
@@ -93,7 +94,7 @@ class Copying:
         """The tar of the root file system alone: nothing that is mounted upon it."""
         async with self._views.bare(live) as view:
             self._lifecycle.publish(live.container, "export")
-            stream = PipedStream(lambda out: write_tree(out, view.root))
+            stream = PipedStream(lambda out: write_tree(out, view.root, view.ids))
             try:
                 yield stream
             finally:
@@ -107,7 +108,7 @@ class Copying:
         """
         user = live.container.config.user if as_user else ""
         async with self._views.open(live) as view:
-            extractor = await in_thread(_open_extractor, view.root, ref, path, user, no_overwrite)
+            extractor = await in_thread(_open_extractor, view, ref, path, user, no_overwrite)
             try:
                 with _told("extracting into", path):
                     await archive(extractor.write)
@@ -188,9 +189,9 @@ def _stat(root: int, ref: str, path: str) -> PathStat:
         return PathStat(_top(clean) or "/", status.st_size, status.st_mode, status.st_mtime_ns, target)
 
 
-def write_tree(out: BinaryIO, root: int) -> None:
+def write_tree(out: BinaryIO, root: int, ids: IdRange | None = None) -> None:
     """The tar of everything below the open directory `root`, which may be a descriptor for paths alone. Blocking."""
-    tar = TarWriter(out)
+    tar = TarWriter(out, ids=ids)
     with _told("reading", "/"):
         directory = openat_in_root(root, "/", os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -203,7 +204,7 @@ def write_tree(out: BinaryIO, root: int) -> None:
 
 def _write_archive(out: BinaryIO, view: View, ref: str, path: str) -> None:
     clean = _clean(path)
-    tar = TarWriter(out)
+    tar = TarWriter(out, ids=view.ids)
     with _told("reading", clean, ref), _found(view.root, clean) as (parent, name, status):
         top = os.fsencode(_top(clean))
         tar.add(top, status, parent, name)
@@ -228,8 +229,8 @@ def _add(tar: TarWriter, top: bytes, entry: trees.Entry) -> None:
             raise
 
 
-def _open_extractor(root: int, ref: str, path: str, user: str, no_overwrite: bool) -> Extractor:
-    clean = _clean(path)
+def _open_extractor(view: View, ref: str, path: str, user: str, no_overwrite: bool) -> Extractor:
+    clean, root = _clean(path), view.root
     with _told("lstat", clean, ref):
         try:
             target = openat_in_root(root, clean, _DIRECTORY)
@@ -245,7 +246,7 @@ def _open_extractor(root: int, ref: str, path: str, user: str, no_overwrite: boo
     if user:
         resolved = resolve_user(Path(f"/proc/self/fd/{root}"), user)
         owner = (resolved.uid, resolved.gid)
-    return Extractor(os.dup(root), clean.removesuffix("."), owner, no_overwrite=no_overwrite)
+    return Extractor(os.dup(root), clean.removesuffix("."), owner, no_overwrite=no_overwrite, ids=view.ids)
 
 
 def _mount_of(descriptor: int) -> str:

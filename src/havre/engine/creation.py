@@ -5,6 +5,7 @@ request --check--> image --merge, check--> mounts, networks --> name, snapshot, 
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
@@ -29,6 +30,7 @@ from havre.engine.configure import (
     plan_endpoints,
     split_request,
 )
+from havre.engine.idranges import AUTO, IdRanges, check_namespaces
 from havre.engine.images import Images
 from havre.engine.lifecycle import Lifecycle
 from havre.engine.live import Index
@@ -75,6 +77,7 @@ class Creation:
         directory: Path,
         limits: HostLimits,
         defaults: Defaults,
+        ranges: IdRanges,
     ) -> None:
         self._index = index
         self._images = images
@@ -84,6 +87,8 @@ class Creation:
         self._lifecycle = lifecycle
         self._directory = directory
         self._limits = limits
+        self._ranges = ranges
+        self._choosing = asyncio.Lock()
         self.defaults = defaults
 
     async def create(
@@ -95,6 +100,8 @@ class Creation:
             name = check_name(name)
         check_config(config)
         warnings = check_host_config(host, self._limits)
+        if host.userns_mode == AUTO or self._ranges.default(host) is not None:
+            check_namespaces(host)
         parse_security_opts(host.security_opt or ())
         if not config.image:
             raise InvalidInput("Image: no image given", "expected the name or ID of an image")
@@ -127,10 +134,21 @@ class Creation:
             directory = self._directory / id
             await in_thread(directory.mkdir, 0o700)
             undo.callback(directory.rmdir)
-            await self._index.insert(container)
+            await self._insert(container)
             undo.pop_all()
         self._lifecycle.publish(container, "create")
         return Created(id, warnings)
+
+    async def _insert(self, container: Container) -> None:
+        """Keep the row, with the user IDs of the host's that it has; one at a time looks for some that nobody has."""
+        if container.host_config.userns_mode != AUTO:
+            container.ids = self._ranges.default(container.host_config)
+            await self._index.insert(container)
+            return
+        async with self._choosing:
+            taken = [ids for live in self._index if (ids := live.container.ids) is not None]
+            container.ids = await in_thread(self._ranges.own, taken)
+            await self._index.insert(container)
 
     def _pin_joined(self, host: HostConfig) -> HostConfig:
         """`container:NAME` modes by ID, so that a rename does not break them."""

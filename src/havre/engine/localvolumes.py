@@ -25,6 +25,7 @@ from havre.aio import in_thread
 from havre.engine.volume import Volume, attempt
 from havre.errors import Failed
 from havre.linux import mounts, trees
+from havre.linux.idmap import IdRange, as_root_of
 from havre.linux.openat2 import open_in_root
 
 _GONE, _RENAMED = ".gone-", "_renamed"
@@ -128,7 +129,7 @@ class LocalVolumes:
                 with attempt(f"unmounting volume {volume.name}"):
                     await in_thread(mounts.unmount_all, self.data(volume.name))
 
-    async def fill(self, volume: Volume, rootfs: Path, path: str, *, shared: bool) -> None:
+    async def fill(self, volume: Volume, rootfs: Path, path: str, ids: IdRange | None, *, shared: bool) -> None:
         """Copy what the image mounted at `rootfs` has at `path` into the volume, if that is empty.
 
         The copy is made aside and put in place at once, unless the directory is `shared` or a file system of its own.
@@ -140,7 +141,7 @@ class LocalVolumes:
         if not await in_thread(_is_empty, data):
             return
         try:
-            if not await in_thread(_copy_from_image, rootfs, path, aside):
+            if not await in_thread(_copy_from_image, rootfs, path, aside, ids):
                 return
             if shared:
                 await in_thread(_copy_from_image, aside, "/", data)
@@ -196,10 +197,15 @@ async def fill_directory(rootfs: Path, path: str, target: Path) -> None:
         await in_thread(_copy_from_image, rootfs, path, target)
 
 
-async def fill_part(rootfs: Path, path: str, part: Path) -> None:
-    """As `fill_directory`, for a part of a volume, which may be a file: that stays as it is."""
-    if await in_thread(part.is_dir):
-        await fill_directory(rootfs, path, part)
+async def fill_part(rootfs: Path, path: str, part: Path, ids: IdRange | None) -> None:
+    """As `fill_directory`, for a part of a volume that is mounted for `ids`; it may be a file, which stays as it is."""
+
+    def fill() -> None:
+        with as_root_of(ids):
+            _copy_from_image(rootfs, path, part)
+
+    if await in_thread(part.is_dir) and await in_thread(_is_empty, part):
+        await in_thread(fill)
 
 
 def _resolve_address(options: str, problem: str) -> str:
@@ -229,8 +235,8 @@ def _is_empty(directory: Path) -> bool:
         return next(entries, None) is None
 
 
-def _copy_from_image(rootfs: Path, path: str, target: Path) -> bool:
-    """Copy the directory `path` of the image to `target`; tells whether there was one."""
+def _copy_from_image(rootfs: Path, path: str, target: Path, ids: IdRange | None = None) -> bool:
+    """Copy the directory `path` of the image, mounted for `ids`, to `target`; tells whether there was one."""
     try:
         source = open_in_root(rootfs, path, os.O_RDONLY | os.O_NONBLOCK)
     except OSError as error:
@@ -243,7 +249,7 @@ def _copy_from_image(rootfs: Path, path: str, target: Path) -> bool:
         target.mkdir(mode=0o700, exist_ok=True)
         destination = trees.open_directory(target)
         try:
-            trees.copy_tree(source, destination)
+            trees.copy_tree(source, destination, ids=ids)
         finally:
             os.close(destination)
     finally:

@@ -16,6 +16,8 @@ from typing import Any, NewType
 
 import msgspec
 
+from havre.linux.idmap import IdRange
+
 ContainerId = NewType("ContainerId", str)
 NetworkId = NewType("NetworkId", str)
 ImageId = NewType("ImageId", str)
@@ -400,6 +402,7 @@ class Container(Value):
     `image` is the image's ID, `config.image` the name the user gave. `path` and `args` are the resolved command.
     `networks` is keyed by network name: what it has; `asked_networks`: what was asked for. `mount_options` is
     keyed by the mount's destination. `ports` is what is published now, as `NetworkSettings.Ports` shows it.
+    `ids` are the host's user IDs that it has, or had when it was last started, if those are not the same as inside.
     """
 
     id: str
@@ -419,4 +422,5 @@ class Container(Value):
     restart_count: int = 0
     manually_stopped: bool = False
     runtime: str = ""
+    ids: IdRange | None = None
     platform: str = "linux"

@@ -192,13 +192,16 @@ class Networks:
 
     # -- containers
 
-    async def open_sandbox(self, container: Container) -> Sandbox:
-        """Namespace, endpoints and ports of a container that is about to start; nothing stays on failure."""
+    async def open_sandbox(self, container: Container, userns: Path | None = None) -> Sandbox:
+        """Namespace, endpoints and ports of a container that is about to start; nothing stays on failure.
+
+        `userns` is the file of another container's user namespace that it is to run in.
+        """
         mode = container.host_config.network_mode
         sandboxes = self._open()
         if mode.startswith("container:") and not container.config.network_disabled:
             return sandboxes.shared(ContainerId(mode.removeprefix("container:")))
-        held = await sandboxes.open(container)
+        held = await sandboxes.open(container, userns)
         for network_id in (*held.endpoints, *held.others):
             self._tell("connect", self._rows[network_id], container.id)
         return _described(held)

@@ -55,7 +55,8 @@ class Surroundings:
     """What the row alone does not say: paths, numbers and namespaces as they are now.
 
     `sources` maps a mount's destination to the host path behind it; `files` are the binds of hosts, hostname and
-    resolv.conf; `edits` are what devices by CDI name add; the namespaces are PRIVATE, HOST or a path to join.
+    resolv.conf; `edits` are what devices by CDI name add; the namespaces are PRIVATE, HOST or a path to join,
+    `user_namespace` a path, or "" for the host's.
     """
 
     rootfs: Path
@@ -63,6 +64,7 @@ class Surroundings:
     files: tuple[Bind, ...] = ()
     user: User = _ROOT
     network: str = PRIVATE
+    user_namespace: str = ""
     ipc: str = PRIVATE
     pid: str = PRIVATE
     shm_source: Path | None = None
@@ -104,6 +106,8 @@ def plan_container(container: Container, found: Surroundings) -> ContainerPlan:
         pid=found.pid,
         uts=HOST if host.uts_mode == "host" else PRIVATE,
         cgroupns=host.cgroupns_mode,
+        user_namespace=found.user_namespace,
+        ids=container.ids,
         privileged=host.privileged,
         cap_add=tuple(host.cap_add or ()),
         cap_drop=tuple(host.cap_drop or ()),

@@ -17,6 +17,7 @@ import logging
 import time
 
 from havre.aio import spawn
+from havre.engine.idranges import IdRanges
 from havre.engine.lifecycle import Lifecycle
 from havre.engine.live import Index, Live
 from havre.engine.model import ZERO_TIME, Container, ContainerId
@@ -24,6 +25,7 @@ from havre.engine.mounts import image_snapshots
 from havre.engine.networks import Networks
 from havre.engine.removal import Removal
 from havre.engine.restart import wants_start_with_daemon
+from havre.engine.subpaths import Subpaths
 from havre.engine.volumes import Volumes
 from havre.errors import HavreError
 from havre.runtime import Exit, Runtime
@@ -46,6 +48,8 @@ class Recovery:
         networks: Networks,
         volumes: Volumes,
         snapshots: Snapshots,
+        ranges: IdRanges,
+        subpaths: Subpaths,
     ) -> None:
         self._index = index
         self._lifecycle = lifecycle
@@ -54,6 +58,8 @@ class Recovery:
         self._networks = networks
         self._volumes = volumes
         self._snapshots = snapshots
+        self._ranges = ranges
+        self._subpaths = subpaths
 
     async def run(self) -> None:
         """Take over what runs, bury what does not; starts wanted by a policy go on in the background."""
@@ -88,10 +94,13 @@ class Recovery:
         running = {ContainerId(live.container.id): live.container for live in self._index if live.process is not None}
         for live in self._index:
             container = live.container
+            if live.process is None:
+                container.ids = self._ranges.of(container)
             names = [point.name for point in container.mounts if point.type == "volume"]
             self._volumes.adopt(container.id, names, running=live.process is not None)
         self._volumes.adopted()
         await self._networks.start(running)
+        await self._subpaths.sweep(running)
         known = {snapshot for live in self._index for snapshot in _snapshots_of(live.container)}
         in_use = {snapshot for container in running.values() for snapshot in _snapshots_of(container)}
         await self._snapshots.recover(in_use, known)

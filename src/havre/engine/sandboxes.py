@@ -95,8 +95,11 @@ class Sandboxes:
 
     # -- whole sandboxes
 
-    async def open(self, container: Container) -> Held:
-        """Namespace, endpoints, ports and names of a container that is about to start; nothing stays on failure."""
+    async def open(self, container: Container, userns: Path | None = None) -> Held:
+        """Namespace, endpoints, ports and names of a container that is about to start; nothing stays on failure.
+
+        The namespace is owned by the user namespace of the container: that at `userns`, or one made for its `ids`.
+        """
         id = ContainerId(container.id)
         await self.close(id)
         asked = self._asked(container)
@@ -111,8 +114,9 @@ class Sandboxes:
             self._hold_ports(held, container)
             await self._follow_links()
             if held.netns is not None:
+                owner = userns or container.ids
                 then = nameserver.open_sockets if self._is_named(held) else nameserver.make_sockets
-                held.sockets = await self._host.open_netns(held.netns, list(held.endpoints.values()), then)
+                held.sockets = await self._host.open_netns(held.netns, list(held.endpoints.values()), then, owner)
                 await self._name(held, container, led=True)
             await self._firewall.publish(held.maps())
             await _serve(held)
@@ -593,8 +597,8 @@ class Sandboxes:
         await self._host.delete_orphans([*self._rows.bridges(), *self._rows.children()])
         kept = {held.id for held in self._held.values()}
         for path in self._netns_dir.iterdir() if self._netns_dir.is_dir() else ():
-            if path.name not in kept:
-                await self._host.close_netns(path, [])
+            if path.stem not in kept:  # the user namespace that owns it is beside it
+                await self._host.close_netns(path.with_suffix(""), [])
         expected = {link for held in self._held.values() for link in held.devices()}
         bridges = {bridge.link for bridge in self._rows.bridges()}
         links = await self._host.links()

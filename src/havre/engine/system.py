@@ -44,6 +44,7 @@ class Identity:
     labels: tuple[str, ...] = ()
     live_restore: bool = True
     log_driver: str = "json-file"
+    remapped: bool = False
     cdi_directories: tuple[str, ...] = ()
     started_at: float = field(default_factory=time.time)
 
@@ -223,6 +224,8 @@ class System:
             options.insert(0, "name=apparmor")
         if self._runtime.host.cgroups.layout == "v2":
             options.append("name=cgroupns")
+        if self._identity.remapped:
+            options.append("name=userns")
         return options
 
     async def disk_usage(self) -> dict[str, Any]:

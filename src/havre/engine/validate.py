@@ -181,7 +181,7 @@ def _check_modes(host: HostConfig) -> None:
         ("PID", host.pid_mode, ("", "host")),
         ("UTS", host.uts_mode, ("", "host")),
         ("cgroup namespace", host.cgroupns_mode, ("", "host", "private")),
-        ("USER", host.userns_mode, ("", "host")),
+        ("USER", host.userns_mode, ("", "host", "auto")),
     )
     for name, mode, known in sharing:
         joins = name in ("IPC", "PID") and mode.startswith("container:") and mode != "container:"

@@ -24,6 +24,7 @@ from havre.engine.live import Live
 from havre.engine.model import Container
 from havre.errors import Conflict, Failed
 from havre.linux import mounts
+from havre.linux.idmap import IdRange, as_root_of
 from havre.linux.openat2 import openat_in_root
 from havre.storage import Snapshots
 
@@ -35,11 +36,12 @@ class View:
     """`root` is a descriptor of the root directory; `closed` are the devices (st_dev) of what the kernel shows there.
 
     The latter (/proc, /sys, /dev and what is mounted in them) are no files of the container's: they can be asked for
-    one by one, but are not part of a tree that holds them.
+    one by one, but are not part of a tree that holds them. `ids` are those that the files appear to belong to.
     """
 
     root: int
     closed: frozenset[int] = frozenset()
+    ids: IdRange | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ class Views:
         if live.process is not None:
             with suppress(Conflict):  # it has just ended: what it leaves is what a stopped one has
                 root = await live.process.open_root()
-                return View(root, await in_thread(_closed_devices, live.process.pid)), None
+                return View(root, await in_thread(_closed_devices, live.process.pid), live.container.ids), None
         return await self._mount(live)
 
     async def _mount(self, live: Live, *, bare: bool = False) -> tuple[View, Path]:
@@ -106,9 +108,10 @@ class Views:
         self._open[container.id] += 1
         try:
             upon = [] if bare else await self._find_mounts(container)
-            rootfs = await self._snapshots.mount(container.id)
+            rootfs = await self._snapshots.mount(container.id, container.ids)
             read_only = container.host_config.readonly_rootfs
-            return View(await in_thread(_put_up, rootfs, target, upon, read_only)), target
+            root = await in_thread(_put_up, rootfs, target, upon, read_only, container.ids)
+            return View(root, ids=container.ids), target
         except BaseException as error:
             await self._release(live)
             if isinstance(error, OSError):
@@ -154,7 +157,7 @@ def _closed_devices(pid: int) -> frozenset[int]:
     return frozenset(os.makedev(*map(int, entry.device.split(":"))) for entry in kernel)
 
 
-def _put_up(rootfs: Path, target: Path, upon: Sequence[_Upon], read_only: bool) -> int:
+def _put_up(rootfs: Path, target: Path, upon: Sequence[_Upon], read_only: bool, ids: IdRange | None) -> int:
     target.mkdir(mode=0o700)
     root = -1
     try:
@@ -162,7 +165,8 @@ def _put_up(rootfs: Path, target: Path, upon: Sequence[_Upon], read_only: bool) 
         root = os.open(target, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         for each in upon:
             if each.source.exists():
-                _mount_upon(root, each)
+                with as_root_of(ids):
+                    _mount_upon(root, each)
         if read_only:
             mounts.restrict_mount(root, mounts.ATTR_RDONLY)
     except BaseException:

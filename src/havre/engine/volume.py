@@ -54,6 +54,11 @@ class Volume(Value):
     status: dict[str, Any] | msgspec.UnsetType = msgspec.UNSET
     usage_data: UsageData | msgspec.UnsetType = msgspec.UNSET
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether its files lie in the data root alone, where set-user-ID files of theirs are out of users' reach."""
+        return self.driver == LOCAL and not self.options
+
 
 @dataclass(frozen=True, slots=True)
 class Pruned:

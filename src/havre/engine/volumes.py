@@ -42,6 +42,7 @@ from havre.engine.volume import (
     rfc3339,
 )
 from havre.errors import Conflict, HavreError, InvalidInput, NotFound
+from havre.linux.idmap import IdRange
 from havre.storage import Table
 
 log = logging.getLogger(__name__)
@@ -402,13 +403,15 @@ class Volumes:
                 self._mounted.pop(name, None)
                 self._to_fill.pop(name, None)
 
-    async def fill(self, name: str, rootfs: Path, path: str, part: Path | None = None) -> None:
+    async def fill(
+        self, name: str, rootfs: Path, path: str, part: Path | None = None, ids: IdRange | None = None
+    ) -> None:
         """Copy what the image mounted at `rootfs` has at `path` into the volume, or its `part`, if that is empty.
 
         Once for each container that uses it: a volume that was emptied later stays so, however often they start.
         Owner, mode, times and attributes come along, those of the directory itself too. `path` is resolved inside
-        `rootfs`, whatever links the image holds. Nothing happens where the image has nothing there; `Failed` where it
-        has no directory.
+        `rootfs`, whatever links the image holds; it, and the part, are mounted for `ids`. Nothing happens where the
+        image has nothing there; `Failed` where it has no directory.
         """
         if self._to_fill[name] <= 0:
             return
@@ -416,9 +419,9 @@ class Volumes:
         volume = self.get(name)
         with attempt(f"failed to populate volume {name}"):
             if part is not None:
-                await fill_part(rootfs, path, part)
+                await fill_part(rootfs, path, part, ids if volume.is_closed else None)
             elif volume.driver != LOCAL:
                 await fill_directory(rootfs, path, self._places[name])
             else:
                 shared = len(self._mounted.get(name, ())) > 1
-                await self._local.fill(volume, rootfs, path, shared=shared)
+                await self._local.fill(volume, rootfs, path, ids if volume.is_closed else None, shared=shared)

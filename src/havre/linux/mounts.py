@@ -38,6 +38,7 @@ _AT_SYMLINK_NOFOLLOW, _STATX_ATTR_MOUNT_ROOT = 0x100, 0x2000
 
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV, ATTR_NOEXEC = 1, 2, 4, 8
 """MOUNT_ATTR_*: attributes of one mount, as opposed to options of its file system."""
+_ATTR_IDMAP = 0x100000
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC = 1, 2, 4, 8, 32, 4096, 16384
 MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_SHARED = 1 << 17, 1 << 18, 1 << 19, 1 << 20
@@ -165,20 +166,29 @@ def mount_filesystem(fstype: str, options: Iterable[tuple[str, str | None]], tar
         attach_mount(mount, target)
 
 
-def bind_mount(source: Path, target: Path, *, recursive: bool = True, attributes: int = 0) -> None:
-    """Show the tree at `source` at `target` too, with `attributes` set on every mount of the copy."""
-    with _closing(clone_mount(source, recursive=recursive, attributes=attributes)) as mount:
+def bind_mount(
+    source: Path, target: Path, *, recursive: bool = True, attributes: int = 0, user_namespace: int | None = None
+) -> None:
+    """Show the tree at `source` at `target` too; the rest as for `clone_mount`."""
+    clone = clone_mount(source, recursive=recursive, attributes=attributes, user_namespace=user_namespace)
+    with _closing(clone) as mount:
         attach_mount(mount, target)
 
 
-def clone_mount(source: Path, *, recursive: bool = True, attributes: int = 0) -> int:
-    """A detached copy of the mount (or, `recursive`, the mounts) at `source`; the descriptor is to be closed."""
+def clone_mount(source: Path, *, recursive: bool = True, attributes: int = 0, user_namespace: int | None = None) -> int:
+    """A detached copy of the mount (or, `recursive`, the mounts) at `source`; the descriptor is to be closed.
+
+    `attributes` are set on every mount of the copy; it shows the owners of files as `user_namespace` has them: what is
+    0 on disk is what the host calls its 0. EINVAL where a file system cannot do that.
+    """
     depth = _AT_RECURSIVE if recursive else 0
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | depth
     mount = _syscall(_OPEN_TREE, _AT_FDCWD, os.fsencode(source), flags)
     try:
         if attributes:
             restrict_mount(mount, attributes, recursive=recursive)
+        if user_namespace is not None:
+            _set_attributes(mount, _MountAttributes(attr_set=_ATTR_IDMAP, userns_fd=user_namespace), recursive)
     except BaseException:
         os.close(mount)
         raise
@@ -187,7 +197,10 @@ def clone_mount(source: Path, *, recursive: bool = True, attributes: int = 0) ->
 
 def restrict_mount(mount: int, attributes: int, *, recursive: bool = False) -> None:
     """Set `attributes` on the mount that the open directory `mount` is the root of, and on those below it."""
-    wanted = _MountAttributes(attr_set=attributes)
+    _set_attributes(mount, _MountAttributes(attr_set=attributes), recursive)
+
+
+def _set_attributes(mount: int, wanted: _MountAttributes, recursive: bool) -> None:
     flags = _AT_EMPTY_PATH | (_AT_RECURSIVE if recursive else 0)
     size = ctypes.c_size_t(ctypes.sizeof(wanted))
     _syscall(_MOUNT_SETATTR, mount, b"", flags, ctypes.byref(wanted), size)

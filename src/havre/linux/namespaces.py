@@ -7,6 +7,9 @@ file at a path of the caller's choice, so that it outlives every process:
                                            mount --bind /proc/thread-self/ns/net PATH
                     ◀──join─── (ends; the mount keeps the namespace)
 
+One that a user namespace shall own, so that its root may do there what root does, is taken from a process that has been
+put into both (`idmap.owned_network`); a new user namespace is held in the same way, at PATH.user.
+
 The calling thread never changes its own namespace: setns and unshare act on the thread that calls them, and a thread
 of the shared pool that had moved would serve the next caller from the wrong network.
 
@@ -22,8 +25,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
 
+from havre.linux.idmap import IdRange, owned_network
+
 T = TypeVar("T")
 
+_USER = ".user"
 _CLONE_NEWNET = 0x40000000
 _MS_BIND = 0x1000
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
@@ -33,25 +39,40 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_void_p]
 
 
-def create_netns(path: Path, then: Callable[[], T]) -> T:
+def create_netns(path: Path, then: Callable[[], T], owner: IdRange | Path | None = None) -> T:
     """Make a network namespace held by a bind mount at `path`, and return `then()`, called inside it.
 
-    When anything fails, `then` included, neither mount nor file stays.
+    `owner` are the IDs of a user namespace that is made for it, or the file of one. When anything fails, `then`
+    included, neither mount nor file stays.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_CLOEXEC, 0o400))
 
     def inside() -> T:
         _check(_libc.unshare(_CLONE_NEWNET), "unshare network namespace")
-        source = b"/proc/thread-self/ns/net"
-        _check(_libc.mount(source, os.fsencode(path), None, _MS_BIND, None), f"bind network namespace at {path}")
+        _hold("/proc/thread-self/ns/net", path)
         return then()
 
     try:
-        return _aside(inside)
+        if owner is None:
+            return _aside(inside)
+        with owned_network(owner) as pid:
+            _hold(f"/proc/{pid}/ns/net", path)
+            if isinstance(owner, IdRange):
+                _hold(f"/proc/{pid}/ns/user", user_namespace_at(path))
+        return in_netns(path, then)
     except BaseException:
         delete_netns(path)
         raise
+
+
+def user_namespace_at(path: Path) -> Path:
+    """Where the user namespace is held that was made to own the network namespace at `path`."""
+    return path.with_suffix(_USER)
+
+
+def _hold(source: str, path: Path) -> None:
+    os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDONLY | os.O_CLOEXEC, 0o400))
+    _check(_libc.mount(source.encode(), os.fsencode(path), None, _MS_BIND, None), f"bind namespace at {path}")
 
 
 def in_netns(path: Path, function: Callable[[], T]) -> T:
@@ -69,12 +90,16 @@ def in_netns(path: Path, function: Callable[[], T]) -> T:
 
 
 def delete_netns(path: Path) -> None:
-    """Drop the mount and the file; the namespace ends when no process is left in it. Idempotent."""
-    if _libc.umount2(os.fsencode(path), _MNT_DETACH | _UMOUNT_NOFOLLOW) < 0:
-        number = ctypes.get_errno()
-        if number not in (_EINVAL, _ENOENT):  # not a mount point, or not there
-            raise OSError(number, f"unmount {path}: {os.strerror(number)}")
-    path.unlink(missing_ok=True)
+    """Drop the mount and the file, and those of the user namespace that was made to own it. Idempotent.
+
+    The namespaces end when no process is left in them.
+    """
+    for each in (path, user_namespace_at(path)):
+        if _libc.umount2(os.fsencode(each), _MNT_DETACH | _UMOUNT_NOFOLLOW) < 0:
+            number = ctypes.get_errno()
+            if number not in (_EINVAL, _ENOENT):  # not a mount point, or not there
+                raise OSError(number, f"unmount {each}: {os.strerror(number)}")
+        each.unlink(missing_ok=True)
 
 
 def is_netns(path: Path) -> bool:

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from havre.linux.idmap import CAPABILITY, IdRange
+
 Inode: TypeAlias = tuple[int, int]
 """(device, inode number)"""
 
@@ -174,13 +176,14 @@ def _clear(directory: int, top: int, fresh: Iterator[str]) -> list[str]:
     return moved
 
 
-def copy_tree(source: int, target: int, *, overlay: bool = False) -> None:
+def copy_tree(source: int, target: int, *, overlay: bool = False, ids: IdRange | None = None) -> None:
     """Copy what is below the directory `source` into the directory `target`, and `source`'s own metadata onto it.
 
     What is in the way in `target` is replaced; directories merge. With `overlay`, the source is a layer of overlayfs:
-    a whiteout removes its name from the target, an opaque directory replaces the target's.
+    a whiteout removes its name from the target, an opaque directory replaces the target's. Where the
+    source is mounted for `ids`, the owners are those that they are inside.
     """
-    _Copy(target, overlay).run(source)
+    _Copy(target, overlay, ids).run(source)
 
 
 def is_whiteout(status: os.stat_result) -> bool:
@@ -210,15 +213,16 @@ def is_opaque(directory: int) -> bool:
         raise
 
 
-def copy_metadata(source: int, target: int) -> None:
-    """Give the open file `target` the owner, mode, extended attributes and times of `source`."""
-    _apply_metadata(os.fstat(source), f"/proc/self/fd/{source}", f"/proc/self/fd/{target}", follow=True)
+def copy_metadata(source: int, target: int, ids: IdRange | None = None) -> None:
+    """Give the open file `target` the owner (as inside, with `ids`), mode, attributes and times of `source`."""
+    _apply_metadata(os.fstat(source), f"/proc/self/fd/{source}", f"/proc/self/fd/{target}", ids, follow=True)
 
 
 class _Copy:
     """One run of `copy_tree`: a stack of directory pairs, and where the first name of each shared inode went."""
 
-    def __init__(self, target: int, overlay: bool) -> None:
+    def __init__(self, target: int, overlay: bool, ids: IdRange | None) -> None:
+        self._ids = ids
         self._target = target
         self._overlay = overlay
         self._links: dict[Inode, str] = {}
@@ -230,7 +234,7 @@ class _Copy:
                 from_, to, prefix, names = stack[-1]
                 name = next(names, None)
                 if name is None:
-                    copy_metadata(from_, to)  # after its content, which changes its times
+                    copy_metadata(from_, to, self._ids)  # after its content, which changes its times
                     stack.pop()
                     os.close(from_)
                     os.close(to)
@@ -260,7 +264,8 @@ class _Copy:
             os.symlink(os.readlink(name, dir_fd=from_), name, dir_fd=to)
         else:
             os.mknod(name, status.st_mode, status.st_rdev, dir_fd=to)
-        _apply_metadata(status, f"/proc/self/fd/{from_}/{name}", f"/proc/self/fd/{to}/{name}", follow=False)
+        pair = f"/proc/self/fd/{from_}/{name}", f"/proc/self/fd/{to}/{name}"
+        _apply_metadata(status, *pair, self._ids, follow=False)
         if status.st_nlink > 1:
             self._links[inode] = path
         return None
@@ -356,14 +361,17 @@ def _data_ranges(file: int, size: int) -> Iterator[tuple[int, int]]:
         yield start, end
 
 
-def _apply_metadata(status: os.stat_result, source: str, target: str, *, follow: bool) -> None:
+def _apply_metadata(status: os.stat_result, source: str, target: str, ids: IdRange | None, *, follow: bool) -> None:
     """Owner first: it clears set-user-ID bits and capabilities, which mode and attributes then bring back."""
-    os.chown(target, status.st_uid, status.st_gid, follow_symlinks=follow)
+    owner = status.st_uid, status.st_gid
+    os.chown(target, *(ids.inside(*owner) if ids else owner), follow_symlinks=follow)
     if not stat.S_ISLNK(status.st_mode):
         os.chmod(target, stat.S_IMODE(status.st_mode))
     for key in os.listxattr(source, follow_symlinks=follow):
         if not key.startswith(_OVERLAY_ATTRIBUTES):
-            _set_attribute(target, key, os.getxattr(source, key, follow_symlinks=follow), follow=follow)
+            value = os.getxattr(source, key, follow_symlinks=follow)
+            told = ids.capability_inside(value) if ids and key == CAPABILITY else value
+            _set_attribute(target, key, told, follow=follow)
     os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=follow)
 
 

@@ -23,6 +23,7 @@ from havre.aio import in_thread, spawn
 from havre.errors import Failed, HavreError, InvalidInput, Unsupported
 from havre.linux import namespaces, netlink
 from havre.linux.conntrack import Conntrack
+from havre.linux.idmap import IdRange
 from havre.linux.netlink import Interface, Link, Netlink
 from havre.network.ipam import Address, Subnet
 from havre.network.plan import Bridge, Endpoint, bridge_link, choose_gateway, dummy_parent, vlan_of
@@ -222,9 +223,14 @@ class Host:
 
     # -- sandboxes
 
-    async def open_netns(self, path: Path, endpoints: Sequence[Endpoint], then: Callable[[], T]) -> T:
-        """A network namespace at `path`: `lo` up, a device for each endpoint, a default route. `then()`, inside it."""
-        return await act(f"set up network namespace {path.name}", self._open_netns, path, endpoints, then)
+    async def open_netns(
+        self, path: Path, endpoints: Sequence[Endpoint], then: Callable[[], T], owner: IdRange | Path | None = None
+    ) -> T:
+        """A network namespace at `path`: `lo` up, a device for each endpoint, a default route. `then()`, inside it.
+
+        `owner` is the user namespace whose root may change it, as for `namespaces.create_netns`.
+        """
+        return await act(f"set up network namespace {path.name}", self._open_netns, path, endpoints, then, owner)
 
     async def close_netns(self, path: Path, links: Sequence[str]) -> None:
         """Remove the namespace's name, and its devices in the background. Idempotent."""
@@ -288,7 +294,9 @@ class Host:
         """Make an endpoint's device a port of its bridge again; False when the device is gone."""
         return await act(f"attach {endpoint.link}", self._enslave, endpoint)
 
-    def _open_netns(self, path: Path, endpoints: Sequence[Endpoint], then: Callable[[], T]) -> T:
+    def _open_netns(
+        self, path: Path, endpoints: Sequence[Endpoint], then: Callable[[], T], owner: IdRange | Path | None
+    ) -> T:
         def inside() -> T:
             # Devices made from here on have no IPv6 unless a network gives it: no address that nobody asked for.
             _sysctl("ipv6/conf/default/disable_ipv6", "1")
@@ -299,7 +307,7 @@ class Host:
             _route_by(choose_gateway(endpoints))
             return then()
 
-        return namespaces.create_netns(path, inside)
+        return namespaces.create_netns(path, inside, owner)
 
     def _attach_inside(self, path: Path, endpoint: Endpoint) -> None:
         bridge = endpoint.bridge

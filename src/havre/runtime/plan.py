@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from havre.linux.idmap import IdRange
+
 PRIVATE = "private"
 HOST = "host"
 
@@ -157,7 +159,8 @@ class ContainerPlan:
     is (rows, columns). With `stdin_once` the
     container's input ends when `close_stdin` is called, otherwise it stays open for the next client. `kept_descriptors`
     are held open beside the container while it runs, out of its reach, for a later daemon. `intel_rdt` is the object of
-    that name of the OCI runtime specification.
+    that name of the OCI runtime specification. `user_namespace` is the path of one to run in, whose IDs are `ids`; ""
+    is the host's.
     """
 
     rootfs: Path
@@ -184,6 +187,8 @@ class ContainerPlan:
     pid: str = PRIVATE
     uts: str = PRIVATE
     cgroupns: str = ""
+    user_namespace: str = ""
+    ids: IdRange | None = None
 
     privileged: bool = False
     cap_add: tuple[str, ...] = ()

@@ -359,6 +359,7 @@ def _render_linux(plan: ContainerPlan, host: HostFacts, container_id: str) -> di
 def _render_namespaces(plan: ContainerPlan, host: HostFacts) -> list[dict[str, str]]:
     cgroupns = plan.cgroupns or (PRIVATE if host.cgroups.layout == "v2" and not plan.privileged else HOST)
     wanted = (
+        ("user", plan.user_namespace or HOST),
         ("mount", PRIVATE),
         ("network", plan.network),
         ("uts", plan.uts),
@@ -374,7 +375,8 @@ def _render_namespaces(plan: ContainerPlan, host: HostFacts) -> list[dict[str, s
 def _render_sysctls(plan: ContainerPlan) -> dict[str, str]:
     defaults = {}
     if plan.network != HOST:
-        defaults = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+        last_group = plan.ids.count - 1 if plan.ids else 2147483647
+        defaults = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": f"0 {last_group}"}
     if plan.domainname and plan.uts == PRIVATE:
         defaults["kernel.domainname"] = plan.domainname
     return {**defaults, **plan.sysctls}

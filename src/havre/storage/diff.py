@@ -28,6 +28,7 @@ import msgspec
 
 from havre.errors import Failed, InvalidInput
 from havre.linux import trees
+from havre.linux.idmap import CAPABILITY, IdRange
 from havre.storage import whiteouts
 from havre.storage.changes import bare_mount_points
 from havre.storage.tar import MAX_META, Entry, Extent, require_readable
@@ -56,6 +57,7 @@ _FLAGS_OF_KINDS = {
 # Name, mode, owner, group, size, time, checksum, type, link, magic, names of users, device: ustar's fields in order.
 _HEADER = b"%s%07o\0%07o\0%07o\0%011o\0%011o\0%s%s%sustar\x0000" + bytes(64) + b"%07o\0%07o\0" + bytes(167)
 _SHORT, _LONG = 8**7, 8**11  # where numbers of 7 and of 11 octal digits end
+_CAPABILITY = CAPABILITY.encode()
 _REFUSED_XATTRS = {"trusted.overlay.redirect", "trusted.overlay.metacopy"}
 _OVERLAY_XATTRS = "user.overlay."
 
@@ -104,10 +106,11 @@ def _is_opaque(entry: trees.Entry) -> bool:
 class TarWriter:
     """Entries to a tar stream, each named by its path in the layer and read through an open parent directory.
 
-    `out` is a buffered file, pipe or socket.
+    `out` is a buffered file, pipe or socket. Where the tree is mounted for `ids`, owners are told as they are inside.
     """
 
-    def __init__(self, out: BinaryIO, newest_s: int | None = None) -> None:
+    def __init__(self, out: BinaryIO, newest_s: int | None = None, ids: IdRange | None = None) -> None:
+        self._ids = ids
         self._out = out
         self._newest_s = newest_s
         self._written = 0
@@ -126,6 +129,8 @@ class TarWriter:
             self._links[inode] = path
         kind = stat.S_IFMT(status.st_mode)
         xattrs = _kept_xattrs(path, f"/proc/self/fd/{parent}/{name}")
+        if self._ids is not None and _CAPABILITY in xattrs:
+            xattrs[_CAPABILITY] = self._ids.capability_inside(xattrs[_CAPABILITY])
         link = os.fsencode(os.readlink(name, dir_fd=parent)) if kind == stat.S_IFLNK else b""
         shown = path + b"/" if kind == stat.S_IFDIR else path
         size = status.st_size if kind == stat.S_IFREG else 0
@@ -206,11 +211,13 @@ class TarWriter:
         xattrs: dict[bytes, bytes] | None = None,
     ) -> None:
         mtime = status.st_mtime_ns // 10**9
+        owner = status.st_uid, status.st_gid
+        uid, gid = self._ids.inside(*owner) if self._ids else owner
         fields = _Fields(
             mode=stat.S_IMODE(status.st_mode),
             flag=flag,
-            uid=status.st_uid,
-            gid=status.st_gid,
+            uid=uid,
+            gid=gid,
             size=size,
             mtime=mtime if self._newest_s is None else min(mtime, self._newest_s),
             link=link,
@@ -307,7 +314,7 @@ def _kept_xattrs(path: bytes, file: str) -> dict[bytes, bytes]:
 
 
 def _is_kept(xattr: str) -> bool:
-    if xattr == "security.capability":
+    if xattr == CAPABILITY:
         return True
     # A pax record cannot hold a key with an equals sign.
     return xattr.startswith("user.") and not xattr.startswith(_OVERLAY_XATTRS) and "=" not in xattr

@@ -22,22 +22,35 @@ from contextlib import suppress
 from msgspec.structs import replace
 
 from havre.errors import Failed
+from havre.linux.idmap import CAPABILITY, IdRange, as_root_of
 from havre.linux.mounts import is_mount_point
 from havre.storage.compress import Buffer, Decompressor
 from havre.storage.tar import Data, Entry, TarParser
 from havre.storage.treewriter import TreeWriter
 
+_CAPABILITY = CAPABILITY.encode()
+
 
 class Extractor(TreeWriter):
     """Fills the directory `target` (a path with `root` as its root) from a tar, compressed or not; takes `root` over.
 
-    `owner` (UID, GID) owns what is written in place of whom the archive names.
+    `owner` (UID, GID) owns what is written in place of whom the archive names. Where the tree is mounted for `ids`, all
+    owners are those that they are inside.
     """
 
-    def __init__(self, root: int, target: str, owner: tuple[int, int] | None, *, no_overwrite: bool) -> None:
+    def __init__(
+        self,
+        root: int,
+        target: str,
+        owner: tuple[int, int] | None,
+        *,
+        no_overwrite: bool,
+        ids: IdRange | None = None,
+    ) -> None:
         super().__init__(root, "archive")
         self._target = os.fsencode(target).strip(b"/")
         self._owner = owner
+        self._ids = ids
         self._no_overwrite = no_overwrite
         self._decompressor = Decompressor()
         self._parser = TarParser(data=True)
@@ -48,14 +61,16 @@ class Extractor(TreeWriter):
             self._consume(chunk)
             return
         self._decompressor.feed(chunk)
-        while piece := self._decompressor.read():
-            self._consume(piece)
+        with as_root_of(self._ids):
+            while piece := self._decompressor.read():
+                self._consume(piece)
 
     def seal(self) -> None:
         """The archive has ended; `InvalidInput` when it is cut short."""
-        self._consume(self._decompressor.finish())
-        self._parser.finish()
-        self.finish()
+        with as_root_of(self._ids):
+            self._consume(self._decompressor.finish())
+            self._parser.finish()
+            self.finish()
 
     def global_records(self) -> dict[str, str]:
         """What the archive said of itself, in a global pax header."""
@@ -72,11 +87,16 @@ class Extractor(TreeWriter):
 
     def _placed(self, entry: Entry) -> Entry:
         """The entry as it is to be in the container."""
-        if not self._target and self._owner is None:
+        if not self._target and self._owner is None and self._ids is None:
             return entry
         uid, gid = self._owner or (entry.uid, entry.gid)
+        xattrs = entry.xattrs
+        if self._ids is not None:
+            uid, gid = self._ids.outside(uid, gid)
+            if _CAPABILITY in xattrs:
+                xattrs = {**xattrs, _CAPABILITY: self._ids.capability_outside(xattrs[_CAPABILITY])}
         link = self._place(entry.link) if entry.kind == "hardlink" else entry.link
-        return replace(entry, path=self._place(entry.path), link=link, uid=uid, gid=gid)
+        return replace(entry, path=self._place(entry.path), link=link, uid=uid, gid=gid, xattrs=xattrs)
 
     def _place(self, path: bytes) -> bytes:
         return self._target + b"/" + path if self._target else path

@@ -7,6 +7,12 @@
 
 Both answer the same calls, blocking, with the layers' directories given (base first) where they need them. `upper`
 gives the changes in overlayfs' form (whiteouts as devices 0:0), from which a layer is made.
+
+Mounted for a container with `ids` of its own, files appear to belong to those, and stay on disk what they are:
+overlayfs is given idmapped copies of the mounts that the layers and the upper directory lie on. Kernels before 6.15
+want them attached somewhere, though overlayfs keeps clones of its own: they are, one over the other, for no longer.
+
+    run_root/snapshots/ID.lowers
 """
 
 from __future__ import annotations
@@ -14,17 +20,20 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
 import msgspec
 
 from havre.linux import mounts, trees
+from havre.linux.idmap import IdRange, as_root_of, user_namespace
 from havre.storage import changes
 from havre.storage.changes import Kinds, Record, Seen
 from havre.storage.drivers import Writable, mount_overlay
 from havre.storage.layerfiles import RootEntry
+
+_LOWERS = ".lowers"
 
 
 class RootFs(Protocol):
@@ -34,7 +43,7 @@ class RootFs(Protocol):
     """Whether the layers are needed to create it and never again, rather than while it is mounted."""
 
     def create(self, home: Path, layers: Sequence[Path], root: RootEntry | None) -> None: ...
-    def mount(self, home: Path, target: Path, layers: Sequence[Path]) -> Path: ...
+    def mount(self, home: Path, target: Path, layers: Sequence[Path], ids: IdRange | None) -> Path: ...
     def unmount(self, target: Path) -> None: ...
     def size(self, home: Path) -> int: ...
     def changes(self, home: Path, view: Path, layers: Sequence[Path]) -> Kinds: ...
@@ -55,14 +64,15 @@ class OverlayRoot:
             (home / name).mkdir()
         _apply_root(home / "upper", root)
 
-    def mount(self, home: Path, target: Path, layers: Sequence[Path]) -> Path:
+    def mount(self, home: Path, target: Path, layers: Sequence[Path], ids: IdRange | None) -> Path:
         """Mount it at `target`, unless it is there already."""
         if target.is_mount():
             return target
         target.mkdir(mode=0o700, exist_ok=True)
         try:
             lowers = layers[::-1] or [home / "empty"]
-            mount_overlay(lowers, target, Writable(home / "upper", home / "work"), append=self._append)
+            with _mapped([*lowers, home], target.with_suffix(_LOWERS), ids) as (*seen, own), as_root_of(ids):
+                mount_overlay(seen, target, Writable(own / "upper", own / "work"), append=self._append)
         except BaseException:
             target.rmdir()
             raise
@@ -101,6 +111,30 @@ class OverlayRoot:
         yield home / "upper"
 
 
+@contextmanager
+def _mapped(directories: Sequence[Path], place: Path, ids: IdRange | None) -> Iterator[list[Path]]:
+    """The directories as they are for `ids`, for the length of a block; what is mounted there is mounted at `place`."""
+    if ids is None:
+        yield list(directories)
+        return
+    place.mkdir(mode=0o700, exist_ok=True)
+    with ExitStack() as stack:
+        stack.callback(_take_down, place)
+        namespace = stack.enter_context(user_namespace(ids))
+        seen = []
+        for directory in directories:
+            clone = mounts.clone_mount(directory, recursive=False, user_namespace=namespace)
+            stack.callback(os.close, clone)
+            mounts.attach_mount(clone, place)
+            seen.append(Path(f"/proc/self/fd/{clone}"))
+        yield seen
+
+
+def _take_down(place: Path) -> None:
+    mounts.unmount_all(place)
+    place.rmdir()
+
+
 def merge_layers(layers: Sequence[Path], directory: Path, root: RootEntry | None) -> None:
     """Do to the files in `directory` what layers, as they lie on disk, say of them one after the other."""
     with _open(directory) as target:
@@ -122,12 +156,25 @@ class CopyRoot:
         with _open(home / "root") as target:
             _write_record(home / "record", changes.record(target))
 
-    def mount(self, home: Path, target: Path, layers: Sequence[Path]) -> Path:
-        """Nothing to mount: the root file system is where it was copied to."""
-        return home / "root"
+    def mount(self, home: Path, target: Path, layers: Sequence[Path], ids: IdRange | None) -> Path:
+        """Nothing to mount, but for `ids`: the root file system is where it was copied to."""
+        if ids is None:
+            return home / "root"
+        if not target.is_mount():
+            target.mkdir(mode=0o700, exist_ok=True)
+            try:
+                with user_namespace(ids) as namespace:
+                    mounts.bind_mount(home / "root", target, recursive=False, user_namespace=namespace)
+            except BaseException:
+                target.rmdir()
+                raise
+        return target
 
     def unmount(self, target: Path) -> None:
-        """Nothing to unmount."""
+        """Take it down, where it was mounted. Idempotent."""
+        if target.exists():
+            mounts.unmount_all(target)
+            target.rmdir()
 
     def size(self, home: Path) -> int:
         """Bytes of the files that were added or changed."""

@@ -32,6 +32,7 @@ import msgspec
 from havre.aio import in_thread, spawn, to_its_end
 from havre.errors import Conflict, Failed, InvalidInput, NotFound
 from havre.linux import mounts, trees
+from havre.linux.idmap import IdRange
 from havre.oci.digest import Digest
 from havre.storage.changes import Change, as_changes
 from havre.storage.db import Table
@@ -130,10 +131,13 @@ class Snapshots:
         finally:
             self._sweep_later()
 
-    async def mount(self, id: str) -> Path:
-        """The directory of the snapshot's files, mounted if it was not."""
+    async def mount(self, id: str, ids: IdRange | None = None) -> Path:
+        """The directory of the snapshot's files, mounted if it was not.
+
+        With `ids` they appear to belong to those of the host that are 0 and up in a container; on disk nothing changes.
+        """
         await self._left(id)
-        return await in_thread(self._mount, id, self._row(id))
+        return await in_thread(self._mount, id, self._row(id), ids)
 
     async def merge(self, id: str, layers: Sequence[Digest]) -> None:
         """Write into the snapshot what these layers, the lowest first, add to its files and hide of them."""
@@ -283,14 +287,14 @@ class Snapshots:
             maker.create(half_made, lowers, root)
             half_made.rename(self._root / id)
 
-    def _mount(self, id: str, row: SnapshotRow) -> Path:
+    def _mount(self, id: str, row: SnapshotRow, ids: IdRange | None) -> Path:
         maker, target = self._makers[row.form], self._mount_root / id
         with self._locked(id), _attempt(f"mounting snapshot {id}"):
             if maker.copies:
-                return maker.mount(self._root / id, target, [])
+                return maker.mount(self._root / id, target, [], ids)
             lowers = self._mounted.acquire(id, row.layers)
             try:
-                return maker.mount(self._root / id, target, lowers)
+                return maker.mount(self._root / id, target, lowers, ids)
             except BaseException:
                 self._mounted.release(id)
                 raise

@@ -12,7 +12,8 @@ from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
 from havre.aio import finish, in_thread
-from havre.errors import Conflict, Failed
+from havre.errors import Conflict, Failed, Unsupported
+from havre.linux.idmap import IdRange
 from havre.linux.mounts import mount_table
 from havre.oci.digest import Digest
 from havre.storage.blobs import Blobs
@@ -34,6 +35,7 @@ class Storage:
         self.layers = layers
         self.snapshots = snapshots
         self.driver = driver.name
+        self._backing = backing
         self.driver_status = _describe(driver, backing)
         self._lock = lock
         self._held: Counter[Digest] = Counter()
@@ -77,6 +79,21 @@ class Storage:
         await self.layers.swept()
         await self.db.close()
         os.close(self._lock)
+
+    async def check_mapping(self, ids: IdRange) -> None:
+        """Try a root file system whose files belong to `ids`; Unsupported where kernel or file system cannot."""
+        probe = f"probe-{secrets.token_hex(8)}"
+        await self.snapshots.create(probe, [])
+        try:
+            await self.snapshots.mount(probe, ids)
+        except Failed as error:
+            raise Unsupported(
+                f"this kernel, or the {self._backing} below the data root, cannot show files with other user IDs "
+                f"(idmapped mounts): {error.message}",
+                "Linux 5.19 can, on ext4, xfs and btrfs; leave userns-remap out, or move the data root",
+            ) from error
+        finally:
+            await self.snapshots.remove(probe)
 
     @contextmanager
     def hold(self, *digests: Digest) -> Iterator[None]:

@@ -11,6 +11,7 @@ import pytest
 
 from havre.errors import InvalidInput, Unsupported
 from havre.linux.cgroups import Cgroups
+from havre.linux.idmap import IdRange
 from havre.runtime.capabilities import CAPABILITIES
 from havre.runtime.plan import (
     Bind,
@@ -130,6 +131,16 @@ def test_parents_are_mounted_before_what_is_in_them() -> None:
 def test_old_kernels_get_a_plain_read_only_bind() -> None:
     plan = replace(PLAIN, mounts=(Bind(source=Path("/s"), destination="/s", read_only=True),))
     assert render_spec(plan, replace(HOST, kernel=(5, 10)))["mounts"][-1]["options"] == ["rbind", "ro", "rprivate"]
+
+
+def test_another_user_namespace_is_joined_and_not_described() -> None:
+    """Told the IDs as well, crun gives what it is called with to the container's root: the host's /dev/null."""
+    plan = replace(PLAIN, user_namespace="/run/netns/x.user", ids=IdRange(100_000, 200_000, 5000))
+    linux = render_spec(plan, HOST)["linux"]
+    assert {"type": "user", "path": "/run/netns/x.user"} in linux["namespaces"]
+    assert not linux.keys() & {"uidMappings", "gidMappings"}
+    assert linux["sysctl"]["net.ipv4.ping_group_range"] == "0 4999"
+    assert "user" not in {each["type"] for each in render_spec(PLAIN, HOST)["linux"]["namespaces"]}
 
 
 def test_shared_mounts_reach_the_host() -> None:
