@@ -48,6 +48,7 @@ class BuildViews:
         self._undo = undo
         self._contexts: dict[str, Tree] = {}
         self._mounted: dict[tuple[tuple[Digest, ...], IdRange | None], Path] = {}
+        self._trees: dict[tuple[Digest, ...], Tree] = {}
         self._lock = asyncio.Lock()
 
     def is_context(self, name: str) -> bool:
@@ -77,8 +78,8 @@ class BuildViews:
         return DirectoryTree(found) if isinstance(found, Path) else found
 
     async def layers(self, layers: tuple[Digest, ...]) -> Tree:
-        """The files of these layers."""
-        return DirectoryTree(await self.mounted(layers), layers)
+        """The files of these layers: the same tree for all sources of a COPY, which tells hard links by it."""
+        return self._trees.setdefault(layers, DirectoryTree(await self.mounted(layers), layers))
 
     async def mounted(self, layers: tuple[Digest, ...], ids: IdRange | None = None) -> Path:
         """Where the files of these layers are mounted, for `ids`; nothing that is written there is kept."""
