@@ -103,7 +103,7 @@ def _merge_env(user: list[str] | None, image: list[str] | None) -> list[str] | N
 
 
 def _united(user: dict[str, T] | None, image: dict[str, T] | None) -> dict[str, T] | None:
-    return {**(image or {}), **(user or {})} if user or image else user
+    return {**(image or {}), **(user or {})} or None
 
 
 def _merge_healthcheck(user: Healthcheck | None, image: Healthcheck | None) -> Healthcheck | None:

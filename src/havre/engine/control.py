@@ -32,10 +32,17 @@ class Control:
         """Send a signal (SIGKILL by default).
 
         One that is meant to end the container thaws it, and counts as the user's stop: SIGKILL, the configured stop
-        signal, or, as with Docker, any signal where none is configured.
+        signal, or, as with Docker, any signal where none is configured. What is about to be restarted is not, then.
         """
         container = live.container
         number = signal.SIGKILL if not signal_text else self._signal(container.name, signal_text)
+        if live.process is None and (live.restart is not None or container.state.restarting):
+            async with live.lock:
+                pass  # a restart that is under way comes first, and the end of what it has started
+        if live.restart is not None:
+            await self._mark_stopped(live)
+            await self._give_up_restart(live)
+            return
         try:
             process = live.running()
         except Conflict as error:
@@ -51,6 +58,17 @@ class Control:
             raise Conflict(f"cannot kill container: {container.name}: {problem}") from None
         if ends and container.state.paused and number != signal.SIGKILL:
             await self._thaw(live, process)
+        if number == signal.SIGKILL:
+            await self._see_end(live, process)
+
+    async def _see_end(self, live: Live, process: Process) -> None:
+        """After a SIGKILL: the end is known to whoever asks next, unless the kernel takes its time."""
+        ended = live.exits.wait("next-exit", None)
+        if live.process is not process:
+            ended.cancel()
+            return
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ended.result(), DEFAULT_TIMEOUT_S)
 
     def _signal(self, name: str, text: str) -> int:
         try:

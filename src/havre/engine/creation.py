@@ -109,6 +109,8 @@ class Creation:
         config = merge_config(config, image.config)
         check_config(config)
         check_conflicts(config, host)
+        if name is not None and host.network_mode == f"container:{name}":
+            raise InvalidInput("cannot join own network")
         host = self._pin_joined(fill_host_config(host, self.defaults))
         host = self._pin_links(host)
         planned = plan_mounts(host, config.volumes or (), self._inherited(host))

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from havre.aio import in_thread, spawn
 from havre.engine.events import Events
 from havre.engine.live import Index, Live
-from havre.engine.model import Value
+from havre.engine.model import Container, Value
 from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound
 from havre.runtime import ExecPlan, resolve_user
 from havre.runtime.exec import ExecProcess
@@ -99,6 +99,14 @@ class ExecAttachment:
             self._output.close()
 
 
+def _terminal(spec: ExecSpec, container: Container) -> tuple[str, ...]:
+    """TERM for a terminal; without one, that of the container's goes unless it was configured."""
+    if spec.tty:
+        return ("TERM=xterm",)
+    configured = any(variable.startswith("TERM=") for variable in container.config.env or ())
+    return () if configured else ("TERM",)
+
+
 class Execs:
     """All execs there are."""
 
@@ -132,7 +140,7 @@ class Execs:
             raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
         live.running()
         if container.state.paused:
-            raise Conflict(f"Container {container.name} is paused, unpause the container before exec")
+            raise Conflict(f"Container {container.id} is paused, unpause the container before exec")
 
     def get(self, id: str) -> Exec:
         """The exec of that ID; `NotFound` otherwise."""
@@ -152,6 +160,8 @@ class Execs:
         if exec.started:
             what = "is already running" if exec.running else "has already run"
             raise Conflict(f"Error: Exec command {id} {what}")
+        if live.process is None:
+            raise NotFound(f"container {live.container.id} is not running")
         self._check(live)
         exec.started = exec.running = True
         self._publish(exec, "exec_start: " + exec.told)
@@ -173,7 +183,7 @@ class Execs:
         size = console_size or (tuple(spec.console_size[:2]) if spec.console_size else None)
         plan = ExecPlan(
             args=tuple(exec.command),
-            env=(*(["TERM=xterm"] if spec.tty else []), *(spec.env or ())),
+            env=(*_terminal(spec, live.container), *(spec.env or ())),
             cwd=spec.working_dir,
             user=user,
             tty=spec.tty,

@@ -77,6 +77,8 @@ class Deletion:
 
         With `platforms`, only the images for these.
         """
+        if not name.strip():
+            raise InvalidInput("image name cannot be blank")
         removal = _Removal()
         if platforms and not force:
             raise InvalidInput(

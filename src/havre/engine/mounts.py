@@ -127,10 +127,13 @@ def parse_bind(raw: str, driver: str = "") -> MountSpec:
         rw="ro" not in words,
         mode=mode,
     )
+    propagation = next((word for word in words if word in PROPAGATIONS), "")
     if spec.type == "volume":
+        if propagation:
+            what = 'invalid mount config for type "volume": field BindOptions must not be specified'
+            raise InvalidInput(f"{problem}: {what}")
         options = MountOptions(no_copy="nocopy" in words, anonymous=not source)
         return replace(spec, driver=driver, options=options, mode=mode or DEFAULT_MODE)
-    propagation = next((word for word in words if word in PROPAGATIONS), "")
     options = MountOptions(create_source=True)
     return replace(spec, source=posixpath.normpath(source), propagation=propagation, options=options)
 
@@ -279,7 +282,10 @@ def parse_volumes_from(raw: str) -> tuple[str, str]:
 
 
 def inherit(point: MountPoint, options: MountOptions, mode: str) -> MountSpec:
-    """A mount of another container as `--volumes-from` takes it over; an anonymous volume has a name by now."""
+    """A mount of another container as `--volumes-from` takes it over; an anonymous volume has a name by now.
+
+    What is in the new container's image is not copied into it.
+    """
     return MountSpec(
         point.type,
         point.destination,
@@ -288,5 +294,5 @@ def inherit(point: MountPoint, options: MountOptions, mode: str) -> MountSpec:
         mode=mode if point.type == "volume" else "",
         propagation=point.propagation,
         driver=point.driver,
-        options=options,
+        options=msgspec.structs.replace(options, no_copy=True),
     )

@@ -131,14 +131,14 @@ def plan_container(container: Container, found: Surroundings) -> ContainerPlan:
 def plan_env(config: Config, hostname: str, link_variables: Sequence[str] = ()) -> tuple[str, ...]:
     """PATH, HOSTNAME, TERM and those of links, then the container's own, which win; `NAME` without a value removes one.
 
-    HOME is the runtime's to set, from the image's passwd file.
+    HOME is the runtime's to set, from the image's passwd file, also where it was set to nothing.
     """
     variables = dict([DEFAULT_PATH.split("=", 1), ["HOSTNAME", hostname]])
     if config.tty:
         variables["TERM"] = "xterm"
     for variable in (*link_variables, *(config.env or ())):
         name, given, value = variable.partition("=")
-        if given:
+        if given and (value or name != "HOME"):
             variables[name] = value
         else:
             variables.pop(name, None)
@@ -160,7 +160,8 @@ def plan_binds(container: Container, found: Surroundings) -> tuple[Mount, ...]:
         planned.append(Tmpfs(destination=destination, options=tuple(filter(None, options.split(",")))))
     planned.extend(found.edits.mounts)
     covered = {mount.destination for mount in planned}
-    planned.extend(file for file in found.files if file.destination not in covered)
+    read_only = container.host_config.readonly_rootfs
+    planned.extend(replace(file, read_only=read_only) for file in found.files if file.destination not in covered)
     return tuple(sorted(planned, key=lambda mount: mount.destination.count("/")))
 
 

@@ -142,6 +142,11 @@ def wishes_of(
     ]
 
 
+def freedom(wish: Publish) -> tuple[bool, int]:
+    """Sorts wishes so that the free to choose come last, and take nothing from who needs one port."""
+    return not wish.first, wish.last - wish.first
+
+
 def numbered(wishes: Iterable[Publish], ports: Mapping[str, list[PortBinding] | None]) -> list[tuple[Publish, int]]:
     """The wishes, each with the host port that it has got by `ports`; 0 where that shows none.
 
@@ -153,7 +158,7 @@ def numbered(wishes: Iterable[Publish], ports: Mapping[str, list[PortBinding] | 
         for binding in bindings or []
     ]
     found: list[tuple[Publish, int]] = []
-    for wish in sorted(wishes, key=lambda wish: (not wish.first, wish.last - wish.first)):
+    for wish in sorted(wishes, key=freedom):
         own = (at for at in left if at[:2] == (wish.port, wish.protocol) and at[2] in wish.hosts[:1])
         at = next((at for at in own if wish.accepts(at[3])), None)
         if at is not None:
@@ -259,7 +264,9 @@ def own_names(container: Container) -> str:
     """How a container's own line in hosts names it: with its domain first, where it has one."""
     config = container.config
     hostname = config.hostname or container.id[:12]
-    return f"{hostname}.{config.domainname} {hostname}" if config.domainname else hostname
+    full = f"{hostname}.{config.domainname}" if config.domainname else hostname
+    host, dot, _ = full.partition(".")
+    return f"{full} {host}" if dot else full
 
 
 def _pairs(wanted: list[PortBinding] | None) -> list[tuple[str, str]] | None:

@@ -323,14 +323,16 @@ class Sandboxes:
         endpoint = held.gateway()
         if endpoint is None or not endpoint.bridge.on_host:
             return  # a device of its own in the network outside is reached there
+        wishes = self._wishes(endpoint, container)
         try:
-            for wish in self._wishes(endpoint, container):
+            for wish in sorted(wishes, key=texts.freedom):
                 held.reservations.append(
                     self._ports.reserve(wish, endpoint.address, held.name, target6=endpoint.address6)
                 )
         except Failed as error:
             where = f"driver failed programming external connectivity on endpoint {held.name} ({endpoint.id})"
             raise Failed(f"{where}: {error.message}", error.hint) from error
+        held.reservations.sort(key=lambda each: wishes.index(each.wish))
 
     def _wishes(self, endpoint: Endpoint, container: Container) -> list[Publish]:
         options = self._rows[endpoint.bridge.id].options

@@ -187,6 +187,8 @@ def _check_modes(host: HostConfig) -> None:
         joins = name in ("IPC", "PID") and mode.startswith("container:") and mode != "container:"
         if mode not in known and not joins:
             raise InvalidInput(f"invalid {name} mode: {mode}", f"expected one of {', '.join(filter(None, known))}")
+    if host.network_mode in ("container", "container:"):
+        raise InvalidInput("Invalid network mode: invalid container format container:<name|id>")
     if host.isolation not in ("", "default"):
         raise InvalidInput(f"Invalid isolation: \"{host.isolation}\" - linux only supports 'default'")
 

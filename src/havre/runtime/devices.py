@@ -23,21 +23,16 @@ def read_devices(on_host: str, inside: str, access: str) -> list[Device]:
     access, inside = access or "rwm", inside or on_host
     if not set(access) <= set("rwm"):
         raise InvalidInput(f"invalid device mode: {access}", "expected letters of rwm")
+    problem = f'error gathering device information while adding custom device "{on_host}"'
     try:
         status = os.stat(on_host)
     except OSError as error:
-        raise InvalidInput(
-            f'error gathering device information while adding custom device "{on_host}": {str(error.strerror).lower()}'
-        ) from error
-    if stat.S_ISDIR(status.st_mode):
-        found = [_device(path, inside + path[len(on_host.rstrip("/")) :], access) for path in _walk(Path(on_host))]
-        return [device for device in found if device]
-    device = _device(on_host, inside, access)
-    if device is None:
-        raise InvalidInput(
-            f'error gathering device information while adding custom device "{on_host}": not a device node'
-        )
-    return [device]
+        raise InvalidInput(f"{problem}: {str(error.strerror).lower()}") from error
+    paths = _walk(Path(on_host)) if stat.S_ISDIR(status.st_mode) else [on_host]
+    found = [_device(path, inside + path[len(on_host.rstrip("/")) :], access) for path in paths]
+    if not any(found):
+        raise InvalidInput(f"{problem}: not a device node")
+    return [device for device in found if device]
 
 
 def all_devices() -> list[Device]:

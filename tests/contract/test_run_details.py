@@ -1,0 +1,95 @@
+"""Details of containers that scripts have come to rely on, one small effect each; dockerd's own tests look for them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from support.engines import Engine
+from support.raw import ask
+from support.waiting import until
+
+RUN = ("run", "--rm")
+SLEEP = ("busybox", "sleep", "1000")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("-v", "data:/d:rslave"), 'mount config for type "volume": field BindOptions must not be specified'),
+        (("--network", "container"), "invalid container format container:<name|id>"),
+        (("--name", "me", "--network", "container:me"), "cannot join own network"),
+        (("--device", "/etc"), 'custom device "/etc": not a device node'),
+    ],
+)
+def test_refused(engine: Engine, options: tuple[str, ...], words: str) -> None:
+    assert words in engine.docker("run", *options, "busybox", "true", check=125).stderr
+    engine.docker("rm", "me")
+
+
+def test_environment(engine: Engine) -> None:
+    assert engine.out(*RUN, "-e", "HOME=", "busybox", "sh", "-c", "echo $HOME") == "/root"
+    engine.out("run", "-dt", "--name", "terminal", *SLEEP)
+    shown = [
+        engine.out("exec", *flags, "terminal", "sh", "-c", "echo ${TERM-none}") for flags in ((), ("-e", "TERM=x"))
+    ]
+    engine.docker("rm", "-f", "terminal", check=0)
+    assert shown == ["none", "x"]
+
+
+def test_a_hostname_with_a_domain(engine: Engine) -> None:
+    assert "\ta.b.example a\n" in engine.out(*RUN, "-h", "a.b.example", "busybox", "cat", "/etc/hosts") + "\n"
+
+
+def test_a_read_only_root_covers_the_files_of_the_engine(engine: Engine) -> None:
+    script = "for f in hosts hostname resolv.conf; do echo x >> /etc/$f || echo refused; done"
+    assert engine.out(*RUN, "--read-only", "busybox", "sh", "-c", script).split() == ["refused"] * 3
+    assert engine.out(*RUN, "busybox", "sh", "-c", script) == ""
+
+
+def test_nothing_declared_is_null(engine: Engine) -> None:
+    engine.out("create", "--name", "plain", "-v", "data:/d", "busybox")
+    config = json.loads(engine.out("inspect", "--format", "{{json .Config}}", "plain"))
+    assert (config["Volumes"], config.get("ExposedPorts")) == (None, None)
+
+
+def test_a_kill_is_seen_by_who_asks_next(engine: Engine) -> None:
+    for number in range(5):
+        engine.out("run", "-d", "--name", f"k{number}", *SLEEP)
+        assert ask(engine.socket, "POST", f"/containers/k{number}/kill").status == 204
+        assert ask(engine.socket, "GET", f"/containers/k{number}/json").json["State"]["Running"] is False
+
+
+def test_a_kill_ends_restarts(engine: Engine) -> None:
+    engine.out("run", "-d", "--name", "again", "--restart", "always", "busybox", "false")
+    until(lambda: engine.out("inspect", "-f", "{{.State.Restarting}}", "again") == "true", "a restart to come")
+    assert engine.out("kill", "again") == "again"
+    until(lambda: engine.out("inspect", "-f", "{{.State.Status}}", "again") == "exited", "no restart")
+
+
+def test_an_exec_of_a_container_that_stopped_is_gone(engine: Engine) -> None:
+    engine.out("run", "-d", "--name", "short", *SLEEP)
+    id = ask(engine.socket, "POST", "/containers/short/exec", {"Cmd": ["true"]}).json["Id"]
+    engine.out("kill", "short")
+    assert ask(engine.socket, "POST", f"/exec/{id}/start", {"Detach": True}).status == 404
+
+
+def test_ports_that_are_asked_for_come_before_free_ones(engine: Engine) -> None:
+    engine.out("run", "-d", "--name", "first", "-p", "80", *SLEEP)
+    port = int(engine.out("inspect", "-f", '{{(index .NetworkSettings.Ports "80/tcp" 0).HostPort}}', "first"))
+    done = engine.docker("run", "-d", "--name", "second", "-p", "80", "-p", f"{port + 1}:8080", *SLEEP)
+    engine.docker("rm", "-f", "first", "second")
+    assert done.returncode == 0, done.stderr
+
+
+def test_volumes_of_others_are_not_filled(engine: Engine) -> None:
+    engine.out("create", "--name", "owner", "-v", "/etc/empty", "busybox")
+    engine.docker(
+        "build", "-q", "-t", "full", "-", stdin="FROM busybox\nRUN mkdir /etc/empty && echo x > /etc/empty/x\n"
+    )
+    assert engine.out(*RUN, "--volumes-from", "owner", "full", "ls", "/etc/empty") == ""
+
+
+def test_a_blank_image_is_refused(engine: Engine) -> None:
+    assert "image name cannot be blank" in engine.docker("rmi", " ", check=1).stderr
