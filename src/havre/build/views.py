@@ -88,10 +88,5 @@ class BuildViews:
                 id = secrets.token_hex(32)
                 self._undo.push_async_callback(self._snapshots.remove, id)
                 await self._snapshots.create(id, layers)
-<<<<<<< HEAD
-                self._mounted[layers] = DirectoryTree(await self._snapshots.mount(id), layers)
-            return self._mounted[layers]
-=======
                 self._mounted[layers, ids] = await self._snapshots.mount(id, ids)
             return self._mounted[layers, ids]
->>>>>>> origin/main
