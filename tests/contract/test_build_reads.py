@@ -58,6 +58,13 @@ def test_triggers_of_a_base_are_sent_what_they_copy(havred: Engine, tmp_path: Pa
     assert _content(havred, built(havred, context, client=client), "later.txt", "now.txt") == b"laternow"
 
 
+def test_links_between_the_sources_of_a_copy_stay(havred: Engine, tmp_path: Path) -> None:
+    made = "FROM busybox AS made\nRUN echo x > /one && ln /one /two\n"
+    context = write_context(tmp_path / "c", f"{made}FROM busybox\nCOPY --from=made /one /two /x/\n")
+    image = built(havred, context)
+    assert havred.out("run", "--rm", "--network", "none", image, "stat", "-c", "%h", "/x/one") == "2"
+
+
 def _content(engine: Engine, image: str, *paths: str) -> bytes:
     command = ["docker", "run", "--rm", "--network", "none", image, "cat", *(f"/{path}" for path in paths)]
     return subprocess.run(command, env=engine.env, capture_output=True, check=True).stdout
