@@ -15,6 +15,7 @@ import contextlib
 import json
 import logging
 import os
+import platform
 import re
 import secrets
 import signal
@@ -81,6 +82,7 @@ from havre.linux.idmap import IdRange
 from havre.logtext import configure_logging, set_level
 from havre.network.files import Resolver
 from havre.network.ipam import parse_pools
+from havre.oci.platform import platform_of_processor
 from havre.plugins import Directories, Plugins
 from havre.registry import Policy, Registry, RegistryConfig
 from havre.runtime import Runtime
@@ -154,10 +156,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _Re
             storage, registry, events.publish, lambda id: users[0].users_of(id) if users else (), policy
         )
         images.limit_transfers(config.max_concurrent_downloads, config.max_concurrent_uploads)
-        cgroups, nodes = runtime.host.cgroups, sum(1 for _ in Path("/sys/devices/system/node").glob("node[0-9]*"))
-        limits = HostLimits(
-            os.cpu_count() or 1, runtime.binaries, cgroups.swap_limit, cgroups.blkio_weight, max(nodes, 1)
-        )
+        limits = _limits(runtime)
         creation = Creation(
             index,
             images,
@@ -334,6 +333,18 @@ def _identity(config: DaemonConfig) -> Identity:
         log_driver=config.log_driver,
         cdi_directories=config.cdi_spec_dirs,
         remapped=bool(config.userns_remap),
+    )
+
+
+def _limits(runtime: Runtime) -> HostLimits:
+    flags = re.search(r"^flags\s*:(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return HostLimits(
+        cpus=os.cpu_count() or 1,
+        runtimes=runtime.binaries,
+        platform=platform_of_processor(platform.machine(), flags[1].split() if flags else ()),
+        swap_limit=runtime.host.cgroups.swap_limit,
+        blkio_weight=runtime.host.cgroups.blkio_weight,
+        memory_nodes=max(sum(1 for _ in Path("/sys/devices/system/node").glob("node[0-9]*")), 1),
     )
 
 

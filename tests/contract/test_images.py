@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from support.engines import Engine
 from support.imagery import archive, config_of, layer_tar
+from support.raw import ask
 from support.registry import PASSWORD, USER, RealRegistry, real_registry
 
 pytestmark = pytest.mark.peer
@@ -140,6 +142,37 @@ def test_images_of_one_second_are_told_apart(engine: Engine) -> None:
     ids = [engine.out("commit", "base", f"moments:{number}") for number in range(4)]
     shown = engine.out("images", "-q", "--no-trunc", "-f", f"since={ids[0]}", "-f", f"before={ids[3]}").split()
     assert sorted(shown) == sorted(ids[1:3])
+
+
+@pytest.mark.usefixtures("image")
+def test_containers_of_images_for_other_processors(engine: Engine) -> None:
+    """Made with a warning, unless the platform was asked for; older variants and 32 bits run here."""
+
+    def warnings(architecture: str, variant: str = "", asked: str = "") -> list[str]:
+        config = json.dumps(json.loads(CONFIG) | {"architecture": architecture, "variant": variant}).encode()
+        item = {"Config": "c.json", "RepoTags": ["x:1"], "Layers": ["0.tar", "1.tar"]}
+        files = {"0.tar": BASE, "1.tar": TOP, "c.json": config, "manifest.json": json.dumps([item]).encode()}
+        engine.docker("load", stdin=archive(files), check=0)
+        made = ask(engine.socket, "POST", f"/containers/create?platform={asked}", {"Image": "x:1"})
+        assert made.status == 201
+        return list(made.json["Warnings"])
+
+    loader = Path("/lib64/ld-linux-x86-64.so.2")
+    listed = subprocess.run([loader, "--help"], capture_output=True, text=True, check=True).stdout
+    level = max(map(int, re.findall(r"x86-64-v(\d) \(supported", listed)), default=1)
+
+    def warning(platform: str) -> list[str]:
+        return [
+            f"The requested image's platform ({platform}) does not match the detected host platform "
+            f"(linux/amd64/v{level}) and no specific platform was requested"
+        ]
+
+    assert warnings("arm64") == warning("linux/arm64")
+    assert warnings("arm", "v7") == warning("linux/arm/v7")
+    assert warnings("amd64", f"v{level + 1}") == warning(f"linux/amd64/v{level + 1}")
+    assert warnings("arm64", asked="linux/arm64") == []
+    assert warnings("amd64") == warnings("amd64", "v1") == warnings("amd64", f"v{level}") == warnings("386") == []
+    assert engine.docker("create", "x:1", check=0).stderr == ""
 
 
 @pytest.mark.parametrize("platform", ["macos", "macos/arm64", "windows/amd64"])

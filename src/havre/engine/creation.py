@@ -51,6 +51,7 @@ from havre.engine.validate import HostLimits, check_config, check_host_config
 from havre.engine.volume import LOCAL
 from havre.engine.volumes import Volumes
 from havre.errors import HavreError, InvalidInput, NotFound
+from havre.oci.platform import is_native
 from havre.runtime.security import parse_security_opts
 from havre.storage import Snapshots
 
@@ -106,6 +107,11 @@ class Creation:
         if not config.image:
             raise InvalidInput("Image: no image given", "expected the name or ID of an image")
         image = await self._images.acquire(config.image, platform)
+        if platform is None and not is_native(image.platform, self._limits.platform):
+            warnings.append(
+                f"The requested image's platform ({image.platform}) does not match the detected host platform "
+                f"({self._limits.platform}) and no specific platform was requested"
+            )
         config = merge_config(config, image.config)
         check_config(config)
         check_conflicts(config, host)

@@ -56,12 +56,12 @@ from havre.storage.store import Storage
 
 
 class RunImage(msgspec.Struct, frozen=True):
-    """What a container is made from: the image's ID, its defaults, its layers (base first), its architecture."""
+    """What a container is made from: the image's ID, its defaults, its layers (base first), its platform."""
 
     id: ImageId
     config: Config
     layers: tuple[Digest, ...]
-    architecture: str
+    platform: Platform
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,7 +130,7 @@ class Images:
     async def acquire(self, name: str, platform: str | None = None) -> RunImage:
         """The image to make a container from; `NotFound` also when it is not here for the platform asked for."""
         image = self._store.find(name, _wanted(platform))
-        return RunImage(image.id, imagelist.image_config(image), image.layers, image.config.architecture)
+        return RunImage(image.id, imagelist.image_config(image), image.layers, image.config.platform)
 
     def hold(self, layers: Sequence[Digest]) -> AbstractContextManager[None]:
         """Keep layers that were just acquired from being collected during a block."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from havre.engine.model import Config, Healthcheck, HostConfig
 from havre.errors import InvalidInput
 from havre.logs import DEFAULT_DRIVER, check_driver
+from havre.oci.platform import Platform
 from havre.runtime.capabilities import CAPABILITIES
 
 MINIMUM_MEMORY = 6 << 20
@@ -33,10 +34,11 @@ _RANGE_LIST = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 
 @dataclass(frozen=True, slots=True)
 class HostLimits:
-    """What a request is measured against: how many CPUs and memory nodes there are, the runtimes, what cgroups do."""
+    """What a request is measured against: CPUs and memory nodes, their platform, the runtimes, what cgroups do."""
 
     cpus: int
     runtimes: Collection[str]
+    platform: Platform
     swap_limit: bool = True
     blkio_weight: bool = True
     memory_nodes: int = 1

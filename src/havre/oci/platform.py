@@ -5,9 +5,10 @@ Source: OCI image specification, "image-index.md"; containerd's platform names.
 
 from __future__ import annotations
 
+import math
 import platform as host
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import msgspec
 
@@ -42,6 +43,12 @@ _ARCHITECTURES = frozenset({
 })
 # fmt: on
 _IMPLIED_VARIANTS = {"arm64": "v8", "arm": "v7"}
+# x86-64 psABI, "Micro-Architecture Levels", by the names of /proc/cpuinfo (abm is LZCNT, pni is SSE3).
+_AMD64_LEVELS = (
+    frozenset({"cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"}),
+    frozenset({"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"}),
+    frozenset({"avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl"}),
+)
 
 
 class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -62,6 +69,9 @@ class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
 
     def _variant(self) -> str:
         return self.variant or _IMPLIED_VARIANTS.get(self.architecture, "")
+
+
+_NARROW = {"amd64": Platform("386", "linux"), "arm64": Platform("arm", "linux", variant="v8")}
 
 
 def parse_platform(text: str) -> Platform:
@@ -91,6 +101,33 @@ def platform_of_machine(machine: str) -> Platform:
     """The platform of a Linux host, by the machine name of uname(2)."""
     architecture, variant = _MACHINES.get(machine, (machine, ""))
     return Platform(architecture, "linux", variant=variant)
+
+
+def platform_of_processor(machine: str, flags: Collection[str]) -> Platform:
+    """A Linux host's platform with its variant, which of amd64 the processor's flags (as in /proc/cpuinfo) tell."""
+    platform = platform_of_machine(machine)
+    if platform.architecture != "amd64":
+        return platform
+    missed = (level for level, needed in enumerate(_AMD64_LEVELS, 1) if not needed.issubset(flags))
+    return Platform("amd64", "linux", variant=f"v{next(missed, len(_AMD64_LEVELS) + 1)}")
+
+
+def is_native(image: Platform, processor: Platform) -> bool:
+    """Whether a processor runs an image's programs without emulation: those of older variants and 32 bits too.
+
+    Source: containerd's `platforms.Only`; an image that names no variant is for all.
+    """
+    if (image.os, image.architecture) == (processor.os, processor.architecture):
+        return not image.variant or _version(image.variant) <= _version(processor.variant)
+    narrow = _NARROW.get(processor.architecture)
+    return narrow is not None and is_native(image, narrow)
+
+
+def _version(variant: str) -> tuple[float, ...]:
+    """`v8.2` as (8, 2); what is no version is newer than all."""
+    if re.fullmatch(r"v\d+(\.\d+)?", variant) is None:
+        return (math.inf,)
+    return tuple(map(int, variant[1:].split(".")))
 
 
 def runnable_on(wanted: Platform) -> Sequence[Platform]:

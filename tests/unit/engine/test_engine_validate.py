@@ -9,8 +9,9 @@ import pytest
 from havre.engine.model import Config, Healthcheck, HostConfig, LogConfig, PortBinding, RestartPolicy
 from havre.engine.validate import HostLimits, check_config, check_host_config, parse_port, parse_signal
 from havre.errors import InvalidInput
+from havre.oci.platform import Platform
 
-LIMITS = HostLimits(cpus=2, runtimes=("crun", "runc"))
+LIMITS = HostLimits(cpus=2, runtimes=("crun", "runc"), platform=Platform("amd64", "linux", variant="v3"))
 
 
 @pytest.mark.parametrize(

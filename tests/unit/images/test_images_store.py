@@ -254,7 +254,7 @@ def test_names(tmp_path: Path) -> None:
                 with pytest.raises(InvalidInput, match=words):
                     await stage.images.tag("x:1", repository, tag)
             image = await stage.images.acquire("x:1")
-            assert (image.id, image.config.cmd, image.architecture) == (f"sha256:{HEX}", ["sh"], "amd64")
+            assert (image.id, image.config.cmd, str(image.platform)) == (f"sha256:{HEX}", ["sh"], "linux/amd64")
             assert image.layers == (digest_of(BASE), digest_of(TOP))
             with pytest.raises(NotFound, match="wanted linux/arm64, actual: linux/amd64"):
                 await stage.images.acquire("x:1", "linux/arm64")

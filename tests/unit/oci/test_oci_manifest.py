@@ -13,7 +13,7 @@ from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of
 from havre.oci.image import ImageConfig, RootFs, chain_ids, decode_image, encode_image
 from havre.oci.manifest import Descriptor, Index, Manifest, choose_manifest, decode_document, render_manifest
-from havre.oci.platform import Platform, parse_platform, platform_of_machine
+from havre.oci.platform import Platform, is_native, parse_platform, platform_of_machine, platform_of_processor
 
 D = digest_of(b"x")
 
@@ -131,6 +131,48 @@ def test_platform_refused(text: str) -> None:
 def test_platform_of_this_machine() -> None:
     assert str(platform_of_machine("x86_64")) == "linux/amd64"
     assert platform_of_machine("aarch64").same_as(Platform("arm64", "linux"))
+
+
+V2 = ("cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3")
+V3 = ("abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave")
+AVX512 = ("avx512bw", "avx512cd", "avx512dq", "avx512f", "avx512vl")
+
+
+@pytest.mark.parametrize(
+    ("machine", "flags", "shown"),
+    [
+        ("x86_64", (), "linux/amd64/v1"),
+        ("x86_64", V2, "linux/amd64/v2"),
+        ("x86_64", (*V2, *V3), "linux/amd64/v3"),
+        ("x86_64", (*V2, *V3, *AVX512), "linux/amd64/v4"),
+        ("x86_64", (*V2, *AVX512), "linux/amd64/v2"),
+        ("aarch64", (), "linux/arm64/v8"),
+    ],
+)
+def test_platform_of_a_processor(machine: str, flags: tuple[str, ...], shown: str) -> None:
+    assert str(platform_of_processor(machine, flags)) == shown
+
+
+@pytest.mark.parametrize(
+    ("image", "processor", "native"),
+    [
+        ("linux/amd64", "linux/amd64/v1", True),
+        ("linux/amd64/v3", "linux/amd64/v3", True),
+        ("linux/amd64/v3", "linux/amd64/v2", False),
+        ("linux/amd64/odd", "linux/amd64/v4", False),
+        ("linux/386", "linux/amd64/v2", True),
+        ("linux/arm64", "linux/amd64/v2", False),
+        ("windows/amd64", "linux/amd64/v2", False),
+        ("linux/arm64", "linux/arm64/v8", True),
+        ("linux/arm64/v8.2", "linux/arm64/v8", False),
+        ("linux/arm/v7", "linux/arm64/v8", True),
+        ("linux/amd64", "linux/arm64/v8", False),
+        ("linux/arm/v6", "linux/arm/v7", True),
+        ("linux/arm/v7", "linux/arm/v6", False),
+    ],
+)
+def test_native_images(image: str, processor: str, native: bool) -> None:
+    assert is_native(parse_platform(image), parse_platform(processor)) is native
 
 
 def test_chain_ids() -> None:
