@@ -200,10 +200,10 @@ def rm(session: Session, options: Options, arguments: list[str]) -> int:
             for item in session.client.delete(f"/images/{name}", query):
                 print(f"Deleted: {item['Deleted']}" if "Deleted" in item else f"Untagged: {item['Untagged']}")
         except NotFound as error:
-            failures.append(error.message)
+            failures.append(str(error))
         except HavreError as error:
             missing_only = False
-            failures.append(error.message)
+            failures.append(str(error))
     code = session.tell(failures)
     return 0 if options.force and missing_only else code
 

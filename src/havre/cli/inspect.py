@@ -46,7 +46,7 @@ def show(names: list[str], form: str, get: Get) -> int:
         try:
             objects.append(get(name))
         except HavreError as error:
-            failures.append(error.message)
+            failures.append(str(error))
     if form in ("", "json"):
         _print_json(objects, compact=form == "json")
     else:

@@ -76,7 +76,7 @@ def rm(session: Session, options: Options, arguments: list[str]) -> int:
         try:
             session.client.delete(f"/containers/{name.strip('/')}", query)
         except HavreError as error:
-            told.append(error.message)
+            told.append(str(error))
             failed = failed or not (options.force and isinstance(error, NotFound))
         else:
             print(name)
@@ -91,7 +91,7 @@ def wait(session: Session, options: Options, arguments: list[str]) -> int:
         try:
             print(read_exit_code(session.client.call("POST", f"/containers/{name}/wait")), flush=True)
         except NotFound as error:
-            failures.append(error.message)
+            failures.append(str(error))
     return session.tell(failures)
 
 

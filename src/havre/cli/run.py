@@ -45,7 +45,7 @@ def run(session: Session, options: Options, arguments: list[str]) -> int:
     try:
         container = _create(session, options, body)
     except HavreError as error:
-        raise _failure(error.message, 125, "run") from error
+        raise _failure(str(error), 125, "run") from error
     if options.detach:
         _start_or_fail(session, container)
         print(container)
@@ -150,7 +150,7 @@ def _stay(session: Session, options: Options, body: dict[str, Any], container: s
     except HavreError as error:
         if options.rm:
             waiting.read()  # the daemon removes it; done when we return
-        raise _start_failure(error.message) from error
+        raise _start_failure(str(error)) from error
     talk.set_first_size()
     if attached is None:
         return 0
@@ -163,7 +163,7 @@ def _start_or_fail(session: Session, container: str) -> None:
     try:
         session.client.post(f"/containers/{container}/start")
     except HavreError as error:
-        raise _start_failure(error.message) from error
+        raise _start_failure(str(error)) from error
 
 
 def _start_failure(message: str) -> StatusError:

@@ -212,7 +212,8 @@ def daemon_error(response: Response) -> errors.HavreError:
         except ValueError:
             message = text
     kind = _BY_STATUS.get(response.status, errors.Failed)
-    return kind(f"Error response from daemon: {message or f'status {response.status}'}")
+    text = f"Error response from daemon: {message or f'status {response.status}'}"
+    return kind(text, response.headers.get("havre-hint"))
 
 
 def cannot_connect(endpoint: Endpoint, error: OSError) -> CannotConnect:
