@@ -93,3 +93,27 @@ def test_volumes_of_others_are_not_filled(engine: Engine) -> None:
 
 def test_a_blank_image_is_refused(engine: Engine) -> None:
     assert "image name cannot be blank" in engine.docker("rmi", " ", check=1).stderr
+
+
+def test_a_working_directory_is_shown_clean(engine: Engine) -> None:
+    engine.out("create", "--name", "there", "-w", "/tmp//x/", "busybox")
+    assert engine.out("inspect", "-f", "{{.Config.WorkingDir}}", "there") == "/tmp/x"
+
+
+@pytest.mark.parametrize(
+    ("version", "limit", "left"), [("1.45", 0, 0), ("1.45", -2, 0), ("1.45", 16, 16), ("1.24", 16, 32)]
+)
+def test_limits_on_processes_are_lifted(engine: Engine, version: str, limit: int, left: int) -> None:
+    engine.out("run", "-d", "--name", "few", "--pids-limit", "32", *SLEEP)
+    assert ask(engine.socket, "POST", f"/v{version}/containers/few/update", {"PidsLimit": limit}).status == 200
+    shown = engine.out("inspect", "-f", "{{.HostConfig.PidsLimit}}", "few")
+    kernel = engine.out("exec", "few", "sh", "-c", "cat /sys/fs/cgroup/pids/pids.max || cat /sys/fs/cgroup/pids.max")
+    engine.docker("rm", "-f", "few", check=0)
+    assert (shown, kernel) == (str(left), str(left or "max"))
+
+
+def test_a_stop_ends_restarts(engine: Engine) -> None:
+    for number in range(5):
+        engine.out("run", "-d", "--name", f"r{number}", "--restart", "always", "busybox", "false")
+        engine.out("stop", f"r{number}")
+        assert engine.out("inspect", "-f", "{{.State.Running}} {{.State.Restarting}}", f"r{number}") == "false false"

@@ -7,10 +7,11 @@ from aiohttp import web
 from havre.api.call import Call
 from havre.api.router import Router
 from havre.engine.model import HostConfig
+from havre.wire import versions
 
 
 async def _update(call: Call) -> web.StreamResponse:
-    asked = await call.body(HostConfig)
+    asked = versions.lift("ContainerUpdate", await call.body(HostConfig), call.version)
     warnings = await call.settle(call.services.updates.update(call.name, asked))
     return call.json({"Warnings": list(warnings) or None})
 

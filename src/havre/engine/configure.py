@@ -7,6 +7,7 @@ defaults", and the OCI image specification, "Conversion to runtime configuration
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -65,7 +66,7 @@ def merge_config(user: Config, image: Config) -> Config:
         env=_merge_env(user.env, image.env),
         entrypoint=entrypoint,
         cmd=command,
-        working_dir=user.working_dir or image.working_dir,
+        working_dir=_clean(user.working_dir or image.working_dir),
         labels={**(image.labels or {}), **(user.labels or {})},
         exposed_ports=_united(user.exposed_ports, image.exposed_ports),
         volumes=_united(user.volumes, image.volumes),
@@ -100,6 +101,11 @@ def _merge_env(user: list[str] | None, image: list[str] | None) -> list[str] | N
         return user
     names = {variable.partition("=")[0] for variable in user or ()}
     return [*(user or ()), *(variable for variable in image if variable.partition("=")[0] not in names)]
+
+
+def _clean(directory: str) -> str:
+    """As Go's filepath.Clean leaves it; nothing stays nothing."""
+    return posixpath.normpath(directory).replace("//", "/") if directory else ""
 
 
 def _united(user: dict[str, T] | None, image: dict[str, T] | None) -> dict[str, T] | None:
@@ -158,6 +164,7 @@ def fill_host_config(host: HostConfig, defaults: Defaults) -> HostConfig:
         runtime=host.runtime or defaults.runtime,
         oom_kill_disable=bool(host.oom_kill_disable),
         memory_swap=2 * host.memory if host.memory > 0 and host.memory_swap == 0 else host.memory_swap,
+        pids_limit=host.pids_limit if (host.pids_limit or 0) > 0 else None,
         memory_swappiness=None if host.memory_swappiness == -1 else host.memory_swappiness,
         console_size=host.console_size or [0, 0],
         masked_paths=list(MASKED_PATHS) if masked is None else masked,

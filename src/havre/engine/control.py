@@ -112,6 +112,10 @@ class Control:
             return
         async with live.lock:
             process = live.process  # a start or restart that is under way comes first
+        if process is None and live.restart is not None:  # it has come and gone
+            await self._mark_stopped(live)
+            await self._give_up_restart(live)
+            return
         if process is None:
             raise NotModified("container is already stopped")
         await self._mark_stopped(live)

@@ -87,15 +87,17 @@ def shown_links(container: Container) -> list[str]:
     given = container.host_config.links or []
     if container.host_config.network_mode not in _BRIDGE:
         return list(given)
-    return [f"/{name}:/{container.name}/{alias}" for alias, name in links_of(container).items()]
+    return [f"/{name}:/{container.name}/{alias}" for name, _, alias in (link.partition(":") for link in given)]
 
 
 def linked_names(containers: Iterable[Container]) -> dict[str, list[str]]:
     """By name of a container (in lower case) what others call it: `/OWNER/ALIAS`."""
     names: dict[str, list[str]] = {}
     for container in containers:
-        for alias, name in links_of(container).items():
-            names.setdefault(name, []).append(f"/{container.name}/{alias}")
+        if links_of(container):
+            for link in shown_links(container):
+                name, _, alias = link.removeprefix("/").partition(":")
+                names.setdefault(name.lower(), []).append(alias)
     return names
 
 

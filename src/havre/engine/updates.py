@@ -2,7 +2,8 @@
 
     request --plan_update (pure)--> the host configuration to be --checked as at create--> OCI runtime, then the row
 
-What the request leaves out (0, "", null) stays. Nothing changes, in the kernel or in the row, when anything is refused.
+What the request leaves out (0, "", null) stays; but 0 processes and fewer are no limit on them. Nothing changes, in the
+kernel or in the row, when anything is refused.
 """
 
 from __future__ import annotations
@@ -51,7 +52,8 @@ class Updates:
                 raise Conflict(f"container {container.id} is marked for removal and cannot be updated")
             try:
                 new = plan_update(container.host_config, asked)
-                if live.process is not None and any(getattr(asked, name) for name in LIMITS):
+                limited = asked.pids_limit is not None or any(getattr(asked, name) for name in LIMITS)
+                if live.process is not None and limited:
                     blocks = await in_thread(read_block_limits, asked)
                     await live.process.update(plan_resources(limits_to_apply(new, asked), blocks))
             except HavreError as error:
@@ -79,6 +81,8 @@ def plan_update(host: HostConfig, asked: HostConfig) -> HostConfig:
     if asked.restart_policy.name and host.auto_remove:
         raise InvalidInput("Restart policy cannot be updated because AutoRemove is enabled for the container")
     changes = {name: value for name in LIMITS if (value := getattr(asked, name))}
+    if asked.pids_limit is not None:
+        changes["pids_limit"] = max(asked.pids_limit, 0)
     if asked.restart_policy.name:
         changes["restart_policy"] = asked.restart_policy
     return replace(host, **changes)

@@ -153,6 +153,11 @@ def _lift_mount_options(body: Any) -> None:
             mount.tmpfs_options = None
 
 
+def _lift_pids_limit(body: Any) -> None:
+    """Limits on processes could not be updated before 1.40."""
+    body.pids_limit = None
+
+
 def _lower_container_config(answer: dict[str, Any]) -> None:
     """1.45 dropped the configuration that a classic build had recorded."""
     empty = {"Env": None, "Cmd": None, "Image": "", "Volumes": None, "WorkingDir": "", "Entrypoint": None}
@@ -219,6 +224,7 @@ _LIFTS: dict[str, tuple[_Change, ...]] = {
         (Version(1, 40), _lift_recursive_binds),
         (Version(1, 25), _lift_auto_remove),
     ),
+    "ContainerUpdate": ((Version(1, 40), _lift_pids_limit),),
 }
 _LOWERS: dict[str, tuple[_Change, ...]] = {
     "ContainerInspect": ((Version(1, 45), _lower_aliases),),
