@@ -147,7 +147,7 @@ def _take_all(take: Callable[[bytes], None], batch: list[bytes]) -> None:
 def _clean(path: str) -> str:
     """Absolute, without dots, but with the `/` or `/.` at the end that makes a difference."""
     clean = posixpath.normpath("/" + path.lstrip("/"))
-    if path.endswith("/.") or path == ".":
+    if posixpath.basename(path.rstrip("/")) == ".":
         return clean.rstrip("/") + "/."
     return clean.rstrip("/") + "/" if path.endswith("/") else clean
 
