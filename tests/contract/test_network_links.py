@@ -71,10 +71,10 @@ class TestLinks:
         assert linked.out("ps", "--no-trunc", "--format", "{{.Names}}") == "db"
 
     def test_hosts_has_the_others_own_name(self, engine: Engine) -> None:
-        id = engine.out("run", "-d", "--name", "named", "-h", "fred", *SLEEP)
+        id = engine.out("run", "-d", "--name", "Named", "-h", "fred", *SLEEP)
         shown = engine.out("run", "--rm", "--link", f"{id}:n", "busybox", "cat", "/etc/hosts")
-        engine.docker("rm", "-f", "named", check=0)
-        assert "\tn fred named" in shown
+        engine.docker("rm", "-f", "Named", check=0)
+        assert "\tn fred Named" in shown
 
     def test_what_cannot_be_linked(self, engine: Engine) -> None:
         engine.out("run", "-d", "--name", "wide", "--network", "host", *SLEEP)
@@ -149,7 +149,7 @@ class TestEndpoints:
         ("asked", "message"),
         [
             ("link-local-ip=10.0.0.1", "invalid link-local IP address: 10.0.0.1"),
-            ("driver-opt=com.example.x=1", "unknown driver option com.example.x"),
+            ("driver-opt=com.docker.network.endpoint.x=1", "unknown driver option com.docker.network.endpoint.x"),
             ("driver-opt=com.docker.network.endpoint.sysctls=kernel.x=1", "invalid sysctl kernel.x=1"),
             ("driver-opt=com.docker.network.endpoint.ifname=../x", "invalid interface name: ../x"),
         ],

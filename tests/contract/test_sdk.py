@@ -115,3 +115,47 @@ def test_events(client: Any) -> None:
     container.remove()
     assert next(with_events)["Actor"]["ID"] == container.id
     with_events.close()
+
+
+def test_host_configuration_beside_its_place(client: Any) -> None:
+    """`create_container(runtime=...)` writes there, and older clients did."""
+    import docker.errors
+
+    with pytest.raises(docker.errors.APIError, match="unknown or invalid runtime name: nosuch"):
+        client.api.create_container("busybox", "true", runtime="nosuch")
+    beside = {"Image": "busybox", "Memory": 64 << 20, "CpuShares": 7, "Dns": ["192.0.2.1"]}
+    shown = []
+    for body in (beside, {**beside, "HostConfig": {"CpuShares": 9}}):
+        made = client.api.create_container_from_config(body)["Id"]
+        host = client.api.inspect_container(made)["HostConfig"]
+        shown.append((host["Memory"], host["CpuShares"], host["Dns"]))
+        client.api.remove_container(made)
+    assert shown[0] == (64 << 20, 7, ["192.0.2.1"])
+    assert shown[1][:2] == (64 << 20, 9)
+    assert not shown[1][2]
+
+
+def test_options_of_an_endpoint_that_are_nobodys(client: Any) -> None:
+    """Kept and shown, as labels would be."""
+    options = {"com.example.setting": "on", "key": "2"}
+    endpoint = client.api.create_endpoint_config(driver_opt=options)
+    network = client.networks.create("sdk-options")
+    container = client.containers.create(
+        "busybox", ["sleep", "1000"], network="sdk-options", networking_config={"sdk-options": endpoint}
+    )
+    try:
+        container.start()
+        container.reload()
+        assert container.attrs["NetworkSettings"]["Networks"]["sdk-options"]["DriverOpts"] == options
+    finally:
+        container.remove(force=True)
+        network.remove()
+
+
+def test_what_a_build_writes_to_stderr_is_red(client: Any) -> None:
+    dockerfile = io.BytesIO(b"FROM busybox\nRUN echo good; echo bad >&2\n")
+    told = [each.get("stream", "") for each in client.api.build(fileobj=dockerfile, decode=True, nocache=True, rm=True)]
+    assert "good\n" in told
+    assert "\x1b[91mbad\n\x1b[0m" in told
+    built = next(text.split()[-1] for text in told if text.startswith("Successfully built"))
+    client.images.remove(built)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from support.engines import Engine
+from support.engines import Dockerd, Engine, Havred, serving
 from support.imagery import archive, config_of, layer_tar
 from support.registry import RealRegistry, real_registry
 
@@ -90,3 +90,21 @@ def client_errors() -> Any:
     import docker.errors
 
     return docker.errors
+
+
+@pytest.mark.parametrize("kind", [Havred, Dockerd])
+def test_all_tags_of_a_mirror(kind: type[Engine], tmp_path: Path) -> None:
+    """Of Docker Hub's repositories a mirror also tells which tags there are."""
+    with serving(kind()) as engine, real_registry(tmp_path, inside=engine.inside) as mirror:
+        engine.docker("load", stdin=ARCHIVE, check=0)
+        names = {f"{mirror.host}/library/sdk:{tag}" for tag in "12"}
+        for name in names:
+            engine.docker("tag", "sdk:1", name, check=0)
+            engine.docker("push", name, check=0)
+        engine.docker("rmi", "sdk:1", *names, check=0)
+        engine.stop()
+        engine.extra = ["--registry-mirror", f"http://{mirror.host}"]
+        engine.start()
+        sdk = engine.sdk()
+        assert {name for image in sdk.images.pull("sdk", all_tags=True) for name in image.tags} == {"sdk:1", "sdk:2"}
+        sdk.close()

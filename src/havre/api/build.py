@@ -42,6 +42,7 @@ from havre.errors import HavreError, InvalidInput
 from havre.oci.attestation import Predicate
 from havre.oci.reference import parse_reference
 from havre.registry import Auth
+from havre.wire.frames import STDERR
 
 
 async def _build(agents: Agents, call: Call) -> web.StreamResponse:
@@ -315,7 +316,8 @@ def _tell(event: Started | Log | Finished) -> str:
     if isinstance(event, Started):
         return f"Step {event.vertex.step}/{event.vertex.steps} : {event.vertex.text}\n"
     if isinstance(event, Log):
-        return event.data.decode(errors="replace")
+        text = event.data.decode(errors="replace")
+        return f"\x1b[91m{text}\x1b[0m" if event.stream == STDERR else text
     if event.error:
         return ""
     cached = " ---> Using cache\n" if event.cached and not event.vertex.text.upper().startswith("FROM") else ""

@@ -96,8 +96,12 @@ class Call:
 
     async def body(self, into: type[T]) -> T:
         """The JSON body as `into`; 400 when it is not JSON, too long, or of another shape."""
+        return decode_body(await self.json_body(), into)
+
+    async def json_body(self) -> bytes:
+        """The JSON body as it came, not yet decoded; 400 when it is too long or of another type."""
         check_content_type(self.request.headers.get("Content-Type", ""))
-        return decode_body(await self._read_body(), into)
+        return await self._read_body()
 
     async def optional_body(self, into: type[T]) -> T:
         """The JSON body as `into`; an empty body counts as an empty object."""

@@ -13,17 +13,40 @@ from aiohttp import web
 from havre.api.call import Call
 from havre.api.present import Sizes, present_container, present_summary
 from havre.api.router import Router
-from havre.engine.model import CreateRequest, PortBinding, Value
+from havre.engine.model import CreateRequest, HostConfig, PortBinding, Value
 from havre.errors import InvalidInput, NotFound
 from havre.wire import versions
+from havre.wire.decode import decode_body
 
 
 async def _create(call: Call) -> web.StreamResponse:
-    request = versions.lift("ContainerCreate", await call.body(CreateRequest), call.version)
+    request = versions.lift("ContainerCreate", _create_request(await call.json_body()), call.version)
     name, platform = call.text("name") or None, call.text("platform") or None
     recursive = versions.read_only_is_recursive(call.version)
     created = await call.settle(call.services.containers.create(request, name, platform, recursive))
     return call.json({"Id": created.id, "Warnings": list(created.warnings)}, 201)
+
+
+class _Asked(CreateRequest):
+    """What dockerd also reads beside `HostConfig`, where that has it not; docker's Python SDK writes there."""
+
+    cpu_shares: int = 0
+    cpuset_cpus: str = ""
+    memory: int = 0
+    memory_swap: int = 0
+    volume_driver: str = ""
+
+
+def _create_request(body: bytes) -> CreateRequest:
+    """The request; without a `HostConfig` all of its fields count that are beside it."""
+    asked = decode_body(body, _Asked)
+    if asked.host_config is None:
+        asked.host_config = decode_body(body, HostConfig)
+        return asked
+    for name in _Asked.__struct_fields__[len(CreateRequest.__struct_fields__) :]:
+        if not getattr(asked.host_config, name):
+            setattr(asked.host_config, name, getattr(asked, name))
+    return asked
 
 
 async def _list(call: Call) -> web.StreamResponse:

@@ -3,6 +3,7 @@
     link-local-ip   further addresses of the device, of 169.254.0.0/16 or fe80::/64
     driver-opts     com.docker.network.endpoint.sysctls  net.ipv4.conf.IFNAME.log_martians=1,...
                     com.docker.network.endpoint.ifname   the device's name inside
+                    others than com.docker.network's are kept and mean nothing, as with Docker
     gw-priority     the network with the highest has the default route and the published ports
 
 Source: Docker Engine API, "EndpointSettings"; the options are those of its version 28.
@@ -24,6 +25,7 @@ from havre.network import ipam
 
 SYSCTLS = "com.docker.network.endpoint.sysctls"
 INTERFACE = "com.docker.network.endpoint.ifname"
+_DOCKERS = "com.docker.network."
 
 # Docker's command line writes options in lower case.
 _SYSCTL = re.compile(r"net\.(ipv4|ipv6|mpls)\.(conf|neigh)\.(?i:IFNAME)\.([a-z0-9_]+)=(-?[0-9]+)", re.ASCII)
@@ -57,9 +59,8 @@ def extras_of(asked: EndpointSettings) -> Extras:
     )
     if extras.interface and (not _NAME.fullmatch(extras.interface) or extras.interface == "lo"):
         problems.append(f"invalid interface name: {extras.interface}")
-    problems += [
-        f"unknown driver option {name}: no driver here has it" for name in options.keys() - {SYSCTLS, INTERFACE}
-    ]
+    unknown = [name for name in options if name.startswith(_DOCKERS) and name not in {SYSCTLS, INTERFACE}]
+    problems += [f"unknown driver option {name}: no driver here has it" for name in unknown]
     if problems:
         raise InvalidInput("invalid endpoint settings:\n" + "\n".join(problems))
     return extras

@@ -173,8 +173,7 @@ class Registry:
 
     async def tags(self, ref: Reference, auth: Auth | None = None) -> list[str]:
         """All tags of a repository."""
-        target = Target(self._own(ref), _pull(ref), auth)
-        pages = await self._pages(target, f"{ref.repository}/tags/list")
+        pages = await self._from_any(ref, auth, lambda target: self._pages(target, f"{ref.repository}/tags/list"))
         return [tag for page in pages for tag in decode_foreign(page, _Tags, "list of tags").tags or ()]
 
     async def referrers(
