@@ -64,6 +64,18 @@ def test_commit_keeps_layers_and_configuration(engine: Engine, changed: str) -> 
     engine.docker("rmi", "made:1", check=0)
 
 
+def test_changes_know_the_environment(engine: Engine) -> None:
+    engine.out("create", "--name", "idle", "-e", "A=1", "busybox", "true")
+    changes = ("ENV PATH=/more:$PATH B=${NONE:-2}", "LABEL l='$A' m=\"$A$B\"", "WORKDIR /w/$A", "CMD echo $A")
+    identifier = engine.out("commit", *(part for change in changes for part in ("-c", change)), "idle")
+    config = json.loads(engine.out("inspect", identifier))[0]["Config"]
+    path = "PATH=/more:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+    assert (sorted(config["Env"]), config["Labels"]) == (["A=1", "B=2", path], {"l": "$A", "m": "12"})
+    assert (config["WorkingDir"], config["Cmd"]) == ("/w/1", ["/bin/sh", "-c", "echo $A"])
+    engine.docker("rmi", identifier, check=0)
+    engine.docker("rm", "idle", check=0)
+
+
 def test_commit_of_a_container_that_changed_nothing_adds_no_layer(engine: Engine) -> None:
     engine.out("create", "--name", "idle", "busybox", "true")
     identifier = engine.out("commit", "idle")

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from havre.build.runmounts import parse_mount
-from havre.build.words import expand, split, split_raw
 from havre.errors import InvalidInput
+from havre.oci.words import expand, split, split_raw
 from support.buildtext import render
 
 _PIECES = st.sampled_from(

@@ -19,12 +19,12 @@ from havre.build.dockerfile import Dockerfile, Instruction, closest
 from havre.build.graph import Graph, Stage
 from havre.build.instructions import Arg, Command, Env, From, Health, Label, Process, Text, Words, understand
 from havre.build.plan import CopyAction, Step, host_part
-from havre.build.words import expand
 from havre.engine.model import Config
 from havre.errors import InvalidInput
 from havre.oci.ignore import IgnoreRules
 from havre.oci.platform import Platform, parse_platform
 from havre.oci.reference import parse_reference
+from havre.oci.words import expand
 
 _RESERVED = ("context", "scratch")
 _SECRET = re.compile(

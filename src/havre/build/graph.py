@@ -17,9 +17,9 @@ from dataclasses import dataclass, replace
 
 from havre.build.dockerfile import Dockerfile, DockerfileError, nearest
 from havre.build.instructions import Arg, Command, Copy, From, Run, understand
-from havre.build.words import expand
 from havre.errors import InvalidInput
 from havre.oci.platform import Platform, parse_platform
+from havre.oci.words import expand
 
 SCRATCH = "scratch"
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")

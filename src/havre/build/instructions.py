@@ -16,9 +16,9 @@ import msgspec
 
 from havre.build.dockerfile import DockerfileError, Heredoc, Instruction, nearest, parse_instruction
 from havre.build.runmounts import RunMount, parse_mount
-from havre.build.words import split_raw
 from havre.engine.model import Healthcheck
 from havre.errors import InvalidInput
+from havre.oci.words import split_raw
 
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9-_.]*")
 _DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ns|us|ms|s|m|h))+")

@@ -39,9 +39,9 @@ from havre.build.instructions import (
     understand,
 )
 from havre.build.runmounts import RunMount
-from havre.build.words import expand, split
 from havre.engine.model import Config
 from havre.errors import InvalidInput
+from havre.oci.words import expand, split
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -1,7 +1,9 @@
 r"""Dockerfile instructions that change an image's configuration: `import --change`, `commit --change`.
 
 Only those that need no build: CMD ENTRYPOINT ENV EXPOSE HEALTHCHECK LABEL ONBUILD STOPSIGNAL USER VOLUME WORKDIR.
-Lists are JSON (`CMD ["a", "b"]`) or a shell command; pairs are `K=V K2="v w"`, or `K v w` in the old form.
+Lists are JSON (`CMD ["a", "b"]`) or a shell command; pairs are `K=V K2="v w"`, or `K v w` in the old form. Variables
+are the configuration's own, as the instructions before have left them; CMD, ENTRYPOINT, HEALTHCHECK and ONBUILD keep
+theirs.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import msgspec
 
 from havre.engine.model import Config, Healthcheck
 from havre.errors import InvalidInput
+from havre.oci.words import expand, split, split_raw
 
 _SHELL = ["/bin/sh", "-c"]
 _PORT = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/(tcp|udp|sctp))?")
@@ -29,32 +32,6 @@ def apply_changes(config: Config, changes: Sequence[str]) -> Config:
             name, _, argument = line.partition(" ")
             config = _apply(config, name.upper(), argument.strip())
     return config
-
-
-def split_words(text: str) -> list[str]:
-    """Words as a Dockerfile has them: quotes group, a backslash takes the next character as it is."""
-    words: list[str] = []
-    word: str | None = None
-    quote, at = "", 0
-    while at < len(text):
-        char = text[at]
-        at += 1
-        if char == "\\" and quote != "'" and at < len(text):
-            word = (word or "") + text[at]
-            at += 1
-        elif char == quote:
-            quote = ""
-        elif not quote and char in "\"'":
-            quote, word = char, word or ""
-        elif not quote and char.isspace():
-            if word is not None:
-                words.append(word)
-            word = None
-        else:
-            word = (word or "") + char
-    if quote:
-        raise InvalidInput(f"unexpected end of statement while looking for matching {quote}: {text}")
-    return words if word is None else [*words, word]
 
 
 def _lines(change: str) -> list[str]:
@@ -86,17 +63,17 @@ def _entrypoint(config: Config, argument: str) -> Config:
 
 def _env(config: Config, argument: str) -> Config:
     env = {entry.partition("=")[0]: entry for entry in config.env or ()}
-    env.update((key, f"{key}={value}") for key, value in _pairs("ENV", argument))
+    env.update((key, f"{key}={value}") for key, value in _pairs(config, "ENV", argument))
     return msgspec.structs.replace(config, env=list(env.values()))
 
 
 def _label(config: Config, argument: str) -> Config:
-    return msgspec.structs.replace(config, labels={**(config.labels or {}), **dict(_pairs("LABEL", argument))})
+    return msgspec.structs.replace(config, labels={**(config.labels or {}), **dict(_pairs(config, "LABEL", argument))})
 
 
 def _expose(config: Config, argument: str) -> Config:
     ports = dict(config.exposed_ports or {})
-    for word in split_words(argument):
+    for word in split(argument, _variables(config)):
         match = _PORT.fullmatch(word)
         first = int(match.group(1)) if match else 0
         last = int(match.group(2) or first) if match else 0
@@ -136,25 +113,25 @@ def _onbuild(config: Config, argument: str) -> Config:
 
 
 def _stop_signal(config: Config, argument: str) -> Config:
-    return msgspec.structs.replace(config, stop_signal=argument)
+    return msgspec.structs.replace(config, stop_signal=expand(argument, _variables(config)))
 
 
 def _user(config: Config, argument: str) -> Config:
-    return msgspec.structs.replace(config, user=argument)
+    return msgspec.structs.replace(config, user=expand(argument, _variables(config)))
 
 
 def _volume(config: Config, argument: str) -> Config:
     listed = _json_list(argument)
-    volumes = {**(config.volumes or {}), **{path: {} for path in (split_words(argument) if listed is None else listed)}}
-    if "" in volumes:
+    words = split_raw(argument) if listed is None else listed
+    paths = [expand(word, _variables(config)) for word in words]
+    if not all(paths):
         raise InvalidInput("VOLUME specified can not be an empty string")
-    return msgspec.structs.replace(config, volumes=volumes)
+    return msgspec.structs.replace(config, volumes={**(config.volumes or {}), **{path: {} for path in paths}})
 
 
 def _workdir(config: Config, argument: str) -> Config:
-    return msgspec.structs.replace(
-        config, working_dir=posixpath.normpath(posixpath.join("/", config.working_dir, argument))
-    )
+    path = posixpath.join("/", config.working_dir, expand(argument, _variables(config)))
+    return msgspec.structs.replace(config, working_dir=posixpath.normpath(path))
 
 
 def _command(argument: str) -> list[str]:
@@ -169,15 +146,21 @@ def _json_list(text: str) -> list[str] | None:
         return None
 
 
-def _pairs(name: str, argument: str) -> list[tuple[str, str]]:
-    words = split_words(argument)
-    if "=" not in words[0]:
-        key, _, value = argument.partition(" ")
-        if not value.strip():
-            raise InvalidInput(f"{name} must have two arguments")
-        return [(key, value.strip())]
-    pairs = [word.partition("=") for word in words]
+def _pairs(config: Config, name: str, argument: str) -> list[tuple[str, str]]:
+    words = split_raw(argument)
+    if "=" in words[0]:
+        pairs = [word.partition("=") for word in words]
+    elif len(words) > 1:
+        key, value = argument.split(None, 1)
+        pairs = [(key, "=", value)]
+    else:
+        raise InvalidInput(f"{name} must have two arguments")
     for key, equals, _ in pairs:
         if not equals or not key:
             raise InvalidInput(f"Syntax error - can't find = in {key!r}. Must be of the form: name=value")
-    return [(key, value) for key, _, value in pairs]
+    variables = _variables(config)
+    return [(expand(key, variables), expand(value, variables)) for key, _, value in pairs]
+
+
+def _variables(config: Config) -> dict[str, str]:
+    return dict(entry.partition("=")[::2] for entry in config.env or ())

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from havre.engine.imagechanges import apply_changes, split_words
+from havre.engine.imagechanges import apply_changes
 from havre.engine.imagelist import ImageUser, matches_reference, parse_moment, select
 from havre.engine.imagelist import glob as compile_glob
 from havre.engine.imageremoval import RemovalFacts, RemovalPlan, plan_removal
@@ -206,5 +206,20 @@ def test_health_check() -> None:
         apply_changes(config, ["HEALTHCHECK --retries=x CMD y"])
 
 
-def test_words() -> None:
-    assert split_words(r""" a "b c" d\ e 'f\g' "" """) == ["a", "b c", "d e", r"f\g", ""]
+@pytest.mark.parametrize(
+    ("change", "field", "value"),
+    [
+        ("ENV PATH=/x:$PATH", "env", ["PATH=/x:/bin", "HOME=/h"]),
+        ("ENV PATH /x:${PATH}", "env", ["PATH=/x:/bin", "HOME=/h"]),
+        ("ENV HOME='$PATH'", "env", ["PATH=/bin", "HOME=$PATH"]),
+        ("LABEL a=${NONE:-b}\\$HOME", "labels", {"a": "b$HOME"}),
+        ("WORKDIR $HOME/a", "working_dir", "/h/a"),
+        ("USER ${NONE:-u}", "user", "u"),
+        ("EXPOSE ${NONE:-80}", "exposed_ports", {"80/tcp": {}}),
+        ("VOLUME $HOME '/b c'", "volumes", {"/h": {}, "/b c": {}}),
+        ("CMD echo $HOME", "cmd", ["/bin/sh", "-c", "echo $HOME"]),
+        ("ENV HOME=/i\nWORKDIR $HOME", "working_dir", "/i"),
+    ],
+)
+def test_changes_know_the_environment(change: str, field: str, value: object) -> None:
+    assert getattr(apply_changes(Config(env=["PATH=/bin", "HOME=/h"]), [change]), field) == value
