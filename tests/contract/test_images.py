@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from support.building import served
 from support.engines import Engine
 from support.imagery import archive, config_of, layer_tar
 from support.raw import ask
@@ -135,6 +136,28 @@ def test_import_and_prune(engine: Engine) -> None:
     engine.docker("rmi", "imported:1", check=0)
     words = "FROM is not a valid change command"
     assert words in engine.docker("import", "-c", "FROM x", "-", "bad", stdin=BASE, check=1).stderr
+
+
+def test_import_from_a_url(engine: Engine, tmp_path: Path) -> None:
+    (tmp_path / "root.tar").write_bytes(BASE)
+    (tmp_path / "none.tar").write_bytes(b"no tar")
+    with served(engine, tmp_path) as address:
+        assert engine.docker("import", f"{address}/root.tar", "fetched:1", check=0).stdout.startswith(
+            "Downloading from"
+        )
+        assert engine.out("inspect", "-f", "{{.Comment}}", "fetched:1") == f"Imported from {address}/root.tar"
+        bare = address.removeprefix("http://")
+        assert ask(engine.socket, "POST", f"/images/create?fromSrc={bare}/root.tar&repo=fetched&tag=2").status == 200
+        assert engine.out("inspect", "-f", "{{.RootFS}}", "fetched:1") == engine.out(
+            "inspect", "-f", "{{.RootFS}}", "fetched:2"
+        )
+        assert f"{address}/none" in engine.docker("import", f"{address}/none", "fetched:3", check=1).stderr
+        assert engine.docker("import", f"{address}/none.tar", "fetched:3", check=1).stderr
+    assert f"{address}/root.tar" in engine.docker("import", f"{address}/root.tar", "fetched:3", check=1).stderr
+    assert "file:" in ask(engine.socket, "POST", "/images/create?fromSrc=file:///etc/passwd").body.decode()
+    names = engine.out("images", "--format", "{{.Tag}}", "fetched").split()
+    assert sorted(names) == ["1", "2"]
+    engine.docker("rmi", "fetched:1", "fetched:2", check=0)
 
 
 def test_images_of_one_second_are_told_apart(engine: Engine) -> None:

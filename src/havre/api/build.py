@@ -277,7 +277,7 @@ class ClassicTeller:
             self._say(text)
         else:
             self._waiting.setdefault(step, []).append(text)
-        if isinstance(event, Finished):
+        if isinstance(event, Finished) and not event.vertex.trigger:
             self._over.add(step)
             self._go_on()
 
@@ -306,6 +306,8 @@ class ClassicTeller:
             self._progress(ProgressLine(stream=f"{id}\n"))
             return
         self._warn()
+        if result.unconsumed:
+            self._say(f"[Warning] One or more build-args [{' '.join(result.unconsumed)}] were not consumed\n")
         self._progress(ProgressLine(aux={"ID": id}))
         self._say(f"Successfully built {_short(id)}\n")
         for tag in request.tags:
@@ -313,6 +315,8 @@ class ClassicTeller:
 
 
 def _tell(event: Started | Log | Finished) -> str:
+    if isinstance(event, Started) and event.vertex.trigger:
+        return f"# Executing build trigger: {event.vertex.text}\n"
     if isinstance(event, Started):
         return f"Step {event.vertex.step}/{event.vertex.steps} : {event.vertex.text}\n"
     if isinstance(event, Log):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 import msgspec
 from aiohttp import web
@@ -16,8 +17,9 @@ from havre.api.call import Call
 from havre.api.present import present_image
 from havre.api.progress_stream import stream_progress
 from havre.api.router import Router
+from havre.build import fetching
 from havre.engine.progress import Progress, ProgressLine
-from havre.errors import InvalidInput, NotFound, Unsupported
+from havre.errors import InvalidInput, NotFound
 from havre.registry import Auth
 
 _TAR = "application/x-tar"
@@ -44,18 +46,34 @@ async def _pull_verified(call: Call) -> web.StreamResponse:
 
 
 async def _import(call: Call, source: str) -> web.StreamResponse:
-    if source != "-":
-        raise Unsupported("import from a URL is not supported", "download it and import the file")
     changes, platform = call.query.getall("changes", []), call.text("platform") or None
     repository, tag, message = call.text("repo"), call.text("tag"), call.text("message")
 
     async def work(progress: Progress) -> None:
-        image = await call.services.images.import_(
-            call.upload(), repository, tag, message=message, changes=changes, platform=platform
-        )
+        async with _read(call, source, progress) as chunks:
+            image = await call.services.images.import_(
+                chunks,
+                repository,
+                tag,
+                message=message or f"Imported from {source}",
+                changes=changes,
+                platform=platform,
+            )
         progress(ProgressLine(image))
 
     return await stream_progress(call, work)
+
+
+@asynccontextmanager
+async def _read(call: Call, source: str, progress: Progress) -> AsyncIterator[AsyncIterator[bytes]]:
+    """What is to be imported: the request's body for `-`, else what a URL gives, by HTTP if it names no scheme."""
+    if source == "-":
+        yield call.upload()
+        return
+    url = source if "://" in source else f"http://{source}"
+    async with fetching.reading(url) as chunks:
+        progress(ProgressLine(f"Downloading from {url}"))
+        yield chunks
 
 
 async def _list(call: Call) -> web.StreamResponse:

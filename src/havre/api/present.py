@@ -134,8 +134,9 @@ def present_image(details: ImageDetails) -> dict[str, Any]:
     """The answer of `GET /images/{name}/json`."""
     plain: dict[str, Any] = msgspec.to_builtins(details)
     plain["Config"] = _without_empty(details.config, "Config")
-    if not details.variant:
-        del plain["Variant"]
+    for name in ("Variant", "Created"):
+        if not plain[name]:
+            del plain[name]
     return plain
 
 

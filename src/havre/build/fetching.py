@@ -1,4 +1,5 @@
 """ADD of a URL: one file fetched by HTTP into a directory of ours, its digest checked while it comes in.
+`docker import` reads a URL as it comes.
 
 fetch --> the file, and a Download --remember--> Downloads
 next build: unchanged(url)? --If-None-Match, If-Modified-Since--> 304: the same, nothing is fetched
@@ -97,14 +98,26 @@ async def _answer(url: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp
         raise Failed(f"failed to fetch {url}: {error or 'timed out'}") from error
 
 
+@asynccontextmanager
+async def reading(url: str) -> AsyncIterator[AsyncIterator[bytes]]:
+    """What `url` gives, piece by piece as it comes."""
+    async with _answer(url, {}) as answer:
+        _require_content(url, answer)
+        yield answer.content.iter_chunked(_PIECE)
+
+
+def _require_content(url: str, answer: aiohttp.ClientResponse) -> None:
+    if answer.status != 200:
+        raise Failed(f"failed to fetch {url}: the server answered {answer.status} {answer.reason}")
+
+
 async def fetch(url: str, directory: Path, name: str, checksum: str) -> Download:
     """Fetch `url` to `directory`/`name`, mode 0600, with the server's time; `checksum` is a digest or ""."""
     wanted = parse_digest(checksum) if checksum else None
     path = directory / name
     found = hashlib.sha256()
     async with _answer(url, {}) as answer:
-        if answer.status != 200:
-            raise Failed(f"failed to fetch {url}: the server answered {answer.status} {answer.reason}")
+        _require_content(url, answer)
         modified, etag = answer.headers.get("Last-Modified", ""), answer.headers.get("ETag", "")
         with await in_thread(path.open, "xb") as file:
             async for piece in answer.content.iter_chunked(_PIECE):

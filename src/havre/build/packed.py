@@ -508,7 +508,7 @@ class TarIntake:
         self._tree = tree
         self._nodes: dict[bytes, Node] = {}
         self._decompressor = Decompressor()
-        self._parser = TarParser(data=True)
+        self._parser = TarParser(data=True, rooted=True)
         self._current: tuple[Entry, _Arriving] | None = None
 
     def write(self, chunk: bytes) -> None:

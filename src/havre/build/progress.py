@@ -23,7 +23,8 @@ class Vertex:
     """A step. `digest` identifies it in this build ("sha256:HEX"), `inputs` are digests of the steps it needs.
 
     `name` is as BuildKit shows it (`[build 2/3] RUN make`), `text` the instruction with its variables substituted, as
-    the classic builder shows it. `step` counts from 1 over `steps` instructions; 0 for work that is no instruction.
+    the classic builder shows it. `step` counts from 1 over `steps` instructions; 0 for work that is no instruction. A
+    `trigger` is an instruction that the base has left (ONBUILD); it comes right before `step`.
     """
 
     digest: str
@@ -32,6 +33,7 @@ class Vertex:
     text: str = ""
     step: int = 0
     steps: int = 0
+    trigger: bool = False
 
 
 @dataclass(frozen=True)

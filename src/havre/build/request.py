@@ -228,6 +228,7 @@ class ContextSource(Protocol):
 class BuildResult:
     """What was built: `config` is the image's document (its ID is the digest), `layers` its diff IDs, base first.
 
+    `unconsumed` are the names of build arguments given that no ARG has declared.
     `image` is None when the request said `store=False`: the layers are kept as long as the build cache has them.
     `predicates` are those of the attestations asked for. `caches` are the documents of caches for the client,
     by mode. Of a build for several platforms `platforms` has the results, and the others are those of the one that
@@ -237,7 +238,7 @@ class BuildResult:
     config: bytes
     layers: tuple[Digest, ...]
     image: ImageId | None = None
-    warnings: tuple[str, ...] = ()
+    unconsumed: tuple[str, ...] = ()
     predicates: tuple[Predicate, ...] = ()
     caches: Mapping[str, bytes] = field(default_factory=dict)
     platforms: Mapping[str, BuildResult] = field(default_factory=dict)

@@ -285,7 +285,13 @@ class Builder:
                 predicates.append(Predicate(SPDX, await self._images.describe_packages(document, _SBOM)))
         if (asked := request.attestations.provenance) is not None:
             predicates.append(render_provenance(_facts(job, stages), asked))
-        return _Built(BuildResult(config=document, layers=result.layers, predicates=tuple(predicates)), steps)
+        built = BuildResult(
+            config=document,
+            layers=result.layers,
+            predicates=tuple(predicates),
+            unconsumed=tuple(stages.unconsumed()),
+        )
+        return _Built(built, steps)
 
     async def _store(self, request: BuildRequest, results: Sequence[BuildResult]) -> list[BuildResult]:
         """The results as images that the names stand for, if they shall stay here."""

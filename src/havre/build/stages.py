@@ -26,8 +26,8 @@ from havre.build.checking import Checks
 from havre.build.dockerfile import Dockerfile, DockerfileError
 from havre.build.foreigncache import ForeignCache
 from havre.build.generator import DESTINATION, OneTree, plan_generator, read_statements
-from havre.build.graph import SCRATCH, Graph, Stage, sources_of
-from havre.build.instructions import Command
+from havre.build.graph import PROXY_ARGS, SCRATCH, Graph, Stage, sources_of
+from havre.build.instructions import Arg, Command
 from havre.build.plan import CopyAction, Step, Surroundings, WorkdirAction, begin, plan_steps, read_triggers
 from havre.build.progress import BuildProgress, Declared, Finished, Log, Started, Transfer, Vertex, shown
 from havre.build.provenance import Inputs
@@ -113,6 +113,7 @@ class Stages:
         self._job = job
         self._tasks: dict[int, asyncio.Task[Result]] = {}
         self._bases: dict[int, Result] = {}
+        self._declared: set[str] = set()  # by ARG, in stages that were begun
         self._numbers = _first_numbers(job.graph)
         self._total = sum(1 + len(job.graph.stages[index].commands) for index in job.graph.needed)
         self._epoch = _epoch(job.request)
@@ -148,6 +149,13 @@ class Stages:
         """The steps of all stages, once they are done."""
         return [record for task in self._tasks.values() for record in task.result().steps]
 
+    def unconsumed(self) -> list[str]:
+        """The build arguments given that nothing has declared, once the stages are done."""
+        graph = self._job.graph
+        known = self._declared | {*graph.arguments, *graph.automatic, *PROXY_ARGS, "SOURCE_DATE_EPOCH"}
+        given = (name for name, value in self._job.request.build_args.items() if value is not None)
+        return sorted(name for name in given if name not in known and not name.startswith("BUILDKIT_"))
+
     async def run(self) -> Result:
         """The result of the target. When this ends, in any way, no task of the build runs any more."""
         graph = self._job.graph
@@ -158,17 +166,11 @@ class Stages:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in (each for each in tasks if each in done):
                 task.result()
-            return self._dated(self._tasks[graph.target].result())
+            return self._tasks[graph.target].result()
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _dated(self, result: Result) -> Result:
-        if result.image.created is not None:
-            return result
-        created = times.now() if self._epoch is None else times.from_seconds(self._epoch)
-        return replace(result, image=msgspec.structs.replace(result.image, created=created))
 
     def _hold(self, layer: Digest) -> None:
         self._job.undo.enter_context(self._storage.hold(layer))
@@ -270,6 +272,7 @@ class Stages:
         vertex = self._from_vertex(stage)
         result = self._bases[stage.index] = await self._begin(stage, vertex)
         commands = self._commands(stage, result)
+        self._declared.update(name for each in commands if isinstance(each, Arg) for name, _ in each.pairs)
         job = self._job
         around = Surroundings(
             build_args=job.request.build_args,
@@ -394,7 +397,7 @@ class Stages:
             author=step.author or image.author,
             comment="",
             docker_version="",
-            config=msgspec.to_builtins(step.config),
+            config=msgspec.to_builtins(step.config, order="deterministic"),
             rootfs=msgspec.structs.replace(image.rootfs, diff_ids=layers),
             history=(*(image.history or ()), entry),
         )
@@ -417,7 +420,7 @@ class Stages:
         )
 
     def _name_steps(self, stage: Stage, steps: Sequence[Step], triggers: int, base: Vertex) -> list[Vertex]:
-        """The steps' vertices. Only those that change files have a name, which counts them; triggers no number."""
+        """The steps' vertices. Only those that change files have a name, which counts them; triggers no own number."""
         of, at = 1 + sum(step.action is not None for step in steps), 1
         before, named = base, []
         for number, step in enumerate(steps):
@@ -428,8 +431,9 @@ class Stages:
                 name=f"{self._prefix(stage, at, of)} {step.text}" if step.action is not None else "",
                 inputs=(before.digest,),
                 text=step.text,
-                step=self._numbers[stage.index] + own + 1 if 0 <= own < len(stage.commands) else 0,
+                step=self._numbers[stage.index] + max(own, 0) + 1 if own < len(stage.commands) else 0,
                 steps=self._total,
+                trigger=own < 0,
             )
             named.append(before)
         return named

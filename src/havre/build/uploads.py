@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import posixpath
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Protocol
 
@@ -42,7 +42,8 @@ class SshAgents(Protocol):
 class UploadedContext:
     """The ContextSource of one classic build, to be closed; `directory` is empty. `credentials` are by registry.
 
-    `agents` are set by who knows them.
+    `agents` are set by who knows them. `is_dockerfile` when what was fetched is a Dockerfile alone, whatever name the
+    client asks for.
     """
 
     def __init__(self, directory: Path, credentials: Mapping[str, Auth]) -> None:
@@ -51,6 +52,7 @@ class UploadedContext:
         self._credentials = credentials
         self.agents: SshAgents | None = None
         self.origin: Origin | None = None
+        self.is_dockerfile = False
 
     @property
     def files(self) -> Path | PackedTree:
@@ -89,13 +91,14 @@ class UploadedContext:
         self.origin = Origin(shown_address(url), download.digest)
         if not await in_thread(is_archive, Chosen(DirectoryTree(self._directory), name, name, url, False)):
             path.rename(self._directory / DEFAULT_NAME)
+            self.is_dockerfile = True
             return
         await to_its_end(_unpack, self._intake(), path)
         path.unlink()
 
     async def dockerfile(self, path: str) -> DockerfileBytes:
         """The Dockerfile at `path`, with what is to be ignored."""
-        return await find_dockerfile(self.files, path)
+        return await find_dockerfile(self.files, DEFAULT_NAME if self.is_dockerfile else path)
 
     async def directory(self, name: str, wanted: Sequence[str], ignored: Sequence[str]) -> Path | PackedTree:
         """The files, without what is ignored."""
@@ -144,11 +147,25 @@ def dockerfile_places(path: str) -> tuple[str, str, str]:
     return inside, f"{inside}.dockerignore", ".dockerignore"
 
 
+def dockerfile_names(path: str) -> Sequence[str]:
+    """What a Dockerfile at `path` may be called: the default name may be in lower case."""
+    above, name = posixpath.split(path)
+    return (path, posixpath.join(above, name.lower())) if name == DEFAULT_NAME else (path,)
+
+
+async def read_dockerfile(files: Path | PackedTree, path: str) -> bytes:
+    """The text of the Dockerfile at `path`, by any of its names; `NotFound` without one."""
+    for name in dockerfile_names(path):
+        with suppress(NotFound):
+            return await in_thread(read_file, files, name, MAX_BYTES)
+    raise NotFound(f"no such Dockerfile: {path}")
+
+
 async def find_dockerfile(files: Path | PackedTree, path: str) -> DockerfileBytes:
     """The Dockerfile at `path` of a context, with what is to be ignored; `InvalidInput` without one."""
     inside, *ignoring = dockerfile_places(path)
     try:
-        data = await in_thread(read_file, files, inside, MAX_BYTES)
+        data = await read_dockerfile(files, inside)
     except NotFound:
         raise InvalidInput(
             f"Cannot locate specified Dockerfile: {path}", "it is named relative to the context"

@@ -77,6 +77,9 @@ class DirectoryContext:
         """The Dockerfile's path in the context; its text is kept if it lies elsewhere."""
         path = given or os.path.join(self._root, "Dockerfile")
         real = os.path.realpath(path)
+        above, name = os.path.split(path)
+        if name == "Dockerfile" and not os.path.isfile(real):
+            real = os.path.realpath(os.path.join(above, "dockerfile"))
         if not os.path.isfile(real):
             raise InvalidInput(f"unable to prepare context: unable to evaluate symlinks in Dockerfile path: {path}")
         if os.path.commonpath([real, self._root]) == self._root:

@@ -184,7 +184,7 @@ def describe(image: Image, names: Sequence[Reference], sizes: Sizes, driver: str
         repo_digests=[name.familiar() for name in names if name.digest is not None],
         parent=image.row.parent,
         comment=config.comment or (config.history[-1].comment if config.history else ""),
-        created=config.created or ZERO_TIME,
+        created=config.created or "",
         docker_version=config.docker_version,
         author=config.author,
         config=image_config(image),

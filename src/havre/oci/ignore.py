@@ -22,9 +22,9 @@ _Name = re.Pattern[str] | str | None
 
 
 def read_ignore_file(text: str) -> list[str]:
-    """The patterns of a `.dockerignore`, comments and blank lines left out."""
-    lines = (line.strip() for line in text.removeprefix("\ufeff").splitlines())
-    return [line for line in lines if line and not line.startswith("#")]
+    """The patterns of a `.dockerignore` without blank lines and comments, whose lines begin with `#`."""
+    lines = text.removeprefix("\ufeff").splitlines()
+    return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
 class PathPattern:

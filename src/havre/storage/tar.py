@@ -22,6 +22,7 @@ directories and devices have no data, whatever their size field says.
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Callable, Iterator
 
 import msgspec
@@ -86,11 +87,14 @@ class Data(msgspec.Struct, frozen=True):
 class TarParser:
     """Push parser: iterate over `feed(chunk)` for each chunk, then call `finish()`.
 
-    With `data` true the members' bytes are yielded as `Data`; else they are skipped, at no cost per byte.
+    With `data` true the members' bytes are yielded as `Data`; else they are skipped, at no cost per byte. With
+    `rooted` true `..` at the top of a name means the top, as if the tar were unpacked in a root of its own; else it is
+    refused.
     """
 
-    def __init__(self, *, data: bool = False) -> None:
+    def __init__(self, *, data: bool = False, rooted: bool = False) -> None:
         self._yields_data = data
+        self._rooted = rooted
         self._at = 0  # offset in the tar of the next unread byte
         self._gathered = bytearray()
         self._want = BLOCK
@@ -222,7 +226,7 @@ class TarParser:
         size, extents = self._layout(block, pax, packed, name) if kind == "file" else (0, ())
         mtime_s, mtime_ns = _time(pax[b"mtime"]) if pax.get(b"mtime") else (_number(block[136:148], "mtime"), 0)
         entry = Entry(
-            path=clean_path(name),
+            path=clean_path(name, rooted=self._rooted),
             kind=kind,
             mode=_number(block[100:108], "mode") & 0o7777,
             uid=_owner(pax.get(b"uid"), block[108:116], "uid"),
@@ -230,7 +234,7 @@ class TarParser:
             mtime_s=_bounded(mtime_s, -(1 << 63), (1 << 63) - 1, "mtime"),
             mtime_ns=mtime_ns,
             size=size,
-            link=_link(kind, link, name),
+            link=_link(kind, link, name, rooted=self._rooted),
             rdev=_device(block) if kind in ("char", "block") else (0, 0),
             xattrs=_xattrs(self._pax),
             extents=extents,
@@ -340,13 +344,16 @@ def require_readable(entry: Entry) -> None:
         _require_xattr(name, value)
 
 
-def clean_path(name: bytes) -> bytes:
-    """`name` without empty and `.` components; raises `InvalidInput` for `..` and for what no file system can hold."""
+def clean_path(name: bytes, *, rooted: bool = False) -> bytes:
+    """`name` without empty and `.` components; raises `InvalidInput` for what no file system can hold, and for `..`
+    unless it is `rooted`."""
     if len(name) > MAX_PATH or b"\0" in name:
         raise InvalidInput(f"tar member has an impossible name {_shown(name)}")
     if name[:1] in b"./" or name[-1:] == b"/" or b"/." in name or b"//" in name:
         parts = [part for part in name.split(b"/") if part not in (b"", b".")]
-        if b".." in parts:
+        if b".." in parts and rooted:
+            parts = [posixpath.normpath(b"/" + name).lstrip(b"/")]
+        elif b".." in parts:
             raise InvalidInput(f"tar member {_shown(name)} points outside of its layer", "a path must not contain '..'")
         name = b"/".join(parts)
     if len(name) > MAX_NAME and (name.count(b"/") >= MAX_DEPTH or max(map(len, name.split(b"/"))) > MAX_NAME):
@@ -362,9 +369,9 @@ def _kind(block: bytes, name: bytes) -> str:
     return "dir" if flag == b"\0" and name.endswith(b"/") else kind
 
 
-def _link(kind: str, link: bytes, name: bytes) -> bytes:
+def _link(kind: str, link: bytes, name: bytes, *, rooted: bool = False) -> bytes:
     if kind == "hardlink":
-        return clean_path(link)
+        return clean_path(link, rooted=rooted)
     if kind != "symlink":
         return b""
     if not link or len(link) >= MAX_PATH or b"\0" in link:

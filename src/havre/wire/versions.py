@@ -166,6 +166,11 @@ def _lower_container_config(answer: dict[str, Any]) -> None:
     answer.setdefault("ContainerConfig", names | flags | empty | {"OnBuild": None, "Labels": None})
 
 
+def _lower_no_date(answer: dict[str, Any]) -> None:
+    """Before 1.44 an image without a date had the first of all there."""
+    answer.setdefault("Created", "0001-01-01T00:00:00Z")
+
+
 def _lower_virtual_size(answer: dict[str, Any]) -> None:
     """1.44 dropped VirtualSize, which had been equal to Size for years."""
     answer["VirtualSize"] = answer.get("Size", 0)
@@ -228,7 +233,11 @@ _LIFTS: dict[str, tuple[_Change, ...]] = {
 }
 _LOWERS: dict[str, tuple[_Change, ...]] = {
     "ContainerInspect": ((Version(1, 45), _lower_aliases),),
-    "ImageInspect": ((Version(1, 45), _lower_container_config), (Version(1, 44), _lower_virtual_size)),
+    "ImageInspect": (
+        (Version(1, 45), _lower_container_config),
+        (Version(1, 44), _lower_virtual_size),
+        (Version(1, 44), _lower_no_date),
+    ),
     "ImageList": ((Version(1, 44), _lower_virtual_size), (Version(1, 43), _lower_empty_digests)),
     "SystemDataUsage": ((Version(1, 44), _lower_df_images), (Version(1, 42), _lower_builder_size)),
     "SystemInfo": (

@@ -16,9 +16,11 @@ from grpclib.const import Handler as Route
 from grpclib.exceptions import GRPCError
 
 from havre.api.buildkit import filesync
+from havre.api.buildkit.control import Control
 from havre.api.buildkit.filesync import DATA, ERR, FIN, STAT, receive
 from havre.api.buildkit.http2 import MAX_MESSAGE, Channel, server_protocol, streaming, unary
 from havre.api.buildkit.messages import (
+    BuildHistoryRequest,
     BytesMessage,
     GetSecretRequest,
     GetSecretResponse,
@@ -291,3 +293,16 @@ def test_a_ping_is_no_secret() -> None:
                 await session.ask("/no.such/Method", PingRequest(), GetSecretResponse)
 
     run(ask())
+
+
+def test_nobody_waits_for_a_history_that_is_not_kept() -> None:
+    nobody: Any = None
+
+    async def listen(early_exit: bool) -> list[Any]:
+        control = Control(nobody, nobody, nobody, nobody, nobody)
+        return [each async for each in control.history(BuildHistoryRequest(early_exit=early_exit), nobody)]
+
+    assert asyncio.run(listen(True)) == []
+    with pytest.raises(GRPCError) as refused:
+        asyncio.run(listen(False))
+    assert refused.value.status is Status.UNIMPLEMENTED

@@ -56,7 +56,7 @@ def test_the_last_rule_decides() -> None:
 
 
 def test_comments_and_blanks() -> None:
-    assert read_ignore_file("\ufeff# c\n\n  a \n!b\n") == ["a", "!b"]
+    assert read_ignore_file("\ufeff# c\n\n  a \n!b\n #d\n") == ["a", "!b", "#d"]
 
 
 def test_an_open_class_is_refused() -> None:

@@ -8,7 +8,6 @@ docker/buildx build/build.go.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import platform
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -154,9 +153,9 @@ class Control:
                 yield message
 
     async def history(self, request: m.BuildHistoryRequest, metadata: Metadata) -> AsyncIterator[m.BuildHistoryEvent]:
-        """Past builds, of which no record is kept. A client that wants to be told of new ones waits."""
+        """Past builds, of which no record is kept; nobody can wait for new ones."""
         if not request.early_exit:
-            await asyncio.get_running_loop().create_future()
+            raise GRPCError(Code.UNIMPLEMENTED, "no history of builds is kept")
         past: Sequence[m.BuildHistoryEvent] = ()
         for event in past:
             yield event

@@ -41,8 +41,8 @@ from havre.build.dockerfile import MAX_BYTES
 from havre.build.gitsource import shown_address
 from havre.build.packed import PackedTree
 from havre.build.progress import BuildProgress, Vertex, shown, vertex_of_context
-from havre.build.request import MAIN_CONTEXT, DockerfileBytes, Origin
-from havre.build.uploads import UploadedContext
+from havre.build.request import DEFAULT_NAME, MAIN_CONTEXT, DockerfileBytes, Origin
+from havre.build.uploads import UploadedContext, dockerfile_names, read_dockerfile
 from havre.errors import Failed, NotFound
 from havre.oci.digest import Digest
 from havre.registry import Auth
@@ -78,6 +78,7 @@ class SessionSource:
         self._locks: dict[object, asyncio.Lock] = {}
         self._made: dict[object, Any] = {}
         self._origins: dict[str, Origin] = {}
+        self._only_dockerfile = ""  # its name when a URL has given it alone, and no context
         self.text: DockerfileBytes | None = None
 
     async def dockerfile(self, path: str) -> DockerfileBytes:
@@ -85,11 +86,12 @@ class SessionSource:
         own, local = f"{path}{_IGNORE}", self._options.dockerfile_local
         with shown(f"[internal] load build definition from {path}", self._progress) as vertex:
             if local:
-                directory = await self._fetch(local, (path, own), (vertex, "transferring dockerfile:"))
+                follow = (*dockerfile_names(path), own)
+                directory = await self._fetch(local, follow, (vertex, "transferring dockerfile:"))
             else:
                 directory = await self._foreign_context()
             try:
-                data = await in_thread(read_file, directory, path, MAX_BYTES)
+                data = await read_dockerfile(directory, self._only_dockerfile or path)
             except NotFound:
                 raise NotFound(f"failed to read dockerfile: open {path}: no such file or directory") from None
         ignore = await _optional(directory, own)
@@ -232,6 +234,8 @@ class SessionSource:
         self._stack.callback(uploaded.close)
         with shown(f"[internal] load remote build context {shown_address(url)}", self._progress):
             await uploaded.fetch(url, self, keep_git=self._options.keep_git)
+        if uploaded.is_dockerfile and name == MAIN_CONTEXT:
+            self._only_dockerfile = DEFAULT_NAME
         if uploaded.origin is not None:
             self._origins[name] = uploaded.origin
         return uploaded.files
