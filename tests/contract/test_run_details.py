@@ -117,3 +117,11 @@ def test_a_stop_ends_restarts(engine: Engine) -> None:
         engine.out("run", "-d", "--name", f"r{number}", "--restart", "always", "busybox", "false")
         engine.out("stop", f"r{number}")
         assert engine.out("inspect", "-f", "{{.State.Running}} {{.State.Restarting}}", f"r{number}") == "false false"
+
+
+def test_a_stop_right_after_the_start_is_heard(havred: Engine) -> None:
+    script = "sleep 0.3; trap 'echo told; exit 7' TERM; while :; do sleep 0.05; done"
+    havred.out("run", "-d", "--name", "late", "busybox", "sh", "-c", script)
+    havred.out("stop", "late")
+    assert havred.out("logs", "late") == "told"
+    assert havred.out("inspect", "-f", "{{.State.ExitCode}}", "late") == "7"

@@ -10,14 +10,17 @@ import asyncio
 import signal
 from contextlib import suppress
 
+from havre.aio import spawn
 from havre.engine.draining import Draining
 from havre.engine.lifecycle import Lifecycle
 from havre.engine.live import Index, Live
 from havre.engine.validate import parse_signal
 from havre.errors import Conflict, Failed, HavreError, NotModified
+from havre.linux.signals import hears
 from havre.runtime import Process
 
 DEFAULT_TIMEOUT_S = 10
+_UNHEARD_S, _LOOK_S = 5.0, 0.02
 
 
 class Control:
@@ -39,9 +42,7 @@ class Control:
         if live.process is None and (live.restart is not None or container.state.restarting):
             async with live.lock:
                 pass  # a restart that is under way comes first, and the end of what it has started
-        if live.restart is not None:
-            await self._mark_stopped(live)
-            await self._give_up_restart(live)
+        if await self._ends_restarts(live):
             return
         try:
             process = live.running()
@@ -106,17 +107,13 @@ class Control:
         """Ask it to end, wait, insist; with `drain_s`, take it out of service before. NotModified if it does not run;
         a negative timeout waits for ever."""
         number = parse_signal(signal_text) if signal_text else self._stop_signal(live)
-        if live.restart is not None:
-            await self._mark_stopped(live)
-            await self._give_up_restart(live)
+        if await self._ends_restarts(live):
             return
         async with live.lock:
             process = live.process  # a start or restart that is under way comes first
-        if process is None and live.restart is not None:  # it has come and gone
-            await self._mark_stopped(live)
-            await self._give_up_restart(live)
-            return
         if process is None:
+            if await self._ends_restarts(live):  # it has come and gone
+                return
             raise NotModified("container is already stopped")
         await self._mark_stopped(live)
         if drain_s is not None:
@@ -129,6 +126,14 @@ class Control:
             return timeout_s
         configured = live.container.config.stop_timeout
         return DEFAULT_TIMEOUT_S if configured is None else configured
+
+    async def _ends_restarts(self, live: Live) -> bool:
+        """Whether a restart was to come, which does not come now."""
+        if live.restart is None:
+            return False
+        await self._mark_stopped(live)
+        await self._give_up_restart(live)
+        return True
 
     async def _give_up_restart(self, live: Live) -> None:
         async with live.lock:
@@ -147,12 +152,27 @@ class Control:
             if number != signal.SIGKILL:
                 await self._resume(live)
             await self._send(live, process, number)
+        insisting = spawn(self._insist(process, number), f"signal for {live.container.id[:12]}")
         try:
             await asyncio.wait_for(ended.result(), None if timeout_s < 0 else timeout_s)
         except TimeoutError:
             await self._kill_hard(live, process)
+        finally:
+            insisting.cancel()
         async with live.lock:
             pass  # everything has been taken down once the lock is free
+
+    async def _insist(self, process: Process, number: int) -> None:
+        """Send the signal again to a process that has only just started and did not hear it, once it does."""
+        if hears(process.pid, number) is not False:
+            return
+        for _ in range(int(_UNHEARD_S / _LOOK_S)):
+            await asyncio.sleep(_LOOK_S)
+            if (heard := hears(process.pid, number)) is not False:
+                if heard:
+                    with suppress(Conflict):
+                        await process.kill(number)
+                return
 
     async def _kill_hard(self, live: Live, process: Process) -> None:
         ended = live.exits.wait("next-exit", None)

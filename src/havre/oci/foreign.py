@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -12,8 +12,18 @@ T = TypeVar("T")
 
 
 def decode_foreign(body: bytes, type: type[T], what: str) -> T:
-    """`body` as a `type`; raises `InvalidInput` with `what` it should have been."""
+    """`body` as a `type`; raises `InvalidInput` with `what` it should have been. A null member is as good as absent."""
     try:
-        return msgspec.json.decode(body, type=type)
+        try:
+            return msgspec.json.decode(body, type=type)
+        except msgspec.ValidationError:
+            return msgspec.convert(_without_nulls(msgspec.json.decode(body)), type)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput(f"invalid {what}: {error}") from error
+
+
+def _without_nulls(value: Any) -> Any:
+    """Go writes null for an empty list, and reads it as one."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
