@@ -147,7 +147,8 @@ def test_import_from_a_url(engine: Engine, tmp_path: Path) -> None:
         )
         assert engine.out("inspect", "-f", "{{.Comment}}", "fetched:1") == f"Imported from {address}/root.tar"
         bare = address.removeprefix("http://")
-        assert ask(engine.socket, "POST", f"/images/create?fromSrc={bare}/root.tar&repo=fetched&tag=2").status == 200
+        told = ask(engine.socket, "POST", f"/images/create?fromSrc={bare}/root.tar&repo=fetched&tag=2").body
+        assert f'"progressDetail":{{"current":{len(BASE)},"total":{len(BASE)}}}'.encode() in told
         assert engine.out("inspect", "-f", "{{.RootFS}}", "fetched:1") == engine.out(
             "inspect", "-f", "{{.RootFS}}", "fetched:2"
         )

@@ -71,9 +71,17 @@ async def _read(call: Call, source: str, progress: Progress) -> AsyncIterator[As
         yield call.upload()
         return
     url = source if "://" in source else f"http://{source}"
-    async with fetching.reading(url) as chunks:
+    async with fetching.reading(url) as (size, chunks):
         progress(ProgressLine(f"Downloading from {url}"))
-        yield chunks
+        yield _counted(chunks, size, progress)
+
+
+async def _counted(chunks: AsyncIterator[bytes], size: int, progress: Progress) -> AsyncIterator[bytes]:
+    got = 0
+    async for chunk in chunks:
+        got += len(chunk)
+        progress(ProgressLine("Importing", current=got, total=size))
+        yield chunk
 
 
 async def _list(call: Call) -> web.StreamResponse:

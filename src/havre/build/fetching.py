@@ -99,11 +99,11 @@ async def _answer(url: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp
 
 
 @asynccontextmanager
-async def reading(url: str) -> AsyncIterator[AsyncIterator[bytes]]:
-    """What `url` gives, piece by piece as it comes."""
+async def reading(url: str) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
+    """How many bytes `url` gives, 0 if its server does not say, and what it gives, piece by piece as it comes."""
     async with _answer(url, {}) as answer:
         _require_content(url, answer)
-        yield answer.content.iter_chunked(_PIECE)
+        yield answer.content_length or 0, answer.content.iter_chunked(_PIECE)
 
 
 def _require_content(url: str, answer: aiohttp.ClientResponse) -> None:

@@ -24,10 +24,11 @@ def render_line(value: Any) -> bytes:
 def render_status(status: str, id: str = "", current: int = 0, total: int = 0) -> bytes:
     """A status line; with `current`, one that clients draw as a bar (both in bytes, `total` 0 where unknown)."""
     line: dict[str, Any] = {"status": status}
-    if id:
+    if id or current:
         line["progressDetail"] = _detail(current, total)
-        if current:
-            line["progress"] = render_bar(current, total)
+    if current:
+        line["progress"] = render_bar(current, total)
+    if id:
         line["id"] = id
     return render_line(line)
 
