@@ -73,6 +73,18 @@ def test_an_exec_of_a_container_that_stopped_is_gone(engine: Engine) -> None:
     id = ask(engine.socket, "POST", "/containers/short/exec", {"Cmd": ["true"]}).json["Id"]
     engine.out("kill", "short")
     assert ask(engine.socket, "POST", f"/exec/{id}/start", {"Detach": True}).status == 404
+    engine.out("start", "short")
+    assert ask(engine.socket, "POST", f"/exec/{id}/start", {"Detach": True}).status == 404
+    engine.docker("rm", "-f", "short", check=0)
+
+
+def test_networks_are_joined_over_others(engine: Engine) -> None:
+    engine.out("run", "-d", "--name", "owner", "-h", "owner", *SLEEP)
+    engine.out("run", "-d", "--name", "guest", "--network", "container:owner", *SLEEP)
+    shown = engine.docker(*RUN, "--network", "container:guest", "busybox", "sh", "-c", "ip -4 -o a; hostname")
+    address = engine.out("inspect", "-f", "{{.NetworkSettings.IPAddress}}", "owner")
+    engine.docker("rm", "-f", "owner", "guest", check=0)
+    assert f" {address}/" in shown.stdout, shown.stderr
 
 
 def test_ports_that_are_asked_for_come_before_free_ones(engine: Engine) -> None:

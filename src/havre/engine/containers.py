@@ -321,7 +321,7 @@ class Containers:
 
     async def exec_create(self, ref: str, spec: ExecSpec) -> str:
         """Note a process to run; its ID."""
-        return self._execs.create(self._index.get(ref), spec).id
+        return self._execs.create(self._index.get(ref), spec, ref).id
 
     async def exec_start(self, exec_id: str, console_size: tuple[int, int] | None = None) -> ExecAttachment:
         """Run it with a client."""

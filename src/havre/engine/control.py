@@ -39,7 +39,7 @@ class Control:
         """
         container = live.container
         number = signal.SIGKILL if not signal_text else self._signal(container.name, signal_text)
-        if live.process is None and (live.restart is not None or container.state.restarting):
+        if live.process is None:
             async with live.lock:
                 pass  # a restart that is under way comes first, and the end of what it has started
         if await self._ends_restarts(live):

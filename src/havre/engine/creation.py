@@ -159,15 +159,19 @@ class Creation:
             await self._index.insert(container)
 
     def _pin_joined(self, host: HostConfig) -> HostConfig:
-        """`container:NAME` modes by ID, so that a rename does not break them."""
+        """`container:NAME` modes by ID, so that no rename breaks them; a network by the container that has it."""
 
         def pinned(mode: str) -> str:
             kind, colon, ref = mode.partition(":")
             return f"container:{self._other(ref).id}" if kind == "container" and colon else mode
 
+        network_mode = pinned(host.network_mode)
+        if network_mode.startswith("container:"):
+            further = self._other(network_mode.partition(":")[2]).host_config.network_mode
+            network_mode = further if further.startswith("container:") else network_mode
         return msgspec.structs.replace(
             host,
-            network_mode=pinned(host.network_mode),
+            network_mode=network_mode,
             pid_mode=pinned(host.pid_mode),
             ipc_mode=pinned(host.ipc_mode),
         )
@@ -181,7 +185,7 @@ class Creation:
             ref, _, alias = link.partition(":")
             try:
                 other = self._other(ref.removeprefix("/"))
-                while other.host_config.network_mode.startswith("container:"):
+                if other.host_config.network_mode.startswith("container:"):
                     other = self._other(other.host_config.network_mode.partition(":")[2])
             except InvalidInput as error:
                 raise InvalidInput(f"could not get container for {ref}: {error.message}") from None

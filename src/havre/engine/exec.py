@@ -42,12 +42,13 @@ class ExecSpec(Value):
 
 @dataclass
 class Exec:
-    """One exec: `exit_code` None until it ends; times in seconds since the epoch."""
+    """One exec: `exit_code` None until it ends; times in seconds since the epoch; `host_pid` is the container's."""
 
     id: str
     container_id: str
     spec: ExecSpec
     command: list[str]
+    host_pid: int = 0
     running: bool = False
     started: bool = False
     exit_code: int | None = None
@@ -115,8 +116,8 @@ class Execs:
         self._events = events
         self._execs: dict[str, Exec] = {}
 
-    def create(self, live: Live, spec: ExecSpec) -> Exec:
-        """Note down what to run. Conflict unless the container runs."""
+    def create(self, live: Live, spec: ExecSpec, ref: str = "") -> Exec:
+        """Note down what to run in the container, which the client calls `ref`. Conflict unless it runs."""
         command = [spec.cmd] if isinstance(spec.cmd, str) else spec.cmd
         if not command:
             raise InvalidInput("No exec command specified")
@@ -127,20 +128,20 @@ class Execs:
         for variable in spec.env or ():
             if not variable.partition("=")[0]:
                 raise InvalidInput(f"invalid environment variable: {variable}", "expected NAME=VALUE")
-        self._check(live)
+        self._check(live, ref or live.container.id)
         self._forget_old()
-        exec = Exec(secrets.token_hex(32), live.container.id, spec, command)
+        exec = Exec(secrets.token_hex(32), live.container.id, spec, command, live.running().pid)
         self._execs[exec.id] = exec
         self._publish(exec, "exec_create: " + exec.told)
         return exec
 
-    def _check(self, live: Live) -> None:
+    def _check(self, live: Live, ref: str) -> None:
         container = live.container
         if container.state.restarting:
             raise Conflict(f"Container {container.id} is restarting, wait until the container is running")
         live.running()
         if container.state.paused:
-            raise Conflict(f"Container {container.id} is paused, unpause the container before exec")
+            raise Conflict(f"Container {ref} is paused, unpause the container before exec")
 
     def get(self, id: str) -> Exec:
         """The exec of that ID; `NotFound` otherwise."""
@@ -160,9 +161,9 @@ class Execs:
         if exec.started:
             what = "is already running" if exec.running else "has already run"
             raise Conflict(f"Error: Exec command {id} {what}")
-        if live.process is None:
+        if live.process is None or live.process.pid != exec.host_pid:  # that run is over
             raise NotFound(f"container {live.container.id} is not running")
-        self._check(live)
+        self._check(live, live.container.id)
         exec.started = exec.running = True
         self._publish(exec, "exec_start: " + exec.told)
         try:
