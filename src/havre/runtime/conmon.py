@@ -64,7 +64,7 @@ class Report(msgspec.Struct):
 class Launch:
     """One conmon: `directory` holds the attach socket and control fifo, `arguments` are conmon's, `runtime` its -r.
 
-    `kept` are descriptors that it holds open for as long as it lives, without ever using them.
+    `kept` are descriptors that it holds open for as long as it lives, without ever using them; the runtime gets them.
     """
 
     program: Path

@@ -43,6 +43,7 @@ from havre.runtime.devices import all_devices
 from havre.runtime.exec import ExecProcess
 from havre.runtime.held import Held
 from havre.runtime.host import read_host
+from havre.runtime.null import null_device
 from havre.runtime.plan import ContainerPlan, ExecPlan, Resources
 from havre.runtime.runtimes import AbsentRuntime, OciRuntime, Runtimes, find_runtimes
 from havre.runtime.spec import (
@@ -175,10 +176,12 @@ class Process(Held):
         if self.exited() is not None:
             raise Conflict(f"container {self.id} is not running")
         process = render_exec(plan, self._base, self._owner.host)
+        stdin = None if plan.tty or plan.open_stdin else null_device()  # else a terminal, or conmon's pipe
         return ExecProcess(
             conmon=self._owner.conmon,
             set_apart=self._owner.set_apart,
-            runtime=self._oci.for_exec(tty=plan.tty),
+            runtime=self._oci.for_exec(tty=plan.tty, stdin=stdin),
+            kept=() if stdin is None else (stdin,),
             container_id=self.id,
             bundle=self._directory,
             process=process,
@@ -214,6 +217,7 @@ class Runtime:
             raise Unavailable("conmon is not installed", "install the package conmon")
         host = await in_thread(read_host)
         runtimes = await find_runtimes(run_root, binaries, default, host.cgroups.layout)
+        await in_thread(null_device)
         (run_root / "containers").mkdir(mode=0o700, parents=True, exist_ok=True)
         await in_thread(_sweep, run_root / "containers")
         if not pidfd.tells_exit_of_others():

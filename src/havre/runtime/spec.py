@@ -272,7 +272,20 @@ def _render_mounts(plan: ContainerPlan, host: HostFacts) -> list[dict[str, Any]]
         if host.init is None:
             raise Unsupported("no init program is installed", "install the package catatonit")
         kept.append(_mount(INIT_PATH, "bind", str(host.init), ("bind", "ro")))
-    return kept + [_render_mount(mount, host) for mount in own]
+    return kept + [_render_mount(mount, host) for mount in own] + _guard(plan)
+
+
+def _guard(plan: ContainerPlan) -> list[dict[str, Any]]:
+    """Where /dev/null inside is the host's, a mount that lets nobody change it: crun would give it to the user.
+
+    Not where mounts made inside would appear on the host as well.
+    """
+    binds = [mount for mount in plan.mounts if isinstance(mount, Bind)]
+    shown = {str(bind.source) for bind in binds if str(bind.source) == posixpath.normpath(bind.destination)}
+    is_root = plan.user.uid == plan.user.gid == 0
+    if is_root or not shown & {"/dev", "/dev/null"} or _rootfs_propagation(plan) == "shared":
+        return []
+    return [_mount("/dev/null", "bind", "/dev/null", ("bind", "ro", "rprivate"))]
 
 
 def _kernel_mounts(plan: ContainerPlan) -> list[dict[str, Any]]:

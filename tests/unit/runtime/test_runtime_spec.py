@@ -122,6 +122,26 @@ def test_a_user_mount_takes_the_place_of_a_default() -> None:
     assert [mount["options"] for mount in shm] == [["noexec", "nosuid", "nodev", "size=1g", "rprivate"]]
 
 
+@pytest.mark.parametrize(
+    ("source", "destination", "user", "propagation", "guarded"),
+    [
+        ("/dev", "/dev/", User(uid=999), "rprivate", True),
+        ("/dev/null", "/dev/null", User(gid=5), "rslave", True),
+        ("/dev", "/dev", User(), "rprivate", False),
+        ("/dev", "/dev", User(uid=999), "rshared", False),
+        ("/s", "/dev", User(uid=999), "rprivate", False),
+        ("/dev", "/s", User(uid=999), "rprivate", False),
+    ],
+)
+def test_the_hosts_null_device_is_shown_to_others_read_only(
+    source: str, destination: str, user: User, propagation: str, guarded: bool
+) -> None:
+    bind = Bind(source=Path(source), destination=destination, propagation=propagation)
+    spec = render_spec(replace(PLAIN, user=user, mounts=(bind,)), HOST)
+    guard = {"destination": "/dev/null", "type": "bind", "source": "/dev/null", "options": ["bind", "ro", "rprivate"]}
+    assert (spec["mounts"][-1] == guard) is guarded
+
+
 def test_parents_are_mounted_before_what_is_in_them() -> None:
     mounts = tuple(Bind(source=Path("/s"), destination=path) for path in ("/a/b/c", "/a", "/d", "/a/b"))
     spec = render_spec(replace(PLAIN, mounts=mounts), HOST)
