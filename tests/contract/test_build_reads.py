@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from support.building import built, tree_of, write_context
+from support.building import CLIENTS, built, send_listed, tree_of, write_context
 from support.engines import Engine
 
 _BIG = 30_000_000
@@ -63,6 +63,53 @@ def test_links_between_the_sources_of_a_copy_stay(havred: Engine, tmp_path: Path
     context = write_context(tmp_path / "c", f"{made}FROM busybox\nCOPY --from=made /one /two /x/\n")
     image = built(havred, context)
     assert havred.out("run", "--rm", "--network", "none", image, "stat", "-c", "%h", "/x/one") == "2"
+
+
+_LINKED = """\
+FROM busybox AS made
+RUN mkdir x y z && printf X > x/f && printf Y > y/f && ln x/f z/g && ln x/f /a && ln y/f /after
+FROM busybox
+COPY x/f y/f z/g /files/
+COPY x y z /directories/
+COPY --from=made /x/f /y/f /z/g /stage/
+COPY x/f /text/
+COPY x/f <<f z/g /text/
+a text
+f
+COPY d/name d/hard /later/
+COPY --parents zz aa /parents/
+COPY --from=made /after /y/f /a /x/f /sorted/
+"""
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_names_of_one_file_keep_its_content(havred: Engine, tmp_path: Path, client: str) -> None:
+    context = write_context(tmp_path / "c", _LINKED, {"x/f": "X", "y/f": "Y", "d/name": "D", "aa": "A", "z/": ""})
+    for link, name in (("z/g", "x/f"), ("d/hard", "d/name"), ("zz", "aa")):
+        (context / link).hardlink_to(context / name)
+    image = built(havred, context, client=client)
+    for replaced in ("files", "directories", "stage"):
+        assert _content(havred, image, f"{replaced}/f", f"{replaced}/g") == b"YX", replaced
+    assert _content(havred, image, "text/f", "text/g") == b"a text\nX"
+    assert _content(havred, image, "later/hard", "later/name", "parents/aa", "parents/zz") == b"DDAA"
+    assert _content(havred, image, *(f"sorted/{name}" for name in ("a", "after", "f"))) == b"XYX"
+
+
+def test_which_file_a_link_names_is_part_of_the_key(havred: Engine, tmp_path: Path) -> None:
+    files = {"x/f": "X", "y/f": "Y", "z/": ""}
+    context = write_context(tmp_path / "c", "FROM busybox\nCOPY x/f y/f z/g /o/\n", files)
+    (context / "z/g").hardlink_to(context / "x/f")
+    assert _content(havred, built(havred, context), "o/f", "o/g") == b"YX"
+    (context / "z/g").unlink()
+    (context / "z/g").hardlink_to(context / "y/f")
+    assert _content(havred, built(havred, context), "o/f", "o/g") == b"YY"
+
+
+def test_a_dockerfile_saved_while_it_is_sent(havred: Engine, tmp_path: Path) -> None:
+    context = write_context(tmp_path / "c", "FROM busybox\nCOPY since /\n", {"a": "1"})
+    told = send_listed(havred, context, b"FROM busybox\nCOPY a /\n")
+    assert told[0]["aux"]["Wanted"] == {"context": [0, 1]}
+    assert _content(havred, told[-1]["stream"].strip(), "a") == b"1"
 
 
 def _content(engine: Engine, image: str, *paths: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import socket
@@ -100,14 +101,20 @@ def tree_of(engine: Engine, image: str, below: Sequence[str] = ("",)) -> dict[st
 
 def wanted_files(engine: Engine, context: Path, key: str = "k") -> dict[str, list[int]]:
     """What the daemon wants of the files in `context`, asked as the command line does; `key` is that of the context."""
+    wanted: dict[str, list[int]] = send_listed(engine, context, key=key)[0]["aux"]["Wanted"]
+    return wanted
+
+
+def send_listed(engine: Engine, context: Path, dockerfile: bytes | None = None, key: str = "k") -> list[dict[str, Any]]:
+    """What the daemon tells of a build whose head has the text `dockerfile`, and is sent all in `context`."""
     paths = sorted(context.iterdir())
     files = [[path.name, path.stat().st_mode, path.stat().st_size, path.stat().st_mtime_ns, ""] for path in paths]
-    head = json.dumps({"Contexts": {"context": {"Key": key, "Files": files}}}) + "\n"
+    text = None if dockerfile is None else base64.b64encode(dockerfile).decode()
+    head = json.dumps({"Contexts": {"context": {"Key": key, "Files": files}}, "Dockerfile": text}) + "\n"
     contents = b"".join(path.stat().st_size.to_bytes(8, "big") + path.read_bytes() for path in paths)
     headers = {"Content-Type": "application/vnd.havre.context"}
     answer = ask(engine.socket, "POST", "/build?q=1", head.encode() + contents, headers)
-    wanted: dict[str, list[int]] = json.loads(answer.body.splitlines()[0])["aux"]["Wanted"]
-    return wanted
+    return [json.loads(line) for line in answer.body.splitlines()]
 
 
 @contextmanager

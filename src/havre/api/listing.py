@@ -22,6 +22,7 @@ import binascii
 import stat
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
@@ -65,7 +66,11 @@ class Listing(msgspec.Struct, rename="pascal"):
 
 
 class Head(msgspec.Struct, rename="pascal"):
-    """What comes before the contents: also the Dockerfile of the main context, for what it wants. Bytes are base64."""
+    """What comes before the contents. Bytes are base64.
+
+    `dockerfile` is the text of the main context's, which tells what is wanted and is what is built, whatever its file
+    has become when that is sent.
+    """
 
     contexts: dict[str, Listing]
     secrets: dict[str, str] = {}
@@ -73,12 +78,20 @@ class Head(msgspec.Struct, rename="pascal"):
 
 
 class ListedContext:
-    """The ContextSource of one build. `main` is the main context where the daemon has fetched that itself."""
+    """The ContextSource of one build. `main` is the main context where the daemon has fetched that itself.
+
+    `text` is the Dockerfile's, None for that of the file.
+    """
 
     def __init__(
-        self, trees: Mapping[str, PackedTree], secrets: Mapping[str, bytes], credentials: Mapping[str, Auth]
+        self,
+        trees: Mapping[str, PackedTree],
+        secrets: Mapping[str, bytes],
+        credentials: Mapping[str, Auth],
+        text: bytes | None,
     ) -> None:
         self._trees = trees
+        self._text = text
         self._secrets = secrets
         self._credentials = credentials
         self.agents: SshAgents | None = None
@@ -93,7 +106,8 @@ class ListedContext:
         """The Dockerfile of the main context."""
         if self.main is not None:
             return await self.main.dockerfile(path)
-        return await find_dockerfile(self._trees[MAIN_CONTEXT], path)
+        found = await find_dockerfile(self._trees[MAIN_CONTEXT], path)
+        return found if self._text is None else replace(found, data=self._text)
 
     async def directory(self, name: str, wanted: Sequence[str], ignored: Sequence[str]) -> Path | PackedTree:
         """A context; the client has left out what is ignored, but for what it must send to be understood."""
@@ -159,7 +173,7 @@ async def receive(
                 async for piece in pieces:
                     await to_its_end(contents.feed, piece)
             await to_its_end(contents.finish)
-        yield ListedContext(trees, secrets, credentials)
+        yield ListedContext(trees, secrets, credentials, head.dockerfile)
 
 
 async def _read_head(body: AsyncIterator[bytes]) -> tuple[Head, bytes]:

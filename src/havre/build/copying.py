@@ -44,11 +44,15 @@ class Chosen:
 
 
 class Member(NamedTuple):
-    """Something to copy: the entry as it is to be written, and where its content is: in `tree` at `path`."""
+    """Something to copy: the entry as it is to be written, and where its content is: in `tree` at `path`.
+
+    `entry.kind` is never hardlink: names of one file have the same `inode`, None for a single name.
+    """
 
     entry: Entry
     tree: Tree
     path: str
+    inode: Hashable | None = None
 
 
 @dataclass(frozen=True)
@@ -122,20 +126,19 @@ def _match(tree: Tree, pattern: str) -> list[Chosen]:
 def members(chosen: Sequence[Chosen], target: str, placement: Placement, *, many: bool) -> Iterator[Member]:
     """All that is to be written, in order; `target` is the resolved target, `many` that it must be a directory."""
     excluded = IgnoreRules(placement.excludes)
-    linked: dict[tuple[Tree, Hashable], bytes] = {}
     for source in chosen:
         base = target
         if placement.parents:
             base = posixpath.join(target, source.shown if source.is_directory else posixpath.dirname(source.shown))
         if source.is_directory:
             for item in _items_below(source, placement, excluded):
-                yield _placed(source.tree, item, posixpath.join(base, item.place), placement, linked)
+                yield _placed(source.tree, item, posixpath.join(base, item.place), placement)
         elif not excluded.ignores(source.name):
             place = posixpath.join(base, source.name) if many or placement.parents else base
             item = source.tree.item(source.path)
             if item.entry.kind == "socket":
                 raise InvalidInput(f'"/{source.shown}" is a socket and cannot be copied')
-            yield _placed(source.tree, item, place, placement, linked)
+            yield _placed(source.tree, item, place, placement)
 
 
 def _items_below(source: Chosen, placement: Placement, excluded: IgnoreRules) -> Iterator[Item]:
@@ -155,40 +158,39 @@ def _items_below(source: Chosen, placement: Placement, excluded: IgnoreRules) ->
             yield item
 
 
-def _placed(
-    tree: Tree, item: Item, place: str, placement: Placement, linked: dict[tuple[Tree, Hashable], bytes]
-) -> Member:
-    found, path = item.entry, os.fsencode(place.strip("/"))
-    kind, link = found.kind, found.link
-    if item.inode is not None and (first := linked.setdefault((tree, item.inode), path)) != path:
-        kind, link = "hardlink", first
+def _placed(tree: Tree, item: Item, place: str, placement: Placement) -> Member:
+    found = item.entry
     uid, gid = placement.owner or (found.uid, found.gid)
     entry = Entry(
-        path=path,
-        kind=kind,
-        mode=found.mode if placement.mode is None or kind == "symlink" else placement.mode,
+        path=os.fsencode(place.strip("/")),
+        kind=found.kind,
+        mode=found.mode if placement.mode is None or found.kind == "symlink" else placement.mode,
         uid=uid,
         gid=gid,
         mtime_s=found.mtime_s,
         mtime_ns=found.mtime_ns,
-        size=found.size if kind == "file" else 0,
-        link=link,
+        size=found.size if found.kind == "file" else 0,
+        link=found.link,
         rdev=found.rdev,
         xattrs=found.xattrs,
     )
-    return Member(entry, tree, item.path)
+    return Member(entry, tree, item.path, None if item.inode is None else (tree, item.inode))
 
 
 def digest_of_members(found: Iterator[Member]) -> str:
-    """A digest of all but times: of what is written, and of every byte of it."""
+    """A digest of all but times: of what is written, and of every byte of it.
+
+    A further name of a file is told by the number of its first, since others may come to lie where that is.
+    """
     whole = hashlib.sha256()
-    for entry, tree, path in found:
+    numbers: dict[Hashable, int] = {}
+    for number, (entry, tree, path, inode) in enumerate(found):
+        first = number if inode is None else numbers.setdefault(inode, number)
         xattrs = repr(sorted(entry.xattrs.items())) if entry.xattrs else ""
-        head = repr(
-            (entry.path, entry.kind, entry.mode, entry.uid, entry.gid, entry.size, entry.link, entry.rdev, xattrs)
-        ).encode()
+        told = (entry.path, entry.kind, entry.mode, entry.uid, entry.gid, entry.size, entry.link, entry.rdev, xattrs)
+        head = repr(told if first == number else (*told, first)).encode()
         whole.update(len(head).to_bytes(8, "big") + head)
-        if entry.kind == "file":
+        if entry.kind == "file" and first == number:
             whole.update(tree.digest(path))
     return whole.hexdigest()
 

@@ -7,6 +7,9 @@ to them, as they are below or, where there are none, made for `owner`. Directori
 on the same files give the same layer, whenever it is made. No member is asked about that lies in a directory which is
 new in the layer.
 
+Which name of a file is the file and which are its links is found when all are in place, and in the order of the tar:
+of the names that nothing else has come to lie on, the first is the file.
+
 Source: OCI image specification "layer.md".
 """
 
@@ -16,7 +19,7 @@ import os
 import posixpath
 import stat
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -38,6 +41,7 @@ from havre.storage.whiteouts import PREFIX
 class _Planned(NamedTuple):
     entry: Entry
     content: Callable[[], Iterable[bytes]] | None = None
+    inode: Hashable | None = None
 
 
 class LayerPlan:
@@ -60,7 +64,7 @@ class LayerPlan:
         """The layer has this member; `InvalidInput` where something of another kind is in the way."""
         entry = member.entry
         content = partial(member.tree.pieces, member.path) if entry.kind == "file" and entry.size else None
-        self._put(_Planned(entry, content))
+        self._put(_Planned(entry, content, member.inode))
 
     def add_file(self, entry: Entry, content: bytes) -> None:
         """The layer has this file."""
@@ -78,8 +82,7 @@ class LayerPlan:
         if not self._planned:
             return
         tar = TarWriter(out, newest_s)  # type: ignore[arg-type]  # `put` needs no more of it than `write`
-        for path in sorted(self._planned, key=_in_walking_order):
-            entry, content = self._planned[path]
+        for entry, content, _ in self._linked():
             out.member(tar.put(entry, () if content is None else content()))
         tar.finish()
 
@@ -92,6 +95,15 @@ class LayerPlan:
                 extractor.seal()
         finally:
             extractor.close()
+
+    def _linked(self) -> Iterator[_Planned]:
+        """All of it in the order of the tar, further names of a file as links to its first."""
+        first: dict[Hashable, bytes] = {}
+        for path in sorted(self._planned, key=_in_walking_order):
+            planned = self._planned[path]
+            if planned.inode is not None and (file := first.setdefault(planned.inode, path)) != path:
+                planned = _Planned(msgspec.structs.replace(planned.entry, kind="hardlink", size=0, link=file))
+            yield planned
 
     def _put(self, planned: _Planned) -> None:
         path, kind = planned.entry.path, planned.entry.kind
@@ -108,21 +120,7 @@ class LayerPlan:
             self._entered.add(path)
         elif there == "dir":
             raise InvalidInput(f"cannot replace the directory {os.fsdecode(path)!r} with a file")
-        elif path in self._planned:
-            self._free_links(path)
         self._planned[path] = planned
-
-    def _free_links(self, path: bytes) -> None:
-        """What names the file at `path`, which is about to be replaced, keeps its content."""
-        replaced, heir = self._planned[path], b""
-        for name, (entry, _) in list(self._planned.items()):
-            if entry.kind != "hardlink" or entry.link != path:
-                continue
-            if heir:
-                self._planned[name] = _Planned(msgspec.structs.replace(entry, link=heir))
-            else:
-                self._planned[name] = replaced._replace(entry=msgspec.structs.replace(replaced.entry, path=name))
-                heir = name
 
     def _kind_at(self, path: bytes, above: bytes) -> str:
         """What is at `path` in the layer or below it; "" for nothing."""
