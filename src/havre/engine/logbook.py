@@ -6,12 +6,15 @@ open (before a start) --> watch (it runs, or was taken over) --> end (it has end
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from pathlib import Path
 
+from havre.aio import in_thread
 from havre.engine.model import Container
 from havre.errors import Failed, Unsupported
 from havre.logs import Keeper, LogChunk, LogOptions, Subject, form_of, log_path, plan_log
 from havre.logs.plan import SPOOL
+from havre.logs.spool import LogPlan
 from havre.runtime import Process
 
 
@@ -31,7 +34,7 @@ class Logbook:
         """Before a start: the file that conmon is to write. Failed when the driver cannot be set up."""
         if _driver(container)[0] == "none":
             return None
-        keeper = self._new_keeper(container)
+        keeper = await self._planned(container)
         try:
             await keeper.open()
         except OSError as error:
@@ -44,30 +47,39 @@ class Logbook:
     def watch(self, container: Container, process: Process) -> None:
         """It runs; keep its log."""
         if _driver(container)[0] != "none":
-            self._keeper(container).watch(process)
+            if container.id not in self._keepers:
+                self._keepers[container.id] = _keeper(container, self._plan(container))
+            self._keepers[container.id].watch(process)
 
     async def end(self, container: Container) -> None:
         """It has ended, or could not be started: its log is complete when this returns. Idempotent."""
         if _driver(container)[0] != "none":
-            keeper = self._keeper(container)
-            del self._keepers[container.id]
+            keeper = self._keepers.pop(container.id, None) or await self._planned(container)
             await keeper.end()
 
     def read(self, container: Container, options: LogOptions) -> AsyncIterator[Sequence[LogChunk]]:
         """What it wrote; with `follow`, until it ends. Unsupported with a driver that keeps nothing."""
         if self.path(container) is None:
             raise Unsupported("configured logging driver does not support reading")
-        return (self._keepers.get(container.id) or self._new_keeper(container)).read(options)
+        return self._read(container, options)
 
-    def _keeper(self, container: Container) -> Keeper:
-        if container.id not in self._keepers:
-            self._keepers[container.id] = self._new_keeper(container)
-        return self._keepers[container.id]
+    async def _read(self, container: Container, options: LogOptions) -> AsyncIterator[Sequence[LogChunk]]:
+        keeper = self._keepers.get(container.id) or await self._planned(container)
+        async with aclosing(keeper.read(options)) as chunks:
+            async for each in chunks:
+                yield each
 
-    def _new_keeper(self, container: Container) -> Keeper:
+    async def _planned(self, container: Container) -> Keeper:
+        """A new keeper. Tags and patterns are the user's: what they cost is a thread's."""
+        return _keeper(container, await in_thread(self._plan, container))
+
+    def _plan(self, container: Container) -> LogPlan:
         driver, options = _driver(container)
-        plan = plan_log(driver, options, self._directory / container.id, _subject(container))
-        return Keeper(plan, form_of(driver), blocking=plan.buffer is None)
+        return plan_log(driver, options, self._directory / container.id, _subject(container))
+
+
+def _keeper(container: Container, plan: LogPlan) -> Keeper:
+    return Keeper(plan, form_of(_driver(container)[0]), blocking=plan.buffer is None)
 
 
 def _driver(container: Container) -> tuple[str, Mapping[str, str]]:

@@ -181,11 +181,16 @@ def _print(*values: Any) -> str:
         if index and not isinstance(value, str) and not isinstance(values[index - 1], str):
             text += " "
         text += render(value)
+        _bounded(len(text))
     return text
 
 
 def _println(*values: Any) -> str:
-    return " ".join(render(value) for value in values) + "\n"
+    text = ""
+    for value in values:
+        text += f"{render(value)} "
+        _bounded(len(text))
+    return text[:-1] + "\n"
 
 
 def _json(value: Any) -> str:
@@ -276,7 +281,11 @@ def sprintf(form: str, *values: Any) -> str:
         else:
             out += _verb(verb, flags, rest.pop(0))
     if rest:
-        out += "%!(EXTRA " + ", ".join(f"{type_name(value)}={render(value)}" for value in rest) + ")"
+        out += "%!(EXTRA "
+        for value in rest:
+            out += f"{type_name(value)}={render(value)}, "
+            _bounded(len(out))
+        out = out.removesuffix(", ") + ")"
     return out
 
 

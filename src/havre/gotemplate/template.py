@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _QUOTED = 20
-_STEP = 64  # what a node costs of a budget that counts characters
+_STEP = 64  # what a step costs of a budget that counts characters
 
 
 def compile_template(text: str, name: str = "") -> Template:
@@ -34,7 +34,10 @@ class Template:
         self._nodes = nodes
 
     def execute(self, value: Any, budget: int | None = None) -> str:
-        """The output for `value`. Raises TemplateError, also where more than `budget` characters are handled."""
+        """The output for `value`. Raises TemplateError, also where it takes more than `budget`.
+
+        The budget counts characters that are handled; a node, an operand, a turn of a loop cost some, too.
+        """
         return _Run(self._text, value, FUNCTIONS, self._name, budget).output(self._nodes)
 
     def execute_header(self, value: Any) -> str:
@@ -73,7 +76,7 @@ class _Run:
         )
 
     def _spend(self, node: Node, values: Iterable[Any]) -> None:
-        """What has a length costs it, so that neither loops nor doubled text grow without end."""
+        """A step's cost, and that of what has a length: neither loops nor doubled text grow without end."""
         if self._budget is None:
             return
         self._budget -= _STEP + sum(len(value) for value in values if isinstance(value, str | list | dict))
@@ -82,8 +85,9 @@ class _Run:
 
     def _walk(self, nodes: Iterable[Node], dot: Any) -> None:
         for node in nodes:
-            self._spend(node, ())
+            self._spend(node, (self._variables,))
             if node.kind == "text":
+                self._spend(node, node.parts)
                 self._out.append(node.parts[0])
             elif node.kind == "action":
                 value = self._pipe(node.parts[0], dot)
@@ -131,6 +135,7 @@ class _Run:
         self._spend(node, (items,))
         scope = len(self._variables)
         for key, item in items:
+            self._spend(node, (self._variables,))
             pair = (key, item) if len(names) == 2 else (item,)
             for name, value in zip(names, pair, strict=False):
                 self._assign(name, value)
@@ -210,6 +215,7 @@ class _Run:
 
     def _operand(self, node: Node, dot: Any, arguments: list[Any] | None = None) -> Any:
         kind = node.kind
+        self._spend(node, (self._variables,) if kind == "variable" else ())
         if kind == "literal":
             return node.parts[0]
         if kind == "dot":
@@ -263,4 +269,6 @@ class _Run:
         function, wanted = field
         if len(arguments) != wanted:
             raise self.fail(node, f"wrong number of args for {name}: want {wanted} got {len(arguments)}")
-        return function(*arguments)
+        found = function(*arguments)
+        self._spend(node, (found,))
+        return found

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
@@ -193,7 +193,7 @@ class Keeper:
         transcript.close()
         return begun
 
-    async def read(self, options: LogOptions) -> AsyncIterator[list[LogChunk]]:
+    async def read(self, options: LogOptions) -> AsyncGenerator[list[LogChunk], None]:
         """What has been written so far; with `follow`, what will be."""
         assert self._plan.log is not None
         await self.drain()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from havre.errors import InvalidInput
@@ -16,7 +17,7 @@ from havre.logs.options import START
 DEFAULT_TAG = "{{.ID}}"
 _LONGEST = 16 << 10  # of a template and of a pattern, in characters
 _PATTERN_BYTES = 1 << 20  # what a compiled pattern and its matching may take
-_BUDGET = 1 << 20  # characters handled on the way to a tag; half a second at most
+_BUDGET = 1 << 20  # of a template: characters handled on the way to a tag; half a second at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +87,10 @@ _METHODS: Mapping[str, Callable[[Subject], str]] = {
 def _info(subject: Subject, options: Mapping[str, str], log_path: str) -> Any:
     from havre.gotemplate.gotypes import Struct, Time
 
+    @cache
+    def attributes() -> dict[str, str]:
+        return dict(sorted(plan_attrs(options, subject).items()))
+
     class Info(Struct):
         """What templates see: dockerd's `logger.Info`, fields in its order, and methods."""
 
@@ -94,7 +99,7 @@ def _info(subject: Subject, options: Mapping[str, str], log_path: str) -> Any:
         def get_field(self, name: str) -> tuple[Callable[..., Any], int] | None:
             """The function behind a field or method and how many arguments it wants."""
             if name == "ExtraAttributes":
-                return lambda _: dict(sorted(plan_attrs(options, subject).items())), 1
+                return lambda _: attributes(), 1
             if name in _METHODS:
                 return lambda: _METHODS[name](subject), 0
             return (lambda: self[name], 0) if name in self else None

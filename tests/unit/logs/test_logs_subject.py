@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
+import tracemalloc
+from collections import Counter
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from havre.errors import InvalidInput
+from havre.gotemplate import template
 from havre.gotemplate.functions import FUNCTIONS
+from havre.logs import subject as subjects
 from havre.logs.subject import Subject, plan_attrs, render_tag
 
 SUBJECT = Subject(
@@ -170,6 +175,7 @@ ENDLESS = [
     "{{if 1}}" * 1000 + "{{end}}" * 1000,
     "{{if 0}}" + "{{else if 0}}" * 1000 + "{{end}}",
     "x" * 20000,
+    '{{range split (printf "%999s" "") ""}}' + "y" * 9000 + "{{end}}",
 ]
 
 
@@ -177,6 +183,33 @@ ENDLESS = [
 def test_tags_that_would_never_end_are_refused(template: str) -> None:
     with pytest.raises(InvalidInput):
         render_tag(template, SUBJECT, {})
+
+
+MANY = dataclasses.replace(SUBJECT, labels={f"{number:01000}": "x" * 1000 for number in range(300)})
+TWICE = "{{range .ContainerLabels}}{{range $.ContainerLabels}}%s{{end}}{{end}}"
+
+
+@pytest.mark.parametrize("step", ["{{$x := $.ExtraAttributes $}}", "{{$x := and" + " $" * 500 + "}}", ""])
+def test_every_step_of_a_tag_is_paid_for(step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what makes no text: a row's methods, operands, turns of loops. Attributes are matched once."""
+    matched, tried = Counter[str](), Counter[bool]()
+    monkeypatch.setattr(subjects, "_matcher", lambda _: lambda name: matched.update([name]) is None)
+    monkeypatch.setattr(template, "truth", lambda value: tried.update([True]) is None and bool(value))
+    with pytest.raises(InvalidInput, match="too many steps"):
+        render_tag(TWICE % step, MANY, {"labels-regex": ".*"})
+    assert max(matched.values(), default=0) <= 1
+    assert tried[True] < 20_000
+
+
+@pytest.mark.parametrize("call", ["print", "println", 'printf ""'])
+def test_one_call_does_not_fill_the_memory(call: str) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidInput, match="too long"):
+            render_tag("{{" + call + " $" * 500 + "}}", MANY, {})
+        assert tracemalloc.get_traced_memory()[1] < 200 << 20
+    finally:
+        tracemalloc.stop()
 
 
 FIELDS = (
