@@ -26,11 +26,13 @@ from havre.api.buildkit.messages import (
     GetSecretResponse,
     Packet,
     PingRequest,
+    SolveRequest,
     Stat,
     StatusRequest,
     StatusResponse,
     Timestamp,
 )
+from havre.api.buildkit.protobuf import decode
 from havre.api.buildkit.sessions import Session, Sessions
 from havre.api.buildkit.sshagent import forward_agent
 from havre.build.packed import PackedTree
@@ -293,6 +295,13 @@ def test_a_ping_is_no_secret() -> None:
                 await session.ask("/no.such/Method", PingRequest(), GetSecretResponse)
 
     run(ask())
+
+
+def test_nobody_waits_for_an_empty_graph() -> None:
+    nobody: Any = None
+    request = decode(SolveRequest, b"\x0a\x01r\x12\x00")  # ref "r", a definition of no bytes
+    with pytest.raises(HavreError, match="low-level build definitions"):
+        asyncio.run(Control(nobody, nobody, nobody, nobody, nobody).solve(request, nobody))
 
 
 def test_nobody_waits_for_a_history_that_is_not_kept() -> None:

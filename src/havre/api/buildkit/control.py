@@ -87,7 +87,7 @@ class Control:
         exports = _exports_of(request)
         caches = _caches_of(request)
         with self._jobs.using(request.ref) as job, job.solving(request):
-            if request.definition:
+            if request.definition is not None:
                 raise _no_definitions()
             if request.frontend:
                 result: BuildResult | None = await self._build(job, request.frontend, request.frontend_attrs)

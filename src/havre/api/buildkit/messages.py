@@ -139,11 +139,16 @@ class CacheOptions(Message):
 
 
 @dataclass
+class Definition(Message):
+    """A low-level build graph, of which nothing is read; the one of an empty build has no bytes."""
+
+
+@dataclass
 class SolveRequest(Message):
     """Control's. `exporter` and `exporter_attrs` are how clients before v0.13 name their one exporter."""
 
     ref: str = pb.text(1)
-    definition: bytes = pb.data(2)
+    definition: Definition | None = pb.embedded(2, Definition)
     exporter: str = pb.text(3)
     exporter_attrs: dict[str, str] = pb.mapping(4, str)
     session: str = pb.text(5)
