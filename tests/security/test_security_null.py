@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from havre.runtime.plan import Bind, User
+from havre.runtime.plan import Bind, Device, User
 from support.boxes import Box, boxed, execute, rootfs
 from support.building import write_context
 from support.engines import Engine
@@ -111,5 +111,21 @@ def test_a_host_device_shown_to_another_user(boxed, unchanged: Callable[[], None
             "sh", "-c", "id -u; echo >/dev/null && cat /dev/null", mounts=(bind,), user=user, tty=tty
         )
         assert out.split() == [b"999"]
+
+    boxed(body)
+
+
+@pytest.mark.parametrize("tty", [False, True])
+@pytest.mark.parametrize("user", [User(), User(uid=999, gid=998)])
+def test_another_device_in_its_place(boxed, unchanged: Callable[[], None], tty: bool, user: User) -> None:
+    """Then the OCI runtimes leave their standard streams as they are."""
+
+    async def body(box: Box) -> None:
+        zero = Device(path="/dev/null", type="c", major=1, minor=5)
+        bind = Bind(source=Path("/dev/full"), destination="/dev/null")
+        for changed in ({"devices": (zero,)}, {"mounts": (bind,)}):
+            out, _, _ = await box.run("sh", "-c", f"id -u; ({_CHANGES}) 2>/dev/zero", user=user, tty=tty, **changed)
+            assert out.split() == [b"%d" % user.uid]
+            unchanged()
 
     boxed(body)

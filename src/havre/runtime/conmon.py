@@ -43,6 +43,7 @@ from havre.aio import spawn as spawn_task
 from havre.errors import Failed
 from havre.runtime import spawn
 from havre.runtime.fanout import STDERR, STDOUT, Fanout
+from havre.runtime.null import null_device, shielded
 
 MAX_STDIN_PACKET = 32768
 MAX_PACKET = 1 << 16
@@ -64,7 +65,8 @@ class Report(msgspec.Struct):
 class Launch:
     """One conmon: `directory` holds the attach socket and control fifo, `arguments` are conmon's, `runtime` its -r.
 
-    `kept` are descriptors that it holds open for as long as it lives, without ever using them; the runtime gets them.
+    `kept` are descriptors that it holds open for as long as it lives, without ever using them. With `shield`, the OCI
+    runtime gets none of the host's /dev/null (`null`).
     """
 
     program: Path
@@ -78,10 +80,13 @@ class Launch:
     leave_stdin_open: bool = False
     arguments: Sequence[str] = field(default=())
     kept: Sequence[int] = field(default=())
+    shield: bool = False
 
     def argv(self) -> list[str]:
         """conmon's command line."""
         program, *options = self.runtime
+        if self.shield:
+            program, *options = shielded(self.runtime, tty=self.tty, open_stdin=self.open_stdin)
         return [
             str(self.program),
             *("--api-version", "1", "--sync", "--full-attach", "--no-sync-log"),
@@ -128,7 +133,7 @@ class Handshake:
                     launch.argv(),
                     cwd=launch.directory,
                     env=env,
-                    pass_fds=(*theirs, *launch.kept),
+                    pass_fds=(*theirs, *launch.kept, *([null_device()] if launch.shield else [])),
                     stdout=log,
                     stderr=log,
                 )

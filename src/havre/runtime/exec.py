@@ -36,12 +36,8 @@ class ExecProcess(Held):
         bundle: Path,
         process: Mapping[str, Any],
         open_stdin: bool,
-        kept: Sequence[int] = (),
     ) -> None:
-        """`runtime` is the OCI runtime's command line up to the verb, which may name descriptors `kept` open for it.
-
-        `process` is the OCI `process` object.
-        """
+        """`runtime` is the OCI runtime's command line up to the verb, `process` the OCI `process` object."""
         name = secrets.token_hex(16)
         directory = bundle / "exec" / name
         tty = bool(process["terminal"])
@@ -58,7 +54,7 @@ class ExecProcess(Held):
             log_path=None,
             tty=tty,
             open_stdin=open_stdin,
-            kept=kept,
+            shield=not tty,
             arguments=("--exec", "--exec-attach", "--exec-process-spec", str(directory / "process.json")),
         )
 

@@ -43,7 +43,7 @@ from havre.runtime.devices import all_devices
 from havre.runtime.exec import ExecProcess
 from havre.runtime.held import Held
 from havre.runtime.host import read_host
-from havre.runtime.null import null_device
+from havre.runtime.null import is_own, null_device
 from havre.runtime.plan import ContainerPlan, ExecPlan, Resources
 from havre.runtime.runtimes import AbsentRuntime, OciRuntime, Runtimes, find_runtimes
 from havre.runtime.spec import (
@@ -176,12 +176,10 @@ class Process(Held):
         if self.exited() is not None:
             raise Conflict(f"container {self.id} is not running")
         process = render_exec(plan, self._base, self._owner.host)
-        stdin = None if plan.tty or plan.open_stdin else null_device()  # else a terminal, or conmon's pipe
         return ExecProcess(
             conmon=self._owner.conmon,
             set_apart=self._owner.set_apart,
-            runtime=self._oci.for_exec(tty=plan.tty, stdin=stdin),
-            kept=() if stdin is None else (stdin,),
+            runtime=self._oci.for_exec(tty=plan.tty),
             container_id=self.id,
             bundle=self._directory,
             process=process,
@@ -312,6 +310,7 @@ class Runtime:
             open_stdin=plan.open_stdin,
             leave_stdin_open=plan.open_stdin and not ends_input,
             kept=plan.kept_descriptors,
+            shield=not is_own(plan),
             arguments=("--restore", str(images)) if images else (),
         )
         with Handshake(launch, self.set_apart) as handshake:

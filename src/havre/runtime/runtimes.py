@@ -16,11 +16,6 @@ preempts at once what has not (its children have not: reset on fork):
 
     chrt -R -f 1 crun exec ...          where the kernel allows it; 0 of 240 lost beside 41 of 240 without
 
-What an exec without input reads is given to the runtime by a prefix as well, in place of the host's /dev/null, which
-conmon would give it (`null` says why):
-
-    sh -c 'exec "$@" </proc/self/fd/N' sh crun exec ...         half a millisecond
-
 Two things crun does in a process of its own are done without one, as each costs as much as a small container runs:
 
     start     one byte into STATE/ID/exec.fifo, which the created process reads; the fifo then goes (`release`)
@@ -54,7 +49,6 @@ from havre.runtime.plan import ContainerPlan
 KNOWN = ("crun", "runc")
 LEAST_FILES = 64
 PERL = "/usr/bin/perl"
-SHELL = "/bin/sh"
 FIRST = ("/usr/bin/chrt", "-R", "-f", "1")
 
 _UNIFIED = "/sys/fs/cgroup/unified"
@@ -90,10 +84,9 @@ class OciRuntime:
         """Program and options, to be followed by `create`."""
         return [*self.create_prefix, *self.command()]
 
-    def for_exec(self, *, tty: bool, stdin: int | None = None) -> list[str]:
-        """Program and options, to be followed by `exec`; its standard input is that of descriptor `stdin`, if given."""
-        reading = () if stdin is None else (SHELL, "-c", f'exec "$@" </proc/self/fd/{stdin}', "sh")
-        return [*reading, *(self.terminal_prefix if tty else ()), *self.command()]
+    def for_exec(self, *, tty: bool) -> list[str]:
+        """Program and options, to be followed by `exec`."""
+        return [*(self.terminal_prefix if tty else ()), *self.command()]
 
     def release(self, container_id: str) -> bool:
         """Let a created process go, as `crun start` does (crun's status.c). False when only the runtime itself can."""
