@@ -133,13 +133,17 @@ def pack_layer(tar: bytes) -> bytes:
 
 @dataclass
 class FakeRegistry:
-    """Repositories as dictionaries. `on_blob` is called before each chunk of a download."""
+    """Repositories as dictionaries.
+
+    `on_blob` is called before each chunk of a download, `on_document` before each manifest (by digest) and document.
+    """
 
     manifests: dict[tuple[str, str], tuple[str, bytes]] = field(default_factory=dict)
     blobs: dict[str, dict[Digest, bytes]] = field(default_factory=dict)
     downloads: list[Digest] = field(default_factory=list)
     mounts: list[Digest] = field(default_factory=list)
     on_blob: Callable[[Digest, int], Any] | None = None
+    on_document: Callable[[Digest | None], Any] | None = None
 
     def put_image(
         self, ref: str, config: bytes, tars: Sequence[bytes], *, pack: Callable[[bytes], bytes] = pack_layer
@@ -160,14 +164,20 @@ class FakeRegistry:
         self.manifests[repository, tag] = self.manifests[repository, digest] = (media_type, body)
         return digest
 
-    async def manifest(self, ref: Reference, auth: Auth | None = None) -> Fetched:
+    async def manifest(self, ref: Reference, auth: Auth | None = None, *, once: bool = False) -> Fetched:
+        if self.on_document is not None and (waiting := self.on_document(ref.digest)) is not None:
+            await waiting
         try:
             media_type, body = self.manifests[ref.repository, ref.target]
         except KeyError:
             raise NotFound(f"manifest for {ref.familiar()} not found: manifest unknown: manifest unknown") from None
         return Fetched(digest_of(body), media_type, body)
 
-    async def document(self, ref: Reference, descriptor: Descriptor, auth: Auth | None, limit: int) -> bytes:
+    async def document(
+        self, ref: Reference, descriptor: Descriptor, auth: Auth | None, limit: int, *, once: bool = False
+    ) -> bytes:
+        if self.on_document is not None and (waiting := self.on_document(descriptor.digest)) is not None:
+            await waiting
         return self.blobs[ref.repository][descriptor.digest]
 
     async def blob(

@@ -6,7 +6,8 @@
                                                                         |
         layer n: here already -> "Already exists"                       v
                  else: download, decompress, hash and index in one pass (at most `DOWNLOADS` at once, shared with
-                       other pulls of the same layer); meanwhile what is attested of the image is fetched
+                       other pulls of the same layer); meanwhile what is attested of the image is fetched, for which
+                 complete layers wait no longer than `ATTESTED_S`
                                                                         |
         all layers stand --> configuration, manifest and index stored --> names set; platforms of the same index stay
 
@@ -28,7 +29,7 @@ from havre.engine.imagestore import Hold, Image, ImageStore
 from havre.engine.model import ImageId
 from havre.engine.progress import Progress, ProgressLine, unobserved
 from havre.engine.sharing import SharedWork
-from havre.errors import InvalidInput, NotFound, Unsupported
+from havre.errors import HavreError, InvalidInput, NotFound, Unsupported
 from havre.oci import mediatypes
 from havre.oci.attestation import MAX_ATTESTED, Attested, subject_of
 from havre.oci.digest import Digest, digest_of, hex_of
@@ -43,6 +44,7 @@ log = logging.getLogger(__name__)
 
 DOWNLOADS = 3
 MAX_ATTESTATIONS = 8
+ATTESTED_S = 10.0
 _TICK_S = 0.1
 _CONFIGS = (mediatypes.DOCKER_CONFIG, mediatypes.OCI_CONFIG)
 
@@ -50,8 +52,10 @@ _CONFIGS = (mediatypes.DOCKER_CONFIG, mediatypes.OCI_CONFIG)
 class PullRegistry(Protocol):
     """The registry's face, as far as pulls need it."""
 
-    async def manifest(self, ref: Reference, auth: Auth | None = None) -> Fetched: ...
-    async def document(self, ref: Reference, descriptor: Descriptor, auth: Auth | None, limit: int) -> bytes: ...
+    async def manifest(self, ref: Reference, auth: Auth | None = None, *, once: bool = False) -> Fetched: ...
+    async def document(
+        self, ref: Reference, descriptor: Descriptor, auth: Auth | None, limit: int, *, once: bool = False
+    ) -> bytes: ...
     def blob(self, ref: Reference, descriptor: Descriptor, auth: Auth | None = None) -> AsyncGenerator[bytes, None]: ...
     async def tags(self, ref: Reference, auth: Auth | None = None) -> list[str]: ...
     async def referrers(
@@ -106,16 +110,20 @@ class Puller:
         """
         resolved = await self.resolve(ref, auth, platform, progress, key)
         with self._hold(*resolved.config.rootfs.diff_ids):
+            attested: list[Attested] = []
             try:
                 async with asyncio.TaskGroup() as group:
-                    attested = group.create_task(self._attested(ref, resolved, auth))
-                    group.create_task(self._pull_layers(ref, resolved, auth, progress))
+                    attesting = group.create_task(self._attest(ref, resolved, auth, attested))
+                    await self._pull_layers(ref, resolved, auth, progress)
+                    await asyncio.wait([attesting], timeout=ATTESTED_S)
+                    if attesting.cancel():
+                        log.warning("attestations of %s are not kept: they do not come in time", ref.familiar())
             except BaseExceptionGroup as failures:
                 raise _first(failures) from None
             before = {image.id for image in self._store.all_of(ref)}
             names = [ref] if ref.digest is None else []
             names.append(ref.with_digest(resolved.digest))
-            image = await self._keep(resolved, names, attested.result())
+            image = await self._keep(resolved, names, attested)
         progress(ProgressLine(f"Digest: {resolved.digest}"))
         return image, image.id not in before
 
@@ -126,33 +134,32 @@ class Puller:
             return await self._store.keep(config, names, manifest=manifest)
         return (await self._store.keep_index(resolved.index_body, [(config, manifest)], names, attested))[0]
 
-    async def _attested(self, ref: Reference, resolved: Resolved, auth: Auth | None) -> list[Attested]:
-        """What its index says is attested of the image, unless it is here: no image is less for want of it."""
+    async def _attest(self, ref: Reference, resolved: Resolved, auth: Auth | None, found: list[Attested]) -> None:
+        """Add what its index says is attested of the image, unless it is here: no image is less for want of it."""
         document = decode_document(resolved.index_body) if resolved.index_body is not None else None
         if not isinstance(document, Index):
-            return []
+            return
         known = self._store.index(resolved.digest)
         here = await self._store.attested(known) if known is not None else {}
-        subject, found = digest_of(resolved.manifest_body), []
+        subject = digest_of(resolved.manifest_body)
         entries, room = [entry for entry in document.manifests if subject_of(entry) == subject], MAX_ATTESTED
         for entry in entries[:MAX_ATTESTATIONS]:
             try:
                 found.append(here.get(entry.digest) or await self._fetch_attested(ref, entry, auth, room))
                 room -= sum(map(len, found[-1].documents))
-            except (NotFound, InvalidInput, Unsupported) as error:
+            except HavreError as error:
                 log.warning("the attestation %s of %s is not kept: %s", entry.digest, ref.familiar(), error)
-        return found
 
     async def _fetch_attested(self, ref: Reference, entry: Descriptor, auth: Auth | None, room: int) -> Attested:
-        """One attestation of at most `room` bytes."""
-        fetched = await self._registry.manifest(ref.with_digest(entry.digest), auth)
+        """One attestation of at most `room` bytes; what fails is not tried again."""
+        fetched = await self._registry.manifest(ref.with_digest(entry.digest), auth, once=True)
         manifest = decode_document(fetched.body, fetched.media_type)
         if isinstance(manifest, Index):
             raise InvalidInput("it is an index")
         parts = [*manifest.layers, manifest.config]
         if sum(part.size for part in parts) > room:
             raise InvalidInput("it is too large", f"at most {MAX_ATTESTED} bytes are kept")
-        documents = [await self._registry.document(ref, part, auth, room) for part in parts]
+        documents = [await self._registry.document(ref, part, auth, room, once=True) for part in parts]
         return Attested(entry, (*documents, fetched.body))
 
     async def resolve(

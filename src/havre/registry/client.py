@@ -12,7 +12,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import aiohttp
@@ -87,28 +87,32 @@ class Registry:
         """Close all connections."""
         await self._transport.close()
 
-    async def manifest(self, ref: Reference, auth: Auth | None = None) -> Fetched:
-        """The manifest or index of `ref`, verified. Raises `NotFound` in Docker's words, `Unauthorized`, `Failed`."""
-        fetched = await self._from_any(ref, auth, lambda target: self._manifest(target, ref))
+    async def manifest(self, ref: Reference, auth: Auth | None = None, *, once: bool = False) -> Fetched:
+        """The manifest or index of `ref`, verified. Raises `NotFound` in Docker's words, `Unauthorized`, `Failed`.
+
+        `once`: a failure is told at once, not tried again.
+        """
+        fetched = await self._from_any(ref, auth, lambda target: self._manifest(replace(target, once=once), ref))
         if ref.digest is not None and fetched.digest != ref.digest:
             raise Failed(f"manifest verification failed for digest {ref.digest}", "the registry sent other content")
         return fetched
 
-    async def document(self, ref: Reference, descriptor: Descriptor, auth: Auth | None, limit: int) -> bytes:
-        """A small blob (an image's configuration), verified and bounded by `limit` bytes."""
+    async def document(
+        self, ref: Reference, descriptor: Descriptor, auth: Auth | None, limit: int, *, once: bool = False
+    ) -> bytes:
+        """A small blob (an image's configuration), verified and bounded by `limit` bytes; `once` as for manifests."""
         if descriptor.size > limit:
             raise InvalidInput(f"blob {descriptor.digest} of {descriptor.size} bytes", f"at most {limit} are accepted")
-        body = b"".join([chunk async for chunk in self.blob(ref, descriptor, auth)])
+        body = b"".join([chunk async for chunk in self.blob(ref, descriptor, auth, once=once)])
         if digest_of(body) != descriptor.digest:
             raise Failed(f"filesystem layer verification failed for digest {descriptor.digest}")
         return body
 
     async def blob(
-        self, ref: Reference, descriptor: Descriptor, auth: Auth | None = None
+        self, ref: Reference, descriptor: Descriptor, auth: Auth | None = None, *, once: bool = False
     ) -> AsyncGenerator[bytes, None]:
         """The bytes of a blob, `descriptor.size` of them; resumed after a break, while its attempts make progress."""
-        endpoint = await self._holder(ref, descriptor, auth)
-        target = Target(endpoint, _pull(ref), auth)
+        target = await self._holder(ref, descriptor, auth, once=once)
         path: str | URL = f"{ref.repository}/blobs/{descriptor.digest}"
         done, failures = 0, 0
         while done < descriptor.size:
@@ -121,7 +125,7 @@ class Registry:
                 raise
             except Failed:
                 failures = 1 if done - before >= _MIN_PROGRESS else failures + 1
-                if failures >= self._config.limits.attempts:
+                if once or failures >= self._config.limits.attempts:
                     raise
                 await asyncio.sleep(backoff_s(failures))
             except RegistryError as error:
@@ -255,17 +259,17 @@ class Registry:
         if done < descriptor.size:
             raise Failed(f"blob {descriptor.digest} ended after {done} of {descriptor.size} bytes")
 
-    async def _holder(self, ref: Reference, descriptor: Descriptor, auth: Auth | None) -> Endpoint:
-        """The endpoint to read a blob from: the first mirror that has it, else the registry."""
+    async def _holder(self, ref: Reference, descriptor: Descriptor, auth: Auth | None, *, once: bool) -> Target:
+        """Where to read a blob from: the first mirror that has it, else the registry."""
         *mirrors, own = endpoints_for(ref.registry, self._config)
         for mirror in mirrors:
+            target = Target(mirror, _pull(ref), auth, once=once)
             try:
-                path = f"{ref.repository}/blobs/{descriptor.digest}"
-                async with self._transport.open("HEAD", Target(mirror, _pull(ref), auth), path):
-                    return mirror
+                async with self._transport.open("HEAD", target, f"{ref.repository}/blobs/{descriptor.digest}"):
+                    return target
             except HavreError:
                 continue
-        return own
+        return Target(own, _pull(ref), auth, once=once)
 
     async def _from_any(self, ref: Reference, auth: Auth | None, ask: Callable[[Target], Awaitable[T]]) -> T:
         """Ask the mirrors, whose failures do not count, and then the registry."""

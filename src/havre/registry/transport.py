@@ -62,6 +62,7 @@ class Target:
     scope: str
     auth: Auth | None
     offline: bool = False
+    once: bool = False  # nothing is tried again
 
     @property
     def credentials(self) -> Auth | None:
@@ -167,7 +168,7 @@ class Transport:
     ) -> aiohttp.ClientResponse:
         """Send until there is an answer worth having; see the drawing above."""
         challenged = False
-        attempts = self._config.limits.attempts
+        attempts = 1 if target.once else self._config.limits.attempts
         for attempt in range(1, attempts + 1):
             try:
                 response = await self._follow(method, base, url, target, headers, data)

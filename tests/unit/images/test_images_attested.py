@@ -14,6 +14,7 @@ import pytest
 
 from havre.engine import pull as pulling
 from havre.engine.imagestore import NameRow
+from havre.errors import Failed
 from havre.oci import mediatypes
 from havre.oci.attestation import Predicate, attest
 from havre.oci.digest import Digest, digest_of
@@ -140,6 +141,37 @@ def test_an_image_comes_without_one_that_cannot_be_had(
             assert "is not kept" in caplog.text
             assert await available(stage, "r.io/a/b:1") == [True, False, False, False]
             assert stage.images.leftovers() == []
+
+    play(work)
+
+
+@pytest.mark.parametrize("where", ["manifest", "document"])
+@pytest.mark.parametrize("flaw", ["refused", "unanswered"])
+def test_an_image_comes_whatever_the_registry_does_with_an_attestation(
+    tmp_path: Path, where: str, flaw: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def work() -> None:
+        async with staged(tmp_path) as stage:
+            put_attested(stage.registry)
+            entry = Digest(entries_at(stage.registry, "a/b")[2]["digest"])
+            manifest = json.loads(stage.registry.manifests["a/b", entry][1])
+            bad = entry if where == "manifest" else manifest["layers"][0]["digest"]
+
+            async def misbehave() -> None:
+                if flaw == "refused":
+                    raise Failed("toomanyrequests: 429 Too Many Requests")
+                await asyncio.Event().wait()
+
+            stage.registry.on_document = lambda digest: misbehave() if digest == bad else None
+            monkeypatch.setattr(pulling, "ATTESTED_S", 0.1)
+            with caplog.at_level(logging.WARNING):
+                await pull(stage, "amd64")
+            assert "not kept" in caplog.text
+            assert await available(stage, "r.io/a/b:1") == [True, False, False, False]
+            assert stage.images.leftovers() == []
+            stage.registry.on_document = None
+            await pull(stage, "amd64")
+            assert await available(stage, "r.io/a/b:1") == [True, False, True, False]
 
     play(work)
 

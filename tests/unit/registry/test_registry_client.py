@@ -242,7 +242,7 @@ def test_transient_failures_are_tried_again(status: int) -> None:
     play(work)
 
 
-def test_lasting_failure_is_told_after_a_few_attempts() -> None:
+def test_lasting_failure_is_told_after_a_few_attempts_or_at_once() -> None:
     async def work() -> None:
         async def answer(request: web.Request) -> web.StreamResponse:
             return web.Response(status=502)
@@ -251,6 +251,14 @@ def test_lasting_failure_is_told_after_a_few_attempts() -> None:
             with pytest.raises(Failed, match="received unexpected HTTP status: 502 Bad Gateway"):
                 await registry.manifest(server.ref())
             assert len(server.requests) == Limits().attempts
+            for ask in (
+                lambda: registry.manifest(server.ref(), once=True),
+                lambda: registry.document(server.ref(), LAYER, None, LAYER.size, once=True),
+            ):
+                server.requests.clear()
+                with pytest.raises(Failed):
+                    await ask()
+                assert len(server.requests) == 1
 
     play(work)
 
