@@ -117,3 +117,12 @@ def test_what_triggers_say_is_told(engine: Engine, tmp_path: Path) -> None:
 
     assert told.index("quux\n") < told.index("COPY --from") < told.index("last\n")
     engine.docker("rmi", "-f", "triggers:1", check=0)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_what_is_below_an_ignored_directory(engine: Engine, tmp_path: Path, client: str) -> None:
+    files = {".dockerignore": "**/below/**", "a/below/x": "", "a/y": ""}
+    write_context(tmp_path, "FROM busybox\nCOPY . /c\n", files)
+    image = built(engine, tmp_path, client=client)
+    shown = engine.out("run", "--rm", "--network", "none", image, "find", "/c/a").split()
+    assert sorted(shown) == ["/c/a", "/c/a/below", "/c/a/y"]

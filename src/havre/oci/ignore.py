@@ -2,6 +2,7 @@
 
     *   any characters of one name        ?  one of them      [a-z] [^a]  one of a set      \\c  c itself
     **  any number of directories, none included              !pattern    takes back what an earlier one left out
+    /** at the end: what lies below, not the directory itself
 
 A pattern also covers what lies below a directory that it matches; the last pattern that covers a path decides. Names
 are compared one by one and all possibilities followed at once, so that no pattern takes exponential time.
@@ -117,6 +118,8 @@ def _compile(pattern: str) -> list[_Name]:
             names += [_compile_name("*" + after.replace("**", "*"))] if after else []
         else:
             names.append(_compile_name(part) if has_wildcards(part) else part)
+    if len(names) > 1 and pattern.strip().endswith("/**"):
+        names.insert(-1, _compile_name("*"))  # what is below the directory, not the directory
     return names
 
 
