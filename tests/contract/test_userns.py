@@ -140,6 +140,24 @@ def test_copies_tell_who_files_belong_to_inside(havred: Remapped, runs: bool) ->
     havred.docker("rmi", "copied", check=0)
 
 
+@pytest.mark.parametrize("runs", [True, False])
+def test_copies_of_many_pieces(havred: Remapped, tmp_path: Path, runs: bool) -> None:
+    """More than one piece of an archive that is not compressed."""
+    for number in range(6):
+        (tmp_path / f"part{number}").write_bytes(os.urandom(300_000))
+    expected = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    havred.docker("run", "-d", "--name", "it", "busybox", "sleep", "1000" if runs else "0", check=0)
+    if not runs:
+        havred.docker("wait", "it", check=0)
+    for number, program in enumerate((havred.docker, havred.havre)):
+        program("cp", f"{tmp_path}/.", f"it:/home/{number}", check=0)
+        with tarfile.open(fileobj=io.BytesIO(_get(havred, f"/containers/it/archive?path=/home/{number}/."))) as tar:
+            files = [member for member in tar if member.isreg()]
+            assert {os.path.basename(file.name): tar.extractfile(file).read() for file in files} == expected  # type: ignore[union-attr]
+            assert {(file.uid, file.gid) for file in files} == {(0, 0)}
+    havred.docker("rm", "-f", "it", check=0)
+
+
 def test_capabilities_of_files_count_inside(havred: Remapped) -> None:
     """NET_RAW, of a program in an image, copied out and in again, and in a volume."""
     havred.docker("create", "--name", "plain", "busybox", check=0)

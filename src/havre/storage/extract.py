@@ -57,11 +57,11 @@ class Extractor(TreeWriter):
 
     def write(self, chunk: Buffer) -> None:
         """Take the next bytes of the archive; they may change once this returns."""
-        if self._decompressor.kind == "":  # not compressed, and nothing waits in the decompressor any more
-            self._consume(chunk)
-            return
-        self._decompressor.feed(chunk)
         with as_root_of(self._ids):
+            if self._decompressor.kind == "":  # not compressed, and nothing waits in the decompressor any more
+                self._consume(chunk)
+                return
+            self._decompressor.feed(chunk)
             while piece := self._decompressor.read():
                 self._consume(piece)
 
