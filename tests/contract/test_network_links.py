@@ -87,6 +87,27 @@ class TestLinks:
         assert engine.out("run", "--rm", "--network", "own", "--link", "odd:x", "busybox", "echo", "there") == "there"
         engine.out("network", "rm", "own")
 
+    def test_an_alias_that_is_no_name_is_refused(self, havred: Engine) -> None:
+        havred.out("create", "--name", "db", *SLEEP)
+        for alias in ("a/b", "../../x", "/a/b/c", "/a/", "a b", "a:b", ".a", "x" * 256):
+            body = {"Image": "busybox", "HostConfig": {"Links": [f"db:{alias}"]}}
+            refused = ask(havred.socket, "POST", "/containers/create?name=app", body)
+            assert refused.status == 400, alias
+            assert refused.message.startswith("invalid alias of a link ("), alias
+        havred.docker("rm", "db", check=0)
+
+    def test_aliases_in_all_their_forms(self, engine: Engine) -> None:
+        """Among them what `inspect` shows of a container that is to be made anew."""
+        engine.out("create", "--name", "db", *SLEEP)
+        for link, alias in {"db:b": "b", "db:/c": "c", "/db:/old/_d.e-f": "_d.e-f", "db": "db"}.items():
+            body = {"Image": "busybox", "HostConfig": {"Links": [link]}}
+            made = ask(engine.socket, "POST", "/containers/create?name=app", body)
+            assert made.status == 201, link
+            shown = engine.out("inspect", "--format", "{{.HostConfig.Links}}", "app")
+            engine.docker("rm", "app", check=0)
+            assert shown == f"[/db:/app/{alias}]", link
+        engine.docker("rm", "db", check=0)
+
     def test_a_new_address_is_told(self, linked: Engine) -> None:
         before = linked.out("inspect", "--format", "{{.NetworkSettings.IPAddress}}", "db")
         linked.out("stop", "-t", "0", "db")

@@ -45,7 +45,7 @@ from havre.engine.mounts import (
     plan_mounts,
     settle_propagation,
 )
-from havre.engine.names import check_name, make_name
+from havre.engine.names import check_alias, check_name, make_name
 from havre.engine.networks import Networks
 from havre.engine.validate import HostLimits, check_config, check_host_config
 from havre.engine.volume import LOCAL
@@ -191,7 +191,7 @@ class Creation:
                 raise InvalidInput(f"could not get container for {ref}: {error.message}") from None
             if other.host_config.network_mode == "host":
                 raise InvalidInput(f"conflicting options: {NO_LINKS_ON_THE_HOST}")
-            pinned.append(f"{other.name}:{(alias or ref).rpartition('/')[2]}")
+            pinned.append(f"{other.name}:{check_alias(alias) if alias else ref.rpartition('/')[2]}")
         return msgspec.structs.replace(host, links=pinned)
 
     def _network_names(self, request: CreateRequest, host: HostConfig) -> dict[str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from havre.errors import InvalidInput
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+_ALIAS = re.compile(r"(?:/[^/]+/|/)?([a-zA-Z0-9_][a-zA-Z0-9_.-]{0,254})")  # at most what a resolver takes
 
 _ADJECTIVES = """
 agile amber ample apt astute balmy bold brave breezy bright brisk calm candid careful cheerful chirpy civil
@@ -52,3 +53,15 @@ def make_name(taken: Callable[[str], bool]) -> str:
     while taken(numbered := f"{name}{random.randrange(1_000_000)}"):
         pass
     return numbered
+
+
+def check_alias(alias: str) -> str:
+    """What a link calls the other container, given alone or as `inspect` shows it (`/OWNER/ALIAS`).
+
+    `InvalidInput` for what can never be looked up (a slash, a space); dockerd takes it.
+    """
+    if (match := _ALIAS.fullmatch(alias)) is None:
+        shown = alias if len(alias) <= 255 else f"{alias[:40]}..."
+        allowed = "a letter, digit or underscore, then up to 254 of [a-zA-Z0-9_.-]"
+        raise InvalidInput(f"invalid alias of a link ({shown!r}): only {allowed} are allowed")
+    return match[1]

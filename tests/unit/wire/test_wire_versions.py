@@ -14,6 +14,7 @@ from havre.wire.versions import NEWEST, OLDEST, Version, lift, lower, multiplexe
 def test_range() -> None:
     assert parse_version("1.24") == OLDEST
     assert parse_version("1.45") == NEWEST
+    assert parse_version("1.044") == Version(1, 44)  # as dockerd reads it
     assert Version(1, 9) < OLDEST
     for text in ("1.23", "1.9", "1", "0.5"):
         with pytest.raises(InvalidInput, match="too old"):
