@@ -8,16 +8,22 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import threading
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any, ParamSpec, TypeVar, cast
+
+from havre.errors import Unavailable
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 #: For work that ends by itself, soon: nothing in it waits for a client.
 SHARED = ThreadPoolExecutor(max_workers=16, thread_name_prefix="havre")
+#: How many clients may hold up a thread each.
+MAX_TRANSFERS = 256
+_transfers = threading.BoundedSemaphore(MAX_TRANSFERS)
 _tasks: set[asyncio.Task[Any]] = set()
 
 
@@ -34,13 +40,23 @@ async def in_pool(pool: ThreadPoolExecutor, function: Callable[P, T], /, *args: 
     return await asyncio.get_running_loop().run_in_executor(pool, functools.partial(function, *args, **kwargs))
 
 
-async def in_own_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """The same in a thread that nothing else needs: for a transfer, which a client may hold up for ever."""
+def in_own_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+    """The same, at once, in a thread that nothing else needs: for a transfer, which a client may hold up for ever.
+
+    `Unavailable`, and nothing has begun, while there are `MAX_TRANSFERS` of them.
+    """
+    if not _transfers.acquire(blocking=False):
+        hint = "end some of them (clients that are silent count, too), or try again later"
+        raise Unavailable(f"there are {MAX_TRANSFERS} transfers of files already, which is the limit", hint=hint)
     pool = ThreadPoolExecutor(1, thread_name_prefix="havre-transfer")
     try:
-        return await in_pool(pool, function, *args, **kwargs)
-    finally:
-        pool.shutdown(wait=False)
+        working = pool.submit(function, *args, **kwargs)
+    except BaseException:
+        _transfers.release()
+        raise
+    working.add_done_callback(lambda _: _transfers.release())
+    pool.shutdown(wait=False)
+    return asyncio.wrap_future(working)
 
 
 async def to_its_end(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:

@@ -90,3 +90,23 @@ def test_the_daemon_can_be_stopped(havred: Engine) -> None:
                 pass
     havred.start()
     assert has(havred, "/big")
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_a_removal_breaks_transfers_off(havred: Engine, tmp_path: Path, runs: bool) -> None:
+    before = descriptors(havred)
+    if runs:
+        havred.docker("rm", "box", check=0)
+        havred.docker("run", "-d", "--name", "box", "busybox", "sleep", "1000", check=0)
+        havred.docker("cp", str(tmp_path / "big"), "box:/big", check=0)
+    id = havred.out("inspect", "-f", "{{.Id}}", "box")
+    with stalled(havred) as clients:
+        havred.docker("rm", "-f", "box", check=0, timeout_s=20)
+        assert id not in Path(f"/proc/{havred.pid}/mountinfo").read_text()
+        assert not (havred.root / "data/snapshots" / id).exists()
+        for client in clients:
+            received = b""
+            while piece := client.recv(1 << 20):
+                received += piece
+            assert received.startswith(b"HTTP/1.1 200 ") or b"is marked for removal" in received
+    until(lambda: descriptors(havred) <= before, "what the transfers held to be closed")

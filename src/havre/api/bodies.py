@@ -36,6 +36,7 @@ from havre.errors import InvalidInput
 _HELD = re.compile(rb"PUT (?:/v[0-9.]+)?/containers/[^/? ]+/archive[? ]")
 _BUFFER = 128 << 10  # stays in the cache of the processor between recv and pwrite
 _MAX_LINE = 4096
+_MAX_TRAILERS = 64
 _LINGER_S = 10.0  # aiohttp's: how long a client that was refused may go on sending before it is cut off
 
 
@@ -44,7 +45,12 @@ class HoldingProtocol(RequestHandler):
 
     _newest: Any = None  # the payload of the newest request
     _held: bytes | None = None  # what has come of a body that nobody has taken
-    taken = False  # then the connection must end with the answer
+    _body: _Body | None = None  # that somebody has taken
+
+    @property
+    def taken(self) -> bool:
+        """Whether the connection must end with the answer."""
+        return self._body is not None
 
     def data_received(self, data: bytes) -> None:
         between = not self._messages and (self._newest is None or self._newest.is_eof())
@@ -65,10 +71,16 @@ class HoldingProtocol(RequestHandler):
         """The body of `request`, if that is held; the connection then ends with the answer."""
         if self._held is None or self.transport is None or request.content is not self._newest:
             return None
-        first, self._held, self.taken = self._held, None, True
-        request.content.feed_eof()  # for aiohttp, there is nothing more to come
+        first, self._held = self._held, None
         framing = Chunked() if request.content_length is None else Sized(request.content_length)
-        return _Body(self.transport, first, framing)
+        self._body = _Body(self.transport, first, framing)
+        request.content.feed_eof()  # for aiohttp, there is nothing more to come
+        return self._body
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        if self._body is not None:
+            self._body.answered()
 
     def let_go(self) -> None:
         """To be called at the end of each request: what nobody took is aiohttp's to discard."""
@@ -83,7 +95,10 @@ class HoldingProtocol(RequestHandler):
 
 
 async def feed_body(request: web.BaseRequest, take: Callable[[Any], None]) -> None:
-    """Give all of the body to `take`, in a thread. `InvalidInput` for bad chunks, `ConnectionError` for a cut."""
+    """Give all of the body to `take`, in a thread.
+
+    `InvalidInput` for bad chunks and an early end, `ConnectionError` for a cut, `Unavailable` with too many at a time.
+    """
     protocol = request.protocol
     body = protocol.take(request) if isinstance(protocol, HoldingProtocol) else None
     if body is None:
@@ -102,8 +117,8 @@ class _Body:
         self._socket: socket.socket = transport.get_extra_info("socket").dup()  # which does not block
 
     async def feed(self, take: Callable[[memoryview], None]) -> None:
-        working = asyncio.ensure_future(in_own_thread(self._feed, take))
         try:
+            working = in_own_thread(self._feed, take)
             await asyncio.shield(working)
         except asyncio.CancelledError:
             with suppress(OSError):  # not connected any more: the thread sees that, too
@@ -132,7 +147,7 @@ class _Body:
             if self._framing.ended:
                 return
             if not (count := self._receive(view)):
-                raise ConnectionResetError("the client has left")
+                raise InvalidInput("unexpected EOF")  # who has left altogether does not hear it
 
     def _receive(self, view: memoryview) -> int:
         readable = select.poll()
@@ -142,6 +157,11 @@ class _Body:
                 return self._socket.recv_into(view)
             except BlockingIOError:
                 readable.poll()
+
+    def answered(self) -> None:
+        """All of the answer is on its way; a client that waits for the end of the connection need not wait longer."""
+        with suppress(OSError):  # closed, or the client has left
+            self._socket.shutdown(socket.SHUT_WR)
 
     async def _discard(self) -> None:
         """A client that is cut off in the middle of sending may not see its answer."""
@@ -178,6 +198,7 @@ class Chunked:
         self.ended = False
         self._left = 0  # of the chunk's content
         self._line = bytearray()  # the beginning of one
+        self._trailers = 0
         self._take = self._size
 
     def strip(self, buffer: bytearray, count: int) -> int:
@@ -217,6 +238,9 @@ class Chunked:
 
     def _trailer(self, line: bytes) -> None:
         self.ended = not line
+        self._trailers += 1
+        if self._trailers > _MAX_TRAILERS:
+            raise InvalidInput(f"more than {_MAX_TRAILERS} trailers behind the chunks of the body")
 
 
 def _malformed(line: bytes) -> InvalidInput:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from havre.engine.exit import Exits, WaitResult
@@ -26,13 +27,27 @@ ID_LENGTH = 64
 log = logging.getLogger(__name__)
 
 
+class FileUse:
+    """Somebody who reads or writes a container's files: `block` is at it, `over` is set once nothing is left of it."""
+
+    def __init__(self) -> None:
+        self.block = asyncio.timeout(None)
+        self.over = asyncio.Event()
+
+    async def end(self) -> None:
+        """Break the block off, if it is not done, and wait until nothing is left."""
+        with suppress(RuntimeError):  # done
+            self.block.reschedule(0)
+        await self.over.wait()
+
+
 class Live:
     """A container now.
 
     `lock` is held while its state changes; `process` is set while it runs; `pending` are the clients attached before a
     start; `restart` is the timer of a restart to come. `stopping` tells that an end is the user's doing, and
     `restarted_by_user` that a start follows it, so that `--rm` does not apply.
-    `oom_told`: this run has been told to have run out of memory.
+    `oom_told`: this run has been told to have run out of memory. `uses` are its open views (`views`).
     """
 
     def __init__(self, container: Container) -> None:
@@ -41,6 +56,7 @@ class Live:
         self.exits = Exits()
         self.process: Process | None = None
         self.pending: set[Attachment] = set()
+        self.uses: set[FileUse] = set()
         self.restart: asyncio.Task[None] | None = None
         self.last_delay_s = 0.0
         self.stopping = False
@@ -58,6 +74,10 @@ class Live:
     def result(self) -> WaitResult:
         """How it ended last."""
         return WaitResult(self.container.state.exit_code, self.container.state.error)
+
+    async def end_uses(self) -> None:
+        """Break off what is read from its files or written to them. Not under `lock`, and no new ones may come."""
+        await asyncio.gather(*(use.end() for use in self.uses))
 
     def cancel_restart(self) -> None:
         """Drop a restart to come; idempotent."""

@@ -1,11 +1,12 @@
 """Removing containers: the row is marked first, so that a removal interrupted half-way is finished by recovery.
 
-mark "removing" --> kill (force) --> surroundings down, snapshot, files, volumes --> row deleted --> destroy, waiters
-                                  `--> a failure: "dead", waiters are told; another try, or the next daemon, goes on
+mark "removing" --> kill (force), end copies --> surroundings down, snapshot, files, volumes --> row deleted --> destroy
+                                   `--> a failure: "dead", waiters are told; another try, or the next daemon, goes on
 
-Whoever removes a container may count on its space: everything is gone when the answer comes. After an exit with `--rm`
-nobody asked for space, but a client waits for the end: name, ports and volumes are free then, while bundle, cgroups,
-snapshot and files go in the background, once the rows are deleted, or when the next daemon recovers.
+Whoever removes a container may count on its space: everything is gone when the answer comes, and what somebody still
+copies out of it or into it is broken off. After an exit with `--rm` nobody asked for space, but a client waits for the
+end: name, ports and volumes are free then, while bundle, cgroups, snapshot and files go in the background, once the
+rows are deleted, or when the next daemon recovers.
 """
 
 from __future__ import annotations
@@ -60,6 +61,7 @@ class Removal:
             live.removing = True
         try:
             await self._control.end(live)
+            await live.end_uses()
             async with live.lock:
                 await self._erase(live, volumes)
         except BaseException:

@@ -5,22 +5,23 @@
 
 Either way there is one descriptor of a directory, below which every path is resolved by openat2. The daemon enters no
 namespace and runs nothing of the container's. A view of a stopped container holds no lock: the container may be started
-or removed meanwhile, and keeps what it needs mounted until both are done with it.
+meanwhile, and keeps what it needs mounted until both are done with it. Who removes it breaks off the work in its views.
 """
 
 from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from havre.aio import finish, in_thread
 from havre.engine.assemble import FILES, Assembly
-from havre.engine.live import Live
+from havre.engine.live import FileUse, Live
 from havre.engine.model import Container
 from havre.errors import Conflict, Failed
 from havre.linux import mounts
@@ -73,29 +74,20 @@ class Views:
         async with live.lock:
             view, target = await self._enter(live)
         self._assembly.tell_mounts(live.container)
-        try:
+        async with _until_removed(live, lambda: self._close(live, view, target)):
             yield view
-        finally:
-            await finish(self._close(live, view, target))
 
     @asynccontextmanager
     async def bare(self, live: Live) -> AsyncIterator[View]:
         """As `open`, but with nothing mounted upon the root file system, be the container running or not."""
         async with live.lock:
-            self._refuse_removal(live)
+            _refuse_removal(live)
             view, target = await self._mount(live, bare=True)
-        try:
+        async with _until_removed(live, lambda: self._leave(live, view, target)):
             yield view
-        finally:
-            await finish(self._leave(live, view, target))
-
-    @staticmethod
-    def _refuse_removal(live: Live) -> None:
-        if live.removing:
-            raise Conflict(f"container {live.container.id} is marked for removal")
 
     async def _enter(self, live: Live) -> tuple[View, Path | None]:
-        self._refuse_removal(live)
+        _refuse_removal(live)
         if live.process is not None:
             with suppress(Conflict):  # it has just ended: what it leaves is what a stopped one has
                 root = await live.process.open_root()
@@ -145,6 +137,39 @@ class Views:
         del self._open[id]
         if live.process is None:
             await self._assembly.close_mounts(live.container)
+
+
+@asynccontextmanager
+async def _until_removed(live: Live, close: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
+    """A block in a container's files, `close` at its end. Conflict when a removal has broken it off."""
+    use = FileUse()
+    live.uses.add(use)
+    try:
+        async with use.block:
+            yield
+    except TimeoutError:
+        if not use.block.expired():
+            raise
+        raise _removal(live) from None
+    finally:
+        await finish(_end(live, use, close))
+
+
+async def _end(live: Live, use: FileUse, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    try:
+        await close()
+    finally:
+        live.uses.discard(use)
+        use.over.set()
+
+
+def _refuse_removal(live: Live) -> None:
+    if live.removing:
+        raise _removal(live)
+
+
+def _removal(live: Live) -> Conflict:
+    return Conflict(f"container {live.container.id} is marked for removal")
 
 
 def _closed_devices(pid: int) -> frozenset[int]:

@@ -24,14 +24,19 @@ _PIPE_BYTES = 1 << 20  # what a pipe may hold by default (pipe-max-size)
 class PipedStream:
     """What `write` writes, from now on: for one reader, who must `close` it in the end.
 
-    `descriptor` is the pipe's end to read from; it does not block.
+    `descriptor` is the pipe's end to read from; it does not block. `Unavailable` with too many at a time.
     """
 
     def __init__(self, write: Callable[[BinaryIO], None]) -> None:
         self.descriptor, write_end = os.pipe()
         os.set_blocking(self.descriptor, False)
         fcntl.fcntl(write_end, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-        self._writer = asyncio.ensure_future(in_own_thread(_write_to, write_end, write))
+        try:
+            self._writer = in_own_thread(_write_to, write_end, write)
+        except BaseException:
+            os.close(self.descriptor)
+            os.close(write_end)
+            raise
 
     async def available(self) -> int:
         """How many bytes can be read now, waiting for some; 0 at the end. Raises there what made `write` fail."""
