@@ -1,7 +1,8 @@
 """Looking for installed packages in a file system that is hostile: it is some image's.
 
 Paths are opened with the file system's root as theirs (openat2), only what is a regular file is opened at all, and of
-that a bounded number of bytes is read. A link leads nowhere else, a device or FIFO is not touched, a loop of links is a
+that a bounded number of bytes is read, of all together a bounded number of lines; what is kept is bounded, too. A link
+leads nowhere else, a device or FIFO is not touched, a loop of links is a
 file that is not there.
 
     fixed places    dpkg, apk, rpm, os-release, copyright files of Debian's packages
@@ -16,7 +17,7 @@ import re
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
 
@@ -36,10 +37,11 @@ _NODE_PACKAGE = re.compile(r"(?:.*/)?node_modules/(?:@[^/]+/)?[^/]+/package\.jso
 _EGG = ".egg-info"
 _ABSENT = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG))
 
-_DATABASE_LIMIT, _TEXT_LIMIT, _TOTAL_LIMIT = 128 << 20, 1 << 20, 512 << 20
+_DATABASE_LIMIT, _TEXT_DATABASE_LIMIT, _TEXT_LIMIT, _TOTAL_LIMIT = 128 << 20, 32 << 20, 1 << 20, 512 << 20
+_LINES_LIMIT = 4_000_000  # of all texts; those of a desktop's packages have a million
 _PROGRAM_LEAST = 256 << 10  # bytes; Go's are at least a megabyte
 _ENTRIES_LIMIT, _WAITING_LIMIT = 4_000_000, 64 << 20  # the latter in characters of paths
-_PACKAGES_LIMIT = 50_000
+_PACKAGES_LIMIT, _WORDS_LIMIT = 50_000, 16 << 20  # the latter in characters that packages tell of themselves
 _GAPS_LIMIT, _GAPS_NOTED = 100, 10_000
 
 
@@ -70,6 +72,8 @@ class _Search:
         self._root = root
         self._databases: set[tuple[int, int]] = set()
         self._bytes_left = _TOTAL_LIMIT
+        self._lines_left = _LINES_LIMIT
+        self._words_left = _WORDS_LIMIT
         self.found_distribution = Distribution()
         self.packages: set[Package] = set()
         self.gaps: set[str] = set()
@@ -85,16 +89,16 @@ class _Search:
         """Read what package managers of distributions keep."""
         parts = [f"{_STATUS_PARTS}/{name}" for name in self._names(_STATUS_PARTS) if not name.endswith(".md5sums")]
         for path in (_STATUS, *parts):
-            found = dpkg.parse_status(self._database(path).decode(errors="replace"), _shown(path))
+            found = dpkg.parse_status(self._text_database(path), _shown(path))
             self._add(replace(package, licences=self._copyright(package.name)) for package in found)
         for path in _APK:
-            self._add(apk.parse_installed(self._database(path).decode(errors="replace"), _shown(path)))
+            self._add(apk.parse_installed(self._text_database(path), _shown(path)))
         for folder in _RPM:
             self._rpm(folder)
 
     def _rpm(self, folder: str) -> None:
         path = f"{folder}/rpmdb.sqlite"
-        if data := self._database(path):
+        if data := self._database(path, _DATABASE_LIMIT):
             with self.noted(path):
                 self._add(rpm.parse_database(data, _shown(path)))
             if self._status(f"{path}-wal"):
@@ -104,7 +108,7 @@ class _Search:
                 self._miss(f"{folder}/{name}", f"databases of rpm in {form} are not read")
 
     def _copyright(self, package: str) -> tuple[str, ...]:
-        text = self._text(f"usr/share/doc/{package}/copyright") if "/" not in package else ""
+        text = self._text(f"usr/share/doc/{package}/copyright") if "/" not in package else b""
         return dpkg.parse_copyright(text)
 
     def walk(self) -> None:
@@ -172,9 +176,12 @@ class _Search:
 
     def _add(self, packages: Iterable[Package]) -> None:
         for package in packages:
+            if package in self.packages:
+                continue
+            self._words_left -= sum(map(len, map(str, astuple(package))))
+            if len(self.packages) == _PACKAGES_LIMIT or self._words_left < 0:
+                raise _Enough(f"there are more packages than {_PACKAGES_LIMIT}, or they tell too much of themselves")
             self.packages.add(package)
-            if len(self.packages) > _PACKAGES_LIMIT:
-                raise _Enough(f"there are more packages than {_PACKAGES_LIMIT}")
 
     # -- reading
 
@@ -208,10 +215,20 @@ class _Search:
         with self._opened(path) as file:
             return b"" if file is None else self._pread(file, limit)
 
-    def _text(self, path: str) -> str:
-        return self._read(path, _TEXT_LIMIT).decode(errors="replace")
+    def _text(self, path: str) -> bytes:
+        return self._counted(self._read(path, _TEXT_LIMIT))
 
-    def _database(self, path: str) -> bytes:
+    def _text_database(self, path: str) -> bytes:
+        return self._counted(self._database(path, _TEXT_DATABASE_LIMIT))
+
+    def _counted(self, text: bytes) -> bytes:
+        """The same text, whose lines cost a parser time."""
+        self._lines_left -= text.count(b"\n")
+        if self._lines_left < 0:
+            raise _Enough(f"the records of packages have more than {_LINES_LIMIT} lines")
+        return text
+
+    def _database(self, path: str, limit: int) -> bytes:
         """A whole file, once, whatever paths lead to it; empty, and noted, if it is too large."""
         with self._opened(path) as file:
             if file is None:
@@ -221,8 +238,8 @@ class _Search:
             if inode in self._databases:
                 return b""
             self._databases.add(inode)
-            if status.st_size > _DATABASE_LIMIT:
-                self._miss(path, f"it has {status.st_size} bytes, of which at most {_DATABASE_LIMIT} are read")
+            if status.st_size > limit:
+                self._miss(path, f"it has {status.st_size} bytes, of which at most {limit} are read")
                 return b""
             return self._pread(file, status.st_size)
 

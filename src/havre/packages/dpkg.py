@@ -12,14 +12,15 @@ from havre.packages.fields import stanzas
 from havre.packages.model import Package, clean
 
 _LICENCES_LIMIT = 100
+_FIELDS = frozenset(("package", "version", "status", "source", "architecture", "maintainer", "homepage"))
 _ABSENT = ("not-installed", "config-files")
-_COMMON = re.compile(r"/usr/share/common-licenses/([A-Za-z0-9.+-]*[A-Za-z0-9+])")
-_FORMAT = "copyright-format"
+_COMMON = re.compile(rb"/usr/share/common-licenses/([A-Za-z0-9.+-]*[A-Za-z0-9+])")
+_FORMAT = b"copyright-format"
 
 
-def parse_status(text: str, path: str) -> Iterator[Package]:
+def parse_status(data: bytes, path: str) -> Iterator[Package]:
     """The packages of dpkg's status file, or of one of distroless' status.d, which tell no state."""
-    for fields in stanzas(text):
+    for fields in stanzas(data, _FIELDS):
         name, version = clean(fields.get("package", "")), clean(fields.get("version", ""))
         state = fields.get("status", "install ok installed").split()
         if not name or not version or not state or state[-1] in _ABSENT:
@@ -39,9 +40,9 @@ def parse_status(text: str, path: str) -> Iterator[Package]:
         )
 
 
-def parse_copyright(text: str) -> tuple[str, ...]:
+def parse_copyright(data: bytes) -> tuple[str, ...]:
     """The licences that a copyright file names; of free text those of common-licenses it points to."""
-    if _FORMAT not in text[:512]:
-        return tuple(sorted(set(_COMMON.findall(text))))[:_LICENCES_LIMIT]
-    names = {clean(fields.get("license", "")) for fields in stanzas(text)}
+    if _FORMAT not in data[:512]:
+        return tuple(sorted({each.decode() for each in _COMMON.findall(data)}))[:_LICENCES_LIMIT]
+    names = {clean(fields["license"]) for fields in stanzas(data, ("license",))}
     return tuple(sorted(names - {""}))[:_LICENCES_LIMIT]

@@ -15,8 +15,9 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from itertools import chain
+
+from havre.packages.model import clean
 
 NONE = "NOASSERTION"
 _TOKENS = re.compile(r"\(|\)|[^\s()]+")
@@ -74,11 +75,10 @@ class Licence:
     unlisted: Mapping[str, str] = field(default_factory=dict)
 
 
-@lru_cache(maxsize=1024)
 def declare(texts: tuple[str, ...]) -> Licence:
-    """All the licences that a package names so; `NOASSERTION` for none."""
+    """All the licences that a package names so, of each text what `clean` keeps; `NOASSERTION` for none."""
     unlisted: dict[str, str] = {}
-    expressions = [expression for text in texts if (expression := _express(text.strip(), unlisted))]
+    expressions = [expression for text in texts if (expression := _express(clean(text), unlisted))]
     if len(expressions) == 1:
         return Licence(expressions[0], unlisted)
     parts = (([f"({each})"] if " OR " in each or "(" in each else each.split(" AND ")) for each in expressions)

@@ -11,6 +11,8 @@ import msgspec
 
 from havre.packages.model import Package, Unreadable, clean
 
+_LICENCES_LIMIT = 100
+
 
 def parse_package(data: bytes, path: str) -> Package | None:
     """The package of a package.json below node_modules; None if it names none, `Unreadable` if it is no JSON."""
@@ -40,10 +42,10 @@ def parse_package(data: bytes, path: str) -> Package | None:
 def _licence(found: dict[str, Any]) -> str:
     """`license` as text or in the older form of an object, or the older list `licenses`."""
     given = found.get("license") or found.get("licenses") or ""
-    several = given if isinstance(given, list) else [given]
+    several = given[:_LICENCES_LIMIT] if isinstance(given, list) else [given]
     names = [_text(each.get("type")) if isinstance(each, dict) else _text(each) for each in several]
     names = [name for name in names if name]
-    return names[0] if len(names) == 1 else " OR ".join(f"({name})" for name in names)
+    return names[0] if len(names) == 1 else clean(" OR ".join(f"({name})" for name in names))
 
 
 def _person(given: object) -> str:

@@ -9,14 +9,33 @@ from havre.packages.fields import FOLDED, headers
 from havre.packages.model import Package, clean
 
 _LICENCES = "License :: OSI Approved :: "
+_LICENCES_LIMIT = 100
 _LONGEST_NAME = 40
+_FIELDS = frozenset(
+    (
+        "name",
+        "version",
+        "author",
+        "maintainer",
+        "author-email",
+        "maintainer-email",
+        "home-page",
+        "license",
+        "license-expression",
+    )
+)
 _UNKNOWN = ("UNKNOWN", "NONE")
 
 
-def parse_metadata(text: str, path: str) -> Package | None:
+def parse_metadata(data: bytes, path: str) -> Package | None:
     """The package of a METADATA or PKG-INFO file; None if it names none."""
-    lines = headers(text)
-    fields = {name: value for name, value in reversed(lines) if value.upper() not in _UNKNOWN}
+    fields: dict[str, str] = {}
+    classified: set[str] = set()
+    for key, value in headers(data):
+        if key == "classifier" and value.startswith(_LICENCES) and len(classified) < _LICENCES_LIMIT:
+            classified.add(clean(value.removeprefix(_LICENCES)))
+        elif key in _FIELDS and value.upper() not in _UNKNOWN:
+            fields.setdefault(key, value)
     name, version = clean(fields.get("name", "")), clean(fields.get("version", ""))
     if not name or not version:
         return None
@@ -28,17 +47,17 @@ def parse_metadata(text: str, path: str) -> Package | None:
         version=version,
         path=path,
         record="its metadata",
-        licences=_licences(fields, [value for name, value in lines if name == "classifier"]),
+        licences=_licences(fields, classified),
         supplier=clean(address if "<" in address or not author else f"{author} <{address}>" if address else author),
         homepage=clean(fields.get("home-page", "")),
     )
 
 
-def _licences(fields: dict[str, str], classifiers: list[str]) -> tuple[str, ...]:
+def _licences(fields: dict[str, str], classified: set[str]) -> tuple[str, ...]:
     """An expression, else a short name, else the classifiers; a whole licence's text is no name of it."""
     if expression := fields.get("license-expression"):
         return (clean(expression),)
     name = fields.get("license", "")
     if name and FOLDED not in name and len(name) <= _LONGEST_NAME:
         return (clean(name),)
-    return tuple(sorted({clean(text.removeprefix(_LICENCES)) for text in classifiers if text.startswith(_LICENCES)}))
+    return tuple(sorted(classified))

@@ -32,7 +32,7 @@ _SQLITE = b"SQLite format 3\0"
 _VERSIONS_AT = 18  # of the file format: 2 is a write-ahead log, which a database in memory cannot have
 
 
-def parse_database(data: bytes, path: str) -> list[Package]:
+def parse_database(data: bytes, path: str) -> Iterator[Package]:
     """The packages of an rpmdb.sqlite; `Unreadable` if it is none."""
     if not data.startswith(_SQLITE) or len(data) < 100:
         raise Unreadable("it is no SQLite database")
@@ -40,8 +40,9 @@ def parse_database(data: bytes, path: str) -> list[Package]:
     try:
         with closing(sqlite3.connect(":memory:")) as database:
             database.deserialize(image)
-            return [package for blob in _blobs(database) for package in _parse_header(blob, path)]
-    except (sqlite3.Error, OverflowError) as error:
+            for blob in _blobs(database):
+                yield from _parse_header(blob, path)
+    except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:  # the last: its complaint quotes the schema
         raise Unreadable(f"SQLite says: {clean(str(error))}") from error
 
 

@@ -13,6 +13,7 @@ import hashlib
 import re
 import uuid
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -43,8 +44,9 @@ def render_spdx(inventory: Inventory, subject: Subject) -> bytes:
     """The document."""
     packages: list[dict[str, Any]] = []
     unlisted: dict[str, str] = {}
+    declared = cache(declare)
     for package in inventory.packages:
-        licence = declare(package.licences)
+        licence = declared(package.licences)
         unlisted |= licence.unlisted
         packages.append(_package(package, package_url(package, inventory.distribution), licence.expression))
     document: dict[str, Any] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -94,7 +95,7 @@ def test_what_is_not_read_is_told(root: Path, monkeypatch: pytest.MonkeyPatch) -
     put(root, "var/lib/rpm/rpmdb.sqlite-wal", "more")
     put(root, "node_modules/a/package.json", "{")
     put(root, "var/lib/dpkg/status", DPKG)
-    monkeypatch.setattr(inventory, "_DATABASE_LIMIT", 100)
+    monkeypatch.setattr(inventory, "_TEXT_DATABASE_LIMIT", 100)
     found = take_inventory(root)
     assert found.packages == ()
     told = [gap.partition(": ")[::2] for gap in found.gaps]
@@ -126,6 +127,7 @@ def test_many_gaps_and_many_files_have_an_end(root: Path, monkeypatch: pytest.Mo
         ("_WAITING_LIMIT", 20, "their names are too long"),
         ("_PACKAGES_LIMIT", 2, "more packages than 2"),
         ("_TOTAL_LIMIT", 100, "more than 100 bytes"),
+        ("_WORDS_LIMIT", 300, "they tell too much of themselves"),
     ],
 )
 def test_everything_has_an_end(root: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, told: str) -> None:
@@ -135,6 +137,31 @@ def test_everything_has_an_end(root: Path, monkeypatch: pytest.MonkeyPatch, limi
     found = take_inventory(root)
     assert len(found.packages) < 12
     assert told in found.gaps[0]
+
+
+@pytest.mark.parametrize("path", ["var/lib/dpkg/status", "lib/apk/db/installed"])
+@pytest.mark.parametrize(("size", "told"), [(33 << 20, "at most 33554432 are read"), (32 << 20, "4000000 lines")])
+def test_databases_of_text_are_small(root: Path, path: str, size: int, told: str) -> None:
+    """Of these nothing is parsed: Python's allocations stay near the file's size."""
+    put(root, path, b"\n" * size)
+    tracemalloc.start()
+    try:
+        (gap,) = take_inventory(root).gaps
+        assert told in gap
+        assert tracemalloc.get_traced_memory()[1] < 40 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_lines_of_all_texts_count(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a", "b", "c"):
+        put(root, f"{name}.dist-info/METADATA", METADATA.format(name))
+    monkeypatch.setattr(inventory, "_LINES_LIMIT", 5)
+    found = take_inventory(root)
+    assert (len(found.packages), found.gaps) == (
+        2,
+        ("/: the search ended early: the records of packages have more than 5 lines",),
+    )
 
 
 def test_names_that_are_no_text_and_depth_without_end(root: Path) -> None:

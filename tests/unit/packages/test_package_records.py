@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import sqlite3
 import struct
+import tracemalloc
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +21,7 @@ from support.installed import APK, DPKG, RPM, go_program, rpm_database, rpm_head
 
 
 def test_dpkg() -> None:
-    library, half = dpkg.parse_status(DPKG, "/s")
+    library, half = dpkg.parse_status(DPKG.encode(), "/s")
     assert library == Package(
         kind="deb",
         name="libstdc++6",
@@ -35,7 +37,7 @@ def test_dpkg() -> None:
 
 
 def test_a_package_of_distroless_tells_no_state() -> None:
-    (found,) = dpkg.parse_status("Package: tzdata\nVersion: 2024a-0+deb12u1\nArchitecture: all\n", "/s")
+    (found,) = dpkg.parse_status(b"Package: tzdata\nVersion: 2024a-0+deb12u1\nArchitecture: all\n", "/s")
     assert (found.name, found.version, found.source) == ("tzdata", "2024a-0+deb12u1", "")
 
 
@@ -44,14 +46,14 @@ def test_copyright_files() -> None:
         "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n\nFiles: *\nCopyright: x\n"
         "License: GPL-2+ or MIT\n\nFiles: a\nLicense: Expat\n Permission is hereby granted\n\nLicense: Expat\n Text\n"
     )
-    assert dpkg.parse_copyright(machine) == ("Expat", "GPL-2+ or MIT")
+    assert dpkg.parse_copyright(machine.encode()) == ("Expat", "GPL-2+ or MIT")
     prose = "See /usr/share/common-licenses/GPL-2. Also /usr/share/common-licenses/LGPL-2.1, or GPL-3."
-    assert dpkg.parse_copyright(prose) == ("GPL-2", "LGPL-2.1")
-    assert dpkg.parse_copyright("") == ()
+    assert dpkg.parse_copyright(prose.encode()) == ("GPL-2", "LGPL-2.1")
+    assert dpkg.parse_copyright(b"") == ()
 
 
 def test_apk() -> None:
-    musl, client = apk.parse_installed(APK, "/i")
+    musl, client = apk.parse_installed(APK.encode(), "/i")
     assert (musl.name, musl.version, musl.architecture, musl.source) == ("musl", "1.2.4-r2", "x86_64", "")
     assert (musl.licences, musl.supplier) == (("MIT",), "Timo Teräs <timo.teras@iki.fi>")
     assert (client.name, client.source) == ("ssl_client", "busybox")
@@ -79,7 +81,7 @@ def test_rpm(tmp_path: Path) -> None:
 @pytest.mark.parametrize("data", [b"", b"SQLite", b"SQLite format 3\0" + bytes(200)])
 def test_what_is_no_database_of_rpm(data: bytes) -> None:
     with pytest.raises(Unreadable):
-        rpm.parse_database(data, "/d")
+        list(rpm.parse_database(data, "/d"))
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,14 @@ def test_a_hostile_database_ends(tmp_path: Path, schema: str, told: str, monkeyp
     database.execute(schema)
     database.close()
     with pytest.raises(Unreadable, match=told):
-        rpm.parse_database((tmp_path / "db").read_bytes(), "/d")
+        list(rpm.parse_database((tmp_path / "db").read_bytes(), "/d"))
+
+
+def test_a_database_of_rpm_whose_schema_is_no_text(tmp_path: Path) -> None:
+    """SQLite quotes it in its complaint."""
+    data = rpm_database(tmp_path / "db", [rpm_header(RPM)])
+    with pytest.raises(Unreadable):
+        list(rpm.parse_database(data.replace(b"CREATE TABLE", b"CREATE TABL\xff"), "/d"))
 
 
 @pytest.mark.parametrize(
@@ -115,20 +124,20 @@ def test_a_hostile_database_ends(tmp_path: Path, schema: str, told: str, monkeyp
     ],
 )  # fmt: skip
 def test_python(text: str, name: str, licences: tuple[str, ...]) -> None:
-    found = pypi.parse_metadata(text, "/m")
+    found = pypi.parse_metadata(text.encode(), "/m")
     assert found is not None
     assert (found.name, found.licences) == (name, licences)
 
 
 def test_authors_of_python_packages() -> None:
     def supplier(lines: str) -> str:
-        found = pypi.parse_metadata(f"Name: a\nVersion: 1\n{lines}\n", "/m")
+        found = pypi.parse_metadata(f"Name: a\nVersion: 1\n{lines}\n".encode(), "/m")
         return found.supplier if found else ""
 
     assert supplier("Author: Ada\nAuthor-email: ada@example.org") == "Ada <ada@example.org>"
     assert supplier("Author-email: Ada <ada@example.org>") == "Ada <ada@example.org>"
     assert supplier("Author: Ada") == "Ada"
-    assert pypi.parse_metadata("Name: a\n", "/m") is None
+    assert pypi.parse_metadata(b"Name: a\n", "/m") is None
 
 
 @pytest.mark.parametrize(
@@ -179,8 +188,8 @@ def test_go() -> None:
 
 def test_os_release() -> None:
     text = '# comment\nPRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nID=debian\nVERSION_ID="12"\n'
-    assert parse_os_release(text) == Distribution("debian", "12", "Debian GNU/Linux 12 (bookworm)")
-    assert parse_os_release("nothing") == Distribution()
+    assert parse_os_release(text.encode()) == Distribution("debian", "12", "Debian GNU/Linux 12 (bookworm)")
+    assert parse_os_release(b"nothing") == Distribution()
 
 
 DEBIAN = Distribution("debian", "12")
@@ -232,11 +241,45 @@ def test_licences(texts: tuple[str, ...], expression: str) -> None:
 
 def test_long_values_are_read_once() -> None:
     """Many folded lines, and an index in which each entry tells the same long text."""
-    text = "Package: a\nVersion: 1\nDescription: x\n" + " y\n" * 200_000
+    text = b"Package: a\nVersion: 1\nDescription: x\n" + b" y\n" * 200_000
     assert [each.name for each in dpkg.parse_status(text, "/s")] == ["a"]
-    found = pypi.parse_metadata("Name: a\nVersion: 1\nLicense: x\n" + " y\n" * 200_000, "/m")
+    found = pypi.parse_metadata(b"Name: a\nVersion: 1\nLicense: x\n" + b" y\n" * 200_000, "/m")
     assert found is not None
     assert found.licences == ()
     entry = struct.pack(">4I", 1000, 6, 0, 1)
     header = struct.pack(">2I", 60_000, 8 << 20) + entry * 60_000 + b"n" * (8 << 20)
     assert list(rpm._parse_header(header, "/d")) == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"ab\n" * 100_000,
+        b"\n" * 100_000,
+        b"x" * 1_000_000,
+        b"".join(b"%d:\n" % n for n in range(40_000)),
+        b"P:\xff\n" * 60_000,
+    ],
+)
+@pytest.mark.parametrize("parse", [dpkg.parse_status, apk.parse_installed, pypi.parse_metadata])
+def test_records_cost_no_memory(parse: Callable[[bytes, str], Iterable[Package] | None], data: bytes) -> None:
+    """Files of nothing but short lines, of none, of one."""
+    tracemalloc.start()
+    try:
+        assert not list(parse(data, "/p") or ())
+        assert tracemalloc.get_traced_memory()[1] < 1 << 19
+    finally:
+        tracemalloc.stop()
+
+
+def test_licences_without_end_are_cut() -> None:
+    many = b'{"name": "a", "version": "1", "licenses": [%s]}' % b",".join([b'"%s"' % (b"(" * 4000)] * 200)
+    package = npm.parse_package(many, "/p")
+    assert package is not None
+    assert len(package.licences[0]) <= 4096
+    found = declare(("(" * 100_000,))
+    assert [len(text) for text in found.unlisted.values()] == [4096]
+    classifiers = b"".join(b"Classifier: License :: OSI Approved :: %d\n" % number for number in range(1000))
+    python = pypi.parse_metadata(b"Name: a\nVersion: 1\n" + classifiers, "/m")
+    assert python is not None
+    assert len(python.licences) == 100
