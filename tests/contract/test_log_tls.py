@@ -61,7 +61,8 @@ def run(engine: Engine, driver: str, *options: str, exit_code: int) -> str:
 
 class TestOfAHostThatTrustsTheAuthority:
     @pytest.fixture(scope="class", params=[Havred, Dockerd])
-    def engine(self, request: pytest.FixtureRequest, archive: Path, certificates: Path) -> Iterator[Engine]:
+    @classmethod
+    def engine(cls, request: pytest.FixtureRequest, archive: Path, certificates: Path) -> Iterator[Engine]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("SSL_CERT_FILE", str(certificates / "ca.pem"))
             with serving(request.param(), archive) as engine:

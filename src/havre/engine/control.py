@@ -21,6 +21,7 @@ from havre.runtime import Process
 
 DEFAULT_TIMEOUT_S = 10
 _UNHEARD_S, _LOOK_S = 5.0, 0.02
+_FROZEN_S = 0.2
 
 
 class Control:
@@ -64,12 +65,16 @@ class Control:
 
     async def _see_end(self, live: Live, process: Process) -> None:
         """After a SIGKILL: the end is known to whoever asks next, unless the kernel takes its time."""
-        ended = live.exits.wait("next-exit", None)
-        if live.process is not process:
-            ended.cancel()
-            return
-        with suppress(TimeoutError):
-            await asyncio.wait_for(ended.result(), DEFAULT_TIMEOUT_S)
+        for patience_s in (_FROZEN_S, DEFAULT_TIMEOUT_S):
+            ended = live.exits.wait("next-exit", None)
+            if live.process is not process:
+                ended.cancel()
+                return
+            try:
+                await asyncio.wait_for(ended.result(), patience_s)
+                return
+            except TimeoutError:
+                await self._thaw(live, process)  # a pause may have come in between
 
     def _signal(self, name: str, text: str) -> int:
         try:

@@ -119,7 +119,7 @@ class Creation:
             raise InvalidInput("cannot join own network")
         host = self._pin_joined(fill_host_config(host, self.defaults))
         host = self._pin_links(host)
-        planned = plan_mounts(host, config.volumes or (), self._inherited(host))
+        planned = plan_mounts(host, config.volumes or (), self._inherited(host, image.id))
         specs = tuple(settle_propagation(spec, self.defaults.roots) for spec in planned)
         if not read_only_is_recursive:
             specs = tuple(leave_submounts(spec) for spec in specs)
@@ -211,13 +211,16 @@ class Creation:
         except NotFound as error:
             raise InvalidInput(error.message) from None
 
-    def _inherited(self, host: HostConfig) -> list[MountSpec]:
+    def _inherited(self, host: HostConfig, image: str) -> list[MountSpec]:
+        """The mounts of other containers; their volumes begin with what the image has that they were made for."""
         inherited = []
         for raw in host.volumes_from or ():
             ref, mode = parse_volumes_from(raw)
             other = self._other(ref)
             for point in other.mounts:
                 options = other.mount_options.get(point.destination, MountOptions())
+                if other.image != image:
+                    options = msgspec.structs.replace(options, no_copy=True)
                 inherited.append(inherit(point, options, mode))
         return inherited
 

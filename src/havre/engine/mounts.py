@@ -282,10 +282,7 @@ def parse_volumes_from(raw: str) -> tuple[str, str]:
 
 
 def inherit(point: MountPoint, options: MountOptions, mode: str) -> MountSpec:
-    """A mount of another container as `--volumes-from` takes it over; an anonymous volume has a name by now.
-
-    What is in the new container's image is not copied into it.
-    """
+    """A mount of another container as `--volumes-from` takes it over; an anonymous volume has a name by now."""
     return MountSpec(
         point.type,
         point.destination,
@@ -294,5 +291,5 @@ def inherit(point: MountPoint, options: MountOptions, mode: str) -> MountSpec:
         mode=mode if point.type == "volume" else "",
         propagation=point.propagation,
         driver=point.driver,
-        options=msgspec.structs.replace(options, no_copy=True),
+        options=options,
     )
