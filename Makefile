@@ -22,7 +22,7 @@ check:  ## linters, types, import contracts and unit tests; under a minute, need
 
 test: check  ## the whole suite (root): the checks, then contract, kernel, suites, security, faults, fuzz
 	@tools/setup.sh --test --peers
-	$(BIN)/python -m pytest -n 2 --dist worksteal $(addprefix tests/,contract kernel suites security faults fuzz)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(addprefix tests/,contract kernel suites security faults fuzz)
 
 soak:  ## 1,000 lives of containers (root, minutes): nothing may be left, and no memory lost
 	@tools/setup.sh --test --peers

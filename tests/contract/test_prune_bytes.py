@@ -91,6 +91,7 @@ def test_a_plan_of_the_cache_alone(built: Engine) -> None:
 
 def test_a_cache_mount_that_two_steps_share_is_spared(havred: Engine, tmp_path: Path) -> None:
     """The first of them ends while the other goes on: the directory is still in use."""
+    freed(havred, "/build/prune?all=1")
     wait = "until [ -e /c/end-{0} ]; do sleep 0.05; done"
     step = f"RUN --mount=type=cache,id=shared,target=/c touch /c/has-{{0}}; {wait}"
     stages = "\n".join(f"FROM busybox AS s{each}\n{step.format(each)}\nRUN touch /made" for each in (1, 2))
