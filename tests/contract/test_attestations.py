@@ -18,6 +18,7 @@ from support.engines import HAVRE, Engine
 from support.raw import ask
 from support.registry import RealRegistry, own_registry, real_registry
 from support.repository import Repository
+from support.waiting import until
 
 pytestmark = pytest.mark.peer
 
@@ -148,7 +149,8 @@ def test_read_by_others(havred: Engine, dockerd: Engine, context: Path, registry
     with real_registry(registry.root, inside=dockerd.inside) as same:
         theirs = f"{same.host}/others:1"
         assert f"Digest: {stored.digest}" in dockerd.out("pull", theirs)
-        assert dockerd.out("run", "--rm", "--network", "none", theirs, "cat", "/made") == "made"
+        show = ("run", "--rm", "--network", "none", theirs, "cat", "/made")  # dockerd now and then loses such an output
+        until(lambda: dockerd.out(*show) == "made", "what the image holds")
         dockerd.docker("rmi", "-f", theirs, check=0)
 
 
