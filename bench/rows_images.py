@@ -25,7 +25,7 @@ def layered(bench: Bench) -> None:
     name = f"{bench.registry.host}/layered:1"
     with TemporaryDirectory(prefix="havre-bench-") as folder:
         archive = Path(folder) / "layered.tar"
-        _layered_archive(debian_tree(BIG_PACKAGES), archive)
+        _layered_archive(debian_tree(BIG_PACKAGES, ()), archive)
         _skopeo("copy", "-q", "--dest-tls-verify=false", f"docker-archive:{archive}", f"docker://{name}")
     pulls = Measure(f"pull of the same in {LAYERS} layers")
     for _ in range(bench.few()):

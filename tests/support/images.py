@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from support.engines import ROOT
@@ -23,16 +24,20 @@ def busybox_archive(folder: Path) -> Path:
     return folder / "busybox.tar"
 
 
-def debian_tree() -> Path:
-    """A tar of a minimal Debian with all the software that tests run, made by mmdebstrap once and kept."""
-    kept = ROOT / "build" / "images" / "debian.tar"
+def debian_tree(packages: str = _PACKAGES, without: Sequence[str] = _WITHOUT) -> Path:
+    """A tar of a minimal Debian, by default with all the software that tests run, made by mmdebstrap once and kept.
+
+    `packages` are separated by commas; `without` are patterns of paths that are removed.
+    """
+    name = "debian" if packages == _PACKAGES else f"debian-{packages.replace(',', '-')}"
+    kept = ROOT / "build" / "images" / f"{name}.tar"
     kept.parent.mkdir(parents=True, exist_ok=True)
     with kept.with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be making it
         if not kept.exists():
             partial = kept.with_suffix(".partial")
-            command = ["mmdebstrap", "--mode=root", "--variant=essential", f"--include={_PACKAGES}", "--format=tar"]
-            command += [f'--customize-hook=rm -rf "$1"/{pattern}' for pattern in _WITHOUT]
+            command = ["mmdebstrap", "--mode=root", "--variant=essential", f"--include={packages}", "--format=tar"]
+            command += [f'--customize-hook=rm -rf "$1"/{pattern}' for pattern in without]
             subprocess.run([*command, "trixie", str(partial)], check=True, capture_output=True)
             partial.rename(kept)
     return kept
