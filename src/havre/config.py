@@ -418,6 +418,11 @@ def _texts(value: Mapping[str, Any]) -> dict[str, str]:
     return {name: str(entry) for name, entry in value.items()}
 
 
+def _absolute(path: Any) -> Path:
+    """From where the daemon was started: what it hands to others must not depend on that."""
+    return Path(path).absolute()
+
+
 _CONVERT_KIND: dict[Kind, Callable[[Any], Any]] = {"list": tuple}
 _CONVERT: dict[str, Callable[[Any], Any]] = {
     "builder": parse_gc_policy,
@@ -427,7 +432,7 @@ _CONVERT: dict[str, Callable[[Any], Any]] = {
     "default_ulimits": _ulimits,
     "default_network_opts": _network_options,
     "log_opts": _texts,
-    **dict.fromkeys(("tlscacert", "tlscert", "tlskey", "data_root", "exec_root", "pidfile"), Path),
+    **dict.fromkeys(("tlscacert", "tlscert", "tlskey", "data_root", "exec_root", "pidfile"), _absolute),
 }
 
 

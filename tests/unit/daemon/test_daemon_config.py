@@ -22,6 +22,7 @@ def test_flags_in_all_spellings() -> None:
     assert config.debug
     assert config.hosts == ("unix:///a", "tcp://127.0.0.1:1")
     assert config.data_root == Path("/d")
+    assert parse("--data-root", "d", "--exec-root=e/f").exec_root == Path.cwd() / "e/f"
     assert config.bip == "10.0.0.1/24"
 
 
