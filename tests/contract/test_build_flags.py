@@ -55,6 +55,18 @@ def test_what_steps_feel(havred: Engine, tmp_path: Path, client: str) -> None:
 
 
 @each_client
+def test_a_cgroup_parent_stays_below_the_hierarchy(havred: Engine, tmp_path: Path, client: str) -> None:
+    name = f"havre-test-{os.getpid()}"
+    context = write_context(tmp_path / "c", "FROM busybox\nRUN cat /proc/self/cgroup > /groups\n")
+    _run(havred, client, "--cgroup-parent", f"../../../../{name}", "--no-cache", "-t", "felt:1", str(context))
+    assert f":/{name}/".encode() in tree_of(havred, "felt:1", ("groups",))["groups"][4]
+    assert not Path("/", name).exists()
+    havred.docker("rmi", "felt:1", check=0)
+    for top in Path("/sys/fs/cgroup").glob(f"**/{name}"):
+        top.rmdir()
+
+
+@each_client
 def test_names_labels_and_stages(havred: Engine, tmp_path: Path, client: str) -> None:
     text = "ARG BASE=none\nFROM $BASE AS one\nARG V=1\nENV V=$V\nFROM one\nENV TWO=1\n"
     (tmp_path / "iid").write_text("an earlier one")

@@ -249,6 +249,18 @@ class TestNamespaces:
         for top in Path("/sys/fs/cgroup").glob(f"**/{parent}"):
             top.rmdir()
 
+    def test_cgroup_parent_stays_below_the_hierarchy(self, engine: Engine) -> None:
+        name = f"havre-test-{os.getpid()}"
+        outside = Path("/", name)
+        for parent in (f"../../../../{name}", f"/../../../../{name}", f"/{name}/x/../../../../{name}"):
+            options = ("--cgroup-parent", parent, "--cgroupns", "host")
+            seen = shell(engine, *options, script="cut -d: -f3 /proc/self/cgroup")
+            assert any(re.fullmatch(rf"/(.*/)?{name}/[0-9a-f]{{64}}", line) for line in seen)
+            assert not any(".." in line for line in seen)
+            assert not outside.exists()
+        for top in Path("/sys/fs/cgroup").glob(f"**/{name}"):
+            top.rmdir()
+
 
 class TestIdentity:
     def test_user_groups_and_names(self, engine: Engine) -> None:

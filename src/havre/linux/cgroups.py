@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import posixpath
 import signal
 import time
 from collections.abc import Mapping
@@ -42,11 +43,21 @@ class Cgroups:
     def path(self, group: str) -> Path:
         """Where `group` (as in `/havre/ID`) is seen with its members."""
         if self.layout == "v2":
-            return self.trees[""] / group.lstrip("/")
+            return below(self.trees[""], group)
         tree = next((name for name in _WHO_TREES if name in self.trees), None)
         if tree is None:
             raise FileNotFoundError(errno.ENOENT, "no cgroup tree is mounted")
-        return self.trees[tree] / group.lstrip("/")
+        return below(self.trees[tree], group)
+
+
+def clean_group(group: str) -> str:
+    """`group` as an absolute path without `.` and `..`, which cannot lead above the root of its tree."""
+    return posixpath.normpath(f"/{group.lstrip('/')}")
+
+
+def below(tree: Path, group: str) -> Path:
+    """The directory of `group` in `tree`, never outside of it."""
+    return tree / clean_group(group)[1:]
 
 
 def read_cgroups() -> Cgroups:
@@ -118,9 +129,9 @@ def _read_pids(file: Path) -> list[int]:
 def oom_kills(cgroups: Cgroups, group: str) -> int:
     """How many processes of `group` the kernel has killed for want of memory; 0 when it is gone or does not count."""
     if cgroups.layout == "v2":
-        file = cgroups.trees[""] / group.lstrip("/") / "memory.events"
+        file = below(cgroups.trees[""], group) / "memory.events"
     elif "memory" in cgroups.trees:
-        file = cgroups.trees["memory"] / group.lstrip("/") / "memory.oom_control"
+        file = below(cgroups.trees["memory"], group) / "memory.oom_control"
     else:
         return 0
     try:
@@ -148,7 +159,7 @@ def groups_of(pid: int | str) -> dict[str, str]:
 
 def move(tree: Path, group: str, pid: int) -> None:
     """Move a process into `group` of `tree`, making it."""
-    directory = tree / group.lstrip("/")
+    directory = below(tree, group)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "cgroup.procs").write_text(str(pid))
 
@@ -157,7 +168,7 @@ def remove(cgroups: Cgroups, group: str, timeout_s: float) -> None:
     """Kill whoever is in `group` of any tree, and remove it. One that is gone is fine; OSError when it stays busy."""
     deadline = time.monotonic() + timeout_s
     for tree in cgroups.trees.values():
-        top = tree / group.lstrip("/")
+        top = below(tree, group)
         if not _is_removed(top):
             for directory, _, _ in os.walk(top, topdown=False):
                 _remove(Path(directory), deadline)
@@ -196,7 +207,7 @@ def thaw(cgroups: Cgroups, group: str) -> None:
     if cgroups.layout == "v2":
         file, go_on = cgroups.path(group) / "cgroup.freeze", "0"
     elif "freezer" in cgroups.trees:
-        file, go_on = cgroups.trees["freezer"] / group.lstrip("/") / "freezer.state", "THAWED"
+        file, go_on = below(cgroups.trees["freezer"], group) / "freezer.state", "THAWED"
     else:
         return
     try:

@@ -15,7 +15,7 @@ import os
 import select
 from pathlib import Path
 
-from havre.linux.cgroups import Cgroups
+from havre.linux.cgroups import Cgroups, below
 
 
 class OomNotices:
@@ -24,14 +24,14 @@ class OomNotices:
     def __init__(self, cgroups: Cgroups, group: str) -> None:
         self._epoll: select.epoll | None = None
         if cgroups.layout == "v2":
-            self._group = cgroups.trees[""] / group.lstrip("/")
+            self._group = below(cgroups.trees[""], group)
             self._file = os.open(self._group / "memory.events", os.O_RDONLY | os.O_CLOEXEC)
             self._epoll = select.epoll()
             self._epoll.register(self._file, select.EPOLLPRI | select.EPOLLET)
             self._descriptor = self._epoll.fileno()
             self._kills = _kills(self._group)
             return
-        self._group = cgroups.trees.get("memory", Path("/nonexistent")) / group.lstrip("/")
+        self._group = below(cgroups.trees.get("memory", Path("/nonexistent")), group)
         self._file = os.open(self._group / "memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
         self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         try:

@@ -20,7 +20,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from havre.linux.cgroups import Cgroups
+from havre.linux.cgroups import Cgroups, below
 
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 _MEMORY_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -72,8 +72,8 @@ class Interface:
 def read_usage(cgroups: Cgroups, group: str) -> Usage:
     """The figures of `group` (as in `/havre/ID`)."""
     if cgroups.layout == "v2":
-        return _read_v2(cgroups.trees[""] / group.lstrip("/"))
-    trees = {name: tree / group.lstrip("/") for name, tree in cgroups.trees.items()}
+        return _read_v2(below(cgroups.trees[""], group))
+    trees = {name: below(tree, group) for name, tree in cgroups.trees.items()}
     return _read_v1(trees)
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from havre.errors import InvalidInput, Unsupported
-from havre.linux.cgroups import Cgroups
+from havre.linux.cgroups import Cgroups, clean_group
 from havre.runtime.capabilities import plan_capabilities
 from havre.runtime.plan import (
     HOST,
@@ -101,8 +101,8 @@ class HostFacts:
 
 
 def cgroup_path(plan: ContainerPlan, container_id: str) -> str:
-    """The cgroup of a container, from the root of each tree."""
-    return posixpath.join("/", plan.cgroup_parent or DEFAULT_CGROUP_PARENT, container_id)
+    """The cgroup of a container, from the root of each tree; `..` ends at that root, as in a path of a file system."""
+    return clean_group(f"{plan.cgroup_parent or DEFAULT_CGROUP_PARENT}/{container_id}")
 
 
 def render_spec(plan: ContainerPlan, host: HostFacts, container_id: str = "") -> dict[str, Any]:
