@@ -23,10 +23,7 @@ check:  ## linters, types, import contracts and unit tests; under a minute, need
 SUITE := $(addprefix tests/,contract kernel suites security faults fuzz)
 test: check  ## the whole suite (root): the checks, then contract, kernel, suites, security, faults, fuzz
 	@tools/setup.sh --test --peers
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(SUITE); \
-	code=$$?; [ $$code = 1 ] || exit $$code; \
-	echo "Once more, alone, what has failed"; \
-	$(BIN)/python -m pytest --last-failed --last-failed-no-failures none $(SUITE)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(SUITE)
 
 soak:  ## 1,000 lives of containers (root, minutes): nothing may be left, and no memory lost
 	@tools/setup.sh --test --peers

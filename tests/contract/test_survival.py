@@ -187,7 +187,8 @@ def test_flushed_rules_come_back(havred: Engine) -> None:
 def test_two_daemons_side_by_side(havred: Engine) -> None:
     with serving(Havred(["--bip", "10.77.0.1/24"])) as second:
         assert second.out("ps", "-aq") == ""
-        options = ("-H", f"unix://{second.root}/other", "--data-root", str(havred.root / "data"))
+        options = ("-H", f"unix://{second.root}/other", "--exec-root", f"{second.root}/other-run")
+        options += ("--data-root", str(havred.root / "data"))
         command = [*second.inside, *second.program, *options]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
         assert done.returncode != 0
