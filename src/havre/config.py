@@ -45,6 +45,7 @@ def _d(flag: str, kind: Kind, help: str, key: str = "", short: str = "", used: b
 
 DIRECTIVES = (
     _d("add-runtime", "map", "Register an additional OCI runtime, NAME=PATH", "runtimes"),
+    _d("allowed-host", "list", "Names by which TCP clients may ask for the daemon, besides its own", "allowed-hosts"),
     _d("bip", "text", "Address of the default bridge, with its prefix length"),
     _d("bip6", "text", "IPv6 address of the default bridge, with its prefix length"),
     _d("bridge", "text", "Bridge of yours for the default network, or none for no such network", short="b"),
@@ -148,6 +149,7 @@ class DaemonConfig:
     """The daemon's settings, defaults filled in. `tls` None: not said."""
 
     hosts: tuple[str, ...] = (DEFAULT_HOST,)
+    allowed_hosts: tuple[str, ...] = ()
     tls: bool | None = None
     tlsverify: bool = False
     tlscacert: Path = Path("/etc/havre/ca.pem")

@@ -495,7 +495,9 @@ async def run(config: DaemonConfig, flags: Mapping[str, Any]) -> None:
         log.warning("the directive %s has no effect here", key)
     with pid_file(config.pid_path):
         async with open_engine(config) as (services, reloadable):
-            server = await serve(services, listeners, experimental=config.experimental)
+            server = await serve(
+                services, listeners, experimental=config.experimental, allowed_hosts=config.allowed_hosts
+            )
             current = _Current(config, services, reloadable)
             loop.add_signal_handler(signal.SIGHUP, lambda: spawn(current.reload(flags), "reload"))
             for address in server.addresses:

@@ -1,7 +1,8 @@
 """What happens to every request, whatever its route: version, redirect, guard, route, headers, errors.
 
-    path "//" --> 301        /vX.Y --> version (400)     no route --> 404 {"message": "page not found"}
-    OPTIONS   --> 200        guard --> 401, 403          handler  --> its answer, or its HavreError as {"message"}
+    foreign page --> 403     path "//" --> 301     /vX.Y --> version (400)
+    guard --> 401, 403       OPTIONS   --> 200     no route --> 404 {"message": "page not found"}
+    handler --> its answer, or its HavreError as {"message"}
 
 A `HavreError` carries its status. Anything else that a handler raises is a bug: `EdgeProtocol.handle_error` answers
 500 and logs its traceback.
@@ -30,9 +31,10 @@ from aiohttp.web_protocol import RequestHandler
 from havre import __version__
 from havre.api.bodies import HoldingProtocol
 from havre.api.call import Call
+from havre.api.origin import check_origin
 from havre.api.router import Router
 from havre.api.services import Services
-from havre.errors import Forbidden, HavreError
+from havre.errors import HavreError
 from havre.wire.versions import NEWEST, Version, parse_version
 
 log = logging.getLogger(__name__)
@@ -46,12 +48,16 @@ SERVER = f"Docker/{__version__}-havre ({platform.system().lower()})"
 
 @dataclass(frozen=True)
 class Edge:
-    """Answers requests. `guard(request, method, path)` raises `Unauthorized` or `Forbidden` to refuse one."""
+    """Answers requests. `guard(request, method, path)` raises `Unauthorized` or `Forbidden` to refuse one.
+
+    `names` are those by which clients may ask for this daemon over plain TCP (`api.origin`).
+    """
 
     router: Router
     services: Services
     guard: Guard | None = None
     experimental: bool = False
+    names: frozenset[str] = frozenset()
     headers: Mapping[str, str] = field(init=False)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set, init=False)
 
@@ -86,12 +92,11 @@ class Edge:
         return answer
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
+        check_origin(request, self.names)
         raw = request.raw_path.partition("?")[0]
         if (clean := _clean(raw)) != raw:
             return web.Response(status=301, headers={"Location": _with_query(clean, request), "Server": SERVER})
         version, path = self._split_version(unquote(raw))
-        if request.headers.get("Sec-Fetch-Site") == "cross-site":
-            raise Forbidden("a page of another site may not use this API")
         if self.guard is not None:
             await self.guard(request, request.method, path)
         if request.method == "OPTIONS":

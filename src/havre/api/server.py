@@ -24,6 +24,7 @@ from typing import TypeAlias
 
 from havre.api.call import settling
 from havre.api.edge import Edge, EdgeServer, Guard
+from havre.api.origin import own_names
 from havre.api.routes import build_router
 from havre.api.services import Services
 from havre.api.tls import protocol_factory
@@ -118,13 +119,20 @@ class Server:
 
 
 async def serve(
-    services: Services, listeners: Sequence[Listener], *, guard: Guard | None = None, experimental: bool = False
+    services: Services,
+    listeners: Sequence[Listener],
+    *,
+    guard: Guard | None = None,
+    experimental: bool = False,
+    allowed_hosts: Sequence[str] = (),
 ) -> Server:
     """Answer Docker's API on every listener; if one cannot be opened none is left open.
 
+    `allowed_hosts` are names by which the daemon may be asked over TCP, besides what it listens on.
     Raises `Conflict` where another daemon listens, `Failed` where the system refuses.
     """
-    server = Server(Edge(build_router(), services, guard, experimental))
+    names = own_names([each.host for each in listeners if isinstance(each, TcpListener)], allowed_hosts)
+    server = Server(Edge(build_router(), services, guard, experimental, names))
     try:
         for listener in listeners:
             await server.listen(listener)
