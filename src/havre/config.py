@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from havre.build.entitlements import DEFAULT, parse_entitlements
 from havre.build.gcpolicy import GcPolicy, parse_gc_policy
 from havre.errors import InvalidInput
 from havre.registry.limits import Limits, parse_limits
@@ -49,7 +50,7 @@ DIRECTIVES = (
     _d("bip", "text", "Address of the default bridge, with its prefix length"),
     _d("bip6", "text", "IPv6 address of the default bridge, with its prefix length"),
     _d("bridge", "text", "Bridge of yours for the default network, or none for no such network", short="b"),
-    Directive("", "builder", "map", "Limits of the build cache"),
+    Directive("", "builder", "map", "Limits of the build cache, and which rights builds may ask for"),
     _d("cdi-spec-dir", "list", "Directories of descriptions of devices (CDI)", "cdi-spec-dirs"),
     _d("cgroup-parent", "text", "Parent cgroup of all containers"),
     _d("config-file", "text", "Configuration file"),
@@ -160,6 +161,7 @@ class DaemonConfig:
     pidfile: Path | None = None
     group: str = ""
     builder: GcPolicy = field(default_factory=GcPolicy)
+    build_entitlements: frozenset[str] = DEFAULT
     bip: str = ""
     bip6: str = ""
     bridge: str = ""
@@ -356,6 +358,8 @@ def configure(values: Mapping[str, Any]) -> DaemonConfig:
             continue
         convert = _CONVERT.get(name) or _CONVERT_KIND.get(_BY_KEY[key].kind)
         fields[name] = convert(value) if convert else value
+    if "builder" in values:
+        fields["build_entitlements"] = parse_entitlements(values["builder"])
     ignored = tuple(sorted(key for key in values if not _BY_KEY[key].used))
     config = DaemonConfig(**fields, ignored=ignored)
     if config.log_level not in ("debug", "info", "warn", "error", "fatal"):

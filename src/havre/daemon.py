@@ -241,6 +241,7 @@ async def _open_builder(
         ulimits=ulimits,
         cgroup_parent=config.cgroup_parent,
         gc=config.builder,
+        agreed=config.build_entitlements,
     )
     await contexts.open()
     return builder, contexts

@@ -141,7 +141,7 @@ services:
       secrets: [s]
       ssh: ["mine={agent}"]
       cache_to: ["type=local,dest={cache},mode=max"]
-      entitlements: [security.insecure]
+      entitlements: [network.host]
 secrets: {{s: {{file: ./secret}}}}
 """
 _FETCHED = """

@@ -30,6 +30,7 @@ from havre.api.listing import CONTENT_TYPE, ListedContext, receive
 from havre.api.progress_stream import stream_progress
 from havre.api.router import Router
 from havre.build.cache import CacheRecord
+from havre.build.entitlements import NETWORK_HOST
 from havre.build.progress import BuildEvent, Finished, Log, Started, Warned
 from havre.build.request import DEFAULT_NAME, BuildRequest, BuildResult, CacheSource, CacheTarget, parse_attestations
 from havre.build.running import RunFailed
@@ -177,7 +178,8 @@ async def _cancel(call: Call) -> web.StreamResponse:
 
 
 def decode_request(call: Call) -> BuildRequest:
-    """The query of POST /build."""
+    """The query of POST /build. Who asks for the host's network grants it; `allow` is our own."""
+    network = call.text("networkmode").removeprefix("default")  # the same, and other clients leave it out
     tags = tuple(tag for tag in call.query.getall("t", []) if tag)
     return BuildRequest(
         id=call.text("buildid"),
@@ -191,7 +193,8 @@ def decode_request(call: Call) -> BuildRequest:
         no_cache_stages=tuple(_json(call, "nocachefilter", list[str], [])),
         pull=call.flag("pull"),
         platform=call.text("platform"),
-        network=call.text("networkmode").removeprefix("default"),  # the same, and other clients leave it out
+        network=network,
+        entitlements=frozenset((*call.query.getall("allow", []), *([NETWORK_HOST] if network == "host" else []))),
         extra_hosts=tuple(host for host in call.query.getall("extrahosts", []) if host),
         ulimits=tuple(_json(call, "ulimits", list[Ulimit], [])),
         shm_size=call.integer("shmsize") or 0,

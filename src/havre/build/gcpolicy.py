@@ -55,7 +55,7 @@ class GcPolicy:
 
 def parse_gc_policy(builder: Mapping[str, Any]) -> GcPolicy:
     """The policy in daemon.json's `builder`; raises `InvalidInput`."""
-    _only(builder, ("gc", "entitlements"), "builder")
+    _only(builder, ("gc", "entitlements", "insecure-entitlements"), "builder")
     gc = builder.get("gc", {})
     _only(gc, ("enabled", "defaultKeepStorage", "policy"), "builder.gc")
     policy = gc.get("policy")

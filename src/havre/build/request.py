@@ -147,7 +147,8 @@ class BuildRequest:
     not have. `contexts` are the named contexts that are no directory of the client's: `docker-image://NAME`,
     `target:STAGE`; any other name that FROM, COPY --from or a mount uses may be asked of the ContextSource if it is
     in `local_contexts`. `no_cache_stages` are names of stages never taken from the cache. `memory` and `shm_size` are
-    bytes; `network` is default, bridge, host or none. `inline_cache` puts
+    bytes; `network` is default, bridge, host or none. `entitlements` are
+    the rights that the client grants the build's commands. `inline_cache` puts
     the cache of this build into its image. `platform` may be several, with commas between. `vcs` is what the client
     says of the repository that its main context is in.
     """
@@ -165,6 +166,7 @@ class BuildRequest:
     pull: bool = False
     platform: str = ""
     network: str = ""
+    entitlements: frozenset[str] = frozenset()
     extra_hosts: tuple[str, ...] = ()
     ulimits: tuple[Ulimit, ...] = ()
     shm_size: int = 0

@@ -305,7 +305,7 @@ class Runner:
             host_config=host,
             ids=self.ids,
             asked_networks={}
-            if network in ("host", "none")
+            if network == "none"
             else {"bridge" if network == "default" else network: EndpointSettings()},
         )
 

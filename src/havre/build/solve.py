@@ -27,6 +27,7 @@ from havre.build.checking import Base, Checks
 from havre.build.checks import CheckReport, LintViolation, policy_of
 from havre.build.contexts import Contexts
 from havre.build.dockerfile import DockerfileError, parse_dockerfile
+from havre.build.entitlements import DEFAULT, NETWORK_HOST, check_grants, require
 from havre.build.foreign import check_runs, find_interpreters
 from havre.build.foreigncache import ForeignCache, ForeignCaches
 from havre.build.gcpolicy import GcPolicy, GcRule
@@ -81,7 +82,9 @@ class Builder:
         mounts: CacheMounts,
         contexts: Contexts,
         scratch: Path,
+        agreed: frozenset[str],
     ) -> None:
+        self._agreed = agreed
         self._images = images
         self._storage = storage
         self._cache = cache
@@ -108,11 +111,13 @@ class Builder:
         ulimits: tuple[Ulimit, ...] = (),
         cgroup_parent: str = "",
         gc: GcPolicy | None = None,
+        agreed: frozenset[str] = DEFAULT,
     ) -> Builder:
         """Read the cache and clear away what builds that were cut off have left.
 
         `directory` is data_root/build; `memory`, run_root/build, holds secrets while a command sees them; `contexts`
-        are the clients', which count as cache; `remapping` is of the commands; `gc` limits the cache.
+        are the clients', which count as cache; `remapping` is of the commands; `gc` limits the cache;
+        `agreed` are the entitlements that a client may grant.
         """
         mounts, scratch = directory / "mounts", directory / "tmp"
         await in_thread(_prepare, scratch, memory)
@@ -123,7 +128,7 @@ class Builder:
         await in_thread(cache_mounts.sweep)
         runner = Runner(runtime, networks, cache_mounts, memory, ulimits, cgroup_parent, remapping)
         steps = Steps(storage, cache, runner)
-        builder = cls(images, storage, cache, steps, cache_mounts, contexts, scratch)
+        builder = cls(images, storage, cache, steps, cache_mounts, contexts, scratch, agreed)
         if gc is not None:
             builder._rules = gc.for_disk((await in_thread(shutil.disk_usage, directory)).total)
         return builder
@@ -132,6 +137,9 @@ class Builder:
         """Build an image. `HavreError`, with the Dockerfile's line where there is one; cancel the task to end it."""
         for tag in request.tags:
             parse_reference(tag)
+        check_grants(request.entitlements, self._agreed)
+        if request.network == "host":
+            require(NETWORK_HOST, request.entitlements)
         id = request.id or secrets.token_hex(16)
         if id in self._running:
             raise Conflict(f"a build with the ID {id} is running")

@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,6 +24,7 @@ from havre.aio import in_thread
 from havre.build.cachedocument import StepRecord
 from havre.build.checking import Checks
 from havre.build.dockerfile import Dockerfile, DockerfileError
+from havre.build.entitlements import require, rights_of
 from havre.build.foreigncache import ForeignCache
 from havre.build.generator import DESTINATION, OneTree, plan_generator, read_statements
 from havre.build.graph import PROXY_ARGS, SCRATCH, Graph, Stage, sources_of
@@ -315,7 +316,10 @@ class Stages:
         )
 
     def _commands(self, stage: Stage, base: Result) -> Sequence[Command]:
-        """The base's triggers, which may not wait for a stage that waits for this one, then the stage's own."""
+        """The base's triggers, which may not wait for a stage that waits for this one, then the stage's own.
+
+        Those that take rights which the client has not granted are refused.
+        """
         triggers = read_triggers(base.config.on_build or [])
         graph = self._job.graph
         for trigger in triggers:
@@ -323,7 +327,12 @@ class Stages:
                 index = graph.find(name)
                 if index is not None and (index not in graph.needed or graph.reaches(index, stage.index)):
                     raise InvalidInput(f"the base's trigger `ONBUILD {trigger.original}` cannot read the stage {name}")
-        return [*triggers, *stage.commands]
+        commands = [*triggers, *stage.commands]
+        for command in commands:
+            for right in rights_of(command):
+                with self._at(command.line):
+                    require(right, self._job.request.entitlements)
+        return commands
 
     async def _begin(self, stage: Stage, vertex: Vertex) -> Result:
         tell = self._job.tell
@@ -366,6 +375,14 @@ class Stages:
         result = self._advance(result, step, made)
         tell(Finished(vertex, time.time(), cached=made is not None and made.cached, image=result.id))
         return result
+
+    @contextmanager
+    def _at(self, line: int) -> Iterator[None]:
+        """Errors of a block show this line of the Dockerfile."""
+        try:
+            yield
+        except HavreError as error:
+            raise self._located(error, line) from error
 
     def _located(self, error: HavreError, line: int) -> HavreError:
         """The same error, showing the line of the Dockerfile unless it does already."""

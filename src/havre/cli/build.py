@@ -137,6 +137,7 @@ def _read_secret(text: str) -> tuple[str, bytes]:
 def _refuse_elsewhere(options: Options) -> None:
     """Say what a daemon of another kind cannot do by its classic endpoint."""
     asked = {
+        "allow": options.allow,
         "secret": options.secret,
         "ssh": options.ssh,
         "attest": options.attest or options.provenance or options.sbom,
@@ -286,6 +287,8 @@ def build_query(options: Options) -> Query:
     query |= {name: str(number) for name, number in numbers.items() if number}
     query |= {name: "1" for name, on in switches.items() if on}
     query |= {name: encode(value) for name, value in documents.items() if value}
+    if options.allow:
+        query["allow"] = options.allow
     if options.add_host:
         query["extrahosts"] = options.add_host
     return query

@@ -6,7 +6,7 @@ also gets secrets, SSH agents, further contexts and caches; what an engine canno
 
     additional_contexts: {base: "service:NAME"}    the image that NAME's build makes, which comes first (`images`)
 
-havre's builder grants every build what `entitlements` and `privileged` allow.
+`entitlements` grants a build rights, `privileged` is one of them; the daemon must agree, too (`build.entitlements`).
 
 Source: the Docker API, "ImageBuild"; the Compose Build Specification.
 """
@@ -194,6 +194,9 @@ def build_query(wanted: Build, *, native: bool) -> dict[str, str | list[str]]:
     images = [image for text in build.get("cache_from", ()) if (image := cache_image(text))]
     if images and not native:
         query["cachefrom"] = encode(images)
+    granted = [*build.get("entitlements", ()), *(["security.insecure"] if build.get("privileged") else ())]
+    if granted and native:
+        query["allow"] = granted
     if build.get("extra_hosts"):
         query["extrahosts"] = [f"{host}:{ip}" for host, ips in build["extra_hosts"].items() for ip in ips]
     if build.get("ulimits"):

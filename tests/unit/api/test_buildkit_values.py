@@ -79,7 +79,7 @@ def test_options_that_name_things() -> None:
         (FRONTEND, {"attest:other": ""}, "other"),
         (FRONTEND, {"context": "ftp://example.com/x"}, "ftp://example.com/x"),
         (FRONTEND, {"context:x": "oci-layout://y"}, "oci-layout://y"),
-        (FRONTEND, {"force-network-mode": "host"}, "network.host"),
+        (FRONTEND, {"force-network-mode": "container:x"}, "container:x"),
         (FRONTEND, {"ulimit": "nofile=a"}, "nofile=a"),
         (FRONTEND, {"shm-size": "64m"}, "64m"),
     ],

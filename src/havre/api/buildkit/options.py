@@ -26,6 +26,7 @@ from havre.wire.queries import parse_bool
 
 FRONTEND = "dockerfile.v0"
 LINT = "frontend.lint"  # the subrequest that build checks are
+_NETWORKS = ("", "default", "sandbox", "host", "none")
 _LOCAL, _UPLOAD = "local:", "http://buildkit-session/"
 
 _KEEP_GIT = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
@@ -74,8 +75,8 @@ def parse_options(
         raise Unsupported(f"the context {remote} cannot be fetched by the daemon", "expected git, http:// or https://")
     upload = remote.removeprefix(_UPLOAD) if remote.startswith(_UPLOAD) else ""
     network = attrs.get("force-network-mode", "")
-    if network == "host" and "network.host" not in entitlements:
-        raise InvalidInput("network.host is not allowed")
+    if network not in _NETWORKS:
+        raise InvalidInput(f"invalid network mode {network!r}", "expected default, host or none")
     request = BuildRequest(
         id=ref,
         dockerfile=attrs.get("filename", DEFAULT_NAME),
@@ -89,7 +90,8 @@ def parse_options(
         no_cache_stages=tuple(stage for stage in attrs.get("no-cache", "").split(",") if stage),
         pull=attrs.get("image-resolve-mode") == "pull",
         platform=attrs.get("platform", ""),
-        network=network,
+        network=network.removeprefix("sandbox"),
+        entitlements=frozenset(entitlements),
         extra_hosts=tuple(host.replace("=", ":", 1) for host in _csv(attrs.get("add-hosts", ""))),
         ulimits=tuple(_parse_ulimit(each) for each in _csv(attrs.get("ulimit", ""))),
         shm_size=_parse_size(attrs.get("shm-size", "0")),

@@ -13,6 +13,7 @@ _PLATFORMS = Flag("platform", "", "list", "Only these platforms of the image (li
 COMMANDS = (
     Command("build", "[OPTIONS] PATH | URL | -", "Build an image from a Dockerfile", "build:build", (1, 1), (
         Flag("add-host", "", "list", "Add a line to the hosts file (host:ip)", check="check_host"),
+        Flag("allow", "", "list", "Grant the build a right (network.host, security.insecure)"),
         Flag("attest", "", "list", "An attestation (type=provenance,mode=max or type=sbom)"),
         Flag("build-arg", "", "list", "Set an ARG of the Dockerfile"),
         Flag("cache-from", "", "list", "Build cache to use (IMAGE, type=registry,ref=NAME, type=local,src=DIR)"),
