@@ -135,6 +135,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _Re
         stack.push_async_callback(registry.close)
         index = Index(storage.db.table("containers", Container))
         networks = Networks(storage.db.table("networks", Network), config.exec_root, _network_options(config), events)
+        networks.open()
         volumes = _make_volumes(config, storage, events)
         await volumes.load()
 

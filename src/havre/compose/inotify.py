@@ -47,13 +47,18 @@ class Inotify:
         """The directories in which something has changed, once it has been quiet for a moment; all of them when the
         kernel has lost count. Empty after `timeout_s`.
         """
-        if not select.select([self._file], [], [], timeout_s)[0]:
+        if not self._readable(timeout_s):
             return set()
         changed = self._read()
         until = time.monotonic() + _AT_MOST_S
-        while time.monotonic() < until and select.select([self._file], [], [], _QUIET_S)[0]:
+        while time.monotonic() < until and self._readable(_QUIET_S):
             changed |= self._read()
         return changed
+
+    def _readable(self, timeout_s: float | None) -> bool:
+        waiting = select.poll()  # select(2) ends at descriptor 1023
+        waiting.register(self._file, select.POLLIN)
+        return bool(waiting.poll(None if timeout_s is None else timeout_s * 1000))
 
     def _read(self) -> set[str]:
         try:

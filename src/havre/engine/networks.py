@@ -50,7 +50,7 @@ def tag_for(run_root: Path) -> str:
 
 
 class Networks:
-    """Docker's networks. Sockets to the kernel are opened by `start`, in the network namespace of its thread."""
+    """Docker's networks. Sockets to the kernel are opened by `open`, in the network namespace of its thread."""
 
     def __init__(
         self, table: NetworkTable, run_root: Path, options: NetworkOptions, events: Publisher | None = None
@@ -66,27 +66,33 @@ class Networks:
 
     # -- life
 
+    def open(self) -> None:
+        """Open the sockets to the kernel. Before any container is taken over: the firewall's needs a low number."""
+        self._firewall = Firewall(self._options.table, overrides=self._options.publish_policy == "docker")
+        self._host = Host(self._options.table)
+
     async def start(self, endpoints: Mapping[ContainerId, Container]) -> None:
         """Bring the kernel to what the rows say; `endpoints` are the containers that run on."""
-        self._host = Host(self._options.table)
-        await self._host.settle()  # what a killed daemon was about to end
-        self._firewall = Firewall(self._options.table, overrides=self._options.publish_policy == "docker")
+        if self._host is None:
+            self.open()
+        host, firewall = self._kernel()
+        await host.settle()  # what a killed daemon was about to end
         sandboxes = self._sandboxes = Sandboxes(
-            self._rows, self._netns_dir, self._options, self._host, self._firewall, self.relinked
+            self._rows, self._netns_dir, self._options, host, firewall, self.relinked
         )
         await self._rows.load()
         ours = {self._options.link, *(bridge.link for bridge in self._rows.bridges())}
-        await self._ensure_predefined(self._host, ours)
+        await self._ensure_predefined(host, ours)
         for bridge in self._rows.bridges():
-            await self._restore(self._host.ensure_bridge(bridge), bridge)
+            await self._restore(host.ensure_bridge(bridge), bridge)
         for child in self._rows.children():
-            await self._restore(self._host.probe_parent(child), child)
+            await self._restore(host.probe_parent(child), child)
         for container in endpoints.values():
             await sandboxes.adopt(container)
         await sandboxes.reclaim()
         ports = [port for held in sandboxes.all() for port in held.maps()]
         sandboxes.find_links()
-        await self._firewall.start(self._rows.bridges(), ports, sandboxes.link_maps())
+        await firewall.start(self._rows.bridges(), ports, sandboxes.link_maps())
         for container in endpoints.values():
             try:
                 await sandboxes.serve(container)

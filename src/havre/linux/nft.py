@@ -4,6 +4,9 @@ Owns the library's context and the decoding of its errors; what the rules mean i
 text, several lines at once; the kernel takes all of them or none. `Monitor` reports changes made by anyone.
 
 A context and a monitor belong for life to the network namespace of the thread that makes them.
+
+The library waits for its socket with select(2), whose set ends at descriptor 1023: beyond, glibc ends the process. A
+context keeps its socket for life, so it is made early, while numbers are low, and refused when there are none any more.
 Follows libnftables(3), nft(8), linux/netfilter/nf_tables.h. Failures are OSError with nft's text.
 """
 
@@ -21,6 +24,7 @@ from dataclasses import dataclass
 _JSON_OUTPUT, _TERSE_OUTPUT = 1 << 4, 1 << 11
 _NETLINK_NETFILTER, _SOL_NETLINK, _ADD_MEMBERSHIP, _GROUP_NFTABLES = 12, 270, 1, 7
 _SUBSYSTEM_NFTABLES, _NEWGEN = 10, 15
+_FD_SETSIZE = 1024
 _HEADER = struct.Struct("=IHHII")
 _TABLE_NAME, _GEN_PROC_NAME = 1, 3  # NFTA_*_TABLE is 1 in messages on tables, chains, rules, sets and elements
 
@@ -30,6 +34,7 @@ class Nft:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        _check_number()
         self._library = _load()
         self._context = self._library.nft_ctx_new(0)
         if not self._context:
@@ -121,6 +126,14 @@ def _attribute(body: bytes, wanted: int) -> bytes:
             return body[offset + 4 : offset + length]
         offset += max(4, (length + 3) & ~3)
     return b""
+
+
+def _check_number() -> None:
+    """OSError EMFILE where a socket that is opened now gets a number that select(2) cannot wait for."""
+    lowest = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+    os.close(lowest)
+    if lowest >= _FD_SETSIZE:
+        raise OSError(errno.EMFILE, f"libnftables needs a descriptor below {_FD_SETSIZE}, and all of those are in use")
 
 
 def _errno_of(text: str) -> int:

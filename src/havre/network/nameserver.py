@@ -26,13 +26,14 @@ import socket
 import struct
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 from havre.aio import in_thread, spawn
 from havre.linux import pidfd
 from havre.linux.namespaces import in_netns
-from havre.linux.nft import Nft
+from havre.linux.portrules import PortRule, replace_table
 from havre.network import dnswire
 from havre.network.dnswire import Question
 from havre.network.zones import View
@@ -85,11 +86,7 @@ class Sockets:
             if each.getsockname()[1] == 0:
                 each.bind((ADDRESS, 0))
         self.stream.listen(_CONNECTIONS)
-        nft = Nft()
-        try:
-            nft.run(render_rules(self.datagrams.getsockname()[1], self.stream.getsockname()[1]))
-        finally:
-            nft.close()
+        replace_table(_TABLE, plan_rules(self.datagrams.getsockname()[1], self.stream.getsockname()[1]))
 
     def close(self) -> None:
         """Close both."""
@@ -155,15 +152,12 @@ def _kept_socket(handle: int, entry: Path) -> socket.socket | None:
     return None
 
 
-def render_rules(udp_port: int, tcp_port: int) -> str:
-    """nft commands for the container's namespace, replacing those of an earlier daemon."""
-    there = "".join(
-        f"    ip daddr {ADDRESS} {protocol} dport 53 {protocol} dport set {port}\n"
-        f"    ip saddr {ADDRESS} {protocol} sport {port} {protocol} sport set 53\n"
-        for protocol, port in (("udp", udp_port), ("tcp", tcp_port))
-    )
-    chain = f"  chain output {{\n    type filter hook output priority raw; policy accept;\n{there}  }}\n"
-    return f"table ip {_TABLE} {{ }}\ndelete table ip {_TABLE}\ntable ip {_TABLE} {{\n{chain}}}\n"
+def plan_rules(udp_port: int, tcp_port: int) -> list[PortRule]:
+    """What leads port 53 of `ADDRESS` to these ports, and lets answers come from 53."""
+    ports = ((socket.IPPROTO_UDP, udp_port), (socket.IPPROTO_TCP, tcp_port))
+    there = [PortRule(protocol, IPv4Address(ADDRESS), 53, port) for protocol, port in ports]
+    back = [PortRule(protocol, IPv4Address(ADDRESS), port, 53, source=True) for protocol, port in ports]
+    return there + back
 
 
 class NameServer:

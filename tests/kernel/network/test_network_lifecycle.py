@@ -19,6 +19,7 @@ from havre.engine.model import ContainerId, EndpointIpam, EndpointSettings
 from havre.engine.network import Ipam, IpamPool, NetworkSpec
 from havre.engine.networks import NetworkOptions, Networks
 from havre.errors import Conflict, Failed, Forbidden, InvalidInput, NotFound, Unavailable
+from support.descriptors import many_open
 from support.waiting import until
 
 Serve = Callable[[Path | None, str, int], None]
@@ -300,3 +301,22 @@ def test_a_network_that_is_going_does_not_stand_in_the_next_ones_way(run_root: P
         assert "br9" not in run("ip -o link")
 
     asyncio.run(asyncio.wait_for(work(), 60))
+
+
+def test_a_firewall_opened_early_works_beside_many_descriptors(run_root: Path) -> None:
+    """Taking over containers needs descriptors; the library's select(2) ends at number 1023."""
+
+    async def work() -> None:
+        room, late = Networks(Rows(), run_root, NetworkOptions()), Networks(Rows(), run_root, NetworkOptions())
+        room.open()
+        with many_open(1024):
+            with pytest.raises(OSError, match="libnftables needs a descriptor below 1024"):
+                late.open()
+            await room.start({})
+            await room.create(NetworkSpec(name="front"))
+            await room.open_sandbox(container("a", "front", ports={"80/tcp": [":8080"]}))
+            assert "8080 : " in run("nft list ruleset")
+            await room.close_sandbox(ContainerId("a" * 64))
+            await room.stop()
+
+    scenario(work())

@@ -1,0 +1,55 @@
+"""Many open files, in this process or in a daemon."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+from support.engines import Engine
+from support.waiting import until
+
+FD_SETSIZE = 1024
+"""The first descriptor that select(2) cannot wait for."""
+
+
+def open_files(pid: int | str = "self") -> int:
+    """How many descriptors a process has."""
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+@contextmanager
+def room_for(descriptors: int) -> Iterator[None]:
+    """Let this process have so many descriptors more."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = open_files() + descriptors + 100
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(before[0], wanted), max(before[1], wanted)))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+@contextmanager
+def many_open(count: int) -> Iterator[None]:
+    """So many more descriptors of this process are in use."""
+    with room_for(count), ExitStack() as files:
+        for _ in range(count):
+            files.enter_context(open("/dev/null"))
+        yield
+
+
+@contextmanager
+def silent_clients(engine: Engine, count: int) -> Iterator[None]:
+    """So many connections that ask for nothing, a descriptor of the daemon's each."""
+    before = open_files(engine.pid)
+    with room_for(count), ExitStack() as clients:
+        for _ in range(count):
+            client = clients.enter_context(socket.socket(socket.AF_UNIX))
+            client.settimeout(10)
+            client.connect(str(engine.socket))
+        until(lambda: open_files(engine.pid) >= before + count, f"{count} connections")
+        yield
+    until(lambda: open_files(engine.pid) <= before + 2, "the clients to be gone")
