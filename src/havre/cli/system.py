@@ -8,6 +8,7 @@ import time
 from havre.cli.logs import timestamp
 from havre.cli.parser import StatusError
 from havre.cli.ps import render_filters
+from havre.client.api import cannot_connect
 from havre.client.autostart import daemon_program
 from havre.client.endpoint import connect
 from havre.jsontext import encode
@@ -88,6 +89,10 @@ def dial_stdio(session: Session, options: Options, arguments: list[str]) -> int:
     """Join our standard input and output to the daemon's socket, for clients that come by ssh."""
     from havre.cli.stream import Copy
 
-    stream = connect(session.endpoint())
+    endpoint = session.endpoint()
+    try:
+        stream = connect(endpoint)
+    except OSError as error:
+        raise cannot_connect(endpoint, error) from error
     Copy(stream, b"", tty=True, stdin=0).run()
     return 0

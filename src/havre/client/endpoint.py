@@ -14,6 +14,7 @@ from havre.errors import InvalidInput
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Protocol
 
     class Stream(Protocol):
@@ -84,9 +85,9 @@ class SocketStream:
 
     def __init__(self, sock: _socket.socket) -> None:
         self.fileno = sock.fileno
-        self.recv = sock.recv
+        self.recv: Callable[[int], bytes] = sock.recv
         self.send = sock.send
-        self.sendall = sock.sendall
+        self.sendall: Callable[[bytes], None] = sock.sendall
         self.setblocking = sock.setblocking
         self.close = sock.close
         self._shutdown = sock.shutdown

@@ -3,8 +3,8 @@
 TLS runs over memory buffers rather than `ssl.SSLSocket`, because a hijacked stream must be half-closed: we send our
 close_notify when standard input ends and go on reading, which `SSLSocket.unwrap` cannot do (it waits for the peer's).
 
-ssh is docker's way: `ssh HOST -- docker system dial-stdio` joins the remote daemon's socket to its own standard
-streams.
+ssh is docker's way: `ssh HOST -- havre system dial-stdio` (or docker's) joins the remote daemon's socket to its own
+standard streams.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ from __future__ import annotations
 import _socket
 import posix
 import ssl
+from posix import memfd_create
+from shlex import quote
 from shutil import which
 
 from havre.client.endpoint import SocketStream, TlsFiles
@@ -122,19 +124,67 @@ class TlsStream:
         self._sock.close()
 
 
-def connect_ssh(address: str) -> SocketStream:
-    """A stream to the daemon of an ssh host, `[user@]host[:port][/path/to.sock]`."""
+_DIAL = "if command -v havre >/dev/null 2>&1; then exec havre {0}; fi; exec docker {0}"
+
+
+class SshStream(SocketStream):
+    """ssh's standard streams; an ssh that ends before the daemon has answered raises Unavailable with its own words."""
+
+    def __init__(self, sock: _socket.socket, argv: list[str], pid: int, stderr: int) -> None:
+        super().__init__(sock)
+        self._argv = argv
+        self._pid = pid
+        self._stderr = stderr
+        self._sock = sock
+        self.recv = self._receive_first
+        self.sendall = self._send
+
+    def _send(self, data: bytes) -> None:
+        try:
+            self._sock.sendall(data)
+        except ConnectionError as error:
+            raise self._failure() from error
+
+    def _receive_first(self, size: int) -> bytes:
+        try:
+            data = self._sock.recv(size)
+        except ConnectionResetError:  # what we sent was not read
+            data = b""
+        if not data:
+            raise self._failure()
+        self.recv = self._sock.recv
+        return data
+
+    def _failure(self) -> Unavailable:
+        _, status = posix.waitpid(self._pid, 0)
+        said = posix.pread(self._stderr, 8 << 10, 0).decode("utf-8", "replace").strip()
+        return Unavailable(
+            f"error during connect: command [{' '.join(self._argv)}] has exited with exit status "
+            f"{posix.waitstatus_to_exitcode(status)}, make sure the URL is valid, and havre or Docker 18.09 or later is "
+            f"installed on the remote host: stderr={said}"
+        )
+
+
+def connect_ssh(address: str) -> SshStream:
+    """A stream to the daemon of an ssh host, `[user@]host[:port][/path/to.sock]`. Raises Unavailable without ssh.
+
+    The remote command line is havre's where it is installed, else docker's.
+    """
     program = which("ssh")
     if program is None:
         raise Unavailable("ssh is not installed", "install the package openssh-client")
     target, slash, path = address.partition("/")
     user, at, host = target.rpartition("@")
-    name, colon, port = host.partition(":")
-    argv = [program, *(["-l", user] if at else []), *(["-p", port] if colon else []), "--", name, "docker"]
-    argv += ["--host", "unix:///" + path] if slash and path else []
-    argv += ["system", "dial-stdio"]
+    name, colon, port = host.rpartition(":")
+    if not colon or host.endswith("]"):
+        name, port = host, ""
+    dial = f"--host {quote('unix:///' + path)} system dial-stdio" if slash and path else "system dial-stdio"
+    argv = [program, "-o", "ConnectTimeout=30", "-T", *(["-l", user] if at else []), *(["-p", port] if port else [])]
+    argv += ["--", name.strip("[]"), f"sh -c {quote(_DIAL.format(dial))}"]
     ours, theirs = _socket.socketpair()
+    stderr = memfd_create("ssh-stderr")  # not a pipe: nobody would drain it
     actions = [(posix.POSIX_SPAWN_DUP2, theirs.fileno(), 0), (posix.POSIX_SPAWN_DUP2, theirs.fileno(), 1)]
-    posix.posix_spawn(program, argv, posix.environ, file_actions=actions)
+    actions += [(posix.POSIX_SPAWN_DUP2, stderr, 2)]
+    pid = posix.posix_spawn(program, argv, posix.environ, file_actions=actions)
     theirs.close()
-    return SocketStream(ours)
+    return SshStream(ours, argv, pid, stderr)
