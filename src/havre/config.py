@@ -73,6 +73,8 @@ DIRECTIVES = (
     _d("group", "text", "Group of the unix socket", short="G"),
     _d("host", "list", "Sockets to listen on: unix://PATH, tcp://HOST:PORT, fd://", "hosts", "H"),
     _d("host-gateway-ip", "text", "Address that host-gateway stands for"),
+    _d("http-proxy", "text", "Proxy of the daemon's own HTTP requests, instead of HTTP_PROXY"),
+    _d("https-proxy", "text", "The same for HTTPS, instead of HTTPS_PROXY"),
     _d("icc", "flag", "Let containers on the default bridge talk to each other (--icc=false: only along links)"),
     _d("init", "flag", "Run an init in containers"),
     _d("insecure-registry", "list", "Registries reached without TLS or with any certificate", "insecure-registries"),
@@ -91,7 +93,9 @@ DIRECTIVES = (
     _d("max-concurrent-uploads", "number", "Layers pushed at once, 2 by default"),
     _d("max-download-attempts", "number", "How often a download is tried that makes no progress, 5 by default"),
     _d("mtu", "number", "MTU of the default bridge"),
+    _d("no-proxy", "text", "Hosts, domains and networks that are reached without a proxy, instead of NO_PROXY"),
     _d("pidfile", "text", "File for the daemon's PID", short="p"),
+    Directive("", "proxies", "map", "http-proxy, https-proxy and no-proxy, in the file"),
     _d("publish-policy", "text", "host: published ports heed the host's firewall; docker: they override it"),
     Directive("", "registry-limits", "map", "How long registries may take, and how large layers may be"),
     _d("registry-mirror", "list", "Mirrors of Docker Hub", "registry-mirrors"),
@@ -116,8 +120,8 @@ DIRECTIVES = (
         _d(name, "text", "No effect here", used=False)
         for name in (
             "api-cors-header", "containerd", "containerd-namespace", "containerd-plugins-namespace",
-            "cpu-rt-period", "cpu-rt-runtime", "default-cgroupns-mode", "default-ipc-mode", "http-proxy", "https-proxy",
-            "init-path", "metrics-addr", "network-control-plane-mtu", "no-proxy",
+            "cpu-rt-period", "cpu-rt-runtime", "default-cgroupns-mode", "default-ipc-mode",
+            "init-path", "metrics-addr", "network-control-plane-mtu",
             "oom-score-adjust", "seccomp-profile", "swarm-default-advertise-addr", "userland-proxy-path",
         )
     ),
@@ -159,6 +163,9 @@ class DaemonConfig:
     data_root: Path = Path("/var/lib/havre")
     exec_root: Path = Path("/run/havre")
     pidfile: Path | None = None
+    http_proxy: str = ""
+    https_proxy: str = ""
+    no_proxy: str = ""
     group: str = ""
     builder: GcPolicy = field(default_factory=GcPolicy)
     build_entitlements: frozenset[str] = DEFAULT
@@ -316,7 +323,16 @@ def decode_file(text: str, name: str) -> dict[str, Any]:
             raise InvalidInput(f"{problem}: {key}: expected a {directive.kind}, got {json.dumps(value)}")
         if isinstance(value, list) and not all(isinstance(entry, str) for entry in value):
             raise InvalidInput(f"{problem}: {key}: expected a list of texts, got {json.dumps(value)}")
-    return decoded
+    proxies = _proxies(decoded.pop("proxies", {}), problem)
+    return decoded | proxies
+
+
+def _proxies(value: Mapping[str, Any], problem: str) -> dict[str, str]:
+    """The object `proxies` of the file: the flags' names and texts."""
+    for key, text in value.items():
+        if key not in ("http-proxy", "https-proxy", "no-proxy") or not isinstance(text, str):
+            raise InvalidInput(f"{problem}: proxies: {key}: expected http-proxy, https-proxy or no-proxy, a text each")
+    return dict(value)
 
 
 def merge(flags: Mapping[str, Any], file: Mapping[str, Any], name: str) -> dict[str, Any]:

@@ -85,6 +85,7 @@ from havre.network.ipam import parse_pools
 from havre.oci.platform import platform_of_processor
 from havre.plugins import Directories, Plugins
 from havre.registry import Policy, Registry, RegistryConfig
+from havre.registry.proxies import override_environment
 from havre.runtime import Runtime
 from havre.storage import Storage
 
@@ -586,6 +587,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if os.geteuid() != 0:
             raise Failed("havred needs to be root", "run it with sudo, or as a systemd service")
         configure_logging("debug" if config.debug else config.log_level)
+        override_environment(config.http_proxy, config.https_proxy, config.no_proxy)
         limit_arenas(_ARENAS)
         asyncio.run(run(config, invocation.values))
     except HavreError as error:

@@ -26,6 +26,16 @@ _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")
 PROXY_ARGS = (*_PROXIES, *(name.lower() for name in _PROXIES))
 
 
+def proxy_environment(arguments: Mapping[str, str | None]) -> dict[str, str]:
+    """What RUN sees of these build arguments: proxies, each in both cases; of two spellings the upper one wins."""
+    environment: dict[str, str] = {}
+    for name in _PROXIES:
+        value = arguments.get(name) or arguments.get(name.lower())
+        if value is not None:
+            environment |= {name: value, name.lower(): value}
+    return environment
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """One stage. `base` is an image's name, "scratch", or "" when it begins where the stage `after` ends."""

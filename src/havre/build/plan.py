@@ -21,7 +21,7 @@ from dataclasses import dataclass, fields, replace
 import msgspec
 
 from havre.build.dockerfile import DockerfileError, Heredoc, closest, parse_instruction
-from havre.build.graph import PROXY_ARGS
+from havre.build.graph import PROXY_ARGS, proxy_environment
 from havre.build.instructions import (
     Arg,
     Command,
@@ -303,9 +303,7 @@ class _Planner:
             argv, files = _shell_form(command.script, files, self._shell())
         env = dict(each.partition("=")[::2] for each in self._config.env or ())
         declared = {key: value for key, value in self._declared.items() if key not in env and key not in PROXY_ARGS}
-        proxies = {
-            key: value for key, value in self._around.build_args.items() if key in PROXY_ARGS and value is not None
-        }
+        proxies = proxy_environment(self._around.build_args)
         action = RunAction(
             argv=argv,
             env=tuple(f"{key}={value}" for key, value in {**declared, **env}.items()),

@@ -50,7 +50,7 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
     for tag in tags + [output.name for output in outputs if output.name]:
         check_name(tag)
     kept = not outputs or options.load or options.push or any(not output.dest for output in outputs)
-    query = build_query(options) | {"t": tags if kept else []}
+    query = build_query(options, session.client.proxies) | {"t": tags if kept else []}
     source = _source(arguments[0], options, query)
     credentials = registry_config(session.config)
     if options.check:
@@ -254,7 +254,7 @@ def _attestations(options: Options) -> dict[str, str]:
     return wanted
 
 
-def build_query(options: Options) -> Query:
+def build_query(options: Options, proxies: dict[str, str] | None = None) -> Query:
     """The query of POST /build but for what depends on the context."""
     query: Query = {"t": options.tag, "rm": "1", "version": "1"}
     texts = {
@@ -275,8 +275,9 @@ def build_query(options: Options) -> Query:
     }
     filtered = [stage for text in options.no_cache_filter for stage in text.split(",") if stage]
     switches = {"nocache": options.no_cache, "pull": options.pull, "q": options.quiet, "squash": options.squash}
+    arguments = {name: value for name, value in map(_build_arg, options.build_arg) if value is not None}
     documents: dict[str, Any] = {
-        "buildargs": {name: value for name, value in map(_build_arg, options.build_arg) if value is not None},
+        "buildargs": {**(proxies or {}), **arguments},
         "labels": dict(label.partition("=")[::2] for label in options.label),
         "cachefrom": options.cache_from,
         "ulimits": options.ulimit,

@@ -73,6 +73,10 @@ def _body(session: Session, options: Options, arguments: list[str]) -> dict[str,
         body = create_body(options, arguments[0], arguments[1:])
         if options.tty:
             body["HostConfig"]["ConsoleSize"] = list(size())
+        if proxies := session.client.proxies:
+            from havre.client.proxies import add_proxies
+
+            body["Env"] = add_proxies(body["Env"], proxies)
         return body
     except ValueError as error:
         raise _failure(str(error), 125, session.path) from error

@@ -45,10 +45,18 @@ class Session:
         is_default = endpoint.scheme == "unix" and endpoint.address == DEFAULT_SOCKET
         explicit = self.options.host or self.context != "default" or environment_host()
         headers = self.config.values.get("HttpHeaders")
-        client = Client(endpoint, headers, _start_daemon if autostart and is_default and not explicit else None)
+        start = _start_daemon if autostart and is_default and not explicit else None
+        client = Client(endpoint, headers, start, self._proxies(endpoint.host))
         if self._client is not None:
             client.adopt_version(self._client)
         return client
+
+    def _proxies(self, host: str) -> dict[str, str]:
+        if "proxies" not in self.config.values:
+            return {}
+        from havre.client.proxies import proxy_variables
+
+        return proxy_variables(self.config.values, host)
 
     def _tls(self) -> TlsFiles | None:
         options = self.options

@@ -45,15 +45,20 @@ class CannotConnect(errors.Unavailable):
 
 
 class Client:
-    """A client of one daemon. `start_daemon` is called once when nobody listens, and is followed by one more try."""
+    """A client of one daemon. `start_daemon` is called once when nobody listens, and is followed by one more try.
+
+    `proxies` are variables that containers and builds get there.
+    """
 
     def __init__(
         self,
         endpoint: Endpoint,
         headers: dict[str, str] | None = None,
         start_daemon: Callable[[], None] | None = None,
+        proxies: dict[str, str] | None = None,
     ) -> None:
         self.endpoint = endpoint
+        self.proxies = proxies or {}
         self._headers = {"User-Agent": _USER_AGENT, **(headers or {})}
         self._start_daemon = start_daemon
         self._idle: Connection | None = None

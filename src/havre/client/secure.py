@@ -160,8 +160,8 @@ class SshStream(SocketStream):
         said = posix.pread(self._stderr, 8 << 10, 0).decode("utf-8", "replace").strip()
         return Unavailable(
             f"error during connect: command [{' '.join(self._argv)}] has exited with exit status "
-            f"{posix.waitstatus_to_exitcode(status)}, make sure the URL is valid, and havre or Docker 18.09 or later is "
-            f"installed on the remote host: stderr={said}"
+            f"{posix.waitstatus_to_exitcode(status)}, make sure the URL is valid, and havre or Docker 18.09 or later "
+            f"is installed on the remote host: stderr={said}"
         )
 
 

@@ -56,7 +56,7 @@ def build_image(client: Client, wanted: Build, means: Means, tell: Tell) -> None
     """Build. Raises Failed with the builder's last words, InvalidInput, Unsupported."""
     build = wanted.project.services[wanted.key]["build"]
     native = takes_lists(client)
-    query = build_query(wanted, native=native)
+    query = build_query(wanted, native=native, proxies=client.proxies)
     source = None
     if is_remote(build["context"]):
         query |= {"remote": build["context"], "dockerfile": build.get("dockerfile", "")}
@@ -173,12 +173,13 @@ def _directory(build: dict[str, Any]) -> DirectoryContext:
     return DirectoryContext(context, path)
 
 
-def build_query(wanted: Build, *, native: bool) -> dict[str, str | list[str]]:
+def build_query(wanted: Build, *, native: bool, proxies: dict[str, str] | None = None) -> dict[str, str | list[str]]:
     """The request's query; `native` if havre's daemon is asked."""
     project = wanted.project
     service = project.services[wanted.key]
     build = service["build"]
-    arguments = {name: value for name, value in build.get("args", {}).items() if value is not None}
+    said = {name: value for name, value in build.get("args", {}).items() if value is not None}
+    arguments = {**(proxies or {}), **said}
     for text in wanted.args:
         name, equals, value = text.partition("=")
         arguments[name] = value if equals else project.variables.get(name, "")

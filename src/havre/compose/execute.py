@@ -266,6 +266,7 @@ class _Run:
             replaced=dict(create.replaced) if create.replaced and create.inherit else None,
             aliases=create.aliases,
             links=link_names(project.name, service, create.number, self._names),
+            proxies=client.proxies,
         )
         if not create.ports:
             body["HostConfig"]["PortBindings"] = {}

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from havre.client.proxies import add_proxies
 from havre.compose.labels import container_name
 from havre.compose.mounts import build_mounts
 from havre.compose.normalize import join
@@ -30,11 +31,13 @@ def container_request(
     replaced: dict[str, Any] | None = None,
     aliases: bool = True,
     links: list[str] | None = None,
+    proxies: dict[str, str] | None = None,
 ) -> dict[str, Any]:
     """The body of the request. `service` refers to other services' containers by ID already. Raises HavreError."""
     binds, mounts = build_mounts(project, service, image, replaced)
     mode, endpoints = networks_of(project, name, service, number, aliases=aliases, links=links)
     stop = service.get("stop_grace_period")
+    variables = sorted(k if v is None else f"{k}={v}" for k, v in service.get("environment", {}).items())
     body: dict[str, Any] = {
         "Hostname": service.get("hostname", ""),
         "Domainname": service.get("domainname", ""),
@@ -51,7 +54,7 @@ def container_request(
         "Labels": labels,
         "StopSignal": service.get("stop_signal", ""),
         "StopTimeout": None if stop is None else stop // 10**9,
-        "Env": sorted(k if v is None else f"{k}={v}" for k, v in service.get("environment", {}).items()),
+        "Env": add_proxies(variables, proxies or {}),
         "Healthcheck": _healthcheck(service),
         "HostConfig": _host_config(project, service, binds, mounts, mode),
         "NetworkingConfig": {"EndpointsConfig": endpoints},

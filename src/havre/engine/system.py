@@ -24,6 +24,7 @@ from havre.engine.images import Images
 from havre.engine.times import from_seconds
 from havre.engine.volumes import Volumes
 from havre.errors import NotFound
+from havre.registry import proxies
 from havre.runtime import Release, Runtime
 from havre.storage import Storage
 
@@ -119,6 +120,7 @@ class System:
         warnings = [] if cgroups.swap_limit else ["WARNING: No swap limit support"]
         releases = await self._runtime.releases()
         init = self._runtime.host.init.name if self._runtime.host.init else ""
+        http_proxy, https_proxy, no_proxy = proxies.configured()
         return {
             "ID": self.id,
             **self._counts(),
@@ -161,9 +163,9 @@ class System:
             "MemTotal": host["memory"],
             "GenericResources": None,
             "DockerRootDir": str(self._identity.data_root),
-            "HttpProxy": "",
-            "HttpsProxy": "",
-            "NoProxy": "",
+            "HttpProxy": http_proxy,
+            "HttpsProxy": https_proxy,
+            "NoProxy": no_proxy,
             "Name": socket.gethostname(),
             "Labels": list(self._identity.labels),
             "ExperimentalBuild": self._identity.experimental,

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import ipaddress
 import ssl
-import urllib.request
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -88,14 +87,6 @@ def parse_url(text: str, *, encoded: bool = False) -> URL:
         return url
     except ValueError as error:
         raise InvalidInput(f"invalid URL {text[:200]!r}: {error}") from error
-
-
-def proxy_for(url: URL) -> str | None:
-    """The proxy that the environment (HTTP_PROXY, HTTPS_PROXY, NO_PROXY) names for `url`."""
-    host = url.host or ""
-    if is_loopback(host) or urllib.request.proxy_bypass(f"{host}:{url.port}"):
-        return None
-    return urllib.request.getproxies().get(url.scheme)
 
 
 def is_loopback(host: str) -> bool:

@@ -29,7 +29,8 @@ from havre.aio import in_thread
 from havre.errors import Failed, Forbidden, HavreError, InvalidInput, NotFound, Unauthorized, Unavailable
 from havre.oci.foreign import decode_foreign
 from havre.registry.auth import Auth, Challenge, Token, TokenCache, may_send_credentials, parse_challenges
-from havre.registry.endpoints import Endpoint, RegistryConfig, parse_url, proxy_for, tls_context
+from havre.registry.endpoints import Endpoint, RegistryConfig, parse_url, tls_context
+from havre.registry.proxies import proxy_for
 
 log = logging.getLogger(__name__)
 

@@ -186,7 +186,7 @@ def _create(stage: Stage, project: Project, name: str, options: Options) -> str:
     names = {other: [c.name for c in state.of(other)] for other in {c.service for c in state.containers}}
     body = container_request(
         project, name, {**final, "container_name": title}, 1, labels, present.get(image, {}),
-        aliases=options.use_aliases, links=link_names(project.name, final, 1, names),
+        aliases=options.use_aliases, links=link_names(project.name, final, 1, names), proxies=stage.client.proxies,
     )  # fmt: skip
     body |= {"AttachStdin": options.interactive and not options.detach, "StdinOnce": options.interactive}
     body["HostConfig"]["AutoRemove"] = options.rm
