@@ -1,7 +1,8 @@
 """The daemon's configuration: dockerd's command line and `daemon.json`, one table for both.
 
 A directive may be given as a flag or in the file, not in both, as with dockerd; lists of registries are no exception.
-What dockerd knows and havre has no use for is accepted and told in the log; what nobody knows is refused.
+What dockerd knows and havre has no use for is accepted and told in the log. What nobody knows is refused, and so is
+what would leave containers or the API less guarded than the directive says (`configrefusals`).
 
 Source: dockerd(8), "Daemon configuration file".
 """
@@ -16,6 +17,7 @@ from typing import Any, Literal
 
 from havre.build.entitlements import DEFAULT, parse_entitlements
 from havre.build.gcpolicy import GcPolicy, parse_gc_policy
+from havre.configrefusals import REFUSED, check_refused
 from havre.errors import InvalidInput
 from havre.registry.limits import Limits, parse_limits
 
@@ -47,6 +49,7 @@ def _d(flag: str, kind: Kind, help: str, key: str = "", short: str = "", used: b
 DIRECTIVES = (
     _d("add-runtime", "map", "Register an additional OCI runtime, NAME=PATH", "runtimes"),
     _d("allowed-host", "list", "Names by which TCP clients may ask for the daemon, besides its own", "allowed-hosts"),
+    _d("authorization-plugin", "list", "Plugins that every request and answer must pass", "authorization-plugins"),
     _d("bip", "text", "Address of the default bridge, with its prefix length"),
     _d("bip6", "text", "IPv6 address of the default bridge, with its prefix length"),
     _d("bridge", "text", "Bridge of yours for the default network, or none for no such network", short="b"),
@@ -57,8 +60,10 @@ DIRECTIVES = (
     _d("data-root", "text", "Root directory of persistent state"),
     _d("debug", "flag", "Enable debug mode", short="D"),
     _d("default-address-pool", "list", "Pool of new networks, base=SUBNET,size=LENGTH", "default-address-pools"),
+    _d("default-cgroupns-mode", "text", "Default cgroup namespace of containers, host or private"),
     _d("default-gateway", "text", "Where the default bridge's containers' default route leads"),
     _d("default-gateway-v6", "text", "The same for IPv6"),
+    _d("default-ipc-mode", "text", "Default IPC namespace of containers, private or shareable"),
     _d("default-network-opt", "maps", "Options of new networks, DRIVER=KEY=VALUE", "default-network-opts"),
     _d("default-runtime", "text", "Default OCI runtime"),
     _d("default-shm-size", "text", "Default size of /dev/shm"),
@@ -77,6 +82,7 @@ DIRECTIVES = (
     _d("https-proxy", "text", "The same for HTTPS, instead of HTTPS_PROXY"),
     _d("icc", "flag", "Let containers on the default bridge talk to each other (--icc=false: only along links)"),
     _d("init", "flag", "Run an init in containers"),
+    _d("init-path", "text", "Program that --init runs"),
     _d("insecure-registry", "list", "Registries reached without TLS or with any certificate", "insecure-registries"),
     _d("ip", "text", "Address that the default bridge's ports are published on"),
     _d("ip-forward", "flag", "Enable net.ipv4.ip_forward; --ip-forward=false leaves it as it is"),
@@ -94,11 +100,13 @@ DIRECTIVES = (
     _d("max-download-attempts", "number", "How often a download is tried that makes no progress, 5 by default"),
     _d("mtu", "number", "MTU of the default bridge"),
     _d("no-proxy", "text", "Hosts, domains and networks that are reached without a proxy, instead of NO_PROXY"),
+    _d("no-new-privileges", "flag", "Let no program in a container gain privileges, such as by setuid"),
     _d("pidfile", "text", "File for the daemon's PID", short="p"),
     Directive("", "proxies", "map", "http-proxy, https-proxy and no-proxy, in the file"),
     _d("publish-policy", "text", "host: published ports heed the host's firewall; docker: they override it"),
     Directive("", "registry-limits", "map", "How long registries may take, and how large layers may be"),
     _d("registry-mirror", "list", "Mirrors of Docker Hub", "registry-mirrors"),
+    _d("seccomp-profile", "text", "File of the seccomp profile of containers and builds, builtin or unconfined"),
     _d("signature-key", "map", "Public key that images must be signed by, NAME=FILE (* for all)", "signature-keys"),
     _d("shutdown-timeout", "number", "Seconds to wait for clients at the end"),
     _d("storage-driver", "text", "erofs, erofs-loop, overlay or copy", short="s"),
@@ -107,32 +115,29 @@ DIRECTIVES = (
     _d("tlscert", "text", "TLS certificate"),
     _d("tlskey", "text", "TLS key"),
     _d("tlsverify", "flag", "Use TLS and demand a certificate of clients"),
+    _d("validate", "flag", "Check the configuration and exit"),
     _d("userns-remap", "text", "Run containers with other user IDs: default, USER[:GROUP] or UID[:GID]"),
     _d("userland-proxy", "flag", "Serve published ports by sockets, too, where rules cannot"),
-    *(
-        _d(name, "flag", "No effect here", used=False)
-        for name in (
-            "ip-forward-no-drop", "no-new-privileges", "raw-logs", "rootless", "selinux-enabled",
-            "validate",
-        )
-    ),
+    *(_d(name, "flag", "No effect here", used=False) for name in ("ip-forward-no-drop", "raw-logs")),
     *(
         _d(name, "text", "No effect here", used=False)
         for name in (
-            "api-cors-header", "containerd", "containerd-namespace", "containerd-plugins-namespace",
-            "cpu-rt-period", "cpu-rt-runtime", "default-cgroupns-mode", "default-ipc-mode",
-            "init-path", "metrics-addr", "network-control-plane-mtu",
-            "oom-score-adjust", "seccomp-profile", "swarm-default-advertise-addr", "userland-proxy-path",
+            "containerd", "containerd-namespace", "containerd-plugins-namespace", "metrics-addr",
+            "network-control-plane-mtu", "swarm-default-advertise-addr", "userland-proxy-path",
         )
     ),
     *(
         _d(name, "list", "No effect here", key, used=False)
         for name, key in (
-            ("allow-nondistributable-artifacts", ""), ("authorization-plugin", "authorization-plugins"),
-            ("exec-opt", "exec-opts"), ("node-generic-resource", "node-generic-resources"),
-            ("storage-opt", "storage-opts"), ("feature", "features"),
+            ("allow-nondistributable-artifacts", ""), ("node-generic-resource", "node-generic-resources"),
+            ("feature", "features"),
         )
     ),
+    # Known to dockerd and refused here, by `configrefusals`, as they would mislead if they had no effect.
+    *(_d(name, "flag", "Refused unless false", used=False) for name in ("rootless", "selinux-enabled")),
+    *(_d(name, "text", "Refused", used=False) for name in ("api-cors-header", "cpu-rt-period", "cpu-rt-runtime")),
+    _d("exec-opt", "list", "Refused but for native.cgroupdriver=cgroupfs", "exec-opts", used=False),
+    _d("storage-opt", "list", "Refused", "storage-opts", used=False),
 )  # fmt: skip
 _BY_FLAG = {directive.flag: directive for directive in DIRECTIVES if directive.flag}
 _BY_SHORT = {directive.short: directive for directive in DIRECTIVES if directive.short}
@@ -155,6 +160,7 @@ class DaemonConfig:
 
     hosts: tuple[str, ...] = (DEFAULT_HOST,)
     allowed_hosts: tuple[str, ...] = ()
+    authorization_plugins: tuple[str, ...] = ()
     tls: bool | None = None
     tlsverify: bool = False
     tlscacert: Path = Path("/etc/havre/ca.pem")
@@ -207,7 +213,12 @@ class DaemonConfig:
     experimental: bool = False
     default_ulimits: tuple[UlimitDefault, ...] = ()
     default_shm_size: str = ""
+    default_ipc_mode: str = ""
+    default_cgroupns_mode: str = ""
+    no_new_privileges: bool = False
+    seccomp_profile: str = ""
     init: bool = False
+    init_path: str = ""
     cgroup_parent: str = ""
     log_driver: str = "json-file"
     log_opts: Mapping[str, str] = field(default_factory=dict)
@@ -215,6 +226,7 @@ class DaemonConfig:
     cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
     signature_keys: Mapping[str, str] = field(default_factory=dict)
     shutdown_timeout: int = 5
+    validate: bool = False
     ignored: tuple[str, ...] = ()
 
     @property
@@ -367,6 +379,7 @@ def load(flags: Mapping[str, Any]) -> DaemonConfig:
 
 def configure(values: Mapping[str, Any]) -> DaemonConfig:
     """Values by key as a configuration."""
+    check_refused(values)
     fields: dict[str, Any] = {}
     for key, value in values.items():
         name = key.replace("-", "_")
@@ -376,7 +389,7 @@ def configure(values: Mapping[str, Any]) -> DaemonConfig:
         fields[name] = convert(value) if convert else value
     if "builder" in values:
         fields["build_entitlements"] = parse_entitlements(values["builder"])
-    ignored = tuple(sorted(key for key in values if not _BY_KEY[key].used))
+    ignored = tuple(sorted(key for key in values if not _BY_KEY[key].used and key not in REFUSED))
     config = DaemonConfig(**fields, ignored=ignored)
     if config.log_level not in ("debug", "info", "warn", "error", "fatal"):
         raise InvalidInput(f"invalid logging level: {config.log_level}", "one of debug, info, warn, error, fatal")

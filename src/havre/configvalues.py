@@ -21,6 +21,7 @@ _LOWEST_MTU = 68
 def check_values(config: DaemonConfig) -> None:
     """Refuse what no run could use. InvalidInput."""
     _check_logging(config)
+    _check_namespaces(config)
     for address in config.dns:
         _check_address(address)
     for mirror in config.registry_mirrors:
@@ -41,6 +42,18 @@ def check_values(config: DaemonConfig) -> None:
             raise InvalidInput(f"{_PROBLEM}: invalid max {key}: {number}", "0 is the default")
     if config.mtu != 0 and config.mtu < _LOWEST_MTU:
         raise InvalidInput(f"{_PROBLEM}: mtu: {config.mtu} is too low", f"at least {_LOWEST_MTU}")
+
+
+def _check_namespaces(config: DaemonConfig) -> None:
+    """The texts are dockerd's."""
+    mode, hint = config.default_ipc_mode, 'use "shareable" or "private"'
+    if mode in ("none", "host") or mode.startswith("container:"):
+        raise InvalidInput(f'{_PROBLEM}: IPC mode "{mode}" is not supported as default value; {hint}')
+    if mode not in ("", "shareable", "private"):
+        raise InvalidInput(f"{_PROBLEM}: default IPC mode setting ({mode}) is invalid; {hint}")
+    mode = config.default_cgroupns_mode
+    if mode not in ("", "host", "private"):
+        raise InvalidInput(f'{_PROBLEM}: default cgroup namespace mode ({mode}) is invalid; use "host" or "private"')
 
 
 def _check_logging(config: DaemonConfig) -> None:

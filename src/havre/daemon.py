@@ -39,6 +39,7 @@ from havre.build.running import Remapping
 from havre.build.solve import Builder
 from havre.config import DEFAULT_FILE, DEFAULT_HOST, DaemonConfig, load, parse_arguments, usage
 from havre.configvalues import check_values
+from havre.confinement import default_security
 from havre.engine.assemble import Assembly, DaemonDefaults
 from havre.engine.checkpoints import Checkpoints
 from havre.engine.commit import Commit
@@ -87,6 +88,7 @@ from havre.plugins import Directories, Plugins
 from havre.registry import Policy, Registry, RegistryConfig
 from havre.registry.proxies import override_environment
 from havre.runtime import Runtime
+from havre.runtime.plan import Security
 from havre.storage import Storage
 
 log = logging.getLogger("havre.daemon")
@@ -127,11 +129,14 @@ class _Reloadable:
 @asynccontextmanager
 async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _Reloadable]]:
     """All nouns, recovered and ready, and what a reload changes beside them; closed in reverse order."""
+    security = default_security(config)
     events, ranges = Events(), IdRanges(read_remap(config.userns_remap))
     async with AsyncExitStack() as stack:
         storage = await _open_storage(config, ranges.remap)
         stack.push_async_callback(storage.close)
-        runtime = await Runtime.open(config.exec_root, config.runtimes, config.default_runtime or None)
+        runtime = await Runtime.open(
+            config.exec_root, config.runtimes, config.default_runtime or None, init=config.init_path
+        )
         registry = Registry(_registries(config))
         stack.push_async_callback(registry.close)
         index = Index(storage.db.table("containers", Container))
@@ -143,9 +148,8 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _Re
         directory = config.data_root / "containers"
         directory.mkdir(mode=0o700, exist_ok=True)
         subpaths = Subpaths(config.exec_root / "subpaths")
-        assembly = Assembly(
-            index, storage.snapshots, volumes, networks, events, directory, _daemon_defaults(config), subpaths, ranges
-        )
+        defaults = _daemon_defaults(config, security)
+        assembly = Assembly(index, storage.snapshots, volumes, networks, events, directory, defaults, subpaths, ranges)
         execs = Execs(index, events)
         lifecycle = Lifecycle(index, assembly, runtime, events, HealthChecks(index, execs), Logbook(directory))
         control = Control(index, lifecycle, Draining(networks.withdraw))
@@ -185,7 +189,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _Re
         )
         await Recovery(index, lifecycle, removal, runtime, networks, volumes, storage.snapshots, ranges, subpaths).run()
         stack.push_async_callback(networks.stop)
-        builder, contexts = await _open_builder(config, images, storage, runtime, networks, subpaths, ranges)
+        builder, contexts = await _open_builder(config, defaults, images, storage, runtime, networks, subpaths, ranges)
         await _tidy(images)
         services = Services(
             images=images,
@@ -220,6 +224,7 @@ async def _open_storage(config: DaemonConfig, remap: IdRange | None) -> Storage:
 
 async def _open_builder(
     config: DaemonConfig,
+    defaults: DaemonDefaults,
     images: Images,
     storage: Storage,
     runtime: Runtime,
@@ -229,7 +234,6 @@ async def _open_builder(
 ) -> tuple[Builder, Contexts]:
     """The builder, whose cache's layers are then spared from collection, and the clients' contexts."""
     directory = config.data_root / "build"
-    ulimits = _daemon_defaults(config).ulimits
     contexts = Contexts(directory / "contexts")
     builder = await Builder.open(
         directory,
@@ -240,7 +244,8 @@ async def _open_builder(
         networks,
         contexts,
         Remapping(ranges.remap, subpaths),
-        ulimits=ulimits,
+        ulimits=defaults.ulimits,
+        seccomp=defaults.security.seccomp,
         cgroup_parent=config.cgroup_parent,
         gc=config.builder,
         agreed=config.build_entitlements,
@@ -305,16 +310,19 @@ def _network_options(config: DaemonConfig) -> NetworkOptions:
     )
 
 
-def _daemon_defaults(config: DaemonConfig) -> DaemonDefaults:
+def _daemon_defaults(config: DaemonConfig, security: Security) -> DaemonDefaults:
     ulimits = tuple(Ulimit(name=each.name, soft=each.soft, hard=each.hard) for each in config.default_ulimits)
     directories = tuple(map(Path, config.cdi_spec_dirs))
-    return DaemonDefaults(ulimits, config.init, config.cgroup_parent, directories)
+    return DaemonDefaults(ulimits, config.init, config.cgroup_parent, directories, security)
 
 
 def _defaults(config: DaemonConfig, runtime: Runtime) -> Defaults:
+    unified = runtime.host.cgroups.layout == "v2"
     return Defaults(
         runtime=runtime.default,
-        cgroupns_mode="private" if runtime.host.cgroups.layout == "v2" else "host",
+        cgroupns_mode=config.default_cgroupns_mode or ("private" if unified else "host"),
+        unified_cgroups=unified,
+        ipc_mode=config.default_ipc_mode or "private",
         hostname=socket.gethostname(),
         log_driver=config.log_driver,
         log_options=config.log_opts,
@@ -336,6 +344,9 @@ def _identity(config: DaemonConfig) -> Identity:
         log_driver=config.log_driver,
         cdi_directories=config.cdi_spec_dirs,
         remapped=bool(config.userns_remap),
+        authorization_plugins=tuple(dict.fromkeys(config.authorization_plugins)),
+        seccomp_profile=config.seccomp_profile or "builtin",
+        no_new_privileges=config.no_new_privileges,
     )
 
 
@@ -584,6 +595,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         config = load(invocation.values)
         check_values(config)
+        if config.validate:
+            default_security(config)
+            print("configuration OK", file=sys.stderr)
+            return 0
         if os.geteuid() != 0:
             raise Failed("havred needs to be root", "run it with sudo, or as a systemd service")
         configure_logging("debug" if config.debug else config.log_level)

@@ -39,7 +39,7 @@ from havre.linux.idmap import IdRange, as_root_of
 from havre.linux.namespaces import user_namespace_at
 from havre.linux.openat2 import open_in_root, resolve_in_root
 from havre.runtime import Runtime, resolve_user
-from havre.runtime.plan import HOST, PRIVATE, Bind, ContainerPlan, Mount, Resources, Security, Tmpfs
+from havre.runtime.plan import HOST, PRIVATE, Bind, ContainerPlan, Mount, Profile, Resources, Security, Tmpfs
 
 _SECRETS = "/run/secrets"
 _AGENT = "/run/buildkit/ssh_agent.0"
@@ -107,6 +107,7 @@ class Runner:
         caches: CacheMounts,
         memory: Path,
         ulimits: Sequence[Ulimit],
+        seccomp: Profile,
         cgroup_parent: str,
         remapping: Remapping,
     ) -> None:
@@ -115,6 +116,7 @@ class Runner:
         self._networks = networks
         self._caches = caches
         self._ulimits = tuple(ulimits)
+        self._seccomp = seccomp
         self._cgroup_parent = cgroup_parent
         self._places = remapping.places
         self.ids = remapping.ids
@@ -194,7 +196,7 @@ class Runner:
             ids=self.ids,
             cgroupns=PRIVATE if self._runtime.host.cgroups.layout == "v2" else "",
             privileged=action.security == "insecure",
-            security=Security(),
+            security=Security(seccomp=None if action.security == "insecure" else self._seccomp),
             rlimits=plan_rlimits(request.ulimits, self._ulimits),
             shm_size=request.shm_size or 64 << 20,
             cgroup_parent=request.cgroup_parent or self._cgroup_parent,

@@ -55,6 +55,7 @@ from havre.oci.image import decode_image
 from havre.oci.platform import Platform, parse_platform, platform_of_machine
 from havre.oci.reference import parse_reference
 from havre.runtime import Runtime
+from havre.runtime.plan import Profile
 from havre.storage import Storage
 
 log = logging.getLogger(__name__)
@@ -109,6 +110,7 @@ class Builder:
         remapping: Remapping,
         *,
         ulimits: tuple[Ulimit, ...] = (),
+        seccomp: Profile = None,
         cgroup_parent: str = "",
         gc: GcPolicy | None = None,
         agreed: frozenset[str] = DEFAULT,
@@ -126,7 +128,7 @@ class Builder:
         images.also_needed = cache.live_layers
         cache_mounts = CacheMounts(mounts)
         await in_thread(cache_mounts.sweep)
-        runner = Runner(runtime, networks, cache_mounts, memory, ulimits, cgroup_parent, remapping)
+        runner = Runner(runtime, networks, cache_mounts, memory, ulimits, seccomp, cgroup_parent, remapping)
         steps = Steps(storage, cache, runner)
         builder = cls(images, storage, cache, steps, cache_mounts, contexts, scratch, agreed)
         if gc is not None:

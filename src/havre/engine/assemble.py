@@ -16,7 +16,7 @@ import os
 import shutil
 from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -38,7 +38,7 @@ from havre.linux.idmap import IdRange, as_root_of
 from havre.linux.namespaces import user_namespace_at
 from havre.linux.openat2 import open_in_root
 from havre.runtime import read_devices, resolve_user
-from havre.runtime.plan import HOST, PRIVATE, Bind, BlockLimit, Device
+from havre.runtime.plan import HOST, PRIVATE, Bind, BlockLimit, Device, Security
 from havre.runtime.security import parse_security_opts
 from havre.storage import Snapshots
 
@@ -48,6 +48,7 @@ T1 = TypeVar("T1")
 T2 = TypeVar("T2")
 T3 = TypeVar("T3")
 
+_NO_SECURITY = Security()
 FILES = {"hosts": "/etc/hosts", "hostname": "/etc/hostname", "resolv.conf": "/etc/resolv.conf"}
 
 
@@ -59,6 +60,11 @@ class DaemonDefaults:
     init: bool = False
     cgroup_parent: str = ""
     cdi_directories: tuple[Path, ...] = ()
+    security: Security = _NO_SECURITY
+
+    def security_of(self, host: HostConfig) -> Security:
+        """What a container's own options are added to; no profile is for the privileged, as with dockerd."""
+        return replace(self.security, seccomp=None) if host.privileged else self.security
 
 
 class Assembly:
@@ -316,7 +322,7 @@ class Assembly:
             ipc=self._namespace(host.ipc_mode, "IPC", "ipc"),
             pid=self._namespace(host.pid_mode, "PID", "pid"),
             shm_source=self._shm_source(container),
-            security=parse_security_opts(host.security_opt or ()),
+            security=parse_security_opts(host.security_opt or (), self._defaults.security_of(host)),
             devices=_read_devices(host),
             edits=edits,
             device_rules=tuple(parse_device_rule(rule) for rule in host.device_cgroup_rules or ()),

@@ -41,6 +41,7 @@ class Defaults:
 
     runtime: str
     cgroupns_mode: str
+    unified_cgroups: bool
     hostname: str
     log_driver: str = "json-file"
     log_options: Mapping[str, str] | None = None
@@ -159,7 +160,7 @@ def fill_host_config(host: HostConfig, defaults: Defaults) -> HostConfig:
         restart_policy=host.restart_policy if host.restart_policy.name else RestartPolicy(name="no"),
         log_config=_fill_log_config(host.log_config, defaults),
         ipc_mode=host.ipc_mode or defaults.ipc_mode,
-        cgroupns_mode=host.cgroupns_mode or defaults.cgroupns_mode,
+        cgroupns_mode=host.cgroupns_mode or _cgroupns_mode(host, defaults),
         shm_size=host.shm_size or defaults.shm_size,
         runtime=host.runtime or defaults.runtime,
         oom_kill_disable=bool(host.oom_kill_disable),
@@ -170,6 +171,11 @@ def fill_host_config(host: HostConfig, defaults: Defaults) -> HostConfig:
         masked_paths=list(MASKED_PATHS) if masked is None else masked,
         readonly_paths=list(READONLY_PATHS) if read_only is None else read_only,
     )
+
+
+def _cgroupns_mode(host: HostConfig, defaults: Defaults) -> str:
+    """On cgroup v1 the privileged have the host's, whatever the daemon's default, as with dockerd."""
+    return "host" if host.privileged and not defaults.unified_cgroups else defaults.cgroupns_mode
 
 
 def _fill_log_config(given: LogConfig, defaults: Defaults) -> LogConfig:

@@ -47,6 +47,9 @@ class Identity:
     log_driver: str = "json-file"
     remapped: bool = False
     cdi_directories: tuple[str, ...] = ()
+    authorization_plugins: tuple[str, ...] = ()
+    seccomp_profile: str = "builtin"
+    no_new_privileges: bool = False
     started_at: float = field(default_factory=time.time)
 
 
@@ -118,6 +121,8 @@ class System:
         host = await in_thread(read_host)
         cgroups = self._runtime.host.cgroups
         warnings = [] if cgroups.swap_limit else ["WARNING: No swap limit support"]
+        if self._identity.seccomp_profile != "builtin":
+            warnings.append("WARNING: daemon is not using the default seccomp profile")
         releases = await self._runtime.releases()
         init = self._runtime.host.init.name if self._runtime.host.init else ""
         http_proxy, https_proxy, no_proxy = proxies.configured()
@@ -130,7 +135,7 @@ class System:
             "Plugins": {
                 "Volume": self._volumes.drivers(),
                 "Network": ["bridge", "host", "null"],
-                "Authorization": None,
+                "Authorization": list(self._identity.authorization_plugins) or None,
                 "Log": ["fluentd", "gelf", "journald", "json-file", "local", "syslog"],
             },
             "MemoryLimit": True,
@@ -221,13 +226,15 @@ class System:
         }
 
     def _security_options(self) -> list[str]:
-        options = ["name=seccomp,profile=builtin"]
+        options = [f"name=seccomp,profile={self._identity.seccomp_profile}"]
         if self._runtime.host.apparmor_profile:
             options.insert(0, "name=apparmor")
         if self._runtime.host.cgroups.layout == "v2":
             options.append("name=cgroupns")
         if self._identity.remapped:
             options.append("name=userns")
+        if self._identity.no_new_privileges:
+            options.append("name=no-new-privileges")
         return options
 
     async def disk_usage(self) -> dict[str, Any]:

@@ -6,9 +6,10 @@ import os
 import platform
 import re
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-from havre.errors import Failed
+from havre.errors import Failed, InvalidInput
 from havre.linux.cgroups import Cgroups, read_cgroups
 from havre.runtime import spawn
 from havre.runtime.capabilities import parse_mask
@@ -18,14 +19,17 @@ INITS = ("catatonit", "docker-init", "tini-static", "tini")
 APPARMOR_PROFILES = Path("/sys/kernel/security/apparmor/profiles")
 
 
-def read_host() -> HostFacts:
-    """The facts; blocking, but only kernel files are read. `Failed` where no cgroups can be seen."""
+def read_host(init: str = "") -> HostFacts:
+    """The facts; blocking, but only kernel files are read. `Failed` where no cgroups can be seen.
+
+    `init` is what `init-path` says; InvalidInput where that is no program.
+    """
     return HostFacts(
         machine=platform.machine(),
         kernel=parse_release(os.uname().release),
         capabilities=_own_capabilities(),
         cgroups=_cgroups(),
-        init=_find_init(),
+        init=_find_init((init,) if init else INITS),
         apparmor_profile=_apparmor_profile(),
     )
 
@@ -52,9 +56,12 @@ def _own_capabilities() -> tuple[str, ...]:
     return parse_mask(int(match[1], 16)) if match else ()
 
 
-def _find_init() -> Path | None:
-    found = (shutil.which(name, path=spawn.ENVIRONMENT["PATH"]) for name in INITS)
-    return next((Path(path) for path in found if path), None)
+def _find_init(names: Sequence[str]) -> Path | None:
+    found = (shutil.which(name, path=spawn.ENVIRONMENT["PATH"]) for name in names)
+    program = next((Path(path) for path in found if path), None)
+    if program is None and names != INITS:
+        raise InvalidInput(f"unable to configure the daemon: init-path: {names[0]} is no program")
+    return program
 
 
 def _apparmor_profile() -> str:

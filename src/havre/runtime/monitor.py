@@ -208,12 +208,15 @@ class Runtime:
         self._use(runtimes)
 
     @classmethod
-    async def open(cls, run_root: Path, binaries: Mapping[str, str], default: str | None) -> Runtime:
-        """Look at the host and the installed runtimes. Unavailable when conmon or every OCI runtime is missing."""
+    async def open(cls, run_root: Path, binaries: Mapping[str, str], default: str | None, *, init: str = "") -> Runtime:
+        """Look at the host and the installed runtimes. Unavailable when conmon or every OCI runtime is missing.
+
+        `init` is the program that containers' own first process runs under, if they want one; "" finds one.
+        """
         conmon = shutil.which("conmon", path=spawn.ENVIRONMENT["PATH"])
         if conmon is None:
             raise Unavailable("conmon is not installed", "install the package conmon")
-        host = await in_thread(read_host)
+        host = await in_thread(read_host, init)
         runtimes = await find_runtimes(run_root, binaries, default, host.cgroups.layout)
         await in_thread(null_device)
         (run_root / "containers").mkdir(mode=0o700, parents=True, exist_ok=True)

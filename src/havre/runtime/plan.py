@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from havre.linux.idmap import IdRange
 
@@ -135,6 +135,9 @@ class Resources:
     blkio_write_iops: tuple[BlockLimit, ...] = ()
 
 
+Profile: TypeAlias = Mapping[str, Any] | str | None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Security:
     """What `--security-opt` says (`security.parse_security_opts`).
@@ -143,7 +146,7 @@ class Security:
     `apparmor` is "" for the default. `unmasked` is systempaths=unconfined.
     """
 
-    seccomp: Mapping[str, Any] | str | None = None
+    seccomp: Profile = None
     apparmor: str = ""
     no_new_privileges: bool = False
     unmasked: bool = False

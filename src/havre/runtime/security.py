@@ -11,17 +11,18 @@ from havre.errors import InvalidInput
 from havre.runtime.plan import Security
 
 _TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
+_DEFAULT = Security()
 
 
-def parse_security_opts(opts: Sequence[str]) -> Security:
-    """The options together; a later one wins. InvalidInput for one that is unknown or malformed."""
-    security = Security()
+def parse_security_opts(opts: Sequence[str], default: Security = _DEFAULT) -> Security:
+    """The options upon the daemon's `default`; a later one wins. InvalidInput for one that is unknown or malformed."""
+    security = default
     for opt in opts:
-        security = _add(security, opt)
+        security = _add(security, opt, default)
     return security
 
 
-def _add(security: Security, opt: str) -> Security:
+def _add(security: Security, opt: str, default: Security) -> Security:
     if opt == "no-new-privileges":
         return replace(security, no_new_privileges=True)
     if opt == "disable":
@@ -30,7 +31,7 @@ def _add(security: Security, opt: str) -> Security:
     if not separator:
         raise InvalidInput(f'invalid --security-opt 1: "{opt}"')
     if key == "seccomp":
-        return replace(security, seccomp=_parse_profile(value))
+        return replace(security, seccomp=_parse_profile(value) if value else default.seccomp)
     if key == "apparmor":
         return replace(security, apparmor=value)
     if key == "label":
@@ -45,7 +46,7 @@ def _add(security: Security, opt: str) -> Security:
 def _parse_profile(text: str) -> Mapping[str, Any] | str | None:
     if text == "unconfined":
         return text
-    if text in ("builtin", ""):
+    if text == "builtin":
         return None
     try:
         profile = json.loads(text)

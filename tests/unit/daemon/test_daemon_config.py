@@ -9,8 +9,11 @@ import pytest
 
 from havre.api.server import TcpListener, UnixListener
 from havre.config import DaemonConfig, UlimitDefault, configure, decode_file, load, merge, parse_arguments
+from havre.configvalues import check_values
+from havre.confinement import default_security
 from havre.daemon import parse_size, pid_file, plan_listeners
 from havre.errors import Conflict, Failed, InvalidInput
+from havre.runtime.plan import Security
 
 
 def parse(*words: str) -> DaemonConfig:
@@ -113,6 +116,70 @@ def test_a_directory_is_no_file(tmp_path: Path) -> None:
 
 def test_what_has_no_effect_is_kept_in_mind() -> None:
     assert parse("--raw-logs", "--containerd=/x").ignored == ("containerd", "raw-logs")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ('{"selinux-enabled": true}', "selinux-enabled: True is not supported: containers get no SELinux labels"),
+        ('{"rootless": true}', "rootless: True is not supported"),
+        ('{"api-cors-header": "*"}', r"api-cors-header: \* is not supported"),
+        ('{"cpu-rt-runtime": 950000}', "cpu-rt-runtime: 950000 is not supported"),
+        ('{"cpu-rt-period": 1000000}', "cpu-rt-period: 1000000 is not supported"),
+        ('{"exec-opts": ["native.cgroupdriver=systemd"]}', "exec-opts: native.cgroupdriver=systemd is not supported"),
+        ('{"storage-opts": ["overlay2.size=1G"]}', "storage-opts: overlay2.size=1G is not supported"),
+        ('{"runtimes": {"k": {"path": "/k", "runtimeArgs": ["-x"]}}}', "runtimes: k: runtimeArgs is not supported"),
+        ('{"runtimes": {"k": {"runtimeType": "io.x"}}}', "runtimes: k: runtimeType is not supported"),
+        ('{"default-ipc-mode": "host"}', 'IPC mode "host" is not supported as default value'),
+        ('{"default-ipc-mode": "container:x"}', 'IPC mode "container:x" is not supported as default value'),
+        ('{"default-ipc-mode": "odd"}', r"default IPC mode setting \(odd\) is invalid"),
+        ('{"default-cgroupns-mode": "odd"}', r"default cgroup namespace mode \(odd\) is invalid"),
+        ('{"no-new-privileges": "yes"}', "no-new-privileges: expected a flag"),
+        ('{"authorization-plugins": "x"}', "authorization-plugins: expected a list"),
+        ('{"seccomp-profile": 1}', "seccomp-profile: expected a text"),
+        ('{"oom-score-adjust": -500}', "don't match any configuration option: oom-score-adjust"),
+    ],
+)
+def test_what_would_guard_less_than_it_says_is_refused_by_name(tmp_path: Path, content: str, problem: str) -> None:
+    file = tmp_path / "daemon.json"
+    file.write_text(content)
+    with pytest.raises(InvalidInput, match=problem):
+        check_values(load({"config-file": str(file)}))
+
+
+def test_what_is_the_case_anyway_is_taken(tmp_path: Path) -> None:
+    file = tmp_path / "daemon.json"
+    file.write_text(
+        '{"selinux-enabled": false, "rootless": false, "api-cors-header": "", "cpu-rt-runtime": 0,'
+        ' "exec-opts": ["native.cgroupdriver=cgroupfs"], "storage-opts": ["overlay2.override_kernel_check=true"],'
+        ' "default-ipc-mode": "shareable", "default-cgroupns-mode": "private", "no-new-privileges": true}'
+    )
+    config = load({"config-file": str(file)})
+    check_values(config)
+    assert (config.default_ipc_mode, config.default_cgroupns_mode) == ("shareable", "private")
+    assert config.no_new_privileges
+    assert config.ignored == ()
+
+
+def test_a_seccomp_profile_is_read_before_anything_starts(tmp_path: Path) -> None:
+    file = tmp_path / "p.json"
+    for text, problem in (
+        (None, "No such file or directory"),
+        ("{", "it is not JSON"),
+        ("[]", "an object is expected"),
+        ("[" * 100_000, "it is not JSON"),
+        ('{"syscalls": []}', "missing required field `defaultAction`"),
+    ):
+        if text is not None:
+            file.write_text(text)
+        with pytest.raises(InvalidInput, match=rf"seccomp-profile: opening seccomp profile \({file}\).*{problem}"):
+            default_security(parse("--seccomp-profile", str(file)))
+    file.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
+    assert default_security(parse("--seccomp-profile", str(file))).seccomp == {"defaultAction": "SCMP_ACT_ALLOW"}
+    assert default_security(parse("--seccomp-profile=unconfined")).seccomp == "unconfined"
+    assert default_security(parse("--seccomp-profile=builtin", "--no-new-privileges")) == Security(
+        no_new_privileges=True
+    )
 
 
 def listeners(**fields: Any) -> list[Any]:

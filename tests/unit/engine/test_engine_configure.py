@@ -19,7 +19,7 @@ from havre.engine.plan import plan_env
 from havre.errors import InvalidInput
 
 IMAGE = Config(entrypoint=["/entry"], cmd=["serve"], env=["PATH=/image", "A=image"], user="web", working_dir="/srv")
-DEFAULTS = Defaults(runtime="crun", cgroupns_mode="private", hostname="host")
+DEFAULTS = Defaults(runtime="crun", cgroupns_mode="private", unified_cgroups=True, hostname="host")
 
 
 @pytest.mark.parametrize(
