@@ -143,6 +143,10 @@ def _check_count(command: Command, path: str, count: int) -> None:
 
 def _no_command(words: list[str], group: str, rest: list[str]) -> int:
     if not group:
+        from havre.cli.pointers import pointer
+
+        if instead := pointer(words[0]):
+            raise StatusError(1, f"havre: '{words[0]}' is not a havre command: {instead}.\nSee 'havre --help'")
         close = nearest(words[0], (*GROUPS, *TOP))
         raise StatusError(1, f"havre: '{words[0]}' is not a havre command{close}.\nSee 'havre --help'")
     from havre.cli.help import group_help

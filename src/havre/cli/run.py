@@ -83,7 +83,8 @@ def _body(session: Session, options: Options, arguments: list[str]) -> dict[str,
 
 
 def _failure(text: str, code: int, help_path: str | None) -> StatusError:
-    return StatusError(code, f"havre: {text.removesuffix('.')}.", help_path)
+    stop = "" if text.endswith((".", "?", ")")) else "."
+    return StatusError(code, f"havre: {text}{stop}", help_path)
 
 
 def _create(session: Session, options: Options, body: dict[str, Any]) -> str:
@@ -108,7 +109,7 @@ def _create(session: Session, options: Options, body: dict[str, Any]) -> str:
             raise
         if not options.quiet:
             session.warn(f"Unable to find image '{image}' locally")
-        _pull(session, options, image)
+        _pull_or_make(session, options, image)
         answer = session.client.post("/containers/create", query, body)
     for warning in answer.get("Warnings") or []:
         session.warn(f"WARNING: {warning}")
@@ -116,6 +117,16 @@ def _create(session: Session, options: Options, body: dict[str, Any]) -> str:
     if options.cidfile:
         _write_id(options.cidfile, container)
     return container
+
+
+def _pull_or_make(session: Session, options: Options, image: str) -> None:
+    try:
+        _pull(session, options, image)
+    except HavreError:
+        from havre.cli.embedded import make_embedded
+
+        if options.platform or not make_embedded(session, image):
+            raise
 
 
 def _pull(session: Session, options: Options, image: str) -> None:

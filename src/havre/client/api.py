@@ -222,12 +222,7 @@ def daemon_error(response: Response) -> errors.HavreError:
 
 
 def cannot_connect(endpoint: Endpoint, error: OSError) -> CannotConnect:
-    """The error for a daemon that cannot be reached, in docker's words."""
-    if isinstance(error, PermissionError):
-        return CannotConnect(
-            "permission denied while trying to connect to the Docker daemon socket at "
-            f"{endpoint.host}: connect: permission denied"
-        )
-    if isinstance(error, FileNotFoundError | ConnectionRefusedError):
-        return CannotConnect(f"Cannot connect to the Docker daemon at {endpoint.host}. Is the docker daemon running?")
-    return CannotConnect(f"error during connect: {endpoint.host}: {error.strerror or error}")
+    """The error for a daemon that cannot be reached."""
+    from havre.client.unreachable import explain
+
+    return CannotConnect(*explain(endpoint, error))

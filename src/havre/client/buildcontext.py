@@ -81,7 +81,9 @@ class DirectoryContext:
         if name == "Dockerfile" and not os.path.isfile(real):
             real = os.path.realpath(os.path.join(above, "dockerfile"))
         if not os.path.isfile(real):
-            raise InvalidInput(f"unable to prepare context: unable to evaluate symlinks in Dockerfile path: {path}")
+            raise InvalidInput(
+                f"failed to read dockerfile: open {path}: no such file or directory", "name another by -f, --file"
+            )
         if os.path.commonpath([real, self._root]) == self._root:
             return os.path.relpath(real, self._root)
         with open(real, "rb") as file:

@@ -77,5 +77,5 @@ def test_no_daemon_is_started_where_it_is_forbidden_or_not_there(
         monkeypatch.setitem(autostart.posix.environ, b"HAVRE_AUTOSTART", b"0")
     client = api.Client(Endpoint("unix", str(tmp_path / "s"), "unix://s"), None, autostart.start_daemon)
     client._version = ""
-    with pytest.raises(api.CannotConnect, match="Cannot connect to the Docker daemon"):
+    with pytest.raises(api.CannotConnect, match="Cannot connect to the daemon"):
         client.get("/x")

@@ -1,0 +1,43 @@
+"""What to do about a daemon that cannot be reached. Imported only when one cannot."""
+
+from __future__ import annotations
+
+import posix
+
+from havre.client.config import exists
+from havre.client.endpoint import DEFAULT_SOCKET, Endpoint
+
+_UNITS = ("/etc/systemd/system/havre.service", "/usr/lib/systemd/system/havre.service")
+
+
+def explain(endpoint: Endpoint, error: OSError) -> tuple[str, str | None]:
+    """Message and hint for the failure to connect to `endpoint`."""
+    if isinstance(error, PermissionError):
+        return f"permission denied while trying to connect to the daemon at {endpoint.host}", _how_to_be_let_in(
+            endpoint
+        )
+    if isinstance(error, FileNotFoundError | ConnectionRefusedError):
+        message = f"Cannot connect to the daemon at {endpoint.host}. Is it running?"
+        own = endpoint.scheme == "unix" and endpoint.address == DEFAULT_SOCKET
+        return message, _how_to_start() if own else None
+    return f"error during connect: {endpoint.host}: {error.strerror or error}", None
+
+
+def _how_to_be_let_in(endpoint: Endpoint) -> str:
+    try:
+        status = posix.stat(endpoint.address)
+    except OSError:
+        return "use sudo"
+    if not status.st_gid or not status.st_mode & 0o020:
+        return "use sudo"
+    import grp
+
+    group = grp.getgrgid(status.st_gid).gr_name
+    return f"use sudo, or join the group: sudo usermod -aG {group} $USER, then log in again"
+
+
+def _how_to_start() -> str:
+    sudo = "sudo " if posix.geteuid() else ""
+    if exists("/run/systemd/system") and any(map(exists, _UNITS)):
+        return f"start it: {sudo}systemctl start havre"
+    return f"start it: {sudo}havred"
