@@ -15,6 +15,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import msgspec
+
+from havre import gojson
 from havre.build.entitlements import DEFAULT, parse_entitlements
 from havre.build.gcpolicy import GcPolicy, parse_gc_policy
 from havre.configrefusals import REFUSED, check_refused
@@ -307,10 +310,8 @@ def _collect(values: dict[str, Any], directive: Directive, text: str) -> None:
 def decode_file(text: str, name: str) -> dict[str, Any]:
     """The values of a configuration file, checked against the table."""
     problem = f"unable to configure the daemon with file {name}"
-    try:
-        decoded = json.loads(text) if text.strip() else {}
-    except json.JSONDecodeError as error:
-        raise InvalidInput(f"{problem}: {error}") from error
+    decoded = gojson.decode_plain(text, problem) if text.strip() else {}
+    decoded = {} if decoded is None else decoded
     if not isinstance(decoded, dict):
         raise InvalidInput(f"{problem}: a JSON object is expected")
     unknown = sorted(decoded.keys() - _BY_KEY.keys())
@@ -326,25 +327,27 @@ def decode_file(text: str, name: str) -> dict[str, Any]:
         "maps": dict,
         "text": str,
     }
-    for key, value in decoded.items():
+    said = {key: value for key, value in decoded.items() if value is not None}  # null leaves the default
+    for key, value in said.items():
         directive = _BY_KEY[key]
         if not directive.used:
             continue
         is_number = directive.kind != "number" or not isinstance(value, bool)
         if not isinstance(value, expected[directive.kind]) or not is_number:
             raise InvalidInput(f"{problem}: {key}: expected a {directive.kind}, got {json.dumps(value)}")
-        if isinstance(value, list) and not all(isinstance(entry, str) for entry in value):
+        of = dict | str if key == "default-address-pools" else str
+        if isinstance(value, list) and not all(isinstance(entry, of) for entry in value):
             raise InvalidInput(f"{problem}: {key}: expected a list of texts, got {json.dumps(value)}")
-    proxies = _proxies(decoded.pop("proxies", {}), problem)
-    return decoded | proxies
+    proxies = _proxies(said.pop("proxies", {}), problem)
+    return said | proxies
 
 
 def _proxies(value: Mapping[str, Any], problem: str) -> dict[str, str]:
     """The object `proxies` of the file: the flags' names and texts."""
     for key, text in value.items():
-        if key not in ("http-proxy", "https-proxy", "no-proxy") or not isinstance(text, str):
+        if key not in ("http-proxy", "https-proxy", "no-proxy") or not isinstance(text, str | None):
             raise InvalidInput(f"{problem}: proxies: {key}: expected http-proxy, https-proxy or no-proxy, a text each")
-    return dict(value)
+    return {key: text for key, text in value.items() if text is not None}
 
 
 def merge(flags: Mapping[str, Any], file: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -408,49 +411,71 @@ def _runtimes(value: Mapping[str, Any]) -> dict[str, str]:
     return {name: _runtime_path(name, entry) for name, entry in value.items()}
 
 
+class _Runtime(msgspec.Struct):
+    """An entry of `runtimes`."""
+
+    path: str = ""
+
+
 def _runtime_path(name: str, entry: Any) -> str:
-    path = entry.get("path", name) if isinstance(entry, dict) else entry
-    if not isinstance(path, str):
-        raise InvalidInput(f"invalid runtime {name}: {json.dumps(entry)}", 'expected {"path": PROGRAM}')
-    return path
+    if isinstance(entry, str):  # of the command line
+        return entry
+    return gojson.convert(entry, _Runtime, f"invalid runtime {name}").path or name
 
 
 def _ulimits(value: Mapping[str, Any]) -> tuple[UlimitDefault, ...]:
     return tuple(_ulimit(name, entry) for name, entry in value.items())
 
 
+class _Ulimit(msgspec.Struct, rename="pascal"):
+    """An entry of `default-ulimits`."""
+
+    soft: int = 0
+    hard: int = 0
+
+
 def _ulimit(name: str, entry: Any) -> UlimitDefault:
-    if isinstance(entry, dict):
-        soft, hard = str(entry.get("Soft", 0)), str(entry.get("Hard", 0))
-    else:
-        soft, _, hard = str(entry).partition(":")
+    if not isinstance(entry, str):
+        limit = gojson.convert(entry, _Ulimit, f"invalid ulimit {name}")
+        return UlimitDefault(name=name, soft=limit.soft, hard=limit.hard or limit.soft)
+    soft, _, hard = entry.partition(":")
     try:
         return UlimitDefault(name=name, soft=int(soft), hard=int(hard or soft))
     except ValueError:
         raise InvalidInput(f"invalid ulimit {name}={entry}", "expected NAME=SOFT[:HARD]") from None
 
 
+class _Pool(msgspec.Struct):
+    """An entry of `default-address-pools`."""
+
+    base: str = ""
+    size: int = 0
+
+
 def _address_pools(value: Sequence[Any]) -> tuple[tuple[str, int], ...]:
     """Base and size of each pool: `base=10.10.0.0/16,size=24` on the command line, an object in the file."""
     pools = []
     for entry in value:
-        fields = entry if isinstance(entry, dict) else dict(part.partition("=")[::2] for part in str(entry).split(","))
-        base, size = str(fields.get("base", "")), str(fields.get("size", ""))
-        if not base or not size.isdecimal():
-            raise InvalidInput(f"invalid default address pool: {entry}", "expected base=SUBNET,size=PREFIX-LENGTH")
-        pools.append((base, int(size)))
+        problem = f"invalid default address pool: {entry}"
+        if isinstance(entry, str):
+            entry = dict(part.partition("=")[::2] for part in entry.split(","))
+            entry["size"] = int(entry["size"]) if entry.get("size", "").isdecimal() else 0
+        pool = gojson.convert(entry, _Pool, problem)
+        if not pool.base or pool.size < 1:
+            raise InvalidInput(problem, "expected base=SUBNET,size=PREFIX-LENGTH")
+        pools.append((pool.base, pool.size))
     return tuple(pools)
 
 
 def _network_options(value: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     for driver, options in value.items():
-        if not isinstance(options, dict):
+        if not isinstance(options, dict | None):
             raise InvalidInput(f"invalid default-network-opts of {driver}: {json.dumps(options)}", "expected an object")
-    return {driver: _texts(options) for driver, options in value.items()}
+    return {driver: _texts(options or {}) for driver, options in value.items()}
 
 
 def _texts(value: Mapping[str, Any]) -> dict[str, str]:
-    return {name: str(entry) for name, entry in value.items()}
+    return {name: "" if entry is None else str(entry) for name, entry in value.items()}
 
 
 def _absolute(path: Any) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import stat
@@ -12,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from support.engines import HAVRE, Engine
+from support.raw import ask
 from support.registry import PASSWORD, USER, RealRegistry, real_registry
+from support.tars import END, member
 
 pytestmark = pytest.mark.peer
 
@@ -40,6 +43,39 @@ def run(havred: Engine, folder: Path, *words: str, stdin: str = "", check: int =
     done = subprocess.run(words, env=env, input=stdin, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == check, done.stderr
     return done.stdout
+
+
+@pytest.mark.parametrize(
+    "credentials",
+    [
+        {"username": USER, "password": PASSWORD, "email": None, "identitytoken": None},
+        {"Username": USER, "PASSWORD": PASSWORD},
+    ],
+    ids=["null", "case"],
+)
+def test_credentials_of_a_request_are_read_as_go_reads_them(
+    engine: Engine, tmp_path: Path, credentials: dict[str, str | None]
+) -> None:
+    with real_registry(tmp_path / "closed", htpasswd=True, inside=engine.inside) as registry:
+        name = f"{registry.host}/private"
+        engine.out("tag", "busybox", f"{name}:1")
+        encoded = base64.urlsafe_b64encode(json.dumps(credentials | {"serveraddress": registry.host}).encode()).decode()
+        headers = {"X-Registry-Auth": encoded}
+        pushed = ask(engine.socket, "POST", f"/images/{name}/push?tag=1", headers=headers)
+        assert (pushed.status, b"errorDetail" in pushed.body) == (200, False), pushed.body
+        engine.out("rmi", f"{name}:1")
+        target = f"/images/create?fromImage={name}&tag=1"
+        pulled = ask(engine.socket, "POST", target, headers=headers)
+        assert (pulled.status, b"errorDetail" in pulled.body) == (200, False), pulled.body
+        engine.out("rmi", f"{name}:1")
+        config = base64.urlsafe_b64encode(json.dumps({registry.host: credentials}).encode()).decode()
+        built = ask(
+            engine.socket,
+            *("POST", "/build", member(b"Dockerfile", f"FROM {name}:1\n".encode()) + END),
+            headers={"X-Registry-Config": config, "Content-Type": "application/x-tar"},
+        )
+        assert b"Successfully built" in built.body, built.body
+        engine.out("rmi", f"{name}:1")
 
 
 @pytest.mark.parametrize("client", ["docker", str(HAVRE)], ids=["docker", "havre"])

@@ -126,6 +126,14 @@ def test_what_is_refused(engine: Engine, plugin: VolumePlugin) -> None:
     assert "no such volume" in engine.docker("volume", "rm", "nope", check=1).stderr
 
 
+@pytest.mark.parametrize("answer", ["null", '{"ERR": null, "mountpoint": null}'])
+def test_answers_that_say_nothing(engine: Engine, plugin: VolumePlugin, answer: str) -> None:
+    engine.out("volume", "create", "-d", "plug", "-o", f"Create={answer}", "-o", f"Unmount={answer}", "quiet")
+    engine.out("run", "--rm", "-v", "quiet:/x", "busybox", "touch", "/x/f")
+    assert (plugin.root / "volumes/quiet/f").exists()
+    until(lambda: plugin.calls("Unmount"), "the plugin to be told")
+
+
 def test_volumes_that_the_plugin_has_already(engine: Engine, plugin: VolumePlugin) -> None:
     (plugin.root / "volumes/foreign").mkdir()
     assert engine.out("volume", "ls", "-q") == "foreign"

@@ -128,6 +128,26 @@ class TestBodies:
         assert text in reply.message
         assert get(engine, "/containers/json?all=1").json == []
 
+    def test_lists_that_may_be_a_string(self, engine: Engine) -> None:
+        host = {"CapAdd": "NET_ADMIN", "CapDrop": "MKNOD"}
+        body = {"Image": "busybox", "Entrypoint": "echo", "Cmd": "a b", "Shell": "ash", "HostConfig": host}
+        made = post(engine, "/containers/create", body)
+        assert made.status == 201
+        shown = get(engine, f"/containers/{made.json['Id']}/json").json
+        assert (shown["Config"]["Entrypoint"], shown["Config"]["Cmd"]) == (["echo"], ["a b"])
+        assert shown["Config"]["Shell"] == ["ash"]
+        assert [shown["HostConfig"][key] for key in ("CapAdd", "CapDrop")] == [["NET_ADMIN"], ["MKNOD"]]
+        for refused in ({"Env": "A=1"}, {"OnBuild": "RUN x"}, {"HostConfig": {"Dns": "127.0.0.1"}}):
+            assert post(engine, "/containers/create", {"Image": "busybox", **refused}).status == 400
+
+    def test_nulls_are_zero_values(self, engine: Engine) -> None:
+        host = {"CapAdd": None, "Sysctls": None, "RestartPolicy": None, "PortBindings": {"80/tcp": None}}
+        body = {"Image": "busybox", "User": None, "Labels": {"a": None}, "HostConfig": host}
+        made = post(engine, "/containers/create", body)
+        assert made.status == 201
+        shown = get(engine, f"/containers/{made.json['Id']}/json").json
+        assert (shown["Config"]["User"], shown["Config"]["Labels"]) == ("", {"a": ""})
+
     def test_wrong_content_type_is_400(self, engine: Engine) -> None:
         reply = ask(engine.socket, "POST", "/containers/create", b"{}", {"Content-Type": "text/plain"})
         assert reply.status == 400

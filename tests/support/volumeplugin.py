@@ -3,7 +3,8 @@
     python volumeplugin.py SOCKET ROOT
 
 Volumes are directories below ROOT/volumes; each call is a line of ROOT/calls. Options of a volume make it misbehave:
-`fail=TEXT` refuses its creation, `hang=METHOD` never answers METHOD (such as Mount) of it.
+`fail=TEXT` refuses its creation, `hang=METHOD` never answers METHOD (such as Mount) of it, `METHOD=TEXT` answers METHOD
+with a body of that text.
 
 Source: Docker's plugin API and volume plugin protocol.
 """
@@ -50,6 +51,11 @@ class _Volumes:
         except FileNotFoundError:
             return {"Err": f"no volume {name} here"}
 
+    def answers_with(self, call: str, asked: dict[str, Any]) -> str | None:
+        """The body that a volume's option gives a call."""
+        name = asked.get("Name", "")
+        return self._options(name, asked).get(call.partition(".")[2]) if name else None
+
     def _options(self, name: str, asked: dict[str, Any]) -> dict[str, str]:
         kept = self._root / f"{name}.json"
         return asked.get("Opts") or (json.loads(kept.read_text()) if kept.exists() else {})
@@ -95,8 +101,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        answer = self.volumes.answer(self.path.strip("/"), json.loads(body or b"{}"))
-        data = json.dumps(answer).encode()
+        call, asked = self.path.strip("/"), json.loads(body or b"{}")
+        answer = self.volumes.answer(call, asked)
+        said = self.volumes.answers_with(call, asked)
+        data = json.dumps(answer).encode() if said is None else said.encode()
         self.send_response(500 if answer.get("Err") else 200)
         self.send_header("Content-Type", "application/vnd.docker.plugins.v1.2+json")
         self.send_header("Content-Length", str(len(data)))

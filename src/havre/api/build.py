@@ -13,7 +13,6 @@ Source: Docker Engine API, "ImageBuild"; moby builder/dockerfile for the wording
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing, asynccontextmanager, closing
 from dataclasses import replace
@@ -23,6 +22,7 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
+from havre import gojson
 from havre.api.agents import Agents
 from havre.api.buildlog import RawTeller
 from havre.api.call import Call
@@ -43,6 +43,7 @@ from havre.errors import HavreError, InvalidInput
 from havre.oci.attestation import Predicate
 from havre.oci.reference import parse_reference
 from havre.registry import Auth
+from havre.wire.decode import decode_header
 from havre.wire.frames import STDERR
 
 
@@ -223,20 +224,12 @@ def _json(call: Call, name: str, type: Any, default: Any) -> Any:
     text = call.text(name)
     if not text or text == "null":
         return default
-    try:
-        return msgspec.json.decode(text, type=type)
-    except msgspec.MsgspecError as error:
-        raise InvalidInput(f"error reading {name}: {error}") from error
+    return gojson.decode(text, type, f"error reading {name}")
 
 
 def decode_credentials(call: Call) -> Mapping[str, Auth]:
-    """`X-Registry-Config`: credentials by registry, JSON in base64url; what cannot be decoded counts as none."""
-    text = call.request.headers.get("X-Registry-Config", "")
-    try:
-        body = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        return msgspec.json.decode(body, type=dict[str, Auth]) if body else {}
-    except (binascii.Error, ValueError, msgspec.MsgspecError):
-        return {}
+    """The credentials of `X-Registry-Config`, by registry."""
+    return decode_header(call.request.headers.get("X-Registry-Config", ""), dict[str, Auth]) or {}
 
 
 def present_cache(record: CacheRecord, used: bool) -> dict[str, Any]:

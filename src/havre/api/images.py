@@ -5,12 +5,9 @@ Source: Docker Engine API, "Images".
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-import msgspec
 from aiohttp import web
 
 from havre.api.call import Call
@@ -21,6 +18,7 @@ from havre.build import fetching
 from havre.engine.progress import Progress, ProgressLine
 from havre.errors import InvalidInput, NotFound
 from havre.registry import Auth
+from havre.wire.decode import decode_header
 
 _TAR = "application/x-tar"
 
@@ -183,13 +181,8 @@ async def _push_auth(call: Call) -> Auth | None:
 
 
 def decode_auth(call: Call) -> Auth | None:
-    """`X-Registry-Auth`: JSON in base64url; like dockerd, what cannot be decoded counts as no credentials."""
-    text = call.request.headers.get("X-Registry-Auth", "")
-    try:
-        body = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        return msgspec.json.decode(body, type=Auth) if body else None
-    except (binascii.Error, ValueError, msgspec.MsgspecError):
-        return None
+    """The credentials of `X-Registry-Auth`."""
+    return decode_header(call.request.headers.get("X-Registry-Auth", ""), Auth)
 
 
 def register(router: Router) -> None:

@@ -55,16 +55,15 @@ class GcPolicy:
 
 def parse_gc_policy(builder: Mapping[str, Any]) -> GcPolicy:
     """The policy in daemon.json's `builder`; raises `InvalidInput`."""
-    _only(builder, ("gc", "entitlements", "insecure-entitlements"), "builder")
-    gc = builder.get("gc", {})
-    _only(gc, ("enabled", "defaultKeepStorage", "policy"), "builder.gc")
+    builder = _only(builder, ("gc", "entitlements", "insecure-entitlements"), "builder")
+    gc = _only(builder.get("gc", {}), ("enabled", "defaultKeepStorage", "policy"), "builder.gc")
     policy = gc.get("policy")
     rules = None if policy is None else tuple(_rule(entry) for entry in policy)
     return GcPolicy(bool(gc.get("enabled", True)), _size(gc.get("defaultKeepStorage", 0)), rules)
 
 
 def _rule(entry: Any) -> GcRule:
-    _only(entry, ("keepStorage", "filter", "all"), "builder.gc.policy")
+    entry = _only(entry, ("keepStorage", "filter", "all"), "builder.gc.policy")
     filters: dict[str, list[str]] = {}
     for each in entry.get("filter", ()):
         key, equals, value = str(each).partition("=")
@@ -72,10 +71,13 @@ def _rule(entry: Any) -> GcRule:
     return GcRule(_size(entry.get("keepStorage", 0)), bool(entry.get("all", False)), filters)
 
 
-def _only(value: Any, known: Sequence[str], where: str) -> None:
-    unknown = sorted(set(value) - set(known)) if isinstance(value, Mapping) else [repr(value)]
+def _only(value: Any, known: Sequence[str], where: str) -> Mapping[str, Any]:
+    """What is said, under the known keys, which Go reads in any case; a null says nothing."""
+    names = {name.lower(): name for name in known}
+    unknown = sorted(set(map(str.lower, value)) - names.keys()) if isinstance(value, Mapping) else [repr(value)]
     if unknown:
         raise InvalidInput(f"invalid {where}: {unknown[0]}", f"expected an object of {', '.join(known)}")
+    return {names[key.lower()]: entry for key, entry in value.items() if entry is not None}
 
 
 def _size(value: Any) -> int:

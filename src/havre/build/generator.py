@@ -57,7 +57,7 @@ class OneTree:
 
 def plan_generator(config: Config, asked: Sbom) -> RunAction:
     """The command of a generator's image; `InvalidInput` if it has none."""
-    argv = tuple(each for part in map(_words, (config.entrypoint, config.cmd)) for each in part)
+    argv = (*(config.entrypoint or ()), *(config.cmd or ()))
     if not argv:
         raise InvalidInput(f"the SBOM generator {asked.generator} has no command to run")
     return RunAction(
@@ -72,10 +72,6 @@ def plan_generator(config: Config, asked: Sbom) -> RunAction:
         cwd=config.working_dir or "/",
         mounts=(RunMount(type="tmpfs", target="/tmp"), RunMount(target=_SOURCE, from_="result", read_only=True)),
     )
-
-
-def _words(given: list[str] | str | None) -> list[str]:
-    return [given] if isinstance(given, str) else given or []
 
 
 def read_statements(root: Path, generator: str) -> list[Predicate]:

@@ -19,13 +19,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from havre import gojson
 from havre.cli.names import AUTH_KEY
 from havre.client.auth import find_auth
 from havre.client.config import Config
 from havre.errors import Conflict, InvalidInput, NotFound
 from havre.oci import mediatypes
 from havre.oci.attestation import MAX_ATTESTED, is_attestation
-from havre.oci.foreign import decode_foreign
 from havre.oci.image import decode_image
 from havre.oci.manifest import MAX_CONFIG, Descriptor, Index, Manifest, decode_document
 from havre.oci.platform import Platform
@@ -205,7 +205,7 @@ async def _inspect_remote(ref: Reference, registry: Registry, auth: Auth | None,
         member = await _member(ref.with_digest(entry.digest), registry, auth)
         if is_attestation(entry):
             parts = [await registry.document(ref, part, auth, MAX_ATTESTED) for part in member.manifest.layers]
-            statements = [decode_foreign(part, Any, "attestation") for part in parts]
+            statements = [gojson.decode(part, Any, "invalid attestation") for part in parts]
             member = msgspec.structs.replace(member, statements=statements)
         members.append(_with_platform(member, entry.platform) if entry.platform else member)
     return _json(members)

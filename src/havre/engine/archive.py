@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from havre import gojson
 from havre.aio import in_thread
 from havre.engine.imagestore import Hold, Image, ImageStore
 from havre.engine.layout import CONTAINERD_NAME, REF_NAME
@@ -27,7 +28,6 @@ from havre.errors import InvalidInput, NotFound
 from havre.oci import mediatypes
 from havre.oci.attestation import Attested, is_attestation
 from havre.oci.digest import Digest, digest_of, hex_of
-from havre.oci.foreign import decode_foreign
 from havre.oci.image import decode_image
 from havre.oci.manifest import (
     MAX_CONFIG,
@@ -341,7 +341,7 @@ def _select(found: Sequence[_Found], platforms: Sequence[Platform]) -> list[_Fou
 
 
 def _describe_docker(contents: _Contents) -> list[_Found]:
-    items = decode_foreign(contents.document("manifest.json"), list[_ArchiveItem], "manifest.json in the archive")
+    items = gojson.decode(contents.document("manifest.json"), list[_ArchiveItem], "invalid manifest.json")
     if len(items) > MAX_IMAGES:
         raise InvalidInput(f"the archive holds {len(items)} images", f"at most {MAX_IMAGES} are loaded")
     if (names := sum(len(item.repo_tags or ()) for item in items)) > MAX_NAMES:

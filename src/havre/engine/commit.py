@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from havre.engine import times
-from havre.engine.configure import as_list, merge_config
+from havre.engine.configure import merge_config
 from havre.engine.control import Control
 from havre.engine.imagechanges import apply_changes
 from havre.engine.images import Images
@@ -118,7 +118,7 @@ def plan_image(
     """The configuration of the image to be; pure."""
     step = History(
         created=now,
-        created_by=" ".join(as_list(container.config.cmd) or []),
+        created_by=" ".join(container.config.cmd or []),
         author=options.author,
         comment=options.comment,
         empty_layer=diff_id is None,

@@ -78,17 +78,12 @@ def merge_config(user: Config, image: Config) -> Config:
     )
 
 
-def as_list(words: list[str] | str | None) -> list[str] | None:
-    """A command that JSON may give as a list or as a single string."""
-    return [words] if isinstance(words, str) else words
-
-
 def _merge_command(user: Config, image: Config) -> tuple[list[str] | None, list[str] | None]:
-    entrypoint, command = as_list(user.entrypoint), as_list(user.cmd)
+    entrypoint, command = user.entrypoint, user.cmd
     if not entrypoint:
-        command = command or as_list(image.cmd)
+        command = command or image.cmd
         if entrypoint is None:
-            entrypoint = as_list(image.entrypoint)
+            entrypoint = image.entrypoint
     if entrypoint == [""]:
         entrypoint = None
     if not entrypoint and not command:
@@ -220,7 +215,7 @@ def default_hostname(id: str, config: Config, host: HostConfig, defaults: Defaul
 
 def command_line(config: Config) -> list[str]:
     """Entrypoint and command together: what is executed."""
-    return [*(as_list(config.entrypoint) or ()), *(as_list(config.cmd) or ())]
+    return [*(config.entrypoint or ()), *(config.cmd or ())]
 
 
 def new_container(

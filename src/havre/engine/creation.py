@@ -20,7 +20,6 @@ from havre.engine.assemble import open_bind_source
 from havre.engine.configure import (
     NO_LINKS_ON_THE_HOST,
     Defaults,
-    as_list,
     check_conflicts,
     default_hostname,
     fill_host_config,
@@ -127,7 +126,6 @@ class Creation:
 
         id = secrets.token_hex(32)
         config.hostname = default_hostname(id, config, host, self.defaults)
-        config.entrypoint, config.cmd = as_list(config.entrypoint), as_list(config.cmd)
         async with AsyncExitStack() as undo:
             name = name or make_name(self._index.is_taken)
             self._index.reserve(name, id)

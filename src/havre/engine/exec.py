@@ -16,6 +16,7 @@ from havre.engine.events import Events
 from havre.engine.live import Index, Live
 from havre.engine.model import Container, Value
 from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound
+from havre.gojson import Words
 from havre.runtime import ExecPlan, resolve_user
 from havre.runtime.exec import ExecProcess
 from havre.runtime.fanout import Subscription
@@ -34,7 +35,7 @@ class ExecSpec(Value):
     detach_keys: str = ""
     tty: bool = False
     env: list[str] | None = None
-    cmd: list[str] | str | None = None
+    cmd: Words | None = None
     privileged: bool = False
     user: str = ""
     working_dir: str = ""
@@ -118,8 +119,7 @@ class Execs:
 
     def create(self, live: Live, spec: ExecSpec, ref: str = "") -> Exec:
         """Note down what to run in the container, which the client calls `ref`. Conflict unless it runs."""
-        command = [spec.cmd] if isinstance(spec.cmd, str) else spec.cmd
-        if not command:
+        if not spec.cmd:
             raise InvalidInput("No exec command specified")
         if spec.working_dir and not spec.working_dir.startswith("/"):
             raise InvalidInput(
@@ -130,7 +130,7 @@ class Execs:
                 raise InvalidInput(f"invalid environment variable: {variable}", "expected NAME=VALUE")
         self._check(live, ref or live.container.id)
         self._forget_old()
-        exec = Exec(secrets.token_hex(32), live.container.id, spec, command, live.running().pid)
+        exec = Exec(secrets.token_hex(32), live.container.id, spec, spec.cmd, live.running().pid)
         self._execs[exec.id] = exec
         self._publish(exec, "exec_create: " + exec.told)
         return exec

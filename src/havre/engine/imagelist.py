@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 
+from havre import gojson
 from havre.engine.filters import Filters, boolean, check_keys, matches_labels
 from havre.engine.imagestore import Image
 from havre.engine.manifestlist import ManifestSummary
@@ -122,11 +123,7 @@ def image_config(image: Image) -> Config:
 
 def read_config(document: ImageConfig, name: str) -> Config:
     """The defaults for containers in the document of the image `name`; raises `InvalidInput`."""
-    fields = {key: value for key, value in (document.config or {}).items() if value is not None}
-    try:
-        return msgspec.convert(fields, Config, strict=False)
-    except msgspec.ValidationError as error:
-        raise InvalidInput(f"configuration of image {name} is malformed: {error}") from error
+    return gojson.convert(document.config, Config, f"configuration of image {name} is malformed")
 
 
 def event_attributes(image: Image, name: str) -> dict[str, str]:

@@ -16,6 +16,7 @@ from typing import Any, NewType
 
 import msgspec
 
+from havre.gojson import Words
 from havre.linux.idmap import IdRange
 
 ContainerId = NewType("ContainerId", str)
@@ -83,20 +84,20 @@ class Config(Value):
     open_stdin: bool = False
     stdin_once: bool = False
     env: list[str] | None = None
-    cmd: list[str] | str | None = None
+    cmd: Words | None = None
     healthcheck: Healthcheck | None = None
     args_escaped: bool = False
     image: str = ""
     volumes: dict[str, Any] | None = None
     working_dir: str = ""
-    entrypoint: list[str] | str | None = None
+    entrypoint: Words | None = None
     network_disabled: bool = False
     mac_address: str = ""
     on_build: list[str] | None = None
     labels: dict[str, str] | None = None
     stop_signal: str = ""
     stop_timeout: int | None = None
-    shell: list[str] | None = None
+    shell: Words | None = None
 
 
 class LogConfig(Value):
@@ -227,8 +228,8 @@ class HostConfig(Value):
     volumes_from: list[str] | None = None
     console_size: list[int] | None = None
     annotations: dict[str, str] | None = None
-    cap_add: list[str] | None = None
-    cap_drop: list[str] | None = None
+    cap_add: Words | None = None
+    cap_drop: Words | None = None
     cgroupns_mode: str = ""
     dns: list[str] | None = None
     dns_options: list[str] | None = None

@@ -22,9 +22,10 @@ from weakref import WeakValueDictionary
 
 import msgspec
 
+from havre import gojson
 from havre.aio import spawn
 from havre.engine.volume import Volume
-from havre.errors import Failed, HavreError, NotFound
+from havre.errors import Failed, HavreError, InvalidInput, NotFound
 from havre.plugins import Plugin, Plugins
 
 KIND = "VolumeDriver"
@@ -45,6 +46,28 @@ class PluginMount(msgspec.Struct, frozen=True):
     def key(self) -> str:
         """Of its row."""
         return f"{self.user}/{self.volume}"
+
+
+class _Shown(msgspec.Struct, rename="pascal"):
+    """A volume in the words of its plugin."""
+
+    name: str = ""
+    mountpoint: str = ""
+    created_at: str = ""
+    status: dict[str, Any] = {}
+
+
+class _Capabilities(msgspec.Struct, rename="pascal"):
+    scope: str = ""
+
+
+class _Answer(msgspec.Struct, rename="pascal"):
+    """The answer to any call; a plugin that leaves out what it should say has said nothing (Go's zero values)."""
+
+    mountpoint: str = ""
+    volume: _Shown | None = None
+    volumes: list[_Shown] = []
+    capabilities: _Capabilities = msgspec.field(default_factory=_Capabilities)
 
 
 class MountRows(Protocol):
@@ -114,14 +137,13 @@ class PluginVolumes:
 
         async def asked(driver: str) -> list[Volume]:
             plugin = await self._plugins.get(driver, KIND, passing=True)
-            answer = await plugin.call(f"{KIND}.List", {}, passing=True)
+            answer = _read(await plugin.call(f"{KIND}.List", {}, passing=True))
             scope = await _scope(plugin)
-            rows = [row for row in answer.get("Volumes") or () if isinstance(row, dict) and row.get("Name")]
             own = {name: volume for name, volume in known.items() if volume.driver == driver}
             return [
                 _merged(own.get(name) or _foreign(driver, name), row, scope)
-                for row in rows
-                if (name := str(row["Name"])) in own or name not in known
+                for row in answer.volumes
+                if (name := row.name) and (name in own or name not in known)
             ]
 
         found, problems = await self._of_every_plugin(asked)
@@ -136,8 +158,8 @@ class PluginVolumes:
             await self._rows.put(mount.key, mount)
             self._mounted[mount.key] = mount
             self._owed.pop(mount.key, None)
-            answer = await _ask(plugin, problem, "Mount", {"Name": volume.name, "ID": user})
-        path = str(answer.get("Mountpoint") or "")
+            answer = _read(await _ask(plugin, problem, "Mount", {"Name": volume.name, "ID": user}))
+        path = answer.mountpoint
         if not path.startswith("/"):
             raise Failed(f"{problem}: {KIND}.Mount: the plugin names no mount point: '{path}'")
         return Path(path)
@@ -213,6 +235,13 @@ class PluginVolumes:
         return answers, problems
 
 
+def _read(answer: Mapping[str, Any]) -> _Answer:
+    try:
+        return gojson.convert(answer, _Answer, "the plugin's answer")
+    except InvalidInput as error:
+        raise Failed(error.message) from error
+
+
 async def _ask(plugin: Plugin, attempted: str, verb: str, asked: Mapping[str, Any]) -> dict[str, Any]:
     try:
         return await plugin.call(f"{KIND}.{verb}", asked)
@@ -220,24 +249,20 @@ async def _ask(plugin: Plugin, attempted: str, verb: str, asked: Mapping[str, An
         raise type(error)(f"{attempted}: {error.message}", error.hint) from error
 
 
-async def _get(plugin: Plugin, name: str, *, passing: bool = False) -> dict[str, Any] | None:
+async def _get(plugin: Plugin, name: str, *, passing: bool = False) -> _Shown | None:
     """What the plugin says of a volume; None where it says no. Its refusals have no code: any `Err` means absent."""
     try:
-        answer = await plugin.call(f"{KIND}.Get", {"Name": name}, passing=passing)
+        return _read(await plugin.call(f"{KIND}.Get", {"Name": name}, passing=passing)).volume
     except (Failed, NotFound):
         return None
-    shown = answer.get("Volume")
-    return shown if isinstance(shown, dict) else None
 
 
 async def _scope(plugin: Plugin) -> str:
     """How far its volumes are seen: "local" (this host) or "global"; plugins need not say."""
     try:
-        answer = await plugin.call(f"{KIND}.Capabilities", {}, passing=True)
+        scope = _read(await plugin.call(f"{KIND}.Capabilities", {}, passing=True)).capabilities.scope.lower()
     except HavreError:
         return "local"
-    said = answer.get("Capabilities")
-    scope = str(said.get("Scope", "")).lower() if isinstance(said, dict) else ""
     return scope if scope in ("local", "global") else "local"
 
 
@@ -245,12 +270,11 @@ def _foreign(driver: str, name: str) -> Volume:
     return Volume(name=name, created_at="", mountpoint="", driver=driver)
 
 
-def _merged(volume: Volume, shown: Mapping[str, Any], scope: str) -> Volume:
-    status = shown.get("Status")
+def _merged(volume: Volume, shown: _Shown, scope: str) -> Volume:
     return msgspec.structs.replace(
         volume,
-        mountpoint=str(shown.get("Mountpoint") or ""),
-        created_at=str(shown.get("CreatedAt") or "") or volume.created_at,
+        mountpoint=shown.mountpoint,
+        created_at=shown.created_at or volume.created_at,
         scope=scope,
-        status=status if isinstance(status, dict) and status else msgspec.UNSET,
+        status=shown.status or msgspec.UNSET,
     )

@@ -19,10 +19,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from havre.errors import InvalidInput
 from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of, hex_of
-from havre.oci.foreign import decode_foreign
 from havre.oci.manifest import Descriptor, describe, render_manifest
 from havre.oci.platform import Platform
 from havre.oci.reference import Reference
@@ -88,8 +86,8 @@ def restate(attested: Attested, image: Digest) -> Attested | None:
     statements = []
     for document in attested.documents:
         try:
-            statement = decode_foreign(document, _Statement, "statement")
-        except InvalidInput:
+            statement = msgspec.json.decode(document, type=_Statement)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             continue  # the manifest, the configuration, an envelope with a signature
         about = [each | {"digest": new} if each.get("digest") == old else each for each in statement.subject]
         statements.append((statement.predicate_type, _encode(msgspec.structs.replace(statement, subject=about))))

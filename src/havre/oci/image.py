@@ -14,9 +14,9 @@ from typing import Any
 
 import msgspec
 
+from havre import gojson
 from havre.errors import InvalidInput
 from havre.oci.digest import Digest, parse_digest
-from havre.oci.foreign import decode_foreign
 from havre.oci.manifest import MAX_CONFIG, MAX_LAYERS
 from havre.oci.platform import Platform
 
@@ -63,7 +63,7 @@ def decode_image(body: bytes) -> ImageConfig:
     """The configuration in `body`; raises `InvalidInput` for what cannot be an image."""
     if len(body) > MAX_CONFIG:
         raise InvalidInput(f"image configuration of {len(body)} bytes", f"at most {MAX_CONFIG} are accepted")
-    image = decode_foreign(body, ImageConfig, "image configuration")
+    image = gojson.decode(body, ImageConfig, "invalid image configuration")
     if len(image.rootfs.diff_ids) > MAX_LAYERS:
         raise InvalidInput(f"image with {len(image.rootfs.diff_ids)} layers", f"at most {MAX_LAYERS} are accepted")
     for diff_id in image.rootfs.diff_ids:

@@ -20,10 +20,10 @@ from typing import Any
 
 import msgspec
 
+from havre import gojson
 from havre.errors import InvalidInput, NotFound, Unsupported
 from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of, parse_digest
-from havre.oci.foreign import decode_foreign
 from havre.oci.platform import Platform, runnable_on
 
 MAX_DOCUMENT = 4 << 20
@@ -78,7 +78,7 @@ def decode_document(body: bytes, media_type: str = "") -> Manifest | Index:
     """
     if len(body) > MAX_DOCUMENT:
         raise InvalidInput(f"manifest of {len(body)} bytes", f"at most {MAX_DOCUMENT} are accepted")
-    document = decode_foreign(body, _Document, "manifest")
+    document = gojson.decode(body, _Document, "invalid manifest")
     declared = media_type.partition(";")[0].strip()
     if document.schema_version == 1 or document.fs_layers is not None or declared in mediatypes.SCHEMA1:
         raise Unsupported(

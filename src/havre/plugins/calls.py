@@ -20,8 +20,9 @@ from typing import Any
 import aiohttp
 import msgspec
 
+from havre import gojson
 from havre.aio import in_thread
-from havre.errors import Failed, NotFound, Unavailable
+from havre.errors import Failed, InvalidInput, NotFound, Unavailable
 from havre.plugins import discovery
 from havre.plugins.discovery import Address, Directories
 
@@ -43,6 +44,18 @@ class Patience:
     while_s: float = 30.0
 
 
+class _Refusal(msgspec.Struct, rename="pascal"):
+    """What any answer may say."""
+
+    err: str = ""
+
+
+class _Activation(msgspec.Struct, rename="pascal"):
+    """The answer to the first call."""
+
+    implements: list[str] = []
+
+
 class Plugin:
     """One plugin; `kinds` is what it implements, once it has said so."""
 
@@ -56,8 +69,9 @@ class Plugin:
     async def call(
         self, method: str, asked: Mapping[str, Any], *, passing: bool = False, retry: bool = True
     ) -> dict[str, Any]:
-        """What it answers. Failed with its own words; Unavailable where there is no answer in time.
+        """What it answers, as it wrote it (`gojson.convert` reads it); `null` is an empty answer, as for dockerd.
 
+        Failed with its own words; Unavailable where there is no answer in time.
         What is asked in `passing` waits for less, and connects once, as does what is not to `retry`.
         """
         patience = self._patience
@@ -137,7 +151,7 @@ class Plugins:
             plugin = self._known[name] = Plugin(name, address, self._patience)
         if plugin.kinds is None:
             answer = await plugin.call("Plugin.Activate", {}, passing=passing)
-            plugin.kinds = frozenset(str(each) for each in answer.get("Implements") or ())
+            plugin.kinds = frozenset(gojson.convert(answer, _Activation, "Plugin.Activate").implements)
         if kind not in plugin.kinds:
             raise NotFound(f'plugin "{name}" not found', f"there is one, but it is no {kind}")
         return plugin
@@ -146,13 +160,14 @@ class Plugins:
 def _read(method: str, status: int, body: bytes) -> dict[str, Any]:
     """The answer, if it is one; a plugin tells its failures in the status, in `Err`, or in both."""
     try:
-        answer = msgspec.json.decode(body, type=dict[str, Any]) if body.strip() else {}
-    except msgspec.DecodeError as error:
+        answer = gojson.decode(body, dict[str, Any], "the answer is no JSON object") if body.strip() else {}
+        refusal = gojson.convert(answer, _Refusal, "the answer is none").err
+    except InvalidInput as error:
         if status == 200:
-            raise Failed(f"{method}: the answer is no JSON object: {error}") from error
-        answer = {"Err": body.decode(errors="replace").strip()}
-    if status == 404 and not answer.get("Err"):
+            raise Failed(f"{method}: {error.message}") from error
+        answer, refusal = {}, body.decode(errors="replace").strip()
+    if status == 404 and not refusal:
         raise NotFound(f"{method}: not implemented by the plugin")
-    if problem := str(answer.get("Err") or ("" if status == 200 else f"status {status}")):
+    if problem := refusal or ("" if status == 200 else f"status {status}"):
         raise Failed(f"{method}: {problem}")
     return answer

@@ -19,7 +19,8 @@ from pathlib import Path
 
 import msgspec
 
-from havre.errors import Failed
+from havre import gojson
+from havre.errors import Failed, InvalidInput
 
 
 class TlsFiles(msgspec.Struct, kw_only=True):
@@ -119,9 +120,9 @@ def _read_spec(file: Path) -> Address:
 
 def _read_json(file: Path) -> Address:
     try:
-        described = msgspec.json.decode(file.read_bytes(), type=_Description)
-    except msgspec.DecodeError as error:
-        raise Failed(f"plugin file {file}: {error}", "expected an object with Addr") from error
+        described = gojson.decode(file.read_bytes(), _Description)
+    except InvalidInput as error:
+        raise Failed(f"plugin file {file}: {error.message}", "expected an object with Addr") from error
     return _parse(described.address, described.tls, file)
 
 

@@ -19,10 +19,10 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from havre import gojson
 from havre.errors import Failed, HavreError, InvalidInput, NotFound, Unauthorized
 from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of
-from havre.oci.foreign import decode_foreign
 from havre.oci.manifest import MAX_DOCUMENT, Descriptor, Index, decode_document
 from havre.oci.reference import Reference
 from havre.registry.auth import Auth
@@ -178,7 +178,7 @@ class Registry:
     async def tags(self, ref: Reference, auth: Auth | None = None) -> list[str]:
         """All tags of a repository."""
         pages = await self._from_any(ref, auth, lambda target: self._pages(target, f"{ref.repository}/tags/list"))
-        return [tag for page in pages for tag in decode_foreign(page, _Tags, "list of tags").tags or ()]
+        return [tag for page in pages for tag in gojson.decode(page, _Tags, "invalid list of tags").tags or ()]
 
     async def referrers(
         self, ref: Reference, subject: Digest, artifact_type: str, auth: Auth | None = None
@@ -204,7 +204,7 @@ class Registry:
         """All repositories of a registry that lists them."""
         target = Target(endpoints_for(registry, self._config)[-1], "registry:catalog:*", auth)
         pages = await self._pages(target, "_catalog")
-        return [name for page in pages for name in decode_foreign(page, _Catalog, "catalogue").repositories or ()]
+        return [name for page in pages for name in gojson.decode(page, _Catalog, "invalid catalog").repositories or ()]
 
     async def search(self, term: str, limit: int, auth: Auth | None = None) -> list[FoundRepository]:
         """At most `limit` repositories that `term` (`term`, or `host/term`) finds."""

@@ -11,8 +11,8 @@ from __future__ import annotations
 import msgspec
 from yarl import URL
 
+from havre import gojson
 from havre.errors import Failed, InvalidInput
-from havre.oci.foreign import decode_foreign
 from havre.oci.reference import DEFAULT_REGISTRY
 from havre.registry.auth import Auth
 from havre.registry.endpoints import RegistryConfig, endpoint_of
@@ -62,6 +62,6 @@ async def search_index(
             return None
         raise as_asked(error, f"searching {registry}") from error
     try:
-        return decode_foreign(body, _Results, "list of results").results[:limit]
+        return gojson.decode(body, _Results, "invalid list of results").results[:limit]
     except InvalidInput as error:
         raise Failed(f"searching {registry}: its answer is no list of results: {error}") from error

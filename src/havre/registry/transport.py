@@ -25,9 +25,9 @@ import aiohttp
 import msgspec
 from yarl import URL
 
+from havre import gojson
 from havre.aio import in_thread
 from havre.errors import Failed, Forbidden, HavreError, InvalidInput, NotFound, Unauthorized, Unavailable
-from havre.oci.foreign import decode_foreign
 from havre.registry.auth import Auth, Challenge, Token, TokenCache, may_send_credentials, parse_challenges
 from havre.registry.endpoints import Endpoint, RegistryConfig, parse_url, tls_context
 from havre.registry.proxies import proxy_for
@@ -279,7 +279,7 @@ class Transport:
         try:
             if response.status != 200:
                 raise _token_refused(realm, response.status, hidden=not trusted and target.credentials is not None)
-            token = decode_foreign(await read_document(response, MAX_ANSWER), Token, "token")
+            token = gojson.decode(await read_document(response, MAX_ANSWER), Token, "invalid token")
         except InvalidInput as error:
             raise Failed(f"token server {realm.host} answered with something else than a token") from error
         except (aiohttp.ClientError, TimeoutError) as error:
@@ -386,7 +386,7 @@ async def _refusal(method: str, url: URL, response: aiohttp.ClientResponse) -> H
     try:
         async with asyncio.timeout(_REFUSAL_S):
             body = await read_document(response, _MAX_REFUSAL) if method != "HEAD" else b""
-        errors = decode_foreign(body, _ErrorBody, "error document").errors
+        errors = gojson.decode(body, _ErrorBody, "invalid error document").errors
         if errors:
             code, message = errors[0].code, errors[0].message
     except (InvalidInput, TimeoutError, aiohttp.ClientError):

@@ -20,7 +20,9 @@ from typing import Any
 
 import msgspec
 
+from havre import gojson
 from havre.errors import InvalidInput
+from havre.gojson import Unsigned
 
 ENOSYS = 38
 AF_VSOCK = 40
@@ -144,6 +146,9 @@ def _default_profile() -> dict[str, Any]:
 DEFAULT_PROFILE: Mapping[str, Any] = _default_profile()
 
 
+_PROBLEM = "invalid seccomp profile"
+
+
 class _Shape(msgspec.Struct, rename="camel", omit_defaults=True):
     """Base of a profile's parts; keys that are not listed are ignored, as Docker does."""
 
@@ -156,9 +161,9 @@ class _Condition(_Shape):
 
 class _Argument(_Shape):
     index: int
-    value: int
+    value: Unsigned
     op: str
-    value_two: int = 0
+    value_two: Unsigned = 0
 
 
 class _Rule(_Shape):
@@ -194,10 +199,7 @@ def render_seccomp(
 
     `profile` is Docker's JSON, decoded. Raises InvalidInput, naming the place, when it has not that shape.
     """
-    try:
-        parsed = msgspec.convert(profile, _Profile)
-    except msgspec.ValidationError as error:
-        raise InvalidInput(f"invalid seccomp profile: {error}") from error
+    parsed = _read(profile)
     arch, native = _ARCHITECTURES.get(machine, (machine, ()))
     granted = frozenset(capabilities)
     rendered: dict[str, Any] = {
@@ -210,13 +212,40 @@ def render_seccomp(
     }
     rendered = {key: value for key, value in rendered.items() if value}
     rules = (rule for rule in parsed.syscalls or () if _applies(rule, granted, arch, kernel))
-    rendered["syscalls"] = [_render_rule(rule) for rule in rules]
+    rendered["syscalls"] = [_render_rule(rule) for rule in rules if rule.names or rule.name]
     return rendered
 
 
+def parse_profile(text: str | bytes) -> Mapping[str, Any]:
+    """Docker's JSON, decoded; InvalidInput for what `render_seccomp` would refuse."""
+    profile: Mapping[str, Any] = gojson.decode_plain(text, "Decoding seccomp profile failed")
+    _read(profile)
+    return profile
+
+
+def _read(profile: Any) -> _Profile:
+    """The profile as a value, its contradictions refused as by moby's profiles/seccomp. InvalidInput."""
+    if not isinstance(profile, Mapping):
+        raise InvalidInput(f"{_PROBLEM}: an object is expected")
+    parsed = gojson.convert(profile, _Profile, _PROBLEM)
+    if parsed.architectures and parsed.arch_map:
+        raise _both("architectures", "archMap")
+    for rule in parsed.syscalls or ():
+        if rule.name and rule.names:
+            raise _both("name", "names")
+        for condition in (rule.includes, rule.excludes):
+            if condition is not None and condition.min_kernel is not None:
+                _version(condition.min_kernel)
+    return parsed
+
+
+def _both(one: str, other: str) -> InvalidInput:
+    return InvalidInput(
+        f"both '{one}' and '{other}' are specified in the seccomp profile, use either '{one}' or '{other}'"
+    )
+
+
 def _architectures(profile: _Profile, native: tuple[str, ...]) -> list[str]:
-    if profile.architectures is not None and profile.arch_map is not None:
-        raise InvalidInput("invalid seccomp profile: use either 'architectures' or 'archMap'")
     if profile.architectures is not None:
         return profile.architectures
     if profile.arch_map is None:
@@ -242,15 +271,12 @@ def _applies(rule: _Rule, granted: frozenset[str], arch: str, kernel: tuple[int,
 def _version(text: str) -> tuple[int, int]:
     match = re.fullmatch(r"(\d{1,4})\.(\d{1,4})", text, re.ASCII)
     if match is None:
-        raise InvalidInput(f"invalid seccomp profile: minKernel {text!r} is not of the form 4.8")
+        raise InvalidInput(f"{_PROBLEM}: minKernel {text!r} is not of the form 4.8")
     return int(match[1]), int(match[2])
 
 
 def _render_rule(rule: _Rule) -> dict[str, Any]:
-    names = rule.names or ([rule.name] if rule.name else None)
-    if not names:
-        raise InvalidInput("invalid seccomp profile: each rule needs names")
-    rendered: dict[str, Any] = {"names": names, "action": rule.action}
+    rendered: dict[str, Any] = {"names": rule.names or [rule.name], "action": rule.action}
     if rule.errno_ret is not None:
         rendered["errnoRet"] = rule.errno_ret
     if rule.args:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from havre.errors import InvalidInput
 from havre.runtime.plan import Security
+from havre.runtime.seccomp import parse_profile
 
 _TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
 _DEFAULT = Security()
@@ -48,10 +48,4 @@ def _parse_profile(text: str) -> Mapping[str, Any] | str | None:
         return text
     if text == "builtin":
         return None
-    try:
-        profile = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise InvalidInput(f"Decoding seccomp profile failed: {error}") from error
-    if not isinstance(profile, dict):
-        raise InvalidInput("Decoding seccomp profile failed: an object is expected")
-    return profile
+    return parse_profile(text)

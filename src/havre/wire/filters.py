@@ -8,12 +8,10 @@ Which keys exist is the business of the list that is filtered.
 
 from __future__ import annotations
 
-import msgspec
-
+from havre import gojson
 from havre.errors import InvalidInput
 
-_Shapes = dict[str, dict[str, bool] | list[str] | None] | None
-_decoder = msgspec.json.Decoder(_Shapes)
+_Shapes = dict[str, dict[str, bool] | list[str] | None]
 
 
 def decode_filters(text: str) -> dict[str, list[str]]:
@@ -21,8 +19,8 @@ def decode_filters(text: str) -> dict[str, list[str]]:
     if not text:
         return {}
     try:
-        shape = _decoder.decode(text)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
+        shape = gojson.decode(text, _Shapes)
+    except InvalidInput as error:
         raise InvalidInput("invalid filter") from error
     # The booleans say nothing: dockerd, too, looks at the keys alone.
-    return {key: list(values) for key, values in (shape or {}).items() if values}
+    return {key: list(values) for key, values in shape.items() if values}

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
 
 import msgspec
 
+from havre import gojson
 from havre.errors import InvalidInput
 
 _FALSE = frozenset({"", "0", "no", "false", "none"})
@@ -39,15 +39,18 @@ def parse_int(value: str, name: str) -> int:
     return int(value)
 
 
+class _Platform(msgspec.Struct):
+    os: str = ""
+    architecture: str = ""
+    variant: str = ""
+
+
 def parse_platform_parameter(value: str, name: str) -> str:
     """A platform as `os/architecture[/variant]`, given so or as an OCI platform in JSON, as Docker's clients do."""
     if not value.startswith("{"):
         return value
-    try:
-        fields = msgspec.json.decode(value, type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise InvalidInput(f"failed to parse {name}: {error}") from error
-    parts = [str(fields.get(key) or "") for key in ("os", "architecture", "variant")]
+    asked = gojson.decode(value, _Platform, f"failed to parse {name}")
+    parts = [asked.os, asked.architecture, asked.variant]
     if not parts[0] or not parts[1]:
         raise InvalidInput("both OS and Architecture must be provided", f"{name} is a platform such as linux/arm64")
     return "/".join(part for part in parts if part)

@@ -30,7 +30,6 @@ DEFAULTS = Defaults(runtime="crun", cgroupns_mode="private", unified_cgroups=Tru
         (Config(entrypoint=["/mine"]), ["/mine"]),
         (Config(entrypoint=["/mine"], cmd=["x"]), ["/mine", "x"]),
         (Config(entrypoint=[""], cmd=["x"]), ["x"]),
-        (Config(entrypoint="/text", cmd="one"), ["/text", "one"]),
     ],
 )
 def test_command(user: Config, expected: list[str]) -> None:

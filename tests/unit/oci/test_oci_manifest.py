@@ -51,7 +51,7 @@ def test_manifest_by_its_own_word_or_the_registrys(media_type: str) -> None:
         (manifest(layers=[blob(size=1 << 50)]), "", InvalidInput, "invalid size"),
         (manifest(layers=[blob(digest="sha256:../../etc")]), "", InvalidInput, "invalid digest"),
         (manifest(layers=[blob()] * 501), "", InvalidInput, "501 entries"),
-        (manifest(layers="x"), "", InvalidInput, r"\$.layers"),
+        (manifest(layers="x"), "", InvalidInput, "layers: expected array"),
         ([1], "", InvalidInput, "invalid manifest"),
     ],
 )

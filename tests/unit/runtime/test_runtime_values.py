@@ -93,13 +93,25 @@ def test_architecture_and_kernel_decide():
 
 @pytest.mark.parametrize(
     "profile",
-    [{}, {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"action": "x"}]},
+    [{}, [], {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"action": "x", "name": "a", "names": ["b"]}]},
      {"defaultAction": "x", "syscalls": [{"names": ["a"], "action": "b", "includes": {"minKernel": "x"}}]},
-     {"defaultAction": "x", "architectures": [], "archMap": []}],
+     {"defaultAction": "x", "architectures": ["a"], "archMap": [{"architecture": "b"}]}],
 )  # fmt: skip
 def test_a_malformed_profile_is_refused(profile):
     with pytest.raises(InvalidInput, match="seccomp profile"):
         rendered(profile=profile)
+
+
+def test_a_profile_is_read_as_go_reads_it():
+    argument = {"INDEX": 0, "value": 2**64 - 1, "op": "SCMP_CMP_EQ"}
+    rules = [{"NAMES": ["mkdir"], "Action": "SCMP_ACT_ERRNO", "args": [argument], "includes": None}, {"action": "x"}]
+    assert rendered(profile={"DEFAULTACTION": "SCMP_ACT_ALLOW", "Syscalls": rules})["syscalls"] == [
+        {
+            "names": ["mkdir"],
+            "action": "SCMP_ACT_ERRNO",
+            "args": [{"index": 0, "value": 2**64 - 1, "op": "SCMP_CMP_EQ"}],
+        }
+    ]
 
 
 def test_a_users_profile_is_taken():

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from havre import gojson
 from havre.build.gitsource import parse_git_address, shown_address
 from havre.build.request import DEFAULT_NAME, MAIN_CONTEXT, BuildRequest, CacheSource, CacheTarget, parse_attestations
 from havre.engine.layout import LayoutForm, layout_form
@@ -197,10 +198,7 @@ def parse_exporter(type: str, attrs: Mapping[str, str]) -> Export:
 
 def _cache_sources(attrs: Mapping[str, str]) -> tuple[CacheSource, ...]:
     """The caches to be used: `cache-imports` in JSON, or of older clients images in `cache-from`."""
-    try:
-        entries = msgspec.json.decode(attrs.get("cache-imports") or "[]", type=list[_CacheImport])
-    except msgspec.MsgspecError as error:
-        raise InvalidInput(f"invalid cache-imports: {error}") from None
+    entries = gojson.decode(attrs.get("cache-imports") or "[]", list[_CacheImport], "invalid cache-imports")
     sources = [
         CacheSource(ref=entry.attrs.get("ref", ""))
         if entry.type == "registry"

@@ -1,0 +1,233 @@
+"""JSON into structs, as leniently as Go's encoding/json decodes it: what Docker's clients, plugins and registries send.
+
+They rely on what Go forgives: keys in any case, `null` for what has a zero value, fields nobody knows. `msgspec`
+forgives only the last. So a document is decoded to plain values, folded by a plan made once per type, and converted:
+
+    bytes --msgspec--> plain --fold(plan of the type)--> plain --convert--> value, or InvalidInput naming the field
+
+    key of a struct     in any case; a null is as good as absent
+    item of a list      null is the item's zero value, as is the value of a map; unless the type allows None
+    `Words`             a string is a list of one (moby's strslice)
+
+Refused in words: what is malformed, what follows the value, numbers beyond 64 bits, and documents nested so deeply that
+the next encoder would fail on them.
+
+Source: Go's documentation of encoding/json, "Unmarshal"; moby's api/types/strslice.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+import types
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeAlias, TypeVar, Union, get_args, get_origin
+
+import msgspec
+
+from havre.errors import InvalidInput
+
+T = TypeVar("T")
+
+Words: TypeAlias = Annotated[list[str], msgspec.Meta(extra={"words": True})]
+"""A list of strings that may be written as a single string."""
+
+_NO_JSON = "invalid JSON"
+Unsigned: TypeAlias = Annotated[int, msgspec.Meta(extra={"unsigned": True})]
+"""A number of 64 bits without a sign."""
+
+MAX_DEPTH = 200  # of values whose shape nobody knows; encoders have the interpreter's limit of recursion
+
+# What msgspec says of a character that cannot be where it is, in the words of Go's encoding/json.
+_MISPLACED = {
+    "object keys must be strings": "looking for beginning of object key string",
+    "trailing comma in object": "looking for beginning of object key string",
+    "trailing comma in array": "looking for beginning of value",
+    "invalid character": "looking for beginning of value",
+    "expected ':'": "after object key",
+    "expected ',' or '}'": "after object key:value pair",
+    "expected ',' or ']'": "after array element",
+}
+
+_PLAIN = (str, bool)  # what is as it is
+
+_INT64_MIN, _INT64_MAX, _UINT64_MAX = -(2**63), 2**63 - 1, 2**64 - 1
+
+
+def decode(document: bytes | str, into: type[T], what: str = _NO_JSON) -> T:
+    """The document as `into` (a type, or any annotation that msgspec knows); `null` counts as an empty object.
+
+    Raises InvalidInput that begins with `what`.
+    """
+    return convert(decode_plain(document, what), into, what)
+
+
+def convert(plain: Any, into: type[T], what: str = _NO_JSON) -> T:
+    """A plain value as `into`; raises InvalidInput that begins with `what` and names the field."""
+    try:
+        return msgspec.convert(_fold({} if plain is None else plain, _plan(into), MAX_DEPTH), into)
+    except msgspec.ValidationError as error:
+        raise InvalidInput(f"{what}: {_in_words(str(error))}") from error
+    except _Unfit as error:
+        raise InvalidInput(f"{what}: {error.in_words()}") from error
+
+
+def decode_plain(document: bytes | str, what: str = _NO_JSON) -> Any:
+    """The document as dicts, lists and so on, nothing folded; raises InvalidInput that begins with `what`."""
+    try:
+        return msgspec.json.decode(document)
+    except msgspec.DecodeError as error:
+        raise InvalidInput(_malformed(what, str(error), document)) from error
+    except UnicodeDecodeError as error:
+        raise InvalidInput(f"{what}: not UTF-8 at byte {error.start}") from error
+    except UnicodeEncodeError as error:  # a lone surrogate in a `str`
+        raise InvalidInput(f"{what}: not Unicode at character {error.start}") from error
+    except RecursionError as error:
+        raise InvalidInput(f"{what}: nested too deeply") from error
+
+
+def _malformed(what: str, reason: str, document: bytes | str) -> str:
+    if "trailing characters" in reason:
+        return "unexpected content after JSON" if what == _NO_JSON else f"{what}: unexpected content after JSON"
+    if "truncated" in reason:
+        return f"{what}: unexpected EOF"
+    body = document.encode() if isinstance(document, str) else document
+    found = re.fullmatch(r"JSON is malformed: (.+) \(byte (\d+)\)", reason)
+    if not found or found[1] not in _MISPLACED or int(found[2]) >= len(body):
+        return f"{what}: {reason}"
+    character = chr(body[int(found[2])])
+    return f"{what}: invalid character {character!r} {_MISPLACED[found[1]]} (byte {found[2]})"
+
+
+def _in_words(reason: str) -> str:
+    """``Expected `int`, got `str` - at `$.A.B` `` becomes ``A.B: expected int, got str``."""
+    text, _, path = reason.partition(" - at ")
+    text = text[:1].lower() + text[1:]
+    field = path.strip("`").removeprefix("$").lstrip(".")
+    return f"{field}: {text}".replace("`", "") if field else text.replace("`", "")
+
+
+class _Unfit(ValueError):
+    """A value that is refused while folding; the path to it is gathered on the way out."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self._reason = reason
+        self._path: list[str | int] = []
+
+    def below(self, key: str | int) -> _Unfit:
+        self._path.append(key)
+        return self
+
+    def in_words(self) -> str:
+        steps = (f"[{key}]" if isinstance(key, int) else f".{key}" for key in reversed(self._path[-8:]))
+        return f"{''.join(steps).lstrip('.')}: {self._reason}"
+
+
+@dataclass(frozen=True)
+class _Object:
+    """How to fold a JSON object that becomes a struct: lower-cased key to true key, and the plan of each field."""
+
+    names: dict[str, str]
+    fields: dict[str, _Plan]
+
+
+@dataclass(frozen=True)
+class _Items:
+    """How to fold the items of an array, or the values of a map, and what a null among them stands for."""
+
+    item: _Plan
+    zero: Any
+    words: bool = False
+
+
+@dataclass(frozen=True)
+class _Natural:
+    """A number that may need all 64 bits."""
+
+
+_Plan = _Object | _Items | _Natural | None
+
+
+def _plan(of: object) -> _Plan:
+    """The plan of a type; None where nothing below it needs folding."""
+    return _make_plan(of)
+
+
+@functools.cache
+def _make_plan(of: Any) -> _Plan:
+    if isinstance(of, type) and issubclass(of, msgspec.Struct):
+        fields = msgspec.structs.fields(of)
+        return _Object(
+            {field.encode_name.lower(): field.encode_name for field in fields},
+            {field.encode_name: _plan(field.type) for field in fields},
+        )
+    origin, arguments = get_origin(of), get_args(of)
+    if origin is Annotated:
+        if of == Unsigned:
+            return _Natural()
+        return _Items(None, "", words=True) if of == Words else _plan(arguments[0])
+    if origin in (Union, types.UnionType):
+        return next((plan for plan in map(_plan, arguments) if plan is not None), None)
+    if origin in (list, dict, tuple) and arguments:
+        item = arguments[0] if origin in (list, tuple) else arguments[1]
+        return _Items(_plan(item), _zero(item))
+    return None
+
+
+def _zero(of: Any) -> Any:
+    """Go's zero value of a type, in plain values; None where that is allowed."""
+    if get_origin(of) is Annotated:
+        return _zero(get_args(of)[0])
+    if type(None) in get_args(of) or of is Any:
+        return None
+    origin = get_origin(of) or getattr(of, "__supertype__", of)
+    if origin in (str, bool, int, float, list, dict, tuple):
+        return origin()
+    return {} if isinstance(origin, type) and issubclass(origin, msgspec.Struct) else None
+
+
+def _fold(value: Any, plan: _Plan, depth: int) -> Any:
+    if isinstance(value, dict):
+        if depth == 0:
+            raise _Unfit("nested too deeply")
+        if isinstance(plan, _Object):
+            return _fold_object(value, plan, depth - 1)
+        return {key: _fold_item(item, plan, depth - 1, key) for key, item in value.items()}
+    if isinstance(value, list):
+        if depth == 0:
+            raise _Unfit("nested too deeply")
+        return [_fold_item(item, plan, depth - 1, index) for index, item in enumerate(value)]
+    if isinstance(value, int) and not _INT64_MIN <= value <= _INT64_MAX:
+        if isinstance(plan, _Natural) and 0 <= value <= _UINT64_MAX:
+            return value
+        raise _Unfit(f"{value} does not fit in 64 bits")
+    if isinstance(value, str) and isinstance(plan, _Items) and plan.words:
+        return [value]
+    return value
+
+
+def _fold_object(value: dict[str, Any], plan: _Object, depth: int) -> dict[str, Any]:
+    folded: dict[str, Any] = {}
+    for key, item in value.items():
+        name = plan.names.get(key.lower())
+        if name is None or item is None:  # unknown fields and nulls are as good as absent
+            continue
+        below = plan.fields[name]
+        if below is None and item.__class__ in _PLAIN:
+            folded[name] = item
+            continue
+        try:
+            folded[name] = _fold(item, below, depth)
+        except _Unfit as error:
+            raise error.below(name) from None
+    return folded
+
+
+def _fold_item(value: Any, plan: _Plan, depth: int, key: str | int) -> Any:
+    try:
+        if not isinstance(plan, _Items):
+            return _fold(value, None, depth)
+        return _fold(plan.zero if value is None else value, plan.item, depth)
+    except _Unfit as error:
+        raise error.below(key) from None
