@@ -209,11 +209,15 @@ def test_up_in_the_foreground_ends_with_a_containers_code(project: Both) -> None
 def test_an_interrupt_stops_the_containers(ours: Both) -> None:
     ours.write(FRONT.format(name=ours.name))
     with Terminal([str(HAVRE), "compose", "-f", str(ours.file), "up"], ours.engine.env) as terminal:
-        terminal.expect("waiting")
+        before = terminal.expect("waiting")
         terminal.type("\x03")
         terminal.expect("Gracefully stopping")
-        code, _ = terminal.end()
+        code, after = terminal.end()
     assert code == 130
+    assert re.search(r"Container \S+ +Created +\d\.\ds", before)
+    redrawn = re.compile(r"\x1b\[\d+A")
+    assert redrawn.search(before)
+    assert not redrawn.search(before[before.index("  | ") :] + after), "progress was drawn over the containers' output"
     states = ours.engine.out("ps", "-a", "--filter", f"name={ours.name}", "--format", "{{.State}}").split()
     assert set(states) == {"exited"}
 
@@ -467,6 +471,8 @@ services:
         assert not set(ours.containers().values()) & set(first.values())
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
+        told = process.stderr.read()
+    assert " Service made  => [3/3] RUN echo again > /again\n" in told
 
 
 def test_verbs_that_follow_containers(ours: Both, tmp_path: Path) -> None:

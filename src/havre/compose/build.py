@@ -32,7 +32,7 @@ from havre.compose.steps import Build
 from havre.errors import Failed, InvalidInput, Unsupported
 from havre.jsontext import encode
 
-Tell = Callable[[list[str]], None]
+Tell = Callable[[list[str], list[str]], None]
 """Told what is going on, a line each."""
 Unpack = Callable[[Iterator[bytes], str], None]
 """Unpacks the archive of an OCI layout into a directory."""
@@ -96,8 +96,12 @@ def _named(project: Project, context: str) -> str:
 
 
 def _follow(messages: Iterator[dict[str, Any]], tell: Tell) -> dict[str, Any]:
-    """See a build to its end; what the engine says of the result. Raises Failed."""
+    """See a build to its end; what the engine says of the result. Raises Failed.
+
+    `tell` gets the steps that run, and the steps and lines that have come since the last time.
+    """
     said: list[str] = []
+    fresh: list[str] = []
     running: dict[str, str] = {}
     built: dict[str, Any] = {}
     shown = 0.0
@@ -109,18 +113,23 @@ def _follow(messages: Iterator[dict[str, Any]], tell: Tell) -> dict[str, Any]:
             built |= told
             if lines := message.get("stream", "").splitlines():
                 said += lines
-                tell(said[-1:])
+                tell(said[-1:], lines)
             continue
         for vertex in told["Build"].get("vertexes") or ():
             running.pop(vertex["digest"], None)
             if vertex.get("started") and not vertex.get("completed"):
                 running[vertex["digest"]] = vertex["name"]
+                fresh.append(f"=> {vertex['name']}")
         logs = told["Build"].get("logs") or ()
         for log in logs:
-            said += a2b_base64(log["data"]).decode("utf-8", "replace").splitlines()
+            lines = a2b_base64(log["data"]).decode("utf-8", "replace").splitlines()
+            said += lines
+            fresh += lines
         if not logs or time.monotonic() - shown > _TICK_S:
             shown = time.monotonic()
-            tell([*list(running.values())[-_SHOWN:], *(f"  {line}" for line in said[-1:] if running)])
+            tell([*list(running.values())[-_SHOWN:], *(f"  {line}" for line in said[-1:] if running)], fresh)
+            fresh = []
+    tell([], fresh)
     return built
 
 

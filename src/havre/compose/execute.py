@@ -36,8 +36,8 @@ class View(Protocol):
     def show(self, subject: str, status: str, *, over: bool, failed: bool = False) -> None:
         """`subject` has a new status; `over` when nothing more is awaited of it."""
 
-    def tick(self, subject: str, lines: Sequence[str]) -> None:
-        """What is going on of `subject`: the lines to show below it until it has a new status."""
+    def tick(self, subject: str, lines: Sequence[str], said: Sequence[str]) -> None:
+        """`lines` are shown below `subject` until it has a new status; `said` is its output since the last time."""
 
     def close(self) -> None:
         """Nothing more comes."""
@@ -49,6 +49,7 @@ class _News(NamedTuple):
     step: Step
     status: str = ""
     lines: Sequence[str] = ()
+    said: Sequence[str] = ()
     over: bool = False
     error: BaseException | None = None
 
@@ -123,9 +124,9 @@ class _Crew:
             threading.Thread(target=self._work, daemon=True).start()
         self._given.put(step)
 
-    def tell(self, step: Step, lines: Sequence[str]) -> None:
-        """What is going on of a step; called by the thread that carries it out."""
-        self._news.put(_News(step, lines=lines))
+    def tell(self, step: Step, lines: Sequence[str], said: Sequence[str] = ()) -> None:
+        """What is going on of a step, and its output since; called by the thread that carries it out."""
+        self._news.put(_News(step, lines=lines, said=said))
 
     def take(self) -> _News:
         """Wait for news."""
@@ -166,7 +167,7 @@ class _Run:
             while crew.busy:
                 news = crew.take()
                 if not news.over:
-                    self._view.tick(news.step.subject, news.lines)
+                    self._view.tick(news.step.subject, news.lines, news.said)
                     continue
                 self._end(news.step, news.status, news.error)
                 failure = failure or news.error

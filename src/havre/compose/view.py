@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -17,7 +18,7 @@ class Quiet:
     def show(self, subject: str, status: str, *, over: bool, failed: bool = False) -> None:
         """Nothing."""
 
-    def tick(self, subject: str, lines: Sequence[str]) -> None:
+    def tick(self, subject: str, lines: Sequence[str], said: Sequence[str]) -> None:
         """Nothing."""
 
     def close(self) -> None:
@@ -35,30 +36,48 @@ class Plain:
         self._output.write(f" {subject}  {status}\n")
         self._output.flush()
 
-    def tick(self, subject: str, lines: Sequence[str]) -> None:
+    def tick(self, subject: str, lines: Sequence[str], said: Sequence[str]) -> None:
         """Nothing: there would be no end of lines."""
 
     def close(self) -> None:
         """Nothing is held back."""
 
 
+class Log(Plain):
+    """Like Plain, with every line of the steps' output."""
+
+    def tick(self, subject: str, lines: Sequence[str], said: Sequence[str]) -> None:
+        """Print what was said."""
+        self._output.write("".join(f" {subject}  {line}\n" for line in said))
+        self._output.flush()
+
+
 class Live:
-    """All subjects at once, redrawn when one changes; those that do not fit scroll away."""
+    """All subjects with the seconds that each took, redrawn when one changes; those that do not fit scroll away.
+
+    Nothing else may write to the terminal meanwhile.
+    """
 
     def __init__(self, output: TextIO, *, colour: bool) -> None:
         self._output = output
         self._colour = colour
         self._rows: dict[str, tuple[str, bool, bool]] = {}
+        self._begun: dict[str, float] = {}
+        self._took: dict[str, str] = {}
         self._below: dict[str, Sequence[str]] = {}
         self._drawn = 0
 
     def show(self, subject: str, status: str, *, over: bool, failed: bool = False) -> None:
         """Redraw with the change."""
         self._rows[subject] = (status, over, failed)
+        now = time.monotonic()
+        begun = self._begun.setdefault(subject, now)
+        if over:
+            self._took[subject] = f"{now - begun:.1f}s"
         self._below.pop(subject, None)
         self._draw()
 
-    def tick(self, subject: str, lines: Sequence[str]) -> None:
+    def tick(self, subject: str, lines: Sequence[str], said: Sequence[str]) -> None:
         """Redraw with the lines."""
         if lines != self._below.get(subject, []):
             self._below[subject] = lines
@@ -68,14 +87,16 @@ class Live:
         size = os.get_terminal_size(self._output.fileno())
         over = sum(row[1] for row in self._rows.values())
         width = max(len(subject) for subject in self._rows)
+        room = size.columns - 1
         texts = []
         for subject, (status, ended, failed) in self._rows.items():
             mark, colour = ("✘", _RED) if failed else ("✔", _GREEN) if ended else ("⠿", _DIM)
-            texts.append((f" {mark} {subject:<{width}}  {status}", colour))
+            text, took = f" {mark} {subject:<{width}}  {status}", self._took.get(subject, "")
+            texts.append((f"{text[: room - len(took) - 1]:<{room - len(took)}}{took}" if took else text, colour))
             texts += [(f"     {line}", _DIM) for line in self._below.get(subject, ())]
         lines = [f"[+] Running {over}/{len(self._rows)}"]
         for text, colour in texts[-max(1, size.lines - 2) :]:
-            cut = text[: size.columns - 1]
+            cut = text[:room]
             lines.append(f"{colour}{cut}{_OFF}" if self._colour else cut)
         up = f"\x1b[{self._drawn}A" if self._drawn else ""
         self._output.write(up + "".join(f"\r\x1b[2K{line}\n" for line in lines) + "\x1b[J")
@@ -87,9 +108,11 @@ class Live:
 
 
 def choose(output: TextIO, progress: str, ansi: str) -> Quiet | Plain | Live:
-    """The view for an output: `progress` is auto, tty, plain or quiet, `ansi` auto, never or always."""
+    """The view for an output: `progress` is auto, tty, plain, quiet or log, `ansi` auto, never or always."""
     if progress in ("quiet", "none"):
         return Quiet()
+    if progress == "log":
+        return Log(output)
     colour = ansi != "never" and not os.environ.get("NO_COLOR")
     terminal = output.isatty() and os.environ.get("TERM") != "dumb"
     if progress == "tty" or (progress == "auto" and (terminal and ansi != "never")):

@@ -61,6 +61,7 @@ class Attached:
     def run(self, begin: Callable[[], None]) -> int:
         """Start by `begin`, print until the end; the exit code. Raises HavreError."""
         signal.signal(signal.SIGTERM, signal.default_int_handler)
+        self._stage.share_terminal()
         events = self._events()
         for container in self._own():
             state = self._state_of(container.id)
@@ -70,11 +71,12 @@ class Attached:
             elif container.state != "created" and state:
                 self._since[container.id] = timestamp(state["FinishedAt"])
         threading.Thread(target=self._listen, args=(events,), daemon=True).start()
-        threading.Thread(target=self._begin, args=(begin,), daemon=True).start()
+        starting = threading.Thread(target=self._begin, args=(begin,), daemon=True)
+        starting.start()
         try:
             self._loop()
         except KeyboardInterrupt:
-            return self._interrupted()
+            return self._interrupted(starting)
         for pump in self._pumps:
             pump.join()
         return self._code or 0
@@ -196,10 +198,13 @@ class Attached:
         state = State(tuple(self._own()))
         self._stage.carry_out(plan_stop(self._project, state, (), None))
 
-    def _interrupted(self) -> int:
+    def _interrupted(self, starting: threading.Thread) -> int:
         self._printer.say("Gracefully stopping... (press Ctrl+C again to force)")
         try:
             self._stop()
+            if starting.is_alive():  # what it started meanwhile
+                starting.join()
+                self._stop()
         except KeyboardInterrupt:
             state = State(tuple(self._own()))
             words, query = ("Killing", "Killed"), {"signal": "SIGKILL"}

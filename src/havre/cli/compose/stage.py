@@ -50,6 +50,11 @@ class Stage(Scene):
         """The engine's client; threads have their own."""
         return self.session.client if current_thread() is main_thread() else self.engine.client
 
+    def share_terminal(self, progress: str = "plain") -> None:
+        """From now on others write to the terminal, too: nothing may be redrawn."""
+        if self.progress in ("auto", "tty", "plain"):
+            self.progress = progress
+
     def carry_out(self, steps: Sequence[Step], *, timeout_s: float = 0, quiet: bool = False) -> None:
         """Execute a plan, or print it for a dry run. Raises HavreError."""
         if self.dry_run:

@@ -64,7 +64,7 @@ class Watcher:
 
     def follow(self) -> None:
         """Never returns."""
-        self._stage.progress = "plain"  # several services may be at work
+        self._stage.share_terminal("log")  # several services may be at work
         queues: dict[str, SimpleQueue[Changes]] = {tree.rule.service: SimpleQueue() for tree in self._trees}
         for service, queue in queues.items():
             Thread(target=self._serve, args=(service, queue), daemon=True).start()
