@@ -105,10 +105,7 @@ class _ImageFacts:
     images: Images
 
     def size_of(self, id: str) -> int:
-        try:
-            return self.images.inspect(id).size
-        except NotFound:
-            return 0
+        return self.images.size(id)
 
     def ancestors(self, name: str) -> Collection[str]:
         try:

@@ -42,8 +42,8 @@ from havre.build.steps import Fresh, Steps
 from havre.build.uploads import dockerfile_places
 from havre.build.wanted import EVERYTHING, triggers_here, wanted_of
 from havre.engine.filters import Filters
+from havre.engine.imageconfig import read_config
 from havre.engine.imagedeletion import Prunable
-from havre.engine.imagelist import read_config
 from havre.engine.images import Images
 from havre.engine.model import Ulimit
 from havre.errors import Conflict, HavreError

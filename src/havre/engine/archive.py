@@ -21,6 +21,7 @@ import msgspec
 
 from havre import gojson
 from havre.aio import in_thread
+from havre.engine.imageconfig import read_image
 from havre.engine.imagestore import Hold, Image, ImageStore
 from havre.engine.layout import CONTAINERD_NAME, REF_NAME
 from havre.engine.model import ImageId
@@ -217,7 +218,7 @@ class Loader:
 
     def _check(self, image: _Part, contents: _Contents) -> None:
         """Refuse a configuration that says of its layers what is not true."""
-        diff_ids = decode_image(image.config).rootfs.diff_ids
+        diff_ids = read_image(image.config).rootfs.diff_ids
         if len(image.layers) != len(diff_ids):
             raise InvalidInput(
                 f"invalid manifest, layers length mismatch: expected {len(diff_ids)}, got {len(image.layers)}"

@@ -125,7 +125,10 @@ class Containers:
     def shown_image(self, container: Container) -> str:
         """The name that the container's image was given at creation, or its ID if the name means another one by now."""
         name = container.config.image
-        return name if container.image in self._images.ancestors(name) else container.image
+        try:
+            return name if container.image in self._images.ancestors(name) else container.image
+        except InvalidInput:  # what was left of a damaged row
+            return container.image
 
     def placement(self, ref: str) -> Placement:
         """Where its files are."""
@@ -212,7 +215,12 @@ class Containers:
             except HavreError as error:
                 raise type(error)(f"Error when allocating new name: {error.message}", error.hint) from None
             container.name = new
-            await self._index.save(container)
+            try:
+                await self._index.save(container)
+            except BaseException:
+                container.name = old
+                self._index.free(new)
+                raise
             self._index.free(old)
             await self._membership.renamed(container, old)
         self._lifecycle.publish(container, "rename", oldName=f"/{old}")

@@ -85,12 +85,21 @@ class Deletion:
                 "Content will be removed from all images referencing this variant. Use --force to force delete."
             )
         async with self._store.changing:
+            if (unreadable := await self._store.find_unreadable(name)) is not None:
+                return await self._remove_unreadable(unreadable)
             found = [self._store.find(name, parse_platform(text)) for text in platforms]
             for image in {image.id: image for image in found}.values():
                 await self._remove_platform(name, image, removal)
             if not platforms:
                 await self._remove_name(name, self._store.find(name), removal, force=force, prune=prune)
         return removal.items
+
+    async def _remove_unreadable(self, id: ImageId) -> list[RemovedItem]:
+        """Forget an image that cannot be read, with all its names; what containers need of it they hold themselves."""
+        await self._store.forget_unreadable(id)
+        self._publish("image", "delete", id, {"name": id})
+        await self._collect()
+        return [RemovedItem(deleted=id)]
 
     async def _remove_name(self, name: str, image: Image, removal: _Removal, *, force: bool, prune: bool) -> None:
         by_name = None if self._store.is_id(name, image.id) else self._store.named_text(name)

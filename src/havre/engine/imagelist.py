@@ -13,15 +13,14 @@ from typing import Protocol
 
 import msgspec
 
-from havre import gojson
 from havre.engine.filters import Filters, boolean, check_keys, matches_labels
+from havre.engine.imageconfig import labels_of, read_config
 from havre.engine.imagestore import Image
 from havre.engine.manifestlist import ManifestSummary
 from havre.engine.model import ZERO_TIME, Config, ImageId, Value
 from havre.engine.times import from_seconds
 from havre.errors import Failed, InvalidInput
 from havre.oci.digest import Digest
-from havre.oci.image import ImageConfig
 from havre.oci.manifest import Descriptor
 from havre.oci.reference import Reference
 
@@ -121,15 +120,9 @@ def image_config(image: Image) -> Config:
     return read_config(image.config, image.id)
 
 
-def read_config(document: ImageConfig, name: str) -> Config:
-    """The defaults for containers in the document of the image `name`; raises `InvalidInput`."""
-    return gojson.convert(document.config, Config, f"configuration of image {name} is malformed")
-
-
 def event_attributes(image: Image, name: str) -> dict[str, str]:
     """An event's attributes: the image's labels and the name."""
-    labels = (image.config.config or {}).get("Labels") or {}
-    return {**{str(key): str(value) for key, value in labels.items()}, "name": name}
+    return {**(labels_of(image.config) or {}), "name": name}
 
 
 def moment(created: str | None) -> float:
@@ -159,7 +152,7 @@ def shared_layers(layers: Iterable[Collection[Digest]]) -> set[Digest]:
 
 def summarize(image: Image, names: Sequence[Reference], size: int) -> ImageSummary:
     """The row of one image; `size` in bytes, of all platforms that its names stand for."""
-    labels = (image.config.config or {}).get("Labels")
+    labels = labels_of(image.config)
     return ImageSummary(
         id=image.id,
         parent_id=image.row.parent,
@@ -167,7 +160,7 @@ def summarize(image: Image, names: Sequence[Reference], size: int) -> ImageSumma
         repo_digests=[name.familiar() for name in names if name.digest is not None],
         created=seconds(image.config.created),
         size=size,
-        labels=labels if isinstance(labels, dict) else None,
+        labels=None if labels is None else dict(labels),
     )
 
 
@@ -236,13 +229,12 @@ def select(
     def passes(image: Image) -> bool:
         created = moment(image.config.created)
         mine = names.get(image.id, ())
-        labels = (image.config.config or {}).get("Labels")
         return (
             all(created < bound for bound in (*older, *until))
             and all(created > bound for bound in newer)
             and (wanted_dangling is not True or is_dangling(mine))
             and (wanted_dangling is not False or bool(mine))
-            and matches_labels(filters, labels if isinstance(labels, dict) else None)
+            and matches_labels(filters, labels_of(image.config))
             and (not patterns or any(matches_reference(pattern, name) for pattern in patterns for name in mine))
         )
 

@@ -176,6 +176,10 @@ class Images:
         image = self._store.find(name, _wanted(platform))
         return imagelist.describe(image, self._store.names_with(image.id), self._size, self._storage.driver)
 
+    def size(self, id: str) -> int:
+        """Bytes of an image's layers; 0 where there is no image of that ID."""
+        return imagelist.size_of(self._store.get(ImageId(id)), self._size) if ImageId(id) in self._store else 0
+
     def history(self, name: str, platform: str | None = None) -> builtins.list[HistoryItem]:
         """How the image came to be, newest step first."""
         image = self._store.find(name, _wanted(platform))

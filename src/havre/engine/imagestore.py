@@ -16,18 +16,19 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import msgspec
 
+from havre.engine.imageconfig import read_config, read_image
 from havre.engine.imageindex import ImageIndex, IndexRow, read_index
 from havre.engine.model import ImageId
 from havre.errors import HavreError, InvalidInput, NotFound
 from havre.oci.attestation import Attested, subject_of
-from havre.oci.digest import Digest, digest_of
+from havre.oci.digest import Digest, digest_of, parse_digest
 from havre.oci.image import ImageConfig, decode_image
 from havre.oci.manifest import Descriptor
 from havre.oci.platform import Platform
@@ -42,8 +43,10 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Table(Protocol[T]):
-    """A document table keyed by text."""
+    """A document table keyed by text; `damaged` are the rows that its last `all` left out."""
 
+    @property
+    def damaged(self) -> Mapping[str, bytes]: ...
     async def all(self) -> dict[str, T]: ...
     async def put(self, key: str, value: T) -> None: ...
     async def delete(self, key: str) -> None: ...
@@ -122,26 +125,35 @@ class ImageStore:
         self.unreadable: set[ImageId] = set()
 
     async def load(self) -> None:
-        """Read everything. An image whose configuration is damaged is reported and left out, and so are its names.
+        """Read everything. An image whose configuration is damaged is reported and left out, and so are its names; one
+        that no container can be made from is reported and kept, to be seen and removed.
 
         May be called again once something was mended.
         """
         self.unreadable.clear()
-        for key, row in (await self._tables.images.all()).items():
+        rows = await self._tables.images.all()
+        rows |= {key: ImageRow(added_at=time.time()) for key in self._tables.images.damaged}
+        for key, row in rows.items():
             try:
-                config = decode_image(await self._blobs.read(Digest(key)))
+                config = decode_image(await self._blobs.read(parse_digest(key)))
             except HavreError as error:
-                log.error("image %s cannot be used: %s", key, error)
+                log.error(
+                    "image %s cannot be used (`system check --repair` may fetch it, `rmi` removes it): %s", key, error
+                )
                 self.unreadable.add(ImageId(key))
                 continue
             self._images[ImageId(key)] = Image(ImageId(key), config, row)
-        names = await self._tables.names.all()
+            try:
+                read_config(config, key)
+            except HavreError as error:
+                log.warning("%s", error)
+        names = _with_sound_names(await self._tables.names.all())
         await self._load_indexes({Digest(row.index) for row in names.values() if row.index})
         for name, named in names.items():
             if (index := self._indexes.get(Digest(named.index))) is not None:
-                self._names[parse_reference(name)] = NameRow(index.preferred(self.platform), named.index)
+                self._names[name] = NameRow(index.preferred(self.platform), named.index)
             elif named.image in self._images:
-                self._names[parse_reference(name)] = named
+                self._names[name] = named
 
     async def _load_indexes(self, named: set[Digest]) -> None:
         """Read the indexes that names stand for; one that is damaged is reported, its names keep their image."""
@@ -183,7 +195,7 @@ class ImageStore:
 
         One that is here already is kept. No removal comes between storing and naming.
         """
-        config = decode_image(body)
+        config = read_image(body)
         documents = [digest_of(document) for document in (body, manifest) if document is not None]
         async with self.changing:
             with self._hold(*documents):
@@ -203,7 +215,7 @@ class ImageStore:
 
         `attested` is what the index says of these images. Its platforms that are here already stay.
         """
-        configs = [decode_image(config) for config, _ in members]
+        configs = [read_image(config) for config, _ in members]
         parts = [*members, *(each.documents for each in attested)]
         documents = [digest_of(document) for part in parts for document in part]
         async with self.changing:
@@ -310,6 +322,19 @@ class ImageStore:
         having = {digest for digest, row in self._index_rows.items() if id in row.images.values()}
         refs = [parse_reference(name) for name, row in names.items() if row.image == id or row.index in having]
         return sorted((ref for ref in refs if ref.digest is not None), key=Reference.canonical)
+
+    async def find_unreadable(self, text: str) -> ImageId | None:
+        """The image that `load` could not read and that `text` means: a name, an ID or its unambiguous beginning."""
+        if (prefix := _PREFIX.fullmatch(text)) is not None:
+            found = [id for id in self.unreadable if id.startswith(f"sha256:{prefix.group(1)}")]
+            if len(found) == 1:
+                return found[0]
+        try:
+            wanted = _exact(parse_reference(text)).canonical()
+        except InvalidInput:
+            return None
+        row = (await self._tables.names.all()).get(wanted) if self.unreadable else None
+        return ImageId(row.image) if row is not None and row.image in self.unreadable else None
 
     async def forget_unreadable(self, id: ImageId) -> None:
         """Forget an image that `load` could not read, and its names."""
@@ -474,6 +499,16 @@ class ImageStore:
             return None
         ref = _exact(ref)
         return ref if ref in self._names else None
+
+
+def _with_sound_names(rows: Mapping[str, NameRow]) -> dict[Reference, NameRow]:
+    found = {}
+    for name, row in rows.items():
+        try:
+            found[parse_reference(name)] = row
+        except InvalidInput as error:
+            log.error("the name %r of image %s is left out: %s", name, row.image, error)
+    return found
 
 
 def _attested(row: IndexRow) -> dict[Digest, Sequence[Digest]]:

@@ -25,6 +25,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol
 
+from havre.engine.imageconfig import read_image
 from havre.engine.imagestore import Hold, Image, ImageStore
 from havre.engine.model import ImageId
 from havre.engine.progress import Progress, ProgressLine, unobserved
@@ -33,7 +34,7 @@ from havre.errors import HavreError, InvalidInput, NotFound, Unsupported
 from havre.oci import mediatypes
 from havre.oci.attestation import MAX_ATTESTED, Attested, subject_of
 from havre.oci.digest import Digest, digest_of, hex_of
-from havre.oci.image import ImageConfig, decode_image
+from havre.oci.image import ImageConfig
 from havre.oci.manifest import MAX_CONFIG, Descriptor, Index, Manifest, choose_manifest, decode_document
 from havre.oci.platform import Platform
 from havre.oci.reference import Reference
@@ -193,7 +194,7 @@ class Puller:
                 raise InvalidInput(f"manifest list of {ref.familiar()} holds another manifest list")
         _check_types(document)
         config_body = await self._registry.document(ref, document.config, auth, MAX_CONFIG)
-        config = decode_image(config_body)
+        config = read_image(config_body)
         _check_image(ref, config, document, platform if exact else None)
         return Resolved(fetched.digest, index_body, document, body, config, config_body)
 
