@@ -67,6 +67,8 @@ class Cache:
                 await self._table.delete(id)
             else:
                 self._remember(record)
+        for id in list(self._table.damaged):
+            await self._table.delete(id)
 
     def live_layers(self) -> set[Digest]:
         """The layers that records need."""

@@ -90,6 +90,7 @@ class Lifecycle:
 
     def _prepare_start(self, live: Live) -> None:
         container = live.container
+        self._index.check_sound(live)
         if live.removing or container.state.status in ("removing", "dead"):
             raise Conflict("container is marked for removal and cannot be started")
         if container.state.paused:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from havre.engine.exit import Exits, WaitResult
 from havre.engine.links import links_of
 from havre.engine.model import Container
+from havre.engine.salvage import salvage_container
 from havre.errors import Conflict, HavreError, InvalidInput, NotFound
 from havre.runtime import Process
 from havre.storage import Table
@@ -47,6 +48,7 @@ class Live:
     `lock` is held while its state changes; `process` is set while it runs; `pending` are the clients attached before a
     start; `restart` is the timer of a restart to come. `stopping` tells that an end is the user's doing, and
     `restarted_by_user` that a start follows it, so that `--rm` does not apply.
+    `damaged`: its row could not be read.
     `oom_told`: this run has been told to have run out of memory. `uses` are its open views (`views`).
     """
 
@@ -63,6 +65,7 @@ class Live:
         self.restarted_by_user = False
         self.removing = False
         self.oom_told = False
+        self.damaged = False
         self.exec_ids: list[str] = []
 
     def running(self) -> Process:
@@ -95,9 +98,21 @@ class Index:
         self._names: dict[str, str] = {}
 
     async def load(self) -> None:
-        """Read every row."""
+        """Read every row; of one that is damaged, what can be read."""
         for container in (await self._table.all()).values():
             self.add(Live(container))
+        for id, value in self._table.damaged.items():
+            live = Live(salvage_container(id, value))
+            live.damaged = True
+            if live.container.name in self._names:
+                live.container.name = id[:12]
+            self.add(live)
+
+    def check_sound(self, live: Live) -> None:
+        """Refuse to work with a container whose row is damaged; Conflict."""
+        if live.damaged:
+            error = live.container.state.error
+            raise Conflict(f"container {live.container.id} cannot be started or changed: {error}")
 
     def __iter__(self) -> Iterator[Live]:
         return iter(list(self._by_id.values()))
@@ -156,7 +171,8 @@ class Index:
 
     async def save(self, container: Container) -> None:
         """Persist the row as it stands; a container that is gone stays gone."""
-        if container.id in self._by_id:
+        if (live := self._by_id.get(container.id)) is not None:
+            self.check_sound(live)
             await self._table.put(container.id, container)
 
     async def note(self, container: Container) -> None:

@@ -22,7 +22,8 @@ from havre.engine import times
 from havre.engine.defaultbridge import DefaultBridge
 from havre.engine.filters import Filters, boolean, check_keys, matches_exactly, matches_labels, matches_pattern
 from havre.engine.network import ConfigReference, Ipam, IpamPool, Network, NetworkSpec, bridge_of
-from havre.errors import Conflict, Forbidden, InvalidInput, NotFound
+from havre.engine.salvage import readable_fields
+from havre.errors import Conflict, Forbidden, HavreError, InvalidInput, NotFound
 from havre.linux.netlink import Interface
 from havre.network import ipam
 from havre.network.files import Resolver
@@ -31,6 +32,7 @@ from havre.network.plan import Bridge
 
 log = logging.getLogger(__name__)
 
+_SHORT_ID = 12
 OVERLAY_POOLS = tuple(islice(IPv4Network("10.0.0.0/8").subnets(new_prefix=24), 1, 1024))
 """Docker's first pools for overlays."""
 
@@ -38,6 +40,8 @@ OVERLAY_POOLS = tuple(islice(IPv4Network("10.0.0.0/8").subnets(new_prefix=24), 1
 class NetworkTable(Protocol):
     """Where the rows are kept, by network ID."""
 
+    @property
+    def damaged(self) -> Mapping[str, bytes]: ...
     async def all(self) -> dict[str, Network]: ...
     async def put(self, key: str, value: Network) -> None: ...
     async def delete(self, key: str) -> None: ...
@@ -83,11 +87,34 @@ class NetworkRows:
         self._table = table
         self._networks: dict[str, Network] = {}
         self._bridges: dict[str, Bridge] = {}
+        self._unusable: dict[str, str] = {}  # what could not be read of the rows: names by ID
 
     async def load(self) -> None:
-        """Read what was kept."""
-        self._networks = await self._table.all()
-        self._bridges = {id: bridge_of(row) for id, row in self._networks.items() if _has_bridge(row)}
+        """Read what was kept. A damaged row is left out, and stays until `discard`."""
+        self._networks, self._bridges = {}, {}
+        for id, row in (await self._table.all()).items():
+            try:
+                self.add(row)
+            except (HavreError, ValueError, KeyError) as error:
+                log.error("network %s (%s) cannot be used: %s", row.name, id, error)
+                self._unusable[id] = row.name
+        for id, value in self._table.damaged.items():
+            self._unusable[id] = str(readable_fields(value, Network).get("name", ""))
+        for id, name in list(self._unusable.items()):
+            if name in words.PREDEFINED:  # made anew
+                await self._table.delete(id)
+                del self._unusable[id]
+                continue
+            log.error("network %s is damaged: remove it with `network rm %s`", name or "without a name", id)
+
+    async def discard(self, name_or_id: str) -> bool:
+        """Remove the row of a network that could not be read; False where there is none of that name or ID."""
+        for id, name in self._unusable.items():
+            if name_or_id in (id, name) or (len(name_or_id) >= _SHORT_ID and id.startswith(name_or_id)):
+                await self._table.delete(id)
+                del self._unusable[id]
+                return True
+        return False
 
     def __iter__(self) -> Iterator[Network]:
         return iter(list(self._networks.values()))
@@ -121,7 +148,7 @@ class NetworkRows:
     def add(self, network: Network) -> None:
         """Let a network be seen; `save` makes it last."""
         if _has_bridge(network):
-            self._bridges[network.id] = bridge_of(network)
+            self._bridges[network.id] = bridge_of(network)  # raises for what cannot be one
         self._networks[network.id] = network
 
     async def save(self, network: Network) -> None:
@@ -246,8 +273,14 @@ class NetworkRows:
         await self._keep(msgspec.structs.replace(row, ipam=Ipam(config=pools), options=said, enable_ipv6=wanted.ipv6))
 
     async def _keep(self, network: Network) -> None:
+        """Have a predefined network; on a full disk it is made anew with the next start."""
+        if self._networks.get(network.id) == network:
+            return
         self.add(network)
-        await self.save(network)
+        try:
+            await self.save(network)
+        except HavreError as error:
+            log.error("the network %s is not recorded: %s", network.name, error)
 
     def _taken(self, other_than: str = "") -> list[Subnet]:
         return [pool.subnet for id, bridge in self._bridges.items() if id != other_than for pool in bridge.pools]

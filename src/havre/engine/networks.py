@@ -27,7 +27,7 @@ from havre.engine.network import Network, NetworkSpec
 from havre.engine.networkrows import NetworkOptions, NetworkRows, NetworkTable
 from havre.engine.sandbox import Held, Published, Sandbox
 from havre.engine.sandboxes import Relinked, Sandboxes
-from havre.errors import Forbidden, HavreError, InvalidInput
+from havre.errors import Forbidden, HavreError, InvalidInput, NotFound
 from havre.linux.netlink import Interface
 from havre.network.apply import Host
 from havre.network.firewall import Firewall
@@ -156,7 +156,12 @@ class Networks:
 
     async def remove(self, name_or_id: str) -> None:
         """Remove a network that no running container is on."""
-        network = self._rows.find(name_or_id)
+        try:
+            network = self._rows.find(name_or_id)
+        except NotFound:
+            if await self._rows.discard(name_or_id):
+                return
+            raise
         if network.name in words.PREDEFINED:
             raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
         if self._rows.users_of(network):

@@ -29,6 +29,7 @@ from havre.engine.events import Events
 from havre.engine.filters import Filters, boolean, check_keys, matches_exactly, matches_labels, matches_pattern
 from havre.engine.localvolumes import LocalVolumes, fill_directory, fill_part
 from havre.engine.pluginvolumes import PluginVolumes
+from havre.engine.salvage import readable_fields
 from havre.engine.volume import (
     ANONYMOUS,
     LOCAL,
@@ -66,6 +67,10 @@ class Volumes:
     async def load(self) -> None:
         """Read the rows, and compare those of driver `local` with the directories: at start, before anything else."""
         self._volumes = await self._table.all()
+        for name, value in self._table.damaged.items():
+            fields = {"created_at": rfc3339(), "mountpoint": "", **readable_fields(value, Volume), "name": name}
+            self._volumes[name] = Volume(**fields)
+            log.warning("volume %s has what could be read of its row: %s", name, ", ".join(sorted(fields)))
         await self._plugged.load()
         found, renames = await in_thread(self._local.sweep)
         for new, old in renames.items():
@@ -79,7 +84,10 @@ class Volumes:
         for name in found.keys() - self._volumes.keys():
             log.warning("volume %s had no row; taken in as it is", name)
             self._volumes[name] = Volume(name=name, created_at=rfc3339(found[name]), mountpoint="")
-            await self._table.put(name, self._volumes[name])
+            try:
+                await self._table.put(name, self._volumes[name])
+            except HavreError as error:
+                log.error("volume %s is not recorded: %s", name, error)
         for name, volume in self._volumes.items():
             volume.mountpoint = str(self._local.data(name)) if volume.driver == LOCAL else ""
 

@@ -7,16 +7,24 @@ start and rows written one at a time; there are no queries, so there is no SQL o
                                                   v          |
     writer thread:                    take all that waits -> BEGIN ... COMMIT
 
-One thread owns the connection. What waits in the queue is written in one transaction and shares one fate, so a burst of
-writes costs one commit. WAL with synchronous=NORMAL: a commit survives a killed daemon; a power cut may lose the last
-commits but never the database's consistency. On disk (docs/schema.md draws it): `PRAGMA application_id` says havre,
-`PRAGMA user_version` the schema; a database written by a newer havre is refused untouched, one of an older havre is
-marked with our version (what was added has defaults), so that the older one refuses it from then on.
+One thread owns the connection. What is asked for in one turn of the loop, and what waits in the queue besides, is
+written in one transaction and shares one fate, so a burst of writes costs one commit, and one full sync: WAL with
+synchronous=FULL, so a row is on disk when `put` or `delete` returns, and a power cut takes nothing that was
+acknowledged. What a row refers to (blobs, layers, directories) is on disk before the row; its writer sees to that. A
+row that nothing is acknowledged upon (`lazily`) waits for the sync of the next that is not.
+
+On a full disk only deletions, and what is `urgent`, are tried again with the room of the reserve, each by itself.
+A row that cannot be read (`Table.damaged`) is told in the log and left out, and spoils no list and no start.
+
+On disk (docs/schema.md draws it): `PRAGMA application_id` says havre, `PRAGMA user_version` the schema; a database
+written by a newer havre is refused untouched, one of an older havre is marked with our version (what was added has
+defaults), so that the older one refuses it from then on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import queue
 import re
 import sqlite3
@@ -29,9 +37,14 @@ import msgspec
 
 from havre.aio import in_thread
 from havre.errors import Failed, InvalidInput, Unavailable, Unsupported
+from havre.linux.room import free_bytes, full_hint
+from havre.storage.reserve import Reserve
+
+log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 2
 _APPLICATION_ID = 0x48765265  # "HvRe"
+_NO_ROOM = 64 << 10  # bytes: with less, an error of input or output is put down to the full disk
 _NAME = re.compile(r"[a-z][a-z_]{0,30}")
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -41,10 +54,12 @@ _Work: TypeAlias = Callable[[sqlite3.Connection], Any]
 class _Job:
     """Work for the writer thread and the future, of some event loop, that waits for it."""
 
-    __slots__ = ("future", "loop", "work")
+    __slots__ = ("durable", "future", "loop", "urgent", "work")
 
-    def __init__(self, work: _Work) -> None:
+    def __init__(self, work: _Work, *, urgent: bool, durable: bool) -> None:
         self.work = work
+        self.urgent = urgent
+        self.durable = durable
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()
 
@@ -67,10 +82,12 @@ class _Job:
 class Database:
     """An open database. `table()` gives its tables; `close()` writes what waits and ends the writer thread."""
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, reserve: Reserve) -> None:
         self.path = path
         self._connection = connection
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._reserve = reserve
+        self._asked: list[_Job] = []  # in this turn of the loop
+        self._jobs: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
         self._closed = False
         self._writer = threading.Thread(target=self._serve, name="havre-db", daemon=True)
         self._writer.start()
@@ -78,7 +95,8 @@ class Database:
     @classmethod
     async def open(cls, path: Path) -> Database:
         """Open or create the database at `path`; `Unsupported` when it is newer, `Failed` when it is none of ours."""
-        return cls(await in_thread(_connect, path), path)
+        reserve = Reserve(path.parent / "reserve")
+        return cls(await in_thread(_connect, path, reserve), path, reserve)
 
     def table(self, name: str, type: type[T]) -> Table[T]:
         """The table `name` of `type` documents, created at its first use."""
@@ -90,16 +108,27 @@ class Database:
         """Write what waits, fold the log into the database, close. Idempotent."""
         if not self._closed:
             self._closed = True
+            self._hand_over()
             self._jobs.put(None)
         await in_thread(self._writer.join)
 
-    async def submit(self, work: _Work) -> Any:
-        """Run `work` on the connection inside the writer's next transaction and return its result."""
+    async def submit(self, work: _Work, *, urgent: bool = False, durable: bool = True) -> Any:
+        """Run `work` on the connection inside the writer's next transaction and return its result.
+
+        On a full disk what is `urgent` may use the reserve. Where nothing is `durable`, nothing is synced.
+        """
         if self._closed:
             raise Unavailable("the database is closed", "the daemon is stopping")
-        job = _Job(work)
-        self._jobs.put(job)
+        job = _Job(work, urgent=urgent, durable=durable)
+        if not self._asked:
+            job.loop.call_soon(self._hand_over)
+        self._asked.append(job)
         return await job.future
+
+    def _hand_over(self) -> None:
+        """Let the writer have all that was asked for in this turn."""
+        asked, self._asked = self._asked, []
+        self._jobs.put(asked)
 
     def _serve(self) -> None:
         serving = True
@@ -108,22 +137,42 @@ class Database:
             while not self._jobs.empty():
                 waiting.append(self._jobs.get())
             serving = None not in waiting
-            if batch := [job for job in waiting if job is not None]:
+            if batch := [job for jobs in waiting if jobs is not None for job in jobs]:
                 self._write(batch)
         self._connection.close()
 
     def _write(self, batch: list[_Job]) -> None:
         try:
-            with self._connection:  # commits, or rolls back on an exception
-                self._connection.execute("BEGIN IMMEDIATE")
-                results = [job.work(self._connection) for job in batch]
+            results = self._commit(batch)
         except sqlite3.Error as error:
-            failure = Failed(f"writing {self.path}: {error}", "check that its file system has room and is writable")
-            for job in batch:
-                job.settle(None, failure)
+            if len(batch) > 1 and self._is_full(error):  # there may be room for some of it
+                for job in batch:
+                    self._write([job])
+            elif batch[0].urgent and self._is_full(error) and self._reserve.give_up():
+                self._write(batch)
+            else:
+                self._refuse(batch, error)
             return
         for job, result in zip(batch, results, strict=True):
             job.settle(result, None)
+        self._reserve.restore()
+
+    def _commit(self, batch: list[_Job]) -> list[Any]:
+        """One transaction, on disk if one of them is to be; rolled back on an exception."""
+        self._connection.execute(f"PRAGMA synchronous = {'FULL' if any(job.durable for job in batch) else 'NORMAL'}")
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            return [job.work(self._connection) for job in batch]
+
+    def _refuse(self, batch: list[_Job], error: sqlite3.Error) -> None:
+        full = self._is_full(error)
+        hint = full_hint(self.path.parent) if full else "check that its file system has room and is writable"
+        failure = Failed(f"writing {self.path}: {'no space left on device' if full else error}", hint)
+        for job in batch:
+            job.settle(None, failure)
+
+    def _is_full(self, error: sqlite3.Error) -> bool:
+        return _says_full(error, self.path)
 
 
 class Table(Generic[T]):
@@ -132,6 +181,7 @@ class Table(Generic[T]):
     def __init__(self, database: Database, name: str, type: type[T]) -> None:
         self._database = database
         self._name = name
+        self.damaged: dict[str, bytes] = {}  # by key, what lies there instead of a document
         self._decoder = msgspec.json.Decoder(type)
         self._encoder = msgspec.json.Encoder()
         self._create = f'CREATE TABLE IF NOT EXISTS "{name}" (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID'
@@ -140,20 +190,42 @@ class Table(Generic[T]):
         self._all = f'SELECT key, value FROM "{name}" ORDER BY key'
 
     async def all(self) -> dict[str, T]:
-        """Every document by its key; `Failed` names the row that is not a document of this type."""
-        rows: list[tuple[str, bytes]] = await self._submit(lambda db: db.execute(self._all).fetchall())
-        return {key: self._decode(key, value) for key, value in rows}
+        """Every document by its key, but for the rows that are no document of this type: they are `damaged` then."""
 
-    async def put(self, key: str, value: T) -> None:
-        """Write `value`, as it is at the time of the call, under `key`; returns once it is committed."""
+        def read(db: sqlite3.Connection) -> list[tuple[str, Any]]:
+            try:
+                return db.execute(self._all).fetchall()
+            except sqlite3.OperationalError as error:
+                if "no such table" not in str(error):
+                    raise
+                return []  # a full disk might have no room for it
+
+        found: dict[str, T] = {}
+        self.damaged = {}
+        for key, value in await self._database.submit(read, durable=False):
+            try:
+                found[key] = self._decoder.decode(value)
+            except (msgspec.MsgspecError, TypeError, RecursionError, UnicodeDecodeError) as error:
+                self.damaged[key] = value if isinstance(value, bytes) else str(value).encode()
+                where = f"row {key!r} of table {self._name} in {self._database.path}"
+                log.error("%s is damaged and left out: %s", where, error)
+        return found
+
+    async def put(self, key: str, value: T, *, urgent: bool = False, lazily: bool = False) -> None:
+        """Write `value`, as it is at the time of the call, under `key`; returns once it is on disk.
+
+        `lazily`: it gets there at the latest with the next write that is not lazy. `urgent`: see `Database.submit`.
+        """
         row = (key, self._encoder.encode(value))
-        await self._submit(lambda db: db.execute(self._put, row).close())
+        await self._submit(lambda db: db.execute(self._put, row).close(), urgent=urgent, durable=not lazily)
+        self.damaged.pop(key, None)
 
     async def delete(self, key: str) -> None:
-        """Remove the document under `key`, if there is one."""
-        await self._submit(lambda db: db.execute(self._delete, (key,)).close())
+        """Remove the document under `key`, if there is one, also from a full disk."""
+        await self._submit(lambda db: db.execute(self._delete, (key,)).close(), urgent=True)
+        self.damaged.pop(key, None)
 
-    async def _submit(self, work: _Work) -> Any:
+    async def _submit(self, work: _Work, *, urgent: bool = False, durable: bool = True) -> Any:
         def in_table(db: sqlite3.Connection) -> Any:
             try:
                 return work(db)
@@ -163,28 +235,46 @@ class Table(Generic[T]):
                 db.execute(self._create)
                 return work(db)
 
-        return await self._database.submit(in_table)
-
-    def _decode(self, key: str, value: bytes) -> T:
-        try:
-            return self._decoder.decode(value)
-        except msgspec.MsgspecError as error:
-            raise Failed(f"row {key!r} of table {self._name} in {self._database.path} is damaged: {error}") from error
+        return await self._database.submit(in_table, urgent=urgent, durable=durable)
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path, reserve: Reserve) -> sqlite3.Connection:
+    """Open it; on a full disk with the room of the reserve, and if need be without the file of the log's index."""
     try:
-        # isolation_level=None: transactions begin where this module says so, and nowhere else.
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
         try:
-            path.chmod(0o600)
-            _prepare(connection, path)
-        except BaseException:
-            connection.close()
-            raise
+            connection = _open(path)
+        except sqlite3.Error as error:
+            if not _says_full(error, path):
+                raise
+            reserve.give_up()
+            connection = _open(path, alone=True)
     except (sqlite3.Error, OSError) as error:
+        if isinstance(error, sqlite3.Error) and _says_full(error, path):
+            raise Failed(f"opening {path}: no space left on device", full_hint(path.parent)) from error
         raise Failed(f"opening {path}: {error}", "restore it from a copy, or move it away to start afresh") from error
+    reserve.restore()
     return connection
+
+
+def _open(path: Path, *, alone: bool = False) -> sqlite3.Connection:
+    # isolation_level=None: transactions begin where this module says so, and nowhere else.
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
+    try:
+        path.chmod(0o600)
+        if alone:  # the index of the log is kept in memory then, not in a file (sqlite.org/wal.html, "WAL without...")
+            connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        _prepare(connection, path)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _says_full(error: sqlite3.Error, path: Path) -> bool:
+    """Whether the cause is a full disk: of the index of its log SQLite says only that input or output has failed."""
+    name = getattr(error, "sqlite_errorname", "") or ""
+    failed = name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN"))
+    return name == "SQLITE_FULL" or (failed and free_bytes(path.parent) < _NO_ROOM)
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
@@ -199,7 +289,7 @@ def _prepare(connection: sqlite3.Connection, path: Path) -> None:
             "run the newer version, or choose another data root",
         )
     connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
+    connection.execute("PRAGMA synchronous = FULL")
     if application == 0:
         connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
     if version < SCHEMA_VERSION:

@@ -92,6 +92,9 @@ class Layers:
     async def load(self) -> None:
         """Read the rows and make disk and rows agree: removes half-written layers, drops damaged ones. At start."""
         rows = {Digest(key): row for key, row in (await self._table.all()).items()}
+        for key in list(self._table.damaged):
+            log.warning("the row of layer %s is damaged and was dropped; pull its images again", key)
+            await self._table.delete(key)
         try:
             damaged = await in_thread(self._reconcile, rows)
         except OSError as error:

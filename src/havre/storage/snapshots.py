@@ -162,9 +162,9 @@ class Snapshots:
     async def remove(self, id: str) -> None:
         """Unmount the snapshot and remove what was written: its space is free then."""
         await self._left(id)
-        if (row := self._rows.get(id)) is None:
+        if (row := self._rows.get(id)) is None and id not in self._table.damaged:
             return
-        await in_thread(self._take_away, id, row)
+        await in_thread(self._take_away, id, row or SnapshotRow([], self._form))
         await self._table.delete(id)
         self._rows.pop(id, None)
         self._locks.pop(id, None)
@@ -249,7 +249,7 @@ class Snapshots:
 
     async def recover(self, in_use: Collection[str], known: Collection[str]) -> None:
         """After a restart: unmount what is not `in_use`, remove what is not `known`, and what was left half-made."""
-        for id in [id for id in self._rows if id not in known]:
+        for id in [id for id in (*self._rows, *self._table.damaged) if id not in known]:
             await self.remove(id)
         await in_thread(self._reconcile, frozenset(in_use))
 
@@ -327,7 +327,7 @@ class Snapshots:
                 if not directory.is_mount():
                     directory.rmdir()
             for directory in self._root.iterdir():
-                if directory.name not in self._rows:
+                if directory.name not in self._rows and directory.name not in self._table.damaged:
                     trees.remove_tree(directory)
             self._mounted.sweep(0)
 

@@ -162,14 +162,23 @@ def test_what_is_no_database_is_refused(tmp_path: Path, content: bytes) -> None:
     assert (tmp_path / "db").read_bytes() == content
 
 
-def test_a_damaged_row_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize("value", [b"{", b"\xff", b"[]", b'{"Name": "x"}', "text", 5])
+def test_a_damaged_row_is_told_and_spoils_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, value: bytes | str | int
+) -> None:
     async def work() -> None:
         database = await Database.open(tmp_path / "db")
-        await database.table("things", Wider).put("k", Wider("x"))
         number = database.table("things", msgspec.defstruct("Number", [("Name", int)]))  # type: ignore[type-var]
         try:
-            with pytest.raises(Failed, match=r"row .k. of table things .* damaged"):
-                await number.all()
+            await number.put("a", number._decoder.decode(b'{"Name": 1}'))
+            await number.put("b", number._decoder.decode(b'{"Name": 2}'))
+            await database.submit(lambda db: db.execute("UPDATE things SET value = ? WHERE key = 'b'", (value,)))
+            assert list(await number.all()) == ["a"]
+            assert list(number.damaged) == ["b"]
+            assert "row 'b' of table things" in caplog.text
+            await number.delete("b")
+            assert list(await number.all()) == ["a"]
+            assert number.damaged == {}
         finally:
             await database.close()
 
@@ -216,4 +225,4 @@ def test_a_full_disk_is_an_error_and_no_end(tmp_path: Path) -> None:
         await database.close()
 
     asyncio.run(work())
-    assert os.listdir(tmp_path) == ["db"]
+    assert sorted(os.listdir(tmp_path)) == ["db", "reserve"]
