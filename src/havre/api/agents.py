@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -26,11 +27,13 @@ from havre.api.call import Call
 from havre.api.hijack import Connection, Taken, render_head, take_over
 from havre.build.contexts import Contexts
 from havre.errors import HavreError, InvalidInput
+from havre.listening import Acceptor, Budget
 
 log = logging.getLogger(__name__)
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 _PIECE = 32 << 10
+_USERS = 64  # of one socket at once: the programs of a RUN are strangers
 _RAW = "application/vnd.docker.raw-stream"
 
 
@@ -39,11 +42,12 @@ async def agent_socket(path: Path, serve: Serve) -> AsyncIterator[None]:
     """Let `serve` answer each user of the Unix socket `path` as long as the context lasts."""
     connections: set[asyncio.Task[None]] = set()
 
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def connected(accepted: socket.socket) -> None:
         task = asyncio.current_task()
         assert task is not None
         connections.add(task)
         task.add_done_callback(connections.discard)
+        reader, writer = await asyncio.open_unix_connection(sock=accepted)
         try:
             await serve(reader, writer)
         except (HavreError, ConnectionError) as error:
@@ -51,11 +55,18 @@ async def agent_socket(path: Path, serve: Serve) -> AsyncIterator[None]:
         finally:
             writer.close()
 
-    server = await asyncio.start_unix_server(accept, path)
+    opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        opened.bind(str(path))
+        opened.listen(_USERS)
+    except BaseException:
+        opened.close()
+        raise
+    acceptor = Acceptor(opened, connected, Budget(2 * _USERS, _USERS), path)
     try:
         yield
     finally:
-        server.close()
+        acceptor.close()
         for task in connections:
             task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)

@@ -5,7 +5,8 @@
     await server.close()
 
 A unix socket is for its owner and group alone (0660) from the moment it exists. A socket file that nobody listens
-on any more is replaced; one that answers is another daemon's and is left alone.
+on any more is replaced; one that answers is another daemon's and is left alone. Containers may reach the TCP
+ones: their connections have a limit, in all and for one address (`listening`), and TLS has to be agreed on in time.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from havre.api.routes import build_router
 from havre.api.services import Services
 from havre.api.tls import protocol_factory
 from havre.errors import Conflict, Failed, InvalidInput
+from havre.listening import Acceptor, Budget, descriptors
 
 SOCKET_MODE = 0o660
 BACKLOG = 1024
@@ -83,7 +85,8 @@ class Server:
             max_line_size=_MAX_HEADER,
             max_field_size=_MAX_HEADER,
         )
-        self._listening: list[asyncio.Server] = []
+        self._listening: list[Acceptor] = []
+        self._strangers = Budget(descriptors(8))
         self._files: list[tuple[Path, int]] = []
         self.addresses: list[str] = []
 
@@ -93,17 +96,21 @@ class Server:
         tls = None if isinstance(listener, UnixListener) else listener.tls
         make = self._http if tls is None else protocol_factory(self._http, tls)
         loop = asyncio.get_running_loop()
-        # Not create_unix_server: since Python 3.13 it unlinks the file in the end, though it may be systemd's.
-        server = await loop.create_server(make, sock=opened, backlog=BACKLOG)
-        self._listening.append(server)
+        opened.listen(BACKLOG)
+
+        async def connected(accepted: socket.socket) -> None:
+            await loop.connect_accepted_socket(make, accepted)
+
+        budget = None if opened.family == socket.AF_UNIX else self._strangers
+        self._listening.append(Acceptor(opened, connected, budget))
         self.addresses.append(_address(opened))
         if isinstance(listener, UnixListener):
             self._files.append((listener.path, listener.path.stat().st_ino))
 
     async def close(self, grace_s: float = 5.0) -> None:
         """Stop accepting, let state-changing work finish for `grace_s`, end all streams, close. Idempotent."""
-        for server in self._listening:
-            server.close()
+        for acceptor in self._listening:
+            acceptor.close()
         for path, inode in self._files:
             _remove_own(path, inode)
         self._files.clear()

@@ -21,6 +21,8 @@ from typing import Any
 
 from havre.errors import InvalidInput
 
+_HANDSHAKE_S = 10.0  # asyncio's default of 60 s is for how long anybody may keep a descriptor
+
 # The base is private to asyncio and typed only in parts.
 _Base: Any = sslproto.SSLProtocol
 
@@ -53,9 +55,9 @@ class HalfCloseTLS(_Base):  # type: ignore[misc]
 
 
 def protocol_factory(make: Callable[[], Any], context: ssl.SSLContext) -> Callable[[], Any]:
-    """A factory for `loop.create_server` (without its `ssl=`) that puts TLS below what `make` makes."""
+    """A factory for `loop.connect_accepted_socket` (without its `ssl=`) that puts TLS below what `make` makes."""
     loop = asyncio.get_running_loop()
-    return lambda: HalfCloseTLS(loop, make(), context, None, server_side=True)
+    return lambda: HalfCloseTLS(loop, make(), context, None, server_side=True, ssl_handshake_timeout=_HANDSHAKE_S)
 
 
 def server_context(certificate: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:

@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import logging
 import signal
+import socket
 import ssl
 import sys
 from collections.abc import Sequence
@@ -20,9 +21,15 @@ from havre.distribution.repositories import Repositories
 from havre.distribution.server import Server
 from havre.distribution.tokens import TokenGate
 from havre.errors import HavreError, InvalidInput
+from havre.listening import Acceptor, Budget, descriptors
+from havre.logtext import RateLimit
 from havre.registry import Registry, RegistryConfig
 
 log = logging.getLogger("havre.registry")
+
+_BACKLOG = 128
+_HANDSHAKE_S = 10.0
+_GRACE_S = 5.0
 
 
 async def serve(
@@ -43,20 +50,48 @@ async def serve(
         log.info("removed %d bytes that no repository needs", freed)
     registry = Registry(RegistryConfig())
     server = Server(repositories, read_only=read_only, registry=registry, upstream=upstream, gate=gate)
-    runner = web.ServerRunner(web.Server(server.handle), handle_signals=False)
-    await runner.setup()
+    http = web.Server(server.handle)
+    acceptors: list[Acceptor] = []
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     try:
-        await web.TCPSite(runner, host.strip("[]") or None, int(port), ssl_context=tls, shutdown_timeout=5).start()
-        for listening in runner.addresses:
-            log.info("serving %s at %s", root, listening)
+        budget = Budget(descriptors(2))
+        for listening in open_sockets(host.strip("[]"), int(port)):
+            log.info("serving %s at %s", root, listening.getsockname())
+            acceptors.append(Acceptor(listening, lambda accepted: _connected(http, accepted, tls), budget))
         await stop.wait()
     finally:
-        await runner.cleanup()
+        for acceptor in acceptors:
+            acceptor.close()
+        http.pre_shutdown()
+        await http.shutdown(_GRACE_S)
         await registry.close()
+
+
+async def _connected(http: web.Server, accepted: socket.socket, tls: ssl.SSLContext | None) -> None:
+    timeout_s = _HANDSHAKE_S if tls is not None else None
+    try:
+        await asyncio.get_running_loop().connect_accepted_socket(
+            http, accepted, ssl=tls, ssl_handshake_timeout=timeout_s
+        )
+    except OSError as error:  # no TLS, or not in time
+        log.debug("a client was not served: %s", error)
+
+
+def open_sockets(host: str, port: int) -> list[socket.socket]:
+    """Listening sockets at each address of `host`, "" for all of this machine's; OSError."""
+    opened = []
+    found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    try:
+        for family, *_, address in dict.fromkeys(found):
+            opened.append(socket.create_server(address, family=family, backlog=_BACKLOG))
+    except BaseException:
+        for each in opened:
+            each.close()
+        raise
+    return opened
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,6 +109,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--auth", choices=("basic", "token"), default="basic", help="how accounts show themselves")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(RateLimit())
     try:
         tls = _context(options.tlscert, options.tlskey)
         gate = _gate(options.htpasswd, options.auth)

@@ -39,9 +39,10 @@ from havre.network import files, ipam, nameserver
 from havre.network.apply import Host
 from havre.network.firewall import Firewall
 from havre.network.ipam import Address, Pool
-from havre.network.nameserver import NameServer
+from havre.network.nameserver import NameServer, Quota
 from havre.network.plan import VETH_PREFIX, Endpoint, LinkMap
 from havre.network.ports import Ports, Publish, Reservation
+from havre.network.relay import relay_budget
 from havre.network.zones import View, Zone, parse_links
 
 log = logging.getLogger(__name__)
@@ -73,6 +74,7 @@ class Sandboxes:
         self._held: dict[ContainerId, Held] = {}
         self._used: dict[str, dict[Address, ContainerId]] = {}
         self._zones: dict[str, Zone] = {}
+        self._quota, self._relayed = Quota(), relay_budget()
         self.relinked = relinked
 
     def members(self, network_id: str) -> dict[str, NetworkContainer]:
@@ -119,7 +121,7 @@ class Sandboxes:
                 held.sockets = await self._host.open_netns(held.netns, list(held.endpoints.values()), then, owner)
                 await self._name(held, container, led=True)
             await self._firewall.publish(held.maps())
-            await _serve(held)
+            await self._serve(held)
             held.sandbox = self._describe(held, container)
             undo.pop_all()
         return held
@@ -174,7 +176,7 @@ class Sandboxes:
             if before is None and held.gateway() is not None:
                 self._hold_ports(held, container)
                 await self._firewall.publish(held.maps())
-                await _serve(held)
+                await self._serve(held)
             await self._name(held, container)
             held.sandbox = self._describe(held, container)
             undo.pop_all()
@@ -209,7 +211,7 @@ class Sandboxes:
             for reservation in held.reservations:
                 reservation.retarget(new.address, new.address6)
         await self._firewall.publish(held.maps())
-        await _serve(held)
+        await self._serve(held)
 
     async def take_ports(self, container: Container, givers: Sequence[Container]) -> dict[str, Published]:
         """Publish what a running container asks for by now and publishes not yet. Where `givers` hold a port of it they
@@ -246,7 +248,7 @@ class Sandboxes:
         held.reservations += new
         for each in new:
             try:
-                await each.serve()
+                await each.serve(self._relayed)
             except OSError as error:  # the firewall leads to it all the same
                 log.error("container %s is not served at port %d: %s", held.name, each.host_port, error)
         gave = {other.id: [given.wish for owner, given, _ in taken if owner is other] for other, _ in others}
@@ -267,6 +269,10 @@ class Sandboxes:
         await self._firewall.retract(maps)
         for address in {port.address for port in maps} | held.given:
             await self._host.forget_flows(address)
+
+    async def _serve(self, held: Held) -> None:
+        for reservation in held.reservations:
+            await reservation.serve(self._relayed)
 
     # -- addresses and ports
 
@@ -363,7 +369,7 @@ class Sandboxes:
             if held.sockets is None or not led:
                 await self._lead_names(held, container.state.pid)
             assert held.sockets is not None, "they have just been found or made"
-            held.names = await NameServer.serve(held.sockets, View(), nameserver.Upstream())
+            held.names = await NameServer.serve(held.sockets, View(), nameserver.Upstream(), self._quota, held.name)
         self._see(held, container)
 
     async def _lead_names(self, held: Held, pid: int) -> None:
@@ -589,7 +595,7 @@ class Sandboxes:
         """Begin to answer for an adopted container: its ports and its names."""
         held = self._held.get(ContainerId(container.id))
         if held is not None:
-            await _serve(held)
+            await self._serve(held)
             if held.netns is not None:
                 await self._name(held, container)
             held.sandbox = self._describe(held, container)
@@ -624,11 +630,6 @@ def _close_names(held: Held) -> None:
     if held.sockets is not None:
         held.sockets.close()
         held.sockets = None
-
-
-async def _serve(held: Held) -> None:
-    for reservation in held.reservations:
-        await reservation.serve()
 
 
 def _links_here() -> list[netlink.Link]:

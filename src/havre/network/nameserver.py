@@ -14,6 +14,9 @@ container without names has such sockets, too, bound to nothing: it may be conne
 Questions about names of the container's networks are answered here, also with "no such record"; the rest goes to the
 upstream servers in turn, under an ID and from a port that nobody can guess. Without upstream servers (on internal
 networks) nothing is forwarded, whatever is asked: names must not carry data out (CVE-2024-29018).
+
+A container is not to take the daemon's descriptors: connections and forwarded questions have limits (`Quota`), one
+container's and all containers'. Connections beyond wait in the kernel's queue of 64, forwarded questions beyond fail.
 """
 
 from __future__ import annotations
@@ -25,7 +28,7 @@ import secrets
 import socket
 import struct
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,7 @@ from havre.aio import in_thread, spawn
 from havre.linux import pidfd
 from havre.linux.namespaces import in_netns
 from havre.linux.portrules import PortRule, replace_table
+from havre.listening import Acceptor, Budget, descriptors
 from havre.network import dnswire
 from havre.network.dnswire import Question
 from havre.network.zones import View
@@ -41,11 +45,13 @@ from havre.network.zones import View
 log = logging.getLogger(__name__)
 
 ADDRESS = "127.0.0.11"
-_BATCH = 64
+_BATCH = 32
+_REST = 8  # times a batch's time: an eighth of the event loop's time for floods, whoever sends them
 _BYTES = 65535
 _SERVER_TIMEOUT_S = 3.0
-_CLIENT_IDLE_S = 20.0
-_IN_FLIGHT = 256
+_CLIENT_IDLE_S = 2.0  # RFC 7766, section 6.2.3: a few seconds, and less when there are many
+_CONNECTION_S = 20.0
+_FORWARDED = 256
 _CONNECTIONS = 64
 _TABLE = "havre_dns"
 
@@ -66,6 +72,23 @@ class Upstream:
         if self.netns is None:
             return socket.socket(family, flags)
         return await in_thread(in_netns, self.netns, lambda: socket.socket(family, flags))
+
+
+@dataclass
+class Quota:
+    """What the name servers of all containers may have open together: connections, and questions asked upstream.
+
+    Those that are asked without a pause have a part of the event loop's time together: `rest` after each batch.
+    """
+
+    connections: Budget = field(default_factory=lambda: Budget(descriptors(16), _CONNECTIONS))
+    forwarded: Budget = field(default_factory=lambda: Budget(descriptors(8), _FORWARDED))
+    _free_at: float = 0.0
+
+    def rest(self, begun: float, ended: float) -> float:
+        """For how long the server is to rest whose batch took that time."""
+        self._free_at = max(self._free_at, begun) + _REST * (ended - begun)
+        return max(0.0, self._free_at - ended)
 
 
 @dataclass(frozen=True)
@@ -163,27 +186,37 @@ def plan_rules(udp_port: int, tcp_port: int) -> list[PortRule]:
 class NameServer:
     """One container's name server, until `close`."""
 
-    def __init__(self, sockets: Sockets, view: View, upstream: Upstream) -> None:
+    def __init__(
+        self, sockets: Sockets, view: View, upstream: Upstream, quota: Quota | None = None, name: str = ""
+    ) -> None:
+        self.name = name
         self.view = view
         self.upstream = upstream
+        self._quota = quota or Quota()
         self._sockets = sockets
-        self._server: asyncio.Server | None = None
+        self._acceptor: Acceptor | None = None
         self._pending: set[asyncio.Task[Any]] = set()
+        self._opening = asyncio.Lock()
+        self._resting: asyncio.TimerHandle | None = None
 
     @classmethod
-    async def serve(cls, sockets: Sockets, view: View, upstream: Upstream) -> NameServer:
-        """Answer on `sockets` from now on; they belong to the server."""
-        server = cls(sockets, view, upstream)
+    async def serve(
+        cls, sockets: Sockets, view: View, upstream: Upstream, quota: Quota | None = None, name: str = ""
+    ) -> NameServer:
+        """Answer on `sockets` from now on; they belong to the server. `name` is the container's, for the log."""
+        server = cls(sockets, view, upstream, quota, name)
         asyncio.get_running_loop().add_reader(sockets.datagrams, server._readable)
-        server._server = await asyncio.start_server(server._connected, sock=sockets.stream)
+        server._acceptor = Acceptor(sockets.stream, server._connected, server._quota.connections, server)
         return server
 
     def close(self) -> None:
         """Stop, and drop what is being asked. Idempotent."""
         if self._sockets.datagrams.fileno() >= 0:
             asyncio.get_running_loop().remove_reader(self._sockets.datagrams)
-        if self._server is not None:
-            self._server.close()
+        if self._resting is not None:
+            self._resting.cancel()
+        if self._acceptor is not None:
+            self._acceptor.close()
         for task in self._pending:
             task.cancel()
         self._sockets.close()
@@ -203,12 +236,16 @@ class NameServer:
             text = dnswire.reversed_address(question.name)
             if text and (name := self.view.name_of(text)) is not None:
                 return question, dnswire.render_name(question, name)
-        if not self.upstream.servers or len(self._pending) >= _IN_FLIGHT:
+        if self.upstream.servers and not self._quota.forwarded.has_room(self):
+            log.warning("container %s has too many questions for names under way: one more fails", self.name)
+            return question, dnswire.render_code(question, dnswire.SERVER_FAILURE)
+        if not self.upstream.servers:
             return question, dnswire.render_code(question, dnswire.SERVER_FAILURE)
         return question, None
 
     def _readable(self) -> None:
-        near = self._sockets.datagrams
+        near, loop = self._sockets.datagrams, asyncio.get_running_loop()
+        begun = loop.time()
         for _ in range(_BATCH):
             try:
                 message, client = near.recvfrom(_BYTES)
@@ -221,6 +258,8 @@ class NameServer:
                 self._start(self._forward_datagram(message, question, client))
             else:
                 self._reply(dnswire.fit(question, answer), client)
+        loop.remove_reader(near)
+        self._resting = loop.call_later(self._quota.rest(begun, loop.time()), loop.add_reader, near, self._readable)
 
     def _reply(self, answer: bytes, client: Any) -> None:
         try:
@@ -236,40 +275,53 @@ class NameServer:
     async def _forward_datagram(self, message: bytes, question: Question, client: Any) -> None:
         self._reply(await self._ask_all(message, question, _ask_by_udp), client)
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _connected(self, accepted: socket.socket) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
+        reader, writer = await asyncio.open_connection(sock=accepted)
         try:
-            async with asyncio.timeout(_CLIENT_IDLE_S):
+            async with asyncio.timeout(_CONNECTION_S):
                 while True:
-                    message = await _read_message(reader)
+                    async with asyncio.timeout(_CLIENT_IDLE_S):
+                        message = await _read_message(reader)
                     question, answer = self.answer(message)
                     if question is None:
                         return
                     writer.write(_framed(answer or await self._ask_all(message, question, _ask_by_tcp)))
-                    await writer.drain()
+                    async with asyncio.timeout(_CLIENT_IDLE_S):
+                        await writer.drain()
         except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
             log.debug("a client's connection ended: %s", error)
         finally:
-            writer.close()
+            writer.transport.abort()  # a client that reads nothing must not keep it until it does
 
     # -- forwarding
 
     async def _ask_all(self, message: bytes, question: Question, ask: Ask) -> bytes:
         """The first good answer of the servers in turn, else the last bad one, else a failure of our own."""
         last = dnswire.render_code(question, dnswire.SERVER_FAILURE)
-        for server in self.upstream.servers:
-            try:
-                async with asyncio.timeout(_SERVER_TIMEOUT_S):
-                    last = await ask(self.upstream.open, server, message, question)
-            except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
-                log.debug("name server %s does not answer: %s", server, error)
-                continue
-            if dnswire.code_of(last) != dnswire.SERVER_FAILURE:
-                break
+        if not self._quota.forwarded.take(self):
+            return last
+        try:
+            for server in self.upstream.servers:
+                try:
+                    async with asyncio.timeout(_SERVER_TIMEOUT_S):
+                        last = await ask(self._open, server, message, question)
+                except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
+                    log.debug("name server %s does not answer: %s", server, error)
+                    continue
+                if dnswire.code_of(last) != dnswire.SERVER_FAILURE:
+                    break
+        finally:
+            self._quota.forwarded.give(self)
         return last
+
+    async def _open(self, family: int, kind: int) -> socket.socket:
+        """A socket to ask a server with; one at a time, since it may take a thread that others need, too."""
+        async with self._opening:
+            return await self.upstream.open(family, kind)
 
 
 Ask = Callable[[OpenSocket, str, bytes, Question], Awaitable[bytes]]

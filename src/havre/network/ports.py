@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 
 from havre.errors import Failed, InvalidInput
+from havre.listening import Budget
 from havre.network.ipam import Address, parse_address
 from havre.network.plan import TRANSLATED, Access, PortMap
 from havre.network.relay import Relay
@@ -163,11 +164,12 @@ class Reservation:
         self.relays.clear()
         self.target, self.target6 = target, target6
 
-    async def serve(self) -> None:
-        """Pass on what arrives at the sockets themselves."""
+    async def serve(self, budget: Budget | None = None) -> None:
+        """Pass on what arrives at the sockets themselves; `budget` bounds the clients of all relays."""
+        target = (str(self.target), self.wish.port)
         for held in self.sockets if self.relayed else ():
             if self.wish.protocol != "sctp":
-                self.relays.append(await Relay.open(held, self.wish.protocol, (str(self.target), self.wish.port)))
+                self.relays.append(await Relay.open(held, self.wish.protocol, target, budget))
 
 
 class Ports:

@@ -5,7 +5,8 @@ traffic in the moment when somebody has flushed the rules. The container sees th
 
     client ──▶ [::]:8080 (held by Ports) ── daemon ──▶ 172.17.0.2:80
 
-TCP keeps half-closed connections half-closed. UDP keeps one socket per client, closed after 30 s of silence.
+TCP keeps half-closed connections half-closed. UDP keeps one socket per client, closed after 30 s of silence. What all
+relays may have open, and one container's alone, has a limit: beyond it connections wait and datagrams are lost.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import asyncio
 import logging
 import socket
 from typing import Any
+
+from havre.listening import Acceptor, Budget, descriptors
 
 log = logging.getLogger(__name__)
 
@@ -24,31 +27,41 @@ _UDP_IDLE_S = 30.0
 _UDP_CLIENTS = 1024
 
 
+def relay_budget() -> Budget:
+    """Clients that all relays of a daemon may have at once. One of TCP costs two descriptors, one of UDP one."""
+    return Budget(descriptors(8))
+
+
 class Relay:
     """One held socket being served; `close` ends it and the connections it carries, not the socket."""
 
     def __init__(self, protocol: str, target: Target) -> None:
         self._protocol = protocol
         self._target = target
-        self._server: asyncio.Server | None = None
+        self._acceptor: Acceptor | None = None
         self._datagrams: _Datagrams | None = None
         self._connections: set[asyncio.Task[Any]] = set()
 
     @classmethod
-    async def open(cls, held: socket.socket, protocol: str, target: Target) -> Relay:
-        """Serve a bound ("tcp": listening) socket. The relay works on a duplicate; the caller keeps its own."""
+    async def open(cls, held: socket.socket, protocol: str, target: Target, budget: Budget | None = None) -> Relay:
+        """Serve a bound ("tcp": listening) socket. The relay works on a duplicate; the caller keeps its own.
+
+        Clients use the share of `budget` that the container at the target's address has.
+        """
         relay = cls(protocol, target)
+        budget = budget or relay_budget()
         if protocol == "tcp":
-            relay._server = await asyncio.start_server(relay._connected, sock=held.dup())
+            relay._acceptor = Acceptor(held.dup(), relay._connected, budget, target[0])
         else:
             loop = asyncio.get_running_loop()
-            _, relay._datagrams = await loop.create_datagram_endpoint(lambda: _Datagrams(target), sock=held.dup())
+            made = await loop.create_datagram_endpoint(lambda: _Datagrams(target, budget), sock=held.dup())
+            relay._datagrams = made[1]
         return relay
 
     def leave(self) -> None:
         """Serve no new client; connections go on to their end. Idempotent."""
-        if self._server is not None:
-            self._server.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
         if self._datagrams is not None:
             self._datagrams.close()
 
@@ -58,11 +71,12 @@ class Relay:
         for task in self._connections:
             task.cancel()
 
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _connected(self, accepted: socket.socket) -> None:
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
         task.add_done_callback(self._connections.discard)
+        reader, writer = await asyncio.open_connection(sock=accepted)
         try:
             far_reader, far_writer = await asyncio.open_connection(*self._target)
             try:
@@ -86,8 +100,9 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 class _Datagrams(asyncio.DatagramProtocol):
     """The near side of a UDP relay: knows each client's far side."""
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, budget: Budget) -> None:
         self._target = target
+        self._budget = budget
         self._clients: dict[Any, _Answers] = {}
         self._transport: asyncio.DatagramTransport | None = None
 
@@ -98,11 +113,21 @@ class _Datagrams(asyncio.DatagramProtocol):
     def datagram_received(self, data: bytes, addr: Any) -> None:
         client = self._clients.get(addr)
         if client is None:
-            if len(self._clients) >= _UDP_CLIENTS:
-                return
-            client = self._clients[addr] = _Answers(self, addr)
-            client.open(self._target)
-        client.send(data)
+            client = self._open(addr)
+        if client is not None:
+            client.send(data)
+
+    def _open(self, addr: Any) -> _Answers | None:
+        """A far side for a new client; None where there are too many, or the kernel refuses."""
+        if len(self._clients) >= _UDP_CLIENTS or not self._budget.take(self._target[0]):
+            return None
+        try:
+            client = self._clients[addr] = _Answers(self, addr, self._target)
+        except OSError as error:
+            self._budget.give(self._target[0])
+            log.warning("relay to %s port %d cannot serve one more client: %s", *self._target, error)
+            return None
+        return client
 
     def answer(self, data: bytes, addr: Any) -> None:
         """Send a container's datagram back to its client."""
@@ -111,7 +136,8 @@ class _Datagrams(asyncio.DatagramProtocol):
 
     def forget(self, addr: Any) -> None:
         """A client's far side has closed."""
-        self._clients.pop(addr, None)
+        if self._clients.pop(addr, None) is not None:
+            self._budget.give(self._target[0])
 
     def close(self) -> None:
         """Close the near side and every far side."""
@@ -124,15 +150,17 @@ class _Datagrams(asyncio.DatagramProtocol):
 class _Answers:
     """The far side of one UDP client: a connected socket to the container, read by the event loop."""
 
-    def __init__(self, near: _Datagrams, addr: Any) -> None:
+    def __init__(self, near: _Datagrams, addr: Any, target: Target) -> None:
         self._near = near
         self._addr = addr
         self._loop = asyncio.get_running_loop()
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         self._timer: asyncio.TimerHandle | None = None
-
-    def open(self, target: Target) -> None:
-        self._socket.connect(target)
+        try:
+            self._socket.connect(target)
+        except OSError:
+            self._socket.close()
+            raise
         self._loop.add_reader(self._socket, self._readable)
 
     def send(self, data: bytes) -> None:

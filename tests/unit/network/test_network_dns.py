@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from havre.network import dnswire
-from havre.network.nameserver import NameServer, Upstream
+from havre.network.nameserver import NameServer, Quota, Upstream
 from havre.network.zones import View, Zone, parse_links
 
 
@@ -108,3 +108,11 @@ class TestNames:
         server.upstream = Upstream(("192.0.2.1",))
         assert server.answer(dns.message.make_query("example.org", "A").to_wire())[1] is None
         assert server.answer(b"nonsense") == (None, None)
+
+
+def test_floods_share_a_part_of_the_loop() -> None:
+    quota = Quota()
+    first = quota.rest(10.0, 10.001)
+    assert 0.006 < first < 0.008
+    assert quota.rest(10.001, 10.002) > 2 * first - 0.001  # another container's: after the first one's rest
+    assert quota.rest(20.0, 20.001) == pytest.approx(first)  # nothing is saved up or owed

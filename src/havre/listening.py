@@ -1,0 +1,201 @@
+"""Listening sockets whose clients cannot take all descriptors of the process.
+
+    Budget    how many connections others may cause: in all, and each of them (a container, an address)
+    Acceptor  accepts on one socket while the budget has room; otherwise clients wait in the kernel's queue
+
+Nobody holds more than what is left over for everybody else, so that after n greedy holders an (n+1)th of the budget
+is still free for the next: dynamic thresholds, Choudhury and Hahne, IEEE/ACM Transactions on Networking 6 (1998).
+A connection counts until its socket is closed, whoever owns it by then.
+
+asyncio's own servers accept whatever comes and, without descriptors, log a traceback for each attempt.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import resource
+import socket
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from havre.aio import spawn
+
+log = logging.getLogger(__name__)
+
+Serve = Callable[[socket.socket], Coroutine[Any, Any, None]]
+"""Takes over an accepted socket, which does not block, and closes it in the end."""
+
+_BATCH = 16
+_RETRY_S = 1.0
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+
+
+def descriptors(share: int) -> int:
+    """One `share`th of the descriptors that this process may have (RLIMIT_NOFILE, getrlimit(2)); 16 or more."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return max(16, min(soft, 1 << 20) // share)
+
+
+class Budget:
+    """What holders may have at once: `total` together, `each` alone. Not thread-safe: one event loop's."""
+
+    def __init__(self, total: int, each: int | None = None) -> None:
+        self._total = total
+        self._each = total if each is None else each
+        self._held: Counter[object] = Counter()
+        self._used = 0
+        self._waiting: dict[Acceptor, None] = {}
+        self._waking = False
+
+    @property
+    def used(self) -> int:
+        """How much is taken."""
+        return self._used
+
+    @property
+    def is_full(self) -> bool:
+        """Whether nobody can take any."""
+        return self._used >= self._total
+
+    def has_room(self, holder: object) -> bool:
+        """Whether `holder` may take one more."""
+        return self._held[holder] < min(self._each, self._total - self._used)
+
+    def take(self, holder: object) -> bool:
+        """Take one; False where there is no room."""
+        if not self.has_room(holder):
+            return False
+        self._held[holder] += 1
+        self._used += 1
+        return True
+
+    def give(self, holder: object) -> None:
+        """Give one back; who waits for room is woken."""
+        self._used -= 1
+        self._held[holder] -= 1
+        if not self._held[holder]:
+            del self._held[holder]
+        if self._waiting and not self._waking:
+            self._waking = True
+            asyncio.get_running_loop().call_soon(self._wake)
+
+    def wait(self, acceptor: Acceptor) -> None:
+        """Resume `acceptor` once it may accept, in turn with others that wait."""
+        self._waiting[acceptor] = None
+
+    def forget(self, acceptor: Acceptor) -> None:
+        """It waits no longer. Idempotent."""
+        self._waiting.pop(acceptor, None)
+
+    def _wake(self) -> None:
+        self._waking = False
+        for acceptor in list(self._waiting):
+            if acceptor.may_accept:
+                del self._waiting[acceptor]
+                acceptor.resume()
+
+
+class Acceptor:
+    """Accepts on a listening socket, which it owns, until `close`.
+
+    `holder` is whose share of the budget the clients use; without one each client's address has a share of its own, and
+    an address that has used it up is sent away. Without a budget only the process's own limit counts.
+    """
+
+    def __init__(
+        self, listening: socket.socket, serve: Serve, budget: Budget | None = None, holder: object = None
+    ) -> None:
+        self._listening = listening
+        self._serve = serve
+        self._budget = budget
+        self._holder = holder
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+        listening.setblocking(False)
+        self._loop.add_reader(listening, self._readable)
+
+    def close(self) -> None:
+        """Accept no more; what was accepted goes on. Idempotent."""
+        if self._listening.fileno() >= 0:
+            self._pause()
+            self._listening.close()
+        if self._budget is not None:
+            self._budget.forget(self)
+        if self._timer is not None:
+            self._timer.cancel()
+
+    @property
+    def may_accept(self) -> bool:
+        """Whether the budget has room for one more client."""
+        if self._budget is None:
+            return True
+        return not self._budget.is_full if self._holder is None else self._budget.has_room(self._holder)
+
+    def resume(self) -> None:
+        """Go on after a pause."""
+        self._timer = None
+        self._loop.add_reader(self._listening, self._readable)
+        self._accept()
+
+    def _pause(self) -> None:
+        self._loop.remove_reader(self._listening)
+
+    def _readable(self) -> None:
+        for _ in range(_BATCH):
+            if not self._accept():
+                return
+
+    def _accept(self) -> bool:
+        """Accept one client if there is one and room for it."""
+        if self._budget is not None and not self.may_accept:
+            self._pause()
+            self._budget.wait(self)
+            return False
+        try:
+            accepted, address = self._listening.accept()
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            # accept(2): errors of the connection that was waiting are reported here, too.
+            if error.errno in _EXHAUSTED:
+                log.error("cannot accept connections: %s; trying again in %g s", error.strerror, _RETRY_S)
+                self._pause()
+                self._timer = self._loop.call_later(_RETRY_S, self.resume)
+            return False
+        self._admit(accepted, address)
+        return True
+
+    def _admit(self, accepted: socket.socket, address: Any) -> None:
+        holder = address[0] if self._holder is None and isinstance(address, tuple) else self._holder
+        budget = self._budget
+        if budget is not None and not budget.take(holder):
+            accepted.close()
+            log.warning("%s has as many connections as one address may have: one more was closed", holder)
+            return
+        counted = _Counted(fileno=accepted.detach())
+        counted.setblocking(False)
+        if budget is not None:
+            counted.on_close = lambda: budget.give(holder)
+        spawn(self._run(counted), "client")
+
+    async def _run(self, accepted: socket.socket) -> None:
+        try:
+            await self._serve(accepted)
+        except BaseException:
+            accepted.close()
+            raise
+
+
+class _Counted(socket.socket):
+    """A socket that says when it is closed; a duplicate says nothing."""
+
+    on_close: Callable[[], None] | None = None
+
+    def close(self) -> None:
+        super().close()
+        if (told := self.on_close) is not None:
+            self.on_close = None
+            told()
