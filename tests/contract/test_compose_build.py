@@ -150,7 +150,7 @@ COPY --from=other x /
 COPY here /
 RUN --mount=type=secret,id=s cat /run/secrets/s > /s
 RUN --mount=type=ssh,id=mine test -S $SSH_AUTH_SOCK
-RUN --security=insecure mkdir /m && mount -t tmpfs none /m && umount /m
+RUN --network=host test -e /sys/class/net/lo
 """
 
 
