@@ -32,7 +32,9 @@ class RealRegistry:
 
 
 @contextmanager
-def real_registry(root: Path, *, htpasswd: bool = False, inside: Sequence[str] = ()) -> Iterator[RealRegistry]:
+def real_registry(
+    root: Path, *, htpasswd: bool = False, inside: Sequence[str] = (), address: str = "127.0.0.1"
+) -> Iterator[RealRegistry]:
     """A registry that is gone afterwards; `inside` is a command prefix that enters a network namespace."""
     port = _free_port()
     config = root / "config.yml"
@@ -40,13 +42,13 @@ def real_registry(root: Path, *, htpasswd: bool = False, inside: Sequence[str] =
     text = (
         "version: 0.1\nlog: {level: warn}\n"
         f"storage: {{filesystem: {{rootdirectory: {root}/data}}, delete: {{enabled: true}}}}\n"
-        f"http: {{addr: 127.0.0.1:{port}}}\n"
+        f"http: {{addr: '{address}:{port}'}}\n"
     )
     if htpasswd:
         (root / "htpasswd").write_text(HTPASSWD)
         text += f"auth: {{htpasswd: {{realm: test, path: {root}/htpasswd}}}}\n"
     config.write_text(text)
-    with _running(["docker-registry", "serve", str(config)], root, port, inside) as running:
+    with _running(["docker-registry", "serve", str(config)], root, port, inside, address) as running:
         yield running
 
 
@@ -56,8 +58,8 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _answers(port: int, inside: Sequence[str]) -> bool:
-    probe = ["bash", "-c", f"exec 3<>/dev/tcp/127.0.0.1/{port}"]
+def _answers(address: str, port: int, inside: Sequence[str]) -> bool:
+    probe = ["bash", "-c", f"exec 3<>/dev/tcp/{address}/{port}"]
     return subprocess.run([*inside, *probe], capture_output=True, check=False).returncode == 0
 
 
@@ -72,14 +74,16 @@ def own_registry(root: Path, *, inside: Sequence[str] = (), flags: Sequence[str]
 
 
 @contextmanager
-def _running(command: Sequence[str], root: Path, port: int, inside: Sequence[str]) -> Iterator[RealRegistry]:
+def _running(
+    command: Sequence[str], root: Path, port: int, inside: Sequence[str], address: str = "127.0.0.1"
+) -> Iterator[RealRegistry]:
     """A registry's program from when it listens until it has ended."""
     with (root / "log").open("wb") as log:
         process = subprocess.Popen([*inside, *command], stdout=log, stderr=log)
     try:
-        until(lambda: _answers(port, inside) or process.poll() is not None, f"{command[0]} to listen")
+        until(lambda: _answers(address, port, inside) or process.poll() is not None, f"{command[0]} to listen")
         assert process.poll() is None, (root / "log").read_text()
-        yield RealRegistry(f"localhost:{port}", root)
+        yield RealRegistry(f"{'localhost' if address == '127.0.0.1' else address}:{port}", root)
     finally:
         process.terminate()
         process.wait(10)

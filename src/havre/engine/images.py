@@ -270,38 +270,72 @@ class Images:
         auth: Auth | None = None,
         platform: str | None = None,
         progress: Progress = unobserved,
-    ) -> None:
+        insecure: bool = False,
+    ) -> builtins.list[Descriptor]:
         """Push `name` at `tag`, or every tag of the repository that is here; `NotFound` if there is none.
 
-        A name for several platforms goes whole if all of its index is here or there, else (or with `platform`) one
-        image of it; `Conflict` where none of several is the host's.
+        Returns what each stands for there. A name for several platforms goes whole if all of its index is here or
+        there, else (or with `platform`) one image of it; `Conflict` where none of several is the host's. `insecure`
+        trusts a registry without TLS.
         """
         ref = parse_repository(name, tag)
         if ref.digest is not None:
             raise InvalidInput("cannot push a digest reference")
         progress(ProgressLine(f"The push refers to repository [{ref.name}]"))
         refs = [ref] if ref.tag else self._store.names_in(ref)
-        for one in refs:
-            if self._store.named(one) is None:
-                raise NotFound(f"An image does not exist locally with the tag: {one.familiar_name}")
-            await self._push_one(one, _wanted(platform), auth, progress)
+        pushed = []
+        async with self._reaching(ref, insecure=insecure) as pusher:
+            for one in refs:
+                if self._store.named(one) is None:
+                    raise NotFound(f"An image does not exist locally with the tag: {one.familiar_name}")
+                pushed.append(await self._push_one(pusher, one, _wanted(platform), auth, progress))
         if not refs:
             raise NotFound(f"An image does not exist locally with the tag: {ref.familiar_name}")
+        return pushed
 
-    async def _push_one(self, ref: Reference, wanted: Platform | None, auth: Auth | None, progress: Progress) -> None:
+    async def push_laid_out(
+        self,
+        image: LaidOut,
+        form: LayoutForm,
+        name: str,
+        auth: Auth | None = None,
+        *,
+        by_digest: bool = False,
+        insecure: bool = False,
+    ) -> Descriptor:
+        """Push an image, stored or not, whose layers are here, in a form of its own; what stands for it there."""
+        ref = parse_reference(name).with_default_tag()
+        async with self._reaching(ref, insecure=insecure) as pusher, self.laid_out(image, form) as layout:
+            return await pusher.push_layout(ref, layout, auth, by_digest=by_digest)
+
+    @asynccontextmanager
+    async def _reaching(self, ref: Reference, *, insecure: bool) -> AsyncIterator[Pusher]:
+        """What pushes to the registry of `ref`; an `insecure` one is trusted for this time alone."""
+        if not insecure:
+            yield self._pusher
+            return
+        registry = self._registry.trusting(ref.registry)
+        try:
+            yield Pusher(registry, self._storage.blobs, self._storage.layers)
+        finally:
+            await registry.close()
+
+    async def _push_one(
+        self, pusher: Pusher, ref: Reference, wanted: Platform | None, auth: Auth | None, progress: Progress
+    ) -> Descriptor:
         index = self._store.index_of(ref)
         attested = await self._store.attested(index) if index is not None else {}
         if index is None or wanted is not None:
-            await self._push_image(ref, self._store.find_named(ref, wanted), index, auth, progress)
-        elif await self._pusher.holds_the_rest(ref, index, attested, auth):
-            await self._push_index(ref, index, attested, auth, progress)
+            pushed = await self._push_image(pusher, ref, self._store.find_named(ref, wanted), index, auth, progress)
+        elif await pusher.holds_the_rest(ref, index, attested, auth):
+            pushed = await self._push_index(pusher, ref, index, attested, auth, progress)
         elif len(index.images) > 1 and index.choose(self._platform) is None:
             raise Conflict(
                 "multiple matching manifests found but no specific platform requested", "choose one with --platform"
             )
         else:
             image = self._store.find_named(ref)
-            pushed = await self._push_image(ref, image, index, auth, progress)
+            pushed = await self._push_image(pusher, ref, image, index, auth, progress)
             note = {
                 "manifestPushedInsteadOfIndex": True,
                 "originalIndex": msgspec.to_builtins(index.descriptor),
@@ -309,12 +343,19 @@ class Images:
             }
             progress(ProgressLine(aux=note))
         self._publish("image", "push", ref.familiar(), {"name": ref.familiar_name})
+        return pushed
 
     async def _push_image(
-        self, ref: Reference, image: Image, index: ImageIndex | None, auth: Auth | None, progress: Progress
+        self,
+        pusher: Pusher,
+        ref: Reference,
+        image: Image,
+        index: ImageIndex | None,
+        auth: Auth | None,
+        progress: Progress,
     ) -> Descriptor:
         with self._storage.hold(*image.layers):
-            pushed = await self._pusher.push(ref, image, auth, progress, index)
+            pushed = await pusher.push(ref, image, auth, progress, index)
         async with self._store.changing:
             if self._store.named(ref) == image.id:
                 await self._store.set_name(ref.with_digest(pushed.digest), image.id)
@@ -322,20 +363,22 @@ class Images:
 
     async def _push_index(
         self,
+        pusher: Pusher,
         ref: Reference,
         index: ImageIndex,
         attested: Mapping[Digest, Attested],
         auth: Auth | None,
         progress: Progress,
-    ) -> None:
+    ) -> Descriptor:
         """Push all of an index; where it had to be written anew, the name stands for the new one."""
         images = {id: self._store.get(id) for id in index.images.values()}
         with self._storage.hold(*(layer for image in images.values() for layer in image.layers)):
-            pushed = await self._pusher.push_index(ref, index, images.__getitem__, attested, auth, progress)
+            pushed = await pusher.push_index(ref, index, images.__getitem__, attested, auth, progress)
             now = self._store.index_of(ref)
             if now is not None and now.digest == index.digest:
                 names = [ref.with_digest(digest_of(pushed.body)), ref]
                 await self._store.keep_index(pushed.body, pushed.members, names, pushed.attested)
+        return describe(index.document.media_type, pushed.body)
 
     async def login(self, auth: Auth) -> str:
         """Check credentials with their registry, or `Unauthorized`; the identity token to keep instead, if any."""

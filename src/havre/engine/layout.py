@@ -15,6 +15,7 @@ Source: OCI image specification, "image-layout.md"; moby's "image/spec".
 from __future__ import annotations
 
 import hashlib
+import re
 import tarfile
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -29,12 +30,13 @@ from havre.aio import in_thread
 from havre.engine.compress import gzip_stream, zstd_stream
 from havre.engine.imageindex import ImageIndex, rewrite_index
 from havre.engine.model import ImageId
-from havre.errors import InvalidInput, NotFound
+from havre.errors import InvalidInput, NotFound, Unsupported
 from havre.oci import mediatypes
 from havre.oci.attestation import Attested, Predicate, attest
 from havre.oci.digest import Digest, digest_of, hex_of
 from havre.oci.image import decode_image
 from havre.oci.manifest import Descriptor, describe, render_index, render_manifest
+from havre.oci.platform import Platform, parse_platform
 from havre.oci.reference import Reference
 from havre.storage.layers import Layers
 from havre.storage.tar import BLOCK
@@ -42,6 +44,7 @@ from havre.storage.tar import BLOCK
 CONTAINERD_NAME = "io.containerd.image.name"
 REF_NAME = "org.opencontainers.image.ref.name"
 _BLOBS = "blobs"
+_ANNOTATION = re.compile(r"annotation(?:-([a-z-]+))?(?:\[([^]]*)\])?\.(.+)")
 _PIECE = 1 << 20
 
 Compressor = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
@@ -82,19 +85,49 @@ class LaidOut:
 
 @dataclass(frozen=True, kw_only=True)
 class LayoutForm:
-    """How: `compression` is gzip, zstd or uncompressed, `annotations` are the manifest's."""
+    """How: `compression` is gzip, zstd or uncompressed.
+
+    `annotations` are those of every manifest, `platform_annotations` those of a platform's, `index_annotations` the
+    index's.
+    """
 
     compression: str = "uncompressed"
     annotations: Mapping[str, str] = field(default_factory=dict)
+    platform_annotations: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    index_annotations: Mapping[str, str] = field(default_factory=dict)
     for_docker: bool = False
+
+    def annotations_for(self, platform: Platform) -> Mapping[str, str]:
+        """The annotations of a platform's manifest."""
+        return {**self.annotations, **self.platform_annotations.get(str(platform), {})}
 
 
 def layout_form(attributes: Mapping[str, str], *, for_docker: bool = False) -> LayoutForm:
-    """The form in an exporter's attributes: `compression`, `annotation.KEY`; others are not of this."""
-    prefix = "annotation."
-    annotations = {key.removeprefix(prefix): text for key, text in attributes.items() if key.startswith(prefix)}
+    """The form in an exporter's attributes: `compression`, `annotation[-LEVEL][[PLATFORM]].KEY`; the rest is not of it.
+
+    `InvalidInput`, `Unsupported` for annotations of what has none. Source: moby/buildkit docs/annotations.md.
+    """
+    manifests: dict[str, str] = {}
+    index: dict[str, str] = {}
+    platforms: dict[str, dict[str, str]] = {}
+    for name, text in attributes.items():
+        if not name.startswith("annotation"):
+            continue
+        if (found := _ANNOTATION.fullmatch(name)) is None:
+            raise InvalidInput(f"invalid annotation {name}", "expected annotation.KEY, or annotation-index.KEY")
+        level, platform, key = found[1] or "manifest", found[2], found[3]
+        if level not in ("manifest", "index") or (platform and level == "index"):
+            raise Unsupported(f"the attribute {name} is not supported", "use annotation.KEY or annotation-index.KEY")
+        own = platforms.setdefault(str(parse_platform(platform)), {}) if platform else manifests
+        (index if level == "index" else own)[key] = text
     compression = attributes.get("compression") or ("uncompressed" if for_docker else "gzip")
-    return LayoutForm(compression=compression, annotations=annotations, for_docker=for_docker)
+    return LayoutForm(
+        compression=compression,
+        annotations=manifests,
+        platform_annotations=platforms,
+        index_annotations=index,
+        for_docker=for_docker,
+    )
 
 
 class LayerForm(Protocol):
@@ -191,6 +224,14 @@ class Layout:
             if path.startswith(_BLOBS):
                 yield Digest(f"sha256:{path.rpartition('/')[2]}"), self._size(path), self._content(path)
 
+    def document(self, digest: Digest) -> bytes | None:
+        """A document by its digest; None for a layer."""
+        return self.documents.get(_path(digest))
+
+    def content(self, digest: Digest) -> AsyncIterator[bytes]:
+        """The bytes of one of the blobs."""
+        return self._content(_path(digest))
+
     def _size(self, path: str) -> int:
         return len(self.documents[path]) if path in self.documents else self.tars[path][1]
 
@@ -246,8 +287,8 @@ def _documents(parts: Sequence[tuple[LaidOut, Sequence[Descriptor]]], image: Lai
     bodies: list[bytes] = []
     for part, layers in parts:
         config = describe(mediatypes.OCI_CONFIG, part.config)
-        body = render_manifest(config, layers, mediatypes.OCI_MANIFEST, form.annotations)
         platform = decode_image(part.config).platform
+        body = render_manifest(config, layers, mediatypes.OCI_MANIFEST, form.annotations_for(platform))
         entry = msgspec.structs.replace(describe(mediatypes.OCI_MANIFEST, body), platform=platform)
         entries.append(entry)
         bodies += [part.config, body]
@@ -260,8 +301,10 @@ def _documents(parts: Sequence[tuple[LaidOut, Sequence[Descriptor]]], image: Lai
     if image.kept is not None and (found := _documents_of_kept(image.kept, moved, bodies)) is not None:
         return found
     if len(entries) == 1 and not attestations:
+        if form.index_annotations:
+            raise Unsupported("index annotations not supported for single platform export", "annotate the manifest")
         return _Documents(msgspec.structs.replace(entries[0], platform=None), bodies)
-    index = render_index([*entries, *attestations], mediatypes.OCI_INDEX)
+    index = render_index([*entries, *attestations], mediatypes.OCI_INDEX, form.index_annotations)
     return _Documents(describe(mediatypes.OCI_INDEX, index), [*bodies, index])
 
 

@@ -21,6 +21,7 @@ from typing import Protocol
 from havre.engine.compress import gzip_stream
 from havre.engine.imageindex import ImageIndex, rewrite_index
 from havre.engine.imagestore import BlobStore, Image
+from havre.engine.layout import Layout
 from havre.engine.model import ImageId
 from havre.engine.progress import Progress, ProgressLine
 from havre.errors import NotFound
@@ -128,6 +129,32 @@ class Pusher:
         await self._registry.push_manifest(ref, index.document.media_type, new.body, auth)
         _tell(ref, new.body, progress)
         return PushedIndex(new.body, members, new.attested)
+
+    async def push_layout(self, ref: Reference, layout: Layout, auth: Auth | None, *, by_digest: bool) -> Descriptor:
+        """Push an image that is laid out as it is to be there, as `ref` or by its digest alone; what stands for it."""
+        top = layout.tops[0]
+        await self._bring(ref.with_digest(top.digest) if by_digest else ref, top, layout, auth)
+        return top
+
+    async def _bring(self, ref: Reference, entry: Descriptor, layout: Layout, auth: Auth | None) -> None:
+        """Push a manifest or an index as `ref`, after all that it names."""
+        body = layout.document(entry.digest)
+        assert body is not None
+        document = decode_document(body)
+        if isinstance(document, Manifest):
+            for part in (document.config, *document.layers):
+                await self._bring_blob(ref, part, layout, auth)
+        else:
+            for each in document.manifests:
+                await self._bring(ref.with_digest(each.digest), each, layout, auth)
+        await self._registry.push_manifest(ref, entry.media_type, body, auth)
+
+    async def _bring_blob(self, ref: Reference, blob: Descriptor, layout: Layout, auth: Auth | None) -> None:
+        if (body := layout.document(blob.digest)) is not None:
+            await self._registry.push_document(ref, body, auth)
+        elif not await self._registry.has_blob(ref, blob.digest, auth):
+            async with self.slots:
+                await self._registry.push_blob(ref, layout.content(blob.digest), auth)
 
     async def _push_attested(self, ref: Reference, attested: Attested, auth: Auth | None) -> None:
         *documents, body = attested.documents

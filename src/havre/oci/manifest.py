@@ -114,9 +114,15 @@ def render_manifest(
     return msgspec.json.format(msgspec.json.encode(document), indent=3)
 
 
-def render_index(manifests: Sequence[Descriptor], media_type: str) -> bytes:
+def render_index(
+    manifests: Sequence[Descriptor], media_type: str, annotations: Mapping[str, str] | None = None
+) -> bytes:
     """The bytes of an index, in the form of `render_manifest`."""
-    document = {"schemaVersion": 2, "mediaType": media_type, "manifests": list(manifests)}
+    document = {
+        "schemaVersion": 2,
+        "mediaType": media_type,
+        "manifests": list(manifests),
+    } | ({"annotations": dict(annotations)} if annotations else {})
     return msgspec.json.format(msgspec.json.encode(document), indent=3)
 
 

@@ -83,6 +83,10 @@ class Registry:
         """Other mirrors and insecure registries, from the next request on."""
         self._config = config
 
+    def trusting(self, registry: str) -> Registry:
+        """A client to be closed that trusts one registry more, without TLS or with any certificate."""
+        return Registry(replace(self._config, insecure=(*self._config.insecure, registry)))
+
     async def close(self) -> None:
         """Close all connections."""
         await self._transport.close()

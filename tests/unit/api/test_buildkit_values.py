@@ -7,16 +7,15 @@ import stat
 
 import pytest
 
+from havre.api.buildkit.exporters import Export, Push, parse_exporter
 from havre.api.buildkit.filesync import parse_stat
 from havre.api.buildkit.jobs import REMEMBERED, Jobs
 from havre.api.buildkit.messages import SolveRequest, Stat, StatusResponse
 from havre.api.buildkit.options import (
     FRONTEND,
     CacheExports,
-    Export,
     Options,
     parse_cache,
-    parse_exporter,
     parse_options,
 )
 from havre.api.buildkit.status import MAX_UNREAD_LOG, Status
@@ -91,23 +90,46 @@ def test_options_that_are_refused(frontend: str, attrs: dict[str, str], told: st
 
 def test_exporters() -> None:
     assert parse_exporter("moby", {"name": "a:1,b"}) == Export("image", ("a:1", "b"))
-    assert parse_exporter("image", {"push": "true"}) == Export("image")
+    pushed = {"push": "true", "name": "a", "compression": "gzip"}
+    assert parse_exporter("image", pushed) == Export("image", ("a",), push=Push())
+    special = parse_exporter("image", {**pushed, "oci-mediatypes": "true", "registry.insecure": "true"})
+    assert special.push == Push(LayoutForm(compression="gzip"), insecure=True)
+    assert parse_exporter("image", {**pushed, "push-by-digest": "1"}).tags == ()
+    harmless = {"prefer-image-digest": "true", "load": "true", "push": "false", "rewrite-timestamp": "1"}
+    assert parse_exporter("image", harmless) == Export("image")
     assert parse_exporter("local", {}) == Export("local")
     assert parse_exporter("oci", {"name": "a"}) == Export("oci", ("a",), LayoutForm(compression="gzip"))
     assert parse_exporter("docker", {"annotation.k": "v"}).form == LayoutForm(annotations={"k": "v"}, for_docker=True)
     assert parse_exporter("oci", {"tar": "false"}).unpacked
     assert parse_exporter("tar", {"platform-split": "false"}).split is False
-    for type in ("gha", "cacheonly"):
-        with pytest.raises(HavreError, match=type):
-            parse_exporter(type, {})
+    for type, attrs, told in (
+        ("gha", {}, "gha"),
+        ("cacheonly", {}, "cacheonly"),
+        ("local", {"mode": "copy"}, "unknown attribute mode of the exporter local"),
+        ("oci", {"push": "true"}, "unknown attribute push of the exporter oci"),
+        ("docker", {"oci-mediatypes": "true"}, "oci-mediatypes=true"),
+        ("oci", {"annotation-manifest-descriptor.a": "b"}, "annotation-manifest-descriptor.a"),
+    ):
+        with pytest.raises(HavreError, match=told):
+            parse_exporter(type, attrs)
 
 
 def test_caches_to_write() -> None:
     registry = ("registry", {"ref": "r/c:1", "mode": "max", "ignore-error": "true"})
     found = parse_cache([("inline", {}), registry, ("local", {"dest": "/d"})])
     assert found == CacheExports(True, (CacheTarget("r/c:1", "max", True), CacheTarget()), (("min", "local:/d"),))
-    for type, attrs in (("gha", {}), ("registry", {}), ("local", {"mode": "all"})):
-        with pytest.raises(HavreError, match=rf"{type}|mode"):
+    usual = {"ref": "r/c:1", "oci-mediatypes": "true", "image-manifest": "true", "compression": "gzip"}
+    assert parse_cache([("registry", usual)]).targets == (CacheTarget("r/c:1"),)
+    refused: tuple[tuple[str, dict[str, str]], ...] = (
+        ("gha", {}),
+        ("registry", {}),
+        ("local", {"mode": "all"}),
+        ("local", {"dest": "/d", "flavour": "sweet"}),
+        ("registry", {"ref": "r/c:1", "compression": "zstd"}),
+        ("registry", {"ref": "r/c:1", "registry.insecure": "true"}),
+    )
+    for type, attrs in refused:
+        with pytest.raises(HavreError, match=rf"{type}|mode|flavour|compression|insecure"):
             parse_cache([(type, attrs)])
 
 

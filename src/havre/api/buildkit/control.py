@@ -13,6 +13,7 @@ import platform
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 
 import msgspec
 from grpclib.const import Status as Code
@@ -20,10 +21,12 @@ from grpclib.exceptions import GRPCError
 
 from havre import __version__
 from havre.api.buildkit import messages as m
+from havre.api.buildkit.exporters import Export, parse_exporter
 from havre.api.buildkit.exporting import export_cache, export_files, export_image, export_layout
 from havre.api.buildkit.http2 import Metadata, Routes, refusal, streaming, unary
 from havre.api.buildkit.jobs import Job, Jobs
-from havre.api.buildkit.options import LINT, CacheExports, Export, parse_cache, parse_exporter, parse_options
+from havre.api.buildkit.options import LINT, CacheExports, parse_cache, parse_options
+from havre.api.buildkit.sessionauth import session_credentials
 from havre.api.buildkit.sessions import Sessions
 from havre.api.buildkit.source import SessionSource
 from havre.api.buildkit.status import timestamp
@@ -35,6 +38,7 @@ from havre.build.solve import Builder
 from havre.engine.images import Images
 from havre.errors import HavreError, InvalidInput, Unsupported
 from havre.oci.platform import platform_of_machine
+from havre.registry import Auth
 
 _CONTROL, _BRIDGE = "/moby.buildkit.v1.Control/", "/moby.buildkit.v1.frontend.LLBBridge/"
 _BUILD_ID = "buildkit-controlapi-buildid"
@@ -107,7 +111,8 @@ class Control:
         told: dict[str, str] = {}
         for export in exports:
             if export.kind == "image":
-                told |= export_image(result, export, job.status.progress)
+                ask = partial(self._credentials, session_id)
+                told |= await export_image(result, export, ask, self._images, job.status.progress)
                 continue
             session = await self._sessions.find(session_id)
             if export.kind in ("oci", "docker"):
@@ -115,6 +120,11 @@ class Control:
             else:
                 await export_files(export, result, session, self._outputs, job.status.progress)
         return told
+
+    async def _credentials(self, session_id: str, registry: str) -> Auth | None:
+        if not session_id:
+            return None
+        return await session_credentials(await self._sessions.find(session_id), registry)
 
     async def _check(self, job: Job, frontend: str, attrs: Mapping[str, str]) -> m.Result:
         """The build checks' findings instead of a build; `frontend.lint` of BuildKit's Dockerfile frontend."""
@@ -133,8 +143,8 @@ class Control:
             frontend,
             attrs,
             ref=request.ref,
-            tags=[name for export in images for name in export.names],
-            store=bool(images),
+            tags=[name for export in images if export.kept for name in export.tags],
+            store=any(export.kept for export in images),
             entitlements=request.entitlements,
         )
         async with AsyncExitStack() as stack:

@@ -6,24 +6,32 @@ Source: moby/buildkit exporter/containerimage/exptypes; moby's builder-next/expo
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TypeAlias
 
 import msgspec
 
 from havre.api.buildkit import filesend
 from havre.api.buildkit.contentstore import write_blob
-from havre.api.buildkit.options import Export
+from havre.api.buildkit.exporters import Export, Push
 from havre.api.buildkit.sessions import Session
 from havre.api.buildkit.shown import counted, tell_done
 from havre.build.outputs import Outputs
-from havre.build.progress import BuildProgress, shown
+from havre.build.progress import BuildProgress, Transfer, Vertex, shown
 from havre.build.request import BuildResult
 from havre.engine.images import Images
 from havre.engine.layout import LaidOut, Layout, LayoutForm
+from havre.engine.progress import ProgressLine
 from havre.errors import Failed, Unsupported
 from havre.oci.digest import Digest, digest_of
 from havre.oci.image import decode_image
-from havre.oci.reference import parse_reference
+from havre.oci.manifest import Descriptor
+from havre.oci.reference import Reference, parse_reference
+from havre.registry import Auth
+
+Credentials: TypeAlias = Callable[[str], Awaitable[Auth | None]]
+"""Asked for a registry's."""
 
 _EXPORTED = "export"  # the client's name of the directory that `tar=false` is for
 _TITLES = {
@@ -34,16 +42,74 @@ _TITLES = {
 }
 
 
-def export_image(result: BuildResult, export: Export, progress: BuildProgress) -> dict[str, str]:
-    """Tell of the image, which the builder has stored and named; the answer's metadata is what clients print."""
+async def export_image(
+    result: BuildResult, export: Export, credentials: Credentials, images: Images, progress: BuildProgress
+) -> dict[str, str]:
+    """Tell of the image, which the builder has stored and named, and push it where that is asked for.
+
+    The answer's metadata is what clients print; the digest is that of what was pushed.
+    """
     digest = digest_of(result.config)
     names = [parse_reference(name).with_default_tag().canonical() for name in export.names]
+    told: dict[str, str] = {"containerimage.config.digest": digest, "containerimage.digest": digest}
     with shown("exporting to image", progress) as vertex:
-        tell_done(vertex, f"writing image {digest}", progress)
-        for name in names:
-            tell_done(vertex, f"naming to {name}", progress)
-    told = {"containerimage.config.digest": digest, "containerimage.digest": digest}
+        if export.kept:
+            tell_done(vertex, f"writing image {digest}", progress)
+            for tag in export.tags:
+                tell_done(vertex, f"naming to {parse_reference(tag).with_default_tag().canonical()}", progress)
+        if export.push is not None:
+            for name in export.names:
+                pushed = await _push(name, result, export.push, credentials, images, vertex, progress)
+                told |= _described(pushed)
     return told | ({"image.name": ",".join(names)} if names else {})
+
+
+async def _push(
+    name: str,
+    result: BuildResult,
+    push: Push,
+    credentials: Credentials,
+    images: Images,
+    vertex: Vertex,
+    progress: BuildProgress,
+) -> Descriptor:
+    """Push a result as one of its names; what stands for it in the registry."""
+    ref = parse_reference(name).with_default_tag()
+    auth = await credentials(ref.registry)
+
+    def tell(line: ProgressLine) -> None:
+        if line.id and line.status not in ("Preparing", "Waiting"):
+            done = line.status != "Pushing"  # it is pushed, or was there already
+            progress(Transfer(vertex, f"pushing layer {line.id}", line.current, line.total, time.time(), done=done))
+
+    if push.form is None:
+        (pushed,) = await images.push(
+            ref.familiar_name, ref.tag or "", auth=auth, progress=tell, insecure=push.insecure
+        )
+    else:
+        image = _laid_out(result, [ref])
+        pushed = await images.push_laid_out(
+            image, push.form, name, auth, by_digest=push.by_digest, insecure=push.insecure
+        )
+    shown_name = ref.name if push.by_digest else ref.canonical()
+    tell_done(vertex, f"pushing manifest for {shown_name}@{pushed.digest}", progress)
+    return pushed
+
+
+def _laid_out(result: BuildResult, names: Sequence[Reference]) -> LaidOut:
+    """The image of a result, with those for other platforms."""
+    rest = [each for each in result.platforms.values() if each.config != result.config]
+    others = [LaidOut(each.config, predicates=each.predicates) for each in rest]
+    return LaidOut(result.config, names, result.predicates, others)
+
+
+def _described(top: Descriptor) -> dict[str, str]:
+    """The answer's metadata on what stands for an image elsewhere; the client writes the names."""
+    unnamed = msgspec.structs.replace(top, annotations=None)
+    return {
+        "containerimage.digest": top.digest,
+        "containerimage.descriptor": base64.b64encode(msgspec.json.encode(unnamed)).decode(),
+    }
 
 
 async def export_layout(
@@ -52,22 +118,13 @@ async def export_layout(
     """Send the image to the client as a file, an OCI layout or a docker-archive; the answer's metadata."""
     names = [parse_reference(name).with_default_tag() for name in export.names]
     with shown(_TITLES[export.kind], progress) as vertex:
-        rest = [each for each in result.platforms.values() if each.config != result.config]
-        others = [LaidOut(each.config, predicates=each.predicates) for each in rest]
-        image = LaidOut(result.config, names, result.predicates, others)
-        async with images.laid_out(image, export.form) as layout:
+        async with images.laid_out(_laid_out(result, names), export.form) as layout:
             if export.unpacked:
                 await _write_blobs(layout, _EXPORTED, session)
             else:
                 with counted(vertex, "sending tarball", progress) as moved:
                     await filesend.send_tar(session, layout.tar(), moved)
-    top = layout.tops[0]
-    unnamed = msgspec.structs.replace(top, annotations=None)  # the client writes the names
-    told = {
-        "containerimage.config.digest": digest_of(result.config),
-        "containerimage.digest": top.digest,
-        "containerimage.descriptor": base64.b64encode(msgspec.json.encode(unnamed)).decode(),
-    }
+    told = {"containerimage.config.digest": digest_of(result.config), **_described(layout.tops[0])}
     return told | ({"image.name": ",".join(name.canonical() for name in names)} if names else {})
 
 

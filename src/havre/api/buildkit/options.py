@@ -1,4 +1,4 @@
-"""The options of BuildKit's Dockerfile frontend, and of its exporters, to values of ours. Pure.
+"""The options of BuildKit's Dockerfile frontend, and of its caches, to values of ours. Pure.
 
     {"filename": "Dockerfile", "build-arg:V": "1", "no-cache": "", "context:base": "docker-image://busybox"}
         --parse_options--> Options(BuildRequest, which of the client's directories is what)
@@ -20,7 +20,6 @@ import msgspec
 from havre import gojson
 from havre.build.gitsource import parse_git_address, shown_address
 from havre.build.request import DEFAULT_NAME, MAIN_CONTEXT, BuildRequest, CacheSource, CacheTarget, parse_attestations
-from havre.engine.layout import LayoutForm, layout_form
 from havre.engine.model import Ulimit
 from havre.errors import InvalidInput, Unsupported
 from havre.wire.queries import parse_bool
@@ -29,6 +28,14 @@ FRONTEND = "dockerfile.v0"
 LINT = "frontend.lint"  # the subrequest that build checks are
 _NETWORKS = ("", "default", "sandbox", "host", "none")
 _LOCAL, _UPLOAD = "local:", "http://buildkit-session/"
+
+_OF_CACHES = ("ref", "dest", "mode", "ignore-error", "force-compression")
+_AS_THEY_ARE = {
+    "compression": ("gzip",),
+    "image-manifest": ("true",),
+    "oci-mediatypes": ("true",),
+    "registry.insecure": ("false",),
+}
 
 _KEEP_GIT = "BUILDKIT_CONTEXT_KEEP_GIT_DIR"
 
@@ -162,38 +169,7 @@ def _parse_size(text: str) -> int:
         raise InvalidInput(f"invalid shm-size: {text}") from None
 
 
-# -- exporters
-
-
-@dataclass(frozen=True)
-class Export:
-    """Where the result goes: `kind` is image, oci, docker, local or tar. `names` are the image's, `form` its file's.
-
-    `unpacked` is a layout in a directory of the client's. `split` says whether the files of each platform lie in a
-    directory of their own; None, that they do where there are several.
-    """
-
-    kind: str
-    names: tuple[str, ...] = ()
-    form: LayoutForm = field(default_factory=LayoutForm)
-    unpacked: bool = False
-    split: bool | None = None
-
-
-def parse_exporter(type: str, attrs: Mapping[str, str]) -> Export:
-    """An exporter as the client names it; `Unsupported` for one that does not work on this daemon."""
-    names = tuple(name for name in attrs.get("name", "").split(",") if name)
-    if type in ("moby", "image"):
-        if parse_bool(attrs.get("push-by-digest", "false")):
-            raise Unsupported("push-by-digest is not supported", "push by name")
-        return Export("image", names)
-    if type in ("local", "tar"):
-        split = attrs.get("platform-split")
-        return Export(type, split=parse_bool(split) if split else None)
-    if type in ("oci", "docker"):
-        unpacked = not parse_bool(attrs.get("tar", "true"))
-        return Export(type, names, layout_form(attrs, for_docker=type == "docker"), unpacked)
-    raise Unsupported(f"exporter {type!r} could not be found", "use type=image, docker, oci, local or tar")
+# -- caches
 
 
 def _cache_sources(attrs: Mapping[str, str]) -> tuple[CacheSource, ...]:
@@ -218,10 +194,20 @@ class CacheExports:
     stores: tuple[tuple[str, str], ...] = ()
 
 
+def _check_cache(type: str, attrs: Mapping[str, str]) -> None:
+    """Refuse what a cache cannot be: it is an image's manifest of OCI, its layers in gzip."""
+    for name, value in attrs.items():
+        if name in _OF_CACHES:
+            continue
+        if value not in _AS_THEY_ARE.get(name, ()):
+            raise Unsupported(f"{name}={value} is not supported by the cache exporter {type}", "leave it out")
+
+
 def parse_cache(exports: Sequence[tuple[str, Mapping[str, str]]]) -> CacheExports:
     """The exporters of caches in a request, type and attributes of each; `Unsupported` for one that there is not."""
     inline, targets, stores = False, [], []
     for type, attrs in exports:
+        _check_cache(type, attrs)
         mode = attrs.get("mode", "min")
         if mode not in ("min", "max"):
             raise InvalidInput(f"invalid cache mode: {mode}", "expected min or max")

@@ -27,12 +27,11 @@ from havre.api.buildkit.messages import (
     BytesMessage,
     CheckAgentRequest,
     CheckAgentResponse,
-    CredentialsRequest,
-    CredentialsResponse,
     GetSecretRequest,
     GetSecretResponse,
 )
 from havre.api.buildkit.options import Options
+from havre.api.buildkit.sessionauth import session_credentials
 from havre.api.buildkit.sessions import Session, Sessions
 from havre.api.buildkit.shown import counted
 from havre.api.buildkit.sshagent import forward_agent
@@ -52,8 +51,7 @@ T = TypeVar("T")
 
 _IGNORE = ".dockerignore"
 _TRANSFER = "transferring context:"
-_HUB = "registry-1.docker.io"  # the name under which clients know the credentials of docker.io
-_SECRET, _CREDENTIALS = "/moby.buildkit.secrets.v1.Secrets/GetSecret", "/moby.filesync.v1.Auth/Credentials"
+_SECRET = "/moby.buildkit.secrets.v1.Secrets/GetSecret"
 _CHECK_AGENT, _PULL = "/moby.sshforward.v1.SSH/CheckAgent", "/moby.upload.v1.Upload/Pull"
 
 
@@ -194,16 +192,7 @@ class SessionSource:
 
     async def credentials(self, registry: str) -> Auth | None:
         """What the client's configuration has for the registry."""
-        session = await self._session()
-        if not session.offers(_CREDENTIALS):
-            return None
-        host = _HUB if registry == "docker.io" else registry
-        found = await session.ask(_CREDENTIALS, CredentialsRequest(host), CredentialsResponse)
-        if not found.secret:
-            return None
-        if not found.username:
-            return Auth(identity_token=found.secret, server_address=registry)
-        return Auth(username=found.username, password=found.secret, server_address=registry)
+        return await session_credentials(await self._session(), registry)
 
     def origins(self) -> Mapping[str, Origin]:
         """Where those contexts come from that were fetched."""

@@ -1,0 +1,125 @@
+"""Exporters and their attributes, as clients name them, to values of ours. Pure.
+
+    ("moby", {"name": "r/a:1", "push": "true"})  --parse_exporter-->  Export("image", ("r/a:1",), push=Push())
+
+An attribute that is not known is refused by name: what a client asks for and does not get, it must hear of. Those in
+`_WITHOUT_EFFECT` ask for what is so in any case, or for nothing but the default.
+
+Source: moby/buildkit exporter/containerimage/exptypes/keys.go, exporter/containerimage/opts.go, annotations.go,
+exporter/oci, exporter/local; docker/buildx build/opt.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from havre.engine.layout import LayoutForm, layout_form
+from havre.errors import InvalidInput, Unsupported
+
+# Attributes that may be false only: what they would switch on is not there.
+_OFF = frozenset(("attestation-inline", "name-canonical", "oci-artifact", "prefer-nondist-layers"))
+# `load`, `unpack`: images are always here, and unpacked; the client reads `prefer-image-digest` itself; files of layers
+# have no later time than SOURCE_DATE_EPOCH in any case.
+_WITHOUT_EFFECT = frozenset(("force-compression", "load", "prefer-image-digest", "rewrite-timestamp", "unpack"))
+_OF_FORM = frozenset(("compression", "oci-mediatypes"))
+_TRUE, _FALSE = ("1", "t", "T", "true", "TRUE", "True"), ("0", "f", "F", "false", "FALSE", "False")
+_KNOWN = {
+    "image": _OFF | _WITHOUT_EFFECT | _OF_FORM | {"name", "push", "push-by-digest", "registry.insecure", "store"},
+    "oci": _OFF | _WITHOUT_EFFECT | _OF_FORM | {"name", "tar"},
+    "docker": _OFF | _WITHOUT_EFFECT | _OF_FORM | {"name", "tar"},
+    "local": frozenset(("platform-split",)),
+    "tar": frozenset(("platform-split",)),
+}
+
+
+@dataclass(frozen=True)
+class Push:
+    """That an image goes to the registries of its names: as `form` says, else in the forms that they have already.
+
+    `insecure` trusts a registry without TLS, or with any certificate; `by_digest` gives the image no tag there.
+    """
+
+    form: LayoutForm | None = None
+    insecure: bool = False
+    by_digest: bool = False
+
+
+@dataclass(frozen=True)
+class Export:
+    """Where the result goes: `kind` is image, oci, docker, local or tar. `names` are the image's, `form` its file's.
+
+    `unpacked` is a layout in a directory of the client's. `split` says whether the files of each platform lie in a
+    directory of their own; None, that they do where there are several. `push` is an image's; one that is not to be
+    `kept` here is only pushed.
+    """
+
+    kind: str
+    names: tuple[str, ...] = ()
+    form: LayoutForm = field(default_factory=LayoutForm)
+    unpacked: bool = False
+    split: bool | None = None
+    push: Push | None = None
+    kept: bool = True
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """The names that the image has here."""
+        return () if self.push is not None and self.push.by_digest else self.names
+
+
+def parse_exporter(type: str, attrs: Mapping[str, str]) -> Export:
+    """An exporter as the client names it; `Unsupported` for one that does not work on this daemon."""
+    kind = "image" if type == "moby" else type
+    if kind not in _KNOWN:
+        raise Unsupported(f"exporter {type!r} could not be found", "use type=image, docker, oci, local or tar")
+    _check(kind, attrs)
+    names = tuple(name for name in attrs.get("name", "").split(",") if name)
+    if kind == "image":
+        return _image(names, attrs)
+    if kind in ("local", "tar"):
+        return Export(kind, split=_switch(attrs, "platform-split") if attrs.get("platform-split") else None)
+    if "oci-mediatypes" in attrs and _switch(attrs, "oci-mediatypes") is (kind == "docker"):
+        value = attrs["oci-mediatypes"]
+        raise Unsupported(f"oci-mediatypes={value} is not supported by the exporter {kind}", "leave it out")
+    unpacked = not _switch(attrs, "tar", "true")
+    return Export(kind, names, layout_form(attrs, for_docker=kind == "docker"), unpacked)
+
+
+def _check(kind: str, attrs: Mapping[str, str]) -> None:
+    for name, value in attrs.items():
+        is_annotation = name.startswith("annotation") and kind in ("image", "oci", "docker")
+        if name not in _KNOWN[kind] and not is_annotation:
+            raise Unsupported(f"unknown attribute {name} of the exporter {kind}", "leave it out")
+        if name in _OFF | _WITHOUT_EFFECT and _switch(attrs, name) and name in _OFF:
+            raise Unsupported(f"{name}={value} is not supported by the exporter {kind}", "leave it out")
+
+
+def _image(names: tuple[str, ...], attrs: Mapping[str, str]) -> Export:
+    is_pushed, is_kept = _switch(attrs, "push"), _switch(attrs, "store", "true")
+    form = layout_form(attrs)
+    is_special = form != LayoutForm(compression="gzip")
+    if not is_pushed:
+        if is_special:
+            name = next(name for name in attrs if name.startswith(("annotation", "compression")))
+            raise Unsupported(
+                f"the attribute {name} needs push=true: images are kept without annotations, and uncompressed",
+                "push the image, or export it with type=oci",
+            )
+        return Export("image", names, kept=is_kept)
+    if not names:
+        raise InvalidInput("tag is needed when pushing to registry")
+    by_digest = _switch(attrs, "push-by-digest")
+    forced = _switch(attrs, "oci-mediatypes") or _switch(attrs, "force-compression")
+    wanted = form if is_special or forced or by_digest or not is_kept else None
+    if wanted is not None and not _switch(attrs, "oci-mediatypes", "true"):
+        raise Unsupported("oci-mediatypes=false is not supported together with the other attributes", "leave it out")
+    return Export("image", names, push=Push(wanted, _switch(attrs, "registry.insecure"), by_digest), kept=is_kept)
+
+
+def _switch(attrs: Mapping[str, str], name: str, default: str = "false") -> bool:
+    """A truth value as Go's strconv.ParseBool reads it."""
+    text = attrs.get(name) or default
+    if text not in _TRUE + _FALSE:
+        raise InvalidInput(f"non-bool value specified for {name}: {text!r}", "expected true or false")
+    return text in _TRUE

@@ -1,0 +1,96 @@
+"""BuildKit's calls by hand over a daemon's socket, for what the clients at hand do not ask."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from grpclib.const import Cardinality
+
+from havre.api.buildkit import messages as m
+from havre.api.buildkit.http2 import Channel, Routes, server_protocol, unary
+from havre.api.buildkit.protobuf import Message
+
+CONTROL, BRIDGE = "/moby.buildkit.v1.Control/", "/moby.buildkit.v1.frontend.LLBBridge/"
+AUTH = "/moby.filesync.v1.Auth/"
+
+A = TypeVar("A", bound=Message)
+
+
+def _taken_over(path: Path, target: str, headers: Mapping[str, str], methods: list[str]) -> socket.socket:
+    """A connection on which HTTP has ended by an upgrade."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    connection.settimeout(10)
+    connection.connect(str(path))
+    lines = [f"POST {target} HTTP/1.1", "Host: x", "Connection: Upgrade", "Upgrade: h2c"]
+    lines += [f"{name}: {value}" for name, value in headers.items()]
+    lines += [f"X-Docker-Expose-Session-Grpc-Method: {method}" for method in methods]
+    connection.sendall("\r\n".join((*lines, "", "")).encode())
+    answer = b""
+    while not answer.endswith(b"\r\n\r\n"):  # what follows is HTTP/2
+        piece = connection.recv(1)
+        assert piece, answer
+        answer += piece
+    assert b" 101 " in answer.splitlines()[0], answer
+    return connection
+
+
+class Caller:
+    """A client of one daemon, with a session if it has `routes`."""
+
+    def __init__(self, channel: Channel, session: str) -> None:
+        self._channel = channel
+        self.session = session
+
+    async def ask(self, method: str, question: Message, reply: type[A], build: str = "") -> A:
+        """Call a method with one message each way; `build` is the reference of the build that it is for."""
+        metadata = [("buildkit-controlapi-buildid", build)] if build else []
+        async with self._channel.request(
+            method, Cardinality.UNARY_UNARY, type(question), reply, metadata=metadata
+        ) as stream:
+            await stream.send_message(question, end=True)
+            answer = await stream.recv_message()
+        assert isinstance(answer, reply)
+        return answer
+
+    async def solve(self, exporter: str, attrs: dict[str, str], options: dict[str, str]) -> dict[str, str]:
+        """A build by Control.Solve alone; what the answer tells."""
+        request = m.SolveRequest(
+            ref=secrets.token_hex(12),
+            frontend="dockerfile.v0",
+            frontend_attrs=options,
+            exporters=[m.Exporter(exporter, attrs)],
+            session=self.session,
+        )
+        return (await self.ask(f"{CONTROL}Solve", request, m.SolveResponse)).exporter_response
+
+
+@asynccontextmanager
+async def calling(path: Path, routes: Routes | None = None) -> AsyncIterator[Caller]:
+    """A caller of the daemon at a socket, whose session answers by `routes`."""
+    loop, session = asyncio.get_running_loop(), ""
+    async with AsyncExitStack() as stack:
+        if routes:
+            session = secrets.token_hex(12)
+            headers = {"X-Docker-Expose-Session-Uuid": session}
+            taken = _taken_over(path, "/session", headers, list(routes))
+            transport, _ = await loop.create_connection(lambda: server_protocol(routes), sock=taken)
+            stack.callback(transport.close)
+        channel = Channel()
+        stack.callback(channel.close)
+        await loop.create_connection(channel.make_protocol, sock=_taken_over(path, "/grpc", {}, []))
+        yield Caller(channel, session)
+
+
+def credentials(known: Mapping[str, tuple[str, str]]) -> Routes:
+    """What a session answers that has users and passwords by host."""
+
+    async def tell(asked: m.CredentialsRequest, metadata: Any) -> m.CredentialsResponse:
+        return m.CredentialsResponse(*known.get(asked.host, ("", "")))
+
+    return {f"{AUTH}Credentials": unary(tell, m.CredentialsRequest, m.CredentialsResponse)}
