@@ -27,3 +27,19 @@ def test_compose_imports_what_every_up_needs_and_no_more() -> None:
     done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=True)
     slow = {"concurrent.futures", "dataclasses", "difflib", "inspect", "logging", "tarfile", "traceback", "rich"}
     assert not set(done.stdout.split()) & slow
+
+
+def test_the_verbs_of_compose_that_look_import_no_plans() -> None:
+    site = next(path for path in sys.path if path.endswith("site-packages"))
+    script = f"import sys; sys.path[:0] = [{str(ROOT / 'src')!r}, {site!r}]; import havre.cli.compose.look; "
+    done = subprocess.run([sys.executable, "-IS", "-c", f"{script}print(*sys.modules)"], capture_output=True, text=True)
+    loaded = set(done.stdout.split())
+    assert "havre.compose.load" in loaded
+    assert not loaded & {
+        "havre.compose.execute",
+        "havre.compose.plan",
+        "havre.compose.viz",
+        "pathlib",
+        "hashlib",
+        "json",
+    }

@@ -1,18 +1,16 @@
 """Shell completion and man pages, from the same tables as parsing and help.
 
-The scripts call `havre __complete WORD ...`, which prints the candidates for the last word, one a line; names of
-containers, images, networks, volumes and contexts are asked of the daemon in force, which is never started for that.
-Containers are those in a state that the command is for; flags offer the words or names that they take.
+The scripts call `havre __complete WORD ...`, which prints the candidates for the last word, one a line (`cli.offers`
+has those that are neither commands nor flags). Where there are none, the shell offers files.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 
 from havre.cli.main import global_flags
 from havre.cli.parser import Options, StatusError, UsageError, parse
-from havre.cli.tree import GROUPS, TOP, aliases, commands, find
+from havre.cli.tree import GROUPS, TOP, aliases, commands, find, group_options
 from havre.errors import HavreError
 
 TYPE_CHECKING = False
@@ -24,9 +22,15 @@ if TYPE_CHECKING:
 
 _BASH = """\
 _havre() {
-    local IFS=$'\\n' word=${COMP_WORDS[COMP_CWORD]}
-    COMPREPLY=($(havre __complete -- "${COMP_WORDS[@]:1:COMP_CWORD}" 2>/dev/null | cut -f1))
-    COMPREPLY=($(compgen -W "${COMPREPLY[*]}" -- "$word"))
+    # bash takes : and = for ends of words (COMP_WORDBREAKS), and replaces what follows the last of them.
+    local IFS=$' \\t\\n' line=${COMP_LINE:0:COMP_POINT}
+    local -a words
+    read -ra words <<<"$line"
+    [[ $line == *[[:space:]] ]] && words+=("")
+    local word=${words[-1]} IFS=$'\\n'
+    COMPREPLY=($(havre __complete -- "${words[@]:1}" 2>/dev/null | cut -f1))
+    COMPREPLY=("${COMPREPLY[@]#"${word%"${word##*[:=]}"}"}")
+    [[ ${#COMPREPLY[@]} == 1 && $COMPREPLY == *[:=/] ]] && compopt -o nospace
 }
 complete -o bashdefault -o default -F _havre havre
 """
@@ -44,30 +48,6 @@ _FISH = """\
 complete -c havre -a '(havre __complete -- (commandline -opc)[2..-1] (commandline -ct) 2>/dev/null)'
 """
 _SHELLS = {"bash": _BASH, "zsh": _ZSH, "fish": _FISH}
-
-# What the placeholders of usage lines stand for, and where their names are.
-_NOUNS = {"CONTAINER": "container", "IMAGE": "image", "SOURCE_IMAGE": "image", "NETWORK": "network", "VOLUME": "volume",
-          "CONTEXT": "context"}  # fmt: skip
-_STATES = {
-    **dict.fromkeys(("attach", "exec", "pause", "top"), ("running",)),
-    **dict.fromkeys(("kill", "stop"), ("running", "paused", "restarting")),
-    "start": ("created", "exited"),
-    "unpause": ("paused",),
-}
-_WORDS = {
-    "attach": "stdin stdout stderr",
-    "cgroupns": "host private",
-    "ipc": "host none private shareable",
-    "log-driver": "fluentd gelf json-file journald local none syslog",
-    "network": "bridge host none",
-    "pid": "host",
-    "pull": "always missing never",
-    "restart": "always no on-failure unless-stopped",
-    "userns": "auto host",
-    "uts": "host",
-}
-_SHARED = ("ipc", "network", "pid")  # that of another container: container:NAME
-_NAMED = {"link": "container", "network": "network", "volumes-from": "container"}
 
 
 def completion(session: Session, options: Options, arguments: list[str]) -> int:
@@ -106,11 +86,16 @@ def candidates(session: Session, words: list[str]) -> Iterable[tuple[str, str]]:
         return _matching(inner, word)
     if word.startswith("-"):
         return _flags(command.flags, word)
+    from havre.cli.offers import arguments_of, values_of
+
+    group = TOP.get(rest[0], rest[0])
     flag = _unfinished(command.flags, arguments)
     if flag is not None:
-        return _matching([(value, "") for value in _values(session, flag)], word)
+        return _matching([(value, "") for value in values_of(session, group, command, flag, word)], word)
+    session.group = group_options(rest)
     _, given = _parse_quietly(command.flags, arguments, stop=command.stop)
-    return _matching([(name, "") for name in _names(session, command, len(given)) if name not in given], word)
+    offered = arguments_of(session, command, len(given), word)
+    return _matching([(name, "") for name in offered if name not in given], word)
 
 
 def _unfinished(flags: Sequence[Flag], words: list[str]) -> Flag | None:
@@ -124,23 +109,6 @@ def _unfinished(flags: Sequence[Flag], words: list[str]) -> Flag | None:
         if named:
             return flag if flag.kind not in ("", "bool?") else None
     return None
-
-
-def _values(session: Session, flag: Flag) -> list[str]:
-    """The words that a flag takes, and the names."""
-    if flag.long in ("signal", "stop-signal"):
-        import signal
-
-        return sorted(each.name for each in signal.Signals)
-    values = _WORDS.get(flag.long, "").split()
-    try:
-        if flag.long in _NAMED:
-            values += _known(session, _NAMED[flag.long])
-        if flag.long in _SHARED:
-            values += [f"container:{name}" for name in _known(session, "container", _STATES["exec"])]
-    except HavreError:  # no daemon, no names
-        return values
-    return list(dict.fromkeys(values))
 
 
 def _parse_quietly(flags: Sequence[Flag], words: list[str], *, stop: bool) -> tuple[Options, list[str]]:
@@ -161,36 +129,6 @@ def _matching(pairs: Iterable[tuple[str, str]], word: str) -> list[tuple[str, st
 def _flags(flags: Sequence[Flag], word: str) -> list[tuple[str, str]]:
     names = [(f"--{flag.long}", flag.help.partition("\n")[0]) for flag in flags if not flag.hidden]
     return _matching(names, word)
-
-
-def _names(session: Session, command: Command, index: int) -> list[str]:
-    """The names that the argument at `index` may be."""
-    places = [part.strip("[].|").partition(":")[0].partition("[")[0] for part in command.usage.split("\n")[0].split()]
-    places = [place for place in places if place.isupper() and place != "OPTIONS"]
-    if not places:
-        return []
-    noun = _NOUNS.get(places[min(index, len(places) - 1)])
-    try:
-        return _known(session, noun, _STATES.get(command.names[0], ())) if noun else []
-    except HavreError:  # no daemon, no names
-        return []
-
-
-def _known(session: Session, noun: str, states: Sequence[str] = ()) -> list[str]:
-    if noun == "context":
-        from havre.cli.contexts import all_contexts
-
-        return [meta["Name"] for meta in all_contexts(session)]
-    client = session.new_client(autostart=False)
-    if noun == "container":
-        filters = json.dumps({"status": states} if states else {})
-        found = client.get("/containers/json", {"all": "1", "filters": filters})
-        return [container["Names"][0].removeprefix("/") for container in found]
-    if noun == "image":
-        return [name for image in client.get("/images/json") for name in image.get("RepoTags") or []]
-    if noun == "network":
-        return [network["Name"] for network in client.get("/networks")]
-    return [volume["Name"] for volume in client.get("/volumes")["Volumes"] or []]
 
 
 def _write_man_pages(directory: str) -> int:

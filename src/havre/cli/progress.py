@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any
 
-_BAR = 50
+_BAR, _SHORTEST = 50, 10
 
 
 class Failure(Failed):
@@ -86,8 +86,9 @@ class _Terminal(_Plain):
             self._lines[identifier] = len(self._lines)
             self._write("\n")
         up = len(self._lines) - self._lines[identifier]
-        bar = _bar(message.get("progressDetail") or {}, self._columns())
-        text = f"{identifier}: {message.get('status', '')} {bar}".rstrip()
+        text = f"{identifier}: {message.get('status', '')} "
+        text += _bar(message.get("progressDetail") or {}, self._columns() - len(text))
+        text = text.rstrip()
         self._write(f"\x1b[{up}A\r\x1b[2K{text}\r\x1b[{up}B")
 
     def _columns(self) -> int:
@@ -103,18 +104,19 @@ def _line(message: dict[str, Any]) -> str:
     return (f"{message['id']}: {status}" if message.get("id") else status) + "\n"
 
 
-def _bar(detail: dict[str, Any], columns: int) -> str:
+def _bar(detail: dict[str, Any], room: int) -> str:
+    """How far it is, with a bar as wide as `room` columns allow."""
     current, total = detail.get("current") or 0, detail.get("total") or 0
     if not current and not total:
         return ""
     if detail.get("units"):
         return f"{current}/{total} {detail['units']}"
-    if not total:
+    if not total or current > total:
         return f"{human_size(current):>8}"
-    filled = min(_BAR, current * _BAR // total)
-    bar = ""
-    if columns > 110:
-        bar = "[" + "=" * filled + (">" if filled < _BAR else "") + " " * (_BAR - filled - 1) + "]  "
-    return (
-        f"{bar}{human_size(current):>8}/{human_size(total)}" if current <= total else f"{bar}{human_size(current):>8}"
-    )
+    numbers = f"{human_size(current):>8}/{human_size(total)}"
+    width = min(_BAR, room - len(numbers) - len("[]  ") - 1)
+    if width < _SHORTEST:
+        return numbers
+    filled = min(width, current * width // total)
+    bar = "=" * filled + (">" if filled < width else "")
+    return f"[{bar:<{width}}]  {numbers}"

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 
 from havre.compose.interpolate import Variables, substitute
 from havre.errors import InvalidInput
@@ -28,10 +27,11 @@ _ESCAPE = re.compile(r'\\([abcfnrtv$"\\]|0\d{0,3})')
 _LETTERS = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", '"': '"', "\\": "\\"}
 
 
-def read_env_file(path: Path, lookup: Lookup, *, raw: bool = False) -> dict[str, str]:
+def read_env_file(path: str, lookup: Lookup, *, raw: bool = False) -> dict[str, str]:
     """The variables of a file; `lookup` gives those that its texts and bare names refer to. Raises InvalidInput."""
     try:
-        text = path.read_text("utf-8-sig", "surrogateescape")
+        with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+            text = file.read()
     except IsADirectoryError as error:
         raise InvalidInput(f"{path} is a directory, where a file of variables was expected") from error
     except OSError as error:

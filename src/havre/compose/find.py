@@ -14,7 +14,6 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 from havre.compose.dotenv import read_env_file
@@ -112,7 +111,7 @@ def _with_env_files(wanted: Wanted, folder: str, environment: Mapping[str, str])
     for file in files:
         if not os.path.exists(file):
             raise InvalidInput(f"couldn't find env file: {file}")
-        found.update(read_env_file(Path(file), lambda name: environment.get(name, found.get(name))))
+        found.update(read_env_file(file, lambda name: environment.get(name, found.get(name))))
     return {**found, **environment}
 
 

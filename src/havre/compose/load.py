@@ -13,7 +13,6 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from havre.compose.check import check_external, check_project
@@ -108,7 +107,7 @@ class Loader:
             return service
         labels: dict[str, str] = {}
         for file in files:
-            labels.update(read_env_file(Path(file), labels.get))
+            labels.update(read_env_file(file, labels.get))
         rest = {key: value for key, value in service.items() if key != "label_file"}
         return {**rest, "labels": {**labels, **service.get("labels", {})}}
 
@@ -135,7 +134,8 @@ class Loader:
         if file == "-":
             return self.source.stdin
         try:
-            return Path(file).read_text("utf-8-sig")
+            with open(file, encoding="utf-8-sig") as opened:
+                return opened.read()
         except UnicodeDecodeError as error:
             raise InvalidInput(f"{file}: the file is not UTF-8 text") from error
         except FileNotFoundError as error:
@@ -232,7 +232,7 @@ class _File(NamedTuple):
         default = os.path.join(folder, ".env")
         found: dict[str, str] = {}
         for file in files or ([default] if os.path.isfile(default) else []):
-            found.update(read_env_file(Path(file), lambda name: self.variables.get(name, found.get(name))))
+            found.update(read_env_file(file, lambda name: self.variables.get(name, found.get(name))))
         return found
 
 

@@ -6,9 +6,8 @@ nanoseconds. What `config` prints and what is hashed is rendered here, too, from
 
 from __future__ import annotations
 
-import hashlib
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from havre.compose import yamlwrite
@@ -97,10 +96,10 @@ class Project(NamedTuple):
     def _environment(self, service: Service, discard: bool) -> Service:
         found: dict[str, str] = {}
         for entry in service.get("env_file", ()):
-            path = Path(entry["path"])
-            if not path.exists() and not entry.get("required"):
+            path = entry["path"]
+            if not os.path.exists(path) and not entry.get("required"):
                 continue
-            if not path.exists():
+            if not os.path.exists(path):
                 raise NotFound(f"env file {path} not found: stat {path}: no such file or directory")
             if entry.get("format", "") not in ("", "raw"):
                 raise InvalidInput(f'unsupported env_file format "{entry["format"]}"')
@@ -157,8 +156,10 @@ def service_hash(service: Service) -> str:
     unhashed = {k: v for k, v in service.items() if k not in ("build", "pull_policy", "scale")}
     if "deploy" in unhashed:
         unhashed["deploy"] = {k: v for k, v in unhashed["deploy"].items() if k != "replicas"}
+    from hashlib import sha256  # verbs that only look do without
+
     text = encode(SERVICE.dump(unhashed, JSON), escape_html=True)
-    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+    return sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def in_order(project: Project) -> Iterator[str]:

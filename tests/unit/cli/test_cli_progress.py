@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import termios
 from typing import Any
 
 import pytest
@@ -32,15 +33,25 @@ def test_a_log_gets_lines_without_bars(capfd: pytest.CaptureFixture[str]) -> Non
     assert seen == [{"ID": "sha256:1"}]
 
 
-def test_a_terminal_gets_a_line_for_each_layer_that_is_redrawn() -> None:
+@pytest.mark.parametrize(
+    ("columns", "shown"),
+    [
+        (120, f"[{'=' * 25}>{' ' * 24}]      500B/1kB"),
+        (80, f"[{'=' * 23}>{' ' * 22}]      500B/1kB"),
+        (30, "    500B/1kB"),
+    ],
+)
+def test_a_terminal_gets_a_line_for_each_layer_that_is_redrawn(columns: int, shown: str) -> None:
     ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, columns))
     show(MESSAGES, theirs)
     text = ""
     while not text.endswith("Loaded image: x\r\n"):  # a terminal passes on what was written piece by piece
         text += os.read(ours, 10_000).decode()
     os.close(theirs)
     os.close(ours)
-    assert "\x1b[2A\r\x1b[2Kaaa: Downloading     500B/1kB\r\x1b[2B" in text
+    assert f"\x1b[2A\r\x1b[2Kaaa: Downloading {shown}\r\x1b[2B" in text
+    assert len(f"aaa: Downloading {shown}") < columns
     assert text.endswith("Status: done\r\nLoaded image: x\r\n")
 
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
-from queue import SimpleQueue
-from threading import Thread
 
 from havre.cli.attach import read_exit_code
 from havre.cli.compose.stage import Stage
@@ -15,7 +12,6 @@ from havre.cli.parser import StatusError
 from havre.cli.ps import ports_text, render_filters
 from havre.compose import COMPOSE_VERSION
 from havre.compose import labels as label
-from havre.compose.viz import render_dot, render_svg
 from havre.errors import Unsupported
 from havre.gotext import ago, ellipsis, go_quote, human_size, short_id
 from havre.jsontext import encode
@@ -249,12 +245,15 @@ def _viz(session: Session, options: Options) -> int:
     """Print the graph of the project's services, or draw it."""
     indent = " " * options.indentation_size if options.spaces else "\t" * options.indentation_size
     project = Stage(session, options).project()
+    from havre.compose.viz import render_dot, render_svg
+
     wanted = {"image": options.image, "networks": options.networks, "ports": options.ports}
     if not options.svg:
         sys.stdout.write(render_dot(project, indent=indent, **wanted))
         return 0
     try:
-        Path(options.svg).write_text(render_svg(project, **wanted))
+        with open(options.svg, "w", encoding="utf-8") as file:
+            file.write(render_svg(project, **wanted))
     except OSError as error:
         raise StatusError(1, f"cannot write {options.svg}: {error.strerror}") from error
     return 0
@@ -266,6 +265,9 @@ def wait(session: Session, options: Options, arguments: list[str]) -> int:
     found = stage.containers(arguments, all=False)
     if not found:
         raise StatusError(1, f'no containers for project "{stage.name()}"')
+    from queue import SimpleQueue
+    from threading import Thread
+
     ended: SimpleQueue[tuple[str, int]] = SimpleQueue()
 
     def watch(container: Container) -> None:

@@ -9,13 +9,7 @@ from threading import current_thread, main_thread
 
 from havre.cli.compose.scene import Scene
 from havre.cli.parser import StatusError
-from havre.cli.pull import registry_headers
-from havre.client.buildsend import registry_config
-from havre.compose.down import project_of
-from havre.compose.execute import Engine, execute
 from havre.compose.state import State, list_containers, observe
-from havre.compose.steps import Await, Build, Call, Create
-from havre.compose.view import choose
 from havre.errors import Conflict
 
 TYPE_CHECKING = False
@@ -25,6 +19,7 @@ if TYPE_CHECKING:
     from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.client.api import Client
+    from havre.compose.execute import Engine
     from havre.compose.project import Project
     from havre.compose.state import Container
     from havre.compose.steps import Step
@@ -35,15 +30,27 @@ class Stage(Scene):
 
     def __init__(self, session: Session, options: Options) -> None:
         super().__init__(session, options)
-        self.engine = Engine(
-            session.new_client,
-            lambda image: registry_headers(session, image),
-            lambda: registry_config(session.config),
-            _unpack,
-        )
+        self._engine: Engine | None = None
         compatible = self.group.compatibility or os.environ.get("COMPOSE_COMPATIBILITY", "").lower() in ("1", "true")
         self.progress: str = self.group.progress
         self.separator = "_" if compatible else "-"
+
+    @property
+    def engine(self) -> Engine:
+        """The engine as plans see it, made on first use: verbs that only look need none of it."""
+        if self._engine is None:
+            from havre.cli.pull import registry_headers
+            from havre.client.buildsend import registry_config
+            from havre.compose.execute import Engine
+
+            session = self.session
+            self._engine = Engine(
+                session.new_client,
+                lambda image: registry_headers(session, image),
+                lambda: registry_config(session.config),
+                _unpack,
+            )
+        return self._engine
 
     @property
     def client(self) -> Client:
@@ -62,6 +69,10 @@ class Stage(Scene):
             return
         if not steps:
             return
+        from havre.compose.execute import execute
+        from havre.compose.steps import Build
+        from havre.compose.view import choose
+
         if builds := [step.action for step in steps if isinstance(step.action, Build)]:
             from havre.compose.build import unsupported
 
@@ -82,6 +93,8 @@ class Stage(Scene):
             networks = {row["Name"]: row for row in self.client.get("/networks")}
             volumes = {row["Name"]: row for row in self.client.get("/volumes")["Volumes"] or ()}
             state = State(list_containers(self.client, name), networks, volumes)
+            from havre.compose.down import project_of
+
             project = project_of(name, state)
         else:
             state = observe(self.client, project)
@@ -112,6 +125,8 @@ class Stage(Scene):
 
 def describe(step: Step) -> str:
     """A step as a line of a plan."""
+    from havre.compose.steps import Await, Call, Create
+
     match step.action:
         case Call() as call:
             text = f"{call.method} {call.path}"
