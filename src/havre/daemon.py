@@ -30,6 +30,7 @@ from typing import Any
 
 from havre import __version__
 from havre.aio import end_background, spawn
+from havre.api.authorization import Authorization
 from havre.api.server import InheritedListener, Listener, TcpListener, UnixListener, first_group, serve
 from havre.api.services import Services
 from havre.api.tls import server_context
@@ -261,15 +262,20 @@ async def _tidy(images: Images) -> None:
 
 
 def _make_volumes(config: DaemonConfig, storage: Storage, events: Events) -> Volumes:
-    """Volumes of the engine's own and those of plugins, looked for where Docker's packages put them."""
+    """Volumes of the engine's own and those of plugins."""
+    plugged = PluginVolumes(_plugins(config), storage.db.table("plugin_mounts", PluginMount))
+    local = LocalVolumes(config.data_root / "volumes")
+    return Volumes(local, plugged, storage.db.table("volumes", Volume), events)
+
+
+def _plugins(config: DaemonConfig) -> Plugins:
+    """Plugins of any kind, looked for where Docker's packages put them."""
     own = config.exec_root / "plugins"
     directories = Directories(
         sockets=(own, Path("/run/docker/plugins")),
         specs=(own, Path("/etc/docker/plugins"), Path("/usr/lib/docker/plugins")),
     )
-    plugged = PluginVolumes(Plugins(directories), storage.db.table("plugin_mounts", PluginMount))
-    local = LocalVolumes(config.data_root / "volumes")
-    return Volumes(local, plugged, storage.db.table("volumes", Volume), events)
+    return Plugins(directories)
 
 
 def _registries(config: DaemonConfig) -> RegistryConfig:
@@ -506,10 +512,16 @@ async def run(config: DaemonConfig, flags: Mapping[str, Any]) -> None:
         log.warning("the directive %s has no effect here", key)
     with pid_file(config.pid_path):
         async with open_engine(config) as (services, reloadable):
+            authorization = Authorization(_plugins(config), config.authorization_plugins)
+            await authorization.check(config.authorization_plugins)
             server = await serve(
-                services, listeners, experimental=config.experimental, allowed_hosts=config.allowed_hosts
+                services,
+                listeners,
+                experimental=config.experimental,
+                allowed_hosts=config.allowed_hosts,
+                authorization=authorization,
             )
-            current = _Current(config, services, reloadable)
+            current = _Current(config, services, reloadable, authorization)
             loop.add_signal_handler(signal.SIGHUP, lambda: spawn(current.reload(flags), "reload"))
             for address in server.addresses:
                 log.info("API listen on %s", address)
@@ -524,22 +536,25 @@ async def run(config: DaemonConfig, flags: Mapping[str, Any]) -> None:
 
 _RELOADED = (
     "debug", "log_level", "shutdown_timeout", "labels", "registry_mirrors", "insecure_registries", "runtimes",
-    "default_runtime", "max_concurrent_downloads", "max_concurrent_uploads",
+    "default_runtime", "max_concurrent_downloads", "max_concurrent_uploads", "authorization_plugins",
 )  # fmt: skip
 
 
 class _Current:
     """The configuration in force, and what follows it."""
 
-    def __init__(self, config: DaemonConfig, services: Services, parts: _Reloadable) -> None:
+    def __init__(
+        self, config: DaemonConfig, services: Services, parts: _Reloadable, authorization: Authorization
+    ) -> None:
         self.config = config
+        self._authorization = authorization
         self._services = services
         self._parts = parts
         self._reloading = asyncio.Lock()
 
     async def reload(self, flags: Mapping[str, Any]) -> None:
         """SIGHUP: what needs no restart changes: the log's level, labels, mirrors, insecure registries, OCI runtimes,
-        how many layers are transferred at once, the time to stop.
+        how many layers are transferred at once, the time to stop, authorization plugins.
 
         A configuration that cannot be used changes nothing.
         """
@@ -548,6 +563,7 @@ class _Current:
             try:
                 fresh = load(flags)
                 check_values(fresh)
+                await self._authorization.check(fresh.authorization_plugins)
                 await self._parts.runtime.reconfigure(fresh.runtimes, fresh.default_runtime or None)
             except (HavreError, OSError) as error:
                 log.error("configuration not reloaded: %s", error)
@@ -556,6 +572,7 @@ class _Current:
 
     def _follow(self, fresh: DaemonConfig) -> None:
         self.config = replace(self.config, **{name: getattr(fresh, name) for name in _RELOADED})
+        self._authorization.use(fresh.authorization_plugins)
         set_level("debug" if fresh.debug else fresh.log_level)
         self._parts.registry.reconfigure(_registries(fresh))
         self._parts.creation.defaults = _defaults(self.config, self._parts.runtime)

@@ -12,32 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from support.certificates import make_certificates
 from support.engines import Engine, Havred, serving
 from support.raw import ask
 
 PORT = 17376
 AS_SYSTEMD = "import os, sys; os.environ['LISTEN_PID'] = str(os.getpid()); os.execv(sys.argv[1], sys.argv[1:])"
-
-
-def make_certificates(folder: Path) -> None:
-    """ca.pem, server and client pairs, by the commands of "Protect the Docker daemon socket"."""
-
-    def openssl(*words: str) -> None:
-        subprocess.run(["openssl", *words], cwd=folder, check=True, capture_output=True)
-
-    folder.mkdir()
-    openssl("genrsa", "-out", "ca-key.pem", "2048")
-    # No key usage extension, as in what older versions of openssl make of the same command.
-    (folder / "ca.cnf").write_text(
-        "[req]\ndistinguished_name=dn\nx509_extensions=v3\n[dn]\n[v3]\nbasicConstraints=CA:TRUE\n"
-    )
-    openssl("req", "-new", "-x509", "-key", "ca-key.pem", "-subj", "/CN=ca", "-out", "ca.pem", "-config", "ca.cnf")
-    for name, usage in (("server", "serverAuth"), ("client", "clientAuth")):
-        (folder / "ext.cnf").write_text(f"subjectAltName=IP:127.0.0.1\nextendedKeyUsage={usage}\n")
-        openssl("genrsa", "-out", f"{name}-key.pem", "2048")
-        openssl("req", "-new", "-key", f"{name}-key.pem", "-subj", f"/CN={name}", "-out", f"{name}.csr")
-        signer = ("-CA", "ca.pem", "-CAkey", "ca-key.pem", "-CAcreateserial", "-extfile", "ext.cnf")
-        openssl("x509", "-req", "-in", f"{name}.csr", *signer, "-out", f"{name}.pem")
 
 
 @pytest.fixture

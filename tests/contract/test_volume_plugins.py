@@ -10,38 +10,14 @@ from typing import Any
 
 import pytest
 
-from support.engines import Dockerd, Engine, Havred, serving
+from support.engines import Engine, serving
+from support.plugged import PluggedDockerd, PluggedHavred
 from support.raw import ask
 from support.volumeplugin import VolumePlugin
 from support.waiting import until
 
-_OWN_RUN = (
-    'mount -t tmpfs tmpfs /run/docker && mkdir /run/docker/plugins && mount --bind "$0" /run/docker/plugins; exec "$@"'
-)
 
-
-class _PluggedDockerd(Dockerd):
-    """Docker's daemon, whose /run/docker/plugins is a directory of the test's own."""
-
-    @property
-    def inside(self) -> list[str]:
-        Path("/run/docker").mkdir(exist_ok=True)  # where Docker is installed and never ran
-        return [*super().inside, "unshare", "--mount", "sh", "-c", _OWN_RUN, str(self.plugins)]
-
-    @property
-    def plugins(self) -> Path:
-        """Its directory of plugins."""
-        return self.root / "plugins"
-
-
-class _PluggedHavred(Havred):
-    @property
-    def plugins(self) -> Path:
-        """Its directory of plugins."""
-        return self.root / "run" / "plugins"
-
-
-@pytest.fixture(scope="module", params=[_PluggedHavred, _PluggedDockerd], ids=["havre", "dockerd"])
+@pytest.fixture(scope="module", params=[PluggedHavred, PluggedDockerd], ids=["havre", "dockerd"])
 def _plugged(request: pytest.FixtureRequest, archive: Path) -> Iterator[Engine]:
     engine = request.param()
     engine.plugins.mkdir(parents=True)
@@ -146,7 +122,7 @@ def test_volumes_that_the_plugin_has_already(engine: Engine, plugin: VolumePlugi
     assert plugin.calls("Remove") == [{"Name": "foreign"}]
 
 
-@pytest.mark.parametrize("_plugged", [_PluggedHavred], indirect=True, ids=["havre"])
+@pytest.mark.parametrize("_plugged", [PluggedHavred], indirect=True, ids=["havre"])
 def test_after_a_kill_the_same_user_is_unmounted(engine: Engine, plugin: VolumePlugin) -> None:
     for name in ("goes-on", "ends"):
         engine.out("run", "-d", "--name", name, "-v", f"{name}:/x", "--volume-driver", "plug",
@@ -160,7 +136,7 @@ def test_after_a_kill_the_same_user_is_unmounted(engine: Engine, plugin: VolumeP
     assert users(plugin.calls("Unmount")) == [by_volume["ends"], by_volume["goes-on"]]
 
 
-@pytest.mark.parametrize("_plugged", [_PluggedHavred], indirect=True, ids=["havre"])
+@pytest.mark.parametrize("_plugged", [PluggedHavred], indirect=True, ids=["havre"])
 def test_a_dead_plugin_holds_nothing_up(engine: Engine, plugin: VolumePlugin) -> None:
     engine.out("run", "-d", "--name", "one", "-v", "data:/x", "--volume-driver", "plug", "busybox", "sleep", "1000")
     (mounted,) = users(plugin.calls("Mount"))
@@ -174,7 +150,7 @@ def test_a_dead_plugin_holds_nothing_up(engine: Engine, plugin: VolumePlugin) ->
     until(lambda: users(plugin.calls("Unmount")) == [mounted], "the plugin to be told at last")
 
 
-@pytest.mark.parametrize("_plugged", [_PluggedHavred], indirect=True, ids=["havre"])
+@pytest.mark.parametrize("_plugged", [PluggedHavred], indirect=True, ids=["havre"])
 def test_a_hanging_plugin_holds_no_port(engine: Engine, plugin: VolumePlugin) -> None:
     engine.out("volume", "create", "-d", "plug", "-o", "hang=Unmount", "hung")
     port = ("-p", "127.0.0.1:18099:80", "busybox", "sleep", "1000")

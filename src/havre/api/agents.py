@@ -92,6 +92,7 @@ class Agents:
         key = call.text("buildid"), call.text("id")
         if not all(key) or call.request.headers.get("Upgrade") is None:
             raise InvalidInput("an agent is offered with buildid, id and an Upgrade header")
+        await call.announce(101, _RAW)
         mine = _Offer(take_over(call.request, render_head(call.headers, _RAW, "tcp")))
         offers = self._offers[key]
         offers.append(mine)

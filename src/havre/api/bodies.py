@@ -48,6 +48,11 @@ class HoldingProtocol(RequestHandler):
     _body: _Body | None = None  # that somebody has taken
 
     @property
+    def holds(self) -> bool:
+        """Whether the body of the newest request waits for a thread to read it."""
+        return self._held is not None
+
+    @property
     def taken(self) -> bool:
         """Whether the connection must end with the answer."""
         return self._body is not None

@@ -13,13 +13,14 @@ import functools
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 from aiohttp import web
 
+from havre.api.bodies import HoldingProtocol
 from havre.api.services import Services
-from havre.errors import HavreError, InvalidInput
+from havre.errors import Forbidden, HavreError, InvalidInput
 from havre.wire import versions
 from havre.wire.decode import check_content_type, decode_body
 from havre.wire.filters import decode_filters
@@ -31,13 +32,24 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 MAX_JSON_BODY = 8 << 20
+MAX_SHOWN_BODY = 4 << 20  # to authorization plugins; dockerd's limit since CVE-2026-34040
 JSON = "application/json"
 
 _settling: set[asyncio.Task[Any]] = set()
 
 
+class Approve(Protocol):
+    """Asks whether an answer may be sent; raises Forbidden or Failed."""
+
+    async def __call__(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None: ...
+
+
 class Call:
-    """A request, the services that can fulfil it, and the API version its client speaks."""
+    """A request, the services that can fulfil it, and the API version its client speaks.
+
+    `approve` is set where answers need somebody's approval (`api.authorization`); then a body is read as JSON only if
+    it has been shown, or `may_read_unseen`.
+    """
 
     def __init__(
         self,
@@ -53,6 +65,9 @@ class Call:
         self.fields = fields
         self.headers = dict(headers)
         self.query = request.query
+        self.approve: Approve | None = None
+        self.may_read_unseen = False
+        self._shown: bytes | None = None
 
     @property
     def name(self) -> str:
@@ -111,17 +126,43 @@ class Call:
         check_content_type(self.request.headers.get("Content-Type", ""))
         return decode_body(body, into)
 
+    async def show_body(self) -> bytes:
+        """The whole body, which handlers read afterwards; b"" if it is held for a thread. Forbidden if it is too long.
+
+        What a thread reads (`api.bodies`) is an archive, whatever its type says, and never read as JSON.
+        """
+        protocol = self.request.protocol
+        if isinstance(protocol, HoldingProtocol) and protocol.holds:
+            return b""
+        too_long = f"request body too large for authorization plugin: size exceeds {MAX_SHOWN_BODY} bytes"
+        self._shown = await self._receive(MAX_SHOWN_BODY, Forbidden(too_long))
+        return self._shown
+
     async def _read_body(self) -> bytes:
+        if self._shown is not None:
+            return self._shown
+        too_long = f"request body too large: more than {MAX_JSON_BODY} bytes of JSON"
+        body = await self._receive(MAX_JSON_BODY, InvalidInput(too_long))
+        if body and self.approve is not None and not self.may_read_unseen:
+            raise Forbidden("the body was not shown to the authorization plugins", "send it as application/json")
+        return body
+
+    async def _receive(self, limit: int, too_long: HavreError) -> bytes:
         received = bytearray()
         async for chunk in self.request.content.iter_any():
             received += chunk
-            if len(received) > MAX_JSON_BODY:
-                raise InvalidInput(f"request body too large: more than {MAX_JSON_BODY} bytes of JSON")
+            if len(received) > limit:
+                raise too_long
         return bytes(received)
 
     def upload(self) -> AsyncIterator[bytes]:
         """The body as it comes in, for tars."""
-        return self.request.content.iter_any()
+        return self.request.content.iter_any() if self._shown is None else _once(self._shown)
+
+    async def announce(self, status: int, content_type: str) -> None:
+        """To be called before the head of an answer whose body follows piece by piece. Forbidden, Failed."""
+        if self.approve is not None:
+            await self.approve(status, self.headers | {"Content-Type": content_type})
 
     async def settle(self, work: Coroutine[Any, Any, T], abandon: Callable[[T], None] | None = None) -> T:
         """Run `work` to its end even if the client leaves; then log its failure, or give its result to `abandon`."""
@@ -153,9 +194,15 @@ class Call:
     ) -> web.StreamResponse:
         """Send the head of an answer whose body follows piece by piece."""
         told = self.headers | {"Content-Type": content_type} | dict(headers or {})
+        if self.approve is not None:
+            await self.approve(status, told)
         response = web.StreamResponse(status=status, headers=told)
         await response.prepare(self.request)
         return response
+
+
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
 def settling() -> set[asyncio.Task[Any]]:

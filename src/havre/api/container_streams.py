@@ -36,6 +36,7 @@ async def _attach(call: Call) -> web.StreamResponse:
         return _plain_refusal(error)
     upgrade = call.request.headers.get("Upgrade")
     try:
+        await call.announce(101 if upgrade else 200, _stream_type(call, attachment.tty))
         connection = take_over(call.request, render_head(call.headers, _stream_type(call, attachment.tty), upgrade))
         framed, stdin = not attachment.tty, call.flag("stdin")
         if await relay(connection, attachment, framed=framed, stdin=stdin, detach_keys=None if framed else keys):
@@ -73,6 +74,7 @@ async def _attach_ws(call: Call) -> web.StreamResponse:
     attachment = await call.services.containers.attach(call.name, _attach_options(call))
     socket = web.WebSocketResponse(autoping=True, max_msg_size=1 << 20)
     try:
+        await call.announce(101, "")
         await socket.prepare(call.request)
         delivering = asyncio.ensure_future(_deliver_ws(socket, attachment))
         try:

@@ -2,7 +2,7 @@
 
     foreign page --> 403     path "//" --> 301     /vX.Y --> version (400)
     guard --> 401, 403       OPTIONS   --> 200     no route --> 404 {"message": "page not found"}
-    handler --> its answer, or its HavreError as {"message"}
+    plugins --> 403          handler   --> its answer, or its HavreError as {"message"}
 
 A `HavreError` carries its status. Anything else that a handler raises is a bug: `EdgeProtocol.handle_error` answers
 500 and logs its traceback.
@@ -29,6 +29,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.web_protocol import RequestHandler
 
 from havre import __version__
+from havre.api.authorization import Authorization
 from havre.api.bodies import HoldingProtocol
 from havre.api.call import Call
 from havre.api.origin import check_origin
@@ -58,6 +59,7 @@ class Edge:
     guard: Guard | None = None
     experimental: bool = False
     names: frozenset[str] = frozenset()
+    authorization: Authorization | None = None
     headers: Mapping[str, str] = field(init=False)
     tasks: set[asyncio.Task[Any]] = field(default_factory=set, init=False)
 
@@ -108,7 +110,10 @@ class Edge:
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             request.writer.output_size = 0  # what has been sent is not yet the answer
         handler, fields = found
-        return await handler(Call(request, self.services, version, fields, self.headers))
+        call = Call(request, self.services, version, fields, self.headers)
+        if self.authorization is not None and self.authorization.active:
+            return await self.authorization.handle(call, path, handler)
+        return await handler(call)
 
     def _split_version(self, path: str) -> tuple[Version, str]:
         match = _PREFIX.fullmatch(path)

@@ -48,7 +48,9 @@ async def _start(call: Call) -> web.StreamResponse:
         return call.nothing(200)
     upgrade = call.request.headers.get("Upgrade")
     multiplexed = upgrade is not None and versions.multiplexed(call.version, request.tty)
-    connection = take_over(call.request, render_head(call.headers, MULTIPLEXED if multiplexed else RAW, upgrade))
+    kind = MULTIPLEXED if multiplexed else RAW
+    await call.announce(101 if upgrade else 200, kind)
+    connection = take_over(call.request, render_head(call.headers, kind, upgrade))
     try:
         # An attachment that nobody reads would hold the process up once its buffer is full.
         attachment = await call.settle(containers.exec_start(call.name, size), abandon=lambda unread: unread.close())

@@ -51,6 +51,7 @@ class Doors:
     async def grpc(self, call: Call) -> web.StreamResponse:
         """Serve the client's calls for as long as the connection lasts."""
         _check_upgrade(call)
+        await call.announce(101, "")
         control, _ = self._open(call.services)
         from havre.api.buildkit.http2 import server_protocol
 
@@ -59,6 +60,7 @@ class Doors:
     async def session(self, call: Call) -> web.StreamResponse:
         """Keep the client's session, on which builds call it, for as long as the connection lasts."""
         _check_upgrade(call)
+        await call.announce(101, "")  # before a build can find the session, which must be connected by then
         _, sessions = self._open(call.services)
         from havre.api.buildkit.http2 import Channel
         from havre.api.buildkit.sessions import Session

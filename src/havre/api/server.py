@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from havre.api.authorization import Authorization
 from havre.api.call import settling
 from havre.api.edge import Edge, EdgeServer, Guard
 from havre.api.origin import own_names
@@ -132,6 +133,7 @@ async def serve(
     guard: Guard | None = None,
     experimental: bool = False,
     allowed_hosts: Sequence[str] = (),
+    authorization: Authorization | None = None,
 ) -> Server:
     """Answer Docker's API on every listener; if one cannot be opened none is left open.
 
@@ -139,7 +141,7 @@ async def serve(
     Raises `Conflict` where another daemon listens, `Failed` where the system refuses.
     """
     names = own_names([each.host for each in listeners if isinstance(each, TcpListener)], allowed_hosts)
-    server = Server(Edge(build_router(), services, guard, experimental, names))
+    server = Server(Edge(build_router(), services, guard, experimental, names, authorization))
     try:
         for listener in listeners:
             await server.listen(listener)

@@ -17,11 +17,16 @@ from havre.errors import InvalidInput
 T = TypeVar("T")
 
 
+def is_json(content_type: str) -> bool:
+    """Whether a body of this type may be read as JSON."""
+    return content_type.partition(";")[0].strip().lower() == "application/json"
+
+
 def check_content_type(value: str) -> None:
     """Raise `InvalidInput` unless the header says JSON."""
     if not value.strip():
         raise InvalidInput(f"malformed Content-Type header ({value}): mime: no media type")
-    if value.partition(";")[0].strip().lower() != "application/json":
+    if not is_json(value):
         raise InvalidInput(f"unsupported Content-Type header ({value}): must be 'application/json'")
 
 

@@ -1,0 +1,90 @@
+"""A small authorization plugin in a thread of the test: its verdicts are functions, what it was asked is kept.
+
+Source: Docker's documentation, "Access authorization plugin".
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import socketserver
+import threading
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+Asked = dict[str, Any]
+Verdict = Callable[[Asked], Any]
+
+ALLOWED = {"Allow": True}
+
+
+def allow(asked: Asked) -> Any:
+    """The verdict of who allows everything."""
+    return ALLOWED
+
+
+class AuthzPlugin:
+    """Listens at `socket` until closed. A verdict of bytes is answered as it is; an `Err` with status 500."""
+
+    def __init__(self, socket: Path) -> None:
+        self.on_request: Verdict = allow
+        self.on_answer: Verdict = allow
+        self.asked: list[tuple[str, Asked]] = []
+        plugin = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                asked = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
+                answer = plugin.answer(self.path.strip("/"), asked)
+                data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
+                self.send_response(500 if isinstance(answer, dict) and answer.get("Err") else 200)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def address_string(self) -> str:
+                return "the engine"
+
+            def log_message(self, format: str, *arguments: Any) -> None:
+                return
+
+        class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+            daemon_threads = True
+
+        socket.parent.mkdir(parents=True, exist_ok=True)
+        socket.unlink(missing_ok=True)
+        self._server = Server(str(socket), Handler)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    def answer(self, call: str, asked: Asked) -> Any:
+        """What it says to a call."""
+        if call == "Plugin.Activate":
+            return {"Implements": ["authz"]}
+        self.asked.append((call, asked))
+        return self.on_request(asked) if call == "AuthZPlugin.AuthZReq" else self.on_answer(asked)
+
+    def of(self, call: str, path: str) -> Asked:
+        """What it was asked last by `call` (AuthZReq, AuthZRes) of a request whose URI contains `path`."""
+        found = [asked for name, asked in self.asked if name == f"AuthZPlugin.{call}" and path in asked["RequestUri"]]
+        return found[-1]
+
+    def reset(self) -> None:
+        """Allow everything and forget what was asked."""
+        self.on_request = self.on_answer = allow
+        self.asked.clear()
+
+    def close(self) -> None:
+        """Stop listening; the socket's file stays, as after a crash."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+
+def body_of(asked: Asked, key: str = "RequestBody") -> bytes:
+    """A body that a plugin was shown."""
+    return base64.b64decode(asked.get(key) or "")
