@@ -21,6 +21,7 @@ import secrets
 import signal
 import socket
 import sys
+import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
@@ -95,6 +96,7 @@ from havre.storage import Storage
 log = logging.getLogger("havre.daemon")
 
 _FIRST_INHERITED = 3
+UNDO_S = 15  # for what is under way to undo itself, after `shutdown-timeout`
 _ARENAS = 2  # of the heap: 35 MB less while an image is pushed, and no slower (decision 285)
 _SIZE = re.compile(r"(\d+)\s*([kmgt]?)i?b?", re.IGNORECASE)
 
@@ -529,9 +531,23 @@ async def run(config: DaemonConfig, flags: Mapping[str, Any]) -> None:
             notify("READY=1")
             await stop.wait()
             notify("STOPPING=1")
-            log.info("stopping; containers run on")
+            bound_stop(current.config.shutdown_timeout + UNDO_S, config.pid_path)
             await server.close(current.config.shutdown_timeout)
             await end_background()  # while there is an engine for it to undo itself with
+
+
+def bound_stop(limit_s: int, pid_path: Path) -> None:
+    """End this process when its stop takes too long, whatever its event loop and its threads wait for."""
+
+    def leave() -> None:
+        log.error("stopping has taken %d s: what is still under way is left for the next daemon to clear away", limit_s)
+        pid_path.unlink(missing_ok=True)
+        os._exit(1)
+
+    log.info("stopping, which takes %d s at most; containers run on", limit_s)
+    bound = threading.Timer(limit_s, leave)
+    bound.daemon = True
+    bound.start()
 
 
 _RELOADED = (

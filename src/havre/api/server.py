@@ -116,7 +116,11 @@ class Server:
             _remove_own(path, inode)
         self._files.clear()
         if work := settling():
-            await asyncio.wait(work, timeout=grace_s)
+            _, left = await asyncio.wait(work, timeout=grace_s)
+            for task in left:  # it undoes itself
+                task.cancel()
+            if left:
+                await asyncio.wait(left)
             if self._edge.tasks:
                 await asyncio.wait(self._edge.tasks, timeout=_GRACE_FOR_ANSWERS_S)
         for task in list(self._edge.tasks):

@@ -15,7 +15,6 @@ import asyncio
 import hashlib
 import os
 import secrets
-import stat
 import tempfile
 import time
 from collections import OrderedDict
@@ -29,7 +28,7 @@ from havre.build.cache import LOCAL_SOURCE, CacheRecord
 from havre.build.packed import PackedTree
 from havre.errors import Failed, InvalidInput, NotFound
 from havre.linux import trees
-from havre.linux.openat2 import open_in_root
+from havre.linux.openat2 import open_regular_in_root
 
 PATIENCE_S = 30.0  # with a client that takes its time to send what another one is to send, too
 KEPT = 8  # contexts, besides those in use
@@ -168,14 +167,13 @@ def read_file(root: Path | PackedTree, path: str, limit: int) -> bytes:
     if isinstance(root, PackedTree):
         return root.read(path, limit)
     try:
-        descriptor = open_in_root(root, path)
+        descriptor = open_regular_in_root(root, path)
     except OSError:
         raise NotFound(f"failed to read {path}: no such file or directory") from None
+    if descriptor is None:
+        raise NotFound(f"failed to read {path}: not a regular file")
     try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise NotFound(f"failed to read {path}: not a regular file")
-        if status.st_size > limit:
+        if os.fstat(descriptor).st_size > limit:
             raise InvalidInput(f"{path} is larger than {limit} bytes")
         with open(descriptor, "rb", closefd=False) as file:
             return file.read(limit)

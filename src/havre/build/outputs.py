@@ -16,7 +16,7 @@ from typing import BinaryIO
 
 from havre.aio import in_thread
 from havre.linux import trees
-from havre.linux.openat2 import open_in_root
+from havre.linux.openat2 import open_regular_in_root
 from havre.oci.digest import Digest
 from havre.storage import Storage
 from havre.storage.diff import TarWriter
@@ -56,7 +56,8 @@ class OutputTree:
     async def read(self, path: str) -> AsyncIterator[bytes]:
         """The content of the regular file at `path`."""
         folder, _, inside = ("", "", path) if "" in self._roots else path.partition("/")
-        opened = await in_thread(open_in_root, self._roots[folder], inside, os.O_RDONLY | os.O_NOFOLLOW)
+        opened = await in_thread(open_regular_in_root, self._roots[folder], inside, follow=False)
+        assert opened is not None, "asked for the regular files of `files` alone, in a tree that does not change"
         with io.FileIO(opened) as file:
             while piece := await in_thread(file.read, _PIECE):
                 yield piece

@@ -14,6 +14,7 @@ import asyncio
 import os
 import posixpath
 import secrets
+import shutil
 import stat
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, contextmanager, suppress
@@ -345,8 +346,9 @@ def _existing(root: Path, path: str) -> Path:
 
 def _copy_aside(source: Path, copy: Path) -> None:
     if not source.is_dir():
-        copy.write_bytes(source.read_bytes())
-        copy.chmod(source.stat().st_mode & 0o7777)
+        if not source.is_file():
+            raise InvalidInput(f"cannot mount {source.name} for writing: it is neither a file nor a directory")
+        shutil.copy(source, copy)
         return
     copy.mkdir(mode=0o755)
     from_, to = trees.open_directory(source), trees.open_directory(copy)

@@ -10,6 +10,7 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from havre.aio import in_thread, spawn
 from havre.engine.events import Events
@@ -17,9 +18,10 @@ from havre.engine.live import Index, Live
 from havre.engine.model import Container, Value
 from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound
 from havre.gojson import Words
-from havre.runtime import ExecPlan, resolve_user
+from havre.runtime import ExecPlan, check_accounts, resolve_user
 from havre.runtime.exec import ExecProcess
 from havre.runtime.fanout import Subscription
+from havre.runtime.plan import User
 
 KEPT_S = 300.0
 CANNOT_START = 126
@@ -180,7 +182,7 @@ class Execs:
     async def _prepare(self, exec: Exec, live: Live, console_size: tuple[int, int] | None, detach: bool) -> ExecProcess:
         spec = exec.spec
         process = live.running()
-        user = await in_thread(resolve_user, process.rootfs, spec.user) if spec.user else None
+        user = await in_thread(_user, process.rootfs, spec.user)
         size = console_size or (tuple(spec.console_size[:2]) if spec.console_size else None)
         plan = ExecPlan(
             args=tuple(exec.command),
@@ -235,6 +237,14 @@ class Execs:
         if container is not None:
             told |= {**(container.config.labels or {}), "image": container.config.image, "name": container.name}
         self._events.publish("container", action, exec.container_id, told)
+
+
+def _user(rootfs: Path, user: str) -> User | None:
+    """Whom to run as; None for whom the container does. InvalidInput, also for files that would block the runtime."""
+    if user:
+        return resolve_user(rootfs, user)
+    check_accounts(rootfs)
+    return None
 
 
 def record_end(exec: Exec, code: int) -> None:

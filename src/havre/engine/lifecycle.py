@@ -104,16 +104,22 @@ class Lifecycle:
     async def _run(self, live: Live, images: Path | None = None) -> None:
         """Start it, under the lock; on failure everything is undone and the row says why."""
         try:
-            async with AsyncExitStack() as undo:
+            async with asyncio.timeout(None) as live.launch, AsyncExitStack() as undo:
                 await self._launch(live, undo, images)
                 undo.pop_all()
         except HavreError as error:
             await self._failed(live, error)
             raise
         except OSError as error:
+            if live.launch is not None and live.launch.expired():
+                abandoned = Conflict(f"container {live.container.id} was removed while it was being started")
+                await self._failed(live, abandoned)
+                raise abandoned from None
             failure = Failed(f"starting container {live.container.id}: {error}")
             await self._failed(live, failure)
             raise failure from error
+        finally:
+            live.launch = None
 
     async def _launch(self, live: Live, undo: AsyncExitStack, images: Path | None) -> None:
         container = live.container

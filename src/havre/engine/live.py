@@ -46,8 +46,8 @@ class Live:
     """A container now.
 
     `lock` is held while its state changes; `process` is set while it runs; `pending` are the clients attached before a
-    start; `restart` is the timer of a restart to come. `stopping` tells that an end is the user's doing, and
-    `restarted_by_user` that a start follows it, so that `--rm` does not apply.
+    start; `launch` is the block of a start that is under way, `restart` the timer of one to come. `stopping` tells that
+    an end is the user's doing, and `restarted_by_user` that a start follows it, so that `--rm` does not apply.
     `damaged`: its row could not be read.
     `oom_told`: this run has been told to have run out of memory. `uses` are its open views (`views`).
     """
@@ -59,6 +59,7 @@ class Live:
         self.process: Process | None = None
         self.pending: set[Attachment] = set()
         self.uses: set[FileUse] = set()
+        self.launch: asyncio.Timeout | None = None
         self.restart: asyncio.Task[None] | None = None
         self.last_delay_s = 0.0
         self.stopping = False
@@ -81,6 +82,14 @@ class Live:
     async def end_uses(self) -> None:
         """Break off what is read from its files or written to them. Not under `lock`, and no new ones may come."""
         await asyncio.gather(*(use.end() for use in self.uses))
+
+    def abandon_launch(self) -> bool:
+        """Break off a start that is under way, which undoes itself; whether there was one."""
+        if self.launch is None:
+            return False
+        with suppress(RuntimeError):  # done, or broken off already
+            self.launch.reschedule(0)
+        return True
 
     def cancel_restart(self) -> None:
         """Drop a restart to come; idempotent."""

@@ -238,14 +238,18 @@ def _is_empty(directory: Path) -> bool:
 def _copy_from_image(rootfs: Path, path: str, target: Path, ids: IdRange | None = None) -> bool:
     """Copy the directory `path` of the image, mounted for `ids`, to `target`; tells whether there was one."""
     try:
-        source = open_in_root(rootfs, path, os.O_RDONLY | os.O_NONBLOCK)
+        pinned = open_in_root(rootfs, path, os.O_PATH)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
             return False
         raise
     try:
-        if not stat.S_ISDIR(os.fstat(source).st_mode):
+        if not stat.S_ISDIR(os.fstat(pinned).st_mode):
             raise Failed(f"source {rootfs / path.lstrip('/')} is not directory", "mount the volume at a directory")
+        source = trees.open_directory(".", pinned)
+    finally:
+        os.close(pinned)
+    try:
         target.mkdir(mode=0o700, exist_ok=True)
         destination = trees.open_directory(target)
         try:

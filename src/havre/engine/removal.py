@@ -53,13 +53,10 @@ class Removal:
 
     async def remove(self, live: Live, *, force: bool = False, volumes: bool = False) -> None:
         """Remove it, with its anonymous volumes if asked. Conflict while it runs (unless by force) or is going."""
-        _refuse_removing(live)
-        async with live.lock:  # a start that is under way comes first: what it makes is to go, too
-            _refuse_removing(live)
-            if not force:
-                _refuse_running(live)
-            live.removing = True
+        await _claim(live, force=force)
         try:
+            async with live.lock:
+                pass  # a start that was broken off has undone itself
             await self._control.end(live)
             await live.end_uses()
             async with live.lock:
@@ -144,6 +141,19 @@ class Removal:
                     await self._volumes.remove(point.name)
                 except HavreError as error:
                     log.info("volume %s of container %s stays: %s", point.name, container.id, error)
+
+
+async def _claim(live: Live, *, force: bool) -> None:
+    """Mark it as going. What a start under way makes is to go, too: it is waited for, or by force broken off."""
+    _refuse_removing(live)
+    if force and live.abandon_launch():
+        live.removing = True  # before the start has failed, which removes what was made with `--rm`
+        return
+    async with live.lock:
+        _refuse_removing(live)
+        if not force:
+            _refuse_running(live)
+        live.removing = True
 
 
 def _told(container: Container, error: HavreError | OSError) -> str:

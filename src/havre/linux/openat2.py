@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -60,6 +61,21 @@ def _openat2(directory: int, path: str | bytes, flags: int, resolve: int) -> int
         if (code := ctypes.get_errno()) != errno.EAGAIN:
             raise OSError(code, os.strerror(code), path)
     raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)
+
+
+def open_regular_in_root(root: Path, path: str, *, follow: bool = True) -> int | None:
+    """A descriptor to read the file at `path` with `root` as its root; None if something else is there.
+
+    What it is is known before it is opened for reading: opening a fifo blocks, and a device may act on it (a watchdog
+    starts, a tape rewinds). OSError as open(2).
+    """
+    pinned = open_in_root(root, path, os.O_PATH if follow else os.O_PATH | os.O_NOFOLLOW)
+    try:
+        if not stat.S_ISREG(os.fstat(pinned).st_mode):
+            return None
+        return os.open(f"/proc/self/fd/{pinned}", os.O_RDONLY | os.O_CLOEXEC)
+    finally:
+        os.close(pinned)
 
 
 def syncfs(descriptor: int) -> None:

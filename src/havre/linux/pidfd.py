@@ -11,6 +11,7 @@ Source: pidfd_open(2), pidfd_getfd(2), pidfd_send_signal(2), prctl(2), linux/pid
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ctypes
 import errno
 import fcntl
@@ -18,6 +19,7 @@ import os
 import select
 import signal
 import struct
+from collections.abc import Mapping
 
 _PIDFD_GET_INFO = 0xC040FF0B  # _IOWR(0xFF, 11, struct pidfd_info), 64 bytes in its first version
 _PIDFD_INFO_EXIT = 1 << 3
@@ -133,6 +135,23 @@ def parent(pid: int) -> int:
         return int(_stat_fields(pid)[1])
     except (FileNotFoundError, ProcessLookupError):
         return 0
+
+
+def descendants(roots: Mapping[int, int]) -> dict[int, int]:
+    """These processes, PID to start time, and all that they and theirs have started, as far as it is there."""
+    started, children = {}, dict[int, list[int]]()
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            fields = _stat_fields(int(name))
+            started[int(name)] = int(fields[19])
+            children.setdefault(int(fields[1]), []).append(int(name))
+    found = dict[int, int]()
+    left = [pid for pid, time in roots.items() if started.get(pid) == time]
+    while left:
+        pid = left.pop()
+        found[pid] = started[pid]
+        left.extend(child for child in children.get(pid, ()) if child not in found)
+    return found
 
 
 def start_time(pid: int) -> int:

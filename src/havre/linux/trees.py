@@ -318,7 +318,7 @@ def _link_beneath(root: int, path: str, directory: int, name: str) -> None:
 
 
 def _copy_file(from_: int, to: int, name: str) -> None:
-    source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=from_)
+    source = open_regular(name, from_)
     try:
         target = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=to)
         try:

@@ -5,7 +5,7 @@ from havre.runtime.exec import ExecProcess
 from havre.runtime.fanout import Fanout, Subscription
 from havre.runtime.monitor import Process, Runtime
 from havre.runtime.plan import ContainerPlan, ExecPlan, Exit
-from havre.runtime.users import resolve_user
+from havre.runtime.users import check_accounts, resolve_user
 from havre.runtime.versions import Release
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Release",
     "Runtime",
     "Subscription",
+    "check_accounts",
     "read_devices",
     "resolve_user",
 ]

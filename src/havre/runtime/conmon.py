@@ -184,6 +184,12 @@ class Handshake:
         await self._apart
         await spawn.finish(self.child)
 
+    async def abandon(self) -> None:
+        """Kill a conmon that has not come to its report, and what it has started."""
+        await in_thread(spawn.end_children, self.child.pid)
+        self.child.kill()
+        await self.finish()
+
 
 async def _read_report(descriptor: int) -> Report | None:
     line = bytearray()

@@ -6,6 +6,7 @@ exec has a directory of its own, as conmon names its exit file after the contain
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +19,7 @@ from havre.aio import in_thread
 from havre.aio import spawn as spawn_task
 from havre.errors import Conflict, Failed
 from havre.linux import pidfd
-from havre.runtime import messages
+from havre.runtime import messages, spawn
 from havre.runtime.conmon import Handshake, Launch, Report, read_failure
 from havre.runtime.held import Held
 
@@ -66,7 +67,7 @@ class ExecProcess(Held):
         try:
             self._make_directory()
             with self._begin() as handshake:
-                report = await self._shake_hands(handshake)
+                report = await self._shake_hands_in_time(handshake)
                 child = handshake.child
                 process, conmon = pidfd.open_process(report.data), pidfd.open_process(child.pid)
                 self._watch(report.data, process, conmon, self._launch.exit_file, child)
@@ -93,6 +94,17 @@ class ExecProcess(Held):
 
     def _too_late(self) -> Conflict:
         return Conflict(f"container {self._launch.container_id} is not running")
+
+    async def _shake_hands_in_time(self, handshake: Handshake) -> Report:
+        try:
+            async with asyncio.timeout(spawn.LIMIT_S):
+                return await self._shake_hands(handshake)
+        except TimeoutError:
+            await handshake.abandon()
+            raise Failed(messages.exec_failed(f"the OCI runtime {spawn.too_long()}")) from None
+        except asyncio.CancelledError:
+            await handshake.abandon()
+            raise
 
     async def _shake_hands(self, handshake: Handshake) -> Report:
         report = await handshake.attach_report()

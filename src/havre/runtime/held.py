@@ -242,4 +242,7 @@ class Held:
         except TimeoutError:
             log.error("the monitor of process %d hangs and is killed", self.pid)
             self._ending.kill_conmon()
-            await asyncio.shield(self._ending.result)
+            try:
+                await asyncio.wait_for(asyncio.shield(self._ending.result), timeout_s)
+            except TimeoutError:  # SIGKILL reaches nobody who waits for a device or a file server
+                log.error("process %d does not end: the kernel holds it", self.pid)

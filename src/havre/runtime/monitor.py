@@ -62,6 +62,7 @@ SPEC = "config.json"
 STATE = "state.json"
 GONE = ".gone"
 SETTLE_S = 5.0
+GRACE_S = 1.0
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +105,11 @@ class Process(Held):
             return
         if not self.has_hooks and self._oci.release(self.id):
             return
-        result = await spawn.run(self._oci.command("start", self.id))
+        try:
+            result = await spawn.run(self._oci.command("start", self.id))
+        except Failed as error:
+            await self._owner.cleanup(self.id)
+            raise Failed(messages.start_failed(error.message)) from None
         if result.code != 0:
             await self._owner.cleanup(self.id)
             raise Failed(messages.start_failed(result.stderr or result.stdout))
@@ -131,7 +136,7 @@ class Process(Held):
         """
         checkpoints.check_criu()
         options = checkpoints.dump_options(images, self._directory, leave_running=leave_running)
-        result = await spawn.run(self._oci.command("checkpoint", *options, self.id))
+        result = await spawn.run(self._oci.command("checkpoint", *options, self.id), limited=False)
         if result.code != 0:
             if self.has_ended():
                 raise Conflict(f"container {self.id} is not running")
@@ -277,14 +282,22 @@ class Runtime:
         # A task, not aio.spawn: its failure is the caller's to hear of, and the log's only if the caller says so.
         launching = asyncio.create_task(self._launch(container_id, plan, spec, runtime, log_path, images))
         try:
-            return await asyncio.shield(launching)
+            async with asyncio.timeout(spawn.LIMIT_S if images is None else None):
+                return await asyncio.shield(launching)
+        except TimeoutError:
+            await finish(self._abort(container_id, launching))
+            raise Failed(messages.create_failed(runtime.name, f"{runtime.name} {spawn.too_long()}")) from None
         except BaseException:
             await finish(self._abort(container_id, launching))
             raise
 
     async def _abort(self, container_id: str, launching: asyncio.Task[Process]) -> None:
-        # An OCI runtime that is half-way cannot be undone: it is let finish, then what it made is deleted.
-        await asyncio.wait([launching])
+        # An OCI runtime that is half-way is let finish, if it does so soon; then what it made is deleted.
+        await asyncio.wait([launching], timeout=GRACE_S)
+        if not launching.done():
+            log.error("the OCI runtime hangs while it creates container %s, and is killed", container_id)
+            launching.cancel()
+            await asyncio.wait([launching])
         await self.cleanup(container_id)
 
     def _facts(self, plan: ContainerPlan) -> HostFacts:
@@ -317,7 +330,11 @@ class Runtime:
             arguments=("--restore", str(images)) if images else (),
         )
         with Handshake(launch, self.set_apart) as handshake:
-            report = await handshake.report()
+            try:
+                report = await handshake.report()
+            except asyncio.CancelledError:
+                await handshake.abandon()
+                raise
             if report is None or report.data <= 0:
                 await handshake.finish()
                 reason = await in_thread(read_failure, launch, report.message if report else "")
@@ -427,7 +444,10 @@ class Runtime:
         if process is None or process.has_hooks or not process.has_ended():
             await in_thread(self._thaw, bundle)
             for runtime in self._holders(container_id):
-                await spawn.run(runtime.command("delete", "--force", container_id))
+                try:
+                    await spawn.run(runtime.command("delete", "--force", container_id))
+                except Failed as error:  # what it has not done is done without it
+                    log.error("container %s is deleted without its OCI runtime: %s", container_id, error)
         if process is not None:
             await process._settle(SETTLE_S)
         gone = await in_thread(self._clear_away, container_id)

@@ -7,6 +7,8 @@ has ended: there is no pipe to drain, and a grandchild that keeps the descriptor
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import select
 import signal
@@ -16,8 +18,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from havre.errors import Failed
 from havre.linux import pidfd
 
+LIMIT_S = 60.0
+"""For an OCI runtime to do what it is told: what it looks at may be a fifo, a hanging mount, a hook without an end."""
 MAX_OUTPUT = 1 << 20
 END_MS = 5000
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TZ": "UTC", "LC_ALL": "C"}
@@ -54,12 +59,21 @@ def start(
     )
 
 
-async def run(argv: Sequence[str], *, cwd: Path | None = None) -> Completed:
-    """Run a child to its end. Cancelled half-way, the child is killed and reaped."""
+async def run(argv: Sequence[str], *, cwd: Path | None = None, limited: bool = True) -> Completed:
+    """Run a child to its end. Cancelled half-way, the child is killed and reaped; so it is after LIMIT_S: Failed."""
     with os.fdopen(os.memfd_create("stdout"), "r+b") as stdout, os.fdopen(os.memfd_create("stderr"), "r+b") as stderr:
         child = start(argv, cwd=cwd, stdout=stdout, stderr=stderr)
-        await finish(child)
+        try:
+            async with asyncio.timeout(LIMIT_S if limited else None):
+                await finish(child)
+        except TimeoutError:
+            raise Failed(f"{Path(argv[0]).name} {too_long()}") from None
         return Completed(child.returncode, _read(stdout), _read(stderr))
+
+
+def too_long() -> str:
+    """What is told of who was killed for taking longer than LIMIT_S."""
+    return f"did not end within {LIMIT_S:g} s and was killed"
 
 
 async def finish(child: subprocess.Popen[bytes]) -> int:
@@ -71,7 +85,8 @@ async def finish(child: subprocess.Popen[bytes]) -> int:
     try:
         await pidfd.ended(descriptor)
     except BaseException:
-        child.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.pid, signal.SIGKILL)  # with what it has started: the session is its own
         raise
     finally:
         os.close(descriptor)
@@ -80,25 +95,39 @@ async def finish(child: subprocess.Popen[bytes]) -> int:
 
 
 def end_workers(bundle: Path) -> None:
-    """Kill the OCI runtimes that work on an OCI bundle, whoever started them, and see their end. Blocking.
+    """Kill the OCI runtimes that create on an OCI bundle and what they have started, whoever started them. Blocking.
 
     Monitors stay: one whose runtime fails ends by itself, another has a container's process to reap.
     """
-    for entry in os.scandir("/proc"):
-        if not entry.name.isdigit() or not _works_on(entry.path, bundle):
-            continue
-        descriptor = pidfd.open_process(int(entry.name))
-        if descriptor is None:
-            continue
-        try:
-            if _works_on(entry.path, bundle):  # still: so the descriptor is its own
+    found = dict[int, int]()
+    for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+        started = pidfd.start_time(pid)  # before the look: a PID that is recycled meanwhile has another
+        if _works_on(f"/proc/{pid}", bundle):
+            found[pid] = started
+    _kill(pidfd.descendants(found))
+
+
+def end_children(pid: int) -> None:
+    """Kill all that process `pid`, a child of ours, has started, and what these have. Blocking."""
+    found = pidfd.descendants({pid: pidfd.start_time(pid)})
+    found.pop(pid, None)
+    _kill(found)
+
+
+def _kill(processes: Mapping[int, int]) -> None:
+    """Kill processes, by PID and start time, and see their ends, for END_MS each at most."""
+    held = [pidfd.open_process(pid, started) for pid, started in processes.items()]
+    descriptors = [each for each in held if each is not None]
+    try:
+        for descriptor in descriptors:
+            with contextlib.suppress(ProcessLookupError):
                 pidfd.send_signal(descriptor, signal.SIGKILL)
-                ended = select.poll()
-                ended.register(descriptor, select.POLLIN)
-                ended.poll(END_MS)
-        except ProcessLookupError:
-            continue
-        finally:
+        for descriptor in descriptors:
+            ended = select.poll()
+            ended.register(descriptor, select.POLLIN)
+            ended.poll(END_MS)
+    finally:
+        for descriptor in descriptors:
             os.close(descriptor)
 
 

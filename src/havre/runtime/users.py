@@ -6,6 +6,7 @@
 
 Both files are the image's and hostile: they are opened inside the root file system (openat2 with RESOLVE_IN_ROOT, so
 that a link leads nowhere else), must be regular files, and are read up to a bound (CVE-2026-47262). Words are Docker's.
+Fifos, devices and sockets are refused, as the OCI runtimes would open them (for HOME) and hang.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from havre.errors import InvalidInput
-from havre.linux.openat2 import open_in_root
+from havre.linux.openat2 import open_in_root, open_regular_in_root
 from havre.runtime.plan import User
 
 MAX_ID = (1 << 31) - 1
 MAX_FILE = 4 << 20
+PASSWD, GROUP = "etc/passwd", "etc/group"
+_BLOCKING = {stat.S_IFIFO: "fifo", stat.S_IFCHR: "device", stat.S_IFBLK: "device", stat.S_IFSOCK: "socket"}
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,11 @@ class _Entry:
 def resolve_user(rootfs: Path, user: str, group_add: Sequence[str] = ()) -> User:
     """Whom a process with `--user user --group-add ...` runs as in `rootfs`.
 
-    Raises InvalidInput, as in "unable to find user x: no matching entries in passwd file".
+    Raises InvalidInput, as in "unable to find user x: no matching entries in passwd file". Blocking.
     """
     name, colon, group = user.partition(":")
-    groups = list(_entries(_read(rootfs, "etc/group"), 2))
-    entry = _find(_entries(_read(rootfs, "etc/passwd"), 2), name or "0")
+    groups = list(_entries(_read(rootfs, GROUP), 2))
+    entry = _find(_entries(_read(rootfs, PASSWD), 2), name or "0")
     uid = (
         entry.number
         if entry
@@ -105,17 +108,35 @@ def _entries(text: str, number_field: int) -> Iterator[_Entry]:
                 yield _Entry(fields[0], number, fields)
 
 
-def _read(rootfs: Path, path: str) -> str:
-    """A file of the container's; "" when it has none or it is not a regular one."""
+def check_accounts(rootfs: Path) -> None:
+    """Refuse what an OCI runtime would hang in: both look into these files for a home directory. InvalidInput."""
+    for path in (PASSWD, GROUP):
+        _status(rootfs, path)
+
+
+def _status(rootfs: Path, path: str) -> os.stat_result | None:
+    """What a file of accounts is, None where there is none; InvalidInput for what blocks whoever opens it."""
     try:
-        descriptor = open_in_root(rootfs, path)
+        pinned = open_in_root(rootfs, path, os.O_PATH)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO):
-            return ""
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+            return None
         raise
+    try:
+        status = os.fstat(pinned)
+    finally:
+        os.close(pinned)
+    if kind := _BLOCKING.get(stat.S_IFMT(status.st_mode)):
+        raise InvalidInput(f"the container's /{path} is a {kind}, a regular file is expected")
+    return status
+
+
+def _read(rootfs: Path, path: str) -> str:
+    """A file of the container's; "" when it has none or it is a directory."""
+    status = _status(rootfs, path)
+    if status is None or (descriptor := open_regular_in_root(rootfs, path)) is None:
+        return ""
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            return ""
         data = file.read(MAX_FILE + 1)
     if len(data) > MAX_FILE:
         raise InvalidInput(f"/{path} of the image is larger than {MAX_FILE} bytes")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from havre.linux.openat2 import open_in_root, openat_in_root, syncfs
+from havre.linux.openat2 import open_in_root, open_regular_in_root, openat_in_root, syncfs
 
 
 @pytest.fixture
@@ -63,3 +63,20 @@ def test_an_open_directory_as_root(tree: Path) -> None:
 def test_failures_name_the_path(tree: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nothing"):
         open_in_root(tree, "nothing")
+
+
+def test_only_regular_files_are_opened_for_reading(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    root.mkdir()
+    (tmp_path / "outside").write_text("outside")
+    (root / "outside").write_text("inside")
+    (root / "link").symlink_to("/outside")
+    os.mkfifo(root / "fifo")
+    (root / "to-fifo").symlink_to("fifo")
+    descriptor = open_regular_in_root(root, "link")
+    assert descriptor is not None
+    with open(descriptor) as file:
+        assert file.read() == "inside"
+    assert open_regular_in_root(root, "link", follow=False) is None
+    assert open_regular_in_root(root, "to-fifo") is None
+    assert open_regular_in_root(root, ".") is None
