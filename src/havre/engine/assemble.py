@@ -124,6 +124,10 @@ class Assembly:
 
         return await in_thread(rest), sandbox
 
+    def is_held(self, container: Container) -> None:
+        """It has been created with what was put up: nothing is kept open that its monitor holds open."""
+        self._networks.is_held(ContainerId(container.id))
+
     def _choose_ids(self, container: Container) -> Path | None:
         """Write down the IDs that the container is started with; the user namespace of those whose others it joins.
 

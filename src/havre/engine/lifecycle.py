@@ -31,7 +31,7 @@ from havre.engine.events import Events
 from havre.engine.health import HealthChecks, begin, cease, probe_command
 from havre.engine.live import Index, Live
 from havre.engine.logbook import Logbook
-from havre.engine.memory import watch_memory
+from havre.engine.memory import MemoryWatch
 from havre.engine.model import ZERO_TIME, Container, EndpointSettings, State
 from havre.engine.plan import plan_container
 from havre.engine.restart import Restart, decide_after_exit
@@ -58,6 +58,7 @@ class Lifecycle:
         self._events = events
         self._health = health
         self.logs = logs
+        self._memory = MemoryWatch(runtime.host.cgroups)
         self.auto_remove: Callable[[Live], Awaitable[None]] | None = None
 
     def publish(self, container: Container, action: str, **attributes: str) -> None:
@@ -130,6 +131,7 @@ class Lifecycle:
         undo.push_async_callback(self.logs.end, container)
         undo.push_async_callback(self._runtime.cleanup, container.id)
         process = await self._runtime.create(container.id, plan, spool, images)
+        self._assembly.is_held(container)
         for attachment in live.pending:
             attachment.bind(process)
         live.pending.clear()
@@ -165,7 +167,7 @@ class Lifecycle:
             self.probe(live)
         self.logs.watch(container, process)
         live.oom_told = False
-        watch_memory(process, lambda: self._out_of_memory(live, process))
+        self._memory.watch(process, lambda: self._out_of_memory(live, process))
         spawn(self._await_end(live, process), f"watch {live.container.id[:12]}")
 
     def probe(self, live: Live) -> None:
@@ -178,6 +180,7 @@ class Lifecycle:
 
     async def _await_end(self, live: Live, process: Process) -> None:
         exit = await process.wait()
+        self._memory.leave(process)
         await self.ended(live, exit)
 
     async def ended(self, live: Live, exit: Exit) -> None:

@@ -217,6 +217,10 @@ class Networks:
             self._tell("connect", self._rows[network_id], container.id)
         return _described(held)
 
+    def is_held(self, id: ContainerId) -> None:
+        """A container that has got its sandbox has been created: who holds it holds the sandbox's descriptors, too."""
+        self._open().is_held(id)
+
     async def close_sandbox(self, id: ContainerId) -> None:
         """Give back all a container holds. Idempotent.
 

@@ -146,6 +146,13 @@ class Sandboxes:
             steps.callback(self._unname, held)
         return held
 
+    def is_held(self, id: ContainerId) -> None:
+        """Its monitor holds the sockets for a name server by now: those that serve nobody are closed here."""
+        held = self._held.get(id)
+        if held is not None and held.names is None and held.sockets is not None:
+            held.sockets.close()
+            held.sockets = None
+
     def shared(self, other: ContainerId) -> Sandbox:
         """The sandbox of a container whose network another one joins."""
         held = self._held.get(other)

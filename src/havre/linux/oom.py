@@ -1,70 +1,65 @@
-"""Being told when the kernel runs a control group out of memory and kills for it.
+"""Being told when the kernel runs a control group out of memory and kills for it: all groups by one descriptor.
 
-    v1 (and hybrid)   an eventfd registered for memory.oom_control by way of cgroup.event_control
-    v2                memory.events, polled for EPOLLPRI (the only event that says "changed"; it is always readable)
+    v1 (and hybrid)   conmon has an eventfd of its container's group, and opens its file `oom` at each notice
+    v2                the kernel modifies memory.events ("a value change in this file generates a file modified event")
 
-Both become readable for an event loop. The removal of the group looks like one more notice, so `take` tells whether the
-group is still there. Non-blocking, but for the kernel's own files.
+Both are heard by inotify, so that a container costs no descriptor (decision 341). conmon writes no such file on v2.
 
-Source: Documentation/admin-guide/cgroup-v1/memory.rst, section 9 and 10; cgroup-v2.rst, "memory.events"; eventfd(2).
+Source: Documentation/admin-guide/cgroup-v1/memory.rst, section 10; cgroup-v2.rst, "memory.events"; conmon's src/oom.c.
 """
 
 from __future__ import annotations
 
-import os
-import select
 from pathlib import Path
 
-from havre.linux.cgroups import Cgroups, below
+from havre.linux import inotify
+from havre.linux.cgroups import Cgroups, oom_kills
+
+NOTE = "oom"
+"""conmon's file, in its working directory."""
 
 
 class OomNotices:
-    """The notices of one group; OSError when the group is gone or has no memory controller."""
+    """The notices of the groups that are added. Non-blocking, but for the kernel's own files."""
 
-    def __init__(self, cgroups: Cgroups, group: str) -> None:
-        self._epoll: select.epoll | None = None
-        if cgroups.layout == "v2":
-            self._group = below(cgroups.trees[""], group)
-            self._file = os.open(self._group / "memory.events", os.O_RDONLY | os.O_CLOEXEC)
-            self._epoll = select.epoll()
-            self._epoll.register(self._file, select.EPOLLPRI | select.EPOLLET)
-            self._descriptor = self._epoll.fileno()
-            self._kills = _kills(self._group)
-            return
-        self._group = below(cgroups.trees.get("memory", Path("/nonexistent")), group)
-        self._file = os.open(self._group / "memory.oom_control", os.O_RDONLY | os.O_CLOEXEC)
-        self._descriptor = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        try:
-            (self._group / "cgroup.event_control").write_text(f"{self._descriptor} {self._file}")
-        except OSError:
-            self.close()
-            raise
+    def __init__(self, cgroups: Cgroups) -> None:
+        self._cgroups = cgroups
+        self._inotify = inotify.Inotify()
+        self._groups: dict[int, tuple[str, int]] = {}
 
     def fileno(self) -> int:
         """What becomes readable."""
-        return self._descriptor
+        return self._inotify.fileno()
 
-    def take(self) -> bool:
-        """Take the notice that made it readable; True if the group ran out of memory."""
-        if self._epoll is not None:
-            self._epoll.poll(0)
-            before, self._kills = self._kills, _kills(self._group)
-            return self._kills > before
-        os.eventfd_read(self._descriptor)
-        return self._group.exists()
+    def add(self, group: str, monitor: Path) -> int:
+        """A number for a group whose conmon works in `monitor`. OSError when one of both is gone."""
+        if self._cgroups.layout == "v2":
+            events = self._cgroups.trees[""] / group.lstrip("/") / "memory.events"
+            watch = self._inotify.add(events, inotify.MODIFY)
+        else:
+            watch = self._inotify.add(monitor, inotify.OPEN)
+        self._groups[watch] = group, oom_kills(self._cgroups, group)
+        return watch
+
+    def remove(self, number: int) -> None:
+        """Forget a group. Idempotent."""
+        if self._groups.pop(number, None) is not None:
+            self._inotify.remove(number)
+
+    def take(self) -> list[int]:
+        """Take the notices; the numbers of the groups that ran out of memory."""
+        wanted = "" if self._cgroups.layout == "v2" else NOTE
+        happened = dict.fromkeys(watch for watch, name in self._inotify.read() if name == wanted)
+        return [number for number in happened if number in self._groups and self._ran_out(number)]
+
+    def _ran_out(self, number: int) -> bool:
+        if self._cgroups.layout != "v2":
+            return True
+        group, before = self._groups[number]
+        now = oom_kills(self._cgroups, group)
+        self._groups[number] = group, now
+        return now > before
 
     def close(self) -> None:
-        """Give the descriptors back."""
-        if self._epoll is not None:
-            self._epoll.close()
-        else:
-            os.close(self._descriptor)
-        os.close(self._file)
-
-
-def _kills(group: Path) -> int:
-    try:
-        pairs = dict(line.split() for line in (group / "memory.events").read_text().splitlines())
-    except FileNotFoundError:
-        return 0
-    return int(pairs.get("oom_kill", "0"))
+        """Give the descriptor back."""
+        self._inotify.close()

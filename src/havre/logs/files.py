@@ -104,8 +104,7 @@ class LogFile:
         self._fresh = path.with_name(path.name + ".new")
         self._finish_rotation(noted)
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, MODE)
-        self.rotated: list[int] = []
-        """Descriptors to read the files that were begun since this was last emptied, for those who follow."""
+        self._rotated: list[int] = []
 
     @property
     def inode(self) -> int:
@@ -116,6 +115,11 @@ class LogFile:
     def size(self) -> int:
         """Its bytes; others may have truncated it."""
         return os.fstat(self._descriptor).st_size
+
+    def take_rotated(self) -> list[int]:
+        """Descriptors to read the files that were begun since the last call, for those who follow; the caller's now."""
+        taken, self._rotated = self._rotated, []
+        return taken
 
     def append(self, data: bytes, before: int) -> None:
         """Write whole records, rotating where the limit is reached; `before` bytes of their batch are written already.
@@ -138,9 +142,8 @@ class LogFile:
     def close(self) -> None:
         """Let go of it."""
         os.close(self._descriptor)
-        for descriptor in self.rotated:
+        for descriptor in self.take_rotated():
             os.close(descriptor)
-        self.rotated.clear()
 
     def _rotate(self, written: int) -> None:
         self._fresh.unlink(missing_ok=True)
@@ -153,7 +156,7 @@ class LogFile:
             raise
         os.close(self._descriptor)
         self._descriptor = fresh
-        self.rotated.append(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
+        self._rotated.append(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
         self._compress_old()
 
     def _take_place(self) -> None:

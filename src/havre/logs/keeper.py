@@ -220,14 +220,22 @@ def _opened(plan: LogPlan) -> Transcript:
     except BaseException:
         transcript.close()
         raise
+    transcript.rest()
     return transcript
 
 
 def _some_steps(transcript: Transcript) -> int | None:
-    """Up to STEPS_AT_ONCE steps; what the last one answered. Blocking."""
-    for _ in range(STEPS_AT_ONCE):
-        if (left := transcript.step()) is None:
-            return None
+    """Up to STEPS_AT_ONCE steps; what the last one answered. Files are open while there is more to do. Blocking."""
+    left: int | None = None
+    try:
+        for _ in range(STEPS_AT_ONCE):
+            if (left := transcript.step()) is None:
+                break
+    except BaseException:
+        transcript.rest()
+        raise
+    if left is None:
+        transcript.rest()
     return left
 
 

@@ -103,25 +103,53 @@ class Transcript:
 
     def __init__(self, plan: LogPlan) -> None:
         """Continue where the last one stopped. OSError when there is no room; Failed when a log server is not there."""
+        self._plan = plan
         self._spool = plan.spool
         self._old = plan.spool.with_name(plan.spool.name + ".old")
         self._render = plan.render
         self._gap = Gap(plan.buffer)
-        with contextlib.ExitStack() as undo:
-            place = plan.spool.with_name(plan.spool.name + ".place")
-            self._file = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            undo.callback(os.close, self._file)
-            os.truncate(self._file, 3 * _AREA_BYTES)  # sparse; zeros where nothing is noted
-            self._place = _Place(*_PLACE.unpack(os.pread(self._file, _PLACE.size, 0)))
-            self._log: LogFile | None = None
-            if plan.log is not None:
-                self._log = LogFile(plan.log, plan.limits, self._place.log, self._rotating)
-                undo.callback(self._log.close)
-                self._find_log(self._log)
-            self._forwarder = plan.forwarder() if plan.forwarder else None
-            undo.pop_all()
-        self._reading = -1
+        self._file = self._reading = -1
+        self._log: LogFile | None = None
+        self._begun: list[int] = []
+        self._place = _Place()
         self._parts: Parts = {}
+        self._forwarder: Forwarder | None = None
+        self._wake()
+        try:
+            self._forwarder = plan.forwarder() if plan.forwarder else None
+        except BaseException:
+            self.rest()
+            raise
+
+    def _wake(self) -> None:
+        """Open the files, unless they are."""
+        if self._file >= 0:
+            return
+        with contextlib.ExitStack() as undo:
+            place = self._spool.with_name(self._spool.name + ".place")
+            file = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            undo.callback(os.close, file)
+            os.truncate(file, 3 * _AREA_BYTES)  # sparse; zeros where nothing is noted
+            self._place = _Place(*_PLACE.unpack(os.pread(file, _PLACE.size, 0)))
+            self._file = file
+            undo.callback(setattr, self, "_file", -1)
+            if self._plan.log is not None:
+                self._log = LogFile(self._plan.log, self._plan.limits, self._place.log, self._rotating)
+                self._find_log(self._log)
+            undo.pop_all()
+
+    def rest(self) -> None:
+        """Close the files; what comes next opens them again and goes on as after a restart. Idempotent."""
+        if self._reading >= 0:
+            os.close(self._reading)
+            self._reading = -1
+        if self._log is not None:
+            self._begun += self._log.take_rotated()
+            self._log.close()
+            self._log = None
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
     def _find_log(self, log: LogFile) -> None:
         if self._place.log != log.inode:  # the first time, or somebody has put another file there
@@ -138,10 +166,8 @@ class Transcript:
 
     def rotated(self) -> list[int]:
         """Descriptors of the log's files begun since the last call, to be closed by the caller."""
-        if self._log is None:
-            return []
-        taken, self._log.rotated = self._log.rotated, []
-        return taken
+        taken, self._begun = self._begun, []
+        return taken + (self._log.take_rotated() if self._log is not None else [])
 
     @property
     def wants_reopening(self) -> bool:
@@ -162,6 +188,7 @@ class Transcript:
 
         `final`: the container has ended. OSError: the disk is full, say; what was not noted is done again next time.
         """
+        self._wake()
         successor = self._spool.exists()  # before reading: what conmon wrote to the old one is then complete
         if not self._open():
             return None
@@ -297,11 +324,8 @@ class Transcript:
 
     def close(self) -> None:
         """Let go of everything; the spool stays."""
-        if self._reading >= 0:
-            os.close(self._reading)
-            self._reading = -1
-        os.close(self._file)
-        if self._log is not None:
-            self._log.close()
+        self.rest()
+        for descriptor in self.rotated():
+            os.close(descriptor)
         if self._forwarder is not None:
             self._forwarder.close()

@@ -225,10 +225,11 @@ def _set(future: asyncio.Future[None]) -> None:
 class Attachment:
     """The daemon's one connection to a conmon: output into a `Fanout`, input from `write`."""
 
-    def __init__(self, directory: Path, output: Fanout) -> None:
-        """Connect to `directory/attach`; OSError when nobody listens."""
+    def __init__(self, directory: Path, output: Fanout, ended: Callable[[], None]) -> None:
+        """Connect to `directory/attach`; OSError when nobody listens. `ended` is called when conmon has closed it."""
         self._socket = _connect(directory)
         self._output = output
+        self._ended = ended
         self._loop = asyncio.get_running_loop()
         self._open = True
         self._writing = asyncio.Lock()
@@ -249,11 +250,18 @@ class Attachment:
                 continue  # told once, when conmon ended with input unread: its last output is still to come
             if size == 0:
                 self.close()
+                self._ended()
+                self._ended = _nobody  # it holds on to this in turn
                 return
             stream = STDERR if _buffer[0] == 3 else STDOUT
             if size > 1 and not self._output.publish(stream, bytes(_buffer[1:size])):
                 self._loop.remove_reader(self._socket.fileno())
                 return
+
+    @property
+    def is_open(self) -> bool:
+        """Whether conmon may still send something."""
+        return self._open
 
     def close(self) -> None:
         """End of output. Idempotent."""
@@ -299,6 +307,10 @@ class Attachment:
                     self._socket.shutdown(socket.SHUT_WR)
                 except OSError:  # the process has ended and conmon with it: ENOTCONN
                     return
+
+
+def _nobody() -> None:
+    """Who is told of the end of a connection that was told of already."""
 
 
 def _connect(directory: Path) -> socket.socket:

@@ -21,7 +21,7 @@ from havre.errors import Conflict, Failed
 from havre.linux import pidfd
 from havre.runtime import messages, spawn
 from havre.runtime.conmon import Handshake, Launch, Report, read_failure
-from havre.runtime.held import Held
+from havre.runtime.held import Held, Monitor
 
 
 class ExecProcess(Held):
@@ -69,8 +69,8 @@ class ExecProcess(Held):
             with self._begin() as handshake:
                 report = await self._shake_hands_in_time(handshake)
                 child = handshake.child
-                process, conmon = pidfd.open_process(report.data), pidfd.open_process(child.pid)
-                self._watch(report.data, process, conmon, self._launch.exit_file, child)
+                process = pidfd.open_process(report.data)
+                self._watch(report.data, process, Monitor(child.pid, child=child), self._launch.exit_file)
         except BaseException:
             await self._clear()
             raise

@@ -1,14 +1,20 @@
 """A process that conmon holds: its end, its output and its input. Containers and execs differ only in what they add.
 
-How the end is learnt, from two pidfds and no polling:
+How the end is learnt, without polling, from one pidfd while it runs and a second one in its last moment:
 
-    conmon ends  --> exit file there? --yes--> Exit(code of the file, its mtime)
-                         | no: conmon was killed, the process may run on with its output broken
-                         v
-    process ends --> wait status from the kernel --> Exit, and the exit file is written for a later daemon
+    process ends      --> conmon's pidfd is opened (at once over if it has ended)
+    conmon ends       --> exit file there? --yes--> Exit(code of the file, its mtime)
+                             | no: conmon was killed
+                             v
+                          wait status from the kernel --> Exit, and the exit file is written for a later daemon
 
-When the process ends first and conmon does not follow within STALL_S, it waits for a reader that does not read: then
-the rest of the output is taken without waiting (`Fanout.hurry`), so that an end is never unreported.
+    connection ends,  --> conmon's pidfd is opened: killed alone, it leaves a process that runs on without output
+    process has not
+
+When the process ends and conmon does not follow within STALL_S, it waits for a reader that does not read: then the rest
+of the output is taken without waiting (`Fanout.hurry`), so that an end is never unreported.
+
+While it runs, a process costs the daemon two descriptors, its pidfd and the connection (decision 341).
 """
 
 from __future__ import annotations
@@ -21,6 +27,7 @@ import signal as signals
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from havre.errors import Conflict
@@ -36,6 +43,26 @@ _TICK_S = time.clock_getres(5)  # of CLOCK_REALTIME_COARSE, linux/time.h
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Monitor:
+    """A conmon: its PID, when it started (None: it is ours, so that its PID stays its own), and `child` where it is."""
+
+    pid: int
+    started: int | None = None
+    child: subprocess.Popen[bytes] | None = None
+
+    def open(self) -> int | None:
+        """Its pidfd; None when it is gone."""
+        if self.child is not None and self.child.returncode is not None:
+            return None
+        return pidfd.open_process(self.pid, self.started)
+
+    def reap(self) -> None:
+        """It has ended: let the kernel forget it."""
+        if self.child is not None:
+            self.child.wait()
+
+
 class Ending:
     """Watches a process and its conmon until the end is known; see the module's drawing."""
 
@@ -43,19 +70,18 @@ class Ending:
         self,
         pid: int,
         process: int | None,
-        conmon: int | None,
+        monitor: Monitor,
         exit_file: Path,
         *,
-        child: subprocess.Popen[bytes] | None,
         oom_killed: Callable[[], bool],
         stalled: Callable[[], None],
     ) -> None:
-        """Watch from now on. Takes over both pidfds; None is one that has ended. `child` is conmon where we reap it."""
+        """Watch from now on. Takes over the pidfd `process`; None is one that has ended."""
         self._loop = asyncio.get_running_loop()
         self._pid = pid
         self._process = process
-        self._conmon = conmon
-        self._child = child
+        self._monitor = monitor
+        self._conmon: int | None = None
         self._exit_file = exit_file
         self._oom_killed = oom_killed
         self._stalled = stalled
@@ -63,10 +89,8 @@ class Ending:
         self.result: asyncio.Future[Exit] = self._loop.create_future()
         if process is not None:
             self._loop.add_reader(process, self._process_ended)
-        if conmon is not None:
-            self._loop.add_reader(conmon, self._conmon_ended)
         else:
-            self._loop.call_soon(self._decide)
+            self._loop.call_soon(self._watch_conmon)
 
     def send_signal(self, number: int) -> None:
         """Signal the process; Conflict when it has ended."""
@@ -86,6 +110,11 @@ class Ending:
         if self._conmon is not None:
             pidfd.send_signal(self._conmon, signals.SIGKILL)
 
+    def connection_ended(self) -> None:
+        """Conmon has closed its connection: it was killed, or the process has ended, or is about to."""
+        if not self.result.done() and not self._over:
+            self._watch_conmon()
+
     def close(self) -> None:
         """Stop watching and give the descriptors back. Idempotent."""
         for descriptor in (self._process, self._conmon):
@@ -100,9 +129,18 @@ class Ending:
         assert self._process is not None
         self._loop.remove_reader(self._process)
         self._over = True
+        self._watch_conmon()
+
+    def _watch_conmon(self) -> None:
+        """Wait for conmon's end; for what it has written down, if it is gone."""
+        if self.result.done():
+            return
+        if self._conmon is None and (conmon := self._monitor.open()) is not None:
+            self._conmon = conmon
+            self._loop.add_reader(conmon, self._conmon_ended)
         if self._conmon is None:
             self._decide()
-        else:
+        elif self._over:
             self._loop.call_later(STALL_S, self._check_stall)
 
     def _check_stall(self) -> None:
@@ -114,8 +152,7 @@ class Ending:
         self._loop.remove_reader(self._conmon)
         os.close(self._conmon)
         self._conmon = None
-        if self._child is not None:
-            self._child.wait()  # it has ended: this only reaps
+        self._monitor.reap()
         self._decide()
 
     def _decide(self) -> None:
@@ -175,16 +212,23 @@ class Held:
         self.output = Fanout()
         self.pid = 0
 
-    def _attach(self) -> None:
-        self._attachment = Attachment(self._directory, self.output)
+    @property
+    def directory(self) -> Path:
+        """Where its conmon works."""
+        return self._directory
 
-    def _watch(
-        self, pid: int, process: int | None, conmon: int | None, exit_file: Path, child: subprocess.Popen[bytes] | None
-    ) -> None:
+    def _attach(self) -> None:
+        self._attachment = Attachment(self._directory, self.output, self._connection_ended)
+
+    def _connection_ended(self) -> None:
+        if self._ending is not None:
+            self._ending.connection_ended()
+
+    def _watch(self, pid: int, process: int | None, monitor: Monitor, exit_file: Path) -> None:
         self.pid = pid
-        self._ending = Ending(
-            pid, process, conmon, exit_file, child=child, oom_killed=self._oom_killed, stalled=self.output.hurry
-        )
+        self._ending = Ending(pid, process, monitor, exit_file, oom_killed=self._oom_killed, stalled=self.output.hurry)
+        if self._attachment is None or not self._attachment.is_open:  # it has ended before anybody watched
+            self._ending.connection_ended()
 
     def _oom_killed(self) -> bool:
         return False

@@ -36,12 +36,13 @@ from havre.aio import spawn as spawn_task
 from havre.errors import Conflict, Failed, InvalidInput, Unavailable
 from havre.linux import cgroups, pidfd
 from havre.linux.cgroups import Cgroups
+from havre.linux.oom import NOTE
 from havre.linux.openat2 import resolve_in_root
 from havre.runtime import checkpoints, messages, spawn
 from havre.runtime.conmon import Handshake, Launch, read_failure
 from havre.runtime.devices import all_devices
 from havre.runtime.exec import ExecProcess
-from havre.runtime.held import Held
+from havre.runtime.held import Held, Monitor
 from havre.runtime.host import read_host
 from havre.runtime.null import is_own, null_device
 from havre.runtime.plan import ContainerPlan, ExecPlan, Resources
@@ -192,7 +193,7 @@ class Process(Held):
         )
 
     def _oom_killed(self) -> bool:
-        return (self._directory / "oom").exists() or cgroups.oom_kills(self._owner.host.cgroups, self._cgroup) > 0
+        return (self._directory / NOTE).exists() or cgroups.oom_kills(self._owner.host.cgroups, self._cgroup) > 0
 
 
 class Runtime:
@@ -395,11 +396,10 @@ class Runtime:
             process._attach()
         except (FileNotFoundError, ConnectionRefusedError):  # conmon has ended
             process.output.close()
-        pidfds = (
-            pidfd.open_process(state.pid, state.pid_started),
-            pidfd.open_process(state.conmon, state.conmon_started),
+        first = pidfd.open_process(state.pid, state.pid_started)
+        process._watch(
+            state.pid, first, Monitor(state.conmon, state.conmon_started, child), self._exit_file(container_id)
         )
-        process._watch(state.pid, *pidfds, self._exit_file(container_id), child)
         self._processes[container_id] = process
         return process
 

@@ -1,0 +1,64 @@
+"""Told by the kernel what happens to files and directories, all by one descriptor that an event loop can wait for.
+
+Source: inotify(7). Failures are OSError; ENOSPC means that fs.inotify.max_user_watches is reached.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from pathlib import Path
+
+MODIFY, OPEN = 0x2, 0x20
+_IGNORED = 0x8000
+_HEAD = struct.Struct("=iIII")  # watch, mask, cookie, length of the name
+_BUFFER = 1 << 16
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Inotify:
+    """Watches, by numbers that the kernel gives."""
+
+    def __init__(self) -> None:
+        self._file = _checked(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK), "inotify_init1")
+
+    def fileno(self) -> int:
+        """What becomes readable."""
+        return self._file
+
+    def add(self, path: Path, events: int) -> int:
+        """Watch a file or a directory."""
+        return _checked(_libc.inotify_add_watch(self._file, os.fsencode(path), events), f"watch {path}")
+
+    def remove(self, watch: int) -> None:
+        """Watch no longer. Idempotent: a watch goes with what it watches."""
+        _libc.inotify_rm_watch(self._file, watch)
+
+    def read(self) -> list[tuple[int, str]]:
+        """What has happened, as watch and name in a directory ("": to the watched itself). Does not wait."""
+        try:
+            data = os.read(self._file, _BUFFER)
+        except BlockingIOError:
+            return []
+        happened: list[tuple[int, str]] = []
+        at = 0
+        while at < len(data):
+            watch, mask, _, length = _HEAD.unpack_from(data, at)
+            name = data[at + _HEAD.size : at + _HEAD.size + length].rstrip(b"\0")
+            at += _HEAD.size + length
+            if not mask & _IGNORED:
+                happened.append((watch, os.fsdecode(name)))
+        return happened
+
+    def close(self) -> None:
+        """Give the descriptor back, and all watches."""
+        os.close(self._file)
+
+
+def _checked(result: int, what: str) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"{what}: {os.strerror(number)}")
+    return result
