@@ -81,3 +81,19 @@ def test_volumes_without_a_name_go_with_their_container(swept: Engine) -> None:
     assert len(set(swept.out("volume", "ls", "-q").split()) - before) == 3
     swept.out("rm", "-v", "gone")
     assert len(set(swept.out("volume", "ls", "-q").split()) - before) == 2
+
+
+def test_cluster_volumes_need_a_swarm(engine: Engine) -> None:
+    refused = engine.docker("volume", "create", "--scope", "single", "clustered", check=1).stderr
+    assert "This node is not a swarm manager" in refused
+    engine.out("volume", "create", "plain")
+    for client in (engine.docker, engine.havre):
+        refused = client("volume", "update", "--availability", "drain", "plain", check=1).stderr
+        assert refused == "Can only update cluster volumes\n"
+    engine.out("volume", "rm", "plain")
+    assert engine.out("volume", "ls", "-q") == ""
+
+
+def test_flags_of_cluster_volumes_are_refused_by_name(havred: Engine) -> None:
+    refused = havred.havre("volume", "create", "--sharing", "all", "x1", check=1).stderr
+    assert refused == "havre: --sharing is for cluster volumes, which need a swarm: havre has none yet\n"

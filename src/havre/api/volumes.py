@@ -5,10 +5,12 @@ Source: Docker Engine API, "Volumes".
 
 from __future__ import annotations
 
+import msgspec
 from aiohttp import web
 
 from havre.api.call import Call
 from havre.api.router import Router
+from havre.api.swarm import NOT_A_MANAGER
 from havre.engine.model import Value
 from havre.engine.volumecopies import VolumeCopies
 from havre.errors import Unavailable
@@ -21,6 +23,7 @@ class VolumeRequest(Value):
     driver: str = ""
     driver_opts: dict[str, str] | None = None
     labels: dict[str, str] | None = None
+    cluster_volume_spec: msgspec.Raw | None = None
 
 
 async def _list(call: Call) -> web.StreamResponse:
@@ -34,6 +37,8 @@ async def _inspect(call: Call) -> web.StreamResponse:
 
 async def _create(call: Call) -> web.StreamResponse:
     request = await call.optional_body(VolumeRequest)
+    if request.cluster_volume_spec is not None and call.version >= (1, 42):
+        raise Unavailable(NOT_A_MANAGER)
     volumes = call.services.volumes
     work = volumes.create(request.name or None, request.driver, request.driver_opts, request.labels)
     volume, _ = await call.settle(work)

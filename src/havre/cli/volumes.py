@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 
 from havre.cli.archive import check_output, open_input, read_chunks, write_output
+from havre.cli.commands.volume import CLUSTER_FLAGS
 from havre.cli.format.table import Listing, label_text
+from havre.cli.parser import StatusError
 from havre.cli.ps import render_filters
 from havre.cli.run_config import to_map
 from havre.errors import NotFound
@@ -69,6 +71,8 @@ def _usage(volume: dict[str, Any], name: str) -> str:
 
 def create(session: Session, options: Options, arguments: list[str]) -> int:
     """Create a volume and print its name."""
+    if cluster := sorted({name for name, _ in CLUSTER_FLAGS} & options.given):
+        raise StatusError(1, f"havre: --{cluster[0]} is for cluster volumes, which need a swarm: havre has none yet")
     body = {
         "Name": arguments[0] if arguments else "",
         "Driver": options.driver,
@@ -76,6 +80,17 @@ def create(session: Session, options: Options, arguments: list[str]) -> int:
         "Labels": to_map(options.label),
     }
     print(session.client.post("/volumes/create", body=body)["Name"])
+    return 0
+
+
+def update(session: Session, options: Options, arguments: list[str]) -> int:
+    """Set the availability of a cluster volume; engines without a swarm refuse it."""
+    volume = session.client.get(f"/volumes/{arguments[0]}")
+    if not (cluster := volume.get("ClusterVolume")):
+        raise StatusError(1, "Can only update cluster volumes")
+    version = str(cluster["Version"]["Index"])
+    body = {"Spec": {"Availability": options.availability}}
+    session.client.call("PUT", f"/volumes/{arguments[0]}", {"version": version}, body).read()
     return 0
 
 

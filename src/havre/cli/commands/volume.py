@@ -5,6 +5,12 @@ from __future__ import annotations
 from havre.cli.commands.shared import filter_flag, force_flag, format_flag, plan_flags
 from havre.cli.parser import Command, Flag
 
+CLUSTER_FLAGS = (
+    ("availability", "string"), ("group", "string"), ("limit-bytes", "string"), ("required-bytes", "string"),
+    ("scope", "string"), ("secret", "map"), ("sharing", "string"), ("topology-preferred", "list"),
+    ("topology-required", "list"), ("type", "string"),
+)  # fmt: skip
+
 COMMANDS = (
     Command("clone cp snapshot", "VOLUME NEW_VOLUME", "Create a volume with the content of another",
             "volumes:clone", (2, 2)),
@@ -12,6 +18,7 @@ COMMANDS = (
         Flag("driver", "d", "string", "Name of the volume's driver", "local"),
         Flag("label", "", "list", "Set metadata of the volume"),
         Flag("opt", "o", "map", "Set options of the driver"),
+        *(Flag(name, "", kind, "Of cluster volumes, which need a swarm: refused") for name, kind in CLUSTER_FLAGS),
     )),
     Command("du", "[VOLUME...]", "Show how much volumes hold", "volumes:du", (0, None)),
     Command("export", "[OPTIONS] VOLUME", "Export a volume as a tar archive", "volumes:export", (1, 1),
@@ -38,4 +45,7 @@ COMMANDS = (
     Command("rm remove", "[OPTIONS] VOLUME [VOLUME...]", "Remove one or more volumes", "volumes:rm", (1, None),
             (force_flag("Do not complain of volumes that do not exist"),),
             long="Remove one or more volumes. A volume that a container uses cannot be removed."),
+    Command("update", "[OPTIONS] [VOLUME]", "Update a volume (cluster volumes only)", "volumes:update", (1, 1), (
+        Flag("availability", "", "string", 'Cluster volume availability ("active", "pause", "drain")', "active"),
+    )),
 )  # fmt: skip
