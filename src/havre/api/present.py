@@ -73,7 +73,7 @@ def present_container(
         "Platform": container.platform,
         "MountLabel": "",
         "ProcessLabel": "",
-        "AppArmorProfile": "",
+        "AppArmorProfile": container.apparmor_profile,
         "ExecIDs": list(exec_ids) or None,
         "HostConfig": _without_empty(container.host_config, "HostConfig") | {"Links": shown_links(container) or None},
         "GraphDriver": {

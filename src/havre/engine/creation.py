@@ -102,7 +102,7 @@ class Creation:
         warnings = check_host_config(host, self._limits)
         if host.userns_mode == AUTO or self._ranges.default(host) is not None:
             check_namespaces(host)
-        parse_security_opts(host.security_opt or ())
+        security = parse_security_opts(host.security_opt or ())
         if not config.image:
             raise InvalidInput("Image: no image given", "expected the name or ID of an image")
         image = await self._images.acquire(config.image, platform)
@@ -133,6 +133,7 @@ class Creation:
             container = new_container(
                 id=id, name=name, created=times.now(), image_id=image.id, config=config, host=host, networks=networks
             )
+            container.apparmor_profile = security.apparmor
             undo.push_async_callback(self._snapshots.remove, id)
             with self._images.hold(image.layers):
                 await self._snapshots.create(id, image.layers)

@@ -301,6 +301,7 @@ def _record_start(container: Container, process: Process, sandbox: Sandbox) -> N
         finished_at=container.state.finished_at,
         health=begin(container.state.health) if probe_command(container.config) else None,
     )
+    container.apparmor_profile = process.apparmor_profile
     if not container.host_config.network_mode.startswith("container:"):
         container.networks, container.ports = dict(sandbox.endpoints), dict(sandbox.ports)
 

@@ -404,6 +404,7 @@ class Container(Value):
     `networks` is keyed by network name: what it has; `asked_networks`: what was asked for. `mount_options` is
     keyed by the mount's destination. `ports` is what is published now, as `NetworkSettings.Ports` shows it.
     `ids` are the host's user IDs that it has, or had when it was last started, if those are not the same as inside.
+    `apparmor_profile` is the one asked for, and from the first start on the one that it has.
     """
 
     id: str
@@ -425,3 +426,4 @@ class Container(Value):
     runtime: str = ""
     ids: IdRange | None = None
     platform: str = "linux"
+    apparmor_profile: str = ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ class ExecProcess(Held):
         *,
         conmon: Path,
         set_apart: Callable[[int], None],
+        load_profile: Callable[[Mapping[str, Any]], Awaitable[None]],
         runtime: Sequence[str],
         container_id: str,
         bundle: Path,
@@ -45,6 +46,7 @@ class ExecProcess(Held):
         super().__init__(directory, ends_input=open_stdin and not tty)
         self._process = process
         self._set_apart = set_apart
+        self._load_profile = load_profile
         self._started = False
         self._launch = Launch(
             program=conmon,
@@ -65,6 +67,7 @@ class ExecProcess(Held):
             raise Conflict("the exec has been started already")
         self._started = True
         try:
+            await self._load_profile(self._process)
             self._make_directory()
             with self._begin() as handshake:
                 report = await self._shake_hands_in_time(handshake)

@@ -11,12 +11,11 @@ from pathlib import Path
 
 from havre.errors import Failed, InvalidInput
 from havre.linux.cgroups import Cgroups, read_cgroups
-from havre.runtime import spawn
+from havre.runtime import apparmor, spawn
 from havre.runtime.capabilities import parse_mask
 from havre.runtime.spec import HostFacts
 
 INITS = ("catatonit", "docker-init", "tini-static", "tini")
-APPARMOR_PROFILES = Path("/sys/kernel/security/apparmor/profiles")
 
 
 def read_host(init: str = "") -> HostFacts:
@@ -30,7 +29,7 @@ def read_host(init: str = "") -> HostFacts:
         capabilities=_own_capabilities(),
         cgroups=_cgroups(),
         init=_find_init((init,) if init else INITS),
-        apparmor_profile=_apparmor_profile(),
+        apparmor_profile=apparmor.host_profile(),
     )
 
 
@@ -62,12 +61,3 @@ def _find_init(names: Sequence[str]) -> Path | None:
     if program is None and names != INITS:
         raise InvalidInput(f"unable to configure the daemon: init-path: {names[0]} is no program")
     return program
-
-
-def _apparmor_profile() -> str:
-    """Docker's profile where somebody has loaded it; havre loads none."""
-    try:
-        loaded = APPARMOR_PROFILES.read_text()
-    except OSError:  # no AppArmor in this kernel, or no securityfs
-        return ""
-    return "docker-default" if "docker-default (" in loaded else ""

@@ -39,6 +39,7 @@ from havre.linux.cgroups import Cgroups
 from havre.linux.oom import NOTE
 from havre.linux.openat2 import resolve_in_root
 from havre.runtime import checkpoints, messages, spawn
+from havre.runtime.apparmor import Profiles
 from havre.runtime.conmon import Handshake, Launch, read_failure
 from havre.runtime.devices import all_devices
 from havre.runtime.exec import ExecProcess
@@ -81,7 +82,10 @@ class _State(msgspec.Struct):
 
 
 class Process(Held):
-    """A container's first process; `runtime` names its OCI runtime, `rootfs` is the mounted root file system."""
+    """A container's first process; `runtime` names its OCI runtime, `rootfs` is the mounted root file system.
+
+    `apparmor_profile` is "" where the kernel has no AppArmor.
+    """
 
     def __init__(
         self, owner: Runtime, container_id: str, runtime: OciRuntime, state: _State, spec: Mapping[str, Any]
@@ -93,6 +97,7 @@ class Process(Held):
         self.runtime = runtime.name
         self.rootfs = Path(spec["root"]["path"])
         self._base: Mapping[str, Any] = spec["process"]
+        self.apparmor_profile: str = spec["process"].get("apparmorProfile", "")
         self._owner = owner
         self._oci = runtime
         self._cgroup = state.cgroup
@@ -185,6 +190,7 @@ class Process(Held):
         return ExecProcess(
             conmon=self._owner.conmon,
             set_apart=self._owner.set_apart,
+            load_profile=self._owner.load_profile,
             runtime=self._oci.for_exec(tty=plan.tty),
             container_id=self.id,
             bundle=self._directory,
@@ -208,6 +214,7 @@ class Runtime:
         self._in_service = any(own.get(tree, "/") != "/" for tree in self._service_trees)
         self.conmon = conmon
         self.host = host
+        self.profiles = Profiles()
         self._run_root = run_root
         self.binaries: dict[str, str] = {}
         self._releases = Releases()
@@ -275,6 +282,7 @@ class Runtime:
         runtime = self._runtimes.fitting(plan)
         spec = render_spec(plan, self._facts(plan), container_id)
         _check_image(plan)
+        await self.load_profile(spec["process"])
         bundle = self.bundle(container_id)
         try:
             _make_bundle(bundle, spec)
@@ -291,6 +299,11 @@ class Runtime:
         except BaseException:
             await finish(self._abort(container_id, launching))
             raise
+
+    async def load_profile(self, process: Mapping[str, Any]) -> None:
+        """Load the AppArmor profile that an OCI `process` names, if it is not. Failed, InvalidInput."""
+        if profile := process.get("apparmorProfile"):
+            await in_thread(self.profiles.load, profile)
 
     async def _abort(self, container_id: str, launching: asyncio.Task[Process]) -> None:
         # An OCI runtime that is half-way is let finish, if it does so soon; then what it made is deleted.

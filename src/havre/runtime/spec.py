@@ -21,6 +21,7 @@ from typing import Any
 
 from havre.errors import InvalidInput, Unsupported
 from havre.linux.cgroups import Cgroups, clean_group
+from havre.runtime.apparmor import choose_profile
 from havre.runtime.capabilities import plan_capabilities
 from havre.runtime.plan import (
     HOST,
@@ -146,8 +147,7 @@ def render_exec(plan: ExecPlan, base: Mapping[str, Any], host: HostFacts) -> dic
         "user": _render_user(plan.user) if plan.user else base["user"],
     }
     if plan.privileged:
-        process["capabilities"] = _render_capabilities(host.capabilities)
-        process.pop("apparmorProfile", None)
+        process["capabilities"] = _render_capabilities(host.capabilities)  # and its AppArmor profile, as with Docker
     if plan.tty and plan.console_size:
         process["consoleSize"] = _render_size(plan.console_size)
     return process
@@ -226,9 +226,7 @@ def _rlimit(value: int) -> int:
 
 
 def _apparmor(plan: ContainerPlan, host: HostFacts) -> str:
-    if plan.security.apparmor:
-        return plan.security.apparmor
-    return "unconfined" if plan.privileged and host.apparmor_profile else host.apparmor_profile
+    return choose_profile(plan.security.apparmor, privileged=plan.privileged, default=host.apparmor_profile)
 
 
 def _check_cwd(cwd: str) -> str:
@@ -262,7 +260,7 @@ def check_destination(destination: str, resolved: str) -> None:
 def _render_mounts(plan: ContainerPlan, host: HostFacts) -> list[dict[str, Any]]:
     own = sorted(plan.mounts, key=lambda mount: posixpath.normpath(mount.destination).count("/"))
     taken = {posixpath.normpath(mount.destination) for mount in own}
-    defaults = [*_kernel_mounts(plan), *([] if plan.shm_size is None else [_shm(plan)])]
+    defaults = [*_kernel_mounts(plan, host), *([] if plan.shm_size is None else [_shm(plan)])]
     kept = [
         mount
         for mount in defaults
@@ -288,11 +286,18 @@ def _guard(plan: ContainerPlan) -> list[dict[str, Any]]:
     return [_mount("/dev/null", "bind", "/dev/null", ("bind", "ro", "rprivate"))]
 
 
-def _kernel_mounts(plan: ContainerPlan) -> list[dict[str, Any]]:
-    return [
+def _kernel_mounts(plan: ContainerPlan, host: HostFacts) -> list[dict[str, Any]]:
+    mounts = [
         _mount(destination, kind, source, _kernel_options(plan, destination, options))
         for destination, kind, source, options in _KERNEL_MOUNTS
     ]
+    if host.cgroups.layout == "v2" and _cgroupns(plan, host) == HOST:
+        # A new mount of cgroup2 from the host's namespace sets the options of all of them anew: the host would lose
+        # nsdelegate and memory_recursiveprot (cgroup-v2.rst, "Mounting").
+        cgroup = next(mount for mount in mounts if mount["type"] == "cgroup")
+        cgroup |= {"type": "bind", "source": str(host.cgroups.trees[""])}
+        cgroup["options"] = ["bind", *cgroup["options"], "rprivate"]
+    return mounts
 
 
 def _kernel_options(plan: ContainerPlan, destination: str, options: tuple[str, ...]) -> tuple[str, ...]:
@@ -370,7 +375,6 @@ def _render_linux(plan: ContainerPlan, host: HostFacts, container_id: str) -> di
 
 
 def _render_namespaces(plan: ContainerPlan, host: HostFacts) -> list[dict[str, str]]:
-    cgroupns = plan.cgroupns or (PRIVATE if host.cgroups.layout == "v2" and not plan.privileged else HOST)
     wanted = (
         ("user", plan.user_namespace or HOST),
         ("mount", PRIVATE),
@@ -378,11 +382,15 @@ def _render_namespaces(plan: ContainerPlan, host: HostFacts) -> list[dict[str, s
         ("uts", plan.uts),
         ("pid", plan.pid),
         ("ipc", plan.ipc),
-        ("cgroup", cgroupns),
+        ("cgroup", _cgroupns(plan, host)),
     )
     return [
         {"type": kind} if mode == PRIVATE else {"type": kind, "path": mode} for kind, mode in wanted if mode != HOST
     ]
+
+
+def _cgroupns(plan: ContainerPlan, host: HostFacts) -> str:
+    return plan.cgroupns or (PRIVATE if host.cgroups.layout == "v2" and not plan.privileged else HOST)
 
 
 def _render_sysctls(plan: ContainerPlan) -> dict[str, str]:

@@ -196,6 +196,39 @@ def test_exec_is_no_more_than_its_container() -> None:
     assert "consoleSize" not in process
 
 
+def _cgroup_mount(plan: ContainerPlan, host: HostFacts) -> dict[str, Any]:
+    mounts = render_spec(plan, host)["mounts"]
+    return next(mount for mount in mounts if mount["destination"] == "/sys/fs/cgroup")
+
+
+def test_the_hosts_cgroup2_is_bound_not_mounted_anew() -> None:
+    v2 = replace(HOST, cgroups=V2)
+    host = replace(PLAIN, cgroupns="host")
+    assert _cgroup_mount(host, v2) == {
+        "destination": "/sys/fs/cgroup",
+        "type": "bind",
+        "source": "/sys/fs/cgroup",
+        "options": ["bind", "ro", "nosuid", "noexec", "nodev", "rprivate"],
+    }
+    privileged = _cgroup_mount(replace(host, privileged=True), v2)
+    assert (privileged["type"], "ro" in privileged["options"]) == ("bind", False)
+    assert _cgroup_mount(replace(PLAIN, privileged=True), v2)["type"] == "bind"
+    assert _cgroup_mount(replace(PLAIN, cgroupns="private"), v2)["type"] == "cgroup"
+    assert _cgroup_mount(PLAIN, v2)["type"] == _cgroup_mount(host, HOST)["type"] == "cgroup"
+
+
+def test_a_privileged_exec_keeps_the_containers_apparmor_profile() -> None:
+    host = replace(HOST, apparmor_profile="default")
+    plan = ExecPlan(args=("id",), privileged=True)
+    for plain, profile in ((PLAIN, "default"), (replace(PLAIN, privileged=True), "unconfined")):
+        assert render_exec(plan, render_spec(plain, host)["process"], host)["apparmorProfile"] == profile
+
+
+def test_a_named_apparmor_profile_is_ignored_where_the_kernel_has_none() -> None:
+    plan = replace(PLAIN, security=Security(apparmor="mine"))
+    assert "apparmorProfile" not in render_spec(plan, HOST)["process"]
+
+
 def test_exec_with_terminal_user_and_privileges() -> None:
     plan = ExecPlan(args=("sh",), tty=True, console_size=(1, 2), user=User(uid=5), privileged=True, cwd="/tmp")
     process = render_exec(plan, render_spec(PLAIN, HOST)["process"], HOST)
