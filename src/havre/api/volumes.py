@@ -5,7 +5,8 @@ Source: Docker Engine API, "Volumes".
 
 from __future__ import annotations
 
-import msgspec
+from typing import Any
+
 from aiohttp import web
 
 from havre.api.call import Call
@@ -23,7 +24,7 @@ class VolumeRequest(Value):
     driver: str = ""
     driver_opts: dict[str, str] | None = None
     labels: dict[str, str] | None = None
-    cluster_volume_spec: msgspec.Raw | None = None
+    cluster_volume_spec: dict[str, Any] | None = None
 
 
 async def _list(call: Call) -> web.StreamResponse:
