@@ -90,8 +90,8 @@ DIRECTIVES = (
     _d("ip", "text", "Address that the default bridge's ports are published on"),
     _d("ip-forward", "flag", "Enable net.ipv4.ip_forward; --ip-forward=false leaves it as it is"),
     _d("ip-masq", "flag", "Hide the default bridge's containers behind the host's address"),
-    _d("ip6tables", "flag", "Keep a table of IPv6 rules; false is refused"),
-    _d("iptables", "flag", "Keep a table of rules; false is refused"),
+    _d("ip6tables", "flag", "Keep a table of IPv6 rules; without, relays serve published ports"),
+    _d("iptables", "flag", "Keep a table of rules; without, relays serve published ports, and nothing is translated"),
     _d("ipv6", "flag", "Give the default bridge IPv6"),
     _d("label", "list", "Labels of the daemon", "labels"),
     _d("live-restore", "flag", "Keep containers running while the daemon is down (always so)"),
@@ -398,11 +398,10 @@ def configure(values: Mapping[str, Any]) -> DaemonConfig:
         raise InvalidInput(f"invalid logging level: {config.log_level}", "one of debug, info, warn, error, fatal")
     if config.publish_policy not in ("host", "docker"):
         raise InvalidInput(f"invalid publish-policy: {config.publish_policy}", "one of host, docker")
-    if not (config.iptables and config.ip6tables):
+    if not (config.iptables or config.icc):
         raise InvalidInput(
-            "--iptables=false and --ip6tables=false are not supported: published ports and the isolation of networks "
-            "are rules in tables of the engine's own",
-            "nothing outside these tables is touched, and a deny rule of the host's own firewall always wins",
+            "You specified --iptables=false with --icc=false. ICC=false uses iptables to function. Please set --icc or "
+            "--iptables to true"
         )
     return replace(config, tls=True) if config.tlsverify else config
 

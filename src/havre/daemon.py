@@ -312,6 +312,7 @@ def _network_options(config: DaemonConfig) -> NetworkOptions:
         forwarding=config.ip_forward,
         publish_policy=config.publish_policy,
         host_gateway=config.host_gateway_ip,
+        ruled=frozenset(version for version, on in ((4, config.iptables), (6, config.ip6tables)) if on),
     )
 
 

@@ -54,7 +54,8 @@ class NetworkOptions:
     `pools` are bases with the prefix length of the networks cut from them; none for Docker's defaults. `defaults` are
     options of new networks, by driver. `relays`: sockets of published ports serve what rules cannot. `forwarding`: the
     host is made to pass packets on. `publish_policy`: docker, where published ports override the host's own firewall,
-    or host. `host_gateway` is what `host-gateway` stands for; "" for the default bridge.
+    or host. `host_gateway` is what `host-gateway` stands for; "" for the default bridge. `ruled` are the IP versions
+    that have rules: without, nothing is translated or kept apart, and only relays serve published ports.
     """
 
     tag: str = ""
@@ -66,6 +67,7 @@ class NetworkOptions:
     forwarding: bool = True
     publish_policy: str = "host"
     host_gateway: str = ""
+    ruled: frozenset[int] = frozenset({4, 6})
 
     @property
     def table(self) -> str:

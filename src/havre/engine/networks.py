@@ -68,8 +68,9 @@ class Networks:
 
     def open(self) -> None:
         """Open the sockets to the kernel. Before any container is taken over: the firewall's needs a low number."""
-        self._firewall = Firewall(self._options.table, overrides=self._options.publish_policy == "docker")
-        self._host = Host(self._options.table)
+        options = self._options
+        self._firewall = Firewall(options.table, options.ruled, overrides=options.publish_policy == "docker")
+        self._host = Host(options.table, ruled=4 in options.ruled)
 
     async def start(self, endpoints: Mapping[ContainerId, Container]) -> None:
         """Bring the kernel to what the rows say; `endpoints` are the containers that run on."""
@@ -328,6 +329,8 @@ class Networks:
 
     def _warn_of_drops(self) -> None:
         _, firewall = self._kernel()
+        if not (self._options.relays or self._options.ruled):
+            log.warning("nobody reaches published ports: there are neither rules (--iptables=false) nor relays")
         if self._options.publish_policy == "docker":
             return
         for chain in firewall.foreign.forward:

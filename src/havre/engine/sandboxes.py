@@ -70,7 +70,7 @@ class Sandboxes:
         self._options = options
         self._host = host
         self._firewall = firewall
-        self._ports = Ports(_ephemeral_range(), relays=options.relays)
+        self._ports = Ports(_ephemeral_range(), relays=options.relays, ruled=options.ruled)
         self._held: dict[ContainerId, Held] = {}
         self._used: dict[str, dict[Address, ContainerId]] = {}
         self._zones: dict[str, Zone] = {}

@@ -43,14 +43,16 @@ _NOBODY_ELSE = IPv4Address("127.0.0.1")
 class Host:
     """The host's links, addresses and routes, changed by plan.
 
-    `owner` names the daemon: the kernel keeps it as a note with the devices that are made for networks.
+    `owner` names the daemon: the kernel keeps it as a note with the devices that are made for networks. `ruled`: there
+    are rules for IPv4, which guard what is let in for their sake.
 
     Devices end together, in the background. The kernel needs 10 to 40 ms to end one, holds up all who change links for
     most of it, and takes no longer for twenty at once. So those that are done with are shut and put in a group of the
     owner's; the group is ended a moment later, or by the next daemon (docs/decisions/288).
     """
 
-    def __init__(self, owner: str) -> None:
+    def __init__(self, owner: str, *, ruled: bool = True) -> None:
+        self._ruled = ruled
         self._note = f"made by {owner}"
         self._group = int.from_bytes(hashlib.sha256(owner.encode()).digest()[:4]) | 1 << 31
         self._netlink = Netlink()
@@ -131,10 +133,10 @@ class Host:
         stale = [netlink.delete_address(link.index, address) for address in surplus]
         missing = [netlink.new_address(link.index, own) for own in bridge.interfaces if own not in present]
         self._netlink.run(*stale, *missing, *([] if link.up else [netlink.set_up(link.index)]))
-        # Lets the host reach a published port by 127.0.0.1; the table's guard chain stops everybody else.
+        # Lets the host reach a published port by 127.0.0.1; the table's guard chain stops others (CVE-2020-8558).
         # Where containers do not meet on the bridge, links among them are routed: the host answers for their addresses.
-        routed = {} if bridge.icc else {netlink.PROXY_ARP_PVLAN: 1, netlink.SEND_REDIRECTS: 0}
-        self._netlink.run(netlink.set_inet(link.index, {netlink.ROUTE_LOCALNET: 1, **routed}))
+        routed = {} if bridge.icc or not self._ruled else {netlink.PROXY_ARP_PVLAN: 1, netlink.SEND_REDIRECTS: 0}
+        self._netlink.run(netlink.set_inet(link.index, {netlink.ROUTE_LOCALNET: int(self._ruled), **routed}))
         if link.mac == bridge.mac:
             # A container tells the host no routes (CVE-2020-13401), and an address that is still looked for elsewhere
             # could not ask for neighbours in the first second.

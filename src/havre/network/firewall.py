@@ -11,6 +11,9 @@ It also looks at other programs' chains: by the policy `host` their denials hold
 
 Our own transactions are told from others by the netlink port the kernel reports with each: libnftables keeps one
 socket, whose port is learned from the first transaction we make.
+
+Without any IP version to make rules for nothing is done but removing the table of an earlier daemon; without networks
+there is no table, so that a daemon without any needs no NAT of the kernel.
 """
 
 from __future__ import annotations
@@ -22,28 +25,35 @@ import logging
 from collections.abc import Collection, Iterable
 
 from havre.aio import spawn
-from havre.errors import Failed
+from havre.errors import Failed, Unsupported
 from havre.linux.nft import Change, Monitor, Nft
 from havre.network import rules
 from havre.network.apply import act
 from havre.network.foreign import Chain, Foreign, read_ruleset, render_passes
+from havre.network.kernelneeds import missing_options
 from havre.network.plan import Bridge, LinkMap, PortMap
 
 log = logging.getLogger(__name__)
 
 _SETTLE_S = 0.05
+_REMEDY = (
+    "load the modules (modprobe nft_chain_nat nft_masq nft_fib_ipv4) or boot a kernel that has them; or start the "
+    "daemon with --iptables=false --ip6tables=false: relays then serve published ports, containers reach the world "
+    "only by routes and translation of your own, and networks are not kept apart"
+)
 
 
 class Firewall:
     """Our table in the network namespace of the thread that opens it."""
 
-    def __init__(self, table: str, *, overrides: bool = False) -> None:
+    def __init__(self, table: str, versions: Collection[int] = rules.BOTH, *, overrides: bool = False) -> None:
         self.table = table
+        self._versions = frozenset(versions)
         self._overrides = overrides
         self._foreign = Foreign()
         self._shut: set[Chain] = set()  # others' chains that have been told of
         self._stale = False  # others have changed chains of theirs while no port was published
-        self._nft = Nft()
+        self._nft = self._open()
         self._monitor: Monitor | None = None
         self._lock = asyncio.Lock()
         self._bridges: dict[str, Bridge] = {}
@@ -52,10 +62,22 @@ class Firewall:
         self._own_port: int | None = None
         self._timer: asyncio.TimerHandle | None = None
 
+    def _open(self) -> Nft | None:
+        """The kernel's nftables; None where it has none, and none is needed."""
+        try:
+            return Nft()
+        except OSError:
+            if self._versions:
+                raise
+            return None
+
     async def start(self, bridges: Iterable[Bridge], ports: Iterable[PortMap], links: Iterable[LinkMap] = ()) -> None:
         """Replace whatever is there of our name by the given contents, and watch it from now on."""
         self._bridges = {bridge.id: bridge for bridge in bridges}
-        self._ports, self._links = set(ports), set(links)
+        self._ports, self._links = set(self._ruled(ports)), set(links)
+        if not self._versions:
+            await self._discard()
+            return
         monitor = self._monitor = Monitor()
         asyncio.get_running_loop().add_reader(monitor.fileno(), self._changed, monitor)
         await self._review()
@@ -68,12 +90,13 @@ class Firewall:
             asyncio.get_running_loop().remove_reader(self._monitor.fileno())
             self._monitor.close()
             self._monitor = None
-        if remove:
+        if remove and self._versions:
             self._bridges.clear()
             await self._run(rules.render_delete(self.table))
             await self._look()
             await self._pass_by()
-        self._nft.close()
+        if self._nft is not None:
+            self._nft.close()
 
     async def add_bridge(self, bridge: Bridge) -> None:
         """Admit a network."""
@@ -102,6 +125,7 @@ class Firewall:
         """
         if self._stale and new:
             await self._review()
+        new = self._ruled(new)
         closed, opened = self._ports.intersection(old), set(new) - self._ports
         self._ports.difference_update(closed)
         self._ports.update(new)
@@ -116,6 +140,8 @@ class Firewall:
 
     async def relink(self, old: Collection[LinkMap], new: Collection[LinkMap]) -> None:
         """Let containers that do not meet otherwise reach `new` instead of `old`."""
+        if 4 not in self._versions:  # links are of the default bridge's IPv4 addresses
+            return
         gone, added = self._links.intersection(set(old) - set(new)), set(new) - self._links
         self._links = (self._links - gone) | added
         commands = rules.render_links("delete", self.table, gone) + rules.render_links("add", self.table, added)
@@ -137,10 +163,38 @@ class Firewall:
             await self._load()
 
     async def _load(self) -> None:
-        bridges = list(self._bridges.values())
-        text = rules.render_table(self.table, bridges, self._ports, self._links, screened=self._screened)
-        await self._run(text)
+        if not self._versions:
+            return
+        bridges, versions = list(self._bridges.values()), self._versions
+        text = rules.render_delete(self.table)
+        if bridges or self._ports:
+            text = rules.render_table(
+                self.table, bridges, self._ports, self._links, screened=self._screened, versions=versions
+            )
+        try:
+            await self._run(text)
+        except Failed as error:
+            await self._explain(error)
+            raise
         await self._pass_by()
+
+    async def _explain(self, error: Failed) -> None:
+        """Unsupported where the kernel was built without what the table needs."""
+        assert self._nft is not None, "it has just refused"
+        missing = await act("try the firewall", missing_options, self._nft.run, self._versions, f"{self.table}_probe")
+        if missing:
+            text = f"this kernel's nftables cannot hold the rules for networks: it lacks {', '.join(missing)}"
+            raise Unsupported(text, _REMEDY) from error
+
+    async def _discard(self) -> None:
+        """Remove what an earlier daemon made that had rules."""
+        try:
+            await self._run(rules.render_delete(self.table))
+        except Failed as error:
+            log.debug("no table of an earlier daemon is removed: %s", error)
+
+    def _ruled(self, ports: Iterable[PortMap]) -> list[PortMap]:
+        return [port for port in ports if port.address.version in self._versions]
 
     @property
     def _screened(self) -> bool:
@@ -167,6 +221,7 @@ class Firewall:
 
     async def _look(self) -> None:
         """Learn what other programs' chains do; where that cannot be learnt, the strictest is assumed."""
+        assert self._nft is not None, "with rules there is nftables"
         listing = functools.partial(self._nft.run, json=True, terse=True)
         try:
             self._foreign = read_ruleset(await act("list the ruleset", listing, "list ruleset"), self.table)
@@ -181,8 +236,9 @@ class Firewall:
         await self._load()
 
     async def _run(self, commands: str) -> None:
-        async with self._lock:
-            await act("change the firewall", self._nft.run, commands)
+        if self._nft is not None:
+            async with self._lock:
+                await act("change the firewall", self._nft.run, commands)
 
     def _changed(self, monitor: Monitor) -> None:
         try:

@@ -176,11 +176,18 @@ class Ports:
     """The host ports this engine holds, in the network namespace of the thread that reserves them.
 
     Without `relays` (`--userland-proxy=false`) the sockets serve nobody: they are bound and do not listen, so that who
-    is not translated is refused at once.
+    is not translated is refused at once. `ruled` are the IP versions that rules translate.
     """
 
-    def __init__(self, ephemeral: tuple[int, int] = EPHEMERAL, *, relays: bool = True) -> None:
+    def __init__(
+        self,
+        ephemeral: tuple[int, int] = EPHEMERAL,
+        *,
+        relays: bool = True,
+        ruled: Collection[int] = (4, 6),
+    ) -> None:
         self._relays = relays
+        self._ruled = frozenset(ruled)
         self._ephemeral = ephemeral
         self._next = ephemeral[0]
         self._held: dict[tuple[str, int], list[Reservation]] = {}
@@ -193,6 +200,11 @@ class Ports:
         hosts = wish.hosts
         if not hosts:
             return Reservation(wish, 0, (), target, holder, target6)
+        if wish.protocol == "sctp" and not any(host.version in self._ruled for host in hosts):
+            raise Failed(
+                f"cannot publish {wish.port}/sctp: there are no rules (--iptables=false), and no relay knows SCTP",
+                "give the container the host's network, or let the daemon have rules",
+            )
         failure: Failed | None = None
         for number in self._candidates(wish):
             try:

@@ -149,6 +149,7 @@ _FAMILIES = (
     _Family(4, "ip", "ipv4_addr", "0.0.0.0", "127.0.0.0/8", "", "icmp"),
     _Family(6, "ip6", "ipv6_addr", "::", "::1", "ip6 daddr != ::1 ", "ipv6-icmp"),
 )
+BOTH = frozenset(family.version for family in _FAMILIES)
 _BY_VERSION = {family.version: family for family in _FAMILIES}
 
 
@@ -159,13 +160,15 @@ def render_table(
     links: Collection[LinkMap] = (),
     *,
     screened: bool = False,
+    versions: Collection[int] = BOTH,
 ) -> str:
     """The whole table, replacing what is there of that name in one transaction; one of IPv6 where a network has that.
 
-    `screened`: the host's own input chains are to see who wants a published port.
+    `screened`: the host's own input chains are to see who wants a published port. Of IP `versions` alone.
     Each table is named first so that deleting it never fails, whether it is there or not.
     """
     wanted = {pool.subnet.version for bridge in bridges for pool in bridge.pools} | {4}
+    wanted.intersection_update(versions)
     texts = (
         _render_family(table, family, bridges, ports, links, screened)
         for family in _FAMILIES

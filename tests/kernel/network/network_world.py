@@ -57,6 +57,7 @@ class Rows:
 
     def __init__(self, rows: dict[str, Any] | None = None) -> None:
         self.rows = rows or {}
+        self.damaged: dict[str, Any] = {}
 
     async def all(self) -> dict[str, Any]:
         return dict(self.rows)

@@ -49,7 +49,7 @@ def test_maps_and_lists() -> None:
         (["--log-level", "loud"], "invalid logging level: loud"),
         (["--default-ulimit", "nofile=x"], "invalid ulimit"),
         (["--default-network-opt", "bridge=x"], "expected NAME=KEY=VALUE"),
-        (["--iptables=false"], "--iptables=false and --ip6tables=false are not supported"),
+        (["--iptables=false", "--icc=false"], "You specified --iptables=false with --icc=false"),
     ],
 )
 def test_bad_flags(words: list[str], text: str) -> None:
