@@ -10,6 +10,7 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -71,7 +72,12 @@ class TestEdge:
         assert (reply.status, reply.json) == (200, [])
 
     @pytest.mark.parametrize(
-        ("version", "text"), [("1.12", "client version 1.12 is too old"), ("9.99", "client version 9.99 is too new")]
+        ("version", "text"),
+        [
+            ("1.12", "client version 1.12 is too old"),
+            ("9.99", "client version 9.99 is too new"),
+            ("1.45.1", "client version 1.45.1 is too new. Maximum supported API version is 1.45"),
+        ],
     )
     def test_versions_out_of_range(self, engine: Engine, version: str, text: str) -> None:
         reply = get(engine, f"/v{version}/containers/json")
@@ -148,6 +154,57 @@ class TestBodies:
         shown = get(engine, f"/containers/{made.json['Id']}/json").json
         assert (shown["Config"]["User"], shown["Config"]["Labels"]) == ("", {"a": ""})
 
+    @pytest.mark.parametrize(
+        ("body", "field"),
+        [
+            ({"WorkingDir": "/a\0b"}, "WorkingDir"),
+            ({"Volumes": {"/a\0b": {}}}, "Volumes"),
+            ({"Cmd": ["a", "b\0"]}, "Cmd[1]"),
+            ({"HostConfig": {"Binds": ["/tmp\0:/x"]}}, "HostConfig.Binds[0]"),
+            ({"HostConfig": {"CgroupParent": "/a\0b"}}, "HostConfig.CgroupParent"),
+            ({"HostConfig": {"Tmpfs": {"/a\0b": ""}}}, "HostConfig.Tmpfs"),
+            ({"HostConfig": {"Devices": [{"PathOnHost": "/dev/null\0"}]}}, "HostConfig.Devices[0].PathOnHost"),
+            ({"HostConfig": {"Mounts": [{"Type": "tmpfs", "Target": "/x\0"}]}}, "HostConfig.Mounts[0].Target"),
+        ],
+    )
+    def test_nothing_for_the_kernel_contains_nul(self, havred: Engine, body: dict[str, Any], field: str) -> None:
+        reply = post(havred, "/containers/create", {"Image": "busybox", "Cmd": ["true"], **body})
+        assert reply.status == 400
+        assert reply.message.startswith(field)
+        assert "NUL" in reply.message
+
+    @pytest.mark.parametrize(
+        ("profile", "text"),
+        [
+            ("[" * 100_000, "nested too deeply"),
+            ('{"a":' * 100_000, "nested too deeply"),
+            ("{bad", "invalid character 'b' looking for beginning of object key string"),
+            ("[]", "an object is expected"),
+            (
+                '{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"name":"a","names":["b"],"action":"SCMP_ACT_ERRNO"}]}',
+                "both 'name' and 'names' are specified in the seccomp profile, use either 'name' or 'names'",
+            ),
+        ],
+    )
+    def test_a_seccomp_profile_that_cannot_be_is_a_bad_request(self, havred: Engine, profile: str, text: str) -> None:
+        body = {"Image": "busybox", "HostConfig": {"SecurityOpt": [f"seccomp={profile}"]}}
+        reply = post(havred, "/containers/create", body)
+        assert reply.status == 400
+        assert text in reply.message
+
+    @pytest.mark.parametrize("target", ["/containers/create", "/networks/create", "/volumes/create"])
+    def test_bodies_nested_deeply_are_bad_requests(self, engine: Engine, target: str) -> None:
+        assert post(engine, target, b'{"Labels":' + b"[" * 100_000).status == 400
+
+    def test_labels_are_data_and_may_contain_anything(self, engine: Engine) -> None:
+        made = post(engine, "/containers/create", {"Image": "busybox", "Labels": {"a\0b": "c\0d"}})
+        assert get(engine, f"/containers/{made.json['Id']}/json").json["Config"]["Labels"] == {"a\0b": "c\0d"}
+
+    @pytest.mark.parametrize("target", ["/containers/idle/archive?path=/a%00b", "/build?dockerfile=a%00b"])
+    def test_queries_contain_no_nul_either(self, havred: Engine, target: str) -> None:
+        reply = ask(havred.socket, "POST" if target.startswith("/build") else "GET", target)
+        assert (reply.status, reply.message) == (400, "invalid query: it contains a NUL character")
+
     def test_wrong_content_type_is_400(self, engine: Engine) -> None:
         reply = ask(engine.socket, "POST", "/containers/create", b"{}", {"Content-Type": "text/plain"})
         assert reply.status == 400
@@ -192,6 +249,47 @@ class TestContainers:
         assert post(engine, f"/containers/{idle}/kill").status == 409
         assert post(engine, f"/containers/{idle}/rename?name=idle").status == 400
         assert post(engine, f"/containers/{idle}/rename").status in {400, 500}
+
+    @pytest.mark.parametrize(
+        ("command", "code", "text"),
+        [
+            ("nosuch", 127, 'exec: "nosuch": executable file not found in $PATH'),
+            ("/nosuch", 127, 'exec: "/nosuch": stat /nosuch: no such file or directory'),
+            ("", 127, "executable file not found in $PATH"),
+            ("/etc/passwd/x", 127, "Are you trying to mount a directory onto a file"),
+            ("/etc/passwd", 126, 'exec: "/etc/passwd": permission denied'),
+            ("/etc", 126, "is a directory"),
+        ],
+    )
+    def test_a_command_that_cannot_be_run_is_a_bad_request(
+        self, engine: Engine, command: str, code: int, text: str
+    ) -> None:
+        made = post(engine, "/containers/create", {"Image": "busybox", "Cmd": [command]})
+        reply = post(engine, f"/containers/{made.json['Id']}/start")
+        assert reply.status == 400
+        assert text in reply.message
+        state = get(engine, f"/containers/{made.json['Id']}/json").json["State"]
+        assert (state["Status"], state["ExitCode"], state["Error"]) == ("created", code, reply.message)
+
+    @pytest.mark.parametrize(
+        ("target", "status", "text"),
+        [
+            ("/containers/nobody/kill?signal=FOO", 400, "cannot kill container: nobody: invalid signal: FOO"),
+            ("/containers/nobody/kill?signal=-1", 400, "the linux daemon does not support signal -1"),
+            ("/containers/nobody/kill?signal=64", 404, "cannot kill container: nobody: No such container: nobody"),
+            ("/containers/nobody/rename?name=", 400, "Neither old nor new names may be empty"),
+        ],
+    )
+    def test_what_is_malformed_is_told_before_what_is_missing(
+        self, engine: Engine, target: str, status: int, text: str
+    ) -> None:
+        reply = post(engine, target)
+        assert reply.status == status
+        assert text in reply.message
+
+    def test_a_tag_without_a_name_is_nothing_to_do(self, engine: Engine) -> None:
+        for target in ("/images/busybox/tag?repo=", "/images/nothing/tag?tag=x"):
+            assert post(engine, target).status == 200
 
     def test_unknown_container(self, engine: Engine) -> None:
         for method, target in [
@@ -251,6 +349,69 @@ class TestContainers:
         assert entry["HostConfig"]["NetworkMode"] in {"default", "bridge"}
         assert set(entry["NetworkSettings"]["Networks"]) == {"bridge"}
         assert (entry["Ports"], entry["Labels"], entry["Mounts"]) == ([], {}, [])
+
+
+class TestEndpoints:
+    """What is asked of a network is checked when a container is created."""
+
+    MAC = "02:42:ac:11:00:99"
+
+    @pytest.mark.parametrize(
+        ("network", "asked", "texts"),
+        [
+            ("bridge", {"MacAddress": "zz"}, ["invalid MAC address zz"]),
+            ("none", {"MacAddress": "zz"}, ["invalid MAC address zz"]),
+            ("nowhere", {"MacAddress": "zz"}, ["invalid MAC address zz"]),
+            (
+                "bridge",
+                {"IPAMConfig": {"IPv4Address": "999.1.1.1"}},
+                ["* user specified IP address is supported on user", "* invalid IPv4 address: 999.1.1.1"],
+            ),
+            ("nowhere", {"IPAMConfig": {"IPv4Address": "999.1.1.1"}}, ["\ninvalid IPv4 address: 999.1.1.1"]),
+            ("nowhere", {"IPAMConfig": {"IPv6Address": "10.0.0.1"}}, ["invalid IPv6 address: 10.0.0.1"]),
+            ("nowhere", {"IPAMConfig": {"LinkLocalIPs": ["zz"]}}, ["invalid link-local IP address: zz"]),
+            ("bridge", {"Aliases": ["x"]}, ["network-scoped alias is supported only for containers in user defined"]),
+            ("own", {"IPAMConfig": {"IPv4Address": "10.78.0.9"}}, ["no configured subnet or ip-range contain the IP"]),
+        ],
+    )
+    def test_what_is_refused(self, engine: Engine, network: str, asked: dict[str, Any], texts: list[str]) -> None:
+        if network == "own":
+            engine.out("network", "create", "--subnet", "10.77.0.0/24", "own")
+        body = {"Image": "busybox", "HostConfig": {"NetworkMode": network}}
+        reply = post(engine, "/containers/create", body | {"NetworkingConfig": {"EndpointsConfig": {network: asked}}})
+        assert reply.status == 400
+        assert reply.message.startswith(f"invalid config for network {network}: invalid ")
+        assert all(text in reply.message for text in texts), reply.message
+        ask(engine.socket, "DELETE", "/networks/own")
+        assert get(engine, "/containers/json?all=1").json == []
+
+    def test_a_mac_address_is_the_main_networks(self, engine: Engine) -> None:
+        asked = {"NetworkingConfig": {"EndpointsConfig": {"bridge": {"MacAddress": self.MAC}}}}
+        for body in (asked, {"MacAddress": self.MAC}):
+            made = post(engine, "/containers/create", {"Image": "busybox", **body}).json
+            assert ("deprecated" in "".join(made["Warnings"])) == ("MacAddress" in body)
+            shown = get(engine, f"/containers/{made['Id']}/json").json
+            assert shown["Config"]["MacAddress"] == self.MAC
+            assert shown["NetworkSettings"]["Networks"]["bridge"]["MacAddress"] == self.MAC
+        old = post(engine, "/v1.43/containers/create", {"Image": "busybox", "MacAddress": self.MAC}).json
+        assert old["Warnings"] == []
+        none = {"Image": "busybox", "MacAddress": "zz", "HostConfig": {"NetworkMode": "none"}}
+        made = post(engine, "/containers/create", none).json
+        assert "MacAddress" not in get(engine, f"/containers/{made['Id']}/json").json["Config"]
+
+    def test_two_mac_addresses_of_one_network(self, engine: Engine) -> None:
+        asked = {"EndpointsConfig": {"bridge": {"MacAddress": "02:42:ac:11:00:98"}}}
+        body = {"Image": "busybox", "MacAddress": self.MAC, "NetworkingConfig": asked}
+        reply = post(engine, "/containers/create", body)
+        assert reply.status == 400
+        assert "the container-wide MAC address must match the endpoint-specific MAC address" in reply.message
+
+    def test_other_spellings_of_a_mac_address(self, engine: Engine) -> None:
+        script = "cat /sys/class/net/eth0/address"
+        for written in ("02-42-AC-11-00-96", "0242.ac11.0096"):
+            body = {"Image": "busybox", "MacAddress": written, "Cmd": ["sh", "-c", script]}
+            made = post(engine, "/containers/create", body).json
+            assert engine.out("start", "-a", made["Id"]) == "02:42:ac:11:00:96"
 
 
 class TestStreams:

@@ -18,13 +18,20 @@ from havre.errors import InvalidInput, NotFound
 from havre.wire import versions
 from havre.wire.decode import decode_body
 
+_DEPRECATED_MAC = (
+    "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."
+)
+
 
 async def _create(call: Call) -> web.StreamResponse:
     request = versions.lift("ContainerCreate", _create_request(await call.json_body()), call.version)
     name, platform = call.text("name") or None, call.text("platform") or None
     recursive = versions.read_only_is_recursive(call.version)
     created = await call.settle(call.services.containers.create(request, name, platform, recursive))
-    return call.json({"Id": created.id, "Warnings": list(created.warnings)}, 201)
+    warnings = list(created.warnings)
+    if request.mac_address and versions.mac_address_is_the_networks(call.version):
+        warnings.append(_DEPRECATED_MAC)
+    return call.json({"Id": created.id, "Warnings": warnings}, 201)
 
 
 class _Asked(CreateRequest):

@@ -35,7 +35,7 @@ from havre.api.call import Call
 from havre.api.origin import check_origin
 from havre.api.router import Router
 from havre.api.services import Services
-from havre.errors import HavreError
+from havre.errors import HavreError, InvalidInput
 from havre.wire.versions import NEWEST, Version, parse_version
 
 log = logging.getLogger(__name__)
@@ -104,6 +104,8 @@ class Edge:
         if request.method == "OPTIONS":
             return web.Response(headers=self.headers)
         found = self.router.find(request.method, path)
+        if "%00" in request.raw_path.partition("?")[2]:
+            raise InvalidInput("invalid query: it contains a NUL character")
         if found is None:
             return refusal(404, "page not found", {"Server": SERVER})
         if request.headers.get("Expect", "").lower() == "100-continue":

@@ -117,7 +117,10 @@ async def _history(call: Call) -> web.StreamResponse:
 
 
 async def _tag(call: Call) -> web.StreamResponse:
-    await call.settle(call.services.images.tag(call.name, call.text("repo"), call.text("tag")))
+    repository, tag = call.text("repo"), call.text("tag")
+    if not repository:  # dockerd has no name to give and says nothing
+        return call.nothing(200)
+    await call.settle(call.services.images.tag(call.name, repository, tag))
     return call.nothing(201)
 
 

@@ -85,9 +85,15 @@ def present_container(
         answer |= {"SizeRw": sizes.writable, "SizeRootFs": sizes.root}
     return answer | {
         "Mounts": [present_mount(point) for point in container.mounts],
-        "Config": _without_empty(container.config, "Config"),
+        "Config": _config(container),
         "NetworkSettings": _network_settings(container, placement),
     }
+
+
+def _config(container: Container) -> dict[str, Any]:
+    """With the MAC address that its main network was asked for, as dockerd tells it to older clients' users."""
+    asked = container.asked_networks.get(container.host_config.network_mode, EndpointSettings())
+    return _without_empty(msgspec.structs.replace(container.config, mac_address=asked.mac_address), "Config")
 
 
 def _without_empty(value: msgspec.Struct, kind: str) -> dict[str, Any]:

@@ -47,8 +47,6 @@ def create_body(options: Options, image: str, command: list[str]) -> Json:
         "HostConfig": _host_config(options, bindings, binds),
         "NetworkingConfig": {"EndpointsConfig": _endpoints(options)},
     }
-    if options.mac_address:
-        body["MacAddress"] = options.mac_address
     if options.stop_signal:
         body["StopSignal"] = options.stop_signal
     if "stop_timeout" in options.given:

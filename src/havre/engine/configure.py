@@ -191,7 +191,12 @@ def plan_endpoints(
     for written, settings in (given or {}).items():
         name = main if written == "default" else resolve.get(written, written)
         asked[name] = msgspec.structs.replace(settings) if settings else EndpointSettings()
-    if request.mac_address and not asked[main].mac_address:
+    if request.mac_address and main not in ("host", "none"):  # these have no device of the container's own
+        if asked[main].mac_address not in ("", request.mac_address):
+            raise InvalidInput(
+                "the container-wide MAC address must match the endpoint-specific MAC address for the main network, "
+                "or be left empty"
+            )
         asked[main].mac_address = request.mac_address
     return asked
 

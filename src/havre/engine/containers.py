@@ -36,6 +36,7 @@ from havre.engine.names import check_name
 from havre.engine.removal import Removal
 from havre.engine.times import parse
 from havre.engine.top import Top, read_top
+from havre.engine.validate import parse_signal
 from havre.errors import Conflict, HavreError, InvalidInput, NotFound
 from havre.logs import LogChunk, LogOptions
 from havre.storage import Snapshots
@@ -182,10 +183,11 @@ class Containers:
     async def kill(self, ref: str, signal: str | None = None) -> None:
         """Send a signal."""
         try:
+            number = parse_signal(signal or "SIGKILL")
             live = self._index.get(ref)
         except HavreError as error:
-            raise type(error)(f"cannot kill container: {ref}: {error.message}") from None
-        await finish(self._control.kill(live, signal))
+            raise type(error)(f"cannot kill container: {ref}: {error.message}", error.hint) from None
+        await finish(self._control.kill(live, number))
 
     async def pause(self, ref: str) -> None:
         """Freeze it."""
@@ -200,10 +202,10 @@ class Containers:
         await finish(self._rename(ref, name))
 
     async def _rename(self, ref: str, name: str) -> None:
-        live = self._index.get(ref)
-        container = live.container
         if not name:
             raise InvalidInput("Neither old nor new names may be empty")
+        live = self._index.get(ref)
+        container = live.container
         async with live.lock:
             self._index.get(container.id)  # it may be gone meanwhile
             old = container.name

@@ -15,7 +15,7 @@ from havre.engine.draining import Draining
 from havre.engine.lifecycle import Lifecycle
 from havre.engine.live import Index, Live
 from havre.engine.validate import parse_signal
-from havre.errors import Conflict, Failed, HavreError, NotModified
+from havre.errors import Conflict, Failed, NotModified
 from havre.linux.signals import hears
 from havre.runtime import Process
 
@@ -32,14 +32,13 @@ class Control:
         self._lifecycle = lifecycle
         self._draining = draining
 
-    async def kill(self, live: Live, signal_text: str | None) -> None:
-        """Send a signal (SIGKILL by default).
+    async def kill(self, live: Live, number: int) -> None:
+        """Send a signal.
 
         One that is meant to end the container thaws it, and counts as the user's stop: SIGKILL, the configured stop
         signal, or, as with Docker, any signal where none is configured. What is about to be restarted is not, then.
         """
         container = live.container
-        number = signal.SIGKILL if not signal_text else self._signal(container.name, signal_text)
         if live.process is None:
             async with live.lock:
                 pass  # a restart that is under way comes first, and the end of what it has started
@@ -75,12 +74,6 @@ class Control:
                 return
             except TimeoutError:
                 await self._thaw(live, process)  # a pause may have come in between
-
-    def _signal(self, name: str, text: str) -> int:
-        try:
-            return parse_signal(text)
-        except HavreError as error:
-            raise type(error)(f"cannot kill container: {name}: {error.message}", error.hint) from None
 
     def _stop_signal(self, live: Live) -> int:
         return parse_signal(live.container.config.stop_signal or "SIGTERM")

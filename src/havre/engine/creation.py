@@ -29,11 +29,12 @@ from havre.engine.configure import (
     plan_endpoints,
     split_request,
 )
+from havre.engine.endpoints import check_endpoint, check_settings
 from havre.engine.idranges import AUTO, IdRanges, check_namespaces
 from havre.engine.images import Images
 from havre.engine.lifecycle import Lifecycle
 from havre.engine.live import Index
-from havre.engine.model import Container, CreateRequest, HostConfig, MountOptions, MountPoint
+from havre.engine.model import Container, CreateRequest, EndpointSettings, HostConfig, MountOptions, MountPoint
 from havre.engine.mounts import (
     DEFAULT_MODE,
     MountSpec,
@@ -123,6 +124,9 @@ class Creation:
         if not read_only_is_recursive:
             specs = tuple(leave_submounts(spec) for spec in specs)
         networks = plan_endpoints(request, host.network_mode, self._network_names(request, host))
+        for network, asked in networks.items():
+            self._check_endpoint(network, asked)
+        config.mac_address = ""  # it is the main network's
 
         id = secrets.token_hex(32)
         config.hostname = default_hostname(id, config, host, self.defaults)
@@ -202,6 +206,15 @@ class Creation:
             except NotFound:
                 names[ref] = ref
         return names
+
+    def _check_endpoint(self, name: str, asked: EndpointSettings) -> None:
+        try:
+            try:
+                check_settings(self._networks.get(name), asked)
+            except NotFound:
+                check_endpoint(name, asked, None)
+        except InvalidInput as error:
+            raise InvalidInput(f"invalid config for network {name}: {error.message}", error.hint) from None
 
     def _other(self, ref: str) -> Container:
         """A container that the new one refers to. A 404 would tell docker's CLI that the image is missing."""

@@ -12,16 +12,19 @@ Source: Docker Engine API, "EndpointSettings"; the options are those of its vers
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_interface
 
 import msgspec
 
-from havre.engine.model import EndpointSettings
-from havre.errors import HavreError, InvalidInput
+from havre.engine import network as words
+from havre.engine.model import EndpointIpam, EndpointSettings
+from havre.engine.network import Network, bridge_of
+from havre.errors import InvalidInput
 from havre.linux.netlink import Interface
 from havre.network import ipam
+from havre.network.ipam import Pool
 
 SYSCTLS = "com.docker.network.endpoint.sysctls"
 INTERFACE = "com.docker.network.endpoint.ifname"
@@ -66,13 +69,43 @@ def extras_of(asked: EndpointSettings) -> Extras:
     return extras
 
 
+def check_settings(network: Network, asked: EndpointSettings) -> None:
+    """Refuse what the network cannot give."""
+    is_bridge = not network.config_only and network.name not in words.PREDEFINED
+    check_endpoint(network.name, asked, bridge_of(network).pools if is_bridge else None)
+
+
+def check_endpoint(network: str, asked: EndpointSettings, pools: Sequence[Pool] | None) -> None:
+    """Refuse what no network, or not one with these pools, can give. None: its pools are not known (yet).
+
+    InvalidInput lists everything, in dockerd's words (moby daemon/container_operations.go, validateEndpointSettings).
+    """
+    if asked.mac_address:
+        ipam.parse_mac(asked.mac_address)
+    problems = list(_misplaced(network, asked.ipam_config or EndpointIpam(), pools))
+    if asked.aliases and network in words.PREDEFINED:
+        problems.append("network-scoped alias is supported only for containers in user defined networks")
+    if problems:
+        bullet = "* " if len(problems) > 1 else ""
+        raise InvalidInput("invalid endpoint settings:\n" + "\n".join(bullet + each for each in problems))
+    extras_of(asked)
+
+
+def _misplaced(network: str, wanted: EndpointIpam, pools: Sequence[Pool] | None) -> Iterator[str]:
+    if network in words.PREDEFINED and (wanted.ipv4_address or wanted.ipv6_address):
+        yield "user specified IP address is supported on user defined networks only"
+    for version, text in ((4, wanted.ipv4_address), (6, wanted.ipv6_address)):
+        address = ipam.find_address(text)
+        if text and (address is None or address.version != version):
+            yield f"invalid IPv{version} address: {text}"
+        if text and pools is not None and not any(address in pool for pool in pools if address is not None):
+            yield f"no configured subnet or ip-range contain the IP address {text}"
+
+
 def _link_local(given: list[str], problems: list[str]) -> list[Interface]:
     found = []
     for text in given:
-        try:
-            address = ipam.parse_address(text)
-        except HavreError:
-            address = None
+        address = ipam.find_address(text)
         if address is None or not address.is_link_local:
             problems.append(f"invalid link-local IP address: {text}")
         else:

@@ -42,8 +42,11 @@ from havre.runtime import Exit, Process, Runtime
 log = logging.getLogger(__name__)
 
 NOT_FOUND, NOT_EXECUTABLE, NOT_STARTED = 127, 126, 128
-_NOT_FOUND_TEXTS = ("executable file not found", "no such file or directory", "system cannot find the file specified")
-_NOT_EXECUTABLE_TEXTS = ("permission denied", "not a directory", "is a directory")
+_NOT_FOUND_TEXTS = (
+    *("executable file not found", "no such file or directory", "system cannot find the file specified"),
+    "not a directory",
+)
+_NOT_EXECUTABLE_TEXTS = ("permission denied", "is a directory")
 
 
 class Lifecycle:

@@ -15,17 +15,16 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from havre.aio import finish, in_thread
-from havre.engine import network as words
 from havre.engine.assemble import Assembly
-from havre.engine.endpoints import extras_of
+from havre.engine.endpoints import check_settings
 from havre.engine.links import links_of, links_without, renamed_links
 from havre.engine.live import Index, Live
 from havre.engine.model import Container, ContainerId, EndpointSettings, PortBinding
-from havre.engine.network import Network, bridge_of
+from havre.engine.network import Network
 from havre.engine.networks import Networks
 from havre.engine.sandbox import Sandbox, own_hosts_of
-from havre.errors import Conflict, Forbidden, HavreError, InvalidInput, NotFound
-from havre.network import files, ipam
+from havre.errors import Conflict, Forbidden, NotFound
+from havre.network import files
 
 PortBindings = Mapping[str, list[PortBinding] | None]
 """Where ports of a container are published, by `80/tcp`."""
@@ -180,34 +179,3 @@ def check_connect(container: Container, network: Network) -> None:
         raise Forbidden(_SHARED)
     if "none" in container.asked_networks or (network.name == "none" and container.asked_networks):
         raise Forbidden(_PRIVATE)
-
-
-def check_settings(network: Network, asked: EndpointSettings) -> None:
-    """Refuse addresses that the network cannot give."""
-    wanted = asked.ipam_config
-    problems = []
-    if wanted and (wanted.ipv4_address or wanted.ipv6_address):
-        if network.name in words.PREDEFINED:
-            problems.append("user specified IP address is supported on user defined networks only")
-        else:
-            problems += _misplaced(network, [text for text in (wanted.ipv4_address, wanted.ipv6_address) if text])
-    if asked.aliases and network.name in words.PREDEFINED:
-        problems.append("network-scoped alias is supported only for containers in user defined networks")
-    if asked.mac_address:
-        ipam.check_mac(asked.mac_address)
-    extras_of(asked)
-    if problems:
-        raise InvalidInput("invalid endpoint settings:\n" + "\n".join(problems))
-
-
-def _misplaced(network: Network, wanted: list[str]) -> list[str]:
-    problems = []
-    for text in wanted:
-        try:
-            address = ipam.parse_address(text)
-        except HavreError:
-            problems.append(f"invalid IP address: {text}")
-            continue
-        if not any(address in pool for pool in bridge_of(network).pools):
-            problems.append(f"no configured subnet or ip-range contain the IP address {text}")
-    return problems

@@ -290,8 +290,7 @@ class Sandboxes:
         if network.driver in ("host", "null"):
             held.others[network.id] = secrets.token_hex(32)
             return
-        if asked.mac_address:
-            ipam.check_mac(asked.mac_address)
+        mac = ipam.parse_mac(asked.mac_address) if asked.mac_address else ""
         extras = extras_of(asked)
         bridge, wanted = self._rows.bridge(network.id), asked.ipam_config
         address = self._allocate(held, network, bridge.pools_of(4), wanted.ipv4_address if wanted else "")
@@ -307,7 +306,7 @@ class Sandboxes:
             secrets.token_hex(32),
             bridge,
             address,
-            asked.mac_address or ipam.mac_for(address),
+            mac or ipam.mac_for(address),
             interface,
             address6,
             extras.priority,

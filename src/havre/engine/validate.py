@@ -81,7 +81,7 @@ def _check_healthcheck(health: Healthcheck) -> None:
 
 def parse_signal(text: str) -> int:
     """A signal by name (with or without SIG, RTMIN+n too) or number."""
-    if text.isdecimal() and int(text) > 64:
+    if re.fullmatch(r"-?[0-9]+", text) and not 0 <= int(text) <= 64:
         raise InvalidInput(f"the linux daemon does not support signal {text}", "1 to 64")
     if text.isdecimal() and int(text) > 0:
         return int(text)

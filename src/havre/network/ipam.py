@@ -30,6 +30,9 @@ from havre.errors import Forbidden, InvalidInput, Unavailable
 Address = IPv4Address | IPv6Address
 Subnet = IPv4Network | IPv6Network
 
+_MAC = re.compile(
+    r"[0-9A-Fa-f]{2}(:[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{2}(-[0-9A-Fa-f]{2}){5}|[0-9A-Fa-f]{4}(\.[0-9A-Fa-f]{4}){2}"
+)
 _INVALID = "invalid network config:\n"
 
 DEFAULT_POOLS: tuple[Subnet, ...] = (
@@ -83,6 +86,14 @@ def parse_address(text: str) -> Address:
         return ip_address(text)
     except ValueError:
         raise InvalidInput(f"invalid IP address: {text}", "expected an address as in 172.18.0.5") from None
+
+
+def find_address(text: str) -> Address | None:
+    """An IP address; None otherwise."""
+    try:
+        return ip_address(text)
+    except ValueError:
+        return None
 
 
 def default_gateway(subnet: Subnet) -> Address:
@@ -173,11 +184,12 @@ def mac_for(address: Address) -> str:
     return (b"\x02\x42" + address.packed[-4:]).hex(":")
 
 
-def check_mac(text: str) -> None:
-    """Refuse what is no unicast MAC address of six bytes."""
-    octets = re.fullmatch(r"([0-9A-Fa-f]{2})(?:[:-][0-9A-Fa-f]{2}){5}", text)
-    if octets is None or int(octets[1], 16) & 1:
-        raise InvalidInput(f"invalid MAC address: {text}", "expected a unicast address as in 02:42:ac:11:00:02")
+def parse_mac(text: str) -> str:
+    """A unicast MAC address of six bytes, in any form that Go reads, as the kernel writes it."""
+    digits = re.sub(r"[:.-]", "", text)
+    if not _MAC.fullmatch(text) or int(digits[:2], 16) & 1:
+        raise InvalidInput(f"invalid MAC address {text}", "expected a unicast address as in 02:42:ac:11:00:02")
+    return bytes.fromhex(digits).hex(":")
 
 
 def _parse_subnet(text: str, *, strict: bool = True) -> Subnet:

@@ -9,9 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from havre.errors import Failed, HavreError, InvalidInput
+
 CREATE = "failed to create task for container: failed to create shim task: OCI runtime create failed"
 START = "failed to start container process: OCI runtime start failed"
 EXEC = "OCI runtime exec failed: exec failed: unable to start container process"
+
+_MISMATCHED = (
+    ": Are you trying to mount a directory onto a file (or vice-versa)? "
+    "Check if the specified host path exists and is the expected type"
+)
+_REASONS = (
+    *("executable file not found", "no such file or directory", "system cannot find the file specified"),
+    *("permission denied", "is a directory"),
+)
 
 # crun's words on the left; what runc says of the same on the right.
 _CRUN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
@@ -29,7 +40,8 @@ _CRUN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     ),
     (
         re.compile(r"the path `([^`]*)` exists but it is not executable"),
-        lambda m: f'exec: "{m[1]}": permission denied',
+        # runc looks on in $PATH for one that is executable
+        lambda m: f'exec: "{m[1]}": ' + ("permission denied" if "/" in m[1] else "executable file not found in $PATH"),
     ),
     (
         re.compile(r"the path `([^`]*)` is not a regular file"),
@@ -58,14 +70,23 @@ def translate(text: str) -> str:
     return _RUNC_PREFIX.sub("", text)
 
 
-def create_failed(runtime: str, text: str) -> str:
+def create_failed(runtime: str, text: str) -> HavreError:
     """Why a container could not be created, as Docker words it."""
-    return f"{CREATE}: {runtime} create failed: unable to start container process: {translate(text)}: unknown"
+    return _told(f"{CREATE}: {runtime} create failed: unable to start container process: {translate(text)}: unknown")
 
 
-def start_failed(text: str) -> str:
+def start_failed(text: str) -> HavreError:
     """Why a created container could not be started."""
-    return f"{START}: {translate(text)}: unknown"
+    return _told(f"{START}: {translate(text)}: unknown")
+
+
+def _told(message: str) -> HavreError:
+    """What the container's own configuration is the reason of is a 400, by the text (moby daemon/errors.go)."""
+    if "not a directory" in message.lower():
+        return InvalidInput(message + _MISMATCHED)
+    if any(reason in message.lower() for reason in _REASONS):
+        return InvalidInput(message)
+    return Failed(message)
 
 
 def exec_failed(text: str) -> str:

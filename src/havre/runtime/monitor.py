@@ -105,7 +105,7 @@ class Process(Held):
     async def start(self) -> None:
         """Let the created process run, unless it was restored and runs already.
 
-        Failed, with the runtime's reason in Docker's words; then nothing is left.
+        InvalidInput or Failed, with the runtime's reason in Docker's words; then nothing is left.
         """
         if self.restored:
             return
@@ -115,10 +115,10 @@ class Process(Held):
             result = await spawn.run(self._oci.command("start", self.id))
         except Failed as error:
             await self._owner.cleanup(self.id)
-            raise Failed(messages.start_failed(error.message)) from None
+            raise messages.start_failed(error.message) from None
         if result.code != 0:
             await self._owner.cleanup(self.id)
-            raise Failed(messages.start_failed(result.stderr or result.stdout))
+            raise messages.start_failed(result.stderr or result.stdout)
 
     async def pause(self) -> None:
         """Freeze every process of the container. Conflict when it has ended."""
@@ -295,7 +295,7 @@ class Runtime:
                 return await asyncio.shield(launching)
         except TimeoutError:
             await finish(self._abort(container_id, launching))
-            raise Failed(messages.create_failed(runtime.name, f"{runtime.name} {spawn.too_long()}")) from None
+            raise messages.create_failed(runtime.name, f"{runtime.name} {spawn.too_long()}") from None
         except BaseException:
             await finish(self._abort(container_id, launching))
             raise
@@ -354,7 +354,7 @@ class Runtime:
                 reason = await in_thread(read_failure, launch, report.message if report else "")
                 if images is not None:
                     raise Failed(await in_thread(checkpoints.read_reason, launch.directory / "restore.log", reason))
-                raise Failed(messages.create_failed(runtime.name, reason))
+                raise messages.create_failed(runtime.name, reason)
             child = handshake.child
         state = _State(
             pid=report.data,

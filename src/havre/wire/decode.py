@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from havre import gojson
 from havre.errors import InvalidInput
@@ -34,7 +34,25 @@ def decode_body(body: bytes, into: type[T]) -> T:
     """Decode a body that must be there into the struct `into`; `null` counts as an empty object."""
     if not body.strip():
         raise InvalidInput("invalid JSON: got EOF while reading request body")
-    return gojson.decode(body, into)
+    plain = gojson.decode_plain(body)
+    if b"\\u0000" in body:  # JSON has no other way to write one
+        _refuse_nul(plain, "")
+    return gojson.convert(plain, into)
+
+
+def _refuse_nul(value: Any, path: str) -> None:
+    """Nothing that the kernel is given may have a NUL character: it would end there. Labels are data."""
+    if isinstance(value, str) and "\0" in value:
+        raise InvalidInput(f"{path}: it contains a NUL character", "remove it")
+    if isinstance(value, list):
+        for index, item in enumerate(value):
+            _refuse_nul(item, f"{path}[{index}]")
+    if isinstance(value, dict):
+        for key, item in value.items():
+            if "\0" in key:
+                raise InvalidInput(f"{path}: {key!r} contains a NUL character", "remove it")
+            if key.lower() not in ("labels", "annotations"):
+                _refuse_nul(item, f"{path}.{key}" if path else key)
 
 
 def decode_header(text: str, into: type[T]) -> T | None:

@@ -31,7 +31,7 @@ class Version(NamedTuple):
 NEWEST = Version(1, 45)
 OLDEST = Version(1, 24)
 
-_TEXT = re.compile(r"([0-9]{1,4})(?:\.([0-9]{1,4}))?(?:\.[0-9.]*)?")
+_TEXT = re.compile(r"([0-9]{1,4})(?:\.([0-9]{1,4}))?((?:\.[0-9.]*)?)")
 
 
 def parse_version(text: str) -> Version:
@@ -45,7 +45,8 @@ def parse_version(text: str) -> Version:
             f"client version {text} is too old. Minimum supported API version is {OLDEST}, "
             "please upgrade your client to a newer version"
         )
-    if version > NEWEST:
+    # A third number counts as in moby's versions.Compare: 1.45.1 is newer than 1.45, 1.45.0 is not.
+    if version > NEWEST or (version == NEWEST and match[3].strip(".0")):
         raise InvalidInput(f"client version {text} is too new. Maximum supported API version is {NEWEST}")
     return version
 
@@ -57,6 +58,11 @@ def multiplexed(version: Version, tty: bool) -> bool:
 
 def read_only_is_recursive(version: Version) -> bool:
     """Whether a read-only bind mount makes what is mounted below it read-only, too, unless said otherwise."""
+    return version >= (1, 44)
+
+
+def mac_address_is_the_networks(version: Version) -> bool:
+    """Whether a MAC address belongs into `EndpointsConfig`, and one of the container's own is told to be deprecated."""
     return version >= (1, 44)
 
 

@@ -14,10 +14,10 @@ from havre.network.ipam import (
     Address,
     allocate,
     check_free,
-    check_mac,
     choose_subnet,
     default_gateway,
     mac_for,
+    parse_mac,
     parse_pool,
 )
 
@@ -100,5 +100,6 @@ def test_the_mac_follows_the_address() -> None:
 @pytest.mark.parametrize("text", ["", "02:42", "02:42:ac:11:00:0g", "03:42:ac:11:00:02", "02:42:ac:11:00:02:03"])
 def test_a_mac_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(InvalidInput, match="invalid MAC address"):
-        check_mac(text)
-    check_mac("02-42-AC-11-00-02")
+        parse_mac(text)
+    for written in ("02-42-AC-11-00-02", "0242.ac11.0002", "02:42:AC:11:00:02"):
+        assert parse_mac(written) == "02:42:ac:11:00:02"

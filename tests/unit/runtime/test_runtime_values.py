@@ -159,15 +159,34 @@ def test_bad_security_options(opt):
          'exec: "a": permission denied'),
         ('time="2026-01-01T00:00:00Z" level=error msg="exec failed: unable to start container process: '
          'exec: \\"foo\\": executable file not found in $PATH"', 'exec: "foo": executable file not found in $PATH'),
+        ("the path `tool` exists but it is not executable: Permission denied",
+         'exec: "tool": executable file not found in $PATH'),
         ("something else", "something else"),
     ],
 )  # fmt: skip
 def test_messages_are_dockers(said, words):
     assert messages.translate(said) == words
-    assert messages.create_failed("crun", said) == (
+    assert messages.create_failed("crun", said).message == (
         "failed to create task for container: failed to create shim task: OCI runtime create failed: "
         f"crun create failed: unable to start container process: {words}: unknown"
     )
+
+
+@pytest.mark.parametrize(
+    ("said", "status"),
+    [
+        ("executable file `foo` not found in $PATH", 400),
+        ("the path `/etc/passwd` exists but it is not executable: Permission denied", 400),
+        ("the path `/etc` is not a regular file: Operation not permitted", 400),
+        ("open `/proc/sys/net/x`: No such file or directory", 400),
+        ("cannot open `/etc/passwd/x`: Not a directory", 400),
+        ("invalid seccomp action `x`", 500),
+    ],
+)
+def test_what_the_configuration_is_the_reason_of_is_a_bad_request(said, status):
+    for error in (messages.create_failed("crun", said), messages.start_failed(said)):
+        assert error.status == status
+        assert ("Are you trying to mount a directory" in error.message) == ("Not a directory" in said)
 
 
 def test_the_default_runtime_and_why():
