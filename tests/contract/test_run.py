@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import re
 from pathlib import Path
@@ -166,6 +167,19 @@ class TestIsolation:
 
     def test_a_user_has_no_effective_capability(self, engine: Engine) -> None:
         assert status_field(engine, "CapEff", "-u", "1000") == "0000000000000000"
+
+    def test_calls_that_the_profile_is_too_old_for_do_not_exist(self, engine: Engine, tmp_path: Path) -> None:
+        """A libc falls back to older calls upon ENOSYS alone."""
+        script = "for (457..469, 1000, 272) { $! = 0; syscall($_, 0x10000000, 0, 0, 0, 0, 0); print $!+0, ' ' }"
+        (tmp_path / "script").write_text(script)
+        perl = ("chroot", "/host", "/usr/bin/perl", "/tmp/script")
+        places = (*((f"/{name}", name) for name in ("usr", "lib", "lib64")), (str(tmp_path), "tmp"))
+        host = tuple(word for source, name in places for word in ("-v", f"{source}:/host/{name}:ro"))
+        expected = [str(errno.ENOSYS)] * 14 + [str(errno.EPERM)]
+        id = engine.out("run", "-d", *host, "busybox", "sleep", "1000")
+        assert engine.out("exec", id, *perl).split() == expected
+        engine.docker("rm", "-f", id, check=0)
+        assert engine.out("run", "--rm", *host, "busybox", *perl).split() == expected
 
     def test_seccomp_filters_by_default(self, engine: Engine) -> None:
         assert status_field(engine, "Seccomp") == "2"

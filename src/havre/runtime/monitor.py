@@ -38,7 +38,7 @@ from havre.linux import cgroups, pidfd
 from havre.linux.cgroups import Cgroups
 from havre.linux.oom import NOTE
 from havre.linux.openat2 import resolve_in_root
-from havre.runtime import checkpoints, messages, spawn
+from havre.runtime import checkpoints, messages, newcalls, spawn
 from havre.runtime.apparmor import Profiles
 from havre.runtime.conmon import Handshake, Launch, read_failure
 from havre.runtime.devices import all_devices
@@ -281,6 +281,8 @@ class Runtime:
             checkpoints.check_criu()
         runtime = self._runtimes.fitting(plan)
         spec = render_spec(plan, self._facts(plan), container_id)
+        if runtime.program.name == "crun":
+            await newcalls.add_compiled(spec)
         _check_image(plan)
         await self.load_profile(spec["process"])
         bundle = self.bundle(container_id)
