@@ -11,6 +11,7 @@ import os
 import posixpath
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -31,6 +32,7 @@ from havre.registry import Auth
 
 _MAX_IGNORE = 1 << 20
 _PIECE = 1 << 20
+_FETCHED = ".remote-context"
 
 
 class SshAgents(Protocol):
@@ -76,21 +78,34 @@ class UploadedContext:
         if self._tree is not None:
             self._tree.close()
 
-    async def fetch(self, url: str, lender: Lender | None = None, *, keep_git: bool = False) -> None:
-        """Take the context from a URL: a git repository (for which `lender` helps), a tar, or a Dockerfile alone."""
+    async def fetch(
+        self,
+        url: str,
+        lender: Lender | None = None,
+        *,
+        keep_git: bool = False,
+        checksum: str = "",
+        name: str = DEFAULT_NAME,
+        unpack: bool = True,
+    ) -> None:
+        """Take the context from a URL: a git repository (for which `lender` helps), a tar, or a Dockerfile alone.
+
+        `name` is what the latter is called; with `unpack` off a tar is a file, too.
+        """
         if (address := parse_git_address(url)) is not None:
+            address = replace(address, checksum=checksum or address.checksum)
             access = await git_access(address, lender or self)
             self._directory, commit = await clone(address, self._directory, access, keep_git=keep_git)
             self.origin = Origin(shown_address(url), commit)
             return
         if not fetching.is_url(url):
             raise Unsupported(f"the remote context {url} is not supported", "expected git, http:// or https://")
-        name = ".remote-context"
-        path = self._directory / name
-        download = await fetching.fetch(url, self._directory, name, "")
+        path = self._directory / _FETCHED
+        download = await fetching.fetch(url, self._directory, _FETCHED, checksum)
         self.origin = Origin(shown_address(url), download.digest)
-        if not await in_thread(is_archive, Chosen(DirectoryTree(self._directory), name, name, url, False)):
-            path.rename(self._directory / DEFAULT_NAME)
+        fetched = Chosen(DirectoryTree(self._directory), _FETCHED, _FETCHED, url, False)
+        if not (unpack and await in_thread(is_archive, fetched)):
+            path.rename(self._directory / name)
             self.is_dockerfile = True
             return
         await to_its_end(_unpack, self._intake(), path)

@@ -1,6 +1,7 @@
 """BuildKit's Control and LLBBridge services: what buildx calls on the connection of POST /grpc.
 
-`jobs` tells how the calls of one build meet. Dockerfiles alone are built: a low-level build graph (LLB) is refused.
+`jobs` tells how the calls of one build meet. Dockerfiles alone are built; of low-level build graphs (LLB) those that
+are one source's files can be read (`llb`, `sources`), any other is refused.
 
 Source: moby/buildkit api/services/control/control.proto, frontend/gateway/pb/gateway.proto, control/control.go;
 docker/buildx build/build.go.
@@ -25,15 +26,18 @@ from havre.api.buildkit.exporters import Export, parse_exporter
 from havre.api.buildkit.exporting import export_cache, export_files, export_image, export_layout
 from havre.api.buildkit.http2 import Metadata, Routes, refusal, streaming, unary
 from havre.api.buildkit.jobs import Job, Jobs
-from havre.api.buildkit.options import LINT, CacheExports, parse_cache, parse_options
+from havre.api.buildkit.llb import CAPABILITIES as SOURCE_CAPABILITIES
+from havre.api.buildkit.llb import Source, read_source
+from havre.api.buildkit.options import LINT, CacheExports, Options, parse_cache, parse_options
 from havre.api.buildkit.sessionauth import session_credentials
 from havre.api.buildkit.sessions import Sessions
 from havre.api.buildkit.source import SessionSource
+from havre.api.buildkit.sources import SourceFiles
 from havre.api.buildkit.status import timestamp
 from havre.build.cache import CacheRecord
 from havre.build.contexts import Contexts
 from havre.build.outputs import Outputs
-from havre.build.request import BuildResult, DockerfileBytes
+from havre.build.request import BuildRequest, BuildResult, DockerfileBytes
 from havre.build.solve import Builder
 from havre.engine.images import Images
 from havre.errors import HavreError, InvalidInput, Unsupported
@@ -47,10 +51,11 @@ _SPOKEN = "v0.12.5"  # the version of BuildKit whose answers these are
 # What the bridge can do: results by reference, returned with metadata, evaluated as soon as asked for.
 _BRIDGE_CAPABILITIES = (
     "solve.base", "return", "returnmap", "proto.refarray", "importcaches", "frontend.inputs", "frontend.caps",
-    "gateway.solve.metadata", "gateway.solve.evaluate", "gateway.evaluate", "gateway.warnings",
+    "readfile", "statfile", "gateway.solve.metadata", "gateway.solve.evaluate", "gateway.evaluate", "gateway.warnings",
 )  # fmt: skip
 _LLB_CAPABILITIES = (
     "source.image", "source.local", "constraints", "platform", "meta.description", "exporter.image.attestations",
+    *SOURCE_CAPABILITIES,
 )  # fmt: skip
 
 
@@ -80,6 +85,8 @@ class Control:
             _BRIDGE + "Ping": unary(self.ping, m.PingRequest, m.PongResponse),
             _BRIDGE + "Solve": unary(self.bridge_solve, m.BridgeSolveRequest, m.BridgeSolveResponse),
             _BRIDGE + "Evaluate": unary(self.evaluate, m.EvaluateRequest, m.EvaluateResponse),
+            _BRIDGE + "StatFile": unary(self.stat_file, m.StatFileRequest, m.StatFileResponse),
+            _BRIDGE + "ReadFile": unary(self.read_file, m.ReadFileRequest, m.ReadFileResponse),
             _BRIDGE + "Warn": unary(self.warn, m.WarnRequest, m.WarnResponse),
             _BRIDGE + "Return": unary(self.return_, m.ReturnRequest, m.ReturnResponse),
         }
@@ -90,20 +97,30 @@ class Control:
         """One build from beginning to end; cancelling it ends the build."""
         exports = _exports_of(request)
         caches = _caches_of(request)
-        with self._jobs.using(request.ref) as job, job.solving(request):
-            if request.definition is not None:
-                raise _no_definitions()
-            if request.frontend:
-                result: BuildResult | None = await self._build(job, request.frontend, request.frontend_attrs)
-            else:
-                result = await job.returned()
-            if result is None:
-                return m.SolveResponse()
-            told = await self._export(job, exports, result, request.session)
-            for mode, store in caches.stores:
-                session = await self._sessions.find(request.session)
-                told |= await export_cache(result.caches[mode], store, session, self._images, job.status.progress)
-            return m.SolveResponse(told)
+        with self._jobs.using(request.ref) as job:
+            async with job.resources:
+                try:
+                    with job.solving(request):
+                        return await self._solve(request, job, exports, caches)
+                finally:
+                    await job.idle()
+
+    async def _solve(
+        self, request: m.SolveRequest, job: Job, exports: Sequence[Export], caches: CacheExports
+    ) -> m.SolveResponse:
+        if request.definition is not None:
+            raise _no_definitions()
+        if request.frontend:
+            result: BuildResult | None = await self._build(job, request.frontend, request.frontend_attrs)
+        else:
+            result = await job.returned()
+        if result is None:
+            return m.SolveResponse()
+        told = await self._export(job, exports, result, request.session)
+        for mode, store in caches.stores:
+            session = await self._sessions.find(request.session)
+            told |= await export_cache(result.caches[mode], store, session, self._images, job.status.progress)
+        return m.SolveResponse(told)
 
     async def _export(
         self, job: Job, exports: Sequence[Export], result: BuildResult, session_id: str
@@ -210,8 +227,10 @@ class Control:
 
     async def bridge_solve(self, request: m.BridgeSolveRequest, metadata: Metadata) -> m.BridgeSolveResponse:
         """Build a Dockerfile for the job of the call's build ID."""
-        if request.definition:
-            raise _no_definitions()
+        if request.definition is not None and request.definition.operations:
+            source = read_source(request.definition.operations)
+            with self._jobs.using(_build_id(metadata)) as job:
+                return m.BridgeSolveResponse(m.Result(m.Ref(job.add_source(await self._source(job, source)))))
         if not request.frontend:
             return m.BridgeSolveResponse(m.Result())
         with self._jobs.using(_build_id(metadata)) as job, job.building():
@@ -219,6 +238,24 @@ class Control:
                 return m.BridgeSolveResponse(await self._check(job, request.frontend, request.frontend_opt))
             result = await self._build(job, request.frontend, request.frontend_opt)
             return m.BridgeSolveResponse(m.Result(m.Ref(job.add_result(result))))
+
+    async def _source(self, job: Job, source: Source) -> SourceFiles:
+        """The files of a source, for which the client of the job lends what it has."""
+        request, progress = await job.request(), job.status.progress
+        options = Options(BuildRequest())
+        lender = SessionSource(self._sessions, request.session, options, self._contexts, job.resources, progress)
+        return SourceFiles(source, lender, self._contexts, job.resources, progress)
+
+    async def stat_file(self, request: m.StatFileRequest, metadata: Metadata) -> m.StatFileResponse:
+        """What a file of a source is."""
+        with self._jobs.using(_build_id(metadata)) as job, job.building():
+            return m.StatFileResponse(await job.source(request.ref).stat(request.path))
+
+    async def read_file(self, request: m.ReadFileRequest, metadata: Metadata) -> m.ReadFileResponse:
+        """The content of a file of a source, or a part of it."""
+        part = request.range or m.FileRange()
+        with self._jobs.using(_build_id(metadata)) as job, job.building():
+            return m.ReadFileResponse(await job.source(request.ref).read(request.path, part.offset, part.length))
 
     async def evaluate(self, request: m.EvaluateRequest, metadata: Metadata) -> m.EvaluateResponse:
         """Results are evaluated as they are made."""

@@ -210,6 +210,15 @@ def _kind(described: Stat) -> str | None:
     return "hardlink" if kind == 0 and described.linkname else _KINDS[kind]
 
 
+def render_entry(entry: Entry) -> Stat:
+    """A member of a tree as a client wants it described, without its path."""
+    mode = entry.mode & 0o777 | next((go for go, kind in _KINDS.items() if kind == entry.kind), 0)
+    for go, unix in _BITS:
+        mode |= go if entry.mode & unix else 0
+    mtime = entry.mtime_s * 10**9 + entry.mtime_ns
+    return Stat(mode=mode, uid=entry.uid, gid=entry.gid, size=entry.size, mtime=mtime, linkname=os.fsdecode(entry.link))
+
+
 def render_stat(path: str, status: os.stat_result, link: str = "") -> Stat:
     """A file as a client wants it described."""
     mode = stat.S_IMODE(status.st_mode) & 0o777 | _GO_KINDS.get(stat.S_IFMT(status.st_mode), 0)

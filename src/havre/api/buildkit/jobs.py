@@ -18,10 +18,11 @@ import asyncio
 import secrets
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from itertools import islice
 
 from havre.api.buildkit.messages import SolveRequest
+from havre.api.buildkit.sources import SourceFiles
 from havre.api.buildkit.status import Status
 from havre.build.request import BuildResult
 from havre.errors import Conflict, NotFound
@@ -31,7 +32,7 @@ REMEMBERED = 64  # jobs that have ended, for a Status that comes late
 
 
 class Job:
-    """One build: what it was asked, how it goes, what came of it."""
+    """One build: what it was asked, how it goes, what came of it. `resources` are closed when Control.Solve ends."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
@@ -41,6 +42,8 @@ class Job:
         self._results: dict[str, BuildResult] = {}
         self._builds: set[asyncio.Task[None]] = set()
         self._ended = asyncio.Event()
+        self._sources: dict[str, SourceFiles] = {}
+        self.resources = AsyncExitStack()
 
     @contextmanager
     def solving(self, request: SolveRequest) -> Iterator[None]:
@@ -81,6 +84,23 @@ class Job:
         name = secrets.token_hex(12)
         self._results[name] = result
         return name
+
+    def add_source(self, files: SourceFiles) -> str:
+        """Keep the files of a source under a name, by which the client will read them."""
+        name = secrets.token_hex(12)
+        self._sources[name] = files
+        return name
+
+    def source(self, name: str) -> SourceFiles:
+        """The files of that name; `NotFound` without any: what a build made cannot be read."""
+        if (found := self._sources.get(name)) is None:
+            raise NotFound(f"no such ref: {name}")
+        return found
+
+    async def idle(self) -> None:
+        """Returns when nothing works for the job any more."""
+        while self._builds:
+            await asyncio.wait(list(self._builds))
 
     def finish(self, name: str) -> None:
         """The client's frontend has ended with this result, or with none."""

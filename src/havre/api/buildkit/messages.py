@@ -140,7 +140,46 @@ class CacheOptions(Message):
 
 @dataclass
 class Definition(Message):
-    """A low-level build graph, of which nothing is read; the one of an empty build has no bytes."""
+    """A low-level build graph: operations, marshalled; the one of an empty build has none."""
+
+    operations: list[bytes] = pb.repeated(1, bytes)
+
+
+@dataclass
+class OpInput(Message):
+    digest: str = pb.text(1)
+
+
+@dataclass
+class SourceOp(Message):
+    identifier: str = pb.text(1)
+    attrs: dict[str, str] = pb.mapping(2, str)
+
+
+@dataclass
+class FileCopy(Message):
+    src: str = pb.text(1)
+    dest: str = pb.text(2)
+    unpack: bool = pb.flag(7)
+
+
+@dataclass
+class FileAction(Message):
+    copy: FileCopy | None = pb.embedded(4, FileCopy)
+
+
+@dataclass
+class FileOp(Message):
+    actions: list[FileAction] = pb.repeated(2, FileAction)
+
+
+@dataclass
+class Op(Message):
+    """One operation; one that is neither of these kinds, nor has inputs alone, is known by nothing here."""
+
+    inputs: list[OpInput] = pb.repeated(1, OpInput)
+    source: SourceOp | None = pb.embedded(3, SourceOp)
+    file: FileOp | None = pb.embedded(4, FileOp)
 
 
 @dataclass
@@ -294,7 +333,7 @@ class Result(Message):
 
 @dataclass
 class BridgeSolveRequest(Message):
-    definition: bytes = pb.data(1)
+    definition: Definition | None = pb.embedded(1, Definition)
     frontend: str = pb.text(2)
     frontend_opt: dict[str, str] = pb.mapping(3, str)
     cache_imports: list[CacheOptionsEntry] = pb.repeated(12, CacheOptionsEntry)
@@ -327,6 +366,51 @@ class EvaluateResponse(Message):
 
 
 @dataclass
+class Stat(Message):
+    """`mode` has the bits of Go's FileMode; `mtime` is in nanoseconds."""
+
+    path: str = pb.text(1)
+    mode: int = pb.number(2)
+    uid: int = pb.number(3)
+    gid: int = pb.number(4)
+    size: int = pb.number(5)
+    mtime: int = pb.number(6)
+    linkname: str = pb.text(7)
+    major: int = pb.number(8)
+    minor: int = pb.number(9)
+    xattrs: dict[str, bytes] = pb.mapping(10, bytes)
+
+
+@dataclass
+class StatFileRequest(Message):
+    ref: str = pb.text(1)
+    path: str = pb.text(2)
+
+
+@dataclass
+class StatFileResponse(Message):
+    stat: Stat | None = pb.embedded(1, Stat)
+
+
+@dataclass
+class FileRange(Message):
+    offset: int = pb.number(1)
+    length: int = pb.number(2)
+
+
+@dataclass
+class ReadFileRequest(Message):
+    ref: str = pb.text(1)
+    path: str = pb.text(2)
+    range: FileRange | None = pb.embedded(3, FileRange)
+
+
+@dataclass
+class ReadFileResponse(Message):
+    data: bytes = pb.data(1)
+
+
+@dataclass
 class WarnRequest(Message):
     digest: str = pb.text(1)
     level: int = pb.number(2)
@@ -341,22 +425,6 @@ class WarnResponse(Message):
 
 
 # -- sessions: what the client serves
-
-
-@dataclass
-class Stat(Message):
-    """`mode` has the bits of Go's FileMode; `mtime` is in nanoseconds."""
-
-    path: str = pb.text(1)
-    mode: int = pb.number(2)
-    uid: int = pb.number(3)
-    gid: int = pb.number(4)
-    size: int = pb.number(5)
-    mtime: int = pb.number(6)
-    linkname: str = pb.text(7)
-    major: int = pb.number(8)
-    minor: int = pb.number(9)
-    xattrs: dict[str, bytes] = pb.mapping(10, bytes)
 
 
 @dataclass
