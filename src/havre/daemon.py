@@ -4,8 +4,9 @@
                                                                                           |
     SIGHUP: read the configuration again        SIGTERM, SIGINT: stop listening, let go --'
 
-A clean stop leaves the containers running, as `kill -9` does. Nothing is decided here that could be decided in a room
-below: this is where the rooms are put together.
+A clean stop leaves the containers running, as `kill -9` does, unless the host goes down: SIGPWR tells that, or systemd
+when it is asked. Nothing is decided here that could be decided in a room below: this is where the rooms are put
+together.
 """
 
 from __future__ import annotations
@@ -71,6 +72,7 @@ from havre.engine.pull import DOWNLOADS
 from havre.engine.push import UPLOADS
 from havre.engine.recovery import Recovery
 from havre.engine.removal import Removal
+from havre.engine.shutdown import Shutdown
 from havre.engine.stats import Stats
 from havre.engine.subpaths import Subpaths
 from havre.engine.system import Identity, System
@@ -91,11 +93,11 @@ from havre.registry import Policy, Registry, RegistryConfig
 from havre.registry.proxies import override_environment
 from havre.runtime import Runtime
 from havre.runtime.plan import Security
+from havre.servicemanager import host_goes_down, inherited_sockets, notify
 from havre.storage import Storage
 
 log = logging.getLogger("havre.daemon")
 
-_FIRST_INHERITED = 3
 UNDO_S = 15  # for what is under way to undo itself, after `shutdown-timeout`
 _ARENAS = 2  # of the heap: 35 MB less while an image is pushed, and no slower (decision 285)
 _SIZE = re.compile(r"(\d+)\s*([kmgt]?)i?b?", re.IGNORECASE)
@@ -118,16 +120,17 @@ class _ImageFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class _Reloadable:
-    """What follows another configuration while it works."""
+class _Steered:
+    """What the daemon itself tells something: another configuration while it works, or that the host goes down."""
 
     registry: Registry
     runtime: Runtime
     creation: Creation
+    shutdown: Shutdown
 
 
 @asynccontextmanager
-async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _Reloadable]]:
+async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _Steered]]:
     """All nouns, recovered and ready, and what a reload changes beside them; closed in reverse order."""
     security = default_security(config)
     events, ranges = Events(), IdRanges(read_remap(config.userns_remap))
@@ -206,7 +209,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _Re
             contexts=contexts,
             outputs=Outputs(storage),
         )
-        yield services, _Reloadable(registry, runtime, creation)
+        yield services, _Steered(registry, runtime, creation, Shutdown(index, lifecycle, control))
 
 
 async def _open_storage(config: DaemonConfig, remap: IdRange | None) -> Storage:
@@ -455,23 +458,6 @@ def _is_loopback(name: str) -> bool:
         return name == "localhost"
 
 
-def inherited_sockets() -> list[int]:
-    """The sockets that systemd hands over (sd_listen_fds(3))."""
-    if os.environ.get("LISTEN_PID") != str(os.getpid()):
-        return []
-    count = int(os.environ.get("LISTEN_FDS", "0"))
-    return list(range(_FIRST_INHERITED, _FIRST_INHERITED + count))
-
-
-def notify(state: str) -> None:
-    """Tell systemd (sd_notify(3)), if it wants to know."""
-    address = os.environ.get("NOTIFY_SOCKET")
-    if not address:
-        return
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier:
-        notifier.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
-
-
 # -- life
 
 
@@ -505,16 +491,22 @@ def _living_daemon(path: Path) -> int | None:
 
 
 async def run(config: DaemonConfig, flags: Mapping[str, Any]) -> None:
-    """Serve until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
+    """Serve until SIGTERM or SIGINT, or SIGPWR, which tells that the host goes down."""
+    stop, power = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+
+    def lose_power() -> None:
+        power.set()
+        stop.set()
+
+    loop.add_signal_handler(signal.SIGPWR, lose_power)
     listeners = plan_listeners(config, inherited_sockets())
     for key in config.ignored:
         log.warning("the directive %s has no effect here", key)
     with pid_file(config.pid_path):
-        async with open_engine(config) as (services, reloadable):
+        async with open_engine(config) as (services, steered):
             authorization = Authorization(_plugins(config), config.authorization_plugins)
             await authorization.check(config.authorization_plugins)
             server = await serve(
@@ -524,7 +516,7 @@ async def run(config: DaemonConfig, flags: Mapping[str, Any]) -> None:
                 allowed_hosts=config.allowed_hosts,
                 authorization=authorization,
             )
-            current = _Current(config, services, reloadable, authorization)
+            current = _Current(config, services, steered, authorization)
             loop.add_signal_handler(signal.SIGHUP, lambda: spawn(current.reload(flags), "reload"))
             for address in server.addresses:
                 log.info("API listen on %s", address)
@@ -532,9 +524,20 @@ async def run(config: DaemonConfig, flags: Mapping[str, Any]) -> None:
             notify("READY=1")
             await stop.wait()
             notify("STOPPING=1")
+            if power.is_set() or await host_goes_down():
+                await _end_containers(steered.shutdown)
             bound_stop(current.config.shutdown_timeout + UNDO_S, config.pid_path)
             await server.close(current.config.shutdown_timeout)
             await end_background()  # while there is an engine for it to undo itself with
+
+
+async def _end_containers(shutdown: Shutdown) -> None:
+    """Stop every container; clients are still served, so that those who wait for an end see it."""
+    limit_s = shutdown.begin()
+    log.info("the host goes down: stopping all containers, which takes %d s at most", limit_s)
+    notify(f"EXTEND_TIMEOUT_USEC={(limit_s + UNDO_S) * 1_000_000}")  # beyond the unit's TimeoutStopSec
+    await shutdown.run()
+    log.info("all containers have been stopped")
 
 
 def bound_stop(limit_s: int, pid_path: Path) -> None:
@@ -560,9 +563,7 @@ _RELOADED = (
 class _Current:
     """The configuration in force, and what follows it."""
 
-    def __init__(
-        self, config: DaemonConfig, services: Services, parts: _Reloadable, authorization: Authorization
-    ) -> None:
+    def __init__(self, config: DaemonConfig, services: Services, parts: _Steered, authorization: Authorization) -> None:
         self.config = config
         self._authorization = authorization
         self._services = services

@@ -119,6 +119,14 @@ class Control:
         await self._end(live, process, number, self._timeout(live, timeout_s))
         self._lifecycle.publish(live.container, "stop")
 
+    async def stop_with_host(self, live: Live, timeout_s: int) -> None:
+        """Ask it to end since the host goes down, wait, insist. Its policy still says whether it is to run again."""
+        async with live.lock:
+            process = live.process
+        if process is not None:
+            await self._end(live, process, self._stop_signal(live), timeout_s)
+            self._lifecycle.publish(live.container, "stop")
+
     def _timeout(self, live: Live, timeout_s: int | None) -> int:
         if timeout_s is not None:
             return timeout_s

@@ -36,7 +36,7 @@ from havre.engine.model import ZERO_TIME, Container, EndpointSettings, State
 from havre.engine.plan import plan_container
 from havre.engine.restart import Restart, decide_after_exit
 from havre.engine.sandbox import Sandbox
-from havre.errors import Conflict, Failed, HavreError, NotModified
+from havre.errors import Conflict, Failed, HavreError, NotModified, Unavailable
 from havre.runtime import Exit, Process, Runtime
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ _NOT_EXECUTABLE_TEXTS = ("permission denied", "is a directory")
 
 
 class Lifecycle:
-    """Starts containers, watches them, and starts them again."""
+    """Starts containers, watches them, and starts them again, unless it is `closing` with the host."""
 
     def __init__(
         self, index: Index, assembly: Assembly, runtime: Runtime, events: Events, health: HealthChecks, logs: Logbook
@@ -63,6 +63,7 @@ class Lifecycle:
         self.logs = logs
         self._memory = MemoryWatch(runtime.host.cgroups)
         self.auto_remove: Callable[[Live], Awaitable[None]] | None = None
+        self.closing = False
 
     def publish(self, container: Container, action: str, **attributes: str) -> None:
         """Tell of something that happened to `container`; its labels, image and name are added."""
@@ -95,6 +96,8 @@ class Lifecycle:
     def _prepare_start(self, live: Live) -> None:
         container = live.container
         self._index.check_sound(live)
+        if self.closing:
+            raise Unavailable(f"cannot start container {container.id}: the host is shutting down")
         if live.removing or container.state.status in ("removing", "dead"):
             raise Conflict("container is marked for removal and cannot be started")
         if container.state.paused:
@@ -213,9 +216,9 @@ class Lifecycle:
             finally:
                 self._tell_end(container, exit)
                 live.exits.exited(live.result())
-        if restart is not None:
+        if restart is not None and not self.closing:
             live.restart = spawn(self._restart_later(live, restart), f"restart {container.id[:12]}")
-        elif leaves and self.auto_remove is not None:
+        if leaves and self.auto_remove is not None:
             await self.auto_remove(live)
 
     async def _clear(self, container: Container) -> None:
@@ -259,7 +262,7 @@ class Lifecycle:
         await asyncio.sleep(restart.delay_s)
         async with live.lock:
             live.restart = None
-            if live.process is not None or live.stopping or live.removing:
+            if live.process is not None or live.stopping or live.removing or self.closing:
                 return
             try:
                 await self._run(live)

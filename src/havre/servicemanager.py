@@ -1,0 +1,49 @@
+"""What the daemon and systemd tell each other: sockets handed over, notifications, and whether the host goes down.
+
+Source: sd_listen_fds(3), sd_notify(3), systemctl(1).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from pathlib import Path
+
+from havre.runtime import spawn
+
+BOOTED = Path("/run/systemd/system")  # sd_booted(3)
+_FIRST_INHERITED = 3
+_ANSWER_S = 5.0
+
+
+def inherited_sockets() -> list[int]:
+    """The sockets that systemd hands over (sd_listen_fds(3))."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()):
+        return []
+    count = int(os.environ.get("LISTEN_FDS", "0"))
+    return list(range(_FIRST_INHERITED, _FIRST_INHERITED + count))
+
+
+def notify(state: str) -> None:
+    """Tell systemd (sd_notify(3)), if it wants to know."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as notifier:
+        notifier.sendto(state.encode(), "\0" + address[1:] if address.startswith("@") else address)
+
+
+async def host_goes_down(booted: Path = BOOTED, systemctl: str = "systemctl") -> bool:
+    """Whether systemd is about to halt, power off or reboot the host, of which the end of a service is a part.
+
+    False where systemd is not the host's, or does not answer.
+    """
+    if not booted.is_dir():
+        return False
+    try:
+        async with asyncio.timeout(_ANSWER_S):
+            answer = await spawn.run([systemctl, "is-system-running"])
+    except (OSError, TimeoutError):
+        return False
+    return answer.stdout.strip() == "stopping"

@@ -1,0 +1,34 @@
+"""Whether systemd says that the host goes down, as told by a stand-in for systemctl."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from havre.servicemanager import host_goes_down
+
+
+def ask(directory: Path, script: str) -> bool:
+    systemctl = directory / "systemctl"
+    systemctl.write_text(f'#!/bin/sh\n[ "$*" = is-system-running ] || exit 9\n{script}\n')
+    systemctl.chmod(0o755)
+    return asyncio.run(host_goes_down(directory, str(systemctl)))
+
+
+@pytest.mark.parametrize(
+    ("state", "down"), [("stopping", True), ("running", False), ("degraded", False), ("starting", False), ("", False)]
+)
+def test_only_stopping_is_the_hosts_end(tmp_path: Path, state: str, down: bool) -> None:
+    assert ask(tmp_path, f"echo {state}; exit 1") is down
+
+
+def test_a_host_without_systemd_is_not_asked(tmp_path: Path) -> None:
+    assert not asyncio.run(host_goes_down(tmp_path / "absent", "/bin/false"))
+    assert not asyncio.run(host_goes_down(tmp_path, str(tmp_path / "no-systemctl")))
+
+
+def test_systemd_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("havre.servicemanager._ANSWER_S", 0.05)
+    assert not ask(tmp_path, "echo stopping; exec sleep 60")
