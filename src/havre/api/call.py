@@ -156,8 +156,8 @@ class Call:
         return bytes(received)
 
     def upload(self) -> AsyncIterator[bytes]:
-        """The body as it comes in, for tars."""
-        return self.request.content.iter_any() if self._shown is None else _once(self._shown)
+        """The body as it comes in, for tars; InvalidInput if the client leaves before its end."""
+        return _until_cut_off(self.request) if self._shown is None else _once(self._shown)
 
     async def announce(self, status: int, content_type: str) -> None:
         """To be called before the head of an answer whose body follows piece by piece. Forbidden, Failed."""
@@ -199,6 +199,19 @@ class Call:
         response = web.StreamResponse(status=status, headers=told)
         await response.prepare(self.request)
         return response
+
+
+async def _until_cut_off(request: web.BaseRequest) -> AsyncIterator[bytes]:
+    content = request.content
+    while True:
+        try:
+            async for chunk in content.iter_any():
+                yield chunk
+            return
+        except ConnectionError:
+            if not content.is_eof():
+                raise InvalidInput("unexpected EOF", "the client left before the end of its body") from None
+            content._exception = None  # all of it had come: aiohttp (whose version is pinned) would drop it
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:

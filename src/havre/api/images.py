@@ -145,8 +145,13 @@ async def _prune(call: Call) -> web.StreamResponse:
 
 
 async def _load(call: Call) -> web.StreamResponse:
+    """What has been received is loaded even if the client leaves, as Go's clients do once they have the head."""
     images, platforms = call.services.images, call.platforms()
-    return await stream_progress(call, lambda progress: images.load(call.upload(), progress, platforms), at_once=True)
+
+    async def work(progress: Progress) -> None:
+        await call.settle(images.load(call.upload(), progress, platforms))
+
+    return await stream_progress(call, work, errors_in_stream=True)
 
 
 async def _save_one(call: Call) -> web.StreamResponse:

@@ -23,8 +23,13 @@ from havre.wire.progress import render_error, render_line, render_status, render
 Work: TypeAlias = Callable[[Progress], Coroutine[Any, Any, Any]]
 
 
-async def stream_progress(call: Call, work: Work, *, at_once: bool = False) -> web.StreamResponse:
-    """Run `work(progress)` and stream its lines; `at_once` sends the head before anything is known (load, push)."""
+async def stream_progress(
+    call: Call, work: Work, *, at_once: bool = False, errors_in_stream: bool = False
+) -> web.StreamResponse:
+    """Run `work(progress)` and stream its lines; `at_once` sends the head before anything is known (push).
+
+    With `errors_in_stream` the head comes with the first line, and is 200 whatever that is (load).
+    """
     lines: list[bytes] = []
     ready = asyncio.Event()
 
@@ -46,6 +51,8 @@ async def stream_progress(call: Call, work: Work, *, at_once: bool = False) -> w
                 await response.write(batch)
             elif task.done():
                 break
+        if errors_in_stream:
+            response = response or await call.stream()
         await _finish(task, response)
         return response or await call.stream()
     finally:

@@ -37,6 +37,8 @@ class PipedStream:
             os.close(self.descriptor)
             os.close(write_end)
             raise
+        # Whoever leaves before the end, even while closing, need not hear of the broken pipe.
+        self._writer.add_done_callback(lambda writer: writer.cancelled() or writer.exception())
 
     async def available(self) -> int:
         """How many bytes can be read now, waiting for some; 0 at the end. Raises there what made `write` fail."""
@@ -59,7 +61,6 @@ class PipedStream:
         os.close(self.descriptor)
         self.descriptor = -1
         await asyncio.wait([self._writer])
-        self._writer.exception()  # retrieved: the reader was told, or does not read any more
 
     def _pending(self) -> int:
         count = bytearray(4)
