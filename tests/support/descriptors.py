@@ -48,8 +48,7 @@ def silent_clients(engine: Engine, count: int) -> Iterator[None]:
     with room_for(count), ExitStack() as clients:
         for _ in range(count):
             client = clients.enter_context(socket.socket(socket.AF_UNIX))
-            client.settimeout(10)
-            client.connect(str(engine.socket))
-        until(lambda: open_files(engine.pid) >= before + count, f"{count} connections")
+            client.connect(str(engine.socket))  # waits while the queue is full
+        until(lambda: open_files(engine.pid) >= before + count, f"{count} connections", 30)
         yield
-    until(lambda: open_files(engine.pid) <= before + 2, "the clients to be gone")
+    until(lambda: open_files(engine.pid) <= before + 2, "the clients to be gone", 30)

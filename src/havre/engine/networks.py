@@ -88,8 +88,7 @@ class Networks:
             await self._restore(host.ensure_bridge(bridge), bridge)
         for child in self._rows.children():
             await self._restore(host.probe_parent(child), child)
-        for container in endpoints.values():
-            await sandboxes.adopt(container)
+        await sandboxes.adopt(endpoints.values())
         await sandboxes.reclaim()
         ports = [port for held in sandboxes.all() for port in held.maps()]
         sandboxes.find_links()

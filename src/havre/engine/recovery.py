@@ -13,8 +13,11 @@ Nothing runs twice: whatever cannot be matched to its row is killed before any s
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
 
 from havre.aio import spawn
 from havre.engine.idranges import IdRanges
@@ -34,6 +37,9 @@ from havre.storage import Snapshots
 log = logging.getLogger(__name__)
 
 UNKNOWN_CODE = 255
+AT_ONCE = 8
+
+T = TypeVar("T")
 
 
 class Recovery:
@@ -68,11 +74,10 @@ class Recovery:
             if self._index.find(id) is None:
                 await self._runtime.cleanup(id)
         await self._removal.sweep()
-        compared = [(live, await self._compare(live)) for live in self._index]
-        ended = [(live, exit) for live, exit in compared if exit is not None]
+        compared = await _a_few_at_once(self._compare(live) for live in self._index)
+        ended = [(live, exit) for live, exit in zip(self._index, compared, strict=True) if exit is not None]
         await self._bring_up()
-        for live, exit in ended:
-            await self._bury(live, exit)
+        await _a_few_at_once(self._bury(live, exit) for live, exit in ended)
         await self._follow_policies({live.container.id for live, _ in ended})
 
     async def _compare(self, live: Live) -> Exit | None:
@@ -132,6 +137,17 @@ class Recovery:
                 await self._lifecycle.start(live)
             except (HavreError, OSError) as error:
                 log.warning("cannot start container %s with the daemon: %s", live.container.id, error)
+
+
+async def _a_few_at_once(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """The results, in order: one container does not wait for another's files, and the machine is not swamped."""
+    turns = asyncio.Semaphore(AT_ONCE)
+
+    async def in_turn(each: Coroutine[Any, Any, T]) -> T:
+        async with turns:
+            return await each
+
+    return await asyncio.gather(*(in_turn(each) for each in work))
 
 
 def _snapshots_of(container: Container) -> list[str]:

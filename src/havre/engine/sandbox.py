@@ -51,7 +51,7 @@ class Held:
     """What one running container holds; `asked`, `endpoints` and `others` (host, none) are keyed by network ID.
 
     `wanted_links` are names by alias, `links` what they mean now. `given` are addresses that ports handed over led to;
-    `sockets` are those of its name server, which need not serve yet.
+    `sockets` are those of its name server, which need not serve yet; `led`: questions arrive at them.
     """
 
     id: str
@@ -65,6 +65,7 @@ class Held:
     reservations: list[Reservation] = field(default_factory=list)
     given: set[Address] = field(default_factory=set)
     sockets: Sockets | None = None
+    led: bool = False
     names: NameServer | None = None
     exposed: Exposed = field(default_factory=Exposed)
     wanted_links: dict[str, str] = field(default_factory=dict)

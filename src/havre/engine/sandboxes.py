@@ -119,7 +119,8 @@ class Sandboxes:
                 owner = userns or container.ids
                 then = nameserver.open_sockets if self._is_named(held) else nameserver.make_sockets
                 held.sockets = await self._host.open_netns(held.netns, list(held.endpoints.values()), then, owner)
-                await self._name(held, container, led=True)
+                held.led = self._is_named(held)
+                await self._name(held, container)
             await self._firewall.publish(held.maps())
             await self._serve(held)
             held.sandbox = self._describe(held, container)
@@ -359,11 +360,8 @@ class Sandboxes:
     def _is_named(self, held: Held) -> bool:
         return any(self._rows[network_id].name not in words.PREDEFINED for network_id in held.endpoints)
 
-    async def _name(self, held: Held, container: Container, *, led: bool = False) -> None:
-        """Let the container be known on its users' networks, and its name server know those; it may have to start.
-
-        `led`: what is asked arrives at its sockets already.
-        """
+    async def _name(self, held: Held, container: Container) -> None:
+        """Let the container be known on its users' networks, and its name server know those; it may have to start."""
         if not self._is_named(held):
             return
         for network_id, endpoint in held.endpoints.items():
@@ -372,7 +370,7 @@ class Sandboxes:
                 names = texts.dns_names(container, held.asked[network_id])
                 self._zone(network).add(endpoint.id, names, endpoint.addresses)
         if held.names is None:
-            if held.sockets is None or not led:
+            if held.sockets is None or not held.led:
                 await self._lead_names(held, container.state.pid)
             assert held.sockets is not None, "they have just been found or made"
             held.names = await NameServer.serve(held.sockets, View(), nameserver.Upstream(), self._quota, held.name)
@@ -384,8 +382,9 @@ class Sandboxes:
         held.sockets = held.sockets or await in_thread(nameserver.find_sockets, pid)
         if held.sockets is None:
             held.sockets = await self._host.inside(held.netns, nameserver.open_sockets)
-        else:
+        elif not (held.led and held.sockets.are_bound):
             await self._host.inside(held.netns, held.sockets.lead)
+        held.led = True
 
     def _see(self, held: Held, container: Container) -> None:
         """Make the name server's view what the container's networks are now."""
@@ -525,18 +524,30 @@ class Sandboxes:
 
     # -- after a start of the daemon
 
-    async def adopt(self, container: Container) -> None:
-        """Take over what a container that ran on holds: addresses, devices, ports, names."""
-        if container.host_config.network_mode.startswith("container:"):
-            return
-        netns = self._netns_dir / container.id
-        held = Held.of(container, netns if is_netns(netns) else None)
+    async def adopt(self, containers: Iterable[Container]) -> None:
+        """Take over what containers that ran on hold: addresses, devices, ports, names."""
+        alone = {
+            self._netns_dir / container.id: container
+            for container in containers
+            if not container.host_config.network_mode.startswith("container:")
+        }
+        found = await self._host.look_into([path for path in alone if is_netns(path)], _look_here)
+        links = {link.name: link for link in await self._host.links()}
+        for path, container in alone.items():
+            await self._adopt(container, path, found.get(path), links)
+
+    async def _adopt(
+        self, container: Container, path: Path, found: Inside | None, on_host: Mapping[str, netlink.Link]
+    ) -> None:
+        held = Held.of(container, path if found is not None else None)
         self._held[ContainerId(held.id)] = held
-        links = await self._host.inside(netns, _links_here) if held.netns is not None else []
-        interfaces = {link.mac: link.name for link in links if not link.name.startswith(VETH_PREFIX)}
+        inside, held.led = found or ([], False)
+        interfaces = {link.mac: link.name for link in inside if not link.name.startswith(VETH_PREFIX)}
         for name, settings in container.networks.items():
-            await self._adopt_endpoint(held, name, settings, interfaces)
+            self._adopt_endpoint(held, name, settings, interfaces)
         for network_id, endpoint in held.endpoints.items():
+            if endpoint.interface and _is_port(endpoint, on_host):
+                continue
             if not (endpoint.interface and await self._host.enslave(endpoint)):
                 await self._attach_again(held, network_id)
         target = held.gateway()
@@ -555,9 +566,7 @@ class Sandboxes:
             reservation.wish = wish
             held.reservations.append(reservation)
 
-    async def _adopt_endpoint(
-        self, held: Held, name: str, settings: EndpointSettings, interfaces: Mapping[str, str]
-    ) -> None:
+    def _adopt_endpoint(self, held: Held, name: str, settings: EndpointSettings, interfaces: Mapping[str, str]) -> None:
         network = self._rows.get(settings.network_id)
         if network is None:
             log.error("container %s runs on network %s, which is gone", held.name, name)
@@ -638,9 +647,19 @@ def _close_names(held: Held) -> None:
         held.sockets = None
 
 
-def _links_here() -> list[netlink.Link]:
+Inside = tuple[list[netlink.Link], bool]
+"""The devices of a network namespace, and whether questions about names are led there."""
+
+
+def _look_here() -> Inside:
     with netlink.Netlink() as own:
-        return own.links()
+        return own.links(), nameserver.are_led()
+
+
+def _is_port(endpoint: Endpoint, links: Mapping[str, netlink.Link]) -> bool:
+    """Whether its device is a port of its bridge, by the host's `links`."""
+    port, master = links.get(endpoint.link), links.get(endpoint.bridge.link)
+    return port is not None and master is not None and port.master == master.index
 
 
 def _check_wanted(network: Network, pools: Sequence[Pool], wanted: str) -> None:

@@ -279,17 +279,27 @@ def parse_options(text: str) -> Options:
 
 def mount_table() -> list[MountEntry]:
     """The mounts of this mount namespace, parents before children."""
-    return parse_mountinfo(Path("/proc/self/mountinfo").read_bytes().decode(errors="surrogateescape"))
+    return [_parse_entry(line) for line in _lines()]
 
 
 def mounts_below(directory: Path) -> list[MountEntry]:
     """The mounts at or below `directory`, in the table's order."""
-    return [entry for entry in mount_table() if entry.target.is_relative_to(directory)]
+    top = str(directory).rstrip("/") + "/"
+    return [_parse_entry(line) for line in _lines() if _target(line).startswith(top)]
 
 
 def parse_mountinfo(text: str) -> list[MountEntry]:
     """The entries of a mountinfo file."""
     return [_parse_entry(line) for line in text.splitlines()]
+
+
+def _lines() -> list[str]:
+    return Path("/proc/self/mountinfo").read_bytes().decode(errors="surrogateescape").splitlines()
+
+
+def _target(line: str) -> str:
+    """Where the mount of a line of mountinfo lies, with a slash behind: quick to compare in a table of thousands."""
+    return _unescape(line.split(" ", 5)[4]).rstrip("/") + "/"
 
 
 def _parse_entry(line: str) -> MountEntry:
@@ -312,11 +322,14 @@ def _parse_entry(line: str) -> MountEntry:
 
 def mount_of(path: Path) -> MountEntry:
     """The mount that `path`, which must be free of links, lies on."""
-    return [entry for entry in mount_table() if path.is_relative_to(entry.target)][-1]
+    place = str(path).rstrip("/") + "/"
+    return _parse_entry([line for line in _lines() if place.startswith(_target(line))][-1])
 
 
 def _unescape(field: str) -> str:
     """Undo the octal escapes of blank, tab, newline and backslash."""
+    if "\\" not in field:
+        return field
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
 
 

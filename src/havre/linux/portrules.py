@@ -33,7 +33,7 @@ _NESTED = 0x8000
 
 _SUBSYSTEM = 10  # NFNL_SUBSYS_NFTABLES
 _BATCH_BEGIN, _BATCH_END = 0x10, 0x11
-_NEWTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE = (_SUBSYSTEM << 8 | number for number in (0, 2, 3, 6))
+_NEWTABLE, _GETTABLE, _DELTABLE, _NEWCHAIN, _NEWRULE = (_SUBSYSTEM << 8 | number for number in (0, 1, 2, 3, 6))
 
 _TABLE_NAME = 1
 _CHAIN_TABLE, _CHAIN_NAME, _CHAIN_HOOK, _CHAIN_POLICY, _CHAIN_TYPE = 1, 3, 4, 5, 7
@@ -75,6 +75,14 @@ def replace_table(name: str, rules: Sequence[PortRule]) -> None:
     )
 
 
+def has_table(name: str) -> bool:
+    """Whether there is a table of that name in the calling thread's network namespace."""
+    with _kernel() as kernel:
+        kernel.send(_message(_GETTABLE, _REQUEST, 1, _FAMILY.pack(socket.AF_INET, 0, 0) + _text(_TABLE_NAME, name)))
+        kind: int = struct.unpack_from("=IHHIIi", kernel.recv(8192))[1]
+    return kind == _NEWTABLE
+
+
 def _expressions(rule: PortRule) -> bytes:
     port = 0 if rule.source else 2
     kind, offset, flags = _CHECKSUMS[rule.protocol]
@@ -113,8 +121,7 @@ def _commit(*messages: tuple[int, int, bytes]) -> None:
         _message(kind, flags | _REQUEST | _ACK, number, head + body)
         for number, (kind, flags, body) in enumerate(messages, start=1)
     ]
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as kernel:
-        kernel.bind((0, 0))
+    with _kernel() as kernel:
         kernel.send(b"".join((begin, *packed, end)))
         for _ in messages:
             _, kind, _, number, _, code = struct.unpack_from("=IHHIIi", kernel.recv(8192))
@@ -122,6 +129,12 @@ def _commit(*messages: tuple[int, int, bytes]) -> None:
                 raise OSError(errno.EPROTO, f"unexpected reply of nf_tables, of type {kind}")
             if code:
                 raise OSError(-code, f"nf_tables: message {number}: {os.strerror(-code)}")
+
+
+def _kernel() -> socket.socket:
+    kernel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER)
+    kernel.bind((0, 0))
+    return kernel
 
 
 def _message(kind: int, flags: int, sequence: int, body: bytes) -> bytes:

@@ -292,6 +292,10 @@ class Host:
         """What `work` returns, in the namespace at `path`."""
         return await act(f"work in network namespace {path.name}", namespaces.in_netns, path, work)
 
+    async def look_into(self, paths: Sequence[Path], look: Callable[[], T]) -> dict[Path, T]:
+        """What `look` returns in the namespace at each path."""
+        return await act("look into network namespaces", namespaces.in_each_netns, paths, look)
+
     async def enslave(self, endpoint: Endpoint) -> bool:
         """Make an endpoint's device a port of its bridge again; False when the device is gone."""
         return await act(f"attach {endpoint.link}", self._enslave, endpoint)

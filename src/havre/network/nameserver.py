@@ -36,7 +36,7 @@ from typing import Any
 from havre.aio import in_thread, spawn
 from havre.linux import pidfd
 from havre.linux.namespaces import in_netns
-from havre.linux.portrules import PortRule, replace_table
+from havre.linux.portrules import PortRule, has_table, replace_table
 from havre.listening import Acceptor, Budget, descriptors
 from havre.network import dnswire
 from havre.network.dnswire import Question
@@ -103,6 +103,11 @@ class Sockets:
         """Both."""
         return self.datagrams.fileno(), self.stream.fileno()
 
+    @property
+    def are_bound(self) -> bool:
+        """Whether both have their ports."""
+        return all(each.getsockname()[1] for each in (self.datagrams, self.stream))
+
     def lead(self) -> None:
         """Lead port 53 of the calling thread's namespace, which is theirs, to them. Blocking; OSError."""
         for each in (self.datagrams, self.stream):
@@ -135,6 +140,11 @@ def open_sockets() -> Sockets:
         sockets.close()
         raise
     return sockets
+
+
+def are_led() -> bool:
+    """Whether port 53 of the calling thread's namespace leads to sockets of ours. Blocking; OSError."""
+    return has_table(_TABLE)
 
 
 def find_sockets(pid: int) -> Sockets | None:

@@ -81,6 +81,14 @@ class _State(msgspec.Struct):
     ends_input: bool
 
 
+class _Spec(msgspec.Struct):
+    """What `Process` reads of a specification: a small part, so that taking over many containers is quick."""
+
+    root: dict[str, Any]
+    process: dict[str, Any]
+    hooks: dict[str, Any] | None = None
+
+
 class Process(Held):
     """A container's first process; `runtime` names its OCI runtime, `rootfs` is the mounted root file system.
 
@@ -427,10 +435,8 @@ class Runtime:
         One that runs is attached to again; one that ended meanwhile has its true end in `exited()`. None, and nothing
         left of it, when it was never started. Its OCI runtime may have been uninstalled: what asks it then fails.
         """
-        bundle = self.bundle(container_id)
         try:
-            state = msgspec.json.decode(await in_thread((bundle / STATE).read_bytes), type=_State)
-            spec = json.loads(await in_thread((bundle / SPEC).read_bytes))
+            state, spec = await in_thread(_read_bundle, self.bundle(container_id))
         except (FileNotFoundError, msgspec.DecodeError):
             await self.cleanup(container_id)
             return None
@@ -438,7 +444,7 @@ class Runtime:
         if runtime is None:
             log.error("container %s runs by the OCI runtime %s, which is not installed", container_id, state.runtime)
             runtime = AbsentRuntime(state.runtime, Path(), Path())
-        elif pidfd.start_time(state.pid) == state.pid_started and await self._was_created(runtime, container_id):
+        elif runtime.holds_back(container_id) and await self._was_created(runtime, container_id):
             await self.cleanup(container_id)
             return None
         return self._hold(container_id, runtime, state, spec)
@@ -513,6 +519,13 @@ def _group_of(bundle: Path) -> str:
         return f"{DEFAULT_CGROUP_PARENT}/{bundle.name}"
     group: str = spec["linux"]["cgroupsPath"]
     return group
+
+
+def _read_bundle(bundle: Path) -> tuple[_State, Mapping[str, Any]]:
+    """What `adopt` needs of a bundle. Blocking."""
+    state = msgspec.json.decode((bundle / STATE).read_bytes(), type=_State)
+    spec = msgspec.json.decode((bundle / SPEC).read_bytes(), type=_Spec)
+    return state, {name: value for name, value in msgspec.structs.asdict(spec).items() if value is not None}
 
 
 def _make_bundle(bundle: Path, spec: Mapping[str, Any]) -> None:

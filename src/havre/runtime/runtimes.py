@@ -105,6 +105,10 @@ class OciRuntime:
             os.close(writer)
         return True
 
+    def holds_back(self, container_id: str) -> bool:
+        """Whether a container may not have been started yet: until then, with crun and runc, its fifo is there."""
+        return self.program.name not in KNOWN or (self.state / container_id / "exec.fifo").exists()
+
     def forget(self, container_id: str, bundle: Path) -> None:
         """Forget a container whose processes and cgroups are gone: its state goes with its bundle."""
         (self.state / container_id).rename(bundle / f"state-{self.name}")

@@ -323,8 +323,9 @@ class Snapshots:
             self._mounted.adopt()
             for target in self._leftover_mounts(in_use):
                 mounts.unmount_all(target)
+            mounted = {entry.target for entry in mounts.mounts_below(self._mount_root)}
             for directory in self._mount_root.iterdir():
-                if not directory.is_mount():
+                if directory not in mounted:
                     directory.rmdir()
             for directory in self._root.iterdir():
                 if directory.name not in self._rows and directory.name not in self._table.damaged:

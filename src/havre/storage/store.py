@@ -14,7 +14,7 @@ from pathlib import Path
 from havre.aio import finish, in_thread
 from havre.errors import Conflict, Failed, Unsupported
 from havre.linux.idmap import IdRange
-from havre.linux.mounts import mount_table
+from havre.linux.mounts import mount_of
 from havre.oci.digest import Digest
 from havre.storage.blobs import Blobs
 from havre.storage.db import Database, Table
@@ -156,8 +156,7 @@ def _prepare(data_root: Path, run_root: Path) -> int:
 
 def _filesystem(data_root: Path) -> str:
     """The type of the file system that `data_root` lies on."""
-    above = [entry for entry in mount_table() if data_root.is_relative_to(entry.target)]
-    return max(above, key=lambda entry: len(entry.target.parts)).fstype
+    return mount_of(data_root).fstype
 
 
 def _describe(driver: Driver, backing: str) -> list[tuple[str, str]]:

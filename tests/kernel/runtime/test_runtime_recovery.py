@@ -16,7 +16,7 @@ import pytest
 from havre.errors import Failed, Unavailable
 from havre.linux import pidfd
 from havre.linux.cgroups import groups_of, read_cgroups, service_trees
-from havre.runtime import Runtime
+from havre.runtime import Runtime, spawn
 from support.boxes import Box, execute, soon
 
 # A daemon in small: it creates a container, maybe starts it, tells its PID and is killed with -9.
@@ -75,6 +75,22 @@ def test_a_running_container_is_adopted(boxed):
         assert (await process.wait()).code == 137
         assert [chunk async for chunk in output] == []
         assert "got hello" in (box.run_root / "ctr.log").read_text()
+        await box.runtime.cleanup(container_id)
+
+    boxed(body)
+
+
+def test_many_are_adopted_without_a_process_for_each(boxed, monkeypatch):
+    """A daemon that starts again among hundreds of containers reads files; it does not ask the OCI runtime."""
+
+    async def body(box: Box) -> None:
+        container_id = box.new_id()
+        pid = abandoned(box, container_id, "sleep 1000")
+        with monkeypatch.context() as patched:
+            patched.setattr(spawn, "start", None)
+            process = await box.runtime.adopt(container_id)
+        assert process is not None
+        assert (process.pid, process.exited()) == (pid, None)
         await box.runtime.cleanup(container_id)
 
     boxed(body)
