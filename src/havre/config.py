@@ -22,6 +22,7 @@ from havre.build.entitlements import DEFAULT, parse_entitlements
 from havre.build.gcpolicy import GcPolicy, parse_gc_policy
 from havre.configrefusals import REFUSED, check_refused
 from havre.errors import InvalidInput
+from havre.golang.units import parse_size
 from havre.registry.limits import Limits, parse_limits
 
 Kind = Literal["flag", "text", "number", "list", "map", "maps"]
@@ -215,7 +216,7 @@ class DaemonConfig:
     debug: bool = False
     experimental: bool = False
     default_ulimits: tuple[UlimitDefault, ...] = ()
-    default_shm_size: str = ""
+    default_shm_size: int | None = None  # bytes
     default_ipc_mode: str = ""
     default_cgroupns_mode: str = ""
     no_new_privileges: bool = False
@@ -482,9 +483,17 @@ def _absolute(path: Any) -> Path:
     return Path(path).absolute()
 
 
+def _shm_size(text: str) -> int | None:
+    try:
+        return parse_size(text) if text else None
+    except ValueError as error:
+        raise InvalidInput(f"unable to configure the daemon: default-shm-size: {error}", "as in 64m or 1.5g") from None
+
+
 _CONVERT_KIND: dict[Kind, Callable[[Any], Any]] = {"list": tuple}
 _CONVERT: dict[str, Callable[[Any], Any]] = {
     "builder": parse_gc_policy,
+    "default_shm_size": _shm_size,
     "registry_limits": parse_limits,
     "runtimes": _runtimes,
     "default_address_pools": _address_pools,

@@ -100,7 +100,6 @@ log = logging.getLogger("havre.daemon")
 
 UNDO_S = 15  # for what is under way to undo itself, after `shutdown-timeout`
 _ARENAS = 2  # of the heap: 35 MB less while an image is pushed, and no slower (decision 285)
-_SIZE = re.compile(r"(\d+)\s*([kmgt]?)i?b?", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +334,7 @@ def _defaults(config: DaemonConfig, runtime: Runtime) -> Defaults:
         hostname=socket.gethostname(),
         log_driver=config.log_driver,
         log_options=config.log_opts,
-        shm_size=parse_size(config.default_shm_size) if config.default_shm_size else DEFAULT_SHM_SIZE,
+        shm_size=config.default_shm_size or DEFAULT_SHM_SIZE,
         init=config.init,
         roots=(str(config.data_root), str(config.exec_root)),
     )
@@ -400,14 +399,6 @@ def _read_id(file: Path) -> str:
         identity = secrets.token_hex(16)
         file.write_text(identity + "\n")
         return identity
-
-
-def parse_size(text: str) -> int:
-    """Bytes of a size such as 64m."""
-    match = _SIZE.fullmatch(text.strip())
-    if match is None:
-        raise InvalidInput(f"invalid size: '{text}'", "expected a number with one of k, m, g, t")
-    return int(match[1]) << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[match[2].lower()]
 
 
 # -- sockets

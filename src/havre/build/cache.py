@@ -20,6 +20,7 @@ import msgspec
 from havre.engine.filters import Filters, check_keys
 from havre.engine.imagestore import Table
 from havre.errors import InvalidInput
+from havre.golang.units import parse_duration
 from havre.oci.digest import Digest
 
 # `system prune` sends filters by label to every noun; a record has no labels.
@@ -190,15 +191,9 @@ def _is_true(value: str) -> bool:
 
 def _age_limit(value: str) -> float:
     """Seconds since the epoch; docker's client sends `until` as a duration (24h) or as such a number."""
-    units = {"h": 3600.0, "m": 60.0, "s": 1.0}
-    total, number = 0.0, ""
     try:
-        for char in value:
-            if char in units:
-                total += float(number) * units[char]
-                number = ""
-            else:
-                number += char
-        return float(number) if number else time.time() - total
+        if value.replace(".", "", 1).isdecimal():
+            return float(value)
+        return time.time() - parse_duration(value) / 1e9
     except ValueError:
         raise InvalidInput(f"invalid filter 'until={value}'", "expected a duration such as 24h") from None

@@ -11,18 +11,16 @@ Source: the dockerd reference, "builder.gc"; moby builder/builder-next/worker/gc
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from havre.errors import InvalidInput
+from havre.golang.units import parse_size
 
 SMALLEST_DEFAULT = 2 << 30  # bytes kept where nothing is said and the disk is small
 _PART_OF_DISK = 10
 _OLD = "1440h"
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmgtp]?)i?b?", re.IGNORECASE)
-_UNITS = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
 
 
 @dataclass(frozen=True)
@@ -81,9 +79,7 @@ def _only(value: Any, known: Sequence[str], where: str) -> Mapping[str, Any]:
 
 
 def _size(value: Any) -> int:
-    match = _SIZE.fullmatch(str(value).strip())
-    if match is None:
-        raise InvalidInput(
-            f"invalid size in builder.gc: {value!r}", "expected bytes, or a number with a unit as in 20GB"
-        )
-    return int(float(match[1]) * 1024 ** _UNITS[match[2].lower()])
+    try:
+        return parse_size(str(value).strip())
+    except ValueError as error:
+        raise InvalidInput(f"invalid size in builder.gc: {error}", "expected bytes, or a number as in 20GB") from None

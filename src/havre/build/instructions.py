@@ -18,12 +18,10 @@ from havre.build.dockerfile import DockerfileError, Heredoc, Instruction, neares
 from havre.build.runmounts import RunMount, parse_mount
 from havre.engine.model import Healthcheck
 from havre.errors import InvalidInput
+from havre.golang.units import parse_duration
 from havre.oci.words import split_raw
 
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9-_.]*")
-_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ns|us|ms|s|m|h))+")
-_PIECE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|ms|s|m|h)")
-_UNIT_NS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 _SHORTEST_NS = 10**6
 
 _FLAGS: Mapping[str, Sequence[str]] = {
@@ -392,9 +390,11 @@ def _duration(flags: _Flags, name: str) -> int:
     text = _one(flags, name)
     if not text:
         return 0
-    if not _DURATION.fullmatch(text):
-        raise DockerfileError(f"invalid duration for --{name}: {text}, expected as in 30s or 1m30s", needle=text)
-    value = round(sum(float(number) * _UNIT_NS[unit] for number, unit in _PIECE.findall(text)))
+    try:
+        value = parse_duration(text)
+    except ValueError:
+        words = f"invalid duration for --{name}: {text}, expected as in 30s or 1m30s"
+        raise DockerfileError(words, needle=text) from None
     if 0 < value < _SHORTEST_NS:
         raise DockerfileError(f"interval for --{name} cannot be less than 1ms", needle=text)
     return value

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from havre.build.dockerfile import nearest
 from havre.errors import InvalidInput
+from havre.golang.units import parse_size
 
 TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
 _KEYS = {
@@ -25,7 +26,6 @@ _KEYS = {
     "ssh": ("id", "target", "required", "mode", "uid", "gid", "source"),
 }
 _SAME = {"src": "source", "dst": "target", "destination": "target", "ro": "readonly"}
-_SIZES = {"": 0, "b": 0, "k": 10, "m": 20, "g": 30}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,9 +129,7 @@ def _octal(text: str) -> int:
 
 
 def _size(text: str) -> int:
-    number = text.lower().rstrip("b")
-    unit = number[-1:] if number[-1:] in ("k", "m", "g") else ""
-    digits = number.removesuffix(unit)
-    if text and not digits.isdecimal():
-        raise InvalidInput(f"invalid value for size: {text}")
-    return int(digits) << _SIZES[unit] if text else 0
+    try:
+        return parse_size(text) if text else 0
+    except ValueError:
+        raise InvalidInput(f"invalid value for size: {text}") from None

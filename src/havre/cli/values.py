@@ -9,34 +9,19 @@ from __future__ import annotations
 import _socket
 
 from havre.client.config import environment
+from havre.golang.units import parse_duration, parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-_SIZE_UNITS = "bkmgtp"
-_MICRO = 10**3
-_DURATION_NS = {"ns": 1, "us": _MICRO, "µs": _MICRO, "μs": _MICRO, "ms": 10**6, "s": 10**9, "m": 60 * 10**9,
-                "h": 3600 * 10**9}  # fmt: skip
 _ULIMITS = ("core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
             "rttime", "sigpending", "stack")  # fmt: skip
 
 
 def read_bytes(text: str) -> int:
     """A size such as 512, 1.5g, 64KiB, in powers of 1024."""
-    rest = text.lower()
-    for suffix in ("ib", "b"):
-        if rest.endswith(suffix) and len(rest) > len(suffix):
-            rest = rest.removesuffix(suffix)
-            break
-    power = 0
-    if rest and rest[-1] in _SIZE_UNITS[1:]:
-        power = _SIZE_UNITS.index(rest[-1])
-        rest = rest[:-1]
-    number = rest.removesuffix(" ")
-    if not number.replace(".", "", 1).isdecimal() or number.startswith(".") or not number.isascii():
-        raise ValueError(f"invalid size: '{text}'")
-    return int(float(number) * 1024**power)
+    return parse_size(text)
 
 
 def read_swap(text: str) -> int:
@@ -59,25 +44,7 @@ def read_decimal(text: str) -> int:
 
 def read_duration(text: str) -> int:
     """A span of time such as 1h30m or 1.5s, in nanoseconds."""
-    if text in ("0", "+0", "-0"):
-        return 0
-    rest = text.lstrip("+-") if text[1:2] not in ("+", "-") else ""
-    if not rest:
-        raise ValueError(f'time: invalid duration "{text}"')
-    total = 0.0
-    while rest:
-        number = rest[: len(rest) - len(rest.lstrip("0123456789."))]
-        rest = rest[len(number) :]
-        unit = rest[: len(rest) - len(rest.lstrip("abcdefghijklmnopqrstuvwxyzµμ"))]
-        rest = rest[len(unit) :]
-        if number in ("", ".") or number.count(".") > 1:
-            raise ValueError(f'time: invalid duration "{text}"')
-        if not unit:
-            raise ValueError(f'time: missing unit in duration "{text}"')
-        if unit not in _DURATION_NS:
-            raise ValueError(f'time: unknown unit "{unit}" in duration "{text}"')
-        total += float(number) * _DURATION_NS[unit]
-    return int(-total if text.startswith("-") else total)
+    return parse_duration(text)
 
 
 def read_ulimit(text: str) -> dict[str, Any]:

@@ -17,8 +17,9 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from havre.compose.tree import Path
-from havre.compose.units import Timestamp, float32, format_duration, go_text, parse_duration, parse_size
+from havre.compose.units import Timestamp, float32, format_duration, go_text
 from havre.compose.yamlwrite import natural_key, sort_deep
+from havre.golang.units import parse_duration, parse_size
 
 JSON, YAML = "json", "yaml"
 _KEYS_TOLD = 12

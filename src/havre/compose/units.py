@@ -1,4 +1,4 @@
-"""Sizes, durations and times as Go's libraries read and write them, and Go's `%v` for scalars.
+"""Durations and times as Go's libraries write them, and Go's `%v` for scalars.
 
 Sources: https://pkg.go.dev/time#ParseDuration, https://pkg.go.dev/github.com/docker/go-units#RAMInBytes.
 """
@@ -10,26 +10,10 @@ import re
 import struct
 from typing import Any
 
-_NS = {"ns": 1, "us": 1_000, "µs": 1_000, "μs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
-_DURATION_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
+_SECOND_NS, _MINUTE_NS = 10**9, 60 * 10**9
 _TIMESTAMP = re.compile(
     r"(\d{4})-(\d\d?)-(\d\d?)(?:([Tt ])(\d\d?):(\d\d?):(\d\d?)(?:\.(\d+))?(Z|[-+]\d\d:\d\d)?)?$", re.ASCII
 )
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s?([kmgtp]?)i?b?$", re.IGNORECASE)
-
-
-def parse_duration(text: str) -> int:
-    """Nanoseconds of a duration such as `1m30s`. Raises ValueError."""
-    sign, rest = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
-    if rest == "0":
-        return 0
-    total, end = 0.0, 0
-    while match := _DURATION_PART.match(rest, end):
-        total += float(match[1]) * _NS[match[2]]
-        end = match.end()
-    if not rest or end != len(rest):
-        raise ValueError(f"invalid duration {text!r}; write it like 1m30s")
-    return sign * round(total)
 
 
 def format_duration(duration_ns: int) -> str:
@@ -40,9 +24,9 @@ def format_duration(duration_ns: int) -> str:
     for unit, size in (("ns", 1), ("µs", 1_000), ("ms", 1_000_000)):
         if value < size * 1_000:
             return f"{sign}{_fraction(value, size)}{unit}"
-    minutes, rest = divmod(value, _NS["m"])
+    minutes, rest = divmod(value, _MINUTE_NS)
     hours, minutes = divmod(minutes, 60)
-    text = f"{_fraction(rest, _NS['s'])}s"
+    text = f"{_fraction(rest, _SECOND_NS)}s"
     if hours:
         return f"{sign}{hours}h{minutes}m{text}"
     return f"{sign}{minutes}m{text}" if minutes else sign + text
@@ -51,14 +35,6 @@ def format_duration(duration_ns: int) -> str:
 def _fraction(value: int, size: int) -> str:
     whole, rest = divmod(value, size)
     return f"{whole}.{rest:0{len(str(size)) - 1}d}".rstrip("0") if rest else str(whole)
-
-
-def parse_size(text: str) -> int:
-    """Bytes of a size such as `64m` or `1.5 GiB`; units are powers of 1024. Raises ValueError."""
-    match = _SIZE.match(text.strip())
-    if match is None:
-        raise ValueError(f"invalid size: '{text}'")
-    return int(float(match[1]) * 1024 ** " kmgtp".index(match[2].lower() or " "))
 
 
 class Timestamp(str):

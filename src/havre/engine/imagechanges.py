@@ -16,13 +16,12 @@ import msgspec
 
 from havre.engine.model import Config, Healthcheck
 from havre.errors import InvalidInput
+from havre.golang.units import parse_duration
 from havre.oci.words import expand, split, split_raw
 
 _SHELL = ["/bin/sh", "-c"]
+_SHORTEST_NS = 10**6
 _PORT = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/(tcp|udp|sctp))?")
-_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ns|us|ms|s|m|h))+")
-_PIECE = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|ms|s|m|h)")
-_UNIT_NS = {"ns": 1, "us": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}
 
 
 def apply_changes(config: Config, changes: Sequence[str]) -> Config:
@@ -74,7 +73,7 @@ def _label(config: Config, argument: str) -> Config:
 def _expose(config: Config, argument: str) -> Config:
     ports = dict(config.exposed_ports or {})
     for word in split(argument, _variables(config)):
-        match = _PORT.fullmatch(word)
+        match = _PORT.fullmatch(word.lower())
         first = int(match.group(1)) if match else 0
         last = int(match.group(2) or first) if match else 0
         if match is None or not 0 < first <= last < 1 << 16:
@@ -83,13 +82,23 @@ def _expose(config: Config, argument: str) -> Config:
     return msgspec.structs.replace(config, exposed_ports=ports)
 
 
+def _interval(name: str, value: str) -> int:
+    try:
+        interval_ns = parse_duration(value)
+    except ValueError as error:
+        raise InvalidInput(f"invalid duration for --{name}: {error}", "expected as in 30s") from None
+    if 0 < interval_ns < _SHORTEST_NS:
+        raise InvalidInput(f"interval for --{name} cannot be less than 1ms: {value}")
+    return interval_ns
+
+
 def _healthcheck(config: Config, argument: str) -> Config:
     times = {"interval": 0, "timeout": 0, "start-period": 0, "start-interval": 0}
     retries = 0
     while (option := re.match(r"--([a-z-]+)=(\S+)\s+", argument)) is not None:
         name, value = option.groups()
-        if name in times and _DURATION.fullmatch(value):
-            times[name] = int(sum(float(number) * _UNIT_NS[unit] for number, unit in _PIECE.findall(value)))
+        if name in times:
+            times[name] = _interval(name, value)
         elif name == "retries" and value.isdecimal():
             retries = int(value)
         else:

@@ -20,6 +20,7 @@ from havre.engine.manifestlist import ManifestSummary
 from havre.engine.model import ZERO_TIME, Config, ImageId, Value
 from havre.engine.times import from_seconds
 from havre.errors import Failed, InvalidInput
+from havre.golang.units import parse_duration
 from havre.oci.digest import Digest
 from havre.oci.manifest import Descriptor
 from havre.oci.reference import Reference
@@ -27,8 +28,6 @@ from havre.oci.reference import Reference
 LIST_FILTERS = frozenset({"dangling", "label", "label!", "before", "since", "reference", "until"})
 PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
 _UNKNOWN = -1
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|µs|ms|s|m|h)")
-_UNITS_S = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 class ImageSummary(Value):
@@ -256,8 +255,10 @@ def parse_moment(text: str, now: float) -> float:
     """A point in time given as seconds, RFC 3339, or a duration before `now` (`24h`, `1h30m`)."""
     if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", text):
         return float(text)
-    if text and not re.sub(_DURATION, "", text):
-        return now - sum(float(number) * _UNITS_S[unit] for number, unit in _DURATION.findall(text))
+    try:
+        return now - parse_duration(text) / 1e9
+    except ValueError:  # another form of a time
+        pass
     if (instant := _instant(text)) is not None:
         return instant
     raise Failed(f'failed to parse value as time or duration: "{text}"')

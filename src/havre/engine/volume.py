@@ -17,6 +17,7 @@ import msgspec
 
 from havre.engine.model import Value
 from havre.errors import Conflict, Failed, InvalidInput
+from havre.golang.units import parse_size
 
 ANONYMOUS = "com.docker.volume.anonymous"
 """The label of a volume that nobody gave a name."""
@@ -28,7 +29,6 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _NAME_MAX = 255
 _OPTIONS = ("type", "device", "o", "size")
 _COMPANIONS = {"device": ("type",), "type": ("device",), "o": ("device", "type")}
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgtp]?)i?b?", re.IGNORECASE)
 
 
 class UsageData(Value):
@@ -91,10 +91,11 @@ def check_options(name: str, options: Mapping[str, str]) -> None:
         for missing in (each for each in companions if options.get(key) and not options.get(each)):
             raise InvalidInput(f'create {name}: missing required option: "{missing}"')
     if "size" in options:
-        size = _SIZE.fullmatch(options["size"].strip())
-        if size is None:
-            raise InvalidInput(f"create {name}: invalid size: '{options['size']}'", "expected a number such as 64m")
-        if float(size[1]) > 0:
+        try:
+            size = parse_size(options["size"])
+        except ValueError as error:
+            raise InvalidInput(f"create {name}: {error}", "expected a number such as 64m") from None
+        if size > 0:
             raise InvalidInput(f"create {name}: quota size requested but no quota support")
 
 

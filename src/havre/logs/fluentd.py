@@ -17,7 +17,6 @@ import base64
 import contextlib
 import logging
 import queue
-import re
 import secrets
 import socket
 import struct
@@ -31,6 +30,7 @@ from functools import partial
 import msgspec
 
 from havre.errors import InvalidInput
+from havre.golang.units import parse_duration
 from havre.logs.delivery import Delivery, connect_tcp, connect_tls, connect_unix, describe
 from havre.logs.numbering import Numbering
 from havre.logs.options import parse_flag, parse_size
@@ -44,8 +44,6 @@ LONGEST_WAIT_S = 60.0
 CLOSE_TIMEOUT_S = 5.0
 _SCHEMES = ("tcp", "tls", "unix")
 _FOR_EVER = (1 << 31) - 1
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)")
-_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,9 +119,10 @@ def _parse_retries(options: Mapping[str, str]) -> int:
 
 def _parse_duration(text: str) -> float:
     """Seconds."""
-    if (match := _DURATION.fullmatch(text)) is None:
-        raise InvalidInput(f'time: invalid duration "{text}"', "as in 500ms or 2s")
-    return float(match[1]) * _UNITS_S[match[2]]
+    try:
+        return parse_duration(text) / 1e9
+    except ValueError as error:
+        raise InvalidInput(str(error), "as in 500ms or 1m30s") from None
 
 
 def _parse_interval(options: Mapping[str, str]) -> float:

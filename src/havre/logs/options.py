@@ -5,11 +5,11 @@ Source: the documentation of Docker's log drivers; the words of the refusals are
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from havre.errors import InvalidInput
+from havre.golang import units
 
 DEFAULT_DRIVER = "json-file"
 _ATTRIBUTES = ("labels", "labels-regex", "env", "env-regex", "tag")
@@ -41,7 +41,6 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "none": (),
 }
 REMOTE = ("journald", "syslog", "gelf", "fluentd")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgt]?)i?b?", re.IGNORECASE)
 _TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
 START = "failed to create task for container: failed to initialize logging driver"
 
@@ -98,8 +97,7 @@ def _check_mode(options: Mapping[str, str]) -> None:
         return
     if mode != "non-blocking":
         raise InvalidInput("logger: max-buffer-size option is only supported with 'mode=non-blocking'")
-    if _SIZE.fullmatch(size) is None:
-        raise InvalidInput(f"error parsing option max-buffer-size: invalid size: '{size}'", "expected as in 1m")
+    parse_size(size, "error parsing option max-buffer-size: ")
 
 
 def parse_limits(driver: str, options: Mapping[str, str]) -> LogLimits:
@@ -131,9 +129,10 @@ def parse_size(text: str, start: str = f"{START}: ") -> int:
     """Bytes of a size such as 10m; -1 and 0 are no limit. InvalidInput, whose words begin with `start`."""
     if text in ("-1", "0"):
         return 0
-    if (match := _SIZE.fullmatch(text)) is None:
-        raise InvalidInput(f"{start}invalid size: '{text}'", "expected a size such as 10m")
-    return int(float(match[1]) * (1 << {"": 0, "k": 10, "m": 20, "g": 30, "t": 40}[match[2].lower()]))
+    try:
+        return units.parse_size(text)
+    except ValueError as error:
+        raise InvalidInput(f"{start}{error}", "expected a size such as 10m") from None
 
 
 def keeps_file(driver: str, options: Mapping[str, str]) -> bool:

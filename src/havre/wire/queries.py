@@ -12,6 +12,7 @@ import msgspec
 
 from havre import gojson
 from havre.errors import InvalidInput
+from havre.golang.units import parse_duration
 
 _FALSE = frozenset({"", "0", "no", "false", "none"})
 _SECONDS = re.compile(r"(-?[0-9]+)(?:\.([0-9]{1,9}))?")
@@ -20,10 +21,7 @@ _DATE = re.compile(
     r"(?:T(\d\d)(?::(\d\d)(?::(\d\d)(?:\.(\d{1,9})\d*)?)?)?)?"
     r"(Z|[+-]\d\d:\d\d)?"
 )
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]*)?|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)")
 _SECOND = 10**9
-_UNITS_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": _SECOND, "m": 60 * _SECOND}
-_UNITS_NS["h"] = 3600 * _SECOND
 
 
 def parse_bool(value: str | None) -> bool:
@@ -92,16 +90,7 @@ def _zone(text: str | None) -> timezone:
 
 def parse_duration_ns(value: str, name: str) -> int:
     """A Go duration (`1h30m`, `250ms`, `0`) in nanoseconds."""
-    negative = value.startswith("-")
-    rest = value[1:] if value[:1] in ("-", "+") else value
-    if rest == "0":
-        return 0
-    total, position = 0.0, 0
-    for match in _DURATION.finditer(rest):
-        if match.start() != position:
-            break
-        total += float(match[1]) * _UNITS_NS[match[2]]
-        position = match.end()
-    if not rest or position != len(rest) or total >= 2**63:
-        raise InvalidInput(f'invalid value "{value}" for {name}: expected a duration such as 10s or 1h30m')
-    return -int(total) if negative else int(total)
+    try:
+        return parse_duration(value)
+    except ValueError:
+        raise InvalidInput(f'invalid value "{value}" for {name}: expected a duration such as 10s or 1h30m') from None

@@ -11,7 +11,7 @@ from havre.api.server import TcpListener, UnixListener
 from havre.config import DaemonConfig, UlimitDefault, configure, decode_file, load, merge, parse_arguments
 from havre.configvalues import check_values
 from havre.confinement import default_security
-from havre.daemon import parse_size, pid_file, plan_listeners
+from havre.daemon import pid_file, plan_listeners
 from havre.errors import Conflict, Failed, InvalidInput
 from havre.runtime.plan import Security
 
@@ -101,7 +101,7 @@ def test_null_says_nothing_and_nested_keys_have_any_case() -> None:
         ' "builder": {"GC": {"Enabled": false, "policy": null}}}'
     )
     config = configure(decode_file(text, "f"))
-    assert (config.debug, config.mtu, config.labels, config.default_shm_size) == (False, 1500, (), "")
+    assert (config.debug, config.mtu, config.labels, config.default_shm_size) == (False, 1500, (), None)
     assert (config.log_opts, config.runtimes) == ({"tag": ""}, {"k": "/k"})
     assert (config.default_network_opts, config.default_address_pools) == ({"bridge": {}}, (("10.0.0.0/8", 24),))
     assert (config.default_ulimits[0].hard, config.builder.enabled) == (1, False)
@@ -239,8 +239,7 @@ def test_pid_file_of_a_living_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyP
         pass
 
 
-def test_sizes() -> None:
-    assert parse_size("64m") == 64 << 20
-    assert parse_size("1 GiB") == 1 << 30
-    with pytest.raises(InvalidInput):
-        parse_size("much")
+def test_the_default_size_of_shared_memory() -> None:
+    assert configure({"default-shm-size": "1.5g"}).default_shm_size == 3 << 29
+    with pytest.raises(InvalidInput, match="default-shm-size: invalid size: 'much'"):
+        configure({"default-shm-size": "much"})

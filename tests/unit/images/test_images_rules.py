@@ -204,6 +204,12 @@ def test_health_check() -> None:
     assert apply_changes(config, ["HEALTHCHECK NONE"]).healthcheck.test == ["NONE"]  # type: ignore[union-attr]
     with pytest.raises(InvalidInput):
         apply_changes(config, ["HEALTHCHECK --retries=x CMD y"])
+    with pytest.raises(InvalidInput, match="cannot be less than 1ms"):
+        apply_changes(config, ["HEALTHCHECK --interval=0.5ms CMD y"])
+
+
+def test_protocols_of_ports_have_any_case() -> None:
+    assert apply_changes(Config(), ["EXPOSE 80/TCP 53/Udp"]).exposed_ports == {"80/tcp": {}, "53/udp": {}}
 
 
 @pytest.mark.parametrize(

@@ -72,3 +72,7 @@ def test_the_alarm_rings_once_and_a_hold_holds() -> None:
     fanout.hold(False)
     assert room == [1]
     assert fanout.publish(1, b"x")
+
+
+def test_durations_of_fluentd_are_gos() -> None:
+    check_driver("fluentd", {"fluentd-retry-wait": "1m30s"})
