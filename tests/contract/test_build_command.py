@@ -9,6 +9,7 @@ import signal
 import subprocess
 import tarfile
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 from support.building import tree_of, wanted_files, write_context
@@ -121,7 +122,8 @@ def test_what_is_shown(havred: Engine, tmp_path: Path) -> None:
     assert re.search(r"#2 \[2/3\] RUN echo one; echo two\n#2 \d+\.\d+ one\n#2 \d+\.\d+ two\n#2 DONE", failed), failed
     assert " > [3/3] RUN echo broken >&2; exit 3:\nbroken\n------" in failed
     assert "Dockerfile:3" in failed
-    assert "   3 | " in failed
+    assert "\n   2 |     RUN echo one; echo two\n   3 | >>> RUN echo broken >&2; exit 3\n" in failed
+    assert failed.splitlines()[-1].startswith("ERROR: failed to solve: process")
     lines = _build(havred, "--progress", "rawjson", str(context), code=3).splitlines()
     assert any('"vertexes"' in line and "RUN echo one" in line for line in lines)
     with Terminal([str(HAVRE), "build", str(context)], havred.env) as terminal:
@@ -169,3 +171,40 @@ def test_by_a_daemon_of_another_kind(engine: Engine, tmp_path: Path) -> None:
     if engine.name != "havre":
         assert "needs havre's daemon" in _build(engine, "--secret", "id=HOME", str(context), code=1)
     engine.docker("rmi", "plain")
+
+
+def test_an_error_is_red_on_a_terminal(havred: Engine, tmp_path: Path) -> None:
+    context = write_context(tmp_path / "c", "FROM busybox\nRUN exit 3\n")
+    for variables, red in (({}, "\x1b[31m"), ({"NO_COLOR": "1"}, "")):
+        with Terminal([str(HAVRE), "build", str(context)], {**havred.env, "TERM": "xterm", **variables}) as terminal:
+            terminal.expect("/2)")
+            terminal.expect(f"\x1b[2K{red} => ERROR [2/2] RUN exit 3")
+            terminal.expect("   2 | >>> RUN exit 3")
+            terminal.expect(f"\r\n{red}ERROR: failed to solve: process")
+
+
+def test_annotations_and_builders(havred: Engine, tmp_path: Path) -> None:
+    context, archive = write_context(tmp_path / "c", "FROM scratch\nCOPY Dockerfile /\n"), tmp_path / "image.tar"
+    _build(havred, "--annotation", "a=b", "--annotation", "manifest[linux/arm64]:c=d", "--annotation", "index:e=f",
+           "--builder", "default", "--platform", "linux/amd64,linux/arm64", "-o", f"type=oci,dest={archive}",
+           str(context))  # fmt: skip
+    with tarfile.open(archive) as tar:
+
+        def document(digest: str) -> dict[str, Any]:
+            file = tar.extractfile(f"blobs/{digest.replace(':', '/')}")
+            assert file is not None
+            found: dict[str, Any] = json.load(file)
+            return found
+
+        layout = tar.extractfile("index.json")
+        assert layout is not None
+        index = document(json.load(layout)["manifests"][0]["digest"])
+        manifests = [document(each["digest"])["annotations"] for each in index["manifests"]]
+    assert index["annotations"] == {"e": "f"}
+    assert manifests == [{"a": "b"}, {"a": "b", "c": "d"}]
+    assert "--annotation is for outputs" in _build(havred, "--annotation", "a=b", str(context), code=1)
+    assert "KEY=VALUE is expected" in _build(havred, "--annotation", "a", str(context), code=1)
+    for command in (("build", str(context)), ("builder", "prune", "-f")):
+        told = havred.havre(*command, "--builder", "other", check=1).stderr
+        assert told == 'no builder "other" found\n'
+    havred.havre("builder", "prune", "-f", "--builder", "default", check=0)

@@ -17,12 +17,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from havre.build.dockerfile import Dockerfile
+from havre.build.dockerfile import Dockerfile, excerpt
 from havre.errors import InvalidInput
 
 DIRECTIVE, ARGUMENT = "check", "BUILDKIT_DOCKERFILE_CHECK"
 _SITE = "https://docs.docker.com/go/dockerfile/rule/"
-_PAD = 4  # lines shown around one that is meant
 _TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")
 
 
@@ -239,18 +238,3 @@ class CheckReport:
 
 def _location(line: int, end: int) -> dict[str, object]:
     return {"ranges": [{"start": {"line": line}, "end": {"line": end}}] if line else []}
-
-
-def excerpt(name: str, lines: Sequence[str], first: int, last: int) -> str:
-    """The lines of a file around those meant, which are marked, as BuildKit shows them."""
-    if not 0 < first <= len(lines):
-        return ""
-    start, end = first, min(last, len(lines))
-    marked = range(start, end + 1)
-    shown = 0
-    while shown < (_PAD if first == last else _PAD // 2):
-        before, after = start > 1, end < len(lines)
-        start, end = start - before, end + after
-        shown += before + after + 1
-    body = "".join(f" {at:>3} | {'>>>' if at in marked else '   '} {lines[at - 1]}\n" for at in range(start, end + 1))
-    return f"{name}:{first}\n{'-' * 20}\n{body}{'-' * 20}\n"

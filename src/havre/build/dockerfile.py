@@ -25,6 +25,8 @@ NAMES = (
     "ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
 )  # fmt: skip
 _MAX_SUGGESTED = 100
+_PAD = 4  # lines shown around those that a message means
+_WIDEST = 200
 _WITH_HEREDOCS = ("ADD", "COPY", "RUN")
 _DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*")
 _DIRECTIVES = ("syntax", "escape", "check")
@@ -110,10 +112,9 @@ class Dockerfile:
         return self.directives.get("escape", "\\")
 
     def excerpt(self, line: int) -> str:
-        """A line as messages show it; "" for one that the file does not have."""
-        if not 0 < line <= len(self.lines):
-            return ""
-        return f"{self.name}:{line}\n{line:>4} | {self.lines[line - 1][:200].rstrip()}"
+        """The instruction at a line and its neighbours, as messages show them; "" for a line that there is not."""
+        end = next((each.end for each in self.instructions if each.line == line), line)
+        return excerpt(self.name, [text[:_WIDEST] for text in self.lines], line, end).rstrip()
 
     @contextmanager
     def located(self) -> Iterator[None]:
@@ -122,6 +123,21 @@ class Dockerfile:
             yield
         except DockerfileError as error:
             raise error.shown_in(self.name, self.lines) from None
+
+
+def excerpt(name: str, lines: Sequence[str], first: int, last: int) -> str:
+    """The lines of a file around those meant, which are marked, as BuildKit shows them."""
+    if not 0 < first <= len(lines):
+        return ""
+    start, end = first, min(last, len(lines))
+    marked = range(start, end + 1)
+    shown = 0
+    while shown < (_PAD if first == last else _PAD // 2):
+        before, after = start > 1, end < len(lines)
+        start, end = start - before, end + after
+        shown += before + after + 1
+    body = "".join(f" {at:>3} | {'>>>' if at in marked else '   '} {lines[at - 1]}\n" for at in range(start, end + 1))
+    return f"{name}:{first}\n{'-' * 20}\n{body}{'-' * 20}\n"
 
 
 def parse_dockerfile(data: bytes, name: str = "Dockerfile") -> Dockerfile:

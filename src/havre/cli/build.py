@@ -12,11 +12,13 @@ import sys
 from binascii import a2b_base64
 from contextlib import nullcontext
 
-from havre.cli.buildview import Steps, choose_view, render_failure
+from havre.cli.buildview import Steps, choose_view, paint, render_failure
 from havre.cli.names import DEFAULT_REGISTRY, has_tag, split_registry
 from havre.cli.parser import StatusError
 from havre.cli.progress import Failure, show
+from havre.cli.prune import check_builder
 from havre.cli.pull import check_name
+from havre.cli.tty import RED, has_colours
 from havre.client.buildcache import Caches
 from havre.client.buildcontext import DirectoryContext, TextContext
 from havre.client.buildsend import is_remote, read_secret, registry_config, send_list, send_tar, takes_lists
@@ -41,11 +43,13 @@ _CHUNK = 256 << 10
 
 def build(session: Session, options: Options, arguments: list[str]) -> int:
     """Build an image from a context: a directory, `-` or a URL. Raises StatusError, with the code of a failed RUN."""
+    check_builder(options.builder)
     outputs = []
-    if options.output:
-        from havre.cli.buildoutput import deliver, parse_outputs
+    if options.output or options.annotation:
+        from havre.cli.buildoutput import annotate, deliver, parse_outputs
 
         outputs = parse_outputs(options.output)
+        annotate(options.annotation, outputs, pushed=options.push)
     tags = [*options.tag, *(output.name for output in outputs if output.name and not output.dest)]
     for tag in tags + [output.name for output in outputs if output.name]:
         check_name(tag)
@@ -158,7 +162,7 @@ def _watch(messages: Messages, options: Options, steps: Steps) -> dict[str, Any]
     try:
         for message in messages:
             if error := message.get("errorDetail"):
-                raise StatusError(error.get("code") or 1, f"failed to solve: {error.get('message', '')}")
+                raise StatusError(error.get("code") or 1, _render_problem(error.get("message", "")))
             told = message.get("aux") or {}
             if "Build" in told:
                 view.update(told["Build"])
@@ -170,6 +174,15 @@ def _watch(messages: Messages, options: Options, steps: Steps) -> dict[str, Any]
         raise
     view.end()
     return built
+
+
+def _render_problem(message: str) -> str:
+    """An error after the lines of the Dockerfile that it names, as docker's clients show it; red on a terminal."""
+    problem, *rest = message.split("\n")
+    at = next((n for n, line in enumerate(rest) if line.startswith("-" * 20)), 0)
+    problem = "\n".join([problem, *rest[: max(at - 1, 0)]]) if at else message
+    shown = "\n".join(rest[at - 1 :]) + "\n" if at else ""
+    return shown + paint(f"ERROR: failed to solve: {problem}", RED if has_colours(2) else "")
 
 
 def _push(session: Session, tags: list[str], *, quiet: bool) -> str:

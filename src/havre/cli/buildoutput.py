@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _KINDS = ("local", "tar", "docker", "oci", "image", "registry")
 _ARCHIVES = ("docker", "oci")
-_SETTINGS = ("compression", "annotation.")  # of archives, for the daemon
+_SETTINGS = ("compression", "annotation")  # of archives, for the daemon
 # What engines put into a container's files by themselves.
 _MADE = frozenset({".dockerenv", "dev", "proc", "sys", "etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab"})
 
@@ -82,6 +82,28 @@ def _parse(text: str) -> Output:
     if output.dest == "-" and sys.stdout.isatty():
         raise StatusError(1, "a tar is not written to a terminal: give dest=FILE")
     return output
+
+
+def annotate(texts: Iterable[str], outputs: list[Output], *, pushed: bool) -> None:
+    """Give `--annotation` to the archives: `KEY=VALUE`, `manifest[linux/arm64]:KEY=VALUE`, `index:KEY=VALUE`.
+
+    Raises StatusError where something else is made, too: images are kept, and pushed, without annotations.
+    """
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise StatusError(1, f"invalid annotation {text!r}: KEY=VALUE is expected")
+        if pushed or not outputs or any(output.kind not in _ARCHIVES or not output.dest for output in outputs):
+            raise StatusError(1, "--annotation is for outputs of type=oci and type=docker,dest=FILE; "
+                                 "docker buildx build --push pushes annotated images")  # fmt: skip
+        level, colon, key = name.partition(":")
+        kind, bracket, platform = level.partition("[")
+        if colon and kind in ("manifest", "index", "manifest-descriptor", "index-descriptor"):
+            setting = f"annotation-{kind}{bracket}{platform}.{key}"
+        else:
+            setting = f"annotation.{name}"
+        for output in outputs:
+            output.settings[setting] = value
 
 
 def deliver(client: Client, built: dict[str, Any], outputs: list[Output], names: list[str]) -> str:

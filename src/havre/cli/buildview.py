@@ -14,6 +14,7 @@ import posix
 import time
 
 from havre.cli.stream import write_all
+from havre.cli.tty import BLUE, OFF, RED, has_colours
 from havre.jsontext import encode
 
 TYPE_CHECKING = False
@@ -68,6 +69,7 @@ class Steps:
     def __init__(self) -> None:
         self.by_digest: dict[str, Step] = {}
         self.warnings: list[str] = []
+        self._counts: dict[str, int] = {}  # how many steps a stage has, by what names it
 
     def update(self, message: dict[str, Any]) -> list[tuple[Step, list[str], str]]:
         """Take a message; what is new in it, as (step, lines of output, state: "", started, done)."""
@@ -85,6 +87,8 @@ class Steps:
 
     def _vertex(self, vertex: dict[str, Any]) -> list[tuple[Step, list[str], str]]:
         step = self.by_digest.get(vertex["digest"])
+        if (place := _place(vertex["name"])) is not None:
+            self._counts[place[0]] = max(place[1], self._counts.get(place[0], 0))
         if step is None:
             if not vertex.get("started"):
                 return []
@@ -108,10 +112,25 @@ class Steps:
         step.statuses[status["id"]] = status["id"] + amount
         return [(step, [step.statuses[status["id"]]], "")] if status.get("completed") else []
 
+    def total(self) -> int:
+        """How many steps there will be, as far as is known: each step of a stage tells how many that has."""
+        others = sum(1 for step in self.by_digest.values() if _place(step.name) is None)
+        return others + sum(self._counts.values())
+
     def failed(self) -> Step | None:
         """The step that failed, if one has; one that was only stopped says less."""
         failures = [step for step in self.by_digest.values() if step.error]
         return next((step for step in failures if step.output), failures[0] if failures else None)
+
+
+def _place(name: str) -> tuple[str, int] | None:
+    """The stage and its number of steps in a name as `[linux/arm64 build 2/5] RUN x`; None for any other."""
+    label, closed, _ = name.removeprefix("[").partition("] ")
+    *stage, counted = label.split(" ")
+    at, slash, of = counted.partition("/")
+    if not (name.startswith("[") and closed and slash and at.isdecimal() and of.isdecimal()):
+        return None
+    return " ".join(stage), int(of)
 
 
 def _text(data: str) -> str:
@@ -231,7 +250,8 @@ class TerminalView:
         if not self._over.is_set() and len(lines) >= rows:
             lines = [lines[0], *lines[len(lines) - rows + 2 :]]
         up = f"\x1b[{self._lines}A" if self._lines else ""
-        body = "".join(f"\x1b[2K{line[:columns]}\n" for line in lines)
+        coloured = has_colours(2)
+        body = "".join(f"\x1b[2K{paint(text[:columns], colour if coloured else '')}\n" for text, colour in lines)
         write_all(2, f"\x1b[?25l\r{up}{body}\x1b[J\x1b[?25h".encode("utf-8", "replace"))
         self._lines = len(lines)
 
@@ -241,19 +261,27 @@ def _size() -> tuple[int, int]:
     return found.lines or 24, found.columns or 80
 
 
-def render_screen(steps: Steps, now: float, begun: float, *, over: bool) -> list[str]:
-    """What the terminal shows: a head, a line for each step, below those that run what they do."""
+def render_screen(steps: Steps, now: float, begun: float, *, over: bool) -> list[tuple[str, str]]:
+    """What the terminal shows, each line with its colour: a head, a line for each step, below those that run what they
+    do. What is over is blue and an error red, as in docker's."""
     every = list(steps.by_digest.values())
     done = sum(step.completed is not None for step in every)
     state = " FINISHED" if over and steps.failed() is None else ""
-    lines = [f"[+] Building {now - begun:.1f}s ({done}/{len(every)}){state}"]
+    total = done if state else max(steps.total(), len(every))
+    lines = [(f"[+] Building {now - begun:.1f}s ({done}/{total}){state}", "")]
     for step in every:
         mark = "ERROR " if step.error else "CACHED " if step.cached else ""
-        lines.append(f"{f' => {mark}{step.name}':<70} {step.seconds(now):>5.1f}s")
+        colour = RED if step.error else BLUE if step.completed is not None else ""
+        lines.append((f"{f' => {mark}{step.name}':<70} {step.seconds(now):>5.1f}s", colour))
         if step.completed is None:
-            lines += [f" => => {text}" for text in list(step.statuses.values())[-_TAIL:]]
-            lines += [f" => => # {line}" for line in step.output[-_TAIL:]]
+            lines += [(f" => => {text}", "") for text in list(step.statuses.values())[-_TAIL:]]
+            lines += [(f" => => # {line}", "") for line in step.output[-_TAIL:]]
     return lines
+
+
+def paint(text: str, colour: str) -> str:
+    """The text in a colour, if there is one."""
+    return f"{colour}{text}{OFF}" if colour else text
 
 
 def choose_view(progress: str, steps: Steps, *, quiet: bool) -> View:

@@ -165,6 +165,7 @@ def _listing() -> Listing:
 
 def builder(session: Session, options: Options, arguments: list[str]) -> int:
     """Remove the cache of builds."""
+    check_builder(options.builder)
     scope = "all build cache" if options.all else "all dangling build cache"
     query = _query(session, options.filter)
     if options.keep_storage:
@@ -174,6 +175,12 @@ def builder(session: Session, options: Options, arguments: list[str]) -> int:
     if not _agreed(session, options, f"WARNING! This will remove {scope}."):
         return _cancelled("build cache")
     return _total(_build_cache(session, options, query))
+
+
+def check_builder(name: str) -> None:
+    """Refuse a builder that there is not, in buildx's words."""
+    if name not in ("", "default"):
+        raise StatusError(1, f'no builder "{name}" found')
 
 
 def _build_cache(session: Session, options: Options, query: Query) -> int:

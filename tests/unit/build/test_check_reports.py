@@ -7,7 +7,8 @@ import json
 
 import pytest
 
-from havre.build.checks import CheckReport, Finding, Policy, excerpt, parse_policy
+from havre.build.checks import CheckReport, Finding, Policy, parse_policy
+from havre.build.dockerfile import excerpt
 from havre.errors import InvalidInput
 
 

@@ -7,6 +7,7 @@ from havre.cli.parser import Command, Flag
 
 COMMANDS = (
     Command("prune", "[OPTIONS]", "Remove the cache of builds", "prune:builder", (0, 0), (
+        Flag("builder", "", "string", "Builder whose cache goes; there is one, default"),
         Flag("all", "a", "", "Remove all of it, not only what no image uses"),
         filter_flag("", 'Keep only what meets the condition (e.g. "until=24h")'),
         force_flag("Do not ask for confirmation"),

@@ -14,8 +14,10 @@ COMMANDS = (
     Command("build", "[OPTIONS] PATH | URL | -", "Build an image from a Dockerfile", "build:build", (1, 1), (
         Flag("add-host", "", "list", "Add a line to the hosts file (host:ip)", check="check_host"),
         Flag("allow", "", "list", "Grant the build a right (network.host, security.insecure)"),
+        Flag("annotation", "", "list", "Annotate the image in an archive (KEY=VALUE, index:KEY=VALUE)"),
         Flag("attest", "", "list", "An attestation (type=provenance,mode=max or type=sbom)"),
         Flag("build-arg", "", "list", "Set an ARG of the Dockerfile"),
+        Flag("builder", "", "string", "Builder to use; there is one, default"),
         Flag("cache-from", "", "list", "Build cache to use (IMAGE, type=registry,ref=NAME, type=local,src=DIR)"),
         Flag("cache-to", "", "list", "Where the cache goes (type=inline, type=registry,ref=NAME, type=local,dest=DIR)"),
         Flag("check", "", "", "Look for what docker's build checks find, and build nothing"),
