@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from havre.build.modes import Mode
 from havre.build.trees import Item, Tree
 from havre.errors import InvalidInput, NotFound
 from havre.linux import trees
@@ -62,7 +63,7 @@ class Placement:
     target: str
     into: bool
     owner: tuple[int, int] | None = None
-    mode: int | None = None
+    mode: Mode | None = None
     parents: bool = False
     excludes: tuple[str, ...] = ()
 
@@ -164,7 +165,9 @@ def _placed(tree: Tree, item: Item, place: str, placement: Placement) -> Member:
     entry = Entry(
         path=os.fsencode(place.strip("/")),
         kind=found.kind,
-        mode=found.mode if placement.mode is None or found.kind == "symlink" else placement.mode,
+        mode=found.mode
+        if placement.mode is None or found.kind == "symlink"
+        else placement.mode.of(found.mode, is_directory=found.kind == "dir"),
         uid=uid,
         gid=gid,
         mtime_s=found.mtime_s,

@@ -225,6 +225,6 @@ def plan_layer(
 
 def _inline_entry(place: str, content: bytes, placement: Placement) -> Entry:
     uid, gid = placement.owner or (0, 0)
-    mode = 0o644 if placement.mode is None else placement.mode
+    mode = 0o644 if placement.mode is None else placement.mode.of(0o644)
     path = os.fsencode(place.strip("/"))
     return Entry(path, "file", mode, uid, gid, int(time.time()), 0, size=len(content))

@@ -148,7 +148,8 @@ class BuildRequest:
     `target:STAGE`; any other name that FROM, COPY --from or a mount uses may be asked of the ContextSource if it is
     in `local_contexts`. `no_cache_stages` are names of stages never taken from the cache. `memory` and `shm_size` are
     bytes; `network` is default, bridge, host or none. `entitlements` are
-    the rights that the client grants the build's commands. `inline_cache` puts
+    the rights that the client grants the build's commands. With
+    `only_cache_from` nothing counts as cached if none of `cache_from` can be had. `inline_cache` puts
     the cache of this build into its image. `platform` may be several, with commas between. `vcs` is what the client
     says of the repository that its main context is in.
     """
@@ -180,6 +181,7 @@ class BuildRequest:
     cgroup_parent: str = ""
     squash: bool = False
     cache_from: tuple[CacheSource, ...] = ()
+    only_cache_from: bool = False
     cache_to: tuple[CacheTarget, ...] = ()
     attestations: Attestations = Attestations()
     vcs: Mapping[str, str] = field(default_factory=dict)

@@ -198,6 +198,7 @@ class Builder:
     async def remove(self, ids: Sequence[str]) -> int:
         """Remove these records, and with them what nothing needs any more in the store; the bytes freed."""
         await self._cache.forget(ids)
+        self._steps.forget()
         freed = await self._images.collect_garbage()
         for id in ids:
             freed += await self._mounts.remove(id)
@@ -257,6 +258,9 @@ class Builder:
         with dockerfile.located():
             interpreters = await in_thread(find_interpreters, _own_platform().architecture)
             check_runs(graph, wanted, interpreters)
+        caches = await self._open_caches(request, context, progress)
+        if request.cache_from and request.only_cache_from and not caches:
+            request = dataclasses.replace(request, no_cache=True)
         checks = Checks(dockerfile, graph, policy_of(dockerfile, request.build_args), source, progress, wanted)
         await self._check(checks, request, context)
         return Job(
@@ -269,7 +273,7 @@ class Builder:
             checks=checks,
             platform=wanted,
             interpreters=interpreters,
-            caches=await self._open_caches(request, context, progress),
+            caches=caches,
             directory=directory,
             undo=undo,
             fresh=fresh,

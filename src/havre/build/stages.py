@@ -154,7 +154,7 @@ class Stages:
         """The build arguments given that nothing has declared, once the stages are done."""
         graph = self._job.graph
         known = self._declared | {*graph.arguments, *graph.automatic, *PROXY_ARGS, "SOURCE_DATE_EPOCH"}
-        given = (name for name, value in self._job.request.build_args.items() if value is not None)
+        given = self._job.request.build_args
         return sorted(name for name in given if name not in known and not name.startswith("BUILDKIT_"))
 
     async def run(self) -> Result:
@@ -373,7 +373,8 @@ class Stages:
             tell(Finished(vertex, time.time(), error=str(error)))
             raise self._located(Failed(f"{step.text}: {error}"), step.line) from error
         result = self._advance(result, step, made)
-        tell(Finished(vertex, time.time(), cached=made is not None and made.cached, image=result.id))
+        known = self._steps.seen(result.id) and scope.use_cache
+        tell(Finished(vertex, time.time(), cached=known if made is None else made.cached, image=result.id))
         return result
 
     @contextmanager

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections import OrderedDict
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, MutableMapping, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
@@ -31,6 +32,7 @@ from havre.build.foreign import require_interpreter
 from havre.build.foreigncache import ForeignCache
 from havre.build.gitsource import GitAddress, clone, git_access, parse_git_address, shown_address
 from havre.build.layering import LayerPlan, plan_layer, resolve_target
+from havre.build.modes import parse_mode
 from havre.build.plan import Action, CopyAction, RunAction, WorkdirAction
 from havre.build.request import BuildRequest, ContextSource
 from havre.build.running import Output, Runner, RunPlace, Views
@@ -85,7 +87,10 @@ class Scope:
 class Steps:
     """Carries out steps for all builds."""
 
+    SEEN = 4096
+
     def __init__(self, storage: Storage, cache: Cache, runner: Runner) -> None:
+        self._seen: OrderedDict[str, None] = OrderedDict()
         self._storage = storage
         self._cache = cache
         self._runner = runner
@@ -156,7 +161,7 @@ class Steps:
                 action.target,
                 action.into,
                 owner=None if action.from_ else (0, 0),
-                mode=_mode(action.chmod),
+                mode=parse_mode(action.chmod),
                 parents=action.parents,
                 excludes=action.excludes,
             )
@@ -210,6 +215,22 @@ class Steps:
 
         key = key_of("squash", below, list(above), scope.epoch)
         return await self._find(key, "squash", scope) or await self._make(key, below, "squash", scope, work)
+
+    def seen(self, image: str) -> bool:
+        """Whether a step has come to this image before, as far as that is remembered; it is from now on.
+
+        What has the same ID has the same layers and history, times included: the step did nothing anew.
+        """
+        known = image in self._seen
+        self._seen[image] = None
+        self._seen.move_to_end(image)
+        while len(self._seen) > self.SEEN:
+            self._seen.popitem(last=False)
+        return known
+
+    def forget(self) -> None:
+        """Remember no step."""
+        self._seen.clear()
 
     # -- cache and layers
 
@@ -392,15 +413,3 @@ def _owner(rootfs: Path, chown: str) -> tuple[int, int]:
     """UID and GID of `--chown=user[:group]`; a bare number stands for both."""
     user = resolve_user(rootfs, chown)
     return user.uid, user.uid if chown.isdecimal() else user.gid
-
-
-def _mode(chmod: str) -> int | None:
-    if not chmod:
-        return None
-    try:
-        mode = int(chmod, 8)
-    except ValueError:
-        mode = -1
-    if not 0 <= mode <= 0o7777:
-        raise InvalidInput(f"invalid chmod parameter: '{chmod}'", "it should be octal and between 0 and 07777")
-    return mode
