@@ -26,6 +26,7 @@ from havre import gojson
 from havre.api.agents import Agents
 from havre.api.buildlog import RawTeller
 from havre.api.call import Call
+from havre.api.grpc import Doors
 from havre.api.listing import CONTENT_TYPE, ListedContext, receive
 from havre.api.progress_stream import stream_progress
 from havre.api.router import Router
@@ -47,8 +48,12 @@ from havre.wire.decode import decode_header
 from havre.wire.frames import STDERR
 
 
-async def _build(agents: Agents, call: Call) -> web.StreamResponse:
+async def _build(agents: Agents, doors: Doors, call: Call) -> web.StreamResponse:
     request = decode_request(call)
+    if (version := call.text("version")) == "2":
+        return await doors.posted(call, request)
+    if version not in ("", "1"):
+        raise InvalidInput(f'invalid version "{version}"')
     quiet, ids, contexts = call.flag("q"), call.query.getall("ssh", []), call.services.contexts
 
     async def work(progress: Progress) -> None:
@@ -199,20 +204,29 @@ def decode_request(call: Call) -> BuildRequest:
         extra_hosts=tuple(host for host in call.query.getall("extrahosts", []) if host),
         ulimits=tuple(_json(call, "ulimits", list[Ulimit], [])),
         shm_size=call.integer("shmsize") or 0,
-        memory=call.integer("memory") or 0,
-        memory_swap=call.integer("memswap") or 0,
-        cpu_shares=call.integer("cpushares") or 0,
-        cpu_quota_us=call.integer("cpuquota") or 0,
-        cpu_period_us=call.integer("cpuperiod") or 0,
+        memory=_or_zero(call, "memory"),
+        memory_swap=_or_zero(call, "memswap"),
+        cpu_shares=_or_zero(call, "cpushares"),
+        cpu_quota_us=_or_zero(call, "cpuquota"),
+        cpu_period_us=_or_zero(call, "cpuperiod"),
         cpuset_cpus=call.text("cpusetcpus"),
         cpuset_mems=call.text("cpusetmems"),
         cgroup_parent=call.text("cgroupparent"),
         squash=call.flag("squash"),
         cache_from=tuple(map(_cache_source, _json(call, "cachefrom", list[str | CacheSource], []))),
+        only_cache_from=call.request.content_type != CONTENT_TYPE,  # as the classic builder; our own client's are more
         attestations=parse_attestations(_json(call, "attestations", dict[str, str], {})),
         inline_cache=call.flag("inlinecache"),
         cache_to=tuple(_json(call, "cacheto", list[CacheTarget], [])),
     )
+
+
+def _or_zero(call: Call, name: str) -> int:
+    """A number; what is none counts as not given, as for dockerd."""
+    try:
+        return call.integer(name) or 0
+    except InvalidInput:
+        return 0
 
 
 def _cache_source(given: str | CacheSource) -> CacheSource:
@@ -220,11 +234,14 @@ def _cache_source(given: str | CacheSource) -> CacheSource:
     return CacheSource(ref=given) if isinstance(given, str) else given
 
 
+_CALLED = {"ulimits": "ulimit settings", "buildargs": "build args", "cachefrom": "cache-from"}
+
+
 def _json(call: Call, name: str, type: Any, default: Any) -> Any:
     text = call.text(name)
     if not text or text == "null":
         return default
-    return gojson.decode(text, type, f"error reading {name}")
+    return gojson.decode(text, type, f"error reading {_CALLED.get(name, name)}")
 
 
 def decode_credentials(call: Call) -> Mapping[str, Auth]:
@@ -302,9 +319,9 @@ class ClassicTeller:
             self._progress(ProgressLine(stream=f"{id}\n"))
             return
         self._warn()
+        self._progress(ProgressLine(aux={"ID": id}))
         if result.unconsumed:
             self._say(f"[Warning] One or more build-args [{' '.join(result.unconsumed)}] were not consumed\n")
-        self._progress(ProgressLine(aux={"ID": id}))
         self._say(f"Successfully built {_short(id)}\n")
         for tag in request.tags:
             self._say(f"Successfully tagged {tag}\n")
@@ -335,10 +352,10 @@ def in_classic_words(error: HavreError) -> HavreError:
     return error
 
 
-def register(router: Router) -> None:
+def register(router: Router, doors: Doors) -> None:
     """Add the routes of builds."""
     agents = Agents()
-    router.add("POST", "/build", partial(_build, agents))
+    router.add("POST", "/build", partial(_build, agents, doors))
     router.add("POST", "/build/agent", agents.offer)
     router.add("POST", "/build/check", _check)
     router.add("POST", "/build/export", _export)

@@ -22,8 +22,10 @@ from havre.errors import InvalidInput
 
 if TYPE_CHECKING:
     from havre.api.buildkit.control import Control
+    from havre.api.buildkit.posted import Posted
     from havre.api.buildkit.sessions import Sessions
     from havre.api.services import Services
+    from havre.build.request import BuildRequest
 
 _PROTOCOL = "h2c"
 _HEAD = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"
@@ -34,25 +36,28 @@ class Doors:
     """The handlers, and what the connections of one daemon share."""
 
     def __init__(self) -> None:
-        self._behind: tuple[Control, Sessions] | None = None
+        self._behind: tuple[Control, Sessions, Posted] | None = None
 
-    def _open(self, services: Services) -> tuple[Control, Sessions]:
+    def _open(self, services: Services) -> tuple[Control, Sessions, Posted]:
         if self._behind is None:
             from havre.api.buildkit.control import Control
+            from havre.api.buildkit.posted import Posted
             from havre.api.buildkit.sessions import Sessions
 
             sessions = Sessions()
-            self._behind = (
-                Control(services.builder, services.images, services.contexts, services.outputs, sessions),
-                sessions,
-            )
+            control = Control(services.builder, services.images, services.contexts, services.outputs, sessions)
+            self._behind = control, sessions, Posted(control)
         return self._behind
+
+    async def posted(self, call: Call, request: BuildRequest) -> web.StreamResponse:
+        """Carry out what `POST /build?version=2` asks."""
+        return await self._open(call.services)[2].build(call, request)
 
     async def grpc(self, call: Call) -> web.StreamResponse:
         """Serve the client's calls for as long as the connection lasts."""
         _check_upgrade(call)
         await call.announce(101, "")
-        control, _ = self._open(call.services)
+        control, *_ = self._open(call.services)
         from havre.api.buildkit.http2 import server_protocol
 
         return await _hold(call, server_protocol(control.routes()))
@@ -61,7 +66,7 @@ class Doors:
         """Keep the client's session, on which builds call it, for as long as the connection lasts."""
         _check_upgrade(call)
         await call.announce(101, "")  # before a build can find the session, which must be connected by then
-        _, sessions = self._open(call.services)
+        _, sessions, _ = self._open(call.services)
         from havre.api.buildkit.http2 import Channel
         from havre.api.buildkit.sessions import Session
 
@@ -98,8 +103,7 @@ async def _hold(call: Call, protocol: Any) -> web.StreamResponse:
     return Taken()
 
 
-def register(router: Router) -> None:
+def register(router: Router, doors: Doors) -> None:
     """Add the two doors."""
-    doors = Doors()
     router.add("POST", "/session", doors.session)
     router.add("POST", "/grpc", doors.grpc)

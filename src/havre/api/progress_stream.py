@@ -71,7 +71,8 @@ async def _finish(task: asyncio.Future[Any], response: web.StreamResponse | None
 
 def _render(line: ProgressLine) -> bytes:
     if line.aux is not None:
-        return render_line({"progressDetail": {}, "aux": line.aux})
+        kind: dict[str, object] = {"id": line.id} if line.id else {"progressDetail": {}}
+        return render_line(kind | {"aux": line.aux})
     if line.stream:
         return render_stream(line.stream)
     if line.message:

@@ -38,11 +38,12 @@ def build_router() -> Router:
         images,
         volumes,
         networks,
-        build,
-        grpc,
         plugins,
         pruning,
         swarm,
     ):
         noun.register(router)
+    doors = grpc.Doors()
+    build.register(router, doors)
+    grpc.register(router, doors)
     return router

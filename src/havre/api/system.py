@@ -24,7 +24,7 @@ from havre.wire.queries import parse_time
 from havre.wire.versions import NEWEST, OLDEST
 
 _PING = {
-    "Builder-Version": "1",
+    "Builder-Version": "2",
     "Cache-Control": "no-cache, no-store, must-revalidate",
     "Pragma": "no-cache",
     "Swarm": "inactive",

@@ -12,7 +12,8 @@ class ProgressLine(msgspec.Struct, frozen=True):
     """One line. `id` names a layer (12 digits) or a tag; `current` and `total` are bytes, 0 where unknown.
 
     `message` lines have no progress detail in Docker's JSON, whatever their `id`. `stream` is text to be shown as it
-    is (load), `aux` a value for programs (the outcome of a push).
+    is (load), `aux` a value for programs (the outcome of a push), of
+    the kind `id`.
     """
 
     status: str = ""
@@ -21,7 +22,7 @@ class ProgressLine(msgspec.Struct, frozen=True):
     total: int = 0
     message: bool = False
     stream: str = ""
-    aux: dict[str, Any] | None = None
+    aux: dict[str, Any] | str | None = None
 
 
 Progress: TypeAlias = Callable[[ProgressLine], None]

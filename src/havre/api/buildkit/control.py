@@ -60,7 +60,10 @@ _LLB_CAPABILITIES = (
 
 
 class Control:
-    """The calls, on a builder. `routes()` is the table for `http2.server_protocol`."""
+    """The calls, on a builder. `routes()` is the table for `http2.server_protocol`.
+
+    `bodies` are contexts that came by HTTP, by the names that builds have for them (`posted`).
+    """
 
     def __init__(
         self, builder: Builder, images: Images, contexts: Contexts, outputs: Outputs, sessions: Sessions
@@ -71,6 +74,7 @@ class Control:
         self._outputs = outputs
         self._sessions = sessions
         self._jobs = Jobs()
+        self.bodies: dict[str, AsyncIterator[bytes]] = {}
 
     def routes(self) -> Routes:
         """Every method by its path."""
@@ -165,7 +169,10 @@ class Control:
             entitlements=request.entitlements,
         )
         async with AsyncExitStack() as stack:
-            source = SessionSource(self._sessions, request.session, options, self._contexts, stack, job.status.progress)
+            progress = job.status.progress
+            source = SessionSource(
+                self._sessions, request.session, options, self._contexts, stack, progress, self.bodies
+            )
             try:
                 caches = _caches_of(request)
                 wanted = replace(options.request, inline_cache=caches.inline, cache_to=caches.targets)

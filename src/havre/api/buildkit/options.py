@@ -27,7 +27,8 @@ from havre.wire.queries import parse_bool
 FRONTEND = "dockerfile.v0"
 LINT = "frontend.lint"  # the subrequest that build checks are
 _NETWORKS = ("", "default", "sandbox", "host", "none")
-_LOCAL, _UPLOAD = "local:", "http://buildkit-session/"
+_LOCAL = "local:"
+UPLOAD = "http://buildkit-session/"  # of a tar that comes by the session, as clients name it
 
 _OF_CACHES = ("ref", "dest", "mode", "ignore-error", "force-compression")
 _AS_THEY_ARE = {
@@ -81,7 +82,7 @@ def parse_options(
     remote = attrs.get("context", "")
     if remote and not _is_remote(remote):
         raise Unsupported(f"the context {remote} cannot be fetched by the daemon", "expected git, http:// or https://")
-    upload = remote.removeprefix(_UPLOAD) if remote.startswith(_UPLOAD) else ""
+    upload = remote.removeprefix(UPLOAD) if remote.startswith(UPLOAD) else ""
     network = attrs.get("force-network-mode", "")
     if network not in _NETWORKS:
         raise InvalidInput(f"invalid network mode {network!r}", "expected default, host or none")

@@ -15,7 +15,7 @@ Source: moby/buildkit session/*; frontend/dockerui; docker/buildx build/opt.go.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, aclosing
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
@@ -56,7 +56,10 @@ _CHECK_AGENT, _PULL = "/moby.sshforward.v1.SSH/CheckAgent", "/moby.upload.v1.Upl
 
 
 class SessionSource:
-    """The client of one build. `text` is the Dockerfile once it has been read, for messages about its lines."""
+    """The client of one build, without a session's ID one that has nothing more to give.
+
+    `text` is the Dockerfile once it has been read, for messages about its lines; `bodies` are tars that came by HTTP.
+    """
 
     def __init__(
         self,
@@ -66,7 +69,9 @@ class SessionSource:
         contexts: Contexts,
         stack: AsyncExitStack,
         progress: BuildProgress,
+        bodies: Mapping[str, AsyncIterator[bytes]] | None = None,
     ) -> None:
+        self._bodies = bodies or {}
         self._sessions = sessions
         self._session_id = session_id
         self._options = options
@@ -159,8 +164,8 @@ class SessionSource:
 
     async def secret(self, id: str) -> bytes | None:
         """A secret of the client's."""
-        session = await self._session()
-        if not session.offers(_SECRET):
+        session = await self._session() if self._session_id else None
+        if session is None or not session.offers(_SECRET):
             return None
         try:
             return (await session.ask(_SECRET, GetSecretRequest(id), GetSecretResponse)).data
@@ -169,8 +174,8 @@ class SessionSource:
 
     async def ssh(self, id: str) -> Path | None:
         """A socket on which the client's agent answers."""
-        session = await self._session()
-        if not session.offers(_CHECK_AGENT):
+        session = await self._session() if self._session_id else None
+        if session is None or not session.offers(_CHECK_AGENT):
             return None
         try:
             await session.ask(_CHECK_AGENT, CheckAgentRequest(id), CheckAgentResponse)
@@ -192,7 +197,7 @@ class SessionSource:
 
     async def credentials(self, registry: str) -> Auth | None:
         """What the client's configuration has for the registry."""
-        return await session_credentials(await self._session(), registry)
+        return await session_credentials(await self._session(), registry) if self._session_id else None
 
     def origins(self) -> Mapping[str, Origin]:
         """Where those contexts come from that were fetched."""
@@ -211,6 +216,9 @@ class SessionSource:
                 return await self._fetched(self._options.remote, MAIN_CONTEXT)
             uploaded = UploadedContext(await self._borrow(), {})
             self._stack.callback(uploaded.close)
+            if (body := self._bodies.get(self._options.upload)) is not None:
+                await uploaded.receive(body)
+                return uploaded.files
             async with aclosing(self._pull()) as pieces:
                 await uploaded.receive(pieces)
             return uploaded.files
