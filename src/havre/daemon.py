@@ -84,6 +84,7 @@ from havre.engine.volumes import Volumes
 from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound
 from havre.linux.heap import limit_arenas
 from havre.linux.idmap import IdRange
+from havre.linux.nofile import raise_limit
 from havre.logtext import configure_logging, set_level
 from havre.network.files import Resolver
 from havre.network.ipam import parse_pools
@@ -627,6 +628,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         configure_logging("debug" if config.debug else config.log_level)
         override_environment(config.http_proxy, config.https_proxy, config.no_proxy)
         limit_arenas(_ARENAS)
+        raise_limit()
         asyncio.run(run(config, invocation.values))
     except HavreError as error:
         print(f"havred: {error}", file=sys.stderr)

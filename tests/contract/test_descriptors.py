@@ -1,12 +1,18 @@
-"""Files that the daemon has open: what a container costs, and numbers beyond what select(2) can wait for."""
+"""Files that the daemon has open: what a container costs, their limit, and numbers beyond select(2)'s last one."""
 
 from __future__ import annotations
 
+import os
+import re
 import signal
+from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
+
+import pytest
 
 from support.descriptors import FD_SETSIZE, open_files, silent_clients
-from support.engines import Engine
+from support.engines import Engine, Havred, serving
 from support.waiting import until
 
 
@@ -55,3 +61,57 @@ def test_what_a_container_costs(havred: Engine) -> None:
     assert "Name:" in havred.out("exec", "front1", "nslookup", "-type=a", "front2")
     havred.docker("rm", "-f", *havred.out("ps", "-aq").split(), check=0)
     havred.docker("network", "rm", "front", check=0)
+
+
+class Limited(Havred):
+    """Our daemon with limits of open files, SOFT:HARD."""
+
+    def __init__(self, nofile: str) -> None:
+        super().__init__()
+        self.nofile = nofile
+
+    @property
+    def inside(self) -> list[str]:
+        return [*super().inside, "prlimit", f"--nofile={self.nofile}"]
+
+
+@pytest.fixture
+def limited(request: pytest.FixtureRequest, archive: Path) -> Iterator[Engine]:
+    with serving(Limited(request.param), archive) as engine:
+        yield engine
+
+
+@pytest.mark.parametrize("limited", ["256:256"], indirect=True)
+def test_a_start_without_room_is_refused_whole(limited: Engine) -> None:
+    limited.docker("run", "-d", "--name", "first", "busybox", "sleep", "99", check=0)
+    limited.docker("create", "--name", "second", "-p", "80", "busybox", "sleep", "99", check=0)
+    netns = set(os.listdir(limited.root / "run/netns"))
+    room = 256 - 48 - open_files(limited.pid)
+    with silent_clients(limited, room):
+        for command in (("start", "second"), ("exec", "first", "true"), ("run", "--name", "third", "busybox", "true")):
+            refused = limited.docker(*command)
+            assert refused.returncode != 0
+            assert re.search(
+                r"too many open files: the daemon has \d+ and may have 256", refused.stdout + refused.stderr
+            )
+        assert limited.out("inspect", "-f", "{{.State.Status}} {{.State.Pid}}", "second") == "created 0"
+        assert set(os.listdir(limited.root / "run/netns")) == netns
+        assert limited.out("ps", "-q", "--no-trunc", "--filter", "name=first")
+    limited.docker("start", "second", check=0)
+    assert limited.out("exec", "second", "echo", "runs") == "runs"
+    limited.stop(signal.SIGKILL)
+    limited.nofile = "80:80"
+    with pytest.raises(AssertionError, match=r"2 containers run, for which the daemon needs [0-9]+ open files"):
+        limited.start()
+    limited.nofile = "256:256"
+    limited.start()
+    assert limited.out("exec", "second", "echo", "runs") == "runs"
+
+
+@pytest.mark.parametrize("limited", ["200:1500"], indirect=True)
+def test_the_hard_limit_is_the_daemons_and_the_soft_one_the_containers(limited: Engine) -> None:
+    """As with dockerd, whose runtime raises its own limit and gives its children the old one."""
+    with silent_clients(limited, 400):
+        assert limited.out("run", "--rm", "busybox", "sh", "-c", "ulimit -Sn; ulimit -Hn").split() == ["200", "1500"]
+        limited.docker("run", "-d", "--name", "held", "busybox", "sleep", "99", check=0)
+        assert limited.out("exec", "held", "sh", "-c", "ulimit -Sn; ulimit -Hn").split() == ["200", "1500"]

@@ -111,9 +111,10 @@ class Lifecycle:
     async def _run(self, live: Live, images: Path | None = None) -> None:
         """Start it, under the lock; on failure everything is undone and the row says why."""
         try:
-            async with asyncio.timeout(None) as live.launch, AsyncExitStack() as undo:
-                await self._launch(live, undo, images)
-                undo.pop_all()
+            with self._runtime.room.for_start():
+                async with asyncio.timeout(None) as live.launch, AsyncExitStack() as undo:
+                    await self._launch(live, undo, images)
+                    undo.pop_all()
         except HavreError as error:
             await self._failed(live, error)
             raise

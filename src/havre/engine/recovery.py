@@ -70,6 +70,7 @@ class Recovery:
     async def run(self) -> None:
         """Take over what runs, bury what does not; starts wanted by a policy go on in the background."""
         await self._index.load()
+        self._runtime.room.check_for(sum(live.container.state.running for live in self._index))
         for id in self._runtime.leftovers():
             if self._index.find(id) is None:
                 await self._runtime.cleanup(id)

@@ -41,6 +41,7 @@ import msgspec
 from havre.aio import in_thread
 from havre.aio import spawn as spawn_task
 from havre.errors import Failed
+from havre.linux import nofile
 from havre.runtime import spawn
 from havre.runtime.fanout import STDERR, STDOUT, Fanout
 from havre.runtime.null import null_device, shielded
@@ -127,7 +128,6 @@ class Handshake:
             self._open.append(self._start)
             theirs.append(start_read)
             env["_OCI_STARTPIPE"] = str(start_read)
-            os.write(self._start, b"1")
             with open(launch.directory / "conmon.log", "wb") as log:
                 self.child: subprocess.Popen[bytes] = spawn.start(
                     launch.argv(),
@@ -137,6 +137,8 @@ class Handshake:
                     stdout=log,
                     stderr=log,
                 )
+            nofile.give_back(self.child.pid)
+            os.write(self._start, b"1")
         except BaseException:
             self.close()
             raise

@@ -22,6 +22,7 @@ from havre.linux import pidfd
 from havre.runtime import messages, spawn
 from havre.runtime.conmon import Handshake, Launch, Report, read_failure
 from havre.runtime.held import Held, Monitor
+from havre.runtime.room import Room
 
 
 class ExecProcess(Held):
@@ -38,6 +39,7 @@ class ExecProcess(Held):
         bundle: Path,
         process: Mapping[str, Any],
         open_stdin: bool,
+        room: Room,
     ) -> None:
         """`runtime` is the OCI runtime's command line up to the verb, `process` the OCI `process` object."""
         name = secrets.token_hex(16)
@@ -46,6 +48,7 @@ class ExecProcess(Held):
         super().__init__(directory, ends_input=open_stdin and not tty)
         self._process = process
         self._set_apart = set_apart
+        self._room = room
         self._load_profile = load_profile
         self._started = False
         self._launch = Launch(
@@ -69,7 +72,7 @@ class ExecProcess(Held):
         try:
             await self._load_profile(self._process)
             self._make_directory()
-            with self._begin() as handshake:
+            with self._room.for_start(), self._begin() as handshake:
                 report = await self._shake_hands_in_time(handshake)
                 child = handshake.child
                 process = pidfd.open_process(report.data)

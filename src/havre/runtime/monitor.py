@@ -47,6 +47,7 @@ from havre.runtime.held import Held, Monitor
 from havre.runtime.host import read_host
 from havre.runtime.null import is_own, null_device
 from havre.runtime.plan import ContainerPlan, ExecPlan, Resources
+from havre.runtime.room import Room
 from havre.runtime.runtimes import AbsentRuntime, OciRuntime, Runtimes, find_runtimes
 from havre.runtime.spec import (
     DEFAULT_CGROUP_PARENT,
@@ -204,6 +205,7 @@ class Process(Held):
             bundle=self._directory,
             process=process,
             open_stdin=plan.open_stdin,
+            room=self._owner.room,
         )
 
     def _oom_killed(self) -> bool:
@@ -217,6 +219,7 @@ class Runtime:
         self._containers = run_root / "containers"
         self._ever: dict[str, OciRuntime] = {}  # those that a reload has taken out may still have containers
         self._processes: dict[str, Process] = {}
+        self.room = Room()
         own = cgroups.groups_of("self")
         self._service_trees = cgroups.service_trees(host.cgroups)
         self._in_service = any(own.get(tree, "/") != "/" for tree in self._service_trees)
