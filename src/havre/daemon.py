@@ -345,6 +345,7 @@ def _identity(config: DaemonConfig) -> Identity:
     return Identity(
         version=__version__,
         data_root=config.data_root,
+        exec_root=config.exec_root,
         debug=config.debug,
         experimental=config.experimental,
         mirrors=config.registry_mirrors,

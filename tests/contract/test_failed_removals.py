@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -74,3 +75,26 @@ def test_who_waits_for_the_end_of_run_rm_is_told(havred: Engine) -> None:
             assert told.result(20).json["Error"]["Message"]
             until(lambda: havred.out("ps", "-a", "--format", "{{.State}}") == "dead", "it to be dead")
     havred.out("rm", "stays")
+
+
+def test_a_stop_is_acknowledged_once_it_is_recorded(havred: Engine) -> None:
+    id = havred.out("run", "-d", "--name", "stays", "--restart", "unless-stopped", "busybox", "sleep", "1000")
+    with immutable(havred.root / "data" / "havre.db-wal"):
+        refused = havred.docker("stop", "-t", "0", "stays", check=1)
+        assert "havre.db" in refused.stderr
+        assert havred.out("ps", "-a", "--format", "{{.State}}") == "exited"
+        assert ask(havred.socket, "POST", f"/containers/{id}/stop").status == 500
+    assert ask(havred.socket, "POST", f"/containers/{id}/stop").status == 304
+    havred.stop(signal.SIGKILL)
+    havred.start()
+    assert havred.out("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "stays") == "exited 137"
+    havred.out("rm", "stays")
+
+
+def test_a_refused_rename_changes_nothing(havred: Engine) -> None:
+    havred.out("create", "--name", "stays", "busybox")
+    with immutable(havred.root / "data" / "havre.db-wal"):
+        assert havred.docker("rename", "stays", "other").returncode == 1
+        assert havred.out("ps", "-a", "--format", "{{.Names}}") == "stays"
+    havred.docker("rename", "stays", "other", check=0)
+    havred.out("rm", "other")

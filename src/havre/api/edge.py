@@ -35,7 +35,8 @@ from havre.api.call import Call
 from havre.api.origin import check_origin
 from havre.api.router import Router
 from havre.api.services import Services
-from havre.errors import HavreError, InvalidInput
+from havre.errors import Failed, HavreError, InvalidInput
+from havre.linux.room import hint_when_full, is_full
 from havre.wire.versions import NEWEST, Version, parse_version
 
 log = logging.getLogger(__name__)
@@ -86,6 +87,11 @@ class Edge:
                 log.warning("%s %s broke off: %s", request.method, request.path, error)
                 raise ConnectionResetError("the answer has begun; it can only be cut off") from error
             answer = self.refuse(error)
+        except OSError as error:
+            if not is_full(error) or request.writer.output_size > 0:
+                raise
+            what = f": {error.filename}" if isinstance(error.filename, str) else ""
+            answer = self.refuse(Failed(f"no space left on device{what}", hint_when_full(error)))
         finally:
             self.tasks.discard(task)
             protocol.let_go()

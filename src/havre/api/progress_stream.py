@@ -66,7 +66,8 @@ async def _finish(task: asyncio.Future[Any], response: web.StreamResponse | None
     except HavreError as error:
         if response is None:
             raise
-        await response.write(render_error(error.message, error.code if isinstance(error, RunFailed) else 0))
+        code = error.code if isinstance(error, RunFailed) else 0
+        await response.write(render_error(error.message, code, error.hint or ""))
 
 
 def _render(line: ProgressLine) -> bytes:

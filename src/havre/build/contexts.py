@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import os
 import secrets
 import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from weakref import WeakValueDictionary
 
@@ -29,6 +30,9 @@ from havre.build.packed import PackedTree
 from havre.errors import Failed, InvalidInput, NotFound
 from havre.linux import trees
 from havre.linux.openat2 import open_regular_in_root
+from havre.linux.room import hint_when_full, is_full
+
+log = logging.getLogger(__name__)
 
 PATIENCE_S = 30.0  # with a client that takes its time to send what another one is to send, too
 KEPT = 8  # contexts, besides those in use
@@ -51,10 +55,18 @@ class Contexts:
 
     def _set_aside(self) -> Path:
         stale = self._root.with_name(f"{self._root.name}.stale")
-        stale.mkdir(mode=0o700, exist_ok=True)
-        if self._root.exists():
-            self._root.rename(stale / secrets.token_hex(8))
-        self._root.mkdir(mode=0o700)
+        try:
+            stale.mkdir(mode=0o700, exist_ok=True)
+            if self._root.exists():
+                self._root.rename(stale / secrets.token_hex(8))
+            self._root.mkdir(mode=0o700)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            log.warning("old build contexts are removed at once: %s", error)
+            trees.remove_tree(self._root)
+            with suppress(OSError):  # there will be no builds
+                self._root.mkdir(mode=0o700)
         return stale
 
     @asynccontextmanager
@@ -159,7 +171,7 @@ def _told(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise Failed(f"{what}: {error.strerror or error}") from error
+        raise Failed(f"{what}: {error.strerror or error}", hint_when_full(error)) from error
 
 
 def read_file(root: Path | PackedTree, path: str, limit: int) -> bytes:

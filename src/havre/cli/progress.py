@@ -29,7 +29,7 @@ class Failure(Failed):
 def _failure(error: object) -> Failure:
     if not isinstance(error, dict):
         return Failure(str(error))
-    failure = Failure(error.get("message", ""))
+    failure = Failure(error.get("message", ""), error.get("hint"))
     failure.code = error.get("code") or 0
     return failure
 

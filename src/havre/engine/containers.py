@@ -13,7 +13,7 @@ What changes state runs to its end even when the client hangs up (`finish`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -29,7 +29,7 @@ from havre.engine.imagelist import ImageUser
 from havre.engine.lifecycle import Lifecycle
 from havre.engine.links import linked_names
 from havre.engine.listing import select
-from havre.engine.live import Index
+from havre.engine.live import Index, Live
 from havre.engine.membership import Membership, PortBindings
 from havre.engine.model import Container, CreateRequest, EndpointSettings, ImageId
 from havre.engine.names import check_name
@@ -37,7 +37,7 @@ from havre.engine.removal import Removal
 from havre.engine.times import parse
 from havre.engine.top import Top, read_top
 from havre.engine.validate import parse_signal
-from havre.errors import Conflict, HavreError, InvalidInput, NotFound
+from havre.errors import Conflict, HavreError, InvalidInput, NotFound, NotModified
 from havre.logs import LogChunk, LogOptions
 from havre.storage import Snapshots
 
@@ -174,11 +174,13 @@ class Containers:
     ) -> None:
         """End it, gently at first; NotModified if it does not run. With `drain_s` its names are withdrawn before, and
         it has so long to answer what it was asked."""
-        await finish(self._control.stop(self._index.get(ref), timeout_s, signal, drain_s))
+        live = self._index.get(ref)
+        await finish(self._recorded(live, self._control.stop(live, timeout_s, signal, drain_s)))
 
     async def restart(self, ref: str, timeout_s: int | None = None, signal: str | None = None) -> None:
         """Stop and start."""
-        await finish(self._control.restart(self._index.get(ref), timeout_s, signal))
+        live = self._index.get(ref)
+        await finish(self._recorded(live, self._control.restart(live, timeout_s, signal)))
 
     async def kill(self, ref: str, signal: str | None = None) -> None:
         """Send a signal."""
@@ -187,15 +189,26 @@ class Containers:
             live = self._index.get(ref)
         except HavreError as error:
             raise type(error)(f"cannot kill container: {ref}: {error.message}", error.hint) from None
-        await finish(self._control.kill(live, number))
+        await finish(self._recorded(live, self._control.kill(live, number)))
 
     async def pause(self, ref: str) -> None:
         """Freeze it."""
-        await finish(self._control.pause(self._index.get(ref)))
+        live = self._index.get(ref)
+        await finish(self._recorded(live, self._control.pause(live)))
 
     async def unpause(self, ref: str) -> None:
         """Thaw it."""
-        await finish(self._control.unpause(self._index.get(ref)))
+        live = self._index.get(ref)
+        await finish(self._recorded(live, self._control.unpause(live)))
+
+    async def _recorded(self, live: Live, work: Awaitable[None]) -> None:
+        """Do `work`; when it, or that there was nothing to do, is acknowledged, the row says what has become of it."""
+        try:
+            await work
+        except NotModified:
+            await self._index.settle(live.container)
+            raise
+        await self._index.settle(live.container)
 
     async def rename(self, ref: str, name: str) -> None:
         """Give it another name."""

@@ -105,6 +105,7 @@ class Index:
         self._table = table
         self._by_id: dict[str, Live] = {}
         self._names: dict[str, str] = {}
+        self._unrecorded: set[str] = set()  # IDs of those whose row is not what has become of them, for want of room
 
     async def load(self) -> None:
         """Read every row; of one that is damaged, what can be read."""
@@ -182,14 +183,31 @@ class Index:
         """Persist the row as it stands; a container that is gone stays gone."""
         if (live := self._by_id.get(container.id)) is not None:
             self.check_sound(live)
-            await self._table.put(container.id, container)
+            await self._record(container)
 
     async def note(self, container: Container) -> None:
-        """As `save`, of what has happened already: a disk that refuses is told in the log and stops nothing."""
+        """As `save`, of what has happened already: it may have the reserve's room, and a disk that refuses it all the
+        same is told in the log and stops nothing; but see `settle`."""
+        if (live := self._by_id.get(container.id)) is None or live.damaged:
+            return
         try:
-            await self.save(container)
+            await self._record(container, urgent=True)
         except HavreError as error:
+            self._unrecorded.add(container.id)
             log.error("the state of container %s is not recorded: %s", container.id, error)
+
+    async def settle(self, container: Container) -> None:
+        """Before what has become of a container is acknowledged: it is on disk; raises what the database says."""
+        if container.id in self._unrecorded:
+            await self._record(container, urgent=True)
+
+    async def _record(self, container: Container, *, urgent: bool = False) -> None:
+        await self._table.put(container.id, container, urgent=urgent)
+        self._unrecorded.discard(container.id)
+        with suppress(HavreError):
+            for live in [self._by_id[id] for id in self._unrecorded if id in self._by_id]:  # there is room again
+                await self._table.put(live.container.id, live.container, urgent=True)
+                self._unrecorded.discard(live.container.id)
 
     async def remove(self, container: Container) -> None:
         """Forget it; if the database refuses, it stays."""
@@ -199,4 +217,5 @@ class Index:
         except BaseException:
             self._by_id[container.id] = live
             raise
+        self._unrecorded.discard(container.id)
         self.free(container.name)

@@ -84,6 +84,22 @@ class LocalVolumes:
         with attempt(f"create {name}"):
             aside.rename(self.root / name)
 
+    def put_aside(self, name: str, aside: Path) -> None:
+        """Undo `put_in_place`."""
+        with attempt(f"create {name}"):
+            (self.root / name).rename(aside)
+
+    def sync(self) -> None:
+        """Make the names of the volumes durable. Blocking."""
+        with attempt("writing the names of volumes"):
+            trees.sync_directory(self.root)
+
+    def take_back(self, name: str) -> None:
+        """Remove what `create` has made, or half made, of a volume that nobody has used yet. Blocking."""
+        for directory in (self.data(name), self.root / name):
+            with suppress(OSError):  # what holds files is not of that kind
+                directory.rmdir()
+
     async def drop_aside(self, aside: Path) -> None:
         """Remove what `make_aside` made, if it is still there."""
         await in_thread(trees.remove_tree, aside)
@@ -152,6 +168,8 @@ class LocalVolumes:
 
     def _make_directory(self, name: str) -> None:
         _make_data(self.root / name)
+        trees.sync_directory(self.root / name)
+        trees.sync_directory(self.root)
 
     def _remove_directory(self, name: str) -> int:
         """Unmount, measure, remove. A mount that something holds on to stops it before any file is touched."""

@@ -11,7 +11,7 @@ import platform
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,20 @@ from havre.engine.images import Images
 from havre.engine.times import from_seconds
 from havre.engine.volumes import Volumes
 from havre.errors import NotFound
+from havre.linux.room import free_bytes, full_hint, lacks_inodes
 from havre.registry import proxies
 from havre.runtime import Release, Runtime
 from havre.storage import Storage
 
+_FULL_BYTES = 4 << 20  # less room than this and a file system counts as full
+_NO_SWARM = {
+    "NodeID": "",
+    "NodeAddr": "",
+    "LocalNodeState": "inactive",
+    "ControlAvailable": False,
+    "Error": "",
+    "RemoteManagers": None,
+}
 DOCKER_COMPATIBLE = "26.1.5"
 """The Docker release whose behaviour havre answers with; clients compare it with their own."""
 
@@ -38,6 +48,7 @@ class Identity:
 
     version: str
     data_root: Path
+    exec_root: Path | None = None
     debug: bool = False
     experimental: bool = False
     mirrors: tuple[str, ...] = ()
@@ -51,6 +62,11 @@ class Identity:
     seccomp_profile: str = "builtin"
     no_new_privileges: bool = False
     started_at: float = field(default_factory=time.time)
+
+    @property
+    def roots(self) -> Sequence[Path]:
+        """Where its files are."""
+        return [root for root in (self.data_root, self.exec_root) if root is not None]
 
 
 class System:
@@ -120,7 +136,7 @@ class System:
         """`GET /info`."""
         host = await in_thread(read_host)
         cgroups = self._runtime.host.cgroups
-        warnings = [] if cgroups.swap_limit else ["WARNING: No swap limit support"]
+        warnings = await in_thread(_warn_of_room, self._identity.roots)
         if self._identity.seccomp_profile != "builtin":
             warnings.append("WARNING: daemon is not using the default seccomp profile")
         releases = await self._runtime.releases()
@@ -178,14 +194,7 @@ class System:
             "Runtimes": {name: {"path": path} for name, path in self._runtime.binaries.items()},
             "DefaultRuntime": self._runtime.default,
             "DefaultRuntimeReason": self._runtime.reason,
-            "Swarm": {
-                "NodeID": "",
-                "NodeAddr": "",
-                "LocalNodeState": "inactive",
-                "ControlAvailable": False,
-                "Error": "",
-                "RemoteManagers": None,
-            },
+            "Swarm": _NO_SWARM,
             "LiveRestoreEnabled": self._identity.live_restore,
             "Isolation": "",
             "InitBinary": init,
@@ -194,7 +203,7 @@ class System:
             "InitCommit": _release_of(releases, init),
             "SecurityOptions": self._security_options(),
             "CDISpecDirs": list(self._identity.cdi_directories),
-            "Warnings": warnings,
+            "Warnings": ([] if cgroups.swap_limit else ["WARNING: No swap limit support"]) + warnings,
         }
 
     def _counts(self) -> dict[str, int]:
@@ -252,6 +261,12 @@ class System:
             "Containers": containers,
             "Volumes": msgspec.to_builtins(await self._volumes.usage()),
         }
+
+
+def _warn_of_room(roots: Sequence[Path]) -> list[str]:
+    """The file systems of ours that are full, or as good as full. Blocking."""
+    full = [root for root in roots if free_bytes(root) < _FULL_BYTES or lacks_inodes(root)]
+    return [f"WARNING: {full_hint(root)}" for root in full]
 
 
 def _release_of(releases: Mapping[str, tuple[str, Release]], name: str) -> dict[str, str]:

@@ -5,7 +5,6 @@ Texts of errors are Docker's. Source: Docker Engine API, "Volumes"; mount(8) for
 
 from __future__ import annotations
 
-import errno
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ import msgspec
 from havre.engine.model import Value
 from havre.errors import Conflict, Failed, InvalidInput
 from havre.golang.units import parse_size
+from havre.linux.room import hint_when_full
 
 ANONYMOUS = "com.docker.volume.anonymous"
 """The label of a volume that nobody gave a name."""
@@ -119,5 +119,4 @@ def attempt(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = "free some space and try again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
-        raise Failed(f"{what}: {error}", hint) from error
+        raise Failed(f"{what}: {error}", hint_when_full(error)) from error

@@ -194,19 +194,29 @@ class Volumes:
             labels=({ANONYMOUS: ""} if anonymous else {}) | dict(labels) or None,
             options=dict(options) or None,
         )
-        made = True
+        made = False
         try:
             if driver == LOCAL:
                 await self._local.create(name)
+                made = True
             else:
                 made = await self._plugged.create(volume)
             await self._table.put(name, volume)
         except BaseException:
             del self._volumes[name]
+            await self._unmake(volume, made)
             raise
         if made:
             self._events.publish("volume", "create", name, {"driver": volume.driver})
         return volume, made
+
+    async def _unmake(self, volume: Volume, made: bool) -> None:
+        """Nothing stays of a volume that could not be made, or not be recorded."""
+        if volume.driver == LOCAL:
+            await in_thread(self._local.take_back, volume.name)
+        elif made:
+            with suppress(HavreError):  # the plugin may not even have it
+                await self._plugged.remove(volume)
 
     def _turn(self, name: str) -> asyncio.Lock:
         return self._turns.setdefault(name, asyncio.Lock())
@@ -338,7 +348,13 @@ class Volumes:
                 mountpoint=str(self._local.data(name)),
                 labels=dict(labels or {}) or None,
             )
-            await self._table.put(name, volume)
+            try:
+                await in_thread(self._local.sync)
+                await self._table.put(name, volume)
+            except BaseException:
+                del self._volumes[name]
+                self._local.put_aside(name, aside)
+                raise
         finally:
             await self._local.drop_aside(aside)
         self._events.publish("volume", "create", name, {"driver": volume.driver})
@@ -365,6 +381,7 @@ class Volumes:
         self._volumes[new] = renamed
         del self._volumes[name]
         try:
+            await in_thread(self._local.sync)
             await self._table.put(new, renamed)
         except HavreError:
             self._local.rename(new, name)

@@ -1,7 +1,7 @@
 """How much room a file system has left, and what to say where it has none.
 
-A daemon that is root may use the blocks that ext4 keeps for root: what counts is `f_bfree`. Some file systems (btrfs,
-those of FUSE) have no fixed number of inodes and say 0 of 0.
+What ext4 keeps for root and for itself (5% and 2%) does not count: containers' users cannot have it. Some file systems
+(btrfs, those of FUSE) have no fixed number of inodes and say 0 of 0. Source: statvfs(3), tune2fs(8) "-m".
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from pathlib import Path
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes that can still be written to the file system of `path`."""
+    """Bytes that anybody can still write to the file system of `path`."""
     status = os.statvfs(path)
-    return status.f_bfree * status.f_frsize
+    return status.f_bavail * status.f_frsize
 
 
 def lacks_inodes(path: Path) -> bool:
@@ -28,9 +28,13 @@ def is_full(error: OSError) -> bool:
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
-def hint_when_full(error: OSError, path: Path) -> str | None:
-    """What to do about `error`, if a full file system at `path` is the cause."""
-    return full_hint(path) if is_full(error) else None
+def hint_when_full(error: OSError, path: Path | None = None) -> str | None:
+    """What to do about `error`, if a full file system is the cause: that of `path`, or of the file in the error."""
+    if not is_full(error):
+        return None
+    if path is None and isinstance(error.filename, str):
+        path = Path(error.filename).parent
+    return full_hint(path) if path is not None else "free some space (`system df` shows what takes it) and try again"
 
 
 def full_hint(path: Path) -> str:

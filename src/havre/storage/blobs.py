@@ -9,7 +9,6 @@ of what the bytes mean (manifests, configurations; a layer's compressed blob whe
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import tempfile
@@ -20,6 +19,7 @@ from typing import IO
 
 from havre.aio import in_thread
 from havre.errors import Failed, InvalidInput, NotFound
+from havre.linux.room import hint_when_full
 from havre.linux.trees import sync_directory
 from havre.oci.digest import Digest, digest_of, hex_of, parse_digest
 
@@ -140,8 +140,7 @@ class Blobs:
         try:
             yield
         except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            hint = "free some space and try again" if full else None
+            hint = hint_when_full(error, self._blobs.parent)
             raise Failed(f"writing a blob below {self._blobs.parent}: {error.strerror}", hint) from error
 
     @staticmethod

@@ -13,7 +13,7 @@ synchronous=FULL, so a row is on disk when `put` or `delete` returns, and a powe
 acknowledged. What a row refers to (blobs, layers, directories) is on disk before the row; its writer sees to that. A
 row that nothing is acknowledged upon (`lazily`) waits for the sync of the next that is not.
 
-On a full disk only deletions, and what is `urgent`, are tried again with the room of the reserve, each by itself.
+On a full disk a row that is new or `grows` is refused; deletions, and what is `urgent`, have the room of the `reserve`.
 A row that cannot be read (`Table.damaged`) is told in the log and left out, and spoils no list and no start.
 
 On disk (docs/schema.md draws it): `PRAGMA application_id` says havre, `PRAGMA user_version` the schema; a database
@@ -29,7 +29,8 @@ import queue
 import re
 import sqlite3
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -38,7 +39,7 @@ import msgspec
 from havre.aio import in_thread
 from havre.errors import Failed, InvalidInput, Unavailable, Unsupported
 from havre.linux.room import free_bytes, full_hint
-from havre.storage.reserve import Reserve
+from havre.storage.reserve import Reserve, fold, keep_log
 
 log = logging.getLogger(__name__)
 
@@ -54,11 +55,11 @@ _Work: TypeAlias = Callable[[sqlite3.Connection], Any]
 class _Job:
     """Work for the writer thread and the future, of some event loop, that waits for it."""
 
-    __slots__ = ("durable", "future", "loop", "urgent", "work")
+    __slots__ = ("durable", "future", "grows", "loop", "work")
 
-    def __init__(self, work: _Work, *, urgent: bool, durable: bool) -> None:
+    def __init__(self, work: _Work, *, grows: bool, durable: bool) -> None:
         self.work = work
-        self.urgent = urgent
+        self.grows = grows
         self.durable = durable
         self.loop = asyncio.get_running_loop()
         self.future: asyncio.Future[Any] = self.loop.create_future()
@@ -112,14 +113,15 @@ class Database:
             self._jobs.put(None)
         await in_thread(self._writer.join)
 
-    async def submit(self, work: _Work, *, urgent: bool = False, durable: bool = True) -> Any:
+    async def submit(self, work: _Work, *, grows: bool = False, durable: bool = True) -> Any:
         """Run `work` on the connection inside the writer's next transaction and return its result.
 
-        On a full disk what is `urgent` may use the reserve. Where nothing is `durable`, nothing is synced.
+        What `grows` is refused on a full disk, where the rest may use the reserve. Where nothing is `durable`, nothing
+        is synced.
         """
         if self._closed:
             raise Unavailable("the database is closed", "the daemon is stopping")
-        job = _Job(work, urgent=urgent, durable=durable)
+        job = _Job(work, grows=grows, durable=durable)
         if not self._asked:
             job.loop.call_soon(self._hand_over)
         self._asked.append(job)
@@ -139,22 +141,29 @@ class Database:
             serving = None not in waiting
             if batch := [job for jobs in waiting if jobs is not None for job in jobs]:
                 self._write(batch)
+        fold(self._connection)
         self._connection.close()
 
     def _write(self, batch: list[_Job]) -> None:
-        try:
-            results = self._commit(batch)
-        except sqlite3.Error as error:
-            if len(batch) > 1 and self._is_full(error):  # there may be room for some of it
-                for job in batch:
-                    self._write([job])
-            elif batch[0].urgent and self._is_full(error) and self._reserve.give_up():
-                self._write(batch)
-            else:
-                self._refuse(batch, error)
-            return
-        for job, result in zip(batch, results, strict=True):
-            job.settle(result, None)
+        if any(job.grows for job in batch) and free_bytes(self.path.parent) < _NO_ROOM:
+            self._refuse([job for job in batch if job.grows], None)
+            batch = [job for job in batch if not job.grows]
+        ways = [lambda: fold(self._connection), self._reserve.give_up]  # to room on a full disk
+        while batch:
+            try:
+                results = self._commit(batch)
+            except sqlite3.Error as error:
+                full = _says_full(error, self.path)
+                if full and any(job.grows for job in batch):
+                    self._refuse([job for job in batch if job.grows], None)
+                    batch = [job for job in batch if not job.grows]
+                elif not full or not any(way() for way in _taken(ways)):
+                    self._refuse(batch, None if full else error)
+                    return
+                continue
+            for job, result in zip(batch, results, strict=True):
+                job.settle(result, None)
+            break
         self._reserve.restore()
 
     def _commit(self, batch: list[_Job]) -> list[Any]:
@@ -164,15 +173,18 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
             return [job.work(self._connection) for job in batch]
 
-    def _refuse(self, batch: list[_Job], error: sqlite3.Error) -> None:
-        full = self._is_full(error)
-        hint = full_hint(self.path.parent) if full else "check that its file system has room and is writable"
-        failure = Failed(f"writing {self.path}: {'no space left on device' if full else error}", hint)
+    def _refuse(self, batch: list[_Job], error: sqlite3.Error | None) -> None:
+        """Fail the jobs by `error`, None for a full disk."""
+        hint = full_hint(self.path.parent) if error is None else "check that its file system has room and is writable"
+        failure = Failed(f"writing {self.path}: {error or 'no space left on device'}", hint)
         for job in batch:
             job.settle(None, failure)
 
-    def _is_full(self, error: sqlite3.Error) -> bool:
-        return _says_full(error, self.path)
+
+def _taken(ways: list[Callable[[], bool]]) -> Iterator[Callable[[], bool]]:
+    """The ways, each of them once."""
+    while ways:
+        yield ways.pop(0)
 
 
 class Table(Generic[T]):
@@ -214,18 +226,18 @@ class Table(Generic[T]):
     async def put(self, key: str, value: T, *, urgent: bool = False, lazily: bool = False) -> None:
         """Write `value`, as it is at the time of the call, under `key`; returns once it is on disk.
 
-        `lazily`: it gets there at the latest with the next write that is not lazy. `urgent`: see `Database.submit`.
+        `lazily`: it gets there at the latest with the next write that is not lazy. `urgent`: also on a full disk.
         """
         row = (key, self._encoder.encode(value))
-        await self._submit(lambda db: db.execute(self._put, row).close(), urgent=urgent, durable=not lazily)
+        await self._submit(lambda db: db.execute(self._put, row).close(), grows=not urgent, durable=not lazily)
         self.damaged.pop(key, None)
 
     async def delete(self, key: str) -> None:
         """Remove the document under `key`, if there is one, also from a full disk."""
-        await self._submit(lambda db: db.execute(self._delete, (key,)).close(), urgent=True)
+        await self._submit(lambda db: db.execute(self._delete, (key,)).close())
         self.damaged.pop(key, None)
 
-    async def _submit(self, work: _Work, *, urgent: bool = False, durable: bool = True) -> Any:
+    async def _submit(self, work: _Work, *, grows: bool = False, durable: bool = True) -> Any:
         def in_table(db: sqlite3.Connection) -> Any:
             try:
                 return work(db)
@@ -235,7 +247,7 @@ class Table(Generic[T]):
                 db.execute(self._create)
                 return work(db)
 
-        return await self._database.submit(in_table, urgent=urgent, durable=durable)
+        return await self._database.submit(in_table, grows=grows, durable=durable)
 
 
 def _connect(path: Path, reserve: Reserve) -> sqlite3.Connection:
@@ -248,6 +260,8 @@ def _connect(path: Path, reserve: Reserve) -> sqlite3.Connection:
                 raise
             reserve.give_up()
             connection = _open(path, alone=True)
+        with suppress(sqlite3.Error):  # for want of room
+            reserve.stock(connection, path.with_name(f"{path.name}-wal"))
     except (sqlite3.Error, OSError) as error:
         if isinstance(error, sqlite3.Error) and _says_full(error, path):
             raise Failed(f"opening {path}: no space left on device", full_hint(path.parent)) from error
@@ -261,6 +275,7 @@ def _open(path: Path, *, alone: bool = False) -> sqlite3.Connection:
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
     try:
         path.chmod(0o600)
+        keep_log(connection)
         if alone:  # the index of the log is kept in memory then, not in a file (sqlite.org/wal.html, "WAL without...")
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         _prepare(connection, path)

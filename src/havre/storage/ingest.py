@@ -21,7 +21,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
-from errno import EDQUOT, ENOSPC
+from pathlib import Path
 from types import TracebackType
 from typing import ParamSpec, Protocol, TypeVar
 
@@ -29,6 +29,7 @@ import msgspec
 
 from havre.aio import in_thread, spawn
 from havre.errors import Failed, InvalidInput
+from havre.linux.room import hint_when_full, is_full
 from havre.oci.digest import Digest
 from havre.storage.compress import Decompressor
 from havre.storage.layerfiles import LayerWriter, Sealed
@@ -53,6 +54,7 @@ class Ingested(msgspec.Struct, frozen=True):
 class Keeper(Protocol):
     """Where layers go: `Layers`."""
 
+    root: Path
     arriving: Counter[Digest]
     layer_limit: int
 
@@ -175,19 +177,17 @@ class LayerIngest:
             return await in_thread(work, *args, **kwargs)
 
     def _failures(self) -> AbstractContextManager[None]:
-        return told_of_disk(self._name)
+        return told_of_disk(self._name, self._keeper.root)
 
 
 @contextmanager
-def told_of_disk(name: str) -> Iterator[None]:
-    """Say what the disk refused, and for which layer."""
+def told_of_disk(name: str, root: Path) -> Iterator[None]:
+    """Say what the disk with the layers refused, and for which layer."""
     try:
         yield
     except OSError as error:
-        if error.errno in (ENOSPC, EDQUOT):
-            raise Failed(
-                f"no space left on device while writing layer {name}", "free some with `havre system prune`"
-            ) from error
+        if is_full(error):
+            raise Failed(f"no space left on device while writing layer {name}", hint_when_full(error, root)) from error
         named = f": {os.fsdecode(error.filename)}" if isinstance(error.filename, str | bytes) else ""
         raise Failed(f"writing layer {name}: {error.strerror}{named}") from error
 

@@ -80,7 +80,7 @@ class Layers:
 
     def __init__(self, root: Path, rows: Table[LayerRow], unpacks: bool, layer_limit: int = LAYER_LIMIT) -> None:
         self.layer_limit = layer_limit
-        self._root = root
+        self.root = root
         self._table = rows
         self._unpacks = unpacks
         self._rows: dict[Digest, LayerRow] = {}
@@ -98,7 +98,7 @@ class Layers:
         try:
             damaged = await in_thread(self._reconcile, rows)
         except OSError as error:
-            raise Failed(f"checking the layers in {self._root}: {error}") from error
+            raise Failed(f"checking the layers in {self.root}: {error}") from error
         for diff_id in damaged:
             log.warning("layer %s is damaged and was dropped; pull its images again", diff_id)
             del rows[diff_id]
@@ -107,7 +107,7 @@ class Layers:
 
     def path(self, diff_id: Digest) -> Path:
         """Where the layer's files lie."""
-        return self._root / hex_of(diff_id)
+        return self.root / hex_of(diff_id)
 
     def get(self, diff_id: Digest) -> Layer | None:
         """The layer, None when it is not stored."""
@@ -191,7 +191,7 @@ class Layers:
 
     def new_writer(self) -> LayerWriter:
         """A place for a layer's files while they come."""
-        return LayerWriter(self._root / f"{_TMP}{secrets.token_hex(8)}", unpacks=self._unpacks)
+        return LayerWriter(self.root / f"{_TMP}{secrets.token_hex(8)}", unpacks=self._unpacks)
 
     async def commit(self, writer: LayerWriter, sealed: Sealed) -> None:
         """Make a sealed layer one of the store's, unless it is already."""
@@ -210,20 +210,20 @@ class Layers:
         remove_tree(self.path(sealed.diff_id))  # of a commit that was cut off before its row
         writer.release()
         writer.directory.rename(self.path(sealed.diff_id))
-        sync_directory(self._root)
+        sync_directory(self.root)
 
     def _set_aside(self, diff_id: Digest) -> Path:
         """Rename a layer's files to what `load` sweeps away, should the daemon die before they are removed."""
-        doomed = self._root / f"{_TMP}{secrets.token_hex(8)}"
+        doomed = self.root / f"{_TMP}{secrets.token_hex(8)}"
         with suppress(FileNotFoundError):
             self.path(diff_id).rename(doomed)
         return doomed
 
     def _reconcile(self, rows: dict[Digest, LayerRow]) -> list[Digest]:
-        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         damaged = [diff_id for diff_id, row in rows.items() if not self._is_sound(diff_id, row)]
         wanted = {hex_of(diff_id) for diff_id in rows.keys() - set(damaged)}
-        for directory in self._root.iterdir():
+        for directory in self.root.iterdir():
             if directory.name not in wanted:
                 remove_tree(directory)
         return damaged

@@ -46,7 +46,7 @@ async def make_layer(keeper: Keeper, work: Callable[[LayerOut], None], hold: Cal
     writer = keeper.new_writer()
     out = _Out(writer)
     arrived: Counter[Digest] = Counter()
-    with told_of_disk("of a build"):
+    with told_of_disk("of a build", keeper.root):
         try:
             running = asyncio.ensure_future(in_thread(out.run, work))
             try:

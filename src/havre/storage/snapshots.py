@@ -16,7 +16,6 @@ the disk busy. So this can go on in the background, as removal can; what comes n
 from __future__ import annotations
 
 import asyncio
-import errno
 import functools
 import itertools
 import logging
@@ -33,6 +32,7 @@ from havre.aio import in_thread, spawn, to_its_end
 from havre.errors import Conflict, Failed, InvalidInput, NotFound
 from havre.linux import mounts, trees
 from havre.linux.idmap import IdRange
+from havre.linux.room import hint_when_full
 from havre.oci.digest import Digest
 from havre.storage.changes import Change, as_changes
 from havre.storage.db import Table
@@ -373,5 +373,4 @@ def _attempt(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        hint = "free some space and try again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else None
-        raise Failed(f"{what}: {error}", hint) from error
+        raise Failed(f"{what}: {error}", hint_when_full(error)) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import platform
 import secrets
@@ -15,6 +16,7 @@ from havre.aio import finish, in_thread
 from havre.errors import Conflict, Failed, Unsupported
 from havre.linux.idmap import IdRange
 from havre.linux.mounts import mount_of
+from havre.linux.room import free_bytes, hint_when_full
 from havre.oci.digest import Digest
 from havre.storage.blobs import Blobs
 from havre.storage.db import Database, Table
@@ -22,6 +24,10 @@ from havre.storage.drivers import Abilities, Driver, choose_driver, probe
 from havre.storage.layers import LAYER_LIMIT, LayerRow, Layers
 from havre.storage.mounted import MountedLayers
 from havre.storage.snapshots import SnapshotRow, Snapshots
+
+log = logging.getLogger(__name__)
+
+_PROBE_BYTES = 1 << 20  # of room that a probe may need
 
 
 class Storage:
@@ -124,13 +130,21 @@ class Storage:
 async def _abilities(rows: Table[Abilities], data_root: Path, backing: str) -> Abilities:
     """What works here: as remembered for this kernel and file system, else found out."""
     key = f"{platform.release()} {backing}"
-    if (known := (await rows.all()).get(key)) is not None:
-        return known
+    known = await rows.all()
+    if key in known:
+        return known[key]
+    earlier = next((can for kernel, can in known.items() if kernel.endswith(f" {backing}")), None)
+    if earlier is not None and free_bytes(data_root) < _PROBE_BYTES:  # the probe would only find out that it is full
+        log.warning("%s is full: the storage drivers are taken to work as with an earlier kernel", data_root)
+        return earlier
     try:
         found = await in_thread(probe, data_root / "probe.tmp")
     except OSError as error:
-        raise Failed(f"probing the storage drivers in {data_root}: {error}") from error
-    await rows.put(key, found)
+        raise Failed(f"probing the storage drivers in {data_root}: {error}", hint_when_full(error)) from error
+    try:
+        await rows.put(key, found)
+    except Failed as error:
+        log.warning("what the storage drivers can do is not recorded: %s", error)
     return found
 
 

@@ -38,10 +38,11 @@ def render_stream(text: str) -> bytes:
     return render_line({"stream": text})
 
 
-def render_error(message: str, code: int = 0) -> bytes:
-    """The error line; `code` is added where it means something to the client."""
+def render_error(message: str, code: int = 0, hint: str = "") -> bytes:
+    """The error line; `code` is added where it means something to the client, `hint` for our own."""
     detail: dict[str, Any] = {"code": code} if code else {}
-    return render_line({"errorDetail": detail | {"message": message}, "error": message})
+    more = {"hint": hint} if hint else {}
+    return render_line({"errorDetail": detail | {"message": message} | more, "error": message})
 
 
 def _detail(current: int, total: int) -> dict[str, int]:
