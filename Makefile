@@ -33,7 +33,7 @@ bench:  ## side by side with dockerd and podman; writes docs/benchmarks.md and i
 	@tools/setup.sh --test --peers
 	$(BIN)/python bench/run.py
 
-install:  ## put havre and havred on PATH, with systemd units and shell completion (PREFIX=/usr/local)
+install:  ## put havre and havred on PATH, with systemd units, man pages, completion (PREFIX=/usr/local, DOCKER_SOCKET=1)
 	@tools/install.sh install
 
 uninstall:  ## undo install; data in /var/lib/havre stays

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Install what havre needs and is missing. Idempotent: a second call does nothing and takes milliseconds.
 #   --test   also the linters and test libraries     --peers  also the programs that the tests compare with
-#   VENV=DIR where the virtual environment goes (.venv)
+#   VENV=DIR where the virtual environment goes (.venv)    PACKAGES_FROM=DIR another one, whose packages are copied
 set -eu
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -54,16 +54,28 @@ install_python() {
     wanted="$python $root $(cat requirements.lock "$lock" "$0" | cksum)"
     stamp=$venv/.havre-setup${lock#requirements}
     [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && return 0
-    [ -x "$venv/bin/python" ] && [ "$(readlink -f "$venv/bin/python")" = "$python" ] ||
-        "$python" -m venv --clear "$venv"
-    echo "Installing Python packages from $lock"
-    "$venv/bin/python" -m pip install -q --disable-pip-version-check --require-hashes -r "$lock"
+    copy_packages || download_packages
     echo "$root/src" >"$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/havre.pth"
     write_launchers
     "$venv/bin/python" -m compileall -q src
     echo "$wanted" >"$stamp"
     # The test lock holds everything that the plain one does.
     echo "$python $root $(cat requirements.lock requirements.lock "$0" | cksum)" >"$venv/.havre-setup.lock"
+}
+
+# What another virtual environment has in the same versions needs no download.
+copy_packages() {
+    [ -n "${PACKAGES_FROM:-}" ] && [ "$(readlink -f "$PACKAGES_FROM/bin/python")" = "$python" ] || return 1
+    "$python" -m venv --clear --without-pip "$venv"
+    site=$("$venv/bin/python" -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+    "$PACKAGES_FROM/bin/python" tools/copy_packages.py "$lock" "$site" || return 1
+    echo "Copied Python packages from $PACKAGES_FROM"
+}
+
+download_packages() {
+    [ -x "$venv/bin/pip" ] && [ "$(readlink -f "$venv/bin/python")" = "$python" ] || "$python" -m venv --clear "$venv"
+    echo "Installing Python packages from $lock"
+    "$venv/bin/python" -m pip install -q --disable-pip-version-check --require-hashes -r "$lock"
 }
 
 # `havre` must start fast: no site module, one path entry; cli/main.py adds site-packages when it draws.

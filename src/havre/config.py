@@ -513,3 +513,32 @@ def usage() -> str:
             kind = "" if directive.kind == "flag" else f" {directive.kind}"
             lines.append(f"  {short}{f'--{directive.flag}{kind}':30} {directive.help}")
     return "\n".join(lines)
+
+
+def man_page() -> str:
+    """havred(8), in roff: the flags, and the key of each in the file."""
+
+    def escaped(text: str) -> str:
+        return text.replace("\\", "\\e").replace("-", "\\-")
+
+    lines = [
+        '.TH "HAVRED" 8 "" havre "havre manual"',
+        ".SH NAME",
+        "havred \\- a container engine that any Docker client can drive",
+        ".SH SYNOPSIS",
+        ".B havred",
+        "[OPTIONS]",
+        ".SH DESCRIPTION",
+        f"A directive is given as a flag or in the JSON file {DEFAULT_FILE}, not in both.",
+        "SIGHUP reads the file again. After SIGTERM and SIGINT containers run on; with the host (or after SIGPWR) they",
+        "are stopped first.",
+        ".SH DIRECTIVES",
+    ]
+    for directive in sorted(DIRECTIVES, key=lambda each: each.flag or each.key):
+        if directive.used:
+            head = f"--{directive.flag}" if directive.flag else directive.key
+            short = f"-{directive.short}, " if directive.short else ""
+            kind = "" if directive.kind == "flag" else f" \\fI{directive.kind}\\fR"
+            key = f" (in the file: {directive.key})" if directive.flag and directive.key != directive.flag else ""
+            lines += [".TP", f"\\fB{escaped(short + head)}\\fR{kind}", escaped(directive.help + key)]
+    return "\n".join(lines) + "\n"

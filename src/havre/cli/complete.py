@@ -132,6 +132,8 @@ def _flags(flags: Sequence[Flag], word: str) -> list[tuple[str, str]]:
 
 
 def _write_man_pages(directory: str) -> int:
+    with open(f"{directory}/havre.1", "w", encoding="utf-8") as file:
+        file.write(program_page())
     for group in (*GROUPS, "top"):
         for command in commands(group):
             if command.hidden:
@@ -141,6 +143,22 @@ def _write_man_pages(directory: str) -> int:
                 with open(f"{directory}/{name}.1", "w", encoding="utf-8") as file:
                     file.write(man_page(path, command))
     return 0
+
+
+def program_page() -> str:
+    """The man page of the program, which points to those of its commands."""
+    lines = ['.TH "HAVRE" 1 "" havre "havre manual"', ".SH NAME", "havre \\- a container engine with Docker's commands"]
+    lines += [".SH SYNOPSIS", ".B havre", "[OPTIONS] COMMAND", ".SH DESCRIPTION"]
+    lines.append("Each command has a page of its own, such as havre\\-run(1); the daemon is havred(8).")
+    for group in ("top", *GROUPS):
+        shown = [command for command in commands(group) if not command.hidden]
+        lines += [f".SH {'COMMANDS' if group == 'top' else 'HAVRE ' + group.upper()}"]
+        if group != "top":
+            lines.append(_roff(GROUPS[group]))
+        for command in shown:
+            path = command.names[0] if group == "top" else f"{group} {command.names[0]}"
+            lines += [".TP", f".B havre {_roff(path)}", _roff(command.summary)]
+    return "\n".join(lines) + "\n"
 
 
 def man_page(path: str, command: Command) -> str:

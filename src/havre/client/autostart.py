@@ -1,7 +1,11 @@
 """Starting the daemon when nobody listens on havre's own default socket.
 
-The daemon is the program `havred` beside the command line's own; it gets a session of its own (setsid) and a log file.
-Whether it is up is seen by connecting; whether it died, by its exit status, and then the end of its log is the reason.
+Where its systemd unit is installed, systemd starts it: a daemon that a login session started would keep the unit from
+starting (the PID file), and end with the session.
+
+Elsewhere the daemon is the program `havred` beside the command line's own; it gets a session of its own (setsid) and a
+log file. Whether it is up is seen by connecting; whether it died, by its exit status, and then the end of its log is
+the reason.
 """
 
 from __future__ import annotations
@@ -15,8 +19,12 @@ from havre.client.config import environment, exists, make_directories
 from havre.client.endpoint import DEFAULT_SOCKET
 from havre.errors import Unavailable
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 _PAUSE_S = 0.005
+_TAKEN = "is still running"  # of a daemon that finds another one, which another client has just started
+_BOOTED = "/run/systemd/system"  # sd_booted(3)
+_UNIT_DIRECTORIES = ("/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system")
+_UNIT = "havre.service"
 _LOGS = ("/var/log/havre.log", "/run/havre/havre.log")
 
 
@@ -35,8 +43,13 @@ def interpreter() -> str:
 
 def start_daemon() -> None:
     """Start the daemon and wait until it listens. Raises Unavailable with its own words when it does not come up."""
+    if environment("HAVRE_AUTOSTART") == "0" or posix.geteuid() != 0:
+        return
+    if has_unit():
+        _start_unit()
+        return
     program = daemon_program()
-    if environment("HAVRE_AUTOSTART") == "0" or posix.geteuid() != 0 or not exists(program):
+    if not exists(program):
         return
     log_path, log = _open_log()
     start = posix.fstat(log).st_size
@@ -49,6 +62,26 @@ def start_daemon() -> None:
         _wait(pid, log_path, log, start)
     finally:
         posix.close(log)
+
+
+def has_unit() -> bool:
+    """Whether systemd runs this host and knows the daemon."""
+    return exists(_BOOTED) and any(exists(f"{directory}/{_UNIT}") for directory in _UNIT_DIRECTORIES)
+
+
+def _start_unit() -> None:
+    """Start the service, and with it its socket; systemctl waits until it listens or has failed."""
+    print(f"havre: starting {_UNIT}", file=sys.stderr, flush=True)
+    null = posix.open("/dev/null", posix.O_RDWR)
+    actions = [(posix.POSIX_SPAWN_DUP2, null, descriptor) for descriptor in (0, 1, 2)]
+    try:
+        pid = posix.posix_spawnp("systemctl", ["systemctl", "start", _UNIT], posix.environ, file_actions=actions)
+    except OSError as error:
+        raise Unavailable(f"cannot start {_UNIT}: systemctl: {error.strerror}") from error
+    finally:
+        posix.close(null)
+    if posix.waitstatus_to_exitcode(posix.waitpid(pid, 0)[1]) != 0:
+        raise Unavailable(f"{_UNIT} does not start", f"see why: journalctl -u {_UNIT} -n 20")
 
 
 def _open_log() -> tuple[str, int]:
@@ -64,13 +97,17 @@ def _open_log() -> tuple[str, int]:
 
 def _wait(pid: int, log_path: str, log: int, start: int) -> None:
     end = time.monotonic() + DEADLINE_S
+    gone = False
     while time.monotonic() < end:
         if _listens():
             return
-        ended, status = posix.waitpid(pid, posix.WNOHANG)
+        ended, status = (0, 0) if gone else posix.waitpid(pid, posix.WNOHANG)
         if ended:
+            gone = True
             said = posix.pread(log, 64 << 10, start).decode("utf-8", "replace").strip()
             code = posix.waitstatus_to_exitcode(status)
+            if _TAKEN in said:
+                continue
             raise Unavailable(f"the daemon ended with status {code}: {said or 'it said nothing'}", f"see {log_path}")
         time.sleep(_PAUSE_S)
     raise Unavailable(f"the daemon does not listen after {DEADLINE_S:g} s", f"see {log_path}")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import posix
 
-from havre.client.config import exists
+from havre.client.autostart import has_unit
 from havre.client.endpoint import DEFAULT_SOCKET, Endpoint
-
-_UNITS = ("/etc/systemd/system/havre.service", "/usr/lib/systemd/system/havre.service")
 
 
 def explain(endpoint: Endpoint, error: OSError) -> tuple[str, str | None]:
@@ -38,6 +36,6 @@ def _how_to_be_let_in(endpoint: Endpoint) -> str:
 
 def _how_to_start() -> str:
     sudo = "sudo " if posix.geteuid() else ""
-    if exists("/run/systemd/system") and any(map(exists, _UNITS)):
+    if has_unit():
         return f"start it: {sudo}systemctl start havre"
     return f"start it: {sudo}havred"

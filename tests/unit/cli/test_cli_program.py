@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from havre.cli.complete import man_page
+from havre.cli.complete import man_page, program_page
 from havre.cli.tree import GROUPS, TOP, aliases, commands
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -57,6 +57,14 @@ def test_every_command_can_be_loaded_and_documented() -> None:
             for path in aliases(group, command):
                 assert ".SH NAME" in man_page(path, command)
             assert not command.top or command.top in TOP
+
+
+def test_the_programs_page_names_every_command() -> None:
+    page = program_page().replace("\\-", "-")
+    for group in (*GROUPS, "top"):
+        for command in commands(group):
+            path = command.names[0] if group == "top" else f"{group} {command.names[0]}"
+            assert (f".B havre {path}\n" in page) is not command.hidden
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where `havred` is expected; socket and log are the test's own."""
     monkeypatch.setattr(sys, "argv", [str(tmp_path / "havre")])
     monkeypatch.setattr(autostart, "DEFAULT_SOCKET", str(tmp_path / "s"))
+    monkeypatch.setattr(autostart, "_BOOTED", str(tmp_path / "no-systemd"))
     monkeypatch.setattr(autostart, "_LOGS", ("/proc/no/such.log", str(tmp_path / "logs" / "havre.log")))
     monkeypatch.setattr(autostart.posix, "geteuid", lambda: 0)
     return tmp_path / "havred"
@@ -64,6 +66,60 @@ def test_a_call_that_finds_nobody_starts_the_daemon_and_goes_through(
 
 def test_a_daemon_that_dies_is_told_with_its_last_words(program: Path) -> None:
     write(program, DIES)
+    with pytest.raises(Unavailable, match="ended with status 1: no room on the data root"):
+        autostart.start_daemon()
+
+
+def test_another_clients_daemon_that_comes_up_meanwhile_is_waited_for(program: Path, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "go")
+    write(program, LISTENS.format(pid=str(tmp_path / "pid"), socket=str(tmp_path / "s")))
+    other = subprocess.Popen([sys.executable, "-c", f"open({str(tmp_path / 'go')!r}).read()\n{program.read_text()}"])
+    write(
+        program, f"open({str(tmp_path / 'go')!r}, 'w').close()\nraise SystemExit('process with PID 1 is still running')"
+    )
+    try:
+        autostart.start_daemon()
+        assert autostart._listens()
+    finally:
+        other.kill()
+        other.wait()
+
+
+@pytest.fixture
+def systemd(program: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A host with systemd and our unit: where its systemctl is expected."""
+    write(program, DIES)
+    (tmp_path / "units").mkdir()
+    (tmp_path / "units" / "havre.service").touch()
+    monkeypatch.setattr(autostart, "_BOOTED", str(tmp_path))
+    monkeypatch.setattr(autostart, "_UNIT_DIRECTORIES", (str(tmp_path / "units"),))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path / "systemctl"
+
+
+def test_where_the_unit_is_installed_systemd_starts_it(
+    systemd: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(systemd, f"import sys; open({str(tmp_path / 'asked')!r}, 'w').write(' '.join(sys.argv[1:]))")
+    autostart.start_daemon()
+    assert (tmp_path / "asked").read_text() == "start havre.service"
+    assert capsys.readouterr().err == "havre: starting havre.service\n"
+
+
+def test_a_unit_that_does_not_start_is_told_with_where_its_log_is(systemd: Path) -> None:
+    write(systemd, "raise SystemExit('Job for havre.service failed')")
+    with pytest.raises(Unavailable, match=r"havre\.service does not start") as failed:
+        autostart.start_daemon()
+    assert failed.value.hint == "see why: journalctl -u havre.service -n 20"
+    systemd.unlink()
+    with pytest.raises(Unavailable, match=r"cannot start havre\.service: systemctl: No such file"):
+        autostart.start_daemon()
+
+
+def test_without_systemd_the_unit_file_counts_for_nothing(
+    systemd: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(autostart, "_BOOTED", str(tmp_path / "absent"))
     with pytest.raises(Unavailable, match="ended with status 1: no room on the data root"):
         autostart.start_daemon()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from havre.client import unreachable
+from havre.client import autostart, unreachable
 from havre.client.endpoint import DEFAULT_HOST, parse_endpoint
 
 
@@ -40,7 +40,7 @@ def test_rights_are_those_of_the_sockets_group(
     ],
 )
 def test_how_to_start_it(monkeypatch: pytest.MonkeyPatch, present: tuple[str, ...], user: int, hint: str) -> None:
-    monkeypatch.setattr(unreachable, "exists", present.__contains__)
+    monkeypatch.setattr(autostart, "exists", present.__contains__)
     monkeypatch.setattr(unreachable.posix, "geteuid", lambda: user)
     message, said = unreachable.explain(parse_endpoint(DEFAULT_HOST), FileNotFoundError(2, "no such file"))
     assert (message, said) == (f"Cannot connect to the daemon at {DEFAULT_HOST}. Is it running?", hint)

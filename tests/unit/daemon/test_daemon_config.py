@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from havre.api.server import TcpListener, UnixListener
-from havre.config import DaemonConfig, UlimitDefault, configure, decode_file, load, merge, parse_arguments
+from havre.config import (
+    DIRECTIVES,
+    DaemonConfig,
+    UlimitDefault,
+    configure,
+    decode_file,
+    load,
+    man_page,
+    merge,
+    parse_arguments,
+)
 from havre.configvalues import check_values
 from havre.confinement import default_security
 from havre.daemon import pid_file, plan_listeners
@@ -243,3 +254,12 @@ def test_the_default_size_of_shared_memory() -> None:
     assert configure({"default-shm-size": "1.5g"}).default_shm_size == 3 << 29
     with pytest.raises(InvalidInput, match="default-shm-size: invalid size: 'much'"):
         configure({"default-shm-size": "much"})
+
+
+def test_the_manual_page_has_every_directive_that_counts() -> None:
+    page = man_page()
+    for directive in (each for each in DIRECTIVES if each.used):
+        word = f"--{directive.flag}" if directive.flag else directive.key
+        assert word.replace("-", "\\-") in page
+        assert directive.help.replace("-", "\\-") in page
+    assert not re.search(r"^['.](?!(TH|SH|B|TP)\b)", page, re.MULTILINE)
