@@ -14,7 +14,7 @@ from havre.runtime import spawn
 
 BOOTED = Path("/run/systemd/system")  # sd_booted(3)
 _FIRST_INHERITED = 3
-_ANSWER_S = 5.0
+_ANSWER_S = 30.0  # a host that stops is busy; systemd gives a service 90 s to stop
 
 
 def inherited_sockets() -> list[int]:
