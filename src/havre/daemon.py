@@ -94,7 +94,7 @@ from havre.registry import Policy, Registry, RegistryConfig
 from havre.registry.proxies import override_environment
 from havre.runtime import Runtime
 from havre.runtime.plan import Security
-from havre.servicemanager import host_goes_down, inherited_sockets, notify
+from havre.servicemanager import host_goes_down, inherited_sockets, notify, refuse_waiting
 from havre.storage import Storage
 
 log = logging.getLogger("havre.daemon")
@@ -633,6 +633,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         asyncio.run(run(config, invocation.values))
     except HavreError as error:
         print(f"havred: {error}", file=sys.stderr)
+        refuse_waiting(inherited_sockets(), f"the daemon does not start: {error}")
         return 1
     return 0
 

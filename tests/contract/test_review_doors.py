@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -51,6 +52,34 @@ def test_mutual_tls(havred: Engine, tmp_path: Path) -> None:
             assert (done.returncode, done.stdout.strip()) == (1, ""), program
             assert "template" not in done.stderr
     assert f"{havred.socket.stat().st_mode & 0o777:o}" == "660"
+
+
+def test_clients_of_a_daemon_that_cannot_start_are_told_so(tmp_path: Path) -> None:
+    """Those who wait on the socket that systemd has handed over get an answer, instead of the next try and the next."""
+    (tmp_path / "daemon.json").write_text('{"unheard-of": 1}')
+    command = [str(Path(sys.prefix) / "bin" / "havred"), "-H", "fd://", "--config-file", str(tmp_path / "daemon.json")]
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(str(tmp_path / "api"))
+        door.listen()
+        waiting = [socket.socket(socket.AF_UNIX) for _ in range(3)]
+        for client in waiting:
+            client.connect(str(tmp_path / "api"))
+            client.sendall(b"GET /info HTTP/1.1\r\nHost: x\r\n\r\n")
+        ended = subprocess.run(
+            [sys.executable, "-c", AS_SYSTEMD, *command],
+            env={**os.environ, "LISTEN_FDS": "1"},
+            preexec_fn=lambda: os.dup2(door.fileno(), 3),
+            pass_fds=[3],
+            check=False,
+            timeout=30,
+        )
+        assert ended.returncode == 1
+        for client in waiting:
+            with client, client.makefile("rb") as answer:
+                assert answer.readline() == b"HTTP/1.1 503 Service Unavailable\r\n"
+                message = json.loads(answer.read().partition(b"\r\n\r\n")[2])["message"]
+                assert message.startswith("the daemon does not start: unable to configure the daemon with file")
+                assert "unheard-of" in message
 
 
 def test_socket_activation(havred: Engine, tmp_path: Path) -> None:
