@@ -517,9 +517,9 @@ async def run(config: DaemonConfig, flags: Mapping[str, Any]) -> None:
             notify("READY=1")
             await stop.wait()
             notify("STOPPING=1")
-            if power.is_set() or await host_goes_down():
+            if goes_down := power.is_set() or await host_goes_down():
                 await _end_containers(steered.shutdown)
-            bound_stop(current.config.shutdown_timeout + UNDO_S, config.pid_path)
+            bound_stop(current.config.shutdown_timeout + UNDO_S, config.pid_path, with_host=goes_down)
             await server.close(current.config.shutdown_timeout)
             await end_background()  # while there is an engine for it to undo itself with
 
@@ -533,7 +533,7 @@ async def _end_containers(shutdown: Shutdown) -> None:
     log.info("all containers have been stopped")
 
 
-def bound_stop(limit_s: int, pid_path: Path) -> None:
+def bound_stop(limit_s: int, pid_path: Path, *, with_host: bool = False) -> None:
     """End this process when its stop takes too long, whatever its event loop and its threads wait for."""
 
     def leave() -> None:
@@ -541,7 +541,7 @@ def bound_stop(limit_s: int, pid_path: Path) -> None:
         pid_path.unlink(missing_ok=True)
         os._exit(1)
 
-    log.info("stopping, which takes %d s at most; containers run on", limit_s)
+    log.info("stopping, which takes %d s at most%s", limit_s, "" if with_host else "; containers run on")
     bound = threading.Timer(limit_s, leave)
     bound.daemon = True
     bound.start()
