@@ -77,6 +77,7 @@ DIRECTIVES = (
     _d("dns-search", "list", "DNS search domains"),
     _d("exec-root", "text", "Root directory of run state"),
     _d("experimental", "flag", "Enable experimental features: checkpoints"),
+    _d("feature", "map", "Features, NAME=true or false: cdi (on unless it is false)", "features"),
     _d("fixed-cidr", "text", "Range of the default bridge's containers' addresses"),
     _d("fixed-cidr-v6", "text", "The same for IPv6"),
     _d("group", "text", "Group of the unix socket", short="G"),
@@ -121,20 +122,20 @@ DIRECTIVES = (
     _d("tlsverify", "flag", "Use TLS and demand a certificate of clients"),
     _d("validate", "flag", "Check the configuration and exit"),
     _d("userns-remap", "text", "Run containers with other user IDs: default, USER[:GROUP] or UID[:GID]"),
+    _d("userland-proxy-path", "text", "Accepted; the daemon serves published ports itself"),
     _d("userland-proxy", "flag", "Serve published ports by sockets, too, where rules cannot"),
     *(_d(name, "flag", "No effect here", used=False) for name in ("ip-forward-no-drop", "raw-logs")),
     *(
         _d(name, "text", "No effect here", used=False)
         for name in (
             "containerd", "containerd-namespace", "containerd-plugins-namespace", "metrics-addr",
-            "network-control-plane-mtu", "swarm-default-advertise-addr", "userland-proxy-path",
+            "network-control-plane-mtu", "swarm-default-advertise-addr",
         )
     ),
     *(
         _d(name, "list", "No effect here", key, used=False)
         for name, key in (
             ("allow-nondistributable-artifacts", ""), ("node-generic-resource", "node-generic-resources"),
-            ("feature", "features"),
         )
     ),
     # Known to dockerd and refused here, by `configrefusals`, as they would mislead if they had no effect.
@@ -228,6 +229,7 @@ class DaemonConfig:
     log_opts: Mapping[str, str] = field(default_factory=dict)
     labels: tuple[str, ...] = ()
     cdi_spec_dirs: tuple[str, ...] = ("/etc/cdi", "/var/run/cdi")
+    features: Mapping[str, bool] = field(default_factory=dict)
     signature_keys: Mapping[str, str] = field(default_factory=dict)
     shutdown_timeout: int = 5
     validate: bool = False
@@ -387,7 +389,7 @@ def configure(values: Mapping[str, Any]) -> DaemonConfig:
     fields: dict[str, Any] = {}
     for key, value in values.items():
         name = key.replace("-", "_")
-        if not _BY_KEY[key].used or name in ("live_restore", "config_file"):
+        if not _BY_KEY[key].used or name in ("live_restore", "config_file", "userland_proxy_path"):
             continue
         convert = _CONVERT.get(name) or _CONVERT_KIND.get(_BY_KEY[key].kind)
         fields[name] = convert(value) if convert else value
@@ -404,6 +406,8 @@ def configure(values: Mapping[str, Any]) -> DaemonConfig:
             "You specified --iptables=false with --icc=false. ICC=false uses iptables to function. Please set --icc or "
             "--iptables to true"
         )
+    if not config.features.get("cdi", True):
+        config = replace(config, cdi_spec_dirs=())
     return replace(config, tls=True) if config.tlsverify else config
 
 
@@ -412,15 +416,18 @@ def _runtimes(value: Mapping[str, Any]) -> dict[str, str]:
 
 
 class _Runtime(msgspec.Struct):
-    """An entry of `runtimes`."""
+    """An entry of `runtimes`; dockerd names runc by its shim in containerd, too."""
 
     path: str = ""
+    runtime_type: str = msgspec.field(name="runtimeType", default="")
+    options: dict[str, Any] = {}
 
 
 def _runtime_path(name: str, entry: Any) -> str:
     if isinstance(entry, str):  # of the command line
         return entry
-    return gojson.convert(entry, _Runtime, f"invalid runtime {name}").path or name
+    runtime = gojson.convert(entry, _Runtime, f"invalid runtime {name}")
+    return runtime.path or str(runtime.options.get("BinaryName") or ("runc" if runtime.runtime_type else name))
 
 
 def _ulimits(value: Mapping[str, Any]) -> tuple[UlimitDefault, ...]:
@@ -474,6 +481,13 @@ def _network_options(value: Mapping[str, Any]) -> dict[str, dict[str, str]]:
     return {driver: _texts(options or {}) for driver, options in value.items()}
 
 
+def _features(value: Mapping[str, Any]) -> dict[str, bool]:
+    for name, on in value.items():
+        if on is not None and str(on) not in (*_TRUE, *_FALSE):
+            raise InvalidInput(f"invalid feature {name}: {json.dumps(on)}", "expected true or false")
+    return {name: str(on) in _TRUE for name, on in value.items()}
+
+
 def _texts(value: Mapping[str, Any]) -> dict[str, str]:
     return {name: "" if entry is None else str(entry) for name, entry in value.items()}
 
@@ -495,6 +509,7 @@ _CONVERT: dict[str, Callable[[Any], Any]] = {
     "builder": parse_gc_policy,
     "default_shm_size": _shm_size,
     "registry_limits": parse_limits,
+    "features": _features,
     "runtimes": _runtimes,
     "default_address_pools": _address_pools,
     "default_ulimits": _ulimits,

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from havre.errors import InvalidInput
+from havre.runtime.runtimes import RUNC_SHIMS
 
 
 def _given(value: Any) -> str:
@@ -50,10 +51,23 @@ def check_refused(values: Mapping[str, Any]) -> None:
                 f"remove {key} from the configuration",
             )
     for name, runtime in (values.get("runtimes") or {}).items():
+        if isinstance(runtime, dict) and runtime.get("runtimeType") in RUNC_SHIMS:
+            runtime = _unshimmed(name, runtime)
         given = [key for key in _OF_RUNTIMES if isinstance(runtime, dict) and runtime.get(key)]
         if given:
             raise InvalidInput(
                 f"unable to configure the daemon: runtimes: {name}: {given[0]} is not supported: OCI runtimes are run "
                 "as they are",
-                "name as its path a script that runs it with these arguments",
+                "name as its path the OCI runtime's program, or a script that runs it with these arguments",
             )
+
+
+def _unshimmed(name: str, runtime: Mapping[str, Any]) -> Mapping[str, Any]:
+    """An entry that names runc's shim, of which the program alone can be obeyed: what else it says."""
+    if unknown := sorted(set(runtime.get("options") or {}) - {"BinaryName"}):
+        raise InvalidInput(
+            f"unable to configure the daemon: runtimes: {name}: options: {unknown[0]} is not supported: there is no "
+            "shim of containerd that would read it",
+            "leave BinaryName alone, or give the path of the OCI runtime",
+        )
+    return {key: value for key, value in runtime.items() if key not in ("runtimeType", "options")}

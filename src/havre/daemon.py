@@ -68,8 +68,6 @@ from havre.engine.model import Container, Ulimit
 from havre.engine.network import Network
 from havre.engine.networks import NetworkOptions, Networks, tag_for
 from havre.engine.pluginvolumes import PluginMount, PluginVolumes
-from havre.engine.pull import DOWNLOADS
-from havre.engine.push import UPLOADS
 from havre.engine.recovery import Recovery
 from havre.engine.removal import Removal
 from havre.engine.shutdown import Shutdown
@@ -96,6 +94,7 @@ from havre.runtime import Runtime
 from havre.runtime.plan import Security
 from havre.servicemanager import host_goes_down, inherited_sockets, notify, refuse_waiting
 from havre.storage import Storage
+from havre.told import reloaded, tell
 
 log = logging.getLogger("havre.daemon")
 
@@ -112,9 +111,15 @@ class _ImageFacts:
     def size_of(self, id: str) -> int:
         return self.images.size(id)
 
-    def ancestors(self, name: str) -> Collection[str]:
+    def named(self, name: str) -> Collection[str]:
         try:
             return self.images.platforms_of(name)
+        except NotFound:
+            return ()
+
+    def descended(self, name: str) -> Collection[str]:
+        try:
+            return self.images.made_from(name)
         except NotFound:
             return ()
 
@@ -496,8 +501,7 @@ async def run(config: DaemonConfig, flags: Mapping[str, Any]) -> None:
 
     loop.add_signal_handler(signal.SIGPWR, lose_power)
     listeners = plan_listeners(config, inherited_sockets())
-    for key in config.ignored:
-        log.warning("the directive %s has no effect here", key)
+    tell(config)
     with pid_file(config.pid_path):
         async with open_engine(config) as (services, steered):
             authorization = Authorization(_plugins(config), config.authorization_plugins)
@@ -550,6 +554,7 @@ def bound_stop(limit_s: int, pid_path: Path, *, with_host: bool = False) -> None
 _RELOADED = (
     "debug", "log_level", "shutdown_timeout", "labels", "registry_mirrors", "insecure_registries", "runtimes",
     "default_runtime", "max_concurrent_downloads", "max_concurrent_uploads", "authorization_plugins",
+    "max_download_attempts", "default_shm_size", "default_ipc_mode", "default_cgroupns_mode",
 )  # fmt: skip
 
 
@@ -574,6 +579,7 @@ class _Current:
             try:
                 fresh = load(flags)
                 check_values(fresh)
+                _defaults(fresh, self._parts.runtime)
                 await self._authorization.check(fresh.authorization_plugins)
                 await self._parts.runtime.reconfigure(fresh.runtimes, fresh.default_runtime or None)
             except (HavreError, OSError) as error:
@@ -589,26 +595,9 @@ class _Current:
         self._parts.creation.defaults = _defaults(self.config, self._parts.runtime)
         self._services.images.limit_transfers(fresh.max_concurrent_downloads, fresh.max_concurrent_uploads)
         self._services.system.reload(_identity(self.config))
-        told = _reloaded(self.config, self._parts.runtime.default)
+        told = reloaded(self.config, self._parts.creation.defaults)
         self._services.events.publish("daemon", "reload", self._services.system.id, told)
         log.info("Reloaded configuration: %s", json.dumps(told))
-
-
-def _reloaded(config: DaemonConfig, runtime: str) -> dict[str, str]:
-    """What the event of a reload tells, in dockerd's words."""
-    return {
-        "name": socket.gethostname(),
-        "debug": "true" if config.debug else "false",
-        "labels": json.dumps(config.labels),
-        "insecure-registries": json.dumps(config.insecure_registries),
-        "registry-mirrors": json.dumps(config.registry_mirrors),
-        "default-runtime": runtime,
-        "runtimes": ", ".join(f"{name}:{path}" for name, path in config.runtimes.items()),
-        "max-concurrent-downloads": str(config.max_concurrent_downloads or DOWNLOADS),
-        "max-concurrent-uploads": str(config.max_concurrent_uploads or UPLOADS),
-        "live-restore": "true",
-        "shutdown-timeout": str(config.shutdown_timeout),
-    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

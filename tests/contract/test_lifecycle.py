@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -289,6 +291,25 @@ class TestPs:
         as_json = json.loads(engine.out("ps", "--format", "json"))
         assert (as_json["Names"], as_json["State"], as_json["Image"]) == ("sleeper", "running", "busybox")
         engine.out("rm", "ended")
+
+    def test_images_made_from_an_ancestor(self, engine: Engine, tmp_path: Path) -> None:
+        (tmp_path / "Dockerfile").write_text("FROM committed\nENV ONE=1\nRUN touch /made\n")
+        engine.out("run", "--name", "first", "busybox", "touch", "/changed")
+        engine.out("commit", "first", "committed")
+        build = {**engine.env, "DOCKER_BUILDKIT": "0"}
+        subprocess.run(["docker", "build", "-qt", "built", tmp_path], env=build, check=True, capture_output=True)
+        engine.out("create", "--name", "second", "committed")
+        engine.out("create", "--name", "third", "built")
+        names = ("--format", "{{.Names}}")
+        for image, found in (
+            ("busybox", {"first", "second", "third"}),
+            ("committed", {"second", "third"}),
+            ("built", {"third"}),
+            ("nowhere", set()),
+        ):
+            assert set(engine.out("ps", "-a", "--filter", f"ancestor={image}", *names).split()) == found, image
+        engine.out("rm", "first", "second", "third")
+        engine.out("rmi", "built", "committed")
 
     def test_bad_filter(self, engine: Engine) -> None:
         assert "invalid filter 'nonsense'" in engine.docker("ps", "--filter", "nonsense=1", check=1).stderr

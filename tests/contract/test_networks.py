@@ -192,3 +192,11 @@ def test_names_after_a_crash_of_the_daemon(havred: Engine) -> None:
     assert lookup(havred, "one", "two") == {address(havred, "two", "lasting")}
     havred.docker("rm", "-f", "one", "two", check=0)
     havred.docker("network", "rm", "lasting", check=0)
+
+
+def test_pools_are_listed_as_libnetwork_keeps_them(engine: Engine) -> None:
+    subnets = ("--ipv6", "--subnet", "fd00:5::/64", "--subnet", "10.91.0.0/24")
+    engine.out("network", "create", *subnets, "both")
+    shown = json.loads(engine.out("network", "inspect", "-f", "{{json .IPAM.Config}}", "both"))
+    engine.out("network", "rm", "both")
+    assert [pool["Subnet"] for pool in shown] == ["10.91.0.0/24", "fd00:5::/64"]

@@ -11,10 +11,23 @@ from pathlib import Path
 
 import pytest
 
-from support.engines import HAVRED, Engine
+from support.engines import HAVRED, Engine, Havred, serving
 from support.imagery import archive, config_of, layer_tar
 from support.registry import real_registry
 from support.waiting import until
+
+
+class _WithFile(Havred):
+    """Our daemon with a configuration file of the test's."""
+
+    def __init__(self, file: Path, flags: Sequence[str]) -> None:
+        super().__init__(flags)
+        self._file = file
+
+    def arguments(self) -> list[str]:
+        words = super().arguments()
+        words[words.index("--config-file") + 1] = str(self._file)
+        return words
 
 
 @pytest.fixture
@@ -35,7 +48,7 @@ def test_what_a_reload_changes(havred: Engine, file: Path) -> None:
         "debug": True,
         "labels": ["a=b"],
         "registry-mirrors": ["https://mirror.example"],
-        "insecure-registries": ["10.11.0.0/16"],
+        "insecure-registries": ["10.11.0.0/16", "10.11.0.0/16"],
     }
     file.write_text(json.dumps(fresh))
     with subprocess.Popen(
@@ -57,8 +70,51 @@ def test_what_a_reload_changes(havred: Engine, file: Path) -> None:
     info = json.loads(havred.out("info", "-f", "{{json .}}"))
     assert info["Debug"] is True
     assert info["Labels"] == ["a=b"]
-    assert info["RegistryConfig"]["Mirrors"] == ["https://mirror.example"]
-    assert "10.11.0.0/16" in info["RegistryConfig"]["InsecureRegistryCIDRs"]
+    assert info["RegistryConfig"]["Mirrors"] == ["https://mirror.example/"]
+    assert info["RegistryConfig"]["IndexConfigs"]["docker.io"]["Mirrors"] == ["https://mirror.example/"]
+    assert info["RegistryConfig"]["InsecureRegistryCIDRs"].count("10.11.0.0/16") == 1
+    assert info["NGoroutines"] > 0
+
+
+def test_a_reload_tells_what_dockerd_tells(havred: Engine, file: Path) -> None:
+    file.write_text(json.dumps({"default-shm-size": "16M", "features": {"cdi": False}, "max-download-attempts": 7}))
+    began = time.time()
+    reload(havred)
+    until(lambda: "16777216" in havred.log.read_text(), "the reload")
+    window = ("--since", f"{began:.9f}", "--until", f"{time.time():.9f}", "--filter", "event=reload")
+    told = json.loads(havred.out("events", *window, "--format", "{{json .Actor.Attributes}}"))
+    assert set(told) == {
+        "allow-nondistributable-artifacts", "debug", "default-cgroupns-mode", "default-ipc-mode", "default-runtime",
+        "default-shm-size", "features", "insecure-registries", "labels", "live-restore", "max-concurrent-downloads",
+        "max-concurrent-uploads", "max-download-attempts", "name", "registry-mirrors", "runtimes", "shutdown-timeout",
+    }  # fmt: skip
+    assert (told["max-download-attempts"], told["labels"]) == ("7", "[]")
+    assert havred.out("run", "--rm", "busybox", "df", "-k", "/dev/shm").split()[-5] == "16384"
+    file.write_text('{"default-shm-size": "much"}')
+    reload(havred)
+    until(lambda: "configuration not reloaded: invalid size: 'much'" in havred.log.read_text(), "the refusal")
+
+
+def test_a_daemon_starts_without_the_program_of_a_runtime(archive: Path, tmp_path: Path) -> None:
+    file = tmp_path / "daemon.json"
+    runc = {"runtimeType": "io.containerd.runc.v2", "options": {"BinaryName": "runc"}}
+    file.write_text(json.dumps({"runtimes": {"gone": {"path": "/no/such/runtime"}, "shim": runc}, "debug": True}))
+    flags = ("--userland-proxy-path", "/usr/bin/docker-proxy", "--feature", "cdi=false")
+    with serving(_WithFile(file, flags), archive) as engine:
+        failed = engine.docker("run", "--rm", "--runtime", "gone", "busybox", "true", check=127).stderr
+        assert "/no/such/runtime: no such file or directory" in failed
+        for name in ("shim", "io.containerd.runc.v2"):
+            assert engine.out("run", "--rm", "--runtime", name, "busybox", "echo", "ran") == "ran"
+        other = engine.docker("create", "--runtime", "io.containerd.kata.v2", "busybox").stderr
+        assert "unknown or invalid runtime name: io.containerd.kata.v2: shims of containerd are not run here" in other
+        assert "--add-runtime kata=/usr/bin/kata-runtime" in other
+        assert json.loads(engine.out("info", "-f", "{{json .CDISpecDirs}}")) == []
+        refused = engine.docker("run", "--rm", "--device", "vendor.example/class=one", "busybox", "true", check=125)
+        assert 'could not select device driver "cdi" with capabilities: []' in refused.stderr
+        log = engine.log.read_text()
+        assert log.count("level=debug") >= 4
+        assert "the runtime gone has no program /no/such/runtime" in log
+        assert "userland-proxy-path" not in log
 
 
 def test_a_bad_file_changes_nothing(havred: Engine, file: Path) -> None:

@@ -315,7 +315,7 @@ class Assembly:
         with as_root_of(container.ids):
             _mark(rootfs)
         self._check_working_directory(container, rootfs)
-        edits = cdi.resolve(_cdi_names(host), self._defaults.cdi_directories)
+        edits = cdi.resolve(_cdi_names(host, bool(self._defaults.cdi_directories)), self._defaults.cdi_directories)
         return Surroundings(
             rootfs=rootfs,
             sources=sources,
@@ -405,11 +405,11 @@ def _read_devices(host: HostConfig) -> tuple[Device, ...]:
     )
 
 
-def _cdi_names(host: HostConfig) -> list[str]:
+def _cdi_names(host: HostConfig, has_cdi: bool) -> list[str]:
     """The devices asked for by CDI name. Refuses what wants any other driver of devices (GPUs): there is none."""
     names: list[str] = []
     for request in host.device_requests or ():
-        if request.driver != "cdi" or not request.device_ids or request.capabilities:
+        if not has_cdi or request.driver != "cdi" or not request.device_ids or request.capabilities:
             wanted = " ".join(f"[{' '.join(every)}]" for every in request.capabilities or ())
             raise Failed(f'could not select device driver "{request.driver}" with capabilities: [{wanted}]')
         names.extend(request.device_ids)

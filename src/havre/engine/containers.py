@@ -67,8 +67,11 @@ class ImageFacts(Protocol):
     def size_of(self, id: str) -> int:
         """Bytes of an image's layers; 0 when it is gone."""
 
-    def ancestors(self, name: str) -> Collection[str]:
-        """The IDs of the images that `ancestor=name` stands for."""
+    def named(self, name: str) -> Collection[str]:
+        """The IDs of the images that a name or ID means."""
+
+    def descended(self, name: str) -> Collection[str]:
+        """The same, and those of images committed or built from them: what `ancestor=name` finds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +119,7 @@ class Containers:
             all=all,
             limit=limit or 0,
             find=self.get,
-            ancestors=self._images.ancestors,
+            descended=self._images.descended,
         )
 
     def linked_names(self) -> Mapping[str, Sequence[str]]:
@@ -127,7 +130,7 @@ class Containers:
         """The name that the container's image was given at creation, or its ID if the name means another one by now."""
         name = container.config.image
         try:
-            return name if container.image in self._images.ancestors(name) else container.image
+            return name if container.image in self._images.named(name) else container.image
         except InvalidInput:  # what was left of a damaged row
             return container.image
 

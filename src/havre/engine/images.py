@@ -122,6 +122,10 @@ class Images:
         """The ID of the image that `name` means (name, digest, ID or its beginning); `NotFound` "No such image: x"."""
         return self._store.find(name).id
 
+    def made_from(self, text: str) -> builtins.list[ImageId]:
+        """The images that a name or ID means, and those committed or built from them."""
+        return self._store.made_from(self.platforms_of(text))
+
     def platforms_of(self, name: str) -> builtins.list[ImageId]:
         """The IDs of all images that `name` stands for, the one that it means first."""
         ref = self._store.named_text(name)

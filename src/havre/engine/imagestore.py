@@ -16,7 +16,7 @@ import asyncio
 import logging
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
@@ -441,6 +441,11 @@ class ImageStore:
         found = (ref for ref in self._names if ref.name == repository.name and ref.tag is not None)
         return sorted(found, key=Reference.canonical)
 
+    def made_from(self, ids: Collection[ImageId]) -> list[ImageId]:
+        """These images and those committed or built from them: their layers and history go on where a base ends."""
+        bases = [self._images[id] for id in ids]
+        return [image.id for image in self if image.id in ids or any(_is_made_from(image, base) for base in bases)]
+
     def children_of(self, id: ImageId) -> list[Image]:
         """The images that were made from this one, here."""
         return [image for image in self._images.values() if image.row.parent == id]
@@ -530,3 +535,11 @@ def _of_platform(text: str, images: Sequence[Image], wanted: Platform | None) ->
         f"image with reference {text} was found but does not match the specified platform: "
         f"wanted {wanted}, actual: {actual}"
     )
+
+
+def _is_made_from(image: Image, base: Image) -> bool:
+    """Whether the image goes on where the base ends. One that only sets a variable has a longer history alone."""
+    layers, before = image.layers, base.layers
+    steps, earlier = image.config.history or (), base.config.history or ()
+    is_longer = len(layers) > len(before) or len(steps) > len(earlier)
+    return bool(before) and is_longer and layers[: len(before)] == before and steps[: len(earlier)] == earlier

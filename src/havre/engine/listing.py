@@ -34,17 +34,17 @@ def select(
     all: bool = False,
     limit: int = 0,
     find: Callable[[str], Container],
-    ancestors: Callable[[str], Collection[str]],
+    descended: Callable[[str], Collection[str]],
 ) -> list[Container]:
     """The containers to show, newest first.
 
-    `find` looks up the containers of `before` and `since`; `ancestors` gives the IDs of the images that an `ancestor`
+    `find` looks up the containers of `before` and `since`; `descended` gives the IDs of the images that an `ancestor`
     stands for. Raises `InvalidInput` for an unknown key or a malformed value.
     """
     check(filters)
     newest_first = sorted(containers, key=lambda container: container.created, reverse=True)
     newest_first = _between(newest_first, filters, find)
-    images = {image for value in filters.get("ancestor", ()) for image in ancestors(value)}
+    images = {image for value in filters.get("ancestor", ()) for image in descended(value)}
     everything = all or limit > 0 or bool(filters.get("status"))
     chosen = [
         container

@@ -288,7 +288,7 @@ class NetworkRows:
         return [pool.subnet for id, bridge in self._bridges.items() if id != other_than for pool in bridge.pools]
 
     def _pools(self, spec: NetworkSpec, options: NetworkOptions, routes: list[Subnet]) -> list[IpamPool]:
-        """The user's subnets, then those that the engine chooses."""
+        """The user's subnets, then those that the engine chooses; as libnetwork keeps them, those of IPv4 first."""
         asked, taken = words.asked_pools(spec), self._taken()
         versions = set()
         for given in asked:
@@ -300,7 +300,7 @@ class NetworkRows:
         chosen = [] if 4 in versions else [ipam.choose_subnet(busy, four)]
         if spec.enable_ipv6 and 6 not in versions:
             chosen.append(ipam.choose_subnet(busy, _pools_of(options, 6)))
-        return [*asked, *map(_whole, chosen)]
+        return sorted([*asked, *map(_whole, chosen)], key=lambda pool: ":" in pool.subnet)
 
     def _check_link(self, id: str, link: str) -> None:
         for other in self._bridges.values():

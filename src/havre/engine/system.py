@@ -6,10 +6,12 @@ containerd) is told as absent, in the shape that clients expect.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import platform
 import socket
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -167,7 +169,7 @@ class System:
             "Debug": self._identity.debug,
             "NFd": len(os.listdir("/proc/self/fd")),
             "OomKillDisable": cgroups.layout != "v2",
-            "NGoroutines": 0,
+            "NGoroutines": len(asyncio.all_tasks()) + threading.active_count(),
             "SystemTime": from_seconds(time.time()),
             "LoggingDriver": self._identity.log_driver,
             "CgroupDriver": "cgroupfs",
@@ -219,8 +221,9 @@ class System:
 
     def _registries(self) -> dict[str, Any]:
         insecure = self._identity.insecure_registries
-        networks = [each for each in insecure if "/" in each]
-        hub = {"Name": "docker.io", "Mirrors": list(self._identity.mirrors), "Secure": True, "Official": True}
+        networks = [each for each in dict.fromkeys(insecure) if "/" in each]
+        mirrors = [mirror.rstrip("/") + "/" for mirror in self._identity.mirrors]  # as dockerd keeps them
+        hub = {"Name": "docker.io", "Mirrors": mirrors, "Secure": True, "Official": True}
         others = {
             each: {"Name": each, "Mirrors": [], "Secure": False, "Official": False}
             for each in insecure
@@ -229,9 +232,9 @@ class System:
         return {
             "AllowNondistributableArtifactsCIDRs": None,
             "AllowNondistributableArtifactsHostnames": None,
-            "InsecureRegistryCIDRs": ["::1/128", "127.0.0.0/8", *networks],
+            "InsecureRegistryCIDRs": [*networks, "::1/128", "127.0.0.0/8"],
             "IndexConfigs": {"docker.io": hub, **others},
-            "Mirrors": list(self._identity.mirrors) or None,
+            "Mirrors": mirrors or None,
         }
 
     def _security_options(self) -> list[str]:

@@ -16,6 +16,7 @@ from havre.errors import InvalidInput
 from havre.logs import DEFAULT_DRIVER, check_driver
 from havre.oci.platform import Platform
 from havre.runtime.capabilities import CAPABILITIES
+from havre.runtime.runtimes import known_name
 
 MINIMUM_MEMORY = 6 << 20
 HOSTNAME_MAX = 64
@@ -131,8 +132,7 @@ def check_host_config(host: HostConfig, limits: HostLimits) -> list[str]:
     _check_capabilities("CapDrop", host.cap_drop)
     _check_modes(host)
     check_driver(host.log_config.type or DEFAULT_DRIVER, host.log_config.config or {})
-    if host.runtime and host.runtime not in limits.runtimes:
-        raise InvalidInput(f"unknown or invalid runtime name: {host.runtime}", f"known: {', '.join(limits.runtimes)}")
+    known_name(host.runtime, limits.runtimes)
     for path, options in (host.tmpfs or {}).items():
         _check_tmpfs(path, options)
     for option in host.storage_opt or ():

@@ -34,19 +34,23 @@ v1 (`plan_default`), else runc is the default, and whether real-time priority is
 
 from __future__ import annotations
 
+import logging
 import os
 import platform
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from havre.errors import InvalidInput, Unavailable
 from havre.linux.cgroups import Layout
-from havre.runtime import spawn
+from havre.runtime import messages, spawn
 from havre.runtime.plan import ContainerPlan
 
+log = logging.getLogger(__name__)
+
 KNOWN = ("crun", "runc")
+RUNC_SHIMS = ("io.containerd.runc.v1", "io.containerd.runc.v2")
 LEAST_FILES = 64
 PERL = "/usr/bin/perl"
 FIRST = ("/usr/bin/chrt", "-R", "-f", "1")
@@ -115,7 +119,7 @@ class OciRuntime:
 
 
 class AbsentRuntime(OciRuntime):
-    """The runtime of a container that outlived it: uninstalled, or no longer configured."""
+    """A runtime whose program is not there, or that of a container that outlived its configuration."""
 
     def command(self, *args: str) -> list[str]:
         """Unavailable: there is nothing to call."""
@@ -132,14 +136,13 @@ class Runtimes:
 
     def get(self, name: str) -> OciRuntime:
         """The runtime of that name, the default for ""; InvalidInput when there is none."""
-        runtime = self.all.get(name or self.default)
-        if runtime is None:
-            raise InvalidInput(f"unknown or invalid runtime name: {name}", f"known are {', '.join(sorted(self.all))}")
-        return runtime
+        return self.all[known_name(name, self.all) or self.default]
 
     def fitting(self, plan: ContainerPlan) -> OciRuntime:
         """The runtime that the plan asks for, or runc where crun could not set up so few open files. InvalidInput."""
         runtime = self.get(plan.runtime)
+        if isinstance(runtime, AbsentRuntime):
+            raise messages.create_failed(runtime.name, f"exec {runtime.program}: no such file or directory")
         few = [limit for limit in plan.rlimits if limit.name == "nofile" and 0 <= limit.soft < LEAST_FILES]
         if not few or runtime.program.name != "crun":
             return runtime
@@ -152,6 +155,23 @@ class Runtimes:
         return self.all["runc"]
 
 
+def known_name(name: str, known: Collection[str]) -> str:
+    """The name among the `known` that a request means; "" is the default. InvalidInput for any other.
+
+    dockerd has runc by the names of containerd's shims, too; other shims are programs of containerd's.
+    """
+    meant = "runc" if name in RUNC_SHIMS else name
+    if meant and meant not in known:
+        possible = ", ".join(sorted(known))
+        if name.startswith("io.containerd."):
+            raise InvalidInput(
+                f"unknown or invalid runtime name: {name}: shims of containerd are not run here, OCI runtimes are; "
+                f"possible are {possible}, and any other configured as in --add-runtime kata=/usr/bin/kata-runtime"
+            )
+        raise InvalidInput(f"unknown or invalid runtime name: {name}", f"known are {possible}")
+    return meant
+
+
 async def find_runtimes(run_root: Path, binaries: Mapping[str, str], default: str | None, layout: Layout) -> Runtimes:
     """The runtimes on PATH and those configured (`binaries`, name to program); Unavailable when there is none."""
     found: dict[str, OciRuntime] = {}
@@ -160,7 +180,8 @@ async def find_runtimes(run_root: Path, binaries: Mapping[str, str], default: st
         if path:
             found[name] = OciRuntime(name, Path(path), run_root / "oci" / name)
         elif name in binaries:
-            raise InvalidInput(f"the runtime {name} has no program {program}")
+            log.warning("the runtime %s has no program %s: what asks for it cannot start", name, program)
+            found[name] = AbsentRuntime(name, Path(program), run_root / "oci" / name)
     hindrance = ""
     if layout == "hybrid" and "crun" in found:
         prefix = hybrid_prefix(platform.machine())
@@ -169,7 +190,8 @@ async def find_runtimes(run_root: Path, binaries: Mapping[str, str], default: st
             found["crun"] = replace(found["crun"], create_prefix=prefix)
     if "crun" in found and await _may_be_first():
         found["crun"] = replace(found["crun"], terminal_prefix=FIRST)
-    name, reason = plan_default(list(found), default, layout, hindrance)
+    present = [name for name, runtime in found.items() if not isinstance(runtime, AbsentRuntime)]
+    name, reason = plan_default(present, default, layout, hindrance)
     return Runtimes(found, name, reason)
 
 

@@ -41,7 +41,7 @@ def names(filters: dict[str, list[str]], **options: object) -> list[str]:
                 return each
         raise NotFound(f"No such container: {ref}")
 
-    chosen = select(ALL, filters, find=find, ancestors=lambda name: ["sha256:1"] if name == "img" else [], **options)  # type: ignore[arg-type]
+    chosen = select(ALL, filters, find=find, descended=lambda name: ["sha256:1"] if name == "img" else [], **options)  # type: ignore[arg-type]
     return [each.name for each in chosen]
 
 
