@@ -311,6 +311,19 @@ class TestPs:
         engine.out("rm", "first", "second", "third")
         engine.out("rmi", "built", "committed")
 
+    def test_a_template_is_checked_without_rows(self, engine: Engine) -> None:
+        for client in (engine.docker, engine.havre):
+            for form in ("{{.Foo}}", "table {{.Names}} {{.Foo}}"):
+                failed = client("ps", "-a", "--filter", "name=nobody", "--format", form, check=1).stderr
+                assert "at <.Foo>: can't evaluate field Foo in type *formatter.ContainerContext" in failed
+            assert client("ps", "--filter", "name=nobody", "--format", '{{.Label "x"}}{{json .}}', check=0).stdout == ""
+
+    @pytest.mark.parametrize("listing", ["images", "volume ls", "network ls"])
+    def test_so_is_that_of_every_listing(self, havred: Engine, listing: str) -> None:
+        nothing = (*listing.split(), "--filter", "label=nobody", "--format")
+        assert "can't evaluate field Foo" in havred.havre(*nothing, "{{.Foo}}", check=1).stderr
+        assert havred.havre(*nothing, "{{.Driver}}{{json .}}" if "ls" in listing else "{{.ID}}", check=0).stdout == ""
+
     def test_bad_filter(self, engine: Engine) -> None:
         assert "invalid filter 'nonsense'" in engine.docker("ps", "--filter", "nonsense=1", check=1).stderr
         engine.docker("ps", "--filter", "status=flying", check=1)

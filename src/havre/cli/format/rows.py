@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from havre.cli.format.table import Listing
+    from havre.gotemplate.template import Template
 
 
 class Row:
@@ -29,6 +30,32 @@ class Row:
     def as_json(self) -> dict[str, Any]:
         """Every field, as `{{json .}}` shows the row."""
         return self._listing.values(self._value)
+
+
+class Blank(Row):
+    """The row of an empty listing: a template that names what no row has is wrong with no rows, too."""
+
+    def __init__(self, listing: Listing) -> None:
+        super().__init__(listing, None)
+
+    def get_field(self, name: str) -> tuple[Callable[..., Any], int] | None:
+        """The empty text for every field that there is."""
+        found = super().get_field(name)
+        return None if found is None else ((lambda *_: ""), found[1])
+
+    def as_json(self) -> dict[str, Any]:
+        """Every field, empty."""
+        return dict.fromkeys(self._listing.fields, "")
+
+    def check(self, template: Template) -> None:
+        """Raise TemplateError for an unknown field; other failures may be those of empty texts."""
+        from havre.gotemplate.lex import TemplateError
+
+        try:
+            template.execute(self)
+        except TemplateError as error:
+            if "can't evaluate field" in str(error) and str(error).endswith(self.type_name):
+                raise
 
 
 class Headers:

@@ -76,7 +76,7 @@ class Listing:
         return encode(self.values(row), escape_html=True) + "\n"
 
     def _through_template(self, rows: Iterable[Any], form: str) -> str:
-        from havre.cli.format.rows import Headers, Row
+        from havre.cli.format.rows import Blank, Headers, Row
         from havre.gotemplate.lex import TemplateError
         from havre.gotemplate.template import compile_template
 
@@ -86,7 +86,10 @@ class Listing:
             template = compile_template(text.replace("\\t", "\t").replace("\\n", "\n"))
         except TemplateError as error:
             raise InvalidInput(f"failed to parse template: {error}") from error
+        rows = list(rows)
         try:
+            if not rows:
+                Blank(self).check(template)
             output = "".join(template.execute(Row(self, row)) + "\n" for row in rows)
         except TemplateError as error:
             raise InvalidInput(f"failed to execute template: {error}") from error
