@@ -15,17 +15,19 @@ from __future__ import annotations
 
 import grp
 import pwd
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from havre.engine.model import Container, HostConfig
 from havre.errors import Conflict, InvalidInput
+from havre.linux import accounts
 from havre.linux.idmap import IdRange
 
 AUTO, HOST = "auto", "host"
 AUTO_USER = "containers"
 AUTO_COUNT = 65536
 DEFAULT_USER = "dockremap"
+_LOWEST = 100_000  # of the ranges that useradd(8) gives, and dockerd
 
 _SUBUID, _SUBGID = Path("/etc/subuid"), Path("/etc/subgid")
 
@@ -89,7 +91,8 @@ def check_namespaces(host: HostConfig, hint: str = "add --userns=host") -> None:
 def read_remap(text: str) -> IdRange | None:
     """The range that a `userns-remap` stands for: `default`, USER or UID, with or without `:GROUP`; None for "".
 
-    It is the first one in /etc/subuid of that user, and in /etc/subgid of that group. InvalidInput. Blocking.
+    It is the first one in /etc/subuid of that user, and in /etc/subgid of that group. For `default` both are made if
+    they are not there. InvalidInput. Blocking.
     """
     if not text:
         return None
@@ -97,6 +100,7 @@ def read_remap(text: str) -> IdRange | None:
     if not user or ":" in group or (colon and not group):
         raise InvalidInput(f'invalid user/group specification in --userns-remap: "{text}"', "USER[:GROUP] or UID[:GID]")
     if text == "default":
+        _make_default_user()
         user_names = group_names = (DEFAULT_USER, DEFAULT_USER)
     else:
         user_names = _names(user, "user", lambda: _user(user))
@@ -105,6 +109,42 @@ def read_remap(text: str) -> IdRange | None:
     uid, uids = _range_of(user_names, _read(_SUBUID), "subuid", user_names[0])
     gid, gids = _range_of(group_names, _read(_SUBGID), "subgid", group_names[0])
     return IdRange(uid, gid, min(uids, gids))
+
+
+def _make_default_user() -> None:
+    """Make the user dockremap, and give it the first ranges that nobody has, where that has not been done.
+
+    As dockerd does (moby's pkg/idtools, AddNamespaceRangesUser). InvalidInput says what to do by hand.
+    """
+    taken = {groups: list(_ranges(_read(file))) for file, groups in ((_SUBUID, False), (_SUBGID, True))}
+    lacking = [groups for groups, ranges in taken.items() if all(owner != DEFAULT_USER for owner, _, _ in ranges)]
+    try:
+        if lacking and not _has_account(DEFAULT_USER):
+            accounts.add_system_user(DEFAULT_USER)
+        for groups in lacking:
+            accounts.add_subordinate_ids(DEFAULT_USER, next_free(taken[groups]), AUTO_COUNT, groups=groups)
+    except OSError as error:
+        raise InvalidInput(
+            f"--userns-remap=default: making the user {DEFAULT_USER} and its ranges failed: {error.strerror}",
+            f"make a system user {DEFAULT_USER}, and add {DEFAULT_USER}:FIRST:{AUTO_COUNT} to {_SUBUID} and {_SUBGID}",
+        ) from error
+
+
+def _has_account(user: str) -> bool:
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True
+
+
+def next_free(ranges: Iterable[tuple[str, int, int]]) -> int:
+    """The first ID, from 100000 on, of `AUTO_COUNT` that are in none of the ranges (owner, first, count)."""
+    first = _LOWEST
+    for _, start, count in sorted(ranges, key=lambda each: each[1]):
+        if start < first + AUTO_COUNT and first < start + count:
+            first = start + count
+    return first
 
 
 def _names(asked: str, kind: str, find: Callable[[], tuple[str, str]]) -> tuple[str, str]:
@@ -134,13 +174,20 @@ def _read(file: Path) -> str:
         return ""
 
 
-def _range_of(names: Collection[str], text: str, file: str, shown: str) -> tuple[int, int]:
-    """First ID and number of IDs of the first range in `text`, of lines OWNER:FIRST:COUNT."""
+def _ranges(text: str) -> Iterator[tuple[str, int, int]]:
+    """Owner, first ID and count of every range in a file of subuid(5)."""
     for line in text.splitlines():
         owner, _, numbers = line.strip().partition(":")
         first, _, count = numbers.partition(":")
-        if owner in names and first.isdecimal() and count.isdecimal() and int(count):
-            return int(first), int(count)
+        if first.isdecimal() and count.isdecimal() and int(count):
+            yield owner, int(first), int(count)
+
+
+def _range_of(names: Collection[str], text: str, file: str, shown: str) -> tuple[int, int]:
+    """First ID and number of IDs of the first range in `text`, of lines OWNER:FIRST:COUNT."""
+    for owner, first, count in _ranges(text):
+        if owner in names:
+            return first, count
     raise InvalidInput(
         f'can\'t create ID mappings: no {file} ranges found for "{shown}"',
         f"add one: echo {shown}:1000000:{AUTO_COUNT} >>/etc/{file}",

@@ -10,13 +10,18 @@ from types import SimpleNamespace
 import pytest
 
 from havre.engine import idranges
-from havre.engine.idranges import IdRanges, check_namespaces, read_remap
+from havre.engine.idranges import IdRanges, check_namespaces, next_free, read_remap
 from havre.engine.model import Config, Container, HostConfig
 from havre.errors import Conflict, InvalidInput
+from havre.linux import accounts
 from havre.linux.idmap import OVERFLOW, IdRange
 
 PEOPLE = {"ann": 1001, "bob": 1002}
 REMAP = IdRange(100_000, 200_000, 65_536)
+
+
+def _refuse(tool: str, *arguments: str) -> None:
+    raise OSError(1, f"{tool}: refused")
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +30,7 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "subgid").write_text("containers:2000000:131072\n# a word\nann:200000:70000\nbob:500000:2000\n")
     monkeypatch.setattr(idranges, "_SUBUID", tmp_path / "subuid")
     monkeypatch.setattr(idranges, "_SUBGID", tmp_path / "subgid")
+    monkeypatch.setattr(accounts, "_run", _refuse)  # nothing here may touch the host's users
     names = {number: name for name, number in PEOPLE.items()}
     for module, function, prefix in ((pwd, "getpw", "pw"), (grp, "getgr", "gr")):
         number = "uid" if prefix == "pw" else "gid"
@@ -34,6 +40,20 @@ def _files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
         monkeypatch.setattr(module, f"{function}nam", entry)
         monkeypatch.setattr(module, f"{function}{number}", lambda asked, entry=entry: entry(names[asked]))
+
+
+@pytest.mark.parametrize(
+    ("ranges", "expected"),
+    [
+        ([], 100_000),
+        ([("a", 1_000_000, 65_536)], 100_000),
+        ([("b", 165_536, 1000), ("a", 100_000, 65_536)], 166_536),
+        ([("a", 100_001, 10)], 100_011),
+        ([("a", 1, 1_000_000)], 1_000_001),
+    ],
+)
+def test_the_first_ids_that_nobody_has(ranges: list[tuple[str, int, int]], expected: int) -> None:
+    assert next_free(ranges) == expected
 
 
 @pytest.mark.parametrize(
@@ -58,7 +78,7 @@ def test_the_first_range_of_user_and_group(text: str, expected: IdRange | None) 
         ("carl", 'there is no user "carl"'),
         ("9", 'there is no user "9"'),
         ("ann:carl", 'there is no group "carl"'),
-        ("default", 'no subuid ranges found for "dockremap"'),
+        ("default", "making the user dockremap and its ranges failed: useradd: refused"),
         (":ann", "invalid user/group specification"),
         ("ann:", "invalid user/group specification"),
         ("a:b:c", "invalid user/group specification"),
@@ -73,6 +93,18 @@ def test_docker_s_user_needs_no_account(tmp_path: Path) -> None:
     for name in ("subuid", "subgid"):
         (tmp_path / name).write_text("dockremap:700000:65536\n")
     assert read_remap("default") == IdRange(700_000, 700_000, 65_536)
+
+
+def test_docker_s_user_is_made_with_the_first_ranges_that_are_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[str, ...]] = []
+    monkeypatch.setattr(accounts, "_run", lambda *words: made.append(words))
+    with pytest.raises(InvalidInput, match="no subuid ranges found"):  # as nothing was made
+        read_remap("default")
+    assert [words[0] for words in made] == ["useradd", "usermod", "usermod"]
+    assert made[1:] == [
+        ("usermod", "--add-subuids", "165536-231071", "dockremap"),
+        ("usermod", "--add-subgids", "100000-165535", "dockremap"),
+    ]
 
 
 def test_no_two_containers_have_the_same_range_of_their_own() -> None:
