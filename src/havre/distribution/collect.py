@@ -20,7 +20,7 @@ from havre.aio import in_thread
 from havre.distribution.repositories import Repositories
 from havre.distribution.turns import Turns
 from havre.errors import HavreError, NotFound
-from havre.oci.digest import Digest, hex_of
+from havre.oci.digest import Digest, digest_named, hex_of, parse_any_digest
 from havre.oci.manifest import Manifest, decode_document
 
 MIN_AGE_S = 86400.0
@@ -71,7 +71,7 @@ def _unlink_unneeded(repositories: Repositories, older_than: float) -> set[str]:
     for folder in repositories.folders():
         manifests = {file.name for file in (folder / "manifests").glob("*")}
         try:
-            needed = {hex_of(blob) for name in manifests for blob in _blobs_of(repositories, Digest(f"sha256:{name}"))}
+            needed = {hex_of(blob) for name in manifests for blob in _blobs_of(repositories, digest_named(name))}
         except (HavreError, OSError) as error:
             log.warning("a manifest of %s cannot be read, so everything of it is kept: %s", folder.name, error)
             needed = {link.name for link in (folder / "blobs").glob("*")}
@@ -86,7 +86,7 @@ def _unlink_unneeded(repositories: Repositories, older_than: float) -> set[str]:
 
 def _blobs_of(repositories: Repositories, digest: Digest) -> list[Digest]:
     """The blobs that a manifest names; none for an index."""
-    document = decode_document(repositories.blobs.path(digest).read_bytes())
+    document = decode_document(repositories.blobs.path(digest).read_bytes(), parse=parse_any_digest)
     return [document.config.digest, *(one.digest for one in document.layers)] if isinstance(document, Manifest) else []
 
 

@@ -1,6 +1,6 @@
 """What a registry holds, on disk: blobs once, and for each repository which of them are its own.
 
-    blobs/sha256/HEX                       every blob and manifest, verified (storage.Blobs)
+    blobs/ALGORITHM/HEX                    every blob and manifest, verified (storage.Blobs); sha256 or sha512
     repositories/NAME with %2F/blobs/HEX   an empty file: the repository holds this blob
                                manifests/HEX   {"mediaType", "subject", "artifactType", "annotations"}
                                tags/TAG        the digest that the tag stands for
@@ -28,7 +28,7 @@ import msgspec
 
 from havre.distribution.turns import Turns
 from havre.errors import HavreError
-from havre.oci.digest import Digest, hex_of, parse_digest
+from havre.oci.digest import Digest, digest_named, hex_of, parse_any_digest
 from havre.oci.manifest import Descriptor, Manifest, decode_document
 from havre.storage.blobs import Blobs
 
@@ -59,13 +59,13 @@ class ManifestRow(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
     @classmethod
     def of(cls, body: bytes, media_type: str) -> ManifestRow:
         """The row of the manifest in `body`; raises `InvalidInput` or `RegistryRefusal` for what is none."""
-        document = decode_document(body, media_type)
+        document = decode_document(body, media_type, parse_any_digest)
         try:
             extra = msgspec.json.decode(body, type=_Extra)
         except msgspec.DecodeError as error:
             raise RegistryRefusal(400, "MANIFEST_INVALID", f"invalid manifest: {error}") from error
         config = document.config.media_type if isinstance(document, Manifest) else ""
-        subject = parse_digest(extra.subject.digest) if extra.subject else ""
+        subject = parse_any_digest(extra.subject.digest) if extra.subject else ""
         return cls(document.media_type, len(body), subject, extra.artifact_type or config, extra.annotations)
 
 
@@ -143,7 +143,7 @@ class Repositories:
 
     def manifests(self, name: str) -> list[Digest]:
         """The digest of every manifest of a repository."""
-        return [Digest(f"sha256:{file.name}") for file in self._folder(name, "manifests").glob("*")]
+        return [digest_named(file.name) for file in self._folder(name, "manifests").glob("*")]
 
     def remove_tag(self, name: str, tag: str) -> None:
         """Let a tag stand for nothing; the manifest stays."""
@@ -171,13 +171,13 @@ class Repositories:
         found = []
         for file in sorted((self._folder(name, "referrers") / hex_of(subject)).glob("*")):
             with suppress(RegistryRefusal):  # it goes or comes in this moment
-                found.append(self.resolve(name, f"sha256:{file.name}"))
+                found.append(self.resolve(name, digest_named(file.name)))
         return found
 
     # -- inside
 
     def _digest_of(self, name: str, reference: str) -> Digest:
-        if reference.startswith("sha256:"):
+        if ":" in reference:
             return Digest(reference)
         try:
             return Digest((self._folder(name, "tags") / reference).read_text())

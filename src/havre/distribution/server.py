@@ -41,7 +41,7 @@ from havre.distribution.uploads import Upload, Uploads
 from havre.distribution.upstream import Upstream
 from havre.errors import HavreError, InvalidInput
 from havre.oci import mediatypes
-from havre.oci.digest import Digest, digest_of, parse_digest
+from havre.oci.digest import SHA256, Digest, algorithm_of, digest_of, parse_any_digest
 from havre.oci.manifest import MAX_DOCUMENT, Descriptor, Manifest, decode_document
 from havre.registry import Registry
 
@@ -184,15 +184,16 @@ class Server:
     async def _put_manifest(self, request: web.BaseRequest, name: str, reference: str) -> web.StreamResponse:
         reference = _reference(reference)
         body = await _read(request)
-        digest = digest_of(body)
-        by_digest = reference.startswith("sha256:")
+        by_digest = ":" in reference
+        algorithm = algorithm_of(Digest(reference)) if by_digest else SHA256
+        digest = digest_of(body, algorithm)
         if by_digest and reference != digest:
             raise RegistryRefusal(400, "DIGEST_INVALID", "provided digest did not match uploaded content")
-        document = decode_document(body, request.headers.get("Content-Type", ""))
+        document = decode_document(body, request.headers.get("Content-Type", ""), parse_any_digest)
         row = ManifestRow.of(body, document.media_type)
         async with self._repositories.turns.writing():
             self._check_parts(name, document)
-            await self._repositories.blobs.add(body)
+            await self._repositories.blobs.add(body, algorithm)
             self._repositories.put_manifest(name, digest, row, None if by_digest else reference)
         response = _created(f"/v2/{name}/manifests/{digest}", digest)
         if row.subject:
@@ -214,7 +215,7 @@ class Server:
     async def _delete_manifest(self, request: web.BaseRequest, name: str, reference: str) -> web.StreamResponse:
         reference = _reference(reference)
         async with self._repositories.turns.writing():
-            if reference.startswith("sha256:"):
+            if ":" in reference:
                 self._repositories.remove_manifest(name, Digest(reference))
             else:
                 self._repositories.remove_tag(name, reference)
@@ -289,7 +290,7 @@ def _needed(request: web.BaseRequest, name: str) -> list[Scope]:
 
 def _digest(text: str) -> Digest:
     try:
-        return parse_digest(text)
+        return parse_any_digest(text)
     except InvalidInput as error:
         raise RegistryRefusal(400, "DIGEST_INVALID", error.message) from error
 

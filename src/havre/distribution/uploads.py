@@ -19,7 +19,7 @@ from pathlib import Path
 
 from havre.aio import in_thread
 from havre.distribution.repositories import RegistryRefusal, Repositories
-from havre.oci.digest import Digest
+from havre.oci.digest import Digest, algorithm_of, hex_of
 
 MAX_BLOB = 1 << 40
 _SILENCE_S = 3600.0
@@ -85,11 +85,17 @@ class Uploads:
     async def finish(self, upload: Upload, digest: Digest) -> None:
         """Make the upload a blob of its repository if it is what it should be; otherwise it is gone."""
         async with upload.lock:
-            if upload.hash.hexdigest() != digest.partition(":")[2]:
+            if await self._hash(upload, algorithm_of(digest)) != hex_of(digest):
                 self.cancel(upload)
                 raise RegistryRefusal(400, "DIGEST_INVALID", "provided digest did not match uploaded content")
             async with self._repositories.turns.writing():
                 await in_thread(self._keep, upload, digest)
+
+    async def _hash(self, upload: Upload, algorithm: str) -> str:
+        """What has come, hashed; by another algorithm than the usual one, which is known only now, from the file."""
+        if algorithm == upload.hash.name:
+            return upload.hash.hexdigest()
+        return await in_thread(_hash_file, upload.file, algorithm)
 
     async def _store(self, upload: Upload, gathered: list[bytes]) -> None:
         data = b"".join(gathered)
@@ -105,6 +111,12 @@ class Uploads:
         self._repositories.blobs.adopt(upload.file, digest)
         self._repositories.link_blob(upload.name, digest)
         self._open.pop(upload.id, None)
+
+
+def _hash_file(path: Path, algorithm: str) -> str:
+    path.touch()  # nothing may have come
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def _append(upload: Upload, data: bytes) -> None:

@@ -16,7 +16,7 @@ from havre.distribution.incoming import Fetch, Incoming
 from havre.distribution.repositories import ManifestRow, RegistryRefusal, Repositories
 from havre.distribution.uploads import Upload, Uploads
 from havre.errors import HavreError, NotFound
-from havre.oci.digest import Digest
+from havre.oci.digest import Digest, parse_any_digest
 from havre.oci.manifest import Descriptor, Manifest, decode_document
 from havre.oci.reference import Reference
 from havre.registry import Registry
@@ -36,7 +36,7 @@ class Upstream:
 
     async def refresh_manifest(self, name: str, reference: str) -> None:
         """Have the manifest here as the upstream has it; `RegistryRefusal` when neither has it."""
-        by_digest = reference.startswith("sha256:")
+        by_digest = ":" in reference
         known = self._knows(name, reference)
         if by_digest and known:
             return
@@ -92,7 +92,7 @@ class Upstream:
     def _describe(self, name: str, wanted: Digest) -> Descriptor | None:
         """What a manifest of the repository says of a blob."""
         for digest in self._repositories.manifests(name):
-            document = decode_document(self._repositories.blobs.path(digest).read_bytes())
+            document = decode_document(self._repositories.blobs.path(digest).read_bytes(), parse=parse_any_digest)
             if isinstance(document, Manifest):
                 for blob in (document.config, *document.layers):
                     if blob.digest == wanted:

@@ -1,4 +1,8 @@
-"""Content digests (OCI image specification, "Digests"): `sha256:` and 64 lower-case hexadecimal digits."""
+"""Content digests (OCI image specification, "Digests"): `sha256:` and 64 lower-case hexadecimal digits.
+
+The engine names its content so alone. Our registry keeps what others name by `sha512:` and 128 digits, too: there the
+number of digits tells the algorithm, as in the names of its files.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,9 @@ from havre.errors import InvalidInput
 
 Digest = NewType("Digest", str)
 
+SHA256, SHA512 = "sha256", "sha512"
+
+_ANY = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}")
 _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -20,9 +27,26 @@ def parse_digest(text: str) -> Digest:
     return Digest(text)
 
 
-def digest_of(data: bytes) -> Digest:
-    """The SHA-256 digest of `data`."""
-    return Digest("sha256:" + hashlib.sha256(data).hexdigest())
+def parse_any_digest(text: str) -> Digest:
+    """The digest in `text`, SHA-256 or SHA-512; raises `InvalidInput` for anything else."""
+    if _ANY.fullmatch(text) is None:
+        raise InvalidInput(f"invalid digest {text!r}", "expected sha256: and 64, or sha512: and 128 hexadecimal digits")
+    return Digest(text)
+
+
+def digest_of(data: bytes, algorithm: str = SHA256) -> Digest:
+    """The digest of `data`, by default SHA-256."""
+    return Digest(f"{algorithm}:{hashlib.new(algorithm, data).hexdigest()}")
+
+
+def algorithm_of(digest: Digest) -> str:
+    """The name of a digest's algorithm, as hashlib knows it."""
+    return digest.partition(":")[0]
+
+
+def digest_named(hex: str) -> Digest:
+    """The digest whose hexadecimal part is the name of a file: the number of digits tells the algorithm."""
+    return Digest(f"{SHA512 if len(hex) == 128 else SHA256}:{hex}")
 
 
 def hex_of(digest: Digest) -> str:

@@ -15,7 +15,7 @@ Source: OCI image specification, "descriptor.md", "manifest.md", "image-index.md
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -71,8 +71,12 @@ class _Document(msgspec.Struct, rename="camel"):
     fs_layers: Any = None
 
 
-def decode_document(body: bytes, media_type: str = "") -> Manifest | Index:
+def decode_document(
+    body: bytes, media_type: str = "", parse: Callable[[str], Digest] = parse_digest
+) -> Manifest | Index:
     """The manifest or index in `body`, which a registry declared to be `media_type` ("" where nothing was declared).
+
+    `parse` refuses the digests that the caller cannot do with.
 
     Raises `InvalidInput` for malformed or ambiguous documents and `Unsupported` for schema 1.
     """
@@ -85,6 +89,9 @@ def decode_document(body: bytes, media_type: str = "") -> Manifest | Index:
             "Docker Image Format v1 and Docker Image manifest version 2, schema 1 are not supported",
             "push the image again with a current client to convert it",
         )
+    for entry in (document.config, *(document.layers or ()), *(document.manifests or ())):
+        if entry is not None:
+            parse(entry.digest)
     return _decide(document, declared)
 
 
@@ -158,7 +165,6 @@ def _checked(descriptors: tuple[Descriptor, ...], limit: int) -> tuple[Descripto
     if len(descriptors) > limit:
         raise InvalidInput(f"manifest with {len(descriptors)} entries", f"at most {limit} are accepted")
     for descriptor in descriptors:
-        parse_digest(descriptor.digest)
         if not 0 <= descriptor.size <= MAX_BLOB:
             raise InvalidInput(f"invalid size {descriptor.size} of {descriptor.digest} in a manifest")
     return descriptors

@@ -1,6 +1,7 @@
 """The content store: documents and odd blobs under their digest.
 
     blobs/sha256/HEX      a whole, verified blob; never changed after it appeared
+    blobs/sha512/HEX      one that its owner names so (in our registry alone)
     blobs/tmp/RANDOM      one being written; swept at start
 
 A blob is written to a temporary name, fsynced, renamed: it is there whole or not at all. Reading verifies. Owns nothing
@@ -21,7 +22,7 @@ from havre.aio import in_thread
 from havre.errors import Failed, InvalidInput, NotFound
 from havre.linux.room import hint_when_full
 from havre.linux.trees import sync_directory
-from havre.oci.digest import Digest, digest_of, hex_of, parse_digest
+from havre.oci.digest import SHA256, SHA512, Digest, algorithm_of, digest_named, digest_of, hex_of, parse_any_digest
 
 _BUFFER_BYTES = 1 << 20
 
@@ -30,7 +31,8 @@ class Blobs:
     """The blobs under `root` (data_root/blobs). `scratch` is for files that are being written; it is swept at start."""
 
     def __init__(self, root: Path) -> None:
-        self._blobs = root / "sha256"
+        self._root = root
+        self._blobs = root / SHA256
         self.scratch = root / "tmp"
         for directory in (root, self._blobs, self.scratch):
             directory.mkdir(mode=0o700, exist_ok=True)
@@ -39,7 +41,7 @@ class Blobs:
 
     def path(self, digest: Digest) -> Path:
         """Where the blob of `digest` is, or would be."""
-        return self._blobs / hex_of(parse_digest(digest))
+        return self._root / algorithm_of(parse_any_digest(digest)) / hex_of(digest)
 
     def has(self, digest: Digest) -> bool:
         """Whether the blob is in the store."""
@@ -54,11 +56,12 @@ class Blobs:
 
     def all(self) -> list[Digest]:
         """The digest of every blob in the store."""
-        return sorted(Digest(f"sha256:{name}") for name in os.listdir(self._blobs))
+        other = self._root / SHA512
+        return sorted(map(digest_named, [*os.listdir(self._blobs), *(os.listdir(other) if other.exists() else ())]))
 
-    async def add(self, data: bytes) -> Digest:
+    async def add(self, data: bytes, algorithm: str = SHA256) -> Digest:
         """Store `data`; a blob that is there already is left as it is."""
-        digest = digest_of(data)
+        digest = digest_of(data, algorithm)
         if not self.has(digest):
             await in_thread(self._write, digest, data)
         return digest
@@ -85,8 +88,7 @@ class Blobs:
         with self._disk_errors():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
-            os.rename(path, self.path(digest))
-            sync_directory(self._blobs)
+            self._place(path, digest)
 
     async def read(self, digest: Digest) -> bytes:
         """The blob's bytes, verified; `NotFound`, or `Failed` when they are not what they were."""
@@ -94,7 +96,7 @@ class Blobs:
             data = await in_thread(self.path(digest).read_bytes)
         except FileNotFoundError:
             raise NotFound(f"blob {digest} is not in the store") from None
-        if digest_of(data) != digest:
+        if digest_of(data, algorithm_of(digest)) != digest:
             raise Failed(f"blob {digest} is damaged on disk", "remove its image and pull it again")
         return data
 
@@ -118,8 +120,14 @@ class Blobs:
         with self._disk_errors():
             file.flush()
             os.fsync(file.fileno())
-            os.rename(file.name, self.path(digest))
-            sync_directory(self._blobs)
+            self._place(Path(file.name), digest)
+
+    def _place(self, file: Path, digest: Digest) -> None:
+        """Give a complete file its name, durably."""
+        path = self.path(digest)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        os.rename(file, path)
+        sync_directory(path.parent)
 
     @contextmanager
     def _temporary(self) -> Iterator[IO[bytes]]:

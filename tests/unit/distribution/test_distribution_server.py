@@ -14,7 +14,7 @@ from havre.distribution.repositories import Repositories
 from havre.distribution.turns import Turns
 from havre.errors import NotFound
 from havre.oci import mediatypes
-from havre.oci.digest import digest_of
+from havre.oci.digest import SHA512, digest_of
 from havre.registry import Registry, RegistryConfig
 from support.ownregistry import CONFIG, LAYER, manifest, play, serving
 
@@ -48,6 +48,43 @@ def test_an_upload_in_chunks_is_held_to_its_order_and_digest(tmp_path: Path) -> 
             place = (await ask("POST", "/v2/a/b/blobs/uploads/"))[1]["Location"]
             assert (await ask("DELETE", place))[0] == 204
             assert list((tmp_path / "uploads").iterdir()) == []
+
+    play(work)
+
+
+def test_content_may_be_named_by_sha512(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path) as ask:
+            await ask.image("a/b", "usual")
+            layer = digest_of(b"other layer", SHA512)
+            place = (await ask("POST", "/v2/a/b/blobs/uploads/"))[1]["Location"]
+            assert await ask.code("PUT", f"{place}?digest={layer}", b"a lie") == (400, "DIGEST_INVALID")
+            place = (await ask("POST", "/v2/a/b/blobs/uploads/"))[1]["Location"]
+            assert (await ask("PATCH", place, b"other "))[0] == 202
+            status, headers, _ = await ask("PUT", f"{place}?digest={layer}", b"layer")
+            assert (status, headers["Docker-Content-Digest"]) == (201, layer)
+            assert (await ask("POST", f"/v2/c/blobs/uploads/?mount={layer}&from=a/b"))[0] == 201
+            assert (await ask("GET", f"/v2/c/blobs/{layer}"))[2] == b"other layer"
+
+            part = {"mediaType": mediatypes.OCI_LAYER, "digest": layer, "size": 11}
+            body = manifest(layers=[part])
+            name = digest_of(body, SHA512)
+            kind = {"Content_Type": mediatypes.OCI_MANIFEST}
+            assert await ask.code("PUT", f"/v2/a/b/manifests/{name}", body + b" ", **kind) == (400, "DIGEST_INVALID")
+            assert (await ask("PUT", f"/v2/a/b/manifests/{name}", body, **kind))[1]["Docker-Content-Digest"] == name
+            assert (await ask("GET", f"/v2/a/b/manifests/{name}"))[2] == body
+            about = manifest(subject={"mediaType": mediatypes.OCI_MANIFEST, "digest": name, "size": len(body)})
+            assert (await ask("PUT", "/v2/a/b/manifests/about", about, **kind))[1]["OCI-Subject"] == name
+            found = json.loads((await ask("GET", f"/v2/a/b/referrers/{name}"))[2])["manifests"]
+            assert [one["digest"] for one in found] == [digest_of(about)]
+
+            await collect(Repositories(tmp_path, beside=True), min_age_s=-1)
+            assert (await ask("GET", f"/v2/a/b/blobs/{layer}"))[2] == b"other layer"
+            assert (await ask("DELETE", f"/v2/a/b/manifests/{name}"))[0] == 202
+            await collect(Repositories(tmp_path, beside=True), min_age_s=-1)
+            assert await ask.code("GET", f"/v2/a/b/blobs/{layer}") == (404, "BLOB_UNKNOWN")
+            for wrong in ("sha512:" + 64 * "0", "sha256:" + 128 * "0", "sha384:" + 96 * "0"):
+                assert await ask.code("GET", f"/v2/a/b/blobs/{wrong}") == (400, "DIGEST_INVALID")
 
     play(work)
 
