@@ -158,7 +158,10 @@ def contenders() -> Iterator[tuple[list[Contender], RealRegistry]]:
     run("ip", "netns", "add", NETNS)
     run("ip", "-n", NETNS, "link", "set", "lo", "up")
     registry = real_registry(scratch / "registry", inside=("nsenter", f"--net=/run/netns/{NETNS}"))
-    havred, dockerd = Havred(["--bip", "10.201.0.1/16"], NETNS), Dockerd(["--bip", "10.202.0.1/16"], NETNS)
+    havred, dockerd = (
+        Havred(["--bip", "10.201.0.1/16"], NETNS),
+        Dockerd(["--bip", "10.202.0.1/16", "--live-restore"], NETNS),
+    )
     podman = Podman(scratch / "podman")
     engines: list[Contender] = [
         WithDaemon("havre", havred, str(HAVRE)),

@@ -21,6 +21,7 @@ from pathlib import Path
 import rows_builds
 import rows_compose
 import rows_containers
+import rows_growth
 import rows_images
 import rows_logs
 import rows_networks
@@ -35,6 +36,7 @@ ROWS = {
     **rows_containers.ROWS,
     **rows_networks.ROWS,
     **rows_logs.ROWS,
+    **rows_growth.ROWS,
 }
 
 

@@ -63,12 +63,16 @@ async def _list(call: Call) -> web.StreamResponse:
     found = containers.list(all=wanted, limit=limit, size=call.flag("size"), filters=call.filters())
     now = time.time()
     lines, names = [], containers.linked_names()
+    shown: dict[tuple[str, str], str] = {}  # many containers have one image
     for container in found:
         try:
             sizes = await _sizes(call, container.id) if call.flag("size") else None
         except NotFound:
             continue  # removed meanwhile
-        line = present_summary(container, now, containers.shown_image(container), sizes)
+        image = container.config.image, container.image
+        if image not in shown:
+            shown[image] = containers.shown_image(container)
+        line = present_summary(container, now, shown[image], sizes)
         line["Names"] = sorted([*line["Names"], *names.get(container.name.lower(), ())])
         lines.append(line)
     return call.json(lines)

@@ -8,6 +8,7 @@ Source: Docker Engine API, "ContainerInspect" and "ContainerSummary"; the text o
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -230,7 +231,9 @@ def _since(moment: str, now: float) -> str:
     return duration_text(max(0.0, now - _seconds(moment)))
 
 
+@functools.lru_cache(4096)
 def _seconds(moment: str) -> float:
+    """Seconds since the epoch; lists show the same moments again and again."""
     try:
         return parse_time(moment, "time", 0.0)
     except InvalidInput:

@@ -210,7 +210,7 @@ class Creation:
     def _check_endpoint(self, name: str, asked: EndpointSettings) -> None:
         try:
             try:
-                check_settings(self._networks.get(name), asked)
+                check_settings(self._networks.find(name), asked)
             except NotFound:
                 check_endpoint(name, asked, None)
         except InvalidInput as error:

@@ -92,7 +92,7 @@ def _between(containers: list[Container], filters: Filters, find: Callable[[str]
 
 
 def _matches(container: Container, filters: Filters) -> bool:
-    return (
+    return not filters or (
         matches_pattern(filters, "name", container.name, "/" + container.name)
         and _id_matches(container, filters)
         and boolean(filters, "is-task") is not True

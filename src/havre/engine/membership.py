@@ -46,7 +46,7 @@ class Membership:
     async def connect(self, network_ref: str, container_ref: str, asked: EndpointSettings | None) -> None:
         """Put a container on a network. Raises NotFound, Forbidden, InvalidInput (addresses)."""
         live = self._index.get(container_ref)
-        network = self._networks.get(network_ref)
+        network = self._networks.find(network_ref)
         await finish(self._connect(live, network, asked or EndpointSettings()))
 
     async def _connect(self, live: Live, network: Network, asked: EndpointSettings) -> None:
@@ -65,7 +65,7 @@ class Membership:
 
     async def disconnect(self, network_ref: str, container_ref: str, force: bool) -> None:
         """Take a container off a network; with `force`, one that is not there only has to be forgotten."""
-        network = self._networks.get(network_ref)
+        network = self._networks.find(network_ref)
         try:
             live = self._index.get(container_ref)
         except NotFound:

@@ -82,6 +82,10 @@ class Sandboxes:
         found = {held.id: held.member(network_id) for held in self._held.values()}
         return {id: member for id, member in found.items() if member is not None}
 
+    def users(self, network_id: str) -> set[ContainerId]:
+        """The running containers that have an endpoint on a network."""
+        return {id for id, held in self._held.items() if network_id in held.endpoints or network_id in held.others}
+
     def all(self) -> list[Held]:
         """What every running container holds."""
         return list(self._held.values())
@@ -456,7 +460,7 @@ class Sandboxes:
 
     async def _follow_links(self) -> None:
         """Bring every container's links to what they mean now, in the firewall and in hosts."""
-        for held in list(self._held.values()):
+        for held in [each for each in self._held.values() if each.wanted_links or each.links]:
             meant = self._linked(held)
             if meant == held.links:
                 continue

@@ -18,6 +18,7 @@ from network_world import Rows, ask, container, run
 from havre.engine.model import ContainerId, EndpointIpam, EndpointSettings
 from havre.engine.network import Ipam, IpamPool, NetworkSpec
 from havre.engine.networks import NetworkOptions, Networks
+from havre.engine.sandbox import Held
 from havre.errors import Conflict, Failed, Forbidden, InvalidInput, NotFound, Unavailable
 from support.descriptors import many_open
 from support.waiting import until
@@ -318,5 +319,26 @@ def test_a_firewall_opened_early_works_beside_many_descriptors(run_root: Path) -
             assert "8080 : " in run("nft list ruleset")
             await room.close_sandbox(ContainerId("a" * 64))
             await room.stop()
+
+    scenario(work())
+
+
+def test_a_network_is_found_without_a_look_at_its_containers(run_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A create beside hundreds of running containers costs what it costs beside one."""
+
+    async def work() -> None:
+        room = Networks(Rows(), run_root, NetworkOptions())
+        await room.start({})
+        network = await room.create(NetworkSpec(name="front"))
+        await room.open_sandbox(container("a", "front"))
+        with monkeypatch.context() as patched:
+            patched.setattr(Held, "member", None)
+            assert room.find("front").id == network.id
+            assert room.containers_on(network.id) == {"a" * 64}
+            assert network.id not in [each.id for each in room.list({"dangling": ["true"]})]
+            assert room.prunable({}) == []
+        assert list(room.get("front").containers) == ["a" * 64]
+        await room.close_sandbox(ContainerId("a" * 64))
+        await room.stop()
 
     scenario(work())
