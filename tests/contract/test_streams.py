@@ -6,10 +6,12 @@ import re
 import socket
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from support.engines import Engine
+from support.raw import ask, streaming
 from support.terminals import Terminal
 from support.waiting import until
 
@@ -219,3 +221,35 @@ def test_detach_keys_seen_by_the_daemon_are_told_as_an_event(engine: Engine) -> 
     assert [action for action in told if action.endswith("tach")] == ["attach", "detach"]
     assert engine.out("inspect", "--format", "{{.State.Status}}", "leaving") == "running"
     engine.docker("rm", "-f", "leaving", check=0)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "POST /containers/brief/attach?stream=1&stdout=1&stderr=1",
+        "POST /containers/brief/attach?stream=1",
+        "GET /containers/brief/logs?follow=1&stdout=1",
+        "POST /containers/brief/wait",
+    ],
+)
+def test_who_has_seen_the_end_finds_a_container_that_has_ended(havred: Engine, end: str) -> None:
+    """Its state tells the exit code, and no network counts it any more. dockerd promises as much of `wait` alone."""
+    create = ("create", "--name", "brief", "--network", "briefly", "busybox", "sh", "-c", "while :; do sleep 1; done")
+    with ThreadPoolExecutor() as threads:
+        for _ in range(4):
+            havred.out("network", "create", "briefly")
+            havred.out(*create)
+            ask(havred.socket, "POST", "/containers/brief/start")
+            with streaming(havred.socket, *end.split()) as stream:
+                killing = threads.submit(ask, havred.socket, "POST", "/containers/brief/kill")
+                stream.read()
+                state = ask(havred.socket, "GET", "/containers/brief/json").json["State"]
+                assert ask(havred.socket, "DELETE", "/networks/briefly").status == 204
+            assert (state["Status"], state["Running"], state["ExitCode"]) == ("exited", False, 137)
+            assert killing.result().status == 204
+            havred.out("rm", "brief")
+
+
+@pytest.mark.parametrize("runtime", ["crun", "runc"])
+def test_a_client_attached_to_a_start_that_fails_is_let_go(havred: Engine, runtime: str) -> None:
+    havred.docker("run", "--rm", "--runtime", runtime, "busybox", "/nothing", check=127)

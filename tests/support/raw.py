@@ -5,6 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,5 +53,17 @@ def ask(path: Path, method: str, target: str, body: Any = None, headers: dict[st
         connection.request(method, target, data, sent)
         with connection.getresponse() as answer:
             return Reply(answer.status, answer.headers, answer.read())
+    finally:
+        connection.close()
+
+
+@contextmanager
+def streaming(path: Path, method: str, target: str) -> Iterator[http.client.HTTPResponse]:
+    """The answer to one request, of which the head alone has been read: its body goes on."""
+    connection = _UnixConnection(path)
+    try:
+        connection.request(method, target)
+        with connection.getresponse() as answer:
+            yield answer
     finally:
         connection.close()

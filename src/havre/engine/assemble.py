@@ -149,6 +149,10 @@ class Assembly:
             found = own
         return found
 
+    def leave(self, container: Container) -> None:
+        """Its process has ended: to whoever looks at networks it is gone. Idempotent."""
+        self._networks.leave(ContainerId(container.id))
+
     async def take_down(self, container: Container) -> None:
         """The inverse; idempotent. Ports and addresses are free before a volume's plugin is asked, which may hang."""
         if container.ids is not None:

@@ -33,7 +33,8 @@ class AttachOptions:
 class Attachment:
     """One client: iterate `output` for (stream, data) with stream 1 or 2; write to the container's input.
 
-    `output` ends when the container does. Close it when the client leaves; `left` is then told.
+    `output` ends when the container's end has been recorded, so that who asks next sees it. Close it when the client
+    leaves; `left` is then told.
     """
 
     def __init__(
@@ -74,8 +75,8 @@ class Attachment:
         if self._subscription is not None:
             async for chunk in self._subscription:
                 yield chunk
-        elif self._process is not None:
-            await self._process.wait()
+        if self._process is not None:
+            await self._process.recorded.wait()
 
     @property
     def output(self) -> AsyncIterator[tuple[int, bytes]]:

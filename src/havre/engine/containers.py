@@ -13,7 +13,8 @@ What changes state runs to its end even when the client hangs up (`finish`).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -39,6 +40,7 @@ from havre.engine.top import Top, read_top
 from havre.engine.validate import parse_signal
 from havre.errors import Conflict, HavreError, InvalidInput, NotFound, NotModified
 from havre.logs import LogChunk, LogOptions
+from havre.runtime import Process
 from havre.storage import Snapshots
 
 
@@ -324,9 +326,11 @@ class Containers:
         if (live := self._index.find(ref)) is not None:
             self._lifecycle.publish(live.container, "detach")
 
-    def logs(self, ref: str, options: LogOptions) -> AsyncIterator[Sequence[LogChunk]]:
-        """What it wrote; with `follow`, until it ends."""
-        return self._lifecycle.logs.read(self.get(ref), options)
+    def logs(self, ref: str, options: LogOptions) -> AsyncGenerator[Sequence[LogChunk], None]:
+        """What it wrote; with `follow`, until it ends and its end has been recorded."""
+        live = self._index.get(ref)
+        read = self._lifecycle.logs.read(live.container, options)
+        return _to_the_record(read, live.process) if options.follow and live.process is not None else read
 
     async def resize(self, ref: str, rows: int, columns: int) -> None:
         """The size of its terminal in characters."""
@@ -388,3 +392,13 @@ def _until(filters: Filters) -> float | None:
         return float(values[0])
     except ValueError:
         raise InvalidInput(f"invalid filter 'until={values[0]}'", "expected seconds since the epoch") from None
+
+
+async def _to_the_record(
+    log: AsyncGenerator[Sequence[LogChunk], None], process: Process
+) -> AsyncGenerator[Sequence[LogChunk], None]:
+    async with aclosing(log):
+        async for each in log:
+            yield each
+    if process.has_ended():  # not so when nothing after a certain time was asked for
+        await process.recorded.wait()

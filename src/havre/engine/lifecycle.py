@@ -139,6 +139,7 @@ class Lifecycle:
         undo.push_async_callback(self._runtime.cleanup, container.id)
         process = await self._runtime.create(container.id, plan, spool, images)
         self._assembly.is_held(container)
+        undo.callback(process.recorded.set)
         for attachment in live.pending:
             attachment.bind(process)
         live.pending.clear()
@@ -197,13 +198,14 @@ class Lifecycle:
             await self.logs.end(container)
             restart = self._decide(live, exit)
             self.stop_probing(live)
-            published, alone = bool(container.ports), _ends_alone(live)
+            published, alone, process = bool(container.ports), _ends_alone(live), live.process
             _record_exit(container, exit, restart)
+            self._assembly.leave(container)
             live.process = None
             if exit.oom_killed and not live.oom_told:
                 self.publish(container, "oom")
             if not published:
-                live.exits.exited(live.result())
+                _tell_waiters(live, process)
             leaves = restart is None and _goes_with_exit(live) and self.auto_remove is not None
             try:
                 if not leaves:
@@ -216,7 +218,7 @@ class Lifecycle:
                 log.error("what was around container %s is not taken down: %s", container.id, error)
             finally:
                 self._tell_end(container, exit)
-                live.exits.exited(live.result())
+                _tell_waiters(live, process)
         if restart is not None and not self.closing:
             live.restart = spawn(self._restart_later(live, restart), f"restart {container.id[:12]}")
         if leaves and self.auto_remove is not None:
@@ -269,6 +271,13 @@ class Lifecycle:
                 await self._run(live)
             except HavreError as error:
                 log.warning("restart of container %s failed: %s", live.container.id, error)
+
+
+def _tell_waiters(live: Live, process: Process | None) -> None:
+    """Who waits for the end, and who reads its output: what they see next is a container that does not run."""
+    if process is not None:
+        process.recorded.set()
+    live.exits.exited(live.result())
 
 
 def exit_code_of(error: str) -> int:

@@ -5,7 +5,7 @@ open (before a start) --> watch (it runs, or was taken over) --> end (it has end
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from pathlib import Path
 
@@ -57,13 +57,13 @@ class Logbook:
             keeper = self._keepers.pop(container.id, None) or await self._planned(container)
             await keeper.end()
 
-    def read(self, container: Container, options: LogOptions) -> AsyncIterator[Sequence[LogChunk]]:
+    def read(self, container: Container, options: LogOptions) -> AsyncGenerator[Sequence[LogChunk], None]:
         """What it wrote; with `follow`, until it ends. Unsupported with a driver that keeps nothing."""
         if self.path(container) is None:
             raise Unsupported("configured logging driver does not support reading")
         return self._read(container, options)
 
-    async def _read(self, container: Container, options: LogOptions) -> AsyncIterator[Sequence[LogChunk]]:
+    async def _read(self, container: Container, options: LogOptions) -> AsyncGenerator[Sequence[LogChunk], None]:
         keeper = self._keepers.get(container.id) or await self._planned(container)
         async with aclosing(keeper.read(options)) as chunks:
             async for each in chunks:

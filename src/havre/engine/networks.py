@@ -225,6 +225,11 @@ class Networks:
         """A container that has got its sandbox has been created: who holds it holds the sandbox's descriptors, too."""
         self._open().is_held(id)
 
+    def leave(self, id: ContainerId) -> None:
+        """It has ended: no network counts it any more, though what it holds is still to be given back."""
+        if self._sandboxes is not None and (held := self._sandboxes.get(id)) is not None:
+            held.left = True
+
     async def close_sandbox(self, id: ContainerId) -> None:
         """Give back all a container holds. Idempotent.
 

@@ -51,7 +51,8 @@ class Held:
     """What one running container holds; `asked`, `endpoints` and `others` (host, none) are keyed by network ID.
 
     `wanted_links` are names by alias, `links` what they mean now. `given` are addresses that ports handed over led to;
-    `sockets` are those of its name server, which need not serve yet; `led`: questions arrive at them.
+    `sockets` are those of its name server, which need not serve yet; `led`: questions arrive at them. `left`: it has ended,
+    and is to be taken down.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Held:
     sockets: Sockets | None = None
     led: bool = False
     names: NameServer | None = None
+    left: bool = False
     exposed: Exposed = field(default_factory=Exposed)
     wanted_links: dict[str, str] = field(default_factory=dict)
     links: list[Link] = field(default_factory=list)
@@ -100,6 +102,8 @@ class Held:
 
     def member(self, network_id: str) -> NetworkContainer | None:
         """How `network inspect` lists the container; None when it is not on that network."""
+        if self.left:
+            return None
         endpoint = self.endpoints.get(network_id)
         if endpoint is not None:
             shown = [str(interface) for interface in endpoint.inside]

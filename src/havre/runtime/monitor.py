@@ -94,6 +94,7 @@ class Process(Held):
     """A container's first process; `runtime` names its OCI runtime, `rootfs` is the mounted root file system.
 
     `apparmor_profile` is "" where the kernel has no AppArmor.
+    `recorded` is set by the owner, when whoever asks for the container's state is told of the end.
     """
 
     def __init__(
@@ -102,6 +103,7 @@ class Process(Held):
         super().__init__(owner.bundle(container_id), ends_input=state.ends_input)
         self.id = container_id
         self.restored = False
+        self.recorded = asyncio.Event()
         self.has_hooks = "hooks" in spec
         self.runtime = runtime.name
         self.rootfs = Path(spec["root"]["path"])
