@@ -185,7 +185,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _St
         )
         membership = Membership(index, networks, assembly)
         parts = Parts(index, creation, lifecycle, control, removal, execs, storage.snapshots, membership)
-        containers = Containers(parts, _ImageFacts(images), _placer(config, storage, lifecycle))
+        containers = Containers(parts, _ImageFacts(images), _placer(config, storage, lifecycle, assembly))
         users.append(containers)
         views = Views(assembly, storage.snapshots, config.exec_root / "views")
         await views.sweep()
@@ -377,16 +377,19 @@ def _limits(runtime: Runtime) -> HostLimits:
     )
 
 
-def _placer(config: DaemonConfig, storage: Storage, lifecycle: Lifecycle) -> Callable[[Container], Placement]:
+def _placer(
+    config: DaemonConfig, storage: Storage, lifecycle: Lifecycle, assembly: Assembly
+) -> Callable[[Container], Placement]:
     def place(container: Container) -> Placement:
         netns = config.exec_root / "netns" / container.id
         running = container.state.running and not container.state.restarting
+        joins = container.host_config.network_mode.startswith("container:")
         return Placement(
-            directory=config.data_root / "containers" / container.id,
             driver=storage.driver,
             log_path=_log_path(lifecycle, container),
             mounted_at=str(config.exec_root / "snapshots" / container.id) if running else "",
-            sandbox_key=str(netns) if running else "",
+            sandbox_key=str(netns) if running and not joins else "",
+            network_files=assembly.network_files(container),
         )
 
     return place

@@ -55,7 +55,7 @@ def present_container(
     started = container.state.started_at != ZERO_TIME
 
     def path_of(file: str) -> str:
-        return str(placement.directory / file) if started else ""
+        return str(placement.network_files / file) if started else ""
 
     answer = {
         "Id": container.id,

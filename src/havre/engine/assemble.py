@@ -96,6 +96,16 @@ class Assembly:
         """Where the container's own files are kept."""
         return self._directory / container.id
 
+    def network_files(self, container: Container) -> Path:
+        """The directory with its hosts, hostname and resolv.conf: that of the container whose network it shares."""
+        owner, seen = container, set[str]()
+        while (kind := owner.host_config.network_mode.partition(":"))[0] == "container" and owner.id not in seen:
+            seen.add(owner.id)
+            if (live := self._index.find(kind[2])) is None:
+                break
+            owner = live.container
+        return self.directory(owner)
+
     async def put_up(self, container: Container, undo: AsyncExitStack) -> tuple[Surroundings, Sandbox]:
         """Everything a run needs; the inverses go to `undo`."""
         id = ContainerId(container.id)
@@ -103,11 +113,13 @@ class Assembly:
         undo.push_async_callback(self._snapshots.unmount, container.id)
         undo.push_async_callback(self._close_volumes, container)
         undo.push_async_callback(self._networks.close_sandbox, id)
-        joined = self._joined(container.host_config.network_mode, "network")
+        joined = self._network_donor(container)
+        if joined is not None:
+            container.config.hostname, container.config.domainname = joined.config.hostname, joined.config.domainname
         userns = self._choose_ids(container)
         rootfs, sandbox, sources = await all_of(
             self._snapshots.mount(container.id, container.ids),
-            self._networks.open_sandbox(container, userns),
+            self._networks.open_sandbox(container, userns, ContainerId(joined.id) if joined else None),
             self._open_sources(container),
         )
         self.tell_mounts(container)
@@ -137,9 +149,10 @@ class Assembly:
         if container.ids is None:
             return None
         check_namespaces(host)
-        modes = ((host.network_mode, "network"), (host.pid_mode, "PID"), (host.ipc_mode, "IPC"))
+        modes = ((host.pid_mode, "PID"), (host.ipc_mode, "IPC"))
         found: Path | None = None
-        for donor in [donor for mode, noun in modes if (donor := self._joined(mode, noun))]:
+        joined = (self._network_donor(container), *(self._joined(mode, noun) for mode, noun in modes))
+        for donor in filter(None, joined):
             own = Path(f"/proc/{donor.state.pid}/ns/user")
             if donor.ids != container.ids or (found is not None and not found.samefile(own)):
                 raise Conflict(
@@ -365,14 +378,33 @@ class Assembly:
             )
         return self._shm(donor)
 
+    def _network_donor(self, container: Container) -> Container | None:
+        """The running container whose network this one shares, by way of others that share it, too; None for its own.
+
+        NotFound, Conflict if one does not run, Failed if it leads back here.
+        """
+        mode = container.host_config.network_mode
+        if container.config.network_disabled:
+            return None
+        if mode.startswith("container:") and self._index.get(mode.partition(":")[2]).container is container:
+            raise Failed("cannot join own network")
+        found, seen = None, {container.id}
+        while (donor := self._joined(mode, "network")) is not None:
+            if donor.id in seen:
+                raise Failed("cannot join own network")
+            seen.add(donor.id)
+            found, mode = donor, donor.host_config.network_mode
+        return found
+
     def _joined(self, mode: str, noun: str) -> Container | None:
         """The running container of a `container:ID` mode; None for any other mode."""
         if not mode.startswith("container:"):
             return None
-        live = self._index.get(mode.partition(":")[2])
+        ref = mode.partition(":")[2]
+        live = self._index.get(ref)
         if live.process is None:
             if noun == "network":
-                raise Conflict(f"cannot join network of a non running container: {live.container.id}")
+                raise Conflict(f"cannot join network of a non running container: {ref}")
             refusal = Failed if noun == "PID" else Conflict  # as dockerd answers
             raise refusal(f"failed to join {noun} namespace: container {live.container.id} is not running")
         return live.container

@@ -117,7 +117,7 @@ def _merge_healthcheck(user: Healthcheck | None, image: Healthcheck | None) -> H
 
 
 def check_conflicts(config: Config, host: HostConfig) -> None:
-    """Options that contradict the namespaces which the container shares."""
+    """Options of a request that contradict the namespaces which the container shares; the image's do not count."""
     joined = host.network_mode.startswith("container:")
     for wrong, text in (
         (joined and config.hostname, "hostname and the network mode"),
@@ -137,7 +137,6 @@ def check_conflicts(config: Config, host: HostConfig) -> None:
             "port publishing and the container type network mode",
         ),
         (joined and config.exposed_ports, "port exposing and the container type network mode"),
-        (joined and config.mac_address, "mac-address and the network mode"),
     ):
         if wrong:
             raise InvalidInput(f"conflicting options: {text}")
@@ -210,7 +209,10 @@ def networks_named(request: CreateRequest, network_mode: str) -> Iterable[str]:
 
 
 def default_hostname(id: str, config: Config, host: HostConfig, defaults: Defaults) -> str:
-    """The name inside: as given, the host's where its UTS or network namespace is shared, else the short ID."""
+    """The name inside: as given, the host's where its UTS or network namespace is shared, else the short ID.
+
+    None yet where another container's network is shared: it comes with each start.
+    """
     if config.hostname:
         return config.hostname
     if host.network_mode == "host" or host.uts_mode == "host":

@@ -38,7 +38,7 @@ from havre.engine.removal import Removal
 from havre.engine.times import parse
 from havre.engine.top import Top, read_top
 from havre.engine.validate import parse_signal
-from havre.errors import Conflict, HavreError, InvalidInput, NotFound, NotModified
+from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound, NotModified
 from havre.logs import LogChunk, LogOptions
 from havre.runtime import Process
 from havre.storage import Snapshots
@@ -46,9 +46,12 @@ from havre.storage import Snapshots
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a container's files are, and the daemon's choices that `inspect` tells."""
+    """Where a container's files are, and the daemon's choices that `inspect` tells.
 
-    directory: Path
+    `network_files` holds hosts, hostname and resolv.conf: another container's where its network is shared.
+    """
+
+    network_files: Path
     driver: str
     log_path: str = ""
     mounted_at: str = ""
@@ -185,7 +188,10 @@ class Containers:
     async def restart(self, ref: str, timeout_s: int | None = None, signal: str | None = None) -> None:
         """Stop and start."""
         live = self._index.get(ref)
-        await finish(self._recorded(live, self._control.restart(live, timeout_s, signal)))
+        try:
+            await finish(self._recorded(live, self._control.restart(live, timeout_s, signal)))
+        except HavreError as error:
+            raise Failed(f"Cannot restart container {ref}: {error.message}", error.hint) from error
 
     async def kill(self, ref: str, signal: str | None = None) -> None:
         """Send a signal."""

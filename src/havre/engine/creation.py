@@ -104,6 +104,7 @@ class Creation:
         if host.userns_mode == AUTO or self._ranges.default(host) is not None:
             check_namespaces(host)
         security = parse_security_opts(host.security_opt or ())
+        check_conflicts(config, host)
         if not config.image:
             raise InvalidInput("Image: no image given", "expected the name or ID of an image")
         image = await self._images.acquire(config.image, platform)
@@ -114,9 +115,6 @@ class Creation:
             )
         config = merge_config(config, image.config)
         check_config(config)
-        check_conflicts(config, host)
-        if name is not None and host.network_mode == f"container:{name}":
-            raise InvalidInput("cannot join own network")
         host = self._pin_joined(fill_host_config(host, self.defaults))
         host = self._pin_links(host)
         planned = plan_mounts(host, config.volumes or (), self._inherited(host, image.id))
@@ -162,16 +160,18 @@ class Creation:
             await self._index.insert(container)
 
     def _pin_joined(self, host: HostConfig) -> HostConfig:
-        """`container:NAME` modes by ID, so that no rename breaks them; a network by the container that has it."""
+        """`container:NAME` modes by ID, so that no rename breaks them.
+
+        A container whose network is shared may be missing: as with Docker, that is the start's to say.
+        """
 
         def pinned(mode: str) -> str:
             kind, colon, ref = mode.partition(":")
             return f"container:{self._other(ref).id}" if kind == "container" and colon else mode
 
-        network_mode = pinned(host.network_mode)
-        if network_mode.startswith("container:"):
-            further = self._other(network_mode.partition(":")[2]).host_config.network_mode
-            network_mode = further if further.startswith("container:") else network_mode
+        network_mode = host.network_mode
+        if network_mode.startswith("container:") and (live := self._index.find(network_mode.partition(":")[2])):
+            network_mode = f"container:{live.container.id}"
         return msgspec.structs.replace(
             host,
             network_mode=network_mode,

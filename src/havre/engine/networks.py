@@ -207,15 +207,17 @@ class Networks:
 
     # -- containers
 
-    async def open_sandbox(self, container: Container, userns: Path | None = None) -> Sandbox:
+    async def open_sandbox(
+        self, container: Container, userns: Path | None = None, joined: ContainerId | None = None
+    ) -> Sandbox:
         """Namespace, endpoints and ports of a container that is about to start; nothing stays on failure.
 
-        `userns` is the file of another container's user namespace that it is to run in.
+        `userns` is the file of another container's user namespace that it is to run in; `joined` has the network that
+        it shares, then all is that one's.
         """
-        mode = container.host_config.network_mode
         sandboxes = self._open()
-        if mode.startswith("container:") and not container.config.network_disabled:
-            return sandboxes.shared(ContainerId(mode.removeprefix("container:")))
+        if joined is not None:
+            return sandboxes.shared(joined)
         held = await sandboxes.open(container, userns)
         for network_id in (*held.endpoints, *held.others):
             self._tell("connect", self._rows[network_id], container.id)

@@ -114,7 +114,7 @@ class Views:
         sources = await self._assembly.open_mounts(container)
         writable = {point.destination for point in container.mounts if point.rw}
         upon = [_Upon(source, inside, inside not in writable) for inside, source in sorted(sources.items())]
-        directory = self._assembly.directory(container)
+        directory = self._assembly.network_files(container)
         return upon + [_Upon(directory / name, inside, True) for name, inside in FILES.items() if inside not in sources]
 
     async def _close(self, live: Live, view: View, target: Path | None) -> None:

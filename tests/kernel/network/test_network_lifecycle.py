@@ -173,10 +173,10 @@ def test_no_network_and_the_hosts_network(run_root: Path) -> None:
         assert host.netns is None
         assert host.ports == {}
         assert host.hosts == Path("/etc/hosts").read_text()
-        shared = await room.open_sandbox(container("d", "container:" + "a" * 64))
+        shared = await room.open_sandbox(container("d", "container:" + "a" * 64), joined=ContainerId("a" * 64))
         assert shared.netns == none.netns
         with pytest.raises(Conflict, match="cannot join network of a non running container"):
-            await room.open_sandbox(container("e", "container:" + "f" * 64))
+            await room.open_sandbox(container("e", "container:" + "f" * 64), joined=ContainerId("f" * 64))
         for letter in "abcd":
             await room.close_sandbox(ContainerId(letter * 64))
         await room.stop()
