@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from support.engines import HAVRE, Engine
+from support.engines import HAVRE, Engine, Havred, serving
 from support.engines import run as command
+from support.raw import ask
 from support.waiting import until
 
 
@@ -97,6 +98,48 @@ class TestMounts:
         finally:
             command("umount", str(tmp_path / "sub"))
         assert set(done.stdout.split()) == expected
+
+    @pytest.mark.parametrize(
+        ("read_only", "options", "problem"),
+        [
+            (False, {"ReadOnlyNonRecursive": True}, "!ReadOnly && BindOptions.ReadOnlyNonRecursive"),
+            (False, {"ReadOnlyForceRecursive": True}, "!ReadOnly && BindOptions.ReadOnlyForceRecursive"),
+            (
+                True,
+                {"ReadOnlyForceRecursive": True, "ReadOnlyNonRecursive": True},
+                "ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive",
+            ),
+        ],
+    )
+    def test_recursions_that_contradict(
+        self, engine: Engine, tmp_path: Path, read_only: bool, options: dict[str, bool], problem: str
+    ) -> None:
+        mount = {"Type": "bind", "Source": str(tmp_path), "Target": "/m", "ReadOnly": read_only, "BindOptions": options}
+        body = {"Image": "busybox", "HostConfig": {"Mounts": [mount]}}
+        id = ask(engine.socket, "POST", "/containers/create", body).json["Id"]
+        started = ask(engine.socket, "POST", f"/containers/{id}/start")
+        engine.out("rm", id)
+        assert (started.status, started.message) == (500, f"mount options conflict: {problem}")
+
+    def test_a_runtime_that_knows_no_recursion(self, archive: Path, tmp_path: Path) -> None:
+        """It says nothing of its features; by default nothing below is made read-only, and what insists fails."""
+        program = tmp_path / "silent"
+        program.write_text('#!/bin/sh\n[ "$1" = features ] && exit 1\nexec runc "$@"\n')
+        program.chmod(0o755)
+        mount = f"type=bind,src={tmp_path},dst=/m,readonly"
+        with serving(Havred(["--add-runtime", f"silent={program}"]), archive) as engine:
+            run = ("run", "--rm", "--runtime", "silent", "--mount")
+            assert engine.docker(*run, mount, "busybox", "touch", "/m/x").returncode == 1
+            forced = f"{mount},bind-recursive=readonly,bind-propagation=rprivate"
+            assert "cannot be made read-only" in engine.docker(*run, forced, "busybox", "true", check=125).stderr
+            runtimes = ask(engine.socket, "GET", "/info").json["Runtimes"]
+            assert runtimes["silent"] == {"path": str(program)}
+
+    def test_what_runtimes_can_is_told(self, engine: Engine) -> None:
+        told = ask(engine.socket, "GET", "/v1.44/info").json["Runtimes"]["runc"]
+        features = json.loads(told["status"]["org.opencontainers.runtime-spec.features"])
+        assert {"rro", "rbind"} <= set(features["mountOptions"])
+        assert set(ask(engine.socket, "GET", "/v1.43/info").json["Runtimes"]["runc"]) == {"path"}
 
 
 class TestClients:

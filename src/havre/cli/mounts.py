@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _SWITCHES = {"readonly": ("ReadOnly",), "ro": ("ReadOnly",), "volume-nocopy": ("VolumeOptions", "NoCopy"),
              "bind-nonrecursive": ("BindOptions", "NonRecursive")}  # fmt: skip
+_RECURSIVE = {"disabled": "NonRecursive", "writable": "ReadOnlyNonRecursive", "readonly": "ReadOnlyForceRecursive"}
 _OPTIONS_OF = {"BindOptions": "bind", "VolumeOptions": "volume", "TmpfsOptions": "tmpfs", "ImageOptions": "image"}
 
 
@@ -30,9 +31,18 @@ def parse_mount(text: str) -> dict[str, Any]:
     for options, kind in _OPTIONS_OF.items():
         if options in mount and mount["Type"] != kind:
             raise ValueError(f"cannot mix '{kind}-*' options with mount type '{mount['Type']}'")
-    if mount.get("BindOptions", {}).pop("_recursive_readonly", False) and not mount.get("ReadOnly"):
-        raise ValueError("mount option 'bind-recursive=readonly' requires 'readonly' to be specified in conjunction")
+    _check_recursion(mount.get("BindOptions", {}), mount.get("ReadOnly", False))
     return mount
+
+
+def _check_recursion(bind: dict[str, Any], read_only: bool) -> None:
+    for name, value in (("ReadOnlyNonRecursive", "writable"), ("ReadOnlyForceRecursive", "readonly")):
+        if bind.get(name) and not read_only:
+            raise ValueError(f"option 'bind-recursive={value}' requires 'readonly' to be specified in conjunction")
+    if bind.get("ReadOnlyForceRecursive") and bind.get("Propagation") != "rprivate":
+        raise ValueError(
+            "option 'bind-recursive=readonly' requires 'bind-propagation=rprivate' to be specified in conjunction"
+        )
 
 
 def _take(mount: dict[str, Any], field: str, text: str) -> None:
@@ -70,7 +80,7 @@ def _take_option(mount: dict[str, Any], key: str, value: str) -> bool:
     if key == "bind-propagation":
         mount.setdefault("BindOptions", {})["Propagation"] = value.lower()
     elif key == "bind-recursive":
-        _bind_recursive(mount.setdefault("BindOptions", {}), value)
+        _bind_recursive(mount, value)
     elif key == "volume-subpath":
         mount.setdefault("VolumeOptions", {})["Subpath"] = value
     elif key == "image-subpath":
@@ -97,14 +107,9 @@ def _take_option(mount: dict[str, Any], key: str, value: str) -> bool:
     return True
 
 
-def _bind_recursive(options: dict[str, Any], value: str) -> None:
-    if value == "disabled":
-        options["NonRecursive"] = True
-    elif value == "writable":
-        options["ReadOnlyNonRecursive"] = True
-    elif value == "readonly":
-        options["ReadOnlyForceRecursive"] = True
-        options["_recursive_readonly"] = True
+def _bind_recursive(mount: dict[str, Any], value: str) -> None:
+    if value in _RECURSIVE:
+        mount.setdefault("BindOptions", {})[_RECURSIVE[value]] = True
     elif value != "enabled":
         raise ValueError(
             f'invalid value for bind-recursive: {value} (must be "enabled", "disabled", "writable", or "readonly")'

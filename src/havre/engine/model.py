@@ -392,6 +392,7 @@ class MountOptions(Value, omit_defaults=True):
     no_copy: bool = False
     non_recursive: bool = False
     read_only_non_recursive: bool = False
+    read_only_force_recursive: bool = False
     slave_if_shared: bool = False
     subpath: str = ""
     tmpfs: TmpfsOptions | None = None

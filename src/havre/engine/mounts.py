@@ -97,7 +97,7 @@ def _is_within(path: str, directory: str) -> bool:
 
 def leave_submounts(spec: MountSpec) -> MountSpec:
     """A bind mount that, read-only, leaves what is mounted below it as it is; any other mount unchanged."""
-    if spec.type != "bind":
+    if spec.type != "bind" or spec.rw:
         return spec
     return replace(spec, options=msgspec.structs.replace(spec.options, read_only_non_recursive=True))
 
@@ -203,6 +203,7 @@ def _parse_bind_mount(mount: Mount, destination: str, problem: str) -> MountSpec
             create_source=given is not None and given.create_mountpoint,
             non_recursive=given is not None and given.non_recursive,
             read_only_non_recursive=given is not None and given.read_only_non_recursive,
+            read_only_force_recursive=given is not None and given.read_only_force_recursive,
         ),
     )
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from havre.engine.cdi import Edits
 from havre.engine.model import Config, Container, HostConfig, MountOptions, MountPoint, TmpfsOptions, Ulimit
-from havre.errors import InvalidInput
+from havre.errors import Failed, InvalidInput
 from havre.runtime.plan import (
     HOST,
     PRIVATE,
@@ -168,6 +168,16 @@ def plan_binds(container: Container, found: Surroundings) -> tuple[Mount, ...]:
 def _plan_mount(point: MountPoint, options: MountOptions, sources: Mapping[str, Path]) -> Mount:
     if point.type == "tmpfs":
         return Tmpfs(destination=point.destination, options=_tmpfs_options(options.tmpfs, read_only=not point.rw))
+    for wrong, text in (
+        (options.read_only_non_recursive and point.rw, "!ReadOnly && BindOptions.ReadOnlyNonRecursive"),
+        (options.read_only_force_recursive and point.rw, "!ReadOnly && BindOptions.ReadOnlyForceRecursive"),
+        (
+            options.read_only_force_recursive and options.read_only_non_recursive,
+            "ReadOnlyNonRecursive && BindOptions.ReadOnlyForceRecursive",
+        ),
+    ):
+        if wrong:
+            raise Failed(f"mount options conflict: {text}")
     return Bind(
         source=sources[point.destination],
         destination=point.destination,
@@ -175,6 +185,7 @@ def _plan_mount(point: MountPoint, options: MountOptions, sources: Mapping[str, 
         propagation=point.propagation or "rprivate",
         recursive=not options.non_recursive,
         read_only_recursive=not options.read_only_non_recursive,
+        read_only_forced=options.read_only_force_recursive,
     )
 
 

@@ -41,6 +41,7 @@ _NO_SWARM = {
     "RemoteManagers": None,
 }
 DOCKER_COMPATIBLE = "26.1.5"
+_FEATURES = "org.opencontainers.runtime-spec.features"  # the OCI runtime specification's name, as Docker has it
 """The Docker release whose behaviour havre answers with; clients compare it with their own."""
 
 
@@ -193,7 +194,7 @@ class System:
             "Labels": list(self._identity.labels),
             "ExperimentalBuild": self._identity.experimental,
             "ServerVersion": DOCKER_COMPATIBLE,
-            "Runtimes": {name: {"path": path} for name, path in self._runtime.binaries.items()},
+            "Runtimes": await self._runtimes(),
             "DefaultRuntime": self._runtime.default,
             "DefaultRuntimeReason": self._runtime.reason,
             "Swarm": _NO_SWARM,
@@ -206,6 +207,14 @@ class System:
             "SecurityOptions": self._security_options(),
             "CDISpecDirs": list(self._identity.cdi_directories),
             "Warnings": ([] if cgroups.swap_limit else ["WARNING: No swap limit support"]) + warnings,
+        }
+
+    async def _runtimes(self) -> dict[str, dict[str, Any]]:
+        """The OCI runtimes, each with what it says that it can."""
+        features = await self._runtime.features()
+        return {
+            name: {"path": path, **({"status": {_FEATURES: features[name]}} if features.get(name) else {})}
+            for name, path in self._runtime.binaries.items()
         }
 
     def _counts(self) -> dict[str, int]:

@@ -46,7 +46,7 @@ from havre.runtime.exec import ExecProcess
 from havre.runtime.held import Held, Monitor
 from havre.runtime.host import read_host
 from havre.runtime.null import is_own, null_device
-from havre.runtime.plan import ContainerPlan, ExecPlan, Resources
+from havre.runtime.plan import Bind, ContainerPlan, ExecPlan, Resources
 from havre.runtime.room import Room
 from havre.runtime.runtimes import AbsentRuntime, OciRuntime, Runtimes, find_runtimes
 from havre.runtime.spec import (
@@ -58,7 +58,7 @@ from havre.runtime.spec import (
     render_limits,
     render_spec,
 )
-from havre.runtime.versions import Release, Releases
+from havre.runtime.versions import Release, Releases, knows_mount_option
 
 CONMON_GROUP = "/havre/conmon"
 SPEC = "config.json"
@@ -271,6 +271,10 @@ class Runtime:
             programs[self.host.init.name] = str(self.host.init)
         return {name: (path, await self._releases.of(Path(path))) for name, path in programs.items()}
 
+    async def features(self) -> dict[str, str]:
+        """What each OCI runtime says that it can, by its name: a line of JSON, "" for one that says nothing."""
+        return {name: await self._releases.features(Path(path)) for name, path in self.binaries.items()}
+
     def bundle(self, container_id: str) -> Path:
         """The container's directory, whether it exists or not."""
         return self._containers / container_id
@@ -293,7 +297,7 @@ class Runtime:
         if images is not None:
             checkpoints.check_criu()
         runtime = self._runtimes.fitting(plan)
-        spec = render_spec(plan, self._facts(plan), container_id)
+        spec = render_spec(plan, await self._facts(plan, runtime), container_id)
         if runtime.program.name == "crun":
             await newcalls.add_compiled(spec)
         _check_image(plan)
@@ -329,10 +333,12 @@ class Runtime:
             await asyncio.wait([launching])
         await self.cleanup(container_id)
 
-    def _facts(self, plan: ContainerPlan) -> HostFacts:
-        if not plan.privileged:
-            return self.host
-        return dataclasses.replace(self.host, devices=tuple(all_devices()))
+    async def _facts(self, plan: ContainerPlan, runtime: OciRuntime) -> HostFacts:
+        facts = self.host
+        if any(isinstance(mount, Bind) and mount.read_only for mount in plan.mounts):
+            features = await self._releases.features(runtime.program)
+            facts = dataclasses.replace(facts, recursive_read_only=knows_mount_option(features, "rro"))
+        return dataclasses.replace(facts, devices=tuple(all_devices())) if plan.privileged else facts
 
     async def _launch(
         self,

@@ -42,6 +42,7 @@ class Bind:
     propagation: str = "rprivate"
     recursive: bool = True
     read_only_recursive: bool = True
+    read_only_forced: bool = False
     restrictions: tuple[str, ...] = ()
 
 

@@ -90,7 +90,10 @@ _DESCRIPTOR_DIRECTORY = re.compile(r"(proc/(self|thread-self|\d+)|dev)/(task/\d+
 
 @dataclass(frozen=True, kw_only=True)
 class HostFacts:
-    """What of the host goes into a specification: `capabilities` the daemon may grant, `devices` for the privileged."""
+    """What of the host goes into a specification: `capabilities` the daemon may grant, `devices` for the privileged.
+
+    `recursive_read_only`: the OCI runtime knows the mount option rro.
+    """
 
     machine: str
     kernel: tuple[int, int]
@@ -99,6 +102,7 @@ class HostFacts:
     init: Path | None = None
     apparmor_profile: str = ""
     devices: tuple[Device, ...] = ()
+    recursive_read_only: bool = True
 
 
 def cgroup_path(plan: ContainerPlan, container_id: str) -> str:
@@ -328,7 +332,13 @@ def _bind_options(bind: Bind, host: HostFacts) -> tuple[str, ...]:
         )
     options = ["rbind" if bind.recursive else "bind"]
     if bind.read_only:
-        recursively = bind.recursive and bind.read_only_recursive and host.kernel >= (5, 12)
+        able = host.kernel >= (5, 12) and host.recursive_read_only
+        if bind.read_only_forced and not able:
+            raise Unsupported(
+                f"what is mounted below {bind.destination} cannot be made read-only",
+                "it takes Linux 5.12 and an OCI runtime with the mount option rro",
+            )
+        recursively = bind.recursive and bind.read_only_recursive and able
         options.append("rro" if recursively else "ro")
     # crun reads any word that begins with "r" as one for all that is mounted below, and binds that too
     propagation = bind.propagation if bind.recursive else bind.propagation.removeprefix("r")

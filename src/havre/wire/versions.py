@@ -206,6 +206,12 @@ def _lower_kernel_memory(answer: dict[str, Any]) -> None:
     answer["KernelMemory"] = True
 
 
+def _lower_runtimes(answer: dict[str, Any]) -> None:
+    """What a runtime can is told since 1.44."""
+    for runtime in (answer.get("Runtimes") or {}).values():
+        runtime.pop("status", None)
+
+
 def _lower_execution_driver(answer: dict[str, Any]) -> None:
     answer["ExecutionDriver"] = "<not supported>"
 
@@ -247,6 +253,7 @@ _LOWERS: dict[str, tuple[_Change, ...]] = {
     "ImageList": ((Version(1, 44), _lower_virtual_size), (Version(1, 43), _lower_empty_digests)),
     "SystemDataUsage": ((Version(1, 44), _lower_df_images), (Version(1, 42), _lower_builder_size)),
     "SystemInfo": (
+        (Version(1, 44), _lower_runtimes),
         (Version(1, 42), _lower_kernel_memory),
         (Version(1, 25), _lower_security_options),
         (Version(1, 25), _lower_execution_driver),

@@ -137,7 +137,11 @@ def test_mounts(text: str, mount: dict[str, Any]) -> None:
         ("target=/x,readonly=maybe", "invalid value for readonly: maybe"),
         ("target=/x,tmpfs-size=1m", "cannot mix 'tmpfs-\\*' options with mount type 'volume'"),
         ("type=tmpfs,target=/x,tmpfs-mode=9", "invalid value for tmpfs-mode: 9"),
-        ("type=bind,target=/x,bind-recursive=readonly", "requires 'readonly'"),
+        ("type=bind,target=/x,bind-recursive=readonly", "option 'bind-recursive=readonly' requires 'readonly' to be"),
+        ("type=bind,target=/x,bind-recursive=writable", "option 'bind-recursive=writable' requires 'readonly' to be"),
+        ("type=bind,target=/x,ro,bind-recursive=readonly", "requires 'bind-propagation=rprivate' to be specified"),
+        ("type=bind,target=/x,bind-recursive=true", "invalid value for bind-recursive: true"),
+        ("type=bind,target=/x,bind-recursive", "invalid field 'bind-recursive' must be a key=value pair"),
         ('"', "parse error"),
     ],
 )

@@ -150,7 +150,16 @@ def test_parents_are_mounted_before_what_is_in_them() -> None:
 
 def test_old_kernels_get_a_plain_read_only_bind() -> None:
     plan = replace(PLAIN, mounts=(Bind(source=Path("/s"), destination="/s", read_only=True),))
-    assert render_spec(plan, replace(HOST, kernel=(5, 10)))["mounts"][-1]["options"] == ["rbind", "ro", "rprivate"]
+    for older in (replace(HOST, kernel=(5, 10)), replace(HOST, recursive_read_only=False)):
+        assert render_spec(plan, older)["mounts"][-1]["options"] == ["rbind", "ro", "rprivate"]
+
+
+def test_read_only_mounts_below_a_bind_that_are_insisted_upon() -> None:
+    forced = Bind(source=Path("/s"), destination="/s", read_only=True, read_only_forced=True)
+    plan = replace(PLAIN, mounts=(forced,))
+    assert "rro" in render_spec(plan, HOST)["mounts"][-1]["options"]
+    with pytest.raises(Unsupported, match="what is mounted below /s cannot be made read-only"):
+        render_spec(plan, replace(HOST, recursive_read_only=False))
 
 
 def test_another_user_namespace_is_joined_and_not_described() -> None:
