@@ -58,7 +58,7 @@ def test_name_and_files_are_the_others(engine: Engine, donor: str, exposing: str
 
 
 @pytest.mark.parametrize(
-    "config, host, problem",
+    ("config", "host", "problem"),
     [
         ({"ExposedPorts": {"80/tcp": {}}}, {}, "port exposing and the container type network mode"),
         ({}, {"PortBindings": {"80/tcp": []}}, "port publishing and the container type network mode"),
@@ -66,9 +66,13 @@ def test_name_and_files_are_the_others(engine: Engine, donor: str, exposing: str
         ({"Hostname": "x"}, {}, "hostname and the network mode"),
         ({}, {"Dns": ["1.1.1.1"]}, "dns and the network mode"),
         ({}, {"ExtraHosts": ["a:1.1.1.1"]}, "custom host-to-IP mapping and the network mode"),
-        ({}, {"Links": ["x"]}, "container type network can't be used with links. This would result in undefined behavior"),
+        (
+            {},
+            {"Links": ["x"]},
+            "container type network can't be used with links. This would result in undefined behavior",
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_contradicts_it(engine: Engine, config: Any, host: Any, problem: str) -> None:
     """Found in the request alone, before anybody looks for the image."""
     body = {"Image": "no-such-image", "HostConfig": {"NetworkMode": "container:x", **host}, **config}
@@ -77,7 +81,7 @@ def test_what_contradicts_it(engine: Engine, config: Any, host: Any, problem: st
 
 
 @pytest.mark.parametrize(
-    "config, host",
+    ("config", "host"),
     [
         ({"MacAddress": "02:42:ac:11:00:09", "Domainname": "x"}, {"PortBindings": {}}),
         ({}, {"DnsSearch": ["x"], "DnsOptions": ["ndots:2"]}),
@@ -100,7 +104,7 @@ def test_the_other_may_come_later(engine: Engine) -> None:
     assert (again.status, again.message) == (500, f"Cannot restart container {id}: No such container: later")
     engine.out("create", "--name", "later", "--hostname", "found", *SLEEP)
     stopped = ask(engine.socket, "POST", "/containers/early/start")
-    assert (stopped.status, stopped.message) == (409, f"cannot join network of a non running container: later")
+    assert (stopped.status, stopped.message) == (409, "cannot join network of a non running container: later")
     engine.out("start", "later")
     assert engine.out("start", "-a", "early") == "found"
 

@@ -51,8 +51,8 @@ class Held:
     """What one running container holds; `asked`, `endpoints` and `others` (host, none) are keyed by network ID.
 
     `wanted_links` are names by alias, `links` what they mean now. `given` are addresses that ports handed over led to;
-    `sockets` are those of its name server, which need not serve yet; `led`: questions arrive at them. `left`: it has ended,
-    and is to be taken down.
+    `sockets` are those of its name server, which need not serve yet; `led`: questions arrive at them. `left`: it has
+    ended, and is to be taken down.
     """
 
     id: str

@@ -535,17 +535,24 @@ class Sandboxes:
             for container in containers
             if not container.host_config.network_mode.startswith("container:")
         }
+        for path, container in alone.items():
+            if not (self._shares_host(container) or is_netns(path)):
+                await self._host.hold_netns(path, container.state.pid, owned=container.ids is not None)
         found = await self._host.look_into([path for path in alone if is_netns(path)], _look_here)
         links = {link.name: link for link in await self._host.links()}
         for path, container in alone.items():
-            await self._adopt(container, path, found.get(path), links)
+            await self._adopt(container, path, found.get(path, ([], False)), links)
+
+    def _shares_host(self, container: Container) -> bool:
+        rows = (self._rows.get(settings.network_id) for settings in container.networks.values())
+        return any(row is not None and row.driver == "host" for row in rows)
 
     async def _adopt(
-        self, container: Container, path: Path, found: Inside | None, on_host: Mapping[str, netlink.Link]
+        self, container: Container, path: Path, found: Inside, on_host: Mapping[str, netlink.Link]
     ) -> None:
-        held = Held.of(container, path if found is not None else None)
+        held = Held.of(container, None if self._shares_host(container) else path)
         self._held[ContainerId(held.id)] = held
-        inside, held.led = found or ([], False)
+        inside, held.led = found
         interfaces = {link.mac: link.name for link in inside if not link.name.startswith(VETH_PREFIX)}
         for name, settings in container.networks.items():
             self._adopt_endpoint(held, name, settings, interfaces)

@@ -75,6 +75,18 @@ def _hold(source: str, path: Path) -> None:
     _check(_libc.mount(source.encode(), os.fsencode(path), None, _MS_BIND, None), f"bind namespace at {path}")
 
 
+def hold_netns(path: Path, pid: int, *, owned: bool) -> None:
+    """Hold at `path` the namespace that process `pid` is in, unless one is held there; `owned`, its owner beside it.
+
+    What a daemon in another mount namespace holds is seen there alone: the process has it in any case. Idempotent.
+    """
+    for kind, place in (("net", path), ("user", user_namespace_at(path))):
+        if not is_netns(place) and (owned or kind == "net"):
+            place.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            place.unlink(missing_ok=True)
+            _hold(f"/proc/{pid}/ns/{kind}", place)
+
+
 def in_netns(path: Path, function: Callable[[], T]) -> T:
     """Call `function` in the network namespace at `path` and return its result."""
 
@@ -120,7 +132,7 @@ def delete_netns(path: Path) -> None:
 
 
 def is_netns(path: Path) -> bool:
-    """Whether a namespace is mounted at `path` (a leftover of a reboot is a plain file)."""
+    """Whether a namespace is mounted at `path` (a leftover of a reboot, or of other mounts than ours, is a file)."""
     try:
         return os.stat(path).st_dev != os.stat(path.parent).st_dev
     except FileNotFoundError:

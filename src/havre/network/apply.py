@@ -234,6 +234,16 @@ class Host:
         """
         return await act(f"set up network namespace {path.name}", self._open_netns, path, endpoints, then, owner)
 
+    async def hold_netns(self, path: Path, pid: int, *, owned: bool) -> None:
+        """Hold at `path` the namespace that process `pid` is in, as `namespaces.hold_netns`.
+
+        A failure, as of a process that has just ended, is logged: nothing is held then.
+        """
+        try:
+            await act(f"hold network namespace {path.name}", namespaces.hold_netns, path, pid, owned=owned)
+        except HavreError as error:
+            log.error("a container runs on in a network that is not found: %s", error)
+
     async def close_netns(self, path: Path, links: Sequence[str]) -> None:
         """Remove the namespace's name, and its devices in the background. Idempotent."""
         await act(f"remove network namespace {path.name}", namespaces.delete_netns, path)

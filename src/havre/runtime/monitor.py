@@ -458,7 +458,10 @@ class Runtime:
         elif runtime.holds_back(container_id) and await self._was_created(runtime, container_id):
             await self.cleanup(container_id)
             return None
-        return self._hold(container_id, runtime, state, spec)
+        process = self._hold(container_id, runtime, state, spec)
+        if not process.has_ended():
+            process.rootfs = await in_thread(_seen_root, process.rootfs, state.pid)
+        return process
 
     async def _was_created(self, runtime: OciRuntime, container_id: str) -> bool:
         """Whether it was created and never started."""
@@ -508,6 +511,15 @@ class Runtime:
     def _holders(self, container_id: str) -> list[OciRuntime]:
         """The runtimes that have a state of this container: one, or none."""
         return [each for each in self._ever.values() if (each.state / container_id).exists()]
+
+
+def _seen_root(rootfs: Path, pid: int) -> Path:
+    """Where the root file system of a process is found, if a daemon has mounted it whose mounts are not ours."""
+    own = Path(f"/proc/{pid}/root")
+    try:
+        return rootfs if rootfs.is_mount() or rootfs.samefile(own) else own
+    except OSError:  # it has just ended, or is gone
+        return rootfs
 
 
 def _check_image(plan: ContainerPlan) -> None:

@@ -38,7 +38,6 @@ class Releases:
             return Release("", "")
         return self._known[key]
 
-
     async def features(self, program: Path) -> str:
         """What `RUNTIME features` says, as one line of JSON (OCI runtime specification, features.md); "" if nothing."""
         try:
