@@ -137,3 +137,15 @@ def test_a_stop_right_after_the_start_is_heard(havred: Engine) -> None:
     havred.out("stop", "late")
     assert havred.out("logs", "late") == "told"
     assert havred.out("inspect", "-f", "{{.State.ExitCode}}", "late") == "7"
+
+
+def test_an_exec_keeps_the_groups_that_were_added(engine: Engine) -> None:
+    engine.out("run", "-d", "--name", "grouped", "-u", "5:6", "--group-add", "50", "--group-add", "60", *SLEEP)
+    for options, groups in (
+        ([], "6 50 60"),
+        (["-u", "1"], "1 50 60"),
+        (["-u", "1:7"], "7 50 60"),
+        (["-u", "root"], "0 50 60"),
+    ):
+        assert engine.out("exec", *options, "grouped", "id", "-G") == groups
+    engine.out("rm", "-f", "grouped")

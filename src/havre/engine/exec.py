@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -182,7 +182,7 @@ class Execs:
     async def _prepare(self, exec: Exec, live: Live, console_size: tuple[int, int] | None, detach: bool) -> ExecProcess:
         spec = exec.spec
         process = live.running()
-        user = await in_thread(_user, process.rootfs, spec.user)
+        user = await in_thread(_user, process.rootfs, spec.user, live.container.host_config.group_add or ())
         size = console_size or (tuple(spec.console_size[:2]) if spec.console_size else None)
         plan = ExecPlan(
             args=tuple(exec.command),
@@ -239,10 +239,13 @@ class Execs:
         self._events.publish("container", action, exec.container_id, told)
 
 
-def _user(rootfs: Path, user: str) -> User | None:
-    """Whom to run as; None for whom the container does. InvalidInput, also for files that would block the runtime."""
+def _user(rootfs: Path, user: str, group_add: Sequence[str]) -> User | None:
+    """Whom to run as, with the container's additional groups; None for whom the container does.
+
+    InvalidInput, also for files that would block the OCI runtime.
+    """
     if user:
-        return resolve_user(rootfs, user)
+        return resolve_user(rootfs, user, group_add)
     check_accounts(rootfs)
     return None
 

@@ -41,6 +41,7 @@ from havre.linux.openat2 import resolve_in_root
 from havre.runtime import checkpoints, messages, newcalls, spawn
 from havre.runtime.apparmor import Profiles
 from havre.runtime.conmon import Handshake, Launch, read_failure
+from havre.runtime.destinations import settle_destinations
 from havre.runtime.devices import all_devices
 from havre.runtime.exec import ExecProcess
 from havre.runtime.held import Held, Monitor
@@ -53,7 +54,6 @@ from havre.runtime.spec import (
     DEFAULT_CGROUP_PARENT,
     HostFacts,
     cgroup_path,
-    check_destination,
     render_exec,
     render_limits,
     render_spec,
@@ -297,10 +297,11 @@ class Runtime:
         if images is not None:
             checkpoints.check_criu()
         runtime = self._runtimes.fitting(plan)
+        _check_image(plan)
+        plan = settle_destinations(plan)
         spec = render_spec(plan, await self._facts(plan, runtime), container_id)
         if runtime.program.name == "crun":
             await newcalls.add_compiled(spec)
-        _check_image(plan)
         await self.load_profile(spec["process"])
         bundle = self.bundle(container_id)
         try:
@@ -530,8 +531,6 @@ def _check_image(plan: ContainerPlan) -> None:
     for directory in ("/dev", "/proc", "/sys"):
         if resolve_in_root(plan.rootfs, directory) != directory:
             raise InvalidInput(f"the image's {directory} is a link, an ordinary directory is expected")
-    for mount in plan.mounts:
-        check_destination(mount.destination, resolve_in_root(plan.rootfs, mount.destination))
 
 
 def _group_of(bundle: Path) -> str:
