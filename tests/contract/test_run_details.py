@@ -149,3 +149,13 @@ def test_an_exec_keeps_the_groups_that_were_added(engine: Engine) -> None:
     ):
         assert engine.out("exec", *options, "grouped", "id", "-G") == groups
     engine.out("rm", "-f", "grouped")
+
+
+def test_an_exec_is_in_its_containers_cgroups(engine: Engine) -> None:
+    """In each tree; on hybrid hosts the v2 tree, too, which crun is not shown when it creates."""
+    engine.out("run", "-d", "--name", "grouped", "--cgroupns", "host", *SLEEP)
+    first = engine.out("exec", "grouped", "cat", "/proc/1/cgroup").splitlines()
+    assert first == engine.out("exec", "grouped", "cat", "/proc/self/cgroup").splitlines()
+    id = engine.out("inspect", "-f", "{{.Id}}", "grouped")
+    assert [line for line in first if line.startswith("0::") and not line.endswith(f"/{id}")] == []
+    engine.out("rm", "-f", "grouped")

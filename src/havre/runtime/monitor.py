@@ -47,7 +47,7 @@ from havre.runtime.exec import ExecProcess
 from havre.runtime.held import Held, Monitor
 from havre.runtime.host import read_host
 from havre.runtime.null import is_own, null_device
-from havre.runtime.plan import Bind, ContainerPlan, ExecPlan, Resources
+from havre.runtime.plan import PRIVATE, Bind, ContainerPlan, ExecPlan, Resources
 from havre.runtime.room import Room
 from havre.runtime.runtimes import AbsentRuntime, OciRuntime, Runtimes, find_runtimes
 from havre.runtime.spec import (
@@ -388,7 +388,9 @@ class Runtime:
             ends_input=ends_input,
         )
         _write_state(launch.directory / STATE, state)
-        if self._in_service:
+        if runtime.create_prefix and plan.cgroupns != PRIVATE:  # a private one shows where it was when it was made
+            await in_thread(self._enter_own_group, report.data, state.cgroup)
+        elif self._in_service:
             await in_thread(self._leave_service, report.data)
         process = self._hold(container_id, runtime, state, spec, child)
         process.restored = images is not None
@@ -407,6 +409,18 @@ class Runtime:
             return  # creating has failed already
         except OSError as error:
             log.warning("the monitor stays in the daemon's cgroup and would be stopped with it: %s", error)
+
+    def _enter_own_group(self, init: int, group: str) -> None:
+        """Move a container's first process into its group of the v2 tree that was hidden from its OCI runtime.
+
+        What is executed later enters that group by itself: for an exec nothing is hidden. Blocking.
+        """
+        try:
+            cgroups.move(self._service_trees[""], group, init)
+        except ProcessLookupError:
+            return
+        except OSError as error:
+            log.warning("the container has no cgroup of its own in the v2 tree: %s", error)
 
     def _leave_service(self, init: int) -> None:
         """As above, where the OCI runtime has not moved `init`: in a v2 tree that was hidden from it. Blocking."""
