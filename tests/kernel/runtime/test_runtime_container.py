@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from havre.errors import Conflict, Failed
+from havre.errors import Conflict, HavreError
 from havre.runtime.plan import Bind, Device, ExecPlan, Resources, Rlimit, Tmpfs, User
 from support.boxes import Box, collect, execute, stuck
 
@@ -258,14 +258,14 @@ def test_only_three_descriptors_are_inherited(boxed):
 )
 def test_what_cannot_start_says_so_in_dockers_words(boxed, args, words):
     async def body(box: Box) -> None:
-        with pytest.raises(Failed) as failure:
+        with pytest.raises(HavreError) as failure:
             await box.run(*args)
         assert "OCI runtime create failed" in str(failure.value)
         assert words in str(failure.value)
         assert box.runtime.leftovers() == []
         async with box.started("sleep", "1000") as process:
             for tty in (False, True):
-                with pytest.raises(Failed) as failure:
+                with pytest.raises(HavreError) as failure:
                     await execute(process, *args, tty=tty)
                 assert "OCI runtime exec failed" in str(failure.value)
                 assert words in str(failure.value)
