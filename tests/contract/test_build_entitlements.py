@@ -42,6 +42,13 @@ def links(engine: Engine) -> str:
     return "links: " + " ".join(sorted(names)) if names else done.stdout
 
 
+@pytest.fixture(autouse=True)
+def _unnamed_images_go(_havre: Engine, _dockerd: Engine) -> Iterator[None]:
+    yield
+    for engine in (_havre, _dockerd):
+        engine.docker("image", "prune", "-f", check=0)
+
+
 @pytest.fixture
 def consenting(tmp_path: Path, archive: Path) -> Iterator[Engine]:
     """A daemon that agrees to insecure commands, and not to the host's network."""

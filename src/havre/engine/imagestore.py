@@ -459,6 +459,9 @@ class ImageStore:
             id = ImageId(f"sha256:{exact.group(1)}")
             if id in self._images:
                 return _of_platform(text, [self._images[id]], platform)
+            manifest = next((ref for ref in self._names if ref.digest == Digest(id)), None)
+            if manifest is not None:  # which buildx since 0.30 prints of an image that it has let us push
+                return self.find_named(manifest, platform)
             raise NotFound(f"No such image: {id}")
         ref = parse_reference(text)
         if self.named(ref) is not None:

@@ -1,6 +1,6 @@
 """Client of any registry that speaks the OCI distribution protocol (Docker's "v2")."""
 
-from havre.registry.auth import Auth
+from havre.registry.auth import Auth, DelegatedAuth
 from havre.registry.client import Fetched, Registry
 from havre.registry.endpoints import RegistryConfig
 from havre.registry.search import FoundRepository
@@ -8,6 +8,7 @@ from havre.registry.signatures import Policy, PublicKey, require_signature
 
 __all__ = [
     "Auth",
+    "DelegatedAuth",
     "Fetched",
     "FoundRepository",
     "Policy",

@@ -24,7 +24,7 @@ from __future__ import annotations
 import base64
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 import msgspec
@@ -67,6 +67,20 @@ class Auth(msgspec.Struct, frozen=True, rename=lambda name: name.replace("_", ""
         if not self.username:
             return f"Basic {self.auth}" if _BASE64.fullmatch(self.auth) else None
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
+
+
+class DelegatedAuth(Auth, frozen=True):
+    """Somebody who fetches tokens himself: asked with realm, service and scope, gives a token and its life in seconds.
+
+    `Failed` if he has none to give; then one is asked for without credentials.
+    """
+
+    fetch: Callable[[str, str, str], Awaitable[tuple[str, float | None]]] | None = None
+
+    @property
+    def is_empty(self) -> bool:
+        """There may be tokens."""
+        return False
 
 
 @dataclass(frozen=True, slots=True)

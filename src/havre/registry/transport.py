@@ -28,7 +28,15 @@ from yarl import URL
 from havre import gojson
 from havre.aio import in_thread
 from havre.errors import Failed, Forbidden, HavreError, InvalidInput, NotFound, Unauthorized, Unavailable
-from havre.registry.auth import Auth, Challenge, Token, TokenCache, may_send_credentials, parse_challenges
+from havre.registry.auth import (
+    Auth,
+    Challenge,
+    DelegatedAuth,
+    Token,
+    TokenCache,
+    may_send_credentials,
+    parse_challenges,
+)
 from havre.registry.endpoints import Endpoint, RegistryConfig, parse_url, tls_context
 from havre.registry.proxies import proxy_for
 
@@ -88,6 +96,21 @@ class RegistryError(HavreError):
         super().__init__(message)
         self.http_status = http_status
         self.code = code
+
+
+async def _fetched(auth: DelegatedAuth, challenge: Challenge, target: Target) -> tuple[str, float | None] | None:
+    """A token that the user's side fetches; None if it does not."""
+    if auth.fetch is None:
+        return None
+    scope = target.scope or challenge.parameters.get("scope", "")
+    try:
+        value, life_s = await auth.fetch(
+            challenge.parameters.get("realm", ""), challenge.parameters.get("service", ""), scope
+        )
+    except Failed as error:
+        log.info("no token is given for %s: %s", target.endpoint.host, error)
+        return None
+    return (_sendable(value, "the token of the client"), life_s) if value else None
 
 
 class Transport:
@@ -275,6 +298,8 @@ class Transport:
         trusted = may_send_credentials(origin, realm)
         if not trusted:
             auth = None
+        if isinstance(auth, DelegatedAuth) and (given := await _fetched(auth, challenge, target)) is not None:
+            return given
         response = await self._ask_realm(realm, challenge, target, auth)
         try:
             if response.status != 200:

@@ -22,6 +22,10 @@ from havre.api.buildkit.http2 import MAX_MESSAGE, Channel, server_protocol, stre
 from havre.api.buildkit.messages import (
     BuildHistoryRequest,
     BytesMessage,
+    CredentialsRequest,
+    CredentialsResponse,
+    FetchTokenRequest,
+    FetchTokenResponse,
     GetSecretRequest,
     GetSecretResponse,
     Packet,
@@ -33,13 +37,16 @@ from havre.api.buildkit.messages import (
     Timestamp,
 )
 from havre.api.buildkit.protobuf import decode
+from havre.api.buildkit.sessionauth import session_credentials
 from havre.api.buildkit.sessions import Session, Sessions
 from havre.api.buildkit.sshagent import forward_agent
 from havre.build.packed import PackedTree
 from havre.errors import Failed, HavreError, InvalidInput, NotFound
+from havre.registry import Auth, DelegatedAuth
 
 SECRET, STATUS = "/moby.buildkit.secrets.v1.Secrets/GetSecret", "/moby.buildkit.v1.Control/Status"
 AGENT = "/moby.sshforward.v1.SSH/ForwardAgent"
+AUTH = "/moby.filesync.v1.Auth/"
 DIRECTORY = 1 << 31
 
 
@@ -286,6 +293,31 @@ def test_an_agent_answers_through_the_session(tmp_path: Path) -> None:
             idle_writer.close()
 
     run(talk())
+
+
+def test_credentials_and_tokens() -> None:
+    async def credentials(asked: CredentialsRequest, metadata: Any) -> CredentialsResponse:
+        return CredentialsResponse("u", "p") if asked.host == "registry-1.docker.io" else CredentialsResponse()
+
+    async def token(asked: FetchTokenRequest, metadata: Any) -> FetchTokenResponse:
+        return FetchTokenResponse(f"{asked.host} {asked.realm} {asked.service} {asked.scopes}", 60)
+
+    routes = {f"{AUTH}Credentials": unary(credentials, CredentialsRequest, CredentialsResponse)}
+
+    async def ask() -> None:
+        async with served(routes) as session:
+            found = await session_credentials(session, "docker.io")
+            assert found == Auth(username="u", password="p", server_address="docker.io")
+            assert await session_credentials(session, "r:5000") is None
+        async with served(
+            routes | {f"{AUTH}FetchToken": unary(token, FetchTokenRequest, FetchTokenResponse)}
+        ) as session:
+            delegated = await session_credentials(session, "r:5000")
+            assert isinstance(delegated, DelegatedAuth)
+            assert delegated.fetch is not None
+            assert await delegated.fetch("http://r/t", "s", "a b") == ("r:5000 http://r/t s ['a', 'b']", 60)
+
+    run(ask())
 
 
 def test_a_ping_is_no_secret() -> None:

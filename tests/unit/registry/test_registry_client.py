@@ -14,7 +14,7 @@ from havre.oci import mediatypes
 from havre.oci.digest import digest_of
 from havre.oci.manifest import Descriptor
 from havre.oci.reference import Reference, parse_reference
-from havre.registry import Auth, Registry, upload
+from havre.registry import Auth, DelegatedAuth, Registry, upload
 from havre.registry.limits import Limits
 from support.httpserver import Server, client, needs, play
 
@@ -51,6 +51,32 @@ def test_token_is_fetched_with_credentials_and_kept() -> None:
                 assert await read(registry, server.ref(), auth=USER) == BODY
             assert [path for _, path, _ in server.seen()].count("/token") == 1
             assert ("GET", "/token", "Basic dTpw") in server.seen()
+
+    play(work)
+
+
+def test_tokens_that_the_users_side_fetches() -> None:
+    async def work() -> None:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            if request.path == "/token":
+                return web.json_response({"token": "anonymous"})
+            return await needs("Bearer mine", whole, f'Bearer realm="http://{server.host}/token",service="s"')(request)
+
+        asked: list[tuple[str, str, str]] = []
+
+        async def fetch(realm: str, service: str, scope: str) -> tuple[str, float | None]:
+            asked.append((realm, service, scope))
+            if len(asked) > 1:
+                raise Failed("no more")
+            return "mine", 300.0
+
+        async with Server.run(answer) as server, client() as registry:
+            for _ in range(2):
+                assert await read(registry, server.ref(), auth=DelegatedAuth(fetch=fetch)) == BODY
+            assert asked == [(f"http://{server.host}/token", "s", "repository:a/b:pull")]
+            with pytest.raises(HavreError):  # another's tokens are not his, and he has none to give
+                await read(registry, server.ref(), auth=DelegatedAuth(fetch=lambda *each: fetch(*each)))
+            assert ("GET", "/token", "") in [(method, path, told or "") for method, path, told in server.seen()]
 
     play(work)
 

@@ -452,6 +452,21 @@ class CredentialsResponse(Message):
 
 
 @dataclass
+class FetchTokenRequest(Message):
+    client_id: str = pb.text(1)
+    host: str = pb.text(2)
+    realm: str = pb.text(3)
+    service: str = pb.text(4)
+    scopes: list[str] = pb.repeated(5, str)
+
+
+@dataclass
+class FetchTokenResponse(Message):
+    token: str = pb.text(1)
+    expires_in: int = pb.number(2)  # seconds
+
+
+@dataclass
 class GetSecretRequest(Message):
     id: str = pb.text(1)
 
