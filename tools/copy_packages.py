@@ -1,6 +1,7 @@
 """Copy the packages of a lock file out of the virtual environment that runs this: copy_packages.py LOCK SITE_PACKAGES.
 
-Status 1, and the target as it was found half-way, when one is missing or of another version. Programs are not copied.
+Status 1, and the target as it was found half-way, when one is missing or of another version. One that only some systems
+or Pythons want (its line has a marker) may be missing: it was installed where it is wanted. Programs are not copied.
 """
 
 from __future__ import annotations
@@ -11,27 +12,20 @@ import sys
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
 
-from pip._vendor.packaging.requirements import Requirement
-
 
 def main(lock: str, target: str) -> int:
     """Copy all; the exit status."""
-    for requirement in _requirements(Path(lock).read_text()):
-        if requirement.marker and not requirement.marker.evaluate():
-            continue
+    for name, version, marker in re.findall(r"^([\w.-]+)==([^\s;]+) *(;?)", Path(lock).read_text(), re.MULTILINE):
         try:
-            found = distribution(requirement.name)
+            found = distribution(name)
         except PackageNotFoundError:
-            return _refuse(f"{requirement} is not there")
-        if not requirement.specifier.contains(found.version, prereleases=True):
-            return _refuse(f"{requirement} is wanted, {found.version} is there")
+            if marker:
+                continue
+            return _refuse(f"{name} is not there")
+        if found.version != version:
+            return _refuse(f"{name} {version} is wanted, {found.version} is there")
         _copy(found, Path(target))
     return 0
-
-
-def _requirements(text: str) -> list[Requirement]:
-    lines = re.sub(r"\\\n", " ", text).splitlines()
-    return [Requirement(line.partition(" --hash")[0]) for line in lines if line and not line.startswith(("#", "-"))]
 
 
 def _copy(found: Distribution, target: Path) -> None:

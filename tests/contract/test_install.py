@@ -1,4 +1,7 @@
-"""What `make install` puts where, as a packager sees it (DESTDIR): nothing of the machine's own is touched."""
+"""What `make install` puts where, as a packager sees it (DESTDIR), and what it does with what runs already.
+
+Nothing of the machine's own is touched: where it acts, /run and /etc are the test's, in a mount namespace.
+"""
 
 from __future__ import annotations
 
@@ -73,3 +76,49 @@ def test_unknown_words_are_refused(tmp_path: Path) -> None:
     for words in (("install", "--docker"), ("remove",), ()):
         assert script(tmp_path, *words).returncode == 2
     assert not list(tmp_path.iterdir())
+
+
+PRIVATE = """
+set -eu
+cd "$1"
+mkdir upper work
+mount -t tmpfs tmpfs /run
+mount -t overlay overlay -o lowerdir=/etc,upperdir=upper,workdir=work /etc
+mkdir /run/havre
+unset DESTDIR
+export PREFIX=$1/prefix
+"""
+TAKES_OVER = """
+sh -c 'trap "rm /run/havre/havred.pid; exit" TERM; while :; do sleep 0.05; done' havred &
+echo $! >/run/havre/havred.pid
+"$2/tools/install.sh" install --docker-socket
+wait
+readlink /run/docker.sock
+getent group havre
+"$2/tools/install.sh" uninstall
+[ ! -L /run/docker.sock ]
+"""
+REFUSES = """
+touch /run/docker.sock
+DOCKER_SOCKET=1 "$2/tools/install.sh" install
+"""
+
+
+def private(directory: Path, what: str) -> subprocess.CompletedProcess[str]:
+    command = ["unshare", "--mount", "sh", "-c", PRIVATE + what, "sh", str(directory), str(ROOT)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+
+
+def test_a_daemon_that_runs_is_taken_over(tmp_path: Path) -> None:
+    done = private(tmp_path, TAKES_OVER)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Stopping the daemon that runs (PID " in done.stdout
+    assert "usermod -aG havre USER" in done.stdout
+    assert "\n/run/havre.sock\nhavre:x:" in done.stdout
+
+
+def test_another_engines_socket_is_left_alone(tmp_path: Path) -> None:
+    done = private(tmp_path, REFUSES)
+    assert done.returncode == 1
+    assert "/run/docker.sock exists: another engine's, it seems" in done.stderr
+    assert not (tmp_path / "prefix").exists()
