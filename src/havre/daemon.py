@@ -627,6 +627,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"havred: {error}", file=sys.stderr)
         refuse_waiting(inherited_sockets(), f"the daemon does not start: {error}")
         return 1
+    except Exception as error:  # a defect
+        refuse_waiting(inherited_sockets(), f"the daemon does not start: {type(error).__name__}: {error}")
+        raise
     return 0
 
 

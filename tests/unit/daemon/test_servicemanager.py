@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from havre import daemon
 from havre.servicemanager import host_goes_down
 
 
@@ -32,3 +33,20 @@ def test_a_host_without_systemd_is_not_asked(tmp_path: Path) -> None:
 def test_systemd_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("havre.servicemanager._ANSWER_S", 0.05)
     assert not ask(tmp_path, "echo stopping; exec sleep 60")
+
+
+@pytest.mark.parametrize("error", [OSError("disk"), RuntimeError("defect")])
+def test_a_start_that_fails_by_a_defect_is_told_to_those_who_wait(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[list[int], str]] = []
+
+    def fail(values: object) -> None:
+        raise error
+
+    monkeypatch.setattr(daemon, "load", fail)
+    monkeypatch.setattr(daemon, "inherited_sockets", lambda: [3])
+    monkeypatch.setattr(daemon, "refuse_waiting", lambda sockets, why: told.append((sockets, why)))
+    with pytest.raises(type(error)):
+        daemon.main([])
+    assert told == [([3], f"the daemon does not start: {type(error).__name__}: {error}")]
