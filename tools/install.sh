@@ -173,7 +173,7 @@ tell_next_steps() {
     if [ -n "$with_docker_socket" ]; then
         echo "  Those that know $docker_socket alone reach havre, too."
     else
-        echo "  Those that know $docker_socket alone:            make install DOCKER_SOCKET=1"
+        echo "  Those that know $docker_socket alone:               make install DOCKER_SOCKET=1"
     fi
     echo "  Settings, in the format of Docker's daemon.json:      /etc/havre/daemon.json   (then: systemctl reload havre)"
     echo "  A first container:                                    havre run --rm -it busybox"
