@@ -186,7 +186,7 @@ async def _read_head(body: AsyncIterator[bytes]) -> tuple[Head, bytes]:
                 return await in_thread(msgspec.json.decode, bytes(gathered[:end]), type=Head), bytes(
                     gathered[end + 1 :]
                 )
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, RecursionError) as error:
                 raise InvalidInput(f"the head of the build context is wrong: {error}") from error
         if len(gathered) > _MAX_HEAD:
             break

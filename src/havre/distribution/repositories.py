@@ -26,6 +26,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
+from havre import gojson
 from havre.distribution.turns import Turns
 from havre.errors import HavreError
 from havre.oci.digest import Digest, digest_named, hex_of, parse_any_digest
@@ -60,10 +61,7 @@ class ManifestRow(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
     def of(cls, body: bytes, media_type: str) -> ManifestRow:
         """The row of the manifest in `body`; raises `InvalidInput` or `RegistryRefusal` for what is none."""
         document = decode_document(body, media_type, parse_any_digest)
-        try:
-            extra = msgspec.json.decode(body, type=_Extra)
-        except msgspec.DecodeError as error:
-            raise RegistryRefusal(400, "MANIFEST_INVALID", f"invalid manifest: {error}") from error
+        extra = gojson.decode(body, _Extra, "invalid manifest")
         config = document.config.media_type if isinstance(document, Manifest) else ""
         subject = parse_any_digest(extra.subject.digest) if extra.subject else ""
         return cls(document.media_type, len(body), subject, extra.artifact_type or config, extra.annotations)

@@ -135,7 +135,7 @@ def _read_file(path: Path) -> _File:
         if path.suffix == ".json":
             return msgspec.json.decode(text, type=_File)
         return msgspec.yaml.decode(text, type=_File)
-    except (msgspec.MsgspecError, OSError) as error:
+    except (msgspec.MsgspecError, RecursionError, OSError) as error:
         raise Failed(f"{_PROBLEM}: {path}: {error}", "see the Container Device Interface's specification") from error
 
 

@@ -151,7 +151,7 @@ def _command(argument: str) -> list[str]:
 def _json_list(text: str) -> list[str] | None:
     try:
         return msgspec.json.decode(text, type=list[str])
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return None
 
 

@@ -17,12 +17,13 @@ from typing import BinaryIO
 
 import msgspec
 
+from havre import gojson
 from havre.aio import in_thread
 from havre.engine.compress import zstd_stream
 from havre.engine.copying import feed, write_tree
 from havre.engine.volume import ANONYMOUS, Volume
 from havre.engine.volumes import Volumes
-from havre.errors import Failed, InvalidInput
+from havre.errors import Failed
 from havre.linux import trees
 from havre.storage.extract import Extractor
 from havre.storage.pipe import stream_from
@@ -85,10 +86,7 @@ def _write_volume(root: int, labels: Mapping[str, str], out: BinaryIO) -> None:
 
 
 def _read_labels(records: Mapping[str, str]) -> dict[str, str]:
-    try:
-        labels = msgspec.json.decode(records.get(_LABELS, "{}"), type=dict[str, str])
-    except msgspec.DecodeError as error:
-        raise InvalidInput(f"labels in the archive: {error}", f"{_LABELS} holds an object of texts") from error
+    labels = gojson.decode(records.get(_LABELS, "{}"), dict[str, str], f"{_LABELS} in the archive")
     return {key: value for key, value in labels.items() if key != ANONYMOUS}
 
 

@@ -152,7 +152,7 @@ def is_sound(payload: bytes, signature: str, digest: Digest, key: PublicKey) -> 
         if not key.signed(payload, base64.b64decode(signature, validate=True)):
             return False
         critical = msgspec.json.decode(payload, type=_Payload).critical
-    except (binascii.Error, ValueError, msgspec.MsgspecError):
+    except (binascii.Error, ValueError, msgspec.MsgspecError, RecursionError):
         return False
     return critical.type == TYPE and critical.image.docker_manifest_digest == digest
 

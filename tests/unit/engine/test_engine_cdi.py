@@ -72,6 +72,7 @@ def test_what_is_refused(directory: Path) -> None:
         resolve(["vendor.example/dev=wrong"], (directory,))
     with pytest.raises(Failed, match="netDevices are not supported"):
         resolve(["vendor.example/dev=net"], (directory,))
-    (directory / "bad.json").write_text('{"kind": 1}')
-    with pytest.raises(Failed, match=r"bad\.json"):
-        resolve(["vendor.example/dev=zero"], (directory,))
+    for wrong in ('{"kind": 1}', '{"x":' + "[" * 100_000):
+        (directory / "bad.json").write_text(wrong)
+        with pytest.raises(Failed, match=r"bad\.json"):
+            resolve(["vendor.example/dev=zero"], (directory,))
