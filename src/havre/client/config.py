@@ -72,9 +72,12 @@ class Config:
         except OSError as error:
             raise InvalidInput(f"cannot read {self.path}: {error.strerror}") from error
         try:
-            self.values = decode(data) if data.strip() else {}
-        except ValueError as error:
+            values = _without_nulls(decode(data)) if data.strip() else {}
+        except (ValueError, RecursionError) as error:
             raise InvalidInput(f"cannot read {self.path}: {error}", "correct or remove that file") from error
+        if not isinstance(values, dict | None):
+            raise InvalidInput(f"cannot read {self.path}: it is no JSON object", "correct or remove that file")
+        self.values = values or {}
 
     def text(self, name: str) -> str:
         """A member that is a string, "" when it is not there."""
@@ -91,6 +94,13 @@ class Config:
         finally:
             posix.close(descriptor)
         posix.rename(temporary, self.path)
+
+
+def _without_nulls(value: Any) -> Any:
+    """As Go reads the file: a member that is null is as good as absent."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return value
 
 
 def context_id(name: str) -> str:
