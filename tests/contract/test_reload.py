@@ -92,7 +92,12 @@ def test_a_reload_tells_what_dockerd_tells(havred: Engine, file: Path) -> None:
     assert havred.out("run", "--rm", "busybox", "df", "-k", "/dev/shm").split()[-5] == "16384"
     file.write_text('{"default-shm-size": "much"}')
     reload(havred)
-    until(lambda: "configuration not reloaded: invalid size: 'much'" in havred.log.read_text(), "the refusal")
+    until(
+        lambda: (
+            "configuration not reloaded: unable to configure the daemon: default-shm-size" in havred.log.read_text()
+        ),
+        "the refusal",
+    )
 
 
 def test_a_daemon_starts_without_the_program_of_a_runtime(archive: Path, tmp_path: Path) -> None:
