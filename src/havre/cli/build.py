@@ -24,6 +24,7 @@ from havre.client.buildcontext import DirectoryContext, TextContext
 from havre.client.buildsend import is_remote, read_secret, registry_config, send_list, send_tar, takes_lists
 from havre.errors import HavreError
 from havre.jsontext import decode, encode
+from havre.visible import Drawn, visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -182,7 +183,8 @@ def _render_problem(message: str) -> str:
     at = next((n for n, line in enumerate(rest) if line.startswith("-" * 20)), 0)
     problem = "\n".join([problem, *rest[: max(at - 1, 0)]]) if at else message
     shown = "\n".join(rest[at - 1 :]) + "\n" if at else ""
-    return shown + paint(f"ERROR: failed to solve: {problem}", RED if has_colours(2) else "")
+    told = paint(visible(f"ERROR: failed to solve: {problem}"), RED if has_colours(2) else "")
+    return Drawn(visible(shown) + told)
 
 
 def _push(session: Session, tags: list[str], *, quiet: bool) -> str:

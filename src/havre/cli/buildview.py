@@ -1,7 +1,7 @@
 """How a build goes, on standard error: as BuildKit's clients show it.
 
     tty       all steps in place, times running, the last lines of output of what runs
-    plain     line by line, each with its step's number
+    plain     line by line, each with its step's number; output of commands as it comes
     rawjson   the daemon's own lines
 
 What is shown is kept in `Steps`, from which `build_graph` draws, too. Source: docker/buildx "--progress"; moby/buildkit
@@ -16,6 +16,7 @@ import time
 from havre.cli.stream import write_all
 from havre.cli.tty import BLUE, OFF, RED, has_colours
 from havre.jsontext import encode
+from havre.visible import visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Steps:
         for status in message.get("statuses") or ():
             if (step := self.by_digest.get(status["vertex"])) is not None:
                 news += self._status(step, status)
-        self.warnings += [_text(warning["short"]) for warning in message.get("warnings") or ()]
+        self.warnings += [visible(_text(warning["short"])) for warning in message.get("warnings") or ()]
         return news
 
     def _vertex(self, vertex: dict[str, Any]) -> list[tuple[Step, list[str], str]]:
@@ -92,14 +93,14 @@ class Steps:
         if step is None:
             if not vertex.get("started"):
                 return []
-            step = self.by_digest[vertex["digest"]] = Step(len(self.by_digest) + 1, vertex["name"])
+            step = self.by_digest[vertex["digest"]] = Step(len(self.by_digest) + 1, visible(vertex["name"]))
             step.inputs = vertex.get("inputs") or []
         state = ""
         if step.started is None:
             step.started, state = seconds_of(vertex["started"]), "started"
         if vertex.get("completed") and step.completed is None:
             step.completed, step.cached = seconds_of(vertex["completed"]), bool(vertex.get("cached"))
-            step.error = vertex.get("error", "")
+            step.error = visible(vertex.get("error", ""))
             return [*([(step, [], "started")] if state else []), (step, step.flush(), "done")]
         return [(step, [], state)] if state else []
 
@@ -109,7 +110,7 @@ class Steps:
 
         current, total = status.get("current") or 0, status.get("total") or 0
         amount = f" {human_size(current)}" + (f" / {human_size(total)}" if total else "") if current else ""
-        step.statuses[status["id"]] = status["id"] + amount
+        step.statuses[status["id"]] = visible(status["id"] + amount)
         return [(step, [step.statuses[status["id"]]], "")] if status.get("completed") else []
 
     def total(self) -> int:
@@ -275,7 +276,7 @@ def render_screen(steps: Steps, now: float, begun: float, *, over: bool) -> list
         lines.append((f"{f' => {mark}{step.name}':<70} {step.seconds(now):>5.1f}s", colour))
         if step.completed is None:
             lines += [(f" => => {text}", "") for text in list(step.statuses.values())[-_TAIL:]]
-            lines += [(f" => => # {line}", "") for line in step.output[-_TAIL:]]
+            lines += [(f" => => # {visible(line)}", "") for line in step.output[-_TAIL:]]
     return lines
 
 

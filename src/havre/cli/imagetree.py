@@ -8,6 +8,7 @@ from __future__ import annotations
 from havre.cli.names import familiar
 from havre.cli.tty import DIM, OFF, has_colours, size
 from havre.gotext import human_size, short_id
+from havre.visible import Drawn, visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def render_tree(images: list[dict[str, Any]], inspect: Callable[[str], dict[str,
     texts = [
         "\n".join(_shade(_line(line, first, id_width), off=dim and len(line) > 5) for line in block) for block in blocks
     ]
-    return "\n".join(head) + "\n" + "\n\n".join(texts) + ("\n" if texts else "")
+    return Drawn("\n".join(head) + "\n" + "\n\n".join(texts) + ("\n" if texts else ""))
 
 
 def _block(image: dict[str, Any], inspect: Callable[[str], dict[str, Any]], *, truncate: bool) -> list[tuple[str, ...]]:
@@ -48,7 +49,7 @@ def _block(image: dict[str, Any], inspect: Callable[[str], dict[str, Any]], *, t
     platforms = [each for each in manifests if each["Kind"] == "image"]
     used = image.get("Containers", 0) > 0 or any(each["ImageData"]["Containers"] for each in platforms)
     content = sum(each["Size"]["Content"] for each in manifests)
-    names = sorted(map(familiar, image.get("RepoTags") or [])) or [_UNTAGGED]
+    names = sorted(visible(familiar(tag)) for tag in image.get("RepoTags") or []) or [_UNTAGGED]
     sizes = (human_size(image["Size"] + content, 3), human_size(content, 3))
     lines: list[tuple[str, ...]] = [(name,) for name in names[:-1]]
     lines.append((names[-1], shown(image["Id"]), *sizes, "U" if used else ""))
@@ -74,7 +75,7 @@ def _own_manifest(image: dict[str, Any], details: dict[str, Any]) -> dict[str, A
 
 
 def _platform_text(platform: dict[str, str]) -> str:
-    return "/".join(filter(None, (platform.get(key) for key in ("os", "architecture", "variant"))))
+    return visible("/".join(filter(None, (platform.get(key) for key in ("os", "architecture", "variant")))))
 
 
 def _line(cells: tuple[str, ...], first: int, id_width: int) -> str:

@@ -14,6 +14,7 @@ from havre.gotemplate.gotypes import typed
 from havre.gotemplate.lex import TemplateError
 from havre.gotext import binary_size, parse_time
 from havre.jsontext import encode
+from havre.visible import Drawn, for_terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def _print(form: str, value: Json, type_name: str, template_name: str = "") -> N
     except TemplateError as error:
         raise StatusError(64, f"template parsing error: {error}") from error
     try:
-        sys.stdout.write(template.execute(typed(value, type_name=type_name)) + "\n")
+        text = template.execute(typed(value, type_name=type_name), shown=for_terminal())
+        sys.stdout.write(Drawn(text + "\n"))
     except TemplateError as error:
         sys.stdout.write("\n")
         raise StatusError(1, str(error)) from error

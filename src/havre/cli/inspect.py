@@ -12,6 +12,7 @@ from havre.errors import HavreError, InvalidInput, NotFound
 from havre.gotemplate.gotypes import typed
 from havre.gotemplate.lex import TemplateError
 from havre.jsontext import encode
+from havre.visible import Drawn, for_terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def _print_template(objects: list[Any], form: str) -> None:
         raise StatusError(64, f"template parsing error: {error}") from error
     try:
         for value in objects:
-            sys.stdout.write(template.execute(typed(value)) + "\n")
+            sys.stdout.write(Drawn(template.execute(typed(value), shown=for_terminal()) + "\n"))
         if not objects:
             sys.stdout.write("\n")
     except TemplateError as error:

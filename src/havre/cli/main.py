@@ -15,6 +15,7 @@ import sys
 from havre.cli.parser import Flag, Options, StatusError, UsageError, nearest, parse
 from havre.cli.tree import GROUPS, TOP, commands, find, group_options
 from havre.errors import HavreError
+from havre.visible import Guarded
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -54,6 +55,9 @@ def main() -> NoReturn:
     """Run the command line of this process and exit."""
     sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
     sys.stderr.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
+    sys.stderr = Guarded(sys.stderr)
+    if sys.stdout.isatty():
+        sys.stdout = Guarded(sys.stdout)
     try:
         code = _run(sys.argv[1:])
         sys.stdout.flush()
@@ -102,7 +106,8 @@ def _run(argv: list[str]) -> int:
 def _print_status(error: StatusError) -> None:
     sys.stdout.flush()
     if error.message:
-        print(error.message, file=sys.stderr)
+        sys.stderr.write(error.message)  # which may be Drawn
+        sys.stderr.write("\n")
     if error.hint:
         print(f"See 'havre {error.hint} --help'.", file=sys.stderr)
 

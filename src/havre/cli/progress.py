@@ -11,6 +11,7 @@ import posix
 from havre.cli.stream import write_all
 from havre.errors import Failed
 from havre.gotext import human_size
+from havre.visible import visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +87,7 @@ class _Terminal(_Plain):
             self._lines[identifier] = len(self._lines)
             self._write("\n")
         up = len(self._lines) - self._lines[identifier]
-        text = f"{identifier}: {message.get('status', '')} "
+        text = visible(f"{identifier}: {message.get('status', '')} ")
         text += _bar(message.get("progressDetail") or {}, self._columns() - len(text))
         text = text.rstrip()
         self._write(f"\x1b[{up}A\r\x1b[2K{text}\r\x1b[{up}B")
@@ -97,11 +98,11 @@ class _Terminal(_Plain):
 
 def _line(message: dict[str, Any]) -> str:
     if "stream" in message:
-        return str(message["stream"])
+        return visible(str(message["stream"]))
     status = message.get("status", "")
     if not status:
         return ""
-    return (f"{message['id']}: {status}" if message.get("id") else status) + "\n"
+    return visible(f"{message['id']}: {status}" if message.get("id") else status) + "\n"
 
 
 def _bar(detail: dict[str, Any], room: int) -> str:

@@ -17,6 +17,7 @@ from havre.cli.format.table import Listing
 from havre.cli.tty import DIM, OFF, YELLOW, has_colours
 from havre.errors import HavreError
 from havre.gotext import binary_size, human_size, short_id
+from havre.visible import Drawn
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def stats(session: Session, options: Options, arguments: list[str]) -> int:
         names = arguments or _names(session, options)
         rows = _read_once(session, names)
         table = listing.render(rows, form)
-        sys.stdout.write(paint(table, rows) if form in ("", "table") and has_colours(1) else table)
+        sys.stdout.write(Drawn(paint(table, rows)) if form in ("", "table") and has_colours(1) else table)
         return 0
     return _watch(session, options, arguments, listing, form)
 
@@ -85,7 +86,7 @@ def _watch(session: Session, options: Options, arguments: list[str], listing: Li
         table = listing.render(rows, form)
         if colour:
             table = paint(table, rows)
-        sys.stdout.write(redraw(table) if screen else table)
+        sys.stdout.write(Drawn(redraw(table)) if screen else table)
         sys.stdout.flush()
 
 

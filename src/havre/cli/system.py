@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posix
+import sys
 import time
 
 from havre.cli.logs import timestamp
@@ -12,6 +13,7 @@ from havre.client.api import cannot_connect
 from havre.client.autostart import daemon_program
 from havre.client.endpoint import connect
 from havre.jsontext import encode
+from havre.visible import Drawn, for_terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,10 +39,11 @@ def events(session: Session, options: Options, arguments: list[str]) -> int:
     client = session.client
     for event in client.messages(client.call("GET", "/events", query)):
         if template is not None:
-            line = template.execute(_typed(event))
+            line = template.execute(_typed(event), shown=for_terminal())
         else:
             line = encode(event, escape_html=True) if form else event_text(event)
-        print(line, flush=True)
+        sys.stdout.write(line + "\n" if template is None else Drawn(line + "\n"))
+        sys.stdout.flush()
     return 0
 
 

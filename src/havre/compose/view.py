@@ -9,6 +9,8 @@ import time
 from collections.abc import Sequence
 from typing import TextIO
 
+from havre.visible import Drawn, visible
+
 _GREEN, _RED, _DIM, _OFF = "\x1b[32m", "\x1b[31m", "\x1b[2m", "\x1b[0m"
 
 
@@ -69,6 +71,7 @@ class Live:
 
     def show(self, subject: str, status: str, *, over: bool, failed: bool = False) -> None:
         """Redraw with the change."""
+        subject, status = visible(subject), visible(status)
         self._rows[subject] = (status, over, failed)
         now = time.monotonic()
         begun = self._begun.setdefault(subject, now)
@@ -79,6 +82,7 @@ class Live:
 
     def tick(self, subject: str, lines: Sequence[str], said: Sequence[str]) -> None:
         """Redraw with the lines."""
+        subject, lines = visible(subject), [visible(line) for line in lines]
         if lines != self._below.get(subject, []):
             self._below[subject] = lines
             self._draw()
@@ -99,7 +103,7 @@ class Live:
             cut = text[:room]
             lines.append(f"{colour}{cut}{_OFF}" if self._colour else cut)
         up = f"\x1b[{self._drawn}A" if self._drawn else ""
-        self._output.write(up + "".join(f"\r\x1b[2K{line}\n" for line in lines) + "\x1b[J")
+        self._output.write(Drawn(up + "".join(f"\r\x1b[2K{line}\n" for line in lines) + "\x1b[J"))
         self._output.flush()
         self._drawn = len(lines)
 

@@ -33,12 +33,13 @@ class Template:
         self._name = name
         self._nodes = nodes
 
-    def execute(self, value: Any, budget: int | None = None) -> str:
+    def execute(self, value: Any, budget: int | None = None, shown: Callable[[str], str] | None = None) -> str:
         """The output for `value`. Raises TemplateError, also where it takes more than `budget`.
 
-        The budget counts characters that are handled; a node, an operand, a turn of a loop cost some, too.
+        The budget counts characters that are handled; a node, an operand, a turn of a loop cost some, too. What comes
+        from the value, and not from the template's own text, goes through `shown`.
         """
-        return _Run(self._text, value, FUNCTIONS, self._name, budget).output(self._nodes)
+        return _Run(self._text, value, FUNCTIONS, self._name, budget, shown).output(self._nodes)
 
     def execute_header(self, value: Any) -> str:
         """The output for a table's headers."""
@@ -54,7 +55,16 @@ class _Continue(Exception):  # control flow of `continue`
 
 
 class _Run:
-    def __init__(self, text: str, value: Any, functions: dict[str, Any], name: str, budget: int | None = None) -> None:
+    def __init__(
+        self,
+        text: str,
+        value: Any,
+        functions: dict[str, Any],
+        name: str,
+        budget: int | None = None,
+        shown: Callable[[str], str] | None = None,
+    ) -> None:
+        self._shown = shown
         self._text = text
         self._name = name
         self._budget = budget
@@ -94,7 +104,7 @@ class _Run:
                 if node.parts[1]:
                     self._assign(node.parts[1][0], value)
                 else:
-                    self._out.append(render(value))
+                    self._out.append(render(value) if self._shown is None else self._shown(render(value)))
                     self._spend(node, self._out[-1:])
             elif node.kind == "range":
                 self._range(node, dot)

@@ -10,6 +10,7 @@ from havre.cli.compose.stage import Stage
 from havre.cli.logs import timestamp
 from havre.cli.stream import Demultiplexer, Raw
 from havre.errors import HavreError
+from havre.visible import Drawn, visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,12 +45,12 @@ class Printer:
     def line(self, name: str, text: str, *, error: bool = False) -> None:
         """Write one line."""
         self.expect((name,))
-        head = f"{name:<{self._width}}  | " if self._prefix else ""
+        head = f"{visible(name):<{self._width}}  | " if self._prefix else ""
         if head and self._colour:
             head = f"\x1b[{_COLOURS[self._order.index(name) % len(_COLOURS)]}m{head}\x1b[0m"
         with self._lock:
             output = sys.stderr if error else sys.stdout
-            output.write(f"{head}{text}\n")
+            output.write(Drawn(f"{head}{text}\n"))
             output.flush()
 
     def say(self, text: str) -> None:

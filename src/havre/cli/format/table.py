@@ -11,6 +11,7 @@ Aligning follows Go's text/tabwriter as docker sets it up: cells padded by 3, at
 from __future__ import annotations
 
 from havre.errors import InvalidInput
+from havre.visible import Drawn, for_terminal, visible
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,16 +91,22 @@ class Listing:
         try:
             if not rows:
                 Blank(self).check(template)
-            output = "".join(template.execute(Row(self, row)) + "\n" for row in rows)
+            shown = visible if with_header else for_terminal()
+            output = "".join(template.execute(Row(self, row), shown=shown) + "\n" for row in rows)
         except TemplateError as error:
             raise InvalidInput(f"failed to execute template: {error}") from error
         if not with_header:
-            return output
+            return Drawn(output)
         header = template.execute_header(Headers(self)) + "\n"
-        return align([line.split("\t") for line in (header + output).split("\n")[:-1]])
+        return Drawn(pad([line.split("\t") for line in (header + output).split("\n")[:-1]]))
 
 
 def align(lines: list[list[str]], *, least: int = 10) -> str:
+    """Lines of cells as `pad` has them, with what would steer a terminal made visible."""
+    return pad([[visible(cell) for cell in line] for line in lines], least=least)
+
+
+def pad(lines: list[list[str]], *, least: int = 10) -> str:
     """Lines of cells as text, cells of a column equally wide and at least `least`.
 
     A column ends at the first line that lacks its cell.
