@@ -26,21 +26,19 @@ import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 from havre import __version__
 from havre.aio import end_background, spawn
 from havre.api.authorization import Authorization
-from havre.api.server import InheritedListener, Listener, TcpListener, UnixListener, first_group, serve
+from havre.api.server import serve
 from havre.api.services import Services
-from havre.api.tls import server_context
 from havre.build.contexts import Contexts
 from havre.build.outputs import Outputs
 from havre.build.running import Remapping
 from havre.build.solve import Builder
-from havre.config import DEFAULT_FILE, DEFAULT_HOST, DaemonConfig, load, parse_arguments, usage
+from havre.config import DEFAULT_FILE, DaemonConfig, load, parse_arguments, usage
 from havre.configvalues import check_values
 from havre.confinement import default_security
 from havre.engine.assemble import Assembly, DaemonDefaults
@@ -79,7 +77,8 @@ from havre.engine.validate import HostLimits
 from havre.engine.views import Views
 from havre.engine.volume import Volume
 from havre.engine.volumes import Volumes
-from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound
+from havre.errors import Conflict, Failed, HavreError, NotFound
+from havre.hosts import plan_listeners
 from havre.linux.heap import limit_arenas
 from havre.linux.idmap import IdRange
 from havre.linux.nofile import raise_limit
@@ -409,54 +408,6 @@ def _read_id(file: Path) -> str:
         identity = secrets.token_hex(16)
         file.write_text(identity + "\n")
         return identity
-
-
-# -- sockets
-
-
-def plan_listeners(config: DaemonConfig, inherited: Sequence[int]) -> list[Listener]:
-    """What `-H` asks for; plain TCP that others can reach only where `--tls=false` says so."""
-    listeners: list[Listener] = []
-    for host in (host or DEFAULT_HOST for host in config.hosts):
-        kind, separator, rest = host.partition("://")
-        if not separator:
-            kind, rest = ("unix", host) if host.startswith("/") else ("tcp", host)
-        if kind == "unix":
-            listeners.append(UnixListener(Path(rest or "/run/havre.sock"), config.group or first_group()))
-        elif kind == "tcp":
-            listeners.append(_tcp_listener(config, host, rest))
-        elif kind == "fd":
-            if not inherited:
-                raise InvalidInput("no sockets found via socket activation", "fd:// is for systemd's sockets")
-            listeners.extend(InheritedListener(fd) for fd in inherited)
-        else:
-            raise InvalidInput(f"invalid bind address format: {host}", "expected unix://, tcp:// or fd://")
-    return listeners
-
-
-def _tcp_listener(config: DaemonConfig, host: str, rest: str) -> TcpListener:
-    name, _, port = rest.rpartition(":") if ":" in rest and not rest.endswith("]") else (rest, "", "")
-    name = name.strip("[]") or "127.0.0.1"
-    if port and not (port.isdecimal() and int(port) < 65536):
-        raise InvalidInput(f"invalid bind address: {host}", "expected tcp://ADDRESS:PORT")
-    if config.tls:
-        context = server_context(config.tlscert, config.tlskey, config.tlscacert if config.tlsverify else None)
-        return TcpListener(name, int(port or 2376), context)
-    if not _is_loopback(name):
-        if config.tls is None:
-            raise InvalidInput(
-                f"refusing to listen on {host} without TLS: whoever reaches it is root on this host",
-                "use --tlsverify with certificates, or say --tls=false if you must",
-            )
-        log.warning("listening on %s WITHOUT TLS OR AUTHENTICATION: whoever reaches it is root on this host", host)
-    return TcpListener(name, int(port or 2375))
-
-
-def _is_loopback(name: str) -> bool:
-    try:
-        return ip_address(name).is_loopback
-    except ValueError:
-        return name == "localhost"
 
 
 # -- life

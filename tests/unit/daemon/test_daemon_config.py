@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import socket
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from havre.api.server import TcpListener, UnixListener
+from havre.api.server import InheritedListener, TcpListener, UnixListener
 from havre.config import (
     DIRECTIVES,
     DaemonConfig,
@@ -22,8 +24,9 @@ from havre.config import (
 )
 from havre.configvalues import check_values
 from havre.confinement import default_security
-from havre.daemon import pid_file, plan_listeners
+from havre.daemon import pid_file
 from havre.errors import Conflict, Failed, InvalidInput
+from havre.hosts import plan_listeners
 from havre.runtime.plan import Security
 
 
@@ -224,6 +227,20 @@ def test_plain_tcp_to_the_world_must_be_said() -> None:
     with pytest.raises(InvalidInput, match="refusing to listen"):
         listeners(hosts=("tcp://0.0.0.0:2375",))
     assert listeners(hosts=("tcp://0.0.0.0:2375",), tls=False) == [TcpListener("0.0.0.0", 2375)]
+
+
+def test_sockets_of_systemd_are_guarded_alike(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as near, socket.create_server(("0.0.0.0", 0)) as far:
+        plain = DaemonConfig(hosts=("fd://",))
+        assert plan_listeners(plain, [near.fileno()]) == [InheritedListener(near.fileno())]
+        with pytest.raises(InvalidInput, match="refusing to listen on fd://"):
+            plan_listeners(plain, [far.fileno()])
+        assert plan_listeners(replace(plain, tls=False), [far.fileno()]) == [InheritedListener(far.fileno())]
+        missing = replace(plain, tls=True, tlsverify=True, tlscert=tmp_path / "none")
+        with pytest.raises(InvalidInput, match="cannot use the TLS files"):
+            plan_listeners(missing, [near.fileno()])
+    with socket.socket(socket.AF_UNIX) as door:
+        assert plan_listeners(missing, [door.fileno()]) == [InheritedListener(door.fileno())]
 
 
 @pytest.mark.parametrize("host", ["fd://", "http://x", "tcp://127.0.0.1:x"])
