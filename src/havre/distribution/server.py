@@ -6,8 +6,9 @@
     GET              /v2/NAME/tags/list               GET   /v2/NAME/referrers/DIGEST      GET  /v2/_catalog
     GET              /token (where tokens are asked for)
 
-Errors are the specification's documents. A `gate` is asked before anything else. With `read_only`, everything that
-changes something is refused; so it is with `upstream`, the registry from which what is not here is fetched.
+Errors are the specification's documents. What a page of another site makes a browser send is refused; then a `gate` is
+asked before anything else. With `read_only`, everything that changes something is refused; so it is with `upstream`,
+the registry from which what is not here is fetched.
 
 Source: OCI distribution specification 1.1; `_catalog` is Docker's.
 """
@@ -44,6 +45,7 @@ from havre.oci import mediatypes
 from havre.oci.digest import SHA256, Digest, algorithm_of, digest_of, parse_any_digest
 from havre.oci.manifest import MAX_DOCUMENT, Descriptor, Manifest, decode_document
 from havre.registry import Registry
+from havre.wire.origin import is_foreign_page
 
 _PATH = re.compile(r"/v2/(?P<name>.+)/(?P<kind>blobs/uploads|blobs|manifests|tags|referrers)/(?P<rest>[^/]*)")
 _READS = ("GET", "HEAD")
@@ -87,6 +89,8 @@ class Server:
 
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         path, method = request.path, request.method
+        if is_foreign_page(request.headers):
+            raise RegistryRefusal(403, "DENIED", "a page of another site may not use this registry")
         match = _PATH.fullmatch(path)
         if isinstance(self._gate, TokenGate) and (path, method) == (TOKEN_PATH, "GET"):
             return _answer(200, await self._gate.issue(request))

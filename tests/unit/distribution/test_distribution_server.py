@@ -89,6 +89,21 @@ def test_content_may_be_named_by_sha512(tmp_path: Path) -> None:
     play(work)
 
 
+def test_a_page_of_another_site_is_refused(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with serving(tmp_path) as ask:
+            for method, path in (
+                ("GET", "/v2/"),
+                ("POST", "/v2/a/b/blobs/uploads/"),
+                ("DELETE", "/v2/a/b/manifests/x"),
+            ):
+                for headers in ({"Origin": "http://evil.example"}, {"Sec_Fetch_Site": "same-site"}):
+                    assert await ask.code(method, path, **headers) == (403, "DENIED")
+            assert (await ask("GET", "/v2/", Sec_Fetch_Site="none"))[0] == 200
+
+    play(work)
+
+
 def test_manifests_tags_and_deletion(tmp_path: Path) -> None:
     async def work() -> None:
         async with serving(tmp_path) as ask:
