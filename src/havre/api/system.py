@@ -66,7 +66,7 @@ async def _disk_usage(call: Call) -> web.StreamResponse:
     wanted = call.query.getall("type", [])
     if unknown := [kind for kind in wanted if kind not in _DF_TYPES]:
         raise InvalidInput(f"unknown object type: {unknown[0]}", f"expected one of {', '.join(_DF_TYPES)}")
-    answer = await call.services.system.disk_usage()
+    answer = await call.services.system.disk_usage(wanted or _DF_TYPES)
     now = time.time()
     answer["Containers"] = [
         present_summary(container, now, sizes=Sizes(writable, root))

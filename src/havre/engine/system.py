@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ import msgspec
 from havre.aio import in_thread
 from havre.engine.containers import Containers
 from havre.engine.images import Images
+from havre.engine.model import Container
 from havre.engine.times import from_seconds
 from havre.engine.volumes import Volumes
 from havre.errors import NotFound
@@ -258,21 +259,33 @@ class System:
             options.append("name=no-new-privileges")
         return options
 
-    async def disk_usage(self) -> dict[str, Any]:
-        """`GET /system/df`: images, containers with their sizes, volumes."""
-        containers = []
+    async def disk_usage(self, kinds: Collection[str] = ("container", "image", "volume")) -> dict[str, Any]:
+        """`GET /system/df`: images, containers with their sizes, volumes; only what is of these kinds is measured."""
+        sized, volumes = await asyncio.gather(
+            self._sized_containers() if "container" in kinds else _nothing(),
+            self._volumes.usage() if "volume" in kinds else _nothing(),
+        )
+        images = self._images.list(shared_size=True, containers=True) if "image" in kinds else []
+        return {
+            "LayersSize": self._images.layers_size() if "image" in kinds else 0,
+            "Images": msgspec.to_builtins(images),
+            "Containers": sized,
+            "Volumes": msgspec.to_builtins(volumes),
+        }
+
+    async def _sized_containers(self) -> list[tuple[Container, int, int]]:
+        sized = []
         for container in self._containers.list(all=True):
             try:
                 writable, root = await self._containers.size(container.id)
             except NotFound:
                 continue  # removed meanwhile
-            containers.append((container, writable, root))
-        return {
-            "LayersSize": self._images.layers_size(),
-            "Images": msgspec.to_builtins(self._images.list(shared_size=True, containers=True)),
-            "Containers": containers,
-            "Volumes": msgspec.to_builtins(await self._volumes.usage()),
-        }
+            sized.append((container, writable, root))
+        return sized
+
+
+async def _nothing() -> list[Any]:
+    return []
 
 
 def _warn_of_room(roots: Sequence[Path]) -> list[str]:

@@ -113,17 +113,53 @@ def walk(root: int, closed: Collection[int] = ()) -> Iterator[Entry]:
 
 
 def tree_size(root: Path) -> int:
-    """Bytes of content below `root`: the sizes of what is no directory, each inode once."""
-    descriptor = open_directory(root)
+    """Bytes of content below `root`: the sizes of what is no directory, each inode once.
+
+    What others remove or replace meanwhile is passed over. Takes one descriptor for each level of depth.
+    """
+    seen: set[Inode] = set()
+    stack = [open_directory(root)]
+    below: list[list[str]] = []
+    total = 0
     try:
-        sizes = {
-            (entry.stat.st_dev, entry.stat.st_ino): entry.stat.st_size
-            for entry in walk(descriptor)
-            if not entry.is_directory
-        }
+        total = _measure(stack[0], below, seen)
+        while stack:
+            if not below[-1]:
+                below.pop()
+                os.close(stack.pop())
+                continue
+            try:
+                stack.append(open_directory(below[-1].pop(), stack[-1]))
+            except OSError as error:
+                if error.errno not in _GONE:
+                    raise
+                continue
+            total += _measure(stack[-1], below, seen)
     finally:
-        os.close(descriptor)
-    return sum(sizes.values())
+        for directory in stack:
+            os.close(directory)
+    return total
+
+
+def _measure(directory: int, below: list[list[str]], seen: set[Inode]) -> int:
+    """Bytes of the files in one open directory; the names of the directories in it are appended to `below`."""
+    total, names = 0, list[str]()
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):  # told by the listing: costs no call
+                names.append(entry.name)
+                continue
+            try:
+                status = entry.stat(follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if status.st_nlink > 1:
+                if (inode := (status.st_dev, status.st_ino)) in seen:
+                    continue
+                seen.add(inode)
+            total += status.st_size
+    below.append(names)
+    return total
 
 
 def remove_tree(root: Path) -> None:
