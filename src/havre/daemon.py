@@ -402,12 +402,15 @@ def _log_path(lifecycle: Lifecycle, container: Container) -> str:
 
 def _read_id(file: Path) -> str:
     """The daemon's identity, made up on its first start."""
-    try:
-        return file.read_text().strip()
-    except FileNotFoundError:
-        identity = secrets.token_hex(16)
-        file.write_text(identity + "\n")
-        return identity
+    with contextlib.suppress(FileNotFoundError):
+        if known := file.read_text().strip():  # a power cut may have left it empty
+            return known
+    identity = secrets.token_hex(16)
+    with file.open("w") as out:
+        out.write(identity + "\n")
+        out.flush()
+        os.fsync(out.fileno())
+    return identity
 
 
 # -- life

@@ -123,7 +123,7 @@ class Cache:
         self._by_key |= dict.fromkeys(record.keys, record.id)
 
     async def _put(self, record: CacheRecord) -> None:
-        await self._table.put(record.id, record)
+        await self._table.put(record.id, record, lazily=True)
         self._remember(record)
 
     async def _drop_key(self, record: CacheRecord, key: str) -> None:

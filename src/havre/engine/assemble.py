@@ -129,6 +129,9 @@ class Assembly:
             rootfs = await self._subpaths.show(container.id, rootfs, container.ids)
 
         def rest() -> Surroundings:
+            self.directory(container).mkdir(
+                mode=0o700, exist_ok=True
+            )  # a power cut after the creation may have taken it
             files = self._write_files(container, sandbox, joined)
             if container.host_config.ipc_mode == "shareable":
                 self._mount_shm(container)

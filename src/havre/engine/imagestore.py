@@ -48,7 +48,7 @@ class Table(Protocol[T]):
     @property
     def damaged(self) -> Mapping[str, bytes]: ...
     async def all(self) -> dict[str, T]: ...
-    async def put(self, key: str, value: T) -> None: ...
+    async def put(self, key: str, value: T, *, urgent: bool = False, lazily: bool = False) -> None: ...
     async def delete(self, key: str) -> None: ...
 
 
@@ -199,7 +199,7 @@ class ImageStore:
         documents = [digest_of(document) for document in (body, manifest) if document is not None]
         async with self.changing:
             with self._hold(*documents):
-                image = await self._add(body, config, parent, manifest)
+                image = await self._add(body, config, parent, manifest, lazily=bool(names))
             for name in names:
                 await self.set_name(name, image.id)
             return self.get(image.id)
@@ -227,7 +227,7 @@ class ImageStore:
                 for config, (document, manifest) in zip(configs, members, strict=True):
                     known = self._images.get(ImageId(digest_of(document)))
                     own = known is not None and known.row.manifest  # what it came by alone is worth keeping
-                    images.append(await self._add(document, config, "", None if own else manifest))
+                    images.append(await self._add(document, config, "", None if own else manifest, lazily=True))
                     here[await self._blobs.add(manifest)] = images[-1].id
                 for each in (one for one in attested if subject_of(one.manifest) in here):
                     said[each.manifest.digest] = [await self._blobs.add(document) for document in each.documents]
@@ -236,7 +236,10 @@ class ImageStore:
                     await self.set_name(name, images[0].id, digest)
             return [self.get(image.id) for image in images]
 
-    async def _add(self, body: bytes, config: ImageConfig, parent: str, manifest: bytes | None) -> Image:
+    async def _add(
+        self, body: bytes, config: ImageConfig, parent: str, manifest: bytes | None, *, lazily: bool
+    ) -> Image:
+        """Store an image; `lazily`: its index, or a name, is written next."""
         id = ImageId(await self._blobs.add(body))
         manifest_digest = "" if manifest is None else await self._blobs.add(manifest)
         known = self._images.get(id)
@@ -245,7 +248,7 @@ class ImageStore:
         if manifest_digest and before != manifest_digest:
             row = msgspec.structs.replace(row, manifest=manifest_digest)
         if known is None or known.row != row:
-            await self._tables.images.put(id, row)
+            await self._tables.images.put(id, row, lazily=lazily)
         image = self._images[id] = Image(id, config, row)
         if before not in ("", row.manifest):
             await self._drop({Digest(before)})
@@ -255,10 +258,10 @@ class ImageStore:
         """Write which platforms of an index are here; its names mean the best of them."""
         attested = {str(manifest): list(map(str, documents)) for manifest, documents in index.attested.items()}
         row = IndexRow({str(manifest): str(image) for manifest, image in index.images.items()}, attested)
-        await self._tables.indexes.put(index.digest, row)
+        await self._tables.indexes.put(index.digest, row, urgent=True)  # also when an image leaves a full disk
         self._index_rows[index.digest], self._indexes[index.digest] = row, index
         for ref in self._names_of_index(index.digest):
-            await self._put_name(ref, index.preferred(self.platform), index.digest)
+            await self._put_name(ref, index.preferred(self.platform), index.digest, urgent=True)
 
     async def delete(self, id: ImageId) -> None:
         """Forget the image, its names, and that indexes have it. Hold `changing`."""
@@ -350,7 +353,7 @@ class ImageStore:
         if index is not None:
             id = self._indexes[index].preferred(self.platform)
         image = self.get(id)
-        await self._put_name(ref, id, index)
+        await self._put_name(ref, id, index, lazily=ref.tag is not None)
         if ref.tag is not None:
             row = msgspec.structs.replace(image.row, last_tagged_at=time.time())
             await self._tables.images.put(id, row)
@@ -358,9 +361,11 @@ class ImageStore:
         if before is not None:
             await self._release(before.index)
 
-    async def _put_name(self, ref: Reference, id: ImageId, index: Digest | None) -> None:
+    async def _put_name(
+        self, ref: Reference, id: ImageId, index: Digest | None, *, urgent: bool = False, lazily: bool = False
+    ) -> None:
         row = NameRow(id, index or "")
-        await self._tables.names.put(ref.canonical(), row)
+        await self._tables.names.put(ref.canonical(), row, urgent=urgent, lazily=lazily)
         self._names[ref] = row
 
     async def remove_name(self, ref: Reference) -> None:

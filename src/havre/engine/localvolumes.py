@@ -48,6 +48,7 @@ class LocalVolumes:
         The names of what is there, and when it was made; and new names with the old ones, until `renamed`.
         """
         self.root.mkdir(mode=0o700, exist_ok=True)
+        trees.sync_directory(self.root.parent)
         found, renames = {}, {}
         for directory in [self._finish_rename(entry) for entry in self.root.iterdir()]:
             if directory.name.startswith(_GONE):

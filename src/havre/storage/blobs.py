@@ -35,7 +35,9 @@ class Blobs:
         self._blobs = root / SHA256
         self.scratch = root / "tmp"
         for directory in (root, self._blobs, self.scratch):
-            directory.mkdir(mode=0o700, exist_ok=True)
+            if not directory.exists():
+                directory.mkdir(mode=0o700)
+                sync_directory(directory.parent)
         for leftover in self.scratch.iterdir():
             leftover.unlink()
 

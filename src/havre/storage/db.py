@@ -232,9 +232,9 @@ class Table(Generic[T]):
         await self._submit(lambda db: db.execute(self._put, row).close(), grows=not urgent, durable=not lazily)
         self.damaged.pop(key, None)
 
-    async def delete(self, key: str) -> None:
-        """Remove the document under `key`, if there is one, also from a full disk."""
-        await self._submit(lambda db: db.execute(self._delete, (key,)).close())
+    async def delete(self, key: str, *, lazily: bool = False) -> None:
+        """Remove the document under `key`, if there is one, also from a full disk; `lazily` as for `put`."""
+        await self._submit(lambda db: db.execute(self._delete, (key,)).close(), durable=not lazily)
         self.damaged.pop(key, None)
 
     async def _submit(self, work: _Work, *, grows: bool = False, durable: bool = True) -> Any:

@@ -153,7 +153,7 @@ class Layers:
             row = self._rows.pop(diff_id, None)
             if row is None:
                 return 0
-            await self._table.delete(diff_id)
+            await self._table.delete(diff_id, lazily=True)  # should it come back: without its files it is dropped
             doomed = await in_thread(self._set_aside, diff_id)
         sweep = spawn(self._sweep(doomed), f"remove the files of layer {diff_id}")
         self._sweeps.add(sweep)
@@ -179,7 +179,7 @@ class Layers:
         row = self._row(diff_id)
         if source not in row.sources:
             row.sources = [*row.sources, source]
-            await self._table.put(diff_id, row)
+            await self._table.put(diff_id, row, lazily=True)
 
     def _row(self, diff_id: Digest) -> LayerRow:
         row = self._rows.get(diff_id)
@@ -201,7 +201,7 @@ class Layers:
                 return
             await in_thread(self._publish, writer, sealed)
             row = LayerRow(size=sealed.size, form=sealed.form, root=sealed.root)
-            await self._table.put(sealed.diff_id, row)
+            await self._table.put(sealed.diff_id, row, lazily=True)  # the image that it is for is acknowledged
             self._rows[sealed.diff_id] = row
 
     # -- disk, in threads

@@ -29,7 +29,7 @@ from typing import BinaryIO, Literal, TypeVar
 import msgspec
 
 from havre.aio import in_thread, spawn, to_its_end
-from havre.errors import Conflict, Failed, InvalidInput, NotFound
+from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound
 from havre.linux import mounts, trees
 from havre.linux.idmap import IdRange
 from havre.linux.room import hint_when_full
@@ -121,7 +121,7 @@ class Snapshots:
         row = self._rows[id] = SnapshotRow(distinct(layers), self._form)
         try:
             await in_thread(self._create, id, row, root)
-            await self._table.put(id, row)
+            await self._table.put(id, row, lazily=True)  # what it is made for has a row of its own
         except BaseException:
             try:
                 await asyncio.shield(in_thread(self._discard, id))
@@ -173,7 +173,7 @@ class Snapshots:
     async def abandon(self, id: str) -> None:
         """As `remove`, but what was written goes in the background, or when the next daemon recovers."""
         if (row := self._rows.get(id)) is not None:
-            await self._table.delete(id)
+            await self._table.delete(id, lazily=True)  # as above; `recover` removes what nobody knows
             self._rows.pop(id, None)
             self._leave(id, functools.partial(self._take_away, id, row))
 
@@ -252,6 +252,19 @@ class Snapshots:
         for id in [id for id in (*self._rows, *self._table.damaged) if id not in known]:
             await self.remove(id)
         await in_thread(self._reconcile, frozenset(in_use))
+        for id in [id for id in self._rows if not (self._root / id).exists()]:
+            await self._make_again(id)
+
+    async def _make_again(self, id: str) -> None:
+        """A snapshot that a power cut took: a row is on disk before the names of directories are, which nobody waits
+        for, and an empty one is as it was made."""
+        row = self._rows[id]
+        try:
+            await in_thread(self._create, id, row, self._root_entry(row.layers))
+        except HavreError as error:
+            log.error("snapshot %s is lost: %s", id, error)
+        else:
+            log.warning("snapshot %s was lost and is made anew", id)
 
     def _row(self, id: str) -> SnapshotRow:
         try:

@@ -17,6 +17,7 @@ from havre.errors import Conflict, Failed, Unsupported
 from havre.linux.idmap import IdRange
 from havre.linux.mounts import mount_of
 from havre.linux.room import free_bytes, hint_when_full
+from havre.linux.trees import sync_directory
 from havre.oci.digest import Digest
 from havre.storage.blobs import Blobs
 from havre.storage.db import Database, Table
@@ -154,10 +155,12 @@ def _prepare(data_root: Path, run_root: Path) -> int:
         for root in (data_root, run_root):
             root.mkdir(mode=0o711, parents=True, exist_ok=True)
             root.chmod(0o711)
+        sync_directory(data_root.parent)
         for directory in (data_root / "layers", data_root / "snapshots", run_root / "layers", run_root / "snapshots"):
             directory.mkdir(mode=0o700, exist_ok=True)
             directory.chmod(0o700)
         lock = os.open(data_root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        sync_directory(data_root)
     except OSError as error:
         raise Failed(f"preparing {data_root} and {run_root}: {error}", "havre's daemon runs as root") from error
     try:

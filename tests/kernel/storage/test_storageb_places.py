@@ -95,7 +95,7 @@ def test_a_full_disk_fails_clearly_and_only_until_there_is_room(place: Path) -> 
         ballast.write_bytes(bytes(os.statvfs(place).f_bavail * 4096 - 300_000))
         with pytest.raises(Failed, match="creating snapshot c") as caught:
             await storage.snapshots.create("c", [layer])
-        assert caught.value.hint == "free some space and try again"
+        assert "free some space" in (caught.value.hint or "")
         with pytest.raises(Failed, match="No space left") as caught:
             await storage.blobs.add(os.urandom(400_000))
         with pytest.raises(Failed, match="No space left"):
