@@ -1,7 +1,8 @@
 """How much room a file system has left, and what to say where it has none.
 
-What ext4 keeps for root and for itself (5% and 2%) does not count: containers' users cannot have it. Some file systems
-(btrfs, those of FUSE) have no fixed number of inodes and say 0 of 0. Source: statvfs(3), tune2fs(8) "-m".
+Of ext4's blocks 5% are root's, and up to 2% (4,096 at most) its own, for metadata: `f_bavail` counts neither, `f_bfree`
+both. Some file systems (btrfs, those of FUSE) have no fixed number of inodes and say 0 of 0.
+Source: statvfs(3); tune2fs(8), "-m"; Documentation/admin-guide/ext4.rst, "reserved_clusters".
 """
 
 from __future__ import annotations
@@ -15,6 +16,12 @@ def free_bytes(path: Path) -> int:
     """Bytes that anybody can still write to the file system of `path`."""
     status = os.statvfs(path)
     return status.f_bavail * status.f_frsize
+
+
+def free_bytes_of_root(path: Path) -> int:
+    """Bytes that root can still write there."""
+    status = os.statvfs(path)
+    return max(status.f_bavail, status.f_bfree - min(status.f_blocks // 50, 4096)) * status.f_frsize
 
 
 def lacks_inodes(path: Path) -> bool:

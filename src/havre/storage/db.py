@@ -38,14 +38,14 @@ import msgspec
 
 from havre.aio import in_thread
 from havre.errors import Failed, InvalidInput, Unavailable, Unsupported
-from havre.linux.room import free_bytes, full_hint
+from havre.linux.room import free_bytes_of_root, full_hint
 from havre.storage.reserve import Reserve, fold, keep_log
 
 log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = 2
 _APPLICATION_ID = 0x48765265  # "HvRe"
-_NO_ROOM = 64 << 10  # bytes: with less, an error of input or output is put down to the full disk
+_NO_ROOM = 1 << 20  # bytes: with less nothing new is written, and an error of input or output is put down to it
 _NAME = re.compile(r"[a-z][a-z_]{0,30}")
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -145,7 +145,7 @@ class Database:
         self._connection.close()
 
     def _write(self, batch: list[_Job]) -> None:
-        if any(job.grows for job in batch) and free_bytes(self.path.parent) < _NO_ROOM:
+        if any(job.grows for job in batch) and free_bytes_of_root(self.path.parent) < _NO_ROOM:
             self._refuse([job for job in batch if job.grows], None)
             batch = [job for job in batch if not job.grows]
         ways = [lambda: fold(self._connection), self._reserve.give_up]  # to room on a full disk
@@ -289,7 +289,7 @@ def _says_full(error: sqlite3.Error, path: Path) -> bool:
     """Whether the cause is a full disk: of the index of its log SQLite says only that input or output has failed."""
     name = getattr(error, "sqlite_errorname", "") or ""
     failed = name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN"))
-    return name == "SQLITE_FULL" or (failed and free_bytes(path.parent) < _NO_ROOM)
+    return name == "SQLITE_FULL" or (failed and free_bytes_of_root(path.parent) < _NO_ROOM)
 
 
 def _prepare(connection: sqlite3.Connection, path: Path) -> None:
