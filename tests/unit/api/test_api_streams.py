@@ -354,7 +354,7 @@ def test_disk_usage_shows_only_what_was_asked_for(tmp_path: Path) -> None:
     async def no_cache() -> list[Any]:
         return []
 
-    async def disk_usage() -> dict[str, Any]:
+    async def disk_usage(_: object) -> dict[str, Any]:
         return {"LayersSize": 5, "Images": [], "Containers": [], "Volumes": []}
 
     async def main() -> None:
