@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from pathlib import Path
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes that anybody can still write to the file system of `path`."""
+    """Bytes that anybody can still write to the file system of `path`; sys.maxsize where it has no size (ramfs)."""
     status = os.statvfs(path)
-    return status.f_bavail * status.f_frsize
+    return status.f_bavail * status.f_frsize if status.f_blocks else sys.maxsize
 
 
 def free_bytes_of_root(path: Path) -> int:
