@@ -78,7 +78,7 @@ from havre.engine.views import Views
 from havre.engine.volume import Volume
 from havre.engine.volumes import Volumes
 from havre.errors import Conflict, Failed, HavreError, NotFound
-from havre.hosts import plan_listeners
+from havre.hosts import api_addresses, plan_listeners
 from havre.linux.heap import limit_arenas
 from havre.linux.idmap import IdRange
 from havre.linux.nofile import raise_limit
@@ -319,6 +319,7 @@ def _network_options(config: DaemonConfig) -> NetworkOptions:
         forwarding=config.ip_forward,
         publish_policy=config.publish_policy,
         host_gateway=config.host_gateway_ip,
+        api=tuple(api_addresses(config)),
         ruled=frozenset(version for version, on in ((4, config.iptables), (6, config.ip6tables)) if on),
     )
 

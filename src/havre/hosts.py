@@ -10,11 +10,12 @@ Source: dockerd(8), --host; sd_listen_fds(3).
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from havre.api.server import InheritedListener, Listener, TcpListener, UnixListe
 from havre.api.tls import server_context
 from havre.config import DEFAULT_HOST, DaemonConfig
 from havre.errors import InvalidInput
+from havre.network.ipam import Address
 
 log = logging.getLogger("havre.daemon")
 
@@ -46,9 +48,25 @@ def plan_listeners(config: DaemonConfig, inherited: Sequence[int]) -> list[Liste
     return listeners
 
 
-def _tcp_listener(config: DaemonConfig, host: str, rest: str) -> TcpListener:
+def api_addresses(config: DaemonConfig) -> Iterator[tuple[Address, int]]:
+    """Where the API listens by TCP, as far as that is said by numbers."""
+    for host in config.hosts:
+        kind, separator, rest = host.partition("://")
+        if (kind == "tcp") if separator else not host.startswith("/"):
+            name, port = _split_tcp(rest if separator else host)
+            with contextlib.suppress(ValueError):
+                address = ip_address("127.0.0.1" if name == "localhost" else name)
+                yield address, int(port or (2376 if config.tls else 2375))
+
+
+def _split_tcp(rest: str) -> tuple[str, str]:
+    """Name or address, and port, of what stands behind tcp://; either may be left out."""
     name, _, port = rest.rpartition(":") if ":" in rest and not rest.endswith("]") else (rest, "", "")
-    name = name.strip("[]") or "127.0.0.1"
+    return name.strip("[]") or "127.0.0.1", port
+
+
+def _tcp_listener(config: DaemonConfig, host: str, rest: str) -> TcpListener:
+    name, port = _split_tcp(rest)
     if port and not (port.isdecimal() and int(port) < 65536):
         raise InvalidInput(f"invalid bind address: {host}", "expected tcp://ADDRESS:PORT")
     context = _tls(config, host, name)

@@ -128,3 +128,63 @@ def test_what_cannot_be_is_refused_at_the_start(havred: Engine, option: str, mes
     finally:
         engine.stop()
         engine.close()
+
+
+def test_ipv6_addresses_come_from_the_mac(kind: type[Engine], archive: Path) -> None:
+    with started(kind, archive, "--ipv6", "--fixed-cidr-v6=fd00:97::5/64") as engine:
+
+        def address(*options: str) -> str:
+            shown = engine.out("run", "--rm", *options, "busybox", "ip", "-o", "-6", "addr", "show", "eth0")
+            return next(word for word in shown.split() if word.startswith("fd00:"))
+
+        assert address() == "fd00:97::242:ac11:2/64"
+        assert address("--mac-address", "02:42:DE:AD:BE:EF") == "fd00:97::242:dead:beef/64"
+        if kind is Dockerd:
+            return
+        engine.out("run", "-d", "--name", "runs", "busybox", "sleep", "1000")
+        for prefix, expected in (("fd00:98::1/80", "242:ac11:3/80"), ("fd00:97::/56", "242:ac11:3/56")):
+            engine.stop()
+            engine.extra = ["--ipv6", f"--fixed-cidr-v6={prefix}"]
+            engine.start()
+            assert address().endswith(f"::{expected}")
+        engine.docker("rm", "-f", "runs", check=0)
+
+
+def test_subnets_of_users_networks_are_not_taken(kind: type[Engine], archive: Path) -> None:
+    with started(kind, archive) as engine:
+        engine.out("network", "create", "--subnet", "10.95.0.0/24", "--ipv6", "--subnet", "fd00:95::/64", "own")
+        engine.stop()
+        engine.extra = ["--bip=10.95.0.1/24"]
+        with pytest.raises(AssertionError, match="Pool overlaps with other one on this address space"):
+            engine.start()
+        engine.stop()
+        engine.extra = ["--bip=10.94.0.1/24", "--default-address-pool=base=10.93.0.0/16,size=24"]
+        engine.start()
+        assert "10.94.0.2/24" in engine.out("run", "--rm", "busybox", "ip", "addr")
+        engine.out("run", "--rm", "--network", "own", "busybox", "true")
+
+
+def test_full_pools_are_no_reason_not_to_start(havred: Engine, archive: Path) -> None:
+    engine = Havred()
+    run("ip", "netns", "add", engine.netns)
+    run("ip", "-n", engine.netns, "link", "set", "lo", "up")
+    for network in ("172.16.0.0/12", "192.168.0.0/16"):
+        run("ip", "-n", engine.netns, "route", "add", network, "dev", "lo")
+    try:
+        engine.start()
+        engine.docker("load", "-i", str(archive), check=0)
+        assert "10.255.240.2/20" in engine.out("run", "--rm", "busybox", "ip", "addr")
+        assert "all predefined address pools have been fully subnetted" in engine.log.read_text()
+    finally:
+        engine.close()
+
+
+def test_a_port_of_the_api_is_not_published(kind: type[Engine], archive: Path) -> None:
+    with started(kind, archive, "-H", "tcp://127.0.0.1:18510") as engine:
+        for host, message in (
+            ("127.0.0.1", "Bind for 127.0.0.1:18510 failed: port is already allocated"),
+            ("0.0.0.0", "127.0.0.1:18510 failed: port is already allocated" if kind is Havred else "address already"),
+        ):
+            refused = engine.docker("run", "--rm", "-p", f"{host}:18510:80", "busybox", "true", check=125)
+            assert message in refused.stderr
+        engine.docker("run", "--rm", "-p", "127.0.0.9:18510:80", "busybox", "true", check=0)

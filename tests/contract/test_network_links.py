@@ -118,6 +118,29 @@ class TestLinks:
         until(lambda: f"{now}\tstore-1" in linked.out("exec", "app", "cat", "/etc/hosts"), "the new address in hosts")
         assert before not in linked.out("exec", "app", "cat", "/etc/hosts")
 
+    def test_only_containers_of_the_default_network(self, engine: Engine) -> None:
+        engine.out("network", "create", "own")
+        engine.out("run", "-d", "--name", "far", "--network", "own", *SLEEP)
+        engine.out("create", "--name", "app", "--link", "far:x", *SLEEP)
+        refused = ask(engine.socket, "POST", "/containers/app/start")
+        assert (refused.status, refused.message) == (
+            500,
+            "Cannot link to /far, as it does not belong to the default network",
+        )
+        engine.docker("rm", "-f", "app", "far", check=0)
+        engine.out("network", "rm", "own")
+
+    def test_another_container_of_the_name_is_not_meant(self, linked: Engine) -> None:
+        linked.out("stop", "-t", "0", "app")
+        linked.out("rm", "-f", "db")
+        linked.out("run", "-d", "--name", "db", *SLEEP)
+        assert linked.out("inspect", "--format", "{{.HostConfig.Links}}", "app") == "[/db:/app/store-1]"
+        refused = ask(linked.socket, "POST", "/containers/app/start")
+        assert (refused.status, refused.message) == (
+            409 if linked.name == "havre" else refused.status,
+            "Cannot link to a non running container: /db AS /app/store-1",
+        )
+
 
 def test_a_link_follows_a_rename_also_after_a_restart(havred: Engine) -> None:
     for name, link in (("db", ()), ("app", ("--link", "db"))):  # dockerd forgets such a link when it is started again

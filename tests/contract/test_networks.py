@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,8 +14,11 @@ from typing import Any
 import pytest
 
 from support.engines import Engine, run
+from support.netns import neighbour, opened_inside
+from support.raw import ask
 from support.waiting import until
 
+HOST_IPV4 = "com.docker.network.host_ipv4"
 SLEEP = (
     "--dns",
     "127.0.0.2",
@@ -200,3 +204,51 @@ def test_pools_are_listed_as_libnetwork_keeps_them(engine: Engine) -> None:
     shown = json.loads(engine.out("network", "inspect", "-f", "{{json .IPAM.Config}}", "both"))
     engine.out("network", "rm", "both")
     assert [pool["Subnet"] for pool in shown] == ["10.91.0.0/24", "fd00:5::/64"]
+
+
+def test_a_network_that_is_gone_is_forgotten(engine: Engine) -> None:
+    for name in ("idle", "busy"):
+        engine.out("network", "create", "gone")
+        engine.out("create", "--name", name, "--network", "gone", "busybox", "sleep", "1000")
+        engine.out("network", "rm", "gone")
+    assert "network gone not found" in engine.docker("start", "busy", check=1).stderr
+    engine.docker("network", "disconnect", "gone", "idle", check=0)
+    engine.docker("network", "disconnect", "-f", "gone", "busy", check=0)
+    assert engine.out("inspect", "--format", "{{json .NetworkSettings.Networks}}", "idle", "busy") == "{}\n{}"
+    engine.out("run", "-d", "--name", "runs", "busybox", "sleep", "1000")
+    for network, force, ref, status, message in (
+        ("gone", True, "busy", 500, "is not connected to the network gone"),
+        ("gone", True, "runs", 500, "is not connected to the network gone"),
+        ("gone", False, "runs", 404, "network gone not found"),
+        ("gone", True, "nobody", 404, "network gone not found"),
+        ("gone", False, "nobody", 404, "No such container: nobody"),
+        ("none", False, "idle", 500, "is not connected to the network none"),
+    ):
+        refused = ask(engine.socket, "POST", f"/networks/{network}/disconnect", {"Container": ref, "Force": force})
+        assert (refused.status, message in refused.message) == (status, True), (force, ref, refused.message)
+    engine.docker("rm", "-f", "idle", "busy", "runs", check=0)
+
+
+def test_hosts_without_ipv6(engine: Engine) -> None:
+    for name, expected in (("all", False), ("lo", False), ("default", True)):
+        off = ("--sysctl", f"net.ipv6.conf.{name}.disable_ipv6=1", "--add-host", "six:fd00::5")
+        shown = engine.out("run", "--rm", *off, "busybox", "cat", "/etc/hosts")
+        assert ("::1\tlocalhost" in shown, "six" in shown, "ip6-allnodes" in shown) == (expected,) * 3, name
+
+
+def test_packets_of_a_network_have_the_address_that_it_says(engine: Engine) -> None:
+    with neighbour(engine, "up0", ("198.18.0.{}/24",)) as outside:
+        run("ip", "-n", engine.netns, "addr", "add", "198.18.0.9/24", "dev", "up0")
+        engine.out("network", "create", "-o", f"{HOST_IPV4}=198.18.0.9", "seen")
+        engine.out("network", "create", "plain")
+        with opened_inside(outside, lambda: socket.create_server(("198.18.0.2", 7000))) as server:
+            server.settimeout(10)
+            for name, address in (("seen", "198.18.0.9"), ("plain", "198.18.0.1")):
+                engine.out("run", "-d", "--name", name, "--network", name, "busybox", "nc", "198.18.0.2", "7000")
+                client, peer = server.accept()
+                client.close()
+                assert peer[0] == address
+        engine.docker("rm", "-f", "seen", "plain", check=0)
+        engine.out("network", "rm", "seen", "plain")
+    refused = ask(engine.socket, "POST", "/networks/create", {"Name": "x", "Options": {HOST_IPV4: "nonsense"}})
+    assert (refused.status, refused.message) == (400, f"failed to parse {HOST_IPV4} value: nonsense (nil ip)")

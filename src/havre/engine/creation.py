@@ -33,6 +33,7 @@ from havre.engine.endpoints import check_endpoint, check_settings
 from havre.engine.idranges import AUTO, IdRanges, check_namespaces
 from havre.engine.images import Images
 from havre.engine.lifecycle import Lifecycle
+from havre.engine.links import ids_of_links
 from havre.engine.live import Index
 from havre.engine.model import Container, CreateRequest, EndpointSettings, HostConfig, MountOptions, MountPoint
 from havre.engine.mounts import (
@@ -136,6 +137,7 @@ class Creation:
                 id=id, name=name, created=times.now(), image_id=image.id, config=config, host=host, networks=networks
             )
             container.apparmor_profile = security.apparmor
+            container.link_ids = ids_of_links(container, (live.container for live in self._index))
             undo.push_async_callback(self._snapshots.remove, id)
             with self._images.hold(image.layers):
                 await self._snapshots.create(id, image.layers)

@@ -60,7 +60,7 @@ class DefaultBridge:
             ipam.parse_address(self.host_binding)
         if self.bip6:
             _address("--bip6", self.bip6, 6)
-        if self.fixed_cidr6 and words.pool_of(IpamPool(subnet=self.fixed_cidr6)).subnet.version != 6:
+        if self.fixed_cidr6 and ipam.parse_span(self.fixed_cidr6).version != 6:
             raise InvalidInput(f"invalid fixed-cidr-v6: {self.fixed_cidr6}", "expected an IPv6 subnet, as fd00:30::/64")
 
     @property
@@ -102,6 +102,7 @@ class DefaultBridge:
         kept: Sequence[IpamPool],
         choose: Callable[[int, Sequence[Subnet]], Subnet],
     ) -> IpamPool:
+        fixed = str(ipam.parse_span(fixed)) if fixed else ""
         own = next((each for each in present if each.version == version and not each.is_link_local), None)
         if bip:
             own = _address("--bip" if version == 4 else "--bip6", bip, version)

@@ -6,8 +6,8 @@
     rules       without inter-container traffic (icc) a link lets through what the other one exposes
     names       /own/alias is a name of the other one, too
 
-Source: Docker's "Legacy container links". A link is by name: who has it when a container starts is meant. It is
-changed when the other container is renamed.
+Source: Docker's "Legacy container links". A link means the container that has the name when the link is made, or when
+the daemon starts; another one that gets the name later is not meant. A link follows a renaming.
 """
 
 from __future__ import annotations
@@ -80,6 +80,14 @@ def links_of(container: Container) -> dict[str, str]:
     """Alias to name of the links on the default bridge; elsewhere they are the endpoint's."""
     host = container.host_config
     return parse_links(host.links or ()) if host.network_mode in _BRIDGE else {}
+
+
+def ids_of_links(container: Container, others: Iterable[Container]) -> dict[str, str]:
+    """Alias to the ID of the container that has the name now."""
+    if not (links := links_of(container)):
+        return {}
+    names = {other.name.lower(): other.id for other in others}
+    return {alias: names[name] for alias, name in links.items() if name in names}
 
 
 def shown_links(container: Container) -> list[str]:

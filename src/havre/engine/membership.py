@@ -23,7 +23,7 @@ from havre.engine.model import Container, ContainerId, EndpointSettings, PortBin
 from havre.engine.network import Network
 from havre.engine.networks import Networks
 from havre.engine.sandbox import Sandbox, own_hosts_of
-from havre.errors import Conflict, Forbidden, NotFound
+from havre.errors import Conflict, Failed, Forbidden, NotFound
 from havre.network import files
 
 PortBindings = Mapping[str, list[PortBinding] | None]
@@ -64,15 +64,29 @@ class Membership:
             await self._index.save(container)
 
     async def disconnect(self, network_ref: str, container_ref: str, force: bool) -> None:
-        """Take a container off a network; with `force`, one that is not there only has to be forgotten."""
-        network = self._networks.find(network_ref)
+        """Take a container off a network. One that is gone is forgotten, by a running container only by force."""
+        live = self._index.find(container_ref) if force else self._index.get(container_ref)
         try:
-            live = self._index.get(container_ref)
+            network = self._networks.find(network_ref)
         except NotFound:
-            if force:
-                raise NotFound(f"endpoint {container_ref} not found") from None
-            raise
+            if live is None or (live.process is not None and not force):
+                raise
+            await finish(self._forget(live, network_ref))
+            return
+        if live is None:
+            raise NotFound(f"endpoint {container_ref} not found")
         await finish(self._disconnect(live, network))
+
+    async def _forget(self, live: Live, network_name: str) -> None:
+        """No longer ask for a network that is gone."""
+        async with live.lock:
+            container = live.container
+            _refuse_dying(live)
+            if network_name not in {*container.networks, *container.asked_networks}:
+                raise Failed(f"container {container.id} is not connected to the network {network_name}")
+            container.networks.pop(network_name, None)
+            container.asked_networks.pop(network_name, None)
+            await self._index.save(container)
 
     async def _disconnect(self, live: Live, network: Network) -> None:
         async with live.lock:
@@ -80,6 +94,8 @@ class Membership:
             _refuse_dying(live)
             if network.name == "host" or container.host_config.network_mode == "host":
                 raise Forbidden(_HOST_MODE)
+            if live.process is None and network.name not in {*container.networks, *container.asked_networks}:
+                raise Failed(f"container {container.id} is not connected to the network {network.name}")
             if network.name not in container.networks:
                 raise Forbidden(f"container {container.id} is not connected to network {network.name}")
             if live.process is not None and network.name != "none":

@@ -405,6 +405,7 @@ class Container(Value):
     `networks` is keyed by network name: what it has; `asked_networks`: what was asked for. `mount_options` is
     keyed by the mount's destination. `ports` is what is published now, as `NetworkSettings.Ports` shows it.
     `ids` are the host's user IDs that it has, or had when it was last started, if those are not the same as inside.
+    `link_ids` are the containers that its links mean, by alias in lower case.
     `apparmor_profile` is the one asked for, and from the first start on the one that it has.
     """
 
@@ -426,5 +427,6 @@ class Container(Value):
     manually_stopped: bool = False
     runtime: str = ""
     ids: IdRange | None = None
+    link_ids: dict[str, str] = msgspec.field(default_factory=dict)
     platform: str = "linux"
     apparmor_profile: str = ""

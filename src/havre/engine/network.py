@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Collection, Mapping
+from ipaddress import ip_address
 
 import msgspec
 
@@ -25,6 +26,7 @@ HOST_BINDING = "com.docker.network.bridge.host_binding_ipv4"
 HOST_BINDING6 = "com.docker.network.bridge.host_binding_ipv6"
 INHIBIT = "com.docker.network.bridge.inhibit_ipv4"
 TRUSTED = "com.docker.network.bridge.trusted_host_interfaces"
+SOURCE = {version: f"com.docker.network.host_ipv{version}" for version in (4, 6)}
 GATEWAY_MODE = {version: f"com.docker.network.bridge.gateway_mode_ipv{version}" for version in (4, 6)}
 PARENT = "parent"
 ROUTER, ROUTER6 = "DefaultGatewayIPv4", "DefaultGatewayIPv6"
@@ -191,6 +193,7 @@ def bridge_of(network: Network) -> Bridge:
         vni=_vni(options) if network.driver == "overlay" else 0,
         gateways=tuple(modes.items()),
         inhibited=frozenset(version for version in (4, 6) if _is_inhibited(version, options)),
+        sources=tuple(parse_address(options[key]) for key in SOURCE.values() if options.get(key)),
         trusted=tuple(filter(None, options.get(TRUSTED, "").split(":"))),
     )
 
@@ -227,9 +230,10 @@ def _check_options(options: dict[str, str]) -> None:
     _number(options, MTU, DEFAULT_MTU)
     if options.get(VNI):
         _vni(options)
-    for key, version in ((HOST_BINDING, 4), (HOST_BINDING6, 6)):
-        if options.get(key) and parse_address(options[key]).version != version:
-            raise InvalidInput(f"failed to parse {key} value: {options[key]}", f"expected an IPv{version} address")
+    for key, version in ((HOST_BINDING, 4), (HOST_BINDING6, 6), (SOURCE[4], 4), (SOURCE[6], 6)):
+        if options.get(key) and not _is_address(options[key], version):
+            text = f"failed to parse {key} value: {options[key]} (nil ip)"
+            raise InvalidInput(text, f"expected an IPv{version} address")
     for name in filter(None, options.get(TRUSTED, "").split(":")):
         if not _LINK_NAME.fullmatch(name):
             raise InvalidInput(f"invalid {TRUSTED}: {options[TRUSTED]}", "expected names of devices, joined by colons")
@@ -250,6 +254,13 @@ def _check_gateway_modes(options: Mapping[str, str], internal: bool) -> None:
             raise InvalidInput(
                 "gateway mode 'isolated' can only be used for an internal network", "create the network with --internal"
             )
+
+
+def _is_address(text: str, version: int) -> bool:
+    try:
+        return ip_address(text).version == version
+    except ValueError:
+        return False
 
 
 def _flag(options: Mapping[str, str], key: str, default: bool) -> bool:

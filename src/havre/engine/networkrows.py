@@ -27,7 +27,7 @@ from havre.errors import Conflict, Forbidden, HavreError, InvalidInput, NotFound
 from havre.linux.netlink import Interface
 from havre.network import ipam
 from havre.network.files import Resolver
-from havre.network.ipam import Subnet
+from havre.network.ipam import Address, Subnet
 from havre.network.plan import Bridge
 
 log = logging.getLogger(__name__)
@@ -55,7 +55,8 @@ class NetworkOptions:
     options of new networks, by driver. `relays`: sockets of published ports serve what rules cannot. `forwarding`: the
     host is made to pass packets on. `publish_policy`: docker, where published ports override the host's own firewall,
     or host. `host_gateway` is what `host-gateway` stands for; "" for the default bridge. `ruled` are the IP versions
-    that have rules: without, nothing is translated or kept apart, and only relays serve published ports.
+    that have rules: without, nothing is translated or kept apart, and only relays serve published ports. `api`: where
+    the daemon itself listens by TCP.
     """
 
     tag: str = ""
@@ -68,6 +69,7 @@ class NetworkOptions:
     publish_policy: str = "host"
     host_gateway: str = ""
     ruled: frozenset[int] = frozenset({4, 6})
+    api: tuple[tuple[Address, int], ...] = ()
 
     @property
     def table(self) -> str:
@@ -271,6 +273,7 @@ class NetworkRows:
             )
 
         pools = wanted.pools(present, (old.ipam.config if old is not None else None) or [], choose)
+        self._check_pools(pools, row.id)
         said = wanted.options(options.link)
         await self._keep(msgspec.structs.replace(row, ipam=Ipam(config=pools), options=said, enable_ipv6=wanted.ipv6))
 
@@ -283,6 +286,18 @@ class NetworkRows:
             await self.save(network)
         except HavreError as error:
             log.error("the network %s is not recorded: %s", network.name, error)
+
+    def _check_pools(self, pools: Iterable[IpamPool], id: str) -> None:
+        """Refuse subnets of the default bridge that the daemon's options say, and a user's network has."""
+        subnets = [words.pool_of(pool).subnet for pool in pools]
+        for other in self._bridges.values():
+            for pool in other.pools if other.id != id else ():
+                if ipam.overlapping(pool.subnet, subnets):
+                    raise Forbidden(
+                        'Error initializing network controller: error creating default "bridge" network: Pool overlaps '
+                        f"with other one on this address space: network {other.name} has {pool.subnet}",
+                        "give --bip, --fixed-cidr or --fixed-cidr-v6 another subnet, or remove that network",
+                    )
 
     def _taken(self, other_than: str = "") -> list[Subnet]:
         return [pool.subnet for id, bridge in self._bridges.items() if id != other_than for pool in bridge.pools]
@@ -331,9 +346,14 @@ def _dangles(network: Network, in_use: Callable[[str], bool]) -> bool:
 
 
 def _first_free(version: int, busy: Sequence[Subnet], options: NetworkOptions) -> Subnet:
-    """The default bridge's subnet where nobody has said one."""
-    chosen = ipam.choose_subnet(busy, _pools_of(options, version))
+    """The default bridge's subnet where nobody has said one. No full pool keeps the daemon from starting."""
     first = next(iter(_pools_of(options, version)))
+    try:
+        chosen = ipam.choose_subnet(busy, _pools_of(options, version))
+    except Forbidden as error:
+        chosen = ipam.choose_subnet(busy, ipam.LAST_POOLS if version == 4 else _anywhere())
+        log.warning("%s: the default bridge has %s", error.message, chosen)
+        return chosen
     if version == 4 and chosen != first:
         log.warning("the host already uses %s: the default bridge has %s", first, chosen)
     return chosen
@@ -345,6 +365,10 @@ def _pools_of(options: NetworkOptions, version: int) -> Iterable[Subnet]:
         return ipam.cut(options.pools, version)
     if version == 4:
         return ipam.DEFAULT_POOLS
+    return _anywhere()
+
+
+def _anywhere() -> Iterator[Subnet]:
     return (ipam.unique_local(secrets.token_bytes(7)) for _ in itertools.count())
 
 

@@ -22,11 +22,12 @@ import msgspec
 from havre.engine import network as words
 from havre.engine import times
 from havre.engine.filters import Filters, check_keys, matches_labels
+from havre.engine.linking import Relinked
 from havre.engine.model import Container, ContainerId, EndpointSettings
 from havre.engine.network import Network, NetworkSpec
 from havre.engine.networkrows import NetworkOptions, NetworkRows, NetworkTable
 from havre.engine.sandbox import Held, Published, Sandbox
-from havre.engine.sandboxes import Relinked, Sandboxes
+from havre.engine.sandboxes import Sandboxes
 from havre.errors import Forbidden, HavreError, InvalidInput, NotFound
 from havre.linux.netlink import Interface
 from havre.network.apply import Host
@@ -91,8 +92,8 @@ class Networks:
         await sandboxes.adopt(endpoints.values())
         await sandboxes.reclaim()
         ports = [port for held in sandboxes.all() for port in held.maps()]
-        sandboxes.find_links()
-        await firewall.start(self._rows.bridges(), ports, sandboxes.link_maps())
+        sandboxes.links.find()
+        await firewall.start(self._rows.bridges(), ports, sandboxes.links.maps())
         for container in endpoints.values():
             try:
                 await sandboxes.serve(container)
@@ -272,7 +273,7 @@ class Networks:
 
     async def unlink(self, id: ContainerId, alias: str) -> None:
         """A running container has no longer a link `alias`."""
-        await self._open().unlink(id, alias)
+        await self._open().links.unlink(id, alias)
 
     async def _drop(self, network_id: str) -> None:
         host, firewall = self._kernel()

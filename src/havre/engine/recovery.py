@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from havre.aio import spawn
 from havre.engine.idranges import IdRanges
 from havre.engine.lifecycle import Lifecycle
+from havre.engine.links import ids_of_links
 from havre.engine.live import Index, Live
 from havre.engine.model import ZERO_TIME, Container, ContainerId
 from havre.engine.mounts import image_snapshots
@@ -71,6 +72,9 @@ class Recovery:
         """Take over what runs, bury what does not; starts wanted by a policy go on in the background."""
         await self._index.load()
         self._runtime.room.check_for(sum(live.container.state.running for live in self._index))
+        rows = [live.container for live in self._index]
+        for container in rows:
+            container.link_ids = ids_of_links(container, rows)
         for id in self._runtime.leftovers():
             if self._index.find(id) is None:
                 await self._runtime.cleanup(id)

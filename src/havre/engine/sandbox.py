@@ -21,6 +21,8 @@ from havre.network.nameserver import NameServer, Sockets, Upstream
 from havre.network.plan import TRANSLATED, Access, Endpoint, PortMap, choose_gateway
 from havre.network.ports import ANY, ANY4, ANY6, Publish, Reservation, parse_bindings, parse_port
 
+_WITHOUT_IPV6 = ("net.ipv6.conf.all.disable_ipv6", "net.ipv6.conf.lo.disable_ipv6")
+
 
 @dataclass(frozen=True)
 class Sandbox:
@@ -50,9 +52,9 @@ class Published(NamedTuple):
 class Held:
     """What one running container holds; `asked`, `endpoints` and `others` (host, none) are keyed by network ID.
 
-    `wanted_links` are names by alias, `links` what they mean now. `given` are addresses that ports handed over led to;
-    `sockets` are those of its name server, which need not serve yet; `led`: questions arrive at them. `left`: it has
-    ended, and is to be taken down.
+    `wanted_links` are names by alias, `link_ids` the containers meant, `links` what they mean now. `given` are
+    addresses that ports handed over led to; `sockets` are those of its name server, which need not serve yet; `led`:
+    questions arrive at them. `left`: it has ended, and is to be taken down.
     """
 
     id: str
@@ -71,13 +73,15 @@ class Held:
     left: bool = False
     exposed: Exposed = field(default_factory=Exposed)
     wanted_links: dict[str, str] = field(default_factory=dict)
+    link_ids: dict[str, str] = field(default_factory=dict)
     links: list[Link] = field(default_factory=list)
 
     @classmethod
     def of(cls, container: Container, netns: Path | None) -> Held:
         """A container that holds nothing yet."""
         name = container.name.lstrip("/")
-        return cls(container.id, name, netns, exposed=exposed_of(container), wanted_links=links_of(container))
+        meant = links_of(container), container.link_ids
+        return cls(container.id, name, netns, exposed=exposed_of(container), wanted_links=meant[0], link_ids=meant[1])
 
     def link_lines(self) -> list[tuple[str, str]]:
         """The lines of hosts about the containers it is linked to."""
@@ -238,6 +242,12 @@ def own_hosts(container: Container, endpoints: Iterable[Endpoint]) -> list[tuple
     """The container's own lines in hosts: address, names."""
     names = own_names(container)
     return [(str(address), names) for endpoint in endpoints for address in endpoint.addresses if names]
+
+
+def has_ipv6(container: Container) -> bool:
+    """Whether its loopback has ::1, where the kernel knows IPv6: no sysctl of the container's turns it off."""
+    given = container.host_config.sysctls or {}
+    return not any(given.get(name) == "1" for name in _WITHOUT_IPV6)
 
 
 def own_hosts_of(container: Container) -> list[tuple[str, str]]:

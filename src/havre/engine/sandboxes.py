@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -27,7 +27,8 @@ from havre.aio import in_thread
 from havre.engine import network as words
 from havre.engine import sandbox as texts
 from havre.engine.endpoints import extras_of
-from havre.engine.links import Link, variables_of
+from havre.engine.linking import Linking, Relinked
+from havre.engine.links import variables_of
 from havre.engine.model import Container, ContainerId, EndpointSettings
 from havre.engine.network import Network, NetworkContainer
 from havre.engine.networkrows import NetworkOptions, NetworkRows
@@ -40,16 +41,14 @@ from havre.network.apply import Host
 from havre.network.firewall import Firewall
 from havre.network.ipam import Address, Pool
 from havre.network.nameserver import NameServer, Quota
-from havre.network.plan import VETH_PREFIX, Endpoint, LinkMap
+from havre.network.plan import VETH_PREFIX, Endpoint
 from havre.network.ports import Ports, Publish, Reservation
 from havre.network.relay import relay_budget
 from havre.network.zones import View, Zone, parse_links
 
 log = logging.getLogger(__name__)
 
-Relinked = Callable[[ContainerId, list[tuple[str, str]], list[tuple[str, str]]], Awaitable[None]]
-"""Told that the lines about links in a running container's hosts have changed: old, new."""
-
+_KERNEL_IPV6 = Path("/proc/sys/net/ipv6")
 _RESOLVED_STUB, _RESOLVED_FILE = "127.0.0.53", Path("/run/systemd/resolve/resolv.conf")
 
 
@@ -70,12 +69,12 @@ class Sandboxes:
         self._options = options
         self._host = host
         self._firewall = firewall
-        self._ports = Ports(_ephemeral_range(), relays=options.relays, ruled=options.ruled)
+        self._ports = Ports(_ephemeral_range(), relays=options.relays, ruled=options.ruled, api=options.api)
         self._held: dict[ContainerId, Held] = {}
         self._used: dict[str, dict[Address, ContainerId]] = {}
         self._zones: dict[str, Zone] = {}
         self._quota, self._relayed = Quota(), relay_budget()
-        self.relinked = relinked
+        self.links = Linking(rows, firewall, self._held, relinked)
 
     def members(self, network_id: str) -> dict[str, NetworkContainer]:
         """The running containers that have an endpoint on a network, by ID."""
@@ -114,11 +113,11 @@ class Sandboxes:
         self._held[id] = held
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self.close, id)
-            self._check_links(held)
+            self.links.check(held)
             for network_id, settings in asked.items():
                 self._join(held, self._rows[network_id], settings)
             self._hold_ports(held, container)
-            await self._follow_links()
+            await self.links.follow()
             if held.netns is not None:
                 owner = userns or container.ids
                 then = nameserver.open_sockets if self._is_named(held) else nameserver.make_sockets
@@ -144,7 +143,7 @@ class Sandboxes:
             return None
         async with AsyncExitStack() as steps:
             steps.callback(self._free_addresses, held)
-            steps.push_async_callback(self._firewall.relink, self._link_maps(held), ())
+            steps.push_async_callback(self._firewall.relink, self.links.maps_of(held), ())
             if held.netns is not None:
                 steps.push_async_callback(self._host.close_netns, held.netns, held.devices())
             steps.push_async_callback(self._retract, held)
@@ -299,9 +298,11 @@ class Sandboxes:
         extras = extras_of(asked)
         bridge, wanted = self._rows.bridge(network.id), asked.ipam_config
         address = self._allocate(held, network, bridge.pools_of(4), wanted.ipv4_address if wanted else "")
-        address6 = None
+        mac, address6 = mac or ipam.mac_for(address), None
         if bridge.ipv6:
-            address6 = self._allocate(held, network, bridge.pools_of(6), wanted.ipv6_address if wanted else "")
+            pools = bridge.pools_of(6)
+            derived = ipam.address_from(mac, pools[0].range) if network.name in words.PREDEFINED else None
+            address6 = self._allocate(held, network, pools, wanted.ipv6_address if wanted else "", derived)
         elif wanted and wanted.ipv6_address:
             raise InvalidInput(f"invalid endpoint settings:\nnetwork {network.name} has no IPv6 subnet")
         interface = extras.interface or f"eth{held.free_number()}"
@@ -311,7 +312,7 @@ class Sandboxes:
             secrets.token_hex(32),
             bridge,
             address,
-            mac or ipam.mac_for(address),
+            mac,
             interface,
             address6,
             extras.priority,
@@ -319,12 +320,14 @@ class Sandboxes:
             extras.settings(interface),
         )
 
-    def _allocate(self, held: Held, network: Network, pools: Sequence[Pool], wanted: str) -> Address:
+    def _allocate(
+        self, held: Held, network: Network, pools: Sequence[Pool], wanted: str, derived: Address | None = None
+    ) -> Address:
         if wanted:
             _check_wanted(network, pools, wanted)
         used = self._used.setdefault(network.id, {})
         named = f"{network.name} ({network.id})"
-        address = ipam.allocate_from(pools, used, named, ipam.parse_address(wanted) if wanted else None)
+        address = ipam.allocate_from(pools, used, named, ipam.parse_address(wanted) if wanted else derived)
         used[address] = ContainerId(held.id)
         held.addresses.append((network.id, address))
         return address
@@ -414,11 +417,7 @@ class Sandboxes:
 
     def rename(self, container: Container, old: str) -> None:
         """The container is no longer called `old`: it is known by its name from now on, by links to it as well."""
-        for other in self._held.values():
-            links = other.wanted_links.items()
-            other.wanted_links = {
-                alias: container.name.lower() if name == old.lower() else name for alias, name in links
-            }
+        self.links.rename(old, container.name)
         held = self._held.get(ContainerId(container.id))
         if held is None:
             return
@@ -452,67 +451,12 @@ class Sandboxes:
             hosts = files.append_hosts(_read(Path("/etc/hosts")), extra, self._host_gateway())
         else:
             own = texts.own_hosts(container, held.endpoints.values())
-            hosts = files.render_hosts([*held.link_lines(), *own], extra, self._host_gateway())
+            lines, ipv6 = [*held.link_lines(), *own], _KERNEL_IPV6.exists() and texts.has_ipv6(container)
+            hosts = files.render_hosts(lines, extra, self._host_gateway(), ipv6=ipv6)
         resolver = texts.resolver_of(container, self._resolver(), shares_host=held.netns is None)
         if held.names is not None:
             resolver = files.embedded_resolver(resolver, nameserver.ADDRESS)
         return hosts, files.render_resolv_conf(resolver)
-
-    async def _follow_links(self) -> None:
-        """Bring every container's links to what they mean now, in the firewall and in hosts."""
-        for held in [each for each in self._held.values() if each.wanted_links or each.links]:
-            meant = self._linked(held)
-            if meant == held.links:
-                continue
-            old, lines, held.links = self._link_maps(held), held.link_lines(), meant
-            await self._firewall.relink(old, self._link_maps(held))
-            if held.sandbox is not None:
-                await self.relinked(ContainerId(held.id), lines, held.link_lines())
-
-    async def unlink(self, id: ContainerId, alias: str) -> None:
-        """What a container calls `alias` by a link, it does not know any more."""
-        self._held[id].wanted_links.pop(alias.lower(), None)
-        await self._follow_links()
-
-    def find_links(self) -> None:
-        """Know again what the links of adopted containers mean."""
-        for held in self._held.values():
-            held.links = self._linked(held)
-
-    def link_maps(self) -> list[LinkMap]:
-        """What the firewall lets through for the links of all containers."""
-        return [each for held in self._held.values() for each in self._link_maps(held)]
-
-    def _linked(self, held: Held) -> list[Link]:
-        """What `--link` means on the default bridge; a container that has stopped is known by what it had."""
-        network = self._rows.named("bridge")
-        if network is None or network.id not in held.endpoints:
-            return []
-        before = {link.alias: link for link in held.links}
-        links = []
-        for alias, name in held.wanted_links.items():
-            other = self._running(name)
-            end = other.endpoints.get(network.id) if other is not None else None
-            if other is not None and end is not None:
-                links.append(Link(held.name, alias, other.id, other.name, end.address, other.exposed))
-            elif alias in before:
-                links.append(before[alias])
-        return links
-
-    def _link_maps(self, held: Held) -> list[LinkMap]:
-        bridge = next((end for end in held.endpoints.values() if end.bridge.name == "bridge"), None)
-        if bridge is None or bridge.bridge.icc:
-            return []
-        return [each for link in held.links for each in link.maps(bridge.address)]
-
-    def _check_links(self, held: Held) -> None:
-        for alias, name in held.wanted_links.items():
-            if self._running(name) is None:
-                raise Conflict(f"Cannot link to a non running container: /{name} AS /{held.name}/{alias}")
-
-    def _running(self, name: str) -> Held | None:
-        """A running container by its lower-case name, ID or short ID."""
-        return next((held for held in self._held.values() if name in (held.name.lower(), held.id, held.id[:12])), None)
 
     def _host_gateway(self) -> str:
         """What `host-gateway` stands for: the default bridge's address, unless the daemon is told another."""

@@ -14,8 +14,8 @@ from havre.errors import InvalidInput
 
 HOST_GATEWAY = "host-gateway"
 
-_LOCAL_NAMES = """\
-127.0.0.1\tlocalhost
+_LOCAL_NAMES = "127.0.0.1\tlocalhost\n"
+_LOCAL_NAMES6 = """\
 ::1\tlocalhost ip6-localhost ip6-loopback
 fe00::0\tip6-localnet
 ff00::0\tip6-mcastprefix
@@ -34,11 +34,14 @@ class Resolver:
     options: tuple[str, ...] = ()
 
 
-def render_hosts(own: Iterable[tuple[str, str]], extra: Sequence[str], host_gateway: str) -> str:
-    """`own` are (address, names) of the container, `extra` the user's `name:address`; IPv6 may be in brackets."""
-    lines = [f"{address}\t{name}\n" for name, address in (_extra(item, host_gateway) for item in extra)]
-    lines += [f"{address}\t{names}\n" for address, names in own]
-    return _LOCAL_NAMES + "".join(lines)
+def render_hosts(own: Iterable[tuple[str, str]], extra: Sequence[str], host_gateway: str, *, ipv6: bool = True) -> str:
+    """`own` are (address, names) of the container, `extra` the user's `name:address`; IPv6 may be in brackets.
+
+    A container without `ipv6` has no lines of it.
+    """
+    given = [(address, name) for name, address in (_extra(item, host_gateway) for item in extra)]
+    lines = [f"{address}\t{names}\n" for address, names in (*given, *own) if ipv6 or ":" not in address]
+    return _LOCAL_NAMES + (_LOCAL_NAMES6 if ipv6 else "") + "".join(lines)
 
 
 def append_hosts(text: str, extra: Sequence[str], host_gateway: str) -> str:

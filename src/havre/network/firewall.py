@@ -92,7 +92,7 @@ class Firewall:
             self._monitor = None
         if remove and self._versions:
             self._bridges.clear()
-            await self._run(rules.render_delete(self.table))
+            await self._discard()
             await self._look()
             await self._pass_by()
         if self._nft is not None:
@@ -166,11 +166,13 @@ class Firewall:
         if not self._versions:
             return
         bridges, versions = list(self._bridges.values()), self._versions
-        text = rules.render_delete(self.table)
-        if bridges or self._ports:
-            text = rules.render_table(
-                self.table, bridges, self._ports, self._links, screened=self._screened, versions=versions
-            )
+        if not (bridges or self._ports):
+            await self._discard()
+            await self._pass_by()
+            return
+        text = rules.render_table(
+            self.table, bridges, self._ports, self._links, screened=self._screened, versions=versions
+        )
         try:
             await self._run(text)
         except Failed as error:
@@ -187,11 +189,11 @@ class Firewall:
             raise Unsupported(text, _REMEDY) from error
 
     async def _discard(self) -> None:
-        """Remove what an earlier daemon made that had rules."""
+        """Remove the table, if there is one; a kernel that cannot have one has none."""
         try:
             await self._run(rules.render_delete(self.table))
         except Failed as error:
-            log.debug("no table of an earlier daemon is removed: %s", error)
+            log.debug("no table is removed: %s", error)
 
     def _ruled(self, ports: Iterable[PortMap]) -> list[PortMap]:
         return [port for port in ports if port.address.version in self._versions]

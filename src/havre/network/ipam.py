@@ -40,6 +40,9 @@ DEFAULT_POOLS: tuple[Subnet, ...] = (
     *IPv4Network("192.168.0.0/16").subnets(new_prefix=20),
 )
 
+LAST_POOLS: tuple[Subnet, ...] = tuple(IPv4Network("10.0.0.0/8").subnets(new_prefix=20))[::-1]
+"""Where a default bridge is put when all pools are full: many daemons on one host have left theirs."""
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -78,6 +81,11 @@ def parse_pool(
             text = f"invalid {name} {address}: parent subnet {net} doesn't contain this address"
             raise InvalidInput(_INVALID + text)
     return Pool(net, first, span, reserved, parse_address(router) if router else None)
+
+
+def parse_span(text: str) -> Subnet:
+    """The subnet around an address with prefix length, as Go's ParseCIDR gives it; InvalidInput otherwise."""
+    return _parse_subnet(text, strict=False)
 
 
 def parse_address(text: str) -> Address:
@@ -190,6 +198,13 @@ def parse_mac(text: str) -> str:
     if not _MAC.fullmatch(text) or int(digits[:2], 16) & 1:
         raise InvalidInput(f"invalid MAC address {text}", "expected a unicast address as in 02:42:ac:11:00:02")
     return bytes.fromhex(digits).hex(":")
+
+
+def address_from(mac: str, span: Subnet) -> Address | None:
+    """Docker's scheme on the default bridge: the MAC in the last 48 bits of `span`; None where that has less room."""
+    if span.version != 6 or span.prefixlen > 80:
+        return None
+    return span.network_address + int(mac.replace(":", ""), 16)
 
 
 def _parse_subnet(text: str, *, strict: bool = True) -> Subnet:

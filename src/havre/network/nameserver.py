@@ -22,6 +22,7 @@ container's and all containers'. Connections beyond wait in the kernel's queue o
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import secrets
@@ -54,6 +55,8 @@ _CONNECTION_S = 20.0
 _FORWARDED = 256
 _CONNECTIONS = 64
 _TABLE = "havre_dns"
+_PORT = 53
+_NO_RULES = (errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.ENOENT)  # without nftables, or without its family ip
 
 OpenSocket = Callable[[int, int], Awaitable[socket.socket]]
 """A new socket of an address family and a type, in the network namespace from which a server is asked."""
@@ -109,17 +112,36 @@ class Sockets:
         return all(each.getsockname()[1] for each in (self.datagrams, self.stream))
 
     def lead(self) -> None:
-        """Lead port 53 of the calling thread's namespace, which is theirs, to them. Blocking; OSError."""
-        for each in (self.datagrams, self.stream):
-            if each.getsockname()[1] == 0:
-                each.bind((ADDRESS, 0))
+        """Lead port 53 of the calling thread's namespace, which is theirs, to them. Blocking; OSError.
+
+        On a kernel without rules they take port 53 themselves, and keep a server of the container's own from it.
+        """
+        sockets = (self.datagrams, self.stream)
+        fresh = [each for each in sockets if each.getsockname()[1] == 0]
+        for each in fresh:
+            each.bind((ADDRESS, 0))
+        try:
+            if any(each.getsockname()[1] != _PORT for each in sockets):
+                replace_table(_TABLE, plan_rules(*(each.getsockname()[1] for each in sockets)))
+        except OSError as error:
+            if error.errno not in _NO_RULES or len(fresh) < len(sockets):
+                raise
+            for each in sockets:
+                _bind_anew(each)
         self.stream.listen(_CONNECTIONS)
-        replace_table(_TABLE, plan_rules(self.datagrams.getsockname()[1], self.stream.getsockname()[1]))
 
     def close(self) -> None:
         """Close both."""
         self.datagrams.close()
         self.stream.close()
+
+
+def _bind_anew(bound: socket.socket) -> None:
+    """Put a socket on port 53 in the place of one that is on another; its descriptor stays."""
+    with socket.socket(bound.family, bound.type) as other:
+        other.bind((ADDRESS, _PORT))
+        os.dup2(other.fileno(), bound.fileno(), inheritable=False)
+    bound.setblocking(False)
 
 
 def make_sockets() -> Sockets:

@@ -51,7 +51,8 @@ class Bridge:
     is no bridge: endpoints are devices on the host's device `parent`, in the driver's `mode`, and the gateway is a
     router of the network outside. `vni` is there on overlays: the bridge has a VXLAN device as one of its ports.
     `gateways` are the modes of IP versions, where not NAT; `inhibited` versions have no address of the host's. From the
-    devices `trusted` published ports are reached at the containers' own addresses.
+    devices `trusted` published ports are reached at the containers' own addresses. `sources` are the addresses that
+    others see, one of an IP version, where that is not to be the one of the device by which packets leave.
     """
 
     id: str
@@ -69,6 +70,11 @@ class Bridge:
     gateways: tuple[tuple[int, str], ...] = ()
     inhibited: frozenset[int] = frozenset()
     trusted: tuple[str, ...] = ()
+    sources: tuple[Address, ...] = ()
+
+    def source(self, version: int) -> Address | None:
+        """The address of the host's that others see, where one is fixed."""
+        return next((each for each in self.sources if each.version == version), None)
 
     def gateway_mode(self, version: int) -> str:
         """NAT, ROUTED, UNPROTECTED or ISOLATED."""

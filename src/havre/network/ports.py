@@ -176,7 +176,8 @@ class Ports:
     """The host ports this engine holds, in the network namespace of the thread that reserves them.
 
     Without `relays` (`--userland-proxy=false`) the sockets serve nobody: they are bound and do not listen, so that who
-    is not translated is refused at once. `ruled` are the IP versions that rules translate.
+    is not translated is refused at once. `ruled` are the IP versions that rules translate,
+    `api` where the daemon itself listens.
     """
 
     def __init__(
@@ -185,7 +186,9 @@ class Ports:
         *,
         relays: bool = True,
         ruled: Collection[int] = (4, 6),
+        api: Collection[tuple[Address, int]] = (),
     ) -> None:
+        self._api = tuple(api)
         self._relays = relays
         self._ruled = frozenset(ruled)
         self._ephemeral = ephemeral
@@ -256,6 +259,9 @@ class Ports:
     def _hold(
         self, wish: Publish, number: int, hosts: tuple[Address, ...], target: Address, holder: str
     ) -> Reservation:
+        for own, port in self._api if wish.protocol == "tcp" else ():
+            if port == number and any(_clash(own, host) for host in hosts):
+                raise Failed(f"Bind for {_shown(own, port)} failed: port is already allocated", "the API listens there")
         others = self._held.get((wish.protocol, number), [])
         for other in others:
             if any(_clash(a, b) for a in hosts for b in other.hosts):

@@ -83,12 +83,13 @@ $arrival
     type nat hook postrouting priority srcnat; policy accept;
     ct status dnat $ip saddr . $ip daddr @hairpin masquerade
     ct status dnat $ip saddr $loopback oifname @bridges masquerade
-    $ip saddr @translated oifname != @bridges masquerade
+${sources}    $ip saddr @translated oifname != @bridges masquerade
   }
 """
 )
 
 
+_SOURCES = Template("    oifname != @bridges snat to $ip saddr map @sources\n")
 _ADMITTED = Template(
     """\
   set admitted { type $address . inet_proto . inet_service; flags dynamic, timeout; timeout 10m; size 65536; }
@@ -137,11 +138,16 @@ class _Family:
     spared: str
     icmp: str
 
-    def chains(self, screened: bool) -> str:
+    def chains(self, screened: bool, sourced: bool) -> str:
         """The table's chains."""
         arrival = (_SCREENED if screened else _ARRIVAL).substitute(ip=self.word).strip("\n")
         return _CHAINS.substitute(
-            ip=self.word, loopback=self.loopback, spared=self.spared, arrival=arrival, icmp=self.icmp
+            ip=self.word,
+            loopback=self.loopback,
+            spared=self.spared,
+            arrival=arrival,
+            icmp=self.icmp,
+            sources=_SOURCES.substitute(ip=self.word) if sourced else "",
         )
 
 
@@ -190,6 +196,8 @@ def _render_family(
     subnets = [str(pool.subnet) for each in bridges for pool in each.pools_of(family.version)]
     hidden = [each for each in bridges if each.hides(family.version)]
     out = [str(pool.subnet) for each in hidden for pool in each.pools_of(family.version)]
+    fixed = [(pool.subnet, each.source(family.version)) for each in hidden for pool in each.pools_of(family.version)]
+    sources = [f"{subnet} : {source}" for subnet, source in fixed if source is not None]
     routed, unprotected = (
         [f'"{each.link}"' for each in bridges if each.gateway_mode(family.version) == mode]
         for mode in (ROUTED, UNPROTECTED)
@@ -217,9 +225,11 @@ def _render_family(
             [_element(port) for port in own if _map_of(port) == "ports_at"],
         ),
     ]
+    if sources:
+        declared.append(_map("sources", family.type, family.type, sources, interval=True))
     if screened:
         declared.append(_ADMITTED.substitute(address=address))
-    return f"table {family.word} {table} {{\n{''.join(declared)}{family.chains(screened)}}}\n"
+    return f"table {family.word} {table} {{\n{''.join(declared)}{family.chains(screened, bool(sources))}}}\n"
 
 
 def render_delete(table: str) -> str:
@@ -270,8 +280,9 @@ def _set(name: str, kind: str, elements: list[str], *, interval: bool = False) -
     return f"  set {name} {{ type {kind};{flags}{_elements(elements)} }}\n"
 
 
-def _map(name: str, key: str, target: str, elements: list[str]) -> str:
-    return f"  map {name} {{ type {key} : {target};{_elements(elements)} }}\n"
+def _map(name: str, key: str, target: str, elements: list[str], *, interval: bool = False) -> str:
+    flags = " flags interval;" if interval else ""
+    return f"  map {name} {{ type {key} : {target};{flags}{_elements(elements)} }}\n"
 
 
 def _elements(elements: list[str]) -> str:

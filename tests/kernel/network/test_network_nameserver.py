@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import functools
 import socket
 import threading
@@ -151,3 +152,19 @@ def test_a_container_may_have_a_name_server_of_its_own(box: tuple[Path, Sockets]
                 each.close()
 
     assert _serving(sockets, Upstream(), work) == ["10.0.0.2", "10.0.0.2"]
+
+
+def test_without_rules_it_takes_the_port_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str, rules: object) -> None:
+        raise OSError(errno.EOPNOTSUPP, "nf_tables: message 1: Operation not supported")
+
+    monkeypatch.setattr("havre.network.nameserver.replace_table", refuse)
+    path = tmp_path / "box" / "net"
+    sockets = create_netns(path, _open)
+
+    def work() -> list[str]:
+        return [*_ask(path, "web", dns.query.udp), *_ask(path, "web", dns.query.tcp)]
+
+    assert [each.getsockname() for each in (sockets.datagrams, sockets.stream)] == [("127.0.0.11", 53)] * 2
+    assert _serving(sockets, Upstream(), work) == ["10.0.0.2", "10.0.0.2"]
+    delete_netns(path)

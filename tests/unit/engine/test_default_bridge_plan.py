@@ -30,6 +30,10 @@ def test_where_the_subnet_comes_from() -> None:
         {"subnet": "10.1.0.0/24", "gateway": "10.1.0.1"}
     ]
     assert pools(DefaultBridge(fixed_cidr="10.2.0.64/26")) == [{"subnet": "10.2.0.64/26", "ip_range": "10.2.0.64/26"}]
+    assert pools(DefaultBridge(ipv6=True, fixed_cidr="10.2.0.70/26", fixed_cidr6="fd00:3::5/64")) == [
+        {"subnet": "10.2.0.64/26", "ip_range": "10.2.0.64/26"},
+        {"subnet": "fd00:3::/64", "ip_range": "fd00:3::/64"},
+    ]
     kept = [IpamPool(subnet="172.20.0.0/16", gateway="172.20.0.7", ip_range="172.20.5.0/24")]
     assert pools(DefaultBridge(), kept=kept) == [{"subnet": "172.20.0.0/16", "gateway": "172.20.0.7"}]
     assert pools(DefaultBridge(ipv6=True))[1] == {"subnet": "fd00:1::/64", "gateway": "fd00:1::1"}

@@ -23,6 +23,12 @@ def test_hosts_names_the_container_after_what_the_user_adds() -> None:
     assert text.splitlines()[-4:] == ["10.0.0.1\tdb", "::5\tsix", "172.17.0.1\tup", "172.17.0.2\tweb.example web"]
 
 
+def test_hosts_of_a_container_without_ipv6() -> None:
+    own = [("172.17.0.2", "web"), ("fd00::2", "web")]
+    text = render_hosts(own, ["db:10.0.0.1", "six:[::5]"], "", ipv6=False)
+    assert text == "127.0.0.1\tlocalhost\n10.0.0.1\tdb\n172.17.0.2\tweb\n"
+
+
 @pytest.mark.parametrize("extra", ["x", ":1.2.3.4", "x:", "x:1.2.3", "x:host-gateway"])
 def test_a_bad_extra_host_is_refused(extra: str) -> None:
     with pytest.raises(InvalidInput):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -32,6 +33,7 @@ LAX = Bridge(
     gateways=((4, "nat-unprotected"),),
     trusted=("up0", "up1"),
 )
+SOURCES = (ip_address("198.51.100.9"), ip_address("2001:db8::9"))
 OPENED = PortMap("tcp", ip_address("0.0.0.0"), 0, ip_address("10.8.0.2"), 80)
 WEB = PortMap("tcp", ip_address("0.0.0.0"), 8080, ip_address("172.17.0.2"), 80)
 DNS = PortMap("udp", ip_address("127.0.0.1"), 5300, ip_address("172.17.0.2"), 53)
@@ -45,6 +47,7 @@ DNS = PortMap("udp", ip_address("127.0.0.1"), 5300, ip_address("172.17.0.2"), 53
         ("screened", render_table("havre", [DEFAULT], [WEB, DNS], screened=True)),
         ("three-networks", render_table("havre_two", [ROUTED, DEFAULT, VAULT], [DNS])),
         ("gateway-modes", render_table("havre", [DEFAULT, OPEN, LAX], [WEB, OPENED])),
+        ("sourced", render_table("havre", [replace(OPEN, gateways=(), sources=SOURCES), DEFAULT], [])),
         ("publish", render_ports("add", "havre", [WEB, DNS, OPENED])),
         ("retract", render_ports("delete", "havre", [WEB])),
         ("removed", render_delete("havre")),
