@@ -22,6 +22,8 @@ def free_bytes(path: Path) -> int:
 def free_bytes_of_root(path: Path) -> int:
     """Bytes that root can still write there."""
     status = os.statvfs(path)
+    if not status.f_blocks:
+        return sys.maxsize
     return max(status.f_bavail, status.f_bfree - min(status.f_blocks // 50, 4096)) * status.f_frsize
 
 

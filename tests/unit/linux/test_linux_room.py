@@ -38,3 +38,9 @@ def test_the_hint_names_what_is_full(monkeypatch: pytest.MonkeyPatch, files: int
     error = OSError(errno.ENOSPC, "No space left on device", "/data/volumes/vol")
     assert (room.hint_when_full(error) or "").startswith(f"the file system of /data/volumes {words}: free some space")
     assert room.hint_when_full(OSError(errno.EIO, "Input/output error")) is None
+
+
+def test_a_file_system_without_a_size_has_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = SimpleNamespace(f_frsize=4096, f_blocks=0, f_bfree=0, f_bavail=0)  # ramfs
+    monkeypatch.setattr(os, "statvfs", lambda _: told)
+    assert min(room.free_bytes(Path("/data")), room.free_bytes_of_root(Path("/data"))) > 1 << 60
