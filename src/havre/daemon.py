@@ -500,7 +500,9 @@ def bound_stop(limit_s: int, pid_path: Path, *, with_host: bool = False) -> None
 
     def leave() -> None:
         log.error("stopping has taken %d s: what is still under way is left for the next daemon to clear away", limit_s)
-        pid_path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            if pid_path.read_text().strip() == str(os.getpid()):  # else the next daemon has begun
+                pid_path.unlink()
         os._exit(1)
 
     log.info("stopping, which takes %d s at most%s", limit_s, "" if with_host else "; containers run on")

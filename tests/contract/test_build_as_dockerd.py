@@ -226,6 +226,8 @@ def test_buildkit_by_the_classic_endpoint(engine: Engine, tmp_path: Path) -> Non
     assert json.loads(quiet[1]) == {"stream": f"{image}\n"}
     failed = _asked(engine, "version=2", "FROM busybox\nRUN exit 3\n")[1].splitlines()[-1]
     assert "did not complete successfully: exit code: 3" in json.loads(failed)["error"]
+    unknown = "version=2&outputs=%5B%7B%22Type%22%3A%22nowhere%22%7D%5D"
+    assert "could not be found" in _asked(engine, unknown, dockerfile)[1]
     assert _asked(engine, "version=3")[0] == 400
     engine.docker("rmi", "-f", "posted:1", check=0)
 

@@ -205,9 +205,10 @@ class Index:
         await self._table.put(container.id, container, urgent=urgent)
         self._unrecorded.discard(container.id)
         with suppress(HavreError):
-            for live in [self._by_id[id] for id in self._unrecorded if id in self._by_id]:  # there is room again
-                await self._table.put(live.container.id, live.container, urgent=True)
-                self._unrecorded.discard(live.container.id)
+            for id in list(self._unrecorded):  # there is room again
+                if (live := self._by_id.get(id)) is not None:  # still: it may have been removed meanwhile
+                    await self._table.put(id, live.container, urgent=True)
+                self._unrecorded.discard(id)
 
     async def remove(self, container: Container) -> None:
         """Forget it; if the database refuses, it stays."""

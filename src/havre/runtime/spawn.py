@@ -77,7 +77,7 @@ def too_long() -> str:
 
 
 async def finish(child: subprocess.Popen[bytes]) -> int:
-    """Wait for a child and reap it. Cancelled half-way, it is killed and reaped."""
+    """Wait for a child and reap it. Cancelled half-way, it is killed, and reaped if it ends within END_MS."""
     if child.poll() is not None:  # it has ended; `Popen.kill` may have reaped it already
         return child.returncode
     descriptor = pidfd.open_process(child.pid)
@@ -87,10 +87,13 @@ async def finish(child: subprocess.Popen[bytes]) -> int:
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(child.pid, signal.SIGKILL)  # with what it has started: the session is its own
+        with contextlib.suppress(TimeoutError):  # SIGKILL reaches nobody who waits for a device or a file server
+            async with asyncio.timeout(END_MS / 1000):
+                await pidfd.ended(descriptor)
         raise
     finally:
         os.close(descriptor)
-        child.wait()
+        child.poll()  # reaps it; one that the kernel holds is reaped by a later `Popen`
     return child.returncode
 
 

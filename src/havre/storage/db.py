@@ -140,7 +140,10 @@ class Database:
                 waiting.append(self._jobs.get())
             serving = None not in waiting
             if batch := [job for jobs in waiting if jobs is not None for job in jobs]:
-                self._write(batch)
+                try:
+                    self._write(batch)
+                except Exception as error:  # noqa: BLE001  # a defect, a file system that is gone: the next must not hang
+                    self._refuse(batch, error)
         fold(self._connection)
         self._connection.close()
 
@@ -173,7 +176,7 @@ class Database:
             self._connection.execute("BEGIN IMMEDIATE")
             return [job.work(self._connection) for job in batch]
 
-    def _refuse(self, batch: list[_Job], error: sqlite3.Error | None) -> None:
+    def _refuse(self, batch: list[_Job], error: Exception | None) -> None:
         """Fail the jobs by `error`, None for a full disk."""
         hint = full_hint(self.path.parent) if error is None else "check that its file system has room and is writable"
         failure = Failed(f"writing {self.path}: {error or 'no space left on device'}", hint)

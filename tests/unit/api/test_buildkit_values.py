@@ -22,7 +22,7 @@ from havre.api.buildkit.status import MAX_UNREAD_LOG, Status
 from havre.build.progress import Declared, Finished, Log, Started, Transfer, Vertex, Warned
 from havre.build.request import Attestations, CacheTarget
 from havre.engine.layout import LayoutForm
-from havre.errors import Conflict, HavreError, InvalidInput
+from havre.errors import Conflict, HavreError, InvalidInput, NotFound
 
 STEP = Vertex("sha256:aa", "[1/1] RUN x", ("sha256:bb",))
 
@@ -202,6 +202,19 @@ def test_the_calls_of_a_build_meet() -> None:
         assert len(jobs._jobs) == REMEMBERED
 
     asyncio.run(meet())
+
+
+def test_nothing_works_for_a_build_that_is_over() -> None:
+    """What it borrowed would never be given back."""
+
+    async def work() -> None:
+        with Jobs().using("r") as job:
+            with job.solving(SolveRequest(ref="r")), job.building():
+                pass
+            with pytest.raises(NotFound, match=r"^no such job$"), job.building():
+                raise AssertionError
+
+    asyncio.run(work())
 
 
 def test_modes_are_those_of_go() -> None:

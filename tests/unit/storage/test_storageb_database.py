@@ -227,3 +227,19 @@ def test_a_full_disk_is_an_error_and_no_end(tmp_path: Path) -> None:
     asyncio.run(work())
     left = {"db", "reserve", *(("db-shm", "db-wal") if sys.version_info >= (3, 12) else ())}
     assert set(os.listdir(tmp_path)) == left
+
+
+def test_what_cannot_be_written_is_refused_and_others_are_served(tmp_path: Path) -> None:
+    """Whatever a write fails by, the writer goes on: an end of it would leave every client waiting."""
+
+    async def work() -> dict[str, Row]:
+        database = await Database.open(tmp_path / "db")
+        table = database.table("things", Row)
+        with pytest.raises(Failed, match="surrogates not allowed"):
+            await asyncio.wait_for(table.put("\udc80", Row("x")), 10)
+        await asyncio.wait_for(table.put("a", Row("one")), 10)
+        found = await table.all()
+        await database.close()
+        return found
+
+    assert asyncio.run(work()) == {"a": Row("one")}

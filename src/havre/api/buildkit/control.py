@@ -99,19 +99,16 @@ class Control:
 
     async def solve(self, request: m.SolveRequest, metadata: Metadata) -> m.SolveResponse:
         """One build from beginning to end; cancelling it ends the build."""
-        exports = _exports_of(request)
-        caches = _caches_of(request)
         with self._jobs.using(request.ref) as job:
             async with job.resources:
                 try:
                     with job.solving(request):
-                        return await self._solve(request, job, exports, caches)
+                        return await self._solve(request, job)
                 finally:
                     await job.idle()
 
-    async def _solve(
-        self, request: m.SolveRequest, job: Job, exports: Sequence[Export], caches: CacheExports
-    ) -> m.SolveResponse:
+    async def _solve(self, request: m.SolveRequest, job: Job) -> m.SolveResponse:
+        exports, caches = _exports_of(request), _caches_of(request)
         if request.definition is not None:
             raise _no_definitions()
         if request.frontend:

@@ -70,7 +70,9 @@ class Job:
 
     @contextmanager
     def building(self) -> Iterator[None]:
-        """The current task works for the job, and ends with it."""
+        """The current task works for the job, and ends with it; `NotFound` for one that has ended."""
+        if self._ended.is_set():
+            raise NotFound("no such job")
         task = asyncio.current_task()
         assert task is not None
         self._builds.add(task)

@@ -69,20 +69,20 @@ class Posted:
         async def work(progress: Progress) -> None:
             attrs = attributes_of(request)
             token, remote = secrets.token_hex(16), call.text("remote")
-            if remote in ("", _UPLOADED):
-                body = call if not remote else await self._uploaded(request.id)
-                attrs["context"], self._control.bodies[token] = f"{UPLOAD}{token}", body.upload()
-            elif remote != _SESSION:
-                attrs["context"] = remote
-            asked = m.SolveRequest(
-                ref=request.id or token,
-                session=call.text("session"),
-                frontend=FRONTEND,
-                frontend_attrs=attrs,
-                exporters=exporters,
-                entitlements=sorted(request.entitlements),
-            )
             try:
+                if remote in ("", _UPLOADED):
+                    body = call if not remote else await self._uploaded(request.id)
+                    attrs["context"], self._control.bodies[token] = f"{UPLOAD}{token}", body.upload()
+                elif remote != _SESSION:
+                    attrs["context"] = remote
+                asked = m.SolveRequest(
+                    ref=request.id or token,
+                    session=call.text("session"),
+                    frontend=FRONTEND,
+                    frontend_attrs=attrs,
+                    exporters=exporters,
+                    entitlements=sorted(request.entitlements),
+                )
                 await self._solve(asked, progress, quiet=call.flag("q"))
             finally:
                 self._control.bodies.pop(token, None)
@@ -126,8 +126,10 @@ class Posted:
             async with asyncio.timeout(_WAIT_S):
                 await upload.wanted.wait()
         except TimeoutError:
-            self._uploads.pop(id, None)
             raise NotFound(f"no build {id} wants the upload") from None
+        finally:
+            if not upload.wanted.is_set():
+                self._uploads.pop(id, None)
         await upload.over.wait()
         return call.nothing(200)
 
