@@ -5,12 +5,13 @@ forgives only the last. So a document is decoded to plain values, folded by a pl
 
     bytes --msgspec--> plain --fold(plan of the type)--> plain --convert--> value, or InvalidInput naming the field
 
-    key of a struct     in any case; a null is as good as absent
+    key of a struct     in any case, as Unicode folds it; a null is as good as absent
     item of a list      null is the item's zero value, as is the value of a map; unless the type allows None
     `Words`             a string is a list of one (moby's strslice)
 
-Refused in words: what is malformed, what follows the value, numbers beyond 64 bits, and documents nested so deeply that
-the next encoder would fail on them.
+Refused in words: what is malformed, what follows the value, numbers beyond 64 bits, documents nested so deeply that
+the next encoder would fail on them, and a field named twice, in different cases: Go lets the second change the first,
+and who else has read the document (an authorization plugin, a scanner) must not have read another one.
 
 Source: Go's documentation of encoding/json, "Unmarshal"; moby's api/types/strslice.
 """
@@ -209,9 +210,15 @@ def _fold(value: Any, plan: _Plan, depth: int) -> Any:
 
 def _fold_object(value: dict[str, Any], plan: _Object, depth: int) -> dict[str, Any]:
     folded: dict[str, Any] = {}
+    named = set[str]()
     for key, item in value.items():
-        name = plan.names.get(key.lower())
-        if name is None or item is None:  # unknown fields and nulls are as good as absent
+        name = plan.names.get(_fold_key(key))
+        if name is None:
+            continue
+        if name in named:
+            raise _Unfit("named more than once, in different cases").below(name)
+        named.add(name)
+        if item is None:
             continue
         below = plan.fields[name]
         if below is None and item.__class__ in _PLAIN:
@@ -222,6 +229,12 @@ def _fold_object(value: dict[str, Any], plan: _Object, depth: int) -> dict[str, 
         except _Unfit as error:
             raise error.below(name) from None
     return folded
+
+
+def _fold_key(key: str) -> str:
+    """A key in the case in which fields are looked up; the long s is an s, too, and the sign of kelvins a k."""
+    lowered = key.lower()
+    return lowered if lowered.isascii() else lowered.replace("\u017f", "s")
 
 
 def _fold_item(value: Any, plan: _Plan, depth: int, key: str | int) -> Any:

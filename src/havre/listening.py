@@ -19,6 +19,7 @@ import resource
 import socket
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from ipaddress import IPv6Address, IPv6Network
 from typing import Any
 
 from havre.aio import spawn
@@ -37,6 +38,17 @@ def descriptors(share: int) -> int:
     """One `share`th of the descriptors that this process may have (RLIMIT_NOFILE, getrlimit(2)); 16 or more."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(16, min(soft, 1 << 20) // share)
+
+
+def share_of(address: str) -> str:
+    """Whose share a client at `address` uses: its own; of IPv6 that of the network of 64 bits, as a host that takes one
+    of its addresses can take all of them (RFC 4291, section 2.5.4; RFC 8981)."""
+    if ":" not in address:
+        return address
+    parsed = IPv6Address(address)
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(IPv6Network((parsed.packed[:8] + bytes(8), 64)))
 
 
 class Budget:
@@ -101,8 +113,8 @@ class Budget:
 class Acceptor:
     """Accepts on a listening socket, which it owns, until `close`.
 
-    `holder` is whose share of the budget the clients use; without one each client's address has a share of its own, and
-    an address that has used it up is sent away. Without a budget only the process's own limit counts.
+    `holder` is whose share of the budget the clients use; without one each client's address has a share of its own
+    (`share_of`), and who has used it up is sent away. Without a budget only the process's own limit counts.
     """
 
     def __init__(
@@ -169,7 +181,7 @@ class Acceptor:
         return True
 
     def _admit(self, accepted: socket.socket, address: Any) -> None:
-        holder = address[0] if self._holder is None and isinstance(address, tuple) else self._holder
+        holder = share_of(address[0]) if self._holder is None and isinstance(address, tuple) else self._holder
         budget = self._budget
         if budget is not None and not budget.take(holder):
             accepted.close()

@@ -36,6 +36,19 @@ def test_keys_have_any_case_and_keys_of_maps_are_data() -> None:
     assert (found.text, found.inner.number, found.texts) == ("a", 5, {"Text": "b", "text": "c"})
 
 
+def test_keys_are_folded_as_go_folds_them() -> None:
+    found = gojson.decode('{"wordſ":["a"],"ITEM\u017f":[{}],"te\u0445t":"b"}', Outer)
+    assert (found.words, found.items, found.text) == (["a"], [Inner()], "unset")
+
+
+@pytest.mark.parametrize("second", ['"TEXT":null', '"texT":"b"'])
+def test_a_field_is_named_once(second: str) -> None:
+    with pytest.raises(InvalidInput, match=r"Items\[0\]\.Number: named more than once, in different cases"):
+        gojson.decode('{"Items":[{"Number":1,"number":2}]}', Outer)
+    with pytest.raises(InvalidInput, match="Text: named more than once"):
+        gojson.decode(f'{{"Text":"a",{second}}}', Outer)
+
+
 def test_null_is_absent_in_a_struct_and_zero_in_a_list_or_map() -> None:
     found = gojson.decode('{"Text":null,"Texts":{"a":null},"Items":[null],"Optional":{"a":null},"Words":null}', Outer)
     assert found == Outer(texts={"a": ""}, items=[Inner()], optional={"a": None})

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from havre.listening import Acceptor, Budget
+from havre.listening import Acceptor, Budget, share_of
 
 
 def test_nobody_holds_more_than_is_left_for_others() -> None:
@@ -29,6 +29,21 @@ def test_each_has_a_limit_of_its_own_too() -> None:
     budget = Budget(100, each=2)
     assert [budget.take("one") for _ in range(3)] == [True, True, False]
     assert budget.take("other")
+
+
+@pytest.mark.parametrize(
+    ("address", "share"),
+    [
+        ("192.0.2.1", "192.0.2.1"),
+        ("::ffff:192.0.2.1", "192.0.2.1"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("2001:db8:1:2:ffff::", "2001:db8:1:2::/64"),
+        ("2001:db8:1:3::4", "2001:db8:1:3::/64"),
+        ("fe80::1%eth0", "fe80::/64"),
+    ],
+)
+def test_addresses_that_one_host_has_share(address: str, share: str) -> None:
+    assert share_of(address) == share
 
 
 @contextmanager

@@ -6,7 +6,8 @@
 Nothing passes for want of a verdict: a plugin that is gone, hangs, fails or answers nonsense refuses. A JSON body is
 shown whole, however it is framed, and the handler can read no other bytes than those shown (`Call.show_body`); one
 that is longer than the limit is refused unseen (CVE-2024-41110 and CVE-2026-34040 were bodies that plugins did not
-see). Other bodies, such as build contexts, and those of /auth, with its password, are not shown, as with dockerd.
+see), one that has a key twice, which a plugin might read otherwise, when it is to be read. Other bodies, such as build
+contexts, and those of /auth, with its password, are not shown, as with dockerd.
 
 An answer that is streamed, or whose connection is taken over, is asked about before its head goes out, without its
 body: dockerd asks when it is over, when a refusal changes nothing any more. What clients of BuildKit say by gRPC on
@@ -118,7 +119,7 @@ async def _describe(call: Call, path: str) -> Shown:
     shown: Shown = {
         **_peer(request),
         "RequestMethod": request.method,
-        "RequestUri": request.raw_path,
+        "RequestUri": _as_text(request.raw_path),
         "RequestHeaders": _headers(request.headers),
     }
     if path == "/auth":
@@ -138,10 +139,15 @@ def _with_answer(shown: Shown, path: str, status: int, headers: Mapping[str, str
 def _headers(headers: Mapping[str, str]) -> dict[str, str]:
     """As Go spells them; the last of several counts, and what carries credentials is left out."""
     return {
-        "-".join(part.capitalize() for part in name.split("-")): value
+        "-".join(part.capitalize() for part in name.split("-")): _as_text(value)
         for name, value in headers.items()
         if name.lower() not in _UNSHOWN_HEADERS + _NOT_HEADERS
     }
+
+
+def _as_text(value: str) -> str:
+    """With what is no UTF-8 replaced, as Go's encoder of JSON does."""
+    return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _peer(request: web.BaseRequest) -> Shown:

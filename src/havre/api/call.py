@@ -18,11 +18,12 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from aiohttp import web
 
-from havre.api.bodies import HoldingProtocol
+from havre.api.bodies import HoldingProtocol, feed_body
 from havre.api.services import Services
+from havre.engine.copying import feed
 from havre.errors import Forbidden, HavreError, InvalidInput
 from havre.wire import versions
-from havre.wire.decode import check_content_type, decode_body
+from havre.wire.decode import check_content_type, decode_body, refuse_repeated
 from havre.wire.filters import decode_filters
 from havre.wire.queries import parse_bool, parse_int, parse_platform_parameter, parse_time
 from havre.wire.versions import Version
@@ -140,6 +141,8 @@ class Call:
 
     async def _read_body(self) -> bytes:
         if self._shown is not None:
+            if self._shown.strip():
+                refuse_repeated(self._shown)
             return self._shown
         too_long = f"request body too large: more than {MAX_JSON_BODY} bytes of JSON"
         body = await self._receive(MAX_JSON_BODY, InvalidInput(too_long))
@@ -158,6 +161,10 @@ class Call:
     def upload(self) -> AsyncIterator[bytes]:
         """The body as it comes in, for tars; InvalidInput if the client leaves before its end."""
         return _until_cut_off(self.request) if self._shown is None else _once(self._shown)
+
+    async def feed(self, take: Callable[[Any], None]) -> None:
+        """Give the body, an archive, to `take` in a thread; as `api.bodies.feed_body` where nobody has read it yet."""
+        await (feed_body(self.request, take) if self._shown is None else feed(_once(self._shown), take))
 
     async def announce(self, status: int, content_type: str) -> None:
         """To be called before the head of an answer whose body follows piece by piece. Forbidden, Failed."""

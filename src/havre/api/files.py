@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import base64
 import stat
-from functools import partial
 
 import msgspec
 from aiohttp import web
 
-from havre.api.bodies import feed_body
 from havre.api.call import Call
 from havre.api.pour import pour
 from havre.api.router import Router
@@ -82,7 +80,7 @@ async def _put(call: Call) -> web.StreamResponse:
     await call.services.files.write(
         call.name,
         _path(call),
-        partial(feed_body, call.request),
+        call.feed,
         as_user=call.flag("copyUIDGID"),
         no_overwrite=call.flag("noOverwriteDirNonDir"),
     )

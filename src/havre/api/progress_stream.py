@@ -39,8 +39,8 @@ async def stream_progress(
 
     task = asyncio.ensure_future(work(progress))
     task.add_done_callback(lambda _: ready.set())
-    response = await call.stream() if at_once else None
     try:
+        response = await call.stream() if at_once else None
         while not task.done() or lines:
             await ready.wait()
             ready.clear()

@@ -28,6 +28,8 @@ def proxy_variables(config: dict[str, Any], host: str) -> dict[str, str]:
     if not isinstance(proxies, dict):
         return {}
     chosen = proxies.get(host) or proxies.get("default") or {}
+    if not isinstance(chosen, dict):
+        return {}
     values = {name: chosen[key] for key, name in _VARIABLES.items() if chosen.get(key)}
     return {spelling: value for name, value in values.items() for spelling in (name, name.lower())}
 

@@ -30,7 +30,10 @@ def _how_to_be_let_in(endpoint: Endpoint) -> str:
         return "use sudo"
     import grp
 
-    group = grp.getgrgid(status.st_gid).gr_name
+    try:
+        group = grp.getgrgid(status.st_gid).gr_name
+    except KeyError:  # of another machine, or of a user namespace
+        return "use sudo"
     return f"use sudo, or join the group: sudo usermod -aG {group} $USER, then log in again"
 
 

@@ -24,10 +24,10 @@ def parse_size(text: str) -> int:
     parts = number.split(".")
     if len(parts) > 2 or not all(part and not part.strip(_DIGITS) for part in parts):
         raise ValueError(f"invalid size: '{text}'")
-    size = int(float(number) * 1024**power)
+    size = float(number) * 1024**power  # infinite for hundreds of digits
     if size >= _LIMIT:
         raise ValueError(f"invalid size: '{text}'")
-    return size
+    return int(size)
 
 
 def parse_duration(text: str) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 from typing import Any, TypeVar
 
 from havre import gojson
@@ -38,6 +39,25 @@ def decode_body(body: bytes, into: type[T]) -> T:
     if b"\\u0000" in body:  # JSON has no other way to write one
         _refuse_nul(plain, "")
     return gojson.convert(plain, into)
+
+
+def refuse_repeated(body: bytes) -> None:
+    """Refuse an object that has a key twice; InvalidInput. Readers differ in what they make of it: the last value
+    counts for us, Go's encoding/json lays it over the first."""
+    gojson.decode_plain(body)  # what is no JSON is refused in its words
+    try:
+        json.loads(body, object_pairs_hook=_make_object, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError) as error:
+        raise InvalidInput(f"invalid JSON: {error}") from error
+
+
+def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in made:
+            raise InvalidInput(f"invalid JSON: an object has the key {key!r} more than once", "leave one of them")
+        made[key] = value
+    return made
 
 
 def _refuse_nul(value: Any, path: str) -> None:

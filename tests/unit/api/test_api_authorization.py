@@ -26,12 +26,13 @@ class World:
 
     def __init__(self, root: Path, patience: Patience) -> None:
         self.path = root / "api.sock"
+        self.parts = services()
         self.plugin = AuthzPlugin(root / "guard.sock")
         self.authorization = Authorization(Plugins(Directories((root,), (root,)), patience), ["guard"])
 
     def run(self, scenario: Callable[[Path], Coroutine[Any, Any, None]]) -> None:
         async def main() -> None:
-            server = await serve(services(), [UnixListener(self.path)], authorization=self.authorization)
+            server = await serve(self.parts, [UnixListener(self.path)], authorization=self.authorization)
             try:
                 await scenario(self.path)
             finally:
@@ -169,6 +170,54 @@ def test_cve_2026_34040_a_body_too_long_to_be_shown_is_refused(world: World) -> 
     world.run(scenario)
 
 
+@pytest.mark.parametrize(
+    ("body", "twice"),
+    [
+        # A plugin in Go reads the first as without binds, the second as with all capabilities dropped.
+        ('{"Image":"x","HostConfig":{"Binds":["/:/host"],"binds":null}}', "HostConfig.Binds"),
+        ('{"Image":"x","HostConfig":{"CapDrop":["ALL"]},"HostConfig":{}}', "'HostConfig'"),
+        ('{"Image":"x","HostConfig":{"CapDrop":["ALL"]},"Host\\u0043onfig":{}}', "'HostConfig'"),
+        ('{"Image":"x","HostConfig":{"Binds":["/:/host"],"Bindſ":null}}', "HostConfig.Binds"),
+    ],
+)
+def test_a_body_that_plugins_may_read_otherwise_is_refused(world: World, body: str, twice: str) -> None:
+    async def scenario(path: Path) -> None:
+        answer = await post_json(path, "/containers/create", body.encode())
+        assert (status(answer), twice in message(answer), "more than once" in message(answer)) == (400, True, True)
+        labels = b'{"Image":"x","Labels":{"a":"1","A":"2"},"Env":null}'
+        assert status(await post_json(path, "/containers/create", labels)) == 201
+
+    world.run(scenario)
+
+
+def test_headers_that_are_no_utf_8_are_shown(world: World) -> None:
+    async def scenario(path: Path) -> None:
+        wire = Wire(path)
+        await wire.send(b"GET /_ping HTTP/1.1\r\nHost: x\r\nX-Odd: a\xffb\r\nConnection: close\r\n\r\n")
+        assert status(await wire.to_end()) == 200
+        wire.close()
+        assert world.plugin.of("AuthZReq", "_ping")["RequestHeaders"]["X-Odd"] == "a\ufffdb"
+
+    world.run(scenario)
+
+
+def test_an_archive_that_is_shown_arrives(world: World) -> None:
+    received = bytearray()
+
+    class Files:
+        async def write(self, ref: str, path: str, archive: Callable[[Any], Any], **_: Any) -> None:
+            await archive(received.extend)
+
+    world.parts = services(files=Files())
+
+    async def scenario(path: Path) -> None:
+        typed = "Content-Type: application/json\r\nContent-Length: 5\r\n"
+        assert status(await exchange(path, "PUT", "/containers/golden/archive?path=/", typed, b"bytes")) == 200
+        assert bytes(received) == body_of(world.plugin.of("AuthZReq", "archive")) == b"bytes"
+
+    world.run(scenario)
+
+
 def test_credentials_are_not_shown(world: World) -> None:
     async def scenario(path: Path) -> None:
         headers = (
@@ -201,6 +250,27 @@ def test_an_answer_is_shown_before_it_is_sent(world: World) -> None:
         taken = "Connection: Upgrade\r\nUpgrade: tcp\r\n"
         answer = await exchange(path, "POST", "/containers/golden/attach?stream=1&stdout=1", taken)
         assert (status(answer), message(answer)) == (403, "authorization denied by plugin guard: keep it")
+
+    world.run(scenario)
+
+
+def test_a_push_whose_answer_is_denied_ends(world: World) -> None:
+    ended = asyncio.Event()
+
+    class Images:
+        async def push(self, *_: Any, **__: Any) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                ended.set()
+
+    world.parts = services(images=Images())
+    world.plugin.on_answer = lambda asked: {"Allow": False}
+
+    async def scenario(path: Path) -> None:
+        assert status(await exchange(path, "POST", "/images/box/push", "X-Registry-Auth: e30=\r\n")) == 403
+        async with asyncio.timeout(10):
+            await ended.wait()
 
     world.run(scenario)
 

@@ -31,6 +31,12 @@ def test_rights_are_those_of_the_sockets_group(
     assert said == hint.format(grp.getgrgid(group).gr_name)
 
 
+def test_a_group_without_a_name_cannot_be_joined(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status = os.stat_result((0o140660, 0, 0, 1, 0, 4_000_000_001, 0, 0, 0, 0))
+    monkeypatch.setattr(unreachable.posix, "stat", lambda path: status)
+    assert unreachable.explain(parse_endpoint(f"unix://{tmp_path}/s"), PermissionError(13, "denied"))[1] == "use sudo"
+
+
 @pytest.mark.parametrize(
     ("present", "user", "hint"),
     [

@@ -25,7 +25,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"config": {"Labels": {"a": 5}}}, "Labels"),
     ({"config": {"Labels": ["a=b"]}}, "Labels"),
     ({"config": {"labels": {"a": 5}}}, "Labels"),
-    ({"CONFIG": {"labels": {"a": 5}}, "config": None}, "Labels"),
+    ({"CONFIG": {}, "config": None}, "config: named more than once"),
     ({"config": {"Env": [1, None]}}, r"Env\[0\]"),
     ({"config": {"Env": "A=b"}}, "Env"),
     ({"config": {"Cmd": [1]}}, r"Cmd\[0\]"),
