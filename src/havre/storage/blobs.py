@@ -127,7 +127,9 @@ class Blobs:
     def _place(self, file: Path, digest: Digest) -> None:
         """Give a complete file its name, durably."""
         path = self.path(digest)
-        path.parent.mkdir(mode=0o700, exist_ok=True)
+        if not path.parent.is_dir():
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            sync_directory(self._root)
         os.rename(file, path)
         sync_directory(path.parent)
 

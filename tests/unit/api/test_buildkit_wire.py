@@ -41,7 +41,7 @@ from havre.api.buildkit.sessionauth import session_credentials
 from havre.api.buildkit.sessions import Session, Sessions
 from havre.api.buildkit.sshagent import forward_agent
 from havre.build.packed import PackedTree
-from havre.errors import Failed, HavreError, InvalidInput, NotFound
+from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound
 from havre.registry import Auth, DelegatedAuth
 
 SECRET, STATUS = "/moby.buildkit.secrets.v1.Secrets/GetSecret", "/moby.buildkit.v1.Control/Status"
@@ -347,3 +347,21 @@ def test_nobody_waits_for_a_history_that_is_not_kept() -> None:
     with pytest.raises(GRPCError) as refused:
         asyncio.run(listen(False))
     assert refused.value.status is Status.UNIMPLEMENTED
+
+
+def test_a_second_build_of_the_same_reference_leaves_the_first_what_it_has() -> None:
+    async def work() -> None:
+        nobody: Any = None
+        control, closed = Control(nobody, nobody, nobody, nobody, nobody), list[str]()
+        first = asyncio.ensure_future(control.solve(SolveRequest(ref="r"), nobody))
+        await asyncio.sleep(0)
+        with control._jobs.using("r") as job:
+            job.resources.callback(closed.append, "files")
+            with pytest.raises(Conflict, match="the build r exists already"):
+                await control.solve(SolveRequest(ref="r"), nobody)
+            assert closed == []
+            job.finish("")
+        await asyncio.wait_for(first, 10)
+        assert closed == ["files"]
+
+    asyncio.run(work())

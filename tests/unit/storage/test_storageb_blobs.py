@@ -92,3 +92,12 @@ def test_leftovers_of_a_crash_are_swept(tmp_path: Path) -> None:
 def test_only_a_digest_is_a_name(tmp_path: Path, bad: str) -> None:
     with pytest.raises(InvalidInput):
         Blobs(tmp_path / "blobs").path(Digest(bad))
+
+
+def test_the_directory_of_another_algorithm_is_durable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    blobs = Blobs(tmp_path / "blobs")
+    synced: list[str] = []
+    monkeypatch.setattr("havre.storage.blobs.sync_directory", lambda path: synced.append(path.name))
+    asyncio.run(blobs.add(DATA, "sha512"))
+    asyncio.run(blobs.add(DATA + b" ", "sha512"))
+    assert synced == ["blobs", "sha512", "sha512"]

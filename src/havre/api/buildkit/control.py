@@ -12,7 +12,7 @@ from __future__ import annotations
 import base64
 import platform
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import replace
 from functools import partial
 
@@ -99,12 +99,13 @@ class Control:
 
     async def solve(self, request: m.SolveRequest, metadata: Metadata) -> m.SolveResponse:
         """One build from beginning to end; cancelling it ends the build."""
-        with self._jobs.using(request.ref) as job:
+        with self._jobs.using(request.ref) as job, ExitStack() as solving:
+            solving.enter_context(job.solving(request))  # before what is another call's could be closed
             async with job.resources:
                 try:
-                    with job.solving(request):
-                        return await self._solve(request, job)
+                    return await self._solve(request, job)
                 finally:
+                    solving.close()
                     await job.idle()
 
     async def _solve(self, request: m.SolveRequest, job: Job) -> m.SolveResponse:
