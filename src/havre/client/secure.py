@@ -137,13 +137,6 @@ class SshStream(SocketStream):
         self._stderr = stderr
         self._sock = sock
         self.recv = self._receive_first
-        self.sendall = self._send
-
-    def _send(self, data: bytes) -> None:
-        try:
-            self._sock.sendall(data)
-        except ConnectionError as error:
-            raise self._failure() from error
 
     def _receive_first(self, size: int) -> bytes:
         try:

@@ -1,4 +1,4 @@
-"""TLS that can be half-closed, against a server of the standard library's ssl."""
+"""TLS that can be half-closed, against a server of the standard library's ssl; and ssh, against scripts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,9 @@ from pathlib import Path
 import pytest
 
 from havre.client.endpoint import TlsFiles
-from havre.client.secure import TlsStream
+from havre.client.http import Connection
+from havre.client.secure import TlsStream, connect_ssh
+from havre.errors import Unavailable
 
 OPENSSL = shutil.which("openssl") or "openssl"
 
@@ -75,3 +77,27 @@ def test_an_unknown_certificate_is_refused_unless_verification_is_off(
     sock, _ = server
     with pytest.raises(ssl.SSLCertVerificationError):
         TlsStream(sock, "localhost", TlsFiles())  # type: ignore[arg-type]
+
+
+def _ssh(directory: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> Connection:
+    """A connection by an ssh(1) which is that script."""
+    (directory / "ssh").write_text(f"#!/bin/sh\n{script}\n")
+    (directory / "ssh").chmod(0o755)
+    monkeypatch.setenv("PATH", str(directory), prepend=":")
+    return Connection(connect_ssh("box"), "x")
+
+
+def test_an_answer_by_ssh_is_heard_though_the_body_was_not_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = _ssh(tmp_path, monkeypatch, r"printf 'HTTP/1.1 400 Bad Request\r\nContent-Length: 3\r\n\r\nbad'")
+    answer = connection.request("POST", "/build", {}, bytes(4 << 20))
+    assert (answer.status, answer.read()) == (400, b"bad")
+    connection.close()
+
+
+def test_an_ssh_that_ends_without_an_answer_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = _ssh(tmp_path, monkeypatch, "echo no such host >&2; exit 255")
+    with pytest.raises(Unavailable, match="has exited with exit status 255, .*: stderr=no such host"):
+        connection.request("POST", "/build", {}, bytes(4 << 20))
+    connection.close()
