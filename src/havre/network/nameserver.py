@@ -310,6 +310,7 @@ class NameServer:
     async def _connected(self, accepted: socket.socket) -> None:
         task = asyncio.current_task()
         assert task is not None
+        loop = asyncio.get_running_loop()
         self._pending.add(task)
         task.add_done_callback(self._pending.discard)
         reader, writer = await asyncio.open_connection(sock=accepted)
@@ -318,12 +319,15 @@ class NameServer:
                 while True:
                     async with asyncio.timeout(_CLIENT_IDLE_S):
                         message = await _read_message(reader)
+                    begun = loop.time()
                     question, answer = self.answer(message)
+                    rest_s = 0.0 if answer is None else self._quota.rest(begun, loop.time())
                     if question is None:
                         return
                     writer.write(_framed(answer or await self._ask_all(message, question, _ask_by_tcp)))
                     async with asyncio.timeout(_CLIENT_IDLE_S):
                         await writer.drain()
+                    await asyncio.sleep(rest_s)  # thousands of questions may have come already: no read would wait
         except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
             log.debug("a client's connection ended: %s", error)
         finally:

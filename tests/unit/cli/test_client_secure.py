@@ -98,6 +98,6 @@ def test_an_answer_by_ssh_is_heard_though_the_body_was_not_read(
 
 def test_an_ssh_that_ends_without_an_answer_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     connection = _ssh(tmp_path, monkeypatch, "echo no such host >&2; exit 255")
-    with pytest.raises(Unavailable, match="has exited with exit status 255, .*: stderr=no such host"):
+    with pytest.raises(Unavailable, match=r"has exited with exit status 255, .*: stderr=no such host"):
         connection.request("POST", "/build", {}, bytes(4 << 20))
     connection.close()

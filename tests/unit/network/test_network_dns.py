@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from ipaddress import ip_address
 
 import dns.flags
@@ -14,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from havre.network import dnswire
-from havre.network.nameserver import NameServer, Quota, Upstream
+from havre.network.nameserver import NameServer, Quota, Sockets, Upstream
 from havre.network.zones import View, Zone, parse_links
 
 
@@ -116,3 +118,30 @@ def test_floods_share_a_part_of_the_loop() -> None:
     assert 0.006 < first < 0.008
     assert quota.rest(10.001, 10.002) > 2 * first - 0.001  # another container's: after the first one's rest
     assert quota.rest(20.0, 20.001) == pytest.approx(first)  # nothing is saved up or owed
+
+
+def test_questions_in_one_stream_let_others_run() -> None:
+    class Counting(NameServer):
+        answered = since_others = most = 0
+
+        def answer(self, message: bytes) -> tuple[dnswire.Question | None, bytes | None]:
+            self.answered += 1
+            self.since_others += 1
+            self.most = max(self.most, self.since_others)
+            return super().answer(message)
+
+    async def work() -> None:
+        stream = socket.create_server(("127.0.0.1", 0))
+        address = stream.getsockname()
+        server = await Counting.serve(Sockets(socket.socket(type=socket.SOCK_DGRAM), stream), View([]), Upstream())
+        query = dns.message.make_query("web", "A").to_wire()
+        _, client = await asyncio.open_connection(*address)
+        client.write((len(query).to_bytes(2) + query) * 500)
+        while server.answered < 100:
+            server.since_others = 0
+            await asyncio.sleep(0)
+        assert server.most == 1
+        client.close()
+        server.close()
+
+    asyncio.run(asyncio.wait_for(work(), 20))
