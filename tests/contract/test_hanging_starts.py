@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import tarfile
 import time
 from collections.abc import Iterator
@@ -89,14 +90,15 @@ def test_a_start_that_hangs_is_broken_off_by_a_removal(hanging: Engine, options:
     assert not list((hanging.root / "run/containers").iterdir())
 
 
-def test_a_daemon_stops_in_time_with_starts_that_hang(hanging: Engine) -> None:
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGPWR])
+def test_a_daemon_stops_in_time_with_starts_that_hang(hanging: Engine, how: int) -> None:
     containers = [hanging.out("create", "--runtime", "hangs", "busybox", "true") for _ in range(3)]
     with ThreadPoolExecutor() as threads:
         for container in containers:
             threads.submit(ask, hanging.socket, "POST", f"/containers/{container}/start")
         for container in containers:
             began(hanging, container)
-        hanging.stop()
+        hanging.stop(how)
     assert "stopping, which takes 16 s at most" in hanging.log.read_text()
     assert not (hanging.root / "pid").exists()
     hanging.start()

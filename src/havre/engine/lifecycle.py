@@ -97,7 +97,7 @@ class Lifecycle:
         container = live.container
         self._index.check_sound(live)
         if self.closing:
-            raise Unavailable(f"cannot start container {container.id}: the host is shutting down")
+            raise _closed(container)
         if live.removing or container.state.status in ("removing", "dead"):
             raise Conflict("container is marked for removal and cannot be started")
         if container.state.paused:
@@ -120,7 +120,7 @@ class Lifecycle:
             raise
         except OSError as error:
             if live.launch is not None and live.launch.expired():
-                abandoned = Conflict(f"container {live.container.id} was removed while it was being started")
+                abandoned = self._abandoned(live.container)
                 await self._failed(live, abandoned)
                 raise abandoned from None
             failure = Failed(f"starting container {live.container.id}: {error}")
@@ -128,6 +128,11 @@ class Lifecycle:
             raise failure from error
         finally:
             live.launch = None
+
+    def _abandoned(self, container: Container) -> HavreError:
+        if self.closing:
+            return _closed(container)
+        return Conflict(f"container {container.id} was removed while it was being started")
 
     async def _launch(self, live: Live, undo: AsyncExitStack, images: Path | None) -> None:
         container = live.container
@@ -271,6 +276,10 @@ class Lifecycle:
                 await self._run(live)
             except HavreError as error:
                 log.warning("restart of container %s failed: %s", live.container.id, error)
+
+
+def _closed(container: Container) -> Unavailable:
+    return Unavailable(f"cannot start container {container.id}: the host is shutting down")
 
 
 def _tell_waiters(live: Live, process: Process | None) -> None:

@@ -75,7 +75,9 @@ class Shutdown:
         return longest_s(self._waves())
 
     async def run(self) -> None:
-        """Stop what runs; what cannot be stopped is told in the log."""
+        """Stop what runs, break off what is being started; what cannot be stopped is told in the log."""
+        for live in self._index:
+            live.abandon_launch()
         for wave in self._waves():
             await asyncio.gather(*(self._stop(container) for container in wave))
 
