@@ -37,7 +37,7 @@ def decode_body(body: bytes, into: type[T]) -> T:
         raise InvalidInput("invalid JSON: got EOF while reading request body")
     plain = gojson.decode_plain(body)
     if b"\\u0000" in body:  # JSON has no other way to write one
-        _refuse_nul(plain, "")
+        _refuse_nul(plain, "", gojson.MAX_DEPTH)
     return gojson.convert(plain, into)
 
 
@@ -60,19 +60,21 @@ def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _refuse_nul(value: Any, path: str) -> None:
+def _refuse_nul(value: Any, path: str, depth: int) -> None:
     """Nothing that the kernel is given may have a NUL character: it would end there. Labels are data."""
+    if depth == 0 and isinstance(value, list | dict):
+        raise InvalidInput("invalid JSON: nested too deeply")
     if isinstance(value, str) and "\0" in value:
         raise InvalidInput(f"{path}: it contains a NUL character", "remove it")
     if isinstance(value, list):
         for index, item in enumerate(value):
-            _refuse_nul(item, f"{path}[{index}]")
+            _refuse_nul(item, f"{path}[{index}]", depth - 1)
     if isinstance(value, dict):
         for key, item in value.items():
             if "\0" in key:
                 raise InvalidInput(f"{path}: {key!r} contains a NUL character", "remove it")
             if key.lower() not in ("labels", "annotations"):
-                _refuse_nul(item, f"{path}.{key}" if path else key)
+                _refuse_nul(item, f"{path}.{key}" if path else key, depth - 1)
 
 
 def decode_header(text: str, into: type[T]) -> T | None:

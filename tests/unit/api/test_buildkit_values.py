@@ -18,6 +18,7 @@ from havre.api.buildkit.options import (
     parse_cache,
     parse_options,
 )
+from havre.api.buildkit.posted import exporters_of
 from havre.api.buildkit.status import MAX_UNREAD_LOG, Status
 from havre.build.progress import Declared, Finished, Log, Started, Transfer, Vertex, Warned
 from havre.build.request import Attestations, CacheTarget
@@ -30,6 +31,16 @@ STEP = Vertex("sha256:aa", "[1/1] RUN x", ("sha256:bb",))
 def options(frontend: str = FRONTEND, entitlements: tuple[str, ...] = (), **attrs: str) -> Options:
     spelled = {name.replace("_", "-"): value for name, value in attrs.items()}
     return parse_options(frontend, spelled, ref="r", tags=("t:1",), store=True, entitlements=entitlements)
+
+
+def test_outputs_of_a_query_are_read_as_go_reads_them() -> None:
+    for text in ("", "null", "[]"):
+        assert [each.type for each in exporters_of(text, ())] == ["moby"]
+    (found,) = exporters_of('[{"type":"tar","ATTRS":{"dest":"-","name":null}}]', ("t:1",))
+    assert (found.type, found.attrs) == ("tar", {"dest": "-", "name": ""})
+    for text in ("{}", "[", '[{"Type":5}]', '[{"x":' + "[" * 100_000):
+        with pytest.raises(InvalidInput, match=r"^invalid outputs specified: "):
+            exporters_of(text, ())
 
 
 def test_the_options_of_a_build() -> None:

@@ -70,3 +70,10 @@ def test_content_types_that_pass(value: str) -> None:
 def test_content_types_that_do_not(value: str) -> None:
     with pytest.raises(InvalidInput, match="Content-Type"):
         check_content_type(value)
+
+
+@pytest.mark.parametrize("depth", [199, 900, 5000])
+def test_a_nul_character_is_looked_for_no_deeper_than_values_may_be(depth: int) -> None:
+    body = '{"Bogus":' + "[" * depth + '"\\u0000"' + "]" * depth + "}"
+    with pytest.raises(InvalidInput, match="it contains a NUL character" if depth < 200 else "nested too deeply"):
+        decode_body(body.encode(), CreateRequest)

@@ -23,6 +23,7 @@ import msgspec
 from aiohttp import web
 from grpclib.exceptions import GRPCError
 
+from havre import gojson
 from havre.api.buildkit import messages as m
 from havre.api.buildkit.control import Control
 from havre.api.buildkit.options import FRONTEND, UPLOAD
@@ -64,7 +65,7 @@ class Posted:
         """Carry out a request whose query is read already."""
         if request.id.startswith(f"{_UPLOADED}:"):
             return await self._receive(call, request.id.removeprefix(f"{_UPLOADED}:"))
-        exporters = _exporters(call.text("outputs"), request.tags)
+        exporters = exporters_of(call.text("outputs"), request.tags)
 
         async def work(progress: Progress) -> None:
             attrs = attributes_of(request)
@@ -154,11 +155,10 @@ def attributes_of(request: BuildRequest) -> dict[str, str]:
     return attrs | ({"no-cache": ""} if request.no_cache else {})
 
 
-def _exporters(text: str, tags: tuple[str, ...]) -> list[m.Exporter]:
-    try:
-        outputs = msgspec.json.decode(text, type=list[_Output] | None) if text else None
-    except msgspec.MsgspecError as error:
-        raise InvalidInput(f"invalid outputs specified: {error}") from None
+def exporters_of(text: str, tags: tuple[str, ...]) -> list[m.Exporter]:
+    """Where the result goes, by the query's `outputs`; the first counts. InvalidInput."""
+    given = text.strip() not in ("", "null")
+    outputs = gojson.decode(text, list[_Output], "invalid outputs specified") if given else []
     first = outputs[0] if outputs else _Output("moby")
     if first.type == "cacheonly":
         return []
