@@ -104,6 +104,11 @@ def test_a_daemon_that_agrees(consenting: Engine, tmp_path: Path) -> None:
         for flag in (("--allow", "network.host"), ("--network", "host")):
             told = build(consenting, client, host, *flag, check=1)
             assert "granting entitlement network.host is not allowed by build daemon configuration" in told
+    by_id = consenting.out("network", "inspect", "-f", "{{.Id}}", "host")
+    plain = write_context(tmp_path / "p", "FROM busybox\nRUN true\n")
+    for name in (by_id, by_id[:12]):
+        told = build(consenting, "havre", plain, "--network", name, check=1)
+        assert "granting entitlement network.host is not allowed" in told
 
 
 def test_what_compose_grants(consenting: Engine, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager, closing
+from contextlib import aclosing, asynccontextmanager, closing, suppress
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -40,7 +40,7 @@ from havre.engine import times
 from havre.engine.layout import LaidOut, layout_form
 from havre.engine.model import Ulimit
 from havre.engine.progress import Progress, ProgressLine
-from havre.errors import HavreError, InvalidInput
+from havre.errors import HavreError, InvalidInput, NotFound
 from havre.oci.attestation import Predicate
 from havre.oci.reference import parse_reference
 from havre.registry import Auth
@@ -183,9 +183,17 @@ async def _cancel(call: Call) -> web.StreamResponse:
 # -- the request
 
 
+def _network(call: Call) -> str:
+    """The network's name, however it is called: rights depend on it. What is not there is the build's to tell."""
+    wanted = call.text("networkmode").removeprefix("default")  # the same, and other clients leave it out
+    with suppress(NotFound, InvalidInput):
+        return call.services.networks.name_of(wanted) if wanted else ""
+    return wanted
+
+
 def decode_request(call: Call) -> BuildRequest:
     """The query of POST /build. Who asks for the host's network grants it; `allow` is our own."""
-    network = call.text("networkmode").removeprefix("default")  # the same, and other clients leave it out
+    network = _network(call)
     tags = tuple(tag for tag in call.query.getall("t", []) if tag)
     return BuildRequest(
         id=call.text("buildid"),
