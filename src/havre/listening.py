@@ -130,7 +130,7 @@ class Acceptor:
         self._loop.add_reader(listening, self._readable)
 
     def close(self) -> None:
-        """Accept no more; what was accepted goes on. Idempotent."""
+        """Accept no more; who is being served goes on, and who was accepted a moment ago is sent away. Idempotent."""
         if self._listening.fileno() >= 0:
             self._pause()
             self._listening.close()
@@ -194,6 +194,9 @@ class Acceptor:
         spawn(self._run(counted), "client")
 
     async def _run(self, accepted: socket.socket) -> None:
+        if self._listening.fileno() < 0:  # closed meanwhile: its owner would not know of this client
+            accepted.close()
+            return
         try:
             await self._serve(accepted)
         except BaseException:

@@ -129,6 +129,27 @@ def test_an_address_that_has_its_share_is_sent_away() -> None:
         asyncio.run(work(address, listening, stack))
 
 
+def test_who_is_accepted_as_it_closes_is_not_served() -> None:
+    acceptor: Any = None
+
+    class Last(socket.socket):
+        def accept(self) -> tuple[socket.socket, Any]:
+            accepted = super().accept()
+            asyncio.get_running_loop().call_soon(lambda: acceptor.close())
+            return accepted
+
+    async def work(address: Any, listening: socket.socket, stack: ExitStack) -> None:
+        nonlocal acceptor
+        budget = Budget(10)
+        acceptor = Acceptor(stack.enter_context(Last(fileno=listening.detach())), _greet, budget, "box")
+        (client,) = _clients(stack, address, 1)
+        assert not await _served(client)
+        assert budget.used == 0
+
+    with _listening() as (listening, address), ExitStack() as stack:
+        asyncio.run(work(address, listening, stack))
+
+
 def test_without_descriptors_it_says_so_once_and_tries_again(caplog: pytest.LogCaptureFixture) -> None:
     class Poor(socket.socket):
         refusals = 1
