@@ -10,9 +10,7 @@ from __future__ import annotations
 import ipaddress
 import logging
 import os
-import urllib.request
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 from yarl import URL
 
@@ -24,11 +22,15 @@ log = logging.getLogger(__name__)
 def proxy_for(url: URL) -> str | None:
     """The proxy that the environment names for `url`."""
     host = url.host or ""
-    proxies = urllib.request.getproxies_environment()
-    if is_loopback(host) or any(_covers(entry, host, url.port) for entry in _entries(proxies.get("no", ""))):
+    if is_loopback(host) or any(_covers(entry, host, url.port) for entry in _entries(_variable("NO_PROXY"))):
         return None
-    proxy = proxies.get(url.scheme)
-    return f"http://{proxy}" if proxy and "://" not in proxy else proxy
+    proxy = _variable(f"{url.scheme}_proxy".upper())
+    return f"http://{proxy}" if proxy and "://" not in proxy else proxy or None
+
+
+def _variable(name: str) -> str:
+    """A variable in capitals, else in small letters, as Go's order is."""
+    return os.environ.get(name) or os.environ.get(name.lower(), "")
 
 
 def _entries(text: str) -> Iterator[str]:
@@ -65,15 +67,10 @@ def override_environment(http_proxy: str, https_proxy: str, no_proxy: str) -> No
 
 def configured() -> tuple[str, str, str]:
     """HTTP, HTTPS proxy and exceptions in force, passwords hidden, "" where there is none."""
-    proxies = urllib.request.getproxies_environment()
-    return _masked(proxies.get("http", "")), _masked(proxies.get("https", "")), proxies.get("no", "")
+    return _masked(_variable("HTTP_PROXY")), _masked(_variable("HTTPS_PROXY")), _variable("NO_PROXY")
 
 
 def _masked(text: str) -> str:
-    try:
-        parts = urlsplit(text)
-    except ValueError:
-        return text
-    if "@" not in parts.netloc:
-        return text
-    return parts._replace(netloc=f"xxxxx:xxxxx@{parts.netloc.rpartition('@')[2]}").geturl()
+    scheme, separator, rest = text.rpartition("://")  # a proxy may be given without a scheme
+    _, at, host = rest.rpartition("@")
+    return f"{scheme}{separator}xxxxx:xxxxx@{host}" if at else text

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from yarl import URL
 
-from havre.registry.proxies import proxy_for
+from havre.registry.proxies import configured, proxy_for
 
 
 @pytest.fixture(autouse=True)
@@ -39,3 +39,20 @@ def test_exceptions(monkeypatch: pytest.MonkeyPatch, exceptions: str, near: list
     monkeypatch.setenv("NO_PROXY", exceptions)
     assert [host for host in near if proxy_for(URL(f"https://{host}/"))] == []
     assert [host for host in far if not proxy_for(URL(f"https://{host}/"))] == []
+
+
+def test_capitals_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("https_proxy", "http://small:1")
+    assert proxy_for(URL("https://a.example/")) == "http://proxy:3128"
+    monkeypatch.setenv("https_proxy", "")
+    assert proxy_for(URL("https://a.example/")) == "http://proxy:3128"
+    monkeypatch.delenv("HTTPS_PROXY")
+    assert proxy_for(URL("https://a.example/")) is None
+    monkeypatch.setenv("https_proxy", "http://small:1")
+    assert proxy_for(URL("https://a.example/")) == "http://small:1"
+
+
+@pytest.mark.parametrize("scheme", ["", "http://"])
+def test_passwords_are_not_told(monkeypatch: pytest.MonkeyPatch, scheme: str) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", f"{scheme}me:se@cret@proxy:3128")
+    assert configured() == ("http://plain:1", f"{scheme}xxxxx:xxxxx@proxy:3128", "")
