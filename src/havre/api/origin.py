@@ -69,7 +69,11 @@ def _is_known(host: str, names: Collection[str]) -> bool:
     except ValueError:
         return False
     name = name.rstrip(".")
-    if name == "localhost" or name.endswith(".localhost") or name in names:
+    # No web site has a name without a dot (`docker` of docker-in-docker), nor one below .localhost (RFC 6761) and
+    # .internal (kept for private use by ICANN): no page can be made to have it.
+    if (name.isascii() and name and not set(name) & set(".:")) or name.endswith((".localhost", ".internal")):
+        return True
+    if name in names:
         return True
     try:
         ip_address(name.partition("%")[0])

@@ -31,6 +31,8 @@ NAMES = own_names(["0.0.0.0", "Engine.example."], ["other.example"])
         ("tcp", {"Host": "LOCALHOST:2375"}),
         ("tcp", {"Host": "api.moby.localhost"}),
         ("tcp", {"Host": "engine.example:2375"}),
+        ("tcp", {"Host": "docker:2375"}),
+        ("tcp", {"Host": "host.docker.internal:2375"}),
         ("tcp", {"Host": "other.example."}),
         ("tcp", {"Host": "127.0.0.1:2375", "Origin": "http://127.0.0.1:2375", "Sec-Fetch-Site": "same-origin"}),
         ("tcp", {"Host": "localhost", "Origin": "http://localhost:80", "Sec-Fetch-Site": "none"}),
