@@ -61,7 +61,7 @@ def test_security_options(opt: str) -> None:
 
 @given(st.text(max_size=80))
 def test_messages_are_text(said: str) -> None:
-    assert messages.create_failed("crun", said).endswith(": unknown")
+    assert ": unknown" in messages.create_failed("crun", said).message
 
 
 @given(st.lists(st.sampled_from(["proc", "self", "fd", "7", "..", ".", "", "x", "dev", "cwd"]), max_size=8))

@@ -83,7 +83,8 @@ class Sandboxes:
 
     def users(self, network_id: str) -> set[ContainerId]:
         """The running containers that have an endpoint on a network."""
-        return {id for id, held in self._held.items() if network_id in held.endpoints or network_id in held.others}
+        held = ((id, held) for id, held in self._held.items() if not held.left)
+        return {id for id, each in held if network_id in each.endpoints or network_id in each.others}
 
     def all(self) -> list[Held]:
         """What every running container holds."""
