@@ -83,12 +83,12 @@ class Live:
         """Break off what is read from its files or written to them. Not under `lock`, and no new ones may come."""
         await asyncio.gather(*(use.end() for use in self.uses))
 
-    def abandon_launch(self) -> bool:
-        """Break off a start that is under way, which undoes itself; whether there was one."""
+    def abandon_launch(self, after_s: float = 0.0) -> bool:
+        """Break off a start that is still under way in `after_s` seconds, and undoes itself; whether there is one."""
         if self.launch is None:
             return False
         with suppress(RuntimeError):  # done, or broken off already
-            self.launch.reschedule(0)
+            self.launch.reschedule(asyncio.get_running_loop().time() + after_s)
         return True
 
     def cancel_restart(self) -> None:

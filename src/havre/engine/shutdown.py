@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 
 LONGEST_S = 1500  # a reboot that hangs is forced after 30 min (systemd's reboot.target); "for ever" is no longer
 _SLACK_S = 5  # of a wave: to end what SIGKILL was needed for, and to take everything down
+_START_S = 2  # for starts under way: their containers may run already
 _JOINED = "container:"
 
 
@@ -75,9 +76,9 @@ class Shutdown:
         return longest_s(self._waves())
 
     async def run(self) -> None:
-        """Stop what runs, break off what is being started; what cannot be stopped is told in the log."""
+        """Stop what runs; break off starts that hang. What cannot be stopped is told in the log."""
         for live in self._index:
-            live.abandon_launch()
+            live.abandon_launch(_START_S)
         for wave in self._waves():
             await asyncio.gather(*(self._stop(container) for container in wave))
 
