@@ -14,7 +14,8 @@ from support.engines import Engine
 LINKS = {
     "data": "/missing/dir", "relative": "../../made/here", "up": "/../../../tmp/escaped", "chain": "/data/deeper",
     "file": "/nowhere/file", "etc/hosts": "/run/own/hosts", "etc/resolv.conf": "../run/systemd/resolve/stub.conf",
-    "etc/hostname": "/nowhere/hostname", "loop": "loop", "work": "done/work", "null": "/dead/null", "scratch": "/empty",
+    "etc/hostname": "/nowhere/hostname", "loop": "loop", "place": "done/place", "null": "/dead/null",
+    "scratch": "/empty",
 }  # fmt: skip
 
 
@@ -46,9 +47,9 @@ def test_mounts_and_working_directories(engine: Engine, linked: str, runtime: st
     files = [f"{directory}/f" for pair in binds.items() for directory in pair] + ["/file", "/nowhere/file"]
     shown = engine.out(
         *("run", "--rm", *(["--runtime", runtime] if runtime else []), *options, "-e", f"FILES={' '.join(files)}"),
-        *("-w", "/work/sub", linked, "sh", "-c", f"{read}; echo x >/empty/x && [ -c /dead/null ] && echo device"),
+        *("-w", "/place/sub", linked, "sh", "-c", f"{read}; echo x >/empty/x && [ -c /dead/null ] && echo device"),
     )
-    assert shown.splitlines() == [*["content"] * len(files), "/done/work/sub", "device"]
+    assert shown.splitlines() == [*["content"] * len(files), "/done/place/sub", "device"]
     shown = engine.out(
         *("run", "--rm", "--read-only", "--hostname", "me", "-v", f"{tmp_path}:/data/sub", linked, "sh", "-c"),
         'for file in /missing/dir/sub/f /etc/hosts /etc/hostname; do read x <$file; echo "$x"; done; '
