@@ -13,7 +13,7 @@ def test_errors_and_the_command_line_need_no_third_party_module() -> None:
     script = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); import havre.cli.main; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-IS", "-c", script], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert not loaded & {"json", "re", "typing", "dataclasses", "argparse", "asyncio", "msgspec", "aiohttp", "rich"}
+    assert not loaded & {"json", "re", "typing", "dataclasses", "argparse", "asyncio", "msgspec", "aiohttp"}
 
 
 def test_a_daemon_that_does_not_build_imports_no_grpc() -> None:
@@ -25,7 +25,7 @@ def test_a_daemon_that_does_not_build_imports_no_grpc() -> None:
 def test_compose_imports_what_every_up_needs_and_no_more() -> None:
     script = "import sys; import havre.cli.compose.up; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-I", "-c", script], capture_output=True, text=True, check=True)
-    slow = {"concurrent.futures", "dataclasses", "difflib", "inspect", "logging", "tarfile", "traceback", "rich"}
+    slow = {"concurrent.futures", "dataclasses", "difflib", "inspect", "logging", "tarfile", "traceback"}
     assert not set(done.stdout.split()) & slow
 
 
