@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import os
-import time
+import re
 from pathlib import Path
 
 import pytest
@@ -62,13 +62,14 @@ def test_unknown_users_cost_as_much_as_known_ones(tmp_path: Path, monkeypatch: p
     assert worked == [HTPASSWD.strip().partition(":")[2].encode()]
 
 
-def test_tokens_open_what_they_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_open_what_they_name(tmp_path: Path) -> None:
     file = tmp_path / "accounts"
     file.write_text(HTPASSWD)
     basic = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+    now = [0.0]
 
     async def work() -> None:
-        async with serving(tmp_path / "root", gate=TokenGate(Accounts(file))) as ask:
+        async with serving(tmp_path / "root", gate=TokenGate(Accounts(file), lambda: now[0])) as ask:
 
             async def token(scope: str) -> str:
                 body = (await ask("GET", f"/token?service=havre-registry&scope={scope}", Authorization=basic))[2]
@@ -106,8 +107,29 @@ def test_tokens_open_what_they_name(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             assert (await ask("POST", mount, Authorization=only))[0] == 202
             both = await token("repository:c:pull,push repository:a/b:pull")
             assert (await ask("POST", mount, Authorization=both))[0] == 201
-            later = time.time() + LIFE_S + 1
-            monkeypatch.setattr(time, "time", lambda: later)
+            now[0] = LIFE_S
             assert (await ask("GET", "/v2/", Authorization=both))[0] == 401
+            assert (await ask("GET", "/v2/", Authorization=await token("repository:c:pull")))[0] == 200
+
+    play(work)
+
+
+def test_tokens_are_opaque_and_so_many_are_kept(tmp_path: Path) -> None:
+    file = tmp_path / "accounts"
+    file.write_text(HTPASSWD)
+    basic = "Basic " + base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+
+    async def work() -> None:
+        async with serving(tmp_path / "root", gate=TokenGate(Accounts(file), most=2)) as ask:
+
+            async def token(**headers: str) -> str:
+                return str(json.loads((await ask("GET", "/token?scope=repository:a:pull", **headers))[2])["token"])
+
+            tokens = [await token(Authorization=basic) for _ in range(3)]
+            assert all(re.fullmatch(r"[A-Za-z0-9_-]{43}", each) for each in tokens)
+            strangers = {await token() for _ in range(3)}
+            assert len(strangers) == 1, "a token that opens nothing takes no place"
+            found = [(await ask("GET", "/v2/", Authorization=f"Bearer {each}"))[0] for each in tokens]
+            assert found == [401, 200, 200]
 
     play(work)
