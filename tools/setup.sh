@@ -9,7 +9,7 @@ venv=${VENV:-$root/.venv}
 lock=requirements.lock
 peers=
 packages="crun runc conmon nftables libnftables1 catatonit busybox-static git python3-venv"
-# Its apparmor_parser loads the profile of containers; see decision 350.
+# Its apparmor_parser loads the profile of containers; docs/why/security.md#the-default-isolation.
 [ "$(cat /sys/module/apparmor/parameters/enabled 2>/dev/null)" != Y ] || packages="$packages apparmor"
 for option in "$@"; do
     case $option in

@@ -2,6 +2,8 @@
 
 `in_thread` runs blocking work off the loop; `spawn` starts a task that is kept alive until it ends and whose failure is
 logged, never lost (a bare `create_task` may be collected half-way, and its exception is seen by nobody).
+
+Why: docs/decisions/001.
 """
 
 from __future__ import annotations

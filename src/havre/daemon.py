@@ -98,7 +98,7 @@ from havre.told import reloaded, tell
 log = logging.getLogger("havre.daemon")
 
 UNDO_S = 15  # for what is under way to undo itself, after `shutdown-timeout`
-_ARENAS = 2  # of the heap: 35 MB less while an image is pushed, and no slower (decision 285)
+_ARENAS = 2  # of the heap: 35 MB less while an image is pushed, and no slower (docs/why/storage.md#intake)
 
 
 @dataclass(frozen=True, slots=True)

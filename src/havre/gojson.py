@@ -14,6 +14,7 @@ the next encoder would fail on them, and a field named twice, in different cases
 and who else has read the document (an authorization plugin, a scanner) must not have read another one.
 
 Source: Go's documentation of encoding/json, "Unmarshal"; moby's api/types/strslice.
+Why: docs/decisions/365.
 """
 
 from __future__ import annotations

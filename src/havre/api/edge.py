@@ -9,6 +9,7 @@ A `HavreError` carries its status. Anything else that a handler raises is a bug:
 No route escapes the guard: it stands before the table.
 
 Source: moby's api/server (middleware, httputils); the texts and headers are dockerd 26's.
+Why: docs/decisions/062.
 """
 
 from __future__ import annotations

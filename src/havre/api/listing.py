@@ -12,7 +12,7 @@
 With `remote` in the query the main context is not listed: the daemon fetches it, and what is listed goes with it.
 
 The classic endpoint takes a tar of everything; BuildKit's session asks for what changed, but speaks HTTP/2, whose
-libraries cost the command line more than a cached build does (decision 240). All that comes is hostile.
+libraries cost the command line more than a cached build does (docs/decisions/240). All that comes is hostile.
 """
 
 from __future__ import annotations

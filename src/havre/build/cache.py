@@ -6,6 +6,8 @@
 A key never rests on a name that a client chose, nor on an image's history: only on layers that are in this store, and
 on the whole of what the step is given (CVE-2024-24557). Secrets, agents and proxies are no part of it. A record keeps
 its layer from being collected; it goes with `prune`. Rows live in the table `build_cache`, memory holds all of them.
+
+Why: docs/decisions/162.
 """
 
 from __future__ import annotations

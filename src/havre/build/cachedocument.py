@@ -10,6 +10,7 @@ That a layer is what the step makes is the image's word: only images that the us
 Pure.
 
 Source: moby/buildkit cache/remotecache, for what users do with it.
+Why: docs/decisions/292.
 """
 
 from __future__ import annotations

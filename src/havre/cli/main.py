@@ -5,6 +5,8 @@ of third-party packages and calls `main()`. Nothing on this path imports more th
 
     0 done    1 refused or failed    125 flags that cannot be read, or `run` failed before the container did
     126, 127 the container's command cannot be run, is not there    130 interrupted    else the container's own
+
+Why: docs/decisions/070.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""The labels by which docker compose finds what belongs to a project, and the names that it gives."""
+"""The labels by which docker compose finds what belongs to a project, and the names that it gives.
+
+Why: docs/decisions/183.
+"""
 
 from __future__ import annotations
 

@@ -6,6 +6,7 @@ Scalars are resolved by YAML 1.2's core schema with the octal and binary integer
 as if they were not there, and code never runs.
 
 Source: https://yaml.org/spec/1.2.2/#103-core-schema; the Compose specification, "Merge".
+Why: docs/decisions/180.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Only bcrypt is taken. The file is read again when it has changed; while it canno
 read before counts. An unknown user costs as much time as a known one, so the time of a refusal names nobody. Passwords
 that were right are remembered in memory, under a hash with a key of this process, since bcrypt is slow by intent and a
 push has dozens of requests.
+
+Why: docs/decisions/260.
 """
 
 from __future__ import annotations

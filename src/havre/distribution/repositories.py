@@ -12,6 +12,7 @@ Files appear by rename, so a reader sees all of one or nothing. Blocking, and sm
 Raises `RegistryRefusal` with the specification's codes.
 
 Source: OCI distribution specification 1.1, "Endpoints" and "Error codes".
+Why: docs/decisions/124.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     /var/run/cdi/...            (a file of a later directory wins)          of the file, then of each device
 
 An edit adds variables, device nodes, mounts, groups, and hooks: programs of the host that the OCI runtime runs
-(decision 273). Network devices to be moved into the container are refused.
+(docs/why/processes.md#exec-health-figures-limits). Network devices to be moved into the container are refused.
 
 Source: the Container Device Interface specification, 0.3.0 to 1.1.0. Blocking.
 """

@@ -6,6 +6,8 @@ name  docker.io/library/x:1 --+--> image      what the name means where no platf
                                      manifest M2  linux/arm64  --> image C2, here
                                      manifest M3  linux/s390x  --> not here
                      manifest A1  of M1        --> what is attested of it, here: documents beside M1's
+
+Why: docs/decisions/280.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@
 An image is its configuration: the ID is the digest of that document. A name may stand for several images, one for each
 platform of an index (`imageindex`). Rows live in the tables `images`, `image_indexes` and `image_names`; memory holds
 all of them, a change is written before it is seen. Owns no layers.
+
+Why: docs/decisions/020.
 """
 
 from __future__ import annotations

@@ -9,6 +9,8 @@
     exited          -                               started if its policy wants that with the daemon
 
 Nothing runs twice: whatever cannot be matched to its row is killed before any start.
+
+Why: docs/decisions/052.
 """
 
 from __future__ import annotations

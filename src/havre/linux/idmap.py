@@ -11,6 +11,7 @@ maps are written and whatever is wanted of its namespaces is held by descriptors
 when the daemon is killed. Blocking; failures are OSError.
 
 Sources: user_namespaces(7), subuid(5), mount_setattr(2), setfsuid(2), capget(2), capabilities(7).
+Why: docs/decisions/320.
 """
 
 from __future__ import annotations

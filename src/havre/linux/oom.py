@@ -3,7 +3,7 @@
     v1 (and hybrid)   conmon has an eventfd of its container's group, and opens its file `oom` at each notice
     v2                the kernel modifies memory.events ("a value change in this file generates a file modified event")
 
-Both are heard by inotify, so that a container costs no descriptor (decision 341). conmon writes no such file on v2.
+Both are heard by inotify, so that a container costs no descriptor. conmon writes no such file on v2.
 
 Source: Documentation/admin-guide/cgroup-v1/memory.rst, section 10; cgroup-v2.rst, "memory.events"; conmon's src/oom.c.
 """

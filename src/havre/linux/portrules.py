@@ -9,7 +9,7 @@
 
 Why without libnftables, which `nft` uses for the host: it waits with select(2), whose set ends at descriptor 1023, and
 opens a socket with each context. A daemon of many containers has no such number left when the next one starts
-(decision 340). These few rules need six expressions, which never change.
+(docs/why/networks.md#host-firewalls). These few rules need six expressions, which never change.
 
 Follows linux/netfilter/nf_tables.h and nfnetlink.h; `nft --debug=netlink` shows the same expressions. Blocking;
 failures are OSError with the kernel's text.

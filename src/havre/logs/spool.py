@@ -27,6 +27,8 @@ Where the container must not wait for its log, what is too much is passed over (
 what a log server gets; its cache has everything.
 
 Blocking; `keeper` sees to it that one thread is here at a time.
+
+Why: docs/decisions/190.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """What a log tells of its container: attributes that options choose, and a tag, which is a Go template. Pure.
 
 Source: the documentation of Docker's log drivers; the words of the refusals are dockerd's.
+Why: docs/decisions/316.
 """
 
 from __future__ import annotations

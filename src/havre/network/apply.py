@@ -48,7 +48,7 @@ class Host:
 
     Devices end together, in the background. The kernel needs 10 to 40 ms to end one, holds up all who change links for
     most of it, and takes no longer for twenty at once. So those that are done with are shut and put in a group of the
-    owner's; the group is ended a moment later, or by the next daemon (docs/decisions/288).
+    owner's; the group is ended a moment later, or by the next daemon (docs/why/networks.md#links-and-namespaces).
     """
 
     def __init__(self, owner: str, *, ruled: bool = True) -> None:

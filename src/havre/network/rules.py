@@ -30,7 +30,9 @@ The `guard` chain drops what `route_localnet` would let in: packets for or from 
 port published on 127.0.0.1 is not looked up for packets from outside, whatever their address says.
 
 An accept here ends this table's say only: a base chain of another table that drops forwarded packets still does
-(docs/decisions/033).
+(docs/why/networks.md#host-firewalls).
+
+Why: docs/decisions/032.
 """
 
 from __future__ import annotations

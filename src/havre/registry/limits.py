@@ -1,4 +1,6 @@
-"""How long a registry may take, how much a layer may unpack to: `registry-limits` of daemon.json (decision 122). Pure.
+"""How long a registry may take, how much a layer may unpack to: `registry-limits` of daemon.json. Pure.
+
+Why these numbers: docs/why/registry.md#pull.
 
 {"answer-seconds": 120, "patience-seconds": 60, "bytes-per-second": 1024, "layer-bytes": 274877906944}
 """

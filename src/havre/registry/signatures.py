@@ -13,6 +13,7 @@ Refuses: keyless signatures (certificates and the transparency log), Sigstore bu
 the `Policy`'s matter; the payload's own `docker-reference` is not compared, as copies keep their signatures.
 
 Source: sigstore/cosign, "specs/SIGNATURE_SPEC.md"; OCI distribution specification 1.1, "Listing Referrers".
+Why: docs/decisions/200.
 """
 
 from __future__ import annotations

@@ -19,6 +19,8 @@ An exec with output has one step more: {"data": 0} on the attach pipe, the conne
 Traps, each met: stdin packets over 32768 bytes lose their tail; a client that does not read blocks conmon, hence one
 connection that is always drained; two messages in the control fifo at once garble each other (2.1.12), hence the wait
 until it is empty; `--log-size-max` throws old lines away and is never given.
+
+Why: docs/decisions/040.
 """
 
 from __future__ import annotations

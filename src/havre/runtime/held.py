@@ -14,7 +14,7 @@ How the end is learnt, without polling, from one pidfd while it runs and a secon
 When the process ends and conmon does not follow within STALL_S, it waits for a reader that does not read: then the rest
 of the output is taken without waiting (`Fanout.hurry`), so that an end is never unreported.
 
-While it runs, a process costs the daemon two descriptors, its pidfd and the connection (decision 341).
+While it runs, a process costs the daemon two descriptors, its pidfd and the connection (docs/why/processes.md#start).
 """
 
 from __future__ import annotations

@@ -19,6 +19,8 @@ A row that cannot be read (`Table.damaged`) is told in the log and left out, and
 On disk (docs/schema.md draws it): `PRAGMA application_id` says havre, `PRAGMA user_version` the schema; a database
 written by a newer havre is refused untouched, one of an older havre is marked with our version (what was added has
 defaults), so that the older one refuses it from then on.
+
+Why: docs/decisions/015.
 """
 
 from __future__ import annotations

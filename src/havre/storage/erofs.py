@@ -17,6 +17,8 @@ nothing else ties an index to its tar at mount time.
 What no index can say raises `Unindexable`, and the layer is unpacked instead: a member below a symbolic link, a
 sparse file whose pieces are not block-aligned. What no layer may say raises `InvalidInput`, as in `unpack`: a file as
 parent, a hard link to nothing in this layer.
+
+Why: docs/decisions/010.
 """
 
 from __future__ import annotations

@@ -7,6 +7,7 @@ applied from the newest down, each once, on plain values.
     client 1.41 --request--> lift --> handler (1.45) --answer--> lower 1.45, lower 1.44, lower 1.42 --> client 1.41
 
 Source: Docker Engine API, "version history"; where it is silent, what dockerd 26 answered to both versions.
+Why: docs/decisions/060.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ Strings are not required to be UTF-8: they carry file names, so bytes that are n
 `os.fsdecode` makes them.
 
 Source: Protocol Buffers documentation, "Encoding".
+Why: docs/decisions/170.
 """
 
 from __future__ import annotations
