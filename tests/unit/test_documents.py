@@ -63,12 +63,12 @@ def test_record_has_title_and_status(record: Path) -> None:
 
 def test_index_lists_every_record() -> None:
     index = (DOCS / "decisions" / "README.md").read_text()
-    assert set(re.findall(r"\]\((\d{3})-", index)) == set(RECORDS)
+    assert set(re.findall(r"\]\((\d{3})-", index)) == set(RECORDS), "docs/decisions/README.md has a row for each record"
 
 
 def test_every_record_is_cited_by_code() -> None:
     cited = {number for _, text in texts("src/**/*.py") for number in re.findall(r"docs/decisions/(\d{3})", text)}
-    assert sorted(set(RECORDS) - cited) == []
+    assert sorted(set(RECORDS) - cited) == [], "the module that a record explains says `Why: docs/decisions/NNN.`"
 
 
 def test_cited_records_exist() -> None:

@@ -8,6 +8,7 @@ is no expression, as a whole. The grammar and the list are those of `packaging` 
 distributions use beside SPDX's are here.
 
 Source: SPDX 2.3, annex D "SPDX license expressions"; short names of Debian's copyright-format 1.0 and of older Fedoras.
+Why: docs/decisions/395.
 """
 
 from __future__ import annotations
