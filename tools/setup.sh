@@ -92,7 +92,7 @@ LAUNCHER
     cat >"$venv/bin/havred" <<LAUNCHER
 #!$venv/bin/python -I
 import sys
-from havre.daemon import main
+from havre.daemon.program import main
 sys.exit(main())
 LAUNCHER
     chmod 755 "$venv/bin/havre" "$venv/bin/havred"

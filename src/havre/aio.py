@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from typing import Any, ParamSpec, TypeVar, cast
@@ -25,6 +25,8 @@ T = TypeVar("T")
 SHARED = ThreadPoolExecutor(max_workers=16, thread_name_prefix="havre")
 #: How many clients may hold up a thread each.
 MAX_TRANSFERS = 256
+#: How much `feed` hands to a thread at once.
+BATCH_BYTES = 1 << 20
 _transfers = threading.BoundedSemaphore(MAX_TRANSFERS)
 _tasks: set[asyncio.Task[Any]] = set()
 
@@ -111,3 +113,29 @@ def spawn(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
     return task
+
+
+async def feed(chunks: AsyncIterator[bytes], take: Callable[[bytes], None]) -> None:
+    """Give the chunks to `take` in a thread, a megabyte at a time, while the next ones come in."""
+    working: asyncio.Future[None] | None = None
+    try:
+        batch, size = list[bytes](), 0
+        async for chunk in chunks:
+            batch.append(chunk)
+            size += len(chunk)
+            if size >= BATCH_BYTES:
+                if working is not None:
+                    await working
+                working, batch, size = asyncio.ensure_future(in_thread(_take_all, take, batch)), [], 0
+        if working is not None:
+            await working
+        working = asyncio.ensure_future(in_thread(_take_all, take, batch))
+        await working
+    finally:
+        if working is not None and not working.done():
+            await asyncio.wait([working])  # its thread uses what the caller closes next
+
+
+def _take_all(take: Callable[[bytes], None], batch: list[bytes]) -> None:
+    for chunk in batch:
+        take(chunk)

@@ -19,7 +19,7 @@ _LEVELS = {"WARNING": "warning", "CRITICAL": "fatal"}
 _BY_NAME = {"warn": logging.WARNING, "fatal": logging.CRITICAL}
 
 
-_OF_CONTAINERS = ("havre.network", "havre.listening")
+_OF_CONTAINERS = ("havre.dataplane", "havre.listening")
 
 
 @dataclass(slots=True)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from havre.engine.images import Images
 from havre.errors import HavreError, NotFound, Unauthorized
+from havre.images.images import Images
 from havre.oci.digest import digest_of
 from havre.oci.reference import parse_reference
 from havre.registry import Auth, Registry, RegistryConfig

@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
-from havre.engine.images import Images
 from havre.errors import Forbidden, InvalidInput
+from havre.images.images import Images
 from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of
 from havre.oci.manifest import describe

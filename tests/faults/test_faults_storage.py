@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from havre.engine.events import Events
+from havre.events import Events
 from havre.linux import mounts
 from havre.storage import Storage
 from support.volumes import open_volumes
@@ -19,7 +19,7 @@ from support.volumes import open_volumes
 BUSY = """
 import asyncio, os, sys
 from pathlib import Path
-from havre.engine.events import Events
+from havre.events import Events
 from havre.storage import Storage
 sys.path.insert(0, sys.argv[4])
 from support import tars
@@ -107,7 +107,7 @@ async def _recover(data: Path, run: Path, driver: str) -> None:
 RENAME = """
 import asyncio, sys
 from pathlib import Path
-from havre.engine.events import Events
+from havre.events import Events
 from havre.storage import Storage
 sys.path.insert(0, sys.argv[2])
 from support.volumes import open_volumes

@@ -16,11 +16,11 @@ from havre.cli.ports import parse_publish
 from havre.cli.run_flags import RUN
 from havre.cli.stream import Demultiplexer
 from havre.cli.tty import DetachFilter
-from havre.gotemplate.gotypes import typed
-from havre.gotemplate.lex import TemplateError
-from havre.gotemplate.template import compile_template
-from havre.gotext import parse_time
-from havre.jsontext import decode, encode
+from havre.golang.jsontext import decode, encode
+from havre.golang.templates.gotypes import typed
+from havre.golang.templates.lex import TemplateError
+from havre.golang.templates.template import compile_template
+from havre.golang.texts import parse_time
 
 PIECES = st.sampled_from(
     ["{{", "}}", "{{-", "-}}", ".", ".A", ".B.C", "$", "$x", ":=", "=", "|", "(", ")", '"s"', "`r`", "'c'", "1", "0x1f",

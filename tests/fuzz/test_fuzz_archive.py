@@ -12,11 +12,11 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from havre.engine.imagechanges import apply_changes
-from havre.engine.imagelist import glob, matches_reference, parse_moment
-from havre.engine.model import Config
 from havre.errors import HavreError
+from havre.images.changes import apply_changes
+from havre.images.summaries import glob, matches_reference, parse_moment
 from havre.oci.reference import parse_reference
+from havre.wire.config import Config
 from support.imagery import archive, config_of, layer_tar, staged, stream
 
 LAYER = layer_tar("file")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from havre.build.runmounts import parse_mount
+from havre.builds.runmounts import parse_mount
 from havre.errors import InvalidInput
 from havre.oci.words import expand, split, split_raw
 from support.buildtext import render

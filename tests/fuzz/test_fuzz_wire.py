@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from havre.api.bodies import Chunked
-from havre.engine.model import CreateRequest
 from havre.errors import InvalidInput
+from havre.wire.config import CreateRequest
 from havre.wire.decode import decode_body
 from havre.wire.detach import DetachScanner
 from havre.wire.filters import decode_filters

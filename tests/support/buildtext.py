@@ -8,15 +8,15 @@ from typing import Any
 
 import msgspec
 
-from havre.build.checking import Base, Checks
-from havre.build.checks import policy_of
-from havre.build.dockerfile import DockerfileError, parse_dockerfile
-from havre.build.graph import plan_graph
-from havre.build.plan import DEFAULT_PATH, Step, Surroundings, begin, plan_steps, read_triggers
-from havre.build.progress import unreported
-from havre.build.request import BuildRequest, DockerfileBytes
-from havre.engine.model import Config
+from havre.builds.checking import Base, Checks
+from havre.builds.checks import policy_of
+from havre.builds.dockerfile import DockerfileError, parse_dockerfile
+from havre.builds.graph import plan_graph
+from havre.builds.plan import DEFAULT_PATH, Step, Surroundings, begin, plan_steps, read_triggers
+from havre.builds.progress import unreported
+from havre.builds.request import BuildRequest, DockerfileBytes
 from havre.oci.platform import Platform, parse_platform
+from havre.wire.config import Config
 
 _HOST = Platform("amd64", "linux")
 BUILD_ARGS = {"GIVEN": "from-client", "HTTP_PROXY": "http://proxy.example"}

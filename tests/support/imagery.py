@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from havre.engine.images import Images
-from havre.engine.progress import ProgressLine
 from havre.errors import Failed, NotFound
+from havre.images.images import Images
+from havre.images.progress import ProgressLine
 from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of
 from havre.oci.manifest import Descriptor, describe, render_manifest

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from havre.engine.events import Events
-from havre.engine.localvolumes import LocalVolumes
-from havre.engine.pluginvolumes import PluginMount, PluginVolumes
-from havre.engine.volume import Volume
-from havre.engine.volumes import Volumes
+from havre.events import Events
 from havre.plugins import Directories, Patience, Plugins
 from havre.storage import Database
+from havre.volumes.local import LocalVolumes
+from havre.volumes.plugged import PluginMount, PluginVolumes
+from havre.volumes.spec import Volume
+from havre.volumes.volumes import Volumes
 
 
 def open_volumes(

@@ -28,4 +28,4 @@ def test_a_place_that_says_too_much_is_cut_short_and_counted() -> None:
 def test_debugging_lines_are_cut_short_only_where_containers_cause_them() -> None:
     limit = RateLimit(burst=1, clock=lambda: 0.0)
     assert [limit.filter(_record(1, logging.DEBUG)) for _ in range(3)] == [True] * 3
-    assert [limit.filter(_record(2, logging.DEBUG, "havre.network.relay")) for _ in range(2)] == [True, False]
+    assert [limit.filter(_record(2, logging.DEBUG, "havre.dataplane.relay")) for _ in range(2)] == [True, False]

@@ -12,7 +12,7 @@ from havre.cli.buildview import PlainView, Steps, render_screen
 from havre.cli.format.table import Listing, align
 from havre.cli.progress import show
 from havre.compose.view import Live, Plain
-from havre.gotemplate.template import compile_template
+from havre.golang.templates.template import compile_template
 from havre.visible import Drawn, Guarded, visible
 
 EVIL = "\x1b]0;evil\x07\x9b2J\u202e"

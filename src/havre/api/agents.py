@@ -25,7 +25,7 @@ from aiohttp import web
 from havre.aio import finish
 from havre.api.call import Call
 from havre.api.hijack import Connection, Taken, render_head, take_over
-from havre.build.contexts import Contexts
+from havre.builds.contexts import Contexts
 from havre.errors import HavreError, InvalidInput
 from havre.listening import Acceptor, Budget
 

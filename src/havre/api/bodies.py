@@ -29,8 +29,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.web_protocol import RequestHandler
 
-from havre.aio import in_own_thread, spawn
-from havre.engine.copying import feed
+from havre.aio import feed, in_own_thread, spawn
 from havre.errors import InvalidInput
 
 _HELD = re.compile(rb"PUT (?:/v[0-9.]+)?/containers/[^/? ]+/archive[? ]")

@@ -22,28 +22,28 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from havre import gojson
 from havre.api.agents import Agents
 from havre.api.buildlog import RawTeller
 from havre.api.call import Call
+from havre.api.contextlists import CONTENT_TYPE, ListedContext, receive
 from havre.api.grpc import Doors
-from havre.api.listing import CONTENT_TYPE, ListedContext, receive
 from havre.api.progress_stream import stream_progress
 from havre.api.router import Router
-from havre.build.cache import CacheRecord
-from havre.build.entitlements import NETWORK_HOST
-from havre.build.progress import BuildEvent, Finished, Log, Started, Warned
-from havre.build.request import DEFAULT_NAME, BuildRequest, BuildResult, CacheSource, CacheTarget, parse_attestations
-from havre.build.running import RunFailed
-from havre.build.uploads import SshAgents, UploadedContext
-from havre.engine import times
-from havre.engine.layout import LaidOut, layout_form
-from havre.engine.model import Ulimit
-from havre.engine.progress import Progress, ProgressLine
+from havre.builds.cache import CacheRecord
+from havre.builds.entitlements import NETWORK_HOST
+from havre.builds.progress import BuildEvent, Finished, Log, Started, Warned
+from havre.builds.request import DEFAULT_NAME, BuildRequest, BuildResult, CacheSource, CacheTarget, parse_attestations
+from havre.builds.running import RunFailed
+from havre.builds.uploads import SshAgents, UploadedContext
 from havre.errors import HavreError, InvalidInput, NotFound
+from havre.golang import gojson
+from havre.images.layout import LaidOut, layout_form
+from havre.images.progress import Progress, ProgressLine
 from havre.oci.attestation import Predicate
 from havre.oci.reference import parse_reference
 from havre.registry import Auth
+from havre.wire import times
+from havre.wire.config import Ulimit
 from havre.wire.decode import decode_header
 from havre.wire.frames import STDERR
 

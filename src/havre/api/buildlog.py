@@ -10,9 +10,9 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from havre.build.progress import BuildEvent, Declared, Finished, Log, Started, Transfer, Vertex, Warned
-from havre.engine import times
-from havre.engine.progress import Progress, ProgressLine
+from havre.builds.progress import BuildEvent, Declared, Finished, Log, Started, Transfer, Vertex, Warned
+from havre.images.progress import Progress, ProgressLine
+from havre.wire import times
 
 
 class RawTeller:

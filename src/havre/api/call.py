@@ -18,9 +18,9 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 from aiohttp import web
 
+from havre.aio import feed
 from havre.api.bodies import HoldingProtocol, feed_body
 from havre.api.services import Services
-from havre.engine.copying import feed
 from havre.errors import Forbidden, HavreError, InvalidInput
 from havre.wire import versions
 from havre.wire.decode import check_content_type, decode_body, refuse_repeated

@@ -16,7 +16,7 @@ from havre.api.call import Call
 from havre.api.hijack import Taken, render_head, take_over
 from havre.api.relay import relay
 from havre.api.router import Router
-from havre.engine.attach import Attachment, AttachOptions
+from havre.containers.attach import Attachment, AttachOptions
 from havre.errors import HavreError, InvalidInput
 from havre.logs import LogChunk, LogOptions
 from havre.wire import versions

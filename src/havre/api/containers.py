@@ -13,10 +13,11 @@ from aiohttp import web
 from havre.api.call import Call
 from havre.api.present import Sizes, present_container, present_summary
 from havre.api.router import Router
-from havre.engine.model import CreateRequest, HostConfig, PortBinding, Value
 from havre.errors import InvalidInput, NotFound
 from havre.wire import versions
+from havre.wire.config import CreateRequest, HostConfig, PortBinding
 from havre.wire.decode import decode_body
+from havre.wire.values import Value
 
 _DEPRECATED_MAC = (
     "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."

@@ -15,12 +15,12 @@ from havre.api.containers import terminal_size
 from havre.api.hijack import Taken, render_head, take_over
 from havre.api.relay import relay
 from havre.api.router import Router
-from havre.engine.exec import ExecSpec
-from havre.engine.model import Value
+from havre.containers.streams.exec import ExecSpec
 from havre.errors import HavreError, InvalidInput
 from havre.wire import versions
 from havre.wire.detach import parse_keys
 from havre.wire.frames import STDOUT, render_header
+from havre.wire.values import Value
 
 
 class ExecStart(Value):

@@ -15,11 +15,11 @@ from aiohttp import web
 from havre.api.call import Call
 from havre.api.pour import pour
 from havre.api.router import Router
-from havre.engine.commit import CommitOptions
-from havre.engine.copying import PathStat
-from havre.engine.model import Config
-from havre.engine.times import rfc3339
+from havre.containers.files.commit import CommitOptions
+from havre.containers.files.copying import PathStat
 from havre.errors import InvalidInput
+from havre.wire.config import Config
+from havre.wire.times import rfc3339
 
 _TAR = "application/x-tar"
 _OCTETS = "application/octet-stream"

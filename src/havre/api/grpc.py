@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from havre.api.buildkit.posted import Posted
     from havre.api.buildkit.sessions import Sessions
     from havre.api.services import Services
-    from havre.build.request import BuildRequest
+    from havre.builds.request import BuildRequest
 
 _PROTOCOL = "h2c"
 _HEAD = b"HTTP/1.1 101 UPGRADED\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n"

@@ -14,9 +14,9 @@ from havre.api.call import Call
 from havre.api.present import present_image
 from havre.api.progress_stream import stream_progress
 from havre.api.router import Router
-from havre.build import fetching
-from havre.engine.progress import Progress, ProgressLine
+from havre.builds import fetching
 from havre.errors import InvalidInput, NotFound
+from havre.images.progress import Progress, ProgressLine
 from havre.registry import Auth
 from havre.wire.decode import decode_header
 

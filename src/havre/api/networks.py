@@ -9,8 +9,9 @@ from aiohttp import web
 
 from havre.api.call import Call
 from havre.api.router import Router
-from havre.engine.model import EndpointSettings, Value
-from havre.engine.network import NetworkSpec
+from havre.networks.spec import NetworkSpec
+from havre.wire.config import EndpointSettings
+from havre.wire.values import Value
 
 
 class ConnectRequest(Value):

@@ -15,12 +15,14 @@ from typing import Any
 
 import msgspec
 
-from havre.engine.containers import Placement
-from havre.engine.imagelist import ImageDetails
-from havre.engine.links import shown_links
-from havre.engine.model import ZERO_TIME, Container, EndpointSettings, MountPoint, PortBinding, State
+from havre.containers.container import Container, MountPoint, State
+from havre.containers.containers import Placement
+from havre.containers.networking import shown_links
 from havre.errors import InvalidInput
+from havre.images.summaries import ImageDetails
+from havre.wire.config import EndpointSettings, PortBinding
 from havre.wire.queries import parse_time
+from havre.wire.values import ZERO_TIME
 
 _OMITTED = {
     "Config": (

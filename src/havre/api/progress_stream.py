@@ -15,9 +15,9 @@ from typing import Any, TypeAlias
 from aiohttp import web
 
 from havre.api.call import Call
-from havre.build.running import RunFailed
-from havre.engine.progress import Progress, ProgressLine
+from havre.builds.running import RunFailed
 from havre.errors import HavreError
+from havre.images.progress import Progress, ProgressLine
 from havre.wire.progress import render_error, render_line, render_status, render_stream
 
 Work: TypeAlias = Callable[[Progress], Coroutine[Any, Any, Any]]

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from havre.api.call import Call
 from havre.api.router import Router
-from havre.engine.pruning import KINDS, Pruning, Scope
+from havre.system.pruning import KINDS, Pruning, Scope
 
 
 def _pruning(call: Call) -> tuple[Pruning, Scope]:

@@ -9,19 +9,19 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from havre.build.contexts import Contexts
-    from havre.build.outputs import Outputs
-    from havre.build.solve import Builder
-    from havre.engine.checkpoints import Checkpoints
-    from havre.engine.containers import Containers
-    from havre.engine.events import Events
-    from havre.engine.files import Files
-    from havre.engine.images import Images
-    from havre.engine.networks import Networks
-    from havre.engine.stats import Stats
-    from havre.engine.system import System
-    from havre.engine.updates import Updates
-    from havre.engine.volumes import Volumes
+    from havre.builds.contexts import Contexts
+    from havre.builds.outputs import Outputs
+    from havre.builds.solve import Builder
+    from havre.containers.containers import Containers
+    from havre.containers.files.files import Files
+    from havre.containers.life.checkpoints import Checkpoints
+    from havre.containers.life.updates import Updates
+    from havre.containers.streams.stats import Stats
+    from havre.events import Events
+    from havre.images.images import Images
+    from havre.networks.networks import Networks
+    from havre.system.info import System
+    from havre.volumes.volumes import Volumes
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,10 @@ from aiohttp import web
 
 from havre.api.call import Call
 from havre.api.router import Router
-from havre.engine.model import ZERO_TIME
-from havre.engine.stats import Figures, Reading
-from havre.engine.times import rfc3339
+from havre.containers.streams.stats import Figures, Reading
 from havre.linux.usage import Block, Interface, Usage
+from havre.wire.times import rfc3339
+from havre.wire.values import ZERO_TIME
 
 _BLOCK_LISTS = (
     "io_service_bytes_recursive", "io_serviced_recursive", "io_queue_recursive", "io_service_time_recursive",

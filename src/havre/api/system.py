@@ -15,10 +15,10 @@ from havre.api.build import present_cache
 from havre.api.call import Call
 from havre.api.present import Sizes, present_summary
 from havre.api.router import Router
-from havre.build.cache import LOCAL_SOURCE
-from havre.build.cachemounts import CACHE_MOUNT
-from havre.engine.events import Event
+from havre.builds.cache import LOCAL_SOURCE
+from havre.builds.cachemounts import CACHE_MOUNT
 from havre.errors import InvalidInput
+from havre.events import Event
 from havre.registry import Auth
 from havre.wire.queries import parse_time
 from havre.wire.versions import NEWEST, OLDEST

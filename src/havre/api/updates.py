@@ -6,8 +6,8 @@ from aiohttp import web
 
 from havre.api.call import Call
 from havre.api.router import Router
-from havre.engine.model import HostConfig
 from havre.wire import versions
+from havre.wire.config import HostConfig
 
 
 async def _update(call: Call) -> web.StreamResponse:

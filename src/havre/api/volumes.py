@@ -12,9 +12,9 @@ from aiohttp import web
 from havre.api.call import Call
 from havre.api.router import Router
 from havre.api.swarm import NOT_A_MANAGER
-from havre.engine.model import Value
-from havre.engine.volumecopies import VolumeCopies
 from havre.errors import Unavailable
+from havre.volumes.copies import VolumeCopies
+from havre.wire.values import Value
 
 
 class VolumeRequest(Value):

@@ -18,7 +18,7 @@ from havre.cli.parser import StatusError
 from havre.cli.stream import DETACHED, Copy, Signals
 from havre.cli.tty import DEFAULT_DETACH_KEYS, DetachFilter, RawTerminal, parse_keys, size
 from havre.errors import HavreError
-from havre.jsontext import decode
+from havre.golang.jsontext import decode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

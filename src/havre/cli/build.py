@@ -23,7 +23,7 @@ from havre.client.buildcache import Caches
 from havre.client.buildcontext import DirectoryContext, TextContext
 from havre.client.buildsend import is_remote, read_secret, registry_config, send_list, send_tar, takes_lists
 from havre.errors import HavreError
-from havre.jsontext import decode, encode
+from havre.golang.jsontext import decode, encode
 from havre.visible import Drawn, visible
 
 TYPE_CHECKING = False

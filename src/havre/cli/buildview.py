@@ -15,7 +15,7 @@ import time
 
 from havre.cli.stream import write_all
 from havre.cli.tty import BLUE, OFF, RED, has_colours
-from havre.jsontext import encode
+from havre.golang.jsontext import encode
 from havre.visible import visible
 
 TYPE_CHECKING = False
@@ -106,7 +106,7 @@ class Steps:
 
     @staticmethod
     def _status(step: Step, status: dict[str, Any]) -> list[tuple[Step, list[str], str]]:
-        from havre.gotext import human_size
+        from havre.golang.texts import human_size
 
         current, total = status.get("current") or 0, status.get("total") or 0
         amount = f" {human_size(current)}" + (f" / {human_size(total)}" if total else "") if current else ""

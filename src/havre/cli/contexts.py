@@ -17,8 +17,8 @@ from havre.client.config import (
     read_file,
 )
 from havre.client.endpoint import DEFAULT_HOST
-from havre.gotext import ellipsis
-from havre.jsontext import decode, encode
+from havre.golang.jsontext import decode, encode
+from havre.golang.texts import ellipsis
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

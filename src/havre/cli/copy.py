@@ -23,8 +23,8 @@ from havre.cli.stream import write_all
 from havre.cli.untar import untar
 from havre.client.http import FilePart
 from havre.errors import HavreError, NotFound
-from havre.gotext import human_size
-from havre.jsontext import decode
+from havre.golang.jsontext import decode
+from havre.golang.texts import human_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from havre.cli.parser import StatusError
 from havre.cli.platforms import platform_parameters
 from havre.cli.ps import render_filters
 from havre.errors import HavreError, InvalidInput, NotFound
-from havre.gotext import ago, ellipsis, go_time, human_size, short_id
+from havre.golang.texts import ago, ellipsis, go_time, human_size, short_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from havre.cli.names import familiar
 from havre.cli.tty import DIM, OFF, has_colours, size
-from havre.gotext import human_size, short_id
+from havre.golang.texts import human_size, short_id
 from havre.visible import Drawn, visible
 
 TYPE_CHECKING = False

@@ -10,10 +10,10 @@ from havre import __version__
 from havre.cli.parser import StatusError
 from havre.client.api import API_VERSION
 from havre.errors import HavreError
-from havre.gotemplate.gotypes import typed
-from havre.gotemplate.lex import TemplateError
-from havre.gotext import binary_size, parse_time
-from havre.jsontext import encode
+from havre.golang.jsontext import encode
+from havre.golang.templates.gotypes import typed
+from havre.golang.templates.lex import TemplateError
+from havre.golang.texts import binary_size, parse_time
 from havre.visible import Drawn, for_terminal
 
 TYPE_CHECKING = False
@@ -33,7 +33,7 @@ def _print(form: str, value: Json, type_name: str, template_name: str = "") -> N
     if form == "json":
         sys.stdout.write(encode(value, escape_html=True) + "\n")
         return
-    from havre.gotemplate.template import compile_template
+    from havre.golang.templates.template import compile_template
 
     try:
         template = compile_template(form, template_name)

@@ -9,9 +9,9 @@ import sys
 
 from havre.cli.parser import StatusError
 from havre.errors import HavreError, InvalidInput, NotFound
-from havre.gotemplate.gotypes import typed
-from havre.gotemplate.lex import TemplateError
-from havre.jsontext import encode
+from havre.golang.jsontext import encode
+from havre.golang.templates.gotypes import typed
+from havre.golang.templates.lex import TemplateError
 from havre.visible import Drawn, for_terminal
 
 TYPE_CHECKING = False
@@ -66,7 +66,7 @@ def _print_json(objects: list[Any], *, compact: bool) -> None:
 
 
 def _print_template(objects: list[Any], form: str) -> None:
-    from havre.gotemplate.template import compile_template
+    from havre.golang.templates.template import compile_template
 
     try:
         template = compile_template(form.replace("\\t", "\t").replace("\\n", "\n"))

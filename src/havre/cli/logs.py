@@ -33,7 +33,7 @@ def _from_date(text: str) -> str:
             return f"{time.mktime(time.strptime(text, form)):.0f}.000000000"
         except ValueError:
             continue
-    from havre.gotext import parse_time
+    from havre.golang.texts import parse_time
 
     try:
         seconds, nanoseconds = parse_time(text)

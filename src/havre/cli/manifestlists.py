@@ -19,11 +19,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from havre import gojson
 from havre.cli.names import AUTH_KEY
 from havre.client.auth import find_auth
 from havre.client.config import Config
 from havre.errors import Conflict, InvalidInput, NotFound
+from havre.golang import gojson
 from havre.oci import mediatypes
 from havre.oci.attestation import MAX_ATTESTED, is_attestation
 from havre.oci.image import decode_image

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from havre.cli.parser import StatusError
-from havre.jsontext import encode
+from havre.golang.jsontext import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import posix
 
 from havre.cli.stream import write_all
 from havre.errors import Failed
-from havre.gotext import human_size
+from havre.golang.texts import human_size
 from havre.visible import visible
 
 TYPE_CHECKING = False

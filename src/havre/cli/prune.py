@@ -5,7 +5,7 @@ from __future__ import annotations
 from havre.cli.format.table import Listing
 from havre.cli.parser import StatusError
 from havre.cli.ps import render_filters
-from havre.gotext import human_size, short_id
+from havre.golang.texts import human_size, short_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

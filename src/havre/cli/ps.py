@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from havre.cli.format.table import Listing, label_text
-from havre.gotext import ago, ellipsis, go_quote, go_time, human_size, short_id
-from havre.jsontext import encode
+from havre.golang.jsontext import encode
+from havre.golang.texts import ago, ellipsis, go_quote, go_time, human_size, short_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

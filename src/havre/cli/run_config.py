@@ -261,7 +261,7 @@ def _security(options: Options) -> Json:
 
 
 def _profile(path: str) -> str:
-    from havre.jsontext import decode, encode
+    from havre.golang.jsontext import decode, encode
 
     try:
         return encode(decode(read_file(path)))

@@ -11,8 +11,8 @@ from havre.cli.archive import check_output, write_output
 from havre.cli.format.table import Listing
 from havre.cli.parser import StatusError
 from havre.cli.platforms import platform_parameters
-from havre.gotext import ellipsis
-from havre.jsontext import decode
+from havre.golang.jsontext import decode
+from havre.golang.texts import ellipsis
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import time
 from havre.cli.format.table import Listing
 from havre.cli.tty import DIM, OFF, YELLOW, has_colours
 from havre.errors import HavreError
-from havre.gotext import binary_size, human_size, short_id
+from havre.golang.texts import binary_size, human_size, short_id
 from havre.visible import Drawn
 
 TYPE_CHECKING = False

@@ -12,7 +12,7 @@ from havre.cli.ps import render_filters
 from havre.client.api import cannot_connect
 from havre.client.autostart import daemon_program
 from havre.client.endpoint import connect
-from havre.jsontext import encode
+from havre.golang.jsontext import encode
 from havre.visible import Drawn, for_terminal
 
 TYPE_CHECKING = False
@@ -48,8 +48,8 @@ def events(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def _template(form: str) -> Any:
-    from havre.gotemplate.lex import TemplateError
-    from havre.gotemplate.template import compile_template
+    from havre.golang.templates.lex import TemplateError
+    from havre.golang.templates.template import compile_template
 
     try:
         return compile_template(form)
@@ -58,7 +58,7 @@ def _template(form: str) -> Any:
 
 
 def _typed(event: dict[str, Any]) -> Any:
-    from havre.gotemplate.gotypes import typed
+    from havre.golang.templates.gotypes import typed
 
     value = typed(event)
     value.defaults = {"ID": "", "Status": "", "From": "", "Time": 0, "TimeNano": 0, "Scope": ""}

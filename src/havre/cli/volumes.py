@@ -11,7 +11,7 @@ from havre.cli.parser import StatusError
 from havre.cli.ps import render_filters
 from havre.cli.run_config import to_map
 from havre.errors import NotFound
-from havre.gotext import human_size
+from havre.golang.texts import human_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ import posix
 from havre import errors
 from havre.client.endpoint import DEFAULT_SOCKET, connect
 from havre.client.http import Connection, quote, render_query
-from havre.jsontext import decode, encode
+from havre.golang.jsontext import decode, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ name programs `docker-credential-NAME` that are asked over stdin.
 from __future__ import annotations
 
 from havre.errors import Failed
-from havre.jsontext import decode, encode
+from havre.golang.jsontext import decode, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ import os
 
 from havre.client.buildcontext import Member, member_of
 from havre.errors import InvalidInput
-from havre.jsontext import decode, encode
+from havre.golang.jsontext import decode, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

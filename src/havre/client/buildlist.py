@@ -5,7 +5,7 @@
                                                                   <--  which files it does not have
     their contents                                                -->
 
-The daemon's side is `api/listing.py`.
+The daemon's side is `api/contextlists.py`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from _json import encode_basestring_ascii
 
 from havre.client.auth import base64
 from havre.client.buildcontext import DirectoryContext, Member, TextContext, content_of
-from havre.jsontext import encode
+from havre.golang.jsontext import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from havre.client.auth import base64, find_auth
 from havre.client.buildcontext import DirectoryContext, TextContext
 from havre.errors import Failed, InvalidInput
-from havre.jsontext import encode
+from havre.golang.jsontext import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import posix
 
 from havre.client.endpoint import DEFAULT_HOST, Endpoint, TlsFiles, parse_endpoint
 from havre.errors import HavreError, InvalidInput, NotFound
-from havre.jsontext import decode, encode
+from havre.golang.jsontext import decode, encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

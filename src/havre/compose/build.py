@@ -30,7 +30,7 @@ from havre.compose.project import Project, image_of
 from havre.compose.request import ulimit
 from havre.compose.steps import Build
 from havre.errors import Failed, InvalidInput, Unsupported
-from havre.jsontext import encode
+from havre.golang.jsontext import encode
 
 Tell = Callable[[list[str], list[str]], None]
 """Told what is going on, a line each."""

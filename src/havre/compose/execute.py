@@ -22,7 +22,7 @@ from havre.compose.references import link_names, resolved
 from havre.compose.request import container_request
 from havre.compose.steps import Await, Build, Call, Create, Execute, Pull, Push, Step
 from havre.errors import Conflict, Failed, Forbidden, HavreError, NotFound, NotModified, Unavailable
-from havre.jsontext import encode
+from havre.golang.jsontext import encode
 
 _STATUS: dict[type[HavreError], int] = {NotModified: 304, Forbidden: 403, NotFound: 404, Conflict: 409}
 _MANY = 32

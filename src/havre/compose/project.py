@@ -15,7 +15,7 @@ from havre.compose.dotenv import read_env_file
 from havre.compose.kinds import JSON, YAML
 from havre.compose.schema import PROJECT, SERVICE
 from havre.errors import InvalidInput, NotFound
-from havre.jsontext import encode
+from havre.golang.jsontext import encode
 
 Service = dict[str, Any]
 Resources = dict[str, dict[str, Any]]

@@ -9,7 +9,7 @@ from havre.client.api import Client
 from havre.compose import labels as label
 from havre.compose.project import Project, image_of
 from havre.errors import NotFound
-from havre.jsontext import encode
+from havre.golang.jsontext import encode
 
 
 class Container(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from html import escape
 
 from havre.compose.project import Project, image_of, in_order
-from havre.jsontext import encode
+from havre.golang.jsontext import encode
 
 _WIDTH, _LINE, _PAD = 220, 16, 40
 """Of the drawing, in pixels: a box's width, the height of a line of text, and the room around boxes."""

@@ -27,9 +27,9 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from havre import gojson
 from havre.distribution.turns import Turns
 from havre.errors import HavreError
+from havre.golang import gojson
 from havre.oci.digest import Digest, digest_named, hex_of, parse_any_digest
 from havre.oci.manifest import Descriptor, Manifest, decode_document
 from havre.storage.blobs import Blobs

@@ -47,8 +47,8 @@ def render_tag(template: str, subject: Subject, options: Mapping[str, str], log_
         return subject.id[:12]
     _check_length("tag", template)
     # Only who uses them pays for them.
-    from havre.gotemplate.lex import TemplateError
-    from havre.gotemplate.template import compile_template
+    from havre.golang.templates.lex import TemplateError
+    from havre.golang.templates.template import compile_template
 
     try:
         return compile_template(template, "log-tag").execute(_info(subject, options, log_path), _BUDGET)
@@ -86,7 +86,7 @@ _METHODS: Mapping[str, Callable[[Subject], str]] = {
 
 
 def _info(subject: Subject, options: Mapping[str, str], log_path: str) -> Any:
-    from havre.gotemplate.gotypes import Struct, Time
+    from havre.golang.templates.gotypes import Struct, Time
 
     @cache
     def attributes() -> dict[str, str]:

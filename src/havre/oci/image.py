@@ -14,8 +14,8 @@ from typing import Any
 
 import msgspec
 
-from havre import gojson
 from havre.errors import InvalidInput
+from havre.golang import gojson
 from havre.oci.digest import Digest, parse_digest
 from havre.oci.manifest import MAX_CONFIG, MAX_LAYERS
 from havre.oci.platform import Platform

@@ -20,8 +20,8 @@ from typing import Any
 
 import msgspec
 
-from havre import gojson
 from havre.errors import InvalidInput, NotFound, Unsupported
+from havre.golang import gojson
 from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of, parse_digest
 from havre.oci.platform import Platform, runnable_on

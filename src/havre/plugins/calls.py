@@ -20,9 +20,9 @@ from typing import Any
 import aiohttp
 import msgspec
 
-from havre import gojson
 from havre.aio import in_thread
 from havre.errors import Failed, InvalidInput, NotFound, Unavailable
+from havre.golang import gojson
 from havre.plugins import discovery
 from havre.plugins.discovery import Address, Directories
 

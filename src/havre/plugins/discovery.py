@@ -19,8 +19,8 @@ from pathlib import Path
 
 import msgspec
 
-from havre import gojson
 from havre.errors import Failed, InvalidInput
+from havre.golang import gojson
 
 
 class TlsFiles(msgspec.Struct, kw_only=True):

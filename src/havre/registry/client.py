@@ -19,8 +19,8 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from havre import gojson
 from havre.errors import Failed, HavreError, InvalidInput, NotFound, Unauthorized
+from havre.golang import gojson
 from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of
 from havre.oci.manifest import MAX_DOCUMENT, Descriptor, Index, decode_document

@@ -11,8 +11,8 @@ from __future__ import annotations
 import msgspec
 from yarl import URL
 
-from havre import gojson
 from havre.errors import Failed, InvalidInput
+from havre.golang import gojson
 from havre.oci.reference import DEFAULT_REGISTRY
 from havre.registry.auth import Auth
 from havre.registry.endpoints import RegistryConfig, endpoint_of

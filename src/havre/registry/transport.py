@@ -25,9 +25,9 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from havre import gojson
 from havre.aio import in_thread
 from havre.errors import Failed, Forbidden, HavreError, InvalidInput, NotFound, Unauthorized, Unavailable
+from havre.golang import gojson
 from havre.registry.auth import (
     Auth,
     Challenge,

@@ -20,9 +20,9 @@ from typing import Any
 
 import msgspec
 
-from havre import gojson
 from havre.errors import InvalidInput
-from havre.gojson import Unsigned
+from havre.golang import gojson
+from havre.golang.gojson import Unsigned
 
 ENOSYS = 38
 AF_VSOCK = 40

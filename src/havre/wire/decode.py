@@ -12,8 +12,8 @@ import binascii
 import json
 from typing import Any, TypeVar
 
-from havre import gojson
 from havre.errors import InvalidInput
+from havre.golang import gojson
 
 T = TypeVar("T")
 

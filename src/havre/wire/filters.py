@@ -1,16 +1,25 @@
-"""The `filters` parameter: JSON in one of two shapes, into a map of lists.
+"""Docker's `filters` parameter: JSON in one of two shapes, which keys a list knows, and the four ways a value matches.
 
     {"status": {"running": true, "paused": true}}    since API 1.22
     {"status": ["running", "paused"]}                before, and still what many clients send
 
-Which keys exist is the business of the list that is filtered.
+Within one key values are alternatives, except labels, which must all match; between keys everything must match. A key
+that is absent matches anything.
 """
 
 from __future__ import annotations
 
-from havre import gojson
-from havre.errors import InvalidInput
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import TypeAlias
 
+from havre.errors import InvalidInput
+from havre.golang import gojson
+
+Filters: TypeAlias = Mapping[str, Sequence[str]]
+
+_TRUE = frozenset({"1", "true"})
+_FALSE = frozenset({"0", "false"})
 _Shapes = dict[str, dict[str, bool] | list[str] | None]
 
 
@@ -24,3 +33,63 @@ def decode_filters(text: str) -> dict[str, list[str]]:
         raise InvalidInput("invalid filter") from error
     # The booleans say nothing: dockerd, too, looks at the keys alone.
     return {key: list(values) for key, values in shape.items() if values}
+
+
+def check_keys(filters: Filters, known: Collection[str]) -> None:
+    """Refuse a key that the list does not know, in Docker's words."""
+    for key in filters:
+        if key not in known:
+            raise InvalidInput(f"invalid filter '{key}'", f"known filters: {', '.join(sorted(known))}")
+
+
+def matches_exactly(filters: Filters, key: str, source: str) -> bool:
+    """Whether `source` is one of the key's values."""
+    values = filters.get(key)
+    return not values or source in values
+
+
+def matches_prefix(filters: Filters, key: str, source: str) -> bool:
+    """Whether `source` begins with one of the key's values."""
+    values = filters.get(key)
+    return not values or any(source.startswith(value) for value in values)
+
+
+def matches_pattern(filters: Filters, key: str, *sources: str) -> bool:
+    """Whether any of `sources` equals a value, or contains a match of it read as a regular expression."""
+    values = filters.get(key)
+    return not values or any(_found(value, source) for value in values for source in sources)
+
+
+def _found(pattern: str, source: str) -> bool:
+    if pattern == source:
+        return True
+    try:
+        return re.search(pattern, source) is not None
+    except re.error:
+        return False
+
+
+def matches_labels(filters: Filters, labels: Mapping[str, str] | None) -> bool:
+    """`label=KEY` and `label=KEY=VALUE` must all hold; `label!=...` must all fail."""
+    labels = labels or {}
+    wanted, unwanted = filters.get("label", ()), filters.get("label!", ())
+    return all(_has_label(labels, value) for value in wanted) and not any(
+        _has_label(labels, value) for value in unwanted
+    )
+
+
+def _has_label(labels: Mapping[str, str], wanted: str) -> bool:
+    key, given, value = wanted.partition("=")
+    return key in labels and (not given or labels[key] == value)
+
+
+def boolean(filters: Filters, key: str) -> bool | None:
+    """The value of a yes/no filter; None where it is not given."""
+    values = filters.get(key)
+    if not values:
+        return None
+    if len(values) == 1 and values[0].lower() in _TRUE:
+        return True
+    if len(values) == 1 and values[0].lower() in _FALSE:
+        return False
+    raise InvalidInput(f"invalid filter '{key}={list(values)}'", "expected one of 1, true, 0, false")

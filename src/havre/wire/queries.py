@@ -10,8 +10,8 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import msgspec
 
-from havre import gojson
 from havre.errors import InvalidInput
+from havre.golang import gojson
 from havre.golang.units import parse_duration
 
 _FALSE = frozenset({"", "0", "no", "false", "none"})

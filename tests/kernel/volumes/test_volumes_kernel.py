@@ -11,11 +11,11 @@ from typing import Any, TypeVar
 
 import pytest
 
-from havre.engine.events import Events
-from havre.engine.volume import ANONYMOUS, Volume
 from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound
+from havre.events import Events
 from havre.linux import mounts
 from havre.storage import Database
+from havre.volumes.spec import ANONYMOUS, Volume
 from support.trees import describe
 from support.volumes import open_volumes
 

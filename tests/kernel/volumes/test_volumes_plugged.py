@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from havre.engine.events import Events
 from havre.errors import Failed, NotFound, Unavailable
+from havre.events import Events
 from havre.plugins import Patience
 from havre.storage import Database
 from support.volumeplugin import VolumePlugin

@@ -10,9 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from havre.api.server import Server, UnixListener, serve
-from havre.engine.events import Events
-from havre.engine.model import Config, Container, HostConfig, State
+from havre.containers.container import Container, State
 from havre.errors import NotFound
+from havre.events import Events
+from havre.wire.config import Config, HostConfig
 
 CONTAINER_ID = "ab" * 32
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_fakes import Wire, exchange, post_json, services
 
 from havre.api.authorization import Authorization
 from havre.api.routes import build_router
@@ -17,6 +16,7 @@ from havre.api.server import UnixListener, serve
 from havre.errors import Failed
 from havre.plugins import Directories, Patience, Plugins
 from support.authzplugin import ALLOWED, AuthzPlugin, body_of
+from unit.api.api_fakes import Wire, exchange, post_json, services
 
 _LIMIT = 4 << 20
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_fakes import Wire, exchange, services, start
 
 from havre.api.bodies import Chunked, Sized
 from havre.errors import InvalidInput, NotFound
+from unit.api.api_fakes import Wire, exchange, services, start
 
 BODY = random.Random(1).randbytes(700_001)
 PUT = b"PUT /v1.45/containers/golden/archive?path=/ HTTP/1.1\r\nHost: x\r\n"

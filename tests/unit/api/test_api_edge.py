@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_fakes import Wire, exchange, post_json, services, start
 
 from havre.api.routes import build_router
 from havre.api.server import UnixListener, serve
-from havre.engine.imagelist import ImageSummary
 from havre.errors import Forbidden, NotFound
+from havre.images.summaries import ImageSummary
+from unit.api.api_fakes import Wire, exchange, post_json, services, start
 
 Scenario = Callable[[Path], Coroutine[Any, Any, None]]
 

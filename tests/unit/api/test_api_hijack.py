@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_fakes import FakeAttachment, FakeContainers, Wire, container, exchange, services, start
+
+from unit.api.api_fakes import FakeAttachment, FakeContainers, Wire, container, exchange, services, start
 
 Scenario = Callable[[Path, FakeContainers], Coroutine[Any, Any, None]]
 

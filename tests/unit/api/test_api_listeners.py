@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_fakes import FakeContainers, exchange, services
 
 from havre.api.server import InheritedListener, Listener, Server, TcpListener, UnixListener, serve
 from havre.api.tls import server_context
 from havre.errors import Conflict, Failed, InvalidInput
+from unit.api.api_fakes import FakeContainers, exchange, services
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:

@@ -6,12 +6,12 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from api_fakes import exchange, services
 
 from havre.api.origin import Kind, check_headers, own_names
 from havre.api.routes import build_router
 from havre.api.server import TcpListener, UnixListener, serve
 from havre.errors import Forbidden
+from unit.api.api_fakes import exchange, services
 
 NAMES = own_names(["0.0.0.0", "Engine.example."], ["other.example"])
 

@@ -19,10 +19,11 @@ from havre.api.present import (
     status_text,
 )
 from havre.api.system import present_event
-from havre.engine.containers import Placement
-from havre.engine.events import Actor, Event
-from havre.engine.imagelist import ImageDetails
-from havre.engine.model import Container, PortBinding, State
+from havre.containers.container import Container, State
+from havre.containers.containers import Placement
+from havre.events import Actor, Event
+from havre.images.summaries import ImageDetails
+from havre.wire.config import PortBinding
 from havre.wire.queries import parse_time
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "api"

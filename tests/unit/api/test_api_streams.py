@@ -12,13 +12,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from api_fakes import CONTAINER_ID, FakeAttachment, FakeContainers, Wire, exchange, post_json, services, start
 
-from havre.engine.exec import Exec, ExecSpec
-from havre.engine.exit import Exits, WaitResult
-from havre.engine.progress import ProgressLine
+from havre.containers.exits import Exits, WaitResult
+from havre.containers.streams.exec import Exec, ExecSpec
 from havre.errors import Failed, NotFound
+from havre.images.progress import ProgressLine
 from havre.logs import LogChunk
+from unit.api.api_fakes import CONTAINER_ID, FakeAttachment, FakeContainers, Wire, exchange, post_json, services, start
 
 Scenario = Callable[[Path, Any], Coroutine[Any, Any, None]]
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from havre.api.buildkit import posted
-from havre.build.request import BuildRequest
+from havre.builds.request import BuildRequest
 from havre.errors import NotFound
 
 

@@ -20,10 +20,10 @@ from havre.api.buildkit.options import (
 )
 from havre.api.buildkit.posted import exporters_of
 from havre.api.buildkit.status import MAX_UNREAD_LOG, Status
-from havre.build.progress import Declared, Finished, Log, Started, Transfer, Vertex, Warned
-from havre.build.request import Attestations, CacheTarget
-from havre.engine.layout import LayoutForm
+from havre.builds.progress import Declared, Finished, Log, Started, Transfer, Vertex, Warned
+from havre.builds.request import Attestations, CacheTarget
 from havre.errors import Conflict, HavreError, InvalidInput, NotFound
+from havre.images.layout import LayoutForm
 
 STEP = Vertex("sha256:aa", "[1/1] RUN x", ("sha256:bb",))
 

@@ -40,7 +40,7 @@ from havre.api.buildkit.protobuf import decode
 from havre.api.buildkit.sessionauth import session_credentials
 from havre.api.buildkit.sessions import Session, Sessions
 from havre.api.buildkit.sshagent import forward_agent
-from havre.build.packed import PackedTree
+from havre.builds.packed import PackedTree
 from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound
 from havre.registry import Auth, DelegatedAuth
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from havre import gotext as text
 from havre.cli.format.table import align
 from havre.cli.ps import container_listing, ports_text
 from havre.errors import InvalidInput
+from havre.golang import texts as text
 
 
 @pytest.mark.parametrize(

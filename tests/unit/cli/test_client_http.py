@@ -14,7 +14,7 @@ from havre.client.api import Client, min_version
 from havre.client.endpoint import Endpoint, SocketStream, parse_endpoint
 from havre.client.http import Connection, FilePart, render_query
 from havre.errors import InvalidInput, Unavailable
-from havre.jsontext import decode, encode
+from havre.golang.jsontext import decode, encode
 
 
 def receive(sock: socket.socket) -> bytes:

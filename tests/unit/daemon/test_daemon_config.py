@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from havre.api.server import InheritedListener, TcpListener, UnixListener
-from havre.config import (
+from havre.daemon.config import (
     DIRECTIVES,
     DaemonConfig,
     UlimitDefault,
@@ -22,11 +22,11 @@ from havre.config import (
     merge,
     parse_arguments,
 )
-from havre.configvalues import check_values
-from havre.confinement import default_security
-from havre.daemon import pid_file
+from havre.daemon.configvalues import check_values
+from havre.daemon.confinement import default_security
+from havre.daemon.hosts import plan_listeners
+from havre.daemon.program import pid_file
 from havre.errors import Conflict, Failed, InvalidInput
-from havre.hosts import plan_listeners
 from havre.runtime.plan import Security
 
 
@@ -262,7 +262,7 @@ def test_pid_file(tmp_path: Path) -> None:
 def test_pid_file_of_a_living_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "pid"
     path.write_text("1\n")
-    monkeypatch.setattr("havre.daemon._living_daemon", lambda path: 1)
+    monkeypatch.setattr("havre.daemon.program._living_daemon", lambda path: 1)
     with pytest.raises(Conflict, match="process with PID 1 is still running"), pid_file(path):
         pass
 

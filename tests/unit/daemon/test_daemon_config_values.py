@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from havre.config import configure
-from havre.configvalues import check_values
+from havre.daemon.config import configure
+from havre.daemon.configvalues import check_values
 from havre.errors import InvalidInput
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from havre import daemon
-from havre.servicemanager import host_goes_down
+from havre.daemon import program as daemon
+from havre.daemon.servicemanager import host_goes_down
 
 
 def ask(directory: Path, script: str) -> bool:
@@ -31,7 +31,7 @@ def test_a_host_without_systemd_is_not_asked(tmp_path: Path) -> None:
 
 
 def test_systemd_that_does_not_answer_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("havre.servicemanager._ANSWER_S", 0.05)
+    monkeypatch.setattr("havre.daemon.servicemanager._ANSWER_S", 0.05)
     assert not ask(tmp_path, "echo stopping; exec sleep 60")
 
 

@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from havre.engine import pull as pulling
-from havre.engine.imagestore import NameRow
 from havre.errors import Failed
+from havre.images import pull as pulling
+from havre.images.store import NameRow
 from havre.oci import mediatypes
 from havre.oci.attestation import Predicate, attest
 from havre.oci.digest import Digest, digest_of

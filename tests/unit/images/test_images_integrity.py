@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from havre.engine.integrity import Finding
+from havre.images.integrity import Finding
 from havre.oci.digest import Digest, digest_of
 from support.imagery import FakeRegistry, Stage, config_of, layer_tar, staged, stream
 

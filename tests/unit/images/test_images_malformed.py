@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from havre.engine.imageconfig import read_config, read_image
 from havre.errors import InvalidInput, NotFound
+from havre.images.documents import read_config, read_image
 from havre.oci.digest import digest_of
 from havre.oci.image import decode_image
 from support.imagery import Stage, archive, config_of, layer_tar, staged, stream

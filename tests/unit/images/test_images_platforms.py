@@ -11,15 +11,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from havre.engine.imageindex import IndexRow
-from havre.engine.imagelist import ImageUser
-from havre.engine.imagestore import NameRow
-from havre.engine.model import ImageId
 from havre.errors import Conflict, InvalidInput, NotFound
+from havre.images.index import IndexRow
+from havre.images.store import NameRow
+from havre.images.summaries import ImageUser
 from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of
 from havre.oci.manifest import Descriptor, describe, render_index, render_manifest
 from havre.oci.platform import Platform
+from havre.wire.values import ImageId
 from support.imagery import FakeRegistry, Stage, archive, config_of, layer_tar, pack_layer, staged, stream
 
 ARCHITECTURES = ("amd64", "arm64", "s390x")

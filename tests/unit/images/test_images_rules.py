@@ -6,16 +6,17 @@ from collections.abc import Sequence
 
 import pytest
 
-from havre.engine.imagechanges import apply_changes
-from havre.engine.imagelist import ImageUser, matches_reference, parse_moment, select
-from havre.engine.imagelist import glob as compile_glob
-from havre.engine.imageremoval import RemovalFacts, RemovalPlan, plan_removal
-from havre.engine.imagestore import Image, ImageRow
-from havre.engine.model import Config, ImageId
 from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound
+from havre.images.changes import apply_changes
+from havre.images.deletionplan import RemovalFacts, RemovalPlan, plan_removal
+from havre.images.store import Image, ImageRow
+from havre.images.summaries import ImageUser, matches_reference, parse_moment, select
+from havre.images.summaries import glob as compile_glob
 from havre.oci.digest import digest_of
 from havre.oci.image import decode_image
 from havre.oci.reference import Reference, parse_reference
+from havre.wire.config import Config
+from havre.wire.values import ImageId
 from support.imagery import config_of
 
 DIGEST = digest_of(b"manifest")

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from havre.engine.imagedeletion import Pruned
-from havre.engine.imagelist import ImageUser
 from havre.errors import Conflict, HavreError, InvalidInput, NotFound
+from havre.images.deletion import Pruned
+from havre.images.summaries import ImageUser
 from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of
 from support.imagery import Stage, archive, config_of, layer_tar, staged, stream
@@ -294,7 +294,7 @@ def test_removal_frees_what_nothing_else_needs(tmp_path: Path) -> None:
 
 
 def test_an_archive_of_too_many_members_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("havre.engine.archive.MAX_MEMBERS", 100)
+    monkeypatch.setattr("havre.images.loading.MAX_MEMBERS", 100)
 
     async def work() -> None:
         async with staged(tmp_path) as stage:
@@ -306,8 +306,8 @@ def test_an_archive_of_too_many_members_is_refused(tmp_path: Path, monkeypatch: 
 
 
 def test_what_is_kept_of_an_archive_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("havre.engine.archive.MAX_DOCUMENTS", 100_000)
-    monkeypatch.setattr("havre.engine.archive.MAX_ARCHIVE", 4 << 20)
+    monkeypatch.setattr("havre.images.loading.MAX_DOCUMENTS", 100_000)
+    monkeypatch.setattr("havre.images.loading.MAX_ARCHIVE", 4 << 20)
     config = config_of(BASE, TOP, Cmd=["x" * 2000])
     often = [{"Config": "c.json", "Layers": ["0/layer.tar", "1/layer.tar"]}] * 99
     for data, words in [

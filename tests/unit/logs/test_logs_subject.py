@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from havre.errors import InvalidInput
-from havre.gotemplate import template
-from havre.gotemplate.functions import FUNCTIONS
+from havre.golang.templates import template
+from havre.golang.templates.functions import FUNCTIONS
 from havre.logs import subject as subjects
 from havre.logs.subject import Subject, plan_attrs, render_tag
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from havre.engine.model import CreateRequest, HostConfig, PortBinding
 from havre.errors import InvalidInput
+from havre.wire.config import CreateRequest, HostConfig, PortBinding
 from havre.wire.decode import check_content_type, decode_body
 
 

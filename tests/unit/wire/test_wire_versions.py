@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from havre.engine.model import CreateRequest, Healthcheck, HostConfig
 from havre.errors import InvalidInput
+from havre.wire.config import CreateRequest, Healthcheck, HostConfig
 from havre.wire.versions import NEWEST, OLDEST, Version, lift, lower, multiplexed, needs_lowering, parse_version
 
 

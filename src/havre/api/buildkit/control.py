@@ -34,13 +34,13 @@ from havre.api.buildkit.sessions import Sessions
 from havre.api.buildkit.source import SessionSource
 from havre.api.buildkit.sources import SourceFiles
 from havre.api.buildkit.status import timestamp
-from havre.build.cache import CacheRecord
-from havre.build.contexts import Contexts
-from havre.build.outputs import Outputs
-from havre.build.request import BuildRequest, BuildResult, DockerfileBytes
-from havre.build.solve import Builder
-from havre.engine.images import Images
+from havre.builds.cache import CacheRecord
+from havre.builds.contexts import Contexts
+from havre.builds.outputs import Outputs
+from havre.builds.request import BuildRequest, BuildResult, DockerfileBytes
+from havre.builds.solve import Builder
 from havre.errors import HavreError, InvalidInput, Unsupported
+from havre.images.images import Images
 from havre.oci.platform import platform_of_machine
 from havre.registry import Auth
 

@@ -14,8 +14,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from havre.engine.layout import LayoutForm, layout_form
 from havre.errors import InvalidInput, Unsupported
+from havre.images.layout import LayoutForm, layout_form
 
 # Attributes that may be false only: what they would switch on is not there.
 _OFF = frozenset(("attestation-inline", "name-canonical", "oci-artifact", "prefer-nondist-layers"))

@@ -17,13 +17,13 @@ from havre.api.buildkit.contentstore import write_blob
 from havre.api.buildkit.exporters import Export, Push
 from havre.api.buildkit.sessions import Session
 from havre.api.buildkit.shown import counted, tell_done
-from havre.build.outputs import Outputs
-from havre.build.progress import BuildProgress, Transfer, Vertex, shown
-from havre.build.request import BuildResult
-from havre.engine.images import Images
-from havre.engine.layout import LaidOut, Layout, LayoutForm
-from havre.engine.progress import ProgressLine
+from havre.builds.outputs import Outputs
+from havre.builds.progress import BuildProgress, Transfer, Vertex, shown
+from havre.builds.request import BuildResult
 from havre.errors import Failed, Unsupported
+from havre.images.images import Images
+from havre.images.layout import LaidOut, Layout, LayoutForm
+from havre.images.progress import ProgressLine
 from havre.oci.digest import Digest, digest_of
 from havre.oci.image import decode_image
 from havre.oci.manifest import Descriptor

@@ -26,7 +26,7 @@ from havre.api.buildkit.filesync import DATA, FIN, REQ, STAT, render_stat
 from havre.api.buildkit.messages import BytesMessage, Packet
 from havre.api.buildkit.sessions import Session
 from havre.api.buildkit.shown import Moved
-from havre.build.outputs import OutputFile, OutputTree
+from havre.builds.outputs import OutputFile, OutputTree
 from havre.errors import Failed, InvalidInput
 
 METHOD = "/moby.filesync.v1.FileSend/DiffCopy"

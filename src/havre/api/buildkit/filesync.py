@@ -24,7 +24,7 @@ from havre.aio import to_its_end
 from havre.api.buildkit.messages import Packet, Stat
 from havre.api.buildkit.sessions import Session
 from havre.api.buildkit.shown import Moved
-from havre.build.packed import PackedTree, PackUpdate
+from havre.builds.packed import PackedTree, PackUpdate
 from havre.errors import Failed, InvalidInput
 from havre.storage.tar import Entry
 

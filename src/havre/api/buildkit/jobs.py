@@ -24,7 +24,7 @@ from itertools import islice
 from havre.api.buildkit.messages import SolveRequest
 from havre.api.buildkit.sources import SourceFiles
 from havre.api.buildkit.status import Status
-from havre.build.request import BuildResult
+from havre.builds.request import BuildResult
 from havre.errors import Conflict, NotFound
 
 WAIT_S = 5.0  # for Control.Solve, which the client has sent already

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from havre.api.buildkit.messages import Op, SourceOp
 from havre.api.buildkit.protobuf import decode
-from havre.build.gitsource import HEADER, TOKEN, parse_git_address
+from havre.builds.gitsource import HEADER, TOKEN, parse_git_address
 from havre.errors import HavreError, InvalidInput, Unsupported
 from havre.oci.digest import digest_of
 

@@ -17,11 +17,11 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from havre import gojson
-from havre.build.gitsource import parse_git_address, shown_address
-from havre.build.request import DEFAULT_NAME, MAIN_CONTEXT, BuildRequest, CacheSource, CacheTarget, parse_attestations
-from havre.engine.model import Ulimit
+from havre.builds.gitsource import parse_git_address, shown_address
+from havre.builds.request import DEFAULT_NAME, MAIN_CONTEXT, BuildRequest, CacheSource, CacheTarget, parse_attestations
 from havre.errors import InvalidInput, Unsupported
+from havre.golang import gojson
+from havre.wire.config import Ulimit
 from havre.wire.queries import parse_bool
 
 FRONTEND = "dockerfile.v0"

@@ -23,16 +23,16 @@ import msgspec
 from aiohttp import web
 from grpclib.exceptions import GRPCError
 
-from havre import gojson
 from havre.api.buildkit import messages as m
 from havre.api.buildkit.control import Control
 from havre.api.buildkit.options import FRONTEND, UPLOAD
 from havre.api.buildkit.protobuf import encode
 from havre.api.call import Call
 from havre.api.progress_stream import stream_progress
-from havre.build.request import BuildRequest
-from havre.engine.progress import Progress, ProgressLine
+from havre.builds.request import BuildRequest
 from havre.errors import Failed, InvalidInput, NotFound
+from havre.golang import gojson
+from havre.images.progress import Progress, ProgressLine
 
 _SESSION, _UPLOADED = "client-session", "upload-request"
 _TRACE, _IMAGE = "moby.buildkit.trace", "moby.image.id"

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from havre.build.progress import BuildProgress, Transfer, Vertex
+from havre.builds.progress import BuildProgress, Transfer, Vertex
 
 _TOLD_EVERY = 1 << 20  # bytes between two words about a transfer
 

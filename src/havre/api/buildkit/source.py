@@ -35,13 +35,13 @@ from havre.api.buildkit.sessionauth import session_credentials
 from havre.api.buildkit.sessions import Session, Sessions
 from havre.api.buildkit.shown import counted
 from havre.api.buildkit.sshagent import forward_agent
-from havre.build.contexts import Contexts, read_file
-from havre.build.dockerfile import MAX_BYTES
-from havre.build.gitsource import shown_address
-from havre.build.packed import PackedTree
-from havre.build.progress import BuildProgress, Vertex, shown, vertex_of_context
-from havre.build.request import DEFAULT_NAME, MAIN_CONTEXT, DockerfileBytes, Origin
-from havre.build.uploads import UploadedContext, dockerfile_names, read_dockerfile
+from havre.builds.contexts import Contexts, read_file
+from havre.builds.dockerfile import MAX_BYTES
+from havre.builds.gitsource import shown_address
+from havre.builds.packed import PackedTree
+from havre.builds.progress import BuildProgress, Vertex, shown, vertex_of_context
+from havre.builds.request import DEFAULT_NAME, MAIN_CONTEXT, DockerfileBytes, Origin
+from havre.builds.uploads import UploadedContext, dockerfile_names, read_dockerfile
 from havre.errors import Failed, NotFound
 from havre.oci.digest import Digest
 from havre.registry import Auth

@@ -15,13 +15,13 @@ from havre.aio import in_thread, to_its_end
 from havre.api.buildkit import messages as m
 from havre.api.buildkit.filesync import render_entry
 from havre.api.buildkit.llb import Source
-from havre.build.contexts import Contexts
-from havre.build.gitsource import Lender, shown_address
-from havre.build.packed import PackedTree
-from havre.build.progress import BuildProgress, shown
-from havre.build.request import DEFAULT_NAME
-from havre.build.trees import DirectoryTree, Tree
-from havre.build.uploads import UploadedContext
+from havre.builds.contexts import Contexts
+from havre.builds.gitsource import Lender, shown_address
+from havre.builds.packed import PackedTree
+from havre.builds.progress import BuildProgress, shown
+from havre.builds.request import DEFAULT_NAME
+from havre.builds.trees import DirectoryTree, Tree
+from havre.builds.uploads import UploadedContext
 from havre.errors import InvalidInput, NotFound
 
 MAX_BYTES = 8 << 20  # of a file that is read; a message may have twice as many

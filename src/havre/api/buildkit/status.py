@@ -26,7 +26,7 @@ from havre.api.buildkit.messages import (
     VertexWarning,
 )
 from havre.api.buildkit.messages import Vertex as VertexMessage
-from havre.build.progress import BuildEvent, Declared, Finished, Log, Started, Transfer, Vertex, Warned
+from havre.builds.progress import BuildEvent, Declared, Finished, Log, Started, Transfer, Vertex, Warned
 from havre.oci.digest import digest_of
 
 MAX_UNREAD_LOG = 8 << 20  # bytes of output kept for a client that does not read

@@ -19,7 +19,7 @@ from havre.compose.down import plan_simple, plan_stop
 from havre.compose.project import scale_of
 from havre.compose.state import Container, State, list_containers
 from havre.errors import HavreError
-from havre.jsontext import encode
+from havre.golang.jsontext import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from havre.compose import yamlwrite
 from havre.compose.load import Loader
 from havre.compose.project import image_of, service_hash
 from havre.errors import InvalidInput
-from havre.jsontext import encode
+from havre.golang.jsontext import encode
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

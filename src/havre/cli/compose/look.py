@@ -13,8 +13,8 @@ from havre.cli.ps import ports_text, render_filters
 from havre.compose import COMPOSE_VERSION
 from havre.compose import labels as label
 from havre.errors import Unsupported
-from havre.gotext import ago, ellipsis, go_quote, human_size, short_id
-from havre.jsontext import encode
+from havre.golang.jsontext import encode
+from havre.golang.texts import ago, ellipsis, go_quote, human_size, short_id
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

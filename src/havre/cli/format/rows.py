@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from havre.cli.format.table import Listing
-    from havre.gotemplate.template import Template
+    from havre.golang.templates.template import Template
 
 
 class Row:
@@ -49,7 +49,7 @@ class Blank(Row):
 
     def check(self, template: Template) -> None:
         """Raise TemplateError for an unknown field; other failures may be those of empty texts."""
-        from havre.gotemplate.lex import TemplateError
+        from havre.golang.templates.lex import TemplateError
 
         try:
             template.execute(self)

@@ -72,14 +72,14 @@ class Listing:
         return {name: self.fields[name][1](row) for name in sorted(self.fields) if name not in self.hidden}
 
     def _json(self, row: Any) -> str:
-        from havre.jsontext import encode
+        from havre.golang.jsontext import encode
 
         return encode(self.values(row), escape_html=True) + "\n"
 
     def _through_template(self, rows: Iterable[Any], form: str) -> str:
         from havre.cli.format.rows import Blank, Headers, Row
-        from havre.gotemplate.lex import TemplateError
-        from havre.gotemplate.template import compile_template
+        from havre.golang.templates.lex import TemplateError
+        from havre.golang.templates.template import compile_template
 
         with_header = form.startswith("table")
         text = (form.removeprefix("table") if with_header else form).strip(" ")

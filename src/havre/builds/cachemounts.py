@@ -1,0 +1,149 @@
+"""The directories of `--mount=type=cache`: what steps share from build to build, and rows of the build cache.
+
+    data_root/build/mounts/HEX            HEX is the mount's ID; what its steps see
+                           private-HEX    of a step that wanted it for itself while another had it
+                           HEX.new        being made from its `from=`
+                           .gone-HEX      being removed
+
+A directory that a step uses is not removed, whoever asks. Removal takes it out of the way on the event loop, so that
+the next step begins with a new one, and deletes it then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import os
+import secrets
+import time
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from havre.aio import in_thread
+from havre.builds.cache import CacheRecord
+from havre.builds.runmounts import RunMount
+from havre.linux import trees
+
+CACHE_MOUNT = "exec.cachemount"
+"""The type of their records, by BuildKit's name."""
+
+_GONE, _NEW, _PRIVATE = ".gone-", ".new", "private-"
+
+
+class CacheMounts:
+    """All of them; users of a locked one wait for each other."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._making = asyncio.Lock()  # two stages may want the same new one at once
+        self._used: Counter[Path] = Counter()  # by how many steps at once
+        self._last_used: dict[Path, float] = {}
+        self._uses: Counter[Path] = Counter()
+
+    def sweep(self) -> None:
+        """At a start: remove what was half made or half removed. Blocking."""
+        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for directory in self._root.iterdir():
+            if directory.name.startswith(_GONE) or directory.name.endswith(_NEW):
+                trees.remove_tree(directory)
+
+    @asynccontextmanager
+    async def borrow(self, id: str, mount: RunMount, seed: Path | None) -> AsyncIterator[Path]:
+        """The directory of this ID, made (from `seed`, if any) with the mount's mode and owner when it is new."""
+        name = f"{_PRIVATE}{secrets.token_hex(8)}" if self._is_taken(id, mount) else _name(id)
+        lock = self._locks.setdefault(id, asyncio.Lock()) if mount.sharing == "locked" else None
+        if lock is not None:
+            await lock.acquire()
+        directory = self._root / name
+        self._used[directory] += 1
+        self._uses[directory] += 1
+        try:
+            async with self._making:
+                await in_thread(_make_cache, directory, mount, seed)
+            yield directory
+        finally:
+            self._used[directory] -= 1
+            self._last_used[directory] = time.time()
+            if lock is not None:
+                lock.release()
+
+    def _is_taken(self, id: str, mount: RunMount) -> bool:
+        return mount.sharing == "private" and self._used[self._root / _name(id)] > 0
+
+    async def records(self) -> list[CacheRecord]:
+        """A record for each that no step uses now; sizes in bytes."""
+        found = await in_thread(self._look)
+        return [self._record(directory, *facts) for directory, facts in found.items() if not self._used[directory]]
+
+    def _look(self) -> dict[Path, tuple[int, float]]:
+        found = {}
+        for directory in sorted(self._root.iterdir()):
+            if not directory.name.startswith(_GONE) and not directory.name.endswith(_NEW):
+                found[directory] = trees.tree_size(directory), directory.stat().st_mtime
+        return found
+
+    def _record(self, directory: Path, size: int, changed_at: float) -> CacheRecord:
+        return CacheRecord(
+            id=_record_id(directory),
+            keys=(),
+            layer="",
+            description=f"cache mount {_describe(directory.name)}",
+            created_at=changed_at,
+            last_used_at=max(changed_at, self._last_used.get(directory, 0.0)),
+            uses=self._uses[directory],
+            size=size,
+            type=CACHE_MOUNT,
+        )
+
+    async def remove(self, id: str) -> int:
+        """Remove the one whose record has this ID, unless a step uses it by now; the bytes freed."""
+        for directory in self._root.iterdir():
+            if _record_id(directory) == id and not self._used[directory]:
+                gone = self._root / f"{_GONE}{secrets.token_hex(8)}"
+                directory.rename(gone)  # on the loop: no step can begin to use it meanwhile
+                self._last_used.pop(directory, None)
+                self._uses.pop(directory, None)
+                return await in_thread(_remove, gone)
+        return 0
+
+
+def _name(id: str) -> str:
+    return id.encode().hex()[:200]
+
+
+def _describe(name: str) -> str:
+    try:
+        return bytes.fromhex(name).decode(errors="replace")
+    except ValueError:
+        return f"({name})"
+
+
+def _record_id(directory: Path) -> str:
+    return hashlib.sha256(directory.name.encode()).hexdigest()[:32]
+
+
+def _remove(directory: Path) -> int:
+    size = trees.tree_size(directory)
+    trees.remove_tree(directory)
+    return size
+
+
+def _make_cache(directory: Path, mount: RunMount, seed: Path | None) -> None:
+    if directory.exists():
+        return
+    fresh = directory.with_name(f"{directory.name}{_NEW}")
+    trees.remove_tree(fresh)
+    fresh.mkdir(mode=0o700)
+    if seed is not None:
+        source, target = trees.open_directory(seed), trees.open_directory(fresh)
+        try:
+            trees.copy_tree(source, target)
+        finally:
+            os.close(source)
+            os.close(target)
+    os.chown(fresh, mount.uid, mount.gid)
+    fresh.chmod(0o755 if mount.mode is None else mount.mode)
+    fresh.rename(directory)

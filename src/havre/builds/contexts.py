@@ -1,0 +1,193 @@
+"""Where clients' build contexts are, kept between builds so that only what changed is sent and hashed again.
+
+    turn({"app:1f3a"}) --> nobody else receives what is called so
+    tree("app:1f3a") --> the packed tree of the last build of that name, or a fork of the one that a build uses, or an
+                         empty one
+    borrow()         --> a directory, for what comes as files (git, a URL) and is used once
+
+`packed` says how a tree is brought up to date. Nothing here survives the daemon: `Contexts.open` begins with an empty
+directory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+import os
+import secrets
+import tempfile
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from pathlib import Path
+from weakref import WeakValueDictionary
+
+from havre.aio import finish, in_thread, spawn
+from havre.builds.cache import LOCAL_SOURCE, CacheRecord
+from havre.builds.packed import PackedTree
+from havre.errors import Failed, InvalidInput, NotFound
+from havre.linux import trees
+from havre.linux.openat2 import open_regular_in_root
+from havre.linux.room import hint_when_full, is_full
+
+log = logging.getLogger(__name__)
+
+PATIENCE_S = 30.0  # with a client that takes its time to send what another one is to send, too
+KEPT = 8  # contexts, besides those in use
+KEPT_FILES = 200_000  # in all of them; one alone may have more
+
+
+class Contexts:
+    """The directories below `root`; `borrow` one for as long as a build needs it."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._idle: OrderedDict[str, PackedTree] = OrderedDict()  # the one used last comes last
+        self._busy: dict[str, list[PackedTree]] = {}  # those that may be forked, the newest last
+        self._last_used: dict[str, float] = {}  # when those in `_idle` came back, in seconds since the epoch
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+
+    async def open(self) -> None:
+        """Make the directory anew; what an earlier daemon left in it is removed in the background."""
+        spawn(in_thread(trees.remove_tree, await in_thread(self._set_aside)), "remove old build contexts")
+
+    def _set_aside(self) -> Path:
+        stale = self._root.with_name(f"{self._root.name}.stale")
+        try:
+            stale.mkdir(mode=0o700, exist_ok=True)
+            if self._root.exists():
+                self._root.rename(stale / secrets.token_hex(8))
+            self._root.mkdir(mode=0o700)
+        except OSError as error:
+            if not is_full(error):
+                raise
+            log.warning("old build contexts are removed at once: %s", error)
+            trees.remove_tree(self._root)
+            with suppress(OSError):  # there will be no builds
+                self._root.mkdir(mode=0o700)
+        return stale
+
+    @asynccontextmanager
+    async def borrow(self) -> AsyncIterator[Path]:
+        """A new directory, removed when the block ends."""
+        directory = await in_thread(self._make)
+        try:
+            yield directory
+        finally:
+            await finish(in_thread(trees.remove_tree, directory))
+
+    @asynccontextmanager
+    async def turn(self, keys: Collection[str]) -> AsyncIterator[bool]:
+        """For the length of a block nobody else has a turn with these keys; False when one takes longer than PATIENCE_S
+        with its own, and one must do without."""
+        async with AsyncExitStack() as stack:
+            try:
+                async with asyncio.timeout(PATIENCE_S):
+                    for key in sorted(keys):
+                        await stack.enter_async_context(self._turns.setdefault(key, asyncio.Lock()))
+            except TimeoutError:
+                await stack.aclose()
+                yield False
+                return
+            yield True
+
+    @asynccontextmanager
+    async def tree(self, key: str = "", *, shared: bool = False) -> AsyncIterator[PackedTree]:
+        """A tree of one's own: the one last used with `key`, or a new one; without key it is not kept.
+
+        `shared` trees, which change only in their users' turns, are forked when they are in use.
+        """
+        key = f"shared {key}" if shared else key  # who has no turn must not append to their packs
+        busy = self._busy.get(key, [])
+        with _told("cannot make room for a build context"):
+            if key in self._idle:
+                tree = self._idle.pop(key)
+            else:
+                tree = busy[-1].fork() if busy else await in_thread(PackedTree, self._root)
+        if shared:
+            self._busy.setdefault(key, []).append(tree)
+        try:
+            yield tree
+        finally:
+            if shared:
+                self._leave(key, tree)
+            for unwanted in self._put_back(key, tree):
+                await finish(in_thread(unwanted.close))
+
+    def _leave(self, key: str, tree: PackedTree) -> None:
+        left = [other for other in self._busy.pop(key) if other is not tree]
+        if left:
+            self._busy[key] = left
+
+    def _make(self) -> Path:
+        with _told("cannot make a directory for a build context"):
+            return Path(tempfile.mkdtemp(dir=self._root))
+
+    def _put_back(self, key: str, tree: PackedTree) -> list[PackedTree]:
+        """Keep `tree`; returns those that must go for it."""
+        if not key:
+            return [tree]
+        unwanted = [self._idle.pop(key)] if key in self._idle else []
+        self._idle[key] = tree
+        self._last_used[key] = time.time()
+        while len(self._idle) > 1 and (
+            len(self._idle) > KEPT or sum(each.count for each in self._idle.values()) > KEPT_FILES
+        ):
+            unwanted.append(self._idle.popitem(last=False)[1])
+        self._last_used = {key: self._last_used[key] for key in self._idle}
+        return unwanted
+
+    def records(self) -> list[CacheRecord]:
+        """A record for each tree that is kept and that no build uses now; sizes in bytes."""
+        return [_record(key, tree, self._last_used[key]) for key, tree in self._idle.items()]
+
+    async def remove(self, id: str) -> int:
+        """Remove the one whose record has this ID, unless a build uses it by now; the bytes freed."""
+        for key in self._idle:
+            if _record_id(key) == id:
+                tree = self._idle.pop(key)
+                size = tree.pack.size
+                await in_thread(tree.close)
+                return size
+        return 0
+
+
+def _record_id(key: str) -> str:
+    return hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:32]
+
+
+def _record(key: str, tree: PackedTree, last_used_at: float) -> CacheRecord:
+    description = f"local source for {key.removeprefix('shared ').replace(chr(0), ' ')}"
+    size = tree.pack.size
+    return CacheRecord(
+        _record_id(key), (), "", description, tree.created_at, last_used_at, size=size, type=LOCAL_SOURCE
+    )
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise Failed(f"{what}: {error.strerror or error}", hint_when_full(error)) from error
+
+
+def read_file(root: Path | PackedTree, path: str, limit: int) -> bytes:
+    """The file at `path`, links followed inside `root`; `NotFound` without one, `InvalidInput` beyond `limit` bytes."""
+    if isinstance(root, PackedTree):
+        return root.read(path, limit)
+    try:
+        descriptor = open_regular_in_root(root, path)
+    except OSError:
+        raise NotFound(f"failed to read {path}: no such file or directory") from None
+    if descriptor is None:
+        raise NotFound(f"failed to read {path}: not a regular file")
+    try:
+        if os.fstat(descriptor).st_size > limit:
+            raise InvalidInput(f"{path} is larger than {limit} bytes")
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(limit)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,249 @@
+"""COPY and ADD: choosing sources in trees, and what of them is to be where. Blocking.
+
+    patterns --choose--> Chosen, ... --members--> Member, ... --+--> digest_of_members            (the cache key)
+                                                                +--> layering.plan_layer, write   (the layer)
+
+Both consumers see members from one generator, so that nothing is copied that the key does not cover: path, kind, mode,
+owner, link, attributes, content.
+
+Source: the Dockerfile reference, "COPY", "ADD"; BuildKit's behaviour where that is silent.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from havre.builds.modes import Mode
+from havre.builds.trees import Item, Tree
+from havre.errors import InvalidInput, NotFound
+from havre.linux import trees
+from havre.oci.ignore import IgnoreRules, PathPattern, has_wildcards
+from havre.storage.compress import Decompressor
+from havre.storage.extract import Extractor
+from havre.storage.tar import BLOCK, Entry, TarParser
+
+_MAX_CHOSEN = 100_000
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """A source: `path` in `tree` (no links in it), `name` what it is called in the target, `shown` as matched."""
+
+    tree: Tree
+    path: str
+    name: str
+    shown: str
+    is_directory: bool
+
+
+class Member(NamedTuple):
+    """Something to copy: the entry as it is to be written, and where its content is: in `tree` at `path`.
+
+    `entry.kind` is never hardlink: names of one file have the same `inode`, None for a single name.
+    """
+
+    entry: Entry
+    tree: Tree
+    path: str
+    inode: Hashable | None = None
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where and how sources are written; `owner` None keeps theirs, and so does `mode` None."""
+
+    target: str
+    into: bool
+    owner: tuple[int, int] | None = None
+    mode: Mode | None = None
+    parents: bool = False
+    excludes: tuple[str, ...] = ()
+
+
+def choose(tree: Tree, patterns: Sequence[str]) -> list[Chosen]:
+    """The sources that `patterns` mean in `tree`; raises `NotFound` for one that means nothing."""
+    found: list[Chosen] = []
+    for pattern in patterns:
+        clean = posixpath.normpath("/" + pattern).lstrip("/")
+        some = _match(tree, clean) if has_wildcards(clean) else _exact(tree, clean)
+        if not some:
+            raise NotFound(f'"/{clean}": not found')
+        found += some
+    return found
+
+
+def meant(tree: Tree, sources: Sequence[str]) -> set[str]:
+    """The paths of all that is copied if each of `sources` is that is there."""
+    found: set[str] = set()
+    for source in sources:
+        with suppress(NotFound):
+            for each in choose(tree, [source]):
+                found.add(each.path)
+                if each.is_directory:
+                    found.update(item.path for item in tree.walk(each.path))
+    return found
+
+
+def _exact(tree: Tree, path: str) -> list[Chosen]:
+    if (located := tree.locate(path)) is None:
+        return []
+    return [Chosen(tree, located[0], posixpath.basename(path), path, located[1])]
+
+
+def _match(tree: Tree, pattern: str) -> list[Chosen]:
+    """Walks only directories in which something can match."""
+    wanted = PathPattern(pattern)
+    found: list[Chosen] = []
+    waiting = [""]
+    while waiting:
+        directory = waiting.pop()
+        located = tree.locate(directory)
+        if located is None or not located[1]:
+            continue
+        below = []
+        for name in tree.names(located[0]):
+            path = f"{directory}/{name}" if directory else name
+            if wanted.matches(path):
+                found += _exact(tree, path)
+            elif wanted.may_cover_below(path):
+                below.append(path)
+            if len(found) > _MAX_CHOSEN:
+                raise InvalidInput(f"{pattern!r} means more than {_MAX_CHOSEN} files")
+        waiting += reversed(below)
+    return found
+
+
+# -- members
+
+
+def members(chosen: Sequence[Chosen], target: str, placement: Placement, *, many: bool) -> Iterator[Member]:
+    """All that is to be written, in order; `target` is the resolved target, `many` that it must be a directory."""
+    excluded = IgnoreRules(placement.excludes)
+    for source in chosen:
+        base = target
+        if placement.parents:
+            base = posixpath.join(target, source.shown if source.is_directory else posixpath.dirname(source.shown))
+        if source.is_directory:
+            for item in _items_below(source, placement, excluded):
+                yield _placed(source.tree, item, posixpath.join(base, item.place), placement)
+        elif not excluded.ignores(source.name):
+            place = posixpath.join(base, source.name) if many or placement.parents else base
+            item = source.tree.item(source.path)
+            if item.entry.kind == "socket":
+                raise InvalidInput(f'"/{source.shown}" is a socket and cannot be copied')
+            yield _placed(source.tree, item, place, placement)
+
+
+def _items_below(source: Chosen, placement: Placement, excluded: IgnoreRules) -> Iterator[Item]:
+    """The directory itself, then what is below it and neither a socket nor excluded."""
+    yield source.tree.item(source.path)
+    skipped = "\0"
+    for item in source.tree.walk(source.path):
+        is_directory = item.entry.kind == "dir"
+        if item.place.startswith(skipped):
+            continue
+        if placement.excludes and excluded.ignores(item.place):
+            if is_directory and not excluded.may_take_back(item.place):
+                skipped = item.place + "/"
+            if not is_directory or not excluded.may_take_back(item.place):
+                continue
+        if item.entry.kind != "socket":
+            yield item
+
+
+def _placed(tree: Tree, item: Item, place: str, placement: Placement) -> Member:
+    found = item.entry
+    uid, gid = placement.owner or (found.uid, found.gid)
+    entry = Entry(
+        path=os.fsencode(place.strip("/")),
+        kind=found.kind,
+        mode=found.mode
+        if placement.mode is None or found.kind == "symlink"
+        else placement.mode.of(found.mode, is_directory=found.kind == "dir"),
+        uid=uid,
+        gid=gid,
+        mtime_s=found.mtime_s,
+        mtime_ns=found.mtime_ns,
+        size=found.size if found.kind == "file" else 0,
+        link=found.link,
+        rdev=found.rdev,
+        xattrs=found.xattrs,
+    )
+    return Member(entry, tree, item.path, None if item.inode is None else (tree, item.inode))
+
+
+def digest_of_members(found: Iterator[Member]) -> str:
+    """A digest of all but times: of what is written, and of every byte of it.
+
+    A further name of a file is told by the number of its first, since others may come to lie where that is.
+    """
+    whole = hashlib.sha256()
+    numbers: dict[Hashable, int] = {}
+    for number, (entry, tree, path, inode) in enumerate(found):
+        first = number if inode is None else numbers.setdefault(inode, number)
+        xattrs = repr(sorted(entry.xattrs.items())) if entry.xattrs else ""
+        told = (entry.path, entry.kind, entry.mode, entry.uid, entry.gid, entry.size, entry.link, entry.rdev, xattrs)
+        head = repr(told if first == number else (*told, first)).encode()
+        whole.update(len(head).to_bytes(8, "big") + head)
+        if entry.kind == "file" and first == number:
+            whole.update(tree.digest(path))
+    return whole.hexdigest()
+
+
+class Digests:
+    """Digests of what is copied; those of files that cannot change are remembered, as many as `KEPT`."""
+
+    KEPT = 1000
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[Hashable, str] = OrderedDict()
+
+    def of(self, sources: Sequence[Chosen], placement: Placement) -> str:
+        """The digest of all members of the sources, wherever they go. Threads may ask at the same time."""
+        named = tuple((each.tree.identity, each.path, each.name, each.shown, each.is_directory) for each in sources)
+        key = None if any(name[0] is None for name in named) else (named, placement)
+        if key is None or (found := self._known.get(key)) is None:
+            found = digest_of_members(members(sources, "/", placement, many=True))
+        if key is not None:
+            self._known[key] = found
+            self._known.move_to_end(key)
+            while len(self._known) > self.KEPT:
+                self._known.popitem(last=False)
+        return found
+
+
+# -- archives
+
+
+def extract_archive(root: Path, source: Chosen, target: str, owner: tuple[int, int] | None) -> None:
+    """Unpack the archive `source` into the directory `target` of `root`."""
+    extractor = Extractor(trees.open_directory(root), target, owner, no_overwrite=True)
+    try:
+        for piece in source.tree.pieces(source.path):
+            extractor.write(piece)
+        extractor.seal()
+    finally:
+        extractor.close()
+
+
+def is_archive(source: Chosen) -> bool:
+    """Whether a source is a tar, compressed or not: by its content, whatever its name."""
+    if source.is_directory or source.tree.item(source.path).entry.kind != "file":
+        return False
+    decompressor, parser = Decompressor(), TarParser()
+    try:
+        for piece in source.tree.pieces(source.path):
+            decompressor.feed(piece)
+            if plain := decompressor.read():
+                return next(parser.feed(plain[: 64 * BLOCK]), None) is not None
+    except InvalidInput:
+        return False
+    return False

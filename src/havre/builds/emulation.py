@@ -1,0 +1,90 @@
+"""Which platforms this host can run commands of: its own, and those that the kernel hands to an interpreter.
+
+    RUN in a stage for linux/arm64 on amd64      binfmt_misc has an interpreter of such programs? else refused at once
+                                                 with flag F it is open already: images need nothing
+                                                 without, it is looked for in the image, when such a program begins
+
+Source: Documentation/admin-guide/binfmt-misc.rst; elf(5), e_machine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from havre.builds.dockerfile import DockerfileError
+from havre.builds.graph import Graph
+from havre.builds.instructions import Run
+from havre.errors import Unsupported
+from havre.linux.openat2 import open_in_root
+from havre.oci.platform import Platform
+
+BINFMT = Path("/proc/sys/fs/binfmt_misc")
+_MACHINES = {
+    3: "386", 8: "mips64le", 0x15: "ppc64le", 0x16: "s390x", 0x28: "arm", 0x3E: "amd64", 0xB7: "arm64", 0xF3: "riscv64",
+    0x102: "loong64",
+}  # fmt: skip
+_BESIDE = {"amd64": ("386",), "arm64": ("arm",)}  # what processors of an architecture usually run as well
+_MACHINE_AT, _ORDER_AT, _BIG_ENDIAN = 18, 5, 2
+
+
+def find_interpreters(own: str, registered: Path = BINFMT) -> Mapping[str, str]:
+    """The architectures whose programs run here, each with the path of what images need for that, "" for nothing.
+
+    Blocking; reads a few files of the kernel's.
+    """
+    found: dict[str, str] = {}
+    for entry in registered.iterdir() if _is_enabled(registered) else ():
+        if entry.name in ("register", "status"):
+            continue
+        rule = dict(line.partition(" ")[::2] for line in entry.read_text().splitlines())
+        if (architecture := _architecture(rule)) and found.get(architecture) != "":
+            found[architecture] = "" if "F" in rule.get("flags:", "") else rule.get("interpreter", "")
+    return {**found, **dict.fromkeys((own, *_BESIDE.get(own, ())), "")}
+
+
+def _is_enabled(registered: Path) -> bool:
+    status = registered / "status"  # it is not there where nothing is mounted
+    return status.exists() and status.read_text().strip() == "enabled"
+
+
+def _architecture(rule: Mapping[str, str]) -> str:
+    """What a rule of binfmt_misc is for, by the ELF header that it matches; "" for any other."""
+    magic = bytes.fromhex(rule.get("magic", ""))
+    mask = bytes.fromhex(rule.get("mask", "ff" * len(magic)))
+    machine = slice(_MACHINE_AT, _MACHINE_AT + 2)
+    if "enabled" not in rule or rule.get("offset") != "0" or not magic.startswith(b"\x7fELF"):
+        return ""
+    if mask[machine] != b"\xff\xff":
+        return ""  # or of several machines
+    number = int.from_bytes(magic[machine], "big" if magic[_ORDER_AT] == _BIG_ENDIAN else "little")
+    return _MACHINES.get(number, "")
+
+
+def require_interpreter(rootfs: Path, interpreter: str) -> None:
+    """Raise `Unsupported` if an interpreter that images need is not in this one. Blocking."""
+    try:
+        os.close(open_in_root(rootfs, interpreter, os.O_PATH))
+    except OSError as error:
+        raise Unsupported(
+            f"RUN needs {interpreter} in the image ({error.strerror}): the kernel's rule for such programs"
+            " (binfmt_misc) has not the flag F",
+            "register the interpreter with F, as the package qemu-user-binfmt does",
+        ) from error
+
+
+def check_runs(graph: Graph, wanted: Platform, runnable: Collection[str]) -> None:
+    """Refuse a RUN that would be of another platform than can be run; `DockerfileError` at its line."""
+    for stage in (graph.stages[index] for index in graph.needed):
+        platform = graph.platform_of(stage, wanted)
+        run = next((each for each in stage.commands if isinstance(each, Run)), None)
+        if run is not None and platform.architecture not in runnable:
+            error = DockerfileError(
+                f"RUN cannot run programs for {platform} here: no interpreter for {platform.architecture} is registered"
+                " with the kernel (binfmt_misc)",
+                run.line,
+                "RUN",
+            )
+            error.hint = "install qemu-user-binfmt, or compile in a stage FROM --platform=$BUILDPLATFORM"
+            raise error

@@ -1,0 +1,80 @@
+"""What a RUN may do beyond its sandbox, and who must have agreed to it. Pure.
+
+    RUN --network=host, a build with network=host      network.host         the daemon agrees unless told otherwise
+    RUN --security=insecure                            security.insecure    the daemon refuses unless told otherwise
+
+Both must agree: the client for each build (`--allow`), the daemon for all of them (`builder` in daemon.json, by
+dockerd's key `entitlements` or buildkitd's `insecure-entitlements`).
+
+Source: moby/buildkit util/entitlements, docs/buildkitd.toml.md; the dockerd reference, "builder".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from havre.builds.instructions import Command, Run
+from havre.errors import Forbidden, InvalidInput
+
+NETWORK_HOST, SECURITY_INSECURE = "network.host", "security.insecure"
+KNOWN = (NETWORK_HOST, SECURITY_INSECURE)
+DEFAULT = frozenset((NETWORK_HOST,))
+_KEYS = {"network-host": NETWORK_HOST, "security-insecure": SECURITY_INSECURE}
+
+
+def parse_entitlements(builder: Mapping[str, Any]) -> frozenset[str]:
+    """What the daemon agrees to, of daemon.json's `builder`; raises `InvalidInput`."""
+    listed = builder.get("insecure-entitlements")
+    if listed is None:
+        agreed = set(DEFAULT)
+    elif isinstance(listed, list) and all(name in KNOWN for name in listed):
+        agreed = set(listed)
+    else:
+        raise InvalidInput(f"invalid builder.insecure-entitlements: {listed!r}", f"expected a list of {_list(KNOWN)}")
+    switches = builder.get("entitlements")
+    switches = {} if switches is None else switches
+    if not isinstance(switches, Mapping) or set(switches) - set(_KEYS):
+        raise InvalidInput(f"invalid builder.entitlements: {switches!r}", f"expected an object of {_list(_KEYS)}")
+    for key, name in _KEYS.items():
+        if (on := switches.get(key)) not in (None, True, False):
+            raise InvalidInput(f"invalid builder.entitlements.{key}: {on!r}", "expected true or false")
+        if on is not None:
+            agreed = agreed | {name} if on else agreed - {name}
+    return frozenset(agreed)
+
+
+def check_grants(granted: Collection[str], agreed: Collection[str]) -> None:
+    """Refuse what a client grants its build and the daemon does not agree to."""
+    for name in sorted(granted):
+        if name not in KNOWN:
+            raise InvalidInput(f"unknown entitlement {name}", f"there are {_list(KNOWN)}")
+        if name not in agreed:
+            raise Forbidden(
+                f"granting entitlement {name} is not allowed by build daemon configuration: {_consent(name)} allows it"
+            )
+
+
+def require(name: str, granted: Collection[str]) -> None:
+    """Refuse a right that the client has not granted."""
+    if name not in granted:
+        raise Forbidden(
+            f"{name} is not allowed: it needs the client's `--allow {name}` and the daemon's consent ({_consent(name)})"
+        )
+
+
+def rights_of(command: Command) -> Sequence[str]:
+    """The rights that an instruction takes."""
+    if not isinstance(command, Run):
+        return ()
+    taken = {NETWORK_HOST: command.network == "host", SECURITY_INSECURE: command.security == "insecure"}
+    return [name for name, is_taken in taken.items() if is_taken]
+
+
+def _consent(name: str) -> str:
+    key = next(key for key, each in _KEYS.items() if each == name)
+    return f'"builder": {{"entitlements": {{"{key}": true}}}} in daemon.json'
+
+
+def _list(names: Collection[str]) -> str:
+    return ", ".join(names)

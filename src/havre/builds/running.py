@@ -1,0 +1,414 @@
+"""RUN: one command in a container of its own, on the writable snapshot of its step.
+
+    network sandbox --+
+    mounts, files ----+--> plan --> runtime.create --> output to the log --> start --> wait --> code
+                                          |
+                      undone in reverse, whatever happens: process gone, sandbox closed, mount points cleared away
+
+What is mounted is no part of the layer: neither are the empty files and directories that had to be made to mount upon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import posixpath
+import secrets
+import shutil
+import stat
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from havre.aio import finish, in_thread, to_its_end
+from havre.builds.cachemounts import CacheMounts
+from havre.builds.plan import DEFAULT_PATH, RunAction
+from havre.builds.request import BuildRequest, ContextSource
+from havre.builds.runmounts import RunMount, secret_id
+from havre.builds.trees import Tree
+from havre.containers.surroundings.idranges import check_namespaces
+from havre.containers.surroundings.plan import plan_rlimits
+from havre.containers.surroundings.subpaths import Subpaths
+from havre.errors import Failed, InvalidInput
+from havre.linux import trees
+from havre.linux.idmap import IdRange, as_root_of
+from havre.linux.namespaces import user_namespace_at
+from havre.linux.openat2 import open_in_root, resolve_in_root
+from havre.networks.guest import Guest
+from havre.networks.sandbox import Sandbox
+from havre.runtime import Runtime, resolve_user
+from havre.runtime.plan import HOST, PRIVATE, Bind, ContainerPlan, Mount, Profile, Resources, Security, Tmpfs
+from havre.wire.config import EndpointSettings, HostConfig, Ulimit
+from havre.wire.values import ContainerId
+
+_SECRETS = "/run/secrets"
+_AGENT = "/run/buildkit/ssh_agent.0"
+_PIPES = "/dev/pipes"
+
+Output = Callable[[int, bytes], None]
+
+
+class RunFailed(Failed):
+    """The command of a RUN ended with another code than 0."""
+
+    def __init__(self, argv: Sequence[str], code: int) -> None:
+        super().__init__(f'process "{" ".join(argv)}" did not complete successfully: exit code: {code}')
+        self.command = " ".join(argv)
+        self.code = code
+
+
+class Sandboxes(Protocol):
+    """The networks, as far as a RUN needs them."""
+
+    async def open_sandbox(self, guest: Guest) -> Sandbox: ...
+    async def close_sandbox(self, id: ContainerId) -> None: ...
+
+
+class Views(Protocol):
+    """The files that a step copies or a mount shows: of a stage, an image or a context."""
+
+    async def tree(self, name: str, wanted: str) -> Tree: ...
+    async def mounted(self, name: str, ids: IdRange) -> Path | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Remapping:
+    """The IDs of the host's that commands of builds have (None: the same), and where files are mounted for them."""
+
+    ids: IdRange | None
+    places: Subpaths
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlace:
+    """Where a command runs: the step's mounted root file system and a private directory for files to mount."""
+
+    id: str
+    rootfs: Path
+    files: Path
+    image: str = ""
+
+
+@dataclass
+class _Gathered:
+    """What the mounts come to: for the OCI plan, and in the environment."""
+
+    mounts: list[Mount] = field(default_factory=list)
+    env: list[str] = field(default_factory=list)
+
+
+class Runner:
+    """Runs commands of builds. `memory` is an empty directory of the run root, for secrets."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        networks: Sandboxes,
+        caches: CacheMounts,
+        memory: Path,
+        ulimits: Sequence[Ulimit],
+        seccomp: Profile,
+        cgroup_parent: str,
+        remapping: Remapping,
+    ) -> None:
+        self._secrets = memory
+        self._runtime = runtime
+        self._networks = networks
+        self._caches = caches
+        self._ulimits = tuple(ulimits)
+        self._seccomp = seccomp
+        self._cgroup_parent = cgroup_parent
+        self._places = remapping.places
+        self.ids = remapping.ids
+
+    async def run(
+        self,
+        action: RunAction,
+        place: RunPlace,
+        request: BuildRequest,
+        client: ContextSource,
+        views: Views,
+        output: Output,
+    ) -> None:
+        """Run the command to its end; `RunFailed` when it fails. Nothing is left of it, also when cancelled."""
+        undo = AsyncExitStack()
+        try:
+            await self._run(action, place, request, client, views, output, undo)
+        finally:
+            await finish(undo.aclose())
+
+    async def _run(
+        self,
+        action: RunAction,
+        place: RunPlace,
+        request: BuildRequest,
+        client: ContextSource,
+        views: Views,
+        output: Output,
+        undo: AsyncExitStack,
+    ) -> None:
+        network = action.network if action.network not in ("", "default") else request.network or "default"
+        guest = self._guest(place, action, request, network)
+        undo.push_async_callback(self._places.close, place.id)
+        gathered = _Gathered()
+        for mount in action.mounts:
+            await self._add_mount(mount, place, client, views, gathered, undo)
+        gathered.mounts += [
+            self._file(place, f"pipe-{each.name}", f"{_PIPES}/{each.name}", each.text.encode(), 0o755)
+            for each in action.files
+        ]
+        undo.push_async_callback(self._networks.close_sandbox, ContainerId(place.id))
+        sandbox = await self._networks.open_sandbox(guest)
+        gathered.mounts += [
+            self._file(place, "hosts", "/etc/hosts", sandbox.hosts.encode(), 0o644),
+            self._file(place, "resolv.conf", "/etc/resolv.conf", sandbox.resolv_conf.encode(), 0o644),
+        ]
+        stubs = await in_thread(_make_stubs, place.rootfs, gathered.mounts, self.ids)
+        undo.push_async_callback(in_thread, _clear_stubs, place.rootfs, stubs)
+        plan = await in_thread(self._plan, action, place, request, gathered, sandbox)
+        if self.ids is not None:
+            plan = replace(plan, rootfs=await self._places.show(place.id, place.rootfs, self.ids))
+        undo.push_async_callback(self._runtime.cleanup, place.id)
+        with self._runtime.room.for_start():
+            process = await self._runtime.create(place.id, plan, None)
+        reading = asyncio.ensure_future(_forward(process.output.subscribe(), output))
+        undo.callback(reading.cancel)
+        await process.start()
+        exit = await process.wait()
+        await reading
+        if exit.code != 0:
+            raise RunFailed(action.argv, exit.code)
+
+    def _plan(
+        self, action: RunAction, place: RunPlace, request: BuildRequest, gathered: _Gathered, sandbox: Sandbox
+    ) -> ContainerPlan:
+        env = dict(each.partition("=")[::2] for each in (*action.proxies, f"PATH={DEFAULT_PATH}", *action.env))
+        env |= dict(each.partition("=")[::2] for each in gathered.env)
+        return ContainerPlan(
+            rootfs=place.rootfs,
+            args=action.argv,
+            env=tuple(f"{key}={value}" for key, value in env.items()),
+            cwd=action.cwd,
+            user=resolve_user(place.rootfs, action.user),
+            hostname="buildkitsandbox",
+            mounts=tuple(sorted(gathered.mounts, key=lambda mount: mount.destination.count("/"))),
+            network=HOST if sandbox.netns is None else str(sandbox.netns),
+            user_namespace=str(user_namespace_at(sandbox.netns)) if self.ids and sandbox.netns else "",
+            ids=self.ids,
+            cgroupns=PRIVATE if self._runtime.host.cgroups.layout == "v2" else "",
+            privileged=action.security == "insecure",
+            security=Security(seccomp=None if action.security == "insecure" else self._seccomp),
+            rlimits=plan_rlimits(request.ulimits, self._ulimits),
+            shm_size=request.shm_size or 64 << 20,
+            cgroup_parent=request.cgroup_parent or self._cgroup_parent,
+            resources=Resources(
+                memory=request.memory,
+                memory_swap=request.memory_swap,
+                cpu_shares=request.cpu_shares,
+                cpu_quota_us=request.cpu_quota_us,
+                cpu_period_us=request.cpu_period_us,
+                cpuset_cpus=request.cpuset_cpus,
+                cpuset_mems=request.cpuset_mems,
+            ),
+        )
+
+    async def _add_mount(
+        self,
+        mount: RunMount,
+        place: RunPlace,
+        client: ContextSource,
+        views: Views,
+        gathered: _Gathered,
+        undo: AsyncExitStack,
+    ) -> None:
+        if mount.type == "tmpfs":
+            options = ("exec", f"size={mount.size}") if mount.size else ("exec",)
+            gathered.mounts.append(Tmpfs(destination=mount.target, options=options))
+        elif mount.type == "bind":
+            source = await self._shown(mount, place, views)
+            gathered.mounts.append(Bind(source=source, destination=mount.target, read_only=mount.read_only))
+        elif mount.type == "cache":
+            seed = await self._source(mount, place, views) if mount.from_ else None
+            directory = await undo.enter_async_context(self._caches.borrow(mount.id or mount.target, mount, seed))
+            source = await self._mapped(place, directory)
+            gathered.mounts.append(Bind(source=source, destination=mount.target, read_only=mount.read_only))
+        elif mount.type == "secret":
+            await self._add_secret(mount, client, gathered, undo)
+        else:
+            await self._add_agent(mount, client, gathered)
+
+    async def _add_secret(
+        self, mount: RunMount, client: ContextSource, gathered: _Gathered, undo: AsyncExitStack
+    ) -> None:
+        """A secret is a file in memory while the command runs, or a variable of it, and nowhere else."""
+        id = secret_id(mount)
+        value = await client.secret(id)
+        if value is None:
+            if mount.required:
+                raise InvalidInput(f"secret {id}: not found", "give it with --secret")
+            return
+        if mount.env:
+            gathered.env.append(f"{mount.env}={value.decode(errors='surrogateescape')}")
+        if mount.target or not mount.env:
+            file = self._secrets / secrets.token_hex(16)
+            undo.callback(file.unlink, missing_ok=True)
+            _write_new(file, value, 0o400 if mount.mode is None else mount.mode)
+            self._give(file, mount.uid, mount.gid)
+            gathered.mounts.append(Bind(source=file, destination=mount.target or f"{_SECRETS}/{id}", read_only=True))
+
+    async def _shown(self, mount: RunMount, place: RunPlace, views: Views) -> Path:
+        """The host path of what a bind shows, with the owners that the command knows."""
+        if self.ids is not None and mount.read_only:
+            root = await views.mounted(mount.from_, self.ids)
+            if root is not None:  # an overlay, which shows other IDs only by its layers
+                return await in_thread(_existing, root, mount.source)
+        return await self._mapped(place, await self._source(mount, place, views))
+
+    async def _mapped(self, place: RunPlace, path: Path) -> Path:
+        if self.ids is None:
+            return path
+        return await self._places.open(place.id, path.parent, path.name, self.ids)
+
+    def _give(self, file: Path, uid: int = 0, gid: int = 0) -> None:
+        """Let a file belong to whom the command knows by these IDs."""
+        os.chown(file, *(self.ids.outside(uid, gid) if self.ids else (uid, gid)))
+
+    def _file(self, place: RunPlace, name: str, target: str, content: bytes, mode: int) -> Bind:
+        path = place.files / name
+        _write_new(path, content, mode)
+        self._give(path)
+        return Bind(source=path, destination=target, read_only=True)
+
+    async def _add_agent(self, mount: RunMount, client: ContextSource, gathered: _Gathered) -> None:
+        socket = await client.ssh(mount.id or "default")
+        if socket is None:
+            if mount.required:
+                raise InvalidInput(f"ssh agent {mount.id or 'default'}: not forwarded", "give it with --ssh")
+            return
+        target = mount.target or _AGENT
+        self._give(socket, mount.uid, mount.gid)
+        socket.chmod(0o600 if mount.mode is None else mount.mode)
+        gathered.mounts.append(Bind(source=socket, destination=target))
+        gathered.env.append(f"SSH_AUTH_SOCK={target}")
+
+    def _guest(self, place: RunPlace, action: RunAction, request: BuildRequest, network: str) -> Guest:
+        """What a RUN asks of the networks."""
+        if self.ids is not None:
+            privileged = action.security == "insecure"
+            check_namespaces(
+                HostConfig(network_mode=network, privileged=privileged), "the daemon runs with userns-remap"
+            )
+        name = "bridge" if network == "default" else network
+        return Guest(
+            id=place.id,
+            name=f"build-{place.id[:12]}",
+            mode=name,
+            asked={} if network == "none" else {name: EndpointSettings()},
+            extra_hosts=request.extra_hosts,
+            ids=self.ids,
+        )
+
+    async def _source(self, mount: RunMount, place: RunPlace, views: Views) -> Path:
+        """The host path of what a mount shows; a writable one is a copy that is thrown away."""
+        tree = await views.tree(mount.from_, mount.source or ".")
+        inside = await in_thread(_existing, await to_its_end(tree.directory), mount.source)
+        if mount.read_only or mount.type == "cache":
+            return inside
+        copy = place.files / f"bind-{secrets.token_hex(4)}"
+        await to_its_end(_copy_aside, inside, copy)
+        return copy
+
+
+async def _forward(output: AsyncIterator[tuple[int, bytes]], into: Output) -> None:
+    async for stream, data in output:
+        into(stream, data)
+
+
+def _write_new(path: Path, content: bytes, mode: int) -> None:
+    with open(path, "xb", opener=lambda file, flags: os.open(file, flags, 0o600)) as file:
+        file.write(content)
+    path.chmod(mode)
+
+
+def _existing(root: Path, path: str) -> Path:
+    """Where `path` leads inside `root`, with no link left in it; nobody writes to the tree meanwhile."""
+    try:
+        resolved = resolve_in_root(root, path).lstrip("/")
+        os.close(open_in_root(root, resolved or ".", os.O_PATH | os.O_NOFOLLOW))
+    except OSError as error:
+        raise InvalidInput(f'cannot mount "{path}": {error.strerror}') from error
+    return root / resolved
+
+
+def _copy_aside(source: Path, copy: Path) -> None:
+    if not source.is_dir():
+        if not source.is_file():
+            raise InvalidInput(f"cannot mount {source.name} for writing: it is neither a file nor a directory")
+        shutil.copy(source, copy)
+        return
+    copy.mkdir(mode=0o755)
+    from_, to = trees.open_directory(source), trees.open_directory(copy)
+    try:
+        trees.copy_tree(from_, to)
+    finally:
+        os.close(from_)
+        os.close(to)
+
+
+# -- mount points that have to be made
+
+
+def _make_stubs(rootfs: Path, mounts: Sequence[Mount], ids: IdRange | None) -> list[str]:
+    """Make what is missing to mount upon, so that the directories they are in keep their times; deepest first."""
+    made: list[str] = []
+    for mount in sorted(mounts, key=lambda each: each.destination.count("/")):
+        if mount.destination.startswith(("/dev/", "/proc/", "/sys/")):
+            continue  # made in file systems that are mounted there
+        is_file = isinstance(mount, Bind) and not mount.source.is_dir()
+        names = resolve_in_root(rootfs, mount.destination).strip("/").split("/")
+        for depth in range(1, len(names) + 1):
+            path = "/".join(names[:depth])
+            with as_root_of(ids):
+                if _make_stub(rootfs, path, is_file=is_file and depth == len(names)):
+                    made.insert(0, path)
+    return made
+
+
+def _make_stub(rootfs: Path, path: str, *, is_file: bool) -> bool:
+    """Whether there was nothing at `path`, and now is."""
+    above, name = posixpath.split(path)
+    with _keeping_times(rootfs, above) as parent:
+        try:
+            if is_file:
+                os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644, dir_fd=parent))
+            else:
+                os.mkdir(name, 0o755, dir_fd=parent)
+        except FileExistsError:
+            return False
+        return True
+
+
+def _clear_stubs(rootfs: Path, stubs: Sequence[str]) -> None:
+    """Remove what is still there and empty: anything else is the command's, and the layer's."""
+    for path in stubs:
+        above, name = posixpath.split(path)
+        with suppress(FileNotFoundError, NotADirectoryError), _keeping_times(rootfs, above) as parent:
+            status = os.stat(name, dir_fd=parent, follow_symlinks=False)
+            if stat.S_ISDIR(status.st_mode) and not os.listdir(f"/proc/self/fd/{parent}/{name}"):
+                os.rmdir(name, dir_fd=parent)
+            elif stat.S_ISREG(status.st_mode) and status.st_size == 0:
+                os.unlink(name, dir_fd=parent)
+
+
+@contextmanager
+def _keeping_times(rootfs: Path, directory: str) -> Iterator[int]:
+    """The open directory, which gets its times back in the end."""
+    parent = open_in_root(rootfs, directory or ".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        before = os.fstat(parent)
+        yield parent
+        os.utime(parent, ns=(before.st_atime_ns, before.st_mtime_ns))
+    finally:
+        os.close(parent)

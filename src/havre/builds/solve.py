@@ -1,0 +1,452 @@
+"""Builds, as doors see them: a Dockerfile's graph carried out to an image.
+
+    dockerfile --> graph --> Stages.run --> Images.create
+
+Whatever a build has mounted, fetched or held goes when it ends, in any way; what its steps made stays in the cache.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import platform as host
+import secrets
+import shutil
+import time
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+
+from havre.aio import finish, in_thread, spawn
+from havre.builds.cache import Cache, CacheRecord, plan_prune
+from havre.builds.cachedocument import ARGUMENT, StepRecord, cache_document, with_records
+from havre.builds.cacheexchange import ForeignCache, ForeignCaches
+from havre.builds.cachemounts import CacheMounts
+from havre.builds.checking import Base, Checks
+from havre.builds.checks import CheckReport, LintViolation, policy_of
+from havre.builds.contexts import Contexts
+from havre.builds.dockerfile import DockerfileError, parse_dockerfile
+from havre.builds.emulation import check_runs, find_interpreters
+from havre.builds.entitlements import DEFAULT, NETWORK_HOST, check_grants, require
+from havre.builds.gcpolicy import GcPolicy, GcRule
+from havre.builds.graph import plan_graph
+from havre.builds.platforms import PlatformsProgress, SharedClient, side_by_side, split_platforms
+from havre.builds.progress import BuildProgress, shown, unreported
+from havre.builds.provenance import Facts, render_provenance
+from havre.builds.request import MAIN_CONTEXT, BuildRequest, BuildResult, ContextSource
+from havre.builds.running import Remapping, Runner, Sandboxes
+from havre.builds.stages import Job, Stages
+from havre.builds.steps import Fresh, Steps
+from havre.builds.uploads import dockerfile_places
+from havre.builds.wanted import EVERYTHING, triggers_here, wanted_of
+from havre.errors import Conflict, HavreError
+from havre.images.deletion import Prunable
+from havre.images.documents import read_config
+from havre.images.images import Images
+from havre.linux import trees
+from havre.oci.attestation import SPDX, Predicate
+from havre.oci.digest import Digest
+from havre.oci.ignore import has_wildcards
+from havre.oci.image import decode_image
+from havre.oci.platform import Platform, parse_platform, platform_of_machine
+from havre.oci.reference import parse_reference
+from havre.runtime import Runtime
+from havre.runtime.plan import Profile
+from havre.storage import Storage
+from havre.wire.config import Ulimit
+from havre.wire.filters import Filters
+
+log = logging.getLogger(__name__)
+
+_SBOM = "sbom"  # the name that BuildKit's documents have, for an image has its names later
+
+
+@dataclasses.dataclass(frozen=True)
+class _Built:
+    """What came of a build for one platform, and its steps as a cache has them, by the cache's mode."""
+
+    result: BuildResult
+    steps: Mapping[str, Sequence[StepRecord]]
+
+
+class Builder:
+    """All builds of the daemon, and their cache."""
+
+    def __init__(
+        self,
+        images: Images,
+        storage: Storage,
+        cache: Cache,
+        steps: Steps,
+        mounts: CacheMounts,
+        contexts: Contexts,
+        scratch: Path,
+        agreed: frozenset[str],
+    ) -> None:
+        self._agreed = agreed
+        self._images = images
+        self._storage = storage
+        self._cache = cache
+        self._steps = steps
+        self._mounts = mounts
+        self._contexts = contexts
+        self._scratch = scratch
+        self._foreign = ForeignCaches(images, storage)
+        self._rules: Sequence[GcRule] = ()
+        self._running: dict[str, asyncio.Task[BuildResult]] = {}
+
+    @classmethod
+    async def open(
+        cls,
+        directory: Path,
+        memory: Path,
+        images: Images,
+        storage: Storage,
+        runtime: Runtime,
+        networks: Sandboxes,
+        contexts: Contexts,
+        remapping: Remapping,
+        *,
+        ulimits: tuple[Ulimit, ...] = (),
+        seccomp: Profile = None,
+        cgroup_parent: str = "",
+        gc: GcPolicy | None = None,
+        agreed: frozenset[str] = DEFAULT,
+    ) -> Builder:
+        """Read the cache and clear away what builds that were cut off have left.
+
+        `directory` is data_root/build; `memory`, run_root/build, holds secrets while a command sees them; `contexts`
+        are the clients', which count as cache; `remapping` is of the commands; `gc` limits the cache;
+        `agreed` are the entitlements that a client may grant.
+        """
+        mounts, scratch = directory / "mounts", directory / "tmp"
+        await in_thread(_prepare, scratch, memory)
+        cache = Cache(storage.db.table("build_cache", CacheRecord), lambda layer: _size(storage, layer))
+        await cache.load()
+        images.also_needed = cache.live_layers
+        cache_mounts = CacheMounts(mounts)
+        await in_thread(cache_mounts.sweep)
+        runner = Runner(runtime, networks, cache_mounts, memory, ulimits, seccomp, cgroup_parent, remapping)
+        steps = Steps(storage, cache, runner)
+        builder = cls(images, storage, cache, steps, cache_mounts, contexts, scratch, agreed)
+        if gc is not None:
+            builder._rules = gc.for_disk((await in_thread(shutil.disk_usage, directory)).total)
+        return builder
+
+    async def build(self, request: BuildRequest, context: ContextSource, progress: BuildProgress) -> BuildResult:
+        """Build an image. `HavreError`, with the Dockerfile's line where there is one; cancel the task to end it."""
+        for tag in request.tags:
+            parse_reference(tag)
+        check_grants(request.entitlements, self._agreed)
+        if request.network == "host":
+            require(NETWORK_HOST, request.entitlements)
+        id = request.id or secrets.token_hex(16)
+        if id in self._running:
+            raise Conflict(f"a build with the ID {id} is running")
+        request = dataclasses.replace(request, id=id)
+        undo = AsyncExitStack()
+        work = self._running[id] = asyncio.ensure_future(self._build_all(request, context, progress, undo))
+        try:
+            await asyncio.wait([work])
+            if work.cancelled():
+                raise Conflict("the build was cancelled")
+            return work.result()
+        finally:
+            del self._running[id]
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            await finish(undo.aclose())
+            spawn(self._limit_cache(), "limit the build cache")
+
+    def cancel(self, build_id: str) -> None:
+        """End the build of this ID, if there is one."""
+        if (running := self._running.get(build_id)) is not None:
+            running.cancel()
+
+    async def usage(self) -> list[tuple[CacheRecord, bool]]:
+        """The cache's records, oldest first, then cache mounts and contexts; and whether an image uses each layer."""
+        used = self._images.live_layers()
+        return [(record, Digest(record.layer) in used) for record in await self._records()]
+
+    async def _records(self) -> list[CacheRecord]:
+        return [*self._cache.all(), *await self._mounts.records(), *self._contexts.records()]
+
+    async def prunable(
+        self, filters: Filters, *, all: bool = False, keep_bytes: int = 0, gone: Collection[str] = ()
+    ) -> list[Prunable]:
+        """What `prune` would remove once the images `gone` are, with the bytes that frees."""
+        used = self._images.live_layers(gone)
+        records = await self._records()
+        chosen = plan_prune(records, filters, all=all, keep_bytes=keep_bytes, used=used)
+        ids = {record.id for record in chosen}
+        kept = used | {Digest(record.layer) for record in records if record.id not in ids}
+        kept |= self._storage.held() | (self._storage.snapshots.layers_in_use() - self._images.live_layers())
+        found = []
+        for record in chosen:
+            size = 0 if record.layer and record.layer in kept else record.size
+            kept |= {Digest(record.layer)} if record.layer else set()
+            found.append(Prunable(record.id, (record.description,), size))
+        return found
+
+    async def prune(self, filters: Filters, all: bool = False, keep_bytes: int = 0) -> tuple[list[str], int]:
+        """Forget records, with `all` also what cache mounts hold; the IDs of the records, and the bytes freed."""
+        ids = [each.id for each in await self.prunable(filters, all=all, keep_bytes=keep_bytes)]
+        return ids, await self.remove(ids)
+
+    async def remove(self, ids: Sequence[str]) -> int:
+        """Remove these records, and with them what nothing needs any more in the store; the bytes freed."""
+        await self._cache.forget(ids)
+        self._steps.forget()
+        freed = await self._images.collect_garbage()
+        for id in ids:
+            freed += await self._mounts.remove(id)
+            freed += await self._contexts.remove(id)
+        return freed
+
+    async def _limit_cache(self) -> None:
+        """Apply the rules of garbage collection in order."""
+        used = self._images.live_layers()
+        records = await self._records()
+        gone: list[str] = []
+        for rule in self._rules:
+            chosen = plan_prune(records, rule.filters, all=rule.all, keep_bytes=rule.keep_bytes, used=used)
+            gone += [record.id for record in chosen]
+            records = [record for record in records if record not in chosen]
+        if gone:
+            freed = await self.remove(gone)
+            log.info("the build cache grew too large or too old: %d records are gone, %d bytes freed", len(gone), freed)
+
+    async def _build_all(
+        self, request: BuildRequest, context: ContextSource, progress: BuildProgress, undo: AsyncExitStack
+    ) -> BuildResult:
+        """Build for every platform asked for, and let the names stand for all of them."""
+        platforms = split_platforms(request.platform) or [""]
+        several = len(platforms) > 1
+        client, told = SharedClient(context) if several else context, PlatformsProgress(progress, len(platforms))
+        fresh: Fresh = {}
+        jobs = []
+        for number, platform in enumerate(platforms):
+            asked = dataclasses.replace(request, platform=platform)
+            tell = told.of(platform, number) if several else progress
+            jobs.append(await self._plan(asked, client, tell, undo, fresh))
+        built = await side_by_side([partial(self._carry_out, job) for job in jobs])
+        caches = await self._export_caches(request, built, client, progress)
+        results = await self._store(request, [each.result for each in built])
+        mine = (number for number, job in enumerate(jobs) if job.platform.same_as(_own_platform()))
+        own = dataclasses.replace(results[next(mine, 0)], caches=caches)
+        return dataclasses.replace(own, platforms=dict(zip(platforms, results, strict=True))) if several else own
+
+    async def _plan(
+        self,
+        request: BuildRequest,
+        context: ContextSource,
+        progress: BuildProgress,
+        undo: AsyncExitStack,
+        fresh: Fresh,
+    ) -> Job:
+        """What is to be done for one platform; what cannot be done at all is refused."""
+        directory = self._scratch / secrets.token_hex(16)
+        undo.push_async_callback(in_thread, trees.remove_tree, directory)
+        await in_thread(directory.mkdir, 0o700)
+        started_at = time.time()
+        source = await context.dockerfile(request.dockerfile)
+        dockerfile = await in_thread(parse_dockerfile, source.data, source.name)
+        wanted = _platform(request)
+        graph = await in_thread(plan_graph, dockerfile, request.build_args, request.target, wanted, _own_platform())
+        with dockerfile.located():
+            interpreters = await in_thread(find_interpreters, _own_platform().architecture)
+            check_runs(graph, wanted, interpreters)
+        caches = await self._open_caches(request, context, progress)
+        if request.cache_from and request.only_cache_from and not caches:
+            request = dataclasses.replace(request, no_cache=True)
+        checks = Checks(dockerfile, graph, policy_of(dockerfile, request.build_args), source, progress, wanted)
+        await self._check(checks, request, context)
+        return Job(
+            request=request,
+            client=context,
+            tell=progress,
+            source=source,
+            dockerfile=dockerfile,
+            graph=graph,
+            checks=checks,
+            platform=wanted,
+            interpreters=interpreters,
+            caches=caches,
+            directory=directory,
+            undo=undo,
+            fresh=fresh,
+            started_at=started_at,
+        )
+
+    async def _carry_out(self, job: Job) -> _Built:
+        """Build for one platform; nothing is stored but layers."""
+        request = job.request
+        stages = Stages(self._images, self._storage, self._steps, job)
+        result = await stages.run()
+        steps = {"min": result.steps, "max": stages.all_steps()}
+        if request.squash:
+            result = await stages.squash(result)
+        document = result.document()
+        if result.steps and (request.inline_cache or request.build_args.get(ARGUMENT) in ("1", "true")):
+            document = with_records(document, result.steps)
+        predicates = []
+        if (sbom := request.attestations.sbom) is not None and sbom.generator:
+            predicates += await stages.generate(sbom, result, str(_own_platform()))
+        elif sbom is not None:
+            with shown("generating sbom", job.tell):
+                predicates.append(Predicate(SPDX, await self._images.describe_packages(document, _SBOM)))
+        if (asked := request.attestations.provenance) is not None:
+            predicates.append(render_provenance(_facts(job, stages), asked))
+        built = BuildResult(
+            config=document,
+            layers=result.layers,
+            predicates=tuple(predicates),
+            unconsumed=tuple(stages.unconsumed()),
+        )
+        return _Built(built, steps)
+
+    async def _store(self, request: BuildRequest, results: Sequence[BuildResult]) -> list[BuildResult]:
+        """The results as images that the names stand for, if they shall stay here."""
+        if not request.store:
+            return list(results)
+        if len(results) == 1:
+            own = results[0]
+            ids = [await self._images.create(own.config, names=request.tags, predicates=own.predicates)]
+        else:
+            configs, predicates = zip(*((each.config, each.predicates) for each in results), strict=True)
+            ids = await self._images.create_platforms(configs, request.tags, predicates)
+        return [dataclasses.replace(each, image=id) for each, id in zip(results, ids, strict=True)]
+
+    async def _open_caches(
+        self, request: BuildRequest, context: ContextSource, progress: BuildProgress
+    ) -> list[ForeignCache]:
+        """The caches of `--cache-from`; one that cannot be had is told of and is no error."""
+        found = []
+        for source in request.cache_from:
+            try:
+                with shown(f"importing cache manifest from {source.ref or source.store}", progress):
+                    found.append(await self._foreign.open(source, request, context))
+            except HavreError as error:
+                log.info("a cache is not used: %s", error)
+        return found
+
+    async def _export_caches(
+        self, request: BuildRequest, built: Sequence[_Built], client: ContextSource, progress: BuildProgress
+    ) -> dict[str, bytes]:
+        """Write what `--cache-to` asks for, the steps of all platforms; the documents for the client by mode."""
+        documents = {}
+        for target in request.cache_to:
+            records = [record for each in built for record in each.steps[target.mode]]
+            if not target.ref:
+                documents[target.mode] = cache_document(records, _platform(request))
+                continue
+            try:
+                with shown("exporting cache to registry", progress):
+                    await self._foreign.push(target, records, _platform(request), client)
+            except HavreError:
+                if not target.ignore_error:
+                    raise
+        return documents
+
+    # -- checks
+
+    async def check(self, request: BuildRequest, context: ContextSource) -> CheckReport:
+        """Look for what docker's rules find wrong in a Dockerfile; nothing is pulled, run or sent but that file."""
+        source = await context.dockerfile(request.dockerfile)
+        lines = source.data.decode(errors="replace").splitlines()
+        try:
+            dockerfile = await in_thread(parse_dockerfile, source.data, source.name)
+            own = _own_platform()
+            graph = await in_thread(plan_graph, dockerfile, request.build_args, request.target, _platform(request), own)
+            policy = policy_of(dockerfile, request.build_args)
+            checks = Checks(dockerfile, graph, policy, source, unreported, _platform(request))
+            found = await checks.of_all(request, partial(self._look_up, request, context))
+        except DockerfileError as error:
+            return CheckReport(source.name, source.data, (), error.problem, error.line, lines)
+        return CheckReport(source.name, source.data, tuple(found), lines=lines)
+
+    async def wanted(self, request: BuildRequest, text: bytes, names: Collection[str]) -> dict[str, list[str]]:
+        """What a build of this Dockerfile can want of the contexts `names`; of one that is not told of, everything."""
+        if len(split_platforms(request.platform)) > 1 or has_wildcards(request.dockerfile):
+            return {}
+        own, triggers = _own_platform(), partial(triggers_here, self._images, request)
+        local = frozenset(names) - {MAIN_CONTEXT}
+        try:
+            dockerfile = await in_thread(parse_dockerfile, text, request.dockerfile)
+            graph = await in_thread(plan_graph, dockerfile, request.build_args, request.target, _platform(request), own)
+            found = {name: await wanted_of(name, graph, local, triggers) for name in names}
+        except HavreError:
+            return {}  # the build is going to say what is wrong
+        if MAIN_CONTEXT in found:
+            found[MAIN_CONTEXT] = [*dockerfile_places(request.dockerfile), *found[MAIN_CONTEXT]]
+        return {name: sources for name, sources in found.items() if EVERYTHING[0] not in sources}
+
+    async def _check(self, checks: Checks, request: BuildRequest, context: ContextSource) -> None:
+        """Tell what is wrong with the file; `LintViolation` where the policy is to fail for any finding."""
+        if not checks.policy.fails:
+            checks.warn(await in_thread(checks.of_file))
+        elif found := await checks.of_all(request, partial(self._look_up, request, context)):
+            checks.warn(found)
+            raise LintViolation(found)
+
+    async def _look_up(self, request: BuildRequest, context: ContextSource, name: str, platform: str) -> Base | None:
+        """What a base is, by the store or else by its registry."""
+        if name in request.local_contexts:
+            return None
+        name = request.contexts.get(name, name).removeprefix("docker-image://")
+        try:
+            image = await self._images.acquire(name, platform or None)
+            return image.config, decode_image(await self._images.document(image.id)).platform
+        except HavreError:
+            pass  # then its registry may tell
+        try:
+            auth = await context.credentials(parse_reference(name).registry)
+            document, _ = await self._images.remote_document(name, auth=auth, platform=platform or None)
+            return read_config(decode_image(document), name), decode_image(document).platform
+        except HavreError:
+            return None
+
+
+def _facts(job: Job, stages: Stages) -> Facts:
+    """What a provenance tells; the options by the names that BuildKit's frontend has for them."""
+    request, origins = job.request, job.client.origins()
+    return Facts(
+        id=request.id,
+        dockerfile=job.source,
+        platform=str(_own_platform()),
+        options={
+            **{f"build-arg:{name}": value for name, value in request.build_args.items() if value is not None},
+            **{f"label:{name}": value for name, value in request.labels.items()},
+            **{f"context:{name}": value for name, value in request.contexts.items()},
+            **{f"context:{name}": f"local:{name}" for name in request.local_contexts - origins.keys()},
+            **({"target": request.target} if request.target else {}),
+        },
+        contexts={MAIN_CONTEXT, *request.local_contexts} - origins.keys(),
+        origins=origins,
+        vcs=request.vcs,
+        inputs=stages.inputs,
+        started_at=job.started_at,
+        finished_at=time.time(),
+    )
+
+
+def _own_platform() -> Platform:
+    return platform_of_machine(host.machine())
+
+
+def _platform(request: BuildRequest) -> Platform:
+    """The platform asked for, of several the first."""
+    return next(map(parse_platform, split_platforms(request.platform)), _own_platform())
+
+
+def _prepare(scratch: Path, memory: Path) -> None:
+    for directory in (scratch, memory):
+        trees.remove_tree(directory)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+def _size(storage: Storage, layer: Digest) -> int | None:
+    found = storage.layers.get(layer)
+    return None if found is None else found.size

@@ -1,0 +1,1 @@
+"""Containers: created, started, watched, joined, copied from and removed."""

@@ -1,0 +1,1 @@
+"""From a request to a container that can be started."""

@@ -1,0 +1,244 @@
+"""A new container's row, from the user's request and the image: who wins, what is filled in, what contradicts.
+
+Pure. The user wins over the image; lists of ports, volumes and labels are united, variables too, by name. A user who
+gives an entrypoint gets none of the image's command. Source: Docker's documentation of `docker run`, "Overriding image
+defaults", and the OCI image specification, "Conversion to runtime configuration".
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from havre.containers.container import Container
+from havre.errors import InvalidInput
+from havre.runtime.spec import MASKED_PATHS, READONLY_PATHS
+from havre.wire.config import Config, CreateRequest, EndpointSettings, Healthcheck, HostConfig, LogConfig, RestartPolicy
+
+T = TypeVar("T")
+
+DEFAULT_SHM_SIZE = 64 << 20
+
+NO_LINKS_ON_THE_HOST = "host type networking can't be used with links. This would result in undefined behavior"
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """What the daemon and the host fill in."""
+
+    runtime: str
+    cgroupns_mode: str
+    unified_cgroups: bool
+    hostname: str
+    log_driver: str = "json-file"
+    log_options: Mapping[str, str] | None = None
+    ipc_mode: str = "private"
+    shm_size: int = DEFAULT_SHM_SIZE
+    init: bool = False
+    roots: tuple[str, ...] = ()  # the daemon's own directories
+
+
+def split_request(request: CreateRequest) -> tuple[Config, HostConfig]:
+    """The two halves of a request as values of their own, which may be changed without the request noticing."""
+    fields = {name: getattr(request, name) for name in Config.__struct_fields__}
+    host = request.host_config or HostConfig()
+    return Config(**fields), msgspec.structs.replace(host)
+
+
+def merge_config(user: Config, image: Config) -> Config:
+    """The user's wishes on top of the image's; neither is changed. Raises `InvalidInput` when no command results."""
+    entrypoint, command = _merge_command(user, image)
+    return msgspec.structs.replace(
+        user,
+        user=user.user or image.user,
+        env=_merge_env(user.env, image.env),
+        entrypoint=entrypoint,
+        cmd=command,
+        working_dir=_clean(user.working_dir or image.working_dir),
+        labels={**(image.labels or {}), **(user.labels or {})},
+        exposed_ports=_united(user.exposed_ports, image.exposed_ports),
+        volumes=_united(user.volumes, image.volumes),
+        stop_signal=user.stop_signal or image.stop_signal,
+        healthcheck=_merge_healthcheck(user.healthcheck, image.healthcheck),
+        shell=user.shell or image.shell,
+        on_build=None,
+    )
+
+
+def _merge_command(user: Config, image: Config) -> tuple[list[str] | None, list[str] | None]:
+    entrypoint, command = user.entrypoint, user.cmd
+    if not entrypoint:
+        command = command or image.cmd
+        if entrypoint is None:
+            entrypoint = image.entrypoint
+    if entrypoint == [""]:
+        entrypoint = None
+    if not entrypoint and not command:
+        raise InvalidInput("no command specified")
+    return entrypoint or None, command
+
+
+def _merge_env(user: list[str] | None, image: list[str] | None) -> list[str] | None:
+    """The user's variables, then the image's of other names, as Docker orders them; `NAME` alone removes one."""
+    if not image:
+        return user
+    names = {variable.partition("=")[0] for variable in user or ()}
+    return [*(user or ()), *(variable for variable in image if variable.partition("=")[0] not in names)]
+
+
+def _clean(directory: str) -> str:
+    """As Go's filepath.Clean leaves it; nothing stays nothing."""
+    return posixpath.normpath(directory).replace("//", "/") if directory else ""
+
+
+def _united(user: dict[str, T] | None, image: dict[str, T] | None) -> dict[str, T] | None:
+    return {**(image or {}), **(user or {})} or None
+
+
+def _merge_healthcheck(user: Healthcheck | None, image: Healthcheck | None) -> Healthcheck | None:
+    """Each field that the user leaves out is the image's."""
+    if user is None or image is None:
+        return user or image
+    fields = {name: getattr(user, name) or getattr(image, name) for name in Healthcheck.__struct_fields__}
+    return Healthcheck(**fields)
+
+
+def check_conflicts(config: Config, host: HostConfig) -> None:
+    """Options of a request that contradict the namespaces which the container shares; the image's do not count."""
+    joined = host.network_mode.startswith("container:")
+    for wrong, text in (
+        (joined and config.hostname, "hostname and the network mode"),
+        (host.uts_mode == "host" and config.hostname, "hostname and the UTS mode"),
+        (
+            joined and host.links,
+            "container type network can't be used with links. This would result in undefined behavior",
+        ),
+        (
+            host.network_mode == "host" and host.links,
+            "host type networking can't be used with links. This would result in undefined behavior",
+        ),
+        (joined and host.dns, "dns and the network mode"),
+        (joined and host.extra_hosts, "custom host-to-IP mapping and the network mode"),
+        (
+            joined and (host.port_bindings or host.publish_all_ports),
+            "port publishing and the container type network mode",
+        ),
+        (joined and config.exposed_ports, "port exposing and the container type network mode"),
+    ):
+        if wrong:
+            raise InvalidInput(f"conflicting options: {text}")
+
+
+def fill_host_config(host: HostConfig, defaults: Defaults) -> HostConfig:
+    """Every default made explicit, as `inspect` shows it and as the container will keep it."""
+    masked, read_only = host.masked_paths, host.readonly_paths
+    unmasked = "systempaths=unconfined" in (host.security_opt or ())
+    if host.privileged or unmasked:
+        masked, read_only = masked or [], read_only or []
+    return msgspec.structs.replace(
+        host,
+        network_mode="bridge" if host.network_mode in ("", "default") else host.network_mode,
+        restart_policy=host.restart_policy if host.restart_policy.name else RestartPolicy(name="no"),
+        log_config=_fill_log_config(host.log_config, defaults),
+        ipc_mode=host.ipc_mode or defaults.ipc_mode,
+        cgroupns_mode=host.cgroupns_mode or _cgroupns_mode(host, defaults),
+        shm_size=host.shm_size or defaults.shm_size,
+        runtime=host.runtime or defaults.runtime,
+        oom_kill_disable=bool(host.oom_kill_disable),
+        memory_swap=2 * host.memory if host.memory > 0 and host.memory_swap == 0 else host.memory_swap,
+        pids_limit=host.pids_limit if (host.pids_limit or 0) > 0 else None,
+        memory_swappiness=None if host.memory_swappiness == -1 else host.memory_swappiness,
+        console_size=host.console_size or [0, 0],
+        masked_paths=list(MASKED_PATHS) if masked is None else masked,
+        readonly_paths=list(READONLY_PATHS) if read_only is None else read_only,
+    )
+
+
+def _cgroupns_mode(host: HostConfig, defaults: Defaults) -> str:
+    """On cgroup v1 the privileged have the host's, whatever the daemon's default, as with dockerd."""
+    return "host" if host.privileged and not defaults.unified_cgroups else defaults.cgroupns_mode
+
+
+def _fill_log_config(given: LogConfig, defaults: Defaults) -> LogConfig:
+    if given.type:
+        return LogConfig(type=given.type, config=given.config or {})
+    return LogConfig(type=defaults.log_driver, config={**(defaults.log_options or {}), **(given.config or {})})
+
+
+def plan_endpoints(
+    request: CreateRequest, network_mode: str, resolve: Mapping[str, str]
+) -> dict[str, EndpointSettings]:
+    """The networks to join by their names; `resolve` maps what the user wrote (name or ID) to names."""
+    if network_mode.startswith("container:"):
+        return {}
+    main = resolve.get(network_mode, network_mode)
+    asked = {main: EndpointSettings()}
+    given = request.networking_config.endpoints_config if request.networking_config else None
+    for written, settings in (given or {}).items():
+        name = main if written == "default" else resolve.get(written, written)
+        asked[name] = msgspec.structs.replace(settings) if settings else EndpointSettings()
+    if request.mac_address and main not in ("host", "none"):  # these have no device of the container's own
+        if asked[main].mac_address not in ("", request.mac_address):
+            raise InvalidInput(
+                "the container-wide MAC address must match the endpoint-specific MAC address for the main network, "
+                "or be left empty"
+            )
+        asked[main].mac_address = request.mac_address
+    return asked
+
+
+def networks_named(request: CreateRequest, network_mode: str) -> Iterable[str]:
+    """Every network that a request mentions, as written, for the caller to look up."""
+    if not network_mode.startswith("container:"):
+        yield network_mode
+    given = request.networking_config.endpoints_config if request.networking_config else None
+    yield from (name for name in given or () if name != "default")
+
+
+def default_hostname(id: str, config: Config, host: HostConfig, defaults: Defaults) -> str:
+    """The name inside: as given, the host's where its UTS or network namespace is shared, else the short ID.
+
+    None yet where another container's network is shared: it comes with each start.
+    """
+    if config.hostname:
+        return config.hostname
+    if host.network_mode == "host" or host.uts_mode == "host":
+        return defaults.hostname
+    return "" if host.network_mode.startswith("container:") else id[:12]
+
+
+def command_line(config: Config) -> list[str]:
+    """Entrypoint and command together: what is executed."""
+    return [*(config.entrypoint or ()), *(config.cmd or ())]
+
+
+def new_container(
+    *,
+    id: str,
+    name: str,
+    created: str,
+    image_id: str,
+    config: Config,
+    host: HostConfig,
+    networks: dict[str, EndpointSettings],
+) -> Container:
+    """The row of a container that has just been made."""
+    path, *args = command_line(config)
+    return Container(
+        id=id,
+        name=name,
+        created=created,
+        image=image_id,
+        path=path,
+        args=args,
+        config=config,
+        host_config=host,
+        networks=networks,
+        asked_networks={name: replace(asked) for name, asked in networks.items()},
+        runtime=host.runtime,
+    )

@@ -1,0 +1,1 @@
+"""The files of containers: copied, compared, exported, made an image."""

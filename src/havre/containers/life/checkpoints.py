@@ -1,0 +1,136 @@
+"""Checkpoints of containers: the state of their processes on disk, from which a start goes on.
+
+    checkpoint create  -->  DIRECTORY/NAME/*.img     DIRECTORY: the container's own, removed with it, or a user's
+    start --checkpoint <--                           files and volumes are not part of it: they are as they are then
+
+As with dockerd this is for an experimental daemon only. Unlike there, a container that a checkpoint ended is not
+started again by its restart policy, and what is no checkpoint cannot be removed as one.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from havre.aio import finish, in_thread
+from havre.containers.container import Container
+from havre.containers.life.lifecycle import Lifecycle
+from havre.containers.live import Index, Live
+from havre.errors import Failed, HavreError, InvalidInput, Unsupported
+from havre.runtime import Process
+from havre.runtime.checkpoints import is_checkpoint
+
+_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
+
+
+class Checkpoints:
+    """`directory` gives the place of a container's own files; `ref` is what the user calls a container.
+
+    With `enabled` false all is refused as by a dockerd that is not experimental.
+    """
+
+    def __init__(
+        self, index: Index, lifecycle: Lifecycle, directory: Callable[[Container], Path], *, enabled: bool
+    ) -> None:
+        self._index = index
+        self._lifecycle = lifecycle
+        self._directory = directory
+        self._enabled = enabled
+
+    async def create(self, ref: str, name: str, directory: str, *, exit: bool) -> None:
+        """Write one; with `exit` the container ends. Conflict when it does not run, Failed with criu's reason."""
+        self._check_enabled()
+        await finish(self._create(self._index.get(ref), ref, name, directory, exit=exit))
+
+    async def list(self, ref: str, directory: str) -> Sequence[str]:
+        """The names of those in `directory`, "" for the container's own."""
+        self._check_enabled()
+        return await in_thread(_names, self._parent(self._index.get(ref), directory))
+
+    async def remove(self, ref: str, name: str, directory: str) -> None:
+        """Failed when there is none of that name."""
+        self._check_enabled()
+        await in_thread(shutil.rmtree, await self._find(self._index.get(ref), ref, name, directory))
+
+    async def start(self, ref: str, name: str, directory: str) -> None:
+        """Start a container where the checkpoint left off; errors as of any start."""
+        if not self._enabled:
+            raise InvalidInput("checkpoint is only supported in experimental mode")
+        live = self._index.get(ref)
+        await finish(self._lifecycle.start(live, await self._find(live, f"/{live.container.name}", name, directory)))
+
+    def _check_enabled(self) -> None:
+        if not self._enabled:
+            raise Unsupported(
+                "This experimental feature is disabled by default. Start the Docker daemon in experimental mode in "
+                "order to enable it.",
+                'give havred --experimental, or set "experimental" in daemon.json',
+            )
+
+    def _parent(self, live: Live, directory: str) -> Path:
+        if directory and not directory.startswith("/"):
+            raise InvalidInput(f"invalid checkpoint directory {directory!r}: it must be an absolute path")
+        return Path(directory) if directory else self._directory(live.container) / "checkpoints"
+
+    async def _find(self, live: Live, ref: str, name: str, directory: str) -> Path:
+        found = self._parent(live, directory) / _check_name(name)
+        if not await in_thread(is_checkpoint, found):
+            raise Failed(f"checkpoint {name} does not exist for container {ref}")
+        return found
+
+    async def _create(self, live: Live, ref: str, name: str, directory: str, *, exit: bool) -> None:
+        async with live.lock:
+            process, container = live.running(), live.container
+            images = self._parent(live, directory) / _check_name(name)
+            ended = live.exits.wait("next-exit", None)
+            stopped_before, live.stopping = live.stopping, live.stopping or exit
+            try:
+                await in_thread(_make, images, ref)
+                await _dump(process, images, ref, exit=exit)
+            except BaseException:
+                live.stopping = stopped_before
+                ended.cancel()
+                raise
+            self._lifecycle.publish(container, "checkpoint")
+        if exit:
+            await ended.result()
+            async with live.lock:
+                return  # everything has been taken down once the lock is free
+        ended.cancel()
+
+
+async def _dump(process: Process, images: Path, ref: str, *, exit: bool) -> None:
+    try:
+        await process.checkpoint(images, leave_running=not exit)
+    except BaseException as error:
+        await in_thread(shutil.rmtree, images)
+        if isinstance(error, HavreError):
+            raise type(error)(f"Cannot checkpoint container {ref}: {error.message}", error.hint) from error
+        raise
+
+
+def _check_name(name: str) -> str:
+    if _NAME.fullmatch(name) is None:
+        raise Failed(f"Invalid checkpoint ID ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
+    return name
+
+
+def _make(images: Path, ref: str) -> None:
+    try:
+        images.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        images.mkdir(mode=0o700)
+    except FileExistsError:
+        problem = f"checkpoint with name {images.name} already exists for container {ref}"
+        raise Failed(f"cannot checkpoint container {ref}: {problem}") from None
+    except OSError as error:
+        raise Failed(f"{images}: {(error.strerror or str(error)).lower()}") from error
+
+
+def _names(directory: Path) -> list[str]:
+    try:
+        return sorted(entry.name for entry in os.scandir(directory) if is_checkpoint(Path(entry.path)))
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,101 @@
+"""`update`: other limits for a container, while it runs, and another restart policy.
+
+    request --plan_update (pure)--> the host configuration to be --checked as at create--> OCI runtime, then the row
+
+What the request leaves out (0, "", null) stays; but 0 processes and fewer are no limit on them. Nothing changes, in the
+kernel or in the row, when anything is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from havre.aio import finish, in_thread
+from havre.containers.life.lifecycle import Lifecycle
+from havre.containers.live import Index, Live
+from havre.containers.surroundings.assembly import read_block_limits
+from havre.containers.surroundings.plan import plan_resources
+from havre.containers.validate import HostLimits, check_resources, check_restart_policy
+from havre.errors import Conflict, HavreError, InvalidInput
+from havre.wire.config import HostConfig
+
+LIMITS = (
+    "cpu_shares", "memory", "nano_cpus", "blkio_weight", "blkio_weight_device", "blkio_device_read_bps",
+    "blkio_device_write_bps", "blkio_device_read_iops", "blkio_device_write_iops", "cpu_period", "cpu_quota",
+    "cpu_realtime_period", "cpu_realtime_runtime", "cpuset_cpus", "cpuset_mems", "memory_reservation", "memory_swap",
+    "pids_limit",
+)  # fmt: skip
+"""The fields of a host configuration that can be updated, beside the restart policy."""
+
+
+class Updates:
+    """Changes what containers may use."""
+
+    def __init__(self, index: Index, lifecycle: Lifecycle, limits: HostLimits) -> None:
+        self._index = index
+        self._lifecycle = lifecycle
+        self._limits = limits
+
+    async def update(self, ref: str, asked: HostConfig) -> Sequence[str]:
+        """Apply the limits and the policy of `asked`; returns warnings. InvalidInput, Conflict, Failed."""
+        return await finish(self._update(self._index.get(ref), asked))
+
+    async def _update(self, live: Live, asked: HostConfig) -> Sequence[str]:
+        container = live.container
+        check_restart_policy(asked)
+        async with live.lock:
+            asked = with_memory(asked, container.host_config)
+            warnings = check_resources(asked, self._limits)
+            if live.removing:
+                raise Conflict(f"container {container.id} is marked for removal and cannot be updated")
+            try:
+                new = plan_update(container.host_config, asked)
+                limited = asked.pids_limit is not None or any(getattr(asked, name) for name in LIMITS)
+                if live.process is not None and limited:
+                    blocks = await in_thread(read_block_limits, asked)
+                    await live.process.update(plan_resources(limits_to_apply(new, asked), blocks))
+            except HavreError as error:
+                raise type(error)(f"Cannot update container {container.id}: {error.message}", error.hint) from None
+            container.host_config = new
+            await self._index.save(container)
+        self._lifecycle.publish(container, "update")
+        return warnings
+
+
+def plan_update(host: HostConfig, asked: HostConfig) -> HostConfig:
+    """The configuration after the update; pure. InvalidInput for what contradicts what is set already."""
+    for given, kept, told in (
+        (asked.nano_cpus, host.cpu_period, "Nano CPUs cannot be updated as CPU Period"),
+        (asked.nano_cpus, host.cpu_quota, "Nano CPUs cannot be updated as CPU Quota"),
+        (asked.cpu_period, host.nano_cpus, "CPU Period cannot be updated as NanoCPUs"),
+        (asked.cpu_quota, host.nano_cpus, "CPU Quota cannot be updated as NanoCPUs"),
+    ):
+        if given > 0 and kept > 0:
+            raise InvalidInput(f"Conflicting options: {told} has already been set")
+    if asked.memory_swap == 0 and 0 < host.memory_swap < asked.memory:
+        raise InvalidInput(
+            "Memory limit should be smaller than already set memoryswap limit, update the memoryswap at the same time"
+        )
+    if asked.restart_policy.name and host.auto_remove:
+        raise InvalidInput("Restart policy cannot be updated because AutoRemove is enabled for the container")
+    changes = {name: value for name in LIMITS if (value := getattr(asked, name))}
+    if asked.pids_limit is not None:
+        changes["pids_limit"] = max(asked.pids_limit, 0)
+    if asked.restart_policy.name:
+        changes["restart_policy"] = asked.restart_policy
+    return replace(host, **changes)
+
+
+def with_memory(asked: HostConfig, host: HostConfig) -> HostConfig:
+    """What is asked for, with the memory that a limit of swap alone goes with."""
+    return replace(asked, memory=host.memory) if asked.memory_swap and not asked.memory else asked
+
+
+def limits_to_apply(new: HostConfig, asked: HostConfig) -> HostConfig:
+    """The limits to hand over: those asked for, and memory with swap together, for the kernel compares the two."""
+    wanted = {name: getattr(asked, name) for name in LIMITS}
+    if asked.memory or asked.memory_swap:
+        wanted |= {"memory": new.memory, "memory_swap": new.memory_swap}
+    return HostConfig(**wanted)

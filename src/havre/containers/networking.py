@@ -1,0 +1,112 @@
+"""A container's row as networks are told of it, and what its row says of links. Pure.
+
+A link (`--link NAME:ALIAS` on the default bridge) means the container that has the name when the link is made, or when
+the daemon starts; another one that gets the name later is not meant. A link follows a renaming.
+Source: Docker's "Legacy container links".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from havre.containers.container import Container
+from havre.dataplane.zones import parse_links
+from havre.networks.guest import Guest
+from havre.wire.config import EndpointSettings
+
+_BRIDGE = ("", "default", "bridge")  # network modes
+_WITHOUT_IPV6 = ("net.ipv6.conf.all.disable_ipv6", "net.ipv6.conf.lo.disable_ipv6")
+
+
+def guest_of(container: Container) -> Guest:
+    """The container as networks see it."""
+    config, host = container.config, container.host_config
+    given = host.sysctls or {}
+    return Guest(
+        id=container.id,
+        name=container.name.lstrip("/"),
+        mode=_main_network(container),
+        hostname=config.hostname,
+        domainname=config.domainname,
+        asked=_asked_of(container),
+        exposed=tuple(config.exposed_ports or ()),
+        bindings=host.port_bindings or {},
+        publish_all=host.publish_all_ports,
+        dns=tuple(host.dns or ()),
+        dns_search=tuple(host.dns_search or ()),
+        dns_options=tuple(host.dns_options or ()),
+        extra_hosts=tuple(host.extra_hosts or ()),
+        ipv6_loopback=not any(given.get(name) == "1" for name in _WITHOUT_IPV6),
+        environment=tuple(config.env or ()),
+        links=links_of(container),
+        link_ids=container.link_ids,
+        ids=container.ids,
+        pid=container.state.pid,
+        endpoints=container.networks,
+        ports=container.ports,
+    )
+
+
+def _main_network(container: Container) -> str:
+    """Name or ID of the network that the network mode says."""
+    mode = container.host_config.network_mode
+    return "bridge" if mode in ("", "default") else mode
+
+
+def _asked_of(container: Container) -> Mapping[str, EndpointSettings]:
+    """The networks a container asks for by name, the one of its network mode first."""
+    if container.config.network_disabled:
+        return {"none": EndpointSettings()}
+    asked, mode = container.asked_networks, _main_network(container)
+    return {mode: asked[mode], **asked} if mode in asked else asked
+
+
+def own_hosts_of(container: Container) -> list[tuple[str, str]]:
+    """The container's own lines in hosts, as far as the row of one that runs tells them: address, names."""
+    names = guest_of(container).host_names
+    ends = container.networks.values()
+    return [(text, names) for end in ends for text in (end.ip_address, end.global_ipv6_address) if text and names]
+
+
+def links_of(container: Container) -> dict[str, str]:
+    """Alias to name of the links on the default bridge; elsewhere they are the endpoint's."""
+    host = container.host_config
+    return parse_links(host.links or ()) if host.network_mode in _BRIDGE else {}
+
+
+def ids_of_links(container: Container, others: Iterable[Container]) -> dict[str, str]:
+    """Alias to the ID of the container that has the name now."""
+    if not (links := links_of(container)):
+        return {}
+    names = {other.name.lower(): other.id for other in others}
+    return {alias: names[name] for alias, name in links.items() if name in names}
+
+
+def shown_links(container: Container) -> list[str]:
+    """The links as `inspect` shows them: `/NAME:/OWNER/ALIAS` on the default bridge, as they were given elsewhere."""
+    given = container.host_config.links or []
+    if container.host_config.network_mode not in _BRIDGE:
+        return list(given)
+    return [f"/{name}:/{container.name}/{alias}" for name, _, alias in (link.partition(":") for link in given)]
+
+
+def linked_names(containers: Iterable[Container]) -> dict[str, list[str]]:
+    """By name of a container (in lower case) what others call it: `/OWNER/ALIAS`."""
+    names: dict[str, list[str]] = {}
+    for container in containers:
+        if links_of(container):
+            for link in shown_links(container):
+                name, _, alias = link.removeprefix("/").partition(":")
+                names.setdefault(name.lower(), []).append(alias)
+    return names
+
+
+def renamed_links(links: Iterable[str], old: str, new: str) -> list[str]:
+    """`NAME:ALIAS` of each link, where the container `old` is now called `new`."""
+    named = ((link, *link.removeprefix("/").partition(":")) for link in links)
+    return [f"{new}:{alias or name}" if name.lower() == old.lower() else link for link, name, _, alias in named]
+
+
+def links_without(links: Iterable[str], alias: str) -> list[str]:
+    """The links but the one that is called `alias`."""
+    return [link for link in links if alias.lower() not in parse_links((link,))]

@@ -1,0 +1,1 @@
+"""Processes of containers and what they say: attach, exec, logs, top, stats."""

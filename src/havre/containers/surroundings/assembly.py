@@ -1,0 +1,521 @@
+"""Around a container's process: root file system, volumes, network and files, put up before a run, taken down after.
+
+The three that take time (mounting, the network sandbox, volumes) run at once. Each has an idempotent inverse, which is
+registered before the step is tried: whatever fails half-way, nothing is left behind.
+
+    assemble --+-- snapshots.mount ----+
+               +-- networks.open ------+--> files, user, namespaces --> Surroundings, Sandbox
+               +-- volumes, binds -----+
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+from collections.abc import Coroutine, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from havre.aio import in_thread
+from havre.containers.container import Container, MountOptions, MountPoint
+from havre.containers.live import Index
+from havre.containers.networking import guest_of
+from havre.containers.surroundings import cdi
+from havre.containers.surroundings.idranges import IdRanges, check_namespaces
+from havre.containers.surroundings.mounts import image_snapshot, image_snapshots
+from havre.containers.surroundings.plan import BlockLimits, Surroundings, parse_device_rule
+from havre.containers.surroundings.subpaths import Subpaths
+from havre.errors import Conflict, Failed, InvalidInput
+from havre.events import Events
+from havre.linux import mounts as kernel_mounts
+from havre.linux.idmap import IdRange, as_root_of
+from havre.linux.namespaces import user_namespace_at
+from havre.linux.openat2 import open_in_root
+from havre.networks.networks import Networks
+from havre.networks.sandbox import Sandbox
+from havre.runtime import read_devices, resolve_user
+from havre.runtime.plan import HOST, PRIVATE, Bind, BlockLimit, Device, Security
+from havre.runtime.security import parse_security_opts
+from havre.storage import Snapshots
+from havre.volumes.volumes import Volumes
+from havre.wire.config import HostConfig, Ulimit
+from havre.wire.values import ContainerId
+
+log = logging.getLogger(__name__)
+
+T1 = TypeVar("T1")
+T2 = TypeVar("T2")
+T3 = TypeVar("T3")
+
+_NO_SECURITY = Security()
+FILES = {"hosts": "/etc/hosts", "hostname": "/etc/hostname", "resolv.conf": "/etc/resolv.conf"}
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonDefaults:
+    """What the daemon's own configuration adds to every container."""
+
+    ulimits: tuple[Ulimit, ...] = ()
+    init: bool = False
+    cgroup_parent: str = ""
+    cdi_directories: tuple[Path, ...] = ()
+    security: Security = _NO_SECURITY
+
+    def security_of(self, host: HostConfig) -> Security:
+        """What a container's own options are added to; no profile is for the privileged, as with dockerd."""
+        return replace(self.security, seccomp=None) if host.privileged else self.security
+
+
+class Assembly:
+    """Puts up and takes down what surrounds a container's process."""
+
+    def __init__(
+        self,
+        index: Index,
+        snapshots: Snapshots,
+        volumes: Volumes,
+        networks: Networks,
+        events: Events,
+        directory: Path,
+        defaults: DaemonDefaults,
+        subpaths: Subpaths,
+        ranges: IdRanges,
+    ) -> None:
+        self._index = index
+        self._snapshots = snapshots
+        self._volumes = volumes
+        self._networks = networks
+        self._events = events
+        self._directory = directory
+        self._defaults = defaults
+        self._subpaths = subpaths
+        self._ranges = ranges
+
+    def directory(self, container: Container) -> Path:
+        """Where the container's own files are kept."""
+        return self._directory / container.id
+
+    def network_files(self, container: Container) -> Path:
+        """The directory with its hosts, hostname and resolv.conf: that of the container whose network it shares."""
+        owner, seen = container, set[str]()
+        while (kind := owner.host_config.network_mode.partition(":"))[0] == "container" and owner.id not in seen:
+            seen.add(owner.id)
+            if (live := self._index.find(kind[2])) is None:
+                break
+            owner = live.container
+        return self.directory(owner)
+
+    async def put_up(self, container: Container, undo: AsyncExitStack) -> tuple[Surroundings, Sandbox]:
+        """Everything a run needs; the inverses go to `undo`."""
+        id = ContainerId(container.id)
+        undo.callback(self.tell_unmounts, container)
+        undo.push_async_callback(self._snapshots.unmount, container.id)
+        undo.push_async_callback(self._close_volumes, container)
+        undo.push_async_callback(self._networks.close_sandbox, id)
+        joined = self._network_donor(container)
+        if joined is not None:
+            container.config.hostname, container.config.domainname = joined.config.hostname, joined.config.domainname
+        userns = self._choose_ids(container)
+        rootfs, sandbox, sources = await all_of(
+            self._snapshots.mount(container.id, container.ids),
+            self._networks.open_sandbox(guest_of(container), userns, ContainerId(joined.id) if joined else None),
+            self._open_sources(container),
+        )
+        self.tell_mounts(container)
+        await self._fill_volumes(container, rootfs, sources)
+        shown = await self._map_volumes(container, sources)
+        if container.ids is not None:
+            rootfs = await self._subpaths.show(container.id, rootfs, container.ids)
+
+        def rest() -> Surroundings:
+            self.directory(container).mkdir(
+                mode=0o700, exist_ok=True
+            )  # a power cut after the creation may have taken it
+            files = self._write_files(container, sandbox, joined)
+            if container.host_config.ipc_mode == "shareable":
+                self._mount_shm(container)
+            return self._look_around(container, rootfs, shown, files, sandbox, userns)
+
+        return await in_thread(rest), sandbox
+
+    def is_held(self, container: Container) -> None:
+        """It has been created with what was put up: nothing is kept open that its monitor holds open."""
+        self._networks.is_held(ContainerId(container.id))
+
+    def _choose_ids(self, container: Container) -> Path | None:
+        """Write down the IDs that the container is started with; the user namespace of those whose others it joins.
+
+        A namespace can be used only by who is in the user namespace that owns it, or in the host's: else Conflict.
+        """
+        container.ids, host = self._ranges.of(container), container.host_config
+        if container.ids is None:
+            return None
+        check_namespaces(host)
+        modes = ((host.pid_mode, "PID"), (host.ipc_mode, "IPC"))
+        found: Path | None = None
+        joined = (self._network_donor(container), *(self._joined(mode, noun) for mode, noun in modes))
+        for donor in filter(None, joined):
+            own = Path(f"/proc/{donor.state.pid}/ns/user")
+            if donor.ids != container.ids or (found is not None and not found.samefile(own)):
+                raise Conflict(
+                    f"cannot join a namespace of container {donor.id}: it has another user namespace",
+                    "give both the same --userns",
+                )
+            found = own
+        return found
+
+    def leave(self, container: Container) -> None:
+        """Its process has ended: to whoever looks at networks it is gone. Idempotent."""
+        self._networks.leave(ContainerId(container.id))
+
+    async def take_down(self, container: Container) -> None:
+        """The inverse; idempotent. Ports and addresses are free before a volume's plugin is asked, which may hang."""
+        if container.ids is not None:
+            await self._subpaths.close(container.id)
+        self._snapshots.unmount_later(container.id)
+        try:
+            await self._networks.close_sandbox(ContainerId(container.id))
+        finally:
+            await self._close_volumes(container)
+        if container.host_config.ipc_mode == "shareable":
+            await in_thread(kernel_mounts.unmount_all, self._shm(container))
+
+    async def remove_directory(self, container: Container) -> None:
+        """Remove the container's own files. Idempotent."""
+        await in_thread(_remove_directory, self.directory(container))
+
+    async def sweep(self) -> None:
+        """Remove the files of containers that are gone, which an earlier daemon had not come to remove."""
+        known = {live.container.id for live in self._index}
+        for directory in self._directory.iterdir():
+            if directory.name not in known:
+                try:
+                    await in_thread(_remove_directory, directory)
+                except OSError as error:
+                    log.error("the files of a container that is gone stay: %s", error)
+
+    async def _close_volumes(self, container: Container) -> None:
+        """Volumes and mounted images, after the parts that are shown of them."""
+        await self._subpaths.close(container.id)
+        for snapshot in image_snapshots(container):
+            self._snapshots.unmount_later(snapshot)
+        await self._volumes.unmounted(container.id)
+
+    def _shm(self, container: Container) -> Path:
+        """Where the shared memory of a container is mounted that others may join."""
+        return self.directory(container) / "shm"
+
+    def _mount_shm(self, container: Container) -> None:
+        place = self._shm(container)
+        place.mkdir(mode=0o700, exist_ok=True)
+        kernel_mounts.unmount_all(place)
+        attributes = kernel_mounts.ATTR_NOSUID | kernel_mounts.ATTR_NODEV | kernel_mounts.ATTR_NOEXEC
+        uid, gid = container.ids.outside(0, 0) if container.ids else (0, 0)
+        owner = (("uid", str(uid)), ("gid", str(gid)))
+        options = (("source", "shm"), ("mode", "1777"), ("size", str(container.host_config.shm_size)), *owner)
+        kernel_mounts.mount_filesystem("tmpfs", options, place, attributes)
+
+    async def open_mounts(self, container: Container) -> Mapping[str, Path]:
+        """The host path behind each bind, volume and image, by destination; missing sources of `-v` are made."""
+        return await self._map_volumes(container, await self._open_sources(container))
+
+    async def _open_sources(self, container: Container) -> dict[str, Path]:
+        """As `open_mounts`, whole volumes as they lie on disk: one that is filled may be put in place by that."""
+        sources: dict[str, Path] = {}
+        for point in container.mounts:
+            options = container.mount_options.get(point.destination, MountOptions())
+            if point.type == "volume":
+                volume = await self._volumes.mount_for(container.id, point.name)
+                ids = self._ids_on(container, point)
+                sources[point.destination] = await self._part(container, volume, options, ids)
+            elif point.type == "bind":
+                sources[point.destination] = await in_thread(open_bind_source, Path(point.source), options)
+                if not options.slave_if_shared:
+                    await in_thread(_check_propagation, Path(point.source), point.propagation)
+            elif point.type == "image":
+                path = await self._snapshots.mount(image_snapshot(container.id, point.destination), container.ids)
+                sources[point.destination] = await self._part(container, path, options)
+        return sources
+
+    async def _part(self, container: Container, path: Path, options: MountOptions, ids: IdRange | None = None) -> Path:
+        return await self._subpaths.open(container.id, path, options.subpath, ids) if options.subpath else path
+
+    async def _map_volumes(self, container: Container, sources: Mapping[str, Path]) -> Mapping[str, Path]:
+        """The sources with whole volumes as a container with IDs of its own sees them."""
+        if container.ids is None:
+            return sources
+        mapped = dict(sources)
+        for point in container.mounts:
+            options = container.mount_options.get(point.destination, MountOptions())
+            ids = self._ids_on(container, point)
+            if ids is not None and not options.subpath:
+                mapped[point.destination] = await self._subpaths.open(
+                    container.id, sources[point.destination], ".", ids
+                )
+        return mapped
+
+    def _ids_on(self, container: Container, point: MountPoint) -> IdRange | None:
+        """The IDs that the files of a mount are to be shown with; None: as they are on disk."""
+        return container.ids if point.type == "volume" and self._volumes.get(point.name).is_closed else None
+
+    async def close_mounts(self, container: Container) -> None:
+        """Root file system, volumes and images are not needed any more; idempotent."""
+        await self._snapshots.unmount(container.id)
+        await self._close_volumes(container)
+
+    def tell_mounts(self, container: Container) -> None:
+        """The events of the volumes that a run, or a look at the files, is about to have."""
+        for point in container.mounts:
+            if point.type == "volume":
+                attributes = {
+                    "container": container.id,
+                    "destination": point.destination,
+                    "driver": point.driver,
+                    "propagation": point.propagation,
+                    "read/write": "true" if point.rw else "false",
+                }
+                self._events.publish("volume", "mount", point.name, attributes)
+
+    def tell_unmounts(self, container: Container) -> None:
+        """The events of the volumes that a run, or a look at the files, has had."""
+        for point in container.mounts:
+            if point.type == "volume":
+                attributes = {"container": container.id, "driver": point.driver}
+                self._events.publish("volume", "unmount", point.name, attributes)
+
+    async def _fill_volumes(self, container: Container, rootfs: Path, sources: Mapping[str, Path]) -> None:
+        """A new volume begins with what the image has at its place."""
+        for point in container.mounts:
+            options = container.mount_options.get(point.destination, MountOptions())
+            if point.type == "volume" and not options.no_copy:
+                part = sources[point.destination] if options.subpath else None
+                await self._volumes.fill(point.name, rootfs, point.destination, part, container.ids)
+
+    def _write_files(self, container: Container, sandbox: Sandbox, joined: Container | None) -> tuple[Bind, ...]:
+        """hosts, hostname and resolv.conf, or those of the container whose network is shared."""
+        directory = self.directory(joined or container)
+        if joined is None:
+            texts = {
+                "hosts": sandbox.hosts,
+                "hostname": container.config.hostname + "\n",
+                "resolv.conf": sandbox.resolv_conf,
+            }
+            for name, text in texts.items():
+                (directory / name).write_text(text)
+                if container.ids is not None:
+                    os.chown(directory / name, *container.ids.outside(0, 0))
+        return tuple(Bind(source=directory / name, destination=inside) for name, inside in FILES.items())
+
+    @staticmethod
+    def _check_working_directory(container: Container, rootfs: Path) -> None:
+        """Refuse what is there and no directory, in Docker's words; what is missing the OCI runtime makes. Blocking."""
+        wanted = container.config.working_dir or "/"
+        mounted = {point.destination for point in container.mounts} | {*(container.host_config.tmpfs or ())}
+        if any(f"{wanted}/".startswith(f"{destination.rstrip('/')}/") for destination in mounted):
+            return  # what is mounted there is for the OCI runtime to see
+        try:
+            os.close(open_in_root(rootfs, wanted, os.O_PATH | os.O_DIRECTORY))
+        except NotADirectoryError:
+            raise Failed(f"Cannot mkdir: {wanted} is not a directory", "choose another working directory") from None
+        except OSError:
+            return  # missing, or a link that leads nowhere: the OCI runtime makes it, or says why it cannot
+
+    def _look_around(
+        self,
+        container: Container,
+        rootfs: Path,
+        sources: Mapping[str, Path],
+        files: tuple[Bind, ...],
+        sandbox: Sandbox,
+        userns: Path | None,
+    ) -> Surroundings:
+        """The rest, read from the root file system and the host. Blocking."""
+        config, host = container.config, container.host_config
+        with as_root_of(container.ids):
+            _mark(rootfs)
+        self._check_working_directory(container, rootfs)
+        edits = cdi.resolve(_cdi_names(host, bool(self._defaults.cdi_directories)), self._defaults.cdi_directories)
+        return Surroundings(
+            rootfs=rootfs,
+            sources=sources,
+            files=files,
+            user=resolve_user(rootfs, config.user, host.group_add or ()),
+            network=HOST if sandbox.netns is None else str(sandbox.netns),
+            user_namespace=_user_namespace(container, sandbox, userns),
+            ipc=self._namespace(host.ipc_mode, "IPC", "ipc"),
+            pid=self._namespace(host.pid_mode, "PID", "pid"),
+            shm_source=self._shm_source(container),
+            security=parse_security_opts(host.security_opt or (), self._defaults.security_of(host)),
+            devices=_read_devices(host),
+            edits=edits,
+            device_rules=tuple(parse_device_rule(rule) for rule in host.device_cgroup_rules or ()),
+            blocks=read_block_limits(host),
+            default_ulimits=self._defaults.ulimits,
+            init=self._defaults.init,
+            cgroup_parent=self._defaults.cgroup_parent,
+            link_variables=sandbox.link_variables,
+            kept_descriptors=sandbox.kept_descriptors,
+        )
+
+    def _namespace(self, mode: str, noun: str, file: str) -> str:
+        if mode == "host":
+            return HOST
+        joined = self._joined(mode, noun)
+        return PRIVATE if joined is None else f"/proc/{joined.state.pid}/ns/{file}"
+
+    def _shm_source(self, container: Container) -> Path | None:
+        """What /dev/shm shows where that is not the container's own affair."""
+        mode = container.host_config.ipc_mode
+        if mode == "host":
+            return Path("/dev/shm")
+        if mode == "shareable":
+            return self._shm(container)
+        donor = self._joined(mode, "IPC")
+        if donor is None:
+            return None
+        if donor.host_config.ipc_mode != "shareable":
+            raise Conflict(
+                f"failed to join IPC namespace: container {donor.id}: non-shareable IPC "
+                "(hint: use IpcMode:shareable for the donor container)"
+            )
+        return self._shm(donor)
+
+    def _network_donor(self, container: Container) -> Container | None:
+        """The running container whose network this one shares, by way of others that share it, too; None for its own.
+
+        NotFound, Conflict if one does not run, Failed if it leads back here.
+        """
+        mode = container.host_config.network_mode
+        if container.config.network_disabled:
+            return None
+        if mode.startswith("container:") and self._index.get(mode.partition(":")[2]).container is container:
+            raise Failed("cannot join own network")
+        found, seen = None, {container.id}
+        while (donor := self._joined(mode, "network")) is not None:
+            if donor.id in seen:
+                raise Failed("cannot join own network")
+            seen.add(donor.id)
+            found, mode = donor, donor.host_config.network_mode
+        return found
+
+    def _joined(self, mode: str, noun: str) -> Container | None:
+        """The running container of a `container:ID` mode; None for any other mode."""
+        if not mode.startswith("container:"):
+            return None
+        ref = mode.partition(":")[2]
+        live = self._index.get(ref)
+        if live.process is None:
+            if noun == "network":
+                raise Conflict(f"cannot join network of a non running container: {ref}")
+            refusal = Failed if noun == "PID" else Conflict  # as dockerd answers
+            raise refusal(f"failed to join {noun} namespace: container {live.container.id} is not running")
+        return live.container
+
+
+def _remove_directory(directory: Path) -> None:
+    try:
+        shutil.rmtree(directory)
+    except FileNotFoundError:
+        return
+
+
+def _user_namespace(container: Container, sandbox: Sandbox, joined: Path | None) -> str:
+    """The one to run in: of those whose namespaces are joined, or that which was made for its network."""
+    if container.ids is None:
+        return ""
+    assert sandbox.netns is not None, "who has other IDs than the host does not share its network"
+    return str(joined or user_namespace_at(sandbox.netns))
+
+
+def _mark(rootfs: Path) -> None:
+    """Make the file by which programs know that they are in a container, unless the image has something there."""
+    try:
+        os.close(os.open(rootfs / ".dockerenv", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o755))
+    except FileExistsError:
+        return
+
+
+def _read_devices(host: HostConfig) -> tuple[Device, ...]:
+    return tuple(
+        found
+        for device in host.devices or ()
+        for found in read_devices(device.path_on_host, device.path_in_container, device.cgroup_permissions)
+    )
+
+
+def _cdi_names(host: HostConfig, has_cdi: bool) -> list[str]:
+    """The devices asked for by CDI name. Refuses what wants any other driver of devices (GPUs): there is none."""
+    names: list[str] = []
+    for request in host.device_requests or ():
+        if not has_cdi or request.driver != "cdi" or not request.device_ids or request.capabilities:
+            wanted = " ".join(f"[{' '.join(every)}]" for every in request.capabilities or ())
+            raise Failed(f'could not select device driver "{request.driver}" with capabilities: [{wanted}]')
+        names.extend(request.device_ids)
+    return names
+
+
+def _check_propagation(source: Path, propagation: str) -> None:
+    """What is to be seen on both sides needs a mount that shares. Blocking."""
+    needed = {"shared": {"shared"}, "slave": {"shared", "slave"}}.get(propagation.removeprefix("r"))
+    if needed is None:
+        return
+    mount = kernel_mounts.mount_of(source.resolve())
+    if not mount.propagation & needed:
+        kind = " or ".join(sorted(needed))
+        raise Failed(f"path {source} is mounted on {mount.target} but it is not a {kind} mount")
+
+
+def read_block_limits(host: HostConfig) -> BlockLimits:
+    """The block I/O limits with their devices' numbers; InvalidInput for a path that is no device. Blocking."""
+    return BlockLimits(
+        weights=tuple(_weight(each.path, each.weight) for each in host.blkio_weight_device or ()),
+        read_bps=tuple(_block_limit(each.path, each.rate) for each in host.blkio_device_read_bps or ()),
+        write_bps=tuple(_block_limit(each.path, each.rate) for each in host.blkio_device_write_bps or ()),
+        read_iops=tuple(_block_limit(each.path, each.rate) for each in host.blkio_device_read_iops or ()),
+        write_iops=tuple(_block_limit(each.path, each.rate) for each in host.blkio_device_write_iops or ()),
+    )
+
+
+def _weight(path: str, value: int) -> BlockLimit:
+    """Of a device whose scheduler knows weights: bfq alone does."""
+    limit = _block_limit(path, value)
+    queue = Path(f"/sys/dev/block/{limit.major}:{limit.minor}/queue/scheduler")
+    schedulers = queue.read_text() if queue.exists() else "none"
+    if "[bfq]" not in schedulers:
+        problem = f"block I/O weight of {path}: its scheduler is not bfq but {schedulers.strip()}"
+        raise InvalidInput(problem, f"echo bfq > /sys/block/{Path(path).name}/queue/scheduler")
+    return limit
+
+
+def _block_limit(path: str, value: int) -> BlockLimit:
+    try:
+        number = os.stat(path).st_rdev
+    except OSError as error:
+        raise InvalidInput(f"block I/O limit of {path}: {error.strerror}") from error
+    return BlockLimit(major=os.major(number), minor=os.minor(number), value=value)
+
+
+def open_bind_source(source: Path, options: MountOptions) -> Path:
+    """A host path to bind; missing, it is made (`-v`) or refused (`--mount`). Blocking."""
+    if source.exists():
+        return source
+    if not options.create_source:
+        raise InvalidInput(f'invalid mount config for type "bind": bind source path does not exist: {source}')
+    try:
+        source.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise Failed(f"error while creating mount source path '{source}': {error.strerror}") from error
+    return source
+
+
+async def all_of(
+    first: Coroutine[Any, Any, T1], second: Coroutine[Any, Any, T2], third: Coroutine[Any, Any, T3]
+) -> tuple[T1, T2, T3]:
+    """Run three steps at once; each has ended, well or not, before the first failure is raised."""
+    one, two, three = asyncio.ensure_future(first), asyncio.ensure_future(second), asyncio.ensure_future(third)
+    await asyncio.gather(one, two, three, return_exceptions=True)
+    return one.result(), two.result(), three.result()

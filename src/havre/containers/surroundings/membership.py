@@ -1,0 +1,201 @@
+"""Connecting containers to networks and taking them off, whether they run or not.
+
+A container that does not run is changed in its row alone: `asked_networks` is what its next start will ask for. One
+that runs gets or loses a device at once; its hosts and resolv.conf are written in place, since they are bind mounts.
+
+Which combinations make no sense is decided by `check_connect`, in dockerd's words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from havre.aio import finish, in_thread
+from havre.containers.container import Container
+from havre.containers.live import Index, Live
+from havre.containers.networking import guest_of, links_of, links_without, own_hosts_of, renamed_links
+from havre.containers.surroundings.assembly import Assembly
+from havre.dataplane import hostfiles as files
+from havre.errors import Conflict, Failed, Forbidden, NotFound
+from havre.networks.endpoints import check_settings
+from havre.networks.networks import Networks
+from havre.networks.sandbox import Sandbox
+from havre.networks.spec import Network
+from havre.wire.config import EndpointSettings, PortBinding
+from havre.wire.values import ContainerId
+
+PortBindings = Mapping[str, list[PortBinding] | None]
+"""Where ports of a container are published, by `80/tcp`."""
+
+_HOST_MODE = "container cannot be disconnected from host network or connected to host network"
+_SHARED = "container sharing network namespace with another container or host cannot be connected to any other network"
+_PRIVATE = "container cannot be connected to multiple networks with one of the networks in private (none) mode"
+
+
+class Membership:
+    """Which containers are on which networks, changed on request."""
+
+    def __init__(self, index: Index, networks: Networks, assembly: Assembly) -> None:
+        self._index = index
+        self._networks = networks
+        self._assembly = assembly
+        networks.relinked = self._relink
+
+    async def connect(self, network_ref: str, container_ref: str, asked: EndpointSettings | None) -> None:
+        """Put a container on a network. Raises NotFound, Forbidden, InvalidInput (addresses)."""
+        live = self._index.get(container_ref)
+        network = self._networks.find(network_ref)
+        await finish(self._connect(live, network, asked or EndpointSettings()))
+
+    async def _connect(self, live: Live, network: Network, asked: EndpointSettings) -> None:
+        async with live.lock:
+            container = live.container
+            _refuse_dying(live)
+            check_connect(container, network)
+            check_settings(network, asked)
+            asked = replace(asked, network_id="", endpoint_id="")
+            if live.process is not None:
+                await self._change(container, await self._networks.connect(guest_of(container), network, asked))
+            else:
+                container.networks[network.name] = replace(asked, network_id=network.id)
+            container.asked_networks[network.name] = asked
+            await self._index.save(container)
+
+    async def disconnect(self, network_ref: str, container_ref: str, force: bool) -> None:
+        """Take a container off a network. One that is gone is forgotten, by a running container only by force."""
+        live = self._index.find(container_ref) if force else self._index.get(container_ref)
+        try:
+            network = self._networks.find(network_ref)
+        except NotFound:
+            if live is None or (live.process is not None and not force):
+                raise
+            await finish(self._forget(live, network_ref))
+            return
+        if live is None:
+            raise NotFound(f"endpoint {container_ref} not found")
+        await finish(self._disconnect(live, network))
+
+    async def _forget(self, live: Live, network_name: str) -> None:
+        """No longer ask for a network that is gone."""
+        async with live.lock:
+            container = live.container
+            _refuse_dying(live)
+            if network_name not in {*container.networks, *container.asked_networks}:
+                raise Failed(f"container {container.id} is not connected to the network {network_name}")
+            container.networks.pop(network_name, None)
+            container.asked_networks.pop(network_name, None)
+            await self._index.save(container)
+
+    async def _disconnect(self, live: Live, network: Network) -> None:
+        async with live.lock:
+            container = live.container
+            _refuse_dying(live)
+            if network.name == "host" or container.host_config.network_mode == "host":
+                raise Forbidden(_HOST_MODE)
+            if live.process is None and network.name not in {*container.networks, *container.asked_networks}:
+                raise Failed(f"container {container.id} is not connected to the network {network.name}")
+            if network.name not in container.networks:
+                raise Forbidden(f"container {container.id} is not connected to network {network.name}")
+            if live.process is not None and network.name != "none":
+                await self._change(container, await self._networks.disconnect(guest_of(container), network))
+            container.networks.pop(network.name, None)
+            container.asked_networks.pop(network.name, None)
+            await self._index.save(container)
+
+    async def take_ports(self, ref: str, bindings: PortBindings, givers: Sequence[str]) -> None:
+        """Publish ports of a running container that `givers`, where they are, hand over. Conflict, Failed, NotFound."""
+        live = self._index.get(ref)
+        others = {id(other): other for giver in givers if (other := self._index.find(giver)) not in (None, live)}
+        await finish(self._take_ports(live, [other for other in others.values() if other is not None], bindings))
+
+    async def _take_ports(self, live: Live, others: Sequence[Live], bindings: PortBindings) -> None:
+        async with AsyncExitStack() as locks:
+            for each in sorted((live, *others), key=lambda each: each.container.id):  # always in one order
+                await locks.enter_async_context(each.lock)
+            live.running()
+            container, before = live.container, live.container.host_config
+            container.host_config = replace(before, port_bindings={**(before.port_bindings or {}), **bindings})
+            try:
+                changed = await self._networks.take_ports(
+                    guest_of(container), [guest_of(other.container) for other in others]
+                )
+            except BaseException:
+                container.host_config = before
+                raise
+            for row in (container, *(other.container for other in others)):
+                if published := changed.get(row.id):
+                    row.ports = published.ports
+                    row.host_config = replace(row.host_config, port_bindings=published.bindings)
+                    await self._index.save(row)
+
+    async def renamed(self, container: Container, old: str) -> None:
+        """The container is no longer called `old`: its networks and those that link to it know it by its new name."""
+        self._networks.renamed(guest_of(container), old)
+        for live in self._index:
+            host = live.container.host_config
+            links = renamed_links(host.links or (), old, container.name)
+            if host.links and links != host.links:
+                host.links = links
+                await self._index.save(live.container)
+
+    async def unlink(self, ref: str) -> None:
+        """Take away the link `CONTAINER/ALIAS`. Raises NotFound, Conflict (a container's own name)."""
+        owner, _, alias = ref.removeprefix("/").rpartition("/")
+        if (live := self._index.find(owner or ref)) is None:
+            raise NotFound(f"No such container: {ref}")
+        if not owner:
+            raise Conflict("Conflict, cannot remove the default link name of the container")
+        await finish(self._unlink(live, owner, alias, ref))
+
+    async def _unlink(self, live: Live, owner: str, alias: str, ref: str) -> None:
+        async with live.lock:
+            container, host = live.container, live.container.host_config
+            left = links_without(host.links or (), alias)
+            if container.name != owner or alias.lower() not in links_of(container):
+                raise NotFound(f"No such container: {ref}")
+            host.links = left or None
+            if live.process is not None:
+                await self._networks.unlink(ContainerId(container.id), alias)
+            await self._index.save(container)
+
+    async def _change(self, container: Container, sandbox: Sandbox) -> None:
+        before = own_hosts_of(container)
+        container.networks, container.ports = dict(sandbox.endpoints), dict(sandbox.ports)
+        directory = self._assembly.directory(container)
+        await in_thread(_rewrite, directory, before, own_hosts_of(container), sandbox.resolv_conf)
+
+    async def _relink(self, id: ContainerId, old: list[tuple[str, str]], new: list[tuple[str, str]]) -> None:
+        """A container that another one links to has another address: the other's hosts shall say so."""
+        hosts = self._assembly.directory(self._index.get(id).container) / "hosts"
+        if hosts.exists():
+            await in_thread(_rewrite_hosts, hosts, old, new)
+
+
+def _rewrite(directory: Path, old: list[tuple[str, str]], new: list[tuple[str, str]], resolv_conf: str) -> None:
+    """Change both files in place: what is bind-mounted into a container is the file, not its name."""
+    _rewrite_hosts(directory / "hosts", old, new)
+    (directory / "resolv.conf").write_text(resolv_conf)
+
+
+def _rewrite_hosts(hosts: Path, old: list[tuple[str, str]], new: list[tuple[str, str]]) -> None:
+    hosts.write_text(files.change_hosts(hosts.read_text(), old, new))
+
+
+def _refuse_dying(live: Live) -> None:
+    if live.removing or live.container.state.status in ("removing", "dead"):
+        raise Conflict(f"container {live.container.id} is marked for removal and cannot be connected or disconnected")
+
+
+def check_connect(container: Container, network: Network) -> None:
+    """Refuse a network that does not go together with those the container has."""
+    if network.name == "host":
+        raise Forbidden(_HOST_MODE)
+    mode = container.host_config.network_mode
+    if mode == "host" or mode.startswith("container:"):
+        raise Forbidden(_SHARED)
+    if "none" in container.asked_networks or (network.name == "none" and container.asked_networks):
+        raise Forbidden(_PRIVATE)

@@ -1,0 +1,1 @@
+"""havred: configuration, composition, and the conversation with the service manager."""

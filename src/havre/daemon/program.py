@@ -1,0 +1,595 @@
+"""havred: configure, recover, serve, stop.
+
+    flags, daemon.json --> PID file --> storage, runtime, networks ... --> recovery --> sockets --> READY
+                                                                                          |
+    SIGHUP: read the configuration again        SIGTERM, SIGINT: stop listening, let go --'
+
+A clean stop leaves the containers running, as `kill -9` does, unless the host goes down: SIGPWR tells that, or systemd
+when it is asked. Nothing is decided here that could be decided in a room below: this is where the rooms are put
+together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import platform
+import re
+import secrets
+import signal
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from havre import __version__
+from havre.aio import end_background, spawn
+from havre.api.authorization import Authorization
+from havre.api.server import serve
+from havre.api.services import Services
+from havre.builds.contexts import Contexts
+from havre.builds.outputs import Outputs
+from havre.builds.running import Remapping
+from havre.builds.solve import Builder
+from havre.containers.container import Container
+from havre.containers.containers import Containers, Parts, Placement
+from havre.containers.create.configure import DEFAULT_SHM_SIZE, Defaults
+from havre.containers.create.creation import Creation
+from havre.containers.files.commit import Commit
+from havre.containers.files.copying import Copying
+from havre.containers.files.files import Files
+from havre.containers.files.views import Views
+from havre.containers.life.checkpoints import Checkpoints
+from havre.containers.life.control import Control
+from havre.containers.life.draining import Draining
+from havre.containers.life.health import HealthChecks
+from havre.containers.life.lifecycle import Lifecycle
+from havre.containers.life.recovery import Recovery
+from havre.containers.life.removal import Removal
+from havre.containers.life.shutdown import Shutdown
+from havre.containers.life.updates import Updates
+from havre.containers.live import Index
+from havre.containers.streams.exec import Execs
+from havre.containers.streams.logbook import Logbook
+from havre.containers.streams.stats import Stats
+from havre.containers.surroundings.assembly import Assembly, DaemonDefaults
+from havre.containers.surroundings.idranges import IdRanges, read_remap
+from havre.containers.surroundings.membership import Membership
+from havre.containers.surroundings.subpaths import Subpaths
+from havre.containers.validate import HostLimits
+from havre.daemon.config import DEFAULT_FILE, DaemonConfig, load, parse_arguments, usage
+from havre.daemon.configvalues import check_values
+from havre.daemon.confinement import default_security
+from havre.daemon.hosts import api_addresses, plan_listeners
+from havre.daemon.servicemanager import host_goes_down, inherited_sockets, notify, refuse_waiting
+from havre.daemon.told import reloaded, tell
+from havre.dataplane.hostfiles import Resolver
+from havre.dataplane.ipam import parse_pools
+from havre.errors import Conflict, Failed, HavreError, NotFound
+from havre.events import Events
+from havre.images.images import Images
+from havre.linux.heap import limit_arenas
+from havre.linux.idmap import IdRange
+from havre.linux.nofile import raise_limit
+from havre.logtext import configure_logging, set_level
+from havre.networks.defaultbridge import DefaultBridge
+from havre.networks.networks import NetworkOptions, Networks, tag_for
+from havre.networks.spec import Network
+from havre.oci.platform import platform_of_processor
+from havre.plugins import Directories, Plugins
+from havre.registry import Policy, Registry, RegistryConfig
+from havre.registry.proxies import override_environment
+from havre.runtime import Runtime
+from havre.runtime.plan import Security
+from havre.storage import Storage
+from havre.system.info import Identity, System
+from havre.volumes.local import LocalVolumes
+from havre.volumes.plugged import PluginMount, PluginVolumes
+from havre.volumes.spec import Volume
+from havre.volumes.volumes import Volumes
+from havre.wire.config import Ulimit
+
+log = logging.getLogger("havre.daemon.program")
+
+UNDO_S = 15  # for what is under way to undo itself, after `shutdown-timeout`
+_ARENAS = 2  # of the heap: 35 MB less while an image is pushed, and no slower (docs/why/storage.md#intake)
+
+
+@dataclass(frozen=True, slots=True)
+class _ImageFacts:
+    """What containers ask about images."""
+
+    images: Images
+
+    def size_of(self, id: str) -> int:
+        return self.images.size(id)
+
+    def named(self, name: str) -> Collection[str]:
+        try:
+            return self.images.platforms_of(name)
+        except NotFound:
+            return ()
+
+    def descended(self, name: str) -> Collection[str]:
+        try:
+            return self.images.made_from(name)
+        except NotFound:
+            return ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Steered:
+    """What the daemon itself tells something: another configuration while it works, or that the host goes down."""
+
+    registry: Registry
+    runtime: Runtime
+    creation: Creation
+    shutdown: Shutdown
+
+
+@asynccontextmanager
+async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _Steered]]:
+    """All nouns, recovered and ready, and what a reload changes beside them; closed in reverse order."""
+    security = default_security(config)
+    events, ranges = Events(), IdRanges(read_remap(config.userns_remap))
+    async with AsyncExitStack() as stack:
+        storage = await _open_storage(config, ranges.remap)
+        stack.push_async_callback(storage.close)
+        runtime = await Runtime.open(
+            config.exec_root, config.runtimes, config.default_runtime or None, init=config.init_path
+        )
+        registry = Registry(_registries(config))
+        stack.push_async_callback(registry.close)
+        index = Index(storage.db.table("containers", Container))
+        networks = Networks(storage.db.table("networks", Network), config.exec_root, _network_options(config), events)
+        networks.open()
+        volumes = _make_volumes(config, storage, events)
+        await volumes.load()
+
+        directory = config.data_root / "containers"
+        directory.mkdir(mode=0o700, exist_ok=True)
+        subpaths = Subpaths(config.exec_root / "subpaths")
+        defaults = _daemon_defaults(config, security)
+        assembly = Assembly(index, storage.snapshots, volumes, networks, events, directory, defaults, subpaths, ranges)
+        execs = Execs(index, events)
+        lifecycle = Lifecycle(index, assembly, runtime, events, HealthChecks(index, execs), Logbook(directory))
+        control = Control(index, lifecycle, Draining(networks.withdraw))
+        removal = Removal(index, lifecycle, control, assembly, runtime, storage.snapshots, volumes)
+        lifecycle.auto_remove = removal.auto_remove
+
+        users: list[Containers] = []
+        policy = Policy.read(config.signature_keys)
+        images = await Images.open(
+            storage, registry, events.publish, lambda id: users[0].users_of(id) if users else (), policy
+        )
+        images.limit_transfers(config.max_concurrent_downloads, config.max_concurrent_uploads)
+        limits = _limits(runtime)
+        creation = Creation(
+            index,
+            images,
+            storage.snapshots,
+            volumes,
+            networks,
+            lifecycle,
+            directory,
+            limits,
+            _defaults(config, runtime),
+            ranges,
+        )
+        membership = Membership(index, networks, assembly)
+        parts = Parts(index, creation, lifecycle, control, removal, execs, storage.snapshots, membership)
+        containers = Containers(parts, _ImageFacts(images), _placer(config, storage, lifecycle, assembly))
+        users.append(containers)
+        views = Views(assembly, storage.snapshots, config.exec_root / "views")
+        await views.sweep()
+        commit = Commit(images, storage, control, lifecycle)
+        files = Files(index, Copying(views, lifecycle), storage.snapshots, commit)
+        updates = Updates(index, lifecycle, limits)
+        system = System(
+            _identity(config), _read_id(config.data_root / "engine-id"), storage, runtime, images, containers, volumes
+        )
+        await Recovery(index, lifecycle, removal, runtime, networks, volumes, storage.snapshots, ranges, subpaths).run()
+        stack.push_async_callback(networks.stop)
+        builder, contexts = await _open_builder(config, defaults, images, storage, runtime, networks, subpaths, ranges)
+        await _tidy(images)
+        services = Services(
+            images=images,
+            containers=containers,
+            checkpoints=Checkpoints(index, lifecycle, assembly.directory, enabled=config.experimental),
+            files=files,
+            stats=Stats(index),
+            updates=updates,
+            networks=networks,
+            volumes=volumes,
+            events=events,
+            system=system,
+            builder=builder,
+            contexts=contexts,
+            outputs=Outputs(storage),
+        )
+        yield services, _Steered(registry, runtime, creation, Shutdown(index, lifecycle, control))
+
+
+async def _open_storage(config: DaemonConfig, remap: IdRange | None) -> Storage:
+    """The storage, where containers can have the IDs of `remap`."""
+    driver, layer_limit = config.storage_driver or None, config.registry_limits.layer_bytes
+    storage = await Storage.open(config.data_root, config.exec_root, driver=driver, layer_limit=layer_limit)
+    try:
+        if remap is not None:
+            await storage.check_mapping(remap)
+    except BaseException:
+        await storage.close()
+        raise
+    return storage
+
+
+async def _open_builder(
+    config: DaemonConfig,
+    defaults: DaemonDefaults,
+    images: Images,
+    storage: Storage,
+    runtime: Runtime,
+    networks: Networks,
+    subpaths: Subpaths,
+    ranges: IdRanges,
+) -> tuple[Builder, Contexts]:
+    """The builder, whose cache's layers are then spared from collection, and the clients' contexts."""
+    directory = config.data_root / "build"
+    contexts = Contexts(directory / "contexts")
+    builder = await Builder.open(
+        directory,
+        config.exec_root / "build",
+        images,
+        storage,
+        runtime,
+        networks,
+        contexts,
+        Remapping(ranges.remap, subpaths),
+        ulimits=defaults.ulimits,
+        seccomp=defaults.security.seccomp,
+        cgroup_parent=config.cgroup_parent,
+        gc=config.builder,
+        agreed=config.build_entitlements,
+    )
+    await contexts.open()
+    return builder, contexts
+
+
+async def _tidy(images: Images) -> None:
+    """Remove what pulls and builds that were cut off have left; a disk that refuses is no reason not to start."""
+    try:
+        if freed := await images.collect_garbage():
+            log.info("removed %d bytes that nothing needs", freed)
+    except (HavreError, OSError) as error:
+        log.warning("garbage is left where it is: %s", error)
+
+
+def _make_volumes(config: DaemonConfig, storage: Storage, events: Events) -> Volumes:
+    """Volumes of the engine's own and those of plugins."""
+    plugged = PluginVolumes(_plugins(config), storage.db.table("plugin_mounts", PluginMount))
+    local = LocalVolumes(config.data_root / "volumes")
+    return Volumes(local, plugged, storage.db.table("volumes", Volume), events)
+
+
+def _plugins(config: DaemonConfig) -> Plugins:
+    """Plugins of any kind, looked for where Docker's packages put them."""
+    own = config.exec_root / "plugins"
+    directories = Directories(
+        sockets=(own, Path("/run/docker/plugins")),
+        specs=(own, Path("/etc/docker/plugins"), Path("/usr/lib/docker/plugins")),
+    )
+    return Plugins(directories)
+
+
+def _registries(config: DaemonConfig) -> RegistryConfig:
+    limits = config.registry_limits
+    if config.max_download_attempts:
+        limits = replace(limits, attempts=config.max_download_attempts)
+    return RegistryConfig(mirrors=config.registry_mirrors, insecure=config.insecure_registries, limits=limits)
+
+
+def _network_options(config: DaemonConfig) -> NetworkOptions:
+    bridge = DefaultBridge(
+        link=config.bridge,
+        bip=config.bip,
+        bip6=config.bip6,
+        fixed_cidr=config.fixed_cidr,
+        fixed_cidr6=config.fixed_cidr_v6,
+        gateway=config.default_gateway,
+        gateway6=config.default_gateway_v6,
+        host_binding=config.ip,
+        icc=config.icc,
+        masquerade=config.ip_masq,
+        ipv6=config.ipv6,
+        mtu=config.mtu,
+    )
+    return NetworkOptions(
+        tag=tag_for(config.exec_root),
+        bridge=bridge,
+        resolver=Resolver(servers=config.dns, search=config.dns_search, options=config.dns_opts),
+        pools=parse_pools(config.default_address_pools),
+        defaults=config.default_network_opts,
+        relays=config.userland_proxy,
+        forwarding=config.ip_forward,
+        publish_policy=config.publish_policy,
+        host_gateway=config.host_gateway_ip,
+        api=tuple(api_addresses(config)),
+        ruled=frozenset(version for version, on in ((4, config.iptables), (6, config.ip6tables)) if on),
+    )
+
+
+def _daemon_defaults(config: DaemonConfig, security: Security) -> DaemonDefaults:
+    ulimits = tuple(Ulimit(name=each.name, soft=each.soft, hard=each.hard) for each in config.default_ulimits)
+    directories = tuple(map(Path, config.cdi_spec_dirs))
+    return DaemonDefaults(ulimits, config.init, config.cgroup_parent, directories, security)
+
+
+def _defaults(config: DaemonConfig, runtime: Runtime) -> Defaults:
+    unified = runtime.host.cgroups.layout == "v2"
+    return Defaults(
+        runtime=runtime.default,
+        cgroupns_mode=config.default_cgroupns_mode or ("private" if unified else "host"),
+        unified_cgroups=unified,
+        ipc_mode=config.default_ipc_mode or "private",
+        hostname=socket.gethostname(),
+        log_driver=config.log_driver,
+        log_options=config.log_opts,
+        shm_size=config.default_shm_size or DEFAULT_SHM_SIZE,
+        init=config.init,
+        roots=(str(config.data_root), str(config.exec_root)),
+    )
+
+
+def _identity(config: DaemonConfig) -> Identity:
+    return Identity(
+        version=__version__,
+        data_root=config.data_root,
+        exec_root=config.exec_root,
+        debug=config.debug,
+        experimental=config.experimental,
+        mirrors=config.registry_mirrors,
+        insecure_registries=config.insecure_registries,
+        labels=config.labels,
+        log_driver=config.log_driver,
+        cdi_directories=config.cdi_spec_dirs,
+        remapped=bool(config.userns_remap),
+        authorization_plugins=tuple(dict.fromkeys(config.authorization_plugins)),
+        seccomp_profile=config.seccomp_profile or "builtin",
+        no_new_privileges=config.no_new_privileges,
+    )
+
+
+def _limits(runtime: Runtime) -> HostLimits:
+    flags = re.search(r"^flags\s*:(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return HostLimits(
+        cpus=os.cpu_count() or 1,
+        runtimes=runtime.binaries,
+        platform=platform_of_processor(platform.machine(), flags[1].split() if flags else ()),
+        swap_limit=runtime.host.cgroups.swap_limit,
+        blkio_weight=runtime.host.cgroups.blkio_weight,
+        memory_nodes=max(sum(1 for _ in Path("/sys/devices/system/node").glob("node[0-9]*")), 1),
+    )
+
+
+def _placer(
+    config: DaemonConfig, storage: Storage, lifecycle: Lifecycle, assembly: Assembly
+) -> Callable[[Container], Placement]:
+    def place(container: Container) -> Placement:
+        netns = config.exec_root / "netns" / container.id
+        running = container.state.running and not container.state.restarting
+        joins = container.host_config.network_mode.startswith("container:")
+        return Placement(
+            driver=storage.driver,
+            log_path=_log_path(lifecycle, container),
+            mounted_at=str(config.exec_root / "snapshots" / container.id) if running else "",
+            sandbox_key=str(netns) if running and not joins else "",
+            network_files=assembly.network_files(container),
+        )
+
+    return place
+
+
+def _log_path(lifecycle: Lifecycle, container: Container) -> str:
+    """The log that other programs may read: Docker shows those in its JSON format alone."""
+    is_json = container.host_config.log_config.type == "json-file"
+    return str(lifecycle.logs.path(container)) if is_json else ""
+
+
+def _read_id(file: Path) -> str:
+    """The daemon's identity, made up on its first start."""
+    with contextlib.suppress(FileNotFoundError):
+        if known := file.read_text().strip():  # a power cut may have left it empty
+            return known
+    identity = secrets.token_hex(16)
+    with file.open("w") as out:
+        out.write(identity + "\n")
+        out.flush()
+        os.fsync(out.fileno())
+    return identity
+
+
+# -- life
+
+
+@contextmanager
+def pid_file(path: Path) -> Iterator[None]:
+    """Hold `path`; a file left by a daemon that is gone is taken over, one of a living daemon refused."""
+    try:
+        path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        if (holder := _living_daemon(path)) is not None:
+            raise Conflict(
+                f"failed to start daemon: process with PID {holder} is still running", f"it holds the PID file {path}"
+            )
+        path.write_text(f"{os.getpid()}\n")
+    except OSError as error:
+        raise Failed(f"failed to start daemon: cannot write the PID file {path}: {error.strerror}") from error
+    try:
+        yield
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            path.unlink()
+
+
+def _living_daemon(path: Path) -> int | None:
+    try:
+        pid = int(path.read_text().strip() or "0")
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError, ValueError):
+        return None
+    is_daemon = any(b"havre" in word for word in words)
+    return pid if is_daemon and pid not in (0, os.getpid()) else None
+
+
+async def run(config: DaemonConfig, flags: Mapping[str, Any]) -> None:
+    """Serve until SIGTERM or SIGINT, or SIGPWR, which tells that the host goes down."""
+    stop, power = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+
+    def lose_power() -> None:
+        power.set()
+        stop.set()
+
+    loop.add_signal_handler(signal.SIGPWR, lose_power)
+    listeners = plan_listeners(config, inherited_sockets())
+    tell(config)
+    with pid_file(config.pid_path):
+        async with open_engine(config) as (services, steered):
+            authorization = Authorization(_plugins(config), config.authorization_plugins)
+            await authorization.check(config.authorization_plugins)
+            server = await serve(
+                services,
+                listeners,
+                experimental=config.experimental,
+                allowed_hosts=config.allowed_hosts,
+                authorization=authorization,
+            )
+            current = _Current(config, services, steered, authorization)
+            loop.add_signal_handler(signal.SIGHUP, lambda: spawn(current.reload(flags), "reload"))
+            for address in server.addresses:
+                log.info("API listen on %s", address)
+            log.info("Daemon has completed initialization")
+            notify("READY=1")
+            await stop.wait()
+            notify("STOPPING=1")
+            if goes_down := power.is_set() or await host_goes_down():
+                await _end_containers(steered.shutdown)
+            bound_stop(current.config.shutdown_timeout + UNDO_S, config.pid_path, with_host=goes_down)
+            await server.close(current.config.shutdown_timeout)
+            await end_background()  # while there is an engine for it to undo itself with
+
+
+async def _end_containers(shutdown: Shutdown) -> None:
+    """Stop every container; clients are still served, so that those who wait for an end see it."""
+    limit_s = shutdown.begin()
+    log.info("the host goes down: stopping all containers, which takes %d s at most", limit_s)
+    notify(f"EXTEND_TIMEOUT_USEC={(limit_s + UNDO_S) * 1_000_000}")  # beyond the unit's TimeoutStopSec
+    await shutdown.run()
+    log.info("all containers have been stopped")
+
+
+def bound_stop(limit_s: int, pid_path: Path, *, with_host: bool = False) -> None:
+    """End this process when its stop takes too long, whatever its event loop and its threads wait for."""
+
+    def leave() -> None:
+        log.error("stopping has taken %d s: what is still under way is left for the next daemon to clear away", limit_s)
+        with contextlib.suppress(OSError):
+            if pid_path.read_text().strip() == str(os.getpid()):  # else the next daemon has begun
+                pid_path.unlink()
+        os._exit(1)
+
+    log.info("stopping, which takes %d s at most%s", limit_s, "" if with_host else "; containers run on")
+    bound = threading.Timer(limit_s, leave)
+    bound.daemon = True
+    bound.start()
+
+
+_RELOADED = (
+    "debug", "log_level", "shutdown_timeout", "labels", "registry_mirrors", "insecure_registries", "runtimes",
+    "default_runtime", "max_concurrent_downloads", "max_concurrent_uploads", "authorization_plugins",
+    "max_download_attempts", "default_shm_size", "default_ipc_mode", "default_cgroupns_mode",
+)  # fmt: skip
+
+
+class _Current:
+    """The configuration in force, and what follows it."""
+
+    def __init__(self, config: DaemonConfig, services: Services, parts: _Steered, authorization: Authorization) -> None:
+        self.config = config
+        self._authorization = authorization
+        self._services = services
+        self._parts = parts
+        self._reloading = asyncio.Lock()
+
+    async def reload(self, flags: Mapping[str, Any]) -> None:
+        """SIGHUP: what needs no restart changes: the log's level, labels, mirrors, insecure registries, OCI runtimes,
+        how many layers are transferred at once, the time to stop, authorization plugins.
+
+        A configuration that cannot be used changes nothing.
+        """
+        log.info("Got signal to reload configuration, reloading from: %s", flags.get("config-file", DEFAULT_FILE))
+        async with self._reloading:
+            try:
+                fresh = load(flags)
+                check_values(fresh)
+                _defaults(fresh, self._parts.runtime)
+                await self._authorization.check(fresh.authorization_plugins)
+                await self._parts.runtime.reconfigure(fresh.runtimes, fresh.default_runtime or None)
+            except (HavreError, OSError) as error:
+                log.error("configuration not reloaded: %s", error)
+                return
+            self._follow(fresh)
+
+    def _follow(self, fresh: DaemonConfig) -> None:
+        self.config = replace(self.config, **{name: getattr(fresh, name) for name in _RELOADED})
+        self._authorization.use(fresh.authorization_plugins)
+        set_level("debug" if fresh.debug else fresh.log_level)
+        self._parts.registry.reconfigure(_registries(fresh))
+        self._parts.creation.defaults = _defaults(self.config, self._parts.runtime)
+        self._services.images.limit_transfers(fresh.max_concurrent_downloads, fresh.max_concurrent_uploads)
+        self._services.system.reload(_identity(self.config))
+        told = reloaded(self.config, self._parts.creation.defaults)
+        self._services.events.publish("daemon", "reload", self._services.system.id, told)
+        log.info("Reloaded configuration: %s", json.dumps(told))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The program `havred`; returns its exit status."""
+    try:
+        invocation = parse_arguments(sys.argv[1:] if arguments is None else arguments)
+        if invocation.wants:
+            print(usage() if invocation.wants == "help" else f"havre version {__version__}")
+            return 0
+        config = load(invocation.values)
+        check_values(config)
+        if config.validate:
+            default_security(config)
+            print("configuration OK", file=sys.stderr)
+            return 0
+        if os.geteuid() != 0:
+            raise Failed("havred needs to be root", "run it with sudo, or as a systemd service")
+        configure_logging("debug" if config.debug else config.log_level)
+        override_environment(config.http_proxy, config.https_proxy, config.no_proxy)
+        limit_arenas(_ARENAS)
+        raise_limit()
+        asyncio.run(run(config, invocation.values))
+    except HavreError as error:
+        print(f"havred: {error}", file=sys.stderr)
+        refuse_waiting(inherited_sockets(), f"the daemon does not start: {error}")
+        return 1
+    except Exception as error:  # a defect
+        refuse_waiting(inherited_sockets(), f"the daemon does not start: {type(error).__name__}: {error}")
+        raise
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,1 +1,0 @@
-"""Docker's nouns: containers, images, volumes, networks, events."""

@@ -1,0 +1,1 @@
+"""Images: kept, listed, pulled, pushed, loaded, saved and removed."""

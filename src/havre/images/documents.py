@@ -1,0 +1,79 @@
+"""What an image says of its containers: the part of its configuration that is read here, checked by type.
+
+dockerd decodes a configuration with Go's encoding/json, and refuses one that has a wrong type anywhere; so is it
+refused here, when the image comes (pull, load, import, a base of a build). Images that are in the store already and
+that an older havre let in are listed and removed like others, but not run. Pure.
+
+Source: OCI image specification, "config.md"; what dockerd 26.1 refuses.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from havre.errors import InvalidInput
+from havre.golang import gojson
+from havre.oci.image import ImageConfig, decode_image
+from havre.wire.config import Config
+
+# Go's time.Time: RFC 3339, a fraction of any length.
+_TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)")
+
+
+class _Checked(Config):
+    """The same, with the types of what Docker's own tools write there and nothing here looks at."""
+
+    exposed_ports: dict[str, dict[str, Any]] | None = None
+    volumes: dict[str, dict[str, Any]] | None = None
+
+
+class _Labelled(msgspec.Struct, rename="pascal"):
+    labels: dict[str, str] | None = None
+
+
+def read_image(body: bytes) -> ImageConfig:
+    """The configuration in `body`; raises `InvalidInput`, naming the field, for what no container can be made from."""
+    image = decode_image(body)
+    _convert(image, "invalid image configuration: config")
+    _check_time(image.created, "created")
+    for at, step in enumerate(image.history or ()):
+        _check_time(step.created, f"history[{at}].created")
+    return image
+
+
+def read_config(document: ImageConfig, name: str) -> Config:
+    """The defaults for containers in the document of the image `name`; raises `InvalidInput`."""
+    try:
+        return _convert(document, f"configuration of image {name} is malformed")
+    except InvalidInput as error:
+        raise InvalidInput(error.message, "no container can be made from it: remove it, and get a sound one") from error
+
+
+def labels_of(document: ImageConfig) -> Mapping[str, str] | None:
+    """An image's labels; None where it has none, or where something else is in their place."""
+    try:
+        return gojson.convert(document.config, _Labelled).labels
+    except InvalidInput:
+        return None
+
+
+def _convert(document: ImageConfig, what: str) -> Config:
+    checked = gojson.convert(document.config, _Checked, what)
+    return Config(**{name: getattr(checked, name) for name in Config.__struct_fields__})
+
+
+def _check_time(text: str | None, field: str) -> None:
+    if text:
+        found = _TIME.fullmatch(text)
+        try:
+            if found is None:
+                raise ValueError
+            datetime.fromisoformat(found[1] + found[3].replace("Z", "+00:00"))
+        except ValueError:
+            problem = f"invalid image configuration: {field} is {text[:100]!r}"
+            raise InvalidInput(problem, "RFC 3339 is expected") from None

@@ -1,0 +1,654 @@
+"""Images, as the rest of the daemon knows them: find, list, pull, push, tag, remove, load, save, import.
+
+This is the face; the work is in the modules beside it:
+
+    imagestore    which images and names there are      imagelist     list, inspect, history, filters (pure)
+    imageindex    names for several platforms (pure)    manifestlist  what of them is here (pure)
+    imagedeletion removing, pruning, garbage            integrity     looking for damage, and mending it
+    pull, push    to and from registries                imageremoval  docker's rules for removing (pure)
+    archive       tars of images                        imagechanges  Dockerfile instructions on a configuration (pure)
+    inventory     looking for packages                  sbom          what is installed, as a document
+
+Platforms are texts (`linux/arm64`). A name that stands for several means the host's, else the first that is here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import builtins  # `list` is a method below
+import dataclasses
+import platform as host
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
+from functools import partial
+
+import msgspec
+from msgspec.structs import replace
+
+from havre.errors import Conflict, InvalidInput, NotFound
+from havre.images import summaries as imagelist
+from havre.images.deletion import Deletion, Prunable, Pruned, Users
+from havre.images.deletionplan import RemovedItem
+from havre.images.importing import import_root
+from havre.images.index import ImageIndex, IndexRow, local_manifest
+from havre.images.integrity import Finding, Integrity
+from havre.images.layout import KeptIndex, LaidOut, Layout, LayoutForm, layer_form, plan_layout
+from havre.images.loading import Loader
+from havre.images.manifests import Facts, summarize_image, summarize_index
+from havre.images.progress import Progress, ProgressLine, unobserved
+from havre.images.pull import DOWNLOADS, Puller
+from havre.images.push import UPLOADS, Pusher
+from havre.images.sbom import SPDX, Inventories
+from havre.images.searching import RemoteImage, check_limit, describe_remote, select_found
+from havre.images.store import Image, ImageRow, ImageStore, NameRow, Tables
+from havre.images.summaries import HistoryItem, ImageDetails, ImageSummary, Publish, event_attributes
+from havre.oci import mediatypes
+from havre.oci.attestation import Attested, Predicate, attest
+from havre.oci.digest import Digest, digest_of
+from havre.oci.image import decode_image
+from havre.oci.manifest import Descriptor, decode_document, describe, render_index
+from havre.oci.platform import Platform, parse_platform, platform_of_machine
+from havre.oci.reference import Reference, parse_reference, parse_repository
+from havre.registry import Auth, FoundRepository, Policy, PublicKey, Registry
+from havre.storage.store import Storage
+from havre.wire.config import Config
+from havre.wire.filters import Filters
+from havre.wire.values import ImageId
+
+
+class RunImage(msgspec.Struct, frozen=True):
+    """What a container is made from: the image's ID, its defaults, its layers (base first), its platform."""
+
+    id: ImageId
+    config: Config
+    layers: tuple[Digest, ...]
+    platform: Platform
+
+
+@dataclasses.dataclass(frozen=True)
+class _Chosen:
+    """Images to be saved together, the index that their names stand for, if they do, and those names."""
+
+    ids: Sequence[ImageId]
+    index: ImageIndex | None
+    names: list[Reference]
+
+
+class Images:
+    """All images. `users` tells which containers use an image."""
+
+    def __init__(
+        self,
+        storage: Storage,
+        registry: Registry,
+        store: ImageStore,
+        publish: Publish,
+        users: Users,
+        policy: Policy | None = None,
+    ) -> None:
+        self._storage = storage
+        self._registry = registry
+        self._store = store
+        self._publish = publish
+        self._users = users
+        self._platform = store.platform
+        self._puller = Puller(registry, store, storage.layers, storage.hold, self._platform, policy)
+        self._pusher = Pusher(registry, storage.blobs, storage.layers)
+        self._inventories = Inventories(storage)
+        self.also_needed: Callable[[], set[Digest]] = set  # layers that others need: the builder sets it
+        self._deletion = Deletion(storage, store, publish, users, lambda: self.also_needed())
+
+    @classmethod
+    async def open(
+        cls, storage: Storage, registry: Registry, publish: Publish, users: Users, policy: Policy | None = None
+    ) -> Images:
+        """Read what images there are. `policy` says whose signatures pulled ones must have."""
+        tables = Tables(
+            storage.db.table("images", ImageRow),
+            storage.db.table("image_names", NameRow),
+            storage.db.table("image_indexes", IndexRow),
+        )
+        store = ImageStore(storage.blobs, tables, storage.hold, platform_of_machine(host.machine()))
+        await store.load()
+        return cls(storage, registry, store, publish, users, policy)
+
+    def limit_transfers(self, downloads: int, uploads: int) -> None:
+        """How many layers come in and go out at once (0: the default), of those that begin from now on."""
+        self._puller.slots = asyncio.Semaphore(downloads or DOWNLOADS)
+        self._pusher.slots = asyncio.Semaphore(uploads or UPLOADS)
+
+    # -- finding
+
+    def resolve(self, name: str) -> ImageId:
+        """The ID of the image that `name` means (name, digest, ID or its beginning); `NotFound` "No such image: x"."""
+        return self._store.find(name).id
+
+    def made_from(self, text: str) -> builtins.list[ImageId]:
+        """The images that a name or ID means, and those committed or built from them."""
+        return self._store.made_from(self.platforms_of(text))
+
+    def platforms_of(self, name: str) -> builtins.list[ImageId]:
+        """The IDs of all images that `name` stands for, the one that it means first."""
+        ref = self._store.named_text(name)
+        return [image.id for image in (self._store.all_of(ref) if ref is not None else [self._store.find(name)])]
+
+    async def acquire(self, name: str, platform: str | None = None) -> RunImage:
+        """The image to make a container from; `NotFound` also when it is not here for the platform asked for."""
+        image = self._store.find(name, _wanted(platform))
+        return RunImage(image.id, imagelist.image_config(image), image.layers, image.config.platform)
+
+    def hold(self, layers: Sequence[Digest]) -> AbstractContextManager[None]:
+        """Keep layers that were just acquired from being collected during a block."""
+        return self._storage.hold(*layers)
+
+    def familiar_name(self, id: str) -> str:
+        """A name to show for an image: its first tag, else its ID."""
+        tags = [name for name in self._store.names_with(ImageId(id)) if name.digest is None]
+        return tags[0].familiar() if tags else id
+
+    def list(
+        self,
+        filters: Filters | None = None,
+        *,
+        all: bool = False,
+        shared_size: bool = False,
+        containers: bool = False,
+    ) -> builtins.list[ImageSummary]:
+        """The images that pass the filters, newest first; counts are -1 unless asked for.
+
+        Nameless images that others were made from are left out unless `all`.
+        """
+        filters = filters or {}
+        imagelist.check_list_filters(filters)
+        names = {image.id: self._store.names_of(image.id) for image in self._store}
+        shown = (image for image in self._store if not self._store.is_sibling(image))
+        images = [image for image in shown if all or names[image.id] or not self._store.children_of(image.id)]
+        layers = {image.id: self._store.layers_of(image) for image in images}
+        shared = imagelist.shared_layers(layers.values()) if shared_size else set()
+        rows = []
+        for image in imagelist.select(images, names, filters, self._store.find):
+            size = sum(map(self._size, layers[image.id]))
+            row = imagelist.summarize(image, imagelist.names_shown(names[image.id], filters), size)
+            if shared_size:
+                row.shared_size = sum(self._size(layer) for layer in layers[image.id] if layer in shared)
+            if containers:
+                row.containers = len(self._deletion.users_of(image))
+            rows.append(row)
+        return rows
+
+    def inspect(self, name: str, platform: str | None = None) -> ImageDetails:
+        """The details of one image."""
+        image = self._store.find(name, _wanted(platform))
+        return imagelist.describe(image, self._store.names_with(image.id), self._size, self._storage.driver)
+
+    def size(self, id: str) -> int:
+        """Bytes of an image's layers; 0 where there is no image of that ID."""
+        return imagelist.size_of(self._store.get(ImageId(id)), self._size) if ImageId(id) in self._store else 0
+
+    def history(self, name: str, platform: str | None = None) -> builtins.list[HistoryItem]:
+        """How the image came to be, newest step first."""
+        image = self._store.find(name, _wanted(platform))
+        return imagelist.recount(image, self._store.names_with(image.id), self._size)
+
+    async def sbom(self, name: str, platform: str | None = None, form: str = SPDX) -> bytes:
+        """What is installed in an image, as a document in JSON that calls the image as it was called.
+
+        `form` is spdx-json or cyclonedx-json; `InvalidInput` for any other.
+        """
+        image = self._store.find(name, _wanted(platform))
+        given = [each.familiar() for each in self._store.names_with(image.id)]
+        title = next((each for each in given if each in (name, f"{name}:latest")), self.familiar_name(image.id))
+        return await self._inventories.render(await self._storage.blobs.read(Digest(image.id)), title, form)
+
+    async def describe_packages(self, document: bytes, title: str) -> bytes:
+        """As `sbom`, of an image with this configuration, stored or not, whose layers are here; in SPDX."""
+        return await self._inventories.render(document, title)
+
+    async def show_manifests(self, shown: ImageSummary | ImageDetails) -> None:
+        """Add to a row or to details the manifests of the names that mean this image, each with what is here of it."""
+        image = self._store.get(ImageId(shown.id))
+        indexes = {
+            index.digest: index for ref in self._store.names_of(image.id) if (index := self._store.index_of(ref))
+        }
+        facts = Facts(
+            find=self._store.get,
+            layer_size=self._size,
+            document_size=self._storage.blobs.size,
+            users=lambda id: [user.id for user in self._users(id)],
+        )
+        if not indexes:
+            shown.descriptor = await self._manifest_of(image)
+            shown.manifests = [summarize_image(shown.descriptor, image, facts)]
+            return
+        found = [one for index in indexes.values() for one in summarize_index(index, facts)]
+        shown.manifests = builtins.list({one.id: one for one in found}.values())
+        shown.descriptor = next(iter(indexes.values())).descriptor
+
+    async def _manifest_of(self, image: Image) -> Descriptor:
+        """The manifest that an image came by, else the one that it would be saved with."""
+        if image.row.manifest:
+            body = await self._storage.blobs.read(Digest(image.row.manifest))
+            return describe(decode_document(body).media_type, body)
+        config = await self._storage.blobs.read(Digest(image.id))
+        return describe(mediatypes.OCI_MANIFEST, self._local_manifest(config))
+
+    def layers_size(self) -> int:
+        """Bytes of all layers, each counted once."""
+        return sum(layer.size for layer in self._storage.layers.all())
+
+    # -- registries
+
+    async def pull(
+        self,
+        name: str,
+        tag: str = "",
+        *,
+        auth: Auth | None = None,
+        platform: str | None = None,
+        verify: str = "",
+        progress: Progress = unobserved,
+    ) -> ImageId:
+        """Pull `name` at `tag` (a tag or digest), every tag if neither says one; the ID of the last image pulled.
+
+        `verify` is a public key (PEM) that it must be signed by, besides what the daemon's policy demands.
+        """
+        key = PublicKey(verify, "given") if verify else None
+        wanted = _wanted(platform)
+        ref = parse_repository(name, tag)
+        refs = [ref] if ref.tag or ref.digest else [ref.with_tag(tag) for tag in await self._registry.tags(ref, auth)]
+        if not refs:
+            raise NotFound(f"no tags of {ref.familiar()} to pull")
+        changed = False
+        for one in refs:
+            image, is_new = await self._puller.pull(one, auth, wanted, progress, key)
+            changed = changed or is_new
+            self._publish("image", "pull", one.familiar(), event_attributes(image, one.familiar_name))
+        state = "Downloaded newer image for" if changed else "Image is up to date for"
+        progress(ProgressLine(f"Status: {state} {ref.familiar()}"))
+        return image.id
+
+    async def push(
+        self,
+        name: str,
+        tag: str = "",
+        *,
+        auth: Auth | None = None,
+        platform: str | None = None,
+        progress: Progress = unobserved,
+        insecure: bool = False,
+    ) -> builtins.list[Descriptor]:
+        """Push `name` at `tag`, or every tag of the repository that is here; `NotFound` if there is none.
+
+        Returns what each stands for there. A name for several platforms goes whole if all of its index is here or
+        there, else (or with `platform`) one image of it; `Conflict` where none of several is the host's. `insecure`
+        trusts a registry without TLS.
+        """
+        ref = parse_repository(name, tag)
+        if ref.digest is not None:
+            raise InvalidInput("cannot push a digest reference")
+        progress(ProgressLine(f"The push refers to repository [{ref.name}]"))
+        refs = [ref] if ref.tag else self._store.names_in(ref)
+        pushed = []
+        async with self._reaching(ref, insecure=insecure) as pusher:
+            for one in refs:
+                if self._store.named(one) is None:
+                    raise NotFound(f"An image does not exist locally with the tag: {one.familiar_name}")
+                pushed.append(await self._push_one(pusher, one, _wanted(platform), auth, progress))
+        if not refs:
+            raise NotFound(f"An image does not exist locally with the tag: {ref.familiar_name}")
+        return pushed
+
+    async def push_laid_out(
+        self,
+        image: LaidOut,
+        form: LayoutForm,
+        name: str,
+        auth: Auth | None = None,
+        *,
+        by_digest: bool = False,
+        insecure: bool = False,
+    ) -> Descriptor:
+        """Push an image, stored or not, whose layers are here, in a form of its own; what stands for it there."""
+        ref = parse_reference(name).with_default_tag()
+        async with self._reaching(ref, insecure=insecure) as pusher, self.laid_out(image, form) as layout:
+            return await pusher.push_layout(ref, layout, auth, by_digest=by_digest)
+
+    @asynccontextmanager
+    async def _reaching(self, ref: Reference, *, insecure: bool) -> AsyncIterator[Pusher]:
+        """What pushes to the registry of `ref`; an `insecure` one is trusted for this time alone."""
+        if not insecure:
+            yield self._pusher
+            return
+        registry = self._registry.trusting(ref.registry)
+        try:
+            yield Pusher(registry, self._storage.blobs, self._storage.layers)
+        finally:
+            await registry.close()
+
+    async def _push_one(
+        self, pusher: Pusher, ref: Reference, wanted: Platform | None, auth: Auth | None, progress: Progress
+    ) -> Descriptor:
+        index = self._store.index_of(ref)
+        attested = await self._store.attested(index) if index is not None else {}
+        if index is None or wanted is not None:
+            pushed = await self._push_image(pusher, ref, self._store.find_named(ref, wanted), index, auth, progress)
+        elif await pusher.holds_the_rest(ref, index, attested, auth):
+            pushed = await self._push_index(pusher, ref, index, attested, auth, progress)
+        elif len(index.images) > 1 and index.choose(self._platform) is None:
+            raise Conflict(
+                "multiple matching manifests found but no specific platform requested", "choose one with --platform"
+            )
+        else:
+            image = self._store.find_named(ref)
+            pushed = await self._push_image(pusher, ref, image, index, auth, progress)
+            note = {
+                "manifestPushedInsteadOfIndex": True,
+                "originalIndex": msgspec.to_builtins(index.descriptor),
+                "selectedManifest": msgspec.to_builtins(replace(pushed, platform=image.config.platform)),
+            }
+            progress(ProgressLine(aux=note))
+        self._publish("image", "push", ref.familiar(), {"name": ref.familiar_name})
+        return pushed
+
+    async def _push_image(
+        self,
+        pusher: Pusher,
+        ref: Reference,
+        image: Image,
+        index: ImageIndex | None,
+        auth: Auth | None,
+        progress: Progress,
+    ) -> Descriptor:
+        with self._storage.hold(*image.layers):
+            pushed = await pusher.push(ref, image, auth, progress, index)
+        async with self._store.changing:
+            if self._store.named(ref) == image.id:
+                await self._store.set_name(ref.with_digest(pushed.digest), image.id)
+        return pushed
+
+    async def _push_index(
+        self,
+        pusher: Pusher,
+        ref: Reference,
+        index: ImageIndex,
+        attested: Mapping[Digest, Attested],
+        auth: Auth | None,
+        progress: Progress,
+    ) -> Descriptor:
+        """Push all of an index; where it had to be written anew, the name stands for the new one."""
+        images = {id: self._store.get(id) for id in index.images.values()}
+        with self._storage.hold(*(layer for image in images.values() for layer in image.layers)):
+            pushed = await pusher.push_index(ref, index, images.__getitem__, attested, auth, progress)
+            now = self._store.index_of(ref)
+            if now is not None and now.digest == index.digest:
+                names = [ref.with_digest(digest_of(pushed.body)), ref]
+                await self._store.keep_index(pushed.body, pushed.members, names, pushed.attested)
+        return describe(index.document.media_type, pushed.body)
+
+    async def login(self, auth: Auth) -> str:
+        """Check credentials with their registry, or `Unauthorized`; the identity token to keep instead, if any."""
+        return await self._registry.login(auth)
+
+    async def search(
+        self, term: str, limit: int | None = None, filters: Filters | None = None, auth: Auth | None = None
+    ) -> builtins.list[FoundRepository]:
+        """The repositories that a registry (Docker Hub, or the host in `host/term`) finds for `term`."""
+        select_found((), filters or {})  # refused before anyone is asked
+        found = await self._registry.search(term, check_limit(limit), auth)
+        return select_found(found, filters or {})
+
+    async def describe_remote(self, name: str, auth: Auth | None = None) -> RemoteImage:
+        """What `name` stands for in its registry; nothing is pulled."""
+        return await describe_remote(self._registry, parse_reference(name).with_default_tag(), auth)
+
+    async def remote_document(
+        self, name: str, *, auth: Auth | None = None, platform: str | None = None, exact: bool = True
+    ) -> tuple[bytes, Callable[[Digest], Awaitable[None]]]:
+        """The document of an image in its registry, and what fetches a layer of it; nothing is pulled by this.
+
+        Where there is no choice of platforms, any other than `platform` will do unless it must be `exact`.
+        """
+        ref = parse_reference(name).with_default_tag()
+        found = await self._puller.resolve(ref, auth, _wanted(platform), unobserved, exact=exact)
+        return found.config_body, partial(self._puller.fetch, ref, found, auth)
+
+    async def push_document(self, document: bytes, name: str, auth: Auth | None = None) -> None:
+        """Push an image that is not kept here, but its layers are."""
+        ref = parse_reference(name).with_default_tag()
+        image = Image(ImageId(digest_of(document)), decode_image(document), ImageRow(added_at=0))
+        digest = Digest(image.id)
+        try:
+            with self._storage.hold(digest, *image.layers):
+                async with self._store.changing:  # else it could be there still, and about to be removed below
+                    await self._storage.blobs.add(document)
+                await self._pusher.push(ref, image, auth, unobserved)
+        finally:
+            async with self._store.changing:
+                if image.id not in self._store and digest not in self._storage.held():
+                    await self._storage.blobs.remove(digest)
+
+    # -- names
+
+    async def tag(self, name: str, repository: str, tag: str = "") -> None:
+        """Give what `name` stands for, an image for one or several platforms, another name."""
+        ref = _new_name(repository, tag)
+        async with self._store.changing:
+            image, named = self._store.find(name), self._store.named_text(name)
+            index = self._store.index_of(named) if named is not None else None
+            await self._store.set_name(ref, image.id, index.digest if index is not None else None)
+        self._publish("image", "tag", image.id, event_attributes(image, ref.familiar()))
+
+    # -- removing
+
+    async def remove(
+        self, name: str, *, force: bool = False, prune: bool = True, platforms: Sequence[str] = ()
+    ) -> builtins.list[RemovedItem]:
+        """Untag and delete by docker's rules, all of what `name` stands for or some `platforms` of it."""
+        return await self._deletion.remove(name, force=force, prune=prune, platforms=platforms)
+
+    async def prune(self, filters: Filters | None = None) -> Pruned:
+        """Remove dangling images, or with `dangling=false` all that no container uses."""
+        return await self._deletion.prune(filters)
+
+    def prunable(self, filters: Filters, gone: Collection[str]) -> builtins.list[Prunable]:
+        """What `prune` would delete once the containers `gone` are, with the bytes of layers that frees."""
+        return self._deletion.prunable(filters, gone)
+
+    async def delete_exactly(self, ids: Sequence[str]) -> int:
+        """Delete images with all their names and their platforms; the bytes freed. Those in use by now stay."""
+        return await self._deletion.delete_exactly(ids)
+
+    async def collect_garbage(self) -> int:
+        """Remove layers and documents that nothing needs (left by failed pulls, for instance); the bytes freed."""
+        return await self._deletion.collect_garbage()
+
+    def live_layers(self, gone: Collection[str] = ()) -> set[Digest]:
+        """The layers that images need, but for those of `gone`."""
+        return self._deletion.live_layers(gone)
+
+    def leftovers(self) -> builtins.list[tuple[Digest, int]]:
+        """What `collect_garbage` would remove now, and the bytes of each."""
+        return self._deletion.leftovers()
+
+    async def check(self, *, repair: bool = False) -> builtins.list[Finding]:
+        """Read every blob, layer and image; what is wrong, and with `repair` what came of mending it."""
+        integrity = Integrity(
+            self._storage, self._store, self._deletion.needed_layers, self._registry, self._pull_again
+        )
+        findings = await integrity.look()
+        if repair and findings:
+            await integrity.mend(findings)
+            await self._store.load()
+        return findings
+
+    async def _pull_again(self, ref: Reference, platform: Platform | None) -> None:
+        await self._puller.pull(ref, None, platform, unobserved)
+
+    # -- archives
+
+    async def load(
+        self, chunks: AsyncIterator[bytes], progress: Progress = unobserved, platforms: Sequence[str] = ()
+    ) -> builtins.list[ImageId]:
+        """Take in the images of a tar (docker-archive or OCI layout, compressed or not), or those for `platforms`."""
+        loader = Loader(self._storage.layers, self._store, self._storage.hold, self._deletion.drop_layer)
+        loaded = await loader.load(chunks, builtins.list(map(parse_platform, platforms)))
+        for one in loaded:
+            for ref in one.names:
+                if (before := one.replaced.get(ref)) is not None:
+                    words = f"The image {ref.familiar()} already exists, renaming the old one with ID {before}"
+                    progress(ProgressLine(stream=f"{words} to empty string\n"))
+                progress(ProgressLine(stream=f"Loaded image: {ref.familiar()}\n"))
+            if not one.names:
+                progress(ProgressLine(stream=f"Loaded image ID: {one.image.id}\n"))
+            self._publish("image", "load", one.image.id, event_attributes(one.image, one.image.id))
+        return [one.image.id for one in loaded]
+
+    def save(self, names: Sequence[str], platforms: Sequence[str] = ()) -> AsyncIterator[bytes]:
+        """A tar of the images, readable as docker-archive and as OCI layout; `NotFound` before its first byte.
+
+        A name for several platforms is saved with those given, or all that are here.
+        """
+        wanted = builtins.list(map(parse_platform, platforms))
+        chosen: dict[object, _Chosen] = {}
+        for name in names:
+            refs = [(ref.canonical(), [ref]) for ref in self._store.names_meant(name)]  # all tags of a bare repository
+            for text, named in refs or [(name, [])]:
+                found = [self._store.find(text, platform).id for platform in wanted] or self.platforms_of(text)
+                ref = self._store.named_text(text)
+                index = self._store.index_of(ref) if ref is not None else None
+                ids = tuple(dict.fromkeys(found))
+                kept = chosen.setdefault((ids, index and index.digest), _Chosen(ids, index, [])).names
+                kept += [ref for ref in named if ref not in kept]
+        for each in chosen.values():
+            self._publish("image", "save", each.ids[0], {"name": each.ids[0]})
+        return self._saved(builtins.list(chosen.values()))
+
+    async def _saved(self, chosen: Sequence[_Chosen]) -> AsyncIterator[bytes]:
+        images = [self._store.get(id) for each in chosen for id in each.ids]
+        with self._storage.hold(*(layer for image in images for layer in image.layers)):
+            laid = []
+            for each in chosen:
+                first, *others = [LaidOut(await self._storage.blobs.read(Digest(id))) for id in each.ids]
+                kept = await self._kept(each.index) if each.index is not None else None
+                laid.append(dataclasses.replace(first, names=each.names, others=others, kept=kept))
+            with layer_form("uncompressed", self._storage.layers, self._storage.blobs.scratch) as layers:
+                async for chunk in (await plan_layout(laid, layers, LayoutForm(for_docker=True))).tar():
+                    yield chunk
+
+    async def _kept(self, index: ImageIndex) -> KeptIndex:
+        return KeptIndex(index, await self._storage.blobs.read(index.digest), await self._store.attested(index))
+
+    async def document(self, name: str, platform: str | None = None) -> bytes:
+        """The configuration of the image that `name` means, for `platform` if given, as it is kept."""
+        return await self._storage.blobs.read(Digest(self._store.find(name, _wanted(platform)).id))
+
+    @asynccontextmanager
+    async def laid_out(self, image: LaidOut, form: LayoutForm) -> AsyncIterator[Layout]:
+        """An image, stored or not, whose layers are here, as an OCI layout to be written during a block.
+
+        `NotFound` for a layer that is not here, `InvalidInput` for a form that there is not.
+        """
+        with (
+            self._storage.hold(*(layer for part in (image, *image.others) for layer in part.layers)),
+            layer_form(form.compression, self._storage.layers, self._storage.blobs.scratch) as layers,
+        ):
+            yield await plan_layout([image], layers, form)
+
+    async def import_(
+        self,
+        chunks: AsyncIterator[bytes],
+        repository: str = "",
+        tag: str = "",
+        *,
+        message: str = "",
+        changes: Sequence[str] = (),
+        platform: str | None = None,
+    ) -> ImageId:
+        """Make an image of one layer from the tar of a root file system, streamed; Dockerfile `changes` apply."""
+        ref = _new_name(repository, tag, "cannot import digest reference") if repository else None
+        wanted = _wanted(platform) or self._platform
+        if wanted.os != "linux":
+            raise InvalidInput(f"operating system is not supported: {wanted.os}", "expected linux/ARCHITECTURE")
+        names = [ref] if ref is not None else []
+        image = await import_root(
+            self._storage.layers, self._store, self._storage.hold, chunks, message, changes, wanted, names
+        )
+        self._tell_names(image, names)
+        self._publish("image", "import", image.id, {"name": image.id})
+        return image.id
+
+    async def create(
+        self, config: bytes, *, parent: str = "", names: Sequence[str] = (), predicates: Sequence[Predicate] = ()
+    ) -> ImageId:
+        """Make an image of a configuration whose layers are here (commit, build); `InvalidInput` if one is not.
+
+        With `predicates` its names stand for an index of it and of what these attest; a nameless image has none.
+        """
+        if predicates and names:
+            return (await self.create_platforms([config], names, [predicates]))[0]
+        self._check_layers(config)
+        refs = [parse_reference(name).with_default_tag() for name in names]
+        image = await self._store.keep(config, refs, parent=parent)
+        self._tell_names(image, refs)
+        return image.id
+
+    async def create_platforms(
+        self, configs: Sequence[bytes], names: Sequence[str], predicates: Sequence[Sequence[Predicate]] = ()
+    ) -> builtins.list[ImageId]:
+        """As `create`, an image of each configuration, one for each platform; the names stand for all of them.
+
+        `predicates` are those of each image, in their order. `InvalidInput` also if two are for one platform.
+        """
+        refs = [parse_reference(name).with_default_tag() for name in names]
+        if not refs:
+            return [await self.create(config) for config in configs]
+        entries: builtins.list[Descriptor] = []
+        members, attested = [], []
+        for config, told in zip(configs, predicates or [()] * len(configs), strict=True):
+            self._check_layers(config)
+            image = decode_image(config)
+            if any(entry.platform is not None and entry.platform.same_as(image.platform) for entry in entries):
+                raise InvalidInput(f"two images are for the platform {image.platform}", "give one for each platform")
+            manifest = self._local_manifest(config)
+            entries.append(replace(describe(mediatypes.OCI_MANIFEST, manifest), platform=image.platform))
+            members.append((config, manifest))
+            if told:
+                attested.append(attest(entries[-1].digest, image.platform, refs, told))
+        index = render_index([*entries, *(each.manifest for each in attested)], mediatypes.OCI_INDEX)
+        images = await self._store.keep_index(index, members, refs, attested)
+        self._tell_names(self._store.find_named(refs[0]), refs)
+        return [image.id for image in images]
+
+    def _check_layers(self, config: bytes) -> None:
+        for diff_id in decode_image(config).rootfs.diff_ids:
+            if self._storage.layers.get(diff_id) is None:
+                raise InvalidInput(f"layer {diff_id} of the image is not in the store")
+
+    def _local_manifest(self, config: bytes) -> bytes:
+        return local_manifest(config, [(layer, self._size(layer)) for layer in decode_image(config).rootfs.diff_ids])
+
+    # -- inside
+
+    def _tell_names(self, image: Image, names: Sequence[Reference]) -> None:
+        for ref in names:
+            self._publish("image", "tag", image.id, event_attributes(image, ref.familiar()))
+
+    def _size(self, diff_id: Digest) -> int:
+        layer = self._storage.layers.get(diff_id)
+        return layer.size if layer is not None else 0
+
+
+def _wanted(platform: str | None) -> Platform | None:
+    return parse_platform(platform) if platform else None
+
+
+def _new_name(
+    repository: str, tag: str, refusal: str = "refusing to create a tag with a digest reference"
+) -> Reference:
+    """The name to give an image; raises `InvalidInput` for a digest."""
+    ref = parse_repository(repository, tag)
+    if ref.digest is not None:
+        raise InvalidInput(refusal)
+    if ref.familiar_name == "sha256":
+        raise InvalidInput("refusing to create an ambiguous tag using digest algorithm as name")
+    return ref.with_default_tag()

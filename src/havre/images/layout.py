@@ -1,0 +1,349 @@
+"""Images written as files: the tar of an OCI layout, of a docker-archive, or of both.
+
+    blobs/sha256/HEX   configurations, manifests, layers          both readings share the blobs
+    index.json  oci-layout                                         OCI layout
+    manifest.json  repositories                                    docker-archive, for `load` of any engine
+
+`save` writes both, layers as they are; what a build exports is compressed as its user wants. What is attested of an
+image is beside it in its index, which is the one that the name stands for wherever the manifests are the same.
+Compressed layers wait in files without a name, since a tar tells the size first: nothing is left of them in any case.
+The same images make the same bytes.
+
+Source: OCI image specification, "image-layout.md"; moby's "image/spec".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tarfile
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Protocol
+
+import msgspec
+
+from havre.aio import in_thread
+from havre.errors import InvalidInput, NotFound, Unsupported
+from havre.images.index import ImageIndex, rewrite_index
+from havre.oci import mediatypes
+from havre.oci.attestation import Attested, Predicate, attest
+from havre.oci.digest import Digest, digest_of, hex_of
+from havre.oci.image import decode_image
+from havre.oci.manifest import Descriptor, describe, render_index, render_manifest
+from havre.oci.platform import Platform, parse_platform
+from havre.oci.reference import Reference
+from havre.storage.layers import Layers
+from havre.storage.recompress import gzip_stream, zstd_stream
+from havre.storage.tar import BLOCK
+from havre.wire.values import ImageId
+
+CONTAINERD_NAME = "io.containerd.image.name"
+REF_NAME = "org.opencontainers.image.ref.name"
+_BLOBS = "blobs"
+_ANNOTATION = re.compile(r"annotation(?:-([a-z-]+))?(?:\[([^]]*)\])?\.(.+)")
+_PIECE = 1 << 20
+
+Compressor = Callable[[AsyncIterator[bytes]], AsyncIterator[bytes]]
+_COMPRESSORS: Mapping[str, tuple[str, Compressor]] = {
+    "gzip": (mediatypes.OCI_LAYER_GZIP, gzip_stream),
+    "zstd": (mediatypes.OCI_LAYER_ZSTD, zstd_stream),
+}
+
+
+@dataclass(frozen=True)
+class KeptIndex:
+    """An index that names stand for, its bytes, and what is attested of its images."""
+
+    index: ImageIndex
+    body: bytes
+    attested: Mapping[Digest, Attested]
+
+
+@dataclass(frozen=True)
+class LaidOut:
+    """An image to be written: its configuration's document, its names, and what is attested of it.
+
+    `others` are the images for other platforms that the names stand for, too; docker-archives know the first alone.
+    `kept` is the index that these come from, if they are not new.
+    """
+
+    config: bytes
+    names: Sequence[Reference] = ()
+    predicates: Sequence[Predicate] = ()
+    others: Sequence[LaidOut] = ()
+    kept: KeptIndex | None = None
+
+    @property
+    def layers(self) -> tuple[Digest, ...]:
+        """Its own layers' diff IDs, base first."""
+        return decode_image(self.config).rootfs.diff_ids
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayoutForm:
+    """How: `compression` is gzip, zstd or uncompressed.
+
+    `annotations` are those of every manifest, `platform_annotations` those of a platform's, `index_annotations` the
+    index's.
+    """
+
+    compression: str = "uncompressed"
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    platform_annotations: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    index_annotations: Mapping[str, str] = field(default_factory=dict)
+    for_docker: bool = False
+
+    def annotations_for(self, platform: Platform) -> Mapping[str, str]:
+        """The annotations of a platform's manifest."""
+        return {**self.annotations, **self.platform_annotations.get(str(platform), {})}
+
+
+def layout_form(attributes: Mapping[str, str], *, for_docker: bool = False) -> LayoutForm:
+    """The form in an exporter's attributes: `compression`, `annotation[-LEVEL][[PLATFORM]].KEY`; the rest is not of it.
+
+    `InvalidInput`, `Unsupported` for annotations of what has none. Source: moby/buildkit docs/annotations.md.
+    """
+    manifests: dict[str, str] = {}
+    index: dict[str, str] = {}
+    platforms: dict[str, dict[str, str]] = {}
+    for name, text in attributes.items():
+        if not name.startswith("annotation"):
+            continue
+        if (found := _ANNOTATION.fullmatch(name)) is None:
+            raise InvalidInput(f"invalid annotation {name}", "expected annotation.KEY, or annotation-index.KEY")
+        level, platform, key = found[1] or "manifest", found[2], found[3]
+        if level not in ("manifest", "index") or (platform and level == "index"):
+            raise Unsupported(f"the attribute {name} is not supported", "use annotation.KEY or annotation-index.KEY")
+        own = platforms.setdefault(str(parse_platform(platform)), {}) if platform else manifests
+        (index if level == "index" else own)[key] = text
+    compression = attributes.get("compression") or ("uncompressed" if for_docker else "gzip")
+    return LayoutForm(
+        compression=compression,
+        annotations=manifests,
+        platform_annotations=platforms,
+        index_annotations=index,
+        for_docker=for_docker,
+    )
+
+
+class LayerForm(Protocol):
+    """Layers in one compression."""
+
+    async def describe(self, diff_id: Digest) -> Descriptor:
+        """The layer as a manifest names it; `NotFound` if it is not here."""
+
+    def content(self, diff_id: Digest) -> AsyncIterator[bytes]:
+        """The bytes of a layer that has been described."""
+
+
+@contextmanager
+def layer_form(compression: str, layers: Layers, scratch: Path) -> Iterator[LayerForm]:
+    """The layers in a compression, for the length of a block; `InvalidInput` for one that there is not."""
+    if compression == "uncompressed":
+        yield _Plain(layers)
+        return
+    if compression not in _COMPRESSORS:
+        known = ", ".join((*_COMPRESSORS, "uncompressed"))
+        raise InvalidInput(f"unsupported layer compression type: {compression}", f"one of {known} is expected")
+    with ExitStack() as files:
+        yield _Compressed(layers, scratch, files, *_COMPRESSORS[compression])
+
+
+class _Plain:
+    """Layers as they are."""
+
+    def __init__(self, layers: Layers) -> None:
+        self._layers = layers
+
+    async def describe(self, diff_id: Digest) -> Descriptor:
+        layer = self._layers.get(diff_id)
+        if layer is None:
+            raise NotFound(f"layer {diff_id} is not in the store", "pull, load or build its image again")
+        return Descriptor(mediatypes.OCI_LAYER, diff_id, layer.size)
+
+    def content(self, diff_id: Digest) -> AsyncIterator[bytes]:
+        return self._layers.open_tar(diff_id)
+
+
+class _Compressed:
+    """Layers compressed into files without a name."""
+
+    def __init__(self, layers: Layers, scratch: Path, files: ExitStack, media_type: str, compress: Compressor) -> None:
+        self._plain = _Plain(layers)
+        self._scratch = scratch
+        self._files = files
+        self._media_type = media_type
+        self._compress = compress
+        self._compressed: dict[Digest, IO[bytes]] = {}
+
+    async def describe(self, diff_id: Digest) -> Descriptor:
+        await self._plain.describe(diff_id)
+        file = await in_thread(tempfile.TemporaryFile, "w+b", dir=self._scratch)
+        self._files.enter_context(file)
+        hashed = hashlib.sha256()
+        async for piece in self._compress(self._plain.content(diff_id)):
+            hashed.update(piece)
+            await in_thread(file.write, piece)
+        self._compressed[diff_id] = file
+        return Descriptor(self._media_type, Digest(f"sha256:{hashed.hexdigest()}"), file.tell())
+
+    async def content(self, diff_id: Digest) -> AsyncIterator[bytes]:
+        file = self._compressed[diff_id]
+        file.seek(0)
+        while piece := await in_thread(file.read, _PIECE):
+            yield piece
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What there is to be written: documents by path, layers by path with their sizes, what `index.json` names."""
+
+    layers: LayerForm
+    documents: Mapping[str, bytes]
+    tars: Mapping[str, tuple[Digest, int]]
+    tops: Sequence[Descriptor]
+
+    async def tar(self) -> AsyncGenerator[bytes, None]:
+        """All of it; to be closed if it is left early."""
+        yield _header(_BLOBS, directory=True) + _header(f"{_BLOBS}/sha256", directory=True)
+        for path in sorted({**self.documents, **self.tars}):
+            size = self._size(path)
+            yield _header(path, size)
+            async for piece in self._content(path):
+                yield piece
+            yield bytes(-size % BLOCK)
+        yield bytes(2 * BLOCK)
+
+    def blobs(self) -> Iterator[tuple[Digest, int, AsyncIterator[bytes]]]:
+        """The blobs alone: digest, size, content."""
+        for path in sorted({**self.documents, **self.tars}):
+            if path.startswith(_BLOBS):
+                yield Digest(f"sha256:{path.rpartition('/')[2]}"), self._size(path), self._content(path)
+
+    def document(self, digest: Digest) -> bytes | None:
+        """A document by its digest; None for a layer."""
+        return self.documents.get(_path(digest))
+
+    def content(self, digest: Digest) -> AsyncIterator[bytes]:
+        """The bytes of one of the blobs."""
+        return self._content(_path(digest))
+
+    def _size(self, path: str) -> int:
+        return len(self.documents[path]) if path in self.documents else self.tars[path][1]
+
+    async def _content(self, path: str) -> AsyncIterator[bytes]:
+        if path in self.documents:
+            yield self.documents[path]
+            return
+        async for piece in self.layers.content(self.tars[path][0]):
+            yield piece
+
+
+async def plan_layout(images: Sequence[LaidOut], layers: LayerForm, form: LayoutForm) -> Layout:
+    """What the tar of the images holds; their layers are compressed by now."""
+    documents: dict[str, bytes] = {}
+    tars: dict[str, tuple[Digest, int]] = {}
+    tops: list[Descriptor] = []
+    items: list[dict[str, object]] = []
+    repositories = dict[str, dict[str, str]]()
+    for image in images:
+        parts = [(part, [await layers.describe(id) for id in part.layers]) for part in (image, *image.others)]
+        found = _documents(parts, image, form)
+        documents |= {_path(digest_of(body)): body for body in found.bodies}
+        for part, described in parts:
+            pairs = zip(part.layers, described, strict=True)
+            tars |= {_path(layer.digest): (diff_id, layer.size) for diff_id, layer in pairs}
+        named = [msgspec.structs.replace(found.top, annotations=_annotations(name)) for name in image.names]
+        tops += named or [found.top]
+        items.append(_render_item(image, parts[0][1]))
+        top_layer = hex_of(image.layers[-1]) if image.layers else ""
+        for name in image.names:
+            repositories.setdefault(name.familiar_name, {})[name.tag or ""] = top_layer
+    documents["index.json"] = _json({"schemaVersion": 2, "mediaType": mediatypes.OCI_INDEX, "manifests": tops})
+    documents["oci-layout"] = _json({"imageLayoutVersion": "1.0.0"})
+    if form.for_docker:
+        documents["manifest.json"] = _json(items)
+        documents |= {"repositories": _json(repositories)} if repositories else {}
+    return Layout(layers, documents, tars, tops)
+
+
+@dataclass(frozen=True)
+class _Documents:
+    """What `index.json` names of an image, and the documents that it leads to."""
+
+    top: Descriptor
+    bodies: Sequence[bytes]
+
+
+def _documents(parts: Sequence[tuple[LaidOut, Sequence[Descriptor]]], image: LaidOut, form: LayoutForm) -> _Documents:
+    """One image is named by its manifest, one with attestations and one for several platforms by an index."""
+    entries: list[Descriptor] = []
+    attestations: list[Descriptor] = []
+    moved: dict[Digest, Descriptor] = {}
+    bodies: list[bytes] = []
+    for part, layers in parts:
+        config = describe(mediatypes.OCI_CONFIG, part.config)
+        platform = decode_image(part.config).platform
+        body = render_manifest(config, layers, mediatypes.OCI_MANIFEST, form.annotations_for(platform))
+        entry = msgspec.structs.replace(describe(mediatypes.OCI_MANIFEST, body), platform=platform)
+        entries.append(entry)
+        bodies += [part.config, body]
+        if image.kept is not None:
+            moved[image.kept.index.manifest_of(ImageId(digest_of(part.config))).digest] = entry
+        if part.predicates:
+            attested = attest(entry.digest, platform, image.names, part.predicates)
+            attestations.append(attested.manifest)
+            bodies += attested.documents
+    if image.kept is not None and (found := _documents_of_kept(image.kept, moved, bodies)) is not None:
+        return found
+    if len(entries) == 1 and not attestations:
+        if form.index_annotations:
+            raise Unsupported("index annotations not supported for single platform export", "annotate the manifest")
+        return _Documents(msgspec.structs.replace(entries[0], platform=None), bodies)
+    index = render_index([*entries, *attestations], mediatypes.OCI_INDEX, form.index_annotations)
+    return _Documents(describe(mediatypes.OCI_INDEX, index), [*bodies, index])
+
+
+def _documents_of_kept(
+    kept: KeptIndex, moved: Mapping[Digest, Descriptor], bodies: Sequence[bytes]
+) -> _Documents | None:
+    """The index, byte for byte if all of it is here as it says; None if it would have one image alone."""
+    document = msgspec.structs.replace(kept.index.document, media_type=mediatypes.OCI_INDEX)
+    new = rewrite_index(document, kept.body, moved, kept.attested, elsewhere=False)
+    if len(new.entries) < 2 and new.body != kept.body:
+        return None
+    attested = [document for each in new.attested for document in each.documents]
+    return _Documents(describe(mediatypes.OCI_INDEX, new.body), [*bodies, *attested, new.body])
+
+
+def _render_item(image: LaidOut, layers: Sequence[Descriptor]) -> dict[str, object]:
+    return {
+        "Config": _path(digest_of(image.config)),
+        "RepoTags": [name.familiar() for name in image.names],
+        "Layers": [_path(layer.digest) for layer in layers],
+        "LayerSources": {layer.digest: layer for layer in layers},
+    }
+
+
+def _annotations(name: Reference) -> dict[str, str]:
+    return {CONTAINERD_NAME: name.canonical(), REF_NAME: name.tag or ""}
+
+
+def _json(value: object) -> bytes:
+    return msgspec.json.encode(value, order="deterministic")
+
+
+def _path(digest: Digest) -> str:
+    return f"{_BLOBS}/sha256/{hex_of(digest)}"
+
+
+def _header(path: str, size: int = 0, *, directory: bool = False) -> bytes:
+    member = tarfile.TarInfo(path)
+    member.size = size
+    member.mode = 0o755 if directory else 0o644
+    member.type = tarfile.DIRTYPE if directory else tarfile.REGTYPE
+    return member.tobuf(tarfile.GNU_FORMAT)

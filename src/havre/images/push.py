@@ -1,0 +1,300 @@
+"""Pushing an image: each layer as cheaply as it goes, then the configuration, then the manifest; the index at last.
+
+    layer --> a form of it that this repository holds?     HEAD   "Layer already exists"
+          --> one in another repository of the registry?   mount  "Mounted from a/b"
+          --> else compress its tar (gzip, one pass, streamed) and upload it     "Pushing" ... "Pushed"
+
+Compressed forms are not kept on disk; their digests are remembered as the layer's sources. If the layers' digests come
+out as in the manifest that the image was pulled with, that very manifest is pushed, so its digest stays the same; so
+does an index of which every manifest did. What is attested of an image goes with its index, restated for the manifest
+that the image has there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from havre.errors import NotFound
+from havre.images.index import ImageIndex, rewrite_index
+from havre.images.layout import Layout
+from havre.images.progress import Progress, ProgressLine
+from havre.images.store import BlobStore, Image
+from havre.oci import mediatypes
+from havre.oci.attestation import Attested
+from havre.oci.digest import Digest, digest_of, hex_of
+from havre.oci.manifest import Descriptor, Manifest, decode_document, describe, render_manifest
+from havre.oci.reference import Reference
+from havre.registry import Auth
+from havre.storage.layers import Layers, Source
+from havre.storage.recompress import gzip_stream
+from havre.wire.values import ImageId
+
+UPLOADS = 2  # each compresses in several threads and has two chunks in memory
+_TICK_S = 0.1
+_OCI_ONLY = (mediatypes.OCI_LAYER, mediatypes.OCI_LAYER_GZIP, mediatypes.OCI_LAYER_ZSTD)
+
+
+class PushRegistry(Protocol):
+    """The registry's face, as far as pushes need it."""
+
+    async def has_manifest(self, ref: Reference, digest: Digest, auth: Auth | None = None) -> bool: ...
+    async def has_blob(self, ref: Reference, digest: Digest, auth: Auth | None = None) -> bool: ...
+    async def mount_blob(self, ref: Reference, digest: Digest, source: str, auth: Auth | None = None) -> bool: ...
+    async def push_blob(
+        self, ref: Reference, chunks: AsyncIterator[bytes], auth: Auth | None = None
+    ) -> tuple[Digest, int]: ...
+    async def push_document(self, ref: Reference, body: bytes, auth: Auth | None = None) -> Digest: ...
+    async def push_manifest(self, ref: Reference, media_type: str, body: bytes, auth: Auth | None = None) -> Digest: ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Original:
+    """A manifest that an image was pulled with, and its layers' digests."""
+
+    media_type: str
+    body: bytes
+    layers: list[Digest]
+
+
+@dataclass(frozen=True, slots=True)
+class PushedIndex:
+    """An index as a registry has it now, and the images that were pushed for it: configurations and manifests.
+
+    `attested` is what was pushed that is attested of them.
+    """
+
+    body: bytes
+    members: Sequence[tuple[bytes, bytes]]
+    attested: Sequence[Attested]
+
+
+class Pusher:
+    """Pushes images out of the stores. `slots` are for layers that go out at once, and may be exchanged at any time."""
+
+    def __init__(self, registry: PushRegistry, blobs: BlobStore, layers: Layers) -> None:
+        self._registry = registry
+        self._blobs = blobs
+        self._layers = layers
+        self.slots = asyncio.Semaphore(UPLOADS)
+
+    async def push(
+        self, ref: Reference, image: Image, auth: Auth | None, progress: Progress, index: ImageIndex | None = None
+    ) -> Descriptor:
+        """Push `image`, which `index` may have, as `ref`; its manifest."""
+        manifest = index.manifest_of(image.id).digest if index is not None else image.row.manifest
+        original = await self._original(manifest)
+        media_type, body, _ = await self._content(ref, image, original, auth, progress)
+        await self._registry.push_manifest(ref, media_type, body, auth)
+        _tell(ref, body, progress)
+        return describe(media_type, body)
+
+    async def holds_the_rest(
+        self, ref: Reference, index: ImageIndex, attested: Mapping[Digest, Attested], auth: Auth | None
+    ) -> bool:
+        """Whether the repository has every manifest of an index that is neither an image nor an attestation here."""
+        missing = (entry.digest for entry in index.document.manifests if entry.digest not in {*index.images, *attested})
+        for digest in missing:
+            if not await self._registry.has_manifest(ref, digest, auth):
+                return False
+        return True
+
+    async def push_index(
+        self,
+        ref: Reference,
+        index: ImageIndex,
+        find: Callable[[ImageId], Image],
+        attested: Mapping[Digest, Attested],
+        auth: Auth | None,
+        progress: Progress,
+    ) -> PushedIndex:
+        """Push the images that are here of an index, what is attested of them, then the index as `ref`.
+
+        The registry must have the rest.
+        """
+        members, moved = [], {}
+        for entry, id in index.here():
+            original = await self._original(entry.digest)
+            oci = index.document.media_type == mediatypes.OCI_INDEX
+            media_type, body, config = await self._content(ref, find(id), original, auth, progress, oci=oci)
+            moved[entry.digest] = pushed = describe(media_type, body)
+            await self._registry.push_manifest(ref.with_digest(pushed.digest), media_type, body, auth)
+            members.append((config, body))
+        new = rewrite_index(index.document, await self._blobs.read(index.digest), moved, attested)
+        for each in new.attested:
+            await self._push_attested(ref, each, auth)
+        await self._registry.push_manifest(ref, index.document.media_type, new.body, auth)
+        _tell(ref, new.body, progress)
+        return PushedIndex(new.body, members, new.attested)
+
+    async def push_layout(self, ref: Reference, layout: Layout, auth: Auth | None, *, by_digest: bool) -> Descriptor:
+        """Push an image that is laid out as it is to be there, as `ref` or by its digest alone; what stands for it."""
+        top = layout.tops[0]
+        await self._bring(ref.with_digest(top.digest) if by_digest else ref, top, layout, auth)
+        return top
+
+    async def _bring(self, ref: Reference, entry: Descriptor, layout: Layout, auth: Auth | None) -> None:
+        """Push a manifest or an index as `ref`, after all that it names."""
+        body = layout.document(entry.digest)
+        assert body is not None
+        document = decode_document(body)
+        if isinstance(document, Manifest):
+            for part in (document.config, *document.layers):
+                await self._bring_blob(ref, part, layout, auth)
+        else:
+            for each in document.manifests:
+                await self._bring(ref.with_digest(each.digest), each, layout, auth)
+        await self._registry.push_manifest(ref, entry.media_type, body, auth)
+
+    async def _bring_blob(self, ref: Reference, blob: Descriptor, layout: Layout, auth: Auth | None) -> None:
+        if (body := layout.document(blob.digest)) is not None:
+            await self._registry.push_document(ref, body, auth)
+        elif not await self._registry.has_blob(ref, blob.digest, auth):
+            async with self.slots:
+                await self._registry.push_blob(ref, layout.content(blob.digest), auth)
+
+    async def _push_attested(self, ref: Reference, attested: Attested, auth: Auth | None) -> None:
+        *documents, body = attested.documents
+        for document in documents:
+            await self._registry.push_document(ref, document, auth)
+        manifest = attested.manifest
+        await self._registry.push_manifest(ref.with_digest(manifest.digest), manifest.media_type, body, auth)
+
+    async def _content(
+        self,
+        ref: Reference,
+        image: Image,
+        original: _Original | None,
+        auth: Auth | None,
+        progress: Progress,
+        *,
+        oci: bool = False,
+    ) -> tuple[str, bytes, bytes]:
+        """Bring layers and configuration there; the media type and the body of the manifest to push, the latter's body.
+
+        A manifest that must be new is OCI's where `oci`, or a layer, wants it.
+        """
+        for diff_id in reversed(image.layers):
+            progress(ProgressLine("Preparing", _short(diff_id)))
+        try:
+            async with asyncio.TaskGroup() as group:
+                tasks = {
+                    diff_id: group.create_task(self._layer(ref, diff_id, original, auth, progress))
+                    for diff_id in reversed(image.layers)
+                }
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        layers = [tasks[diff_id].result() for diff_id in image.layers]
+        config = await self._blobs.read(Digest(image.id))
+        await self._registry.push_document(ref, config, auth)
+        if original is not None and original.layers == [layer.digest for layer in layers]:
+            return original.media_type, original.body, config
+        media_type, body = _render(config, layers, oci=oci)
+        return media_type, body, config
+
+    async def _original(self, digest: str) -> _Original | None:
+        """The manifest that an image was pulled with, if it was."""
+        if not digest:
+            return None
+        try:
+            body = await self._blobs.read(Digest(digest))
+        except NotFound:
+            return None
+        document = decode_document(body)
+        if not isinstance(document, Manifest):
+            return None
+        return _Original(document.media_type, body, [layer.digest for layer in document.layers])
+
+    async def _layer(
+        self, ref: Reference, diff_id: Digest, original: _Original | None, auth: Auth | None, progress: Progress
+    ) -> Descriptor:
+        """Bring one layer into the repository of `ref`."""
+        id = _short(diff_id)
+        if self.slots.locked():
+            progress(ProgressLine("Waiting", id))
+        async with self.slots:
+            wanted = set(original.layers) if original else set()
+            for source in order_sources(self._layers.sources(diff_id), ref, wanted):
+                if await self._registry.has_blob(ref, source.digest, auth):
+                    progress(ProgressLine("Layer already exists", id))
+                    return await self._placed(ref, diff_id, source)
+                mountable = source.registry == ref.registry and source.repository != ref.repository
+                if mountable and await self._registry.mount_blob(ref, source.digest, source.repository, auth):
+                    progress(ProgressLine(f"Mounted from {source.repository}", id))
+                    return await self._placed(ref, diff_id, source)
+            return await self._upload(ref, diff_id, auth, progress)
+
+    async def _upload(self, ref: Reference, diff_id: Digest, auth: Auth | None, progress: Progress) -> Descriptor:
+        layer = self._layers.get(diff_id)
+        if layer is None:
+            raise NotFound(f"layer {diff_id} is not in the store", "pull or load the image again")
+        id = _short(diff_id)
+        tar = _watched(self._layers.open_tar(diff_id), id, layer.size, progress)
+        digest, size = await self._registry.push_blob(ref, gzip_stream(tar), auth)
+        progress(ProgressLine("Pushed", id))
+        return await self._placed(ref, diff_id, Source(digest, size, mediatypes.DOCKER_LAYER_GZIP))
+
+    async def _placed(self, ref: Reference, diff_id: Digest, source: Source) -> Descriptor:
+        """Remember that the repository holds this form of the layer."""
+        here = Source(source.digest, source.size, source.media_type, ref.registry, ref.repository)
+        await self._layers.add_source(diff_id, here)
+        return Descriptor(source.media_type, source.digest, source.size)
+
+
+def _render(config: bytes, layers: Sequence[Descriptor], *, oci: bool) -> tuple[str, bytes]:
+    """A new manifest: its media type and body."""
+    if oci or any(layer.media_type in _OCI_ONLY for layer in layers):
+        renamed = [Descriptor(oci_type(layer.media_type), layer.digest, layer.size) for layer in layers]
+        described = describe(mediatypes.OCI_CONFIG, config)
+        return mediatypes.OCI_MANIFEST, render_manifest(described, renamed, mediatypes.OCI_MANIFEST)
+    described = describe(mediatypes.DOCKER_CONFIG, config)
+    return mediatypes.DOCKER_MANIFEST, render_manifest(described, layers, mediatypes.DOCKER_MANIFEST)
+
+
+def _tell(ref: Reference, body: bytes, progress: Progress) -> None:
+    digest = digest_of(body)
+    progress(ProgressLine(f"{ref.tag}: digest: {digest} size: {len(body)}"))
+    progress(ProgressLine(aux={"Tag": ref.tag, "Digest": digest, "Size": len(body)}))
+
+
+def order_sources(sources: Sequence[Source], ref: Reference, wanted: set[Digest]) -> list[Source]:
+    """The known forms of a layer, the likeliest first: in this repository, of the original manifest, in this registry.
+
+    Each digest is tried once. Foreign layers are uploaded like any other.
+    """
+    ranked = sorted(
+        (source for source in sources if not mediatypes.is_foreign(source.media_type)),
+        key=lambda source: (
+            (source.registry, source.repository) != (ref.registry, ref.repository),
+            source.digest not in wanted,
+            source.registry != ref.registry,
+        ),
+    )
+    return list({source.digest: source for source in reversed(ranked)}.values())[::-1]
+
+
+def oci_type(media_type: str) -> str:
+    """The OCI name of a layer's media type."""
+    return {
+        mediatypes.DOCKER_LAYER: mediatypes.OCI_LAYER,
+        mediatypes.DOCKER_LAYER_GZIP: mediatypes.OCI_LAYER_GZIP,
+        mediatypes.DOCKER_LAYER_ZSTD: mediatypes.OCI_LAYER_ZSTD,
+    }.get(media_type, media_type)
+
+
+async def _watched(chunks: AsyncIterator[bytes], id: str, total: int, progress: Progress) -> AsyncIterator[bytes]:
+    """Pass `chunks` on and tell how far they got."""
+    done, told = 0, 0.0
+    async for chunk in chunks:
+        done += len(chunk)
+        if done == total or time.monotonic() - told > _TICK_S:
+            told = time.monotonic()
+            progress(ProgressLine("Pushing", id, done, total))
+        yield chunk
+
+
+def _short(digest: Digest) -> str:
+    return hex_of(digest)[:12]

@@ -1,0 +1,324 @@
+"""Images as Docker shows them: the list with its filters, the details, the history. Pure, over values.
+
+Sizes are of the uncompressed layers. A layer counts as shared when another image here has it too.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Protocol
+
+import msgspec
+
+from havre.errors import Failed, InvalidInput
+from havre.golang.units import parse_duration
+from havre.images.documents import labels_of, read_config
+from havre.images.manifests import ManifestSummary
+from havre.images.store import Image
+from havre.oci.digest import Digest
+from havre.oci.manifest import Descriptor
+from havre.oci.reference import Reference
+from havre.wire.config import Config
+from havre.wire.filters import Filters, boolean, check_keys, matches_labels
+from havre.wire.times import from_seconds
+from havre.wire.values import ZERO_TIME, ImageId, Value
+
+LIST_FILTERS = frozenset({"dangling", "label", "label!", "before", "since", "reference", "until"})
+PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
+_UNKNOWN = -1
+
+
+class ImageSummary(Value):
+    """One row of the list; `created` in seconds since the epoch, counts and sizes -1 where not asked for.
+
+    `manifests`, and the `descriptor` of the index that has them, are absent unless asked for.
+    """
+
+    id: str
+    parent_id: str = ""
+    repo_tags: list[str] = []
+    repo_digests: list[str] = []
+    created: int = 0
+    size: int = 0
+    shared_size: int = _UNKNOWN
+    labels: dict[str, str] | None = None
+    containers: int = _UNKNOWN
+    manifests: list[ManifestSummary] | msgspec.UnsetType = msgspec.UNSET
+    descriptor: Descriptor | msgspec.UnsetType = msgspec.UNSET
+
+
+class RootFs(Value):
+    """The layers of an image, base first."""
+
+    type: str
+    layers: list[str]
+
+
+class GraphDriver(Value):
+    """How the layers are stored."""
+
+    name: str
+    data: dict[str, str] | None = None
+
+
+class ImageDetails(Value):
+    """What `inspect` shows; times are RFC 3339, sizes bytes, the manifests as in `ImageSummary`."""
+
+    id: str
+    repo_tags: list[str]
+    repo_digests: list[str]
+    parent: str
+    comment: str
+    created: str
+    docker_version: str
+    author: str
+    config: Config
+    architecture: str
+    variant: str
+    os: str
+    size: int
+    graph_driver: GraphDriver
+    root_fs: RootFs = msgspec.field(name="RootFS")
+    metadata: dict[str, str]
+    manifests: list[ManifestSummary] | msgspec.UnsetType = msgspec.UNSET
+    descriptor: Descriptor | msgspec.UnsetType = msgspec.UNSET
+
+
+class HistoryItem(Value):
+    """One step of an image's making; `created` in seconds since the epoch."""
+
+    id: str
+    created: int
+    created_by: str
+    tags: list[str] | None
+    size: int
+    comment: str
+
+
+class ImageUser(msgspec.Struct, frozen=True):
+    """A container made from an image."""
+
+    id: str
+    running: bool
+
+
+class Publish(Protocol):
+    """The event bus, as far as images need it."""
+
+    def __call__(self, type: str, action: str, id: str, attributes: Mapping[str, str] | None = None) -> None: ...
+
+
+Sizes = Callable[[Digest], int]
+Names = Mapping[ImageId, Sequence[Reference]]
+
+
+def image_config(image: Image) -> Config:
+    """The image's defaults for containers, as the `Config` that containers have; raises `InvalidInput`."""
+    return read_config(image.config, image.id)
+
+
+def event_attributes(image: Image, name: str) -> dict[str, str]:
+    """An event's attributes: the image's labels and the name."""
+    return {**(labels_of(image.config) or {}), "name": name}
+
+
+def moment(created: str | None) -> float:
+    """RFC 3339 text as seconds since the epoch; 0 where there is none."""
+    return (_instant(created) or 0.0) if created else 0.0
+
+
+def seconds(created: str | None) -> int:
+    """As `moment`, in whole seconds."""
+    return int(moment(created))
+
+
+def size_of(image: Image, sizes: Sizes) -> int:
+    """Bytes of all layers of the image."""
+    return sum(sizes(layer) for layer in image.layers)
+
+
+def shared_layers(layers: Iterable[Collection[Digest]]) -> set[Digest]:
+    """The layers that more than one image has, given those of each."""
+    seen: set[Digest] = set()
+    shared: set[Digest] = set()
+    for mine in map(set, layers):
+        shared |= mine & seen
+        seen |= mine
+    return shared
+
+
+def summarize(image: Image, names: Sequence[Reference], size: int) -> ImageSummary:
+    """The row of one image; `size` in bytes, of all platforms that its names stand for."""
+    labels = labels_of(image.config)
+    return ImageSummary(
+        id=image.id,
+        parent_id=image.row.parent,
+        repo_tags=[name.familiar() for name in names if name.digest is None],
+        repo_digests=[name.familiar() for name in names if name.digest is not None],
+        created=seconds(image.config.created),
+        size=size,
+        labels=None if labels is None else dict(labels),
+    )
+
+
+def describe(image: Image, names: Sequence[Reference], sizes: Sizes, driver: str) -> ImageDetails:
+    """The details of one image."""
+    config = image.config
+    tagged_at = image.row.last_tagged_at
+    return ImageDetails(
+        id=image.id,
+        repo_tags=[name.familiar() for name in names if name.digest is None],
+        repo_digests=[name.familiar() for name in names if name.digest is not None],
+        parent=image.row.parent,
+        comment=config.comment or (config.history[-1].comment if config.history else ""),
+        created=config.created or "",
+        docker_version=config.docker_version,
+        author=config.author,
+        config=image_config(image),
+        architecture=config.architecture,
+        variant=config.variant,
+        os=config.platform.os,
+        size=size_of(image, sizes),
+        graph_driver=GraphDriver(name=driver),
+        root_fs=RootFs(type="layers", layers=list(image.layers)),
+        metadata={"LastTagTime": from_seconds(tagged_at) if tagged_at else ZERO_TIME},
+    )
+
+
+def recount(image: Image, names: Sequence[Reference], sizes: Sizes) -> list[HistoryItem]:
+    """The history of an image, newest first; only the newest step has the image's ID and names."""
+    layers = list(image.layers)
+    items = []
+    for step in image.config.history or ():
+        layer = layers.pop(0) if layers and not step.empty_layer else None
+        items.append(
+            HistoryItem(
+                id="<missing>",
+                created=seconds(step.created),
+                created_by=step.created_by,
+                tags=None,
+                size=sizes(layer) if layer else 0,
+                comment=step.comment,
+            )
+        )
+    items.reverse()
+    if items:
+        items[0].id = image.id
+        items[0].tags = [name.familiar() for name in names if name.digest is None]
+    return items
+
+
+def is_dangling(names: Sequence[Reference]) -> bool:
+    """Whether an image has no tag."""
+    return all(name.tag is None for name in names)
+
+
+def select(
+    images: Sequence[Image], names: Names, filters: Filters, find: Callable[[str], Image], now: float | None = None
+) -> list[Image]:
+    """The images that pass the filters, newest first; `find` resolves the names in `before` and `since`."""
+    older = [moment(find(name).config.created) for name in filters.get("before", ())]
+    newer = [moment(find(name).config.created) for name in filters.get("since", ())]
+    until = [parse_moment(text, time.time() if now is None else now) for text in filters.get("until", ())]
+    wanted_dangling = dangling(filters)
+    patterns = [glob(text) for text in filters.get("reference", ())]
+
+    def passes(image: Image) -> bool:
+        created = moment(image.config.created)
+        mine = names.get(image.id, ())
+        return (
+            all(created < bound for bound in (*older, *until))
+            and all(created > bound for bound in newer)
+            and (wanted_dangling is not True or is_dangling(mine))
+            and (wanted_dangling is not False or bool(mine))
+            and matches_labels(filters, labels_of(image.config))
+            and (not patterns or any(matches_reference(pattern, name) for pattern in patterns for name in mine))
+        )
+
+    return sorted(filter(passes, images), key=lambda image: moment(image.config.created), reverse=True)
+
+
+def names_shown(names: Sequence[Reference], filters: Filters) -> Sequence[Reference]:
+    """The names of an image that a row shows: with a `reference` filter only those that it means."""
+    patterns = [glob(text) for text in filters.get("reference", ())]
+    return [name for name in names if any(matches_reference(p, name) for p in patterns)] if patterns else names
+
+
+def matches_reference(pattern: re.Pattern[str], name: Reference) -> bool:
+    """Whether a `reference` filter means the name: with its tag or without, short or in full."""
+    return any(pattern.fullmatch(text) for text in (name.familiar(), name.familiar_name, name.canonical(), name.name))
+
+
+def parse_moment(text: str, now: float) -> float:
+    """A point in time given as seconds, RFC 3339, or a duration before `now` (`24h`, `1h30m`)."""
+    if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", text):
+        return float(text)
+    try:
+        return now - parse_duration(text) / 1e9
+    except ValueError:  # another form of a time
+        pass
+    if (instant := _instant(text)) is not None:
+        return instant
+    raise Failed(f'failed to parse value as time or duration: "{text}"')
+
+
+def dangling(filters: Filters) -> bool | None:
+    values = filters.get("dangling", ())
+    try:
+        return boolean(filters, "dangling")
+    except InvalidInput:
+        raise InvalidInput(f"invalid filter 'dangling=[{' '.join(values)}]'") from None
+
+
+def glob(pattern: str) -> re.Pattern[str]:
+    """Go's path.Match: `*` and `?` stay within a path component, `[a-c]` and `[^a-c]` are classes."""
+    out, at = [], 0
+    while at < len(pattern):
+        char = pattern[at]
+        at += 1
+        if char == "[":
+            end = pattern.find("]", at + 1)
+            if end < 0:
+                raise Failed("syntax error in pattern", f"in the reference filter {pattern!r}")
+            negated = pattern[at] == "^"
+            body = re.sub(r"[][\\^&|~]|(?<=-)-", r"\\\g<0>", pattern[at + negated : end])
+            out.append(f"[{'^' if negated else ''}{body}]")
+            at = end + 1
+        elif char == "\\" and at < len(pattern):
+            out.append(re.escape(pattern[at]))
+            at += 1
+        else:
+            out.append({"*": "[^/]*", "?": "[^/]"}.get(char) or re.escape(char))
+    try:
+        return re.compile("".join(out))
+    except re.error:
+        raise Failed("syntax error in pattern", f"in the reference filter {pattern!r}") from None
+
+
+def _instant(text: str) -> float | None:
+    """RFC 3339 (or a date, or a time without a zone, which is UTC) as seconds since the epoch."""
+    trimmed = re.sub(r"(\.[0-9]{6})[0-9]+", r"\1", text).replace("Z", "+00:00")
+    try:
+        found = datetime.fromisoformat(trimmed)
+    except ValueError:
+        return None
+    if found.tzinfo is None:
+        found = found.replace(tzinfo=_UTC)
+    return (found - _EPOCH) / timedelta(seconds=1)
+
+
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
+_UTC = _EPOCH.tzinfo
+
+
+def check_list_filters(filters: Filters) -> None:
+    """Refuse unknown keys of the list's filters."""
+    check_keys(filters, LIST_FILTERS)
+
+
+def check_prune_filters(filters: Filters) -> None:
+    """Refuse unknown keys of prune's filters."""
+    check_keys(filters, PRUNE_FILTERS)

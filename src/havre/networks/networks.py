@@ -1,0 +1,373 @@
+"""Networks: which there are, and the containers on them.
+
+The face of the room below for the rest of the engine. Rows are in `networkrows`, what running containers hold in
+`sandboxes`; here they meet the kernel's bridges and the firewall, and events are told.
+
+After `kill -9` the kernel's state is still there: `start` compares it with the rows, adopts what belongs to containers
+that run on, restores what is missing, and removes the rest. Messages are dockerd's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+from collections.abc import Awaitable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from havre.dataplane.apply import Host
+from havre.dataplane.firewall import Firewall
+from havre.dataplane.plan import Bridge
+from havre.errors import Forbidden, HavreError, InvalidInput, NotFound
+from havre.linux.netlink import Interface
+from havre.networks import spec as words
+from havre.networks.guest import Guest
+from havre.networks.linking import Relinked
+from havre.networks.rows import NetworkOptions, NetworkRows, NetworkTable
+from havre.networks.sandbox import Held, Published, Sandbox
+from havre.networks.sandboxes import Sandboxes
+from havre.networks.spec import Network, NetworkSpec
+from havre.wire import times
+from havre.wire.config import EndpointSettings
+from havre.wire.filters import Filters, check_keys, matches_labels
+from havre.wire.values import ContainerId
+
+__all__ = ["Network", "NetworkOptions", "NetworkSpec", "Networks", "Sandbox"]
+
+log = logging.getLogger(__name__)
+
+
+class Publisher(Protocol):
+    """Where events go."""
+
+    def publish(self, type: str, action: str, id: str, attributes: Mapping[str, str] | None = None) -> None: ...
+
+
+def tag_for(run_root: Path) -> str:
+    """The tag of a daemon by its run directory: none for the default one."""
+    return "" if run_root == Path("/run/havre") else hashlib.sha256(str(run_root).encode()).hexdigest()[:6]
+
+
+class Networks:
+    """Docker's networks. Sockets to the kernel are opened by `open`, in the network namespace of its thread."""
+
+    def __init__(
+        self, table: NetworkTable, run_root: Path, options: NetworkOptions, events: Publisher | None = None
+    ) -> None:
+        self._rows = NetworkRows(table)
+        self._netns_dir = run_root / "netns"
+        self._options = options
+        self._events = events
+        self._host: Host | None = None
+        self._firewall: Firewall | None = None
+        self._sandboxes: Sandboxes | None = None
+        self.relinked: Relinked = _nobody_told
+
+    # -- life
+
+    def open(self) -> None:
+        """Open the sockets to the kernel. Before any container is taken over: the firewall's needs a low number."""
+        options = self._options
+        self._firewall = Firewall(options.table, options.ruled, overrides=options.publish_policy == "docker")
+        self._host = Host(options.table, ruled=4 in options.ruled)
+
+    async def start(self, endpoints: Mapping[ContainerId, Guest]) -> None:
+        """Bring the kernel to what the rows say; `endpoints` are the containers that run on."""
+        if self._host is None:
+            self.open()
+        host, firewall = self._kernel()
+        await host.settle()  # what a killed daemon was about to end
+        sandboxes = self._sandboxes = Sandboxes(
+            self._rows, self._netns_dir, self._options, host, firewall, self.relinked
+        )
+        await self._rows.load()
+        ours = {self._options.link, *(bridge.link for bridge in self._rows.bridges())}
+        await self._ensure_predefined(host, ours)
+        for bridge in self._rows.bridges():
+            await self._restore(host.ensure_bridge(bridge), bridge)
+        for child in self._rows.children():
+            await self._restore(host.probe_parent(child), child)
+        await sandboxes.adopt(endpoints.values())
+        await sandboxes.reclaim()
+        ports = [port for held in sandboxes.all() for port in held.maps()]
+        sandboxes.links.find()
+        await firewall.start(self._rows.bridges(), ports, sandboxes.links.maps())
+        for guest in endpoints.values():
+            try:
+                await sandboxes.serve(guest)
+            except HavreError as error:
+                log.error("container %s runs on without names or relayed ports: %s", guest.name, error)
+        self._enable_forwarding()
+        self._warn_of_drops()
+
+    async def stop(self) -> None:
+        """Let go. What running containers use stays in the kernel; without any, nothing of ours does."""
+        host, firewall = self._kernel()
+        sandboxes = self._open()
+        idle = not any(held.endpoints for held in sandboxes.all())
+        await firewall.stop(remove=idle)
+        for bridge in self._rows.bridges() if idle else ():
+            await host.drop_bridge(bridge)
+        await host.settle()
+        sandboxes.let_go()  # last: until then names are answered
+        host.close()
+        self._host = self._firewall = self._sandboxes = None
+
+    # -- rows
+
+    def get(self, name_or_id: str) -> Network:
+        """The network of that ID, name, or unambiguous beginning of an ID, with its containers."""
+        network = self._rows.find(name_or_id)
+        return msgspec.structs.replace(network, containers=self._open().members(network.id))
+
+    def find(self, name_or_id: str) -> Network:
+        """The same without its containers, whose number then costs nothing."""
+        return self._rows.find(name_or_id)
+
+    def name_of(self, name_or_id: str) -> str:
+        """The name of the network that `get` finds, without a look at all containers."""
+        return self._rows.find(name_or_id).name
+
+    def list(self, filters: Filters) -> list[Network]:
+        """The networks that pass; `containers` is left empty, as dockerd does."""
+        return self._rows.listed(filters, lambda id: bool(self.containers_on(id)))
+
+    async def create(self, spec: NetworkSpec) -> Network:
+        """Make a network."""
+        host, firewall = self._kernel()
+        network = self._rows.decide(
+            spec, self._options, await host.routes([bridge.link for bridge in self._rows.bridges()])
+        )
+        async with AsyncExitStack() as undo:
+            self._rows.add(network)
+            undo.push_async_callback(self._drop, network.id)
+            if not network.config_only:
+                await self._make(self._rows.bridge(network.id), host, firewall)
+            await self._rows.save(network)
+            undo.pop_all()
+        self._tell("create", network)
+        return network
+
+    async def _make(self, bridge: Bridge, host: Host, firewall: Firewall) -> None:
+        if not bridge.on_host:
+            await host.probe_parent(bridge)
+            return
+        await host.ensure_bridge(bridge)
+        await firewall.add_bridge(bridge)
+        if bridge.ipv6:
+            self._enable_forwarding()
+
+    async def remove(self, name_or_id: str) -> None:
+        """Remove a network that no running container is on."""
+        try:
+            network = self._rows.find(name_or_id)
+        except NotFound:
+            if await self._rows.discard(name_or_id):
+                return
+            raise
+        if network.name in words.PREDEFINED:
+            raise Forbidden(f"{network.name} is a pre-defined network and cannot be removed")
+        if self._rows.users_of(network):
+            raise Forbidden(f'error while removing network: configuration network "{network.name}" is in use')
+        if self.containers_on(network.id):
+            raise Forbidden(
+                f"error while removing network: network {network.name} id {network.id} has active endpoints"
+            )
+        await self._drop(network.id)
+        await self._rows.delete(network.id)
+        self._tell("destroy", network)
+
+    def prunable(self, filters: Filters) -> Sequence[Network]:
+        """The networks that no running container is on, and that match `label` and `until`."""
+        check_keys(filters, ("label", "label!", "until"))
+        limit = _until(filters)
+        return [
+            network
+            for network in self._rows
+            if network.name not in words.PREDEFINED
+            and not network.config_only
+            and not self.containers_on(network.id)
+            and matches_labels(filters, network.labels)
+            and times.parse(network.created) < limit
+        ]
+
+    async def prune(self, filters: Filters) -> tuple[str, ...]:
+        """Remove what is `prunable`; the names."""
+        idle = self.prunable(filters)
+        for network in idle:
+            await self.remove(network.id)
+        if self._events is not None:
+            self._events.publish("network", "prune", "", {"reclaimed": "0"})
+        return tuple(network.name for network in idle)
+
+    def containers_on(self, network_id: str) -> set[ContainerId]:
+        """The running containers that have an endpoint there."""
+        return self._open().users(network_id)
+
+    # -- containers
+
+    async def open_sandbox(
+        self, guest: Guest, userns: Path | None = None, joined: ContainerId | None = None
+    ) -> Sandbox:
+        """Namespace, endpoints and ports of a container that is about to start; nothing stays on failure.
+
+        `userns` is the file of another container's user namespace that it is to run in; `joined` has the network that
+        it shares, then all is that one's.
+        """
+        sandboxes = self._open()
+        if joined is not None:
+            return sandboxes.shared(joined)
+        held = await sandboxes.open(guest, userns)
+        for network_id in (*held.endpoints, *held.others):
+            self._tell("connect", self._rows[network_id], guest.id)
+        return _described(held)
+
+    def is_held(self, id: ContainerId) -> None:
+        """A container that has got its sandbox has been created: who holds it holds the sandbox's descriptors, too."""
+        self._open().is_held(id)
+
+    def leave(self, id: ContainerId) -> None:
+        """It has ended: no network counts it any more, though what it holds is still to be given back."""
+        if self._sandboxes is not None and (held := self._sandboxes.get(id)) is not None:
+            held.left = True
+
+    async def close_sandbox(self, id: ContainerId) -> None:
+        """Give back all a container holds. Idempotent.
+
+        After `stop` nothing happens: the next `start` removes what is left.
+        """
+        held = await self._sandboxes.close(id) if self._sandboxes is not None else None
+        if held is None or held.sandbox is None:
+            return
+        for network_id in (*held.endpoints, *held.others):
+            if network_id in self._rows:
+                self._tell("disconnect", self._rows[network_id], held.id)
+
+    async def connect(self, guest: Guest, network: Network, asked: EndpointSettings) -> Sandbox:
+        """Put a running container on one more network."""
+        held = await self._open().connect(guest, network, asked)
+        self._tell("connect", network, guest.id)
+        return _described(held)
+
+    async def disconnect(self, guest: Guest, network: Network) -> Sandbox:
+        """Take a running container off a network."""
+        held = await self._open().disconnect(guest, network)
+        self._tell("disconnect", network, guest.id)
+        return _described(held)
+
+    async def take_ports(self, guest: Guest, givers: Sequence[Guest]) -> dict[str, Published]:
+        """Publish what a running container's configuration says by now; `givers` hand it over where they hold it. What
+        it and those that gave something have then, by ID.
+        """
+        return await self._open().take_ports(guest, givers)
+
+    def withdraw(self, id: ContainerId) -> None:
+        """From now on nobody is told a running container's addresses by its names; it keeps them. Idempotent."""
+        self._open().withdraw(id)
+
+    def renamed(self, guest: Guest, old: str) -> None:
+        """A container is no longer called `old`."""
+        self._open().rename(guest, old)
+
+    async def unlink(self, id: ContainerId, alias: str) -> None:
+        """A running container has no longer a link `alias`."""
+        await self._open().links.unlink(id, alias)
+
+    async def _drop(self, network_id: str) -> None:
+        host, firewall = self._kernel()
+        self._open().forget_network(network_id)
+        bridge = self._rows.forget(network_id)
+        await firewall.remove_bridge(network_id)
+        if bridge is None:
+            return
+        if bridge.on_host:
+            await host.drop_bridge(bridge)
+        elif not self._rows.on_parent(bridge.parent):
+            await host.delete_parent(bridge)
+
+    def _tell(self, action: str, network: Network, container_id: str = "") -> None:
+        if self._events is not None:
+            attributes = {"name": network.name, "type": network.driver}
+            self._events.publish(
+                "network", action, network.id, {"container": container_id, **attributes} if container_id else attributes
+            )
+
+    def _kernel(self) -> tuple[Host, Firewall]:
+        if self._host is None or self._firewall is None:
+            raise RuntimeError("Networks is used before start() or after stop()")
+        return self._host, self._firewall
+
+    def _open(self) -> Sandboxes:
+        if self._sandboxes is None:
+            raise RuntimeError("Networks is used before start() or after stop()")
+        return self._sandboxes
+
+    # -- starting
+
+    async def _ensure_predefined(self, host: Host, ours: Collection[str]) -> None:
+        wanted = self._options.bridge
+        wanted.check()
+        for flag in wanted.idle:
+            log.warning("%s has no effect without --ipv6", flag)
+        old = self._rows.named("bridge")
+        left = self._rows.bridge(old.id) if old is not None else None
+        present: Sequence[Interface] = ()
+        if wanted.link and wanted.wanted:
+            present = await host.bridge_addresses(wanted.link)
+        await self._rows.ensure_predefined(self._options, await host.routes(ours), present)
+        if left is not None and (not wanted.wanted or left.link != self._options.link):
+            await host.drop_bridge(left)
+
+    async def _restore(self, work: Awaitable[None], bridge: Bridge) -> None:
+        """A network that a user made and that cannot be had any more must not keep the others from working."""
+        try:
+            await work
+        except HavreError as error:
+            if bridge.link == self._options.link:
+                raise
+            log.error("network %s is not available: %s", bridge.name, error)
+
+    def _enable_forwarding(self) -> None:
+        host, _ = self._kernel()
+        if not self._options.forwarding:
+            return
+        try:
+            host.enable_forwarding(ipv6=any(bridge.ipv6 for bridge in self._rows.bridges()))
+        except OSError as error:
+            log.warning("cannot enable forwarding: containers reach no other network: %s", error)
+
+    def _warn_of_drops(self) -> None:
+        _, firewall = self._kernel()
+        if not (self._options.relays or self._options.ruled):
+            log.warning("nobody reaches published ports: there are neither rules (--iptables=false) nor relays")
+        if self._options.publish_policy == "docker":
+            return
+        for chain in firewall.foreign.forward:
+            if chain.drops:
+                log.warning(
+                    "firewall chain '%s' drops forwarded packets: containers reach the world, and others their ports, "
+                    "only where it accepts packets of %s (or with --publish-policy=docker)",
+                    chain,
+                    self._options.link,
+                )
+
+
+async def _nobody_told(id: ContainerId, old: list[tuple[str, str]], new: list[tuple[str, str]]) -> None:
+    """Until somebody keeps the containers' files."""
+
+
+def _described(held: Held) -> Sandbox:
+    assert held.sandbox is not None, "an open sandbox has been described"
+    return held.sandbox
+
+
+def _until(filters: Filters) -> float:
+    """Seconds since the epoch before which a network was made to be pruned."""
+    try:
+        return min((float(text) for text in filters.get("until", ())), default=math.inf)
+    except ValueError as error:
+        raise InvalidInput(f"invalid filter 'until': {error}", "expected seconds since the epoch") from None

@@ -1,0 +1,1 @@
+"""What concerns all nouns at once: information on the host, disk usage, pruning."""

@@ -1,0 +1,1 @@
+"""Volumes: what outlives containers, kept by driver `local` or by a plugin."""

@@ -1,0 +1,35 @@
+"""Rules of the build cache's garbage collection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from havre.builds.gcpolicy import SMALLEST_DEFAULT, GcPolicy, GcRule, parse_gc_policy
+from havre.errors import InvalidInput
+
+
+def test_what_is_kept_where_nothing_is_said() -> None:
+    rules = GcPolicy().for_disk(1 << 40)
+    assert {rule.keep_bytes for rule in rules} == {(1 << 40) // 10}
+    assert [rule.all for rule in rules] == [False, False, True]
+    assert GcPolicy().for_disk(1 << 30)[0].keep_bytes == SMALLEST_DEFAULT
+    assert GcPolicy(enabled=False).for_disk(1 << 40) == ()
+
+
+def test_a_policy_of_the_file() -> None:
+    gc = {"defaultKeepStorage": "20GB", "policy": [{"keepStorage": "1.5gb", "filter": ["unused-for=48h"], "all": True}]}
+    policy = parse_gc_policy({"gc": gc})
+    assert policy.keep_bytes == 20 << 30
+    assert policy.for_disk(0) == (GcRule(3 << 29, all=True, filters={"unused-for": ["48h"]}),)
+    assert not parse_gc_policy({"gc": {"enabled": False}}).enabled
+
+
+@pytest.mark.parametrize(
+    "builder",
+    [{"gx": {}}, {"gc": {"keep": 1}}, {"gc": {"policy": ["x"]}}, {"gc": []}, {"gc": {"defaultKeepStorage": "much"}}],
+)
+def test_what_cannot_be_meant(builder: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInput, match="builder"):
+        parse_gc_policy(builder)
