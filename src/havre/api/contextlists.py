@@ -3,7 +3,7 @@
     client                                                            daemon
     POST /build, Content-Type: application/vnd.havre.context
     one line of JSON, `Head`                                     -->  compared with the contexts of the last build, and
-                                                                      with what the Dockerfile can want (`builds/wanted`)
+                                                                      what the Dockerfile can want (`builds/wanted`)
                                                                  <--  {"aux": {"Wanted": {"context": [3, 17]}}}
     for each file wanted, context by context in the head's order:
     its length in 8 bytes, its content                           -->  packed, hashed
