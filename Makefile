@@ -40,10 +40,14 @@ install:  ## put havre and havred on PATH, with systemd units, man pages, comple
 uninstall:  ## undo install; data in /var/lib/havre stays
 	@tools/install.sh uninstall
 
+VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/havre/__init__.py)
+changelog:  ## fold the fragments of changelog.d/ into CHANGELOG.md and remove them at a release
+	$(BIN)/towncrier build --yes --version $(VERSION)
+
 lock:  ## write the lock files anew from pyproject.toml
 	@tools/lock.sh
 
 clean:  ## remove the virtual environment and caches
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis .import_linter_cache build
 
-.PHONY: help setup run check test bench install uninstall lock clean
+.PHONY: help setup run check test soak bench install uninstall changelog lock clean

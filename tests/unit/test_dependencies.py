@@ -14,7 +14,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 # Programs, plugins and stubs: used without an import.
-TOOLS = {"import-linter", "mypy", "pytest-xdist", "ruff", "types-pyyaml"}
+TOOLS = {"import-linter", "mypy", "pytest-xdist", "ruff", "towncrier", "types-pyyaml"}
 
 
 def canonical(name: str) -> str:
