@@ -94,6 +94,8 @@ def test_it_is_served_by_the_command_line(havred: Engine, tmp_path: Path) -> Non
         swept = havred.havre("registry", "garbage-collect", "--root", str(tmp_path / "root"), check=0)
         assert swept.stdout == "Total reclaimed space: 0 bytes\n"
         assert "no registry" in havred.havre("registry", "garbage-collect", "--root", str(tmp_path), check=1).stderr
+        for flags, told in ((("--auth", "digest"), "invalid --auth"), (("--auth=token",), "give --htpasswd")):
+            assert told in havred.havre("registry", "serve", *flags, check=1).stderr
     finally:
         process.terminate()
         assert process.wait(10) == 0, (tmp_path / "log").read_text()

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from havre.cli import values
 from havre.cli.format.table import align
 from havre.cli.mounts import parse_mount
-from havre.cli.parser import UsageError, parse
+from havre.cli.parser import parse
 from havre.cli.ports import parse_publish
 from havre.cli.run_flags import RUN
 from havre.cli.stream import Demultiplexer
 from havre.cli.tty import DetachFilter
+from havre.golang.flags import UsageError
 from havre.golang.jsontext import decode, encode
 from havre.golang.templates.gotypes import typed
 from havre.golang.templates.lex import TemplateError

@@ -17,7 +17,7 @@ import dns.query
 import pytest
 
 from havre.linux.namespaces import in_netns
-from support.engines import HAVRED, Engine, Havred, serving
+from support.engines import HAVRE, HAVRED, Engine, Havred, serving
 from support.waiting import until
 
 LIMIT = 1024  # of descriptors of the daemon
@@ -151,7 +151,7 @@ def test_the_api_on_a_gateway(archive: Path, tmp_path: Path) -> None:
 def test_our_registry(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    serve = (sys.executable, "-m", "havre.distribution.program", "--addr", f":{port}", "--root", str(tmp_path))
+    serve = (HAVRE, "registry", "serve", "--addr", f":{port}", "--root", str(tmp_path))
     with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen(["prlimit", "--nofile=256:256", *serve], stderr=log)
     try:

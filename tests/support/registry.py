@@ -12,6 +12,7 @@ from pathlib import Path
 
 from support.waiting import until
 
+HAVRE = Path(sys.prefix) / "bin" / "havre"
 # havre:secret, in bcrypt, the only scheme that docker-registry takes.
 USER, PASSWORD = "havre", "secret"
 HTPASSWD = "havre:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"
@@ -68,7 +69,7 @@ def own_registry(root: Path, *, inside: Sequence[str] = (), flags: Sequence[str]
     """Our own registry, in the same way."""
     port = _free_port()
     root.mkdir(parents=True, exist_ok=True)
-    program = [sys.executable, "-m", "havre.distribution.program", "--addr", f"127.0.0.1:{port}"]
+    program = [str(HAVRE), "registry", "serve", "--addr", f"127.0.0.1:{port}"]
     with _running([*program, "--root", str(root / "data"), *flags], root, port, inside) as running:
         yield running
 

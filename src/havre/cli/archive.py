@@ -16,9 +16,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.client.api import Query
+    from havre.golang.flags import Options
 
 _CHUNK = 256 << 10
 

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.client.api import Client
     from havre.client.endpoint import Stream
     from havre.client.http import Response
+    from havre.golang.flags import Options
 
 _PROXIED = ("SIGHUP", "SIGINT", "SIGQUIT", "SIGABRT", "SIGUSR1", "SIGUSR2", "SIGALRM", "SIGTERM", "SIGCONT", "SIGTSTP")
 _SIZE_ATTEMPTS = 10

@@ -32,10 +32,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from typing import Any
 
-    from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.client.api import Query
     from havre.client.buildsend import Source
+    from havre.golang.flags import Options
 
     Messages = Iterator[dict[str, Any]]
 

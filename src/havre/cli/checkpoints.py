@@ -9,8 +9,8 @@ from havre.cli.format.table import Listing
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from havre.cli.format.table import Fields
-    from havre.cli.parser import Options
     from havre.cli.session import Session
+    from havre.golang.flags import Options
 
 
 def create(session: Session, options: Options, arguments: list[str]) -> int:

@@ -9,16 +9,18 @@ from __future__ import annotations
 import sys
 
 from havre.cli.main import global_flags
-from havre.cli.parser import Options, StatusError, UsageError, parse
+from havre.cli.parser import StatusError, parse
 from havre.cli.tree import GROUPS, TOP, aliases, commands, find, group_options
 from havre.errors import HavreError
+from havre.golang.flags import Options, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from havre.cli.parser import Command, Flag
+    from havre.cli.parser import Command
     from havre.cli.session import Session
+    from havre.golang.flags import Flag
 
 _BASH = """\
 _havre() {

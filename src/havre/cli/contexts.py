@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from havre.cli.format.table import Fields
-    from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.client.config import Config
+    from havre.golang.flags import Options
 
     Json = dict[str, Any]
 

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import Any, TypeAlias
 
-    from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.client.http import Response
+    from havre.golang.flags import Options
 
     Piece: TypeAlias = bytes | FilePart
 

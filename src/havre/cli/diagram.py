@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 from havre.cli.parser import StatusError
 
 if TYPE_CHECKING:
-    from havre.cli.parser import Options
     from havre.cli.session import Session
+    from havre.golang.flags import Options
 
 _WIDTH, _LINE, _PAD = 260, 18, 12
 

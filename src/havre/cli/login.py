@@ -12,8 +12,8 @@ from havre.errors import HavreError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from havre.cli.parser import Options
     from havre.cli.session import Session
+    from havre.golang.flags import Options
 
 _INSECURE = "WARNING! Using --password via the CLI is insecure. Use --password-stdin."
 _HUB = ("", "docker.io", "index.docker.io", "registry-1.docker.io")

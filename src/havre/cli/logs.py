@@ -10,9 +10,9 @@ from havre.cli.values import read_duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.client.api import Query
+    from havre.golang.flags import Options
 
 
 def timestamp(text: str) -> str:

@@ -14,9 +14,10 @@ from __future__ import annotations
 import posix
 import sys
 
-from havre.cli.parser import Flag, Options, StatusError, UsageError, nearest, parse
+from havre.cli.parser import StatusError, parse
 from havre.cli.tree import GROUPS, TOP, commands, find, group_options
 from havre.errors import HavreError
+from havre.golang.flags import Flag, Options, UsageError, nearest
 from havre.visible import Guarded
 
 TYPE_CHECKING = False

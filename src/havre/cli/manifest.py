@@ -11,8 +11,8 @@ import sys
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from havre.cli.manifestlists import ManifestLists
-    from havre.cli.parser import Options
     from havre.cli.session import Session
+    from havre.golang.flags import Options
 
 
 def _lists(session: Session, *, insecure: bool = False) -> ManifestLists:

@@ -5,9 +5,9 @@ type=bind|volume|tmpfs|image, source|src, target|dst|destination, readonly|ro, a
 
 from __future__ import annotations
 
-from havre.cli.parser import parse_bool
 from havre.cli.values import read_bytes, split_csv
 from havre.client.config import home
+from havre.golang.flags import parse_bool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -14,8 +14,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from havre.cli.parser import Command, Flag
+    from havre.cli.parser import Command
     from havre.cli.session import Session
+    from havre.golang.flags import Flag
 
 # What the placeholders of usage lines stand for.
 _NOUNS = {"CONTAINER": "container", "IMAGE": "image", "SOURCE_IMAGE": "image", "NETWORK": "network", "VOLUME": "volume",
@@ -142,7 +143,7 @@ def _known(session: Session, noun: str, states: Sequence[str]) -> list[str]:
 def _services(session: Session) -> list[str]:
     """The services of the project that the command line so far is about."""
     from havre.cli.compose.scene import Scene
-    from havre.cli.parser import Options
+    from havre.golang.flags import Options
 
     scene = Scene(session, Options(()))
     project = scene.project(select=False)

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from havre.cli.format.table import Fields
-    from havre.cli.parser import Options
     from havre.cli.session import Session
+    from havre.golang.flags import Options
 
 
 _RAW = {"container_id": "ID", "image": "Image", "command": "Command", "created_at": "CreatedAt", "state": "State",

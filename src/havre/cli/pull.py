@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.client.api import Query
+    from havre.golang.flags import Options
 
 
 _ONE_PLATFORM = """--platform pushes the image for this platform alone, not the index with the others.

@@ -28,8 +28,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from havre.cli.parser import Options
     from havre.cli.session import Session
+    from havre.golang.flags import Options
 
 _ABSENT = ("executable file not found", "no such file or directory", "system cannot find the file specified")
 _REFUSED = ("permission denied", "is a directory")

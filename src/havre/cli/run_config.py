@@ -15,7 +15,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from havre.cli.parser import Options
+    from havre.golang.flags import Options
 
     Json = dict[str, Any]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from havre.cli.parser import Flag
+from havre.golang.flags import Flag
 
 
 def _limits() -> tuple[Flag, ...]:

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from havre.cli.format.table import Fields
-    from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.client.api import Query
+    from havre.golang.flags import Options
 
 _DOCUMENTS = ("spdx-json", "cyclonedx-json")
 _WIDEST = 50

@@ -13,8 +13,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from havre.cli.parser import Options
     from havre.client.endpoint import Endpoint
+    from havre.golang.flags import Options
 
 
 class Session:

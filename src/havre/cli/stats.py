@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from typing import Any
 
     from havre.cli.format.table import Fields
-    from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.client.api import Query
     from havre.client.http import Response
+    from havre.golang.flags import Options
 
     Json = dict[str, Any]
 

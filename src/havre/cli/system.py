@@ -19,9 +19,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.client.api import Query
+    from havre.golang.flags import Options
 
 
 def events(session: Session, options: Options, arguments: list[str]) -> int:

@@ -5,7 +5,8 @@ Only the table of the group that a command line names is imported; the tree itse
 
 from __future__ import annotations
 
-from havre.cli.parser import Command, Flag, Options, load, parse
+from havre.cli.parser import Command, load, parse
+from havre.golang.flags import Flag, Options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

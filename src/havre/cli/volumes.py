@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from havre.cli.format.table import Fields
-    from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.client.api import Query
+    from havre.golang.flags import Options
 
 
 def ls(session: Session, options: Options, arguments: list[str]) -> int:

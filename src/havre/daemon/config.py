@@ -22,6 +22,8 @@ from havre.builds.gcpolicy import GcPolicy, parse_gc_policy
 from havre.daemon.configrefusals import REFUSED, check_refused
 from havre.errors import InvalidInput
 from havre.golang import gojson
+from havre.golang.flaghelp import render_flags
+from havre.golang.flags import Flag, UsageError, convert, parse, parse_bool
 from havre.golang.units import parse_size
 from havre.registry.limits import Limits, parse_limits
 
@@ -144,10 +146,13 @@ DIRECTIVES = (
     _d("exec-opt", "list", "Refused but for native.cgroupdriver=cgroupfs", "exec-opts", used=False),
     _d("storage-opt", "list", "Refused", "storage-opts", used=False),
 )  # fmt: skip
-_BY_FLAG = {directive.flag: directive for directive in DIRECTIVES if directive.flag}
-_BY_SHORT = {directive.short: directive for directive in DIRECTIVES if directive.short}
 _BY_KEY = {directive.key: directive for directive in DIRECTIVES}
-_TRUE, _FALSE = ("true", "1", "t", "T", "TRUE", "True"), ("false", "0", "f", "F", "FALSE", "False")
+_BY_FLAG = {directive.flag.replace("-", "_"): directive for directive in DIRECTIVES if directive.flag}
+_PFLAG = {"flag": "", "text": "string", "number": "int", "list": "list", "map": "map", "maps": "maps"}
+FLAGS = (
+    *(Flag(d.flag, d.short, _PFLAG[d.kind], d.help, hidden=not d.used) for d in _BY_FLAG.values()),
+    Flag("version", "v", "", "Print the version and quit"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -250,64 +255,38 @@ class Invocation:
 
 
 def parse_arguments(arguments: Sequence[str]) -> Invocation:
-    """Flags in pflag's grammar: `--flag=value`, `--flag value`, `-D`, `-Hvalue`. Refuses unknown ones."""
-    values: dict[str, Any] = {}
-    rest = list(arguments)
-    while rest:
-        word = rest.pop(0)
-        if word in ("--help", "-h"):
-            return Invocation(values, "help")
-        if word in ("--version", "-v"):
-            return Invocation(values, "version")
-        directive, text = _split_flag(word)
-        if text is None and directive.kind == "flag":
-            text = "true"
-        if text is None:
-            if not rest:
-                raise InvalidInput(f"flag needs an argument: {word}", "see havred --help")
-            text = rest.pop(0)
-        _collect(values, directive, text)
-    return Invocation(values)
+    """The directives of a command line. Refuses unknown flags in dockerd's words."""
+    try:
+        options, words = parse(FLAGS, list(arguments), stop=False, read=_read_flag)
+    except UsageError as error:
+        raise InvalidInput(str(error), "see havred --help") from None
+    if words and not options.given & {"help", "version"}:
+        raise InvalidInput(f"unexpected argument: {words[0]}", "havred takes flags alone; see havred --help")
+    given = {directive: getattr(options, name) for name, directive in _BY_FLAG.items() if name in options.given}
+    values = {directive.key: _gathered(directive, value) for directive, value in given.items()}
+    return Invocation(values, "help" if "help" in options.given else "version" if "version" in options.given else "")
 
 
-def _split_flag(word: str) -> tuple[Directive, str | None]:
-    if word.startswith("--"):
-        name, given, text = word[2:].partition("=")
-        if name not in _BY_FLAG:
-            raise InvalidInput(f"unknown flag: --{name}", "see havred --help")
-        return _BY_FLAG[name], text if given else None
-    if word.startswith("-") and len(word) > 1:
-        if word[1] not in _BY_SHORT:
-            raise InvalidInput(f"unknown shorthand flag: '{word[1]}' in {word}", "see havred --help")
-        return _BY_SHORT[word[1]], word[2:].removeprefix("=") or None
-    raise InvalidInput(f"unexpected argument: {word}", "havred takes flags alone; see havred --help")
+def _read_flag(flag: Flag, text: str) -> Any:
+    """The value of a flag's text; of a map, a list of the keys and then the value."""
+    if flag.kind not in ("map", "maps"):
+        return convert(flag, text)
+    parts = text.split("=", 1 if flag.kind == "map" else 2)
+    if len(parts) != (2 if flag.kind == "map" else 3):
+        raise ValueError("expected NAME=VALUE" if flag.kind == "map" else "expected NAME=KEY=VALUE")
+    return parts
 
 
-def _collect(values: dict[str, Any], directive: Directive, text: str) -> None:
-    match directive.kind:
-        case "flag":
-            if text not in _TRUE + _FALSE:
-                raise InvalidInput(f'invalid argument "{text}" for --{directive.flag}', "expected true or false")
-            values[directive.key] = text in _TRUE
-        case "number":
-            if not text.lstrip("-").isdecimal():
-                raise InvalidInput(f'invalid argument "{text}" for --{directive.flag}', "expected a number")
-            values[directive.key] = int(text)
-        case "list":
-            values.setdefault(directive.key, []).append(text)
-        case "map":
-            name, given, value = text.partition("=")
-            if not given:
-                raise InvalidInput(f'invalid argument "{text}" for --{directive.flag}', "expected NAME=VALUE")
-            values.setdefault(directive.key, {})[name] = value
-        case "maps":
-            name, given, entry = text.partition("=")
-            key, also, value = entry.partition("=")
-            if not (given and also):
-                raise InvalidInput(f'invalid argument "{text}" for --{directive.flag}', "expected NAME=KEY=VALUE")
-            values.setdefault(directive.key, {}).setdefault(name, {})[key] = value
-        case _:
-            values[directive.key] = text
+def _gathered(directive: Directive, value: Any) -> Any:
+    """A directive's value from what its flag holds, which is a list of entries for a map."""
+    if directive.kind == "map":
+        return dict(value)
+    if directive.kind == "maps":
+        maps: dict[str, dict[str, str]] = {}
+        for name, key, entry in value:
+            maps.setdefault(name, {})[key] = entry
+        return maps
+    return value
 
 
 def decode_file(text: str, name: str) -> dict[str, Any]:
@@ -482,10 +461,13 @@ def _network_options(value: Mapping[str, Any]) -> dict[str, dict[str, str]]:
 
 
 def _features(value: Mapping[str, Any]) -> dict[str, bool]:
+    features = {}
     for name, on in value.items():
-        if on is not None and str(on) not in (*_TRUE, *_FALSE):
-            raise InvalidInput(f"invalid feature {name}: {json.dumps(on)}", "expected true or false")
-    return {name: str(on) in _TRUE for name, on in value.items()}
+        try:
+            features[name] = on is not None and parse_bool(str(on))
+        except ValueError:
+            raise InvalidInput(f"invalid feature {name}: {json.dumps(on)}", "expected true or false") from None
+    return features
 
 
 def _texts(value: Mapping[str, Any]) -> dict[str, str]:
@@ -519,15 +501,10 @@ _CONVERT: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def usage() -> str:
-    """What `--help` prints."""
-    lines = ["Usage:  havred [OPTIONS]", "", "A container engine that any Docker client can drive.", "", "Options:"]
-    for directive in sorted(DIRECTIVES, key=lambda each: each.flag):
-        if directive.used and directive.flag:
-            short = f"-{directive.short}, " if directive.short else "    "
-            kind = "" if directive.kind == "flag" else f" {directive.kind}"
-            lines.append(f"  {short}{f'--{directive.flag}{kind}':30} {directive.help}")
-    return "\n".join(lines)
+def usage(columns: int) -> str:
+    """What `--help` prints, so wide."""
+    head = "Usage:  havred [OPTIONS]\n\nA container engine that any Docker client can drive.\n\nOptions:\n"
+    return head + render_flags(FLAGS, columns)
 
 
 def man_page() -> str:
@@ -553,7 +530,7 @@ def man_page() -> str:
         if directive.used:
             head = f"--{directive.flag}" if directive.flag else directive.key
             short = f"-{directive.short}, " if directive.short else ""
-            kind = "" if directive.kind == "flag" else f" \\fI{directive.kind}\\fR"
+            kind = f" \\fI{kind}\\fR" if (kind := _PFLAG[directive.kind]) else ""
             key = f" (in the file: {directive.key})" if directive.flag and directive.key != directive.flag else ""
             lines += [".TP", f"\\fB{escaped(short + head)}\\fR{kind}", escaped(directive.help + key)]
     return "\n".join(lines) + "\n"

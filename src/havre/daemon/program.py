@@ -19,6 +19,7 @@ import os
 import platform
 import re
 import secrets
+import shutil
 import signal
 import socket
 import sys
@@ -566,7 +567,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         invocation = parse_arguments(sys.argv[1:] if arguments is None else arguments)
         if invocation.wants:
-            print(usage() if invocation.wants == "help" else f"havre version {__version__}")
+            columns = shutil.get_terminal_size().columns - 1
+            print(usage(columns) if invocation.wants == "help" else f"havre version {__version__}")
             return 0
         config = load(invocation.values)
         check_values(config)

@@ -8,7 +8,6 @@ All in one turn alone: a push that ends meanwhile waits, and what was said to be
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import sys
@@ -43,12 +42,10 @@ async def collect_beside(root: Path, min_age_s: float = MIN_AGE_S) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="havre registry garbage-collect", description="Remove what nobody needs.")
-    parser.add_argument("--root", type=Path, default=Path("/var/lib/havre-registry"), help="where the registry is")
-    options = parser.parse_args(arguments)
+    """The program; its one argument is the registry's root. Returns its exit status."""
+    (root,) = sys.argv[1:] if arguments is None else arguments
     try:
-        freed = asyncio.run(collect_beside(options.root))
+        freed = asyncio.run(collect_beside(Path(root)))
     except (HavreError, OSError) as error:
         print(f"havre registry: {error}", file=sys.stderr)
         return 1

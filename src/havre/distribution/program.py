@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import signal
@@ -12,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 from aiohttp import web
 
 from havre.distribution.accounts import Accounts
@@ -94,47 +94,52 @@ def open_sockets(host: str, port: int) -> list[socket.socket]:
     return opened
 
 
+class Settings(msgspec.Struct, forbid_unknown_fields=True):
+    """What `havre registry serve` hands over, as JSON: its flags."""
+
+    addr: str
+    root: str
+    read_only: bool
+    upstream: str
+    tlscert: str
+    tlskey: str
+    htpasswd: str
+    auth: str
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="havre registry serve", description="Serve a registry.")
-    parser.add_argument("--addr", default="127.0.0.1:5000", help="where to listen (default %(default)s)")
-    parser.add_argument("--root", type=Path, default=Path("/var/lib/havre-registry"), help="where it keeps everything")
-    parser.add_argument("--read-only", action="store_true", help="refuse what changes something")
-    parser.add_argument(
-        "--upstream", default="", help="be a pull-through cache of this registry (docker.io, host:port)"
-    )
-    parser.add_argument("--tlscert", type=Path, help="certificate to serve HTTPS with")
-    parser.add_argument("--tlskey", type=Path, help="key of the certificate")
-    parser.add_argument("--htpasswd", type=Path, help="accounts (bcrypt lines); without it all may do everything")
-    parser.add_argument("--auth", choices=("basic", "token"), default="basic", help="how accounts show themselves")
-    options = parser.parse_args(arguments)
+    """The program; its one argument is `Settings` in JSON. Returns its exit status."""
+    (text,) = sys.argv[1:] if arguments is None else arguments
+    settings = msgspec.json.decode(text, type=Settings)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for handler in logging.getLogger().handlers:
         handler.addFilter(RateLimit())
     try:
-        tls = _context(options.tlscert, options.tlskey)
-        gate = _gate(options.htpasswd, options.auth)
-        where = {"read_only": options.read_only, "upstream": options.upstream}
-        asyncio.run(serve(options.addr, options.root, tls=tls, gate=gate, **where))
+        tls = _context(settings.tlscert, settings.tlskey)
+        gate = _gate(settings.htpasswd, settings.auth)
+        root, read_only, upstream = Path(settings.root), settings.read_only, settings.upstream
+        asyncio.run(serve(settings.addr, root, read_only=read_only, upstream=upstream, tls=tls, gate=gate))
     except (HavreError, OSError) as error:
         print(f"havre registry: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _gate(htpasswd: Path | None, kind: str) -> Gate | None:
-    if htpasswd is None:
+def _gate(htpasswd: str, kind: str) -> Gate | None:
+    if kind not in ("basic", "token"):
+        raise InvalidInput(f"invalid --auth {kind!r}", "expected basic or token")
+    if not htpasswd:
         if kind == "token":
             raise InvalidInput("tokens need accounts to be issued to", "give --htpasswd")
         return None
-    accounts = Accounts(htpasswd)
+    accounts = Accounts(Path(htpasswd))
     return TokenGate(accounts) if kind == "token" else BasicGate(accounts)
 
 
-def _context(certificate: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    if certificate is None and key is None:
+def _context(certificate: str, key: str) -> ssl.SSLContext | None:
+    if not certificate and not key:
         return None
-    if certificate is None or key is None:
+    if not certificate or not key:
         raise InvalidInput("TLS needs both a certificate and its key", "give --tlscert and --tlskey")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from havre.cli.parser import Flag, UsageError, parse
+from havre.cli.parser import parse
+from havre.golang.flags import Flag, UsageError
 
 FLAGS = (
     Flag("all", "a", "", "All"),

@@ -41,6 +41,7 @@ def test_flags_in_all_spellings() -> None:
     assert config.data_root == Path("/d")
     assert parse("--data-root", "d", "--exec-root=e/f").exec_root == Path.cwd() / "e/f"
     assert config.bip == "10.0.0.1/24"
+    assert parse("-DHunix:///b").hosts == ("unix:///b",)
 
 
 def test_maps_and_lists() -> None:
@@ -57,8 +58,9 @@ def test_maps_and_lists() -> None:
         (["-Z"], "unknown shorthand flag: 'Z'"),
         (["serve"], "unexpected argument: serve"),
         (["--data-root"], "flag needs an argument: --data-root"),
-        (["--debug=maybe"], "expected true or false"),
-        (["--mtu", "x"], "expected a number"),
+        (["-Dfoo"], "unknown shorthand flag: 'f' in -Dfoo"),
+        (["--debug=maybe"], 'invalid argument "maybe" for "-D, --debug" flag: strconv.ParseBool: parsing "maybe"'),
+        (["--mtu", "x"], 'invalid argument "x" for "--mtu" flag: strconv.ParseInt: parsing "x": invalid syntax'),
         (["--add-runtime", "x"], "expected NAME=VALUE"),
         (["--log-level", "loud"], "invalid logging level: loud"),
         (["--default-ulimit", "nofile=x"], "invalid ulimit"),

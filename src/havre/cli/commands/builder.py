@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from havre.cli.commands.shared import filter_flag, force_flag, plan_flags
-from havre.cli.parser import Command, Flag
+from havre.cli.parser import Command
+from havre.golang.flags import Flag
 
 COMMANDS = (
     Command("prune", "[OPTIONS]", "Remove the cache of builds", "prune:builder", (0, 0), (

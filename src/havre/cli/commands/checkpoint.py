@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from havre.cli.parser import Command, Flag
+from havre.cli.parser import Command
+from havre.golang.flags import Flag
 
 _DIRECTORY = Flag("checkpoint-dir", "", "string", "Use another directory than the container's own for checkpoints")
 

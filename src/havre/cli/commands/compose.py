@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from havre.cli.parser import Command, Flag
+from havre.cli.parser import Command
+from havre.golang.flags import Flag
 
 FLAGS = (
     Flag("all-resources", "", "", "Keep networks, volumes ... that no service uses"),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from havre.cli.commands.shared import filter_flag, force_flag, format_flag, plan_flags
-from havre.cli.parser import Command, Flag
+from havre.cli.parser import Command
+from havre.golang.flags import Flag
 
 _ONE_OR_MORE = "CONTAINER [CONTAINER...]"
 _DETACH_KEYS = Flag("detach-keys", "", "string", "Keys that detach from the container, instead of the usual ones")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from havre.cli.commands.shared import force_flag, format_flag
-from havre.cli.parser import Command, Flag
+from havre.cli.parser import Command
+from havre.golang.flags import Flag
 
 _ENDPOINT = """{}
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from havre.cli.commands.shared import filter_flag, force_flag, format_flag, plan_flags
-from havre.cli.parser import Command, Flag
+from havre.cli.parser import Command
+from havre.golang.flags import Flag
 
 _MANY = "[OPTIONS] IMAGE [IMAGE...]"
 _PLATFORM = Flag("platform", "", "string", "Platform to choose where the image has several")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from havre.cli.commands.shared import filter_flag, force_flag, format_flag, plan_flags
-from havre.cli.parser import Command, Flag
+from havre.cli.parser import Command
+from havre.golang.flags import Flag
 
 COMMANDS = (
     Command("connect", "[OPTIONS] NETWORK CONTAINER", "Connect a container to a network", "networks:connect", (2, 2), (

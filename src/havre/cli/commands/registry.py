@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from havre.cli.parser import Command, Flag
+from havre.cli.parser import Command
+from havre.golang.flags import Flag
 
 COMMANDS = (
-    Command("garbage-collect", "[OPTIONS]", "Remove what nobody needs from a registry", "registry:collect", (0, 0), (
+    Command("garbage-collect", "[OPTIONS]", "Delete blobs that no manifest refers to", "registry:collect", (0, 0), (
         Flag("root", "", "string", "Directory that holds everything", "/var/lib/havre-registry"),
     ), long="Remove blobs that no manifest names, a day after they came. The registry may run meanwhile."),
     Command("serve", "[OPTIONS]", "Serve a registry of your own", "registry:serve", (0, 0), (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from havre.cli.parser import Flag
+from havre.golang.flags import Flag
 
 _TEMPLATE_HELP = (
     "'TEMPLATE':         Print output using the given Go template.\n"

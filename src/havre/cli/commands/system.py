@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from havre.cli.commands.shared import filter_flag, force_flag, format_flag, plan_flags
-from havre.cli.parser import Command, Flag
+from havre.cli.parser import Command
+from havre.golang.flags import Flag
 
 COMMANDS = (
     Command("check", "[OPTIONS]", "Check what is stored of images, and mend it", "disk:check", (0, 0), (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from havre.cli.commands.shared import filter_flag, force_flag, format_flag, plan_flags
-from havre.cli.parser import Command, Flag
+from havre.cli.parser import Command
+from havre.golang.flags import Flag
 
 CLUSTER_FLAGS = (
     ("availability", "string"), ("group", "string"), ("limit-bytes", "string"), ("required-bytes", "string"),

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from typing import Any
 
     from havre.cli.compose.stage import Stage
-    from havre.cli.parser import Options
     from havre.compose.project import Project
+    from havre.golang.flags import Options
 
 INTERRUPTED = 130
 NEVER = "0001-01-01T00:00:00Z"

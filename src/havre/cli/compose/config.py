@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-    from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.compose.load import Source
+    from havre.golang.flags import Options
 
 _USE = re.compile(r"(?<!\$)(?:\$\$)*\$(?:([A-Za-z_]\w*)|\{([A-Za-z_]\w*)(?:(:?[-+?])([^}]*))?\})")
 

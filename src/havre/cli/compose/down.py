@@ -14,10 +14,10 @@ from havre.compose.steps import Call, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.compose.project import Project
     from havre.compose.state import Container, State
+    from havre.golang.flags import Options
 
 _ALIVE = ("running", "restarting", "paused")
 

@@ -16,10 +16,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.client.api import Client, Query
     from havre.compose.state import Container
+    from havre.golang.flags import Options
 
 _COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 

@@ -20,9 +20,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-    from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.compose.state import Container
+    from havre.golang.flags import Options
 
 _STATES = ("paused", "restarting", "removing", "running", "dead", "created", "exited")
 

@@ -8,7 +8,7 @@ import shlex
 
 from havre.cli.compose.stage import Stage
 from havre.cli.compose.up import converge
-from havre.cli.parser import Flag, Options, StatusError
+from havre.cli.parser import StatusError
 from havre.compose import labels as label
 from havre.compose.execute import inject
 from havre.compose.images import ImageOptions, plan_images
@@ -20,6 +20,7 @@ from havre.compose.references import link_names, resolved
 from havre.compose.request import container_request
 from havre.compose.shortforms import parse_port, parse_volume
 from havre.compose.state import inspect_images, observe
+from havre.golang.flags import Flag, Options
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -18,10 +18,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.compose.load import Source
     from havre.compose.project import Project
+    from havre.golang.flags import Options
 
 NO_FILE, UNFIT = 14, 15
 """docker compose's exit codes for files that are not there, and for files that cannot be understood."""

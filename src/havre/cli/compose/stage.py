@@ -16,13 +16,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.client.api import Client
     from havre.compose.execute import Engine
     from havre.compose.project import Project
     from havre.compose.state import Container
     from havre.compose.steps import Step
+    from havre.golang.flags import Options
 
 
 class Stage(Scene):

@@ -10,8 +10,8 @@ from havre.compose.steps import Pull, Push, Step
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from havre.cli.parser import Options
     from havre.cli.session import Session
+    from havre.golang.flags import Options
 
 
 def pull(session: Session, options: Options, arguments: list[str]) -> int:

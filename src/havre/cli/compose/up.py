@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any
 
-    from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.compose.project import Project
     from havre.compose.state import State
+    from havre.golang.flags import Options
 
 
 def up(session: Session, options: Options, arguments: list[str]) -> int:

@@ -24,11 +24,11 @@ from havre.errors import HavreError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from havre.cli.parser import Options
     from havre.cli.session import Session
     from havre.compose.project import Project
     from havre.compose.state import Container
     from havre.compose.watch import Rule
+    from havre.golang.flags import Options
 
 
 def watch(session: Session, options: Options, arguments: list[str]) -> int:
