@@ -16,6 +16,7 @@ MOST_RECORDS, PAGE_LINES = 30, 300
 
 _RECORD = re.compile(r"(?:[Dd]ecisions?|[Rr]ecords?) \[?(\d{3})\b|docs/decisions/(\d{3})|\bdecisions/(\d{3})-")
 _PAGE = re.compile(r"docs/why/[a-z-]+\.md(?:#[a-z0-9-]+)?")
+_MODULE = re.compile(r"`((?:[a-z_]+/)+[a-z_]+\.py)`")
 _LINK = re.compile(r"\]\((?!https?:)([^)\s]*)\)")
 
 
@@ -100,6 +101,16 @@ def test_links_of_documents_lead_somewhere() -> None:
         if missing(path.parent, target if not target.startswith("#") else path.name + target)
     ]
     assert dead == []
+
+
+def test_modules_that_documents_name_exist() -> None:
+    gone = [
+        f"{path.relative_to(ROOT)}: {name}"
+        for path, text in prose()
+        for name in _MODULE.findall(text)
+        if not (ROOT / "src" / "havre" / name).exists() and not (ROOT / name).exists()
+    ]
+    assert gone == []
 
 
 def test_pages_are_short_and_listed() -> None:
