@@ -17,8 +17,7 @@ On a full disk a row that is new or `grows` is refused; deletions, and what is `
 A row that cannot be read (`Table.damaged`) is told in the log and left out, and spoils no list and no start.
 
 On disk (docs/schema.md draws it): `PRAGMA application_id` says havre, `PRAGMA user_version` the schema; a database
-written by a newer havre is refused untouched, one of an older havre is marked with our version (what was added has
-defaults), so that the older one refuses it from then on.
+written by a newer havre is refused untouched, one of an older havre is brought to our version first (`migrate`).
 
 Why: docs/decisions/015.
 """
@@ -31,7 +30,7 @@ import queue
 import re
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Generic, TypeAlias, TypeVar
@@ -40,12 +39,15 @@ import msgspec
 
 from havre.aio import in_thread
 from havre.errors import Failed, InvalidInput, Unavailable, Unsupported
+from havre.failpoints import failpoint
 from havre.linux.room import free_bytes_of_root, full_hint
+from havre.storage.migrate import copy_of, migrate
+from havre.storage.migrations import MIGRATIONS, Migration
 from havre.storage.reserve import Reserve, fold, keep_log
 
 log = logging.getLogger(__name__)
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = MIGRATIONS[-1].to
 _APPLICATION_ID = 0x48765265  # "HvRe"
 _NO_ROOM = 1 << 20  # bytes: with less nothing new is written, and an error of input or output is put down to it
 _NAME = re.compile(r"[a-z][a-z_]{0,30}")
@@ -96,10 +98,10 @@ class Database:
         self._writer.start()
 
     @classmethod
-    async def open(cls, path: Path) -> Database:
+    async def open(cls, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> Database:
         """Open or create the database at `path`; `Unsupported` when it is newer, `Failed` when it is none of ours."""
         reserve = Reserve(path.parent / "reserve")
-        return cls(await in_thread(_connect, path, reserve), path, reserve)
+        return cls(await in_thread(_connect, path, reserve, migrations), path, reserve)
 
     def table(self, name: str, type: type[T]) -> Table[T]:
         """The table `name` of `type` documents, created at its first use."""
@@ -173,10 +175,14 @@ class Database:
 
     def _commit(self, batch: list[_Job]) -> list[Any]:
         """One transaction, on disk if one of them is to be; rolled back on an exception."""
+        failpoint("database.begin")
         self._connection.execute(f"PRAGMA synchronous = {'FULL' if any(job.durable for job in batch) else 'NORMAL'}")
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
-            return [job.work(self._connection) for job in batch]
+            results = [job.work(self._connection) for job in batch]
+            failpoint("database.commit")
+        failpoint("database.committed")
+        return results
 
     def _refuse(self, batch: list[_Job], error: Exception | None) -> None:
         """Fail the jobs by `error`, None for a full disk."""
@@ -255,16 +261,16 @@ class Table(Generic[T]):
         return await self._database.submit(in_table, grows=grows, durable=durable)
 
 
-def _connect(path: Path, reserve: Reserve) -> sqlite3.Connection:
+def _connect(path: Path, reserve: Reserve, migrations: Sequence[Migration]) -> sqlite3.Connection:
     """Open it; on a full disk with the room of the reserve, and if need be without the file of the log's index."""
     try:
         try:
-            connection = _open(path)
+            connection = _open(path, migrations)
         except sqlite3.Error as error:
             if not _says_full(error, path):
                 raise
             reserve.give_up()
-            connection = _open(path, alone=True)
+            connection = _open(path, migrations, alone=True)
         with suppress(sqlite3.Error):  # for want of room
             reserve.stock(connection, path.with_name(f"{path.name}-wal"))
     except (sqlite3.Error, OSError) as error:
@@ -275,7 +281,7 @@ def _connect(path: Path, reserve: Reserve) -> sqlite3.Connection:
     return connection
 
 
-def _open(path: Path, *, alone: bool = False) -> sqlite3.Connection:
+def _open(path: Path, migrations: Sequence[Migration], *, alone: bool = False) -> sqlite3.Connection:
     # isolation_level=None: transactions begin where this module says so, and nowhere else.
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
     try:
@@ -283,7 +289,7 @@ def _open(path: Path, *, alone: bool = False) -> sqlite3.Connection:
         keep_log(connection)
         if alone:  # the index of the log is kept in memory then, not in a file (sqlite.org/wal.html, "WAL without...")
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-        _prepare(connection, path)
+        _prepare(connection, path, migrations)
     except BaseException:
         connection.close()
         raise
@@ -297,23 +303,32 @@ def _says_full(error: sqlite3.Error, path: Path) -> bool:
     return name == "SQLITE_FULL" or (failed and free_bytes_of_root(path.parent) < _NO_ROOM)
 
 
-def _prepare(connection: sqlite3.Connection, path: Path) -> None:
+def _prepare(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> None:
     """Check whose database it is before anything is written, then set it up."""
     application, version = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in _IDENTITY)
+    newest = migrations[-1].to
     empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
     if application != _APPLICATION_ID and not (empty and application == 0):
         raise Failed(f"{path} is not a database of havre", "choose another data root")
-    if version > SCHEMA_VERSION:
+    if version > newest:
         raise Unsupported(
-            f"{path} has schema {version}, written by a newer havre; this one knows schema {SCHEMA_VERSION}",
-            "run the newer version, or choose another data root",
+            f"{path} has schema {version}, written by a newer havre; this one knows schema {newest}", _way_back(path)
         )
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    if application == 0:
-        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
-    if version < SCHEMA_VERSION:
-        connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+    if application == 0:  # in one transaction: killed in between, it is still nobody's
+        connection.executescript(
+            f"BEGIN; PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {newest}; COMMIT"
+        )
+    else:
+        migrate(connection, path, version, migrations)
+
+
+def _way_back(path: Path) -> str:
+    if (kept := copy_of(path, SCHEMA_VERSION)).exists():
+        rest = f"without {path.name}-wal and {path.name}-shm"  # a log is replayed into whatever database lies beside it
+        return f"run the newer version; or go back to {kept}, as it was before: move it to {path.name}, {rest}"
+    return "run the newer version, or choose another data root"
 
 
 _IDENTITY = ("application_id", "user_version")

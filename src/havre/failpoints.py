@@ -1,0 +1,77 @@
+"""Named steps at which a test lets the program die, fail or wait. Without `HAVRE_FAILPOINTS` they do nothing.
+
+    HAVRE_FAILPOINTS="migration.copied=kill"                SIGKILL at the first passage, as by `kill -9`
+    HAVRE_FAILPOINTS="database.commit=kill@3"               at the third passage
+    HAVRE_FAILPOINTS="database.begin=error"                 OSError (EIO) at every passage; error@2: at the second alone
+    HAVRE_FAILPOINTS="a.step=sleep:0.5;another.step=kill"   the thread waits (the loop with it, if that passes here)
+
+`POINTS` names every step, in the order in which one operation passes them. A name in the variable that is not among
+them ends the program at its start: a test that waits for it would prove nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass
+
+POINTS = {
+    "database.begin": "a batch of rows is about to be written",
+    "database.commit": "its rows are written, its transaction is open",
+    "database.committed": "it is on disk, nobody has been told",
+    "migration.copying": "the old database is copied, under a temporary name",
+    "migration.copied": "the copy has its name, nothing is changed",
+    "migration.step": "the rows of one step are changed, the transaction is open",
+    "migration.commit": "all steps are done, the transaction is open",
+    "migration.committed": "the new database is on disk, nothing has been read from it",
+}
+
+_VARIABLE = "HAVRE_FAILPOINTS"
+
+
+@dataclass(frozen=True)
+class _Trap:
+    """What happens at a point: kill, error, or sleep for so many seconds; at the `nth` passage, 0: at each."""
+
+    action: str
+    nth: int = 0
+    seconds: float = 0.0
+
+
+def parse_failpoints(text: str) -> dict[str, _Trap]:
+    """The traps by point; ValueError for a name or an action that does not exist."""
+    traps = {}
+    for item in filter(None, text.split(";")):
+        name, _, words = item.partition("=")
+        action, _, nth = words.partition("@")
+        action, _, seconds = action.partition(":")
+        if name not in POINTS or action not in ("kill", "error", "sleep"):
+            raise ValueError(f"{_VARIABLE}: no failpoint is {item!r}; see havre/failpoints.py")
+        traps[name] = _Trap(action, int(nth or 0), float(seconds or 0))
+    return traps
+
+
+_traps = parse_failpoints(os.environ.get(_VARIABLE, ""))
+_passages: Counter[str] = Counter()
+
+
+def failpoint(name: str) -> None:
+    """Mark the step `name`. `OSError` if a test wants it so."""
+    if _traps:
+        _pass(name)
+
+
+def _pass(name: str) -> None:
+    if (trap := _traps.get(name)) is None:
+        return
+    _passages[name] += 1
+    if trap.nth not in (0, _passages[name]):
+        return
+    if trap.action == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif trap.action == "error":
+        raise OSError(errno.EIO, f"failpoint {name}")
+    time.sleep(trap.seconds)
