@@ -76,6 +76,20 @@ def test_changes_know_the_environment(engine: Engine) -> None:
     engine.docker("rm", "idle", check=0)
 
 
+def test_changes_are_read_as_a_dockerfile(engine: Engine) -> None:
+    engine.out("create", "--name", "idle", "busybox", "true")
+    changes = ("ENTRYPOINT run \\\n  --all", "EXPOSE 80/TCP 127.0.0.1:81:82", "HEALTHCHECK --interval=1ms CMD true")
+    identifier = engine.out("commit", *(part for change in changes for part in ("-c", change)), "idle")
+    config = json.loads(engine.out("inspect", identifier))[0]["Config"]
+    assert (config["Entrypoint"], config["Cmd"]) == (["/bin/sh", "-c", "run   --all"], None)
+    assert sorted(config["ExposedPorts"]) == ["80/tcp", "82/tcp"]
+    assert config["Healthcheck"] == {"Test": ["CMD-SHELL", "true"], "Interval": 10**6}
+    engine.docker("rmi", identifier, check=0)
+    for change in ("HEALTHCHECK --interval=0.5ms CMD true", "EXPOSE 70000", "STOPSIGNAL SIGNO", "ENV", 'SHELL ["x"]'):
+        engine.docker("commit", "-c", change, "idle", check=1)
+    engine.docker("rm", "idle", check=0)
+
+
 def test_commit_of_a_container_that_changed_nothing_adds_no_layer(engine: Engine) -> None:
     engine.out("create", "--name", "idle", "busybox", "true")
     identifier = engine.out("commit", "idle")

@@ -12,8 +12,8 @@ from pathlib import Path
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from havre.dockerfile.changes import apply_changes
 from havre.errors import HavreError
-from havre.images.changes import apply_changes
 from havre.images.summaries import glob, matches_reference, parse_moment
 from havre.oci.reference import parse_reference
 from havre.wire.config import Config

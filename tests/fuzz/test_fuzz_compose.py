@@ -15,8 +15,8 @@ from havre.compose.load import Loader, Source
 from havre.compose.schema import PROJECT, SERVICE
 from havre.compose.shortforms import parse_port, parse_volume
 from havre.compose.yamlread import read_documents
+from havre.dockerfile.ignore import IgnoreRules
 from havre.errors import HavreError
-from havre.oci.ignore import IgnoreRules
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
 SCALAR = st.one_of(st.none(), st.booleans(), st.integers(-9, 70000), st.floats(allow_nan=False), TEXT,

@@ -5,9 +5,9 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from havre.builds.runmounts import parse_mount
+from havre.dockerfile.mounts import parse_mount
+from havre.dockerfile.words import expand, split, split_raw
 from havre.errors import InvalidInput
-from havre.oci.words import expand, split, split_raw
 from support.buildtext import render
 
 _PIECES = st.sampled_from(

@@ -9,12 +9,12 @@ from typing import Any
 import msgspec
 
 from havre.builds.checking import Base, Checks
-from havre.builds.checks import policy_of
-from havre.builds.dockerfile import DockerfileError, parse_dockerfile
-from havre.builds.graph import plan_graph
-from havre.builds.plan import DEFAULT_PATH, Step, Surroundings, begin, plan_steps, read_triggers
 from havre.builds.progress import unreported
 from havre.builds.request import BuildRequest, DockerfileBytes
+from havre.dockerfile.checks import policy_of
+from havre.dockerfile.graph import plan_graph
+from havre.dockerfile.plan import DEFAULT_PATH, Step, Surroundings, begin, plan_steps, read_triggers
+from havre.dockerfile.syntax import DockerfileError, parse_dockerfile
 from havre.oci.platform import Platform, parse_platform
 from havre.wire.config import Config
 

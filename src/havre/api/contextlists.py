@@ -34,10 +34,10 @@ from havre.builds.contexts import Contexts
 from havre.builds.packed import PackedTree, PackUpdate
 from havre.builds.request import MAIN_CONTEXT, DockerfileBytes, Origin
 from havre.builds.uploads import SshAgents, UploadedContext, credentials_for, find_dockerfile, gathered
+from havre.dockerfile.ignore import IgnoreRules
 from havre.errors import InvalidInput, NotFound
 from havre.images.progress import Progress, ProgressLine
 from havre.oci.digest import Digest, hex_of, parse_digest
-from havre.oci.ignore import IgnoreRules
 from havre.registry import Auth
 from havre.storage.tar import MAX_SIZE, Entry
 

@@ -23,7 +23,7 @@ from pathlib import Path
 
 from havre.aio import in_thread
 from havre.builds.cache import CacheRecord
-from havre.builds.runmounts import RunMount
+from havre.dockerfile.mounts import RunMount
 from havre.linux import trees
 
 CACHE_MOUNT = "exec.cachemount"

@@ -10,14 +10,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from havre.aio import in_thread
-from havre.builds.checkrules import check_base, check_file, check_stage, is_placed
-from havre.builds.checks import RULES, Finding, Policy, permitted
-from havre.builds.dockerfile import Dockerfile
-from havre.builds.graph import SCRATCH, Graph, Stage
-from havre.builds.plan import Step, Surroundings, begin, plan_steps
 from havre.builds.progress import BuildProgress, Warned
 from havre.builds.request import BuildRequest, DockerfileBytes
-from havre.oci.ignore import read_ignore_file
+from havre.dockerfile.checkrules import check_base, check_file, check_stage, is_placed
+from havre.dockerfile.checks import RULES, Finding, Policy, permitted
+from havre.dockerfile.graph import SCRATCH, Graph, Stage
+from havre.dockerfile.ignore import read_ignore_file
+from havre.dockerfile.plan import Step, Surroundings, begin, plan_steps
+from havre.dockerfile.syntax import Dockerfile
 from havre.oci.platform import Platform, parse_platform
 from havre.wire.config import Config
 

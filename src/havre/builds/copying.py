@@ -23,9 +23,9 @@ from typing import NamedTuple
 
 from havre.builds.modes import Mode
 from havre.builds.trees import Item, Tree
+from havre.dockerfile.ignore import IgnoreRules, PathPattern, has_wildcards
 from havre.errors import InvalidInput, NotFound
 from havre.linux import trees
-from havre.oci.ignore import IgnoreRules, PathPattern, has_wildcards
 from havre.storage.compress import Decompressor
 from havre.storage.extract import Extractor
 from havre.storage.tar import BLOCK, Entry, TarParser

@@ -13,9 +13,9 @@ import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from havre.builds.dockerfile import DockerfileError
-from havre.builds.graph import Graph
-from havre.builds.instructions import Run
+from havre.dockerfile.graph import Graph
+from havre.dockerfile.instructions import Run
+from havre.dockerfile.syntax import DockerfileError
 from havre.errors import Unsupported
 from havre.linux.openat2 import open_in_root
 from havre.oci.platform import Platform

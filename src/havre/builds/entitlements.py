@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from havre.builds.instructions import Command, Run
+from havre.dockerfile.instructions import Command, Run
 from havre.errors import Forbidden, InvalidInput
 
 NETWORK_HOST, SECURITY_INSECURE = "network.host", "security.insecure"

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import msgspec
 
-from havre.builds.plan import RunAction
 from havre.builds.request import Sbom
-from havre.builds.runmounts import RunMount
 from havre.builds.trees import Tree
+from havre.dockerfile.mounts import RunMount
+from havre.dockerfile.plan import RunAction
 from havre.errors import InvalidInput
 from havre.linux.idmap import IdRange
 from havre.linux.openat2 import open_in_root

@@ -33,10 +33,10 @@ import msgspec
 
 from havre.builds import copying
 from havre.builds.trees import PIECE, Item
+from havre.dockerfile.ignore import IgnoreRules
 from havre.errors import InvalidInput, NotFound
 from havre.linux import trees
 from havre.linux.openat2 import resolve
-from havre.oci.ignore import IgnoreRules
 from havre.storage.compress import Decompressor
 from havre.storage.tar import MAX_NAME, MAX_PATH, Data, Entry, Extent, TarParser
 from havre.storage.treewriter import TreeWriter

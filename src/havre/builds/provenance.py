@@ -21,9 +21,9 @@ from typing import Any
 
 import msgspec
 
-from havre.builds.plan import Action, RunAction
 from havre.builds.request import MAIN_CONTEXT, DockerfileBytes, Origin, Provenance
-from havre.builds.runmounts import secret_id
+from havre.dockerfile.mounts import secret_id
+from havre.dockerfile.plan import Action, RunAction
 from havre.oci.attestation import PROVENANCE, PROVENANCE_V1, Predicate
 from havre.wire import times
 

@@ -24,13 +24,13 @@ from typing import Protocol
 
 from havre.aio import finish, in_thread, to_its_end
 from havre.builds.cachemounts import CacheMounts
-from havre.builds.plan import DEFAULT_PATH, RunAction
 from havre.builds.request import BuildRequest, ContextSource
-from havre.builds.runmounts import RunMount, secret_id
 from havre.builds.trees import Tree
 from havre.containers.surroundings.idranges import check_namespaces
 from havre.containers.surroundings.plan import plan_rlimits
 from havre.containers.surroundings.subpaths import Subpaths
+from havre.dockerfile.mounts import RunMount, secret_id
+from havre.dockerfile.plan import DEFAULT_PATH, RunAction
 from havre.errors import Failed, InvalidInput
 from havre.linux import trees
 from havre.linux.idmap import IdRange, as_root_of

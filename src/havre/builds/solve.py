@@ -25,13 +25,10 @@ from havre.builds.cachedocument import ARGUMENT, StepRecord, cache_document, wit
 from havre.builds.cacheexchange import ForeignCache, ForeignCaches
 from havre.builds.cachemounts import CacheMounts
 from havre.builds.checking import Base, Checks
-from havre.builds.checks import CheckReport, LintViolation, policy_of
 from havre.builds.contexts import Contexts
-from havre.builds.dockerfile import DockerfileError, parse_dockerfile
 from havre.builds.emulation import check_runs, find_interpreters
 from havre.builds.entitlements import DEFAULT, NETWORK_HOST, check_grants, require
 from havre.builds.gcpolicy import GcPolicy, GcRule
-from havre.builds.graph import plan_graph
 from havre.builds.platforms import PlatformsProgress, SharedClient, side_by_side, split_platforms
 from havre.builds.progress import BuildProgress, shown, unreported
 from havre.builds.provenance import Facts, render_provenance
@@ -41,6 +38,10 @@ from havre.builds.stages import Job, Stages
 from havre.builds.steps import Fresh, Steps
 from havre.builds.uploads import dockerfile_places
 from havre.builds.wanted import EVERYTHING, triggers_here, wanted_of
+from havre.dockerfile.checks import CheckReport, LintViolation, policy_of
+from havre.dockerfile.graph import plan_graph
+from havre.dockerfile.ignore import has_wildcards
+from havre.dockerfile.syntax import DockerfileError, parse_dockerfile
 from havre.errors import Conflict, HavreError
 from havre.images.deletion import Prunable
 from havre.images.documents import read_config
@@ -48,7 +49,6 @@ from havre.images.images import Images
 from havre.linux import trees
 from havre.oci.attestation import SPDX, Predicate
 from havre.oci.digest import Digest
-from havre.oci.ignore import has_wildcards
 from havre.oci.image import decode_image
 from havre.oci.platform import Platform, parse_platform, platform_of_machine
 from havre.oci.reference import parse_reference

@@ -24,12 +24,8 @@ from havre.aio import in_thread
 from havre.builds.cachedocument import StepRecord
 from havre.builds.cacheexchange import ForeignCache
 from havre.builds.checking import Checks
-from havre.builds.dockerfile import Dockerfile, DockerfileError
 from havre.builds.entitlements import require, rights_of
 from havre.builds.generator import DESTINATION, OneTree, plan_generator, read_statements
-from havre.builds.graph import PROXY_ARGS, SCRATCH, Graph, Stage, sources_of
-from havre.builds.instructions import Arg, Command
-from havre.builds.plan import CopyAction, Step, Surroundings, WorkdirAction, begin, plan_steps, read_triggers
 from havre.builds.progress import BuildProgress, Declared, Finished, Log, Started, Transfer, Vertex, shown
 from havre.builds.provenance import Inputs
 from havre.builds.request import BuildRequest, ContextSource, DockerfileBytes, Sbom
@@ -37,6 +33,10 @@ from havre.builds.steps import Fresh, Made, Scope, Steps
 from havre.builds.trees import Tree
 from havre.builds.views import BuildViews
 from havre.builds.wanted import triggers_here
+from havre.dockerfile.graph import PROXY_ARGS, SCRATCH, Graph, Stage, sources_of
+from havre.dockerfile.instructions import Arg, Command
+from havre.dockerfile.plan import CopyAction, Step, Surroundings, WorkdirAction, begin, plan_steps, read_triggers
+from havre.dockerfile.syntax import Dockerfile, DockerfileError
 from havre.errors import Failed, HavreError, InvalidInput, NotFound, Unsupported
 from havre.images.images import Images
 from havre.images.progress import ProgressLine

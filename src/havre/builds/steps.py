@@ -33,10 +33,10 @@ from havre.builds.emulation import require_interpreter
 from havre.builds.gitsource import GitAddress, clone, git_access, parse_git_address, shown_address
 from havre.builds.layering import LayerPlan, plan_layer, resolve_target
 from havre.builds.modes import parse_mode
-from havre.builds.plan import Action, CopyAction, RunAction, WorkdirAction
 from havre.builds.request import BuildRequest, ContextSource
 from havre.builds.running import Output, Runner, RunPlace, Views
 from havre.builds.trees import DirectoryTree
+from havre.dockerfile.plan import Action, CopyAction, RunAction, WorkdirAction
 from havre.errors import HavreError, InvalidInput, NotFound
 from havre.linux import trees
 from havre.linux.idmap import IdRange

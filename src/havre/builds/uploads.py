@@ -19,15 +19,15 @@ from havre.aio import ahead, in_thread, to_its_end
 from havre.builds import fetching
 from havre.builds.contexts import read_file
 from havre.builds.copying import Chosen, is_archive
-from havre.builds.dockerfile import MAX_BYTES
 from havre.builds.gitsource import Lender, clone, git_access, parse_git_address, shown_address
 from havre.builds.packed import PackedTree, TarIntake
 from havre.builds.request import DEFAULT_NAME, MAIN_CONTEXT, DockerfileBytes, Origin
 from havre.builds.trees import DirectoryTree
+from havre.dockerfile.ignore import IgnoreRules
+from havre.dockerfile.syntax import MAX_BYTES
 from havre.errors import InvalidInput, NotFound, Unsupported
 from havre.linux import trees
 from havre.oci.digest import Digest
-from havre.oci.ignore import IgnoreRules
 from havre.registry import Auth
 
 _MAX_IGNORE = 1 << 20

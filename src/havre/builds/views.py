@@ -12,15 +12,15 @@ import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from havre.builds.graph import Graph
 from havre.builds.progress import BuildProgress, Declared, Finished, Started, vertex_of_context
 from havre.builds.request import MAIN_CONTEXT, BuildRequest, ContextSource
 from havre.builds.trees import DirectoryTree, Tree
 from havre.builds.wanted import Triggers, wanted_of
+from havre.dockerfile.graph import Graph
+from havre.dockerfile.ignore import read_ignore_file
 from havre.errors import HavreError
 from havre.linux.idmap import IdRange
 from havre.oci.digest import Digest
-from havre.oci.ignore import read_ignore_file
 from havre.storage import Snapshots
 
 

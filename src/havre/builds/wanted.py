@@ -13,10 +13,10 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 
-from havre.builds.graph import SCRATCH, Graph, Stage
-from havre.builds.instructions import Command, Copy, OnBuild, Run
-from havre.builds.plan import read_triggers
 from havre.builds.request import MAIN_CONTEXT, BuildRequest
+from havre.dockerfile.graph import SCRATCH, Graph, Stage
+from havre.dockerfile.instructions import Command, Copy, OnBuild, Run
+from havre.dockerfile.plan import read_triggers
 from havre.errors import HavreError
 from havre.images.images import Images
 

@@ -19,7 +19,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from havre.oci.ignore import IgnoreRules
+    from havre.dockerfile.ignore import IgnoreRules
 
 _PIECE = 1 << 20
 _SENT = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO)
@@ -94,7 +94,7 @@ class DirectoryContext:
         for name in (f"{self.dockerfile}.dockerignore", ".dockerignore"):
             path = os.path.join(self._root, name)
             if os.path.isfile(path):
-                from havre.oci.ignore import IgnoreRules, read_ignore_file
+                from havre.dockerfile.ignore import IgnoreRules, read_ignore_file
 
                 with open(path, errors="replace") as file:
                     patterns = read_ignore_file(file.read())

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from havre.compose.inotify import Inotify
 from havre.compose.project import Project
-from havre.oci.ignore import IgnoreRules, PathPattern, read_ignore_file
+from havre.dockerfile.ignore import IgnoreRules, PathPattern, read_ignore_file
 
 Seen = dict[str, tuple[int, int, int]]
 """Time of change, size and mode of a folder's files by name; of a rule's only file by ""."""

@@ -34,8 +34,8 @@ from havre.containers.selection import select
 from havre.containers.streams.exec import Exec, ExecAttachment, Execs, ExecSpec
 from havre.containers.streams.top import Top, read_top
 from havre.containers.surroundings.membership import Membership, PortBindings
-from havre.containers.validate import parse_signal
 from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound, NotModified
+from havre.golang.signals import parse_signal
 from havre.images.summaries import ImageUser
 from havre.logs import LogChunk, LogOptions
 from havre.runtime import Process

@@ -7,11 +7,11 @@ it stands, because clients show it and tests match it. Mounts are checked by `mo
 from __future__ import annotations
 
 import re
-import signal
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from havre.errors import InvalidInput
+from havre.golang.signals import parse_signal
 from havre.logs import DEFAULT_DRIVER, check_driver
 from havre.oci.platform import Platform
 from havre.runtime.capabilities import CAPABILITIES
@@ -78,23 +78,6 @@ def _check_healthcheck(health: Healthcheck) -> None:
         raise InvalidInput("Retries in Healthcheck cannot be negative")
     if health.test and health.test[0] not in ("NONE", "CMD", "CMD-SHELL"):
         raise InvalidInput(f"Unknown healthcheck type '{health.test[0]}'", "expected NONE, CMD or CMD-SHELL")
-
-
-def parse_signal(text: str) -> int:
-    """A signal by name (with or without SIG, RTMIN+n too) or number."""
-    if re.fullmatch(r"-?[0-9]+", text) and not 0 <= int(text) <= 64:
-        raise InvalidInput(f"the linux daemon does not support signal {text}", "1 to 64")
-    if text.isdecimal() and int(text) > 0:
-        return int(text)
-    name = text.upper().removeprefix("SIG")
-    if (number := getattr(signal, f"SIG{name}", None)) is not None and name.isalnum():
-        return int(number)
-    if match := re.fullmatch(r"RTM(?:IN\+(\d{1,2})|AX-(\d{1,2}))", name):
-        up, down = match.groups()
-        number = signal.SIGRTMIN + int(up) if up else signal.SIGRTMAX - int(down)
-        if signal.SIGRTMIN <= number <= signal.SIGRTMAX:
-            return int(number)
-    raise InvalidInput(f"invalid signal: {text}", "expected a name such as SIGTERM, or a number from 1 to 64")
 
 
 def parse_port(text: str) -> tuple[int, str]:

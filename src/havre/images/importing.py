@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 
-from havre.images.changes import apply_changes
+from havre.dockerfile.changes import apply_changes
 from havre.images.store import Hold, Image, ImageStore
 from havre.oci.image import History, ImageConfig, RootFs, encode_image
 from havre.oci.platform import Platform

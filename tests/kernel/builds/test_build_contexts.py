@@ -15,8 +15,8 @@ import pytest
 
 from havre.builds.contexts import KEPT, Contexts, read_file
 from havre.builds.packed import MAX_OPEN, Node, PackedTree, PackUpdate, TarIntake
+from havre.dockerfile.ignore import IgnoreRules
 from havre.errors import InvalidInput, NotFound
-from havre.oci.ignore import IgnoreRules
 from havre.storage.tar import Entry
 from support import tars
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from havre.builds.cache import CacheRecord, plan_prune
-from havre.builds.runmounts import parse_mount
+from havre.dockerfile.mounts import parse_mount
 from havre.errors import InvalidInput
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from havre.builds.dockerfile import DockerfileError, parse_dockerfile
 from havre.builds.emulation import check_runs, find_interpreters, require_interpreter
-from havre.builds.graph import plan_graph
 from havre.builds.platforms import split_platforms
+from havre.dockerfile.graph import plan_graph
+from havre.dockerfile.syntax import DockerfileError, parse_dockerfile
 from havre.errors import Unsupported
 from havre.oci.platform import parse_platform
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from havre.builds.plan import CopyAction, RunAction
 from havre.builds.provenance import Facts, Inputs, render_provenance
 from havre.builds.request import DockerfileBytes, Origin, Provenance, parse_attestations
-from havre.builds.runmounts import RunMount, parse_mount
+from havre.dockerfile.mounts import RunMount, parse_mount
+from havre.dockerfile.plan import CopyAction, RunAction
 from havre.errors import InvalidInput
 from havre.oci.attestation import package_url
 from havre.oci.platform import Platform

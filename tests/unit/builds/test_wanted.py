@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import pytest
 
-from havre.builds.dockerfile import parse_dockerfile
-from havre.builds.graph import Stage, plan_graph
 from havre.builds.wanted import EVERYTHING, wanted_of
+from havre.dockerfile.graph import Stage, plan_graph
+from havre.dockerfile.syntax import parse_dockerfile
 from havre.oci.platform import parse_platform
 
 BASES = {"plain": (), "triggers": ("COPY trigger.txt /",), "all": ("COPY . /",), "variable": ("ADD $X /",)}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from havre.containers.validate import HostLimits, check_config, check_host_config, parse_port, parse_signal
+from havre.containers.validate import HostLimits, check_config, check_host_config, parse_port
 from havre.errors import InvalidInput
 from havre.oci.platform import Platform
 from havre.wire.config import Config, Healthcheck, HostConfig, LogConfig, PortBinding, RestartPolicy
@@ -87,20 +87,6 @@ def test_good_ones_pass() -> None:
 def test_ports_on_the_host_network_are_warned_of() -> None:
     host = HostConfig(network_mode="host", port_bindings={"80/tcp": []})
     assert check_host_config(host, LIMITS) == ["Published ports are discarded when using host network mode"]
-
-
-@pytest.mark.parametrize(
-    ("text", "number"),
-    [("SIGTERM", 15), ("term", 15), ("9", 9), ("HUP", 1), ("SIGRTMIN+3", 37), ("RTMAX-1", 63), ("RTMIN", 34)],
-)
-def test_signals(text: str, number: int) -> None:
-    assert parse_signal(text) == number
-
-
-@pytest.mark.parametrize("text", ["", "0", "65", "-1", "SIG", "_DFL", "SIG_DFL", "RTMIN+40", "9x"])
-def test_bad_signals(text: str) -> None:
-    with pytest.raises(InvalidInput, match=r"invalid signal|does not support signal"):
-        parse_signal(text)
 
 
 def test_ports() -> None:

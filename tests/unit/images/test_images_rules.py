@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import pytest
 
 from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound
-from havre.images.changes import apply_changes
 from havre.images.deletionplan import RemovalFacts, RemovalPlan, plan_removal
 from havre.images.store import Image, ImageRow
 from havre.images.summaries import ImageUser, matches_reference, parse_moment, select
@@ -15,7 +14,6 @@ from havre.images.summaries import glob as compile_glob
 from havre.oci.digest import digest_of
 from havre.oci.image import decode_image
 from havre.oci.reference import Reference, parse_reference
-from havre.wire.config import Config
 from havre.wire.values import ImageId
 from support.imagery import config_of
 
@@ -156,77 +154,3 @@ def test_moments() -> None:
     assert parse_moment("12.5", 0.0) == 12.5
     assert parse_moment("1970-01-01T00:01:00.123456789Z", 0.0) == pytest.approx(60.123456)
     assert parse_moment("1970-01-01T01:00:00+01:00", 0.0) == 0.0
-
-
-@pytest.mark.parametrize(
-    ("change", "field", "value"),
-    [
-        ('CMD ["a", "b c"]', "cmd", ["a", "b c"]),
-        ("cmd echo hi", "cmd", ["/bin/sh", "-c", "echo hi"]),
-        ('ENTRYPOINT ["/x"]', "entrypoint", ["/x"]),
-        ("ENV A=1 B=\"2 3\" C='x\\y'", "env", ["A=1", "B=2 3", "C=x\\y"]),
-        ("ENV A some words", "env", ["A=some words"]),
-        ("EXPOSE 80 53/udp 90-91", "exposed_ports", {"80/tcp": {}, "53/udp": {}, "90/tcp": {}, "91/tcp": {}}),
-        ("LABEL a=b c", None, None),
-        ('LABEL a="b c"', "labels", {"a": "b c"}),
-        ("USER 1:1", "user", "1:1"),
-        ("WORKDIR a/../b", "working_dir", "/b"),
-        ('VOLUME ["/a", "/b c"]', "volumes", {"/a": {}, "/b c": {}}),
-        ("VOLUME /a /b", "volumes", {"/a": {}, "/b": {}}),
-        ("STOPSIGNAL SIGINT", "stop_signal", "SIGINT"),
-        ("ONBUILD RUN x", "on_build", ["RUN x"]),
-        ("ONBUILD FROM x", None, None),
-        ("FROM x", None, None),
-        ("BOGUS x", None, None),
-        ("CMD", None, None),
-        ("EXPOSE 70000", None, None),
-        ("ENV A", None, None),
-        ('LABEL a="b', None, None),
-    ],
-)
-def test_changes(change: str, field: str | None, value: object) -> None:
-    if field is None:
-        with pytest.raises(InvalidInput):
-            apply_changes(Config(), [change])
-    else:
-        assert getattr(apply_changes(Config(), [change]), field) == value
-
-
-def test_changes_build_on_each_other() -> None:
-    config = apply_changes(Config(env=["A=1", "B=2"]), ["ENV A=3\nWORKDIR /x", "WORKDIR y", "# nothing"])
-    assert (config.env, config.working_dir) == (["A=3", "B=2"], "/x/y")
-
-
-def test_health_check() -> None:
-    config = apply_changes(Config(), ["HEALTHCHECK --interval=1m30s --retries=3 CMD curl -f x"])
-    assert config.healthcheck is not None
-    assert config.healthcheck.test == ["CMD-SHELL", "curl -f x"]
-    assert (config.healthcheck.interval, config.healthcheck.retries) == (90_000_000_000, 3)
-    assert apply_changes(config, ["HEALTHCHECK NONE"]).healthcheck.test == ["NONE"]  # type: ignore[union-attr]
-    with pytest.raises(InvalidInput):
-        apply_changes(config, ["HEALTHCHECK --retries=x CMD y"])
-    with pytest.raises(InvalidInput, match="cannot be less than 1ms"):
-        apply_changes(config, ["HEALTHCHECK --interval=0.5ms CMD y"])
-
-
-def test_protocols_of_ports_have_any_case() -> None:
-    assert apply_changes(Config(), ["EXPOSE 80/TCP 53/Udp"]).exposed_ports == {"80/tcp": {}, "53/udp": {}}
-
-
-@pytest.mark.parametrize(
-    ("change", "field", "value"),
-    [
-        ("ENV PATH=/x:$PATH", "env", ["PATH=/x:/bin", "HOME=/h"]),
-        ("ENV PATH /x:${PATH}", "env", ["PATH=/x:/bin", "HOME=/h"]),
-        ("ENV HOME='$PATH'", "env", ["PATH=/bin", "HOME=$PATH"]),
-        ("LABEL a=${NONE:-b}\\$HOME", "labels", {"a": "b$HOME"}),
-        ("WORKDIR $HOME/a", "working_dir", "/h/a"),
-        ("USER ${NONE:-u}", "user", "u"),
-        ("EXPOSE ${NONE:-80}", "exposed_ports", {"80/tcp": {}}),
-        ("VOLUME $HOME '/b c'", "volumes", {"/h": {}, "/b c": {}}),
-        ("CMD echo $HOME", "cmd", ["/bin/sh", "-c", "echo $HOME"]),
-        ("ENV HOME=/i\nWORKDIR $HOME", "working_dir", "/i"),
-    ],
-)
-def test_changes_know_the_environment(change: str, field: str, value: object) -> None:
-    assert getattr(apply_changes(Config(env=["PATH=/bin", "HOME=/h"]), [change]), field) == value

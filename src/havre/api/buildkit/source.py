@@ -36,12 +36,12 @@ from havre.api.buildkit.sessions import Session, Sessions
 from havre.api.buildkit.shown import counted
 from havre.api.buildkit.sshagent import forward_agent
 from havre.builds.contexts import Contexts, read_file
-from havre.builds.dockerfile import MAX_BYTES
 from havre.builds.gitsource import shown_address
 from havre.builds.packed import PackedTree
 from havre.builds.progress import BuildProgress, Vertex, shown, vertex_of_context
 from havre.builds.request import DEFAULT_NAME, MAIN_CONTEXT, DockerfileBytes, Origin
 from havre.builds.uploads import UploadedContext, dockerfile_names, read_dockerfile
+from havre.dockerfile.syntax import MAX_BYTES
 from havre.errors import Failed, NotFound
 from havre.oci.digest import Digest
 from havre.registry import Auth

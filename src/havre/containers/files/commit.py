@@ -18,8 +18,8 @@ from havre.containers.create.configure import merge_config
 from havre.containers.life.control import Control
 from havre.containers.life.lifecycle import Lifecycle
 from havre.containers.live import Live
+from havre.dockerfile.changes import apply_changes
 from havre.errors import Conflict, HavreError, InvalidInput
-from havre.images.changes import apply_changes
 from havre.images.images import Images
 from havre.oci.digest import Digest
 from havre.oci.image import History, ImageConfig, RootFs, decode_image, encode_image

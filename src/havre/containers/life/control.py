@@ -14,8 +14,8 @@ from havre.aio import spawn
 from havre.containers.life.draining import Draining
 from havre.containers.life.lifecycle import Lifecycle
 from havre.containers.live import Index, Live
-from havre.containers.validate import parse_signal
 from havre.errors import Conflict, Failed, NotModified
+from havre.golang.signals import parse_signal
 from havre.linux.signals import hears
 from havre.runtime import Process
 

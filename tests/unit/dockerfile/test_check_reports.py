@@ -7,8 +7,8 @@ import json
 
 import pytest
 
-from havre.builds.checks import CheckReport, Finding, Policy, parse_policy
-from havre.builds.dockerfile import excerpt
+from havre.dockerfile.checks import CheckReport, Finding, Policy, parse_policy
+from havre.dockerfile.syntax import excerpt
 from havre.errors import InvalidInput
 
 

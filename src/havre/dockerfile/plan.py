@@ -20,9 +20,8 @@ from dataclasses import dataclass, fields, replace
 
 import msgspec
 
-from havre.builds.dockerfile import DockerfileError, Heredoc, closest, parse_instruction
-from havre.builds.graph import PROXY_ARGS, proxy_environment
-from havre.builds.instructions import (
+from havre.dockerfile.graph import PROXY_ARGS, proxy_environment
+from havre.dockerfile.instructions import (
     Arg,
     Command,
     Copy,
@@ -38,9 +37,11 @@ from havre.builds.instructions import (
     Words,
     understand,
 )
-from havre.builds.runmounts import RunMount
+from havre.dockerfile.mounts import RunMount
+from havre.dockerfile.syntax import DockerfileError, Heredoc, closest, parse_instruction
+from havre.dockerfile.words import expand, split
 from havre.errors import InvalidInput
-from havre.oci.words import expand, split
+from havre.golang.signals import parse_signal
 from havre.wire.config import Config
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
@@ -48,7 +49,6 @@ DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _PORT = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
 _HOST_PART = re.compile(r"(?:(?:[0-9.]*|\[[0-9a-f:]*\]):)?(?:[0-9]{0,5}(?:-[0-9]{1,5})?):(?=[0-9])", re.IGNORECASE)
 _MAX_UNSET = 16  # variables without a value that are told of one instruction
-_SIGNAL = re.compile(r"[0-9]{1,2}|(?:SIG)?[A-Z][A-Z0-9+-]*", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,8 +253,7 @@ class _Planner:
         if command.kind == "USER":
             self._change(user=value)
         elif command.kind == "STOPSIGNAL":
-            if not _SIGNAL.fullmatch(value):
-                raise InvalidInput(f"Invalid signal: {value}")
+            parse_signal(value)
             self._change(stop_signal=value)
         else:
             self._author = value

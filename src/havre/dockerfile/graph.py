@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from havre.builds.dockerfile import Dockerfile, DockerfileError, nearest
-from havre.builds.instructions import Arg, Command, Copy, From, Run, understand
+from havre.dockerfile.instructions import Arg, Command, Copy, From, Run, understand
+from havre.dockerfile.syntax import Dockerfile, DockerfileError, nearest
+from havre.dockerfile.words import expand
 from havre.errors import InvalidInput
 from havre.oci.platform import Platform, parse_platform
-from havre.oci.words import expand
 
 SCRATCH = "scratch"
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "FTP_PROXY", "NO_PROXY", "ALL_PROXY")

@@ -14,16 +14,16 @@ import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from havre.builds.checks import Finding
-from havre.builds.dockerfile import Dockerfile, Instruction, closest
-from havre.builds.graph import Graph, Stage
-from havre.builds.instructions import Arg, Command, Env, From, Health, Label, Process, Text, Words, understand
-from havre.builds.plan import CopyAction, Step, host_part
+from havre.dockerfile.checks import Finding
+from havre.dockerfile.graph import Graph, Stage
+from havre.dockerfile.ignore import IgnoreRules
+from havre.dockerfile.instructions import Arg, Command, Env, From, Health, Label, Process, Text, Words, understand
+from havre.dockerfile.plan import CopyAction, Step, host_part
+from havre.dockerfile.syntax import Dockerfile, Instruction, closest
+from havre.dockerfile.words import expand
 from havre.errors import InvalidInput
-from havre.oci.ignore import IgnoreRules
 from havre.oci.platform import Platform, parse_platform
 from havre.oci.reference import parse_reference
-from havre.oci.words import expand
 from havre.wire.config import Config
 
 _RESERVED = ("context", "scratch")

@@ -13,7 +13,7 @@ import csv
 import posixpath
 from dataclasses import dataclass
 
-from havre.builds.dockerfile import nearest
+from havre.dockerfile.syntax import nearest
 from havre.errors import InvalidInput
 from havre.golang.units import parse_size
 

@@ -44,7 +44,7 @@ class DockerfileError(InvalidInput):
 
     def shown_in(self, name: str, lines: Sequence[str]) -> DockerfileError:
         """The same, with the file, the line itself and a pointer in the message."""
-        shown = DockerfileError(self.problem, self.line, self.needle)
+        shown = type(self)(self.problem, self.line, self.needle)
         shown.hint = self.hint
         if not 0 < self.line <= len(lines):
             shown.message = self.problem
@@ -58,6 +58,10 @@ class DockerfileError(InvalidInput):
             f"{name}:{self.line}\n{number} | {text}\n{' ' * len(number)} | {' ' * at}{'^' * max(width, 1)}"
         )
         return shown
+
+
+class UnknownInstruction(DockerfileError):
+    """A line begins with the word `needle`, which is no instruction."""
 
 
 @dataclass(frozen=True)
@@ -147,8 +151,7 @@ def parse_dockerfile(data: bytes, name: str = "Dockerfile") -> Dockerfile:
     text = data.removeprefix(b"\xef\xbb\xbf").decode(errors="replace")
     lines = tuple(line.removesuffix("\r") for line in text.split("\n"))
     try:
-        directives, first = _parse_directives(lines)
-        reader = _Reader(lines, directives.get("escape", "\\"), first)
+        directives, reader = _begin(lines)
         instructions = tuple(reader.instructions())
     except DockerfileError as error:
         raise error.shown_in(name, lines) from None
@@ -157,8 +160,19 @@ def parse_dockerfile(data: bytes, name: str = "Dockerfile") -> Dockerfile:
     return Dockerfile(name, lines, directives, instructions, tuple(reader.empty_continuations))
 
 
+def parse_lines(lines: Sequence[str]) -> tuple[str, list[Instruction]]:
+    """The escape character and the instructions in the lines, none at all included; raises `DockerfileError`."""
+    directives, reader = _begin(lines)
+    return directives.get("escape", "\\"), list(reader.instructions())
+
+
+def _begin(lines: Sequence[str]) -> tuple[dict[str, str], _Reader]:
+    directives, first = _parse_directives(lines)
+    return directives, _Reader(lines, directives.get("escape", "\\"), first)
+
+
 def parse_instruction(text: str, escape: str = "\\", line: int = 0) -> Instruction:
-    """One instruction on a line of its own (an ONBUILD trigger, a `--change`)."""
+    """One instruction on a line of its own (an ONBUILD trigger)."""
     lines = tuple(text.split("\n"))
     try:
         found = list(_Reader(lines, escape, 0).instructions())
@@ -251,7 +265,7 @@ class _Reader:
         name, rest = _split_name(joined)
         upper = name.upper()
         if upper not in NAMES:
-            raise DockerfileError(f"unknown instruction: {name}{nearest(upper, NAMES)}", first, name)
+            raise UnknownInstruction(f"unknown instruction: {name}{nearest(upper, NAMES)}", first, name)
         flags, rest = split_flags(rest, self._escape) if upper != "ONBUILD" else ((), rest)
         holds = upper in _WITH_HEREDOCS or (upper == "ONBUILD" and _split_name(rest)[0].upper() in _WITH_HEREDOCS)
         heredocs = tuple(self._heredoc(*mark, first) for mark in _heredoc_marks(rest)) if holds else ()

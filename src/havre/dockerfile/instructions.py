@@ -14,11 +14,11 @@ from dataclasses import dataclass
 
 import msgspec
 
-from havre.builds.dockerfile import DockerfileError, Heredoc, Instruction, nearest, parse_instruction
-from havre.builds.runmounts import RunMount, parse_mount
+from havre.dockerfile.mounts import RunMount, parse_mount
+from havre.dockerfile.syntax import DockerfileError, Heredoc, Instruction, nearest, parse_instruction
+from havre.dockerfile.words import split_raw
 from havre.errors import InvalidInput
 from havre.golang.units import parse_duration
-from havre.oci.words import split_raw
 from havre.wire.config import Healthcheck
 
 _STAGE_NAME = re.compile(r"[a-z][a-z0-9-_.]*")

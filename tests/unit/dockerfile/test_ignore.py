@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from havre.dockerfile.ignore import IgnoreRules, PathPattern, read_ignore_file
 from havre.errors import InvalidInput
-from havre.oci.ignore import IgnoreRules, PathPattern, read_ignore_file
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from havre.builds.dockerfile import Dockerfile, excerpt
+from havre.dockerfile.syntax import Dockerfile, excerpt
 from havre.errors import InvalidInput
 
 DIRECTIVE, ARGUMENT = "check", "BUILDKIT_DOCKERFILE_CHECK"

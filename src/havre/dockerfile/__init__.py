@@ -1,0 +1,1 @@
+"""Dockerfiles: words, ignore files, instructions, stages, steps, checks, `--change`. Pure."""
