@@ -214,7 +214,7 @@ class Host:
 
     def _doom(self, links: Sequence[str]) -> None:
         for link in links:
-            _ignoring(errno.ENODEV, self._netlink.run, netlink.doom(link, self._group))
+            _ignoring(errno.ENODEV, self._netlink.run, netlink.move_to_group(link, self._group))
 
     def _delete_link(self, name: str) -> None:
         _ignoring(errno.ENODEV, self._netlink.run, netlink.delete_link(name))

@@ -1,1 +1,1 @@
-"""The kernel's bricks, blocking and without Docker's nouns: the only room with ctypes."""
+"""Blocking bindings of Linux interfaces, without Docker's nouns. The only room that uses ctypes. Raises OSError."""

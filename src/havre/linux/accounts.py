@@ -1,6 +1,6 @@
-"""Users of the system and their ranges of subordinate IDs, made by the host's own tools (useradd(8), usermod(8)).
+"""System users and their ranges of subordinate IDs, changed by the host's own tools (useradd(8), usermod(8)).
 
-They lock /etc/passwd and its kin against each other and against an administrator; so nothing here writes these files.
+The tools lock /etc/passwd and its companion files against concurrent edits, so nothing here writes these files itself.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ _LIMIT_S = 30.0
 
 
 def add_system_user(name: str) -> None:
-    """A user and a group of this name, without a login or a home directory. OSError with the tool's words."""
+    """Create a system user and a group of this name, without login or home directory. OSError carries the tool's
+    message."""
     shell = next((path for path in ("/bin/false", "/usr/bin/false") if Path(path).exists()), "/bin/false")
     _run("useradd", "--system", "--user-group", "--no-create-home", "--shell", shell, name)
 
 
 def add_subordinate_ids(name: str, first: int, count: int, *, groups: bool) -> None:
-    """Give a user a range of user IDs (or group IDs) of subuid(5). OSError with the tool's words."""
+    """Give a user a range of subordinate user (or group) IDs, see subuid(5). OSError carries the tool's message."""
     _run("usermod", "--add-subgids" if groups else "--add-subuids", f"{first}-{first + count - 1}", name)
 
 

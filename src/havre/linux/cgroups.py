@@ -1,11 +1,11 @@
-"""Control groups of all three layouts: which one the host has, where a group lives, who is in it, what it ran into.
+"""Control groups on hosts of all three layouts: detect the layout, locate groups, read members and OOM counts, remove.
 
-    v1      one tree per controller, e.g. /sys/fs/cgroup/memory, and maybe a tree without one for systemd
+    v1      one tree per controller, e.g. /sys/fs/cgroup/memory, and possibly a tree without one for systemd
     v2      a single tree on /sys/fs/cgroup
-    hybrid  v1 trees, and a v2 tree on /sys/fs/cgroup/unified which still holds a controller (hugetlb, say)
+    hybrid  v1 trees, and a v2 tree on /sys/fs/cgroup/unified that still has a controller (hugetlb, say)
 
-A v2 tree beside v1 trees that holds no controller is called v1, as the OCI runtimes do. Limits are set by the OCI
-runtime; here they are only read. Blocking, but every file is the kernel's own.
+A v2 tree without controllers beside v1 trees counts as v1, as in the OCI runtimes. The OCI runtime sets the limits;
+this module only reads them. Blocking, but it reads kernel files only.
 
 Source: cgroups(7), Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst.
 """
@@ -25,14 +25,14 @@ from typing import Literal
 
 Layout = Literal["v1", "v2", "hybrid"]
 
-_WHO_TREES = ("pids", "memory", "cpu", "freezer", "devices", "name=systemd")  # v1 trees where members are looked up
+_MEMBER_TREES = ("pids", "memory", "cpu", "freezer", "devices", "name=systemd")  # v1 trees used to look up members
 
 
 @dataclass(frozen=True)
 class Cgroups:
-    """The host's layout; `trees` maps controllers (v1, and `name=systemd`) to their mount points, "" being the v2 tree.
+    """The host's layout. `trees` maps a controller (v1, `name=systemd`) to its mount point; the key "" is the v2 tree.
 
-    The last two say what the kernel can limit: memory together with swap, block I/O by weight.
+    `swap_limit` and `blkio_weight` report whether the kernel can limit memory plus swap and weight block I/O.
     """
 
     layout: Layout
@@ -41,10 +41,10 @@ class Cgroups:
     blkio_weight: bool = True
 
     def path(self, group: str) -> Path:
-        """Where `group` (as in `/havre/ID`) is seen with its members."""
+        """The directory of `group` (as in `/havre/ID`) in the tree used to look up members."""
         if self.layout == "v2":
             return below(self.trees[""], group)
-        tree = next((name for name in _WHO_TREES if name in self.trees), None)
+        tree = next((name for name in _MEMBER_TREES if name in self.trees), None)
         if tree is None:
             raise FileNotFoundError(errno.ENOENT, "no cgroup tree is mounted")
         return below(self.trees[tree], group)
@@ -56,12 +56,12 @@ def clean_group(group: str) -> str:
 
 
 def below(tree: Path, group: str) -> Path:
-    """The directory of `group` in `tree`, never outside of it."""
+    """The directory of `group` in `tree`; `..` in `group` cannot lead out of it."""
     return tree / clean_group(group)[1:]
 
 
 def read_cgroups() -> Cgroups:
-    """The layout of this host, from its mounts."""
+    """Read the layout of this host from its mount table."""
     trees = parse_mounts(Path("/proc/self/mountinfo").read_text())
     controllers = ""
     if "" in trees:
@@ -78,7 +78,7 @@ def read_cgroups() -> Cgroups:
 
 
 def _has(trees: Mapping[str, Path], controller: str, file: str) -> bool:
-    # The root group of a v1 tree lacks some limit files, any group below it has them all.
+    # The root group of a v1 tree lacks some limit files; every group below it has them all.
     tree = trees.get(controller)
     if tree is None:
         return False
@@ -87,7 +87,8 @@ def _has(trees: Mapping[str, Path], controller: str, file: str) -> bool:
 
 
 def parse_mounts(mountinfo: str) -> dict[str, Path]:
-    """The cgroup trees in a mountinfo text: controller to mount point, "" for v2; the first mount of each counts."""
+    """Return the cgroup trees in a mountinfo text: controller ("" for v2) to mount point. The first mount of each
+    counts."""
     trees: dict[str, Path] = {}
     for line in mountinfo.splitlines():
         before, _, after = line.partition(" - ")
@@ -102,14 +103,14 @@ def parse_mounts(mountinfo: str) -> dict[str, Path]:
 
 
 def decide_layout(trees: Mapping[str, Path], unified_controllers: list[str]) -> Layout:
-    """v2 when there is nothing else; hybrid when a v2 tree beside v1 trees still holds a controller."""
+    """Return v2 without v1 trees; hybrid when a v2 tree beside v1 trees has a controller; else v1."""
     if not any(name for name in trees if name):
         return "v2"
     return "hybrid" if unified_controllers else "v1"
 
 
 def pids(group: Path) -> list[int]:
-    """Processes in `group` and below, in ascending order; none when it is gone."""
+    """PIDs in `group` and its subgroups, ascending; empty when the group is gone."""
     found: set[int] = set()
     for directory, _, files in os.walk(group):
         if "cgroup.procs" in files:
@@ -122,12 +123,13 @@ def _read_pids(file: Path) -> list[int]:
         return [int(line) for line in file.read_text().split()]
     except OSError as error:
         if error.errno in (errno.ENOENT, errno.ENODEV, errno.EOPNOTSUPP):
-            return []  # removed while we looked, or threaded
+            return []  # removed since it was listed, or a threaded group (cgroups(7))
         raise
 
 
 def oom_kills(cgroups: Cgroups, group: str) -> int:
-    """How many processes of `group` the kernel has killed for want of memory; 0 when it is gone or does not count."""
+    """Number of processes of `group` killed by the OOM killer; 0 when the group is gone or the kernel does not
+    count."""
     if cgroups.layout == "v2":
         file = below(cgroups.trees[""], group) / "memory.events"
     elif "memory" in cgroups.trees:
@@ -144,12 +146,12 @@ def oom_kills(cgroups: Cgroups, group: str) -> int:
 
 
 def service_trees(cgroups: Cgroups) -> dict[str, Path]:
-    """The trees by which a service manager knows what belongs to a service: v2, `name=systemd`, or both."""
+    """The trees that a service manager uses to track a service's processes: v2, `name=systemd`, or both."""
     return {name: tree for name, tree in cgroups.trees.items() if name in ("", "name=systemd")}
 
 
 def groups_of(pid: int | str) -> dict[str, str]:
-    """The groups of a process ("self" for ours) by tree: a controller (v1), `name=systemd`, "" for v2."""
+    """The groups of process `pid` ("self": this one), keyed by tree: a controller (v1), `name=systemd`, "" for v2."""
     groups = {}
     for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
         _, names, group = line.split(":", 2)
@@ -158,14 +160,15 @@ def groups_of(pid: int | str) -> dict[str, str]:
 
 
 def move(tree: Path, group: str, pid: int) -> None:
-    """Move a process into `group` of `tree`, making it."""
+    """Move a process into `group` of `tree`; creates the group."""
     directory = below(tree, group)
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "cgroup.procs").write_text(str(pid))
 
 
 def remove(cgroups: Cgroups, group: str, timeout_s: float) -> None:
-    """Kill whoever is in `group` of any tree, and remove it. One that is gone is fine; OSError when it stays busy."""
+    """Kill all processes of `group` in every tree and remove it. Idempotent; OSError when it stays busy until the
+    timeout."""
     deadline = time.monotonic() + timeout_s
     for tree in cgroups.trees.values():
         top = below(tree, group)
@@ -175,7 +178,7 @@ def remove(cgroups: Cgroups, group: str, timeout_s: float) -> None:
 
 
 def _is_removed(directory: Path) -> bool:
-    """Remove a group that has neither members nor groups below it, as nearly every one; whether it is gone."""
+    """Try to remove an empty group with one call (the usual case); returns whether it is gone."""
     try:
         directory.rmdir()
     except FileNotFoundError:
@@ -197,13 +200,13 @@ def _remove(directory: Path, deadline: float) -> None:
         except OSError as error:
             if error.errno != errno.EBUSY or time.monotonic() > deadline:
                 raise
-            time.sleep(0.002)  # a killed process leaves its group in its own time
+            time.sleep(0.002)  # a killed process leaves its group asynchronously
         else:
             return
 
 
 def thaw(cgroups: Cgroups, group: str) -> None:
-    """Let the frozen processes of `group` go on; on v1 not even SIGKILL ends them before. One that is gone is fine."""
+    """Thaw the frozen processes of `group`: on v1, a frozen process does not even act on SIGKILL. Idempotent."""
     if cgroups.layout == "v2":
         file, go_on = cgroups.path(group) / "cgroup.freeze", "0"
     elif "freezer" in cgroups.trees:

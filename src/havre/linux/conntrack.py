@@ -1,10 +1,10 @@
-"""Connection tracking: forgetting the flows of an address, so that its next owner does not inherit them.
+"""Connection tracking: drop the flows of an address, so that its next owner does not inherit them.
 
-A UDP flow has no end: for as long as a client goes on sending, the kernel goes on translating to where it first did.
-One message asks the kernel to drop every flow that is answered by an address (`CTA_FILTER`); a kernel that does not
-know filters for deletion takes the message for a search of one flow, and says EINVAL or ENOENT.
+A UDP flow does not end while a client keeps sending: the kernel goes on translating to the old destination. One message
+with `CTA_FILTER` asks the kernel to drop every flow whose reply source is an address. A kernel that does not support
+filters in deletions treats the message as the deletion of a single flow, and answers EINVAL or ENOENT.
 
-Follows linux/netfilter/nfnetlink_conntrack.h. Blocking; failures are OSError.
+Source: linux/netfilter/nfnetlink_conntrack.h. Blocking; failures are OSError.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ _REQUEST, _ACK, _NESTED = 0x1, 0x4, 0x8000
 _CTA_TUPLE_REPLY, _CTA_FILTER = 2, 25
 _CTA_TUPLE_IP, _CTA_IP_V4_SRC, _CTA_IP_V6_SRC = 1, 1, 3
 _CTA_FILTER_REPLY_FLAGS, _F_IP_SRC = 2, 1
-_USE_FAMILY = 1  # nfgenmsg.version: 0 would mean every address family
+_USE_FAMILY = 1  # nfgenmsg.version; 0 would select every address family
 
 
 class Conntrack:
-    """A socket to the flow table of the network namespace of the thread that opens it. Thread-safe."""
+    """A ctnetlink socket in the network namespace of the thread that opens it. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -35,11 +35,11 @@ class Conntrack:
         self._socket.bind((0, 0))
 
     def close(self) -> None:
-        """Release the socket."""
+        """Close the socket."""
         self._socket.close()
 
     def forget(self, address: IPv4Address | IPv6Address) -> bool:
-        """Drop the flows that `address` answers; False where this kernel cannot."""
+        """Drop all flows whose reply source is `address`. Returns False where the kernel does not support it."""
         family, source = (socket.AF_INET, _CTA_IP_V4_SRC) if address.version == 4 else (socket.AF_INET6, _CTA_IP_V6_SRC)
         tuple_ip = _attr(_CTA_TUPLE_IP | _NESTED, _attr(source, address.packed))
         wanted = _attr(_CTA_FILTER_REPLY_FLAGS, struct.pack("=I", _F_IP_SRC))

@@ -1,7 +1,7 @@
-"""The C library's heap: in how many arenas threads may allocate.
+"""glibc's malloc arenas: limits how many there are.
 
-glibc opens an arena for each new thread, up to eight for each processor. Each keeps much of what its threads have given
-back, so that a process whose threads take turns with large buffers holds the buffers of all of them.
+glibc opens an arena for each new thread, up to eight for each processor. An arena retains much of what its threads
+freed, so a process whose threads take turns with large buffers retains the buffers of all of them.
 
 Source: mallopt(3), M_ARENA_MAX.
 """
@@ -16,6 +16,6 @@ _libc = ctypes.CDLL(None)
 
 
 def limit_arenas(count: int) -> None:
-    """Let all threads together use `count` arenas; before they start. C libraries without arenas have nothing to do."""
+    """Limit malloc to `count` arenas. Call before threads start. Does nothing on C libraries without arenas."""
     if hasattr(_libc, "mallopt"):
         _libc.mallopt(_M_ARENA_MAX, count)

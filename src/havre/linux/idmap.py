@@ -1,14 +1,15 @@
-"""Other user and group IDs: ranges of the host's that stand for 0 and up in a user namespace, and what uses them.
+"""User namespaces and ID mappings: a range of host IDs that appears as 0 and up in a user namespace.
 
-    on disk     0 ... count-1        as files are kept, whoever writes them
+    on disk     0 ... count-1        as stored, independent of the mapping
                  |  idmapped mount (mount_setattr(2))
-    on the host uid ... uid+count-1  what the kernel checks, and what the daemon sees of a mount that is so shown
+    on the host uid ... uid+count-1  what the kernel checks, and what the daemon sees through an idmapped mount
                  |  user namespace
     inside      0 ... count-1
 
-A user namespace is made by unshare(1), for a process of several threads cannot enter one: the child waits until its
-maps are written and whatever is wanted of its namespaces is held by descriptors or mounts, and then ends, as it does
-when the daemon is killed. Blocking; failures are OSError.
+A multithreaded process cannot enter a user namespace (setns(2)), so unshare(1) makes it in a child process. The child
+waits until its maps are written and the namespaces wanted are held by descriptors or mounts, and is then killed; it
+also
+ends when the daemon is killed. Blocking; failures are OSError.
 
 Sources: user_namespaces(7), subuid(5), mount_setattr(2), setfsuid(2), capget(2), capabilities(7).
 Why: docs/decisions/320.
@@ -26,11 +27,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 OVERFLOW = 65534
-"""Whom the kernel shows in place of an ID that has no name in a user namespace."""
+"""The overflow ID: what an ID without a mapping appears as (user_namespaces(7))."""
 
 CAPABILITY = "security.capability"
 _CAPABILITY, _CAPABILITY_OF_ROOT, _FLAGS, _CAPABILITY_BYTES = 0x02000000, 0x03000000, 0x00FFFFFF, 20
-"""<linux/capability.h>: revision 2; 3, after whose bytes the host's number follows of the root that they are for."""
+"""<linux/capability.h>: revision 2, and revision 3, which appends the host's UID of the namespace's root."""
 
 _CAPABILITY_VERSION_3 = 0x20080522
 _PATH = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
@@ -39,30 +40,32 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class IdRange:
-    """`count` user IDs of the host's from `uid` on and as many group IDs from `gid` on, which are 0 and up inside."""
+    """`count` host user IDs from `uid` and group IDs from `gid`, mapped to 0 and up inside the user namespace."""
 
     uid: int
     gid: int
     count: int
 
     def outside(self, uid: int, gid: int) -> tuple[int, int]:
-        """What the host calls an owner that is called so inside; whoever is out of range is nobody, or the last."""
+        """Map a UID and GID inside to the host's; IDs out of range map to the overflow ID, or to the last of the
+        range."""
         last = self.count - 1
         return self.uid + min(self._known(uid), last), self.gid + min(self._known(gid), last)
 
     def inside(self, uid: int, gid: int) -> tuple[int, int]:
-        """What an owner that the host calls so is called inside."""
+        """Map a UID and GID of the host to those inside; the overflow ID where there is no mapping."""
         return self._known(uid - self.uid), self._known(gid - self.gid)
 
     def capability_outside(self, value: bytes) -> bytes:
-        """The attribute security.capability of a file as the host must set it, so that it counts inside."""
+        """Convert `security.capability` from its value inside to the host's: revision 3, bound to the namespace's
+        root."""
         head = int.from_bytes(value[:4], "little")
         if len(value) != _CAPABILITY_BYTES or head & ~_FLAGS != _CAPABILITY:
             return value
         return struct.pack("<I16sI", _CAPABILITY_OF_ROOT | head & _FLAGS, value[4:], self.uid)
 
     def capability_inside(self, value: bytes) -> bytes:
-        """The same as it is told inside, given what the host sees."""
+        """Convert `security.capability` from the host's value to the one seen inside: revision 2."""
         head, root = int.from_bytes(value[:4], "little"), int.from_bytes(value[_CAPABILITY_BYTES:], "little")
         if head & ~_FLAGS != _CAPABILITY_OF_ROOT or root != self.uid:
             return value
@@ -74,7 +77,7 @@ class IdRange:
 
 @contextmanager
 def user_namespace(ids: IdRange) -> Iterator[int]:
-    """A descriptor of a user namespace with these IDs, for the length of a block."""
+    """Create a user namespace with this mapping and yield a descriptor of it; closed after the block."""
     with _child(["unshare", "--user"]) as pid:
         _write_maps(pid, ids)
         descriptor = os.open(f"/proc/{pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
@@ -86,9 +89,10 @@ def user_namespace(ids: IdRange) -> Iterator[int]:
 
 @contextmanager
 def owned_network(owner: IdRange | Path) -> Iterator[int]:
-    """The PID of a process in a network namespace that a user namespace owns, for the length of a block.
+    """Create a network namespace owned by a user namespace and yield the PID of a process in it, killed after the
+    block.
 
-    `owner` are the IDs of a new user namespace or the file of one that there is.
+    `owner` is the mapping of a new user namespace, or the nsfs file of an existing one.
     """
     if isinstance(owner, Path):
         with _child(["nsenter", f"--user={owner}", "unshare", "--net"]) as pid:
@@ -101,9 +105,9 @@ def owned_network(owner: IdRange | Path) -> Iterator[int]:
 
 @contextmanager
 def as_root_of(ids: IdRange | None) -> Iterator[None]:
-    """Let what this thread creates in a block belong to root of `ids`; it may do all it might before. None: no change.
+    """Make this thread create files as root of `ids`, with its capabilities kept. None: no change.
 
-    A mount with other IDs has no name for the host's root: without this, nothing could be created there (EOVERFLOW).
+    The host's root has no mapping on an idmapped mount, so creating a file there fails with EOVERFLOW otherwise.
     """
     if ids is None:
         yield
@@ -113,7 +117,8 @@ def as_root_of(ids: IdRange | None) -> Iterator[None]:
     uid, gid = os.geteuid(), os.getegid()
     try:
         _set_ids(ids.uid, ids.gid)
-        _check(_libc.capset(header, capabilities), "keep capabilities")  # those about files went with the UID
+        # changing fsuid drops the file capabilities (capabilities(7))
+        _check(_libc.capset(header, capabilities), "keep capabilities")
         yield
     finally:
         _set_ids(uid, gid)
@@ -121,14 +126,14 @@ def as_root_of(ids: IdRange | None) -> Iterator[None]:
 
 
 def _set_ids(uid: int, gid: int) -> None:
-    """setfsgid(2), setfsuid(2): of the calling thread alone."""
+    """setfsgid(2) and setfsuid(2): they affect the calling thread only."""
     _libc.setfsgid(gid)
     _libc.setfsuid(uid)
 
 
 @contextmanager
 def _child(command: Sequence[str]) -> Iterator[int]:
-    """The PID of a process that the command has put into namespaces and that waits there."""
+    """Start `command`, which enters namespaces, and yield the PID of the waiting process; killed after the block."""
     pipe = subprocess.PIPE
     with subprocess.Popen(
         [*command, "cat"], env=_PATH, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True
@@ -139,7 +144,7 @@ def _child(command: Sequence[str]) -> Iterator[int]:
         try:
             with suppress(BrokenPipeError):
                 os.write(child.stdin.fileno(), b"\n")
-            if not os.read(child.stdout.fileno(), 1):  # what comes back has passed by all of the command
+            if not os.read(child.stdout.fileno(), 1):  # `cat` echoes only after the whole command has run
                 reason = child.stderr.read().decode(errors="replace").strip()
                 raise OSError(f"cannot make a user namespace: {reason}")
             yield child.pid

@@ -1,6 +1,6 @@
-"""Told by the kernel what happens to files and directories, all by one descriptor that an event loop can wait for.
+"""inotify(7): one descriptor for the event loop that reports changes of all watched files and directories.
 
-Source: inotify(7). Failures are OSError; ENOSPC means that fs.inotify.max_user_watches is reached.
+Failures are OSError; ENOSPC means that fs.inotify.max_user_watches is reached.
 """
 
 from __future__ import annotations
@@ -19,25 +19,26 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Inotify:
-    """Watches, by numbers that the kernel gives."""
+    """An inotify instance. Watches are identified by the kernel's watch descriptors."""
 
     def __init__(self) -> None:
         self._file = _checked(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK), "inotify_init1")
 
     def fileno(self) -> int:
-        """What becomes readable."""
+        """The descriptor, readable when there are events."""
         return self._file
 
     def add(self, path: Path, events: int) -> int:
-        """Watch a file or a directory."""
+        """Watch a file or a directory for `events` (IN_*); returns the watch descriptor."""
         return _checked(_libc.inotify_add_watch(self._file, os.fsencode(path), events), f"watch {path}")
 
     def remove(self, watch: int) -> None:
-        """Watch no longer. Idempotent: a watch goes with what it watches."""
+        """Remove a watch. Idempotent: the kernel removes the watch of a deleted file itself."""
         _libc.inotify_rm_watch(self._file, watch)
 
     def read(self) -> list[tuple[int, str]]:
-        """What has happened, as watch and name in a directory ("": to the watched itself). Does not wait."""
+        """Read pending events without blocking: (watch, name in the directory); "" for an event of the watched file
+        itself."""
         try:
             data = os.read(self._file, _BUFFER)
         except BlockingIOError:
@@ -53,7 +54,7 @@ class Inotify:
         return happened
 
     def close(self) -> None:
-        """Give the descriptor back, and all watches."""
+        """Close the descriptor; removes all watches."""
         os.close(self._file)
 
 

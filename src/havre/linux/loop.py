@@ -1,4 +1,4 @@
-"""Loop devices: files as read-only block devices that vanish with their last user (loop(4))."""
+"""Loop devices (loop(4)): attach files as read-only block devices that are detached with their last user."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _CONFIG = struct.Struct("=II 40x 12x I 64s 64x 32x 16x 64x")
 
 
 def attach_loop(path: Path) -> tuple[int, str]:
-    """Make the file at `path` a read-only block device; returns its open descriptor and its name in /dev.
+    """Attach the file at `path` as a read-only block device. Returns an open descriptor and the name in /dev.
 
-    The device goes when the descriptor is closed and nothing has it mounted.
+    LO_FLAGS_AUTOCLEAR: the kernel detaches it once the descriptor is closed and nothing has it mounted.
     """
     backing = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
@@ -35,7 +35,7 @@ def attach_loop(path: Path) -> tuple[int, str]:
 
 
 def _configure_free(control: int, config: bytes) -> tuple[int, str]:
-    """Ask for a free device and take it; another process may have been faster, so more than once."""
+    """Configure a free device. Retries: another process may take the same device first."""
     for _ in range(_ATTEMPTS):
         name = f"/dev/loop{fcntl.ioctl(control, _LOOP_CTL_GET_FREE)}"
         device = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
@@ -47,4 +47,4 @@ def _configure_free(control: int, config: bytes) -> tuple[int, str]:
                 raise
         else:
             return device, name
-    raise OSError(errno.EBUSY, "every free loop device was taken by someone else", "/dev/loop-control")
+    raise OSError(errno.EBUSY, "other processes took every free loop device", "/dev/loop-control")

@@ -122,9 +122,9 @@ class _Statx(ctypes.Structure):
 
 
 def is_mount_point(directory: int, name: str | bytes) -> bool:
-    """Whether something is mounted on `name` in an open directory, whichever mount namespace that lies in (statx(2)).
+    """Report whether `name` in an open directory is a mount point, in whichever mount namespace (statx(2)).
 
-    FileNotFoundError where nothing is.
+    FileNotFoundError when `name` does not exist.
     """
     found = _Statx()
     if _libc.statx(directory, os.fsencode(name), _AT_SYMLINK_NOFOLLOW, 0, ctypes.byref(found)) != 0:
@@ -134,7 +134,7 @@ def is_mount_point(directory: int, name: str | bytes) -> bool:
 
 
 def create_mount(fstype: str, options: Iterable[tuple[str, str | None]], attributes: int = 0) -> int:
-    """Build a mount attached nowhere and return its descriptor; closing it undoes the mount.
+    """Create a detached mount and return its descriptor; closing it unmounts.
 
     `options` are pairs in order (a key may repeat); a value of None sets a flag. `attributes` are `ATTR_*`.
     """
@@ -156,12 +156,12 @@ def attach_mount(mount: int, target: Path) -> None:
 
 
 def attach_mount_at(mount: int, directory: int) -> None:
-    """As `attach_mount`, onto the open file or directory `directory`: for targets in trees that others change."""
+    """As `attach_mount`, onto an open file or directory: safe in trees that other processes change."""
     _syscall(_MOVE_MOUNT, mount, b"", directory, b"", _MOVE_MOUNT_F_EMPTY_PATH | _MOVE_MOUNT_T_EMPTY_PATH)
 
 
 def mount_filesystem(fstype: str, options: Iterable[tuple[str, str | None]], target: Path, attributes: int = 0) -> None:
-    """Build a mount and attach it at `target`."""
+    """Create a mount and attach it at `target`."""
     with _closing(create_mount(fstype, options, attributes)) as mount:
         attach_mount(mount, target)
 
@@ -169,17 +169,17 @@ def mount_filesystem(fstype: str, options: Iterable[tuple[str, str | None]], tar
 def bind_mount(
     source: Path, target: Path, *, recursive: bool = True, attributes: int = 0, user_namespace: int | None = None
 ) -> None:
-    """Show the tree at `source` at `target` too; the rest as for `clone_mount`."""
+    """Bind-mount the tree at `source` on `target`; other arguments as for `clone_mount`."""
     clone = clone_mount(source, recursive=recursive, attributes=attributes, user_namespace=user_namespace)
     with _closing(clone) as mount:
         attach_mount(mount, target)
 
 
 def clone_mount(source: Path, *, recursive: bool = True, attributes: int = 0, user_namespace: int | None = None) -> int:
-    """A detached copy of the mount (or, `recursive`, the mounts) at `source`; the descriptor is to be closed.
+    """Clone the mount (`recursive`: and those below it) at `source`; returns a descriptor that the caller closes.
 
-    `attributes` are set on every mount of the copy; it shows the owners of files as `user_namespace` has them: what is
-    0 on disk is what the host calls its 0. EINVAL where a file system cannot do that.
+    `attributes` are set on every mount of the clone. With `user_namespace` it is an idmapped mount: an owner 0 on disk
+    appears as the host ID that the namespace maps to 0. EINVAL where the file system does not support that.
     """
     depth = _AT_RECURSIVE if recursive else 0
     flags = _OPEN_TREE_CLONE | os.O_CLOEXEC | depth
@@ -196,7 +196,7 @@ def clone_mount(source: Path, *, recursive: bool = True, attributes: int = 0, us
 
 
 def restrict_mount(mount: int, attributes: int, *, recursive: bool = False) -> None:
-    """Set `attributes` on the mount that the open directory `mount` is the root of, and on those below it."""
+    """Set `attributes` on the mount whose root is the open directory `mount`; `recursive`: and on those below it."""
     _set_attributes(mount, _MountAttributes(attr_set=attributes), recursive)
 
 
@@ -207,7 +207,7 @@ def _set_attributes(mount: int, wanted: _MountAttributes, recursive: bool) -> No
 
 
 def mount(source: str, target: Path, fstype: str, flags: int = 0, data: str = "") -> None:
-    """mount(2), for what the context calls cannot do; `data` holds at most one page."""
+    """mount(2), for what the fsopen(2) interface cannot do. `data` holds at most one page."""
     arguments = (os.fsencode(source), os.fsencode(target), fstype.encode(), ctypes.c_ulong(flags), os.fsencode(data))
     if _libc.mount(*arguments) != 0:
         number = ctypes.get_errno()
@@ -215,20 +215,20 @@ def mount(source: str, target: Path, fstype: str, flags: int = 0, data: str = ""
 
 
 def unmount(target: Path, flags: int = UMOUNT_NOFOLLOW) -> None:
-    """umount2(2): takes the topmost mount off `target`."""
+    """umount2(2): remove the topmost mount from `target`."""
     if _libc.umount2(os.fsencode(target), flags) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), str(target))
 
 
 def unmount_all(target: Path) -> bool:
-    """Take every mount off `target`, lazily where it is busy; tells whether there was one. Idempotent."""
+    """Remove every mount from `target`, lazily where busy. Returns whether there was one. Idempotent."""
     found = False
     while True:
         try:
             unmount(target)
         except OSError as error:
-            if error.errno in (errno.EINVAL, errno.ENOENT):  # not a mount point, or not there
+            if error.errno in (errno.EINVAL, errno.ENOENT):  # not a mount point, or does not exist
                 return found
             if error.errno != errno.EBUSY:
                 raise
@@ -237,9 +237,9 @@ def unmount_all(target: Path) -> bool:
 
 
 def mount_by_options(source: str, target: Path, fstype: str, options: str) -> None:
-    """Mount as mount(8) would with `-t fstype -o options`: flags, what is left for the file system, propagation.
+    """Mount as `mount -t fstype -o options` does: separates flags, propagation and file system options (mount(8)).
 
-    mount(2) wants these in up to three calls: a bind mount takes its flags only afterwards, propagation is set alone.
+    mount(2) needs up to three calls: a bind mount takes its flags in a remount, and propagation is set alone.
     """
     parsed = parse_options(options)
     mount(source, target, fstype, parsed.flags, parsed.data)
@@ -255,7 +255,7 @@ def mount_by_options(source: str, target: Path, fstype: str, options: str) -> No
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """A comma-separated option text, sorted by who reads it: mount(2)'s flags, the file system, propagation."""
+    """A comma-separated option text, separated into mount(2)'s flags, propagation and the file system's own options."""
 
     flags: int
     data: str
@@ -263,7 +263,7 @@ class Options:
 
 
 def parse_options(text: str) -> Options:
-    """The options in `text`, later ones winning over earlier ones."""
+    """Parse the options in `text`; later ones override earlier ones."""
     flags, data, propagation = 0, [], []
     for option in filter(None, text.split(",")):
         if option in _SET_FLAGS:
@@ -298,7 +298,8 @@ def _lines() -> list[str]:
 
 
 def _target(line: str) -> str:
-    """Where the mount of a line of mountinfo lies, with a slash behind: quick to compare in a table of thousands."""
+    """The mount point of a mountinfo line, with a trailing slash: a prefix that is cheap to compare for thousands of
+    lines."""
     return _unescape(line.split(" ", 5)[4]).rstrip("/") + "/"
 
 
@@ -321,13 +322,13 @@ def _parse_entry(line: str) -> MountEntry:
 
 
 def mount_of(path: Path) -> MountEntry:
-    """The mount that `path`, which must be free of links, lies on."""
+    """The mount that `path` lies on. `path` must not contain symbolic links."""
     place = str(path).rstrip("/") + "/"
     return _parse_entry([line for line in _lines() if place.startswith(_target(line))][-1])
 
 
 def _unescape(field: str) -> str:
-    """Undo the octal escapes of blank, tab, newline and backslash."""
+    """Decode the octal escapes of space, tab, newline and backslash (proc_pid_mountinfo(5))."""
     if "\\" not in field:
         return field
     return re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), field)
@@ -342,11 +343,11 @@ def _configure(context: int, what: str, command: int, key: bytes | None, value: 
 
 
 def _context_log(context: int) -> Iterator[str]:
-    """The messages the kernel left in a file-system context: lines like `e overlay: No changes allowed`."""
+    """The messages in a file system context's log: lines like `e overlay: No changes allowed`."""
     while True:
         try:
             yield os.read(context, 4096).decode(errors="replace").strip()[2:]
-        except OSError:  # ENODATA: read to the end
+        except OSError:  # ENODATA: no more messages
             return
 
 

@@ -1,19 +1,19 @@
-"""Network namespaces with a name in the file system, made and entered in threads of their own.
+"""Network namespaces bound to a path, created and entered in dedicated threads.
 
-A namespace lives as long as a process, a descriptor or a mount holds it. Here the holder is a bind mount of its nsfs
-file at a path of the caller's choice, so that it outlives every process:
+A namespace lives as long as a process, a descriptor or a mount refers to it. Here a bind mount of its nsfs file at the
+caller's path does, so that it outlives every process:
 
     daemon's thread ──start──▶ new thread: unshare(CLONE_NEWNET)
                                            mount --bind /proc/thread-self/ns/net PATH
                     ◀──join─── (ends; the mount keeps the namespace)
 
-One that a user namespace shall own, so that its root may do there what root does, is taken from a process that has been
-put into both (`idmap.owned_network`); a new user namespace is held in the same way, at PATH.user.
+A namespace that a user namespace owns, so that its root has capabilities there, is taken from a process that was
+started in both (`idmap.owned_network`). A new user namespace is bound in the same way, at PATH.user.
 
-The calling thread never changes its own namespace: setns and unshare act on the thread that calls them, and a thread
-of the shared pool that had moved would serve the next caller from the wrong network.
+The calling thread never changes its own namespace: setns(2) and unshare(2) act on the calling thread, and a thread of
+the shared pool would then serve its next caller from the wrong network.
 
-Follows network_namespaces(7), setns(2), mount(2). Blocking; failures are OSError.
+Source: network_namespaces(7), setns(2), mount(2). Blocking; failures are OSError.
 """
 
 from __future__ import annotations
@@ -40,10 +40,11 @@ _libc.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctype
 
 
 def create_netns(path: Path, then: Callable[[], T], owner: IdRange | Path | None = None) -> T:
-    """Make a network namespace held by a bind mount at `path`, and return `then()`, called inside it.
+    """Create a network namespace bound to `path`, and return `then()`, called inside it.
 
-    `owner` are the IDs of a user namespace that is made for it, or the file of one. When anything fails, `then`
-    included, neither mount nor file stays.
+    `owner` is the mapping of a new user namespace that owns it, or the nsfs file of an existing one. On any failure,
+    that
+    of `then` included, mount and file are removed.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -66,7 +67,7 @@ def create_netns(path: Path, then: Callable[[], T], owner: IdRange | Path | None
 
 
 def user_namespace_at(path: Path) -> Path:
-    """Where the user namespace is held that was made to own the network namespace at `path`."""
+    """The path to which the user namespace created with the network namespace at `path` is bound."""
     return path.with_suffix(_USER)
 
 
@@ -76,9 +77,10 @@ def _hold(source: str, path: Path) -> None:
 
 
 def hold_netns(path: Path, pid: int, *, owned: bool) -> None:
-    """Hold at `path` the namespace that process `pid` is in, unless one is held there; `owned`, its owner beside it.
+    """Bind the network namespace of process `pid` to `path`, unless one is bound there; `owned`: its user namespace
+    too.
 
-    What a daemon in another mount namespace holds is seen there alone: the process has it in any case. Idempotent.
+    Needed when a daemon in another mount namespace made the bind mount, which is not visible here. Idempotent.
     """
     for kind, place in (("net", path), ("user", user_namespace_at(path))):
         if not is_netns(place) and (owned or kind == "net"):
@@ -106,7 +108,7 @@ def _enter(path: Path) -> None:
 
 
 def in_each_netns(paths: Iterable[Path], function: Callable[[], T]) -> dict[Path, T]:
-    """What `function` returns in each of many network namespaces, by one thread."""
+    """Call `function` in each network namespace, in one thread; returns the results by path."""
 
     def inside() -> dict[Path, T]:
         found: dict[Path, T] = {}
@@ -119,20 +121,21 @@ def in_each_netns(paths: Iterable[Path], function: Callable[[], T]) -> dict[Path
 
 
 def delete_netns(path: Path) -> None:
-    """Drop the mount and the file, and those of the user namespace that was made to own it. Idempotent.
+    """Unmount and remove the file, and those of the user namespace created with it. Idempotent.
 
     The namespaces end when no process is left in them.
     """
     for each in (path, user_namespace_at(path)):
         if _libc.umount2(os.fsencode(each), _MNT_DETACH | _UMOUNT_NOFOLLOW) < 0:
             number = ctypes.get_errno()
-            if number not in (_EINVAL, _ENOENT):  # not a mount point, or not there
+            if number not in (_EINVAL, _ENOENT):  # not a mount point, or does not exist
                 raise OSError(number, f"unmount {each}: {os.strerror(number)}")
         each.unlink(missing_ok=True)
 
 
 def is_netns(path: Path) -> bool:
-    """Whether a namespace is mounted at `path` (a leftover of a reboot, or of other mounts than ours, is a file)."""
+    """Report whether a namespace is mounted at `path`; after a reboot, or in another mount namespace, it is an empty
+    file."""
     try:
         return os.stat(path).st_dev != os.stat(path.parent).st_dev
     except FileNotFoundError:
@@ -140,7 +143,7 @@ def is_netns(path: Path) -> bool:
 
 
 def _aside(function: Callable[[], T]) -> T:
-    """Call in a thread that exists for nothing else, because its namespace is spoilt for other work."""
+    """Call in a new thread that ends afterwards, because its namespace makes it unusable for other work."""
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="havre-netns") as thread:
         return thread.submit(function).result()
 

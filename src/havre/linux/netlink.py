@@ -1,15 +1,15 @@
-"""rtnetlink spoken directly: links, addresses and routes of one network namespace.
+"""rtnetlink: links, addresses and routes of one network namespace.
 
-Owns the packing of requests and the unpacking of replies, nothing else: no policy, no names of networks or containers.
-Requests are values (`new_bridge`, `new_veth`, ...) that a `Netlink` socket sends together, one system call for the lot:
+Owns the encoding of requests and the decoding of replies: no policy, no names of networks or containers. Requests are
+values (`new_bridge`, `new_veth`, ...); a `Netlink` socket sends a batch of them in one system call:
 
     Netlink.run(a, b, c)      user  ── a | b | c ──▶  kernel      each request asks for its own acknowledgement
-                              user  ◀─ ok | ok | E ─  kernel      the first refusal is raised as OSError
+                              user  ◀─ ok | ok | E ─  kernel      the first error is raised as OSError
 
-A netlink socket belongs for life to the network namespace of the thread that opened it; any thread may use it later.
+A netlink socket belongs to the network namespace of the thread that opened it; any thread may use it later.
 Why no library does this: docs/decisions/030.
 
-Follows rtnetlink(7), netlink(7), linux/if_link.h and linux/rtnetlink.h. Failures are OSError with the kernel's text.
+Source: rtnetlink(7), netlink(7), linux/if_link.h and linux/rtnetlink.h. Failures are OSError with the kernel's text.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ _RECEIVE_BYTES = 1 << 18
 
 @dataclass(frozen=True)
 class Request:
-    """One message for the kernel; `what` says in words what it does, for errors."""
+    """One rtnetlink message; `what` describes it in error messages."""
 
     type: int
     flags: int
@@ -75,7 +75,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Link:
-    """A network device as the kernel lists it; `master` is the index of its bridge, 0 for none; `alias` is a note."""
+    """A network device. `master` is the index of its bridge, 0 for none; `alias` is IFLA_IFALIAS."""
 
     index: int
     name: str
@@ -88,7 +88,7 @@ class Link:
 
 
 def new_bridge(name: str, mac: str, mtu: int) -> Request:
-    """A bridge, up at once. Its MAC is fixed, else it changes with the first port that has a lower one."""
+    """A bridge, up. Its MAC is set explicitly: otherwise it follows the lowest MAC of its ports."""
     attributes = _text(_IFLA_IFNAME, name) + _attr(_IFLA_ADDRESS, mac_bytes(mac)) + _u32(_IFLA_MTU, mtu)
     kind = _attr(_IFLA_LINKINFO | _NESTED, _text(_INFO_KIND, "bridge"))
     body = _ifinfo(0, IFF_UP, IFF_UP) + attributes + kind
@@ -96,9 +96,9 @@ def new_bridge(name: str, mac: str, mtu: int) -> Request:
 
 
 def new_veth(name: str, master: int, mtu: int, peer: str, peer_mac: str, peer_netns_fd: int) -> Request:
-    """A veth pair: `name` here, up, a port of the bridge of index `master`; `peer` born in another namespace, down.
+    """A veth pair: `name` here, up, a port of the bridge of index `master`; `peer` created in another namespace, down.
 
-    The kernel makes the peer first, when it has nobody to talk to yet, so it refuses to bring it up in this request.
+    The kernel creates the peer before its other end exists, and refuses to bring it up in the same request.
     """
     inside = _ifinfo(0) + _text(_IFLA_IFNAME, peer) + _attr(_IFLA_ADDRESS, mac_bytes(peer_mac))
     inside += _u32(_IFLA_MTU, mtu) + _u32(_IFLA_NET_NS_FD, peer_netns_fd)
@@ -112,9 +112,9 @@ def new_veth(name: str, master: int, mtu: int, peer: str, peer_mac: str, peer_ne
 def new_child(
     kind: str, name: str, parent: int, mode: str, mtu: int, mac: str = "", netns_fd: int | None = None
 ) -> Request:
-    """A macvlan or ipvlan device (`kind`) on the device of index `parent`, born in another namespace, down.
+    """A macvlan or ipvlan device (`kind`) on the device of index `parent`, created in another namespace, down.
 
-    `mode` is private, vepa, bridge or passthru of macvlan (`mac` its own), l2, l3 or l3s of ipvlan.
+    `mode` is private, vepa, bridge or passthru for macvlan (which has its own `mac`), l2, l3 or l3s for ipvlan.
     """
     number = struct.pack("=I", _MACVLAN_MODES[mode]) if kind == "macvlan" else struct.pack("=H", _IPVLAN_MODES[mode])
     data = _attr(_INFO_DATA | _NESTED, _attr(_MACVLAN_MODE if kind == "macvlan" else _IPVLAN_MODE, number))
@@ -135,7 +135,7 @@ def new_vlan(name: str, parent: int, number: int) -> Request:
 
 
 def new_dummy(name: str) -> Request:
-    """A device that leads nowhere, up."""
+    """A dummy device, which drops all packets, up."""
     body = _ifinfo(0, IFF_UP, IFF_UP) + _text(_IFLA_IFNAME, name)
     body += _attr(_IFLA_LINKINFO | _NESTED, _text(_INFO_KIND, "dummy"))
     return Request(_NEWLINK, _CREATE | _EXCL, body, f"create dummy device {name}")
@@ -144,7 +144,7 @@ def new_dummy(name: str) -> Request:
 def new_vxlan(name: str, master: int, mtu: int, vni: int, local: IPv4Address) -> Request:
     """A VXLAN device (RFC 7348) with the network identifier `vni`, a port of the bridge of index `master`, up.
 
-    It listens at `local`, UDP port 4789, and has no peers.
+    It listens at `local`, UDP port 4789, and has no forwarding entries.
     """
     port = _attr(_VXLAN_PORT, struct.pack(">H", 4789))
     data = _u32(_VXLAN_ID, vni) + _attr(_VXLAN_LOCAL, local.packed) + _attr(_VXLAN_LEARNING, b"\0") + port
@@ -155,9 +155,9 @@ def new_vxlan(name: str, master: int, mtu: int, vni: int, local: IPv4Address) ->
 
 
 def set_alias(name: str, alias: str) -> Request:
-    """A note that stays with a device; the kernel takes none in the request that makes one."""
+    """Set a device's alias (IFLA_IFALIAS). The kernel does not accept one in the request that creates the device."""
     body = _ifinfo(0) + _text(_IFLA_IFNAME, name) + _attr(_IFLA_IFALIAS, alias.encode())
-    return Request(_NEWLINK, 0, body, f"note the maker of link {name}")
+    return Request(_NEWLINK, 0, body, f"set the alias of link {name}")
 
 
 def delete_link(name: str) -> Request:
@@ -165,24 +165,24 @@ def delete_link(name: str) -> Request:
     return Request(_DELLINK, 0, _ifinfo(0) + _text(_IFLA_IFNAME, name), f"delete link {name}")
 
 
-def doom(name: str, group: int) -> Request:
-    """Shut a device and put it among those that `delete_group` ends."""
+def move_to_group(name: str, group: int) -> Request:
+    """Bring a device down and put it into the device group that `delete_group` deletes."""
     body = _ifinfo(0, 0, IFF_UP) + _text(_IFLA_IFNAME, name) + _u32(_IFLA_GROUP, group)
     return Request(_NEWLINK, 0, body, f"shut link {name}")
 
 
 def delete_group(group: int) -> Request:
-    """Remove all devices of a group at once; OSError ENODEV where there is none."""
+    """Delete all devices of a group at once; OSError ENODEV when it is empty."""
     return Request(_DELLINK, 0, _ifinfo(0) + _u32(_IFLA_GROUP, group), f"delete the links of group {group}")
 
 
 def set_down(index: int) -> Request:
-    """Shut a device; its routes and IPv6 addresses go."""
+    """Bring a device down; the kernel removes its routes and IPv6 addresses."""
     return Request(_NEWLINK, 0, _ifinfo(index, 0, IFF_UP), f"shut link {index}")
 
 
 def rename(index: int, name: str) -> Request:
-    """Give a device that is down another name."""
+    """Rename a device; it must be down."""
     return Request(_NEWLINK, 0, _ifinfo(index) + _text(_IFLA_IFNAME, name), f"rename link {index} to {name}")
 
 
@@ -197,10 +197,12 @@ def set_master(index: int, master: int) -> Request:
 
 
 def set_port(name: str, *, isolated: bool) -> Request:
-    """Options of a bridge port: frames may leave by the port they came from; `isolated` ports see no other such port.
+    """Options of a bridge port. hairpin: frames may leave by the port they came from. `isolated`: no traffic between
+    isolated ports.
 
-    The first matters where br_netfilter is loaded: it translates addresses while bridging, so that a container's packet
-    to its own published port is to go back through the same port.
+    hairpin matters where br_netfilter is loaded: NAT then happens while bridging, so that a container's packet to its
+    own
+    published port leaves by the port it came from.
     """
     options = _attr(_BRPORT_HAIRPIN, b"\x01") + _attr(_BRPORT_ISOLATED, bytes([isolated]))
     info = _text(_INFO_SLAVE_KIND, "bridge") + _attr(_INFO_SLAVE_DATA | _NESTED, options)
@@ -209,24 +211,24 @@ def set_port(name: str, *, isolated: bool) -> Request:
 
 
 def set_inet(index: int, settings: Mapping[int, int]) -> Request:
-    """IPv4 settings of a device, as `net.ipv4.conf.NAME.*` do: ROUTE_LOCALNET lets packets to 127.0.0.0/8 be routed."""
+    """Set a device's IPv4 settings (`net.ipv4.conf.NAME.*`); ROUTE_LOCALNET allows routing of 127.0.0.0/8."""
     values = b"".join(_u32(setting, value) for setting, value in settings.items())
     config = _attr(socket.AF_INET, _attr(_INET_CONF, values))
     return Request(_NEWLINK, 0, _ifinfo(index) + _attr(_IFLA_AF_SPEC, config), f"configure IPv4 on link {index}")
 
 
 def new_address(index: int, interface: Interface) -> Request:
-    """Give a device an address. IPv6 skips duplicate detection: the address is allocated, and usable at once."""
+    """Add an address. IPv6 skips duplicate address detection: addresses are allocated, and usable at once."""
     return Request(_NEWADDR, _CREATE | _EXCL, _ifaddr(index, interface), f"add address {interface} to link {index}")
 
 
 def delete_address(index: int, interface: Interface) -> Request:
-    """Take an address from a device."""
+    """Remove an address."""
     return Request(_DELADDR, 0, _ifaddr(index, interface), f"delete address {interface} from link {index}")
 
 
 def new_default_route(index: int, gateway: Address) -> Request:
-    """The default route of the gateway's address family, in place of another one."""
+    """Set the default route of the gateway's address family, replacing any other."""
     family = _family(gateway)
     head = _RTMSG.pack(family, 0, 0, 0, _TABLE_MAIN, _PROTO_BOOT, _SCOPE_UNIVERSE, _UNICAST, 0)
     body = head + _attr(_RTA_GATEWAY, gateway.packed) + _u32(_RTA_OIF, index)
@@ -240,7 +242,7 @@ def delete_default_route(family: int) -> Request:
 
 
 class Netlink:
-    """A socket to the kernel's routing core, in the network namespace of the thread that opens it. Thread-safe."""
+    """An rtnetlink socket in the network namespace of the thread that opens it. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -251,7 +253,7 @@ class Netlink:
         self._socket.bind((0, 0))
 
     def close(self) -> None:
-        """Release the socket, and with it its hold on the namespace."""
+        """Close the socket, which also holds the namespace open."""
         self._socket.close()
 
     def __enter__(self) -> Netlink:
@@ -261,7 +263,7 @@ class Netlink:
         self.close()
 
     def run(self, *requests: Request) -> None:
-        """Carry out all requests in order; the first that failed is raised, those after it were still tried."""
+        """Send all requests in order. Raises the first error; the requests after it were still carried out."""
         if not requests:
             return
         with self._lock:
@@ -301,7 +303,7 @@ class Netlink:
         return found
 
     def routes(self) -> list[tuple[Network, int]]:
-        """Destinations of the main table and the device each leaves by; default routes are left out."""
+        """Routes of the main table as (destination, index of the device); without default routes."""
         found: list[tuple[Network, int]] = []
         for body in self._dump(_GETROUTE, _RTMSG.pack(*[0] * 9)):
             prefix = body[1]
@@ -393,7 +395,7 @@ def _attributes(body: bytes, offset: int) -> dict[int, bytes]:
 
 
 def _failure(payload: bytes, what: str, flags: int) -> OSError | None:
-    """The error a reply carries; its text follows the echoed header of 16 bytes where the kernel has one."""
+    """The error in a reply; the kernel's extended text, where it sends one, follows the echoed header of 16 bytes."""
     (code,) = struct.unpack_from("=i", payload)
     if code == 0:
         return None

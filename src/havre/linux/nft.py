@@ -1,13 +1,13 @@
 """nftables through libnftables, in this process: one call is one transaction.
 
-Owns the library's context and the decoding of its errors; what the rules mean is the caller's. Commands are nft(8)
-text, several lines at once; the kernel takes all of them or none. `Monitor` reports changes made by anyone.
+Owns the library's context and decodes its errors; the meaning of rules is the caller's. Commands are nft(8) text of
+several lines; the kernel applies all or none. `Monitor` reports changes made by any process.
 
-A context and a monitor belong for life to the network namespace of the thread that makes them.
+A context and a monitor belong to the network namespace of the thread that creates them.
 
-The library waits for its socket with select(2), whose set ends at descriptor 1023: beyond, glibc ends the process. A
-context keeps its socket for life, so it is made early, while numbers are low, and refused when there are none any more.
-Follows libnftables(3), nft(8), linux/netfilter/nf_tables.h. Failures are OSError with nft's text.
+libnftables waits for its socket with select(2), whose set ends at descriptor 1023; a larger one aborts the process. A
+context therefore opens its socket early, and `Nft` raises EMFILE when no low descriptor is free.
+Source: libnftables(3), nft(8), linux/netfilter/nf_tables.h. Failures are OSError with nft's text.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _TABLE_NAME, _GEN_PROC_NAME = 1, 3  # NFTA_*_TABLE is 1 in messages on tables, c
 
 
 class Nft:
-    """A libnftables context. Thread-safe; calls are carried out one after another."""
+    """A libnftables context. Thread-safe; calls are serialised."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -43,7 +43,7 @@ class Nft:
         self._library.nft_ctx_buffer_error(self._context)
 
     def run(self, commands: str, *, json: bool = False, terse: bool = False) -> str:
-        """Carry out nft commands as one transaction; what they print, as JSON or without sets' elements if asked."""
+        """Run nft commands as one transaction and return their output: as JSON, or `terse` (without set elements)."""
         flags = (_JSON_OUTPUT if json else 0) | (_TERSE_OUTPUT if terse else 0)
         with self._lock:
             if not self._context:
@@ -58,7 +58,7 @@ class Nft:
         return output.decode()
 
     def close(self) -> None:
-        """Free the context and its socket."""
+        """Free the context and close its socket."""
         with self._lock:
             if self._context:
                 self._library.nft_ctx_free(self._context)
@@ -67,7 +67,7 @@ class Nft:
 
 @dataclass(frozen=True)
 class Change:
-    """One committed transaction: the tables it touched, the netlink port and the program it came from."""
+    """One committed transaction: the tables it changed, and the netlink port and name of the program that made it."""
 
     port: int
     program: str
@@ -75,7 +75,7 @@ class Change:
 
 
 class Monitor:
-    """A socket that hears every change of nftables in its namespace; for an event loop: `fileno` and `changes`."""
+    """A netlink socket that receives every change of nftables in its namespace; for use in an event loop."""
 
     def __init__(self) -> None:
         kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
@@ -93,7 +93,8 @@ class Monitor:
         self._socket.close()
 
     def changes(self) -> list[Change]:
-        """What was committed since the last call, without waiting. OSError ENOBUFS: events were lost, look yourself."""
+        """Return the changes since the last call, without blocking. OSError ENOBUFS: events were lost, list the
+        rules again."""
         found: list[Change] = []
         while True:
             try:
@@ -129,7 +130,7 @@ def _attribute(body: bytes, wanted: int) -> bytes:
 
 
 def _check_number() -> None:
-    """OSError EMFILE where a socket that is opened now gets a number that select(2) cannot wait for."""
+    """Raise OSError EMFILE if the next socket would get a descriptor beyond select(2)'s FD_SETSIZE."""
     lowest = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
     os.close(lowest)
     if lowest >= _FD_SETSIZE:
@@ -137,7 +138,7 @@ def _check_number() -> None:
 
 
 def _errno_of(text: str) -> int:
-    """libnftables prints strerror; callers tell only these from the rest."""
+    """Map libnftables' error text (strerror) to an errno; only those that callers distinguish."""
     known = (errno.ENOENT, errno.EEXIST, errno.EPERM, errno.EBUSY)
     return next((number for number in known if os.strerror(number) in text), errno.EINVAL)
 

@@ -1,8 +1,8 @@
-"""How many files this process may have open, and how many it has.
+"""RLIMIT_NOFILE: the limit of open files of this process, and how many it has open.
 
-A service manager's soft limit is 1,024 for the sake of programs that use select(2), its hard one 524,288 (systemd's
-DefaultLimitNOFILE, file-hierarchy of limits in systemd.exec(5)). This process uses none and takes the hard one; its
-children get back what it was given, as Go's runtime does for dockerd's.
+systemd's default soft limit is 1,024, for programs that use select(2), its hard limit 524,288 (DefaultLimitNOFILE,
+systemd-system.conf(5)). This process raises its soft limit to the hard one; its children get the original limits back,
+as Go's runtime does for dockerd's children.
 
 Source: getrlimit(2), prlimit(2), proc_pid_fd(5).
 """
@@ -16,7 +16,7 @@ _given: list[tuple[int, int]] = []
 
 
 def raise_limit() -> None:
-    """Let this process open as many files as its hard limit allows."""
+    """Raise the soft limit to the hard limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
@@ -24,16 +24,16 @@ def raise_limit() -> None:
 
 
 def give_back(child: int) -> None:
-    """Let a child have the limits that this process was given."""
+    """Reset a child's limits to those that this process was started with."""
     if _given:
         resource.prlimit(child, resource.RLIMIT_NOFILE, _given[0])
 
 
 def limit() -> int:
-    """How many files this process may have open."""
+    """The soft limit."""
     return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def count() -> int:
-    """How many it has open; a look at one number since Linux 6.2."""
+    """Number of open descriptors; since Linux 6.2 a single stat(2) (proc_pid_fd(5))."""
     return os.stat("/proc/self/fd").st_size or len(os.listdir("/proc/self/fd"))

@@ -1,9 +1,9 @@
-"""Being told when the kernel runs a control group out of memory and kills for it: all groups by one descriptor.
+"""OOM notifications of control groups, all through one descriptor.
 
-    v1 (and hybrid)   conmon has an eventfd of its container's group, and opens its file `oom` at each notice
+    v1 (and hybrid)   conmon holds an eventfd of its container's group, and writes its file `oom` at each notification
     v2                the kernel modifies memory.events ("a value change in this file generates a file modified event")
 
-Both are heard by inotify, so that a container costs no descriptor. conmon writes no such file on v2.
+inotify watches both, so that a container costs no descriptor. conmon writes no such file on v2.
 
 Source: Documentation/admin-guide/cgroup-v1/memory.rst, section 10; cgroup-v2.rst, "memory.events"; conmon's src/oom.c.
 """
@@ -16,11 +16,11 @@ from havre.linux import inotify
 from havre.linux.cgroups import Cgroups, oom_kills
 
 NOTE = "oom"
-"""conmon's file, in its working directory."""
+"""The file that conmon writes in its working directory."""
 
 
 class OomNotices:
-    """The notices of the groups that are added. Non-blocking, but for the kernel's own files."""
+    """OOM notifications of the groups added. Non-blocking, apart from reads of kernel files."""
 
     def __init__(self, cgroups: Cgroups) -> None:
         self._cgroups = cgroups
@@ -28,11 +28,12 @@ class OomNotices:
         self._groups: dict[int, tuple[str, int]] = {}
 
     def fileno(self) -> int:
-        """What becomes readable."""
+        """The descriptor, readable when there are notifications."""
         return self._inotify.fileno()
 
     def add(self, group: str, monitor: Path) -> int:
-        """A number for a group whose conmon works in `monitor`. OSError when one of both is gone."""
+        """Watch a group whose conmon has the working directory `monitor`; returns its number. OSError when either is
+        gone."""
         if self._cgroups.layout == "v2":
             events = self._cgroups.trees[""] / group.lstrip("/") / "memory.events"
             watch = self._inotify.add(events, inotify.MODIFY)
@@ -42,12 +43,12 @@ class OomNotices:
         return watch
 
     def remove(self, number: int) -> None:
-        """Forget a group. Idempotent."""
+        """Stop watching a group. Idempotent."""
         if self._groups.pop(number, None) is not None:
             self._inotify.remove(number)
 
     def take(self) -> list[int]:
-        """Take the notices; the numbers of the groups that ran out of memory."""
+        """Read pending notifications; returns the numbers of the groups that ran out of memory."""
         wanted = "" if self._cgroups.layout == "v2" else NOTE
         happened = dict.fromkeys(watch for watch, name in self._inotify.read() if name == wanted)
         return [number for number in happened if number in self._groups and self._ran_out(number)]
@@ -61,5 +62,5 @@ class OomNotices:
         return now > before
 
     def close(self) -> None:
-        """Give the descriptor back."""
+        """Close the descriptor."""
         self._inotify.close()

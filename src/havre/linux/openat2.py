@@ -1,7 +1,7 @@
-"""Opening a path inside a tree whose content is hostile: no link, no `..` and no magic link leads out of it.
+"""Path resolution inside a hostile tree: no symbolic link, `..` or magic link leads out of it.
 
-RESOLVE_IN_ROOT resolves as chroot(2) would, but race-free and for this one call only. `syncfs` is for the same callers,
-who write such trees and want them on disk. Sources: openat2(2), sync(2).
+RESOLVE_IN_ROOT resolves like chroot(2), but without races and for one call only. `syncfs` is here for the same callers,
+which write such trees and make them durable. Source: openat2(2), sync(2).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def open_in_root(root: Path, path: str, flags: int = os.O_RDONLY | os.O_NONBLOCK
 
 
 def open_beneath(root: Path, path: str, flags: int) -> int:
-    """Open `path` below `root`; a link that leads out of it, or is absolute, is refused: OSError EXDEV."""
+    """Open `path` below `root`. OSError EXDEV for a link that is absolute or leads out of it."""
     directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         return _openat2(directory, path, flags, _RESOLVE_BENEATH)
@@ -51,7 +51,7 @@ def openat_in_root(directory: int, path: str | bytes, flags: int) -> int:
 
 
 def _openat2(directory: int, path: str | bytes, flags: int, resolve: int) -> int:
-    """The kernel answers EAGAIN when something was renamed meanwhile: it is asked again, a bounded number of times."""
+    """openat2(2) returns EAGAIN when a concurrent rename interferes; retries a bounded number of times."""
     how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve | _RESOLVE_NO_MAGICLINKS)
     number, size = ctypes.c_long(_NR_OPENAT2), ctypes.c_size_t(ctypes.sizeof(how))
     for _ in range(_ATTEMPTS):
@@ -64,10 +64,11 @@ def _openat2(directory: int, path: str | bytes, flags: int, resolve: int) -> int
 
 
 def open_regular_in_root(root: Path, path: str, *, follow: bool = True) -> int | None:
-    """A descriptor to read the file at `path` with `root` as its root; None if something else is there.
+    """Open the regular file at `path` below `root` for reading; None if it is something else.
 
-    What it is is known before it is opened for reading: opening a fifo blocks, and a device may act on it (a watchdog
-    starts, a tape rewinds). OSError as open(2).
+    The type is checked (O_PATH) before opening for reading: opening a FIFO blocks, and opening a device may act on it
+    (a
+    watchdog starts, a tape rewinds). OSError as open(2).
     """
     pinned = open_in_root(root, path, os.O_PATH if follow else os.O_PATH | os.O_NOFOLLOW)
     try:
@@ -79,22 +80,22 @@ def open_regular_in_root(root: Path, path: str, *, follow: bool = True) -> int |
 
 
 def syncfs(descriptor: int) -> None:
-    """Write back everything of the file system that `descriptor` lies on."""
+    """Write back the file system that `descriptor` lies on."""
     if _libc.syncfs(descriptor) != 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))
 
 
 def resolve_in_root(root: Path, path: str) -> str:
-    """Where `path` leads with `root` as its root, links followed and missing parts taken as they are; absolute.
+    """The absolute path that `path` leads to within `root`: links followed, missing components kept.
 
-    Only for a tree that nobody changes meanwhile: what is opened must go through `open_in_root`. OSError ELOOP.
+    Only for a tree that does not change concurrently; to open a path use `open_in_root`. OSError ELOOP.
     """
     return resolve(path, lambda inner: os.readlink(root / inner))
 
 
 def resolveat_in_root(directory: int, path: str) -> str:
-    """As `resolve_in_root`, with an open directory as the root, whose tree may change: nothing else is looked at."""
+    """As `resolve_in_root`, with an open directory as the root. The tree may change: nothing outside it is accessed."""
 
     def read_link(inner: str) -> str:
         link = openat_in_root(directory, inner, os.O_PATH | os.O_NOFOLLOW)
@@ -107,7 +108,8 @@ def resolveat_in_root(directory: int, path: str) -> str:
 
 
 def resolve(path: str, read_link: Callable[[str], str]) -> str:
-    """Follow `path`, asking `read_link` for the target of a relative path; its OSError: not a link, or not there."""
+    """Resolve `path`. `read_link` returns the target of a relative path and raises OSError if it is no link or
+    missing."""
     resolved: list[str] = []
     left = list(reversed(path.split("/")))
     links = 0

@@ -1,9 +1,10 @@
-"""Processes by descriptor: signals that cannot hit a recycled PID, and the end of processes that are not our children.
+"""Processes by descriptor: signals that cannot hit a recycled PID, and exit statuses of processes that are not
+children.
 
-A pidfd becomes readable when its process ends; `ended` awaits that in the event loop. How it ended is told by waitid(2)
-to its parent, by /proc/PID/stat to root until it is reaped, and while the pidfd is held to anybody after it was reaped
-(PIDFD_GET_INFO with PIDFD_INFO_EXIT, kernel 6.15). On older kernels the last is missing: a daemon that is a subreaper
-then inherits orphans, so that it can be their parent.
+A pidfd becomes readable when its process ends; `ended` awaits that in the event loop. Its exit status comes from
+waitid(2) for the parent; from /proc/PID/stat for root until it is reaped; and after that from a pidfd held open
+(PIDFD_GET_INFO with PIDFD_INFO_EXIT, kernel 6.15). On older kernels the daemon becomes a subreaper, so that it is the
+parent of orphans.
 
 Source: pidfd_open(2), pidfd_getfd(2), pidfd_send_signal(2), prctl(2), linux/pidfd.h.
 """
@@ -26,13 +27,14 @@ _PIDFD_INFO_EXIT = 1 << 3
 _PIDFD_INFO = struct.Struct("=QQ11Ii")  # mask, cgroup ID, eleven IDs of process, user and group, wait status
 
 _PR_SET_CHILD_SUBREAPER = 36
-_SYS_PIDFD_GETFD = 438  # since it came after the numbers were unified, on every architecture
+_SYS_PIDFD_GETFD = 438  # the same on every architecture: added after system call numbers were unified
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def open_process(pid: int, started: int | None = None) -> int | None:
-    """A pidfd (close-on-exec) for `pid`; None when it is gone, or is not the process that `started` then."""
+    """Open a pidfd (close-on-exec) for `pid`; None if it has ended, or its start time is not `started` (PID
+    recycled)."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -49,7 +51,7 @@ def send_signal(pidfd: int, number: int) -> None:
 
 
 def has_ended(pidfd: int) -> bool:
-    """Whether the process has ended, be it reaped or not."""
+    """Report whether the process has ended, reaped or not."""
     poll = select.poll()
     poll.register(pidfd, select.POLLIN)
     return bool(poll.poll(0))
@@ -72,9 +74,10 @@ def _resolve(future: asyncio.Future[None]) -> None:
 
 
 def exit_status(pidfd: int, pid: int) -> int | None:
-    """The wait status of an ended process, be it ours (it is reaped), an unreaped other, or one reaped by another.
+    """The wait status of an ended process: a child (which is reaped), another's zombie, or one reaped by another
+    process.
 
-    None when it has not ended or the kernel does not tell any more.
+    None while it runs, or when the kernel no longer reports it.
     """
     try:
         result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
@@ -87,10 +90,10 @@ def exit_status(pidfd: int, pid: int) -> int | None:
 
 
 def _zombie_status(pidfd: int, pid: int) -> int | None:
-    """From /proc/PID/stat, which root may read; the PID stays taken while the process is a zombie."""
+    """From /proc/PID/stat, readable by root. A zombie keeps its PID."""
     try:
         fields = _stat_fields(pid)
-        send_signal(pidfd, 0)  # it is still there, so what was read was its own
+        send_signal(pidfd, 0)  # still the same process, so the status read is its own
     except (FileNotFoundError, ProcessLookupError):
         return None
     return int(fields[49]) if fields[0] == b"Z" else None
@@ -109,19 +112,19 @@ def _reaped_status(pidfd: int) -> int | None:
 
 
 def tells_exit_of_others() -> bool:
-    """Whether this kernel tells the exit status of processes that somebody else reaps (6.15)."""
+    """Report whether this kernel reports the exit status of processes that others reap (6.15)."""
     release = os.uname().release.split(".")
     return (int(release[0]), int(release[1].split("-")[0])) >= (6, 15)
 
 
 def exit_code(status: int) -> int:
-    """The shell's number for a wait status: the exit code, or 128+n for signal n."""
+    """The shell's exit code for a wait status: the exit code, or 128+n for signal n."""
     code = os.waitstatus_to_exitcode(status & 0xFFFF)
     return code if code >= 0 else 128 - code
 
 
 def take_descriptor(pidfd: int, number: int) -> int:
-    """A duplicate (close-on-exec) of another process's descriptor. OSError EBADF when it has none of that number."""
+    """Duplicate (close-on-exec) another process's descriptor. OSError EBADF when it has no such descriptor."""
     found: int = _libc.syscall(_SYS_PIDFD_GETFD, pidfd, number, 0)
     if found < 0:
         code = ctypes.get_errno()
@@ -130,7 +133,7 @@ def take_descriptor(pidfd: int, number: int) -> int:
 
 
 def parent(pid: int) -> int:
-    """The parent of a process; 0 when it is gone."""
+    """The parent PID of a process; 0 when it has ended."""
     try:
         return int(_stat_fields(pid)[1])
     except (FileNotFoundError, ProcessLookupError):
@@ -138,7 +141,7 @@ def parent(pid: int) -> int:
 
 
 def descendants(roots: Mapping[int, int]) -> dict[int, int]:
-    """These processes, PID to start time, and all that they and theirs have started, as far as it is there."""
+    """These processes (PID to start time) and their descendants that are still alive."""
     started, children = {}, dict[int, list[int]]()
     for name in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -155,7 +158,7 @@ def descendants(roots: Mapping[int, int]) -> dict[int, int]:
 
 
 def start_time(pid: int) -> int:
-    """When a process started, in clock ticks since boot: with its PID, the identity of a process. 0 when it is gone."""
+    """A process's start time in clock ticks since boot; with the PID it identifies a process. 0 when it has ended."""
     try:
         return int(_stat_fields(pid)[19])
     except (FileNotFoundError, ProcessLookupError):
@@ -163,12 +166,12 @@ def start_time(pid: int) -> int:
 
 
 def _stat_fields(pid: int) -> list[bytes]:
-    # Field 2, the command in parentheses, may hold anything; what follows it is plain (proc_pid_stat(5)).
+    # Field 2, the command in parentheses, may contain any character; the fields after it are plain (proc_pid_stat(5)).
     with open(f"/proc/{pid}/stat", "rb") as file:
         return file.read().rpartition(b")")[2].split()
 
 
 def become_subreaper() -> None:
-    """Let orphaned descendants become our children, so that `exit_status` can reap them."""
+    """Become the parent of orphaned descendants (PR_SET_CHILD_SUBREAPER), so that `exit_status` can reap them."""
     if _libc.prctl(_PR_SET_CHILD_SUBREAPER, ctypes.c_ulong(1), 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")

@@ -1,17 +1,17 @@
-"""Rules that rewrite port numbers, by netlink: what a name server needs in the network namespace of its container.
+"""nf_tables rules that rewrite port numbers, by netlink: for the name server in a container's network namespace.
 
     table ip NAME {
-      chain output {
-        type filter hook output priority raw; policy accept;
-        ip daddr ADDRESS udp dport BEFORE udp dport set AFTER      one such rule for each `PortRule`
-      }
+        chain output {
+            type filter hook output priority raw; policy accept;
+            ip daddr ADDRESS udp dport BEFORE udp dport set AFTER      one such rule for each `PortRule`
+        }
     }
 
-Why without libnftables, which `nft` uses for the host: it waits with select(2), whose set ends at descriptor 1023, and
-opens a socket with each context. A daemon of many containers has no such number left when the next one starts
-(docs/why/networks.md#host-firewalls). These few rules need six expressions, which never change.
+Why not libnftables, as `nft` uses for the host: it waits with select(2), whose set ends at descriptor 1023, and opens a
+socket for each context. A daemon with many containers has no low descriptor left when the next one starts
+(docs/why/networks.md#host-firewalls). These rules need six fixed expressions.
 
-Follows linux/netfilter/nf_tables.h and nfnetlink.h; `nft --debug=netlink` shows the same expressions. Blocking;
+Source: linux/netfilter/nf_tables.h and nfnetlink.h; `nft --debug=netlink` shows the same expressions. Blocking;
 failures are OSError with the kernel's text.
 """
 
@@ -43,14 +43,14 @@ _ELEMENT, _NAME, _DATA, _VALUE = 1, 1, 2, 1
 _NETWORK_HEADER, _TRANSPORT_HEADER = 1, 2
 _REGISTER, _EQUAL, _L4_PROTOCOL = 1, 0, 16
 
-# How the kernel mends a checksum, as type, offset and flags: that of UDP, which may be left out, by its own knowledge
-# of the protocol (NFT_PAYLOAD_L4CSUM_PSEUDOHDR), that of TCP where it is.
+# How the kernel updates a checksum, as type, offset and flags: UDP's, which may be absent, by protocol
+# (NFT_PAYLOAD_L4CSUM_PSEUDOHDR), TCP's at its offset.
 _CHECKSUMS = {socket.IPPROTO_UDP: (0, 0, 1), socket.IPPROTO_TCP: (1, 16, 0)}
 
 
 @dataclass(frozen=True)
 class PortRule:
-    """Packets of `protocol` to `address` (`source`: from it) with port `before` get the port `after`."""
+    """Packets of `protocol` to `address` (`source`: from it) with port `before` get port `after`."""
 
     protocol: int
     address: IPv4Address
@@ -60,14 +60,14 @@ class PortRule:
 
 
 def replace_table(name: str, rules: Sequence[PortRule]) -> None:
-    """Let table `name` of the calling thread's network namespace hold these rules and nothing else; one transaction."""
+    """Replace table `name` in the calling thread's network namespace with these rules, in one transaction."""
     table = _text(_TABLE_NAME, name)
     hook = _number(_HOOK_NUMBER, _OUTPUT) + _number(_HOOK_PRIORITY, _RAW & 0xFFFFFFFF)
     chain = _text(_CHAIN_TABLE, name) + _text(_CHAIN_NAME, "output") + _nest(_CHAIN_HOOK, hook)
     chain += _number(_CHAIN_POLICY, _ACCEPT) + _text(_CHAIN_TYPE, "filter")
     where = _text(_RULE_TABLE, name) + _text(_RULE_CHAIN, "output")
     _commit(
-        (_NEWTABLE, _CREATE, table),  # so that there is one to delete
+        (_NEWTABLE, _CREATE, table),  # created first, so that deleting it cannot fail
         (_DELTABLE, 0, table),
         (_NEWTABLE, _CREATE, table),
         (_NEWCHAIN, _CREATE, chain),
@@ -76,7 +76,7 @@ def replace_table(name: str, rules: Sequence[PortRule]) -> None:
 
 
 def has_table(name: str) -> bool:
-    """Whether there is a table of that name in the calling thread's network namespace."""
+    """Report whether table `name` exists in the calling thread's network namespace."""
     with _kernel() as kernel:
         kernel.send(_message(_GETTABLE, _REQUEST, 1, _FAMILY.pack(socket.AF_INET, 0, 0) + _text(_TABLE_NAME, name)))
         kind: int = struct.unpack_from("=IHHIIi", kernel.recv(8192))[1]
@@ -113,7 +113,7 @@ def _expression(name: str, data: bytes) -> bytes:
 
 
 def _commit(*messages: tuple[int, int, bytes]) -> None:
-    """Carry out all messages (type, flags, attributes) or none; the first refusal is raised."""
+    """Send the messages (type, flags, attributes) as one batch, which the kernel applies or rejects as a whole."""
     begin = _message(_BATCH_BEGIN, _REQUEST, 0, _FAMILY.pack(0, 0, _SUBSYSTEM))
     end = _message(_BATCH_END, _REQUEST, 0, _FAMILY.pack(0, 0, _SUBSYSTEM))
     head = _FAMILY.pack(socket.AF_INET, 0, 0)

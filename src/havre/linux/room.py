@@ -1,7 +1,8 @@
-"""How much room a file system has left, and what to say where it has none.
+"""Free space of file systems, and the hint for errors of a full one.
 
-Of ext4's blocks 5% are root's, and up to 2% (4,096 at most) its own, for metadata: `f_bavail` counts neither, `f_bfree`
-both. Some file systems (btrfs, those of FUSE) have no fixed number of inodes and say 0 of 0.
+ext4 reserves 5% of its blocks for root and up to 2% (at most 4,096) for its metadata: `f_bavail` excludes both,
+`f_bfree`
+includes both. Some file systems (btrfs, FUSE) have no fixed number of inodes and report 0 of 0.
 Source: statvfs(3); tune2fs(8), "-m"; Documentation/admin-guide/ext4.rst, "reserved_clusters".
 """
 
@@ -14,13 +15,14 @@ from pathlib import Path
 
 
 def free_bytes(path: Path) -> int:
-    """Bytes that anybody can still write to the file system of `path`; sys.maxsize where it has no size (ramfs)."""
+    """Bytes available to unprivileged processes on the file system of `path`; sys.maxsize where it has no size
+    (ramfs)."""
     status = os.statvfs(path)
     return status.f_bavail * status.f_frsize if status.f_blocks else sys.maxsize
 
 
 def free_bytes_of_root(path: Path) -> int:
-    """Bytes that root can still write there."""
+    """Bytes available to root."""
     status = os.statvfs(path)
     if not status.f_blocks:
         return sys.maxsize
@@ -28,18 +30,19 @@ def free_bytes_of_root(path: Path) -> int:
 
 
 def lacks_inodes(path: Path) -> bool:
-    """Whether no file can be made there, however small."""
+    """Report whether the file system has no free inode."""
     status = os.statvfs(path)
     return status.f_files > 0 and status.f_ffree == 0
 
 
 def is_full(error: OSError) -> bool:
-    """Whether this is what a full file system, or a full quota, answers."""
+    """Report whether this is the error of a full file system or an exhausted quota."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def hint_when_full(error: OSError, path: Path | None = None) -> str | None:
-    """What to do about `error`, if a full file system is the cause: that of `path`, or of the file in the error."""
+    """The hint for `error` if its cause is a full file system: that of `path`, or of the file in the error; else
+    None."""
     if not is_full(error):
         return None
     if path is None and isinstance(error.filename, str):
@@ -48,7 +51,7 @@ def hint_when_full(error: OSError, path: Path | None = None) -> str | None:
 
 
 def full_hint(path: Path) -> str:
-    """Which file system is full, and what helps."""
+    """The hint that names the full file system and the remedy."""
     try:
         what = "has no inodes left" if lacks_inodes(path) else "is full"
     except OSError:

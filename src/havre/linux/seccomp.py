@@ -1,6 +1,6 @@
-"""Seccomp filters as programs of the kernel's BPF, compiled by libseccomp, on which the OCI runtimes rest, too.
+"""Seccomp filters compiled to classic BPF by libseccomp, as in the OCI runtimes.
 
-    with Compiler(default_action) as compiler:     # Missing where there is no libseccomp
+    with Compiler(default_action) as compiler:     # raises Missing without libseccomp
         compiler.add_architecture("x86_64")
         compiler.add_rule(action, "clone", [Comparison(0, MASKED_EQ, mask, value)])
         program = compiler.program()               # struct sock_filter[], 8 bytes each
@@ -24,7 +24,7 @@ NOTIFY, TRACE, LOG, ALLOW = 0x7FC00000, 0x7FF00000, 0x7FFC0000, 0x7FFF0000
 OPERATORS = {"NE": 1, "LT": 2, "LE": 3, "EQ": 4, "GE": 5, "GT": 6, "MASKED_EQ": 7}
 
 _LIBRARY = "libseccomp.so.2"
-_NO_SUCH_CALL = -1  # __NR_SCMP_ERROR; other negative numbers are calls that another architecture has
+_NO_SUCH_CALL = -1  # __NR_SCMP_ERROR; other negative numbers are pseudo numbers: calls of another architecture
 _EEXIST = 17
 
 
@@ -43,7 +43,7 @@ class _Comparison(ctypes.Structure):
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Of an argument (0 to 5) with one number, or two for MASKED_EQ: the mask and what remains."""
+    """Compares argument 0 to 5 with one number; for MASKED_EQ with two: the mask and the masked value."""
 
     argument: int
     operator: int
@@ -74,17 +74,17 @@ def _library() -> ctypes.CDLL:
 
 
 def architecture(name: str) -> int:
-    """The number of an architecture (`x86_64`), as libseccomp has it; 0 if it knows none of that name."""
+    """libseccomp's token of an architecture (`x86_64`); 0 for an unknown name."""
     return int(_library().seccomp_arch_resolve_name(name.encode()))
 
 
 def number_of(call: str, architecture: int) -> int:
-    """A system call's number on an architecture; negative if it has none there, or is not known."""
+    """The number of a system call on an architecture; negative if it does not exist there or is unknown."""
     return int(_library().seccomp_syscall_resolve_name_arch(architecture, call.encode()))
 
 
 class Compiler:
-    """One filter. OSError where libseccomp refuses something."""
+    """One filter. Raises OSError where libseccomp returns an error."""
 
     def __init__(self, default: int) -> None:
         self._library = _library()
@@ -101,11 +101,11 @@ class Compiler:
         self._library.seccomp_release(self._filter)
 
     def add_architecture(self, number: int) -> None:
-        """Filter this architecture's calls as well; the native one is there from the beginning."""
+        """Filter this architecture's calls too; the native one is included from the start."""
         _check(self._library.seccomp_arch_add(self._filter, number), "seccomp_arch_add", _EEXIST)
 
     def add_rule(self, action: int, call: str, comparisons: Sequence[Comparison]) -> None:
-        """What becomes of a call all of whose arguments compare; of calls that libseccomp does not know, nothing."""
+        """Apply `action` to `call` when all comparisons hold. Calls unknown to libseccomp are ignored."""
         number = self._library.seccomp_syscall_resolve_name(call.encode())
         if number == _NO_SUCH_CALL:
             return

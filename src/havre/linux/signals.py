@@ -1,4 +1,4 @@
-"""What a process does with a signal. Source: proc_pid_status(5), pid_namespaces(7)."""
+"""Signal dispositions of a process. Source: proc_pid_status(5), pid_namespaces(7)."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ _HEARD = ("SigCgt", "SigBlk")
 
 
 def hears(pid: int, number: int) -> bool | None:
-    """Whether a process catches the signal or keeps it until it does; None if there is no such process.
+    """Report whether a process catches or blocks the signal; None if there is no such process.
 
-    The first process of a PID namespace does not get what it does not hear, and never learns of it.
+    The init process of a PID namespace ignores signals for which it has no handler (pid_namespaces(7)).
     """
     try:
         lines = Path(f"/proc/{pid}/status").read_text().splitlines()

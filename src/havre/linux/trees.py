@@ -1,11 +1,11 @@
-"""Whole directory trees: walked, copied, measured and removed without ever following a link.
+"""Directory trees: walked, copied, measured and removed without following links.
 
-The trees may have been written by a container and so be hostile: every step is relative to the descriptor of a
-directory opened with O_NOFOLLOW, and no path is ever resolved twice. Blocking; failures are `OSError`.
+A container may have written the trees, so they are hostile: every step is relative to the descriptor of a directory
+opened with O_NOFOLLOW, and no path is resolved twice. Blocking; failures are `OSError`.
 
-`copy_tree` keeps modes, owners, times, extended attributes, hard links and holes, and shares the data blocks where the
-file system can (FICLONE). `remove_tree` needs two descriptors however deep the tree is, so that no nesting made in a
-container can keep it from being removed.
+`copy_tree` keeps modes, owners, times, extended attributes, hard links and holes, and shares data blocks where the file
+system supports it (FICLONE). `remove_tree` needs two descriptors at any depth, so that deep nesting made in a container
+cannot prevent removal.
 
 Sources: openat(2), ioctl_ficlone(2), copy_file_range(2), lseek(2) for holes, xattr(7).
 """
@@ -38,7 +38,7 @@ _OVERLAY_ATTRIBUTES = ("trusted.overlay.", "user.overlay.")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A member of a tree. `path` is relative to its root; `parent` an open directory, valid until the next step."""
+    """A member of a tree. `path` is relative to the root; `parent` is an open directory, valid until the next step."""
 
     path: str
     name: str
@@ -47,31 +47,31 @@ class Entry:
 
     @property
     def is_directory(self) -> bool:
-        """Whether this is a directory (not a link to one)."""
+        """Report whether this is a directory (not a link to one)."""
         return stat.S_ISDIR(self.stat.st_mode)
 
 
 def open_directory(path: Path | str, parent: int | None = None) -> int:
-    """A descriptor of the directory `path`; fails on a link."""
+    """Open a directory; OSError (ENOTDIR or ELOOP) for a link."""
     return os.open(path, _DIRECTORY, dir_fd=parent)
 
 
 def open_regular(name: str, parent: int) -> int:
-    """A descriptor to read the file `name` in the open directory `parent`; FileNotFoundError if it is no regular file.
+    """Open the regular file `name` in the directory `parent` for reading; FileNotFoundError if it is anything else.
 
-    What it is is known before it is opened for reading, which devices and fifos might not take well.
+    The type is checked (O_PATH) before opening for reading, since opening a device or a FIFO has side effects.
     """
     pinned = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:
         if not stat.S_ISREG(os.fstat(pinned).st_mode):
-            raise FileNotFoundError(errno.ENOENT, "no regular file any more", name)
+            raise FileNotFoundError(errno.ENOENT, "not a regular file", name)
         return os.open(f"/proc/self/fd/{pinned}", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(pinned)
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names in directory `path` durable."""
+    """fsync a directory, which makes its names durable."""
     descriptor = open_directory(path)
     try:
         os.fsync(descriptor)
@@ -80,10 +80,10 @@ def sync_directory(path: Path) -> None:
 
 
 def walk(root: int, closed: Collection[int] = ()) -> Iterator[Entry]:
-    """Every entry below the directory `root`, in order of name, a directory before its content.
+    """Yield every entry below the directory `root` in order of name, a directory before its content.
 
-    Directories on the devices in `closed` (as st_dev) are not entered. What others remove or replace meanwhile is
-    passed over. Takes one descriptor for each level of depth.
+    Does not descend into directories on the devices in `closed` (st_dev). Entries removed or replaced concurrently are
+    skipped. Takes one descriptor for each level of depth.
     """
     stack: list[tuple[int, str, Iterator[str]]] = [(root, "", iter(sorted(os.listdir(root))))]
     try:
@@ -113,9 +113,9 @@ def walk(root: int, closed: Collection[int] = ()) -> Iterator[Entry]:
 
 
 def tree_size(root: Path) -> int:
-    """Bytes of content below `root`: the sizes of what is no directory, each inode once.
+    """Bytes of content below `root`: sizes of everything but directories, each inode counted once.
 
-    What others remove or replace meanwhile is passed over. Takes one descriptor for each level of depth.
+    Entries removed or replaced concurrently are skipped. Takes one descriptor for each level of depth.
     """
     seen: set[Inode] = set()
     stack = [open_directory(root)]
@@ -142,11 +142,11 @@ def tree_size(root: Path) -> int:
 
 
 def _measure(directory: int, below: list[list[str]], seen: set[Inode]) -> int:
-    """Bytes of the files in one open directory; the names of the directories in it are appended to `below`."""
+    """Bytes of the files in one open directory; appends the names of its directories to `below`."""
     total, names = 0, list[str]()
     with os.scandir(directory) as entries:
         for entry in entries:
-            if entry.is_dir(follow_symlinks=False):  # told by the listing: costs no call
+            if entry.is_dir(follow_symlinks=False):  # known from d_type: no system call
                 names.append(entry.name)
                 continue
             try:
@@ -163,10 +163,11 @@ def _measure(directory: int, below: list[list[str]], seen: set[Inode]) -> int:
 
 
 def remove_tree(root: Path) -> None:
-    """Remove the directory `root` with all below it; nothing happens when it is not there.
+    """Remove the directory `root` with all its content. Idempotent.
 
-    Each directory met is first moved up into `root` under a fresh name, so that no depth costs descriptors or stack,
-    and so that a mount point stops the removal (EBUSY) before anything inside it is touched.
+    Each directory is first moved up into `root` under a fresh name: depth then costs neither descriptors nor stack, and
+    a
+    mount point stops the removal (EBUSY) before anything inside it is touched.
     """
     try:
         top = open_directory(root)
@@ -180,7 +181,7 @@ def remove_tree(root: Path) -> None:
 
 
 def empty_directory(top: int) -> None:
-    """Remove everything below the open directory `top`, as `remove_tree` does."""
+    """Remove all content of the open directory `top`, as `remove_tree` does."""
     fresh = (f".removing-{secrets.token_hex(8)}-{number}" for number in itertools.count())
     waiting = _clear(top, top, fresh)
     while waiting:
@@ -194,7 +195,7 @@ def empty_directory(top: int) -> None:
 
 
 def _clear(directory: int, top: int, fresh: Iterator[str]) -> list[str]:
-    """Unlink what `directory` holds and move its directories to `top`; returns their names there."""
+    """Unlink the files of `directory` and move its directories to `top`; returns their names there."""
     moved = []
     for name in os.listdir(directory):
         try:
@@ -206,32 +207,36 @@ def _clear(directory: int, top: int, fresh: Iterator[str]) -> list[str]:
             except OSError as error:
                 if error.errno != errno.EXDEV:
                     raise
-                _remove_entry(name, directory)  # of a lower layer of an overlay; those are of bounded depth
+                # EXDEV: a directory of an overlay's lower layer cannot be renamed; their depth is bounded
+                _remove_entry(name, directory)
             else:
                 moved.append(fresh_name)
     return moved
 
 
 def copy_tree(source: int, target: int, *, overlay: bool = False, ids: IdRange | None = None) -> None:
-    """Copy what is below the directory `source` into the directory `target`, and `source`'s own metadata onto it.
+    """Copy the content of directory `source` into directory `target`, and the metadata of `source` onto it.
 
-    What is in the way in `target` is replaced; directories merge. With `overlay`, the source is a layer of overlayfs:
-    a whiteout removes its name from the target, an opaque directory replaces the target's. Where the
-    source is mounted for `ids`, the owners are those that they are inside.
+    Entries in `target` are replaced; directories merge. With `overlay`, the source is an overlayfs layer: a whiteout
+    removes
+    its name from the target, an opaque directory replaces the target's. `ids`: the source is mounted with this mapping,
+    and
+    the copy gets the owners inside.
     """
     _Copy(target, overlay, ids).run(source)
 
 
 def is_whiteout(status: os.stat_result) -> bool:
-    """Whether an entry of this status stands for a removed name: the character device 0:0, or its stand-in."""
+    """Report whether this is the status of a whiteout: character device 0:0, or its stand-in 0:1 (`make_whiteout`)."""
     return stat.S_ISCHR(status.st_mode) and status.st_rdev in (0, _STAND_IN)
 
 
 def make_whiteout(name: str | bytes, directory: int) -> None:
-    """Make the mark of a removed name in the open `directory`.
+    """Create a whiteout in the open `directory`.
 
-    Inside an overlay nobody can make the device 0:0; the device 0:1, which no driver answers to, stands in for it.
-    Nor can an overlay be mounted over the mark there, so it is only ever read by this module.
+    The device 0:0 cannot be created inside an overlay; the device 0:1, which no driver serves, stands in for it. No
+    overlay
+    is mounted above such a directory, so only this module reads the stand-in.
     """
     try:
         os.mknod(name, stat.S_IFCHR, 0, dir_fd=directory)
@@ -240,7 +245,7 @@ def make_whiteout(name: str | bytes, directory: int) -> None:
 
 
 def is_opaque(directory: int) -> bool:
-    """Whether overlayfs lets nothing of lower layers show through this open directory."""
+    """Report whether this open directory is opaque: overlayfs hides the lower layers' content."""
     try:
         return os.getxattr(directory, "trusted.overlay.opaque") == b"y"
     except OSError as error:
@@ -250,12 +255,12 @@ def is_opaque(directory: int) -> bool:
 
 
 def copy_metadata(source: int, target: int, ids: IdRange | None = None) -> None:
-    """Give the open file `target` the owner (as inside, with `ids`), mode, attributes and times of `source`."""
+    """Give the open file `target` the owner (mapped by `ids`), mode, extended attributes and times of `source`."""
     _apply_metadata(os.fstat(source), f"/proc/self/fd/{source}", f"/proc/self/fd/{target}", ids, follow=True)
 
 
 class _Copy:
-    """One run of `copy_tree`: a stack of directory pairs, and where the first name of each shared inode went."""
+    """One run of `copy_tree`: a stack of directory pairs, and the path of the first copy of each hard-linked inode."""
 
     def __init__(self, target: int, overlay: bool, ids: IdRange | None) -> None:
         self._ids = ids
@@ -270,7 +275,7 @@ class _Copy:
                 from_, to, prefix, names = stack[-1]
                 name = next(names, None)
                 if name is None:
-                    copy_metadata(from_, to, self._ids)  # after its content, which changes its times
+                    copy_metadata(from_, to, self._ids)  # after the content, which changes its times
                     stack.pop()
                     os.close(from_)
                     os.close(to)
@@ -283,7 +288,7 @@ class _Copy:
                 os.close(to)
 
     def _copy(self, from_: int, to: int, name: str, path: str) -> tuple[int, int] | None:
-        """Copy one entry; for a directory, the pair of descriptors to go on with."""
+        """Copy one entry; for a directory, returns the pair of descriptors to continue with."""
         status = os.stat(name, dir_fd=from_, follow_symlinks=False)
         if stat.S_ISDIR(status.st_mode):
             return self._enter(from_, to, name)
@@ -325,7 +330,7 @@ class _Copy:
 
 
 def _remove_entry(name: str, directory: int) -> None:
-    """Remove `name` from `directory`, whatever it is, if it is there."""
+    """Remove `name` from `directory`, whatever its type. Idempotent."""
     try:
         os.unlink(name, dir_fd=directory)
     except FileNotFoundError:
@@ -340,7 +345,7 @@ def _remove_entry(name: str, directory: int) -> None:
 
 
 def _link_beneath(root: int, path: str, directory: int, name: str) -> None:
-    """Hard-link the file at `path` below `root` as `name`, following no link on the way."""
+    """Hard-link the file at `path` below `root` as `name`, without following links."""
     *parents, last = path.split("/")
     here = os.dup(root)
     try:
@@ -366,7 +371,7 @@ def _copy_file(from_: int, to: int, name: str) -> None:
 
 
 def copy_content(source: int, target: int) -> None:
-    """Share the blocks if the file system can, else copy what is no hole."""
+    """Share data blocks where the file system supports it, else copy all but holes."""
     try:
         fcntl.ioctl(target, _FICLONE, source)
         return
@@ -379,7 +384,7 @@ def copy_content(source: int, target: int) -> None:
         os.lseek(target, start, os.SEEK_SET)
         while start < end:
             sent = os.sendfile(target, source, start, min(end - start, _COPY_BYTES))
-            if sent == 0:  # the source was cut short meanwhile
+            if sent == 0:  # the source was truncated concurrently
                 return
             start += sent
 
@@ -390,7 +395,7 @@ def _data_ranges(file: int, size: int) -> Iterator[tuple[int, int]]:
         try:
             start = os.lseek(file, end, os.SEEK_DATA)
         except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing but a hole up to the end
+            if error.errno == errno.ENXIO:  # only a hole up to the end
                 return
             raise
         end = os.lseek(file, start, os.SEEK_HOLE)
@@ -398,7 +403,8 @@ def _data_ranges(file: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def _apply_metadata(status: os.stat_result, source: str, target: str, ids: IdRange | None, *, follow: bool) -> None:
-    """Owner first: it clears set-user-ID bits and capabilities, which mode and attributes then bring back."""
+    """Sets the owner first: chown(2) clears set-user-ID bits and capabilities, which mode and attributes then
+    restore."""
     owner = status.st_uid, status.st_gid
     os.chown(target, *(ids.inside(*owner) if ids else owner), follow_symlinks=follow)
     if not stat.S_ISLNK(status.st_mode):
@@ -415,5 +421,6 @@ def _set_attribute(target: str, key: str, value: bytes, *, follow: bool) -> None
     try:
         os.setxattr(target, key, value, follow_symlinks=follow)
     except OSError as error:
-        if error.errno != errno.ENOTSUP:  # the target's file system has no such attributes: the content still counts
+        # the target's file system does not support this attribute; the content is kept
+        if error.errno != errno.ENOTSUP:
             raise

@@ -1,4 +1,4 @@
-"""What a control group has used, on v1, v2 and hybrid hosts alike; and what passed a network namespace's interfaces.
+"""Resource usage of a control group on v1, v2 and hybrid hosts, and traffic of a network namespace's interfaces.
 
     figure      v1 (and hybrid)                                    v2
     CPU         cpuacct.usage, cpuacct.usage_percpu, .stat          cpu.stat (usage_usec, user_usec, system_usec)
@@ -7,8 +7,8 @@
     block I/O   blkio.throttle.io_*_recursive                       io.stat
     processes   pids.current, pids.max                              the same
 
-On a hybrid host the controllers are v1's, and so are the files. A file that is not there (a controller is not mounted,
-the group has just gone) counts as empty. Blocking.
+Hybrid hosts have v1's controllers and files. A missing file (the controller is not mounted, the group was removed)
+counts as empty. Blocking.
 
 Source: Documentation/admin-guide/cgroup-v1 and cgroup-v2.rst; proc_stat(5), proc_pid_net(5).
 """
@@ -28,7 +28,7 @@ _MEMORY_BYTES = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """One figure of a block device: `op` is the kernel's word for the direction, `value` bytes or operations."""
+    """One counter of a block device: `op` is the kernel's word for the direction, `value` bytes or operations."""
 
     major: int
     minor: int
@@ -38,9 +38,9 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Times in nanoseconds, memory in bytes. `memory_limit` is the host's memory where there is no limit.
+    """Times in nanoseconds, memory in bytes. `memory_limit` is the host's memory without a limit.
 
-    `pids_limit` 0 is none; `memory_peak` None and `cpu_each_ns` () are not told by this layout.
+    `pids_limit` 0 is unlimited. `memory_peak` None and `cpu_each_ns` () mean that this layout does not report them.
     """
 
     cpu_ns: int
@@ -62,7 +62,7 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Interface:
-    """What came in and went out of one interface."""
+    """Traffic counters of one interface."""
 
     rx: tuple[int, int, int, int] = field(default=(0, 0, 0, 0))
     """Bytes, packets, errors, dropped."""
@@ -70,7 +70,7 @@ class Interface:
 
 
 def read_usage(cgroups: Cgroups, group: str) -> Usage:
-    """The figures of `group` (as in `/havre/ID`)."""
+    """Read the usage of `group` (as in `/havre/ID`)."""
     if cgroups.layout == "v2":
         return _read_v2(below(cgroups.trees[""], group))
     trees = {name: below(tree, group) for name, tree in cgroups.trees.items()}
@@ -148,13 +148,13 @@ def _pairs(file: Path) -> dict[str, int]:
 
 
 def _blocks_v1(file: Path) -> tuple[Block, ...]:
-    """Lines like `8:0 Read 4096`; the sum at the end has no device."""
+    """Parse lines like `8:0 Read 4096`; the sum at the end has no device and is skipped."""
     lines = (line.split() for line in _text(file).splitlines())
     return tuple(Block(*_device(words[0]), words[1], int(words[2])) for words in lines if len(words) == 3)
 
 
 def parse_io_stat(text: str, wanted: dict[str, str]) -> tuple[Block, ...]:
-    """Lines like `8:0 rbytes=4096 wbytes=0 rios=1 ...`; `wanted` gives keys and the words for them."""
+    """Parse lines like `8:0 rbytes=4096 wbytes=0 rios=1 ...`; `wanted` maps the keys to the words for `op`."""
     found = []
     for line in text.splitlines():
         device, *pairs = line.split()
@@ -169,18 +169,18 @@ def _device(text: str) -> tuple[int, int]:
 
 
 def read_interfaces(pid: int) -> dict[str, Interface]:
-    """The interfaces, but for loopback, of the network namespace that process `pid` is in; none when it has ended."""
+    """Interfaces, without loopback, of the network namespace of process `pid`; empty when it has ended."""
     try:
         text = Path(f"/proc/{pid}/net/dev").read_text()
     except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.ESRCH, errno.EINVAL):  # EINVAL: a zombie has no network any more
+        if error.errno not in (errno.ENOENT, errno.ESRCH, errno.EINVAL):  # EINVAL: a zombie has no network namespace
             raise
         return {}
     return parse_net_dev(text)
 
 
 def parse_net_dev(text: str) -> dict[str, Interface]:
-    """A /proc/PID/net/dev: two lines of headings, then `name:` and eight figures each for receipt and sending."""
+    """Parse /proc/PID/net/dev: two heading lines, then `name:` and eight counters each for receive and transmit."""
     found = {}
     for line in text.splitlines()[2:]:
         name, _, figures = line.partition(":")
@@ -192,7 +192,7 @@ def parse_net_dev(text: str) -> dict[str, Interface]:
 
 
 def read_host_cpu() -> tuple[int, int]:
-    """The time that all CPUs have spent on anything, idling included, in nanoseconds; and how many CPUs there are."""
+    """The time all CPUs spent in any state, idle included, in nanoseconds; and the number of CPUs."""
     lines = Path("/proc/stat").read_text().splitlines()
     ticks = sum(int(each) for each in lines[0].split()[1:8])
     return ticks * _TICK_NS, sum(1 for line in lines[1:] if line.startswith("cpu"))

@@ -1,6 +1,6 @@
-"""Telling the kernel to begin writing a file's pages, so that a later fdatasync(2) finds little to do.
+"""Starts writeback of a file's pages, so that a later fdatasync(2) has little left to write.
 
-Source: sync_file_range(2), whose SYNC_FILE_RANGE_WRITE starts the writing and does not wait for it.
+Source: sync_file_range(2), whose SYNC_FILE_RANGE_WRITE starts writeback without waiting for it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 def start_writeback(descriptor: int, offset: int, length: int) -> None:
-    """Start writing `length` bytes at `offset`. Nothing is durable by this, and file systems without it do nothing."""
+    """Start writeback of `length` bytes at `offset`. Not a guarantee of durability; a no-op where it is not
+    supported."""
     start, size = ctypes.c_int64(offset), ctypes.c_int64(length)
     if _libc.sync_file_range(descriptor, start, size, _SYNC_FILE_RANGE_WRITE) < 0:
         code = ctypes.get_errno()
