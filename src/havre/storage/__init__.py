@@ -1,17 +1,17 @@
 """Blobs, layers, snapshots and the database under the data root.
 
-    data_root/            0711, what is in it 0700: no user of the host gets at a container's set-user-ID files
-        lock              held by the one daemon that works on this data root
-        havre.db          documents: rows of layers, snapshots, images, containers, ...        db
-        blobs/            manifests and configurations by digest                               blobs
-        layers/HEX/       each layer once: tar and index, or unpacked                          layers
-        snapshots/ID/     what a container wrote                                               snapshots
-    run_root/             gone after a reboot, and that is all right
-        layers/HEX        a mounted layer                                                      mounted
-        snapshots/ID      a container's root file system                                       rootfs
+    data_root/            mode 0711, its content 0700: users of the host cannot reach containers' set-user-ID files
+      lock                held by the one daemon that uses this data root
+      havre.db            documents: rows of layers, snapshots, images, containers, ...        db
+      blobs/              manifests and configurations by digest                               blobs
+      layers/HEX/         each layer once: tar and index, or unpacked                          layers
+      snapshots/ID/       files written by a container                                         snapshots
+    run_root/             lost at a reboot, by design
+      layers/HEX          a mounted layer                                                      mounted
+      snapshots/ID        a container's root file system                                       rootfs
 
-`Storage.open` (in `store`) finds out what the kernel can do here and puts the parts together; docs/schema.md draws the
-formats. What is exported here is the room's face.
+`Storage.open` (in `store`) probes the kernel and connects the parts; docs/schema.md draws the formats. The names
+exported here are the room's face.
 """
 
 from __future__ import annotations

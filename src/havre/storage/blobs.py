@@ -1,11 +1,11 @@
-"""The content store: documents and odd blobs under their digest.
+"""The content store: blobs by digest.
 
-    blobs/sha256/HEX      a whole, verified blob; never changed after it appeared
-    blobs/sha512/HEX      one that its owner names so (in our registry alone)
-    blobs/tmp/RANDOM      one being written; swept at start
+    blobs/sha256/HEX      a complete, verified blob; immutable
+    blobs/sha512/HEX      a blob stored under a sha512 digest (by havre's registry only)
+    blobs/tmp/RANDOM      a blob being written; removed at start
 
-A blob is written to a temporary name, fsynced, renamed: it is there whole or not at all. Reading verifies. Owns nothing
-of what the bytes mean (manifests, configurations; a layer's compressed blob where someone wants it kept).
+A blob is written to a temporary name, fsynced and renamed, so it exists completely or not at all. Reading verifies the
+digest. The content (manifests, configurations, compressed layers) is opaque here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _BUFFER_BYTES = 1 << 20
 
 
 class Blobs:
-    """The blobs under `root` (data_root/blobs). `scratch` is for files that are being written; it is swept at start."""
+    """The blobs under `root` (data_root/blobs). `scratch` holds files being written and is emptied at start."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -42,11 +42,11 @@ class Blobs:
             leftover.unlink()
 
     def path(self, digest: Digest) -> Path:
-        """Where the blob of `digest` is, or would be."""
+        """The path of the blob of `digest`, which may not exist."""
         return self._root / algorithm_of(parse_any_digest(digest)) / hex_of(digest)
 
     def has(self, digest: Digest) -> bool:
-        """Whether the blob is in the store."""
+        """Report whether the blob is in the store."""
         return self.path(digest).exists()
 
     def size(self, digest: Digest) -> int:
@@ -57,19 +57,19 @@ class Blobs:
             return 0
 
     def all(self) -> list[Digest]:
-        """The digest of every blob in the store."""
+        """The digests of all blobs in the store."""
         other = self._root / SHA512
         return sorted(map(digest_named, [*os.listdir(self._blobs), *(os.listdir(other) if other.exists() else ())]))
 
     async def add(self, data: bytes, algorithm: str = SHA256) -> Digest:
-        """Store `data`; a blob that is there already is left as it is."""
+        """Store `data` and return its digest. Idempotent."""
         digest = digest_of(data, algorithm)
         if not self.has(digest):
             await in_thread(self._write, digest, data)
         return digest
 
     async def add_stream(self, chunks: AsyncIterable[bytes], expected: Digest | None, size: int | None) -> Digest:
-        """Store what `chunks` yield; `InvalidInput`, and nothing stored, unless it has the expected digest and size."""
+        """Store a stream. Raises `InvalidInput`, and stores nothing, unless it has the expected digest and size."""
         hasher, total = hashlib.sha256(), 0
         with self._temporary() as file:
             async for chunk in chunks:
@@ -86,14 +86,14 @@ class Blobs:
         return digest
 
     def adopt(self, path: Path, digest: Digest) -> None:
-        """Make a complete file of the same file system, whose digest the caller has verified, a blob. Blocking."""
+        """Move a complete file of the same file system into the store. The caller has verified `digest`. Blocking."""
         with self._disk_errors():
             with path.open("rb") as file:
                 os.fsync(file.fileno())
             self._place(path, digest)
 
     async def read(self, digest: Digest) -> bytes:
-        """The blob's bytes, verified; `NotFound`, or `Failed` when they are not what they were."""
+        """The verified bytes of a blob. `NotFound`, or `Failed` when they no longer match the digest."""
         try:
             data = await in_thread(self.path(digest).read_bytes)
         except FileNotFoundError:
@@ -103,7 +103,7 @@ class Blobs:
         return data
 
     async def remove(self, digest: Digest) -> int:
-        """Remove the blob and return the bytes freed; 0 when it is not there."""
+        """Remove the blob and return the bytes freed; 0 when there is none."""
         return await in_thread(self._remove, self.path(digest))
 
     def _write(self, digest: Digest, data: bytes) -> None:
@@ -135,7 +135,7 @@ class Blobs:
 
     @contextmanager
     def _temporary(self) -> Iterator[IO[bytes]]:
-        """A file to write to that is gone afterwards unless it was renamed."""
+        """A temporary file, removed afterwards unless it was renamed."""
         with self._disk_errors():
             descriptor, name = tempfile.mkstemp(dir=self.scratch)
             os.close(descriptor)
@@ -144,7 +144,7 @@ class Blobs:
             yield file
         finally:
             Path(name).unlink(missing_ok=True)
-            with suppress(OSError):  # what could not be flushed was reported by `_keep`, or is not wanted any more
+            with suppress(OSError):  # `_keep` has reported flush errors; otherwise the file is discarded
                 file.close()
 
     @contextmanager

@@ -1,17 +1,18 @@
-"""What a container changed in its root file system, as `docker diff` tells it.
+"""The changes of a container's root file system, as `docker diff` reports them.
 
-    A  added       C  changed (its own metadata or content, or something below it)       D  deleted, with all below it
+    A  added       C  changed (its metadata or content, or something below it)       D  deleted, with everything below
+    it
 
-An overlay's upper directory holds whatever was touched, so only that is walked, beside the merged view of the layers:
+An overlay's upper directory contains everything that was changed, so only it is walked, beside the merged layers:
 
-    upper entry             the layers have    it is
-    whiteout                it                 D
-    anything                nothing there      A
+    upper entry             in the layers      result
+    whiteout                exists             D
+    anything                missing            A
     directory               a directory        C if its mode or owner differ, or anything below it changed
-    opaque directory        a directory        as above, and D for each name that the upper one lacks
-    anything else           something          C if mode, owner, device, size or time differ; else only copied up
+    opaque directory        a directory        as above, and D for each name missing in the upper one
+    anything else           exists             C if mode, owner, device, size or time differ; otherwise only copied up
 
-A copied root file system is compared with a record of what was copied, by the same rules.
+A copied root file system is compared with the record made when it was copied, by the same rules.
 """
 
 from __future__ import annotations
@@ -29,14 +30,14 @@ Kind: TypeAlias = Literal["A", "C", "D"]
 
 
 class Change(msgspec.Struct, frozen=True):
-    """One path, absolute inside the container, and what became of it."""
+    """One changed path, absolute inside the container, and its kind of change."""
 
     kind: Kind
     path: str
 
 
 class Seen(NamedTuple):
-    """What an entry is like. Inode and change time cannot be forged from inside a container."""
+    """The attributes compared of an entry. A container cannot forge the inode number and the change time."""
 
     mode: int
     uid: int
@@ -48,7 +49,7 @@ class Seen(NamedTuple):
     ctime_ns: int
 
 
-# What is made in a root file system before it runs, mostly to mount over; deeper ones first. Docker hides them below.
+# Mount points created in a root file system before it runs; deeper ones first. Docker omits them from its diff.
 _MOUNT_POINTS = (
     ".dockerenv", "etc/hosts", "etc/hostname", "etc/resolv.conf", "dev/console", "dev/pts", "dev/shm", "dev/mqueue",
     "dev", "proc", "sys",
@@ -56,26 +57,26 @@ _MOUNT_POINTS = (
 
 Record: TypeAlias = dict[str, Seen]
 Kinds: TypeAlias = dict[str, Kind]
-"""What became of each path, relative to the root."""
+"""Kind of change by path, relative to the root."""
 
 
 def record(root: int) -> Record:
-    """What lies below the open directory `root` now."""
+    """Record the attributes of everything below the open directory `root`."""
     return {entry.path: _seen(entry.stat) for entry in walk(root)}
 
 
 def changed_since(before: Record, root: int) -> Kinds:
-    """What became of the tree below `root` since `before`, as Docker would tell it."""
+    """The changes below `root` since `before`, as Docker reports them."""
     return _compare(before, root, _differs)
 
 
 def touched_since(before: Record, root: int) -> Kinds:
-    """As `changed_since`, and what was written to without looking different: an upper directory would hold it."""
+    """As `changed_since`, and files written without a visible difference, as an upper directory would contain."""
     return _compare(before, root, Seen.__ne__)
 
 
 def bare_mount_points(root: int) -> set[str]:
-    """The paths below `root` where nothing is but what the OCI runtime mounted over: empty files and directories."""
+    """Paths below `root` that are empty mount points left by the OCI runtime: empty files and directories."""
     bare: set[str] = set()
     for path in _MOUNT_POINTS:
         status = _status(path, root)
@@ -106,7 +107,7 @@ def _compare(before: Record, root: int, differs: Callable[[Seen, Seen], bool]) -
 
 
 def compare_with_layers(upper: int, lower: int) -> Kinds:
-    """What the upper directory changes of the merged layers; both are open directories."""
+    """The changes that the upper directory makes to the merged layers; both are open directories."""
     found: Kinds = {}
     beside = _Beside(lower)
     try:
@@ -132,35 +133,36 @@ def compare_with_layers(upper: int, lower: int) -> Kinds:
 
 
 def as_changes(found: Kinds) -> list[Change]:
-    """For the user: absolute, and in order of path."""
+    """Convert to `Change`s with absolute paths, ordered by path."""
     return [Change(kind, _text("/" + path)) for path, kind in sorted(found.items(), key=lambda item: item[0])]
 
 
 class _Beside:
-    """The layers' directories beside the upper ones that a walk is in: one for each level, None where there is none."""
+    """The layers' directories that correspond to the upper ones on the walk's path: one for each level, None where
+    missing."""
 
     def __init__(self, lower: int) -> None:
         self._levels: list[tuple[str, int | None]] = [("", os.dup(lower))]
 
     def leave(self, path: str) -> int | None:
-        """The layers' directory beside the one that `path` lies in, all deeper ones being done with."""
+        """The layers' directory that corresponds to the parent of `path`; closes all deeper ones."""
         while not path.startswith(self._levels[-1][0]):
             self._close(self._levels.pop()[1])
         return self._levels[-1][1]
 
     def enter(self, entry: Entry, parent: int | None) -> None:
-        """The walk goes on inside `entry`, which the layers have as a directory in `parent`, if that is not None."""
+        """Descend into `entry`, which the layers have as a directory in `parent`; None: they do not."""
         self._levels.append((entry.path + "/", None if parent is None else open_directory(entry.name, parent)))
 
     def note_hidden(self, found: Kinds, entry: Entry) -> None:
-        """Add what the directory just entered hides by being opaque."""
+        """Add the names that the directory just entered hides because it is opaque."""
         prefix, lower = self._levels[-1]
         if lower is None:
             return
         try:
             upper = open_directory(entry.name, entry.parent)
         except (FileNotFoundError, NotADirectoryError):
-            return  # removed by the container just now
+            return  # removed concurrently by the container
         try:
             if is_opaque(upper):
                 _add_hidden(found, prefix, upper, lower)
@@ -183,7 +185,7 @@ def _add_hidden(found: Kinds, prefix: str, upper: int, lower: int) -> None:
 
 
 def _differs(old: Seen, new: Seen) -> bool:
-    """Whether Docker would call it a change: a directory's size and times say nothing."""
+    """Report whether Docker counts this as a change: a directory's size and times do not count."""
     if stat.S_ISDIR(old.mode) and stat.S_ISDIR(new.mode):
         return old[:3] != new[:3]
     return old[:6] != new[:6]
@@ -210,7 +212,7 @@ def _status(name: str, directory: int) -> os.stat_result | None:
 
 
 def _finish(found: Kinds, root: int) -> Kinds:
-    """Without the mount points that were added; with the directories above each change, which count as changed."""
+    """Removes the mount points added for the container, and adds the directories above each change as changed."""
     for path in bare_mount_points(root):
         if found.get(path) == "A":
             del found[path]
@@ -225,5 +227,5 @@ def _parent(path: str) -> str:
 
 
 def _text(path: str) -> str:
-    """A path as JSON can carry it: bytes that are no UTF-8 become U+FFFD, as in Docker's answers."""
+    """A path as JSON text: bytes that are not UTF-8 become U+FFFD, as in Docker's answers."""
     return os.fsencode(path).decode("utf-8", "replace")

@@ -1,10 +1,10 @@
-"""Layer streams in and out of gzip, zstd, xz and bzip2, told apart by their first bytes, a bounded piece at a time.
+"""Decompression of layer streams (gzip, zstd, xz, bzip2, detected by magic number) in bounded pieces.
 
-    feed(chunk) -> read() -> piece, piece, ..., b"" (give more) -> feed(chunk) -> ... -> finish()
+    feed(chunk) -> read() -> piece, piece, ..., b"" (needs input) -> feed(chunk) -> ... -> finish()
 
-`read` hands out about `PIECE` bytes whatever the ratio: a layer of a kilobyte that unfolds to a gigabyte costs time,
-not memory. Streams may consist of several members, as pigz, zstd and estargz write them. Refused with `InvalidInput`:
-damage, a stream that ends early, foreign bytes behind the last member.
+`read` returns about `PIECE` bytes at any ratio, so a small layer that expands to a gigabyte costs time, not memory.
+Streams may have several members, as pigz, zstd and estargz write them. Raises `InvalidInput` for corrupt data, a
+truncated stream, and trailing data after the last member.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from isal import igzip_lib
 from havre.errors import InvalidInput
 
 PIECE = 256 << 10
-_FIRST_SLICE = 1 << 12  # of compressed bytes given to a decoder at once: what lies behind a short member is copied
-_SLICE = 1 << 18  # of a long one's
-_ZSTD_SLICE = 1 << 12  # its decoder has no bound of its own: 4 KiB unfold to 128 MiB at the very worst
+_FIRST_SLICE = 1 << 12  # compressed bytes first passed to a decoder: bytes after a short member are copied
+_SLICE = 1 << 18  # compressed bytes passed at once later
+_ZSTD_SLICE = 1 << 12  # this decoder's output is unbounded: 4 KiB expand to at most 128 MiB
 _MEMORY_LIMIT = 256 << 20  # for xz dictionaries
 _MAGICS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ\0": "xz", b"BZh": "bzip2"}
 _LONGEST_MAGIC = 6
-_ISAL_ERROR: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # isal's stub says an instance
+_ISAL_ERROR: type[Exception] = igzip_lib.error  # type: ignore[assignment]  # isal's stub declares an instance
 _DAMAGE = (_ISAL_ERROR, zstandard.ZstdError, lzma.LZMAError, OSError, EOFError, ValueError)
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
@@ -44,7 +44,7 @@ class _Decoder(Protocol):
 
 
 class _Zstd:
-    """zstandard's decoder with the face of the standard library's."""
+    """Adapts zstandard's decoder to the interface of the standard library's."""
 
     def __init__(self, context: zstandard.ZstdDecompressor) -> None:
         self._decoder = context.decompressobj()
@@ -63,7 +63,7 @@ class _Zstd:
 
 
 def _decoders(kind: str) -> Callable[[], _Decoder]:
-    """What makes a decoder for each member of a stream, one after the other."""
+    """Returns a factory: each member of a stream needs a new decoder."""
     if kind == "gzip":
         return partial(igzip_lib.IgzipDecompressor, flag=igzip_lib.DECOMP_GZIP)
     if kind == "zstd":
@@ -74,12 +74,12 @@ def _decoders(kind: str) -> Callable[[], _Decoder]:
 
 
 def kind_of(head: bytes) -> str:
-    """gzip, zstd, xz, bzip2 or "" for none of them, by the first bytes of a stream."""
+    """The format of a stream by its magic number: gzip, zstd, xz, bzip2, or "" for none."""
     return next((kind for magic, kind in _MAGICS.items() if head.startswith(magic)), "")
 
 
 class Decompressor:
-    """One stream, of a kind found out from its first bytes (`kind` is None until they are here)."""
+    """Decompresses one stream, whose `kind` is None until enough bytes have arrived to detect it."""
 
     def __init__(self) -> None:
         self.kind: str | None = None
@@ -87,16 +87,16 @@ class Decompressor:
         self._decoder: _Decoder | None = None
         self._slice = 0
         self._chunk = b""
-        self._at = 0  # in `_chunk`, of the first byte no decoder was given
+        self._at = 0  # index in `_chunk` of the first byte not yet passed to a decoder
         self._over = False
 
     def feed(self, chunk: Buffer) -> None:
-        """Give compressed bytes; all earlier ones must have been read."""
+        """Add compressed bytes; all earlier output must have been read."""
         rest = self._chunk[self._at :]
         self._chunk, self._at = rest + chunk if rest else bytes(chunk), 0
 
     def read(self) -> bytes:
-        """The next piece, about 256 KiB; `b""` once more input is needed. Raises `InvalidInput`."""
+        """Return the next piece, about 256 KiB, or `b""` when more input is needed. Raises `InvalidInput`."""
         if self.kind is None:
             if len(self._chunk) < _LONGEST_MAGIC and not self._over:
                 return b""
@@ -113,7 +113,7 @@ class Decompressor:
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def finish(self) -> bytes:
-        """The input is over: what was too short to be recognised. Raises `InvalidInput` in the middle of a member."""
+        """End of input: returns bytes too few to be recognised. Raises `InvalidInput` in the middle of a member."""
         self._over = True
         rest = self.read()
         if self._decoder is not None and not self._decoder.eof:
@@ -121,7 +121,7 @@ class Decompressor:
         return rest
 
     def _holds_back(self) -> bool:
-        """Whether the decoder could go on without new input."""
+        """Report whether the decoder can produce output without new input."""
         return self._decoder is not None and not self._decoder.eof and not self._decoder.needs_input
 
     def _step(self, kind: str, room: int) -> bytes:
@@ -137,16 +137,16 @@ class Decompressor:
         try:
             piece = self._decoder.decompress(given, room)
         except _DAMAGE as error:
-            raise InvalidInput(f"layer is no sound {kind} stream: {error}") from error
+            raise InvalidInput(f"layer is not a valid {kind} stream: {error}") from error
         if self._decoder.eof:
             self._at -= len(self._decoder.unused_data)
         return piece
 
     def _is_padding(self, kind: str) -> bool:
-        """Skip zeros behind the last member, which tape-minded writers leave; another member begins with no zero."""
+        """Skip zero padding after the last member, which some writers add; no member begins with a zero byte."""
         if self._chunk[self._at]:
             return False
         if self._chunk.count(b"\0", self._at) != len(self._chunk) - self._at:
-            raise InvalidInput(f"layer has foreign bytes behind its {kind} stream")
+            raise InvalidInput(f"layer has trailing data after its {kind} stream")
         self._at = len(self._chunk)
         return True

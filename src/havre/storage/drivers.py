@@ -1,4 +1,4 @@
-"""How this kernel can show layers and containers' root file systems on this data root: probed, chosen, performed.
+"""Storage drivers: how this kernel can mount layers and root file systems on this data root; probed and chosen here.
 
     driver       a layer on disk     is mounted from           a container's root is
     erofs        {tar, index}        the files themselves      an overlay
@@ -6,10 +6,11 @@
     overlay      root/               nothing: a directory      an overlay
     copy         root/               nothing: a directory      a full copy
 
-The first that works is taken unless the user names one. What works depends on the kernel and on the file system under
-the data root (EROFS refuses files on tmpfs or overlayfs), so each way is tried there with a layer of two files and a
-whiteout; the outcome is remembered per kernel release and file system. A layer keeps the form it was stored in: with
-`overlay`, a layer of the EROFS form is still mounted if the kernel can.
+The first that works is chosen unless the user names one. That depends on the kernel and on the data root's file system
+(EROFS cannot be mounted from files on tmpfs or overlayfs), so each driver is tried there with a layer of two files and
+a
+whiteout; the result is stored per kernel release and file system. A layer keeps the form it was stored in: `overlay`
+still mounts a layer stored for EROFS where the kernel can.
 
 Sources: Documentation/filesystems/{erofs,overlayfs}.rst of Linux.
 """
@@ -40,8 +41,9 @@ Erofs: TypeAlias = Literal["file", "loop"]
 NAMES = ("erofs", "erofs-loop", "overlay", "copy")
 _DOCKERS_NAMES = {"overlay2": "overlay", "overlayfs": "overlay", "vfs": "copy"}
 
-# redirect_dir=nofollow: the default follows redirects that a hostile layer may carry. The others are off so that an
-# upper directory is plain files that `diff` can read, whatever the distribution's defaults.
+# redirect_dir=nofollow: the default follows redirect xattrs, which a hostile layer may contain. The others are off so
+# that an upper directory is plain files that `diff` can read, independent of the distribution's defaults
+# (Documentation/filesystems/overlayfs.rst).
 OVERLAY_OPTIONS = (("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off"))
 
 _PAGE_BYTES = 4096
@@ -54,7 +56,7 @@ _LAYER_ATTRIBUTES = mounts.ATTR_RDONLY | mounts.ATTR_NOSUID | mounts.ATTR_NODEV
 
 
 class Abilities(msgspec.Struct, frozen=True):
-    """What was found to work. `append`: overlayfs takes its lower directories one by one (`lowerdir+`)."""
+    """The result of the probe. `append`: overlayfs accepts lower directories one by one (`lowerdir+`, Linux 6.7)."""
 
     erofs_file: bool
     erofs_loop: bool
@@ -63,7 +65,7 @@ class Abilities(msgspec.Struct, frozen=True):
 
 
 class Writable(NamedTuple):
-    """What makes an overlay writable: two directories on one file system, `work` for the kernel's own use."""
+    """The upper and work directories of a writable overlay, on one file system."""
 
     upper: Path
     work: Path
@@ -71,7 +73,7 @@ class Writable(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Driver:
-    """A chosen way. `erofs` is how layers in that form are mounted, None where they cannot be."""
+    """A chosen driver. `erofs` is how layers stored for EROFS are mounted, None where they cannot be."""
 
     name: str
     erofs: Erofs | None
@@ -79,17 +81,17 @@ class Driver:
 
     @property
     def unpacks(self) -> bool:
-        """Whether new layers are stored as directories."""
+        """Report whether new layers are stored as directories."""
         return self.name in ("overlay", "copy")
 
     @property
     def copies(self) -> bool:
-        """Whether a container's root is a copy rather than an overlay."""
+        """Report whether a container's root file system is a copy rather than an overlay."""
         return self.name == "copy"
 
 
 def choose_driver(wanted: str | None, can: Abilities) -> Driver:
-    """The driver named (Docker's names stand for ours), or the best one; `Unsupported` when it does not work here."""
+    """The driver named (Docker's names are aliases), or the best one. `Unsupported` when it does not work here."""
     wanted = _DOCKERS_NAMES.get(wanted or "", wanted)
     works = {
         "erofs": can.erofs_file and can.overlay,
@@ -110,7 +112,7 @@ def choose_driver(wanted: str | None, can: Abilities) -> Driver:
 
 
 def probe(scratch: Path) -> Abilities:
-    """Try every way inside `scratch`, a directory on the data root made for it and removed again."""
+    """Try every driver inside `scratch`, a directory created on the data root for this and removed afterwards."""
     remove_tree(scratch)
     try:
         scratch.mkdir(mode=0o700)
@@ -128,7 +130,7 @@ def probe(scratch: Path) -> Abilities:
 
 
 def _write_sample(layer: Path) -> None:
-    """A layer of one file and one whiteout, in the EROFS form."""
+    """Write a layer of one file and one whiteout, stored for EROFS."""
     index = Index()
     extents = (Extent(0, len(_SAMPLE), 512),)
     plain = Entry(path=b".wh.hidden", kind="file", mode=0o644, uid=0, gid=0, mtime_s=0, mtime_ns=0)
@@ -140,7 +142,7 @@ def _write_sample(layer: Path) -> None:
 
 
 def _works_over(scratch: Path, how: Erofs, *, append: bool) -> bool:
-    """Whether a layer mounted this way serves as an overlay's lower directory and hides what it should."""
+    """Report whether a layer mounted by `how` works as an overlay's lower directory, whiteouts included."""
     try:
         mount_layer(scratch / "layer", scratch / "mounted", _SAMPLE_ID, how)
     except OSError as error:
@@ -153,7 +155,7 @@ def _works_over(scratch: Path, how: Erofs, *, append: bool) -> bool:
 
 
 def _works(scratch: Path, top: Path, *, append: bool) -> bool:
-    """Whether an overlay over `top` and a plain directory can be mounted, read and written."""
+    """Report whether an overlay over `top` and a plain directory can be mounted, read and written."""
     merged = scratch / "merged"
     try:
         writable = Writable(scratch / "upper", scratch / "work")
@@ -174,7 +176,7 @@ def _works(scratch: Path, top: Path, *, append: bool) -> bool:
 
 
 def mount_layer(directory: Path, target: Path, diff_id: Digest, how: Erofs) -> None:
-    """Mount the EROFS layer in `directory` read-only at `target`; `Failed` when its files do not belong together."""
+    """Mount the EROFS layer in `directory` read-only at `target`. `Failed` when index and tar do not match."""
     index, tar = directory / "index", directory / "tar"
     _check_index(index, tar, diff_id)
     with ExitStack() as stack:
@@ -187,9 +189,9 @@ def mount_layer(directory: Path, target: Path, diff_id: Digest, how: Erofs) -> N
 
 
 def mount_overlay(lowers: Sequence[Path], target: Path, writable: Writable | None, *, append: bool) -> None:
-    """Mount `lowers` (topmost first) at `target`: below the upper directory of `writable`, or read-only.
+    """Mount `lowers` (topmost first) at `target`, with the upper directory of `writable` or read-only.
 
-    At least one lower directory, or two without an upper one, as overlayfs has it.
+    overlayfs needs at least one lower directory, or two without an upper one.
     """
     with ExitStack() as stack:
         if append:
@@ -204,7 +206,7 @@ def mount_overlay(lowers: Sequence[Path], target: Path, writable: Writable | Non
 
 
 def _options_in_one(stack: ExitStack, lowers: Sequence[Path], writable: Writable | None) -> str:
-    """The options as kernels before `lowerdir+` need them: in one page, so that each directory gets a short name."""
+    """The option string for kernels before `lowerdir+`: limited to one page, so each directory gets a short name."""
     options = [f"{key}={value}" for key, value in OVERLAY_OPTIONS]
     options += ["lowerdir=" + ":".join(_descriptor_name(stack, lower) for lower in lowers)]
     if writable is not None:
@@ -217,7 +219,7 @@ def _options_in_one(stack: ExitStack, lowers: Sequence[Path], writable: Writable
 
 
 def _short_name(stack: ExitStack, path: Path) -> str:
-    """A name for `path` that fits into one mount option, valid while `stack` is open."""
+    """A name for `path` short enough for one mount option, valid while `stack` is open."""
     if len(os.fsencode(path)) <= mounts.OPTION_MAX_BYTES:
         return str(path)
     return _descriptor_name(stack, path)
@@ -231,17 +233,18 @@ def _descriptor_name(stack: ExitStack, path: Path) -> str:
 
 def _loop_name(stack: ExitStack, path: Path) -> str:
     descriptor, name = attach_loop(path)
-    stack.callback(os.close, descriptor)  # the mount holds the device from then on
+    stack.callback(os.close, descriptor)  # the mount keeps the device open
     return name
 
 
 def _check_index(index: Path, tar: Path, diff_id: Digest) -> None:
-    """The kernel mounts any index with any tar: compare the index's UUID with the layer, its blocks with the tar."""
+    """The kernel mounts any index with any tar, so compare the index's UUID with the layer and its block count with
+    the tar."""
     with index.open("rb") as file:
         head = file.read(_INDEX_HEAD_BYTES)
     uuid = read_uuid(head)
     if uuid is None or uuid.hex() != hex_of(diff_id)[:32]:
         raise Failed(f"the index of layer {diff_id} belongs to another layer", "remove its image and pull it again")
-    (blocks,) = struct.unpack_from("<I", head, 1152 + 64)  # of the device slot
+    (blocks,) = struct.unpack_from("<I", head, 1152 + 64)  # in the device slot
     if tar.stat().st_size < (blocks - 1) * 512:
-        raise Failed(f"the data of layer {diff_id} has been cut short", "remove its image and pull it again")
+        raise Failed(f"the data of layer {diff_id} is truncated", "remove its image and pull it again")

@@ -1,22 +1,23 @@
-"""Writer of EROFS indexes: a file system image without data, whose files lie in the layer's own uncompressed tar.
+"""Writes EROFS indexes: file system images without data, whose files' data is in the layer's own uncompressed tar.
 
-Owns the mapping of tar entries to inodes and the on-disk layout (Linux `fs/erofs/erofs_fs.h`); pure: entries in, bytes
-out. The image is mounted with the tar as its extra device. Blocks are 512 bytes, like tar's, so a file is one chunk
-that starts at the tar offset of its data.
+Maps tar entries to inodes and encodes them (Linux `fs/erofs/erofs_fs.h`); pure: entries in, bytes out. The image is
+mounted with the tar as its extra device. Blocks are 512 bytes, like tar's, so a file is one chunk that starts at the
+tar
+offset of its data.
 
-       0        1024        1152         1536                            (next block)
-       +--------+-----------+------------+-------------------------------+-----------------------------+
-       | zeros  | superblock| device slot| inodes, 64-byte aligned:      | 512-byte blocks:            |
-       |        |           | (the tar)  |  64 B, xattrs, chunks or link |  directories, long symlinks |
-       +--------+-----------+------------+-------------------------------+-----------------------------+
-                                         ^ root: nid 48 (address / 32; the field has 16 bits)
+    0        1024        1152         1536                            (next block)
+    +--------+-----------+------------+-------------------------------+-----------------------------+
+    | zeros  | superblock| device slot| inodes, 64-byte aligned:      | 512-byte blocks:            |
+    |        |           | (the tar)  |  64 B, xattrs, chunks or link |  directories, long symlinks |
+    +--------+-----------+------------+-------------------------------+-----------------------------+
+                                       ^ root: nid 48 (address / 32; the field has 16 bits)
 
-The same entries and tar size give the same bytes. The superblock's uuid is the head of the layer's diff ID, because
-nothing else ties an index to its tar at mount time.
+Deterministic: the same entries and tar size give the same bytes. The superblock's UUID is the first 16 bytes of the
+layer's diff ID, because nothing else links an index to its tar at mount time.
 
-What no index can say raises `Unindexable`, and the layer is unpacked instead: a member below a symbolic link, a
-sparse file whose pieces are not block-aligned. What no layer may say raises `InvalidInput`, as in `unpack`: a file as
-parent, a hard link to nothing in this layer.
+A layer that no index can represent raises `Unindexable` and is unpacked instead: a member below a symbolic link, a
+sparse file whose extents are not block-aligned. An invalid layer raises `InvalidInput`, as in `unpack`: a file as a
+parent directory, a hard link whose target is not in this layer.
 
 Why: docs/decisions/010.
 """
@@ -34,10 +35,10 @@ from havre.storage.tar import Entry
 BLOCK = 512
 MAX_METADATA = (
     1 << 30
-)  # bytes that a layer's nodes and their index may take in memory: a million files, or half of that
+)  # memory limit of a layer's nodes and their index, in bytes: about a million files, or half of that
 _MAX_CHUNKS = 1 << 16  # of one sparse file
-_NODE_COST, _XATTR_COST = 900, 300  # bytes, beside what has a length of its own
-_BLOCK_COST = 2000  # of a node that has blocks of its own: a directory, a link
+_NODE_COST, _XATTR_COST = 900, 300  # estimated bytes, in addition to variable-length fields
+_BLOCK_COST = 2000  # for a node with blocks of its own: a directory, a link
 
 _SUPER = struct.Struct("<IIIBBHQQIIII16s16sIHHHBBIQB23x")
 _CHUNK = struct.Struct("<HHI")
@@ -61,14 +62,15 @@ _DIRENT_TYPES = {
 
 
 class Unindexable(Exception):
-    """The layer is sound, but must be unpacked; the text says why."""
+    """The layer is valid, but must be unpacked; the message says why."""
 
 
 class Node:
-    """An inode to be, of a layer that may have a million: it keeps of its entry what the index says, and no more.
+    """An inode of the index. A layer may have a million, so it stores only what the index needs.
 
     `children` is None unless it is a directory, `hidden` None unless its whiteouts hide names. `union` is the inode's
-    i_u: how a file's chunks are said, a device's number. `tail` is what follows the inode and its xattrs.
+    i_u:
+    the chunk format of a file, or a device number. `tail` is what follows the inode and its xattrs.
     """
 
     __slots__ = (
@@ -94,7 +96,7 @@ class Node:
             self.union = _device_number(*entry.rdev)
 
     def describe(self, entry: Entry) -> None:
-        """Take the metadata of `entry`, and keep what is below."""
+        """Take the metadata of `entry`; keeps the children."""
         self.mode = _TYPES[entry.kind] | (0o777 if entry.kind == "symlink" else entry.mode)
         self.uid, self.gid, self.mtime_s, self.mtime_ns = entry.uid, entry.gid, entry.mtime_s, entry.mtime_ns
 
@@ -111,16 +113,16 @@ _WHITEOUT = Entry(path=b"", kind="char", mode=0, uid=0, gid=0, mtime_s=0, mtime_
 
 
 class Index:
-    """The tree of one layer. `add` its entries in the tar's order, then `render` the image."""
+    """The tree of one layer: `add` its entries in the tar's order, then `render` the image."""
 
     def __init__(self) -> None:
         self._root = Node(_IMPLICIT)
-        self._dirs: dict[bytes, Node] = {b"": self._root}  # by path; only what is known to be a directory
+        self._dirs: dict[bytes, Node] = {b"": self._root}  # directories by path
         self._budget = MAX_METADATA
-        self.root: Entry | None = None  # the entry of the root directory, if the layer has one
+        self.root: Entry | None = None  # the entry of the root directory, if the tar contains one
 
     def add(self, entry: Entry) -> None:
-        """Take one member; raises `InvalidInput` or `Unindexable`."""
+        """Add one member. Raises `InvalidInput` or `Unindexable`."""
         cost = _BLOCK_COST if entry.kind in ("dir", "symlink") else _NODE_COST
         self._spend(cost, entry.path, entry.link, entry.link, entry.link)
         if whiteouts.is_bookkeeping(entry.path):
@@ -154,7 +156,7 @@ class Index:
         _merge(self._root, entry)
 
     def _directory(self, path: bytes) -> Node:
-        """The directory `path`; what is missing of it appears with mode 0755 and time 0."""
+        """The directory `path`; missing parents are created with mode 0755 and time 0."""
         if (known := self._dirs.get(path)) is not None:
             return known
         above, _, name = path.rpartition(b"/")
@@ -203,7 +205,7 @@ class Index:
         return node
 
     def files(self) -> Iterator[tuple[bytes, Node]]:
-        """Every path of the layer with its inode, but the root's; whiteouts are overlayfs' devices."""
+        """Yield every path of the layer, except the root, with its inode; whiteouts are character devices 0:0."""
         _finish(self._root)
         stack = [(b"", self._root)]
         while stack:
@@ -214,7 +216,7 @@ class Index:
                     stack.append((above + name + b"/", node))
 
     def render(self, uuid: bytes, tar_size: int) -> bytearray:
-        """The image. `uuid`: 16 bytes; `tar_size`: bytes of the tar that it will be mounted with."""
+        """Encode the image. `uuid`: 16 bytes; `tar_size`: bytes of the tar that it will be mounted with."""
         _finish(self._root)
         nodes = list(_walk(self._root))
         end = _number_inodes(nodes)
@@ -250,13 +252,13 @@ def _require_directory(node: Node, path: bytes) -> None:
 
 
 def _merge(node: Node, entry: Entry) -> None:
-    """A directory that is already there takes the new entry's metadata and keeps its children."""
+    """An existing directory takes the new entry's metadata and keeps its children."""
     node.describe(entry)
     node.xattrs = node.xattrs | entry.xattrs
 
 
 def _chunk_bits(entry: Entry) -> int:
-    """log2 of the largest chunk that no extent's edge falls into; a whole file is one chunk."""
+    """log2 of the largest chunk size with all extents chunk-aligned; a file without holes is one chunk."""
     edges = 0
     for extent in entry.extents:
         end = extent.start + extent.length
@@ -266,7 +268,8 @@ def _chunk_bits(entry: Entry) -> int:
 
 
 def _chunks(entry: Entry, bits: int) -> bytes:
-    """The indexes (8 bytes each: 0, device 1, block) of the file's chunks of 2**bits bytes; a hole has no block."""
+    """The chunk indexes of the file (8 bytes each: 0, device 1, block), for chunks of 2**bits bytes; holes have no
+    block."""
     if len(entry.extents) == 1 and entry.extents[0].length == entry.size:
         return _CHUNK.pack(0, 1, _block_of(entry, entry.extents[0].offset))
     count = -(-entry.size >> bits) if bits >= 9 else 0
@@ -287,7 +290,7 @@ def _block_of(entry: Entry, offset: int) -> int:
 
 
 def _finish(node: Node) -> None:
-    """Apply whiteouts and opaque marks below `node`, now that every member is known."""
+    """Apply whiteouts and opaque marks below `node`; called when every member is known."""
     for name in node.hidden or ():
         child = _children(node).get(name)
         if child is None:
@@ -303,7 +306,7 @@ def _finish(node: Node) -> None:
 
 
 def _walk(root: Node) -> Iterator[tuple[Node, Node]]:
-    """Every inode once with its (first) parent, the root first, and count the links."""
+    """Yield every inode once with its (first) parent, the root first, and count links."""
     root.links = 2
     yield root, root
     stack = [root]
@@ -323,7 +326,7 @@ def _walk(root: Node) -> Iterator[tuple[Node, Node]]:
 
 
 def _number_inodes(nodes: list[tuple[Node, Node]]) -> int:
-    """Give each node its place; returns where the last one ends."""
+    """Assign each node its address; returns the end of the last one."""
     at = _INODES_AT
     for node, _ in nodes:
         at = -(-at // 64) * 64
@@ -332,7 +335,7 @@ def _number_inodes(nodes: list[tuple[Node, Node]]) -> int:
         if stat.S_ISREG(node.mode):
             at = -(-at // 8) * 8 + len(node.tail)
         elif stat.S_ISLNK(node.mode):
-            # A short link follows its inode, but must not cross a block's edge.
+            # A short link's target follows its inode inline, but must not cross a block boundary.
             fits = at // BLOCK == (at + len(node.link) - 1) // BLOCK and at % BLOCK
             node.tail = node.link if fits else b""
             at += len(node.tail)
@@ -414,7 +417,7 @@ def _write_head(image: bytearray, uuid: bytes, inodes: int, tar_size: int) -> No
 
 
 def read_uuid(head: bytes) -> bytes | None:
-    """The uuid in the first 1536 bytes of an index, None if it is none: to be compared before mounting."""
+    """The UUID in the first 1536 bytes of an index, None if it is not an index; compared before mounting."""
     if len(head) < _INODES_AT or head[_SUPER_AT : _SUPER_AT + 4] != struct.pack("<I", _MAGIC):
         return None
     return head[_SUPER_AT + 48 : _SUPER_AT + 64]

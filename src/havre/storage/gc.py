@@ -1,7 +1,7 @@
-"""Garbage: what is in the store and needed by nothing.
+"""Garbage collection of layers and blobs.
 
-A layer is needed by an image (the caller says which), by a snapshot made from it, or by someone who holds it while a
-pull or a build is under way; a blob by an image or a holder. The rest goes.
+A layer is live if an image (given by the caller), a snapshot, or a hold of a running pull or build refers to it; a blob
+if an image or a hold refers to it. Everything else is removed.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
 
 def plan_garbage(present: Set[Digest], *needed: Set[Digest]) -> list[Digest]:
-    """What of `present` is in none of `needed`, in a fixed order."""
+    """The digests in `present` that are in none of `needed`, sorted."""
     return sorted(set(present).difference(*needed))
 
 
 def plan_collection(storage: Storage, live_layers: Set[Digest], live_blobs: Set[Digest]) -> list[tuple[Digest, int]]:
-    """What `collect` would remove now, and the bytes of each."""
+    """What `collect` would remove now, with the bytes of each."""
     busy = storage.held() | storage.snapshots.layers_in_use()
     sizes = {layer.diff_id: layer.size for layer in storage.layers.all()}
     layers = [(diff_id, sizes[diff_id]) for diff_id in plan_garbage(sizes.keys(), live_layers, busy)]
@@ -30,12 +30,12 @@ def plan_collection(storage: Storage, live_layers: Set[Digest], live_blobs: Set[
 
 
 async def collect(storage: Storage, live_layers: Set[Digest], live_blobs: Set[Digest]) -> int:
-    """Remove what is needed by nothing and return the bytes freed. `live_*` are what the images need."""
+    """Remove layers and blobs that nothing refers to; returns the bytes freed. `live_*`: those that images refer to."""
     freed = 0
     present = {layer.diff_id for layer in storage.layers.all()}
     for diff_id in plan_garbage(present, live_layers):
         await storage.snapshots.unmount_layer(diff_id)
-        # Asked anew for each, at the last moment: someone may take hold of it while others are being removed.
+        # Checked again for each one just before its removal: a hold may be taken while others are being removed.
         if diff_id not in storage.held() | storage.snapshots.layers_in_use():
             freed += await storage.layers.remove(diff_id)
     for digest in plan_garbage(set(storage.blobs.all()), live_blobs):

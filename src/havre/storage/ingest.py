@@ -1,15 +1,14 @@
-"""One layer coming in: hashed, decompressed, hashed again and stored, all while it comes.
+"""Receives one layer: hashes, decompresses, hashes the tar and stores it as a pipeline while it arrives.
 
     loop          network --> write() --> about 2 MiB
     shared pool                             --> [ hash the stream, decompress ] --> pieces of 256 KiB
     own thread                                                                        --> [ hash the tar, write, index ]
 
-Each stage works while the one before is already at the next bytes, and each is at most a few MiB ahead of the next, so
-memory is bounded and a slow disk slows the network. A stream that is a plain tar is hashed once. The pieces are small
-enough to stay in a processor's cache from one stage to the next. The last stage has a thread of its own: the stage
-before waits for it, and two that wait for each other must not share one bounded pool.
+The stages run concurrently, each at most a few MiB ahead of the next, so memory is bounded and a slow disk slows the
+network down. A plain tar is hashed once. The pieces are small enough to stay in the processor's cache between stages.
+The last stage has its own thread: the stage before waits for it, and with both in one bounded pool they could deadlock.
 
-Nothing of a refused, cut short or abandoned stream stays.
+A rejected, truncated or abandoned stream leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -34,16 +33,16 @@ from havre.oci.digest import Digest
 from havre.storage.compress import Decompressor
 from havre.storage.layerfiles import LayerWriter, Sealed
 
-_GATHER = 2 << 20  # compressed bytes that are worth a hop to a thread
-_GROUP = 8  # pieces that are worth one
-_AHEAD = 2  # groups that may wait for the disk
+_GATHER = 2 << 20  # compressed bytes gathered for one dispatch to a thread
+_GROUP = 8  # pieces gathered for one
+_AHEAD = 2  # groups that may be queued for the disk
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 class Ingested(msgspec.Struct, frozen=True):
-    """What came in: the digests and sizes of the uncompressed tar and of the stream as it was received."""
+    """Digests and sizes of the uncompressed tar and of the stream as received."""
 
     diff_id: Digest
     digest: Digest
@@ -52,7 +51,7 @@ class Ingested(msgspec.Struct, frozen=True):
 
 
 class Keeper(Protocol):
-    """Where layers go: `Layers`."""
+    """The store for layers: `Layers`."""
 
     root: Path
     arriving: Counter[Digest]
@@ -63,7 +62,7 @@ class Keeper(Protocol):
 
 
 class LayerIngest:
-    """One layer coming in: `async with` it, `write` the chunks, `finish`. Left without finish, it leaves nothing."""
+    """Receives one layer: `async with` it, `write` the chunks, `finish`. Without `finish` nothing is stored."""
 
     def __init__(self, keeper: Keeper, digest: Digest | None, diff_id: Digest | None) -> None:
         self._keeper = keeper
@@ -87,25 +86,25 @@ class LayerIngest:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # A commit that has begun is seen through even if the caller is cancelled: the layer then stays, whole.
+        # A commit in progress completes even if the caller is cancelled: the layer is then stored completely.
         for running in (self._inflating, self._committing):
             if running is not None:
                 await asyncio.wait([running])
                 if not running.cancelled():
-                    running.exception()  # retrieved: the first failure is already on its way
+                    running.exception()  # marks it as retrieved: the first failure is being raised
         self._disk.shutdown(wait=False, cancel_futures=True)
         await in_thread(self._writer.discard)
         self._keeper.arriving -= Counter(self._arrived)
 
     async def write(self, chunk: bytes | memoryview) -> None:
-        """Take the next bytes of the stream as received; raises `HavreError` as soon as they cannot be right."""
+        """Take the next bytes of the stream as received. Raises `HavreError` as soon as an error is detected."""
         self._gathered.append(chunk)
         self._waiting += len(chunk)
         if self._waiting >= _GATHER:
             await self._pass_on()
 
     async def finish(self) -> Ingested:
-        """The stream is over; the layer is in the store once this returns."""
+        """End of the stream: returns once the layer is in the store."""
         await self._pass_on()
         await self._inflated()
         await self._in_thread(self._conclude)
@@ -122,7 +121,7 @@ class LayerIngest:
         return Ingested(sealed.diff_id, digest, sealed.size, self._received)
 
     async def _pass_on(self) -> None:
-        """Have what was gathered decompressed, as soon as what was gathered before it has been."""
+        """Dispatch the gathered bytes for decompression, once the batch before them is done."""
         await self._inflated()
         batch, self._gathered, self._waiting = self._gathered, [], 0
         self._inflating = asyncio.ensure_future(in_thread(self._inflate, batch))
@@ -149,7 +148,7 @@ class LayerIngest:
         self._hand_over(pieces)
 
     def _hand_over(self, pieces: Sequence[bytes]) -> None:
-        """Give pieces of the tar to the thread that stores them; raises what it met with earlier ones."""
+        """Queue pieces of the tar for the thread that stores them. Raises its error with earlier pieces."""
         while len(self._stored) >= _AHEAD:
             self._stored.popleft().result()
         self._stored.append(self._disk.submit(self._keep, pieces))
@@ -167,7 +166,7 @@ class LayerIngest:
             self._writer.write(piece)
 
     def _conclude(self) -> None:
-        """Store the last bytes, and see that everything is."""
+        """Store the last bytes and wait until everything is stored."""
         self._hand_over([self._decompressor.finish()])
         while self._stored:
             self._stored.popleft().result()
@@ -177,12 +176,12 @@ class LayerIngest:
             return await in_thread(work, *args, **kwargs)
 
     def _failures(self) -> AbstractContextManager[None]:
-        return told_of_disk(self._name, self._keeper.root)
+        return translated_disk_errors(self._name, self._keeper.root)
 
 
 @contextmanager
-def told_of_disk(name: str, root: Path) -> Iterator[None]:
-    """Say what the disk with the layers refused, and for which layer."""
+def translated_disk_errors(name: str, root: Path) -> Iterator[None]:
+    """Translate disk errors into `Failed`, naming the layer."""
     try:
         yield
     except OSError as error:

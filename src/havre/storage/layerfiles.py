@@ -1,15 +1,14 @@
-"""One layer's files while they are written, and its tar when it is read back.
+"""One layer's files while they are written, and reading its tar back.
 
     layers/tmp-RANDOM/  --seal, rename-->  layers/HEX of the diff ID/
+      form "tar"    tar       the uncompressed layer, byte for byte; the data of the files
+                    index     the EROFS image over it
+      form "dir"    root/     the unpacked layer, with overlayfs' whiteouts
+                    tar.zst   the uncompressed layer, to reproduce its exact bytes
 
-    form "tar"    tar       the uncompressed layer, byte for byte; the data of the files
-                  index     the EROFS image over it
-    form "dir"    root/     the layer unpacked, with overlayfs' whiteouts
-                  tar.zst   the uncompressed layer, to give its exact bytes back
-
-Form "dir" is for drivers that cannot mount an index, and for a layer too odd for one. Order on disk: data, fdatasync,
-index, fdatasync; the caller renames. Blocking. A writer is used by one thread at a time, but may be discarded from
-another while a write is still running (the task that waited for it was cancelled): a lock keeps the two apart.
+Form "dir" is for drivers that cannot mount an index and for layers that no index can represent. Order on disk: data,
+fdatasync, index, fdatasync; the caller renames. Blocking. A writer is used by one thread at a time, but another thread
+may discard it while a write is running (the waiting task was cancelled); a lock serialises the two.
 """
 
 from __future__ import annotations
@@ -35,11 +34,11 @@ from havre.storage.unpack import Unpacker
 Form: TypeAlias = Literal["tar", "dir"]
 PIECE = 1 << 20
 _ZSTD_LEVEL = 1
-_WRITEBACK = 8 << 20  # written bytes whose way to the disk begins at once, so that sealing need not wait for them
+_WRITEBACK = 8 << 20  # bytes written between starts of writeback, so that sealing need not wait for all of them
 
 
 class RootEntry(msgspec.Struct, frozen=True):
-    """What a layer says of the root directory itself: an overlay shows its upper directory's, so it is copied there."""
+    """Metadata of the root directory in a layer. Copied to the upper directory, whose metadata an overlay shows."""
 
     mode: int
     uid: int
@@ -49,7 +48,7 @@ class RootEntry(msgspec.Struct, frozen=True):
 
 
 class Sealed(msgspec.Struct, frozen=True):
-    """A layer completely written, not yet renamed: its uncompressed digest and size."""
+    """A layer completely written, not yet renamed: its diff ID and size."""
 
     diff_id: Digest
     size: int
@@ -66,7 +65,7 @@ class _Form(Protocol):
 
 
 class LayerWriter:
-    """Writes the uncompressed tar of one layer into `directory`, which the first write makes.
+    """Writes the uncompressed tar of one layer into `directory`, which the first write creates.
 
     After an `OSError` or `HavreError` it can only be discarded.
     """
@@ -80,26 +79,26 @@ class LayerWriter:
         self._form: _Form | None = None
 
     def write(self, piece: bytes, members: Sequence[Entry] | None = None) -> None:
-        """Take the next bytes of the tar, and the members that end in them; None: they are to be parsed."""
+        """Take the next bytes of the tar and the members that end in them; None: parse them from the bytes."""
         with self._lock:
             if self._open:
                 self._size += len(piece)
                 self._begun().write(piece, members)
 
     def seal(self, diff_id: Digest) -> Sealed:
-        """The tar is over, and this is its digest: all files are complete and on disk."""
+        """End of the tar with digest `diff_id`: complete all files and make them durable."""
         with self._lock:
             form, root = self._begun().seal(diff_id)
             sync_directory(self.directory)
             return Sealed(diff_id, self._size, form, _root_entry(root))
 
     def release(self) -> None:
-        """The files belong to someone else now: `discard` does nothing any more."""
+        """Transfer the files to the caller: `discard` then does nothing."""
         with self._lock:
             self._open = False
 
     def discard(self) -> None:
-        """Remove all that was written, once a running write is through. Idempotent."""
+        """Remove everything written, after a running write has ended. Idempotent."""
         with self._lock:
             if self._open:
                 self._open = False
@@ -115,7 +114,7 @@ class LayerWriter:
 
 
 class _IndexedForm:
-    """The tar as it comes, and the index gathered on the way; unpacked at the end if no index can say it."""
+    """Stores the tar and builds the index meanwhile; unpacks at the end if no index can represent it."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
@@ -167,7 +166,7 @@ class _IndexedForm:
 
 
 class _UnpackedForm:
-    """The tar as files below `root/`, and compressed beside it."""
+    """Unpacks the tar below `root/`, and stores it compressed beside it."""
 
     def __init__(self, directory: Path) -> None:
         self._file = (directory / "tar.zst").open("xb", buffering=0)
@@ -200,7 +199,7 @@ class _UnpackedForm:
 
 
 def build_index(tar: Path, diff_id: Digest) -> bytearray:
-    """The index of a tar that lies on disk, for one that was lost; raises `InvalidInput`."""
+    """The index of a stored tar, to replace a lost one. Raises `InvalidInput`."""
     index, parser = Index(), TarParser()
     with tar.open("rb", buffering=0) as file:
         while piece := file.read(PIECE):
@@ -210,19 +209,19 @@ def build_index(tar: Path, diff_id: Digest) -> bytearray:
 
 
 def add_entries(index: Index, parser: TarParser, piece: bytes) -> None:
-    """Put what `piece` of a tar completes into `index`; raises `InvalidInput` and `Unindexable`."""
+    """Add the members that `piece` completes to `index`. Raises `InvalidInput` and `Unindexable`."""
     for event in parser.feed(piece):
         if isinstance(event, Entry):
             index.add(event)
 
 
 def uuid_of(diff_id: Digest) -> bytes:
-    """The uuid that ties an index to its tar."""
+    """The UUID that links an index to its tar."""
     return bytes.fromhex(hex_of(diff_id)[:32])
 
 
 def read_tar(directory: Path, form: Form, diff_id: Digest) -> Generator[bytes, None, None]:
-    """The exact tar of a stored layer in pieces of 1 MiB; `Failed` at the end if the bytes are not the layer's."""
+    """Yield the exact tar of a stored layer in pieces of 1 MiB. `Failed` at the end if its digest is not `diff_id`."""
     digest = hashlib.sha256()
     with (directory / ("tar" if form == "tar" else "tar.zst")).open("rb", buffering=0) as file:
         reader = file if form == "tar" else zstandard.ZstdDecompressor().stream_reader(file)
@@ -243,7 +242,7 @@ def _read_piece(reader: BinaryIO, diff_id: Digest) -> bytes:
 
 
 def write_durably(path: Path, data: bytes | bytearray) -> None:
-    """Write a new file and see it on disk."""
+    """Write a new file and fsync it."""
     with path.open("xb", buffering=0) as file:
         _write_all(file, data)
         os.fdatasync(file.fileno())

@@ -1,12 +1,12 @@
-"""A layer that is written here, not received: hashed by the thread that writes it, stored by another.
+"""Creates a layer locally: one thread writes and hashes its tar, another stores it.
 
-    work(out) --> out.write  --> hash, pieces of 256 KiB --> at most 4 MiB wait --> own thread: write, index
-                  out.member --> what the piece says, which need not be parsed for it
+    work(out) --> out.write  --> hash, pieces of 256 KiB --> at most 4 MiB queued --> own thread: write, index
+                  out.member --> the members of a piece, which then need not be parsed
 
-Python runs in one thread at a time, and a thread that wants its turn waits up to 5 ms for it: what the writer knows of
-its members is handed over, since two threads that write and parse headers would wait for each other most of the time.
+Python's threads take turns under the GIL, with waits of up to 5 ms. The writer therefore passes its members on: two
+threads that write and parse headers would mostly wait for each other.
 
-As with `ingest`, nothing of one that fails or is abandoned stays.
+As with `ingest`, a failed or abandoned layer leaves nothing behind.
 """
 
 from __future__ import annotations
@@ -22,31 +22,32 @@ from typing import Protocol
 from havre.aio import in_thread, spawn
 from havre.oci.digest import Digest
 from havre.storage.compress import PIECE
-from havre.storage.ingest import Keeper, told_of_disk
+from havre.storage.ingest import Keeper, translated_disk_errors
 from havre.storage.layerfiles import LayerWriter, Sealed
 from havre.storage.tar import Entry
 
-_AHEAD = 16  # pieces that may wait for the disk
+_AHEAD = 16  # pieces that may be queued for the disk
 
 
 class LayerOut(Protocol):
-    """Where the tar of a layer is written to."""
+    """Where `work` writes the tar of a layer."""
 
     def write(self, data: bytes, /) -> int: ...
 
     def member(self, entry: Entry) -> None:
-        """Say of each member what a reader of the tar finds."""
+        """Describe a member as a reader of the tar would find it."""
 
 
 async def make_layer(keeper: Keeper, work: Callable[[LayerOut], None], hold: Callable[[Digest], None]) -> Digest | None:
-    """The layer whose tar `work` writes, in a thread; None if it has no member. Raises what `work` does.
+    """Store the layer whose tar `work` writes in a thread; None if it has no members. Raises the errors of `work`.
 
-    `hold` is told of the layer while it counts as arriving. Cancelled, `work` meets a broken pipe at its next write.
+    `hold` is called with the diff ID while the layer still counts as arriving. When cancelled, the next write of `work`
+    raises BrokenPipeError.
     """
     writer = keeper.new_writer()
     out = _Out(writer)
     arrived: Counter[Digest] = Counter()
-    with told_of_disk("of a build", keeper.root):
+    with translated_disk_errors("of a build", keeper.root):
         try:
             running = asyncio.ensure_future(in_thread(out.run, work))
             try:
@@ -63,7 +64,7 @@ async def make_layer(keeper: Keeper, work: Callable[[LayerOut], None], hold: Cal
             try:
                 await asyncio.shield(committing)
             finally:
-                await asyncio.wait([committing])  # seen through: the layer is then there, whole
+                await asyncio.wait([committing])  # a commit in progress completes: the layer is then stored completely
             hold(sealed.diff_id)
             return sealed.diff_id
         finally:
@@ -72,7 +73,7 @@ async def make_layer(keeper: Keeper, work: Callable[[LayerOut], None], hold: Cal
 
 
 class _Out:
-    """What `work` writes to."""
+    """The output that `work` writes to."""
 
     def __init__(self, writer: LayerWriter) -> None:
         self._writer = writer
@@ -86,7 +87,7 @@ class _Out:
         self._abandoned = threading.Event()
 
     def run(self, work: Callable[[LayerOut], None]) -> Sealed | None:
-        """Have it all written and sealed."""
+        """Run `work` and seal the layer."""
         try:
             work(self)
             self._pass_on()
@@ -97,7 +98,7 @@ class _Out:
             self._disk.shutdown(wait=True, cancel_futures=True)
 
     def abandon(self) -> None:
-        """Nobody wants it any more."""
+        """Make further writes fail: the caller was cancelled."""
         self._abandoned.set()
 
     def write(self, data: bytes) -> int:
@@ -112,7 +113,7 @@ class _Out:
 
     def _pass_on(self) -> None:
         if self._abandoned.is_set():
-            raise BrokenPipeError("the layer is not wanted any more")
+            raise BrokenPipeError("the layer was abandoned")
         piece = self._gathered[0] if len(self._gathered) == 1 else b"".join(self._gathered)
         members, self._gathered, self._members, self._waiting = self._members, [], [], 0
         self._blank = self._blank and not members

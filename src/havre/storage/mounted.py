@@ -1,11 +1,10 @@
-"""Layers as directories: each is mounted once, whoever uses it, and counted.
+"""Layers as directories: each is mounted once for all users, with a reference count.
 
-    run_root/layers/HEX    a mounted EROFS layer, in the host's mount table, so that a daemon started anew finds it
-    data_root/layers/HEX/root    an unpacked layer, used where it lies
+    run_root/layers/HEX    a mounted EROFS layer, in the host's mount table, so that a restarted daemon finds it
+    data_root/layers/HEX/root    an unpacked layer, used in place
 
-Mounting a layer twice would cache its files twice (480 MB measured for one image). The last user going does not unmount
-it at once: the next container is likely to want the same layers, warm; `sweep` takes idle ones down. Blocking, and safe
-to call from several threads.
+Mounting a layer twice would cache its files twice (480 MB measured for one image). A layer stays mounted after its last
+user: the next container probably needs it, with a warm cache. `sweep` unmounts idle layers. Blocking and thread-safe.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from havre.storage.drivers import Driver, mount_layer
 
 
 class MountedLayers:
-    """The layers under `store` (data_root/layers) that are in use, mounted below `mount_root` (run_root/layers)."""
+    """The layers under `store` (data_root/layers) in use, mounted below `mount_root` (run_root/layers)."""
 
     def __init__(self, store: Path, mount_root: Path, driver: Driver) -> None:
         self._store = store
@@ -35,23 +34,23 @@ class MountedLayers:
         self._idle_since: dict[Digest, float] = {}
 
     def adopt(self) -> None:
-        """After a restart: take what an earlier daemon left mounted as idle until someone claims it."""
+        """After a restart: register layers that an earlier daemon left mounted as idle until they are claimed."""
         now = time.monotonic()
         for entry in mounts.mounts_below(self._mount_root):
             if entry.target.parent == self._mount_root:
                 self._idle_since[Digest(f"sha256:{entry.target.name}")] = now
 
     def claim(self, user: str, layers: Sequence[Digest]) -> None:
-        """Count `user`, whose root file system is mounted already, as a user of `layers`."""
+        """Register `user`, whose root file system is already mounted, as a user of `layers`."""
         with self._lock:
             for layer in layers:
                 self._users[layer].add(user)
                 self._idle_since.pop(layer, None)
 
     def acquire(self, user: str, layers: Sequence[Digest]) -> list[Path]:
-        """The directories of `layers`, mounted where they need it and kept until `release(user)`.
+        """The directories of `layers`, mounted as needed and kept until `release(user)`.
 
-        `NotFound` for a layer that is not in the store, `Failed` where one cannot be mounted; then nothing is held.
+        `NotFound` for a layer that is not in the store, `Failed` where one cannot be mounted; then nothing is acquired.
         """
         try:
             with self._lock:
@@ -61,7 +60,7 @@ class MountedLayers:
             raise
 
     def release(self, user: str) -> None:
-        """`user` needs none of its layers any more. Idempotent."""
+        """Release all layers of `user`. Idempotent."""
         now = time.monotonic()
         with self._lock:
             for layer in [layer for layer, users in self._users.items() if user in users]:
@@ -74,7 +73,7 @@ class MountedLayers:
 
     @contextmanager
     def held(self, user: str, layers: Sequence[Digest]) -> Iterator[list[Path]]:
-        """`acquire` for the length of a block."""
+        """`acquire` for the duration of a block."""
         directories = self.acquire(user, layers)
         try:
             yield directories
@@ -82,7 +81,7 @@ class MountedLayers:
             self.release(user)
 
     def sweep(self, idle_s: float, only: Digest | None = None) -> bool:
-        """Unmount the layers (or `only` that one) unused for `idle_s` seconds; tells whether idle ones are left."""
+        """Unmount layers (or `only` that one) unused for `idle_s` seconds; returns whether idle ones remain."""
         latest = time.monotonic() - idle_s
         with self._lock:
             for layer, since in list(self._idle_since.items()):

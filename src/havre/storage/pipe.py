@@ -2,9 +2,10 @@
 
     own thread: write(out) --> pipe --> event loop: async for piece, or splice(2) from the descriptor
 
-The pipe holds the writer back while the reader is slow. A writer has a thread of its own and the loop reads without
-one, so that writers waiting for their readers never take the threads that anybody else needs. What a writer sends with
-sendfile(2) and a reader splices on never enters this process.
+The pipe gives backpressure. Each writer has its own thread and the loop reads without one, so that writers waiting for
+readers never exhaust the shared pool. Data that a writer sends with sendfile(2) and a reader splices does not enter
+user
+space.
 """
 
 from __future__ import annotations
@@ -18,13 +19,13 @@ from typing import BinaryIO
 
 from havre.aio import in_own_thread
 
-_PIPE_BYTES = 1 << 20  # what a pipe may hold by default (pipe-max-size)
+_PIPE_BYTES = 1 << 20  # a pipe's default maximum (pipe-max-size, pipe(7))
 
 
 class PipedStream:
-    """What `write` writes, from now on: for one reader, who must `close` it in the end.
+    """The output of `write`, which starts at once; for one reader, which must `close` it.
 
-    `descriptor` is the pipe's end to read from; it does not block. `Unavailable` with too many at a time.
+    `descriptor` is the pipe's non-blocking read end. `Unavailable` when too many are open.
     """
 
     def __init__(self, write: Callable[[BinaryIO], None]) -> None:
@@ -37,11 +38,12 @@ class PipedStream:
             os.close(self.descriptor)
             os.close(write_end)
             raise
-        # Whoever leaves before the end, even while closing, need not hear of the broken pipe.
+        # A reader that leaves early needs no report of the broken pipe.
         self._writer.add_done_callback(lambda writer: writer.cancelled() or writer.exception())
 
     async def available(self) -> int:
-        """How many bytes can be read now, waiting for some; 0 at the end. Raises there what made `write` fail."""
+        """Wait for data and return the number of bytes readable; 0 at the end. Raises the error of `write` at the
+        end."""
         count = self._pending()
         if not count:
             await until_ready(self.descriptor, writing=False)
@@ -55,7 +57,7 @@ class PipedStream:
             yield os.read(self.descriptor, count)
 
     async def close(self) -> None:
-        """Idempotent. If the end was not reached, `write` meets a broken pipe."""
+        """Idempotent. Before the end, the next write of `write` raises BrokenPipeError."""
         if self.descriptor < 0:
             return
         os.close(self.descriptor)
@@ -69,7 +71,7 @@ class PipedStream:
 
 
 async def stream_from(write: Callable[[BinaryIO], None]) -> AsyncGenerator[bytes, None]:
-    """What `write` writes; its failure is raised at the end. Left early, `write` meets a broken pipe."""
+    """The output of `write`, whose error is raised at the end. Closed early, its next write raises BrokenPipeError."""
     stream = PipedStream(write)
     try:
         async for piece in stream:
@@ -79,7 +81,7 @@ async def stream_from(write: Callable[[BinaryIO], None]) -> AsyncGenerator[bytes
 
 
 async def until_ready(descriptor: int, *, writing: bool) -> None:
-    """Wait until a descriptor that is in no transport can be written to, or read from, or its other end is gone."""
+    """Wait until a descriptor without a transport is writable or readable, or its other end is closed."""
     loop = asyncio.get_running_loop()
     ready = loop.create_future()
     add, remove = (loop.add_writer, loop.remove_writer) if writing else (loop.add_reader, loop.remove_reader)

@@ -1,6 +1,6 @@
-"""Compressing tars, streamed: layers for a registry with gzip by ISA-L in threads, volumes with zstd.
+"""Streaming compression: layers for a registry with gzip (ISA-L, threaded), volumes with zstd.
 
-The bytes depend on the library's version, so no digest is promised; what came out is remembered by who pushed it.
+The compressed bytes depend on the library's version, so digests are not reproducible; the pusher records the result.
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from havre.aio import in_thread
 
 _LEVEL = 1
 _GATHER = 1 << 20
-_THREADS = min(os.cpu_count() or 1, 4)  # the bytes are the same with any number
+_THREADS = min(os.cpu_count() or 1, 4)  # the output does not depend on the number
 
 
 class _Sink:
-    """The file that the compressor writes to from its own thread."""
+    """The file object that the compressor writes to from its own thread."""
 
     def __init__(self) -> None:
         self._pieces: deque[bytes] = deque()
 
     def write(self, data: bytes) -> int:
-        """Take a piece."""
+        """Append a piece."""
         self._pieces.append(bytes(data))
         return len(data)
 
     def flush(self) -> None:
-        """Nothing is buffered here."""
+        """Does nothing: unbuffered."""
 
     def take(self) -> bytes:
-        """What has come since the last call."""
+        """The bytes written since the last call."""
         pieces = []
         while self._pieces:
             pieces.append(self._pieces.popleft())
@@ -43,7 +43,7 @@ class _Sink:
 
 
 async def gzip_stream(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """`chunks` as one gzip stream; at most a few MiB are in flight."""
+    """Compress `chunks` as one gzip stream; at most a few MiB are in flight."""
     sink = _Sink()
     writer = await in_thread(igzip_threaded.open, cast("str", sink), "wb", compresslevel=_LEVEL, threads=_THREADS)
     gathered = bytearray()
@@ -64,7 +64,7 @@ async def gzip_stream(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 async def zstd_stream(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """`chunks` as one zstd stream."""
+    """Compress `chunks` as one zstd stream."""
     compressor = zstandard.ZstdCompressor().compressobj()
     async for chunk in chunks:
         if piece := await in_thread(compressor.compress, chunk):

@@ -1,17 +1,17 @@
-"""Room on the data root's file system that is kept for removals.
+"""Space on the data root's file system reserved for removals.
 
-A row can only be deleted by writing, so a store that fills the disk to the last block could not be emptied any more.
-Three things are kept, each enough for what is left to do on a full disk:
+Deleting a row writes, so on a disk filled to the last block nothing could be removed. Three reserves are kept, each
+sufficient for a removal on a full disk:
 
-    the log         of SQLite, a megabyte long from the start, and not truncated: commits overwrite it in place
-    free pages      in the database: what a fold of the log into it writes is there already
-    a file          that is removed when the above does not help (file systems that copy on write)
+    the log         SQLite's WAL, preallocated to a megabyte and not truncated: commits overwrite it in place
+    free pages      in the database: a checkpoint of the WAL writes into them
+    a file          removed when the above do not help (copy-on-write file systems)
 
-    file allocated --- disk full, a removal must be recorded ---> removed, its room used
+    file allocated --- disk full, a removal must be recorded ---> removed, its space used
           ^                                                              |
-          '--------------- room for several of it again <----------------'
+          '--------------- space for several of it again <---------------'
 
-Only what frees space, or tells what has happened already, may take them (`db.Table`). Blocking.
+Only writes that free space, or record what has already happened, may use them (`db.Table`). Blocking.
 Source: sqlite.org/wal.html, "Avoiding Excessively Large WAL Files"; sqlite.org/c3ref/c_dbconfig_defensive.html.
 """
 
@@ -30,18 +30,18 @@ log = logging.getLogger(__name__)
 
 RESERVE_BYTES = 4 << 20
 _LOG_BYTES = 1 << 20
-_SPARE = 2  # so many times the reserve must be free before it is taken (again)
+_SPARE = 2  # free space required to allocate the reserve, in multiples of its size
 
 
 class Reserve:
-    """The file `path`, of `size` bytes, or its absence."""
+    """The reserve file `path` of `size` bytes, present or not."""
 
     def __init__(self, path: Path, size: int = RESERVE_BYTES) -> None:
         self._path = path
         self._size = size
 
     def restore(self) -> None:
-        """Allocate it where it is missing and there is plenty of room; a file system that cannot has none."""
+        """Allocate the file if it is missing and there is enough space; no-op on file systems without fallocate(2)."""
         with suppress(OSError):
             if self._path.exists() or not self._has_room():
                 return
@@ -55,22 +55,22 @@ class Reserve:
                 os.close(descriptor)
 
     def give_up(self) -> bool:
-        """Free its room; False where it has been given up before."""
+        """Remove the file; returns False when it was removed before."""
         try:
             self._path.unlink()
         except OSError:
             return False
-        log.warning("%s is full: the reserve of %d bytes is given up for removals", self._path.parent, self._size)
+        log.warning("%s is full: the reserve of %d bytes is released for removals", self._path.parent, self._size)
         return True
 
     def stock(self, connection: sqlite3.Connection, log_path: Path) -> None:
-        """Have a long log and free pages in the database, if there is plenty of room and they are not there."""
-        connection.execute("DROP TABLE IF EXISTS reserve")  # of one who was killed meanwhile
+        """Preallocate the WAL and free pages in the database, if they are missing and there is enough space."""
+        connection.execute("DROP TABLE IF EXISTS reserve")  # left by a daemon killed meanwhile
         pages = _LOG_BYTES // int(connection.execute("PRAGMA page_size").fetchone()[0])
         stocked = int(connection.execute("PRAGMA freelist_count").fetchone()[0]) >= pages // 2
         if (stocked and _size(log_path) >= _LOG_BYTES) or not self._has_room():
             return
-        # Two transactions, for what is made and dropped in one is not written. Random, for zeros may be compressed.
+        # Two transactions: pages created and dropped in one are not written. Random data: zeros may be compressed away.
         connection.execute("CREATE TABLE reserve (filling BLOB)")
         connection.execute(f"INSERT INTO reserve VALUES (randomblob({_LOG_BYTES}))")
         connection.execute("DROP TABLE reserve")
@@ -81,13 +81,14 @@ class Reserve:
 
 
 def keep_log(connection: sqlite3.Connection) -> None:
-    """Leave the log where it is when the database is closed. Python 3.11 cannot: it has the file alone."""
+    """Keep the WAL when the database is closed. Not possible in Python 3.11, which then has only the file as a
+    reserve."""
     if sys.version_info >= (3, 12):
         connection.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, True)
 
 
 def fold(connection: sqlite3.Connection) -> bool:
-    """Write what the log has into the database, so that the next commit begins the log anew; False if that fails."""
+    """Checkpoint the WAL, so that the next commit restarts it; returns False when that fails."""
     try:
         busy, pages, folded = connection.execute("PRAGMA wal_checkpoint(RESTART)").fetchone()
     except sqlite3.Error:

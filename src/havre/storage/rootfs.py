@@ -1,16 +1,16 @@
-"""The two ways a container gets a writable root file system: an overlay over its layers, or a copy of them.
+"""The two kinds of writable root file systems: an overlay over the layers, or a copy of them.
 
-    snapshots/ID/upper  work  empty     overlay: what the container wrote, the kernel's scratch, a lower for no layers
+    snapshots/ID/upper  work  empty     overlay: upper and work directories, and a lower for images without layers
     run_root/snapshots/ID               where the overlay is mounted while the container runs
 
-    snapshots/ID/root  record           copy: the files themselves, and what they were like when copied
+    snapshots/ID/root  record           copy: the files, and their attributes when they were copied
 
-Both answer the same calls, blocking, with the layers' directories given (base first) where they need them. `upper`
-gives the changes in overlayfs' form (whiteouts as devices 0:0), from which a layer is made.
+Both have the same interface, blocking; the layers' directories are given (base first) where needed. `upper` gives the
+changes in overlayfs' form (whiteouts as devices 0:0), from which a layer is made.
 
-Mounted for a container with `ids` of its own, files appear to belong to those, and stay on disk what they are:
-overlayfs is given idmapped copies of the mounts that the layers and the upper directory lie on. Kernels before 6.15
-want them attached somewhere, though overlayfs keeps clones of its own: they are, one over the other, for no longer.
+With `ids`, files appear with the mapped owners and are unchanged on disk: overlayfs gets idmapped clones of the mounts
+of the layers and the upper directory. Kernels before 6.15 accept only attached mounts, though overlayfs clones them
+again, so they are attached, stacked, for as short as possible:
 
     run_root/snapshots/ID.lowers
 """
@@ -37,10 +37,11 @@ _LOWERS = ".lowers"
 
 
 class RootFs(Protocol):
-    """A way to make a root file system in the directory `home`, seen at `target` or where `mount` says."""
+    """Creates a root file system in the directory `home` and mounts it at `target`; `mount` returns where it is
+    visible."""
 
     copies: bool
-    """Whether the layers are needed to create it and never again, rather than while it is mounted."""
+    """Whether the layers are needed only at creation, rather than while it is mounted."""
 
     def create(self, home: Path, layers: Sequence[Path], root: RootEntry | None) -> None: ...
     def mount(self, home: Path, target: Path, layers: Sequence[Path], ids: IdRange | None) -> Path: ...
@@ -51,7 +52,7 @@ class RootFs(Protocol):
 
 
 class OverlayRoot:
-    """An overlay: ready in a millisecond, whatever the image's size."""
+    """An overlay: created in a millisecond, whatever the image's size."""
 
     copies = False
 
@@ -59,13 +60,13 @@ class OverlayRoot:
         self._append = append
 
     def create(self, home: Path, layers: Sequence[Path], root: RootEntry | None) -> None:
-        """The upper directory is the container's `/`, so it takes the metadata of the image's."""
+        """The upper directory becomes the container's `/`, so it takes the metadata of the image's."""
         for name in ("upper", "work", "empty"):
             (home / name).mkdir()
         _apply_root(home / "upper", root)
 
     def mount(self, home: Path, target: Path, layers: Sequence[Path], ids: IdRange | None) -> Path:
-        """Mount it at `target`, unless it is there already."""
+        """Mount it at `target`. Idempotent."""
         if target.is_mount():
             return target
         target.mkdir(mode=0o700, exist_ok=True)
@@ -79,23 +80,23 @@ class OverlayRoot:
         return target
 
     def unmount(self, target: Path) -> None:
-        """Take it down. Idempotent."""
+        """Unmount. Idempotent."""
         mounts.unmount_all(target)
         with suppress(FileNotFoundError):
             target.rmdir()
 
     def size(self, home: Path) -> int:
-        """Bytes written, copies of the image's files included."""
+        """Bytes in the upper directory, copied-up files included."""
         return trees.tree_size(home / "upper")
 
     def changes(self, home: Path, view: Path, layers: Sequence[Path]) -> Kinds:
-        """The upper directory compared with the merged layers."""
+        """Compare the upper directory with the merged layers."""
         with self._lower_view(home, view, layers), _open(home / "upper") as upper, _open(view) as lower:
             return changes.compare_with_layers(upper, lower)
 
     @contextmanager
     def _lower_view(self, home: Path, view: Path, layers: Sequence[Path]) -> Iterator[None]:
-        """The layers alone, mounted read-only at `view`; overlayfs wants at least two, so empty ones fill up."""
+        """Mount the layers read-only at `view`; overlayfs needs two lower directories, so empty ones are added."""
         view.mkdir(mode=0o700)
         try:
             lowers = [*layers[::-1], home / "empty", view]
@@ -113,7 +114,7 @@ class OverlayRoot:
 
 @contextmanager
 def _mapped(directories: Sequence[Path], place: Path, ids: IdRange | None) -> Iterator[list[Path]]:
-    """The directories as they are for `ids`, for the length of a block; what is mounted there is mounted at `place`."""
+    """Yield the directories as seen with `ids`; they are mounted at `place` for the duration of the block."""
     if ids is None:
         yield list(directories)
         return
@@ -136,7 +137,7 @@ def _take_down(place: Path) -> None:
 
 
 def merge_layers(layers: Sequence[Path], directory: Path, root: RootEntry | None) -> None:
-    """Do to the files in `directory` what layers, as they lie on disk, say of them one after the other."""
+    """Apply stored layers to the files in `directory`, lowest first."""
     with _open(directory) as target:
         for layer in layers:
             with _open(layer) as source:
@@ -145,19 +146,19 @@ def merge_layers(layers: Sequence[Path], directory: Path, root: RootEntry | None
 
 
 class CopyRoot:
-    """A full copy, for kernels and file systems without overlays; shares blocks where the file system can."""
+    """A full copy, for kernels and file systems without overlays; shares blocks where supported (FICLONE)."""
 
     copies = True
 
     def create(self, home: Path, layers: Sequence[Path], root: RootEntry | None) -> None:
-        """Copy layer upon layer, then record what is there."""
+        """Copy the layers in order, then record the result."""
         (home / "root").mkdir()
         merge_layers(layers, home / "root", root)
         with _open(home / "root") as target:
             _write_record(home / "record", changes.record(target))
 
     def mount(self, home: Path, target: Path, layers: Sequence[Path], ids: IdRange | None) -> Path:
-        """Nothing to mount, but for `ids`: the root file system is where it was copied to."""
+        """Nothing to mount, except with `ids`: the copy itself is the root file system."""
         if ids is None:
             return home / "root"
         if not target.is_mount():
@@ -171,13 +172,13 @@ class CopyRoot:
         return target
 
     def unmount(self, target: Path) -> None:
-        """Take it down, where it was mounted. Idempotent."""
+        """Unmount, where it was mounted. Idempotent."""
         if target.exists():
             mounts.unmount_all(target)
             target.rmdir()
 
     def size(self, home: Path) -> int:
-        """Bytes of the files that were added or changed."""
+        """Bytes of added or changed files."""
         with _open(home / "root") as root:
             found = changes.touched_since(_read_record(home / "record"), root)
             sizes = {
@@ -188,13 +189,13 @@ class CopyRoot:
         return sum(sizes.values())
 
     def changes(self, home: Path, view: Path, layers: Sequence[Path]) -> Kinds:
-        """The copy compared with the record of it."""
+        """Compare the copy with its record."""
         with _open(home / "root") as root:
             return changes.changed_since(_read_record(home / "record"), root)
 
     @contextmanager
     def upper(self, home: Path) -> Iterator[Path]:
-        """A directory of the changed files (hard links to them) and of whiteouts for the deleted ones."""
+        """Yield a directory with the changed files (as hard links) and whiteouts for the deleted ones."""
         upper = Path(tempfile.mkdtemp(prefix="upper-", dir=home))
         try:
             with _open(home / "root") as root, _open(upper) as target:
@@ -205,7 +206,7 @@ class CopyRoot:
 
 
 def _stage(root: int, upper: int, found: Kinds) -> None:
-    """Fill `upper` with what changed; the metadata of directories comes last, for their content changes their times."""
+    """Fill `upper` with the changes; directories' metadata comes last, because filling them changes their times."""
     directories = [""]
     for entry in trees.walk(root):
         if entry.path not in found:
@@ -224,7 +225,7 @@ def _stage(root: int, upper: int, found: Kinds) -> None:
 
 
 def _apply_root(directory: Path, root: RootEntry | None) -> None:
-    """Give the container's `/` what the topmost layer that speaks of it says; mode 0755 if none does."""
+    """Apply the root directory's metadata of the topmost layer that has it; mode 0755 if none does."""
     if root is None:
         directory.chmod(0o755)
         return

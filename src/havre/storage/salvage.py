@@ -1,4 +1,4 @@
-"""What can be read of a damaged row: field by field, so that one wrong value does not spoil a list or a start. Pure."""
+"""Reads a damaged row field by field, so that one invalid value breaks neither a list nor the start. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 def readable_fields(value: bytes, type: type[T]) -> dict[str, Any]:
-    """The fields of a `type` that are in the document `value` and have the right type."""
+    """The fields of the document `value` that are valid for `type`."""
     try:
         plain = msgspec.json.decode(value)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

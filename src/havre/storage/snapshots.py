@@ -1,16 +1,17 @@
-"""A container's writable root file system, from its creation to its removal and across restarts of the daemon.
+"""Snapshots: containers' writable root file systems, from creation to removal and across restarts of the daemon.
 
-             create                 mount                    unmount               remove
+               create                 mount                    unmount               remove
     (nothing) ----> data_root/      ----> run_root/          ----> as before       ----> (nothing)
                     snapshots/ID,         snapshots/ID,            mounting            row, directory
                     a row                 layers held              layers idle
 
-Every call may be repeated; one that fails leaves the state it found. A directory is made as `ID.tmp` and renamed, and
-goes by being renamed to `ID.gone` first, so that a killed daemon leaves nothing half-made: `recover` sweeps those, and
-compares rows and directories with what the kernel has mounted. How the root file system is made is `rootfs`' business.
+Every call is idempotent, and a failed one leaves the previous state. A directory is created as `ID.tmp` and renamed,
+and
+removed by renaming it to `ID.gone` first: `recover` removes these after a kill, and compares rows and directories with
+the kernel's mounts. `rootfs` creates and mounts the root file systems.
 
-To unmount an overlay, the kernel writes out the whole file system below it (syncfs), which takes as long as others keep
-the disk busy. So this can go on in the background, as removal can; what comes next for that snapshot waits for it.
+Unmounting an overlay syncs the whole file system below it (syncfs(2)), which may take long on a busy disk. Unmounting
+and removing can therefore run in the background; the next operation on the same snapshot waits for it.
 """
 
 from __future__ import annotations
@@ -45,19 +46,20 @@ from havre.storage.pipe import stream_from
 from havre.storage.rootfs import CopyRoot, OverlayRoot, RootFs, merge_layers
 
 IDLE_S = 2.0
-"""Seconds that a layer stays mounted after its last user went: long enough for the next of a row of containers."""
+"""Seconds that a layer stays mounted after its last user: long enough for the next of several containers in
+sequence."""
 
-_STREAMS = 4  # each keeps a thread busy while it is read
+_STREAMS = 4  # each occupies a thread while it is read
 
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")  # no dot: names with one are ours
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")  # no dot: names with a dot are used internally
 
 
 class SnapshotRow(msgspec.Struct, frozen=True):
-    """A snapshot as it is persisted: its layers, base first, and how its root file system was made."""
+    """A persisted snapshot: its layers, base first, and the kind of its root file system."""
 
     layers: list[Digest]
     form: Literal["overlay", "copy"]
@@ -90,11 +92,11 @@ class Snapshots:
         self._leaving: dict[str, asyncio.Task[None]] = {}
 
     async def load(self) -> None:
-        """Read the rows; before anything else."""
+        """Read the rows. Call first."""
         self._rows = await self._table.all()
 
     async def close(self) -> None:
-        """Unmount the layers that nobody uses. Mounted snapshots stay, for their containers run on."""
+        """Unmount unused layers. Mounted snapshots stay: their containers keep running."""
         await self._all_left()
         if self._sweep is not None:
             self._sweep.cancel()
@@ -102,16 +104,16 @@ class Snapshots:
         await in_thread(self._mounted.sweep, 0)
 
     def layers_in_use(self) -> set[Digest]:
-        """The layers that some snapshot was made from."""
+        """All layers of all snapshots."""
         return {layer for row in self._rows.values() for layer in row.layers}
 
     async def unmount_layer(self, layer: Digest) -> None:
-        """Unmount `layer`, which no snapshot uses, before it is removed: a mount would keep its space taken."""
+        """Unmount `layer`, used by no snapshot, before its removal: a mount would keep its space allocated."""
         await self._all_left()
         await in_thread(self._mounted.sweep, 0, layer)
 
     async def create(self, id: str, layers: Sequence[Digest]) -> None:
-        """Make the snapshot `id` of `layers`, base first; `Conflict` if it exists, `NotFound` for a missing layer."""
+        """Create the snapshot `id` of `layers`, base first. `Conflict` if it exists, `NotFound` for a missing layer."""
         if _ID.fullmatch(id) is None:
             raise InvalidInput(f"invalid snapshot ID {id!r}", "letters, digits, _ and - only")
         if id in self._rows:
@@ -121,7 +123,7 @@ class Snapshots:
         row = self._rows[id] = SnapshotRow(distinct(layers), self._form)
         try:
             await in_thread(self._create, id, row, root)
-            await self._table.put(id, row, lazily=True)  # what it is made for has a row of its own
+            await self._table.put(id, row, lazily=True)  # lazy: its container's row is written durably
         except BaseException:
             try:
                 await asyncio.shield(in_thread(self._discard, id))
@@ -132,15 +134,15 @@ class Snapshots:
             self._sweep_later()
 
     async def mount(self, id: str, ids: IdRange | None = None) -> Path:
-        """The directory of the snapshot's files, mounted if it was not.
+        """The directory of the snapshot's files, mounted if necessary.
 
-        With `ids` they appear to belong to those of the host that are 0 and up in a container; on disk nothing changes.
+        With `ids` the files appear with owners mapped to that range of the host; unchanged on disk.
         """
         await self._left(id)
         return await in_thread(self._mount, id, self._row(id), ids)
 
     async def merge(self, id: str, layers: Sequence[Digest]) -> None:
-        """Write into the snapshot what these layers, the lowest first, add to its files and hide of them."""
+        """Apply these layers, lowest first, to the snapshot's files, whiteouts included."""
         directory, root = await self.mount(id), self._root_entry([*self._row(id).layers, *layers])
         await to_its_end(self._merge, f"{id}-merge", directory, layers, root)
 
@@ -149,7 +151,7 @@ class Snapshots:
             merge_layers(lowers, directory, root)
 
     async def unmount(self, id: str) -> None:
-        """Take the snapshot's file system down; what was written stays."""
+        """Unmount the snapshot; its files stay."""
         self.unmount_later(id)
         await self._left(id)
 
@@ -160,7 +162,7 @@ class Snapshots:
             self._leave(id, functools.partial(self._unmount, id, row))
 
     async def remove(self, id: str) -> None:
-        """Unmount the snapshot and remove what was written: its space is free then."""
+        """Unmount the snapshot and remove its files; their space is free on return."""
         await self._left(id)
         if (row := self._rows.get(id)) is None and id not in self._table.damaged:
             return
@@ -171,14 +173,14 @@ class Snapshots:
         self._sweep_later()
 
     async def abandon(self, id: str) -> None:
-        """As `remove`, but what was written goes in the background, or when the next daemon recovers."""
+        """As `remove`, but the files are removed in the background, or at the next daemon's `recover`."""
         if (row := self._rows.get(id)) is not None:
-            await self._table.delete(id, lazily=True)  # as above; `recover` removes what nobody knows
+            await self._table.delete(id, lazily=True)  # lazy, as above: `recover` removes snapshots without a container
             self._rows.pop(id, None)
             self._leave(id, functools.partial(self._take_away, id, row))
 
     def _leave(self, id: str, work: Callable[[], None]) -> None:
-        """Do `work` in a thread, after what goes on for this snapshot already; a failure is logged."""
+        """Run `work` in a thread, after earlier background work on this snapshot. Best effort: failures are logged."""
         after = self._leave_after(self._leaving.get(id), work)
         task = self._leaving[id] = spawn(after, f"take down snapshot {id[:12]}")
         task.add_done_callback(functools.partial(self._has_left, id))
@@ -199,7 +201,7 @@ class Snapshots:
             self._sweep_later()
 
     async def _left(self, id: str) -> None:
-        """Wait until nothing goes on in the background for this snapshot."""
+        """Wait for the background work on this snapshot."""
         while (task := self._leaving.get(id)) is not None:
             await asyncio.wait([task])
 
@@ -208,7 +210,7 @@ class Snapshots:
             await self._left(id)
 
     async def size(self, id: str) -> int:
-        """Bytes of the files in the writable layer. NotFound when the snapshot goes meanwhile."""
+        """Bytes of the files in the writable layer. `NotFound` when the snapshot is removed meanwhile."""
         maker = self._makers[self._row(id).form]
 
         def measure() -> int:
@@ -220,11 +222,11 @@ class Snapshots:
         return await self._examine(f"measuring snapshot {id}", measure)
 
     async def changes(self, id: str) -> list[Change]:
-        """What differs from the layers, in order of path."""
+        """The differences from the layers, ordered by path."""
         row = self._row(id)
 
         def compare() -> list[Change]:
-            view = f"{id}.view{next(self._views)}"  # its own, for several may be compared at once
+            view = f"{id}.view{next(self._views)}"  # unique: several comparisons may run at once
             with self._mounted.held(view, row.layers) as lowers:
                 return as_changes(self._makers[row.form].changes(self._root / id, self._mount_root / view, lowers))
 
@@ -233,9 +235,9 @@ class Snapshots:
         return found
 
     async def diff_tar(self, id: str, newest_s: int | None = None) -> AsyncIterator[bytes]:
-        """The writable layer as an uncompressed tar with whiteouts, in pieces; to be closed unless read to its end.
+        """The writable layer as an uncompressed tar with whiteouts, in pieces; must be closed unless read to the end.
 
-        Times after `newest_s` are written as that.
+        Times after `newest_s` are clamped to it.
         """
         row, home = self._row(id), self._root / id
 
@@ -248,7 +250,7 @@ class Snapshots:
                 yield piece
 
     async def recover(self, in_use: Collection[str], known: Collection[str]) -> None:
-        """After a restart: unmount what is not `in_use`, remove what is not `known`, and what was left half-made."""
+        """After a restart: unmount snapshots not `in_use`, remove those not `known` and incomplete ones."""
         for id in [id for id in (*self._rows, *self._table.damaged) if id not in known]:
             await self.remove(id)
         await in_thread(self._reconcile, frozenset(in_use))
@@ -256,15 +258,17 @@ class Snapshots:
             await self._make_again(id)
 
     async def _make_again(self, id: str) -> None:
-        """A snapshot that a power cut took: a row is on disk before the names of directories are, which nobody waits
-        for, and an empty one is as it was made."""
+        """Recreate a snapshot lost in a power cut: rows are durable before directory entries, which are not synced. An
+        empty
+        snapshot equals a new one.
+        """
         row = self._rows[id]
         try:
             await in_thread(self._create, id, row, self._root_entry(row.layers))
         except HavreError as error:
             log.error("snapshot %s is lost: %s", id, error)
         else:
-            log.warning("snapshot %s was lost and is made anew", id)
+            log.warning("snapshot %s was lost and has been recreated", id)
 
     def _row(self, id: str) -> SnapshotRow:
         try:
@@ -273,7 +277,7 @@ class Snapshots:
             raise NotFound(f"no snapshot {id}") from None
 
     def _root_entry(self, layers: Sequence[Digest]) -> RootEntry | None:
-        """What the topmost layer that speaks of the root directory says; `NotFound` for a layer that is not there."""
+        """The root directory's metadata of the topmost layer that has it. `NotFound` for a missing layer."""
         found = None
         for diff_id in layers:
             if (layer := self._layers.get(diff_id)) is None:
@@ -283,7 +287,7 @@ class Snapshots:
 
     @staticmethod
     async def _examine(what: str, work: Callable[[], T]) -> T:
-        """Look at a snapshot in a thread. Nothing is locked: it may take long, and the container may run meanwhile."""
+        """Read a snapshot in a thread, without a lock: it may take long, and the container may run meanwhile."""
 
         def attempt() -> T:
             with _attempt(what):
@@ -322,7 +326,7 @@ class Snapshots:
         self._discard(id)
 
     def _discard(self, id: str) -> None:
-        """Remove the directory of `id`, whole or half-made."""
+        """Remove the directory of `id`, complete or not."""
         gone = self._root / f"{id}.gone"
         with self._locked(id), _attempt(f"removing snapshot {id}"):
             trees.remove_tree(self._root / f"{id}.tmp")
@@ -346,7 +350,7 @@ class Snapshots:
             self._mounted.sweep(0)
 
     def _leftover_mounts(self, in_use: frozenset[str]) -> Iterator[Path]:
-        """What is mounted for no running container; the layers of the others are claimed."""
+        """Yield mounts without a running container; claims the layers of the others."""
         for entry in mounts.mounts_below(self._mount_root):
             id = entry.target.name
             if id in in_use and id in self._rows:
@@ -356,7 +360,7 @@ class Snapshots:
 
     @contextmanager
     def _locked(self, id: str) -> Iterator[None]:
-        """One thread at a time makes, mounts, unmounts or removes a snapshot."""
+        """Serialise creation, mount, unmount and removal of one snapshot."""
         with self._locks.setdefault(id, threading.Lock()):
             yield
 
@@ -374,9 +378,9 @@ class Snapshots:
 
 
 def distinct(layers: Sequence[Digest]) -> list[Digest]:
-    """The layers, base first, each once: overlayfs refuses one that is there twice.
+    """The layers, base first, without duplicates: overlayfs rejects a directory given twice.
 
-    The topmost counts: it decides on every path that it speaks of, so the same layer further down changes nothing.
+    The topmost occurrence is kept: it decides every path in it, so the same layer further down has no effect.
     """
     return list(dict.fromkeys(reversed(layers)))[::-1]
 

@@ -1,4 +1,4 @@
-"""An opened data root: finds out what the kernel can do there and puts the parts of the room together."""
+"""`Storage`: an opened data root. Probes the kernel and connects the parts of the room."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ from havre.storage.snapshots import SnapshotRow, Snapshots
 
 log = logging.getLogger(__name__)
 
-_PROBE_BYTES = 1 << 20  # of room that a probe may need
+_PROBE_BYTES = 1 << 20  # free bytes that a probe may need
 
 
 class Storage:
-    """An opened data root. Public attributes are the parts; see the class of each."""
+    """An opened data root. The public attributes are its parts; see their classes."""
 
     def __init__(
         self, lock: int, db: Database, blobs: Blobs, layers: Layers, snapshots: Snapshots, driver: Driver, backing: str
@@ -51,15 +51,16 @@ class Storage:
     async def open(
         cls, data_root: Path, run_root: Path, *, driver: str | None = None, layer_limit: int = LAYER_LIMIT
     ) -> Storage:
-        """Open the store at `data_root`, making it if it is not there; `driver` None takes the best that works.
+        """Open the store at `data_root`, creating it if missing. `driver` None: the best that works.
 
-        A layer that comes in may unpack to `layer_limit` bytes.
+        `layer_limit`: maximum bytes that an incoming layer may unpack to.
 
-        `Conflict` when another daemon works on it, `Unsupported` when the driver named does not work or the database
-        is newer than this program, `Failed` for the rest.
+        `Conflict` when another daemon uses it, `Unsupported` when the driver named does not work or a newer version
+        wrote the
+        database, `Failed` otherwise.
         """
         with ExitStack() as undo:
-            # Resolved, for the kernel's mount table knows no symbolic links (/var/run).
+            # Resolved, because the kernel's mount table contains no symbolic links (/var/run).
             data_root, run_root = data_root.resolve(), run_root.resolve()
             lock = await in_thread(_prepare, data_root, run_root)
             undo.callback(os.close, lock)
@@ -81,14 +82,15 @@ class Storage:
         return cls(lock, db, blobs, layers, snapshots, chosen, backing)
 
     async def close(self) -> None:
-        """Unmount idle layers, close the database, let another daemon in. What containers use stays mounted."""
+        """Unmount idle layers, close the database, release the lock. Mounts of running containers stay."""
         await self.snapshots.close()
         await self.layers.swept()
         await self.db.close()
         os.close(self._lock)
 
     async def check_mapping(self, ids: IdRange) -> None:
-        """Try a root file system whose files belong to `ids`; Unsupported where kernel or file system cannot."""
+        """Try a root file system mapped to `ids`. `Unsupported` where the kernel or file system lacks idmapped
+        mounts."""
         probe = f"probe-{secrets.token_hex(8)}"
         await self.snapshots.create(probe, [])
         try:
@@ -104,7 +106,8 @@ class Storage:
 
     @contextmanager
     def hold(self, *digests: Digest) -> Iterator[None]:
-        """Keep `digests` (of layers or blobs, there already or not yet) from being collected during a block."""
+        """Protect `digests` (of layers or blobs, present or not) from garbage collection for the duration of a
+        block."""
         self._held.update(digests)
         try:
             yield
@@ -114,7 +117,7 @@ class Storage:
 
     @asynccontextmanager
     async def mounted(self, layers: Sequence[Digest]) -> AsyncIterator[Path]:
-        """The files of the layers, base first, for the length of a block; what is written there is not kept."""
+        """The merged files of the layers, base first, for the duration of a block; writes are discarded."""
         id = f"view-{secrets.token_hex(8)}"
         with self.hold(*layers):
             try:
@@ -124,19 +127,19 @@ class Storage:
                 await finish(self.snapshots.remove(id))
 
     def held(self) -> set[Digest]:
-        """What is being held, and the layers that have just come and that their bringer had no time to hold."""
+        """The digests held, and layers that have just arrived and are not held yet."""
         return set(self._held) | set(self.layers.arriving)
 
 
 async def _abilities(rows: Table[Abilities], data_root: Path, backing: str) -> Abilities:
-    """What works here: as remembered for this kernel and file system, else found out."""
+    """What works here: the stored result for this kernel and file system, otherwise probed."""
     key = f"{platform.release()} {backing}"
     known = await rows.all()
     if key in known:
         return known[key]
     earlier = next((can for kernel, can in known.items() if kernel.endswith(f" {backing}")), None)
-    if earlier is not None and free_bytes(data_root) < _PROBE_BYTES:  # the probe would only find out that it is full
-        log.warning("%s is full: the storage drivers are taken to work as with an earlier kernel", data_root)
+    if earlier is not None and free_bytes(data_root) < _PROBE_BYTES:  # the probe would only fail for lack of space
+        log.warning("%s is full: assuming that storage drivers work as with an earlier kernel", data_root)
         return earlier
     try:
         found = await in_thread(probe, data_root / "probe.tmp")
@@ -145,12 +148,12 @@ async def _abilities(rows: Table[Abilities], data_root: Path, backing: str) -> A
     try:
         await rows.put(key, found)
     except Failed as error:
-        log.warning("what the storage drivers can do is not recorded: %s", error)
+        log.warning("the result of the storage drivers' probe is not recorded: %s", error)
     return found
 
 
 def _prepare(data_root: Path, run_root: Path) -> int:
-    """Make the directories, closed to everyone else, and take the lock; returns its descriptor."""
+    """Create the directories, accessible to root only, and take the lock; returns its descriptor."""
     try:
         for root in (data_root, run_root):
             root.mkdir(mode=0o711, parents=True, exist_ok=True)
@@ -167,17 +170,17 @@ def _prepare(data_root: Path, run_root: Path) -> int:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(lock)
-        raise Conflict(f"another daemon works on {data_root}", "stop it, or choose another --data-root") from None
+        raise Conflict(f"another daemon uses {data_root}", "stop it, or choose another --data-root") from None
     return lock
 
 
 def _filesystem(data_root: Path) -> str:
-    """The type of the file system that `data_root` lies on."""
+    """The type of the data root's file system."""
     return mount_of(data_root).fstype
 
 
 def _describe(driver: Driver, backing: str) -> list[tuple[str, str]]:
-    """What `info` says of the storage driver."""
+    """The storage driver's rows of `info`."""
     layers = (
         "unpacked" if driver.unpacks else f"EROFS, mounted from {'loop devices' if driver.erofs == 'loop' else 'files'}"
     )

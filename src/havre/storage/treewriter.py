@@ -1,14 +1,13 @@
 """Writes the entries of a tar into a directory tree whose content is hostile.
 
-Every parent directory is opened by openat2 with one directory as the root of resolution, and every last name is created
-exclusively or acted upon without following: no path, link or device of the tar, nor anything that a container swaps in
-meanwhile, reaches outside, and there is no chroot. Directories' times come last, because filling a directory changes
-them.
+Every parent directory is opened by openat2(2) with RESOLVE_IN_ROOT, and every last component is created exclusively or
+accessed without following links: no path, link or device of the tar, nor anything that a container swaps in
+concurrently, reaches outside the tree, and no chroot is needed. Directories' times are set last, because filling a
+directory changes them.
 
-What differs by purpose is left to two subclasses: `unpack.Unpacker` makes a layer, `extract.Extractor` copies into a
-container.
+Two subclasses differ by purpose: `unpack.Unpacker` creates a layer, `extract.Extractor` copies into a container.
 
-Blocking; runs as root. Raises `InvalidInput` for what no archive may say, `OSError` for what the disk refuses.
+Blocking; runs as root. Raises `InvalidInput` for invalid archives, `OSError` for disk errors.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from havre.linux.openat2 import openat_in_root
 from havre.linux.trees import empty_directory, open_directory
 from havre.storage.tar import MAX_DEPTH, Data, Entry
 
-MAX_NOTES = 2_000_000  # directories, which are remembered until the end, and what subclasses count
+MAX_NOTES = 2_000_000  # limit of remembered directories, and of what subclasses count
 _CACHED_PARENTS = 64
 _NODE_TYPES = {"char": stat.S_IFCHR, "block": stat.S_IFBLK, "fifo": stat.S_IFIFO}
 
@@ -32,7 +31,7 @@ _NODE_TYPES = {"char": stat.S_IFCHR, "block": stat.S_IFBLK, "fifo": stat.S_IFIFO
 class TreeWriter:
     """Fills the tree below the open directory `root`: `add` each entry, `data` for its bytes, then `finish`, `close`.
 
-    `what` is the archive's name in messages. Takes `root` over.
+    `what` names the archive in messages. Takes ownership of `root`.
     """
 
     def __init__(self, root: int, what: str) -> None:
@@ -40,14 +39,14 @@ class TreeWriter:
         self._what = what
         self._depth = len(os.readlink(f"/proc/self/fd/{self._root}").split("/"))
         self._parents: dict[bytes, int] = {}
-        self._stale = False  # a directory or link is gone that a cached parent may have been reached by
+        self._stale = False  # a directory or link on the path of a cached parent was removed
         self._file: tuple[int, Entry] | None = None  # the regular file being written
         self._extent = 0
-        self._times: dict[bytes, int] = {}  # of directories, in nanoseconds
+        self._times: dict[bytes, int] = {}  # directories' times, in nanoseconds
         self._notes = 0
 
     def add(self, entry: Entry) -> None:
-        """Create what `entry`, which is not the root, describes; what it replaces goes, directories merge."""
+        """Create `entry`, which is not the root; replaces what exists, merges directories."""
         self._begin_entry()
         directory, _, name = entry.path.rpartition(b"/")
         parent = self._parent(directory)
@@ -63,7 +62,7 @@ class TreeWriter:
                 self._make(parent, name, entry)
 
     def data(self, event: Data) -> None:
-        """Write bytes of the file last added; those of anything else are dropped."""
+        """Write bytes of the file last added; ignored for other entries."""
         if self._file is None:
             return
         descriptor, entry = self._file
@@ -78,7 +77,7 @@ class TreeWriter:
             view, offset = view[written:], offset + written
 
     def finish(self) -> None:
-        """End the last file and set the directories' times."""
+        """Close the last file and set the directories' times."""
         self._end_file()
         for path, time in self._times.items():
             self._set_time(path, time)
@@ -101,7 +100,7 @@ class TreeWriter:
     # -- parents
 
     def _parent(self, path: bytes) -> int:
-        """An O_PATH descriptor of the directory `path`; what is missing of it appears with mode 0755."""
+        """An O_PATH descriptor of the directory `path`; missing parents are created with mode 0755."""
         if (known := self._parents.get(path)) is not None:
             return known
         try:
@@ -114,7 +113,7 @@ class TreeWriter:
             except FileExistsError:
                 raise InvalidInput(f"{self._what} has members below {path!r}, a symbolic link to nothing") from None
             with pinned(parent, name) as made:
-                os.chmod(made, 0o755)  # whatever the umask
+                os.chmod(made, 0o755)  # independent of the umask
             self._made_parent(path)
             descriptor = self._open_parent(path)
         if len(self._parents) == _CACHED_PARENTS:
@@ -123,7 +122,7 @@ class TreeWriter:
         return descriptor
 
     def _made_parent(self, path: bytes) -> None:
-        """The directory `path`, which the archive does not speak of, has been made."""
+        """Called for each directory created that has no entry in the archive."""
 
     def _open_parent(self, path: bytes) -> int:
         try:
@@ -132,7 +131,7 @@ class TreeWriter:
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
                 raise InvalidInput(f"{self._what} has members below {path!r}, which is not a directory") from error
             raise
-        # A chain of links may nest deeper than any single path.
+        # A chain of links may lead deeper than any single path.
         if os.readlink(f"/proc/self/fd/{descriptor}").count("/") - self._depth > MAX_DEPTH:
             os.close(descriptor)
             raise InvalidInput(f"{self._what} nests directories too deeply at {path[:200]!r}")
@@ -156,7 +155,7 @@ class TreeWriter:
         with pinned(parent, name) as path:
             describe(path, entry)
         self._note()
-        self._times.pop(entry.path, None)  # so that the latest entry comes last
+        self._times.pop(entry.path, None)  # the latest entry is applied last
         self._times[entry.path] = nanoseconds(entry)
 
     def _make(self, parent: int, name: bytes, entry: Entry) -> None:
@@ -209,11 +208,11 @@ class TreeWriter:
         )
 
     def _clear_way(self, parent: int, name: bytes, entry: Entry) -> None:
-        """Make room for `entry` where something of another kind, or a file, has its name."""
+        """Remove what is in the way of `entry`: a file, or anything of another type."""
         self._remove(parent, name)
 
     def _remove(self, parent: int, name: bytes) -> None:
-        """Remove what has this name, if anything."""
+        """Remove `name`, whatever its type. Idempotent."""
         try:
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
         except FileNotFoundError:
@@ -236,7 +235,7 @@ class TreeWriter:
             descriptor = openat_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                return  # a later member replaced the directory
+                return  # replaced by a later member
             raise
         try:
             os.utime(descriptor, ns=(time, time))
@@ -263,7 +262,8 @@ def nanoseconds(entry: Entry) -> int:
 
 @contextmanager
 def pinned(parent: int, name: bytes) -> Iterator[bytes]:
-    """A path that stays with what `name` is now, itself and not what it may link to, whatever happens to the name."""
+    """A path that keeps referring to the current `name` itself (a link is not followed), even if the name is
+    replaced."""
     descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:
         yield name_of(descriptor)
@@ -272,12 +272,13 @@ def pinned(parent: int, name: bytes) -> Iterator[bytes]:
 
 
 def name_of(descriptor: int) -> bytes:
-    """A path for calls that take no O_PATH descriptor; they follow it to the open file and no further."""
+    """A /proc/self/fd path for calls that accept no O_PATH descriptor; it resolves to the open file itself."""
     return b"/proc/self/fd/%d" % descriptor
 
 
 def describe(file: bytes | int, entry: Entry) -> None:
-    """Owner first: it clears set-user-ID bits and capabilities, which mode and attributes then bring back."""
+    """Sets the owner first: chown(2) clears set-user-ID bits and capabilities, which mode and attributes then
+    restore."""
     os.chown(file, entry.uid, entry.gid)
     if entry.kind != "symlink":
         os.chmod(file, entry.mode)
@@ -285,10 +286,10 @@ def describe(file: bytes | int, entry: Entry) -> None:
 
 
 def set_xattrs(file: bytes | int, xattrs: dict[bytes, bytes]) -> None:
-    """Set attributes; a file system without them, or a kind of file that may have none, still keeps the content."""
+    """Set extended attributes. Best effort: the content counts where the file system or file type supports none."""
     for name, value in xattrs.items():
         try:
             os.setxattr(file, name, value)
         except OSError as error:
-            if error.errno not in (errno.ENOTSUP, errno.EPERM):  # as dockerd
+            if error.errno not in (errno.ENOTSUP, errno.EPERM):  # ignored, as in dockerd
                 raise

@@ -1,10 +1,10 @@
-"""Unpacks a layer into a directory, for drivers that cannot mount an index and for layers too odd for one.
+"""Unpacks a layer into a directory, for drivers that cannot mount an index and for layers that no index can represent.
 
-Takes the same entries as `erofs`. What a layer adds to a plain tree are whiteouts: they become overlayfs' (see
-`whiteouts`), at the end, because they hide lower layers only. Directories that the tar does not speak of get time 0, so
-that the same layer always makes the same tree.
+Takes the same entries as `erofs`. Whiteouts are converted to overlayfs' form (see `whiteouts`) at the end, because they
+hide lower layers only. Directories without an entry in the tar get time 0, so that the same layer always gives the same
+tree.
 
-Blocking; runs as root. Raises `InvalidInput` for what no layer may say, `OSError` for what the disk refuses.
+Blocking; runs as root. Raises `InvalidInput` for invalid layers, `OSError` for disk errors.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ class Unpacker(TreeWriter):
         self._times[b""] = 0
         self._hidden: list[bytes] = []  # paths that whiteouts hide
         self.root_entry: Entry | None = None
-        """What the layer says of the root directory, if anything."""
+        """The layer's entry of the root directory, if any."""
 
     def add(self, entry: Entry) -> None:
-        """Create what `entry` describes; what it replaces goes, directories merge."""
+        """Create `entry`; replaces what exists, merges directories."""
         self._begin_entry()
         self._note()
         if whiteouts.is_bookkeeping(entry.path):
@@ -57,7 +57,7 @@ class Unpacker(TreeWriter):
         super().finish()
 
     def sync(self) -> None:
-        """See everything on disk."""
+        """Make everything durable (syncfs(2))."""
         syncfs(self._root)
 
     def _made_parent(self, path: bytes) -> None:
@@ -77,7 +77,7 @@ class Unpacker(TreeWriter):
             parent = openat_in_root(self._root, directory.lstrip(b"/"), os.O_PATH | os.O_DIRECTORY)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                return  # a later member replaced the directory
+                return  # replaced by a later member
             raise
         try:
             make_whiteout(name, parent)

@@ -1,11 +1,10 @@
-"""Reading a stored layer whole, to see whether the disk still holds what was put there; and making its index anew.
+"""Verifies a stored layer by reading all of it, and rebuilds its index.
 
     tar, or tar.zst   hashed
-    index             compared with the one that the tar gives: it is the same to the byte each time
-    root/             of a layer that lies unpacked: every name with its kind, mode, owner, size and time compared with
-                      what the tar says
+    index             compared with one built from the tar: indexes are deterministic
+    root/             of an unpacked layer: every name with its kind, mode, owner, size and time compared with the tar
 
-Contents of unpacked files are not read, and nothing is compared where no index can say the tar.
+The content of unpacked files is not read, and layers that no index can represent are not compared.
 """
 
 from __future__ import annotations
@@ -24,11 +23,11 @@ from havre.storage.layers import Layers
 from havre.storage.tar import TarParser
 
 _TIMES = range(1 << 31)
-"""Seconds that every file system keeps; what is earlier or later may have been cut."""
+"""Seconds that every file system can store; others may have been clamped."""
 
 
 async def verify_layer(layers: Layers, diff_id: Digest) -> tuple[str, bool]:
-    """What is wrong with a layer ("" for nothing), and whether `rebuild_index` mends it; the layer is read whole."""
+    """The defect of a layer ("" for none), and whether `rebuild_index` repairs it. Reads the whole layer."""
     layer = layers.get(diff_id)
     if layer is None:
         return f"layer {diff_id} is missing", False
@@ -36,7 +35,7 @@ async def verify_layer(layers: Layers, diff_id: Digest) -> tuple[str, bool]:
 
 
 async def rebuild_index(layers: Layers, diff_id: Digest) -> None:
-    """Write the index of a sound tar anew. What is mounted now goes on with the old one."""
+    """Rebuild the index of a valid tar. Existing mounts keep the old one."""
     await in_thread(_rebuild, layers.path(diff_id), diff_id)
 
 
@@ -46,7 +45,7 @@ def _look(directory: Path, form: Form, diff_id: Digest, size: int) -> tuple[str,
         if form == "dir":
             return difference(directory / "root", index), False
         if index is None:
-            return "no index can say its tar", False
+            return "no index can represent its tar", False
         file = directory / "index"
         sound = file.is_file() and file.read_bytes() == index.render(uuid_of(diff_id), size)
     except HavreError as error:
@@ -57,7 +56,7 @@ def _look(directory: Path, form: Form, diff_id: Digest, size: int) -> tuple[str,
 
 
 def _indexed(pieces: Iterable[bytes]) -> Index | None:
-    """The index of a tar all of whose pieces are read; None where there can be none, or the tar is damaged."""
+    """The index of a tar, all of whose pieces are read; None if it cannot be indexed or is damaged."""
     index, parser = Index(), TarParser()
     sound = True
     for piece in pieces:
@@ -70,7 +69,7 @@ def _indexed(pieces: Iterable[bytes]) -> Index | None:
 
 
 def difference(root: Path, index: Index | None) -> str:
-    """A way in which the directory `root` is not what `index` says of a layer, "" if there is none: names first."""
+    """A difference between the directory `root` and the layer's `index`, "" if there is none: names first."""
     if not root.is_dir():
         return "its files are gone"
     if index is None:
@@ -82,12 +81,12 @@ def difference(root: Path, index: Index | None) -> str:
         if node is None:
             return f"{shown!r} is in its directory and not in its tar"
         if (what := _changed(node, status)) and not changed:
-            changed = f"the {what} of {shown!r} in its directory is not what its tar says"
+            changed = f"the {what} of {shown!r} in its directory differs from its tar"
     return f"{os.fsdecode(min(expected))!r} is missing in its directory" if expected else changed
 
 
 def _changed(node: Node, status: os.stat_result) -> str:
-    """What a file has not from its layer, "" for nothing."""
+    """The attribute in which a file differs from its layer, "" for none."""
     if stat.S_IFMT(node.mode) != stat.S_IFMT(status.st_mode):
         return "kind"
     if node.mode != status.st_mode:
@@ -102,7 +101,7 @@ def _changed(node: Node, status: os.stat_result) -> str:
 
 
 def _files(root: bytes) -> Iterator[tuple[bytes, os.stat_result]]:
-    """Everything below `root`, links themselves, by its path from there; a directory after what it holds."""
+    """Yield everything below `root`, without following links, by relative path; directories after their content."""
     for directory, directories, files in os.walk(root, topdown=False, onerror=_raise):
         for name in (*directories, *files):
             path = os.path.join(directory, name)

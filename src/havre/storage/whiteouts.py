@@ -1,14 +1,15 @@
-"""Deletions in a layer: how a tar says them and how overlayfs wants them (OCI image specification, "layer.md").
+"""Whiteouts: deletions in a layer's tar, and their form in overlayfs (OCI image specification, "layer.md").
 
     in the tar                  on disk, in a lower or upper directory of an overlay
     --------------------------  -----------------------------------------------------------------
-    DIR/.wh.NAME                DIR/NAME, a character device 0:0; DIR carries an empty ...overlay.origin, without
-                                which a directory that no other layer has would list the device
-    DIR/.wh..wh..opq            DIR carries ...overlay.opaque=y: nothing of lower layers shows
+    DIR/.wh.NAME                DIR/NAME, a character device 0:0; DIR has an empty ...overlay.origin, without
+                                which a directory that only this layer has would list the device
+    DIR/.wh..wh..opq            DIR has ...overlay.opaque=y: hides lower layers completely
     .wh..wh.* otherwise         nothing: aufs' own bookkeeping
 
-The attributes' prefix is `trusted.`, which an overlay reads that is not mounted with `userxattr`, and hides.
-A whiteout hides lower layers only: beside a file of the same name in the same layer it does nothing, and a directory of
+The attributes' prefix is `trusted.`, which overlays mounted without `userxattr` read, and hide.
+A whiteout hides lower layers only: beside a file of the same name in the same layer it has no effect, and a directory
+of
 that name becomes opaque.
 """
 
@@ -25,7 +26,7 @@ ORIGIN_XATTRS = {b"trusted.overlay.origin": b""}
 
 
 def is_bookkeeping(path: bytes) -> bool:
-    """Whether `path` is, or lies in, something that only aufs understood."""
+    """Report whether `path` is aufs' bookkeeping, or lies in it."""
     if _BOOKKEEPING not in path:
         return False
     parts = path.split(b"/")
@@ -35,10 +36,10 @@ def is_bookkeeping(path: bytes) -> bool:
 
 
 def hidden_name(name: bytes) -> bytes | None:
-    """The name that the whiteout `name` hides, None when it is none; raises `InvalidInput` for a nameless one."""
+    """The name hidden by the whiteout `name`, None when it is not a whiteout. `InvalidInput` for one without a name."""
     if not name.startswith(PREFIX) or name == OPAQUE_MARKER:
         return None
     hidden = name[len(PREFIX) :]
     if hidden in (b"", b".", b".."):
-        raise InvalidInput(f"whiteout {name!r} in a layer hides no possible name")
+        raise InvalidInput(f"whiteout {name!r} in a layer hides an impossible name")
     return hidden

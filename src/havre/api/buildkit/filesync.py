@@ -72,7 +72,7 @@ async def receive(
     ]
     async with session.converse(METHOD, metadata, Packet, Packet) as stream:
         await stream.send_request()
-        with _told_of_disk(), closing(_Intake(into)) as intake:
+        with _translated_disk_errors(), closing(_Intake(into)) as intake:
             while not intake.complete:
                 packet = await stream.recv_message()
                 if packet is None:
@@ -88,7 +88,7 @@ async def receive(
 
 
 @contextmanager
-def _told_of_disk() -> Iterator[None]:
+def _translated_disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
