@@ -72,14 +72,14 @@ class Engine:
             run("ip", "-n", self.netns, "link", "set", "lo", "up")
         self.start()
 
-    def start(self) -> None:
-        """Start the daemon and wait until it answers."""
+    def start(self, limit_s: float = 30) -> None:
+        """Start the daemon and wait until it answers. Raises AssertionError if it ends or exceeds `limit_s`."""
         output: IO[bytes] = self.log.open("ab")
         with output:
             self._process = subprocess.Popen(
                 [*self.inside, *self.program, *self.arguments(), *self.extra], stdout=output, stderr=output
             )
-        until(self._answers, f"{self.name} to listen; its log:\n{self.log}", 30)
+        until(self._answers, f"{self.name} to listen; its log:\n{self.log}", limit_s)
 
     def arguments(self) -> list[str]:
         raise NotImplementedError
