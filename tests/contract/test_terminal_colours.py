@@ -48,7 +48,7 @@ def test_stats(crowded: Engine) -> None:
     assert "\x1b" not in crowded.havre("stats", "--no-stream", check=0).stdout
     assert "\x1b" not in shown(crowded, "stats", "--no-stream", "--format", "{{.Name}}")
     with Terminal([str(HAVRE), "stats"], {"TERM": "xterm", **crowded.env}) as terminal:
-        terminal.expect("\x1b[H\x1b[2mCONTAINER ID")
+        terminal.expect("\x1b[H\x1b[2K\x1b[2mCONTAINER ID")
         terminal.expect("\x1b[33m")
         terminal.expect("\x1b[J")
         terminal.type("\x03")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import re
 import select
 import struct
 import subprocess
@@ -78,3 +79,36 @@ class Terminal:
             return False
         self.seen += data.decode(errors="replace")
         return bool(data)
+
+
+_SEQUENCE = re.compile(r"\x1b\[(\??\d*)([A-Za-z])|[^\x1b]")
+
+
+def picture(text: str, rows: int = 24) -> list[str]:
+    """What a terminal with that many rows shows after `text`, and above it what has scrolled away; colours left out.
+
+    Knows what our screens send (`cli/screen.py`): CUP to the corner, CUU, ED, EL, SGR, CR, LF.
+    """
+    lines, row, column = [""], 0, 0
+    for found in _SEQUENCE.finditer(text):
+        number, kind = found.groups()
+        top = max(0, len(lines) - rows)
+        if kind == "A":
+            row = max(top, row - int(number or 1))
+        elif kind == "H":
+            row, column = top, 0
+        elif kind == "K":
+            lines[row] = "" if number == "2" else lines[row][:column]
+        elif kind == "J":
+            lines[row:] = [lines[row][:column]]
+        elif kind:
+            assert kind in "mhl", found[0]
+        elif found[0] == "\n":
+            row, column = row + 1, 0  # as ONLCR has it
+            lines += [""] * (row + 1 - len(lines))
+        elif found[0] == "\r":
+            column = 0
+        else:
+            lines[row] = f"{lines[row][:column]:<{column}}{found[0]}{lines[row][column + 1 :]}"
+            column += 1
+    return [line.rstrip() for line in lines]

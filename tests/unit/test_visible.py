@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from havre.cli.buildview import PlainView, Steps, render_screen
+from havre.cli.compose.view import Live, Plain
 from havre.cli.format.table import Listing, align
 from havre.cli.progress import show
-from havre.compose.view import Live, Plain
 from havre.golang.templates.template import compile_template
 from havre.visible import Drawn, Guarded, visible
 
@@ -91,18 +91,13 @@ def test_a_build_shows_its_commands_output_alone(capfd: pytest.CaptureFixture[st
     assert "\x1b[1mred" in text
 
 
-def test_compose_shows_no_foreign_escapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Screen(io.StringIO):
-        def fileno(self) -> int:
-            return 1
-
-    monkeypatch.setattr("os.get_terminal_size", lambda number: __import__("os").terminal_size((200, 24)))
-    screen = Screen()
-    live = Live(screen, colour=False)
+def test_compose_shows_no_foreign_escapes(capfd: pytest.CaptureFixture[str]) -> None:
+    live = Live(sys.__stderr__, colour=False)
     live.show("Image x", EVIL, over=False)
     live.tick("Image x", [EVIL], [])
-    Plain(Guarded(screen)).show("Image x", EVIL, over=True)  # type: ignore[arg-type]
-    text = screen.getvalue()
+    live.close()
+    Plain(Guarded(sys.__stderr__)).show("Image x", EVIL, over=True)  # type: ignore[arg-type]
+    text = capfd.readouterr().err
     assert "\x1b]" not in text
     assert "\x9b" not in text
-    assert text.count(SHOWN) == 4
+    assert text.count(SHOWN) == 6

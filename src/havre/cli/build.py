@@ -12,12 +12,13 @@ import sys
 from binascii import a2b_base64
 from contextlib import nullcontext
 
-from havre.cli.buildview import Steps, choose_view, paint, render_failure
+from havre.cli.buildview import Steps, choose_view, render_failure
 from havre.cli.names import DEFAULT_REGISTRY, has_tag, split_registry
 from havre.cli.parser import StatusError
 from havre.cli.progress import Failure, show
 from havre.cli.prune import check_builder
 from havre.cli.pull import check_name
+from havre.cli.screen import paint
 from havre.cli.tty import RED, has_colours
 from havre.client.buildcache import Caches
 from havre.client.buildcontext import DirectoryContext, TextContext

@@ -13,8 +13,9 @@ from __future__ import annotations
 import posix
 import time
 
+from havre.cli.screen import Screen
 from havre.cli.stream import write_all
-from havre.cli.tty import BLUE, OFF, RED, has_colours
+from havre.cli.tty import BLUE, RED
 from havre.golang.jsontext import encode
 from havre.visible import visible
 
@@ -222,7 +223,7 @@ class TerminalView:
 
         self._steps = steps
         self._begun = time.time()
-        self._lines = 0  # on the screen
+        self._screen = Screen(2)
         self._lock = threading.Lock()
         self._over = threading.Event()
         self._clock = threading.Thread(target=self._tick, daemon=True)
@@ -238,7 +239,7 @@ class TerminalView:
         """Draw the end."""
         self._over.set()
         self._clock.join()
-        self._draw()
+        self._screen.keep(render_screen(self._steps, time.time(), self._begun, over=True))
 
     def _tick(self) -> None:
         while not self._over.wait(_TICK_S):
@@ -246,20 +247,7 @@ class TerminalView:
                 self._draw()
 
     def _draw(self) -> None:
-        rows, columns = _size()
-        lines = render_screen(self._steps, time.time(), self._begun, over=self._over.is_set())
-        if not self._over.is_set() and len(lines) >= rows:
-            lines = [lines[0], *lines[len(lines) - rows + 2 :]]
-        up = f"\x1b[{self._lines}A" if self._lines else ""
-        coloured = has_colours(2)
-        body = "".join(f"\x1b[2K{paint(text[:columns], colour if coloured else '')}\n" for text, colour in lines)
-        write_all(2, f"\x1b[?25l\r{up}{body}\x1b[J\x1b[?25h".encode("utf-8", "replace"))
-        self._lines = len(lines)
-
-
-def _size() -> tuple[int, int]:
-    found = posix.get_terminal_size(2)
-    return found.lines or 24, found.columns or 80
+        self._screen.draw(render_screen(self._steps, time.time(), self._begun, over=False))
 
 
 def render_screen(steps: Steps, now: float, begun: float, *, over: bool) -> list[tuple[str, str]]:
@@ -278,11 +266,6 @@ def render_screen(steps: Steps, now: float, begun: float, *, over: bool) -> list
             lines += [(f" => => {text}", "") for text in list(step.statuses.values())[-_TAIL:]]
             lines += [(f" => => # {visible(line)}", "") for line in step.output[-_TAIL:]]
     return lines
-
-
-def paint(text: str, colour: str) -> str:
-    """The text in a colour, if there is one."""
-    return f"{colour}{text}{OFF}" if colour else text
 
 
 def choose_view(progress: str, steps: Steps, *, quiet: bool) -> View:

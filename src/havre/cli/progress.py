@@ -1,6 +1,6 @@
 """The progress of pull, push, load and import: JSON messages drawn in place on a terminal, as lines elsewhere.
 
-On a terminal each layer has a line that is rewritten by cursor movement; elsewhere only changes of status are printed,
+On a terminal each layer has a line that is redrawn; elsewhere only changes of status are printed,
 so that a log stays short. Source: the Docker API's "ImageCreate" progress messages.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import posix
 
+from havre.cli.screen import Screen
 from havre.cli.stream import write_all
 from havre.errors import Failed
 from havre.golang.texts import human_size
@@ -38,14 +39,17 @@ def _failure(error: object) -> Failure:
 def show(messages: Iterable[dict[str, Any]], output: int, on_aux: Callable[[Any], None] | None = None) -> None:
     """Draw a stream of messages on descriptor `output`. Raises Failure at the one that tells an error."""
     drawer = _Terminal(output) if posix.isatty(output) else _Plain(output)
-    for message in messages:
-        if error := message.get("errorDetail") or message.get("error"):
-            raise _failure(error)
-        if "aux" in message:
-            if on_aux is not None:
-                on_aux(message["aux"])
-            continue
-        drawer.draw(message)
+    try:
+        for message in messages:
+            if error := message.get("errorDetail") or message.get("error"):
+                raise _failure(error)
+            if "aux" in message:
+                if on_aux is not None:
+                    on_aux(message["aux"])
+                continue
+            drawer.draw(message)
+    finally:
+        drawer.end()
 
 
 def drain(messages: Iterable[dict[str, Any]], on_aux: Callable[[Any], None] | None = None) -> None:
@@ -67,6 +71,9 @@ class _Plain:
             return  # a bar means nothing in a log
         self._write(_line(message))
 
+    def end(self) -> None:
+        """Nothing is held back."""
+
     def _write(self, text: str) -> None:
         if text:
             write_all(self._output, text.encode())
@@ -75,25 +82,28 @@ class _Plain:
 class _Terminal(_Plain):
     def __init__(self, output: int) -> None:
         super().__init__(output)
-        self._lines: dict[str, int] = {}
+        self._screen = Screen(output)
+        self._rows: dict[str, str] = {}
 
     def draw(self, message: dict[str, Any]) -> None:
         identifier = message.get("id", "")
-        if not identifier or not ("progressDetail" in message or identifier in self._lines):
-            self._lines.clear()  # lines above scroll away with this one
+        if not identifier or not ("progressDetail" in message or identifier in self._rows):
+            self.end()  # the rows scroll away with this line
             self._write(_line(message))
             return
-        if identifier not in self._lines:
-            self._lines[identifier] = len(self._lines)
-            self._write("\n")
-        up = len(self._lines) - self._lines[identifier]
         text = visible(f"{identifier}: {message.get('status', '')} ")
-        text += _bar(message.get("progressDetail") or {}, self._columns() - len(text))
-        text = text.rstrip()
-        self._write(f"\x1b[{up}A\r\x1b[2K{text}\r\x1b[{up}B")
+        text += _bar(message.get("progressDetail") or {}, self._screen.columns + 1 - len(text))
+        if text.rstrip() != self._rows.get(identifier):
+            self._rows[identifier] = text.rstrip()
+            self._screen.draw(self._lines(), head=0)
 
-    def _columns(self) -> int:
-        return posix.get_terminal_size(self._output).columns
+    def end(self) -> None:
+        if self._rows:
+            self._screen.keep(self._lines())
+            self._rows.clear()
+
+    def _lines(self) -> list[tuple[str, str]]:
+        return [(text, "") for text in self._rows.values()]
 
 
 def _line(message: dict[str, Any]) -> str:

@@ -14,7 +14,8 @@ import sys
 import time
 
 from havre.cli.format.table import Listing
-from havre.cli.tty import DIM, OFF, YELLOW, has_colours
+from havre.cli.screen import Screen, paint
+from havre.cli.tty import DIM, YELLOW, has_colours
 from havre.errors import HavreError
 from havre.golang.texts import binary_size, human_size, short_id
 from havre.visible import Drawn
@@ -47,7 +48,9 @@ def stats(session: Session, options: Options, arguments: list[str]) -> int:
         names = arguments or _names(session, options)
         rows = _read_once(session, names)
         table = listing.render(rows, form)
-        sys.stdout.write(Drawn(paint(table, rows)) if form in ("", "table") and has_colours(1) else table)
+        if form in ("", "table") and has_colours(1):
+            table = Drawn("".join(paint(text, colour) + "\n" for text, colour in coloured(table, rows)))
+        sys.stdout.write(table)
         return 0
     return _watch(session, options, arguments, listing, form)
 
@@ -74,7 +77,8 @@ def _names(session: Session, options: Options) -> list[str]:
 
 def _watch(session: Session, options: Options, arguments: list[str], listing: Listing, form: str) -> int:
     streams: dict[str, _Stream] = {}
-    screen, colour = posix.isatty(1), form in ("", "table") and has_colours(1)
+    plain = form not in ("", "table")
+    screen = Screen(1, top=True) if posix.isatty(1) else None
     while True:
         for name in arguments or _names(session, options):
             if name not in streams:
@@ -84,23 +88,18 @@ def _watch(session: Session, options: Options, arguments: list[str], listing: Li
             return 0
         rows = [stream.row() for stream in streams.values() if stream.reading]
         table = listing.render(rows, form)
-        if colour:
-            table = paint(table, rows)
-        sys.stdout.write(Drawn(redraw(table)) if screen else table)
-        sys.stdout.flush()
+        if screen is not None:
+            screen.draw([(line, "") for line in table.splitlines()] if plain else coloured(table, rows))
+        else:
+            sys.stdout.write(table)
+            sys.stdout.flush()
 
 
-def redraw(table: str) -> str:
-    """A table drawn over the one before, without a moment of an empty screen."""
-    return "\x1b[H" + table.replace("\n", "\x1b[K\n") + "\x1b[J"
-
-
-def paint(table: str, rows: list[Json]) -> str:
-    """A table in colours: its header dim, in a warning's those rows that are close to a limit or held back by one."""
+def coloured(table: str, rows: list[Json]) -> list[tuple[str, str]]:
+    """A table's lines and their colours: the header dim, in a warning's those rows that are close to a limit or held
+    back by one."""
     header, *lines = table.splitlines()
-    painted = [f"{DIM}{header}{OFF}"]
-    painted += [f"{YELLOW}{line}{OFF}" if _is_close(row) else line for line, row in zip(lines, rows, strict=True)]
-    return "\n".join(painted) + "\n"
+    return [(header, DIM), *((line, YELLOW if _is_close(row) else "") for line, row in zip(lines, rows, strict=True))]
 
 
 def _is_close(row: Json) -> bool:

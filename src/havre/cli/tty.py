@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 DEFAULT_DETACH_KEYS = "ctrl-p,ctrl-q"
-RED, YELLOW, BLUE, DIM, OFF = "\x1b[31m", "\x1b[33m", "\x1b[34m", "\x1b[2m", "\x1b[0m"
+RED, GREEN, YELLOW, BLUE, DIM, OFF = "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[34m", "\x1b[2m", "\x1b[0m"
 
 
 def has_colours(descriptor: int) -> bool:

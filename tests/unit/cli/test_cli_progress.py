@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import pty
 import termios
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from havre.cli.progress import Failure, drain, show
+from support.terminals import picture
 
 MESSAGES: list[dict[str, Any]] = [
     {"status": "Pulling from library/x", "id": "latest"},
@@ -33,6 +35,21 @@ def test_a_log_gets_lines_without_bars(capfd: pytest.CaptureFixture[str]) -> Non
     assert seen == [{"ID": "sha256:1"}]
 
 
+def drawn(messages: list[dict[str, Any]], rows: int, columns: int) -> str:
+    """What a terminal of this size gets."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (rows, columns))
+    os.set_blocking(ours, False)
+    show(messages, theirs)
+    os.close(theirs)
+    text = b""
+    with suppress(OSError):  # EIO at the end
+        while data := os.read(ours, 65536):
+            text += data
+    os.close(ours)
+    return text.decode()
+
+
 @pytest.mark.parametrize(
     ("columns", "shown"),
     [
@@ -42,17 +59,25 @@ def test_a_log_gets_lines_without_bars(capfd: pytest.CaptureFixture[str]) -> Non
     ],
 )
 def test_a_terminal_gets_a_line_for_each_layer_that_is_redrawn(columns: int, shown: str) -> None:
-    ours, theirs = pty.openpty()
-    termios.tcsetwinsize(theirs, (24, columns))
-    show(MESSAGES, theirs)
-    text = ""
-    while not text.endswith("Loaded image: x\r\n"):  # a terminal passes on what was written piece by piece
-        text += os.read(ours, 10_000).decode()
-    os.close(theirs)
-    os.close(ours)
-    assert f"\x1b[2A\r\x1b[2Kaaa: Downloading {shown}\r\x1b[2B" in text
+    text = drawn(MESSAGES, 24, columns)
+    meanwhile = text[: text.index("Pull complete")].rpartition("\x1b[?25l")[0]
+    assert picture(meanwhile) == ["latest: Pulling from library/x", f"aaa: Downloading {shown}",
+                                  "bbb: Pulling fs layer", ""]  # fmt: skip
     assert len(f"aaa: Downloading {shown}") < columns
-    assert text.endswith("Status: done\r\nLoaded image: x\r\n")
+    assert picture(text) == ["latest: Pulling from library/x", "aaa: Pull complete", "bbb: Pulling fs layer",
+                             "Status: done", "Loaded image: x", ""]  # fmt: skip
+
+
+def test_more_layers_than_a_terminal_has_rows() -> None:
+    layers = [f"layer{number}" for number in range(12)]
+    messages = [
+        {"status": status, "progressDetail": {}, "id": each} for status in ("Waiting", "Done") for each in layers
+    ]
+    assert picture(drawn([*messages, {"status": "over"}], 5, 80), 5) == [
+        *(f"{each}: Done" for each in layers),
+        "over",
+        "",
+    ]
 
 
 @pytest.mark.parametrize("act", [drain, lambda messages: show(messages, 1)])

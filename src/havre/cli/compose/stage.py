@@ -69,9 +69,9 @@ class Stage(Scene):
             return
         if not steps:
             return
+        from havre.cli.compose.view import choose
         from havre.compose.execute import execute
         from havre.compose.steps import Build
-        from havre.compose.view import choose
 
         if builds := [step.action for step in steps if isinstance(step.action, Build)]:
             from havre.compose.build import unsupported

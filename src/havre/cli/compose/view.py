@@ -9,9 +9,9 @@ import time
 from collections.abc import Sequence
 from typing import TextIO
 
-from havre.visible import Drawn, visible
-
-_GREEN, _RED, _DIM, _OFF = "\x1b[32m", "\x1b[31m", "\x1b[2m", "\x1b[0m"
+from havre.cli.screen import Screen
+from havre.cli.tty import DIM, GREEN, RED
+from havre.visible import visible
 
 
 class Quiet:
@@ -55,19 +55,18 @@ class Log(Plain):
 
 
 class Live:
-    """All subjects with the seconds that each took, redrawn when one changes; those that do not fit scroll away.
+    """All subjects with the seconds that each took, redrawn when one changes.
 
     Nothing else may write to the terminal meanwhile.
     """
 
     def __init__(self, output: TextIO, *, colour: bool) -> None:
         self._output = output
-        self._colour = colour
+        self._screen = Screen(output.fileno(), coloured=colour)
         self._rows: dict[str, tuple[str, bool, bool]] = {}
         self._begun: dict[str, float] = {}
         self._took: dict[str, str] = {}
         self._below: dict[str, Sequence[str]] = {}
-        self._drawn = 0
 
     def show(self, subject: str, status: str, *, over: bool, failed: bool = False) -> None:
         """Redraw with the change."""
@@ -88,27 +87,25 @@ class Live:
             self._draw()
 
     def _draw(self) -> None:
-        size = os.get_terminal_size(self._output.fileno())
+        self._output.flush()
+        self._screen.draw(self._lines())
+
+    def _lines(self) -> list[tuple[str, str]]:
         over = sum(row[1] for row in self._rows.values())
         width = max(len(subject) for subject in self._rows)
-        room = size.columns - 1
-        texts = []
+        room = self._screen.columns
+        lines = [(f"[+] Running {over}/{len(self._rows)}", "")]
         for subject, (status, ended, failed) in self._rows.items():
-            mark, colour = ("✘", _RED) if failed else ("✔", _GREEN) if ended else ("⠿", _DIM)
+            mark, colour = ("✘", RED) if failed else ("✔", GREEN) if ended else ("⠿", DIM)
             text, took = f" {mark} {subject:<{width}}  {status}", self._took.get(subject, "")
-            texts.append((f"{text[: room - len(took) - 1]:<{room - len(took)}}{took}" if took else text, colour))
-            texts += [(f"     {line}", _DIM) for line in self._below.get(subject, ())]
-        lines = [f"[+] Running {over}/{len(self._rows)}"]
-        for text, colour in texts[-max(1, size.lines - 2) :]:
-            cut = text[:room]
-            lines.append(f"{colour}{cut}{_OFF}" if self._colour else cut)
-        up = f"\x1b[{self._drawn}A" if self._drawn else ""
-        self._output.write(Drawn(up + "".join(f"\r\x1b[2K{line}\n" for line in lines) + "\x1b[J"))
-        self._output.flush()
-        self._drawn = len(lines)
+            lines.append((f"{text[: room - len(took) - 1]:<{room - len(took)}}{took}" if took else text, colour))
+            lines += [(f"     {line}", DIM) for line in self._below.get(subject, ())]
+        return lines
 
     def close(self) -> None:
-        """What is drawn stays."""
+        """All that was drawn stays."""
+        if self._rows:
+            self._screen.keep(self._lines())
 
 
 def choose(output: TextIO, progress: str, ansi: str) -> Quiet | Plain | Live:
