@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import subprocess
+import tarfile
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -213,6 +216,15 @@ def test_save_and_load_again(engine: Engine, image: str, tmp_path: Path) -> None
     engine.docker("rmi", "x:1", check=0)
     assert engine.out("load", "-i", str(saved)) == "Loaded image: x:1"
     assert short(engine, "x:1") == id
+
+
+def test_what_is_saved_is_as_old_as_its_image(engine: Engine, image: str, tmp_path: Path) -> None:
+    engine.docker("save", "-o", str(tmp_path / "x.tar"), "x:1", check=0)
+    created = datetime.fromisoformat(engine.out("inspect", "--format", "{{.Created}}", "x:1"))
+    with tarfile.open(tmp_path / "x.tar") as tar:
+        entry = json.load(tar.extractfile("manifest.json") or io.BytesIO())[0]
+        assert {tar.getmember(path).mtime for path in (entry["Config"], *entry["Layers"])} == {int(created.timestamp())}
+        assert tar.getmember("manifest.json").mtime == 0
 
 
 def test_push_and_pull(engine: Engine, image: str, registry: RealRegistry) -> None:

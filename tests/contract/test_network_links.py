@@ -76,6 +76,15 @@ class TestLinks:
         engine.docker("rm", "-f", "Named", check=0)
         assert "\tn fred Named" in shown
 
+    def test_a_link_to_a_shared_network_is_to_its_owner(self, linked: Engine) -> None:
+        linked.out("run", "-d", "--name", "sidecar", "--network", "container:db", *SLEEP)
+        linked.out("run", "-d", "--name", "second", "--network", "container:sidecar", *SLEEP)
+        address = linked.out("inspect", "--format", "{{.NetworkSettings.IPAddress}}", "db")
+        for name in ("sidecar", "second"):
+            hosts = linked.out("run", "--rm", "--link", f"{name}:x", "busybox", "cat", "/etc/hosts")
+            assert f"{address}\tx " in hosts, name
+        linked.docker("rm", "-f", "second", "sidecar", check=0)
+
     def test_what_cannot_be_linked(self, engine: Engine) -> None:
         engine.out("run", "-d", "--name", "wide", "--network", "host", *SLEEP)
         refused = engine.docker("run", "--rm", "--link", "wide", "busybox", "true", check=125)

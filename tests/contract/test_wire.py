@@ -227,6 +227,14 @@ class TestBodies:
         reply = post(engine, "/containers/create", {"Image": "nowhere:1"})
         assert (reply.status, reply.message) == (404, "No such image: nowhere:1")
 
+    def test_nothing_to_make_a_container_of_is_400(self, engine: Engine) -> None:
+        for body in ({}, {"HostConfig": {"Privileged": True}}, {"Novelty": 1}):
+            reply = post(engine, "/containers/create", body)
+            assert (reply.status, reply.message) == (400, "config cannot be empty in order to create a container")
+        for body in ({"Image": ""}, {"hostname": "x"}):
+            reply = post(engine, "/containers/create", body)
+            assert (reply.status, reply.message) == (400, "no command specified")
+
     def test_no_command_is_400(self, engine: Engine) -> None:
         engine.docker("import", "-", "hollow", stdin=b"\0" * 10240, check=0)
         reply = post(engine, "/containers/create", {"Image": "hollow"})

@@ -6,6 +6,7 @@ Source: Docker Engine API, "Containers".
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import msgspec
 from aiohttp import web
@@ -15,7 +16,7 @@ from havre.api.present import Sizes, present_container, present_summary
 from havre.api.router import Router
 from havre.errors import InvalidInput, NotFound
 from havre.wire import versions
-from havre.wire.config import CreateRequest, HostConfig, PortBinding
+from havre.wire.config import Config, CreateRequest, HostConfig, PortBinding
 from havre.wire.decode import decode_body
 from havre.wire.values import Value
 
@@ -45,9 +46,14 @@ class _Asked(CreateRequest):
     volume_driver: str = ""
 
 
+_CONFIG_KEYS = {field.encode_name.lower() for field in msgspec.structs.fields(Config)}
+
+
 def _create_request(body: bytes) -> CreateRequest:
     """The request; without a `HostConfig` all of its fields count that are beside it."""
     asked = decode_body(body, _Asked)
+    if not (asked.image or {key.lower() for key in decode_body(body, dict[str, Any])} & _CONFIG_KEYS):
+        raise InvalidInput("config cannot be empty in order to create a container", "expected an Image")
     if asked.host_config is None:
         asked.host_config = decode_body(body, HostConfig)
         return asked

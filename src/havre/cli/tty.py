@@ -72,7 +72,7 @@ def parse_keys(text: str) -> bytes:
             keys += name.encode()
             continue
         letter = name.removeprefix("ctrl-")
-        if letter == name or len(letter) != 1 or not ("@" <= letter.upper() <= "_"):
+        if letter == name or len(letter) != 1 or letter.isupper() or not ("@" <= letter.upper() <= "_"):
             raise InvalidInput(f"invalid detach keys ({text}): Unknown character: '{name}'")
         keys.append(ord(letter.upper()) - ord("@"))
     return bytes(keys)

@@ -385,7 +385,8 @@ def configure(values: Mapping[str, Any]) -> DaemonConfig:
             "You specified --iptables=false with --icc=false. ICC=false uses iptables to function. Please set --icc or "
             "--iptables to true"
         )
-    if not config.features.get("cdi", True):
+    # An empty path alone turns CDI off, as the feature does.
+    if config.cdi_spec_dirs == ("",) or not config.features.get("cdi", True):
         config = replace(config, cdi_spec_dirs=())
     return replace(config, tls=True) if config.tlsverify else config
 

@@ -21,6 +21,7 @@ import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import IO, Protocol
 
@@ -200,19 +201,23 @@ class _Compressed:
 
 @dataclass(frozen=True)
 class Layout:
-    """What there is to be written: documents by path, layers by path with their sizes, what `index.json` names."""
+    """What there is to be written: documents by path, layers by path with their sizes, what `index.json` names.
+
+    `times` are in seconds since 1970, by path, where they are not 0.
+    """
 
     layers: LayerForm
     documents: Mapping[str, bytes]
     tars: Mapping[str, tuple[Digest, int]]
     tops: Sequence[Descriptor]
+    times: Mapping[str, int]
 
     async def tar(self) -> AsyncGenerator[bytes, None]:
         """All of it; to be closed if it is left early."""
         yield _header(_BLOBS, directory=True) + _header(f"{_BLOBS}/sha256", directory=True)
         for path in sorted({**self.documents, **self.tars}):
             size = self._size(path)
-            yield _header(path, size)
+            yield _header(path, size, time=self.times.get(path, 0))
             async for piece in self._content(path):
                 yield piece
             yield bytes(-size % BLOCK)
@@ -250,13 +255,17 @@ async def plan_layout(images: Sequence[LaidOut], layers: LayerForm, form: Layout
     tops: list[Descriptor] = []
     items: list[dict[str, object]] = []
     repositories = dict[str, dict[str, str]]()
+    times = dict[str, int]()
     for image in images:
         parts = [(part, [await layers.describe(id) for id in part.layers]) for part in (image, *image.others)]
         found = _documents(parts, image, form)
         documents |= {_path(digest_of(body)): body for body in found.bodies}
         for part, described in parts:
             pairs = zip(part.layers, described, strict=True)
-            tars |= {_path(layer.digest): (diff_id, layer.size) for diff_id, layer in pairs}
+            own = {_path(layer.digest): (diff_id, layer.size) for diff_id, layer in pairs}
+            tars |= own
+            created = _created(part.config) if form.for_docker else 0
+            times |= {path: max(created, times.get(path, 0)) for path in (_path(digest_of(part.config)), *own)}
         named = [msgspec.structs.replace(found.top, annotations=_annotations(name)) for name in image.names]
         tops += named or [found.top]
         items.append(_render_item(image, parts[0][1]))
@@ -268,7 +277,7 @@ async def plan_layout(images: Sequence[LaidOut], layers: LayerForm, form: Layout
     if form.for_docker:
         documents["manifest.json"] = _json(items)
         documents |= {"repositories": _json(repositories)} if repositories else {}
-    return Layout(layers, documents, tars, tops)
+    return Layout(layers, documents, tars, tops, times)
 
 
 @dataclass(frozen=True)
@@ -341,9 +350,18 @@ def _path(digest: Digest) -> str:
     return f"{_BLOBS}/sha256/{hex_of(digest)}"
 
 
-def _header(path: str, size: int = 0, *, directory: bool = False) -> bytes:
+def _created(config: bytes) -> int:
+    """When an image was made, in seconds since 1970, as dockerd dates its files; 0 if it does not say, or earlier."""
+    try:
+        return max(int(datetime.fromisoformat(decode_image(config).created or "").timestamp()), 0)
+    except ValueError:
+        return 0
+
+
+def _header(path: str, size: int = 0, *, time: int = 0, directory: bool = False) -> bytes:
     member = tarfile.TarInfo(path)
     member.size = size
+    member.mtime = time
     member.mode = 0o755 if directory else 0o644
     member.type = tarfile.DIRTYPE if directory else tarfile.REGTYPE
     return member.tobuf(tarfile.GNU_FORMAT)

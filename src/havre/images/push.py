@@ -263,10 +263,10 @@ def _tell(ref: Reference, body: bytes, progress: Progress) -> None:
 def order_sources(sources: Sequence[Source], ref: Reference, wanted: set[Digest]) -> list[Source]:
     """The known forms of a layer, the likeliest first: in this repository, of the original manifest, in this registry.
 
-    Each digest is tried once. Foreign layers are uploaded like any other.
+    Each digest is tried once, where it was seen last. Foreign layers are uploaded like any other.
     """
     ranked = sorted(
-        (source for source in sources if not mediatypes.is_foreign(source.media_type)),
+        (source for source in reversed(sources) if not mediatypes.is_foreign(source.media_type)),
         key=lambda source: (
             (source.registry, source.repository) != (ref.registry, ref.repository),
             source.digest not in wanted,

@@ -171,14 +171,14 @@ class Layers:
             await in_thread(remove_tree, doomed)
 
     def sources(self, diff_id: Digest) -> list[Source]:
-        """The compressed forms that registries are known to hold; `NotFound`."""
+        """The compressed forms that registries are known to hold, in the order in which they were seen; `NotFound`."""
         return list(self._row(diff_id).sources)
 
     async def add_source(self, diff_id: Digest, source: Source) -> None:
-        """Remember one more; the same form at the same place is remembered once."""
+        """Remember one more, the last; the same form at the same place is remembered once."""
         row = self._row(diff_id)
-        if source not in row.sources:
-            row.sources = [*row.sources, source]
+        if row.sources[-1:] != [source]:
+            row.sources = [*(other for other in row.sources if other != source), source]
             await self._table.put(diff_id, row, lazily=True)
 
     def _row(self, diff_id: Digest) -> LayerRow:

@@ -242,7 +242,7 @@ class System:
         return {
             "AllowNondistributableArtifactsCIDRs": None,
             "AllowNondistributableArtifactsHostnames": None,
-            "InsecureRegistryCIDRs": [*networks, "::1/128", "127.0.0.0/8"],
+            "InsecureRegistryCIDRs": [*networks, "127.0.0.0/8"],
             "IndexConfigs": {"docker.io": hub, **others},
             "Mirrors": mirrors or None,
         }

@@ -20,16 +20,18 @@ def parse_keys(text: str) -> bytes:
     """`ctrl-p,a` as the bytes a terminal sends; empty text is the default."""
     if not text:
         return DEFAULT_KEYS
-    return bytes(_parse_key(key) for key in text.split(","))
+    keys = [_parse_key(key) for key in text.split(",")]
+    known = bytes(key for key in keys if key is not None)
+    if len(known) < len(keys):
+        hint = "expected characters and ctrl- with one of a-z @ [ \\ ] ^ _, separated by commas"
+        raise InvalidInput(f"Invalid detach keys ({text}) provided", hint)
+    return known
 
 
-def _parse_key(key: str) -> int:
+def _parse_key(key: str) -> int | None:
     if len(key) == 1 and key.isascii():
         return ord(key)
-    name = key.removeprefix("ctrl-").lower()
-    if key.startswith("ctrl-") and name in _CONTROL:
-        return _CONTROL[name]
-    raise InvalidInput(f"invalid detach keys ({key}): expected a character, or ctrl- and one of a-z @ [ \\ ] ^ _")
+    return _CONTROL.get(key.removeprefix("ctrl-")) if key.startswith("ctrl-") else None
 
 
 class DetachScanner:

@@ -49,8 +49,9 @@ def test_detach_keys(typed: list[bytes], passed: bytes, detached: bool) -> None:
 
 def test_detach_keys_are_read_and_refused() -> None:
     assert parse_keys("ctrl-a,b,ctrl-@") == b"\x01b\x00"
-    with pytest.raises(InvalidInput, match="invalid detach keys"):
-        parse_keys("ctrl-!,x")
+    for text in ("ctrl-!,x", "ctrl-A,a"):
+        with pytest.raises(InvalidInput, match="invalid detach keys"):
+            parse_keys(text)
 
 
 @pytest.fixture

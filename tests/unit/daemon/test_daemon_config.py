@@ -98,6 +98,13 @@ def test_a_directive_may_be_given_once() -> None:
         merge({"log-level": "debug"}, {"log-level": "info"}, "f")
 
 
+def test_an_empty_directory_of_devices_is_none() -> None:
+    assert configure({}).cdi_spec_dirs == ("/etc/cdi", "/var/run/cdi")
+    flags = parse_arguments(["--cdi-spec-dir", ""]).values
+    assert configure(merge(flags, {}, "f")).cdi_spec_dirs == ()
+    assert configure({"cdi-spec-dirs": ["/cdi"], "features": {"cdi": False}}).cdi_spec_dirs == ()
+
+
 def test_file(tmp_path: Path) -> None:
     file = tmp_path / "daemon.json"
     file.write_text('{"runtimes": {"k": {"path": "/k"}}, "default-ulimits": {"nofile": {"Soft": 1, "Hard": 2}}}')

@@ -229,13 +229,22 @@ def test_push_uploads_mounts_or_skips(tmp_path: Path) -> None:
             )
             assert stage.said()[-2] == f"1: digest: {digest_of(body)} size: {len(body)}"
 
-            for name, words in (("r.io/a/b", "Layer already exists"), ("r.io/a/c", "Mounted from a/b")):
+            for name, words in (
+                ("r.io/a/b", "Layer already exists"),
+                ("r.io/a/c", "Mounted from a/b"),
+                ("r.io/a/b", "Layer already exists"),
+                ("r.io/a/d", "Mounted from a/b"),
+            ):
                 stage.lines.clear()
                 await stage.images.tag(id, name, "2")
                 await stage.images.push(name, "2", progress=stage.lines.append)
                 assert f"{layer}: {words}" in stage.said()
+            del stage.registry.blobs["a/b"], stage.registry.blobs["a/c"]  # a/d was seen last
+            await stage.images.tag(id, "r.io/a/e", "2")
+            await stage.images.push("r.io/a/e", "2", progress=stage.lines.append)
+            assert f"{layer}: Mounted from a/d" in stage.said()
             assert stage.registry.manifests["a/c", "2"] == (media_type, body)
-            assert sorted(stage.images.inspect(id).repo_digests) == [f"r.io/a/{n}@{digest_of(body)}" for n in "bc"]
+            assert sorted(stage.images.inspect(id).repo_digests) == [f"r.io/a/{n}@{digest_of(body)}" for n in "bcde"]
 
     play(work)
 

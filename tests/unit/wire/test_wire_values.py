@@ -114,8 +114,8 @@ def test_progress_lines() -> None:
 def test_detach_keys() -> None:
     assert parse_keys("") == b"\x10\x11"
     assert parse_keys("ctrl-a,x,ctrl-@,ctrl-]") == b"\x01x\x00\x1d"
-    for text in ("ctrl-", "ctrl-aa", "ab", ",", "é"):
-        with pytest.raises(InvalidInput, match="detach keys"):
+    for text in ("ctrl-", "ctrl-aa", "ab", ",", "é", "ctrl-A,a"):
+        with pytest.raises(InvalidInput, match=rf"^Invalid detach keys \({text}\) provided"):
             parse_keys(text)
 
 

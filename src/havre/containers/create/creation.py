@@ -108,6 +108,8 @@ class Creation:
         security = parse_security_opts(host.security_opt or ())
         check_conflicts(config, host)
         if not config.image:
+            if not (config.cmd or config.entrypoint):
+                raise InvalidInput("no command specified", "expected an Image, which has one, or a Cmd")
             raise InvalidInput("Image: no image given", "expected the name or ID of an image")
         image = await self._images.acquire(config.image, platform)
         if platform is None and not is_native(image.platform, self._limits.platform):
@@ -190,15 +192,23 @@ class Creation:
         for link in host.links:
             ref, _, alias = link.partition(":")
             try:
-                other = self._other(ref.removeprefix("/"))
-                if other.host_config.network_mode.startswith("container:"):
-                    other = self._other(other.host_config.network_mode.partition(":")[2])
+                other = self._owner_of_network(self._other(ref.removeprefix("/")))
             except InvalidInput as error:
                 raise InvalidInput(f"could not get container for {ref}: {error.message}") from None
             if other.host_config.network_mode == "host":
                 raise InvalidInput(f"conflicting options: {NO_LINKS_ON_THE_HOST}")
             pinned.append(f"{other.name}:{check_alias(alias) if alias else ref.rpartition('/')[2]}")
         return msgspec.structs.replace(host, links=pinned)
+
+    def _owner_of_network(self, container: Container) -> Container:
+        """Whose network this one has, which may be that of one that shares another's itself."""
+        passed = set()
+        while (mode := container.host_config.network_mode).startswith("container:"):
+            passed.add(container.id)
+            container = self._other(mode.partition(":")[2])
+            if container.id in passed:  # each was made before the other was here
+                raise InvalidInput(f"{container.name} shares its own network")
+        return container
 
     def _network_names(self, request: CreateRequest, host: HostConfig) -> dict[str, str]:
         """Names by what the user wrote; a network that is not there (yet) is missed at the start, as with Docker."""

@@ -28,8 +28,8 @@ _GROUPS = (
     frozenset({"ro", "rw"}),
     frozenset({"z", "Z"}),
     frozenset(PROPAGATIONS),
-    frozenset({"copy", "nocopy"}),
-    frozenset({"consistent", "cached", "delegated", "default"}),
+    frozenset({"nocopy"}),
+    frozenset({"consistent", "cached", "delegated"}),
 )
 
 
@@ -118,7 +118,7 @@ def parse_bind(raw: str, driver: str = "") -> MountSpec:
     problem = f"invalid volume specification: '{raw}'"
     source, destination, mode = _split_bind(raw, problem)
     if not mode_is_valid(mode):
-        raise InvalidInput(f"invalid mode: {mode}", "modes: ro, rw, z, Z, copy, nocopy and the propagations")
+        raise InvalidInput(f"invalid mode: {mode}", "modes: ro, rw, z, Z, nocopy and the propagations")
     words = mode.split(",")
     kind = "bind" if source.startswith("/") else "volume"
     spec = MountSpec(
@@ -135,6 +135,9 @@ def parse_bind(raw: str, driver: str = "") -> MountSpec:
             raise InvalidInput(f"{problem}: {what}")
         options = MountOptions(no_copy="nocopy" in words, anonymous=not source)
         return replace(spec, driver=driver, options=options, mode=mode or DEFAULT_MODE)
+    if "nocopy" in words:
+        what = 'invalid mount config for type "bind": field VolumeOptions must not be specified'
+        raise InvalidInput(f"{problem}: {what}")
     options = MountOptions(create_source=True)
     return replace(spec, source=posixpath.normpath(source), propagation=propagation, options=options)
 
@@ -277,7 +280,7 @@ def parse_volumes_from(raw: str) -> tuple[str, str]:
     if not name:
         raise InvalidInput("volumes-from specification cannot be an empty string")
     mode = mode or "rw"
-    forbidden = (*PROPAGATIONS, "copy", "nocopy")
+    forbidden = (*PROPAGATIONS, "nocopy")
     if not mode_is_valid(mode) or any(word in forbidden for word in mode.split(",")):
         raise InvalidInput(f"invalid mode: {mode}", "expected ro or rw")
     return name, mode
