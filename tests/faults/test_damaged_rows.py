@@ -11,6 +11,7 @@ from support.engines import Engine
 from support.imagery import archive as image_archive
 from support.imagery import config_of, layer_tar
 from support.raw import ask
+from support.waiting import until
 
 
 def change(engine: Engine, table: str, key: str, value: bytes | None = None, **fields: object) -> None:
@@ -98,10 +99,9 @@ def test_a_volumes_row(havred: Engine) -> None:
     assert havred.out("volume", "ls", "-q") == ""
 
 
-def test_rows_of_the_store(havred: Engine, archive: Path) -> None:
-    """Of a snapshot, a layer, what the kernel can, and an image that an older version let in."""
+def test_rows_of_the_store(havred: Engine) -> None:
+    """Of a snapshot, what the kernel can, and an image that an older version let in."""
     id = havred.out("create", "--name", "one", "busybox", "true")
-    layer = json.loads(havred.out("image", "inspect", "-f", "{{json .RootFS.Layers}}", "busybox"))[0]
     other = _malformed(havred)
     havred.stop()
     with sqlite3.connect(havred.root / "data" / "havre.db") as db:
@@ -118,14 +118,42 @@ def test_rows_of_the_store(havred: Engine, archive: Path) -> None:
     havred.docker("rmi", other, check=0)
     havred.docker("rm", "one", check=0)
     assert not (havred.root / "data" / "snapshots" / id).exists()
+
+
+def test_a_layers_row(havred: Engine, archive: Path) -> None:
+    """It is written anew from the layer's files; where they do not help, they stay until the layer comes again."""
+    layer = json.loads(havred.out("image", "inspect", "-f", "{{json .RootFS.Layers}}", "busybox"))[0]
+    files = havred.root / "data" / "layers" / hex_of(layer)
+    for damage in ({"value": b"{"}, {"size": 5}, {"form": "heap"}):
+        havred.stop()
+        change(havred, "layers", layer, **damage)  # type: ignore[arg-type]
+        havred.start()
+        works(havred)
+    assert havred.log.read_text().count("written anew from its files") == 3
     havred.stop()
+    (data,) = [each for each in (files / "tar", files / "tar.zst") if each.exists()]
+    with data.open("r+b") as file:
+        file.seek(-2000, 2)
+        file.write(b"damage")
     change(havred, "layers", layer, b"{")
+    for _ in range(2):
+        havred.start()
+        assert data.exists()
+        assert havred.out("images", "--format", "{{.Repository}}") == "busybox"
+        havred.docker("system", "df", check=0)
+        assert f"layer {layer} is damaged" in havred.log.read_text()
+        havred.stop()
     havred.start()
-    assert havred.out("images", "--format", "{{.Repository}}") == "busybox"
-    havred.docker("system", "df", check=0)
-    havred.docker("rmi", "busybox", check=0)
     havred.docker("load", "-i", str(archive), check=0)
     works(havred)
+    havred.stop()
+    change(havred, "layers", layer, b"{")
+    with data.open("r+b") as file:
+        file.seek(-2000, 2)
+        file.write(b"damage")
+    havred.start()
+    havred.docker("rmi", "busybox", check=0)
+    until(lambda: not files.exists(), "its files to be removed with the only image that needs them")
 
 
 def _malformed(engine: Engine) -> str:

@@ -9,15 +9,18 @@ import asyncio
 import contextlib
 import json
 import os
+import selectors
 import socket
+import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from havre.runtime import spawn
 
 BOOTED = Path("/run/systemd/system")  # sd_booted(3)
 _FIRST_INHERITED = 3
-_REQUEST_S = 1.0
+_REFUSING_S = 2.0
 _ANSWER_S = 30.0  # a host that stops is busy; systemd gives a service 90 s to stop
 
 
@@ -42,23 +45,41 @@ def refuse_waiting(descriptors: Iterable[int], why: str) -> None:
     """Answer those who wait on sockets handed over, since the daemon cannot start.
 
     Otherwise systemd would start it again for the next of them, and each would wait until it is given up.
+    All are served at once, within `_REFUSING_S`: a client that says nothing costs the others nothing.
     """
     body = json.dumps({"message": why}).encode()
     head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     answer = head.encode() + b"Connection: close\r\n\r\n" + body
-    for descriptor in descriptors:
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(descriptor)) as listener:
-            listener.setblocking(False)
-            while True:
-                connection, _ = listener.accept()  # BlockingIOError: nobody waits any more
-                _answer(connection, answer)
+    end = time.monotonic() + _REFUSING_S
+    with contextlib.ExitStack() as stack, selectors.DefaultSelector() as waiting:
+        for descriptor in descriptors:
+            listener = stack.enter_context(socket.socket(fileno=os.dup(descriptor)))
+            while time.monotonic() < end and (connection := _accepted(listener)) is not None:
+                waiting.register(stack.enter_context(connection), selectors.EVENT_READ)
+        while waiting.get_map() and (left := end - time.monotonic()) > 0:
+            for key, _ in waiting.select(left):
+                waiting.unregister(key.fileobj)
+                _answer(key.fileobj, answer)
+        for key in waiting.get_map().values():
+            _answer(key.fileobj, answer)
 
 
-def _answer(connection: socket.socket, answer: bytes) -> None:
-    with connection, contextlib.suppress(OSError):
-        connection.settimeout(_REQUEST_S)
+def _accepted(listener: socket.socket) -> socket.socket | None:
+    """The next who waits; None when nobody does, or when there are too many of them for this process."""
+    try:
+        listener.setblocking(False)
+        connection, _ = listener.accept()
+        connection.setblocking(False)
+    except OSError:
+        return None
+    return connection
+
+
+def _answer(connection: Any, answer: bytes) -> None:
+    with contextlib.suppress(OSError):
         connection.recv(1 << 20)  # closed with something unread, the client would see a reset
-        connection.sendall(answer)
+    with contextlib.suppress(OSError):
+        connection.sendall(answer)  # it fits into the buffer of a new connection
 
 
 async def host_goes_down(booted: Path = BOOTED, systemctl: str = "systemctl") -> bool:

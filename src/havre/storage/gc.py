@@ -32,7 +32,7 @@ def plan_collection(storage: Storage, live_layers: Set[Digest], live_blobs: Set[
 async def collect(storage: Storage, live_layers: Set[Digest], live_blobs: Set[Digest]) -> int:
     """Remove layers and blobs that nothing refers to; returns the bytes freed. `live_*`: those that images refer to."""
     freed = 0
-    present = {layer.diff_id for layer in storage.layers.all()}
+    present = {layer.diff_id for layer in storage.layers.all()} | storage.layers.damaged
     for diff_id in plan_garbage(present, live_layers):
         await storage.snapshots.unmount_layer(diff_id)
         # Checked again for each one just before its removal: a hold may be taken while others are being removed.

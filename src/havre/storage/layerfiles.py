@@ -232,6 +232,18 @@ def read_tar(directory: Path, form: Form, diff_id: Digest) -> Generator[bytes, N
         raise Failed(f"the data of layer {diff_id} is damaged", "remove its image and pull it again")
 
 
+def examine(directory: Path, diff_id: Digest) -> Sealed:
+    """What the files of a layer say of it, when its row is lost; `HavreError` or OSError if they are not its files."""
+    form: Form = "tar" if (directory / "tar").is_file() else "dir"
+    size, root, parser = 0, None, TarParser()
+    for piece in read_tar(directory, form, diff_id):
+        size += len(piece)
+        for event in parser.feed(piece):
+            if isinstance(event, Entry) and not event.path:
+                root = event
+    return Sealed(diff_id, size, form, _root_entry(root))
+
+
 def _read_piece(reader: BinaryIO, diff_id: Digest) -> bytes:
     try:
         return reader.read(PIECE)

@@ -3,7 +3,8 @@
     stream --ingest--> files in layers/tmp-* --both digests hold, rename, fsync--> layers/HEX --> database row
 
 `ingest` says how a layer comes in, `layerfiles` how it lies on disk. The row is written last and removed first: what
-has no row is not there, and `load` sweeps it away at start.
+has no row is not there, and `load` sweeps it away at start. A row that cannot be read is written anew from the files;
+where they do not match the diff ID either, they stay until the layer is taken in again or no image needs it.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 import logging
 import secrets
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Set
 from contextlib import suppress
 from pathlib import Path
 
@@ -31,11 +32,13 @@ from havre.storage.layerfiles import (
     RootEntry,
     Sealed,
     build_index,
+    examine,
     read_tar,
     uuid_of,
     write_durably,
 )
 from havre.storage.making import LayerOut, make_layer
+from havre.storage.salvage import readable_fields
 
 _TMP = "tmp-"
 _INDEX_HEAD = 1536
@@ -84,26 +87,47 @@ class Layers:
         self._table = rows
         self._unpacks = unpacks
         self._rows: dict[Digest, LayerRow] = {}
+        self.damaged: set[Digest] = set()  # by row and files; not among `all`, and kept on disk
         self._commit_lock = asyncio.Lock()
         self._sweeping = asyncio.Lock()
         self._sweeps: set[asyncio.Task[None]] = set()
         self.arriving: Counter[Digest] = Counter()  # being committed, or not yet in the hands of who brought them
 
     async def load(self) -> None:
-        """Read the rows and make disk and rows agree: removes half-written layers, drops damaged ones. At start."""
+        """Read the rows and make disk and rows agree: removes half-written layers, drops lost ones. At start."""
         rows = {Digest(key): row for key, row in (await self._table.all()).items()}
-        for key in list(self._table.damaged):
-            log.warning("the row of layer %s is damaged and was dropped; pull its images again", key)
-            await self._table.delete(key)
+        suspect = {Digest(key): readable_fields(value, LayerRow) for key, value in self._table.damaged.items()}
+        self.damaged = set(suspect)
         try:
-            damaged = await in_thread(self._reconcile, rows)
+            for diff_id in await in_thread(self._unsound, rows):
+                suspect[diff_id] = {"sources": rows.pop(diff_id).sources}
+            for diff_id, fields in suspect.items():
+                if (row := await self._mend(diff_id, fields.get("sources", []))) is not None:
+                    rows[diff_id] = row
+            await in_thread(self._sweep_unknown, rows.keys() | self.damaged)
         except OSError as error:
             raise Failed(f"checking the layers in {self.root}: {error}") from error
-        for diff_id in damaged:
-            log.warning("layer %s is damaged and was dropped; pull its images again", diff_id)
-            del rows[diff_id]
-            await self._table.delete(diff_id)
         self._rows = rows
+
+    async def _mend(self, diff_id: Digest, sources: list[Source]) -> LayerRow | None:
+        """Write the row of a layer anew from its files, None if they are no help. The layer is hashed: 2 s for 1 GB."""
+        try:
+            row = await in_thread(self._examined, diff_id)
+        except (HavreError, OSError, ValueError) as error:
+            if diff_id in self.damaged:
+                log.error("layer %s is damaged: %s; pull or build its images again, or remove them", diff_id, error)
+            else:
+                log.warning("layer %s is damaged and was dropped; pull its images again: %s", diff_id, error)
+                await self._table.delete(diff_id)
+            return None
+        row.sources = sources
+        self.damaged.discard(diff_id)
+        log.warning("the row of layer %s was damaged and is written anew from its files", diff_id)
+        try:
+            await self._table.put(diff_id, row)
+        except Failed as error:  # of a full disk; the next start tries again
+            log.error("%s", error)
+        return row
 
     def path(self, diff_id: Digest) -> Path:
         """Where the layer's files lie."""
@@ -151,14 +175,15 @@ class Layers:
         """Remove a layer that nobody has mounted; the bytes that this frees in a moment, 0 when it was not there."""
         async with self._commit_lock:
             row = self._rows.pop(diff_id, None)
-            if row is None:
+            if row is None and diff_id not in self.damaged:
                 return 0
             await self._table.delete(diff_id, lazily=True)  # should it come back: without its files it is dropped
+            self.damaged.discard(diff_id)
             doomed = await in_thread(self._set_aside, diff_id)
         sweep = spawn(self._sweep(doomed), f"remove the files of layer {diff_id}")
         self._sweeps.add(sweep)
         sweep.add_done_callback(self._sweeps.discard)
-        return row.size
+        return 0 if row is None else row.size
 
     async def swept(self) -> None:
         """Wait until the files of removed layers are gone."""
@@ -203,6 +228,7 @@ class Layers:
             row = LayerRow(size=sealed.size, form=sealed.form, root=sealed.root)
             await self._table.put(sealed.diff_id, row, lazily=True)  # the image that it is for is acknowledged
             self._rows[sealed.diff_id] = row
+            self.damaged.discard(sealed.diff_id)
 
     # -- disk, in threads
 
@@ -219,14 +245,23 @@ class Layers:
             self.path(diff_id).rename(doomed)
         return doomed
 
-    def _reconcile(self, rows: dict[Digest, LayerRow]) -> list[Digest]:
+    def _unsound(self, rows: dict[Digest, LayerRow]) -> list[Digest]:
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        damaged = [diff_id for diff_id, row in rows.items() if not self._is_sound(diff_id, row)]
-        wanted = {hex_of(diff_id) for diff_id in rows.keys() - set(damaged)}
+        return [diff_id for diff_id, row in rows.items() if not self._is_sound(diff_id, row)]
+
+    def _examined(self, diff_id: Digest) -> LayerRow:
+        found = examine(self.path(diff_id), diff_id)
+        row = LayerRow(size=found.size, form=found.form, root=found.root)
+        if not self._is_sound(diff_id, row):
+            raise Failed(f"no index can be built over the files of layer {diff_id}")
+        return row
+
+    def _sweep_unknown(self, known: Set[Digest]) -> None:
+        """Remove what was left half-written, or half-removed."""
+        names = set(map(hex_of, known))
         for directory in self.root.iterdir():
-            if directory.name not in wanted:
+            if directory.name not in names:
                 remove_tree(directory)
-        return damaged
 
     def _is_sound(self, diff_id: Digest, row: LayerRow) -> bool:
         """Whether the files are there with the right sizes; a lost index is built anew."""
