@@ -27,6 +27,40 @@ POINTS = {
     "migration.step": "the rows of one step are changed, the transaction is open",
     "migration.commit": "all steps are done, the transaction is open",
     "migration.committed": "the new database is on disk, nothing has been read from it",
+    "layer.sealed": "a layer's files are complete and on disk, under a temporary name",
+    "layer.renamed": "they have their name, the row is missing",
+    "layer.recorded": "the row is written, nobody has been told",
+    "layer.unrecorded": "the row of a layer that is removed is gone, its files are there",
+    "layer.aside": "its files have a temporary name",
+    "snapshot.half-made": "a snapshot's directory is filled, under a temporary name",
+    "snapshot.made": "it has its name, the row is missing",
+    "snapshot.recorded": "the row is written",
+    "snapshot.layers-mounted": "its layers are mounted, its root file system is not",
+    "snapshot.unmounted": "its root file system is unmounted, its layers are not",
+    "snapshot.aside": "it is removed: its directory has a temporary name",
+    "snapshot.gone": "its directory is gone, the row is there",
+    "volume.made": "a volume's directory is made, the row is missing",
+    "volume.copied": "the image's files for it are complete, under a temporary name",
+    "volume.marked": "it is renamed: the directory is marked with the new name",
+    "volume.renamed": "the directory has the new name, the row the old one",
+    "volume.aside": "it is removed: its directory has a temporary name",
+    "network.bridge": "a network's bridge is up, without rules",
+    "network.made": "it has its rules, the row is missing",
+    "network.recorded": "the row is written, nobody has been told",
+    "network.unruled": "it is removed: its rules are gone",
+    "network.dropped": "its bridge is gone, the row is there",
+    "sandbox.held": "addresses and ports of a container that starts are held by sockets",
+    "sandbox.made": "its network namespace and devices are there",
+    "sandbox.published": "its ports lead to it",
+    "sandbox.retracted": "it has ended: its ports lead nowhere, its devices are there",
+    "sandbox.closed": "all that it held is given back",
+    "endpoint.attached": "a running container has its device on one more network, and no name there",
+    "endpoint.ports-moved": "it leaves a network: its ports lead to another endpoint",
+    "endpoint.detached": "its device is gone",
+    "removal.marked": "a container that is removed is marked as going",
+    "removal.taken-down": "nothing of it is mounted, or known to the kernel",
+    "removal.freed": "its files are gone, the row is there",
+    "removal.forgotten": "the row is gone, nobody has been told",
 }
 
 _VARIABLE = "HAVRE_FAILPOINTS"
@@ -56,6 +90,13 @@ def parse_failpoints(text: str) -> dict[str, _Trap]:
 
 _traps = parse_failpoints(os.environ.get(_VARIABLE, ""))
 _passages: Counter[str] = Counter()
+
+
+def arm(text: str) -> None:
+    """Set other traps, from now on: for a test's process that passes the points before it comes to its subject."""
+    _traps.clear()
+    _traps.update(parse_failpoints(text))
+    _passages.clear()
 
 
 def failpoint(name: str) -> None:

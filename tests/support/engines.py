@@ -98,6 +98,13 @@ class Engine:
             self._process.wait(30)
             self._process = None
 
+    def ended(self, within_s: float = 30) -> int:
+        """Wait for the end of a daemon that dies by itself; its status, negative for a signal."""
+        assert self._process is not None
+        status = self._process.wait(within_s)
+        self._process = None
+        return status
+
     def close(self) -> None:
         """Remove every container, stop the daemon, and remove all that the test made."""
         if self._process is not None:

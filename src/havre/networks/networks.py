@@ -23,6 +23,7 @@ from havre.dataplane.apply import Host
 from havre.dataplane.firewall import Firewall
 from havre.dataplane.plan import Bridge
 from havre.errors import Forbidden, HavreError, InvalidInput, NotFound
+from havre.failpoints import failpoint
 from havre.linux.netlink import Interface
 from havre.networks import spec as words
 from havre.networks.guest import Guest
@@ -147,7 +148,9 @@ class Networks:
             undo.push_async_callback(self._drop, network.id)
             if not network.config_only:
                 await self._make(self._rows.bridge(network.id), host, firewall)
+            failpoint("network.made")
             await self._rows.save(network)
+            failpoint("network.recorded")
             undo.pop_all()
         self._tell("create", network)
         return network
@@ -157,6 +160,7 @@ class Networks:
             await host.probe_parent(bridge)
             return
         await host.ensure_bridge(bridge)
+        failpoint("network.bridge")
         await firewall.add_bridge(bridge)
         if bridge.ipv6:
             self._enable_forwarding()
@@ -178,6 +182,7 @@ class Networks:
                 f"error while removing network: network {network.name} id {network.id} has active endpoints"
             )
         await self._drop(network.id)
+        failpoint("network.dropped")
         await self._rows.delete(network.id)
         self._tell("destroy", network)
 
@@ -282,6 +287,7 @@ class Networks:
         self._open().forget_network(network_id)
         bridge = self._rows.forget(network_id)
         await firewall.remove_bridge(network_id)
+        failpoint("network.unruled")
         if bridge is None:
             return
         if bridge.on_host:

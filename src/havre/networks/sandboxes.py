@@ -35,6 +35,7 @@ from havre.dataplane.ports import Ports, Publish, Reservation
 from havre.dataplane.relay import relay_budget
 from havre.dataplane.zones import View, Zone, parse_links
 from havre.errors import Conflict, Failed, Forbidden, HavreError, InvalidInput
+from havre.failpoints import failpoint
 from havre.linux import netlink
 from havre.linux.namespaces import is_netns
 from havre.networks import sandbox as texts
@@ -122,13 +123,16 @@ class Sandboxes:
                 self._join(held, self._rows[network_id], settings)
             self._hold_ports(held, guest)
             await self.links.follow()
+            failpoint("sandbox.held")
             if held.netns is not None:
                 owner = userns or guest.ids
                 then = nameserver.open_sockets if self._is_named(held) else nameserver.make_sockets
                 held.sockets = await self._host.open_netns(held.netns, list(held.endpoints.values()), then, owner)
                 held.led = self._is_named(held)
                 await self._name(held, guest)
+            failpoint("sandbox.made")
             await self._firewall.publish(held.maps())
+            failpoint("sandbox.published")
             await self._serve(held)
             held.sandbox = self._describe(held, guest)
             undo.pop_all()
@@ -146,10 +150,12 @@ class Sandboxes:
         if held is None:
             return None
         async with AsyncExitStack() as steps:
+            steps.callback(failpoint, "sandbox.closed")
             steps.callback(self._free_addresses, held)
             steps.push_async_callback(self._firewall.relink, self.links.maps_of(held), ())
             if held.netns is not None:
                 steps.push_async_callback(self._host.close_netns, held.netns, held.devices())
+            steps.callback(failpoint, "sandbox.retracted")
             steps.push_async_callback(self._retract, held)
             steps.callback(self._unname, held)
         return held
@@ -188,6 +194,7 @@ class Sandboxes:
             before = held.gateway()
             self._join(held, network, asked)
             await self._host.attach(held.netns, held.endpoints[network.id], held.gateway())
+            failpoint("endpoint.attached")
             if before is None and held.gateway() is not None:
                 self._hold_ports(held, guest)
                 await self._firewall.publish(held.maps())
@@ -209,7 +216,9 @@ class Sandboxes:
         after = held.gateway()
         if before is endpoint:
             await self._move_ports(held, guest, endpoint, after)
+            failpoint("endpoint.ports-moved")
         await self._host.detach(held.netns, endpoint, after)
+        failpoint("endpoint.detached")
         self._free_addresses(held, network.id)
         if held.names is not None:
             self._see(held, guest)

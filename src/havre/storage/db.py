@@ -175,13 +175,17 @@ class Database:
 
     def _commit(self, batch: list[_Job]) -> list[Any]:
         """One transaction, on disk if one of them is to be; rolled back on an exception."""
-        failpoint("database.begin")
+        writes = any(job.grows or job.durable for job in batch)
+        if writes:
+            failpoint("database.begin")
         self._connection.execute(f"PRAGMA synchronous = {'FULL' if any(job.durable for job in batch) else 'NORMAL'}")
         with self._connection:
             self._connection.execute("BEGIN IMMEDIATE")
             results = [job.work(self._connection) for job in batch]
-            failpoint("database.commit")
-        failpoint("database.committed")
+            if writes:
+                failpoint("database.commit")
+        if writes:
+            failpoint("database.committed")
         return results
 
     def _refuse(self, batch: list[_Job], error: Exception | None) -> None:

@@ -21,6 +21,7 @@ import msgspec
 
 from havre.aio import in_thread, spawn
 from havre.errors import Failed, HavreError, NotFound
+from havre.failpoints import failpoint
 from havre.linux.trees import remove_tree, sync_directory
 from havre.oci.digest import Digest, hex_of
 from havre.storage.db import Table
@@ -178,6 +179,7 @@ class Layers:
             if row is None and diff_id not in self.damaged:
                 return 0
             await self._table.delete(diff_id, lazily=True)  # should it come back: without its files it is dropped
+            failpoint("layer.unrecorded")
             self.damaged.discard(diff_id)
             doomed = await in_thread(self._set_aside, diff_id)
         sweep = spawn(self._sweep(doomed), f"remove the files of layer {diff_id}")
@@ -227,22 +229,26 @@ class Layers:
             await in_thread(self._publish, writer, sealed)
             row = LayerRow(size=sealed.size, form=sealed.form, root=sealed.root)
             await self._table.put(sealed.diff_id, row, lazily=True)  # the image that it is for is acknowledged
+            failpoint("layer.recorded")
             self._rows[sealed.diff_id] = row
             self.damaged.discard(sealed.diff_id)
 
     # -- disk, in threads
 
     def _publish(self, writer: LayerWriter, sealed: Sealed) -> None:
+        failpoint("layer.sealed")
         remove_tree(self.path(sealed.diff_id))  # of a commit that was cut off before its row
         writer.release()
         writer.directory.rename(self.path(sealed.diff_id))
         sync_directory(self.root)
+        failpoint("layer.renamed")
 
     def _set_aside(self, diff_id: Digest) -> Path:
         """Rename a layer's files to what `load` sweeps away, should the daemon die before they are removed."""
         doomed = self.root / f"{_TMP}{secrets.token_hex(8)}"
         with suppress(FileNotFoundError):
             self.path(diff_id).rename(doomed)
+        failpoint("layer.aside")
         return doomed
 
     def _unsound(self, rows: dict[Digest, LayerRow]) -> list[Digest]:

@@ -31,6 +31,7 @@ import msgspec
 
 from havre.aio import in_thread, spawn, to_its_end
 from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound
+from havre.failpoints import failpoint
 from havre.linux import mounts, trees
 from havre.linux.idmap import IdRange
 from havre.linux.room import hint_when_full
@@ -124,6 +125,7 @@ class Snapshots:
         try:
             await in_thread(self._create, id, row, root)
             await self._table.put(id, row, lazily=True)  # lazy: its container's row is written durably
+            failpoint("snapshot.recorded")
         except BaseException:
             try:
                 await asyncio.shield(in_thread(self._discard, id))
@@ -302,7 +304,9 @@ class Snapshots:
             trees.remove_tree(half_made)
             half_made.mkdir(mode=0o700)
             maker.create(half_made, lowers, root)
+            failpoint("snapshot.half-made")
             half_made.rename(self._root / id)
+            failpoint("snapshot.made")
 
     def _mount(self, id: str, row: SnapshotRow, ids: IdRange | None) -> Path:
         maker, target = self._makers[row.form], self._mount_root / id
@@ -310,6 +314,7 @@ class Snapshots:
             if maker.copies:
                 return maker.mount(self._root / id, target, [], ids)
             lowers = self._mounted.acquire(id, row.layers)
+            failpoint("snapshot.layers-mounted")
             try:
                 return maker.mount(self._root / id, target, lowers, ids)
             except BaseException:
@@ -319,6 +324,7 @@ class Snapshots:
     def _unmount(self, id: str, row: SnapshotRow) -> None:
         with self._locked(id), _attempt(f"unmounting snapshot {id}"):
             self._makers[row.form].unmount(self._mount_root / id)
+            failpoint("snapshot.unmounted")
             self._mounted.release(id)
 
     def _take_away(self, id: str, row: SnapshotRow) -> None:
@@ -333,7 +339,9 @@ class Snapshots:
             trees.remove_tree(gone)
             with suppress(FileNotFoundError):
                 (self._root / id).rename(gone)
+            failpoint("snapshot.aside")
             trees.remove_tree(gone)
+            failpoint("snapshot.gone")
 
     def _reconcile(self, in_use: frozenset[str]) -> None:
         with _attempt("recovering the snapshots"):

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from havre.aio import in_thread
 from havre.errors import Failed
+from havre.failpoints import failpoint
 from havre.linux import mounts, trees
 from havre.linux.idmap import IdRange, as_root_of
 from havre.linux.openat2 import open_in_root
@@ -111,8 +112,10 @@ class LocalVolumes:
         with attempt(f"rename {name}"):
             self.renamed(name)
             (self.root / mark).symlink_to(Path(name) / new)
+            failpoint("volume.marked")
             try:
                 (self.root / name).rename(self.root / new)
+                failpoint("volume.renamed")
             except OSError:
                 self.renamed(name)
                 raise
@@ -163,12 +166,14 @@ class LocalVolumes:
             if shared:
                 await in_thread(_copy_from_image, aside, "/", data)
             else:
+                failpoint("volume.copied")
                 aside.rename(data)  # on the loop: nobody can begin to use the old directory meanwhile
         finally:
             await in_thread(trees.remove_tree, aside)
 
     def _make_directory(self, name: str) -> None:
         _make_data(self.root / name)
+        failpoint("volume.made")
         trees.sync_directory(self.root / name)
         trees.sync_directory(self.root)
 
@@ -179,6 +184,7 @@ class LocalVolumes:
         gone = self.root / f"{_GONE}{name}"
         with suppress(FileNotFoundError):
             (self.root / name).rename(gone)
+        failpoint("volume.aside")
         trees.remove_tree(gone)
         return size
 

@@ -1,28 +1,26 @@
 """A daemon that is killed: opens a network and sandboxes, prints its rows as JSON, and dies by SIGKILL.
 
-With a number it changes the networks of a running container, and dies before that many steps in the kernel are done.
+With the name of a failpoint it changes the networks of a running container, and dies there.
 """
 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import signal
 import sys
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import msgspec
 from network_world import Rows, container
 
-from havre.dataplane import apply, firewall
+from havre.failpoints import arm
 from havre.networks.guest import Guest
 from havre.networks.networks import NetworkOptions, Networks
 from havre.networks.spec import Network, NetworkSpec
 from havre.wire.config import EndpointSettings
+from havre.wire.values import ContainerId
 
 
 class Legacy(msgspec.Struct):
@@ -50,8 +48,8 @@ async def main(run_root: Path) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-async def change(run_root: Path, steps: int) -> None:
-    """Create a network, connect, disconnect, remove it; "done" is printed if that took fewer than `steps` steps."""
+async def change(run_root: Path, point: str) -> None:
+    """Create a network, connect, disconnect, remove it, start and end another container; die at `point` of it."""
     rows = Rows()
     room = Networks(rows, run_root, NetworkOptions())
     await room.start({})
@@ -62,27 +60,17 @@ async def change(run_root: Path, steps: int) -> None:
     guest = replace(guest, endpoints=sandbox.endpoints, ports=sandbox.ports)
     sys.stdout.write(msgspec.json.encode(Legacy(rows.rows, [guest])).decode() + "\n")
     sys.stdout.flush()
-    apply.act = firewall.act = dying_after(steps)  # type: ignore[assignment]
+    arm(f"{point}=kill")
     await room.create(NetworkSpec(name="extra", driver="overlay", attachable=True))
+    other = container("b", "extra", ports={"81/tcp": [":8081"]})
+    await room.open_sandbox(other)
+    await room.close_sandbox(ContainerId(other.id))
     await room.connect(guest, room.get("back"), EndpointSettings(aliases=["x"]))
     await room.disconnect(guest, room.get("front"))
     await room.disconnect(guest, room.get("back"))
     await room.remove("extra")
-    print("done", flush=True)
-    os.kill(os.getpid(), signal.SIGKILL)
-
-
-def dying_after(steps: int) -> Callable[..., Awaitable[Any]]:
-    """`act` of the executors, which is the end of the process when `steps` have been taken."""
-    act, taken = apply.act, itertools.count()
-
-    async def counted(*args: Any, **kwargs: Any) -> Any:
-        if next(taken) == steps:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return await act(*args, **kwargs)
-
-    return counted
+    print("survived", flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(change(Path(sys.argv[1]), int(sys.argv[2])) if len(sys.argv) > 2 else main(Path(sys.argv[1])))
+    asyncio.run(change(Path(sys.argv[1]), sys.argv[2]) if len(sys.argv) > 2 else main(Path(sys.argv[1])))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +16,7 @@ from network_victim import Legacy
 from network_world import Rows, container, run
 
 from havre.dataplane.ipam import parse_pools
+from havre.failpoints import POINTS
 from havre.networks.guest import Guest
 from havre.networks.networks import NetworkOptions, Networks
 from havre.networks.spec import NetworkSpec
@@ -94,7 +95,7 @@ def test_a_port_costs_the_same_with_a_thousand(run_root: Path) -> None:
     asyncio.run(asyncio.wait_for(work(), 60))
 
 
-def test_killed_between_the_steps_of_a_change(run_root: Path) -> None:
+def test_killed_at_each_step_of_a_change(run_root: Path) -> None:
     (run_root / "netns").mkdir(parents=True)
     bare = _traces(run_root)
     victim = [sys.executable, str(Path(__file__).with_name("network_victim.py")), str(run_root)]
@@ -111,12 +112,8 @@ def test_killed_between_the_steps_of_a_change(run_root: Path) -> None:
         await room.close_sandbox(ContainerId(row.id))
         await room.stop()
 
-    for step in itertools.count(0, 2):  # every other one: they come in pairs, a change and its rules
-        died = subprocess.run([*victim, str(step)], capture_output=True, check=False)
-        rows, _, rest = died.stdout.partition(b"\n")
-        assert rows, died.stderr.decode()
-        asyncio.run(asyncio.wait_for(next_daemon(msgspec.json.decode(rows, type=Legacy)), 60))
-        until(lambda: _traces(run_root) == bare, f"no trace after step {step}", 10.0)
-        if rest:
-            break
-    assert step > 5
+    for point in [name for name in POINTS if name.startswith(("network.", "sandbox.", "endpoint."))]:
+        died = subprocess.run([*victim, point], capture_output=True, check=False)
+        assert died.returncode == -signal.SIGKILL, f"{point} was not passed: {died.stderr.decode()}"
+        asyncio.run(asyncio.wait_for(next_daemon(msgspec.json.decode(died.stdout, type=Legacy)), 60))
+        until(lambda: _traces(run_root) == bare, f"no trace after {point}", 10.0)

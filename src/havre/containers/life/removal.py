@@ -23,6 +23,7 @@ from havre.containers.live import Index, Live
 from havre.containers.surroundings.assembly import Assembly
 from havre.containers.surroundings.mounts import image_snapshots
 from havre.errors import Conflict, Failed, HavreError
+from havre.failpoints import failpoint
 from havre.runtime import Runtime
 from havre.storage import Snapshots
 from havre.volumes.volumes import Volumes
@@ -109,9 +110,11 @@ class Removal:
         if not container.host_config.auto_remove:
             container.state.status = "removing"
             await self._index.note(container)  # a full disk may have room again once this is gone
+            failpoint("removal.marked")
         if at_once:
             await self._runtime.cleanup(container.id)
         await self._assembly.take_down(container)
+        failpoint("removal.taken-down")
         await self._volumes.release(container.id)
         if volumes:
             await self._remove_anonymous(container)
@@ -119,7 +122,9 @@ class Removal:
         if at_once:
             await asyncio.gather(*map(self._snapshots.remove, snapshots))
             await self._assembly.remove_directory(container)
+            failpoint("removal.freed")
             await self._index.remove(container)
+            failpoint("removal.forgotten")
         else:
             await asyncio.gather(*map(self._snapshots.abandon, snapshots), self._index.remove(container))
             spawn(self._erase_rest(container), f"remove what is left of {container.id[:12]}")
