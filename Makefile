@@ -44,10 +44,14 @@ VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/havre/__init__.py)
 changelog:  ## fold the fragments of changelog.d/ into CHANGELOG.md and remove them at a release
 	$(BIN)/towncrier build --yes --version $(VERSION)
 
+docs:  ## write the generated pages anew: docs/api-coverage.md
+	@tools/setup.sh --test
+	$(BIN)/python tools/api_coverage.py
+
 lock:  ## write the lock files anew from pyproject.toml
 	@tools/lock.sh
 
 clean:  ## remove the virtual environment and caches
 	rm -rf .venv .mypy_cache .ruff_cache .hypothesis .import_linter_cache build
 
-.PHONY: help setup run check test soak bench install uninstall changelog lock clean
+.PHONY: docs help setup run check test soak bench install uninstall changelog lock clean

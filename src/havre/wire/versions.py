@@ -132,12 +132,14 @@ def _lift_networks(body: Any) -> None:
 
 
 def _lift_forced_recursion(body: Any) -> None:
+    """`BindOptions.ReadOnlyForceRecursive` came with 1.44; an older client that sends it is refused."""
     for mount in _mounts(body):
         if mount.bind_options is not None and mount.bind_options.read_only_force_recursive:
             raise InvalidInput("BindOptions.ReadOnlyForceRecursive needs API v1.44 or newer")
 
 
 def _lift_subpath(body: Any) -> None:
+    """`VolumeOptions.Subpath` came with 1.45; an older client that sends it is refused."""
     for mount in _mounts(body):
         if mount.volume_options is not None and mount.volume_options.subpath:
             raise InvalidInput("VolumeOptions.Subpath needs API v1.45 or newer")
@@ -184,6 +186,7 @@ def _lower_virtual_size(answer: dict[str, Any]) -> None:
 
 
 def _lower_df_images(answer: dict[str, Any]) -> None:
+    """1.44 dropped the images' VirtualSize."""
     for image in answer.get("Images") or ():
         _lower_virtual_size(image)
 
@@ -204,6 +207,7 @@ def _lower_aliases(answer: dict[str, Any]) -> None:
 
 
 def _lower_kernel_memory(answer: dict[str, Any]) -> None:
+    """1.42 dropped KernelMemory."""
     answer["KernelMemory"] = True
 
 
@@ -214,6 +218,7 @@ def _lower_runtimes(answer: dict[str, Any]) -> None:
 
 
 def _lower_execution_driver(answer: dict[str, Any]) -> None:
+    """1.25 dropped ExecutionDriver."""
     answer["ExecutionDriver"] = "<not supported>"
 
 
@@ -224,6 +229,7 @@ def _lower_security_options(answer: dict[str, Any]) -> None:
 
 
 def _lower_builder_size(answer: dict[str, Any]) -> None:
+    """1.42 dropped BuilderSize, the sum of the caches' sizes."""
     answer["BuilderSize"] = sum(cache.get("Size", 0) for cache in answer.get("BuildCache") or ())
 
 
