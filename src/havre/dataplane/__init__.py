@@ -1,1 +1,1 @@
-"""Addresses, network plans and their application through netlink and nftables."""
+"""The kernel's side of networks: addresses, plans, and their application through netlink and nftables."""

@@ -1,10 +1,8 @@
-"""The executor of network plans.
+"""Applies network plans to links, addresses, routes and namespaces (`firewall` applies nftables rules).
 
-Carries out plans on links, addresses, routes and namespaces; `firewall` does the same for nftables.
-
-A `Host` holds one rtnetlink socket, of the network namespace of the thread that opens it; calls run in the shared
-thread pool and are never left half-way: cancelling the caller waits for the thread. Each step has its inverse here,
-idempotent, so that callers may register the inverse first and act second.
+A `Host` has one rtnetlink socket in the network namespace of the thread that opens it. Calls run in the shared thread
+pool and always complete: a cancelled caller waits for the thread. Each step has an idempotent inverse here, so that
+callers may register the inverse before they act.
 """
 
 from __future__ import annotations
@@ -37,18 +35,21 @@ _SYSCTL = Path("/proc/sys/net")
 _LO = 1
 _GATHER_S = 0.1
 _NOBODY_ELSE = IPv4Address("127.0.0.1")
-"""Where a VXLAN device without peers listens: at an address of the host's others could send frames into the network."""
+"""Local address of a VXLAN device without peers: on an address reachable by others, they could inject frames."""
 
 
 class Host:
     """The host's links, addresses and routes, changed by plan.
 
-    `owner` names the daemon: the kernel keeps it as a note with the devices that are made for networks. `ruled`: there
-    are rules for IPv4, which guard what is let in for their sake.
+    `owner` identifies the daemon; it is the alias of the devices made for networks. `ruled`: IPv4 rules are loaded,
+    which
+    block what the sysctls set here would let in.
 
-    Devices end together, in the background. The kernel needs 10 to 40 ms to end one, holds up all who change links for
-    most of it, and takes no longer for twenty at once. So those that are done with are shut and put in a group of the
-    owner's; the group is ended a moment later, or by the next daemon (docs/why/networks.md#links-and-namespaces).
+    Devices are deleted in the background, in batches. The kernel needs 10 to 40 ms to delete one, holds the RTNL lock
+    for
+    most of that, and takes no longer for twenty. A device no longer needed is brought down and put into the owner's
+    device
+    group, which is deleted a moment later, or by the next daemon (docs/why/networks.md#links-and-namespaces).
     """
 
     def __init__(self, owner: str, *, ruled: bool = True) -> None:
@@ -62,7 +63,7 @@ class Host:
         self._conntrack = Conntrack()
 
     def close(self) -> None:
-        """Give the sockets back; what was set up stays."""
+        """Close the sockets; all devices stay."""
         self._netlink.close()
         self._endings.close()
         self._conntrack.close()
@@ -70,15 +71,16 @@ class Host:
     # -- bridges
 
     async def ensure_bridge(self, bridge: Bridge) -> None:
-        """Make the bridge, or bring one of that name to the plan; one that we did not make is used, never deleted."""
+        """Create the bridge, or update an existing one to the plan. A bridge not made by us is used, but never
+        deleted."""
         if bridge.vni:
-            await self.settle()  # a device that is going still has its VXLAN identifier
+            await self.settle()  # a device being deleted still occupies its VXLAN identifier
         await act(f"set up bridge {bridge.link}", self._ensure_bridge, bridge)
 
     async def drop_bridge(self, bridge: Bridge) -> None:
-        """Free the bridge's addresses and routes, and remove it in the background, unless its name is a user's.
+        """Remove the bridge's addresses and routes, and delete it in the background, unless a user chose its name.
 
-        One that we did not make stays. Idempotent.
+        A bridge not made by us stays. Idempotent.
         """
         await act(f"shut bridge {bridge.link}", self._shut_bridge, bridge)
         if bridge.link == bridge_link(bridge.id):
@@ -87,37 +89,37 @@ class Host:
             await self.settle()
 
     async def bridge_addresses(self, name: str) -> list[Interface]:
-        """The addresses of a bridge that the administrator made; Failed where there is none of that name."""
+        """The addresses of a bridge made by the administrator; Failed where none has that name."""
         return await act(f"look at bridge {name}", self._bridge_addresses, name)
 
     async def probe_parent(self, bridge: Bridge) -> None:
-        """Try a network on its parent device, made if it has to be; Unsupported where the kernel cannot.
+        """Create and delete a device on the network's parent device. Unsupported where the kernel lacks the driver.
 
-        A missing parent is made: a VLAN of the device that its name says (`eth0.10`), or one that leads nowhere.
+        A missing parent is created: a VLAN of the device in its name (`eth0.10`), or a dummy device.
         """
         await act(f"make a {bridge.kind} device on {bridge.parent}", self._probe_parent, bridge)
 
     async def delete_parent(self, bridge: Bridge) -> None:
-        """Remove a network's parent device if it is one that we made. Idempotent."""
+        """Delete a network's parent device if we made it. Idempotent."""
         await act(f"delete device {bridge.parent}", self._delete_parent, bridge)
 
     async def delete_veth(self, name: str) -> None:
-        """Remove a veth pair by the name of one end. Idempotent."""
+        """Delete a veth pair by the name of one end. Idempotent."""
         await act(f"delete link {name}", self._delete_link, name)
 
     async def delete_orphans(self, bridges: Collection[Bridge]) -> None:
-        """Remove the devices that an earlier daemon made for networks which are not among `bridges`."""
+        """Delete the devices that an earlier daemon made for networks not in `bridges`."""
         kept = {name for bridge in bridges for name in (bridge.link, bridge.tunnel, bridge.parent)}
         for link in await self.links():
             if link.alias == self._note and link.name not in kept:
                 await act(f"delete device {link.name}", self._delete_link, link.name)
 
     async def links(self) -> list[Link]:
-        """Every device of the host."""
+        """All devices of the host."""
         return await act("list links", self._netlink.links)
 
     async def routes(self, except_links: Collection[str] = ()) -> list[Subnet]:
-        """Destinations the host reaches by devices other than the named ones."""
+        """Destinations of the host's routes, except those by the named devices."""
         return await act("list routes", self._routes, except_links)
 
     def _ensure_bridge(self, bridge: Bridge) -> None:
@@ -134,12 +136,14 @@ class Host:
         missing = [netlink.new_address(link.index, own) for own in bridge.interfaces if own not in present]
         self._netlink.run(*stale, *missing, *([] if link.up else [netlink.set_up(link.index)]))
         # Lets the host reach a published port by 127.0.0.1; the table's guard chain stops others (CVE-2020-8558).
-        # Where containers do not meet on the bridge, links among them are routed: the host answers for their addresses.
+        # With isolated bridge ports, traffic between linked containers is routed: the host answers ARP for their
+        # addresses.
         routed = {} if bridge.icc or not self._ruled else {netlink.PROXY_ARP_PVLAN: 1, netlink.SEND_REDIRECTS: 0}
         self._netlink.run(netlink.set_inet(link.index, {netlink.ROUTE_LOCALNET: int(self._ruled), **routed}))
         if link.mac == bridge.mac:
-            # A container tells the host no routes (CVE-2020-13401), and an address that is still looked for elsewhere
-            # could not ask for neighbours in the first second.
+            # Ignore containers' router advertisements (CVE-2020-13401), and skip duplicate address detection: a
+            # tentative address
+            # cannot do neighbour discovery for the first second.
             for setting in ("accept_ra", "accept_dad"):
                 _sysctl(f"ipv6/conf/{bridge.link}/{setting}", "0")
         if bridge.vni and self._netlink.link(bridge.tunnel) is None:
@@ -180,7 +184,7 @@ class Host:
         self._create("8021q", netlink.new_vlan(bridge.parent, device.index, number), noted)
 
     def _create(self, module: str, request: netlink.Request, *more: netlink.Request) -> None:
-        """Make a device of a kind that this kernel may lack."""
+        """Create a device of a kind whose driver the kernel may lack."""
         try:
             self._netlink.run(request, *more)
         except OSError as error:
@@ -208,11 +212,11 @@ class Host:
         if link is not None and link.kind == "bridge" and link.mac == bridge.mac:
             present = self._netlink.addresses(link.index)
             self._netlink.run(*_without(link.index, present))
-            self._doom([bridge.link])
+            self._shut_links([bridge.link])
         if bridge.vni:
-            self._doom([bridge.tunnel])
+            self._shut_links([bridge.tunnel])
 
-    def _doom(self, links: Sequence[str]) -> None:
+    def _shut_links(self, links: Sequence[str]) -> None:
         for link in links:
             _ignoring(errno.ENODEV, self._netlink.run, netlink.move_to_group(link, self._group))
 
@@ -228,24 +232,25 @@ class Host:
     async def open_netns(
         self, path: Path, endpoints: Sequence[Endpoint], then: Callable[[], T], owner: IdRange | Path | None = None
     ) -> T:
-        """A network namespace at `path`: `lo` up, a device for each endpoint, a default route. `then()`, inside it.
+        """Create a network namespace at `path`: `lo` up, a device for each endpoint, a default route. Returns `then()`,
+        run inside.
 
-        `owner` is the user namespace whose root may change it, as for `namespaces.create_netns`.
+        `owner` is the user namespace that owns it, as for `namespaces.create_netns`.
         """
         return await act(f"set up network namespace {path.name}", self._open_netns, path, endpoints, then, owner)
 
     async def hold_netns(self, path: Path, pid: int, *, owned: bool) -> None:
-        """Hold at `path` the namespace that process `pid` is in, as `namespaces.hold_netns`.
+        """Bind the network namespace of process `pid` to `path`, as `namespaces.hold_netns`.
 
-        A failure, as of a process that has just ended, is logged: nothing is held then.
+        Best effort: a failure, such as a process that has just ended, is logged.
         """
         try:
             await act(f"hold network namespace {path.name}", namespaces.hold_netns, path, pid, owned=owned)
         except HavreError as error:
-            log.error("a container runs on in a network that is not found: %s", error)
+            log.error("a running container's network namespace cannot be found: %s", error)
 
     async def close_netns(self, path: Path, links: Sequence[str]) -> None:
-        """Remove the namespace's name, and its devices in the background. Idempotent."""
+        """Unmount the namespace, and delete its devices in the background. Idempotent."""
         await act(f"remove network namespace {path.name}", namespaces.delete_netns, path)
         if links:
             task = spawn(self._shut(links), f"shut devices of {path.name}")
@@ -253,7 +258,7 @@ class Host:
             task.add_done_callback(self._shutting.discard)
 
     async def _shut(self, links: Sequence[str]) -> None:
-        await act(f"shut {', '.join(links)}", self._doom, links)
+        await act(f"shut {', '.join(links)}", self._shut_links, links)
         self._end_soon()
 
     def _end_soon(self) -> None:
@@ -262,12 +267,12 @@ class Host:
             self._timer = loop.call_later(_GATHER_S, lambda: spawn(self.settle(), "delete devices"))
 
     async def forget_flows(self, address: Address) -> None:
-        """Drop what connection tracking knows of an address, so that UDP clients are translated anew."""
+        """Drop the conntrack entries of an address, so that the flows of UDP clients are translated anew."""
         if not await act(f"forget flows of {address}", self._conntrack.forget, address):
             log.debug("this kernel cannot drop the flows of one address: %s", address)
 
     async def settle(self) -> None:
-        """End now what is to end; when nothing is left of it."""
+        """Delete what is pending now; returns when it is gone."""
         if self._shutting:
             await asyncio.wait(self._shutting)
         if self._timer is not None:
@@ -277,7 +282,7 @@ class Host:
         await act("delete devices", _ignoring, errno.ENODEV, self._endings.run, ending)
 
     async def attach(self, path: Path, endpoint: Endpoint, gateway: Endpoint | None) -> None:
-        """Add a device to a namespace that exists; the default route is `gateway`'s afterwards."""
+        """Add a device to an existing namespace; the default route then leads by `gateway`."""
 
         def inside() -> None:
             self._attach_inside(path, endpoint)
@@ -286,7 +291,7 @@ class Host:
         await act(f"attach to {endpoint.bridge.name}", namespaces.in_netns, path, inside)
 
     async def detach(self, path: Path, endpoint: Endpoint, gateway: Endpoint | None) -> None:
-        """Take a device from a namespace; the default route is `gateway`'s afterwards. Idempotent."""
+        """Remove a device from a namespace; the default route then leads by `gateway`. Idempotent."""
         on_host = endpoint.bridge.on_host
 
         def inside() -> None:
@@ -295,26 +300,26 @@ class Host:
 
         await act(f"detach from {endpoint.bridge.name}", namespaces.in_netns, path, inside)
         if on_host:
-            await act(f"shut {endpoint.link}", self._doom, [endpoint.link])
+            await act(f"shut {endpoint.link}", self._shut_links, [endpoint.link])
             spawn(self.settle(), f"delete {endpoint.link}")
 
     async def inside(self, path: Path, work: Callable[[], T]) -> T:
-        """What `work` returns, in the namespace at `path`."""
+        """Run `work` in the namespace at `path` and return its result."""
         return await act(f"work in network namespace {path.name}", namespaces.in_netns, path, work)
 
     async def look_into(self, paths: Sequence[Path], look: Callable[[], T]) -> dict[Path, T]:
-        """What `look` returns in the namespace at each path."""
+        """Run `look` in each namespace and return the results by path."""
         return await act("look into network namespaces", namespaces.in_each_netns, paths, look)
 
     async def enslave(self, endpoint: Endpoint) -> bool:
-        """Make an endpoint's device a port of its bridge again; False when the device is gone."""
+        """Make an endpoint's device a port of its bridge again; returns False when the device is gone."""
         return await act(f"attach {endpoint.link}", self._enslave, endpoint)
 
     def _open_netns(
         self, path: Path, endpoints: Sequence[Endpoint], then: Callable[[], T], owner: IdRange | Path | None
     ) -> T:
         def inside() -> T:
-            # Devices made from here on have no IPv6 unless a network gives it: no address that nobody asked for.
+            # Devices created from here on have no IPv6 unless a network has it: no link-local addresses by default.
             _sysctl("ipv6/conf/default/disable_ipv6", "1")
             with Netlink() as own:
                 own.run(netlink.set_up(_LO))
@@ -339,7 +344,7 @@ class Host:
                 self._netlink.run(child)
         with Netlink() as own:
             device = own.link(endpoint.interface)
-            assert device is not None, "a device that was just made is there"
+            assert device is not None, "a device just created exists"
             addresses = (*endpoint.inside, *endpoint.link_local)
             if any(each.version == 6 for each in addresses):
                 _sysctl(f"ipv6/conf/{endpoint.interface}/disable_ipv6", "0")
@@ -372,16 +377,16 @@ class Host:
         return True
 
     def enable_forwarding(self, *, ipv6: bool) -> None:
-        """Let the host pass packets between its devices, as dockerd does. OSError where that is not allowed."""
+        """Enable IP forwarding on the host, as dockerd does. OSError where that is not permitted."""
         for name in ("ipv4/ip_forward", *(("ipv6/conf/all/forwarding",) if ipv6 else ())):
             if _sysctl(name, "1"):
                 log.info("enabled net.%s: containers need it, and it stays on after the daemon ends", name)
 
 
 def _leave(name: str, rest: str) -> None:
-    """Take a device of the calling thread's namespace away: at once, or as good as that where it ends with its pair.
+    """Remove a device of the calling thread's namespace: at once, or, as an end of a pair, with the pair.
 
-    Such a device has neither address nor route any more, and its name is free: it is `rest`.
+    In the latter case it loses its addresses and routes and is renamed to `rest`, which frees its name.
     """
     with Netlink() as own:
         device = own.link(name)
@@ -395,12 +400,12 @@ def _leave(name: str, rest: str) -> None:
 
 
 def _without(index: int, addresses: Sequence[Interface]) -> list[netlink.Request]:
-    """To take all addresses from a device, the last first: with the first of a subnet its others would go."""
+    """Requests that remove all addresses, last first: removing the first of a subnet removes its secondaries too."""
     return [netlink.delete_address(index, each) for each in reversed(addresses)]
 
 
 def _route_by(gateway: Endpoint | None) -> None:
-    """Make `gateway`'s the default routes of the calling thread's namespace; None: there shall be none."""
+    """Set the default routes of the calling thread's namespace to those of `gateway`; None: remove them."""
     with Netlink() as own:
         device = own.link(gateway.interface) if gateway is not None else None
         routers = {each.version: gateway.bridge.pool_of(each).router for each in gateway.addresses} if gateway else {}
@@ -413,7 +418,7 @@ def _route_by(gateway: Endpoint | None) -> None:
 
 
 def _ignoring(number: int | tuple[int, ...], function: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
-    """Call; an OSError of that number, or one of these, is nothing."""
+    """Call, ignoring an OSError of this number or these numbers."""
     try:
         function(*args, **kwargs)
     except OSError as error:
@@ -422,7 +427,7 @@ def _ignoring(number: int | tuple[int, ...], function: Callable[P, object], *arg
 
 
 async def act(what: str, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Run in a thread to its end, even when cancelled meanwhile: inverses must not overtake the step.
+    """Run in a thread to completion, even when cancelled: an inverse must not overtake its step.
 
     An OSError becomes Failed, "cannot WHAT".
     """
@@ -442,7 +447,7 @@ def _failed(what: str, error: OSError) -> HavreError:
 
 
 def _set_sysctl(name: str, value: str) -> None:
-    """Set what a user asked for; InvalidInput where the kernel has no such setting or refuses the value."""
+    """Set a user's sysctl. InvalidInput where the kernel has no such setting or rejects the value."""
     try:
         (_SYSCTL / name).write_text(value)
     except OSError as error:
@@ -450,12 +455,12 @@ def _set_sysctl(name: str, value: str) -> None:
 
 
 def _sysctl(name: str, value: str) -> bool:
-    """Set a sysctl of the calling thread's network namespace; False when it had that value already."""
+    """Set a sysctl of the calling thread's network namespace; returns False when it already had the value."""
     path = _SYSCTL / name
     try:
         if path.read_text().strip() == value:
             return False
         path.write_text(value)
-    except FileNotFoundError:  # this kernel is built without IPv6
+    except FileNotFoundError:  # the kernel is built without IPv6
         return False
     return True

@@ -1,12 +1,12 @@
-"""DNS messages as bytes: the question of a query read, answers about names we know written. Pure.
+"""DNS messages: parses the question of a query, encodes answers for names that we serve. Pure.
 
-Owns the few parts of RFC 1035 that a name server of a handful of record types needs. A message it cannot read is no
-question (None), never an error. Everything else is passed on as bytes by `nameserver`, with another ID (`with_id`).
+Owns the parts of RFC 1035 needed by a name server of few record types. An unreadable message yields no question (None),
+never an error. `nameserver` forwards everything else as bytes, under another ID (`with_id`).
 
     0      2       4    6        12
     | ID | flags | QD | AN NS AR | name, type, class | records ... |
 
-Follows RFC 1035 section 4, RFC 3596 (AAAA), RFC 6891 section 6.1.2 (how long an answer may be).
+Source: RFC 1035 section 4, RFC 3596 (AAAA), RFC 6891 section 6.1.2 (maximum size of an answer).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ A, PTR, MX, AAAA = 1, 12, 15, 28
 NO_ERROR, FORMAT_ERROR, SERVER_FAILURE = 0, 1, 2
 
 TTL_S = 600
-"""As dockerd's: a container that is gone leaves its name in caches for that long."""
+"""As in dockerd: the name of a removed container stays in caches for that long."""
 
 _HEADER = struct.Struct(">HHHHHH")
 _TAIL = struct.Struct(">HH")  # type, class
@@ -34,9 +34,9 @@ _UDP_BYTES, _NAME_BYTES = 512, 255
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """A query's one question. `name` is lower case without the final dot; `text` is its section as it came.
+    """A query's question. `name` is lower case without the final dot; `text` is its section, unchanged.
 
-    `udp_bytes` is how long an answer by UDP may be.
+    `udp_bytes` is the maximum size of an answer by UDP.
     """
 
     id: int
@@ -48,7 +48,7 @@ class Question:
 
 
 def parse_question(message: bytes) -> Question | None:
-    """The question of a standard query with exactly one; None for anything else."""
+    """The question of a standard query with exactly one; None for any other message."""
     if len(message) < _HEADER.size:
         return None
     id, flags, count, answers, authorities, additional = _HEADER.unpack_from(message)
@@ -57,7 +57,7 @@ def parse_question(message: bytes) -> Question | None:
     labels: list[bytes] = []
     offset = _HEADER.size
     while offset < len(message) and (length := message[offset]):
-        if length > 63:  # no pointers in a question
+        if length > 63:  # pointers are not valid in a question
             return None
         labels.append(message[offset + 1 : offset + 1 + length])
         offset += 1 + length
@@ -72,20 +72,20 @@ def parse_question(message: bytes) -> Question | None:
 
 
 def _udp_bytes(rest: bytes, additional: int) -> int:
-    """What an OPT record, the root's name and type 41, says in its class field."""
+    """The sender's UDP payload size: the class field of an OPT record, which has the root's name and type 41."""
     if additional and len(rest) >= 5 and rest[0] == 0 and _TAIL.unpack_from(rest, 1)[0] == _OPT:
         return max(_UDP_BYTES, int(_TAIL.unpack_from(rest, 1)[1]))
     return _UDP_BYTES
 
 
 def render_addresses(question: Question, addresses: Sequence[Address]) -> bytes:
-    """The answer with those of the addresses that are of the type asked for; perhaps none."""
+    """An answer with those of the addresses that have the type asked for; possibly none."""
     version = 6 if question.type == AAAA else 4
     return _render(question, NO_ERROR, [address.packed for address in addresses if address.version == version])
 
 
 def render_name(question: Question, name: str) -> bytes:
-    """The answer to "who has this address"."""
+    """An answer to a reverse lookup (PTR)."""
     labels = b"".join(bytes([len(label)]) + label for label in name.encode("latin-1").split(b"."))
     return _render(question, NO_ERROR, [labels + b"\0"])
 
@@ -103,7 +103,7 @@ def _render(question: Question, code: int, values: Sequence[bytes]) -> bytes:
 
 
 def fit(question: Question, answer: bytes) -> bytes:
-    """The answer as it may go by UDP: too long, it is cut to the question and says so, and the client comes by TCP."""
+    """The answer as sent by UDP: if too long, only the question with the TC bit, so that the client retries by TCP."""
     if len(answer) <= question.udp_bytes:
         return answer
     (flags,) = struct.unpack_from(">H", answer, 2)
@@ -111,12 +111,12 @@ def fit(question: Question, answer: bytes) -> bytes:
 
 
 def with_id(message: bytes, id: int) -> bytes:
-    """The message under another ID."""
+    """The message with another ID."""
     return id.to_bytes(2, "big") + message[2:]
 
 
 def answers(message: bytes, id: int, question: Question) -> bool:
-    """Whether `message` answers `question` as asked under `id`; what does not is forged or late."""
+    """Report whether `message` answers `question`, asked under `id`; otherwise it is forged or late."""
     if len(message) < _HEADER.size:
         return False
     got, flags, count, *_ = _HEADER.unpack_from(message)
@@ -127,12 +127,12 @@ def answers(message: bytes, id: int, question: Question) -> bool:
 
 
 def code_of(message: bytes) -> int:
-    """The response code of an answer."""
+    """The response code (RCODE) of an answer."""
     return message[3] & _RCODE
 
 
 def reversed_address(name: str) -> str | None:
-    """The address that `4.3.2.1.in-addr.arpa` or its like under `ip6.arpa` stands for, as text."""
+    """The address that a name such as `4.3.2.1.in-addr.arpa` (or below `ip6.arpa`) stands for, as text."""
     if name.endswith(".in-addr.arpa"):
         parts = name.removesuffix(".in-addr.arpa").split(".")
         return ".".join(reversed(parts)) if len(parts) == 4 else None

@@ -1,19 +1,21 @@
-"""Keeps our nftables table as it should be, whoever else changes the firewall.
+"""Maintains our nftables table against changes by other programs.
 
-Owns the desired contents (bridges and published ports as values) and brings the kernel to them: an element for a port,
-the whole table for a network, each in one transaction. What another program does to the table is undone within a
-fraction of a second: a firewall that reloads by `flush ruleset` must not open or close ports (CVE-2025-54388).
+Owns the desired contents (bridges and published ports as values) and applies them: an element for a port, the whole
+table
+for a network, each in one transaction. A change of the table by another program is reverted within a fraction of a
+second: a firewall reload by `flush ruleset` must not open or close ports (CVE-2025-54388).
 
-It also looks at other programs' chains: by the policy `host` their denials hold for published ports, by the policy
-`docker` they are passed by (`foreign`).
+It also reads other programs' chains. With the policy `host` their drops apply to published ports, with the policy
+`docker` rules of ours in them let the traffic pass (`foreign`).
 
     somebody: nft flush ruleset ──▶ kernel ──NFNLGRP_NFTABLES──▶ Monitor ──(settle 50 ms)──▶ the whole table again
 
-Our own transactions are told from others by the netlink port the kernel reports with each: libnftables keeps one
-socket, whose port is learned from the first transaction we make.
+Our own transactions are recognised by the netlink port that the kernel reports: libnftables keeps one socket, whose
+port
+is learned from our first transaction.
 
-Without any IP version to make rules for nothing is done but removing the table of an earlier daemon; without networks
-there is no table, so that a daemon without any needs no NAT of the kernel.
+Without any IP version to write rules for, it only removes the table of an earlier daemon. Without networks there is no
+table, so that such a daemon needs no NAT in the kernel.
 """
 
 from __future__ import annotations
@@ -44,15 +46,15 @@ _REMEDY = (
 
 
 class Firewall:
-    """Our table in the network namespace of the thread that opens it."""
+    """Our tables in the network namespace of the thread that opens it."""
 
     def __init__(self, table: str, versions: Collection[int] = rules.BOTH, *, overrides: bool = False) -> None:
         self.table = table
         self._versions = frozenset(versions)
         self._overrides = overrides
         self._foreign = Foreign()
-        self._shut: set[Chain] = set()  # others' chains that have been told of
-        self._stale = False  # others have changed chains of theirs while no port was published
+        self._shut: set[Chain] = set()  # others' chains already warned about
+        self._stale = False  # others changed their chains while no port was published
         self._nft = self._open()
         self._monitor: Monitor | None = None
         self._lock = asyncio.Lock()
@@ -63,7 +65,7 @@ class Firewall:
         self._timer: asyncio.TimerHandle | None = None
 
     def _open(self) -> Nft | None:
-        """The kernel's nftables; None where it has none, and none is needed."""
+        """A context of libnftables; None where the kernel lacks nftables and none is needed."""
         try:
             return Nft()
         except OSError:
@@ -72,7 +74,7 @@ class Firewall:
             return None
 
     async def start(self, bridges: Iterable[Bridge], ports: Iterable[PortMap], links: Iterable[LinkMap] = ()) -> None:
-        """Replace whatever is there of our name by the given contents, and watch it from now on."""
+        """Replace any earlier table of ours with these contents, and start to watch it."""
         self._bridges = {bridge.id: bridge for bridge in bridges}
         self._ports, self._links = set(self._ruled(ports)), set(links)
         if not self._versions:
@@ -99,29 +101,29 @@ class Firewall:
             self._nft.close()
 
     async def add_bridge(self, bridge: Bridge) -> None:
-        """Admit a network."""
+        """Add a network."""
         self._bridges[bridge.id] = bridge
         await self._load()
 
     async def remove_bridge(self, network_id: str) -> None:
-        """Forget a network. Idempotent."""
+        """Remove a network. Idempotent."""
         if self._bridges.pop(network_id, None) is not None:
             await self._load()
 
     async def publish(self, ports: Collection[PortMap]) -> None:
-        """Open ports, all or none."""
+        """Add published ports, all or none."""
         await self.exchange((), ports)
 
     async def retract(self, ports: Collection[PortMap]) -> None:
-        """Close ports. Idempotent."""
+        """Remove published ports. Idempotent."""
         present = self._ports.intersection(ports)
         self._ports.difference_update(present)
         await self._change(rules.render_ports("delete", self.table, present))
 
     async def exchange(self, old: Collection[PortMap], new: Collection[PortMap]) -> None:
-        """Close `old` ports and open `new` ones in one transaction: who comes meets the one or the other.
+        """Replace published ports `old` with `new` in one transaction: packets meet one set or the other.
 
-        On Failed all is as it was.
+        On Failed nothing has changed.
         """
         if self._stale and new:
             await self._review()
@@ -139,8 +141,8 @@ class Firewall:
             raise
 
     async def relink(self, old: Collection[LinkMap], new: Collection[LinkMap]) -> None:
-        """Let containers that do not meet otherwise reach `new` instead of `old`."""
-        if 4 not in self._versions:  # links are of the default bridge's IPv4 addresses
+        """Replace the allowed links between containers without inter-container communication."""
+        if 4 not in self._versions:  # links exist only between IPv4 addresses of the default bridge
             return
         gone, added = self._links.intersection(set(old) - set(new)), set(new) - self._links
         self._links = (self._links - gone) | added
@@ -149,7 +151,7 @@ class Firewall:
 
     @property
     def foreign(self) -> Foreign:
-        """What other programs' chains do, as of the last change."""
+        """Others' chains as of the last change."""
         return self._foreign
 
     async def _change(self, commands: str) -> None:
@@ -158,7 +160,7 @@ class Firewall:
         try:
             await self._run(commands)
         except Failed as error:
-            # Somebody has changed the table and the monitor has not told us yet.
+            # Another program has changed the table, and the monitor has not reported it yet.
             log.warning("firewall table %s is not as we left it, restoring it: %s", self.table, error)
             await self._load()
 
@@ -181,19 +183,19 @@ class Firewall:
         await self._pass_by()
 
     async def _explain(self, error: Failed) -> None:
-        """Unsupported where the kernel was built without what the table needs."""
-        assert self._nft is not None, "it has just refused"
+        """Raise Unsupported, naming the options, where the kernel was built without what the table needs."""
+        assert self._nft is not None, "it has just failed"
         missing = await act("try the firewall", missing_options, self._nft.run, self._versions, f"{self.table}_probe")
         if missing:
-            text = f"this kernel's nftables cannot hold the rules for networks: it lacks {', '.join(missing)}"
+            text = f"this kernel's nftables does not support the rules for networks: it lacks {', '.join(missing)}"
             raise Unsupported(text, _REMEDY) from error
 
     async def _discard(self) -> None:
-        """Remove the table, if there is one; a kernel that cannot have one has none."""
+        """Remove the table, if it exists; a kernel without nftables has none."""
         try:
             await self._run(rules.render_delete(self.table))
         except Failed as error:
-            log.debug("no table is removed: %s", error)
+            log.debug("the table is not removed: %s", error)
 
     def _ruled(self, ports: Iterable[PortMap]) -> list[PortMap]:
         return [port for port in ports if port.address.version in self._versions]
@@ -203,11 +205,11 @@ class Firewall:
         return self._foreign.denies_input and not self._overrides
 
     async def _pass_by(self) -> None:
-        """Bring our rules in others' chains to the policy: by one that overrides nothing there are none."""
+        """Update our rules in others' chains to the policy; the policy `host` has none."""
         shut = {chain for chain in self._foreign.forward if self._overrides and chain.owned and chain.drops}
         for chain in shut - self._shut:
             log.warning(
-                "firewall chain '%s' belongs to its program, and cannot be passed by: containers reach the world only "
+                "firewall chain '%s' belongs to its program, and cannot be changed: containers reach the world only "
                 "where it lets packets of the networks' devices through (firewalld: in the zone trusted)",
                 chain,
             )
@@ -217,22 +219,22 @@ class Firewall:
             return
         try:
             await self._run(passes)
-        except Failed as error:  # its owner changes it right now; we are told, and look again
-            log.warning("cannot pass by the host's own firewall: %s", error)
+        except Failed as error:  # its owner is changing it: the monitor will report that, and this runs again
+            log.warning("cannot let traffic pass the host's own firewall: %s", error)
         await self._look()
 
     async def _look(self) -> None:
-        """Learn what other programs' chains do; where that cannot be learnt, the strictest is assumed."""
-        assert self._nft is not None, "with rules there is nftables"
+        """Read other programs' chains; on failure, assume the strictest."""
+        assert self._nft is not None, "rules imply nftables"
         listing = functools.partial(self._nft.run, json=True, terse=True)
         try:
             self._foreign = read_ruleset(await act("list the ruleset", listing, "list ruleset"), self.table)
         except Failed as error:
-            log.warning("cannot look at the host's other firewall rules: %s", error)
+            log.warning("cannot read the host's other firewall rules: %s", error)
             self._foreign = Foreign(denies_input=True)
 
     async def _review(self) -> None:
-        """Somebody has changed something: nobody stays admitted by rules that may be gone."""
+        """Others' rules have changed: flush the set `admitted`, whose members they may no longer admit."""
         self._stale = False
         await self._look()
         await self._load()

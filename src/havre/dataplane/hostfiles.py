@@ -1,7 +1,7 @@
-"""Texts of a container's `/etc/hosts` and `/etc/resolv.conf`, as dockerd writes them. Pure.
+"""Contents of a container's `/etc/hosts` and `/etc/resolv.conf`, as dockerd writes them. Pure.
 
-hosts(5), resolv.conf(5). A name server on the host's loopback is of no use inside another network namespace, so it is
-left out; where none remains, public ones stand in, as with dockerd.
+Format: hosts(5), resolv.conf(5). Name servers on the host's loopback are unreachable from another network namespace and
+are omitted; where none remains, public ones are used, as in dockerd.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _PUBLIC_SERVERS = ("8.8.8.8", "8.8.4.4")
 
 @dataclass(frozen=True)
 class Resolver:
-    """What a resolv.conf says; empty means "not said"."""
+    """The directives of a resolv.conf; empty means "absent"."""
 
     servers: tuple[str, ...] = ()
     search: tuple[str, ...] = ()
@@ -37,7 +37,7 @@ class Resolver:
 def render_hosts(own: Iterable[tuple[str, str]], extra: Sequence[str], host_gateway: str, *, ipv6: bool = True) -> str:
     """`own` are (address, names) of the container, `extra` the user's `name:address`; IPv6 may be in brackets.
 
-    A container without `ipv6` has no lines of it.
+    Without `ipv6`, the file has no IPv6 lines.
     """
     given = [(address, name) for name, address in (_extra(item, host_gateway) for item in extra)]
     lines = [f"{address}\t{names}\n" for address, names in (*given, *own) if ipv6 or ":" not in address]
@@ -45,7 +45,7 @@ def render_hosts(own: Iterable[tuple[str, str]], extra: Sequence[str], host_gate
 
 
 def append_hosts(text: str, extra: Sequence[str], host_gateway: str) -> str:
-    """The host's own file with the user's additions, for containers in the host's network."""
+    """The host's own file plus the user's entries, for containers in the host's network."""
     ended = text if not text or text.endswith("\n") else text + "\n"
     added = (f"{address}\t{name}\n" for name, address in (_extra(item, host_gateway) for item in extra))
     return ended + "".join(added)
@@ -68,7 +68,7 @@ def _extra(item: str, host_gateway: str) -> tuple[str, str]:
 
 
 def parse_resolv_conf(text: str) -> Resolver:
-    """The directives containers inherit; the last `search` or `domain` wins, as in the C library."""
+    """The directives that containers inherit; the last `search` or `domain` wins, as in the C library."""
     servers: list[str] = []
     options: list[str] = []
     search: tuple[str, ...] = ()
@@ -84,9 +84,9 @@ def parse_resolv_conf(text: str) -> Resolver:
 
 
 def container_resolver(host: Resolver, override: Resolver, *, shares_host: bool = False) -> Resolver:
-    """The host's resolver with the container's `--dns`, `--dns-search` and `--dns-option` over it.
+    """The host's resolver, overridden by the container's `--dns`, `--dns-search` and `--dns-option`.
 
-    A search list of "." means none. Link-local IPv6 servers and loopback ones are dropped unless the network is shared.
+    A search list of "." means none. Link-local IPv6 and loopback servers are dropped unless the network is shared.
     """
     inherited = host.servers if shares_host else tuple(server for server in host.servers if _reachable(server))
     search = () if override.search == (".",) else override.search or host.search
@@ -95,13 +95,13 @@ def container_resolver(host: Resolver, override: Resolver, *, shares_host: bool 
 
 
 def embedded_resolver(resolver: Resolver, address: str) -> Resolver:
-    """The same by way of a name server of ours at `address`, which knows names without a dot."""
+    """As `resolver`, with our embedded name server at `address` as the only one (ndots:0: names without a dot)."""
     ndots = () if any(option.startswith("ndots:") for option in resolver.options) else ("ndots:0",)
     return Resolver((address,), resolver.search, (*resolver.options, *ndots))
 
 
 def change_hosts(text: str, old: Iterable[tuple[str, str]], new: Iterable[tuple[str, str]]) -> str:
-    """A container's hosts file with its own (address, names) lines changed; what others wrote into it stays."""
+    """Replace the container's own (address, names) lines in its hosts file; lines that others added stay."""
     gone = {f"{address}\t{names}" for address, names in old}
     kept = [line for line in text.splitlines() if line not in gone]
     return "".join(f"{line}\n" for line in [*kept, *(f"{address}\t{names}" for address, names in new)])

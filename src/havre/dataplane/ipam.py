@@ -1,14 +1,14 @@
-"""Address management: which subnet a network gets, and which address an endpoint. Pure.
+"""IP address management: chooses networks' subnets and endpoints' addresses. Pure.
 
-Owns the arithmetic and Docker's words for what cannot be had. The caller keeps the facts (the networks there are, the
-host's routes, the addresses in use) and passes them in; nothing here remembers anything.
+Owns the arithmetic and Docker's error texts. The caller keeps the state (networks, the host's routes, addresses in use)
+and passes it in.
 
     pools  172.17.0.0/16 ... 172.31.0.0/16, then 192.168.0.0/20 ... 192.168.240.0/20      as dockerd's defaults
-    subnet 172.18.0.0/16     first pool that meets no network and no route of the host
+    subnet 172.18.0.0/16     first pool that overlaps no network and no route of the host
     gateway 172.18.0.1       first address, unless given
     address 172.18.0.2 ...   lowest free one of the ip range, so that the same start order gives the same addresses
 
-IPv6 networks without a subnet of their user's get a random /64 of fd00::/8 (RFC 4193), unless pools are configured.
+IPv6 networks without a subnet of their own get a random /64 of fd00::/8 (RFC 4193), unless pools are configured.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ DEFAULT_POOLS: tuple[Subnet, ...] = (
 )
 
 LAST_POOLS: tuple[Subnet, ...] = tuple(IPv4Network("10.0.0.0/8").subnets(new_prefix=20))[::-1]
-"""Where a default bridge is put when all pools are full: many daemons on one host have left theirs."""
+"""Fallback pools of a default bridge when all others are taken, as by many daemons on one host."""
 
 
 @dataclass(frozen=True)
 class Pool:
-    """A subnet as a network uses it: `range` is where endpoints get addresses, `reserved` are never given out.
+    """A network's subnet: endpoints get addresses of `range`, `reserved` ones are never allocated.
 
-    `gateway` is the network's own address, `router` what its endpoints' default routes lead to.
+    `gateway` is the network's own address, `router` the destination of its endpoints' default routes.
     """
 
     subnet: Subnet
@@ -59,7 +59,7 @@ class Pool:
 
     @property
     def router(self) -> Address:
-        """Where the way out leads: the gateway, unless another was named."""
+        """The router: the gateway, unless another was named."""
         return self.other_router or self.gateway
 
     def __contains__(self, address: Address) -> bool:
@@ -69,7 +69,7 @@ class Pool:
 def parse_pool(
     subnet: str, gateway: str = "", ip_range: str = "", auxiliary: Collection[str] = (), router: str = ""
 ) -> Pool:
-    """A pool from what a user asked for; InvalidInput names what does not fit."""
+    """A pool from a user's request; InvalidInput names the value that is wrong."""
     net = _parse_subnet(subnet)
     span = _parse_subnet(ip_range, strict=False) if ip_range else net
     if not _within(span, net):
@@ -84,12 +84,12 @@ def parse_pool(
 
 
 def parse_span(text: str) -> Subnet:
-    """The subnet around an address with prefix length, as Go's ParseCIDR gives it; InvalidInput otherwise."""
+    """The subnet of an address with prefix length, as Go's ParseCIDR returns it. InvalidInput otherwise."""
     return _parse_subnet(text, strict=False)
 
 
 def parse_address(text: str) -> Address:
-    """An IP address; InvalidInput otherwise."""
+    """Parse an IP address. InvalidInput otherwise."""
     try:
         return ip_address(text)
     except ValueError:
@@ -97,7 +97,7 @@ def parse_address(text: str) -> Address:
 
 
 def find_address(text: str) -> Address | None:
-    """An IP address; None otherwise."""
+    """Parse an IP address; None otherwise."""
     try:
         return ip_address(text)
     except ValueError:
@@ -110,7 +110,8 @@ def default_gateway(subnet: Subnet) -> Address:
 
 
 def choose_subnet(taken: Iterable[Subnet], pools: Iterable[Subnet] = DEFAULT_POOLS) -> Subnet:
-    """The first pool that overlaps nothing in `taken` (other networks and the host's routes)."""
+    """The first pool that overlaps nothing in `taken` (other networks and the host's routes). Unavailable when none
+    is free."""
     busy = list(taken)
     for pool in pools:
         if not overlapping(pool, busy):
@@ -133,30 +134,30 @@ def parse_pools(given: Iterable[tuple[str, int]]) -> tuple[tuple[Subnet, int], .
 
 
 def cut(pools: Iterable[tuple[Subnet, int]], version: int) -> Iterator[Subnet]:
-    """The subnets of one address family that pools give, in order."""
+    """Yield the subnets of one address family that the pools contain, in order."""
     for net, size in pools:
         if net.version == version:
             yield from net.subnets(new_prefix=size)
 
 
 def unique_local(random: bytes) -> IPv6Network:
-    """The /64 of fd00::/8 that seven random bytes choose."""
+    """The /64 of fd00::/8 with these seven random bytes (RFC 4193)."""
     return IPv6Network((b"\xfd" + random[:7] + bytes(8), 64))
 
 
 def check_free(subnet: Subnet, networks: Iterable[Subnet]) -> None:
-    """Refuse a subnet that another network of this engine has."""
+    """Raise Forbidden for a subnet that overlaps another network of this engine."""
     if overlapping(subnet, networks):
         raise Forbidden("Pool overlaps with other one on this address space")
 
 
 def overlapping(subnet: Subnet, others: Iterable[Subnet]) -> list[Subnet]:
-    """Those of `others` that share addresses with `subnet`."""
+    """Those of `others` that overlap `subnet`."""
     return [other for other in others if other.version == subnet.version and subnet.overlaps(other)]
 
 
 def allocate(pool: Pool, used: Collection[Address], network: str, wanted: Address | None = None) -> Address:
-    """The address `wanted` or else the lowest free one; `network` is "NAME (ID)" for the message."""
+    """The address `wanted`, or the lowest free one; `network` is "NAME (ID)" for the error message."""
     if wanted is not None:
         if wanted not in pool:
             raise InvalidInput(f"no configured subnet or ip-range contain the IP address {wanted}")
@@ -176,7 +177,7 @@ def allocate(pool: Pool, used: Collection[Address], network: str, wanted: Addres
 def allocate_from(
     pools: Sequence[Pool], used: Collection[Address], network: str, wanted: Address | None = None
 ) -> Address:
-    """`allocate` from the pool that `wanted` is in, else from the first of several that has an address left."""
+    """`allocate` from the pool that contains `wanted`, or from the first pool with a free address."""
     if wanted is not None:
         return allocate(next((pool for pool in pools if wanted in pool), pools[0]), used, network, wanted)
     for pool in pools[:-1]:
@@ -193,7 +194,7 @@ def mac_for(address: Address) -> str:
 
 
 def parse_mac(text: str) -> str:
-    """A unicast MAC address of six bytes, in any form that Go reads, as the kernel writes it."""
+    """Normalise a unicast MAC address of six bytes, in any form that Go's net.ParseMAC reads, to the kernel's form."""
     digits = re.sub(r"[:.-]", "", text)
     if not _MAC.fullmatch(text) or int(digits[:2], 16) & 1:
         raise InvalidInput(f"invalid MAC address {text}", "expected a unicast address as in 02:42:ac:11:00:02")
@@ -201,7 +202,7 @@ def parse_mac(text: str) -> str:
 
 
 def address_from(mac: str, span: Subnet) -> Address | None:
-    """Docker's scheme on the default bridge: the MAC in the last 48 bits of `span`; None where that has less room."""
+    """Docker's scheme on the default bridge: the MAC in the last 48 bits of `span`; None where it has fewer bits."""
     if span.version != 6 or span.prefixlen > 80:
         return None
     return span.network_address + int(mac.replace(":", ""), 16)
@@ -224,7 +225,7 @@ def _within(inner: Subnet, outer: Subnet) -> bool:
 
 
 def _hosts(span: Subnet, subnet: Subnet) -> Iterator[Address]:
-    """Addresses of `span` without those of `subnet` that no host may have; lazily, since a span may be huge."""
+    """Yield the addresses of `span` except those of `subnet` that no host may have; lazy, since a span may be huge."""
     reserve = subnet.num_addresses > 2
     for number in range(int(span.network_address), int(span.broadcast_address) + 1):
         address = type(span.network_address)(number)

@@ -1,7 +1,7 @@
-"""What our tables need of the kernel's nftables, and which options a kernel that refuses them was built without.
+"""Checks which kernel options our nftables tables need and this kernel lacks.
 
-Each need is tried alone, in a table that the same transaction deletes again: the kernel answers, and nothing changes.
-Where it does not know the family of an IP version, the other needs are tried in the family inet, if there is that.
+Each need is tried alone, in a table that the same transaction deletes again, so that nothing changes. Where the kernel
+lacks the family of an IP version, the other needs are tried in the family inet, if it exists.
 
 Source: net/netfilter/Kconfig and net/ipv4/netfilter/Kconfig of Linux 6.12.
 """
@@ -22,9 +22,9 @@ _FAMILIES = {4: ("ip", "192.0.2.1"), 6: ("ip6", "2001:db8::1")}
 
 
 def missing_options(run: Run, versions: Collection[int], table: str) -> list[str]:
-    """The options that the kernel lacks for rules of these IP versions; `run` carries out nft commands or OSError.
+    """The options that the kernel lacks for rules of these IP versions. `run` runs nft commands and raises OSError.
 
-    `table` is a name that nobody else uses. Blocking.
+    `table` must be a name that is not in use. Blocking.
     """
     if not _works(run, "list tables"):
         return ["CONFIG_NF_TABLES"]

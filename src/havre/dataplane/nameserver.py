@@ -1,22 +1,23 @@
-"""The name server inside a container: 127.0.0.11, UDP and TCP.
+"""The embedded name server of a container: 127.0.0.11, UDP and TCP.
 
-Sockets are opened inside the container's network namespace and served by the daemon's event loop. They sit on ports of
-the kernel's choice, so that a container may have a name server of its own on 0.0.0.0:53; rules in the namespace rewrite
-the port on the way there and back. Nothing is tracked: a conntrack entry for each query would fill the kernel's table.
+Sockets are opened inside the container's network namespace and served by the daemon's event loop. They have ports of
+the kernel's choice, so that a container may run its own name server on 0.0.0.0:53; rules in the namespace rewrite the
+port in both directions. Connection tracking is bypassed: an entry for each query would fill the kernel's table.
 
     container ──▶ 127.0.0.11:53 ──(port rewritten)──▶ our socket ── View ── known: answered at once
-                                                                      └─── else: Upstream, a fresh socket each time
+                                                             └─── else: Upstream, a fresh socket each time
 
-The process that holds the container keeps both sockets open as well. While no daemon runs, questions wait in them; the
-next daemon takes them back from there and answers. Clients give up after 5 to 10 s, so a restart goes unnoticed. A
-container without names has such sockets, too, bound to nothing: it may be connected to a network that has some.
+conmon inherits both sockets. Queries queue in them while no daemon runs; the next daemon takes them back from conmon
+(pidfd_getfd(2)) and answers. Clients time out after 5 to 10 s, so a restart goes unnoticed. A container without names
+has such sockets, too, unbound: it may later be connected to a network that has names.
 
-Questions about names of the container's networks are answered here, also with "no such record"; the rest goes to the
-upstream servers in turn, under an ID and from a port that nobody can guess. Without upstream servers (on internal
-networks) nothing is forwarded, whatever is asked: names must not carry data out (CVE-2024-29018).
+Names of the container's networks are answered here, also with "no such record"; other queries are forwarded to the
+upstream servers in turn, with a random ID and source port. Without upstream servers (on internal networks) nothing is
+forwarded: queries must not carry data out (CVE-2024-29018).
 
-A container is not to take the daemon's descriptors: connections and forwarded questions have limits (`Quota`), one
-container's and all containers'. Connections beyond wait in the kernel's queue of 64, forwarded questions beyond fail.
+So that a container cannot exhaust the daemon's descriptors, connections and forwarded queries are limited (`Quota`),
+per
+container and in total. Further connections wait in the kernel's backlog of 64, further forwarded queries fail.
 """
 
 from __future__ import annotations
@@ -47,10 +48,10 @@ log = logging.getLogger(__name__)
 
 ADDRESS = "127.0.0.11"
 _BATCH = 32
-_REST = 8  # times a batch's time: an eighth of the event loop's time for floods, whoever sends them
+_REST = 8  # pause between batches, in multiples of a batch's time: floods get an eighth of the event loop's time
 _BYTES = 65535
 _SERVER_TIMEOUT_S = 3.0
-_CLIENT_IDLE_S = 2.0  # RFC 7766, section 6.2.3: a few seconds, and less when there are many
+_CLIENT_IDLE_S = 2.0  # RFC 7766, section 6.2.3: a few seconds, and less under load
 _CONNECTION_S = 20.0
 _FORWARDED = 256
 _CONNECTIONS = 64
@@ -59,18 +60,18 @@ _PORT = 53
 _NO_RULES = (errno.EOPNOTSUPP, errno.EPROTONOSUPPORT, errno.ENOENT)  # without nftables, or without its family ip
 
 OpenSocket = Callable[[int, int], Awaitable[socket.socket]]
-"""A new socket of an address family and a type, in the network namespace from which a server is asked."""
+"""Opens a socket of an address family and a type in the network namespace from which an upstream server is queried."""
 
 
 @dataclass(frozen=True)
 class Upstream:
-    """Where questions about foreign names go, and from which namespace: the container's, or (None) the daemon's."""
+    """Upstream servers, and the namespace to query them from: the container's, or (None) the daemon's."""
 
     servers: tuple[str, ...] = ()
     netns: Path | None = None
 
     async def open(self, family: int, kind: int) -> socket.socket:
-        """A socket to ask a server with."""
+        """Open a socket for a query."""
         flags = kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         if self.netns is None:
             return socket.socket(family, flags)
@@ -79,9 +80,9 @@ class Upstream:
 
 @dataclass
 class Quota:
-    """What the name servers of all containers may have open together: connections, and questions asked upstream.
+    """Limits of all containers' name servers together: connections, and queries forwarded upstream.
 
-    Those that are asked without a pause have a part of the event loop's time together: `rest` after each batch.
+    Servers under continuous load share a part of the event loop's time: `rest` after each batch.
     """
 
     connections: Budget = field(default_factory=lambda: Budget(descriptors(16), _CONNECTIONS))
@@ -89,32 +90,32 @@ class Quota:
     _free_at: float = 0.0
 
     def rest(self, begun: float, ended: float) -> float:
-        """For how long the server is to rest whose batch took that time."""
+        """Seconds that a server pauses after a batch that ran from `begun` to `ended`."""
         self._free_at = max(self._free_at, begun) + _REST * (ended - begun)
         return max(0.0, self._free_at - ended)
 
 
 @dataclass(frozen=True)
 class Sockets:
-    """What the server listens on, in the end."""
+    """The server's UDP and TCP sockets."""
 
     datagrams: socket.socket
     stream: socket.socket
 
     @property
     def descriptors(self) -> tuple[int, int]:
-        """Both."""
+        """The descriptors of both."""
         return self.datagrams.fileno(), self.stream.fileno()
 
     @property
     def are_bound(self) -> bool:
-        """Whether both have their ports."""
+        """Report whether both are bound."""
         return all(each.getsockname()[1] for each in (self.datagrams, self.stream))
 
     def lead(self) -> None:
-        """Lead port 53 of the calling thread's namespace, which is theirs, to them. Blocking; OSError.
+        """Redirect port 53 of the calling thread's namespace (the sockets') to them. Blocking; OSError.
 
-        On a kernel without rules they take port 53 themselves, and keep a server of the container's own from it.
+        On a kernel without rules they bind port 53 themselves, which prevents the container's own server from using it.
         """
         sockets = (self.datagrams, self.stream)
         fresh = [each for each in sockets if each.getsockname()[1] == 0]
@@ -137,7 +138,7 @@ class Sockets:
 
 
 def _bind_anew(bound: socket.socket) -> None:
-    """Put a socket on port 53 in the place of one that is on another; its descriptor stays."""
+    """Replace a socket by one bound to port 53, under the same descriptor."""
     with socket.socket(bound.family, bound.type) as other:
         other.bind((ADDRESS, _PORT))
         os.dup2(other.fileno(), bound.fileno(), inheritable=False)
@@ -145,7 +146,7 @@ def _bind_anew(bound: socket.socket) -> None:
 
 
 def make_sockets() -> Sockets:
-    """Both sockets in the calling thread's namespace, which nothing leads to yet."""
+    """Open both sockets in the calling thread's namespace, without rules."""
     flags = socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
     return Sockets(
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM | flags),
@@ -154,7 +155,8 @@ def make_sockets() -> Sockets:
 
 
 def open_sockets() -> Sockets:
-    """Both sockets, and the rules that lead port 53 to them, in the calling thread's namespace. Blocking; OSError."""
+    """Open both sockets and add the rules that redirect port 53, in the calling thread's namespace. Blocking;
+    OSError."""
     sockets = make_sockets()
     try:
         sockets.lead()
@@ -165,12 +167,13 @@ def open_sockets() -> Sockets:
 
 
 def are_led() -> bool:
-    """Whether port 53 of the calling thread's namespace leads to sockets of ours. Blocking; OSError."""
+    """Report whether port 53 of the calling thread's namespace is redirected to our sockets. Blocking; OSError."""
     return has_table(_TABLE)
 
 
 def find_sockets(pid: int) -> Sockets | None:
-    """The sockets that the holder of a container (the parent of its first process, `pid`) has kept, or None."""
+    """Duplicate the sockets that a container's conmon (the parent of its first process, `pid`) inherited; None
+    without."""
     holder = pidfd.parent(pid)
     handle = pidfd.open_process(holder) if holder > 1 else None
     if handle is None:
@@ -181,7 +184,7 @@ def find_sockets(pid: int) -> Sockets | None:
             kept = _kept_socket(handle, entry)
             if kept is not None:
                 found[kept.type] = kept
-    except FileNotFoundError:  # it ends in this moment
+    except FileNotFoundError:  # the process is ending
         pass
     finally:
         os.close(handle)
@@ -193,13 +196,13 @@ def find_sockets(pid: int) -> Sockets | None:
 
 
 def _kept_socket(handle: int, entry: Path) -> socket.socket | None:
-    """A socket bound to our address or to none, by its entry in the /proc/PID/fd of the process `handle`."""
+    """A socket bound to our address or unbound, by its entry in /proc/PID/fd of the process of pidfd `handle`."""
     try:
         if not os.readlink(entry).startswith("socket:"):
             return None
         kept = socket.socket(fileno=pidfd.take_descriptor(handle, int(entry.name)))
     except OSError as error:  # closed meanwhile, or a kernel older than 5.6
-        log.debug("cannot look at descriptor %s of a container's holder: %s", entry.name, error)
+        log.debug("cannot duplicate descriptor %s of a container's conmon: %s", entry.name, error)
         return None
     if kept.family == socket.AF_INET and (kept.getsockname()[0] == ADDRESS or kept.getsockname() == ("0.0.0.0", 0)):
         return kept
@@ -208,7 +211,7 @@ def _kept_socket(handle: int, entry: Path) -> socket.socket | None:
 
 
 def plan_rules(udp_port: int, tcp_port: int) -> list[PortRule]:
-    """What leads port 53 of `ADDRESS` to these ports, and lets answers come from 53."""
+    """The rules that redirect port 53 of `ADDRESS` to these ports, and rewrite the source port of answers to 53."""
     ports = ((socket.IPPROTO_UDP, udp_port), (socket.IPPROTO_TCP, tcp_port))
     there = [PortRule(protocol, IPv4Address(ADDRESS), 53, port) for protocol, port in ports]
     back = [PortRule(protocol, IPv4Address(ADDRESS), port, 53, source=True) for protocol, port in ports]
@@ -216,7 +219,7 @@ def plan_rules(udp_port: int, tcp_port: int) -> list[PortRule]:
 
 
 class NameServer:
-    """One container's name server, until `close`."""
+    """One container's name server. Close it with `close`."""
 
     def __init__(
         self, sockets: Sockets, view: View, upstream: Upstream, quota: Quota | None = None, name: str = ""
@@ -235,14 +238,14 @@ class NameServer:
     async def serve(
         cls, sockets: Sockets, view: View, upstream: Upstream, quota: Quota | None = None, name: str = ""
     ) -> NameServer:
-        """Answer on `sockets` from now on; they belong to the server. `name` is the container's, for the log."""
+        """Start to answer on `sockets`, which the server then owns. `name` is the container's, for the log."""
         server = cls(sockets, view, upstream, quota, name)
         asyncio.get_running_loop().add_reader(sockets.datagrams, server._readable)
         server._acceptor = Acceptor(sockets.stream, server._connected, server._quota.connections, server)
         return server
 
     def close(self) -> None:
-        """Stop, and drop what is being asked. Idempotent."""
+        """Stop, and cancel pending queries. Idempotent."""
         if self._sockets.datagrams.fileno() >= 0:
             asyncio.get_running_loop().remove_reader(self._sockets.datagrams)
         if self._resting is not None:
@@ -256,7 +259,7 @@ class NameServer:
     # -- answering
 
     def answer(self, message: bytes) -> tuple[Question | None, bytes | None]:
-        """The question, and the answer where it can be given here; without a question there is nothing to say."""
+        """The question, and the answer where we know it; (None, None) means that the query is ignored."""
         question = dnswire.parse_question(message)
         if question is None:
             return None, None
@@ -269,7 +272,7 @@ class NameServer:
             if text and (name := self.view.name_of(text)) is not None:
                 return question, dnswire.render_name(question, name)
         if self.upstream.servers and not self._quota.forwarded.has_room(self):
-            log.warning("container %s has too many questions for names under way: one more fails", self.name)
+            log.warning("container %s has too many pending DNS queries: another one fails", self.name)
             return question, dnswire.render_code(question, dnswire.SERVER_FAILURE)
         if not self.upstream.servers:
             return question, dnswire.render_code(question, dnswire.SERVER_FAILURE)
@@ -296,8 +299,8 @@ class NameServer:
     def _reply(self, answer: bytes, client: Any) -> None:
         try:
             self._sockets.datagrams.sendto(answer, client)
-        except OSError as error:  # closed, or full: UDP promises nothing, the client will ask again
-            log.debug("an answer is lost: %s", error)
+        except OSError as error:  # closed, or its buffer is full: UDP is unreliable, the client will retry
+            log.debug("an answer was not sent: %s", error)
 
     def _start(self, work: Any) -> None:
         task = spawn(work, "dns")
@@ -327,16 +330,16 @@ class NameServer:
                     writer.write(_framed(answer or await self._ask_all(message, question, _ask_by_tcp)))
                     async with asyncio.timeout(_CLIENT_IDLE_S):
                         await writer.drain()
-                    await asyncio.sleep(rest_s)  # thousands of questions may have come already: no read would wait
+                    await asyncio.sleep(rest_s)  # thousands of queries may be buffered: reading them would never wait
         except (OSError, TimeoutError, asyncio.IncompleteReadError) as error:
             log.debug("a client's connection ended: %s", error)
         finally:
-            writer.transport.abort()  # a client that reads nothing must not keep it until it does
+            writer.transport.abort()  # a client that does not read must not keep the connection open
 
     # -- forwarding
 
     async def _ask_all(self, message: bytes, question: Question, ask: Ask) -> bytes:
-        """The first good answer of the servers in turn, else the last bad one, else a failure of our own."""
+        """The first successful answer of the servers in turn, else the last failure, else SERVFAIL."""
         last = dnswire.render_code(question, dnswire.SERVER_FAILURE)
         if not self._quota.forwarded.take(self):
             return last
@@ -355,7 +358,7 @@ class NameServer:
         return last
 
     async def _open(self, family: int, kind: int) -> socket.socket:
-        """A socket to ask a server with; one at a time, since it may take a thread that others need, too."""
+        """Open a socket for a query; one at a time, since it may occupy a thread of the shared pool."""
         async with self._opening:
             return await self.upstream.open(family, kind)
 
@@ -390,7 +393,7 @@ async def _ask_by_tcp(open: OpenSocket, server: str, message: bytes, question: Q
     finally:
         writer.close()
     if not dnswire.answers(answer, id, question):
-        raise OSError(f"{server} answers another question")
+        raise OSError(f"{server} answered another question")
     return dnswire.with_id(answer, question.id)
 
 

@@ -1,14 +1,13 @@
 """What other programs' packet filters do to our traffic, read from nft's listing. Pure.
 
-Two questions decide how ports are published (docs/decisions/211):
+Two facts decide how ports are published (docs/decisions/211):
 
-    denies_input   may some chain drop what arrives for the host itself? Then whoever wants a published port has to get
-                   past those chains first (`rules`), unless the daemon's policy says that publishing overrides them.
-    forward        the chains that see what is passed on to containers. Where they drop, nothing arrives; with that
-                   policy, `render_passes` puts rules at their head that leave the decision to our own table.
+    denies_input   whether some chain may drop packets for the host itself. Then clients of a published port must pass
+                   those chains first (`rules`), unless the daemon's policy says that publishing overrides them.
+    forward        the chains for packets forwarded to containers. Where they drop, nothing arrives; with the policy
+                   `docker`, `render_passes` inserts rules at their head that leave the decision to our own table.
 
-A chain counts as one that may drop if its policy does, or if any rule of its table has a verdict of that kind: what a
-rule matches is not looked at.
+A chain counts as dropping if its policy drops, or any rule of its table has such a verdict; matches are not evaluated.
 """
 
 from __future__ import annotations
@@ -25,9 +24,9 @@ _WORDS = ('"drop"', '"reject"', '"REJECT"', '"DROP"', '"queue"')
 
 @dataclass(frozen=True)
 class Chain:
-    """A base chain of another program's. `passes` are our rules in it, by handle: (device, "iifname" or "oifname").
+    """A base chain of another program. `passes` are our rules in it, by handle: (device, "iifname" or "oifname").
 
-    `owned`: its table belongs to a program that runs, as firewalld's does; nobody else can put rules into it.
+    `owned`: its table belongs to a running program, as firewalld's does; no other program can add rules to it.
     """
 
     family: str
@@ -43,16 +42,16 @@ class Chain:
 
 @dataclass(frozen=True)
 class Foreign:
-    """The host's own filters, as far as they concern us."""
+    """The host's own filters, as far as they affect us."""
 
     denies_input: bool = False
     forward: tuple[Chain, ...] = ()
 
 
 def read_ruleset(text: str, ours: str) -> Foreign:
-    """From `nft -j list ruleset`; `ours` is our table's name and the comment of our rules in others' chains.
+    """Parse `nft -j list ruleset`; `ours` is our table's name and the comment of our rules in others' chains.
 
-    Tables of other daemons of this engine are as little foreign as our own: they heed the host's chains by themselves.
+    Tables of other havre daemons are skipped like our own: those daemons respect the host's chains themselves.
     """
     items = [item for item in json.loads(text)["nftables"] if not _is_engines(item)]
     rules: list[dict[str, Any]] = [each["rule"] for each in items if "rule" in each]
@@ -95,7 +94,7 @@ def _passes(chain: dict[str, Any], rules: list[dict[str, Any]], ours: str) -> li
 
 
 def render_passes(foreign: Foreign, bridges: Collection[Bridge], ours: str) -> str:
-    """Commands that let others' forward chains pass what goes to and from our bridges, and nothing besides."""
+    """Commands that update our rules in others' forward chains: accept traffic from and to our bridges only."""
     wanted = {(bridge.link, key) for bridge in bridges for key in ("iifname", "oifname")}
     lines = []
     for chain in foreign.forward:

@@ -1,11 +1,11 @@
-"""What a network and an endpoint are in the kernel, decided in values. Pure.
+"""Plans of networks and endpoints as values. Pure.
 
-Owns names of links, MAC addresses, and the firewall's contents as data; `apply` carries it out, `rules` writes it down.
+Owns names of links, MAC addresses, and the firewall's contents as data; `apply` applies it, `rules` renders it.
 
     Bridge   hv-1f0e...  172.18.0.1/16   ◀── one per network (havre0 for the default one)
-      │
+       │
     Endpoint hve93c1... ═══ veth pair ═══ eth0 172.18.0.2/16   ◀── one per container on it
-      │
+       │
     PortMap  tcp 0.0.0.0:8080 ──▶ 172.18.0.2:80
 """
 
@@ -25,34 +25,41 @@ VETH_PREFIX = "hve"
 
 
 NAT, ROUTED, UNPROTECTED, ISOLATED = GATEWAY_MODES = ("nat", "routed", "nat-unprotected", "isolated")
-"""How packets pass between a network and the world: translated; by the containers' own addresses; translated, and the
-containers' ports all open to who has a route; not at all, and the host is no part of the network."""
+"""How a network's packets are forwarded: NAT; routed with the containers' own addresses; NAT with all container ports
+reachable to hosts that have a route; not at all, and the host has no address on the network.
+"""
 
 
 @dataclass(frozen=True)
 class Access:
-    """How published ports are reached: of the IP versions `opened` directly, of `routed` by no port of the host's."""
+    """How published ports are reached. `opened`: IP versions at the container's address; `routed`: without a host
+    port."""
 
     routed: frozenset[int] = frozenset()
     opened: frozenset[int] = frozenset()
 
 
 TRANSLATED = Access()
-"""By ports of the host's alone."""
+"""By host ports only."""
 
 
 @dataclass(frozen=True)
 class Bridge:
-    """A network's place in the kernel: `link` is its device, `mac` the device's.
+    """A network in the kernel: `link` is its device, `mac` the device's MAC.
 
-    `icc`: its containers may talk to each other.
-    `internal` networks have no way out or in; `masquerade`: others see the host's address instead of the container's.
-    `pools` are its subnets; an endpoint has an address of each IP version among them. Of kind macvlan and ipvlan there
-    is no bridge: endpoints are devices on the host's device `parent`, in the driver's `mode`, and the gateway is a
-    router of the network outside. `vni` is there on overlays: the bridge has a VXLAN device as one of its ports.
-    `gateways` are the modes of IP versions, where not NAT; `inhibited` versions have no address of the host's. From the
-    devices `trusted` published ports are reached at the containers' own addresses. `sources` are the addresses that
-    others see, one of an IP version, where that is not to be the one of the device by which packets leave.
+    `icc`: containers may communicate with each other. `internal`: no traffic from or to other networks. `masquerade`:
+    source
+    NAT to the host's address. `pools`: the subnets; an endpoint has an address of each IP version among them. Kinds
+    macvlan
+    and ipvlan have no bridge: endpoints are devices on the host's device `parent`, in the driver's `mode`, and the
+    gateway is
+    an external router. `vni` is set on overlays: the bridge has a VXLAN device as a port. `gateways` are the modes of
+    IP
+    versions that are not NAT; the host has no address of `inhibited` versions. From the devices `trusted`, published
+    ports
+    are reached at the containers' own addresses. `sources` are fixed source NAT addresses, one for each IP version,
+    where it
+    is not the address of the outgoing device.
     """
 
     id: str
@@ -73,7 +80,7 @@ class Bridge:
     sources: tuple[Address, ...] = ()
 
     def source(self, version: int) -> Address | None:
-        """The address of the host's that others see, where one is fixed."""
+        """The fixed source NAT address of an IP version, or None."""
         return next((each for each in self.sources if each.version == version), None)
 
     def gateway_mode(self, version: int) -> str:
@@ -81,7 +88,7 @@ class Bridge:
         return dict(self.gateways).get(version, NAT)
 
     def hides(self, version: int) -> bool:
-        """Whether others see the host's address in place of its containers'."""
+        """Report whether the host's address replaces its containers' (source NAT)."""
         return self.masquerade and not self.internal and self.gateway_mode(version) in (NAT, UNPROTECTED)
 
     @property
@@ -89,12 +96,12 @@ class Bridge:
         """How its containers' published ports are reached."""
         versions = frozenset(pool.subnet.version for pool in self.pools)
         routed = frozenset(version for version in versions if self.gateway_mode(version) == ROUTED)
-        # Nor has a network that is routed by IPv4 alone a port of the host's for IPv6 clients.
+        # A network routed only by IPv4 has no host port for IPv6 clients either.
         return Access(routed | ({6} - versions if routed else set()), versions if self.trusted else routed)
 
     @property
     def on_host(self) -> bool:
-        """Whether it is a bridge of the host's, and the host routes its packets."""
+        """Report whether it is a bridge on the host, through which the host routes."""
         return self.kind in ("bridge", "overlay")
 
     @property
@@ -104,7 +111,7 @@ class Bridge:
 
     @property
     def ipv6(self) -> bool:
-        """Whether its endpoints have an IPv6 address."""
+        """Report whether its endpoints have IPv6 addresses."""
         return bool(self.pools_of(6))
 
     def pools_of(self, version: int) -> list[Pool]:
@@ -112,26 +119,26 @@ class Bridge:
         return [pool for pool in self.pools if pool.subnet.version == version]
 
     def pool_of(self, address: Address) -> Pool:
-        """The subnet that an address of the network belongs to."""
+        """The subnet that contains an address of the network."""
         return next((pool for pool in self.pools if address in pool), self.pools[0])
 
     @property
     def interfaces(self) -> tuple[Interface, ...]:
-        """The gateways with their subnets' prefix lengths, as the device carries them."""
+        """The gateways with their subnets' prefix lengths: the addresses of the device."""
         own = [pool for pool in self.pools if pool.subnet.version not in self.inhibited]
         return tuple(ip_interface((pool.gateway, pool.subnet.prefixlen)) for pool in own)
 
     @property
     def mac(self) -> str:
-        """A locally administered address, made of the link's name: by it a device is known as one we made."""
+        """A locally administered address derived from the link's name; it identifies a device that we made."""
         return (b"\x02" + hashlib.sha256(self.link.encode()).digest()[:5]).hex(":")
 
 
 @dataclass(frozen=True)
 class Endpoint:
-    """A container's place on a bridge; `interface` is the device inside, `link` its other end on the host.
+    """A container's attachment to a bridge. `interface` is the device inside, `link` its other end on the host.
 
-    `link_local` are further addresses, `sysctls` settings of the device (path below /proc/sys/net, value).
+    `link_local` are additional addresses, `sysctls` settings of the device (path below /proc/sys/net, value).
     """
 
     id: str
@@ -146,25 +153,25 @@ class Endpoint:
 
     @property
     def link(self) -> str:
-        """Name of the host's end; 15 characters is the kernel's limit."""
+        """Name of the host's end; the kernel's limit is 15 characters (IFNAMSIZ)."""
         return f"{VETH_PREFIX}{self.id[:12]}"
 
     @property
     def addresses(self) -> tuple[Address, ...]:
-        """What the container is reached at."""
+        """The container's addresses on the network."""
         return (self.address,) if self.address6 is None else (self.address, self.address6)
 
     @property
     def inside(self) -> tuple[Interface, ...]:
-        """The container's addresses on the network, with the prefix lengths of their subnets."""
+        """The same with the prefix lengths of their subnets."""
         return tuple(ip_interface((each, self.bridge.pool_of(each).subnet.prefixlen)) for each in self.addresses)
 
 
 @dataclass(frozen=True, order=True)
 class PortMap:
-    """A published port: what arrives at the host's address and port goes to the container's. `host` 0.0.0.0 is any.
+    """A published port: packets to the host's address and port go to the container's. `host` 0.0.0.0 means any.
 
-    `host_port` 0: the container's port is open at its own address.
+    `host_port` 0: the container's port is opened at its own address.
     """
 
     protocol: str
@@ -176,7 +183,7 @@ class PortMap:
 
 @dataclass(frozen=True, order=True)
 class LinkMap:
-    """A port that one container may reach on another of a network whose containers otherwise do not meet."""
+    """A port that a linked container may reach on another, on a network without inter-container communication."""
 
     source: Address
     target: Address
@@ -185,21 +192,22 @@ class LinkMap:
 
 
 def choose_gateway(endpoints: Iterable[Endpoint]) -> Endpoint | None:
-    """The endpoint with the default route and the published ports: of the highest priority on a network with a way out.
+    """The endpoint that provides the default route and published ports: the highest gateway priority on an external
+    network.
 
-    Among equals it is the first that was joined.
+    Ties go to the one connected first.
     """
     ways_out = [endpoint for endpoint in endpoints if not endpoint.bridge.internal]
     return max(ways_out, key=lambda endpoint: endpoint.priority, default=None)
 
 
 def dummy_parent(network_id: str) -> str:
-    """The parent device of a network whose user has named none, as dockerd calls it."""
+    """The parent device of a network created without one, named as in dockerd."""
     return f"dm-{network_id[:12]}"
 
 
 def vlan_of(parent: str) -> tuple[str, int]:
-    """`eth0.10` as device and VLAN; InvalidInput in dockerd's words for what is none."""
+    """Split `eth0.10` into device and VLAN. InvalidInput, in dockerd's words, for other names."""
     base, dot, number = parent.rpartition(".")
     if not (base and dot):
         raise InvalidInput(
@@ -212,5 +220,5 @@ def vlan_of(parent: str) -> tuple[str, int]:
 
 
 def bridge_link(network_id: str) -> str:
-    """The device of a network that a user made."""
+    """The device name of a user-defined network."""
     return f"hv-{network_id[:12]}"

@@ -1,14 +1,14 @@
-"""Published ports: what was asked for, which host port it gets, and the sockets that hold it.
+"""Published ports: parsing, allocation of host ports, and the sockets that reserve them.
 
-A host port is held by a real socket for as long as it is published, so that no other program can take it and a clash
-with one is found before anything is set up. nftables sends IPv4 traffic past those sockets straight to the container;
-what still arrives at them (IPv6, or everything while the rules are missing) is served by a `Relay`.
+A socket bound to the host port reserves it while it is published: no other program can take it, and a conflict is found
+before anything is set up. nftables sends IPv4 traffic straight to the container; what still arrives at the sockets
+(IPv6, or everything while the rules are missing) is served by a `Relay`.
 
     -p 8080:80            0.0.0.0:8080 and [::]:8080
     -p 127.0.0.1::53/udp  127.0.0.1, any free port of net.ipv4.ip_local_port_range
     -p 9000-9010:80       the first free port of the range
 
-`parse_*` is pure. Messages are dockerd's, since clients look for them.
+`parse_*` is pure. Messages are dockerd's, since clients match them.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ _RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
 
 @dataclass(frozen=True)
 class Publish:
-    """One wish: container port `port`, on `host` (None: every address of the host), a host port of `first`..`last`.
+    """A requested port mapping: container port `port`, on `host` (None: every address), to a host port `first`..`last`.
 
-    `first` is 0 for "any free port". With `host6` the port is held there, too, with the same number. `access`
-    says which IP versions need none.
+    `first` 0 means "any free port". With `host6` the same port number is reserved there, too. `access` says which IP
+    versions need no host port.
     """
 
     protocol: str
@@ -60,27 +60,27 @@ class Publish:
 
     @property
     def asked(self) -> tuple[Address, ...]:
-        """The host's addresses by which the port is to be reached."""
+        """The host addresses requested."""
         if self.host6 is not None:
             return (self.host or ANY4, self.host6)
         return (ANY4, ANY6) if self.host is None else (self.host,)
 
     @property
     def hosts(self) -> tuple[Address, ...]:
-        """Where the port is to be held."""
+        """The host addresses on which the port is reserved."""
         return tuple(host for host in self.asked if host.version not in self.access.routed)
 
     def accepts(self, number: int) -> bool:
-        """Whether it may have that host port."""
+        """Report whether it may get that host port."""
         return not self.first or self.first <= number <= self.last
 
     def versions(self, among: Collection[int]) -> list[int]:
-        """Its IP versions that are `among` these."""
+        """Its IP versions that are in `among`."""
         return sorted({host.version for host in self.asked}.intersection(among))
 
 
 def parse_port(text: str) -> tuple[int, str]:
-    """`80/tcp` or `80` as number and protocol."""
+    """Parse `80/tcp` or `80` into number and protocol."""
     number, slash, protocol = text.partition("/")
     protocol = protocol.lower() if slash else "tcp"
     if protocol not in PROTOCOLS:
@@ -94,7 +94,8 @@ def parse_port(text: str) -> tuple[int, str]:
 def parse_bindings(
     bindings: Mapping[str, Sequence[tuple[str, str]] | None], exposed: Collection[str] = (), publish_all: bool = False
 ) -> list[Publish]:
-    """Docker's `PortBindings` as (host IP, host port) by container port; with `publish_all` the exposed rest."""
+    """Parse Docker's `PortBindings`, as (host IP, host port) by container port; `publish_all` adds other exposed
+    ports."""
     wishes: list[Publish] = []
     for name, wanted in bindings.items():
         port, protocol = parse_port(name)
@@ -120,7 +121,7 @@ def _range(text: str, whole: str) -> tuple[int, int]:
 
 @dataclass
 class Reservation:
-    """A host port held on one or two addresses for a container's port, until `release`."""
+    """A host port reserved on one or two addresses for a container's port, until `release`."""
 
     wish: Publish
     host_port: int
@@ -133,7 +134,7 @@ class Reservation:
     relays: list[Relay] = field(default_factory=list)
 
     def maps(self) -> list[PortMap]:
-        """What the firewall has to translate."""
+        """The mappings for the firewall."""
         wish = self.wish
         targets = {4: self.target, 6: self.target6}
         held = [(host, self.host_port) for host in self.hosts]
@@ -145,27 +146,27 @@ class Reservation:
         ]
 
     def meets(self, wish: Publish) -> bool:
-        """Whether it is such a reservation as `wish` may get."""
+        """Report whether this reservation satisfies `wish`."""
         own = self.wish
         if replace(own, port=0, first=0, last=0) != replace(wish, port=0, first=0, last=0):
             return False
-        if not wish.hosts or not wish.first:  # no host port, or any that its like has been given
+        if not wish.hosts or not wish.first:  # no host port, or any free one
             return own.port == wish.port and not (wish.hosts and own.first)
         return wish.accepts(self.host_port)
 
     def for_heir(self, wish: Publish, target: Address, holder: str, target6: Address | None) -> Reservation:
-        """What another container gets of it, by `Ports.hand_over`, for a wish that it meets."""
+        """The reservation that another container gets from it by `Ports.hand_over`, for a wish that it satisfies."""
         return Reservation(wish, self.host_port, self.hosts, target, holder, target6, self.relayed)
 
     def retarget(self, target: Address, target6: Address | None) -> None:
-        """Lead to other addresses of the container; `serve` again."""
+        """Change the container's addresses; `serve` again afterwards."""
         for relay in self.relays:
             relay.close()
         self.relays.clear()
         self.target, self.target6 = target, target6
 
     async def serve(self, budget: Budget | None = None) -> None:
-        """Pass on what arrives at the sockets themselves; `budget` bounds the clients of all relays."""
+        """Relay what arrives at the sockets themselves; `budget` limits the clients of all relays."""
         target = (str(self.target), self.wish.port)
         for held in self.sockets if self.relayed else ():
             if self.wish.protocol != "sctp":
@@ -173,11 +174,12 @@ class Reservation:
 
 
 class Ports:
-    """The host ports this engine holds, in the network namespace of the thread that reserves them.
+    """The host ports reserved by this engine, in the network namespace of the thread that reserves them.
 
-    Without `relays` (`--userland-proxy=false`) the sockets serve nobody: they are bound and do not listen, so that who
-    is not translated is refused at once. `ruled` are the IP versions that rules translate,
-    `api` where the daemon itself listens.
+    Without `relays` (`--userland-proxy=false`) the sockets are bound and do not listen, so that connections that the
+    rules
+    do not translate are refused at once. `ruled` are the IP versions with rules, `api` the daemon's own listening
+    addresses.
     """
 
     def __init__(
@@ -196,9 +198,9 @@ class Ports:
         self._held: dict[tuple[str, int], list[Reservation]] = {}
 
     def reserve(self, wish: Publish, target: Address, holder: str, target6: Address | None = None) -> Reservation:
-        """Hold a host port for `wish`, or raise Failed in dockerd's words; `holder` names the container.
+        """Reserve a host port for `wish`, or raise Failed in dockerd's words; `holder` names the container.
 
-        `target6` is the container's IPv6 address where it has one; else `target` serves IPv6 clients as well.
+        `target6` is the container's IPv6 address, if it has one; otherwise `target` serves IPv6 clients as well.
         """
         hosts = wish.hosts
         if not hosts:
@@ -221,7 +223,7 @@ class Ports:
         raise failure
 
     def release(self, reservation: Reservation) -> None:
-        """Give the port back. Idempotent."""
+        """Free the port. Idempotent."""
         for relay in reservation.relays:
             relay.close()
         for held in reservation.sockets:
@@ -236,7 +238,7 @@ class Ports:
             self._held.pop(key, None)
 
     def hand_over(self, held: Reservation, heir: Reservation) -> None:
-        """Let `heir` hold the port in place of `held`, by the same sockets: it is free at no time."""
+        """Transfer the port from `held` to `heir`, with the same sockets: it stays reserved throughout."""
         for relay in held.relays:
             relay.leave()
         heir.sockets, held.sockets = held.sockets, []
@@ -248,7 +250,7 @@ class Ports:
         return range(wish.first, wish.last + 1) if wish.first else self._free_ports()
 
     def _free_ports(self) -> Iterator[int]:
-        """Every ephemeral port once, from where the last search ended: a port just freed is not handed out at once."""
+        """Yield every ephemeral port once, from the end of the last search: a port just freed is not reused at once."""
         first, last = self._ephemeral
         size = last - first + 1
         for _ in range(size):
@@ -282,7 +284,7 @@ class Ports:
 
 
 def _bind(protocol: str, host: Address, port: int, implied: bool, *, listen: bool) -> socket.socket | None:
-    """A socket that holds the port; None where the kernel lacks the protocol, or IPv6 if that was only `implied`."""
+    """A socket that reserves the port; None where the kernel lacks the protocol, or IPv6 if that was only `implied`."""
     kind, number = _KINDS[protocol]
     family = socket.AF_INET if host.version == 4 else socket.AF_INET6
     try:
@@ -295,7 +297,8 @@ def _bind(protocol: str, host: Address, port: int, implied: bool, *, listen: boo
         if host.version == 6:
             held.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         if protocol == "tcp":
-            # Past connections in TIME_WAIT must not stand in the way; listening keeps the port exclusive all the same.
+            # Connections in TIME_WAIT must not prevent binding (socket(7)); listening keeps the port exclusive
+            # nevertheless.
             held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         held.bind((str(host), port))
         if protocol != "udp" and listen:

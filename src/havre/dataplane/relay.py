@@ -1,12 +1,13 @@
-"""Passes on what arrives at a published port's own socket to the container.
+"""Relays traffic that arrives at a published port's own socket to the container.
 
-nftables translates IPv4 in the kernel, so a relay sees only what it cannot: IPv6 to a container that has none, and all
-traffic in the moment when somebody has flushed the rules. The container sees the bridge's gateway as its peer.
+nftables translates IPv4 in the kernel, so a relay serves the rest: IPv6 to a container without it, and all traffic
+while another program has flushed the rules. The container sees the bridge's gateway as its peer.
 
     client ──▶ [::]:8080 (held by Ports) ── daemon ──▶ 172.17.0.2:80
 
-TCP keeps half-closed connections half-closed. UDP keeps one socket per client, closed after 30 s of silence. What all
-relays may have open, and one container's alone, has a limit: beyond it connections wait and datagrams are lost.
+TCP half-close is preserved. UDP has one socket per client, closed after 30 s idle. The number of clients is limited,
+per
+container and in total: beyond it, connections wait and datagrams are dropped.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ _UDP_CLIENTS = 1024
 
 
 def relay_budget() -> Budget:
-    """Clients that all relays of a daemon may have at once. One of TCP costs two descriptors, one of UDP one."""
+    """Limit of clients of all relays of a daemon. A TCP client costs two descriptors, a UDP client one."""
     return Budget(descriptors(8))
 
 
 class Relay:
-    """One held socket being served; `close` ends it and the connections it carries, not the socket."""
+    """Serves one bound socket; `close` ends it and its connections, not the socket."""
 
     def __init__(self, protocol: str, target: Target) -> None:
         self._protocol = protocol
@@ -44,9 +45,9 @@ class Relay:
 
     @classmethod
     async def open(cls, held: socket.socket, protocol: str, target: Target, budget: Budget | None = None) -> Relay:
-        """Serve a bound ("tcp": listening) socket. The relay works on a duplicate; the caller keeps its own.
+        """Serve a bound ("tcp": listening) socket. The relay uses a duplicate; the caller keeps its own.
 
-        Clients use the share of `budget` that the container at the target's address has.
+        Clients count against the share of `budget` of the container at the target's address.
         """
         relay = cls(protocol, target)
         budget = budget or relay_budget()
@@ -59,7 +60,7 @@ class Relay:
         return relay
 
     def leave(self) -> None:
-        """Serve no new client; connections go on to their end. Idempotent."""
+        """Accept no new clients; connections continue. Idempotent."""
         if self._acceptor is not None:
             self._acceptor.close()
         if self._datagrams is not None:
@@ -98,7 +99,7 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 class _Datagrams(asyncio.DatagramProtocol):
-    """The near side of a UDP relay: knows each client's far side."""
+    """The near side of a UDP relay: maps clients to their far sides."""
 
     def __init__(self, target: Target, budget: Budget) -> None:
         self._target = target
@@ -118,24 +119,24 @@ class _Datagrams(asyncio.DatagramProtocol):
             client.send(data)
 
     def _open(self, addr: Any) -> _Answers | None:
-        """A far side for a new client; None where there are too many, or the kernel refuses."""
+        """Open a far side for a new client; None above the limit, or on an error."""
         if len(self._clients) >= _UDP_CLIENTS or not self._budget.take(self._target[0]):
             return None
         try:
             client = self._clients[addr] = _Answers(self, addr, self._target)
         except OSError as error:
             self._budget.give(self._target[0])
-            log.warning("relay to %s port %d cannot serve one more client: %s", *self._target, error)
+            log.warning("relay to %s port %d cannot serve another client: %s", *self._target, error)
             return None
         return client
 
     def answer(self, data: bytes, addr: Any) -> None:
-        """Send a container's datagram back to its client."""
+        """Send a container's datagram to its client."""
         if self._transport is not None:
             self._transport.sendto(data, addr)
 
     def forget(self, addr: Any) -> None:
-        """A client's far side has closed."""
+        """Remove a client whose far side has closed."""
         if self._clients.pop(addr, None) is not None:
             self._budget.give(self._target[0])
 
@@ -167,7 +168,7 @@ class _Answers:
         self._touch()
         try:
             self._socket.send(data)
-        except OSError as error:  # refused or full: UDP promises nothing, the client will repeat
+        except OSError as error:  # refused, or its buffer is full: UDP is unreliable, the client will retry
             log.debug("relay of a datagram failed: %s", error)
 
     def close(self) -> None:

@@ -1,35 +1,36 @@
-"""The firewall as nft text. Pure: from bridges and published ports to the one table that holds them.
+"""Renders bridges and published ports as nft text. Pure.
 
-Everything is in tables of the engine's own, one for each address family, so that removal is one command and nothing
-foreign is touched. Networks
-and ports are elements of sets and maps, not rules: a packet costs the same with one published port as with a thousand,
-and publishing is one element added.
+Everything is in tables of our own, one for each address family, so that removal is one command and other programs'
+rules
+are untouched. Networks and ports are elements of sets and maps, not rules: the cost of a packet does not depend on the
+number of published ports, and publishing adds one element.
 
     from outside, other containers            from the host itself
-      prerouting (dstnat) ──┐                   output (dstnat) ──┐
-                            └────▶ publish: address.proto.port ◀──┘
-                                        │ DNAT
-      forward: within one network: accept
-               to a network:  known connection or published port: accept, else drop
-                              routed networks: open ports at the container's own address, and pings
-                              unprotected ones: everything that does not come from another network
-               from or to an internal network: drop
-      postrouting (srcnat): own published port, or 127.0.0.1: masquerade (the answer must come back this way)
-                            leaving for the world: masquerade
+    prerouting (dstnat) ──┐                   output (dstnat) ──┐
+                          └────▶ publish: address.proto.port ◀──┘
+                                   │ DNAT
+    forward: within one network: accept
+             to a network:  known connection or published port: accept, else drop
+                            routed networks: open ports at the container's own address, and pings
+                            unprotected ones: everything that does not come from another network
+             from or to an internal network: drop
+    postrouting (srcnat): own published port, or 127.0.0.1: masquerade (the answer must return by the host)
+                          leaving to other networks: masquerade
 
-On a host whose own chains may drop what arrives for it, a client is translated only once these have let its first
-packet through: that packet is not translated, passes the host's input chains or does not, is noted after them, and
-dropped. What the client sends again within a second finds itself in `admitted`. So publishing a port never opens what
+On a host whose own chains may drop packets for it, a client is translated only after these have accepted its first
+packet. That packet is not translated: it traverses the host's input chains, its source is recorded after them, and it
+is
+dropped. When the client retransmits within a second, its source is in `admitted`. So publishing a port never opens what
 the host's administrator has closed (docs/decisions/211).
 
     first packet ──▶ prerouting: not admitted ──▶ the host's input chains ── deny
-                                                        └─ pass ──▶ admit: remember (10 minutes), drop
+                                                                          └─ pass ──▶ admit: remember (10 minutes), drop
     sent again   ──▶ prerouting: admitted, DNAT ──▶ forward ──▶ container
 
 The `guard` chain drops what `route_localnet` would let in: packets for or from 127.0.0.0/8 that arrive on a bridge. A
-port published on 127.0.0.1 is not looked up for packets from outside, whatever their address says.
+port published on 127.0.0.1 is not looked up for packets from outside, whatever their destination.
 
-An accept here ends this table's say only: a base chain of another table that drops forwarded packets still does
+An accept verdict ends the evaluation of this table only: a base chain of another table may still drop the packet
 (docs/why/networks.md#host-firewalls).
 
 Why: docs/decisions/032.
@@ -127,7 +128,7 @@ _SCREENED = Template(
 
 @dataclass(frozen=True)
 class _Family:
-    """What is written differently for IPv4 and IPv6. `spared` are the host's own packets that are not translated.
+    """The differences between IPv4 and IPv6. `spared` are the host's own packets that are not translated.
 
     A packet from ::1 cannot leave the host, whatever its new destination: the port's own socket serves it.
     """
@@ -170,10 +171,10 @@ def render_table(
     screened: bool = False,
     versions: Collection[int] = BOTH,
 ) -> str:
-    """The whole table, replacing what is there of that name in one transaction; one of IPv6 where a network has that.
+    """The commands that replace the whole table in one transaction; the IPv6 table only where a network has IPv6.
 
-    `screened`: the host's own input chains are to see who wants a published port. Of IP `versions` alone.
-    Each table is named first so that deleting it never fails, whether it is there or not.
+    `screened`: clients of published ports must pass the host's own input chains. Only IP `versions` are rendered. Each
+    table is created first, so that deleting it cannot fail.
     """
     wanted = {pool.subnet.version for bridge in bridges for pool in bridge.pools} | {4}
     wanted.intersection_update(versions)
@@ -235,12 +236,12 @@ def _render_family(
 
 
 def render_delete(table: str) -> str:
-    """Commands that remove the tables, whether they are there or not."""
+    """Commands that remove the tables, existing or not."""
     return "".join(f"table {f.word} {table} {{ }}\ndelete table {f.word} {table}\n" for f in _FAMILIES)
 
 
 def render_ports(verb: str, table: str, ports: Iterable[PortMap]) -> str:
-    """Commands that `add` or `delete` published ports, all in one transaction; "" for none."""
+    """Commands that `add` or `delete` published ports, in one transaction; "" for none."""
     return "".join(
         f"{verb} element {_BY_VERSION[port.address.version].word} {table} {_map_of(port)} {{ {_element(port)} }}\n"
         for port in sorted(ports, key=lambda port: (port.host.version, port))

@@ -1,7 +1,7 @@
-"""Names on networks: who is called what, and what one container may know of it. In memory alone; no IO.
+"""Names on networks: zones, and each container's view of them. In memory; no IO.
 
-A `Zone` is a network's names; several endpoints may share one (an alias), and then each gets its turn. A `View` is what
-a container sees: the zones of its own networks, and its links. A name may be followed by the network's: `web.front`.
+A `Zone` has a network's names; several endpoints may share one (an alias), and are then rotated. A `View` is what a
+container can resolve: the zones of its own networks, and its links. A name may be qualified: `web.front`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Zone:
         self._owners: dict[Address, tuple[str, str]] = {}
 
     def add(self, endpoint: str, names: Sequence[str], addresses: Iterable[Address]) -> None:
-        """Let an endpoint be known by `names`, the first of which its addresses answer with."""
+        """Register an endpoint under `names`; reverse lookups of its addresses return the first."""
         known = tuple(addresses)
         for name in names:
             self._names.setdefault(name.lower(), {})[endpoint] = known
@@ -31,14 +31,14 @@ class Zone:
             self._owners[address] = (endpoint, names[0])
 
     def remove(self, endpoint: str) -> None:
-        """Forget an endpoint. Idempotent."""
+        """Remove an endpoint. Idempotent."""
         for name, owners in list(self._names.items()):
             if owners.pop(endpoint, None) is not None and not owners:
                 del self._names[name]
         self._owners = {address: owner for address, owner in self._owners.items() if owner[0] != endpoint}
 
     def resolve(self, name: str) -> list[Address] | None:
-        """Addresses by a lower-case name, in a new order each time; None when nobody is called so."""
+        """The addresses of a lower-case name, rotated at each call; None for an unknown name."""
         owners = self._names.get(name)
         if owners is None:
             return None
@@ -48,20 +48,20 @@ class Zone:
         return found
 
     def name_of(self, address: Address) -> str | None:
-        """`NAME.NETWORK` of the endpoint that has an address."""
+        """`NAME.NETWORK` of the endpoint with this address; None for an unknown one."""
         owner = self._owners.get(address)
         return f"{owner[1]}.{self.network}" if owner else None
 
 
 @dataclass
 class View:
-    """What one container sees: `links` are names of its own for others', by network."""
+    """What one container can resolve: `links` are its private names for others, by network."""
 
     zones: list[Zone] = field(default_factory=list)
     links: dict[str, Mapping[str, str]] = field(default_factory=dict)
 
     def resolve(self, name: str) -> list[Address] | None:
-        """Addresses by a lower-case name, of the first network that knows it; None when none does."""
+        """The addresses of a lower-case name, from the first network that has it; None for an unknown name."""
         for zone in self.zones:
             for wanted in (name, name.removesuffix(f".{zone.network.lower()}")):
                 linked = self.links.get(zone.network, {}).get(wanted, wanted)
@@ -70,7 +70,7 @@ class View:
         return None
 
     def name_of(self, text: str) -> str | None:
-        """Who has an address, given as text; None for nobody and for what is no address."""
+        """The name of an address, given as text; None for an unknown or invalid one."""
         try:
             address = ip_address(text)
         except ValueError:
@@ -79,7 +79,7 @@ class View:
 
 
 def parse_links(links: Iterable[str]) -> dict[str, str]:
-    """`--link NAME:ALIAS` as alias to name, in lower case; without an alias the name is its own."""
+    """`--link NAME:ALIAS` as alias to name, in lower case; without an alias the name itself is the alias."""
     found: dict[str, str] = {}
     for link in links:
         name, colon, alias = link.partition(":")
