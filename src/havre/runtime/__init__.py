@@ -1,4 +1,4 @@
-"""One container's process: its OCI specification, conmon, the OCI runtime, exec."""
+"""One container's processes: the OCI specification, conmon, the OCI runtime, exec."""
 
 from havre.runtime.devices import read_devices
 from havre.runtime.exec import ExecProcess

@@ -1,8 +1,8 @@
-"""AppArmor: which profile a container gets, and havre's own, loaded when it is needed.
+"""AppArmor: chooses a container's profile, and loads havre's own when it is needed.
 
-The kernel takes compiled policy alone (/sys/kernel/security/apparmor/.replace), and its compiler is `apparmor_parser`,
-as for dockerd. The profile is loaded with the first container that needs it, so that its text is this release's, and
-again whenever somebody has unloaded it. It includes no file of the host's.
+The kernel accepts only compiled policy (/sys/kernel/security/apparmor/.replace), and `apparmor_parser` is its compiler,
+as for dockerd. The profile is loaded with the first container that needs it, so that it is this release's, and again
+when it has been unloaded. It includes no file of the host's.
 
 Source: apparmor.d(5), apparmor_parser(8).
 """
@@ -29,7 +29,7 @@ PARSER = "apparmor_parser"
 _OURS = (PROFILE, "docker-default")
 _TIMEOUT_S = 30.0
 
-# A `deny` knows no exceptions: to deny all but one path, a rule names, letter by letter, what leaves that path.
+# A `deny` has no exceptions: to deny all paths but one, the rules spell out every name that differs from it.
 RULES = """\
 profile NAME flags=(attach_disconnected,mediate_deleted) {
   # Limited elsewhere: by capability sets, mounts, user IDs, seccomp and network namespaces.
@@ -65,7 +65,7 @@ profile NAME flags=(attach_disconnected,mediate_deleted) {
 
 
 def host_profile(securityfs: Path = SECURITYFS, enabled: Path = ENABLED) -> str:
-    """The profile of containers that name none: "" where the kernel has no AppArmor, or the daemon cannot see it."""
+    """The profile of containers that name none: "" where the kernel has no AppArmor or securityfs is not mounted."""
     try:
         has_it = enabled.read_text().startswith("Y") and securityfs.is_dir()
     except OSError:
@@ -74,25 +74,27 @@ def host_profile(securityfs: Path = SECURITYFS, enabled: Path = ENABLED) -> str:
 
 
 def choose_profile(asked: str, *, privileged: bool, default: str) -> str:
-    """The profile of a container: as with Docker the privileged have none, and one that is asked for is ignored where
-    the kernel has no AppArmor (`default` is "")."""
+    """The profile of a container. As in Docker, privileged containers have none, and a requested profile is ignored
+    where
+    the kernel has no AppArmor (`default` is "").
+    """
     if not default:
         return ""
     return UNCONFINED if privileged else asked or default
 
 
 def parse_loaded(text: str) -> set[str]:
-    """The names in the kernel's list of profiles: `NAME (MODE)` in each line."""
+    """The profile names in the kernel's list of `NAME (MODE)` lines."""
     return {line.rpartition(" (")[0] for line in text.splitlines()}
 
 
 def render_profile(name: str) -> str:
-    """Our rules as the profile `name`."""
+    """Our rules as a profile called `name`."""
     return RULES.replace("NAME", name)
 
 
 class Profiles:
-    """The profiles in the kernel; `load` is safe to call from threads."""
+    """The profiles in the kernel. `load` is thread-safe."""
 
     def __init__(self, securityfs: Path = SECURITYFS, path: str = spawn.ENVIRONMENT["PATH"]) -> None:
         self._list = securityfs / "profiles"
@@ -101,15 +103,15 @@ class Profiles:
         self._fresh = False
 
     def load(self, name: str) -> None:
-        """See to it that the profile `name` is loaded. Blocking.
+        """Load the profile `name` unless it is loaded. Blocking.
 
-        Failed where ours cannot be loaded: without it a container would be less confined than its user expects.
-        InvalidInput where another's is not there.
+        Failed where ours cannot be loaded: a container would be less confined than its user expects. InvalidInput where
+        another profile is not loaded.
         """
         if name in ("", UNCONFINED):
             return
         with self._lock:
-            outdated = name == PROFILE and not self._fresh  # an earlier release's may be there
+            outdated = name == PROFILE and not self._fresh  # an earlier release's may be loaded
             if not outdated and self._is_loaded(name):
                 return
             if name not in _OURS:
@@ -124,7 +126,7 @@ class Profiles:
         try:
             return name in parse_loaded(self._list.read_text())
         except OSError as error:
-            raise Failed(f"cannot tell whether the AppArmor profile {name} is loaded: {error}") from error
+            raise Failed(f"cannot read whether the AppArmor profile {name} is loaded: {error}") from error
 
     def _replace(self, name: str) -> None:
         problem = f"AppArmor is enabled on this host, but the profile {name} could not be loaded"

@@ -1,7 +1,7 @@
-"""Which capabilities a container has: Docker's default set, `--cap-add`, `--cap-drop` and `--privileged`.
+"""A container's capabilities: Docker's default set, `--cap-add`, `--cap-drop` and `--privileged`. Pure.
 
-Pure. Names are upper case with their CAP_ prefix here; users may leave the prefix out and write lower case. The set
-goes to bounding, effective and permitted, never to inheritable or ambient (CVE-2022-24769).
+Names here are upper case with the CAP_ prefix; users may omit the prefix and write lower case. The set is bounding,
+effective and permitted, never inheritable or ambient (CVE-2022-24769).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ def _names(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
-# By number: the bit in the kernel's masks (linux/capability.h).
+# Indexed by capability number: the bit in the kernel's masks (linux/capability.h).
 CAPABILITIES = _names(
     "CAP_CHOWN CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_FSETID CAP_KILL CAP_SETGID CAP_SETUID CAP_SETPCAP"
     " CAP_LINUX_IMMUTABLE CAP_NET_BIND_SERVICE CAP_NET_BROADCAST CAP_NET_ADMIN CAP_NET_RAW CAP_IPC_LOCK CAP_IPC_OWNER"
@@ -39,9 +39,9 @@ def parse_mask(mask: int) -> tuple[str, ...]:
 def plan_capabilities(
     add: Sequence[str], drop: Sequence[str], privileged: bool, known: Sequence[str]
 ) -> tuple[str, ...]:
-    """The capabilities of a container; `known` are those the daemon itself may grant.
+    """The capabilities of a container; `known` are those that the daemon itself may grant.
 
-    Raises InvalidInput for a name that is none.
+    Raises InvalidInput for an unknown name.
     """
     if privileged:
         return tuple(known)

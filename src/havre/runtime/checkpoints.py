@@ -1,12 +1,12 @@
-"""Checkpoints: what is asked of criu by way of the OCI runtime, and what it answers.
+"""Checkpoints: options passed to criu through the OCI runtime, and its error messages.
 
     checkpoint    OCI runtime checkpoint ID     criu freezes the processes and writes their memory, descriptors and
-                                                mounts to a directory of images; by default it kills them then
+                                                mounts to a directory of images; by default it then kills them
     restore       conmon --restore DIRECTORY    conmon calls the OCI runtime's `restore` in place of `create`; when it
-                                                reports a PID, the processes run on already
+                                                reports a PID, the processes are already running
 
-The network namespace is external to both: a checkpoint holds nothing of it, and what is restored finds the sandbox of
-its new start, with the addresses of that. So connections do not survive; criu refuses to dump one that stands.
+The network namespace is external to both: a checkpoint excludes it, and restored processes find the sandbox of the new
+start, with its addresses. Connections therefore do not survive; criu refuses to dump established ones.
 
 Sources: criu(8); crun(1) and runc-checkpoint(8); conmon(8).
 """
@@ -20,13 +20,13 @@ from havre.errors import Unavailable
 from havre.runtime import spawn
 
 INVENTORY = "inventory.img"
-"""The image without which a directory is no checkpoint."""
+"""The image that every checkpoint contains."""
 
 _REASONS = 3
 
 
 def check_criu() -> None:
-    """Unavailable where it is not installed."""
+    """Raise Unavailable where criu is not installed."""
     if shutil.which("criu", path=spawn.ENVIRONMENT["PATH"]) is None:
         raise Unavailable("criu is not installed", "install the packages criu and libcriu2")
 
@@ -38,12 +38,12 @@ def dump_options(images: Path, work: Path, *, leave_running: bool) -> list[str]:
 
 
 def is_checkpoint(directory: Path) -> bool:
-    """Whether a directory holds what can be restored. Blocking."""
+    """Report whether a directory contains a checkpoint. Blocking."""
     return (directory / INVENTORY).is_file()
 
 
 def read_reason(log: Path, otherwise: str) -> str:
-    """Why criu failed: the first of its errors that are left in `log`, or what the OCI runtime said. Blocking."""
+    """Why criu failed: the first error in `log`, or `otherwise`, the OCI runtime's message. Blocking."""
     try:
         lines = log.read_text(errors="replace").splitlines()
     except FileNotFoundError:

@@ -1,6 +1,6 @@
-"""conmon: the small program that holds one process's pty or pipes, writes its log, and outlives the daemon.
+"""conmon: the program that holds a process's pty or pipes, writes its log, and outlives the daemon.
 
-Here is what one needs to know of it: its command line, the handshake, the attach connection and the control fifo.
+This module has its command line, the handshake, the attach connection and the control FIFO.
 
     daemon                 conmon                         OCI runtime
       | start pipe: 1 byte    |                               |
@@ -14,11 +14,11 @@ Here is what one needs to know of it: its command line, the handshake, the attac
       |  pidfd readable       |  writes EXITDIR/NAME (decimal, 128+n for signal n), then ends
       |<----------------------|
 
-An exec with output has one step more: {"data": 0} on the attach pipe, the connection, and only then a second byte.
+An exec with output has one more step: {"data": 0} on the attach pipe, the connection, and only then a second byte.
 
-Traps, each met: stdin packets over 32768 bytes lose their tail; a client that does not read blocks conmon, hence one
-connection that is always drained; two messages in the control fifo at once garble each other (2.1.12), hence the wait
-until it is empty; `--log-size-max` throws old lines away and is never given.
+Quirks, all observed: stdin packets over 32768 bytes are truncated; a client that does not read blocks conmon, hence one
+connection that is always drained; two messages in the control FIFO at once corrupt each other (2.1.12), hence the wait
+until it is empty; `--log-size-max` discards old lines and is never used.
 
 Why: docs/decisions/040.
 """
@@ -54,11 +54,11 @@ PACKETS_PER_WAKEUP = 32
 CONTROL_TIMEOUT_S = 2.0
 
 _buffer = memoryview(bytearray(MAX_PACKET))
-"""What every connection reads into: on the event loop one packet is taken out before the next comes in."""
+"""The receive buffer of all connections: the event loop copies each packet before it receives the next."""
 
 
 class Report(msgspec.Struct):
-    """A line of the sync pipe: a PID or an exit code, or -1 and a text."""
+    """A line of the sync pipe: a PID or an exit code, or -1 and an error message."""
 
     data: int
     message: str = ""
@@ -66,10 +66,11 @@ class Report(msgspec.Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Launch:
-    """One conmon: `directory` holds the attach socket and control fifo, `arguments` are conmon's, `runtime` its -r.
+    """One conmon: `directory` holds the attach socket and control FIFO, `arguments` are conmon's, `runtime` its -r.
 
-    `kept` are descriptors that it holds open for as long as it lives, without ever using them. With `shield`, the OCI
-    runtime gets none of the host's /dev/null (`null`).
+    conmon inherits the descriptors `kept` and holds them open. With `shield`, the OCI runtime gets our null device
+    instead
+    of the host's /dev/null (`null`).
     """
 
     program: Path
@@ -106,20 +107,21 @@ class Launch:
 
     @property
     def runtime_log(self) -> Path:
-        """Where the OCI runtime says why it failed."""
+        """The OCI runtime's error log."""
         return self.directory / "runtime.log"
 
     @property
     def exit_file(self) -> Path:
-        """Where the exit code appears, under the container's name for an exec too."""
+        """The file with the exit code; for an exec, too, it has the container's name."""
         return self.directory / "exit" / self.container_id
 
 
 class Handshake:
-    """A started conmon with the daemon's ends of its pipes. Use as a context manager: it closes them."""
+    """A started conmon with the daemon's ends of its pipes; as a context manager, it closes them."""
 
     def __init__(self, launch: Launch, set_apart: Callable[[int], None], *, attach_first: bool = False) -> None:
-        """Start it, and in a thread `set_apart` its PID, which is its own until `finish` or the watch of its end."""
+        """Start conmon, and call `set_apart` with its PID in a thread; the PID is not reaped before `finish` or
+        `Ending`."""
         self._open: list[int] = []
         theirs: list[int] = []
         env = dict(spawn.ENVIRONMENT)
@@ -164,32 +166,32 @@ class Handshake:
         return read
 
     def close(self) -> None:
-        """Close the daemon's ends."""
+        """Close the daemon's ends of the pipes."""
         for descriptor in self._open:
             os.close(descriptor)
         self._open.clear()
 
     def proceed(self) -> None:
-        """The second byte: the attach connection stands."""
+        """Write the second byte: the attach connection is established."""
         os.write(self._start, b"1")
 
     async def attach_report(self) -> Report | None:
-        """What conmon says before it wants the attach connection; None when it ended without a word."""
+        """conmon's report before the attach connection; None when it ended without one."""
         return await _read_report(self._attach)
 
     async def report(self) -> Report | None:
-        """The next line of the sync pipe, once conmon is set apart; None when it ended without a word."""
+        """The next line of the sync pipe, after `set_apart` has completed; None when conmon ended without one."""
         report = await _read_report(self._sync)
         await self._apart
         return report
 
     async def finish(self) -> None:
-        """Wait for the end of a conmon that has failed."""
+        """Wait for the end of a conmon that failed."""
         await self._apart
         await spawn.finish(self.child)
 
     async def abandon(self) -> None:
-        """Kill a conmon that has not come to its report, and what it has started."""
+        """Kill a conmon that has not reported yet, and its descendants."""
         await in_thread(spawn.end_children, self.child.pid)
         self.child.kill()
         await self.finish()
@@ -227,10 +229,11 @@ def _set(future: asyncio.Future[None]) -> None:
 
 
 class Attachment:
-    """The daemon's one connection to a conmon: output into a `Fanout`, input from `write`."""
+    """The daemon's connection to a conmon: passes output to a `Fanout`, input from `write`."""
 
     def __init__(self, directory: Path, output: Fanout, ended: Callable[[], None]) -> None:
-        """Connect to `directory/attach`; OSError when nobody listens. `ended` is called when conmon has closed it."""
+        """Connect to `directory/attach`; OSError when nothing listens. `ended` is called when conmon closes the
+        connection."""
         self._socket = _connect(directory)
         self._output = output
         self._ended = ended
@@ -251,11 +254,11 @@ class Attachment:
             except BlockingIOError:
                 return
             except ConnectionResetError:
-                continue  # told once, when conmon ended with input unread: its last output is still to come
+                continue  # reported once, when conmon ended with unread input: its last output is still in the socket
             if size == 0:
                 self.close()
                 self._ended()
-                self._ended = _nobody  # it holds on to this in turn
+                self._ended = _nobody  # breaks the reference cycle
                 return
             stream = STDERR if _buffer[0] == 3 else STDOUT
             if size > 1 and not self._output.publish(stream, bytes(_buffer[1:size])):
@@ -264,11 +267,11 @@ class Attachment:
 
     @property
     def is_open(self) -> bool:
-        """Whether conmon may still send something."""
+        """Report whether conmon may still send output."""
         return self._open
 
     def close(self) -> None:
-        """End of output. Idempotent."""
+        """Close the connection: end of output. Idempotent."""
         if self._open:
             self._open = False
             self._loop.remove_reader(self._socket.fileno())
@@ -277,7 +280,7 @@ class Attachment:
         self._output.close()
 
     async def write(self, data: bytes) -> None:
-        """Input for the process, waiting while it does not read; what an ended process would get is dropped."""
+        """Write to the process's stdin, waiting while it does not read; discarded when it has ended."""
         async with self._writing:
             for start in range(0, len(data), MAX_STDIN_PACKET):
                 await self._send(data[start : start + MAX_STDIN_PACKET])
@@ -297,28 +300,28 @@ class Attachment:
         writable: asyncio.Future[None] = self._loop.create_future()
         self._loop.add_writer(self._socket.fileno(), _set, writable)
         try:
-            # The connection may be closed meanwhile, which removes the writer: look again every second.
+            # Closing the connection concurrently removes the writer callback: check again every second.
             await asyncio.wait([writable], timeout=1.0)
         finally:
             if self._open:
                 self._loop.remove_writer(self._socket.fileno())
 
     async def end_input(self) -> None:
-        """End of input for the process, after what has been written; output flows on."""
+        """End of input for the process, after pending writes; output continues."""
         async with self._writing:
             if self._open:
                 try:
                     self._socket.shutdown(socket.SHUT_WR)
-                except OSError:  # the process has ended and conmon with it: ENOTCONN
+                except OSError:  # ENOTCONN: the process has ended and conmon with it
                     return
 
 
 def _nobody() -> None:
-    """Who is told of the end of a connection that was told of already."""
+    """The `ended` callback of a connection whose end was already reported."""
 
 
 def _connect(directory: Path) -> socket.socket:
-    # A socket address holds 107 bytes; a path by way of a descriptor is always short enough.
+    # A socket address holds 107 bytes (unix(7)); a path through /proc/self/fd always fits.
     parent = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     try:
@@ -333,7 +336,7 @@ def _connect(directory: Path) -> socket.socket:
 
 
 class Control:
-    """conmon's control fifo, by which it is told the size of the terminal, and to open its log anew."""
+    """conmon's control FIFO: resizes the terminal and reopens the log."""
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "ctl"
@@ -344,20 +347,20 @@ class Control:
         await self._send(f"1 {rows} {columns}\n")
 
     async def reopen_log(self) -> None:
-        """Let conmon open its log anew: by its name, which must have become free, or what is there is lost."""
+        """Make conmon reopen its log by name. Rename the old one first: conmon truncates the file."""
         await self._send("2 0 0\n")
 
     async def _send(self, message: str) -> None:
         async with self._lock:
             try:
                 fifo = os.open(self._path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            except OSError as error:  # ENXIO: nobody reads; ENOENT: gone
+            except OSError as error:  # ENXIO: no reader; ENOENT: removed
                 raise Failed("the process's monitor has ended") from error
             try:
                 os.write(fifo, message.encode())
                 async with asyncio.timeout(CONTROL_TIMEOUT_S):
                     while _unread(fifo):  # noqa: ASYNC110
-                        await asyncio.sleep(0.001)  # a fifo does not tell its writer that it was read
+                        await asyncio.sleep(0.001)  # a FIFO does not notify its writer of reads
             except BrokenPipeError as error:
                 raise Failed("the process's monitor has ended") from error
             except TimeoutError as error:
@@ -372,13 +375,17 @@ def _unread(fifo: int) -> int:
 
 
 def read_failure(launch: Launch, message: str) -> str:
-    """Why conmon or the OCI runtime failed: the runtime's own log, else what conmon reported, else its stderr."""
+    """Why conmon or the OCI runtime failed: the runtime's log, else conmon's report, else conmon's stderr."""
     for line in reversed(_lines(launch.runtime_log)):
         with contextlib.suppress(json.JSONDecodeError):
             entry = json.loads(line)
             if entry.get("level") in ("error", "fatal"):
                 return str(entry.get("msg", ""))
-    return message or "\n".join(_lines(launch.directory / "conmon.log")[-3:]) or "the monitor ended without a word"
+    return (
+        message
+        or "\n".join(_lines(launch.directory / "conmon.log")[-3:])
+        or "the monitor ended without an error message"
+    )
 
 
 def _lines(file: Path) -> list[str]:

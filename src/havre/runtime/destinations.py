@@ -1,9 +1,9 @@
-"""Where a container's mounts, devices and working directory are, once the links of its image have been followed.
+"""Resolves symbolic links of the image in the paths of mounts, devices and the working directory.
 
-OCI runtimes disagree about links that lead to what is not there: runc makes a mount's place where they lead to, crun
-makes none, and neither makes a working directory so. Docker makes all of them, inside the root. Here they are followed
-first, as in a chroot(2), and the runtime is told of places without links. What is mounted hides what lies below it, so
-that the outer of two mounts is settled first, and links in what is mounted are left to the runtime.
+OCI runtimes differ on dangling links: runc creates the target of a mount's link, crun does not, and neither creates a
+working directory that way. Docker creates all of them, inside the root. So links are resolved here first, as in a
+chroot(2), and the runtime gets paths without links. A mount hides what lies below it: outer mounts are resolved first,
+and links inside mounts are left to the runtime.
 
 Source: runc's securejoin, "Follow symlinks in scope"; path_resolution(7).
 """
@@ -24,9 +24,9 @@ _KERNEL = ("/dev", "/proc", "/sys")
 
 
 def settle_destinations(plan: ContainerPlan) -> ContainerPlan:
-    """The plan with no link of the image in its paths. InvalidInput for loops, and for what would lie in /proc.
+    """The plan with links resolved in its paths. InvalidInput for loops, and for paths that lead into /proc.
 
-    Blocking. Nobody writes to the root file system meanwhile.
+    Blocking. The root file system must not change meanwhile.
     """
     root = _Root(plan)
     mounts = []
@@ -41,18 +41,18 @@ def settle_destinations(plan: ContainerPlan) -> ContainerPlan:
 
 
 class _Root:
-    """The image's root with what has been mounted over it."""
+    """The image's root file system and the mounts on it so far."""
 
     def __init__(self, plan: ContainerPlan) -> None:
         self._path = plan.rootfs
         self._covered = set(_KERNEL)
 
     def cover(self, place: str) -> None:
-        """Something is mounted at `place`."""
+        """Record a mount at `place`."""
         self._covered.add(place)
 
     def follow(self, path: str) -> str:
-        """Where an absolute path leads; as it was given where no link is on its way."""
+        """Resolve an absolute path; unchanged if it contains no link."""
         followed = False
 
         def read_link(inner: str) -> str:

@@ -1,4 +1,4 @@
-"""Device nodes of the host as values: one that a user names, a directory of them, or all for `--privileged`."""
+"""Device nodes of the host as values: one node, a directory of them, or all for `--privileged`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 from havre.errors import InvalidInput
 from havre.runtime.plan import Device
 
-# What a container has of its own, or must not see as the host's: pseudo-terminals, shared memory, queues, the console.
+# A container has its own, or must not see the host's: pseudo-terminals, shared memory, queues, the console.
 _OWN = ("pts", "shm", "fd", "mqueue", ".lxc", ".lxd-mounts", ".udev")
 _CONSOLE = "/dev/console"
 
 
 def read_devices(on_host: str, inside: str, access: str) -> list[Device]:
-    """The node `on_host`, or all below it, to appear at `inside` ("" is the same path) with `access` of "rwm".
+    """The node `on_host`, or all below it, to create at `inside` ("" is the same path) with `access` of "rwm".
 
-    Raises InvalidInput when there is nothing of the kind.
+    Raises InvalidInput when there is none.
     """
     access, inside = access or "rwm", inside or on_host
     if not set(access) <= set("rwm"):
@@ -36,7 +36,7 @@ def read_devices(on_host: str, inside: str, access: str) -> list[Device]:
 
 
 def all_devices() -> list[Device]:
-    """Every device node below /dev but those a container has of its own."""
+    """Every device node below /dev, except those that a container has of its own."""
     found = (_device(path, path, "rwm", follow=False) for path in _walk(Path("/dev")) if path != _CONSOLE)
     return [device for device in found if device]
 

@@ -1,7 +1,7 @@
-"""One more process in a running container.
+"""Exec: an additional process in a running container.
 
-Always by `--process FILE`: crun 1.19 to 1.26 forget the user that is given on the command line (CVE-2026-30892). Each
-exec has a directory of its own, as conmon names its exit file after the container.
+Always started by `--process FILE`: crun 1.19 to 1.26 ignore the user given on the command line (CVE-2026-30892). Each
+exec has its own directory, because conmon names its exit file after the container.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from havre.runtime.room import Room
 
 
 class ExecProcess(Held):
-    """An exec to be: subscribe to `output`, then `start` it. Nothing exists before, nothing is left after the end."""
+    """An exec: subscribe to `output`, then `start` it. Creates nothing before, leaves nothing after its end."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class ExecProcess(Held):
         )
 
     async def start(self) -> None:
-        """Run it. Failed, with the reason in Docker's words, when it cannot be; Conflict when it was started before."""
+        """Start it. Failed, with the reason in Docker's words, when that fails; Conflict when it was started before."""
         if self._started:
             raise Conflict("the exec has been started already")
         self._started = True
@@ -83,7 +83,7 @@ class ExecProcess(Held):
         spawn_task(self._clear_after(), f"exec {self._launch.name} in {self._launch.container_id}")
 
     def _make_directory(self) -> None:
-        """In the container's own, which must not come into being again when the container has just been cleaned up."""
+        """Below the container's directory, which must not be recreated when the container has just been cleaned up."""
         try:
             self._directory.parent.mkdir(mode=0o700, exist_ok=True)
             self._directory.mkdir(mode=0o700)
@@ -118,7 +118,7 @@ class ExecProcess(Held):
             try:
                 self._attach()
                 handshake.proceed()
-            except OSError as error:  # the container has ended, and its directory has gone
+            except OSError as error:  # the container has ended and its directory is removed
                 handshake.child.kill()
                 await handshake.finish()
                 raise self._too_late() from error

@@ -1,16 +1,16 @@
-"""One container's output to any number of readers, each at its own pace within a bound.
+"""Distributes one container's output to any number of readers, with backpressure.
 
-                            +-> Subscription (deque, at most LIMIT bytes waiting) -> async for
+                          +-> Subscription (deque, at most LIMIT bytes waiting) -> async for
     conmon -> publish() --->+-> Subscription
-              |     ^       +-> ...
-      False: hold   room(): go on
+      |     ^               +-> ...
+    False: hold   room(): go on
 
-conmon must always be drained, and it has one connection that nobody else sees. What it sends is appended to each
-subscription's queue. `publish` answers False once a queue holds LIMIT bytes: the caller then stops reading from conmon,
-whose socket fills up and makes the container's writes wait, as with Docker. When the slowest reader is half-way down,
-or leaves, `room` is called and reading goes on. `hold` does the same for a log that does not keep up. A process that
-has ended must not be held up: after `hurry` the rest, which is what pipe and socket held, is taken at once, and only
-what exceeds LAST_LIMIT is lost to a reader.
+conmon must always be drained, through a single connection. Its data is appended to each subscription's queue. `publish`
+returns False once a queue holds LIMIT bytes: the caller stops reading from conmon, the socket fills up, and the
+container's writes block, as in Docker. When the slowest reader is half-way down, or leaves, `room` is called and
+reading
+resumes. `hold` does the same for a log that is too slow. When the process has ended (`hurry`), the rest in pipe and
+socket is read at once, and a reader loses only what exceeds LAST_LIMIT.
 
 Memory per subscription is bounded by LIMIT, and LAST_LIMIT at the end, plus one packet. Event loop only.
 """
@@ -57,14 +57,14 @@ class Subscription:
         return chunk
 
     def close(self) -> None:
-        """Leave: what waits is dropped and the iteration ends. Idempotent."""
+        """Unsubscribe: discards queued data and ends the iteration. Idempotent."""
         self._queue.clear()
         self._waiting = 0
         self._end()
         self._fanout._leave(self)
 
     def _take(self) -> Chunk:
-        """The next chunk, with what follows it on the same stream, up to CHUNK bytes."""
+        """The next chunk, merged with later data of the same stream up to CHUNK bytes."""
         stream, data = self._queue.popleft()
         size = len(data)
         pieces = [data]
@@ -90,7 +90,7 @@ class Subscription:
 
 
 class Fanout:
-    """The output of one process. `room` is called when `publish` has answered False and may be called again."""
+    """The output of one process. `room` is called when `publish` has returned False and may be called again."""
 
     def __init__(self) -> None:
         self.room: Callable[[], None] = _nobody_waits
@@ -102,7 +102,7 @@ class Fanout:
         self._ring: Callable[[], None] | None = None
 
     def subscribe(self, *, stdout: bool = True, stderr: bool = True) -> Subscription:
-        """Read from now on. Without a subscription output goes to the log alone."""
+        """Subscribe to output from now on. Without subscriptions output goes to the log only."""
         streams = frozenset({STDOUT} if stdout else ()) | frozenset({STDERR} if stderr else ())
         subscription = Subscription(self, streams)
         if self._closed:
@@ -112,16 +112,16 @@ class Fanout:
         return subscription
 
     def alarm(self, ring: Callable[[], None]) -> None:
-        """Call `ring` once, when more is published; it takes the place of an earlier alarm."""
+        """Call `ring` once at the next `publish`; replaces an earlier alarm."""
         self._ring = ring
 
     def hold(self, held: bool) -> None:
-        """Let the process wait, or no longer, for a log that does not keep up."""
+        """Pause the process's output, or resume it, for a log that is too slow."""
         self._behind = held
         self._consumed()
 
     def publish(self, stream: int, data: bytes) -> bool:
-        """Hand `data` to all; False when the caller must not publish more until `room` is called."""
+        """Queue `data` for all; False when the caller must not publish more until `room` is called."""
         for subscription in self._subscriptions:
             if subscription._waiting < LAST_LIMIT:
                 subscription._put(stream, data)
@@ -132,15 +132,15 @@ class Fanout:
         return not self._held
 
     def hurry(self) -> None:
-        """The process has ended: take what is left without waiting for readers."""
+        """The process has ended: read what is left without waiting for readers."""
         self._hurried = True
         self._consumed()
 
     def close(self) -> None:
-        """The output has ended: subscriptions end once they have taken what waits. Idempotent."""
+        """The output has ended: subscriptions end after their queued data. Idempotent."""
         self._closed = True
         self._ring = None
-        self.room = _nobody_waits  # lets go of the connection, which holds on to this in turn
+        self.room = _nobody_waits  # drops the reference to the connection, which refers to this
         for subscription in self._subscriptions:
             subscription._end()
         self._subscriptions.clear()
@@ -160,4 +160,4 @@ class Fanout:
 
 
 def _nobody_waits() -> None:
-    """What `room` is before a connection sets it."""
+    """The value of `room` before a connection sets it."""

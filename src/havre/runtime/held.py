@@ -1,20 +1,19 @@
-"""A process that conmon holds: its end, its output and its input. Containers and execs differ only in what they add.
+"""A process held by conmon: its end, its output and its input. The base of containers and execs.
 
-How the end is learnt, without polling, from one pidfd while it runs and a second one in its last moment:
+How the end is detected, without polling, from one pidfd while it runs and a second one at its end:
 
-    process ends      --> conmon's pidfd is opened (at once over if it has ended)
-    conmon ends       --> exit file there? --yes--> Exit(code of the file, its mtime)
-                             | no: conmon was killed
-                             v
-                          wait status from the kernel --> Exit, and the exit file is written for a later daemon
-
-    connection ends,  --> conmon's pidfd is opened: killed alone, it leaves a process that runs on without output
+    process ends      --> open conmon's pidfd (readable at once if conmon has ended)
+    conmon ends       --> exit file present? --yes--> Exit(code of the file, its mtime)
+                          | no: conmon was killed
+                          v
+                          wait status from the kernel --> Exit, and write the exit file for a later daemon
+    connection ends,  --> open conmon's pidfd: if only conmon was killed, the process keeps running without output
     process has not
 
-When the process ends and conmon does not follow within STALL_S, it waits for a reader that does not read: then the rest
-of the output is taken without waiting (`Fanout.hurry`), so that an end is never unreported.
+When the process ends and conmon does not within STALL_S, conmon waits for a slow reader: the rest of the output is then
+read without waiting (`Fanout.hurry`), so that the end is always reported.
 
-While it runs, a process costs the daemon two descriptors, its pidfd and the connection (docs/why/processes.md#start).
+A running process costs the daemon two descriptors, its pidfd and the connection (docs/why/processes.md#start).
 """
 
 from __future__ import annotations
@@ -45,26 +44,27 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Monitor:
-    """A conmon: its PID, when it started (None: it is ours, so that its PID stays its own), and `child` where it is."""
+    """A conmon: its PID, start time (None: it is our child, so the PID cannot be recycled), and `child` if it is
+    one."""
 
     pid: int
     started: int | None = None
     child: subprocess.Popen[bytes] | None = None
 
     def open(self) -> int | None:
-        """Its pidfd; None when it is gone."""
+        """Open its pidfd; None when it has ended."""
         if self.child is not None and self.child.returncode is not None:
             return None
         return pidfd.open_process(self.pid, self.started)
 
     def reap(self) -> None:
-        """It has ended: let the kernel forget it."""
+        """Reap it if it is our child."""
         if self.child is not None:
             self.child.wait()
 
 
 class Ending:
-    """Watches a process and its conmon until the end is known; see the module's drawing."""
+    """Watches a process and its conmon until the end is known; see the module's docstring."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Ending:
         oom_killed: Callable[[], bool],
         stalled: Callable[[], None],
     ) -> None:
-        """Watch from now on. Takes over the pidfd `process`; None is one that has ended."""
+        """Start to watch. Takes ownership of the pidfd `process`; None if it has ended."""
         self._loop = asyncio.get_running_loop()
         self._pid = pid
         self._process = process
@@ -102,27 +102,27 @@ class Ending:
             raise Conflict("the process has ended") from error
 
     def has_ended(self) -> bool:
-        """Whether the process has ended, though its code may not be known yet."""
+        """Report whether the process has ended; its exit code may not be known yet."""
         return self._process is None or pidfd.has_ended(self._process)
 
     def kill_conmon(self) -> None:
-        """For a conmon that hangs though its process has ended."""
+        """Kill a conmon that hangs after its process has ended."""
         if self._conmon is not None:
             pidfd.send_signal(self._conmon, signals.SIGKILL)
 
     def connection_ended(self) -> None:
-        """Conmon has closed its connection: it was killed, or the process has ended, or is about to."""
+        """conmon has closed its connection: it was killed, or the process has ended or is about to."""
         if not self.result.done() and not self._over:
             self._watch_conmon()
 
     def close(self) -> None:
-        """Stop watching and give the descriptors back. Idempotent."""
+        """Stop watching and close the descriptors. Idempotent."""
         for descriptor in (self._process, self._conmon):
             if descriptor is not None:
                 self._loop.remove_reader(descriptor)
                 os.close(descriptor)
         self._process = self._conmon = None
-        self._stalled = _nothing  # both belong to the process that holds on to this
+        self._stalled = _nothing  # breaks the reference cycle
         self._oom_killed = _unknown
 
     def _process_ended(self) -> None:
@@ -132,7 +132,7 @@ class Ending:
         self._watch_conmon()
 
     def _watch_conmon(self) -> None:
-        """Wait for conmon's end; for what it has written down, if it is gone."""
+        """Wait for conmon's end; if it has ended, read its exit file."""
         if self.result.done():
             return
         if self._conmon is None and (conmon := self._monitor.open()) is not None:
@@ -156,7 +156,7 @@ class Ending:
         self._decide()
 
     def _decide(self) -> None:
-        """Conmon is gone: what is known of the process?"""
+        """conmon has ended: determine how the process ended."""
         if self.result.done():
             return
         recorded = read_exit(self._exit_file)
@@ -165,12 +165,12 @@ class Ending:
         elif self._over:
             self._ask_kernel()
         else:
-            log.warning("a container's monitor was killed; its output is lost, its end will be noticed")
+            log.warning("a container's conmon was killed: its output is lost, its exit will still be reported")
 
     def _ask_kernel(self) -> None:
         status = pidfd.exit_status(self._process, self._pid) if self._process is not None else None
         code = UNKNOWN_CODE if status is None else pidfd.exit_code(status)
-        with contextlib.suppress(FileNotFoundError):  # an exec's directory goes with its container's
+        with contextlib.suppress(FileNotFoundError):  # an exec's directory is removed with its container's
             self._exit_file.write_text(str(code))
         self._finish(code, time.time())
 
@@ -180,9 +180,9 @@ class Ending:
 
 
 def read_exit(file: Path) -> tuple[int, float] | None:
-    """The exit code conmon wrote and when; None when there is none (conmon creates the file whole, by rename).
+    """The exit code written by conmon, and when; None without one (conmon renames the complete file into place).
 
-    The kernel stamps files with the time of its last tick: one tick more, and it is not before what was written last.
+    File timestamps have the granularity of the kernel's tick: adding one makes it no earlier than the last write.
     """
     try:
         with open(file) as opened:
@@ -193,7 +193,7 @@ def read_exit(file: Path) -> tuple[int, float] | None:
 
 
 def _nothing() -> None:
-    """What a watch that is over does about a stall."""
+    """The stall callback of a closed watch."""
 
 
 def _unknown() -> bool:
@@ -214,7 +214,7 @@ class Held:
 
     @property
     def directory(self) -> Path:
-        """Where its conmon works."""
+        """conmon's working directory."""
         return self._directory
 
     def _attach(self) -> None:
@@ -227,56 +227,56 @@ class Held:
     def _watch(self, pid: int, process: int | None, monitor: Monitor, exit_file: Path) -> None:
         self.pid = pid
         self._ending = Ending(pid, process, monitor, exit_file, oom_killed=self._oom_killed, stalled=self.output.hurry)
-        if self._attachment is None or not self._attachment.is_open:  # it has ended before anybody watched
+        if self._attachment is None or not self._attachment.is_open:  # it ended before anything watched
             self._ending.connection_ended()
 
     def _oom_killed(self) -> bool:
         return False
 
     async def wait(self) -> Exit:
-        """The end of the process. Its output may still be in subscriptions' buffers."""
+        """Wait for the end of the process. Subscriptions may still have queued output."""
         if self._ending is None:
             raise Conflict("the process has not been started")
         return await asyncio.shield(self._ending.result)
 
     def exited(self) -> Exit | None:
-        """How it ended, if it has."""
+        """How it ended, or None while it runs."""
         if self._ending is None or not self._ending.result.done():
             return None
         return self._ending.result.result()
 
     def has_ended(self) -> bool:
-        """Whether it has ended, though `exited` may not know how yet."""
+        """Report whether it has ended, even if `exited` does not know its exit code yet."""
         return self._ending is None or self._ending.has_ended()
 
     async def write_stdin(self, data: bytes) -> None:
-        """Input for the process, waiting while it does not read; dropped when it has ended."""
+        """Write to its stdin, waiting while it does not read; discarded when it has ended."""
         if self._attachment is not None:
             await self._attachment.write(data)
 
     async def close_stdin(self) -> None:
-        """End of input, where the input ends with its client; a terminal and a shared input stay open."""
+        """Close its stdin, if that ends with its client; a terminal and a shared stdin stay open."""
         if self._attachment is not None and self._ends_input:
             await self._attachment.end_input()
 
     async def resize(self, rows: int, columns: int) -> None:
-        """The size of its terminal in characters. Failed when it has ended."""
+        """Set the size of its terminal, in characters. Failed when it has ended."""
         await self._control.resize(rows, columns)
 
     async def reopen_log(self) -> None:
-        """After a rename of the log: write to a new file of the old name. Failed when it has ended."""
+        """Reopen the log after a rename. Failed when it has ended."""
         await self._control.reopen_log()
 
     async def kill(self, signal: int) -> None:
-        """Send a signal; Conflict when it has ended. Cannot hit another process."""
+        """Send a signal (by pidfd). Conflict when it has ended."""
         if self._ending is None:
             raise Conflict("the process has not been started")
         self._ending.send_signal(signal)
 
     async def _settle(self, timeout_s: float) -> None:
-        """Wait until the end of a killed process is known; conmon is killed when it does not come in time.
+        """Wait until the end of a killed process is known; kills conmon after the timeout.
 
-        What it wrote stays readable: the connection ends by itself when conmon has ended.
+        Its output stays readable: the connection closes when conmon ends.
         """
         if self._ending is None:
             self.output.close()
@@ -284,9 +284,9 @@ class Held:
         try:
             await asyncio.wait_for(asyncio.shield(self._ending.result), timeout_s)
         except TimeoutError:
-            log.error("the monitor of process %d hangs and is killed", self.pid)
+            log.error("killing the conmon of process %d, which hangs", self.pid)
             self._ending.kill_conmon()
             try:
                 await asyncio.wait_for(asyncio.shield(self._ending.result), timeout_s)
-            except TimeoutError:  # SIGKILL reaches nobody who waits for a device or a file server
-                log.error("process %d does not end: the kernel holds it", self.pid)
+            except TimeoutError:  # SIGKILL has no effect in uninterruptible sleep (a device, a file server)
+                log.error("process %d does not end: it is in uninterruptible sleep", self.pid)

@@ -1,4 +1,4 @@
-"""What this host is, read once when the daemon starts: kernel, cgroups, capabilities, the init, AppArmor."""
+"""Facts of this host, read once when the daemon starts: kernel, cgroups, capabilities, the init, AppArmor."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ INITS = ("catatonit", "docker-init", "tini-static", "tini")
 
 
 def read_host(init: str = "") -> HostFacts:
-    """The facts; blocking, but only kernel files are read. `Failed` where no cgroups can be seen.
+    """Read the facts. Blocking, but only kernel files. `Failed` where no cgroup hierarchy is mounted.
 
-    `init` is what `init-path` says; InvalidInput where that is no program.
+    `init` is the value of `init-path`; InvalidInput where that is not a program.
     """
     return HostFacts(
         machine=platform.machine(),

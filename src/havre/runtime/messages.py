@@ -1,7 +1,7 @@
-"""What an OCI runtime says when a container or exec cannot start, in Docker's words.
+"""Translates an OCI runtime's errors, when a container or exec cannot start, into Docker's words. Pure.
 
 Docker's command line derives its exit codes 125, 126 and 127 from these texts, so they are part of the API. Docker's
-own come from runc; crun words the same causes otherwise, hence the table. Pure.
+own come from runc; crun words the same errors differently, hence the table.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _REASONS = (
     *("permission denied", "is a directory"),
 )
 
-# crun's words on the left; what runc says of the same on the right.
+# crun's words on the left; runc's words for the same error on the right.
 _CRUN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     (
         re.compile(r"cannot find `([^`]*)` in \$PATH"),
@@ -40,7 +40,7 @@ _CRUN: tuple[tuple[re.Pattern[str], Callable[[re.Match[str]], str]], ...] = (
     ),
     (
         re.compile(r"the path `([^`]*)` exists but it is not executable"),
-        # runc looks on in $PATH for one that is executable
+        # runc continues the search in $PATH for an executable one
         lambda m: f'exec: "{m[1]}": ' + ("permission denied" if "/" in m[1] else "executable file not found in $PATH"),
     ),
     (
@@ -59,7 +59,7 @@ _RUNC_PREFIX = re.compile(
 
 
 def translate(text: str) -> str:
-    """The cause in runc's words, without prefixes: from runc's or crun's raw text."""
+    """The cause in runc's words, without prefixes, from runc's or crun's output."""
     text = text.strip()
     if (match := _LOGFMT.search(text)) is not None:
         text = match[1].replace('\\"', '"').replace("\\\\", "\\")
@@ -71,17 +71,17 @@ def translate(text: str) -> str:
 
 
 def create_failed(runtime: str, text: str) -> HavreError:
-    """Why a container could not be created, as Docker words it."""
+    """The error of a container that could not be created, as Docker words it."""
     return _told(f"{CREATE}: {runtime} create failed: unable to start container process: {translate(text)}: unknown")
 
 
 def start_failed(text: str) -> HavreError:
-    """Why a created container could not be started."""
+    """The error of a created container that could not be started."""
     return _told(f"{START}: {translate(text)}: unknown")
 
 
 def _told(message: str) -> HavreError:
-    """What the container's own configuration is the reason of is a 400, by the text (moby daemon/errors.go)."""
+    """An error caused by the container's own configuration is a 400, recognised by its text (moby daemon/errors.go)."""
     if "not a directory" in message.lower():
         return InvalidInput(message + _MISMATCHED)
     if any(reason in message.lower() for reason in _REASONS):
@@ -90,5 +90,5 @@ def _told(message: str) -> HavreError:
 
 
 def exec_failed(text: str) -> str:
-    """Why a process could not be started in a running container."""
+    """The error of a process that could not be started in a running container."""
     return f"{EXEC}: {translate(text)}: unknown"

@@ -1,18 +1,19 @@
-"""Containers as running processes: create, adopt, clean up, and what can be done to one that runs.
+"""Containers as running processes: create, adopt, clean up, and operations on running ones.
 
-One container has one directory `run_root/containers/ID`, which is its OCI bundle and conmon's place too:
+One container has one directory `run_root/containers/ID`, its OCI bundle and conmon's working directory:
 
     config.json   the OCI specification          state.json   PIDs with start times: written once created
-    attach, ctl   conmon's socket and fifo       exit/ID      conmon's record of the end
-    dump.log, restore.log                        what criu said of a checkpoint
-    exec/EXECID/  one like this per exec         oom          conmon saw the kernel kill for want of memory
+    attach, ctl   conmon's socket and FIFO       exit/ID      conmon's record of the end
+    dump.log, restore.log                        criu's log of a checkpoint
+    exec/EXECID/  one like this per exec         oom          conmon noticed an OOM kill
 
-`ID.HEX.gone` beside it is the bundle of a run that is over; it goes in the background, or when the next daemon opens.
+`ID.HEX.gone` beside it is the bundle of an ended run; removed in the background, or when the next daemon opens.
 
-The daemon may be killed anywhere. Without `state.json` nothing has been started, and `adopt` clears it away; with it,
-the PIDs (told from recycled ones by their start times) and the exit file say all that is to know.
+The daemon may be killed at any point. Without `state.json` nothing was started, and `adopt` cleans up; with it, the
+PIDs
+(checked by start time against recycling) and the exit file are sufficient.
 
-Nothing here waits for an OCI runtime where a signal or a file does the same.
+Signals and files are used in place of OCI runtime calls where they do the same.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ log = logging.getLogger(__name__)
 
 
 class _State(msgspec.Struct):
-    """What `adopt` needs and the kernel does not tell."""
+    """What `adopt` needs and the kernel does not report."""
 
     pid: int
     pid_started: int
@@ -83,7 +84,7 @@ class _State(msgspec.Struct):
 
 
 class _Spec(msgspec.Struct):
-    """What `Process` reads of a specification: a small part, so that taking over many containers is quick."""
+    """The part of a specification that `Process` reads: small, so that taking over many containers is fast."""
 
     root: dict[str, Any]
     process: dict[str, Any]
@@ -91,10 +92,11 @@ class _Spec(msgspec.Struct):
 
 
 class Process(Held):
-    """A container's first process; `runtime` names its OCI runtime, `rootfs` is the mounted root file system.
+    """A container's first process. `runtime` is its OCI runtime, `rootfs` the mounted root file system.
 
-    `apparmor_profile` is "" where the kernel has no AppArmor.
-    `recorded` is set by the owner, when whoever asks for the container's state is told of the end.
+    `apparmor_profile` is "" where the kernel has no AppArmor. The owner sets `recorded` when the container's state
+    reports
+    the end.
     """
 
     def __init__(
@@ -114,9 +116,9 @@ class Process(Held):
         self._cgroup = state.cgroup
 
     async def start(self) -> None:
-        """Let the created process run, unless it was restored and runs already.
+        """Start the created process, unless it was restored and already runs.
 
-        InvalidInput or Failed, with the runtime's reason in Docker's words; then nothing is left.
+        InvalidInput or Failed, with the runtime's reason in Docker's words; then nothing is left behind.
         """
         if self.restored:
             return
@@ -132,11 +134,11 @@ class Process(Held):
             raise messages.start_failed(result.stderr or result.stdout)
 
     async def pause(self) -> None:
-        """Freeze every process of the container. Conflict when it has ended."""
+        """Freeze all processes of the container. Conflict when it has ended."""
         await self._ask("pause")
 
     async def resume(self) -> None:
-        """Thaw what `pause` froze. Conflict when it has ended."""
+        """Thaw the processes. Conflict when it has ended."""
         await self._ask("resume")
 
     async def _ask(self, verb: str) -> None:
@@ -147,9 +149,10 @@ class Process(Held):
             raise Failed(f"cannot {verb} container {self.id}: {messages.translate(result.stderr)}")
 
     async def checkpoint(self, images: Path, *, leave_running: bool) -> None:
-        """Write the state of its processes to the directory `images`; they end, unless they are to be left running.
+        """Write a checkpoint to the directory `images`; the processes end, unless `leave_running`.
 
-        Conflict when it has ended, Unavailable without criu, Failed with criu's reason; it runs on then.
+        Conflict when it has ended, Unavailable without criu, Failed with criu's reason; the container keeps running
+        then.
         """
         checkpoints.check_criu()
         options = checkpoints.dump_options(images, self._directory, leave_running=leave_running)
@@ -160,7 +163,7 @@ class Process(Held):
             raise Failed(await in_thread(checkpoints.read_reason, self._directory / "dump.log", result.stderr))
 
     async def update(self, limits: Resources) -> None:
-        """Give the running container other limits; what is not given stays. Failed with the runtime's reason."""
+        """Change the running container's limits; unset fields stay. Failed with the runtime's reason."""
         file = self._directory / "update.json"
         rendered = render_limits(limits, self._owner.host)
         if limits.pids_limit is not None and limits.pids_limit <= 0:
@@ -171,30 +174,30 @@ class Process(Held):
             raise Failed(f"cannot update container {self.id}: {messages.translate(result.stderr)}")
 
     async def pids(self) -> list[int]:
-        """All processes of the container, as the host numbers them, in ascending order."""
+        """PIDs of all processes of the container in the host's PID namespace, ascending."""
         host = self._owner.host.cgroups
         return await in_thread(lambda: cgroups.pids(host.path(self._cgroup)))
 
     @property
     def cgroup(self) -> tuple[Cgroups, str]:
-        """The host's control groups and the container's in them."""
+        """The host's control groups, and the container's group in them."""
         return self._owner.host.cgroups, self._cgroup
 
     async def open_root(self) -> int:
-        """A descriptor of its root directory and of all that is mounted there for it. Conflict when it has ended."""
+        """Open its root directory, with everything mounted for it. Conflict when it has ended."""
         try:
             root = await in_thread(os.open, f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except (FileNotFoundError, ProcessLookupError) as error:
             raise Conflict(f"container {self.id} is not running") from error
         try:
-            await self.kill(0)  # it is still there, so that PID was its own
+            await self.kill(0)  # it still runs, so the PID was its own
         except BaseException:
             os.close(root)
             raise
         return root
 
     def exec(self, plan: ExecPlan) -> ExecProcess:
-        """Prepare one more process; it runs once its `start` is called. InvalidInput for a bad plan."""
+        """Prepare an additional process; its `start` runs it. InvalidInput for an invalid plan."""
         if self.exited() is not None:
             raise Conflict(f"container {self.id} is not running")
         process = render_exec(plan, self._base, self._owner.host)
@@ -215,11 +218,12 @@ class Process(Held):
 
 
 class Runtime:
-    """The composition of the room. `reason` says why `default` is the default runtime, `binaries` follows reloads."""
+    """Creates and adopts containers. `reason` explains why `default` is the default runtime; reloads change
+    `binaries`."""
 
     def __init__(self, run_root: Path, conmon: Path, runtimes: Runtimes, host: HostFacts) -> None:
         self._containers = run_root / "containers"
-        self._ever: dict[str, OciRuntime] = {}  # those that a reload has taken out may still have containers
+        self._ever: dict[str, OciRuntime] = {}  # runtimes removed by a reload may still have containers
         self._processes: dict[str, Process] = {}
         self.room = Room()
         own = cgroups.groups_of("self")
@@ -235,9 +239,9 @@ class Runtime:
 
     @classmethod
     async def open(cls, run_root: Path, binaries: Mapping[str, str], default: str | None, *, init: str = "") -> Runtime:
-        """Look at the host and the installed runtimes. Unavailable when conmon or every OCI runtime is missing.
+        """Find the host's facts and installed runtimes. Unavailable when conmon or every OCI runtime is missing.
 
-        `init` is the program that containers' own first process runs under, if they want one; "" finds one.
+        `init` is the program for containers with an init; "" searches for one.
         """
         conmon = shutil.which("conmon", path=spawn.ENVIRONMENT["PATH"])
         if conmon is None:
@@ -261,18 +265,18 @@ class Runtime:
         self.binaries |= {name: str(each.program) for name, each in runtimes.all.items()}
 
     async def reconfigure(self, binaries: Mapping[str, str], default: str | None) -> None:
-        """Other OCI runtimes for what is created from now on; InvalidInput or Unavailable, and nothing changes."""
+        """Change the OCI runtimes for later containers. InvalidInput or Unavailable, and nothing changes."""
         self._use(await find_runtimes(self._run_root, binaries, default, self.host.cgroups.layout))
 
     async def releases(self) -> dict[str, tuple[str, Release]]:
-        """Path and version of the programs that containers rest upon, by name: the OCI runtimes, conmon, the init."""
+        """Path and version, by name, of the programs that containers depend on: the OCI runtimes, conmon, the init."""
         programs = {**self.binaries, "conmon": str(self.conmon)}
         if self.host.init:
             programs[self.host.init.name] = str(self.host.init)
         return {name: (path, await self._releases.of(Path(path))) for name, path in programs.items()}
 
     async def features(self) -> dict[str, str]:
-        """What each OCI runtime says that it can, by its name: a line of JSON, "" for one that says nothing."""
+        """The feature report of each OCI runtime by name: a line of JSON, "" for one without."""
         return {name: await self._releases.features(Path(path)) for name, path in self.binaries.items()}
 
     def bundle(self, container_id: str) -> Path:
@@ -286,11 +290,13 @@ class Runtime:
     async def create(
         self, container_id: str, plan: ContainerPlan, log_path: Path | None, images: Path | None = None
     ) -> Process:
-        """Create a container up to the point where its process would start; `start` of the result lets it run.
+        """Create a container without starting its process; `start` of the result does.
 
-        With `images`, the directory of a checkpoint, its processes go on from there, at once.
-        Raises Conflict when it exists here, InvalidInput for a bad plan, Failed with the OCI runtime's reason in
-        Docker's words. After a failure nothing is left.
+        With `images`, the directory of a checkpoint, its processes are restored and run at once. Raises Conflict when
+        it exists
+        here, InvalidInput for an invalid plan, Failed with the OCI runtime's reason in Docker's words. A failure leaves
+        nothing
+        behind.
         """
         if log_path is not None and ":" in str(log_path):
             raise InvalidInput(f"conmon cannot write a log whose path has a colon: {log_path}")
@@ -308,7 +314,7 @@ class Runtime:
             _make_bundle(bundle, spec)
         except FileExistsError as error:
             raise Conflict(f"container {container_id} has a running process already") from error
-        # A task, not aio.spawn: its failure is the caller's to hear of, and the log's only if the caller says so.
+        # A task, not aio.spawn: its failure is the caller's to handle, and logged only by the caller.
         launching = asyncio.create_task(self._launch(container_id, plan, spec, runtime, log_path, images))
         try:
             async with asyncio.timeout(spawn.LIMIT_S if images is None else None):
@@ -321,15 +327,15 @@ class Runtime:
             raise
 
     async def load_profile(self, process: Mapping[str, Any]) -> None:
-        """Load the AppArmor profile that an OCI `process` names, if it is not. Failed, InvalidInput."""
+        """Load the AppArmor profile of an OCI `process`, unless loaded. Failed, InvalidInput."""
         if profile := process.get("apparmorProfile"):
             await in_thread(self.profiles.load, profile)
 
     async def _abort(self, container_id: str, launching: asyncio.Task[Process]) -> None:
-        # An OCI runtime that is half-way is let finish, if it does so soon; then what it made is deleted.
+        # A running OCI runtime gets a grace period to finish; then what it created is deleted.
         await asyncio.wait([launching], timeout=GRACE_S)
         if not launching.done():
-            log.error("the OCI runtime hangs while it creates container %s, and is killed", container_id)
+            log.error("killing the OCI runtime, which hangs while creating container %s", container_id)
             launching.cancel()
             await asyncio.wait([launching])
         await self.cleanup(container_id)
@@ -388,7 +394,8 @@ class Runtime:
             ends_input=ends_input,
         )
         _write_state(launch.directory / STATE, state)
-        if runtime.create_prefix and plan.cgroupns != PRIVATE:  # a private one shows where it was when it was made
+        # a private cgroup namespace shows the group it was created in
+        if runtime.create_prefix and plan.cgroupns != PRIVATE:
             await in_thread(self._enter_own_group, report.data, state.cgroup)
         elif self._in_service:
             await in_thread(self._leave_service, report.data)
@@ -397,23 +404,24 @@ class Runtime:
         return process
 
     def set_apart(self, conmon: int) -> None:
-        """Move a monitor out of the daemon's group: a service manager that stops the daemon must not stop it as well.
+        """Move a conmon out of the daemon's cgroup: a service manager that stops the daemon must not stop it as well.
 
-        Done while the OCI runtime starts, and wherever the daemon runs: the first move of any process waits for an RCU
-        grace period (6 to 10 ms), within the next one all others, such as the OCI runtime's, pass at once. Blocking.
+        Done while the OCI runtime starts: a first move of a process waits for an RCU grace period (6 to 10 ms), during
+        which
+        later moves, such as the OCI runtime's, pass at once. Blocking.
         """
         try:
             for tree in self._service_trees.values():
                 cgroups.move(tree, CONMON_GROUP, conmon)
         except ProcessLookupError:
-            return  # creating has failed already
+            return  # creating has already failed
         except OSError as error:
-            log.warning("the monitor stays in the daemon's cgroup and would be stopped with it: %s", error)
+            log.warning("conmon stays in the daemon's cgroup and would be stopped with it: %s", error)
 
     def _enter_own_group(self, init: int, group: str) -> None:
-        """Move a container's first process into its group of the v2 tree that was hidden from its OCI runtime.
+        """Move a container's first process into its group of the v2 tree, which was hidden from its OCI runtime.
 
-        What is executed later enters that group by itself: for an exec nothing is hidden. Blocking.
+        Later execs enter that group by themselves: nothing is hidden from an exec. Blocking.
         """
         try:
             cgroups.move(self._service_trees[""], group, init)
@@ -423,7 +431,7 @@ class Runtime:
             log.warning("the container has no cgroup of its own in the v2 tree: %s", error)
 
     def _leave_service(self, init: int) -> None:
-        """As above, where the OCI runtime has not moved `init`: in a v2 tree that was hidden from it. Blocking."""
+        """As above, where the OCI runtime has not moved `init`, in a v2 tree that was hidden from it. Blocking."""
         own, others = cgroups.groups_of("self"), cgroups.groups_of(init)
         try:
             for name, tree in self._service_trees.items():
@@ -456,10 +464,11 @@ class Runtime:
         return self.bundle(container_id) / "exit" / container_id
 
     async def adopt(self, container_id: str) -> Process | None:
-        """Take over a container that an earlier daemon created.
+        """Take over a container created by an earlier daemon.
 
-        One that runs is attached to again; one that ended meanwhile has its true end in `exited()`. None, and nothing
-        left of it, when it was never started. Its OCI runtime may have been uninstalled: what asks it then fails.
+        Attaches to a running one again; one that has ended has its exit status in `exited()`. One that was never
+        started is
+        cleaned up, and None returned. If its OCI runtime was uninstalled, operations that need it fail.
         """
         try:
             state, spec = await in_thread(_read_bundle, self.bundle(container_id))
@@ -479,68 +488,68 @@ class Runtime:
         return process
 
     async def _was_created(self, runtime: OciRuntime, container_id: str) -> bool:
-        """Whether it was created and never started."""
+        """Report whether it was created and never started."""
         result = await spawn.run(runtime.command("state", container_id))
         return result.code == 0 and json.loads(result.stdout).get("status") == "created"
 
     async def cleanup(self, container_id: str) -> None:
-        """Kill and delete whatever is left of a container: its processes, conmon, cgroup and bundle. Idempotent."""
+        """Kill and delete everything of a container: its processes, conmon, cgroup and bundle. Idempotent."""
         process = self._processes.pop(container_id, None)
         bundle = self.bundle(container_id)
         if not bundle.exists():
             return
-        if process is None:  # a monitor or daemon killed half-way may have left an OCI runtime that goes on
+        if process is None:  # a killed conmon or daemon may have left a running OCI runtime
             await in_thread(spawn.end_workers, bundle)
         if process is None or process.has_hooks or not process.has_ended():
             await in_thread(self._thaw, bundle)
             for runtime in self._holders(container_id):
                 try:
                     await spawn.run(runtime.command("delete", "--force", container_id))
-                except Failed as error:  # what it has not done is done without it
+                except Failed as error:  # what the runtime has not removed is removed below
                     log.error("container %s is deleted without its OCI runtime: %s", container_id, error)
         if process is not None:
             await process._settle(SETTLE_S)
         gone = await in_thread(self._clear_away, container_id)
-        # An exec that ends may clear away its part at the same time.
+        # An ending exec may remove its part concurrently.
         spawn_task(in_thread(shutil.rmtree, gone, ignore_errors=True), f"discard the bundle {gone.name}")
 
     def _thaw(self, bundle: Path) -> None:
         cgroups.thaw(self.host.cgroups, _group_of(bundle))
 
     def _clear_away(self, container_id: str) -> Path:
-        """Remove what is left of a container whose first process has ended. Blocking.
+        """Remove what remains of a container whose first process has ended. Blocking.
 
-        Its bundle is returned, renamed first so that an exec that comes too late cannot bring it back half-removed.
+        Returns its bundle, renamed first so that a late exec cannot recreate part of it.
         """
         bundle = self.bundle(container_id)
         group = _group_of(bundle)
         cgroups.thaw(self.host.cgroups, group)
         try:
             cgroups.remove(self.host.cgroups, group, SETTLE_S)
-        except OSError as error:  # the OCI runtime was killed half-way, and the kernel has not let go yet
-            log.error("the cgroup %s stays: %s", group, error)
-        for runtime in self._holders(container_id):  # not asked for `delete`, or what it could not read
+        except OSError as error:  # the OCI runtime was killed, and the kernel has not released it yet
+            log.error("the cgroup %s is not removed: %s", group, error)
+        for runtime in self._holders(container_id):  # not asked to `delete`, or unable to read its state
             runtime.forget(container_id, bundle)
         return bundle.rename(bundle.with_name(f"{container_id}.{secrets.token_hex(4)}{GONE}"))
 
     def _holders(self, container_id: str) -> list[OciRuntime]:
-        """The runtimes that have a state of this container: one, or none."""
+        """The runtimes that have state of this container: one or none."""
         return [each for each in self._ever.values() if (each.state / container_id).exists()]
 
 
 def _seen_root(rootfs: Path, pid: int) -> Path:
-    """Where the root file system of a process is found, if a daemon has mounted it whose mounts are not ours."""
+    """The path of a process's root file system, even if it was mounted in another mount namespace."""
     own = Path(f"/proc/{pid}/root")
     try:
         return rootfs if rootfs.is_mount() or rootfs.samefile(own) else own
-    except OSError:  # it has just ended, or is gone
+    except OSError:  # it has ended
         return rootfs
 
 
 def _check_image(plan: ContainerPlan) -> None:
-    """Refuse links in the image that would lead the OCI runtime's mounts astray. InvalidInput.
+    """Reject links in the image through which the OCI runtime would mount or create outside of it. InvalidInput.
 
-    runc 1.1 makes /dev/fd and its like through a link /dev, outside of the image (as in CVE-2025-31133).
+    runc 1.1 creates /dev/fd and similar links through a link /dev, outside of the image (as in CVE-2025-31133).
     """
     for directory in ("/dev", "/proc", "/sys"):
         if resolve_in_root(plan.rootfs, directory) != directory:
@@ -548,17 +557,17 @@ def _check_image(plan: ContainerPlan) -> None:
 
 
 def _group_of(bundle: Path) -> str:
-    """The cgroup that a container was to have."""
+    """The cgroup configured for a container."""
     try:
         spec = json.loads((bundle / SPEC).read_bytes())
-    except (FileNotFoundError, json.JSONDecodeError):  # killed while it was written: nothing was created
+    except (FileNotFoundError, json.JSONDecodeError):  # killed while writing it: nothing was created
         return f"{DEFAULT_CGROUP_PARENT}/{bundle.name}"
     group: str = spec["linux"]["cgroupsPath"]
     return group
 
 
 def _read_bundle(bundle: Path) -> tuple[_State, Mapping[str, Any]]:
-    """What `adopt` needs of a bundle. Blocking."""
+    """Read the parts of a bundle that `adopt` needs. Blocking."""
     state = msgspec.json.decode((bundle / STATE).read_bytes(), type=_State)
     spec = msgspec.json.decode((bundle / SPEC).read_bytes(), type=_Spec)
     return state, {name: value for name, value in msgspec.structs.asdict(spec).items() if value is not None}
@@ -575,7 +584,7 @@ def _is_gone(name: str) -> bool:
 
 
 def _sweep(containers: Path) -> None:
-    """Remove the bundles that an earlier daemon had not come to remove."""
+    """Remove the bundles of ended runs that an earlier daemon left."""
     for entry in os.scandir(containers):
         if _is_gone(entry.name):
             shutil.rmtree(entry.path)

@@ -1,9 +1,9 @@
-"""System calls that a seccomp profile is too old to know are answered with ENOSYS, as by runc.
+"""Makes a seccomp filter return ENOSYS for system calls newer than its profile, as runc does.
 
-A filter answers what it does not list with EPERM. A libc that tries a call which the kernel has learned since falls
-back to older ones upon ENOSYS, not upon EPERM. So runc puts some instructions before every filter that refuses by
-default: a number beyond the last one that the profile names on that architecture does not exist. crun does not, but
-takes a compiled filter from us, which is the one that it would have compiled with the same instructions in front:
+A filter returns EPERM for calls that it does not list. A libc that tries a new system call falls back to older ones on
+ENOSYS, but not on EPERM. runc therefore prepends instructions to every filter that denies by default: numbers above the
+last one that the profile names on an architecture return ENOSYS. crun does not, but accepts a compiled filter, so this
+compiles the filter that crun would, with the same instructions in front:
 
             ld arch                          the last call of x86_64 that Docker's profile names: 456
             jeq X86_64, 0, next              x32's calls have the same architecture, and bit 30
@@ -12,7 +12,7 @@ takes a compiled filter from us, which is the one that it would have compiled wi
             jgt 456, ENOSYS, filter
      x32:   jgt 0x400001c8, ENOSYS, filter
      next:  ...the same for each further architecture
-            ja filter                        which knows what to do with other architectures
+            ja filter                        which handles other architectures
      ENOSYS: ret ERRNO | 38
      filter: ...
 
@@ -60,7 +60,7 @@ _NUMBER, _ARCHITECTURE = 0, 4  # offsets in struct seccomp_data
 
 
 async def add_compiled(spec: dict[str, Any]) -> None:
-    """Give an OCI specification for crun the compiled filter, unless crun is to compile it as it is."""
+    """Add the compiled filter to an OCI specification for crun, unless crun compiles the same by itself."""
     rendered = spec["linux"].get("seccomp")
     if rendered is None:
         return
@@ -75,20 +75,21 @@ async def add_compiled(spec: dict[str, Any]) -> None:
 
 
 def _compile(encoded: bytes) -> str:
-    """In base64; "" for a filter that refuses nothing by default, or that is odd. Blocking."""
+    """In base64; "" for a filter that does not deny by default, or cannot be compiled. Blocking."""
     rendered = msgspec.json.decode(encoded)
     if rendered["defaultAction"] in _PERMISSIVE:
         return ""
     try:
         program = compile_filter(rendered)
-    except (OSError, KeyError, ValueError) as error:  # crun says better what is wrong with a profile
-        log.info("system calls that a seccomp profile does not know yet are refused with EPERM: %s", error)
+    except (OSError, KeyError, ValueError) as error:  # crun reports a profile's errors better
+        log.info("system calls newer than a seccomp profile return EPERM: %s", error)
         return ""
     return base64.b64encode(program).decode()
 
 
 def compile_filter(rendered: Mapping[str, Any]) -> bytes:
-    """The program of a `linux.seccomp` that refuses by default. OSError, KeyError or ValueError for what is odd."""
+    """The BPF program of a `linux.seccomp` that denies by default. OSError, KeyError or ValueError when it cannot
+    compile."""
     rules = rendered["syscalls"]
     default = _action(rendered["defaultAction"], rendered.get("defaultErrnoRet"))
     architectures = [_architecture(name) for name in rendered.get("architectures", ())]
@@ -124,7 +125,7 @@ def _architecture(name: str) -> int:
 
 
 def _comparisons(arguments: Sequence[Mapping[str, Any]]) -> Iterator[list[Comparison]]:
-    """The rules that a list of arguments makes: one of them all, or, if one argument is there twice, one for each."""
+    """Yield rules from a list of conditions: one of all of them or, if an argument occurs twice, one for each."""
     made = []
     for each in arguments:
         operator = seccomp.OPERATORS[each["op"].removeprefix("SCMP_CMP_")]
@@ -136,7 +137,7 @@ def _comparisons(arguments: Sequence[Mapping[str, Any]]) -> Iterator[list[Compar
 
 
 def _refuse_beyond(last: Mapping[int, int]) -> bytes:
-    """The instructions in front; `last` is the last call that is known, by architecture."""
+    """The prepended instructions; `last` is the highest known call of each architecture."""
     checks: list[tuple[int, list[tuple[int, int]]]] = []  # architecture; jumps: (opcode, number)
     for architecture, number in last.items():
         if architecture == _X86_64:
@@ -151,9 +152,9 @@ def _refuse_beyond(last: Mapping[int, int]) -> bytes:
         program.append((_JEQ, 0, 1 + len(jumps), architecture))
         program.append((_LOAD, 0, 0, _NUMBER))
         for opcode, number in jumps:
-            at = len(program) + 1  # from where jumps count
+            at = len(program) + 1  # jumps are relative to this
             enosys, onward = length - 1 - at, length - at
-            if opcode == _JGE:  # over the check of x86_64's own calls
+            if opcode == _JGE:  # skips the check of x86_64's own calls
                 program.append((opcode, 1 if len(jumps) > 2 else onward, 0, number))
             else:
                 program.append((opcode, enosys, onward, number))

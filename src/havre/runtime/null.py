@@ -1,15 +1,17 @@
-"""A null device that no container can change: what a process reads that has no other standard input.
+"""A null device that containers cannot change, used as stdin, stdout and stderr where a process has no other.
 
-conmon gives its own /dev/null, the host's, to the OCI runtime, and crun (before 1.24) gives what it is called with to
-the user of the process: who could then close it to everybody on the host. With any OCI runtime, root in a container
-could do that by fchmod(2). The device made here is a file system's of its own, attached nowhere and read-only, so that
-chmod(2) and chown(2) fail with EROFS, which crun overlooks; reading and writing a device is no writing to its mount.
-It ends with the last process that has it open. A prefix gives it to the OCI runtime, for half a millisecond:
+conmon passes its own /dev/null, the host's, to the OCI runtime, and crun (before 1.24) changes the owner of its
+standard
+streams to the process's user, who could then close it to the whole host. With any OCI runtime, root in a container
+could
+do so by fchmod(2). The device made here is on its own file system, attached nowhere and read-only, so that chmod(2) and
+chown(2) fail with EROFS, which crun ignores; reading and writing a device does not write to its mount. It is freed with
+the last process that has it open. A prefix (half a millisecond) passes it to the OCI runtime:
 
     sh -c 'exec "$@" </proc/self/fd/N' sh crun exec ...
 
-Not where nothing of the host's arrives inside: an exec gets a terminal or pipes by `-t` or `-i`, and a first process
-the container's own null device by the runtime, if that is the one which the runtime has made (`is_own`).
+It is not needed where no descriptor of the host gets inside: an exec with `-t` or `-i` has a terminal or pipes, and the
+runtime gives a first process the container's own null device, if the runtime created that one (`is_own`).
 
 Sources: crun's container.c (maybe_chown_std_streams), conmon's conmon.c (dev_null_r), mount_setattr(2), null(4).
 """
@@ -36,18 +38,18 @@ log = logging.getLogger(__name__)
 
 @functools.cache
 def null_device() -> int:
-    """A descriptor of the device, one for this process. The host's, and a warning, where none can be made. Blocking."""
+    """A descriptor of the device, shared by this process. Falls back to the host's, with a warning. Blocking."""
     try:
         return _make()
     except PermissionError as error:
-        log.warning("containers may change the host's /dev/null, as no device of our own can be made: %s", error)
+        log.warning("containers may change the host's /dev/null: cannot create a separate null device: %s", error)
         return os.open(NULL, os.O_RDWR | os.O_CLOEXEC)
 
 
 def shielded(command: Sequence[str], *, tty: bool, open_stdin: bool) -> list[str]:
-    """An OCI runtime's command line, with the device in place of each standard stream that conmon has none for.
+    """An OCI runtime's command line, with the device for each standard stream that conmon does not provide.
 
-    `null_device` is to be open in conmon.
+    `null_device` must be open in conmon.
     """
     device = f"/proc/self/fd/{null_device()}"
     if tty:
@@ -56,9 +58,10 @@ def shielded(command: Sequence[str], *, tty: bool, open_stdin: bool) -> list[str
 
 
 def is_own(plan: ContainerPlan) -> bool:
-    """Whether /dev/null inside is surely the OCI runtime's own: no mount or device lies there, nor may by a link.
+    """Report whether /dev/null inside is certainly created by the OCI runtime: no mount or device at that path or by
+    links.
 
-    Links can be in the image, and in what is mounted around another destination. Blocking.
+    Links may be in the image, and in what is mounted above another destination. Blocking.
     """
     paths = {posixpath.normpath(mount.destination) for mount in plan.mounts}
     outer = tuple(f"{path}/" for path in paths)
@@ -73,11 +76,11 @@ def _make() -> int:
     try:
         os.mkdir("dev", 0o755, dir_fd=mount)
         os.mknod("dev/null", stat.S_IFCHR, os.makedev(1, 3), dir_fd=mount)
-        os.chmod("dev/null", 0o666, dir_fd=mount)  # the umask does not apply
+        os.chmod("dev/null", 0o666, dir_fd=mount)  # independent of the umask
         try:
             mounts.restrict_mount(mount, mounts.ATTR_RDONLY)
         except OSError as error:
-            if error.errno != errno.ENOSYS:  # before Linux 5.12: it can be changed, but it is not the host's
+            if error.errno != errno.ENOSYS:  # before Linux 5.12 it can be changed, but is not the host's
                 raise
         return os.open("dev/null", os.O_RDWR | os.O_CLOEXEC, dir_fd=mount)
     finally:

@@ -1,7 +1,7 @@
-"""What one container, or one more process in it, is asked to be: frozen values, everything in them resolved.
+"""Plans of a container and of an exec: frozen values, with everything resolved.
 
-The engine fills these from the user's request and the image; `spec` turns them into the OCI runtime specification and
-`monitor` acts on them. Nothing here reads the host. Sizes are bytes, CPU times microseconds.
+The engine fills them from the user's request and the image; `spec` renders them as an OCI runtime specification and
+`monitor` carries them out. Nothing here reads the host. Sizes are bytes, CPU times microseconds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ DEFAULT_SHM_SIZE = 64 << 20
 
 @dataclass(frozen=True, kw_only=True)
 class User:
-    """Whom a process runs as; `groups` are the supplementary groups (see `users.resolve_user`)."""
+    """The user that a process runs as; `groups` are the supplementary groups (see `users.resolve_user`)."""
 
     uid: int = 0
     gid: int = 0
@@ -48,7 +48,7 @@ class Bind:
 
 @dataclass(frozen=True, kw_only=True)
 class Tmpfs:
-    """A fresh tmpfs; `options` are mount(8)'s (`size=1m`, `mode=700`, `exec`, `ro`), added to noexec,nosuid,nodev."""
+    """A new tmpfs; `options` are mount(8)'s (`size=1m`, `mode=700`, `exec`, `ro`), added to noexec,nosuid,nodev."""
 
     destination: str
     options: tuple[str, ...] = ()
@@ -59,7 +59,7 @@ Mount = Bind | Tmpfs
 
 @dataclass(frozen=True, kw_only=True)
 class Device:
-    """A device node made inside (`devices.read_devices` reads it from the host); `access` is of "rwm"."""
+    """A device node created inside (`devices.read_devices` reads it from the host); `access` is of "rwm"."""
 
     path: str
     type: str
@@ -112,7 +112,7 @@ class Hook:
 
 @dataclass(frozen=True, kw_only=True)
 class Resources:
-    """Limits of the container's cgroup; 0, "" and None are "not given", memory_swap -1 is unlimited."""
+    """Limits of the container's cgroup; 0, "" and None are "not set", memory_swap -1 is unlimited."""
 
     memory: int = 0
     memory_reservation: int = 0
@@ -141,10 +141,11 @@ Profile: TypeAlias = Mapping[str, Any] | str | None
 
 @dataclass(frozen=True, kw_only=True)
 class Security:
-    """What `--security-opt` says (`security.parse_security_opts`).
+    """The parsed `--security-opt` (`security.parse_security_opts`).
 
-    `seccomp` is None for the default profile, "unconfined", or a profile as Docker's JSON has it.
-    `apparmor` is "" for the default. `unmasked` is systempaths=unconfined.
+    `seccomp` is None for the default profile, "unconfined", or a profile as Docker's JSON. `apparmor` is "" for the
+    default.
+    `unmasked` is systempaths=unconfined.
     """
 
     seccomp: Profile = None
@@ -155,16 +156,18 @@ class Security:
 
 @dataclass(frozen=True, kw_only=True)
 class ContainerPlan:
-    """One container. Namespaces are PRIVATE, HOST or the path of one to join; "" lets the host's default stand.
+    """One container. Namespaces are PRIVATE, HOST or the path of one to join; "" is the host's default.
 
-    `rootfs` is mounted already. `args` is entrypoint and command together. `env` has PATH, HOSTNAME and TERM as the
-    engine wants them. `runtime` "" is the default OCI runtime. `cgroup_parent` "" is /havre. `shm_source` is a
-    directory to show as /dev/shm in place of a fresh tmpfs; a `shm_size` of None is no /dev/shm at all. `console_size`
-    is (rows, columns). With `stdin_once` the
-    container's input ends when `close_stdin` is called, otherwise it stays open for the next client. `kept_descriptors`
-    are held open beside the container while it runs, out of its reach, for a later daemon. `intel_rdt` is the object of
-    that name of the OCI runtime specification. `user_namespace` is the path of one to run in, whose IDs are `ids`; ""
-    is the host's.
+    `rootfs` is already mounted. `args` is entrypoint and command together. `env` includes PATH, HOSTNAME and TERM.
+    `runtime`
+    "" is the default OCI runtime. `cgroup_parent` "" is /havre. `shm_source` is a directory mounted as /dev/shm in
+    place of
+    a new tmpfs; a `shm_size` of None means no /dev/shm. `console_size` is (rows, columns). With `stdin_once`,
+    `close_stdin`
+    closes the container's stdin, otherwise it stays open for the next client. conmon inherits `kept_descriptors` and
+    holds
+    them open, inaccessible to the container, for a later daemon. `intel_rdt` is that object of the OCI runtime
+    specification. `user_namespace` is the path of one to run in, whose mapping is `ids`; "" is the host's.
     """
 
     rootfs: Path
@@ -216,9 +219,9 @@ class ContainerPlan:
 
 @dataclass(frozen=True, kw_only=True)
 class ExecPlan:
-    """One more process in a running container; `user` None and `cwd` "" are the container's own.
+    """An exec in a running container; `user` None and `cwd` "" are the container's own.
 
-    What is given in `env` is added to the container's environment, later entries winning.
+    `env` is added to the container's environment; later entries override.
     """
 
     args: tuple[str, ...]

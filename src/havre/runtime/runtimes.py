@@ -1,35 +1,37 @@
-"""The OCI runtimes of this host: which are there, which is the default and why, and how each is called.
+"""The OCI runtimes of this host: which exist, which is the default and why, and how each is called.
 
 crun is preferred: it creates a container in a third of runc's time. On hosts with the hybrid cgroup layout crun refuses
-to create ("cgroups in hybrid mode not supported"), but only because it sees the v2 tree. So `create` alone runs behind
-a prefix that hides that tree from it:
+to create ("cgroups in hybrid mode not supported") because it sees the v2 tree. There, `create` runs behind a prefix
+that
+hides that tree:
 
     perl -e CODE crun create ...        new mount namespace, propagation unchanged (rshared binds still reach the host)
                                         a tmpfs over /sys/fs/cgroup/unified, which is made private first; exec crun
 
-Unmounting the tree instead would work as well, but crun makes the container's group there all the same, as plain files
-in whatever lies beneath: a leak that nobody ever sees. The tmpfs goes with the namespace.
+Unmounting the tree would work as well, but crun would create the container's group there nevertheless, as plain files
+in
+the directory underneath: a hidden leak. The tmpfs is freed with the namespace.
 
-A terminal's first size has a race of crun's own: `exec` lets the process run before it sets the size, so that one quick
-`stty size` in fifty sees 0 0 on a busy machine. Behind another prefix crun wins it, as what has real-time priority
-preempts at once what has not (its children have not: reset on fork):
+crun has a race on a terminal's initial size: `exec` starts the process before it sets the size, so that one quick
+`stty size` in fifty reports 0 0 on a busy machine. With real-time priority crun wins the race, as it preempts normal
+processes at once (its children have normal priority: reset on fork):
 
-    chrt -R -f 1 crun exec ...          where the kernel allows it; 0 of 240 lost beside 41 of 240 without
+    chrt -R -f 1 crun exec ...          where permitted; 0 of 240 lost, compared with 41 of 240 without
 
-Two things crun does in a process of its own are done without one, as each costs as much as a small container runs:
+Two operations of crun are done without a process, as each costs as much as running a small container:
 
-    start     one byte into STATE/ID/exec.fifo, which the created process reads; the fifo then goes (`release`)
-    delete    of what has ended: its empty cgroups go, and the directory STATE/ID with the bundle (`forget`)
+    start     one byte into STATE/ID/exec.fifo, which the created process reads; then the FIFO is removed (`release`)
+    delete    of an ended container: removes its empty cgroups, and the directory STATE/ID with the bundle (`forget`)
 
-It is called for containers with OCI hooks (of CDI devices), which only the runtime runs, for a fifo that nobody reads,
-and for a process that may still live.
+crun is called for containers with OCI hooks (of CDI devices), which only the runtime runs, for a FIFO without a reader,
+and for a process that may still run.
 
-crun limits itself as the container is to be limited, and then works on: with a cgroup tree for each controller it has
-up to 30 files open, so that `--ulimit nofile=20` ends it half-way. Such containers are runc's, which limits last.
+crun sets the container's rlimits on itself and then continues: with a cgroup tree for each controller it has up to 30
+files open, so that `--ulimit nofile=20` makes it fail. Such containers use runc, which sets limits last.
 
-perl-base is essential on Debian and Ubuntu, needs no compiled helper, and starts in 2 ms where Python needs 12; chrt
-is in util-linux, essential too. Probes at start-up create nothing: they ask whether crun behind the first prefix sees
-v1 (`plan_default`), else runc is the default, and whether real-time priority is allowed.
+perl-base is essential on Debian and Ubuntu, needs no compiled helper, and starts in 2 ms where Python needs 12; chrt is
+in util-linux, essential too. Probes at start-up create nothing: they check whether crun behind the first prefix detects
+v1 (`plan_default`), else runc is the default, and whether real-time priority is permitted.
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ _HIDE_UNIFIED = (
 
 @dataclass(frozen=True)
 class OciRuntime:
-    """One OCI runtime: program, directory of its state, what goes before it for `create` and an `exec` with a tty."""
+    """One OCI runtime: program, state directory, prefixes of `create` and of `exec` with a tty."""
 
     name: str
     program: Path
@@ -77,11 +79,11 @@ class OciRuntime:
     terminal_prefix: tuple[str, ...] = ()
 
     def command(self, *args: str) -> list[str]:
-        """The command line for anything but `create`."""
+        """The command line for every verb but `create`."""
         return [str(self.program), *self.options(), *args]
 
     def options(self) -> list[str]:
-        """What comes before the verb."""
+        """The options before the verb."""
         return [f"--root={self.state}"]
 
     def for_create(self) -> list[str]:
@@ -93,53 +95,53 @@ class OciRuntime:
         return [*(self.terminal_prefix if tty else ()), *self.command()]
 
     def release(self, container_id: str) -> bool:
-        """Let a created process go, as `crun start` does (crun's status.c). False when only the runtime itself can."""
+        """Start a created process, as `crun start` does (crun's status.c). False when only the runtime can do it."""
         if self.program.name != "crun":
             return False
         fifo = self.state / container_id / "exec.fifo"
         try:
             writer = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:  # ENOENT, ENXIO: the runtime knows why, and has the words for it
+        except OSError:  # ENOENT, ENXIO: let the runtime report the reason
             return False
         try:
             os.write(writer, b"\0")
-            # After the byte: a daemon killed in between takes the container for one that was never started.
+            # After the byte: if the daemon were killed in between, the container would count as never started.
             fifo.unlink()
         finally:
             os.close(writer)
         return True
 
     def holds_back(self, container_id: str) -> bool:
-        """Whether a container may not have been started yet: until then, with crun and runc, its fifo is there."""
+        """Report whether a container may not have been started yet: until then crun and runc keep its FIFO."""
         return self.program.name not in KNOWN or (self.state / container_id / "exec.fifo").exists()
 
     def forget(self, container_id: str, bundle: Path) -> None:
-        """Forget a container whose processes and cgroups are gone: its state goes with its bundle."""
+        """Remove the runtime's state of a container whose processes and cgroups are gone, with its bundle."""
         (self.state / container_id).rename(bundle / f"state-{self.name}")
 
 
 class AbsentRuntime(OciRuntime):
-    """A runtime whose program is not there, or that of a container that outlived its configuration."""
+    """A runtime whose program is missing, or was removed from the configuration while a container used it."""
 
     def command(self, *args: str) -> list[str]:
-        """Unavailable: there is nothing to call."""
+        """Raise Unavailable."""
         raise Unavailable(f"the OCI runtime {self.name} is not installed", "install or configure it again")
 
 
 @dataclass(frozen=True)
 class Runtimes:
-    """All runtimes by name, the default's name, and a sentence that says why it is the default."""
+    """All runtimes by name, the default's name, and the reason why it is the default."""
 
     all: Mapping[str, OciRuntime]
     default: str
     reason: str
 
     def get(self, name: str) -> OciRuntime:
-        """The runtime of that name, the default for ""; InvalidInput when there is none."""
+        """The runtime of that name, the default for "". InvalidInput when there is none."""
         return self.all[known_name(name, self.all) or self.default]
 
     def fitting(self, plan: ContainerPlan) -> OciRuntime:
-        """The runtime that the plan asks for, or runc where crun could not set up so few open files. InvalidInput."""
+        """The runtime that the plan names; runc where crun's open files exceed the rlimit (see above). InvalidInput."""
         runtime = self.get(plan.runtime)
         if isinstance(runtime, AbsentRuntime):
             raise messages.create_failed(runtime.name, f"exec {runtime.program}: no such file or directory")
@@ -156,16 +158,16 @@ class Runtimes:
 
 
 def known_name(name: str, known: Collection[str]) -> str:
-    """The name among the `known` that a request means; "" is the default. InvalidInput for any other.
+    """The runtime among `known` that a request names; "" is the default. InvalidInput for any other.
 
-    dockerd has runc by the names of containerd's shims, too; other shims are programs of containerd's.
+    dockerd also accepts the names of containerd's shims for runc; other shims are not OCI runtimes.
     """
     meant = "runc" if name in RUNC_SHIMS else name
     if meant and meant not in known:
         possible = ", ".join(sorted(known))
         if name.startswith("io.containerd."):
             raise InvalidInput(
-                f"unknown or invalid runtime name: {name}: shims of containerd are not run here, OCI runtimes are; "
+                f"unknown or invalid runtime name: {name}: containerd's shims are not supported, OCI runtimes are; "
                 f"possible are {possible}, and any other configured as in --add-runtime kata=/usr/bin/kata-runtime"
             )
         raise InvalidInput(f"unknown or invalid runtime name: {name}", f"known are {possible}")
@@ -180,7 +182,7 @@ async def find_runtimes(run_root: Path, binaries: Mapping[str, str], default: st
         if path:
             found[name] = OciRuntime(name, Path(path), run_root / "oci" / name)
         elif name in binaries:
-            log.warning("the runtime %s has no program %s: what asks for it cannot start", name, program)
+            log.warning("the program of runtime %s is missing: %s; its containers cannot start", name, program)
             found[name] = AbsentRuntime(name, Path(program), run_root / "oci" / name)
     hindrance = ""
     if layout == "hybrid" and "crun" in found:
@@ -202,7 +204,7 @@ def plan_default(found: list[str], wanted: str | None, layout: Layout, hindrance
             raise InvalidInput(f"the default runtime {wanted} is not installed", f"found: {', '.join(found) or 'none'}")
         return wanted, f"{wanted}, as configured"
     if "crun" in found and not hindrance:
-        how = "; it creates without sight of the v2 tree, as cgroups are hybrid" if layout == "hybrid" else ""
+        how = "; the v2 tree is hidden from it, as cgroups are hybrid" if layout == "hybrid" else ""
         return "crun", f"crun, the fastest that is installed{how}"
     if "runc" in found:
         why = f"crun cannot create on hybrid cgroups: {hindrance}" if "crun" in found else "crun is not installed"
@@ -213,7 +215,7 @@ def plan_default(found: list[str], wanted: str | None, layout: Layout, hindrance
 
 
 def hybrid_prefix(machine: str) -> tuple[str, ...]:
-    """The command that hides the v2 tree from the program that follows; () when this machine's calls are not known."""
+    """The command prefix that hides the v2 tree; () for an architecture whose system call numbers are unknown."""
     if machine not in _SYSCALLS:
         return ()
     unshare, mount = _SYSCALLS[machine]
@@ -221,7 +223,7 @@ def hybrid_prefix(machine: str) -> tuple[str, ...]:
 
 
 async def _try_prefix(prefix: tuple[str, ...]) -> str:
-    """Why the prefix does not do its work here; "" when it does."""
+    """Why the prefix does not work here; "" when it does."""
     if not prefix or not Path(PERL).exists():
         return f"{PERL} is needed to hide the v2 tree"
     result = await spawn.run([*prefix, "/bin/ls", _UNIFIED])
@@ -231,5 +233,6 @@ async def _try_prefix(prefix: tuple[str, ...]) -> str:
 
 
 async def _may_be_first() -> bool:
-    """Whether real-time priority is to be had: not with RT group scheduling outside the root group."""
+    """Report whether real-time priority is permitted: not with RT group scheduling outside the root group
+    (sched(7))."""
     return Path(FIRST[0]).exists() and (await spawn.run([*FIRST, "/bin/true"])).code == 0

@@ -1,13 +1,15 @@
-"""The seccomp filter of a container: Docker's default profile as data, and the reading of any profile.
+"""The seccomp filter of a container: Docker's default profile as data, and the rendering of any profile.
 
 A profile is Docker's JSON: rules that may depend on granted capabilities, the architecture and the kernel's version.
-`render_seccomp` decides those conditions and yields the `linux.seccomp` object of the OCI runtime specification, in
-which nothing is conditional any more.
+`render_seccomp` evaluates those conditions and returns the unconditional `linux.seccomp` object of the OCI runtime
+specification.
 
-The default refuses by default (EPERM) and lists what is allowed. What a capability would let root do is allowed only
-with that capability; new user and mount namespaces (`clone` with the flags below, `unshare`, `mount`) need
-CAP_SYS_ADMIN. `clone3` is answered with ENOSYS, because a filter cannot look behind the pointer to its flags and libcs
-fall back to `clone`. io_uring is not listed, as it bypasses seccomp.
+The default denies by default (EPERM) and lists what is allowed. Calls that need a capability are allowed only with that
+capability; new user and mount namespaces (`clone` with the flags below, `unshare`, `mount`) need CAP_SYS_ADMIN.
+`clone3`
+returns ENOSYS, because a filter cannot read the flags behind its pointer, and libcs fall back to `clone`. io_uring is
+not
+listed, as it bypasses seccomp.
 
 Source: Docker's documentation, "Seccomp security profiles"; OCI runtime specification, "config-linux.md".
 """
@@ -133,7 +135,7 @@ def _default_profile() -> dict[str, Any]:
             excludes={**no_admin, "arches": s390},
         ),
         _allow(
-            "clone",  # s390 has the flags in the second argument
+            "clone",  # on s390 the flags are the second argument
             args=_argument(1, NEW_NAMESPACES, "SCMP_CMP_MASKED_EQ"),
             includes={"arches": s390},
             excludes=no_admin,
@@ -150,7 +152,7 @@ _PROBLEM = "invalid seccomp profile"
 
 
 class _Shape(msgspec.Struct, rename="camel", omit_defaults=True):
-    """Base of a profile's parts; keys that are not listed are ignored, as Docker does."""
+    """Base of a profile's parts; ignores unknown keys, as Docker does."""
 
 
 class _Condition(_Shape):
@@ -197,7 +199,7 @@ def render_seccomp(
 ) -> dict[str, Any]:
     """The `linux.seccomp` object for a process with `capabilities` on `machine` (`uname -m`).
 
-    `profile` is Docker's JSON, decoded. Raises InvalidInput, naming the place, when it has not that shape.
+    `profile` is Docker's JSON, decoded. Raises InvalidInput, naming the field, when it is malformed.
     """
     parsed = _read(profile)
     arch, native = _ARCHITECTURES.get(machine, (machine, ()))
@@ -217,14 +219,14 @@ def render_seccomp(
 
 
 def parse_profile(text: str | bytes) -> Mapping[str, Any]:
-    """Docker's JSON, decoded; InvalidInput for what `render_seccomp` would refuse."""
+    """Decode Docker's JSON. InvalidInput for a profile that `render_seccomp` would reject."""
     profile: Mapping[str, Any] = gojson.decode_plain(text, "Decoding seccomp profile failed")
     _read(profile)
     return profile
 
 
 def _read(profile: Any) -> _Profile:
-    """The profile as a value, its contradictions refused as by moby's profiles/seccomp. InvalidInput."""
+    """The typed profile; contradictions are rejected as in moby's profiles/seccomp. InvalidInput."""
     if not isinstance(profile, Mapping):
         raise InvalidInput(f"{_PROBLEM}: an object is expected")
     parsed = gojson.convert(profile, _Profile, _PROBLEM)

@@ -1,4 +1,4 @@
-"""`--security-opt`, one value per option. Pure; words of refusal are Docker's."""
+"""Parses `--security-opt`, one value per option. Pure; error texts are Docker's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ _DEFAULT = Security()
 
 
 def parse_security_opts(opts: Sequence[str], default: Security = _DEFAULT) -> Security:
-    """The options upon the daemon's `default`; a later one wins. InvalidInput for one that is unknown or malformed."""
+    """Apply the options to the daemon's `default`; a later one overrides. InvalidInput for unknown or malformed
+    ones."""
     security = default
     for opt in opts:
         security = _add(security, opt, default)
@@ -35,7 +36,7 @@ def _add(security: Security, opt: str, default: Security) -> Security:
     if key == "apparmor":
         return replace(security, apparmor=value)
     if key == "label":
-        return security  # no SELinux: Docker ignores labels then, too
+        return security  # Docker, too, ignores labels without SELinux
     if key == "systempaths" and value == "unconfined":
         return replace(security, unmasked=True)
     if key == "no-new-privileges" and value in _TRUE + _FALSE:

@@ -1,8 +1,8 @@
 """Child processes, started cheaply and awaited by pidfd.
 
-`subprocess` starts a child with vfork when no `preexec_fn` is given, so that the daemon's size does not matter; only
-descriptors 0 to 2 and those named in `pass_fds` are inherited. Output goes to a memory file that is read when the child
-has ended: there is no pipe to drain, and a grandchild that keeps the descriptor open delays nothing.
+`subprocess` starts a child with vfork(2) when no `preexec_fn` is given, independent of the daemon's size; it inherits
+only descriptors 0 to 2 and `pass_fds`. Output goes to a memfd that is read when the child has ended: no pipe to drain,
+and a grandchild that keeps the descriptor open delays nothing.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from havre.errors import Failed
 from havre.linux import pidfd
 
 LIMIT_S = 60.0
-"""For an OCI runtime to do what it is told: what it looks at may be a fifo, a hanging mount, a hook without an end."""
+"""Time limit of an OCI runtime's call: it may block on a FIFO, a hanging mount or a hook."""
 MAX_OUTPUT = 1 << 20
 END_MS = 5000
 ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "TZ": "UTC", "LC_ALL": "C"}
@@ -30,7 +30,7 @@ ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 
 @dataclass(frozen=True)
 class Completed:
-    """How a child ended: its exit code (negative: a signal), and up to 1 MiB each of what it wrote."""
+    """A child's exit code (negative: a signal), and up to 1 MiB each of its output."""
 
     code: int
     stdout: str
@@ -46,7 +46,7 @@ def start(
     stdout: int | IO[bytes] = subprocess.DEVNULL,
     stderr: int | IO[bytes] = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
-    """Start a child in a session of its own, so that no terminal's signals reach it. FileNotFoundError and the like."""
+    """Start a child in its own session, so that no terminal's signals reach it. OSError, e.g. FileNotFoundError."""
     return subprocess.Popen(
         argv,
         cwd=cwd,
@@ -60,7 +60,7 @@ def start(
 
 
 async def run(argv: Sequence[str], *, cwd: Path | None = None, limited: bool = True) -> Completed:
-    """Run a child to its end. Cancelled half-way, the child is killed and reaped; so it is after LIMIT_S: Failed."""
+    """Run a child to its end. When cancelled, it is killed and reaped; likewise after LIMIT_S, with Failed."""
     with os.fdopen(os.memfd_create("stdout"), "r+b") as stdout, os.fdopen(os.memfd_create("stderr"), "r+b") as stderr:
         child = start(argv, cwd=cwd, stdout=stdout, stderr=stderr)
         try:
@@ -72,13 +72,13 @@ async def run(argv: Sequence[str], *, cwd: Path | None = None, limited: bool = T
 
 
 def too_long() -> str:
-    """What is told of who was killed for taking longer than LIMIT_S."""
+    """The message for a child killed after LIMIT_S."""
     return f"did not end within {LIMIT_S:g} s and was killed"
 
 
 async def finish(child: subprocess.Popen[bytes]) -> int:
-    """Wait for a child and reap it. Cancelled half-way, it is killed, and reaped if it ends within END_MS."""
-    if child.poll() is not None:  # it has ended; `Popen.kill` may have reaped it already
+    """Wait for a child and reap it. When cancelled, it is killed, and reaped if it ends within END_MS."""
+    if child.poll() is not None:  # `Popen.kill` may have reaped it already
         return child.returncode
     descriptor = pidfd.open_process(child.pid)
     assert descriptor is not None, "a child keeps its PID until it is reaped"
@@ -86,39 +86,39 @@ async def finish(child: subprocess.Popen[bytes]) -> int:
         await pidfd.ended(descriptor)
     except BaseException:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(child.pid, signal.SIGKILL)  # with what it has started: the session is its own
-        with contextlib.suppress(TimeoutError):  # SIGKILL reaches nobody who waits for a device or a file server
+            os.killpg(child.pid, signal.SIGKILL)  # including its descendants: the session is its own
+        with contextlib.suppress(TimeoutError):  # SIGKILL has no effect in uninterruptible sleep
             async with asyncio.timeout(END_MS / 1000):
                 await pidfd.ended(descriptor)
         raise
     finally:
         os.close(descriptor)
-        child.poll()  # reaps it; one that the kernel holds is reaped by a later `Popen`
+        child.poll()  # reaps it; otherwise a later `Popen` does
     return child.returncode
 
 
 def end_workers(bundle: Path) -> None:
-    """Kill the OCI runtimes that create on an OCI bundle and what they have started, whoever started them. Blocking.
+    """Kill the OCI runtimes that are creating an OCI bundle, and their descendants. Blocking.
 
-    Monitors stay: one whose runtime fails ends by itself, another has a container's process to reap.
+    conmons are left: one whose runtime fails ends by itself, another has to reap a container's process.
     """
     found = dict[int, int]()
     for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
-        started = pidfd.start_time(pid)  # before the look: a PID that is recycled meanwhile has another
+        started = pidfd.start_time(pid)  # read first: a recycled PID would have another
         if _works_on(f"/proc/{pid}", bundle):
             found[pid] = started
     _kill(pidfd.descendants(found))
 
 
 def end_children(pid: int) -> None:
-    """Kill all that process `pid`, a child of ours, has started, and what these have. Blocking."""
+    """Kill all descendants of process `pid`, a child of ours. Blocking."""
     found = pidfd.descendants({pid: pidfd.start_time(pid)})
     found.pop(pid, None)
     _kill(found)
 
 
 def _kill(processes: Mapping[int, int]) -> None:
-    """Kill processes, by PID and start time, and see their ends, for END_MS each at most."""
+    """Kill processes, given by PID and start time, and wait for their ends, at most END_MS each."""
     held = [pidfd.open_process(pid, started) for pid, started in processes.items()]
     descriptors = [each for each in held if each is not None]
     try:

@@ -1,13 +1,13 @@
-"""From a plan to the OCI runtime specification: the document that tells crun or runc what to build. Pure.
+"""Renders a plan as an OCI runtime specification for crun or runc. Pure.
 
-By default a container is as confined as Docker's: fourteen capabilities (never inheritable), a seccomp filter, a fresh
-/dev of six nodes, kernel files masked or read-only, sysfs and cgroups read-only, namespaces of its own. `privileged`
-lifts all of that but the namespaces.
+By default a container is confined as in Docker: fourteen capabilities (never inheritable), a seccomp filter, a new /dev
+of six nodes, kernel files masked or read-only, sysfs and cgroups read-only, its own namespaces. `privileged` lifts all
+of that but the namespaces.
 
-The order of mounts matters and is: the kernel's file systems, /dev/shm, the init, then the plan's own by depth, so
-that a parent never covers its child. A mount of the plan on a default's place takes that place.
+Mount order: the kernel's file systems, /dev/shm, the init, then the plan's own by depth, so that a parent never covers
+its child. A mount of the plan replaces a default one at the same destination.
 
-Source: OCI runtime specification, "config.md" and "config-linux.md"; what dockerd writes is compared in the tests.
+Source: OCI runtime specification, "config.md" and "config-linux.md"; tests compare it with dockerd's.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ _HARMLESS_IN_PROC = frozenset(
 )
 _WRITABLE_ON_READONLY_ROOT = ("/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue")
 
-# Devices that any container may use: zero, null, urandom, random, tty, console; fuse is refused by name.
+# Devices that every container may use: zero, null, urandom, random, tty, console; fuse is denied by name.
 _DEVICE_RULES = (
     *(DeviceRule(type="c", major=1, minor=minor) for minor in (5, 3, 9, 8)),
     DeviceRule(type="c", major=5, minor=0),
@@ -90,9 +90,10 @@ _DESCRIPTOR_DIRECTORY = re.compile(r"(proc/(self|thread-self|\d+)|dev)/(task/\d+
 
 @dataclass(frozen=True, kw_only=True)
 class HostFacts:
-    """What of the host goes into a specification: `capabilities` the daemon may grant, `devices` for the privileged.
+    """The host's facts in a specification: `capabilities` that the daemon may grant, `devices` for privileged
+    containers.
 
-    `recursive_read_only`: the OCI runtime knows the mount option rro.
+    `recursive_read_only`: the OCI runtime supports the mount option rro.
     """
 
     machine: str
@@ -106,14 +107,14 @@ class HostFacts:
 
 
 def cgroup_path(plan: ContainerPlan, container_id: str) -> str:
-    """The cgroup of a container, from the root of each tree; `..` ends at that root, as in a path of a file system."""
+    """The cgroup path of a container in each tree; `..` cannot lead above the root."""
     return clean_group(f"{plan.cgroup_parent or DEFAULT_CGROUP_PARENT}/{container_id}")
 
 
 def render_spec(plan: ContainerPlan, host: HostFacts, container_id: str = "") -> dict[str, Any]:
     """The OCI runtime specification of a container.
 
-    Raises InvalidInput for a plan that contradicts itself, Unsupported for what this host has not.
+    Raises InvalidInput for a contradictory plan, Unsupported for what this host lacks.
     """
     spec: dict[str, Any] = {
         "ociVersion": OCI_VERSION,
@@ -141,7 +142,7 @@ def _render_hooks(hooks: Sequence[Hook]) -> dict[str, Any]:
 
 
 def render_exec(plan: ExecPlan, base: Mapping[str, Any], host: HostFacts) -> dict[str, Any]:
-    """The `process` object of one more process, from `base`, that of the container's own."""
+    """The `process` object of an exec, from `base`, that of the container."""
     process: dict[str, Any] = {
         **{key: base[key] for key in _INHERITED_BY_EXEC if key in base},
         "terminal": plan.tty,
@@ -151,7 +152,7 @@ def render_exec(plan: ExecPlan, base: Mapping[str, Any], host: HostFacts) -> dic
         "user": _render_user(plan.user) if plan.user else base["user"],
     }
     if plan.privileged:
-        process["capabilities"] = _render_capabilities(host.capabilities)  # and its AppArmor profile, as with Docker
+        process["capabilities"] = _render_capabilities(host.capabilities)  # the AppArmor profile stays, as in Docker
     if plan.tty and plan.console_size:
         process["consoleSize"] = _render_size(plan.console_size)
     return process
@@ -161,7 +162,7 @@ _INHERITED_BY_EXEC = ("capabilities", "rlimits", "noNewPrivileges", "apparmorPro
 
 
 def merge_env(base: Iterable[str], more: Iterable[str]) -> list[str]:
-    """Both environments, a later NAME=value in the place of an earlier one; a bare NAME in `more` removes it."""
+    """Merge environments: a later NAME=value replaces an earlier one in place; a bare NAME in `more` removes it."""
     merged = {entry.partition("=")[0]: entry for entry in base}
     for entry in more:
         name, equals, _ = entry.partition("=")
@@ -208,7 +209,8 @@ def _wants_init(plan: ContainerPlan) -> bool:
 
 
 def _render_user(user: User) -> dict[str, Any]:
-    # The primary group is repeated: without it, a process could drop it and pass where a file denies that group.
+    # The primary group is repeated among the supplementary ones: otherwise a process could drop it and gain access to
+    # files that deny that group.
     groups = [user.gid, *(group for group in user.groups if group != user.gid)]
     return {"uid": user.uid, "gid": user.gid, "additionalGids": groups}
 
@@ -234,9 +236,9 @@ def _apparmor(plan: ContainerPlan, host: HostFacts) -> str:
 
 
 def _check_cwd(cwd: str) -> str:
-    """A directory by way of a descriptor would be the runtime's own, outside of the container (CVE-2024-21626).
+    """Reject working directories through /proc/*/fd: the descriptor may be the runtime's, outside (CVE-2024-21626).
 
-    Every leading part is looked at, as `/proc/self/fd/7/..` has left the descriptor only by name.
+    Every prefix is checked, since `/proc/self/fd/7/..` leaves the descriptor only lexically.
     """
     if not cwd.startswith("/"):
         raise InvalidInput(f"the working directory '{cwd}' is invalid, it needs to be an absolute path")
@@ -252,10 +254,11 @@ def _check_cwd(cwd: str) -> str:
 
 
 def check_destination(destination: str, resolved: str) -> None:
-    """Refuse a mount on /proc or into it, where it would answer the kernel's questions in its place (CVE-2019-16884).
+    """Reject a mount on or below /proc, where it could fake the kernel's files (CVE-2019-16884).
 
-    `resolved` is where the destination leads in the image, whose links may hide it. A few files that lxcfs replaces
-    are harmless. InvalidInput, in runc's words; crun does not look.
+    `resolved` is where the destination leads in the image, through its links. A few files that lxcfs replaces are
+    allowed.
+    InvalidInput, in runc's words; crun does not check.
     """
     if resolved == "/proc" or (resolved.startswith("/proc/") and resolved not in _HARMLESS_IN_PROC):
         raise InvalidInput(f'"{destination}" cannot be mounted because it is inside /proc')
@@ -278,9 +281,9 @@ def _render_mounts(plan: ContainerPlan, host: HostFacts) -> list[dict[str, Any]]
 
 
 def _guard(plan: ContainerPlan) -> list[dict[str, Any]]:
-    """Where /dev/null inside is the host's, a mount that lets nobody change it: crun would give it to the user.
+    """Where /dev/null inside is the host's, a read-only mount over it: crun would chown it to the user.
 
-    Not where mounts made inside would appear on the host as well.
+    Not where mounts made inside would propagate to the host.
     """
     binds = [mount for mount in plan.mounts if isinstance(mount, Bind)]
     shown = {str(bind.source) for bind in binds if str(bind.source) == posixpath.normpath(bind.destination)}
@@ -296,7 +299,7 @@ def _kernel_mounts(plan: ContainerPlan, host: HostFacts) -> list[dict[str, Any]]
         for destination, kind, source, options in _KERNEL_MOUNTS
     ]
     if host.cgroups.layout == "v2" and _cgroupns(plan, host) == HOST:
-        # A new mount of cgroup2 from the host's namespace sets the options of all of them anew: the host would lose
+        # A new cgroup2 mount from the host's namespace resets the options of all cgroup2 mounts: the host would lose
         # nsdelegate and memory_recursiveprot (cgroup-v2.rst, "Mounting").
         cgroup = next(mount for mount in mounts if mount["type"] == "cgroup")
         cgroup |= {"type": "bind", "source": str(host.cgroups.trees[""])}
@@ -340,13 +343,13 @@ def _bind_options(bind: Bind, host: HostFacts) -> tuple[str, ...]:
             )
         recursively = bind.recursive and bind.read_only_recursive and able
         options.append("rro" if recursively else "ro")
-    # crun reads any word that begins with "r" as one for all that is mounted below, and binds that too
+    # crun takes any propagation that begins with "r" as recursive, and then binds recursively
     propagation = bind.propagation if bind.recursive else bind.propagation.removeprefix("r")
     return (*options, *bind.restrictions, propagation)
 
 
 def merge_tmpfs_options(options: Sequence[str]) -> tuple[str, ...]:
-    """The options of a tmpfs: noexec, nosuid, nodev unless their opposites are given."""
+    """A tmpfs' options: adds noexec, nosuid, nodev unless their opposites are given."""
     merged = ["noexec", "nosuid", "nodev"]
     for option in options:
         negative = _OPPOSITES.get(option)
@@ -447,7 +450,8 @@ def _render_resources(plan: ContainerPlan, host: HostFacts) -> dict[str, Any]:
 
 
 def render_limits(limits: Resources, host: HostFacts) -> dict[str, Any]:
-    """The OCI `resources` without the device rules; what is not given, or what this host cannot do, is left out."""
+    """The OCI `resources` without device rules; unset limits, and those that this host does not support, are
+    omitted."""
     parts = {
         "memory": _memory(limits, host),
         "cpu": _cpu(limits),

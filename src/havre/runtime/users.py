@@ -1,12 +1,12 @@
-"""Who `--user` is: names and numbers resolved against the container's own /etc/passwd and /etc/group.
+"""Resolves `--user` names and numbers against the container's own /etc/passwd and /etc/group.
 
-    ""             root, or whoever has UID 0 in passwd
+    ""             root, or the first entry with UID 0 in passwd
     user           by name, else by number; its group and supplementary groups from the files
-    user:group     that group alone, no supplementary groups
+    user:group     only that group, no supplementary groups
 
-Both files are the image's and hostile: they are opened inside the root file system (openat2 with RESOLVE_IN_ROOT, so
-that a link leads nowhere else), must be regular files, and are read up to a bound (CVE-2026-47262). Words are Docker's.
-Fifos, devices and sockets are refused, as the OCI runtimes would open them (for HOME) and hang.
+Both files are the image's and hostile: they are opened inside the root file system (openat2(2) with RESOLVE_IN_ROOT),
+must be regular files, and are read up to a limit (CVE-2026-47262). Error texts are Docker's. FIFOs, devices and sockets
+are rejected, as the OCI runtimes would open them (for HOME) and hang.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class _Entry:
 
 
 def resolve_user(rootfs: Path, user: str, group_add: Sequence[str] = ()) -> User:
-    """Whom a process with `--user user --group-add ...` runs as in `rootfs`.
+    """The user that a process with `--user user --group-add ...` runs as in `rootfs`.
 
     Raises InvalidInput, as in "unable to find user x: no matching entries in passwd file". Blocking.
     """
@@ -79,7 +79,7 @@ def _group(groups: Sequence[_Entry], group: str, unable: str = "unable") -> int:
 
 
 def _find(entries: Iterator[_Entry], wanted: str) -> _Entry | None:
-    """The entry of that name or, when `wanted` is a number, of that number; the first in the file counts."""
+    """The first entry with that name or, when `wanted` is a number, that number."""
     number = int(wanted) if wanted.isascii() and wanted.isdigit() else None
     return next((entry for entry in entries if entry.name == wanted or entry.number == number), None)
 
@@ -97,7 +97,7 @@ def _bounded(number: int) -> int:
 
 
 def _entries(text: str, number_field: int) -> Iterator[_Entry]:
-    """The well-formed lines of a passwd or group file, others skipped as libcs do."""
+    """Yield the well-formed lines of a passwd or group file; skips others, as libcs do."""
     for line in text.splitlines():
         fields = line.strip().split(":")
         if len(fields) <= number_field or not fields[0] or fields[0].startswith("#"):
@@ -109,13 +109,13 @@ def _entries(text: str, number_field: int) -> Iterator[_Entry]:
 
 
 def check_accounts(rootfs: Path) -> None:
-    """Refuse what an OCI runtime would hang in: both look into these files for a home directory. InvalidInput."""
+    """Reject account files on which an OCI runtime would hang: both read them for a home directory. InvalidInput."""
     for path in (PASSWD, GROUP):
         _status(rootfs, path)
 
 
 def _status(rootfs: Path, path: str) -> os.stat_result | None:
-    """What a file of accounts is, None where there is none; InvalidInput for what blocks whoever opens it."""
+    """The status of an account file, None if missing; InvalidInput for a type that blocks when opened."""
     try:
         pinned = open_in_root(rootfs, path, os.O_PATH)
     except OSError as error:
@@ -132,7 +132,7 @@ def _status(rootfs: Path, path: str) -> os.stat_result | None:
 
 
 def _read(rootfs: Path, path: str) -> str:
-    """A file of the container's; "" when it has none or it is a directory."""
+    """The content of a file in the container; "" when it is missing or a directory."""
     status = _status(rootfs, path)
     if status is None or (descriptor := open_regular_in_root(rootfs, path)) is None:
         return ""

@@ -1,4 +1,4 @@
-"""What the programs that containers rest upon say of themselves."""
+"""Versions and features reported by the programs that containers depend on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _COMMIT = re.compile(r"^commit: (\S+)", re.MULTILINE)
 
 
 class Release(NamedTuple):
-    """A program's version and the commit it was made from, "" for what it does not say."""
+    """A program's version and source commit, "" where unknown."""
 
     version: str
     commit: str
@@ -29,7 +29,7 @@ class Releases:
         self._features: dict[tuple[Path, int], str] = {}
 
     async def of(self, program: Path) -> Release:
-        """What `PROGRAM --version` says; nothing of a program that is gone or fails."""
+        """The output of `PROGRAM --version`; empty for a program that is missing or fails."""
         try:
             key = (program, program.stat().st_mtime_ns)
             if key not in self._known:
@@ -39,7 +39,8 @@ class Releases:
         return self._known[key]
 
     async def features(self, program: Path) -> str:
-        """What `RUNTIME features` says, as one line of JSON (OCI runtime specification, features.md); "" if nothing."""
+        """The output of `RUNTIME features` as one line of JSON (OCI runtime specification, features.md); "" without
+        any."""
         try:
             key = (program, program.stat().st_mtime_ns)
             if key not in self._features:
@@ -50,7 +51,7 @@ class Releases:
 
 
 def parse_features(text: str) -> str:
-    """The features of an OCI runtime without white space; "" for what is none, such as a runtime's complaint."""
+    """An OCI runtime's features without white space; "" for other output, such as an error message."""
     try:
         found = json.loads(text)
     except ValueError:
@@ -59,12 +60,12 @@ def parse_features(text: str) -> str:
 
 
 def knows_mount_option(features: str, option: str) -> bool:
-    """Whether an OCI runtime with these features says that it knows a mount option."""
+    """Report whether an OCI runtime with these features supports a mount option."""
     options = json.loads(features or "{}").get("mountOptions")
     return isinstance(options, list) and option in options
 
 
 def parse_release(text: str) -> Release:
-    """`crun version 1.21`, `commit: 1026...` and the like of runc, conmon, tini and catatonit."""
+    """Parse `crun version 1.21`, `commit: 1026...` and the like of runc, conmon, tini and catatonit."""
     version, commit = _VERSION.search(text), _COMMIT.search(text)
     return Release(version[1] if version else "", commit[1] if commit else "")
