@@ -111,7 +111,7 @@ def test_a_daemon_starts_without_the_program_of_a_runtime(archive: Path, tmp_pat
         for name in ("shim", "io.containerd.runc.v2"):
             assert engine.out("run", "--rm", "--runtime", name, "busybox", "echo", "ran") == "ran"
         other = engine.docker("create", "--runtime", "io.containerd.kata.v2", "busybox").stderr
-        assert "unknown or invalid runtime name: io.containerd.kata.v2: shims of containerd are not run here" in other
+        assert "unknown or invalid runtime name: io.containerd.kata.v2: containerd's shims are not supported" in other
         assert "--add-runtime kata=/usr/bin/kata-runtime" in other
         assert json.loads(engine.out("info", "-f", "{{json .CDISpecDirs}}")) == []
         refused = engine.docker("run", "--rm", "--device", "vendor.example/class=one", "busybox", "true", check=125)

@@ -1,1 +1,1 @@
-"""A registry: the server side of the OCI distribution specification 1.1, on the blob store of the engine."""
+"""A registry server: OCI distribution specification 1.1 on the engine's blob store."""

@@ -1,9 +1,8 @@
-"""Accounts: a file of htpasswd lines, `user:$2y$...`, as `htpasswd -B` and Debian's docker-registry have it.
+"""Accounts: an htpasswd file with lines `user:$2y$...`, as `htpasswd -B` and Debian's docker-registry write it.
 
-Only bcrypt is taken. The file is read again when it has changed; while it cannot be read or holds a bad line, what was
-read before counts. An unknown user costs as much time as a known one, so the time of a refusal names nobody. Passwords
-that were right are remembered in memory, under a hash with a key of this process, since bcrypt is slow by intent and a
-push has dozens of requests.
+Only bcrypt is supported. The file is read again when it has changed; if it is then unreadable or invalid, the previous
+accounts stay valid. Unknown users take as long to check as known ones, so that timing does not reveal names. Verified
+passwords are cached in memory under a keyed hash, since bcrypt is slow by design and a push makes dozens of requests.
 
 Why: docs/decisions/260.
 """
@@ -22,14 +21,14 @@ from havre.aio import in_thread
 from havre.errors import HavreError, InvalidInput
 
 _BCRYPT = re.compile(r"\$2[aby]\$(0[4-9]|[12]\d|3[01])\$[./A-Za-z0-9]{53}")
-_SIGNIFICANT = 72  # bytes of a password that bcrypt looks at
-_AT_ONCE = 2  # checks that may keep a core busy
+_SIGNIFICANT = 72  # bytes of a password that bcrypt uses
+_AT_ONCE = 2  # concurrent checks, each of which keeps a core busy
 
 log = logging.getLogger(__name__)
 
 
 class Accounts:
-    """The accounts of `file`; `InvalidInput` for a bad line, `OSError` for a file that cannot be read."""
+    """The accounts of `file`. `InvalidInput` for an invalid line, `OSError` for an unreadable file."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
@@ -41,7 +40,7 @@ class Accounts:
         self._read()
 
     async def check(self, user: str, password: str) -> bool:
-        """Whether this is the user's password."""
+        """Report whether this is the user's password."""
         await in_thread(self._refresh)
         stored = self._hashes.get(user)
         given = hmac.digest(self._key, password.encode(), hashlib.sha256)
@@ -60,7 +59,7 @@ class Accounts:
         try:
             self._read()
         except (HavreError, OSError) as error:
-            log.warning("the accounts stay as they were: %s", error)
+            log.warning("the accounts cannot be reloaded, the previous ones stay valid: %s", error)
 
     def _read(self) -> None:
         status = self._file.stat()
@@ -73,7 +72,7 @@ class Accounts:
 
 
 def parse(text: str) -> dict[str, bytes]:
-    """The hash of each user; `InvalidInput` names the line that is none, or says that there is nobody."""
+    """Parse the file: hash by user. `InvalidInput` names the invalid line, or says that there are no accounts."""
     hashes = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.startswith("#"):
@@ -81,15 +80,15 @@ def parse(text: str) -> dict[str, bytes]:
         user, _, stored = line.strip().partition(":")
         if not user or _BCRYPT.fullmatch(stored) is None:
             raise InvalidInput(
-                f"line {number} of the accounts is no user with a bcrypt hash", "write it with `htpasswd -B`"
+                f"line {number} of the accounts is not a user with a bcrypt hash", "write it with `htpasswd -B`"
             )
         hashes[user] = stored.encode()
     if not hashes:
-        raise InvalidInput("the file of accounts names nobody", "add somebody with `htpasswd -B`")
+        raise InvalidInput("the accounts file has no accounts", "add one with `htpasswd -B`")
     return hashes
 
 
 def _matches(password: str, stored: bytes) -> bool:
-    import bcrypt  # heavy, and of use to those with accounts alone
+    import bcrypt  # imported late: slow, and only needed with accounts
 
     return bcrypt.checkpw(password.encode()[:_SIGNIFICANT], stored)

@@ -1,9 +1,9 @@
-"""Garbage of a registry: removed at its start, and by `havre registry garbage-collect`, also while it is being used.
+"""Garbage collection of a registry: at its start, and by `havre registry garbage-collect`, also while it is serving.
 
-link of a blob that no manifest of its repository names, older than a day     goes (a push that was never finished)
-blob that no repository holds, as blob or as manifest                         goes
+    link of a blob that no manifest of its repository refers to, older than a day     removed (an unfinished push)
+    blob that no repository links, as blob or as manifest                             removed
 
-All in one turn alone: a push that ends meanwhile waits, and what was said to be here (HEAD) stays for another day.
+All in one exclusive turn: a push that completes meanwhile waits, and a blob reported as present (HEAD) stays for a day.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ log = logging.getLogger(__name__)
 
 
 async def collect(repositories: Repositories, min_age_s: float = MIN_AGE_S) -> int:
-    """Remove what nothing needs; the bytes freed. Writers wait."""
+    """Delete blobs that no manifest refers to; returns the bytes freed. Writers wait."""
     async with repositories.turns.alone():
         return await _collect(repositories, min_age_s)
 
 
 async def collect_beside(root: Path, min_age_s: float = MIN_AGE_S) -> int:
-    """The same for the registry at `root`, which another process may be serving; `NotFound` if there is none."""
+    """As `collect`, for the registry at `root`, which another process may be serving. `NotFound` if there is none."""
     if not (root / "repositories").is_dir():
         raise NotFound(f"there is no registry at {root}", "give --root as to `havre registry serve`")
     async with Turns(root).alone():
@@ -42,7 +42,7 @@ async def collect_beside(root: Path, min_age_s: float = MIN_AGE_S) -> int:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program; its one argument is the registry's root. Returns its exit status."""
+    """Entry point; its argument is the registry's root. Returns the exit status."""
     (root,) = sys.argv[1:] if arguments is None else arguments
     try:
         freed = asyncio.run(collect_beside(Path(root)))
@@ -54,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def _collect(repositories: Repositories, min_age_s: float) -> int:
-    held = await in_thread(_unlink_unneeded, repositories, time.time() - min_age_s)
+    held = await in_thread(_unlink_unreferenced, repositories, time.time() - min_age_s)
     freed = 0
     for digest in repositories.blobs.all():
         if hex_of(digest) not in held:
@@ -62,15 +62,17 @@ async def _collect(repositories: Repositories, min_age_s: float) -> int:
     return freed
 
 
-def _unlink_unneeded(repositories: Repositories, older_than: float) -> set[str]:
-    """Drop links that no manifest needs; the hex digests of all that repositories still hold."""
+def _unlink_unreferenced(repositories: Repositories, older_than: float) -> set[str]:
+    """Delete unreferenced links; returns the hex digests of everything that repositories still link."""
     held: set[str] = set()
     for folder in repositories.folders():
         manifests = {file.name for file in (folder / "manifests").glob("*")}
         try:
             needed = {hex_of(blob) for name in manifests for blob in _blobs_of(repositories, digest_named(name))}
         except (HavreError, OSError) as error:
-            log.warning("a manifest of %s cannot be read, so everything of it is kept: %s", folder.name, error)
+            log.warning(
+                "a manifest of %s cannot be read, so all blobs of its repository are kept: %s", folder.name, error
+            )
             needed = {link.name for link in (folder / "blobs").glob("*")}
         held |= manifests
         for link in (folder / "blobs").glob("*"):
@@ -82,7 +84,7 @@ def _unlink_unneeded(repositories: Repositories, older_than: float) -> set[str]:
 
 
 def _blobs_of(repositories: Repositories, digest: Digest) -> list[Digest]:
-    """The blobs that a manifest names; none for an index."""
+    """The blobs that a manifest refers to; none for an index."""
     document = decode_document(repositories.blobs.path(digest).read_bytes(), parse=parse_any_digest)
     return [document.config.digest, *(one.digest for one in document.layers)] if isinstance(document, Manifest) else []
 

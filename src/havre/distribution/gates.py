@@ -1,4 +1,4 @@
-"""Who may do what: the registry's gate, for those who have an account.
+"""Access control of the registry: HTTP Basic authentication for accounts.
 
     client                            registry
       | GET /v2/                         |
@@ -8,7 +8,7 @@
       | GET /v2/  (user and password)    |
       | -------------------------------> |
 
-Every account may do everything; `tokens` has the other gate. A `Scope` is what a request needs, in the words of
+Every account has all permissions; `tokens` has the token gate. A `Scope` is what a request needs, in the terms of
 Docker's token specification.
 
 Source: RFC 7617 (Basic); distribution's "token scope documentation".
@@ -32,7 +32,7 @@ _ACTIONS = {"GET": ("pull",), "HEAD": ("pull",), "DELETE": ("delete",)}
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Actions on one thing, such as pull and push on repository x; `str` of it is what a challenge says."""
+    """Actions on a resource, such as pull and push on repository x; its `str` is used in challenges."""
 
     kind: str
     name: str
@@ -40,7 +40,7 @@ class Scope:
 
     @classmethod
     def of(cls, method: str, name: str) -> Scope:
-        """What a request to the repository `name` needs."""
+        """The scope of a request to the repository `name`."""
         return cls("repository", name, _ACTIONS.get(method, ("pull", "push")))
 
     def __str__(self) -> str:
@@ -52,32 +52,32 @@ CATALOG = Scope("registry", "catalog", ("*",))
 
 
 class Gate(Protocol):
-    """Knows whose requests are let in."""
+    """Decides which requests are allowed."""
 
     async def allows(self, request: web.BaseRequest, needed: Sequence[Scope]) -> bool:
-        """Whether the request may have all that it needs."""
+        """Report whether the request has all scopes that it needs."""
 
     def challenge(self, request: web.BaseRequest, needed: Sequence[Scope]) -> str:
-        """How to be let in, for `WWW-Authenticate`."""
+        """The `WWW-Authenticate` header of a refusal."""
 
 
 class BasicGate:
-    """Asks for a user and password with each request."""
+    """Requires user and password with each request."""
 
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
 
     async def allows(self, request: web.BaseRequest, needed: Sequence[Scope]) -> bool:
-        """True for somebody with an account."""
+        """Report whether the request has an account's credentials."""
         return await account_of(request, self._accounts) is not None
 
     def challenge(self, request: web.BaseRequest, needed: Sequence[Scope]) -> str:
-        """A user and password are wanted, whatever for."""
+        """The Basic challenge, the same for every scope."""
         return BASIC
 
 
 async def account_of(request: web.BaseRequest, accounts: Accounts) -> str | None:
-    """The account that the request's user and password open."""
+    """The account whose credentials the request has, or None."""
     scheme, _, value = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "basic":
         return None
@@ -89,5 +89,5 @@ async def account_of(request: web.BaseRequest, accounts: Accounts) -> str | None
 
 
 def refused(challenge: str) -> RegistryRefusal:
-    """The refusal that tells how to be let in."""
+    """A 401 with the challenge."""
     return RegistryRefusal(401, "UNAUTHORIZED", "authentication required", {"WWW-Authenticate": challenge})

@@ -1,10 +1,10 @@
-"""A blob on its way here, as those see it who asked for it: its bytes go on as they come.
+"""A blob being fetched from upstream, streamed to every client waiting for it.
 
-    upstream --> [ upload's file grows ] --whole, verified--> blob
-                       |  |  |  read behind it
-                 client client client        the last byte waits for the verdict
+    upstream --> [ upload's file grows ] --complete, verified--> blob
+                      |  |  |  read behind the writer
+                   client client client        the last byte waits for verification
 
-A client never gets all of a blob that turns out to be another: its answer ends one byte short.
+If verification fails, each client's response ends one byte short, so that no client gets a complete wrong blob.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ _PAUSE_S = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Fetch:
-    """One download; everybody who wants the blob follows the same."""
+    """One download, shared by all clients that want the blob."""
 
     upload: Upload
     task: asyncio.Task[None]
 
 
 class Incoming:
-    """The blob that `fetch` brings, for the repository `name`."""
+    """The blob downloaded by `fetch` into the repository `name`."""
 
     def __init__(self, repositories: Repositories, name: str, descriptor: Descriptor, fetch: Fetch) -> None:
         self._repositories = repositories
@@ -43,13 +43,13 @@ class Incoming:
         self._fetch = fetch
 
     async def whole(self) -> None:
-        """Wait until the repository holds the blob; raises what the download failed with."""
+        """Wait until the repository has the blob. Raises the download's error."""
         await asyncio.shield(self._fetch.task)
         async with self._repositories.turns.writing():
             self._repositories.link_blob(self._name, self._descriptor.digest)
 
     async def pieces(self) -> AsyncGenerator[bytes, None]:
-        """The bytes, as they come; raises what the download failed with."""
+        """Yield the bytes as they arrive. Raises the download's error."""
         position, before_last = 0, self._descriptor.size - 1
         file = await self._open()
         try:
@@ -70,7 +70,7 @@ class Incoming:
             os.close(file)
 
     async def _open(self) -> int:
-        """The upload's file, which stays the same one when it becomes a blob; or that blob."""
+        """Open the upload's file, which is the same inode once it is a blob; or that blob."""
         flags = os.O_RDONLY | os.O_CLOEXEC
         with suppress(FileNotFoundError):
             return os.open(self._fetch.upload.file, flags)

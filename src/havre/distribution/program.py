@@ -1,4 +1,4 @@
-"""`havre registry serve`: the registry as a program of its own, until SIGTERM or SIGINT."""
+"""`havre registry serve`: the registry as a program, until SIGTERM or SIGINT."""
 
 from __future__ import annotations
 
@@ -41,13 +41,14 @@ async def serve(
     tls: ssl.SSLContext | None = None,
     gate: Gate | None = None,
 ) -> None:
-    """Serve `root` at `address` (host:port) until told to stop; `upstream` is the registry to be a cache of."""
+    """Serve `root` at `address` (host:port) until a signal; `upstream` makes it a pull-through cache of that
+    registry."""
     host, _, port = address.rpartition(":")
     if not port.isdecimal() or int(port) > 65535:
         raise InvalidInput(f"invalid address {address!r}", "expected host:port, or :port for every interface")
     repositories = Repositories(root)
     if not read_only and (freed := await collect(repositories)):
-        log.info("removed %d bytes that no repository needs", freed)
+        log.info("garbage collection removed %d bytes", freed)
     registry = Registry(RegistryConfig())
     server = Server(repositories, read_only=read_only, registry=registry, upstream=upstream, gate=gate)
     http = web.Server(server.handle)
@@ -76,12 +77,12 @@ async def _connected(http: web.Server, accepted: socket.socket, tls: ssl.SSLCont
         await asyncio.get_running_loop().connect_accepted_socket(
             http, accepted, ssl=tls, ssl_handshake_timeout=timeout_s
         )
-    except OSError as error:  # no TLS, or not in time
-        log.debug("a client was not served: %s", error)
+    except OSError as error:  # no TLS, or the handshake timed out
+        log.debug("a client's TLS handshake failed: %s", error)
 
 
 def open_sockets(host: str, port: int) -> list[socket.socket]:
-    """Listening sockets at each address of `host`, "" for all of this machine's; OSError."""
+    """Listening sockets on every address of `host`, "" for all interfaces. OSError."""
     opened = []
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     try:
@@ -95,7 +96,7 @@ def open_sockets(host: str, port: int) -> list[socket.socket]:
 
 
 class Settings(msgspec.Struct, forbid_unknown_fields=True):
-    """What `havre registry serve` hands over, as JSON: its flags."""
+    """The flags of `havre registry serve`, passed as JSON."""
 
     addr: str
     root: str
@@ -108,7 +109,7 @@ class Settings(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program; its one argument is `Settings` in JSON. Returns its exit status."""
+    """Entry point; its argument is `Settings` in JSON. Returns the exit status."""
     (text,) = sys.argv[1:] if arguments is None else arguments
     settings = msgspec.json.decode(text, type=Settings)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")

@@ -1,15 +1,15 @@
-"""What a registry holds, on disk: blobs once, and for each repository which of them are its own.
+"""A registry's content on disk: blobs once, and each repository's links to them.
 
     blobs/ALGORITHM/HEX                    every blob and manifest, verified (storage.Blobs); sha256 or sha512
-    repositories/NAME with %2F/blobs/HEX   an empty file: the repository holds this blob
+    repositories/NAME with %2F/blobs/HEX   an empty file: the repository has this blob
                                manifests/HEX   {"mediaType", "subject", "artifactType", "annotations"}
-                               tags/TAG        the digest that the tag stands for
-                               referrers/HEX/HEX   an empty file: the second manifest says it is about the first
-    uploads/ID                             bytes of an upload that is under way; swept at start
-    lock                                   whose turn it is (`Turns`)
+                               tags/TAG        the tag's digest
+                               referrers/HEX/HEX   an empty file: the second manifest's subject is the first
+    uploads/ID                             bytes of an unfinished upload; removed at start
+    lock                                   for `Turns`
 
-Files appear by rename, so a reader sees all of one or nothing. Blocking, and small: what is long goes through `Blobs`.
-Raises `RegistryRefusal` with the specification's codes.
+Files appear by rename, so a reader sees complete files. Blocking, but small; large data goes through `Blobs`. Raises
+`RegistryRefusal` with the specification's codes.
 
 Source: OCI distribution specification 1.1, "Endpoints" and "Error codes".
 Why: docs/decisions/124.
@@ -40,7 +40,7 @@ _LONGEST_NAME = 200
 
 
 class RegistryRefusal(HavreError):
-    """A refusal in the specification's terms: an HTTP status, a code such as BLOB_UNKNOWN, headers beside."""
+    """An error of the specification: an HTTP status, a code such as BLOB_UNKNOWN, and headers."""
 
     def __init__(self, http_status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(message)
@@ -50,7 +50,7 @@ class RegistryRefusal(HavreError):
 
 
 class ManifestRow(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """What a repository keeps of a manifest beside its bytes; `subject` is the digest that it refers to."""
+    """What a repository stores of a manifest beside its bytes; `subject` is the digest that it refers to."""
 
     media_type: str
     size: int
@@ -60,7 +60,7 @@ class ManifestRow(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
 
     @classmethod
     def of(cls, body: bytes, media_type: str) -> ManifestRow:
-        """The row of the manifest in `body`; raises `InvalidInput` or `RegistryRefusal` for what is none."""
+        """The row of the manifest in `body`. `InvalidInput` or `RegistryRefusal` for an invalid one."""
         document = decode_document(body, media_type, parse_any_digest)
         extra = gojson.decode(body, _Extra, "invalid manifest")
         config = document.config.media_type if isinstance(document, Manifest) else ""
@@ -69,7 +69,7 @@ class ManifestRow(msgspec.Struct, frozen=True, rename="camel", omit_defaults=Tru
 
 
 class _Extra(msgspec.Struct, rename="camel"):
-    """What a manifest says of itself beyond its blobs."""
+    """Fields of a manifest other than its blobs."""
 
     subject: Descriptor | None = None
     artifact_type: str = ""
@@ -77,7 +77,8 @@ class _Extra(msgspec.Struct, rename="camel"):
 
 
 class Repositories:
-    """The repositories under `root`; `beside` a server, whose uploads are left alone, only in a turn `alone`."""
+    """The repositories under `root`. `beside` a serving process: keep its uploads, and use only in an exclusive
+    turn."""
 
     def __init__(self, root: Path, *, beside: bool = False) -> None:
         self.blobs = Blobs(_directory(root / "blobs"))
@@ -88,43 +89,43 @@ class Repositories:
             leftover.unlink()
 
     def names(self) -> list[str]:
-        """Every repository that holds a manifest."""
+        """All repositories with a manifest."""
         return sorted(unquote(one.name) for one in self._root.iterdir() if any((one / "manifests").glob("*")))
 
     def folders(self) -> list[Path]:
-        """Where each repository is kept, for `collect`."""
+        """The directories of all repositories, for `collect`."""
         return list(self._root.iterdir())
 
     # -- blobs
 
     def holds_blob(self, name: str, digest: Digest) -> bool:
-        """Whether the repository holds the blob."""
+        """Report whether the repository has the blob."""
         return (self._folder(name, "blobs") / hex_of(digest)).exists()
 
     def require_blob(self, name: str, digest: Digest) -> Path:
-        """The file of a blob of the repository."""
+        """The file of a blob of the repository, or BLOB_UNKNOWN."""
         if not self.holds_blob(name, digest) or not self.blobs.has(digest):
             raise RegistryRefusal(404, "BLOB_UNKNOWN", "blob unknown to registry")
         return self.blobs.path(digest)
 
     def link_blob(self, name: str, digest: Digest) -> None:
-        """The repository holds this blob of the store from now on."""
+        """Link a stored blob to the repository."""
         self._write(self._folder(name, "blobs") / hex_of(digest), b"")
 
     def touch_blob(self, name: str, digest: Digest) -> None:
-        """Somebody was told that the repository holds the blob, and may name it in a manifest soon."""
+        """Renew a link's age: a client was told that the blob is present and may refer to it soon."""
         self.require_blob(name, digest)
         os.utime(self._folder(name, "blobs") / hex_of(digest))
 
     def unlink_blob(self, name: str, digest: Digest) -> None:
-        """The repository holds the blob no more."""
+        """Remove the repository's link to the blob."""
         self.require_blob(name, digest)
         (self._folder(name, "blobs") / hex_of(digest)).unlink(missing_ok=True)
 
     # -- manifests
 
     def resolve(self, name: str, reference: str) -> tuple[Digest, ManifestRow]:
-        """The manifest that a tag or digest names."""
+        """The manifest of a tag or digest."""
         digest = self._digest_of(name, reference)
         file = self._folder(name, "manifests") / hex_of(digest)
         try:
@@ -133,7 +134,7 @@ class Repositories:
             raise RegistryRefusal(404, "MANIFEST_UNKNOWN", "manifest unknown") from None
 
     def put_manifest(self, name: str, digest: Digest, row: ManifestRow, tag: str | None) -> None:
-        """Take in a manifest whose bytes are in the store, and let `tag` stand for it."""
+        """Link a manifest whose bytes are stored, and set `tag` to it."""
         if row.subject:
             self._write(self._referrer(name, row.subject, digest), b"")
         self._write(self._folder(name, "manifests") / hex_of(digest), msgspec.json.encode(row))
@@ -141,16 +142,16 @@ class Repositories:
             self._write(self._folder(name, "tags") / tag, digest.encode())
 
     def manifests(self, name: str) -> list[Digest]:
-        """The digest of every manifest of a repository."""
+        """The digests of all manifests of a repository."""
         return [digest_named(file.name) for file in self._folder(name, "manifests").glob("*")]
 
     def remove_tag(self, name: str, tag: str) -> None:
-        """Let a tag stand for nothing; the manifest stays."""
+        """Remove a tag; the manifest stays."""
         self.resolve(name, tag)
         (self._folder(name, "tags") / tag).unlink(missing_ok=True)
 
     def remove_manifest(self, name: str, digest: Digest) -> None:
-        """Remove a manifest and the tags that stand for it."""
+        """Remove a manifest and its tags."""
         _, row = self.resolve(name, digest)
         for tag in self._folder(name, "tags").glob("*"):
             if tag.read_text() == digest:
@@ -160,16 +161,16 @@ class Repositories:
             self._referrer(name, row.subject, digest).unlink(missing_ok=True)
 
     def tags(self, name: str) -> list[str]:
-        """Every tag of a repository, sorted."""
+        """All tags of a repository, sorted."""
         if not self._folder(name, "manifests").is_dir():
             raise RegistryRefusal(404, "NAME_UNKNOWN", "repository name not known to registry")
         return sorted(file.name for file in self._folder(name, "tags").glob("*"))
 
     def referrers(self, name: str, subject: Digest) -> list[tuple[Digest, ManifestRow]]:
-        """The manifests that say they are about `subject`."""
+        """The manifests whose subject is `subject`."""
         found = []
         for file in sorted((self._folder(name, "referrers") / hex_of(subject)).glob("*")):
-            with suppress(RegistryRefusal):  # it goes or comes in this moment
+            with suppress(RegistryRefusal):  # added or removed concurrently
                 found.append(self.resolve(name, digest_named(file.name)))
         return found
 
@@ -197,27 +198,27 @@ class Repositories:
 
 
 def check_name(name: str) -> str:
-    """The name of a repository, or a refusal."""
+    """Validate a repository name; raises NAME_INVALID."""
     if len(name) > _LONGEST_NAME or _NAME.fullmatch(name) is None:
         raise RegistryRefusal(400, "NAME_INVALID", "invalid repository name")
     return name
 
 
 def check_tag(tag: str) -> str:
-    """A tag, or a refusal."""
+    """Validate a tag; raises MANIFEST_INVALID."""
     if _TAG.fullmatch(tag) is None:
         raise RegistryRefusal(400, "MANIFEST_INVALID", "invalid tag name")
     return tag
 
 
 def page_of(entries: Sequence[str], last: str, count: int | None) -> tuple[list[str], bool]:
-    """The entries behind `last`, at most `count`, and whether more follow."""
+    """The entries after `last`, at most `count`, and whether more follow."""
     behind = [entry for entry in entries if entry > last]
     return (behind, False) if count is None else (behind[:count], len(behind) > count)
 
 
 def missing(repositories: Repositories, name: str, blobs: Iterable[Digest]) -> list[Digest]:
-    """Which of `blobs` the repository does not hold."""
+    """Those of `blobs` that the repository does not have."""
     return [digest for digest in blobs if not repositories.holds_blob(name, digest)]
 
 

@@ -1,14 +1,13 @@
-"""The registry's HTTP face.
+"""The registry's HTTP server.
 
     GET              /v2/
     GET HEAD DELETE  /v2/NAME/blobs/DIGEST            POST  /v2/NAME/blobs/uploads/[?mount=&from= | ?digest=]
     GET PATCH PUT DELETE  /v2/NAME/blobs/uploads/ID   GET HEAD PUT DELETE  /v2/NAME/manifests/REFERENCE
     GET              /v2/NAME/tags/list               GET   /v2/NAME/referrers/DIGEST      GET  /v2/_catalog
-    GET              /token (where tokens are asked for)
+    GET              /token (with token authentication)
 
-Errors are the specification's documents. What a page of another site makes a browser send is refused; then a `gate` is
-asked before anything else. With `read_only`, everything that changes something is refused; so it is with `upstream`,
-the registry from which what is not here is fetched.
+Errors are the specification's JSON documents. Cross-origin requests of browsers are refused first, then the `gate`
+decides. `read_only` refuses all changes, as does `upstream`, the registry from which missing content is fetched.
 
 Source: OCI distribution specification 1.1; `_catalog` is Docker's.
 """
@@ -57,7 +56,7 @@ Handler = Callable[["Server", web.BaseRequest, str, str], Awaitable[web.StreamRe
 
 
 class Server:
-    """Answers for the repositories; give `handle` to an aiohttp server."""
+    """Serves the repositories; pass `handle` to an aiohttp server."""
 
     def __init__(
         self,
@@ -75,7 +74,7 @@ class Server:
         self._upstream = Upstream(registry, upstream, repositories, self._uploads) if registry and upstream else None
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """One request."""
+        """Handle one request."""
         try:
             return await self._route(request)
         except RegistryRefusal as refusal:
@@ -90,7 +89,7 @@ class Server:
     async def _route(self, request: web.BaseRequest) -> web.StreamResponse:
         path, method = request.path, request.method
         if is_foreign_page(request.headers):
-            raise RegistryRefusal(403, "DENIED", "a page of another site may not use this registry")
+            raise RegistryRefusal(403, "DENIED", "cross-origin requests are refused")
         match = _PATH.fullmatch(path)
         if isinstance(self._gate, TokenGate) and (path, method) == (TOKEN_PATH, "GET"):
             return _answer(200, await self._gate.issue(request))
@@ -145,7 +144,8 @@ class Server:
         return _progress(202, upload)
 
     async def _mount(self, request: web.BaseRequest, name: str, source: str, digest: Digest) -> bool:
-        """Give `name` a blob of `source`; if that holds none, or may not be read, the blob is uploaded as any other."""
+        """Link a blob of `source` to `name`; returns False if it is missing or not readable, so that the client
+        uploads it."""
         if self._gate is not None and not await self._gate.allows(request, [Scope.of("GET", source)]):
             return False
         async with self._repositories.turns.writing():
@@ -205,7 +205,7 @@ class Server:
         return response
 
     def _check_parts(self, name: str, document: Any) -> None:
-        """Refuse a manifest whose blobs, or an index whose manifests, are not here."""
+        """Refuse a manifest whose blobs, or an index whose manifests, are missing."""
         if isinstance(document, Manifest):
             blobs = [
                 one.digest for one in (document.config, *document.layers) if not mediatypes.is_foreign(one.media_type)
@@ -267,7 +267,7 @@ def _blob_headers(digest: Digest) -> dict[str, str]:
 
 
 async def _pass_on(request: web.BaseRequest, incoming: Incoming, blob: Descriptor) -> web.StreamResponse:
-    """Answer with a blob that is still coming; if it breaks off once bytes have gone on, so does the answer."""
+    """Stream a blob that is still arriving; if its download fails, abort the response."""
     response = web.StreamResponse(headers={**_blob_headers(blob.digest), "Content-Length": str(blob.size)})
     async with aclosing(incoming.pieces()) as pieces:
         first = await anext(pieces)
@@ -277,7 +277,7 @@ async def _pass_on(request: web.BaseRequest, incoming: Incoming, blob: Descripto
             async for piece in pieces:
                 await response.write(piece)
         except HavreError as error:
-            log.warning("blob %s broke off: %s", blob.digest, error)
+            log.warning("streaming blob %s failed: %s", blob.digest, error)
             if request.transport is not None:
                 request.transport.abort()
             return response
@@ -286,7 +286,7 @@ async def _pass_on(request: web.BaseRequest, incoming: Incoming, blob: Descripto
 
 
 def _needed(request: web.BaseRequest, name: str) -> list[Scope]:
-    """What somebody must be allowed for this request; nothing beyond an account for /v2/."""
+    """The scopes of a request; none for /v2/, which only needs an account."""
     if name:
         return [Scope.of(request.method, name)]
     return [CATALOG] if request.path == "/v2/_catalog" else []
@@ -304,7 +304,7 @@ def _reference(text: str) -> str:
 
 
 def _start(request: web.BaseRequest) -> int | None:
-    """Where a chunk says that it begins (`Content-Range: 0-99`); None where it does not say."""
+    """The start of a chunk (`Content-Range: 0-99`); None without the header."""
     value = request.headers.get("Content-Range", "").removeprefix("bytes ")
     if not value:
         return None
@@ -319,12 +319,14 @@ async def _read(request: web.BaseRequest) -> bytes:
     async for chunk in request.content.iter_any():
         body += chunk
         if len(body) > MAX_DOCUMENT:
-            raise RegistryRefusal(413, "MANIFEST_INVALID", f"manifests of more than {MAX_DOCUMENT} bytes are not taken")
+            raise RegistryRefusal(
+                413, "MANIFEST_INVALID", f"manifests of more than {MAX_DOCUMENT} bytes are not accepted"
+            )
     return bytes(body)
 
 
 def _page(request: web.BaseRequest, key: str, head: dict[str, Any], entries: list[str]) -> web.Response:
-    """A listing by `n` and `last`, with a Link to what follows."""
+    """A listing by `n` and `last`, with a Link to the next page."""
     wish = request.query.get("n", "")
     if wish and not (wish.isdecimal() and len(wish) < 8):
         raise RegistryRefusal(400, "PAGINATION_NUMBER_INVALID", f"invalid number of results requested: {wish[:100]!r}")

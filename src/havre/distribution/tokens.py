@@ -1,4 +1,4 @@
-"""Tokens: the registry's gate that sees a password once in five minutes, and what was asked for with it.
+"""Token authentication: a client sends its password only once in five minutes, to get a token for certain scopes.
 
     client                                 registry
       | GET /v2/x/manifests/1                 |
@@ -13,9 +13,9 @@
       | GET /v2/x/manifests/1  (Bearer token) |
       | ------------------------------------> |
 
-A token is a random text; what it opens is kept here, in memory, until it expires. A restart makes all tokens void:
-clients ask anew. A token opens what was asked for with it and nothing else. The realm is on the host that the client
-called us by. No refresh tokens are given: clients keep the password.
+A token is random text; its scopes are stored here, in memory, until it expires. A restart invalidates all tokens, and
+clients request new ones. A token grants only the scopes requested. The realm is on the host of the client's request.
+There are no refresh tokens: clients keep the password.
 
 Source: distribution's "token authentication specification" (where a token is opaque to the client); RFC 6750.
 """
@@ -43,13 +43,13 @@ _SCOPE = re.compile(r"(repository|registry)(?:\([a-z0-9]+\))?:([^\s\"]+):([a-z*]
 
 @dataclass(frozen=True, slots=True)
 class _Grant:
-    """What a token opens, and until when on the gate's clock."""
+    """A token's scopes, and its expiry on the gate's clock."""
 
     scopes: tuple[Scope, ...]
     until: float
 
     def covers(self, needed: Scope) -> bool:
-        """Whether one of the scopes is enough for what is needed."""
+        """Report whether one of the scopes includes `needed`."""
         return any(
             (one.kind, one.name) == (needed.kind, needed.name)
             and ("*" in one.actions or set(needed.actions) <= set(one.actions))
@@ -58,24 +58,24 @@ class _Grant:
 
 
 class TokenGate:
-    """Issues tokens to accounts, and asks for them; keeps `most`: a client whose token had to go asks anew."""
+    """Issues tokens to accounts, and requires them. Keeps at most `most` tokens: older ones are dropped."""
 
     def __init__(self, accounts: Accounts, clock: Callable[[], float] = time.monotonic, most: int = 4096) -> None:
         self._accounts = accounts
         self._clock = clock
         self._most = most
         self._nobody = secrets.token_urlsafe(32)
-        self._grants: dict[str, _Grant] = {}  # the oldest first, which is the first to expire
+        self._grants: dict[str, _Grant] = {}  # oldest first: the first to expire
 
     async def allows(self, request: web.BaseRequest, needed: Sequence[Scope]) -> bool:
-        """Whether the request's token covers all that it needs."""
+        """Report whether the request's token includes all scopes needed."""
         grant = self._grant(_token_of(request))
         return grant is not None and all(grant.covers(scope) for scope in needed)
 
     def challenge(self, request: web.BaseRequest, needed: Sequence[Scope]) -> str:
-        """Where to get a token, and for what."""
+        """The Bearer challenge: where to get a token, with which scopes."""
         if _HOST.fullmatch(request.host) is None:
-            raise RegistryRefusal(400, "UNSUPPORTED", "the Host header is no host")
+            raise RegistryRefusal(400, "UNSUPPORTED", "the Host header is not a host")
         words = [f'realm="{request.scheme}://{request.host}{TOKEN_PATH}"', f'service="{SERVICE}"']
         if needed:
             words.append(f'scope="{" ".join(map(str, needed))}"')
@@ -85,8 +85,10 @@ class TokenGate:
         return "Bearer " + ",".join(words)
 
     async def issue(self, request: web.BaseRequest) -> dict[str, object]:
-        """The answer of the token endpoint: for an account, all that it asks for; for nobody in particular, a token
-        that opens nothing (a 401 here would have dockerd push for a minute); refuses wrong passwords."""
+        """The answer of the token endpoint: for an account, the scopes requested; without credentials, a token without
+        scopes
+        (a 401 would make dockerd retry a push for a minute). Raises for a wrong password.
+        """
         account = await account_of(request, self._accounts)
         if account is None and "Authorization" in request.headers:
             raise refused(BASIC)
@@ -99,7 +101,7 @@ class TokenGate:
         return {"token": token, "access_token": token, "expires_in": LIFE_S, "issued_at": issued}
 
     def _keep(self, scopes: Sequence[Scope]) -> str:
-        """A new token for these scopes."""
+        """Store a new token for these scopes."""
         now = self._clock()
         while oldest := next(iter(self._grants), None):
             if len(self._grants) < self._most and self._grants[oldest].until > now:
@@ -110,18 +112,18 @@ class TokenGate:
         return token
 
     def _grant(self, token: str | None) -> _Grant | None:
-        """What a token opens, if it is one of ours and in time. A dictionary's lookup tells by its time only hashes."""
+        """The grant of a token, if it is valid. Looking up a dictionary key leaks, by timing, only hashes."""
         grant = self._grants.get(token or "")
         return grant if grant is not None and grant.until > self._clock() else None
 
 
 def _token_of(request: web.BaseRequest) -> str | None:
-    """The token that a request shows."""
+    """The request's Bearer token, or None."""
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else None
 
 
 def _scopes(text: str) -> list[Scope]:
-    """What a `scope` parameter asks for: scopes between spaces; a word that is no scope is ignored."""
+    """Parse a `scope` parameter: scopes separated by spaces; invalid ones are ignored."""
     found = [match for word in text.split() if (match := _SCOPE.fullmatch(word))]
     return [Scope(kind, name, tuple(actions.split(","))) for kind, name, actions in (match.groups() for match in found)]

@@ -1,10 +1,10 @@
-"""Turns at what a registry holds: writers side by side, or one collector of garbage alone; across processes.
+"""Locks on a registry's content, across processes: shared by writers, exclusive for garbage collection.
 
-    writer     [ check what is here, add to it ]   shared: a blob that was checked is still there when it is named
-    collector  [ see what is needed, remove the rest ]   exclusive
+    writer     [ check what is present, add to it ]       shared: a blob that was checked stays until it is referenced
+    collector  [ see what is referenced, remove the rest ]   exclusive
 
-A writer's turn lasts as long as a few small files; bytes of uploads come in between turns. Readers need no turn.
-By flock(2) on a file, tried again and again, so that no thread is kept waiting and whoever dies gives its turn back.
+Writers hold the lock while they write a few small files, and not while an upload's bytes arrive. Readers need no lock.
+flock(2) on a file, polled so that no thread blocks; the kernel releases it when a process dies.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ _PAUSE_S = 0.02
 
 
 class Turns:
-    """The turns at `root`."""
+    """The lock of the registry at `root`."""
 
     def __init__(self, root: Path) -> None:
         self._file = root / "lock"
 
     def writing(self) -> AbstractAsyncContextManager[None]:
-        """A turn among other writers."""
+        """Take the lock, shared with other writers."""
         return self._turn(fcntl.LOCK_SH)
 
     def alone(self) -> AbstractAsyncContextManager[None]:
-        """A turn in which nobody writes."""
+        """Take the lock exclusively."""
         return self._turn(fcntl.LOCK_EX)
 
     @asynccontextmanager

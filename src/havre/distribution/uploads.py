@@ -1,9 +1,9 @@
-"""Uploads under way: bytes appended in order to a file, hashed as they come, and made a blob at the end.
+"""Unfinished uploads: bytes appended in order to a file, hashed as they arrive, and stored as a blob at the end.
 
-    POST -> [open] --PATCH, in order--> [open] --PUT, digest holds--> blob
-                 \\--DELETE, a lie, an hour of silence--> gone
+    POST -> [open] --PATCH, in order--> [open] --PUT, digest matches--> blob
+               \\--DELETE, wrong digest, an hour idle--> removed
 
-Uploads are known to this process alone; a restart forgets them, and clients begin again.
+Uploads exist in this process only; a restart forgets them, and clients start over.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _GATHER = 1 << 20
 
 @dataclass(slots=True)
 class Upload:
-    """One upload; `size` bytes have come."""
+    """One upload, of which `size` bytes have arrived."""
 
     id: str
     name: str
@@ -40,14 +40,14 @@ class Upload:
 
 
 class Uploads:
-    """All uploads into `repositories`."""
+    """The unfinished uploads into `repositories`."""
 
     def __init__(self, repositories: Repositories) -> None:
         self._repositories = repositories
         self._open: dict[str, Upload] = {}
 
     def begin(self, name: str) -> Upload:
-        """A new upload; those that nobody went on with are given up."""
+        """Begin an upload; removes idle ones."""
         for upload in list(self._open.values()):
             if time.monotonic() - upload.touched_at > _SILENCE_S:
                 self.cancel(upload)
@@ -56,19 +56,20 @@ class Uploads:
         return upload
 
     def find(self, name: str, id: str) -> Upload:
-        """An upload that is under way in this repository."""
+        """The unfinished upload of this repository, or BLOB_UPLOAD_UNKNOWN."""
         upload = self._open.get(id)
         if upload is None or upload.name != name:
             raise RegistryRefusal(404, "BLOB_UPLOAD_UNKNOWN", "blob upload unknown to registry")
         return upload
 
     def cancel(self, upload: Upload) -> None:
-        """Give an upload up."""
+        """Remove an upload."""
         self._open.pop(upload.id, None)
         upload.file.unlink(missing_ok=True)
 
     async def append(self, upload: Upload, chunks: AsyncIterator[bytes], start: int | None) -> None:
-        """Add what comes; `start` is where its sender believes that it belongs. Breaks keep what has come."""
+        """Append `chunks`; `start` is the offset that the client expects. Bytes received before a broken connection
+        stay."""
         async with upload.lock:
             if start is not None and start != upload.size:
                 raise RegistryRefusal(416, "BLOB_UPLOAD_INVALID", f"chunk begins at {start}, not at {upload.size}")
@@ -83,7 +84,7 @@ class Uploads:
                 await self._store(upload, gathered)
 
     async def finish(self, upload: Upload, digest: Digest) -> None:
-        """Make the upload a blob of its repository if it is what it should be; otherwise it is gone."""
+        """Store the upload as a blob of its repository if the digest matches; otherwise remove it."""
         async with upload.lock:
             if await self._hash(upload, algorithm_of(digest)) != hex_of(digest):
                 self.cancel(upload)
@@ -92,7 +93,7 @@ class Uploads:
                 await in_thread(self._keep, upload, digest)
 
     async def _hash(self, upload: Upload, algorithm: str) -> str:
-        """What has come, hashed; by another algorithm than the usual one, which is known only now, from the file."""
+        """The hash of the upload; computed from the file for an algorithm other than the default, only known now."""
         if algorithm == upload.hash.name:
             return upload.hash.hexdigest()
         return await in_thread(_hash_file, upload.file, algorithm)
@@ -103,7 +104,7 @@ class Uploads:
         upload.touched_at = time.monotonic()
         if upload.size > MAX_BLOB:
             self.cancel(upload)
-            raise RegistryRefusal(413, "SIZE_INVALID", f"blobs of more than {MAX_BLOB} bytes are not taken")
+            raise RegistryRefusal(413, "SIZE_INVALID", f"blobs of more than {MAX_BLOB} bytes are not accepted")
         await in_thread(_append, upload, data)
 
     def _keep(self, upload: Upload, digest: Digest) -> None:
@@ -114,7 +115,7 @@ class Uploads:
 
 
 def _hash_file(path: Path, algorithm: str) -> str:
-    path.touch()  # nothing may have come
+    path.touch()  # the file is missing if no bytes have arrived
     with path.open("rb") as file:
         return hashlib.file_digest(file, algorithm).hexdigest()
 

@@ -1,9 +1,9 @@
-"""A pull-through cache: what is asked for and not here is fetched from another registry, verified, kept and served.
+"""A pull-through cache: content that is missing here is fetched from another registry, verified, stored and served.
 
-    client --manifest by tag--> asked of the upstream each time; what is here serves when it cannot be reached
-           --manifest, blob by digest--> asked of the upstream once
+    client --manifest by tag--> requested from upstream each time; the stored one serves when upstream is unreachable
+           --manifest, blob by digest--> requested from upstream once
 
-Two clients that want the same blob follow one download (`Incoming`), which goes on without them.
+Clients that want the same blob share one download (`Incoming`), which continues without them.
 Source: distribution's "registry as a pull through cache".
 """
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class Upstream:
-    """The registry `host` (a name such as docker.io, or host:port), seen through `repositories`."""
+    """The upstream registry `host` (a name such as docker.io, or host:port), cached in `repositories`."""
 
     def __init__(self, registry: Registry, host: str, repositories: Repositories, uploads: Uploads) -> None:
         self._registry = registry
@@ -35,7 +35,7 @@ class Upstream:
         self._fetching: dict[Digest, Fetch] = {}
 
     async def refresh_manifest(self, name: str, reference: str) -> None:
-        """Have the manifest here as the upstream has it; `RegistryRefusal` when neither has it."""
+        """Update the stored manifest from upstream; `RegistryRefusal` when neither has it."""
         by_digest = ":" in reference
         known = self._knows(name, reference)
         if by_digest and known:
@@ -45,7 +45,7 @@ class Upstream:
             fetched = await self._registry.manifest(ref)
         except HavreError as error:
             if known and not isinstance(error, NotFound):
-                log.warning("serving %s as it was: %s", ref.familiar(), error)
+                log.warning("serving the stored %s, as upstream failed: %s", ref.familiar(), error)
                 return
             raise RegistryRefusal(404, "MANIFEST_UNKNOWN", error.message) from error
         row = ManifestRow.of(fetched.body, fetched.media_type)
@@ -54,7 +54,7 @@ class Upstream:
             self._repositories.put_manifest(name, fetched.digest, row, None if by_digest else reference)
 
     async def lacking(self, name: str, digest: Digest) -> Descriptor | None:
-        """What a manifest of the repository says of a blob that is not here yet; None if it is here."""
+        """The descriptor, from the repository's manifests, of a blob that is missing here; None if it is present."""
         if self._repositories.holds_blob(name, digest) and self._repositories.blobs.has(digest):
             return None
         descriptor = await in_thread(self._describe, name, digest)
@@ -63,7 +63,7 @@ class Upstream:
         return descriptor
 
     def fetch(self, name: str, descriptor: Descriptor) -> Incoming:
-        """Have the blob brought here; it can be followed on its way."""
+        """Start to fetch the blob, or join a running download."""
         digest = descriptor.digest
         if (running := self._fetching.get(digest)) is None:
             upload = self._uploads.begin(name)
@@ -90,7 +90,7 @@ class Upstream:
         return True
 
     def _describe(self, name: str, wanted: Digest) -> Descriptor | None:
-        """What a manifest of the repository says of a blob."""
+        """A blob's descriptor from a manifest of the repository."""
         for digest in self._repositories.manifests(name):
             document = decode_document(self._repositories.blobs.path(digest).read_bytes(), parse=parse_any_digest)
             if isinstance(document, Manifest):

@@ -1,12 +1,12 @@
-"""The logs of containers: from the file that conmon writes to what users read, or to a log server.
+"""Containers' logs: from the file that conmon writes to the readers of `logs`, or to a log server.
 
-    options   drivers, their options, tags and attributes       records   conmon's records, lines made whole
-    spool     moving records on, safe against every kill         jsonfile  Docker's form on disk
-    files     names and rotation                                 gap       what is dropped of a spool
-    keeper    one container's log while it runs                  reading   selecting, the last lines, following
-    syslog, journald, gelf, fluentd   forwarders                 delivery  their connections
+    options  drivers, their options, tags and attributes        records   conmon's records, lines reassembled
+    spool    moves records, safe against any kill               jsonfile  Docker's format on disk
+    files    names and rotation                                 gap       the part of a spool that is dropped
+    keeper   one container's log while it runs                  reading   selection, tail, follow
+    syslog, journald, gelf, fluentd   forwarders                delivery  their connections
 
-The room touches the files of logs and sockets of log servers; it knows nothing of containers but what it is told.
+The room uses log files and sockets of log servers; facts about containers are passed to it.
 """
 
 from havre.logs.keeper import Keeper

@@ -1,9 +1,8 @@
-"""Connections to log servers, and what happens when one is away.
+"""Connections to log servers, and retries.
 
-A server that cannot be reached when a container starts is an error, as in dockerd. Later each message is tried on the
-connection there is and once more, or as often as was asked for, on a new one; after that, messages are dropped for a
-while. When the container has ended, the first failure is the last, and END_S later all that is left is dropped. The
-cache has them.
+A server that is unreachable when a container starts is an error, as in dockerd. Later, each message is tried on the
+current connection and once more, or as often as configured, on a new one; then messages are dropped for a while. After
+the container's end the first failure is final, and after END_S everything left is dropped. The cache still has it.
 
 Blocking.
 """
@@ -25,14 +24,14 @@ log = logging.getLogger(__name__)
 TIMEOUT_S = 5.0
 _GOODBYE_S = 1.0
 PAUSE_S = 1.0
-#: How long the end of a container waits for a server that is slow, as in dockerd.
+# How long a container's end waits for a slow server, as in dockerd.
 END_S = 10.0
 
 Write = Callable[[socket.socket], None]
 
 
 class Delivery:
-    """One server's connection, made anew where it breaks. `describe` says in words what an OSError means."""
+    """The connection to one server, re-established when it breaks. `describe` renders an OSError for messages."""
 
     def __init__(
         self,
@@ -52,7 +51,7 @@ class Delivery:
         self._hurried = threading.Event()
 
     def open(self) -> None:
-        """Connect; Failed in dockerd's words where nobody answers."""
+        """Connect. Failed, in dockerd's words, when the server is unreachable."""
         try:
             self._connection = self._connect()
         except OSError as error:
@@ -61,7 +60,7 @@ class Delivery:
             ) from error
 
     def send(self, write: Write) -> None:
-        """Let `write` send a message, which raises OSError where that fails; after all attempts it is dropped."""
+        """Call `write` to send a message; it raises OSError on failure. The message is dropped after all attempts."""
         now = time.monotonic()
         if now > self._deadline or (self._connection is None and now < self._silent_until):
             return
@@ -81,7 +80,7 @@ class Delivery:
         log.warning("log lines are dropped: %s", problem)
 
     def try_send(self, write: Write) -> None:
-        """The same, but once, and OSError is the caller's."""
+        """Send with a single attempt. Raises OSError."""
         try:
             if self._connection is None:
                 self._connection = self._connect()
@@ -93,12 +92,12 @@ class Delivery:
             raise
 
     def hurry(self) -> None:
-        """Somebody waits for the end: see the module. From any thread."""
+        """The container has ended: see the module's docstring. Thread-safe."""
         self._deadline = time.monotonic() + END_S
         self._hurried.set()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         if self._connection is not None:
             with self._connection as connection:
                 self._connection = None
@@ -106,31 +105,31 @@ class Delivery:
 
 
 def connect_udp(host: str, port: int) -> socket.socket:
-    """A socket whose messages go there."""
+    """A connected UDP socket."""
     family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
     return _connected(socket.socket(family, kind), lambda fresh: fresh.connect(address))
 
 
 def connect_tcp(host: str, port: int) -> socket.socket:
-    """A connection; OSError."""
+    """A TCP connection. OSError."""
     return socket.create_connection((host, port), TIMEOUT_S)
 
 
 def connect_unix(path: str, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
-    """A connection to a local socket; OSError."""
+    """A connection to a local socket. OSError."""
     return _connected(socket.socket(socket.AF_UNIX, kind), lambda fresh: fresh.connect(path))
 
 
 def connect_tls(
     host: str, port: int, *, ca_file: str = "", certificate: str = "", key: str = "", verify: bool = True
 ) -> socket.socket:
-    """A connection whose server is verified, by the host's authorities and those in a file; OSError."""
-    import ssl  # who does not ask for it does not pay for it
+    """A TLS connection, verified by the host's CAs and those in `ca_file`. OSError."""
+    import ssl  # imported late: only containers with TLS need it
 
     context = ssl.create_default_context()
     if ca_file:
         context.load_verify_locations(ca_file)
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # as Go: home-made authorities often have no key usage extension
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # as Go: private CAs often lack the key usage extension
     if certificate:
         context.load_cert_chain(certificate, key or None)
     if not verify:
@@ -144,12 +143,13 @@ def connect_tls(
 
 
 def _say_goodbye(connection: socket.socket) -> None:
-    """End TLS, which reads what the server has sent: unread, it made a reset of the close, and lost the last lines."""
+    """Close TLS, reading what the server sent: closing a socket with unread data sends a reset, which loses the last
+    lines."""
     if unwrap := getattr(connection, "unwrap", None):
         connection.settimeout(_GOODBYE_S)
         try:
             unwrap()
-        except OSError as error:  # many servers just hang up, too
+        except OSError as error:  # many servers close without TLS's close_notify
             log.debug("a log server's TLS ended with %s", error)
 
 
@@ -164,7 +164,7 @@ def _connected(fresh: socket.socket, connect: Callable[[socket.socket], None]) -
 
 
 def describe(network: str, place: str, error: OSError) -> str:
-    """Why nobody answers there, in the words of Go's `net`."""
+    """Why a connection failed, in the words of Go's `net`."""
     if unverified := getattr(error, "verify_message", ""):
         return f"tls: failed to verify certificate: {unverified}"
     return f"dial {network} {place}: connect: {(error.strerror or str(error)).lower()}"

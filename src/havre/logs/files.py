@@ -1,15 +1,15 @@
-"""The files of a log, which rotate: how they are named, written, and opened as one.
+"""The rotating files of a log: names, writing, and opening all of them.
 
-    LOG            what is written now
-    LOG.1          what was written before; with `compress`, LOG.1.gz
-    LOG.2 ...      up to max-file in all; older ones are dropped; with max-file 1 the only file begins anew
-    LOG.new        for a moment, while LOG is about to become LOG.1
+    LOG            the current file
+    LOG.1          the previous one; with `compress`, LOG.1.gz
+    LOG.2 ...      up to max-file in total; older ones are removed; with max-file 1 the file is replaced
+    LOG.new        temporarily, before it becomes LOG
 
-Blocking; one writer at a time. A rotation that a kill interrupts is finished by the next writer:
+Blocking; one writer at a time. The next writer completes a rotation interrupted by a kill:
 
     LOG.new made --note its inode--> older files shifted --> LOG.new renamed to LOG
-                  |                                       |
-      LOG.new is not noted: dropped              LOG.new is noted: the rest is done
+       |                                       |
+    LOG.new is not noted: removed              LOG.new is noted: rotation is completed
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from havre.logs.options import LogLimits
 BLOCK = 256 << 10
 MODE = 0o640
 
-# A file must not get another name between being found and being opened.
+# A file must not be renamed between being found and being opened.
 _names = threading.Lock()
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files of the log at `path` that exist, newest first."""
+    """The existing files of the log at `path`, newest first."""
     found = [path] if path.exists() else []
     number = 1
     while (old := _numbered(path, number)) is not None:
@@ -48,7 +48,7 @@ def _numbered(path: Path, number: int) -> Path | None:
 
 
 def shift(path: Path, max_files: int) -> None:
-    """Make room at `path`: each file gets the next number, those beyond the limit go."""
+    """Free the name `path`: each file gets the next number, those beyond the limit are removed."""
     old = [file for file in files_of(path) if file != path]
     for number, file in reversed(list(enumerate(old, start=1))):
         if number + 1 >= max_files:
@@ -60,8 +60,8 @@ def shift(path: Path, max_files: int) -> None:
 
 
 def compress(file: Path) -> None:
-    """Put `file`.gz in the place of `file`."""
-    from isal import igzip  # most logs are never compressed
+    """Replace `file` by `file`.gz."""
+    from isal import igzip  # imported late: most logs are never compressed
 
     fresh = file.with_name(file.name + ".new")
     with file.open("rb") as source, igzip.IGzipFile(fresh, "wb", compresslevel=2) as target:  # type: ignore[no-untyped-call]
@@ -73,7 +73,7 @@ def compress(file: Path) -> None:
 
 
 def open_all(path: Path) -> list[int]:
-    """Descriptors of all files of the log, oldest first, even while it rotates."""
+    """Open all files of the log, oldest first, consistently even during a rotation."""
     with _names:
         return [_open(file) for file in reversed(files_of(path))]
 
@@ -90,14 +90,15 @@ def _open(file: Path) -> int:
 
 
 class LogFile:
-    """The file that is written now, and its rotation.
+    """The current file, and its rotation.
 
-    `note(inode, written)` is called before a rotation takes effect, with the inode of the file to come and how many
-    bytes of the current `append` are in older files.
+    `note(inode, written)` is called before a rotation takes effect, with the inode of the new file and the number of
+    bytes of
+    the current `append` that are in older files.
     """
 
     def __init__(self, path: Path, limits: LogLimits, noted: int, note: Callable[[int, int], None]) -> None:
-        """Open it, made if need be. `noted` is the inode of the last note: a rotation under way is finished."""
+        """Open or create it. `noted` is the inode of the last note; an interrupted rotation is completed."""
         self.path = path
         self._limits = limits
         self._note = note
@@ -108,23 +109,23 @@ class LogFile:
 
     @property
     def inode(self) -> int:
-        """Of the file that is written now."""
+        """Inode of the current file."""
         return os.fstat(self._descriptor).st_ino
 
     @property
     def size(self) -> int:
-        """Its bytes; others may have truncated it."""
+        """Its size; other programs may have truncated it."""
         return os.fstat(self._descriptor).st_size
 
     def take_rotated(self) -> list[int]:
-        """Descriptors to read the files that were begun since the last call, for those who follow; the caller's now."""
+        """Descriptors of the files begun since the last call, for followers. The caller closes them."""
         taken, self._rotated = self._rotated, []
         return taken
 
     def append(self, data: bytes, before: int) -> None:
-        """Write whole records, rotating where the limit is reached; `before` bytes of their batch are written already.
+        """Write complete records, rotating at the limit; `before` bytes of their batch are already written.
 
-        OSError leaves a prefix written.
+        After an OSError a prefix has been written.
         """
         written, view = 0, memoryview(data)
         while written < len(data):
@@ -140,7 +141,7 @@ class LogFile:
                 written += os.write(self._descriptor, view[written:end])
 
     def close(self) -> None:
-        """Let go of it."""
+        """Close the file."""
         os.close(self._descriptor)
         for descriptor in self.take_rotated():
             os.close(descriptor)
@@ -161,7 +162,7 @@ class LogFile:
 
     def _take_place(self) -> None:
         with _names:
-            if self.path.exists():  # otherwise a kill came after the shift
+            if self.path.exists():  # it is missing if a kill came after the shift
                 shift(self.path, self._limits.max_files)
             self._fresh.rename(self.path)
 

@@ -1,12 +1,13 @@
-"""The driver `fluentd`: each line an event of fluentd's forward protocol, by TCP, TLS or a local socket.
+"""The driver `fluentd`: sends each line as an event of fluentd's forward protocol, by TCP, TLS or a local socket.
 
     [tag, time, {"container_id": ..., "container_name": "/web", "source": "stdout", "log": "hi"}, {}]    as MessagePack
 
-The time is a number of seconds, or with fluentd-sub-second-precision an EventTime. Texts are strings as they came,
-UTF-8 or not, which is why they are packed here. With fluentd-request-ack the last map names a chunk, which is echoed.
+The time is in seconds, or with fluentd-sub-second-precision an EventTime. Texts are strings with the original bytes,
+UTF-8 or not, hence the encoder here. With fluentd-request-ack the last map names a chunk, which the server echoes.
 
-With fluentd-async the server may come later, and go: up to fluentd-buffer-limit events wait in memory, for a thread
-that hands them over. Without it the rules of `delivery` hold.
+With fluentd-async the server may appear later, and disappear: up to fluentd-buffer-limit events are queued in memory
+for
+a sending thread. Otherwise the rules of `delivery` apply.
 
 Source: Fluentd Forward Protocol Specification 1.0; MessagePack's specification; dockerd's documentation of the driver.
 """
@@ -48,7 +49,7 @@ _FOR_EVER = (1 << 31) - 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FluentdTarget:
-    """Where events go and how; `renew_s` is how old a connection gets (0: as old as it may)."""
+    """The server and settings; `renew_s` is the maximum age of a connection (0: unlimited)."""
 
     scheme: str = "tcp"
     host: str = "127.0.0.1"
@@ -64,7 +65,7 @@ class FluentdTarget:
 
 
 def parse_fluentd(options: Mapping[str, str]) -> FluentdTarget:
-    """The options `fluentd-*`; InvalidInput in dockerd's words. Pure."""
+    """Parse the options `fluentd-*`. InvalidInput in dockerd's words. Pure."""
     if "fluentd-async" in options and "fluentd-async-connect" in options:
         raise InvalidInput(
             "conflicting options: cannot specify both 'fluentd-async' and 'fluentd-async-connect", "keep fluentd-async"
@@ -142,7 +143,7 @@ def _parse_interval(options: Mapping[str, str]) -> float:
 
 
 def pack_text(text: bytes) -> bytes:
-    """A string, whatever its bytes."""
+    """Encode a string of any bytes."""
     length = len(text)
     if length < 32:
         return bytes((0xA0 | length,)) + text
@@ -154,14 +155,14 @@ def pack_text(text: bytes) -> bytes:
 
 
 def pack_map(fields: Mapping[str, bytes]) -> bytes:
-    """A map of strings."""
+    """Encode a map of strings."""
     count = len(fields)
     head = bytes((0x80 | count,)) if count < 16 else struct.pack(">BH", 0xDE, count)
     return head + b"".join(pack_text(name.encode()) + pack_text(value) for name, value in fields.items())
 
 
 def pack_time(moment: bytes, precise: bool) -> bytes:
-    """A record's time, in seconds or as an EventTime."""
+    """Encode a record's time, in seconds or as an EventTime."""
     seconds = int(datetime.fromisoformat(f"{moment[:19].decode()}+00:00").timestamp())
     if precise:
         return struct.pack(">BBII", 0xD7, 0, seconds, int(moment[20:29]))
@@ -169,10 +170,10 @@ def pack_time(moment: bytes, precise: bool) -> bytes:
 
 
 class Fluentd:
-    """A forwarder of one container's records."""
+    """Forwards one container's records."""
 
     def __init__(self, target: FluentdTarget, subject: Subject, tag: str, attrs: Mapping[str, str]) -> None:
-        """Connect, unless that may happen later; Failed in dockerd's words where nobody answers. Blocking."""
+        """Connect, unless async. Failed, in dockerd's words, when the server is unreachable. Blocking."""
         self._target = target
         self._tag = pack_text(tag.encode())
         self._fixed = {"container_id": subject.id.encode(), "container_name": f"/{subject.name}".encode()}
@@ -186,7 +187,7 @@ class Fluentd:
             self._delivery.open()
 
     def send(self, record: Record) -> None:
-        """Send it, or let it wait."""
+        """Send a record, or queue it if async."""
         event = _Event(self._render(record), self._target.acknowledged)
         if self._thread is not None:
             self._thread.put(event)
@@ -205,25 +206,25 @@ class Fluentd:
         return b"\x94" + self._tag + pack_time(record.time, self._target.precise) + pack_map(fields)
 
     def hurry(self) -> None:
-        """No more will come."""
+        """No more records will come."""
         self._delivery.hurry()
 
     def close(self) -> None:
-        """Hand over what waits, if the server is there, and hang up."""
+        """Send queued events, if the server is reachable, and close."""
         if self._thread is not None:
             self._thread.close()
         self._delivery.close()
 
 
 class _Event:
-    """An event and, where it is to be acknowledged, its chunk."""
+    """An event and, if it is to be acknowledged, its chunk ID."""
 
     def __init__(self, data: bytes, acknowledged: bool) -> None:
         self._chunk = base64.b64encode(secrets.token_bytes(16)) if acknowledged else b""
         self._data = data + pack_map({"chunk": self._chunk} if acknowledged else {})
 
     def write(self, connection: socket.socket) -> None:
-        """Send it; OSError where it was not acknowledged."""
+        """Send it. OSError if it was not acknowledged."""
         connection.sendall(self._data)
         if self._chunk:
             answer = connection.recv(4096)
@@ -236,7 +237,7 @@ class _Event:
 
 
 class _Later:
-    """The thread that hands events over."""
+    """The queue and its sending thread."""
 
     def __init__(self, target: FluentdTarget, delivery: Delivery) -> None:
         self._target = target
@@ -247,16 +248,16 @@ class _Later:
         self._thread.start()
 
     def put(self, event: _Event) -> None:
-        """Let it wait, unless too many do."""
+        """Queue an event; dropped when the queue is full."""
         try:
             self._events.put_nowait(event)
         except queue.Full:
             log.warning("a log event is dropped: %d wait for fluentd", self._target.buffer_events)
 
     def close(self) -> None:
-        """What waits is tried once more, until that fails."""
+        """Try to send each queued event once more, until one fails."""
         self._closing.set()
-        with contextlib.suppress(queue.Full):  # the thread needs no waking then
+        with contextlib.suppress(queue.Full):  # then the thread is already awake
             self._events.put_nowait(None)
         self._thread.join(CLOSE_TIMEOUT_S)
 

@@ -1,11 +1,11 @@
-"""What of a spool is passed over, where a container must not wait for its log (mode=non-blocking).
+"""The part of a spool that is skipped, where a container must not wait for its log (mode=non-blocking).
 
-       offset                start                    end            what is being written
+    offset                start                    end            being written
     -----|---------------------|///////////////////////|-----------------|
-          at most `buffer` bytes, the oldest that wait  what found room since, or makes the gap wider
+     at most `buffer` bytes, the oldest          fits in the buffer again, or widens the gap
 
-As with dockerd, what came while the buffer was full is dropped, never what has found room in it. A gap begins and ends
-between lines, where there are any within NEAR.
+As in dockerd, lines written while the buffer was full are dropped, never lines already in it. A gap begins and ends
+between lines, if there are any within NEAR.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ NEAR = 64 << 10
 
 
 class Gap:
-    """The gap of one spool. With a `buffer` of None there never is one."""
+    """The gap of one spool; never one with a `buffer` of None."""
 
     def __init__(self, buffer: int | None) -> None:
         self._buffer = buffer
         self.start = self.end = 0
 
     def widen(self, spool: int, offset: int) -> None:
-        """Look whether more waits behind `offset` than may. Blocking."""
+        """Drop what exceeds the buffer behind `offset`. Blocking."""
         if self._buffer is None:
             return
         size = os.fstat(spool).st_size
@@ -41,24 +41,25 @@ class Gap:
             self.end = _line_end(spool, self.end, size)
 
     def covers(self, offset: int) -> bool:
-        """Whether what begins there is dropped."""
+        """Report whether data at `offset` is dropped."""
         return self.start <= offset < self.end
 
     def reach(self, offset: int) -> int:
-        """How much may be read at `offset` without crossing an edge, up to BLOCK."""
+        """Number of bytes that may be read at `offset` without crossing an edge, up to BLOCK."""
         edges = (edge for edge in (self.start, self.end) if edge > offset)
         return min(BLOCK, next(edges, offset + BLOCK) - offset)
 
 
 def _room(spool: int, offset: int, buffer: int) -> int:
-    """How much of a spool from `offset` on has `buffer` bytes of text, by the share of text in what is NEAR."""
+    """Length of the spool from `offset` that has `buffer` bytes of text, estimated from the share of text within
+    NEAR."""
     sample = os.pread(spool, NEAR, offset)
     lines = sample.count(b"\n")
     return buffer * len(sample) // max(len(sample) - HEAD * lines, lines, 1)
 
 
 def _line_end(spool: int, first: int, last: int) -> int:
-    """Where the last line ends between two places; of a line longer than NEAR, where a record does; else `first`."""
+    """The end of the last line between two offsets; of a record, if a line is longer than NEAR; else `first`."""
     begun = max(first, last - NEAR)
     *lines, rest = os.pread(spool, last - begun, begun).split(b"\n")
     end = whole = last - len(rest)

@@ -1,9 +1,9 @@
-"""The driver `gelf`: each line a message in Graylog's Extended Log Format, by UDP or TCP.
+"""The driver `gelf`: sends each line in the Graylog Extended Log Format, by UDP or TCP.
 
     {"version":"1.1","host":"h","short_message":"hi","timestamp":1795790476.269,"level":6,"_container_name":"web",...}
 
-By UDP a message is compressed, and cut into chunks where it exceeds a packet; by TCP it ends with a zero byte. Empty
-lines are no messages.
+By UDP, a message is compressed, and split into chunks if it exceeds a packet; by TCP it ends with a zero byte. Empty
+lines are skipped.
 
 Source: the GELF specification 1.1; dockerd's documentation of the driver for the fields.
 """
@@ -40,7 +40,7 @@ _COMPRESSIONS: Mapping[str, Callable[[bytes, int], bytes]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GelfTarget:
-    """Where messages go and how; `attempts` and `pause_s` are those of new connections (TCP)."""
+    """The server and settings; `attempts` and `pause_s` apply to new connections (TCP)."""
 
     scheme: str
     host: str
@@ -52,7 +52,7 @@ class GelfTarget:
 
 
 def parse_gelf(options: Mapping[str, str]) -> GelfTarget:
-    """The options `gelf-*`; InvalidInput in dockerd's words. Pure."""
+    """Parse the options `gelf-*`. InvalidInput in dockerd's words. Pure."""
     if not (address := options.get("gelf-address")):
         raise InvalidInput("gelf-address is a required parameter", "as in udp://127.0.0.1:12201")
     scheme, _, place = address.partition("://")
@@ -98,7 +98,7 @@ def _positive(options: Mapping[str, str], name: str, default: int, most: int) ->
 
 
 def render_fields(subject: Subject, tag: str, attrs: Mapping[str, str]) -> bytes:
-    """The additional fields, which every message has."""
+    """The additional fields of every message."""
     fields = {
         "command": subject.command,
         "container_id": subject.id,
@@ -122,7 +122,7 @@ def render_gelf(record: Record, hostname: str, fields: bytes) -> bytes:
 
 
 def cut(message: bytes) -> list[bytes]:
-    """The packets of a message; none where it is too long for the format."""
+    """The packets of a message; none if it is too long for the format (128 chunks)."""
     if len(message) <= _CHUNK_BYTES + len(_MAGIC) + 10:
         return [message]
     pieces = [message[start : start + _CHUNK_BYTES] for start in range(0, len(message), _CHUNK_BYTES)]
@@ -133,10 +133,10 @@ def cut(message: bytes) -> list[bytes]:
 
 
 class Gelf:
-    """A forwarder of one container's records."""
+    """Forwards one container's records."""
 
     def __init__(self, target: GelfTarget, subject: Subject, tag: str, attrs: Mapping[str, str]) -> None:
-        """Connect; Failed in dockerd's words where nobody answers. Blocking."""
+        """Connect. Failed, in dockerd's words, when the server is unreachable. Blocking."""
         self._target = target
         self._hostname = socket.gethostname()
         self._fields = render_fields(subject, tag, attrs)
@@ -151,7 +151,7 @@ class Gelf:
         self._delivery.open()
 
     def send(self, record: Record) -> None:
-        """Send it. Empty lines are no messages."""
+        """Send a record; skips empty lines."""
         if not record.text:
             return
         message = render_gelf(record, self._hostname, self._fields)
@@ -167,11 +167,11 @@ class Gelf:
         self._delivery.send(write)
 
     def hurry(self) -> None:
-        """No more will come."""
+        """No more records will come."""
         self._delivery.hurry()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._delivery.close()
 
 

@@ -1,7 +1,7 @@
-"""The driver `journald`: each line an entry of systemd's journal, by its native protocol.
+"""The driver `journald`: sends each line to systemd's journal by its native protocol.
 
-An entry is a datagram of fields, `NAME=value` and a newline; a value that has newlines comes with its length instead.
-The names are those that dockerd writes, so that `journalctl CONTAINER_NAME=web` finds what it used to find.
+An entry is a datagram of fields, `NAME=value` and a newline; a value with newlines is preceded by its length instead.
+The names are dockerd's, so that `journalctl CONTAINER_NAME=web` works as with docker.
 
 Source: "Native Journal Protocol" of systemd; dockerd's documentation of the driver for the fields.
 """
@@ -26,7 +26,8 @@ _NOT_A_NAME = re.compile(r"[^A-Z0-9_]")
 
 
 def field_name(text: str) -> str:
-    """The name of a field for a label or variable: capitals, digits and underscores, which do not begin it."""
+    """The field name of a label or variable: capitals, digits and underscores, not beginning with an underscore or
+    digit."""
     return _NOT_A_NAME.sub("_", text.upper()).lstrip("_")
 
 
@@ -38,7 +39,7 @@ def render_field(name: str, value: bytes) -> bytes:
 
 
 def fixed_fields(subject: Subject, tag: str, attrs: Mapping[str, str]) -> bytes:
-    """What every entry of a container has."""
+    """The fields common to all entries of a container."""
     fields = {
         "CONTAINER_ID": subject.id[:12],
         "CONTAINER_ID_FULL": subject.id,
@@ -52,17 +53,17 @@ def fixed_fields(subject: Subject, tag: str, attrs: Mapping[str, str]) -> bytes:
 
 
 class Journald:
-    """A forwarder of one container's records."""
+    """Forwards one container's records."""
 
     def __init__(self, subject: Subject, tag: str, attrs: Mapping[str, str], path: Path = SOCKET) -> None:
-        """Connect to the journal at `path`; Failed in dockerd's words where there is none. Blocking."""
+        """Connect to the journal at `path`. Failed, in dockerd's words, when it is missing. Blocking."""
         self._fixed = fixed_fields(subject, tag, attrs)
         self._numbering = Numbering()
         self._delivery = Delivery(partial(connect_unix, str(path), socket.SOCK_DGRAM), _describe)
         self._delivery.open()
 
     def send(self, record: Record) -> None:
-        """Send it; a journal that was started anew is connected to once more. Empty lines are no entries."""
+        """Send a record, reconnecting once to a restarted journal; skips empty lines."""
         if not record.text and not self._numbering.has_begun(record.stream):
             return
         entry = self._render(record)
@@ -89,15 +90,15 @@ class Journald:
         ]
 
     def hurry(self) -> None:
-        """No more will come."""
+        """No more records will come."""
         self._delivery.hurry()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the socket."""
         self._delivery.close()
 
 
 def _describe(error: OSError) -> str:
     if isinstance(error, FileNotFoundError | ConnectionError):
         return "journald is not enabled on this host"
-    return f"journald takes no entry: {error.strerror or error}"
+    return f"journald rejected an entry: {error.strerror or error}"

@@ -1,14 +1,16 @@
-r"""Docker's form of records on disk (json-file), a JSON object a line. Pure.
+r"""Docker's log format on disk (json-file), one JSON object per line. Pure.
 
     {"log":"a long line\n","stream":"stdout","time":"2026-11-24T13:00:04.303359690Z"}
     {"log":"error\n","stream":"stderr","attrs":{"tag":"web"},"time":"2026-11-24T13:00:04.303361000Z"}
 
-The JSON is what Go writes: control characters, quotes, backslashes, <, >, &, U+2028 and U+2029 are escaped, and what is
-not UTF-8 becomes U+FFFD.
+The JSON is as Go encodes it: control characters, quotes, backslashes, <, >, &, U+2028 and U+2029 are escaped, and
+invalid
+UTF-8 becomes U+FFFD.
 
-Both ways take many lines at a time and count on the fixed width of what stands around a text. conmon stamps a read of
-its pipe, not a line, so that the lines of a container that writes fast differ in their text only: what is between two
-texts is exchanged by one `replace`.
+Reading and writing process many lines at once and rely on the fixed width of everything around a text. conmon
+timestamps
+each read of its pipe, not each line, so that consecutive lines of fast output differ only in their text: one `replace`
+exchanges what is between two texts.
 """
 
 from __future__ import annotations
@@ -24,17 +26,17 @@ from havre.logs.records import HEAD, NAMES, STAMP, STREAMS, Form, LogChunk, Reco
 
 # -- written
 
-_ESCAPES = {ord("\\"): b"\\\\", ord('"'): b'\\"', ord("\r"): b"\\r"}  # the backslash first: others bring some
+_ESCAPES = {ord("\\"): b"\\\\", ord('"'): b'\\"', ord("\r"): b"\\r"}  # the backslash first: the others add some
 _ESCAPES |= {byte: b"\\u%04x" % byte for byte in (*range(0x20), *b"<>&") if byte not in b"\r\n"}
 _UNCHANGED = bytes(byte for byte in range(0x80) if byte not in _ESCAPES)
 _SEPARATORS = {"\u2028".encode(): b"\\u2028", "\u2029".encode(): b"\\u2029"}
-#: So many lines are rendered faster one by one.
+# Up to this number of lines, rendering one by one is faster.
 FEW = 60
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")
 
 
 def escape(text: bytes) -> bytes:
-    """The insides of JSON strings, a line each, as Go writes them; every byte that is not UTF-8 becomes U+FFFD."""
+    """The contents of JSON strings, one per line, as Go writes them; invalid UTF-8 becomes U+FFFD."""
     special = text.translate(None, _UNCHANGED)
     if not special:
         return text
@@ -61,7 +63,7 @@ def escape_text(text: bytes) -> bytes:
 
 
 def render_attrs(attrs: Mapping[str, str]) -> bytes:
-    """What stands between stream and time in every record; empty without attributes."""
+    """The part between stream and time in every record; empty without attributes."""
     if not attrs:
         return b""
     pairs = ((escape_text(text.encode()) for text in pair) for pair in sorted(attrs.items()))
@@ -69,7 +71,7 @@ def render_attrs(attrs: Mapping[str, str]) -> bytes:
 
 
 def _run_end(lines: bytes) -> int:
-    """Where the lines end that have all that stands before the text in common with the first; 0 if those are few."""
+    """The end of the lines with the same prefix as the first; 0 if there are few."""
     head = b"\n" + lines[:HEAD]
     further = lines.count(head)
     if further < FEW or kind_of(lines) is None:
@@ -79,7 +81,7 @@ def _run_end(lines: bytes) -> int:
 
 
 def json_renderer(attrs: Mapping[str, str]) -> Renderer:
-    """Renders blocks of conmon's records as Docker's, each with the same attributes."""
+    """A renderer of conmon's records as Docker's, all with the same attributes."""
     shared = render_attrs(attrs)
     behind = {stream: b'","stream":"%s"%s,"time":"' % (name, shared) for stream, name in NAMES.items()}
 
@@ -124,7 +126,7 @@ _TIME = len('2026-11-24T13:00:04.303359690Z"}')
 
 
 def parse_json(line: bytes) -> Record | None:
-    """A line of Docker's form, from whichever engine; None for what is none."""
+    """Parse a line of Docker's format; None for any other line."""
     try:
         found = _decoder.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -139,12 +141,12 @@ def parse_json(line: bytes) -> Record | None:
 
 
 def _nine_digits(moment: bytes) -> bytes:
-    """dockerd leaves zeros at the end of the fraction away; `logs -t` shows them."""
+    """dockerd strips trailing zeros of the fraction; `logs -t` shows them."""
     return moment.ljust(len("2026-11-24T13:00:04."), b".").ljust(len("2026-11-24T13:00:04.303359690"), b"0") + b"Z"
 
 
 def _show(block: bytes, timed: bool) -> list[LogChunk] | None:
-    """dockerd's own files, whose times have any width, go record by record."""
+    """Records of dockerd's own files, whose times vary in width, are processed one by one."""
     *lines, _ = block.split(b"\n")
     if timed and _count(block) is None:
         return None

@@ -1,12 +1,12 @@
-"""One container's log while it runs: who moves its records on, when, and who is told.
+"""Keeps one container's log while it runs: moves records from the spool and notifies followers.
 
-    conmon writes SPOOL, then hands the same bytes to the fanout --alarm--> wake
-       ^                                                                     | at once, but not twice in PAUSE_S
-       |  the container waits while more than MOST_WAITING bytes wait <-- drain: Transcript.step until nothing is left
-       |                                                                     |
-       '-- told to begin a new file when the spool is long                   '--> followers are told
+    conmon writes SPOOL, then passes the same bytes to the fanout --alarm--> wake
+    ^                                                                     | at once, but not twice in PAUSE_S
+    |  output is paused while more than MOST_WAITING bytes wait <------ drain: Transcript.step until nothing is left
+    |                                                                     |
+    '-- reopens its log when the spool is long                            '--> followers are notified
 
-Nothing is polled. A reader drains first, so that it sees all that was written before it asked.
+No polling. A reader drains first, so that it sees everything written before its request.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ REOPEN_TIMEOUT_S = 5.0
 
 
 class Output(Protocol):
-    """The output of a process, seen from here."""
+    """The part of a process's output that is needed here."""
 
     def alarm(self, ring: Callable[[], None]) -> None: ...
 
@@ -43,7 +43,7 @@ class Output(Protocol):
 
 
 class Writer(Protocol):
-    """A running process that conmon holds, seen from here."""
+    """The part of a running process that is needed here."""
 
     @property
     def output(self) -> Output: ...
@@ -54,11 +54,11 @@ class Writer(Protocol):
 
 
 class Keeper:
-    """Keeps the log of one container, from before its start until it has ended."""
+    """Keeps the log of one container, from before its start until its end."""
 
     def __init__(self, plan: LogPlan, form: Form, *, blocking: bool) -> None:
         self._plan = plan
-        # A log server may let a thread wait for ever: not one of those that all of the engine shares.
+        # A log server may block a thread indefinitely, so a forwarder does not use the shared pool.
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="havre-log") if plan.forwarder else SHARED
         self._form = form
         self._blocking = blocking
@@ -72,9 +72,9 @@ class Keeper:
         self._holding = False
 
     async def open(self) -> None:
-        """Before a start: what a daemon that was killed has left is moved on, and a log server is spoken to.
+        """Before a start: process what a killed daemon left, and connect to a log server.
 
-        Failed when that is not there; OSError.
+        Failed when the server is unreachable; OSError.
         """
         try:
             self._transcript = await in_pool(self._pool, _opened, self._plan)
@@ -83,12 +83,12 @@ class Keeper:
             raise
 
     def watch(self, process: Writer) -> None:
-        """It runs: keep its log from now on."""
+        """Keep the log of this running process from now on."""
         self._process = process
         self._task = spawn(self._keep(process), f"log {self._plan.spool.parent.name[:12]}")
 
     async def _keep(self, process: Writer) -> None:
-        if self._transcript is None:  # taken over from another daemon
+        if self._transcript is None:  # taken over from an earlier daemon
             self._transcript = await self._take_over()
         try:
             while True:
@@ -98,18 +98,18 @@ class Keeper:
                 await asyncio.sleep(PAUSE_S)
                 await self._wake.wait()
         finally:
-            self._transcript.hurry()  # a thread may be sending still
+            self._transcript.hurry()  # a thread may still be sending
 
     async def _take_over(self) -> Transcript:
         try:
             return await in_pool(self._pool, Transcript, self._plan)
-        except Failed as error:  # a log server that is not there is no reason to lose the lines
+        except Failed as error:  # an unreachable log server must not lose lines
             log.error("the log of %s is not forwarded: %s", self._plan.spool.parent.name, error)
             return await in_pool(self._pool, Transcript, _unforwarded(self._plan))
 
     async def drain(self) -> None:
-        """Move on all that has been written; afterwards it can be read."""
-        await finish(self._drain())  # a thread that is at it must not be left to itself
+        """Move everything written so far; afterwards it can be read."""
+        await finish(self._drain())  # a running thread must not be abandoned
 
     async def _drain(self) -> None:
         async with self._lock:
@@ -119,12 +119,12 @@ class Keeper:
                 await self._move(self._transcript)
                 self._troubled = False
             except (OSError, Failed) as error:
-                self._hold(0)  # a full disk is no reason to stop the container
+                self._hold(0)  # a full disk must not stop the container
                 self._complain(error)
 
     def _complain(self, error: Exception) -> None:
         if not self._troubled and not self._has_ended():
-            log.warning("the log of %s stands still: %s", self._plan.spool.parent.name, error)
+            log.warning("the log of %s is not being written: %s", self._plan.spool.parent.name, error)
         self._troubled = True
 
     def _has_ended(self) -> bool:
@@ -137,24 +137,24 @@ class Keeper:
             self._hold(left or 0)
             self._tell(transcript.rotated())
             if not self._holding and not self._has_ended():
-                await self._renew(transcript)  # conmon heeds nothing while it is held
+                await self._renew(transcript)  # conmon does not read its FIFO while it is paused
 
     def _hold(self, waiting: int) -> None:
-        """Let the container wait, or no longer, when so many bytes are still to be moved."""
+        """Pause or resume the container, according to the number of bytes that are waiting."""
         holding = self._blocking and waiting > (FEW_WAITING if self._holding else MOST_WAITING)
         if self._process is not None and holding != self._holding:
             self._holding = holding
             self._process.output.hold(holding)
 
     def _tell(self, begun: list[int]) -> None:
-        """Give the followers the log's files that were begun, by descriptors of their own."""
+        """Pass the log's new files to the followers, as duplicated descriptors."""
         for follower in self._followers:
             follower.tell(begun)
         for file in begun:
             os.close(file)
 
     async def _renew(self, transcript: Transcript) -> None:
-        """Give conmon a new spool where the old one is long, or where a daemon was killed while it did that."""
+        """Make conmon begin a new spool when the old one is long, or when a daemon was killed while doing so."""
         assert self._process is not None
         if transcript.is_long:
             transcript.set_aside()
@@ -163,10 +163,10 @@ class Keeper:
         await self._process.reopen_log()
         async with asyncio.timeout(REOPEN_TIMEOUT_S):
             while transcript.wants_reopening and not self._has_ended():  # noqa: ASYNC110
-                await asyncio.sleep(0.001)  # conmon tells nobody
+                await asyncio.sleep(0.001)  # conmon sends no notification
 
     async def end(self) -> None:
-        """The process has ended: all that it wrote is in the log when this returns, and those who follow are told."""
+        """The process has ended: complete its log and notify the followers."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
@@ -184,17 +184,17 @@ class Keeper:
             self._pool.shutdown(wait=False)
 
     def _conclude(self, transcript: Transcript) -> list[int]:
-        """Move on what is left, and let go; descriptors of the log's files that were begun. Blocking."""
+        """Move the rest and close; returns descriptors of the log's new files. Blocking."""
         try:
             transcript.finish()
         except OSError as error:
-            log.warning("the log of %s is not complete: %s", self._plan.spool.parent.name, error)
+            log.warning("the log of %s is incomplete: %s", self._plan.spool.parent.name, error)
         begun = transcript.rotated()
         transcript.close()
         return begun
 
     async def read(self, options: LogOptions) -> AsyncGenerator[list[LogChunk], None]:
-        """What has been written so far; with `follow`, what will be."""
+        """Yield what has been written so far; with `follow`, also what will be."""
         assert self._plan.log is not None
         await self.drain()
         follower = None
@@ -225,7 +225,7 @@ def _opened(plan: LogPlan) -> Transcript:
 
 
 def _some_steps(transcript: Transcript) -> int | None:
-    """Up to STEPS_AT_ONCE steps; what the last one answered. Files are open while there is more to do. Blocking."""
+    """Up to STEPS_AT_ONCE steps; returns the last result. Files stay open while there is more to do. Blocking."""
     left: int | None = None
     try:
         for _ in range(STEPS_AT_ONCE):

@@ -1,4 +1,4 @@
-"""What dockerd tells log servers of lines that come in parts: an identifier for the line, a number for each part."""
+"""Identifiers and ordinals of lines sent in parts, as dockerd reports them to log servers."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ class Part(NamedTuple):
 
 
 class Numbering:
-    """The lines of one container that have begun, by stream."""
+    """The unfinished lines of one container, by stream."""
 
     def __init__(self) -> None:
         self._begun: dict[int, tuple[str, int]] = {}
 
     def has_begun(self, stream: int) -> bool:
-        """Whether the next record of this stream continues a line."""
+        """Report whether the next record of this stream continues a line."""
         return stream in self._begun
 
     def number(self, record: Record) -> Part | None:
-        """What part of a line the next record is; None for a whole one."""
+        """The part of a line that the next record is; None for a whole line."""
         known = self._begun.pop(record.stream, None)
         if known is None and record.ends_line:
             return None

@@ -1,6 +1,6 @@
-"""Log drivers and their options: what is known, what is refused, what follows from them. Pure.
+"""Log drivers and their options: validation and parsing. Pure.
 
-Source: the documentation of Docker's log drivers; the words of the refusals are dockerd's.
+Source: the documentation of Docker's log drivers; error texts are dockerd's.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ START = "failed to create task for container: failed to initialize logging drive
 
 @dataclass(frozen=True, slots=True)
 class LogLimits:
-    """How long a log may be: `max_size` bytes a file (0: no limit), `max_files` files, old ones maybe compressed."""
+    """Limits of a log: `max_size` bytes per file (0: unlimited), `max_files` files, and whether old ones are
+    compressed."""
 
     max_size: int = 0
     max_files: int = 1
@@ -61,7 +62,7 @@ _BUFFER_BYTES = 1_000_000
 
 
 def check_driver(driver: str, options: Mapping[str, str]) -> None:
-    """Refuse an unknown driver or option, or a value that no run could use. InvalidInput in Docker's words."""
+    """Reject an unknown driver or option, or an invalid value. InvalidInput in Docker's words."""
     if driver not in OPTIONS:
         known = f"known: {', '.join(OPTIONS)}"
         raise InvalidInput(f'error looking up logging plugin {driver}: plugin "{driver}" not found', known)
@@ -75,7 +76,7 @@ def check_driver(driver: str, options: Mapping[str, str]) -> None:
 
 
 def _check_target(driver: str, options: Mapping[str, str]) -> None:
-    # Only who uses them pays for them.
+    # Imported late: only containers with these drivers need them.
     if driver == "syslog":
         from havre.logs.syslog import parse_target
 
@@ -101,7 +102,7 @@ def _check_mode(options: Mapping[str, str]) -> None:
 
 
 def parse_limits(driver: str, options: Mapping[str, str]) -> LogLimits:
-    """The limits of the files that `driver` keeps; InvalidInput in Docker's words."""
+    """The limits of the files written by `driver`. InvalidInput in Docker's words."""
     default = _DEFAULTS.get(driver, _LOCAL)
     prefix = "cache-" if driver in REMOTE else ""
     size = parse_size(options[f"{prefix}max-size"]) if f"{prefix}max-size" in options else default.max_size
@@ -118,7 +119,7 @@ def parse_limits(driver: str, options: Mapping[str, str]) -> LogLimits:
 
 
 def parse_flag(options: Mapping[str, str], name: str, default: bool, start: str = f"{START}: ") -> bool:
-    """A truth value as Go reads it; InvalidInput, whose words begin with `start`."""
+    """Parse a boolean as Go does. InvalidInput, prefixed with `start`."""
     asked = options.get(name, str(default))
     if asked not in _TRUE + _FALSE:
         raise InvalidInput(f'{start}strconv.ParseBool: parsing "{asked}": invalid syntax', "expected true or false")
@@ -126,7 +127,7 @@ def parse_flag(options: Mapping[str, str], name: str, default: bool, start: str 
 
 
 def parse_size(text: str, start: str = f"{START}: ") -> int:
-    """Bytes of a size such as 10m; -1 and 0 are no limit. InvalidInput, whose words begin with `start`."""
+    """Parse a size such as 10m, in bytes; -1 and 0 are unlimited. InvalidInput, prefixed with `start`."""
     if text in ("-1", "0"):
         return 0
     try:
@@ -136,14 +137,14 @@ def parse_size(text: str, start: str = f"{START}: ") -> int:
 
 
 def keeps_file(driver: str, options: Mapping[str, str]) -> bool:
-    """Whether there is something on disk that `logs` can read."""
+    """Report whether the driver writes a file that `logs` can read."""
     if driver == "none":
         return False
     return driver not in REMOTE or not parse_flag(options, "cache-disabled", False)
 
 
 def parse_buffer(options: Mapping[str, str]) -> int | None:
-    """How many bytes wait for a log that is slow before lines are dropped; None: the container waits instead."""
+    """Maximum bytes waiting for a slow log before lines are dropped; None: the container waits instead."""
     if options.get("mode", "") != "non-blocking":
         return None
     return parse_size(options["max-buffer-size"]) if "max-buffer-size" in options else _BUFFER_BYTES

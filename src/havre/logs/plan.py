@@ -1,7 +1,7 @@
-"""From a log driver and its options to where a container's log goes. Pure, but for what the forwarders do when called.
+"""Plans where a container's log goes, from its driver and options. Pure, except for the forwarders' constructors.
 
-json-file        SPOOL --> ID-json.log, Docker's form
-local            SPOOL --> container.log, conmon's form, lines made whole
+json-file        SPOOL --> ID-json.log, Docker's format
+local            SPOOL --> container.log, conmon's format, lines reassembled
 none             nothing: conmon writes no file
 all others       SPOOL --> container-cached.log (unless cache-disabled), and the server
 """
@@ -22,7 +22,7 @@ SPOOL = "ctr.log"
 
 
 def log_path(driver: str, options: Mapping[str, str], directory: Path, container_id: str) -> Path | None:
-    """The file that `logs` reads; None where there is none."""
+    """The file read by `logs`; None without one."""
     if not keeps_file(driver, options):
         return None
     names = {"json-file": f"{container_id}-json.log", "local": "container.log"}
@@ -30,12 +30,12 @@ def log_path(driver: str, options: Mapping[str, str], directory: Path, container
 
 
 def form_of(driver: str) -> Form:
-    """How that file's records look."""
+    """The format of that file."""
     return JSON if driver == "json-file" else PLAIN
 
 
 def plan_log(driver: str, options: Mapping[str, str], directory: Path, subject: Subject) -> LogPlan:
-    """Everything about a log, for any driver but `none`. InvalidInput for a bad tag or pattern."""
+    """The plan of a log, for any driver but `none`. InvalidInput for an invalid tag or pattern."""
     attrs = plan_attrs(options, subject)
     log = log_path(driver, options, directory, subject.id)
     renderer = PLAIN_RENDERER
@@ -60,7 +60,7 @@ def plan_log(driver: str, options: Mapping[str, str], directory: Path, subject: 
 def _open_forwarder(
     driver: str, options: Mapping[str, str], subject: Subject, tag: str, attrs: Mapping[str, str]
 ) -> Forwarder:
-    # Only who uses them pays for them.
+    # Imported late: only containers with these drivers need them.
     if driver == "syslog":
         from havre.logs.syslog import Syslog, parse_target
 

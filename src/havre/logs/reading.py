@@ -1,10 +1,12 @@
-"""Reading a log: selecting lines, finding the last ones, following.
+"""Reads logs: selects lines, finds the last ones, follows.
 
-Parts are passed on as they are read, so a line may be of any length; only the first part carries the line's time stamp,
-and only the last its newline. What is handed out at a time is all of one read of a file, which is also what can be had
-without waiting. Nothing is done line by line but where `since` or `until` falls and with `details`.
+Parts are passed on as they are read, so lines may have any length; only a line's first part carries the time stamp, and
+only the last the newline. Each chunk is the result of one read of a file, available without waiting. Lines are
+processed
+one by one only around `since` and `until`, and with `details`.
 
-Times grow along a log, so that where `since` begins is found by bisection, and what lies between two times by its ends.
+Times increase along a log, so bisection finds the start of `since`, and the ends of a block decide whether all of it is
+in range.
 """
 
 from __future__ import annotations
@@ -21,13 +23,13 @@ from havre.aio import in_thread
 from havre.logs.files import BLOCK
 from havre.logs.records import Form, LogChunk, Record
 
-#: How much of a file is read to see a record of it; what is left to search then is read on.
+# Bytes of a file read to find a record; a bisection stops at this size.
 NEAR = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class LogOptions:
-    """Which part of the log; `since` and `until` in seconds since the epoch, `tail` in lines, None for all."""
+    """The selection of a log; `since` and `until` in seconds since the epoch, `tail` in lines, None for all."""
 
     stdout: bool = True
     stderr: bool = True
@@ -46,7 +48,7 @@ def seconds_of(stamp: bytes) -> float:
 
 
 class Selection:
-    """Chooses and renders records by the options; remembers, for each stream, whether a line has begun and is shown."""
+    """Selects and renders records; tracks, for each stream, whether an unfinished line is being shown."""
 
     def __init__(self, options: LogOptions, form: Form) -> None:
         self._options = options
@@ -56,7 +58,7 @@ class Selection:
         self.past_until = False
 
     def render_all(self, block: bytes) -> list[LogChunk]:
-        """What of some whole lines of the file the client sees."""
+        """Render some whole lines of the file for the client."""
         if not self._options.details and not self._unfinished and self._all_in_time(block):
             chunks = self._form.show(block, self._options.timestamps)
             if chunks is not None:
@@ -72,7 +74,7 @@ class Selection:
         return first is not None and last is not None and self._in_time(first) and self._in_time(last)
 
     def render(self, record: Record) -> LogChunk | None:
-        """The record as the client sees it, or None if it is not wanted."""
+        """Render a record for the client; None if it is not selected."""
         continued = record.stream in self._unfinished
         shown = self._unfinished[record.stream] if continued else self._in_time(record)
         if record.ends_line:
@@ -100,7 +102,7 @@ class Selection:
 
 
 class Follower:
-    """What a reader who follows is told: that there is more, which files have been begun, and that it is over."""
+    """The notifications to a following reader: more data, new files, and the end."""
 
     def __init__(self, most_files: int) -> None:
         self._most = most_files
@@ -109,14 +111,14 @@ class Follower:
         self.over = False
 
     def tell(self, files: Sequence[int]) -> None:
-        """There is more; `files` (descriptors, duplicated here) have been begun. The oldest go as on disk."""
+        """Report more data; `files` (descriptors, duplicated here) are new. The oldest are dropped as on disk."""
         self._files.extend(os.dup(file) for file in files)
         while len(self._files) > self._most:
             os.close(self._files.popleft())
         self._news.set()
 
     def end(self) -> None:
-        """No more will come."""
+        """Report the end."""
         self.over = True
         self._news.set()
 
@@ -127,7 +129,7 @@ class Follower:
         return taken
 
     async def wait(self, until: float | None) -> bool:
-        """Wait for news; False when there will be none, or `until` has come."""
+        """Wait for a notification; False at the end, or when `until` has passed."""
         if self.over:
             return False
         try:
@@ -138,7 +140,7 @@ class Follower:
         return True
 
     def close(self) -> None:
-        """The reader has left."""
+        """Release the descriptors: the reader has left."""
         for file in self.take():
             os.close(file)
 
@@ -146,7 +148,8 @@ class Follower:
 async def read_files(
     files: list[int], form: Form, options: LogOptions, follower: Follower | None
 ) -> AsyncIterator[list[LogChunk]]:
-    """The lines of some files, oldest first, and what `follower` tells of. Takes over the descriptors."""
+    """Yield the lines of some files, oldest first, and then what `follower` reports. Takes ownership of the
+    descriptors."""
     selection = Selection(options, form)
     try:
         place, offset = await in_thread(_first_place, files, options, form)
@@ -154,7 +157,7 @@ async def read_files(
         while not selection.past_until:
             if follower is not None:
                 files += follower.take()
-            last = place + 1 >= len(files)  # before reading: what is followed by another is complete
+            last = place + 1 >= len(files)  # before reading: a file with a successor is complete
             data = await in_thread(os.pread, files[place], BLOCK, offset) if files else b""
             if data:
                 offset += len(data)
@@ -174,13 +177,13 @@ async def read_files(
 
 
 def _first_place(files: Sequence[int], options: LogOptions, form: Form) -> tuple[int, int]:
-    """Where reading begins: which file, and its offset. Blocking."""
+    """The file and offset where reading begins. Blocking."""
     begun = (0, 0) if options.tail is None else tail_place(files, options.tail, form)
     return begun if options.since is None else max(begun, since_place(files, options.since, form))
 
 
 def since_place(files: Sequence[int], since: float, form: Form) -> tuple[int, int]:
-    """A place shortly before the first record that was written at `since` or later. Blocking."""
+    """A file and offset shortly before the first record written at `since` or later. Blocking."""
 
     def is_before(record: Record | None) -> bool:
         return record is not None and seconds_of(record.time) < since
@@ -202,14 +205,14 @@ def since_place(files: Sequence[int], since: float, form: Form) -> tuple[int, in
 
 
 def _record_from(file: int, offset: int, form: Form) -> tuple[int, Record | None]:
-    """The first record that begins at `offset` or behind it, and where; None if there is none near."""
+    """The first record at or after `offset`, and its offset; None if there is none within NEAR."""
     data = os.pread(file, NEAR, offset - 1) if offset else b"\n" + os.pread(file, NEAR, 0)
     start = data.find(b"\n") + 1
     return offset + start - 1, form.parse(data[start : data.find(b"\n", start)]) if start else None
 
 
 def tail_place(files: Sequence[int], lines: int, form: Form) -> tuple[int, int]:
-    """Where the last `lines` lines of some files begin: which file, and its offset. Blocking.
+    """The file and offset where the last `lines` lines begin. Blocking.
 
     An unfinished last line of a stream counts as one.
     """
@@ -238,7 +241,7 @@ def tail_place(files: Sequence[int], lines: int, form: Form) -> tuple[int, int]:
 
 
 def _blocks_backwards(descriptor: int, size: int) -> Iterator[tuple[int, bytes]]:
-    """Whole lines from the last to the first, many at a time, each time with the offset where they begin."""
+    """Yield whole lines in large blocks, from the last to the first, each with the block's offset."""
     position, rest = size, b""
     while position > 0:
         step = min(BLOCK, position)

@@ -1,16 +1,17 @@
-r"""Records of logs as conmon writes them, lines made whole again, and what is common to the forms on disk. Pure.
+r"""Log records in conmon's format, reassembly of lines, and what the formats on disk have in common. Pure.
 
-conmon's form (k8s-file):
+conmon's format (k8s-file):
 
     2026-11-24T13:00:04.303359690+00:00 stdout P a long
     2026-11-24T13:00:04.303361000+00:00 stdout F  line
 
-F ends a line, P is a part of one (a read of at most 8 KiB that had no newline). The driver `local` and the cache of
-remote drivers keep this form, json-file has Docker's (`jsonfile`). In both a line is one record, but for those that are
-cut: as in dockerd, a line comes when it is complete, or in records of 16 KiB.
+F ends a line, P is a part of one (a read of at most 8 KiB without a newline). The driver `local` and the cache of
+remote
+drivers keep this format, json-file has Docker's (`jsonfile`). In both a line is one record unless it is split: as in
+dockerd, a line is written when complete, or in records of 16 KiB.
 
-Rendering the same bytes after the same unfinished lines gives the same bytes: after a crash, what is already written is
-told by its length (`spool`).
+Rendering is deterministic: the same bytes after the same unfinished lines give the same output. After a crash, its
+length tells what is already written (`spool`).
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ from itertools import groupby
 from operator import itemgetter
 from typing import NamedTuple, TypeAlias
 
-#: Where dockerd cuts a line into records.
+# Length at which dockerd splits a line.
 LONGEST = 16 << 10
 STREAMS = {b"stdout": 1, b"stderr": 2}
 NAMES = {1: b"stdout", 2: b"stderr"}
 
 LogChunk: TypeAlias = tuple[int, bytes]
-"""Lines, newlines included, and the stream they were written to (1 stdout, 2 stderr); the last may be a part of one."""
+"""Lines with newlines, and their stream (1 stdout, 2 stderr); the last may be a part of one."""
 
 
 class Record(NamedTuple):
-    """A line or a part of one: `text` is without newline, `time` RFC 3339 in UTC, `attrs` what `--details` shows."""
+    """A line or a part of one: `text` without newline, `time` in RFC 3339 and UTC, `attrs` as shown by `--details`."""
 
     time: bytes
     stream: int
@@ -42,11 +43,11 @@ class Record(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """How records lie in a file.
+    """The format of records in a file.
 
-    `parse` reads a line of it. The others do it with many at a time, or answer None when these must be parsed one by
-    one: `show(lines, timed)` gives what a client sees of them, with or without times, `count(lines)` how many lines
-    those are.
+    `parse` reads one line. The other functions process many at once, or return None when these must be parsed one by
+    one:
+    `show(lines, timed)` renders them for a client, with or without times, `count(lines)` counts lines.
     """
 
     parse: Callable[[bytes], Record | None]
@@ -54,7 +55,7 @@ class Form:
     count: Callable[[bytes], int | None]
 
 
-#: How long the time is without its zone, and all that stands before the text.
+# Length of the time without its zone, and of everything before the text.
 STAMP, HEAD = len("2026-11-24T13:00:04.303359690"), len("2026-11-24T13:00:04.303359690+00:00 stdout F ")
 _KINDS = {
     b"+00:00 %s %s " % (name, tag): (stream, tag == b"F") for name, stream in STREAMS.items() for tag in (b"F", b"P")
@@ -62,7 +63,7 @@ _KINDS = {
 
 
 def kind_of(line: bytes) -> tuple[int, bool] | None:
-    """The stream of a line as conmon writes it, and whether it ends one; None for any other line."""
+    """The stream of a line of conmon's, and whether it ends a line; None for any other line."""
     return _KINDS.get(line[STAMP:HEAD])
 
 
@@ -71,25 +72,26 @@ def kind_of(line: bytes) -> tuple[int, bool] | None:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """The beginning of a line whose end is still to come: its time, its text, and how many bytes ago it began."""
+    """The beginning of an unfinished line: its time, its text, and how many bytes before the current offset it
+    began."""
 
     behind: int
     time: bytes
     text: bytes
 
     def pushed(self, further: int) -> Part:
-        """Seen from so many bytes later."""
+        """The same, relative to an offset so many bytes later."""
         return Part(self.behind + further, self.time, self.text)
 
 
 Parts: TypeAlias = Mapping[int, Part]
-"""The unfinished line of each stream; in conmon's form a line has as many parts as it took to read it."""
+"""The unfinished line of each stream; in conmon's format a line has one part per read."""
 
 
 def join(block: bytes, parts: Parts, *, final: bool = False) -> tuple[list[tuple[Record, int]], Parts]:
-    """Whole lines of some records, each with the offset behind it; and what is left unfinished.
+    """Reassemble records into whole lines, each with the offset after it, and what remains unfinished.
 
-    Lines of more than LONGEST bytes are cut like dockerd's, but not within a character. With `final` nothing is left.
+    Lines longer than LONGEST bytes are split as in dockerd, but not within a character. With `final` nothing remains.
     """
     joined: list[tuple[Record, int]] = []
     left = dict(parts)
@@ -108,14 +110,14 @@ def join(block: bytes, parts: Parts, *, final: bool = False) -> tuple[list[tuple
         if text or record.ends_line:
             joined.append((Record(part.time, record.stream, record.ends_line, text), position))
     if final:
-        # Behind the last byte: after a crash they are told from what was forwarded before.
+        # Beyond the last byte: after a crash this distinguishes them from records forwarded before.
         joined.extend((Record(part.time, stream, False, part.text), position + 1) for stream, part in left.items())
         return joined, {}
     return joined, {stream: part.pushed(position) for stream, part in left.items()}
 
 
 def _incomplete(text: bytes) -> int:
-    """How many bytes at the end begin a character of UTF-8 that is not complete."""
+    """Number of bytes at the end of an incomplete UTF-8 character."""
     for back in range(1, min(3, len(text)) + 1):
         byte = text[-back]
         if byte >= 0xC0:
@@ -127,7 +129,7 @@ def _incomplete(text: bytes) -> int:
 
 
 def _run_end(block: bytes, begun: int, parts: Parts) -> int:
-    """Where the next line begins that is a part or belongs to one, or the end."""
+    """The offset of the next line that is a part, or completes one; or the end."""
     end = len(block)
     for stream in parts:
         end = _next_line(block, begun, end, b" %s " % NAMES[stream], 0)
@@ -135,7 +137,7 @@ def _run_end(block: bytes, begun: int, parts: Parts) -> int:
 
 
 def _next_line(block: bytes, begun: int, end: int, mark: bytes, spaces: int) -> int:
-    """Where the next line begins that has `mark` after so many spaces, or `end`; faster than a pattern."""
+    """The offset of the next line with `mark` after so many spaces, or `end`; faster than a regular expression."""
     place = begun
     while (place := block.find(mark, place, end)) >= 0:
         start = block.rfind(b"\n", begun, place) + 1 or begun
@@ -147,13 +149,13 @@ def _next_line(block: bytes, begun: int, end: int, mark: bytes, spaces: int) -> 
 
 @dataclass(frozen=True, slots=True)
 class Renderer:
-    """Renders blocks of conmon's records in a form on disk: whole lines many at a time, what is joined one by one."""
+    """Renders blocks of conmon's records in a format on disk: whole lines many at once, split ones one by one."""
 
     lines: Callable[[bytes], bytes]
     one: Callable[[Record], bytes]
 
     def render(self, block: bytes, parts: Parts, *, final: bool = False) -> tuple[bytes, Parts]:
-        """Some whole records of conmon's in the form on disk, and what is unfinished; `parts` as for `join`."""
+        """Render whole records of conmon's, and return what is unfinished; `parts` as for `join`."""
         pieces: list[bytes] = []
         begun = 0
         while begun < len(block):
@@ -176,7 +178,7 @@ class Renderer:
 
 
 def parse_plain(line: bytes) -> Record | None:
-    """A line without its newline; None for what is not a record (a write cut short by a full disk)."""
+    """Parse a line without its newline; None if it is not a record (a write truncated by a full disk)."""
     parts = line.split(b" ", 3)
     if len(parts) < 3 or parts[1] not in STREAMS or parts[2] not in (b"F", b"P"):
         return None

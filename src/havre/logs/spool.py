@@ -1,32 +1,32 @@
-"""From what conmon wrote to the log that users keep, without losing or doubling a line, whoever is killed when.
+"""Moves records from conmon's file to the container's log, without losing or duplicating a line after any kill.
 
-conmon cannot write Docker's format, rotate, or speak to a log server; but it writes every line to a file before anybody
-else sees it, and goes on when the daemon is gone. That file is a spool here: the daemon moves its records on.
+conmon cannot write Docker's format, rotate, or send to a log server; but it writes every line to a file before anything
+else, and keeps running without the daemon. That file is used as a spool, whose records the daemon moves on.
 
     container --> conmon --> SPOOL --render--> LOG (json-file, local, or the cache of a remote driver)
                                |          '--> forwarder (syslog, journald)
                                '-- set aside as SPOOL.old when long, drained, removed
 
-How far it has come is one record, written after every batch by a single pwrite(2):
+Its progress is one record, written after every batch by a single pwrite(2):
 
-    spool inode, offset     everything before is in LOG and forwarded, but for
+    spool inode, offset     everything before is in LOG and forwarded, except for
     resume                  the beginnings of unfinished lines, the first of which is here; negative: carried over
-    log inode, start        rendering from that offset, byte 0 of the rendering is at `start` of LOG; negative after a
+    log inode, start        rendering from that offset, byte 0 of the output is at `start` of LOG; negative after a
                             rotation within a batch, when the first bytes are in LOG.1
-    forwarded               the offset behind the last record that was forwarded
-    carried                 where in this file is what was unfinished when the spool began
+    forwarded               the offset after the last record forwarded
+    carried                 where in this file the unfinished lines at the spool's beginning are
 
-A daemon killed between writing a batch and noting it renders the same bytes again, and LOG's own size tells how many of
-them to leave out. An inode of 0 stands for a spool that is still to come. After a loss of power lines may be missing or
-double.
+A daemon killed between writing a batch and recording it renders the same bytes again, and LOG's size tells how many of
+them to skip. Inode 0 stands for a spool that does not exist yet. After a power loss lines may be missing or duplicated.
 
-What is unfinished when a spool is exchanged is carried over as records of conmon's, in one of two areas behind that
-record; the other one is what the record refers to until it is written anew.
+Unfinished lines are carried over to the next spool as records of conmon's, in one of two areas after the progress
+record:
+the area not in use, until the record is rewritten.
 
-Where the container must not wait for its log, what is too much is passed over (`gap`). As with dockerd, this concerns
-what a log server gets; its cache has everything.
+Where the container must not wait for its log, excess data is skipped (`gap`). As in dockerd, this affects what a log
+server gets; its cache has everything.
 
-Blocking; `keeper` sees to it that one thread is here at a time.
+Blocking; `keeper` ensures that only one thread is here at a time.
 
 Why: docs/decisions/190.
 """
@@ -46,35 +46,35 @@ from havre.logs.gap import Gap
 from havre.logs.options import LogLimits
 from havre.logs.records import Parts, Record, join, render_plain
 
-#: A spool that has got so long is set aside, drained and removed.
+# A spool of this size is set aside, drained and removed.
 SPOOL_BYTES = 4 << 20
 _PLACE = struct.Struct("<QQqQqQQ")
-#: An unfinished line for each stream, of at most LONGEST bytes, behind their length.
+# For each stream an unfinished line of at most LONGEST bytes, after its length.
 _AREA_BYTES = 64 << 10
 _AREAS = (_AREA_BYTES, 2 * _AREA_BYTES)
 _LENGTH = struct.Struct("<Q")
 
 
 class Render(Protocol):
-    """Renders a block of whole lines, after unfinished ones; answers the bytes, and what is unfinished now."""
+    """Renders a block of whole lines, after unfinished ones; returns the bytes, and what is unfinished now."""
 
     def __call__(self, block: bytes, parts: Parts, *, final: bool) -> tuple[bytes, Parts]: ...
 
 
 class Forwarder(Protocol):
-    """Hands records to somebody else. Blocking; what cannot be delivered is told in the log and dropped."""
+    """Sends records to a log server. Blocking; undeliverable ones are logged and dropped."""
 
     def send(self, record: Record) -> None: ...
 
     def hurry(self) -> None:
-        """Somebody waits for the end: what is not delivered soon is dropped. From any thread."""
+        """The container has ended: drop what is not delivered soon. Thread-safe."""
 
     def close(self) -> None: ...
 
 
 @dataclass(slots=True)
 class _Place:
-    """How far it has come; see the module."""
+    """The progress record; see the module's docstring."""
 
     spool: int = 0
     offset: int = 0
@@ -87,9 +87,9 @@ class _Place:
 
 @dataclass(frozen=True, slots=True)
 class LogPlan:
-    """Where a container's log goes: `spool` is conmon's, `log` the user's (None: nowhere), in which form and length.
+    """A container's log: `spool` is conmon's file, `log` the user's (None: none), with its format and limits.
 
-    `buffer` is how many bytes may wait; None: as many as come, and the container waits.
+    `buffer` is the maximum of bytes waiting; None: unlimited, and the container waits.
     """
 
     spool: Path
@@ -101,10 +101,10 @@ class LogPlan:
 
 
 class Transcript:
-    """Moves the records of one container on, a block at a time."""
+    """Moves the records of one container, a block at a time."""
 
     def __init__(self, plan: LogPlan) -> None:
-        """Continue where the last one stopped. OSError when there is no room; Failed when a log server is not there."""
+        """Continue from the progress record. OSError on a full disk; Failed when a log server is unreachable."""
         self._plan = plan
         self._spool = plan.spool
         self._old = plan.spool.with_name(plan.spool.name + ".old")
@@ -124,14 +124,14 @@ class Transcript:
             raise
 
     def _wake(self) -> None:
-        """Open the files, unless they are."""
+        """Open the files if they are closed."""
         if self._file >= 0:
             return
         with contextlib.ExitStack() as undo:
             place = self._spool.with_name(self._spool.name + ".place")
             file = os.open(place, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             undo.callback(os.close, file)
-            os.truncate(file, 3 * _AREA_BYTES)  # sparse; zeros where nothing is noted
+            os.truncate(file, 3 * _AREA_BYTES)  # sparse; zeros mean an empty record
             self._place = _Place(*_PLACE.unpack(os.pread(file, _PLACE.size, 0)))
             self._file = file
             undo.callback(setattr, self, "_file", -1)
@@ -141,7 +141,7 @@ class Transcript:
             undo.pop_all()
 
     def rest(self) -> None:
-        """Close the files; what comes next opens them again and goes on as after a restart. Idempotent."""
+        """Close the files; the next call reopens them and continues as after a restart. Idempotent."""
         if self._reading >= 0:
             os.close(self._reading)
             self._reading = -1
@@ -154,7 +154,7 @@ class Transcript:
             self._file = -1
 
     def _find_log(self, log: LogFile) -> None:
-        if self._place.log != log.inode:  # the first time, or somebody has put another file there
+        if self._place.log != log.inode:  # the first time, or another program replaced the file
             self._place.log, self._place.start = log.inode, log.size
 
     def _rotating(self, inode: int, written: int) -> None:
@@ -167,13 +167,13 @@ class Transcript:
         os.pwrite(self._file, _PLACE.pack(*numbers), 0)
 
     def rotated(self) -> list[int]:
-        """Descriptors of the log's files begun since the last call, to be closed by the caller."""
+        """Descriptors of the log's files begun since the last call; the caller closes them."""
         taken, self._begun = self._begun, []
         return taken + (self._log.take_rotated() if self._log is not None else [])
 
     @property
     def wants_reopening(self) -> bool:
-        """Whether conmon must be told to open its log anew: it has none under the name it was given."""
+        """Report whether conmon must reopen its log: there is no file of that name."""
         return not self._spool.exists()
 
     @property
@@ -182,16 +182,16 @@ class Transcript:
         return self._place.offset >= SPOOL_BYTES and not self._old.exists()
 
     def set_aside(self) -> None:
-        """Rename the spool; conmon, told to open its log anew, will make the next one."""
+        """Rename the spool; conmon creates the next one when told to reopen its log."""
         self._spool.rename(self._old)
 
     def step(self, *, final: bool = False) -> int | None:
-        """Move a block on; the bytes that are left to move, or None when there was nothing to move.
+        """Move one block; returns the bytes left, or None when there was nothing to move.
 
-        `final`: the container has ended. OSError: the disk is full, say; what was not noted is done again next time.
+        `final`: the container has ended. OSError, e.g. for a full disk: what was not recorded is repeated next time.
         """
         self._wake()
-        successor = self._spool.exists()  # before reading: what conmon wrote to the old one is then complete
+        successor = self._spool.exists()  # before reading: conmon has then finished writing to the old one
         if not self._open():
             return None
         aside = self._old.exists()
@@ -208,14 +208,14 @@ class Transcript:
         if not whole and len(block) == BLOCK:
             whole = block
         if complete and not whole.endswith(b"\n"):
-            whole += b"\n"  # a record cut short by a full disk: the next one is no part of it
+            whole += b"\n"  # a record truncated by a full disk: the next one must not continue it
         if not whole:
             return None
         self._move(whole, final=complete and not exchanged)
         return self._left()
 
     def _pass_over(self) -> int:
-        """Drop what lies in the gap, and the beginnings of lines that end there."""
+        """Skip the gap, and drop the beginnings of lines that end in it."""
         end = self._gap.end
         self._place = replace(self._place, offset=end, resume=end)
         self._note()
@@ -226,7 +226,7 @@ class Transcript:
         return max(0, os.fstat(self._reading).st_size - self._place.offset)
 
     def _open(self) -> bool:
-        """The spool that is read: the one set aside first. False while there is none."""
+        """Open the spool to read, the one set aside first. False if there is none."""
         if self._reading >= 0:
             return True
         for path in (self._old, self._spool):
@@ -247,7 +247,7 @@ class Transcript:
         return False
 
     def _begin(self, inode: int, parts: Parts) -> None:
-        """Go on with another spool, after the unfinished lines of the last one."""
+        """Continue with another spool, after the unfinished lines of the last one."""
         records = [Record(part.time, stream, False, part.text) for stream, part in parts.items()]
         carried = b"".join(map(render_plain, records))
         area = _AREAS[self._place.carried == _AREAS[0]]
@@ -259,7 +259,7 @@ class Transcript:
         self._parts = join(carried, {})[1]
 
     def _unfinished(self, spool: int) -> Parts:
-        """The beginnings of lines that are unfinished at the place."""
+        """The beginnings of unfinished lines at the recorded offset."""
         place, begun = self._place, b""
         if place.resume < 0:
             (length,) = _LENGTH.unpack(os.pread(self._file, _LENGTH.size, place.carried))
@@ -268,7 +268,7 @@ class Transcript:
         return join(begun + os.pread(spool, place.offset - first, first), {})[1]
 
     def _switch(self) -> int:
-        """The old spool is drained and conmon writes to the next."""
+        """The old spool is drained: continue with the one that conmon now writes."""
         os.close(self._reading)
         self._reading = os.open(self._spool, os.O_RDONLY | os.O_CLOEXEC)
         self._begin(os.fstat(self._reading).st_ino, self._parts)
@@ -290,7 +290,7 @@ class Transcript:
         self._parts = parts
 
     def _end_parts(self) -> None:
-        """Lines that are not finished now will never be."""
+        """End lines that are unfinished: nothing will complete them."""
         if self._parts:
             self._move(b"", final=True)
 
@@ -306,12 +306,12 @@ class Transcript:
         return parts
 
     def hurry(self) -> None:
-        """The container has ended, or the daemon: no log server is waited for any more. From any thread."""
+        """The container or the daemon is ending: stop waiting for log servers. Thread-safe."""
         if self._forwarder is not None:
             self._forwarder.hurry()
 
     def finish(self) -> None:
-        """The container has ended: move what is left, and remove the spool."""
+        """The container has ended: move the rest and remove the spool."""
         while self.step(final=True) is not None:
             pass
         self._end_parts()
@@ -320,12 +320,12 @@ class Transcript:
             self._reading = -1
         self._old.unlink(missing_ok=True)
         self._spool.unlink(missing_ok=True)
-        # Last: a daemon killed in between finds no spool, and nothing of the next one is taken for moved.
+        # Last: a daemon killed in between finds no spool, and does not take the next one as already moved.
         self._place.spool = 0
         self._note()
 
     def close(self) -> None:
-        """Let go of everything; the spool stays."""
+        """Close everything; the spool stays."""
         self.rest()
         for descriptor in self.rotated():
             os.close(descriptor)

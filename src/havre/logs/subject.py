@@ -1,6 +1,6 @@
-"""What a log tells of its container: attributes that options choose, and a tag, which is a Go template. Pure.
+"""A container's attributes in its log, selected by options, and its tag, a Go template. Pure.
 
-Source: the documentation of Docker's log drivers; the words of the refusals are dockerd's.
+Source: the documentation of Docker's log drivers; error texts are dockerd's.
 Why: docs/decisions/316.
 """
 
@@ -16,9 +16,9 @@ from havre.errors import InvalidInput
 from havre.logs.options import START
 
 DEFAULT_TAG = "{{.ID}}"
-_LONGEST = 16 << 10  # of a template and of a pattern, in characters
-_PATTERN_BYTES = 1 << 20  # what a compiled pattern and its matching may take
-_BUDGET = 1 << 20  # of a template: characters handled on the way to a tag; half a second at most
+_LONGEST = 16 << 10  # maximum length of a template and of a pattern, in characters
+_PATTERN_BYTES = 1 << 20  # memory limit of a compiled pattern and its matching
+_BUDGET = 1 << 20  # limit of characters processed to render a tag; half a second at most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,16 +37,16 @@ class Subject:
 
     @property
     def command(self) -> str:
-        """Its program and arguments, with spaces between."""
+        """Its program and arguments, separated by spaces."""
         return " ".join((self.entrypoint, *self.args))
 
 
 def render_tag(template: str, subject: Subject, options: Mapping[str, str], log_path: str = "") -> str:
-    """A tag such as `{{.Name}}/{{.ID}}`. InvalidInput, also for one that would not end or fill the memory."""
+    """Render a tag such as `{{.Name}}/{{.ID}}`. InvalidInput, also for one that exceeds the time or memory limit."""
     if template == DEFAULT_TAG:
         return subject.id[:12]
     _check_length("tag", template)
-    # Only who uses them pays for them.
+    # Imported late: only containers with such tags need it.
     from havre.golang.templates.lex import TemplateError
     from havre.golang.templates.template import compile_template
 
@@ -93,12 +93,12 @@ def _info(subject: Subject, options: Mapping[str, str], log_path: str) -> Any:
         return dict(sorted(plan_attrs(options, subject).items()))
 
     class Info(Struct):
-        """What templates see: dockerd's `logger.Info`, fields in its order, and methods."""
+        """The value that templates see: dockerd's `logger.Info`, fields in its order, and methods."""
 
         type_name = "*logger.Info"
 
         def get_field(self, name: str) -> tuple[Callable[..., Any], int] | None:
-            """The function behind a field or method and how many arguments it wants."""
+            """The function of a field or method and the number of its arguments."""
             if name == "ExtraAttributes":
                 return lambda _: attributes(), 1
             if name in _METHODS:
@@ -112,7 +112,7 @@ def _info(subject: Subject, options: Mapping[str, str], log_path: str) -> Any:
 
 
 def plan_attrs(options: Mapping[str, str], subject: Subject) -> dict[str, str]:
-    """The labels and variables that the options choose. InvalidInput for a pattern that is none."""
+    """The labels and variables selected by the options. InvalidInput for an invalid pattern."""
     chosen: dict[str, str] = {}
     for kind, found in (("labels", subject.labels), ("env", subject.env)):
         for name in options.get(kind, "").split(","):
@@ -125,7 +125,7 @@ def plan_attrs(options: Mapping[str, str], subject: Subject) -> dict[str, str]:
     return chosen
 
 
-# What Go calls the faults that RE2 has other words for.
+# Go's words for RE2's errors.
 _FAULTS = {
     "missing )": "missing closing )",
     "missing ]": "missing closing ]",
@@ -140,7 +140,7 @@ _FAULTS = {
 
 
 def _matcher(pattern: str) -> Callable[[str], Any]:
-    """Whether a name has the pattern, in time that grows with its length alone: RE2, whose syntax is Go's too."""
+    """A matcher in time linear in the name's length: RE2, which has Go's syntax."""
     import re2
 
     quiet = re2.Options()

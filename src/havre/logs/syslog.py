@@ -1,11 +1,11 @@
-"""The driver `syslog`: each line a message to a syslog server, by UDP, TCP, TLS or a local socket.
+"""The driver `syslog`: sends each line to a syslog server, by UDP, TCP, TLS or a local socket.
 
     unix     <30>Nov 24 16:09:54 web[12462]: hi                               without a format, as syslog(3) writes
     rfc3164  <30>Nov 24 16:09:54 host web[12462]: hi
     rfc5424  <30>1 2026-11-24T16:09:56Z host web 12462 web - hi               rfc5424micro: with microseconds
 
-The number in angle brackets is 8 times the facility, and 6 for standard output or 3 for standard error. Messages end
-with a newline; RFC 5424 by TLS has their length before them instead (RFC 5425).
+The number in angle brackets is 8 times the facility, plus 6 for standard output or 3 for standard error. Messages end
+with a newline; RFC 5424 over TLS prefixes their length instead (RFC 5425).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where messages go and how they look; `scheme` "" is the host's own syslog."""
+    """The server and message format; `scheme` "" is the host's own syslog."""
 
     scheme: str = ""
     host: str = ""
@@ -52,7 +52,7 @@ class Target:
 
 
 def parse_target(options: Mapping[str, str]) -> Target:
-    """The options `syslog-*`; InvalidInput in dockerd's words. Pure."""
+    """Parse the options `syslog-*`. InvalidInput in dockerd's words. Pure."""
     scheme, host, port, path = _parse_address(options.get("syslog-address", ""))
     form = options.get("syslog-format", "")
     if form not in _FORMATS:
@@ -99,7 +99,7 @@ def _parse_facility(text: str) -> int:
 
 
 def render_message(record: Record, target: Target, tag: str, hostname: str, pid: int) -> bytes:
-    """One message. Pure, but for the time zone."""
+    """Render one message. Pure, except for the time zone."""
     priority = 8 * target.facility + _SEVERITY[record.stream]
     moment = datetime.fromisoformat(f"{record.time[:26].decode()}+00:00").astimezone()
     if target.format.startswith("rfc5424"):
@@ -114,10 +114,10 @@ def render_message(record: Record, target: Target, tag: str, hostname: str, pid:
 
 
 class Syslog:
-    """A forwarder of one container's records."""
+    """Forwards one container's records."""
 
     def __init__(self, target: Target, tag: str) -> None:
-        """Connect; Failed in dockerd's words where nobody answers. Blocking."""
+        """Connect. Failed, in dockerd's words, when the server is unreachable. Blocking."""
         self._target = target
         self._tag = tag
         self._hostname = socket.gethostname()
@@ -127,7 +127,7 @@ class Syslog:
         self._delivery.open()
 
     def send(self, record: Record) -> None:
-        """Send it. Empty lines are no messages."""
+        """Send a record; skips empty lines."""
         if not record.text:
             return
         message = render_message(record, self._target, self._tag, self._hostname, self._pid)
@@ -135,11 +135,11 @@ class Syslog:
         self._delivery.send(lambda connection: connection.sendall(data))
 
     def hurry(self) -> None:
-        """No more will come."""
+        """No more records will come."""
         self._delivery.hurry()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._delivery.close()
 
 

@@ -1,4 +1,4 @@
-"""What Alpine's package manager has installed: records of one-letter fields.
+"""Packages installed by Alpine's package manager: records of one-letter fields.
 
 Source: Alpine's wiki, "Apk spec", installed database V2.
 """

@@ -18,7 +18,7 @@ from havre.packages.spdx import NAMESPACE, Subject, full_name, rounded
 
 
 def render_cyclonedx(inventory: Inventory, subject: Subject) -> bytes:
-    """The document; the same inventory makes the same bytes."""
+    """The document; deterministic."""
     name, _, version = subject.tool.partition("-")
     components = [_component(package, package_url(package, inventory.distribution)) for package in inventory.packages]
     document: dict[str, Any] = {
@@ -45,7 +45,7 @@ def render_cyclonedx(inventory: Inventory, subject: Subject) -> bytes:
 
 
 def _component(package: Package, url: str) -> dict[str, Any]:
-    """A package; what is found twice is told apart by where."""
+    """A package; its path distinguishes duplicates."""
     told_apart = hashlib.sha256(package.path.encode()).hexdigest()[:16]
     licence = declare(package.licences).expression
     return {

@@ -1,4 +1,4 @@
-"""What dpkg has installed, and what the copyright files of Debian's packages say.
+"""Packages installed by dpkg, and licenses in the copyright files of Debian's packages.
 
 Source: dpkg-query(1), deb-control(5), "Machine-readable debian/copyright file" version 1.0.
 """
@@ -19,7 +19,7 @@ _FORMAT = b"copyright-format"
 
 
 def parse_status(data: bytes, path: str) -> Iterator[Package]:
-    """The packages of dpkg's status file, or of one of distroless' status.d, which tell no state."""
+    """The packages of dpkg's status file, or of a file in distroless' status.d, which has no states."""
     for fields in stanzas(data, _FIELDS):
         name, version = clean(fields.get("package", "")), clean(fields.get("version", ""))
         state = fields.get("status", "install ok installed").split()
@@ -41,7 +41,7 @@ def parse_status(data: bytes, path: str) -> Iterator[Package]:
 
 
 def parse_copyright(data: bytes) -> tuple[str, ...]:
-    """The licences that a copyright file names; of free text those of common-licenses it points to."""
+    """The licenses in a copyright file; of free text, those of common-licenses that it refers to."""
     if _FORMAT not in data[:512]:
         return tuple(sorted({each.decode() for each in _COMMON.findall(data)}))[:_LICENCES_LIMIT]
     names = {clean(fields["license"]) for fields in stanzas(data, ("license",))}

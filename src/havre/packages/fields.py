@@ -1,6 +1,6 @@
 """Files of `Name: value` lines: stanzas of dpkg, headers of Python's metadata, assignments of os-release.
 
-Lines are taken one by one, and of each a bounded part: a file without end costs time alone.
+Lines are read one by one, each up to a limit: a huge file costs only time.
 
 Source: deb-control(5), Python's "core metadata", os-release(5).
 """
@@ -16,7 +16,7 @@ _LINE_LIMIT = 1 << 16  # bytes
 
 
 def lines(data: bytes) -> Iterator[str]:
-    """The lines of a text, without what ends them; of a long one the beginning."""
+    """Yield the lines of a text without line ends; long ones are truncated."""
     start = 0
     while start < len(data):
         end = data.find(b"\n", start)
@@ -27,9 +27,9 @@ def lines(data: bytes) -> Iterator[str]:
 
 
 def stanzas(data: bytes, wanted: Collection[str]) -> Iterator[dict[str, str]]:
-    """The records of a file, which empty lines part: what they have of `wanted`; the first of a name counts.
+    """Yield the records of a file, separated by empty lines: their fields in `wanted`; the first of a name counts.
 
-    Names are in lower case. Of a value that goes on in folded lines there is the first line.
+    Names are in lower case. Of a folded value only the first line is kept.
     """
     found: dict[str, str] = {}
     for line in lines(data):
@@ -44,7 +44,7 @@ def stanzas(data: bytes, wanted: Collection[str]) -> Iterator[dict[str, str]]:
 
 
 def headers(data: bytes) -> Iterator[tuple[str, str]]:
-    """The lines before the first empty one, names in lower case; a value that goes on in folded lines ends so."""
+    """Yield the lines before the first empty one, names in lower case; of a folded value only the first line."""
     name = value = ""
     for line in lines(data):
         if not line:
@@ -61,7 +61,7 @@ def headers(data: bytes) -> Iterator[tuple[str, str]]:
 
 
 def parse_os_release(data: bytes) -> Distribution:
-    """The distribution that a file like /etc/os-release tells of."""
+    """The distribution described by a file like /etc/os-release."""
     pairs = (line.partition("=")[::2] for line in lines(data) if not line.startswith("#"))
     found: Mapping[str, str] = {key.strip(): clean(value.strip().strip("\"'")) for key, value in pairs}
     return Distribution(found.get("ID", ""), found.get("VERSION_ID", ""), found.get("PRETTY_NAME", ""))

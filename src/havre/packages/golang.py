@@ -1,7 +1,7 @@
-"""Go's modules, by what its linker writes into every program: the section .go.buildinfo of an ELF file.
+"""Go modules, from the section .go.buildinfo that Go's linker writes into every ELF program.
 
     section   \\xff Go buildinf: | pointer size | flags | ... to byte 32 | version | modules      strings: length, bytes
-    modules   16 bytes | path  mod  dep  =>  lines, fields parted by tabs | 16 bytes
+    modules   16 bytes | path  mod  dep  =>  lines, fields separated by tabs | 16 bytes
 
 Source: debug/buildinfo, runtime/debug.ParseBuildInfo; elf(5). Programs of Go before 1.18 have pointers instead.
 """
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from havre.packages.model import Package, Unreadable, clean
 
 Read = Callable[[int, int], bytes]
-"""From an offset and a size to at most so many bytes of the file."""
+"""Reads at most a number of bytes at an offset of the file: (offset, size)."""
 
 _SECTION, _MAGIC = b".go.buildinfo", b"\xff Go buildinf:"
 _INLINE, _STRINGS_AT, _SENTINEL = 2, 32, 16
@@ -24,12 +24,13 @@ _RELEASE = re.compile(r"go(\d[\w.]*)")
 
 
 def parse_program(read: Read, path: str) -> list[Package]:
-    """The modules in a program, and Go's own library; empty for any other file. `Unreadable` for an older Go's."""
+    """The modules of a program, and Go's standard library; empty for any other file. `Unreadable` for Go before
+    1.18."""
     info = _build_info(read)
     if not info.startswith(_MAGIC) or len(info) < _STRINGS_AT:
         return []
     if not info[15] & _INLINE:
-        raise Unreadable("it is of Go before 1.18, whose modules are not read")
+        raise Unreadable("it was built by Go before 1.18, which is not supported")
     version, rest = _string(info[_STRINGS_AT:])
     modules, _ = _string(rest)
     found: dict[tuple[str, str], None] = {}
@@ -56,7 +57,7 @@ def _package(module: str, version: str, path: str) -> Package:
 
 
 def _build_info(read: Read) -> bytes:
-    """The content of the section; empty where there is none."""
+    """The content of the section; empty without one."""
     head = read(0, 64)
     if len(head) < 64 or head[:4] != b"\x7fELF" or head[4] not in (1, 2) or head[5] not in (1, 2):
         return b""
@@ -81,7 +82,7 @@ def _build_info(read: Read) -> bytes:
 
 
 def _string(data: bytes) -> tuple[bytes, bytes]:
-    """A string before which its length stands as an unsigned LEB128, and what comes after it."""
+    """A string with its length as an unsigned LEB128 in front, and the rest."""
     length = shift = 0
     for index, byte in enumerate(data[:10]):
         length |= (byte & 0x7F) << shift

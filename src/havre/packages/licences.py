@@ -1,11 +1,11 @@
-"""Licences as packages name them, made into SPDX's expressions.
+"""Converts licenses as packages state them into SPDX expressions.
 
     GPL-2+ AND BSD-3-clause  -->  GPL-2.0-or-later AND BSD-3-Clause
-    GPLv2+ and Foo           -->  GPL-2.0-or-later AND LicenseRef-Foo       Foo is then listed as an unlisted licence
+    GPLv2+ and Foo           -->  GPL-2.0-or-later AND LicenseRef-Foo       Foo is then listed as an unlisted license
 
-A name that SPDX's list does not have becomes a `LicenseRef-`, of which the document keeps the text; so does a text that
-is no expression, as a whole. The grammar and the list are those of `packaging` (PEP 639); the short names that
-distributions use beside SPDX's are here.
+A name that is not on SPDX's list becomes a `LicenseRef-`, whose text the document includes; so does, as a whole, a text
+that is not an expression. The grammar and the list are those of `packaging` (PEP 639); distributions' short names are
+here.
 
 Source: SPDX 2.3, annex D "SPDX license expressions"; short names of Debian's copyright-format 1.0 and of older Fedoras.
 Why: docs/decisions/395.
@@ -27,7 +27,7 @@ from havre.packages.model import clean
 NONE = "NOASSERTION"
 _TERM = re.compile(r"[()]|([^\s()]+)(?:\s+with\s+([^\s()]+))?", re.IGNORECASE)
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9.+:/_~-]*\Z")
-_LONGEST = 64  # terms of an expression and characters of a reference; longer expressions are texts
+_LONGEST = 64  # limit of terms in an expression and characters in a reference; longer expressions count as text
 _OPERATORS = {"and": "AND", "or": "OR", "&": "AND", "|": "OR", "with": "WITH"}
 
 _ALIASES = """
@@ -53,14 +53,14 @@ _TITLES = {
 
 @dataclass(frozen=True, slots=True)
 class Licence:
-    """An SPDX expression, and the texts of the references in it to licences that SPDX's list does not have."""
+    """An SPDX expression, and the texts of its references to unlisted licenses."""
 
     expression: str = NONE
     unlisted: Mapping[str, str] = field(default_factory=dict)
 
 
 def declare(texts: tuple[str, ...]) -> Licence:
-    """All the licences that a package names so, of each text what `clean` keeps; `NOASSERTION` for none."""
+    """The conjunction of all licenses that a package states, each cleaned by `clean`; `NOASSERTION` for none."""
     unlisted: dict[str, str] = {}
     expressions = [expression for text in texts if (expression := _express(clean(text), unlisted))]
     if len(expressions) == 1:
@@ -70,7 +70,7 @@ def declare(texts: tuple[str, ...]) -> Licence:
 
 
 def _express(text: str, unlisted: dict[str, str]) -> str:
-    """The expression for one text; empty for one that names none."""
+    """The expression of one text; empty without a license."""
     if text.upper() in ("", "NONE", "UNKNOWN", "N/A", NONE):
         return ""
     title = _ARTICLE.sub("", text.lower())
@@ -87,7 +87,8 @@ def _express(text: str, unlisted: dict[str, str]) -> str:
 
 
 def _translate(text: str, unlisted: dict[str, str]) -> Iterator[str]:
-    """The terms of an expression, with identifiers and references for names; `InvalidLicenseExpression` for prose."""
+    """Yield an expression's terms with names replaced by identifiers and references; `InvalidLicenseExpression` for
+    prose."""
     for count, term in enumerate(_TERM.finditer(text.replace(",", " AND "))):
         name, exception = term.groups()
         if count == _LONGEST:
@@ -107,7 +108,7 @@ def _translate(text: str, unlisted: dict[str, str]) -> Iterator[str]:
 
 
 def _identify(name: str, exception: str | None = None) -> str | None:
-    """SPDX's identifier of a licence, with its exception; None if the list lacks one of the two."""
+    """SPDX's identifier of a license, with its exception; None if either is not on the list."""
     if not _WORD.match(name):
         return None
     suffix = f" WITH {exception}" if exception else ""
@@ -120,7 +121,7 @@ def _identify(name: str, exception: str | None = None) -> str | None:
 
 
 def _gnu(name: str) -> str | None:
-    """SPDX's identifier for one of GNU's licences as Debian and Fedora write them: GPL-2+, LGPLv2.1."""
+    """SPDX's identifier of a GNU license as Debian and Fedora write it: GPL-2+, LGPLv2.1."""
     if not (match := _GNU.match(name)):
         return None
     family, major, minor, later = match.groups()
@@ -129,7 +130,7 @@ def _gnu(name: str) -> str | None:
 
 
 def _reference(text: str) -> str:
-    """`LicenseRef-` with what identifiers may have; where that is not all, a hash tells the text from others."""
+    """`LicenseRef-` with the characters valid in identifiers; a hash is added if some were dropped."""
     text = text.removeprefix("LicenseRef-")
     kept = re.sub(r"[^A-Za-z0-9.-]+", "-", text)[:_LONGEST].strip("-.")
     told_apart = () if kept == text else (hashlib.sha256(text.encode()).hexdigest()[:8],)

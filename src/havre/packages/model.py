@@ -1,4 +1,4 @@
-"""A package that is installed, the distribution it is of, and all that was found in one file system."""
+"""Values: a package, a distribution, and the inventory of a file system."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff\ufeff￾￿]+")
 
 
 class Unreadable(Exception):
-    """A record is there, but not of a form that can be read; the text says why."""
+    """A record exists but cannot be read; the message says why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
 class Package:
     """One package. `kind` is the type in its package URL: deb, apk, rpm, pypi, npm, golang.
 
-    `namespace` is what stands before the name (npm's scope, a Go module's parent), `epoch` rpm's if there is one.
-    `source` names the source package, with its version where that differs. `licences` are as the package itself names
-    them, and apply together; `supplier` is a text like `Name <address>`. `path` is where it was found, `record` what
-    kind of file tells of it.
+    `namespace` precedes the name (npm's scope, a Go module's parent), `epoch` is rpm's. `source` is the source package,
+    with
+    its version where that differs. `licences` are as stated by the package, and apply together; `supplier` is text like
+    `Name <address>`. `path` is where it was found, `record` the kind of file that describes it.
     """
 
     kind: str
@@ -48,7 +48,7 @@ class Distribution:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """All packages, sorted; `gaps` are sentences about what is there and could not be read."""
+    """All packages, sorted; `gaps` are sentences about records that could not be read."""
 
     distribution: Distribution
     packages: tuple[Package, ...]
@@ -56,5 +56,5 @@ class Inventory:
 
 
 def clean(text: str) -> str:
-    """A text of a record on one line and of bounded length, without characters that JSON or terminals cannot show."""
+    """Collapse a text to one line of limited length, without characters that JSON or terminals cannot show."""
     return _UNPRINTABLE.sub(" ", text[:_TEXT_LIMIT]).strip()

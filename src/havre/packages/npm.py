@@ -1,4 +1,4 @@
-"""Node's packages, by their package.json.
+"""Node packages, from their package.json.
 
 Source: docs.npmjs.com, "package.json".
 """
@@ -15,11 +15,11 @@ _LICENCES_LIMIT = 100
 
 
 def parse_package(data: bytes, path: str) -> Package | None:
-    """The package of a package.json below node_modules; None if it names none, `Unreadable` if it is no JSON."""
+    """The package of a package.json below node_modules; None without a name, `Unreadable` if it is not JSON."""
     try:
         found = msgspec.json.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise Unreadable(f"it is no JSON: {clean(str(error))}") from error
+        raise Unreadable(f"it is not JSON: {clean(str(error))}") from error
     if not isinstance(found, dict):
         return None
     scope, _, name = _text(found.get("name")).rpartition("/")
@@ -40,7 +40,7 @@ def parse_package(data: bytes, path: str) -> Package | None:
 
 
 def _licence(found: dict[str, Any]) -> str:
-    """`license` as text or in the older form of an object, or the older list `licenses`."""
+    """`license` as text or in the older object form, or the older list `licenses`."""
     given = found.get("license") or found.get("licenses") or ""
     several = given[:_LICENCES_LIMIT] if isinstance(given, list) else [given]
     names = [_text(each.get("type")) if isinstance(each, dict) else _text(each) for each in several]

@@ -15,7 +15,7 @@ _OF_DISTRIBUTIONS = ("deb", "apk", "rpm")
 
 
 def package_url(package: Package, distribution: Distribution) -> str:
-    """The package's URL; packages of the distribution are in its name space."""
+    """The package's URL; distribution packages use the distribution as namespace."""
     namespace, name = package.namespace, package.name
     qualifiers = {"arch": package.architecture, "epoch": package.epoch, "upstream": package.source}
     if package.kind in _OF_DISTRIBUTIONS:

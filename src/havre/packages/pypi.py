@@ -1,4 +1,4 @@
-"""Python's packages, by the metadata of wheels and eggs.
+"""Python packages, from the metadata of wheels and eggs.
 
 Source: packaging.python.org, "Core metadata specifications", "Recording installed projects".
 """
@@ -28,7 +28,7 @@ _UNKNOWN = ("UNKNOWN", "NONE")
 
 
 def parse_metadata(data: bytes, path: str) -> Package | None:
-    """The package of a METADATA or PKG-INFO file; None if it names none."""
+    """The package of a METADATA or PKG-INFO file; None without a name."""
     fields: dict[str, str] = {}
     classified: set[str] = set()
     for key, value in headers(data):
@@ -54,7 +54,7 @@ def parse_metadata(data: bytes, path: str) -> Package | None:
 
 
 def _licences(fields: dict[str, str], classified: set[str]) -> tuple[str, ...]:
-    """An expression, else a short name, else the classifiers; a whole licence's text is no name of it."""
+    """The license expression, else a short name, else the classifiers; a full license text is not a name."""
     if expression := fields.get("license-expression"):
         return (clean(expression),)
     name = fields.get("license", "")

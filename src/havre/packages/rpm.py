@@ -1,10 +1,11 @@
-"""What rpm has installed: the table of header blobs in rpmdb.sqlite.
+"""Packages installed by rpm: the table of header blobs in rpmdb.sqlite.
 
     header    count of entries | bytes of data | entries | data          all big-endian
     entry     tag | type | offset in the data | count                    16 bytes
 
-The database is opened in memory, so nothing of it is ever executed on a file of ours; its schema is foreign, too, so it
-may call no function, and a query ends after a bounded number of steps.
+The database is opened in memory, so it cannot touch any file; its schema is hostile, too, so functions are disabled and
+a
+query is aborted after a limited number of steps.
 
 Source: rpm's docs/manual, "format_header", "tags"; SQLite's "Defense against the dark arts".
 """
@@ -29,20 +30,21 @@ _ENTRY_LIMIT, _BLOB_LIMIT, _TEXT_LIMIT = 1 << 16, 16 << 20, 4096
 _ROWS_LIMIT, _ROWS_BYTES = 100_000, 512 << 20
 _STEPS_AT_ONCE, _TURNS = 100_000, 2_000
 _SQLITE = b"SQLite format 3\0"
-_VERSIONS_AT = 18  # of the file format: 2 is a write-ahead log, which a database in memory cannot have
+_VERSIONS_AT = 18  # of the file format; 2 is WAL, which an in-memory database cannot use
 
 
 def parse_database(data: bytes, path: str) -> Iterator[Package]:
-    """The packages of an rpmdb.sqlite; `Unreadable` if it is none."""
+    """The packages of an rpmdb.sqlite; `Unreadable` if it is not one."""
     if not data.startswith(_SQLITE) or len(data) < 100:
-        raise Unreadable("it is no SQLite database")
+        raise Unreadable("it is not an SQLite database")
     image = data[:_VERSIONS_AT] + b"\1\1" + data[_VERSIONS_AT + 2 :]
     try:
         with closing(sqlite3.connect(":memory:")) as database:
             database.deserialize(image)
             for blob in _blobs(database):
                 yield from _parse_header(blob, path)
-    except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:  # the last: its complaint quotes the schema
+    # UnicodeDecodeError: an error message quotes the schema
+    except (sqlite3.Error, OverflowError, UnicodeDecodeError) as error:
         raise Unreadable(f"SQLite says: {clean(str(error))}") from error
 
 
@@ -62,7 +64,7 @@ def _blobs(database: sqlite3.Connection) -> Iterator[bytes]:
 
 
 def _parse_header(blob: bytes, path: str) -> Iterator[Package]:
-    """The package of a header; nothing for what tells no name, and for the keys that rpm keeps as packages."""
+    """The package of a header; nothing without a name, and for the keys that rpm stores as packages."""
     if len(blob) < _SIZES.size:
         return
     count, size = _SIZES.unpack_from(blob)

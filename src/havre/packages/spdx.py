@@ -1,8 +1,8 @@
-"""An inventory as an SPDX 2.3 document in JSON: the predicate of an SBOM attestation.
+"""Renders an inventory as an SPDX 2.3 document in JSON: the predicate of an SBOM attestation.
 
     document --DESCRIBES--> the file system --CONTAINS--> each package
 
-The same inventory makes the same bytes: identifiers are digests of what they name, the time is given.
+Deterministic: identifiers are digests of names, the time is passed in.
 
 Source: SPDX specification 2.3, clauses 6 to 11, and its JSON schema.
 """
@@ -32,7 +32,7 @@ _EPOCH = "1970-01-01T00:00:00Z"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """What the document is about: a name, what identifies it (a digest), when it was made (RFC 3339), who says so."""
+    """The document's subject: name, digest, creation time (RFC 3339), creator."""
 
     name: str
     digest: str
@@ -74,13 +74,13 @@ def render_spdx(inventory: Inventory, subject: Subject) -> bytes:
 
 
 def rounded(created: str | None) -> str:
-    """A time (RFC 3339) in whole seconds; the epoch for none."""
+    """Truncate a time (RFC 3339) to seconds; the epoch for None."""
     match = _SECONDS.match(created or "")
     return f"{match[1]}Z" if match else _EPOCH
 
 
 def full_name(package: Package) -> str:
-    """The name with what stands before it."""
+    """The name with its namespace."""
     return f"{package.namespace}/{package.name}" if package.namespace else package.name
 
 
@@ -114,7 +114,7 @@ def _package(package: Package, url: str, licence: str) -> dict[str, Any]:
 
 
 def _unsaid() -> dict[str, Any]:
-    """What nobody has looked at."""
+    """Fields that were not determined."""
     return {
         "downloadLocation": NONE,
         "filesAnalyzed": False,
@@ -124,7 +124,7 @@ def _unsaid() -> dict[str, Any]:
 
 
 def _supplier(package: Package) -> str:
-    """rpm tells a vendor, the others a person or a team by name and address."""
+    """rpm states a vendor, others a person or team by name and address."""
     text = clean(package.supplier)
     if not text:
         return NONE

@@ -1,6 +1,6 @@
-"""Programs beside the daemon that answer Docker's plugin protocol: where they are, and how they are asked.
+"""Docker's plugin protocol: discovery of plugins, and calls to them.
 
-Nothing here knows what a volume is: `engine` says which calls it makes, this room carries them.
+Nothing here knows what a volume is: the callers define the calls, this room carries them out.
 """
 
 from havre.plugins.calls import Patience, Plugin, Plugins

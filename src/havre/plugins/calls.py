@@ -1,10 +1,10 @@
 """Calls to plugins: JSON over HTTP, each on a connection of its own.
 
-    POST /Plugin.Activate          once for each address: what does it implement?
+    POST /Plugin.Activate          once per address: what does it implement?
     POST /VolumeDriver.Mount  {"Name": "v", "ID": "..."}  -->  {"Mountpoint": "/x", "Err": ""}
 
-A plugin may be started after the daemon, be restarted, hang or die: a connection that is refused is tried again for a
-while, since nothing has been asked by then; an answer is waited for so long and not longer; nothing is asked twice.
+A plugin may be started after the daemon, be restarted, hang or die: a refused connection is retried for a while, since
+no request has been sent; answers have a timeout; requests are never repeated.
 
 Source: Docker's plugin API, "API design".
 """
@@ -33,8 +33,9 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long a plugin is waited for, in seconds: to accept a connection, to answer, and to answer what is only asked
-    in passing (what volumes are there?). One that has not answered that is waited for `silent_s` alone, for a while.
+    """Timeouts of a plugin, in seconds: to accept a connection, to answer, and to answer optional queries (`passing`,
+    such
+    as a list of volumes). After a timeout of such a query, the next ones wait only `silent_s`, for a while.
     """
 
     connect_s: float = 5.0
@@ -45,19 +46,19 @@ class Patience:
 
 
 class _Refusal(msgspec.Struct, rename="pascal"):
-    """What any answer may say."""
+    """The error field that any answer may have."""
 
     err: str = ""
 
 
 class _Activation(msgspec.Struct, rename="pascal"):
-    """The answer to the first call."""
+    """The answer to Plugin.Activate."""
 
     implements: list[str] = []
 
 
 class Plugin:
-    """One plugin; `kinds` is what it implements, once it has said so."""
+    """One plugin; `kinds` are the interfaces that it implements, known after its activation."""
 
     def __init__(self, name: str, address: Address, patience: Patience) -> None:
         self.name = name
@@ -69,10 +70,11 @@ class Plugin:
     async def call(
         self, method: str, asked: Mapping[str, Any], *, passing: bool = False, retry: bool = True
     ) -> dict[str, Any]:
-        """What it answers, as it wrote it (`gojson.convert` reads it); `null` is an empty answer, as for dockerd.
+        """The answer as decoded JSON (`gojson.convert` types it); `null` counts as empty, as in dockerd.
 
-        Failed with its own words; Unavailable where there is no answer in time.
-        What is asked in `passing` waits for less, and connects once, as does what is not to `retry`.
+        Failed with the plugin's own message; Unavailable without an answer in time. `passing` uses the shorter timeout
+        and does
+        not retry the connection, nor does `retry=False`.
         """
         patience = self._patience
         is_silent = time.monotonic() < self._silent_until
@@ -117,7 +119,7 @@ class Plugin:
             async for chunk in response.content.iter_chunked(1 << 16):
                 body += chunk
                 if len(body) > _ANSWER_MAX_BYTES:
-                    raise Failed(f"{method}: plugin {self.name} answers without an end")
+                    raise Failed(f"{method}: plugin {self.name} sends an endless answer")
             return response.status, bytes(body)
 
     def _gone(self, method: str, why: str) -> Unavailable:
@@ -126,7 +128,7 @@ class Plugin:
 
 
 class Plugins:
-    """All plugins that can be found in `directories`."""
+    """All plugins found in `directories`."""
 
     def __init__(self, directories: Directories, patience: Patience | None = None) -> None:
         self._directories = directories
@@ -134,15 +136,15 @@ class Plugins:
         self._known: dict[str, Plugin] = {}
 
     async def names(self) -> list[str]:
-        """Those that can be found, whatever they implement and whether or not they answer."""
+        """The names of all plugins found, whatever they implement and whether or not they answer."""
         return await in_thread(discovery.names, self._directories)
 
     def implementing(self, kind: str) -> list[str]:
-        """Those that have been asked something as a `kind` (such as VolumeDriver)."""
+        """The plugins that have been called as a `kind` (such as VolumeDriver)."""
         return sorted(name for name, plugin in self._known.items() if kind in (plugin.kinds or ()))
 
     async def get(self, name: str, kind: str, *, passing: bool = False) -> Plugin:
-        """The plugin, activated. NotFound where there is none that implements `kind`; Unavailable if it is dead."""
+        """The plugin, activated. NotFound where none implements `kind`; Unavailable if it does not answer."""
         address = await in_thread(discovery.find, self._directories, name)
         if address is None:
             raise NotFound(f'plugin "{name}" not found', "is it installed, and running?")
@@ -158,7 +160,7 @@ class Plugins:
 
 
 def _read(method: str, status: int, body: bytes) -> dict[str, Any]:
-    """The answer, if it is one; a plugin tells its failures in the status, in `Err`, or in both."""
+    """Decode an answer; a plugin reports failures by the status, in `Err`, or both."""
     try:
         answer = gojson.decode(body, dict[str, Any], "the answer is no JSON object") if body.strip() else {}
         refusal = gojson.convert(answer, _Refusal, "the answer is none").err

@@ -1,11 +1,11 @@
-"""Where plugins are: a file named after each, in directories that their packages know.
+"""Plugin discovery: a file named after each plugin in well-known directories.
 
     SOCKETS/NAME.sock          the plugin listens here
     SPECS/NAME.spec            one line: unix:///path or tcp://host:port
     SPECS/NAME.json            {"Addr": as above, "TLSConfig": {"CAFile", "CertFile", "KeyFile", "InsecureSkipVerify"}}
 
-Each may lie in a directory named after the plugin, too (SOCKETS/NAME/NAME.sock). A socket comes before a spec, a spec
-before JSON. Read anew for every question: plugins come and go. Blocking.
+Each may also lie in a directory named after the plugin (SOCKETS/NAME/NAME.sock). A socket precedes a spec, a spec JSON.
+Read again at every look-up, since plugins come and go. Blocking.
 
 Source: Docker's plugin API, "Plugin discovery".
 """
@@ -24,7 +24,7 @@ from havre.golang import gojson
 
 
 class TlsFiles(msgspec.Struct, kw_only=True):
-    """The files of a plugin that is reached by TLS."""
+    """The TLS files of a plugin."""
 
     ca: str = msgspec.field(name="CAFile", default="")
     certificate: str = msgspec.field(name="CertFile", default="")
@@ -39,7 +39,7 @@ class _Description(msgspec.Struct, kw_only=True):
 
 @dataclass(frozen=True, slots=True)
 class Directories:
-    """Where to look, the first that has a plugin of a name winning."""
+    """The directories to search; the first with a plugin of that name wins."""
 
     sockets: tuple[Path, ...]
     specs: tuple[Path, ...]
@@ -47,7 +47,7 @@ class Directories:
 
 @dataclass(frozen=True)
 class Address:
-    """How a plugin is reached: through a unix socket, or at HOST:PORT."""
+    """A plugin's address: a unix socket, or HOST:PORT."""
 
     socket: Path | None = None
     host: str = ""
@@ -58,12 +58,12 @@ class Address:
 
     @property
     def scheme(self) -> str:
-        """Of its URLs."""
+        """Scheme of its URLs."""
         return "https" if self.tls else "http"
 
 
 def find(directories: Directories, name: str) -> Address | None:
-    """The plugin's address; None where there is none of that name. Failed for a file that says nothing useful."""
+    """The plugin's address; None if there is none of that name. Failed for an invalid file."""
     if not name or name.startswith(".") or "/" in name or "\0" in name:
         return None
     for socket in _candidates(directories.sockets, name, "sock"):
@@ -77,7 +77,7 @@ def find(directories: Directories, name: str) -> Address | None:
 
 
 def names(directories: Directories) -> list[str]:
-    """Every plugin that can be found, sorted."""
+    """The names of all plugins found, sorted."""
     found: set[str] = set()
     for roots, suffixes in ((directories.sockets, {".sock"}), (directories.specs, {".spec", ".json"})):
         for root in roots:
@@ -88,7 +88,7 @@ def names(directories: Directories) -> list[str]:
 
 
 def tls_context(files: TlsFiles) -> ssl.SSLContext:
-    """What a connection by TLS is made with; Failed where a file cannot be used. Blocking."""
+    """The context of TLS connections. Failed where a file cannot be used. Blocking."""
     try:
         context = ssl.create_default_context(cafile=files.ca or None)
         if files.insecure:
@@ -96,7 +96,7 @@ def tls_context(files: TlsFiles) -> ssl.SSLContext:
             context.verify_mode = ssl.CERT_NONE
         if files.certificate:
             context.load_cert_chain(files.certificate, files.key or None)
-    except OSError as error:  # ssl's errors are such, too
+    except OSError as error:  # ssl's errors are OSErrors
         raise Failed(f"TLS files of a plugin: {error}") from error
     return context
 
@@ -132,4 +132,4 @@ def _parse(text: str, tls: TlsFiles | None, file: Path) -> Address:
         return Address(socket=Path(rest))
     if scheme in ("tcp", "http", "https") and rest:
         return Address(host=rest.rstrip("/"), tls=tls or (TlsFiles() if scheme == "https" else None))
-    raise Failed(f"plugin file {file}: {text!r} is no address", "expected unix:///PATH or tcp://HOST:PORT")
+    raise Failed(f"plugin file {file}: {text!r} is not an address", "expected unix:///PATH or tcp://HOST:PORT")

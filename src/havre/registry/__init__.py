@@ -1,4 +1,4 @@
-"""Client of any registry that speaks the OCI distribution protocol (Docker's "v2")."""
+"""Client of registries that implement the OCI distribution specification (Docker's "v2")."""
 
 from havre.registry.auth import Auth, DelegatedAuth
 from havre.registry.client import Fetched, Registry

@@ -1,4 +1,4 @@
-"""Credentials, challenges and tokens: who is told what.
+"""Credentials, challenges and tokens of registries.
 
     client                     registry                  token server ("realm")
       | GET /v2/x/manifests/1    |                             |
@@ -12,9 +12,10 @@
       | <----------------------------------------------------- |
       | GET ... Authorization: Bearer ...                      |
 
-Credentials belong to one registry. They go to it, and to a realm only if `may_send_credentials` says that the realm is
-the same party; a foreign realm is asked anonymously (CVE-2020-15157, CVE-2024-3727). Tokens are kept in memory until
-they expire, per registry, scope and user.
+Credentials belong to one registry. They are sent to it, and to a realm only if `may_send_credentials` trusts that
+realm;
+another realm gets an anonymous request (CVE-2020-15157, CVE-2024-3727). Tokens are cached in memory until they expire,
+per registry, scope and user.
 
 Source: distribution's "token authentication specification", RFC 9110 section 11, RFC 6749 section 6.
 """
@@ -43,7 +44,7 @@ _MAX_CHALLENGE = 16 << 10
 
 
 class Auth(msgspec.Struct, frozen=True, rename=lambda name: name.replace("_", "")):
-    """What a user gave for one registry, as Docker's `X-Registry-Auth` has it."""
+    """A user's credentials for one registry, in the form of Docker's `X-Registry-Auth`."""
 
     username: str = ""
     password: str = ""
@@ -54,32 +55,33 @@ class Auth(msgspec.Struct, frozen=True, rename=lambda name: name.replace("_", ""
     registry_token: str = ""
 
     def __repr__(self) -> str:
-        """Without the secrets: values end up in logs and tracebacks."""
+        """Omits secrets: values end up in logs and tracebacks."""
         return f"Auth({self.username!r}, {self.server_address!r})"
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to present."""
+        """Report whether there are no credentials."""
         return not (self.username or self.auth or self.identity_token or self.registry_token)
 
     def basic(self) -> str | None:
-        """The value of a Basic `Authorization` header."""
+        """The value of a Basic `Authorization` header, or None."""
         if not self.username:
             return f"Basic {self.auth}" if _BASE64.fullmatch(self.auth) else None
         return "Basic " + base64.b64encode(f"{self.username}:{self.password}".encode()).decode()
 
 
 class DelegatedAuth(Auth, frozen=True):
-    """Somebody who fetches tokens himself: asked with realm, service and scope, gives a token and its life in seconds.
+    """A client that fetches tokens itself: called with realm, service and scope, returns a token and its lifetime in
+    seconds.
 
-    `Failed` if he has none to give; then one is asked for without credentials.
+    `Failed` if it has none; then a token is requested without credentials.
     """
 
     fetch: Callable[[str, str, str], Awaitable[tuple[str, float | None]]] | None = None
 
     @property
     def is_empty(self) -> bool:
-        """There may be tokens."""
+        """False: there may be tokens."""
         return False
 
 
@@ -101,30 +103,30 @@ class Token(msgspec.Struct):
 
 
 class TokenCache:
-    """Authorization headers by registry, scope and user, until shortly before they expire."""
+    """Caches authorization headers by registry, scope and user, until shortly before they expire."""
 
     def __init__(self) -> None:
         self._headers: dict[tuple[str, str, Auth | None], tuple[str, float]] = {}
 
     def get(self, origin: URL, scope: str, auth: Auth | None) -> str | None:
-        """A header that is still good."""
+        """A header that has not expired, or None."""
         header, expires = self._headers.get((str(origin), scope, auth), (None, 0.0))
         return header if time.monotonic() < expires else None
 
     def put(self, origin: URL, scope: str, auth: Auth | None, header: str, life_s: float | None) -> None:
-        """Remember `header` for `life_s` seconds, a minute if unknown."""
+        """Store `header` for `life_s` seconds, a minute if unknown."""
         now = time.monotonic()
         self._headers = {key: value for key, value in self._headers.items() if value[1] > now}
         life = _DEFAULT_LIFE_S if life_s is None else max(life_s, _DEFAULT_LIFE_S)
         self._headers[(str(origin), scope, auth)] = (header, now + life - _EARLY_S)
 
     def drop(self, origin: URL, scope: str, auth: Auth | None) -> None:
-        """Forget a header that was refused."""
+        """Remove a header that was rejected."""
         self._headers.pop((str(origin), scope, auth), None)
 
 
 def parse_challenges(header: str) -> list[Challenge]:
-    """The challenges of a `WWW-Authenticate` header; raises `InvalidInput` for what is none."""
+    """Parse a `WWW-Authenticate` header. `InvalidInput` if it is malformed."""
     if len(header) > _MAX_CHALLENGE:
         raise InvalidInput("WWW-Authenticate header is too long")
     challenges: list[Challenge] = []
@@ -146,11 +148,10 @@ def parse_challenges(header: str) -> list[Challenge]:
 
 
 def may_send_credentials(registry: URL, realm: URL) -> bool:
-    """Whether `realm` is the party that the credentials for `registry` were given to.
+    """Report whether credentials for `registry` may be sent to `realm`.
 
-    That is: encrypted (unless the registry is not), and the same host, or one of the same parent domain
-    (`auth.docker.io` for `registry-1.docker.io`, `gitlab.com` for `registry.gitlab.com`). On this machine other
-    ports are other parties.
+    It must use TLS (unless the registry does not), and be the same host or share a parent domain (`auth.docker.io` for
+    `registry-1.docker.io`, `gitlab.com` for `registry.gitlab.com`). On loopback the port must be the same, too.
     """
     if realm.scheme not in ("https", registry.scheme) or not realm.host or not registry.host:
         return False
@@ -163,7 +164,7 @@ def may_send_credentials(registry: URL, realm: URL) -> bool:
 
 
 def _is_organisation(domain: str) -> bool:
-    """Whether a domain belongs to one party, as far as its shape tells: not `com`, `co.uk`, `com.au` or an address."""
+    """Heuristic: report whether a domain belongs to one organisation; not `com`, `co.uk`, `com.au` or an address."""
     labels = domain.split(".")
     if len(labels) < 2 or labels[-1].isdigit() or ":" in domain:
         return False

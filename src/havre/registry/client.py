@@ -1,7 +1,7 @@
-"""The registry client: manifests, blobs, tags, uploads and logins, for any registry that speaks the v2 protocol.
+"""The registry client: manifests, blobs, tags, uploads and logins, by the OCI distribution specification.
 
-Everything fetched is checked: a manifest against its digest, a blob's length against its descriptor (its digest is the
-receiver's to verify, while it streams). A download that breaks is resumed where it stopped. Nothing is written to disk.
+Everything fetched is verified: a manifest by its digest, a blob's length by its descriptor (its receiver verifies the
+digest while it streams). Interrupted downloads are resumed. Nothing is written to disk.
 
 Source: OCI distribution specification 1.1.
 """
@@ -43,20 +43,20 @@ from havre.registry.upload import Uploads
 _ACCEPT = ", ".join((*mediatypes.MANIFESTS, *mediatypes.INDEXES, *mediatypes.SCHEMA1))
 _PAGE = 1000
 _MAX_PAGES = 1000
-_MAX_LISTING = 64 << 20  # bytes of all pages: about a million tags
-_MIN_PROGRESS = 64 << 10  # bytes between two breaks that make the second one no repetition of the first
+_MAX_LISTING = 64 << 20  # total of all pages, in bytes: about a million tags
+_MIN_PROGRESS = 64 << 10  # progress, in bytes, that resets the retry count
 _NEXT = re.compile(r"\s*<([^>]*)>\s*;\s*rel=\"?next\"?\s*")
 
 T = TypeVar("T")
 
 
 class _TooSlow(Failed):
-    """A download that is not worth waiting for."""
+    """A download below the minimum rate."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A manifest or index as it came: its digest, the media type it was declared with, its bytes."""
+    """A manifest or index as received: digest, declared media type, bytes."""
 
     digest: Digest
     media_type: str
@@ -72,7 +72,7 @@ class _Catalog(msgspec.Struct):
 
 
 class Registry:
-    """Every registry there is: the one to ask is named by each reference."""
+    """Client of all registries: each reference names its own."""
 
     def __init__(self, config: RegistryConfig) -> None:
         self._config = config
@@ -80,11 +80,11 @@ class Registry:
         self.uploads = Uploads(self._transport)
 
     def reconfigure(self, config: RegistryConfig) -> None:
-        """Other mirrors and insecure registries, from the next request on."""
+        """Change mirrors and insecure registries for later requests."""
         self._config = config
 
     def trusting(self, registry: str) -> Registry:
-        """A client to be closed that trusts one registry more, without TLS or with any certificate."""
+        """A client, to be closed, that also trusts `registry` without TLS or with any certificate."""
         return Registry(replace(self._config, insecure=(*self._config.insecure, registry)))
 
     async def close(self) -> None:
@@ -92,9 +92,10 @@ class Registry:
         await self._transport.close()
 
     async def manifest(self, ref: Reference, auth: Auth | None = None, *, once: bool = False) -> Fetched:
-        """The manifest or index of `ref`, verified. Raises `NotFound` in Docker's words, `Unauthorized`, `Failed`.
+        """Fetch and verify the manifest or index of `ref`. Raises `NotFound` in Docker's words, `Unauthorized`,
+        `Failed`.
 
-        `once`: a failure is told at once, not tried again.
+        `once`: no retries.
         """
         fetched = await self._from_any(ref, auth, lambda target: self._manifest(replace(target, once=once), ref))
         if ref.digest is not None and fetched.digest != ref.digest:
@@ -104,7 +105,7 @@ class Registry:
     async def document(
         self, ref: Reference, descriptor: Descriptor, auth: Auth | None, limit: int, *, once: bool = False
     ) -> bytes:
-        """A small blob (an image's configuration), verified and bounded by `limit` bytes; `once` as for manifests."""
+        """Fetch and verify a small blob (an image configuration) of at most `limit` bytes; `once` as for manifests."""
         if descriptor.size > limit:
             raise InvalidInput(f"blob {descriptor.digest} of {descriptor.size} bytes", f"at most {limit} are accepted")
         body = b"".join([chunk async for chunk in self.blob(ref, descriptor, auth, once=once)])
@@ -115,7 +116,7 @@ class Registry:
     async def blob(
         self, ref: Reference, descriptor: Descriptor, auth: Auth | None = None, *, once: bool = False
     ) -> AsyncGenerator[bytes, None]:
-        """The bytes of a blob, `descriptor.size` of them; resumed after a break, while its attempts make progress."""
+        """Yield the `descriptor.size` bytes of a blob; resumes interrupted downloads while they make progress."""
         target = await self._holder(ref, descriptor, auth, once=once)
         path: str | URL = f"{ref.repository}/blobs/{descriptor.digest}"
         done, failures = 0, 0
@@ -139,14 +140,14 @@ class Registry:
                 path, target = elsewhere, _stranger(elsewhere)
 
     async def has_blob(self, ref: Reference, digest: Digest, auth: Auth | None = None) -> bool:
-        """Whether the repository of `ref` holds the blob."""
+        """Report whether the repository of `ref` has the blob."""
         target, path = Target(self._own(ref), _push(ref), auth), f"{ref.repository}/blobs/{digest}"
         with in_words(f"asking for blob {digest}"):
             async with self._transport.open("HEAD", target, path, ok=(200, 404)) as response:
                 return response.status == 200
 
     async def has_manifest(self, ref: Reference, digest: Digest, auth: Auth | None = None) -> bool:
-        """Whether the repository of `ref` itself, no mirror of it, holds the manifest."""
+        """Report whether the repository of `ref` (no mirror) has the manifest."""
         target, path = Target(self._own(ref), _push(ref), auth), f"{ref.repository}/manifests/{digest}"
         with in_words(f"asking for manifest {digest}"):
             async with self._transport.open(
@@ -155,17 +156,17 @@ class Registry:
                 return response.status == 200
 
     async def mount_blob(self, ref: Reference, digest: Digest, source: str, auth: Auth | None = None) -> bool:
-        """Let the repository of `ref` share the blob of the repository `source`; False if the registry does not."""
+        """Mount the blob of the repository `source` into the repository of `ref`; False if the registry does not."""
         return await self.uploads.mount(self._target(ref, auth, source), ref.repository, digest, source)
 
     async def push_blob(
         self, ref: Reference, chunks: AsyncIterator[bytes], auth: Auth | None = None
     ) -> tuple[Digest, int]:
-        """Upload what `chunks` yield, its digest and size being known only at the end."""
+        """Upload `chunks`; returns their digest and size."""
         return await self.uploads.stream(self._target(ref, auth), ref.repository, chunks)
 
     async def push_document(self, ref: Reference, body: bytes, auth: Auth | None = None) -> Digest:
-        """Upload a small blob in one request, unless it is there."""
+        """Upload a small blob in one request, unless it is present."""
         digest = digest_of(body)
         if not await self.has_blob(ref, digest, auth):
             await self.uploads.whole(self._target(ref, auth), ref.repository, digest, body)
@@ -187,11 +188,11 @@ class Registry:
     async def referrers(
         self, ref: Reference, subject: Digest, artifact_type: str, auth: Auth | None = None
     ) -> list[Descriptor]:
-        """The manifests of one type that say they are about `subject`, also where the registry knows no referrers."""
+        """The manifests of one type whose subject is `subject`; works without support for the referrers API, too."""
         target = Target(self._own(ref), _pull(ref), auth)
         query = URL.build(query={"artifactType": artifact_type}).raw_query_string
         path = f"{ref.repository}/referrers/{subject}?{query}"
-        with in_words(f"asking for what refers to {subject}"):
+        with in_words(f"asking for referrers of {subject}"):
             async with self._transport.open("GET", target, path, ok=(200, 404)) as response:
                 body = await read_document(response, MAX_DOCUMENT)
                 known = response.status == 200
@@ -205,13 +206,13 @@ class Registry:
         return [one for one in found if one.artifact_type == artifact_type]
 
     async def catalog(self, registry: str, auth: Auth | None = None) -> list[str]:
-        """All repositories of a registry that lists them."""
+        """All repositories of a registry that supports `_catalog`."""
         target = Target(endpoints_for(registry, self._config)[-1], "registry:catalog:*", auth)
         pages = await self._pages(target, "_catalog")
         return [name for page in pages for name in gojson.decode(page, _Catalog, "invalid catalog").repositories or ()]
 
     async def search(self, term: str, limit: int, auth: Auth | None = None) -> list[FoundRepository]:
-        """At most `limit` repositories that `term` (`term`, or `host/term`) finds."""
+        """At most `limit` repositories found by `term` (`term`, or `host/term`)."""
         registry, words = split_term(term)
         found = await search_index(self._transport, self._config, registry, words, limit, auth)
         if found is not None:
@@ -220,9 +221,9 @@ class Registry:
         return [FoundRepository(name) for name in names[:limit]]
 
     async def login(self, auth: Auth) -> str:
-        """Check credentials with the registry they name, or `Unauthorized`.
+        """Verify credentials with their registry, or raise `Unauthorized`.
 
-        Returns the identity token to keep instead of the password, "" where the registry gives none.
+        Returns the identity token to store instead of the password, "" where the registry gives none.
         """
         endpoint = endpoints_for(host_of_address(auth.server_address), self._config)[-1]
         try:
@@ -245,7 +246,7 @@ class Registry:
         return Fetched(digest, media_type, body)
 
     async def _read(self, target: Target, path: str | URL, descriptor: Descriptor, offset: int) -> AsyncIterator[bytes]:
-        """The blob from `offset` on, as far as the connection lasts."""
+        """Yield the blob from `offset` on, until the connection ends."""
         headers = {"Range": f"bytes={offset}-"} if offset else {}
         async with self._transport.open("GET", target, path, headers=headers, ok=(200, 206)) as response:
             skip = offset if response.status == 200 else 0
@@ -264,7 +265,7 @@ class Registry:
             raise Failed(f"blob {descriptor.digest} ended after {done} of {descriptor.size} bytes")
 
     async def _holder(self, ref: Reference, descriptor: Descriptor, auth: Auth | None, *, once: bool) -> Target:
-        """Where to read a blob from: the first mirror that has it, else the registry."""
+        """The target to read a blob from: the first mirror that has it, else the registry."""
         *mirrors, own = endpoints_for(ref.registry, self._config)
         for mirror in mirrors:
             target = Target(mirror, _pull(ref), auth, once=once)
@@ -276,7 +277,7 @@ class Registry:
         return Target(own, _pull(ref), auth, once=once)
 
     async def _from_any(self, ref: Reference, auth: Auth | None, ask: Callable[[Target], Awaitable[T]]) -> T:
-        """Ask the mirrors, whose failures do not count, and then the registry."""
+        """Ask the mirrors, whose failures are ignored, and then the registry."""
         *mirrors, own = endpoints_for(ref.registry, self._config)
         for mirror in mirrors:
             try:
@@ -315,20 +316,20 @@ class Registry:
 
 
 class _Pace:
-    """Watches how fast a blob comes. Time that its receiver takes counts, too, so the rate asked for is a low one."""
+    """Measures a blob's download rate. It includes the receiver's processing time, so the minimum is low."""
 
     def __init__(self, descriptor: Descriptor, limits: Limits) -> None:
         self._descriptor, self._limits = descriptor, limits
         self._since, self._bytes = time.monotonic(), 0
 
     def note(self, size_bytes: int) -> None:
-        """So much has come; raises `Failed` for a trickle."""
+        """Count bytes received. Raises `Failed` below the minimum rate."""
         self._bytes += size_bytes
         passed_s = time.monotonic() - self._since
         if passed_s >= self._limits.patience_s:
             if self._bytes < self._limits.min_rate * passed_s:
                 raise _TooSlow(
-                    f"blob {self._descriptor.digest} comes too slowly: {self._bytes} bytes in {passed_s:.0f} s",
+                    f"blob {self._descriptor.digest} is downloaded too slowly: {self._bytes} bytes in {passed_s:.0f} s",
                     "the registry or the line to it is overloaded; try again later",
                 )
             self._since, self._bytes = time.monotonic(), 0
@@ -349,18 +350,18 @@ def _push(ref: Reference) -> str:
 
 
 def _foreign_url(descriptor: Descriptor) -> URL | None:
-    """Where a layer that the registry does not hold may be fetched from instead."""
+    """The URL of a foreign layer, which the registry does not have."""
     urls = (parse_url(url) for url in descriptor.urls if mediatypes.is_foreign(descriptor.media_type))
     return next((url for url in urls if url.scheme == "https" and url.host), None)
 
 
 def _stranger(url: URL) -> Target:
-    """A host that is named by a manifest only: it gets no credentials."""
+    """A host named only by a manifest: it gets no credentials."""
     return Target(Endpoint(url.authority, (url.origin(),), insecure=False, mirror=True), "", None)
 
 
 def _not_pulled(ref: Reference, error: RegistryError) -> HavreError:
-    """A refused manifest in dockerd's words."""
+    """A rejected manifest request, in dockerd's words."""
     if error.http_status == 404:
         words = error.message if error.code else "manifest unknown: manifest unknown"
         return NotFound(f"manifest for {ref.familiar()} not found: {words}")

@@ -1,12 +1,12 @@
-"""Where a registry is reached, and how far it is trusted: mirrors, insecure registries, certificates.
+"""Registry endpoints: mirrors, insecure registries, certificates.
 
-Pure, except for `tls_context`, which reads certificate files. Rules as dockerd's:
+Pure, except for `tls_context`, which reads certificate files. Rules as in dockerd:
 
     docker.io               the mirrors in order, then registry-1.docker.io
     anything else           itself
-    insecure (or loopback)  https without verification, and http where that does not answer
+    insecure (or loopback)  https without verification, else http
 
-    certs_dir/HOST[:PORT]/*.crt            extra authorities
+    certs_dir/HOST[:PORT]/*.crt            additional CAs
                           *.cert + *.key   a client certificate and its key
 """
 
@@ -38,7 +38,7 @@ class RegistryConfig:
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """One place to ask. `bases` are the URLs below which `/v2/` may be, best first; a mirror gets no credentials."""
+    """One endpoint. `bases` are the base URLs of `/v2/` to try, best first; a mirror gets no credentials."""
 
     host: str
     bases: tuple[URL, ...]
@@ -47,23 +47,23 @@ class Endpoint:
 
 
 def endpoints_for(registry: str, config: RegistryConfig) -> list[Endpoint]:
-    """The endpoints that may serve pulls from `registry`, in order; the last is the registry itself."""
+    """The endpoints for pulls from `registry`, in order; the last is the registry itself."""
     if registry != DEFAULT_REGISTRY:
         return [endpoint_of(registry, config)]
     return [_mirror(text, config) for text in config.mirrors] + [endpoint_of(DOCKER_HUB, config)]
 
 
 def host_of_address(address: str) -> str:
-    """The registry that the server address of a login names: `https://index.docker.io/v1/` is `docker.io`."""
+    """The registry of a login's server address: `https://index.docker.io/v1/` is `docker.io`."""
     host = address.partition("://")[2] or address
     host = host.partition("/")[0]
     return DEFAULT_REGISTRY if host in ("", "index.docker.io", DOCKER_HUB) else host
 
 
 def tls_context(host: str, certs_dir: Path, *, insecure: bool) -> ssl.SSLContext:
-    """The TLS settings for `host`; blocking. Raises `InvalidInput` for a client certificate without its key."""
+    """The TLS settings for `host`. Blocking. `InvalidInput` for a client certificate without its key."""
     context = ssl.create_default_context()
-    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # as Go: home-made CAs often have no key usage extension
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT  # as Go: private CAs often lack the key usage extension
     folder = certs_dir / host
     if folder.is_dir():
         for authority in sorted(folder.glob("*.crt")):
@@ -80,17 +80,17 @@ def tls_context(host: str, certs_dir: Path, *, insecure: bool) -> ssl.SSLContext
 
 
 def parse_url(text: str, *, encoded: bool = False) -> URL:
-    """The URL in `text`, which a user or a registry wrote; raises `InvalidInput`. `encoded`: keep its escapes."""
+    """Parse a URL from a user or registry. `InvalidInput`. `encoded`: keep its escapes."""
     try:
         url = URL(text, encoded=encoded)
-        url.port  # noqa: B018 - parsed at first use only
+        url.port  # noqa: B018 - parsed lazily
         return url
     except ValueError as error:
         raise InvalidInput(f"invalid URL {text[:200]!r}: {error}") from error
 
 
 def is_loopback(host: str) -> bool:
-    """Whether `host` (without port) is this machine."""
+    """Report whether `host` (without port) is loopback."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

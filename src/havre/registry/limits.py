@@ -1,8 +1,8 @@
-"""How long a registry may take, how much a layer may unpack to: `registry-limits` of daemon.json. Pure.
+"""Limits of time and size for registries: `registry-limits` of daemon.json. Pure.
 
 Why these numbers: docs/why/registry.md#pull.
 
-{"answer-seconds": 120, "patience-seconds": 60, "bytes-per-second": 1024, "layer-bytes": 274877906944}
+    {"answer-seconds": 120, "patience-seconds": 60, "bytes-per-second": 1024, "layer-bytes": 274877906944}
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ _FIELDS = {
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """`attempts` of a request, and of a blob without progress; `answer_s` until the head of an answer is here.
+    """`attempts` of a request, and of a blob without progress; `answer_s` is the timeout of response headers.
 
-    A blob of which fewer than `min_rate` bytes a second have come in the last `patience_s` is given up. A layer that
-    unpacks to more than `layer_bytes` is refused before it has filled the disk.
+    A blob that received fewer than `min_rate` bytes per second in the last `patience_s` fails. A layer that unpacks to
+    more
+    than `layer_bytes` is rejected before it fills the disk.
     """
 
     attempts: int = 5

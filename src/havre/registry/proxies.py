@@ -1,8 +1,8 @@
-"""The proxy of a request that the engine makes itself: HTTP_PROXY, HTTPS_PROXY and NO_PROXY, read as Go reads them.
+"""The proxy of the engine's own requests: HTTP_PROXY, HTTPS_PROXY and NO_PROXY, read as Go does.
 
-    NO_PROXY=example.org,.example.net,10.0.0.0/8,192.0.2.1:5000     a name covers its subdomains; * is everything
+    NO_PROXY=example.org,.example.net,10.0.0.0/8,192.0.2.1:5000     a name includes its subdomains; * is everything
 
-Source: golang.org/x/net/http/httpproxy, which dockerd uses; loopback never goes through a proxy.
+Source: golang.org/x/net/http/httpproxy, which dockerd uses; loopback is never proxied.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 
 def proxy_for(url: URL) -> str | None:
-    """The proxy that the environment names for `url`."""
+    """The proxy for `url` from the environment, or None."""
     host = url.host or ""
     if is_loopback(host) or any(_covers(entry, host, url.port) for entry in _entries(_variable("NO_PROXY"))):
         return None
@@ -29,7 +29,7 @@ def proxy_for(url: URL) -> str | None:
 
 
 def _variable(name: str) -> str:
-    """A variable in capitals, else in small letters, as Go's order is."""
+    """The variable in upper case, else in lower case, in Go's order."""
     return os.environ.get(name) or os.environ.get(name.lower(), "")
 
 
@@ -57,7 +57,7 @@ def _covers(entry: str, host: str, port: int | None) -> bool:
 
 
 def override_environment(http_proxy: str, https_proxy: str, no_proxy: str) -> None:
-    """Let the daemon's configuration win over its environment, for whatever it runs, too."""
+    """Override the environment by the daemon's configuration, for child processes, too."""
     for name, value in (("HTTP_PROXY", http_proxy), ("HTTPS_PROXY", https_proxy), ("NO_PROXY", no_proxy)):
         for variable in (name, name.lower()) if value else ():
             if os.environ.get(variable, value) != value:
@@ -66,7 +66,7 @@ def override_environment(http_proxy: str, https_proxy: str, no_proxy: str) -> No
 
 
 def configured() -> tuple[str, str, str]:
-    """HTTP, HTTPS proxy and exceptions in force, passwords hidden, "" where there is none."""
+    """HTTP and HTTPS proxy and exceptions in force, passwords masked, "" for none."""
     return _masked(_variable("HTTP_PROXY")), _masked(_variable("HTTPS_PROXY")), _variable("NO_PROXY")
 
 

@@ -1,9 +1,9 @@
-"""Searching a registry: the index protocol that Docker Hub and a few others still speak, else the catalogue.
+"""Searches a registry: by Docker Hub's v1 index protocol where supported, else by the catalog.
 
     term         index.docker.io/v1/search?q=term&n=limit      {"results": [{"name": ..., "star_count": ...}]}
-    host/term    the same at host; where it is not spoken, /v2/_catalog, of which the names that contain the term count
+    host/term    the same at host; else the names in /v2/_catalog that contain the term
 
-Source: Docker's "v1 registry and index API" (search is all that is left of it); OCI distribution specification 1.1.
+Source: Docker's "v1 registry and index API" (only search is still in use); OCI distribution specification 1.1.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _INDEX = "index.docker.io"
 
 
 class FoundRepository(msgspec.Struct, frozen=True):
-    """A repository that a registry offers."""
+    """A repository found."""
 
     name: str
     description: str = ""
@@ -37,7 +37,7 @@ class _Results(msgspec.Struct):
 
 
 def split_term(term: str) -> tuple[str, str]:
-    """The registry to search and the term, as dockerd reads them; raises `InvalidInput` for a URL."""
+    """The registry to search and the term, as dockerd parses them. `InvalidInput` for a URL."""
     if "://" in term:
         raise InvalidInput(f"invalid repository name: repository name ({term}) should not have a scheme")
     host, slash, rest = term.partition("/")
@@ -49,7 +49,7 @@ def split_term(term: str) -> tuple[str, str]:
 async def search_index(
     transport: Transport, config: RegistryConfig, registry: str, term: str, limit: int, auth: Auth | None
 ) -> list[FoundRepository] | None:
-    """What the registry's index finds, at most `limit`; None where it has no index. Raises `Failed` and the like."""
+    """Search the registry's index, at most `limit` results; None where it has no index. Raises `Failed`."""
     endpoint = endpoint_of(_INDEX if registry == DEFAULT_REGISTRY else registry, config)
     target = Target(endpoint, "", auth)
     query = URL.build(query={"q": term, "n": str(limit)}).raw_query_string
@@ -64,4 +64,4 @@ async def search_index(
     try:
         return gojson.decode(body, _Results, "invalid list of results").results[:limit]
     except InvalidInput as error:
-        raise Failed(f"searching {registry}: its answer is no list of results: {error}") from error
+        raise Failed(f"searching {registry}: invalid list of results: {error}") from error

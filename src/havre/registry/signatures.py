@@ -1,16 +1,17 @@
-"""Signatures of images, as cosign leaves them in registries: found, checked, and demanded.
+"""cosign signatures of images: finds, verifies and requires them.
 
     image digest D --+-- tag sha256-HEX.sig                                  one manifest ...
                      '-- GET referrers/D?artifactType=...artifact.sig.v1     ... or one for each signature
-                               |
-                               v  each layer: a payload, signed by the annotation dev.cosignproject.cosign/signature
+                           |
+                           v  each layer: a payload, signed by the annotation dev.cosignproject.cosign/signature
     {"critical": {"type": "cosign container image signature", "image": {"docker-manifest-digest": D}}}
 
-One sound signature by the key is enough; those that are of other keys, of other images or damaged count for nothing.
-What is signed is what the name stands for: the index, where there is one, and everything below hangs on its digest.
+One valid signature by the key is sufficient; those by other keys, of other images, or damaged are ignored. The
+signature
+is of what the reference resolves to: the index, if there is one, which includes everything below by digest.
 
-Refuses: keyless signatures (certificates and the transparency log), Sigstore bundles. Who may sign for which name is
-the `Policy`'s matter; the payload's own `docker-reference` is not compared, as copies keep their signatures.
+Not supported: keyless signatures (certificates and the transparency log), Sigstore bundles. The `Policy` maps names to
+keys; the payload's `docker-reference` is not compared, as copies keep their signatures.
 
 Source: sigstore/cosign, "specs/SIGNATURE_SPEC.md"; OCI distribution specification 1.1, "Listing Referrers".
 Why: docs/decisions/200.
@@ -40,11 +41,11 @@ ANNOTATION = "dev.cosignproject.cosign/signature"
 TYPE = "cosign container image signature"
 MAX_PAYLOAD = 64 << 10
 MAX_SIGNATURES = 100
-"""How many signatures of one image are looked at."""
+"""Maximum number of signatures of one image that are checked."""
 
 
 class SignatureRegistry(Protocol):
-    """The registry's face, as far as signatures need it."""
+    """The part of the registry client that is needed here."""
 
     async def manifest(self, ref: Reference, auth: Auth | None = None) -> Fetched: ...
     async def document(self, ref: Reference, descriptor: Descriptor, auth: Auth | None, limit: int) -> bytes: ...
@@ -79,14 +80,14 @@ class PublicKey:
             key = load_pem_public_key(pem.encode())
         except (ValueError, UnsupportedAlgorithm) as error:
             raise InvalidInput(
-                f"{name} is no public key in PEM", "expected what `cosign generate-key-pair` writes"
+                f"{name} is not a public key in PEM", "expected what `cosign generate-key-pair` writes"
             ) from error
         if not isinstance(key, ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey | rsa.RSAPublicKey):
-            raise InvalidInput(f"{name} is a key of a kind that signs no images", "expected ECDSA, Ed25519 or RSA")
+            raise InvalidInput(f"{name} is a key of an unsupported type", "expected ECDSA, Ed25519 or RSA")
         self._key = key
 
     def signed(self, payload: bytes, signature: bytes) -> bool:
-        """Whether `signature` is this key's of `payload` (with SHA-256, but for Ed25519)."""
+        """Report whether `signature` is this key's of `payload` (with SHA-256, except for Ed25519)."""
         from cryptography.exceptions import InvalidSignature
         from cryptography.hazmat.primitives.asymmetric import ec, ed25519, padding
         from cryptography.hazmat.primitives.hashes import SHA256
@@ -105,13 +106,13 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Whose signatures images must have, by the beginning of their names: `*`, a registry, a repository or a folder."""
+    """The keys required by prefix of image names: `*`, a registry, a repository or a folder."""
 
     keys: Mapping[str, PublicKey]
 
     @classmethod
     def read(cls, files: Mapping[str, str]) -> Policy:
-        """The policy of `files` (a name's beginning: path of a key); `InvalidInput` for what is no key. Blocking."""
+        """The policy of `files` (name prefix: path of a key). `InvalidInput` for an invalid key. Blocking."""
         keys = {}
         for prefix, path in files.items():
             try:
@@ -121,7 +122,7 @@ class Policy:
         return cls(keys)
 
     def key_for(self, ref: Reference) -> PublicKey | None:
-        """The key of the longest beginning that fits `ref`'s full name; None where anything is taken."""
+        """The key of the longest prefix of `ref`'s full name; None where no signature is required."""
         fitting = [prefix for prefix in self.keys if prefix == "*" or f"{ref.name}/".startswith(f"{prefix}/")]
         return self.keys[max(fitting, key=lambda prefix: (prefix != "*", len(prefix)))] if fitting else None
 
@@ -129,14 +130,16 @@ class Policy:
 async def require_signature(
     registry: SignatureRegistry, ref: Reference, digest: Digest, key: PublicKey, auth: Auth | None
 ) -> None:
-    """Raises `Forbidden` unless the registry has a signature by `key` that says `digest`."""
+    """Raise `Forbidden` unless the registry has a signature of `digest` by `key`."""
     seen = 0
     async for manifest in _signature_manifests(registry, ref, digest, auth):
         for layer in manifest.layers:
             if layer.media_type != PAYLOAD:
                 continue
             if (seen := seen + 1) > MAX_SIGNATURES:
-                raise Forbidden(f"{ref.familiar()} has more than {MAX_SIGNATURES} signatures", "none of these is sound")
+                raise Forbidden(
+                    f"{ref.familiar()} has more than {MAX_SIGNATURES} signatures", "none of those checked is valid"
+                )
             payload = await registry.document(ref, layer, auth, MAX_PAYLOAD)
             if is_sound(payload, (layer.annotations or {}).get(ANNOTATION, ""), digest, key):
                 return
@@ -148,7 +151,7 @@ async def require_signature(
 
 
 def is_sound(payload: bytes, signature: str, digest: Digest, key: PublicKey) -> bool:
-    """Whether `signature` (base64) is `key`'s of `payload`, and the payload says that the image is `digest`."""
+    """Report whether `signature` (base64) is `key`'s of `payload`, and the payload's image is `digest`."""
     try:
         if not key.signed(payload, base64.b64decode(signature, validate=True)):
             return False
@@ -161,11 +164,11 @@ def is_sound(payload: bytes, signature: str, digest: Digest, key: PublicKey) -> 
 async def _signature_manifests(
     registry: SignatureRegistry, ref: Reference, digest: Digest, auth: Auth | None
 ) -> AsyncIterator[Manifest]:
-    """The manifests that may hold signatures of `digest`, those by tag first."""
+    """Yield the manifests that may have signatures of `digest`, the one by tag first."""
     try:
         yield await _manifest(registry, ref.with_tag(f"sha256-{hex_of(digest)}.sig"), auth)
     except NotFound:
-        pass  # its signatures, if any, are referrers
+        pass  # its signatures may be referrers
     for one in (await registry.referrers(ref, digest, ARTIFACT, auth))[:MAX_SIGNATURES]:
         yield await _manifest(registry, ref.with_digest(one.digest), auth)
 

@@ -1,12 +1,12 @@
-"""HTTP to registries: schemes, authorization, redirects, retries and errors, for every request the client makes.
+"""HTTP requests to registries: schemes, authorization, redirects, retries and errors.
 
     request --> [cached header] --> send --+-- 2xx ------------------------> response
        ^                                   +-- 401, not yet answered: authorize, once more
        |                                   +-- 3xx: follow; another origin gets no Authorization
-       +---- wait, a few times at most ----+-- 429, 5xx, a broken connection (idempotent requests)
-                                           +-- else: an error in the registry's words
+       +---- wait, limited attempts -------+-- 429, 5xx, a broken connection (idempotent requests)
+                                           +-- else: an error with the registry's message
 
-Redirects are followed here and not by aiohttp, because an `Authorization` header must never reach another origin.
+Redirects are followed here and not by aiohttp, because an `Authorization` header must not reach another origin.
 """
 
 from __future__ import annotations
@@ -46,10 +46,10 @@ MAX_REDIRECTS = 5
 MAX_WAIT_S = 30.0
 MAX_ANSWER = 1 << 20
 DOCUMENT_S = 120.0
-"""How long a document (a manifest, a token, a list) may take to come."""
-_REFUSAL_S = 10.0  # what a registry says of its refusal
+"""Timeout of a document (a manifest, a token, a list)."""
+_REFUSAL_S = 10.0  # timeout of an error response's body
 _MAX_REFUSAL = 64 << 10
-_UPLOAD_S = 600.0  # for the head of an answer to what carries a body, for which a slow line takes longer
+_UPLOAD_S = 600.0  # timeout of response headers for requests with a body, which takes long on a slow line
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=60)
 _REDIRECTS = (301, 302, 303, 307, 308)
 _REPEATABLE = ("GET", "HEAD", "PUT", "DELETE")
@@ -57,25 +57,25 @@ _TRANSIENT = (429, 500, 502, 503, 504)
 
 
 Body: TypeAlias = bytes | list[bytes]
-"""What a request carries: bytes, or pieces of them that are sent one after the other."""
+"""A request body: bytes, or pieces sent one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Whom a request is for: an endpoint, the scope of the token it needs ("" for none), and the user's credentials.
+    """The target of a request: an endpoint, the scope of the token it needs ("" for none), and the user's credentials.
 
-    `offline` asks for an identity token beside: one that stands for the password from then on.
+    `offline` also requests an identity token, which replaces the password.
     """
 
     endpoint: Endpoint
     scope: str
     auth: Auth | None
     offline: bool = False
-    once: bool = False  # nothing is tried again
+    once: bool = False  # no retries
 
     @property
     def credentials(self) -> Auth | None:
-        """The credentials to present; none to a mirror, which is another party."""
+        """The credentials to send; none to a mirror."""
         return None if self.endpoint.mirror or self.auth is None or self.auth.is_empty else self.auth
 
 
@@ -90,7 +90,7 @@ class _ErrorBody(msgspec.Struct):
 
 
 class RegistryError(HavreError):
-    """A registry's answer with its status; `client` turns it into what the user asked for."""
+    """A registry's error response with its status; `client` translates it for the user."""
 
     def __init__(self, http_status: int, code: str, message: str) -> None:
         super().__init__(message)
@@ -99,7 +99,7 @@ class RegistryError(HavreError):
 
 
 async def _fetched(auth: DelegatedAuth, challenge: Challenge, target: Target) -> tuple[str, float | None] | None:
-    """A token that the user's side fetches; None if it does not."""
+    """A token fetched by the client's side; None if it does not."""
     if auth.fetch is None:
         return None
     scope = target.scope or challenge.parameters.get("scope", "")
@@ -108,7 +108,7 @@ async def _fetched(auth: DelegatedAuth, challenge: Challenge, target: Target) ->
             challenge.parameters.get("realm", ""), challenge.parameters.get("service", ""), scope
         )
     except Failed as error:
-        log.info("no token is given for %s: %s", target.endpoint.host, error)
+        log.info("the client gave no token for %s: %s", target.endpoint.host, error)
         return None
     return (_sendable(value, "the token of the client"), life_s) if value else None
 
@@ -131,7 +131,7 @@ class Transport:
             self._session = None
 
     async def base(self, endpoint: Endpoint) -> URL:
-        """The URL under which the endpoint's `/v2/` answers; found once, by asking."""
+        """The base URL of the endpoint's `/v2/`; probed once."""
         if len(endpoint.bases) == 1:
             return endpoint.bases[0]
         if (known := self._bases.get(endpoint)) is not None:
@@ -159,9 +159,9 @@ class Transport:
         data: Body | None = None,
         ok: tuple[int, ...] = (200,),
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """The response to a request for `path` (below `/v2/`, or a whole URL the registry gave), its status in `ok`.
+        """The response to a request for `path` (below `/v2/`, or a URL from the registry), with a status in `ok`.
 
-        Raises `RegistryError` for the registry's refusals, `Unauthorized`, or `Failed` when it cannot be reached.
+        Raises `RegistryError` for error responses, `Unauthorized`, or `Failed` when it cannot be reached.
         """
         base = await self.base(target.endpoint)
         url = path if isinstance(path, URL) else URL(f"{base}/v2/{path}", encoded=True)
@@ -176,9 +176,9 @@ class Transport:
             response.release()
 
     async def login(self, target: Target) -> str:
-        """Present the credentials anew, whatever tokens are still good; the identity token got for them, or "".
+        """Authenticate anew, ignoring cached tokens; returns the identity token, or "".
 
-        Raises `RegistryError` or `Unauthorized` when they are refused.
+        Raises `RegistryError` or `Unauthorized` when the credentials are rejected.
         """
         base = await self.base(target.endpoint)
         self._tokens.drop(base.origin(), target.scope, target.credentials)
@@ -190,7 +190,7 @@ class Transport:
     async def _request(
         self, method: str, base: URL, url: URL, target: Target, headers: dict[str, str], data: Body | None
     ) -> aiohttp.ClientResponse:
-        """Send until there is an answer worth having; see the drawing above."""
+        """Send until there is a final response; see the module's docstring."""
         challenged = False
         attempts = 1 if target.once else self._config.limits.attempts
         for attempt in range(1, attempts + 1):
@@ -217,7 +217,7 @@ class Transport:
     async def _follow(
         self, method: str, base: URL, url: URL, target: Target, headers: dict[str, str], data: Body | None
     ) -> aiohttp.ClientResponse:
-        """Send, following redirects of downloads; only the registry's own origin sees the Authorization header."""
+        """Send, following redirects of downloads; only the registry's own origin gets the Authorization header."""
         for _ in range(MAX_REDIRECTS + 1):
             response = await self._send(
                 method, url, target.endpoint, self._with_token(base, url, target, headers), data
@@ -228,7 +228,7 @@ class Transport:
             response.release()
             onward = url.join(parse_url(location, encoded=True))
             if onward.scheme not in ("https", url.scheme) or not onward.host:
-                raise Failed(f"registry redirects {url} to {onward}", "from https to an insecure place: refused")
+                raise Failed(f"registry redirects {url} to {onward}", "a redirect from https to http is refused")
             url = onward
         raise Failed(f"registry redirects {url} more than {MAX_REDIRECTS} times")
 
@@ -268,7 +268,7 @@ class Transport:
         return context
 
     async def _authorize(self, base: URL, url: URL, target: Target, response: aiohttp.ClientResponse) -> None:
-        """Answer a 401: afterwards the cache holds a header to try."""
+        """Handle a 401: puts a header into the cache."""
         header = ", ".join(response.headers.getall("WWW-Authenticate", []))
         response.release()
         origin, auth = base.origin(), target.credentials
@@ -285,10 +285,10 @@ class Transport:
                 raise Unauthorized(f'Get "{url}": no basic auth credentials', "log in to the registry first")
             self._tokens.put(origin, target.scope, auth, basic, 3600.0)
         else:
-            raise Unauthorized(f"registry {target.endpoint.host} asks for an unknown kind of authentication")
+            raise Unauthorized(f"registry {target.endpoint.host} requires an unsupported kind of authentication")
 
     async def _token(self, origin: URL, challenge: Challenge, target: Target) -> tuple[str, float | None]:
-        """Ask the realm for a token; with the user's credentials only where the realm may see them."""
+        """Request a token from the realm, with the user's credentials only where that is permitted."""
         auth = target.credentials
         if auth is not None and auth.registry_token:
             return _sendable(auth.registry_token, "the registry token given"), None
@@ -306,7 +306,7 @@ class Transport:
                 raise _token_refused(realm, response.status, hidden=not trusted and target.credentials is not None)
             token = gojson.decode(await read_document(response, MAX_ANSWER), Token, "invalid token")
         except InvalidInput as error:
-            raise Failed(f"token server {realm.host} answered with something else than a token") from error
+            raise Failed(f"token server {realm.host} did not answer with a token") from error
         except (aiohttp.ClientError, TimeoutError) as error:
             raise _unreachable(realm, error) from error
         finally:
@@ -346,28 +346,30 @@ async def _sent(pieces: Sequence[bytes]) -> AsyncIterator[bytes]:
 
 
 def _sendable(token: str, what: str) -> str:
-    """`token`, if it can stand in a header."""
+    """`token`, if it is a valid header value; otherwise Unauthorized."""
     if not token or not token.isascii() or not token.isprintable():
-        raise Unauthorized(f"{what} is empty or no token")
+        raise Unauthorized(f"{what} is empty or invalid")
     return token
 
 
 def _token_refused(realm: URL, status: int, *, hidden: bool) -> HavreError:
     if status in (401, 403):
         hint = (
-            f"{realm.host} is another party than the registry, so it was not shown the credentials" if hidden else None
+            f"{realm.host} is not trusted with the registry's credentials, so the request was anonymous"
+            if hidden
+            else None
         )
         return Unauthorized("unauthorized: incorrect username or password", hint)
     return Failed(f"token server {realm.host} answered with status {status}")
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether trying again may help: not when the name is unknown, nobody listens, or the certificate is wrong."""
+    """Report whether a retry may help: not for an unknown host, a refused connection, or an invalid certificate."""
     return not isinstance(error, aiohttp.ClientConnectorError | aiohttp.InvalidURL | ssl.SSLError)
 
 
 def backoff_s(attempt: int) -> float:
-    """How long to wait before trying again: doubling, spread."""
+    """Seconds to wait before a retry: exponential, with jitter."""
     return 0.25 * float(1 << (attempt - 1)) * random.uniform(0.75, 1.25)
 
 
@@ -377,7 +379,7 @@ def _retry_after_s(response: aiohttp.ClientResponse, attempt: int) -> float:
 
 
 def _unreachable(url: URL, error: Exception) -> HavreError:
-    """A transport failure in the words of Go's HTTP client, which Docker's users know."""
+    """A transport error in the words of Go's HTTP client, which Docker's users know."""
     reason = str(error) or type(error).__name__
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
         reason = f"tls: failed to verify certificate: {error.certificate_error}"
@@ -395,7 +397,7 @@ def _os_reason(error: OSError) -> str:
 
 
 async def read_document(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """All of an answer's body, which may have `limit` bytes and take `DOCUMENT_S`; `InvalidInput`, `TimeoutError`."""
+    """The body of a response, limited to `limit` bytes and `DOCUMENT_S`. `InvalidInput`, `TimeoutError`."""
     body = bytearray()
     async with asyncio.timeout(DOCUMENT_S):
         async for chunk in response.content.iter_any():
@@ -406,7 +408,7 @@ async def read_document(response: aiohttp.ClientResponse, limit: int) -> bytes:
 
 
 async def _refusal(method: str, url: URL, response: aiohttp.ClientResponse) -> HavreError:
-    """The error a registry's answer stands for, with the registry's own words."""
+    """The error of an error response, with the registry's message."""
     code, message = "", ""
     try:
         async with asyncio.timeout(_REFUSAL_S):
@@ -415,7 +417,7 @@ async def _refusal(method: str, url: URL, response: aiohttp.ClientResponse) -> H
         if errors:
             code, message = errors[0].code, errors[0].message
     except (InvalidInput, TimeoutError, aiohttp.ClientError):
-        log.debug("%s %s: status %d with a body that is no error document", method, url, response.status)
+        log.debug("%s %s: status %d with a body that is not an error document", method, url, response.status)
     words = f"{code.lower().replace('_', ' ')}: {message or 'unknown error'}" if code else ""
     text = words or f"received unexpected HTTP status: {response.status} {response.reason}"
     return RegistryError(response.status, code, text)
@@ -423,7 +425,7 @@ async def _refusal(method: str, url: URL, response: aiohttp.ClientResponse) -> H
 
 @contextmanager
 def in_words(what: str = "") -> Iterator[None]:
-    """Raise a registry's refusal as the failure of `what`."""
+    """Translate a `RegistryError` into a failure of `what`."""
     try:
         yield
     except RegistryError as error:
@@ -431,7 +433,7 @@ def in_words(what: str = "") -> Iterator[None]:
 
 
 def as_asked(error: RegistryError, what: str) -> HavreError:
-    """`error` as the failure of `what`: the status that Docker's API answers with."""
+    """`error` as a failure of `what`, with the status that Docker's API returns."""
     kinds: dict[int, type[HavreError]] = {
         400: InvalidInput, 401: Unauthorized, 403: Forbidden, 404: NotFound, 429: Unavailable, 503: Unavailable,
     }  # fmt: skip

@@ -1,13 +1,13 @@
-"""Uploads of blobs: whole, in chunks, or mounted from another repository of the registry.
+"""Blob uploads: in one request, in chunks, or mounted from another repository of the registry.
 
     POST  blobs/uploads/[?mount=D&from=R]   201: mounted          202: Location of the upload
     PATCH Location  Content-Range: 0-8388607                      202: the next Location       (once per chunk)
     PUT   Location?digest=D                 201: done
 
-The pieces of a chunk are sent as they were given, never joined: a chunk is in memory once.
+The pieces of a chunk are sent unjoined, so that a chunk is in memory only once.
 
-After a broken PATCH the upload is asked how far it got, and goes on from there; an upload that is given up is deleted.
-A Location at another origin is used without the user's credentials (`transport` sees to it).
+After a broken PATCH, the upload's progress is queried and the upload continues there; an abandoned upload is deleted. A
+Location at another origin is used without the user's credentials (see `transport`).
 
 Source: OCI distribution specification 1.1, "Pushing blobs".
 """
@@ -30,7 +30,7 @@ from havre.registry.transport import RegistryError, Target, Transport, as_asked,
 
 log = logging.getLogger(__name__)
 
-CHUNK = 5 << 20  # the least that some registries accept for any but the last (ECR: "layer part size")
+CHUNK = 5 << 20  # minimum size that some registries accept for all but the last (ECR: "layer part size")
 _RESUMES = 3
 _ABANDON_S = 5
 _BINARY = "application/octet-stream"
@@ -43,7 +43,7 @@ class Uploads:
         self._transport = transport
 
     async def mount(self, target: Target, repository: str, digest: Digest, source: str) -> bool:
-        """Mount the blob from the repository `source`; False if the registry would rather have it uploaded."""
+        """Mount the blob from the repository `source`; False if the registry wants an upload instead."""
         query = URL.build(query={"mount": digest, "from": source}).raw_query_string
         try:
             async with self._transport.open(
@@ -64,9 +64,9 @@ class Uploads:
             await self._finish(target, await self._begin(target, repository), digest, body)
 
     async def stream(self, target: Target, repository: str, chunks: AsyncIterator[bytes]) -> tuple[Digest, int]:
-        """Upload a blob of unknown length in chunks of `CHUNK` bytes; digest and size.
+        """Upload a blob of unknown length in chunks of `CHUNK` bytes; returns digest and size.
 
-        Two chunks are in memory: one is on its way while the next is being gathered.
+        Two chunks are in memory: one is being sent while the next is gathered.
         """
         hasher, sent, pieces, gathered = hashlib.sha256(), 0, list[bytes](), 0
         location: URL | None = None
@@ -104,7 +104,7 @@ class Uploads:
             return _location(response)
 
     async def _chunk(self, target: Target, location: URL, pieces: Sequence[bytes], offset: int) -> URL:
-        """Send one chunk; after a break, whatever of it did not arrive."""
+        """Send one chunk; after a broken connection, send the rest."""
         done, size = 0, sum(map(len, pieces))
         for resumed in range(_RESUMES + 1):
             headers = {"Content-Type": _BINARY, "Content-Range": f"{offset + done}-{offset + size - 1}"}
@@ -125,7 +125,7 @@ class Uploads:
         raise AssertionError("unreachable")
 
     async def _progress(self, target: Target, location: URL) -> tuple[URL, int]:
-        """How many bytes of an upload have arrived."""
+        """The number of bytes of an upload that have arrived."""
         async with self._transport.open("GET", target, location, ok=(204,)) as response:
             last = response.headers.get("Range", "").rpartition("-")[2]
             return _location(response), int(last) + 1 if last.isdecimal() and last != "0" else 0
@@ -138,7 +138,7 @@ class Uploads:
             return
 
     async def _abandon(self, target: Target, location: URL) -> None:
-        """Delete an upload, if that can be done soon: the caller may be on its way out."""
+        """Delete an upload, with a short timeout: the caller may be cancelled. Best effort."""
         try:
             async with asyncio.timeout(_ABANDON_S):
                 async with self._transport.open("DELETE", target, location, ok=(202, 204, 404)):

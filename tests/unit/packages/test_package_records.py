@@ -159,7 +159,7 @@ def test_node(text: str, expected: tuple[str, str, str, tuple[str, ...], str]) -
 def test_what_is_no_package_of_node() -> None:
     assert npm.parse_package(b'{"private": true, "version": 3}', "/p") is None
     assert npm.parse_package(b"[]", "/p") is None
-    with pytest.raises(Unreadable, match="no JSON"):
+    with pytest.raises(Unreadable, match="not JSON"):
         npm.parse_package(b"[" * 100_000, "/p")
 
 

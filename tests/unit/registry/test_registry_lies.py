@@ -50,7 +50,7 @@ def trickle(pause_s: float, status: int = 200) -> Answer:
 def test_a_blob_that_trickles_is_given_up_once() -> None:
     async def work() -> None:
         async with Server.run(trickle(0.01)) as server, client(limits=Limits(patience_s=0.3)) as registry:
-            with pytest.raises(Failed, match=r"comes too slowly: \d+ bytes in 0 s"):
+            with pytest.raises(Failed, match=r"is downloaded too slowly: \d+ bytes in 0 s"):
                 async for _ in registry.blob(server.ref(), LAYER):
                     pass
             assert len(server.requests) == 1

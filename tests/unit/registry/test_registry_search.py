@@ -65,7 +65,7 @@ def test_an_index_that_answers_nonsense(body: bytes) -> None:
             return web.Response(body=body)
 
         async with Server.run(answer) as server, client() as registry:
-            with pytest.raises(Failed, match="no list of results"):
+            with pytest.raises(Failed, match="invalid list of results"):
                 await registry.search(f"{server.host}/x", 2)
 
     play(work)
