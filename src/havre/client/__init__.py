@@ -1,5 +1,5 @@
-"""The Docker API client that the command line (and compose) use; it speaks to dockerd as well as to havred.
+"""The Docker API client of the command line (and compose); works with dockerd as well as with havre's daemon.
 
-Synchronous, and careful about imports: everything on the way of `havre ps` loads in a millisecond (no `re`, `json`,
+Synchronous, and sparing with imports: everything that `havre ps` needs loads in a millisecond (no `re`, `json`,
 `socket`, `typing`, `os`).
 """

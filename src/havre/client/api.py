@@ -1,8 +1,8 @@
-"""The Docker API over HTTP: requests with JSON in and out, streams, hijacked connections, and errors as `HavreError`.
+"""The Docker API over HTTP: JSON requests and answers, streams, hijacked connections; errors become `HavreError`.
 
-Version: to havre's own default socket requests go without a version prefix, since both come from one release. Any other
-daemon is first spoken to in our version; one that refuses that as too new (dockerd's words) is asked for its own by
-`HEAD /_ping`, and the request is sent again. What cannot be sent twice waits for the answer to the ping.
+Version: requests to havre's own default socket have no version prefix, since client and daemon are of one release. Any
+other daemon first gets our version; one that rejects it as too new (matched by dockerd's text) is asked for its own by
+`HEAD /_ping`, and the request is repeated. A request that cannot be repeated waits for that answer first.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ _BY_STATUS: dict[int, type[errors.HavreError]] = {
 
 
 class CannotConnect(errors.Unavailable):
-    """No daemon answers at the address."""
+    """The daemon cannot be reached."""
 
 
 class Client:
-    """A client of one daemon. `start_daemon` is called once when nobody listens, and is followed by one more try.
+    """A client of one daemon. `start_daemon` is called once when the connection is refused, before one retry.
 
-    `proxies` are variables that containers and builds get there.
+    `proxies` are environment variables for containers and builds.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Client:
         return self._version or API_VERSION
 
     def adopt_version(self, other: Client) -> None:
-        """Speak the version that `other` negotiated."""
+        """Use the version that `other` has negotiated."""
         self._version = other._version
 
     def _connect(self) -> Connection:
@@ -116,7 +116,7 @@ class Client:
         raw_body: Pieces | None = None,
         headers: dict[str, str] | None = None,
     ) -> Response:
-        """Send a request and return its response; `body` goes as JSON, `raw_body` chunked.
+        """Send a request and return its response; `body` is sent as JSON, `raw_body` chunked.
 
         Raises a `HavreError` by status when that is 400 or more, `NotModified` for 304.
         """
@@ -145,7 +145,8 @@ class Client:
     def converse(
         self, path: str, query: Query, first: bytes, headers: dict[str, str]
     ) -> tuple[Response, Callable[[Pieces], None]]:
-        """POST a body that goes on after the answer has begun: the response, and what sends the rest.
+        """POST a body whose rest follows after the answer has begun; returns the response and a function that sends the
+        rest.
 
         Raises as `call` does.
         """
@@ -161,7 +162,7 @@ class Client:
         return response, connection.go_on
 
     def server(self) -> str:
-        """What the daemon says it is."""
+        """The daemon's `Server` header."""
         response = self.call("GET", "/_ping")
         response.read()
         return response.headers.get("server", "")
@@ -189,7 +190,8 @@ class Client:
             yield decode(line)
 
     def hijack(self, path: str, query: Query | None = None, body: Any = None) -> tuple[Stream, bytes]:
-        """POST asking for a raw stream: the stream, and the bytes of it that came with the head."""
+        """POST requesting a raw stream; returns the stream, and the bytes of it that were read with the response
+        head."""
         headers = {"Connection": "Upgrade", "Upgrade": "tcp"}
         response = self.call("POST", path, query, body, headers=headers)
         self._idle = None
@@ -206,7 +208,7 @@ def min_version(one: str, other: str) -> str:
 
 
 def daemon_error(response: Response) -> errors.HavreError:
-    """The error that a response with status 400 or more tells."""
+    """The error of a response with status 400 or more."""
     data = response.read()
     text = data.decode("utf-8", "replace").strip()
     message = text

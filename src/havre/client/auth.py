@@ -30,7 +30,7 @@ def auth_header(auth: dict[str, str]) -> str:
 
 
 def find_auth(config: Config, server: str) -> dict[str, str]:
-    """What is known for a registry (`docker.io` by its historical key); empty when nothing is."""
+    """The credentials of a registry (`docker.io` by its historical key); empty when there are none."""
     helper = config.values.get("credHelpers", {}).get(server) or config.text("credsStore")
     if helper:
         return _from_helper(helper, server)
@@ -60,7 +60,7 @@ def _decode_entry(entry: dict[str, Any], server: str) -> dict[str, str]:
 
 
 def store_auth(config: Config, server: str, auth: dict[str, str]) -> None:
-    """Remember credentials, by the helper where one is set, else in the config file."""
+    """Store credentials, in the helper if one is configured, else in the config file."""
     helper = config.values.get("credHelpers", {}).get(server) or config.text("credsStore")
     if helper:
         secret = auth.get("identitytoken") or auth.get("password", "")
@@ -76,7 +76,7 @@ def store_auth(config: Config, server: str, auth: dict[str, str]) -> None:
 
 
 def erase_auth(config: Config, server: str) -> bool:
-    """Forget credentials; whether there were any."""
+    """Delete credentials; returns whether there were any."""
     helper = config.values.get("credHelpers", {}).get(server) or config.text("credsStore")
     known = config.values.get("auths", {}).pop(server, None) is not None
     if helper:
@@ -100,7 +100,7 @@ def _from_helper(helper: str, server: str) -> dict[str, str]:
 
 
 def run_helper(helper: str, action: str, text: str) -> str:
-    """Ask a credential helper. Raises Failed with what it said."""
+    """Run a credential helper. Raises Failed with its output."""
     import subprocess
 
     program = f"docker-credential-{helper}"

@@ -1,11 +1,11 @@
-"""Starting the daemon when nobody listens on havre's own default socket.
+"""Starts the daemon when nothing listens on havre's own default socket.
 
-Where its systemd unit is installed, systemd starts it: a daemon that a login session started would keep the unit from
+Where its systemd unit is installed, systemd starts it: a daemon started from a login session would keep the unit from
 starting (the PID file), and end with the session.
 
-Elsewhere the daemon is the program `havred` beside the command line's own; it gets a session of its own (setsid) and a
-log file. Whether it is up is seen by connecting; whether it died, by its exit status, and then the end of its log is
-the reason.
+Elsewhere the daemon is the program `havred` beside the command line's own; it gets its own session (setsid(2)) and a
+log
+file. Connecting shows whether it is up, its exit status whether it died; the end of its log is then the reason.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from havre.errors import Unavailable
 
 DEADLINE_S = 60.0
 _PAUSE_S = 0.005
-_TAKEN = "is still running"  # of a daemon that finds another one, which another client has just started
+_TAKEN = "is still running"  # printed by a daemon that finds another one, started by another client just before
 _BOOTED = "/run/systemd/system"  # sd_booted(3)
 _UNIT_DIRECTORIES = ("/etc/systemd/system", "/usr/local/lib/systemd/system", "/usr/lib/systemd/system")
 _UNIT = "havre.service"
@@ -35,14 +35,14 @@ def daemon_program() -> str:
 
 
 def interpreter() -> str:
-    """The Python that our programs run under, with their packages: beside the real file of this program."""
+    """The Python interpreter of our programs, with their packages: beside the resolved path of this program."""
     from os.path import realpath
 
     return realpath(sys.argv[0]).rpartition("/")[0] + "/python"
 
 
 def start_daemon() -> None:
-    """Start the daemon and wait until it listens. Raises Unavailable with its own words when it does not come up."""
+    """Start the daemon and wait until it listens. Raises Unavailable with its log output when it does not start."""
     if environment("HAVRE_AUTOSTART") == "0" or posix.geteuid() != 0:
         return
     if has_unit():
@@ -65,12 +65,12 @@ def start_daemon() -> None:
 
 
 def has_unit() -> bool:
-    """Whether systemd runs this host and knows the daemon."""
+    """Report whether systemd runs this host and has the daemon's unit."""
     return exists(_BOOTED) and any(exists(f"{directory}/{_UNIT}") for directory in _UNIT_DIRECTORIES)
 
 
 def _start_unit() -> None:
-    """Start the service, and with it its socket; systemctl waits until it listens or has failed."""
+    """Start the service, and its socket; systemctl waits until it listens or has failed."""
     print(f"havre: starting {_UNIT}", file=sys.stderr, flush=True)
     null = posix.open("/dev/null", posix.O_RDWR)
     actions = [(posix.POSIX_SPAWN_DUP2, null, descriptor) for descriptor in (0, 1, 2)]
@@ -108,7 +108,7 @@ def _wait(pid: int, log_path: str, log: int, start: int) -> None:
             code = posix.waitstatus_to_exitcode(status)
             if _TAKEN in said:
                 continue
-            raise Unavailable(f"the daemon ended with status {code}: {said or 'it said nothing'}", f"see {log_path}")
+            raise Unavailable(f"the daemon ended with status {code}: {said or 'its log is empty'}", f"see {log_path}")
         time.sleep(_PAUSE_S)
     raise Unavailable(f"the daemon does not listen after {DEADLINE_S:g} s", f"see {log_path}")
 

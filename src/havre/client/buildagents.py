@@ -1,9 +1,9 @@
-"""`--ssh`: SSH agents for a build, answered over connections that are kept ready for havre's daemon.
+"""`--ssh`: SSH agents for a build, served over connections kept ready for havre's daemon.
 
     default, default=SOCKET     the agent of SSH_AUTH_SOCK, or of a socket
-    id=KEY,KEY                  an agent of our own with these keys; it ends with this program, killed or not
+    id=KEY,KEY                  an agent of our own with these keys; it ends with this program, even if that is killed
 
-A thread for each connection: it waits for a first byte, has the next connection made ready, and relays to the agent.
+A thread for each connection waits for a first byte, prepares the next connection, and relays to the agent.
 
 Source: docker/buildx, "--ssh"; ssh-agent(1). The daemon's side is `api/agents.py`.
 """
@@ -31,7 +31,7 @@ _PIECE = 32 << 10
 
 
 class Agents:
-    """The agents of one build, by ID. A context: at its end agents of our own are gone."""
+    """The agents of one build, by ID; as a context manager, it ends our own agents."""
 
     def __init__(self, texts: Iterable[str]) -> None:
         self._wanted = dict(map(_parse, texts))
@@ -40,7 +40,7 @@ class Agents:
 
     @property
     def ids(self) -> list[str]:
-        """What the daemon is told."""
+        """The IDs sent to the daemon."""
         return list(self._wanted)
 
     def __enter__(self) -> Agents:
@@ -48,7 +48,7 @@ class Agents:
 
     def __exit__(self, *_: object) -> None:
         for process in self._processes:
-            process.communicate()  # its standard input ends
+            process.communicate()  # closes its stdin, which ends it
         if self._directory is not None:
             self._directory.cleanup()
 
@@ -59,7 +59,7 @@ class Agents:
             _Offers(new_client, build_id, id, path).make_ready()
 
     def _start(self, id: str, keys: list[str]) -> str:
-        """An agent that lives while its standard input is open, with keys."""
+        """Start an agent with keys, which ends when its stdin is closed."""
         self._directory = self._directory or tempfile.TemporaryDirectory(prefix="havre-ssh-")
         path = os.path.join(self._directory.name, str(len(self._processes)))
         script = 'ssh-add -q "$@" >&2 && echo ready && exec cat'
@@ -92,7 +92,7 @@ def _is_socket(path: str) -> bool:
 
 
 class _Offers:
-    """The connections for one agent."""
+    """The connections of one agent."""
 
     def __init__(self, new_client: Callable[[], Client], build_id: str, id: str, path: str) -> None:
         self._new_client = new_client
@@ -100,7 +100,7 @@ class _Offers:
         self._path = path
 
     def make_ready(self) -> None:
-        """Make a connection. Raises HavreError."""
+        """Open a connection. Raises HavreError."""
         stream, early = self._new_client().hijack("/build/agent", self._query)
         threading.Thread(target=self._serve, args=(stream, early), daemon=True).start()
 
@@ -114,13 +114,13 @@ class _Offers:
                 agent.sendall(first)
                 _relay(stream, agent)
         except (OSError, HavreError):
-            return  # the step that needs the agent sees its connection end, and says so
+            return  # the build step that uses the agent reports the closed connection
         finally:
             stream.close()
 
 
 def _relay(stream: Stream, agent: socket.socket) -> None:
-    """Carry both directions until either side ends."""
+    """Relay both directions until either side closes."""
     poll = select.poll()
     poll.register(stream.fileno(), select.POLLIN)
     poll.register(agent, select.POLLIN)

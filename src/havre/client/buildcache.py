@@ -1,10 +1,10 @@
-"""`--cache-from` and `--cache-to`, for havre's daemon: what goes into the query, and directories there and back.
+"""`--cache-from` and `--cache-to` for havre's daemon: query parameters, and directories to send and receive.
 
     NAME, type=registry,ref=NAME       an image, or a cache in a registry
-    type=local,src=DIR                 the OCI layout in a directory: what its manifest leads to is sent
+    type=local,src=DIR                 the OCI layout in a directory: everything its manifest refers to is sent
     type=inline                        (to) in the image itself
     type=registry,ref=NAME,mode=max    (to) pushed by the daemon; mode=max: the steps of all stages
-    type=local,dest=DIR,mode=max       (to) the daemon tells the document of the cache, whose archive is unpacked
+    type=local,dest=DIR,mode=max       (to) the daemon sends the cache as an archive, which is unpacked
 
 Source: docker/buildx, "--cache-from", "--cache-to".
 """
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 
     from havre.client.api import Query
 
-_CONTEXT = "cache:"  # begins the names of contexts that are caches
+_CONTEXT = "cache:"  # prefix of the context names of caches
 _TAG = "latest"
 _REF_NAME = "org.opencontainers.image.ref.name"
 _FORM = ("compression",)
 
 
 class CacheDirectory:
-    """The OCI layout of a cache, as a context: its manifest and what that leads to. `digest` is the manifest's."""
+    """The OCI layout of a cache, as a context: its manifest and everything it refers to. `digest` is the manifest's."""
 
     def __init__(self, directory: str, tag: str = _TAG, digest: str = "") -> None:
         self.root = os.path.realpath(directory)
@@ -53,7 +53,7 @@ class CacheDirectory:
         return found
 
     def members(self) -> Iterator[Member]:
-        """The files to send, a directory before its content."""
+        """Yield the files to send, a directory before its content."""
         manifest = self._document(_blob(self.digest))
         led_to = [each["digest"] for each in (manifest["config"], *manifest["layers"])]
         for name in ("blobs", "blobs/sha256", *sorted({_blob(digest) for digest in (self.digest, *led_to)})):
@@ -67,7 +67,7 @@ def _blob(digest: str) -> str:
 
 
 class Caches:
-    """The caches of one build. `missing` tells of directories that are not there, which is no error."""
+    """The caches of one build. `missing` lists directories that do not exist, which is not an error."""
 
     def __init__(self, sources: Iterable[str], targets: Iterable[str]) -> None:
         self.directories: dict[str, CacheDirectory] = {}
@@ -118,13 +118,13 @@ class Caches:
             raise InvalidInput(f"unsupported cache type {kind!r}", "expected inline, registry or local")
 
     def query(self) -> Query:
-        """What the daemon is told."""
+        """The query parameters for the daemon."""
         lists = {"cachefrom": self._sources, "cacheto": self._targets}
         told: Query = {name: encode(entries) for name, entries in lists.items() if entries}
         return told | ({"inlinecache": "1"} if self._inline else {})
 
     def exports(self, documents: dict[str, str]) -> Iterator[tuple[str, dict[str, Any]]]:
-        """Directories with what to ask `POST /build/export` for them; `documents` are the daemon's, by mode."""
+        """Directories with the queries of `POST /build/export` for them; `documents` are the daemon's, by mode."""
         for mode, directory, tag, form in self._kept:
             asked = {"Document": documents[mode], "Names": [f"cache:{tag}"], "Type": "oci", "Attributes": form}
             yield directory, asked

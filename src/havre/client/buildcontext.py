@@ -1,9 +1,9 @@
-"""A build context for the daemon: the files of a directory without what `.dockerignore` names.
+"""A build context: the files of a directory, except those matched by `.dockerignore`.
 
-`buildtar` sends all of them, `buildlist` those that the daemon does not have yet. What is told of a file is what a
-build may depend on: its path, kind, mode, time and content. Owners are left out,
-for they are the user's; sockets too, for they mean nothing without their process. The Dockerfile and `.dockerignore`
-are always sent; one from elsewhere (stdin, another directory) goes under a name of its own.
+`buildtar` sends all of them, `buildlist` those that the daemon does not have yet. A member has what a build may depend
+on: path, type, mode, time and content. Owners are omitted, as they are the user's; so are sockets, which mean nothing
+without their process. The Dockerfile and `.dockerignore` are always sent; one from elsewhere (stdin, another directory)
+gets a special name.
 
 Source: the Docker documentation, "Build context".
 """
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
 
 _PIECE = 1 << 20
 _SENT = (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK, stat.S_IFIFO)
-_ELSEWHERE = ".dockerfile.0f1e2d3c"  # where a Dockerfile goes that is not in the context
+_ELSEWHERE = ".dockerfile.0f1e2d3c"  # name of a Dockerfile that is not in the context
 
 
 class Member:
-    """A file to send: `link` is a symlink's target, or of a regular file an earlier path; its bytes are at `path`."""
+    """A file to send. `link` is a symlink's target, or an earlier path of the same hard link; `path` has its
+    content."""
 
     def __init__(
         self, name: str, mode: int, size: int, mtime_ns: int, link: str = "", path: str = "", content: bytes = b""
@@ -39,7 +40,7 @@ class Member:
 class DirectoryContext:
     """The context `root`. `dockerfile` is a path, as the user gave it, or its text where that came from elsewhere.
 
-    None: the context is a named one, of which only files are wanted.
+    None: an additional (named) context, without a Dockerfile.
     """
 
     def __init__(self, root: str, dockerfile: str | bytes | None = "") -> None:
@@ -58,23 +59,23 @@ class DirectoryContext:
 
     @property
     def root(self) -> str:
-        """The directory, links followed."""
+        """The directory, with links resolved."""
         return self._root
 
     @property
     def text(self) -> bytes | None:
-        """The Dockerfile; None if it cannot be read, or is longer than anyone would write."""
+        """The Dockerfile; None if it is unreadable or exceeds the size limit."""
         if self._text is not None:
             return self._text
         try:
             with open(os.path.join(self._root, self.dockerfile), "rb") as file:
                 text = file.read(_PIECE + 1)
         except OSError:
-            return None  # whoever needs it is going to say so
+            return None  # the build reports the error
         return text if len(text) <= _PIECE else None
 
     def _locate(self, given: str) -> str:
-        """The Dockerfile's path in the context; its text is kept if it lies elsewhere."""
+        """The Dockerfile's path in the context; stores its text if it is outside."""
         path = given or os.path.join(self._root, "Dockerfile")
         real = os.path.realpath(path)
         above, name = os.path.split(path)
@@ -102,7 +103,7 @@ class DirectoryContext:
         return None
 
     def members(self) -> Iterator[Member]:
-        """Everything to send, a directory before its content. Raises Failed for what cannot be read."""
+        """Yield everything to send, a directory before its content. Raises Failed for an unreadable file."""
         linked: dict[tuple[int, int], str] = {}
         try:
             yield from self._walk("", linked)
@@ -132,7 +133,7 @@ class DirectoryContext:
 
 
 class TextContext:
-    """A context of nothing but a Dockerfile, whose text is given."""
+    """A context that consists of a Dockerfile, given as text."""
 
     root = "-"
     dockerfile = "Dockerfile"
@@ -146,7 +147,7 @@ class TextContext:
 
 
 def member_of(path: str, name: str) -> Member:
-    """The file at `path` as it is to be sent. Raises OSError."""
+    """The member for the file at `path`. Raises OSError."""
     return _member(path, name, os.stat(path), {})
 
 
@@ -162,7 +163,7 @@ def _member(path: str, name: str, status: os.stat_result, linked: dict[tuple[int
 
 
 def _mark(text: bytes) -> int:
-    """A time that stands for the text's content, for a file that has none."""
+    """A time derived from the text's hash, for a file without one."""
     mark = 0
     for byte in text:
         mark = (mark * 1099511628211 ^ byte) % (1 << 60)
@@ -170,7 +171,7 @@ def _mark(text: bytes) -> int:
 
 
 def content_of(member: Member) -> Iterator[bytes]:
-    """As many bytes as its size says, even of a file that changes meanwhile."""
+    """Yield exactly as many bytes as its size, even if the file changes meanwhile."""
     if member.content:
         yield member.content
         return

@@ -1,4 +1,4 @@
-"""A build context as a list of its files, and the contents of those that the daemon wants: what havre's daemon takes.
+"""A build context as a list of files, followed by the contents that the daemon lacks: the protocol of havre's daemon.
 
     head: names, modes, sizes, times of all contexts; secrets,
           the Dockerfile                                          -->
@@ -29,7 +29,8 @@ _GATHER = 256 << 10
 
 
 class ListedContexts:
-    """The contexts of one build by name; `context` is the main one, whose `dockerfile` tells what is wanted of all."""
+    """The contexts of one build by name; `context` is the main one, whose `dockerfile` decides which files are
+    needed."""
 
     def __init__(
         self, contexts: Mapping[str, Context], secrets: dict[str, bytes], dockerfile: bytes | None = None
@@ -40,7 +41,7 @@ class ListedContexts:
         self._dockerfile = dockerfile
 
     def head(self) -> bytes:
-        """What is told first."""
+        """The head, which is sent first."""
         contexts = ",".join(
             f'{encode(name)}:{{"Key":{encode(_key(name, self._roots[name]))},"Files":[{_rows(members)}]}}'
             for name, members in self._members.items()
@@ -50,7 +51,7 @@ class ListedContexts:
         return f'{{"Contexts":{{{contexts}}},"Secrets":{secrets},"Dockerfile":{dockerfile}}}\n'.encode()
 
     def contents(self, wanted: dict[str, list[int]]) -> Iterator[bytes]:
-        """The contents that are wanted, in pieces worth sending. Raises OSError for a file that cannot be read."""
+        """Yield the contents wanted, in large pieces. Raises OSError for an unreadable file."""
         gathered: list[bytes] = []
         size = 0
         for name, numbers in wanted.items():
@@ -66,7 +67,7 @@ class ListedContexts:
         yield b"".join(gathered)
 
     def size(self, wanted: dict[str, list[int]]) -> int:
-        """Bytes of the contents that are wanted."""
+        """Total bytes of the contents wanted."""
         return sum(self._members[name][number].size for name, numbers in wanted.items() for number in numbers)
 
 
@@ -77,7 +78,7 @@ def _rows(members: list[Member]) -> str:
 
 
 def _bytes(path: str) -> str:
-    """A path as JSON text with a code point for each byte."""
+    """Encode a path as JSON text with one code point per byte."""
     if not path.isascii():
         path = path.encode("utf-8", "surrogateescape").decode("latin-1")
     return str(encode_basestring_ascii(path))

@@ -1,10 +1,10 @@
-"""Sends a build to the daemon, for `havre build` and `havre compose`; what comes back are the build's messages.
+"""Sends a build to the daemon, for `havre build` and `havre compose`, and returns the build's messages.
 
-havre's daemon    the list of files, then those it lacks, named contexts and secrets with them (`buildlist`)
-dockerd           the whole context as a tar to the classic endpoint, which knows neither
+    havre's daemon    the list of files, then those it lacks, named contexts and secrets with them (`buildlist`)
+    dockerd           the whole context as a tar to the classic endpoint, which supports neither
 
-A context is a directory or a Dockerfile's text, a tar that someone else has packed, or None for an address in the
-query's `remote`, which the daemon fetches itself.
+A context is a directory or a Dockerfile's text, a ready-made tar, or None for a URL in the query's `remote`, which the
+daemon fetches itself.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ _NAMED = ("docker-image://", "target:", *_REMOTE)
 
 
 def is_remote(context: str) -> bool:
-    """Whether a context is an address."""
+    """Report whether a context is a URL."""
     return context.startswith(_REMOTE)
 
 
 def takes_lists(client: Client) -> bool:
-    """Whether the daemon is one of havre's."""
+    """Report whether the daemon is havre's."""
     return "havre" in client.server()
 
 
 def send_tar(client: Client, path: str, query: Query, source: Source, credentials: str) -> Response:
-    """The response to a context that is sent whole. `credentials` as `registry_config` gives them."""
+    """Send a context as a tar and return the response. `credentials` as returned by `registry_config`."""
     from havre.client.buildtar import tar_of
 
     body = tar_of(source) if isinstance(source, DirectoryContext | TextContext) else source
@@ -59,10 +59,11 @@ def send_list(
     credentials: str,
     caches: dict[str, CacheDirectory] | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """The messages of a build by havre's own way of sending; a tar or an address goes as to any daemon.
+    """Send a build by `buildlist` and yield its messages; a tar or a URL is sent as to any daemon.
 
-    `named` are further contexts: directories, images (`docker-image://`), stages or addresses; `caches` directories of
-    caches. Raises InvalidInput where directories or secrets would have to go with a tar.
+    `named` are additional contexts: directories, images (`docker-image://`), stages or URLs; `caches` are directories
+    of
+    caches. Raises InvalidInput where directories or secrets would have to be sent with a tar.
     """
     images = {name: value for name, value in named.items() if value.startswith(_NAMED)}
     if images:
@@ -86,12 +87,12 @@ def send_list(
         if "Wanted" in (message.get("aux") or {}):
             go_on(contexts.contents(message["aux"]["Wanted"]))
             return messages
-        return iter([message])  # it is an error
+        return iter([message])  # an error message
     return iter(())
 
 
 def read_secret(id: str, path: str) -> bytes:
-    """A secret's value. Raises Failed for a file that cannot be read, InvalidInput for one beyond MAX_SECRET bytes."""
+    """Read a secret. Raises Failed for an unreadable file, InvalidInput for one larger than MAX_SECRET bytes."""
     try:
         with open(path, "rb") as file:
             value = file.read(MAX_SECRET + 1)
@@ -103,6 +104,6 @@ def read_secret(id: str, path: str) -> bytes:
 
 
 def registry_config(config: Config) -> str:
-    """The value of X-Registry-Config: what is known of every registry. Raises Failed as `find_auth` does."""
+    """The value of X-Registry-Config: the credentials of all registries. Raises Failed as `find_auth` does."""
     known = {server: find_auth(config, server) for server in config.values.get("auths") or {}}
     return base64(encode(known).encode(), url_safe=True)

@@ -1,4 +1,4 @@
-"""A build context as a tar, made while it is sent: what every daemon takes."""
+"""A build context as a tar, generated while it is sent: supported by every daemon."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TYPES = {stat.S_IFDIR: tarfile.DIRTYPE, stat.S_IFLNK: tarfile.SYMTYPE, stat.S_I
 
 
 def tar_of(context: DirectoryContext | TextContext) -> Iterator[bytes]:
-    """The context in pieces. Raises Failed for what cannot be read."""
+    """Yield the tar in pieces. Raises Failed for an unreadable file."""
     written = 0
     for member in context.members():
         for piece in _pieces(member):
@@ -38,6 +38,6 @@ def _pieces(member: Member) -> Iterator[bytes]:
 
 
 def is_tar(head: bytes) -> bool:
-    """Whether a stream that begins like this is a tar, compressed or not, and no Dockerfile."""
+    """Report whether a stream with this beginning is a tar, compressed or not, rather than a Dockerfile."""
     magics = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0", b"\x28\xb5\x2f\xfd")
     return head.startswith(magics) or head[257:262] == b"ustar"

@@ -58,7 +58,7 @@ def make_directories(path: str) -> None:
 
 
 class Config:
-    """`config.json`, read once; unknown members are kept when it is written back."""
+    """`config.json`, read once; unknown members are preserved when it is written."""
 
     def __init__(self, directory: str = "") -> None:
         given = directory or environment("HAVRE_CONFIG") or environment("DOCKER_CONFIG")
@@ -76,16 +76,16 @@ class Config:
         except (ValueError, RecursionError) as error:
             raise InvalidInput(f"cannot read {self.path}: {error}", "correct or remove that file") from error
         if not isinstance(values, dict | None):
-            raise InvalidInput(f"cannot read {self.path}: it is no JSON object", "correct or remove that file")
+            raise InvalidInput(f"cannot read {self.path}: it is not a JSON object", "correct or remove that file")
         self.values = values or {}
 
     def text(self, name: str) -> str:
-        """A member that is a string, "" when it is not there."""
+        """A string member, "" when it is missing."""
         value = self.values.get(name)
         return value if isinstance(value, str) else ""
 
     def save(self) -> None:
-        """Write the values back, whole or not at all, readable by the user alone."""
+        """Write the file atomically, readable by the user only."""
         make_directories(self.directory)
         temporary = f"{self.path}.{posix.getpid()}"
         descriptor = posix.open(temporary, posix.O_WRONLY | posix.O_CREAT | posix.O_EXCL | posix.O_CLOEXEC, 0o600)
@@ -97,7 +97,7 @@ class Config:
 
 
 def _without_nulls(value: Any) -> Any:
-    """As Go reads the file: a member that is null is as good as absent."""
+    """Like Go, treat members that are null as absent."""
     if isinstance(value, dict):
         return {key: _without_nulls(item) for key, item in value.items() if item is not None}
     return value
@@ -111,7 +111,7 @@ def context_id(name: str) -> str:
 
 
 def context_directory(config: Config, kind: str, name: str) -> str:
-    """Where a context's `meta` or `tls` files are."""
+    """The directory of a context's `meta` or `tls` files."""
     return f"{config.directory}/contexts/{kind}/{context_id(name)}"
 
 
@@ -145,7 +145,7 @@ def environment_host() -> str:
 
 
 def current_context(config: Config, chosen: str, hosts: list[str]) -> str:
-    """The name of the context in force: `-c`, "default" when a host is said, else the environment's or the file's."""
+    """The name of the context in use: `-c`, "default" when a host is given, else the environment's or the file's."""
     if chosen and hosts:
         raise InvalidInput("conflicting options: either specify --host or --context, not both")
     if chosen:
@@ -156,7 +156,7 @@ def current_context(config: Config, chosen: str, hosts: list[str]) -> str:
 
 
 def resolve(config: Config, context: str, hosts: list[str], tls: TlsFiles | None) -> Endpoint:
-    """The endpoint to talk to. Raises InvalidInput as docker words it."""
+    """The daemon's endpoint. Raises InvalidInput in docker's words."""
     if len(hosts) > 1:
         raise InvalidInput("specify only one -H")
     try:

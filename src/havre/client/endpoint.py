@@ -1,8 +1,8 @@
-"""Where the daemon is: from `-H`, the environment or a context to an open byte stream.
+"""Daemon addresses: from `-H`, the environment or a context to an open byte stream.
 
-    unix:///run/havre.sock    tcp://HOST:PORT (with TLS when asked)    ssh://[USER@]HOST[:PORT]
+    unix:///run/havre.sock    tcp://HOST:PORT (with TLS when requested)    ssh://[USER@]HOST[:PORT]
 
-`Stream` is the little of a socket that the client needs; TLS and ssh are in `client.secure`, imported only when used.
+`Stream` is the part of a socket that the client needs; TLS and ssh are in `client.secure`, imported only when used.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from typing import Protocol
 
     class Stream(Protocol):
-        """A connected byte stream that can be closed in one direction."""
+        """A connected byte stream that can be half-closed."""
 
         def fileno(self) -> int: ...
         def recv(self, size: int) -> bytes: ...
@@ -62,7 +62,7 @@ class Endpoint:
 
 
 def parse_endpoint(host: str, tls: TlsFiles | None = None) -> Endpoint:
-    """The endpoint that `host` (as given to `-H`) names. Raises InvalidInput for what docker refuses too."""
+    """Parse `host`, as given to `-H`. Raises InvalidInput for what docker rejects too."""
     scheme, separator, rest = host.partition("://")
     if not separator:
         scheme, rest = "tcp", host
@@ -93,7 +93,7 @@ class SocketStream:
         self._shutdown = sock.shutdown
 
     def send_file(self, descriptor: int, count: int) -> int:
-        """Send at most `count` of the next bytes of a file; how many, 0 at its end."""
+        """Send at most `count` of the next bytes of a file; returns the number sent, 0 at its end."""
         try:
             return posix.sendfile(self.fileno(), descriptor, None, count)
         except OSError as error:
@@ -101,19 +101,19 @@ class SocketStream:
 
             if error.errno != EINVAL:
                 raise
-        data = posix.read(descriptor, min(count, _PIECE))  # a kind of file that sendfile(2) does not know
+        data = posix.read(descriptor, min(count, _PIECE))  # a file type that sendfile(2) does not support
         self.sendall(data)
         return len(data)
 
     def buffered(self) -> bool:
-        """Whether bytes wait that polling the descriptor would not report."""
+        """Report whether there are buffered bytes that polling the descriptor does not report."""
         return False
 
     def close_write(self) -> None:
-        """Tell the peer that no more will be sent."""
+        """Shut down the sending direction."""
         try:
             self._shutdown(_socket.SHUT_WR)
-        except OSError:  # the peer left first: there is nobody to tell
+        except OSError:  # the peer has already closed
             return
 
 

@@ -42,7 +42,8 @@ def render_query(query: dict[str, str | list[str]]) -> str:
 
 
 class FilePart:
-    """The next `size` bytes of the open file `descriptor`, as a piece of a body; zeros where the file ends early."""
+    """The next `size` bytes of the open file `descriptor`, as a piece of a body; padded with zeros if the file is
+    shorter."""
 
     __slots__ = ("descriptor", "size")
 
@@ -54,7 +55,7 @@ class FilePart:
         return self.size
 
     def send(self, stream: Stream) -> None:
-        """Send them, past this process where the kernel can."""
+        """Send them, with sendfile(2) where supported."""
         left = self.size
         while left and (count := stream.send_file(self.descriptor, left)):
             left -= count
@@ -86,7 +87,7 @@ class Reader:
         return line.rstrip(b"\r")
 
     def some(self, limit: int) -> bytes:
-        """At least one and at most `limit` bytes; those that are not here yet are not copied through the buffer."""
+        """At least one and at most `limit` bytes; bytes not buffered yet are read directly."""
         if not self.buffer:
             if not (data := self.stream.recv(limit)):
                 raise _cut_short()
@@ -95,7 +96,7 @@ class Reader:
         return data
 
     def rest(self) -> Iterator[bytes]:
-        """What comes until the stream ends."""
+        """Yield data until the stream ends."""
         data, self.buffer = self.buffer, b""
         while data or (data := self.stream.recv(_CHUNK)):
             yield data
@@ -107,7 +108,7 @@ def _cut_short() -> Unavailable:
 
 
 class Response:
-    """A response whose head is read; the body is read once, by one of `read`, `chunks` or `lines`, or `hijack`ed."""
+    """A response whose head has been read; read its body once, by one of `read`, `chunks`, `lines` or `hijack`."""
 
     def __init__(self, reader: Reader, method: str) -> None:
         self._reader = reader
@@ -131,7 +132,7 @@ class Response:
         return int(status), headers
 
     def chunks(self) -> Iterator[bytes]:
-        """The body as it arrives."""
+        """Yield the body as it arrives."""
         if self._empty:
             return
         if self.headers.get("transfer-encoding", "").lower() == "chunked":
@@ -165,7 +166,7 @@ class Response:
         return b"".join(self.chunks())
 
     def lines(self) -> Iterator[bytes]:
-        """The body's lines as they arrive, without their ends; empty ones are left out."""
+        """Yield the body's lines as they arrive, without line ends and empty lines."""
         rest = b""
         for data in self.chunks():
             *lines, rest = (rest + data).split(b"\n")
@@ -176,7 +177,7 @@ class Response:
             yield rest
 
     def hijack(self) -> tuple[Stream, bytes]:
-        """The raw stream behind the head, and the bytes of it that were read already."""
+        """The raw stream after the head, and the bytes of it that were already read."""
         return self._reader.stream, self._reader.buffer
 
     def fileno(self) -> int:
@@ -184,13 +185,13 @@ class Response:
         return self._reader.stream.fileno()
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self.reusable = False
         self._reader.stream.close()
 
 
 class Connection:
-    """One connection, which carries a request at a time and is kept for the next one where the server allows."""
+    """One connection, which carries one request at a time and is reused where the server allows."""
 
     def __init__(self, stream: Stream, host: str) -> None:
         self.reader = Reader(stream)
@@ -199,7 +200,7 @@ class Connection:
         self._last: Response | None = None
 
     def idle(self) -> bool:
-        """Whether another request may be sent."""
+        """Report whether another request may be sent."""
         return self._last is None or (self._last.complete and self._last.reusable)
 
     def request(self, method: str, target: str, headers: dict[str, str], body: Body = None) -> Response:
@@ -215,12 +216,12 @@ class Connection:
         try:
             self._send(head.encode("latin-1"), body)
         except (BrokenPipeError, ConnectionResetError):
-            pass  # the server refused before it read the body: its answer, if any, says why
+            pass  # the server rejected the request before it read the body: its answer, if any, has the reason
         self._last = Response(self.reader, method)
         return self._last
 
     def begin(self, method: str, target: str, headers: dict[str, str], first: bytes) -> Response:
-        """Send the beginning of a request and read the head of its response; the rest of the body goes by `go_on`."""
+        """Send the beginning of a request and read the head of its response; `go_on` sends the rest of the body."""
         fields = {"Host": self.host, **headers, "Transfer-Encoding": "chunked"}
         head = f"{method} {target} HTTP/1.1\r\n" + "".join(f"{k}: {v}\r\n" for k, v in fields.items()) + "\r\n"
         try:
@@ -231,7 +232,7 @@ class Connection:
         return self._last
 
     def go_on(self, body: Pieces) -> None:
-        """Send the rest of a body, to its end."""
+        """Send the rest of a body."""
         self._send(b"", body)
 
     def _send(self, head: bytes, body: Body) -> None:
@@ -249,5 +250,5 @@ class Connection:
         self.stream.sendall(b"0\r\n\r\n")
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self.stream.close()

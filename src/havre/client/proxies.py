@@ -1,9 +1,9 @@
-"""The proxies of `config.json`, as variables of containers and builds.
+"""The proxies of `config.json`, as environment variables of containers and builds.
 
     "proxies": {"default": {"httpProxy": "http://proxy:3128", "noProxy": "*.example.org"}, "tcp://host:2376": {...}}
 
-The entry of the daemon's address wins over `default`. Source: docker's documentation, "Use a proxy server
-with the Docker CLI".
+The entry of the daemon's address overrides `default`. Source: docker's documentation, "Use a proxy server with the
+Docker CLI".
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _VARIABLES = {
 
 
 def proxy_variables(config: dict[str, Any], host: str) -> dict[str, str]:
-    """The variables, in both cases, that `config` gives to what runs on the daemon at `host`."""
+    """The variables, in upper and lower case, that `config` sets for the daemon at `host`."""
     proxies = config.get("proxies")
     if not isinstance(proxies, dict):
         return {}
@@ -35,7 +35,7 @@ def proxy_variables(config: dict[str, Any], host: str) -> dict[str, str]:
 
 
 def add_proxies(environment: Iterable[str], proxies: dict[str, str]) -> list[str]:
-    """`NAME=VALUE` texts, with those of `proxies` whose name is not among them; a name alone counts as said."""
+    """`NAME=VALUE` texts, plus those of `proxies` whose name is not among them; a bare name counts as set."""
     said = list(environment)
     names = {text.partition("=")[0] for text in said}
     return said + [f"{name}={value}" for name, value in proxies.items() if name not in names]

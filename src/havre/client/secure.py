@@ -59,7 +59,7 @@ class TlsStream:
         self._sock.setblocking(blocking)
 
     def buffered(self) -> bool:
-        """Whether decrypted or undecrypted bytes wait that polling the descriptor would not report."""
+        """Report whether there are buffered bytes, decrypted or not, that polling the descriptor does not report."""
         return bool(self._tls.pending() or self._in.pending)
 
     def _feed(self) -> None:
@@ -70,7 +70,7 @@ class TlsStream:
             self._in.write_eof()
 
     def recv(self, size: int) -> bytes:
-        """Up to `size` bytes, b"" at the end; BlockingIOError when none are there and the stream does not block."""
+        """Up to `size` bytes, b"" at the end; BlockingIOError when there are none and the stream is non-blocking."""
         while True:
             try:
                 return self._tls.read(size)
@@ -80,7 +80,7 @@ class TlsStream:
                 return b""
 
     def send(self, data: bytes) -> int:
-        """Take all of `data`; BlockingIOError while earlier bytes still wait for the socket."""
+        """Accept all of `data`; BlockingIOError while earlier bytes are unsent."""
         self._flush()
         if self._unsent:
             raise BlockingIOError
@@ -96,7 +96,7 @@ class TlsStream:
         self._unsent = b""
 
     def send_file(self, descriptor: int, count: int) -> int:
-        """Send at most `count` of the next bytes of a file; how many, 0 at its end."""
+        """Send at most `count` of the next bytes of a file; returns the number sent, 0 at its end."""
         data = posix.read(descriptor, min(count, _CHUNK))
         self.sendall(data)
         return len(data)
@@ -109,7 +109,7 @@ class TlsStream:
             return
 
     def close_write(self) -> None:
-        """Send close_notify; reading goes on."""
+        """Send close_notify; reading continues."""
         try:
             self._tls.unwrap()
         except (ssl.SSLWantReadError, ssl.SSLSyscallError):
@@ -117,7 +117,7 @@ class TlsStream:
         try:
             self._sock.setblocking(True)
             self.sendall(b"")
-        except OSError:  # the peer left first: there is nobody to tell
+        except OSError:  # the peer has already closed
             return
 
     def close(self) -> None:
@@ -128,7 +128,8 @@ _DIAL = "if command -v havre >/dev/null 2>&1; then exec havre {0}; fi; exec dock
 
 
 class SshStream(SocketStream):
-    """ssh's standard streams; an ssh that ends before the daemon has answered raises Unavailable with its own words."""
+    """ssh's standard streams. Raises Unavailable, with ssh's error output, if ssh ends before the daemon has
+    answered."""
 
     def __init__(self, sock: _socket.socket, argv: list[str], pid: int, stderr: int) -> None:
         super().__init__(sock)
@@ -141,7 +142,7 @@ class SshStream(SocketStream):
     def _receive_first(self, size: int) -> bytes:
         try:
             data = self._sock.recv(size)
-        except ConnectionResetError:  # what we sent was not read
+        except ConnectionResetError:  # the peer closed with unread data
             data = b""
         if not data:
             raise self._failure()
@@ -175,7 +176,7 @@ def connect_ssh(address: str) -> SshStream:
     argv = [program, "-o", "ConnectTimeout=30", "-T", *(["-l", user] if at else []), *(["-p", port] if port else [])]
     argv += ["--", name.strip("[]"), f"sh -c {quote(_DIAL.format(dial))}"]
     ours, theirs = _socket.socketpair()
-    stderr = memfd_create("ssh-stderr")  # not a pipe: nobody would drain it
+    stderr = memfd_create("ssh-stderr")  # not a pipe, which would have to be drained
     actions = [(posix.POSIX_SPAWN_DUP2, theirs.fileno(), 0), (posix.POSIX_SPAWN_DUP2, theirs.fileno(), 1)]
     actions += [(posix.POSIX_SPAWN_DUP2, stderr, 2)]
     pid = posix.posix_spawn(program, argv, posix.environ, file_actions=actions)

@@ -1,4 +1,4 @@
-"""What to do about a daemon that cannot be reached. Imported only when one cannot."""
+"""Messages and hints for a daemon that cannot be reached. Imported only then."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from havre.client.endpoint import DEFAULT_SOCKET, Endpoint
 def explain(endpoint: Endpoint, error: OSError) -> tuple[str, str | None]:
     """Message and hint for the failure to connect to `endpoint`."""
     if isinstance(error, PermissionError):
-        return f"permission denied while trying to connect to the daemon at {endpoint.host}", _how_to_be_let_in(
-            endpoint
-        )
+        return f"permission denied while trying to connect to the daemon at {endpoint.host}", _permission_hint(endpoint)
     if isinstance(error, FileNotFoundError | ConnectionRefusedError):
         message = f"Cannot connect to the daemon at {endpoint.host}. Is it running?"
         own = endpoint.scheme == "unix" and endpoint.address == DEFAULT_SOCKET
@@ -21,7 +19,7 @@ def explain(endpoint: Endpoint, error: OSError) -> tuple[str, str | None]:
     return f"error during connect: {endpoint.host}: {error.strerror or error}", None
 
 
-def _how_to_be_let_in(endpoint: Endpoint) -> str:
+def _permission_hint(endpoint: Endpoint) -> str:
     try:
         status = posix.stat(endpoint.address)
     except OSError:
@@ -32,7 +30,7 @@ def _how_to_be_let_in(endpoint: Endpoint) -> str:
 
     try:
         group = grp.getgrgid(status.st_gid).gr_name
-    except KeyError:  # of another machine, or of a user namespace
+    except KeyError:  # the group belongs to another machine or a user namespace
         return "use sudo"
     return f"use sudo, or join the group: sudo usermod -aG {group} $USER, then log in again"
 

@@ -1,12 +1,13 @@
-"""Builds a service's image with the engine's builder, from a context that `client.buildsend` sends.
+"""Builds a service's image with the engine's builder, from a context sent by `client.buildsend`.
 
-The context is a folder, of which the engine gets what `.dockerignore` does not leave out, or an address that it fetches
-itself. A Dockerfile outside the context, or in the Compose file, goes along under a name of its own. havre's daemon
-also gets secrets, SSH agents, further contexts and caches; what an engine cannot be told of is named before the build.
+The context is a directory, filtered by `.dockerignore`, or a URL that the engine fetches. A Dockerfile outside the
+context, or inline in the Compose file, is sent under a special name. havre's daemon also gets secrets, SSH agents,
+additional contexts and caches; keys that an engine does not support are reported before the build.
 
-    additional_contexts: {base: "service:NAME"}    the image that NAME's build makes, which comes first (`images`)
+    additional_contexts: {base: "service:NAME"}    the image built for NAME, which is built first (`images`)
 
-`entitlements` grants a build rights, `privileged` is one of them; the daemon must agree, too (`build.entitlements`).
+`entitlements` grants rights to a build, `privileged` is one of them; the daemon must allow them, too
+(`build.entitlements`).
 
 Source: the Docker API, "ImageBuild"; the Compose Build Specification.
 """
@@ -33,19 +34,20 @@ from havre.errors import Failed, InvalidInput, Unsupported
 from havre.golang.jsontext import encode
 
 Tell = Callable[[list[str], list[str]], None]
-"""Told what is going on, a line each."""
+"""Called with progress: the running steps, and new output, one line each."""
 Unpack = Callable[[Iterator[bytes], str], None]
 """Unpacks the archive of an OCI layout into a directory."""
 
 _HAVRE_ONLY = ("additional_contexts", "entitlements", "privileged", "secrets", "ssh")
 _CACHES = ("inline", "local", "registry")
-_SHOWN, _KEPT = 4, 20  # steps that run, and lines that are told of a failure
+_SHOWN, _KEPT = 4, 20  # running steps shown, and lines of output quoted in an error
 _TICK_S = 0.1
 
 
 class Means(NamedTuple):
-    """What a build needs besides its engine: registries' credentials as `registry_config` gives them, further
-    connections to the engine, and what unpacks archives."""
+    """What a build needs besides its engine: registries' credentials as returned by `registry_config`, a factory of
+    connections to the engine, and a function that unpacks archives.
+    """
 
     credentials: str
     connect: Callable[[], Client]
@@ -53,7 +55,7 @@ class Means(NamedTuple):
 
 
 def build_image(client: Client, wanted: Build, means: Means, tell: Tell) -> None:
-    """Build. Raises Failed with the builder's last words, InvalidInput, Unsupported."""
+    """Build. Raises Failed with the end of the builder's output, InvalidInput, Unsupported."""
     build = wanted.project.services[wanted.key]["build"]
     native = takes_lists(client)
     query = build_query(wanted, native=native, proxies=client.proxies)
@@ -78,7 +80,7 @@ def build_image(client: Client, wanted: Build, means: Means, tell: Tell) -> None
 
 
 def _agents(wanted: Build, means: Means, query: dict[str, str | list[str]]) -> AbstractContextManager[object]:
-    """The SSH agents of the build, which is told of them, ready for the length of a block."""
+    """Serve the build's SSH agents for the duration of a block, and add them to the query."""
     given = wanted.project.services[wanted.key]["build"].get("ssh") or {}
     if not (texts := wanted.ssh or [f"{id}={path}" if path else id for id, path in given.items()]):
         return nullcontext()
@@ -96,9 +98,9 @@ def _named(project: Project, context: str) -> str:
 
 
 def _follow(messages: Iterator[dict[str, Any]], tell: Tell) -> dict[str, Any]:
-    """See a build to its end; what the engine says of the result. Raises Failed.
+    """Follow a build to its end and return the engine's result. Raises Failed.
 
-    `tell` gets the steps that run, and the steps and lines that have come since the last time.
+    Calls `tell` with the running steps, and the steps and lines since the last call.
     """
     said: list[str] = []
     fresh: list[str] = []
@@ -134,17 +136,17 @@ def _follow(messages: Iterator[dict[str, Any]], tell: Tell) -> dict[str, Any]:
 
 
 def unsupported(client: Client, builds: Iterable[Build]) -> Iterator[str]:
-    """Which keys of services' builds the engine cannot be told of, a line for each service that has some."""
+    """Yield a warning for each service with build keys that the engine does not support."""
     native = takes_lists(client)
     for wanted in builds:
         build = wanted.project.services[wanted.key]["build"]
         given = {**build, **({"ssh": wanted.ssh} if wanted.ssh else {})}
         if keys := ignored(given, native=native, all_platforms=wanted.all_platforms):
-            yield f"service {wanted.key} is built without {keys}: this engine's builder is not told of it"
+            yield f"service {wanted.key} is built without {keys}: this engine's builder does not support it"
 
 
 def ignored(build: dict[str, Any], *, native: bool, all_platforms: bool = False) -> str:
-    """The keys of `build` that are given and that the engine cannot be told of; `native` is havre's."""
+    """The keys of `build` that are set and not supported by the engine; `native` means havre's daemon."""
     given = [key for key in _HAVRE_ONLY if build.get(key) and not native]
     for key in ("cache_from", "cache_to") if native else ("cache_to",):
         given += [f"{key} {text}" for text in build.get(key, ()) if not (native and is_cache(text))]
@@ -156,7 +158,7 @@ def ignored(build: dict[str, Any], *, native: bool, all_platforms: bool = False)
 
 
 def read_secrets(project: Project, build: dict[str, Any]) -> dict[str, bytes]:
-    """The values of a build's secrets by ID. Raises Failed, InvalidInput, Unsupported for what has none."""
+    """The values of a build's secrets by ID. Raises Failed, InvalidInput, or Unsupported for one without a source."""
     values = {}
     for entry in build.get("secrets", ()):
         defined = project.secrets[entry["source"]]
@@ -164,7 +166,7 @@ def read_secrets(project: Project, build: dict[str, Any]) -> dict[str, bytes]:
         if "file" in defined:
             values[id] = read_secret(id, defined["file"])
         elif variable := defined.get("environment"):
-            if variable in project.variables:  # else the step that requires it fails
+            if variable in project.variables:  # otherwise the step that requires it fails
                 values[id] = project.variables[variable].encode("utf-8", "surrogateescape")
         else:
             raise Unsupported(f'build.secrets only supports environment or file-based secrets: "{entry["source"]}"')
@@ -183,7 +185,7 @@ def _directory(build: dict[str, Any]) -> DirectoryContext:
 
 
 def build_query(wanted: Build, *, native: bool, proxies: dict[str, str] | None = None) -> dict[str, str | list[str]]:
-    """The request's query; `native` if havre's daemon is asked."""
+    """The request's query; `native` for havre's daemon."""
     project = wanted.project
     service = project.services[wanted.key]
     build = service["build"]
@@ -218,20 +220,20 @@ def build_query(wanted: Build, *, native: bool, proxies: dict[str, str] | None =
     if wanted.all_platforms and native and len(platforms) > 1:
         platform = ",".join(platforms)
     elif not platform and (wanted.all_platforms or len(platforms) == 1):
-        platform = "".join(platforms[:1])  # else the engine's own, whichever that is
+        platform = "".join(platforms[:1])  # otherwise the engine's own platform
     texts = {"target": build.get("target"), "networkmode": build.get("network"), "platform": platform}
     sizes = {"shmsize": build.get("shm_size"), "memory": wanted.memory}
     return query | {name: str(value) for name, value in (texts | sizes).items() if value}
 
 
 def cache_image(text: str) -> str:
-    """The image that an entry of `cache_from` names, "" for a cache of another kind; `type=registry,ref=X` or X."""
+    """The image in an entry of `cache_from` (`type=registry,ref=X` or X), "" for a cache of another type."""
     fields = _fields(text)
     return fields.get("ref", "") if fields["type"] == "registry" else ""
 
 
 def is_cache(text: str) -> bool:
-    """Whether an entry of `cache_from` or `cache_to` is of a kind that havre's daemon knows."""
+    """Report whether havre's daemon supports this type of `cache_from` or `cache_to` entry."""
     return _fields(text)["type"] in _CACHES
 
 

@@ -1,6 +1,6 @@
-"""Contradictions in a model: what no single key shows. Texts follow docker compose's.
+"""Checks a model for contradictions between keys. Error texts follow docker compose's.
 
-Source: the Compose specification; docker compose's refusals.
+Source: the Compose specification; docker compose's error messages.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from havre.errors import InvalidInput
 _TWICE = (("cpus", "limits", "cpus"), ("mem_limit", "limits", "memory"),
           ("mem_reservation", "reservations", "memory"), ("pids_limit", "limits", "pids"))  # fmt: skip
 _DISTINCT = ("device_cgroup_rules", "external_links", "group_add", "security_opt", "volumes_from")
-"""Lists whose entries must differ; other lists lose what comes twice when files are merged."""
+"""Lists whose entries must be distinct; other lists drop duplicates when files are merged."""
 _FILES = {"configs": ("file", "environment", "content"), "secrets": ("file", "environment")}
 
 
@@ -23,7 +23,8 @@ class Inconsistent(InvalidInput):
 
 
 def check_external(model: dict[str, Any]) -> None:
-    """Refuse an external volume that is described, and configs and secrets with no source or two. Raises."""
+    """Reject external volumes with other attributes, and configs and secrets without exactly one source. Raises
+    Inconsistent."""
     for name, volume in (model.get("volumes") or {}).items():
         if volume and volume.get("external") is True:
             for key in volume:
@@ -39,7 +40,7 @@ def check_external(model: dict[str, Any]) -> None:
 
 
 def check_project(project: Project) -> None:
-    """Refuse what cannot be carried out. Raises Inconsistent, naming the first contradiction."""
+    """Reject an inconsistent project. Raises Inconsistent with the first contradiction."""
     for name in sorted(project.services):
         for problem in _service_problems(project, name, project.services[name]):
             raise Inconsistent(f"{problem}: invalid compose project")

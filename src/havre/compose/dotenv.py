@@ -28,7 +28,7 @@ _LETTERS = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v
 
 
 def read_env_file(path: str, lookup: Lookup, *, raw: bool = False) -> dict[str, str]:
-    """The variables of a file; `lookup` gives those that its texts and bare names refer to. Raises InvalidInput."""
+    """The variables of a file; `lookup` resolves those that its texts and bare names refer to. Raises InvalidInput."""
     try:
         with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
             text = file.read()
@@ -48,12 +48,12 @@ def _parse_raw(text: str) -> dict[str, str]:
 
 
 def parse_env(text: str, lookup: Lookup) -> dict[str, str]:
-    """The variables of a file's text. Raises ValueError with the line."""
+    """The variables in a file's text. Raises ValueError with the line."""
     return _Parser(text, lookup).parse()
 
 
 class _Names(Mapping[str, str]):
-    """The environment first, then what the file has said so far."""
+    """The environment first, then the variables defined so far in the file."""
 
     def __init__(self, lookup: Lookup, found: dict[str, str]) -> None:
         self._lookup = lookup
@@ -100,7 +100,7 @@ class _Parser:
             self._take((self._rest + "\n").find("\n"))
 
     def _name(self) -> tuple[str, bool]:
-        """The name, and whether it stands alone; what follows it is next."""
+        """The name, and whether it has no value; the position is then after it."""
         if export := _EXPORT.match(self._rest):
             self._take(export.end())
         for index, char in enumerate(self._rest + "\n"):

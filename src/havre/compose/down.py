@@ -1,7 +1,6 @@
-"""Plans of the verbs that act on what is there: down, stop, start, restart, kill, rm, pause, unpause.
+"""Plans of the verbs for existing containers: down, stop, start, restart, kill, rm, pause, unpause.
 
-Order follows dependencies, backwards when things end. Without files, what depends on what is read from the containers'
-own labels.
+The order follows dependencies, reversed for stopping. Without files, dependencies are read from the containers' labels.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _IN_USE = "Resource is still in use"
 
 
 class DownOptions(NamedTuple):
-    """How to carry out `down`; `images` are the names of those to remove."""
+    """Options of `down`; `images` are the names of images to remove."""
 
     services: tuple[str, ...] = ()
     volumes: bool = False
@@ -30,7 +29,7 @@ class DownOptions(NamedTuple):
 
 
 def project_of(name: str, state: State) -> Project:
-    """A project known by its containers alone."""
+    """A project reconstructed from its containers."""
     services: dict[str, Any] = {}
     for container in state.containers:
         if not container.one_off:
@@ -48,7 +47,8 @@ def project_of(name: str, state: State) -> Project:
 
 
 def plan_down(project: Project, state: State, options: DownOptions) -> list[Step]:
-    """The steps that stop and remove the project's containers, then its networks and what else is wanted."""
+    """The steps that stop and remove the project's containers, then its networks and whatever else the options
+    include."""
     steps: list[Step] = []
     removed: dict[str, tuple[str, ...]] = {}
     for name in reversed(list(in_order(project))):
@@ -107,8 +107,10 @@ def plan_each(
     *,
     backwards: bool = False,
 ) -> list[Step]:
-    """Steps for each container of the services (none named: all), behind those of what they depend on (or the other
-    way round)."""
+    """Steps for each container of the services (none named: all), after those of their dependencies (`backwards`: of
+    their
+    dependents).
+    """
     order = list(in_order(project))
     done: dict[str, tuple[str, ...]] = {}
     steps: list[Step] = []

@@ -1,7 +1,8 @@
-"""Carries out a plan: every step as soon as those that it waits for are done, many at a time.
+"""Executes a plan: every step as soon as the steps that it waits for are done, many in parallel.
 
-After a failure nothing new begins, what runs comes to its end, and the first failure is raised. Interrupted, it does
-the same: each step is one change of the engine, so that the next plan goes on from there.
+After a failure no step is begun, running ones complete, and the first failure is raised. An interrupt does the same:
+each
+step is one change of the engine, so that the next plan continues from there.
 """
 
 from __future__ import annotations
@@ -31,20 +32,20 @@ _ARRIVED = ("Pull complete", "Already exists", "Pushed", "Layer already exists",
 
 
 class View(Protocol):
-    """Shows how things go; called from one thread."""
+    """Displays progress; called from one thread."""
 
     def show(self, subject: str, status: str, *, over: bool, failed: bool = False) -> None:
-        """`subject` has a new status; `over` when nothing more is awaited of it."""
+        """`subject` has a new status; `over` when it is final."""
 
     def tick(self, subject: str, lines: Sequence[str], said: Sequence[str]) -> None:
-        """`lines` are shown below `subject` until it has a new status; `said` is its output since the last time."""
+        """Show `lines` below `subject` until it has a new status; `said` is its output since the last call."""
 
     def close(self) -> None:
-        """Nothing more comes."""
+        """End the display."""
 
 
 class _News(NamedTuple):
-    """Of a step that runs: what is going on, or that it is `over` and what to show then, or its failure."""
+    """A message from a running step: its progress, its completion (`over`) and what to show, or its failure."""
 
     step: Step
     status: str = ""
@@ -55,7 +56,7 @@ class _News(NamedTuple):
 
 
 class Engine:
-    """The engine, as seen by threads that each speak to it on a connection of their own."""
+    """The engine; each thread has its own connection to it."""
 
     def __init__(
         self,
@@ -65,10 +66,10 @@ class Engine:
         unpack: Callable[[Iterator[bytes], str], None],
     ) -> None:
         self.connect = connect
-        """Makes a further client."""
+        """Opens another client."""
         self._credentials = credentials
         self.registries = registries
-        """The credentials for all registries that are known, as builds take them."""
+        """The credentials of all registries, as builds take them."""
         self.unpack = unpack
         """Unpacks the archive of an OCI layout into a directory."""
         self._local = threading.local()
@@ -89,7 +90,7 @@ class Engine:
 def execute(
     steps: Sequence[Step], engine: Engine, view: View, *, limit: int = 0, deadline: float | None = None
 ) -> None:
-    """Carry out `steps`, at most `limit` at a time; waiting ends at `deadline` (time.monotonic). Raises HavreError."""
+    """Execute `steps`, at most `limit` in parallel; waiting ends at `deadline` (time.monotonic). Raises HavreError."""
     run = _Run(steps, engine, view, deadline)
     try:
         run.go(limit if limit > 0 else _MANY)
@@ -98,9 +99,9 @@ def execute(
 
 
 class _Crew:
-    """At most `limit` threads that carry out what they are given; each keeps its connection from one to the next.
+    """At most `limit` threads that execute steps; each reuses its connection.
 
-    They are written here because concurrent.futures takes longer to import than a plan without steps to carry out.
+    Not concurrent.futures: importing that takes longer than executing a plan without steps.
     """
 
     def __init__(self, act: Callable[[Step], str], limit: int) -> None:
@@ -113,11 +114,11 @@ class _Crew:
 
     @property
     def full(self) -> bool:
-        """Whether another step would have to wait."""
+        """Report whether another step would have to wait."""
         return self.busy >= self._limit
 
     def give(self, step: Step) -> None:
-        """Have a step carried out."""
+        """Execute a step in a thread."""
         self.busy += 1
         if self.busy > self._threads:
             self._threads += 1
@@ -125,17 +126,17 @@ class _Crew:
         self._given.put(step)
 
     def tell(self, step: Step, lines: Sequence[str], said: Sequence[str] = ()) -> None:
-        """What is going on of a step, and its output since; called by the thread that carries it out."""
+        """Report a step's progress and new output; called by the thread that executes it."""
         self._news.put(_News(step, lines=lines, said=said))
 
     def take(self) -> _News:
-        """Wait for news."""
+        """Wait for the next message."""
         news = self._news.get()
         self.busy -= news.over
         return news
 
     def dismiss(self) -> None:
-        """Let the threads end when they have done what they are at."""
+        """Let the threads end after their current steps."""
         for _ in range(self._threads):
             self._given.put(None)
 
@@ -143,7 +144,7 @@ class _Crew:
         while (step := self._given.get()) is not None:
             try:
                 self._news.put(_News(step, self._act(step), over=True))
-            except BaseException as error:  # noqa: BLE001  # it is raised where the plan is carried out
+            except BaseException as error:  # noqa: BLE001 - raised by the thread that executes the plan
                 self._news.put(_News(step, over=True, error=error))
 
 
@@ -159,7 +160,7 @@ class _Run:
         self._lock = threading.Lock()
 
     def go(self, limit: int) -> None:
-        """Until all is done or something failed."""
+        """Run until everything is done or a step failed."""
         crew = self._crew = _Crew(self._act, limit)
         failure: BaseException | None = None
         try:
@@ -179,7 +180,7 @@ class _Run:
             raise failure
 
     def _begin(self, crew: _Crew) -> None:
-        """Begin all that can be; steps that only tell something may let others begin, too."""
+        """Begin all steps that are ready; steps without an action may make others ready."""
         told = True
         while told:
             told = False
@@ -207,7 +208,7 @@ class _Run:
             self._view.show(step.subject, status or step.done, over=True)
 
     def _act(self, step: Step) -> str:
-        """Carry out a step's action; what to show instead of its `done`, or ""."""
+        """Execute a step's action; returns the text to show instead of its `done`, or ""."""
         match step.action:
             case Call() as call:
                 return self._call(call)
@@ -218,7 +219,7 @@ class _Run:
             case Execute() as hook:
                 self._hook(hook)
             case Build() as build:
-                from havre.compose.build import Means, build_image  # what it needs most plans do not
+                from havre.compose.build import Means, build_image  # imported late: most plans build nothing
 
                 means = Means(self._engine.registries(), self._engine.connect, self._engine.unpack)
                 build_image(self._engine.client, build, means, partial(self._crew.tell, step))
@@ -278,7 +279,7 @@ class _Run:
         inject(client, identifier, injected_files(project, service))
 
     def _await(self, awaited: Await) -> str:
-        events = self._subscribe(awaited.containers)  # before the first look, so that nothing is missed
+        events = self._subscribe(awaited.containers)  # before the first inspection, so that no event is missed
         try:
             if self._has_come(awaited):
                 return ""
@@ -292,11 +293,11 @@ class _Run:
         finally:
             events.close()
         if self._deadline is None:
-            raise Unavailable("the engine tells no more of its containers")
+            raise Unavailable("the engine closed its stream of events")
         raise Unavailable("application not healthy after the time that was given")
 
     def _subscribe(self, containers: Sequence[str]) -> Response:
-        """What happens to containers, from now until the deadline."""
+        """Events of the containers, until the deadline."""
         query: dict[str, str | list[str]] = {"filters": encode({"type": ["container"], "container": list(containers)})}
         if self._deadline is not None:
             query["until"] = f"{time.time() + self._deadline - time.monotonic():.6f}"
@@ -342,13 +343,13 @@ class _Run:
 
 
 class Layers:
-    """The layers of an image on their way, by the messages of a pull or push."""
+    """The progress of an image's layers, from the messages of a pull or push."""
 
     def __init__(self) -> None:
         self._rows: dict[str, str] = {}
 
     def update(self, message: Mapping[str, Any]) -> list[str]:
-        """Take a message; the lines for the layers that are not done yet."""
+        """Process a message; returns the lines of unfinished layers."""
         if layer := message.get("id"):
             status, detail = str(message.get("status", "")), message.get("progressDetail") or {}
             if status.startswith(_ARRIVED):
@@ -377,7 +378,7 @@ def _push_target(image: str) -> tuple[str, dict[str, str | list[str]]]:
 
 
 def _reached(container: dict[str, Any], awaited: Await) -> bool:
-    """Whether a container is in the awaited state. Raises Failed when it cannot come to it any more."""
+    """Report whether a container is in the awaited state. Raises Failed when it can no longer reach it."""
     name, state = container["Name"].lstrip("/"), container["State"]
     if awaited.condition == "service_completed_successfully":
         if state["Status"] != "exited":
@@ -398,7 +399,7 @@ def _reached(container: dict[str, Any], awaited: Await) -> bool:
 
 
 def inject(client: Client, container: str, files: list[tuple[str, dict[str, Any], str]]) -> None:
-    """Write configs and secrets into a container that was just created."""
+    """Write configs and secrets into a newly created container."""
     if not files:
         return
     import io

@@ -1,6 +1,6 @@
-"""Which files, name, profiles and variables a command means: flags, `COMPOSE_*` variables, `.env`, and the folder.
+"""Determines a command's files, project name, profiles and variables from flags, `COMPOSE_*` variables and `.env`.
 
-    files      -f, COMPOSE_FILE, else the first of the usual names here or in a folder above, and its override
+    files      -f, COMPOSE_FILE, else the first of the default names in this or a parent directory, and its override
     folder     --project-directory, else that of the first file
     variables  the environment, over --env-file, over `.env` in the folder
     name       -p, COMPOSE_PROJECT_NAME, `name:` in the last file that has one, else the folder's name
@@ -28,11 +28,11 @@ OVERRIDES = ("compose.override.yml", "compose.override.yaml", "docker-compose.ov
 
 
 class NoFile(NotFound):
-    """No Compose file was named, and none was found."""
+    """No Compose file was given or found."""
 
 
 class Wanted(NamedTuple):
-    """What the user said on the command line before the verb."""
+    """The user's options before the verb."""
 
     files: tuple[str, ...] = ()
     project: str = ""
@@ -48,12 +48,12 @@ def env_files(given: Sequence[str], environment: Mapping[str, str]) -> tuple[str
 
 
 def find(wanted: Wanted, environment: Mapping[str, str]) -> Source:
-    """What to load. Raises NoFile, InvalidInput, Unsupported."""
+    """The source to load. Raises NoFile, InvalidInput, Unsupported."""
     variables = dict(environment)
     files = tuple(wanted.files) or _from_variable(variables)
     folder = wanted.folder or (_folder_of(files) if files else "")
     if not files:
-        # `.env` beside us may say COMPOSE_FILE
+        # `.env` in this directory may set COMPOSE_FILE
         variables = _with_env_files(wanted, os.path.abspath(folder or os.curdir), environment)
         files = _from_variable(variables) or _search(os.path.abspath(folder or os.curdir))
     if not files:
@@ -69,7 +69,7 @@ def find(wanted: Wanted, environment: Mapping[str, str]) -> Source:
 
 
 def project_name(wanted: Wanted, environment: Mapping[str, str]) -> str:
-    """The project's name alone, where no file is needed when it is given. Raises NoFile, InvalidInput."""
+    """The project name only; needs no file when it is given. Raises NoFile, InvalidInput."""
     name = wanted.project or environment.get("COMPOSE_PROJECT_NAME", "")
     return _checked(name) if name else find(wanted, environment).name
 
@@ -136,7 +136,7 @@ def _name(wanted: Wanted, source: Source) -> str:
 
 
 def normal_name(text: str) -> str:
-    """`text` made a project's name: lower case, and only what may stand in one."""
+    """`text` as a valid project name: lower case, without invalid characters."""
     return re.sub(r"[^a-z0-9_-]", "", text.lower()).lstrip("_-")
 
 

@@ -1,9 +1,9 @@
-"""Which images are to be pulled or built before containers are created, by `pull_policy` and the user's wish.
+"""Plans which images are pulled or built before containers are created, by `pull_policy` and options.
 
-missing (default)   pull what is not there; build it instead where the service says how
-always              pull, whatever is there
-never               neither
-build               build, whatever is there
+missing (default)   pull if absent; build instead if the service has a build section
+always              always pull
+never               neither pull nor build
+build               always build
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ POLICIES = ("policy", "always", "missing", "never", "build", "if_not_present")
 
 
 class ImageOptions(NamedTuple):
-    """The user's wish: `pull` one of POLICIES, `build` whether all that can be is built, `no_build` that nothing is."""
+    """`pull` is one of POLICIES, `build` builds everything that can be built, `no_build` builds nothing."""
 
     pull: str = "policy"
     build: bool = False
@@ -27,7 +27,7 @@ class ImageOptions(NamedTuple):
 
 
 def plan_images(project: Project, present: Collection[str], options: ImageOptions) -> list[Step]:
-    """The steps that make the images of all services present."""
+    """The steps that provide the images of all services."""
     if options.pull not in POLICIES:
         raise InvalidInput(f'invalid --pull option "{options.pull}"; it is one of {", ".join(POLICIES[1:5])}')
     built: dict[str, str] = {}
@@ -54,8 +54,9 @@ def _builds(service: Service, policy: str, *, here: bool, options: ImageOptions)
 def build_steps(
     project: Project, names: Iterable[str], present: Collection[str] = (), **wishes: Any
 ) -> dict[str, Step]:
-    """The steps that build services' images, by image. Before them come those of the services that they are made from
-    (`service:NAME`), unless their images are `present`. Raises InvalidInput for a circle."""
+    """The steps that build services' images, by image; preceded by those of services that they are built from
+    (`service:NAME`), unless their images are `present`. Raises InvalidInput for a cycle.
+    """
     everything = project._replace(services={**project.disabled, **project.services})
     steps: dict[str, Step] = {}
 

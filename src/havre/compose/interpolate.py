@@ -1,10 +1,10 @@
-"""Variables in text: `$NAME`, `${NAME}` with its modifiers, and `$$` for a dollar sign.
+"""Variable substitution: `$NAME`, `${NAME}` with its modifiers, and `$$` for a dollar sign.
 
-    ${A:-text} ${A-text}    text when A is unset (or, with the colon, empty)
-    ${A:+text} ${A+text}    text when A is set (and, with the colon, not empty)
-    ${A:?text} ${A?text}    refused with text when A is unset (or, with the colon, empty)
+    ${A:-text} ${A-text}    text when A is unset (with the colon: or empty)
+    ${A:+text} ${A+text}    text when A is set (with the colon: and not empty)
+    ${A:?text} ${A?text}    an error with text when A is unset (with the colon: or empty)
 
-Texts may hold variables again. In fields that are not text, the result is then read as the field's type.
+Texts may contain variables again. In fields that are not text, the result is parsed as the field's type.
 
 Source: the Compose specification, "Interpolation".
 """
@@ -25,7 +25,7 @@ _MODIFIER = re.compile(r":?[-+?]")
 
 
 class Variables:
-    """The values to substitute; names that had none are collected in `missing`."""
+    """The values to substitute; collects the names of unset variables in `missing`."""
 
     def __init__(self, values: Mapping[str, str]) -> None:
         self.values = values
@@ -36,14 +36,14 @@ class Variables:
         return self.values.get(name)
 
     def miss(self, name: str) -> str:
-        """Note an unset variable; its value is the empty text."""
+        """Record an unset variable; returns the empty text."""
         if name not in self.missing:
             self.missing.append(name)
         return ""
 
 
 def substitute(text: str, variables: Variables) -> str:
-    """`text` with its variables replaced. Raises ValueError with the reason."""
+    """`text` with variables substituted. Raises ValueError with the reason."""
     parts = []
     end = 0
     while (start := text.find("$", end)) >= 0:
@@ -54,7 +54,7 @@ def substitute(text: str, variables: Variables) -> str:
 
 
 def _variable(text: str, start: int, variables: Variables) -> tuple[str, int]:
-    """What stands for the variable at `start`, and the offset behind it."""
+    """The value of the variable at `start`, and the offset after it."""
     if text.startswith("$$", start):
         return "$", start + 2
     braced = text.startswith("${", start)
@@ -143,7 +143,8 @@ _CASTS = Rules(
 
 
 def interpolate(document: Document, variables: Variables) -> Any:
-    """The document's value with all variables replaced; keys are left alone. Raises InvalidInput with the place."""
+    """The document's value with all variables substituted; keys are unchanged. Raises InvalidInput with the
+    position."""
 
     def go(value: Any, path: Path, shape: Path) -> Any:
         if isinstance(value, dict):

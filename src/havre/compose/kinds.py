@@ -1,11 +1,11 @@
-"""What a key of a Compose file may hold: checking what the user wrote, reading it, and writing it canonically.
+"""Types of a Compose file's keys: each validates, reads and renders values.
 
-Each kind knows four things, so that no key is described twice:
+Each kind has four operations, so that no key is described twice:
 
-    problem   what is wrong with a value as written (short forms included), or None
-    read      the canonical value: short forms are expanded by then, numbers and sizes are still as written
-    absent    whether a canonical value is left out of the output, as Go's `omitempty` does
-    dump      the value as `config` prints it, in YAML or in JSON (whose text is also what is hashed)
+    problem   the error of a value as written (short forms included), or None
+    read      the canonical value, after expansion of short forms; numbers and sizes are still as written
+    absent    whether a canonical value is omitted from the output, as Go's `omitempty` does
+    dump      the value as printed by `config`, in YAML or in JSON (whose text is also hashed)
 
 Source: the Compose specification's JSON schema; the order and the JSON names of docker compose's own output.
 """
@@ -24,11 +24,11 @@ from havre.golang.units import parse_duration, parse_size
 JSON, YAML = "json", "yaml"
 _KEYS_TOLD = 12
 Found = Iterator[tuple[Path, str, str | None]]
-"""Problems: where, what was expected, and a hint."""
+"""Problems: path, error, and a hint."""
 
 
 def described(value: Any) -> str:
-    """A value for a message."""
+    """Render a value for an error message."""
     if isinstance(value, dict | list):
         return "a mapping" if isinstance(value, dict) else "a list"
     if isinstance(value, Timestamp):
@@ -43,13 +43,13 @@ class Kind:
     takes: tuple[type, ...] = (str,)
 
     def accepts(self, value: Any) -> bool:
-        """Whether a value is of this kind at its top; `problems` looks inside."""
+        """Report whether a value has this kind at its top level; `problems` checks its content."""
         if isinstance(value, Timestamp):
             return False
         return isinstance(value, self.takes) and not (isinstance(value, bool) and bool not in self.takes)
 
     def problems(self, value: Any, path: Path) -> Found:
-        """What is wrong with a value as written."""
+        """Yield the errors of a value as written."""
         if not self.accepts(value):
             yield path, f"expected {self.expected}, found {described(value)}", None
 
@@ -58,7 +58,7 @@ class Kind:
         return go_text(value)
 
     def absent(self, value: Any, form: str) -> bool:
-        """Whether a canonical value is left out."""
+        """Report whether a canonical value is omitted."""
         return value is None or value == "" or value == [] or value == {}
 
     def dump(self, value: Any, form: str) -> Any:
@@ -81,7 +81,7 @@ class Choice(Kind):
 
 
 class Boolean(Kind):
-    """true or false, or text that a variable made."""
+    """true or false, or text after substitution."""
 
     expected = "true or false"
     takes: tuple[type, ...] = (bool, str)
@@ -104,7 +104,7 @@ class Strict(Boolean):
 
 
 class Integer(Kind):
-    """A whole number, or text that a variable made."""
+    """A whole number, or text after substitution."""
 
     expected = "a whole number"
     takes: tuple[type, ...] = (int, str)
@@ -120,14 +120,14 @@ class Integer(Kind):
 
 
 class Number(Integer):
-    """A number that docker keeps as a whole one."""
+    """A number that docker stores as an integer."""
 
     expected = "a number"
     takes: tuple[type, ...] = (int, float, str)
 
 
 class Fraction(Number):
-    """A number that docker keeps as a 32-bit float."""
+    """A number that docker stores as a 32-bit float."""
 
     def read(self, value: Any) -> Any:
         number = float32(float(value))
@@ -162,14 +162,14 @@ class Duration(Kind):
 
 
 class Loose(Kind):
-    """Text or a number, kept as text."""
+    """Text or a number, stored as text."""
 
     expected = "text or a number"
     takes: tuple[type, ...] = (str, int, float)
 
 
 class Count(Loose):
-    """How many devices: a number, or `all`, which is -1."""
+    """A number of devices, or `all`, which is -1."""
 
     def read(self, value: Any) -> Any:
         return -1 if str(value).lower() == "all" else int(value)
@@ -215,7 +215,7 @@ class TextOrTexts(Texts):
 
 
 class Command(TextOrTexts):
-    """A command: a list of words, or text that is split as a shell would. Nothing and no words are two things."""
+    """A command: a list of words, or text that is split as a shell would. null and an empty list differ."""
 
     takes: tuple[type, ...] = (str, list, type(None))
 
@@ -229,7 +229,7 @@ class Command(TextOrTexts):
 
 
 def _shell_words(text: str) -> list[str]:
-    """Words up to the first operator: what follows `;`, `|`, `&`, `<`, `>` outside quotes is left out, as in docker."""
+    """Words up to the first operator: like docker, ignores what follows an unquoted `;`, `|`, `&`, `<` or `>`."""
     lexer = shlex.shlex(text, posix=True, punctuation_chars=";|&<>()")
     lexer.whitespace_split = True
     lexer.commenters = ""
@@ -244,14 +244,14 @@ def _shell_words(text: str) -> list[str]:
 
 
 class HealthTest(TextOrTexts):
-    """The probe: text is run by the shell."""
+    """A health check's test: text is run by the shell."""
 
     def read(self, value: Any) -> Any:
         return ["CMD-SHELL", value] if isinstance(value, str) else value
 
 
 class Pairs(Kind):
-    """`NAME: value` or a list of `NAME=value`; `nothing` is what a name without a value has."""
+    """`NAME: value` or a list of `NAME=value`; `nothing` is the value of a bare name."""
 
     def __init__(
         self,
@@ -294,7 +294,7 @@ class Pairs(Kind):
 
 
 class Unwritten(Pairs):
-    """Pairs that are checked and then not used, as docker compose does with them."""
+    """Pairs that are validated and then ignored, as docker compose does."""
 
     def __init__(self) -> None:
         super().__init__(lists=False)
@@ -336,7 +336,7 @@ def _host_pair(text: str) -> tuple[str, str]:
 
 
 class Anything(Kind):
-    """A value that is passed on as it is."""
+    """A value that is passed on unchanged."""
 
     def accepts(self, value: Any) -> bool:
         return True
@@ -351,8 +351,8 @@ class Anything(Kind):
 class Key(NamedTuple):
     """A key of a mapping.
 
-    always    written even when it holds nothing
-    pointer   left out only when it was not given, so that 0 and false are written
+    always    written even when it is empty
+    pointer   omitted only when it was not given, so that 0 and false are written
     names     its name in YAML and in JSON where these differ from the key
     """
 
@@ -445,7 +445,7 @@ class Struct(Kind):
         if key.pointer:
             return member is None
         if isinstance(key.kind, Struct) and form == JSON:
-            return False  # Go's encoder never leaves out a struct that is a value
+            return False  # Go's encoder never omits a struct that is a value
         return member is None or key.kind.absent(member, form)
 
     def dump(self, value: Any, form: str) -> Any:
@@ -476,7 +476,7 @@ def _read_at(kind: Kind, value: Any, name: str) -> Any:
 
 
 class ReadError(ValueError):
-    """A value that cannot be read, with its path."""
+    """An error in a value, with its path."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(reason)
@@ -511,7 +511,7 @@ class ListOf(Kind):
 
 
 class MapOf(Kind):
-    """A mapping of names that the user chooses; `null` members are kept as they are where `keep_null`."""
+    """A mapping with user-defined names; `null` members are preserved with `keep_null`."""
 
     def __init__(
         self,

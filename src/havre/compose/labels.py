@@ -1,4 +1,4 @@
-"""The labels by which docker compose finds what belongs to a project, and the names that it gives.
+"""The labels by which docker compose identifies a project's resources, and its naming scheme.
 
 Why: docs/decisions/183.
 """
@@ -26,7 +26,7 @@ DEPENDENCIES = "com.docker.compose.depends_on"
 VERSION = "com.docker.compose.version"
 REPLACES = "com.docker.compose.replace"
 FOLLOWS = "havre.compose.follows"
-"""Of a container that a rollout made: the ID of the one that it was to follow."""
+"""On a container created by a rollout: the ID of the one that it replaces."""
 
 
 def container_labels(project: Project, name: str, service: Service, number: int, image_id: str) -> dict[str, str]:
@@ -57,7 +57,7 @@ def resource_labels(project: Project, key: str, label: str, own: dict[str, str])
 
 
 def parse_dependencies(text: str) -> dict[str, dict[str, Any]]:
-    """What a container's service depends on, from its label."""
+    """The dependencies in a container's label."""
     result = {}
     for part in filter(None, text.split(",")):
         name, _, rest = part.partition(":")

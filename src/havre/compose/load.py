@@ -33,10 +33,10 @@ _RESOURCES = ("services", "volumes", "networks", "secrets", "configs")
 
 
 class Source(NamedTuple):
-    """What to load, and how much of the work to leave out.
+    """The files to load, and options.
 
     files        absolute paths; "-" is `stdin`
-    folder       what relative paths mean
+    folder       base of relative paths
     name         the project's
     variables    for interpolation and for names without a value
     """
@@ -55,14 +55,14 @@ class Source(NamedTuple):
 
 
 class Loader:
-    """Loads one project; `warnings` collects what the user should know."""
+    """Loads one project; collects `warnings` for the user."""
 
     def __init__(self, source: Source) -> None:
         self.source = source
         self.warnings: list[str] = []
 
     def model(self) -> dict[str, Any]:
-        """The model as plain values, before they are read into their kinds. Raises InvalidInput."""
+        """The model as plain values, before they are converted to their kinds. Raises InvalidInput."""
         source = self.source
         model = self._files(source.files, source.folder, source.variables, (), resolve=source.resolve)
         if not model:
@@ -96,7 +96,7 @@ class Loader:
         return self._with_files(project)
 
     def _with_files(self, project: Project) -> Project:
-        """The project with what its files of variables and labels say."""
+        """The project with the content of its files of variables and labels."""
         services = {key: self._with_labels(service) for key, service in project.services.items()}
         project = project._replace(services=services)
         return project.with_environment() if self.source.environment else project
@@ -145,8 +145,10 @@ class Loader:
 
 
 def _known_environment(model: dict[str, Any], variables: Mapping[str, str]) -> dict[str, Any]:
-    """Names without a value in `environment` lists, and configs from variables, given their values while it is known
-    which variables hold: an included file has its own."""
+    """Resolve names without a value in `environment` lists, and configs from variables, while the variables of this
+    file
+    are known: an included file has its own.
+    """
     for service in (model.get("services") or {}).values():
         environment = service.get("environment") if service else None
         if isinstance(environment, list):
@@ -168,7 +170,7 @@ class _File(NamedTuple):
     included: tuple[str, ...]
 
     def over(self, model: dict[str, Any]) -> dict[str, Any]:
-        """`model` with this file over it."""
+        """Merge this file over `model`."""
         for document in read_documents(self.loader.read(self.file), self.file):
             own = self._checked(document)
             own, resets = self._extended(own, document)
@@ -178,7 +180,7 @@ class _File(NamedTuple):
         return model
 
     def _checked(self, document: Document) -> dict[str, Any]:
-        """The document's value with its variables replaced, checked key by key."""
+        """The document's value with variables substituted, validated key by key."""
         if not isinstance(document.value, dict):
             raise InvalidInput(f"{document.file}:{document.line(())}: expected a mapping at the top of the file")
         value: dict[str, Any] = document.value
@@ -237,7 +239,7 @@ class _File(NamedTuple):
 
 
 def _refused(document: Document, problems: list[tuple[KeyPath, str, str | None]]) -> InvalidInput:
-    """One error that tells each problem on a line."""
+    """One error with each problem on a line."""
     lines = [
         f"{document.where(path)}: {text}" + (f"; {hint}" if hint else "")
         for path, text, hint in sorted(problems, key=lambda problem: document.line(problem[0]))
@@ -253,14 +255,14 @@ def _joined(kind: str, own: dict[str, Any], imported: dict[str, Any]) -> dict[st
 
 
 def _without(value: Any, path: KeyPath, resets: list[KeyPath]) -> Any:
-    """`value` without what the paths in `resets` name."""
+    """`value` without the paths in `resets`."""
     if not resets or not isinstance(value, dict):
         return value
     return {key: _without(member, (*path, key), resets) for key, member in value.items() if (*path, key) not in resets}
 
 
 class _Extends:
-    """Services of one file, each over the one that it extends, however deep."""
+    """The services of one file, each merged over the one that it extends, recursively."""
 
     def __init__(self, file: _File, services: dict[str, Any], resets: list[KeyPath]) -> None:
         self._file = file
@@ -268,7 +270,7 @@ class _Extends:
         self._resets = resets
 
     def resolved(self, file: str, name: str, chain: tuple[tuple[str, str], ...]) -> Any:
-        """The service `name`, and nothing left to extend."""
+        """The service `name`, with nothing left to extend."""
         service = self._services[name]
         if not service or "extends" not in service:
             return service

@@ -1,4 +1,4 @@
-"""Later files over earlier ones, a service over the one that it extends, and what may stand in a list only once.
+"""Merging: later files over earlier ones, a service over the one that it extends; and removal of duplicates.
 
 Mappings merge key by key, lists are appended, anything else is replaced, with the exceptions in the two tables below.
 
@@ -21,7 +21,7 @@ _SERVICE_STARTED = {"condition": "service_started", "required": True}
 
 
 def merge(base: Any, other: Any, path: Path = ()) -> Any:
-    """`other` over `base`. Raises InvalidInput where the two are of different kinds."""
+    """Merge `other` over `base`. Raises InvalidInput where their types differ."""
     special: Merger | None = _SPECIAL.find(path)
     if special is not None:
         return special(base, other, path)
@@ -137,7 +137,7 @@ _SPECIAL = Rules(
 
 
 def keep_last(value: Any, path: Path = ()) -> Any:
-    """`value` with entries of lists that mean the same thing replaced by the last of them, at the first one's place."""
+    """`value` with equivalent entries of lists replaced by the last of them, at the position of the first."""
     if isinstance(value, dict):
         return {key: keep_last(member, (*path, key)) for key, member in value.items()}
     name_of: Callable[[Any], Any] | None = _UNIQUE.find(path) if isinstance(value, list) else None

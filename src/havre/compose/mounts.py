@@ -1,8 +1,9 @@
-"""What a service's container mounts: volumes, bind mounts, configs and secrets from files, and volumes that it keeps
-from the container that it replaces.
+"""Mounts of a service's container: volumes, bind mounts, configs and secrets from files, and anonymous volumes that it
+takes over from the container it replaces.
 
-Bind mounts whose source may be created go as text (`Binds`), since engines below API 1.42 create it only there; the
-rest goes as objects (`Mounts`), and so does what text cannot say.
+Bind mounts whose source may be created are sent as text (`Binds`), since engines below API 1.42 create it only then;
+all
+others, and what text cannot express, are sent as objects (`Mounts`).
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ _RECURSIVE = {
     "writable": "ReadOnlyNonRecursive",
     "readonly": "ReadOnlyForceRecursive",
 }
-"""The API's word for `bind.recursive`; without one, what is mounted below comes along and is read-only where it can."""
+"""The API's value of `bind.recursive`; the default includes submounts, read-only where supported."""
 
 
 def build_mounts(
     project: Project, service: Service, image: dict[str, Any], replaced: dict[str, Any] | None
 ) -> tuple[list[str], list[Mount]]:
-    """`Binds` and `Mounts` of a container; `replaced` is the listing of the one whose anonymous volumes it keeps."""
+    """`Binds` and `Mounts` of a container; `replaced` is the list entry of the one whose anonymous volumes it takes
+    over."""
     volumes = list(service.get("volumes", ()))
     mounts = _inherited(volumes, image, replaced) if replaced else {}
     volumes = [volume for volume in volumes if volume.get("source") or volume["target"] not in mounts]
@@ -112,7 +114,7 @@ def _text(volume: dict[str, Any], source: str) -> str:
 
 
 def file_target(kind: str, entry: dict[str, Any]) -> str:
-    """Where a config or secret is in the container."""
+    """The path of a config or secret in the container."""
     folder = "/run/secrets/" if kind == "secrets" else "/"
     target: str = entry.get("target") or entry["source"]
     return target if target.startswith("/") else folder + target
@@ -134,7 +136,7 @@ def _files(project: Project, service: Service, kind: str) -> list[Mount]:
 
 
 def injected_files(project: Project, service: Service) -> list[tuple[str, dict[str, Any], str]]:
-    """Configs and secrets that no file holds: target, the service's entry, and the content. Raises Unsupported."""
+    """Configs and secrets without a file: target, the service's entry, and the content. Raises Unsupported."""
     files = []
     for kind in ("secrets", "configs"):
         for entry in service.get(kind, ()):

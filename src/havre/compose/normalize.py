@@ -1,4 +1,4 @@
-"""What the canonical model says that the files left out: defaults, absolute paths, implied networks and dependencies.
+"""Completes the model: defaults, absolute paths, implied networks and dependencies.
 
 Source: the Compose specification; docker compose's `config` output.
 """
@@ -54,7 +54,7 @@ _DEFAULTS = Rules(
 
 
 def resolve_paths(model: dict[str, Any], folder: str) -> dict[str, Any]:
-    """The model with paths of the user's machine joined to `folder`. Raises InvalidInput."""
+    """The model with paths of the user's machine resolved against `folder`. Raises InvalidInput."""
 
     def absolute(value: Any, path: Path) -> Any:
         if isinstance(value, list):
@@ -104,7 +104,7 @@ def resolve_paths(model: dict[str, Any], folder: str) -> dict[str, Any]:
 
 
 def join(folder: str, path: str) -> str:
-    """`path` as seen from `folder`, cleaned of `.` and `..`; `~` is the user's home."""
+    """`path` relative to `folder`, without `.` and `..`; `~` is the user's home."""
     if path.startswith("~"):
         path = os.path.expanduser("~") + path[1:]
     return path if os.path.isabs(path) else posixpath.normpath(posixpath.join(folder, path))
@@ -165,7 +165,7 @@ def _build(build: dict[str, Any], variables: Mapping[str, str]) -> dict[str, Any
 
 
 def _known(pairs: Any, variables: Mapping[str, str], *, keep: bool) -> Any:
-    """Names without a value given the environment's; those that have none are kept or left out."""
+    """Give names without a value the environment's; unset ones are kept or dropped."""
     if isinstance(pairs, dict):
         filled = {name: variables.get(name) if value is None else value for name, value in pairs.items()}
         return {name: value for name, value in filled.items() if keep or value is not None}

@@ -1,8 +1,8 @@
-"""From what is wanted and what is there to the steps between: `up` and `create`.
+"""Plans `up` and `create`: the steps from the engine's state to the project.
 
-A container is kept when its label has the hash of its service's configuration and the ID of its image; else it is
-replaced: a new one is created beside it, the old one is stopped and removed, and the new one takes its name. So an
-interrupted `up` leaves what the next one recognizes: a service's containers by labels, whatever their names.
+A container is kept when its label has the hash of its service's configuration and the ID of its image; otherwise it is
+replaced: a new one is created beside it, the old one is stopped and removed, and the new one takes its name. The next
+`up` after an interrupted one therefore recognises a service's containers by labels, whatever their names.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _GRACE_NS = 10 * 10**9
 
 
 class UpOptions(NamedTuple):
-    """How to carry out `up` and `create`.
+    """Options of `up` and `create`.
 
-    recreate       which containers of the named services are replaced; `recreate_others` of those that they depend on
+    recreate       which containers of the named services are replaced; `recreate_others`: of their dependencies
     targets        the named services; empty: all
-    start, wait    whether containers are started, and whether the end is to see them running or healthy
+    start, wait    whether containers are started, and whether to wait until they are running or healthy
     inherit        whether a new container takes over its predecessor's anonymous volumes
     """
 
@@ -48,15 +48,15 @@ class UpOptions(NamedTuple):
 
 
 class _Draft:
-    """A plan in the making.
+    """A plan under construction.
 
     resources   the step that creates a network or volume
     names       the names that each service's containers will have
-    made        the step behind which a container of that name is there, as it shall be
-    running     names of containers that run already
-    started     the steps behind which a service's containers run
-    kept_ids    the ID of the first container of services that none was replaced of
-    replaced    services that a container was replaced of
+    made        the step after which a container of that name exists in its final form
+    running     names of containers that are already running
+    started     the steps after which a service's containers run
+    kept_ids    the ID of the first container of services whose containers are all kept
+    replaced    services with a replaced container
     """
 
     def __init__(self, project: Project, state: State, options: UpOptions) -> None:
@@ -73,7 +73,7 @@ class _Draft:
         self.replaced: set[str] = set()
 
     def add(self, step: Step) -> str:
-        """Add a step; its key."""
+        """Add a step; returns its key."""
         self.steps.append(step)
         return step.key
 
@@ -81,9 +81,9 @@ class _Draft:
 def plan_up(
     project: Project, state: State, options: UpOptions, awaited: Mapping[str, Mapping[str, Any]] | None = None
 ) -> list[Step]:
-    """The steps that make `state` what `project` wants. Raises HavreError for what cannot be.
+    """The steps that bring `state` to `project`. Raises HavreError when that is impossible.
 
-    `awaited` are dependencies of something that is no part of the plan.
+    `awaited` are dependencies of something outside the plan.
     """
     draft = _Draft(project, state, options)
     _plan_networks(draft)
@@ -104,7 +104,7 @@ def plan_up(
 
 
 def orphans(project: Project, state: State) -> list[Container]:
-    """Containers of services that the files do not define."""
+    """Containers of services that are not in the files."""
     known = {*project.services, *project.disabled}
     return [container for container in state.containers if container.service not in known]
 
@@ -143,14 +143,14 @@ def _plan_volumes(draft: _Draft) -> None:
 
 
 def _plan_service(draft: _Draft, name: str) -> None:
-    """The service's containers: those kept, replaced, removed and added."""
+    """The service's containers: kept, replaced, removed and added."""
     service = draft.project.services[name]
     wanted = scale_of(service)
     existing = draft.state.of(name)
     stale = {container.id for container in existing if _stale(draft, name, service, container)}
     existing.sort(key=lambda container: (container.id not in stale, container.number))
     needed = _needs(draft, service)
-    for container in existing[wanted:]:  # before others are made: it may hold a port of theirs
+    for container in existing[wanted:]:  # before others are created: it may hold a port of theirs
         draft.steps += remove_container(container, timeout_s=draft.options.timeout_s, service=service)
         needed += (draft.steps[-1].key,)
     draft.started[name], draft.names[name] = [], []
@@ -181,7 +181,7 @@ def _stale(draft: _Draft, name: str, service: Service, container: Container) -> 
         return True
     try:
         expected = service_hash(resolved(service, draft.kept_ids.get))
-    except NotFound:  # what it refers to is new, so it must be, too
+    except NotFound:  # the container it refers to is new, so it must be replaced, too
         return True
     image = draft.state.images.get(image_of(service, name, draft.project.name), {})
     known = container.labels.get(label.CONFIG_HASH), container.labels.get(label.IMAGE, "")
@@ -189,7 +189,7 @@ def _stale(draft: _Draft, name: str, service: Service, container: Container) -> 
 
 
 def _needs(draft: _Draft, service: Service) -> tuple[str, ...]:
-    """The steps that must be done before a container of the service is created."""
+    """The steps required before a container of the service is created."""
     keys = [("networks", key) for key in service.get("networks") or ()]
     keys += [("volumes", v.get("source", "")) for v in service.get("volumes", ()) if v["type"] == "volume"]
     needs = [draft.resources[key] for key in keys if key in draft.resources]
@@ -202,7 +202,7 @@ def _plan_kept(draft: _Draft, name: str, service: Service, container: Container)
     subject = f"Container {container.name}"
     target = container_name(draft.project.name, name, service, container.number, draft.options.separator)
     if container.name != target and container.name.endswith(f"_{target}"):
-        # an `up` that was interrupted between removing the old one and renaming this one
+        # an `up` was interrupted between removing the old one and renaming this one
         call = Call("POST", f"/containers/{container.id}/rename", {"name": target})
         draft.made[target] = draft.add(
             Step(f"rename {container.id}", f"Container {target}", "Renaming", "Renamed", call)
@@ -255,7 +255,7 @@ def _stop(container_id: str, timeout_s: int | None, *, drain_s: int | None = Non
 
 
 def _grace_s(service: Service, timeout_s: int | None) -> int:
-    """The seconds that a container has to end by itself."""
+    """Stop timeout of a container, in seconds."""
     if timeout_s is not None:
         return timeout_s
     return int(service.get("stop_grace_period", _GRACE_NS)) // 10**9
@@ -279,12 +279,12 @@ def _plan_start(draft: _Draft, name: str) -> None:
 
 
 def _conditions(draft: _Draft, service: Service) -> Iterator[str]:
-    """The steps that must be done before a container of the service is started."""
+    """The steps required before a container of the service is started."""
     for other, how in sorted(service.get("depends_on", {}).items()):
         if other not in draft.project.services:
             continue
         if not draft.names[other]:
-            continue  # scaled to none
+            continue  # scaled to zero
         if how["condition"] not in (_HEALTHY, _COMPLETED):
             yield from draft.started[other]
             continue
@@ -320,7 +320,7 @@ def remove_container(
     service: Service | None = None,
     drain: bool = False,
 ) -> list[Step]:
-    """The steps that stop a container and remove it; with `drain` it is taken out of service before."""
+    """The steps that stop and remove a container; with `drain` its names are removed first."""
     subject = f"Container {container.name}"
     steps = stop_container(container, timeout_s=timeout_s, after=after, service=service, drain=drain)
     query = {"force": "1", "v": "1" if volumes else "0"}
@@ -336,7 +336,7 @@ def stop_container(
     service: Service | None = None,
     drain: bool = False,
 ) -> list[Step]:
-    """The steps that stop a container, its `pre_stop` hooks first; with `drain` it is taken out of service before."""
+    """The steps that stop a container, after its `pre_stop` hooks; with `drain` its names are removed first."""
     subject = f"Container {container.name}"
     steps: list[Step] = []
     hooks = (service or {}).get("pre_stop", ()) if container.state == "running" else ()

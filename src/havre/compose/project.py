@@ -1,7 +1,7 @@
-"""A project: the canonical model that everything after loading works with. Never changed, only replaced.
+"""A project: the canonical model used after loading. Immutable.
 
 Services, networks ... are plain mappings of canonical values, with the keys of `schema`; sizes are bytes, durations
-nanoseconds. What `config` prints and what is hashed is rendered here, too, from the same table.
+nanoseconds. Also renders the output of `config` and the text that is hashed, from the same table.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Resources = dict[str, dict[str, Any]]
 
 
 class Project(NamedTuple):
-    """A project; `disabled` are services that no active profile wants."""
+    """A project; `disabled` are services without an active profile."""
 
     name: str
     folder: str
@@ -39,13 +39,13 @@ class Project(NamedTuple):
     env_files: tuple[str, ...] = ()
 
     def service(self, name: str) -> Service:
-        """A service that is not disabled. Raises NotFound."""
+        """An enabled service. Raises NotFound."""
         if name not in self.services:
             raise NotFound(f"no such service: {name}" + (": service is disabled" if name in self.disabled else ""))
         return self.services[name]
 
     def enabling(self, names: Iterable[str]) -> Project:
-        """The project with the profiles of the named services active as well."""
+        """The project with the profiles of the named services activated."""
         profiles = [p for name in names for p in self.disabled.get(name, {}).get("profiles", ())]
         if not profiles:
             return self
@@ -56,7 +56,8 @@ class Project(NamedTuple):
         return self._replace(services=enabled, disabled=disabled, profiles=active).with_environment()
 
     def selecting(self, names: Sequence[str], *, dependencies: bool = True) -> Project:
-        """The project with the named services (none: all) and, if wanted, what they depend on. Raises NotFound."""
+        """The project reduced to the named services (none: all) and, optionally, their dependencies. Raises
+        NotFound."""
         if not names:
             return self
         wanted: dict[str, None] = {}
@@ -90,7 +91,7 @@ class Project(NamedTuple):
         return self._replace(networks=networks, volumes=volumes, secrets=secrets, configs=configs)
 
     def with_environment(self, *, discard: bool = True) -> Project:
-        """The project with what `env_file` says in each service's environment. Raises InvalidInput."""
+        """The project with the variables of `env_file` in each service's environment. Raises InvalidInput."""
         return self._replace(services={name: self._environment(s, discard) for name, s in self.services.items()})
 
     def _environment(self, service: Service, discard: bool) -> Service:
@@ -113,11 +114,11 @@ class Project(NamedTuple):
         return result
 
     def to_yaml(self) -> str:
-        """What `config` prints."""
+        """The output of `config`."""
         return yamlwrite.render(PROJECT.dump(self._model(), YAML))
 
     def to_json(self) -> str:
-        """What `config --format json` prints."""
+        """The output of `config --format json`."""
         dumped = PROJECT.dump(self._model(), JSON) | {key: _sorted(value) for key, value in self.extensions.items()}
         return encode({key: dumped[key] for key in sorted(dumped)}, indent="  ", escape_html=True)
 
@@ -135,35 +136,35 @@ def _sorted(value: Any) -> Any:
 
 
 def has_profile(service: Service, active: Sequence[str]) -> bool:
-    """Whether a service is wanted while the profiles `active` are."""
+    """Report whether a service is enabled with the `active` profiles."""
     own = service.get("profiles") or ()
     return not own or "*" in active or any(profile in active for profile in own)
 
 
 def scale_of(service: Service) -> int:
-    """How many containers the service has."""
+    """Number of the service's containers."""
     scale = service.get("scale", service.get("deploy", {}).get("replicas"))
     return 1 if scale is None else int(scale)
 
 
 def image_of(service: Service, name: str, project: str) -> str:
-    """The image that the service's containers are made of: its own, or what its build is tagged."""
+    """The image of the service's containers: the one named, or the tag of its build."""
     return str(service.get("image") or f"{project}-{name}")
 
 
 def service_hash(service: Service) -> str:
-    """The hash of a service's configuration that docker compose keeps in a label: containers with another are stale."""
+    """The hash of a service's configuration, stored in a label by docker compose: containers with another are stale."""
     unhashed = {k: v for k, v in service.items() if k not in ("build", "pull_policy", "scale")}
     if "deploy" in unhashed:
         unhashed["deploy"] = {k: v for k, v in unhashed["deploy"].items() if k != "replicas"}
-    from hashlib import sha256  # verbs that only look do without
+    from hashlib import sha256  # imported late: read-only commands do not need it
 
     text = encode(SERVICE.dump(unhashed, JSON), escape_html=True)
     return sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def in_order(project: Project) -> Iterator[str]:
-    """Names of services, each behind those that it depends on, else by name."""
+    """Names of services, each after its dependencies, otherwise by name."""
     done: set[str] = set()
 
     def visit(name: str) -> Iterator[str]:

@@ -1,7 +1,7 @@
-"""Services that refer to other services' containers: shared namespaces, volumes and links.
+"""References to other services' containers: shared namespaces, volumes and links.
 
-docker compose puts the other container's ID where the service's name was, before it hashes the configuration; so does
-this, or the hashes would not agree.
+docker compose replaces the service's name by the container's ID before it hashes the configuration; so does this, for
+equal hashes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def shared(service: Service) -> list[str]:
 
 
 def resolved(service: Service, id_of: Callable[[str], str | None]) -> Service:
-    """The service with IDs of containers for names of services. Raises NotFound where `id_of` knows none."""
+    """The service with container IDs in place of service names. Raises NotFound where `id_of` has none."""
 
     def known(name: str, what: str) -> str:
         found = id_of(name)

@@ -1,10 +1,10 @@
-"""Compose files in git repositories: `-f` and `include` of an address.
+"""Compose files in git repositories: `-f` and `include` of a URL.
 
     https://HOST/REPOSITORY.git#REF:FOLDER    also git://, ssh://, git@HOST:..., github.com/...
-                                              no REF: the default branch; FOLDER may be the file itself
+                      no REF: the default branch; FOLDER may be the file itself
 
-The user's git fetches the one commit into the user's cache, where it stays: a commit never changes. Nobody's hooks run,
-and git's remote helpers that start programs are not used. Source: docker compose, "Remote Git repository".
+The user's git fetches the one commit into the user's cache, where it stays, as commits are immutable. No hooks run, and
+git's remote helpers that start programs are disabled. Source: docker compose, "Remote Git repository".
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class _Address(NamedTuple):
 
 
 def local(file: str) -> str:
-    """The path of a file that is here already, or that is fetched. Raises Unsupported, Failed, NotFound."""
+    """The path of a local file, or of a fetched one. Raises Unsupported, Failed, NotFound."""
     if not file.startswith(_REMOTE):
         return file
     address = _parse(file)
@@ -65,18 +65,18 @@ def _cache() -> str:
 
 
 def _find(address: _Address) -> tuple[str, str]:
-    """The full name of a branch, else of a tag, or of the default branch, and the commit that it is at."""
+    """The full name of a branch, else of a tag, or of the default branch; and its commit."""
     names = [f"refs/heads/{address.ref}", f"refs/tags/{address.ref}"] if address.ref else ["HEAD"]
     lines = _git("ls-remote", "--", address.url, *names, *(f"{name}^{{}}" for name in names)).splitlines()
     found = {name: commit for commit, _, name in (line.partition("\t") for line in lines)}
     for name in names:
-        if commit := found.get(f"{name}^{{}}") or found.get(name):  # of a tag with a text, the commit
+        if commit := found.get(f"{name}^{{}}") or found.get(name):  # the commit of an annotated tag
             return name, commit
     raise NotFound(f"{address.url} has no branch or tag {address.ref or 'HEAD'}")
 
 
 def _fetch(url: str, ref: str) -> str:
-    """Where the files of the commit now are that `ref`, a full name or a commit, is at by now: all, or none."""
+    """Fetch `ref`, a full name or a commit; returns the directory of its files, complete or absent."""
     import tempfile
 
     os.makedirs(_cache(), exist_ok=True)
@@ -89,7 +89,7 @@ def _fetch(url: str, ref: str) -> str:
         try:
             os.rename(work, root)
         except OSError:
-            if not os.path.isdir(root):  # else another one was faster
+            if not os.path.isdir(root):  # otherwise another process was faster
                 raise
     return root
 

@@ -1,6 +1,6 @@
-"""A service to the request that creates one of its containers.
+"""Builds the request that creates a container of a service.
 
-Source: the Docker API, "ContainerCreate"; what docker compose sends.
+Source: the Docker API, "ContainerCreate"; docker compose's requests.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def container_request(
     links: list[str] | None = None,
     proxies: dict[str, str] | None = None,
 ) -> dict[str, Any]:
-    """The body of the request. `service` refers to other services' containers by ID already. Raises HavreError."""
+    """The body of the request. `service` already refers to other services' containers by ID. Raises HavreError."""
     binds, mounts = build_mounts(project, service, image, replaced)
     mode, endpoints = networks_of(project, name, service, number, aliases=aliases, links=links)
     stop = service.get("stop_grace_period")
@@ -125,7 +125,7 @@ _SAME = {
     "cpu_rt_period": "CpuRealtimePeriod", "cpu_rt_runtime": "CpuRealtimeRuntime", "cpu_shares": "CpuShares",
     "cpuset": "CpusetCpus", "device_cgroup_rules": "DeviceCgroupRules", "pids_limit": "PidsLimit",
 }  # fmt: skip
-"""Keys of a service that the API takes as they are."""
+"""Keys of a service that the API takes unchanged."""
 
 _BLKIO = {"weight_device": "BlkioWeightDevice", "device_read_bps": "BlkioDeviceReadBps",
           "device_read_iops": "BlkioDeviceReadIOps", "device_write_bps": "BlkioDeviceWriteBps",
@@ -166,7 +166,7 @@ def _device(device: dict[str, Any]) -> dict[str, Any]:
 
 
 def ulimit(name: str, value: Any) -> dict[str, Any]:
-    """A limit as the API has it; `value` is one number for both, or `soft` and `hard`."""
+    """A ulimit in the API's form; `value` is one number for both, or `soft` and `hard`."""
     soft, hard = (value, value) if isinstance(value, int) else (value.get("soft", 0), value.get("hard", 0))
     return {"Name": name, "Soft": soft, "Hard": hard}
 
@@ -194,7 +194,7 @@ def _restart(service: Service) -> dict[str, Any] | None:
 
 
 def port_bindings(service: Service) -> dict[str, list[dict[str, str]]]:
-    """Where the service's ports are published, by `80/tcp`."""
+    """The service's published ports, by `80/tcp`."""
     bindings: dict[str, list[dict[str, str]]] = {}
     for port in service.get("ports", ()):
         binding = {"HostIp": port.get("host_ip", ""), "HostPort": port.get("published", "")}
@@ -229,7 +229,7 @@ def _profile(path: str) -> str:
 
 
 def by_priority(service: Service) -> list[str]:
-    """The keys of a service's networks, the one that gives the default route first."""
+    """The keys of a service's networks, the one with the default route first."""
     networks = service.get("networks") or {}
     return sorted(networks, key=lambda key: (-int((networks[key] or {}).get("priority", 0)), key))
 

@@ -1,17 +1,17 @@
-"""`up --rollout`: a service's stale containers replaced one after another, each only when its successor is healthy.
+"""`up --rollout`: replaces a service's stale containers one by one, each only when its successor is healthy.
 
-    create new -> start -> until it runs or is healthy -> gets the service's names, and its ports where these are fixed
-                                     |                       -> old one: drain, stop, remove, then the next one
-                                     '-- it does not: it is removed, the old ones run on, the command fails
+    create new -> start -> until running or healthy -> gets the service's names, and its fixed ports
+                   |                       -> old one: drain, stop, remove; then the next one
+                   '-- on failure: it is removed, the old ones stay, the command fails
 
-The new container has a number of its own beside the old one, and is known by the service's names on its networks only
-when it is healthy: it leaves each network and joins it again with them. The old one is stopped with `drain`: our engine
-first forgets its names and lets it answer what it was asked; Docker's reads over that, and a client may then meet a
-container that is ending.
+The new container has a number of its own beside the old one, and gets the service's names on its networks only when it
+is healthy: it is disconnected from each network and connected again with them. The old one is stopped with `drain`:
+havre's daemon first removes its names and lets it finish its requests; dockerd ignores `drain`, and a client may then
+reach a container that is stopping.
 
-A fixed port of the host belongs to one container at a time. Our engine hands it over, to a container that was created
-without ports; by Docker's, and everywhere with a fixed address, the rollout is refused. What an interrupted rollout
-left is known by a label, the ID of the container that was to be followed: while that is there, both are stale.
+A fixed host port belongs to one container at a time. havre's daemon transfers it to a container created without ports;
+with dockerd, and always with a fixed address, the rollout is refused. An interrupted rollout is recognised by a label,
+the ID of the container to be replaced: while that exists, both are stale.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ from havre.errors import Unsupported
 
 
 class Replacement(NamedTuple):
-    """One container's replacement: the steps up to a healthy successor, those that end old ones, and the undoing."""
+    """One container's replacement: the steps up to a healthy successor, those that remove old ones, and the
+    rollback."""
 
     forward: tuple[Step, ...]
     retire: tuple[Step, ...]
@@ -39,8 +40,9 @@ class Replacement(NamedTuple):
 def plan_rollout(
     project: Project, state: State, name: str, timeout_s: int | None, separator: str, *, hands_over: bool = False
 ) -> list[Replacement]:
-    """The replacements of a service's stale containers, in order; `hands_over` if the engine's containers take over
-    each other's ports. Raises Unsupported."""
+    """The replacements of a service's stale containers, in order. `hands_over`: the engine can transfer ports between
+    containers. Raises Unsupported.
+    """
     service = project.services[name]
     image = state.images.get(image_of(service, name, project.name), {})
     wanted = (service_hash(service), image.get("Id", ""))
@@ -68,7 +70,7 @@ def plan_rollout(
 
 
 def fixed_ports(service: Service) -> list[str]:
-    """The ports of the host that the service publishes and that only one container can hold."""
+    """The service's fixed host ports, which only one container can hold."""
     return [p["published"] for p in service.get("ports", ()) if p.get("published") and "-" not in p["published"]]
 
 
@@ -77,7 +79,7 @@ def _check(project: Project, name: str, *, hands_over: bool) -> None:
     if (fixed := fixed_ports(service)) and not hands_over:
         raise Unsupported(
             f"service {name} cannot be rolled out: it publishes port {fixed[0]} of the host, which two containers "
-            "cannot hold at once, and this engine does not hand over",
+            "cannot hold at once, and this engine cannot transfer it",
             "publish a range of ports, or put a proxy in front",
         )
     addresses = ("ipv4_address", "ipv6_address")

@@ -1,7 +1,7 @@
-"""The keys of a Compose file, in the order in which docker compose writes them.
+"""The keys of a Compose file, in docker compose's order.
 
-One table yields the check of what the user wrote, the canonical model, what `config` prints and the text that is
-hashed. A key that is here and that no engine can act on (a swarm's) is kept and printed, as docker does.
+One table yields the validation, the canonical model, the output of `config` and the text that is hashed. Keys that no
+engine supports (swarm's) are preserved and printed, as docker does.
 
 Source: the Compose specification's schema; for order and output, docker compose's own output.
 """
@@ -68,7 +68,7 @@ class _Ulimit(Struct):
 
 
 class _EnvFile(Struct):
-    """A file of variables: its path alone where it is required."""
+    """A file of variables: only its path where it is required."""
 
     def dump(self, value: Any, form: str) -> Any:
         if value.get("required"):

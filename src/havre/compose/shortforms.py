@@ -1,4 +1,4 @@
-"""Short forms to long ones: ports, mounts, devices, dependencies, files of variables, and whatever else has two.
+"""Expands short forms to long ones: ports, mounts, devices, dependencies, files of variables and others.
 
     "127.0.0.1:8000-8001:80-81/udp"    two ports
     "data:/var/lib/x:ro,nocopy"        a mount of a volume; a path on the left (./ / ~) makes it a bind mount
@@ -22,7 +22,7 @@ _PROTOCOLS = ("tcp", "udp", "sctp")
 
 
 def expand(model: dict[str, Any]) -> dict[str, Any]:
-    """The model with every short form in its long form. Raises InvalidInput with the key's path."""
+    """The model with all short forms expanded. Raises InvalidInput with the key's path."""
     result: dict[str, Any] = change(model, _RULES)
     return result
 
@@ -71,13 +71,13 @@ def _is_path(source: str) -> bool:
 
 def _split_colons(text: str) -> list[str]:
     parts = text.split(":")
-    if len(parts) > 1 and len(parts[0]) == 1 and parts[0].isalpha():  # C:\path, as Windows writes it
+    if len(parts) > 1 and len(parts[0]) == 1 and parts[0].isalpha():  # a Windows path, C:\path
         parts[:2] = [":".join(parts[:2])]
     return parts
 
 
 def parse_port(text: str) -> list[dict[str, Any]]:
-    """The ports of a port in its short form, one each of a range. Raises ValueError."""
+    """The ports of a short form, one for each of a range. Raises ValueError."""
     rest, _, protocol = text.partition("/")
     protocol = protocol.lower() or "tcp"
     if protocol not in _PROTOCOLS:
@@ -91,7 +91,7 @@ def parse_port(text: str) -> list[dict[str, Any]]:
         if high - low != last - first:
             if last != first:
                 raise ValueError(f"invalid ranges specified for container and host Ports: {target} and {published}")
-            high = low  # any free one of the range
+            high = low  # any free port of the range
     ports = []
     for offset in range(last - first + 1):
         port: dict[str, Any] = {"mode": "ingress", "target": first + offset, "protocol": protocol}

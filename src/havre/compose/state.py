@@ -1,4 +1,4 @@
-"""What the engine has of a project: containers by docker compose's labels, networks and volumes by name, images."""
+"""The engine's state of a project: containers by docker compose's labels, networks and volumes by name, images."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from havre.golang.jsontext import encode
 
 
 class Container(NamedTuple):
-    """A row of the container list, read."""
+    """An entry of the container list."""
 
     row: dict[str, Any]
 
@@ -39,13 +39,13 @@ class Container(NamedTuple):
 
     @property
     def number(self) -> int:
-        """Which of the service's containers; 0 when that is not told."""
+        """The container's number within the service; 0 without a label."""
         text = self.labels.get(label.NUMBER, "")
         return int(text) if text.isdigit() else 0
 
     @property
     def one_off(self) -> bool:
-        """Whether `run` made it."""
+        """Report whether `run` created it."""
         return self.labels.get(label.ONE_OFF, "False") == "True"
 
     @property
@@ -55,7 +55,7 @@ class Container(NamedTuple):
 
 
 class State(NamedTuple):
-    """All of it; `images` has the inspected image by the name that services use."""
+    """The state; `images` has the inspected images by the names that services use."""
 
     containers: tuple[Container, ...] = ()
     networks: dict[str, dict[str, Any]] = {}
@@ -68,8 +68,9 @@ class State(NamedTuple):
         return sorted(own, key=lambda container: (container.number, container.name))
 
     def disturbed(self, service: str) -> set[str]:
-        """The IDs of containers that an interrupted rollout left, and of those that they were to follow: which of them
-        has the service's names and ports is not known.
+        """The IDs of containers of an interrupted rollout and of those they were to replace: which of them has the
+        service's
+        names and ports is unknown.
         """
         own = self.of(service)
         followed = {container.labels.get(label.FOLLOWS): container.id for container in own}
@@ -84,7 +85,7 @@ def list_containers(client: Client, project: str, *, all: bool = True) -> tuple[
 
 
 def observe(client: Client, project: Project) -> State:
-    """The state of a project."""
+    """Read the state of a project."""
     networks = {row["Name"]: row for row in client.get("/networks")} if project.networks else {}
     volumes = {row["Name"]: row for row in client.get("/volumes")["Volumes"] or ()} if project.volumes else {}
     return State(list_containers(client, project.name), networks, volumes, inspect_images(client, used_images(project)))
@@ -96,7 +97,7 @@ def used_images(project: Project) -> list[str]:
 
 
 def inspect_images(client: Client, names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Those of the images that the engine has."""
+    """Those of the images that the engine has, inspected."""
     found = {}
     for name in names:
         try:

@@ -1,9 +1,9 @@
-"""Steps: what is to be done, as values. A plan is a sequence of steps, each behind those that it names.
+"""Steps of a plan, as values. A plan is a sequence of steps, each with the steps that it waits for.
 
-              +--------+        +-----------------+      +----------------+
-network ----> | create | -----> | start, of what  | ---> | wait: healthy, | ---> start of what depends on it
-volume  ----> |        |        | it depends on   |      | completed      |
-              +--------+        +-----------------+      +----------------+
+           +--------+        +-----------------+      +----------------+
+network -> | create | -----> | start, after    | ---> | wait: healthy, | ---> start of dependents
+volume  -> |        |        | its dependencies|      | completed      |
+           +--------+        +-----------------+      +----------------+
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from havre.compose.project import Project, Service
 
 
 class Call(NamedTuple):
-    """One request. An answer whose status is in `tolerated` is no failure; its text is shown instead of `done`."""
+    """One request. A status in `tolerated` is not a failure; its message is shown instead of `done`."""
 
     method: str
     path: str
@@ -25,8 +25,10 @@ class Call(NamedTuple):
 
 
 class Create(NamedTuple):
-    """Create a container of a service, called `name`; with `aliases` its networks know it by the service's names, with
-    `ports` it publishes the service's."""
+    """Create a container of a service, called `name`. `aliases`: with the service's names on its networks; `ports`:
+    with the
+    service's published ports.
+    """
 
     project: Project
     key: str
@@ -73,7 +75,7 @@ class Push(NamedTuple):
 
 
 class Build(NamedTuple):
-    """Build a service's image and call it `image`; for one platform, or for all that the service wants."""
+    """Build a service's image and tag it `image`; for one platform, or for all that the service lists."""
 
     project: Project
     key: str
@@ -90,7 +92,7 @@ Action = Call | Create | Await | Execute | Pull | Push | Build
 
 
 class Step(NamedTuple):
-    """Something to do to `subject`, shown as `doing` and then `done`; without an action it tells how things are."""
+    """An action on `subject`, shown as `doing` and then `done`; without an action it only shows a state."""
 
     key: str
     subject: str

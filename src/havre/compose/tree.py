@@ -10,7 +10,7 @@ Rule = TypeVar("Rule")
 Change = Callable[[Any, Path], Any]
 
 LIST_ENTRY = "[]"
-"""How a list position is written in a path that patterns are matched against."""
+"""Stands for any list position in a path that is matched against patterns."""
 
 
 class Rules:
@@ -31,7 +31,7 @@ class Rules:
 
 
 def change(value: Any, rules: Rules, path: Path = ()) -> Any:
-    """`value` with each part that a rule matches replaced by what the rule makes of it; what it made is final."""
+    """`value` with each part that matches a rule replaced by the rule's result; results are not processed again."""
     rule: Change | None = rules.find(path)
     if rule is not None:
         return rule(value, path)

@@ -38,7 +38,7 @@ def _fraction(value: int, size: int) -> str:
 
 
 class Timestamp(str):
-    """A date or time that was no quoted text, as Go's `Time.String` prints it; some keys take no such value."""
+    """An unquoted date or time, as Go's `Time.String` prints it; some keys reject it."""
 
     __slots__ = ()
 
@@ -50,7 +50,7 @@ def _days(year: int, month: int) -> int:
 
 
 def parse_timestamp(text: str) -> Timestamp | None:
-    """The time that a YAML scalar such as 2001-01-01 or 2001-12-14T21:59:43.1-05:00 stands for, if it does."""
+    """The time in a YAML scalar such as 2001-01-01 or 2001-12-14T21:59:43.1-05:00, or None."""
     match = _TIMESTAMP.match(text)
     if match is None:
         return None

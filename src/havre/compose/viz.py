@@ -1,6 +1,6 @@
-"""The graph of a project's services, in the DOT language or drawn: what depends on what, and what else each has.
+"""The dependency graph of a project's services, in the DOT language or as SVG.
 
-The drawing has a row of boxes for each step of the start: services that depend on nothing at the bottom.
+The SVG has a row of boxes for each level of dependencies: services without dependencies are at the bottom.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from havre.compose.project import Project, image_of, in_order
 from havre.golang.jsontext import encode
 
 _WIDTH, _LINE, _PAD = 220, 16, 40
-"""Of the drawing, in pixels: a box's width, the height of a line of text, and the room around boxes."""
+"""In pixels: a box's width, the height of a line of text, and the space around boxes."""
 
 
 def render_dot(project: Project, *, image: bool, networks: bool, ports: bool, indent: str) -> str:
-    """The text of the graph, an edge from each service to what it depends on."""
+    """The graph in DOT, with an edge from each service to its dependencies."""
     lines = [f"digraph {encode(project.name)} {{", f'{indent}layout="dot";']
     for name in sorted(project.services):
         service = project.services[name]
@@ -42,7 +42,7 @@ def _rows(project: Project, name: str, *, image: bool, networks: bool, ports: bo
 
 
 def render_svg(project: Project, *, image: bool, networks: bool, ports: bool) -> str:
-    """The picture as SVG 1.1, complete in itself; a dashed line is a dependency that may be absent."""
+    """The graph as a standalone SVG 1.1 image; a dashed line is an optional dependency."""
     rows = {n: _rows(project, n, image=image, networks=networks, ports=ports) for n in project.services}
     height = max((len(lines) for lines in rows.values()), default=0) * _LINE + _LINE
     places = _places(project, height + _PAD)
@@ -61,7 +61,7 @@ def render_svg(project: Project, *, image: bool, networks: bool, ports: bool) ->
 
 
 def _places(project: Project, step: int) -> dict[str, tuple[int, int]]:
-    """Where each service's box begins: a row above the highest of those that it depends on."""
+    """The position of each service's box: one row above the highest of its dependencies."""
     level: dict[str, int] = {}
     for name in in_order(project):
         below = [level[other] for other in project.services[name].get("depends_on", {}) if other in level]

@@ -1,12 +1,12 @@
-"""`watch`: what changed in the folders that services' `develop.watch` names, and what to do about it.
+"""`watch`: detects changes in the paths of services' `develop.watch`, and plans what to do.
 
-    sync           copy what changed into the containers, remove there what was removed here
+    sync           copy changed files into the containers, remove there what was removed here
     sync+restart   and restart them          sync+exec   and run a command in them
-    restart        restart only              rebuild     build the image anew and replace them
+    restart        restart only              rebuild     rebuild the image and replace them
 
-A `Tree` is what was last seen of a rule's files. The kernel tells in which folders something has changed (`inotify`);
-these are looked into again, and what they have is compared. So nothing depends on what exactly an editor does to a
-file, nor on the order of events.
+A `Tree` is the last known state of a rule's files. inotify(7) reports the directories with changes; these are read
+again
+and compared. The result depends neither on how an editor writes a file nor on the order of events.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from havre.compose.project import Project
 from havre.dockerfile.ignore import IgnoreRules, PathPattern, read_ignore_file
 
 Seen = dict[str, tuple[int, int, int]]
-"""Time of change, size and mode of a folder's files by name; of a rule's only file by ""."""
+"""Modification time, size and mode of a directory's files by name; of a rule's only file by ""."""
 
 
 class Rule(NamedTuple):
-    """One entry of `develop.watch`; without `include` all files are meant that are not ignored."""
+    """One entry of `develop.watch`; without `include` all files that are not ignored match."""
 
     service: str
     path: Path
@@ -38,13 +38,13 @@ class Rule(NamedTuple):
     initial_sync: bool = False
 
     def means(self, name: str) -> bool:
-        """Whether a file is meant; `name` is its path below the rule's."""
+        """Report whether a file matches; `name` is its path below the rule's."""
         included = not self.include or any(pattern.covers(name) for pattern in self.include)
         return included and not self.ignore.ignores(name)
 
 
 class Changes(NamedTuple):
-    """What happened to a rule's files: those that are new or different, and those that are gone."""
+    """Changes of a rule's files: new or modified ones, and removed ones."""
 
     rule: Rule
     changed: list[str]
@@ -52,7 +52,7 @@ class Changes(NamedTuple):
 
 
 class Tree:
-    """The files of a rule as they were last seen."""
+    """The last known state of a rule's files."""
 
     def __init__(self, rule: Rule, inotify: Inotify) -> None:
         self.rule = rule
@@ -62,12 +62,12 @@ class Tree:
         self.update([str(rule.path)])
 
     def everything(self) -> Changes:
-        """All files, as if each had just appeared."""
+        """All files, as if newly created."""
         names = [_below(folder, name) for folder, seen in self._folders.items() for name in seen]
         return Changes(self.rule, sorted(names), [])
 
     def update(self, folders: Collection[str]) -> Changes:
-        """Look into those of `folders` (absolute) again that are the rule's."""
+        """Read those of `folders` (absolute) again that belong to the rule."""
         root = str(self.rule.path)
         changes = Changes(self.rule, [], [])
         if root in folders or self._above in folders:
@@ -80,11 +80,11 @@ class Tree:
         return Changes(self.rule, sorted(set(changes.changed)), sorted(set(changes.removed)))
 
     def _watch_above(self, root: str) -> None:
-        """Be told when the rule's path comes, goes, or is replaced."""
+        """Watch for creation, removal and replacement of the rule's path."""
         self._above = os.path.dirname(root)
         while True:
             try:
-                self._inotify.add(self._above)  # again, for it may be another folder of that name
+                self._inotify.add(self._above)  # again: it may be another directory of that name
                 return
             except (FileNotFoundError, NotADirectoryError):
                 self._above = os.path.dirname(self._above)
@@ -104,7 +104,7 @@ class Tree:
                 self._look(new, changes)
 
     def _read(self, folder: str) -> tuple[Seen, list[str]] | None:
-        """The files and folders in a folder, which is watched from now on; None if there is none."""
+        """The files and directories in a directory, which is watched from now on; None if it does not exist."""
         path = os.path.join(self.rule.path, folder) if folder else str(self.rule.path)
         if not folder and os.path.isfile(path):
             return {"": _stamp(os.lstat(path))}, []
@@ -113,7 +113,7 @@ class Tree:
         try:
             self._inotify.add(path)
             entries = list(os.scandir(path))
-        except OSError:  # it is gone, or not ours to read
+        except OSError:  # removed, or not readable
             return None
         for entry in entries:
             name = _below(folder, entry.name)
@@ -124,7 +124,7 @@ class Tree:
                     below.append(name)
                 elif self.rule.means(name):
                     files[entry.name] = _stamp(entry.stat(follow_symlinks=False))
-            except FileNotFoundError:  # gone between listing and looking
+            except FileNotFoundError:  # removed since it was listed
                 continue
         return files, below
 
@@ -169,7 +169,7 @@ def rules_of(project: Project) -> list[Rule]:
 
 
 def pack(changes: Iterable[Changes]) -> bytes:
-    """A tar, to be unpacked at the container's root, with the files at their places below the rules' targets."""
+    """A tar, to be unpacked at the container's root, of the files at their paths below the rules' targets."""
     import tarfile
 
     archive = io.BytesIO()
@@ -185,7 +185,7 @@ def pack(changes: Iterable[Changes]) -> bytes:
                         made.type, made.mode = tarfile.DIRTYPE, 0o755
                         tar.addfile(made)
                     tar.add(source, place, recursive=False)
-                except FileNotFoundError:  # gone again, which will be told
+                except FileNotFoundError:  # removed again, which will be reported
                     continue
     return archive.getvalue()
 
@@ -200,5 +200,5 @@ def _new_folders(place: str, known: set[str]) -> Iterator[str]:
 
 
 def inside(rule: Rule, path: str) -> str:
-    """Where a file is in the container."""
+    """The path of a file in the container."""
     return f"{rule.target.rstrip('/')}/{path}" if path else rule.target

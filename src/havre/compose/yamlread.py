@@ -1,9 +1,9 @@
-"""YAML text to plain values, with the line of every key, and docker's two tags.
+"""Parses YAML to plain values, with the line of every key, and docker's two tags.
 
-Scalars are resolved by YAML 1.2's core schema with the octal and binary integers and the times that docker still reads
-(`0440`, `2001-01-01`), so `yes`, `on` and `12:30` stay text; what is tagged `!!str` is text. `!reset` drops the node,
-`!override` replaces instead of merging: both are told by their paths. No tag constructs anything; unknown ones are read
-as if they were not there, and code never runs.
+Scalars are resolved by YAML 1.2's core schema, plus the octal and binary integers and the times that docker still reads
+(`0440`, `2001-01-01`), so `yes`, `on` and `12:30` stay text; `!!str` makes text. `!reset` drops the node, `!override`
+replaces instead of merging: both are returned as lists of paths. No tag constructs objects; unknown ones are ignored,
+and code never runs.
 
 Source: https://yaml.org/spec/1.2.2/#103-core-schema; the Compose specification, "Merge".
 Why: docs/decisions/180.
@@ -29,11 +29,11 @@ _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9]*)?)(?:[eE][-+]?[0-
 _SPECIAL = {".inf": float("inf"), "+.inf": float("inf"), "-.inf": float("-inf"), ".nan": float("nan")}
 _WORDS = {"": None, "~": None, "null": None, "Null": None, "NULL": None, "true": True, "True": True, "TRUE": True,
           "false": False, "False": False, "FALSE": False}  # fmt: skip
-_NODES_LIMIT = 200_000  # aliases may multiply a small file into a huge tree
+_NODES_LIMIT = 200_000  # aliases can expand a small file into a huge tree
 
 
 class _Loader(_YAML):  # type: ignore[misc]
-    """Leaves the tags of what has none open, so that those that the user wrote can be told from them."""
+    """Leaves implicit tags unresolved, so that explicit ones can be recognised."""
 
     def resolve(self, kind: Any, value: Any, implicit: Any) -> str:
         """The tag of a node that has none."""

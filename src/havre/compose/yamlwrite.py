@@ -1,7 +1,8 @@
-"""Plain values to YAML text, as Go's yaml.v3 writes it with an indentation of two: what `config` prints.
+"""Renders plain values as YAML, as Go's yaml.v3 does with an indentation of two: the output of `config`.
 
-Keys keep their order; callers sort with `natural_key` where Go sorts. Text is plain where that reads back as the same
-text, a literal block where it has several lines, else quoted. Lines are never folded.
+Keys keep their order; callers sort with `natural_key` where Go sorts. Text is plain where that is unambiguous, a
+literal
+block where it has several lines, else quoted. Lines are never folded.
 """
 
 from __future__ import annotations
@@ -122,14 +123,14 @@ def _escape(char: str) -> str:
 
 
 def _printable(char: str) -> bool:
-    """What Go writes as it is: nothing beyond the basic plane, and no separators that others take for line ends."""
+    """Characters that Go writes unescaped: not beyond the basic plane, and no Unicode line separators."""
     if char in "\u2028\u2029\ufeff":
         return False
     return " " <= char <= "~" or "\xa0" <= char < "\ud800" or "\ue000" <= char <= "\ufffd"
 
 
 def natural_order(one: str, other: str) -> int:
-    """Which of two keys Go's yaml.v3 writes first: numbers inside them by value, letters behind other characters."""
+    """The order of two keys in Go's yaml.v3: numbers inside them by value, letters after other characters."""
     digits = False
     for i, (a, b) in enumerate(zip(one, other, strict=False)):
         if a == b:
