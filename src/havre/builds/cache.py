@@ -23,6 +23,7 @@ from havre.errors import InvalidInput
 from havre.golang.units import parse_duration
 from havre.images.store import Table
 from havre.oci.digest import Digest
+from havre.storage import Storage
 from havre.wire.filters import Filters, check_keys
 
 # `system prune` sends filters by label to every noun; a record has no labels.
@@ -62,6 +63,18 @@ class Cache:
         self._size_of = size_of
         self._records: dict[str, CacheRecord] = {}
         self._by_key: dict[str, str] = {}
+
+    @classmethod
+    async def open(cls, storage: Storage) -> Cache:
+        """The records of the store's table whose layers are in the store."""
+
+        def size_of(layer: Digest) -> int | None:
+            found = storage.layers.get(layer)
+            return None if found is None else found.size
+
+        cache = cls(storage.db.table("build_cache", CacheRecord), size_of)
+        await cache.load()
+        return cache
 
     async def load(self) -> None:
         """Read all rows; those whose layer is gone are dropped."""

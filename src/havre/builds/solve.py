@@ -106,6 +106,7 @@ class Builder:
         storage: Storage,
         runtime: Runtime,
         networks: Sandboxes,
+        cache: Cache,
         contexts: Contexts,
         remapping: Remapping,
         *,
@@ -115,7 +116,7 @@ class Builder:
         gc: GcPolicy | None = None,
         agreed: frozenset[str] = DEFAULT,
     ) -> Builder:
-        """Read the cache and clear away what builds that were cut off have left.
+        """Clear away what builds that were cut off have left.
 
         `directory` is data_root/build; `memory`, run_root/build, holds secrets while a command sees them; `contexts`
         are the clients', which count as cache; `remapping` is of the commands; `gc` limits the cache;
@@ -123,9 +124,6 @@ class Builder:
         """
         mounts, scratch = directory / "mounts", directory / "tmp"
         await in_thread(_prepare, scratch, memory)
-        cache = Cache(storage.db.table("build_cache", CacheRecord), lambda layer: _size(storage, layer))
-        await cache.load()
-        images.also_needed = cache.live_layers
         cache_mounts = CacheMounts(mounts)
         await in_thread(cache_mounts.sweep)
         runner = Runner(runtime, networks, cache_mounts, memory, ulimits, seccomp, cgroup_parent, remapping)
@@ -445,8 +443,3 @@ def _prepare(scratch: Path, memory: Path) -> None:
     for directory in (scratch, memory):
         trees.remove_tree(directory)
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-
-
-def _size(storage: Storage, layer: Digest) -> int | None:
-    found = storage.layers.get(layer)
-    return None if found is None else found.size

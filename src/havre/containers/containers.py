@@ -36,14 +36,12 @@ from havre.containers.streams.top import Top, read_top
 from havre.containers.surroundings.membership import Membership, PortBindings
 from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound, NotModified
 from havre.golang.signals import parse_signal
-from havre.images.summaries import ImageUser
 from havre.logs import LogChunk, LogOptions
 from havre.runtime import Process
 from havre.storage import Snapshots
 from havre.wire.config import CreateRequest, EndpointSettings
 from havre.wire.filters import Filters, check_keys, matches_labels
 from havre.wire.times import parse
-from havre.wire.values import ImageId
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,15 +142,6 @@ class Containers:
     def placement(self, ref: str) -> Placement:
         """Where its files are."""
         return self._place(self.get(ref))
-
-    def users_of(self, image: ImageId) -> Sequence[ImageUser]:
-        """The containers made from an image."""
-        return [
-            ImageUser(live.container.id, live.container.state.running)
-            for live in self._index
-            if live.container.image == image
-            or any(point.type == "image" and point.source == image for point in live.container.mounts)
-        ]
 
     async def size(self, ref: str) -> tuple[int, int]:
         """Bytes of the writable layer, and of that and the image together."""

@@ -35,6 +35,7 @@ from havre.aio import end_background, spawn
 from havre.api.authorization import Authorization
 from havre.api.server import serve
 from havre.api.services import Services
+from havre.builds.cache import Cache
 from havre.builds.contexts import Contexts
 from havre.builds.outputs import Outputs
 from havre.builds.running import Remapping
@@ -47,6 +48,7 @@ from havre.containers.files.commit import Commit
 from havre.containers.files.copying import Copying
 from havre.containers.files.files import Files
 from havre.containers.files.views import Views
+from havre.containers.imageusers import image_users
 from havre.containers.life.checkpoints import Checkpoints
 from havre.containers.life.control import Control
 from havre.containers.life.draining import Draining
@@ -61,6 +63,7 @@ from havre.containers.streams.exec import Execs
 from havre.containers.streams.logbook import Logbook
 from havre.containers.streams.stats import Stats
 from havre.containers.surroundings.assembly import Assembly, DaemonDefaults
+from havre.containers.surroundings.hosts import LinkedHosts
 from havre.containers.surroundings.idranges import IdRanges, read_remap
 from havre.containers.surroundings.membership import Membership
 from havre.containers.surroundings.subpaths import Subpaths
@@ -149,13 +152,19 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _St
         registry = Registry(_registries(config))
         stack.push_async_callback(registry.close)
         index = Index(storage.db.table("containers", Container))
-        networks = Networks(storage.db.table("networks", Network), config.exec_root, _network_options(config), events)
+        directory = config.data_root / "containers"
+        directory.mkdir(mode=0o700, exist_ok=True)
+        networks = Networks(
+            storage.db.table("networks", Network),
+            config.exec_root,
+            _network_options(config),
+            events,
+            LinkedHosts(directory).relink,
+        )
         networks.open()
         volumes = _make_volumes(config, storage, events)
         await volumes.load()
 
-        directory = config.data_root / "containers"
-        directory.mkdir(mode=0o700, exist_ok=True)
         subpaths = Subpaths(config.exec_root / "subpaths")
         defaults = _daemon_defaults(config, security)
         assembly = Assembly(index, storage.snapshots, volumes, networks, events, directory, defaults, subpaths, ranges)
@@ -165,11 +174,9 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _St
         removal = Removal(index, lifecycle, control, assembly, runtime, storage.snapshots, volumes)
         lifecycle.auto_remove = removal.auto_remove
 
-        users: list[Containers] = []
         policy = Policy.read(config.signature_keys)
-        images = await Images.open(
-            storage, registry, events.publish, lambda id: users[0].users_of(id) if users else (), policy
-        )
+        cache = await Cache.open(storage)
+        images = await Images.open(storage, registry, events.publish, image_users(index), policy, cache.live_layers)
         images.limit_transfers(config.max_concurrent_downloads, config.max_concurrent_uploads)
         limits = _limits(runtime)
         creation = Creation(
@@ -187,7 +194,6 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _St
         membership = Membership(index, networks, assembly)
         parts = Parts(index, creation, lifecycle, control, removal, execs, storage.snapshots, membership)
         containers = Containers(parts, _ImageFacts(images), _placer(config, storage, lifecycle, assembly))
-        users.append(containers)
         views = Views(assembly, storage.snapshots, config.exec_root / "views")
         await views.sweep()
         commit = Commit(images, storage, control, lifecycle)
@@ -198,7 +204,8 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _St
         )
         await Recovery(index, lifecycle, removal, runtime, networks, volumes, storage.snapshots, ranges, subpaths).run()
         stack.push_async_callback(networks.stop)
-        builder, contexts = await _open_builder(config, defaults, images, storage, runtime, networks, subpaths, ranges)
+        remapping = Remapping(ranges.remap, subpaths)
+        builder, contexts = await _open_builder(config, defaults, images, storage, runtime, networks, cache, remapping)
         await _tidy(images)
         services = Services(
             images=images,
@@ -238,10 +245,10 @@ async def _open_builder(
     storage: Storage,
     runtime: Runtime,
     networks: Networks,
-    subpaths: Subpaths,
-    ranges: IdRanges,
+    cache: Cache,
+    remapping: Remapping,
 ) -> tuple[Builder, Contexts]:
-    """The builder, whose cache's layers are then spared from collection, and the clients' contexts."""
+    """The builder, and the clients' contexts."""
     directory = config.data_root / "build"
     contexts = Contexts(directory / "contexts")
     builder = await Builder.open(
@@ -251,8 +258,9 @@ async def _open_builder(
         storage,
         runtime,
         networks,
+        cache,
         contexts,
-        Remapping(ranges.remap, subpaths),
+        remapping,
         ulimits=defaults.ulimits,
         seccomp=defaults.security.seccomp,
         cgroup_parent=config.cgroup_parent,

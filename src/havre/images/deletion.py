@@ -23,6 +23,7 @@ from havre.wire.filters import Filters
 from havre.wire.values import ImageId, Value
 
 Users = Callable[[ImageId], Sequence[ImageUser]]
+Needs = Callable[[], set[Digest]]
 
 
 class Pruned(Value):
@@ -58,7 +59,7 @@ class Deletion:
         store: ImageStore,
         publish: Publish,
         users: Users,
-        also_needed: Callable[[], set[Digest]],
+        also_needed: Needs,
     ) -> None:
         self._storage = storage
         self._store = store

@@ -27,7 +27,7 @@ from msgspec.structs import replace
 
 from havre.errors import Conflict, InvalidInput, NotFound
 from havre.images import summaries as imagelist
-from havre.images.deletion import Deletion, Prunable, Pruned, Users
+from havre.images.deletion import Deletion, Needs, Prunable, Pruned, Users
 from havre.images.deletionplan import RemovedItem
 from havre.images.importing import import_root
 from havre.images.index import ImageIndex, IndexRow, local_manifest
@@ -85,6 +85,7 @@ class Images:
         publish: Publish,
         users: Users,
         policy: Policy | None = None,
+        also_needed: Needs = set,
     ) -> None:
         self._storage = storage
         self._registry = registry
@@ -95,14 +96,22 @@ class Images:
         self._puller = Puller(registry, store, storage.layers, storage.hold, self._platform, policy)
         self._pusher = Pusher(registry, storage.blobs, storage.layers)
         self._inventories = Inventories(storage)
-        self.also_needed: Callable[[], set[Digest]] = set  # layers that others need: the builder sets it
-        self._deletion = Deletion(storage, store, publish, users, lambda: self.also_needed())
+        self._deletion = Deletion(storage, store, publish, users, also_needed)
 
     @classmethod
     async def open(
-        cls, storage: Storage, registry: Registry, publish: Publish, users: Users, policy: Policy | None = None
+        cls,
+        storage: Storage,
+        registry: Registry,
+        publish: Publish,
+        users: Users,
+        policy: Policy | None = None,
+        also_needed: Needs = set,
     ) -> Images:
-        """Read what images there are. `policy` says whose signatures pulled ones must have."""
+        """Read what images there are. `policy` says whose signatures pulled ones must have.
+
+        `also_needed` gives the layers that are not collected though no image has them.
+        """
         tables = Tables(
             storage.db.table("images", ImageRow),
             storage.db.table("image_names", NameRow),
@@ -110,7 +119,7 @@ class Images:
         )
         store = ImageStore(storage.blobs, tables, storage.hold, platform_of_machine(host.machine()))
         await store.load()
-        return cls(storage, registry, store, publish, users, policy)
+        return cls(storage, registry, store, publish, users, policy, also_needed)
 
     def limit_transfers(self, downloads: int, uploads: int) -> None:
         """How many layers come in and go out at once (0: the default), of those that begin from now on."""

@@ -54,10 +54,18 @@ def tag_for(run_root: Path) -> str:
 
 
 class Networks:
-    """Docker's networks. Sockets to the kernel are opened by `open`, in the network namespace of its thread."""
+    """Docker's networks. Sockets to the kernel are opened by `open`, in the network namespace of its thread.
+
+    `relinked` is told when what a container's links mean has changed.
+    """
 
     def __init__(
-        self, table: NetworkTable, run_root: Path, options: NetworkOptions, events: Publisher | None = None
+        self,
+        table: NetworkTable,
+        run_root: Path,
+        options: NetworkOptions,
+        events: Publisher | None = None,
+        relinked: Relinked | None = None,
     ) -> None:
         self._rows = NetworkRows(table)
         self._netns_dir = run_root / "netns"
@@ -66,7 +74,7 @@ class Networks:
         self._host: Host | None = None
         self._firewall: Firewall | None = None
         self._sandboxes: Sandboxes | None = None
-        self.relinked: Relinked = _nobody_told
+        self._relinked = relinked or _nobody_told
 
     # -- life
 
@@ -83,7 +91,7 @@ class Networks:
         host, firewall = self._kernel()
         await host.settle()  # what a killed daemon was about to end
         sandboxes = self._sandboxes = Sandboxes(
-            self._rows, self._netns_dir, self._options, host, firewall, self.relinked
+            self._rows, self._netns_dir, self._options, host, firewall, self._relinked
         )
         await self._rows.load()
         ours = {self._options.link, *(bridge.link for bridge in self._rows.bridges())}
@@ -363,7 +371,7 @@ class Networks:
 
 
 async def _nobody_told(id: ContainerId, old: list[tuple[str, str]], new: list[tuple[str, str]]) -> None:
-    """Until somebody keeps the containers' files."""
+    """Where nobody keeps files of containers."""
 
 
 def _described(held: Held) -> Sandbox:

@@ -19,7 +19,7 @@ from havre.containers.container import Container
 from havre.containers.live import Index, Live
 from havre.containers.networking import guest_of, links_of, links_without, own_hosts_of, renamed_links
 from havre.containers.surroundings.assembly import Assembly
-from havre.dataplane import hostfiles as files
+from havre.containers.surroundings.hosts import rewrite_hosts
 from havre.errors import Conflict, Failed, Forbidden, NotFound
 from havre.networks.endpoints import check_settings
 from havre.networks.networks import Networks
@@ -43,7 +43,6 @@ class Membership:
         self._index = index
         self._networks = networks
         self._assembly = assembly
-        networks.relinked = self._relink
 
     async def connect(self, network_ref: str, container_ref: str, asked: EndpointSettings | None) -> None:
         """Put a container on a network. Raises NotFound, Forbidden, InvalidInput (addresses)."""
@@ -168,21 +167,11 @@ class Membership:
         directory = self._assembly.directory(container)
         await in_thread(_rewrite, directory, before, own_hosts_of(container), sandbox.resolv_conf)
 
-    async def _relink(self, id: ContainerId, old: list[tuple[str, str]], new: list[tuple[str, str]]) -> None:
-        """A container that another one links to has another address: the other's hosts shall say so."""
-        hosts = self._assembly.directory(self._index.get(id).container) / "hosts"
-        if hosts.exists():
-            await in_thread(_rewrite_hosts, hosts, old, new)
-
 
 def _rewrite(directory: Path, old: list[tuple[str, str]], new: list[tuple[str, str]], resolv_conf: str) -> None:
     """Change both files in place: what is bind-mounted into a container is the file, not its name."""
-    _rewrite_hosts(directory / "hosts", old, new)
+    rewrite_hosts(directory / "hosts", old, new)
     (directory / "resolv.conf").write_text(resolv_conf)
-
-
-def _rewrite_hosts(hosts: Path, old: list[tuple[str, str]], new: list[tuple[str, str]]) -> None:
-    hosts.write_text(files.change_hosts(hosts.read_text(), old, new))
 
 
 def _refuse_dying(live: Live) -> None:

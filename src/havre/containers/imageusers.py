@@ -1,0 +1,23 @@
+"""Which containers use an image, for the room of images, which knows no containers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from havre.containers.live import Index
+from havre.images.summaries import ImageUser
+from havre.wire.values import ImageId
+
+
+def image_users(index: Index) -> Callable[[ImageId], Sequence[ImageUser]]:
+    """Finds the containers made from an image, and those that have it mounted."""
+
+    def users_of(image: ImageId) -> Sequence[ImageUser]:
+        return [
+            ImageUser(live.container.id, live.container.state.running)
+            for live in index
+            if live.container.image == image
+            or any(point.type == "image" and point.source == image for point in live.container.mounts)
+        ]
+
+    return users_of
