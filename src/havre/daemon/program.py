@@ -13,20 +13,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
-import platform
-import re
 import secrets
 import shutil
 import signal
-import socket
 import sys
-import threading
-from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +37,6 @@ from havre.builds.running import Remapping
 from havre.builds.solve import Builder
 from havre.containers.container import Container
 from havre.containers.containers import Containers, Parts, Placement
-from havre.containers.create.configure import DEFAULT_SHM_SIZE, Defaults
 from havre.containers.create.creation import Creation
 from havre.containers.files.commit import Commit
 from havre.containers.files.copying import Copying
@@ -67,38 +61,41 @@ from havre.containers.surroundings.hosts import LinkedHosts
 from havre.containers.surroundings.idranges import IdRanges, read_remap
 from havre.containers.surroundings.membership import Membership
 from havre.containers.surroundings.subpaths import Subpaths
-from havre.containers.validate import HostLimits
-from havre.daemon.config import DEFAULT_FILE, DaemonConfig, load, parse_arguments, usage
+from havre.daemon.config import DaemonConfig, load, parse_arguments, usage
 from havre.daemon.configvalues import check_values
 from havre.daemon.confinement import default_security
-from havre.daemon.hosts import api_addresses, plan_listeners
+from havre.daemon.hosts import plan_listeners
+from havre.daemon.process import bound_stop, pid_file
+from havre.daemon.reloading import Current, Steered
 from havre.daemon.servicemanager import host_goes_down, inherited_sockets, notify, refuse_waiting
-from havre.daemon.told import reloaded, tell
-from havre.dataplane.hostfiles import Resolver
-from havre.dataplane.ipam import parse_pools
-from havre.errors import Conflict, Failed, HavreError, NotFound
+from havre.daemon.settings import (
+    container_defaults,
+    daemon_defaults,
+    host_limits,
+    identity_of,
+    network_options,
+    plugins_of,
+    registries_of,
+)
+from havre.daemon.told import tell
+from havre.errors import Failed, HavreError, NotFound
 from havre.events import Events
 from havre.images.images import Images
 from havre.linux.heap import limit_arenas
 from havre.linux.idmap import IdRange
 from havre.linux.nofile import raise_limit
-from havre.logtext import configure_logging, set_level
-from havre.networks.defaultbridge import DefaultBridge
-from havre.networks.networks import NetworkOptions, Networks, tag_for
+from havre.logtext import configure_logging
+from havre.networks.networks import Networks
 from havre.networks.spec import Network
-from havre.oci.platform import platform_of_processor
-from havre.plugins import Directories, Plugins
-from havre.registry import Policy, Registry, RegistryConfig
+from havre.registry import Policy, Registry
 from havre.registry.proxies import override_environment
 from havre.runtime import Runtime
-from havre.runtime.plan import Security
 from havre.storage import Storage
-from havre.system.info import Identity, System
+from havre.system.info import System
 from havre.volumes.local import LocalVolumes
 from havre.volumes.plugged import PluginMount, PluginVolumes
 from havre.volumes.spec import Volume
 from havre.volumes.volumes import Volumes
-from havre.wire.config import Ulimit
 
 log = logging.getLogger("havre.daemon.program")
 
@@ -128,18 +125,8 @@ class _ImageFacts:
             return ()
 
 
-@dataclass(frozen=True, slots=True)
-class _Steered:
-    """What the daemon itself tells something: another configuration while it works, or that the host goes down."""
-
-    registry: Registry
-    runtime: Runtime
-    creation: Creation
-    shutdown: Shutdown
-
-
 @asynccontextmanager
-async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _Steered]]:
+async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, Steered]]:
     """All nouns, recovered and ready, and what a reload changes beside them; closed in reverse order."""
     security = default_security(config)
     events, ranges = Events(), IdRanges(read_remap(config.userns_remap))
@@ -149,24 +136,17 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _St
         runtime = await Runtime.open(
             config.exec_root, config.runtimes, config.default_runtime or None, init=config.init_path
         )
-        registry = Registry(_registries(config))
+        registry = Registry(registries_of(config))
         stack.push_async_callback(registry.close)
         index = Index(storage.db.table("containers", Container))
         directory = config.data_root / "containers"
         directory.mkdir(mode=0o700, exist_ok=True)
-        networks = Networks(
-            storage.db.table("networks", Network),
-            config.exec_root,
-            _network_options(config),
-            events,
-            LinkedHosts(directory).relink,
-        )
-        networks.open()
+        networks = _open_networks(config, storage, events, directory)
         volumes = _make_volumes(config, storage, events)
         await volumes.load()
 
         subpaths = Subpaths(config.exec_root / "subpaths")
-        defaults = _daemon_defaults(config, security)
+        defaults = daemon_defaults(config, security)
         assembly = Assembly(index, storage.snapshots, volumes, networks, events, directory, defaults, subpaths, ranges)
         execs = Execs(index, events)
         lifecycle = Lifecycle(index, assembly, runtime, events, HealthChecks(index, execs), Logbook(directory))
@@ -174,11 +154,9 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _St
         removal = Removal(index, lifecycle, control, assembly, runtime, storage.snapshots, volumes)
         lifecycle.auto_remove = removal.auto_remove
 
-        policy = Policy.read(config.signature_keys)
         cache = await Cache.open(storage)
-        images = await Images.open(storage, registry, events.publish, image_users(index), policy, cache.live_layers)
-        images.limit_transfers(config.max_concurrent_downloads, config.max_concurrent_uploads)
-        limits = _limits(runtime)
+        images = await _open_images(config, storage, registry, events, index, cache)
+        limits = host_limits(runtime)
         creation = Creation(
             index,
             images,
@@ -188,7 +166,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _St
             lifecycle,
             directory,
             limits,
-            _defaults(config, runtime),
+            container_defaults(config, runtime),
             ranges,
         )
         membership = Membership(index, networks, assembly)
@@ -200,7 +178,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _St
         files = Files(index, Copying(views, lifecycle), storage.snapshots, commit)
         updates = Updates(index, lifecycle, limits)
         system = System(
-            _identity(config), _read_id(config.data_root / "engine-id"), storage, runtime, images, containers, volumes
+            identity_of(config), _read_id(config.data_root / "engine-id"), storage, runtime, images, containers, volumes
         )
         await Recovery(index, lifecycle, removal, runtime, networks, volumes, storage.snapshots, ranges, subpaths).run()
         stack.push_async_callback(networks.stop)
@@ -222,7 +200,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, _St
             contexts=contexts,
             outputs=Outputs(storage),
         )
-        yield services, _Steered(registry, runtime, creation, Shutdown(index, lifecycle, control))
+        yield services, Steered(registry, runtime, creation, Shutdown(index, lifecycle, control))
 
 
 async def _open_storage(config: DaemonConfig, remap: IdRange | None) -> Storage:
@@ -236,6 +214,24 @@ async def _open_storage(config: DaemonConfig, remap: IdRange | None) -> Storage:
         await storage.close()
         raise
     return storage
+
+
+def _open_networks(config: DaemonConfig, storage: Storage, events: Events, directory: Path) -> Networks:
+    """The networks, with their sockets; they follow links in the files of containers, which are in `directory`."""
+    table, relink = storage.db.table("networks", Network), LinkedHosts(directory).relink
+    networks = Networks(table, config.exec_root, network_options(config), events, relink)
+    networks.open()
+    return networks
+
+
+async def _open_images(
+    config: DaemonConfig, storage: Storage, registry: Registry, events: Events, index: Index, cache: Cache
+) -> Images:
+    """The images; what containers use and what the build cache needs is not collected."""
+    policy = Policy.read(config.signature_keys)
+    images = await Images.open(storage, registry, events.publish, image_users(index), policy, cache.live_layers)
+    images.limit_transfers(config.max_concurrent_downloads, config.max_concurrent_uploads)
+    return images
 
 
 async def _open_builder(
@@ -282,109 +278,9 @@ async def _tidy(images: Images) -> None:
 
 def _make_volumes(config: DaemonConfig, storage: Storage, events: Events) -> Volumes:
     """Volumes of the engine's own and those of plugins."""
-    plugged = PluginVolumes(_plugins(config), storage.db.table("plugin_mounts", PluginMount))
+    plugged = PluginVolumes(plugins_of(config), storage.db.table("plugin_mounts", PluginMount))
     local = LocalVolumes(config.data_root / "volumes")
     return Volumes(local, plugged, storage.db.table("volumes", Volume), events)
-
-
-def _plugins(config: DaemonConfig) -> Plugins:
-    """Plugins of any kind, looked for where Docker's packages put them."""
-    own = config.exec_root / "plugins"
-    directories = Directories(
-        sockets=(own, Path("/run/docker/plugins")),
-        specs=(own, Path("/etc/docker/plugins"), Path("/usr/lib/docker/plugins")),
-    )
-    return Plugins(directories)
-
-
-def _registries(config: DaemonConfig) -> RegistryConfig:
-    limits = config.registry_limits
-    if config.max_download_attempts:
-        limits = replace(limits, attempts=config.max_download_attempts)
-    return RegistryConfig(mirrors=config.registry_mirrors, insecure=config.insecure_registries, limits=limits)
-
-
-def _network_options(config: DaemonConfig) -> NetworkOptions:
-    bridge = DefaultBridge(
-        link=config.bridge,
-        bip=config.bip,
-        bip6=config.bip6,
-        fixed_cidr=config.fixed_cidr,
-        fixed_cidr6=config.fixed_cidr_v6,
-        gateway=config.default_gateway,
-        gateway6=config.default_gateway_v6,
-        host_binding=config.ip,
-        icc=config.icc,
-        masquerade=config.ip_masq,
-        ipv6=config.ipv6,
-        mtu=config.mtu,
-    )
-    return NetworkOptions(
-        tag=tag_for(config.exec_root),
-        bridge=bridge,
-        resolver=Resolver(servers=config.dns, search=config.dns_search, options=config.dns_opts),
-        pools=parse_pools(config.default_address_pools),
-        defaults=config.default_network_opts,
-        relays=config.userland_proxy,
-        forwarding=config.ip_forward,
-        publish_policy=config.publish_policy,
-        host_gateway=config.host_gateway_ip,
-        api=tuple(api_addresses(config)),
-        ruled=frozenset(version for version, on in ((4, config.iptables), (6, config.ip6tables)) if on),
-    )
-
-
-def _daemon_defaults(config: DaemonConfig, security: Security) -> DaemonDefaults:
-    ulimits = tuple(Ulimit(name=each.name, soft=each.soft, hard=each.hard) for each in config.default_ulimits)
-    directories = tuple(map(Path, config.cdi_spec_dirs))
-    return DaemonDefaults(ulimits, config.init, config.cgroup_parent, directories, security)
-
-
-def _defaults(config: DaemonConfig, runtime: Runtime) -> Defaults:
-    unified = runtime.host.cgroups.layout == "v2"
-    return Defaults(
-        runtime=runtime.default,
-        cgroupns_mode=config.default_cgroupns_mode or ("private" if unified else "host"),
-        unified_cgroups=unified,
-        ipc_mode=config.default_ipc_mode or "private",
-        hostname=socket.gethostname(),
-        log_driver=config.log_driver,
-        log_options=config.log_opts,
-        shm_size=config.default_shm_size or DEFAULT_SHM_SIZE,
-        init=config.init,
-        roots=(str(config.data_root), str(config.exec_root)),
-    )
-
-
-def _identity(config: DaemonConfig) -> Identity:
-    return Identity(
-        version=__version__,
-        data_root=config.data_root,
-        exec_root=config.exec_root,
-        debug=config.debug,
-        experimental=config.experimental,
-        mirrors=config.registry_mirrors,
-        insecure_registries=config.insecure_registries,
-        labels=config.labels,
-        log_driver=config.log_driver,
-        cdi_directories=config.cdi_spec_dirs,
-        remapped=bool(config.userns_remap),
-        authorization_plugins=tuple(dict.fromkeys(config.authorization_plugins)),
-        seccomp_profile=config.seccomp_profile or "builtin",
-        no_new_privileges=config.no_new_privileges,
-    )
-
-
-def _limits(runtime: Runtime) -> HostLimits:
-    flags = re.search(r"^flags\s*:(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
-    return HostLimits(
-        cpus=os.cpu_count() or 1,
-        runtimes=runtime.binaries,
-        platform=platform_of_processor(platform.machine(), flags[1].split() if flags else ()),
-        swap_limit=runtime.host.cgroups.swap_limit,
-        blkio_weight=runtime.host.cgroups.blkio_weight,
-        memory_nodes=max(sum(1 for _ in Path("/sys/devices/system/node").glob("node[0-9]*")), 1),
-    )
 
 
 def _placer(
@@ -427,35 +323,6 @@ def _read_id(file: Path) -> str:
 # -- life
 
 
-@contextmanager
-def pid_file(path: Path) -> Iterator[None]:
-    """Hold `path`; a file left by a daemon that is gone is taken over, one of a living daemon refused."""
-    try:
-        path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-        if (holder := _living_daemon(path)) is not None:
-            raise Conflict(
-                f"failed to start daemon: process with PID {holder} is still running", f"it holds the PID file {path}"
-            )
-        path.write_text(f"{os.getpid()}\n")
-    except OSError as error:
-        raise Failed(f"failed to start daemon: cannot write the PID file {path}: {error.strerror}") from error
-    try:
-        yield
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
-
-
-def _living_daemon(path: Path) -> int | None:
-    try:
-        pid = int(path.read_text().strip() or "0")
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    except (FileNotFoundError, ProcessLookupError, ValueError):
-        return None
-    is_daemon = any(b"havre" in word for word in words)
-    return pid if is_daemon and pid not in (0, os.getpid()) else None
-
-
 async def run(config: DaemonConfig, flags: Mapping[str, Any]) -> None:
     """Serve until SIGTERM or SIGINT, or SIGPWR, which tells that the host goes down."""
     stop, power = asyncio.Event(), asyncio.Event()
@@ -472,7 +339,7 @@ async def run(config: DaemonConfig, flags: Mapping[str, Any]) -> None:
     tell(config)
     with pid_file(config.pid_path):
         async with open_engine(config) as (services, steered):
-            authorization = Authorization(_plugins(config), config.authorization_plugins)
+            authorization = Authorization(plugins_of(config), config.authorization_plugins)
             await authorization.check(config.authorization_plugins)
             server = await serve(
                 services,
@@ -481,7 +348,7 @@ async def run(config: DaemonConfig, flags: Mapping[str, Any]) -> None:
                 allowed_hosts=config.allowed_hosts,
                 authorization=authorization,
             )
-            current = _Current(config, services, steered, authorization)
+            current = Current(config, services, steered, authorization)
             loop.add_signal_handler(signal.SIGHUP, lambda: spawn(current.reload(flags), "reload"))
             for address in server.addresses:
                 log.info("API listen on %s", address)
@@ -503,71 +370,6 @@ async def _end_containers(shutdown: Shutdown) -> None:
     notify(f"EXTEND_TIMEOUT_USEC={(limit_s + UNDO_S) * 1_000_000}")  # beyond the unit's TimeoutStopSec
     await shutdown.run()
     log.info("all containers have been stopped")
-
-
-def bound_stop(limit_s: int, pid_path: Path, *, with_host: bool = False) -> None:
-    """End this process when its stop takes too long, whatever its event loop and its threads wait for."""
-
-    def leave() -> None:
-        log.error("stopping has taken %d s: what is still under way is left for the next daemon to clear away", limit_s)
-        with contextlib.suppress(OSError):
-            if pid_path.read_text().strip() == str(os.getpid()):  # else the next daemon has begun
-                pid_path.unlink()
-        os._exit(1)
-
-    log.info("stopping, which takes %d s at most%s", limit_s, "" if with_host else "; containers run on")
-    bound = threading.Timer(limit_s, leave)
-    bound.daemon = True
-    bound.start()
-
-
-_RELOADED = (
-    "debug", "log_level", "shutdown_timeout", "labels", "registry_mirrors", "insecure_registries", "runtimes",
-    "default_runtime", "max_concurrent_downloads", "max_concurrent_uploads", "authorization_plugins",
-    "max_download_attempts", "default_shm_size", "default_ipc_mode", "default_cgroupns_mode",
-)  # fmt: skip
-
-
-class _Current:
-    """The configuration in force, and what follows it."""
-
-    def __init__(self, config: DaemonConfig, services: Services, parts: _Steered, authorization: Authorization) -> None:
-        self.config = config
-        self._authorization = authorization
-        self._services = services
-        self._parts = parts
-        self._reloading = asyncio.Lock()
-
-    async def reload(self, flags: Mapping[str, Any]) -> None:
-        """SIGHUP: what needs no restart changes: the log's level, labels, mirrors, insecure registries, OCI runtimes,
-        how many layers are transferred at once, the time to stop, authorization plugins.
-
-        A configuration that cannot be used changes nothing.
-        """
-        log.info("Got signal to reload configuration, reloading from: %s", flags.get("config-file", DEFAULT_FILE))
-        async with self._reloading:
-            try:
-                fresh = load(flags)
-                check_values(fresh)
-                _defaults(fresh, self._parts.runtime)
-                await self._authorization.check(fresh.authorization_plugins)
-                await self._parts.runtime.reconfigure(fresh.runtimes, fresh.default_runtime or None)
-            except (HavreError, OSError) as error:
-                log.error("configuration not reloaded: %s", error)
-                return
-            self._follow(fresh)
-
-    def _follow(self, fresh: DaemonConfig) -> None:
-        self.config = replace(self.config, **{name: getattr(fresh, name) for name in _RELOADED})
-        self._authorization.use(fresh.authorization_plugins)
-        set_level("debug" if fresh.debug else fresh.log_level)
-        self._parts.registry.reconfigure(_registries(fresh))
-        self._parts.creation.defaults = _defaults(self.config, self._parts.runtime)
-        self._services.images.limit_transfers(fresh.max_concurrent_downloads, fresh.max_concurrent_uploads)
-        self._services.system.reload(_identity(self.config))
-        told = reloaded(self.config, self._parts.creation.defaults)
-        self._services.events.publish("daemon", "reload", self._services.system.id, told)
-        log.info("Reloaded configuration: %s", json.dumps(told))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

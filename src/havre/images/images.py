@@ -41,7 +41,7 @@ from havre.images.push import UPLOADS, Pusher
 from havre.images.sbom import SPDX, Inventories
 from havre.images.searching import RemoteImage, check_limit, describe_remote, select_found
 from havre.images.store import Image, ImageRow, ImageStore, NameRow, Tables
-from havre.images.summaries import HistoryItem, ImageDetails, ImageSummary, Publish, event_attributes
+from havre.images.summaries import HistoryItem, ImageDetails, ImageSummary, Publish, RunImage, event_attributes
 from havre.oci import mediatypes
 from havre.oci.attestation import Attested, Predicate, attest
 from havre.oci.digest import Digest, digest_of
@@ -51,18 +51,8 @@ from havre.oci.platform import Platform, parse_platform, platform_of_machine
 from havre.oci.reference import Reference, parse_reference, parse_repository
 from havre.registry import Auth, FoundRepository, Policy, PublicKey, Registry
 from havre.storage.store import Storage
-from havre.wire.config import Config
 from havre.wire.filters import Filters
 from havre.wire.values import ImageId
-
-
-class RunImage(msgspec.Struct, frozen=True):
-    """What a container is made from: the image's ID, its defaults, its layers (base first), its platform."""
-
-    id: ImageId
-    config: Config
-    layers: tuple[Digest, ...]
-    platform: Platform
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +65,10 @@ class _Chosen:
 
 
 class Images:
-    """All images. `users` tells which containers use an image."""
+    """All images. `users` tells which containers use an image, `also_needed` which layers are kept for others.
+
+    `policy` says whose signatures pulled images must have.
+    """
 
     def __init__(
         self,
@@ -108,10 +101,7 @@ class Images:
         policy: Policy | None = None,
         also_needed: Needs = set,
     ) -> Images:
-        """Read what images there are. `policy` says whose signatures pulled ones must have.
-
-        `also_needed` gives the layers that are not collected though no image has them.
-        """
+        """Read what images there are."""
         tables = Tables(
             storage.db.table("images", ImageRow),
             storage.db.table("image_names", NameRow),

@@ -20,6 +20,7 @@ from havre.images.manifests import ManifestSummary
 from havre.images.store import Image
 from havre.oci.digest import Digest
 from havre.oci.manifest import Descriptor
+from havre.oci.platform import Platform
 from havre.oci.reference import Reference
 from havre.wire.config import Config
 from havre.wire.filters import Filters, boolean, check_keys, matches_labels
@@ -96,6 +97,15 @@ class HistoryItem(Value):
     tags: list[str] | None
     size: int
     comment: str
+
+
+class RunImage(msgspec.Struct, frozen=True):
+    """What a container is made from: the image's ID, its defaults, its layers (base first), its platform."""
+
+    id: ImageId
+    config: Config
+    layers: tuple[Digest, ...]
+    platform: Platform
 
 
 class ImageUser(msgspec.Struct, frozen=True):

@@ -25,7 +25,7 @@ from havre.daemon.config import (
 from havre.daemon.configvalues import check_values
 from havre.daemon.confinement import default_security
 from havre.daemon.hosts import plan_listeners
-from havre.daemon.program import pid_file
+from havre.daemon.process import pid_file
 from havre.errors import Conflict, Failed, InvalidInput
 from havre.runtime.plan import Security
 
@@ -271,7 +271,7 @@ def test_pid_file(tmp_path: Path) -> None:
 def test_pid_file_of_a_living_daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "pid"
     path.write_text("1\n")
-    monkeypatch.setattr("havre.daemon.program._living_daemon", lambda path: 1)
+    monkeypatch.setattr("havre.daemon.process._living_daemon", lambda path: 1)
     with pytest.raises(Conflict, match="process with PID 1 is still running"), pid_file(path):
         pass
 

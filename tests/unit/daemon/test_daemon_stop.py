@@ -9,7 +9,8 @@ from pathlib import Path
 STUCK = """
 import os, sys, threading
 from pathlib import Path
-from havre.daemon.program import bound_stop, configure_logging
+from havre.daemon.process import bound_stop
+from havre.logtext import configure_logging
 
 if sys.argv[2] == "own":
     Path(sys.argv[1]).write_text(f"{os.getpid()}\\n")

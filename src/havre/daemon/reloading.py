@@ -1,0 +1,84 @@
+"""The configuration in force, and what follows it at a SIGHUP."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from havre.api.authorization import Authorization
+from havre.api.services import Services
+from havre.containers.create.creation import Creation
+from havre.containers.life.shutdown import Shutdown
+from havre.daemon.config import DEFAULT_FILE, DaemonConfig, load
+from havre.daemon.configvalues import check_values
+from havre.daemon.settings import container_defaults, identity_of, registries_of
+from havre.daemon.told import reloaded
+from havre.errors import HavreError
+from havre.logtext import set_level
+from havre.registry import Registry
+from havre.runtime import Runtime
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Steered:
+    """What the daemon itself tells something: another configuration while it works, or that the host goes down."""
+
+    registry: Registry
+    runtime: Runtime
+    creation: Creation
+    shutdown: Shutdown
+
+
+_RELOADED = (
+    "debug", "log_level", "shutdown_timeout", "labels", "registry_mirrors", "insecure_registries", "runtimes",
+    "default_runtime", "max_concurrent_downloads", "max_concurrent_uploads", "authorization_plugins",
+    "max_download_attempts", "default_shm_size", "default_ipc_mode", "default_cgroupns_mode",
+)  # fmt: skip
+
+
+class Current:
+    """The configuration in force, and what follows it."""
+
+    def __init__(self, config: DaemonConfig, services: Services, parts: Steered, authorization: Authorization) -> None:
+        self.config = config
+        self._authorization = authorization
+        self._services = services
+        self._parts = parts
+        self._reloading = asyncio.Lock()
+
+    async def reload(self, flags: Mapping[str, Any]) -> None:
+        """SIGHUP: what needs no restart changes: the log's level, labels, mirrors, insecure registries, OCI runtimes,
+        how many layers are transferred at once, the time to stop, authorization plugins.
+
+        A configuration that cannot be used changes nothing.
+        """
+        log.info("Got signal to reload configuration, reloading from: %s", flags.get("config-file", DEFAULT_FILE))
+        async with self._reloading:
+            try:
+                fresh = load(flags)
+                check_values(fresh)
+                container_defaults(fresh, self._parts.runtime)
+                await self._authorization.check(fresh.authorization_plugins)
+                await self._parts.runtime.reconfigure(fresh.runtimes, fresh.default_runtime or None)
+            except (HavreError, OSError) as error:
+                log.error("configuration not reloaded: %s", error)
+                return
+            self._follow(fresh)
+
+    def _follow(self, fresh: DaemonConfig) -> None:
+        self.config = replace(self.config, **{name: getattr(fresh, name) for name in _RELOADED})
+        self._authorization.use(fresh.authorization_plugins)
+        set_level("debug" if fresh.debug else fresh.log_level)
+        self._parts.registry.reconfigure(registries_of(fresh))
+        self._parts.creation.defaults = container_defaults(self.config, self._parts.runtime)
+        self._services.images.limit_transfers(fresh.max_concurrent_downloads, fresh.max_concurrent_uploads)
+        self._services.system.reload(identity_of(self.config))
+        told = reloaded(self.config, self._parts.creation.defaults)
+        self._services.events.publish("daemon", "reload", self._services.system.id, told)
+        log.info("Reloaded configuration: %s", json.dumps(told))
