@@ -216,6 +216,12 @@ def test_save_and_load_again(engine: Engine, image: str, tmp_path: Path) -> None
     engine.docker("rmi", "x:1", check=0)
     assert engine.out("load", "-i", str(saved)) == "Loaded image: x:1"
     assert short(engine, "x:1") == id
+    tagged = ("inspect", "--format", "{{json .Metadata.LastTagTime}}", "x:1")
+    assert json.loads(engine.out(*tagged)) == "0001-01-01T00:00:00Z"  # nobody has given the name here
+    engine.docker("tag", "x:1", "x:1", check=0)
+    before = engine.out(*tagged)
+    engine.docker("load", "-i", str(saved), check=0)
+    assert engine.out(*tagged) == before != "0001-01-01T00:00:00Z"
 
 
 def test_what_is_saved_is_as_old_as_its_image(engine: Engine, image: str, tmp_path: Path) -> None:

@@ -102,6 +102,17 @@ def test_what_is_refused(engine: Engine, plugin: VolumePlugin) -> None:
     assert "no such volume" in engine.docker("volume", "rm", "nope", check=1).stderr
 
 
+def test_what_a_plugin_would_not_mount_is_not_unmounted(engine: Engine, plugin: VolumePlugin) -> None:
+    engine.out("volume", "create", "-d", "plug", "-o", 'Mount={"Err": "not today"}', "shy")
+    refused = engine.docker("run", "--rm", "-v", "shy:/x", "busybox", "true", check=125).stderr
+    assert "error while mounting volume" in refused
+    assert "not today" in refused
+    engine.out("volume", "create", "-d", "plug", "willing")
+    engine.out("run", "--rm", "-v", "willing:/x", "busybox", "true")
+    until(lambda: plugin.calls("Unmount"), "the other volume to be unmounted")
+    assert [call["Name"] for call in plugin.calls("Unmount")] == ["willing"]
+
+
 @pytest.mark.parametrize("answer", ["null", '{"ERR": null, "mountpoint": null}'])
 def test_answers_that_say_nothing(engine: Engine, plugin: VolumePlugin, answer: str) -> None:
     engine.out("volume", "create", "-d", "plug", "-o", f"Create={answer}", "-o", f"Unmount={answer}", "quiet")

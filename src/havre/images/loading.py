@@ -173,9 +173,9 @@ class Loader:
         before = {name: self._store.named(name) for name in found.names}
         if found.index and found.names:
             members = [(part.config, part.manifest) for part in found.parts]
-            kept = (await self._store.keep_index(found.index, members, found.names, found.attested))[:1]
+            kept = (await self._store.keep_index(found.index, members, found.names, found.attested, dated=False))[:1]
         else:
-            kept = [await self._store.keep(part.config, found.names) for part in found.parts]
+            kept = [await self._store.keep(part.config, found.names, dated=False) for part in found.parts]
         here = {image.id for name in found.names for image in self._store.all_of(name)}
         replaced = {name: old for name, old in before.items() if old is not None and old not in here}
         return [Loaded(image, found.names, replaced) for image in kept]

@@ -132,8 +132,10 @@ class Puller:
         """Store the documents and set the names: of one platform beside those that are here of the same index."""
         config, manifest = resolved.config_body, resolved.manifest_body
         if resolved.index_body is None:
-            return await self._store.keep(config, names, manifest=manifest)
-        return (await self._store.keep_index(resolved.index_body, [(config, manifest)], names, attested))[0]
+            return await self._store.keep(config, names, manifest=manifest, dated=False)
+        return (await self._store.keep_index(resolved.index_body, [(config, manifest)], names, attested, dated=False))[
+            0
+        ]
 
     async def _attest(self, ref: Reference, resolved: Resolved, auth: Auth | None, found: list[Attested]) -> None:
         """Add what its index says is attested of the image, unless it is here: no image is less for want of it."""

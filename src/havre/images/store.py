@@ -191,11 +191,17 @@ class ImageStore:
             raise NotFound(f"No such image: {id}") from None
 
     async def keep(
-        self, body: bytes, names: Sequence[Reference] = (), *, parent: str = "", manifest: bytes | None = None
+        self,
+        body: bytes,
+        names: Sequence[Reference] = (),
+        *,
+        parent: str = "",
+        manifest: bytes | None = None,
+        dated: bool = True,
     ) -> Image:
         """Store the image of this configuration, with the manifest it came by, and let `names` stand for it.
 
-        One that is here already is kept. No removal comes between storing and naming.
+        One that is here already is kept. No removal comes between storing and naming. `dated` as for `set_name`.
         """
         config = read_image(body)
         documents = [digest_of(document) for document in (body, manifest) if document is not None]
@@ -203,7 +209,7 @@ class ImageStore:
             with self._hold(*documents):
                 image = await self._add(body, config, parent, manifest, lazily=bool(names))
             for name in names:
-                await self.set_name(name, image.id)
+                await self.set_name(name, image.id, dated=dated)
             return self.get(image.id)
 
     async def keep_index(
@@ -212,6 +218,8 @@ class ImageStore:
         members: Sequence[tuple[bytes, bytes]],
         names: Sequence[Reference],
         attested: Sequence[Attested] = (),
+        *,
+        dated: bool = True,
     ) -> list[Image]:
         """Store images (each a configuration and a manifest of the index `body`) and let `names` stand for the index.
 
@@ -235,7 +243,7 @@ class ImageStore:
                     said[each.manifest.digest] = [await self._blobs.add(document) for document in each.documents]
                 await self._set_members(read_index(digest, body, here, said))
                 for name in names:
-                    await self.set_name(name, images[0].id, digest)
+                    await self.set_name(name, images[0].id, digest, dated=dated)
             return [self.get(image.id) for image in images]
 
     async def _add(
@@ -349,14 +357,18 @@ class ImageStore:
         await self._tables.images.delete(id)
         self.unreadable.discard(id)
 
-    async def set_name(self, ref: Reference, id: ImageId, index: Digest | None = None) -> None:
-        """Let `ref` (with a tag or a digest) stand for the image, or the index, alone. Hold `changing`."""
+    async def set_name(self, ref: Reference, id: ImageId, index: Digest | None = None, *, dated: bool = True) -> None:
+        """Let `ref` (with a tag or a digest) stand for the image, or the index, alone. Hold `changing`.
+
+        `dated`: this is a tagging of the user's, whose time counts; pulls and archives bring names without one.
+        """
         before = self._names.get(ref)
         if index is not None:
             id = self._indexes[index].preferred(self.platform)
         image = self.get(id)
-        await self._put_name(ref, id, index, lazily=ref.tag is not None)
-        if ref.tag is not None:
+        dated = dated and ref.tag is not None
+        await self._put_name(ref, id, index, lazily=dated)
+        if dated:
             row = msgspec.structs.replace(image.row, last_tagged_at=time.time())
             await self._tables.images.put(id, row)
             self._images[id] = Image(id, image.config, row)

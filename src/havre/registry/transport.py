@@ -54,6 +54,8 @@ _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=60)
 _REDIRECTS = (301, 302, 303, 307, 308)
 _REPEATABLE = ("GET", "HEAD", "PUT", "DELETE")
 _TRANSIENT = (429, 500, 502, 503, 504)
+_DETAILED = {401: "unauthorized", 429: "toomanyrequests"}
+"""What Docker calls a refusal that has `details` and no code, by status."""
 
 
 Body: TypeAlias = bytes | list[bytes]
@@ -90,12 +92,16 @@ class _ErrorBody(msgspec.Struct):
 
 
 class RegistryError(HavreError):
-    """A registry's error response with its status; `client` translates it for the user."""
+    """A registry's error response with its status; `client` translates it for the user.
 
-    def __init__(self, http_status: int, code: str, message: str) -> None:
+    `words` are the registry's own, if it said more than the status.
+    """
+
+    def __init__(self, http_status: int, code: str, message: str, words: str = "") -> None:
         super().__init__(message)
         self.http_status = http_status
         self.code = code
+        self.words = words
 
 
 async def _fetched(auth: DelegatedAuth, challenge: Challenge, target: Target) -> tuple[str, float | None] | None:
@@ -300,10 +306,10 @@ class Transport:
             auth = None
         if isinstance(auth, DelegatedAuth) and (given := await _fetched(auth, challenge, target)) is not None:
             return given
-        response = await self._ask_realm(realm, challenge, target, auth)
+        response = await self._answer_of_realm(realm, challenge, target, auth)
         try:
             if response.status != 200:
-                raise _token_refused(realm, response.status, hidden=not trusted and target.credentials is not None)
+                raise await _token_refused(realm, response, auth, hidden=not trusted and target.credentials is not None)
             token = gojson.decode(await read_document(response, MAX_ANSWER), Token, "invalid token")
         except InvalidInput as error:
             raise Failed(f"token server {realm.host} did not answer with a token") from error
@@ -311,10 +317,26 @@ class Transport:
             raise _unreachable(realm, error) from error
         finally:
             response.release()
+        if not (token.token or token.access_token):
+            raise Unauthorized("authorization server did not include a token in the response", f"it is {realm.host}")
         value = _sendable(token.token or token.access_token, f"the token of server {realm.host}")
         if target.offline and auth is not None and token.refresh_token:
             self._identities[origin, auth] = token.refresh_token
         return value, token.expires_in
+
+    async def _answer_of_realm(
+        self, realm: URL, challenge: Challenge, target: Target, auth: Auth | None
+    ) -> aiohttp.ClientResponse:
+        """What the token server says in the end; one that is busy is asked again."""
+        attempts = 1 if target.once else self._config.limits.attempts
+        for attempt in range(1, attempts + 1):
+            response = await self._ask_realm(realm, challenge, target, auth)
+            if response.status not in _TRANSIENT or attempt == attempts:
+                return response
+            wait_s = _retry_after_s(response, attempt)
+            response.release()
+            await asyncio.sleep(wait_s)
+        raise AssertionError("unreachable")
 
     async def _ask_realm(
         self, realm: URL, challenge: Challenge, target: Target, auth: Auth | None
@@ -352,15 +374,20 @@ def _sendable(token: str, what: str) -> str:
     return token
 
 
-def _token_refused(realm: URL, status: int, *, hidden: bool) -> HavreError:
-    if status in (401, 403):
+async def _token_refused(
+    realm: URL, response: aiohttp.ClientResponse, auth: Auth | None, *, hidden: bool
+) -> HavreError:
+    """A token server's refusal, in its own words where it has some."""
+    words = (await _refusal("GET", realm, response)).words
+    if response.status in (401, 403):
         hint = (
             f"{realm.host} is not trusted with the registry's credentials, so the request was anonymous"
             if hidden
             else None
         )
-        return Unauthorized("unauthorized: incorrect username or password", hint)
-    return Failed(f"token server {realm.host} answered with status {status}")
+        reason = "authentication required" if auth is None else "incorrect username or password"
+        return Unauthorized(words or f"unauthorized: {reason}", hint)
+    return Failed(words or f"token server {realm.host} answered with status {response.status}")
 
 
 def _may_pass(error: Exception) -> bool:
@@ -407,20 +434,21 @@ async def read_document(response: aiohttp.ClientResponse, limit: int) -> bytes:
     return bytes(body)
 
 
-async def _refusal(method: str, url: URL, response: aiohttp.ClientResponse) -> HavreError:
+async def _refusal(method: str, url: URL, response: aiohttp.ClientResponse) -> RegistryError:
     """The error of an error response, with the registry's message."""
-    code, message = "", ""
+    said = _ErrorBody()
     try:
         async with asyncio.timeout(_REFUSAL_S):
-            body = await read_document(response, _MAX_REFUSAL) if method != "HEAD" else b""
-        errors = gojson.decode(body, _ErrorBody, "invalid error document").errors
-        if errors:
-            code, message = errors[0].code, errors[0].message
+            body = await read_document(response, _MAX_REFUSAL) if method != "HEAD" else b"{}"
+        said = gojson.decode(body, _ErrorBody, "invalid error document")
     except (InvalidInput, TimeoutError, aiohttp.ClientError):
         log.debug("%s %s: status %d with a body that is not an error document", method, url, response.status)
+    code, message = (said.errors[0].code, said.errors[0].message) if said.errors else ("", "")
     words = f"{code.lower().replace('_', ' ')}: {message or 'unknown error'}" if code else ""
+    if not words and said.details:  # Docker Hub's token server
+        words = f"{_DETAILED.get(response.status, 'unknown')}: {said.details}"
     text = words or f"received unexpected HTTP status: {response.status} {response.reason}"
-    return RegistryError(response.status, code, text)
+    return RegistryError(response.status, code, text, words)
 
 
 @contextmanager

@@ -155,10 +155,16 @@ class PluginVolumes:
         mount = PluginMount(volume.name, volume.driver, user)
         async with self._turn(mount):
             plugin = await self._plugin(volume, problem)
+            was_mounted = mount.key in self._mounted
             await self._rows.put(mount.key, mount)
             self._mounted[mount.key] = mount
             self._owed.pop(mount.key, None)
-            answer = _read(await _ask(plugin, problem, "Mount", {"Name": volume.name, "ID": user}))
+            try:
+                answer = _read(await _ask(plugin, problem, "Mount", {"Name": volume.name, "ID": user}))
+            except (Failed, NotFound):
+                if not was_mounted:  # it said no; one that said nothing may have mounted it
+                    await self._forget(mount)
+                raise
         path = answer.mountpoint
         if not path.startswith("/"):
             raise Failed(f"{problem}: {KIND}.Mount: the plugin names no mount point: '{path}'")
@@ -186,6 +192,9 @@ class PluginVolumes:
     async def _end(self, mount: PluginMount) -> None:
         plugin = await self._plugins.get(mount.driver, KIND)
         await plugin.call(f"{KIND}.Unmount", {"Name": mount.volume, "ID": mount.user}, retry=False)
+        await self._forget(mount)
+
+    async def _forget(self, mount: PluginMount) -> None:
         await self._rows.delete(mount.key)
         self._mounted.pop(mount.key, None)
         self._owed.pop(mount.key, None)

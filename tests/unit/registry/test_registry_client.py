@@ -478,6 +478,48 @@ def test_malformed_host_is_refused() -> None:
     play(work)
 
 
+@pytest.mark.parametrize(
+    ("status", "body", "text"),
+    [
+        (401, '{"errors": [{"code": "UNAUTHORIZED", "message": "a message"}]}', "unauthorized: a message"),
+        (401, '{"details": "incorrect username or password"}', "unauthorized: incorrect username or password"),
+        (401, '{"error": "unauthorized"}', "unauthorized: authentication required"),
+        (403, "no way", "unauthorized: authentication required"),
+        (418, "no way", "token server .* answered with status 418"),
+        (503, '{"errors": [{"code": "TOOMANYREQUESTS", "message": "no more"}]}', "^toomanyrequests: no more$"),
+        (200, '{"something": "wrong"}', "authorization server did not include a token in the response"),
+    ],
+)
+def test_refusals_of_tokens_are_in_the_servers_words(status: int, body: str, text: str) -> None:
+    async def work() -> None:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            if request.path == "/token":
+                return web.Response(status=status, text=body)
+            return web.Response(status=401, headers={"WWW-Authenticate": f'Bearer realm="http://{server.host}/token"'})
+
+        async with Server.run(answer) as server, client() as registry:
+            with pytest.raises((Failed, Unauthorized), match=text):
+                await registry.manifest(server.ref())
+
+    play(work)
+
+
+def test_a_busy_token_server_is_asked_again() -> None:
+    async def work() -> None:
+        statuses = [503, 429, 200]
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            if request.path == "/token":
+                return web.json_response({"token": "T"}, status=statuses.pop(0))
+            return await needs("Bearer T", whole, f'Bearer realm="http://{server.host}/token"')(request)
+
+        async with Server.run(answer) as server, client() as registry:
+            assert await read(registry, server.ref()) == BODY
+        assert statuses == []
+
+    play(work)
+
+
 def test_token_that_is_none() -> None:
     async def work() -> None:
         async def answer(request: web.Request) -> web.StreamResponse:
