@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from havre.errors import HavreError, InvalidInput
-from havre.storage.compress import PIECE, Decompressor
-from havre.storage.diff import TarWriter
 from havre.storage.erofs import Index, Unindexable
-from havre.storage.tar import Data, Entry, TarParser
+from havre.tar.compress import PIECE, Decompressor
+from havre.tar.reader import Data, Entry, TarParser
+from havre.tar.writer import TarWriter
 from support import tars
 
 BOUNDED = settings(max_examples=150, deadline=None)

@@ -16,6 +16,13 @@ def test_errors_and_the_command_line_need_no_third_party_module() -> None:
     assert not loaded & {"json", "re", "typing", "dataclasses", "argparse", "asyncio", "msgspec", "aiohttp"}
 
 
+def test_cp_imports_little_for_archives() -> None:
+    script = f"import sys; sys.path.insert(0, {str(ROOT / 'src')!r}); import havre.cli.copy; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-IS", "-c", script], capture_output=True, text=True, check=True)
+    slow = {"dataclasses", "msgspec", "pathlib", "re", "subprocess", "tarfile", "havre.linux.trees"}
+    assert not set(done.stdout.split()) & slow
+
+
 def test_a_daemon_that_does_not_build_imports_no_grpc() -> None:
     script = "import sys; import havre.daemon.program; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT / "src")

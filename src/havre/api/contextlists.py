@@ -39,7 +39,7 @@ from havre.errors import InvalidInput, NotFound
 from havre.images.progress import Progress, ProgressLine
 from havre.oci.digest import Digest, hex_of, parse_digest
 from havre.registry import Auth
-from havre.storage.tar import MAX_SIZE, Entry
+from havre.tar.reader import MAX_SIZE, Entry
 
 CACHE = "cache:"  # begins the names of contexts that are OCI layouts of caches
 CONTENT_TYPE = "application/vnd.havre.context"

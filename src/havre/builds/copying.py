@@ -26,9 +26,10 @@ from havre.builds.trees import Item, Tree
 from havre.dockerfile.ignore import IgnoreRules, PathPattern, has_wildcards
 from havre.errors import InvalidInput, NotFound
 from havre.linux import trees
-from havre.storage.compress import Decompressor
-from havre.storage.extract import Extractor
-from havre.storage.tar import BLOCK, Entry, TarParser
+from havre.tar.compress import Decompressor
+from havre.tar.extract import Extractor
+from havre.tar.headers import BLOCK
+from havre.tar.reader import Entry, TarParser
 
 _MAX_CHOSEN = 100_000
 

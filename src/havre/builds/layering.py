@@ -24,18 +24,16 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from havre.builds.copying import Chosen, Member, Placement, members
 from havre.builds.trees import DirectoryTree, entry_of
 from havre.errors import InvalidInput
 from havre.linux import trees
 from havre.linux.openat2 import openat_in_root, resolve_in_root
-from havre.storage.diff import TarWriter
-from havre.storage.extract import Extractor
 from havre.storage.making import LayerOut
-from havre.storage.tar import Entry
 from havre.storage.whiteouts import PREFIX
+from havre.tar.extract import Extractor
+from havre.tar.reader import Entry
+from havre.tar.writer import TarWriter
 
 
 class _Planned(NamedTuple):
@@ -102,7 +100,7 @@ class LayerPlan:
         for path in sorted(self._planned, key=_in_walking_order):
             planned = self._planned[path]
             if planned.inode is not None and (file := first.setdefault(planned.inode, path)) != path:
-                planned = _Planned(msgspec.structs.replace(planned.entry, kind="hardlink", size=0, link=file))
+                planned = _Planned(planned.entry._replace(kind="hardlink", size=0, link=file))
             yield planned
 
     def _put(self, planned: _Planned) -> None:
@@ -151,7 +149,7 @@ class LayerPlan:
         parent = openat_in_root(self._root, above, os.O_RDONLY | os.O_DIRECTORY)
         try:
             status = os.stat(name, dir_fd=parent, follow_symlinks=False)
-            return msgspec.structs.replace(entry_of(status, parent, os.fsdecode(name)), path=path)
+            return entry_of(status, parent, os.fsdecode(name))._replace(path=path)
         finally:
             os.close(parent)
 

@@ -19,8 +19,8 @@ from havre.linux import trees
 from havre.linux.openat2 import open_regular_in_root
 from havre.oci.digest import Digest
 from havre.storage import Storage
-from havre.storage.diff import TarWriter
 from havre.storage.pipe import stream_from
+from havre.tar.writer import TarWriter
 
 _PIECE = 256 << 10
 

@@ -29,17 +29,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from havre.builds import copying
 from havre.builds.trees import PIECE, Item
 from havre.dockerfile.ignore import IgnoreRules
 from havre.errors import InvalidInput, NotFound
 from havre.linux import trees
 from havre.linux.openat2 import resolve
-from havre.storage.compress import Decompressor
-from havre.storage.tar import MAX_NAME, MAX_PATH, Data, Entry, Extent, TarParser
-from havre.storage.treewriter import TreeWriter
+from havre.tar.compress import Decompressor
+from havre.tar.reader import MAX_NAME, MAX_PATH, Data, Entry, Extent, TarParser
+from havre.tar.tree import TreeWriter
 
 MAX_OPEN = 64  # files that a client may send at the same time; buildx sends 4
 MAX_FILES = 2_000_000
@@ -331,7 +329,7 @@ class PackedTree:
                 for piece in self._pack.pieces(node.entry.extents, node.entry.size):
                     pack.append(piece)
                 extents = (Extent(0, node.entry.size, at),)
-                node = node._replace(entry=msgspec.structs.replace(node.entry, extents=extents))
+                node = node._replace(entry=node.entry._replace(extents=extents))
             moved[path] = node
         pack.flush()
         self._pack.close()
@@ -349,12 +347,12 @@ class _Unpacking(TreeWriter):
         """Write one item with its content."""
         entry = item.entry
         if item.inode is not None and item.inode in self._first:
-            entry = msgspec.structs.replace(entry, kind="hardlink", link=self._first[item.inode], extents=())
+            entry = entry._replace(kind="hardlink", link=self._first[item.inode], extents=())
         elif item.inode is not None:
             self._first[item.inode] = entry.path
         if entry.kind == "file":
             # Written from the start, whatever the extents in the pack were.
-            entry = msgspec.structs.replace(entry, extents=(Extent(0, entry.size, 0),) if entry.size else ())
+            entry = entry._replace(extents=(Extent(0, entry.size, 0),) if entry.size else ())
         self.add(entry)
         at = 0
         for piece in content if entry.kind == "file" else ():
@@ -385,7 +383,7 @@ class _Arriving:
 
     def node(self, entry: Entry) -> Node:
         """The file, of the size that came."""
-        entry = msgspec.structs.replace(entry, size=self.size, extents=tuple(self.extents))
+        entry = entry._replace(size=self.size, extents=tuple(self.extents))
         return Node(entry, self.digest.digest())
 
 
@@ -415,7 +413,7 @@ class PackUpdate:
             return False
         known = self._tree.node(entry.path)
         if known is not None and _looks_same(known.entry, entry):
-            kept = msgspec.structs.replace(entry, extents=known.entry.extents)
+            kept = entry._replace(extents=known.entry.extents)
             self._nodes[entry.path] = Node(kept, known.digest)
             return False
         self._nodes[entry.path] = Node(entry, _EMPTY)
@@ -465,7 +463,7 @@ class PackUpdate:
             first = self._nodes[entry.link]
             shared = first._replace(inode=first.inode or entry.link)
             self._nodes[entry.link] = shared
-            own = msgspec.structs.replace(shared.entry, path=entry.path)
+            own = shared.entry._replace(path=entry.path)
             self._nodes[entry.path] = shared._replace(entry=own)
         self._tree.become(self._nodes)
 
@@ -537,7 +535,7 @@ class TarIntake:
             return
         place = self._place(entry.path)
         if place != entry.path:
-            entry = msgspec.structs.replace(entry, path=place)
+            entry = entry._replace(path=place)
         if entry.kind == "hardlink":
             self._link(entry)
             return
@@ -566,7 +564,7 @@ class TarIntake:
             digest = hashlib.sha256()
             for piece in self._tree.pack.pieces(extents, entry.size):
                 digest.update(piece)
-            node = Node(msgspec.structs.replace(entry, extents=extents), digest.digest())
+            node = Node(entry._replace(extents=extents), digest.digest())
         self._nodes[entry.path] = node
 
     def _link(self, entry: Entry) -> None:
@@ -579,7 +577,7 @@ class TarIntake:
         if source != entry.path:
             shared = first._replace(inode=first.inode or source)
             self._nodes[source] = shared
-            own = msgspec.structs.replace(shared.entry, path=entry.path)
+            own = shared.entry._replace(path=entry.path)
             self._nodes[entry.path] = shared._replace(entry=own)
 
     def _place(self, path: bytes) -> bytes:

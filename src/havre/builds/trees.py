@@ -19,8 +19,8 @@ from typing import NamedTuple, Protocol
 
 from havre.linux import trees
 from havre.linux.openat2 import open_in_root, resolve_in_root
-from havre.storage.tar import Entry
-from havre.storage.treewriter import pinned
+from havre.tar.reader import Entry
+from havre.tar.tree import pinned
 
 PIECE = 1 << 20
 _KINDS = {

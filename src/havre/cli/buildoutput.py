@@ -18,21 +18,22 @@ Source: docker/buildx, "--output".
 
 from __future__ import annotations
 
-import io
 import os
 import sys
-import tarfile
 from contextlib import contextmanager
 
 from havre.cli.parser import StatusError
 from havre.client.buildsend import takes_lists
+from havre.client.untar import untar
+from havre.errors import InvalidInput
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import Any
 
     from havre.client.api import Client
+    from havre.tar.reader import Entry
 
 _KINDS = ("local", "tar", "docker", "oci", "image", "registry")
 _ARCHIVES = ("docker", "oci")
@@ -122,8 +123,8 @@ def deliver(client: Client, built: dict[str, Any], outputs: list[Output], names:
                 digest = _archive(client, built, output, [*names, *own])
             elif output.kind == "local":
                 for folder, image in _folders(client, built, output).items():
-                    with _files(client, image) as files:
-                        _extract(files, os.path.join(output.dest, folder))
+                    with _files(client, image) as pieces:
+                        _unpack(pieces, os.path.join(output.dest, folder), _file_of)
             else:
                 _copy(client, _folders(client, built, output), output.dest)
     except OSError as error:
@@ -177,83 +178,54 @@ def _put(output: Output, archive: Iterator[bytes]) -> None:
 
 def unpack_layout(pieces: Iterator[bytes], directory: str) -> None:
     """Put an OCI layout into a directory; its index, which comes last, replaces an earlier one. Raises OSError."""
-    os.makedirs(directory, exist_ok=True)
-    with tarfile.open(fileobj=io.BufferedReader(_Pieces(pieces)), mode="r|") as members:
-        for member in members:
-            members.extract(member, directory, filter="data")
-    for _ in pieces:  # as in `_files`
-        pass
+    _unpack(pieces, directory, lambda entry: entry)
 
 
 @contextmanager
-def _files(client: Client, image: str) -> Iterator[tarfile.TarFile]:
+def _files(client: Client, image: str) -> Iterator[Iterator[bytes]]:
     """An image's files as a tar, for the length of a block."""
     container = client.post("/containers/create", None, {"Image": image, "Cmd": ["none"]})["Id"]
     try:
-        pieces = client.call("GET", f"/containers/{container}/archive", {"path": "/"}).chunks()
-        with tarfile.open(fileobj=io.BufferedReader(_Pieces(pieces)), mode="r|") as files:
-            yield files
-        for _ in pieces:  # what follows the tar's end: the daemon is done with the files only then
-            pass
+        yield client.call("GET", f"/containers/{container}/archive", {"path": "/"}).chunks()
     finally:
         client.delete(f"/containers/{container}")
 
 
-class _Pieces(io.RawIOBase):
-    """Pieces of bytes as a file to be read."""
-
-    def __init__(self, pieces: Iterator[bytes]) -> None:
-        self._pieces = pieces
-        self._rest = memoryview(b"")
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        self._rest = self._rest or memoryview(next(self._pieces, b""))
-        count = min(len(buffer), len(self._rest))
-        buffer[:count] = self._rest[:count]
-        self._rest = self._rest[count:]
-        return count
+def _wanted(entry: Entry) -> Entry | None:
+    """The member, unless an engine makes it, and makes it empty."""
+    name = os.fsdecode(entry.path)
+    made = name in _MADE and not entry.size
+    return None if not name or made or name.startswith(("dev/", "proc/", "sys/")) else entry
 
 
-def _members(files: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
-    """The image's files: all but what an engine makes, which is empty."""
-    for member in files:
-        member.name = name = _relative(member.name)
-        if member.islnk():
-            member.linkname = _relative(member.linkname)
-        if name and not (name in _MADE and not member.size) and not name.startswith(("dev/", "proc/", "sys/")):
-            yield member
+def _file_of(entry: Entry) -> Entry | None:
+    """The member, if it is a file that a user may want; no devices and fifos."""
+    return _wanted(entry) if entry.kind in ("file", "dir", "symlink", "hardlink") else None
 
 
-def _relative(name: str) -> str:
-    name = name.strip("/").removeprefix("./")
-    return "" if name == "." else name
-
-
-def _extract(files: tarfile.TarFile, dest: str) -> None:
+def _unpack(pieces: Iterator[bytes], dest: str, place: Callable[[Entry], Entry | None]) -> None:
     os.makedirs(dest, exist_ok=True)
     try:
-        files.extractall(dest, members=(each for each in _members(files) if not each.isdev()), filter="tar")
-    except tarfile.FilterError as error:
+        untar(pieces, dest, place, keep_owner=os.geteuid() == 0)
+    except InvalidInput as error:
         raise StatusError(1, f"the image's files do not fit into a directory: {error}") from error
 
 
 def _copy(client: Client, images: dict[str, str], dest: str) -> None:
     """The images' files as one tar, each image's in the directory that it is given with."""
-    with (
-        open(1 if dest == "-" else dest, "wb", closefd=dest != "-") as out,
-        tarfile.open(fileobj=out, mode="w|", format=tarfile.PAX_FORMAT) as copy,
-    ):
+    from havre.tar.reader import read_members
+    from havre.tar.writer import TarWriter
+
+    with open(1 if dest == "-" else dest, "wb", closefd=dest != "-") as out:
+        copy = TarWriter(out)
         for folder, image in images.items():
-            with _files(client, image) as files:
-                for member in _members(files):
-                    content = files.extractfile(member) if member.isreg() else None
-                    member.name = os.path.join(folder, member.name)
-                    if member.islnk():
-                        member.linkname = os.path.join(folder, member.linkname)
-                    copy.addfile(member, content)
+            above = os.fsencode(folder) + b"/" if folder else b""
+            with _files(client, image) as pieces:
+                for entry, content in read_members(pieces):
+                    if _wanted(entry) is not None:
+                        link = above + entry.link if entry.kind == "hardlink" else entry.link
+                        copy.put(entry._replace(path=above + entry.path, link=link), content)
+        copy.finish()
 
 
 def _write(dest: str, pieces: Iterator[bytes]) -> None:

@@ -247,31 +247,39 @@ def rm(session: Session, options: Options, arguments: list[str]) -> int:
 
 def export(session: Session, options: Options, arguments: list[str]) -> int:
     """Write a context to a tar archive."""
-    import io
-    import tarfile
-
     name, *target = arguments
     read_context(session.config, name)
     path = target[0] if target else f"{name}.dockercontext"
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as archive:
-        archive.add(context_directory(session.config, "meta", name) + "/meta.json", "meta.json")
-        tls = context_directory(session.config, "tls", name)
-        if exists(tls):
-            archive.add(tls, "tls")
+    archive = _archive_of(session.config, name)
     if path == "-":
         if posix.isatty(1):
             raise StatusError(1, "cowardly refusing to export to a terminal, specify a file path")
         sys.stdout.flush()
-        sys.stdout.buffer.write(buffer.getvalue())
+        sys.stdout.buffer.write(archive)
         return 0
     try:
         with open(path, "xb") as file:
-            file.write(buffer.getvalue())
+            file.write(archive)
     except OSError as error:
         raise StatusError(1, f"open {path}: {(error.strerror or '').lower()}") from error
     session.warn(f'Written file "{path}"')
     return 0
+
+
+def _archive_of(config: Config, name: str) -> bytes:
+    """The files of a context as a tar; without those of TLS where it has none."""
+    import stat
+
+    from havre.tar.headers import FLAGS, end, header, padding
+
+    files = {"meta.json": context_directory(config, "meta", name) + "/meta.json"}
+    tls = context_directory(config, "tls", name) + "/docker"
+    files |= {f"tls/docker/{file}": f"{tls}/{file}" for file in _FILES.values() if exists(f"{tls}/{file}")}
+    pieces = [header(folder, FLAGS[stat.S_IFDIR], mode=0o700) for folder in (b"tls/", b"tls/docker/") if len(files) > 1]
+    for inside, path in files.items():
+        data = read_file(path)
+        pieces += [header(inside.encode(), mode=0o600, size=len(data)), data, padding(len(data))]
+    return b"".join([*pieces, end(0)])
 
 
 def import_(session: Session, options: Options, arguments: list[str]) -> int:
@@ -298,17 +306,19 @@ def import_(session: Session, options: Options, arguments: list[str]) -> int:
 def _read_archive(path: str) -> dict[str, bytes]:
     """The files of an archive, by name; only known names are used, so that none can lead elsewhere."""
     import io
-    import tarfile
     import zipfile
+
+    from havre.errors import InvalidInput
+    from havre.tar.reader import read_members
 
     data = sys.stdin.buffer.read() if path == "-" else _read_or_fail(path)
     try:
         if data[:2] == b"PK":
             with zipfile.ZipFile(io.BytesIO(data)) as archive:
                 return {name: archive.read(name) for name in archive.namelist() if not name.endswith("/")}
-        with tarfile.open(fileobj=io.BytesIO(data)) as tar:
-            return {member.name: tar.extractfile(member).read() for member in tar if member.isfile()}  # type: ignore[union-attr]
-    except (tarfile.TarError, zipfile.BadZipFile) as error:
+        members = read_members([data])
+        return {entry.path.decode(): b"".join(content) for entry, content in members if entry.kind == "file"}
+    except (InvalidInput, UnicodeDecodeError, zipfile.BadZipFile) as error:
         raise StatusError(1, f"invalid context archive: {error}") from error
 
 

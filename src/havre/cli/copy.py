@@ -15,20 +15,20 @@ from __future__ import annotations
 import os
 import posixpath
 import stat
-import tarfile
 
 from havre.cli.archive import read_chunks
 from havre.cli.parser import StatusError
 from havre.cli.stream import write_all
-from havre.cli.untar import untar
 from havre.client.http import FilePart
-from havre.errors import HavreError, NotFound
+from havre.client.untar import renaming, untar
+from havre.errors import HavreError, InvalidInput, NotFound
 from havre.golang.jsontext import decode
 from havre.golang.texts import human_size
+from havre.tar.headers import FLAGS, end, header, padding
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from typing import Any, TypeAlias
 
     from havre.cli.session import Session
@@ -40,14 +40,6 @@ if TYPE_CHECKING:
 _GO_DIRECTORY = 1 << 31
 _GO_SYMLINK = 1 << 27
 _CHUNK = 256 << 10
-_TYPES = {
-    stat.S_IFREG: tarfile.REGTYPE,
-    stat.S_IFDIR: tarfile.DIRTYPE,
-    stat.S_IFLNK: tarfile.SYMTYPE,
-    stat.S_IFIFO: tarfile.FIFOTYPE,
-    stat.S_IFCHR: tarfile.CHRTYPE,
-    stat.S_IFBLK: tarfile.BLKTYPE,
-}
 
 
 def split_path(text: str) -> tuple[str, str]:
@@ -106,8 +98,8 @@ def _download(session: Session, options: Options, container: str, source: str, t
     is_directory = bool(_path_stat(response)["mode"] & _GO_DIRECTORY)
     directory, name = _local_target(source, is_directory, target)
     try:
-        return untar(response.chunks(), directory, _renaming(name), keep_owner=options.archive)
-    except (tarfile.TarError, OSError) as error:
+        return untar(response.chunks(), directory, renaming(name), keep_owner=options.archive)
+    except (InvalidInput, OSError) as error:
         raise StatusError(1, f"cannot write {target}: {error}") from error
 
 
@@ -124,18 +116,6 @@ def _local_target(source: str, is_directory: bool, target: str) -> tuple[str, st
     if not os.path.isdir(directory or "."):
         raise StatusError(1, f'invalid output path: directory "{os.path.abspath(directory or ".")}" does not exist')
     return directory or ".", name
-
-
-def _renaming(name: str | None) -> Callable[[str], str]:
-    """What makes `name`, unless it is None, of a member's topmost name."""
-
-    def rename(member: str) -> str:
-        if name is None:
-            return member
-        top, slash, rest = member.partition("/")
-        return name + slash + rest if top != "." or rest else name
-
-    return rename
 
 
 def _upload(session: Session, options: Options, container: str, source: str, target: str) -> int:
@@ -212,7 +192,7 @@ def _pieces(root: str, top: str) -> Iterator[Piece]:
             inner = top + directory[len(root) :]
             for entry in sorted([*folders, *files]):
                 yield from _entry(os.path.join(directory, entry), f"{inner}/{entry}")
-    yield bytes(tarfile.BLOCKSIZE * 2)
+    yield end(0)
 
 
 def _gathered(pieces: Iterator[Piece]) -> Iterator[Piece]:
@@ -236,23 +216,25 @@ def _entry(path: str, name: str) -> Iterator[Piece]:
     """A member: its header, its content. Hard links go as files of their own, sockets not at all."""
     status = os.lstat(path)
     kind = stat.S_IFMT(status.st_mode)
-    if kind not in _TYPES:
+    if kind not in FLAGS:
         return
-    member = tarfile.TarInfo(name)
-    member.type, member.mode, member.mtime = _TYPES[kind], stat.S_IMODE(status.st_mode), int(status.st_mtime)
-    member.uid, member.gid = status.st_uid, status.st_gid
-    if kind == stat.S_IFLNK:
-        member.linkname = os.readlink(path)
-    elif kind in (stat.S_IFCHR, stat.S_IFBLK):
-        member.devmajor, member.devminor = os.major(status.st_rdev), os.minor(status.st_rdev)
-    elif kind == stat.S_IFREG:
-        member.size = status.st_size
-    yield member.tobuf(tarfile.PAX_FORMAT, errors="surrogateescape")
-    if not member.size:
+    size = status.st_size if kind == stat.S_IFREG else 0
+    yield header(
+        os.fsencode(name) + (b"/" if kind == stat.S_IFDIR else b""),
+        FLAGS[kind],
+        mode=stat.S_IMODE(status.st_mode),
+        uid=status.st_uid,
+        gid=status.st_gid,
+        size=size,
+        mtime=int(status.st_mtime),
+        link=os.fsencode(os.readlink(path)) if kind == stat.S_IFLNK else b"",
+        device=(os.major(status.st_rdev), os.minor(status.st_rdev)),
+    )
+    if not size:
         return
     with open(path, "rb", buffering=0) as file:
-        if member.size >= _CHUNK:
-            yield FilePart(file.fileno(), member.size)
+        if size >= _CHUNK:
+            yield FilePart(file.fileno(), size)
         else:
-            yield file.read(member.size).ljust(member.size, b"\0")  # as a file that shrank meanwhile is in any case
-    yield bytes(-member.size % tarfile.BLOCKSIZE)
+            yield file.read(size).ljust(size, b"\0")  # as a file that shrank meanwhile is in any case
+    yield padding(size)

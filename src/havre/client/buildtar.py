@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import stat
-import tarfile
 
 from havre.client.buildcontext import DirectoryContext, Member, TextContext, content_of
+from havre.tar.headers import FLAGS, HARD_LINK, end, header, padding
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-_RECORD = 10240
-_TYPES = {stat.S_IFDIR: tarfile.DIRTYPE, stat.S_IFLNK: tarfile.SYMTYPE, stat.S_IFIFO: tarfile.FIFOTYPE}
 
 
 def tar_of(context: DirectoryContext | TextContext) -> Iterator[bytes]:
@@ -22,19 +20,22 @@ def tar_of(context: DirectoryContext | TextContext) -> Iterator[bytes]:
         for piece in _pieces(member):
             written += len(piece)
             yield piece
-    yield bytes(1024 + -(written + 1024) % _RECORD)
+    yield end(written)
 
 
 def _pieces(member: Member) -> Iterator[bytes]:
-    header = tarfile.TarInfo(member.name)
-    header.mode = stat.S_IMODE(member.mode)
-    header.mtime = 0 if member.content else member.mtime_ns // 10**9
-    header.size, header.linkname = member.size, member.link
-    header.type = _TYPES.get(stat.S_IFMT(member.mode), tarfile.LNKTYPE if member.link else tarfile.REGTYPE)
-    yield header.tobuf(tarfile.PAX_FORMAT, errors="surrogateescape")
+    kind = stat.S_IFMT(member.mode)
+    yield header(
+        os.fsencode(member.name) + (b"/" if kind == stat.S_IFDIR else b""),
+        HARD_LINK if kind == stat.S_IFREG and member.link else FLAGS[kind],
+        mode=stat.S_IMODE(member.mode),
+        size=member.size,
+        mtime=0 if member.content else member.mtime_ns // 10**9,
+        link=os.fsencode(member.link),
+    )
     if member.size:
         yield from content_of(member)
-        yield bytes(-member.size % 512)
+        yield padding(member.size)
 
 
 def is_tar(head: bytes) -> bool:

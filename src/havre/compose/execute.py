@@ -7,6 +7,7 @@ step is one change of the engine, so that the next plan continues from there.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -402,21 +403,18 @@ def inject(client: Client, container: str, files: list[tuple[str, dict[str, Any]
     """Write configs and secrets into a newly created container."""
     if not files:
         return
-    import io
-    import tarfile
+    from havre.tar.headers import end, header, padding
 
-    archive = io.BytesIO()
+    pieces: list[bytes] = []
     owned = False
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for target, entry, content in files:
-            data = content.encode("utf-8", "surrogateescape")
-            member = tarfile.TarInfo(target.lstrip("/"))
-            member.size, member.mtime = len(data), int(time.time())
-            member.mode = int(entry.get("mode") or 0o444)
-            member.uid, member.gid = (int(entry.get(key) or 0) for key in ("uid", "gid"))
-            owned = owned or bool(entry.get("uid") or entry.get("gid"))
-            tar.addfile(member, io.BytesIO(data))
+    for target, entry, content in files:
+        data = content.encode("utf-8", "surrogateescape")
+        uid, gid = (int(entry.get(key) or 0) for key in ("uid", "gid"))
+        owned = owned or bool(entry.get("uid") or entry.get("gid"))
+        path, mode = os.fsencode(target.lstrip("/")), int(entry.get("mode") or 0o444)
+        head = header(path, mode=mode, uid=uid, gid=gid, size=len(data), mtime=int(time.time()))
+        pieces += [head, data, padding(len(data))]
     query: dict[str, str | list[str]] = {"path": "/"}
     if owned:
         query["copyUIDGID"] = "1"
-    client.call("PUT", f"/containers/{container}/archive", query, raw_body=[archive.getvalue()]).read()
+    client.call("PUT", f"/containers/{container}/archive", query, raw_body=[b"".join(pieces), end(0)]).read()

@@ -4,21 +4,21 @@
     sync+restart   and restart them          sync+exec   and run a command in them
     restart        restart only              rebuild     rebuild the image and replace them
 
-A `Tree` is the last known state of a rule's files. inotify(7) reports the directories with changes; these are read
-again
-and compared. The result depends neither on how an editor writes a file nor on the order of events.
+A `Tree` is the last known state of a rule's files. inotify(7) reports the directories with changes (`watched`), which
+are read again and compared. The result depends neither on how an editor writes a file nor on the order of events.
 """
 
 from __future__ import annotations
 
-import io
 import os
+import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from havre.compose.inotify import Inotify
 from havre.compose.project import Project
+from havre.compose.watched import Folders
 from havre.dockerfile.ignore import IgnoreRules, PathPattern, read_ignore_file
 
 Seen = dict[str, tuple[int, int, int]]
@@ -54,9 +54,9 @@ class Changes(NamedTuple):
 class Tree:
     """The last known state of a rule's files."""
 
-    def __init__(self, rule: Rule, inotify: Inotify) -> None:
+    def __init__(self, rule: Rule, folders: Folders) -> None:
         self.rule = rule
-        self._inotify = inotify
+        self._watched = folders
         self._folders: dict[str, Seen] = {}
         self._above = ""
         self.update([str(rule.path)])
@@ -84,7 +84,7 @@ class Tree:
         self._above = os.path.dirname(root)
         while True:
             try:
-                self._inotify.add(self._above)  # again: it may be another directory of that name
+                self._watched.add(self._above)  # again: it may be another directory of that name
                 return
             except (FileNotFoundError, NotADirectoryError):
                 self._above = os.path.dirname(self._above)
@@ -111,7 +111,7 @@ class Tree:
         files: Seen = {}
         below: list[str] = []
         try:
-            self._inotify.add(path)
+            self._watched.add(path)
             entries = list(os.scandir(path))
         except OSError:  # removed, or not readable
             return None
@@ -170,24 +170,41 @@ def rules_of(project: Project) -> list[Rule]:
 
 def pack(changes: Iterable[Changes]) -> bytes:
     """A tar, to be unpacked at the container's root, of the files at their paths below the rules' targets."""
-    import tarfile
+    from havre.tar.headers import FLAGS, end, header
 
-    archive = io.BytesIO()
+    pieces: list[bytes] = []
     folders: set[str] = set()
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for each in changes:
-            for path in each.changed:
-                place = inside(each.rule, path).lstrip("/")
-                source = each.rule.path / path if path else each.rule.path
-                try:
-                    for folder in _new_folders(place, folders):
-                        made = tarfile.TarInfo(folder)
-                        made.type, made.mode = tarfile.DIRTYPE, 0o755
-                        tar.addfile(made)
-                    tar.add(source, place, recursive=False)
-                except FileNotFoundError:  # removed again, which will be reported
-                    continue
-    return archive.getvalue()
+    for each in changes:
+        for path in each.changed:
+            place = inside(each.rule, path).lstrip("/")
+            source = each.rule.path / path if path else each.rule.path
+            with suppress(FileNotFoundError):  # gone again, which will be told
+                for folder in _new_folders(place, folders):
+                    pieces += [header(os.fsencode(folder) + b"/", FLAGS[stat.S_IFDIR], mode=0o755)]
+                pieces += _member(source, os.fsencode(place))
+    return b"".join([*pieces, end(0)])
+
+
+def _member(source: Path, place: bytes) -> list[bytes]:
+    """A file with its content, a link; what else there may be is left out. Raises FileNotFoundError."""
+    from havre.tar.headers import FLAGS, header, padding
+
+    status = source.lstat()
+    kind = stat.S_IFMT(status.st_mode)
+    if kind not in (stat.S_IFREG, stat.S_IFLNK):
+        return []
+    data = source.read_bytes() if kind == stat.S_IFREG else b""
+    head = header(
+        place,
+        FLAGS[kind],
+        mode=stat.S_IMODE(status.st_mode),
+        uid=status.st_uid,
+        gid=status.st_gid,
+        size=len(data),
+        mtime=int(status.st_mtime),
+        link=os.fsencode(os.readlink(source)) if kind == stat.S_IFLNK else b"",
+    )
+    return [head, data, padding(len(data))]
 
 
 def _new_folders(place: str, known: set[str]) -> Iterator[str]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tarfile
+import stat
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -39,7 +39,7 @@ from havre.oci.platform import Platform, parse_platform
 from havre.oci.reference import Reference
 from havre.storage.layers import Layers
 from havre.storage.recompress import gzip_stream, zstd_stream
-from havre.storage.tar import BLOCK
+from havre.tar.headers import BLOCK, FLAGS, header
 from havre.wire.values import ImageId
 
 CONTAINERD_NAME = "io.containerd.image.name"
@@ -359,9 +359,6 @@ def _created(config: bytes) -> int:
 
 
 def _header(path: str, size: int = 0, *, time: int = 0, directory: bool = False) -> bytes:
-    member = tarfile.TarInfo(path)
-    member.size = size
-    member.mtime = time
-    member.mode = 0o755 if directory else 0o644
-    member.type = tarfile.DIRTYPE if directory else tarfile.REGTYPE
-    return member.tobuf(tarfile.GNU_FORMAT)
+    if directory:
+        return header(path.encode() + b"/", FLAGS[stat.S_IFDIR], mode=0o755, mtime=time)
+    return header(path.encode(), size=size, mtime=time)

@@ -38,9 +38,10 @@ from havre.oci.manifest import (
 )
 from havre.oci.platform import Platform
 from havre.oci.reference import Reference, parse_reference
-from havre.storage.compress import Decompressor, kind_of
 from havre.storage.layers import Layers
-from havre.storage.tar import BLOCK, Data, Entry, TarParser
+from havre.tar.compress import Decompressor, kind_of
+from havre.tar.headers import BLOCK
+from havre.tar.reader import Data, Entry, TarParser
 from havre.wire.values import ImageId
 
 MAX_DOCUMENTS = 64 << 20

@@ -50,7 +50,9 @@ class OomNotices:
     def take(self) -> list[int]:
         """Read pending notifications; returns the numbers of the groups that ran out of memory."""
         wanted = "" if self._cgroups.layout == "v2" else NOTE
-        happened = dict.fromkeys(watch for watch, name in self._inotify.read() if name == wanted)
+        happened = dict.fromkeys(
+            watch for watch, mask, name in self._inotify.read() if name == wanted and not mask & inotify.IGNORED
+        )
         return [number for number in happened if number in self._groups and self._ran_out(number)]
 
     def _ran_out(self, number: int) -> bool:

@@ -10,11 +10,15 @@ import ctypes
 import errno
 import os
 import stat
-from collections.abc import Callable
-from pathlib import Path
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
 
 _NR_OPENAT2 = 437  # the same on every architecture
 _RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_NO_SYMLINKS = 0x04
 _RESOLVE_BENEATH = 0x08
 _RESOLVE_IN_ROOT = 0x10
 _ATTEMPTS = 16
@@ -48,6 +52,11 @@ def open_beneath(root: Path, path: str, flags: int) -> int:
 def openat_in_root(directory: int, path: str | bytes, flags: int) -> int:
     """As `open_in_root`, with an open directory as the root. An empty path is the root itself."""
     return _openat2(directory, path, flags, _RESOLVE_IN_ROOT)
+
+
+def openat_without_links(directory: int, path: str | bytes, flags: int) -> int:
+    """Open `path` below an open directory; a link in it (ELOOP) or `..` out of it (EXDEV) is refused."""
+    return _openat2(directory, path, flags, _RESOLVE_BENEATH | _RESOLVE_NO_SYMLINKS)
 
 
 def _openat2(directory: int, path: str | bytes, flags: int, resolve: int) -> int:

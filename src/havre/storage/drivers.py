@@ -34,7 +34,7 @@ from havre.linux.loop import attach_loop
 from havre.linux.trees import remove_tree
 from havre.oci.digest import Digest, digest_of, hex_of
 from havre.storage.erofs import Index, read_uuid
-from havre.storage.tar import Entry, Extent
+from havre.tar.reader import Entry, Extent
 
 Erofs: TypeAlias = Literal["file", "loop"]
 
@@ -135,7 +135,7 @@ def _write_sample(layer: Path) -> None:
     extents = (Extent(0, len(_SAMPLE), 512),)
     plain = Entry(path=b".wh.hidden", kind="file", mode=0o644, uid=0, gid=0, mtime_s=0, mtime_ns=0)
     index.add(plain)
-    index.add(msgspec.structs.replace(plain, path=b"kept", size=len(_SAMPLE), extents=extents))
+    index.add(plain._replace(path=b"kept", size=len(_SAMPLE), extents=extents))
     tar = bytes(512) + _SAMPLE.ljust(512, b"\0")
     (layer / "tar").write_bytes(tar)
     (layer / "index").write_bytes(index.render(bytes.fromhex(hex_of(_SAMPLE_ID)[:32]), len(tar)))

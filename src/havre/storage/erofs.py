@@ -30,7 +30,7 @@ from collections.abc import Iterator
 
 from havre.errors import InvalidInput
 from havre.storage import whiteouts
-from havre.storage.tar import Entry
+from havre.tar.reader import Entry
 
 BLOCK = 512
 MAX_METADATA = (

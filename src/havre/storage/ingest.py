@@ -30,8 +30,8 @@ from havre.aio import in_thread, spawn
 from havre.errors import Failed, InvalidInput
 from havre.linux.room import hint_when_full, is_full
 from havre.oci.digest import Digest
-from havre.storage.compress import Decompressor
 from havre.storage.layerfiles import LayerWriter, Sealed
+from havre.tar.compress import Decompressor
 
 _GATHER = 2 << 20  # compressed bytes gathered for one dispatch to a thread
 _GROUP = 8  # pieces gathered for one

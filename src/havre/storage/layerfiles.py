@@ -28,8 +28,8 @@ from havre.linux.trees import remove_tree, sync_directory
 from havre.linux.writeback import start_writeback
 from havre.oci.digest import Digest, hex_of
 from havre.storage.erofs import Index, Unindexable
-from havre.storage.tar import Data, Entry, TarParser
 from havre.storage.unpack import Unpacker
+from havre.tar.reader import Data, Entry, TarParser
 
 Form: TypeAlias = Literal["tar", "dir"]
 PIECE = 1 << 20

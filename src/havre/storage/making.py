@@ -21,10 +21,10 @@ from typing import Protocol
 
 from havre.aio import in_thread, spawn
 from havre.oci.digest import Digest
-from havre.storage.compress import PIECE
 from havre.storage.ingest import Keeper, translated_disk_errors
 from havre.storage.layerfiles import LayerWriter, Sealed
-from havre.storage.tar import Entry
+from havre.tar.compress import PIECE
+from havre.tar.reader import Entry
 
 _AHEAD = 16  # pieces that may be queued for the disk
 

@@ -18,8 +18,8 @@ from havre.errors import InvalidInput
 from havre.linux.openat2 import openat_in_root, syncfs
 from havre.linux.trees import make_whiteout, open_directory
 from havre.storage import whiteouts
-from havre.storage.tar import Entry
-from havre.storage.treewriter import TreeWriter, describe, name_of, nanoseconds, pinned, set_xattrs
+from havre.tar.reader import Entry
+from havre.tar.tree import TreeWriter, describe, name_of, nanoseconds, pinned, set_xattrs
 
 
 class Unpacker(TreeWriter):

@@ -20,7 +20,7 @@ from havre.oci.digest import Digest
 from havre.storage.erofs import Index, Node, Unindexable
 from havre.storage.layerfiles import Form, add_entries, build_index, read_tar, uuid_of, write_durably
 from havre.storage.layers import Layers
-from havre.storage.tar import TarParser
+from havre.tar.reader import TarParser
 
 _TIMES = range(1 << 31)
 """Seconds that every file system can store; others may have been clamped."""

@@ -9,7 +9,6 @@ container writes into it, each file is taken as it is found.
 from __future__ import annotations
 
 import os
-import tarfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
@@ -21,10 +20,11 @@ from havre.aio import feed, in_thread
 from havre.errors import Failed
 from havre.golang import gojson
 from havre.linux import trees
-from havre.storage.extract import Extractor
 from havre.storage.pipe import stream_from
 from havre.storage.recompress import zstd_stream
-from havre.storage.treetar import write_tree
+from havre.tar.extract import Extractor
+from havre.tar.headers import global_header
+from havre.tar.whole import write_tree
 from havre.volumes.spec import ANONYMOUS, Volume
 from havre.volumes.volumes import Volumes
 
@@ -81,7 +81,7 @@ class VolumeCopies:
 def _write_volume(root: int, labels: Mapping[str, str], out: BinaryIO) -> None:
     if labels:
         records = {_LABELS: msgspec.json.encode(labels).decode()}
-        out.write(tarfile.TarInfo.create_pax_global_header(records))
+        out.write(global_header(records))
     write_tree(out, root)
 
 

@@ -17,7 +17,7 @@ from havre.builds.contexts import KEPT, Contexts, read_file
 from havre.builds.packed import MAX_OPEN, Node, PackedTree, PackUpdate, TarIntake
 from havre.dockerfile.ignore import IgnoreRules
 from havre.errors import InvalidInput, NotFound
-from havre.storage.tar import Entry
+from havre.tar.reader import Entry
 from support import tars
 
 

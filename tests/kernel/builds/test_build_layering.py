@@ -17,7 +17,7 @@ from havre.builds.trees import DirectoryTree
 from havre.errors import Failed, InvalidInput
 from havre.storage import Storage
 from havre.storage.making import LayerOut
-from havre.storage.tar import Entry, Extent, TarParser
+from havre.tar.reader import Entry, Extent, TarParser
 from support import tars
 
 

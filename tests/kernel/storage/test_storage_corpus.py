@@ -14,9 +14,9 @@ import pytest
 
 from havre.errors import InvalidInput
 from havre.oci.digest import digest_of
-from havre.storage import treewriter
-from havre.storage.extract import Extractor
 from havre.storage.layerfiles import LayerWriter, Sealed
+from havre.tar import tree
+from havre.tar.extract import Extractor
 from support import tars
 from support.tars import directory, gnu_long, gnu_sparse, hardlink, header, member, pax, pax_sparse, symlink
 from support.trees import describe
@@ -293,7 +293,7 @@ class TestWhatTarDoesNotDo:
 def test_a_layer_of_more_files_than_anybody_has_is_not_unpacked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(treewriter, "MAX_NOTES", 5)
+    monkeypatch.setattr(tree, "MAX_NOTES", 5)
     for entry in (member(b"f", b"x"), member(b".wh.f"), member(b".wh..wh.aufs"), directory(b"d")):
         with (
             pytest.raises(InvalidInput, match="more files than can be unpacked"),

@@ -14,8 +14,8 @@ from havre.errors import HavreError
 from havre.oci.digest import digest_of
 from havre.storage.erofs import Index, Unindexable
 from havre.storage.layerfiles import LayerWriter, add_entries
-from havre.storage.tar import TarParser
 from havre.storage.verify import difference
+from havre.tar.reader import TarParser
 from support import tars
 from support.trees import describe
 

@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from havre.errors import HavreError
-from havre.storage.tar import Data, TarParser
 from havre.storage.unpack import Unpacker
+from havre.tar.reader import Data, TarParser
 from support import tars
 
 LAYER = b"".join(

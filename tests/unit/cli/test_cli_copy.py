@@ -136,6 +136,39 @@ def test_long_names_links_and_what_is_in_the_way(tmp_path: Path) -> None:
         assert (target / "src").stat().st_mtime == 1000
 
 
+def test_hard_links_follow_when_the_tree_takes_a_new_name(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, kind, link in (
+            ("src", tarfile.DIRTYPE, ""), ("src/a", tarfile.REGTYPE, ""), ("src/b", tarfile.LNKTYPE, "src/a"),
+        ):  # fmt: skip
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname, member.mode = kind, link, 0o755
+            tar.addfile(member)
+    download(buffer.getvalue(), tmp_path / "new", directory=True)
+    assert (tmp_path / "new" / "b").samefile(tmp_path / "new" / "a")
+
+
+def test_a_directory_in_the_way_of_a_file_stays(tmp_path: Path) -> None:
+    (tmp_path / "src" / "keep").mkdir(parents=True)
+    with pytest.raises(StatusError, match="cannot write"):
+        download(archive(("src", b"x")), tmp_path, directory=False)
+    assert (tmp_path / "src" / "keep").is_dir()
+
+
+def test_a_directory_without_rights_is_filled_all_the_same(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as tar:
+        for name, kind in (("src", tarfile.DIRTYPE), ("src/in", tarfile.DIRTYPE), ("src/in/a", tarfile.REGTYPE)):
+            member = tarfile.TarInfo(name)
+            member.type, member.mode, member.mtime = kind, 0o555, 1000
+            tar.addfile(member)
+    download(buffer.getvalue(), tmp_path, directory=True)
+    status = (tmp_path / "src" / "in").stat()
+    assert (status.st_mode & 0o777, status.st_mtime) == (0o555, 1000)
+    assert (tmp_path / "src" / "in" / "a").is_file()
+
+
 @pytest.mark.parametrize("cut", [100, 512, 700, 2100])
 def test_an_archive_that_breaks_off(tmp_path: Path, cut: int) -> None:
     with pytest.raises(StatusError, match="cannot write"):

@@ -15,7 +15,6 @@ from havre.compose.dotenv import parse_env
 from havre.compose.down import DownOptions, plan_down, plan_stop, project_of
 from havre.compose.execute import Layers
 from havre.compose.images import ImageOptions, plan_images
-from havre.compose.inotify import Inotify
 from havre.compose.labels import container_labels
 from havre.compose.load import Loader, Source
 from havre.compose.plan import FORCE, NEVER, UpOptions, plan_up
@@ -27,6 +26,7 @@ from havre.compose.steps import Step
 from havre.compose.units import format_duration
 from havre.compose.viz import render_dot
 from havre.compose.watch import Tree, pack, rules_of
+from havre.compose.watched import Folders
 from havre.errors import HavreError
 from havre.golang.units import parse_duration, parse_size
 
@@ -259,7 +259,7 @@ services:
   s: {{build: {tmp_path}, develop: {{watch: [{{path: {tmp_path}, action: sync, target: /t/, ignore: ["**/*.tmp"]}}]}}}}
 """)
     (rule,) = rules_of(wanted)
-    inotify = Inotify()
+    inotify = Folders()
     tree = Tree(rule, inotify)
     assert tree.everything().changed == ["a/x"]
     (tmp_path / "a" / "x").unlink()

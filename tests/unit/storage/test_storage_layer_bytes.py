@@ -14,9 +14,9 @@ import zstandard
 
 from havre.errors import InvalidInput
 from havre.storage import erofs, whiteouts
-from havre.storage.compress import PIECE, Decompressor, kind_of
 from havre.storage.erofs import Index, Unindexable, read_uuid
-from havre.storage.tar import Data, Entry, Extent, TarParser
+from havre.tar.compress import PIECE, Decompressor, kind_of
+from havre.tar.reader import Data, Entry, Extent, TarParser
 from support import tars
 
 

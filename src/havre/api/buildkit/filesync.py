@@ -26,7 +26,7 @@ from havre.api.buildkit.sessions import Session
 from havre.api.buildkit.shown import Moved
 from havre.builds.packed import PackedTree, PackUpdate
 from havre.errors import Failed, InvalidInput
-from havre.storage.tar import Entry
+from havre.tar.reader import Entry
 
 METHOD = "/moby.filesync.v1.FileSync/DiffCopy"
 

@@ -15,11 +15,11 @@ from havre.cli.compose.up import converge
 from havre.cli.parser import StatusError
 from havre.compose.down import plan_simple
 from havre.compose.images import ImageOptions, build_steps
-from havre.compose.inotify import Inotify
 from havre.compose.plan import FORCE, UpOptions
 from havre.compose.state import observe
 from havre.compose.steps import Execute, Step
 from havre.compose.watch import Changes, Tree, inside, pack, rules_of
+from havre.compose.watched import Folders
 from havre.errors import HavreError
 
 TYPE_CHECKING = False
@@ -59,8 +59,8 @@ class Watcher:
     def __init__(self, stage: Stage, project: Project, rules: list[Rule]) -> None:
         self._stage = stage
         self._project = project
-        self._inotify = Inotify()
-        self._trees = [Tree(rule, self._inotify) for rule in rules]
+        self._folders = Folders()
+        self._trees = [Tree(rule, self._folders) for rule in rules]
 
     def follow(self) -> None:
         """Never returns."""
@@ -73,7 +73,7 @@ class Watcher:
                 queues[tree.rule.service].put(tree.everything())
         self._stage.session.warn("Watch enabled")
         while True:
-            folders = self._inotify.wait()
+            folders = self._folders.wait()
             for tree in self._trees:
                 try:
                     changes = tree.update(folders)

@@ -30,11 +30,11 @@ from havre.errors import Failed, NotFound
 from havre.linux import trees
 from havre.linux.openat2 import openat_in_root, resolveat_in_root
 from havre.runtime import resolve_user
-from havre.storage.compress import Buffer
-from havre.storage.diff import TarWriter
-from havre.storage.extract import Extractor
 from havre.storage.pipe import PipedStream
-from havre.storage.treetar import add_entry, write_tree
+from havre.tar.compress import Buffer
+from havre.tar.extract import Extractor
+from havre.tar.whole import add_entry, write_tree
+from havre.tar.writer import TarWriter
 
 #: Gives all bytes of an archive to a function that takes them in a thread, piece by piece.
 Feed: TypeAlias = Callable[[Callable[[Buffer], None]], Awaitable[None]]

@@ -5,7 +5,8 @@ accessed without following links: no path, link or device of the tar, nor anythi
 concurrently, reaches outside the tree, and no chroot is needed. Directories' times are set last, because filling a
 directory changes them.
 
-Two subclasses differ by purpose: `unpack.Unpacker` creates a layer, `extract.Extractor` copies into a container.
+Subclasses differ by purpose: `storage.unpack` creates a layer, `extract` copies into a container, `client.untar` into a
+directory of the user's.
 
 Blocking; runs as root. Raises `InvalidInput` for invalid archives, `OSError` for disk errors.
 """
@@ -15,13 +16,15 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterator
 from contextlib import contextmanager
 
 from havre.errors import InvalidInput
 from havre.linux.openat2 import openat_in_root
-from havre.linux.trees import empty_directory, open_directory
-from havre.storage.tar import MAX_DEPTH, Data, Entry
+from havre.tar.reader import MAX_DEPTH, Data, Entry
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 MAX_NOTES = 2_000_000  # limit of remembered directories, and of what subclasses count
 _CACHED_PARENTS = 64
@@ -33,6 +36,9 @@ class TreeWriter:
 
     `what` names the archive in messages. Takes ownership of `root`.
     """
+
+    _open_below: Callable[[int, bytes, int], int] = staticmethod(openat_in_root)
+    """Opens a path below a directory; a container's own links lead somewhere, within its root."""
 
     def __init__(self, root: int, what: str) -> None:
         self._root = root
@@ -126,7 +132,7 @@ class TreeWriter:
 
     def _open_parent(self, path: bytes) -> int:
         try:
-            descriptor = openat_in_root(self._root, path, os.O_PATH | os.O_DIRECTORY)
+            descriptor = self._open_below(self._root, path, os.O_PATH | os.O_DIRECTORY)
         except OSError as error:
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
                 raise InvalidInput(f"{self._what} has members below {path!r}, which is not a directory") from error
@@ -153,7 +159,7 @@ class TreeWriter:
                 self._clear_way(parent, name, entry)
                 os.mkdir(name, 0o700, dir_fd=parent)
         with pinned(parent, name) as path:
-            describe(path, entry)
+            self._describe(path, entry)
         self._note()
         self._times.pop(entry.path, None)  # the latest entry is applied last
         self._times[entry.path] = nanoseconds(entry)
@@ -168,7 +174,7 @@ class TreeWriter:
         else:
             os.mknod(name, _NODE_TYPES[entry.kind] | 0o600, os.makedev(*entry.rdev), dir_fd=parent)
         with pinned(parent, name) as path:
-            describe(path, entry)
+            self._describe(path, entry)
             os.utime(path, ns=(nanoseconds(entry), nanoseconds(entry)))
 
     def _end_file(self) -> None:
@@ -177,17 +183,21 @@ class TreeWriter:
         descriptor, entry = self._file
         if len(entry.extents) != 1 or entry.extents[0].length != entry.size:
             os.ftruncate(descriptor, entry.size)
-        describe(descriptor, entry)
+        self._describe(descriptor, entry)
         os.utime(descriptor, ns=(nanoseconds(entry), nanoseconds(entry)))
         self._file = None
         os.close(descriptor)
+
+    def _describe(self, file: bytes | int, entry: Entry) -> None:
+        """Give the file its owner, mode and attributes."""
+        describe(file, entry)
 
     def _link(self, parent: int, name: bytes, entry: Entry) -> None:
         if entry.link == entry.path:
             return
         directory, _, target = entry.link.rpartition(b"/")
         try:
-            source = openat_in_root(self._root, directory, os.O_PATH | os.O_DIRECTORY)
+            source = self._open_below(self._root, directory, os.O_PATH | os.O_DIRECTORY)
         except OSError as error:
             raise self._no_link_target(entry) from error
         try:
@@ -218,6 +228,8 @@ class TreeWriter:
         except FileNotFoundError:
             return
         if stat.S_ISDIR(status.st_mode):
+            from havre.linux.trees import empty_directory, open_directory  # costs the command line milliseconds
+
             child = open_directory(os.fsdecode(name), parent)
             try:
                 empty_directory(child)
@@ -232,7 +244,7 @@ class TreeWriter:
 
     def _set_time(self, path: bytes, time: int) -> None:
         try:
-            descriptor = openat_in_root(self._root, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+            descriptor = self._open_below(self._root, path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
         except OSError as error:
             if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
                 return  # replaced by a later member

@@ -9,7 +9,7 @@ is there already may be in the way:
     something else     a directory      Failed                   replaced
     something else     something else   replaced                 replaced
 
-The tree may belong to a running container that works against us; see `treewriter`.
+The tree may belong to a running container that works against us; see `tree`.
 """
 
 from __future__ import annotations
@@ -19,14 +19,12 @@ import os
 import stat
 from contextlib import suppress
 
-from msgspec.structs import replace
-
 from havre.errors import Failed
 from havre.linux.idmap import CAPABILITY, IdRange, as_root_of
 from havre.linux.mounts import is_mount_point
-from havre.storage.compress import Buffer, Decompressor
-from havre.storage.tar import Data, Entry, TarParser
-from havre.storage.treewriter import TreeWriter
+from havre.tar.compress import Buffer, Decompressor
+from havre.tar.reader import Data, Entry, TarParser
+from havre.tar.tree import TreeWriter
 
 _CAPABILITY = CAPABILITY.encode()
 
@@ -96,7 +94,7 @@ class Extractor(TreeWriter):
             if _CAPABILITY in xattrs:
                 xattrs = {**xattrs, _CAPABILITY: self._ids.capability_outside(xattrs[_CAPABILITY])}
         link = self._place(entry.link) if entry.kind == "hardlink" else entry.link
-        return replace(entry, path=self._place(entry.path), link=link, uid=uid, gid=gid, xattrs=xattrs)
+        return entry._replace(path=self._place(entry.path), link=link, uid=uid, gid=gid, xattrs=xattrs)
 
     def _place(self, path: bytes) -> bytes:
         return self._target + b"/" + path if self._target else path

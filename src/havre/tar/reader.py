@@ -1,7 +1,7 @@
 """A streaming reader of tar headers for hostile bytes: push chunks in, get entries (and, if asked, their data) out.
 
 Owns the formats v7, ustar, star, pax (POSIX.1-2001) and GNU (long names, base-256 numbers, sparse files in the old form
-and in pax forms 0.0, 0.1 and 1.0). It touches no file: `erofs` turns entries into an index, `unpack` into files.
+and in pax forms 0.0, 0.1 and 1.0). It touches no file: `storage.erofs` turns entries into an index, `tree` into files.
 
     feed(chunk)
         |                  x L K: gather the extended header, then the next header
@@ -23,14 +23,15 @@ directories and devices have no data, whatever their size field says.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Callable, Iterator
-
-import msgspec
+from typing import NamedTuple
 
 from havre.errors import InvalidInput
+from havre.tar.headers import BLOCK, MAX_META
 
-BLOCK = 512
-MAX_META = 1 << 20  # bytes of one extended header or sparse map
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
 MAX_SIZE = 1 << 40  # bytes of one member, and of a file once its holes are counted
 MAX_PATH = 4096
 MAX_NAME = 255
@@ -38,6 +39,7 @@ _MAX_ID = 0xFFFFFFFE  # of users and groups; 2**32 - 1 means "leave it" to chown
 MAX_DEPTH = 256  # directories above an entry; nothing real comes near, and recursion stays shallow
 
 _ZERO = bytes(BLOCK)
+_HOLE = 1 << 20  # bytes of a hole at once
 _KINDS = {
     b"0": "file", b"\0": "file", b"7": "file", b"S": "file", b"1": "hardlink", b"2": "symlink",
     b"3": "char", b"4": "block", b"5": "dir", b"6": "fifo",
@@ -48,7 +50,7 @@ _KEPT_XATTRS = (b"user.", b"trusted.", b"security.")
 _OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
 
 
-class Extent(msgspec.Struct, frozen=True, gc=False):
+class Extent(NamedTuple):
     """`length` bytes of a file at `start`, found in the tar at `offset`; what no extent covers is a hole."""
 
     start: int
@@ -56,7 +58,7 @@ class Extent(msgspec.Struct, frozen=True, gc=False):
     offset: int
 
 
-class Entry(msgspec.Struct, frozen=True, gc=False):
+class Entry(NamedTuple):
     """One member. `path` has no leading, trailing or double slash and no dots; the root is `b""`.
 
     `kind` is file, dir, symlink, hardlink, char, block or fifo. `link` is a symlink's target as written, or the path of
@@ -77,7 +79,7 @@ class Entry(msgspec.Struct, frozen=True, gc=False):
     extents: tuple[Extent, ...] = ()
 
 
-class Data(msgspec.Struct, frozen=True):
+class Data(NamedTuple):
     """Bytes of the entry last yielded, which lie in the tar at `offset`; valid until the next event is asked for."""
 
     offset: int
@@ -142,6 +144,11 @@ class TarParser:
     def padded(self) -> bool:
         """Whether the last member's data was followed by all of its padding."""
         return not self._padding
+
+    @property
+    def ended(self) -> bool:
+        """Whether the end of the archive has been seen; without it, one that was cut between members looks whole."""
+        return self._zero_blocks > 0
 
     def global_records(self) -> dict[str, str]:
         """The last global pax header's records; none where it is malformed, since nothing here rests on them."""
@@ -256,6 +263,60 @@ class TarParser:
             size = _decimal(real, "GNU.sparse.size")
             pairs = self._map.pairs or _pax_pairs(self._pax, pax)
         return size, _place(pairs, size, packed, self._at, name)
+
+
+def read_members(chunks: Iterable[bytes], *, rooted: bool = False) -> Iterator[tuple[Entry, Iterator[bytes]]]:
+    """The members of an archive one after the other, each with its content, holes as zeros.
+
+    What is not read of a content is skipped. All chunks are taken, also those behind the end; one need not be there
+    (docker's exported contexts have none). Raises `InvalidInput`.
+    """
+    parser = TarParser(data=True, rooted=rooted)
+    events = _Events(parser, chunks)
+    while (event := events.take()) is not None:
+        if isinstance(event, Entry):
+            yield event, events.content(event)
+    parser.finish()
+
+
+class _Events:
+    """The parser's events, one of which can be looked at before it is taken."""
+
+    def __init__(self, parser: TarParser, chunks: Iterable[bytes]) -> None:
+        self._events = (event for chunk in chunks for event in parser.feed(chunk))
+        self._next: Entry | Data | None = None
+
+    def peek(self) -> Entry | Data | None:
+        if self._next is None:
+            self._next = next(self._events, None)
+        return self._next
+
+    def take(self) -> Entry | Data | None:
+        event, self._next = self.peek(), None
+        return event
+
+    def content(self, entry: Entry) -> Iterator[bytes]:
+        at = 0
+        extents = iter(entry.extents)
+        extent = next(extents, None)
+        while extent is not None and isinstance(event := self.peek(), Data):
+            self._next = None
+            view, offset = event.view, event.offset
+            while view and extent is not None:
+                start = extent.start + offset - extent.offset
+                yield from _zeros(start - at)
+                piece = view[: extent.offset + extent.length - offset]
+                yield bytes(piece)
+                view, offset, at = view[len(piece) :], offset + len(piece), start + len(piece)
+                if offset == extent.offset + extent.length:
+                    extent = next(extents, None)
+        yield from _zeros(entry.size - at if extent is None else 0)
+
+
+def _zeros(count: int) -> Iterator[bytes]:
+    while count > 0:
+        yield bytes(min(count, _HOLE))
+        count -= _HOLE
 
 
 class _SparseMap:

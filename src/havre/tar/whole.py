@@ -11,7 +11,7 @@ from havre.errors import Failed
 from havre.linux import trees
 from havre.linux.idmap import IdRange
 from havre.linux.openat2 import openat_in_root
-from havre.storage.diff import TarWriter
+from havre.tar.writer import TarWriter
 
 
 def write_tree(out: BinaryIO, root: int, ids: IdRange | None = None) -> None:
