@@ -28,7 +28,7 @@ test: check  ## the whole suite (root): the checks, then contract, kernel, suite
 soak:  ## 1,000 lives of containers, and 1,000 at once (root, minutes): nothing may be left, and no memory lost
 	@tools/setup.sh --test --peers
 	SOAK_CYCLES=1000 $(BIN)/python -m pytest -s tests/faults/test_cycles.py -k many_cycles
-	SOAK_CROWD=1000 $(BIN)/python -m pytest tests/contract/test_hundred.py
+	SOAK_CROWD=1000 $(BIN)/python -m pytest tests/contract/test_many_containers.py -k crowd
 
 bench:  ## side by side with dockerd and podman; writes docs/benchmarks.md and its chart
 	@tools/setup.sh --test --peers

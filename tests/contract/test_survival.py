@@ -16,6 +16,7 @@ import pytest
 
 from support.engines import Engine, Havred, serving
 from support.raw import ask
+from support.together import create, post
 from support.waiting import until
 
 
@@ -120,6 +121,17 @@ def test_exit_while_the_daemon_was_away(havred: Engine) -> None:
     at = datetime.fromisoformat(json.loads(finished)[:26] + "+00:00").timestamp()
     assert abs(at - ended) < 0.9
     havred.out("rm", "brief")
+
+
+def test_true_end_through_a_kill(havred: Engine) -> None:
+    """The daemon is killed while it takes a container down: exit code and end are known all the same."""
+    for number in range(10):
+        id = create(havred, f"seven{number}", Cmd=["sh", "-c", "exit 7"])
+        assert post(havred, f"/containers/{id}/start")().status == 204
+        time.sleep(number * 0.004)  # a moment of the teardown, not something awaited
+        reborn(havred)
+        until(lambda: not state(havred, id).startswith("running"), "the end")  # noqa: B023
+        assert state(havred, id) == "exited 7", f"round {number}"
 
 
 def test_restart_policy_after_a_kill(havred: Engine) -> None:

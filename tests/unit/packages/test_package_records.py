@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import struct
 import tracemalloc
@@ -14,7 +13,6 @@ import pytest
 
 from havre.packages import apk, dpkg, golang, npm, pypi, rpm
 from havre.packages.fields import parse_os_release
-from havre.packages.licences import declare
 from havre.packages.model import Distribution, Package, Unreadable
 from havre.packages.purl import package_url
 from support.installed import APK, DPKG, RPM, go_program, rpm_database, rpm_header
@@ -215,33 +213,6 @@ def test_package_urls(package: Package, distribution: Distribution, url: str) ->
     assert package_url(replace(package, path="/elsewhere"), distribution) == url
 
 
-@pytest.mark.parametrize(
-    ("texts", "expression"),
-    [
-        ((), "NOASSERTION"),
-        (("UNKNOWN",), "NOASSERTION"),
-        (("The MIT License",), "MIT"),
-        (("Expat", "GPL-2+"), "MIT AND GPL-2.0-or-later"),
-        (("GPL-2+ or Artistic", "GPL-2+"), "(GPL-2.0-or-later OR Artistic-1.0-Perl) AND GPL-2.0-or-later"),
-        (("GPLv2+ and LGPLv2",), "GPL-2.0-or-later AND LGPL-2.0-only"),
-        (("(MIT OR Apache-2.0)",), "(MIT OR Apache-2.0)"),
-        (("a AND (MIT OR b)", "ISC"), "(LicenseRef-a AND (MIT OR LicenseRef-b)) AND ISC"),
-        (("Apache-2.0 WITH LLVM-exception",), "Apache-2.0 WITH LLVM-exception"),
-        (("GPL-2+ with font-exception-2.0", "busl-1.1"), "GPL-2.0-or-later WITH Font-exception-2.0 AND BUSL-1.1"),
-        (("MIT WITH (LLVM-exception)",), "LicenseRef-MIT-WITH-LLVM-exception-HASH"),
-        (("MIT AND LicenseRef-own",), "MIT AND LicenseRef-own"),
-        (("GPL-2+ with own-exception",), "LicenseRef-GPL-2-WITH-own-exception-HASH"),
-        (("see the file (COPYING",), "LicenseRef-see-the-file-COPYING-HASH"),
-        (("LLVM-exception",), "LicenseRef-LLVM-exception"),
-        ((" AND ".join(["MIT"] * 60),), "LicenseRef-" + "MIT-AND-" * 8 + "HASH"),
-    ],
-)
-def test_licences(texts: tuple[str, ...], expression: str) -> None:
-    found = declare(tuple(texts))
-    assert re.sub(r"-[0-9a-f]{8}\b", "-HASH", found.expression) == expression
-    assert set(found.unlisted) == {word.strip("()") for word in found.expression.split() if "LicenseRef-" in word}
-
-
 def test_long_values_are_read_once() -> None:
     """Many folded lines, and an index in which each entry tells the same long text."""
     text = b"Package: a\nVersion: 1\nDescription: x\n" + b" y\n" * 200_000
@@ -273,16 +244,3 @@ def test_records_cost_no_memory(parse: Callable[[bytes, str], Iterable[Package] 
         assert tracemalloc.get_traced_memory()[1] < 1 << 19
     finally:
         tracemalloc.stop()
-
-
-def test_licences_without_end_are_cut() -> None:
-    many = b'{"name": "a", "version": "1", "licenses": [%s]}' % b",".join([b'"%s"' % (b"(" * 4000)] * 200)
-    package = npm.parse_package(many, "/p")
-    assert package is not None
-    assert len(package.licences[0]) <= 4096
-    found = declare(("(" * 100_000,))
-    assert [len(text) for text in found.unlisted.values()] == [4096]
-    classifiers = b"".join(b"Classifier: License :: OSI Approved :: %d\n" % number for number in range(1000))
-    python = pypi.parse_metadata(b"Name: a\nVersion: 1\n" + classifiers, "/m")
-    assert python is not None
-    assert len(python.licences) == 100

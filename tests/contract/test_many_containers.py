@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -36,7 +37,7 @@ def time_of_creating(engine: Engine) -> float:
     return processor_time(engine.pid) - before
 
 
-def test_a_hundred_run_at_once(havred: Engine) -> None:
+def test_a_crowd_runs_at_once(havred: Engine) -> None:
     def begin(number: int) -> int:
         body = {"Image": "busybox", "Cmd": ["sleep", "10000"]}
         made = ask(havred.socket, "POST", f"/containers/create?name=many{number}", body)
@@ -64,3 +65,20 @@ def test_a_hundred_run_at_once(havred: Engine) -> None:
         assert havred.out("exec", f"many{CROWD - 1}", "hostname", "-i") in addresses
         assert begin(CROWD) == 204
         assert set(clients.map(end, range(CROWD + 1))) == {204}
+
+
+def test_many_short_runs_at_once(havred: Engine) -> None:
+    """Fifty containers come and go together, each with its own output and exit code."""
+    outcomes: list[tuple[int, str]] = []
+
+    def run(number: int) -> None:
+        done = havred.havre("run", "--rm", "busybox", "sh", "-c", f"echo {number}; exit {number}")
+        outcomes.append((done.returncode, done.stdout.strip()))
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert sorted(outcomes) == [(number, str(number)) for number in range(50)]
+    until(lambda: havred.out("ps", "-aq") == "", "their removal")

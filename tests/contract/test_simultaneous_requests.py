@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from support.engines import Engine
+from support.engines import Engine, Havred, serving
 from support.raw import ask
 from support.together import at_once, create, delete, post
-from support.waiting import until
 
 ROUNDS = 12
 SLEEP = {"Image": "busybox", "Cmd": ["sleep", "1000"]}
@@ -68,18 +68,40 @@ def test_one_name_for_many(engine: Engine) -> None:
     engine.out("rm", "wanted")
 
 
-def test_many_short_runs_at_once(havred: Engine) -> None:
-    """Fifty containers come and go together, each with its own output and exit code."""
-    outcomes: list[tuple[int, str]] = []
+@pytest.fixture
+def fresh(archive: Path) -> Iterator[Engine]:
+    """A daemon of the test's own, to be stopped and started again."""
+    with serving(Havred(), archive) as engine:
+        yield engine
 
-    def run(number: int) -> None:
-        done = havred.havre("run", "--rm", "busybox", "sh", "-c", f"echo {number}; exit {number}")
-        outcomes.append((done.returncode, done.stdout.strip()))
 
-    threads = [threading.Thread(target=run, args=(number,)) for number in range(50)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert sorted(outcomes) == [(number, str(number)) for number in range(50)]
-    until(lambda: havred.out("ps", "-aq") == "", "their removal")
+@pytest.mark.parametrize("force", ["", "?force=1"])
+def test_removal_during_a_start(fresh: Engine, force: str) -> None:
+    """A start that is under way comes first; nothing of the container comes back with the daemon's next start."""
+    for number in range(ROUNDS):
+        id = create(fresh, f"brief{number}", HostConfig={"RestartPolicy": {"Name": "always"}})
+        started, removed = at_once(post(fresh, f"/containers/{id}/start"), delete(fresh, f"/containers/{id}{force}"))
+        assert (started.status, removed.status) in ((204, 204), (204, 409), (409, 204), (404, 204))
+        if removed.status == 409:
+            assert "stop the container before removing or force remove" in removed.message
+            assert delete(fresh, f"/containers/{id}?force=1")().status == 204
+        elif started.status == 204:
+            assert force, "a container that runs was removed without force"
+    fresh.stop()
+    fresh.start()
+    assert fresh.out("ps", "-aq") == ""
+
+
+def test_renaming_during_a_removal(fresh: Engine) -> None:
+    for number in range(ROUNDS):
+        id = create(fresh, f"old{number}")
+        renamed, removed = at_once(
+            post(fresh, f"/containers/{id}/rename?name=new{number}"), delete(fresh, f"/containers/{id}")
+        )
+        assert (renamed.status, removed.status) in ((204, 204), (404, 204))
+        # Both names are free again.
+        for name in (f"old{number}", f"new{number}"):
+            assert delete(fresh, f"/containers/{create(fresh, name)}")().status == 204
+    fresh.stop()
+    fresh.start()
+    assert fresh.out("ps", "-aq") == ""
