@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import signal
-import tarfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,29 +11,16 @@ from pathlib import Path
 import pytest
 
 from support.engines import Engine, Havred, serving
+from support.images import import_busybox
 from support.raw import ask
 from support.waiting import until
 
 FIFO = "is a fifo, a regular file is expected"
 
 
-def import_with_fifo(engine: Engine, name: str, path: str) -> None:
-    """busybox, in which a fifo is in the place of a file."""
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w") as out:
-        shell = tarfile.TarInfo("bin/sh")
-        shell.mode, content = 0o755, Path("/bin/busybox").read_bytes()
-        shell.size = len(content)
-        out.addfile(shell, io.BytesIO(content))
-        fifo = tarfile.TarInfo(path)
-        fifo.type = tarfile.FIFOTYPE
-        out.addfile(fifo)
-    engine.docker("import", "-", name, stdin=made.getvalue(), check=0)
-
-
 @pytest.mark.parametrize("path", ["etc/passwd", "etc/group"])
 def test_accounts_that_are_a_fifo_are_refused(havred: Engine, path: str) -> None:
-    import_with_fifo(havred, "fifo", path)
+    import_busybox(havred, "fifo", fifos=[path])
     refused = havred.docker("run", "--name", "blocked", "fifo", "sh", "-c", "echo never", check=125)
     assert f"the container's /{path} {FIFO}" in refused.stderr
     havred.out("rm", "blocked")
@@ -46,7 +31,7 @@ def test_accounts_that_are_a_fifo_are_refused(havred: Engine, path: str) -> None
 
 def test_other_files_that_are_fifos_are_covered_by_the_engine(havred: Engine) -> None:
     for path in ("etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab"):
-        import_with_fifo(havred, "fifo", path)
+        import_busybox(havred, "fifo", fifos=[path])
         assert havred.out("run", "--rm", "fifo", "sh", "-c", "echo ran") == "ran"
         havred.out("rmi", "fifo")
 

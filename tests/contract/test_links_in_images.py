@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.engines import Engine
+from support.images import import_busybox
 
 LINKS = {
     "data": "/missing/dir", "relative": "../../made/here", "up": "/../../../tmp/escaped", "chain": "/data/deeper",
@@ -22,17 +21,7 @@ LINKS = {
 @pytest.fixture
 def linked(engine: Engine) -> Iterator[str]:
     """An image of busybox and LINKS."""
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w") as out:
-        shell = tarfile.TarInfo("bin/sh")
-        shell.mode, content = 0o755, Path("/bin/busybox").read_bytes()
-        shell.size = len(content)
-        out.addfile(shell, io.BytesIO(content))
-        for name, target in LINKS.items():
-            link = tarfile.TarInfo(name)
-            link.type, link.linkname = tarfile.SYMTYPE, target
-            out.addfile(link)
-    engine.docker("import", "-", "linked", stdin=made.getvalue(), check=0)
+    import_busybox(engine, "linked", links=LINKS)
     yield "linked"
     engine.docker("rmi", "-f", "linked")
 

@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from support.engines import Engine, Havred
+from support.disks import mount_tmpfs, serving_on
+from support.engines import Engine
 from support.imagery import archive as image_archive
 from support.imagery import config_of, layer_tar
 from support.registry import real_registry
@@ -21,18 +23,8 @@ from support.waiting import until
 @pytest.fixture
 def havred(archive: Path) -> Iterator[Engine]:
     """A daemon whose data root is a file system of 16 MB."""
-    engine = Havred()
-    data = engine.root / "data"
-    data.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m", "havre-test", str(data)], check=True)
-    engine.open()
-    engine.docker("load", "-i", str(archive), check=0)
-    yield engine
-    if ids := engine.docker("ps", "-aq").stdout.split():
-        engine.docker("rm", "-f", *ids)
-    engine.stop()
-    subprocess.run(["umount", str(data)], check=True)
-    engine.close()
+    with serving_on(partial(mount_tmpfs, mebibytes=16), archive) as engine:
+        yield engine
 
 
 def fill(engine: Engine) -> Path:

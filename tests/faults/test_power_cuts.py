@@ -17,30 +17,20 @@ from pathlib import Path
 import pytest
 
 from havre.oci.digest import digest_of, hex_of
-from support.engines import Engine, Havred
-
-
-def mount(image: Path, at: Path) -> None:
-    at.mkdir(exist_ok=True)
-    subprocess.run(["mount", "-o", "loop", str(image), str(at)], check=True)
+from support.disks import make_ext4, mount_disk, serving_on
+from support.engines import Engine
 
 
 @pytest.fixture
 def havred(archive: Path) -> Iterator[Engine]:
     """A daemon whose data root is a disk of its own."""
-    engine = Havred()
-    with (engine.root / "disk").open("wb") as disk:
-        disk.truncate(64 << 20)
-    subprocess.run(["mkfs.ext4", "-q", str(engine.root / "disk")], check=True)
-    mount(engine.root / "disk", engine.root / "data")
-    engine.open()
-    engine.docker("load", "-i", str(archive), check=0)
-    yield engine
-    if ids := engine.docker("ps", "-aq").stdout.split():
-        engine.docker("rm", "-f", *ids)
-    engine.stop()
-    subprocess.run(["umount", str(engine.root / "data")], check=True)
-    engine.close()
+
+    def mount(data: Path) -> None:
+        make_ext4(data.parent / "disk", 64)
+        mount_disk(data.parent / "disk", data)
+
+    with serving_on(mount, archive) as engine:
+        yield engine
 
 
 @contextmanager
@@ -48,7 +38,7 @@ def left_by_power_cut(engine: Engine) -> Iterator[Path]:
     """The disk as it is now, mounted anew: its journal is replayed."""
     copy, place = engine.root / "copy", engine.root / "after"
     subprocess.run(["cp", "--sparse=always", str(engine.root / "disk"), str(copy)], check=True)
-    mount(copy, place)
+    mount_disk(copy, place)
     try:
         yield place
     finally:
@@ -123,7 +113,7 @@ def test_the_daemon_starts_on_what_a_power_cut_leaves(havred: Engine) -> None:
     data = havred.root / "data"
     subprocess.run(["umount", str(data)], check=True)
     shutil.move(havred.root / "copy", havred.root / "disk")
-    mount(havred.root / "disk", data)
+    mount_disk(havred.root / "disk", data)
     # The names of directories that nobody waits for may be lost, too.
     made = next(key for key, row in rows(data, "containers").items() if row["Name"] == "made")
     for lost in (data / "snapshots" / made, data / "containers" / made):

@@ -7,34 +7,18 @@ user reaches through the API.
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import shutil
 import subprocess
-import tarfile
-from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from support.engines import Engine
+from support.images import import_busybox
 from support.raw import ask
 from support.waiting import until
-
-
-def import_image(engine: Engine, name: str, links: dict[str, str], changes: Iterable[str] = ()) -> None:
-    """An image with busybox in it and the symbolic links of `links` (path: target)."""
-    layer = io.BytesIO()
-    with tarfile.open(fileobj=layer, mode="w") as tar:
-        for path, target in links.items():
-            entry = tarfile.TarInfo(path)
-            entry.type, entry.linkname = tarfile.SYMTYPE, target
-            tar.addfile(entry)
-        for applet in ("busybox", "sh", "true", "cat", "echo", "touch"):
-            tar.add("/bin/busybox", f"bin/{applet}", filter=lambda entry: entry)
-    options = [option for change in changes for option in ("-c", change)]
-    engine.docker("import", *options, "-", name, stdin=layer.getvalue(), check=0)
 
 
 def test_cve_2019_5736_runtime_binary_cannot_be_overwritten(havred: Engine) -> None:
@@ -68,7 +52,7 @@ def test_cve_2019_16884_nothing_is_mounted_over_proc(havred: Engine, tmp_path: P
 
 
 def test_cve_2019_19921_proc_as_a_link_in_the_image(havred: Engine) -> None:
-    import_image(havred, "link-proc", {"proc": "/tmp", "sys": "/tmp"})
+    import_busybox(havred, "link-proc", links={"proc": "/tmp", "sys": "/tmp"})
     done = havred.docker("run", "--rm", "link-proc", "true")
     assert done.returncode != 0
     havred.out("rmi", "link-proc")
@@ -87,7 +71,7 @@ def test_cve_2024_21626_workdir_in_a_descriptor(havred: Engine) -> None:
 def test_cve_2025_31133_devices_as_links_in_the_image(havred: Engine, path: str, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("whole")
-    import_image(havred, "link-dev", {path: str(victim)})
+    import_busybox(havred, "link-dev", links={path: str(victim)})
     done = havred.docker("run", "--rm", "link-dev", "sh", "-c", "echo gone > /dev/null; echo fine")
     assert victim.read_text() == "whole"
     if done.returncode == 0:

@@ -6,13 +6,12 @@ Source: Docker's documentation, "Access authorization plugin".
 from __future__ import annotations
 
 import base64
-import json
-import socketserver
 import threading
 from collections.abc import Callable
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
+
+from support.jsonserver import PluginServer
 
 Asked = dict[str, Any]
 Verdict = Callable[[Asked], Any]
@@ -32,32 +31,9 @@ class AuthzPlugin:
         self.on_request: Verdict = allow
         self.on_answer: Verdict = allow
         self.asked: list[tuple[str, Asked]] = []
-        plugin = self
-
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def do_POST(self) -> None:
-                asked = json.loads(self.rfile.read(int(self.headers.get("Content-Length") or 0)) or b"{}")
-                answer = plugin.answer(self.path.strip("/"), asked)
-                data = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-                self.send_response(500 if isinstance(answer, dict) and answer.get("Err") else 200)
-                self.send_header("Content-Length", str(len(data)))
-                self.end_headers()
-                self.wfile.write(data)
-
-            def address_string(self) -> str:
-                return "the engine"
-
-            def log_message(self, format: str, *arguments: Any) -> None:
-                return
-
-        class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-            daemon_threads = True
-
         socket.parent.mkdir(parents=True, exist_ok=True)
         socket.unlink(missing_ok=True)
-        self._server = Server(str(socket), Handler)
+        self._server = PluginServer(socket, self.answer)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
         self._thread.start()
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import subprocess
 import sys
-from collections.abc import Sequence
+import tarfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from support.engines import ROOT
+from support.engines import ROOT, Engine
 
 _PACKAGES = "bash,passwd,python3-minimal,nginx-light,postgresql,redis-server,python3-redis,python3-psycopg2"
 _WITHOUT = (
@@ -22,6 +24,34 @@ def busybox_archive(folder: Path) -> Path:
     """The embedded busybox image, as `make run` makes it; returns the archive's path."""
     subprocess.run([sys.executable, str(ROOT / "tools" / "embedded_images.py"), str(folder)], check=True)
     return folder / "busybox.tar"
+
+
+def import_busybox(
+    engine: Engine,
+    name: str,
+    *,
+    links: Mapping[str, str] | None = None,
+    fifos: Iterable[str] = (),
+    changes: Iterable[str] = (),
+) -> None:
+    """An image of this machine's busybox, with symbolic links (path: target) and fifos in odd places."""
+    layer = io.BytesIO()
+    with tarfile.open(fileobj=layer, mode="w") as tar:
+        for path, target in (links or {}).items():
+            _add(tar, path, tarfile.SYMTYPE, target)
+        for path in fifos:
+            _add(tar, path, tarfile.FIFOTYPE)
+        tar.add("/bin/busybox", "bin/busybox")
+        for applet in ("sh", "true", "cat", "echo", "touch"):
+            _add(tar, f"bin/{applet}", tarfile.LNKTYPE, "bin/busybox")
+    options = [option for change in changes for option in ("-c", change)]
+    engine.docker("import", *options, "-", name, stdin=layer.getvalue(), check=0)
+
+
+def _add(tar: tarfile.TarFile, path: str, kind: bytes, target: str = "") -> None:
+    entry = tarfile.TarInfo(path)
+    entry.type, entry.linkname, entry.mode = kind, target, 0o755
+    tar.addfile(entry)
 
 
 def debian_tree(packages: str = _PACKAGES, without: Sequence[str] = _WITHOUT) -> Path:

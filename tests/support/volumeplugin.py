@@ -14,14 +14,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socketserver
 import subprocess
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
+from support.jsonserver import PluginServer
 from support.waiting import until
 
 
@@ -33,7 +32,14 @@ class _Volumes:
         self._volumes = root / "volumes"
         self._volumes.mkdir(exist_ok=True)
 
-    def answer(self, call: str, asked: dict[str, Any]) -> dict[str, Any]:
+    def answer(self, call: str, asked: dict[str, Any]) -> Any:
+        """What it says to a call: bytes where a volume's option gives the body."""
+        answer = self._act(call, asked)
+        name = asked.get("Name", "")
+        said = self._options(name, asked).get(call.partition(".")[2]) if name else None
+        return answer if said is None else said.encode()
+
+    def _act(self, call: str, asked: dict[str, Any]) -> dict[str, Any]:
         with (self._root / "calls").open("a") as calls:
             calls.write(json.dumps([call, asked]) + "\n")
         noun, _, verb = call.partition(".")
@@ -50,11 +56,6 @@ class _Volumes:
             return answers[verb](name, asked)
         except FileNotFoundError:
             return {"Err": f"no volume {name} here"}
-
-    def answers_with(self, call: str, asked: dict[str, Any]) -> str | None:
-        """The body that a volume's option gives a call."""
-        name = asked.get("Name", "")
-        return self._options(name, asked).get(call.partition(".")[2]) if name else None
 
     def _options(self, name: str, asked: dict[str, Any]) -> dict[str, str]:
         kept = self._root / f"{name}.json"
@@ -95,33 +96,6 @@ class _Volumes:
         return {"Capabilities": {"Scope": "global"}}
 
 
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    volumes: _Volumes
-
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        call, asked = self.path.strip("/"), json.loads(body or b"{}")
-        answer = self.volumes.answer(call, asked)
-        said = self.volumes.answers_with(call, asked)
-        data = json.dumps(answer).encode() if said is None else said.encode()
-        self.send_response(500 if answer.get("Err") else 200)
-        self.send_header("Content-Type", "application/vnd.docker.plugins.v1.2+json")
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def address_string(self) -> str:
-        return "the engine"
-
-    def log_message(self, format: str, *arguments: Any) -> None:
-        return
-
-
-class _Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
-    daemon_threads = True
-
-
 class VolumePlugin:
     """The plugin as a process that tests start, kill and ask what it was asked."""
 
@@ -159,8 +133,7 @@ class VolumePlugin:
 
 def main(socket: str, root: str) -> None:
     """Serve until killed."""
-    _Handler.volumes = _Volumes(Path(root))
-    with _Server(socket, _Handler) as server:
+    with PluginServer(Path(socket), _Volumes(Path(root)).answer) as server:
         server.serve_forever()
 
 
