@@ -52,6 +52,19 @@ class TestLogs:
         assert engine.docker("logs", "--until", "2001-01-01T00:00:00Z", talker, check=0).stdout == ""
         assert engine.docker("logs", "--since", "1h", talker, check=0).stdout.count("line") == 5
 
+    def test_who_asks_at_once_is_told_what_a_short_container_writes(self, havred: Engine) -> None:
+        create = ("create", "--name", "brief", "busybox", "sh", "-c", "usleep 30000; echo late; echo later")
+        for _ in range(5):
+            havred.out(*create)
+            ask(havred.socket, "POST", "/containers/brief/start")
+            assert ask(havred.socket, "GET", "/containers/brief/logs?stdout=1").body.endswith(b"later\n")
+            havred.out("rm", "brief")
+
+    def test_who_asks_at_once_does_not_wait_for_one_that_goes_on(self, havred: Engine) -> None:
+        havred.out("run", "-d", "--name", "silent", "busybox", "sleep", "1000")
+        assert havred.docker("logs", "silent", check=0, timeout_s=10).stdout == ""
+        havred.out("rm", "-f", "silent")
+
     def test_follow_ends_with_the_container(self, engine: Engine) -> None:
         engine.out(
             "run", "-d", "--name", "counts", "busybox", "sh", "-c", "for i in 1 2 3; do echo $i; sleep 0.2; done"

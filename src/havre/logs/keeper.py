@@ -6,7 +6,8 @@
     |                                                                     |
     '-- reopens its log when the spool is long                            '--> followers are notified
 
-No polling. A reader drains first, so that it sees everything written before its request.
+No polling. A reader drains first, so that it sees everything written before its request; of a container that has just
+started it waits for the end, for SETTLING_S at most.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import logging
 import os
 from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Protocol
 
 from havre.aio import SHARED, finish, in_pool, in_thread, spawn
@@ -32,6 +34,9 @@ STEPS_AT_ONCE = 8
 MOST_WAITING = 8 << 20
 FEW_WAITING = 1 << 20
 REOPEN_TIMEOUT_S = 5.0
+#: Clients' tests start `echo` and read its log at once. With dockerd, whose start is slower, the text is there by then.
+#: So the log of what ends within this time of its start is read whole.
+SETTLING_S = 0.2
 
 
 class Output(Protocol):
@@ -70,6 +75,8 @@ class Keeper:
         self._task: asyncio.Task[None] | None = None
         self._troubled = False
         self._holding = False
+        self._settled = 0.0  # by the loop's clock
+        self._over = asyncio.Event()
 
     async def open(self) -> None:
         """Before a start: process what a killed daemon left, and connect to a log server.
@@ -85,6 +92,8 @@ class Keeper:
     def watch(self, process: Writer) -> None:
         """Keep the log of this running process from now on."""
         self._process = process
+        if self._transcript is not None:  # not taken over from another daemon
+            self._settled = asyncio.get_running_loop().time() + SETTLING_S
         self._task = spawn(self._keep(process), f"log {self._plan.spool.parent.name[:12]}")
 
     async def _keep(self, process: Writer) -> None:
@@ -176,6 +185,7 @@ class Keeper:
             self._transcript = None
             self._tell(await in_pool(self._pool, self._conclude, transcript))
         self._release_pool()
+        self._over.set()
         for follower in self._followers:
             follower.end()
 
@@ -196,6 +206,8 @@ class Keeper:
     async def read(self, options: LogOptions) -> AsyncGenerator[list[LogChunk], None]:
         """Yield what has been written so far; with `follow`, also what will be."""
         assert self._plan.log is not None
+        if not options.follow:
+            await self._settle()
         await self.drain()
         follower = None
         async with self._lock:
@@ -210,6 +222,13 @@ class Keeper:
             if follower is not None:
                 self._followers.discard(follower)
                 follower.close()
+
+    async def _settle(self) -> None:
+        """Wait for the end of what has just started, for a moment."""
+        left = self._settled - asyncio.get_running_loop().time()
+        if left > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._over.wait(), left)
 
 
 def _opened(plan: LogPlan) -> Transcript:
