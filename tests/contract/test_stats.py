@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 from support.engines import Engine
-from support.raw import ask
+from support.raw import ask, streaming
 from support.waiting import until
 
 BUSY = "dd if=/dev/zero of=/dev/shm/held bs=1M count=20 2>/dev/null; touch /ready; while :; do :; done"
@@ -59,6 +60,19 @@ def test_one_shot_and_what_does_not_run(engine: Engine) -> None:
     stopped = ask(engine.socket, "GET", "/containers/quiet/stats?stream=0").json
     assert (stopped["read"], stopped["pids_stats"], stopped["memory_stats"]) == ("0001-01-01T00:00:00Z", {}, {})
     engine.docker("rm", "quiet", check=0)
+
+
+def test_a_stream_ends_with_the_removal_not_with_the_next_reading(engine: Engine) -> None:
+    delays_s = []
+    for _ in range(3):
+        engine.out("create", "--name", "leaving", "busybox")
+        with streaming(engine.socket, "GET", "/containers/leaving/stats?stream=1") as answer:
+            answer.readline()
+            read = time.monotonic()
+            ask(engine.socket, "DELETE", "/containers/leaving")
+            assert not answer.read()
+        delays_s.append(time.monotonic() - read)
+    assert min(delays_s) < 0.5
 
 
 def test_network_figures_follow_the_traffic(engine: Engine) -> None:

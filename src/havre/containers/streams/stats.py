@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from havre.aio import in_thread
@@ -74,7 +75,7 @@ class Stats:
             now = await self._read(live)
             yield self._figures(live, now, before)
             before, due = now, due + INTERVAL_S
-            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            await _pause(live, max(0.0, due - time.monotonic()))
 
     @staticmethod
     def _figures(live: Live, now: Reading, before: Reading) -> Figures:
@@ -88,6 +89,13 @@ class Stats:
         with_network = live.container.host_config.network_mode != "host"
         reading = await in_thread(_take, process, with_network)
         return reading if process.exited() is None else Reading()
+
+
+async def _pause(live: Live, seconds: float) -> None:
+    """Wait so long, or until the container is removed."""
+    removal = live.exits.wait("removed", None)
+    with suppress(TimeoutError):
+        await asyncio.wait_for(removal.result(), seconds)
 
 
 def _take(process: Process, with_network: bool) -> Reading:
