@@ -196,10 +196,20 @@ def _public(private: dict[str, Any], binding: PortBinding) -> dict[str, Any]:
 
 
 def _state(state: State) -> dict[str, Any]:
-    shown: dict[str, Any] = msgspec.to_builtins(state)
-    if state.health is None:
-        del shown["Health"]
-    return shown
+    shown = {
+        "Status": state.status,
+        "Running": state.running,
+        "Paused": state.paused,
+        "Restarting": state.restarting,
+        "OOMKilled": state.oom_killed,
+        "Dead": state.dead,
+        "Pid": state.pid,
+        "ExitCode": state.exit_code,
+        "Error": state.error,
+        "StartedAt": state.started_at,
+        "FinishedAt": state.finished_at,
+    }
+    return shown | ({"Health": msgspec.to_builtins(state.health)} if state.health is not None else {})
 
 
 def status_text(state: State, now: float) -> str:

@@ -30,20 +30,39 @@ class Health(Value):
 
 
 class State(Value):
-    """What a container is doing. `status` is one of created, running, paused, restarting, removing, exited, dead."""
+    """What a container is doing, as it is persisted and shown; `states` has what the daemon decides upon.
+
+    `status` is one of created, running, paused, restarting, removing, exited, dead.
+    """
 
     status: str = "created"
-    running: bool = False
-    paused: bool = False
-    restarting: bool = False
     oom_killed: bool = msgspec.field(default=False, name="OOMKilled")
-    dead: bool = False
     pid: int = 0
     exit_code: int = 0
     error: str = ""
     started_at: str = ZERO_TIME
     finished_at: str = ZERO_TIME
     health: Health | None = None
+
+    @property
+    def running(self) -> bool:
+        """As Docker has it: also while it is paused, and while it waits for its restart."""
+        return self.status in ("running", "paused", "restarting")
+
+    @property
+    def paused(self) -> bool:
+        """Whether its processes are frozen."""
+        return self.status == "paused"
+
+    @property
+    def restarting(self) -> bool:
+        """Whether it waits for its restart."""
+        return self.status == "restarting"
+
+    @property
+    def dead(self) -> bool:
+        """Whether its removal has failed."""
+        return self.status == "dead"
 
 
 class MountPoint(Value):

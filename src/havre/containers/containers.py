@@ -292,8 +292,8 @@ class Containers:
         """Registered when this returns; see `exit`."""
         condition = check_condition(condition)
         live = self._index.get(ref)
-        running = live.process is not None or live.container.state.restarting
-        fulfilled = {"not-running": not running, "removed": live.container.state.status == "dead"}
+        state = live.container.state
+        fulfilled = {"not-running": not state.running, "removed": state.dead}
         return live.exits.wait(condition, live.result() if fulfilled.get(condition) else None)
 
     # -- streams

@@ -16,6 +16,7 @@ from havre.containers.container import Container
 from havre.containers.exits import Exits, WaitResult
 from havre.containers.networking import links_of
 from havre.containers.salvage import salvage_container
+from havre.containers.states import Life, is_going, record, restored
 from havre.errors import Conflict, HavreError, InvalidInput, NotFound
 from havre.runtime import Process
 from havre.storage import Table
@@ -45,15 +46,15 @@ class FileUse:
 class Live:
     """A container now.
 
-    `lock` is held while its state changes; `process` is set while it runs; `pending` are the clients attached before a
-    start; `launch` is the block of a start that is under way, `restart` the timer of one to come. `stopping` tells that
-    an end is the user's doing, and `restarted_by_user` that a start follows it, so that `--rm` does not apply.
-    `damaged`: its row could not be read.
-    `oom_told`: this run has been told to have run out of memory. `uses` are its open views (`views`).
+    `life` is its state (`life.machine`), which its row mirrors; `lock` is held while what takes time is done about it.
+    `process` is set while it runs; `pending` are the clients attached before a start; `launch` is the block of a start
+    that is under way, `restart` the timer of one to come. `damaged` is its row, if that could not be read. `uses` are
+    its open views (`views`).
     """
 
     def __init__(self, container: Container) -> None:
         self.container = container
+        self.life = restored(container)
         self.lock = asyncio.Lock()
         self.exits = Exits()
         self.process: Process | None = None
@@ -61,17 +62,22 @@ class Live:
         self.uses: set[FileUse] = set()
         self.launch: asyncio.Timeout | None = None
         self.restart: asyncio.Task[None] | None = None
-        self.last_delay_s = 0.0
-        self.stopping = False
-        self.restarted_by_user = False
-        self.removing = False
-        self.oom_told = False
-        self.damaged = False
+        self.damaged: bytes | None = None
         self.exec_ids: list[str] = []
+
+    def become(self, life: Life) -> None:
+        """Its next state, in its row too."""
+        self.life = life
+        record(self.container, life)
+
+    @property
+    def removing(self) -> bool:
+        """Whether somebody removes it, or is about to."""
+        return is_going(self.life)
 
     def running(self) -> Process:
         """The process of a container that must run; `Conflict` in Docker's words otherwise."""
-        if self.process is None or self.container.state.restarting:
+        if self.process is None:
             raise Conflict(f"container {self.container.id} is not running")
         return self.process
 
@@ -113,14 +119,14 @@ class Index:
             self.add(Live(container))
         for id, value in self._table.damaged.items():
             live = Live(salvage_container(id, value))
-            live.damaged = True
+            live.damaged = value
             if live.container.name in self._names:
                 live.container.name = id[:12]
             self.add(live)
 
     def check_sound(self, live: Live) -> None:
         """Refuse to work with a container whose row is damaged; Conflict."""
-        if live.damaged:
+        if live.damaged is not None:
             error = live.container.state.error
             raise Conflict(f"container {live.container.id} cannot be started or changed: {error}")
 
@@ -188,7 +194,7 @@ class Index:
     async def note(self, container: Container) -> None:
         """As `save`, of what has happened already: it may have the reserve's room, and a disk that refuses it all the
         same is told in the log and stops nothing; but see `settle`."""
-        if (live := self._by_id.get(container.id)) is None or live.damaged:
+        if (live := self._by_id.get(container.id)) is None or live.damaged is not None:
             return
         try:
             await self._record(container, urgent=True)

@@ -46,8 +46,9 @@ from havre.containers.imageusers import image_users
 from havre.containers.life.checkpoints import Checkpoints
 from havre.containers.life.control import Control
 from havre.containers.life.draining import Draining
+from havre.containers.life.erasure import Erasure
 from havre.containers.life.health import HealthChecks
-from havre.containers.life.lifecycle import Lifecycle
+from havre.containers.life.lifecycle import Around, Lifecycle
 from havre.containers.life.recovery import Recovery
 from havre.containers.life.removal import Removal
 from havre.containers.life.shutdown import Shutdown
@@ -149,25 +150,18 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, Ste
         defaults = daemon_defaults(config, security)
         assembly = Assembly(index, storage.snapshots, volumes, networks, events, directory, defaults, subpaths, ranges)
         execs = Execs(index, events)
-        lifecycle = Lifecycle(index, assembly, runtime, events, HealthChecks(index, execs), Logbook(directory))
-        control = Control(index, lifecycle, Draining(networks.withdraw))
-        removal = Removal(index, lifecycle, control, assembly, runtime, storage.snapshots, volumes)
-        lifecycle.auto_remove = removal.auto_remove
+        erasure = Erasure(index, assembly, runtime, storage.snapshots, volumes)
+        around = Around(assembly, runtime, HealthChecks(execs), Draining(networks.withdraw), erasure)
+        lifecycle = Lifecycle(index, around, events, Logbook(directory))
+        control = Control(lifecycle)
+        removal = Removal(lifecycle, control)
 
         cache = await Cache.open(storage)
         images = await _open_images(config, storage, registry, events, index, cache)
         limits = host_limits(runtime)
+        given = container_defaults(config, runtime)
         creation = Creation(
-            index,
-            images,
-            storage.snapshots,
-            volumes,
-            networks,
-            lifecycle,
-            directory,
-            limits,
-            container_defaults(config, runtime),
-            ranges,
+            index, images, storage.snapshots, volumes, networks, lifecycle, directory, limits, given, ranges
         )
         membership = Membership(index, networks, assembly)
         parts = Parts(index, creation, lifecycle, control, removal, execs, storage.snapshots, membership)
@@ -180,7 +174,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, Ste
         system = System(
             identity_of(config), _read_id(config.data_root / "engine-id"), storage, runtime, images, containers, volumes
         )
-        await Recovery(index, lifecycle, removal, runtime, networks, volumes, storage.snapshots, ranges, subpaths).run()
+        await Recovery(index, lifecycle, erasure, runtime, networks, volumes, storage.snapshots, ranges, subpaths).run()
         stack.push_async_callback(networks.stop)
         remapping = Remapping(ranges.remap, subpaths)
         builder, contexts = await _open_builder(config, defaults, images, storage, runtime, networks, cache, remapping)

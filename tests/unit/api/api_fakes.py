@@ -29,7 +29,7 @@ def container(tty: bool = False, **fields: Any) -> Container:
         "args": ["1000"],
         "config": Config(image="busybox", tty=tty, hostname="golden"),
         "host_config": HostConfig(network_mode="host"),
-        "state": State(status="running", running=True, pid=7, started_at="2026-11-24T12:55:02.3Z"),
+        "state": State(status="running", pid=7, started_at="2026-11-24T12:55:02.3Z"),
     }
     return Container(**(values | fields))
 

@@ -84,11 +84,11 @@ ZERO = parse_time(START, "zero", 0)
     ("state", "text"),
     [
         (State(), "Created"),
-        (State(status="running", running=True, started_at=START), "Up 3 seconds"),
-        (State(status="paused", running=True, paused=True, started_at=START), "Up 3 seconds (Paused)"),
+        (State(status="running", started_at=START), "Up 3 seconds"),
+        (State(status="paused", started_at=START), "Up 3 seconds (Paused)"),
         (State(status="exited", exit_code=137, started_at=START, finished_at=START), "Exited (137) 3 seconds ago"),
         (
-            State(status="restarting", running=True, restarting=True, exit_code=1, started_at=START, finished_at=START),
+            State(status="restarting", exit_code=1, started_at=START, finished_at=START),
             "Restarting (1) 3 seconds ago",
         ),
         (State(status="removing"), "Removal In Progress"),

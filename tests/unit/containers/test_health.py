@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from havre.containers.container import Health, HealthResult
-from havre.containers.life.health import begin, cease, delay_s, first_delay_s, judge, probe_command, shorten
+from havre.containers.probes import begin, cease, delay_s, first_delay_s, judge, probe_command, shorten
 from havre.wire.config import Config, Healthcheck
 from havre.wire.times import from_seconds, show_duration
 

@@ -30,7 +30,7 @@ def container(name: str, created: int, **state: object) -> Container:
 
 ALL = [
     container("old", 1, status="exited", exit_code=3, started_at="2026-01-01T00:00:01Z"),
-    container("mid", 2, status="running", running=True),
+    container("mid", 2, status="running"),
     container("new", 3, status="created"),
 ]
 

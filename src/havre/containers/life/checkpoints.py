@@ -18,6 +18,7 @@ from pathlib import Path
 from havre.aio import finish, in_thread
 from havre.containers.container import Container
 from havre.containers.life.lifecycle import Lifecycle
+from havre.containers.life.vocabulary import CheckpointAsked, CheckpointFailed
 from havre.containers.live import Index, Live
 from havre.errors import Failed, HavreError, InvalidInput, Unsupported
 from havre.runtime import Process
@@ -83,15 +84,15 @@ class Checkpoints:
 
     async def _create(self, live: Live, ref: str, name: str, directory: str, *, exit: bool) -> None:
         async with live.lock:
+            self._lifecycle.turn(live, CheckpointAsked(exit))
             process, container = live.running(), live.container
             images = self._parent(live, directory) / _check_name(name)
             ended = live.exits.wait("next-exit", None)
-            stopped_before, live.stopping = live.stopping, live.stopping or exit
             try:
                 await in_thread(_make, images, ref)
                 await _dump(process, images, ref, exit=exit)
             except BaseException:
-                live.stopping = stopped_before
+                self._lifecycle.turn(live, CheckpointFailed())
                 ended.cancel()
                 raise
             self._lifecycle.publish(container, "checkpoint")

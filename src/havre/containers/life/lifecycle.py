@@ -1,45 +1,74 @@
-r"""A container's life: start, death, restart. The only place that changes what a container is doing.
+"""The executor of containers' lives: events go to the machine, and what it decides is done.
 
-                 start                      exit, policy says no
-    created ------------> running ------------------------------> exited
-       ^                  |     ^  \                                 |
-       |            pause v     | unpause                            | start
-       |                  paused                                     v
-       |                         \-- exit, policy says yes --> restarting --(back-off)--> running
-       '-- remove (from any state that does not run) --> removing --> gone
+    turn        decides, at once                        (`machine.decide`; the row mirrors the new state)
+    carry_out   does what was decided, in order         one that fails ends the list; results come back as events
+    feed        both
 
-Each change happens under the container's lock. A start that fails is undone step by step; what is left is the row with
-the error and Docker's exit code (127 not found, 126 not executable, 128 anything else). After an exit the clients that
-wait are told first, then the surroundings are taken down, then the event `die` is told, after those of networks and
-volumes as in Docker; all before the lock is released, so that whatever happens next finds everything gone.
+What takes time is done under the container's lock. A start that fails is undone step by step; what is left is the row
+with the error and Docker's exit code (127 not found, 126 not executable, 128 anything else).
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 from msgspec.structs import replace
 
 from havre.aio import spawn
-from havre.containers.container import Container, State
-from havre.containers.life.health import HealthChecks, begin, cease, probe_command
+from havre.containers.container import Container
+from havre.containers.exits import WaitResult
+from havre.containers.life.draining import Draining
+from havre.containers.life.erasure import Erasure, why_not_removed
+from havre.containers.life.health import HealthChecks
+from havre.containers.life.machine import decide
 from havre.containers.life.memory import MemoryWatch
-from havre.containers.life.restart import Restart, decide_after_exit
+from havre.containers.life.vocabulary import (
+    AbandonLaunch,
+    BeginHealth,
+    CancelRestart,
+    CeaseHealth,
+    CleanUp,
+    DelayOver,
+    Drain,
+    Effect,
+    Effects,
+    Ended,
+    EndPending,
+    EndRun,
+    Event,
+    Freeze,
+    Frozen,
+    Launch,
+    OutOfMemory,
+    Persist,
+    Publish,
+    RemovalFailed,
+    Remove,
+    ScheduleRestart,
+    Signal,
+    StartAsked,
+    Started,
+    StartFailed,
+    TakeDown,
+    Thaw,
+    Thawed,
+    WakeWaiters,
+)
 from havre.containers.live import Index, Live
+from havre.containers.states import Starting
 from havre.containers.streams.logbook import Logbook
 from havre.containers.surroundings.assembly import Assembly
 from havre.containers.surroundings.plan import plan_container
-from havre.errors import Conflict, Failed, HavreError, NotModified, Unavailable
+from havre.errors import Conflict, Failed, HavreError, Unavailable
 from havre.events import Events
 from havre.networks.sandbox import Sandbox
 from havre.runtime import Exit, Process, Runtime
 from havre.wire import times
 from havre.wire.config import EndpointSettings
-from havre.wire.values import ZERO_TIME
 
 log = logging.getLogger(__name__)
 
@@ -51,20 +80,30 @@ _NOT_FOUND_TEXTS = (
 _NOT_EXECUTABLE_TEXTS = ("permission denied", "is a directory")
 
 
-class Lifecycle:
-    """Starts containers, watches them, and starts them again, unless it is `closing` with the host."""
+@dataclass(frozen=True, slots=True)
+class Around:
+    """What the executor acts upon, beside the process itself."""
 
-    def __init__(
-        self, index: Index, assembly: Assembly, runtime: Runtime, events: Events, health: HealthChecks, logs: Logbook
-    ) -> None:
+    assembly: Assembly
+    runtime: Runtime
+    health: HealthChecks
+    draining: Draining
+    erasure: Erasure
+
+
+class Lifecycle:
+    """Carries out what becomes of containers. Nothing starts once it is `closing` with the host."""
+
+    def __init__(self, index: Index, around: Around, events: Events, logs: Logbook) -> None:
         self._index = index
-        self._assembly = assembly
-        self._runtime = runtime
+        self._assembly = around.assembly
+        self._runtime = around.runtime
+        self._health = around.health
+        self._draining = around.draining
+        self._erasure = around.erasure
         self._events = events
-        self._health = health
         self.logs = logs
-        self._memory = MemoryWatch(runtime.host.cgroups)
-        self.auto_remove: Callable[[Live], Awaitable[None]] | None = None
+        self._memory = MemoryWatch(around.runtime.host.cgroups)
         self.closing = False
 
     def publish(self, container: Container, action: str, **attributes: str) -> None:
@@ -77,66 +116,131 @@ class Lifecycle:
         """Tell that stopped containers were pruned, of `reclaimed` bytes."""
         self._events.publish("container", "prune", "", {"reclaimed": str(reclaimed)})
 
+    # -- the machine
+
+    def turn(self, live: Live, event: Event) -> Effects:
+        """What is to be done after `event`; raises what it is refused with."""
+        life, effects = decide(live.life, event)
+        if life is not live.life:
+            live.become(life)
+        return effects
+
+    async def feed(self, live: Live, event: Event) -> None:
+        """Do what is to be done after `event`."""
+        await self.carry_out(live, self.turn(live, event))
+
+    async def carry_out(self, live: Live, effects: Effects) -> None:
+        """Do this, in order; raises what goes wrong, and the rest is not done."""
+        process = live.process
+        for effect in effects:
+            if not isinstance(effect, Signal | Freeze | Thaw | Drain):
+                await self._act(live, effect)
+            elif process is not None:
+                await self._act_on(live, process, effect)
+            else:
+                raise Conflict(f"container {live.container.id} is not running")
+
+    async def _act(self, live: Live, effect: Effect) -> None:
+        match effect:
+            case Launch(images):
+                await self._launch(live, images)
+            case AbandonLaunch():
+                live.abandon_launch()
+            case EndPending():
+                _end_pending(live)
+            case Persist(must):
+                await (self._index.save if must else self._index.note)(live.container)
+            case Publish(action, attributes):
+                self.publish(live.container, action, **attributes)
+            case EndRun():
+                self._end_run(live)
+            case TakeDown(bundle):
+                await self._take_down(live.container, bundle)
+            case WakeWaiters("removed", code, error):
+                live.exits.not_removed(WaitResult(code, error))
+            case WakeWaiters(_, code, error):
+                live.exits.exited(WaitResult(code, error))
+            case ScheduleRestart(delay_s) if not self.closing:
+                live.restart = spawn(self._restart_later(live, delay_s), f"restart {live.container.id[:12]}")
+            case CancelRestart():
+                live.cancel_restart()
+            case BeginHealth() if live.damaged is None:
+                self._health.watch(live, self.feed)
+            case CeaseHealth():
+                self._health.leave(live)
+            case Remove(volumes, later):
+                await self._remove(live, volumes=volumes, later=later)
+            case CleanUp():
+                await self._runtime.cleanup(live.container.id)
+
+    async def _act_on(self, live: Live, process: Process, effect: Signal | Freeze | Thaw | Drain) -> None:
+        match effect:
+            case Signal(number):
+                await process.kill(number)
+            case Drain(patience_s):
+                await self._draining.run(live, patience_s)
+            case Freeze():
+                await process.pause()
+                await self.feed(live, Frozen())
+            case Thaw(told=True):
+                await process.resume()
+                await self.feed(live, Thawed())
+            case Thaw():
+                # With cgroup v1 a frozen process dies only once it is thawed; with v2 it may be dead already.
+                with suppress(Conflict):
+                    await process.resume()
+                await self.feed(live, Thawed(told=False))
+
+    # -- start
+
     async def start(self, live: Live, images: Path | None = None) -> None:
         """Run it, from the checkpoint in `images` if that is given.
 
         Raises NotModified if it runs, Conflict while paused or being removed, else what went wrong. A container made
         with `--rm` that cannot start is removed.
         """
-        live.cancel_restart()
-        failed = False
-        try:
-            async with live.lock:
-                self._prepare_start(live)
-                failed = True
-                await self._run(live, images)
-                failed = False
-        finally:
-            if failed and live.container.host_config.auto_remove and self.auto_remove is not None:
-                await self.auto_remove(live)
+        async with live.lock:
+            self._index.check_sound(live)
+            await self.feed(live, StartAsked(self.closing, images))
 
-    def _prepare_start(self, live: Live) -> None:
-        container = live.container
-        self._index.check_sound(live)
-        if self.closing:
-            raise _closed(container)
-        if live.removing or container.state.status in ("removing", "dead"):
-            raise Conflict("container is marked for removal and cannot be started")
-        if container.state.paused:
-            raise Conflict("cannot start a paused container, try unpause instead")
-        if live.process is not None:
-            raise NotModified("container is already running")
-        container.manually_stopped = live.stopping = False
-        container.restart_count = 0
-        live.last_delay_s = 0.0
-
-    async def _run(self, live: Live, images: Path | None = None) -> None:
-        """Start it, under the lock; on failure everything is undone and the row says why."""
+    async def _launch(self, live: Live, images: Path | None) -> None:
+        """Run it, under the lock; on failure everything is undone, and the machine is told."""
         try:
             with self._runtime.room.for_start():
                 async with asyncio.timeout(None) as live.launch, AsyncExitStack() as undo:
-                    await self._launch(live, undo, images)
+                    await self._run(live, undo, images)
                     undo.pop_all()
-        except HavreError as error:
-            await self._failed(live, error)
+        except asyncio.CancelledError:  # the daemon ends
+            if isinstance(live.life, Starting):
+                live.become(live.life.before)
             raise
-        except OSError as error:
-            if live.launch is not None and live.launch.expired():
-                abandoned = self._abandoned(live.container)
-                await self._failed(live, abandoned)
-                raise abandoned from None
-            failure = Failed(f"starting container {live.container.id}: {error}")
-            await self._failed(live, failure)
+        except Exception as error:
+            failure = self._failure(live, error)
+            await self._launch_failed(live, failure)
+            if failure is error:
+                raise
             raise failure from error
         finally:
             live.launch = None
 
-    def _abandoned(self, container: Container) -> HavreError:
+    def _failure(self, live: Live, error: Exception) -> Exception:
+        """What to tell of an error of a launch."""
+        id = live.container.id
+        if isinstance(error, HavreError) or not isinstance(error, OSError):
+            return error
+        if live.launch is None or not live.launch.expired():
+            return Failed(f"starting container {id}: {error}")
         if self.closing:
-            return _closed(container)
-        return Conflict(f"container {container.id} was removed while it was being started")
+            return Unavailable(f"cannot start container {id}: the host is shutting down")
+        return Conflict(f"container {id} was removed while it was being started")
 
-    async def _launch(self, live: Live, undo: AsyncExitStack, images: Path | None) -> None:
+    async def _launch_failed(self, live: Live, failure: Exception) -> None:
+        container, text = live.container, failure.message if isinstance(failure, HavreError) else str(failure)
+        live.process = None
+        container.networks, container.ports = idle_networks(container), {}
+        await self.feed(live, StartFailed(exit_code_of(text), text))
+
+    async def _run(self, live: Live, undo: AsyncExitStack, images: Path | None) -> None:
         container = live.container
         container.networks = {name: replace(asked) for name, asked in container.asked_networks.items()}
         found, sandbox = await self._assembly.put_up(container, undo)
@@ -151,47 +255,30 @@ class Lifecycle:
             attachment.bind(process)
         live.pending.clear()
         await process.start()
-        _record_start(container, process, sandbox)
+        _record_run(container, process, sandbox)
         live.process = process
-        await self._index.save(container)
-        self.publish(container, "start")
-        self.watch(live, process)
+        await self.feed(live, Started(process.pid, times.now()))
+        self._follow(live, process)
 
-    async def _failed(self, live: Live, error: HavreError) -> None:
-        container = live.container
-        live.process = None
-        for attachment in live.pending:
-            attachment.end()
-        live.pending.clear()
-        state = container.state
-        container.state = State(
-            status="created" if state.started_at == ZERO_TIME else "exited",
-            exit_code=exit_code_of(error.message),
-            error=error.message,
-            started_at=state.started_at,
-            finished_at=state.finished_at,
-            health=cease(state.health),
-        )
-        container.networks, container.ports = idle_networks(container), {}
-        await self._index.note(container)
+    def take_over(self, live: Live) -> None:
+        """Its process was started by an earlier daemon."""
+        assert live.process is not None, "what is taken over runs"
+        if not live.container.state.paused and live.damaged is None:
+            self._health.watch(live, self.feed)
+        self._follow(live, live.process)
 
-    def watch(self, live: Live, process: Process) -> None:
-        """See `process` to its end, in the background; probe its health, and keep its log."""
-        container = live.container
-        if not container.state.paused:
-            self.probe(live)
-        self.logs.watch(container, process)
-        live.oom_told = False
+    def _follow(self, live: Live, process: Process) -> None:
+        """See `process` to its end, in the background, and keep its log."""
+        self.logs.watch(live.container, process)
         self._memory.watch(process, lambda: self._out_of_memory(live, process))
         spawn(self._await_end(live, process), f"watch {live.container.id[:12]}")
 
-    def probe(self, live: Live) -> None:
-        """Run its health checks, if it has any; idempotent."""
-        self._health.watch(live, lambda live, action: self.publish(live.container, action))
+    def _out_of_memory(self, live: Live, process: Process) -> None:
+        if live.process is process:
+            effects = self.turn(live, OutOfMemory())
+            spawn(self.carry_out(live, effects), f"tell of {live.container.id[:12]}")
 
-    def stop_probing(self, live: Live) -> None:
-        """Run no health checks while it is paused; idempotent."""
-        self._health.leave(live)
+    # -- the end
 
     async def _await_end(self, live: Live, process: Process) -> None:
         exit = await process.wait()
@@ -199,96 +286,67 @@ class Lifecycle:
         await self.ended(live, exit)
 
     async def ended(self, live: Live, exit: Exit) -> None:
-        """Record an end, take everything down, and do what the policy wants."""
+        """It has ended so."""
         async with live.lock:
-            container = live.container
-            await self.logs.end(container)
-            restart = self._decide(live, exit)
-            self.stop_probing(live)
-            published, alone, process = bool(container.ports), _ends_alone(live), live.process
-            _record_exit(container, exit, restart)
-            self._assembly.leave(container)
-            live.process = None
-            if exit.oom_killed and not live.oom_told:
-                self.publish(container, "oom")
-            if not published:
-                _tell_waiters(live, process)
-            leaves = restart is None and _goes_with_exit(live) and self.auto_remove is not None
+            await self.logs.end(live.container)
+            publishes = bool(live.container.ports)
+            event = Ended(exit.code, exit.finished_at, exit.oom_killed, publishes, _ends_alone(live))
             try:
-                if not leaves:
-                    await self._index.note(container)  # before conmon's record of the end is removed
-                if leaves and alone:  # the rest can wait until who waits for the removal has been told
-                    await self._take_down(container)
-                else:
-                    await self._clear(container)
-            except (HavreError, OSError) as error:  # the removal, or the next start, tries again
-                log.error("what was around container %s is not taken down: %s", container.id, error)
-            finally:
-                self._tell_end(container, exit)
-                _tell_waiters(live, process)
-        if restart is not None and not self.closing:
-            live.restart = spawn(self._restart_later(live, restart), f"restart {container.id[:12]}")
-        if leaves and self.auto_remove is not None:
-            await self.auto_remove(live)
+                await self.feed(live, event)
+            finally:  # whatever is wrong with the rest of it
+                live.exits.exited(live.result())
 
-    async def _clear(self, container: Container) -> None:
+    def _end_run(self, live: Live) -> None:
+        container, process = live.container, live.process
+        container.networks, container.ports = idle_networks(container), {}
+        self._assembly.leave(container)
+        live.process = None
+        if process is not None:
+            process.recorded.set()
+
+    async def _take_down(self, container: Container, bundle: bool) -> None:
         # Both at once: no process is left that could still use what is taken down.
-        cleaned = spawn(self._runtime.cleanup(container.id), f"clean up {container.id[:12]}")
+        cleaned = spawn(self._runtime.cleanup(container.id), f"clean up {container.id[:12]}") if bundle else None
         try:
-            await self._take_down(container)
-        finally:
-            await cleaned
+            await self._assembly.take_down(container)
+            self._assembly.tell_unmounts(container)
+        except (HavreError, OSError) as error:  # the removal, or the next start, tries again
+            log.error("what was around container %s is not taken down: %s", container.id, error)
+        if cleaned is not None:
+            try:
+                await cleaned
+            except (HavreError, OSError) as error:
+                log.error("what the runtime keeps of container %s is not removed: %s", container.id, error)
 
-    async def _take_down(self, container: Container) -> None:
-        await self._assembly.take_down(container)
-        self._assembly.tell_unmounts(container)
-
-    def _decide(self, live: Live, exit: Exit) -> Restart | None:
-        container = live.container
-        ran_s = exit.finished_at - times.parse(container.state.started_at)
-        restart = decide_after_exit(
-            container.host_config.restart_policy,
-            exit_code=exit.code,
-            stopped_by_user=live.stopping or container.manually_stopped,
-            restarts=container.restart_count,
-            ran_s=ran_s,
-            last_delay_s=live.last_delay_s,
-        )
-        live.last_delay_s = restart.delay_s if restart else 0.0
-        container.restart_count += restart is not None  # the one that it waits for counts, as in Docker
-        return restart
-
-    def _out_of_memory(self, live: Live, process: Process) -> None:
-        if live.process is process:
-            live.oom_told = live.container.state.oom_killed = True
-            self.publish(live.container, "oom")
-            spawn(self._index.save(live.container), f"save {live.container.id[:12]}")
-
-    def _tell_end(self, container: Container, exit: Exit) -> None:
-        ran_s = max(0.0, exit.finished_at - times.parse(container.state.started_at))
-        self.publish(container, "die", exitCode=str(exit.code), execDuration=str(int(ran_s)))
-
-    async def _restart_later(self, live: Live, restart: Restart) -> None:
-        await asyncio.sleep(restart.delay_s)
+    async def _restart_later(self, live: Live, delay_s: float) -> None:
+        await asyncio.sleep(delay_s)
         async with live.lock:
             live.restart = None
-            if live.process is not None or live.stopping or live.removing or self.closing:
-                return
             try:
-                await self._run(live)
+                await self.feed(live, DelayOver(self.closing))
             except HavreError as error:
                 log.warning("restart of container %s failed: %s", live.container.id, error)
 
+    async def _remove(self, live: Live, *, volumes: bool, later: bool) -> None:
+        container = live.container
+        try:
+            await self._erasure.erase(container, volumes=volumes, later=later)
+        except (HavreError, OSError) as error:
+            told = why_not_removed(container, error)
+            await self.feed(live, RemovalFailed(told))
+            if not later:
+                raise Failed(told) from error
+            log.error("container %s is not removed: %s", container.id, told)  # nobody asked for it just now
+            return
+        self.publish(container, "destroy")
+        _end_pending(live)
+        live.exits.removed(WaitResult(container.state.exit_code))
 
-def _closed(container: Container) -> Unavailable:
-    return Unavailable(f"cannot start container {container.id}: the host is shutting down")
 
-
-def _tell_waiters(live: Live, process: Process | None) -> None:
-    """Who waits for the end, and who reads its output: what they see next is a container that does not run."""
-    if process is not None:
-        process.recorded.set()
-    live.exits.exited(live.result())
+def _end_pending(live: Live) -> None:
+    for attachment in list(live.pending):
+        attachment.end()
+    live.pending.clear()
 
 
 def exit_code_of(error: str) -> int:
@@ -299,10 +357,6 @@ def exit_code_of(error: str) -> int:
     if any(wanted in text for wanted in _NOT_FOUND_TEXTS):
         return NOT_FOUND
     return NOT_STARTED
-
-
-def _goes_with_exit(live: Live) -> bool:
-    return live.container.host_config.auto_remove and not live.restarted_by_user
 
 
 def _ends_alone(live: Live) -> bool:
@@ -319,29 +373,7 @@ def idle_networks(container: Container) -> dict[str, EndpointSettings]:
     }
 
 
-def _record_start(container: Container, process: Process, sandbox: Sandbox) -> None:
-    container.state = State(
-        status="running",
-        running=True,
-        pid=process.pid,
-        started_at=times.now(),
-        finished_at=container.state.finished_at,
-        health=begin(container.state.health) if probe_command(container.config) else None,
-    )
+def _record_run(container: Container, process: Process, sandbox: Sandbox) -> None:
     container.apparmor_profile = process.apparmor_profile
     if not container.host_config.network_mode.startswith("container:"):
         container.networks, container.ports = dict(sandbox.endpoints), dict(sandbox.ports)
-
-
-def _record_exit(container: Container, exit: Exit, restart: Restart | None) -> None:
-    container.state = State(
-        status="restarting" if restart else "exited",
-        running=restart is not None,
-        restarting=restart is not None,
-        oom_killed=exit.oom_killed,
-        exit_code=exit.code,
-        started_at=container.state.started_at,
-        finished_at=times.from_seconds(exit.finished_at),
-        health=cease(container.state.health),
-    )
-    container.networks, container.ports = idle_networks(container), {}

@@ -23,9 +23,17 @@ from typing import Any, TypeVar
 
 from havre.aio import spawn
 from havre.containers.container import Container
+from havre.containers.life.erasure import Erasure
 from havre.containers.life.lifecycle import Lifecycle
-from havre.containers.life.removal import Removal
-from havre.containers.life.restart import wants_start_with_daemon
+from havre.containers.life.vocabulary import (
+    Bury,
+    DaemonStarted,
+    FoundEnded,
+    FoundNothing,
+    FoundRunning,
+    Start,
+    TakeOver,
+)
 from havre.containers.live import Index, Live
 from havre.containers.networking import guest_of, ids_of_links
 from havre.containers.surroundings.idranges import IdRanges
@@ -36,11 +44,10 @@ from havre.networks.networks import Networks
 from havre.runtime import Exit, Runtime
 from havre.storage import Snapshots
 from havre.volumes.volumes import Volumes
-from havre.wire.values import ZERO_TIME, ContainerId
+from havre.wire.values import ContainerId
 
 log = logging.getLogger(__name__)
 
-UNKNOWN_CODE = 255
 AT_ONCE = 8
 
 T = TypeVar("T")
@@ -53,7 +60,7 @@ class Recovery:
         self,
         index: Index,
         lifecycle: Lifecycle,
-        removal: Removal,
+        erasure: Erasure,
         runtime: Runtime,
         networks: Networks,
         volumes: Volumes,
@@ -63,7 +70,7 @@ class Recovery:
     ) -> None:
         self._index = index
         self._lifecycle = lifecycle
-        self._removal = removal
+        self._erasure = erasure
         self._runtime = runtime
         self._networks = networks
         self._volumes = volumes
@@ -81,27 +88,34 @@ class Recovery:
         for id in self._runtime.leftovers():
             if self._index.find(id) is None:
                 await self._runtime.cleanup(id)
-        await self._removal.sweep()
+        await self._erasure.sweep()
         compared = await _a_few_at_once(self._compare(live) for live in self._index)
-        ended = [(live, exit) for live, exit in zip(self._index, compared, strict=True) if exit is not None]
+        ended = [(live, end) for live, end in zip(self._index, compared, strict=True) if end is not None]
         await self._bring_up()
-        await _a_few_at_once(self._bury(live, exit) for live, exit in ended)
+        await _a_few_at_once(self._bury(live, end) for live, end in ended)
         await self._follow_policies({live.container.id for live, _ in ended})
 
-    async def _compare(self, live: Live) -> Exit | None:
+    async def _compare(self, live: Live) -> Bury | None:
         """Take over a running container; the end of one that should run and does not."""
-        container = live.container
-        believed = container.state.status in ("running", "paused")
-        process = await self._runtime.adopt(container.id)
+        process, now = await self._runtime.adopt(live.container.id), time.time()
+        event: FoundNothing | FoundEnded | FoundRunning
         if process is None:
-            return Exit(UNKNOWN_CODE, time.time()) if believed else None
-        if not believed or process.pid not in (0, container.state.pid):
-            await self._runtime.cleanup(container.id)
-            return Exit(UNKNOWN_CODE, time.time()) if believed else None
-        if process.pid == 0:
-            return await process.wait()
-        live.process = process
-        return None
+            event = FoundNothing(now)
+        elif process.pid == 0:
+            exit = await process.wait()
+            event = FoundEnded(exit.code, exit.finished_at, exit.oom_killed)
+        else:
+            event = FoundRunning(process.pid, now)
+        end = None
+        for effect in self._lifecycle.turn(live, event):
+            match effect:
+                case TakeOver():
+                    live.process = process
+                case Bury():
+                    end = effect
+                case _:
+                    await self._lifecycle.carry_out(live, (effect,))
+        return end
 
     async def _bring_up(self) -> None:
         for live in self._index:
@@ -119,22 +133,27 @@ class Recovery:
         await self._snapshots.recover(in_use, known)
         for live in self._index:
             if live.process is not None:
-                self._lifecycle.watch(live, live.process)
+                self._lifecycle.take_over(live)
 
-    async def _bury(self, live: Live, exit: Exit) -> None:
+    async def _bury(self, live: Live, end: Bury) -> None:
         try:
-            await self._lifecycle.ended(live, exit)
+            await self._lifecycle.ended(live, Exit(end.code, end.at, end.oom_killed))
         except (HavreError, OSError) as error:
             log.error("recording the end of container %s: %s", live.container.id, error)
 
     async def _follow_policies(self, just_ended: set[str]) -> None:
         waiting = []
         for live in self._index:
-            container = live.container
-            if container.state.status in ("removing", "dead"):
-                await self._removal.finish(live)
-            elif live.process is None and container.id not in just_ended and _wants_start(container):
-                waiting.append(live)
+            if live.container.id in just_ended:
+                continue
+            for effect in self._lifecycle.turn(live, DaemonStarted()):
+                if isinstance(effect, Start):
+                    waiting.append(live)
+                    continue
+                try:
+                    await self._lifecycle.carry_out(live, (effect,))
+                except HavreError as error:
+                    log.error("container %s is not removed: %s", live.container.id, error)
         waiting.sort(key=_start_order)
         if waiting:
             spawn(self._start_all(waiting), "start containers by policy")
@@ -165,15 +184,3 @@ def _snapshots_of(container: Container) -> list[str]:
 def _start_order(live: Live) -> tuple[bool, str]:
     """Oldest first, but those that share a network after those that have one."""
     return live.container.host_config.network_mode.startswith("container:"), live.container.created
-
-
-def _wants_start(container: Container) -> bool:
-    state = container.state
-    return wants_start_with_daemon(
-        container.host_config.restart_policy,
-        ever_started=state.started_at != ZERO_TIME,
-        exit_code=state.exit_code,
-        stopped_by_user=container.manually_stopped,
-        was_running=state.restarting,
-        restarts=container.restart_count - state.restarting,
-    )

@@ -14,6 +14,7 @@ from msgspec.structs import replace
 
 from havre.aio import finish, in_thread
 from havre.containers.life.lifecycle import Lifecycle
+from havre.containers.life.vocabulary import PolicyChanged
 from havre.containers.live import Index, Live
 from havre.containers.surroundings.assembly import read_block_limits
 from havre.containers.surroundings.plan import plan_resources
@@ -59,6 +60,7 @@ class Updates:
             except HavreError as error:
                 raise type(error)(f"Cannot update container {container.id}: {error.message}", error.hint) from None
             container.host_config = new
+            self._lifecycle.turn(live, PolicyChanged(new.restart_policy))
             await self._index.save(container)
         self._lifecycle.publish(container, "update")
         return warnings

@@ -1,0 +1,84 @@
+"""What was a container's alone goes: surroundings, volumes, snapshot, files, the runtime's bundle, the row.
+
+Whoever removes a container may count on its space: everything is gone when `erase` returns. After an exit with `--rm`
+nobody asked for space, but a client waits for the end: name, ports and volumes are free then, while bundle, cgroups,
+snapshot and files go in the background (`later`), once the rows are deleted, or when the next daemon recovers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from havre.aio import spawn
+from havre.containers.container import Container
+from havre.containers.live import Index
+from havre.containers.surroundings.assembly import Assembly
+from havre.containers.surroundings.mounts import image_snapshots
+from havre.errors import HavreError
+from havre.failpoints import failpoint
+from havre.runtime import Runtime
+from havre.storage import Snapshots
+from havre.volumes.volumes import Volumes
+
+log = logging.getLogger(__name__)
+
+
+class Erasure:
+    """Takes away what is left of containers that do not run."""
+
+    def __init__(
+        self, index: Index, assembly: Assembly, runtime: Runtime, snapshots: Snapshots, volumes: Volumes
+    ) -> None:
+        self._index = index
+        self._assembly = assembly
+        self._runtime = runtime
+        self._snapshots = snapshots
+        self._volumes = volumes
+
+    async def erase(self, container: Container, *, volumes: bool, later: bool) -> None:
+        """Under the container's lock; with `volumes` those made for it alone go too. May be tried again."""
+        if not container.host_config.auto_remove:
+            failpoint("removal.marked")
+        if not later:
+            await self._runtime.cleanup(container.id)
+        await self._assembly.take_down(container)
+        failpoint("removal.taken-down")
+        await self._volumes.release(container.id)
+        if volumes:
+            await self._remove_anonymous(container)
+        snapshots = (container.id, *image_snapshots(container))
+        if later:
+            await asyncio.gather(*map(self._snapshots.abandon, snapshots), self._index.remove(container))
+            spawn(self._erase_rest(container), f"remove what is left of {container.id[:12]}")
+        else:
+            await asyncio.gather(*map(self._snapshots.remove, snapshots))
+            await self._assembly.remove_directory(container)
+            failpoint("removal.freed")
+            await self._index.remove(container)
+            failpoint("removal.forgotten")
+
+    async def sweep(self) -> None:
+        """Remove what the removal of an earlier daemon has left of containers that are gone."""
+        await self._assembly.sweep()
+
+    async def _erase_rest(self, container: Container) -> None:
+        await self._runtime.cleanup(container.id)
+        await self._assembly.remove_directory(container)
+
+    async def _remove_anonymous(self, container: Container) -> None:
+        for point in container.mounts:
+            options = container.mount_options.get(point.destination)
+            if point.type == "volume" and options is not None and options.anonymous:
+                try:
+                    await self._volumes.remove(point.name)
+                except HavreError as error:  # another container uses it
+                    log.info("volume %s of container %s stays: %s", point.name, container.id, error)
+
+
+def why_not_removed(container: Container, error: HavreError | OSError) -> str:
+    """What an erasure failed with, in Docker's words."""
+    if isinstance(error, HavreError):
+        return error.message
+    where = f"{error.filename}: " if error.filename else ""
+    return f"unable to remove filesystem for {container.id}: {where}{(error.strerror or str(error)).lower()}"
