@@ -38,6 +38,8 @@ def test_a_containers_row(havred: Engine) -> None:
     odd = havred.out("create", "--name", "odd", "-v", "kept:/v", "busybox", "true")
     lost = havred.out("create", "--name", "lost", "busybox", "true")
     runs = havred.out("run", "-d", "--name", "runs", "--restart", "always", "busybox", "sleep", "1000")
+    pid = havred.out("inspect", "-f", "{{.State.Pid}}", "runs")
+    address = havred.out("inspect", "-f", "{{.NetworkSettings.Networks.bridge.IPAddress}}", "runs")
     havred.docker("cp", "/etc/hostname", f"{odd}:/mine", check=0)
     havred.stop()
     change(havred, "containers", odd, HostConfig=5)
@@ -46,10 +48,18 @@ def test_a_containers_row(havred: Engine) -> None:
     havred.start()
     works(havred)
     rows = havred.out("ps", "-a", "--no-trunc", "--format", "{{.ID}} {{.Names}} {{.State}}").splitlines()
-    assert sorted(rows) == sorted([f"{odd} odd exited", f"{lost} {lost[:12]} exited", f"{runs} runs exited"])
+    assert sorted(rows) == sorted([f"{odd} odd exited", f"{lost} {lost[:12]} exited", f"{runs} runs running"])
     assert "damaged" in havred.out("inspect", "-f", "{{.State.Error}}", odd)
     refused = havred.docker("start", "odd", check=1)
     assert "damaged" in refused.stderr
+    # What runs is left running, with its network.
+    assert havred.out("inspect", "-f", "{{.State.Pid}}", "runs") == pid
+    assert address in havred.out("exec", "runs", "ip", "address")
+    havred.docker("run", "--rm", "busybox", "ping", "-c", "1", "-W", "5", address, check=0)
+    assert "damaged" in havred.docker("update", "--memory", "64m", "runs", check=1).stderr
+    havred.docker("stop", "-t", "1", "runs", check=0)
+    assert havred.out("inspect", "-f", "{{.State.Status}} {{.State.ExitCode}}", "runs") == "exited 137"
+    assert "damaged" in havred.docker("start", "runs", check=1).stderr
     # What it holds can be saved: it is not swept away with what nobody knows.
     havred.docker("cp", f"{odd}:/mine", str(havred.root / "mine"), check=0)
     assert havred.docker("volume", "rm", "kept").returncode == 1

@@ -2,16 +2,21 @@
 
 Such a container is listed as exited with an error that says so, and can be removed, committed and copied from;
 it cannot be started or changed, and the row stays as it is. Nothing of it that others have to agree with (networks,
-ports, limits of the host) is believed. Pure.
+ports, limits of the host) is believed, unless its process still runs: then they have agreed, and it is left running
+with what can be read of them. Pure.
 """
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Any
+
+from msgspec.structs import replace
 
 from havre.containers.container import Container, State
 from havre.storage.salvage import readable_fields
-from havre.wire.config import Config, HostConfig
+from havre.wire import times
+from havre.wire.config import Config, EndpointSettings, HostConfig, RestartPolicy
 from havre.wire.values import ZERO_TIME
 
 _UNBELIEVED = frozenset({"host_config", "state", "networks", "asked_networks", "ports", "manually_stopped", "runtime"})
@@ -27,3 +32,31 @@ def salvage_container(id: str, value: bytes) -> Container:
     }  # fmt: skip
     state = State(status="exited", exit_code=LOST_CODE, error=error)
     return Container(**{**needed, **fields, "id": id, "host_config": HostConfig(), "state": state})
+
+
+def salvage_run(container: Container, value: bytes, now: str) -> str:
+    """Fill in what the damaged row `value` says of the run of a container whose process still runs.
+
+    Returns when it was started; `now` where the row does not tell.
+    """
+    fields = readable_fields(value, Container)
+    asked, had = fields.get("asked_networks", {}), fields.get("networks", {})
+    container.asked_networks = asked
+    container.networks = {name: settings for name, settings in had.items() if _has_sound_addresses(settings)}
+    container.ports = fields.get("ports", {}) if container.networks else {}
+    host = fields.get("host_config", HostConfig())
+    # It cannot be started again, and nobody shall remove what may be saved of it.
+    container.host_config = replace(host, restart_policy=RestartPolicy(), auto_remove=False)
+    state = fields.get("state", State())
+    try:
+        times.parse(state.started_at)
+    except ValueError:
+        return now
+    return now if state.started_at == ZERO_TIME else str(state.started_at)
+
+
+def _has_sound_addresses(settings: EndpointSettings) -> bool:
+    try:
+        return all(ip_address(text) for text in (settings.ip_address, settings.global_ipv6_address) if text)
+    except ValueError:
+        return False

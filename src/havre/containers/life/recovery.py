@@ -2,6 +2,7 @@
 
     row says        the runtime found               then
     running         it runs, same PID               taken over: output, exit, network, volumes
+    damaged         it runs                         taken over, as far as the row can be read
     running         it ended                        its true exit code and end time; the policy decides
     running         nothing (the host was down)     ended with 255 now; the policy decides
     anything else   something                       left by a start that was cut short: cleared away
@@ -36,6 +37,7 @@ from havre.containers.life.vocabulary import (
 )
 from havre.containers.live import Index, Live
 from havre.containers.networking import guest_of, ids_of_links
+from havre.containers.salvage import salvage_run
 from havre.containers.surroundings.idranges import IdRanges
 from havre.containers.surroundings.mounts import image_snapshots
 from havre.containers.surroundings.subpaths import Subpaths
@@ -44,6 +46,7 @@ from havre.networks.networks import Networks
 from havre.runtime import Exit, Runtime
 from havre.storage import Snapshots
 from havre.volumes.volumes import Volumes
+from havre.wire import times
 from havre.wire.values import ContainerId
 
 log = logging.getLogger(__name__)
@@ -104,6 +107,10 @@ class Recovery:
         elif process.pid == 0:
             exit = await process.wait()
             event = FoundEnded(exit.code, exit.finished_at, exit.oom_killed)
+        elif live.damaged is not None:
+            started_at = salvage_run(live.container, live.damaged, times.now())
+            event = FoundRunning(process.pid, now, damaged=True, started_at=started_at)
+            log.error("container %s runs on, and its row is damaged: it cannot be started again", live.container.id)
         else:
             event = FoundRunning(process.pid, now)
         end = None

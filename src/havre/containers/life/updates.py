@@ -47,6 +47,7 @@ class Updates:
         container = live.container
         check_restart_policy(asked)
         async with live.lock:
+            self._index.check_sound(live)
             asked = with_memory(asked, container.host_config)
             warnings = check_resources(asked, self._limits)
             if live.removing:

@@ -53,7 +53,7 @@ class Membership:
     async def _connect(self, live: Live, network: Network, asked: EndpointSettings) -> None:
         async with live.lock:
             container = live.container
-            _refuse_dying(live)
+            self._refuse(live)
             check_connect(container, network)
             check_settings(network, asked)
             asked = replace(asked, network_id="", endpoint_id="")
@@ -82,7 +82,7 @@ class Membership:
         """No longer ask for a network that is gone."""
         async with live.lock:
             container = live.container
-            _refuse_dying(live)
+            self._refuse(live)
             if network_name not in {*container.networks, *container.asked_networks}:
                 raise Failed(f"container {container.id} is not connected to the network {network_name}")
             container.networks.pop(network_name, None)
@@ -92,7 +92,7 @@ class Membership:
     async def _disconnect(self, live: Live, network: Network) -> None:
         async with live.lock:
             container = live.container
-            _refuse_dying(live)
+            self._refuse(live)
             if network.name == "host" or container.host_config.network_mode == "host":
                 raise Forbidden(_HOST_MODE)
             if live.process is None and network.name not in {*container.networks, *container.asked_networks}:
@@ -116,6 +116,7 @@ class Membership:
             for each in sorted((live, *others), key=lambda each: each.container.id):  # always in one order
                 await locks.enter_async_context(each.lock)
             live.running()
+            self._index.check_sound(live)
             container, before = live.container, live.container.host_config
             container.host_config = replace(before, port_bindings={**(before.port_bindings or {}), **bindings})
             try:
@@ -152,6 +153,7 @@ class Membership:
 
     async def _unlink(self, live: Live, owner: str, alias: str, ref: str) -> None:
         async with live.lock:
+            self._index.check_sound(live)
             container, host = live.container, live.container.host_config
             left = links_without(host.links or (), alias)
             if container.name != owner or alias.lower() not in links_of(container):
@@ -160,6 +162,13 @@ class Membership:
             if live.process is not None:
                 await self._networks.unlink(ContainerId(container.id), alias)
             await self._index.save(container)
+
+    def _refuse(self, live: Live) -> None:
+        """Refuse to change the networks of what is being removed, or cannot be recorded."""
+        self._index.check_sound(live)
+        if live.removing or live.container.state.dead:
+            id = live.container.id
+            raise Conflict(f"container {id} is marked for removal and cannot be connected or disconnected")
 
     async def _change(self, container: Container, sandbox: Sandbox) -> None:
         before = own_hosts_of(container)
@@ -172,11 +181,6 @@ def _rewrite(directory: Path, old: list[tuple[str, str]], new: list[tuple[str, s
     """Change both files in place: what is bind-mounted into a container is the file, not its name."""
     rewrite_hosts(directory / "hosts", old, new)
     (directory / "resolv.conf").write_text(resolv_conf)
-
-
-def _refuse_dying(live: Live) -> None:
-    if live.removing or live.container.state.status in ("removing", "dead"):
-        raise Conflict(f"container {live.container.id} is marked for removal and cannot be connected or disconnected")
 
 
 def check_connect(container: Container, network: Network) -> None:
