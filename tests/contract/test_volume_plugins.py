@@ -12,7 +12,7 @@ import pytest
 
 from support.engines import Engine, serving
 from support.plugged import PluggedDockerd, PluggedHavred
-from support.raw import ask
+from support.raw import ask, streaming
 from support.volumeplugin import VolumePlugin
 from support.waiting import until
 
@@ -170,6 +170,22 @@ def test_a_hanging_plugin_holds_no_port(engine: Engine, plugin: VolumePlugin) ->
     engine.out("kill", "one")
     until(lambda: plugin.calls("Unmount"), "the plugin to be asked")
     engine.out("start", "two")
+    plugin.kill()  # whoever waits for its answer goes on
+    (plugin.root / "hung.json").unlink()
+    plugin.start()
+
+
+@pytest.mark.parametrize("_plugged", [PluggedHavred], indirect=True, ids=["havre"])
+def test_a_hanging_plugin_holds_no_reader_of_output(engine: Engine, plugin: VolumePlugin) -> None:
+    engine.out("volume", "create", "-d", "plug", "-o", "hang=Unmount", "hung")
+    waits = ("busybox", "sh", "-c", "echo said; until [ -e /x/end ]; do sleep 0.05; done")
+    engine.out("run", "-d", "--name", "one", "-v", "hung:/x", "-p", "127.0.0.1:18098:80", *waits)
+    with streaming(engine.socket, "POST", "/containers/one/attach?stream=1&stdout=1&logs=1") as attached:
+        (plugin.root / "volumes/hung/end").touch()
+        assert b"said" in attached.read()
+    assert engine.out("logs", "-f", "one") == "said"
+    assert plugin.calls("Unmount")
+    assert engine.out("inspect", "-f", "{{.State.Status}}", "one") == "exited"
     plugin.kill()  # whoever waits for its answer goes on
     (plugin.root / "hung.json").unlink()
     plugin.start()
