@@ -1,6 +1,7 @@
 """Every shell example of README.md and docs/ runs, against a daemon and a registry of its own.
 
-A block of shell is fenced as `sh`, or indented and begins with one of our programs. One that needs the real host has
+A block of shell is fenced as `sh`, or indented and begins with one of our programs; in one fenced as `console` commands
+begin with `$ `, and what is below them is what they print. One that needs the real host has
 `<!-- not run: REASON -->` above it. A block is run as it stands, in a folder with a Dockerfile and a compose.yaml, but
 for what `substitutes` says: nobody types here, and nothing listens where a user's daemon would.
 """
@@ -46,21 +47,26 @@ until DOCKER_HOST=unix://{root}/s docker version >{root}/version 2>&1; do kill -
 
 @dataclass(frozen=True)
 class Example:
-    """A block of shell; `reason` says why it is not run."""
+    """A block of shell; `reason` says why it is not run, `output` what it prints if the block shows that."""
 
     place: str
     text: str
     reason: str = ""
+    output: str | None = None
 
 
 def examples() -> Iterator[Example]:
     for page in PAGES:
         text, name = page.read_text(), str(page.relative_to(ROOT))
         for match in _FENCE.finditer(text):
+            place, reason = f"{name}:{text.count(chr(10), 0, match.start('text'))}", match["reason"] or ""
             if match["kind"] == "sh":
-                yield Example(
-                    f"{name}:{text.count(chr(10), 0, match.start('text'))}", match["text"], match["reason"] or ""
-                )
+                yield Example(place, match["text"], reason)
+            if match["kind"] == "console":
+                lines = match["text"].splitlines()
+                commands = [line.removeprefix("$ ") for line in lines if line.startswith("$ ")]
+                shown = [line for line in lines if not line.startswith("$ ")]
+                yield Example(place, "\n".join(commands), reason, "\n".join(shown))
         for match in _INDENTED.finditer(_FENCE.sub("", text)):
             yield Example(f"{name}: {match[0].strip()}", match[0])
 
@@ -139,6 +145,8 @@ def test_runs(example: Example, place: Place, project: Path) -> None:
         shell, cwd=project, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, f"{example.place}\n{done.stdout}\n{done.stderr}"
+    if example.output is not None:
+        assert done.stdout.strip() == example.output
 
 
 def test_what_is_not_run_says_why_and_is_little() -> None:
@@ -153,6 +161,6 @@ def test_no_example_hides_in_a_block_of_another_kind() -> None:
         f"{page.name}: {found[0].strip()}"
         for page in PAGES
         for match in _FENCE.finditer(page.read_text())
-        if match["kind"] != "sh" and (found := _COMMAND.search(match["text"]))
+        if match["kind"] not in ("sh", "console") and (found := _COMMAND.search(match["text"]))
     ]
     assert hidden == [], "fence it as sh"
