@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from havre.cli.values import read_bytes, split_csv
 from havre.client.config import home
-from havre.golang.flags import parse_bool
+from havre.golang.units import parse_bool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from havre.daemon.configrefusals import REFUSED, check_refused
 from havre.errors import InvalidInput
 from havre.golang import gojson
 from havre.golang.flaghelp import render_flags
-from havre.golang.flags import Flag, UsageError, convert, parse, parse_bool
-from havre.golang.units import parse_size
+from havre.golang.flags import Flag, UsageError, convert, parse
+from havre.golang.units import parse_bool, parse_size
 from havre.registry.limits import Limits, parse_limits
 
 Kind = Literal["flag", "text", "number", "list", "map", "maps"]

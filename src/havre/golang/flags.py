@@ -11,6 +11,7 @@ Source: github.com/spf13/pflag, README; the words of refusal are pflag's and str
 from __future__ import annotations
 
 from havre.errors import HavreError
+from havre.golang.units import parse_bool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -218,15 +219,6 @@ def _set(options: Options, flag: Flag, text: str, read: Read) -> None:
         getattr(options, flag.name).extend(value if flag.kind == "strings" else [value])
     else:
         setattr(options, flag.name, value)
-
-
-def parse_bool(text: str) -> bool:
-    """Go's strconv.ParseBool."""
-    if text in ("1", "t", "T", "TRUE", "true", "True"):
-        return True
-    if text in ("0", "f", "F", "FALSE", "false", "False"):
-        return False
-    raise ValueError(f'strconv.ParseBool: parsing "{text}": invalid syntax')
 
 
 def _parse_int(text: str, *, unsigned: bool) -> int:

@@ -1,5 +1,6 @@
-"""Sizes and durations as Go's libraries read them; errors have their words.
+"""Truth values, sizes and durations as Go's libraries read them; errors have their words.
 
+    parse_bool      true, T, 1, false, F, 0      as strconv.ParseBool
     parse_size      1.5g, 64MiB, 512 kB, 100     powers of 1024, as go-units' RAMInBytes
     parse_duration  1h30m, 1.5s, -250ms, 0       as time.ParseDuration, in nanoseconds
 
@@ -14,6 +15,15 @@ _UNITS_NS = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s":
              "h": 3600 * _SECOND}  # fmt: skip
 _DIGITS = "0123456789"
 _LIMIT = 1 << 63
+
+
+def parse_bool(text: str) -> bool:
+    """True or false. Raises ValueError."""
+    if text in ("1", "t", "T", "TRUE", "true", "True"):
+        return True
+    if text in ("0", "f", "F", "FALSE", "false", "False"):
+        return False
+    raise ValueError(f'strconv.ParseBool: parsing "{text}": invalid syntax')
 
 
 def parse_size(text: str) -> int:

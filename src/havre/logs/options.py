@@ -41,7 +41,6 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "none": (),
 }
 REMOTE = ("journald", "syslog", "gelf", "fluentd")
-_TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
 START = "failed to create task for container: failed to initialize logging driver"
 
 
@@ -121,9 +120,10 @@ def parse_limits(driver: str, options: Mapping[str, str]) -> LogLimits:
 def parse_flag(options: Mapping[str, str], name: str, default: bool, start: str = f"{START}: ") -> bool:
     """Parse a boolean as Go does. InvalidInput, prefixed with `start`."""
     asked = options.get(name, str(default))
-    if asked not in _TRUE + _FALSE:
-        raise InvalidInput(f'{start}strconv.ParseBool: parsing "{asked}": invalid syntax', "expected true or false")
-    return asked in _TRUE
+    try:
+        return units.parse_bool(asked)
+    except ValueError as error:
+        raise InvalidInput(f"{start}{error}", "expected true or false") from None
 
 
 def parse_size(text: str, start: str = f"{START}: ") -> int:

@@ -16,6 +16,7 @@ import msgspec
 from havre.dataplane.ipam import Pool, parse_address, parse_pool
 from havre.dataplane.plan import DEFAULT_MTU, GATEWAY_MODES, ISOLATED, NAT, Bridge, bridge_link, dummy_parent
 from havre.errors import Forbidden, InvalidInput, NotFound, Unavailable, Unsupported
+from havre.golang.units import parse_bool
 from havre.wire.values import Value
 
 PREDEFINED = ("bridge", "host", "none")
@@ -38,8 +39,6 @@ MTU = "com.docker.network.driver.mtu"
 VNI = "com.docker.network.driver.overlay.vxlanid_list"
 FIRST_VNI, OVERLAY_MTU = 4097, 1450
 
-_TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})
-_FALSE = frozenset({"0", "f", "F", "FALSE", "false", "False"})
 # Narrower than the kernel's rule: the name is also written into firewall commands.
 _LINK_NAME = re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)
 
@@ -265,9 +264,10 @@ def _is_address(text: str, version: int) -> bool:
 
 def _flag(options: Mapping[str, str], key: str, default: bool) -> bool:
     text = options.get(key)
-    if text is None or text in _TRUE | _FALSE:
-        return default if text is None else text in _TRUE
-    raise InvalidInput(f'failed to parse {key} value: {text} (strconv.ParseBool: parsing "{text}": invalid syntax)')
+    try:
+        return default if text is None else parse_bool(text)
+    except ValueError as error:
+        raise InvalidInput(f"failed to parse {key} value: {text} ({error})") from None
 
 
 def _number(options: Mapping[str, str], key: str, default: int) -> int:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from havre.errors import InvalidInput
+from havre.golang.units import parse_bool
 from havre.runtime.plan import Security
 from havre.runtime.seccomp import parse_profile
 
-_TRUE, _FALSE = ("1", "t", "T", "TRUE", "true", "True"), ("0", "f", "F", "FALSE", "false", "False")
 _DEFAULT = Security()
 
 
@@ -39,8 +40,9 @@ def _add(security: Security, opt: str, default: Security) -> Security:
         return security  # Docker, too, ignores labels without SELinux
     if key == "systempaths" and value == "unconfined":
         return replace(security, unmasked=True)
-    if key == "no-new-privileges" and value in _TRUE + _FALSE:
-        return replace(security, no_new_privileges=value in _TRUE)
+    if key == "no-new-privileges":
+        with suppress(ValueError):
+            return replace(security, no_new_privileges=parse_bool(value))
     raise InvalidInput(f'invalid --security-opt 2: "{opt}"')
 
 

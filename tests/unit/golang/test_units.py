@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from havre.golang.units import parse_duration, parse_size
+from havre.golang.units import parse_bool, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -66,3 +66,11 @@ def test_durations_that_are_refused(text: str, words: str) -> None:
     with pytest.raises(ValueError) as refused:
         parse_duration(text)
     assert str(refused.value) == words
+
+
+def test_truth_values() -> None:
+    assert all(parse_bool(text) for text in ("1", "t", "T", "TRUE", "true", "True"))
+    assert not any(parse_bool(text) for text in ("0", "f", "F", "FALSE", "false", "False"))
+    for text in ("", "yes", "tRUE", " true", "2"):
+        with pytest.raises(ValueError, match=f'strconv.ParseBool: parsing "{text}": invalid syntax'):
+            parse_bool(text)

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from havre.errors import InvalidInput, Unsupported
+from havre.golang.units import parse_bool
 from havre.images.layout import LayoutForm, layout_form
 
 # Attributes that may be false only: what they would switch on is not there.
@@ -23,7 +24,6 @@ _OFF = frozenset(("attestation-inline", "name-canonical", "oci-artifact", "prefe
 # have no later time than SOURCE_DATE_EPOCH in any case.
 _WITHOUT_EFFECT = frozenset(("force-compression", "load", "prefer-image-digest", "rewrite-timestamp", "unpack"))
 _OF_FORM = frozenset(("compression", "oci-mediatypes"))
-_TRUE, _FALSE = ("1", "t", "T", "true", "TRUE", "True"), ("0", "f", "F", "false", "FALSE", "False")
 _KNOWN = {
     "image": _OFF | _WITHOUT_EFFECT | _OF_FORM | {"name", "push", "push-by-digest", "registry.insecure", "store"},
     "oci": _OFF | _WITHOUT_EFFECT | _OF_FORM | {"name", "tar"},
@@ -120,6 +120,7 @@ def _image(names: tuple[str, ...], attrs: Mapping[str, str]) -> Export:
 def _switch(attrs: Mapping[str, str], name: str, default: str = "false") -> bool:
     """A truth value as Go's strconv.ParseBool reads it."""
     text = attrs.get(name) or default
-    if text not in _TRUE + _FALSE:
-        raise InvalidInput(f"non-bool value specified for {name}: {text!r}", "expected true or false")
-    return text in _TRUE
+    try:
+        return parse_bool(text)
+    except ValueError:
+        raise InvalidInput(f"non-bool value specified for {name}: {text!r}", "expected true or false") from None
