@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from support.building import CLIENTS, built, config_of, served, tree_of, write_context
-from support.engines import Engine
+from support.engines import Engine, Havred, serving
 from support.imagery import archive
 from support.raw import ask
 
@@ -52,6 +52,16 @@ def test_what_steps_feel(havred: Engine, tmp_path: Path, client: str) -> None:
     assert tree["felt"][4].split() == [b"1.2.3.4", b"32768", b"77", b"lo"]
     assert b"/havre/mine/" in tree["groups"][4]
     havred.docker("rmi", "felt:1", check=0)
+
+
+def test_the_cgroup_namespace_of_steps_is_the_daemons_default(archive: Path, tmp_path: Path) -> None:
+    context = write_context(tmp_path / "c", "FROM busybox\nRUN readlink /proc/self/ns/cgroup > /namespace\n")
+    own = os.readlink("/proc/self/ns/cgroup")
+    for mode in ("private", "host"):
+        with serving(Havred(("--default-cgroupns-mode", mode)), archive) as engine:
+            _run(engine, "havre", "-t", "felt:1", str(context))
+            seen = tree_of(engine, "felt:1", ("namespace",))["namespace"][4].decode().strip()
+        assert (seen == own) == (mode == "host"), mode
 
 
 @each_client

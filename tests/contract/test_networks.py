@@ -153,6 +153,9 @@ class TestLive:
             assert message in world.docker("network", "connect", "front", "odd", check=1).stderr
             world.docker("rm", "-f", "odd", check=0)
         assert "from host network or connected to host" in world.docker("network", "connect", "host", "web").stderr
+        for predefined in ("host", "none", "bridge"):
+            refused = world.docker("network", "connect", "--alias", "x", predefined, "web", check=1).stderr
+            assert "network-scoped alias is supported only for containers in user defined networks" in refused
         assert "network nope not found" in world.docker("network", "connect", "nope", "web", check=1).stderr
         assert "No such container: nope" in world.docker("network", "connect", "front", "nope", check=1).stderr
         assert "endpoint nope not found" in world.docker("network", "disconnect", "-f", "front", "nope").stderr

@@ -379,6 +379,7 @@ class TestEndpoints:
             ("nowhere", {"IPAMConfig": {"IPv6Address": "10.0.0.1"}}, ["invalid IPv6 address: 10.0.0.1"]),
             ("nowhere", {"IPAMConfig": {"LinkLocalIPs": ["zz"]}}, ["invalid link-local IP address: zz"]),
             ("bridge", {"Aliases": ["x"]}, ["network-scoped alias is supported only for containers in user defined"]),
+            ("nowhere", {"IPAMConfig": {"IPv6Address": "::ffff:10.0.0.1"}}, ["invalid IPv6 address: ::ffff:10.0.0.1"]),
             ("own", {"IPAMConfig": {"IPv4Address": "10.78.0.9"}}, ["no configured subnet or ip-range contain the IP"]),
         ],
     )

@@ -111,6 +111,7 @@ class Runner:
         ulimits: Sequence[Ulimit],
         seccomp: Profile,
         cgroup_parent: str,
+        cgroupns: str,
         remapping: Remapping,
     ) -> None:
         self._secrets = memory
@@ -120,6 +121,7 @@ class Runner:
         self._ulimits = tuple(ulimits)
         self._seccomp = seccomp
         self._cgroup_parent = cgroup_parent
+        self._cgroupns = cgroupns or (PRIVATE if runtime.host.cgroups.layout == "v2" else "")
         self._places = remapping.places
         self.ids = remapping.ids
 
@@ -197,7 +199,7 @@ class Runner:
             network=HOST if sandbox.netns is None else str(sandbox.netns),
             user_namespace=str(user_namespace_at(sandbox.netns)) if self.ids and sandbox.netns else "",
             ids=self.ids,
-            cgroupns=PRIVATE if self._runtime.host.cgroups.layout == "v2" else "",
+            cgroupns=self._cgroupns,
             privileged=action.security == "insecure",
             security=Security(seccomp=None if action.security == "insecure" else self._seccomp),
             rlimits=plan_rlimits(request.ulimits, self._ulimits),

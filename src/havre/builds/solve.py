@@ -113,6 +113,7 @@ class Builder:
         ulimits: tuple[Ulimit, ...] = (),
         seccomp: Profile = None,
         cgroup_parent: str = "",
+        cgroupns: str = "",
         gc: GcPolicy | None = None,
         agreed: frozenset[str] = DEFAULT,
     ) -> Builder:
@@ -126,7 +127,7 @@ class Builder:
         await in_thread(_prepare, scratch, memory)
         cache_mounts = CacheMounts(mounts)
         await in_thread(cache_mounts.sweep)
-        runner = Runner(runtime, networks, cache_mounts, memory, ulimits, seccomp, cgroup_parent, remapping)
+        runner = Runner(runtime, networks, cache_mounts, memory, ulimits, seccomp, cgroup_parent, cgroupns, remapping)
         steps = Steps(storage, cache, runner)
         builder = cls(images, storage, cache, steps, cache_mounts, contexts, scratch, agreed)
         if gc is not None:

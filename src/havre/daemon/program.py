@@ -254,6 +254,7 @@ async def _open_builder(
         ulimits=defaults.ulimits,
         seccomp=defaults.security.seccomp,
         cgroup_parent=config.cgroup_parent,
+        cgroupns=config.default_cgroupns_mode,
         gc=config.builder,
         agreed=config.build_entitlements,
     )

@@ -14,12 +14,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import ip_interface
+from ipaddress import IPv6Address, ip_interface
 
 import msgspec
 
 from havre.dataplane import ipam
-from havre.dataplane.ipam import Pool
+from havre.dataplane.ipam import Address, Pool
 from havre.errors import InvalidInput
 from havre.linux.netlink import Interface
 from havre.networks import spec as words
@@ -96,10 +96,15 @@ def _misplaced(network: str, wanted: EndpointIpam, pools: Sequence[Pool] | None)
         yield "user specified IP address is supported on user defined networks only"
     for version, text in ((4, wanted.ipv4_address), (6, wanted.ipv6_address)):
         address = ipam.find_address(text)
-        if text and (address is None or address.version != version):
+        if text and (address is None or address.version != version or _is_mapped(address)):
             yield f"invalid IPv{version} address: {text}"
         if text and pools is not None and not any(address in pool for pool in pools if address is not None):
             yield f"no configured subnet or ip-range contain the IP address {text}"
+
+
+def _is_mapped(address: Address) -> bool:
+    """Whether it is an IPv4 address in IPv6's spelling, ::ffff:10.0.0.1."""
+    return isinstance(address, IPv6Address) and address.ipv4_mapped is not None
 
 
 def _link_local(given: list[str], problems: list[str]) -> list[Interface]:

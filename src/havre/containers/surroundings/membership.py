@@ -54,8 +54,8 @@ class Membership:
         async with live.lock:
             container = live.container
             self._refuse(live)
-            check_connect(container, network)
             check_settings(network, asked)
+            check_connect(container, network)
             asked = replace(asked, network_id="", endpoint_id="")
             if live.process is not None:
                 await self._change(container, await self._networks.connect(guest_of(container), network, asked))
