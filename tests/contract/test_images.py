@@ -298,6 +298,9 @@ def test_login(engine: Engine, tmp_path: Path) -> None:
         engine.docker("rmi", name, check=0)
         engine.docker("pull", "-q", name, check=0)
         engine.docker("logout", registry.host, check=0)
+        refused = ask(engine.socket, "POST", f"/images/create?fromImage={registry.host}/busybox&tag=1")
+        assert refused.status == 500  # at a 401 docker's command line asks for a password, where nobody can type one
+        assert "no basic auth credentials" in engine.docker("pull", name, check=1).stderr
         engine.docker("rmi", name, check=0)
 
 

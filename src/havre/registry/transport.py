@@ -288,7 +288,8 @@ class Transport:
         elif "basic" in challenges:
             basic = auth.basic() if auth is not None else None
             if basic is None:
-                raise Unauthorized(f'Get "{url}": no basic auth credentials', "log in to the registry first")
+                # A 401 would make docker's command line ask for a password, even where nobody can type one.
+                raise Failed(f'Get "{url}": no basic auth credentials', "log in to the registry first")
             self._tokens.put(origin, target.scope, auth, basic, 3600.0)
         else:
             raise Unauthorized(f"registry {target.endpoint.host} requires an unsupported kind of authentication")
