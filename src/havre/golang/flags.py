@@ -11,7 +11,6 @@ Source: github.com/spf13/pflag, README; the words of refusal are pflag's and str
 from __future__ import annotations
 
 from havre.errors import HavreError
-from havre.golang.units import parse_bool
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,6 +116,8 @@ class Options:
 def convert(flag: Flag, text: str) -> Any:
     """The value of a flag's text, of a kind that pflag has. Raises ValueError with the reason in Go's words."""
     if flag.kind in ("", "bool?"):
+        from havre.golang.units import parse_bool  # of use to few command lines, which start faster without
+
         return parse_bool(text)
     if flag.kind in _NUMBERS:
         return _parse_int(text, unsigned=flag.kind != "int")
