@@ -99,7 +99,7 @@ def test_what_could_not_be_read_is_told(havred: Engine, tmp_path: Path) -> None:
     context = write_context(tmp_path / "context", text, {"Packages": "bdb"})
     havred.havre("build", "-t", "sbom/gap:1", str(context), check=0)
     told = havred.havre("image", "sbom", "sbom/gap:1", check=0)
-    assert told.stderr == "warning: /var/lib/rpm/Packages: databases of rpm in Berkeley DB are not read\n"
+    assert told.stderr == "warning: /var/lib/rpm/Packages: rpm databases in Berkeley DB format are not supported\n"
     havred.docker("rmi", "sbom/gap:1", check=0)
 
 

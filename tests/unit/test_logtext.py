@@ -19,7 +19,7 @@ def test_a_place_that_says_too_much_is_cut_short_and_counted() -> None:
     now = 1.0
     told = _record(1)
     assert limit.filter(told)
-    assert told.getMessage() == "said by web (2 lines like this one were left out)"
+    assert told.getMessage() == "said by web (2 similar lines were suppressed)"
     assert not limit.filter(_record(1))
     now = 1000.0
     assert [limit.filter(_record(1)) for _ in range(4)] == [True] * 3 + [False]

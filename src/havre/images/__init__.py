@@ -1,1 +1,1 @@
-"""Images: kept, listed, pulled, pushed, loaded, saved and removed."""
+"""The image store and its operations: list, pull, push, load, save, import and remove."""

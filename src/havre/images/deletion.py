@@ -1,6 +1,7 @@
-"""Removing images and names, and what nothing needs any more: the rules of `imageremoval` carried out.
+"""Removes images and names, and collects garbage: executes the plans of `deletionplan`.
 
-The platforms of a name are one: it is in use if one of them is, and they go together, but for what other names need.
+All platforms of a name are removed together, and are in use if one of them is. A platform that another name refers
+to stays.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ Needs = Callable[[], set[Digest]]
 
 
 class Pruned(Value):
-    """What `prune` removed, and the bytes that are free now."""
+    """The result of `prune`, and the bytes freed."""
 
     images_deleted: list[RemovedItem] | None = None
     space_reclaimed: int = 0
@@ -35,7 +36,7 @@ class Pruned(Value):
 
 @dataclass(slots=True)
 class _Removal:
-    """What a removal has removed so far, and the bytes that freed."""
+    """Items removed so far, and the bytes freed."""
 
     items: list[RemovedItem] = field(default_factory=list)
     freed: int = 0
@@ -43,7 +44,7 @@ class _Removal:
 
 @dataclass(frozen=True, slots=True)
 class Prunable:
-    """An image, or a record of the build cache, that would go, its names, and the bytes that would go with it."""
+    """An image (or record of the build cache) that would be pruned, its names, and the bytes that this would free."""
 
     id: str
     names: tuple[str, ...]
@@ -51,7 +52,10 @@ class Prunable:
 
 
 class Deletion:
-    """Removes from one store. `users` tells which containers use an image, `also_needed` layers that others need."""
+    """Removes from one store.
+
+    `users` returns the containers of an image, `also_needed` layers needed by other rooms.
+    """
 
     def __init__(
         self,
@@ -74,9 +78,9 @@ class Deletion:
     async def remove(
         self, name: str, *, force: bool = False, prune: bool = True, platforms: Sequence[str] = ()
     ) -> list[RemovedItem]:
-        """Untag and delete by docker's rules (see `imageremoval`); `prune` removes parents that nobody needs then.
+        """Untag and delete by Docker's rules (see `deletionplan`); `prune` also deletes untagged, unused parents.
 
-        With `platforms`, only the images for these.
+        With `platforms`, deletes only the images for these.
         """
         if not name.strip():
             raise InvalidInput("image name cannot be blank")
@@ -96,7 +100,7 @@ class Deletion:
         return removal.items
 
     async def _remove_unreadable(self, id: ImageId) -> list[RemovedItem]:
-        """Forget an image that cannot be read, with all its names; what containers need of it they hold themselves."""
+        """Delete the rows of an unreadable image and its names; its containers hold the layers that they need."""
         await self._store.forget_unreadable(id)
         self._publish("image", "delete", id, {"name": id})
         await self._collect()
@@ -115,7 +119,7 @@ class Deletion:
         await self._delete_unneeded(siblings, plan.untag, removal)
 
     async def _remove_platform(self, name: str, image: Image, removal: _Removal) -> None:
-        """Delete the image that `name` has for one platform, or that it is the ID of, unless another name needs it."""
+        """Delete the image of `name` for one platform, or the image with that ID, unless another name refers to it."""
         running = next((user for user in self._users(image.id) if user.running), None)
         if running is not None:
             raise Conflict(
@@ -135,13 +139,13 @@ class Deletion:
             await self._delete(image, removal, prune=True)
 
     async def _delete_all(self, image: Image, removal: _Removal, *, prune: bool) -> None:
-        """Delete an image, and the other platforms of its names unless something else needs them."""
+        """Delete an image, and the other platforms of its names unless they are still needed."""
         siblings, names = self._store.siblings_of(image.id), self._store.names_of(image.id)
         await self._delete(image, removal, prune=prune)
         await self._delete_unneeded(siblings, names, removal)
 
     async def _delete_unneeded(self, images: Sequence[Image], gone: Sequence[Reference], removal: _Removal) -> None:
-        """Delete what was here for names that are gone; as ever, with the last tag in a repository go its digests."""
+        """Delete images of removed names. With the last tag in a repository its digest references are removed, too."""
         for image in images:
             tagged = {ref.name for ref in self._store.names_with(image.id) if ref.tag is not None}
             for ref in self._store.names_of(image.id):
@@ -170,7 +174,7 @@ class Deletion:
                 await self._delete(parent, removal, prune=True)
 
     async def prune(self, filters: Filters | None = None) -> Pruned:
-        """Remove dangling images, or with `dangling=false` all that no container uses."""
+        """Delete dangling images, or with `dangling=false` all images without containers."""
         filters = dict(filters or {})
         imagelist.check_prune_filters(filters)
         only_dangling = imagelist.dangling(filters) is not False
@@ -188,7 +192,7 @@ class Deletion:
         return Pruned(images_deleted=removal.items or None, space_reclaimed=reclaimed)
 
     def prunable(self, filters: Filters, gone: Collection[str]) -> list[Prunable]:
-        """What `prune` would delete once the containers `gone` are, with the bytes of layers that frees."""
+        """The images that `prune` would delete after the containers `gone`, with the bytes of layers freed."""
         filters = dict(filters)
         imagelist.check_prune_filters(filters)
         only_dangling = imagelist.dangling(filters) is not False
@@ -213,9 +217,9 @@ class Deletion:
         return chosen
 
     async def delete_exactly(self, ids: Sequence[str]) -> int:
-        """Delete images with all their names and these names' platforms, and nothing else; the bytes freed.
+        """Delete these images, all their names and the names' other platforms, but no parents. Returns the bytes freed.
 
-        Those in use by now stay.
+        Images that are in use by now are skipped.
         """
         removal = _Removal()
         async with self._store.changing:
@@ -225,18 +229,18 @@ class Deletion:
         return removal.freed
 
     async def drop_layer(self, diff_id: Digest) -> int:
-        """Remove a layer unless something needs it; the bytes freed."""
+        """Remove a layer unless it is needed. Returns the bytes freed."""
         if diff_id in self.needed_layers() | self._storage.held() | self._storage.snapshots.layers_in_use():
             return 0
         await self._storage.snapshots.unmount_layer(diff_id)
         return await self._storage.layers.remove(diff_id)
 
     async def collect_garbage(self) -> int:
-        """Remove layers and documents that nothing needs (left by failed pulls, for instance); the bytes freed.
+        """Remove unreferenced layers and documents (left by failed pulls, for instance). Returns the bytes freed.
 
-        While an image cannot be read, nobody knows what it needs, and everything stays.
+        Removes nothing while an image is unreadable, because its references are unknown.
         """
-        async with self._store.changing:  # an image that is being stored may need a document that was garbage before
+        async with self._store.changing:  # a concurrent store may reuse a document that was garbage until now
             return await self._collect()
 
     async def _collect(self) -> int:
@@ -245,11 +249,11 @@ class Deletion:
         return await collect(self._storage, self.needed_layers(), self._store.documents())
 
     def leftovers(self) -> list[tuple[Digest, int]]:
-        """What `collect_garbage` would remove now, and the bytes of each."""
+        """Digests and sizes of what `collect_garbage` would remove now."""
         return plan_collection(self._storage, self.needed_layers(), self._store.documents())
 
     def live_layers(self, gone: Collection[str] = ()) -> set[Digest]:
-        """The layers that images need, but for those of `gone`."""
+        """The layers of all images except those of `gone`."""
         return {layer for image in self._store if image.id not in gone for layer in image.layers}
 
     def needed_layers(self) -> set[Digest]:

@@ -1,13 +1,13 @@
-"""Removing an image: docker's rules, as a plan.
+"""Docker's rules for removing an image, as a plan.
 
     by name   one name of several          untag only
               its last name                untag, delete the image (unless a container uses it)
-              its last tag in a repository the repository's digests go too
+              its last tag in a repository the repository's digest references are removed, too
     by ID     names in one repository      untag them, delete the image
               names in several             409, unless forced
 
-A running container that uses the image stands in the way of deleting it, even by force; a stopped one only without.
-Removing its last name by force succeeds anyhow; the image then stays as long as a running container uses it.
+A running container prevents deletion of its image even with force; a stopped one only without. Removing the last
+name with force always succeeds; the image itself stays while a running container uses it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from havre.wire.values import Value
 
 
 class RemovedItem(Value, omit_defaults=True):
-    """One line of the answer: a name that is gone, or the ID of an image or layer chain that is."""
+    """One line of the response: a removed name, or the ID of a deleted image or chain ID of a layer."""
 
     untagged: str = ""
     deleted: str = ""
@@ -31,7 +31,7 @@ class RemovedItem(Value, omit_defaults=True):
 
 @dataclass(frozen=True, slots=True)
 class RemovalFacts:
-    """What the decision rests on. `by_name` is the name given, None when the image was given by its ID."""
+    """The input of the decision. `by_name` is the name given, None when the image was given by its ID."""
 
     image: Image
     names: Sequence[Reference]
@@ -43,14 +43,14 @@ class RemovalFacts:
 
 @dataclass(frozen=True, slots=True)
 class RemovalPlan:
-    """What to do: names to remove, in order, and whether the image goes too."""
+    """The names to remove, in order, and whether to delete the image."""
 
     untag: tuple[Reference, ...]
     delete: bool
 
 
 def plan_removal(facts: RemovalFacts) -> RemovalPlan:
-    """Decide; raises `Conflict` in Docker's words."""
+    """The plan for these facts. Raises `Conflict` with dockerd's messages."""
     if facts.by_name is not None:
         return _by_name(facts, facts.by_name)
     obstacle = _obstacle(facts, names_count=not _single(facts.names), ignore_stopped=facts.force)
@@ -75,7 +75,7 @@ def _by_name(facts: RemovalFacts, name: Reference) -> RemovalPlan:
 
 
 def _obstacle(facts: RemovalFacts, *, names_count: bool, ignore_stopped: bool) -> Conflict | None:
-    """What stands in the way of deleting the image itself, the hardest first."""
+    """The error that prevents deletion of the image, those that cannot be forced first."""
     image = _short(facts.image)
     if facts.has_children:
         return Conflict(f"conflict: unable to delete {image} (cannot be forced) - image has dependent child images")
@@ -95,7 +95,7 @@ def _obstacle(facts: RemovalFacts, *, names_count: bool, ignore_stopped: bool) -
 
 
 def _single(names: Sequence[Reference]) -> bool:
-    """Whether there is at most one tag, and every digest is of its repository."""
+    """Report whether there is at most one tag, and all names are in one repository."""
     tags = [name for name in names if name.digest is None]
     return len(tags) <= 1 and len({name.name for name in names}) <= 1
 

@@ -1,10 +1,10 @@
-"""What an image says of its containers: the part of its configuration that is read here, checked by type.
+"""Reads the container defaults (`config`) of an image configuration, checked by type. Pure.
 
-dockerd decodes a configuration with Go's encoding/json, and refuses one that has a wrong type anywhere; so is it
-refused here, when the image comes (pull, load, import, a base of a build). Images that are in the store already and
-that an older havre let in are listed and removed like others, but not run. Pure.
+dockerd decodes a configuration with Go's encoding/json and refuses one with a wrong type anywhere; the same check is
+made here when an image is added (pull, load, import, a base of a build). Images that an older version of havre
+stored without this check can be listed and removed, but not run.
 
-Source: OCI image specification, "config.md"; what dockerd 26.1 refuses.
+Source: OCI image specification, "config.md"; dockerd 26.1.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from havre.golang import gojson
 from havre.oci.image import ImageConfig, decode_image
 from havre.wire.config import Config
 
-# Go's time.Time: RFC 3339, a fraction of any length.
+# Go's time.Time: RFC 3339 with a fraction of any length.
 _TIME = re.compile(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(\.\d+)?(Z|[+-]\d\d:\d\d)")
 
 
 class _Checked(Config):
-    """The same, with the types of what Docker's own tools write there and nothing here looks at."""
+    """`Config`, plus the types of fields that Docker's tools write and havre ignores."""
 
     exposed_ports: dict[str, dict[str, Any]] | None = None
     volumes: dict[str, dict[str, Any]] | None = None
@@ -37,7 +37,10 @@ class _Labelled(msgspec.Struct, rename="pascal"):
 
 
 def read_image(body: bytes) -> ImageConfig:
-    """The configuration in `body`; raises `InvalidInput`, naming the field, for what no container can be made from."""
+    """The image configuration in `body`.
+
+    Raises `InvalidInput`, naming the field, if no container can be made from it.
+    """
     image = decode_image(body)
     _convert(image, "invalid image configuration: config")
     _check_time(image.created, "created")
@@ -47,15 +50,15 @@ def read_image(body: bytes) -> ImageConfig:
 
 
 def read_config(document: ImageConfig, name: str) -> Config:
-    """The defaults for containers in the document of the image `name`; raises `InvalidInput`."""
+    """The container defaults in the configuration of the image `name`. Raises `InvalidInput`."""
     try:
         return _convert(document, f"configuration of image {name} is malformed")
     except InvalidInput as error:
-        raise InvalidInput(error.message, "no container can be made from it: remove it, and get a sound one") from error
+        raise InvalidInput(error.message, "remove the image and pull or build it again") from error
 
 
 def labels_of(document: ImageConfig) -> Mapping[str, str] | None:
-    """An image's labels; None where it has none, or where something else is in their place."""
+    """An image's labels; None if absent or of a wrong type."""
     try:
         return gojson.convert(document.config, _Labelled).labels
     except InvalidInput:

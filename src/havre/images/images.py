@@ -1,15 +1,15 @@
-"""Images, as the rest of the daemon knows them: find, list, pull, push, tag, remove, load, save, import.
+"""The public face of the room: find, list, pull, push, tag, remove, load, save and import images.
 
-This is the face; the work is in the modules beside it:
+    store         images and names             summaries     list, inspect, history, filters (pure)
+    index         names of several platforms   manifests     which platforms are present (pure)
+    deletion      remove, prune, garbage       deletionplan  Docker's rules for removing (pure)
+    integrity     check and repair             layout        writes tars and OCI layouts
+    loading       reads tars of images         importing     an image from a root file system
+    pull, push    registries                   searching     search, inspect in a registry
+    inventory     finds installed packages     sbom          renders them as SBOMs
 
-    imagestore    which images and names there are      imagelist     list, inspect, history, filters (pure)
-    imageindex    names for several platforms (pure)    manifestlist  what of them is here (pure)
-    imagedeletion removing, pruning, garbage            integrity     looking for damage, and mending it
-    pull, push    to and from registries                imageremoval  docker's rules for removing (pure)
-    archive       tars of images                        imagechanges  Dockerfile instructions on a configuration (pure)
-    inventory     looking for packages                  sbom          what is installed, as a document
-
-Platforms are texts (`linux/arm64`). A name that stands for several means the host's, else the first that is here.
+Platforms are strings (`linux/arm64`). A name of several platforms resolves to the host's, otherwise to the first one
+present.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ from havre.wire.values import ImageId
 
 @dataclasses.dataclass(frozen=True)
 class _Chosen:
-    """Images to be saved together, the index that their names stand for, if they do, and those names."""
+    """Images to save together, the index that their names refer to, if any, and those names."""
 
     ids: Sequence[ImageId]
     index: ImageIndex | None
@@ -65,9 +65,9 @@ class _Chosen:
 
 
 class Images:
-    """All images. `users` tells which containers use an image, `also_needed` which layers are kept for others.
+    """All images. `users` returns the containers of an image, `also_needed` layers needed by other rooms.
 
-    `policy` says whose signatures pulled images must have.
+    `policy` says which signatures pulled images need.
     """
 
     def __init__(
@@ -101,7 +101,7 @@ class Images:
         policy: Policy | None = None,
         also_needed: Needs = set,
     ) -> Images:
-        """Read what images there are."""
+        """Load the images."""
         tables = Tables(
             storage.db.table("images", ImageRow),
             storage.db.table("image_names", NameRow),
@@ -112,36 +112,37 @@ class Images:
         return cls(storage, registry, store, publish, users, policy, also_needed)
 
     def limit_transfers(self, downloads: int, uploads: int) -> None:
-        """How many layers come in and go out at once (0: the default), of those that begin from now on."""
+        """Set the number of concurrent layer downloads and uploads (0: the default); transfers under way are not
+        affected."""
         self._puller.slots = asyncio.Semaphore(downloads or DOWNLOADS)
         self._pusher.slots = asyncio.Semaphore(uploads or UPLOADS)
 
     # -- finding
 
     def resolve(self, name: str) -> ImageId:
-        """The ID of the image that `name` means (name, digest, ID or its beginning); `NotFound` "No such image: x"."""
+        """The ID of the image with this name, digest, ID or unambiguous ID prefix. `NotFound` "No such image: x"."""
         return self._store.find(name).id
 
     def made_from(self, text: str) -> builtins.list[ImageId]:
-        """The images that a name or ID means, and those committed or built from them."""
+        """The images with this name or ID, and those committed or built from them."""
         return self._store.made_from(self.platforms_of(text))
 
     def platforms_of(self, name: str) -> builtins.list[ImageId]:
-        """The IDs of all images that `name` stands for, the one that it means first."""
+        """The IDs of all images that `name` refers to, the one it resolves to first."""
         ref = self._store.named_text(name)
         return [image.id for image in (self._store.all_of(ref) if ref is not None else [self._store.find(name)])]
 
     async def acquire(self, name: str, platform: str | None = None) -> RunImage:
-        """The image to make a container from; `NotFound` also when it is not here for the platform asked for."""
+        """The image to create a container from. `NotFound` also when it is not present for the platform asked for."""
         image = self._store.find(name, _wanted(platform))
         return RunImage(image.id, imagelist.image_config(image), image.layers, image.config.platform)
 
     def hold(self, layers: Sequence[Digest]) -> AbstractContextManager[None]:
-        """Keep layers that were just acquired from being collected during a block."""
+        """Protect layers that were just acquired from garbage collection during a block."""
         return self._storage.hold(*layers)
 
     def familiar_name(self, id: str) -> str:
-        """A name to show for an image: its first tag, else its ID."""
+        """The display name of an image: its first tag, otherwise its ID."""
         tags = [name for name in self._store.names_with(ImageId(id)) if name.digest is None]
         return tags[0].familiar() if tags else id
 
@@ -153,9 +154,9 @@ class Images:
         shared_size: bool = False,
         containers: bool = False,
     ) -> builtins.list[ImageSummary]:
-        """The images that pass the filters, newest first; counts are -1 unless asked for.
+        """The images that match the filters, newest first; counts are -1 unless asked for.
 
-        Nameless images that others were made from are left out unless `all`.
+        Untagged parents of other images are omitted unless `all`.
         """
         filters = filters or {}
         imagelist.check_list_filters(filters)
@@ -176,21 +177,21 @@ class Images:
         return rows
 
     def inspect(self, name: str, platform: str | None = None) -> ImageDetails:
-        """The details of one image."""
+        """The details of one image, as `docker inspect` shows them."""
         image = self._store.find(name, _wanted(platform))
         return imagelist.describe(image, self._store.names_with(image.id), self._size, self._storage.driver)
 
     def size(self, id: str) -> int:
-        """Bytes of an image's layers; 0 where there is no image of that ID."""
+        """Bytes of an image's layers; 0 if there is no image with this ID."""
         return imagelist.size_of(self._store.get(ImageId(id)), self._size) if ImageId(id) in self._store else 0
 
     def history(self, name: str, platform: str | None = None) -> builtins.list[HistoryItem]:
-        """How the image came to be, newest step first."""
+        """The history of an image, newest step first."""
         image = self._store.find(name, _wanted(platform))
         return imagelist.recount(image, self._store.names_with(image.id), self._size)
 
     async def sbom(self, name: str, platform: str | None = None, form: str = SPDX) -> bytes:
-        """What is installed in an image, as a document in JSON that calls the image as it was called.
+        """The SBOM of an image as JSON, titled with the name under which it was requested.
 
         `form` is spdx-json or cyclonedx-json; `InvalidInput` for any other.
         """
@@ -200,11 +201,12 @@ class Images:
         return await self._inventories.render(await self._storage.blobs.read(Digest(image.id)), title, form)
 
     async def describe_packages(self, document: bytes, title: str) -> bytes:
-        """As `sbom`, of an image with this configuration, stored or not, whose layers are here; in SPDX."""
+        """The SPDX document (see `sbom`) of an image with this configuration, stored or not, whose layers are
+        present."""
         return await self._inventories.render(document, title)
 
     async def show_manifests(self, shown: ImageSummary | ImageDetails) -> None:
-        """Add to a row or to details the manifests of the names that mean this image, each with what is here of it."""
+        """Add to a summary or details the manifests of the image's names, each with what is present of it."""
         image = self._store.get(ImageId(shown.id))
         indexes = {
             index.digest: index for ref in self._store.names_of(image.id) if (index := self._store.index_of(ref))
@@ -224,7 +226,7 @@ class Images:
         shown.descriptor = next(iter(indexes.values())).descriptor
 
     async def _manifest_of(self, image: Image) -> Descriptor:
-        """The manifest that an image came by, else the one that it would be saved with."""
+        """The manifest that an image was pulled with, otherwise the one that `save` would write."""
         if image.row.manifest:
             body = await self._storage.blobs.read(Digest(image.row.manifest))
             return describe(decode_document(body).media_type, body)
@@ -247,9 +249,10 @@ class Images:
         verify: str = "",
         progress: Progress = unobserved,
     ) -> ImageId:
-        """Pull `name` at `tag` (a tag or digest), every tag if neither says one; the ID of the last image pulled.
+        """Pull `name` at `tag` (a tag or digest), or every tag if neither is given. Returns the ID of the last image
+        pulled.
 
-        `verify` is a public key (PEM) that it must be signed by, besides what the daemon's policy demands.
+        `verify` is a public key (PEM) that must have signed the image, in addition to the daemon's policy.
         """
         key = PublicKey(verify, "given") if verify else None
         wanted = _wanted(platform)
@@ -276,11 +279,11 @@ class Images:
         progress: Progress = unobserved,
         insecure: bool = False,
     ) -> builtins.list[Descriptor]:
-        """Push `name` at `tag`, or every tag of the repository that is here; `NotFound` if there is none.
+        """Push `name` at `tag`, or every tag of the repository that is present; `NotFound` if there is none.
 
-        Returns what each stands for there. A name for several platforms goes whole if all of its index is here or
-        there, else (or with `platform`) one image of it; `Conflict` where none of several is the host's. `insecure`
-        trusts a registry without TLS.
+        Returns the descriptors of what was pushed. A name of several platforms is pushed as a whole if every
+        manifest of its index is present here or in the registry, otherwise (or with `platform`) as one image;
+        `Conflict` if there are several images and none is for the host. `insecure` permits a registry without TLS.
         """
         ref = parse_repository(name, tag)
         if ref.digest is not None:
@@ -307,14 +310,14 @@ class Images:
         by_digest: bool = False,
         insecure: bool = False,
     ) -> Descriptor:
-        """Push an image, stored or not, whose layers are here, in a form of its own; what stands for it there."""
+        """Push an image, stored or not, whose layers are present, in the given form. Returns the descriptor pushed."""
         ref = parse_reference(name).with_default_tag()
         async with self._reaching(ref, insecure=insecure) as pusher, self.laid_out(image, form) as layout:
             return await pusher.push_layout(ref, layout, auth, by_digest=by_digest)
 
     @asynccontextmanager
     async def _reaching(self, ref: Reference, *, insecure: bool) -> AsyncIterator[Pusher]:
-        """What pushes to the registry of `ref`; an `insecure` one is trusted for this time alone."""
+        """A pusher for the registry of `ref`; `insecure` permits plain HTTP for this push only."""
         if not insecure:
             yield self._pusher
             return
@@ -374,7 +377,7 @@ class Images:
         auth: Auth | None,
         progress: Progress,
     ) -> Descriptor:
-        """Push all of an index; where it had to be written anew, the name stands for the new one."""
+        """Push a whole index. If it had to be rewritten, the name refers to the new one afterwards."""
         images = {id: self._store.get(id) for id in index.images.values()}
         with self._storage.hold(*(layer for image in images.values() for layer in image.layers)):
             pushed = await pusher.push_index(ref, index, images.__getitem__, attested, auth, progress)
@@ -385,40 +388,44 @@ class Images:
         return describe(index.document.media_type, pushed.body)
 
     async def login(self, auth: Auth) -> str:
-        """Check credentials with their registry, or `Unauthorized`; the identity token to keep instead, if any."""
+        """Check credentials with their registry.
+
+        `Unauthorized` if refused. Returns the identity token to store, if any.
+        """
         return await self._registry.login(auth)
 
     async def search(
         self, term: str, limit: int | None = None, filters: Filters | None = None, auth: Auth | None = None
     ) -> builtins.list[FoundRepository]:
         """The repositories that a registry (Docker Hub, or the host in `host/term`) finds for `term`."""
-        select_found((), filters or {})  # refused before anyone is asked
+        select_found((), filters or {})  # raises for bad filters before any request
         found = await self._registry.search(term, check_limit(limit), auth)
         return select_found(found, filters or {})
 
     async def describe_remote(self, name: str, auth: Auth | None = None) -> RemoteImage:
-        """What `name` stands for in its registry; nothing is pulled."""
+        """The descriptor and platforms of `name` in its registry, without pulling it."""
         return await describe_remote(self._registry, parse_reference(name).with_default_tag(), auth)
 
     async def remote_document(
         self, name: str, *, auth: Auth | None = None, platform: str | None = None, exact: bool = True
     ) -> tuple[bytes, Callable[[Digest], Awaitable[None]]]:
-        """The document of an image in its registry, and what fetches a layer of it; nothing is pulled by this.
+        """The configuration of an image in its registry, and a function that fetches a layer of it. Pulls nothing
+        itself.
 
-        Where there is no choice of platforms, any other than `platform` will do unless it must be `exact`.
+        For an image of a single platform, another platform than `platform` is accepted unless `exact`.
         """
         ref = parse_reference(name).with_default_tag()
         found = await self._puller.resolve(ref, auth, _wanted(platform), unobserved, exact=exact)
         return found.config_body, partial(self._puller.fetch, ref, found, auth)
 
     async def push_document(self, document: bytes, name: str, auth: Auth | None = None) -> None:
-        """Push an image that is not kept here, but its layers are."""
+        """Push an image that is not stored, but whose layers are."""
         ref = parse_reference(name).with_default_tag()
         image = Image(ImageId(digest_of(document)), decode_image(document), ImageRow(added_at=0))
         digest = Digest(image.id)
         try:
             with self._storage.hold(digest, *image.layers):
-                async with self._store.changing:  # else it could be there still, and about to be removed below
+                async with self._store.changing:  # otherwise another task may remove it before the push
                     await self._storage.blobs.add(document)
                 await self._pusher.push(ref, image, auth, unobserved)
         finally:
@@ -429,7 +436,7 @@ class Images:
     # -- names
 
     async def tag(self, name: str, repository: str, tag: str = "") -> None:
-        """Give what `name` stands for, an image for one or several platforms, another name."""
+        """Add another name for the image or index that `name` refers to."""
         ref = _new_name(repository, tag)
         async with self._store.changing:
             image, named = self._store.find(name), self._store.named_text(name)
@@ -442,35 +449,35 @@ class Images:
     async def remove(
         self, name: str, *, force: bool = False, prune: bool = True, platforms: Sequence[str] = ()
     ) -> builtins.list[RemovedItem]:
-        """Untag and delete by docker's rules, all of what `name` stands for or some `platforms` of it."""
+        """Untag and delete by Docker's rules, all that `name` refers to or only some `platforms` of it."""
         return await self._deletion.remove(name, force=force, prune=prune, platforms=platforms)
 
     async def prune(self, filters: Filters | None = None) -> Pruned:
-        """Remove dangling images, or with `dangling=false` all that no container uses."""
+        """Delete dangling images, or with `dangling=false` all images without containers."""
         return await self._deletion.prune(filters)
 
     def prunable(self, filters: Filters, gone: Collection[str]) -> builtins.list[Prunable]:
-        """What `prune` would delete once the containers `gone` are, with the bytes of layers that frees."""
+        """The images that `prune` would delete after the containers `gone`, with the bytes of layers freed."""
         return self._deletion.prunable(filters, gone)
 
     async def delete_exactly(self, ids: Sequence[str]) -> int:
-        """Delete images with all their names and their platforms; the bytes freed. Those in use by now stay."""
+        """Delete images with all their names and platforms, skipping those in use. Returns the bytes freed."""
         return await self._deletion.delete_exactly(ids)
 
     async def collect_garbage(self) -> int:
-        """Remove layers and documents that nothing needs (left by failed pulls, for instance); the bytes freed."""
+        """Remove unreferenced layers and documents (left by failed pulls, for instance). Returns the bytes freed."""
         return await self._deletion.collect_garbage()
 
     def live_layers(self, gone: Collection[str] = ()) -> set[Digest]:
-        """The layers that images need, but for those of `gone`."""
+        """The layers of all images except those of `gone`."""
         return self._deletion.live_layers(gone)
 
     def leftovers(self) -> builtins.list[tuple[Digest, int]]:
-        """What `collect_garbage` would remove now, and the bytes of each."""
+        """Digests and sizes of what `collect_garbage` would remove now."""
         return self._deletion.leftovers()
 
     async def check(self, *, repair: bool = False) -> builtins.list[Finding]:
-        """Read every blob, layer and image; what is wrong, and with `repair` what came of mending it."""
+        """Read every blob, layer and image. Returns what is damaged and, with `repair`, the outcome of the repair."""
         integrity = Integrity(
             self._storage, self._store, self._deletion.needed_layers, self._registry, self._pull_again
         )
@@ -488,7 +495,7 @@ class Images:
     async def load(
         self, chunks: AsyncIterator[bytes], progress: Progress = unobserved, platforms: Sequence[str] = ()
     ) -> builtins.list[ImageId]:
-        """Take in the images of a tar (docker-archive or OCI layout, compressed or not), or those for `platforms`."""
+        """Load the images of a tar (docker-archive or OCI layout, compressed or not), or only those for `platforms`."""
         loader = Loader(self._storage.layers, self._store, self._storage.hold, self._deletion.drop_layer)
         loaded = await loader.load(chunks, builtins.list(map(parse_platform, platforms)))
         for one in loaded:
@@ -503,9 +510,9 @@ class Images:
         return [one.image.id for one in loaded]
 
     def save(self, names: Sequence[str], platforms: Sequence[str] = ()) -> AsyncIterator[bytes]:
-        """A tar of the images, readable as docker-archive and as OCI layout; `NotFound` before its first byte.
+        """A tar of the images, both docker-archive and OCI layout; `NotFound` before its first byte.
 
-        A name for several platforms is saved with those given, or all that are here.
+        A name of several platforms is saved with those given, or with all that are present.
         """
         wanted = builtins.list(map(parse_platform, platforms))
         chosen: dict[object, _Chosen] = {}
@@ -538,14 +545,14 @@ class Images:
         return KeptIndex(index, await self._storage.blobs.read(index.digest), await self._store.attested(index))
 
     async def document(self, name: str, platform: str | None = None) -> bytes:
-        """The configuration of the image that `name` means, for `platform` if given, as it is kept."""
+        """The stored configuration of the image `name`, for `platform` if given."""
         return await self._storage.blobs.read(Digest(self._store.find(name, _wanted(platform)).id))
 
     @asynccontextmanager
     async def laid_out(self, image: LaidOut, form: LayoutForm) -> AsyncIterator[Layout]:
-        """An image, stored or not, whose layers are here, as an OCI layout to be written during a block.
+        """An image, stored or not, whose layers are present, as an OCI layout to be written during a block.
 
-        `NotFound` for a layer that is not here, `InvalidInput` for a form that there is not.
+        `NotFound` for a missing layer, `InvalidInput` for an unknown form.
         """
         with (
             self._storage.hold(*(layer for part in (image, *image.others) for layer in part.layers)),
@@ -563,7 +570,8 @@ class Images:
         changes: Sequence[str] = (),
         platform: str | None = None,
     ) -> ImageId:
-        """Make an image of one layer from the tar of a root file system, streamed; Dockerfile `changes` apply."""
+        """Create an image of one layer from a streamed tar of a root file system, and apply the Dockerfile
+        `changes`."""
         ref = _new_name(repository, tag, "cannot import digest reference") if repository else None
         wanted = _wanted(platform) or self._platform
         if wanted.os != "linux":
@@ -579,9 +587,11 @@ class Images:
     async def create(
         self, config: bytes, *, parent: str = "", names: Sequence[str] = (), predicates: Sequence[Predicate] = ()
     ) -> ImageId:
-        """Make an image of a configuration whose layers are here (commit, build); `InvalidInput` if one is not.
+        """Create an image from a configuration whose layers are present (commit, build); `InvalidInput` if one is
+        missing.
 
-        With `predicates` its names stand for an index of it and of what these attest; a nameless image has none.
+        With `predicates`, its names refer to an index of the image and its attestations. Predicates of an image
+        without a name are dropped.
         """
         if predicates and names:
             return (await self.create_platforms([config], names, [predicates]))[0]
@@ -594,9 +604,9 @@ class Images:
     async def create_platforms(
         self, configs: Sequence[bytes], names: Sequence[str], predicates: Sequence[Sequence[Predicate]] = ()
     ) -> builtins.list[ImageId]:
-        """As `create`, an image of each configuration, one for each platform; the names stand for all of them.
+        """Create an image of each configuration, one for each platform; the names refer to all of them. See `create`.
 
-        `predicates` are those of each image, in their order. `InvalidInput` also if two are for one platform.
+        `predicates` are those of each image, in the same order. `InvalidInput` also for two images of one platform.
         """
         refs = [parse_reference(name).with_default_tag() for name in names]
         if not refs:
@@ -644,7 +654,7 @@ def _wanted(platform: str | None) -> Platform | None:
 def _new_name(
     repository: str, tag: str, refusal: str = "refusing to create a tag with a digest reference"
 ) -> Reference:
-    """The name to give an image; raises `InvalidInput` for a digest."""
+    """The new name of an image. Raises `InvalidInput` for a digest."""
     ref = parse_repository(repository, tag)
     if ref.digest is not None:
         raise InvalidInput(refusal)

@@ -1,4 +1,4 @@
-"""An image of one layer from the tar of a root file system (`docker import`)."""
+"""Creates an image of one layer from the tar of a root file system (`docker import`)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def import_root(
     platform: Platform,
     names: Sequence[Reference],
 ) -> Image:
-    """Take in the tar (compressed or not), make the image and name it; a refused change or tar leaves nothing."""
+    """Read the tar (compressed or not), create and name the image. A refused change or tar leaves nothing behind."""
     config = apply_changes(Config(), changes)
     async with layers.ingest() as sink:
         async for chunk in chunks:

@@ -1,11 +1,11 @@
-"""A name for several platforms: an index, and which of its manifests are here as which images.
+"""Names of several platforms: the index, and which of its manifests are present as which images.
 
-name  docker.io/library/x:1 --+--> image      what the name means where no platform is asked for
-                              '--> index I    a blob, byte for byte as it came
-                                     manifest M1  linux/amd64  --> image C1, here
-                                     manifest M2  linux/arm64  --> image C2, here
-                                     manifest M3  linux/s390x  --> not here
-                     manifest A1  of M1        --> what is attested of it, here: documents beside M1's
+    name  docker.io/library/x:1 --+--> image      the host's platform, used where none is asked for
+                                  '--> index I    a blob, unchanged from the registry
+                                         manifest M1  linux/amd64  --> image C1, present
+                                         manifest M2  linux/arm64  --> image C2, present
+                                         manifest M3  linux/s390x  --> not present
+                         manifest A1  of M1        --> attestation of M1, present: stored as blobs
 
 Why: docs/decisions/280.
 """
@@ -27,24 +27,22 @@ from havre.wire.values import ImageId
 
 
 class IndexRow(msgspec.Struct, frozen=True):
-    """What is persisted of an index: images, and documents of attestations, by the digests of their manifests.
-
-    The key is the index's digest.
-    """
+    """The row of an index, keyed by its digest: images, and blobs of attestations, by the digests of their
+    manifests."""
 
     images: dict[str, str]
     attested: dict[str, list[str]] = {}
 
     def documents(self) -> set[Digest]:
-        """The manifests that are here, and what attestations consist of."""
+        """The manifests that are present, and the blobs of their attestations."""
         return {Digest(each) for each in (*self.images, *(each for part in self.attested.values() for each in part))}
 
 
 @dataclass(frozen=True, slots=True)
 class ImageIndex:
-    """An index that a name stands for. `images` are those that are here, by the digests of their manifests.
+    """An index that a name refers to. `images` are those present, by the digests of their manifests.
 
-    `attested` has the documents of the attestations of these that are here, the manifest's own last.
+    `attested` has the blobs of each attestation that is present, its manifest last.
     """
 
     digest: Digest
@@ -55,36 +53,36 @@ class ImageIndex:
 
     @property
     def descriptor(self) -> Descriptor:
-        """The index as something to point at."""
+        """The descriptor of the index."""
         return Descriptor(self.document.media_type, self.digest, self.size)
 
     def here(self) -> Iterator[tuple[Descriptor, ImageId]]:
-        """The manifests whose images are here, in the index's order."""
+        """The manifests whose images are present, in the index's order."""
         for entry in self.document.manifests:
             if entry.digest in self.images:
                 yield entry, self.images[entry.digest]
 
     def manifest_of(self, image: ImageId) -> Descriptor:
-        """The manifest by which an image belongs to the index."""
+        """The manifest of an image of this index."""
         return next(entry for entry, id in self.here() if id == image)
 
     def attestations_of(self, manifest: Digest) -> Iterator[Descriptor]:
-        """The index's entries for what is attested of one of its images, here or not."""
+        """The attestations that the index lists for one of its images, present or not."""
         return (entry for entry in self.document.manifests if subject_of(entry) == manifest)
 
     def documents_of(self, image: ImageId) -> set[Digest]:
-        """The documents that are here for one image: manifests and attestations."""
+        """The blobs present for one image: manifests and attestations."""
         manifests = {manifest for manifest, id in self.images.items() if id == image}
         entries = [entry.digest for manifest in manifests for entry in self.attestations_of(manifest)]
         return manifests.union(*(self.attested.get(entry, ()) for entry in entries))
 
     def without(self, image: ImageId) -> ImageIndex:
-        """The index once an image, and with it its attestations, are here no more."""
+        """The index without an image and its attestations."""
         left = {manifest: id for manifest, id in self.images.items() if id != image}
         return replace(self, images=left, attested=_of_images(self.document, left, self.attested))
 
     def choose(self, wanted: Platform) -> ImageId | None:
-        """The image that runs best on `wanted`, of those that are here."""
+        """The best image for `wanted`, of those present."""
         for platform in runnable_on(wanted):
             for entry, id in self.here():
                 if entry.platform is not None and entry.platform.same_as(platform):
@@ -92,13 +90,13 @@ class ImageIndex:
         return None
 
     def preferred(self, host: Platform) -> ImageId:
-        """What the name means: the host's platform, else the first that is here."""
+        """The image that the name resolves to: the host's platform, otherwise the first one present."""
         return self.choose(host) or next(id for _, id in self.here())
 
 
 @dataclass(frozen=True, slots=True)
 class Rewritten:
-    """An index whose images have other manifests now, and what is attested of these."""
+    """An index whose images have new manifests, and the attestations of these."""
 
     entries: Sequence[Descriptor]
     body: bytes
@@ -113,9 +111,9 @@ def rewrite_index(
     *,
     elsewhere: bool = True,
 ) -> Rewritten:
-    """`index`, whose bytes are `body`, with its images' manifests as they are by now, and attestations of these.
+    """`index`, whose bytes are `body`, with the present manifests of its images, and their attestations.
 
-    Entries of neither stay, if they are to be had `elsewhere`. The bytes are the same if nothing has changed.
+    Entries with neither are kept if they exist `elsewhere`. Without a change the bytes are the same.
     """
     entries, restated = [], []
     for entry in index.manifests:
@@ -139,25 +137,25 @@ def read_index(
     images: Mapping[Digest, ImageId],
     attested: Mapping[Digest, Sequence[Digest]] | None = None,
 ) -> ImageIndex:
-    """The index in `body`; raises `InvalidInput` if it is none, or none of its images is here."""
+    """The index in `body`. Raises `InvalidInput` if it is not an index, or none of its images is present."""
     document = decode_document(body)
     if not isinstance(document, Index):
         raise InvalidInput(f"{digest} is not an index")
     here = {entry.digest: images[entry.digest] for entry in document.manifests if entry.digest in images}
     if not here:
-        raise InvalidInput(f"index {digest} has no image that is here")
+        raise InvalidInput(f"no image of index {digest} is present")
     return ImageIndex(digest, len(body), document, here, _of_images(document, here, attested or {}))
 
 
 def _of_images(
     document: Index, images: Mapping[Digest, ImageId], attested: Mapping[Digest, Sequence[Digest]]
 ) -> dict[Digest, Sequence[Digest]]:
-    """Of attestations, those of the images."""
+    """The attestations of these images."""
     entries = [entry for entry in document.manifests if subject_of(entry) in images]
     return {entry.digest: attested[entry.digest] for entry in entries if entry.digest in attested}
 
 
 def local_manifest(config: bytes, layers: Sequence[tuple[Digest, int]]) -> bytes:
-    """The manifest of an image as it lies here: OCI, with uncompressed layers (diff IDs, and sizes in bytes)."""
+    """The OCI manifest of a stored image: uncompressed layers (diff IDs, sizes in bytes)."""
     described = [Descriptor(mediatypes.OCI_LAYER, diff_id, size) for diff_id, size in layers]
     return render_manifest(describe(mediatypes.OCI_CONFIG, config), described, mediatypes.OCI_MANIFEST)

@@ -1,12 +1,12 @@
-"""Is the store of images what it should be, and what can be mended: `havre system check [--repair]`.
+"""Checks the image store and repairs it: `havre system check [--repair]`.
 
-    look    every blob and layer is read and hashed; every image must have its documents and layers
-    mend    an index             made anew from its tar
-            an image             what is damaged of it is fetched again by its digest, from where it came
-            what no image needs  removed
-            an image that can neither be read nor be fetched     forgotten (its containers keep their layers)
+    look    read and hash every blob and layer; check that every image has its documents and layers
+    mend    a layer's index      rebuilt from its tar
+            an image             damaged parts are fetched again by digest from the registry it came from
+            unreferenced parts   removed
+            an unreadable image that no registry has     its rows are deleted (its containers keep their layers)
 
-Only what is known to be fetchable is removed before it is fetched.
+A damaged part is removed only after the registry has confirmed that it can be fetched.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ Pull = Callable[[Reference, Platform | None], Awaitable[object]]
 
 
 class Source(Protocol):
-    """A registry, as far as it is asked whether it still has an image."""
+    """The registry call that tells whether an image can be fetched again."""
 
     async def manifest(self, ref: Reference) -> Fetched: ...
 
 
 class Finding(Value):
-    """Something that is wrong: `kind` is blob, layer or image; `outcome` what was done, or what to do."""
+    """One damaged item: `kind` is blob, layer or image; `outcome` is what was done, or what the user should do."""
 
     kind: str
     id: str
@@ -47,7 +47,7 @@ class Finding(Value):
 
 
 class Integrity:
-    """One check of everything, and its repair."""
+    """One full check, and its repair."""
 
     def __init__(self, storage: Storage, store: ImageStore, needed: Needed, source: Source, pull: Pull) -> None:
         self._storage = storage
@@ -58,7 +58,7 @@ class Integrity:
         self._bad: dict[Digest, Finding] = {}
 
     async def look(self) -> list[Finding]:
-        """Read everything; what is wrong."""
+        """Read everything. Returns what is damaged."""
         findings = [*await self._look_at_blobs(), *await self._look_at_layers()]
         self._bad = {Digest(finding.id): finding for finding in findings}
         problems = dict.fromkeys(sorted(self._store.unreadable), "its configuration is missing or damaged")
@@ -66,11 +66,11 @@ class Integrity:
         return findings + [Finding(kind="image", id=id, problem=text) for id, text in problems.items() if text]
 
     async def mend(self, findings: Sequence[Finding]) -> None:
-        """Mend what can be; every finding then says what came of it."""
+        """Repair what can be repaired and set the outcome of every finding."""
         for finding in findings:
             if finding.kind == "layer" and finding.outcome == "rebuild":
                 await rebuild_index(self._storage.layers, Digest(finding.id))
-                finding.mended, finding.outcome = True, "index made anew"
+                finding.mended, finding.outcome = True, "index rebuilt"
         for finding in findings:
             if finding.kind == "image":
                 await self._mend_image(finding)
@@ -124,12 +124,13 @@ class Integrity:
         if not was_readable:
             await self._store.forget_unreadable(id)
             finding.mended = True
-            finding.outcome = "forgotten: it cannot be read, nor fetched again"
+            finding.outcome = "removed from the database: it cannot be read or fetched again"
         elif not finding.outcome:
-            finding.outcome = "no registry is known to have it: remove it, then build or load it again"
+            finding.outcome = "no registry has it: remove it, then build or load it again"
 
     async def _fetch_again(self, ref: Reference, id: ImageId) -> None:
-        """Drop what is damaged of an image and pull; again for the layers that only its new configuration names."""
+        """Remove the damaged parts of an image and pull it; a second time if its new configuration lists more
+        layers."""
         if id not in self._store:
             await self._storage.blobs.remove(Digest(id))
             await self._pull(ref, None)
@@ -138,7 +139,7 @@ class Integrity:
             await self._pull(ref, image.config.platform)
 
     async def _drop_damaged(self, image: Image) -> bool:
-        """Remove what is damaged of an image; whether there was any."""
+        """Remove the damaged parts of an image. Returns whether there were any."""
         documents = self._store.documents_of(image.id) & self._bad.keys()
         layers = {layer for layer in image.layers if layer in self._bad and not self._bad[layer].mended}
         for digest in documents:
@@ -154,7 +155,8 @@ class Integrity:
         await self._storage.layers.remove(layer)
 
     async def _mend_content(self, finding: Finding) -> None:
-        """A blob or layer: sound again through its image, or of no use, or to be lived with."""
+        """Set the outcome of a damaged blob or layer: fetched with its image, removed as unreferenced, or still
+        damaged."""
         digest = Digest(finding.id)
         if finding.kind == "blob":
             finding.mended = await self._is_sound_blob(digest)

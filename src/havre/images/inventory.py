@@ -1,12 +1,11 @@
-"""Looking for installed packages in a file system that is hostile: it is some image's.
+"""Finds installed packages in an image's file system, which is untrusted input.
 
-Paths are opened with the file system's root as theirs (openat2), only what is a regular file is opened at all, and of
-that a bounded number of bytes is read, of all together a bounded number of lines; what is kept is bounded, too. A link
-leads nowhere else, a device or FIFO is not touched, a loop of links is a
-file that is not there.
+Paths are resolved inside that root (openat2(2), RESOLVE_IN_ROOT) and only regular files are opened: symbolic links
+cannot leave the root, devices and FIFOs are not opened, a loop of links counts as a missing file. Bytes per file,
+lines in total and the size of the result are bounded.
 
     fixed places    dpkg, apk, rpm, os-release, copyright files of Debian's packages
-    one walk        *.dist-info, *.egg-info, node_modules/*/package.json, programs of Go
+    one walk        *.dist-info, *.egg-info, node_modules/*/package.json, Go programs
 """
 
 from __future__ import annotations
@@ -38,15 +37,15 @@ _EGG = ".egg-info"
 _ABSENT = frozenset((errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG))
 
 _DATABASE_LIMIT, _TEXT_DATABASE_LIMIT, _TEXT_LIMIT, _TOTAL_LIMIT = 128 << 20, 32 << 20, 1 << 20, 512 << 20
-_LINES_LIMIT = 4_000_000  # of all texts; those of a desktop's packages have a million
-_PROGRAM_LEAST = 256 << 10  # bytes; Go's are at least a megabyte
-_ENTRIES_LIMIT, _WAITING_LIMIT = 4_000_000, 64 << 20  # the latter in characters of paths
-_PACKAGES_LIMIT, _WORDS_LIMIT = 50_000, 16 << 20  # the latter in characters that packages tell of themselves
+_LINES_LIMIT = 4_000_000  # in total; a desktop's package records have a million
+_PROGRAM_LEAST = 256 << 10  # bytes; Go programs have at least a megabyte
+_ENTRIES_LIMIT, _WAITING_LIMIT = 4_000_000, 64 << 20  # the latter in characters of queued paths
+_PACKAGES_LIMIT, _WORDS_LIMIT = 50_000, 16 << 20  # the latter in characters of package metadata
 _GAPS_LIMIT, _GAPS_NOTED = 100, 10_000
 
 
 def take_inventory(root: Path) -> Inventory:
-    """What is installed in the file system at `root`. Blocking; OSError for `root`, and where the disk fails."""
+    """The packages installed in the file system at `root`. Blocking. OSError for `root`, and on disk errors."""
     directory = open_directory(root)
     try:
         search = _Search(directory)
@@ -62,11 +61,11 @@ def take_inventory(root: Path) -> Inventory:
 
 
 class _Enough(Unreadable):
-    """There is more than anyone should have to look at."""
+    """A limit of the search was reached."""
 
 
 class _Search:
-    """What was found so far below an open directory."""
+    """The state of a search below an open directory."""
 
     def __init__(self, root: int) -> None:
         self._root = root
@@ -86,7 +85,7 @@ class _Search:
                 return
 
     def databases(self) -> None:
-        """Read what package managers of distributions keep."""
+        """Read the databases of the distributions' package managers."""
         parts = [f"{_STATUS_PARTS}/{name}" for name in self._names(_STATUS_PARTS) if not name.endswith(".md5sums")]
         for path in (_STATUS, *parts):
             found = dpkg.parse_status(self._text_database(path), _shown(path))
@@ -102,17 +101,17 @@ class _Search:
             with self.noted(path):
                 self._add(rpm.parse_database(data, _shown(path)))
             if self._status(f"{path}-wal"):
-                self._miss(f"{path}-wal", "what rpm wrote last is in a log that is not read")
+                self._miss(f"{path}-wal", "rpm's newest changes are in a write-ahead log, which is not read")
         for name, form in _OLDER_RPM.items():
             if self._status(f"{folder}/{name}"):
-                self._miss(f"{folder}/{name}", f"databases of rpm in {form} are not read")
+                self._miss(f"{folder}/{name}", f"rpm databases in {form} format are not supported")
 
     def _copyright(self, package: str) -> tuple[str, ...]:
         text = self._text(f"usr/share/doc/{package}/copyright") if "/" not in package else b""
         return dpkg.parse_copyright(text)
 
     def walk(self) -> None:
-        """Look at everything else once."""
+        """Walk the tree once for everything else."""
         left, waiting, entries = [""], 0, 0
         while left:
             directory = left.pop()
@@ -121,7 +120,7 @@ class _Search:
                 entries += 1
                 path = directory + entry.name
                 if entries > _ENTRIES_LIMIT or waiting > _WAITING_LIMIT:
-                    raise _Enough(f"there are more files than {_ENTRIES_LIMIT}, or their names are too long")
+                    raise _Enough(f"the image has more than {_ENTRIES_LIMIT} files, or too long paths")
                 if entry.is_dir(follow_symlinks=False):
                     if path not in _OF_KERNEL:
                         left.append(f"{path}/")
@@ -180,7 +179,7 @@ class _Search:
                 continue
             self._words_left -= sum(map(len, map(str, astuple(package))))
             if len(self.packages) == _PACKAGES_LIMIT or self._words_left < 0:
-                raise _Enough(f"there are more packages than {_PACKAGES_LIMIT}, or they tell too much of themselves")
+                raise _Enough(f"the image has more than {_PACKAGES_LIMIT} packages, or too much metadata of packages")
             self.packages.add(package)
 
     # -- reading
@@ -211,7 +210,7 @@ class _Search:
             return 0 if file is None else os.fstat(file).st_size
 
     def _read(self, path: str, limit: int) -> bytes:
-        """The first bytes of a file; empty if there is none."""
+        """The first `limit` bytes of a file; empty if there is none."""
         with self._opened(path) as file:
             return b"" if file is None else self._pread(file, limit)
 
@@ -222,14 +221,15 @@ class _Search:
         return self._counted(self._database(path, _TEXT_DATABASE_LIMIT))
 
     def _counted(self, text: bytes) -> bytes:
-        """The same text, whose lines cost a parser time."""
+        """`text`, after its lines were deducted from the budget for parsing."""
         self._lines_left -= text.count(b"\n")
         if self._lines_left < 0:
-            raise _Enough(f"the records of packages have more than {_LINES_LIMIT} lines")
+            raise _Enough(f"the package databases have more than {_LINES_LIMIT} lines")
         return text
 
     def _database(self, path: str, limit: int) -> bytes:
-        """A whole file, once, whatever paths lead to it; empty, and noted, if it is too large."""
+        """A whole file, read only once even if several paths lead to it; empty, with a gap recorded, if it is too
+        large."""
         with self._opened(path) as file:
             if file is None:
                 return b""
@@ -256,7 +256,7 @@ class _Search:
             os.close(opened)
 
     def _pread(self, descriptor: int, size: int, offset: int = 0) -> bytes:
-        """At most `size` bytes; none at an offset beyond all bounds."""
+        """At most `size` bytes; empty for an invalid offset."""
         pieces = []
         with suppress(OverflowError):
             while size > 0 and (piece := os.pread(descriptor, size, offset)):
@@ -264,12 +264,12 @@ class _Search:
                 size, offset = size - len(piece), offset + len(piece)
                 self._bytes_left -= len(piece)
         if self._bytes_left < 0:
-            raise _Enough(f"the records of packages have more than {_TOTAL_LIMIT} bytes")
+            raise _Enough(f"the package databases have more than {_TOTAL_LIMIT} bytes")
         return b"".join(pieces)
 
     @contextmanager
     def noted(self, path: str = "") -> Iterator[None]:
-        """Note that what is at `path` cannot be read; that there is too much is noted once, of everything."""
+        """Record errors as a gap at `path`; a reached limit is recorded once, for the whole search."""
         try:
             yield
         except _Enough as error:

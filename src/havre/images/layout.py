@@ -1,13 +1,13 @@
-"""Images written as files: the tar of an OCI layout, of a docker-archive, or of both.
+"""Writes images as tars: an OCI layout, a docker-archive, or both.
 
-    blobs/sha256/HEX   configurations, manifests, layers          both readings share the blobs
+    blobs/sha256/HEX   configurations, manifests, layers          shared by both formats
     index.json  oci-layout                                         OCI layout
-    manifest.json  repositories                                    docker-archive, for `load` of any engine
+    manifest.json  repositories                                    docker-archive, for `docker load`
 
-`save` writes both, layers as they are; what a build exports is compressed as its user wants. What is attested of an
-image is beside it in its index, which is the one that the name stands for wherever the manifests are the same.
-Compressed layers wait in files without a name, since a tar tells the size first: nothing is left of them in any case.
-The same images make the same bytes.
+`save` writes both, with uncompressed layers; a build exports with the compression asked for. Attestations are stored
+beside the image in its index; where the manifests are unchanged, this is the index that the name refers to. A tar
+header contains the member's size, so compressed layers are buffered in unlinked temporary files. Output is
+deterministic.
 
 Source: OCI image specification, "image-layout.md"; moby's "image/spec".
 """
@@ -57,7 +57,7 @@ _COMPRESSORS: Mapping[str, tuple[str, Compressor]] = {
 
 @dataclass(frozen=True)
 class KeptIndex:
-    """An index that names stand for, its bytes, and what is attested of its images."""
+    """An index that names refer to, its bytes, and the attestations of its images."""
 
     index: ImageIndex
     body: bytes
@@ -66,10 +66,10 @@ class KeptIndex:
 
 @dataclass(frozen=True)
 class LaidOut:
-    """An image to be written: its configuration's document, its names, and what is attested of it.
+    """An image to write: its configuration, its names, and its attestations.
 
-    `others` are the images for other platforms that the names stand for, too; docker-archives know the first alone.
-    `kept` is the index that these come from, if they are not new.
+    `others` are images for other platforms of the same names; a docker-archive contains only the first. `kept` is
+    the stored index of these images, None for new ones.
     """
 
     config: bytes
@@ -80,16 +80,16 @@ class LaidOut:
 
     @property
     def layers(self) -> tuple[Digest, ...]:
-        """Its own layers' diff IDs, base first."""
+        """The diff IDs of this image's own layers, base first."""
         return decode_image(self.config).rootfs.diff_ids
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayoutForm:
-    """How: `compression` is gzip, zstd or uncompressed.
+    """Options of an export: `compression` is gzip, zstd or uncompressed.
 
-    `annotations` are those of every manifest, `platform_annotations` those of a platform's, `index_annotations` the
-    index's.
+    `annotations` are added to every manifest, `platform_annotations` to those of one platform, `index_annotations`
+    to the index.
     """
 
     compression: str = "uncompressed"
@@ -104,9 +104,10 @@ class LayoutForm:
 
 
 def layout_form(attributes: Mapping[str, str], *, for_docker: bool = False) -> LayoutForm:
-    """The form in an exporter's attributes: `compression`, `annotation[-LEVEL][[PLATFORM]].KEY`; the rest is not of it.
+    """The form in an exporter's attributes: `compression`, `annotation[-LEVEL][[PLATFORM]].KEY`; others are ignored.
 
-    `InvalidInput`, `Unsupported` for annotations of what has none. Source: moby/buildkit docs/annotations.md.
+    `InvalidInput`, or `Unsupported` for annotations at a level that havre does not support. Source: moby/buildkit
+    docs/annotations.md.
     """
     manifests: dict[str, str] = {}
     index: dict[str, str] = {}
@@ -132,18 +133,18 @@ def layout_form(attributes: Mapping[str, str], *, for_docker: bool = False) -> L
 
 
 class LayerForm(Protocol):
-    """Layers in one compression."""
+    """Reads layers in one compression."""
 
     async def describe(self, diff_id: Digest) -> Descriptor:
-        """The layer as a manifest names it; `NotFound` if it is not here."""
+        """The descriptor of a layer for a manifest; `NotFound` if the layer is not present."""
 
     def content(self, diff_id: Digest) -> AsyncIterator[bytes]:
-        """The bytes of a layer that has been described."""
+        """The bytes of a layer for which `describe` was called."""
 
 
 @contextmanager
 def layer_form(compression: str, layers: Layers, scratch: Path) -> Iterator[LayerForm]:
-    """The layers in a compression, for the length of a block; `InvalidInput` for one that there is not."""
+    """Layers in one compression, for the duration of a block; `InvalidInput` for an unknown compression."""
     if compression == "uncompressed":
         yield _Plain(layers)
         return
@@ -155,7 +156,7 @@ def layer_form(compression: str, layers: Layers, scratch: Path) -> Iterator[Laye
 
 
 class _Plain:
-    """Layers as they are."""
+    """Uncompressed layers."""
 
     def __init__(self, layers: Layers) -> None:
         self._layers = layers
@@ -171,7 +172,7 @@ class _Plain:
 
 
 class _Compressed:
-    """Layers compressed into files without a name."""
+    """Layers compressed into unlinked temporary files."""
 
     def __init__(self, layers: Layers, scratch: Path, files: ExitStack, media_type: str, compress: Compressor) -> None:
         self._plain = _Plain(layers)
@@ -201,9 +202,9 @@ class _Compressed:
 
 @dataclass(frozen=True)
 class Layout:
-    """What there is to be written: documents by path, layers by path with their sizes, what `index.json` names.
+    """The content of a tar: documents by path, layers by path with their sizes, and the entries of `index.json`.
 
-    `times` are in seconds since 1970, by path, where they are not 0.
+    `times` are in seconds since the epoch, by path, where not 0.
     """
 
     layers: LayerForm
@@ -213,7 +214,7 @@ class Layout:
     times: Mapping[str, int]
 
     async def tar(self) -> AsyncGenerator[bytes, None]:
-        """All of it; to be closed if it is left early."""
+        """The bytes of the tar; close the generator if it is abandoned early."""
         yield _header(_BLOBS, directory=True) + _header(f"{_BLOBS}/sha256", directory=True)
         for path in sorted({**self.documents, **self.tars}):
             size = self._size(path)
@@ -224,7 +225,7 @@ class Layout:
         yield bytes(2 * BLOCK)
 
     def blobs(self) -> Iterator[tuple[Digest, int, AsyncIterator[bytes]]]:
-        """The blobs alone: digest, size, content."""
+        """The blobs: digest, size, content."""
         for path in sorted({**self.documents, **self.tars}):
             if path.startswith(_BLOBS):
                 yield Digest(f"sha256:{path.rpartition('/')[2]}"), self._size(path), self._content(path)
@@ -234,7 +235,7 @@ class Layout:
         return self.documents.get(_path(digest))
 
     def content(self, digest: Digest) -> AsyncIterator[bytes]:
-        """The bytes of one of the blobs."""
+        """The bytes of one blob."""
         return self._content(_path(digest))
 
     def _size(self, path: str) -> int:
@@ -249,7 +250,7 @@ class Layout:
 
 
 async def plan_layout(images: Sequence[LaidOut], layers: LayerForm, form: LayoutForm) -> Layout:
-    """What the tar of the images holds; their layers are compressed by now."""
+    """Plan the tar of the images. Compresses their layers."""
     documents: dict[str, bytes] = {}
     tars: dict[str, tuple[Digest, int]] = {}
     tops: list[Descriptor] = []
@@ -282,14 +283,14 @@ async def plan_layout(images: Sequence[LaidOut], layers: LayerForm, form: Layout
 
 @dataclass(frozen=True)
 class _Documents:
-    """What `index.json` names of an image, and the documents that it leads to."""
+    """The entry of an image in `index.json`, and the documents that it refers to."""
 
     top: Descriptor
     bodies: Sequence[bytes]
 
 
 def _documents(parts: Sequence[tuple[LaidOut, Sequence[Descriptor]]], image: LaidOut, form: LayoutForm) -> _Documents:
-    """One image is named by its manifest, one with attestations and one for several platforms by an index."""
+    """A single image is referenced by its manifest; attestations or several platforms need an index."""
     entries: list[Descriptor] = []
     attestations: list[Descriptor] = []
     moved: dict[Digest, Descriptor] = {}
@@ -320,7 +321,7 @@ def _documents(parts: Sequence[tuple[LaidOut, Sequence[Descriptor]]], image: Lai
 def _documents_of_kept(
     kept: KeptIndex, moved: Mapping[Digest, Descriptor], bodies: Sequence[bytes]
 ) -> _Documents | None:
-    """The index, byte for byte if all of it is here as it says; None if it would have one image alone."""
+    """The stored index, unchanged if all its manifests are; None if only one image would be left in it."""
     document = msgspec.structs.replace(kept.index.document, media_type=mediatypes.OCI_INDEX)
     new = rewrite_index(document, kept.body, moved, kept.attested, elsewhere=False)
     if len(new.entries) < 2 and new.body != kept.body:
@@ -351,7 +352,8 @@ def _path(digest: Digest) -> str:
 
 
 def _created(config: bytes) -> int:
-    """When an image was made, in seconds since 1970, as dockerd dates its files; 0 if it does not say, or earlier."""
+    """The creation time of an image in seconds since the epoch, as dockerd dates its files; 0 if missing or
+    negative."""
     try:
         return max(int(datetime.fromisoformat(decode_image(config).created or "").timestamp()), 0)
     except ValueError:

@@ -1,10 +1,10 @@
-"""Images out of a tar: `load`.
+"""Reads images from a tar: `docker load`.
 
-It reads OCI layouts and docker-archives (`layout` draws the two), also the older ones of any layout, in one pass and in
-whatever order the members come: what looks like a layer goes straight into the layer store, small JSON documents are
-kept in memory, the rest is skipped. Members are never written by their names, so a hostile name names nothing; a name
-that claims a digest is held to it; what the configuration says of its layers must be true of what came. Layers that no
-image needs afterwards are dropped.
+Reads OCI layouts and docker-archives (drawn in `layout`), older archives included, in one pass and in any order of
+members: members that begin like a layer are streamed into the layer store, small JSON documents are kept in memory,
+the rest is skipped. The archive is untrusted: member names are never used as paths, blobs named by a digest must
+match it, and the diff IDs of a configuration must match the layers. Layers that no image refers to are removed at
+the end.
 
 Source: OCI image specification, "image-layout.md"; moby's "image/spec".
 """
@@ -49,7 +49,7 @@ MAX_IMAGES = 1000
 MAX_MEMBERS = 100_000
 MAX_NAMES = 10_000
 MAX_ARCHIVE = 1 << 40
-"""Bytes that an archive may unpack to, also of what is skipped; all layers of its images are below."""
+"""Limit in bytes of an unpacked archive, skipped members included."""
 _HEAD = 512
 _GATHER = 1 << 20
 _BLOB = re.compile(r"blobs/sha256/([0-9a-f]{64})")
@@ -67,9 +67,10 @@ class _ArchiveItem(msgspec.Struct, rename="pascal"):
 
 @dataclass(slots=True)
 class _Contents:
-    """What an archive held: documents by path, layers (as diff IDs) by path, links from path to path.
+    """The content of an archive: documents by path, layers (as diff IDs) by path, links from path to path.
 
-    `MAX_DOCUMENTS` bounds both what is kept in memory and what is decoded: one document may be named a thousand times.
+    `MAX_DOCUMENTS` limits both what is kept in memory and what is decoded, as one document may be referenced many
+    times.
     """
 
     documents: dict[str, bytes] = field(default_factory=dict)
@@ -79,43 +80,44 @@ class _Contents:
     decoded: int = 0
 
     def keep(self, size: int) -> None:
-        """So many bytes more are to be kept; `InvalidInput` once they are too many."""
+        """Count bytes to keep in memory; `InvalidInput` above the limit."""
         self.kept += size
         if self.kept > MAX_DOCUMENTS:
-            raise InvalidInput("the archive holds too many documents", f"at most {MAX_DOCUMENTS} bytes are read")
+            raise InvalidInput("the archive contains too many documents", f"at most {MAX_DOCUMENTS} bytes are read")
 
     def find(self, path: str) -> str:
-        """`path` after the archive's own links, which older archives use for layers that several images share."""
+        """Resolve `path` through the archive's links, by which older archives share layers between images."""
         path = _clean(path)
         for _ in range(8):
             if path not in self.links:
                 return path
             path = self.links[path]
-        raise InvalidInput(f"links in the archive lead nowhere: {path[:200]!r}")
+        raise InvalidInput(f"links in the archive form a loop or are too many: {path[:200]!r}")
 
     def document(self, path: str) -> bytes:
-        """A document, or `InvalidInput`."""
+        """A document; `InvalidInput` if missing."""
         try:
             document = self.documents[self.find(path)]
         except KeyError:
-            raise InvalidInput(f"the archive names {path[:200]!r} but does not hold it") from None
+            raise InvalidInput(f"the archive refers to {path[:200]!r} but does not contain it") from None
         self.decoded += len(document)
         if self.decoded > MAX_DOCUMENTS:
-            raise InvalidInput("the archive describes too much", f"documents of at most {MAX_DOCUMENTS} bytes are read")
+            hint = f"documents of at most {MAX_DOCUMENTS} bytes are read"
+            raise InvalidInput("the archive refers to too many documents", hint)
         return document
 
     def holds(self, entry: Descriptor) -> bool:
-        """Whether this document came."""
+        """Report whether this document is in the archive."""
         return f"blobs/sha256/{hex_of(entry.digest)}" in self.documents
 
     def blob(self, digest: Digest) -> bytes:
-        """A document by its digest, or `InvalidInput`."""
+        """A document by its digest; `InvalidInput` if missing."""
         return self.document(f"blobs/sha256/{hex_of(digest)}")
 
 
 @dataclass(frozen=True, slots=True)
 class _Part:
-    """An image that an archive describes: its configuration, its layers' paths, and an index's manifest of it."""
+    """An image of the archive: its configuration, its layers' paths, and its manifest in an index."""
 
     config: bytes
     layers: Sequence[str]
@@ -124,9 +126,9 @@ class _Part:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What an archive gives names to: an image, or those of an index (its document) that the archive holds.
+    """What a name of the archive refers to: an image, or the images of an index (its document) present in the archive.
 
-    `attested` is what the archive holds of the index's attestations.
+    `attested` are the index's attestations present in the archive.
     """
 
     parts: Sequence[_Part]
@@ -137,7 +139,7 @@ class _Found:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """An image that was loaded, its names, and what those of them stood for before that stood for another image."""
+    """A loaded image, its names, and the images that those names referred to before."""
 
     image: Image
     names: Sequence[Reference]
@@ -145,7 +147,7 @@ class Loaded:
 
 
 class Loader:
-    """Takes in one archive."""
+    """Loads one archive."""
 
     def __init__(self, layers: Layers, store: ImageStore, hold: Hold, drop: Drop) -> None:
         self._layers = layers
@@ -155,9 +157,9 @@ class Loader:
         self._fresh: list[Digest] = []
 
     async def load(self, chunks: AsyncIterator[bytes], platforms: Sequence[Platform] = ()) -> list[Loaded]:
-        """Store the images of the archive, or those for `platforms`, and name them.
+        """Store and name the images of the archive, or those for `platforms`.
 
-        Raises `InvalidInput`, and `NotFound` where none is for these, leaving nothing.
+        Raises `InvalidInput`, or `NotFound` if none is for these platforms; then nothing is stored.
         """
         try:
             with ExitStack() as held:
@@ -204,7 +206,7 @@ class Loader:
         return contents
 
     async def _take_layer(self, path: str, reader: _Reader, held: ExitStack) -> Digest:
-        """Store a layer, unless its name says that it is here already."""
+        """Store a layer, unless its path has the digest of one that is present."""
         claimed = _claimed_digest(path)
         if claimed is not None and self._layers.get(claimed) is not None:
             held.enter_context(self._hold(claimed))
@@ -218,7 +220,7 @@ class Loader:
         return done.diff_id
 
     def _check(self, image: _Part, contents: _Contents) -> None:
-        """Refuse a configuration that says of its layers what is not true."""
+        """Refuse a configuration whose diff IDs do not match the layers."""
         diff_ids = read_image(image.config).rootfs.diff_ids
         if len(image.layers) != len(diff_ids):
             raise InvalidInput(
@@ -227,13 +229,13 @@ class Loader:
         for path, diff_id in zip(image.layers, diff_ids, strict=True):
             came = contents.layers.get(contents.find(path))
             if came is None and self._layers.get(diff_id) is None:
-                raise InvalidInput(f"the archive names layer {path[:200]!r} but does not hold it")
+                raise InvalidInput(f"the archive refers to layer {path[:200]!r} but does not contain it")
             if came is not None and came != diff_id:
                 raise InvalidInput(f"invalid diffID for layer {path[:200]}: expected {diff_id}, got {came}")
 
 
 class _Reader:
-    """The members of a tar, one after the other; what is not read of one is skipped."""
+    """Reads the members of a tar in sequence; unread data of a member is skipped."""
 
     def __init__(self, chunks: AsyncIterator[bytes]) -> None:
         self._events = _events(chunks)
@@ -242,7 +244,7 @@ class _Reader:
         self._over = False
 
     async def entries(self) -> AsyncIterator[Entry]:
-        """Every member's header."""
+        """The headers of all members."""
         while True:
             async for _ in self.data():
                 pass
@@ -252,7 +254,7 @@ class _Reader:
             yield entry
 
     async def head(self) -> bytes:
-        """The first 512 bytes of the present member, which `data` gives again."""
+        """The first 512 bytes of the current member, which `data` returns again."""
         gathered = bytearray()
         async for chunk in self.data():
             gathered += chunk
@@ -262,7 +264,7 @@ class _Reader:
         return self._head[:_HEAD]
 
     async def data(self) -> AsyncIterator[bytes | memoryview]:
-        """The rest of the present member; the views are of bytes that nobody changes."""
+        """The remaining data of the current member; the buffers behind the views are not reused."""
         if self._head:
             head, self._head = self._head, b""
             yield head
@@ -279,7 +281,7 @@ class _Reader:
 
 
 async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Entry | Data]:
-    """Decompress, parse; raises `InvalidInput` for damage and for a stream that ends early."""
+    """Decompress and parse. Raises `InvalidInput` for a damaged or truncated stream."""
     decompressor, parser, size = Decompressor(), TarParser(data=True), 0
     async for chunk in _gathered(chunks):
         decompressor.feed(chunk)
@@ -295,7 +297,7 @@ async def _events(chunks: AsyncIterator[bytes]) -> AsyncIterator[Entry | Data]:
 
 
 async def _next_piece(decompressor: Decompressor) -> bytes:
-    """The next piece of a tar; only one that must be decompressed is worth a hop to a thread."""
+    """The next piece of the tar; decompression runs in a thread."""
     return decompressor.read() if decompressor.kind == "" else await in_thread(decompressor.read)
 
 
@@ -312,7 +314,7 @@ async def _gathered(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def _describe(contents: _Contents) -> list[_Found]:
-    """The images of the archive, by whichever description it has; docker-archive's knows one platform of a name."""
+    """The images of the archive, by its docker-archive or OCI index; docker-archives have one platform a name."""
     top = contents.documents.get("index.json")
     index = decode_document(contents.document("index.json"), mediatypes.OCI_INDEX) if top is not None else None
     several = isinstance(index, Index) and any(entry.media_type in mediatypes.INDEXES for entry in index.manifests)
@@ -323,12 +325,12 @@ def _describe(contents: _Contents) -> list[_Found]:
     if index is not None:
         raise InvalidInput("index.json of the archive is not an index")
     raise InvalidInput(
-        "the archive holds no images", "expected manifest.json (docker-archive) or index.json (OCI layout)"
+        "the archive contains no images", "expected manifest.json (docker-archive) or index.json (OCI layout)"
     )
 
 
 def _select(found: Sequence[_Found], platforms: Sequence[Platform]) -> list[_Found]:
-    """What is for the platforms, all of it if there are none; raises `NotFound` where nothing is."""
+    """The images for these platforms, or all if none are given; raises `NotFound` if there is none."""
     if not platforms:
         return list(found)
 
@@ -338,14 +340,14 @@ def _select(found: Sequence[_Found], platforms: Sequence[Platform]) -> list[_Fou
 
     chosen = [replace(each, parts=parts) for each in found if (parts := list(filter(is_wanted, each.parts)))]
     if not chosen:
-        raise NotFound(f"the archive holds no image for {', '.join(map(str, platforms))}")
+        raise NotFound(f"the archive contains no image for {', '.join(map(str, platforms))}")
     return chosen
 
 
 def _describe_docker(contents: _Contents) -> list[_Found]:
     items = gojson.decode(contents.document("manifest.json"), list[_ArchiveItem], "invalid manifest.json")
     if len(items) > MAX_IMAGES:
-        raise InvalidInput(f"the archive holds {len(items)} images", f"at most {MAX_IMAGES} are loaded")
+        raise InvalidInput(f"the archive contains {len(items)} images", f"at most {MAX_IMAGES} are loaded")
     if (names := sum(len(item.repo_tags or ()) for item in items)) > MAX_NAMES:
         raise InvalidInput(f"the archive gives its images {names} names", f"at most {MAX_NAMES} are given")
     return [
@@ -373,7 +375,7 @@ def _describe_oci(contents: _Contents, index: Index) -> list[_Found]:
 
 
 def _describe_attested(contents: _Contents, entry: Descriptor) -> Attested | None:
-    """An attestation of an index; None for what is none, and for one that the archive does not hold all of."""
+    """An attestation of an index; None for other entries, and for one that is incomplete in the archive."""
     if not is_attestation(entry) or not contents.holds(entry):
         return None
     body = contents.blob(entry.digest)
@@ -385,7 +387,7 @@ def _describe_attested(contents: _Contents, entry: Descriptor) -> Attested | Non
 
 
 def _describe_platforms(contents: _Contents, index: Index) -> list[_Part]:
-    """The images of an index that the archive holds: others may be missing, attestations are none."""
+    """The images of an index that are in the archive; the others may be missing."""
     parts = []
     for entry in index.manifests:
         if is_attestation(entry) or not contents.holds(entry):
@@ -393,11 +395,11 @@ def _describe_platforms(contents: _Contents, index: Index) -> list[_Part]:
         body = contents.blob(entry.digest)
         document = decode_document(body, entry.media_type)
         if isinstance(document, Index):
-            raise InvalidInput("an index of the archive holds another index")
+            raise InvalidInput("an index of the archive contains another index")
         if all(mediatypes.is_layer(layer.media_type) for layer in document.layers):
             parts.append(replace(_describe_image(contents, document), manifest=body))
     if not parts:
-        raise InvalidInput("an index of the archive has no image that the archive holds")
+        raise InvalidInput("no image of an index is in the archive")
     return parts
 
 
@@ -407,7 +409,7 @@ def _describe_image(contents: _Contents, manifest: Manifest) -> _Part:
 
 
 def _annotated_name(entry: Descriptor) -> Reference | None:
-    """The name that an index gives an image: in full, or none where it is just a tag."""
+    """The full name that an index gives an image; None if it is only a tag."""
     annotations = entry.annotations or {}
     text = annotations.get(CONTAINERD_NAME) or annotations.get(REF_NAME, "")
     return _tag(text) if "/" in text or ":" in text else None
@@ -423,7 +425,7 @@ def _tag(name: str) -> Reference:
 def _held_to_name(path: str, body: bytes) -> bytes:
     claimed = _claimed_digest(path)
     if claimed is not None and digest_of(body) != claimed:
-        raise InvalidInput(f"{path} in the archive is not what its name says", "the archive is damaged")
+        raise InvalidInput(f"{path} in the archive does not match the digest in its name", "the archive is damaged")
     return body
 
 
@@ -433,7 +435,7 @@ def _claimed_digest(path: str) -> Digest | None:
 
 
 def _is_layer(head: bytes) -> bool:
-    """Whether a member begins like a tar (its first header's checksum holds, or it is empty) or a compressed one."""
+    """Report whether a member begins like a tar (valid header checksum, or empty) or like compressed data."""
     if kind_of(head):
         return True
     if len(head) < BLOCK:

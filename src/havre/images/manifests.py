@@ -1,6 +1,6 @@
-"""The manifests of a name, as `manifests=1` shows them: which platforms there are, which are here, who uses them. Pure.
+"""The manifests of a name, as `manifests=1` shows them: platforms, which are present, containers using them. Pure.
 
-An image's content here is its manifest and configuration; its layers stand unpacked, compressed forms are not kept.
+The content size of an image is that of its manifest and configuration; compressed layers are not kept.
 
 Source: Docker Engine API 1.48, "ImageManifestSummary".
 """
@@ -21,7 +21,7 @@ from havre.wire.values import ImageId, Value
 
 
 class ContentSize(Value):
-    """Bytes of documents, and of these and the layers together."""
+    """Bytes of documents, and of documents and layers together."""
 
     content: int
     total: int
@@ -34,7 +34,7 @@ class UnpackedSize(Value):
 
 
 class ImageData(Value):
-    """What is known of an image; `containers` are IDs of those made from it."""
+    """Details of an image manifest; `containers` are the IDs of its containers."""
 
     platform: Platform
     containers: list[str]
@@ -42,7 +42,7 @@ class ImageData(Value):
 
 
 class AttestationData(Value):
-    """The manifest that attestations are about."""
+    """The manifest that the attestations describe."""
 
     subject: Digest = msgspec.field(name="For")
 
@@ -60,7 +60,7 @@ class ManifestSummary(Value, omit_defaults=True):
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """What is looked up for a summary: images, bytes of a layer and of a document, who uses an image."""
+    """Lookups for a summary: images, sizes in bytes of layers and documents, containers of an image."""
 
     find: Callable[[ImageId], Image]
     layer_size: Callable[[Digest], int]
@@ -93,7 +93,7 @@ def _summarize(entry: Descriptor, index: ImageIndex, facts: Facts) -> ManifestSu
 
 
 def summarize_image(manifest: Descriptor, image: Image, facts: Facts) -> ManifestSummary:
-    """A manifest whose image is here."""
+    """The summary of a manifest whose image is present."""
     content = manifest.size + facts.document_size(Digest(image.id))
     unpacked = sum(map(facts.layer_size, image.layers))
     data = ImageData(manifest.platform or image.config.platform, list(facts.users(image.id)), UnpackedSize(unpacked))

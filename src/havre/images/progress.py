@@ -1,4 +1,4 @@
-"""What long work on images tells its caller while it goes on; `api` renders these values as Docker's JSON lines."""
+"""Progress of long operations on images; `api` renders these values as Docker's JSON lines."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ import msgspec
 class ProgressLine(msgspec.Struct, frozen=True):
     """One line. `id` names a layer (12 digits) or a tag; `current` and `total` are bytes, 0 where unknown.
 
-    `message` lines have no progress detail in Docker's JSON, whatever their `id`. `stream` is text to be shown as it
-    is (load), `aux` a value for programs (the outcome of a push), of
-    the kind `id`.
+    `message` lines have no progress detail in Docker's JSON, whatever their `id`. `stream` is text to print
+    unchanged (load), `aux` a machine-readable value of kind `id` (the result of a push).
     """
 
     status: str = ""
@@ -29,4 +28,4 @@ Progress: TypeAlias = Callable[[ProgressLine], None]
 
 
 def unobserved(line: ProgressLine) -> None:
-    """A `Progress` for callers that do not watch."""
+    """A `Progress` that ignores all lines."""

@@ -1,18 +1,18 @@
-"""Pulling an image: manifest, configuration, then its layers in parallel, each streamed straight into the layer store.
+"""Pulls an image: manifest, configuration, then its layers in parallel, each streamed into the layer store.
 
-    registry --> manifest | index --> signed, where that is demanded --> manifest for the platform
-                                                                        |
-                                                             configuration (diff IDs)
-                                                                        |
-        layer n: here already -> "Already exists"                       v
+    registry --> manifest | index --> signature check, if required --> manifest for the platform
+                                                                         |
+                                                              configuration (diff IDs)
+                                                                         |
+        layer n: present -> "Already exists"                             v
                  else: download, decompress, hash and index in one pass (at most `DOWNLOADS` at once, shared with
-                       other pulls of the same layer); meanwhile what is attested of the image is fetched, for which
-                 complete layers wait no longer than `ATTESTED_S`
-                                                                        |
-        all layers stand --> configuration, manifest and index stored --> names set; platforms of the same index stay
+                       other pulls of the same layer); attestations are fetched meanwhile, but complete layers wait
+                       for them at most `ATTESTED_S`
+                                                                         |
+        all layers stored --> configuration, manifest and index stored --> names set; other platforms of the index stay
 
-Names are set last, so a pull that fails or is cancelled leaves no image; the layers that were finished stay, and the
-next try finds them. The lines are dockerd's, in its order.
+Names are set last, so a failed or cancelled pull leaves no image. Completed layers stay for the next attempt. The
+progress lines and their order are dockerd's.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _CONFIGS = (mediatypes.DOCKER_CONFIG, mediatypes.OCI_CONFIG)
 
 
 class PullRegistry(Protocol):
-    """The registry's face, as far as pulls need it."""
+    """The registry operations that pulls need."""
 
     async def manifest(self, ref: Reference, auth: Auth | None = None, *, once: bool = False) -> Fetched: ...
     async def document(
@@ -66,7 +66,8 @@ class PullRegistry(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What a name led to: the digest it stands for, the manifest and configuration of one image, maybe by an index."""
+    """The result of resolving a name: its digest, the manifest and configuration of one image, and the index, if
+    any."""
 
     digest: Digest
     index_body: bytes | None
@@ -77,7 +78,7 @@ class Resolved:
 
 
 class Puller:
-    """Pulls images into the stores. `slots` are for layers that come in at once, and may be exchanged at any time."""
+    """Pulls images into the stores. `slots` limits concurrent layer downloads and may be replaced at any time."""
 
     def __init__(
         self,
@@ -105,9 +106,9 @@ class Puller:
         progress: Progress,
         key: PublicKey | None = None,
     ) -> tuple[Image, bool]:
-        """Pull `ref` (with a tag or digest): the image, and whether its name is new or stands for another one now.
+        """Pull `ref` (with a tag or digest). Returns the image, and whether the name is new or changed.
 
-        `Forbidden` unless it is signed by `key` and by the key that the policy has for it, where there are any.
+        `Forbidden` unless it is signed by `key` and by the policy's key for it, if any.
         """
         resolved = await self.resolve(ref, auth, platform, progress, key)
         with self._hold(*resolved.config.rootfs.diff_ids):
@@ -118,7 +119,7 @@ class Puller:
                     await self._pull_layers(ref, resolved, auth, progress)
                     await asyncio.wait([attesting], timeout=ATTESTED_S)
                     if attesting.cancel():
-                        log.warning("attestations of %s are not kept: they do not come in time", ref.familiar())
+                        log.warning("attestations of %s are not stored: the download timed out", ref.familiar())
             except BaseExceptionGroup as failures:
                 raise _first(failures) from None
             before = {image.id for image in self._store.all_of(ref)}
@@ -129,7 +130,7 @@ class Puller:
         return image, image.id not in before
 
     async def _keep(self, resolved: Resolved, names: Sequence[Reference], attested: Sequence[Attested]) -> Image:
-        """Store the documents and set the names: of one platform beside those that are here of the same index."""
+        """Store the documents and set the names. An image of an index joins the platforms already present."""
         config, manifest = resolved.config_body, resolved.manifest_body
         if resolved.index_body is None:
             return await self._store.keep(config, names, manifest=manifest, dated=False)
@@ -138,7 +139,7 @@ class Puller:
         ]
 
     async def _attest(self, ref: Reference, resolved: Resolved, auth: Auth | None, found: list[Attested]) -> None:
-        """Add what its index says is attested of the image, unless it is here: no image is less for want of it."""
+        """Fetch the image's attestations unless present. Best effort: failures are logged."""
         document = decode_document(resolved.index_body) if resolved.index_body is not None else None
         if not isinstance(document, Index):
             return
@@ -151,10 +152,10 @@ class Puller:
                 found.append(here.get(entry.digest) or await self._fetch_attested(ref, entry, auth, room))
                 room -= sum(map(len, found[-1].documents))
             except HavreError as error:
-                log.warning("the attestation %s of %s is not kept: %s", entry.digest, ref.familiar(), error)
+                log.warning("the attestation %s of %s is not stored: %s", entry.digest, ref.familiar(), error)
 
     async def _fetch_attested(self, ref: Reference, entry: Descriptor, auth: Auth | None, room: int) -> Attested:
-        """One attestation of at most `room` bytes; what fails is not tried again."""
+        """Fetch one attestation of at most `room` bytes, without retries."""
         fetched = await self._registry.manifest(ref.with_digest(entry.digest), auth, once=True)
         manifest = decode_document(fetched.body, fetched.media_type)
         if isinstance(manifest, Index):
@@ -175,9 +176,9 @@ class Puller:
         *,
         exact: bool = True,
     ) -> Resolved:
-        """What `ref` stands for in its registry, signed as it must be; documents alone are fetched.
+        """Resolve `ref` in its registry and check its signature; fetches documents only.
 
-        A single image must be for `platform` if that is `exact`; of an index the one for it is chosen in any case.
+        A single image must be for `platform` if `exact`; an index must contain the platform in any case.
         """
         fetched = await self._registry.manifest(ref, auth)
         for wanted in (self._policy.key_for(ref), key):
@@ -201,7 +202,7 @@ class Puller:
         return Resolved(fetched.digest, index_body, document, body, config, config_body)
 
     async def fetch(self, ref: Reference, resolved: Resolved, auth: Auth | None, layer: Digest) -> None:
-        """Download one layer of what was resolved, unless it is here; `NotFound` for one that is not of it."""
+        """Download one layer of a resolved image unless present; `NotFound` if the image has no such layer."""
         pairs = zip(resolved.config.rootfs.diff_ids, resolved.manifest.layers, strict=True)
         blob = dict(pairs).get(layer)
         if blob is None:
@@ -213,7 +214,7 @@ class Puller:
             )
 
     async def _pull_layers(self, ref: Reference, resolved: Resolved, auth: Auth | None, progress: Progress) -> None:
-        """Download what is missing, in parallel; report completion base first, as dockerd does."""
+        """Download missing layers in parallel; report completion base first, as dockerd does."""
         pairs = list(zip(resolved.manifest.layers, resolved.config.rootfs.diff_ids, strict=True))
         missing = [(blob, diff_id) for blob, diff_id in pairs if self._layers.get(diff_id) is None]
         if ImageId(resolved.manifest.config.digest) not in self._store:
@@ -257,14 +258,14 @@ class Puller:
                             told = time.monotonic()
                             report(ProgressLine("Downloading", id, done, blob.size))
             report(ProgressLine("Verifying Checksum", id))
-            await sink.finish()  # without a slot: the disk is waited for, while another layer comes
+            await sink.finish()  # after the slot is released: the next download runs while this one is synced
         report(ProgressLine("Download complete", id))
 
 
 async def _report_complete(
     blobs: Sequence[Descriptor], transfers: Sequence[asyncio.Task[None]], progress: Progress
 ) -> None:
-    """Layers are unpacked while they come, so "Extracting" is over once its turn comes."""
+    """Layers are unpacked while downloading, so "Extracting" is reported as complete at once."""
     for blob, transfer in zip(blobs, transfers, strict=True):
         await asyncio.shield(transfer)
         progress(ProgressLine("Extracting", _short(blob.digest), blob.size, blob.size))
@@ -272,7 +273,7 @@ async def _report_complete(
 
 
 def _check_types(manifest: Manifest) -> None:
-    """Refuse artifacts that are no images."""
+    """Refuse artifacts that are not container images."""
     if manifest.config.media_type not in _CONFIGS:
         raise Unsupported(
             f'Encountered remote "{manifest.config.media_type}"(unknown) when fetching', "this is not a container image"
@@ -298,7 +299,7 @@ def _check_image(ref: Reference, config: ImageConfig, manifest: Manifest, wanted
 
 
 def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The failure to tell of: the first that is not a group."""
+    """The first exception that is not a group."""
     first = failures.exceptions[0]
     return _first(first) if isinstance(first, BaseExceptionGroup) else first
 

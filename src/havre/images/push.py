@@ -1,13 +1,13 @@
-"""Pushing an image: each layer as cheaply as it goes, then the configuration, then the manifest; the index at last.
+"""Pushes an image: each layer by the cheapest means, then the configuration, the manifest, and last the index.
 
-    layer --> a form of it that this repository holds?     HEAD   "Layer already exists"
-          --> one in another repository of the registry?   mount  "Mounted from a/b"
+    layer --> a form of it in this repository?              HEAD   "Layer already exists"
+          --> one in another repository of the registry?    mount  "Mounted from a/b"
           --> else compress its tar (gzip, one pass, streamed) and upload it     "Pushing" ... "Pushed"
 
-Compressed forms are not kept on disk; their digests are remembered as the layer's sources. If the layers' digests come
-out as in the manifest that the image was pulled with, that very manifest is pushed, so its digest stays the same; so
-does an index of which every manifest did. What is attested of an image goes with its index, restated for the manifest
-that the image has there.
+Compressed layers are not kept on disk; their digests are recorded as the layer's sources. If the digests equal those
+of the manifest that the image was pulled with, that manifest is pushed unchanged and keeps its digest; likewise an
+index whose manifests are all unchanged. Attestations are pushed with the index; their subject is set to the new
+manifest.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from havre.storage.layers import Layers, Source
 from havre.storage.recompress import gzip_stream
 from havre.wire.values import ImageId
 
-UPLOADS = 2  # each compresses in several threads and has two chunks in memory
+UPLOADS = 2  # each compresses in several threads and buffers two chunks
 _TICK_S = 0.1
 _OCI_ONLY = (mediatypes.OCI_LAYER, mediatypes.OCI_LAYER_GZIP, mediatypes.OCI_LAYER_ZSTD)
 
 
 class PushRegistry(Protocol):
-    """The registry's face, as far as pushes need it."""
+    """The registry operations that pushes need."""
 
     async def has_manifest(self, ref: Reference, digest: Digest, auth: Auth | None = None) -> bool: ...
     async def has_blob(self, ref: Reference, digest: Digest, auth: Auth | None = None) -> bool: ...
@@ -53,7 +53,7 @@ class PushRegistry(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Original:
-    """A manifest that an image was pulled with, and its layers' digests."""
+    """The manifest that an image was pulled with, and its layers' digests."""
 
     media_type: str
     body: bytes
@@ -62,9 +62,9 @@ class _Original:
 
 @dataclass(frozen=True, slots=True)
 class PushedIndex:
-    """An index as a registry has it now, and the images that were pushed for it: configurations and manifests.
+    """An index as pushed, and the images pushed with it: configurations and manifests.
 
-    `attested` is what was pushed that is attested of them.
+    `attested` are the attestations pushed with them.
     """
 
     body: bytes
@@ -73,7 +73,7 @@ class PushedIndex:
 
 
 class Pusher:
-    """Pushes images out of the stores. `slots` are for layers that go out at once, and may be exchanged at any time."""
+    """Pushes images from the stores. `slots` limits concurrent layer uploads and may be replaced at any time."""
 
     def __init__(self, registry: PushRegistry, blobs: BlobStore, layers: Layers) -> None:
         self._registry = registry
@@ -84,7 +84,7 @@ class Pusher:
     async def push(
         self, ref: Reference, image: Image, auth: Auth | None, progress: Progress, index: ImageIndex | None = None
     ) -> Descriptor:
-        """Push `image`, which `index` may have, as `ref`; its manifest."""
+        """Push `image` (of `index`, if given) as `ref`. Returns the descriptor of its manifest."""
         manifest = index.manifest_of(image.id).digest if index is not None else image.row.manifest
         original = await self._original(manifest)
         media_type, body, _ = await self._content(ref, image, original, auth, progress)
@@ -95,7 +95,7 @@ class Pusher:
     async def holds_the_rest(
         self, ref: Reference, index: ImageIndex, attested: Mapping[Digest, Attested], auth: Auth | None
     ) -> bool:
-        """Whether the repository has every manifest of an index that is neither an image nor an attestation here."""
+        """Report whether the repository has every manifest of an index that is not present here."""
         missing = (entry.digest for entry in index.document.manifests if entry.digest not in {*index.images, *attested})
         for digest in missing:
             if not await self._registry.has_manifest(ref, digest, auth):
@@ -111,9 +111,9 @@ class Pusher:
         auth: Auth | None,
         progress: Progress,
     ) -> PushedIndex:
-        """Push the images that are here of an index, what is attested of them, then the index as `ref`.
+        """Push the present images of an index and their attestations, then the index as `ref`.
 
-        The registry must have the rest.
+        The registry must have the remaining manifests.
         """
         members, moved = [], {}
         for entry, id in index.here():
@@ -131,13 +131,13 @@ class Pusher:
         return PushedIndex(new.body, members, new.attested)
 
     async def push_layout(self, ref: Reference, layout: Layout, auth: Auth | None, *, by_digest: bool) -> Descriptor:
-        """Push an image that is laid out as it is to be there, as `ref` or by its digest alone; what stands for it."""
+        """Push a layout unchanged, as `ref` or by digest only. Returns the top descriptor."""
         top = layout.tops[0]
         await self._bring(ref.with_digest(top.digest) if by_digest else ref, top, layout, auth)
         return top
 
     async def _bring(self, ref: Reference, entry: Descriptor, layout: Layout, auth: Auth | None) -> None:
-        """Push a manifest or an index as `ref`, after all that it names."""
+        """Push a manifest or index as `ref`, after everything that it refers to."""
         body = layout.document(entry.digest)
         assert body is not None
         document = decode_document(body)
@@ -173,9 +173,9 @@ class Pusher:
         *,
         oci: bool = False,
     ) -> tuple[str, bytes, bytes]:
-        """Bring layers and configuration there; the media type and the body of the manifest to push, the latter's body.
+        """Push layers and configuration. Returns the manifest's media type and body, and the configuration's body.
 
-        A manifest that must be new is OCI's where `oci`, or a layer, wants it.
+        A new manifest is OCI's if `oci` or the media type of a layer requires it.
         """
         for diff_id in reversed(image.layers):
             progress(ProgressLine("Preparing", _short(diff_id)))
@@ -196,7 +196,7 @@ class Pusher:
         return media_type, body, config
 
     async def _original(self, digest: str) -> _Original | None:
-        """The manifest that an image was pulled with, if it was."""
+        """The manifest that an image was pulled with, if any."""
         if not digest:
             return None
         try:
@@ -211,7 +211,7 @@ class Pusher:
     async def _layer(
         self, ref: Reference, diff_id: Digest, original: _Original | None, auth: Auth | None, progress: Progress
     ) -> Descriptor:
-        """Bring one layer into the repository of `ref`."""
+        """Push one layer to the repository of `ref`."""
         id = _short(diff_id)
         if self.slots.locked():
             progress(ProgressLine("Waiting", id))
@@ -238,7 +238,7 @@ class Pusher:
         return await self._placed(ref, diff_id, Source(digest, size, mediatypes.DOCKER_LAYER_GZIP))
 
     async def _placed(self, ref: Reference, diff_id: Digest, source: Source) -> Descriptor:
-        """Remember that the repository holds this form of the layer."""
+        """Record that the repository has this form of the layer."""
         here = Source(source.digest, source.size, source.media_type, ref.registry, ref.repository)
         await self._layers.add_source(diff_id, here)
         return Descriptor(source.media_type, source.digest, source.size)
@@ -261,9 +261,9 @@ def _tell(ref: Reference, body: bytes, progress: Progress) -> None:
 
 
 def order_sources(sources: Sequence[Source], ref: Reference, wanted: set[Digest]) -> list[Source]:
-    """The known forms of a layer, the likeliest first: in this repository, of the original manifest, in this registry.
+    """The known forms of a layer by likelihood: in this repository, in the original manifest, in this registry.
 
-    Each digest is tried once, where it was seen last. Foreign layers are uploaded like any other.
+    Each digest is tried once, where it was seen last. Foreign layers are uploaded like others.
     """
     ranked = sorted(
         (source for source in reversed(sources) if not mediatypes.is_foreign(source.media_type)),
@@ -277,7 +277,7 @@ def order_sources(sources: Sequence[Source], ref: Reference, wanted: set[Digest]
 
 
 def oci_type(media_type: str) -> str:
-    """The OCI name of a layer's media type."""
+    """The OCI media type of a layer."""
     return {
         mediatypes.DOCKER_LAYER: mediatypes.OCI_LAYER,
         mediatypes.DOCKER_LAYER_GZIP: mediatypes.OCI_LAYER_GZIP,
@@ -286,7 +286,7 @@ def oci_type(media_type: str) -> str:
 
 
 async def _watched(chunks: AsyncIterator[bytes], id: str, total: int, progress: Progress) -> AsyncIterator[bytes]:
-    """Pass `chunks` on and tell how far they got."""
+    """Yield `chunks` and report progress."""
     done, told = 0, 0.0
     async for chunk in chunks:
         done += len(chunk)

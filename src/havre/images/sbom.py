@@ -1,8 +1,8 @@
-"""What is installed in images, as documents: an SBOM of what lies in the store, read from its layers where they lie.
+"""SBOMs of stored images, read from their layers.
 
-Layers are mounted together for the time of a look; nothing is copied or run. An image is looked at once, however many
-ask at the same time, and to the end, though they leave. What was found is kept for the images looked at last, since
-layers never change. A list that is too long to be kept as an attestation is cut, and tells so.
+The layers are mounted together for the duration of a search; nothing is copied or executed. Concurrent requests
+share one search, which runs to its end even if all clients leave. Results of the latest images are cached, as layers
+never change. A list too long for an attestation is truncated and says so.
 
 Source: SPDX 2.3, CycloneDX 1.5 (havre.packages).
 """
@@ -40,19 +40,19 @@ class Inventories:
         self._looks: dict[tuple[Digest, ...], asyncio.Task[Inventory]] = {}
 
     async def render(self, document: bytes, title: str, form: str = SPDX) -> bytes:
-        """The list of an image with this configuration, dated as the image is; its layers are here.
+        """The SBOM of an image with this configuration, dated as the image; its layers must be present.
 
         `form` is one of `FORMS`, else `InvalidInput`.
         """
         if form not in FORMS:
-            raise InvalidInput(f"there is no list of packages in the form {form}: expected {' or '.join(FORMS)}")
+            raise InvalidInput(f"unknown SBOM format {form}: expected {' or '.join(FORMS)}")
         image = decode_image(document)
         inventory = await self._inventory(image.rootfs.diff_ids)
         subject = Subject(name=title, digest=digest_of(document), created=image.created, tool=f"havre-{__version__}")
         return await in_own_thread(_render, FORMS[form], inventory, subject)
 
     async def _inventory(self, layers: tuple[Digest, ...]) -> Inventory:
-        """What is installed in the layers, base first."""
+        """The packages installed in the layers, base first."""
         if (found := self._kept.get(layers)) is None:
             if (look := self._looks.get(layers)) is None:
                 look = self._looks[layers] = spawn(self._look(layers), "look for packages")
@@ -73,10 +73,11 @@ class Inventories:
 
 
 def _render(form: Callable[[Inventory, Subject], bytes], inventory: Inventory, subject: Subject) -> bytes:
-    """The document, of fewer packages if it has more bytes than an attestation may have."""
+    """The document, with packages dropped at the end while it exceeds the size limit of an attestation."""
     document, packages, gaps = form(inventory, subject), inventory.packages, inventory.gaps
     while len(document) > MAX_ATTESTED and packages:
         packages = packages[: len(packages) // 2]
-        told = f"only {len(packages)} of {len(inventory.packages)} packages are listed, in {MAX_ATTESTED} bytes at most"
+        listed = f"only {len(packages)} of {len(inventory.packages)} packages are listed"
+        told = f"{listed}: the limit is {MAX_ATTESTED} bytes"
         document = form(replace(inventory, packages=packages, gaps=(*gaps, told)), subject)
     return document

@@ -1,6 +1,6 @@
-"""What registries tell of images that are not here: repositories found by a word, and what a name stands for there.
+"""Queries to registries: search for repositories, and describe the image of a name.
 
-Pure, but for `describe_remote`, which asks. Source: Docker Engine API, "ImageSearch", "DistributionInspect".
+Pure, except for `describe_remote`. Source: Docker Engine API, "ImageSearch", "DistributionInspect".
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FILTERS = frozenset({"is-automated", "is-official", "stars"})
 
 
 class RemoteDescriptor(msgspec.Struct, frozen=True, rename="camel"):
-    """What a name stands for: `size` bytes of manifest or index."""
+    """The descriptor of a name; `size` is of the manifest or index, in bytes."""
 
     media_type: str
     digest: Digest
@@ -33,14 +33,14 @@ class RemoteDescriptor(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class RemoteImage(Value):
-    """An image as its registry describes it, with the platforms it is for."""
+    """An image as its registry describes it, with its platforms."""
 
     descriptor: RemoteDescriptor
     platforms: list[Platform]
 
 
 def check_limit(limit: int | None) -> int:
-    """How many results are wanted; raises `InvalidInput` in Docker's words."""
+    """The number of results wanted. Raises `InvalidInput` with dockerd's message."""
     wanted = limit or DEFAULT_LIMIT
     if not 1 <= wanted <= MAX_LIMIT:
         raise InvalidInput(f"limit {wanted} is outside the range of [1, {MAX_LIMIT}]")
@@ -48,7 +48,7 @@ def check_limit(limit: int | None) -> int:
 
 
 def select_found(found: Sequence[FoundRepository], filters: Filters) -> list[FoundRepository]:
-    """What passes the filters `is-official`, `is-automated` and `stars` (at least that many)."""
+    """The results that match the filters `is-official`, `is-automated` and `stars` (at least that many)."""
     check_keys(filters, _FILTERS)
     official, automated = boolean(filters, "is-official"), boolean(filters, "is-automated")
     stars = max((_stars(text) for text in filters.get("stars", ())), default=0)
@@ -66,7 +66,7 @@ def _stars(text: str) -> int:
 
 
 async def describe_remote(registry: Registry, ref: Reference, auth: Auth | None) -> RemoteImage:
-    """Ask the registry of `ref`, fetching no more than documents."""
+    """Ask the registry of `ref`; fetches documents only."""
     fetched = await registry.manifest(ref, auth)
     document = decode_document(fetched.body, fetched.media_type)
     if isinstance(document, Index):

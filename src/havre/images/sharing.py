@@ -1,8 +1,8 @@
-"""Work that several callers want at once is done once.
+"""Runs work that several callers want at the same time only once.
 
 pull A --watches--+
                   +--> work(key) --> result or failure, for both
-pull B --watches--+        each line it reports goes to every watcher; the last watcher to leave cancels it
+pull B --watches--+        each progress line goes to every watcher; when the last one leaves, it is cancelled
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class _Shared(Generic[T]):
-    """One piece of work, its watchers, and what it said last."""
+    """One piece of work, its watchers, and its last progress line."""
 
     def __init__(self, outcome: asyncio.Future[T]) -> None:
         self.outcome = outcome
@@ -27,20 +27,20 @@ class _Shared(Generic[T]):
         self.last: ProgressLine | None = None
 
     def report(self, line: ProgressLine) -> None:
-        """Tell every watcher."""
+        """Pass a line to every watcher."""
         self.last = line
         for watcher in self.watchers:
             watcher(line)
 
 
 class SharedWork(Generic[T]):
-    """Pieces of work in progress, by key."""
+    """Work in progress, by key."""
 
     def __init__(self) -> None:
         self._running: dict[str, _Shared[T]] = {}
 
     async def join(self, key: str, work: Callable[[Progress], Coroutine[Any, Any, T]], progress: Progress) -> T:
-        """The result of the work on `key`, which is started unless it is under way."""
+        """The result of the work on `key`, which is started unless it is running."""
         shared = self._running.get(key)
         if shared is None:
             shared = self._running[key] = _Shared(asyncio.get_running_loop().create_future())
@@ -78,7 +78,7 @@ class SharedWork(Generic[T]):
             shared.outcome.cancel()
             return
         shared.outcome.set_exception(error)
-        shared.outcome.exception()  # seen, even if every watcher has left meanwhile
+        shared.outcome.exception()  # mark as retrieved: asyncio would log it if every watcher has left
 
     def _forget(self, key: str, shared: _Shared[T]) -> None:
         if self._running.get(key) is shared:

@@ -1,13 +1,13 @@
-"""The images that are here, their names, and finding one by what a user typed.
+"""The stored images and their names, and how a user's input is resolved.
 
     names:   docker.io/library/busybox:1            \
              docker.io/library/busybox@sha256:M      +--> image sha256:C  --> rootfs.diff_ids --> layers
              host:5000/mine:dev                     /        |  = digest of its configuration, a blob
-                                                             +--> manifest M it came with, a blob
+                                                             +--> the manifest M it was pulled with, a blob
 
-An image is its configuration: the ID is the digest of that document. A name may stand for several images, one for each
-platform of an index (`imageindex`). Rows live in the tables `images`, `image_indexes` and `image_names`; memory holds
-all of them, a change is written before it is seen. Owns no layers.
+An image is its configuration: the ID is the digest of that document. A name may refer to several images, one for
+each platform of an index (`index`). Rows are in the tables `images`, `image_indexes` and `image_names` and are all
+held in memory; a change is written before it becomes visible. Layers belong to `storage`.
 
 Why: docs/decisions/020.
 """
@@ -45,7 +45,7 @@ T = TypeVar("T", bound=msgspec.Struct)
 
 
 class Table(Protocol[T]):
-    """A document table keyed by text; `damaged` are the rows that its last `all` left out."""
+    """A document table keyed by text; `damaged` are the rows that the last `all` could not read."""
 
     @property
     def damaged(self) -> Mapping[str, bytes]: ...
@@ -55,7 +55,7 @@ class Table(Protocol[T]):
 
 
 class BlobStore(Protocol):
-    """Where configurations and manifests are kept."""
+    """Stores configurations and manifests."""
 
     async def add(self, data: bytes) -> Digest: ...
     async def read(self, digest: Digest) -> bytes: ...
@@ -63,13 +63,13 @@ class BlobStore(Protocol):
 
 
 class Hold(Protocol):
-    """Spares digests from garbage collection while they are worked with."""
+    """Protects digests from garbage collection during a block."""
 
     def __call__(self, *digests: Digest) -> AbstractContextManager[object]: ...
 
 
 class ImageRow(msgspec.Struct, frozen=True):
-    """What is persisted of an image beside its configuration; times are seconds since the epoch, 0 for never."""
+    """The row of an image beside its configuration; times are seconds since the epoch, 0 for never."""
 
     added_at: float
     parent: str = ""
@@ -78,7 +78,7 @@ class ImageRow(msgspec.Struct, frozen=True):
 
 
 class NameRow(msgspec.Struct, frozen=True):
-    """What a name stands for: an image, and the digest of the index it belongs to; the key is the canonical name."""
+    """The image of a name, and the digest of the index it belongs to; the key is the canonical name."""
 
     image: str
     index: str = ""
@@ -86,7 +86,7 @@ class NameRow(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """An image that is here."""
+    """A stored image."""
 
     id: ImageId
     config: ImageConfig
@@ -94,13 +94,13 @@ class Image:
 
     @property
     def layers(self) -> tuple[Digest, ...]:
-        """Its layers' diff IDs, base first."""
+        """The diff IDs of its layers, base first."""
         return self.config.rootfs.diff_ids
 
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """Where the store's rows are."""
+    """The tables of the store."""
 
     images: Table[ImageRow]
     names: Table[NameRow]
@@ -110,8 +110,7 @@ class Tables:
 class ImageStore:
     """Images and names, in memory and in the database. `platform` is the host's.
 
-    Whoever decides on what there is and then changes it (removing, tagging) holds `changing` meanwhile; `keep` and
-    `keep_index` do.
+    Hold `changing` while deciding on and making a change (remove, tag). `keep` and `keep_index` take it themselves.
     """
 
     def __init__(self, blobs: BlobStore, tables: Tables, hold: Hold, platform: Platform) -> None:
@@ -127,10 +126,10 @@ class ImageStore:
         self.unreadable: set[ImageId] = set()
 
     async def load(self) -> None:
-        """Read everything. An image whose configuration is damaged is reported and left out, and so are its names; one
-        that no container can be made from is reported and kept, to be seen and removed.
+        """Read everything. An image with a damaged configuration is logged and left out, with its names. One whose
+        container defaults are invalid is logged and kept, so that it can be listed and removed.
 
-        May be called again once something was mended.
+        May be called again after a repair.
         """
         self.unreadable.clear()
         rows = await self._tables.images.all()
@@ -158,12 +157,12 @@ class ImageStore:
                 self._names[name] = named
 
     async def _load_indexes(self, named: set[Digest]) -> None:
-        """Read the indexes that names stand for; one that is damaged is reported, its names keep their image."""
+        """Read the indexes that names refer to. A damaged one is logged; its names keep their image."""
         self._indexes.clear()
         self._index_rows.clear()
         for key, row in (await self._tables.indexes.all()).items():
             digest = Digest(key)
-            if digest not in named:  # a crash came between the removal of its last name and its own
+            if digest not in named:  # a crash between the removal of its last name and of its row
                 await self._tables.indexes.delete(digest)
                 continue
             self._index_rows[digest] = row
@@ -171,7 +170,7 @@ class ImageStore:
                 body = await self._blobs.read(digest)
                 self._indexes[digest] = read_index(digest, body, self._members(row), _attested(row))
             except HavreError as error:
-                log.error("the platforms of index %s cannot be told apart: %s", digest, error)
+                log.error("index %s cannot be read, its names refer to one image each: %s", digest, error)
 
     def _members(self, row: IndexRow) -> dict[Digest, ImageId]:
         found = {Digest(manifest): ImageId(image) for manifest, image in row.images.items()}
@@ -184,7 +183,7 @@ class ImageStore:
         return iter(list(self._images.values()))
 
     def get(self, id: ImageId) -> Image:
-        """The image of exactly this ID; raises `NotFound`."""
+        """The image with exactly this ID. Raises `NotFound`."""
         try:
             return self._images[id]
         except KeyError:
@@ -199,9 +198,9 @@ class ImageStore:
         manifest: bytes | None = None,
         dated: bool = True,
     ) -> Image:
-        """Store the image of this configuration, with the manifest it came by, and let `names` stand for it.
+        """Store the image of this configuration, with the manifest it was pulled with, and point `names` at it.
 
-        One that is here already is kept. No removal comes between storing and naming. `dated` as for `set_name`.
+        An image that exists is kept. Atomic with respect to removals. `dated` as for `set_name`.
         """
         config = read_image(body)
         documents = [digest_of(document) for document in (body, manifest) if document is not None]
@@ -221,9 +220,9 @@ class ImageStore:
         *,
         dated: bool = True,
     ) -> list[Image]:
-        """Store images (each a configuration and a manifest of the index `body`) and let `names` stand for the index.
+        """Store images (each a configuration and a manifest of the index `body`) and point `names` at the index.
 
-        `attested` is what the index says of these images. Its platforms that are here already stay.
+        `attested` are the attestations of these images. Platforms of the index that are already present stay.
         """
         configs = [read_image(config) for config, _ in members]
         parts = [*members, *(each.documents for each in attested)]
@@ -236,7 +235,7 @@ class ImageStore:
                 here, said = self._members(before), _attested(before)
                 for config, (document, manifest) in zip(configs, members, strict=True):
                     known = self._images.get(ImageId(digest_of(document)))
-                    own = known is not None and known.row.manifest  # what it came by alone is worth keeping
+                    own = known is not None and known.row.manifest  # keep the manifest that it was pulled with
                     images.append(await self._add(document, config, "", None if own else manifest, lazily=True))
                     here[await self._blobs.add(manifest)] = images[-1].id
                 for each in (one for one in attested if subject_of(one.manifest) in here):
@@ -249,7 +248,7 @@ class ImageStore:
     async def _add(
         self, body: bytes, config: ImageConfig, parent: str, manifest: bytes | None, *, lazily: bool
     ) -> Image:
-        """Store an image; `lazily`: its index, or a name, is written next."""
+        """Store an image; `lazily`: without a commit of its own, as its index or a name is written next."""
         id = ImageId(await self._blobs.add(body))
         manifest_digest = "" if manifest is None else await self._blobs.add(manifest)
         known = self._images.get(id)
@@ -265,16 +264,17 @@ class ImageStore:
         return image
 
     async def _set_members(self, index: ImageIndex) -> None:
-        """Write which platforms of an index are here; its names mean the best of them."""
+        """Write which platforms of an index are present, and point its names at the best of them."""
         attested = {str(manifest): list(map(str, documents)) for manifest, documents in index.attested.items()}
         row = IndexRow({str(manifest): str(image) for manifest, image in index.images.items()}, attested)
-        await self._tables.indexes.put(index.digest, row, urgent=True)  # also when an image leaves a full disk
+        # urgent: must also work on a full disk, when an image is removed
+        await self._tables.indexes.put(index.digest, row, urgent=True)
         self._index_rows[index.digest], self._indexes[index.digest] = row, index
         for ref in self._names_of_index(index.digest):
             await self._put_name(ref, index.preferred(self.platform), index.digest, urgent=True)
 
     async def delete(self, id: ImageId) -> None:
-        """Forget the image, its names, and that indexes have it. Hold `changing`."""
+        """Delete the image, its names, and its entries in indexes. Hold `changing`."""
         documents = self.documents_of(id)
         for ref in self.names_of(id):
             await self.remove_name(ref)
@@ -285,7 +285,7 @@ class ImageStore:
         await self._drop(documents)
 
     async def leave(self, index: ImageIndex, id: ImageId) -> None:
-        """Let an image be no platform of an index any more; with the last one its names go. Hold `changing`."""
+        """Remove an image from an index; with the last one its names are removed. Hold `changing`."""
         if (left := index.without(id)).images:
             await self._set_members(left)
             await self._drop(index.documents_of(id))
@@ -294,18 +294,18 @@ class ImageStore:
                 await self.remove_name(ref)
 
     async def _drop(self, documents: set[Digest]) -> None:
-        """Remove the documents that nothing needs any more."""
+        """Remove the documents that are no longer referenced."""
         for digest in documents - self.documents():
             await self._blobs.remove(digest)
 
     def documents(self) -> set[Digest]:
-        """The blobs that images and indexes need."""
+        """The blobs that images and indexes refer to."""
         manifests = {Digest(image.row.manifest) for image in self._images.values() if image.row.manifest}
         members = set[Digest]().union(*(row.documents() for row in self._index_rows.values()))
         return {Digest(id) for id in self._images} | manifests | members | self._index_rows.keys()
 
     def documents_of(self, id: ImageId) -> set[Digest]:
-        """The blobs that one image needs: configuration, manifests, the indexes it belongs to."""
+        """The blobs of one image: configuration, manifests, and the indexes it belongs to."""
         found = {Digest(id)}
         if id in self._images and self._images[id].row.manifest:
             found.add(Digest(self._images[id].row.manifest))
@@ -315,7 +315,7 @@ class ImageStore:
         return found.union(*(index.documents_of(id) for index in self.indexes_with(id)))
 
     async def attested(self, index: ImageIndex) -> dict[Digest, Attested]:
-        """What is attested of the images of an index, by manifests; what is damaged of it counts as missing."""
+        """The attestations of an index's images, by manifests; damaged ones count as missing."""
         found = {}
         for entry in index.document.manifests:
             if entry.digest in index.attested and (read := await self._read_attested(index, entry)) is not None:
@@ -330,14 +330,14 @@ class ImageStore:
             return None
 
     async def digests_of(self, id: ImageId) -> list[Reference]:
-        """The names by digest of an image, be it readable or not: by these a registry can be asked for it again."""
+        """The digest references of an image, readable or not, by which a registry can be asked for it again."""
         names = await self._tables.names.all()
         having = {digest for digest, row in self._index_rows.items() if id in row.images.values()}
         refs = [parse_reference(name) for name, row in names.items() if row.image == id or row.index in having]
         return sorted((ref for ref in refs if ref.digest is not None), key=Reference.canonical)
 
     async def find_unreadable(self, text: str) -> ImageId | None:
-        """The image that `load` could not read and that `text` means: a name, an ID or its unambiguous beginning."""
+        """The image that `load` could not read and that `text` refers to: a name, an ID or an unambiguous ID prefix."""
         if (prefix := _PREFIX.fullmatch(text)) is not None:
             found = [id for id in self.unreadable if id.startswith(f"sha256:{prefix.group(1)}")]
             if len(found) == 1:
@@ -350,7 +350,7 @@ class ImageStore:
         return ImageId(row.image) if row is not None and row.image in self.unreadable else None
 
     async def forget_unreadable(self, id: ImageId) -> None:
-        """Forget an image that `load` could not read, and its names."""
+        """Delete the rows of an image that `load` could not read, and its names."""
         for name, row in (await self._tables.names.all()).items():
             if row.image == id:
                 await self._tables.names.delete(name)
@@ -358,9 +358,9 @@ class ImageStore:
         self.unreadable.discard(id)
 
     async def set_name(self, ref: Reference, id: ImageId, index: Digest | None = None, *, dated: bool = True) -> None:
-        """Let `ref` (with a tag or a digest) stand for the image, or the index, alone. Hold `changing`.
+        """Point `ref` (with a tag or a digest) at the image or index. Hold `changing`.
 
-        `dated`: this is a tagging of the user's, whose time counts; pulls and archives bring names without one.
+        `dated` records the time as that of the last tagging: for tags set by users, not for pulls and archives.
         """
         before = self._names.get(ref)
         if index is not None:
@@ -383,14 +383,14 @@ class ImageStore:
         self._names[ref] = row
 
     async def remove_name(self, ref: Reference) -> None:
-        """Let `ref` stand for nothing. Hold `changing`."""
+        """Remove a name. Hold `changing`."""
         await self._tables.names.delete(ref.canonical())
         row = self._names.pop(ref, None)
         if row is not None:
             await self._release(row.index)
 
     async def _release(self, index: str) -> None:
-        """Forget an index that no name stands for any more."""
+        """Delete an index that no name refers to."""
         digest = Digest(index)
         if digest in self._index_rows and not self._names_of_index(digest):
             row = self._index_rows.pop(digest)
@@ -399,21 +399,21 @@ class ImageStore:
             await self._drop({digest, *row.documents()})
 
     def named(self, ref: Reference) -> ImageId | None:
-        """The image that `ref` stands for; a digest counts more than a tag."""
+        """The image that `ref` refers to; a digest takes precedence over a tag."""
         row = self._names.get(_exact(ref))
         return ImageId(row.image) if row is not None else None
 
     def index(self, digest: Digest) -> ImageIndex | None:
-        """The index with this digest, if a name stands for it."""
+        """The index with this digest, if a name refers to it."""
         return self._indexes.get(digest)
 
     def index_of(self, ref: Reference) -> ImageIndex | None:
-        """The index that `ref` stands for, if it stands for one."""
+        """The index that `ref` refers to, if any."""
         row = self._names.get(_exact(ref))
         return self._indexes.get(Digest(row.index)) if row is not None else None
 
     def all_of(self, ref: Reference) -> list[Image]:
-        """The images that a name stands for, the one that it means first; none for one that stands for nothing."""
+        """The images that a name refers to, the one it resolves to first; empty for an unknown name."""
         id, index = self.named(ref), self.index_of(ref)
         if id is None:
             return []
@@ -421,24 +421,24 @@ class ImageStore:
         return [self._images[each] for each in ids]
 
     def names_of(self, id: ImageId) -> list[Reference]:
-        """The names that mean an image where no platform is asked for, sorted as Docker lists them."""
+        """The names that resolve to an image where no platform is asked for, sorted as Docker lists them."""
         return sorted((ref for ref, row in self._names.items() if row.image == id), key=Reference.canonical)
 
     def names_with(self, id: ImageId) -> list[Reference]:
-        """The names of which an image is a platform, or all there is."""
+        """The names that refer to an image, alone or as one of their platforms."""
         having = {index.digest for index in self.indexes_with(id)}
         found = (ref for ref, row in self._names.items() if row.image == id or row.index in having)
         return sorted(found, key=Reference.canonical)
 
     def siblings_of(self, id: ImageId) -> list[Image]:
-        """The other platforms of the names that mean an image."""
+        """The other platforms of the names that resolve to an image."""
         digests = {Digest(self._names[ref].index) for ref in self.names_of(id)}
         indexes = [self._indexes[digest] for digest in digests if digest in self._indexes]
         ids = dict.fromkeys(image for index in indexes for image in index.images.values() if image != id)
         return [self._images[image] for image in ids]
 
     def is_sibling(self, image: Image) -> bool:
-        """Whether an image has no tag of its own, but is one of the platforms of a tag that means another."""
+        """Report whether an image has no tag of its own, but is a platform of a tag that resolves to another image."""
         own = any(ref.tag is not None for ref in self.names_of(image.id))
         return not own and any(ref.tag is not None for ref in self.names_with(image.id))
 
@@ -461,25 +461,27 @@ class ImageStore:
         return sorted(found, key=Reference.canonical)
 
     def made_from(self, ids: Collection[ImageId]) -> list[ImageId]:
-        """These images and those committed or built from them: their layers and history go on where a base ends."""
+        """These images and those committed or built from them, recognized by layers and history that extend a
+        base's."""
         bases = [self._images[id] for id in ids]
         return [image.id for image in self if image.id in ids or any(_is_made_from(image, base) for base in bases)]
 
     def children_of(self, id: ImageId) -> list[Image]:
-        """The images that were made from this one, here."""
+        """The images whose parent is this one."""
         return [image for image in self._images.values() if image.row.parent == id]
 
     def find(self, text: str, platform: Platform | None = None) -> Image:
-        """The image that `text` means: an ID, a name, or an unambiguous beginning of an ID; for `platform`, if given.
+        """The image that `text` refers to: a name, an ID or an unambiguous ID prefix; for `platform`, if given.
 
-        Raises `NotFound` in Docker's words, `InvalidInput` for what is neither.
+        Raises `NotFound` with dockerd's messages, `InvalidInput` if it is neither.
         """
         if (exact := _ID.fullmatch(text)) is not None:
             id = ImageId(f"sha256:{exact.group(1)}")
             if id in self._images:
                 return _of_platform(text, [self._images[id]], platform)
             manifest = next((ref for ref in self._names if ref.digest == Digest(id)), None)
-            if manifest is not None:  # which buildx since 0.30 prints of an image that it has let us push
+            # buildx since 0.30 prints the manifest's digest of an image that it pushed through us
+            if manifest is not None:
                 return self.find_named(manifest, platform)
             raise NotFound(f"No such image: {id}")
         ref = parse_reference(text)
@@ -492,7 +494,7 @@ class ImageStore:
         raise NotFound(f"No such image: {ref.with_default_tag().familiar()}")
 
     def find_named(self, ref: Reference, platform: Platform | None = None) -> Image:
-        """The image that a name means, for `platform` if given; raises `NotFound`."""
+        """The image of a name, for `platform` if given. Raises `NotFound`."""
         index, id = self.index_of(ref), self.named(ref)
         if id is None:
             raise NotFound(f"No such image: {ref.with_default_tag().familiar()}")
@@ -503,7 +505,7 @@ class ImageStore:
         return _of_platform(ref.familiar(), [self._images[id] for id in index.images.values()], platform)
 
     def names_meant(self, text: str) -> list[Reference]:
-        """The tagged names that `text` means: itself, or every one of a bare repository; none for an ID or a digest."""
+        """The tagged names that `text` refers to: itself, or all of a bare repository; none for an ID or a digest."""
         try:
             ref = parse_reference(text)
         except InvalidInput:
@@ -513,13 +515,13 @@ class ImageStore:
         return [ref] if ref in self._names else self.names_in(ref) if ref.tag is None else []
 
     def is_id(self, text: str, id: ImageId) -> bool:
-        """Whether `text` means the image by its ID, not by a name."""
+        """Report whether `text` refers to the image by ID, not by name."""
         if self.named_text(text) is not None:
             return False
         return id.startswith(text) or id.removeprefix("sha256:").startswith(text)
 
     def named_text(self, text: str) -> Reference | None:
-        """The name in `text` if it is one that stands for an image."""
+        """The name in `text`, if it exists."""
         try:
             ref = parse_reference(text).with_default_tag()
         except InvalidInput:
@@ -543,12 +545,12 @@ def _attested(row: IndexRow) -> dict[Digest, Sequence[Digest]]:
 
 
 def _exact(ref: Reference) -> Reference:
-    """The key of a name: a digest counts more than a tag, and no tag is `latest`."""
+    """The key of a name: a digest takes precedence over a tag; the default tag is `latest`."""
     return ref.with_default_tag() if ref.digest is None else ref.with_digest(ref.digest)
 
 
 def _of_platform(text: str, images: Sequence[Image], wanted: Platform | None) -> Image:
-    """The image that is for the platform wanted, the first where none is; raises `NotFound` in Docker's words."""
+    """The image for the platform wanted, otherwise the first; raises `NotFound` with dockerd's message."""
     for image in images:
         if wanted is None or image.config.platform.same_as(wanted):
             return image
@@ -560,7 +562,7 @@ def _of_platform(text: str, images: Sequence[Image], wanted: Platform | None) ->
 
 
 def _is_made_from(image: Image, base: Image) -> bool:
-    """Whether the image goes on where the base ends. One that only sets a variable has a longer history alone."""
+    """Report whether the image extends the base. An image that only sets a variable has a longer history only."""
     layers, before = image.layers, base.layers
     steps, earlier = image.config.history or (), base.config.history or ()
     is_longer = len(layers) > len(before) or len(steps) > len(earlier)

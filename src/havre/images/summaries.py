@@ -1,6 +1,6 @@
-"""Images as Docker shows them: the list with its filters, the details, the history. Pure, over values.
+"""Images as Docker shows them: list with filters, details, history. Pure.
 
-Sizes are of the uncompressed layers. A layer counts as shared when another image here has it too.
+Sizes are of the uncompressed layers. A layer is shared if another stored image has it, too.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ _UNKNOWN = -1
 
 
 class ImageSummary(Value):
-    """One row of the list; `created` in seconds since the epoch, counts and sizes -1 where not asked for.
+    """One row of the list; `created` in seconds since the epoch, counts and sizes -1 unless asked for.
 
-    `manifests`, and the `descriptor` of the index that has them, are absent unless asked for.
+    `manifests` and the `descriptor` of their index are absent unless asked for.
     """
 
     id: str
@@ -59,14 +59,14 @@ class RootFs(Value):
 
 
 class GraphDriver(Value):
-    """How the layers are stored."""
+    """The storage driver of the layers."""
 
     name: str
     data: dict[str, str] | None = None
 
 
 class ImageDetails(Value):
-    """What `inspect` shows; times are RFC 3339, sizes bytes, the manifests as in `ImageSummary`."""
+    """The response of `inspect`; times are RFC 3339, sizes bytes, manifests as in `ImageSummary`."""
 
     id: str
     repo_tags: list[str]
@@ -89,7 +89,7 @@ class ImageDetails(Value):
 
 
 class HistoryItem(Value):
-    """One step of an image's making; `created` in seconds since the epoch."""
+    """One step of an image's history; `created` in seconds since the epoch."""
 
     id: str
     created: int
@@ -116,7 +116,7 @@ class ImageUser(msgspec.Struct, frozen=True):
 
 
 class Publish(Protocol):
-    """The event bus, as far as images need it."""
+    """Publishes an event of the event bus."""
 
     def __call__(self, type: str, action: str, id: str, attributes: Mapping[str, str] | None = None) -> None: ...
 
@@ -126,7 +126,7 @@ Names = Mapping[ImageId, Sequence[Reference]]
 
 
 def image_config(image: Image) -> Config:
-    """The image's defaults for containers, as the `Config` that containers have; raises `InvalidInput`."""
+    """The image's container defaults. Raises `InvalidInput`."""
     return read_config(image.config, image.id)
 
 
@@ -136,7 +136,7 @@ def event_attributes(image: Image, name: str) -> dict[str, str]:
 
 
 def moment(created: str | None) -> float:
-    """RFC 3339 text as seconds since the epoch; 0 where there is none."""
+    """RFC 3339 text as seconds since the epoch; 0 if absent."""
     return (_instant(created) or 0.0) if created else 0.0
 
 
@@ -151,7 +151,7 @@ def size_of(image: Image, sizes: Sizes) -> int:
 
 
 def shared_layers(layers: Iterable[Collection[Digest]]) -> set[Digest]:
-    """The layers that more than one image has, given those of each."""
+    """The layers that more than one image has, given the layers of each."""
     seen: set[Digest] = set()
     shared: set[Digest] = set()
     for mine in map(set, layers):
@@ -161,7 +161,7 @@ def shared_layers(layers: Iterable[Collection[Digest]]) -> set[Digest]:
 
 
 def summarize(image: Image, names: Sequence[Reference], size: int) -> ImageSummary:
-    """The row of one image; `size` in bytes, of all platforms that its names stand for."""
+    """The row of one image; `size` in bytes, of all platforms of its names."""
     labels = labels_of(image.config)
     return ImageSummary(
         id=image.id,
@@ -222,14 +222,14 @@ def recount(image: Image, names: Sequence[Reference], sizes: Sizes) -> list[Hist
 
 
 def is_dangling(names: Sequence[Reference]) -> bool:
-    """Whether an image has no tag."""
+    """Report whether an image has no tag."""
     return all(name.tag is None for name in names)
 
 
 def select(
     images: Sequence[Image], names: Names, filters: Filters, find: Callable[[str], Image], now: float | None = None
 ) -> list[Image]:
-    """The images that pass the filters, newest first; `find` resolves the names in `before` and `since`."""
+    """The images that match the filters, newest first; `find` resolves the names in `before` and `since`."""
     older = [moment(find(name).config.created) for name in filters.get("before", ())]
     newer = [moment(find(name).config.created) for name in filters.get("since", ())]
     until = [parse_moment(text, time.time() if now is None else now) for text in filters.get("until", ())]
@@ -252,18 +252,18 @@ def select(
 
 
 def names_shown(names: Sequence[Reference], filters: Filters) -> Sequence[Reference]:
-    """The names of an image that a row shows: with a `reference` filter only those that it means."""
+    """The names of an image that a row shows: with a `reference` filter only those that match."""
     patterns = [glob(text) for text in filters.get("reference", ())]
     return [name for name in names if any(matches_reference(p, name) for p in patterns)] if patterns else names
 
 
 def matches_reference(pattern: re.Pattern[str], name: Reference) -> bool:
-    """Whether a `reference` filter means the name: with its tag or without, short or in full."""
+    """Report whether a `reference` filter matches the name, with or without its tag, short or in full."""
     return any(pattern.fullmatch(text) for text in (name.familiar(), name.familiar_name, name.canonical(), name.name))
 
 
 def parse_moment(text: str, now: float) -> float:
-    """A point in time given as seconds, RFC 3339, or a duration before `now` (`24h`, `1h30m`)."""
+    """A point in time given as seconds, RFC 3339, or a duration before `now` (`24h`, `1h30m`), in seconds."""
     if re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", text):
         return float(text)
     try:
@@ -309,7 +309,7 @@ def glob(pattern: str) -> re.Pattern[str]:
 
 
 def _instant(text: str) -> float | None:
-    """RFC 3339 (or a date, or a time without a zone, which is UTC) as seconds since the epoch."""
+    """RFC 3339 (or a date, or a time without a zone, taken as UTC) as seconds since the epoch."""
     trimmed = re.sub(r"(\.[0-9]{6})[0-9]+", r"\1", text).replace("Z", "+00:00")
     try:
         found = datetime.fromisoformat(trimmed)

@@ -138,7 +138,7 @@ def test_an_image_comes_without_one_that_cannot_be_had(
                 monkeypatch.setattr(pulling, "MAX_ATTESTED", 100)
             with caplog.at_level(logging.WARNING):
                 await pull(stage, "amd64")
-            assert "is not kept" in caplog.text
+            assert "is not stored" in caplog.text
             assert await available(stage, "r.io/a/b:1") == [True, False, False, False]
             assert stage.images.leftovers() == []
 
@@ -166,7 +166,7 @@ def test_an_image_comes_whatever_the_registry_does_with_an_attestation(
             monkeypatch.setattr(pulling, "ATTESTED_S", 0.1)
             with caplog.at_level(logging.WARNING):
                 await pull(stage, "amd64")
-            assert "not kept" in caplog.text
+            assert "not stored" in caplog.text
             assert await available(stage, "r.io/a/b:1") == [True, False, False, False]
             assert stage.images.leftovers() == []
             stage.registry.on_document = None

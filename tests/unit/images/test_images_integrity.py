@@ -91,7 +91,7 @@ def test_what_no_registry_has_is_named_and_kept(tmp_path: Path) -> None:
             layer, image = await stage.images.check(repair=True)
             assert (layer.problem, layer.mended) == (f"the data of layer {digest_of(BASE)} is damaged", False)
             assert (image.id, image.mended) == (id, False)
-            assert image.outcome == "no registry is known to have it: remove it, then build or load it again"
+            assert image.outcome == "no registry has it: remove it, then build or load it again"
             assert stage.storage.layers.get(digest_of(BASE)) is not None
 
     play(work)
@@ -107,7 +107,7 @@ def test_an_index_is_made_anew_and_waste_is_removed(tmp_path: Path) -> None:
             stray = await stage.storage.blobs.add(b"stray")
             stage.storage.blobs.path(stray).write_bytes(b"other")
             blob, layer = await stage.images.check(repair=True)
-            assert (blob.outcome, layer.outcome) == ("removed: nothing needs it", "index made anew")
+            assert (blob.outcome, layer.outcome) == ("removed: nothing needs it", "index rebuilt")
             assert index.read_bytes() == before
             assert await stage.images.check() == []
 
@@ -121,7 +121,7 @@ def test_an_image_that_cannot_be_read_nor_fetched_is_forgotten(tmp_path: Path) -
             stage.storage.blobs.path(Digest(id)).unlink()
         async with staged(tmp_path) as stage:
             (image,) = await stage.images.check(repair=True)
-            assert (image.kind, image.id, image.outcome.partition(":")[0]) == ("image", id, "forgotten")
+            assert (image.kind, image.id, image.outcome.partition(":")[0]) == ("image", id, "removed from the database")
             assert await stage.images.collect_garbage() == len(BASE)
             assert await stage.images.check() == []
 

@@ -139,7 +139,7 @@ def test_one_that_is_here_is_listed_and_removed_but_not_used(tmp_path: Path, cap
             (row,) = stage.images.list(shared_size=True, containers=True)
             assert (row.id, row.repo_tags, row.labels) == (id, ["old:1"], None)
             assert stage.images.list({"label": ["a"]}) == []
-            with pytest.raises(InvalidInput, match="remove it"):
+            with pytest.raises(InvalidInput, match="remove the image"):
                 await stage.images.acquire("old:1")
             removed = await stage.images.remove("old:1")
             assert [item.deleted for item in removed if item.deleted] == [id]

@@ -121,19 +121,19 @@ def test_oci_layout(tmp_path: Path, nested: bool) -> None:
     [
         (b"garbage" * 100, "invalid tar header"),
         (archive(docker_archive())[:2000], "middle of a member"),
-        (archive({"x": b"y"}), "holds no images"),
+        (archive({"x": b"y"}), "contains no images"),
         (archive(docker_archive(Layers=["0/layer.tar"])), "expected 2, got 1"),
         (archive(docker_archive(Layers=["1/layer.tar", "0/layer.tar"])), "invalid diffID"),
-        (archive(docker_archive(tars=(BASE,), Layers=["0/layer.tar", "../../etc/passwd"])), "does not hold it"),
-        (archive(docker_archive(Config="/etc/passwd")), "does not hold it"),
+        (archive(docker_archive(tars=(BASE,), Layers=["0/layer.tar", "../../etc/passwd"])), "does not contain it"),
+        (archive(docker_archive(Config="/etc/passwd")), "does not contain it"),
         (archive(docker_archive(config=b"{}")), "expected 0, got 2"),
         (archive(docker_archive(RepoTags=["x@" + digest_of(b"")])), "invalid tag"),
         (archive(docker_archive(RepoTags=["NO"])), "lowercase"),
         (archive({**docker_archive(), "manifest.json": b"[{}]"}), "invalid manifest.json"),
         (archive({"../evil": b"x"}), "points outside"),
-        (archive({**oci_layout(), f"blobs/sha256/{'0' * 64}": b"{}"}), "not what its name says"),
+        (archive({**oci_layout(), f"blobs/sha256/{'0' * 64}": b"{}"}), "does not match the digest in its name"),
         (archive({**oci_layout(), f"blobs/sha256/{'0' * 64}": TOP}), "does not match"),
-        (archive(docker_archive(Layers=["a", "b"]), {"a": "b", "b": "a"}), "lead nowhere"),
+        (archive(docker_archive(Layers=["a", "b"]), {"a": "b", "b": "a"}), "form a loop"),
         (gzip.compress(archive(docker_archive()), mtime=0)[:-20], "ends in the middle"),
         (archive({**docker_archive(), "manifest.json": b'[{"Config": "\xff"}]'}), "invalid manifest.json"),
         (archive({**docker_archive(), "manifest.json": b"[" * 100_000}), "invalid manifest.json"),
@@ -313,7 +313,10 @@ def test_what_is_kept_of_an_archive_is_bounded(tmp_path: Path, monkeypatch: pyte
     for data, words in [
         (archive({f"{n}.json": b"{" + b" " * 999 for n in range(110)}), "too many documents"),
         (archive({}, {f"{n:090}": "y" * 90 for n in range(400)}), "too many documents"),
-        (archive(docker_archive(config) | {"manifest.json": json.dumps(often).encode()}), "describes too much"),
+        (
+            archive(docker_archive(config) | {"manifest.json": json.dumps(often).encode()}),
+            "refers to too many documents",
+        ),
         (gzip.compress(archive({"zeros": bytes(8 << 20)}), mtime=0), "unpacks to more than"),
     ]:
 

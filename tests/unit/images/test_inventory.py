@@ -118,16 +118,16 @@ def test_many_gaps_and_many_files_have_an_end(root: Path, monkeypatch: pytest.Mo
     assert len(take_inventory(root).gaps) == 11
     assert take_inventory(root).gaps[-1] == "and 2 more"
     monkeypatch.setattr(inventory, "_ENTRIES_LIMIT", 5)
-    assert take_inventory(root).gaps[0].startswith("/: the search ended early: there are more files than 5")
+    assert take_inventory(root).gaps[0].startswith("/: the search ended early: the image has more than 5 files")
 
 
 @pytest.mark.parametrize(
     ("limit", "value", "told"),
     [
-        ("_WAITING_LIMIT", 20, "their names are too long"),
-        ("_PACKAGES_LIMIT", 2, "more packages than 2"),
+        ("_WAITING_LIMIT", 20, "too long paths"),
+        ("_PACKAGES_LIMIT", 2, "more than 2 packages"),
         ("_TOTAL_LIMIT", 100, "more than 100 bytes"),
-        ("_WORDS_LIMIT", 300, "they tell too much of themselves"),
+        ("_WORDS_LIMIT", 300, "too much metadata of packages"),
     ],
 )
 def test_everything_has_an_end(root: Path, monkeypatch: pytest.MonkeyPatch, limit: str, value: int, told: str) -> None:
@@ -160,7 +160,7 @@ def test_lines_of_all_texts_count(root: Path, monkeypatch: pytest.MonkeyPatch) -
     found = take_inventory(root)
     assert (len(found.packages), found.gaps) == (
         2,
-        ("/: the search ended early: the records of packages have more than 5 lines",),
+        ("/: the search ended early: the package databases have more than 5 lines",),
     )
 
 
