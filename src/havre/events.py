@@ -1,7 +1,7 @@
-r"""What happened: the event bus with its short history, and the filters of `GET /events`.
+r"""The event bus with its short history, and the filters of `GET /events`.
 
-A subscription is registered before `subscribe` returns, so that nothing published afterwards is missed. Each has a
-bounded queue; a subscriber so slow that it fills up loses its oldest events rather than slowing the engine down.
+A subscription is registered before `subscribe` returns, so no later event is missed. Each has a bounded queue; when a
+slow subscriber fills it, its oldest events are dropped and the engine is not delayed.
 
     publish --> history (last 256)
             \-> queue of each subscription --> filter --> async for
@@ -50,7 +50,7 @@ class Events:
         self._subscriptions: set[EventStream] = set()
 
     def publish(self, type: str, action: str, id: str, attributes: Mapping[str, str] | None = None) -> None:
-        """Tell every subscriber, and remember."""
+        """Add an event to the history and offer it to all subscribers."""
         now = time.time_ns()
         actor = Actor(id, dict(attributes or {}))
         event = Event(type, action, actor, "local", now // 1_000_000_000, now)
@@ -59,9 +59,9 @@ class Events:
             stream.offer(event)
 
     def subscribe(self, filters: Filters, since: float | None = None, until: float | None = None) -> EventStream:
-        """Events from `since` (remembered ones included) to `until`, both seconds since the epoch.
+        """Events from `since` (history included) to `until`, both seconds since the epoch.
 
-        Without them: from now on, for ever. Close the stream when done. Raises `InvalidInput` when `since` lies
+        Without them: from now on, without end. Close the stream when done. Raises `InvalidInput` if `since` is
         after `until`.
         """
         if since is not None and until is not None and since > until:
@@ -90,7 +90,7 @@ class EventStream:
         registry.add(self)
 
     def offer(self, event: Event) -> None:
-        """Queue `event` if it passes the filters."""
+        """Queue `event` if it matches the filters."""
         if self._until is not None and event.time_nano > self._until * 1e9:
             return
         if passes(self._filters, event):
@@ -121,7 +121,7 @@ class EventStream:
 
 
 def passes(filters: Filters, event: Event) -> bool:
-    """Whether an event is wanted. Objects match by ID or name prefix, as Docker's do; unknown keys are ignored."""
+    """Report whether an event matches. Objects match by ID or name prefix, as with Docker; unknown keys are ignored."""
     name = event.actor.attributes.get("name", "")
     return (
         _action_wanted(filters, event.action)
@@ -143,7 +143,7 @@ def _action_wanted(filters: Filters, action: str) -> bool:
 
 
 def _image_wanted(filters: Filters, event: Event) -> bool:
-    """An image filter wants the image's own events and those of the containers made from it; a tag may be left out."""
+    """Image filters match the image's own events and those of its containers; the tag may be omitted."""
     wanted = filters.get("image")
     if not wanted:
         return True

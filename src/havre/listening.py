@@ -1,13 +1,13 @@
-"""Listening sockets whose clients cannot take all descriptors of the process.
+"""Listening sockets whose clients cannot exhaust the process's file descriptors.
 
-    Budget    how many connections others may cause: in all, and each of them (a container, an address)
-    Acceptor  accepts on one socket while the budget has room; otherwise clients wait in the kernel's queue
+    Budget    how many connections clients may open: in total, and each holder (a container, an address)
+    Acceptor  accepts on one socket while the budget has room; otherwise clients wait in the kernel's backlog
 
-Nobody holds more than what is left over for everybody else, so that after n greedy holders an (n+1)th of the budget
-is still free for the next: dynamic thresholds, Choudhury and Hahne, IEEE/ACM Transactions on Networking 6 (1998).
-A connection counts until its socket is closed, whoever owns it by then.
+A holder may have at most as many connections as are still free, so that with n greedy holders a share of 1/(n+1) is
+left for the next one: dynamic thresholds, Choudhury and Hahne, IEEE/ACM Transactions on Networking 6 (1998). A
+connection counts until its socket is closed, even after a hijack.
 
-asyncio's own servers accept whatever comes and, without descriptors, log a traceback for each attempt.
+asyncio's own servers have no limit and, out of descriptors, log a traceback for each attempt.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from havre.aio import spawn
 log = logging.getLogger(__name__)
 
 Serve = Callable[[socket.socket], Coroutine[Any, Any, None]]
-"""Takes over an accepted socket, which does not block, and closes it in the end."""
+"""Takes ownership of an accepted, non-blocking socket."""
 
 _BATCH = 16
 _RETRY_S = 1.0
@@ -35,14 +35,15 @@ _EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 
 def descriptors(share: int) -> int:
-    """One `share`th of the descriptors that this process may have (RLIMIT_NOFILE, getrlimit(2)); 16 or more."""
+    """1/`share` of the process's limit of descriptors (RLIMIT_NOFILE, getrlimit(2)); at least 16."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return max(16, min(soft, 1 << 20) // share)
 
 
 def share_of(address: str) -> str:
-    """Whose share a client at `address` uses: its own; of IPv6 that of the network of 64 bits, as a host that takes one
-    of its addresses can take all of them (RFC 4291, section 2.5.4; RFC 8981)."""
+    """The holder that a client at `address` counts for: its address, or for IPv6 its /64 network, as a host can usually
+    use all addresses of one (RFC 4291, section 2.5.4; RFC 8981).
+    """
     if ":" not in address:
         return address
     parsed = IPv6Address(address)
@@ -52,7 +53,7 @@ def share_of(address: str) -> str:
 
 
 class Budget:
-    """What holders may have at once: `total` together, `each` alone. Not thread-safe: one event loop's."""
+    """Limits of connections: `total` of all holders, `each` of one. Not thread-safe: for one event loop."""
 
     def __init__(self, total: int, each: int | None = None) -> None:
         self._total = total
@@ -64,20 +65,20 @@ class Budget:
 
     @property
     def used(self) -> int:
-        """How much is taken."""
+        """The number of connections counted."""
         return self._used
 
     @property
     def is_full(self) -> bool:
-        """Whether nobody can take any."""
+        """Report whether the total is used up."""
         return self._used >= self._total
 
     def has_room(self, holder: object) -> bool:
-        """Whether `holder` may take one more."""
+        """Report whether `holder` may open one more."""
         return self._held[holder] < min(self._each, self._total - self._used)
 
     def take(self, holder: object) -> bool:
-        """Take one; False where there is no room."""
+        """Count one more; False if there is no room."""
         if not self.has_room(holder):
             return False
         self._held[holder] += 1
@@ -85,7 +86,7 @@ class Budget:
         return True
 
     def give(self, holder: object) -> None:
-        """Give one back; who waits for room is woken."""
+        """Release one, and wake waiting acceptors."""
         self._used -= 1
         self._held[holder] -= 1
         if not self._held[holder]:
@@ -95,11 +96,11 @@ class Budget:
             asyncio.get_running_loop().call_soon(self._wake)
 
     def wait(self, acceptor: Acceptor) -> None:
-        """Resume `acceptor` once it may accept, in turn with others that wait."""
+        """Resume `acceptor` once it may accept, in order of arrival."""
         self._waiting[acceptor] = None
 
     def forget(self, acceptor: Acceptor) -> None:
-        """It waits no longer. Idempotent."""
+        """Stop waiting. Idempotent."""
         self._waiting.pop(acceptor, None)
 
     def _wake(self) -> None:
@@ -113,8 +114,8 @@ class Budget:
 class Acceptor:
     """Accepts on a listening socket, which it owns, until `close`.
 
-    `holder` is whose share of the budget the clients use; without one each client's address has a share of its own
-    (`share_of`), and who has used it up is sent away. Without a budget only the process's own limit counts.
+    `holder` is the holder that all clients count for; without one each client counts for its address (`share_of`),
+    and clients above its limit are disconnected. Without a budget only the process's own limit applies.
     """
 
     def __init__(
@@ -130,7 +131,10 @@ class Acceptor:
         self._loop.add_reader(listening, self._readable)
 
     def close(self) -> None:
-        """Accept no more; who is being served goes on, and who was accepted a moment ago is sent away. Idempotent."""
+        """Stop accepting. Clients being served continue, those accepted but not yet served are disconnected.
+
+        Idempotent.
+        """
         if self._listening.fileno() >= 0:
             self._pause()
             self._listening.close()
@@ -141,13 +145,13 @@ class Acceptor:
 
     @property
     def may_accept(self) -> bool:
-        """Whether the budget has room for one more client."""
+        """Report whether the budget has room for another client."""
         if self._budget is None:
             return True
         return not self._budget.is_full if self._holder is None else self._budget.has_room(self._holder)
 
     def resume(self) -> None:
-        """Go on after a pause."""
+        """Resume after a pause."""
         self._timer = None
         self._loop.add_reader(self._listening, self._readable)
         self._accept()
@@ -161,7 +165,7 @@ class Acceptor:
                 return
 
     def _accept(self) -> bool:
-        """Accept one client if there is one and room for it."""
+        """Accept one client if there is one and room for it. Returns whether one was accepted."""
         if self._budget is not None and not self.may_accept:
             self._pause()
             self._budget.wait(self)
@@ -171,7 +175,7 @@ class Acceptor:
         except BlockingIOError:
             return False
         except OSError as error:
-            # accept(2): errors of the connection that was waiting are reported here, too.
+            # accept(2): pending network errors of the new connection are reported here, too.
             if error.errno in _EXHAUSTED:
                 log.error("cannot accept connections: %s; trying again in %g s", error.strerror, _RETRY_S)
                 self._pause()
@@ -185,7 +189,7 @@ class Acceptor:
         budget = self._budget
         if budget is not None and not budget.take(holder):
             accepted.close()
-            log.warning("%s has as many connections as one address may have: one more was closed", holder)
+            log.warning("closed a connection from %s: too many open connections from this address", holder)
             return
         counted = _Counted(fileno=accepted.detach())
         counted.setblocking(False)
@@ -194,7 +198,7 @@ class Acceptor:
         spawn(self._run(counted), "client")
 
     async def _run(self, accepted: socket.socket) -> None:
-        if self._listening.fileno() < 0:  # closed meanwhile: its owner would not know of this client
+        if self._listening.fileno() < 0:  # closed meanwhile: the owner will not close this client
             accepted.close()
             return
         try:
@@ -205,7 +209,7 @@ class Acceptor:
 
 
 class _Counted(socket.socket):
-    """A socket that says when it is closed; a duplicate says nothing."""
+    """A socket that calls `on_close` when closed; duplicates do not."""
 
     on_close: Callable[[], None] | None = None
 

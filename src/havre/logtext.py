@@ -1,9 +1,9 @@
-"""The daemon's log: one line of key=value per record on stderr, as Docker's daemon writes it.
+"""The daemon's log: one line of key=value per record on stderr, as dockerd writes it.
 
-time="2026-11-24T13:00:04.303359690Z" level=info msg="API listen on /run/havre.sock" room=havre.api
+    time="2026-11-24T13:00:04.303359690Z" level=info msg="API listen on /run/havre.sock" room=havre.api
 
-What strangers can make the daemon say is limited: each place in the code may say so many lines at once, and one more a
-second; what is left out is counted. Lines for debugging are left out where containers cause them.
+Lines that clients can cause are rate-limited: each place in the code may log a burst of lines, then one a second;
+the number of suppressed lines is logged. Debug lines caused by containers are omitted.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class _Place:
 
 
 class KeyValueFormatter(logging.Formatter):
-    """Renders a record; tracebacks follow on lines of their own."""
+    """Formats a record; tracebacks follow on their own lines."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One line, quoted so that it stays one line."""
@@ -43,7 +43,7 @@ class KeyValueFormatter(logging.Formatter):
 
 
 class RateLimit(logging.Filter):
-    """Lets each place that logs say `burst` lines at once and one more a second (a token bucket for each place)."""
+    """Lets each place in the code log `burst` lines at once and then one a second (a token bucket each)."""
 
     def __init__(self, burst: int = 100, clock: Callable[[], float] = time.monotonic) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class RateLimit(logging.Filter):
         self._places: dict[tuple[str, int], _Place] = {}
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Whether the record is told; the first one after a gap says how many were not."""
+        """Report whether to log the record. The first one after a gap says how many were suppressed."""
         if record.levelno <= logging.DEBUG and not record.name.startswith(_OF_CONTAINERS):
             return True
         now = self._clock()
@@ -64,13 +64,13 @@ class RateLimit(logging.Filter):
             return False
         place.tokens -= 1
         if place.left_out:
-            record.msg = f"{record.getMessage()} ({place.left_out} lines like this one were left out)"
+            record.msg = f"{record.getMessage()} ({place.left_out} similar lines were suppressed)"
             record.args, place.left_out = (), 0
         return True
 
 
 def configure_logging(level: str) -> None:
-    """Log to stderr from `level` (debug, info, warn, error, fatal) on."""
+    """Log to stderr at `level` (debug, info, warn, error, fatal) and above."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(KeyValueFormatter())
     handler.addFilter(RateLimit())
@@ -79,7 +79,7 @@ def configure_logging(level: str) -> None:
 
 
 def set_level(level: str) -> None:
-    """Change what is logged; libraries stay at warnings unless debugging."""
+    """Set the log level; libraries log warnings only unless it is debug."""
     number = _BY_NAME.get(level) or logging.getLevelNamesMapping()[level.upper()]
     logging.getLogger("havre").setLevel(number)
     logging.getLogger().setLevel(max(number, logging.WARNING) if level != "debug" else logging.INFO)

@@ -1,1 +1,1 @@
-"""What concerns all nouns at once: information on the host, disk usage, pruning."""
+"""Operations on all nouns: information on the host, disk usage, pruning."""

@@ -1,7 +1,7 @@
-"""The daemon and its host, as `info`, `version` and `system df` show them.
+"""The responses of `info`, `version` and `system df`.
 
-Source: Docker Engine API, "SystemInfo", "SystemVersion", "SystemDataUsage". What havre has not (swarm, plugins, a
-containerd) is told as absent, in the shape that clients expect.
+Source: Docker Engine API, "SystemInfo", "SystemVersion", "SystemDataUsage". What havre lacks (swarm, managed
+plugins, containerd) is reported as absent, in the shape that clients expect.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from havre.storage import Storage
 from havre.volumes.volumes import Volumes
 from havre.wire.times import from_seconds
 
-_FULL_BYTES = 4 << 20  # less room than this and a file system counts as full
+_FULL_BYTES = 4 << 20  # below this, a file system counts as full
 _NO_SWARM = {
     "NodeID": "",
     "NodeAddr": "",
@@ -42,13 +42,13 @@ _NO_SWARM = {
     "RemoteManagers": None,
 }
 DOCKER_COMPATIBLE = "26.1.5"
-_FEATURES = "org.opencontainers.runtime-spec.features"  # the OCI runtime specification's name, as Docker has it
-"""The Docker release whose behaviour havre answers with; clients compare it with their own."""
+"""The Docker release whose behaviour havre reports; clients compare it with their own."""
+_FEATURES = "org.opencontainers.runtime-spec.features"  # key in `Runtimes`, as dockerd has it
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What the daemon knows of itself; `version` is havre's."""
+    """The daemon's own facts; `version` is havre's."""
 
     version: str
     data_root: Path
@@ -69,12 +69,12 @@ class Identity:
 
     @property
     def roots(self) -> Sequence[Path]:
-        """Where its files are."""
+        """The directories of its files."""
         return [root for root in (self.data_root, self.exec_root) if root is not None]
 
 
 class System:
-    """Facts for clients; nothing here changes anything."""
+    """Reads facts for clients; changes nothing."""
 
     def __init__(
         self,
@@ -95,7 +95,7 @@ class System:
         self._volumes = volumes
 
     def reload(self, identity: Identity) -> None:
-        """The daemon's configuration has changed; it has run since it started."""
+        """Apply a new configuration; the start time is kept."""
         self._identity = replace(identity, started_at=self._identity.started_at)
 
     async def version(self, newest: str, oldest: str) -> dict[str, Any]:
@@ -211,7 +211,7 @@ class System:
         }
 
     async def _runtimes(self) -> dict[str, dict[str, Any]]:
-        """The OCI runtimes, each with what it says that it can."""
+        """The OCI runtimes, each with the features that it reports."""
         features = await self._runtime.features()
         return {
             name: {"path": path, **({"status": {_FEATURES: features[name]}} if features.get(name) else {})}
@@ -232,7 +232,8 @@ class System:
     def _registries(self) -> dict[str, Any]:
         insecure = self._identity.insecure_registries
         networks = [each for each in dict.fromkeys(insecure) if "/" in each]
-        mirrors = [mirror.rstrip("/") + "/" for mirror in self._identity.mirrors]  # as dockerd keeps them
+        # with a trailing slash, as dockerd stores them
+        mirrors = [mirror.rstrip("/") + "/" for mirror in self._identity.mirrors]
         hub = {"Name": "docker.io", "Mirrors": mirrors, "Secure": True, "Official": True}
         others = {
             each: {"Name": each, "Mirrors": [], "Secure": False, "Official": False}
@@ -260,7 +261,7 @@ class System:
         return options
 
     async def disk_usage(self, kinds: Collection[str] = ("container", "image", "volume")) -> dict[str, Any]:
-        """`GET /system/df`: images, containers with their sizes, volumes; only what is of these kinds is measured."""
+        """`GET /system/df`: images, containers with their sizes, volumes; only these kinds are measured."""
         sized, volumes = await asyncio.gather(
             self._sized_containers() if "container" in kinds else _nothing(),
             self._volumes.usage() if "volume" in kinds else _nothing(),
@@ -289,20 +290,20 @@ async def _nothing() -> list[Any]:
 
 
 def _warn_of_room(roots: Sequence[Path]) -> list[str]:
-    """The file systems of ours that are full, or as good as full. Blocking."""
+    """Warnings for file systems of ours that are full or nearly so. Blocking."""
     full = [root for root in roots if free_bytes(root) < _FULL_BYTES or lacks_inodes(root)]
     return [f"WARNING: {full_hint(root)}" for root in full]
 
 
 def _release_of(releases: Mapping[str, tuple[str, Release]], name: str) -> dict[str, str]:
-    """A program's commit, or its version where it tells none, in the shape of `GET /info`."""
+    """A program's commit, or its version if unknown, in the shape of `GET /info`."""
     _, release = releases.get(name, ("", Release("", "")))
     commit = release.commit or release.version
     return {"ID": commit, "Expected": commit}
 
 
 def go_architecture(machine: str) -> str:
-    """The kernel's name of a machine as Go writes it."""
+    """Go's name of a machine (uname(2))."""
     return {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}.get(machine, machine)
 
 

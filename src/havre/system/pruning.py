@@ -1,10 +1,11 @@
-"""Pruning by plan: what would go, why, and how much it frees; then exactly that and nothing else.
+"""Pruning by plan: list what would be removed, why, and the bytes freed; then remove exactly that.
 
-    plan(scope) ──▶ items, reclaimable, ID          the ID is a digest of scope and items: nothing is kept meanwhile
-    carry_out(scope, ID)                            plans again; another ID means that the world has changed: Conflict
+    plan(scope) ──▶ items, reclaimable, ID          the ID is a digest of scope and items; no state is kept
+    carry_out(scope, ID)                            plans again; a different ID means that something changed: Conflict
 
-Containers come first, so that a plan counts what only they use: their volumes and images. Images come before the cache
-of builds, which frees the layers that only they share. Leftovers are what nothing lists, such as failed pulls' layers.
+Containers come first, so that a plan includes the volumes and images that only they use. Images come before the
+build cache, which frees layers that only the two share. Leftovers are unlisted objects, such as layers of failed
+pulls.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ from havre.wire.filters import Filters
 from havre.wire.values import Value
 
 KINDS = ("container", "volume", "network", "image", "cache")
-"""What can be pruned, in the order in which it goes; leftovers go with images and with the cache."""
+"""What can be pruned, in order of removal; leftovers are removed with images and with the cache."""
 
 
 class Item(Value):
-    """One thing that would go; `size` in bytes."""
+    """One item to remove; `size` in bytes."""
 
     kind: str
     id: str = msgspec.field(name="ID")
@@ -39,7 +40,7 @@ class Item(Value):
 
 
 class BuildCache(Protocol):
-    """What the builder remembers, as far as a plan needs it."""
+    """The builder's cache, as plans need it."""
 
     async def prunable(
         self, filters: Filters, *, all: bool = False, keep_bytes: int = 0, gone: Collection[str] = ()
@@ -48,7 +49,8 @@ class BuildCache(Protocol):
 
 
 class Scope(Value):
-    """What is to be pruned: of these `kinds`, `all` images and cache instead of dangling ones, but `keep_bytes`."""
+    """What to prune: these `kinds`, with `all` images and cache records instead of dangling ones, down to
+    `keep_bytes`."""
 
     kinds: list[str]
     all: bool = False
@@ -57,7 +59,7 @@ class Scope(Value):
 
 
 class PrunePlan(Value):
-    """Items in the order in which they go."""
+    """Items in the order of their removal."""
 
     id: str = msgspec.field(name="ID")
     items: list[Item]
@@ -65,7 +67,7 @@ class PrunePlan(Value):
 
 
 class Pruning:
-    """Makes plans and carries them out."""
+    """Makes plans and executes them."""
 
     def __init__(
         self, containers: Containers, volumes: Volumes, networks: Networks, images: Images, cache: BuildCache
@@ -77,7 +79,10 @@ class Pruning:
         self._cache = cache
 
     async def plan(self, scope: Scope) -> PrunePlan:
-        """What would go now. InvalidInput for unknown kinds, and for filters that not every one of them knows."""
+        """What would be removed now.
+
+        InvalidInput for unknown kinds, and for filters that not all of the kinds support.
+        """
         if unknown := [kind for kind in scope.kinds if kind not in KINDS]:
             raise InvalidInput(f"unknown kind to prune: {unknown[0]}", f"expected one of {', '.join(KINDS)}")
         items = await self._stopped(scope.filters) if "container" in scope.kinds else []
@@ -143,7 +148,7 @@ class Pruning:
         ]
 
     async def carry_out(self, scope: Scope, id: str) -> PrunePlan:
-        """Delete what plan `id` says, and return it with what that freed. Conflict where it does not hold any more."""
+        """Execute plan `id` and return it with the bytes freed. Conflict if the plan is out of date."""
         plan = await self.plan(scope)
         if plan.id != id:
             hint = f"what would go now is plan {plan.id}; look at it with --dry-run"

@@ -1,1 +1,1 @@
-"""Volumes: what outlives containers, kept by driver `local` or by a plugin."""
+"""Volumes: data that outlives containers, stored by the driver `local` or by a plugin."""

@@ -1,9 +1,8 @@
-"""Whole volumes copied: to another volume, out as a tar, in from one.
+"""Copies whole volumes: clone, export as a tar, import from a tar.
 
-A tar begins with a global pax header whose record `HAVRE.volume.labels` has the labels, as JSON; other tools ignore it.
-A new volume is filled aside and put in place when it is whole: a copy that is cut off, by a signal or by a bad archive,
-leaves nothing, and its source is only read. What is read is kept from being removed meanwhile, but not frozen: while a
-container writes into it, each file is taken as it is found.
+Labels are stored as JSON in the record `HAVRE.volume.labels` of a global pax header, which other tools ignore. A new
+volume is filled in a temporary directory and renamed when complete, so an aborted copy leaves nothing. The source
+cannot be removed meanwhile, but it is not frozen: files being written are copied as they are at that moment.
 """
 
 from __future__ import annotations
@@ -38,7 +37,8 @@ class VolumeCopies:
         self._volumes = volumes
 
     async def clone(self, name: str, new: str) -> Volume:
-        """Make the volume `new` with the content and the labels of `name`, sharing blocks where the file system can."""
+        """Create the volume `new` with the content and labels of `name`, by reflinks where the file system supports
+        them."""
         labels = self._volumes.get(name).labels
         async with self._volumes.reading(name) as source, self._volumes.making(new, labels) as target:
             await in_thread(_copy, str(source), str(target))
@@ -46,7 +46,7 @@ class VolumeCopies:
 
     @asynccontextmanager
     async def exporting(self, name: str, *, zstd: bool = False) -> AsyncIterator[AsyncIterator[bytes]]:
-        """The tar of a volume with its labels, compressed if `zstd`; paths are relative to its root."""
+        """The tar of a volume with its labels, zstd-compressed if `zstd`; paths are relative to its root."""
         labels = self._volumes.get(name).labels or {}
         async with self._volumes.reading(name) as source:
             root = trees.open_directory(source)
@@ -60,11 +60,11 @@ class VolumeCopies:
                 os.close(root)
 
     async def import_(self, name: str, chunks: AsyncIterator[bytes]) -> Volume:
-        """Make the volume `name` of a tar, compressed or not, with the labels that are in it.
+        """Create the volume `name` from a tar, compressed or not, with the labels stored in it.
 
-        Conflict if it exists; InvalidInput for a bad archive.
+        Conflict if it exists; InvalidInput for an invalid archive.
         """
-        labels: dict[str, str] = {}  # filled in by the end of the block
+        labels: dict[str, str] = {}  # filled before the block ends
         async with self._volumes.making(name, labels) as target:
             extractor = Extractor(trees.open_directory(target), "", None, no_overwrite=False)
             try:

@@ -1,12 +1,12 @@
-"""Volumes of driver `local` on disk: directories, and file systems mounted into such a directory on demand.
+"""Volumes of the driver `local` on disk: directories, and file systems mounted there on demand.
 
-    data_root/volumes/NAME/_data         what containers see; a volume with options has its file system mounted here
+    data_root/volumes/NAME/_data         the files; a volume with options has its file system mounted here
                       NAME/_data.new     being filled from an image
-                      NAME/_renamed      a link to OLD/NAME: it gets, or got, a name that the rows do not have yet
-                      .gone-NAME         being removed, or not whole yet
+                      NAME/_renamed      a symbolic link to OLD/NAME: the rename is not yet in the database
+                      .gone-NAME         being removed, or incomplete
 
-Options are those of mount(8): `type`, `device`, `o` (bind, tmpfs, nfs, cifs, any block device). Everything here may be
-killed at any moment: `sweep`, at the next start, finishes or undoes it.
+Options are those of mount(8): `type`, `device`, `o` (bind, tmpfs, nfs, cifs, any block device). Crash-safe: `sweep`
+completes or reverts interrupted operations at the next start.
 """
 
 from __future__ import annotations
@@ -36,17 +36,18 @@ class LocalVolumes:
     """The directories below `root` (data_root/volumes)."""
 
     def __init__(self, root: Path) -> None:
-        self.root = root.resolve()  # as the mount table knows it
+        self.root = root.resolve()  # as in /proc/self/mountinfo
         self._mounting = asyncio.Lock()
 
     def data(self, name: str) -> Path:
-        """Where the files of a volume are."""
+        """The directory of a volume's files."""
         return self.root / name / "_data"
 
     def sweep(self) -> tuple[dict[str, float], dict[str, str]]:
-        """Finish removals and renames, undo what was half made. Blocking.
+        """Complete removals and renames, remove incomplete volumes. Blocking.
 
-        The names of what is there, and when it was made; and new names with the old ones, until `renamed`.
+        Returns creation times by name of the volumes found, and old names by new name of renames for which `renamed`
+        was not called.
         """
         self.root.mkdir(mode=0o700, exist_ok=True)
         trees.sync_directory(self.root.parent)
@@ -60,7 +61,7 @@ class LocalVolumes:
                 if (mark := directory / _RENAMED).is_symlink():
                     renames[directory.name] = mark.readlink().parts[0]
             elif directory.is_dir() and {entry.name for entry in directory.iterdir()} <= {"_data.new"}:
-                trees.remove_tree(directory)  # the daemon was killed while it made this one
+                trees.remove_tree(directory)  # the daemon was killed while creating it
         return found, renames
 
     def _finish_rename(self, directory: Path) -> Path:
@@ -70,19 +71,23 @@ class LocalVolumes:
         return directory.rename(self.root / mark.readlink().name)
 
     async def create(self, name: str) -> None:
-        """Make the directory of a volume."""
+        """Create the directory of a volume."""
         with attempt(f"create {name}"):
             await in_thread(self._make_directory, name)
 
     async def make_aside(self) -> Path:
-        """A volume's directory under a name that the next start removes, for `put_in_place` or `drop_aside`."""
+        """Create a volume's directory under a temporary name, for `put_in_place` or `drop_aside`; removed at the next
+        start."""
         aside = self.root / f"{_GONE}{secrets.token_hex(8)}"
         with attempt("create a volume"):
             await in_thread(_make_data, aside)
         return aside
 
     def put_in_place(self, aside: Path, name: str) -> None:
-        """The directory becomes the volume's, at once: on the loop, so that nobody takes the name meanwhile."""
+        """Rename the directory to the volume's.
+
+        Runs on the event loop, so that no other task can take the name meanwhile.
+        """
         with attempt(f"create {name}"):
             aside.rename(self.root / name)
 
@@ -92,22 +97,23 @@ class LocalVolumes:
             (self.root / name).rename(aside)
 
     def sync(self) -> None:
-        """Make the names of the volumes durable. Blocking."""
+        """fsync the directory of volumes. Blocking."""
         with attempt("writing the names of volumes"):
             trees.sync_directory(self.root)
 
     def take_back(self, name: str) -> None:
-        """Remove what `create` has made, or half made, of a volume that nobody has used yet. Blocking."""
+        """Remove the empty directories of a volume that `create` has not completed. Blocking."""
         for directory in (self.data(name), self.root / name):
-            with suppress(OSError):  # what holds files is not of that kind
+            with suppress(OSError):  # a directory with files is not one of these
                 directory.rmdir()
 
     async def drop_aside(self, aside: Path) -> None:
-        """Remove what `make_aside` made, if it is still there."""
+        """Remove the directory of `make_aside`, if it still exists."""
         await in_thread(trees.remove_tree, aside)
 
     def rename(self, name: str, new: str) -> None:
-        """Give a directory another name, at once; it is marked, until `renamed`, for a start that finds other rows."""
+        """Rename a directory atomically, and mark it until `renamed` for a start that finds the old name in the
+        database."""
         mark = Path(name) / _RENAMED
         with attempt(f"rename {name}"):
             self.renamed(name)
@@ -121,27 +127,27 @@ class LocalVolumes:
                 raise
 
     def renamed(self, name: str) -> None:
-        """The rows know of a directory's name."""
+        """Remove the mark of `rename`: the database has the new name."""
         (self.root / name / _RENAMED).unlink(missing_ok=True)
 
     async def remove(self, name: str) -> int:
-        """Remove the files of a volume, whatever is mounted there; the bytes freed."""
+        """Unmount and remove a volume's files. Returns the bytes freed."""
         with attempt(f"remove {name}"):
             return await in_thread(self._remove_directory, name)
 
     async def size(self, name: str) -> int:
-        """How much it holds, in bytes."""
+        """Disk usage in bytes."""
         return await in_thread(self._size, name)
 
     async def mount(self, volume: Volume) -> Path:
-        """Where its files are, mounted if its options say so. Idempotent."""
+        """Mount the volume if its options say so. Returns the directory of its files. Idempotent."""
         if volume.options:
             async with self._mounting:
                 await in_thread(self._mount, volume)
         return self.data(volume.name)
 
     async def unmount(self, volume: Volume, still_used: Callable[[], bool]) -> None:
-        """Take down what its options had mounted, unless it is `still_used` by the time that it could be."""
+        """Unmount what the options mounted, unless the volume is `still_used` once the lock is held."""
         if not volume.options:
             return
         async with self._mounting:
@@ -150,9 +156,9 @@ class LocalVolumes:
                     await in_thread(mounts.unmount_all, self.data(volume.name))
 
     async def fill(self, volume: Volume, rootfs: Path, path: str, ids: IdRange | None, *, shared: bool) -> None:
-        """Copy what the image mounted at `rootfs` has at `path` into the volume, if that is empty.
+        """Copy the directory `path` of the image mounted at `rootfs` into the volume, if the volume is empty.
 
-        The copy is made aside and put in place at once, unless the directory is `shared` or a file system of its own.
+        The copy is made in a temporary directory and renamed, unless the directory is `shared` or a mount point.
         """
         data, aside = self.data(volume.name), self.root / volume.name / "_data.new"
         if volume.options:
@@ -167,7 +173,7 @@ class LocalVolumes:
                 await in_thread(_copy_from_image, aside, "/", data)
             else:
                 failpoint("volume.copied")
-                aside.rename(data)  # on the loop: nobody can begin to use the old directory meanwhile
+                aside.rename(data)  # on the event loop: no other task can start using the old directory meanwhile
         finally:
             await in_thread(trees.remove_tree, aside)
 
@@ -178,7 +184,7 @@ class LocalVolumes:
         trees.sync_directory(self.root)
 
     def _remove_directory(self, name: str) -> int:
-        """Unmount, measure, remove. A mount that something holds on to stops it before any file is touched."""
+        """Unmount, measure, remove. A busy mount raises before any file is touched."""
         mounts.unmount_all(self.data(name))
         size = self._size(name)
         gone = self.root / f"{_GONE}{name}"
@@ -195,7 +201,7 @@ class LocalVolumes:
             return 0
 
     def _mount(self, volume: Volume) -> None:
-        """Mount what the volume's options say, unless it is."""
+        """Mount the volume as its options say, unless mounted."""
         target = self.data(volume.name)
         if any(entry.target == target for entry in mounts.mounts_below(target)):
             return
@@ -217,13 +223,13 @@ class LocalVolumes:
 
 
 async def fill_directory(rootfs: Path, path: str, target: Path) -> None:
-    """Copy what the image mounted at `rootfs` has at `path` into `target`, if that is empty."""
+    """Copy the directory `path` of the image mounted at `rootfs` into `target`, if that is empty."""
     if await in_thread(_is_empty, target):
         await in_thread(_copy_from_image, rootfs, path, target)
 
 
 async def fill_part(rootfs: Path, path: str, part: Path, ids: IdRange | None) -> None:
-    """As `fill_directory`, for a part of a volume that is mounted for `ids`; it may be a file, which stays as it is."""
+    """As `fill_directory`, for a subpath of a volume mounted for `ids`. A file there is not changed."""
 
     def fill() -> None:
         with as_root_of(ids):
@@ -234,7 +240,7 @@ async def fill_part(rootfs: Path, path: str, part: Path, ids: IdRange | None) ->
 
 
 def _resolve_address(options: str, problem: str) -> str:
-    """The kernel wants an IP address in `addr=`; a name is looked up here."""
+    """Resolve a host name in `addr=`, as the kernel accepts only IP addresses there (nfs(5))."""
     resolved = []
     for option in options.split(","):
         key, given, host = option.partition("=")
@@ -261,7 +267,7 @@ def _is_empty(directory: Path) -> bool:
 
 
 def _copy_from_image(rootfs: Path, path: str, target: Path, ids: IdRange | None = None) -> bool:
-    """Copy the directory `path` of the image, mounted for `ids`, to `target`; tells whether there was one."""
+    """Copy the directory `path` of the image, mounted for `ids`, to `target`. Returns whether it exists."""
     try:
         pinned = open_in_root(rootfs, path, os.O_PATH)
     except OSError as error:

@@ -1,11 +1,11 @@
-"""Volumes of plugins, by Docker's volume plugin protocol: the plugin keeps them, the engine asks for each step.
+"""Volumes of plugins, by Docker's volume plugin protocol.
 
-    Create(Name, Opts) -> Mount(Name, ID) -> Unmount(Name, ID) -> Remove(Name)          Get, List: what is there?
+    Create(Name, Opts) -> Mount(Name, ID) -> Unmount(Name, ID) -> Remove(Name)          Get, List
 
-ID is the container's, so that the daemon which is started next unmounts under the same one. What is mounted is written
-down before the plugin is asked and struck out after it has unmounted: a container that ended while no daemon ran, or
-while its plugin was dead, is unmounted at the next start, or when the plugin is back: what is owed is tried again, each
-time after a longer pause. An end of a container never fails for its plugin's sake.
+ID is the container's, so that a restarted daemon unmounts with the same one. A mount is recorded before Mount is
+called and deleted after Unmount. If a container ends while the daemon or the plugin is down, Unmount is called at
+the next start, or retried with growing pauses until the plugin responds. A plugin's failure never fails the end of a
+container.
 
 Source: Docker's volume plugin protocol.
 """
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 
 class PluginMount(msgspec.Struct, frozen=True):
-    """A volume that a plugin was told to mount for `user`, and not yet to unmount."""
+    """A mount requested from a plugin for `user` and not yet unmounted."""
 
     volume: str
     driver: str
@@ -44,12 +44,12 @@ class PluginMount(msgspec.Struct, frozen=True):
 
     @property
     def key(self) -> str:
-        """Of its row."""
+        """The key of its row."""
         return f"{self.user}/{self.volume}"
 
 
 class _Shown(msgspec.Struct, rename="pascal"):
-    """A volume in the words of its plugin."""
+    """A volume as described by its plugin."""
 
     name: str = ""
     mountpoint: str = ""
@@ -62,7 +62,7 @@ class _Capabilities(msgspec.Struct, rename="pascal"):
 
 
 class _Answer(msgspec.Struct, rename="pascal"):
-    """The answer to any call; a plugin that leaves out what it should say has said nothing (Go's zero values)."""
+    """The response to any call; absent fields have Go's zero values."""
 
     mountpoint: str = ""
     volume: _Shown | None = None
@@ -86,11 +86,11 @@ class PluginVolumes:
         self._rows = rows
         self._mounted: dict[str, PluginMount] = {}
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # by key: one call at a time
-        self._owed: dict[str, PluginMount] = {}  # mounts that are needed no more and that the plugin has not ended
+        self._owed: dict[str, PluginMount] = {}  # unneeded mounts that the plugin failed to unmount
         self._trying: asyncio.Task[None] | None = None
 
     async def load(self) -> None:
-        """Read what earlier daemons had mounted."""
+        """Read the mounts recorded by earlier daemons."""
         self._mounted = await self._rows.all()
 
     def drivers(self) -> list[str]:
@@ -98,7 +98,10 @@ class PluginVolumes:
         return self._plugins.implementing(KIND)
 
     async def create(self, volume: Volume) -> bool:
-        """Let the plugin make the volume, unless it has it; tells whether it was made. NotFound: no such plugin."""
+        """Create the volume at its plugin unless it exists there.
+
+        Returns whether it was created. NotFound: no such plugin.
+        """
         try:
             plugin = await self._plugins.get(volume.driver, KIND)
         except NotFound as error:
@@ -110,19 +113,19 @@ class PluginVolumes:
         return True
 
     async def remove(self, volume: Volume) -> None:
-        """Let the plugin remove the volume; one that it does not have is gone already."""
+        """Remove the volume at its plugin, if it exists there."""
         plugin = await self._plugin(volume, f"remove {volume.name}")
         if await _get(plugin, volume.name) is not None:
             await _ask(plugin, f"remove {volume.name}", "Remove", {"Name": volume.name})
 
     async def look(self, volume: Volume) -> Volume | None:
-        """The volume with what its plugin says of it now; None where it has none of that name."""
+        """The volume with the plugin's current data; None if the plugin has no such volume."""
         plugin = await self._plugin(volume, f"get {volume.name}")
         shown = await _get(plugin, volume.name)
         return None if shown is None else _merged(volume, shown, await _scope(plugin))
 
     async def find(self, name: str) -> Volume | None:
-        """A volume that some plugin has by this name, though the engine did not make it."""
+        """A volume that a plugin has under this name, though it was not created through the engine."""
 
         async def asked(driver: str) -> Volume | None:
             plugin = await self._plugins.get(driver, KIND, passing=True)
@@ -133,7 +136,8 @@ class PluginVolumes:
         return next((volume for volume in found if volume is not None), None)
 
     async def all(self, known: Mapping[str, Volume]) -> tuple[list[Volume], list[str]]:
-        """All volumes of all plugins, those `known` by name with their labels; and what could not be asked."""
+        """All volumes of all plugins, with the labels of those in `known`; and warnings for plugins that failed to
+        respond."""
 
         async def asked(driver: str) -> list[Volume]:
             plugin = await self._plugins.get(driver, KIND, passing=True)
@@ -150,7 +154,7 @@ class PluginVolumes:
         return [volume for volumes in found for volume in volumes], problems
 
     async def mount(self, volume: Volume, user: str) -> Path:
-        """Where the plugin has mounted the volume for `user`."""
+        """Mount the volume for `user`. Returns the plugin's mount point."""
         problem = f"error while mounting volume '{volume.name}'"
         mount = PluginMount(volume.name, volume.driver, user)
         async with self._turn(mount):
@@ -167,13 +171,13 @@ class PluginVolumes:
                 raise
         path = answer.mountpoint
         if not path.startswith("/"):
-            raise Failed(f"{problem}: {KIND}.Mount: the plugin names no mount point: '{path}'")
+            raise Failed(f"{problem}: {KIND}.Mount: the plugin returned no mount point: '{path}'")
         return Path(path)
 
     async def unmount(self, name: str, user: str, unless: Callable[[str, str], bool] | None = None) -> None:
-        """Let the plugin unmount what `user` had mounted, unless it is needed by the time that this can be done.
+        """Unmount the volume of `user`, except if `unless` says that it is needed again once the lock is held.
 
-        A failure is logged, and made good as soon as the plugin can.
+        A failure is logged and retried until the plugin responds.
         """
         mount = self._mounted.get(f"{user}/{name}")
         if mount is None:
@@ -200,7 +204,7 @@ class PluginVolumes:
         self._owed.pop(mount.key, None)
 
     async def _make_good(self) -> None:
-        """Try again what is owed; what has been mounted anew meanwhile is not."""
+        """Retry failed unmounts, except of volumes that were mounted again."""
         pause_s = _FIRST_PAUSE_S
         while self._owed:
             await asyncio.sleep(pause_s)
@@ -212,7 +216,7 @@ class PluginVolumes:
                             await self._end(mount)
 
     def settle(self, running: Callable[[str, str], bool]) -> None:
-        """After a start: unmount, in the background, whatever is mounted for a user that is not `running` with it."""
+        """At a start: unmount, in the background, the volumes of users that are not `running` with them."""
         for mount in list(self._mounted.values()):
             if not running(mount.user, mount.volume):
                 spawn(self.unmount(mount.volume, mount.user, running), f"unmount volume {mount.volume}")
@@ -227,13 +231,13 @@ class PluginVolumes:
             raise type(error)(f"{attempted}: {error.message}", error.hint) from error
 
     async def _of_every_plugin(self, ask: Callable[[str], Coroutine[Any, Any, T]]) -> tuple[Sequence[T], list[str]]:
-        """The answers of all plugins that are volume drivers, asked at once; and what went wrong with the others."""
+        """The responses of all volume plugins, asked in parallel, and the errors of those that failed."""
         names = await self._plugins.names()
         outcomes = await asyncio.gather(*(ask(name) for name in names), return_exceptions=True)
         answers: list[T] = []
         problems: list[str] = []
         for outcome in outcomes:
-            if isinstance(outcome, NotFound):  # a plugin of another kind, or one that has just gone
+            if isinstance(outcome, NotFound):  # a plugin of another kind, or one that has just been removed
                 continue
             if isinstance(outcome, HavreError):
                 problems.append(str(outcome))
@@ -259,7 +263,7 @@ async def _ask(plugin: Plugin, attempted: str, verb: str, asked: Mapping[str, An
 
 
 async def _get(plugin: Plugin, name: str, *, passing: bool = False) -> _Shown | None:
-    """What the plugin says of a volume; None where it says no. Its refusals have no code: any `Err` means absent."""
+    """The plugin's data on a volume; None if absent. The protocol has no error codes: any `Err` counts as absent."""
     try:
         return _read(await plugin.call(f"{KIND}.Get", {"Name": name}, passing=passing)).volume
     except (Failed, NotFound):
@@ -267,7 +271,7 @@ async def _get(plugin: Plugin, name: str, *, passing: bool = False) -> _Shown | 
 
 
 async def _scope(plugin: Plugin) -> str:
-    """How far its volumes are seen: "local" (this host) or "global"; plugins need not say."""
+    """The scope of the plugin's volumes: "local" (this host, the default) or "global"."""
     try:
         scope = _read(await plugin.call(f"{KIND}.Capabilities", {}, passing=True)).capabilities.scope.lower()
     except HavreError:

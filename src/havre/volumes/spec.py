@@ -1,6 +1,6 @@
-"""What a volume is: its values, and what is refused of a new one. Pure.
+"""The values of a volume, and the checks of a new one. Pure.
 
-Texts of errors are Docker's. Source: Docker Engine API, "Volumes"; mount(8) for the options of driver `local`.
+Error messages are dockerd's. Source: Docker Engine API, "Volumes"; mount(8) for the options of the driver `local`.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from havre.linux.room import hint_when_full
 from havre.wire.values import Value
 
 ANONYMOUS = "com.docker.volume.anonymous"
-"""The label of a volume that nobody gave a name."""
+"""The label of an anonymous volume."""
 
 LOCAL = "local"
-"""The driver that is the engine's own; every other one is a plugin."""
+"""The built-in driver; every other driver is a plugin."""
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _NAME_MAX = 255
@@ -32,16 +32,16 @@ _COMPANIONS = {"device": ("type",), "type": ("device",), "o": ("device", "type")
 
 
 class UsageData(Value):
-    """How much a volume holds, in bytes, and how many containers use it."""
+    """Disk usage in bytes, and the number of containers that use the volume."""
 
     size: int
     ref_count: int
 
 
 class Volume(Value):
-    """A volume as `inspect` shows it and as it is persisted; `usage_data` only where it was asked for.
+    """A volume as `inspect` shows it and as stored; `usage_data` only where asked for.
 
-    `mountpoint` and `status` of a plugin's volume are told by the plugin and not persisted.
+    `mountpoint` and `status` of a plugin's volume are reported by the plugin and not stored.
     """
 
     name: str
@@ -56,20 +56,21 @@ class Volume(Value):
 
     @property
     def is_closed(self) -> bool:
-        """Whether its files lie in the data root alone, where set-user-ID files of theirs are out of users' reach."""
+        """Report whether its files are only in the data root, where users of the host cannot run its set-user-ID
+        files."""
         return self.driver == LOCAL and not self.options
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
-    """The names of the volumes that went, and the bytes freed."""
+    """The names of the volumes removed, and the bytes freed."""
 
     deleted: tuple[str, ...]
     reclaimed: int
 
 
 def check_name(name: str) -> None:
-    """Refuse what Docker refuses as the name of a volume."""
+    """Refuse names that dockerd refuses."""
     if len(name) == 1:
         raise InvalidInput(
             f"create {name}: volume name is too short, names should be at least two alphanumeric characters"
@@ -83,7 +84,7 @@ def check_name(name: str) -> None:
 
 
 def check_options(name: str, options: Mapping[str, str]) -> None:
-    """Refuse options that driver `local` does not know, that lack their companions, and sizes but 0 (no limit)."""
+    """Refuse options unknown to the driver `local`, incomplete ones, and sizes other than 0 (no limit)."""
     for key in options:
         if key not in _OPTIONS:
             raise InvalidInput(f'create {name}: invalid option: "{key}"', f"known: {', '.join(_OPTIONS)}")
@@ -100,7 +101,7 @@ def check_options(name: str, options: Mapping[str, str]) -> None:
 
 
 def check_driver(volume: Volume, driver: str) -> None:
-    """Refuse to take the volume for one of another driver; an empty `driver` is any."""
+    """Refuse if the volume belongs to another driver than `driver`; empty matches any."""
     if driver and driver != volume.driver:
         raise Conflict(
             f"create {volume.name}: driver '{volume.driver}' already has volume '{volume.name}': "
@@ -109,13 +110,13 @@ def check_driver(volume: Volume, driver: str) -> None:
 
 
 def rfc3339(seconds: float | None = None) -> str:
-    """A time, by default now, in whole seconds."""
+    """A time, by default now, as RFC 3339 in whole seconds."""
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 @contextmanager
 def attempt(what: str) -> Iterator[None]:
-    """Translate the kernel's failures in a block, saying what was attempted."""
+    """Translate OSError in a block to `Failed` with `what` as a prefix."""
     try:
         yield
     except OSError as error:

@@ -1,13 +1,13 @@
-"""Volumes: what outlives containers, kept by driver `local` or by a plugin.
+"""Volumes: data that outlives containers, stored by the driver `local` or by a plugin.
 
-A container *uses* a volume from its creation to its removal, which keeps the volume from being removed, and has it
-*mounted* from start to stop, which matters to volumes with options and to plugins alone:
+A container *uses* a volume from its creation to its removal, which prevents removal of the volume, and has it
+*mounted* from start to stop, which matters only to volumes with options and to plugins:
 
     create --> use --> mount_for --> unmounted --> mount_for --> unmounted --> release
               (used)   (mounted)     (used)        (mounted)     (used)        (free)
 
-A volume that a plugin has and the engine did not make is found by its name and listed, as with Docker; it gets a row
-once a container uses it, or `create` names it.
+As with dockerd, a volume that exists only at a plugin is found by name and listed; it gets a row once a container
+uses it, or `create` names it.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 
 
 class Volumes:
-    """All volumes: rows, users, and the drivers that keep the files."""
+    """All volumes: rows, containers using them, and their drivers."""
 
     def __init__(self, local: LocalVolumes, plugged: PluginVolumes, rows: Table[Volume], events: Events) -> None:
         self._local = local
@@ -59,30 +59,32 @@ class Volumes:
         self._events = events
         self._volumes: dict[str, Volume] = {}
         self._users: defaultdict[str, set[str]] = defaultdict(set)  # volume -> containers
-        self._mounted: defaultdict[str, set[str]] = defaultdict(set)  # volume -> containers that run with it
-        self._places: dict[str, Path] = {}  # plugin's volume -> where it was mounted last
-        self._to_fill: Counter[str] = Counter()  # volume -> containers new to it, each of which may fill it once
-        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()  # a name is made or removed by one
+        self._mounted: defaultdict[str, set[str]] = defaultdict(set)  # volume -> running containers with it
+        self._places: dict[str, Path] = {}  # plugin's volume -> its last mount point
+        self._to_fill: Counter[str] = Counter()  # volume -> number of new containers, each of which may fill it once
+        # serializes creation and removal by name
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def load(self) -> None:
-        """Read the rows, and compare those of driver `local` with the directories: at start, before anything else."""
+        """Read the rows and compare those of the driver `local` with the directories. Called first, at start."""
         self._volumes = await self._table.all()
         for name, value in self._table.damaged.items():
             fields = {"created_at": rfc3339(), "mountpoint": "", **readable_fields(value, Volume), "name": name}
             self._volumes[name] = Volume(**fields)
-            log.warning("volume %s has what could be read of its row: %s", name, ", ".join(sorted(fields)))
+            readable = ", ".join(sorted(fields))
+            log.warning("the row of volume %s is damaged; these fields could be read: %s", name, readable)
         await self._plugged.load()
         found, renames = await in_thread(self._local.sweep)
         for new, old in renames.items():
-            if old not in found:  # else that name is another volume's by now
+            if old not in found:  # otherwise another volume has that name by now
                 await self._follow_rename(old, new)
             self._local.renamed(new)
         for name in {name for name, volume in self._volumes.items() if volume.driver == LOCAL} - found.keys():
-            log.warning("volume %s is gone from %s", name, self._local.root)
+            log.warning("volume %s is missing in %s", name, self._local.root)
             del self._volumes[name]
             await self._table.delete(name)
         for name in found.keys() - self._volumes.keys():
-            log.warning("volume %s had no row; taken in as it is", name)
+            log.warning("volume %s had no row; it is added", name)
             self._volumes[name] = Volume(name=name, created_at=rfc3339(found[name]), mountpoint="")
             try:
                 await self._table.put(name, self._volumes[name])
@@ -92,14 +94,14 @@ class Volumes:
             volume.mountpoint = str(self._local.data(name)) if volume.driver == LOCAL else ""
 
     async def _follow_rename(self, old: str, new: str) -> None:
-        """The row of a volume whose directory has its new name already."""
+        """Rename the row of a volume whose directory was renamed before a crash."""
         if (before := self._volumes.pop(old, None)) is not None:
             self._volumes[new] = msgspec.structs.replace(before, name=new)
             await self._table.put(new, self._volumes[new])
             await self._table.delete(old)
 
     def adopt(self, container_id: str, names: Collection[str], *, running: bool) -> None:
-        """After a restart: `container_id` uses the volumes `names`, and has them mounted if it is `running`."""
+        """At a start: the container uses these volumes, and has them mounted if it is `running`."""
         for name in names:
             self._users[name].add(container_id)
             if running:
@@ -108,23 +110,23 @@ class Volumes:
                 self._to_fill[name] += 1  # it may never have been started
 
     def adopted(self) -> None:
-        """After a restart, when every container was adopted: what plugins have mounted for nobody is unmounted."""
+        """At a start, after all containers were adopted: unmount plugins' volumes without a running container."""
         self._plugged.settle(lambda user, name: user in self._mounted.get(name, ()))
 
     def drivers(self) -> list[str]:
-        """Those that are, or were, in use."""
+        """The drivers of all volumes, past and present."""
         others = {volume.driver for volume in self._volumes.values()} | set(self._plugged.drivers())
         return [LOCAL, *sorted(others - {LOCAL})]
 
     def get(self, name: str) -> Volume:
-        """The volume as its row says; `NotFound`."""
+        """The volume as its row says. Raises `NotFound`."""
         try:
             return self._volumes[name]
         except KeyError:
             raise NotFound(f"get {name}: no such volume") from None
 
     async def inspect(self, name: str) -> Volume:
-        """The volume, one of a plugin's with what that says of it now; `NotFound`, `Unavailable`."""
+        """The volume, with the current data of its plugin. `NotFound`, `Unavailable`."""
         volume = self._volumes.get(name)
         if volume is not None and volume.driver == LOCAL:
             return volume
@@ -134,7 +136,7 @@ class Volumes:
         return found
 
     async def usage(self) -> list[Volume]:
-        """Every volume of driver `local` with its `usage_data`: what plugins keep is not on this disk."""
+        """All volumes of the driver `local` with their `usage_data`; plugins' volumes take no space here."""
         names = sorted(name for name, volume in self._volumes.items() if volume.driver == LOCAL)
         sizes = {name: await self._local.size(name) for name in names}
         return [
@@ -146,7 +148,8 @@ class Volumes:
         ]
 
     async def list(self, filters: Filters) -> tuple[list[Volume], list[str]]:
-        """Those that match `name`, `driver`, `label`, `dangling`, by name; and warnings of plugins that are silent."""
+        """The volumes that match `name`, `driver`, `label`, `dangling`, by name; and warnings for plugins that do not
+        respond."""
         check_keys(filters, ("dangling", "driver", "label", "name"))
         dangling = boolean(filters, "dangling")
         plugged, warnings = await self._plugged.all(self._volumes)
@@ -169,9 +172,10 @@ class Volumes:
         *,
         anonymous: bool = False,
     ) -> tuple[Volume, bool]:
-        """A volume, and whether it was made; the one of that name if there is one. Without a name it is anonymous.
+        """Return a volume, and whether it was created or existed. Without a name it is anonymous.
 
-        Conflict where another driver has the name; NotFound for an unknown driver; Unavailable for a silent one.
+        Conflict if another driver has the name; NotFound for an unknown driver; Unavailable if its plugin does not
+        respond.
         """
         anonymous = anonymous or not name
         name = name or secrets.token_hex(32)
@@ -211,18 +215,21 @@ class Volumes:
         return volume, made
 
     async def _unmake(self, volume: Volume, made: bool) -> None:
-        """Nothing stays of a volume that could not be made, or not be recorded."""
+        """Undo the creation of a volume that failed or could not be recorded."""
         if volume.driver == LOCAL:
             await in_thread(self._local.take_back, volume.name)
         elif made:
-            with suppress(HavreError):  # the plugin may not even have it
+            with suppress(HavreError):  # the plugin may not have created it
                 await self._plugged.remove(volume)
 
     def _turn(self, name: str) -> asyncio.Lock:
         return self._turns.setdefault(name, asyncio.Lock())
 
     async def _known(self, name: str, driver: str, anonymous: bool) -> Volume | None:
-        """The volume of that name, here or at a plugin; a row whose plugin has lost the volume is dropped."""
+        """The existing volume of that name, here or at a plugin.
+
+        A row whose volume is missing at its plugin is deleted.
+        """
         volume = self._volumes.get(name)
         if volume is None:
             volume = None if driver or anonymous else await self._plugged.find(name)
@@ -240,7 +247,7 @@ class Volumes:
     async def remove(self, name: str, force: bool = False) -> int:
         """Remove a volume and return the bytes freed; `Conflict` while a container uses it.
 
-        With `force`, one that does not exist is no error, and one whose plugin fails is forgotten.
+        With `force`, a missing volume is no error, and the row is deleted even if the plugin fails.
         """
         async with self._turn(name):
             return await self._remove(name, force)
@@ -274,13 +281,14 @@ class Volumes:
         except HavreError as error:
             if not force:
                 raise
-            log.warning("volume %s is forgotten, whatever its plugin still has: %s", volume.name, error)
+            log.warning("removed the row of volume %s although its plugin failed: %s", volume.name, error)
         return 0
 
     def prunable(self, filters: Filters, gone: Collection[str] = ()) -> tuple[Volume, ...]:
-        """The anonymous volumes (with `all`, any) that no container but those of `gone` uses and that match `label`.
+        """The volumes that match `label` and that no container, except those of `gone`, uses; anonymous ones unless
+        `all`.
 
-        Those of plugins never are: they may be another host's, too.
+        Never volumes of plugins, which other hosts may use.
         """
         check_keys(filters, ("all", "label", "label!"))
         everything = boolean(filters, "all") or False
@@ -294,17 +302,17 @@ class Volumes:
         )
 
     async def prune(self, filters: Filters) -> Pruned:
-        """Remove what is `prunable`."""
+        """Remove the `prunable` volumes."""
         deleted, reclaimed = [], 0
         for volume in self.prunable(filters):
-            with suppress(Conflict, NotFound):  # taken into use, or removed, meanwhile
+            with suppress(Conflict, NotFound):  # used or removed meanwhile
                 reclaimed += await self.remove(volume.name)
                 deleted.append(volume.name)
         self._events.publish("volume", "prune", "", {"reclaimed": str(reclaimed)})
         return Pruned(tuple(deleted), reclaimed)
 
     def use(self, container_id: str, name: str) -> str:
-        """The container uses the volume from now on; where that will be mounted, "" if a plugin decides. Idempotent."""
+        """Record that the container uses the volume. Returns its mount point, "" if a plugin decides. Idempotent."""
         volume = self.get(name)
         if container_id not in self._users[name]:
             self._to_fill[name] += 1
@@ -312,7 +320,7 @@ class Volumes:
         return volume.mountpoint
 
     async def mount_for(self, container_id: str, name: str) -> Path:
-        """The directory to mount into the container, which uses the volume from now on. Idempotent."""
+        """Mount the volume for the container, which uses it from now on. Returns the directory. Idempotent."""
         self.use(container_id, name)
         volume = self.get(name)
         self._mounted[name].add(container_id)
@@ -323,18 +331,18 @@ class Volumes:
 
     @asynccontextmanager
     async def reading(self, name: str) -> AsyncIterator[Path]:
-        """Where a volume's files are, mounted and kept from being removed for the length of a block."""
+        """The directory of a volume's files, mounted and protected from removal during a block."""
         reader = f"reader-{secrets.token_hex(8)}"
         try:
             path = await self.mount_for(reader, name)
-            self._to_fill[name] -= 1  # whoever only reads fills nothing
+            self._to_fill[name] -= 1  # a reader does not fill the volume
             yield path
         finally:
             await self.release(reader)
 
     @asynccontextmanager
     async def making(self, name: str, labels: Mapping[str, str] | None) -> AsyncIterator[Path]:
-        """A directory to fill in a block: when that ends well it becomes the volume `name`, and else it goes."""
+        """Yield a directory to fill; it becomes the volume `name` at the end of the block, or is removed on failure."""
         check_name(name)
         self._refuse_taken(name)
         aside = await self._local.make_aside()
@@ -364,13 +372,13 @@ class Volumes:
             raise Conflict(f"create {name}: a volume of that name exists", "remove it first, or choose another name")
 
     async def rename(self, name: str, new: str) -> Volume:
-        """Give a volume another name. NotFound; Conflict while a container uses it, or where the name is taken.
+        """Rename a volume. NotFound; Conflict while a container uses it, or if the name is taken.
 
-        Its directory is renamed first, and marked: a start that finds it so brings the rows to it.
+        The directory is renamed first, with a mark from which the next start updates the rows after a crash.
         """
         check_name(new)
         async with AsyncExitStack() as turns:
-            for each in sorted({name, new}):  # always in one order
+            for each in sorted({name, new}):  # in a fixed order, against deadlocks
                 await turns.enter_async_context(self._turn(each))
             return await self._rename(name, new)
 
@@ -406,7 +414,7 @@ class Volumes:
         return volume
 
     async def unmounted(self, container_id: str) -> None:
-        """The container has stopped: it still uses its volumes, but has none mounted. Idempotent."""
+        """The container has stopped: unmount its volumes, which it still uses. Idempotent."""
         for name in [name for name, users in self._users.items() if container_id in users]:
             self._mounted[name].discard(container_id)
             volume = self._volumes.get(name)
@@ -419,7 +427,7 @@ class Volumes:
         return bool(self._mounted.get(name))
 
     async def release(self, container_id: str) -> None:
-        """The container is gone: it uses no volume any more. Idempotent."""
+        """The container was removed and uses no volumes. Idempotent."""
         await self.unmounted(container_id)
         for name in [name for name, users in self._users.items() if container_id in users]:
             self._users[name].discard(container_id)
@@ -431,12 +439,12 @@ class Volumes:
     async def fill(
         self, name: str, rootfs: Path, path: str, part: Path | None = None, ids: IdRange | None = None
     ) -> None:
-        """Copy what the image mounted at `rootfs` has at `path` into the volume, or its `part`, if that is empty.
+        """Copy the directory `path` of the image mounted at `rootfs` into the volume, or its `part`, if that is empty.
 
-        Once for each container that uses it: a volume that was emptied later stays so, however often they start.
-        Owner, mode, times and attributes come along, those of the directory itself too. `path` is resolved inside
-        `rootfs`, whatever links the image holds; it, and the part, are mounted for `ids`. Nothing happens where the
-        image has nothing there; `Failed` where it has no directory.
+        Done once for each container that uses the volume, so a volume emptied later stays empty. Owner, mode, times
+        and extended attributes are copied, those of the directory itself included. `path` is resolved inside
+        `rootfs`; it and the part are mounted for `ids`. Does nothing if the image has no such path; `Failed` if it
+        is not a directory.
         """
         if self._to_fill[name] <= 0:
             return
