@@ -65,10 +65,7 @@ class _Chosen:
 
 
 class Images:
-    """All images. `users` returns the containers of an image, `also_needed` layers needed by other rooms.
-
-    `policy` says which signatures pulled images need.
-    """
+    """All images. `users` are an image's containers, `also_needed` other rooms' layers, `policy` signatures needed."""
 
     def __init__(
         self,
@@ -112,8 +109,7 @@ class Images:
         return cls(storage, registry, store, publish, users, policy, also_needed)
 
     def limit_transfers(self, downloads: int, uploads: int) -> None:
-        """Set the number of concurrent layer downloads and uploads (0: the default); transfers under way are not
-        affected."""
+        """Limit concurrent layer transfers (0: the default); those under way are not affected."""
         self._puller.slots = asyncio.Semaphore(downloads or DOWNLOADS)
         self._pusher.slots = asyncio.Semaphore(uploads or UPLOADS)
 
@@ -590,8 +586,7 @@ class Images:
         """Create an image from a configuration whose layers are present (commit, build); `InvalidInput` if one is
         missing.
 
-        With `predicates`, its names refer to an index of the image and its attestations. Predicates of an image
-        without a name are dropped.
+        With `predicates`, its names refer to an index of the image and its attestations.
         """
         if predicates and names:
             return (await self.create_platforms([config], names, [predicates]))[0]
