@@ -8,7 +8,7 @@ This is the face; the work is in the modules beside it, each of which can be rea
     logs, top, listing                                recovery    after a restart of the daemon
     membership   networks of a container
 
-What changes state runs to its end even when the client hangs up (`finish`).
+What changes state must not be cancelled half-way: the edge runs it to its end when a client leaves (`Call.settle`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from havre.aio import finish
 from havre.containers.attach import Attachment, AttachOptions
 from havre.containers.container import Container
 from havre.containers.create.creation import Created, Creation
@@ -162,11 +161,11 @@ class Containers:
         read_only_is_recursive: bool = True,
     ) -> Created:
         """Make a container; what a mount says of read-only mounts below it comes before `read_only_is_recursive`."""
-        return await finish(self._creation.create(request, name, platform, read_only_is_recursive))
+        return await self._creation.create(request, name, platform, read_only_is_recursive)
 
     async def start(self, ref: str, detach_keys: str | None = None) -> None:
         """Run it; NotModified if it runs."""
-        await finish(self._lifecycle.start(self._index.get(ref)))
+        await self._lifecycle.start(self._index.get(ref))
 
     async def stop(
         self, ref: str, timeout_s: int | None = None, signal: str | None = None, drain_s: int | None = None
@@ -174,13 +173,13 @@ class Containers:
         """End it, gently at first; NotModified if it does not run. With `drain_s` its names are withdrawn before, and
         it has so long to answer what it was asked."""
         live = self._index.get(ref)
-        await finish(self._recorded(live, self._control.stop(live, timeout_s, signal, drain_s)))
+        await self._recorded(live, self._control.stop(live, timeout_s, signal, drain_s))
 
     async def restart(self, ref: str, timeout_s: int | None = None, signal: str | None = None) -> None:
         """Stop and start."""
         live = self._index.get(ref)
         try:
-            await finish(self._recorded(live, self._control.restart(live, timeout_s, signal)))
+            await self._recorded(live, self._control.restart(live, timeout_s, signal))
         except HavreError as error:
             raise Failed(f"Cannot restart container {ref}: {error.message}", error.hint) from error
 
@@ -191,17 +190,17 @@ class Containers:
             live = self._index.get(ref)
         except HavreError as error:
             raise type(error)(f"cannot kill container: {ref}: {error.message}", error.hint) from None
-        await finish(self._recorded(live, self._control.kill(live, number)))
+        await self._recorded(live, self._control.kill(live, number))
 
     async def pause(self, ref: str) -> None:
         """Freeze it."""
         live = self._index.get(ref)
-        await finish(self._recorded(live, self._control.pause(live)))
+        await self._recorded(live, self._control.pause(live))
 
     async def unpause(self, ref: str) -> None:
         """Thaw it."""
         live = self._index.get(ref)
-        await finish(self._recorded(live, self._control.unpause(live)))
+        await self._recorded(live, self._control.unpause(live))
 
     async def _recorded(self, live: Live, work: Awaitable[None]) -> None:
         """Do `work`; when it, or that there was nothing to do, is acknowledged, the row says what has become of it."""
@@ -214,9 +213,6 @@ class Containers:
 
     async def rename(self, ref: str, name: str) -> None:
         """Give it another name."""
-        await finish(self._rename(ref, name))
-
-    async def _rename(self, ref: str, name: str) -> None:
         if not name:
             raise InvalidInput("Neither old nor new names may be empty")
         live = self._index.get(ref)
@@ -260,7 +256,7 @@ class Containers:
             await self._membership.unlink(ref)
             return
         live = self._index.get(ref)
-        await finish(self._removal.remove(live, force=force, volumes=volumes))
+        await self._removal.remove(live, force=force, volumes=volumes)
         self._execs.forget(live.container.id)
 
     def prunable(self, filters: Filters) -> Sequence[Container]:
@@ -352,12 +348,12 @@ class Containers:
 
     async def exec_start(self, exec_id: str, console_size: tuple[int, int] | None = None) -> ExecAttachment:
         """Run it with a client."""
-        return await finish(self._execs.start(exec_id, console_size))
+        return await self._execs.start(exec_id, console_size)
 
     async def exec_start_detached(self, exec_id: str) -> None:
         """Run it without one."""
         try:
-            attachment = await finish(self._execs.start(exec_id, None, detach=True))
+            attachment = await self._execs.start(exec_id, None, detach=True)
         except HavreError as error:
             raise error if error.status < 500 else InvalidInput(error.message) from None
         attachment.close()

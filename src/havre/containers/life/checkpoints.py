@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from havre.aio import finish, in_thread
+from havre.aio import in_thread
 from havre.containers.container import Container
 from havre.containers.life.lifecycle import Lifecycle
 from havre.containers.life.vocabulary import CheckpointAsked, CheckpointFailed
@@ -44,7 +44,7 @@ class Checkpoints:
     async def create(self, ref: str, name: str, directory: str, *, exit: bool) -> None:
         """Write one; with `exit` the container ends. Conflict when it does not run, Failed with criu's reason."""
         self._check_enabled()
-        await finish(self._create(self._index.get(ref), ref, name, directory, exit=exit))
+        await self._create(self._index.get(ref), ref, name, directory, exit=exit)
 
     async def list(self, ref: str, directory: str) -> Sequence[str]:
         """The names of those in `directory`, "" for the container's own."""
@@ -61,7 +61,7 @@ class Checkpoints:
         if not self._enabled:
             raise InvalidInput("checkpoint is only supported in experimental mode")
         live = self._index.get(ref)
-        await finish(self._lifecycle.start(live, await self._find(live, f"/{live.container.name}", name, directory)))
+        await self._lifecycle.start(live, await self._find(live, f"/{live.container.name}", name, directory))
 
     def _check_enabled(self) -> None:
         if not self._enabled:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from havre.aio import finish, in_thread
+from havre.aio import in_thread
 from havre.containers.life.lifecycle import Lifecycle
 from havre.containers.life.vocabulary import PolicyChanged
 from havre.containers.live import Index, Live
@@ -41,7 +41,7 @@ class Updates:
 
     async def update(self, ref: str, asked: HostConfig) -> Sequence[str]:
         """Apply the limits and the policy of `asked`; returns warnings. InvalidInput, Conflict, Failed."""
-        return await finish(self._update(self._index.get(ref), asked))
+        return await self._update(self._index.get(ref), asked)
 
     async def _update(self, live: Live, asked: HostConfig) -> Sequence[str]:
         container = live.container

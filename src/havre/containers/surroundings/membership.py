@@ -14,7 +14,7 @@ from pathlib import Path
 
 from msgspec.structs import replace
 
-from havre.aio import finish, in_thread
+from havre.aio import in_thread
 from havre.containers.container import Container
 from havre.containers.live import Index, Live
 from havre.containers.networking import guest_of, links_of, links_without, own_hosts_of, renamed_links
@@ -48,7 +48,7 @@ class Membership:
         """Put a container on a network. Raises NotFound, Forbidden, InvalidInput (addresses)."""
         live = self._index.get(container_ref)
         network = self._networks.find(network_ref)
-        await finish(self._connect(live, network, asked or EndpointSettings()))
+        await self._connect(live, network, asked or EndpointSettings())
 
     async def _connect(self, live: Live, network: Network, asked: EndpointSettings) -> None:
         async with live.lock:
@@ -72,11 +72,11 @@ class Membership:
         except NotFound:
             if live is None or (live.process is not None and not force):
                 raise
-            await finish(self._forget(live, network_ref))
+            await self._forget(live, network_ref)
             return
         if live is None:
             raise NotFound(f"endpoint {container_ref} not found")
-        await finish(self._disconnect(live, network))
+        await self._disconnect(live, network)
 
     async def _forget(self, live: Live, network_name: str) -> None:
         """No longer ask for a network that is gone."""
@@ -109,7 +109,7 @@ class Membership:
         """Publish ports of a running container that `givers`, where they are, hand over. Conflict, Failed, NotFound."""
         live = self._index.get(ref)
         others = {id(other): other for giver in givers if (other := self._index.find(giver)) not in (None, live)}
-        await finish(self._take_ports(live, [other for other in others.values() if other is not None], bindings))
+        await self._take_ports(live, [other for other in others.values() if other is not None], bindings)
 
     async def _take_ports(self, live: Live, others: Sequence[Live], bindings: PortBindings) -> None:
         async with AsyncExitStack() as locks:
@@ -149,7 +149,7 @@ class Membership:
             raise NotFound(f"No such container: {ref}")
         if not owner:
             raise Conflict("Conflict, cannot remove the default link name of the container")
-        await finish(self._unlink(live, owner, alias, ref))
+        await self._unlink(live, owner, alias, ref)
 
     async def _unlink(self, live: Live, owner: str, alias: str, ref: str) -> None:
         async with live.lock:
