@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from havre.containers.create.checks import split_request
 from havre.containers.create.configure import (
     Defaults,
     check_conflicts,
@@ -12,11 +13,10 @@ from havre.containers.create.configure import (
     fill_host_config,
     merge_config,
     plan_endpoints,
-    split_request,
 )
 from havre.containers.surroundings.plan import plan_env
 from havre.errors import InvalidInput
-from havre.wire.config import Config, CreateRequest, EndpointSettings, Healthcheck, HostConfig, NetworkingConfig
+from havre.wire.config import Config, CreateRequest, EndpointSettings, Healthcheck, HostConfig
 
 IMAGE = Config(entrypoint=["/entry"], cmd=["serve"], env=["PATH=/image", "A=image"], user="web", working_dir="/srv")
 DEFAULTS = Defaults(runtime="crun", cgroupns_mode="private", unified_cgroups=True, hostname="host")
@@ -93,9 +93,8 @@ def test_hostname() -> None:
 
 
 def test_endpoints() -> None:
-    given = NetworkingConfig(endpoints_config={"default": EndpointSettings(aliases=["a"]), "netid": None})
-    request = CreateRequest(networking_config=given, mac_address="02:00:00:00:00:01")
-    planned = plan_endpoints(request, "bridge", {"netid": "other"})
+    given = {"default": EndpointSettings(aliases=["a"]), "netid": None}
+    planned = plan_endpoints(given, "02:00:00:00:00:01", "bridge", {"netid": "other"})
     assert list(planned) == ["bridge", "other"]
     assert planned["bridge"].aliases == ["a"]
     assert planned["bridge"].mac_address == "02:00:00:00:00:01"

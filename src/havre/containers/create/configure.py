@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from havre.containers.container import Container
 from havre.errors import InvalidInput
 from havre.runtime.spec import MASKED_PATHS, READONLY_PATHS
-from havre.wire.config import Config, CreateRequest, EndpointSettings, Healthcheck, HostConfig, LogConfig, RestartPolicy
+from havre.wire.config import Config, EndpointSettings, Healthcheck, HostConfig, LogConfig, RestartPolicy
 
 T = TypeVar("T")
 
@@ -41,13 +41,6 @@ class Defaults:
     shm_size: int = DEFAULT_SHM_SIZE
     init: bool = False
     roots: tuple[str, ...] = ()  # the daemon's own directories
-
-
-def split_request(request: CreateRequest) -> tuple[Config, HostConfig]:
-    """The two halves of a request as values of their own, which may be changed without the request noticing."""
-    fields = {name: getattr(request, name) for name in Config.__struct_fields__}
-    host = request.host_config or HostConfig()
-    return Config(**fields), msgspec.structs.replace(host)
 
 
 def merge_config(user: Config, image: Config) -> Config:
@@ -171,33 +164,34 @@ def _fill_log_config(given: LogConfig, defaults: Defaults) -> LogConfig:
 
 
 def plan_endpoints(
-    request: CreateRequest, network_mode: str, resolve: Mapping[str, str]
+    given: Mapping[str, EndpointSettings | None], mac_address: str, network_mode: str, resolve: Mapping[str, str]
 ) -> dict[str, EndpointSettings]:
-    """The networks to join by their names; `resolve` maps what the user wrote (name or ID) to names."""
+    """The networks to join by their names; `resolve` maps what the user wrote (name or ID) to names.
+
+    `given` is what was asked of each, and `mac_address` the container's, which is that of its main network.
+    """
     if network_mode.startswith("container:"):
         return {}
     main = resolve.get(network_mode, network_mode)
     asked = {main: EndpointSettings()}
-    given = request.networking_config.endpoints_config if request.networking_config else None
-    for written, settings in (given or {}).items():
+    for written, settings in given.items():
         name = main if written == "default" else resolve.get(written, written)
         asked[name] = msgspec.structs.replace(settings) if settings else EndpointSettings()
-    if request.mac_address and main not in ("host", "none"):  # these have no device of the container's own
-        if asked[main].mac_address not in ("", request.mac_address):
+    if mac_address and main not in ("host", "none"):  # these have no device of the container's own
+        if asked[main].mac_address not in ("", mac_address):
             raise InvalidInput(
                 "the container-wide MAC address must match the endpoint-specific MAC address for the main network, "
                 "or be left empty"
             )
-        asked[main].mac_address = request.mac_address
+        asked[main].mac_address = mac_address
     return asked
 
 
-def networks_named(request: CreateRequest, network_mode: str) -> Iterable[str]:
+def networks_named(given: Iterable[str], network_mode: str) -> Iterable[str]:
     """Every network that a request mentions, as written, for the caller to look up."""
     if not network_mode.startswith("container:"):
         yield network_mode
-    given = request.networking_config.endpoints_config if request.networking_config else None
-    yield from (name for name in given or () if name != "default")
+    yield from (name for name in given if name != "default")
 
 
 def default_hostname(id: str, config: Config, host: HostConfig, defaults: Defaults) -> str:
