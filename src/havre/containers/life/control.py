@@ -65,8 +65,9 @@ class Control:
         process = live.running()
         try:
             await self._lifecycle.feed(live, event)
-        except Conflict:  # it has just ended
-            raise Conflict(f"container {live.container.id} is not running") from None
+        except Conflict:  # it has just ended: no error, as with dockerd
+            async with live.lock:
+                return None
         return process
 
     async def _see_end(self, live: Live, process: Process) -> None:
