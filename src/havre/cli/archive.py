@@ -5,12 +5,12 @@ from __future__ import annotations
 import posix
 import sys
 
-from havre.cli.names import has_tag
 from havre.cli.parser import StatusError
 from havre.cli.platforms import platform_parameters
 from havre.cli.progress import show
 from havre.cli.stream import write_all
 from havre.client.config import exists
+from havre.oci.names import split_tag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def import_(session: Session, options: Options, arguments: list[str]) -> int:
     source, *names = arguments
     query: Query = {"fromSrc": source if "://" in source else "-"}
     if names:
-        repository, _, tag = names[0].rpartition(":") if has_tag(names[0]) else (names[0], "", "")
+        repository, tag = split_tag(names[0])
         query["repo"] = repository
         if tag:
             query["tag"] = tag
@@ -133,7 +133,7 @@ def commit(session: Session, options: Options, arguments: list[str]) -> int:
     container, *names = arguments
     query: Query = {"container": container, "pause": "1" if options.pause else "0"}
     if names:
-        repository, _, tag = names[0].rpartition(":") if has_tag(names[0]) else (names[0], "", "")
+        repository, tag = split_tag(names[0])
         query |= {"repo": repository, "tag": tag}
     query |= {"author": options.author, "comment": options.message}
     if options.change:

@@ -13,7 +13,6 @@ from binascii import a2b_base64
 from contextlib import nullcontext
 
 from havre.cli.buildview import Steps, choose_view, render_failure
-from havre.cli.names import DEFAULT_REGISTRY, has_tag, split_registry
 from havre.cli.parser import StatusError
 from havre.cli.progress import Failure, show
 from havre.cli.prune import check_builder
@@ -25,6 +24,7 @@ from havre.client.buildcontext import DirectoryContext, TextContext
 from havre.client.buildsend import is_remote, read_secret, registry_config, send_list, send_tar, takes_lists
 from havre.errors import HavreError
 from havre.golang.jsontext import decode, encode
+from havre.oci.names import DEFAULT_REGISTRY, has_tag, split_registry
 from havre.visible import Drawn, visible
 
 TYPE_CHECKING = False

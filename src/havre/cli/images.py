@@ -6,12 +6,12 @@ import sys
 import time
 
 from havre.cli.format.table import Listing
-from havre.cli.names import familiar, has_tag
 from havre.cli.parser import StatusError
 from havre.cli.platforms import platform_parameters
 from havre.cli.ps import render_filters
 from havre.errors import HavreError, InvalidInput, NotFound
 from havre.golang.texts import ago, ellipsis, go_time, human_size, short_id
+from havre.oci.names import familiar, split_tag
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -181,8 +181,8 @@ def tag(session: Session, options: Options, arguments: list[str]) -> int:
     except InvalidInput as error:
         text = f'Error parsing reference: "{target}" is not a valid repository/tag: {error}'
         raise InvalidInput(text) from error
-    repository, _, version = target.rpartition(":") if has_tag(target) else (target, "", "latest")
-    session.client.post(f"/images/{source}/tag", {"repo": repository, "tag": version})
+    repository, version = split_tag(target)
+    session.client.post(f"/images/{source}/tag", {"repo": repository, "tag": version or "latest"})
     return 0
 
 

@@ -5,9 +5,9 @@ Source: docker/cli 28, "docker image ls --tree".
 
 from __future__ import annotations
 
-from havre.cli.names import familiar
 from havre.cli.tty import DIM, OFF, has_colours, size
 from havre.golang.texts import human_size, short_id
+from havre.oci.names import familiar
 from havre.visible import Drawn, visible
 
 TYPE_CHECKING = False

@@ -5,10 +5,10 @@ from __future__ import annotations
 import posix
 import sys
 
-from havre.cli.names import AUTH_KEY
 from havre.cli.parser import StatusError
 from havre.client.auth import erase_auth, find_auth, store_auth
 from havre.errors import HavreError
+from havre.oci.names import AUTH_KEY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

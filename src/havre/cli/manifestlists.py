@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from havre.cli.names import AUTH_KEY
 from havre.client.auth import find_auth
 from havre.client.config import Config
 from havre.errors import Conflict, InvalidInput, NotFound
@@ -28,8 +27,9 @@ from havre.oci import mediatypes
 from havre.oci.attestation import MAX_ATTESTED, is_attestation
 from havre.oci.image import decode_image
 from havre.oci.manifest import MAX_CONFIG, Descriptor, Index, Manifest, decode_document
+from havre.oci.names import AUTH_KEY, DEFAULT_REGISTRY
 from havre.oci.platform import Platform
-from havre.oci.reference import DEFAULT_REGISTRY, Reference, parse_reference
+from havre.oci.reference import Reference, parse_reference
 from havre.registry import Auth, Fetched, Registry, RegistryConfig
 
 T = TypeVar("T")

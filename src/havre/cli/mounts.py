@@ -5,9 +5,9 @@ type=bind|volume|tmpfs|image, source|src, target|dst|destination, readonly|ro, a
 
 from __future__ import annotations
 
-from havre.cli.values import read_bytes, split_csv
 from havre.client.config import home
-from havre.golang.units import parse_bool
+from havre.golang.csvtext import split_csv
+from havre.golang.units import parse_bool, parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _take_option(mount: dict[str, Any], key: str, value: str) -> bool:
         mount.setdefault("VolumeOptions", {}).setdefault("DriverConfig", {})["Name"] = value
     elif key == "tmpfs-size":
         try:
-            mount.setdefault("TmpfsOptions", {})["SizeBytes"] = read_bytes(value)
+            mount.setdefault("TmpfsOptions", {})["SizeBytes"] = parse_size(value)
         except ValueError:
             raise ValueError(f"invalid value for {key}: {value}") from None
     elif key == "tmpfs-mode":

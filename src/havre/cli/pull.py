@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
-from havre.cli.names import AUTH_KEY, DEFAULT_REGISTRY, familiar, has_tag, split_registry
 from havre.cli.parser import StatusError
 from havre.cli.platforms import platform_parameters
 from havre.cli.progress import drain, show
 from havre.client.auth import auth_header, find_auth
 from havre.client.config import environment
 from havre.errors import InvalidInput
+from havre.oci.names import AUTH_KEY, DEFAULT_REGISTRY, familiar, has_tag, split_registry, split_tag, split_version
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -50,8 +50,7 @@ def check_trust(options: Options, exit_code: int = 1) -> None:
 def check_name(name: str) -> None:
     """Refuse what cannot name an image. Raises InvalidInput."""
     registry, repository = split_registry(name)
-    path = repository.partition("@")[0]
-    path = path.rpartition(":")[0] if has_tag(path) else path
+    path = split_tag(repository.partition("@")[0])[0]
     if path != path.lower():
         full = f"library/{path}" if registry == DEFAULT_REGISTRY and "/" not in path else path
         raise InvalidInput(f"invalid reference format: repository name ({full}) must be lowercase")
@@ -74,9 +73,7 @@ def pull_image(
     verify: str = "",
 ) -> None:
     """Pull an image and show the progress on descriptor `output`; `verify` is a public key. Raises HavreError."""
-    name, separator, version = image.partition("@")
-    if not separator and has_tag(name):
-        name, separator, version = name.rpartition(":")
+    name, version = split_version(image)
     query: Query = {"fromImage": name}
     if not all_tags:
         query["tag"] = version or "latest"
@@ -129,11 +126,11 @@ def push(session: Session, options: Options, arguments: list[str]) -> int:
     check_name(name)
     if options.all_tags and has_tag(name):
         raise StatusError(1, "tag can't be used with --all-tags/-a")
-    repository, tag = name, "" if options.all_tags else "latest"
-    if has_tag(name):
-        repository, _, tag = name.rpartition(":")
-    elif not options.all_tags and not options.quiet:
-        print("Using default tag: latest", flush=True)
+    repository, tag = split_tag(name)
+    if not tag and not options.all_tags:
+        tag = "latest"
+        if not options.quiet:
+            print("Using default tag: latest", flush=True)
     if options.platform and not options.quiet:
         print(_ONE_PLATFORM, flush=True)
     messages = _pushing(session, name, repository, tag, options.platform)
@@ -154,8 +151,8 @@ def push(session: Session, options: Options, arguments: list[str]) -> int:
 def push_image(session: Session, name: str, *, quiet: bool) -> str:
     """Push the image of one name and show the progress on standard error; its digest there. Raises HavreError."""
     told: dict[str, Any] = {}
-    repository, _, tag = name.rpartition(":") if has_tag(name) else (name, "", "latest")
-    messages = _pushing(session, name, repository, tag)
+    repository, tag = split_tag(name)
+    messages = _pushing(session, name, repository, tag or "latest")
     if quiet:
         drain(messages, told.update)
     else:

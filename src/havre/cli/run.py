@@ -16,13 +16,14 @@ from havre.cli.attach import (
     hijack_query,
     killer,
 )
-from havre.cli.names import familiar
 from havre.cli.parser import StatusError
 from havre.cli.run_config import create_body
 from havre.cli.stream import DETACHED
 from havre.cli.tty import size
 from havre.client.config import environment, exists
 from havre.errors import HavreError, NotFound
+from havre.oci.names import familiar
+from havre.wire.startfailures import exit_code
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
 
     from havre.cli.session import Session
     from havre.golang.flags import Options
-
-_ABSENT = ("executable file not found", "no such file or directory", "system cannot find the file specified")
-_REFUSED = ("permission denied", "is a directory")
 
 
 def run(session: Session, options: Options, arguments: list[str]) -> int:
@@ -182,9 +180,4 @@ def _start_or_fail(session: Session, container: str) -> None:
 
 
 def _start_failure(message: str) -> StatusError:
-    code = 125
-    if any(text in message for text in _ABSENT):
-        code = 127
-    elif any(text in message for text in _REFUSED):
-        code = 126
-    return _failure(message, code, None)
+    return _failure(message, exit_code(message), None)

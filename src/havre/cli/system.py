@@ -11,7 +11,7 @@ from havre.cli.parser import StatusError
 from havre.cli.ps import render_filters
 from havre.client.api import cannot_connect
 from havre.client.autostart import daemon_program
-from havre.client.endpoint import connect
+from havre.client.connect import connect
 from havre.golang.jsontext import encode
 from havre.visible import Drawn, for_terminal
 

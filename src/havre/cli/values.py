@@ -6,9 +6,9 @@ ValueError.
 
 from __future__ import annotations
 
-import _socket
-
 from havre.client.config import environment
+from havre.golang.csvtext import split_csv
+from havre.golang.ports import is_ip
 from havre.golang.units import parse_duration, parse_size
 
 TYPE_CHECKING = False
@@ -73,18 +73,6 @@ def read_mount(text: str) -> dict[str, Any]:
     from havre.cli.mounts import parse_mount
 
     return parse_mount(text)
-
-
-def split_csv(text: str) -> list[str]:
-    """The fields of one CSV record, quotes as RFC 4180 has them."""
-    from _csv import Error, reader
-
-    try:
-        for fields in reader([text], strict=True):
-            return list(fields)
-    except Error:
-        raise ValueError(f'parse error on line 1, column {len(text)}: bare " in non-quoted-field') from None
-    return []
 
 
 def read_network(text: str) -> dict[str, Any]:
@@ -178,17 +166,6 @@ def check_label(text: str) -> str:
     if not text.partition("=")[0].strip():
         raise ValueError(f"invalid label '{text}': empty name")
     return text
-
-
-def is_ip(text: str) -> bool:
-    """Whether `text` is an IPv4 or IPv6 address."""
-    for family in (_socket.AF_INET, _socket.AF_INET6):
-        try:
-            _socket.inet_pton(family, text)
-        except (OSError, ValueError):
-            continue
-        return True
-    return False
 
 
 def check_ip(text: str) -> str:

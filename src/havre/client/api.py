@@ -10,7 +10,8 @@ from __future__ import annotations
 import posix
 
 from havre import errors
-from havre.client.endpoint import DEFAULT_SOCKET, connect
+from havre.client.connect import connect
+from havre.client.endpoint import DEFAULT_SOCKET
 from havre.client.http import Connection, quote, render_query
 from havre.golang.jsontext import decode, encode
 

@@ -25,6 +25,7 @@ from havre.compose.request import container_request
 from havre.compose.steps import Await, Build, Call, Create, Execute, Pull, Push, Step
 from havre.errors import Conflict, Failed, Forbidden, HavreError, NotFound, NotModified, Unavailable
 from havre.golang.jsontext import encode
+from havre.oci.names import split_tag, split_version
 
 _STATUS: dict[type[HavreError], int] = {NotModified: 304, Forbidden: 403, NotFound: 404, Conflict: 409}
 _MANY = 32
@@ -366,16 +367,14 @@ def _amount(detail: Mapping[str, Any]) -> str:
 
 
 def _pull_query(pull: Pull) -> dict[str, str | list[str]]:
-    name, separator, version = pull.image.partition("@")
-    if not separator and ":" in name.rpartition("/")[2]:
-        name, _, version = name.rpartition(":")
+    name, version = split_version(pull.image)
     query: dict[str, str | list[str]] = {"fromImage": name, "tag": version or "latest"}
     return query | ({"platform": pull.platform} if pull.platform else {})
 
 
 def _push_target(image: str) -> tuple[str, dict[str, str | list[str]]]:
-    repository, separator, tag = image.rpartition(":")
-    return (repository, {"tag": tag}) if separator and "/" not in tag else (image, {"tag": "latest"})
+    repository, tag = split_tag(image)
+    return repository, {"tag": tag or "latest"}
 
 
 def _reached(container: dict[str, Any], awaited: Await) -> bool:

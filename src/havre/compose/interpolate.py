@@ -15,10 +15,11 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from havre.compose.timestamps import Timestamp
 from havre.compose.tree import LIST_ENTRY, Path, Rules
-from havre.compose.units import Timestamp, float32
 from havre.compose.yamlread import Document, key_path
 from havre.errors import InvalidInput
+from havre.golang.scalars import float32
 
 _NAME = re.compile(r"[_a-zA-Z][_a-zA-Z0-9]*")
 _MODIFIER = re.compile(r":?[-+?]")

@@ -16,10 +16,11 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+from havre.compose.timestamps import Timestamp
 from havre.compose.tree import Path
-from havre.compose.units import Timestamp, float32, format_duration, go_text
 from havre.compose.yamlwrite import natural_key, sort_deep
-from havre.golang.units import parse_duration, parse_size
+from havre.golang.scalars import float32, go_text
+from havre.golang.units import format_duration, parse_duration, parse_size
 
 JSON, YAML = "json", "yaml"
 _KEYS_TOLD = 12

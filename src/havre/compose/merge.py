@@ -12,9 +12,9 @@ from typing import Any
 
 from havre.compose.shortforms import parse_volume
 from havre.compose.tree import Path, Rules
-from havre.compose.units import go_text
 from havre.compose.yamlread import key_path
 from havre.errors import InvalidInput
+from havre.golang.scalars import go_text
 
 Merger = Callable[[Any, Any, Path], Any]
 _SERVICE_STARTED = {"condition": "service_started", "required": True}

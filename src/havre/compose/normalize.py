@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from havre.compose.tree import Path, Rules, change
-from havre.compose.units import go_text
 from havre.errors import InvalidInput
+from havre.golang.scalars import go_text
 
 _REMOTE = ("https://", "http://", "git://", "ssh://", "github.com/", "git@")
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]")

@@ -13,12 +13,12 @@ import posixpath
 from typing import Any
 
 from havre.compose.tree import Path, Rules, change, change_below
-from havre.compose.units import go_text
 from havre.compose.yamlread import key_path
 from havre.errors import InvalidInput
+from havre.golang.ports import parse_mappings
+from havre.golang.scalars import go_text
 
 _PROPAGATIONS = frozenset(("rprivate", "private", "rshared", "shared", "rslave", "slave"))
-_PROTOCOLS = ("tcp", "udp", "sctp")
 
 
 def expand(model: dict[str, Any]) -> dict[str, Any]:
@@ -78,63 +78,15 @@ def _split_colons(text: str) -> list[str]:
 
 def parse_port(text: str) -> list[dict[str, Any]]:
     """The ports of a short form, one for each of a range. Raises ValueError."""
-    rest, _, protocol = text.partition("/")
-    protocol = protocol.lower() or "tcp"
-    if protocol not in _PROTOCOLS:
-        raise ValueError(f"invalid proto: {protocol}")
-    host, published, target = _port_parts(rest)
-    if not target:
-        raise ValueError(f"no port specified: {text}<empty>")
-    first, last = _port_range(target, "containerPort")
-    if published:
-        low, high = _port_range(published, "hostPort")
-        if high - low != last - first:
-            if last != first:
-                raise ValueError(f"invalid ranges specified for container and host Ports: {target} and {published}")
-            high = low  # any free port of the range
     ports = []
-    for offset in range(last - first + 1):
-        port: dict[str, Any] = {"mode": "ingress", "target": first + offset, "protocol": protocol}
-        if host:
-            port["host_ip"] = host
-        if published:
-            one_of_many = last == first and "-" in published
-            port["published"] = published if one_of_many else str(low + offset)
+    for each in parse_mappings(text):
+        port: dict[str, Any] = {"mode": "ingress", "target": each.port, "protocol": each.protocol}
+        if each.ip:
+            port["host_ip"] = each.ip
+        if each.host_port:
+            port["published"] = each.host_port
         ports.append(port)
     return sorted(ports, key=lambda port: str(port["target"]))
-
-
-def _port_parts(text: str) -> tuple[str, str, str]:
-    if text.startswith("["):
-        host, _, rest = text[1:].partition("]")
-        _, published, target = ("", *rest.removeprefix(":").rpartition(":")[::2])
-        return host, published, target
-    parts = text.rsplit(":", 2)
-    if len(parts) == 1:
-        return "", "", parts[0]
-    if len(parts) == 2:
-        return "", parts[0], parts[1]
-    _check_address(parts[0])
-    return parts[0], parts[1], parts[2]
-
-
-def _check_address(text: str) -> None:
-    from ipaddress import ip_address
-
-    try:
-        if ":" in text:
-            raise ValueError
-        ip_address(text)
-    except ValueError:
-        raise ValueError(f"invalid IP address: {text}; one of IPv6 stands in brackets") from None
-
-
-def _port_range(text: str, what: str) -> tuple[int, int]:
-    first, _, last = text.partition("-")
-    numbers = [int(part) if part.isdigit() else -1 for part in (first, last or first)]
-    if not all(0 <= number <= 65535 for number in numbers) or numbers[0] > numbers[1]:
-        raise ValueError(f"invalid {what}: {text}")
-    return numbers[0], numbers[1]
 
 
 def _ports(value: Any, path: Path) -> Any:

@@ -17,7 +17,7 @@ from typing import Any
 
 import yaml
 
-from havre.compose.units import Timestamp, parse_timestamp
+from havre.compose.timestamps import Timestamp, parse_timestamp
 from havre.errors import InvalidInput
 
 Path = tuple[str, ...]

@@ -12,8 +12,8 @@ import re
 from functools import cmp_to_key
 from typing import Any
 
-from havre.compose.units import go_float
 from havre.compose.yamlread import resolve
+from havre.golang.scalars import go_float
 
 _OLD_BOOLEANS = frozenset(
     form(word) for word in ("y", "yes", "on", "n", "no", "off") for form in (str, str.title, str.upper)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable
 
 from havre.containers.container import Container
 from havre.errors import InvalidInput
+from havre.golang.ports import parse_mappings
 from havre.wire.filters import (
     Filters,
     boolean,
@@ -25,7 +26,6 @@ KEYS = frozenset(
 )  # fmt: skip
 STATES = ("created", "restarting", "running", "removing", "paused", "exited", "dead")
 HEALTH = ("none", "starting", "healthy", "unhealthy")
-_PORTS = re.compile(r"(\d+)(?:-(\d+))?(?:/(tcp|udp|sctp))?")
 
 
 def select(
@@ -149,9 +149,11 @@ def _ports(filters: Filters, key: str) -> set[str]:
     for value in filters.get(key, ()):
         if ":" in value:
             raise InvalidInput(f"filter for '{key}' should not contain ':': {value}")
-        match = _PORTS.fullmatch(value)
-        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-        if match is None or not 0 < first <= last < 65536:
+        try:
+            found = parse_mappings(value)
+        except ValueError:
+            found = []
+        if not found or not found[0].port:
             raise InvalidInput(f"error while looking up for {key} {value}: expected PORT[-LAST][/PROTOCOL]")
-        ports.update(f"{port}/{match[3] or 'tcp'}" for port in range(first, last + 1))
+        ports.update(each.name for each in found)
     return ports

@@ -11,6 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from havre.errors import InvalidInput
+from havre.golang.ports import parse_host_port, parse_port
 from havre.golang.signals import parse_signal
 from havre.logs import DEFAULT_DRIVER, check_driver
 from havre.oci.platform import Platform
@@ -29,7 +30,6 @@ _TMPFS_WORDS = (
     "defaults",
 )
 _RESTARTS = ("", "no", "always", "on-failure", "unless-stopped")
-_PORT = re.compile(r"(\d{1,5})(?:-(\d{1,5}))?")
 _RANGE_LIST = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 
 
@@ -80,27 +80,12 @@ def _check_healthcheck(health: Healthcheck) -> None:
         raise InvalidInput(f"Unknown healthcheck type '{health.test[0]}'", "expected NONE, CMD or CMD-SHELL")
 
 
-def parse_port(text: str) -> tuple[int, str]:
-    """`80`, `80/tcp` as number and protocol."""
-    number, _, protocol = text.partition("/")
-    protocol = (protocol or "tcp").lower()
-    if not number.isdecimal() or not 0 < int(number) < 65536 or protocol not in ("tcp", "udp", "sctp"):
-        raise InvalidInput(f'invalid port specification: "{text}"', "expected 1 to 65535, then /tcp, /udp or /sctp")
-    return int(number), protocol
-
-
 def _check_ports(host: HostConfig) -> None:
     for port, bindings in (host.port_bindings or {}).items():
         parse_port(port)
         for binding in bindings or ():
-            match = _PORT.fullmatch(binding.host_port)
-            if binding.host_port and (match is None or not _rising(match)):
-                raise InvalidInput(f'invalid port specification: "{binding.host_port}"', "expected PORT or FIRST-LAST")
-
-
-def _rising(match: re.Match[str]) -> bool:
-    first, last = int(match[1]), int(match[2] or match[1])
-    return 0 <= first <= last < 65536
+            if binding.host_port:
+                parse_host_port(binding.host_port)
 
 
 def check_host_config(host: HostConfig, limits: HostLimits) -> list[str]:

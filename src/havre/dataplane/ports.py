@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -25,10 +24,10 @@ from ipaddress import IPv4Address, IPv6Address
 from havre.dataplane.ipam import Address, parse_address
 from havre.dataplane.plan import TRANSLATED, Access, PortMap
 from havre.dataplane.relay import Relay
-from havre.errors import Failed, InvalidInput
+from havre.errors import Failed
+from havre.golang.ports import parse_host_port, parse_port
 from havre.listening import Budget
 
-PROTOCOLS = ("tcp", "udp", "sctp")
 EPHEMERAL = (32768, 60999)
 ANY4, ANY6 = IPv4Address("0.0.0.0"), IPv6Address("::")
 ANY: Mapping[int, Address] = {4: ANY4, 6: ANY6}
@@ -39,7 +38,6 @@ _KINDS = {
     "sctp": (socket.SOCK_STREAM, socket.IPPROTO_SCTP),
 }
 _NO_SUCH_PROTOCOL = (errno.EPROTONOSUPPORT, errno.EAFNOSUPPORT, errno.ESOCKTNOSUPPORT)
-_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -79,18 +77,6 @@ class Publish:
         return sorted({host.version for host in self.asked}.intersection(among))
 
 
-def parse_port(text: str) -> tuple[int, str]:
-    """Parse `80/tcp` or `80` into number and protocol."""
-    number, slash, protocol = text.partition("/")
-    protocol = protocol.lower() if slash else "tcp"
-    if protocol not in PROTOCOLS:
-        raise InvalidInput(f'invalid port specification: "{text}"', f"the protocol is one of {', '.join(PROTOCOLS)}")
-    first, last = _range(number, text)
-    if first != last or first == 0:
-        raise InvalidInput(f'invalid port specification: "{text}"', "expected one port from 1 to 65535")
-    return first, protocol
-
-
 def parse_bindings(
     bindings: Mapping[str, Sequence[tuple[str, str]] | None], exposed: Collection[str] = (), publish_all: bool = False
 ) -> list[Publish]:
@@ -100,23 +86,13 @@ def parse_bindings(
     for name, wanted in bindings.items():
         port, protocol = parse_port(name)
         for host, host_port in wanted or [("", "")]:
-            first, last = _range(host_port, host_port) if host_port else (0, 0)
+            first, last = parse_host_port(host_port) if host_port else (0, 0)
             wishes.append(Publish(protocol, port, parse_address(host) if host else None, first, last))
     if publish_all:
         given = {(wish.port, wish.protocol) for wish in wishes}
         rest = sorted({parse_port(name) for name in exposed} - given)
         wishes += [Publish(protocol, port) for port, protocol in rest]
     return wishes
-
-
-def _range(text: str, whole: str) -> tuple[int, int]:
-    match = _RANGE.fullmatch(text)
-    first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
-    if first > last or last > 65535:
-        raise InvalidInput(
-            f'invalid port specification: "{whole}"', "expected a port or a range FIRST-LAST up to 65535"
-        )
-    return first, last
 
 
 @dataclass

@@ -18,7 +18,7 @@ from havre.dockerfile.checks import Finding
 from havre.dockerfile.graph import Graph, Stage
 from havre.dockerfile.ignore import IgnoreRules
 from havre.dockerfile.instructions import Arg, Command, Env, From, Health, Label, Process, Text, Words, understand
-from havre.dockerfile.plan import CopyAction, Step, host_part
+from havre.dockerfile.plan import CopyAction, Step
 from havre.dockerfile.syntax import Dockerfile, Instruction, closest
 from havre.dockerfile.words import expand
 from havre.errors import InvalidInput
@@ -284,7 +284,7 @@ def _of_words(
             if protocol != protocol.lower():
                 message = f"Defined protocol '{port}' in EXPOSE instruction should be lowercase"
                 yield _found(instruction, "ExposeProtoCasing", message)
-            if host_part(port):
+            if ":" in port:
                 message = f"EXPOSE instruction should not define an IP address or host-port mapping, found '{port}'"
                 yield _found(instruction, "ExposeInvalidFormat", message)
     if isinstance(step.action, CopyAction) and not step.action.from_ and rules is not None:

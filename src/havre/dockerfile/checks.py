@@ -19,10 +19,10 @@ import msgspec
 
 from havre.dockerfile.syntax import Dockerfile, excerpt
 from havre.errors import InvalidInput
+from havre.golang.units import parse_bool
 
 DIRECTIVE, ARGUMENT = "check", "BUILDKIT_DOCKERFILE_CHECK"
 _SITE = "https://docs.docker.com/go/dockerfile/rule/"
-_TRUE, _FALSE = ("1", "t", "true"), ("0", "f", "false")
 
 
 @dataclass(frozen=True)
@@ -141,14 +141,21 @@ def parse_policy(text: str) -> Policy:
             policy = Policy(names, policy.experimental, policy.fails)
         elif key == "experimental" and equals:
             policy = Policy(policy.skip, names, policy.fails)
-        elif key == "error" and value.lower() in _TRUE + _FALSE:
-            policy = Policy(policy.skip, policy.experimental, value.lower() in _TRUE)
+        elif key == "error" and (fails := _truth(value)) is not None:
+            policy = Policy(policy.skip, policy.experimental, fails)
         else:
             raise InvalidInput(
                 f'failed to parse check options: invalid check option "{part}"',
                 "expected skip=RULE,... experimental=RULE,... or error=true, joined by semicolons",
             )
     return policy
+
+
+def _truth(text: str) -> bool | None:
+    try:
+        return parse_bool(text.lower())
+    except ValueError:
+        return None
 
 
 def policy_of(dockerfile: Dockerfile, build_args: Mapping[str, str | None]) -> Policy:

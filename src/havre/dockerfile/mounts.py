@@ -9,12 +9,12 @@ Source: the Dockerfile reference, "RUN --mount".
 
 from __future__ import annotations
 
-import csv
 import posixpath
 from dataclasses import dataclass
 
 from havre.dockerfile.syntax import nearest
 from havre.errors import InvalidInput
+from havre.golang.csvtext import split_csv
 from havre.golang.units import parse_size
 
 TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
@@ -91,8 +91,8 @@ def parse_mount(text: str) -> RunMount:
 
 def _split_fields(text: str) -> list[str]:
     try:
-        return next(csv.reader([text]), [])
-    except csv.Error as error:
+        return split_csv(text)
+    except ValueError as error:
         raise InvalidInput(f"{error}: {text}") from None
 
 

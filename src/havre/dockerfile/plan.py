@@ -41,13 +41,12 @@ from havre.dockerfile.mounts import RunMount
 from havre.dockerfile.syntax import DockerfileError, Heredoc, closest, parse_instruction
 from havre.dockerfile.words import expand, split
 from havre.errors import InvalidInput
+from havre.golang.ports import parse_mappings
 from havre.golang.signals import parse_signal
 from havre.wire.config import Config
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_PORT = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?(?:/(tcp|udp|sctp))?", re.IGNORECASE)
-_HOST_PART = re.compile(r"(?:(?:[0-9.]*|\[[0-9a-f:]*\]):)?(?:[0-9]{0,5}(?:-[0-9]{1,5})?):(?=[0-9])", re.IGNORECASE)
 _MAX_UNSET = 16  # variables without a value that are told of one instruction
 
 
@@ -368,16 +367,11 @@ def _shell_form(
     return (*shell, script + documents), ()
 
 
-def host_part(port: str) -> str:
-    """The address and port of a host in a word of EXPOSE, which mean nothing there; "" when there is none."""
-    match = _HOST_PART.match(port)
-    return match[0] if match else ""
-
-
 def _parse_ports(word: str) -> list[str]:
-    match = _PORT.fullmatch(word.removeprefix(host_part(word)))
-    first = int(match[1]) if match else 0
-    last = int(match[2] or first) if match else 0
-    if match is None or not 0 < first <= last < 1 << 16:
+    try:
+        ports = parse_mappings(word)
+    except ValueError as error:
+        raise InvalidInput(str(error), "expected PORT[-PORT][/tcp|udp|sctp]") from None
+    if not all(each.port for each in ports):
         raise InvalidInput(f"invalid containerPort: {word}", "expected PORT[-PORT][/tcp|udp|sctp]")
-    return [f"{port}/{(match[3] or 'tcp').lower()}" for port in range(first, last + 1)]
+    return [each.name for each in ports]

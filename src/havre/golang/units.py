@@ -3,6 +3,7 @@
     parse_bool      true, T, 1, false, F, 0      as strconv.ParseBool
     parse_size      1.5g, 64MiB, 512 kB, 100     powers of 1024, as go-units' RAMInBytes
     parse_duration  1h30m, 1.5s, -250ms, 0       as time.ParseDuration, in nanoseconds
+    format_duration 1h30m0s, 1.5s, 250ms, 0s     as Duration.String
 
 No regular expressions: the command line starts without them.
 """
@@ -71,3 +72,24 @@ def _split(text: str, chars: str) -> tuple[str, str]:
     """The longest beginning made of `chars`, and the rest."""
     rest = text.lstrip(chars)
     return text[: len(text) - len(rest)], rest
+
+
+def format_duration(duration_ns: int) -> str:
+    """A duration as Go's `Duration.String` prints it: `1m30s`, `1.5s`, `250ms`."""
+    if duration_ns == 0:
+        return "0s"
+    sign, value = ("-", -duration_ns) if duration_ns < 0 else ("", duration_ns)
+    for unit, size in (("ns", 1), ("µs", 1_000), ("ms", 1_000_000)):
+        if value < size * 1_000:
+            return f"{sign}{_fraction(value, size)}{unit}"
+    minutes, rest = divmod(value, 60 * _SECOND)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{_fraction(rest, _SECOND)}s"
+    if hours:
+        return f"{sign}{hours}h{minutes}m{text}"
+    return f"{sign}{minutes}m{text}" if minutes else sign + text
+
+
+def _fraction(value: int, size: int) -> str:
+    whole, rest = divmod(value, size)
+    return f"{whole}.{rest:0{len(str(size)) - 1}d}".rstrip("0") if rest else str(whole)

@@ -34,9 +34,9 @@ from havre.errors import InvalidInput
 from havre.golang.units import parse_duration
 from havre.logs.delivery import Delivery, connect_tcp, connect_tls, connect_unix, describe
 from havre.logs.numbering import Numbering
-from havre.logs.options import parse_flag, parse_size
 from havre.logs.records import NAMES, Record
 from havre.logs.subject import Subject
+from havre.logs.values import parse_flag, parse_size
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from havre.errors import InvalidInput
-from havre.golang import units
+from havre.logs.values import START, parse_flag, parse_size
 
 DEFAULT_DRIVER = "json-file"
 _ATTRIBUTES = ("labels", "labels-regex", "env", "env-regex", "tag")
@@ -41,7 +41,6 @@ OPTIONS: Mapping[str, tuple[str, ...]] = {
     "none": (),
 }
 REMOTE = ("journald", "syslog", "gelf", "fluentd")
-START = "failed to create task for container: failed to initialize logging driver"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,25 +114,6 @@ def parse_limits(driver: str, options: Mapping[str, str]) -> LogLimits:
     if compress and f"{prefix}compress" in options and (files < 2 or size == 0):
         raise InvalidInput(f"{START}: compress cannot be true when max-file is less than 2 or max-size is not set")
     return LogLimits(size, files, compress and files > 1)
-
-
-def parse_flag(options: Mapping[str, str], name: str, default: bool, start: str = f"{START}: ") -> bool:
-    """Parse a boolean as Go does. InvalidInput, prefixed with `start`."""
-    asked = options.get(name, str(default))
-    try:
-        return units.parse_bool(asked)
-    except ValueError as error:
-        raise InvalidInput(f"{start}{error}", "expected true or false") from None
-
-
-def parse_size(text: str, start: str = f"{START}: ") -> int:
-    """Parse a size such as 10m, in bytes; -1 and 0 are unlimited. InvalidInput, prefixed with `start`."""
-    if text in ("-1", "0"):
-        return 0
-    try:
-        return units.parse_size(text)
-    except ValueError as error:
-        raise InvalidInput(f"{start}{error}", "expected a size such as 10m") from None
 
 
 def keeps_file(driver: str, options: Mapping[str, str]) -> bool:

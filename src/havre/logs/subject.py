@@ -13,7 +13,7 @@ from functools import cache
 from typing import Any
 
 from havre.errors import InvalidInput
-from havre.logs.options import START
+from havre.logs.values import START
 
 DEFAULT_TAG = "{{.ID}}"
 _LONGEST = 16 << 10  # maximum length of a template and of a pattern, in characters

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from havre.dataplane.ipam import Address
 from havre.dataplane.plan import LinkMap
-from havre.dataplane.ports import parse_port
+from havre.golang.ports import parse_port
 from havre.networks.guest import Guest
 
 _PRIVATE = ("HOME", "PATH")

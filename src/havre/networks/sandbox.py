@@ -16,7 +16,8 @@ from havre.dataplane import hostfiles as files
 from havre.dataplane.ipam import Address
 from havre.dataplane.nameserver import NameServer, Sockets, Upstream
 from havre.dataplane.plan import TRANSLATED, Access, Endpoint, PortMap, choose_gateway
-from havre.dataplane.ports import ANY, ANY4, ANY6, Publish, Reservation, parse_bindings, parse_port
+from havre.dataplane.ports import ANY, ANY4, ANY6, Publish, Reservation, parse_bindings
+from havre.golang.ports import parse_port
 from havre.networks.guest import Guest
 from havre.networks.links import Exposed, Link, exposed_of
 from havre.networks.spec import NetworkContainer

@@ -18,10 +18,9 @@ from dataclasses import dataclass, replace
 
 from havre.errors import InvalidInput
 from havre.oci.digest import Digest, parse_digest
+from havre.oci.names import DEFAULT_REGISTRY, split_registry
 
-DEFAULT_REGISTRY = "docker.io"
 DEFAULT_TAG = "latest"
-_LEGACY_REGISTRY = "index.docker.io"
 _OFFICIAL = "library/"
 _NAME_LIMIT = 255
 
@@ -123,11 +122,7 @@ def _parse_suffix_digest(text: str) -> Digest:
 
 
 def _split_registry(text: str) -> tuple[str, str]:
-    first, slash, rest = text.partition("/")
-    is_registry = bool(slash) and ("." in first or ":" in first or first == "localhost" or first != first.lower())
-    registry, path = (first, rest) if is_registry else (DEFAULT_REGISTRY, text)
-    if registry == _LEGACY_REGISTRY:
-        registry = DEFAULT_REGISTRY
+    registry, path = split_registry(text)
     if registry == DEFAULT_REGISTRY and "/" not in path:
         path = _OFFICIAL + path
     return registry, path

@@ -20,7 +20,7 @@ from pathlib import Path
 from yarl import URL
 
 from havre.errors import InvalidInput
-from havre.oci.reference import DEFAULT_REGISTRY
+from havre.oci.names import DEFAULT_REGISTRY
 from havre.registry.limits import Limits
 
 DOCKER_HUB = "registry-1.docker.io"

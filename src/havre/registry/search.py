@@ -13,7 +13,7 @@ from yarl import URL
 
 from havre.errors import Failed, InvalidInput
 from havre.golang import gojson
-from havre.oci.reference import DEFAULT_REGISTRY
+from havre.oci.names import DEFAULT_REGISTRY
 from havre.registry.auth import Auth
 from havre.registry.endpoints import RegistryConfig, endpoint_of
 from havre.registry.transport import MAX_ANSWER, RegistryError, Target, Transport, as_asked, read_document

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 
 from havre.errors import Failed, HavreError, InvalidInput
+from havre.wire.startfailures import ABSENT, REFUSED
 
 CREATE = "failed to create task for container: failed to create shim task: OCI runtime create failed"
 START = "failed to start container process: OCI runtime start failed"
@@ -18,10 +19,6 @@ EXEC = "OCI runtime exec failed: exec failed: unable to start container process"
 _MISMATCHED = (
     ": Are you trying to mount a directory onto a file (or vice-versa)? "
     "Check if the specified host path exists and is the expected type"
-)
-_REASONS = (
-    *("executable file not found", "no such file or directory", "system cannot find the file specified"),
-    *("permission denied", "is a directory"),
 )
 
 # crun's words on the left; runc's words for the same error on the right.
@@ -84,7 +81,7 @@ def _told(message: str) -> HavreError:
     """An error caused by the container's own configuration is a 400, recognised by its text (moby daemon/errors.go)."""
     if "not a directory" in message.lower():
         return InvalidInput(message + _MISMATCHED)
-    if any(reason in message.lower() for reason in _REASONS):
+    if any(reason in message.lower() for reason in (*ABSENT, *REFUSED)):
         return InvalidInput(message)
     return Failed(message)
 

@@ -27,13 +27,3 @@ def parse(text: str) -> float:
     whole, _, fraction = text.removesuffix("Z").partition(".")
     seconds = datetime.fromisoformat(whole + "+00:00").timestamp()
     return seconds + (float("0." + fraction) if fraction else 0.0)
-
-
-def show_duration(seconds: float) -> str:
-    """A duration as Go prints it: 200ms, 1.5s, 1m30s, 1h0m0s."""
-    if seconds < 1:
-        return f"{seconds * 1000:g}ms"
-    minutes, rest = divmod(seconds, 60)
-    hours, minutes = divmod(int(minutes), 60)
-    shown = f"{minutes}m{rest:g}s" if minutes or hours else f"{rest:g}s"
-    return f"{hours}h{shown}" if hours else shown

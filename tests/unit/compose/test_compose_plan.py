@@ -23,12 +23,11 @@ from havre.compose.request import container_request
 from havre.compose.rollout import plan_rollout
 from havre.compose.state import Container, State
 from havre.compose.steps import Step
-from havre.compose.units import format_duration
 from havre.compose.viz import render_dot
 from havre.compose.watch import Tree, pack, rules_of
 from havre.compose.watched import Folders
 from havre.errors import HavreError
-from havre.golang.units import parse_duration, parse_size
+from havre.golang.units import format_duration, parse_duration, parse_size
 
 BASIC = """
 services:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from havre.containers.container import Health, HealthResult
-from havre.containers.probes import begin, cease, delay_s, first_delay_s, judge, probe_command, shorten
+from havre.containers.probes import begin, cease, delay_s, first_delay_s, judge, probe_command
 from havre.wire.config import Config, Healthcheck
-from havre.wire.times import from_seconds, show_duration
+from havre.wire.times import from_seconds
 
 SECOND = 1_000_000_000
 CHECK = Healthcheck(
@@ -99,15 +99,3 @@ def test_commands():
     assert probe_command(shell) == ["/bin/sh", "-c", "a b"]
     shell.shell = ["/bin/ash", "-ec"]
     assert probe_command(shell) == ["/bin/ash", "-ec", "a b"]
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0.2, "200ms"), (1.5, "1.5s"), (30, "30s"), (90, "1m30s"), (3600, "1h0m0s"), (3661, "1h1m1s")]
-)
-def test_durations_as_go_shows_them(seconds, text):
-    assert show_duration(seconds) == text
-
-
-def test_long_output_is_cut():
-    assert shorten(b"x" * 5000) == "x" * 4096 + "..."
-    assert shorten(b"ok\n") == "ok\n"

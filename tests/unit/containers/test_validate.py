@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from havre.containers.validate import HostLimits, check_config, check_host_config, parse_port
+from havre.containers.validate import HostLimits, check_config, check_host_config
 from havre.errors import InvalidInput
+from havre.golang.ports import parse_port
 from havre.oci.platform import Platform
 from havre.wire.config import Config, Healthcheck, HostConfig, LogConfig, PortBinding, RestartPolicy
 

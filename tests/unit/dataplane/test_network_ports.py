@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from havre.dataplane.ports import Publish, parse_bindings, parse_port
+from havre.dataplane.ports import Publish, parse_bindings
 from havre.errors import InvalidInput
+from havre.golang.ports import parse_port
 
 
 def test_bindings_are_read() -> None:

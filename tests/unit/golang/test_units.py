@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from havre.golang.units import parse_bool, parse_duration, parse_size
+from havre.golang.units import format_duration, parse_bool, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(
@@ -74,3 +74,21 @@ def test_truth_values() -> None:
     for text in ("", "yes", "tRUE", " true", "2"):
         with pytest.raises(ValueError, match=f'strconv.ParseBool: parsing "{text}": invalid syntax'):
             parse_bool(text)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "0s"),
+        (0.2, "200ms"),
+        (1.5, "1.5s"),
+        (30, "30s"),
+        (90, "1m30s"),
+        (3600, "1h0m0s"),
+        (3661, "1h1m1s"),
+        (-1e-6, "-1µs"),
+    ],
+)
+def test_durations_as_go_shows_them(seconds: float, text: str) -> None:
+    assert format_duration(round(seconds * 1e9)) == text
+    assert parse_duration(text) == round(seconds * 1e9)

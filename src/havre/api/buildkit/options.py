@@ -11,7 +11,6 @@ Source: moby/buildkit frontend/dockerui/config.go, attr.go; docker/buildx build/
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +20,7 @@ from havre.builds.gitsource import parse_git_address, shown_address
 from havre.builds.request import DEFAULT_NAME, MAIN_CONTEXT, BuildRequest, CacheSource, CacheTarget, parse_attestations
 from havre.errors import InvalidInput, Unsupported
 from havre.golang import gojson
+from havre.golang.csvtext import split_csv
 from havre.wire.config import Ulimit
 from havre.wire.queries import parse_bool
 
@@ -149,8 +149,8 @@ def _having_prefix(attrs: Mapping[str, str], prefix: str) -> dict[str, str]:
 
 def _csv(text: str) -> list[str]:
     try:
-        return [value for row in csv.reader([text]) for value in row if value]
-    except csv.Error as error:
+        return [value for value in split_csv(text) if value]
+    except ValueError as error:
         raise InvalidInput(f"invalid list {text!r}: {error}") from None
 
 

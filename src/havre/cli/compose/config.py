@@ -7,7 +7,6 @@ import sys
 
 from havre.cli.compose.scene import UNFIT, Scene
 from havre.cli.format.table import align
-from havre.cli.names import DEFAULT_REGISTRY, has_tag, split_registry
 from havre.cli.parser import StatusError
 from havre.cli.pull import registry_headers
 from havre.compose import yamlwrite
@@ -15,6 +14,7 @@ from havre.compose.load import Loader
 from havre.compose.project import image_of, service_hash
 from havre.errors import InvalidInput
 from havre.golang.jsontext import encode
+from havre.oci.names import DEFAULT_REGISTRY, has_tag, split_registry
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ import os
 import posix
 import shlex
 
+from havre.cli.compose.converge import converge
 from havre.cli.compose.stage import Stage
-from havre.cli.compose.up import converge
 from havre.cli.parser import StatusError
 from havre.compose import labels as label
 from havre.compose.execute import inject

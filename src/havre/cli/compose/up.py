@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from threading import Thread
 
+from havre.cli.compose.converge import converge
 from havre.cli.compose.stage import Stage
 from havre.cli.parser import StatusError
 from havre.compose.images import ImageOptions, plan_images
-from havre.compose.plan import DIVERGED, FORCE, NEVER, UpOptions, orphans, plan_up
+from havre.compose.plan import DIVERGED, FORCE, NEVER, UpOptions
 from havre.compose.project import in_order
 from havre.compose.rollout import plan_rollout
 from havre.compose.state import inspect_images, observe, used_images
@@ -17,12 +17,10 @@ from havre.errors import HavreError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from typing import Any
+    from collections.abc import Callable
 
     from havre.cli.session import Session
     from havre.compose.project import Project
-    from havre.compose.state import State
     from havre.golang.flags import Options
 
 
@@ -103,38 +101,6 @@ def scale(session: Session, options: Options, arguments: list[str]) -> int:
     wanted = UpOptions(recreate=NEVER, recreate_others=NEVER, targets=tuple(numbers), separator=stage.separator)
     converge(stage, project, wanted, ImageOptions())
     return 0
-
-
-def converge(
-    stage: Stage,
-    project: Project,
-    wanted: UpOptions,
-    images: ImageOptions,
-    *,
-    quiet: bool = False,
-    timeout_s: float = 0,
-    awaited: Mapping[str, Mapping[str, Any]] | None = None,
-) -> None:
-    """Make images present, then containers what they should be, and `awaited` ones healthy. Raises HavreError."""
-    state = observe(stage.client, project)
-    steps = plan_images(project, state.images, images)
-    if steps:
-        stage.carry_out(steps, quiet=quiet)
-        state = state._replace(images=inspect_images(stage.client, used_images(project)))
-    _tell_orphans(project, state, wanted)
-    stage.carry_out(plan_up(project, state, wanted, awaited or {}), timeout_s=timeout_s)
-
-
-def _tell_orphans(project: Project, state: State, wanted: UpOptions) -> None:
-    found = [container.name for container in orphans(project, state)]
-    ignored = os.environ.get("COMPOSE_IGNORE_ORPHANS", "").lower() in ("1", "true")
-    if found and not wanted.remove_orphans and not ignored:
-        sys.stdout.flush()
-        print(
-            f"warning: Found orphan containers ([{' '.join(found)}]) for this project. If you removed or renamed this "
-            "service in your compose file, you can run this command with the --remove-orphans flag to clean it up.",
-            file=sys.stderr,
-        )
 
 
 def _check(options: Options) -> None:

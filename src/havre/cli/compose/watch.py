@@ -10,8 +10,8 @@ from __future__ import annotations
 from queue import Empty, SimpleQueue
 from threading import Thread
 
+from havre.cli.compose.converge import converge
 from havre.cli.compose.stage import Stage
-from havre.cli.compose.up import converge
 from havre.cli.parser import StatusError
 from havre.compose.down import plan_simple
 from havre.compose.images import ImageOptions, build_steps

@@ -27,6 +27,7 @@ from havre.containers.probes import (
 )
 from havre.containers.streams.exec import Execs, ExecSpec
 from havre.errors import Conflict, HavreError
+from havre.golang.units import format_duration
 from havre.wire import times
 
 log = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ class HealthChecks:
                 await exec.process.kill(signal.SIGKILL)
             except Conflict:
                 log.debug("the probe ended just now")
-        reason = f"Health check exceeded timeout ({times.show_duration(timeout_s)})".encode()
+        reason = f"Health check exceeded timeout ({format_duration(round(timeout_s * 1e9))})".encode()
         return CANNOT_PROBE, b": ".join((reason, output)) if output else reason
 
 

@@ -69,15 +69,9 @@ from havre.networks.sandbox import Sandbox
 from havre.runtime import Exit, Process, Runtime
 from havre.wire import times
 from havre.wire.config import EndpointSettings
+from havre.wire.startfailures import container_exit_code
 
 log = logging.getLogger(__name__)
-
-NOT_FOUND, NOT_EXECUTABLE, NOT_STARTED = 127, 126, 128
-_NOT_FOUND_TEXTS = (
-    *("executable file not found", "no such file or directory", "system cannot find the file specified"),
-    "not a directory",
-)
-_NOT_EXECUTABLE_TEXTS = ("permission denied", "is a directory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +232,7 @@ class Lifecycle:
         container, text = live.container, failure.message if isinstance(failure, HavreError) else str(failure)
         live.process = None
         container.networks, container.ports = idle_networks(container), {}
-        await self.feed(live, StartFailed(exit_code_of(text), text))
+        await self.feed(live, StartFailed(container_exit_code(text), text))
 
     async def _run(self, live: Live, undo: AsyncExitStack, images: Path | None) -> None:
         container = live.container
@@ -347,16 +341,6 @@ def _end_pending(live: Live) -> None:
     for attachment in list(live.pending):
         attachment.end()
     live.pending.clear()
-
-
-def exit_code_of(error: str) -> int:
-    """The exit code that Docker gives to a container that could not be started, by the error's text."""
-    text = error.lower()
-    if any(wanted in text for wanted in _NOT_EXECUTABLE_TEXTS):
-        return NOT_EXECUTABLE
-    if any(wanted in text for wanted in _NOT_FOUND_TEXTS):
-        return NOT_FOUND
-    return NOT_STARTED
 
 
 def _ends_alone(live: Live) -> bool:

@@ -1,4 +1,7 @@
-"""Image names as users see them: the default registry and repository left out, the tag said."""
+"""Image names taken apart at their signs, without a check: for users' eyes and for requests. Pure, and light to import.
+
+`reference.parse_reference` is the check, upon these.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,20 @@ def split_registry(name: str) -> tuple[str, str]:
     if slash and (first == "localhost" or "." in first or ":" in first or first != first.lower()):
         return (DEFAULT_REGISTRY, rest) if first in (DEFAULT_REGISTRY, "index.docker.io") else (first, rest)
     return DEFAULT_REGISTRY, name
+
+
+def split_tag(name: str) -> tuple[str, str]:
+    """The name without its tag, and the tag; "" without one, or where a digest says which image is meant."""
+    if "@" in name or not has_tag(name):
+        return name, ""
+    repository, _, tag = name.rpartition(":")
+    return repository, tag
+
+
+def split_version(name: str) -> tuple[str, str]:
+    """The name without its digest, or its tag, and that; "" without either."""
+    repository, at, digest = name.partition("@")
+    return (repository, digest) if at else split_tag(name)
 
 
 def has_tag(name: str) -> bool:
