@@ -1,1 +1,1 @@
-"""havred: configuration, composition, and the conversation with the service manager."""
+"""havred: configuration, composition of the rooms, and the interface to the service manager."""

@@ -1,8 +1,8 @@
 """The daemon's configuration: dockerd's command line and `daemon.json`, one table for both.
 
-A directive may be given as a flag or in the file, not in both, as with dockerd; lists of registries are no exception.
-What dockerd knows and havre has no use for is accepted and told in the log. What nobody knows is refused, and so is
-what would leave containers or the API less guarded than the directive says (`configrefusals`).
+A directive may be given as a flag or in the file, not in both, as with dockerd; lists of registries are no
+exception. Directives of dockerd without use here are accepted with a warning in the log. Unknown ones are refused,
+as are those that would leave containers or the API less protected than requested (`configrefusals`).
 
 Source: dockerd(8), "Daemon configuration file".
 """
@@ -35,9 +35,9 @@ DEFAULT_FILE = Path("/etc/havre/daemon.json")
 
 @dataclass(frozen=True, slots=True)
 class Directive:
-    """One directive: its flag, its key in the file, what it holds; `used` is False for what has no effect here.
+    """One directive: its flag, its key in the file, its kind. `used` is False if it has no effect here.
 
-    One without a flag is for the file alone.
+    One without a flag is for the file only.
     """
 
     flag: str
@@ -54,21 +54,21 @@ def _d(flag: str, kind: Kind, help: str, key: str = "", short: str = "", used: b
 
 DIRECTIVES = (
     _d("add-runtime", "map", "Register an additional OCI runtime, NAME=PATH", "runtimes"),
-    _d("allowed-host", "list", "Names by which TCP clients may ask for the daemon, besides its own", "allowed-hosts"),
-    _d("authorization-plugin", "list", "Plugins that every request and answer must pass", "authorization-plugins"),
+    _d("allowed-host", "list", "Host names accepted in requests by TCP, besides the daemon's own", "allowed-hosts"),
+    _d("authorization-plugin", "list", "Plugins that authorize every request and response", "authorization-plugins"),
     _d("bip", "text", "Address of the default bridge, with its prefix length"),
     _d("bip6", "text", "IPv6 address of the default bridge, with its prefix length"),
-    _d("bridge", "text", "Bridge of yours for the default network, or none for no such network", short="b"),
-    Directive("", "builder", "map", "Limits of the build cache, and which rights builds may ask for"),
-    _d("cdi-spec-dir", "list", "Directories of descriptions of devices (CDI)", "cdi-spec-dirs"),
+    _d("bridge", "text", "Existing bridge for the default network, or none to disable it", short="b"),
+    Directive("", "builder", "map", "Limits of the build cache, and entitlements that builds may request"),
+    _d("cdi-spec-dir", "list", "Directories of CDI device specifications", "cdi-spec-dirs"),
     _d("cgroup-parent", "text", "Parent cgroup of all containers"),
     _d("config-file", "text", "Configuration file"),
     _d("data-root", "text", "Root directory of persistent state"),
     _d("debug", "flag", "Enable debug mode", short="D"),
     _d("default-address-pool", "list", "Pool of new networks, base=SUBNET,size=LENGTH", "default-address-pools"),
     _d("default-cgroupns-mode", "text", "Default cgroup namespace of containers, host or private"),
-    _d("default-gateway", "text", "Where the default bridge's containers' default route leads"),
-    _d("default-gateway-v6", "text", "The same for IPv6"),
+    _d("default-gateway", "text", "Default gateway of containers on the default bridge"),
+    _d("default-gateway-v6", "text", "IPv6 default gateway of containers on the default bridge"),
     _d("default-ipc-mode", "text", "Default IPC namespace of containers, private or shareable"),
     _d("default-network-opt", "maps", "Options of new networks, DRIVER=KEY=VALUE", "default-network-opts"),
     _d("default-runtime", "text", "Default OCI runtime"),
@@ -80,23 +80,23 @@ DIRECTIVES = (
     _d("exec-root", "text", "Root directory of run state"),
     _d("experimental", "flag", "Enable experimental features: checkpoints"),
     _d("feature", "map", "Features, NAME=true or false: cdi (on unless it is false)", "features"),
-    _d("fixed-cidr", "text", "Range of the default bridge's containers' addresses"),
-    _d("fixed-cidr-v6", "text", "The same for IPv6"),
+    _d("fixed-cidr", "text", "Range of addresses for containers on the default bridge"),
+    _d("fixed-cidr-v6", "text", "IPv6 range of addresses for containers on the default bridge"),
     _d("group", "text", "Group of the unix socket", short="G"),
     _d("host", "list", "Sockets to listen on: unix://PATH, tcp://HOST:PORT, fd://", "hosts", "H"),
-    _d("host-gateway-ip", "text", "Address that host-gateway stands for"),
+    _d("host-gateway-ip", "text", "Address for the name host-gateway"),
     _d("http-proxy", "text", "Proxy of the daemon's own HTTP requests, instead of HTTP_PROXY"),
-    _d("https-proxy", "text", "The same for HTTPS, instead of HTTPS_PROXY"),
-    _d("icc", "flag", "Let containers on the default bridge talk to each other (--icc=false: only along links)"),
-    _d("init", "flag", "Run an init in containers"),
+    _d("https-proxy", "text", "Proxy of the daemon's own HTTPS requests, instead of HTTPS_PROXY"),
+    _d("icc", "flag", "Allow traffic between containers on the default bridge (--icc=false: by links only)"),
+    _d("init", "flag", "Run an init process in containers"),
     _d("init-path", "text", "Program that --init runs"),
     _d("insecure-registry", "list", "Registries reached without TLS or with any certificate", "insecure-registries"),
-    _d("ip", "text", "Address that the default bridge's ports are published on"),
-    _d("ip-forward", "flag", "Enable net.ipv4.ip_forward; --ip-forward=false leaves it as it is"),
-    _d("ip-masq", "flag", "Hide the default bridge's containers behind the host's address"),
-    _d("ip6tables", "flag", "Keep a table of IPv6 rules; without, relays serve published ports"),
-    _d("iptables", "flag", "Keep a table of rules; without, relays serve published ports, and nothing is translated"),
-    _d("ipv6", "flag", "Give the default bridge IPv6"),
+    _d("ip", "text", "Host address of ports published from the default bridge"),
+    _d("ip-forward", "flag", "Enable net.ipv4.ip_forward; --ip-forward=false leaves it unchanged"),
+    _d("ip-masq", "flag", "Masquerade traffic of the default bridge with the host's address"),
+    _d("ip6tables", "flag", "Use nftables rules for IPv6; otherwise relays serve published ports"),
+    _d("iptables", "flag", "Use nftables rules; otherwise relays serve published ports, without NAT"),
+    _d("ipv6", "flag", "Enable IPv6 on the default bridge"),
     _d("label", "list", "Labels of the daemon", "labels"),
     _d("live-restore", "flag", "Keep containers running while the daemon is down (always so)"),
     _d("log-driver", "text", "Default log driver"),
@@ -104,28 +104,28 @@ DIRECTIVES = (
     _d("log-opt", "map", "Default log options", "log-opts"),
     _d("max-concurrent-downloads", "number", "Layers pulled at once, 3 by default"),
     _d("max-concurrent-uploads", "number", "Layers pushed at once, 2 by default"),
-    _d("max-download-attempts", "number", "How often a download is tried that makes no progress, 5 by default"),
+    _d("max-download-attempts", "number", "Attempts of a download that makes no progress, 5 by default"),
     _d("mtu", "number", "MTU of the default bridge"),
-    _d("no-proxy", "text", "Hosts, domains and networks that are reached without a proxy, instead of NO_PROXY"),
-    _d("no-new-privileges", "flag", "Let no program in a container gain privileges, such as by setuid"),
+    _d("no-proxy", "text", "Hosts, domains and networks reached without a proxy, instead of NO_PROXY"),
+    _d("no-new-privileges", "flag", "Prevent processes in containers from gaining privileges, such as by setuid"),
     _d("pidfile", "text", "File for the daemon's PID", short="p"),
     Directive("", "proxies", "map", "http-proxy, https-proxy and no-proxy, in the file"),
     _d("publish-policy", "text", "host: published ports heed the host's firewall; docker: they override it"),
-    Directive("", "registry-limits", "map", "How long registries may take, and how large layers may be"),
+    Directive("", "registry-limits", "map", "Time limits for registries, and size limits of layers"),
     _d("registry-mirror", "list", "Mirrors of Docker Hub", "registry-mirrors"),
     _d("seccomp-profile", "text", "File of the seccomp profile of containers and builds, builtin or unconfined"),
-    _d("signature-key", "map", "Public key that images must be signed by, NAME=FILE (* for all)", "signature-keys"),
-    _d("shutdown-timeout", "number", "Seconds to wait for clients at the end"),
+    _d("signature-key", "map", "Public key required to have signed images, NAME=FILE (* for all)", "signature-keys"),
+    _d("shutdown-timeout", "number", "Seconds to wait for requests under way when stopping"),
     _d("storage-driver", "text", "erofs, erofs-loop, overlay or copy", short="s"),
-    _d("tls", "flag", "Use TLS on TCP sockets; --tls=false allows plain TCP to everybody"),
+    _d("tls", "flag", "Use TLS on TCP sockets; --tls=false allows plain TCP without authentication"),
     _d("tlscacert", "text", "Trust clients with certificates signed by this CA"),
     _d("tlscert", "text", "TLS certificate"),
     _d("tlskey", "text", "TLS key"),
-    _d("tlsverify", "flag", "Use TLS and demand a certificate of clients"),
+    _d("tlsverify", "flag", "Use TLS and require client certificates"),
     _d("validate", "flag", "Check the configuration and exit"),
-    _d("userns-remap", "text", "Run containers with other user IDs: default, USER[:GROUP] or UID[:GID]"),
+    _d("userns-remap", "text", "Run containers in a user namespace: default, USER[:GROUP] or UID[:GID]"),
     _d("userland-proxy-path", "text", "Accepted; the daemon serves published ports itself"),
-    _d("userland-proxy", "flag", "Serve published ports by sockets, too, where rules cannot"),
+    _d("userland-proxy", "flag", "Serve published ports by userland sockets where rules cannot"),
     *(_d(name, "flag", "No effect here", used=False) for name in ("ip-forward-no-drop", "raw-logs")),
     *(
         _d(name, "text", "No effect here", used=False)
@@ -140,7 +140,7 @@ DIRECTIVES = (
             ("allow-nondistributable-artifacts", ""), ("node-generic-resource", "node-generic-resources"),
         )
     ),
-    # Known to dockerd and refused here, by `configrefusals`, as they would mislead if they had no effect.
+    # Known to dockerd and refused here by `configrefusals`: ignoring them would mislead.
     *(_d(name, "flag", "Refused unless false", used=False) for name in ("rootless", "selinux-enabled")),
     *(_d(name, "text", "Refused", used=False) for name in ("api-cors-header", "cpu-rt-period", "cpu-rt-runtime")),
     _d("exec-opt", "list", "Refused but for native.cgroupdriver=cgroupfs", "exec-opts", used=False),
@@ -166,7 +166,7 @@ class UlimitDefault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DaemonConfig:
-    """The daemon's settings, defaults filled in. `tls` None: not said."""
+    """The daemon's settings with their defaults. `tls` None: not given."""
 
     hosts: tuple[str, ...] = (DEFAULT_HOST,)
     allowed_hosts: tuple[str, ...] = ()
@@ -242,20 +242,20 @@ class DaemonConfig:
 
     @property
     def pid_path(self) -> Path:
-        """Where the PID goes."""
+        """The path of the PID file."""
         return self.pidfile or self.exec_root / "havred.pid"
 
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """A parsed command line: values by directive key; `wants` is "help" or "version" where that was asked for."""
+    """A parsed command line: values by directive key; `wants` is "help" or "version" if requested."""
 
     values: Mapping[str, Any]
     wants: Literal["", "help", "version"] = ""
 
 
 def parse_arguments(arguments: Sequence[str]) -> Invocation:
-    """The directives of a command line. Refuses unknown flags in dockerd's words."""
+    """The directives of a command line. Unknown flags raise with dockerd's message."""
     try:
         options, words = parse(FLAGS, list(arguments), stop=False, read=_read_flag)
     except UsageError as error:
@@ -268,7 +268,7 @@ def parse_arguments(arguments: Sequence[str]) -> Invocation:
 
 
 def _read_flag(flag: Flag, text: str) -> Any:
-    """The value of a flag's text; of a map, a list of the keys and then the value."""
+    """The value of a flag's text; for a map, a list of the keys and then the value."""
     if flag.kind not in ("map", "maps"):
         return convert(flag, text)
     parts = text.split("=", 1 if flag.kind == "map" else 2)
@@ -278,7 +278,7 @@ def _read_flag(flag: Flag, text: str) -> Any:
 
 
 def _gathered(directive: Directive, value: Any) -> Any:
-    """A directive's value from what its flag holds, which is a list of entries for a map."""
+    """A directive's value from its flag's values; a map is given as a list of entries."""
     if directive.kind == "map":
         return dict(value)
     if directive.kind == "maps":
@@ -309,7 +309,7 @@ def decode_file(text: str, name: str) -> dict[str, Any]:
         "maps": dict,
         "text": str,
     }
-    said = {key: value for key, value in decoded.items() if value is not None}  # null leaves the default
+    said = {key: value for key, value in decoded.items() if value is not None}  # null means the default
     for key, value in said.items():
         directive = _BY_KEY[key]
         if not directive.used:
@@ -319,21 +319,21 @@ def decode_file(text: str, name: str) -> dict[str, Any]:
             raise InvalidInput(f"{problem}: {key}: expected a {directive.kind}, got {json.dumps(value)}")
         of = dict | str if key == "default-address-pools" else str
         if isinstance(value, list) and not all(isinstance(entry, of) for entry in value):
-            raise InvalidInput(f"{problem}: {key}: expected a list of texts, got {json.dumps(value)}")
+            raise InvalidInput(f"{problem}: {key}: expected a list of strings, got {json.dumps(value)}")
     proxies = _proxies(said.pop("proxies", {}), problem)
     return said | proxies
 
 
 def _proxies(value: Mapping[str, Any], problem: str) -> dict[str, str]:
-    """The object `proxies` of the file: the flags' names and texts."""
+    """The object `proxies` of the file, as flag names and values."""
     for key, text in value.items():
         if key not in ("http-proxy", "https-proxy", "no-proxy") or not isinstance(text, str | None):
-            raise InvalidInput(f"{problem}: proxies: {key}: expected http-proxy, https-proxy or no-proxy, a text each")
+            raise InvalidInput(f"{problem}: proxies: {key}: expected strings http-proxy, https-proxy, no-proxy")
     return {key: text for key, text in value.items() if text is not None}
 
 
 def merge(flags: Mapping[str, Any], file: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Both together; a directive in both is refused in dockerd's words."""
+    """Combine both; a directive in both raises with dockerd's message."""
     if twice := sorted(flags.keys() & file.keys()):
         shown = ", ".join(f"{key}: (from flag: {flags[key]}, from file: {file[key]})" for key in twice)
         raise InvalidInput(
@@ -344,7 +344,7 @@ def merge(flags: Mapping[str, Any], file: Mapping[str, Any], name: str) -> dict[
 
 
 def load(flags: Mapping[str, Any]) -> DaemonConfig:
-    """The configuration of this start or reload. A file named by a flag must exist; the default one need not."""
+    """The configuration of a start or reload. A file named by a flag must exist; the default one need not."""
     named = flags.get("config-file")
     path = Path(named) if named else DEFAULT_FILE
     problem = f"unable to configure the daemon with file {path}"
@@ -363,7 +363,7 @@ def load(flags: Mapping[str, Any]) -> DaemonConfig:
 
 
 def configure(values: Mapping[str, Any]) -> DaemonConfig:
-    """Values by key as a configuration."""
+    """The configuration from values by key."""
     check_refused(values)
     fields: dict[str, Any] = {}
     for key, value in values.items():
@@ -385,7 +385,7 @@ def configure(values: Mapping[str, Any]) -> DaemonConfig:
             "You specified --iptables=false with --icc=false. ICC=false uses iptables to function. Please set --icc or "
             "--iptables to true"
         )
-    # An empty path alone turns CDI off, as the feature does.
+    # Only an empty path disables CDI, as the feature flag does.
     if config.cdi_spec_dirs == ("",) or not config.features.get("cdi", True):
         config = replace(config, cdi_spec_dirs=())
     return replace(config, tls=True) if config.tlsverify else config
@@ -396,7 +396,7 @@ def _runtimes(value: Mapping[str, Any]) -> dict[str, str]:
 
 
 class _Runtime(msgspec.Struct):
-    """An entry of `runtimes`; dockerd names runc by its shim in containerd, too."""
+    """An entry of `runtimes`; dockerd also refers to runc by its containerd shim."""
 
     path: str = ""
     runtime_type: str = msgspec.field(name="runtimeType", default="")
@@ -404,7 +404,7 @@ class _Runtime(msgspec.Struct):
 
 
 def _runtime_path(name: str, entry: Any) -> str:
-    if isinstance(entry, str):  # of the command line
+    if isinstance(entry, str):  # from the command line
         return entry
     runtime = gojson.convert(entry, _Runtime, f"invalid runtime {name}")
     return runtime.path or str(runtime.options.get("BinaryName") or ("runc" if runtime.runtime_type else name))
@@ -476,7 +476,7 @@ def _texts(value: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _absolute(path: Any) -> Path:
-    """From where the daemon was started: what it hands to others must not depend on that."""
+    """An absolute path, independent of the working directory of other processes."""
     return Path(path).absolute()
 
 
@@ -484,7 +484,9 @@ def _shm_size(text: str) -> int | None:
     try:
         return parse_size(text) if text else None
     except ValueError as error:
-        raise InvalidInput(f"unable to configure the daemon: default-shm-size: {error}", "as in 64m or 1.5g") from None
+        raise InvalidInput(
+            f"unable to configure the daemon: default-shm-size: {error}", "such as 64m or 1.5g"
+        ) from None
 
 
 _CONVERT_KIND: dict[Kind, Callable[[Any], Any]] = {"list": tuple}
@@ -503,13 +505,13 @@ _CONVERT: dict[str, Callable[[Any], Any]] = {
 
 
 def usage(columns: int) -> str:
-    """What `--help` prints, so wide."""
+    """The text of `--help`, for a terminal of `columns`."""
     head = "Usage:  havred [OPTIONS]\n\nA container engine that any Docker client can drive.\n\nOptions:\n"
     return head + render_flags(FLAGS, columns)
 
 
 def man_page() -> str:
-    """havred(8), in roff: the flags, and the key of each in the file."""
+    """havred(8) in roff: the flags, and each one's key in the file."""
 
     def escaped(text: str) -> str:
         return text.replace("\\", "\\e").replace("-", "\\-")

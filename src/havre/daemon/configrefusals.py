@@ -1,7 +1,7 @@
-"""Directives of dockerd's that havre cannot obey and must not pass over: a daemon that is given one does not start.
+"""Directives of dockerd that havre cannot implement and must not ignore: with one of them the daemon does not start.
 
-Whoever writes such a directive counts on a limit, a guard or an opening; a line in the log is not seen in time. One
-that says what is the case anyway, such as `"selinux-enabled": false`, is taken.
+The user relies on a limit or a protection that would be missing; a warning in the log is easily overlooked. Values
+that match havre's behaviour, such as `"selinux-enabled": false`, are accepted.
 
 Source: dockerd(8), "Daemon configuration file".
 """
@@ -20,7 +20,7 @@ def _given(value: Any) -> str:
 
 
 def _unless(*harmless: str) -> Callable[[Any], str]:
-    """The first of a list that does not begin as one of `harmless`."""
+    """Returns a function: the first entry of a list that does not begin with one of `harmless`."""
 
     def refused(value: Any) -> str:
         entries = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
@@ -31,19 +31,19 @@ def _unless(*harmless: str) -> Callable[[Any], str]:
 
 _OF_RUNTIMES = ("runtimeArgs", "runtimeType", "options")
 REFUSED: Mapping[str, tuple[Callable[[Any], str], str]] = {
-    # key: what of the value is refused ("" if nothing is), and why
-    "api-cors-header": (_given, "the API is not open to web pages"),
-    "cpu-rt-period": (_given, "the real-time budget of a parent cgroup is the host's to set"),
-    "cpu-rt-runtime": (_given, "the real-time budget of a parent cgroup is the host's to set"),
-    "exec-opts": (_unless("native.cgroupdriver=cgroupfs"), "cgroups are made without systemd, as by cgroupfs"),
-    "rootless": (_given, "the daemon needs to be root; userns-remap keeps containers from being it"),
-    "selinux-enabled": (_given, "containers get no SELinux labels"),
+    # key: function that returns the refused part of the value ("" if none), and the reason
+    "api-cors-header": (_given, "cross-origin requests are not supported"),
+    "cpu-rt-period": (_given, "configure the parent cgroup's real-time budget on the host"),
+    "cpu-rt-runtime": (_given, "configure the parent cgroup's real-time budget on the host"),
+    "exec-opts": (_unless("native.cgroupdriver=cgroupfs"), "cgroups are created directly (cgroupfs), not by systemd"),
+    "rootless": (_given, "the daemon needs root; userns-remap maps containers to other users"),
+    "selinux-enabled": (_given, "SELinux labels are not supported"),
     "storage-opts": (_unless("overlay2.override_kernel_check="), "storage drivers have no options, and no quotas"),
 }
 
 
 def check_refused(values: Mapping[str, Any]) -> None:
-    """Refuse by name what is not obeyed. InvalidInput."""
+    """Refuse unsupported directives by name. InvalidInput."""
     for key, (refused, why) in REFUSED.items():
         if key in values and (what := refused(values[key])):
             raise InvalidInput(
@@ -63,7 +63,7 @@ def check_refused(values: Mapping[str, Any]) -> None:
 
 
 def _unshimmed(name: str, runtime: Mapping[str, Any]) -> Mapping[str, Any]:
-    """An entry that names runc's shim, of which the program alone can be obeyed: what else it says."""
+    """The other keys of an entry that names runc's containerd shim, of which only the program is used."""
     if unknown := sorted(set(runtime.get("options") or {}) - {"BinaryName"}):
         raise InvalidInput(
             f"unable to configure the daemon: runtimes: {name}: options: {unknown[0]} is not supported: there is no "

@@ -1,6 +1,6 @@
-"""What the daemon's directives must say beyond their types; messages name the key of `daemon.json`. Pure.
+"""Checks of directives' values beyond their types; messages name the key of `daemon.json`. Pure.
 
-dockerd refuses to start with such values, too, so that a mistake is seen when it is made and not at the first pull.
+dockerd also refuses to start with such values, so that a mistake is found at the start and not at the first pull.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LOWEST_MTU = 68
 
 
 def check_values(config: DaemonConfig) -> None:
-    """Refuse what no run could use. InvalidInput."""
+    """Refuse unusable values. InvalidInput."""
     _check_logging(config)
     _check_namespaces(config)
     for address in config.dns:
@@ -32,7 +32,7 @@ def check_values(config: DaemonConfig) -> None:
         if not label.partition("=")[0] or "=" not in label:
             raise InvalidInput(f"{_PROBLEM}: labels: bad attribute format: {label}", "expected NAME=VALUE")
     if config.shutdown_timeout < -1:
-        raise InvalidInput(f"{_PROBLEM}: shutdown-timeout: {config.shutdown_timeout} is too low", "-1 waits for ever")
+        raise InvalidInput(f"{_PROBLEM}: shutdown-timeout: {config.shutdown_timeout} is too low", "-1 is no limit")
     for key, number in (
         ("concurrent downloads", config.max_concurrent_downloads),
         ("concurrent uploads", config.max_concurrent_uploads),
@@ -45,7 +45,7 @@ def check_values(config: DaemonConfig) -> None:
 
 
 def _check_namespaces(config: DaemonConfig) -> None:
-    """The texts are dockerd's."""
+    """The messages are dockerd's."""
     mode, hint = config.default_ipc_mode, 'use "shareable" or "private"'
     if mode in ("none", "host") or mode.startswith("container:"):
         raise InvalidInput(f'{_PROBLEM}: IPC mode "{mode}" is not supported as default value; {hint}')

@@ -1,6 +1,6 @@
-"""How far the daemon's own directives confine every container: its seccomp profile, and no new privileges.
+"""The daemon's directives on confinement of all containers: seccomp profile, no new privileges.
 
-Read before anything is started, so that a profile that is missing or malformed is no reason to run without one.
+Read before anything starts, so that a missing or invalid profile prevents the start.
 
 Source: dockerd(8), --seccomp-profile and --no-new-privileges.
 """
@@ -20,7 +20,7 @@ UNCONFINED = "unconfined"
 
 
 def default_security(config: DaemonConfig) -> Security:
-    """What a container has that says nothing else. InvalidInput for a profile that cannot be used. Blocking."""
+    """The default security settings of containers. InvalidInput for an unusable profile. Blocking."""
     return Security(seccomp=_profile(config.seccomp_profile), no_new_privileges=config.no_new_privileges)
 
 

@@ -1,9 +1,9 @@
-"""Where the daemon listens: what `-H` asks for, and the sockets that systemd hands over.
+"""The daemon's listeners: those of `-H`, and sockets passed by systemd.
 
     unix://PATH    tcp://HOST:PORT    fd://    PATH    HOST:PORT
 
-TLS is spoken on every TCP socket alike, also on those of systemd; without it, one that others can reach is refused
-unless `--tls=false` says so.
+TLS applies to all TCP sockets, including systemd's. A TCP socket without TLS that is not on loopback is refused
+unless `--tls=false` is given.
 
 Source: dockerd(8), --host; sd_listen_fds(3).
 """
@@ -29,7 +29,7 @@ log = logging.getLogger("havre.daemon.program")
 
 
 def plan_listeners(config: DaemonConfig, inherited: Sequence[int]) -> list[Listener]:
-    """What `-H` asks for; plain TCP that others can reach only where `--tls=false` says so."""
+    """The listeners of `-H`; reachable plain TCP only with `--tls=false`."""
     listeners: list[Listener] = []
     for host in (host or DEFAULT_HOST for host in config.hosts):
         kind, separator, rest = host.partition("://")
@@ -49,7 +49,7 @@ def plan_listeners(config: DaemonConfig, inherited: Sequence[int]) -> list[Liste
 
 
 def api_addresses(config: DaemonConfig) -> Iterator[tuple[Address, int]]:
-    """Where the API listens by TCP, as far as that is said by numbers."""
+    """The TCP addresses of the API, as far as given as numbers."""
     for host in config.hosts:
         kind, separator, rest = host.partition("://")
         if (kind == "tcp") if separator else not host.startswith("/"):
@@ -60,7 +60,7 @@ def api_addresses(config: DaemonConfig) -> Iterator[tuple[Address, int]]:
 
 
 def _split_tcp(rest: str) -> tuple[str, str]:
-    """Name or address, and port, of what stands behind tcp://; either may be left out."""
+    """Name or address, and port, after tcp://; either may be missing."""
     name, _, port = rest.rpartition(":") if ":" in rest and not rest.endswith("]") else (rest, "", "")
     return name.strip("[]") or "127.0.0.1", port
 
@@ -82,16 +82,16 @@ def _inherited_listener(config: DaemonConfig, fd: int) -> InheritedListener:
 
 
 def _tls(config: DaemonConfig, host: str, name: str) -> ssl.SSLContext | None:
-    """How a TCP socket at `name` is guarded; None is plain TCP. InvalidInput where that must be said."""
+    """The TLS context of a TCP socket at `name`; None is plain TCP, InvalidInput if that needs `--tls=false`."""
     if config.tls:
         return server_context(config.tlscert, config.tlskey, config.tlscacert if config.tlsverify else None)
     if not _is_loopback(name):
         if config.tls is None:
             raise InvalidInput(
-                f"refusing to listen on {host} without TLS: whoever reaches it is root on this host",
-                "use --tlsverify with certificates, or say --tls=false if you must",
+                f"refusing to listen on {host} without TLS: anyone who can connect is root on this host",
+                "use --tlsverify with certificates, or set --tls=false if you must",
             )
-        log.warning("listening on %s WITHOUT TLS OR AUTHENTICATION: whoever reaches it is root on this host", host)
+        log.warning("listening on %s WITHOUT TLS OR AUTHENTICATION: anyone who can connect is root on this host", host)
     return None
 
 

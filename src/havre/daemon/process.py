@@ -1,4 +1,4 @@
-"""The daemon as a process: one at a time, by its PID file, and one that ends in time."""
+"""The daemon's process: a single instance by its PID file, and a bounded shutdown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def pid_file(path: Path) -> Iterator[None]:
-    """Hold `path`; a file left by a daemon that is gone is taken over, one of a living daemon refused."""
+    """Hold the PID file during a block; a stale one is replaced, that of a running daemon raises `Conflict`."""
     try:
         path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
         if (holder := _living_daemon(path)) is not None:
@@ -45,12 +45,12 @@ def _living_daemon(path: Path) -> int | None:
 
 
 def bound_stop(limit_s: int, pid_path: Path, *, with_host: bool = False) -> None:
-    """End this process when its stop takes too long, whatever its event loop and its threads wait for."""
+    """Exit after `limit_s` even if the event loop or threads are blocked."""
 
     def leave() -> None:
-        log.error("stopping has taken %d s: what is still under way is left for the next daemon to clear away", limit_s)
+        log.error("stopping has taken %d s: exiting; the next daemon cleans up", limit_s)
         with contextlib.suppress(OSError):
-            if pid_path.read_text().strip() == str(os.getpid()):  # else the next daemon has begun
+            if pid_path.read_text().strip() == str(os.getpid()):  # otherwise the next daemon has started
                 pid_path.unlink()
         os._exit(1)
 

@@ -2,11 +2,10 @@
 
     flags, daemon.json --> PID file --> storage, runtime, networks ... --> recovery --> sockets --> READY
                                                                                           |
-    SIGHUP: read the configuration again        SIGTERM, SIGINT: stop listening, let go --'
+    SIGHUP: reload the configuration        SIGTERM, SIGINT: close listeners, disconnect --'
 
-A clean stop leaves the containers running, as `kill -9` does, unless the host goes down: SIGPWR tells that, or systemd
-when it is asked. Nothing is decided here that could be decided in a room below: this is where the rooms are put
-together.
+A clean stop leaves the containers running, like `kill -9`, unless the host is shutting down, which is known from
+SIGPWR or by asking systemd. This module only composes the rooms; decisions are made in the rooms below.
 """
 
 from __future__ import annotations
@@ -100,13 +99,13 @@ from havre.volumes.volumes import Volumes
 
 log = logging.getLogger("havre.daemon.program")
 
-UNDO_S = 15  # for what is under way to undo itself, after `shutdown-timeout`
-_ARENAS = 2  # of the heap: 35 MB less while an image is pushed, and no slower (docs/why/storage.md#intake)
+UNDO_S = 15  # for the cleanup of work under way, after `shutdown-timeout`
+_ARENAS = 2  # malloc arenas: 35 MB less during a push, and no slower (docs/why/storage.md#intake)
 
 
 @dataclass(frozen=True, slots=True)
 class _ImageFacts:
-    """What containers ask about images."""
+    """The facts about images that containers ask for."""
 
     images: Images
 
@@ -128,7 +127,7 @@ class _ImageFacts:
 
 @asynccontextmanager
 async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, Steered]]:
-    """All nouns, recovered and ready, and what a reload changes beside them; closed in reverse order."""
+    """Open all nouns, recovered and ready, and the parts that a reload changes; closed in reverse order."""
     security = default_security(config)
     events, ranges = Events(), IdRanges(read_remap(config.userns_remap))
     async with AsyncExitStack() as stack:
@@ -198,7 +197,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, Ste
 
 
 async def _open_storage(config: DaemonConfig, remap: IdRange | None) -> Storage:
-    """The storage, where containers can have the IDs of `remap`."""
+    """Open the storage, so that containers can have the IDs of `remap`."""
     driver, layer_limit = config.storage_driver or None, config.registry_limits.layer_bytes
     storage = await Storage.open(config.data_root, config.exec_root, driver=driver, layer_limit=layer_limit)
     try:
@@ -211,7 +210,7 @@ async def _open_storage(config: DaemonConfig, remap: IdRange | None) -> Storage:
 
 
 def _open_networks(config: DaemonConfig, storage: Storage, events: Events, directory: Path) -> Networks:
-    """The networks, with their sockets; they follow links in the files of containers, which are in `directory`."""
+    """Open the networks with their sockets; changes of links are written to the files of containers in `directory`."""
     table, relink = storage.db.table("networks", Network), LinkedHosts(directory).relink
     networks = Networks(table, config.exec_root, network_options(config), events, relink)
     networks.open()
@@ -221,7 +220,7 @@ def _open_networks(config: DaemonConfig, storage: Storage, events: Events, direc
 async def _open_images(
     config: DaemonConfig, storage: Storage, registry: Registry, events: Events, index: Index, cache: Cache
 ) -> Images:
-    """The images; what containers use and what the build cache needs is not collected."""
+    """Open the images; images of containers and layers of the build cache are not collected."""
     policy = Policy.read(config.signature_keys)
     images = await Images.open(storage, registry, events.publish, image_users(index), policy, cache.live_layers)
     images.limit_transfers(config.max_concurrent_downloads, config.max_concurrent_uploads)
@@ -238,7 +237,7 @@ async def _open_builder(
     cache: Cache,
     remapping: Remapping,
 ) -> tuple[Builder, Contexts]:
-    """The builder, and the clients' contexts."""
+    """Create the builder, and the clients' contexts."""
     directory = config.data_root / "build"
     contexts = Contexts(directory / "contexts")
     builder = await Builder.open(
@@ -263,16 +262,16 @@ async def _open_builder(
 
 
 async def _tidy(images: Images) -> None:
-    """Remove what pulls and builds that were cut off have left; a disk that refuses is no reason not to start."""
+    """Remove leftovers of aborted pulls and builds. Best effort: failures are logged."""
     try:
         if freed := await images.collect_garbage():
-            log.info("removed %d bytes that nothing needs", freed)
+            log.info("removed %d bytes of unreferenced data", freed)
     except (HavreError, OSError) as error:
-        log.warning("garbage is left where it is: %s", error)
+        log.warning("garbage was not collected: %s", error)
 
 
 def _make_volumes(config: DaemonConfig, storage: Storage, events: Events) -> Volumes:
-    """Volumes of the engine's own and those of plugins."""
+    """Create the volumes, local ones and those of plugins."""
     plugged = PluginVolumes(plugins_of(config), storage.db.table("plugin_mounts", PluginMount))
     local = LocalVolumes(config.data_root / "volumes")
     return Volumes(local, plugged, storage.db.table("volumes", Volume), events)
@@ -297,15 +296,15 @@ def _placer(
 
 
 def _log_path(lifecycle: Lifecycle, container: Container) -> str:
-    """The log that other programs may read: Docker shows those in its JSON format alone."""
+    """The log path for other programs: Docker shows it for the driver json-file only."""
     is_json = container.host_config.log_config.type == "json-file"
     return str(lifecycle.logs.path(container)) if is_json else ""
 
 
 def _read_id(file: Path) -> str:
-    """The daemon's identity, made up on its first start."""
+    """The daemon's ID, created at its first start."""
     with contextlib.suppress(FileNotFoundError):
-        if known := file.read_text().strip():  # a power cut may have left it empty
+        if known := file.read_text().strip():  # a power failure may have left it empty
             return known
     identity = secrets.token_hex(16)
     with file.open("w") as out:
@@ -319,7 +318,7 @@ def _read_id(file: Path) -> str:
 
 
 async def run(config: DaemonConfig, flags: Mapping[str, Any]) -> None:
-    """Serve until SIGTERM or SIGINT, or SIGPWR, which tells that the host goes down."""
+    """Serve until SIGTERM, SIGINT, or SIGPWR (the host is shutting down)."""
     stop, power = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -355,20 +354,20 @@ async def run(config: DaemonConfig, flags: Mapping[str, Any]) -> None:
                 await _end_containers(steered.shutdown)
             bound_stop(current.config.shutdown_timeout + UNDO_S, config.pid_path, with_host=goes_down)
             await server.close(current.config.shutdown_timeout)
-            await end_background()  # while there is an engine for it to undo itself with
+            await end_background()  # while the engine is open, which their cleanup uses
 
 
 async def _end_containers(shutdown: Shutdown) -> None:
-    """Stop every container; clients are still served, so that those who wait for an end see it."""
+    """Stop all containers. Clients are served meanwhile, so that `docker wait` returns."""
     limit_s = shutdown.begin()
-    log.info("the host goes down: stopping all containers, which takes %d s at most", limit_s)
+    log.info("the host is shutting down: stopping all containers within %d s", limit_s)
     notify(f"EXTEND_TIMEOUT_USEC={(limit_s + UNDO_S) * 1_000_000}")  # beyond the unit's TimeoutStopSec
     await shutdown.run()
-    log.info("all containers have been stopped")
+    log.info("all containers are stopped")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The program `havred`; returns its exit status."""
+    """The program `havred`. Returns its exit status."""
     try:
         invocation = parse_arguments(sys.argv[1:] if arguments is None else arguments)
         if invocation.wants:
@@ -392,7 +391,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"havred: {error}", file=sys.stderr)
         refuse_waiting(inherited_sockets(), f"the daemon does not start: {error}")
         return 1
-    except Exception as error:  # a defect
+    except Exception as error:  # a bug
         refuse_waiting(inherited_sockets(), f"the daemon does not start: {type(error).__name__}: {error}")
         raise
     return 0

@@ -1,4 +1,4 @@
-"""The configuration in force, and what follows it at a SIGHUP."""
+"""The configuration in force, and its reload at SIGHUP."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Steered:
-    """What the daemon itself tells something: another configuration while it works, or that the host goes down."""
+    """The parts that the daemon changes while running: at a reload, or when the host shuts down."""
 
     registry: Registry
     runtime: Runtime
@@ -43,7 +43,7 @@ _RELOADED = (
 
 
 class Current:
-    """The configuration in force, and what follows it."""
+    """The configuration in force, and the parts that depend on it."""
 
     def __init__(self, config: DaemonConfig, services: Services, parts: Steered, authorization: Authorization) -> None:
         self.config = config
@@ -53,10 +53,10 @@ class Current:
         self._reloading = asyncio.Lock()
 
     async def reload(self, flags: Mapping[str, Any]) -> None:
-        """SIGHUP: what needs no restart changes: the log's level, labels, mirrors, insecure registries, OCI runtimes,
-        how many layers are transferred at once, the time to stop, authorization plugins.
+        """Reload at SIGHUP. Changes without restart: log level, labels, mirrors, insecure registries, OCI runtimes,
+        limits of concurrent transfers, shutdown timeout, authorization plugins.
 
-        A configuration that cannot be used changes nothing.
+        An invalid configuration changes nothing.
         """
         log.info("Got signal to reload configuration, reloading from: %s", flags.get("config-file", DEFAULT_FILE))
         async with self._reloading:

@@ -1,4 +1,4 @@
-"""What the daemon and systemd tell each other: sockets handed over, notifications, whether the host goes down.
+"""The interface to systemd: socket activation, notifications, and whether the host is shutting down.
 
 Source: sd_listen_fds(3), sd_notify(3), systemctl(1).
 """
@@ -21,11 +21,11 @@ from havre.runtime import spawn
 BOOTED = Path("/run/systemd/system")  # sd_booted(3)
 _FIRST_INHERITED = 3
 _REFUSING_S = 2.0
-_ANSWER_S = 30.0  # a host that stops is busy; systemd gives a service 90 s to stop
+_ANSWER_S = 30.0  # systemctl is slow during a shutdown; systemd gives a service 90 s to stop
 
 
 def inherited_sockets() -> list[int]:
-    """The sockets that systemd hands over (sd_listen_fds(3))."""
+    """The sockets passed by systemd (sd_listen_fds(3))."""
     if os.environ.get("LISTEN_PID") != str(os.getpid()):
         return []
     count = int(os.environ.get("LISTEN_FDS", "0"))
@@ -33,7 +33,7 @@ def inherited_sockets() -> list[int]:
 
 
 def notify(state: str) -> None:
-    """Tell systemd (sd_notify(3)), if it wants to know."""
+    """Send a state to systemd (sd_notify(3)), if it listens."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -42,10 +42,10 @@ def notify(state: str) -> None:
 
 
 def refuse_waiting(descriptors: Iterable[int], why: str) -> None:
-    """Answer those who wait on sockets handed over, since the daemon cannot start.
+    """Answer 503 to clients waiting on passed sockets, as the daemon cannot start.
 
-    Otherwise systemd would start it again for the next of them, and each would wait until it is given up.
-    All are served at once, within `_REFUSING_S`: a client that says nothing costs the others nothing.
+    Otherwise systemd would start it again for each of them until it gives up, and all of them would wait that long.
+    All are answered in parallel, within `_REFUSING_S`, so a silent client does not delay the others.
     """
     body = json.dumps({"message": why}).encode()
     head = f"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
@@ -65,7 +65,7 @@ def refuse_waiting(descriptors: Iterable[int], why: str) -> None:
 
 
 def _accepted(listener: socket.socket) -> socket.socket | None:
-    """The next who waits; None when nobody does, or when there are too many of them for this process."""
+    """The next waiting client; None if there is none, or no descriptor for it."""
     try:
         listener.setblocking(False)
         connection, _ = listener.accept()
@@ -77,15 +77,15 @@ def _accepted(listener: socket.socket) -> socket.socket | None:
 
 def _answer(connection: Any, answer: bytes) -> None:
     with contextlib.suppress(OSError):
-        connection.recv(1 << 20)  # closed with something unread, the client would see a reset
+        connection.recv(1 << 20)  # closing a socket with unread data would send a reset
     with contextlib.suppress(OSError):
-        connection.sendall(answer)  # it fits into the buffer of a new connection
+        connection.sendall(answer)  # fits into the buffer of a new connection
 
 
 async def host_goes_down(booted: Path = BOOTED, systemctl: str = "systemctl") -> bool:
-    """Whether systemd is about to halt, power off or reboot the host, of which the end of a service is a part.
+    """Report whether systemd is halting, powering off or rebooting the host, and not only stopping this service.
 
-    False where systemd is not the host's, or does not answer.
+    False if systemd is not the host's init or does not answer.
     """
     if not booted.is_dir():
         return False

@@ -1,4 +1,4 @@
-"""What a configuration means to each room: the values that rooms are made with, and given anew by a reload."""
+"""Translates the configuration into the settings of each room, at the start and at a reload."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from havre.wire.config import Ulimit
 
 
 def plugins_of(config: DaemonConfig) -> Plugins:
-    """Plugins of any kind, looked for where Docker's packages put them."""
+    """Plugins of all kinds, found in the directories that Docker uses."""
     own = config.exec_root / "plugins"
     directories = Directories(
         sockets=(own, Path("/run/docker/plugins")),
@@ -39,7 +39,7 @@ def plugins_of(config: DaemonConfig) -> Plugins:
 
 
 def registries_of(config: DaemonConfig) -> RegistryConfig:
-    """How registries are reached."""
+    """The settings for registries."""
     limits = config.registry_limits
     if config.max_download_attempts:
         limits = replace(limits, attempts=config.max_download_attempts)
@@ -47,7 +47,7 @@ def registries_of(config: DaemonConfig) -> RegistryConfig:
 
 
 def network_options(config: DaemonConfig) -> NetworkOptions:
-    """The default bridge, and what holds for all networks."""
+    """The settings of the default bridge and of all networks."""
     bridge = DefaultBridge(
         link=config.bridge,
         bip=config.bip,
@@ -78,14 +78,14 @@ def network_options(config: DaemonConfig) -> NetworkOptions:
 
 
 def daemon_defaults(config: DaemonConfig, security: Security) -> DaemonDefaults:
-    """What every start of a container has from the daemon."""
+    """The daemon's settings for every start of a container."""
     ulimits = tuple(Ulimit(name=each.name, soft=each.soft, hard=each.hard) for each in config.default_ulimits)
     directories = tuple(map(Path, config.cdi_spec_dirs))
     return DaemonDefaults(ulimits, config.init, config.cgroup_parent, directories, security)
 
 
 def container_defaults(config: DaemonConfig, runtime: Runtime) -> Defaults:
-    """What a new container gets that does not ask for anything else."""
+    """The defaults of new containers."""
     unified = runtime.host.cgroups.layout == "v2"
     return Defaults(
         runtime=runtime.default,
@@ -102,7 +102,7 @@ def container_defaults(config: DaemonConfig, runtime: Runtime) -> Defaults:
 
 
 def identity_of(config: DaemonConfig) -> Identity:
-    """What `info` says of the daemon itself."""
+    """The daemon's own facts for `info`."""
     return Identity(
         version=__version__,
         data_root=config.data_root,
@@ -122,7 +122,7 @@ def identity_of(config: DaemonConfig) -> Identity:
 
 
 def host_limits(runtime: Runtime) -> HostLimits:
-    """What this host can do, by which new containers are judged."""
+    """The host's abilities, against which new containers are checked."""
     flags = re.search(r"^flags\s*:(.*)", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return HostLimits(
         cpus=os.cpu_count() or 1,

@@ -1,6 +1,6 @@
-"""What the daemon tells of its configuration: in its log at the start, in the event of a reload.
+"""What the daemon reports of its configuration: in its log at the start, in the event of a reload.
 
-Source: moby's daemon/reload.go for the attributes; clients look for changes of those that concern them.
+Source: moby's daemon/reload.go for the attributes; clients watch them for changes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FEATURES = ("cdi",)
 
 
 def tell(config: DaemonConfig) -> None:
-    """What has no effect, and for debugging what the daemon works with."""
+    """Log the directives without effect, and the settings at debug level."""
     for key in config.ignored:
         log.warning("the directive %s has no effect here", key)
     for name in config.features:
@@ -36,7 +36,7 @@ def tell(config: DaemonConfig) -> None:
 
 
 def reloaded(config: DaemonConfig, defaults: Defaults) -> dict[str, str]:
-    """The attributes of the event `reload`; what new containers get is in `defaults`."""
+    """The attributes of the event `reload`; `defaults` are those of new containers."""
     features = " ".join(f"{name}:{str(on).lower()}" for name, on in sorted(config.features.items()))
     return {
         "name": socket.gethostname(),

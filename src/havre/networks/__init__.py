@@ -1,1 +1,1 @@
-"""Networks, and the containers on them; `dataplane` does what they ask of the kernel."""
+"""Docker's networks and the containers on them; `dataplane` configures the kernel."""

@@ -1,14 +1,14 @@
-"""The default bridge as the daemon's options want it: which device, which subnets, which rules. Pure.
+"""The default bridge, by the daemon's options: device, subnets, rules. Pure.
 
-    --bridge NAME      a bridge of the administrator's, used as it is and never removed; "none": no such network
-    --bip, --bip6      its address with prefix length. Without, the subnet is that of an administrator's bridge,
-    --fixed-cidr(-v6)  or where containers get addresses, or the first free pool, kept from then on
-    --default-gateway  where their default route leads, where that is not the bridge itself
-    --icc --ip-masq --ip --mtu --ipv6    as the options of a network of a user's
+    --bridge NAME      a bridge created by the administrator, never removed; "none": no default bridge
+    --bip, --bip6      its address with prefix length. By default the subnet of the administrator's bridge,
+    --fixed-cidr(-v6)  or of the range for containers, or the first free pool, which is then stored
+    --default-gateway  the containers' default route, if not the bridge itself
+    --icc --ip-masq --ip --mtu --ipv6    as the options of user-defined networks
 
-Without --ipv6 those of IPv6 are read and have no effect, as with dockerd.
+Without --ipv6 the IPv6 options have no effect, as with dockerd.
 
-Source: dockerd(8), "Default network options". Contradictions are refused, in dockerd's words where it has any.
+Source: dockerd(8), "Default network options". Contradictions are refused, with dockerd's messages where it has any.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NONE = "none"
 
 @dataclass(frozen=True)
 class DefaultBridge:
-    """The daemon's options; "" is "not said"."""
+    """The daemon's options; "" means not given."""
 
     link: str = ""
     bip: str = ""
@@ -47,11 +47,11 @@ class DefaultBridge:
 
     @property
     def wanted(self) -> bool:
-        """Whether there is to be such a network."""
+        """Report whether a default bridge is configured."""
         return self.link != NONE
 
     def check(self) -> None:
-        """Refuse options that contradict each other."""
+        """Refuse contradictory options."""
         if self.link and (self.bip or self.bip6):
             raise InvalidInput("You specified -b & --bip, mutually exclusive options. Please specify only one")
         if not self.wanted and (self.fixed_cidr or self.fixed_cidr6 or self.gateway or self.gateway6 or self.ipv6):
@@ -65,7 +65,7 @@ class DefaultBridge:
 
     @property
     def idle(self) -> list[str]:
-        """The options that have no effect without another one, for a warning."""
+        """The options without effect because another one is missing, for a warning."""
         given = {"--bip6": self.bip6, "--fixed-cidr-v6": self.fixed_cidr6, "--default-gateway-v6": self.gateway6}
         return [flag for flag, text in given.items() if text and not self.ipv6]
 
@@ -83,9 +83,10 @@ class DefaultBridge:
     def pools(
         self, present: Sequence[Interface], kept: Sequence[IpamPool], choose: Callable[[int, Sequence[Subnet]], Subnet]
     ) -> list[IpamPool]:
-        """Its subnets: `present` are the addresses of an administrator's device, `kept` what the network had.
+        """Its subnets. `present` are the addresses of an administrator's device, `kept` the stored pools of the
+        network.
 
-        `choose(version, preferred)` gives the first preferred subnet that nothing else uses, else one of the pools.
+        `choose(version, preferred)` returns the first free subnet of `preferred`, otherwise one of the pools.
         """
         four = self._pool(4, self.bip, self.fixed_cidr, self.gateway, present, kept, choose)
         if not self.ipv6:
@@ -118,7 +119,7 @@ class DefaultBridge:
         pool.ip_range = fixed
         if gateway:
             pool.auxiliary_addresses = {words.ROUTER if version == 4 else words.ROUTER6: gateway}
-        words.pool_of(pool)  # refuses what does not fit together
+        words.pool_of(pool)  # raises if the parts contradict each other
         return pool
 
 

@@ -1,12 +1,12 @@
-"""What a container may ask of its place on a network beyond an address. Pure: read, or refused.
+"""Settings of a container's endpoint other than addresses. Pure: parses them, or refuses.
 
-    link-local-ip   further addresses of the device, of 169.254.0.0/16 or fe80::/64
+    link-local-ip   additional addresses of the device, in 169.254.0.0/16 or fe80::/64
     driver-opts     com.docker.network.endpoint.sysctls  net.ipv4.conf.IFNAME.log_martians=1,...
-                    com.docker.network.endpoint.ifname   the device's name inside
-                    others than com.docker.network's are kept and mean nothing, as with Docker
+                    com.docker.network.endpoint.ifname   the device's name in the container
+                    options without the prefix com.docker.network are stored without effect, as with Docker
     gw-priority     the network with the highest has the default route and the published ports
 
-Source: Docker Engine API, "EndpointSettings"; the options are those of its version 28.
+Source: Docker Engine API, "EndpointSettings"; the options are those of version 28.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SYSCTLS = "com.docker.network.endpoint.sysctls"
 INTERFACE = "com.docker.network.endpoint.ifname"
 _DOCKERS = "com.docker.network."
 
-# Docker's command line writes options in lower case.
+# docker's command line lowercases options.
 _SYSCTL = re.compile(r"net\.(ipv4|ipv6|mpls)\.(conf|neigh)\.(?i:IFNAME)\.([a-z0-9_]+)=(-?[0-9]+)", re.ASCII)
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,14}", re.ASCII)
 _PREFIX = {4: 16, 6: 64}
@@ -38,7 +38,10 @@ _PREFIX = {4: 16, 6: 64}
 
 @dataclass(frozen=True)
 class Extras:
-    """The same as values; `interface` "" is the engine's choice, `sysctls` have IFNAME for the device."""
+    """The parsed settings. `interface` "" means chosen by the engine.
+
+    `sysctls` contain IFNAME for the device's name.
+    """
 
     interface: str = ""
     priority: int = 0
@@ -46,12 +49,12 @@ class Extras:
     sysctls: tuple[tuple[str, str], ...] = ()
 
     def settings(self, interface: str) -> tuple[tuple[str, str], ...]:
-        """The sysctls of a device of that name: path below /proc/sys/net, value."""
+        """The sysctls of the device `interface`: path below /proc/sys/net, value."""
         return tuple((path.replace("IFNAME", interface), value) for path, value in self.sysctls)
 
 
 def extras_of(asked: EndpointSettings) -> Extras:
-    """InvalidInput lists everything that cannot be, in dockerd's words where it has any."""
+    """Parse. InvalidInput lists all problems, with dockerd's messages where it has any."""
     problems: list[str] = []
     options: Mapping[str, str] = asked.driver_opts or {}
     extras = Extras(
@@ -63,22 +66,23 @@ def extras_of(asked: EndpointSettings) -> Extras:
     if extras.interface and (not _NAME.fullmatch(extras.interface) or extras.interface == "lo"):
         problems.append(f"invalid interface name: {extras.interface}")
     unknown = [name for name in options if name.startswith(_DOCKERS) and name not in {SYSCTLS, INTERFACE}]
-    problems += [f"unknown driver option {name}: no driver here has it" for name in unknown]
+    problems += [f"unknown driver option {name}: not supported by any driver" for name in unknown]
     if problems:
         raise InvalidInput("invalid endpoint settings:\n" + "\n".join(problems))
     return extras
 
 
 def check_settings(network: Network, asked: EndpointSettings) -> None:
-    """Refuse what the network cannot give."""
+    """Refuse settings that the network does not support."""
     is_bridge = not network.config_only and network.name not in words.PREDEFINED
     check_endpoint(network.name, asked, bridge_of(network).pools if is_bridge else None)
 
 
 def check_endpoint(network: str, asked: EndpointSettings, pools: Sequence[Pool] | None) -> None:
-    """Refuse what no network, or not one with these pools, can give. None: its pools are not known (yet).
+    """Refuse settings that no network, or none with these pools, supports. None: the pools are not known yet.
 
-    InvalidInput lists everything, in dockerd's words (moby daemon/container_operations.go, validateEndpointSettings).
+    InvalidInput lists all problems, with dockerd's messages (moby daemon/container_operations.go,
+    validateEndpointSettings).
     """
     if asked.mac_address:
         ipam.parse_mac(asked.mac_address)

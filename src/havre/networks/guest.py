@@ -1,6 +1,6 @@
-"""A container as networks see it: what it asks of them, and what it has while it runs. A value.
+"""A container as networks see it: its requested endpoints, and those it has while running. A value.
 
-`containers` makes one of a container's row, `builds` one for a RUN; networks know no more of either.
+`containers` makes one from a container's row, `builds` one for a RUN; this is all that networks know of either.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ Bindings = Mapping[str, list[PortBinding] | None]
 class Guest:
     """`mode` is Docker's network mode: a network's name or ID, host, none or container:ID.
 
-    `asked` are the endpoints asked for by network name, that of the mode first. `exposed` are ports such as "80/tcp",
-    `bindings` where they are to be published. `links` are names by alias, `link_ids` the containers that they mean.
-    `ipv6_loopback`: no sysctl turns ::1 off. Containers with a link to this one see its `environment` and `exposed`.
-    `ids` are the host's user IDs of its user namespace, None for the host's.
+    `asked` are the requested endpoints by network name, that of the mode first. `exposed` are ports such as
+    "80/tcp", `bindings` their host ports. `links` are container names by alias, `link_ids` the IDs of those
+    containers. `ipv6_loopback` is False if a sysctl disables ::1. Containers with a link to this one get its
+    `environment` and `exposed`. `ids` are the host's IDs of its user namespace, None without one.
 
-    Of a container that runs: `pid`, the `endpoints` that it has by network name, and the `ports` that are published.
+    For a running container: `pid`, its `endpoints` by network name, and its published `ports`.
     """
 
     id: str
@@ -50,13 +50,13 @@ class Guest:
 
     @property
     def host_names(self) -> str:
-        """How its own line in hosts names it: with its domain first, where it has one."""
+        """Its own names in /etc/hosts: first with the domain, if any."""
         hostname = self.hostname or self.id[:12]
         full = f"{hostname}.{self.domainname}" if self.domainname else hostname
         host, dot, _ = full.partition(".")
         return f"{full} {host}" if dot else full
 
     def dns_names(self, asked: EndpointSettings) -> list[str]:
-        """What it is called on a network of a user's: name, aliases, short ID, host name."""
+        """Its DNS names on a user-defined network: name, aliases, short ID, host name."""
         names = [self.name, *(asked.aliases or []), self.id[:12], self.hostname]
         return list(dict.fromkeys(name for name in names if name))

@@ -1,6 +1,6 @@
-"""Links of running containers on the default bridge: what they mean now, in the firewall and in the containers' hosts.
+"""Links of running containers on the default bridge: firewall rules and /etc/hosts, kept up to date.
 
-What a link is, and its texts, is in `links`; here it follows the containers that start, stop and are renamed.
+The texts of a link are in `links`; this module follows containers that start, stop and are renamed.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from havre.networks.sandbox import Held
 from havre.wire.values import ContainerId
 
 Relinked = Callable[[ContainerId, list[tuple[str, str]], list[tuple[str, str]]], Awaitable[None]]
-"""Told that the lines about links in a running container's hosts have changed: old, new."""
+"""Called when a running container's lines of links in /etc/hosts change: old lines, new lines."""
 
 
 class Linking:
-    """The links among the containers that are `held`, a view of those that run. Messages are dockerd's."""
+    """The links among the containers in `held`, a view of those running. Messages are dockerd's."""
 
     def __init__(
         self, rows: NetworkRows, firewall: Firewall, held: Mapping[ContainerId, Held], relinked: Relinked
@@ -31,7 +31,7 @@ class Linking:
         self._relinked = relinked
 
     def check(self, held: Held) -> None:
-        """Refuse a start whose links lead nowhere."""
+        """Refuse a start with links to missing containers."""
         default = self._rows.named("bridge")
         for alias, name in held.wanted_links.items():
             other = self._meant(held, alias, name)
@@ -41,7 +41,7 @@ class Linking:
                 raise Failed(f"Cannot link to /{other.name}, as it does not belong to the default network")
 
     async def follow(self) -> None:
-        """Bring every container's links to what they mean now, in the firewall and in hosts."""
+        """Update the links of every container in the firewall and in /etc/hosts."""
         for held in [each for each in self._held.values() if each.wanted_links or each.links]:
             meant = self._links_of(held)
             if meant == held.links:
@@ -52,34 +52,34 @@ class Linking:
                 await self._relinked(ContainerId(held.id), lines, held.link_lines())
 
     async def unlink(self, id: ContainerId, alias: str) -> None:
-        """What a container calls `alias` by a link, it does not know any more."""
+        """Remove the link `alias` of a container."""
         self._held[id].wanted_links.pop(alias.lower(), None)
         await self.follow()
 
     def rename(self, old: str, new: str) -> None:
-        """Links to the container `old` are to `new` from now on."""
+        """Point links to the container `old` at `new`."""
         for held in self._held.values():
             links = held.wanted_links.items()
             held.wanted_links = {alias: new.lower() if name == old.lower() else name for alias, name in links}
 
     def find(self) -> None:
-        """Know again what the links of adopted containers mean."""
+        """Resolve the links of adopted containers."""
         for held in self._held.values():
             held.links = self._links_of(held)
 
     def maps(self) -> list[LinkMap]:
-        """What the firewall lets through for the links of all containers."""
+        """The firewall exceptions for the links of all containers."""
         return [each for held in self._held.values() for each in self.maps_of(held)]
 
     def maps_of(self, held: Held) -> list[LinkMap]:
-        """The same for one container."""
+        """The firewall exceptions for one container's links."""
         bridge = next((end for end in held.endpoints.values() if end.bridge.name == "bridge"), None)
         if bridge is None or bridge.bridge.icc:
             return []
         return [each for link in held.links for each in link.maps(bridge.address)]
 
     def _links_of(self, held: Held) -> list[Link]:
-        """What `--link` means on the default bridge; a container that has stopped is known by what it had."""
+        """The links of `--link` on the default bridge; a stopped target keeps its last address."""
         network = self._rows.named("bridge")
         if network is None or network.id not in held.endpoints:
             return []
@@ -95,7 +95,7 @@ class Linking:
         return links
 
     def _meant(self, held: Held, alias: str, name: str) -> Held | None:
-        """The running container that a link is to: one of that lower-case name, ID or short ID, if it is the same."""
+        """The running target of a link, by lower-case name, ID or short ID, if it is still the same container."""
         known = (other for other in self._held.values() if name in (other.name.lower(), other.id, other.id[:12]))
         other = next(known, None)
         return other if other is not None and other.id == held.link_ids.get(alias, other.id) else None

@@ -1,10 +1,10 @@
-"""`--link NAME:ALIAS` on the default bridge, which has no name server: what one container is told of another. Pure.
+"""`--link NAME:ALIAS` on the default bridge, which has no DNS: the texts about the target for one container. Pure.
 
-    hosts       172.17.0.2  alias hostname name                corrected when the other one gets another address
+    hosts       172.17.0.2  alias hostname name                updated when the target's address changes
     variables   ALIAS_PORT=tcp://172.17.0.2:80  ALIAS_PORT_80_TCP_ADDR=...  ALIAS_NAME=/own/alias  ALIAS_ENV_X=...
-                of three ports in a row and more also ALIAS_PORT_80_TCP_START=...  ALIAS_PORT_80_TCP_END=...
-    rules       without inter-container traffic (icc) a link lets through what the other one exposes
-    names       /own/alias is a name of the other one, too
+                for three or more consecutive ports also ALIAS_PORT_80_TCP_START=...  ALIAS_PORT_80_TCP_END=...
+    rules       without inter-container traffic (icc), the target's exposed ports are allowed
+    names       /own/alias is another name of the target
 
 Source: Docker's "Legacy container links".
 """
@@ -25,7 +25,7 @@ _PRIVATE = ("HOME", "PATH")
 
 @dataclass(frozen=True)
 class Exposed:
-    """What a container shows to those that link to it: its ports, its environment and what it calls itself."""
+    """What a link shows of its target: ports, environment and host name."""
 
     ports: tuple[tuple[int, str], ...] = ()
     environment: tuple[str, ...] = ()
@@ -34,7 +34,7 @@ class Exposed:
 
 @dataclass(frozen=True)
 class Link:
-    """One link of a running container: `owner` calls the container `name` (`id`), which has `address`, `alias`."""
+    """One link of a running container: `owner` knows the container `name` (`id`) with `address` as `alias`."""
 
     owner: str
     alias: str
@@ -44,7 +44,7 @@ class Link:
     exposed: Exposed
 
     def host_line(self) -> tuple[str, str]:
-        """Address and names, for hosts."""
+        """Address and names for /etc/hosts."""
         names = (self.alias, self.exposed.hostname or self.id[:12], self.name)
         return str(self.address), " ".join(dict.fromkeys(names))
 
@@ -69,7 +69,7 @@ class Link:
         return lines
 
     def maps(self, source: Address) -> list[LinkMap]:
-        """What the firewall lets through for the owner, who has the address `source`."""
+        """The firewall exceptions for the owner, whose address is `source`."""
         return [LinkMap(source, self.address, protocol, port) for port, protocol in self.exposed.ports]
 
 
@@ -77,17 +77,17 @@ Port = tuple[int, str]
 
 
 def _ranges(ports: Sequence[Port]) -> list[tuple[Port, Port]]:
-    """First and last of three sorted ports in a row and more, whatever their protocols, as dockerd sees ranges."""
+    """First and last of runs of three or more consecutive ports, whatever their protocols, as with dockerd."""
     runs = itertools.groupby(enumerate(ports), lambda item: item[1][0] - item[0])
     found = [[port for _, port in run] for _, run in runs]
     return [(run[0], run[-1]) for run in found if len(run) > 2]
 
 
 def exposed_of(guest: Guest) -> Exposed:
-    """The ports in dockerd's order, the configured environment and hostname."""
+    """The ports in dockerd's order, the configured environment and host name."""
     return Exposed(tuple(sorted(parse_port(name) for name in guest.exposed)), tuple(guest.environment), guest.hostname)
 
 
 def variables_of(links: Iterable[Link]) -> tuple[str, ...]:
-    """The variables of all links, in their order."""
+    """The variables of all links, in order."""
     return tuple(variable for link in links for variable in link.variables())

@@ -1,10 +1,10 @@
-"""Networks: which there are, and the containers on them.
+"""Networks, and the containers on them.
 
-The face of the room below for the rest of the engine. Rows are in `networkrows`, what running containers hold in
-`sandboxes`; here they meet the kernel's bridges and the firewall, and events are told.
+The room's face. `rows` stores the networks, `sandboxes` what running containers use; this module connects them with
+the kernel's bridges and the firewall, and publishes events.
 
-After `kill -9` the kernel's state is still there: `start` compares it with the rows, adopts what belongs to containers
-that run on, restores what is missing, and removes the rest. Messages are dockerd's.
+After `kill -9` the kernel's state is still present: `start` compares it with the rows, adopts devices of running
+containers, restores what is missing, and removes the rest. Messages are dockerd's.
 """
 
 from __future__ import annotations
@@ -43,20 +43,20 @@ log = logging.getLogger(__name__)
 
 
 class Publisher(Protocol):
-    """Where events go."""
+    """Publishes events."""
 
     def publish(self, type: str, action: str, id: str, attributes: Mapping[str, str] | None = None) -> None: ...
 
 
 def tag_for(run_root: Path) -> str:
-    """The tag of a daemon by its run directory: none for the default one."""
+    """The tag of a daemon, from its run directory: empty for the default one."""
     return "" if run_root == Path("/run/havre") else hashlib.sha256(str(run_root).encode()).hexdigest()[:6]
 
 
 class Networks:
     """Docker's networks. Sockets to the kernel are opened by `open`, in the network namespace of its thread.
 
-    `relinked` is told when what a container's links mean has changed.
+    `relinked` is called when a container's lines of links in /etc/hosts change.
     """
 
     def __init__(
@@ -79,17 +79,17 @@ class Networks:
     # -- life
 
     def open(self) -> None:
-        """Open the sockets to the kernel. Before any container is taken over: the firewall's needs a low number."""
+        """Open the netlink sockets. Called before containers are adopted, as the firewall's needs a low descriptor."""
         options = self._options
         self._firewall = Firewall(options.table, options.ruled, overrides=options.publish_policy == "docker")
         self._host = Host(options.table, ruled=4 in options.ruled)
 
     async def start(self, endpoints: Mapping[ContainerId, Guest]) -> None:
-        """Bring the kernel to what the rows say; `endpoints` are the containers that run on."""
+        """Bring the kernel in line with the rows; `endpoints` are the running containers."""
         if self._host is None:
             self.open()
         host, firewall = self._kernel()
-        await host.settle()  # what a killed daemon was about to end
+        await host.settle()  # complete what a killed daemon had begun
         sandboxes = self._sandboxes = Sandboxes(
             self._rows, self._netns_dir, self._options, host, firewall, self._relinked
         )
@@ -114,7 +114,7 @@ class Networks:
         self._warn_of_drops()
 
     async def stop(self) -> None:
-        """Let go. What running containers use stays in the kernel; without any, nothing of ours does."""
+        """Close the sockets. Kernel objects stay while containers run, otherwise all are removed."""
         host, firewall = self._kernel()
         sandboxes = self._open()
         idle = not any(held.endpoints for held in sandboxes.all())
@@ -122,31 +122,31 @@ class Networks:
         for bridge in self._rows.bridges() if idle else ():
             await host.drop_bridge(bridge)
         await host.settle()
-        sandboxes.let_go()  # last: until then names are answered
+        sandboxes.let_go()  # last: name servers answer until then
         host.close()
         self._host = self._firewall = self._sandboxes = None
 
     # -- rows
 
     def get(self, name_or_id: str) -> Network:
-        """The network of that ID, name, or unambiguous beginning of an ID, with its containers."""
+        """The network with this ID, name, or unambiguous ID prefix, with its containers."""
         network = self._rows.find(name_or_id)
         return msgspec.structs.replace(network, containers=self._open().members(network.id))
 
     def find(self, name_or_id: str) -> Network:
-        """The same without its containers, whose number then costs nothing."""
+        """As `get`, without its containers and the cost of listing them."""
         return self._rows.find(name_or_id)
 
     def name_of(self, name_or_id: str) -> str:
-        """The name of the network that `get` finds, without a look at all containers."""
+        """The name of the network that `get` finds, without listing its containers."""
         return self._rows.find(name_or_id).name
 
     def list(self, filters: Filters) -> list[Network]:
-        """The networks that pass; `containers` is left empty, as dockerd does."""
+        """The networks that match the filters; `containers` is empty, as with dockerd."""
         return self._rows.listed(filters, lambda id: bool(self.containers_on(id)))
 
     async def create(self, spec: NetworkSpec) -> Network:
-        """Make a network."""
+        """Create a network."""
         host, firewall = self._kernel()
         network = self._rows.decide(
             spec, self._options, await host.routes([bridge.link for bridge in self._rows.bridges()])
@@ -174,7 +174,7 @@ class Networks:
             self._enable_forwarding()
 
     async def remove(self, name_or_id: str) -> None:
-        """Remove a network that no running container is on."""
+        """Remove a network without running containers."""
         try:
             network = self._rows.find(name_or_id)
         except NotFound:
@@ -195,7 +195,7 @@ class Networks:
         self._tell("destroy", network)
 
     def prunable(self, filters: Filters) -> Sequence[Network]:
-        """The networks that no running container is on, and that match `label` and `until`."""
+        """The networks without running containers that match `label` and `until`."""
         check_keys(filters, ("label", "label!", "until"))
         limit = _until(filters)
         return [
@@ -209,7 +209,7 @@ class Networks:
         ]
 
     async def prune(self, filters: Filters) -> tuple[str, ...]:
-        """Remove what is `prunable`; the names."""
+        """Remove the `prunable` networks. Returns their names."""
         idle = self.prunable(filters)
         for network in idle:
             await self.remove(network.id)
@@ -218,7 +218,7 @@ class Networks:
         return tuple(network.name for network in idle)
 
     def containers_on(self, network_id: str) -> set[ContainerId]:
-        """The running containers that have an endpoint there."""
+        """The running containers with an endpoint on the network."""
         return self._open().users(network_id)
 
     # -- containers
@@ -226,10 +226,10 @@ class Networks:
     async def open_sandbox(
         self, guest: Guest, userns: Path | None = None, joined: ContainerId | None = None
     ) -> Sandbox:
-        """Namespace, endpoints and ports of a container that is about to start; nothing stays on failure.
+        """Create namespace, endpoints and ports of a container about to start. A failure leaves nothing behind.
 
-        `userns` is the file of another container's user namespace that it is to run in; `joined` has the network that
-        it shares, then all is that one's.
+        `userns` is the file of the user namespace of another container that it joins; `joined` is the container
+        whose network it shares, whose sandbox is then returned.
         """
         sandboxes = self._open()
         if joined is not None:
@@ -240,18 +240,18 @@ class Networks:
         return _described(held)
 
     def is_held(self, id: ContainerId) -> None:
-        """A container that has got its sandbox has been created: who holds it holds the sandbox's descriptors, too."""
+        """The container was created: conmon has inherited the sandbox's descriptors, so our copies may be closed."""
         self._open().is_held(id)
 
     def leave(self, id: ContainerId) -> None:
-        """It has ended: no network counts it any more, though what it holds is still to be given back."""
+        """The container has ended: it no longer counts as on its networks, though its sandbox is not yet closed."""
         if self._sandboxes is not None and (held := self._sandboxes.get(id)) is not None:
             held.left = True
 
     async def close_sandbox(self, id: ContainerId) -> None:
-        """Give back all a container holds. Idempotent.
+        """Release everything that the container uses. Idempotent.
 
-        After `stop` nothing happens: the next `start` removes what is left.
+        Does nothing after `stop`: the next `start` removes what is left.
         """
         held = await self._sandboxes.close(id) if self._sandboxes is not None else None
         if held is None or held.sandbox is None:
@@ -261,33 +261,34 @@ class Networks:
                 self._tell("disconnect", self._rows[network_id], held.id)
 
     async def connect(self, guest: Guest, network: Network, asked: EndpointSettings) -> Sandbox:
-        """Put a running container on one more network."""
+        """Connect a running container to another network."""
         held = await self._open().connect(guest, network, asked)
         self._tell("connect", network, guest.id)
         return _described(held)
 
     async def disconnect(self, guest: Guest, network: Network) -> Sandbox:
-        """Take a running container off a network."""
+        """Disconnect a running container from a network."""
         held = await self._open().disconnect(guest, network)
         self._tell("disconnect", network, guest.id)
         return _described(held)
 
     async def take_ports(self, guest: Guest, givers: Sequence[Guest]) -> dict[str, Published]:
-        """Publish what a running container's configuration says by now; `givers` hand it over where they hold it. What
-        it and those that gave something have then, by ID.
+        """Publish the ports of a running container's current configuration, taking them over from `givers`.
+
+        Returns the ports of the container and of those that gave up any, by ID.
         """
         return await self._open().take_ports(guest, givers)
 
     def withdraw(self, id: ContainerId) -> None:
-        """From now on nobody is told a running container's addresses by its names; it keeps them. Idempotent."""
+        """Remove a running container's names from DNS; it keeps its addresses. Idempotent."""
         self._open().withdraw(id)
 
     def renamed(self, guest: Guest, old: str) -> None:
-        """A container is no longer called `old`."""
+        """The container was renamed from `old`."""
         self._open().rename(guest, old)
 
     async def unlink(self, id: ContainerId, alias: str) -> None:
-        """A running container has no longer a link `alias`."""
+        """Remove the link `alias` of a running container."""
         await self._open().links.unlink(id, alias)
 
     async def _drop(self, network_id: str) -> None:
@@ -337,7 +338,7 @@ class Networks:
             await host.drop_bridge(left)
 
     async def _restore(self, work: Awaitable[None], bridge: Bridge) -> None:
-        """A network that a user made and that cannot be had any more must not keep the others from working."""
+        """Restore a network; a failure of a user-defined one is logged, so that the others work."""
         try:
             await work
         except HavreError as error:
@@ -357,7 +358,7 @@ class Networks:
     def _warn_of_drops(self) -> None:
         _, firewall = self._kernel()
         if not (self._options.relays or self._options.ruled):
-            log.warning("nobody reaches published ports: there are neither rules (--iptables=false) nor relays")
+            log.warning("published ports are unreachable: there are neither rules (--iptables=false) nor relays")
         if self._options.publish_policy == "docker":
             return
         for chain in firewall.foreign.forward:
@@ -380,7 +381,7 @@ def _described(held: Held) -> Sandbox:
 
 
 def _until(filters: Filters) -> float:
-    """Seconds since the epoch before which a network was made to be pruned."""
+    """The latest creation time to prune, in seconds since the epoch."""
     try:
         return min((float(text) for text in filters.get("until", ())), default=math.inf)
     except ValueError as error:

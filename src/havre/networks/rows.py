@@ -1,7 +1,7 @@
-"""The networks there are: rows, how they are found and listed, and what a new one will be.
+"""The rows of networks: load, find and list them, and decide on new ones.
 
-Keeps the rows in memory and in their table, with the `Bridge` that each bridge network means to the kernel. Decides and
-remembers; touches no kernel. Messages are dockerd's.
+Holds the rows in memory and in their table, with the `Bridge` of each bridge network. Does not touch the kernel.
+Messages are dockerd's.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ log = logging.getLogger(__name__)
 
 _SHORT_ID = 12
 OVERLAY_POOLS = tuple(islice(IPv4Network("10.0.0.0/8").subnets(new_prefix=24), 1, 1024))
-"""Docker's first pools for overlays."""
+"""Docker's default pools for overlay networks."""
 
 
 class NetworkTable(Protocol):
-    """Where the rows are kept, by network ID."""
+    """The table of networks, by ID."""
 
     @property
     def damaged(self) -> Mapping[str, bytes]: ...
@@ -49,14 +49,14 @@ class NetworkTable(Protocol):
 
 @dataclass(frozen=True)
 class NetworkOptions:
-    """The daemon's settings. `tag` keeps apart daemons on one host: it is part of the names of table and bridge.
+    """The daemon's settings. `tag` distinguishes daemons on one host; it is part of table and bridge names.
 
-    `pools` are bases with the prefix length of the networks cut from them; none for Docker's defaults. `defaults` are
-    options of new networks, by driver. `relays`: sockets of published ports serve what rules cannot. `forwarding`: the
-    host is made to pass packets on. `publish_policy`: docker, where published ports override the host's own firewall,
-    or host. `host_gateway` is what `host-gateway` stands for; "" for the default bridge. `ruled` are the IP versions
-    that have rules: without, nothing is translated or kept apart, and only relays serve published ports. `api`: where
-    the daemon itself listens by TCP.
+    `pools` are bases with the prefix length of networks cut from them, empty for Docker's defaults. `defaults` are
+    options of new networks, by driver. `relays`: userland sockets serve published ports that rules cannot.
+    `forwarding`: enable IP forwarding on the host. `publish_policy` docker: published ports override the host's own
+    firewall; host: they do not. `host_gateway` is the address of `host-gateway`, "" for the default bridge's.
+    `ruled` are the IP versions with nftables rules; without, there is no NAT or isolation, and only relays serve
+    published ports. `api` are the daemon's own TCP addresses.
     """
 
     tag: str = ""
@@ -73,7 +73,7 @@ class NetworkOptions:
 
     @property
     def table(self) -> str:
-        """Our nftables table."""
+        """The daemon's nftables table."""
         return f"havre_{self.tag}" if self.tag else "havre"
 
     @property
@@ -91,10 +91,10 @@ class NetworkRows:
         self._table = table
         self._networks: dict[str, Network] = {}
         self._bridges: dict[str, Bridge] = {}
-        self._unusable: dict[str, str] = {}  # what could not be read of the rows: names by ID
+        self._unusable: dict[str, str] = {}  # unreadable rows: names by ID
 
     async def load(self) -> None:
-        """Read what was kept. A damaged row is left out, and stays until `discard`."""
+        """Read the rows. A damaged one is logged and left out, but stays in the database until `discard`."""
         self._networks, self._bridges = {}, {}
         for id, row in (await self._table.all()).items():
             try:
@@ -105,14 +105,14 @@ class NetworkRows:
         for id, value in self._table.damaged.items():
             self._unusable[id] = str(readable_fields(value, Network).get("name", ""))
         for id, name in list(self._unusable.items()):
-            if name in words.PREDEFINED:  # made anew
+            if name in words.PREDEFINED:  # created anew
                 await self._table.delete(id)
                 del self._unusable[id]
                 continue
             log.error("network %s is damaged: remove it with `network rm %s`", name or "without a name", id)
 
     async def discard(self, name_or_id: str) -> bool:
-        """Remove the row of a network that could not be read; False where there is none of that name or ID."""
+        """Delete the row of an unreadable network; False if there is none with that name or ID."""
         for id, name in self._unusable.items():
             if name_or_id in (id, name) or (len(name_or_id) >= _SHORT_ID and id.startswith(name_or_id)):
                 await self._table.delete(id)
@@ -130,19 +130,19 @@ class NetworkRows:
         return self._networks[id]
 
     def get(self, id: str) -> Network | None:
-        """The network of exactly that ID."""
+        """The network with exactly this ID."""
         return self._networks.get(id)
 
     def bridge(self, id: str) -> Bridge:
-        """What a network is to the kernel; KeyError for the host's, none and configurations."""
+        """The bridge of a network. KeyError for host, none and configuration-only networks."""
         return self._bridges[id]
 
     def bridges(self) -> Collection[Bridge]:
-        """The networks that are bridges."""
+        """The networks that are bridges on the host."""
         return [bridge for bridge in self._bridges.values() if bridge.on_host]
 
     def children(self) -> Collection[Bridge]:
-        """The networks on a parent device."""
+        """The networks with a parent device."""
         return [bridge for bridge in self._bridges.values() if not bridge.on_host]
 
     def on_parent(self, parent: str) -> list[Bridge]:
@@ -150,30 +150,30 @@ class NetworkRows:
         return [bridge for bridge in self.children() if bridge.parent == parent]
 
     def add(self, network: Network) -> None:
-        """Let a network be seen; `save` makes it last."""
+        """Add a network in memory; `save` stores it."""
         if _has_bridge(network):
-            self._bridges[network.id] = bridge_of(network)  # raises for what cannot be one
+            self._bridges[network.id] = bridge_of(network)  # raises if it is invalid
         self._networks[network.id] = network
 
     async def save(self, network: Network) -> None:
-        """Keep a row."""
+        """Store a row."""
         await self._table.put(network.id, network)
 
     def forget(self, id: str) -> Bridge | None:
-        """No longer show a network; its bridge, where it had one."""
+        """Remove a network from memory. Returns its bridge, if any."""
         self._networks.pop(id, None)
         return self._bridges.pop(id, None)
 
     async def delete(self, id: str) -> None:
-        """Remove a row for good."""
+        """Delete a row."""
         await self._table.delete(id)
 
     def named(self, name: str) -> Network | None:
-        """The network of exactly that name."""
+        """The network with exactly this name."""
         return next((network for network in self._networks.values() if network.name == name), None)
 
     def find(self, name_or_id: str) -> Network:
-        """The network of that ID, name, or unambiguous beginning of an ID."""
+        """The network with this ID, name, or unambiguous ID prefix."""
         if name_or_id in self._networks:
             return self._networks[name_or_id]
         named = self.named("bridge" if name_or_id == "default" else name_or_id)
@@ -187,7 +187,7 @@ class NetworkRows:
         return matches[0]
 
     def listed(self, filters: Filters, in_use: Callable[[str], bool]) -> list[Network]:
-        """The networks that pass Docker's filters; `in_use` tells whether containers are on one."""
+        """The networks that match Docker's filters; `in_use` reports whether containers are on one."""
         check_keys(filters, ("dangling", "driver", "id", "label", "label!", "name", "scope", "type"))
         for kind in filters.get("type", ()):
             if kind not in ("builtin", "custom"):
@@ -196,7 +196,7 @@ class NetworkRows:
         return [row for row in self if _passes(row, filters) and dangling in (None, _dangles(row, in_use))]
 
     def decide(self, spec: NetworkSpec, options: NetworkOptions, routes: Iterable[Subnet]) -> Network:
-        """The row of a new network; `routes` are the destinations that the host uses otherwise."""
+        """The row of a new network; `routes` are the destinations of the host's routes."""
         words.check_spec(spec)
         if self.named(spec.name) is not None:
             raise Conflict(f"network with name {spec.name} already exists")
@@ -229,7 +229,7 @@ class NetworkRows:
         )
 
     def _configured(self, spec: NetworkSpec, source: str) -> NetworkSpec:
-        """The request with the configuration of the network `source`, which it may not add to."""
+        """The request with the configuration of the network `source`, to which it may not add."""
         config = self.named(source)
         if config is None or not config.config_only:
             raise NotFound(f'configuration network "{source}" does not exist')
@@ -244,15 +244,15 @@ class NetworkRows:
         return made
 
     def users_of(self, config: Network) -> list[Network]:
-        """The networks made from a configuration-only network."""
+        """The networks that use a configuration-only network."""
         return [row for row in self if config.config_only and row.config_from.network == config.name]
 
     async def ensure_predefined(
         self, options: NetworkOptions, routes: Collection[Subnet], present: Sequence[Interface]
     ) -> None:
-        """See that bridge, host and none are there, and that bridge is as the daemon's options say.
+        """Create bridge, host and none if missing, and apply the daemon's options to bridge.
 
-        `present` are the addresses of the device that the administrator made for it.
+        `present` are the addresses of the device that the administrator created for it.
         """
         for name, driver in (("host", "host"), ("none", "null")):
             if self.named(name) is None:
@@ -278,7 +278,7 @@ class NetworkRows:
         await self._keep(msgspec.structs.replace(row, ipam=Ipam(config=pools), options=said, enable_ipv6=wanted.ipv6))
 
     async def _keep(self, network: Network) -> None:
-        """Have a predefined network; on a full disk it is made anew with the next start."""
+        """Store a predefined network. On a full disk it is only logged; the next start creates it again."""
         if self._networks.get(network.id) == network:
             return
         self.add(network)
@@ -288,7 +288,7 @@ class NetworkRows:
             log.error("the network %s is not recorded: %s", network.name, error)
 
     def _check_pools(self, pools: Iterable[IpamPool], id: str) -> None:
-        """Refuse subnets of the default bridge that the daemon's options say, and a user's network has."""
+        """Refuse subnets in the daemon's options that overlap a user-defined network's."""
         subnets = [words.pool_of(pool).subnet for pool in pools]
         for other in self._bridges.values():
             for pool in other.pools if other.id != id else ():
@@ -303,7 +303,7 @@ class NetworkRows:
         return [pool.subnet for id, bridge in self._bridges.items() if id != other_than for pool in bridge.pools]
 
     def _pools(self, spec: NetworkSpec, options: NetworkOptions, routes: list[Subnet]) -> list[IpamPool]:
-        """The user's subnets, then those that the engine chooses; as libnetwork keeps them, those of IPv4 first."""
+        """The user's subnets, then those chosen by the engine; IPv4 first, as libnetwork stores them."""
         asked, taken = words.asked_pools(spec), self._taken()
         versions = set()
         for given in asked:
@@ -346,7 +346,7 @@ def _dangles(network: Network, in_use: Callable[[str], bool]) -> bool:
 
 
 def _first_free(version: int, busy: Sequence[Subnet], options: NetworkOptions) -> Subnet:
-    """The default bridge's subnet where nobody has said one. No full pool keeps the daemon from starting."""
+    """The default bridge's subnet if none is configured. A full pool does not prevent the daemon's start."""
     first = next(iter(_pools_of(options, version)))
     try:
         chosen = ipam.choose_subnet(busy, _pools_of(options, version))
@@ -360,7 +360,7 @@ def _first_free(version: int, busy: Sequence[Subnet], options: NetworkOptions) -
 
 
 def _pools_of(options: NetworkOptions, version: int) -> Iterable[Subnet]:
-    """Where new networks come from: the configured pools, else Docker's, else (IPv6) anywhere in fd00::/8."""
+    """The pools of new networks: configured ones, otherwise Docker's, or (IPv6) random ones in fd00::/8."""
     if any(base.version == version for base, _ in options.pools):
         return ipam.cut(options.pools, version)
     if version == 4:

@@ -1,6 +1,6 @@
-"""A container's network while it runs, as a value: what it is given, and how that is told in Docker's words. Pure.
+"""A container's network while it runs, as values, and its texts as Docker shows them. Pure.
 
-`Sandbox` is what a container's start needs; `Held` what `Networks` must remember to take it down again.
+`Sandbox` is the input of a container's start; `Held` is what `Networks` must release afterwards.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from havre.wire.config import EndpointSettings, PortBinding
 
 @dataclass(frozen=True)
 class Sandbox:
-    """What a container's network gives its start: the namespace (None: the host's) and the texts of two files.
+    """The result of opening a container's network: the namespace (None: the host's) and the texts of two files.
 
-    `kept_descriptors` are its name server's sockets, wanted or not: who holds the container is to hold them, so that a
-    daemon that is started again finds in them what was asked meanwhile.
+    `kept_descriptors` are its name server's sockets. conmon inherits these descriptors, so that a restarted daemon
+    can answer queries that arrived meanwhile.
     """
 
     netns: Path | None
@@ -42,7 +42,7 @@ class Sandbox:
 
 
 class Published(NamedTuple):
-    """A container's ports when some have changed hands: as shown, and what its configuration asks for by now."""
+    """A container's ports after a handover: as shown, and its new `PortBindings`."""
 
     ports: dict[str, list[PortBinding] | None]
     bindings: dict[str, list[PortBinding] | None]
@@ -50,11 +50,11 @@ class Published(NamedTuple):
 
 @dataclass
 class Held:
-    """What one running container holds; `asked`, `endpoints` and `others` (host, none) are keyed by network ID.
+    """The resources of one running container; `asked`, `endpoints` and `others` (host, none) are keyed by network ID.
 
-    `wanted_links` are names by alias, `link_ids` the containers meant, `links` what they mean now. `given` are
-    addresses that ports handed over led to; `sockets` are those of its name server, which need not serve yet; `led`:
-    questions arrive at them. `left`: it has ended, and is to be taken down.
+    `wanted_links` are names by alias, `link_ids` the IDs of those containers, `links` the resolved links. `given`
+    are addresses of ports that were handed over; `sockets` are those of its name server, which may not serve yet;
+    `led`: DNS queries are redirected to them. `left`: the container has ended and is to be released.
     """
 
     id: str
@@ -78,12 +78,12 @@ class Held:
 
     @classmethod
     def of(cls, guest: Guest, netns: Path | None) -> Held:
-        """A container that holds nothing yet."""
+        """A container without resources."""
         meant = dict(guest.links), dict(guest.link_ids)
         return cls(guest.id, guest.name, netns, exposed=exposed_of(guest), wanted_links=meant[0], link_ids=meant[1])
 
     def link_lines(self) -> list[tuple[str, str]]:
-        """The lines of hosts about the containers it is linked to."""
+        """The lines of /etc/hosts for its links."""
         return [link.host_line() for link in self.links]
 
     def maps(self) -> list[PortMap]:
@@ -91,7 +91,7 @@ class Held:
         return [port for reservation in self.reservations for port in reservation.maps()]
 
     def devices(self) -> list[str]:
-        """The host's ends of the veth pairs."""
+        """The host's ends of its veth pairs."""
         return [endpoint.link for endpoint in self.endpoints.values() if endpoint.bridge.on_host]
 
     def gateway(self) -> Endpoint | None:
@@ -99,12 +99,12 @@ class Held:
         return choose_gateway(self.endpoints.values())
 
     def free_number(self) -> int:
-        """The number of the next interface inside."""
+        """The number of the next interface in the container."""
         taken = {endpoint.interface for endpoint in self.endpoints.values()}
         return next(number for number in itertools.count() if f"eth{number}" not in taken)
 
     def member(self, network_id: str) -> NetworkContainer | None:
-        """How `network inspect` lists the container; None when it is not on that network."""
+        """The container as `network inspect` lists it; None if it is not on that network."""
         if self.left:
             return None
         endpoint = self.endpoints.get(network_id)
@@ -122,7 +122,7 @@ class Held:
 
 
 def wishes_of(guest: Guest, host_binding: str, host_binding6: str = "", access: Access = TRANSLATED) -> list[Publish]:
-    """The ports to publish; without a host IP of their own they get the network's `host_binding` of each family."""
+    """The ports to publish; those without a host IP get the network's `host_binding` of each family."""
     given = {name: _pairs(wanted) for name, wanted in guest.bindings.items()}
     wishes = parse_bindings(given, guest.exposed, guest.publish_all)
     default = None if host_binding in ("", str(ANY4)) else ip_address(host_binding)
@@ -134,14 +134,14 @@ def wishes_of(guest: Guest, host_binding: str, host_binding6: str = "", access: 
 
 
 def freedom(wish: Publish) -> tuple[bool, int]:
-    """Sorts wishes so that the free to choose come last, and take nothing from who needs one port."""
+    """Sort key: ports without a free choice first, so that others do not take theirs."""
     return not wish.first, wish.last - wish.first
 
 
 def numbered(wishes: Iterable[Publish], ports: Mapping[str, list[PortBinding] | None]) -> list[tuple[Publish, int]]:
-    """The wishes, each with the host port that it has got by `ports`; 0 where that shows none.
+    """The requested ports, each with its host port in `ports`; 0 if missing there.
 
-    For a container that ran on while the daemon was away. Who had the least choice comes first.
+    For a container that ran on while the daemon was down. Those with the least choice come first.
     """
     left = [
         (*parse_port(name), ip_address(binding.host_ip or str(ANY4)), int(binding.host_port or 0))
@@ -161,11 +161,11 @@ def numbered(wishes: Iterable[Publish], ports: Mapping[str, list[PortBinding] | 
 def bindings_left(
     guest: Guest, wishes: Sequence[Publish], given: Iterable[Publish]
 ) -> dict[str, list[PortBinding] | None]:
-    """The `PortBindings` of a container without those that it has `given` away; `wishes` are what it has of them."""
+    """The `PortBindings` of a container except those `given` away; `wishes` are its ports of those bindings."""
     gone, left = list(given), dict[str, list[PortBinding] | None]()
     wanted = guest.bindings.items()
     asked = [(name, binding) for name, bindings in wanted for binding in bindings or [PortBinding()]]
-    for (name, binding), wish in zip(asked, wishes, strict=False):  # further wishes are those of `PublishAllPorts`
+    for (name, binding), wish in zip(asked, wishes, strict=False):  # wishes beyond these come from `PublishAllPorts`
         if wish in gone:
             gone.remove(wish)
         else:
@@ -174,7 +174,7 @@ def bindings_left(
 
 
 def describe_ports(guest: Guest, reservations: Iterable[Reservation]) -> dict[str, list[PortBinding] | None]:
-    """`NetworkSettings.Ports`: every exposed port, with what it is published on."""
+    """`NetworkSettings.Ports`: every exposed port with its bindings."""
     shown: dict[str, list[PortBinding] | None] = {}
     for name in guest.exposed:
         port, protocol = parse_port(name)
@@ -189,7 +189,7 @@ def describe_ports(guest: Guest, reservations: Iterable[Reservation]) -> dict[st
 
 
 def describe_endpoint(asked: EndpointSettings, endpoint: Endpoint, guest: Guest, named: bool) -> EndpointSettings:
-    """What a container got on a bridge, over what it asked for; `named` networks have DNS names."""
+    """The container's endpoint on a bridge, as requested and completed; `named` networks have DNS names."""
     pool, address6 = endpoint.bridge.pool_of(endpoint.address), endpoint.address6
     pool6 = endpoint.bridge.pool_of(address6) if address6 is not None else None
     way_out = not endpoint.bridge.internal
@@ -213,21 +213,21 @@ def describe_endpoint(asked: EndpointSettings, endpoint: Endpoint, guest: Guest,
 
 
 def own_hosts(guest: Guest, endpoints: Iterable[Endpoint]) -> list[tuple[str, str]]:
-    """The container's own lines in hosts: address, names."""
+    """The container's own lines in /etc/hosts: address, names."""
     names = guest.host_names
     return [(str(address), names) for endpoint in endpoints for address in endpoint.addresses if names]
 
 
 def resolver_of(guest: Guest, daemon: files.Resolver, shares_host: bool) -> files.Resolver:
-    """Whom a container asks for names; `shares_host` also means a server on the host's loopback is of use."""
+    """The container's DNS configuration; with `shares_host`, servers on the host's loopback are usable."""
     override = files.Resolver(tuple(guest.dns), tuple(guest.dns_search), tuple(guest.dns_options))
     return files.container_resolver(daemon, override, shares_host=shares_host)
 
 
 def upstream_of(guest: Guest, held: Held, daemon: files.Resolver) -> Upstream:
-    """Where the container's name server passes questions on to: nowhere if no network of its has a way out.
+    """The upstream servers of the container's name server: none if no network of its has an outside route.
 
-    Servers that the user names for this container are asked from its own namespace, the host's from the host's.
+    Servers configured for this container are queried from its own namespace, the host's from the host's.
     """
     if held.gateway() is None:
         return Upstream()

@@ -1,15 +1,16 @@
-"""The sandboxes of running containers: who holds which address, port and name, and how the kernel is told.
+"""Sandboxes of running containers: allocate addresses, ports and names, and configure the kernel.
 
-A sandbox is opened in one go and undone in reverse when any step fails; a running one is changed by the same steps:
+A sandbox is opened as a whole and undone in reverse order if a step fails; a running one is changed by the same
+steps:
 
-    decide    addresses, MACs (network.ipam, network.plan)          join ─▶ attach ─▶ ports follow the default route
-    hold      host ports, by sockets (network.ports)                leave ◀─ detach ◀─┘
-    apply     namespace, veth pairs, addresses, routes (network.apply)
-    publish   ports in the firewall, one transaction (network.firewall)
-    name      the container known on its networks, its name server answering (network.nameserver)
+    decide    addresses, MACs (dataplane.ipam, dataplane.plan)       join ─▶ attach ─▶ ports follow the default route
+    hold      host ports, by sockets (dataplane.ports)               leave ◀─ detach ◀─┘
+    apply     namespace, veth pairs, addresses, routes (dataplane.apply)
+    publish   ports in the firewall, one transaction (dataplane.firewall)
+    name      register on its networks, start its name server (dataplane.nameserver)
 
-The published ports lead to the endpoint that has the default route, and move when that changes. Callers see to it that
-one container is changed by one caller at a time. Messages are dockerd's.
+Published ports lead to the endpoint with the default route, and move with it. Callers serialize changes of one
+container. Messages are dockerd's.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ _RESOLVED_STUB, _RESOLVED_FILE = "127.0.0.53", Path("/run/systemd/resolve/resolv
 
 
 class Sandboxes:
-    """What running containers hold of the network."""
+    """The network resources of all running containers."""
 
     def __init__(
         self,
@@ -81,34 +82,34 @@ class Sandboxes:
         self.links = Linking(rows, firewall, self._held, relinked)
 
     def members(self, network_id: str) -> dict[str, NetworkContainer]:
-        """The running containers that have an endpoint on a network, by ID."""
+        """The running containers with an endpoint on a network, by ID."""
         found = {held.id: held.member(network_id) for held in self._held.values()}
         return {id: member for id, member in found.items() if member is not None}
 
     def users(self, network_id: str) -> set[ContainerId]:
-        """The running containers that have an endpoint on a network."""
+        """The IDs of running containers with an endpoint on a network."""
         held = ((id, held) for id, held in self._held.items() if not held.left)
         return {id for id, each in held if network_id in each.endpoints or network_id in each.others}
 
     def all(self) -> list[Held]:
-        """What every running container holds."""
+        """The resources of every running container."""
         return list(self._held.values())
 
     def get(self, id: ContainerId) -> Held | None:
-        """What one holds; None when it does not run, or shares another's network."""
+        """The resources of one; None if it does not run, or shares another container's network."""
         return self._held.get(id)
 
     def forget_network(self, network_id: str) -> None:
-        """A network without endpoints is gone."""
+        """Drop the state of a removed network."""
         self._used.pop(network_id, None)
         self._zones.pop(network_id, None)
 
     # -- whole sandboxes
 
     async def open(self, guest: Guest, userns: Path | None = None) -> Held:
-        """Namespace, endpoints, ports and names of a container that is about to start; nothing stays on failure.
+        """Create namespace, endpoints, ports and names of a container about to start. A failure leaves nothing behind.
 
-        The namespace is owned by the user namespace of the container: that at `userns`, or one made for its `ids`.
+        The namespace is owned by the container's user namespace: that at `userns`, or one created for its `ids`.
         """
         id = ContainerId(guest.id)
         await self.close(id)
@@ -139,13 +140,13 @@ class Sandboxes:
         return held
 
     def _asked(self, guest: Guest) -> dict[str, EndpointSettings]:
-        """The networks it asks for, by ID; not the default bridge where there is none, as with dockerd."""
+        """The requested networks, by ID; without the default bridge if it is disabled, as with dockerd."""
         absent = "bridge" if not self._options.bridge.wanted else ""
         asked = guest.asked.items()
         return {self._rows.find(name).id: settings for name, settings in asked if name != absent}
 
     async def close(self, id: ContainerId) -> Held | None:
-        """Give back all a container holds, and return it. Idempotent; every step is tried even when one fails."""
+        """Release all resources of a container and return them. Idempotent; every step is tried even if one fails."""
         held = self._held.pop(id, None)
         if held is None:
             return None
@@ -161,21 +162,21 @@ class Sandboxes:
         return held
 
     def is_held(self, id: ContainerId) -> None:
-        """Its monitor holds the sockets for a name server by now: those that serve nobody are closed here."""
+        """conmon has inherited the sockets for a name server: close our copies of those that are unused."""
         held = self._held.get(id)
         if held is not None and held.names is None and held.sockets is not None:
             held.sockets.close()
             held.sockets = None
 
     def shared(self, other: ContainerId) -> Sandbox:
-        """The sandbox of a container whose network another one joins."""
+        """The sandbox of the container whose network another one joins."""
         held = self._held.get(other)
         if held is None or held.sandbox is None:
             raise Conflict(f"cannot join network of a non running container: {other}")
         return held.sandbox
 
     def let_go(self) -> None:
-        """Close every socket; what is in the kernel stays."""
+        """Close all sockets; kernel objects stay."""
         for held in self._held.values():
             for reservation in held.reservations:
                 self._ports.release(reservation)
@@ -184,7 +185,7 @@ class Sandboxes:
     # -- one endpoint of a running container
 
     async def connect(self, guest: Guest, network: Network, asked: EndpointSettings) -> Held:
-        """Put a running container on one more network; nothing changes on failure."""
+        """Connect a running container to another network. A failure changes nothing."""
         held = self._held[ContainerId(guest.id)]
         if network.id in held.endpoints:
             raise Forbidden(f"endpoint with name {held.name} already exists in network {network.name}")
@@ -205,7 +206,7 @@ class Sandboxes:
         return held
 
     async def disconnect(self, guest: Guest, network: Network) -> Held:
-        """Take a running container off a network. Idempotent."""
+        """Disconnect a running container from a network. Idempotent."""
         held = self._held[ContainerId(guest.id)]
         before, endpoint = held.gateway(), held.endpoints.pop(network.id, None)
         held.asked.pop(network.id, None)
@@ -226,7 +227,7 @@ class Sandboxes:
         return held
 
     async def _move_ports(self, held: Held, guest: Guest, old: Endpoint, new: Endpoint | None) -> None:
-        """Let the published ports lead to another endpoint, or, without one, give them up."""
+        """Point the published ports at another endpoint or, without one, release them."""
         if new is None or new.bridge.access != old.bridge.access:
             await self._retract(held)
             self._hold_ports(held, guest)
@@ -238,9 +239,10 @@ class Sandboxes:
         await self._serve(held)
 
     async def take_ports(self, guest: Guest, givers: Sequence[Guest]) -> dict[str, Published]:
-        """Publish what a running container asks for by now and publishes not yet. Where `givers` hold a port of it they
-        hand it over, in one transaction of the firewall, and what is established with them goes on. What it and those
-        that gave something have now, by ID.
+        """Publish a running container's requested ports that are not yet published, in one firewall transaction.
+
+        Ports of `givers` are taken over; their established connections continue. Returns the ports of the container
+        and of those that gave up any, by ID.
         """
         held = self._held[ContainerId(guest.id)]
         others = [(self._held[ContainerId(each.id)], each) for each in givers if ContainerId(each.id) in self._held]
@@ -273,7 +275,7 @@ class Sandboxes:
         for each in new:
             try:
                 await each.serve(self._relayed)
-            except OSError as error:  # the firewall leads to it all the same
+            except OSError as error:  # the firewall forwards it all the same
                 log.error("container %s is not served at port %d: %s", held.name, each.host_port, error)
         gave = {other.id: [given.wish for owner, given, _ in taken if owner is other] for other, _ in others}
         changed = [(held, guest), *((other, its) for other, its in others if gave[other.id])]
@@ -346,7 +348,7 @@ class Sandboxes:
         return address
 
     def _free_addresses(self, held: Held, network_id: str | None = None) -> None:
-        """Give back the addresses on one network, or on all."""
+        """Release the addresses on one network, or on all."""
         for owner, address in list(held.addresses):
             if network_id in (None, owner):
                 self._used.get(owner, {}).pop(address, None)
@@ -355,7 +357,7 @@ class Sandboxes:
     def _hold_ports(self, held: Held, guest: Guest) -> None:
         endpoint = held.gateway()
         if endpoint is None or not endpoint.bridge.on_host:
-            return  # a device of its own in the network outside is reached there
+            return  # it has its own device in the outside network
         wishes = self._wishes(endpoint, guest)
         try:
             for wish in sorted(wishes, key=texts.freedom):
@@ -381,7 +383,7 @@ class Sandboxes:
         return any(self._rows[network_id].name not in words.PREDEFINED for network_id in held.endpoints)
 
     async def _name(self, held: Held, guest: Guest) -> None:
-        """Let the container be known on its users' networks, and its name server know those; it may have to start."""
+        """Register the container's names on its user-defined networks, and start or update its name server."""
         if not self._is_named(held):
             return
         for network_id, endpoint in held.endpoints.items():
@@ -392,12 +394,12 @@ class Sandboxes:
         if held.names is None:
             if held.sockets is None or not held.led:
                 await self._lead_names(held, guest.pid)
-            assert held.sockets is not None, "they have just been found or made"
+            assert held.sockets is not None, "they were adopted or opened above"
             held.names = await NameServer.serve(held.sockets, View(), nameserver.Upstream(), self._quota, held.name)
         self._see(held, guest)
 
     async def _lead_names(self, held: Held, pid: int) -> None:
-        """Lead questions to sockets of a running container that its holder has kept, or else to new ones."""
+        """Redirect DNS queries to the sockets that conmon has kept for a running container, or to new ones."""
         assert held.netns is not None, "a container on a bridge has a namespace"
         held.sockets = held.sockets or await in_thread(nameserver.find_sockets, pid)
         if held.sockets is None:
@@ -407,7 +409,7 @@ class Sandboxes:
         held.led = True
 
     def _see(self, held: Held, guest: Guest) -> None:
-        """Make the name server's view what the container's networks are now."""
+        """Update the name server's view to the container's current networks."""
         networks = [self._rows[id] for id in held.endpoints if self._rows[id].name not in words.PREDEFINED]
         links = {network.name: parse_links(held.asked[network.id].links or ()) for network in networks}
         assert held.names is not None, "only a name server has a view"
@@ -415,7 +417,7 @@ class Sandboxes:
         held.names.upstream = texts.upstream_of(guest, held, self._resolver())
 
     def withdraw(self, id: ContainerId) -> None:
-        """Let the container be known on no network any more. Idempotent."""
+        """Remove the container's names from DNS. Idempotent."""
         if (held := self._held.get(id)) is not None:
             self._forget_names(held)
 
@@ -429,7 +431,7 @@ class Sandboxes:
         _close_names(held)
 
     def rename(self, guest: Guest, old: str) -> None:
-        """The container is no longer called `old`: it is known by its name from now on, by links to it as well."""
+        """Rename the container from `old` in DNS and in links to it."""
         self.links.rename(old, guest.name)
         held = self._held.get(ContainerId(guest.id))
         if held is None:
@@ -458,7 +460,7 @@ class Sandboxes:
         return Sandbox(held.netns, endpoints, ports, hosts, resolv_conf, variables_of(held.links), kept)
 
     def _files(self, held: Held, guest: Guest) -> tuple[str, str]:
-        """Texts of hosts and resolv.conf."""
+        """The texts of /etc/hosts and resolv.conf."""
         extra = guest.extra_hosts
         if held.netns is None:
             hosts = files.append_hosts(_read(Path("/etc/hosts")), extra, self._host_gateway())
@@ -472,7 +474,7 @@ class Sandboxes:
         return hosts, files.render_resolv_conf(resolver)
 
     def _host_gateway(self) -> str:
-        """What `host-gateway` stands for: the default bridge's address, unless the daemon is told another."""
+        """The address of `host-gateway`: the default bridge's, unless configured."""
         network = self._rows.named("bridge")
         own = str(self._rows.bridge(network.id).pools[0].gateway) if network is not None else ""
         return self._options.host_gateway or own
@@ -486,7 +488,7 @@ class Sandboxes:
     # -- after a start of the daemon
 
     async def adopt(self, containers: Iterable[Guest]) -> None:
-        """Take over what containers that ran on hold: addresses, devices, ports, names."""
+        """Adopt the resources of running containers: addresses, devices, ports, names."""
         alone = {self._netns_dir / guest.id: guest for guest in containers if not guest.mode.startswith("container:")}
         for path, guest in alone.items():
             if not (self._shares_host(guest) or is_netns(path)):
@@ -517,7 +519,7 @@ class Sandboxes:
             self._hold_again(held, guest, target)
 
     def _hold_again(self, held: Held, guest: Guest, target: Endpoint) -> None:
-        """Hold the ports that a container has got while another daemon ran, each for what the container asked for."""
+        """Reserve the ports that a container had under another daemon, each for its requested binding."""
         for wish, number in texts.numbered(self._wishes(target, guest), guest.ports):
             same = replace(wish, first=number, last=number) if number else wish
             try:
@@ -554,7 +556,7 @@ class Sandboxes:
             held.endpoints[network.id] = endpoint
 
     async def _attach_again(self, held: Held, network_id: str) -> None:
-        """Give a container back the device that a daemon took, and died before it could write that down."""
+        """Create a container's device again that a daemon had detached when it was killed before recording it."""
         endpoint, extras = held.endpoints[network_id], extras_of(held.asked[network_id])
         interface = extras.interface or f"eth{held.free_number()}"
         endpoint = held.endpoints[network_id] = replace(
@@ -569,7 +571,7 @@ class Sandboxes:
             log.error("container %s is not on network %s: %s", held.name, endpoint.bridge.name, error)
 
     async def serve(self, guest: Guest) -> None:
-        """Begin to answer for an adopted container: its ports and its names."""
+        """Start serving an adopted container's ports and names."""
         held = self._held.get(ContainerId(guest.id))
         if held is not None:
             await self._serve(held)
@@ -578,11 +580,11 @@ class Sandboxes:
             held.sandbox = self._describe(held, guest)
 
     async def reclaim(self) -> None:
-        """Remove namespaces and devices of containers and networks that are gone."""
+        """Remove namespaces and devices of containers and networks that no longer exist."""
         await self._host.delete_orphans([*self._rows.bridges(), *self._rows.children()])
         kept = {held.id for held in self._held.values()}
         for path in self._netns_dir.iterdir() if self._netns_dir.is_dir() else ():
-            if path.stem not in kept:  # the user namespace that owns it is beside it
+            if path.stem not in kept:  # the owning user namespace is kept beside it
                 await self._host.close_netns(path.with_suffix(""), [])
         expected = {link for held in self._held.values() for link in held.devices()}
         bridges = {bridge.link for bridge in self._rows.bridges()}
@@ -595,7 +597,7 @@ class Sandboxes:
 
 
 def _pick(pool: list[tuple[Held, Reservation]], wish: Publish) -> tuple[Held, Reservation] | None:
-    """Take out of `pool` who publishes what is wished for, and how."""
+    """Remove from `pool`, and return, the container that publishes the requested port, and its reservation."""
     found = next((number for number, (_, each) in enumerate(pool) if each.meets(wish)), None)
     return pool.pop(found) if found is not None else None
 
@@ -610,7 +612,7 @@ def _close_names(held: Held) -> None:
 
 
 Inside = tuple[list[netlink.Link], bool]
-"""The devices of a network namespace, and whether questions about names are led there."""
+"""The devices of a network namespace, and whether DNS queries are redirected there."""
 
 
 def _look_here() -> Inside:
@@ -619,7 +621,7 @@ def _look_here() -> Inside:
 
 
 def _is_port(endpoint: Endpoint, links: Mapping[str, netlink.Link]) -> bool:
-    """Whether its device is a port of its bridge, by the host's `links`."""
+    """Report whether its device is a port of its bridge, by the host's `links`."""
     port, master = links.get(endpoint.link), links.get(endpoint.bridge.link)
     return port is not None and master is not None and port.master == master.index
 

@@ -1,7 +1,7 @@
-"""What a network is, in Docker's words: the request that makes one, the value that is kept, and what it means.
+"""Docker's description of a network: the request, the stored value, and its translation for the kernel.
 
-Pure: `check_spec` refuses what cannot be, `bridge_of` turns the words into the `Bridge` that the kernel is given.
-Source: Docker Engine API, "NetworkCreate" and "NetworkInspect"; messages are dockerd's.
+Pure: `check_spec` refuses invalid requests, `bridge_of` returns the `Bridge` for the dataplane. Source: Docker
+Engine API, "NetworkCreate" and "NetworkInspect"; messages are dockerd's.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ SOURCE = {version: f"com.docker.network.host_ipv{version}" for version in (4, 6)
 GATEWAY_MODE = {version: f"com.docker.network.bridge.gateway_mode_ipv{version}" for version in (4, 6)}
 PARENT = "parent"
 ROUTER, ROUTER6 = "DefaultGatewayIPv4", "DefaultGatewayIPv6"
-"""Names of auxiliary addresses that are the way out, as dockerd notes `--default-gateway`."""
+"""Auxiliary addresses of the default gateway, as dockerd stores `--default-gateway`."""
 MODES = {"macvlan": ("bridge", "private", "vepa", "passthru"), "ipvlan": ("l2", "l3", "l3s")}
-"""The modes of the drivers that need a parent device, the default first."""
+"""The modes of the drivers with a parent device, the default first."""
 DEFAULT_BRIDGE = "com.docker.network.bridge.default_bridge"
 MTU = "com.docker.network.driver.mtu"
 VNI = "com.docker.network.driver.overlay.vxlanid_list"
 FIRST_VNI, OVERLAY_MTU = 4097, 1450
 
-# Narrower than the kernel's rule: the name is also written into firewall commands.
+# Stricter than the kernel's rule: the name is also inserted into firewall commands.
 _LINK_NAME = re.compile(r"[A-Za-z0-9_.-]{1,15}", re.ASCII)
 
 
 class IpamPool(Value, omit_defaults=True):
-    """One subnet of a network, in CIDR notation, with its gateway and the range endpoints get addresses from."""
+    """One subnet of a network, in CIDR notation, with its gateway and the range for endpoints."""
 
     subnet: str = ""
     ip_range: str = ""
@@ -53,7 +53,7 @@ class IpamPool(Value, omit_defaults=True):
 
 
 class Ipam(Value):
-    """How addresses are given out; the only driver is "default"."""
+    """Address management; the only driver is "default"."""
 
     driver: str = "default"
     options: dict[str, str] | None = None
@@ -61,7 +61,7 @@ class Ipam(Value):
 
 
 class ConfigReference(Value):
-    """The configuration-only network whose configuration a network has."""
+    """The configuration-only network that a network uses."""
 
     network: str = ""
 
@@ -85,7 +85,7 @@ class NetworkSpec(Value):
 
 
 class NetworkContainer(Value):
-    """An endpoint as `network inspect` lists it; addresses carry their prefix length."""
+    """An endpoint as `network inspect` lists it; addresses with prefix length."""
 
     name: str = ""
     endpoint_id: str = msgspec.field(default="", name="EndpointID")
@@ -95,7 +95,7 @@ class NetworkContainer(Value):
 
 
 class Network(Value):
-    """A network as it is kept and shown; `containers` is filled for `inspect` alone. `created` is RFC 3339."""
+    """A network as stored and shown; `containers` is filled for `inspect` only. `created` is RFC 3339."""
 
     name: str
     id: str
@@ -115,7 +115,7 @@ class Network(Value):
 
 
 def check_spec(spec: NetworkSpec) -> None:
-    """Refuse a network that cannot be made, whatever else exists."""
+    """Refuse a request that is invalid in itself."""
     if not spec.name.strip():
         raise InvalidInput(f"invalid name: {spec.name}")
     if spec.name in PREDEFINED or spec.name == "default":
@@ -148,7 +148,7 @@ def check_spec(spec: NetworkSpec) -> None:
 
 
 def asked_pools(spec: NetworkSpec) -> list[IpamPool]:
-    """The subnets the user gave; a family of which none is given is the engine's choice. Bridges have one of each."""
+    """The subnets given by the user; the engine chooses missing families. Bridges have at most one of each family."""
     given = (spec.ipam.config if spec.ipam else None) or []
     versions = [pool_of(each).subnet.version for each in given]
     if spec.driver in ("", "bridge") and len(set(versions)) < len(versions):
@@ -166,14 +166,14 @@ def filled_in(driver: str, options: Mapping[str, str], id: str, taken: Collectio
 
 
 def pool_of(given: IpamPool) -> Pool:
-    """A pool's words as arithmetic; InvalidInput where they do not fit together."""
+    """Parse a pool; InvalidInput if its parts contradict each other."""
     reserved = given.auxiliary_addresses or {}
     router = reserved.get(ROUTER) or reserved.get(ROUTER6) or ""
     return parse_pool(given.subnet, given.gateway, given.ip_range, list(reserved.values()), router)
 
 
 def bridge_of(network: Network) -> Bridge:
-    """The network as the kernel is told of it."""
+    """The network as the dataplane's `Bridge`."""
     options = network.options
     pools = [pool_of(each) for each in network.ipam.config or []]
     modes = {version: options[key] for version, key in GATEWAY_MODE.items() if options.get(key)}

@@ -83,7 +83,7 @@ def test_bad_flags(words: list[str], text: str) -> None:
         ('{"nope": 1}', "don't match any configuration option: nope"),
         ('{"debug": "yes"}', "debug: expected a flag"),
         ('{"hosts": "x"}', "hosts: expected a list"),
-        ('{"dns": [5]}', "dns: expected a list of texts"),
+        ('{"dns": [5]}', "dns: expected a list of strings"),
         ('{"mtu": true}', "mtu: expected a number"),
     ],
 )
@@ -160,7 +160,7 @@ def test_what_has_no_effect_is_kept_in_mind() -> None:
 @pytest.mark.parametrize(
     ("content", "problem"),
     [
-        ('{"selinux-enabled": true}', "selinux-enabled: True is not supported: containers get no SELinux labels"),
+        ('{"selinux-enabled": true}', "selinux-enabled: True is not supported: SELinux labels are not supported"),
         ('{"rootless": true}', "rootless: True is not supported"),
         ('{"api-cors-header": "*"}', r"api-cors-header: \* is not supported"),
         ('{"cpu-rt-runtime": 950000}', "cpu-rt-runtime: 950000 is not supported"),

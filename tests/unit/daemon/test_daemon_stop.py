@@ -30,7 +30,7 @@ def test_a_stop_has_a_bound_which_is_told(tmp_path: Path) -> None:
     ended = _stuck(pid_file, "own")
     assert ended.returncode == 1
     assert "stopping, which takes 1 s at most; containers run on" in ended.stderr
-    assert "stopping has taken 1 s: what is still under way is left for the next daemon" in ended.stderr
+    assert "stopping has taken 1 s: exiting; the next daemon cleans up" in ended.stderr
     assert not pid_file.exists()
 
 
