@@ -1,1 +1,1 @@
-"""The HTTP edge: Docker's Engine API on unix and TCP sockets."""
+"""The HTTP server: Docker's Engine API on unix and TCP sockets."""

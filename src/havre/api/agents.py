@@ -1,11 +1,11 @@
-"""The SSH agents of `havre build`'s users, for `RUN --mount=type=ssh` and git: connections that the client keeps ready.
+"""SSH agents of clients of `havre build`, for `RUN --mount=type=ssh` and git, over connections that the client opens.
 
     client                                          daemon
-    POST /build/agent?buildid=B&id=I, Upgrade  -->  waits until somebody in the build connects to I's socket
-    makes another one ready                    <--  his first bytes
-    the agent's answers                        -->  both ways until either ends, or the build does
+    POST /build/agent?buildid=B&id=I, Upgrade  -->  waits until a process of the build connects to I's socket
+    opens the next connection                  <--  the process's first bytes
+    the agent's responses                      -->  relayed until either side closes, or the build ends
 
-An agent's connection has a state (session-bind@openssh.com), so each user of it has one of his own.
+Each process gets its own connection, because an agent's connection has state (session-bind@openssh.com).
 
 Source: ssh-agent(1); draft-miller-ssh-agent.
 """
@@ -33,13 +33,13 @@ log = logging.getLogger(__name__)
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 _PIECE = 32 << 10
-_USERS = 64  # of one socket at once: the programs of a RUN are strangers
+_USERS = 64  # concurrent connections to one socket, as a RUN's programs are untrusted
 _RAW = "application/vnd.docker.raw-stream"
 
 
 @asynccontextmanager
 async def agent_socket(path: Path, serve: Serve) -> AsyncIterator[None]:
-    """Let `serve` answer each user of the Unix socket `path` as long as the context lasts."""
+    """Accept connections on the Unix socket `path` and pass each to `serve`, during a block."""
     connections: set[asyncio.Task[None]] = set()
 
     async def connected(accepted: socket.socket) -> None:
@@ -73,7 +73,7 @@ async def agent_socket(path: Path, serve: Serve) -> AsyncIterator[None]:
 
 
 class _Offer:
-    """A connection that a client keeps ready."""
+    """A connection that a client has opened in advance."""
 
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
@@ -81,14 +81,14 @@ class _Offer:
 
 
 class Agents:
-    """The offers of all clients, by build and agent."""
+    """The connections offered by all clients, by build and agent."""
 
     def __init__(self) -> None:
         self._offers: defaultdict[tuple[str, str], list[_Offer]] = defaultdict(list)
         self._changed = asyncio.Condition()
 
     async def offer(self, call: Call) -> web.StreamResponse:
-        """Keep the connection until it is used and over, or the client leaves."""
+        """Hold the connection until it was used and closed, or the client disconnects."""
         key = call.text("buildid"), call.text("id")
         if not all(key) or call.request.headers.get("Upgrade") is None:
             raise InvalidInput("an agent is offered with buildid, id and an Upgrade header")
@@ -109,7 +109,7 @@ class Agents:
 
     @asynccontextmanager
     async def forwarded(self, build_id: str, ids: Collection[str], contexts: Contexts) -> AsyncIterator[Forwarded]:
-        """The agents `ids` of a build, for the length of a block; their clients' connections end with it."""
+        """The agents `ids` of a build during a block; the clients' connections are closed with it."""
         async with AsyncExitStack() as stack:
             try:
                 yield Forwarded(self, build_id, ids, contexts, stack)
@@ -122,7 +122,7 @@ class Agents:
     async def converse(
         self, build_id: str, id: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        """Let one user of a socket speak to the client's agent."""
+        """Relay one connection of a process to the client's agent."""
         key = build_id, id
         async with self._changed:
             await self._changed.wait_for(lambda: self._offers.get(key))
@@ -141,7 +141,7 @@ class Agents:
 
 
 class Forwarded:
-    """The agents of one build: a socket for each that is asked for."""
+    """The agents of one build: a socket for each that is used."""
 
     def __init__(
         self, agents: Agents, build_id: str, ids: Collection[str], contexts: Contexts, stack: AsyncExitStack
@@ -155,7 +155,7 @@ class Forwarded:
         self._lock = asyncio.Lock()
 
     async def ssh(self, id: str) -> Path | None:
-        """A socket on which the agent answers; None for one that is not forwarded."""
+        """The socket of an agent; None if it is not forwarded."""
         if id not in self._ids:
             return None
         async with self._lock:

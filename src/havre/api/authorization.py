@@ -1,17 +1,17 @@
-"""Authorization plugins: each request is shown to all of them before it is handled, each answer before it is sent.
+"""Authorization plugins: they approve each request before it is handled, and each response before it is sent.
 
     client --request--> AuthZPlugin.AuthZReq of each plugin --> handler --> AuthZPlugin.AuthZRes of each --> client
-                         any but {"Allow": true}: refused                    the same: 403 in the answer's place
+                         anything but {"Allow": true} refuses                   likewise: 403 replaces the response
 
-Nothing passes for want of a verdict: a plugin that is gone, hangs, fails or answers nonsense refuses. A JSON body is
-shown whole, however it is framed, and the handler can read no other bytes than those shown (`Call.show_body`); one
-that is longer than the limit is refused unseen (CVE-2024-41110 and CVE-2026-34040 were bodies that plugins did not
-see), one that has a key twice, which a plugin might read otherwise, when it is to be read. Other bodies, such as build
-contexts, and those of /auth, with its password, are not shown, as with dockerd.
+Fails closed: a plugin that is missing, times out, fails or returns invalid data refuses. JSON bodies are shown in
+full, and the handler reads exactly the bytes shown (`Call.show_body`). A body above the limit is refused without
+asking (CVE-2024-41110 and CVE-2026-34040 were bodies that plugins did not see), as is, when read, one with a
+duplicate key, which a plugin might parse differently. Other bodies, such as build contexts, and those of /auth,
+which have a password, are not shown, as with dockerd.
 
-An answer that is streamed, or whose connection is taken over, is asked about before its head goes out, without its
-body: dockerd asks when it is over, when a refusal changes nothing any more. What clients of BuildKit say by gRPC on
-the connection of `POST /grpc` is not shown, as with dockerd; a policy for builds refuses that request.
+Streamed responses and hijacked connections are approved before their head is sent, without the body; dockerd asks
+when they are complete, when a refusal has no effect. gRPC calls of BuildKit clients on the connection of `POST
+/grpc` are not shown, as with dockerd; a policy for builds has to refuse that request.
 
 Source: Docker's documentation, "Access authorization plugin"; moby's pkg/authorization.
 """
@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 
 KIND = "authz"
 _UNSHOWN_HEADERS = ("authorization", "x-registry-config", "x-registry-auth")
-_NOT_HEADERS = ("host", "transfer-encoding")  # Go keeps them elsewhere
+_NOT_HEADERS = ("host", "transfer-encoding")  # not in the Header map of Go's http.Request
 
 Shown: TypeAlias = dict[str, Any]
 
@@ -51,26 +51,26 @@ class Authorization:
 
     @property
     def active(self) -> bool:
-        """Whether there is anybody to ask."""
+        """Report whether any plugin is configured."""
         return bool(self._names)
 
     def use(self, names: Sequence[str]) -> None:
-        """Ask these plugins from now on, in this order."""
+        """Use these plugins from now on, in this order."""
         self._names = tuple(dict.fromkeys(names))
 
     async def check(self, names: Sequence[str]) -> None:
-        """That each is there and answers. Failed, naming it."""
+        """Check that each plugin exists and responds. Failed, naming it."""
         for name in names:
             try:
                 await self._plugins.get(name, KIND)
             except HavreError as error:
                 raise Failed(
                     f"failed to validate authorization plugin: {name}: {error.message}",
-                    error.hint or "without its plugins the daemon would refuse everything, so it does not start",
+                    error.hint or "without its plugins the daemon would refuse all requests",
                 ) from error
 
     async def handle(self, call: Call, path: str, handler: Handler) -> web.StreamResponse:
-        """The handler's answer, if all plugins allow the request and the answer. Forbidden, Failed."""
+        """The handler's response, if all plugins allow the request and the response. Forbidden, Failed."""
         shown = await _describe(call, path)
         await self._ask("AuthZPlugin.AuthZReq", shown)
         asked = False
@@ -106,7 +106,7 @@ class Authorization:
 
 
 async def _of_failure(approve: Any, call: Call, error: HavreError) -> None:
-    """Tell the plugins of an error; as with dockerd, it stays the answer, whatever they say."""
+    """Report an error to the plugins. As with dockerd, their verdict cannot replace it."""
     body = msgspec.json.encode({"message": error.message}) + b"\n"
     try:
         await approve(error.status, call.headers | {"Content-Type": JSON}, body)
@@ -137,7 +137,7 @@ def _with_answer(shown: Shown, path: str, status: int, headers: Mapping[str, str
 
 
 def _headers(headers: Mapping[str, str]) -> dict[str, str]:
-    """As Go spells them; the last of several counts, and what carries credentials is left out."""
+    """Header names as Go spells them; the last of repeated ones counts, credentials are omitted."""
     return {
         "-".join(part.capitalize() for part in name.split("-")): _as_text(value)
         for name, value in headers.items()
@@ -146,12 +146,12 @@ def _headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _as_text(value: str) -> str:
-    """With what is no UTF-8 replaced, as Go's encoder of JSON does."""
+    """Replace invalid UTF-8, as Go's JSON encoder does."""
     return value.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _peer(request: web.BaseRequest) -> Shown:
-    """Who asks: the common name of a client's certificate, and the certificates; nothing without TLS."""
+    """The client's certificates and the common name; empty without TLS."""
     transport = request.transport
     connection = None if transport is None else transport.get_extra_info("ssl_object")
     if connection is None or not (certificate := connection.getpeercert(True)):

@@ -1,17 +1,18 @@
-"""Bodies that one thread reads from the socket and uses, past the HTTP parser: what `cp` sends into a container.
+"""Request bodies that a thread reads from the socket, past the HTTP parser: archives that `cp` sends.
 
-    socket --recv--> buffer, the lines around HTTP's chunks taken out in place --> take(bytes)
+    socket --recv--> buffer, chunk headers removed in place --> take(bytes)
 
-aiohttp copies a body three times and runs Python for each chunk, which costs more than to write the files. By the time
-that a handler runs, its parser has eaten the beginning. So a connection stops reading as soon as the head of such a
-request is there, and holds the bytes that came behind it:
+aiohttp copies a body three times and runs Python code for each chunk, which costs more than writing the files. When
+a handler starts, its parser has already consumed the beginning. So a connection stops reading once the head of such
+a request is parsed, and keeps the bytes received after it:
 
-    data_received: head, 200 KiB of the body --> parsed as ever; reading stops, the bytes behind the head are held
-    feed_body:     held bytes, then the socket --> take; the connection ends with the answer
-    let_go:        nobody took them            --> reading goes on, aiohttp's parser is where it was
+    data_received: head, 200 KiB of the body --> parsed as usual; reading stops, the bytes after the head are kept
+    feed_body:     kept bytes, then the socket --> take; the connection closes after the response
+    let_go:        not taken by the handler    --> reading resumes, with aiohttp's parser in its previous state
 
-A body that came whole with its head, one over TLS, and one whose head came in pieces are aiohttp's, as all others.
-Leans on private names of aiohttp (`_messages`, `_reading_paused`, `_resume_transport_reading`); its version is pinned.
+A body received completely with its head, one over TLS, and one whose head arrived in pieces are left to aiohttp,
+like all others. Uses private names of aiohttp (`_messages`, `_reading_paused`, `_resume_transport_reading`); its
+version is pinned.
 
 Source: RFC 9112, "Chunked Transfer Coding".
 """
@@ -33,27 +34,27 @@ from havre.aio import feed, in_own_thread, spawn
 from havre.errors import InvalidInput
 
 _HELD = re.compile(rb"PUT (?:/v[0-9.]+)?/containers/[^/? ]+/archive[? ]")
-_BUFFER = 128 << 10  # stays in the cache of the processor between recv and pwrite
+_BUFFER = 128 << 10  # stays in the processor's cache between recv and pwrite
 _MAX_LINE = 4096
 _MAX_TRAILERS = 64
-_LINGER_S = 10.0  # aiohttp's: how long a client that was refused may go on sending before it is cut off
+_LINGER_S = 10.0  # as in aiohttp: how long a refused client may go on sending before its connection is closed
 
 
 class HoldingProtocol(RequestHandler):
-    """aiohttp's connection, which holds the bodies described above."""
+    """aiohttp's connection, which keeps the bodies described above."""
 
     _newest: Any = None  # the payload of the newest request
-    _held: bytes | None = None  # what has come of a body that nobody has taken
-    _body: _Body | None = None  # that somebody has taken
+    _held: bytes | None = None  # the kept bytes of a body that is not taken
+    _body: _Body | None = None  # the body taken by a handler
 
     @property
     def holds(self) -> bool:
-        """Whether the body of the newest request waits for a thread to read it."""
+        """Report whether the body of the newest request can be read by a thread."""
         return self._held is not None
 
     @property
     def taken(self) -> bool:
-        """Whether the connection must end with the answer."""
+        """Report whether the connection must close after the response."""
         return self._body is not None
 
     def data_received(self, data: bytes) -> None:
@@ -72,13 +73,13 @@ class HoldingProtocol(RequestHandler):
             self._held = first
 
     def take(self, request: web.BaseRequest) -> _Body | None:
-        """The body of `request`, if that is held; the connection then ends with the answer."""
+        """Take the body of `request`, if kept; the connection closes after the response."""
         if self._held is None or self.transport is None or request.content is not self._newest:
             return None
         first, self._held = self._held, None
         framing = Chunked() if request.content_length is None else Sized(request.content_length)
         self._body = _Body(self.transport, first, framing)
-        request.content.feed_eof()  # for aiohttp, there is nothing more to come
+        request.content.feed_eof()  # for aiohttp, the body has ended
         return self._body
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -87,7 +88,7 @@ class HoldingProtocol(RequestHandler):
             self._body.answered()
 
     def let_go(self) -> None:
-        """To be called at the end of each request: what nobody took is aiohttp's to discard."""
+        """Leave a body that was not taken to aiohttp, which discards it. To be called at the end of each request."""
         if self._held is not None:
             self._held = None
             if not self._reading_paused:
@@ -99,9 +100,10 @@ class HoldingProtocol(RequestHandler):
 
 
 async def feed_body(request: web.BaseRequest, take: Callable[[Any], None]) -> None:
-    """Give all of the body to `take`, in a thread.
+    """Pass the whole body to `take`, in a thread.
 
-    `InvalidInput` for bad chunks and an early end, `ConnectionError` for a cut, `Unavailable` with too many at a time.
+    `InvalidInput` for invalid chunks or an early end, `ConnectionError` if the client disconnects, `Unavailable` if
+    too many bodies are being read.
     """
     protocol = request.protocol
     body = protocol.take(request) if isinstance(protocol, HoldingProtocol) else None
@@ -112,23 +114,23 @@ async def feed_body(request: web.BaseRequest, take: Callable[[Any], None]) -> No
 
 
 class _Body:
-    """A body whose beginning is `first` and whose rest is in the socket of `transport`, which does not read."""
+    """A body of which `first` was received; the rest is in the socket of `transport`, whose reading is paused."""
 
     def __init__(self, transport: asyncio.Transport, first: bytes, framing: Chunked | Sized) -> None:
         self._transport = transport
         self._first = first
         self._framing = framing
-        self._socket: socket.socket = transport.get_extra_info("socket").dup()  # which does not block
+        self._socket: socket.socket = transport.get_extra_info("socket").dup()  # non-blocking
 
     async def feed(self, take: Callable[[memoryview], None]) -> None:
         try:
             working = in_own_thread(self._feed, take)
             await asyncio.shield(working)
         except asyncio.CancelledError:
-            with suppress(OSError):  # not connected any more: the thread sees that, too
+            with suppress(OSError):  # disconnected: the thread notices, too
                 self._socket.shutdown(socket.SHUT_RD)
             await asyncio.wait([working])
-            working.exception()  # retrieved: nobody waits for it
+            working.exception()  # mark as retrieved
             self._socket.close()
             raise
         except ConnectionError:
@@ -151,7 +153,7 @@ class _Body:
             if self._framing.ended:
                 return
             if not (count := self._receive(view)):
-                raise InvalidInput("unexpected EOF")  # who has left altogether does not hear it
+                raise InvalidInput("unexpected EOF")  # a client that has disconnected does not receive this
 
     def _receive(self, view: memoryview) -> int:
         readable = select.poll()
@@ -163,12 +165,12 @@ class _Body:
                 readable.poll()
 
     def answered(self) -> None:
-        """All of the answer is on its way; a client that waits for the end of the connection need not wait longer."""
-        with suppress(OSError):  # closed, or the client has left
+        """The whole response is buffered: close our half of the connection, so that the client need not wait longer."""
+        with suppress(OSError):  # closed, or the client has disconnected
             self._socket.shutdown(socket.SHUT_WR)
 
     async def _discard(self) -> None:
-        """A client that is cut off in the middle of sending may not see its answer."""
+        """Read and drop what the client still sends: a reset could discard our response (RFC 9112, section 9.6)."""
         loop = asyncio.get_running_loop()
         with self._socket:
             try:
@@ -180,7 +182,7 @@ class _Body:
 
 
 class Sized:
-    """A body of a known length."""
+    """A body with Content-Length."""
 
     def __init__(self, size: int) -> None:
         self._left = size
@@ -200,13 +202,13 @@ class Chunked:
 
     def __init__(self) -> None:
         self.ended = False
-        self._left = 0  # of the chunk's content
-        self._line = bytearray()  # the beginning of one
+        self._left = 0  # of the chunk's data
+        self._line = bytearray()  # an incomplete line
         self._trailers = 0
         self._take = self._size
 
     def strip(self, buffer: bytearray, count: int) -> int:
-        """Move the content that is in the first `count` bytes to the beginning; how much it is."""
+        """Move the data in the first `count` bytes to the front. Returns its length."""
         view = memoryview(buffer)
         at = kept = 0
         while at < count and not self.ended:
@@ -220,7 +222,7 @@ class Chunked:
             self._line += view[at : end + 1 if end >= 0 else count]
             at = end + 1 if end >= 0 else count
             if len(self._line) > _MAX_LINE:
-                raise InvalidInput("a line between the chunks of the body is too long")
+                raise InvalidInput("a chunk header or trailer of the body is too long")
             if end >= 0:
                 line, self._line = bytes(self._line), bytearray()
                 if not line.endswith(b"\r\n"):
@@ -244,7 +246,7 @@ class Chunked:
         self.ended = not line
         self._trailers += 1
         if self._trailers > _MAX_TRAILERS:
-            raise InvalidInput(f"more than {_MAX_TRAILERS} trailers behind the chunks of the body")
+            raise InvalidInput(f"more than {_MAX_TRAILERS} trailer fields after the body")
 
 
 def _malformed(line: bytes) -> InvalidInput:

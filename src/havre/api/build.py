@@ -1,13 +1,13 @@
-"""Builds by the classic endpoint, and their cache.
+"""The classic build endpoint, and the build cache.
 
-    POST /build: query, X-Registry-Config, body = the context's tar, or a list and what of it is wanted (`listing`)
+    POST /build: query, X-Registry-Config, body = a tar of the context, or a list and the files wanted (`contextlists`)
         --> {"stream": "Step 1/3 : FROM busybox\\n"} ... {"aux": {"ID": "sha256:..."}}
             {"stream": "Successfully built ..."}
 
-Stages are built at the same time, but told one after the other, as the classic client expects: what a later step says
-is kept until its turn. An error before the first line is an answer with its own status.
+Stages are built in parallel but reported in order, as the classic client expects: output of later steps is buffered.
+An error before the first line is a response with its own status.
 
-Source: Docker Engine API, "ImageBuild"; moby builder/dockerfile for the wording.
+Source: Docker Engine API, "ImageBuild"; moby builder/dockerfile for the messages.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ async def _build(agents: Agents, doors: Doors, call: Call) -> web.StreamResponse
 
 
 def _present_result(result: BuildResult) -> dict[str, Any]:
-    """What our command line is told: bytes are base64, for `POST /build/export`."""
+    """The result for havre's own client; bytes are base64, for `POST /build/export`."""
     caches = {mode: base64.b64encode(document).decode() for mode, document in result.caches.items()}
     platforms = {text: _present_result(each) for text, each in result.platforms.items()}
     predicates = msgspec.to_builtins(result.predicates)
@@ -86,7 +86,7 @@ def _present_result(result: BuildResult) -> dict[str, Any]:
 
 
 async def _check(call: Call) -> web.StreamResponse:
-    """Our own: the build checks of what `POST /build` would build, as text and as what it says."""
+    """Havre's own: run the build checks of a `POST /build`, and stream the report."""
     request = decode_request(call)
 
     async def work(progress: Progress) -> None:
@@ -102,7 +102,7 @@ async def _check(call: Call) -> web.StreamResponse:
 async def _context_of(
     call: Call, request: BuildRequest, progress: Progress, agents: SshAgents | None = None
 ) -> AsyncIterator[UploadedContext | ListedContext]:
-    """What the request brings, for the length of a block."""
+    """The context of a request, during a block."""
     credentials, contexts = decode_credentials(call), call.services.contexts
     if call.request.content_type == CONTENT_TYPE:
         wanted = partial(call.services.builder.wanted, request)
@@ -128,14 +128,14 @@ async def _context_of(
 
 
 class _ExportedPlatform(msgspec.Struct, rename="pascal"):
-    """An image that is here, and what is attested of it."""
+    """A stored image and its attestations."""
 
     image: str
     predicates: list[Predicate] = []
 
 
 class _ExportRequest(msgspec.Struct, rename="pascal"):
-    """What to write as a file: an image that is here, or the document of one whose layers are. Bytes are base64.
+    """What to export: a stored image, or the configuration of one whose layers are present. Bytes are base64.
 
     `others` are the images for other platforms of the same names.
     """
@@ -150,7 +150,7 @@ class _ExportRequest(msgspec.Struct, rename="pascal"):
 
 
 async def _export(call: Call) -> web.StreamResponse:
-    """Our own: an image as the tar of an OCI layout (`oci`), or of a docker-archive too (`docker`)."""
+    """Havre's own: stream an image as an OCI layout (`oci`), or one that is a docker-archive as well (`docker`)."""
     asked, images = await call.body(_ExportRequest), call.services.images
     config = asked.document or await images.document(asked.image)
     names = [parse_reference(name).with_default_tag() for name in asked.names]
@@ -184,15 +184,15 @@ async def _cancel(call: Call) -> web.StreamResponse:
 
 
 def _network(call: Call) -> str:
-    """The network's name, however it is called: rights depend on it. What is not there is the build's to tell."""
-    wanted = call.text("networkmode").removeprefix("default")  # the same, and other clients leave it out
+    """The network's canonical name, on which entitlements depend. A missing network is reported by the build."""
+    wanted = call.text("networkmode").removeprefix("default")  # equivalent, and omitted by other clients
     with suppress(NotFound, InvalidInput):
         return call.services.networks.name_of(wanted) if wanted else ""
     return wanted
 
 
 def decode_request(call: Call) -> BuildRequest:
-    """The query of POST /build. Who asks for the host's network grants it; `allow` is our own."""
+    """The request in the query of POST /build. Asking for the host's network grants it; `allow` is havre's own."""
     network = _network(call)
     tags = tuple(tag for tag in call.query.getall("t", []) if tag)
     return BuildRequest(
@@ -222,7 +222,8 @@ def decode_request(call: Call) -> BuildRequest:
         cgroup_parent=call.text("cgroupparent"),
         squash=call.flag("squash"),
         cache_from=tuple(map(_cache_source, _json(call, "cachefrom", list[str | CacheSource], []))),
-        only_cache_from=call.request.content_type != CONTENT_TYPE,  # as the classic builder; our own client's are more
+        # as the classic builder; havre's own clients can do more
+        only_cache_from=call.request.content_type != CONTENT_TYPE,
         attestations=parse_attestations(_json(call, "attestations", dict[str, str], {})),
         inline_cache=call.flag("inlinecache"),
         cache_to=tuple(_json(call, "cacheto", list[CacheTarget], [])),
@@ -230,7 +231,7 @@ def decode_request(call: Call) -> BuildRequest:
 
 
 def _or_zero(call: Call, name: str) -> int:
-    """A number; what is none counts as not given, as for dockerd."""
+    """A number; invalid ones count as absent, as with dockerd."""
     try:
         return call.integer(name) or 0
     except InvalidInput:
@@ -238,7 +239,7 @@ def _or_zero(call: Call, name: str) -> int:
 
 
 def _cache_source(given: str | CacheSource) -> CacheSource:
-    """Docker's clients name images; ours may name directories that come as contexts, too."""
+    """Docker's clients name images; havre's may also name directories sent as contexts."""
     return CacheSource(ref=given) if isinstance(given, str) else given
 
 
@@ -253,12 +254,12 @@ def _json(call: Call, name: str, type: Any, default: Any) -> Any:
 
 
 def decode_credentials(call: Call) -> Mapping[str, Auth]:
-    """The credentials of `X-Registry-Config`, by registry."""
+    """The credentials in `X-Registry-Config`, by registry."""
     return decode_header(call.request.headers.get("X-Registry-Config", ""), dict[str, Auth]) or {}
 
 
 def present_cache(record: CacheRecord, used: bool) -> dict[str, Any]:
-    """A record as `system df` lists it; `used` says that an image has the same layer."""
+    """A record as `system df` lists it; `used`: an image has the same layer."""
     return {
         "ID": record.id,
         "Type": record.type,
@@ -276,7 +277,7 @@ def present_cache(record: CacheRecord, used: bool) -> dict[str, Any]:
 
 
 class ClassicTeller:
-    """Tells a build's events in the classic builder's lines, step by step in the order of the file."""
+    """Renders a build's events as the classic builder's lines, step by step in the order of the file."""
 
     def __init__(self, progress: Progress, *, quiet: bool) -> None:
         self._progress = progress
@@ -287,7 +288,7 @@ class ClassicTeller:
         self._warnings: list[str] = []
 
     def __call__(self, event: BuildEvent) -> None:
-        """Take one event; what the build checks found is told at the end."""
+        """Take one event; findings of build checks are printed at the end."""
         if isinstance(event, Warned):
             self._warnings.append(event.short)
         if not isinstance(event, Started | Log | Finished) or not event.vertex.step:
@@ -315,13 +316,13 @@ class ClassicTeller:
         self._say("".join(f"[Warning] {each}\n" for each in self._warnings))
 
     def failed(self) -> None:
-        """Say what was kept back, so that the reason of a failure is seen."""
+        """Print buffered output, so that the cause of a failure is visible."""
         self._warn()
         for step in sorted(self._waiting):
             self._say("".join(self._waiting.pop(step)))
 
     def succeeded(self, result: BuildResult, request: BuildRequest) -> None:
-        """The last lines."""
+        """Print the final lines."""
         id = result.image or ""
         if self._quiet:
             self._progress(ProgressLine(stream=f"{id}\n"))
@@ -354,7 +355,7 @@ def _short(id: str) -> str:
 
 
 def in_classic_words(error: HavreError) -> HavreError:
-    """A failed RUN as the classic client's users know it; any other failure as it is."""
+    """A failed RUN with the classic builder's message; other failures unchanged."""
     if isinstance(error, RunFailed):
         error.message = f"The command '{error.command}' returned a non-zero code: {error.code}"
     return error

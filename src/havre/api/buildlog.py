@@ -16,7 +16,7 @@ from havre.wire import times
 
 
 class RawTeller:
-    """Tells events one by one."""
+    """Renders events one by one."""
 
     def __init__(self, progress: Progress) -> None:
         self._progress = progress

@@ -1,9 +1,9 @@
-"""One request on its way through a handler: decode from it, act in its shelter, answer through it.
+"""One request as a handler sees it: decode its parameters, run its work, create its response.
 
-Handlers stay thin: `call.body(T)` and `call.flag("force")` in, one call of the engine, `call.json(value)` out.
+Handlers are thin: `call.body(T)` and `call.flag("force")` in, one call of the engine, `call.json(value)` out.
 
-A client that leaves cancels its handler. That is right for logs and events and wrong for work that changes state, which
-would stop half-way; such work runs under `call.settle`.
+A client that disconnects cancels its handler. That is right for logs and events, but would interrupt work that
+changes state; such work runs under `call.settle`.
 """
 
 from __future__ import annotations
@@ -33,23 +33,23 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 MAX_JSON_BODY = 8 << 20
-MAX_SHOWN_BODY = 4 << 20  # to authorization plugins; dockerd's limit since CVE-2026-34040
+MAX_SHOWN_BODY = 4 << 20  # bytes shown to authorization plugins; dockerd's limit since CVE-2026-34040
 JSON = "application/json"
 
 _settling: set[asyncio.Task[Any]] = set()
 
 
 class Approve(Protocol):
-    """Asks whether an answer may be sent; raises Forbidden or Failed."""
+    """Raises Forbidden or Failed unless a response may be sent."""
 
     async def __call__(self, status: int, headers: Mapping[str, str], body: bytes = b"") -> None: ...
 
 
 class Call:
-    """A request, the services that can fulfil it, and the API version its client speaks.
+    """A request, the services, and the client's API version.
 
-    `approve` is set where answers need somebody's approval (`api.authorization`); then a body is read as JSON only if
-    it has been shown, or `may_read_unseen`.
+    `approve` is set if responses need approval (`api.authorization`); then a body is parsed as JSON only if it was
+    shown to the plugins, or `may_read_unseen`.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class Call:
         return self.query.get(name, default)
 
     def flag(self, name: str, default: bool = False) -> bool:
-        """A query parameter as Docker reads booleans."""
+        """A query parameter as a boolean, as Docker parses it."""
         return parse_bool(self.query[name]) if name in self.query else default
 
     def integer(self, name: str) -> int | None:
@@ -89,33 +89,33 @@ class Call:
         return parse_int(value, name) if value else None
 
     def platforms(self, name: str = "platform") -> list[str]:
-        """The platforms of a query parameter: OCI platforms in JSON, as Docker has it, or `os/architecture`."""
+        """The platforms of a query parameter: OCI platforms in JSON, as Docker's clients send, or `os/architecture`."""
         return [parse_platform_parameter(text, name) for text in self.query.getall(name, []) if text]
 
     def platform(self) -> str | None:
-        """The one platform that may be given."""
+        """The single platform, if given."""
         found = self.platforms()
         if len(found) > 1:
             raise InvalidInput("multiple platforms is not supported", "give one platform")
         return found[0] if found else None
 
     def filters(self) -> dict[str, list[str]]:
-        """The `filters` parameter in one shape."""
+        """The `filters` parameter, in either of its JSON forms."""
         return decode_filters(self.query.get("filters", ""))
 
     def prune_filters(self) -> dict[str, list[str]]:
-        """As `filters`, with `until` in seconds since the epoch, whatever form of a time the client wrote."""
+        """As `filters`, with `until` converted to seconds since the epoch."""
         filters = self.filters()
         if "until" in filters:
             filters["until"] = [str(parse_time(each, "until", time.time())) for each in filters["until"]]
         return filters
 
     async def body(self, into: type[T]) -> T:
-        """The JSON body as `into`; 400 when it is not JSON, too long, or of another shape."""
+        """The JSON body as `into`; 400 if it is not JSON, too long, or of another shape."""
         return decode_body(await self.json_body(), into)
 
     async def json_body(self) -> bytes:
-        """The JSON body as it came, not yet decoded; 400 when it is too long or of another type."""
+        """The JSON body as bytes; 400 if it is too long or of another type."""
         check_content_type(self.request.headers.get("Content-Type", ""))
         return await self._read_body()
 
@@ -128,9 +128,9 @@ class Call:
         return decode_body(body, into)
 
     async def show_body(self) -> bytes:
-        """The whole body, which handlers read afterwards; b"" if it is held for a thread. Forbidden if it is too long.
+        """Read the whole body, which handlers read afterwards; b"" if a thread is to read it. Forbidden if too long.
 
-        What a thread reads (`api.bodies`) is an archive, whatever its type says, and never read as JSON.
+        A body read by a thread (`api.bodies`) is an archive, whatever its type, and never parsed as JSON.
         """
         protocol = self.request.protocol
         if isinstance(protocol, HoldingProtocol) and protocol.holds:
@@ -159,20 +159,21 @@ class Call:
         return bytes(received)
 
     def upload(self) -> AsyncIterator[bytes]:
-        """The body as it comes in, for tars; InvalidInput if the client leaves before its end."""
+        """The body as a stream, for tars; InvalidInput if the client disconnects before its end."""
         return _until_cut_off(self.request) if self._shown is None else _once(self._shown)
 
     async def feed(self, take: Callable[[Any], None]) -> None:
-        """Give the body, an archive, to `take` in a thread; as `api.bodies.feed_body` where nobody has read it yet."""
+        """Pass the body, an archive, to `take` in a thread; by `api.bodies.feed_body` unless already read."""
         await (feed_body(self.request, take) if self._shown is None else feed(_once(self._shown), take))
 
     async def announce(self, status: int, content_type: str) -> None:
-        """To be called before the head of an answer whose body follows piece by piece. Forbidden, Failed."""
+        """To be called before the head of a streamed response. Forbidden, Failed."""
         if self.approve is not None:
             await self.approve(status, self.headers | {"Content-Type": content_type})
 
     async def settle(self, work: Coroutine[Any, Any, T], abandon: Callable[[T], None] | None = None) -> T:
-        """Run `work` to its end even if the client leaves; then log its failure, or give its result to `abandon`."""
+        """Run `work` to its end even if the client disconnects; then log its failure, or pass its result to
+        `abandon`."""
         task = asyncio.get_running_loop().create_task(work)
         _settling.add(task)
         task.add_done_callback(_settling.discard)
@@ -183,23 +184,23 @@ class Call:
             raise
 
     def json(self, value: Any, status: int = 200, *, operation: str = "") -> web.Response:
-        """`value` as JSON; `operation` names the answer in `wire.versions` where older clients get another shape."""
+        """`value` as JSON; `operation` names the response in `wire.versions`, where older clients get another shape."""
         if operation and versions.needs_lowering(operation, self.version):
             value = versions.lower(operation, msgspec.to_builtins(value), self.version)
         return self.respond(msgspec.json.encode(value) + b"\n", JSON, status)
 
     def respond(self, body: bytes, content_type: str, status: int = 200) -> web.Response:
-        """A whole answer of any type."""
+        """A complete response of any type."""
         return web.Response(body=body, status=status, headers=self.headers | {"Content-Type": content_type})
 
     def nothing(self, status: int = 204) -> web.Response:
-        """An answer without a body."""
+        """A response without a body."""
         return web.Response(status=status, headers=self.headers)
 
     async def stream(
         self, content_type: str = JSON, status: int = 200, headers: Mapping[str, str] | None = None
     ) -> web.StreamResponse:
-        """Send the head of an answer whose body follows piece by piece."""
+        """Send the head of a streamed response."""
         told = self.headers | {"Content-Type": content_type} | dict(headers or {})
         if self.approve is not None:
             await self.approve(status, told)
@@ -218,7 +219,7 @@ async def _until_cut_off(request: web.BaseRequest) -> AsyncIterator[bytes]:
         except ConnectionError:
             if not content.is_eof():
                 raise InvalidInput("unexpected EOF", "the client left before the end of its body") from None
-            content._exception = None  # all of it had come: aiohttp (whose version is pinned) would drop it
+            content._exception = None  # the whole body was received; aiohttp (whose version is pinned) would discard it
 
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:
@@ -226,7 +227,7 @@ async def _once(data: bytes) -> AsyncIterator[bytes]:
 
 
 def settling() -> set[asyncio.Task[Any]]:
-    """The state-changing work that is under way."""
+    """The state-changing tasks that are running."""
     return set(_settling)
 
 
@@ -238,6 +239,6 @@ def _outlived(abandon: Callable[[Any], None] | None, task: asyncio.Task[Any]) ->
         if abandon is not None:
             abandon(task.result())
     elif isinstance(error, HavreError):
-        log.warning("work outlived its client and failed: %s", error)
+        log.warning("an operation failed after its client had disconnected: %s", error)
     else:
-        log.error("work outlived its client and failed", exc_info=error)
+        log.error("an operation failed after its client had disconnected", exc_info=error)

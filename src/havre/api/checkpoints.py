@@ -35,7 +35,7 @@ async def _remove(call: Call) -> web.StreamResponse:
 
 
 def register(router: Router) -> None:
-    """Add the routes of checkpoints; before those of containers, whose names have room for all of them."""
+    """Add the routes of checkpoints, before those of containers, whose `{name}` would match them."""
     router.add("GET", "/containers/{name}/checkpoints", _list)
     router.add("POST", "/containers/{name}/checkpoints", _create)
     router.add("DELETE", "/containers/{name}/checkpoints/{checkpoint}", _remove)

@@ -1,4 +1,4 @@
-"""A container's streams: attach (taken over, or a WebSocket), logs, wait.
+"""A container's streams: attach (hijacked, or a WebSocket), logs, wait.
 
 Source: Docker Engine API, "ContainerAttach", "ContainerAttachWebsocket", "ContainerLogs", "ContainerWait".
 """
@@ -57,14 +57,14 @@ def _attach_options(call: Call) -> AttachOptions:
 
 
 def _plain_refusal(error: HavreError) -> web.StreamResponse:
-    """dockerd has taken the connection over by the time it finds out, and can only say it in plain text."""
+    """An error as plain text: dockerd has hijacked the connection by the time it finds these errors."""
     answer = web.Response(status=error.status, body=f"{error.message}\r\n".encode(), headers={"Content-Type": RAW})
     answer.force_close()
     return answer
 
 
 def _stream_type(call: Call, tty: bool) -> str:
-    """Only the 101 form says multiplexed-stream."""
+    """Only a response with status 101 has the type multiplexed-stream."""
     upgraded = "Upgrade" in call.request.headers
     return MULTIPLEXED if upgraded and versions.multiplexed(call.version, tty) else RAW
 
@@ -119,7 +119,7 @@ async def _logs(call: Call) -> web.StreamResponse:
     )
     batches = call.services.containers.logs(container.id, options)
     response = await call.stream(MULTIPLEXED if versions.multiplexed(call.version, tty) else RAW)
-    # Clients such as docker's SDK take a frame for a line; ours asks for as many lines in one as there are.
+    # Clients such as docker's SDK take a frame for a line; havre's own asks for frames with many lines.
     render = _join if tty else render_frames if call.flag("wide") else render_line_frames
     async for chunks in batches:
         await response.write(render(chunks))
@@ -136,14 +136,14 @@ def _moment(call: Call, name: str) -> float | None:
 
 
 def _tail(text: str) -> int | None:
-    """How many lines from the end; None for all. Like dockerd, anything that is not a number means all."""
+    """The number of lines from the end; None for all. Anything but a number means all, as with dockerd."""
     return int(text) if text.isdecimal() and len(text) < 10 else None
 
 
 async def _wait(call: Call) -> web.StreamResponse:
     waiting = call.services.containers.wait(call.name, call.text("condition"))
     try:
-        response = await call.stream()  # the head goes out at once: `docker run` starts the container only then
+        response = await call.stream()  # the head is sent at once: `docker run` starts the container only after it
         result = await waiting.result()
         answer: dict[str, object] = {"StatusCode": result.code}
         if result.error:

@@ -1,4 +1,4 @@
-"""Containers, all but their streams: create, list, inspect, change state, remove; and what Docker has not: take ports.
+"""Containers except their streams: create, list, inspect, change state, remove; and havre's own: take ports.
 
 Source: Docker Engine API, "Containers".
 """
@@ -37,7 +37,7 @@ async def _create(call: Call) -> web.StreamResponse:
 
 
 class _Asked(CreateRequest):
-    """What dockerd also reads beside `HostConfig`, where that has it not; docker's Python SDK writes there."""
+    """Fields that dockerd also reads beside `HostConfig` if that lacks them; docker's Python SDK sends them there."""
 
     cpu_shares: int = 0
     cpuset_cpus: str = ""
@@ -50,7 +50,7 @@ _CONFIG_KEYS = {field.encode_name.lower() for field in msgspec.structs.fields(Co
 
 
 def _create_request(body: bytes) -> CreateRequest:
-    """The request; without a `HostConfig` all of its fields count that are beside it."""
+    """The request; without a `HostConfig`, all of its fields are read from the top level."""
     asked = decode_body(body, _Asked)
     if not (asked.image or {key.lower() for key in decode_body(body, dict[str, Any])} & _CONFIG_KEYS):
         raise InvalidInput("config cannot be empty in order to create a container", "expected an Image")
@@ -70,7 +70,7 @@ async def _list(call: Call) -> web.StreamResponse:
     found = containers.list(all=wanted, limit=limit, size=call.flag("size"), filters=call.filters())
     now = time.time()
     lines, names = [], containers.linked_names()
-    shown: dict[tuple[str, str], str] = {}  # many containers have one image
+    shown: dict[tuple[str, str], str] = {}  # many containers share an image
     for container in found:
         try:
             sizes = await _sizes(call, container.id) if call.flag("size") else None
@@ -114,13 +114,13 @@ async def _start(call: Call) -> web.StreamResponse:
 
 async def _stop(call: Call) -> web.StreamResponse:
     timeout, signal = call.integer("t"), call.text("signal") or None
-    drain = call.integer("drain")  # no parameter of Docker's, whose daemon reads over it
+    drain = call.integer("drain")  # havre's own parameter, which dockerd ignores
     await call.settle(call.services.containers.stop(call.name, timeout_s=timeout, signal=signal, drain_s=drain))
     return call.nothing()
 
 
 class TakePortsRequest(Value):
-    """The body of `POST /containers/NAME/ports`: what to publish, and the containers that hand it over."""
+    """The body of `POST /containers/NAME/ports`: what to publish, and the containers to take the ports from."""
 
     port_bindings: dict[str, list[PortBinding] | None]
     givers: list[str] = msgspec.field(default_factory=list)

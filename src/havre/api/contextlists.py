@@ -1,18 +1,18 @@
-"""Build contexts as `havre build` sends them: lists of files first, then only what the daemon does not have.
+"""Build contexts from `havre build`: lists of files first, then only the files that the daemon lacks.
 
     client                                                            daemon
     POST /build, Content-Type: application/vnd.havre.context
-    one line of JSON, `Head`                                     -->  compared with the contexts of the last build, and
-                                                                      what the Dockerfile can want (`builds/wanted`)
+    one line of JSON, `Head`                                     -->  compared with the contexts of the last build and
+                                                                      the files that the Dockerfile uses (builds/wanted)
                                                                  <--  {"aux": {"Wanted": {"context": [3, 17]}}}
     for each file wanted, context by context in the head's order:
     its length in 8 bytes, its content                           -->  packed, hashed
                                                                  <--  lines of progress, as for any build
 
-With `remote` in the query the main context is not listed: the daemon fetches it, and what is listed goes with it.
+With `remote` in the query the daemon fetches the main context itself; the lists are additional contexts.
 
-The classic endpoint takes a tar of everything; BuildKit's session asks for what changed, but speaks HTTP/2, whose
-libraries cost the command line more than a cached build does (docs/decisions/240). All that comes is hostile.
+The classic endpoint takes a tar of everything. BuildKit's session transfers changes only, but over HTTP/2, whose
+libraries cost the command line more than a cached build (docs/decisions/240). All input is untrusted.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from havre.oci.digest import Digest, hex_of, parse_digest
 from havre.registry import Auth
 from havre.tar.reader import MAX_SIZE, Entry
 
-CACHE = "cache:"  # begins the names of contexts that are OCI layouts of caches
+CACHE = "cache:"  # prefix of the names of contexts that are OCI layouts of caches
 CONTENT_TYPE = "application/vnd.havre.context"
 _MAX_HEAD = 512 << 20
 _LENGTH = 8
@@ -49,7 +49,10 @@ _KINDS = {stat.S_IFREG: "file", stat.S_IFDIR: "dir", stat.S_IFLNK: "symlink", st
 
 
 class Listed(NamedTuple):
-    """A file: `path` and `link` are bytes, each a code point; `link` of a regular file is an earlier path of its."""
+    """A file: `path` and `link` are bytes, each a code point.
+
+    `link` of a regular file is an earlier path (a hard link).
+    """
 
     path: str
     mode: int
@@ -59,17 +62,17 @@ class Listed(NamedTuple):
 
 
 class Listing(msgspec.Struct, rename="pascal"):
-    """A context: `key` names it from build to build."""
+    """A context: `key` identifies it across builds."""
 
     key: str
     files: list[Listed]
 
 
 class Head(msgspec.Struct, rename="pascal"):
-    """What comes before the contents. Bytes are base64.
+    """The header before the contents. Bytes are base64.
 
-    `dockerfile` is the text of the main context's, which tells what is wanted and is what is built, whatever its file
-    has become when that is sent.
+    `dockerfile` is the text of the main context's Dockerfile. The files wanted are computed from it and it is what
+    is built, even if the file changes while it is sent.
     """
 
     contexts: dict[str, Listing]
@@ -78,9 +81,9 @@ class Head(msgspec.Struct, rename="pascal"):
 
 
 class ListedContext:
-    """The ContextSource of one build. `main` is the main context where the daemon has fetched that itself.
+    """The ContextSource of one build. `main` is the main context if the daemon fetched it.
 
-    `text` is the Dockerfile's, None for that of the file.
+    `text` is the Dockerfile's, None to read it from the file.
     """
 
     def __init__(
@@ -99,7 +102,7 @@ class ListedContext:
 
     @property
     def names(self) -> frozenset[str]:
-        """The contexts besides the main one, without directories of caches."""
+        """The contexts except the main one and directories of caches."""
         return frozenset(name for name in self._trees if name != MAIN_CONTEXT and not name.startswith(CACHE))
 
     async def dockerfile(self, path: str) -> DockerfileBytes:
@@ -110,22 +113,23 @@ class ListedContext:
         return found if self._text is None else replace(found, data=self._text)
 
     async def directory(self, name: str, wanted: Sequence[str], ignored: Sequence[str]) -> Path | PackedTree:
-        """A context; the client has left out what is ignored, but for what it must send to be understood."""
+        """A context. The client has omitted ignored files, except those that it has to send (the Dockerfile, ignore
+        files)."""
         if self.main is not None and name == MAIN_CONTEXT:
             return await self.main.directory(name, wanted, ignored)
         tree = self._trees[name]
         return await to_its_end(tree.without, IgnoreRules(ignored)) if ignored else tree
 
     async def secret(self, id: str) -> bytes | None:
-        """What came with the head."""
+        """A secret of the head."""
         return self._secrets.get(id)
 
     async def ssh(self, id: str) -> Path | None:
-        """An agent that the client forwards beside the context."""
+        """A forwarded SSH agent."""
         return None if self.agents is None else await self.agents.ssh(id)
 
     async def blob(self, store: str, digest: Digest) -> AsyncGenerator[bytes, None]:
-        """A blob of an OCI layout that came as a context."""
+        """A blob of an OCI layout sent as a context."""
         tree, path = self._trees.get(store), f"blobs/sha256/{hex_of(parse_digest(digest))}"
         if tree is None or await in_thread(tree.locate, path) is None:
             raise NotFound(f"the cache {store} has no blob {digest}")
@@ -134,11 +138,11 @@ class ListedContext:
             yield piece
 
     async def credentials(self, registry: str) -> Auth | None:
-        """What the client sent for this registry."""
+        """The client's credentials for this registry."""
         return credentials_for(self._credentials, registry)
 
     def origins(self) -> Mapping[str, Origin]:
-        """Where the main context comes from, if it was fetched."""
+        """The origin of the main context, if it was fetched."""
         return {} if self.main is None else self.main.origins()
 
 
@@ -149,9 +153,9 @@ Wanted: TypeAlias = Callable[[bytes, Collection[str]], Awaitable[Mapping[str, Se
 async def receive(
     call: Call, contexts: Contexts, credentials: Mapping[str, Auth], progress: Progress, wanted: Wanted
 ) -> AsyncIterator[ListedContext]:
-    """The context of a request of our content type, for the length of a block.
+    """Receive the contexts of a request with our content type, for the duration of a block.
 
-    `wanted` says what the Dockerfile can want of each context; of those it leaves out, everything is.
+    `wanted` returns the files that the Dockerfile uses, by context; of contexts not in it, all files are wanted.
     """
     body = call.upload()
     head, rest = await _read_head(body)
@@ -201,7 +205,7 @@ def _decode_secret(id: str, text: str) -> bytes:
 
 
 class _Intake(NamedTuple):
-    """One context coming in: which of its files are wanted, by number and as entries."""
+    """A context being received: its wanted files, by number and as entries."""
 
     update: PackUpdate
     numbers: list[int]
@@ -209,7 +213,7 @@ class _Intake(NamedTuple):
 
 
 def _compare(files: Sequence[Listed], tree: PackedTree, sources: Sequence[str] | None) -> _Intake:
-    """What is to be sent of a context, if no more is wanted than `sources`."""
+    """Compute which files of a context to request, of those in `sources`."""
     intake = _Intake(PackUpdate(tree), [], [])
     for number, listed in enumerate(files):
         entry = _entry_of(listed)
@@ -241,17 +245,17 @@ def _entry_of(listed: Listed) -> Entry:
 
 
 class _Contents:
-    """The wanted files' contents, one after the other, cut anywhere."""
+    """The contents of wanted files in sequence, received in arbitrary pieces."""
 
     def __init__(self, intakes: Sequence[_Intake]) -> None:
         self._updates = [intake.update for intake in intakes]
         self._coming = iter([(intake.update, entry) for intake in intakes for entry in intake.entries])
         self._current = next(self._coming, None)
         self._length = b""
-        self._left = -1  # bytes of the current file still to come; -1: its length is not known yet
+        self._left = -1  # bytes of the current file still to come; -1: its length is not yet known
 
     def feed(self, data: bytes) -> None:
-        """Take the next bytes."""
+        """Process the next bytes."""
         view, at = memoryview(data), 0
         while at < len(data):
             if self._current is None:
@@ -276,7 +280,7 @@ class _Contents:
                 self._current, self._left = next(self._coming, None), -1
 
     def finish(self) -> None:
-        """All of it is here."""
+        """Check that everything was received."""
         if self._current is not None:
             raise InvalidInput("the build context ends before its last file")
         for update in self._updates:

@@ -1,14 +1,13 @@
-"""What happens to every request, whatever its route: version, redirect, guard, route, headers, errors.
+"""Processing common to all requests: version, redirect, guard, route, headers, errors.
 
     foreign page --> 403     path "//" --> 301     /vX.Y --> version (400)
     guard --> 401, 403       OPTIONS   --> 200     no route --> 404 {"message": "page not found"}
-    plugins --> 403          handler   --> its answer, or its HavreError as {"message"}
+    plugins --> 403          handler   --> its response, or its HavreError as {"message"}
 
-A `HavreError` carries its status. Anything else that a handler raises is a bug: `EdgeProtocol.handle_error` answers
-500 and logs its traceback.
-No route escapes the guard: it stands before the table.
+A `HavreError` carries its status. Any other exception of a handler is a bug: `EdgeProtocol.handle_error` responds
+500 and logs the traceback. The guard runs before routing, so no route can bypass it.
 
-Source: moby's api/server (middleware, httputils); the texts and headers are dockerd 26's.
+Source: moby's api/server (middleware, httputils); messages and headers are dockerd 26's.
 Why: docs/decisions/062.
 """
 
@@ -45,7 +44,7 @@ log = logging.getLogger(__name__)
 Guard: TypeAlias = Callable[[web.BaseRequest, str, str], Awaitable[None]]
 
 _PREFIX = re.compile(r"/v([0-9][0-9.]*)(/.*)?", re.DOTALL)
-# docker's CLI reads the system from the parentheses, which must come last.
+# docker's CLI reads the operating system from the parentheses, which must come last.
 SERVER = f"Docker/{__version__}-havre ({platform.system().lower()})"
 
 
@@ -53,7 +52,7 @@ SERVER = f"Docker/{__version__}-havre ({platform.system().lower()})"
 class Edge:
     """Answers requests. `guard(request, method, path)` raises `Unauthorized` or `Forbidden` to refuse one.
 
-    `names` are those by which clients may ask for this daemon over plain TCP (`api.origin`).
+    `names` are the host names accepted over plain TCP (`api.origin`).
     """
 
     router: Router
@@ -75,7 +74,7 @@ class Edge:
         object.__setattr__(self, "headers", said)
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        """The answer to a request; what it raises is a bug, or means that the client has left."""
+        """The response to a request. An exception is a bug, or means that the client has disconnected."""
         task = asyncio.current_task()
         assert task is not None
         self.tasks.add(task)
@@ -85,7 +84,7 @@ class Edge:
             answer = await self._route(request)
         except HavreError as error:
             if request.writer.output_size > 0:
-                log.warning("%s %s broke off: %s", request.method, request.path, error)
+                log.warning("%s %s failed after its response had begun: %s", request.method, request.path, error)
                 raise ConnectionResetError("the answer has begun; it can only be cut off") from error
             answer = self.refuse(error)
         except OSError as error:
@@ -117,7 +116,7 @@ class Edge:
             return refusal(404, "page not found", {"Server": SERVER})
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-            request.writer.output_size = 0  # what has been sent is not yet the answer
+            request.writer.output_size = 0  # no body has been sent yet; aiohttp counts the "100 Continue"
         handler, fields = found
         call = Call(request, self.services, version, fields, self.headers)
         if self.authorization is not None and self.authorization.active:
@@ -131,7 +130,7 @@ class Edge:
         return parse_version(match[1]), match[2] or "/"
 
     def refuse(self, error: HavreError) -> web.Response:
-        """An error in Docker's shape; 304 has no body."""
+        """An error in Docker's shape; a 304 has no body."""
         headers = self.headers if error.hint is None else {**self.headers, "Havre-Hint": _one_line(error.hint)}
         if error.status < 400:
             return web.Response(status=error.status, headers=headers)
@@ -139,7 +138,7 @@ class Edge:
 
 
 def refusal(status: int, message: str, headers: Mapping[str, str]) -> web.Response:
-    """`{"message": ...}` with a status. Message and shape are dockerd's to the letter; so a hint is in a header."""
+    """`{"message": ...}` with a status. Message and shape are exactly dockerd's, so the hint is in a header."""
     body = msgspec.json.encode({"message": message}) + b"\n"
     return web.Response(body=body, status=status, headers={**headers, "Content-Type": "application/json"})
 
@@ -149,7 +148,7 @@ def _one_line(text: str) -> str:
 
 
 def _clean(path: str) -> str:
-    """The path without empty, `.` and `..` segments, as Go's router cleans it; a slash at the end stays."""
+    """The path without empty, `.` and `..` segments, as Go's router cleans it; a trailing slash stays."""
     if "//" not in path and "/." not in path:
         return path
     cleaned = posixpath.normpath("/" + path.lstrip("/"))
@@ -162,7 +161,7 @@ def _with_query(path: str, request: web.BaseRequest) -> str:
 
 
 class EdgeProtocol(HoldingProtocol):
-    """aiohttp's connection, with errors of the HTTP parser told in Docker's shape."""
+    """aiohttp's connection, with errors of the HTTP parser in Docker's shape."""
 
     def handle_error(
         self,
@@ -171,10 +170,10 @@ class EdgeProtocol(HoldingProtocol):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """Called for what is not HTTP, and for what a handler raised that is not a `HavreError`."""
+        """Called for invalid HTTP, and for exceptions of a handler other than `HavreError`."""
         has_left = self.transport is None or self.transport.is_closing()
         if isinstance(exc, ConnectionError) and (has_left or request.writer.output_size > 0):
-            raise exc  # aiohttp then closes the connection without a word
+            raise exc  # aiohttp then closes the connection without a response
         if exc is not None and not isinstance(exc, HttpProcessingError):
             log.error("%s %s failed", request.method, request.path, exc_info=exc)
             message = f"internal error: {type(exc).__name__}: {exc}"

@@ -1,6 +1,6 @@
-"""Further processes in a container: create, start (taken over or detached), inspect, resize.
+"""Exec: create, start (hijacked or detached), inspect, resize.
 
-An exec that cannot start is told in its stream once the connection has been taken over, and as a status when detached.
+A failure to start is reported in the stream once the connection is hijacked, and as a status if detached.
 
 Source: Docker Engine API, "Exec".
 """
@@ -24,8 +24,9 @@ from havre.wire.values import Value
 
 
 class ExecStart(Value):
-    """The body of `POST /exec/{id}/start`: `console_size` is [rows, columns]; without `tty` the output is in frames,
-    those of a terminal, too."""
+    """The body of `POST /exec/{id}/start`: `console_size` is [rows, columns]. Without `tty` the output is framed, even
+    that of a terminal.
+    """
 
     detach: bool = False
     tty: bool = False
@@ -52,7 +53,7 @@ async def _start(call: Call) -> web.StreamResponse:
     await call.announce(101 if upgrade else 200, kind)
     connection = take_over(call.request, render_head(call.headers, kind, upgrade))
     try:
-        # An attachment that nobody reads would hold the process up once its buffer is full.
+        # An attachment without a reader would block the process once its buffer is full.
         attachment = await call.settle(containers.exec_start(call.name, size), abandon=lambda unread: unread.close())
     except HavreError as error:
         text = f"{error.message}\r\n".encode()

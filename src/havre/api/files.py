@@ -25,7 +25,7 @@ _TAR = "application/x-tar"
 _OCTETS = "application/octet-stream"
 _STAT_HEADER = "X-Docker-Container-Path-Stat"
 _KINDS = {"C": 0, "A": 1, "D": 2}
-# Go's os.FileMode: the kinds and the three bits that it keeps elsewhere than stat(2).
+# Go's os.FileMode: the file types and the three bits that differ from stat(2).
 _GO_KINDS = {
     stat.S_IFDIR: 1 << 31,
     stat.S_IFLNK: 1 << 27,
@@ -38,13 +38,13 @@ _GO_BITS = {stat.S_ISUID: 1 << 23, stat.S_ISGID: 1 << 22, stat.S_ISVTX: 1 << 20}
 
 
 def go_mode(mode: int) -> int:
-    """stat(2)'s mode as Go writes it."""
+    """A mode of stat(2) as Go's os.FileMode."""
     bits = sum(go for unix, go in _GO_BITS.items() if mode & unix)
     return _GO_KINDS.get(stat.S_IFMT(mode), 0) | bits | mode & 0o777
 
 
 def encode_stat(found: PathStat) -> str:
-    """The header that describes a path: JSON in base64."""
+    """The header with a path's attributes: JSON in base64."""
     value = {
         "name": found.name,
         "size": found.size,

@@ -1,9 +1,9 @@
-"""BuildKit's two doors, through which buildx and compose build.
+"""The endpoints of BuildKit's gRPC, used by buildx and compose.
 
     POST /grpc     Upgrade: h2c    the client calls Control and LLBBridge on the connection
     POST /session  Upgrade: h2c    we call the client: its files, credentials, secrets
 
-What is behind them is imported by the first build: most daemons never see one, and gRPC costs megabytes.
+The services are imported at the first build, as many daemons never run one and gRPC costs megabytes.
 
 Source: moby's api/server/router/grpc and session; moby/buildkit session/manager.go.
 """
@@ -33,7 +33,7 @@ _EXPOSED = "X-Docker-Expose-Session-"
 
 
 class Doors:
-    """The handlers, and what the connections of one daemon share."""
+    """The handlers, and the state shared by the connections of one daemon."""
 
     def __init__(self) -> None:
         self._behind: tuple[Control, Sessions, Posted] | None = None
@@ -50,11 +50,11 @@ class Doors:
         return self._behind
 
     async def posted(self, call: Call, request: BuildRequest) -> web.StreamResponse:
-        """Carry out what `POST /build?version=2` asks."""
+        """Run a `POST /build?version=2`."""
         return await self._open(call.services)[2].build(call, request)
 
     async def grpc(self, call: Call) -> web.StreamResponse:
-        """Serve the client's calls for as long as the connection lasts."""
+        """Serve the client's calls until the connection closes."""
         _check_upgrade(call)
         await call.announce(101, "")
         control, *_ = self._open(call.services)
@@ -63,9 +63,9 @@ class Doors:
         return await _hold(call, server_protocol(control.routes()))
 
     async def session(self, call: Call) -> web.StreamResponse:
-        """Keep the client's session, on which builds call it, for as long as the connection lasts."""
+        """Keep the client's session, on which builds call it, until the connection closes."""
         _check_upgrade(call)
-        await call.announce(101, "")  # before a build can find the session, which must be connected by then
+        await call.announce(101, "")  # before a build can find the session, which must be connected then
         _, sessions, _ = self._open(call.services)
         from havre.api.buildkit.http2 import Channel
         from havre.api.buildkit.sessions import Session
@@ -94,7 +94,7 @@ def _check_upgrade(call: Call) -> None:
 
 
 async def _hold(call: Call, protocol: Any) -> web.StreamResponse:
-    """Give the connection to `protocol`; the client's leaving cancels this."""
+    """Hand the connection to `protocol`. Cancelled when the client disconnects."""
     transport = give_over(call.request, _HEAD, protocol)
     try:
         await asyncio.get_running_loop().create_future()
@@ -104,6 +104,6 @@ async def _hold(call: Call, protocol: Any) -> web.StreamResponse:
 
 
 def register(router: Router, doors: Doors) -> None:
-    """Add the two doors."""
+    """Add the two endpoints."""
     router.add("POST", "/session", doors.session)
     router.add("POST", "/grpc", doors.grpc)

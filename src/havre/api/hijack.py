@@ -1,21 +1,21 @@
-"""Taking a connection over from the HTTP server, for attach, exec and the sessions of a build.
+"""Takes a connection over from the HTTP server (hijacks it), for attach, exec and build sessions.
 
-After the response's head the connection is a byte stream that either side may close half-way:
+After the response's head the connection is a byte stream, each half of which can be closed separately:
 
     client                                   daemon
     POST /containers/x/attach   ---------->
     Upgrade: tcp
                                 <----------  HTTP/1.1 101 UPGRADED        (200 OK without "Upgrade")
     stdin bytes                 ---------->
-    FIN (end of stdin)          ---------->  read() gives b""; output goes on
+    FIN (end of stdin)          ---------->  read() returns b""; output continues
                                 <----------  output, framed or raw
                                 <----------  FIN (end of output)
 
-Three things that asyncio does not do by itself: it would close the whole connection at the client's FIN, so
-`eof_received` refuses; it no longer watches a connection whose FIN it has read, so `_HangupWatch` does; and its server
-must be told that the connection has ended (`RequestHandler.connection_lost`), which cancels the request's handler.
+Three things that asyncio does not provide: it closes the whole connection at the client's FIN unless `eof_received`
+returns True; it does not watch a connection after the FIN, so `_HangupWatch` does; and its server has to be told
+that the connection was closed (`RequestHandler.connection_lost`), which cancels the request's handler.
 
-This is the only module that leans on private names of aiohttp (`_message_tail`); its version is pinned.
+Uses a private name of aiohttp (`_message_tail`), whose version is pinned.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ READ_AHEAD = 256 << 10
 
 
 class Connection(asyncio.Protocol):
-    """A connection taken over: reads with back-pressure, writes that wait, and word of the peer's leaving.
+    """A hijacked connection: reads with back-pressure, writes that wait, and detection of disconnects.
 
-    When the peer has gone, the request's handler is cancelled; it need not watch for that itself.
+    When the peer disconnects, the request's handler is cancelled and need not check for it.
     """
 
     def __init__(self, owner: Any) -> None:
@@ -50,7 +50,7 @@ class Connection(asyncio.Protocol):
         self._watch: _HangupWatch | None = None
 
     async def read(self) -> bytes:
-        """What has arrived since the last call, waiting for something; b"" once the client has closed its half."""
+        """Return the data received since the last call, waiting for some; b"" after the client has closed its half."""
         while not self._received and not self._ended:
             self._readable.clear()
             await self._readable.wait()
@@ -63,7 +63,7 @@ class Connection(asyncio.Protocol):
         return data
 
     async def write(self, *pieces: bytes) -> None:
-        """Send the pieces in one go; returns when the peer has room for more. Raises `ConnectionError` once it left."""
+        """Send the pieces at once and wait until the buffer has room. Raises `ConnectionError` if disconnected."""
         if self._gone:
             raise ConnectionResetError("the client has left")
         self._transport.writelines(pieces)
@@ -103,9 +103,9 @@ class Connection(asyncio.Protocol):
 
 
 class Relinquished(asyncio.Protocol):
-    """A connection taken over for a protocol that wants the transport to itself (HTTP/2).
+    """A hijacked connection for a protocol that needs the transport itself (HTTP/2).
 
-    Everything goes to `inner`; the HTTP server learns of the end, which cancels the request's handler.
+    Passes everything to `inner`. The HTTP server is told of the end, which cancels the request's handler.
     """
 
     def __init__(self, owner: Any, inner: asyncio.Protocol) -> None:
@@ -133,10 +133,10 @@ class Relinquished(asyncio.Protocol):
 
 
 class _HangupWatch:
-    """Aborts a half-closed connection when its peer closes the other half, too.
+    """Aborts a half-closed connection when the peer closes the other half.
 
-    epoll reports HUP and ERR even for an empty event mask, so that the socket can be watched without being read. (Over
-    TCP nothing shows before a write fails: the kernel itself does not know.)
+    epoll(7) reports EPOLLHUP and EPOLLERR even for an empty event mask, so the socket is watched without reading.
+    (Over TCP a full close after a FIN is not visible before a write fails.)
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -157,7 +157,7 @@ class _HangupWatch:
 
 
 class Taken(web.StreamResponse):
-    """What a handler returns after `take_over`: tells the HTTP server that all has been said."""
+    """Returned by a handler after `take_over`: tells the HTTP server that the response is complete."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -174,10 +174,10 @@ class Taken(web.StreamResponse):
 
 
 def take_over(request: web.BaseRequest, head: bytes) -> Connection:
-    """Send `head` (a whole response head) and take the connection; the handler must return `Taken()` in the end.
+    """Send `head` (a complete response head) and hijack the connection; the handler must return `Taken()` at its end.
 
-    To be called before the client may send the stream's first byte, or the HTTP parser would eat it. Raises
-    `ConnectionError` when the client has already left.
+    Must run before the client may send the stream's first byte, or the HTTP parser would consume it. Raises
+    `ConnectionError` if the client has disconnected.
     """
     connection = Connection(request.protocol)
     _switch(request, head, connection)
@@ -185,7 +185,7 @@ def take_over(request: web.BaseRequest, head: bytes) -> Connection:
 
 
 def give_over(request: web.BaseRequest, head: bytes, inner: asyncio.Protocol) -> asyncio.Transport:
-    """As `take_over`, with `inner` as the connection's protocol from now on; to be closed by the handler."""
+    """As `take_over`, with `inner` as the connection's protocol; the handler closes the transport."""
     return _switch(request, head, Relinquished(request.protocol, inner))
 
 
@@ -195,7 +195,7 @@ def _switch(request: web.BaseRequest, head: bytes, protocol: asyncio.Protocol) -
         raise ConnectionResetError("the client has left")
     owner = request.protocol
     transport.write(head)
-    owner.keep_alive(False)  # drops the keep-alive timer
+    owner.keep_alive(False)  # cancels the keep-alive timer
     tail, owner._message_tail = owner._message_tail, b""
     transport.set_protocol(protocol)
     protocol.connection_made(transport)
@@ -206,7 +206,7 @@ def _switch(request: web.BaseRequest, head: bytes, protocol: asyncio.Protocol) -
 
 
 def render_head(headers: dict[str, str], content_type: str, upgrade: str | None) -> bytes:
-    """The head that precedes a taken stream; `upgrade` is the protocol asked for, None for the 200 form."""
+    """The head of a hijacked response; `upgrade` is the protocol asked for, None for status 200."""
     lines = ["HTTP/1.1 101 UPGRADED" if upgrade else "HTTP/1.1 200 OK", f"Content-Type: {content_type}"]
     if upgrade:
         lines += ["Connection: Upgrade", f"Upgrade: {upgrade}"]

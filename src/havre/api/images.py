@@ -1,4 +1,4 @@
-"""Images: pull and import, load and save, list, inspect, tag, push, remove, prune. Our own: `GET /images/NAME/sbom`.
+"""Images: pull and import, load and save, list, inspect, tag, push, remove, prune; and havre's `GET /images/NAME/sbom`.
 
 Source: Docker Engine API, "Images".
 """
@@ -37,7 +37,8 @@ async def _create(call: Call) -> web.StreamResponse:
 
 
 async def _pull_verified(call: Call) -> web.StreamResponse:
-    """As `_create`; a path of its own, so that no client takes an engine's silence for a verdict."""
+    """As `_create`, at a separate path, so that an engine without the feature responds 404 instead of skipping the
+    check."""
     if not call.text("verify"):
         raise InvalidInput("a public key must be given as verify")
     return await _create(call)
@@ -64,7 +65,7 @@ async def _import(call: Call, source: str) -> web.StreamResponse:
 
 @asynccontextmanager
 async def _read(call: Call, source: str, progress: Progress) -> AsyncIterator[AsyncIterator[bytes]]:
-    """What is to be imported: the request's body for `-`, else what a URL gives, by HTTP if it names no scheme."""
+    """The data to import: the request's body for `-`, otherwise a URL's, by HTTP if it has no scheme."""
     if source == "-":
         yield call.upload()
         return
@@ -88,7 +89,7 @@ async def _list(call: Call) -> web.StreamResponse:
     if call.flag("manifests"):
         rows, found = found, []
         for row in rows:
-            with suppress(NotFound):  # it is gone by now
+            with suppress(NotFound):  # removed meanwhile
                 await images.show_manifests(row)
                 found.append(row)
     return call.json(found, operation="ImageList")
@@ -105,7 +106,7 @@ async def _inspect(call: Call) -> web.StreamResponse:
 
 
 async def _sbom(call: Call) -> web.StreamResponse:
-    """Our own: what is installed in an image, as a document in SPDX or CycloneDX."""
+    """Havre's own: the SBOM of an image in SPDX or CycloneDX."""
     form = call.text("format") or "spdx-json"
     document = await call.services.images.sbom(call.name, call.platform(), form)
     kind = "application/spdx+json" if form == "spdx-json" else "application/vnd.cyclonedx+json"
@@ -118,7 +119,7 @@ async def _history(call: Call) -> web.StreamResponse:
 
 async def _tag(call: Call) -> web.StreamResponse:
     repository, tag = call.text("repo"), call.text("tag")
-    if not repository:  # dockerd has no name to give and says nothing
+    if not repository:  # dockerd has no new name and returns 200 without doing anything
         return call.nothing(200)
     await call.settle(call.services.images.tag(call.name, repository, tag))
     return call.nothing(201)
@@ -145,7 +146,7 @@ async def _prune(call: Call) -> web.StreamResponse:
 
 
 async def _load(call: Call) -> web.StreamResponse:
-    """What has been received is loaded even if the client leaves, as Go's clients do once they have the head."""
+    """Load what was received even if the client disconnects, as Go's clients do after the head."""
     images, platforms = call.services.images, call.platforms()
 
     async def work(progress: Progress) -> None:
@@ -180,7 +181,7 @@ async def _distribution(call: Call) -> web.StreamResponse:
 
 
 async def _push_auth(call: Call) -> Auth | None:
-    """Credentials for a push: of the header, or (older clients, the SDKs without any) of the body."""
+    """Credentials for a push, from the header or (older clients, SDKs) the body."""
     if "X-Registry-Auth" in call.request.headers:
         return decode_auth(call)
     if not call.request.can_read_body:
@@ -189,7 +190,7 @@ async def _push_auth(call: Call) -> Auth | None:
 
 
 def decode_auth(call: Call) -> Auth | None:
-    """The credentials of `X-Registry-Auth`."""
+    """The credentials in `X-Registry-Auth`."""
     return decode_header(call.request.headers.get("X-Registry-Auth", ""), Auth)
 
 

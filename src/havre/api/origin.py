@@ -1,12 +1,13 @@
-"""Requests that a browser sends on behalf of a page which is not the daemon's.
+"""Refuses requests that a browser sends for web pages of other sites.
 
-A page of any site can make its visitor's browser send requests to a listener on the visitor's machine. It cannot read
-the answers, but `POST /build` needs none. Browsers say whose page it is (`wire.origin`): a foreign one's is refused.
+Any page can make its visitor's browser send requests to listeners on the visitor's machine (CSRF). It cannot read
+the responses, but `POST /build` does harm without that. Browsers state the page's origin (`wire.origin`); foreign
+origins are refused.
 
-On plain TCP, `Host` must be an address or a name of this machine. That is against DNS rebinding, where a page's own
-name is made to point at the victim: a browser then takes page and daemon for one site. An address as `Host` is safe,
-since no DNS is asked about it. Over TLS a certificate for the page's name would be needed, and a unix socket is reached
-by no browser.
+On plain TCP, `Host` must be an address or a name of this machine, against DNS rebinding: a page's own name is made
+to resolve to the victim, so that the browser takes the page and the daemon for one site. An address as `Host` is
+safe, as it involves no DNS. Over TLS an attacker would need a certificate for the name, and browsers cannot reach
+unix sockets.
 
 Source: RFC 9110, "Host and :authority"; RFC 6761, section 6.3 (localhost).
 """
@@ -28,29 +29,29 @@ Kind = Literal["unix", "tcp", "tls"]
 
 
 def check_origin(request: web.BaseRequest, names: Collection[str]) -> None:
-    """Refuse, with Forbidden, what a foreign page makes a browser send.
+    """Raise Forbidden for requests of foreign pages.
 
-    `names` are those of this daemon besides its addresses and localhost, in small letters.
+    `names` are the daemon's names besides its addresses and localhost, in lower case.
     """
     check_headers(request.headers, kind_of(request), names)
 
 
 def check_headers(headers: Mapping[str, str], kind: Kind, names: Collection[str]) -> None:
-    """As `check_origin`, of values."""
-    # Go's clients of web sockets say that they are http://localhost, whatever they are connected to.
+    """As `check_origin`, on values."""
+    # Go's WebSocket clients send the origin http://localhost, whatever they are connected to.
     from_go = kind == "unix" and headers.get("Origin") == "http://localhost" and not headers.get("Sec-Fetch-Site")
     if is_foreign_page(headers) and not from_go:
-        raise Forbidden("a page of another site may not use this API")
+        raise Forbidden("requests from web pages of other sites are refused")
     host = headers.get("Host", "")
     if kind == "tcp" and host and not _is_known(host, names):
         raise Forbidden(
-            f"the host {host} is no name of this daemon",
+            f"the host {host} is not a name of this daemon",
             "use one of the machine's addresses, or allow the name with --allowed-host",
         )
 
 
 def kind_of(request: web.BaseRequest) -> Kind:
-    """What the request came through."""
+    """The kind of connection of a request."""
     transport = request.transport
     if transport is not None and transport.get_extra_info("sslcontext") is not None:
         return "tls"
@@ -59,7 +60,7 @@ def kind_of(request: web.BaseRequest) -> Kind:
 
 
 def own_names(listening: Collection[str], allowed: Collection[str]) -> frozenset[str]:
-    """The names by which this daemon may be asked: the machine's, those it listens on, those that are `allowed`."""
+    """The daemon's names: the machine's, those it listens on, and the `allowed` ones."""
     return frozenset(name.rstrip(".").lower() for name in (socket.gethostname(), *listening, *allowed) if name)
 
 
@@ -69,8 +70,8 @@ def _is_known(host: str, names: Collection[str]) -> bool:
     except ValueError:
         return False
     name = name.rstrip(".")
-    # No web site has a name without a dot (`docker` of docker-in-docker), nor one below .localhost (RFC 6761) and
-    # .internal (kept for private use by ICANN): no page can be made to have it.
+    # No web site has a name without a dot (`docker` of docker-in-docker), or below .localhost (RFC 6761) or .internal
+    # (reserved for private use by ICANN), so no page can have one of these.
     if (name.isascii() and name and not set(name) & set(".:")) or name.endswith((".localhost", ".internal")):
         return True
     if name in names:

@@ -1,4 +1,4 @@
-"""Managed plugins: there are none, and none can be installed."""
+"""Managed plugins, which are not supported: the list is empty."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
-"""Sending what comes through a pipe as a response's body, without taking it into this process.
+"""Sends data from a pipe as a response's body without copying it into this process.
 
-    file --sendfile--> pipe --splice--> socket        of HTTP's chunks, only the lines around them are written here
+    file --sendfile--> pipe --splice--> socket        only the headers of HTTP's chunks are written here
 
-The HTTP server goes on owning the connection: it has sent the head, and nothing of its own is waiting in a buffer
-while data is spliced into the socket beside it. Where that cannot be (TLS), pieces are read and written.
+The HTTP server still owns the connection: it has sent the head, and its buffers are empty while data is spliced into
+the socket. Where splicing is impossible (TLS), data is read and written.
 
 Sources: splice(2); RFC 9112, "Chunked Transfer Coding".
 """
@@ -19,7 +19,7 @@ from havre.storage.pipe import PipedStream, until_ready
 
 
 async def pour(request: web.BaseRequest, response: web.StreamResponse, stream: PipedStream) -> None:
-    """Send all of `stream`, whose failure is raised. `ConnectionError` when the client has left."""
+    """Send all of `stream`; its failure is raised. `ConnectionError` if the client has disconnected."""
     transport = request.transport
     if transport is None:
         raise ConnectionResetError("the client has left")
@@ -27,7 +27,7 @@ async def pour(request: web.BaseRequest, response: web.StreamResponse, stream: P
         async for piece in stream:
             await response.write(piece)
         return
-    # A descriptor of our own: the loop lets nobody watch that of a transport.
+    # A duplicate: the event loop refuses to watch a transport's own descriptor.
     socket = os.dup(transport.get_extra_info("socket").fileno())
     try:
         await _splice_chunks(request, transport, stream, socket)
@@ -39,7 +39,7 @@ async def pour(request: web.BaseRequest, response: web.StreamResponse, stream: P
 async def _splice_chunks(
     request: web.BaseRequest, transport: asyncio.Transport, stream: PipedStream, socket: int
 ) -> None:
-    transport.set_write_buffer_limits(high=0)  # from now on, draining means that everything is in the socket
+    transport.set_write_buffer_limits(high=0)  # from now on, drain() returns when everything is in the socket
     request.writer.send_headers()
     end = b""
     while count := await stream.available():
@@ -52,7 +52,7 @@ async def _splice_chunks(
 
 
 async def _splice(source: int, socket: int, count: int) -> int:
-    """Move up to `count` bytes, which the pipe `source` holds, once the socket has room."""
+    """Move up to `count` bytes from the pipe `source` once the socket is writable."""
     while True:
         try:
             return os.splice(source, socket, count, flags=os.SPLICE_F_NONBLOCK | os.SPLICE_F_MORE)

@@ -1,9 +1,9 @@
-"""Containers and images as Docker's JSON shows them: `inspect`, a line of `ps`, the texts of `STATUS`.
+"""Containers and images in Docker's JSON: `inspect`, a row of `ps`, the texts of `STATUS`.
 
-Pure: from the engine's values to plain dicts in the order dockerd writes them. What Go would leave out when empty is
-left out here, too (`_OMITTED`), since clients tell absent from null.
+Pure: from the engine's values to dicts in dockerd's order of keys. Fields that Go omits when empty are omitted here,
+too (`_OMITTED`), since clients distinguish absent from null.
 
-Source: Docker Engine API, "ContainerInspect" and "ContainerSummary"; the text of durations is go-units'.
+Source: Docker Engine API, "ContainerInspect" and "ContainerSummary"; durations are rendered as by go-units.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _DEFAULT_NETWORKS = ("bridge", "default")
 
 @dataclass(frozen=True)
 class Sizes:
-    """Bytes of the writable layer, and of that and the image together."""
+    """Bytes of the writable layer, and of it and the image together."""
 
     writable: int
     root: int
@@ -53,7 +53,8 @@ class Sizes:
 def present_container(
     container: Container, placement: Placement, exec_ids: Sequence[str] = (), sizes: Sizes | None = None
 ) -> dict[str, Any]:
-    """The answer of `GET /containers/{name}/json`; the files are shown once a first start has made them."""
+    """The response of `GET /containers/{name}/json`; paths of files are shown after the first start has created
+    them."""
     started = container.state.started_at != ZERO_TIME
 
     def path_of(file: str) -> str:
@@ -94,7 +95,7 @@ def present_container(
 
 
 def _config(container: Container) -> dict[str, Any]:
-    """With the MAC address that its main network was asked for, as dockerd tells it to older clients' users."""
+    """The configuration, with the MAC address requested for the main network, as dockerd shows it to older clients."""
     asked = container.asked_networks.get(container.host_config.network_mode, EndpointSettings())
     return _without_empty(msgspec.structs.replace(container.config, mac_address=asked.mac_address), "Config")
 
@@ -102,14 +103,14 @@ def _config(container: Container) -> dict[str, Any]:
 def _without_empty(value: msgspec.Struct, kind: str) -> dict[str, Any]:
     plain: dict[str, Any] = msgspec.to_builtins(value)
     for key in _OMITTED[kind]:
-        # An explicit false is an answer where Go has a pointer, as for Init.
+        # Go has a pointer for Init, so an explicit false is shown.
         if not plain[key] and not (key == "Init" and plain[key] is False):
             del plain[key]
     return plain
 
 
 def present_mount(point: MountPoint) -> dict[str, Any]:
-    """One of a container's `Mounts`; name and driver are a volume's only."""
+    """An entry of `Mounts`; only volumes have name and driver."""
     plain: dict[str, Any] = msgspec.to_builtins(point)
     return {key: value for key, value in plain.items() if value != "" or key in ("Source", "Mode", "Propagation")}
 
@@ -140,7 +141,7 @@ def _network_settings(container: Container, placement: Placement) -> dict[str, A
 
 
 def present_image(details: ImageDetails) -> dict[str, Any]:
-    """The answer of `GET /images/{name}/json`."""
+    """The response of `GET /images/{name}/json`."""
     plain: dict[str, Any] = msgspec.to_builtins(details)
     plain["Config"] = _without_empty(details.config, "Config")
     for name in ("Variant", "Created"):
@@ -152,7 +153,7 @@ def present_image(details: ImageDetails) -> dict[str, Any]:
 def present_summary(
     container: Container, now: float, image: str | None = None, sizes: Sizes | None = None
 ) -> dict[str, Any]:
-    """A line of `GET /containers/json`; `image` replaces a name that has come to mean another image."""
+    """A row of `GET /containers/json`; `image` replaces a name that now refers to another image."""
     answer: dict[str, Any] = {
         "Id": container.id,
         "Names": [f"/{container.name}"],
@@ -180,7 +181,7 @@ def _shown(word: str) -> str:
 
 
 def present_ports(container: Container) -> list[dict[str, Any]]:
-    """The `Ports` of a summary: each published port once per host address, each exposed one without."""
+    """The `Ports` of a summary: each published port once per host address, each exposed one without an address."""
     ports: list[dict[str, Any]] = []
     for port, bindings in container.ports.items():
         number, _, protocol = port.partition("/")
@@ -213,7 +214,7 @@ def _state(state: State) -> dict[str, Any]:
 
 
 def status_text(state: State, now: float) -> str:
-    """What `ps` shows under STATUS: "Up 3 seconds", "Exited (0) 2 minutes ago", "Created"."""
+    """The STATUS of `ps`: "Up 3 seconds", "Exited (0) 2 minutes ago", "Created"."""
     match state.status:
         case "restarting":
             return f"Restarting ({state.exit_code}) {_since(state.finished_at, now)} ago"
@@ -231,7 +232,7 @@ def status_text(state: State, now: float) -> str:
 
 
 def _remark(state: State) -> str:
-    """What follows the time that a container is up."""
+    """The text after the uptime."""
     if state.paused:
         return " (Paused)"
     if state.health is None:
@@ -245,7 +246,7 @@ def _since(moment: str, now: float) -> str:
 
 @functools.lru_cache(4096)
 def _seconds(moment: str) -> float:
-    """Seconds since the epoch; lists show the same moments again and again."""
+    """Seconds since the epoch; cached, as lists repeat the same times."""
     try:
         return parse_time(moment, "time", 0.0)
     except InvalidInput:
@@ -253,7 +254,7 @@ def _seconds(moment: str) -> float:
 
 
 def duration_text(seconds: float) -> str:
-    """A length of time as people say it, in one unit."""
+    """A duration in one unit, as go-units' HumanDuration."""
     minutes, hours = int(seconds / 60), int(seconds / 3600 + 0.5)
     if seconds < 1:
         return "Less than a second"

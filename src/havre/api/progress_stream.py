@@ -1,9 +1,8 @@
-"""Long work on images, told line by line while it goes on.
+"""Streams the progress of long operations on images, line by line.
 
-The engine calls `progress` from its own task; lines are collected and written together, so that a slow client slows
-nobody and costs one line's memory each. An error before the first line is an answer with its own status; afterwards the
-status has been sent and the error is the last line. When the client leaves, the work is cancelled: what it was fetching
-is of use to nobody.
+The engine calls `progress` from its own task; pending lines are written together, so a slow client does not delay
+the operation. An error before the first line is a response with its own status; later ones are the last line. When
+the client disconnects, the operation is cancelled.
 """
 
 from __future__ import annotations
@@ -26,9 +25,9 @@ Work: TypeAlias = Callable[[Progress], Coroutine[Any, Any, Any]]
 async def stream_progress(
     call: Call, work: Work, *, at_once: bool = False, errors_in_stream: bool = False
 ) -> web.StreamResponse:
-    """Run `work(progress)` and stream its lines; `at_once` sends the head before anything is known (push).
+    """Run `work(progress)` and stream its lines; `at_once` sends the head immediately (push).
 
-    With `errors_in_stream` the head comes with the first line, and is 200 whatever that is (load).
+    With `errors_in_stream` the head is sent with the first line and has status 200 even for an error (load).
     """
     lines: list[bytes] = []
     ready = asyncio.Event()

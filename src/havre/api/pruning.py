@@ -1,7 +1,7 @@
-"""Pruning by plan, which Docker has not: `GET /system/prune` shows one, `POST /system/prune?plan=ID` carries it out.
+"""Havre's own: pruning by plan. `GET /system/prune` returns a plan, `POST /system/prune?plan=ID` executes it.
 
-kinds=container,image      what to look at; else what `system prune` does: all but volumes
-all=1 volumes=1 filters=   as `system prune` takes them; keep-storage=BYTES as `builder prune` does
+kinds=container,image      the kinds; by default those of `system prune`: all but volumes
+all=1 volumes=1 filters=   as for `system prune`; keep-storage=BYTES as for `builder prune`
 """
 
 from __future__ import annotations

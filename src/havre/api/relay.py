@@ -1,4 +1,4 @@
-"""Between a taken connection and a process: output one way, input the other, each waiting for the slower side.
+"""Relays between a hijacked connection and a process, with back-pressure in both directions.
 
                  framed or raw                       iterate
     Connection <---------------- deliver_output <--------------- Stdio.output
@@ -6,7 +6,7 @@
         '------> feed_input --- detach keys? --- write_stdin --------'
                       '-- b"" (half-close) ----- close_stdin
 
-The relay ends when the output does, when the user detaches, or (cancelled) when the client leaves.
+The relay ends with the output, when the user detaches, or (cancelled) when the client disconnects.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from havre.wire.frames import render_header
 
 
 class Stdio(Protocol):
-    """What an attachment and a running exec have in common."""
+    """The common interface of an attachment and a running exec."""
 
     @property
     def output(self) -> AsyncIterator[tuple[int, bytes]]:
         """(stream, data), stream 1 or 2, until the process ends."""
 
     async def write_stdin(self, data: bytes) -> None:
-        """Send input, waiting while the process does not read."""
+        """Write to stdin, waiting while the process does not read."""
 
     async def close_stdin(self) -> None:
-        """There is no more input."""
+        """Close stdin."""
 
     def close(self) -> None:
-        """Leave; the process goes on."""
+        """Close the attachment; the process continues."""
 
 
 async def relay(
     connection: Connection, stdio: Stdio, *, framed: bool, stdin: bool, detach_keys: bytes | None = None
 ) -> bool:
-    """Carry both directions until the end; `detach_keys` (of terminals alone) are looked for in the input.
+    """Relay both directions until the end; `detach_keys` (terminals only) are recognized in the input.
 
-    True when it ended because the user detached.
+    Returns True if the user detached.
     """
     output = asyncio.ensure_future(deliver_output(connection, stdio.output, framed=framed))
     scanner = DetachScanner(detach_keys) if detach_keys else None
@@ -64,7 +64,7 @@ async def relay(
 
 
 async def deliver_output(connection: Connection, output: AsyncIterator[tuple[int, bytes]], *, framed: bool) -> bool:
-    """Send all output to the client; True, for this is the end of the relay."""
+    """Send all output to the client. Returns True: the relay is over."""
     async for stream, data in output:
         if framed:
             await connection.write(render_header(stream, len(data)), data)
@@ -74,7 +74,7 @@ async def deliver_output(connection: Connection, output: AsyncIterator[tuple[int
 
 
 async def feed_input(connection: Connection, stdio: Stdio, scanner: DetachScanner | None) -> bool:
-    """Pass input on until the client's half-close; True if the user detached."""
+    """Relay input until the client's half-close. Returns True if the user detached."""
     while data := await connection.read():
         detached = False
         if scanner is not None:

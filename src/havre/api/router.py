@@ -1,7 +1,7 @@
-"""Which handler answers: one table of method and path pattern, searched by method and first segment.
+"""Routing: one table of methods and path patterns, indexed by method and first segment.
 
-A pattern's `{name}` spans slashes, because image and volume names may contain them; more specific patterns are
-registered first. The `/vX.Y` prefix is taken off before.
+A pattern's `{name}` matches slashes, because image and volume names may contain them; more specific patterns are
+registered first. The prefix `/vX.Y` is removed before.
 
 Source: Docker Engine API, "paths"; moby's api/server/router.
 """
@@ -22,7 +22,7 @@ _FIELD = re.compile(r"\{([a-z_]+)\}")
 
 
 class Router:
-    """The table. `routes` lists what it holds, for tests that want every route answered and guarded."""
+    """The table. `routes` lists its entries, for tests that check every route."""
 
     def __init__(self) -> None:
         self._by_head: dict[tuple[str, str], list[tuple[re.Pattern[str], Handler]]] = {}
@@ -35,7 +35,7 @@ class Router:
         self.routes[method, pattern] = handler
 
     def find(self, method: str, path: str) -> tuple[Handler, dict[str, str]] | None:
-        """The handler of a decoded path and the values of its fields; None if there is none."""
+        """The handler of a decoded path, and its fields; None if there is none."""
         for pattern, handler in self._by_head.get((method, _head(path)), ()):
             if match := pattern.fullmatch(path):
                 return handler, match.groupdict()

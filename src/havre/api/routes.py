@@ -1,4 +1,4 @@
-"""All routes, gathered from the modules of the nouns."""
+"""All routes, collected from the modules of the nouns."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from havre.api.router import Router
 
 
 def build_router() -> Router:
-    """The table that the edge searches."""
+    """The complete routing table."""
     router = Router()
     for noun in (
         system,

@@ -1,12 +1,12 @@
-"""The listening sockets: unix, TCP, TCP with TLS, and those that systemd hands over.
+"""The listening sockets: unix, TCP, TCP with TLS, and those passed by systemd.
 
     server = await serve(services, [UnixListener(Path("/run/havre.sock"))])
     ...
     await server.close()
 
-A unix socket is for its owner and group alone (0660) from the moment it exists. A socket file that nobody listens
-on any more is replaced; one that answers is another daemon's and is left alone. Containers may reach the TCP
-ones: their connections have a limit, in all and for one address (`listening`), and TLS has to be agreed on in time.
+A unix socket has mode 0660 from its creation. A stale socket file is replaced; if a daemon answers on it, it is left
+alone. Containers may be able to reach TCP sockets: their connections are limited in total and per address
+(`listening`), and the TLS handshake has a timeout.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ from havre.listening import Acceptor, Budget, descriptors
 
 SOCKET_MODE = 0o660
 BACKLOG = 1024
-_MAX_HEADER = 1 << 20  # Go's default; aiohttp's 8190 is too little for filters and X-Registry-Auth
+_MAX_HEADER = 1 << 20  # Go's default; aiohttp's 8190 bytes are too few for filters and X-Registry-Auth
 _GRACE_FOR_ANSWERS_S = 0.1
 
 
 @dataclass(frozen=True)
 class UnixListener:
-    """A socket file; `group` may connect besides root."""
+    """A socket file; the members of `group` may connect."""
 
     path: Path
     group: str | None = None
@@ -49,7 +49,7 @@ class UnixListener:
 
 @dataclass(frozen=True)
 class TcpListener:
-    """A TCP address; with `tls`, only TLS is spoken."""
+    """A TCP address; with `tls`, only TLS is accepted."""
 
     host: str
     port: int
@@ -68,13 +68,13 @@ Listener: TypeAlias = UnixListener | TcpListener | InheritedListener
 
 
 def first_group(candidates: Iterable[str] = ("havre", "docker")) -> str | None:
-    """The first of the groups that exists here."""
+    """The first of the groups that exists on this host."""
     existing = {entry.gr_name for entry in grp.getgrall()}
     return next((name for name in candidates if name in existing), None)
 
 
 class Server:
-    """What `serve` returns: the open listeners. `addresses` tells where, with the true port where 0 was asked for."""
+    """The open listeners. `addresses` has the actual port where 0 was requested."""
 
     def __init__(self, edge: Edge) -> None:
         self._edge = edge
@@ -109,7 +109,7 @@ class Server:
             self._files.append((listener.path, listener.path.stat().st_ino))
 
     async def close(self, grace_s: float = 5.0) -> None:
-        """Stop accepting, let state-changing work finish for `grace_s`, end all streams, close. Idempotent."""
+        """Stop accepting, give state-changing work `grace_s` to finish, end all streams, close. Idempotent."""
         for acceptor in self._listening:
             acceptor.close()
         for path, inode in self._files:
@@ -117,7 +117,7 @@ class Server:
         self._files.clear()
         if work := settling():
             _, left = await asyncio.wait(work, timeout=grace_s)
-            for task in left:  # it undoes itself
+            for task in left:  # its cleanup runs on cancellation
                 task.cancel()
             if left:
                 await asyncio.wait(left)
@@ -139,10 +139,10 @@ async def serve(
     allowed_hosts: Sequence[str] = (),
     authorization: Authorization | None = None,
 ) -> Server:
-    """Answer Docker's API on every listener; if one cannot be opened none is left open.
+    """Serve Docker's API on all listeners; if one cannot be opened none stays open.
 
-    `allowed_hosts` are names by which the daemon may be asked over TCP, besides what it listens on.
-    Raises `Conflict` where another daemon listens, `Failed` where the system refuses.
+    `allowed_hosts` are host names accepted over TCP, besides those it listens on. Raises `Conflict` if another
+    daemon listens there, `Failed` for other errors.
     """
     names = own_names([each.host for each in listeners if isinstance(each, TcpListener)], allowed_hosts)
     server = Server(Edge(build_router(), services, guard, experimental, names, authorization))
@@ -172,12 +172,13 @@ def _open_unix(listener: UnixListener) -> socket.socket:
     path = listener.path
     opened = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        os.fchmod(opened.fileno(), SOCKET_MODE)  # on Linux, bind() gives the file the mode of the socket
+        # on Linux, bind() creates the file with the socket's mode (less the umask)
+        os.fchmod(opened.fileno(), SOCKET_MODE)
         _clear_stale(path)
         opened.bind(str(path))
         if listener.group is not None:
             os.chown(path, -1, _group_id(listener.group))
-        os.chmod(path, SOCKET_MODE)  # whatever the umask took away
+        os.chmod(path, SOCKET_MODE)  # restore what the umask removed
     except BaseException:
         opened.close()
         raise
@@ -187,7 +188,7 @@ def _open_unix(listener: UnixListener) -> socket.socket:
 def _clear_stale(path: Path) -> None:
     try:
         if not stat.S_ISSOCK(path.lstat().st_mode):
-            raise Conflict(f"cannot listen on {path}: a file that is not a socket is in the way")
+            raise Conflict(f"cannot listen on {path}: the file exists and is not a socket")
     except FileNotFoundError:
         return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -195,7 +196,9 @@ def _clear_stale(path: Path) -> None:
     if refused in (errno.ECONNREFUSED, errno.ENOENT):
         path.unlink(missing_ok=True)
     else:
-        raise Conflict(f"cannot listen on {path}: another daemon does", "stop it, or choose another socket with -H")
+        raise Conflict(
+            f"cannot listen on {path}: another daemon listens there", "stop it, or choose another socket with -H"
+        )
 
 
 def _group_id(name: str) -> int:
@@ -228,7 +231,7 @@ def _address(opened: socket.socket) -> str:
 
 
 def _remove_own(path: Path, inode: int) -> None:
-    """Unlink a socket file unless somebody has put another in its place."""
+    """Unlink a socket file unless it was replaced."""
     try:
         if path.lstat().st_ino == inode:
             path.unlink()

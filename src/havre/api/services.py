@@ -1,6 +1,6 @@
-"""What the HTTP edge is given: one collaborator per noun, and nothing more.
+"""The engine's nouns, as passed to the HTTP server.
 
-`daemon.py` builds each of them and hands them over as this value; no method ever lives here.
+`daemon.program` creates them; this value has no methods.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """The engine's nouns, as `api` sees them."""
+    """One collaborator per noun."""
 
     images: Images
     containers: Containers

@@ -1,7 +1,7 @@
-"""Figures of containers in Docker's shape, once or as a stream.
+"""Statistics of containers in Docker's shape, once or as a stream.
 
-Source: Docker Engine API, "ContainerStats"; names that a version of the control groups does not have are left out, as
-dockerd does.
+Source: Docker Engine API, "ContainerStats". Fields that the cgroup version does not provide are omitted, as by
+dockerd.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BLOCK_LISTS = (
 
 
 def present_figures(figures: Figures) -> dict[str, Any]:
-    """A reading as Docker's clients expect it."""
+    """A reading in Docker's shape."""
     now, before = figures.now, figures.before
     shown: dict[str, Any] = {
         "read": _time(now),
@@ -118,5 +118,5 @@ async def _stats(call: Call) -> web.StreamResponse:
 
 
 def register(router: Router) -> None:
-    """Add the route of figures."""
+    """Add the route of statistics."""
     router.add("GET", "/containers/{name}/stats", _stats)

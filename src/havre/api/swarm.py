@@ -1,4 +1,4 @@
-"""Swarm's endpoints, as a node answers that belongs to no swarm."""
+"""Swarm's endpoints, as answered by a node that is not in a swarm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The daemon itself: ping, version, info, events, login, disk usage.
+"""The daemon: ping, version, info, events, login, disk usage.
 
 Source: Docker Engine API, "System".
 """
@@ -108,7 +108,7 @@ def _moment(call: Call, name: str) -> float | None:
 
 
 def present_event(event: Event) -> dict[str, Any]:
-    """An event as Docker shows it up to 1.51: containers and images have three of their facts in front as well."""
+    """An event as Docker shows it up to 1.51: for containers and images, some fields are repeated at the top level."""
     plain: dict[str, Any] = msgspec.to_builtins(event)
     if event.type not in ("container", "image"):
         return plain

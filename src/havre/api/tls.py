@@ -1,12 +1,11 @@
-"""TLS that can be closed half-way, and the contexts for `--tls*`.
+"""TLS connections that can be half-closed, and the contexts for `--tls*`.
 
-`asyncio.sslproto` answers the peer's close_notify by closing the whole connection. A docker client that has no (more)
-stdin sends exactly that, and would then see none of its container's output. `HalfCloseTLS` passes the end of input on
-to the protocol above and keeps the other direction open for as long as that protocol asks (`eof_received` returned
-True).
-A TCP FIN after the close_notify still means that the peer has gone.
+`asyncio.sslproto` answers the peer's close_notify by closing the whole connection. A docker client without (more)
+stdin sends close_notify, and would then miss its container's output. `HalfCloseTLS` passes the end of input on to
+the protocol above, and keeps the other direction open if that protocol's `eof_received` returned True. A TCP FIN
+after close_notify still means that the peer has disconnected.
 
-Leans on private names of `asyncio.sslproto` (`_do_read`, `_start_shutdown`, `_call_eof_received`), the same from Python
+Uses private names of `asyncio.sslproto` (`_do_read`, `_start_shutdown`, `_call_eof_received`), unchanged from Python
 3.11 to 3.14.
 """
 
@@ -21,14 +20,14 @@ from typing import Any
 
 from havre.errors import InvalidInput
 
-_HANDSHAKE_S = 10.0  # asyncio's default of 60 s is for how long anybody may keep a descriptor
+_HANDSHAKE_S = 10.0  # asyncio's default of 60 s lets silent clients hold descriptors too long
 
-# The base is private to asyncio and typed only in parts.
+# The base class is private to asyncio and only partially typed.
 _Base: Any = sslproto.SSLProtocol
 
 
 class HalfCloseTLS(_Base):  # type: ignore[misc]
-    """A server-side TLS protocol that survives the client's close_notify."""
+    """A server-side TLS protocol that stays open for output after the client's close_notify."""
 
     _app_state: Any
     _half_closed = False
@@ -49,19 +48,19 @@ class HalfCloseTLS(_Base):  # type: ignore[misc]
             self._reading = False
 
     def _start_shutdown(self, *args: Any) -> None:
-        # Inside a read this is the answer to close_notify; anywhere else somebody wants to close.
+        # During a read this is the response to close_notify; otherwise a request to close.
         if not (self._reading and self._half_closed):
             super()._start_shutdown(*args)
 
 
 def protocol_factory(make: Callable[[], Any], context: ssl.SSLContext) -> Callable[[], Any]:
-    """A factory for `loop.connect_accepted_socket` (without its `ssl=`) that puts TLS below what `make` makes."""
+    """A factory for `loop.connect_accepted_socket` (without its `ssl=`) that adds TLS below the protocol of `make`."""
     loop = asyncio.get_running_loop()
     return lambda: HalfCloseTLS(loop, make(), context, None, server_side=True, ssl_handshake_timeout=_HANDSHAKE_S)
 
 
 def server_context(certificate: Path, key: Path, client_ca: Path | None) -> ssl.SSLContext:
-    """TLS 1.2 or newer; with `client_ca` a client must show a certificate that it signed (`--tlsverify`)."""
+    """TLS 1.2 or newer; with `client_ca`, clients need a certificate signed by it (`--tlsverify`)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     try:

@@ -1,4 +1,4 @@
-"""Volumes: list, inspect, create, remove, prune; and what Docker has not: rename, clone, export, import.
+"""Volumes: list, inspect, create, remove, prune; and havre's own: rename, clone, export, import.
 
 Source: Docker Engine API, "Volumes".
 """
@@ -57,7 +57,7 @@ async def _remove(call: Call) -> web.StreamResponse:
 
 async def _prune(call: Call) -> web.StreamResponse:
     filters = call.filters()
-    if call.version < (1, 42):  # named volumes were pruned, too
+    if call.version < (1, 42):  # before 1.42 named volumes were pruned, too
         filters.setdefault("all", ["true"])
     pruned = await call.settle(call.services.volumes.prune(filters))
     return call.json({"VolumesDeleted": list(pruned.deleted), "SpaceReclaimed": pruned.reclaimed})

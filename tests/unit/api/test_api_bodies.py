@@ -97,7 +97,7 @@ class TestFraming:
 
     def test_trailers_without_end(self) -> None:
         wire = b"0\r\n" + b"A: b\r\n" * 1000
-        with pytest.raises(InvalidInput, match="more than 64 trailers"):
+        with pytest.raises(InvalidInput, match="more than 64 trailer fields"):
             Chunked().strip(bytearray(wire), len(wire))
 
     def test_a_size(self) -> None:

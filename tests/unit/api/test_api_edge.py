@@ -178,7 +178,7 @@ def test_pages_of_other_sites_are_refused(run: Callable[[Scenario], None]) -> No
     async def scenario(path: Path) -> None:
         headers = "Origin: http://evil.example\r\nSec-Fetch-Site: cross-site\r\n"
         answer = await exchange(path, "POST", "/containers/golden/start", headers)
-        assert message(answer) == (403, "a page of another site may not use this API")
+        assert message(answer) == (403, "requests from web pages of other sites are refused")
 
     run(scenario)
 

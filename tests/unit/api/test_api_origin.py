@@ -60,7 +60,7 @@ def test_clients_and_own_pages_are_served(kind: Kind, headers: dict[str, str]) -
     ],
 )
 def test_pages_of_others_are_refused(kind: Kind, headers: dict[str, str]) -> None:
-    with pytest.raises(Forbidden, match="a page of another site may not use this API"):
+    with pytest.raises(Forbidden, match="requests from web pages of other sites are refused"):
         check_headers({"Host": "127.0.0.1:2375", **headers}, kind, NAMES)
 
 
@@ -68,7 +68,7 @@ def test_pages_of_others_are_refused(kind: Kind, headers: dict[str, str]) -> Non
     "host", ["evil.example", "evil.example:2375", "127.0.0.1.evil.example", "localhost.evil", "[", "@"]
 )
 def test_names_that_point_here_without_being_ours_are_refused(host: str) -> None:
-    with pytest.raises(Forbidden, match="is no name of this daemon"):
+    with pytest.raises(Forbidden, match="is not a name of this daemon"):
         check_headers({"Host": host}, "tcp", NAMES)
 
 

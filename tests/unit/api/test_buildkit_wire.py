@@ -211,7 +211,7 @@ END = Packet(type=STAT)
         ([listed("x", linkname="/etc/passwd")], "does not list"),
         ([listed("x", size=1), END, Packet(type=DATA, id=5, data=b"x")], "invalid file request 5"),
         ([listed("x", size=1), END, END], "has ended"),
-        ([listed("x", 1 << 19)], "of a kind"),
+        ([listed("x", 1 << 19)], "type that is not allowed"),
         ([Packet(type=ERR, data=b"disk on fire")], "disk on fire"),
         ([Packet(type=9)], "unexpected"),
     ],

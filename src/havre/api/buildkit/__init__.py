@@ -1,1 +1,1 @@
-"""BuildKit's gRPC services on the HTTP edge: what buildx and compose speak. Imported at the first build."""
+"""BuildKit's gRPC services, used by buildx and compose. Imported at the first build."""

@@ -1,10 +1,10 @@
-"""The client's directory of a cache, over its session: an OCI layout behind containerd's content service.
+"""A client's cache directory, over its session: an OCI layout behind containerd's content service.
 
     Read(digest)                                    --> pieces          --cache-from type=local
     Write(ref): STAT, WRITE, ..., COMMIT(digest)    --> offset each     --cache-to type=local
 
-What is written at offset 0 takes the place of what a build that was cut off has left there.
-The client keeps `index.json` itself: it reads the manifest's digest from there, and writes the one it is told there.
+A write at offset 0 replaces what an interrupted build has left. The client maintains `index.json` itself: it reads
+the manifest's digest from it, and writes the digest that it gets from the daemon.
 
 Source: containerd api/services/content/v1/content.proto; moby/buildkit session/content, cache/remotecache/local.
 """
@@ -25,7 +25,7 @@ _STAT, _DATA, _COMMIT = 0, 1, 2  # actions of Write
 
 
 async def read_blob(session: Session, store: str, digest: Digest) -> AsyncGenerator[bytes, None]:
-    """The content of a blob in the client's `store`; `NotFound` if it is not there."""
+    """The content of a blob in the client's `store`; `NotFound` if missing."""
     async with session.converse(_READ, [(_STORE, store)], ReadContent, ReadContentPiece) as stream:
         await stream.send_message(ReadContent(digest), end=True)
         async for piece in stream:
@@ -33,7 +33,7 @@ async def read_blob(session: Session, store: str, digest: Digest) -> AsyncGenera
 
 
 async def write_blob(session: Session, store: str, digest: Digest, size: int, pieces: AsyncIterator[bytes]) -> None:
-    """Put a blob into the client's `store`, unless it is there."""
+    """Write a blob to the client's `store`, unless it exists."""
     told: dict[str, Any] = {"ref": f"havre-{digest}", "total": size, "expected": digest}
     try:
         async with session.converse(_WRITE, [(_STORE, store)], WriteContent, WrittenContent) as stream:
@@ -48,4 +48,4 @@ async def write_blob(session: Session, store: str, digest: Digest, size: int, pi
             while await stream.recv_message() is not None:
                 pass
     except Conflict:
-        pass  # it is there
+        pass  # it exists

@@ -1,7 +1,7 @@
 """BuildKit's Control and LLBBridge services: what buildx calls on the connection of POST /grpc.
 
-`jobs` tells how the calls of one build meet. Dockerfiles alone are built; of low-level build graphs (LLB) those that
-are one source's files can be read (`llb`, `sources`), any other is refused.
+`jobs` describes how the calls of one build relate. Only Dockerfiles are built; of low-level build graphs (LLB),
+those that are the files of one source can be read (`llb`, `sources`), all others are refused.
 
 Source: moby/buildkit api/services/control/control.proto, frontend/gateway/pb/gateway.proto, control/control.go;
 docker/buildx build/build.go.
@@ -47,8 +47,8 @@ from havre.registry import Auth
 _CONTROL, _BRIDGE = "/moby.buildkit.v1.Control/", "/moby.buildkit.v1.frontend.LLBBridge/"
 _BUILD_ID = "buildkit-controlapi-buildid"
 _SOURCE_DETAIL = "github.com/moby/buildkit/errdefs.Source+json"
-_SPOKEN = "v0.12.5"  # the version of BuildKit whose answers these are
-# What the bridge can do: results by reference, returned with metadata, evaluated as soon as asked for.
+_SPOKEN = "v0.12.5"  # the version of BuildKit whose protocol this is
+# Capabilities of the bridge: results by reference, returned with metadata, evaluated at once.
 _BRIDGE_CAPABILITIES = (
     "solve.base", "return", "returnmap", "proto.refarray", "importcaches", "frontend.inputs", "frontend.caps",
     "readfile", "statfile", "gateway.solve.metadata", "gateway.solve.evaluate", "gateway.evaluate", "gateway.warnings",
@@ -60,9 +60,9 @@ _LLB_CAPABILITIES = (
 
 
 class Control:
-    """The calls, on a builder. `routes()` is the table for `http2.server_protocol`.
+    """The services, on a builder. `routes()` is the table for `http2.server_protocol`.
 
-    `bodies` are contexts that came by HTTP, by the names that builds have for them (`posted`).
+    `bodies` are contexts received by HTTP, by the names that builds use for them (`posted`).
     """
 
     def __init__(
@@ -77,7 +77,7 @@ class Control:
         self.bodies: dict[str, AsyncIterator[bytes]] = {}
 
     def routes(self) -> Routes:
-        """Every method by its path."""
+        """All methods by path."""
         return {
             _CONTROL + "Solve": unary(self.solve, m.SolveRequest, m.SolveResponse),
             _CONTROL + "Status": streaming(self.status, m.StatusRequest, m.StatusResponse),
@@ -98,9 +98,9 @@ class Control:
     # -- Control: a build
 
     async def solve(self, request: m.SolveRequest, metadata: Metadata) -> m.SolveResponse:
-        """One build from beginning to end; cancelling it ends the build."""
+        """Run one build. Cancelling the call cancels the build."""
         with self._jobs.using(request.ref) as job, ExitStack() as solving:
-            solving.enter_context(job.solving(request))  # before what is another call's could be closed
+            solving.enter_context(job.solving(request))  # first: on failure, another call's job must not be closed
             async with job.resources:
                 try:
                     return await self._solve(request, job)
@@ -146,7 +146,7 @@ class Control:
         return await session_credentials(await self._sessions.find(session_id), registry)
 
     async def _check(self, job: Job, frontend: str, attrs: Mapping[str, str]) -> m.Result:
-        """The build checks' findings instead of a build; `frontend.lint` of BuildKit's Dockerfile frontend."""
+        """The findings of the build checks instead of a build; `frontend.lint` of BuildKit's Dockerfile frontend."""
         request = await job.request()
         options = parse_options(frontend, attrs, ref=request.ref, tags=(), store=False, entitlements=())
         async with AsyncExitStack() as stack:
@@ -179,13 +179,13 @@ class Control:
                 raise _located(error, source.text) from error
 
     async def status(self, request: m.StatusRequest, metadata: Metadata) -> AsyncIterator[m.StatusResponse]:
-        """How a build goes, until it is over."""
+        """Stream a build's progress until it ends."""
         with self._jobs.using(request.ref) as job:
             async for message in job.status.messages():
                 yield message
 
     async def history(self, request: m.BuildHistoryRequest, metadata: Metadata) -> AsyncIterator[m.BuildHistoryEvent]:
-        """Past builds, of which no record is kept; nobody can wait for new ones."""
+        """Past builds: none are recorded, and new ones cannot be waited for."""
         if not request.early_exit:
             raise GRPCError(Code.UNIMPLEMENTED, "no history of builds is kept")
         past: Sequence[m.BuildHistoryEvent] = ()
@@ -199,18 +199,18 @@ class Control:
         return m.ListWorkersResponse([_worker()])
 
     async def info(self, request: m.InfoRequest, metadata: Metadata) -> m.InfoResponse:
-        """Which BuildKit this is."""
+        """The version."""
         return m.InfoResponse(_version())
 
     async def disk_usage(self, request: m.DiskUsageRequest, metadata: Metadata) -> m.DiskUsageResponse:
-        """The build cache's records."""
+        """The records of the build cache."""
         if any(request.filter):
             raise Unsupported("the build cache's usage cannot be filtered", "leave out --filter")
         usage = await self._builder.usage()
         return m.DiskUsageResponse([_render_record(record, shared) for record, shared in usage])
 
     async def prune(self, request: m.PruneRequest, metadata: Metadata) -> AsyncIterator[m.UsageRecord]:
-        """Forget records of the build cache, and tell which."""
+        """Delete records of the build cache, and stream them."""
         filters = _parse_filters(request.filter)
         if request.keep_duration > 0:
             filters["until"] = [f"{request.keep_duration // 10**9}s"]
@@ -223,7 +223,7 @@ class Control:
     # -- LLBBridge: buildx as frontend
 
     async def ping(self, request: m.PingRequest, metadata: Metadata) -> m.PongResponse:
-        """What the bridge can do."""
+        """The capabilities of the bridge."""
         return m.PongResponse(
             [m.APICap(name, enabled=True) for name in _BRIDGE_CAPABILITIES],
             [m.APICap(name, enabled=True) for name in _LLB_CAPABILITIES],
@@ -231,7 +231,7 @@ class Control:
         )
 
     async def bridge_solve(self, request: m.BridgeSolveRequest, metadata: Metadata) -> m.BridgeSolveResponse:
-        """Build a Dockerfile for the job of the call's build ID."""
+        """Build a Dockerfile for the job with the call's build ID."""
         if request.definition is not None and request.definition.operations:
             source = read_source(request.definition.operations)
             with self._jobs.using(_build_id(metadata)) as job:
@@ -245,33 +245,33 @@ class Control:
             return m.BridgeSolveResponse(m.Result(m.Ref(job.add_result(result))))
 
     async def _source(self, job: Job, source: Source) -> SourceFiles:
-        """The files of a source, for which the client of the job lends what it has."""
+        """The files of a source, fetched with the help of the job's client."""
         request, progress = await job.request(), job.status.progress
         options = Options(BuildRequest())
         lender = SessionSource(self._sessions, request.session, options, self._contexts, job.resources, progress)
         return SourceFiles(source, lender, self._contexts, job.resources, progress)
 
     async def stat_file(self, request: m.StatFileRequest, metadata: Metadata) -> m.StatFileResponse:
-        """What a file of a source is."""
+        """The attributes of a source's file."""
         with self._jobs.using(_build_id(metadata)) as job, job.building():
             return m.StatFileResponse(await job.source(request.ref).stat(request.path))
 
     async def read_file(self, request: m.ReadFileRequest, metadata: Metadata) -> m.ReadFileResponse:
-        """The content of a file of a source, or a part of it."""
+        """The content of a source's file, or a range of it."""
         part = request.range or m.FileRange()
         with self._jobs.using(_build_id(metadata)) as job, job.building():
             return m.ReadFileResponse(await job.source(request.ref).read(request.path, part.offset, part.length))
 
     async def evaluate(self, request: m.EvaluateRequest, metadata: Metadata) -> m.EvaluateResponse:
-        """Results are evaluated as they are made."""
+        """Nothing to do: results are evaluated when built."""
         return m.EvaluateResponse()
 
     async def warn(self, request: m.WarnRequest, metadata: Metadata) -> m.WarnResponse:
-        """A warning of the frontend, which is the client: it has shown it already."""
+        """Ignored: the frontend is the client, which has shown its warning."""
         return m.WarnResponse()
 
     async def return_(self, request: m.ReturnRequest, metadata: Metadata) -> m.ReturnResponse:
-        """The frontend has ended; Control.Solve goes on with its result, or fails with its error."""
+        """The frontend has ended; Control.Solve continues with its result, or fails with its error."""
         with self._jobs.using(_build_id(metadata)) as job:
             if request.error is not None:
                 await job.fail(_returned_error(request.error))
@@ -306,7 +306,7 @@ def _returned_error(error: m.RpcStatus) -> GRPCError:
 
 
 def _located(error: HavreError, text: DockerfileBytes | None) -> GRPCError:
-    """An error of a build; the lines around the one that failed are told apart from it, and the client shows them."""
+    """A build's error with the failed lines of the Dockerfile as details, which the client shows."""
     problem, found, rest = error.message.partition(f"\n{text.name}:" if text is not None else "\0")
     number = rest.partition("\n")[0]
     if text is None or not found or not number.isdecimal():
@@ -343,7 +343,7 @@ def _render_record(record: CacheRecord, shared: bool) -> m.UsageRecord:
 
 def _worker() -> m.WorkerRecord:
     here = platform_of_machine(platform.machine())
-    # The second label is by what buildx knows an engine that writes OCI archives, exports caches and attests.
+    # By the second label buildx recognizes an engine that supports OCI archives, cache exports and attestations.
     labels = {
         "org.mobyproject.buildkit.worker.executor": "havre",
         "org.mobyproject.buildkit.worker.snapshotter": "havre",

@@ -1,9 +1,9 @@
-"""Exporters and their attributes, as clients name them, to values of ours. Pure.
+"""Parses BuildKit exporters and their attributes. Pure.
 
     ("moby", {"name": "r/a:1", "push": "true"})  --parse_exporter-->  Export("image", ("r/a:1",), push=Push())
 
-An attribute that is not known is refused by name: what a client asks for and does not get, it must hear of. Those in
-`_WITHOUT_EFFECT` ask for what is so in any case, or for nothing but the default.
+Unknown attributes are refused by name, so that no option is silently ignored. Those in `_WITHOUT_EFFECT` ask for
+behaviour that is always or by default the case.
 
 Source: moby/buildkit exporter/containerimage/exptypes/keys.go, exporter/containerimage/opts.go, annotations.go,
 exporter/oci, exporter/local; docker/buildx build/opt.go.
@@ -18,10 +18,10 @@ from havre.errors import InvalidInput, Unsupported
 from havre.golang.units import parse_bool
 from havre.images.layout import LayoutForm, layout_form
 
-# Attributes that may be false only: what they would switch on is not there.
+# Attributes that may only be false: what they enable is not supported.
 _OFF = frozenset(("attestation-inline", "name-canonical", "oci-artifact", "prefer-nondist-layers"))
-# `load`, `unpack`: images are always here, and unpacked; the client reads `prefer-image-digest` itself; files of layers
-# have no later time than SOURCE_DATE_EPOCH in any case.
+# `load`, `unpack`: images are always stored and unpacked; the client evaluates `prefer-image-digest` itself; files in
+# layers are never newer than SOURCE_DATE_EPOCH.
 _WITHOUT_EFFECT = frozenset(("force-compression", "load", "prefer-image-digest", "rewrite-timestamp", "unpack"))
 _OF_FORM = frozenset(("compression", "oci-mediatypes"))
 _KNOWN = {
@@ -35,9 +35,9 @@ _KNOWN = {
 
 @dataclass(frozen=True)
 class Push:
-    """That an image goes to the registries of its names: as `form` says, else in the forms that they have already.
+    """Push the image to the registries of its names, in the given `form` or in the forms already present there.
 
-    `insecure` trusts a registry without TLS, or with any certificate; `by_digest` gives the image no tag there.
+    `insecure` permits a registry without TLS or with any certificate; `by_digest` pushes without a tag.
     """
 
     form: LayoutForm | None = None
@@ -47,11 +47,10 @@ class Push:
 
 @dataclass(frozen=True)
 class Export:
-    """Where the result goes: `kind` is image, oci, docker, local or tar. `names` are the image's, `form` its file's.
+    """An output: `kind` is image, oci, docker, local or tar. `names` are the image's, `form` the file's.
 
-    `unpacked` is a layout in a directory of the client's. `split` says whether the files of each platform lie in a
-    directory of their own; None, that they do where there are several. `push` is an image's; one that is not to be
-    `kept` here is only pushed.
+    `unpacked` is an OCI layout in a client's directory. `split` puts the files of each platform into a directory of
+    its own; None does so for several platforms. `push` applies to an image; one that is not `kept` is only pushed.
     """
 
     kind: str
@@ -64,12 +63,12 @@ class Export:
 
     @property
     def tags(self) -> tuple[str, ...]:
-        """The names that the image has here."""
+        """The names that the image gets here."""
         return () if self.push is not None and self.push.by_digest else self.names
 
 
 def parse_exporter(type: str, attrs: Mapping[str, str]) -> Export:
-    """An exporter as the client names it; `Unsupported` for one that does not work on this daemon."""
+    """Parse an exporter of the client; `Unsupported` if this daemon does not support it."""
     kind = "image" if type == "moby" else type
     if kind not in _KNOWN:
         raise Unsupported(f"exporter {type!r} could not be found", "use type=image, docker, oci, local or tar")
@@ -103,7 +102,7 @@ def _image(names: tuple[str, ...], attrs: Mapping[str, str]) -> Export:
         if is_special:
             name = next(name for name in attrs if name.startswith(("annotation", "compression")))
             raise Unsupported(
-                f"the attribute {name} needs push=true: images are kept without annotations, and uncompressed",
+                f"the attribute {name} needs push=true: stored images have no annotations and are uncompressed",
                 "push the image, or export it with type=oci",
             )
         return Export("image", names, kept=is_kept)
@@ -118,7 +117,7 @@ def _image(names: tuple[str, ...], attrs: Mapping[str, str]) -> Export:
 
 
 def _switch(attrs: Mapping[str, str], name: str, default: str = "false") -> bool:
-    """A truth value as Go's strconv.ParseBool reads it."""
+    """A boolean as Go's strconv.ParseBool reads it."""
     text = attrs.get(name) or default
     try:
         return parse_bool(text)

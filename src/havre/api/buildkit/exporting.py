@@ -1,4 +1,4 @@
-"""What becomes of a result: the answer's metadata, and the files that a client wants instead of an image.
+"""Exports a build's result: pushes it, sends files to the client, and returns the response's metadata.
 
 Source: moby/buildkit exporter/containerimage/exptypes; moby's builder-next/exporter.
 """
@@ -31,9 +31,9 @@ from havre.oci.reference import Reference, parse_reference
 from havre.registry import Auth
 
 Credentials: TypeAlias = Callable[[str], Awaitable[Auth | None]]
-"""Asked for a registry's."""
+"""Returns the credentials of a registry."""
 
-_EXPORTED = "export"  # the client's name of the directory that `tar=false` is for
+_EXPORTED = "export"  # the client's name of the directory for `tar=false`
 _TITLES = {
     "local": "exporting to client directory",
     "tar": "exporting to client tarball",
@@ -45,9 +45,9 @@ _TITLES = {
 async def export_image(
     result: BuildResult, export: Export, credentials: Credentials, images: Images, progress: BuildProgress
 ) -> dict[str, str]:
-    """Tell of the image, which the builder has stored and named, and push it where that is asked for.
+    """Report the image, which the builder has stored and named, and push it if requested.
 
-    The answer's metadata is what clients print; the digest is that of what was pushed.
+    Returns the metadata that clients print; the digest is that of the pushed manifest.
     """
     digest = digest_of(result.config)
     names = [parse_reference(name).with_default_tag().canonical() for name in export.names]
@@ -73,13 +73,13 @@ async def _push(
     vertex: Vertex,
     progress: BuildProgress,
 ) -> Descriptor:
-    """Push a result as one of its names; what stands for it in the registry."""
+    """Push a result under one of its names. Returns the descriptor pushed."""
     ref = parse_reference(name).with_default_tag()
     auth = await credentials(ref.registry)
 
     def tell(line: ProgressLine) -> None:
         if line.id and line.status not in ("Preparing", "Waiting"):
-            done = line.status != "Pushing"  # it is pushed, or was there already
+            done = line.status != "Pushing"  # it was pushed or present
             progress(Transfer(vertex, f"pushing layer {line.id}", line.current, line.total, time.time(), done=done))
 
     if push.form is None:
@@ -104,7 +104,7 @@ def _laid_out(result: BuildResult, names: Sequence[Reference]) -> LaidOut:
 
 
 def _described(top: Descriptor) -> dict[str, str]:
-    """The answer's metadata on what stands for an image elsewhere; the client writes the names."""
+    """The response's metadata on a pushed or exported descriptor; the client adds the names."""
     unnamed = msgspec.structs.replace(top, annotations=None)
     return {
         "containerimage.digest": top.digest,
@@ -115,7 +115,7 @@ def _described(top: Descriptor) -> dict[str, str]:
 async def export_layout(
     result: BuildResult, export: Export, session: Session, images: Images, progress: BuildProgress
 ) -> dict[str, str]:
-    """Send the image to the client as a file, an OCI layout or a docker-archive; the answer's metadata."""
+    """Send the image to the client as an OCI layout or docker-archive. Returns the response's metadata."""
     names = [parse_reference(name).with_default_tag() for name in export.names]
     with shown(_TITLES[export.kind], progress) as vertex:
         async with images.laid_out(_laid_out(result, names), export.form) as layout:
@@ -131,7 +131,7 @@ async def export_layout(
 async def export_cache(
     document: bytes, store: str, session: Session, images: Images, progress: BuildProgress
 ) -> dict[str, str]:
-    """Put a cache into the client's directory `store`; the answer's metadata names its manifest to the client."""
+    """Write a cache to the client's directory `store`. Returns metadata with its manifest."""
     with shown("exporting cache to client directory", progress):
         async with images.laid_out(LaidOut(document), LayoutForm(compression="gzip")) as layout:
             await _write_blobs(layout, store, session)
@@ -161,7 +161,7 @@ async def export_files(
 
 
 def _parts(export: Export, result: BuildResult) -> Mapping[str, Sequence[Digest]]:
-    """The layers whose files are sent, by the directory that they lie in at the client's: `linux_arm64`, or ""."""
+    """The layers whose files are sent, by directory at the client: `linux_arm64`, or ""."""
     if len(result.platforms) > 1 and export.split is False:
         raise Unsupported("platform-split=false is not supported for several platforms", "build them one by one")
     if result.platforms:

@@ -1,7 +1,7 @@
-"""Files to the client: the result of a build as a directory of the client's, or as one tar.
+"""Sends a build's files to the client, as a directory or as one tar.
 
     daemon                              client
-    STAT a, STAT b, ... STAT (empty)  -->         (the same transfer as in `filesync`, the other way round)
+    STAT a, STAT b, ... STAT (empty)  -->         (the protocol of `filesync` with reversed roles)
                                       <--  REQ 1
     DATA 1, DATA 1 (empty)            -->
                                       <--  FIN
@@ -34,7 +34,7 @@ _STATS_AT_ONCE = 256
 
 
 async def send_tar(session: Session, pieces: AsyncGenerator[bytes, None], moved: Moved) -> None:
-    """Send a file; `moved` is told the bytes of each piece."""
+    """Send a file; `moved` gets the size of each piece."""
     async with session.converse(METHOD, [], BytesMessage, BytesMessage) as stream, aclosing(pieces):
         await stream.send_request()
         async for piece in pieces:
@@ -46,7 +46,7 @@ async def send_tar(session: Session, pieces: AsyncGenerator[bytes, None], moved:
 
 
 async def send_tree(session: Session, tree: OutputTree, moved: Moved) -> None:
-    """Let the client copy the tree; `moved` is told the bytes of each piece."""
+    """Serve the client's copy of the tree; `moved` gets the size of each piece."""
     async with session.converse(METHOD, [], Packet, Packet) as stream:
         await stream.send_request()
         files: dict[int, str] = {}
@@ -72,7 +72,7 @@ async def send_tree(session: Session, tree: OutputTree, moved: Moved) -> None:
 
 
 async def _send_list(stream: Stream[Any, Packet], tree: OutputTree, files: dict[int, str]) -> None:
-    """Tell what there is; `files` gets the paths of those whose content may be asked for, by place in the list."""
+    """Send the list of files; adds to `files` the paths whose content may be requested, by position."""
     place = 0
     with closing(tree.files()) as listed:
         while batch := await _next(listed):

@@ -1,13 +1,13 @@
-"""Files from the client: fsutil's transfer, in which only what is asked for is sent.
+"""Receives files from the client by fsutil's protocol, in which only the content requested is sent.
 
     client                              daemon
     STAT a, STAT b, ... STAT (empty)  -->         the list: every directory before its content
-                                      <--  REQ 1  the place in the list of a file whose content is needed
-    DATA 1, DATA 1, DATA 1 (empty)    -->         several files at the same time; REQ and STAT may overlap, too
+                                      <--  REQ 1  the position in the list of a file whose content is needed
+    DATA 1, DATA 1, DATA 1 (empty)    -->         files may interleave, and REQ and STAT may overlap
                                       <--  FIN
     FIN                               -->
 
-The files go into a tree of `build.packed`; this module translates and keeps count. All of it is hostile.
+The files are written to a `PackedTree` (builds.packed). All input is untrusted.
 
 Source: tonistiigi/fsutil, the head of send.go and receive.go; moby/buildkit session/filesync; Go's io/fs FileMode.
 """
@@ -32,8 +32,8 @@ METHOD = "/moby.filesync.v1.FileSync/DiffCopy"
 
 STAT, REQ, DATA, FIN, ERR = range(5)
 
-_BATCH_BYTES = 1 << 20  # handed to the disk's thread at once
-_PACKET_COST = 1 << 10  # what a packet counts for besides its content
+_BATCH_BYTES = 1 << 20  # passed to the disk's thread at once
+_PACKET_COST = 1 << 10  # the cost of a packet in addition to its content
 
 _GO_DIR, _GO_SYMLINK, _GO_DEVICE, _GO_PIPE, _GO_SOCKET = 1 << 31, 1 << 27, 1 << 26, 1 << 25, 1 << 24
 _GO_SETUID, _GO_SETGID, _GO_CHAR, _GO_STICKY, _GO_IRREGULAR = 1 << 23, 1 << 22, 1 << 21, 1 << 20, 1 << 19
@@ -60,10 +60,10 @@ _BITS = ((_GO_SETUID, stat.S_ISUID), (_GO_SETGID, stat.S_ISGID), (_GO_STICKY, st
 async def receive(
     session: Session, name: str, into: PackedTree, moved: Moved, *, follow: Sequence[str], exclude: Sequence[str]
 ) -> None:
-    """Make `into` the client's directory `name`, or of it what the paths `follow` lead to, without `exclude`.
+    """Sync the client's directory `name` to `into`: the paths `follow`, without those in `exclude`.
 
-    `follow` has wildcards and no entry for everything; `exclude` are patterns as in .dockerignore. `moved` is told the
-    bytes of each packet.
+    `follow` may have wildcards and is empty for everything; `exclude` are patterns as in .dockerignore. `moved` gets
+    the size of each packet.
     """
     metadata = [
         ("dir-name", name),
@@ -98,7 +98,7 @@ def _translated_disk_errors() -> Iterator[None]:
 
 
 def _render_header(key: str, values: Sequence[str]) -> list[tuple[str, str]]:
-    """Metadata is printable ASCII; anything else is escaped, and said to be."""
+    """Header values must be printable ASCII; others are escaped and marked as such."""
     if all(value.isascii() and value.isprintable() for value in values):
         return [(key, value) for value in values]
     escaped = [(key, quote_plus(os.fsencode(value))) for value in values]
@@ -106,24 +106,24 @@ def _render_header(key: str, values: Sequence[str]) -> list[tuple[str, str]]:
 
 
 class _Intake:
-    """The daemon's end of one transfer: packets are gathered on the loop and applied to the disk in a thread."""
+    """The receiver of one transfer: packets are collected on the event loop and written in a thread."""
 
     def __init__(self, into: PackedTree) -> None:
         self._tree = PackUpdate(into)
         self._batch: list[Packet] = []
         self._size = 0
-        self._ends = 0  # files that end in the batch
+        self._ends = 0  # files that end in this batch
         self._count = 0  # entries listed so far
         self._listed = False
         self._wanted: dict[int, Entry] = {}
 
     @property
     def complete(self) -> bool:
-        """Whether the list and all content asked for are here."""
+        """Report whether the list and all requested content have arrived."""
         return self._listed and not self._wanted
 
     def gather(self, packet: Packet) -> bool:
-        """Add a packet to the batch; true when it is time to `apply` it."""
+        """Add a packet to the batch. Returns whether the batch should be applied."""
         self._batch.append(packet)
         self._size += len(packet.data) + _PACKET_COST
         self._ends += packet.type == DATA and not packet.data
@@ -132,7 +132,7 @@ class _Intake:
         return (packet.type == STAT and packet.stat is None) or (self._listed and self._ends >= len(self._wanted))
 
     def apply(self) -> list[int]:
-        """Write what the batch says; returns what to ask for."""
+        """Write the batch. Returns the requests to send."""
         asked: list[int] = []
         for packet in self._batch:
             if packet.type == STAT:
@@ -147,7 +147,7 @@ class _Intake:
 
     def _list(self, described: Stat | None) -> list[int]:
         if self._listed:
-            raise InvalidInput("the client goes on with a list of files that has ended")
+            raise InvalidInput("the client continues a list of files that has ended")
         if described is None:
             self._listed = True
             return []
@@ -169,16 +169,16 @@ class _Intake:
             del self._wanted[packet.id]
 
     def finish(self) -> None:
-        """Make the directory what the list says."""
+        """Finish the directory as listed."""
         self._tree.finish()
 
     def close(self) -> None:
-        """Let go of the directory. Idempotent."""
+        """Close the directory. Idempotent."""
         self._tree.close()
 
 
 def parse_stat(described: Stat) -> Entry | None:
-    """A file as its client describes it; None for a socket, which is nothing without its process."""
+    """Parse a client's entry; None for a socket, which has no content."""
     kind = _kind(described)
     if kind is None:
         return None
@@ -206,12 +206,12 @@ def _kind(described: Stat) -> str | None:
     if kind == _GO_SOCKET:
         return None
     if kind not in _KINDS:
-        raise InvalidInput(f"{described.path[:200]!r} is of a kind that no build context may have")
+        raise InvalidInput(f"{described.path[:200]!r} has a type that is not allowed in a build context")
     return "hardlink" if kind == 0 and described.linkname else _KINDS[kind]
 
 
 def render_entry(entry: Entry) -> Stat:
-    """A member of a tree as a client wants it described, without its path."""
+    """Render an entry of a tree for a client, without its path."""
     mode = entry.mode & 0o777 | next((go for go, kind in _KINDS.items() if kind == entry.kind), 0)
     for go, unix in _BITS:
         mode |= go if entry.mode & unix else 0
@@ -220,7 +220,7 @@ def render_entry(entry: Entry) -> Stat:
 
 
 def render_stat(path: str, status: os.stat_result, link: str = "") -> Stat:
-    """A file as a client wants it described."""
+    """Render a file's attributes for a client."""
     mode = stat.S_IMODE(status.st_mode) & 0o777 | _GO_KINDS.get(stat.S_IFMT(status.st_mode), 0)
     for go, unix in _BITS:
         mode |= go if status.st_mode & unix else 0

@@ -1,13 +1,13 @@
-"""gRPC on a connection that was taken over from the HTTP server, in both roles.
+"""gRPC on a hijacked connection, in both roles.
 
-    POST /grpc     the client speaks HTTP/2 as client:   serve(transport, handlers)
-    POST /session  the client speaks HTTP/2 as server:   connect(transport) --> Channel, on which we call it
+    POST /grpc     the client is the HTTP/2 client:   server_protocol(routes)
+    POST /session  the client is the HTTP/2 server:   Channel, on which we call it
 
-grpclib does HTTP/2 and gRPC; this module gives it our messages and what it lacks: a limit on the size of a message, and
-a channel on an existing connection that never dials another. It is the only one that leans on grpclib's private names
-(`Handler`, `Connection._connection`, `Channel._create_connection`); its version is pinned.
+grpclib implements HTTP/2 and gRPC; this module adds our messages, a limit on the size of a message, and a channel on
+an existing connection that never reconnects. Only this module uses grpclib's private names (`Handler`,
+`Connection._connection`, `Channel._create_connection`); its version is pinned.
 
-Source: gRPC, "gRPC over HTTP2"; the limit and windows are BuildKit's own (16 MiB) and measured (FLOW_WINDOW).
+Source: gRPC, "gRPC over HTTP2"; the limit is BuildKit's (16 MiB), the window measured (FLOW_WINDOW).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from havre.errors import HavreError
 log = logging.getLogger(__name__)
 
 MAX_MESSAGE = 16 << 20
-FLOW_WINDOW = 64 << 20  # 200 MB of context come in twice as fast as with 4 MiB
+FLOW_WINDOW = 64 << 20  # 200 MB of context arrive twice as fast as with 4 MiB
 
 Q = TypeVar("Q", bound=Message)
 A = TypeVar("A", bound=Message)
@@ -64,7 +64,7 @@ class _Codec(CodecBase):
 
 
 class _DetailsCodec(StatusDetailsCodecBase):
-    """Details of an error, which BuildKit's clients show: where in the Dockerfile it is."""
+    """Encodes the details of an error, which BuildKit's clients show: its position in the Dockerfile."""
 
     def encode(self, status: Status, message: str | None, details: Sequence[Detail]) -> bytes:
         return protobuf.encode(RpcStatus(status.value, message or "", list(details)))
@@ -77,7 +77,7 @@ class _DetailsCodec(StatusDetailsCodecBase):
 
 
 class _Stream(protocol.Stream):
-    """Refuses a message by the length that precedes it, before its bytes are gathered."""
+    """Refuses an oversized message by its length prefix, before reading it."""
 
     async def recv_data(self, size: int) -> bytes:
         if size > MAX_MESSAGE:
@@ -91,8 +91,9 @@ class _Connection(protocol.Connection):
 
 
 class _PlainEncoder(hpack.Encoder):
-    """Headers without Huffman's code, which costs hpack the square of a value's length: an error that quotes a
-    Dockerfile of 64 KiB would hold the whole daemon up for three seconds, one of 2 MiB for an hour."""
+    """Sends headers without Huffman coding, whose cost in hpack is quadratic in a value's length: an error that quotes
+    a Dockerfile of 64 KiB would block the event loop for three seconds, one of 2 MiB for an hour.
+    """
 
     def encode(self, headers: Any, huffman: bool = False) -> bytes:
         encoded: bytes = super().encode(headers, huffman=False)
@@ -119,7 +120,7 @@ def _h2_config(*, client_side: bool) -> h2.config.H2Configuration:
     )
 
 
-# -- we are the server
+# -- as server
 
 
 def server_protocol(routes: Routes) -> asyncio.Protocol:
@@ -129,7 +130,7 @@ def server_protocol(routes: Routes) -> asyncio.Protocol:
 
 
 def unary(answer: Callable[[Q, Metadata], Awaitable[A]], question: type[Q], reply: type[A]) -> Route:
-    """A method that takes one message and answers with one; what it raises becomes the call's status."""
+    """A method with one request and one response message; a `HavreError` becomes the call's status."""
 
     async def handle(stream: Stream[Any, Any]) -> None:
         message = await _only_message(stream)
@@ -143,7 +144,7 @@ def unary(answer: Callable[[Q, Metadata], Awaitable[A]], question: type[Q], repl
 
 
 def streaming(answer: Callable[[Q, Metadata], AsyncIterator[A]], question: type[Q], reply: type[A]) -> Route:
-    """A method that takes one message and answers with many."""
+    """A method with one request message and a stream of responses."""
 
     async def handle(stream: Stream[Any, Any]) -> None:
         message = await _only_message(stream)
@@ -164,22 +165,22 @@ async def _only_message(stream: Stream[Any, Any]) -> Any:
 
 
 def refusal(error: HavreError, message: str = "", details: Sequence[Detail] = ()) -> GRPCError:
-    """An error of ours as BuildKit tells errors: status UNKNOWN and the text, here with the hint if there is one."""
+    """An error as BuildKit reports errors: status UNKNOWN and the message, plus our hint."""
     told = message or error.message
     return GRPCError(Status.UNKNOWN, f"{told} ({error.hint})" if error.hint else told, list(details) or None)
 
 
-# -- we are the client
+# -- as client
 
 
 class Channel(grpc_client.Channel):
-    """Calls to the client on the connection that it opened; once that is lost every call fails."""
+    """Calls to the client on the connection that it opened. Once it is closed, every call fails."""
 
     def __init__(self) -> None:
         super().__init__("localhost", codec=_Codec(), status_details_codec=_DetailsCodec(), config=_CONFIG)
 
     def make_protocol(self) -> asyncio.Protocol:
-        """The protocol to put on the connection; calls may be made as soon as its `connection_made` has run."""
+        """The protocol for the connection; calls may start once its `connection_made` has run."""
         made = _Protocol(grpc_client.Handler(), self._config, _h2_config(client_side=True))
         self._protocol = made
         return made

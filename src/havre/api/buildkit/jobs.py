@@ -1,13 +1,13 @@
-"""Builds as BuildKit's clients drive them: four calls, in any order, that meet by the build's reference.
+"""The calls of a build by BuildKit's clients, which arrive in any order and are joined by the build's reference.
 
     buildx                               daemon
-    Control.Status(ref)             -->  Job.status, told until the job ends
-    Control.Solve(ref, exporters)   -->  Job.begin --- waits for Return, then exports, then answers -----------.
-    LLBBridge.Solve(buildid = ref)  -->  waits for begin, builds, answers with the result's name                |
+    Control.Status(ref)             -->  Job.status, streamed until the job ends
+    Control.Solve(ref, exporters)   -->  Job.solving -- waits for Return, then exports, then returns ----------.
+    LLBBridge.Solve(buildid = ref)  -->  waits for Job.request, builds, returns the result's name                |
     LLBBridge.Return(result|error)  -->  Job.finish ----------------------------------------------------------> '
 
-buildx plays the frontend itself; a client that names the frontend in Control.Solve needs no bridge. When Control.Solve
-ends, in whatever way, so does what the job is still doing.
+buildx is the frontend itself; a client that names the frontend in Control.Solve needs no bridge. When Control.Solve
+ends for any reason, the job's tasks are cancelled.
 
 Source: moby/buildkit control/control.go, control/gateway; client/build.go.
 """
@@ -27,12 +27,12 @@ from havre.api.buildkit.status import Status
 from havre.builds.request import BuildResult
 from havre.errors import Conflict, NotFound
 
-WAIT_S = 5.0  # for Control.Solve, which the client has sent already
-REMEMBERED = 64  # jobs that have ended, for a Status that comes late
+WAIT_S = 5.0  # for Control.Solve, which the client sends first
+REMEMBERED = 64  # ended jobs kept for a late Status
 
 
 class Job:
-    """One build: what it was asked, how it goes, what came of it. `resources` are closed when Control.Solve ends."""
+    """One build: its request, progress and result. `resources` are closed when Control.Solve ends."""
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
@@ -47,7 +47,7 @@ class Job:
 
     @contextmanager
     def solving(self, request: SolveRequest) -> Iterator[None]:
-        """The job is what `request` says, for the length of a block."""
+        """Run a block as the job of `request`."""
         if self._begun.done():
             raise Conflict(f"the build {request.ref} exists already")
         self._begun.set_result(request)
@@ -57,12 +57,12 @@ class Job:
             for task in self._builds:
                 task.cancel()
             if not self._returned.cancel() and not self._returned.cancelled():
-                self._returned.exception()  # told to nobody: the call that would have waits no more
+                self._returned.exception()  # mark as retrieved: the call that would raise it has ended
             self.status.close()
             self._ended.set()
 
     async def request(self) -> SolveRequest:
-        """What Control.Solve asks; `NotFound` if it does not come."""
+        """The request of Control.Solve; `NotFound` if it does not arrive."""
         try:
             return await asyncio.wait_for(asyncio.shield(self._begun), WAIT_S)
         except TimeoutError:
@@ -70,7 +70,7 @@ class Job:
 
     @contextmanager
     def building(self) -> Iterator[None]:
-        """The current task works for the job, and ends with it; `NotFound` for one that has ended."""
+        """Run the current task for the job, which cancels it when it ends; `NotFound` for an ended job."""
         if self._ended.is_set():
             raise NotFound("no such job")
         task = asyncio.current_task()
@@ -82,25 +82,25 @@ class Job:
             self._builds.discard(task)
 
     def add_result(self, result: BuildResult) -> str:
-        """Keep a result under a name, by which the client will return it."""
+        """Store a result. Returns the name by which the client returns it."""
         name = secrets.token_hex(12)
         self._results[name] = result
         return name
 
     def add_source(self, files: SourceFiles) -> str:
-        """Keep the files of a source under a name, by which the client will read them."""
+        """Store the files of a source. Returns the name by which the client reads them."""
         name = secrets.token_hex(12)
         self._sources[name] = files
         return name
 
     def source(self, name: str) -> SourceFiles:
-        """The files of that name; `NotFound` without any: what a build made cannot be read."""
+        """The files with this name; `NotFound` if none: results of builds cannot be read."""
         if (found := self._sources.get(name)) is None:
             raise NotFound(f"no such ref: {name}")
         return found
 
     async def idle(self) -> None:
-        """Returns when nothing works for the job any more."""
+        """Wait until no task works for the job."""
         while self._builds:
             await asyncio.wait(list(self._builds))
 
@@ -110,9 +110,10 @@ class Job:
             self._returned.set_result(self._results.get(name))
 
     async def fail(self, error: Exception) -> None:
-        """The client's frontend has ended with an error; returns when Control.Solve has, too, with the same.
+        """The client's frontend has ended with an error. Returns after Control.Solve has failed with the same.
 
-        The client shows the error that it hears of first, and that of Control.Solve is the one it words well.
+        The client shows the error that it receives first, and its message for that of Control.Solve is the clearer
+        one.
         """
         if not self._returned.done():
             self._returned.set_exception(error)
@@ -120,7 +121,7 @@ class Job:
             await self._ended.wait()
 
     async def returned(self) -> BuildResult | None:
-        """What the client's frontend ends with."""
+        """Wait for the result of the client's frontend."""
         return await self._returned
 
 
@@ -133,7 +134,7 @@ class Jobs:
 
     @contextmanager
     def using(self, ref: str) -> Iterator[Job]:
-        """The job of this reference, for the length of a call; whoever asks first makes it."""
+        """The job with this reference during a call; the first call creates it."""
         job = self._jobs.setdefault(ref, Job())
         self._jobs.move_to_end(ref)
         self._users[ref] += 1

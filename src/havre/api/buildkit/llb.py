@@ -1,14 +1,15 @@
-"""Low-level build definitions (LLB) of one source, to values of ours. Pure.
+"""Parses low-level build definitions (LLB) of a single source. Pure.
 
     SourceOp git://host/repo.git#REF:DIR  {git.fullurl: ...}                        --read_source--> Source(url)
     SourceOp https://host/file  {http.filename: F}                                  --> Source(url, filename=F)
-    the same, and upon it FileOp: copy F to /, unpacked if it is an archive         --> Source(..., unpacked=True)
+    the same, followed by FileOp: copy F to /, unpacked if it is an archive         --> Source(..., unpacked=True)
 
-These are what buildx asks for beside a build: the policy file of a context that is a URL, a Dockerfile at a URL. Any
-other graph is refused. A definition is a list of marshalled operations, each known by its digest; the last one names
-the result.
+buildx asks for these beside a build: the policy file of a context that is a URL, a Dockerfile at a URL. All other
+graphs are refused. A definition is a list of encoded operations that refer to each other by digest; the last one
+names the result.
 
-Source: moby/buildkit solver/pb/ops.proto, attr.go, caps.go; client/llb/source.go; docker/buildx build/opt.go, url.go.
+Source: moby/buildkit solver/pb/ops.proto, attr.go, caps.go; client/llb/source.go; docker/buildx build/opt.go,
+url.go.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ CAPABILITIES = (
     "source.git.checksum", "source.http", "source.http.checksum", "file.base",
 )  # fmt: skip
 _FILENAME = "download"
-# What a repository's source may say besides its address: known hosts are this host's, whatever a client has scanned.
+# Attributes of a git source: a client's known hosts are ignored in favour of this host's.
 _GIT = {
     "git.authtokensecret": (TOKEN,),
     "git.authheadersecret": (HEADER,),
@@ -40,9 +41,9 @@ _FREE = ("git.fullurl", "git.checksum", "git.knownsshhosts", "http.filename", "h
 
 @dataclass(frozen=True)
 class Source:
-    """Where files come from: a git repository (`url` with its fragment), or one file by HTTP called `filename`.
+    """A source of files: a git repository (`url` with its fragment), or one file by HTTP named `filename`.
 
-    An archive by HTTP is `unpacked` where that is asked for.
+    An HTTP archive is `unpacked` if requested.
     """
 
     url: str
@@ -53,7 +54,7 @@ class Source:
 
 
 def read_source(definition: Sequence[bytes]) -> Source:
-    """The source that a definition is of; `Unsupported` for any other graph, `InvalidInput` for none at all."""
+    """The source of a definition; `Unsupported` for other graphs, `InvalidInput` for an empty one."""
     try:
         ops: dict[str, Op] = {digest_of(data): decode(Op, data) for data in definition}
         result = decode(Op, definition[-1])
@@ -73,7 +74,7 @@ def read_source(definition: Sequence[bytes]) -> Source:
 
 
 def _input(op: Op, ops: Mapping[str, Op]) -> Op:
-    """The one operation that another one reads."""
+    """The single input of an operation."""
     if len(op.inputs) != 1:
         raise _no_graphs()
     found = ops.get(op.inputs[0].digest)

@@ -1,6 +1,6 @@
-"""BuildKit's messages, as far as its services here use them; numbers are those of its .proto files.
+"""BuildKit's messages, as far as used here, with the field numbers of its .proto files.
 
-Fields that nothing here reads or writes are left out: a decoder skips them.
+Unused fields are omitted; the decoder skips them.
 
 Source: moby/buildkit api/services/control/control.proto, api/types/worker.proto, frontend/gateway/pb/gateway.proto,
 util/apicaps/pb/caps.proto, session/*/*.proto; tonistiigi/fsutil types/*.proto; google/rpc/status.proto;
@@ -140,7 +140,7 @@ class CacheOptions(Message):
 
 @dataclass
 class Definition(Message):
-    """A low-level build graph: operations, marshalled; the one of an empty build has none."""
+    """A low-level build graph: encoded operations, none for an empty build."""
 
     operations: list[bytes] = pb.repeated(1, bytes)
 
@@ -175,7 +175,7 @@ class FileOp(Message):
 
 @dataclass
 class Op(Message):
-    """One operation; one that is neither of these kinds, nor has inputs alone, is known by nothing here."""
+    """One operation; fields of other kinds are not decoded."""
 
     inputs: list[OpInput] = pb.repeated(1, OpInput)
     source: SourceOp | None = pb.embedded(3, SourceOp)
@@ -184,7 +184,7 @@ class Op(Message):
 
 @dataclass
 class SolveRequest(Message):
-    """Control's. `exporter` and `exporter_attrs` are how clients before v0.13 name their one exporter."""
+    """Control's request. Clients before v0.13 give their one exporter as `exporter` and `exporter_attrs`."""
 
     ref: str = pb.text(1)
     definition: Definition | None = pb.embedded(2, Definition)
@@ -299,7 +299,7 @@ class UpdateBuildHistoryResponse(Message):
     pass
 
 
-# -- LLBBridge: what a frontend asks; buildx is one
+# -- LLBBridge: calls of a frontend, such as buildx
 
 
 @dataclass
@@ -424,7 +424,7 @@ class WarnResponse(Message):
     pass
 
 
-# -- sessions: what the client serves
+# -- sessions: services of the client
 
 
 @dataclass

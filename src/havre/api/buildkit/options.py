@@ -1,10 +1,10 @@
-"""The options of BuildKit's Dockerfile frontend, and of its caches, to values of ours. Pure.
+"""Parses the options of BuildKit's Dockerfile frontend and of its caches. Pure.
 
     {"filename": "Dockerfile", "build-arg:V": "1", "no-cache": "", "context:base": "docker-image://busybox"}
-        --parse_options--> Options(BuildRequest, which of the client's directories is what)
+        --parse_options--> Options(BuildRequest, names of the client's directories)
 
-An option that asks for what is not there is refused; one that only tunes BuildKit's own machinery is ignored, as
-BuildKit ignores what it does not know.
+Options for unsupported features are refused; those that only tune BuildKit's implementation are ignored, as BuildKit
+ignores unknown ones.
 
 Source: moby/buildkit frontend/dockerui/config.go, attr.go; docker/buildx build/opt.go.
 """
@@ -25,10 +25,10 @@ from havre.wire.config import Ulimit
 from havre.wire.queries import parse_bool
 
 FRONTEND = "dockerfile.v0"
-LINT = "frontend.lint"  # the subrequest that build checks are
+LINT = "frontend.lint"  # the subrequest for build checks
 _NETWORKS = ("", "default", "sandbox", "host", "none")
 _LOCAL = "local:"
-UPLOAD = "http://buildkit-session/"  # of a tar that comes by the session, as clients name it
+UPLOAD = "http://buildkit-session/"  # prefix by which clients name a tar sent over the session
 
 _OF_CACHES = ("ref", "dest", "mode", "ignore-error", "force-compression")
 _AS_THEY_ARE = {
@@ -48,11 +48,11 @@ class _CacheImport(msgspec.Struct, rename="pascal"):
 
 @dataclass(frozen=True)
 class Options:
-    """What to build, and where the client keeps it: `locals` maps contexts to the client's names of directories.
+    """What to build, and where its files are: `locals` maps contexts to the client's directory names.
 
-    `dockerfile_local` is the name of the directory with the Dockerfile, empty when it is in a context that is no
-    directory of the client's: `upload` is the name of a tar that the client sends instead, `remote` a URL. `remotes`
-    are the URLs of other contexts.
+    `dockerfile_local` is the name of the directory with the Dockerfile, empty if it is in a context that is not a
+    client's directory: `upload` is the name of a tar that the client sends instead, `remote` a URL. `remotes` are
+    the URLs of other contexts.
     """
 
     request: BuildRequest
@@ -64,14 +64,14 @@ class Options:
 
     @property
     def keep_git(self) -> bool:
-        """Whether contexts that are git repositories keep their `.git`."""
+        """Report whether contexts that are git repositories keep their `.git`."""
         return (self.request.build_args.get(_KEEP_GIT) or "").lower() in ("1", "t", "true")
 
 
 def parse_options(
     frontend: str, attrs: Mapping[str, str], *, ref: str, tags: Sequence[str], store: bool, entitlements: Sequence[str]
 ) -> Options:
-    """The request in a frontend's options; `InvalidInput` or `Unsupported` for what cannot be built."""
+    """The request in a frontend's options; `InvalidInput` or `Unsupported` if it cannot be built."""
     if frontend != FRONTEND:
         raise Unsupported(
             f"the frontend {attrs.get('source') or frontend or 'of a low-level definition'} is not supported",
@@ -125,7 +125,7 @@ def _refuse_the_impossible(attrs: Mapping[str, str]) -> None:
 
 
 def _contexts(attrs: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
-    """Named contexts: images and stages, directories of the client's by its names of them, and URLs."""
+    """Named contexts: images and stages, the client's directories, and URLs."""
     named: dict[str, str] = {}
     local: dict[str, str] = {}
     remotes: dict[str, str] = {}
@@ -174,7 +174,7 @@ def _parse_size(text: str) -> int:
 
 
 def _cache_sources(attrs: Mapping[str, str]) -> tuple[CacheSource, ...]:
-    """The caches to be used: `cache-imports` in JSON, or of older clients images in `cache-from`."""
+    """The caches to import: `cache-imports` as JSON, or images in `cache-from` of older clients."""
     entries = gojson.decode(attrs.get("cache-imports") or "[]", list[_CacheImport], "invalid cache-imports")
     sources = [
         CacheSource(ref=entry.attrs.get("ref", ""))
@@ -188,7 +188,7 @@ def _cache_sources(attrs: Mapping[str, str]) -> tuple[CacheSource, ...]:
 
 @dataclass(frozen=True)
 class CacheExports:
-    """Where the cache goes: into the image, to `targets`; those without a name to the client's directories, by mode."""
+    """Cache exports: into the image, to `targets`; those without a name go to the client's directories, by mode."""
 
     inline: bool = False
     targets: tuple[CacheTarget, ...] = ()
@@ -196,7 +196,7 @@ class CacheExports:
 
 
 def _check_cache(type: str, attrs: Mapping[str, str]) -> None:
-    """Refuse what a cache cannot be: it is an image's manifest of OCI, its layers in gzip."""
+    """Refuse unsupported attributes: a cache is an OCI image manifest with gzip layers."""
     for name, value in attrs.items():
         if name in _OF_CACHES:
             continue
@@ -205,7 +205,7 @@ def _check_cache(type: str, attrs: Mapping[str, str]) -> None:
 
 
 def parse_cache(exports: Sequence[tuple[str, Mapping[str, str]]]) -> CacheExports:
-    """The exporters of caches in a request, type and attributes of each; `Unsupported` for one that there is not."""
+    """Parse the cache exporters of a request, type and attributes each; `Unsupported` for an unknown type."""
     inline, targets, stores = False, [], []
     for type, attrs in exports:
         _check_cache(type, attrs)

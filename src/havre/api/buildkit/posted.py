@@ -1,9 +1,9 @@
-"""Builds by `POST /build?version=2`: BuildKit for clients that do not speak gRPC, and for docker's before version 23.
+"""Builds by `POST /build?version=2`: BuildKit for clients without gRPC, and docker's before version 23.
 
-    POST /build?version=2&session=S&remote=client-session      directories come by the session, as for Control.Solve
-                          remote=https://...                   fetched
+    POST /build?version=2&session=S&remote=client-session      directories by the session, as for Control.Solve
+                          remote=https://...                   downloaded
                           (no remote), body = a tar            the context
-                          remote=upload-request&buildid=B      the tar comes by another request:
+                          remote=upload-request&buildid=B      the tar is in the body of another request:
     POST /build?version=2&buildid=upload-request:B, body = a tar
 
     --> {"id": "moby.buildkit.trace", "aux": base64(StatusResponse)} ...  {"id": "moby.image.id", "aux": {"ID": ...}}
@@ -40,14 +40,14 @@ _WAIT_S = 5.0  # for the other of two requests
 
 
 class _Output(msgspec.Struct, rename="pascal"):
-    """Where the result goes, as the API has it."""
+    """An output, as in the API."""
 
     type: str = ""
     attrs: dict[str, str] | None = None
 
 
 class _Upload:
-    """A context that one request brings for another: known, wanted, no longer needed."""
+    """A context uploaded by one request for another: received, wanted, no longer needed."""
 
     def __init__(self) -> None:
         self.brought: asyncio.Future[Call] = asyncio.get_running_loop().create_future()
@@ -55,14 +55,14 @@ class _Upload:
 
 
 class Posted:
-    """The builds of one daemon that come so, by one control."""
+    """Such builds of one daemon, on one `Control`."""
 
     def __init__(self, control: Control) -> None:
         self._control = control
         self._uploads: dict[str, _Upload] = {}
 
     async def build(self, call: Call, request: BuildRequest) -> web.StreamResponse:
-        """Carry out a request whose query is read already."""
+        """Run a build whose query is already parsed."""
         if request.id.startswith(f"{_UPLOADED}:"):
             return await self._receive(call, request.id.removeprefix(f"{_UPLOADED}:"))
         exporters = exporters_of(call.text("outputs"), request.tags)
@@ -108,7 +108,7 @@ class Posted:
             progress(ProgressLine(stream=f"{id}\n") if quiet else ProgressLine(id=_IMAGE, aux={"ID": id}))
 
     async def _uploaded(self, id: str) -> Call:
-        """The request that brings the context of a build."""
+        """The request with the context of a build."""
         upload = self._uploads.setdefault(id, _Upload())
         upload.wanted.set()
         try:
@@ -118,7 +118,7 @@ class Posted:
             raise NotFound(f"no upload has come for the build {id}") from None
 
     async def _receive(self, call: Call, id: str) -> web.StreamResponse:
-        """Lend this request's body to the build that waits for it, until that is over."""
+        """Lend this request's body to the build that waits for it, until the build ends."""
         upload = self._uploads.setdefault(id, _Upload())
         if upload.brought.done():
             raise InvalidInput(f"there is an upload for the build {id} already")
@@ -136,7 +136,7 @@ class Posted:
 
 
 def attributes_of(request: BuildRequest) -> dict[str, str]:
-    """The options of the Dockerfile frontend that a classic query comes to."""
+    """The options of the Dockerfile frontend for a classic query."""
     texts = {
         "filename": request.dockerfile,
         "target": request.target,
@@ -156,7 +156,7 @@ def attributes_of(request: BuildRequest) -> dict[str, str]:
 
 
 def exporters_of(text: str, tags: tuple[str, ...]) -> list[m.Exporter]:
-    """Where the result goes, by the query's `outputs`; the first counts. InvalidInput."""
+    """The exporter in the query's `outputs`; only the first counts. InvalidInput."""
     given = text.strip() not in ("", "null")
     outputs = gojson.decode(text, list[_Output], "invalid outputs specified") if given else []
     first = outputs[0] if outputs else _Output("moby")

@@ -1,14 +1,13 @@
-"""Protocol Buffers for BuildKit's messages: a table of fields on a dataclass, and one encoder and one decoder.
+"""Protocol Buffers for BuildKit's messages: fields declared on a dataclass, an encoder and a decoder.
 
     @dataclass
     class StatusRequest(Message):
         ref: str = text(1)
 
-Owns the wire format and nothing else: no reflection, no .proto files, no groups, no packed numbers (BuildKit's messages
-have none). Unknown fields are skipped, as the format demands. Numbers are int64's; enums are plain integers.
+Implements the wire format only: no reflection, no .proto files, no groups, no packed numbers (BuildKit's messages
+have none). Unknown fields are skipped, as the format demands. Numbers are int64; enums are plain integers.
 
-Strings are not required to be UTF-8: they carry file names, so bytes that are not UTF-8 go through as surrogates, as
-`os.fsdecode` makes them.
+Strings need not be UTF-8, because they carry file names: other bytes become surrogates, as with `os.fsdecode`.
 
 Source: Protocol Buffers documentation, "Encoding".
 Why: docs/decisions/170.
@@ -26,14 +25,14 @@ _SHAPE = "protobuf"
 
 
 class Message:
-    """Base of all messages; every field has a default, which is not sent."""
+    """Base of all messages; every field has a default, which is not encoded."""
 
 
 M = TypeVar("M", bound=Message)
 
 
 class _Kind(NamedTuple):
-    """How one value is written: `wire` is its type on the wire, `of` the class of an embedded message."""
+    """The encoding of a value: `wire` is its wire type, `of` the class of an embedded message."""
 
     wire: int
     default: Any
@@ -41,7 +40,7 @@ class _Kind(NamedTuple):
 
 
 class _Field(NamedTuple):
-    """A field as declared: `value` is set for a map from strings, whose entries are messages {1: key, 2: value}."""
+    """A declared field: `value` is set for a map from strings, whose entries are messages {1: key, 2: value}."""
 
     number: int
     kind: _Kind
@@ -50,7 +49,7 @@ class _Field(NamedTuple):
 
 
 class _Slot(NamedTuple):
-    """A field ready for use: its attribute, its tag as bytes."""
+    """A field for encoding: its attribute, its tag as bytes."""
 
     name: str
     tag: bytes
@@ -113,7 +112,7 @@ _slots_of: dict[type[Message], dict[int, _Slot]] = {}
 
 
 def _slots(of: type[Message]) -> dict[int, _Slot]:
-    """The fields of a class by number, made once."""
+    """The fields of a class by number; cached."""
     if (known := _slots_of.get(of)) is not None:
         return known
     found: dict[int, _Slot] = {}
@@ -176,7 +175,7 @@ def _render_varint(value: int) -> bytes:
 
 
 def decode(of: type[M], encoded: bytes) -> M:
-    """The message in the bytes; `ValueError` for what is none."""
+    """Decode a message; `ValueError` if invalid."""
     message = of()
     slots = _slots(of)
     at, end = 0, len(encoded)

@@ -1,4 +1,4 @@
-"""Credentials for registries, asked of the client over its session.
+"""Registry credentials from the client, over its session.
 
 Source: moby/buildkit session/auth/auth.proto.
 """
@@ -17,12 +17,13 @@ from havre.api.buildkit.sessions import Session
 from havre.registry import Auth, DelegatedAuth
 
 _CREDENTIALS, _FETCH_TOKEN = "/moby.filesync.v1.Auth/Credentials", "/moby.filesync.v1.Auth/FetchToken"
-_HUB = "registry-1.docker.io"  # the name under which clients know the credentials of docker.io
+_HUB = "registry-1.docker.io"  # the key of docker.io's credentials at clients
 
 
 async def session_credentials(session: Session, registry: str) -> Auth | None:
-    """What the client's configuration has for the registry (`docker.io`, `host:5000`); without a secret the client may
-    still fetch tokens, as it does by one that it was given."""
+    """The client's credentials for a registry (`docker.io`, `host:5000`). A client that keeps its secret may still
+    fetch tokens itself.
+    """
     host = _HUB if registry == "docker.io" else registry
     found = CredentialsResponse()
     if session.offers(_CREDENTIALS):

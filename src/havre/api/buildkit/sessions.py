@@ -1,10 +1,10 @@
-"""Sessions: the connections on which a client answers the daemon's questions while it builds.
+"""Sessions: connections on which the daemon calls the client during a build.
 
     client                                    daemon
-    POST /session, X-Docker-Expose-Session-*  -->  Session(id, what it offers)
+    POST /session, X-Docker-Expose-Session-*  -->  Session(id, methods)
                                               <--  FileSync/DiffCopy, Auth/Credentials, Secrets/GetSecret ...
 
-A build names its session by ID; the session's connection may come after the build's first call.
+A build names its session by ID; the session's connection may arrive after the build's first call.
 
 Source: moby/buildkit session/manager.go, session/*/*.proto.
 """
@@ -24,13 +24,16 @@ from havre.api.buildkit.http2 import Channel
 from havre.api.buildkit.protobuf import Message
 from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound
 
-WAIT_S = 10.0  # for a session whose build is here already
+WAIT_S = 10.0  # for the session of a build that has started
 
 A = TypeVar("A", bound=Message)
 
 
 class Session:
-    """One client that answers. `offers(method)` tells what; `shared_key` names its directory across builds."""
+    """One client. `offers(method)` tells whether it serves a method.
+
+    `shared_key` identifies its directory across builds.
+    """
 
     def __init__(self, id: str, shared_key: str, methods: Iterable[str], channel: Channel) -> None:
         self.id = id
@@ -39,11 +42,11 @@ class Session:
         self._channel = channel
 
     def offers(self, method: str) -> bool:
-        """Whether the client serves `method` ("/package.Service/Method"); names are told apart without case."""
+        """Report whether the client serves `method` ("/package.Service/Method"), ignoring case."""
         return method.lower() in self._methods
 
     async def ask(self, method: str, question: Message, reply: type[A]) -> A:
-        """Call a method with one message each way; `NotFound` if the client says so, `Failed` for any other refusal."""
+        """Call a unary method. `NotFound` if the client reports it, `Failed` for other errors."""
         async with self._call(method, Cardinality.UNARY_UNARY, (), type(question), reply) as stream:
             await stream.send_message(question, end=True)
             answer = await stream.recv_message()
@@ -55,7 +58,7 @@ class Session:
     async def converse(
         self, method: str, metadata: Sequence[tuple[str, str]], sent: type[Message], received: type[A]
     ) -> AsyncIterator[Stream[Any, A]]:
-        """Call a method that streams both ways. The stream must be ended and read to its end, or is cut off."""
+        """Call a bidirectional streaming method. The stream is cancelled unless read to its end."""
         if not self.offers(method):
             raise Failed(f"the client does not offer {method}")
         async with self._call(method, Cardinality.STREAM_STREAM, metadata, sent, received) as stream:
@@ -90,7 +93,7 @@ def _translated() -> Iterator[None]:
 
 
 class Sessions:
-    """The sessions that are open."""
+    """The open sessions."""
 
     def __init__(self) -> None:
         self._open: dict[str, Session] = {}
@@ -98,7 +101,7 @@ class Sessions:
 
     @asynccontextmanager
     async def opened(self, session: Session) -> AsyncIterator[None]:
-        """Let builds find the session as long as the context lasts."""
+        """Register a session during a block, so that builds can find it."""
         if not session.id:
             raise InvalidInput("the session has no ID")
         async with self._changed:
@@ -111,7 +114,7 @@ class Sessions:
                 del self._open[session.id]
 
     async def find(self, id: str) -> Session:
-        """The session of this ID, which may yet have to come; `NotFound` if it does not."""
+        """The session with this ID, waiting for it if necessary; `NotFound` if it does not arrive."""
         try:
             async with asyncio.timeout(WAIT_S), self._changed:
                 await self._changed.wait_for(lambda: id in self._open)

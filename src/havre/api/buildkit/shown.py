@@ -1,4 +1,4 @@
-"""Bytes that the door itself moves for a build, shown in steps beside the builder's: bringing files in, exporting."""
+"""Progress of bytes transferred by the API for a build (context in, export out), as vertices beside the builder's."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from contextlib import contextmanager
 
 from havre.builds.progress import BuildProgress, Transfer, Vertex
 
-_TOLD_EVERY = 1 << 20  # bytes between two words about a transfer
+_TOLD_EVERY = 1 << 20  # bytes between two progress events of a transfer
 
 Moved = Callable[[int], None]
 
 
 @contextmanager
 def counted(vertex: Vertex, what: str, progress: BuildProgress) -> Iterator[Moved]:
-    """Bytes that move for a step, told now and then, and all of them at the end of the block."""
+    """Progress of a vertex's transfer: reported at intervals, and in total at the end of the block."""
     total = told = 0
 
     def moved(size: int) -> None:
@@ -31,5 +31,5 @@ def counted(vertex: Vertex, what: str, progress: BuildProgress) -> Iterator[Move
 
 
 def tell_done(vertex: Vertex, what: str, progress: BuildProgress) -> None:
-    """One thing that a step has done, which has no size."""
+    """Report a completed action without a size."""
     progress(Transfer(vertex, what, 0, 0, time.time(), done=True))

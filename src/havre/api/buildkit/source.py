@@ -1,13 +1,13 @@
-"""What a build asks its client for, asked over the client's session: `build.request.ContextSource`.
+"""The client's files, secrets and credentials for a build, over its session: a `builds.request.ContextSource`.
 
     builder                       SessionSource                     client's session
     dockerfile("Dockerfile")  --> FileSync of "dockerfile"      --> Dockerfile, Dockerfile.dockerignore
                                   FileSync of "context"         --> .dockerignore
-    directory("context", ..)  --> FileSync of "context"         --> what changed since the last build
+    directory("context", ..)  --> FileSync of "context"         --> changes since the last build
       or, for a tar on stdin  --> Upload/Pull                   --> the tar, unpacked once
     secret, ssh, credentials  --> Secrets, SSH, Auth
 
-Directories stay until `stack` closes, which is when the build is over.
+Directories are kept until `stack` closes at the end of the build.
 
 Source: moby/buildkit session/*; frontend/dockerui; docker/buildx build/opt.go.
 """
@@ -56,9 +56,9 @@ _CHECK_AGENT, _PULL = "/moby.sshforward.v1.SSH/CheckAgent", "/moby.upload.v1.Upl
 
 
 class SessionSource:
-    """The client of one build, without a session's ID one that has nothing more to give.
+    """The client of one build; with an empty session ID it offers nothing.
 
-    `text` is the Dockerfile once it has been read, for messages about its lines; `bodies` are tars that came by HTTP.
+    `text` is the Dockerfile once read, for messages about its lines; `bodies` are tars received by HTTP.
     """
 
     def __init__(
@@ -81,11 +81,11 @@ class SessionSource:
         self._locks: dict[object, asyncio.Lock] = {}
         self._made: dict[object, Any] = {}
         self._origins: dict[str, Origin] = {}
-        self._only_dockerfile = ""  # its name when a URL has given it alone, and no context
+        self._only_dockerfile = ""  # its name, if a URL gave a Dockerfile only, without a context
         self.text: DockerfileBytes | None = None
 
     async def dockerfile(self, path: str) -> DockerfileBytes:
-        """The Dockerfile at `path` of its directory, with the ignore file that belongs to it or to the context."""
+        """The Dockerfile at `path` of its directory, with its own ignore file or the context's."""
         own, local = f"{path}{_IGNORE}", self._options.dockerfile_local
         with shown(f"[internal] load build definition from {path}", self._progress) as vertex:
             if local:
@@ -113,7 +113,7 @@ class SessionSource:
             return await _optional(directory, _IGNORE)
 
     async def directory(self, name: str, wanted: Sequence[str], ignored: Sequence[str]) -> Files:
-        """The client's directory of that context, or what of it the build wants."""
+        """A context's directory at the client, or the wanted part of it."""
         if name == MAIN_CONTEXT and self._is_foreign:
             return await self._foreign_context()
         if (remote := self._options.remotes.get(name)) is not None:
@@ -136,7 +136,7 @@ class SessionSource:
         exclude: Sequence[str] = (),
         kept: bool = False,
     ) -> Files:
-        """A directory of the client's, transferred once for each way of asking; `kept` for its next build."""
+        """A directory of the client, transferred once for each distinct request; `kept` for its next build."""
 
         async def transfer() -> Files:
             session = await self._session()
@@ -149,7 +149,7 @@ class SessionSource:
         return await self._once((local, follow, exclude), transfer)
 
     async def _once(self, key: object, make: Callable[[], Awaitable[T]]) -> T:
-        """What `make` gave the first time it was asked for `key`; who asks meanwhile waits."""
+        """The result of `make`, called once for each `key`; concurrent callers wait for it."""
         async with self._locks.setdefault(key, asyncio.Lock()):
             if key not in self._made:
                 self._made[key] = await make()
@@ -163,7 +163,7 @@ class SessionSource:
         return await self._sessions.find(self._session_id)
 
     async def secret(self, id: str) -> bytes | None:
-        """A secret of the client's."""
+        """A secret of the client."""
         session = await self._session() if self._session_id else None
         if session is None or not session.offers(_SECRET):
             return None
@@ -173,13 +173,13 @@ class SessionSource:
             return None
 
     async def ssh(self, id: str) -> Path | None:
-        """A socket on which the client's agent answers."""
+        """A socket of the client's SSH agent."""
         session = await self._session() if self._session_id else None
         if session is None or not session.offers(_CHECK_AGENT):
             return None
         try:
             await session.ask(_CHECK_AGENT, CheckAgentRequest(id), CheckAgentResponse)
-        except Failed:  # clients have no other way to say that they have no such agent
+        except Failed:  # the protocol has no other way to report a missing agent
             return None
 
         async def forward() -> Path:
@@ -190,26 +190,26 @@ class SessionSource:
         return await self._once(("ssh", id), forward)
 
     async def blob(self, store: str, digest: Digest) -> AsyncGenerator[bytes, None]:
-        """A blob of the client's directory of a cache."""
+        """A blob of the client's cache directory."""
         async with aclosing(read_blob(await self._session(), store, digest)) as pieces:
             async for piece in pieces:
                 yield piece
 
     async def credentials(self, registry: str) -> Auth | None:
-        """What the client's configuration has for the registry."""
+        """The client's credentials for a registry."""
         return await session_credentials(await self._session(), registry) if self._session_id else None
 
     def origins(self) -> Mapping[str, Origin]:
-        """Where those contexts come from that were fetched."""
+        """The origins of fetched contexts."""
         return self._origins
 
     @property
     def _is_foreign(self) -> bool:
-        """Whether the main context is no directory of the client's."""
+        """Report whether the main context is not a directory of the client."""
         return bool(self._options.upload or self._options.remote)
 
     async def _foreign_context(self) -> Files:
-        """The main context as a tar that the client sends, or from a URL."""
+        """The main context as a tar sent by the client, or from a URL."""
 
         async def unpack() -> Files:
             if self._options.remote:

@@ -1,7 +1,7 @@
-"""Files of a git repository or a URL that a client reads beside its build: `LLBBridge.Solve` of a source.
+"""Files of a git repository or URL that a client reads beside its build: `LLBBridge.Solve` of a source.
 
-    Solve(definition) --> a reference           nothing is fetched yet
-    StatFile, ReadFile, Evaluate(reference)     fetched once, by what the client's session lends; gone with the job
+    Solve(definition) --> a reference           nothing is fetched
+    StatFile, ReadFile, Evaluate(reference)     fetched once, with the session's credentials; deleted with the job
 
 Source: moby/buildkit frontend/gateway/pb/gateway.proto.
 """
@@ -28,7 +28,7 @@ MAX_BYTES = 8 << 20  # of a file that is read; a message may have twice as many
 
 
 class SourceFiles:
-    """One source, fetched when it is first asked for; what it needs is put on `stack`."""
+    """One source, fetched at first use; its resources are added to `stack`."""
 
     def __init__(
         self, source: Source, lender: Lender, contexts: Contexts, stack: AsyncExitStack, progress: BuildProgress
@@ -42,7 +42,7 @@ class SourceFiles:
         self._tree: Tree | None = None
 
     async def tree(self) -> Tree:
-        """The files."""
+        """The files, fetched if necessary."""
         async with self._lock:
             if self._tree is None:
                 self._tree = await self._fetch()
@@ -66,12 +66,12 @@ class SourceFiles:
         return files if isinstance(files, PackedTree) else DirectoryTree(files)
 
     async def stat(self, path: str) -> m.Stat:
-        """What lies at `path`; `NotFound` in Go's words, by which clients know it."""
+        """The attributes of `path`; `NotFound` with Go's message, which clients match."""
         tree = await self.tree()
         return await in_thread(_stat, tree, path)
 
     async def read(self, path: str, offset: int, length: int) -> bytes:
-        """A file's bytes from `offset` on, `length` of them at most unless that is 0; `InvalidInput` for too many."""
+        """A file's bytes from `offset`, at most `length` (0: all); `InvalidInput` above the limit."""
         tree = await self.tree()
         return await to_its_end(_read, tree, path, offset, length)
 

@@ -1,4 +1,4 @@
-"""The client's SSH agent behind a socket of ours, for `RUN --mount=type=ssh`.
+"""The client's SSH agent on a local socket, for `RUN --mount=type=ssh`.
 
     ssh in a RUN --> Unix socket --> SSH/ForwardAgent, a stream for each connection --> the client's agent
 
@@ -26,7 +26,7 @@ _PIECE = 32 << 10
 
 @asynccontextmanager
 async def forward_agent(session: Session, id: str, path: Path) -> AsyncIterator[None]:
-    """Let the client's agent `id` answer on the socket `path` as long as the context lasts."""
+    """Forward the socket `path` to the client's agent `id` during a block."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with session.converse(_FORWARD, [(_ID, id or "default")], BytesMessage, BytesMessage) as stream:
@@ -37,7 +37,7 @@ async def forward_agent(session: Session, id: str, path: Path) -> AsyncIterator[
 
 
 async def _relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stream: Stream[Any, BytesMessage]) -> None:
-    """Carry both directions until the agent's end, or until the user of the socket leaves."""
+    """Relay both directions until the agent closes or the socket's user disconnects."""
     await stream.send_request()
 
     async def forward() -> None:

@@ -1,10 +1,10 @@
-"""How a build goes, as BuildKit's Status stream tells it.
+"""A build's progress as BuildKit's Status stream.
 
-    progress(event) --> pending StatusResponse --> messages(): one message for all that is ready
+    progress(event) --> pending StatusResponse --> messages(): one message with everything pending
                                                    ends after close()
 
-The client may ask before the build begins or after it has ended; what has happened is kept for it. A client that does
-not read loses output of RUN, never the states of steps.
+The client may ask before the build begins or after it has ended; events are kept for it. For a client that does not
+read, output of RUN is dropped, but never the states of steps.
 
 Source: moby/buildkit api/services/control/control.proto; client/graph.go.
 """
@@ -29,7 +29,7 @@ from havre.api.buildkit.messages import Vertex as VertexMessage
 from havre.builds.progress import BuildEvent, Declared, Finished, Log, Started, Transfer, Vertex, Warned
 from havre.oci.digest import digest_of
 
-MAX_UNREAD_LOG = 8 << 20  # bytes of output kept for a client that does not read
+MAX_UNREAD_LOG = 8 << 20  # bytes of output buffered for a client that does not read
 MAX_MESSAGE_LOG = 1 << 20
 _CLIPPED = b"[output clipped]\n"
 
@@ -37,7 +37,7 @@ _CLIPPED = b"[output clipped]\n"
 class Status:
     """One build's events for one reader.
 
-    Digests are told salted: a client that drives several builds at once (bake) would take equal ones for one step.
+    Digests are salted: a client with several builds (bake) would merge steps with equal digests.
     """
 
     def __init__(self) -> None:
@@ -58,18 +58,18 @@ class Status:
             self._pending.statuses.append(self._transfer(event))
         elif isinstance(event, Warned):
             self._pending.warnings.append(self._warning(event))
-        elif event.vertex.name:  # else it changes no file, and BuildKit's clients hear nothing of it
+        elif event.vertex.name:  # otherwise it changes no file, and BuildKit does not report such steps
             self._last = event.vertex
             self._pending.vertexes.append(self._vertex(event))
         self._changed.set()
 
     def close(self) -> None:
-        """The build is over."""
+        """End the stream."""
         self._closed = True
         self._changed.set()
 
     async def messages(self) -> AsyncIterator[StatusResponse]:
-        """All that happens, until the build is over."""
+        """All messages until the build ends."""
         while True:
             await self._changed.wait()
             self._changed.clear()
@@ -79,7 +79,7 @@ class Status:
                 return
 
     def _take(self) -> StatusResponse:
-        """What is pending, and not more output than a message may carry."""
+        """The pending events, with at most as much output as a message may carry."""
         taken, self._pending = self._pending, StatusResponse()
         size = 0
         for index, log in enumerate(taken.logs):
@@ -145,6 +145,6 @@ class Status:
 
 
 def timestamp(seconds: float) -> Timestamp:
-    """A time since the epoch as BuildKit wants it."""
+    """A time in seconds since the epoch as BuildKit's Timestamp."""
     whole = int(seconds)
     return Timestamp(whole, int((seconds - whole) * 1e9))
