@@ -9,7 +9,7 @@ from support.engines import Engine
 
 def test_a_missing_one_is_made_again(havred: Engine) -> None:
     done = havred.havre("run", "--rm", "hello", check=0)
-    assert "Made hello:latest anew from this machine's busybox" in done.stderr
+    assert "Made hello:latest from this host's busybox" in done.stderr
     assert done.stdout.strip()
     assert havred.out("images", "-q", "hello")
     havred.out("rmi", "hello")

@@ -162,7 +162,7 @@ def test_every_verb_chooses_a_platform(havred: Engine, partners: Partners, regis
     gone = havred.out("rmi", name)
     assert f"Deleted: {arm}" in gone
     assert havred.out("images", "-q", name) == ""
-    assert havred.havre("system", "check", check=0).stdout == "Everything is as it should be.\n"
+    assert havred.havre("system", "check", check=0).stdout == "No defects found.\n"
 
 
 def test_the_api_tells_manifests(havred: Engine, partners: Partners, registry: RealRegistry) -> None:

@@ -141,7 +141,7 @@ def test_a_damaged_store_is_found_and_mended(havred: Engine, registry: RealRegis
     name = f"{registry.host}/sound:1"
     havred.docker("load", stdin=one_image(name, BASE), check=0)
     havred.docker("push", "-q", name, check=0)
-    assert havred.havre("system", "check", check=0).stdout == "Everything is as it should be.\n"
+    assert havred.havre("system", "check", check=0).stdout == "No defects found.\n"
     layer = digest_of(BASE)
     with (havred.root / "data" / "layers" / layer.removeprefix("sha256:") / "tar").open("r+b") as file:
         file.seek(1 << 19)
@@ -151,7 +151,7 @@ def test_a_damaged_store_is_found_and_mended(havred: Engine, registry: RealRegis
     assert f": its layer {layer} is damaged\n" in found.stdout
     mended = havred.havre("system", "check", "--repair", check=0).stdout
     assert f"fetched {registry.host}/sound@sha256:" in mended
-    assert havred.havre("system", "check", check=0).stdout == "Everything is as it should be.\n"
+    assert havred.havre("system", "check", check=0).stdout == "No defects found.\n"
 
 
 def test_how_large_a_layer_may_be_is_set(tmp_path: Path) -> None:

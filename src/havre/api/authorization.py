@@ -42,7 +42,7 @@ Shown: TypeAlias = dict[str, Any]
 
 
 class Authorization:
-    """The chain of plugins of one daemon."""
+    """The daemon's chain of plugins."""
 
     def __init__(self, plugins: Plugins, names: Sequence[str]) -> None:
         self._plugins = plugins

@@ -1,8 +1,8 @@
-"""A build's events as BuildKit's clients print them with `--progress rawjson`, for `POST /build?progress=rawjson`.
+"""A build's events in the form of BuildKit's `--progress rawjson`, for `POST /build?progress=rawjson`.
 
     event --> {"aux": {"Build": {"vertexes": [...] | "statuses": [...] | "logs": [...] | "warnings": [...]}}}
 
-Steps that change no file have no vertex, as with BuildKit. Source: moby/buildkit client/graph.go, "SolveStatus".
+Steps that change no file have no vertex, as in BuildKit. Source: moby/buildkit client/graph.go, "SolveStatus".
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class RawTeller:
         self._began: dict[tuple[str, str], float] = {}
 
     def __call__(self, event: BuildEvent) -> None:
-        """Take one event."""
+        """Process one event."""
         if isinstance(event, Warned):
             told = {"warnings": [{"vertex": "", "level": 1, "short": _base64(event.short.encode()), "url": event.url}]}
         elif not event.vertex.name:

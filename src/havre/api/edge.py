@@ -185,7 +185,7 @@ class EdgeProtocol(HoldingProtocol):
 
 
 class EdgeServer(web.Server):
-    """Makes an `EdgeProtocol` for each connection."""
+    """Creates an `EdgeProtocol` for each connection."""
 
     def __init__(self, edge: Edge, **settings: Any) -> None:
         super().__init__(edge.answer, handler_cancellation=True)

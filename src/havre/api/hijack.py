@@ -5,7 +5,7 @@ After the response's head the connection is a byte stream, each half of which ca
     client                                   daemon
     POST /containers/x/attach   ---------->
     Upgrade: tcp
-                                <----------  HTTP/1.1 101 UPGRADED        (200 OK without "Upgrade")
+                               <----------  HTTP/1.1 101 UPGRADED        (200 OK without "Upgrade")
     stdin bytes                 ---------->
     FIN (end of stdin)          ---------->  read() returns b""; output continues
                                 <----------  output, framed or raw

@@ -1,10 +1,10 @@
 """Relays between a hijacked connection and a process, with back-pressure in both directions.
 
-                 framed or raw                       iterate
+                    framed or raw                       iterate
     Connection <---------------- deliver_output <--------------- Stdio.output
-        |                                                            ^
-        '------> feed_input --- detach keys? --- write_stdin --------'
-                      '-- b"" (half-close) ----- close_stdin
+         |                                                            ^
+         '------> feed_input --- detach keys? --- write_stdin --------'
+                     '-- b"" (half-close) ----- close_stdin
 
 The relay ends with the output, when the user detaches, or (cancelled) when the client disconnects.
 """

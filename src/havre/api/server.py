@@ -92,7 +92,7 @@ class Server:
         self.addresses: list[str] = []
 
     async def listen(self, listener: Listener) -> None:
-        """Open one more listener."""
+        """Open another listener."""
         opened = _open(listener)
         tls = None if isinstance(listener, UnixListener) else listener.tls
         make = self._http if tls is None else protocol_factory(self._http, tls)

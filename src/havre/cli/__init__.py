@@ -1,1 +1,1 @@
-"""The command line: one lazily imported module per command group."""
+"""The command line: one module per command group, imported only when used."""

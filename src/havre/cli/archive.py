@@ -1,4 +1,4 @@
-"""Whole trees as tar: save, load, import, export; and commit and diff."""
+"""Tar archives of images and containers: save, load, import, export; also commit and diff."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _CHUNK = 256 << 10
 
 
 def read_chunks(descriptor: int) -> Iterator[bytes]:
-    """What a descriptor has, until its end."""
+    """Yield the data of a descriptor until its end."""
     while data := posix.read(descriptor, _CHUNK):
         yield data
 
@@ -38,7 +38,7 @@ def open_input(path: str) -> int:
 
 
 def write_output(pieces: Iterable[bytes], path: str, verb: str) -> None:
-    """Bytes to a file (whole or not at all) or to standard output. Raises StatusError."""
+    """Write bytes to a file (atomically) or to standard output. Raises StatusError."""
     if not path:
         for data in pieces:
             write_all(1, data)
@@ -61,7 +61,7 @@ def write_output(pieces: Iterable[bytes], path: str, verb: str) -> None:
 
 
 def check_output(path: str, verb: str) -> None:
-    """Refuse to write an archive to a terminal, or to a directory that is not there. Raises StatusError."""
+    """Reject a terminal, or a directory that does not exist, as the output. Raises StatusError."""
     if not path and posix.isatty(1):
         raise StatusError(1, "cowardly refusing to save to a terminal. Use the -o flag or redirect")
     directory = path.rpartition("/")[0] if "/" in path else "."
@@ -129,7 +129,7 @@ def export(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def commit(session: Session, options: Options, arguments: list[str]) -> int:
-    """Make an image of a container."""
+    """Create an image from a container."""
     container, *names = arguments
     query: Query = {"container": container, "pause": "1" if options.pause else "0"}
     if names:
@@ -143,7 +143,7 @@ def commit(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def diff(session: Session, options: Options, arguments: list[str]) -> int:
-    """Show what a container changed in its file system."""
+    """Show the changes in a container's file system."""
     if not arguments[0]:
         raise StatusError(1, "Container name cannot be empty")
     changes = session.client.get(f"/containers/{arguments[0]}/changes") or []

@@ -1,4 +1,4 @@
-"""`havre attach`, `havre start`, and what they share with `run` and `exec`: a conversation with a container.
+"""`havre attach`, `havre start`, and what they share with `run` and `exec`: attaching to a container's streams.
 
 attach (hijacked, before the start, so that no output is missed)
 wait   (its headers before the start, so that no exit is missed)
@@ -7,7 +7,7 @@ start, resize, copy until the stream ends, exit code from wait
 
 from __future__ import annotations
 
-import _signal  # type: ignore[import-not-found]  # the package around it costs as much as the rest of this program
+import _signal  # type: ignore[import-not-found]  # `signal` imports enum, which costs as much as all the rest
 import posix
 import select
 import sys
@@ -38,13 +38,13 @@ _SIGNAL_NAMES = {getattr(_signal, name): name.removeprefix("SIG") for name in _P
 
 
 def check_tty(attach_stdin: bool, tty: bool) -> None:
-    """Refuse a terminal for a container when our own input is none. Raises StatusError."""
+    """Reject a container's terminal when our own stdin is not one. Raises StatusError."""
     if attach_stdin and tty and not posix.isatty(0):
         raise StatusError(1, "the input device is not a TTY")
 
 
 def detach_keys(session: Session, options: Options) -> str:
-    """The detach keys in force: the flag's, the config file's, or "" for the daemon's and our default."""
+    """The detach keys: the flag's, the config file's, or "" for the default."""
     keys = options.detach_keys or session.config.text("detachKeys")
     if keys:
         parse_keys(keys)
@@ -52,9 +52,9 @@ def detach_keys(session: Session, options: Options) -> str:
 
 
 class Conversation:
-    """The attached streams of a container or exec, with signals and window size passed on.
+    """The attached streams of a container or exec; signals and window changes are forwarded.
 
-    `resize_path` is where the window's size goes; `kill` sends a signal by name, or is None for no proxying.
+    `resize_path` is the API path for the window size; `kill` sends a signal by name, or is None for no forwarding.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class Conversation:
             ).run()
 
     def on_signal(self, number: int) -> None:
-        """Pass on a window change or a signal; one that the container is too far gone for is dropped."""
+        """Forward a window change or a signal; ignored when the container has ended."""
         try:
             if number == _signal.SIGWINCH:
                 self.resize()
@@ -105,7 +105,7 @@ class Conversation:
             return
 
     def set_first_size(self) -> None:
-        """Tell the daemon our window's size in the background, again and again while the process is still starting."""
+        """Send the initial window size in a thread, retrying while the process is starting."""
         if self._resize_path:
             start_new_thread(self._keep_trying, ())
 
@@ -119,14 +119,14 @@ class Conversation:
                 return
 
     def resize(self, grow: int = 0, client: Client | None = None) -> None:
-        """Tell the daemon our window's size, `grow` larger than it is."""
+        """Send the window size to the daemon, enlarged by `grow`."""
         rows, columns = size()
         if self._resize_path and rows and columns:
             query: dict[str, str | list[str]] = {"h": str(rows + grow), "w": str(columns + grow)}
             (client or self._client).call("POST", self._resize_path, query).read()
 
     def exit_code(self, waiting: Response) -> int:
-        """The exit code that `wait` tells, signals being passed on meanwhile. Raises StatusError for an error."""
+        """The exit code from `wait`; forwards signals meanwhile. Raises StatusError for an error."""
         poll = select.poll()
         stream, early = waiting.hijack()
         poll.register(stream.fileno(), select.POLLIN)
@@ -142,7 +142,7 @@ class Conversation:
 
 
 def read_exit_code(waiting: Response) -> int:
-    """The exit code in the body of a `wait` response. Raises StatusError when it tells an error."""
+    """The exit code in the body of a `wait` response. Raises StatusError for an error."""
     answer = decode(waiting.read())
     if (error := answer.get("Error")) and error.get("Message"):
         raise StatusError(125, f"Error waiting for container: {error['Message']}")
@@ -189,7 +189,7 @@ def attach(session: Session, options: Options, arguments: list[str]) -> int:
     kill = killer(session, name) if options.sig_proxy else None
     talk = Conversation(session, tty=tty, stdin=stdin, keys=keys, resize_path=f"/containers/{name}/resize", kill=kill)
     if tty:
-        talk.resize(grow=1)  # a change of size, and back, makes a shell draw its prompt again
+        talk.resize(grow=1)  # resizing, and back, makes a shell redraw its prompt
         talk.resize()
     if talk.copy(stream, early) == DETACHED:
         raise StatusError(1, "read escape sequence")

@@ -1,7 +1,7 @@
-"""`havre build`: a context sent to the daemon, its steps shown, and what was built put where it is wanted.
+"""`havre build`: sends a context to the daemon, shows the build's steps, and delivers the result.
 
-havre's daemon    what `buildsend` lists, secrets and named contexts; steps as they go (`buildview`)
-dockerd           the whole context as a tar to the classic endpoint, whose lines are shown as they are
+havre's daemon    the context by `buildsend`'s list, secrets and named contexts; steps live (`buildview`)
+dockerd           the whole context as a tar to the classic endpoint, whose output is shown as it is
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def build(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def _agents(session: Session, options: Options, query: Query) -> AbstractContextManager[object]:
-    """The SSH agents of the build, which is told of them, ready for the length of a block."""
+    """Serve the build's SSH agents for the duration of a block, and add them to the query."""
     if not options.ssh:
         return nullcontext()
     from havre.client.buildagents import Agents
@@ -102,7 +102,7 @@ def _agents(session: Session, options: Options, query: Query) -> AbstractContext
 
 
 def _caches(options: Options, query: Query) -> Caches:
-    """The caches of the build, told in its query; a directory that is not there yet is said to be missing."""
+    """The caches of the build, added to its query; warns about directories that do not exist."""
     caches = Caches(options.cache_from, options.cache_to)
     query |= caches.query()
     for directory in caches.missing:
@@ -111,7 +111,7 @@ def _caches(options: Options, query: Query) -> Caches:
 
 
 def _source(context: str, options: Options, query: Query) -> Source:
-    """What is to be sent; None for a URL, which the daemon fetches."""
+    """The context to send; None for a URL, which the daemon fetches."""
     if is_remote(context):
         query["remote"] = context
         query["dockerfile"] = options.file
@@ -128,7 +128,7 @@ def _source(context: str, options: Options, query: Query) -> Source:
 
 
 def _read_secret(text: str) -> tuple[str, bytes]:
-    """The ID and value of `id=x,src=FILE` or `id=x,env=NAME`; an ID alone is looked for as a variable, then a file."""
+    """The ID and value of `id=x,src=FILE` or `id=x,env=NAME`; a bare ID is looked up as a variable, then as a file."""
     fields = dict(field.partition("=")[::2] for field in text.split(","))
     id = fields.get("id", "") or fields.get("src", "") or fields.get("source", "")
     path = fields.get("src") or fields.get("source") or ""
@@ -141,7 +141,7 @@ def _read_secret(text: str) -> tuple[str, bytes]:
 
 
 def _refuse_elsewhere(options: Options) -> None:
-    """Say what a daemon of another kind cannot do by its classic endpoint."""
+    """Reject options that another daemon's classic endpoint does not support."""
     asked = {
         "allow": options.allow,
         "secret": options.secret,
@@ -158,7 +158,7 @@ def _refuse_elsewhere(options: Options) -> None:
 
 
 def _watch(messages: Messages, options: Options, steps: Steps) -> dict[str, Any]:
-    """Show the steps; what the daemon tells of the result. Raises StatusError."""
+    """Show the steps; returns the daemon's message with the result. Raises StatusError."""
     view = choose_view(options.progress, steps, quiet=options.quiet)
     built: dict[str, Any] = {"ID": ""}
     try:
@@ -179,7 +179,7 @@ def _watch(messages: Messages, options: Options, steps: Steps) -> dict[str, Any]
 
 
 def _render_problem(message: str) -> str:
-    """An error after the lines of the Dockerfile that it names, as docker's clients show it; red on a terminal."""
+    """An error with the Dockerfile's lines that it refers to, as docker's clients show it; red on a terminal."""
     problem, *rest = message.split("\n")
     at = next((n for n, line in enumerate(rest) if line.startswith("-" * 20)), 0)
     problem = "\n".join([problem, *rest[: max(at - 1, 0)]]) if at else message
@@ -189,7 +189,7 @@ def _render_problem(message: str) -> str:
 
 
 def _push(session: Session, tags: list[str], *, quiet: bool) -> str:
-    """Push every name; the digest of what the last one stands for in its registry."""
+    """Push every name; returns the digest pushed last."""
     if not tags:
         raise StatusError(1, "tag is needed when pushing to registry")
     from havre.cli.pull import push_image
@@ -198,7 +198,7 @@ def _push(session: Session, tags: list[str], *, quiet: bool) -> str:
 
 
 def _conclude(options: Options, image: str, tags: list[str], steps: Steps) -> None:
-    """Tell and write down what was built."""
+    """Report the result on the terminal and in the files asked for."""
     if options.quiet:
         print(image)
     elif options.progress != "rawjson":
@@ -214,7 +214,7 @@ def _conclude(options: Options, image: str, tags: list[str], steps: Steps) -> No
 
 
 def _write_metadata(path: str, built: dict[str, Any], digest: str, tags: list[str]) -> None:
-    """What was built, by buildx's names; `digest` is that of a manifest that was pushed or written to an archive."""
+    """Write the metadata file, with buildx's keys; `digest` is that of a manifest pushed or written to an archive."""
     image = built["ID"]
     names = {"image.name": ",".join(map(_canonical, tags))} if tags else {}
     digests = {"containerimage.config.digest": image, "containerimage.digest": digest or image}
@@ -223,7 +223,7 @@ def _write_metadata(path: str, built: dict[str, Any], digest: str, tags: list[st
 
 
 def _provenances(built: dict[str, Any]) -> dict[str, Any]:
-    """What is attested of where the result, or that for each platform, comes from, if that was asked for."""
+    """The provenance of the result, or of each platform's, if requested."""
     results = {f"/{text}": each for text, each in (built.get("Platforms") or {}).items()} or {"": built}
     return {
         f"buildx.build.provenance{suffix}": decode(a2b_base64(predicate["Document"]))
@@ -240,7 +240,7 @@ def _canonical(name: str) -> str:
 
 
 def _check(messages: Iterator[dict[str, Any]]) -> int:
-    """Show what the build checks found; 1 if that is anything. dockerd has no such call, and says so."""
+    """Print the warnings of the build checks; 1 if there are any. dockerd's classic endpoint does not support them."""
     text = ""
     found: dict[str, Any] = {}
     for message in _checked(messages):
@@ -255,7 +255,7 @@ def _check(messages: Iterator[dict[str, Any]]) -> int:
 
 
 def _attestations(options: Options) -> dict[str, str]:
-    """The attestations by kind with their settings, as BuildKit has them."""
+    """The attestations by kind with their settings, in BuildKit's form."""
     shorthands = {"provenance": options.provenance, "sbom": options.sbom}
     given = [f"type={kind},{text}" for kind, text in shorthands.items() if text]
     wanted = {}
@@ -271,7 +271,7 @@ def _attestations(options: Options) -> dict[str, str]:
 
 
 def build_query(options: Options, proxies: dict[str, str] | None = None) -> Query:
-    """The query of POST /build but for what depends on the context."""
+    """The query of POST /build, without what depends on the context."""
     query: Query = {"t": options.tag, "rm": "1", "version": "1"}
     texts = {
         "target": options.target,
@@ -312,13 +312,13 @@ def build_query(options: Options, proxies: dict[str, str] | None = None) -> Quer
 
 
 def _build_arg(text: str) -> tuple[str, str | None]:
-    """A name alone takes its value from the environment."""
+    """A bare name takes its value from the environment."""
     name, equals, value = text.partition("=")
     return name, value if equals else os.environ.get(name)
 
 
 def _from_stdin(options: Options) -> TextContext | Iterator[bytes]:
-    """A tar on standard input as it is; anything else is a Dockerfile."""
+    """A tar on standard input unchanged; anything else is a Dockerfile."""
     from havre.client.buildtar import is_tar
 
     if options.file == "-":
@@ -342,7 +342,7 @@ def _read_stdin() -> bytes:
 
 
 def _watch_classic(messages: Messages, *, quiet: bool) -> str:
-    """Show the build; the image's ID. Raises StatusError."""
+    """Show the build's output; returns the image's ID. Raises StatusError."""
     found: list[str] = []
 
     def note(message: dict[str, Any]) -> dict[str, Any]:
@@ -368,7 +368,7 @@ def _checked(messages: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def _write_id(path: str, image: str) -> None:
-    """The ID for `--iidfile`; an earlier build's goes before the build begins."""
+    """Write the ID for `--iidfile`; the file of an earlier build is removed before the build begins."""
     if not path:
         return
     if image:

@@ -1,10 +1,10 @@
-"""`build --graph FILE`: the stages of a build as a picture, a column each, with the times of its steps.
+"""`build --graph FILE`: draws the stages of a build as SVG, one column each, with the times of its steps.
 
-    [build 1/2] FROM golang      a step: its name, how long it took, grey when it came from the cache, red if it failed
-         |                       an arrow for each step that another stage copies from
+    [build 1/2] FROM golang      a step: name, duration; grey if cached, red if failed
+     |                       an arrow for each step that another stage copies from
     [build 2/2] RUN make         -->  [2/2] COPY --from=build /out /
 
-Everything is told by the steps' names, which say stage and place. Pure.
+Derived from the steps' names, which contain stage and number. Pure.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _COLOURS = {"cached": "#e4e4e4", "done": "#d7ead2", "failed": "#f3c6c6"}
 
 
 def render_svg(steps: Steps) -> str:
-    """The picture as SVG 1.1, complete in itself."""
+    """The graph as a standalone SVG 1.1 image."""
     stages = group(list(steps.by_digest.values()))
     places: dict[str, tuple[int, int]] = {}
     parts, bottom = [], _PAD
@@ -45,7 +45,7 @@ def render_svg(steps: Steps) -> str:
 
 
 def group(steps: Sequence[Step]) -> dict[str, list[Step]]:
-    """The steps by the stage that their names say, "" for what belongs to none."""
+    """The steps by the stage in their names, "" for those without one."""
     stages: dict[str, list[Step]] = {}
     for step in steps:
         stages.setdefault(stage_of(step.name), []).append(step)
@@ -55,7 +55,7 @@ def group(steps: Sequence[Step]) -> dict[str, list[Step]]:
 def stage_of(name: str) -> str:
     """The stage in a step's name (`[build 2/3] RUN make`); "final" for the only one, "" for `[internal] ...`.
 
-    Of a build for several platforms with its platform: `linux/arm64 build`.
+    With the platform in a build for several platforms: `linux/arm64 build`.
     """
     inside = name[1:].partition("]")[0].split() if name.startswith("[") else []
     if not inside or "/" not in inside[-1]:
@@ -76,7 +76,7 @@ def _box(step: Step, x: int, y: int) -> str:
 
 
 def _arrows(stages: dict[str, list[Step]], places: dict[str, tuple[int, int]]) -> list[str]:
-    """From the end of each stage to every step of another that reads it."""
+    """Arrows from the end of each stage to every step of another that reads it."""
     arrows = []
     for column, members in enumerate(stages.values()):
         for row, step in enumerate(members):
@@ -90,7 +90,7 @@ def _arrows(stages: dict[str, list[Step]], places: dict[str, tuple[int, int]]) -
 
 
 def _sources(name: str, stages: Sequence[str]) -> list[str]:
-    """The stages that a step reads: those of `--from=` and `from=`, and of FROM."""
+    """The stages that a step reads, by `--from=`, `from=` and FROM."""
     words = name.partition("] ")[2].replace(",", " ").split()
     named = [word.partition("from=")[2] for word in words if "from=" in word]
     if words[:1] == ["FROM"]:

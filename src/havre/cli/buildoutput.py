@@ -1,17 +1,17 @@
-"""What becomes of a build's result: `--output`.
+"""`--output`: delivers a build's result.
 
     DIRECTORY, type=local,dest=DIRECTORY     its files
     -, type=tar,dest=FILE                    its files as a tar
-    platform-split=true                      in a directory of its platform's name, as the files of several always are
+    platform-split=true                      in a directory named after the platform; always, for several platforms
     type=docker,dest=FILE                    the image as an archive for `load`
     type=oci,dest=FILE                       the image as an OCI layout
     tar=false                                (of archives) unpacked in a directory
     type=image, type=docker                  the image stays in the daemon, as without --output; push=true pushes it
     type=registry                            type=image,push=true
 
-Files are copied out of a container that is created of the image and never started, so that any daemon can give them
-(dockerd's export of one leaves it mounted). Images as files come from havre's daemon in any form; dockerd's are those
-of `save`. An image that is only wanted elsewhere is not named in the daemon, and goes again.
+Files are copied from a container that is created from the image and never started, which works with any daemon
+(dockerd's export leaves such a container mounted). havre's daemon writes archives in any form; from dockerd they are
+those of `save`. An image that is only exported is not tagged in the daemon, and is removed afterwards.
 
 Source: docker/buildx, "--output".
 """
@@ -38,14 +38,14 @@ if TYPE_CHECKING:
 _KINDS = ("local", "tar", "docker", "oci", "image", "registry")
 _ARCHIVES = ("docker", "oci")
 _SETTINGS = ("compression", "annotation")  # of archives, for the daemon
-# What engines put into a container's files by themselves.
+# Files that engines create in every container.
 _MADE = frozenset({".dockerenv", "dev", "proc", "sys", "etc/hosts", "etc/hostname", "etc/resolv.conf", "etc/mtab"})
 
 
 class Output:
-    """One `--output`; `dest` is a path, "-" for standard output, "" for none; `settings` are for the daemon.
+    """One `--output`; `dest` is a path, "-" for standard output, "" for none; `settings` are passed to the daemon.
 
-    `unpacked` is an archive in a directory, `push` an image that goes to its registry, `split` is `platform-split`.
+    `unpacked`: an archive unpacked in a directory; `push`: push the image; `split`: `platform-split`.
     """
 
     def __init__(self, kind: str, dest: str, name: str = "", settings: dict[str, str] | None = None) -> None:
@@ -86,9 +86,9 @@ def _parse(text: str) -> Output:
 
 
 def annotate(texts: Iterable[str], outputs: list[Output], *, pushed: bool) -> None:
-    """Give `--annotation` to the archives: `KEY=VALUE`, `manifest[linux/arm64]:KEY=VALUE`, `index:KEY=VALUE`.
+    """Apply `--annotation` to the archives: `KEY=VALUE`, `manifest[linux/arm64]:KEY=VALUE`, `index:KEY=VALUE`.
 
-    Raises StatusError where something else is made, too: images are kept, and pushed, without annotations.
+    Raises StatusError for other outputs: images are stored, and pushed, without annotations.
     """
     for text in texts:
         name, equals, value = text.partition("=")
@@ -108,10 +108,12 @@ def annotate(texts: Iterable[str], outputs: list[Output], *, pushed: bool) -> No
 
 
 def deliver(client: Client, built: dict[str, Any], outputs: list[Output], names: list[str]) -> str:
-    """Put the image's files or archive where they are wanted, and remove the image if it has no name then.
+    """Write the image's files or archive, and remove the image if it has no name.
 
-    `built` is what the daemon told of it. Files for several platforms lie in directories such as `linux_arm64`. The
-    digest of the last archive's manifest, "" without one. Raises StatusError for the client's disk.
+    `built` is the daemon's description of the result. Files for several platforms are in directories such as
+    `linux_arm64`.
+    Returns the digest of the last archive's manifest, "" without one. Raises StatusError for errors of the client's
+    disk.
     """
     wanted = [output for output in outputs if output.dest]
     images = {each["ID"] for each in (built, *(built.get("Platforms") or {}).values())}
@@ -137,7 +139,7 @@ def deliver(client: Client, built: dict[str, Any], outputs: list[Output], names:
 
 
 def _folders(client: Client, built: dict[str, Any], output: Output) -> dict[str, str]:
-    """The images whose files are wanted, by the directory for them, "" for no other than the output's own."""
+    """The images whose files are exported, by target directory; "" is the output's own."""
     platforms: dict[str, Any] = built.get("Platforms") or {}
     if platforms and output.split == "false":
         raise StatusError(1, "platform-split=false is not supported for several platforms: build them one by one")
@@ -177,13 +179,13 @@ def _put(output: Output, archive: Iterator[bytes]) -> None:
 
 
 def unpack_layout(pieces: Iterator[bytes], directory: str) -> None:
-    """Put an OCI layout into a directory; its index, which comes last, replaces an earlier one. Raises OSError."""
+    """Unpack an OCI layout into a directory; its index comes last and replaces an earlier one. Raises OSError."""
     _unpack(pieces, directory, lambda entry: entry)
 
 
 @contextmanager
 def _files(client: Client, image: str) -> Iterator[Iterator[bytes]]:
-    """An image's files as a tar, for the length of a block."""
+    """An image's files as a tar, for the duration of a block."""
     container = client.post("/containers/create", None, {"Image": image, "Cmd": ["none"]})["Id"]
     try:
         yield client.call("GET", f"/containers/{container}/archive", {"path": "/"}).chunks()
@@ -192,14 +194,14 @@ def _files(client: Client, image: str) -> Iterator[Iterator[bytes]]:
 
 
 def _wanted(entry: Entry) -> Entry | None:
-    """The member, unless an engine makes it, and makes it empty."""
+    """The member; None if it is an empty file that every engine creates."""
     name = os.fsdecode(entry.path)
     made = name in _MADE and not entry.size
     return None if not name or made or name.startswith(("dev/", "proc/", "sys/")) else entry
 
 
 def _file_of(entry: Entry) -> Entry | None:
-    """The member, if it is a file that a user may want; no devices and fifos."""
+    """The member; None for devices and FIFOs, too."""
     return _wanted(entry) if entry.kind in ("file", "dir", "symlink", "hardlink") else None
 
 
@@ -212,7 +214,7 @@ def _unpack(pieces: Iterator[bytes], dest: str, place: Callable[[Entry], Entry |
 
 
 def _copy(client: Client, images: dict[str, str], dest: str) -> None:
-    """The images' files as one tar, each image's in the directory that it is given with."""
+    """Write the images' files as one tar, each image's in its directory."""
     from havre.tar.reader import read_members
     from havre.tar.writer import TarWriter
 

@@ -1,10 +1,10 @@
-"""How a build goes, on standard error: as BuildKit's clients show it.
+"""Shows a build's progress on standard error, as BuildKit's clients do.
 
-    tty       all steps in place, times running, the last lines of output of what runs
-    plain     line by line, each with its step's number; output of commands as it comes
+    tty       all steps in place with live times, and the last lines of output of running steps
+    plain     line by line, each with its step's number; output of commands as it arrives
     rawjson   the daemon's own lines
 
-What is shown is kept in `Steps`, from which `build_graph` draws, too. Source: docker/buildx "--progress"; moby/buildkit
+The state is in `Steps`, which `buildgraph` uses, too. Source: docker/buildx "--progress"; moby/buildkit
 util/progress/progressui for the wording.
 """
 
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from typing import Any, Protocol
 
     class View(Protocol):
-        """One way of showing."""
+        """A form of the display."""
 
         def update(self, message: dict[str, Any]) -> None: ...
         def end(self) -> None: ...
 
 
-_TAIL = 6  # lines of output below a step that runs
-_KEPT = 20  # of a step that failed
+_TAIL = 6  # lines of output shown below a running step
+_KEPT = 20  # lines kept for a failing step
 _TICK_S = 0.1
 
 
@@ -51,30 +51,30 @@ class Step:
         self._rest = ""
 
     def seconds(self, now: float) -> float:
-        """How long it has been running, or ran."""
+        """Seconds that it has been running, or ran."""
         return 0.0 if self.started is None else max(0.0, (self.completed or now) - self.started)
 
     def take(self, text: str) -> list[str]:
-        """The lines that `text` completes."""
+        """The lines completed by `text`."""
         *lines, self._rest = (self._rest + text).replace("\r\n", "\n").split("\n")
         self.output = [*self.output, *lines][-_KEPT:]
         return lines
 
     def flush(self) -> list[str]:
-        """What was not ended by a newline."""
+        """The last line, if it has no newline."""
         return self.take("\n") if self._rest else []
 
 
 class Steps:
-    """All steps by digest, in the order in which they began."""
+    """All steps by digest, in order of their start."""
 
     def __init__(self) -> None:
         self.by_digest: dict[str, Step] = {}
         self.warnings: list[str] = []
-        self._counts: dict[str, int] = {}  # how many steps a stage has, by what names it
+        self._counts: dict[str, int] = {}  # number of steps of each stage
 
     def update(self, message: dict[str, Any]) -> list[tuple[Step, list[str], str]]:
-        """Take a message; what is new in it, as (step, lines of output, state: "", started, done)."""
+        """Process a message; returns what is new in it, as (step, lines of output, state: "", started, done)."""
         news: list[tuple[Step, list[str], str]] = []
         for vertex in message.get("vertexes") or ():
             news += self._vertex(vertex)
@@ -115,18 +115,18 @@ class Steps:
         return [(step, [step.statuses[status["id"]]], "")] if status.get("completed") else []
 
     def total(self) -> int:
-        """How many steps there will be, as far as is known: each step of a stage tells how many that has."""
+        """The expected number of steps, as far as known: each step's name has the number of its stage."""
         others = sum(1 for step in self.by_digest.values() if _place(step.name) is None)
         return others + sum(self._counts.values())
 
     def failed(self) -> Step | None:
-        """The step that failed, if one has; one that was only stopped says less."""
+        """The failed step, if any; a cancelled one only if no other failed."""
         failures = [step for step in self.by_digest.values() if step.error]
         return next((step for step in failures if step.output), failures[0] if failures else None)
 
 
 def _place(name: str) -> tuple[str, int] | None:
-    """The stage and its number of steps in a name as `[linux/arm64 build 2/5] RUN x`; None for any other."""
+    """The stage and its number of steps in a name such as `[linux/arm64 build 2/5] RUN x`; None for other names."""
     label, closed, _ = name.removeprefix("[").partition("] ")
     *stage, counted = label.split(" ")
     at, slash, of = counted.partition("/")
@@ -148,7 +148,7 @@ def seconds_of(text: str) -> float:
 
 
 def _days(year: int, month: int, day: int) -> int:
-    """Days since the epoch (civil calendar), without importing one."""
+    """Days since the epoch (civil calendar); avoids importing datetime."""
     year -= month <= 2
     era, of_era = divmod(year, 400)
     of_year = (153 * (month + (-3 if month > 2 else 9)) + 2) // 5 + day - 1
@@ -156,7 +156,7 @@ def _days(year: int, month: int, day: int) -> int:
 
 
 class PlainView:
-    """Line by line."""
+    """Prints line by line."""
 
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
@@ -177,7 +177,7 @@ class PlainView:
             write_all(2, text.encode("utf-8", "replace"))
 
     def end(self) -> None:
-        """All has been written."""
+        """Nothing to do."""
 
 
 def _outcome(step: Step) -> str:
@@ -187,7 +187,7 @@ def _outcome(step: Step) -> str:
 
 
 class RawView:
-    """The daemon's own lines."""
+    """Prints the daemon's own lines."""
 
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
@@ -198,25 +198,25 @@ class RawView:
         write_all(2, (encode(message) + "\n").encode())
 
     def end(self) -> None:
-        """All has been written."""
+        """Nothing to do."""
 
 
 class QuietView:
-    """Nothing is shown."""
+    """Shows nothing."""
 
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
 
     def update(self, message: dict[str, Any]) -> None:
-        """Take note, for the output of a step that fails."""
+        """Keep the state, for the output of a failing step."""
         self._steps.update(message)
 
     def end(self) -> None:
-        """Nothing was shown."""
+        """Nothing to do."""
 
 
 class TerminalView:
-    """In place: drawn anew with every message, and every tenth of a second by a thread."""
+    """Redraws in place with every message, and every tenth of a second in a thread."""
 
     def __init__(self, steps: Steps) -> None:
         import threading
@@ -230,13 +230,13 @@ class TerminalView:
         self._clock.start()
 
     def update(self, message: dict[str, Any]) -> None:
-        """Take note and draw."""
+        """Update the state and draw."""
         with self._lock:
             if self._steps.update(message):
                 self._draw()
 
     def end(self) -> None:
-        """Draw the end."""
+        """Draw the final state."""
         self._over.set()
         self._clock.join()
         self._screen.keep(render_screen(self._steps, time.time(), self._begun, over=True))
@@ -251,8 +251,9 @@ class TerminalView:
 
 
 def render_screen(steps: Steps, now: float, begun: float, *, over: bool) -> list[tuple[str, str]]:
-    """What the terminal shows, each line with its colour: a head, a line for each step, below those that run what they
-    do. What is over is blue and an error red, as in docker's."""
+    """The lines shown on a terminal, with colours: a head, a line for each step, and below running ones their output.
+    Finished steps are blue and errors red, as in docker's.
+    """
     every = list(steps.by_digest.values())
     done = sum(step.completed is not None for step in every)
     state = " FINISHED" if over and steps.failed() is None else ""
@@ -280,7 +281,7 @@ def choose_view(progress: str, steps: Steps, *, quiet: bool) -> View:
 
 
 def render_failure(steps: Steps) -> str:
-    """The failing step and its last lines of output, "" if no step failed."""
+    """The failed step and its last lines of output, "" if none failed."""
     step = steps.failed()
     if step is None or not step.output:
         return ""

@@ -1,4 +1,4 @@
-"""Checkpoints of containers: create, ls, rm; `start --checkpoint` is with `start`."""
+"""Checkpoints of containers: create, ls, rm. `start --checkpoint` is in `attach`."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Shell completion and man pages, from the same tables as parsing and help.
+"""Shell completion and man pages, generated from the tables of parsing and help.
 
-The scripts call `havre __complete WORD ...`, which prints the candidates for the last word, one a line (`cli.offers`
-has those that are neither commands nor flags). Where there are none, the shell offers files.
+The scripts call `havre __complete WORD ...`, which prints the candidates for the last word, one per line (`cli.offers`
+has those other than commands and flags). Without candidates, the shell completes file names.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def complete(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def candidates(session: Session, words: list[str]) -> Iterable[tuple[str, str]]:
-    """The candidates for the last word and what they mean."""
+    """The candidates for the last word, with descriptions."""
     *before, word = words
     _, rest = _parse_quietly(global_flags(), before, stop=True)
     if not rest:
@@ -81,7 +81,7 @@ def candidates(session: Session, words: list[str]) -> Iterable[tuple[str, str]]:
         return _matching([*GROUPS.items(), *_top_words()], word)
     try:
         command, _, arguments = find(rest)
-    except UsageError:  # a group's flag without its value: anything may follow
+    except UsageError:  # a group's flag without its value: no candidates
         return []
     if command is None:
         inner = [(c.names[0], c.summary) for c in commands(rest[0]) if not c.hidden] if rest[0] in GROUPS else []
@@ -101,7 +101,7 @@ def candidates(session: Session, words: list[str]) -> Iterable[tuple[str, str]]:
 
 
 def _unfinished(flags: Sequence[Flag], words: list[str]) -> Flag | None:
-    """The flag that the last word belongs to as its value."""
+    """The flag whose value is the last word."""
     last = words[-1] if words else ""
     if not last.startswith("-") or "=" in last:
         return None
@@ -116,7 +116,7 @@ def _unfinished(flags: Sequence[Flag], words: list[str]) -> Flag | None:
 def _parse_quietly(flags: Sequence[Flag], words: list[str], *, stop: bool) -> tuple[Options, list[str]]:
     try:
         return parse(flags, words, stop=stop)
-    except HavreError:  # half a command line: what of it can be read does not matter
+    except HavreError:  # ignore errors in an incomplete command line
         return Options(flags), []
 
 
@@ -148,7 +148,7 @@ def _write_man_pages(directory: str) -> int:
 
 
 def program_page() -> str:
-    """The man page of the program, which points to those of its commands."""
+    """The program's man page, which refers to those of its commands."""
     lines = ['.TH "HAVRE" 1 "" havre "havre manual"', ".SH NAME", "havre \\- a container engine with Docker's commands"]
     lines += [".SH SYNOPSIS", ".B havre", "[OPTIONS] COMMAND", ".SH DESCRIPTION"]
     lines.append("Each command has a page of its own, such as havre\\-run(1); the daemon is havred(8).")

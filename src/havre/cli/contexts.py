@@ -1,4 +1,4 @@
-"""Contexts: named daemons, in docker's own files, so that docker's command line sees them too."""
+"""Contexts: named daemons, stored in docker's own files, so that docker's command line uses the same ones."""
 
 from __future__ import annotations
 
@@ -304,7 +304,7 @@ def import_(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def _read_archive(path: str) -> dict[str, bytes]:
-    """The files of an archive, by name; only known names are used, so that none can lead elsewhere."""
+    """The files of an archive, by name; only known names are used, so no path is followed."""
     import io
     import zipfile
 

@@ -1,13 +1,13 @@
-"""`havre cp`: files and folders between a container and here.
+"""`havre cp`: copies files and directories between a container and the local file system.
 
     source       destination            is copied as
     file, dir    an existing directory  DIRECTORY/NAME
     dir/.        an existing directory  its content, into DIRECTORY
-    file, dir    what is not there      that name (its parent must exist)
+    file, dir    a name that does not exist    that name (its parent must exist)
     file         an existing file       that file
-    dir          an existing file       refused
+    dir          an existing file       an error
 
-What comes out of a container is hostile: no name or link in its archive leads outside of the destination.
+An archive from a container is hostile: no name or link in it may lead outside of the destination.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ _CHUNK = 256 << 10
 
 
 def split_path(text: str) -> tuple[str, str]:
-    """The container and the path of `CONTAINER:PATH`; a path that is clearly local has no container."""
+    """The container and path of `CONTAINER:PATH`; a path that is clearly local has no container."""
     if text.startswith(("/", "./", "../")) or text in (".", ".."):
         return "", text
     container, colon, path = text.partition(":")
@@ -53,7 +53,7 @@ def split_path(text: str) -> tuple[str, str]:
 
 
 def cp(session: Session, options: Options, arguments: list[str]) -> int:
-    """Copy one way or the other."""
+    """Copy in either direction."""
     (source, source_path), (target, target_path) = (split_path(argument) for argument in arguments)
     if source and target:
         raise StatusError(1, "copying between containers is not supported")
@@ -87,7 +87,7 @@ def _download(session: Session, options: Options, container: str, source: str, t
         try:
             found = _stat_in(session, container, source)
         except HavreError:
-            found = {"mode": 0}  # the request for its content tells what is wrong with it
+            found = {"mode": 0}  # the request for its content reports the error
         if found["mode"] & _GO_SYMLINK:
             source = posixpath.join(posixpath.dirname(source), found["linkTarget"])
     response = session.client.call("GET", f"/containers/{container}/archive", {"path": source})
@@ -150,7 +150,7 @@ def _target_stat(session: Session, container: str, target: str) -> dict[str, Any
     try:
         return _stat_in(session, container, target)
     except NotFound:
-        session.client.get(f"/containers/{container}/json")  # tells when it is the container that is not there
+        session.client.get(f"/containers/{container}/json")  # reports a container that does not exist
         return None
 
 
@@ -163,7 +163,7 @@ def _check_target(source: str, target: str, found: dict[str, Any] | None) -> Non
 
 
 class _Sent:
-    """Chunks on their way out, counted."""
+    """An iterator of chunks that counts bytes."""
 
     def __init__(self, chunks: Iterator[Piece]) -> None:
         self._chunks = chunks
@@ -176,7 +176,8 @@ class _Sent:
 
 
 def tar_chunks(source: str, name: str | None) -> Iterator[Piece]:
-    """A tar archive of `source`, made as it is read; `name` replaces its own name, `DIR/.` stands for DIR's content."""
+    """A tar archive of `source`, generated while reading; `name` replaces its own name, `DIR/.` is the content of
+    DIR."""
     content_only = name is None and (source.endswith("/.") or source == ".")
     top = "." if content_only else name or os.path.basename(os.path.abspath(source))
     root = source.rstrip("/") if source.endswith("/") and len(source) > 1 else source
@@ -196,7 +197,7 @@ def _pieces(root: str, top: str) -> Iterator[Piece]:
 
 
 def _gathered(pieces: Iterator[Piece]) -> Iterator[Piece]:
-    """The pieces in such a size that each is worth a call of the kernel's and a chunk of HTTP's."""
+    """Merge pieces to a size worth a system call and an HTTP chunk."""
     gathered, size = list[bytes](), 0
     for piece in pieces:
         if isinstance(piece, FilePart):
@@ -213,7 +214,7 @@ def _gathered(pieces: Iterator[Piece]) -> Iterator[Piece]:
 
 
 def _entry(path: str, name: str) -> Iterator[Piece]:
-    """A member: its header, its content. Hard links go as files of their own, sockets not at all."""
+    """A member: header and content. Hard links become separate files, sockets are skipped."""
     status = os.lstat(path)
     kind = stat.S_IFMT(status.st_mode)
     if kind not in FLAGS:
@@ -236,5 +237,5 @@ def _entry(path: str, name: str) -> Iterator[Piece]:
         if size >= _CHUNK:
             yield FilePart(file.fileno(), size)
         else:
-            yield file.read(size).ljust(size, b"\0")  # as a file that shrank meanwhile is in any case
+            yield file.read(size).ljust(size, b"\0")  # padded, in case the file shrank meanwhile
     yield padding(size)

@@ -1,11 +1,11 @@
-"""`network diagram`: the host, its networks, the containers on them, their addresses and published ports, as a picture.
+"""`network diagram`: draws the host, its networks, their containers, addresses and published ports.
 
-    host                                        as text (a tree), or with --svg a drawing of the same: a column for each
-    ├─ front  bridge  172.18.0.0/16             network, a box for each container in it. A container on several networks
-    │  └─ web  172.18.0.2  8080→80/tcp          is drawn in each of them.
+    host                                        as text (a tree), or with --svg as an image: a column for each
+    ├─ front  bridge  172.18.0.0/16             network, a box for each container. A container on several networks
+    │  └─ web  172.18.0.2  8080→80/tcp          appears in each of them.
     └─ back   bridge  172.19.0.0/16  internal
 
-The picture is a value (`Net`, `Member`) made from the API's answers; both renderings are pure.
+The model (`Net`, `Member`) is made from the API's answers; both renderings are pure.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _WIDTH, _LINE, _PAD = 260, 18, 12
 
 @dataclass(frozen=True)
 class Member:
-    """A container on a network: name, addresses without their prefix lengths, what is published."""
+    """A container on a network: name, addresses without prefix lengths, published ports."""
 
     name: str
     addresses: tuple[str, ...]
@@ -37,7 +37,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Net:
-    """A network: name, driver, subnets, and what is special about it."""
+    """A network: name, driver, subnets, and special properties."""
 
     name: str
     driver: str
@@ -47,7 +47,7 @@ class Net:
 
     @property
     def title(self) -> str:
-        """All but the members in a line."""
+        """A line with everything but the members."""
         return "  ".join((self.name, self.driver, *self.subnets, *self.notes))
 
 
@@ -67,7 +67,7 @@ def diagram(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def read_networks(networks: Iterable[dict[str, Any]], ports: dict[str, list[dict[str, Any]]]) -> list[Net]:
-    """The picture: `networks` as inspect shows them, `ports` by container as the list shows them; by name."""
+    """The model: `networks` as from inspect, `ports` by container as from the list; sorted by name."""
     return [_net(each, ports) for each in sorted(networks, key=lambda each: each["Name"])]
 
 
@@ -98,7 +98,7 @@ def _host(address: str) -> str:
 
 
 def render_text(nets: Sequence[Net]) -> str:
-    """The picture as a tree."""
+    """The diagram as a tree."""
     lines = ["host"]
     for number, net in enumerate(nets):
         last = number == len(nets) - 1
@@ -112,7 +112,7 @@ def render_text(nets: Sequence[Net]) -> str:
 
 
 def render_svg(nets: Sequence[Net]) -> str:
-    """The picture as SVG 1.1, complete in itself."""
+    """The diagram as a standalone SVG 1.1 image."""
     columns = [_column(net, _PAD + number * (_WIDTH + _PAD)) for number, net in enumerate(nets)]
     width = _PAD + len(nets) * (_WIDTH + _PAD)
     height = max((bottom for _, bottom in columns), default=_PAD) + _PAD
@@ -122,7 +122,7 @@ def render_svg(nets: Sequence[Net]) -> str:
 
 
 def _column(net: Net, x: int) -> tuple[str, int]:
-    """A network's box with its containers below, and where it ends."""
+    """A network's box with its containers below, and the position of its end."""
     text, bottom = _box((net.name, net.driver, *net.subnets, *net.notes), x, _PAD, "#dbe9f6")
     for member in net.members:
         line = f'<path d="M{x + _WIDTH // 2} {bottom} v{_PAD}" stroke="black"/>\n'

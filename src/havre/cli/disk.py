@@ -1,4 +1,4 @@
-"""`havre system df`: what takes disk space and how much of it could be had back; `check`: whether it is sound."""
+"""`havre system df`: disk usage and reclaimable space; `check`: integrity of the store."""
 
 from __future__ import annotations
 
@@ -23,18 +23,20 @@ if TYPE_CHECKING:
 
 
 def check(session: Session, options: Options, arguments: list[str]) -> int:
-    """Check the store; a line for all that is wrong."""
+    """Check the store; prints a line for each defect."""
     findings = session.client.post("/system/check", {"repair": "1"} if options.repair else {})
     for one in findings:
         outcome = f" ({one['Outcome']})" if options.repair and one["Outcome"] else ""
         print(f"{one['Kind']} {one['Id']}: {one['Problem']}{outcome}")
     left = sum(not one["Mended"] for one in findings)
     if not findings:
-        print("Everything is as it should be.")
+        print("No defects found.")
     elif options.repair and not left:
-        print("Everything was mended.")
+        print("All defects were repaired.")
     else:
-        session.warn("Run `havre system check --repair`." if not options.repair else "Not everything could be mended.")
+        session.warn(
+            "Run `havre system check --repair`." if not options.repair else "Some defects could not be repaired."
+        )
     return 1 if left else 0
 
 

@@ -1,4 +1,4 @@
-"""The images that come with havre, made from this machine's busybox when they have been removed."""
+"""The images that come with havre, recreated from this host's busybox when they have been removed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PIECE = 256 << 10
 
 
 def make_embedded(session: Session, image: str) -> bool:
-    """Make and load the embedded image called `image`, and say so; False for any other name, or where it cannot be."""
+    """Create and load the embedded image called `image`, and say so; returns False for other names, or on failure."""
     name = image.removesuffix(":latest")
     if name not in _NAMES or not _TOOL.exists():
         return False
@@ -33,7 +33,7 @@ def make_embedded(session: Session, image: str) -> bool:
         for message in session.client.messages(response):
             if "error" in message:
                 return False
-    session.warn(f"Made {name}:latest anew from this machine's busybox")
+    session.warn(f"Made {name}:latest from this host's busybox")
     return True
 
 

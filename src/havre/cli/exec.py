@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 def exec_(session: Session, options: Options, arguments: list[str]) -> int:
-    """Run a command in a container; its exit code, or 0 at once with -d."""
+    """Run a command in a container; returns its exit code, or 0 at once with -d."""
     container, *command = arguments
     client = session.client
     if not options.detach:
         try:
             check_tty(options.interactive, options.tty)
         except StatusError:
-            client.get(f"/containers/{container}/json")  # a container that is not there is told first, as by docker
+            client.get(f"/containers/{container}/json")  # a missing container is reported first, as in docker
             raise
     try:
         environment = read_lines(options.env_file, check_env) + options.env

@@ -18,7 +18,7 @@ PROGRAM = "havre"
 
 
 def usage_lines(path: str, command: Command) -> str:
-    """`Usage:  havre PATH ...`, with further forms on lines of their own."""
+    """`Usage:  havre PATH ...`, with further forms on separate lines."""
     first, *more = command.usage.split("\n")
     lines = [f"Usage:  {PROGRAM} {path} {first}".rstrip()]
     return "\n".join(lines + [f"\t{PROGRAM} {command.top or path} {line}" for line in more])
@@ -66,7 +66,7 @@ def _rows(rows: Iterable[tuple[str, str]]) -> str:
 
 
 def width() -> int:
-    """The columns that help may fill."""
+    """The terminal's width."""
     try:
         return posix.get_terminal_size(0).columns - 1
     except OSError:

@@ -56,7 +56,7 @@ def ls(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def image_rows(image: dict[str, Any], *, digests: bool) -> list[dict[str, Any]]:
-    """One row for each name of an image: by tag, and (with digests, or where no tag is left) by digest."""
+    """One row for each name of an image: by tag, and (with digests, or without tags) by digest."""
     tags: dict[str, list[str]] = {}
     found: dict[str, list[str]] = {}
     for name in image.get("RepoTags") or []:
@@ -87,7 +87,7 @@ def familiar_repository(name: str) -> str:
 
 
 def image_listing(*, truncate: bool, digests: bool) -> Listing:
-    """The listing of rows as `image_rows` makes them."""
+    """The listing of rows from `image_rows`."""
     columns = ["Repository", "Tag", *(["Digest"] if digests else []), "ID", "CreatedSince", "Size"]
     fields: Fields = {
         "Repository": ("REPOSITORY", lambda r: r["Repository"]),
@@ -113,7 +113,7 @@ def image_listing(*, truncate: bool, digests: bool) -> Listing:
 
 
 def created_since(seconds: int) -> str:
-    """How long ago an image was made, N/A where it does not say."""
+    """The age of an image, N/A if unknown."""
     return ago(seconds) if seconds > 0 else "N/A"
 
 
@@ -132,7 +132,7 @@ def _unique(image: dict[str, Any]) -> str:
 
 
 def history(session: Session, options: Options, arguments: list[str]) -> int:
-    """Show the layers of an image and what made them."""
+    """Show the layers of an image and the commands that created them."""
     platforms = platform_parameters(session.client, [options.platform] if options.platform else [], "1.48")
     rows = session.client.get(f"/images/{arguments[0]}/history", {"platform": platforms})
     if options.quiet and not options.format:
@@ -172,7 +172,7 @@ def _local_time(seconds: int) -> str:
 
 
 def tag(session: Session, options: Options, arguments: list[str]) -> int:
-    """Give an image another name."""
+    """Tag an image."""
     source, target = arguments
     from havre.cli.pull import check_name
 
@@ -209,7 +209,7 @@ def rm(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def search(session: Session, options: Options, arguments: list[str]) -> int:
-    """Search the hub."""
+    """Search Docker Hub."""
     query: Query = {"term": arguments[0]}
     if "limit" in options.given:
         query["limit"] = str(options.limit)

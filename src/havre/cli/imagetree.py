@@ -1,4 +1,5 @@
-"""`havre image ls --tree`: each image with its names, and below it the platforms of these, those that are not here too.
+"""`havre image ls --tree`: each image with its names, and below it their platforms, including those not present
+locally.
 
 Source: docker/cli 28, "docker image ls --tree".
 """
@@ -23,7 +24,7 @@ _LEGEND = "Info -> U In Use"
 
 
 def render_tree(images: list[dict[str, Any]], inspect: Callable[[str], dict[str, Any]], *, truncate: bool) -> str:
-    """The tree of rows with their manifests; of a daemon that tells none, `inspect` tells an image's own platform."""
+    """The tree of rows with their manifests; where a daemon reports none, `inspect` returns an image's own platform."""
     blocks = [_block(image, inspect, truncate=truncate) for image in images]
     blocks.sort(key=lambda block: (block[0][0] == _UNTAGGED, block[0][0]))
     cells = [_HEADERS, *(line for block in blocks for line in block)]
@@ -40,7 +41,7 @@ def render_tree(images: list[dict[str, Any]], inspect: Callable[[str], dict[str,
 
 
 def _block(image: dict[str, Any], inspect: Callable[[str], dict[str, Any]], *, truncate: bool) -> list[tuple[str, ...]]:
-    """The lines of an image; one of a platform that is not here has a sixth cell."""
+    """The lines of an image; that of a missing platform has a sixth cell."""
 
     def shown(identifier: str) -> str:
         return short_id(identifier) if truncate else identifier

@@ -29,7 +29,7 @@ _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64", "i686": "386", "armv7l"
 
 
 def _print(form: str, value: Json, type_name: str, template_name: str = "") -> None:
-    """`value` as JSON or through a template. Raises StatusError for a template that does not work."""
+    """Print `value` as JSON or through a template. Raises StatusError for an invalid template."""
     if form == "json":
         sys.stdout.write(encode(value, escape_html=True) + "\n")
         return
@@ -76,7 +76,7 @@ def version(session: Session, options: Options, arguments: list[str]) -> int:
         else:
             sys.stdout.write(_client_text(client) + (_server_text(server) if server else ""))
     finally:
-        if failure is not None:  # says more than a template that misses the server's half
+        if failure is not None:  # more informative than a template error about the missing server
             raise failure
     return 0
 
@@ -122,7 +122,7 @@ def _engine_text(details: Json) -> str:
 
 
 def _build_time(text: str) -> str:
-    """An RFC 3339 time as `Thu Aug 13 05:35:48 2026`; anything else as it is."""
+    """An RFC 3339 time as `Thu Aug 13 05:35:48 2026`; anything else unchanged."""
     try:
         seconds, _ = parse_time(text)
     except ValueError:
@@ -131,7 +131,7 @@ def _build_time(text: str) -> str:
 
 
 def info(session: Session, options: Options, arguments: list[str]) -> int:
-    """Show what the daemon is and has."""
+    """Show system-wide information."""
     client: Json = {
         "Debug": bool(session.options.debug),
         "Version": __version__,

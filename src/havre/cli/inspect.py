@@ -1,6 +1,6 @@
 """`inspect` of every type: the daemon's JSON indented, or through a Go template.
 
-`havre inspect NAME` looks for a container, then an image, a network, a volume ... and takes the first that is there.
+`havre inspect NAME` looks for a container, then an image, a network, a volume ... and shows the first that exists.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     Get = Callable[[str], Any]
 
-# In the order in which a name is looked for.
+# In order of look-up.
 _PATHS = {
     "container": "/containers/{}/json",
     "image": "/images/{}/json",
@@ -41,7 +41,7 @@ _SWARM = ("service", "task", "node", "secret", "config")
 
 
 def show(names: list[str], form: str, get: Get) -> int:
-    """Print every named object in the form asked for; failures at the end, with exit code 1."""
+    """Print every named object in the form requested; failures are printed last, with exit code 1."""
     objects, failures = [], []
     for name in names:
         try:
@@ -110,12 +110,12 @@ def volumes(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def _in_order(volume: Any) -> Any:
-    """A volume's members as docker prints them, which is by name."""
+    """A volume's members sorted by name, as docker prints them."""
     return dict(sorted(volume.items()))
 
 
 def anything(session: Session, options: Options, arguments: list[str]) -> int:
-    """Inspect objects of any type, or of the one that --type says."""
+    """Inspect objects of any type, or only of --type."""
     kind = options.type
     if kind and kind not in _PATHS:
         raise StatusError(1, f'"{kind}" is not a valid value for --type')
@@ -136,6 +136,7 @@ def _find(session: Session, name: str, only: str, size: bool) -> Any:
             if only:
                 raise
         except HavreError:
-            if only or kind not in (*_SWARM, "plugin"):  # a daemon outside a swarm answers 503 to its nouns
+            # a daemon that is not in a swarm answers 503 to the swarm's types
+            if only or kind not in (*_SWARM, "plugin"):
                 raise
     raise NotFound(f"Error: No such object: {name}")

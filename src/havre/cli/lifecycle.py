@@ -1,4 +1,4 @@
-"""The verbs that act on containers by name: stop, kill, rm, pause, rename, wait, top, port, update ..."""
+"""The verbs on containers by name: stop, kill, rm, pause, rename, wait, top, port, update ..."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def unpause(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def rename(session: Session, options: Options, arguments: list[str]) -> int:
-    """Give a container another name."""
+    """Rename a container."""
     old, new = (argument.strip() for argument in arguments)
     if not old or not new:
         raise StatusError(1, "Error: Neither old nor new names may be empty")
@@ -68,7 +68,7 @@ def rename(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def rm(session: Session, options: Options, arguments: list[str]) -> int:
-    """Remove containers; with --force, one that is not there is told but is no failure."""
+    """Remove containers; with --force, a missing one is reported but is not an error."""
     switches = (("v", options.volumes), ("link", options.link), ("force", options.force))
     query: Query = {name: "1" for name, wanted in switches if wanted}
     told, failed = [], False

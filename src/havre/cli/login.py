@@ -20,7 +20,7 @@ _HUB = ("", "docker.io", "index.docker.io", "registry-1.docker.io")
 
 
 def _server(arguments: list[str]) -> str:
-    """The key under which a registry's credentials are kept."""
+    """The key of a registry's credentials in the config file."""
     name = arguments[0] if arguments else ""
     if name in _HUB:
         return AUTH_KEY
@@ -28,7 +28,7 @@ def _server(arguments: list[str]) -> str:
 
 
 def login(session: Session, options: Options, arguments: list[str]) -> int:
-    """Check credentials with a registry and keep them."""
+    """Verify credentials with a registry and store them."""
     server = _server(arguments)
     if options.password:
         session.warn(_INSECURE)
@@ -83,7 +83,7 @@ def _authenticate(session: Session, server: str, auth: dict[str, str]) -> int:
 
 
 def logout(session: Session, options: Options, arguments: list[str]) -> int:
-    """Forget the credentials of a registry."""
+    """Remove the credentials of a registry."""
     server = _server(arguments)
     if erase_auth(session.config, server):
         print(f"Removing login credentials for {server}")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def timestamp(text: str) -> str:
-    """A time for the API: what is a span (`42m`) counts back from now, anything else the daemon reads."""
+    """A time for the API: a duration (`42m`) is subtracted from now, the daemon parses anything else."""
     try:
         span_ns = read_duration(text)
     except ValueError:
@@ -25,7 +25,7 @@ def timestamp(text: str) -> str:
 
 
 def _from_date(text: str) -> str:
-    """Local dates and times without zone, as docker takes them, to seconds since the epoch."""
+    """Convert local dates and times without zone, as docker accepts them, to seconds since the epoch."""
     if "-" not in text:
         return text
     for form in ("%Y-%m-%dT%H:%M:%S", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H", "%Y-%m-%d"):
@@ -43,7 +43,7 @@ def _from_date(text: str) -> str:
 
 
 def _red(lines: bytes) -> bytes:
-    """Lines of the error stream as a terminal shows them; their own colours, if any, go on top."""
+    """Lines of stderr in red; their own colours take precedence."""
     start, end = RED.encode(), OFF.encode()
     text = lines.removesuffix(b"\n")
     return start + text.replace(b"\n", end + b"\n" + start) + end + lines[len(text) :]

@@ -1,10 +1,10 @@
-"""The entry point: global options, finding the command, running it, and turning failures into exit codes.
+"""The entry point: parses global options, finds and runs the command, and maps errors to exit codes.
 
 The launcher starts the interpreter with `-I -S`, puts the source tree first on `sys.path`, sets `SITE` to the directory
-of third-party packages and calls `main()`. Nothing on this path imports more than the command needs.
+of third-party packages and calls `main()`. Only what the command needs is imported on this path.
 
-    0 done    1 refused or failed    125 flags that cannot be read, or `run` failed before the container did
-    126, 127 the container's command cannot be run, is not there    130 interrupted    else the container's own
+    0 success    1 refused or failed    125 invalid flags, or `run` failed before the container started
+    126, 127 the container's command cannot be run, does not exist    130 interrupted    else the container's own
 
 Why: docs/decisions/070.
 """
@@ -27,21 +27,21 @@ if TYPE_CHECKING:
     from havre.cli.parser import Command
 
 SITE = ""
-"""The directory of third-party packages, which `use_site()` puts on `sys.path`; set by the launcher."""
+"""The directory of third-party packages, added to `sys.path` by `use_site()`; set by the launcher."""
 
 
 def use_site() -> None:
-    """Make third-party packages importable; called just before one is."""
+    """Make third-party packages importable; called just before the first import of one."""
     if SITE and SITE not in sys.path:
         sys.path.append(SITE)
 
 
 def global_flags() -> tuple[Flag, ...]:
-    """The flags that stand before the command."""
+    """The flags before the command."""
     return (
         Flag("config", "", "string", "Directory of the client's config files", shown='"$HOME/.docker"'),
-        Flag("context", "c", "string", "Name of the context that says which daemon to connect to (wins over "
-             'DOCKER_HOST and the context that "havre context use" chose)'),
+        Flag("context", "c", "string", "Name of the context that selects the daemon (overrides "
+             'DOCKER_HOST and the context set by "havre context use")'),
         Flag("debug", "D", "", "Show debugging output"),
         Flag("host", "H", "list", "Socket of the daemon to connect to"),
         Flag("log-level", "l", "string", 'Level of logging ("debug", "info", "warn", "error", "fatal")', "info"),
@@ -66,10 +66,10 @@ def main() -> NoReturn:
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = 130
-    except BrokenPipeError:  # `havre ... | head`: whoever read us has had enough
+    except BrokenPipeError:  # `havre ... | head`: the reader has closed the pipe
         posix._exit(141)
     sys.stderr.flush()
-    posix._exit(code)  # skips the interpreter's teardown, which would cost a millisecond and frees what ends anyway
+    posix._exit(code)  # skips the interpreter's teardown, which costs a millisecond
 
 
 def _run(argv: list[str]) -> int:
@@ -109,7 +109,7 @@ def _run(argv: list[str]) -> int:
 def _print_status(error: StatusError) -> None:
     sys.stdout.flush()
     if error.message:
-        sys.stderr.write(error.message)  # which may be Drawn
+        sys.stderr.write(error.message)  # its message may be Drawn
         sys.stderr.write("\n")
     if error.hint:
         print(f"See 'havre {error.hint} --help'.", file=sys.stderr)

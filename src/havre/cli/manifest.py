@@ -1,6 +1,6 @@
-"""`havre manifest`: lists of images for several platforms, made here and pushed under one name.
+"""`havre manifest`: manifest lists for several platforms, created locally and pushed under one name.
 
-The lists being made are files of the user; registries are asked directly, by the same code as the daemon's, which is
+Unfinished lists are files of the user. Registries are accessed directly, by the daemon's registry client, which is
 imported only when one of these commands runs.
 """
 
@@ -25,14 +25,14 @@ def _lists(session: Session, *, insecure: bool = False) -> ManifestLists:
 
 
 def create(session: Session, options: Options, arguments: list[str]) -> int:
-    """Start a manifest list, or add to it."""
+    """Create a manifest list, or add to it."""
     name, *members = arguments
     print("Created manifest list", _lists(session, insecure=options.insecure).create(name, members, options.amend))
     return 0
 
 
 def annotate(session: Session, options: Options, arguments: list[str]) -> int:
-    """Correct the platform of a member."""
+    """Change the platform of a member."""
     given = {
         "architecture": options.arch,
         "os": options.os,
@@ -54,7 +54,7 @@ def inspect(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def push(session: Session, options: Options, arguments: list[str]) -> int:
-    """Push a list and forget it if told so."""
+    """Push a list, and remove it locally if requested."""
     lists = _lists(session, insecure=options.insecure)
     for line in lists.push(arguments[0]):
         print(line)
@@ -64,7 +64,7 @@ def push(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def rm(session: Session, options: Options, arguments: list[str]) -> int:
-    """Forget lists."""
+    """Remove local lists."""
     lists = _lists(session)
     for name in arguments:
         lists.remove(name)

@@ -1,9 +1,9 @@
-"""Manifest lists that are being made, and their way to a registry.
+"""Local manifest lists, and pushing them to a registry.
 
     create   registry --manifest, configuration--> member --> ~/.docker/manifests/LIST/MEMBER (JSON, docker's format)
-    push     for each member of another repository: its blobs mounted, its manifest put by digest; then the list
+    push     for each member in another repository: mount its blobs, put its manifest by digest; then the list
 
-A list names images of one registry. Its document is written as docker writes it, so that both make the same digest.
+A list refers to images of one registry. It is rendered as docker renders it, so that both give the same digest.
 Source: OCI image specification, "image-index.md"; distribution's "manifest-list.md".
 """
 
@@ -36,9 +36,9 @@ T = TypeVar("T")
 
 
 class Member(msgspec.Struct, rename="pascal", omit_defaults=True):
-    """An image of a list: where it is, what it is, its manifest byte for byte and (for readers) as JSON.
+    """An image of a list: reference, descriptor, its manifest byte for byte and (for readers) as JSON.
 
-    Of an attestation, `statements` are what it says.
+    `statements` are the content of an attestation.
     """
 
     ref: str
@@ -50,7 +50,7 @@ class Member(msgspec.Struct, rename="pascal", omit_defaults=True):
 
     @property
     def manifest(self) -> Manifest:
-        """The manifest; raises `InvalidInput` for a damaged file."""
+        """The manifest. Raises `InvalidInput` for a damaged file."""
         document = decode_document(self.raw)
         if isinstance(document, Index):
             raise InvalidInput(f"{self.ref} is a manifest list")
@@ -66,7 +66,8 @@ class ManifestLists:
         self._insecure = insecure
 
     def create(self, name: str, members: Sequence[str], amend: bool) -> str:
-        """Make the list, or add to it with `amend`; its full name. Raises `Conflict`, `NotFound`, `InvalidInput`."""
+        """Create the list, or add to it with `amend`; returns its full name. Raises `Conflict`, `NotFound`,
+        `InvalidInput`."""
         target = _named(name)
         if self._folder(target).exists() and not amend:
             raise Conflict("refusing to amend an existing manifest list with no --amend flag")
@@ -77,7 +78,7 @@ class ManifestLists:
         return target.canonical()
 
     def annotate(self, name: str, member: str, platform: Mapping[str, Any]) -> None:
-        """Correct the platform of one member of a list."""
+        """Change the platform of one member of a list."""
         target, ref = _named(name), _named(member)
         found = self._read(target).get(ref)
         if found is None:
@@ -90,7 +91,7 @@ class ManifestLists:
         self._write(target, ref, _with_platform(found, changed))
 
     def inspect(self, name: str, in_list: str = "", *, verbose: bool = False) -> str:
-        """The text to show for a list or manifest, one of a list here, or one in a registry."""
+        """The text of a list or manifest: a local list's, or one from a registry."""
         ref = _named(name)
         if in_list:
             member = self._read(_named(in_list)).get(ref)
@@ -103,7 +104,7 @@ class ManifestLists:
         return self._ask(ref, partial(_inspect_remote, ref, verbose=verbose))
 
     def push(self, name: str) -> list[str]:
-        """Push the list; what to tell of it: the members that went along, and the digest at the end."""
+        """Push the list; returns messages: the members pushed, and the digest at the end."""
         target = _named(name)
         members = self._read(target)
         for ref in members:
@@ -115,7 +116,7 @@ class ManifestLists:
         return self._ask(target, partial(_push, target, members))
 
     def remove(self, name: str) -> None:
-        """Forget a list; `NotFound`."""
+        """Remove a local list. `NotFound`."""
         target = _named(name)
         if not self._folder(target).exists():
             raise NotFound(f"No such manifest: {target.canonical()}")
@@ -175,7 +176,7 @@ async def _member(ref: Reference, registry: Registry, auth: Auth | None) -> Memb
 async def _described(
     registry: Registry, ref: Reference, fetched: Fetched, document: Manifest, auth: Auth | None
 ) -> Member:
-    """A manifest with the platform that its configuration names."""
+    """A manifest with the platform in its configuration."""
     platform = Platform()
     if document.config.media_type in (mediatypes.DOCKER_CONFIG, mediatypes.OCI_CONFIG):
         platform = decode_image(await registry.document(ref, document.config, auth, MAX_CONFIG)).platform
@@ -231,7 +232,7 @@ async def _push(
 
 
 def render_list(members: Sequence[Member]) -> bytes:
-    """The document of a list: an OCI index where its first image is OCI's, else Docker's manifest list."""
+    """The document of a list: an OCI index if its first image is OCI's, else Docker's manifest list."""
     entries = [
         {
             "mediaType": member.descriptor.media_type,
@@ -268,7 +269,7 @@ def _json(value: object) -> str:
 
 
 def _tabbed(body: bytes) -> str:
-    """JSON with a tab for each level, as docker shows it."""
+    """JSON indented with tabs, as docker shows it."""
     lines = msgspec.json.format(body, indent=1).decode().splitlines()
     return "".join("\t" * (len(line) - len(line.lstrip(" "))) + line.lstrip(" ") + "\n" for line in lines)
 
@@ -278,5 +279,5 @@ def _named(text: str) -> Reference:
 
 
 def _file_name(ref: Reference) -> str:
-    """docker's names for files of references."""
+    """docker's file name for a reference."""
     return ref.canonical().replace(":", "-").replace("/", "_")

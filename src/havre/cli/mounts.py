@@ -76,7 +76,7 @@ def _switch(mount: dict[str, Any], key: str, value: str) -> None:
 
 
 def _take_option(mount: dict[str, Any], key: str, value: str) -> bool:
-    """Options of one type of mount; whether `key` is one."""
+    """Parse an option of one mount type; returns whether `key` is one."""
     if key == "bind-propagation":
         mount.setdefault("BindOptions", {})["Propagation"] = value.lower()
     elif key == "bind-recursive":
@@ -123,7 +123,7 @@ def _absolute(path: str) -> str:
 
 
 def absolute_bind(text: str) -> str:
-    """A `-v` with a source relative to here made absolute."""
+    """A `-v` with its relative source made absolute."""
     source, colon, rest = text.partition(":")
     if source == "." or source.startswith(("./", "../")) or source == "..":
         return _absolute(source) + colon + rest

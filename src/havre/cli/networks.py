@@ -92,7 +92,7 @@ def create(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def _ipam(options: Options) -> list[dict[str, Any]]:
-    """Subnets with the ranges, gateways and further addresses that lie in them. Raises ValueError."""
+    """Subnets with their ranges, gateways and auxiliary addresses. Raises ValueError."""
     from ipaddress import ip_address, ip_network
 
     if len(options.subnet) < len(options.ip_range) or len(options.subnet) < len(options.gateway):
@@ -150,7 +150,7 @@ def disconnect(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def rm(session: Session, options: Options, arguments: list[str]) -> int:
-    """Remove networks; with --force, one that is not there is no failure."""
+    """Remove networks; with --force, a missing one is not an error."""
     failed = False
     for name in arguments:
         try:

@@ -1,7 +1,7 @@
-"""What completion offers for arguments and for the values of flags.
+"""Completion candidates for arguments and flags' values.
 
-Names of containers, images, networks, volumes and contexts are asked of the daemon in force, which is never started for
-that; services are read from the Compose files. Containers are those in a state that the command is for.
+Names of containers, images, networks, volumes and contexts come from the current daemon, which is never started for
+that; services come from the Compose files. Containers are limited to states that the command accepts.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from havre.cli.session import Session
     from havre.golang.flags import Flag
 
-# What the placeholders of usage lines stand for.
+# The nouns of the placeholders in usage lines.
 _NOUNS = {"CONTAINER": "container", "IMAGE": "image", "SOURCE_IMAGE": "image", "NETWORK": "network", "VOLUME": "volume",
           "CONTEXT": "context", "SERVICE": "service", "SERVICES": "service"}  # fmt: skip
 _STATES = {
@@ -39,10 +39,10 @@ _WORDS = {
     "userns": "auto host",
     "uts": "host",
 }
-_SHARED = ("ipc", "network", "pid")  # that of another container: container:NAME
+_SHARED = ("ipc", "network", "pid")  # also container:NAME
 _NAMED = {"link": "container", "network": "network", "volumes-from": "container"}
 
-# Keys of --filter by group and verb, and the values that they take: words, or the names of a noun.
+# Keys of --filter by group and verb, and their values: words, or names of a noun.
 _FILTERS = {
     ("container", "ls"): "ancestor before exited expose health id label name network publish since status volume",
     ("container", "prune"): "label label! until",
@@ -71,7 +71,7 @@ _FILTER_NAMES = {"ancestor": "image", "container": "container", "image": "image"
 
 
 def values_of(session: Session, group: str, command: Command, flag: Flag, word: str) -> list[str]:
-    """The values that `flag` of a command may have, given how `word` begins."""
+    """The values of a command's `flag` that match the prefix `word`."""
     if flag.long in ("signal", "stop-signal"):
         import signal
 
@@ -101,7 +101,7 @@ def _filters(session: Session, group: str, command: Command, word: str) -> list[
 
 
 def arguments_of(session: Session, command: Command, index: int, word: str) -> list[str]:
-    """The names that the argument at `index` may be, given how it begins."""
+    """The names for the argument at `index` that match the prefix `word`."""
     places = [part.strip("[].|").partition("=")[0].partition("[")[0] for part in command.usage.split("\n")[0].split()]
     places = [place for place in places if place.isupper() and place != "OPTIONS"]
     if command.names[0] == "cp":
@@ -117,7 +117,7 @@ def _copied(command: Command) -> str:
 def _offered(session: Session, noun: str, states: Sequence[str] = ()) -> list[str]:
     try:
         return _known(session, noun, states) if noun else []
-    except HavreError:  # no daemon or no file, no names
+    except HavreError:  # without daemon or file there are no candidates
         return []
 
 
@@ -141,7 +141,7 @@ def _known(session: Session, noun: str, states: Sequence[str]) -> list[str]:
 
 
 def _services(session: Session) -> list[str]:
-    """The services of the project that the command line so far is about."""
+    """The services of the current command line's project."""
     from havre.cli.compose.scene import Scene
     from havre.golang.flags import Options
 

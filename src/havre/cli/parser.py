@@ -1,4 +1,4 @@
-"""Commands as values, and how the values of their flags are read; the flags' grammar is `golang.flags`."""
+"""Commands as values, and the parsing of their flags' values; `golang.flags` has the flags' grammar."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CHECKED = frozenset(("bytes", "swap", "decimal", "duration", "mount", "ulimit",
 
 
 class StatusError(HavreError):
-    """Ends the program with `code`; `hint` is the path of the command whose help should be seen."""
+    """Exits with `code`; `hint` is the path of the command whose help is suggested."""
 
     def __init__(self, code: int, message: str = "", hint: str | None = None) -> None:
         super().__init__(message, hint)
@@ -27,12 +27,12 @@ class Command:
     """A command of the tree.
 
     names       its name inside the group and that name's aliases; `top` is its name at top level, "" for none
-    usage       what follows the path in the usage line (several lines for several forms)
+    usage       the usage line after the path (several lines for several forms)
     run         "module:function" under havre.cli, imported when the command runs
-    arguments   least and most number of arguments (None: no bound)
-    flags       the flags, or "module:NAME" where they are many and live in a module of their own
+    arguments   minimum and maximum number of arguments (None: unlimited)
+    flags       the flags, or "module:NAME" of a separate module for long tables
     stop        flags end at the first argument
-    raw         nothing is read: every word, --help too, is an argument
+    raw         no parsing: every word, --help included, is an argument
     """
 
     __slots__ = ("_flags", "arguments", "hidden", "long", "names", "raw", "run", "stop", "summary", "top", "usage")

@@ -1,4 +1,4 @@
-"""`--platform` of the verbs that choose among an image's platforms: `os/architecture[/variant]`, commas between."""
+"""`--platform` of the verbs that select among an image's platforms: `os/architecture[/variant]`, comma-separated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def platform_parameters(client: Client, texts: Sequence[str], version: str) -> list[str]:
     """The platforms as the API takes them, in JSON. Raises StatusError.
 
-    `version` is the API's from which on docker's daemon knows the parameter; it ignores it in the one that we speak.
+    `version` is the API version in which dockerd added the parameter; older versions ignore it.
     """
     if not texts:
         return []

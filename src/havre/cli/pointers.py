@@ -1,4 +1,4 @@
-"""Commands of docker that havre does not have: what does their work here. Imported only when one is typed."""
+"""Hints for docker's commands that havre does not have. Imported only when one is typed."""
 
 from __future__ import annotations
 
@@ -17,5 +17,5 @@ POINTERS = {
 
 
 def pointer(word: str) -> str:
-    """What to use instead of a command of docker's, "" for any other word."""
+    """What to use instead of a docker command, "" for any other word."""
     return POINTERS.get(word, "")

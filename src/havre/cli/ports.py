@@ -1,4 +1,4 @@
-"""`-p` and `--expose` to exposed ports and port bindings.
+"""Parses `-p` and `--expose` into exposed ports and port bindings.
 
     [IP:][HOST[-HOST]:]CONTAINER[-CONTAINER][/tcp|udp|sctp]     published=8080,target=80,protocol=tcp
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def parse_publish(specs: list[str]) -> Bindings:
-    """The bindings of every container port (`80/tcp`) that the `-p`s name. Raises ValueError."""
+    """The bindings by container port (`80/tcp`) of all `-p`. Raises ValueError."""
     bindings: Bindings = {}
     for spec in specs:
         for each in parse_mappings(_standard_form(spec) if "=" in spec else spec):
@@ -27,7 +27,7 @@ def parse_publish(specs: list[str]) -> Bindings:
 
 
 def parse_expose(specs: list[str]) -> list[str]:
-    """The ports that the `--expose`s name. Raises ValueError."""
+    """The ports of all `--expose`. Raises ValueError."""
     ports = []
     for spec in specs:
         if ":" in spec:

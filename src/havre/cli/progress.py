@@ -1,7 +1,7 @@
-"""The progress of pull, push, load and import: JSON messages drawn in place on a terminal, as lines elsewhere.
+"""The progress of pull, push, load and import: redrawn in place on a terminal, as lines elsewhere.
 
-On a terminal each layer has a line that is redrawn; elsewhere only changes of status are printed,
-so that a log stays short. Source: the Docker API's "ImageCreate" progress messages.
+On a terminal each layer has a line that is redrawn; elsewhere only changes of status are printed, to keep logs short.
+Source: the Docker API's "ImageCreate" progress messages.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _BAR, _SHORTEST = 50, 10
 
 
 class Failure(Failed):
-    """An error that the daemon told inside a stream; `code` is that of a command which failed there, else 0."""
+    """An error message in a stream; `code` is that of a failed command, else 0."""
 
     code = 0
 
@@ -37,7 +37,7 @@ def _failure(error: object) -> Failure:
 
 
 def show(messages: Iterable[dict[str, Any]], output: int, on_aux: Callable[[Any], None] | None = None) -> None:
-    """Draw a stream of messages on descriptor `output`. Raises Failure at the one that tells an error."""
+    """Show a stream of messages on descriptor `output`. Raises Failure for an error message."""
     drawer = _Terminal(output) if posix.isatty(output) else _Plain(output)
     try:
         for message in messages:
@@ -53,7 +53,7 @@ def show(messages: Iterable[dict[str, Any]], output: int, on_aux: Callable[[Any]
 
 
 def drain(messages: Iterable[dict[str, Any]], on_aux: Callable[[Any], None] | None = None) -> None:
-    """Read a stream without showing it. Raises Failure at the message that tells an error."""
+    """Read a stream without showing it. Raises Failure for an error message."""
     for message in messages:
         if error := message.get("errorDetail") or message.get("error"):
             raise _failure(error)
@@ -68,11 +68,11 @@ class _Plain:
     def draw(self, message: dict[str, Any]) -> None:
         detail = message.get("progressDetail") or {}
         if detail.get("total") or detail.get("current"):
-            return  # a bar means nothing in a log
+            return  # no progress bars in a log
         self._write(_line(message))
 
     def end(self) -> None:
-        """Nothing is held back."""
+        """Nothing to do."""
 
     def _write(self, text: str) -> None:
         if text:
@@ -116,7 +116,7 @@ def _line(message: dict[str, Any]) -> str:
 
 
 def _bar(detail: dict[str, Any], room: int) -> str:
-    """How far it is, with a bar as wide as `room` columns allow."""
+    """The progress, with a bar that fits into `room` columns."""
     current, total = detail.get("current") or 0, detail.get("total") or 0
     if not current and not total:
         return ""

@@ -1,4 +1,4 @@
-"""The `prune` of every noun, with its question and its account of what went."""
+"""`prune` of every noun: confirmation, and a report of what was removed."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def networks(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def system(session: Session, options: Options, arguments: list[str]) -> int:
-    """Remove what nothing uses, of every noun."""
+    """Remove unused data of every noun."""
     if options.dry_run or options.plan:
         return _by_plan(session, options, "", _query(session, options.filter) | _flags(options, "all", "volumes"))
     if not _agreed(session, options, _system_warning(options)):
@@ -138,7 +138,7 @@ def _flags(options: Options, *names: str) -> Query:
 
 
 def _by_plan(session: Session, options: Options, kind: str, query: Query) -> int:
-    """Show a plan for one kind of things, or for all that `system prune` removes, or carry it out."""
+    """Show a plan for one noun, or for `system prune`; or execute it."""
     query |= {"kinds": kind} if kind else {}
     if options.dry_run:
         plan = session.client.get("/system/prune", query)
@@ -164,7 +164,7 @@ def _listing() -> Listing:
 
 
 def builder(session: Session, options: Options, arguments: list[str]) -> int:
-    """Remove the cache of builds."""
+    """Remove build cache."""
     check_builder(options.builder)
     scope = "all build cache" if options.all else "all dangling build cache"
     query = _query(session, options.filter)
@@ -178,7 +178,7 @@ def builder(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def check_builder(name: str) -> None:
-    """Refuse a builder that there is not, in buildx's words."""
+    """Reject an unknown builder, in buildx's words."""
     if name not in ("", "default"):
         raise StatusError(1, f'no builder "{name}" found')
 

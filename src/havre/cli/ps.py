@@ -1,4 +1,4 @@
-"""`havre ps`: the listing of containers. This module is on the path whose cost is measured; see `main`."""
+"""`havre ps`: lists containers. The start-up time of this path is measured; see `main`."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def ps(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def _shows_size(form: str) -> bool:
-    """Whether a template needs the sizes, which cost the daemon a walk: it names them, or prints the whole row."""
+    """Report whether a template needs sizes, which are expensive: it contains them, or prints the whole row."""
     return ".Size" in form or any(whole in form for whole in ("json .}", "json . "))
 
 
 def container_listing(*, truncate: bool, size: bool) -> Listing:
-    """The listing's fields, as formatted for containers of `GET /containers/json`."""
+    """The listing of containers as from `GET /containers/json`."""
     columns = ["ID", "Image", "Command", "RunningFor", "Status", "Ports", "Names"]
     fields: Fields = {
         "ID": ("CONTAINER ID", lambda c: short_id(c["Id"]) if truncate else c["Id"]),
@@ -123,7 +123,7 @@ def _networks(container: dict[str, Any]) -> str:
 
 
 def ports_text(ports: list[dict[str, Any]]) -> str:
-    """Published and exposed ports, neighbours joined to ranges: `0.0.0.0:80-81->80-81/tcp, 443/tcp`."""
+    """Published and exposed ports, adjacent ones merged to ranges: `0.0.0.0:80-81->80-81/tcp, 443/tcp`."""
     moved = []
     done = []
     open_ranges: dict[tuple[str, str], tuple[int, int]] = {}

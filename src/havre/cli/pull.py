@@ -28,27 +28,27 @@ Leave it out to push all of them.
 
 
 def registry_headers(session: Session, image: str) -> dict[str, str]:
-    """The header with the credentials for the registry of `image`."""
+    """The header with the credentials of `image`'s registry."""
     registry, _ = split_registry(image)
     server = AUTH_KEY if registry == DEFAULT_REGISTRY else registry
     return {"X-Registry-Auth": auth_header(find_auth(session.config, server))}
 
 
 def check_trust(options: Options, exit_code: int = 1) -> None:
-    """Refuse to verify by Notary: what was asked for, by flag or variable, would silently not be done."""
+    """Reject content trust (Notary): a requested verification must not be skipped silently."""
     skipped = options.disable_content_trust
     if skipped is None and (asked := environment("DOCKER_CONTENT_TRUST")):
-        skipped = asked in ("0", "f", "F", "FALSE", "false", "False")  # docker takes all else for true
+        skipped = asked in ("0", "f", "F", "FALSE", "false", "False")  # docker takes any other value as true
     if skipped is False:
         raise StatusError(
             exit_code,
-            "content trust is not supported, for Notary is no longer served: demand signatures by "
+            "content trust is not supported, as Notary has been shut down: require signatures by "
             "`havre pull --verify KEY` or the daemon's policy, or give --disable-content-trust",
         )
 
 
 def check_name(name: str) -> None:
-    """Refuse what cannot name an image. Raises InvalidInput."""
+    """Reject an invalid image name. Raises InvalidInput."""
     registry, repository = split_registry(name)
     path = split_tag(repository.partition("@")[0])[0]
     if path != path.lower():
@@ -81,7 +81,7 @@ def pull_image(
         query["platform"] = platform
     path = "/images/create"
     if verify:
-        path, query["verify"] = "/images/pull-verified", verify  # which an engine that cannot verify does not have
+        path, query["verify"] = "/images/pull-verified", verify  # other engines do not have this path
     response = session.client.call("POST", path, query, headers=registry_headers(session, image))
     messages = session.client.messages(response)
     if quiet:
@@ -149,7 +149,7 @@ def push(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def push_image(session: Session, name: str, *, quiet: bool) -> str:
-    """Push the image of one name and show the progress on standard error; its digest there. Raises HavreError."""
+    """Push one name and show progress on standard error; returns its digest. Raises HavreError."""
     told: dict[str, Any] = {}
     repository, tag = split_tag(name)
     messages = _pushing(session, name, repository, tag or "latest")
@@ -169,8 +169,8 @@ def _pushing(session: Session, name: str, repository: str, tag: str, platform: s
 
 
 def _notes(aux: dict[str, Any]) -> list[str]:
-    """What the outcome of a push gives cause to say."""
+    """Notes about the result of a push."""
     if not aux.get("manifestPushedInsteadOfIndex"):
         return []
     moved = f"{aux['originalIndex']['digest']} -> {aux['selectedManifest']['digest']}"
-    return [f"\nNot all platforms of the image are here: only one was pushed, without the index\n{moved}"]
+    return [f"\nNot all platforms of the image are present: only one was pushed, without the index\n{moved}"]

@@ -1,4 +1,4 @@
-"""`havre registry`: become a registry, or what removes the garbage of one."""
+"""`havre registry`: executes the registry, or its garbage collector."""
 
 from __future__ import annotations
 

@@ -3,8 +3,9 @@
     create --404, policy missing--> pull, create again
     attach, wait, start, resize, copy, exit code       (-d: start, print the ID)
 
-Exit codes: the container's; 125 when it could not be run, 126 when its command cannot be, 127 when that is not there,
-told apart by the texts of the daemon's answer as docker's command line does.
+Exit codes: the container's; 125 when it could not be started, 126 when its command cannot be run, 127 when that does
+not
+exist. They are determined by the texts of the daemon's error, as in docker's command line.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def run(session: Session, options: Options, arguments: list[str]) -> int:
-    """Create a container, start it, and stay with it unless -d."""
+    """Create and start a container; attach to it unless -d."""
     body = _body(session, options, arguments)
     if options.detach and options.attach:
         raise StatusError(1, "Conflicting options: -a and -d")
@@ -86,7 +87,7 @@ def _failure(text: str, code: int, help_path: str | None) -> StatusError:
 
 
 def _create(session: Session, options: Options, body: dict[str, Any]) -> str:
-    """Create the container, pulling its image where the policy says so; its ID."""
+    """Create the container, pulling its image by the pull policy; returns its ID."""
     if options.cidfile and exists(options.cidfile):
         raise StatusError(
             125, "havre: container ID file found, make sure the other container isn't running or delete "
@@ -162,7 +163,7 @@ def _stay(session: Session, options: Options, body: dict[str, Any], container: s
         session.client.post(f"/containers/{container}/start")
     except HavreError as error:
         if options.rm:
-            waiting.read()  # the daemon removes it; done when we return
+            waiting.read()  # returns when the daemon has removed it
         raise _start_failure(str(error)) from error
     talk.set_first_size()
     if attached is None:

@@ -1,7 +1,7 @@
-"""The flags of `run` and `create` to the body of `POST /containers/create`.
+"""Translates the flags of `run` and `create` into the body of `POST /containers/create`.
 
-A pure translation but for the files that `--env-file`, `--label-file` and `seccomp=` name. Everything that is refused
-is refused with ValueError in docker's words.
+Pure, except for reading the files of `--env-file`, `--label-file` and `seccomp=`. Errors are ValueError in docker's
+words.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def create_body(options: Options, image: str, command: list[str]) -> Json:
 
 
 def _attached(options: Options) -> list[str]:
-    """The streams to attach: those said, else output and error (and input with -i), none with -d."""
+    """The streams to attach: those given, else output and error (and input with -i), none with -d."""
     if getattr(options, "detach", False):
         return []
     if options.attach:
@@ -72,7 +72,7 @@ def _entrypoint(options: Options) -> list[str] | None:
 
 
 def read_lines(paths: list[str], check: Any) -> list[str]:
-    """The lines of environment or label files, comments and empty ones left out. Raises ValueError."""
+    """The lines of environment or label files, without comments and empty ones. Raises ValueError."""
     lines: list[str] = []
     for path in paths:
         try:
@@ -97,7 +97,7 @@ def read_lines(paths: list[str], check: Any) -> list[str]:
 
 
 def to_map(pairs: list[str]) -> dict[str, str]:
-    """`key=value` texts as a map; a later one wins, a missing value is empty."""
+    """Parse `key=value` texts; a later one overrides, a missing value is empty."""
     return {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
 
 
@@ -187,7 +187,7 @@ def _host_config(options: Options, bindings: Json, binds: list[str]) -> Json:
 
 
 def limits(options: Options) -> Json:
-    """The resource limits that `update` shares with `run`."""
+    """The resource limits shared by `run` and `update`."""
     if options.cpus and options.given & {"cpu_period", "cpu_quota"}:
         raise ValueError("Conflicting options: Nano CPUs and CPU Period cannot both be set."
                          if "cpu_period" in options.given
@@ -242,7 +242,7 @@ def _tmpfs(specs: list[str]) -> dict[str, str] | None:
 
 
 def _security(options: Options) -> Json:
-    """Security options, with a seccomp profile's file replaced by its content and systempaths turned into paths."""
+    """Security options, with a seccomp profile's file replaced by its content and systempaths by paths."""
     kept: list[str] = []
     paths: Json = {}
     for option in options.security_opt:
@@ -295,7 +295,7 @@ def _device(text: str) -> Json:
 
 
 def _endpoints(options: Options) -> Json:
-    """What is asked of each network; the flags --ip, --network-alias and their kin belong to the first."""
+    """The settings of each network; --ip, --network-alias and similar flags apply to the first."""
     networks = options.network + options.net
     aliases = options.network_alias + options.net_alias
     first: Json = {"aliases": aliases, "ip": options.ip, "ip6": options.ip6, "link_local": options.link_local_ip,
@@ -320,7 +320,7 @@ def _endpoints(options: Options) -> Json:
 
 
 def endpoint_settings(given: Json, links: list[str]) -> Json:
-    """The API's `EndpointSettings` of what was asked of one network."""
+    """The API's `EndpointSettings` of one network."""
     ipam = {"IPv4Address": given["ip"], "IPv6Address": given["ip6"], "LinkLocalIPs": given["link_local"]}
     return {
         "IPAMConfig": ipam if any(ipam.values()) else None,

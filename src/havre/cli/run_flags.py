@@ -1,4 +1,4 @@
-"""The flags of `run`, `create` and `update`: the many ways to say what a container is granted."""
+"""The flags of `run`, `create` and `update`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from havre.golang.flags import Flag
 
 
 def _limits() -> tuple[Flag, ...]:
-    """The resource limits that `update` can change too."""
+    """The resource limits, which `update` has too."""
     return (
         Flag("blkio-weight", "", "uint16", "Relative weight of block IO, between 10 and 1000, or 0 to disable it"),
         Flag("cpu-period", "", "int", "Period of the CPU quota, in microseconds"),
@@ -15,8 +15,8 @@ def _limits() -> tuple[Flag, ...]:
         Flag("cpu-rt-runtime", "", "int", "Limit real-time CPU runtime in microseconds"),
         Flag("cpu-shares", "c", "int", "Relative weight of CPU time"),
         Flag("cpus", "", "decimal", "Number of CPUs"),
-        Flag("cpuset-cpus", "", "string", "CPUs that may be used (0-3, 0,1)"),
-        Flag("cpuset-mems", "", "string", "Memory nodes that may be used (0-3, 0,1)"),
+        Flag("cpuset-cpus", "", "string", "CPUs in which to allow execution (0-3, 0,1)"),
+        Flag("cpuset-mems", "", "string", "Memory nodes in which to allow execution (0-3, 0,1)"),
         Flag("kernel-memory", "", "bytes", "Kernel memory limit"),
         Flag("memory", "m", "bytes", "Memory limit"),
         Flag("memory-reservation", "", "bytes", "Soft limit of memory"),
@@ -62,17 +62,17 @@ _COMMON = (
     Flag("env-file", "", "list", "Read environment variables from a file"),
     Flag("expose", "", "list", "Expose a port or a range of ports"),
     Flag("gpus", "", "gpu-request", "GPUs to add ('all' for all of them)"),
-    Flag("group-add", "", "list", "Further groups to join"),
+    Flag("group-add", "", "list", "Add additional groups to join"),
     Flag("health-cmd", "", "string", "Command that checks health"),
     Flag("health-interval", "", "duration", "Time between two checks (ms|s|m|h)"),
-    Flag("health-retries", "", "int", "Failures in a row that make it unhealthy"),
+    Flag("health-retries", "", "int", "Consecutive failures until unhealthy"),
     Flag("health-start-interval", "", "duration", "Time between two checks in the start period (ms|s|m|h)"),
-    Flag("health-start-period", "", "duration", "Time to start before failures count (ms|s|m|h)"),
-    Flag("health-timeout", "", "duration", "Longest time that a check may take (ms|s|m|h)"),
+    Flag("health-start-period", "", "duration", "Start period in which failures do not count (ms|s|m|h)"),
+    Flag("health-timeout", "", "duration", "Maximum time of one check (ms|s|m|h)"),
     Flag("help", "", "", "Print usage"),
     Flag("hostname", "h", "string", "Host name of the container"),
     Flag("init", "", "bool?", "Run an init inside that forwards signals and reaps processes"),
-    Flag("interactive", "i", "", "Keep STDIN open although nobody is attached"),
+    Flag("interactive", "i", "", "Keep STDIN open even if not attached"),
     Flag("io-maxbandwidth", "", "bytes", "IO bandwidth limit of the system drive (Windows only)"),
     Flag("io-maxiops", "", "uint", "IOps limit of the system drive (Windows only)"),
     Flag("ip", "", "string", "IPv4 address (e.g., 172.30.100.104)"),
@@ -86,7 +86,7 @@ _COMMON = (
     Flag("log-driver", "", "string", "Driver of the container's logs"),
     Flag("log-opt", "", "list", "Options of the log driver"),
     Flag("mac-address", "", "string", "MAC address of the container (e.g., 92:d0:c6:0a:29:33)"),
-    Flag("memory-swappiness", "", "int", "Readiness to swap (0 to 100)", -1),
+    Flag("memory-swappiness", "", "int", "Tune memory swappiness (0 to 100)", -1),
     Flag("mount", "", "mount", "Attach a filesystem mount"),
     Flag("name", "", "string", "Name of the container"),
     Flag("net", "", "network", "Connect to a network", hidden=True),

@@ -1,6 +1,6 @@
-"""`havre image sbom`: what is installed in an image, as a table, or as a document in SPDX or CycloneDX.
+"""`havre image sbom`: packages installed in an image, as a table or an SPDX or CycloneDX document.
 
-The document comes from our daemon; what it says could not be read goes to standard error.
+havre's daemon creates the document; records that could not be read are reported on standard error.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _UNSAID = "NOASSERTION"
 
 
 def sbom(session: Session, options: Options, arguments: list[str]) -> int:
-    """Show what is installed in an image."""
+    """List the packages of an image."""
     client = session.client
     if options.output:
         check_output(options.output, _VERB)
@@ -52,7 +52,7 @@ def sbom(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def _gaps(document: dict[str, Any]) -> list[str]:
-    """What could not be read, by either kind of document."""
+    """The unreadable records, from either document format."""
     component = document.get("metadata", {}).get("component", {})
     return [*document.get("comment", "").splitlines(), *(each["value"] for each in component.get("properties", ()))]
 

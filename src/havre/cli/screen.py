@@ -1,9 +1,9 @@
-"""A block of lines that is redrawn in place: progress of pulls, builds and plans, and `stats`.
+"""A block of lines redrawn in place: progress of pulls, builds and plans, and `stats`.
 
-    draw, draw, ..., keep     the block is drawn over the one before; `keep` leaves it, and the next begins below it
+    draw, draw, ..., keep     each draw replaces the previous block; `keep` leaves it, and the next begins below
 
-A block that is higher than the terminal is drawn without lines of its middle; `keep` draws all, and the first scroll
-away. Texts have been through `visible`. Nothing else may write to the terminal while a block is being redrawn.
+A block taller than the terminal is drawn without some middle lines; `keep` draws all, and the first ones scroll away.
+Texts have been sanitised by `visible`. Nothing else may write to the terminal while a block is redrawn.
 
 Source: ECMA-48 (CUP, CUU, ED, EL); xterm's "Control Sequences" (DECTCEM, which hides the cursor).
 """
@@ -21,29 +21,29 @@ if TYPE_CHECKING:
 
 
 class Screen:
-    """The terminal at `descriptor`; with `top`, blocks begin at its upper left corner, not where the cursor is.
+    """The terminal at `descriptor`; with `top`, blocks begin at its upper left corner, not at the cursor.
 
-    `coloured` None means: if the terminal knows colours.
+    `coloured` None: use colours if the terminal supports them.
     """
 
     def __init__(self, descriptor: int, *, coloured: bool | None = None, top: bool = False) -> None:
         self._descriptor = descriptor
         self._coloured = has_colours(descriptor) if coloured is None else coloured
         self._top = top
-        self._drawn = 0  # lines of the block that is on the screen
+        self._drawn = 0  # lines of the block on the screen
 
     @property
     def columns(self) -> int:
-        """How long a line may be."""
+        """Maximum length of a line."""
         return (size(self._descriptor)[1] or 80) - 1
 
     def draw(self, lines: Sequence[Line], *, head: int = 1) -> None:
-        """Draw the block anew; of one that is too high, the first `head` lines and the last ones."""
+        """Redraw the block; if it is too tall, the first `head` lines and the last ones."""
         room = max(head + 1, (size(self._descriptor)[0] or 24) - 1)
         self._write(lines if len(lines) <= room else [*lines[:head], *lines[len(lines) - room + head :]])
 
     def keep(self, lines: Sequence[Line]) -> None:
-        """Draw the block anew, all of it, and leave it."""
+        """Redraw the whole block and keep it."""
         self._write(lines)
         self._drawn = 0
 
@@ -55,10 +55,10 @@ class Screen:
         self._drawn = len(lines)
 
     def _paint(self, text: str, colour: str, columns: int) -> str:
-        cut = text if "\x1b" in text else text[:columns]  # a user's template may have escapes of its own
+        cut = text if "\x1b" in text else text[:columns]  # a user's template may contain escape sequences
         return paint(cut, colour if self._coloured else "")
 
 
 def paint(text: str, colour: str) -> str:
-    """The text in a colour, if there is one."""
+    """The text in a colour, unless that is ""."""
     return f"{colour}{text}{OFF}" if colour else text

@@ -1,4 +1,4 @@
-"""What every command gets: the client of the daemon in force, the user's config file, and words with the user."""
+"""The context of every command: the daemon's client, the user's config file, messages and confirmation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Session:
-    """One run of one command; `path` is the command's as typed, `group` the flags between its group and it."""
+    """One run of one command; `path` is the command as typed, `group` the group's own flags."""
 
     def __init__(self, options: Options, path: str, group: Options | None = None) -> None:
         self.options = options
@@ -40,7 +40,7 @@ class Session:
         return self._client
 
     def new_client(self, *, autostart: bool = True) -> Client:
-        """A client of its own, for a request beside one that is still being read."""
+        """Another client, for a request beside one that is still being read."""
         endpoint = self.endpoint()
         is_default = endpoint.scheme == "unix" and endpoint.address == DEFAULT_SOCKET
         explicit = self.options.host or self.context != "default" or environment_host()
@@ -73,7 +73,7 @@ class Session:
         return TlsFiles(ca, cert, key, verify)
 
     def each(self, names: list[str], act: Callable[[str], object]) -> int:
-        """Act on every name and print it; failures are told at the end, and make the exit code 1."""
+        """Apply `act` to every name and print it; failures are printed last, with exit code 1."""
         failures = []
         for name in names:
             try:
@@ -85,19 +85,19 @@ class Session:
         return self.tell(failures)
 
     def tell(self, failures: list[str]) -> int:
-        """Print failures to stderr; the exit code."""
+        """Print failures to stderr; returns the exit code."""
         sys.stdout.flush()
         if failures:
             print("\n".join(failures), file=sys.stderr)
         return 1 if failures else 0
 
     def warn(self, text: str) -> None:
-        """A line on stderr."""
+        """Print a line to stderr."""
         sys.stdout.flush()
         print(text, file=sys.stderr, flush=True)
 
     def confirm(self, question: str) -> bool:
-        """Ask on the terminal; only y or yes is yes."""
+        """Ask on the terminal; only y or yes confirms."""
         print(question + " [y/N] ", end="", flush=True)
         return sys.stdin.readline().strip().lower() in ("y", "yes")
 

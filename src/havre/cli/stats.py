@@ -1,9 +1,10 @@
 """`havre stats`: resource usage, live or once.
 
-CPU is the container's share of the host's time since the last reading, in percent of one CPU; memory is without the
-page cache that the kernel could drop, as docker computes both. On a terminal, a container close to its limit of memory
-or processes, or held back by that of processors, stands out. Templates and JSON also know `PIDsLimit` and
-`CPUThrottled`, the share of the scheduler's periods in which it was held back.
+CPU is the container's share of the host's time since the last reading, in percent of one CPU; memory excludes page
+cache
+that the kernel could drop, as docker computes both. On a terminal, containers close to their memory or PID limit, or
+throttled, are highlighted. Templates and JSON also have `PIDsLimit` and `CPUThrottled`, the share of the scheduler's
+periods in which it was throttled.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 _REFRESH_S = 0.5
 _CLOSE = 0.8
-"""The part of a limit from which on a container is shown in a warning's colour."""
+"""Fraction of a limit from which a container is highlighted."""
 
 
 def stats(session: Session, options: Options, arguments: list[str]) -> int:
@@ -56,13 +57,13 @@ def stats(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def _read_once(session: Session, names: list[str]) -> list[Json]:
-    """One reading of each: at the same time, as the engine looks twice with a pause in between."""
+    """One reading of each, in parallel: the engine samples twice with a pause in between."""
     from concurrent.futures import ThreadPoolExecutor
 
     def read(name: str) -> Json:
         try:
             reading: Json = session.new_client().get(f"/containers/{name}/stats", {"stream": "0"})
-        except HavreError:  # gone meanwhile
+        except HavreError:  # removed meanwhile
             return {}
         return figures(reading) | {"Container": name}
 
@@ -96,8 +97,7 @@ def _watch(session: Session, options: Options, arguments: list[str], listing: Li
 
 
 def coloured(table: str, rows: list[Json]) -> list[tuple[str, str]]:
-    """A table's lines and their colours: the header dim, in a warning's those rows that are close to a limit or held
-    back by one."""
+    """A table's lines and their colours: a dim header; rows close to a limit, or throttled, in a warning colour."""
     header, *lines = table.splitlines()
     return [(header, DIM), *((line, YELLOW if _is_close(row) else "") for line, row in zip(lines, rows, strict=True))]
 
@@ -110,7 +110,7 @@ def _is_close(row: Json) -> bool:
 
 
 def _collect(streams: dict[str, _Stream], until: float) -> None:
-    """Read what the streams have until a moment; those that ended leave."""
+    """Read from the streams until a deadline; removes ended ones."""
     while (left := until - time.monotonic()) > 0:
         poll = select.poll()
         by_descriptor = {}
@@ -149,7 +149,7 @@ class _Stream:
 
 
 def figures(reading: Json) -> Json:
-    """The figures of a reading: percentages, bytes and counts."""
+    """The values of a reading: percentages, bytes and counts."""
     cpu, before = reading["cpu_stats"], reading["precpu_stats"]
     spent = cpu["cpu_usage"]["total_usage"] - before["cpu_usage"]["total_usage"]
     passed = cpu.get("system_cpu_usage", 0) - before.get("system_cpu_usage", 0)
@@ -182,7 +182,7 @@ def figures(reading: Json) -> Json:
 
 
 def _since(cpu: Json, before: Json, name: str) -> int:
-    """What has been added to a figure of throttling."""
+    """The increase of a throttling counter."""
     now, then = cpu.get("throttling_data") or {}, before.get("throttling_data") or {}
     return int(now.get(name, 0) - then.get(name, 0))
 

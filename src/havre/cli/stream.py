@@ -1,12 +1,12 @@
-"""The two-way copy between the terminal and a hijacked connection.
+"""Copies between the terminal and a hijacked connection in both directions.
 
-        stdin  --> DetachFilter --> pending --> connection (half-closed at stdin's end)
-        stdout <-- demultiplexer <------------- connection
-        stderr <--'
-        signals --> wake-up pipe --> `on_signal` (resize, sig-proxy)
+              stdin  --> DetachFilter --> pending --> connection (half-closed at stdin's end)
+              stdout <-- demultiplexer <------------- connection
+              stderr <--'
+              signals --> wake-up pipe --> `on_signal` (resize, sig-proxy)
 
-One loop over poll(2). Nothing is read from stdin while earlier input still waits for the connection, so a container
-that does not read costs no memory; and output is drained all the time, so neither side can wait for the other.
+One loop over poll(2). stdin is not read while earlier input is pending, so a container that does not read costs no
+memory; output is always drained, so the two sides cannot deadlock.
 
 Frames of a container without a terminal: stream byte (0, 1 out, 2 err, 3 daemon's error), three zero bytes, length.
 """
@@ -31,13 +31,13 @@ DETACHED = "detached"
 
 
 class Demultiplexer:
-    """Splits framed output into (descriptor, data); frames may be cut anywhere."""
+    """Splits framed output into (descriptor, data); frames may arrive in pieces."""
 
     def __init__(self) -> None:
         self._buffer = b""
 
     def feed(self, data: bytes) -> Iterable[tuple[int, bytes]]:
-        """The whole frames that `data` completes."""
+        """The frames completed by `data`."""
         self._buffer += data
         start, end = 0, len(self._buffer)
         while end - start >= _HEADER:
@@ -51,15 +51,15 @@ class Demultiplexer:
 
 
 class Raw:
-    """Output of a terminal: all of it is standard output."""
+    """Output of a terminal: everything is standard output."""
 
     def feed(self, data: bytes) -> Iterable[tuple[int, bytes]]:
-        """`data` as it is."""
+        """`data` unchanged."""
         return ((1, data),)
 
 
 def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of `data`; waits where the descriptor is a full non-blocking one. Raises OSError."""
+    """Write all of `data`; waits while a non-blocking descriptor is full. Raises OSError."""
     while data:
         try:
             data = data[posix.write(descriptor, data) :]
@@ -70,7 +70,7 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 
 class Signals:
-    """Signals as bytes in a pipe, so that they are acted on between two steps of a loop, never inside one."""
+    """Signals as bytes in a pipe, handled between two iterations of a loop (self-pipe)."""
 
     def __init__(self, numbers: Iterable[int]) -> None:
         self.descriptor, self._write = posix.pipe2(posix.O_CLOEXEC | posix.O_NONBLOCK)
@@ -79,7 +79,7 @@ class Signals:
             _signal.signal(number, lambda *_: None)
 
     def taken(self) -> bytes:
-        """The numbers of the signals that came since the last call."""
+        """The numbers of the signals received since the last call."""
         try:
             return posix.read(self.descriptor, 256)
         except BlockingIOError:
@@ -87,7 +87,7 @@ class Signals:
 
 
 class Copy:
-    """One two-way copy. `stdin` is None when not attached; `detach` watches it; output on `hidden` is dropped."""
+    """One copy. `stdin` is None when not attached; `detach` filters it; output for `hidden` descriptors is dropped."""
 
     def __init__(
         self,
@@ -114,7 +114,7 @@ class Copy:
         self._half_closed = False
 
     def run(self) -> str:
-        """Copy until the connection ends (ENDED) or the detach keys were typed (DETACHED)."""
+        """Copy until the connection ends (ENDED) or the detach keys are typed (DETACHED)."""
         self._show(self._early)
         self._stream.setblocking(False)
         if self._stdin is None:
@@ -174,7 +174,7 @@ class Copy:
             data = posix.read(self._stdin, _CHUNK)
         except BlockingIOError:
             return True
-        except OSError:  # the terminal is gone: as good as its end
+        except OSError:  # the terminal is gone: treat as end of input
             data = b""
         if not data:
             self._input_over = True
@@ -191,7 +191,7 @@ class Copy:
                 self._pending = self._pending[self._stream.send(self._pending) :]
         except BlockingIOError:
             return
-        except (BrokenPipeError, ConnectionResetError):  # nobody reads: what the other side still says counts
+        except (BrokenPipeError, ConnectionResetError):  # the peer does not read; its output still counts
             self._pending = b""
             self._input_over = True
             self._half_closed = True

@@ -80,7 +80,7 @@ def event_text(event: dict[str, Any]) -> str:
 
 
 def daemon(session: Session, options: Options, arguments: list[str]) -> int:
-    """Become the daemon."""
+    """Execute the daemon."""
     program = daemon_program()
     try:
         posix.execv(program, [program, *arguments])
@@ -89,7 +89,7 @@ def daemon(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def dial_stdio(session: Session, options: Options, arguments: list[str]) -> int:
-    """Join our standard input and output to the daemon's socket, for clients that come by ssh."""
+    """Connect standard input and output to the daemon's socket, for clients over ssh."""
     from havre.cli.stream import Copy
 
     endpoint = session.endpoint()

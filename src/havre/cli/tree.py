@@ -1,6 +1,6 @@
-"""The tree of commands: which group a word names, and where each group's table is.
+"""The tree of commands: the group of each word, and the module of each group's table.
 
-Only the table of the group that a command line names is imported; the tree itself is a few short strings.
+Only the table of the group in use is imported; the tree itself is a few short strings.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ GROUPS = {
     "volume": "Manage volumes",
 }
 
-# Groups that take flags of their own, before the command.
+# Groups with flags of their own, before the command.
 _FLAGGED = {"compose": "commands.compose:FLAGS"}
 
-# Words at top level by the group whose table has them.
+# Top-level words by the group whose table has them.
 _TOP = {
     "container": "attach commit cp create diff exec export kill logs pause port ps rename restart rm run start stats "
     "stop top unpause update wait",
@@ -50,7 +50,7 @@ def commands(group: str) -> Sequence[Command]:
 
 
 def group_flags(group: str) -> Sequence[Flag]:
-    """The flags that stand between a group's name and the command."""
+    """The flags between a group's name and the command."""
     flags: Sequence[Flag] = load(_FLAGGED[group]) if group in _FLAGGED else ()
     return flags
 
@@ -62,9 +62,9 @@ def group_options(words: list[str]) -> Options:
 
 
 def find(words: list[str]) -> tuple[Command | None, str, list[str]]:
-    """The command that `words` begin with, the path as typed (or the group's name), and the words behind it.
+    """The command that `words` begin with, the path as typed (or the group's name), and the remaining words.
 
-    The command is None where the words name a group alone, or nothing known (then the path is "").
+    The command is None where the words are only a group's name, or unknown (then the path is "").
     """
     first = words[0]
     if first in TOP:

@@ -1,4 +1,4 @@
-"""The terminal: raw mode that is always undone, its size, its colours, and the keys that detach.
+"""The terminal: raw mode that is always reset, size, colours, and detach keys.
 
 Source: termios(3) "raw mode"; docker's "detach keys": `ctrl-p,ctrl-q`.
 """
@@ -18,13 +18,13 @@ RED, GREEN, YELLOW, BLUE, DIM, OFF = "\x1b[31m", "\x1b[32m", "\x1b[33m", "\x1b[3
 
 
 def has_colours(descriptor: int) -> bool:
-    """Whether to write in colours there: a terminal that knows them, and a user who has not set NO_COLOR."""
+    """Report whether to use colours: a terminal that supports them, and no NO_COLOR."""
     dull = posix.environ.get(b"NO_COLOR") or posix.environ.get(b"TERM") == b"dumb"
     return not dull and posix.isatty(descriptor)
 
 
 class RawTerminal:
-    """A context in which the terminal at `descriptor` passes every byte on unread; nothing if it is no terminal."""
+    """Context manager: the terminal at `descriptor` in raw mode; does nothing if it is not a terminal."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -56,7 +56,7 @@ class RawTerminal:
 
 
 def size(descriptor: int = 1) -> tuple[int, int]:
-    """Rows and columns, zeros when it is no terminal."""
+    """Rows and columns, zeros if it is not a terminal."""
     try:
         found = posix.get_terminal_size(descriptor)
     except OSError:
@@ -79,14 +79,14 @@ def parse_keys(text: str) -> bytes:
 
 
 class DetachFilter:
-    """Looks for the detach keys in what is typed; holds back a beginning of them until it is clear what it was."""
+    """Finds the detach keys in the input; withholds a prefix of them until it is complete or not."""
 
     def __init__(self, keys: bytes) -> None:
         self._keys = keys
         self._held = 0
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
-        """The bytes to pass on, and whether the keys are complete (what follows them is dropped)."""
+        """The bytes to forward, and whether the keys are complete (input after them is dropped)."""
         passed = bytearray()
         for byte in data:
             if self._keys and byte == self._keys[self._held]:

@@ -1,7 +1,6 @@
-"""Texts of flags to values, with the checks and the words of refusal that docker's own command line has.
+"""Parses and validates flags' values, with the errors of docker's own command line.
 
-`read_X` turns a text of kind X into its value, `check_X` refuses a text or gives it back complete; all raise
-ValueError.
+`read_X` parses a text of kind X, `check_X` validates a text and returns it, completed; all raise ValueError.
 """
 
 from __future__ import annotations
@@ -143,7 +142,7 @@ def read_gpu_request(text: str) -> dict[str, Any]:
 
 
 def check_env(text: str) -> str:
-    """`NAME=value`, or `NAME` completed from the environment where it is set there."""
+    """`NAME=value`, or `NAME` completed from the environment if set there."""
     name, equals, _ = text.partition("=")
     if not name:
         raise ValueError(f"invalid environment variable: {text}")

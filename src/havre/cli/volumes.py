@@ -1,4 +1,4 @@
-"""Volumes: ls, create, rm, and what docker has not: clone, rename, export, import, du."""
+"""Volumes: ls, create, rm, and havre's additions: clone, rename, export, import, du."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def ls(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def volume_listing() -> Listing:
-    """The listing of volumes as the API has them."""
+    """The listing of volumes as from the API."""
     fields: Fields = {
         "Name": ("VOLUME NAME", lambda v: v["Name"]),
         "Driver": ("DRIVER", lambda v: v["Driver"]),
@@ -134,7 +134,7 @@ def import_(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def du(session: Session, options: Options, arguments: list[str]) -> int:
-    """Show how much volumes hold, in bytes as people write them, the largest first."""
+    """Show volumes' sizes in human readable form, largest first."""
     volumes = session.client.get("/system/df", {"type": "volume"})["Volumes"] or []
     sizes = {volume["Name"]: volume["UsageData"]["Size"] for volume in volumes}
     for name in arguments:

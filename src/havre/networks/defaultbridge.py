@@ -70,7 +70,7 @@ class DefaultBridge:
         return [flag for flag, text in given.items() if text and not self.ipv6]
 
     def options(self, link: str) -> dict[str, str]:
-        """The network's options on the device `link`."""
+        """The options of the network with the device `link`."""
         return {
             words.DEFAULT_BRIDGE: "true",
             words.ICC: str(self.icc).lower(),

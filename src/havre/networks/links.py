@@ -49,7 +49,7 @@ class Link:
         return str(self.address), " ".join(dict.fromkeys(names))
 
     def variables(self) -> list[str]:
-        """`NAME=VALUE` as dockerd sets them."""
+        """`NAME=VALUE` variables as dockerd sets them."""
         key = self.alias.replace("-", "_").upper()
         lines = []
         for number, (port, protocol) in enumerate(self.exposed.ports):

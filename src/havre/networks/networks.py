@@ -109,7 +109,7 @@ class Networks:
             try:
                 await sandboxes.serve(guest)
             except HavreError as error:
-                log.error("container %s runs on without names or relayed ports: %s", guest.name, error)
+                log.error("container %s keeps running without DNS or relayed ports: %s", guest.name, error)
         self._enable_forwarding()
         self._warn_of_drops()
 
@@ -353,7 +353,7 @@ class Networks:
         try:
             host.enable_forwarding(ipv6=any(bridge.ipv6 for bridge in self._rows.bridges()))
         except OSError as error:
-            log.warning("cannot enable forwarding: containers reach no other network: %s", error)
+            log.warning("cannot enable forwarding: containers cannot reach other networks: %s", error)
 
     def _warn_of_drops(self) -> None:
         _, firewall = self._kernel()
@@ -364,8 +364,8 @@ class Networks:
         for chain in firewall.foreign.forward:
             if chain.drops:
                 log.warning(
-                    "firewall chain '%s' drops forwarded packets: containers reach the world, and others their ports, "
-                    "only where it accepts packets of %s (or with --publish-policy=docker)",
+                    "firewall chain '%s' drops forwarded packets: containers reach other networks, and clients their "
+                    "ports, only where it accepts packets of %s (or with --publish-policy=docker)",
                     chain,
                     self._options.link,
                 )

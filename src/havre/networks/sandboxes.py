@@ -189,7 +189,7 @@ class Sandboxes:
         held = self._held[ContainerId(guest.id)]
         if network.id in held.endpoints:
             raise Forbidden(f"endpoint with name {held.name} already exists in network {network.name}")
-        assert held.netns is not None, "a container in the host's network is not connected to others"
+        assert held.netns is not None, "a container in the host's network cannot be connected to others"
         async with AsyncExitStack() as undo:
             undo.push_async_callback(self.disconnect, guest, network)
             before = held.gateway()
@@ -283,7 +283,7 @@ class Sandboxes:
 
     def _published(self, held: Held, guest: Guest, given: Iterable[Publish]) -> Published:
         endpoint = held.gateway()
-        assert endpoint is not None, "who has, or had, a published port has a default route"
+        assert endpoint is not None, "a container with published ports has a default route"
         held.sandbox = self._describe(held, guest)
         return Published(held.sandbox.ports, texts.bindings_left(guest, self._wishes(endpoint, guest), given))
 
@@ -412,7 +412,7 @@ class Sandboxes:
         """Update the name server's view to the container's current networks."""
         networks = [self._rows[id] for id in held.endpoints if self._rows[id].name not in words.PREDEFINED]
         links = {network.name: parse_links(held.asked[network.id].links or ()) for network in networks}
-        assert held.names is not None, "only a name server has a view"
+        assert held.names is not None, "the view belongs to a name server"
         held.names.view = View([self._zone(network) for network in networks], dict(links))
         held.names.upstream = texts.upstream_of(guest, held, self._resolver())
 
@@ -533,7 +533,7 @@ class Sandboxes:
     def _adopt_endpoint(self, held: Held, name: str, settings: EndpointSettings, interfaces: Mapping[str, str]) -> None:
         network = self._rows.get(settings.network_id)
         if network is None:
-            log.error("container %s runs on network %s, which is gone", held.name, name)
+            log.error("container %s is on network %s, which does not exist any more", held.name, name)
             return
         held.asked[network.id] = settings
         if network.driver in ("host", "null"):
@@ -562,7 +562,7 @@ class Sandboxes:
         endpoint = held.endpoints[network_id] = replace(
             endpoint, interface=interface, link_local=extras.link_local, sysctls=extras.settings(interface)
         )
-        log.warning("container %s has lost its device on network %s: it gets another", held.name, endpoint.bridge.name)
+        log.warning("container %s has lost its device on network %s: creating another", held.name, endpoint.bridge.name)
         try:
             await self._host.delete_veth(endpoint.link)
             if held.netns is not None:

@@ -132,7 +132,7 @@ def check_spec(spec: NetworkSpec) -> None:
             "services' overlays need a swarm; one for containers of this host is made with --attachable",
         )
     if spec.driver == "overlay" and "encrypted" in (spec.options or {}):
-        raise Unsupported("overlay networks are not encrypted: nothing of them leaves this host", "leave it out")
+        raise Unsupported("overlay networks are not encrypted: their traffic does not leave this host", "leave it out")
     if spec.driver not in ("", "bridge", "overlay", *MODES):
         raise NotFound(f'plugin "{spec.driver}" not found', f"drivers: bridge, overlay, {', '.join(MODES)}")
     if spec.config_only and spec.config_from:
@@ -157,7 +157,7 @@ def asked_pools(spec: NetworkSpec) -> list[IpamPool]:
 
 
 def filled_in(driver: str, options: Mapping[str, str], id: str, taken: Collection[int]) -> dict[str, str]:
-    """The options that the engine adds for a new network `id`, as dockerd does; `taken`: VXLAN identifiers in use."""
+    """The options added for a new network `id`, as in dockerd; `taken`: VXLAN identifiers in use."""
     if driver in MODES and not options.get(PARENT):
         return {PARENT: dummy_parent(id)}
     if driver == "overlay" and not options.get(VNI):

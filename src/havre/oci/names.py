@@ -10,7 +10,7 @@ AUTH_KEY = "https://index.docker.io/v1/"
 
 
 def split_registry(name: str) -> tuple[str, str]:
-    """The registry that a name is at, and the rest of the name."""
+    """The registry of a name, and the rest."""
     first, slash, rest = name.partition("/")
     if slash and (first == "localhost" or "." in first or ":" in first or first != first.lower()):
         return (DEFAULT_REGISTRY, rest) if first in (DEFAULT_REGISTRY, "index.docker.io") else (first, rest)
@@ -32,12 +32,12 @@ def split_version(name: str) -> tuple[str, str]:
 
 
 def has_tag(name: str) -> bool:
-    """Whether a name ends with a tag."""
+    """Report whether a name has a tag."""
     return ":" in name.partition("@")[0].rpartition("/")[2]
 
 
 def familiar(name: str) -> str:
-    """`name` without docker.io/library/, with `:latest` where neither tag nor digest is said."""
+    """`name` without docker.io/library/, with `:latest` if it has neither tag nor digest."""
     registry, rest = split_registry(name)
     short = rest.removeprefix("library/") if registry == DEFAULT_REGISTRY else f"{registry}/{rest}"
     return short if has_tag(name) or "@" in name else short + ":latest"

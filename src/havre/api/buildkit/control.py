@@ -1,4 +1,4 @@
-"""BuildKit's Control and LLBBridge services: what buildx calls on the connection of POST /grpc.
+"""BuildKit's Control and LLBBridge services: the calls of buildx on the connection of POST /grpc.
 
 `jobs` describes how the calls of one build relate. Only Dockerfiles are built; of low-level build graphs (LLB),
 those that are the files of one source can be read (`llb`, `sources`), all others are refused.
@@ -195,7 +195,7 @@ class Control:
     # -- Control: the daemon
 
     async def list_workers(self, request: m.ListWorkersRequest, metadata: Metadata) -> m.ListWorkersResponse:
-        """The one worker."""
+        """The only worker."""
         return m.ListWorkersResponse([_worker()])
 
     async def info(self, request: m.InfoRequest, metadata: Metadata) -> m.InfoResponse:

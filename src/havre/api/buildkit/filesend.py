@@ -4,7 +4,7 @@
     STAT a, STAT b, ... STAT (empty)  -->         (the protocol of `filesync` with reversed roles)
                                       <--  REQ 1
     DATA 1, DATA 1 (empty)            -->
-                                      <--  FIN
+                                     <--  FIN
     FIN                               -->
 
 Source: as `filesync`; moby/buildkit exporter/local, exporter/tar.

@@ -5,8 +5,7 @@
                           (no remote), body = a tar            the context
                           remote=upload-request&buildid=B      the tar is in the body of another request:
     POST /build?version=2&buildid=upload-request:B, body = a tar
-
-    --> {"id": "moby.buildkit.trace", "aux": base64(StatusResponse)} ...  {"id": "moby.image.id", "aux": {"ID": ...}}
+      --> {"id": "moby.buildkit.trace", "aux": base64(StatusResponse)} ...  {"id": "moby.image.id", "aux": {"ID": ...}}
 
 Source: moby builder/builder-next/builder.go, api/server/router/build; docker/cli 20.10.
 """
@@ -36,7 +35,7 @@ from havre.images.progress import Progress, ProgressLine
 
 _SESSION, _UPLOADED = "client-session", "upload-request"
 _TRACE, _IMAGE = "moby.buildkit.trace", "moby.image.id"
-_WAIT_S = 5.0  # for the other of two requests
+_WAIT_S = 5.0  # for the other one of two requests
 
 
 class _Output(msgspec.Struct, rename="pascal"):

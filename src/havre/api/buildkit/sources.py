@@ -24,7 +24,7 @@ from havre.builds.trees import DirectoryTree, Tree
 from havre.builds.uploads import UploadedContext
 from havre.errors import InvalidInput, NotFound
 
-MAX_BYTES = 8 << 20  # of a file that is read; a message may have twice as many
+MAX_BYTES = 8 << 20  # maximum size of a file read; a message may have twice as many
 
 
 class SourceFiles:

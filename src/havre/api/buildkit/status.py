@@ -51,7 +51,7 @@ class Status:
         self._changed = asyncio.Event()
 
     def progress(self, event: BuildEvent) -> None:
-        """Take an event of the build."""
+        """Process a build event."""
         if isinstance(event, Log):
             self._log(event)
         elif isinstance(event, Transfer):

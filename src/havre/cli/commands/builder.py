@@ -7,12 +7,12 @@ from havre.cli.parser import Command
 from havre.golang.flags import Flag
 
 COMMANDS = (
-    Command("prune", "[OPTIONS]", "Remove the cache of builds", "prune:builder", (0, 0), (
-        Flag("builder", "", "string", "Builder whose cache goes; there is one, default"),
-        Flag("all", "a", "", "Remove all of it, not only what no image uses"),
+    Command("prune", "[OPTIONS]", "Remove build cache", "prune:builder", (0, 0), (
+        Flag("builder", "", "string", "Builder whose cache is pruned; the only one is default"),
+        Flag("all", "a", "", "Remove all unused build cache, not just dangling ones"),
         filter_flag("", 'Keep only what meets the condition (e.g. "until=24h")'),
         force_flag("Do not ask for confirmation"),
-        Flag("keep-storage", "", "bytes", "Amount of it to keep"),
+        Flag("keep-storage", "", "bytes", "Amount of disk space to keep for cache"),
         *plan_flags(),
     )),
 )  # fmt: skip

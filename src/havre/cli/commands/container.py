@@ -7,8 +7,8 @@ from havre.cli.parser import Command
 from havre.golang.flags import Flag
 
 _ONE_OR_MORE = "CONTAINER [CONTAINER...]"
-_DETACH_KEYS = Flag("detach-keys", "", "string", "Keys that detach from the container, instead of the usual ones")
-_TIME = Flag("time", "t", "int", "Seconds to wait before the container is killed")
+_DETACH_KEYS = Flag("detach-keys", "", "string", "Override the key sequence for detaching a container")
+_TIME = Flag("time", "t", "int", "Seconds to wait before killing the container")
 _SIGNAL = Flag("signal", "s", "string", "Signal to send to the container")
 _CP = (
     "Copy files or folders between a container and the local filesystem\n\n"
@@ -22,20 +22,20 @@ COMMANDS = (
             "attach:attach", (1, 1), (
         _DETACH_KEYS,
         Flag("no-stdin", "", "", "Do not attach STDIN"),
-        Flag("sig-proxy", "", "", "Pass received signals on to the process", True),
+        Flag("sig-proxy", "", "", "Proxy all received signals to the process", True),
     ), top="attach"),
     Command("commit", "[OPTIONS] CONTAINER [REPOSITORY[:TAG]]", "Create a new image from a container's changes",
             "archive:commit", (1, 2), (
         Flag("author", "a", "string", 'Author (e.g., "Ada Lovelace <ada@example.org>")'),
         Flag("change", "c", "list", "Dockerfile instruction to apply to the new image"),
         Flag("message", "m", "string", "Commit message"),
-        Flag("pause", "p", "", "Pause the container meanwhile", True),
+        Flag("pause", "p", "", "Pause the container during commit", True),
     ), top="commit"),
     Command("cp", "[OPTIONS] CONTAINER:SRC_PATH DEST_PATH|-\n[OPTIONS] SRC_PATH|- CONTAINER:DEST_PATH",
             "Copy files or folders between a container and the local filesystem", "copy:cp", (2, 2), (
         Flag("archive", "a", "", "Archive mode (keep owner and group IDs)"),
         Flag("follow-link", "L", "", "Follow symbolic links in SRC_PATH"),
-        Flag("quiet", "q", "", "Show no progress; without a terminal none is shown anyway"),
+        Flag("quiet", "q", "", "Suppress progress output; never shown without a terminal"),
     ), top="cp", long=_CP),
     Command("create", "[OPTIONS] IMAGE [COMMAND] [ARG...]", "Create a new container", "run:create", (1, None),
             "run_flags:CREATE", top="create", stop=True),
@@ -61,20 +61,20 @@ COMMANDS = (
     Command("kill", "[OPTIONS] " + _ONE_OR_MORE, "Kill one or more running containers", "lifecycle:kill", (1, None),
             (_SIGNAL,), top="kill"),
     Command("logs", "[OPTIONS] CONTAINER", "Fetch the logs of a container", "logs:logs", (1, 1), (
-        Flag("details", "", "", "Show the extra attributes of logs"),
-        Flag("follow", "f", "", "Go on with what is written from now on"),
-        Flag("since", "", "string", 'Show logs since a time (e.g. "2013-01-02T13:23:37Z") or a span ago (e.g. "42m")'),
+        Flag("details", "", "", "Show extra details provided to logs"),
+        Flag("follow", "f", "", "Follow log output"),
+        Flag("since", "", "string", 'Show logs since a time (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m")'),
         Flag("tail", "n", "string", "Number of lines to show from the end", "all"),
         Flag("timestamps", "t", "", "Show timestamps"),
-        Flag("until", "", "string", 'Show logs before a time (e.g. "2013-01-02T13:23:37Z") or a span ago (e.g. "42m")'),
+        Flag("until", "", "string", 'Show logs before a time (e.g. "2013-01-02T13:23:37Z") or relative (e.g. "42m")'),
     ), top="logs"),
     Command("ls list ps", "[OPTIONS]", "List containers", "ps:ps", (0, 0), (
         Flag("all", "a", "", "Show all containers (by default only running ones)"),
         filter_flag(),
         format_flag(),
-        Flag("last", "n", "int", "Show the n containers created last (in any state)", -1),
-        Flag("latest", "l", "", "Show the container created last (in any state)"),
-        Flag("no-trunc", "", "", "Do not shorten output"),
+        Flag("last", "n", "int", "Show n last created containers (in any state)", -1),
+        Flag("latest", "l", "", "Show the latest created container (in any state)"),
+        Flag("no-trunc", "", "", "Do not truncate output"),
         Flag("quiet", "q", "", "Only show container IDs"),
         Flag("size", "s", "", "Show total file sizes"),
     ), top="ps"),
@@ -90,8 +90,8 @@ COMMANDS = (
             (_SIGNAL, _TIME), top="restart"),
     Command("rm remove", "[OPTIONS] " + _ONE_OR_MORE, "Remove one or more containers", "lifecycle:rm", (1, None), (
         force_flag("Kill and remove a running container"),
-        Flag("link", "l", "", "Remove the link of that name"),
-        Flag("volumes", "v", "", "Remove the container's anonymous volumes too"),
+        Flag("link", "l", "", "Remove the specified link"),
+        Flag("volumes", "v", "", "Remove anonymous volumes associated with the container"),
     ), top="rm"),
     Command("run", "[OPTIONS] IMAGE [COMMAND] [ARG...]", "Create and run a new container from an image", "run:run",
             (1, None), "run_flags:RUN", top="run", stop=True),
@@ -107,7 +107,7 @@ COMMANDS = (
         Flag("all", "a", "", "Show all containers (by default only running ones)"),
         format_flag(),
         Flag("no-stream", "", "", "Show the first result only"),
-        Flag("no-trunc", "", "", "Do not shorten output"),
+        Flag("no-trunc", "", "", "Do not truncate output"),
     ), top="stats"),
     Command("stop", "[OPTIONS] " + _ONE_OR_MORE, "Stop one or more running containers", "lifecycle:stop", (1, None),
             (_SIGNAL, _TIME), top="stop"),

@@ -7,9 +7,9 @@ from havre.cli.parser import Command
 from havre.golang.flags import Flag
 
 _MANY = "[OPTIONS] IMAGE [IMAGE...]"
-_PLATFORM = Flag("platform", "", "string", "Platform to choose where the image has several")
+_PLATFORM = Flag("platform", "", "string", "Platform to select from a multi-platform image")
 
-_PLATFORMS = Flag("platform", "", "list", "Only these platforms of the image (linux/amd64,linux/arm64)")
+_PLATFORMS = Flag("platform", "", "list", "Platforms of the image to include (linux/amd64,linux/arm64)")
 
 COMMANDS = (
     Command("build", "[OPTIONS] PATH | URL | -", "Build an image from a Dockerfile", "build:build", (1, 1), (
@@ -20,37 +20,37 @@ COMMANDS = (
         Flag("build-arg", "", "list", "Set an ARG of the Dockerfile"),
         Flag("builder", "", "string", "Builder to use; there is one, default"),
         Flag("cache-from", "", "list", "Build cache to use (IMAGE, type=registry,ref=NAME, type=local,src=DIR)"),
-        Flag("cache-to", "", "list", "Where the cache goes (type=inline, type=registry,ref=NAME, type=local,dest=DIR)"),
-        Flag("check", "", "", "Look for what docker's build checks find, and build nothing"),
+        Flag("cache-to", "", "list", "Cache destinations (type=inline, type=registry,ref=NAME, type=local,dest=DIR)"),
+        Flag("check", "", "", "Run docker's build checks, and build nothing"),
         Flag("build-context", "", "list", "A named context (NAME=DIRECTORY, NAME=docker-image://IMAGE)"),
         Flag("cgroup-parent", "", "string", "Parent cgroup of the RUN instructions' containers"),
         Flag("cpu-period", "", "int", "Length of a CPU period, in microseconds"),
         Flag("cpu-quota", "", "int", "CPU time per period, in microseconds"),
         Flag("cpu-shares", "c", "int", "Relative weight of CPU time"),
-        Flag("cpuset-cpus", "", "string", "CPUs that may be used (0-3, 0,1)"),
-        Flag("cpuset-mems", "", "string", "Memory nodes that may be used (0-3, 0,1)"),
+        Flag("cpuset-cpus", "", "string", "CPUs in which to allow execution (0-3, 0,1)"),
+        Flag("cpuset-mems", "", "string", "Memory nodes in which to allow execution (0-3, 0,1)"),
         Flag("file", "f", "string", "Name of the Dockerfile (default is PATH/Dockerfile)"),
-        Flag("graph", "", "string", "Draw the stages, their times and what came from the cache, as SVG, to a file"),
+        Flag("graph", "", "string", "Draw stages, times and cache hits as SVG to a file"),
         Flag("iidfile", "", "string", "Write the image ID to a file"),
         Flag("label", "", "list", "Set a label of the image"),
         Flag("memory", "m", "bytes", "Memory limit"),
         Flag("memory-swap", "", "swap", "Limit of memory and swap together; -1 for unlimited swap"),
-        Flag("metadata-file", "", "string", "Write what is known of the image to a file, as JSON"),
+        Flag("metadata-file", "", "string", "Write build result metadata to a file"),
         Flag("network", "", "string", "Network of the RUN instructions"),
-        Flag("no-cache", "", "", "Do every step anew"),
-        Flag("no-cache-filter", "", "list", "Do the steps of these stages anew"),
-        Flag("load", "", "", "Keep the image in the daemon, as is done without --output"),
-        Flag("output", "o", "list", "Where the result goes (DIRECTORY, type=local|tar|oci|docker|image,dest=FILE)"),
+        Flag("no-cache", "", "", "Do not use cache when building the image"),
+        Flag("no-cache-filter", "", "list", "Do not cache specified stages"),
+        Flag("load", "", "", "Store the image in the daemon (the default without --output)"),
+        Flag("output", "o", "list", "Output destination (DIRECTORY, type=local|tar|oci|docker|image,dest=FILE)"),
         Flag("platform", "", "string", "Platforms to build for (linux/amd64,linux/arm64)"),
-        Flag("progress", "", "string", "How the steps are shown (auto, plain, tty, rawjson)", "auto"),
-        Flag("provenance", "", "string", "Attest where the result comes from (true, mode=max, version=v1)"),
-        Flag("pull", "", "", "Pull the base images anew"),
+        Flag("progress", "", "string", "Type of progress output (auto, plain, tty, rawjson)", "auto"),
+        Flag("provenance", "", "string", "Attest the result's provenance (true, mode=max, version=v1)"),
+        Flag("pull", "", "", "Always attempt to pull all referenced images"),
         Flag("push", "", "", "Push the image to the registries of its names"),
-        Flag("quiet", "q", "", "Print only the image ID, when it is done"),
-        Flag("sbom", "", "string", "Attest which packages are in the result (true)"),
+        Flag("quiet", "q", "", "Suppress the build output and print image ID on success"),
+        Flag("sbom", "", "string", "Attest the packages in the result (true)"),
         Flag("secret", "", "list", "A secret for RUN --mount=type=secret (id=NAME,src=FILE or env=VARIABLE)"),
         Flag("shm-size", "", "bytes", "Size of /dev/shm"),
-        Flag("squash", "", "", "Put the layers above the base into one"),
+        Flag("squash", "", "", "Squash the layers above the base into one"),
         Flag("ssh", "", "list", "An SSH agent for RUN --mount=type=ssh (default, default=SOCKET, id=KEY)"),
         Flag("tag", "t", "list", "Name of the image (NAME[:TAG])"),
         Flag("target", "", "string", "Stage to build"),
@@ -59,7 +59,7 @@ COMMANDS = (
     Command("history", "[OPTIONS] IMAGE", "Show the history of an image", "images:history", (1, 1), (
         format_flag(),
         Flag("human", "H", "", "Print sizes and dates in human readable form", True),
-        Flag("no-trunc", "", "", "Do not shorten output"),
+        Flag("no-trunc", "", "", "Do not truncate output"),
         _PLATFORM,
         Flag("quiet", "q", "", "Only show image IDs"),
     ), top="history"),
@@ -74,14 +74,14 @@ COMMANDS = (
     Command("load", "[OPTIONS]", "Load images from a tar archive or STDIN", "archive:load", (0, 0), (
         Flag("input", "i", "string", "Read from a tar archive file, instead of STDIN"),
         _PLATFORMS,
-        Flag("quiet", "q", "", "Do not show the progress"),
+        Flag("quiet", "q", "", "Suppress progress output"),
     ), top="load"),
     Command("ls list", "[OPTIONS] [REPOSITORY[:TAG]]", "List images", "images:ls", (0, 1), (
         Flag("all", "a", "", "Show all images (by default not intermediate ones)"),
         Flag("digests", "", "", "Show digests"),
         filter_flag(),
         format_flag(),
-        Flag("no-trunc", "", "", "Do not shorten output"),
+        Flag("no-trunc", "", "", "Do not truncate output"),
         Flag("quiet", "q", "", "Only show image IDs"),
         Flag("tree", "", "", "Show the platforms below each name"),
     ), top="images"),
@@ -94,19 +94,19 @@ COMMANDS = (
     Command("pull", "[OPTIONS] NAME[:TAG|@DIGEST]", "Download an image from a registry", "pull:pull", (1, 1), (
         Flag("all-tags", "a", "", "Download all tags of the repository"),
         Flag("disable-content-trust", "", "bool?", "Skip verification of the image", shown="true"),
-        Flag("platform", "", "string", "Platforms to pull where the image has several (linux/amd64,linux/arm64)"),
-        Flag("quiet", "q", "", "Do not show the progress"),
-        Flag("verify", "", "string", "Refuse what is not signed by this cosign public key (a file)"),
+        Flag("platform", "", "string", "Platforms to pull of a multi-platform image (linux/amd64,linux/arm64)"),
+        Flag("quiet", "q", "", "Suppress progress output"),
+        Flag("verify", "", "string", "Require a signature by this cosign public key (a file)"),
     ), top="pull"),
     Command("push", "[OPTIONS] NAME[:TAG]", "Upload an image to a registry", "pull:push", (1, 1), (
         Flag("all-tags", "a", "", "Push all tags of the repository"),
         Flag("disable-content-trust", "", "bool?", "Skip signing of the image", shown="true"),
-        Flag("platform", "", "string", "Push the image for this platform alone, without the index"),
-        Flag("quiet", "q", "", "Do not show the progress"),
+        Flag("platform", "", "string", "Push only this platform's image, without the index"),
+        Flag("quiet", "q", "", "Suppress progress output"),
     ), top="push"),
     Command("rm remove", _MANY, "Remove one or more images", "images:rm", (1, None), (
         force_flag("Remove the image although it is used"),
-        Flag("no-prune", "", "", "Keep parents that have no tag"),
+        Flag("no-prune", "", "", "Do not delete untagged parents"),
         _PLATFORMS,
     ), top="rmi"),
     Command("save", _MANY, "Save one or more images to a tar archive (to STDOUT by default)", "archive:save",
@@ -114,8 +114,8 @@ COMMANDS = (
     Command("sbom", "[OPTIONS] IMAGE", "List the packages that are installed in an image", "sbom:sbom", (1, 1), (
         Flag("format", "", "string",
              "'table' (default), 'spdx-json', 'cyclonedx-json',\n"
-             "'json' (a package a line), or a Go template"),
-        Flag("no-trunc", "", "", "Do not shorten output"),
+             "'json' (one package per line), or a Go template"),
+        Flag("no-trunc", "", "", "Do not truncate output"),
         Flag("output", "o", "string", "Write to a file, instead of STDOUT"),
         _PLATFORM,
     )),

@@ -5,10 +5,10 @@ from __future__ import annotations
 from havre.cli.parser import Command
 from havre.golang.flags import Flag
 
-_INSECURE = Flag("insecure", "", "", "Speak to the registry without TLS, or without verifying it")
+_INSECURE = Flag("insecure", "", "", "Allow communication with an insecure registry")
 
 COMMANDS = (
-    Command("annotate", "[OPTIONS] MANIFEST_LIST MANIFEST", "Say more about an image of a local manifest list",
+    Command("annotate", "[OPTIONS] MANIFEST_LIST MANIFEST", "Add information to a local image manifest",
             "manifest:annotate", (2, 2), (
         Flag("arch", "", "string", "Set the architecture"),
         Flag("os", "", "string", "Set the operating system"),
@@ -18,7 +18,7 @@ COMMANDS = (
     )),
     Command("create", "MANIFEST_LIST MANIFEST [MANIFEST...]", "Create a local manifest list to annotate and push",
             "manifest:create", (2, None), (
-        Flag("amend", "a", "", "Change a manifest list that is there"),
+        Flag("amend", "a", "", "Amend an existing manifest list"),
         _INSECURE,
     )),
     Command("inspect", "[OPTIONS] [MANIFEST_LIST] MANIFEST", "Display a manifest or a manifest list",

@@ -8,7 +8,7 @@ from havre.golang.flags import Flag
 
 COMMANDS = (
     Command("connect", "[OPTIONS] NETWORK CONTAINER", "Connect a container to a network", "networks:connect", (2, 2), (
-        Flag("alias", "", "strings", "Add a name that the container has on this network"),
+        Flag("alias", "", "strings", "Add network-scoped alias for the container"),
         Flag("driver-opt", "", "strings", "Options of the network's driver"),
         Flag("ip", "", "string", 'IPv4 address (e.g., "172.30.100.104")'),
         Flag("ip6", "", "string", 'IPv6 address (e.g., "2001:db8::33")'),
@@ -16,15 +16,15 @@ COMMANDS = (
         Flag("link-local-ip", "", "strings", "Add a link-local address of the container"),
     )),
     Command("create", "[OPTIONS] NETWORK", "Create a network", "networks:create", (1, 1), (
-        Flag("attachable", "", "", "Let containers be attached by hand"),
-        Flag("aux-address", "", "map", "Further addresses that the network's driver uses"),
+        Flag("attachable", "", "", "Enable manual container attachment"),
+        Flag("aux-address", "", "map", "Auxiliary IPv4 or IPv6 addresses used by the network driver"),
         Flag("config-from", "", "string", "The network whose configuration is copied"),
         Flag("config-only", "", "", "Create a network that is a configuration only"),
         Flag("driver", "d", "string", "Driver of the network", "bridge"),
         Flag("gateway", "", "strings", "IPv4 or IPv6 gateway of the subnet"),
         Flag("ingress", "", "", "Create a swarm's routing-mesh network"),
-        Flag("internal", "", "", "Keep the network from reaching the outside"),
-        Flag("ip-range", "", "strings", "Part of the subnet that containers' addresses are taken from"),
+        Flag("internal", "", "", "Restrict external access to the network"),
+        Flag("ip-range", "", "strings", "Allocate container IPs from a sub-range"),
         Flag("ipam-driver", "", "string", "Driver that manages addresses", "default"),
         Flag("ipam-opt", "", "map", "Options of that driver"),
         Flag("ipv6", "", "", "Enable IPv6"),
@@ -40,11 +40,11 @@ COMMANDS = (
             "networks:disconnect", (2, 2), (force_flag("Force the container off the network"),)),
     Command("inspect", "[OPTIONS] NETWORK [NETWORK...]", "Display detailed information on one or more networks",
             "inspect:networks", (1, None),
-            (format_flag("f", table=False), Flag("verbose", "v", "", "Show what helps to diagnose"))),
+            (format_flag("f", table=False), Flag("verbose", "v", "", "Verbose output for diagnostics"))),
     Command("ls list", "[OPTIONS]", "List networks", "networks:ls", (0, 0), (
         filter_flag(help='Keep only what meets the condition (e.g. "driver=bridge")'),
         format_flag(),
-        Flag("no-trunc", "", "", "Do not shorten output"),
+        Flag("no-trunc", "", "", "Do not truncate output"),
         Flag("quiet", "q", "", "Only show network IDs"),
     )),
     Command("prune", "[OPTIONS]", "Remove all unused networks", "prune:networks", (0, 0), (

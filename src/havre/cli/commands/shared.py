@@ -34,6 +34,6 @@ def force_flag(help: str) -> Flag:
 def plan_flags() -> tuple[Flag, ...]:
     """`--dry-run` and `--plan` of everything that prunes."""
     return (
-        Flag("dry-run", "", "", "Show what would be removed, why, and the plan's ID, and remove nothing"),
-        Flag("plan", "", "string", "Remove what --dry-run has shown under this ID, or nothing"),
+        Flag("dry-run", "", "", "Show what would be removed, the reasons and the plan's ID; remove nothing"),
+        Flag("plan", "", "string", "Remove exactly what --dry-run showed under this ID"),
     )

@@ -7,13 +7,13 @@ from havre.cli.parser import Command
 from havre.golang.flags import Flag
 
 COMMANDS = (
-    Command("check", "[OPTIONS]", "Check what is stored of images, and mend it", "disk:check", (0, 0), (
-        Flag("repair", "", "", "Mend what can be mended: fetch it again, make it anew, remove what is of no use"),
+    Command("check", "[OPTIONS]", "Check stored images, and repair them", "disk:check", (0, 0), (
+        Flag("repair", "", "", "Repair defects: fetch again, rebuild, or remove unusable data"),
     ), long="Check what is stored of images, and mend it.\n"
-            "Every layer is read whole; the exit code is 1 if something is, or stays, damaged."),
+            "Reads every layer completely; the exit code is 1 if any defect is left."),
     Command("df", "[OPTIONS]", "Show disk usage", "disk:df", (0, 0),
             (format_flag(), Flag("verbose", "v", "", "Show what uses the space"))),
-    Command("dial-stdio", "", "Join standard input and output to the daemon's socket", "system:dial_stdio",
+    Command("dial-stdio", "", "Proxy standard input and output to the daemon's socket", "system:dial_stdio",
             hidden=True),
     Command("events", "[OPTIONS]", "Get real time events from the server", "system:events", (0, 0), (
         filter_flag(),

@@ -1,1 +1,1 @@
-"""`havre compose`: one module per kind of verb; what they share is in `scene`."""
+"""`havre compose`: one module per kind of verb; `scene` has what they share."""

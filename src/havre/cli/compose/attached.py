@@ -1,8 +1,8 @@
-"""`up` in the foreground: the containers' output until all have ended, or the user, or a container's end, stops them.
+"""`up` in the foreground: prints the containers' output until all have ended or are stopped.
 
 engine's events --> queue --+--> start:   a thread prints the container's output from then on
-thread that starts ---------'    die:     one fewer runs; the last one's end is ours
-                                 started: whoever has run by then has a start event on its way, which is waited for
+thread that starts ---------'    die:     one fewer runs; the last end is ours
+                                 started: wait for the start events of all containers that have run by then
 ^C: stop all, a second ^C: kill all
 """
 
@@ -59,7 +59,7 @@ class Attached:
         self._code: int | None = None
 
     def run(self, begin: Callable[[], None]) -> int:
-        """Start by `begin`, print until the end; the exit code. Raises HavreError."""
+        """Start with `begin` and print until the end; returns the exit code. Raises HavreError."""
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         self._stage.share_terminal()
         events = self._events()
@@ -126,23 +126,23 @@ class Attached:
                 self._died(detail)
 
     def _have_run(self) -> set[str]:
-        """The containers that were started since the beginning."""
+        """The containers started since the beginning."""
         began = {container.id: self._state_of(container.id).get("StartedAt", "") for container in self._own()}
         return {each for each, at in began.items() if at > self._starts.get(each, NEVER)}
 
     def _state_of(self, identifier: str) -> dict[str, Any]:
         try:
             state: dict[str, Any] = self._stage.engine.client.get(f"/containers/{identifier}/json")["State"]
-        except HavreError:  # gone already
+        except HavreError:  # removed already
             return {}
         return state
 
     def _watch(self, identifier: str, *, now: bool = False) -> None:
-        """Print a container's output from its present start on, or from now on."""
+        """Print a container's output since its present start, or from now on."""
         client = self._stage.session.new_client()
         try:
             details = client.get(f"/containers/{identifier}/json")
-        except HavreError:  # gone already
+        except HavreError:  # removed already
             return
         labels = details["Config"]["Labels"]
         if labels.get(label.ONE_OFF) == "True" or labels.get(label.SERVICE) not in self._project.services:
@@ -202,7 +202,7 @@ class Attached:
         self._printer.say("Gracefully stopping... (press Ctrl+C again to force)")
         try:
             self._stop()
-            if starting.is_alive():  # what it started meanwhile
+            if starting.is_alive():  # containers started meanwhile
                 starting.join()
                 self._stop()
         except KeyboardInterrupt:

@@ -80,7 +80,7 @@ def _part(scene: Scene, source: Source, options: Options, services: list[str]) -
 
 
 def _pinned(scene: Scene, service: dict[str, Any]) -> dict[str, Any]:
-    """The service with its image's digest, as the registry tells it."""
+    """The service with its image pinned to the registry's digest."""
     image = service.get("image")
     if not image or "@" in image:
         return service

@@ -1,4 +1,4 @@
-"""`havre compose down`, and the verbs that act on containers that are there."""
+"""`havre compose down`, and the verbs for existing containers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def _timeout(options: Options) -> int | None:
 
 
 def down(session: Session, options: Options, arguments: list[str]) -> int:
-    """Stop and remove the project's containers and networks, and with flags its volumes and images."""
+    """Stop and remove the project's containers and networks, optionally its volumes and images."""
     stage = Stage(session, options)
     if options.rmi not in ("", "all", "local"):
         raise StatusError(1, f'invalid value for --rmi: "{options.rmi}"; it is all or local')
@@ -50,7 +50,7 @@ def down(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def _images(stage: Stage, project: Project, state: State, which: str) -> list[str]:
-    """Names of images to remove: all that services use, or those that have no name but what was built for them."""
+    """Names of images to remove: all that services use, or (local) only those built without a name of their own."""
     if not project.files:
         used = {container.row["Image"] for container in state.containers}
         rows = stage.client.get("/images/json")

@@ -1,4 +1,4 @@
-"""`havre compose logs`, and the printing of several containers' output with a name before each line."""
+"""`havre compose logs`, and printing the output of several containers with names as prefixes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _COLOURS = (36, 33, 32, 35, 34, 96, 93, 92, 95, 94)
 
 
 class Printer:
-    """Writes lines of many containers, whole ones only; used by many threads."""
+    """Prints whole lines of several containers. Thread-safe."""
 
     def __init__(self, *, colour: bool, prefix: bool) -> None:
         self._colour = colour
@@ -35,7 +35,7 @@ class Printer:
         self._order: list[str] = []
 
     def expect(self, names: Iterable[str]) -> None:
-        """Names that will come, so that their columns can be aligned."""
+        """Announce names, so that columns can be aligned."""
         with self._lock:
             for name in names:
                 if name not in self._order:
@@ -54,13 +54,13 @@ class Printer:
             output.flush()
 
     def say(self, text: str) -> None:
-        """Write a line of our own to stderr."""
+        """Print a message to stderr."""
         with self._lock:
             sys.stdout.flush()
             print(text, file=sys.stderr, flush=True)
 
     def pump(self, client: Client, container: str, name: str, query: Query, *, tty: bool) -> None:
-        """Write a container's log until it ends. Raises HavreError."""
+        """Print a container's log until it ends. Raises HavreError."""
         asked: Query = {"stdout": "1", "stderr": "1", "wide": "1", **query}
         response = client.call("GET", f"/containers/{container}/logs", asked)
         output: Raw | Demultiplexer = Raw() if tty else Demultiplexer()

@@ -1,4 +1,4 @@
-"""The verbs that look: ps, images, port, top, ls, events, stats, version, wait."""
+"""The read-only verbs: ps, images, port, top, ls, events, stats, version, wait."""
 
 from __future__ import annotations
 
@@ -174,7 +174,7 @@ def ls(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def events(session: Session, options: Options, arguments: list[str]) -> int:
-    """Print what happens to the project's containers, until interrupted."""
+    """Print the events of the project's containers, until interrupted."""
     stage = Stage(session, options)
     filters = encode({"type": ["container"], "label": [f"{label.PROJECT}={stage.name()}"]})
     client = session.client
@@ -201,7 +201,7 @@ def _moment(nanoseconds: int) -> str:
 
 
 def stats(session: Session, options: Options, arguments: list[str]) -> int:
-    """Show what containers use."""
+    """Show containers' resource usage."""
     from havre.cli.stats import stats as container_stats
 
     stage = Stage(session, options)
@@ -212,7 +212,7 @@ def stats(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def version(session: Session, options: Options, arguments: list[str]) -> int:
-    """Print the docker compose version that is followed, and ours."""
+    """Print the docker compose version that is reproduced, and ours."""
     from havre import __version__
 
     if options.short:
@@ -260,7 +260,7 @@ def _viz(session: Session, options: Options) -> int:
 
 
 def wait(session: Session, options: Options, arguments: list[str]) -> int:
-    """Wait for the first of the services' containers to stop; its exit code."""
+    """Wait for the first of the services' containers to stop; returns its exit code."""
     stage = Stage(session, options)
     found = stage.containers(arguments, all=False)
     if not found:

@@ -1,4 +1,4 @@
-"""The verbs that reach into containers: run, exec, attach, cp."""
+"""The verbs that run in or copy to containers: run, exec, attach, cp."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _EXEC = ("detach", "env", "interactive", "privileged", "user", "workdir")
 
 
 def _plain(**values: Any) -> Options:
-    """Options for a command of the tree that is not ours."""
+    """Options for a command of another group."""
     options = Options([Flag(name.replace("_", "-"), "", "string", "") for name in values])
     for name, value in values.items():
         setattr(options, name, value)
@@ -66,7 +66,7 @@ def attach(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def cp(session: Session, options: Options, arguments: list[str]) -> int:
-    """Copy between a service's container and here."""
+    """Copy between a service's container and the local file system."""
     from havre.cli.copy import cp as container_cp
 
     stage = Stage(session, options)
@@ -114,7 +114,7 @@ def run(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def _start_dependencies(stage: Stage, project: Project, name: str, options: Options) -> None:
-    """What the service depends on runs, unless that is not wanted; its networks and volumes are there anyway."""
+    """Start the service's dependencies, unless --no-deps; its networks and volumes are created anyway."""
     others = {} if options.no_deps else {key: value for key, value in project.services.items() if key != name}
     rest = {key: value for key, value in project.services.items() if key not in others}
     dependencies = project._replace(services=others, disabled={**project.disabled, **rest})
@@ -125,7 +125,7 @@ def _start_dependencies(stage: Stage, project: Project, name: str, options: Opti
 
 
 def one_off(project: Project, name: str, options: Options, command: list[str], *, tty: bool) -> Service:
-    """The service as `run` changes it."""
+    """The service with the options of `run` applied."""
     service = dict(project.services[name])
     service |= {"tty": tty, "stdin_open": options.interactive, "scale": 1}
     service.pop("restart", None)
@@ -165,7 +165,7 @@ def _value(project: Project, text: str) -> str | None:
 
 
 def _create(stage: Stage, project: Project, name: str, options: Options) -> str:
-    """Create the one-off container; its name."""
+    """Create the one-off container; returns its name."""
     service = project.services[name]
     image = image_of(service, name, project.name)
     present = inspect_images(stage.client, [image])

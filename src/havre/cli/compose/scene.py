@@ -1,4 +1,4 @@
-"""What every verb of `havre compose` starts from: the project that the files describe, and its name."""
+"""The common start of all `havre compose` verbs: the project in the files, and its name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from havre.errors import HavreError, InvalidInput, NotFound
 
 use_site()
 
-from havre.compose.find import Wanted, env_files, find, project_name  # noqa: E402  # needs third-party modules
+from havre.compose.find import Wanted, env_files, find, project_name  # noqa: E402 - imports third-party modules
 from havre.compose.load import Loader  # noqa: E402
 
 TYPE_CHECKING = False
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from havre.golang.flags import Options
 
 NO_FILE, UNFIT = 14, 15
-"""docker compose's exit codes for files that are not there, and for files that cannot be understood."""
+"""docker compose's exit codes for missing files and for invalid files."""
 
 
 class Scene:
@@ -44,14 +44,14 @@ class Scene:
         )
 
     def source(self) -> Source:
-        """What to load. Raises StatusError."""
+        """The source to load. Raises StatusError."""
         try:
             return find(self.wanted, os.environ)
         except HavreError as error:
             raise _status(error) from error
 
     def project(self, services: Sequence[str] = (), source: Source | None = None, *, select: bool = True) -> Project:
-        """The project, of the named services and what they depend on. Raises StatusError, NotFound."""
+        """The project, reduced to the named services and their dependencies. Raises StatusError, NotFound."""
         loader = Loader(source or self.source())
         try:
             project = loader.project()
@@ -77,11 +77,11 @@ class Scene:
             raise _status(error) from error
 
     def project_or_name(self, services: Sequence[str] = ()) -> tuple[Project | None, str]:
-        """The project, or None and its name where that was given and no file was."""
+        """The project; or None and its name, if that was given and no file exists."""
         if self.wanted.project and not self.wanted.files:
             try:
                 source = find(self.wanted, os.environ)
-            except HavreError:  # a name is enough to find what runs
+            except HavreError:  # the name is sufficient to find the containers
                 return None, self.name()
             return self.project(services, source, select=False), source.name
         project = self.project(services, select=False)

@@ -1,4 +1,4 @@
-"""From a scene to the engine: observing a project, and carrying out plans or printing them."""
+"""A scene with an engine: observes a project, and executes or prints plans."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Stage(Scene):
 
     @property
     def engine(self) -> Engine:
-        """The engine as plans see it, made on first use: verbs that only look need none of it."""
+        """The engine for plans, created at first use: read-only verbs do not need it."""
         if self._engine is None:
             from havre.cli.pull import registry_headers
             from havre.client.buildsend import registry_config
@@ -58,7 +58,7 @@ class Stage(Scene):
         return self.session.client if current_thread() is main_thread() else self.engine.client
 
     def share_terminal(self, progress: str = "plain") -> None:
-        """From now on others write to the terminal, too: nothing may be redrawn."""
+        """Others write to the terminal from now on: nothing may be redrawn."""
         if self.progress in ("auto", "tty", "plain"):
             self.progress = progress
 
@@ -87,7 +87,7 @@ class Stage(Scene):
         execute(steps, self.engine, view, limit=limit, deadline=deadline)
 
     def observed(self, services: Sequence[str]) -> tuple[Project, State]:
-        """What the files or, without them, the containers' labels say, and what is there. Raises StatusError."""
+        """The project, from the files or else from the containers' labels, and its state. Raises StatusError."""
         project, name = self.project_or_name(services)
         if project is None:
             networks = {row["Name"]: row for row in self.client.get("/networks")}
@@ -104,7 +104,7 @@ class Stage(Scene):
         return project, state
 
     def containers(self, services: Sequence[str], *, all: bool = True, one_off: bool = False) -> list[Container]:
-        """The project's containers, of the named services if any are named. Raises StatusError."""
+        """The project's containers, optionally only those of some services. Raises StatusError."""
         project, name = self.project_or_name(services)
         found = list_containers(self.client, name, all=all)
         known = {*(project.services if project else ()), *(c.service for c in found)}

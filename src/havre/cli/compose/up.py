@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def up(session: Session, options: Options, arguments: list[str]) -> int:
-    """Create and start containers; attached to their output unless told otherwise."""
+    """Create and start containers; prints their output unless detached."""
     stage = Stage(session, options)
     _check(options)
     project = _wanted(stage, options, arguments)
@@ -50,7 +50,7 @@ def up(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def _and_watch(stage: Stage, project: Project, begin: Callable[[], None]) -> Callable[[], None]:
-    """`begin`, and following the files from what they are now on. Raises StatusError."""
+    """`begin`, and watching the files as of now. Raises StatusError."""
     from havre.cli.compose.watch import Watcher, watched
 
     watcher = Watcher(stage, project, watched(project))
@@ -63,7 +63,7 @@ def _and_watch(stage: Stage, project: Project, begin: Callable[[], None]) -> Cal
 
 
 def roll_out(stage: Stage, project: Project, wanted: UpOptions, images: ImageOptions) -> int:
-    """Replace stale containers one after another; back to the old ones when a new one does not become healthy."""
+    """Replace stale containers one by one; returns to the old ones when a new one does not become healthy."""
     state = observe(stage.client, project)
     if steps := plan_images(project, state.images, images):
         stage.carry_out(steps)

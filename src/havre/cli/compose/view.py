@@ -1,5 +1,5 @@
-"""How a plan's progress is shown: on a terminal a line per subject that is redrawn, with what is going on of it
-(layers, steps of a build) below; elsewhere a line per change.
+"""Shows a plan's progress: on a terminal one redrawn line per subject, with details (layers, build steps) below;
+elsewhere a line per change.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ class Quiet:
     """Shows nothing."""
 
     def show(self, subject: str, status: str, *, over: bool, failed: bool = False) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def tick(self, subject: str, lines: Sequence[str], said: Sequence[str]) -> None:
-        """Nothing."""
+        """Does nothing."""
 
     def close(self) -> None:
-        """Nothing."""
+        """Does nothing."""
 
 
 class Plain:
-    """One line per change, as docker compose prints them where there is no terminal."""
+    """One line per change, as docker compose prints without a terminal."""
 
     def __init__(self, output: TextIO) -> None:
         self._output = output
@@ -39,14 +39,14 @@ class Plain:
         self._output.flush()
 
     def tick(self, subject: str, lines: Sequence[str], said: Sequence[str]) -> None:
-        """Nothing: there would be no end of lines."""
+        """Does nothing: the output would be endless."""
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Does nothing."""
 
 
 class Log(Plain):
-    """Like Plain, with every line of the steps' output."""
+    """As Plain, plus every line of the steps' output."""
 
     def tick(self, subject: str, lines: Sequence[str], said: Sequence[str]) -> None:
         """Print what was said."""
@@ -55,7 +55,7 @@ class Log(Plain):
 
 
 class Live:
-    """All subjects with the seconds that each took, redrawn when one changes.
+    """All subjects with their durations, redrawn at each change.
 
     Nothing else may write to the terminal meanwhile.
     """
@@ -103,7 +103,7 @@ class Live:
         return lines
 
     def close(self) -> None:
-        """All that was drawn stays."""
+        """Keep what is drawn."""
         if self._rows:
             self._screen.keep(self._lines())
 

@@ -1,8 +1,8 @@
-"""`havre compose watch`: files that change here change in the containers, or build them anew.
+"""`havre compose watch`: synchronises changed files into containers, or rebuilds images.
 
-    kernel --> changes by service --> a thread for each service, that does all that has come to it meanwhile at once
+    inotify --> changes by service --> a thread for each service, which handles all pending changes at once
 
-So a build of one service keeps no other one waiting, and a hundred saved files are one tar.
+So a build of one service does not delay others, and a hundred saved files become one tar.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 def watch(session: Session, options: Options, arguments: list[str]) -> int:
-    """Follow the files that services' `develop.watch` names until interrupted."""
+    """Watch the files in services' `develop.watch` until interrupted."""
     stage = Stage(session, options)
     project = stage.project(arguments)
     rules = watched(project)
@@ -54,7 +54,7 @@ def watched(project: Project) -> list[Rule]:
 
 
 class Watcher:
-    """Sees the files from when it is made on; `follow` does for ever what the rules say about what changes."""
+    """Watches the files from its creation on; `follow` applies the rules to changes."""
 
     def __init__(self, stage: Stage, project: Project, rules: list[Rule]) -> None:
         self._stage = stage
@@ -63,8 +63,8 @@ class Watcher:
         self._trees = [Tree(rule, self._folders) for rule in rules]
 
     def follow(self) -> None:
-        """Never returns."""
-        self._stage.share_terminal("log")  # several services may be at work
+        """Runs forever."""
+        self._stage.share_terminal("log")  # several services may write at once
         queues: dict[str, SimpleQueue[Changes]] = {tree.rule.service: SimpleQueue() for tree in self._trees}
         for service, queue in queues.items():
             Thread(target=self._serve, args=(service, queue), daemon=True).start()
@@ -98,8 +98,8 @@ class Watcher:
 
 
 def _act(stage: Stage, project: Project, service: str, batch: list[Changes]) -> None:
-    """Do what a service's rules say about changes. Raises HavreError."""
-    if any(changes.rule.action == "rebuild" for changes in batch):  # the new image has all the rest
+    """Apply a service's rules to changes. Raises HavreError."""
+    if any(changes.rule.action == "rebuild" for changes in batch):  # the new image includes everything else
         stage.session.warn(f"Rebuilding service {service} after changes were detected...")
         stage.carry_out(list(build_steps(project, [service]).values()))
         wanted = UpOptions(recreate=FORCE, targets=(service,), separator=stage.separator)
@@ -126,13 +126,13 @@ def _act(stage: Stage, project: Project, service: str, batch: list[Changes]) -> 
 
 
 def _hooks(batch: list[Changes]) -> list[dict[str, object]]:
-    """The commands to run, each once."""
+    """The commands to run, without duplicates."""
     hooks = [dict(changes.rule.hook) for changes in batch if changes.rule.action == "sync+exec"]
     return [hook for index, hook in enumerate(hooks) if hook not in hooks[:index]]
 
 
 def _sync(stage: Stage, container: Container, batch: list[Changes]) -> None:
-    """Bring all that changed into a container. What came back after it was removed is there in the end."""
+    """Copy all changes into a container. Removals first: a file may have been recreated."""
     removed = [inside(changes.rule, path) for changes in batch for path in changes.removed]
     if removed:
         command = ["rm", "-rf", *dict.fromkeys(removed)]

@@ -1,4 +1,4 @@
-"""A row of a listing, and its headers, as values that a template can look into."""
+"""A listing's row, and its headers, as values for templates."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Row:
         self.type_name = listing.type_name
 
     def get_field(self, name: str) -> tuple[Callable[..., Any], int] | None:
-        """The function behind a field and how many arguments it wants."""
+        """The function of a field and the number of its arguments."""
         if name not in self._listing.fields:
             return None
         function = self._listing.fields[name][1]
@@ -33,13 +33,13 @@ class Row:
 
 
 class Blank(Row):
-    """The row of an empty listing: a template that names what no row has is wrong with no rows, too."""
+    """The row of an empty listing: a template with an unknown field is an error even without rows."""
 
     def __init__(self, listing: Listing) -> None:
         super().__init__(listing, None)
 
     def get_field(self, name: str) -> tuple[Callable[..., Any], int] | None:
-        """The empty text for every field that there is."""
+        """The empty text for every known field."""
         found = super().get_field(name)
         return None if found is None else ((lambda *_: ""), found[1])
 
@@ -48,7 +48,7 @@ class Blank(Row):
         return dict.fromkeys(self._listing.fields, "")
 
     def check(self, template: Template) -> None:
-        """Raise TemplateError for an unknown field; other failures may be those of empty texts."""
+        """Raise TemplateError for an unknown field; other errors may be caused by the empty texts."""
         from havre.golang.templates.lex import TemplateError
 
         try:

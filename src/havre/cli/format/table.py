@@ -28,10 +28,10 @@ class Listing:
     """A kind of listing.
 
     type_name   Go's name of docker's row type, for error texts
-    fields      name in templates: its header and the function from a row's value to what is shown
-    columns     the fields of the table shown by default
-    hidden      fields that take an argument or are no part of the JSON form
-    raw         what the form `raw` calls the fields that it shows, a line each
+    fields      name in templates: its header and the function from a row's value to the text shown
+    columns     the fields of the default table
+    hidden      fields that take an argument or are not in the JSON form
+    raw         the labels of the fields in the form `raw`, one per line
     """
 
     __slots__ = ("columns", "fields", "hidden", "raw", "type_name")
@@ -51,7 +51,7 @@ class Listing:
         self.hidden = hidden
 
     def render(self, rows: Iterable[Any], form: str) -> str:
-        """All rows in the form that `--format` asks for. Raises InvalidInput for a template that does not work."""
+        """All rows in the form of `--format`. Raises InvalidInput for an invalid template."""
         if form in ("", "table"):
             functions = [self.fields[name][1] for name in self.columns]
             lines = [[self.fields[name][0] for name in self.columns]]
@@ -102,14 +102,14 @@ class Listing:
 
 
 def align(lines: list[list[str]], *, least: int = 10) -> str:
-    """Lines of cells as `pad` has them, with what would steer a terminal made visible."""
+    """Lines of cells as `pad` aligns them, with control characters made visible."""
     return pad([[visible(cell) for cell in line] for line in lines], least=least)
 
 
 def pad(lines: list[list[str]], *, least: int = 10) -> str:
-    """Lines of cells as text, cells of a column equally wide and at least `least`.
+    """Lines of cells as text, with columns aligned and at least `least` wide.
 
-    A column ends at the first line that lacks its cell.
+    A column ends at the first line without its cell.
     """
     widths = [[0] * (len(line) - 1) for line in lines]
     for row, line in enumerate(lines):
