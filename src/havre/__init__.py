@@ -1,3 +1,3 @@
-"""havre: a container engine for Linux that speaks Docker's language."""
+"""havre: a container engine for Linux with Docker's API and command line."""
 
 __version__ = "0.1.0"

@@ -1,7 +1,8 @@
-"""The only doors to threads and background tasks.
+"""Threads and background tasks: the only module that starts either.
 
-`in_thread` runs blocking work off the loop; `spawn` starts a task that is kept alive until it ends and whose failure is
-logged, never lost (a bare `create_task` may be collected half-way, and its exception is seen by nobody).
+`in_thread` runs blocking work off the event loop; `spawn` starts a task with a reference until it ends, whose failure
+is
+logged (asyncio keeps only weak references to tasks, and an unretrieved exception may go unnoticed).
 
 Why: docs/decisions/001.
 """
@@ -21,11 +22,11 @@ from havre.errors import Unavailable
 P = ParamSpec("P")
 T = TypeVar("T")
 
-#: For work that ends by itself, soon: nothing in it waits for a client.
+# For work that soon ends by itself: nothing in it waits for a client.
 SHARED = ThreadPoolExecutor(max_workers=16, thread_name_prefix="havre")
-#: How many clients may hold up a thread each.
+# Maximum number of transfers, each of which occupies a thread.
 MAX_TRANSFERS = 256
-#: How much `feed` hands to a thread at once.
+# Bytes that `feed` passes to a thread at once.
 BATCH_BYTES = 1 << 20
 _transfers = threading.BoundedSemaphore(MAX_TRANSFERS)
 _tasks: set[asyncio.Task[Any]] = set()
@@ -34,20 +35,20 @@ _tasks: set[asyncio.Task[Any]] = set()
 async def in_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
     """Run blocking `function` in the shared pool and return its result.
 
-    Cancelling the caller does not stop the thread: the work must be safe to finish unobserved.
+    Cancelling the caller does not stop the thread: the work must be safe to complete unobserved.
     """
     return await in_pool(SHARED, function, *args, **kwargs)
 
 
 async def in_pool(pool: ThreadPoolExecutor, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """The same in a pool of the caller's, for work that waits for somebody who may never answer."""
+    """As `in_thread`, in the caller's pool: for work that may wait indefinitely."""
     return await asyncio.get_running_loop().run_in_executor(pool, functools.partial(function, *args, **kwargs))
 
 
 def in_own_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-    """The same, at once, in a thread that nothing else needs: for a transfer, which a client may hold up for ever.
+    """As `in_thread`, at once, in a new thread: for a transfer, which a client may delay indefinitely.
 
-    `Unavailable`, and nothing has begun, while there are `MAX_TRANSFERS` of them.
+    `Unavailable`, and nothing is started, while there are `MAX_TRANSFERS`.
     """
     if not _transfers.acquire(blocking=False):
         hint = "end some of them (clients that are silent count, too), or try again later"
@@ -64,7 +65,7 @@ def in_own_thread(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs
 
 
 async def to_its_end(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-    """As `in_thread`, but who is cancelled waits for the thread all the same: what it works on must not go before."""
+    """As `in_thread`. On cancellation, wait for the thread, then raise: it still uses the caller's resources."""
     running = asyncio.ensure_future(in_thread(function, *args, **kwargs))
     try:
         return await asyncio.shield(running)
@@ -74,7 +75,7 @@ async def to_its_end(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwa
 
 
 async def ahead(items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
-    """The same items; while the caller is at one, the next is awaited. To be closed, as `items` is with it."""
+    """Yield the same items; the next one is awaited while the caller processes one. Close it, which closes `items`."""
     end = object()
     async with aclosing(items):
         coming = asyncio.ensure_future(anext(items, end))
@@ -88,7 +89,7 @@ async def ahead(items: AsyncGenerator[T, None]) -> AsyncGenerator[T, None]:
 
 
 async def finish(work: Coroutine[Any, Any, T]) -> T:
-    """Await `work` so that it runs to its end even when the caller is cancelled (a client that hung up)."""
+    """Await `work` to completion even when the caller is cancelled (a client disconnected)."""
     task = asyncio.get_running_loop().create_task(work)
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
@@ -96,7 +97,7 @@ async def finish(work: Coroutine[Any, Any, T]) -> T:
 
 
 async def end_background() -> None:
-    """Cancel what still runs in the background and wait until it has undone itself; at the daemon's end."""
+    """Cancel background tasks and wait for their cleanup; at the daemon's end."""
     running = [task for task in _tasks if not task.done()]
     for task in running:
         task.cancel()
@@ -107,7 +108,7 @@ async def end_background() -> None:
 def spawn(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
     """Start `work` as a background task that is referenced until it ends.
 
-    A failure that nobody awaits is logged by asyncio itself, as soon as the task is let go.
+    asyncio logs a failure that nothing awaits, when the task is released.
     """
     task = asyncio.get_running_loop().create_task(work, name=name)
     _tasks.add(task)
@@ -116,7 +117,7 @@ def spawn(work: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
 
 
 async def feed(chunks: AsyncIterator[bytes], take: Callable[[bytes], None]) -> None:
-    """Give the chunks to `take` in a thread, a megabyte at a time, while the next ones come in."""
+    """Pass the chunks to `take` in a thread, a megabyte at a time, while the next ones arrive."""
     working: asyncio.Future[None] | None = None
     try:
         batch, size = list[bytes](), 0

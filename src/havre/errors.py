@@ -1,20 +1,21 @@
-"""Every failure that a caller can act on.
+"""Errors that a caller can handle.
 
-One root, few subclasses named by cause. Each carries the HTTP status that `api` answers with and the exit code that
-`cli` ends with; nothing else maps errors. The message says what was attempted on what, the hint what to do next.
-Anything that is not a `HavreError` by the time it reaches `api` is a bug: status 500, logged with its traceback.
+One root with few subclasses, named by cause. Each has the HTTP status that `api` returns and the exit code of `cli`; no
+other module maps errors. The message says what was attempted on what, the hint what to do next. Any other exception
+that
+reaches `api` is a bug: status 500, logged with its traceback.
 """
 
 from __future__ import annotations
 
-# The command line starts under `python -I -S`, where importing typing alone would cost more than its whole run.
+# The command line runs under `python -I -S`, where importing typing would cost more than its whole run.
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import ClassVar
 
 
 class HavreError(Exception):
-    """A failure with a message for the user; `status` is HTTP's, `exit_code` the command line's."""
+    """An error with a message for the user; `status` is HTTP's, `exit_code` the command line's."""
 
     status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 1
@@ -29,7 +30,7 @@ class HavreError(Exception):
 
 
 class NotModified(HavreError):
-    """The object is in the wanted state already (starting what runs, stopping what does not)."""
+    """The object is already in the requested state (starting a running container, stopping a stopped one)."""
 
     status = 304
 
@@ -47,7 +48,7 @@ class Unauthorized(HavreError):
 
 
 class Forbidden(HavreError):
-    """Understood and refused, whatever the credentials."""
+    """Understood, and denied whatever the credentials."""
 
     status = 403
 
@@ -59,24 +60,24 @@ class NotFound(HavreError):
 
 
 class Conflict(HavreError):
-    """The object's present state, or another object, stands in the way."""
+    """The state of this or another object does not permit the operation."""
 
     status = 409
 
 
 class Failed(HavreError):
-    """The kernel, a runtime or a peer refused an operation that was asked for correctly."""
+    """The kernel, a runtime or a peer failed a valid operation."""
 
     status = 500
 
 
 class Unsupported(HavreError):
-    """Neither this build nor this kernel can do it."""
+    """This version or this kernel does not support it."""
 
     status = 501
 
 
 class Unavailable(HavreError):
-    """Not now: the daemon is starting, stopping, or out of a resource that may come back."""
+    """Temporarily impossible: the daemon is starting, stopping, or out of a resource."""
 
     status = 503

@@ -1,12 +1,12 @@
-"""Named steps at which a test lets the program die, fail or wait. Without `HAVRE_FAILPOINTS` they do nothing.
+"""Named steps at which a test can make the program die, fail or wait. Without `HAVRE_FAILPOINTS` they do nothing.
 
-    HAVRE_FAILPOINTS="migration.copied=kill"                SIGKILL at the first passage, as by `kill -9`
+    HAVRE_FAILPOINTS="migration.copied=kill"                SIGKILL at the first passage, like `kill -9`
     HAVRE_FAILPOINTS="database.commit=kill@3"               at the third passage
-    HAVRE_FAILPOINTS="database.begin=error"                 OSError (EIO) at every passage; error@2: at the second alone
-    HAVRE_FAILPOINTS="a.step=sleep:0.5;another.step=kill"   the thread waits (the loop with it, if that passes here)
+    HAVRE_FAILPOINTS="database.begin=error"                 OSError (EIO) at every passage; error@2: only at the second
+    HAVRE_FAILPOINTS="a.step=sleep:0.5;another.step=kill"   the thread sleeps (the event loop, if it passes here)
 
-`POINTS` names every step, in the order in which one operation passes them. A name in the variable that is not among
-them ends the program at its start: a test that waits for it would prove nothing.
+`POINTS` lists all steps, in the order in which an operation passes them. An unknown name in the variable ends the
+program at its start: a test that waits for it would prove nothing.
 """
 
 from __future__ import annotations

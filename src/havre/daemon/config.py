@@ -290,7 +290,7 @@ def _gathered(directive: Directive, value: Any) -> Any:
 
 
 def decode_file(text: str, name: str) -> dict[str, Any]:
-    """The values of a configuration file, checked against the table."""
+    """The values of a configuration file, validated by the table."""
     problem = f"unable to configure the daemon with file {name}"
     decoded = gojson.decode_plain(text, problem) if text.strip() else {}
     decoded = {} if decoded is None else decoded

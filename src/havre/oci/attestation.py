@@ -1,11 +1,12 @@
-"""What is attested of an image: in-toto statements in a manifest beside the image's own, in an index of the two.
+"""Attestations: in-toto statements in a manifest beside the image's own, in an index of both. Pure.
 
     index --> manifest of the image           platform linux/amd64
           '-> manifest of its attestations    platform unknown/unknown, annotated with the digest of the other
-                 '-> layers, one for each statement: the image's digest, the type of the predicate, the predicate
+                '-> layers, one for each statement: the image's digest, the type of the predicate, the predicate
 
-Readers that know nothing of this choose by platform and see the image alone. A statement is of a manifest; where the
-image gets another one (by other compression), so does the statement, and what it says stays word for word. Pure.
+Readers without support for attestations choose by platform and see only the image. A statement refers to a manifest;
+when the image gets a new manifest (by other compression), the statement is rewritten for it, with the predicate
+unchanged.
 
 Source: moby/buildkit docs/attestations/attestation-storage.md; in-toto attestations v0.1; package URLs.
 """
@@ -27,7 +28,7 @@ from havre.oci.reference import Reference
 
 PROVENANCE, PROVENANCE_V1 = "https://slsa.dev/provenance/v0.2", "https://slsa.dev/provenance/v1"
 MAX_ATTESTED = 64 << 20
-"""Bytes of what is attested of an image; lists of packages may be some megabytes."""
+"""Maximum bytes of an image's attestations; lists of packages may have some megabytes."""
 SPDX = "https://spdx.dev/Document"
 _STATEMENT = "https://in-toto.io/Statement/v0.1"
 _IN_TOTO = "application/vnd.in-toto+json"
@@ -35,7 +36,7 @@ _SUBJECT, _TYPE, _ATTESTATION = "vnd.docker.reference.digest", "vnd.docker.refer
 
 
 class Predicate(msgspec.Struct, frozen=True, rename="pascal"):
-    """What is said of an image: `type` tells how to read `document`, JSON. As JSON itself, bytes are base64."""
+    """A predicate about an image: `type` is the format of `document`, JSON. In JSON itself, bytes are base64."""
 
     type: str
     document: bytes
@@ -43,14 +44,14 @@ class Predicate(msgspec.Struct, frozen=True, rename="pascal"):
 
 @dataclass(frozen=True)
 class Attested:
-    """An index's entry for an image's attestations, and the documents that it leads to: their manifest comes last."""
+    """An index's entry of an image's attestations, and the documents that it refers to: their manifest is last."""
 
     manifest: Descriptor
     documents: tuple[bytes, ...]
 
 
 class _Statement(msgspec.Struct, rename="camel"):
-    """A statement that is here; what is said stays as it is written."""
+    """A decoded statement; the predicate stays unparsed."""
 
     type: str = msgspec.field(name="_type")
     predicate_type: str
@@ -59,25 +60,25 @@ class _Statement(msgspec.Struct, rename="camel"):
 
 
 def is_attestation(entry: Descriptor) -> bool:
-    """Whether an index's entry is no image but what a builder says of one."""
+    """Report whether an index's entry is an attestation rather than an image."""
     return (entry.annotations or {}).get(_TYPE) == _ATTESTATION
 
 
 def subject_of(entry: Descriptor) -> Digest | None:
-    """The manifest that an index's entry is an attestation of; None if it is none."""
+    """The manifest that an index's entry attests; None if it is not an attestation."""
     return Digest((entry.annotations or {}).get(_SUBJECT, "")) if is_attestation(entry) else None
 
 
 def attest(image: Digest, platform: Platform, names: Sequence[Reference], predicates: Sequence[Predicate]) -> Attested:
-    """Statements that the predicates are true of the image with this manifest, a layer for each, in their order."""
+    """Create statements that the predicates apply to the image with this manifest, one layer for each, in order."""
     subjects = _subjects(image, platform, names)
     return _assemble(image, [(each.type, _render_statement(subjects, each)) for each in predicates])
 
 
 def restate(attested: Attested, image: Digest) -> Attested | None:
-    """The same statements of a manifest that the image has now; None if none of them is a plain statement.
+    """The same statements for the image's present manifest; None if there is no plain statement.
 
-    Signed ones are left out: their signers have not seen this manifest.
+    Signed ones are dropped: their signers have not seen this manifest.
     """
     before = subject_of(attested.manifest)
     if before is None or before == image:
@@ -88,7 +89,7 @@ def restate(attested: Attested, image: Digest) -> Attested | None:
         try:
             statement = msgspec.json.decode(document, type=_Statement)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-            continue  # the manifest, the configuration, an envelope with a signature
+            continue  # the manifest, the configuration, a signed envelope
         about = [each | {"digest": new} if each.get("digest") == old else each for each in statement.subject]
         statements.append((statement.predicate_type, _encode(msgspec.structs.replace(statement, subject=about))))
     return _assemble(image, statements) if statements else None
@@ -133,7 +134,7 @@ def _render_statement(subjects: Sequence[Mapping[str, Any]], predicate: Predicat
 
 
 def _subjects(digest: Digest, platform: Platform, names: Sequence[Reference]) -> list[dict[str, Any]]:
-    """What a statement is about: the image by each of its names, as a package URL; without one, by its digest."""
+    """A statement's subjects: the image by each name, as a package URL; without names, by digest."""
     known = [package_url(name, platform) for name in names] or ["_"]
     return [{"name": name, "digest": {"sha256": hex_of(digest)}} for name in known]
 

@@ -1,7 +1,8 @@
 """Content digests (OCI image specification, "Digests"): `sha256:` and 64 lower-case hexadecimal digits.
 
-The engine names its content so alone. Our registry keeps what others name by `sha512:` and 128 digits, too: there the
-number of digits tells the algorithm, as in the names of its files.
+The engine itself uses only SHA-256. The registry also stores content under `sha512:` and 128 digits; there the number
+of
+digits determines the algorithm, as in its file names.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ _SHA256 = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 def parse_digest(text: str) -> Digest:
-    """The digest in `text`; raises `InvalidInput` for anything but a well-formed SHA-256 digest."""
+    """Parse a SHA-256 digest. Raises `InvalidInput`."""
     if _SHA256.fullmatch(text) is None:
         raise InvalidInput(f"invalid digest {text!r}", "expected sha256: and 64 hexadecimal digits")
     return Digest(text)
 
 
 def parse_any_digest(text: str) -> Digest:
-    """The digest in `text`, SHA-256 or SHA-512; raises `InvalidInput` for anything else."""
+    """Parse a SHA-256 or SHA-512 digest. Raises `InvalidInput`."""
     if _ANY.fullmatch(text) is None:
         raise InvalidInput(f"invalid digest {text!r}", "expected sha256: and 64, or sha512: and 128 hexadecimal digits")
     return Digest(text)
@@ -45,7 +46,7 @@ def algorithm_of(digest: Digest) -> str:
 
 
 def digest_named(hex: str) -> Digest:
-    """The digest whose hexadecimal part is the name of a file: the number of digits tells the algorithm."""
+    """The digest with the hexadecimal part in a file's name; the number of digits determines the algorithm."""
     return Digest(f"{SHA512 if len(hex) == 128 else SHA256}:{hex}")
 
 

@@ -1,7 +1,7 @@
-"""The configuration of an image: what its containers run, what its layers are, how it came to be.
+"""The configuration of an image: its containers' defaults, its layers, its history.
 
-An image *is* this document: its ID is the document's digest. It is therefore kept byte for byte, and this struct is
-only a view of it. `config` stays a plain mapping here; `engine` reads it as the `Config` it shares with containers.
+An image *is* this document: its ID is the document's digest. It is therefore stored byte for byte, and this struct is
+only a view of it. `config` stays a plain mapping here; `images` decodes it as a `Config`.
 
 Source: OCI image specification, "config.md".
 """
@@ -29,7 +29,7 @@ class RootFs(msgspec.Struct, frozen=True):
 
 
 class History(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One step of the image's making; `empty_layer` steps changed the configuration alone. `created` is RFC 3339."""
+    """One step of the image's history; `empty_layer` steps changed only the configuration. `created` is RFC 3339."""
 
     created: str | None = None
     created_by: str = ""
@@ -55,12 +55,12 @@ class ImageConfig(msgspec.Struct, frozen=True):
 
     @property
     def platform(self) -> Platform:
-        """What the image runs on."""
+        """The platform that the image is for."""
         return Platform(self.architecture, self.os or "linux", variant=self.variant)
 
 
 def decode_image(body: bytes) -> ImageConfig:
-    """The configuration in `body`; raises `InvalidInput` for what cannot be an image."""
+    """Decode a configuration. `InvalidInput` if it cannot be an image."""
     if len(body) > MAX_CONFIG:
         raise InvalidInput(f"image configuration of {len(body)} bytes", f"at most {MAX_CONFIG} are accepted")
     image = gojson.decode(body, ImageConfig, "invalid image configuration")
@@ -72,13 +72,13 @@ def decode_image(body: bytes) -> ImageConfig:
 
 
 def encode_image(image: ImageConfig) -> bytes:
-    """The document's bytes, empty members left out."""
+    """Encode the document, without empty members."""
     fields = {key: value for key, value in msgspec.to_builtins(image).items() if value not in ("", None)}
     return msgspec.json.encode(fields)
 
 
 def chain_ids(diff_ids: Sequence[Digest]) -> list[Digest]:
-    """The chain ID of each layer: what names it together with everything below it."""
+    """The chain ID of each layer, which identifies it together with all layers below."""
     chains: list[Digest] = []
     for diff_id in diff_ids:
         text = f"{chains[-1]} {diff_id}" if chains else None

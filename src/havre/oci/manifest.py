@@ -1,4 +1,4 @@
-"""Manifests and indexes: what a registry answers when asked for an image.
+"""Manifests and indexes: the documents that a registry serves for an image.
 
     index ("manifest list")          manifest                         blobs
     +--------------------------+     +---------------------------+    +---------------+
@@ -6,9 +6,9 @@
     |   platform linux/amd64   |     | layers: descriptor, ... --+--> | layer tars    |
     +--------------------------+     +---------------------------+    +---------------+
 
-Docker's schema 2 and OCI differ in media types only. Refused: schema 1 (no content addressing of its layers), documents
-that are both manifest and index (CVE-2021-41190: two readers would see two images), anything that says it is larger
-than `MAX_DOCUMENT` or names absurd sizes or counts.
+Docker's schema 2 and OCI differ only in media types. Rejected: schema 1 (its layers are not content-addressed),
+documents that are both manifest and index (CVE-2021-41190: two readers would see different images), and sizes or counts
+above the limits.
 
 Source: OCI image specification, "descriptor.md", "manifest.md", "image-index.md".
 """
@@ -34,7 +34,7 @@ MAX_MANIFESTS = 1000
 
 
 class Descriptor(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
-    """A typed pointer to content: `size` in bytes, `urls` other places that may have it."""
+    """A typed pointer to content: `size` in bytes, `urls` other places to fetch it from."""
 
     media_type: str
     digest: Digest
@@ -54,14 +54,14 @@ class Manifest(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Index(msgspec.Struct, frozen=True, rename="camel"):
-    """Images of one name for several platforms."""
+    """The images of one name for several platforms."""
 
     media_type: str
     manifests: tuple[Descriptor, ...]
 
 
 class _Document(msgspec.Struct, rename="camel"):
-    """Any of the above, before it is known which."""
+    """Any of the above, before its kind is known."""
 
     schema_version: int = 0
     media_type: str = ""
@@ -74,11 +74,11 @@ class _Document(msgspec.Struct, rename="camel"):
 def decode_document(
     body: bytes, media_type: str = "", parse: Callable[[str], Digest] = parse_digest
 ) -> Manifest | Index:
-    """The manifest or index in `body`, which a registry declared to be `media_type` ("" where nothing was declared).
+    """Decode a manifest or index with the media type declared by a registry ("" for none).
 
-    `parse` refuses the digests that the caller cannot do with.
-
-    Raises `InvalidInput` for malformed or ambiguous documents and `Unsupported` for schema 1.
+    `parse` decides which digests are accepted. Raises `InvalidInput` for malformed or ambiguous documents and
+    `Unsupported`
+    for schema 1.
     """
     if len(body) > MAX_DOCUMENT:
         raise InvalidInput(f"manifest of {len(body)} bytes", f"at most {MAX_DOCUMENT} are accepted")
@@ -96,7 +96,7 @@ def decode_document(
 
 
 def choose_manifest(index: Index, wanted: Platform) -> Descriptor:
-    """The entry of `index` that runs best on `wanted`; raises `NotFound` in Docker's words."""
+    """The entry of `index` that runs best on `wanted`. Raises `NotFound` in Docker's words."""
     for platform in runnable_on(wanted):
         for entry in index.manifests:
             if entry.platform is not None and entry.platform.same_as(platform):
@@ -111,7 +111,7 @@ def choose_manifest(index: Index, wanted: Platform) -> Descriptor:
 def render_manifest(
     config: Descriptor, layers: Sequence[Descriptor], media_type: str, annotations: Mapping[str, str] | None = None
 ) -> bytes:
-    """The bytes of a manifest as dockerd writes it (three blanks a level), so that digests agree with its pushes."""
+    """Encode a manifest as dockerd does (indented by three spaces), so that digests equal those of its pushes."""
     document = {
         "schemaVersion": 2,
         "mediaType": media_type,

@@ -42,10 +42,10 @@ _LAYERS = frozenset(
 
 
 def is_layer(media_type: str) -> bool:
-    """Whether `media_type` names the tar of a layer, in whatever compression."""
+    """Report whether `media_type` is a layer's, in any compression."""
     return media_type in _LAYERS or media_type.startswith(OCI_FOREIGN_PREFIX)
 
 
 def is_foreign(media_type: str) -> bool:
-    """Whether a layer of this type may live outside the registry and must not be pushed to one."""
+    """Report whether a layer of this type may be outside the registry and must not be pushed."""
     return media_type == DOCKER_FOREIGN_LAYER or media_type.startswith(OCI_FOREIGN_PREFIX)

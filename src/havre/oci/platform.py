@@ -1,4 +1,4 @@
-"""Platforms: `os/architecture[/variant]`, as image indexes name them.
+"""Platforms: `os/architecture[/variant]`, as in image indexes.
 
 Source: OCI image specification, "image-index.md"; containerd's platform names.
 """
@@ -43,7 +43,7 @@ _ARCHITECTURES = frozenset({
 })
 # fmt: on
 _IMPLIED_VARIANTS = {"arm64": "v8", "arm": "v7"}
-# x86-64 psABI, "Micro-Architecture Levels", by the names of /proc/cpuinfo (abm is LZCNT, pni is SSE3).
+# x86-64 psABI, "Micro-Architecture Levels", in the names of /proc/cpuinfo (abm is LZCNT, pni is SSE3).
 _AMD64_LEVELS = (
     frozenset({"cx16", "lahf_lm", "popcnt", "pni", "sse4_1", "sse4_2", "ssse3"}),
     frozenset({"abm", "avx", "avx2", "bmi1", "bmi2", "f16c", "fma", "movbe", "xsave"}),
@@ -52,7 +52,7 @@ _AMD64_LEVELS = (
 
 
 class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What an image runs on; the empty variant means the architecture's usual one."""
+    """A platform; the empty variant means the architecture's default."""
 
     architecture: str = ""
     os: str = ""
@@ -64,7 +64,7 @@ class Platform(msgspec.Struct, frozen=True, omit_defaults=True):
         return "/".join(part for part in (self.os, self.architecture, self.variant) if part)
 
     def same_as(self, other: Platform) -> bool:
-        """Whether both name one platform, `arm64` being `arm64/v8` and `arm` being `arm/v7`."""
+        """Report whether both are the same platform: `arm64` equals `arm64/v8`, `arm` equals `arm/v7`."""
         return (self.os, self.architecture, self._variant()) == (other.os, other.architecture, other._variant())
 
     def _variant(self) -> str:
@@ -75,9 +75,9 @@ _NARROW = {"amd64": Platform("386", "linux"), "arm64": Platform("arm", "linux", 
 
 
 def parse_platform(text: str) -> Platform:
-    """The platform in `text` (`linux/arm64`, `linux/arm/v7`, `arm64`, `linux`); raises `InvalidInput`.
+    """Parse a platform (`linux/arm64`, `linux/arm/v7`, `arm64`, `linux`). Raises `InvalidInput`.
 
-    A system alone is that of this host's processor, a processor alone runs Linux.
+    An operating system alone means the host's architecture, an architecture alone means Linux.
     """
     parts = text.split("/")
     if not 1 <= len(parts) <= 3 or any(_PART.fullmatch(part) is None for part in parts):
@@ -98,13 +98,13 @@ def _complete(word: str) -> list[str]:
 
 
 def platform_of_machine(machine: str) -> Platform:
-    """The platform of a Linux host, by the machine name of uname(2)."""
+    """The platform of a Linux host, from uname(2)'s machine."""
     architecture, variant = _MACHINES.get(machine, (machine, ""))
     return Platform(architecture, "linux", variant=variant)
 
 
 def platform_of_processor(machine: str, flags: Collection[str]) -> Platform:
-    """A Linux host's platform with its variant, which of amd64 the processor's flags (as in /proc/cpuinfo) tell."""
+    """A Linux host's platform with its variant; that of amd64 is derived from the processor's flags (/proc/cpuinfo)."""
     platform = platform_of_machine(machine)
     if platform.architecture != "amd64":
         return platform
@@ -113,9 +113,9 @@ def platform_of_processor(machine: str, flags: Collection[str]) -> Platform:
 
 
 def is_native(image: Platform, processor: Platform) -> bool:
-    """Whether a processor runs an image's programs without emulation: those of older variants and 32 bits too.
+    """Report whether a processor runs an image's programs without emulation, including older variants and 32 bits.
 
-    Source: containerd's `platforms.Only`; an image that names no variant is for all.
+    Source: containerd's `platforms.Only`; an image without variant is for all.
     """
     if (image.os, image.architecture) == (processor.os, processor.architecture):
         return not image.variant or _version(image.variant) <= _version(processor.variant)
@@ -124,14 +124,14 @@ def is_native(image: Platform, processor: Platform) -> bool:
 
 
 def _version(variant: str) -> tuple[float, ...]:
-    """`v8.2` as (8, 2); what is no version is newer than all."""
+    """`v8.2` as (8, 2); an invalid version sorts after all others."""
     if re.fullmatch(r"v\d+(\.\d+)?", variant) is None:
         return (math.inf,)
     return tuple(map(int, variant[1:].split(".")))
 
 
 def runnable_on(wanted: Platform) -> Sequence[Platform]:
-    """What runs where `wanted` does, best first: an ARM processor also runs the older variants."""
+    """The platforms that run on `wanted`, best first: ARM processors also run older variants."""
     if wanted.architecture != "arm":
         return (wanted,)
     newest = int(wanted._variant().removeprefix("v") or 7) if wanted._variant()[1:].isdigit() else 7

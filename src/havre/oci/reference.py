@@ -56,7 +56,7 @@ class Reference:
 
     @property
     def target(self) -> str:
-        """What a registry is asked for: the digest where there is one, else the tag."""
+        """The reference to request from a registry: the digest if there is one, else the tag."""
         return self.digest or self.tag or DEFAULT_TAG
 
     def familiar(self) -> str:
@@ -105,7 +105,7 @@ def parse_reference(text: str) -> Reference:
 
 
 def parse_repository(text: str, tag: str = "") -> Reference:
-    """The name that Docker's API gives in two parameters: a repository (or a full name) and a tag or digest."""
+    """The name in the two parameters of Docker's API: a repository (or a full name) and a tag or digest."""
     ref = parse_reference(text)
     if not tag:
         return ref

@@ -1,6 +1,6 @@
-"""What a container is asked to be: configuration, host configuration, networks; the body of `POST /containers/create`.
+"""The configuration of a container: the body of `POST /containers/create`.
 
-Lists and maps may be None, because Docker tells "not given" from "empty" and so do its clients.
+Lists and maps may be None, because Docker and its clients distinguish "not given" from "empty".
 
 Units: memory in bytes, CPU periods and quotas in microseconds, durations of health checks in nanoseconds.
 
@@ -18,7 +18,7 @@ from havre.wire.values import Value
 
 
 class Healthcheck(Value, omit_defaults=True):
-    """How health is probed; `test` is `[]` (inherit), `["NONE"]`, `["CMD", ...]` or `["CMD-SHELL", s]`."""
+    """A health check; `test` is `[]` (inherit), `["NONE"]`, `["CMD", ...]` or `["CMD-SHELL", s]`."""
 
     test: list[str] | None = None
     interval: int = 0
@@ -29,7 +29,7 @@ class Healthcheck(Value, omit_defaults=True):
 
 
 class Config(Value):
-    """What an image says of its containers, and a container of its process ("Config" in Docker and OCI)."""
+    """An image's defaults for containers, and a container's process ("Config" in Docker and OCI)."""
 
     hostname: str = ""
     domainname: str = ""
@@ -66,14 +66,14 @@ class LogConfig(Value):
 
 
 class RestartPolicy(Value):
-    """`name` is "", no, always, unless-stopped or on-failure; the count bounds on-failure (0: no bound)."""
+    """`name` is "", no, always, unless-stopped or on-failure; the count limits on-failure (0: unlimited)."""
 
     name: str = ""
     maximum_retry_count: int = 0
 
 
 class PortBinding(Value):
-    """Where a container's port is published; both as text, empty for "any" (`host_port` may be a range)."""
+    """A published port's host address and port; both text, empty for "any" (`host_port` may be a range)."""
 
     host_ip: str = ""
     host_port: str = ""
@@ -88,7 +88,7 @@ class Ulimit(Value):
 
 
 class Device(Value):
-    """A device node of the host, where it appears inside, and its cgroup permissions (of "rwm")."""
+    """A device node of the host, its path inside, and its cgroup permissions (of "rwm")."""
 
     path_on_host: str
     path_in_container: str = ""
@@ -153,7 +153,7 @@ class TmpfsOptions(Value, omit_defaults=True):
 
 
 class ImageOptions(Value, omit_defaults=True):
-    """The part of an image that a mount shows (docker 28)."""
+    """The part of an image to mount (docker 28)."""
 
     subpath: str = ""
 
@@ -173,7 +173,7 @@ class Mount(Value, omit_defaults=True):
 
 
 class HostConfig(Value):
-    """What the host grants a container."""
+    """The host's side of a container's configuration."""
 
     binds: list[str] | None = None
     container_id_file: str = ""
@@ -247,7 +247,7 @@ class HostConfig(Value):
 
 
 class EndpointIpam(Value, omit_defaults=True):
-    """Addresses a user asks for on one network."""
+    """Addresses requested on one network."""
 
     ipv4_address: str = ""
     ipv6_address: str = ""
@@ -255,7 +255,7 @@ class EndpointIpam(Value, omit_defaults=True):
 
 
 class EndpointSettings(Value):
-    """A container's place on one network: what was asked for, and once it runs what it got."""
+    """A container's endpoint on a network: the request, and the result while it runs."""
 
     ipam_config: EndpointIpam | None = None
     links: list[str] | None = None
@@ -271,7 +271,7 @@ class EndpointSettings(Value):
     global_ipv6_prefix_len: int = 0
     driver_opts: dict[str, str] | None = None
     dns_names: list[str] | None = None
-    gw_priority: int | msgspec.UnsetType = msgspec.UNSET  # newer than what dockerd 26 shows: kept where it was said
+    gw_priority: int | msgspec.UnsetType = msgspec.UNSET  # newer than dockerd 26: shown only if it was given
 
 
 class NetworkingConfig(Value):
@@ -281,7 +281,7 @@ class NetworkingConfig(Value):
 
 
 class CreateRequest(Config):
-    """The body of `POST /containers/create`: a `Config` with its two companions."""
+    """The body of `POST /containers/create`: a `Config` with host and networking configuration."""
 
     host_config: HostConfig | None = None
     networking_config: NetworkingConfig | None = None

@@ -1,6 +1,6 @@
-"""Request bodies into structs, as leniently as Go decodes them (`gojson`) and as strictly as Docker does.
+"""Decodes request bodies into structs, as leniently as Go does (`gojson`), with dockerd's checks.
 
-What Docker refuses is refused: another content type, no body, a cut body, anything behind the value.
+dockerd rejects other content types, a missing or truncated body, and data after the value.
 
 Source: moby's api/server/httputils (ReadJSON, CheckForJSON); the texts of the 400s are dockerd 26's.
 """
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 def is_json(content_type: str) -> bool:
-    """Whether a body of this type may be read as JSON."""
+    """Report whether this content type is JSON."""
     return content_type.partition(";")[0].strip().lower() == "application/json"
 
 
@@ -32,19 +32,21 @@ def check_content_type(value: str) -> None:
 
 
 def decode_body(body: bytes, into: type[T]) -> T:
-    """Decode a body that must be there into the struct `into`; `null` counts as an empty object."""
+    """Decode a required body into the struct `into`; `null` counts as an empty object."""
     if not body.strip():
         raise InvalidInput("invalid JSON: got EOF while reading request body")
     plain = gojson.decode_plain(body)
-    if b"\\u0000" in body:  # JSON has no other way to write one
+    if b"\\u0000" in body:  # JSON can express a NUL only in this way
         _refuse_nul(plain, "", gojson.MAX_DEPTH)
     return gojson.convert(plain, into)
 
 
 def refuse_repeated(body: bytes) -> None:
-    """Refuse an object that has a key twice; InvalidInput. Readers differ in what they make of it: the last value
-    counts for us, Go's encoding/json lays it over the first."""
-    gojson.decode_plain(body)  # what is no JSON is refused in its words
+    """Raise InvalidInput for an object with a repeated key. Parsers differ: ours uses the last value, Go's
+    encoding/json
+    merges it into the first.
+    """
+    gojson.decode_plain(body)  # rejects invalid JSON with its own message
     try:
         json.loads(body, object_pairs_hook=_make_object, parse_int=str, parse_float=str)
     except (ValueError, RecursionError) as error:
@@ -61,7 +63,7 @@ def _make_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_nul(value: Any, path: str, depth: int) -> None:
-    """Nothing that the kernel is given may have a NUL character: it would end there. Labels are data."""
+    """Reject NUL characters in values for the kernel, where they would end the string. Labels are exempt."""
     if depth == 0 and isinstance(value, list | dict):
         raise InvalidInput("invalid JSON: nested too deeply")
     if isinstance(value, str) and "\0" in value:
@@ -78,7 +80,7 @@ def _refuse_nul(value: Any, path: str, depth: int) -> None:
 
 
 def decode_header(text: str, into: type[T]) -> T | None:
-    """JSON in base64url, as headers carry credentials; like dockerd, what cannot be decoded counts as not given."""
+    """Decode base64url JSON, as in headers with credentials; like dockerd, invalid data counts as absent."""
     try:
         body = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
         return gojson.decode(body, into) if body else None

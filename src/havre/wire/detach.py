@@ -1,4 +1,4 @@
-"""The key sequence that detaches a terminal: `ctrl-p,ctrl-q` unless the user chose another.
+"""The key sequence that detaches a terminal: `ctrl-p,ctrl-q` by default.
 
 Source: Docker Engine API, "detachKeys"; moby's pkg term (ToBytes) and its escape proxy.
 """
@@ -35,9 +35,9 @@ def _parse_key(key: str) -> int | None:
 
 
 class DetachScanner:
-    """Looks for the sequence in what a terminal sends, in pieces of any size.
+    """Finds the sequence in a terminal's input, which may arrive in pieces.
 
-    A beginning of the sequence is held back until it is clear what it becomes.
+    A prefix of the sequence is withheld until it is complete or not.
     """
 
     def __init__(self, keys: bytes) -> None:
@@ -45,7 +45,7 @@ class DetachScanner:
         self._held = b""
 
     def feed(self, data: bytes) -> tuple[bytes, bool]:
-        """The bytes to pass on, and whether the sequence is complete (what comes behind it is dropped)."""
+        """The bytes to forward, and whether the sequence is complete (what follows it is dropped)."""
         seen = self._held + data
         found = seen.find(self._keys)
         if found >= 0:

@@ -1,10 +1,10 @@
-"""Docker's `filters` parameter: JSON in one of two shapes, which keys a list knows, and the four ways a value matches.
+"""Docker's `filters` parameter: decoding of its two JSON shapes, known keys, and four kinds of matching.
 
     {"status": {"running": true, "paused": true}}    since API 1.22
-    {"status": ["running", "paused"]}                before, and still what many clients send
+    {"status": ["running", "paused"]}                before, and still sent by many clients
 
-Within one key values are alternatives, except labels, which must all match; between keys everything must match. A key
-that is absent matches anything.
+Values of one key are alternatives, except labels, which must all match; all keys must match. An absent key matches
+anything.
 """
 
 from __future__ import annotations
@@ -24,38 +24,38 @@ _Shapes = dict[str, dict[str, bool] | list[str] | None]
 
 
 def decode_filters(text: str) -> dict[str, list[str]]:
-    """Decode the parameter; empty text is no filter. Raises `InvalidInput` in dockerd's words."""
+    """Decode the parameter; empty text means no filter. Raises `InvalidInput` in dockerd's words."""
     if not text:
         return {}
     try:
         shape = gojson.decode(text, _Shapes)
     except InvalidInput as error:
         raise InvalidInput("invalid filter") from error
-    # The booleans say nothing: dockerd, too, looks at the keys alone.
+    # Like dockerd, ignore the booleans.
     return {key: list(values) for key, values in shape.items() if values}
 
 
 def check_keys(filters: Filters, known: Collection[str]) -> None:
-    """Refuse a key that the list does not know, in Docker's words."""
+    """Reject an unknown key, in Docker's words."""
     for key in filters:
         if key not in known:
             raise InvalidInput(f"invalid filter '{key}'", f"known filters: {', '.join(sorted(known))}")
 
 
 def matches_exactly(filters: Filters, key: str, source: str) -> bool:
-    """Whether `source` is one of the key's values."""
+    """Report whether `source` equals one of the key's values."""
     values = filters.get(key)
     return not values or source in values
 
 
 def matches_prefix(filters: Filters, key: str, source: str) -> bool:
-    """Whether `source` begins with one of the key's values."""
+    """Report whether `source` begins with one of the key's values."""
     values = filters.get(key)
     return not values or any(source.startswith(value) for value in values)
 
 
 def matches_pattern(filters: Filters, key: str, *sources: str) -> bool:
-    """Whether any of `sources` equals a value, or contains a match of it read as a regular expression."""
+    """Report whether any of `sources` equals a value, or contains a match of it as a regular expression."""
     values = filters.get(key)
     return not values or any(_found(value, source) for value in values for source in sources)
 
@@ -84,7 +84,7 @@ def _has_label(labels: Mapping[str, str], wanted: str) -> bool:
 
 
 def boolean(filters: Filters, key: str) -> bool | None:
-    """The value of a yes/no filter; None where it is not given."""
+    """The value of a boolean filter; None if absent."""
     values = filters.get(key)
     if not values:
         return None

@@ -28,18 +28,18 @@ _LINE = re.compile(rb"[^\n]*+\n|[^\n]++")
 
 
 def render_header(stream: int, length: int) -> bytes:
-    """The eight bytes before `length` bytes of `stream`."""
+    """The eight-byte header before `length` bytes of `stream`."""
     return _HEADER.pack(stream, length)
 
 
 def render_frames(chunks: Iterable[tuple[int, bytes]]) -> bytes:
-    """Many frames, one for each (stream, data)."""
+    """Encode one frame for each (stream, data)."""
     pack = _HEADER.pack
     return b"".join([piece for stream, data in chunks for piece in (pack(stream, len(data)), data)])
 
 
 def render_line_frames(chunks: Iterable[tuple[int, bytes]]) -> bytes:
-    """A frame for each line in some (stream, lines), as dockerd sends logs."""
+    """Encode one frame for each line in some (stream, lines), as dockerd sends logs."""
     pieces: list[bytes] = []
     for stream, data in chunks:
         lines = _LINE.findall(data)
@@ -48,13 +48,13 @@ def render_line_frames(chunks: Iterable[tuple[int, bytes]]) -> bytes:
 
 
 class FrameReader:
-    """Cuts received bytes into frames; a frame may arrive in any number of pieces."""
+    """Splits received bytes into frames, which may arrive in pieces."""
 
     def __init__(self) -> None:
         self._pending = bytearray()
 
     def feed(self, data: bytes) -> Iterator[tuple[int, bytes]]:
-        """The frames that `data` completes. Raises `InvalidInput` on an impossible header: the stream is not framed."""
+        """Yield the frames completed by `data`. `InvalidInput` for an impossible header: the stream is not framed."""
         self._pending += data
         start = 0
         try:

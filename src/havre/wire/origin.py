@@ -1,9 +1,9 @@
-"""Whether a browser has sent a request on behalf of a page that is not the server's own. Pure.
+"""Detects requests that a browser sends for another site's page (cross-origin). Pure.
 
     Sec-Fetch-Site: cross-site | same-site     foreign      (same-origin and none are not)
-    Origin: X                                  foreign unless X is the host that was asked
+    Origin: X                                  foreign unless X is the requested host
 
-A page cannot lie about either. Programs send neither.
+A page cannot forge either. Programs send neither.
 
 Source: Fetch Metadata Request Headers (W3C); RFC 6454, "The Web Origin Concept".
 """
@@ -17,7 +17,7 @@ _PORTS = {"http": ":80", "https": ":443"}
 
 
 def is_foreign_page(headers: Mapping[str, str]) -> bool:
-    """By the headers of a request, whose names are found in any case."""
+    """Decide by a request's headers, looked up without regard to case."""
     if headers.get("Sec-Fetch-Site", "").strip().lower() not in _OWN_SITES:
         return True
     return "Origin" in headers and not _is_own(headers["Origin"], headers.get("Host", ""))

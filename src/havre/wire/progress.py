@@ -1,6 +1,6 @@
-"""The JSON lines in which pull, push, load, import and build tell how they are doing.
+"""The JSON lines with the progress of pull, push, load, import and build.
 
-One object per line, ended by CR LF. An error that comes after the status line of the response is a line of its own,
+One object per line, ended by CR LF. An error after the response's status line is a line of its own,
 `{"errorDetail": {...}, "error": "..."}`; the status stays 200.
 
 Source: moby's pkg/jsonmessage and pkg/streamformatter.
@@ -22,7 +22,7 @@ def render_line(value: Any) -> bytes:
 
 
 def render_status(status: str, id: str = "", current: int = 0, total: int = 0) -> bytes:
-    """A status line; with `current`, one that clients draw as a bar (both in bytes, `total` 0 where unknown)."""
+    """A status line; with `current`, clients draw it as a bar (both in bytes, `total` 0 if unknown)."""
     line: dict[str, Any] = {"status": status}
     if id or current:
         line["progressDetail"] = _detail(current, total)
@@ -34,12 +34,12 @@ def render_status(status: str, id: str = "", current: int = 0, total: int = 0) -
 
 
 def render_stream(text: str) -> bytes:
-    """A line of text shown as it is (load, build)."""
+    """A line of text printed unchanged (load, build)."""
     return render_line({"stream": text})
 
 
 def render_error(message: str, code: int = 0, hint: str = "") -> bytes:
-    """The error line; `code` is added where it means something to the client, `hint` for our own."""
+    """The error line; `code` is added where it is meaningful to the client, `hint` for our own."""
     detail: dict[str, Any] = {"code": code} if code else {}
     more = {"hint": hint} if hint else {}
     return render_line({"errorDetail": detail | {"message": message} | more, "error": message})
@@ -50,7 +50,7 @@ def _detail(current: int, total: int) -> dict[str, int]:
 
 
 def render_bar(current: int, total: int) -> str:
-    """`[=====>     ]    1.2MB/4MB`, which clients that are not on a terminal print as it is."""
+    """`[=====>     ]    1.2MB/4MB`, which clients without a terminal print unchanged."""
     if total <= 0 or current > total:
         return f"{render_size(current):>8}"
     filled = current * _WIDTH // total

@@ -1,6 +1,6 @@
-"""The values of query parameters: booleans, integers, moments in time, durations.
+"""Values of query parameters: booleans, integers, times, durations.
 
-Source: moby's api/server/httputils/form.go for booleans, api/types/time for moments, Go's time.ParseDuration.
+Source: moby's api/server/httputils/form.go for booleans, api/types/time for times, Go's time.ParseDuration.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ _SECOND = 10**9
 
 
 def parse_bool(value: str | None) -> bool:
-    """Docker's idea of truth: anything but "", 0, no, false and none."""
+    """Docker's booleans: anything but "", 0, no, false and none is true."""
     return value is not None and value.strip().lower() not in _FALSE
 
 
 def parse_int(value: str, name: str) -> int:
-    """A decimal 64-bit integer; `name` is the parameter's, for the message."""
+    """Parse a decimal 64-bit integer; `name` is the parameter's, for the message."""
     digits = value[1:] if value[:1] in ("-", "+") else value
     if not (digits.isascii() and digits.isdigit()) or len(digits) > 19 or not -(2**63) <= int(value) < 2**63:
         raise InvalidInput(f'invalid value "{value}" for {name}: expected an integer')
@@ -44,7 +44,7 @@ class _Platform(msgspec.Struct):
 
 
 def parse_platform_parameter(value: str, name: str) -> str:
-    """A platform as `os/architecture[/variant]`, given so or as an OCI platform in JSON, as Docker's clients do."""
+    """Parse a platform, as `os/architecture[/variant]` or as an OCI platform in JSON, which Docker's clients send."""
     if not value.startswith("{"):
         return value
     asked = gojson.decode(value, _Platform, f"failed to parse {name}")
@@ -55,10 +55,11 @@ def parse_platform_parameter(value: str, name: str) -> str:
 
 
 def parse_time(value: str, name: str, now: float) -> float:
-    """A moment as seconds since the epoch.
+    """Parse a time, to seconds since the epoch.
 
-    Accepts what Docker's clients send and users write: seconds with a fraction, RFC 3339 (a missing zone means UTC),
-    or a duration such as `10m`, which counts back from `now`.
+    Accepts what Docker's clients and users send: seconds with a fraction, RFC 3339 (a missing zone means UTC), or a
+    duration
+    such as `10m`, which is subtracted from `now`.
     """
     if match := _SECONDS.fullmatch(value):
         return int(match[1]) + int((match[2] or "0").ljust(9, "0")) / 1e9

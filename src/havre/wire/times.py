@@ -13,7 +13,7 @@ def rfc3339(nanoseconds: int) -> str:
 
 
 def now() -> str:
-    """This moment."""
+    """The current time."""
     return rfc3339(time.time_ns())
 
 
@@ -23,7 +23,7 @@ def from_seconds(seconds: float) -> str:
 
 
 def parse(text: str) -> float:
-    """Seconds since the epoch of an RFC 3339 time in UTC, nanoseconds rounded to what a float holds."""
+    """Parse an RFC 3339 time in UTC to seconds since the epoch; nanoseconds are rounded to a float's precision."""
     whole, _, fraction = text.removesuffix("Z").partition(".")
     seconds = datetime.fromisoformat(whole + "+00:00").timestamp()
     return seconds + (float("0." + fraction) if fraction else 0.0)

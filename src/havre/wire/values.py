@@ -1,8 +1,9 @@
-"""Docker's values in Python: the base of all structs, with Docker's JSON names.
+"""The base of all structs with Docker's JSON names.
 
-Field names are Python's; the JSON names that Docker's API and the OCI image configuration use are given by `rename`, so
-that `api` decodes requests straight into these structs and `storage` persists them, and no field is written down twice.
-Lists and maps may be None, because Docker tells "not given" from "empty" and so do its clients.
+Field names are Python's; `rename` maps them to the JSON names of Docker's API and the OCI image configuration, so that
+`api` decodes requests into these structs and `storage` persists them, and each field is defined once. Lists and maps
+may
+be None, because Docker and its clients distinguish "not given" from "empty".
 
 Units: memory in bytes, CPU periods and quotas in microseconds, health-check durations in nanoseconds, times in RFC 3339
 with nanoseconds, UTC.
@@ -48,7 +49,7 @@ _IRREGULAR = {
 
 
 def docker_name(field: str) -> str:
-    """The JSON name of a field: `cpu_shares` is `CpuShares`; what Docker writes irregularly is in a table."""
+    """The JSON name of a field: `cpu_shares` is `CpuShares`; a table has Docker's irregular names."""
     return _IRREGULAR.get(field) or "".join(part[:1].upper() + part[1:] for part in field.split("_"))
 
 

@@ -1,12 +1,12 @@
-"""API versions: what is spoken, and how older clients are served.
+"""API versions: which are supported, and conversion for older clients.
 
-Handlers speak `NEWEST` only. A request of an older client is lifted before its handler sees it, and the answer lowered
+Handlers implement only `NEWEST`. An older client's request is lifted before its handler sees it, and the answer lowered
 afterwards, by the tables at the end: operation, first version that no longer needs the change, change. Changes are
-applied from the newest down, each once, on plain values.
+applied from the newest down, each once.
 
     client 1.41 --request--> lift --> handler (1.45) --answer--> lower 1.45, lower 1.44, lower 1.42 --> client 1.41
 
-Source: Docker Engine API, "version history"; where it is silent, what dockerd 26 answered to both versions.
+Source: Docker Engine API, "version history"; where that is silent, dockerd 26's answers to both versions.
 Why: docs/decisions/060.
 """
 
@@ -20,7 +20,7 @@ from havre.errors import InvalidInput
 
 
 class Version(NamedTuple):
-    """An API version; compares by number, so that 1.9 is older than 1.24."""
+    """An API version; compares numerically: 1.9 is older than 1.24."""
 
     major: int
     minor: int
@@ -36,7 +36,7 @@ _TEXT = re.compile(r"([0-9]{1,4})(?:\.([0-9]{1,4}))?((?:\.[0-9.]*)?)")
 
 
 def parse_version(text: str) -> Version:
-    """The version that a path asks for; raises `InvalidInput`, in dockerd's words, when it is not spoken here."""
+    """Parse the version in a path. `InvalidInput`, in dockerd's words, if it is not supported."""
     match = _TEXT.fullmatch(text)
     if match is None:
         raise InvalidInput(f"invalid API version {text}")
@@ -53,22 +53,22 @@ def parse_version(text: str) -> Version:
 
 
 def multiplexed(version: Version, tty: bool) -> bool:
-    """Whether a stream is announced as `multiplexed-stream`; it is framed without a TTY in any version."""
+    """Report whether a stream is announced as `multiplexed-stream`; without a TTY it is framed in any version."""
     return not tty and version >= (1, 42)
 
 
 def read_only_is_recursive(version: Version) -> bool:
-    """Whether a read-only bind mount makes what is mounted below it read-only, too, unless said otherwise."""
+    """Report whether a read-only bind mount also makes its submounts read-only by default."""
     return version >= (1, 44)
 
 
 def mac_address_is_the_networks(version: Version) -> bool:
-    """Whether a MAC address belongs into `EndpointsConfig`, and one of the container's own is told to be deprecated."""
+    """Report whether a MAC address belongs in `EndpointsConfig`, the container's own being deprecated."""
     return version >= (1, 44)
 
 
 def lift(operation: str, body: Any, version: Version) -> Any:
-    """The struct of an older client's request, changed in place to what its words meant then."""
+    """Convert an older client's request in place to the meaning it had."""
     for until, change in _LIFTS.get(operation, ()):
         if version < until:
             change(body)
@@ -76,12 +76,12 @@ def lift(operation: str, body: Any, version: Version) -> Any:
 
 
 def needs_lowering(operation: str, version: Version) -> bool:
-    """Whether `lower` would change an answer, so that it must first be made plain."""
+    """Report whether `lower` changes this answer, which must then be converted to plain values first."""
     return any(version < until for until, _ in _LOWERS.get(operation, ()))
 
 
 def lower(operation: str, answer: Any, version: Version) -> Any:
-    """An answer in `NEWEST`'s shape (plain dicts and lists), changed in place for an older client."""
+    """Convert an answer in `NEWEST`'s shape (plain dicts and lists) in place for an older client."""
     for until, change in _LOWERS.get(operation, ()):
         if version < until:
             for item in answer if isinstance(answer, list) else [answer]:
@@ -107,13 +107,13 @@ def _lift_recursive_binds(body: Any) -> None:
 
 
 def _lift_private_ipc(body: Any) -> None:
-    """Before 1.40 a container's IPC namespace could be shared unless said otherwise."""
+    """Before 1.40 a container's IPC namespace was shareable by default."""
     if body.host_config is not None and not body.host_config.ipc_mode:
         body.host_config.ipc_mode = "shareable"
 
 
 def _lift_host_cgroups(body: Any) -> None:
-    """Before 1.41 containers saw the host's cgroup namespace unless said otherwise."""
+    """Before 1.41 containers shared the host's cgroup namespace by default."""
     if body.host_config is not None and not body.host_config.cgroupns_mode:
         body.host_config.cgroupns_mode = "host"
 
@@ -132,27 +132,27 @@ def _lift_networks(body: Any) -> None:
 
 
 def _lift_forced_recursion(body: Any) -> None:
-    """`BindOptions.ReadOnlyForceRecursive` came with 1.44; an older client that sends it is refused."""
+    """`BindOptions.ReadOnlyForceRecursive` came with 1.44; rejected from an older client."""
     for mount in _mounts(body):
         if mount.bind_options is not None and mount.bind_options.read_only_force_recursive:
             raise InvalidInput("BindOptions.ReadOnlyForceRecursive needs API v1.44 or newer")
 
 
 def _lift_subpath(body: Any) -> None:
-    """`VolumeOptions.Subpath` came with 1.45; an older client that sends it is refused."""
+    """`VolumeOptions.Subpath` came with 1.45; rejected from an older client."""
     for mount in _mounts(body):
         if mount.volume_options is not None and mount.volume_options.subpath:
             raise InvalidInput("VolumeOptions.Subpath needs API v1.45 or newer")
 
 
 def _lift_start_interval(body: Any) -> None:
-    """`StartInterval` came with 1.44; an older client that sends it is not heard."""
+    """`StartInterval` came with 1.44; ignored from an older client."""
     if body.healthcheck is not None:
         body.healthcheck.start_interval = 0
 
 
 def _lift_mount_options(body: Any) -> None:
-    """`CreateMountpoint` came with 1.42, and options of another type than the mount's were let pass until then."""
+    """`CreateMountpoint` came with 1.42; options of another mount type were accepted until then."""
     for mount in _mounts(body):
         if mount.bind_options is not None:
             mount.bind_options.create_mountpoint = False
@@ -163,12 +163,12 @@ def _lift_mount_options(body: Any) -> None:
 
 
 def _lift_pids_limit(body: Any) -> None:
-    """Limits on processes could not be updated before 1.40."""
+    """PID limits could not be updated before 1.40."""
     body.pids_limit = None
 
 
 def _lower_container_config(answer: dict[str, Any]) -> None:
-    """1.45 dropped the configuration that a classic build had recorded."""
+    """1.45 dropped the configuration recorded by a classic build."""
     empty = {"Env": None, "Cmd": None, "Image": "", "Volumes": None, "WorkingDir": "", "Entrypoint": None}
     flags = dict.fromkeys(("AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin", "StdinOnce"), False)
     names = {"Hostname": "", "Domainname": "", "User": ""}
@@ -176,12 +176,12 @@ def _lower_container_config(answer: dict[str, Any]) -> None:
 
 
 def _lower_no_date(answer: dict[str, Any]) -> None:
-    """Before 1.44 an image without a date had the first of all there."""
+    """Before 1.44 an image without a date had Go's zero time."""
     answer.setdefault("Created", "0001-01-01T00:00:00Z")
 
 
 def _lower_virtual_size(answer: dict[str, Any]) -> None:
-    """1.44 dropped VirtualSize, which had been equal to Size for years."""
+    """1.44 dropped VirtualSize, which had equalled Size for years."""
     answer["VirtualSize"] = answer.get("Size", 0)
 
 
