@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
@@ -98,3 +99,25 @@ def test_the_daemons_own_directory_is_shown_as_a_slave(engine: Engine, tmp_path:
         )
     id = create(engine, "1.45", {"Binds": [f"{tmp_path}:/host"]}).json["Id"]
     assert engine.out("inspect", "-f", "{{(index .Mounts 0).Propagation}}", id) == "rprivate"
+
+
+def test_lists_of_networks_told_of_their_containers_before_1_28(engine: Engine) -> None:
+    engine.out("network", "create", "told")
+    identifier = engine.out("run", "-d", "--name", "member", "--network", "told", "busybox", "sleep", "1000")
+    filters = "filters=" + quote('{"name":["told"]}')
+    (older,) = ask(engine.socket, "GET", f"/v1.27/networks?{filters}").json
+    (newer,) = ask(engine.socket, "GET", f"/v1.28/networks?{filters}").json
+    engine.out("rm", "-f", "member")
+    engine.out("network", "rm", "told")
+    assert [each["Name"] for each in older["Containers"].values()] == ["member"]
+    assert list(older["Containers"]) == [identifier]
+    assert newer["Containers"] == {}
+
+
+def test_images_were_filtered_by_one_name_before_1_41(engine: Engine) -> None:
+    engine.out("tag", "busybox", "other/box:1")
+    older = ask(engine.socket, "GET", "/v1.40/images/json?filter=other/*").json
+    newer = ask(engine.socket, "GET", "/v1.41/images/json?filter=no-such").json
+    engine.out("rmi", "other/box:1")
+    assert [each["RepoTags"] for each in older] == [["other/box:1"]]
+    assert newer

@@ -18,6 +18,7 @@ from havre.builds import fetching
 from havre.errors import InvalidInput, NotFound
 from havre.images.progress import Progress, ProgressLine
 from havre.registry import Auth
+from havre.wire import versions
 from havre.wire.decode import decode_header
 
 _TAR = "application/x-tar"
@@ -84,8 +85,10 @@ async def _counted(chunks: AsyncIterator[bytes], size: int, progress: Progress) 
 
 
 async def _list(call: Call) -> web.StreamResponse:
-    images = call.services.images
-    found = images.list(call.filters(), all=call.flag("all"), shared_size=call.flag("shared-size"))
+    images, filters = call.services.images, call.filters()
+    if versions.images_have_one_filter(call.version) and (pattern := call.text("filter")):
+        filters.setdefault("reference", []).append(pattern)
+    found = images.list(filters, all=call.flag("all"), shared_size=call.flag("shared-size"))
     if call.flag("manifests"):
         rows, found = found, []
         for row in rows:

@@ -10,6 +10,7 @@ from aiohttp import web
 from havre.api.call import Call
 from havre.api.router import Router
 from havre.networks.spec import NetworkSpec
+from havre.wire import versions
 from havre.wire.config import EndpointSettings
 from havre.wire.values import Value
 
@@ -29,7 +30,11 @@ class DisconnectRequest(Value):
 
 
 async def _list(call: Call) -> web.StreamResponse:
-    return call.json(call.services.networks.list(call.filters()))
+    networks = call.services.networks
+    listed = networks.list(call.filters())
+    if versions.networks_list_containers(call.version):
+        listed = [networks.get(network.id) for network in listed]
+    return call.json(listed)
 
 
 async def _inspect(call: Call) -> web.StreamResponse:

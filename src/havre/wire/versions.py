@@ -57,6 +57,16 @@ def multiplexed(version: Version, tty: bool) -> bool:
     return not tty and version >= (1, 42)
 
 
+def networks_list_containers(version: Version) -> bool:
+    """Whether a list of networks tells of the containers on each. Since 1.28 inspecting one does, alone."""
+    return version < (1, 28)
+
+
+def images_have_one_filter(version: Version) -> bool:
+    """Whether a list of images has the parameter `filter`, one pattern of names. `filters` has it since 1.25."""
+    return version < (1, 41)
+
+
 def read_only_is_recursive(version: Version) -> bool:
     """Report whether a read-only bind mount also makes its submounts read-only by default."""
     return version >= (1, 44)
