@@ -44,9 +44,10 @@ VERSION = $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' src/havre/__init__.py)
 changelog:  ## fold the fragments of changelog.d/ into CHANGELOG.md and remove them at a release
 	$(BIN)/towncrier build --yes --version $(VERSION)
 
-docs:  ## write the generated pages anew: docs/api-coverage.md
+docs:  ## write the generated pages anew: docs/api-coverage.md, docs/faces.md
 	@tools/setup.sh --test
 	$(BIN)/python tools/api_coverage.py
+	$(BIN)/python tools/faces.py
 
 lock:  ## write the lock files anew from pyproject.toml
 	@tools/lock.sh
