@@ -118,7 +118,7 @@ def test_a_daemon_starts_without_the_program_of_a_runtime(archive: Path, tmp_pat
         assert 'could not select device driver "cdi" with capabilities: []' in refused.stderr
         log = engine.log.read_text()
         assert log.count("level=debug") >= 4
-        assert "the runtime gone has no program /no/such/runtime" in log
+        assert "the program of runtime gone is missing: /no/such/runtime" in log
         assert "userland-proxy-path" not in log
 
 

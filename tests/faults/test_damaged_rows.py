@@ -139,7 +139,7 @@ def test_a_layers_row(havred: Engine, archive: Path) -> None:
         change(havred, "layers", layer, **damage)  # type: ignore[arg-type]
         havred.start()
         works(havred)
-    assert havred.log.read_text().count("written anew from its files") == 3
+    assert havred.log.read_text().count("rebuilt from its files") == 3
     havred.stop()
     (data,) = [each for each in (files / "tar", files / "tar.zst") if each.exists()]
     with data.open("r+b") as file:

@@ -1,8 +1,8 @@
-"""Writes an archive that came out of a container, and so is hostile, into a directory of the user's.
+"""Extracts an archive from a container, which is hostile, into a directory of the user's.
 
-`tar.tree` confines it, and here no link is followed at all: a container's archive has no business with the links that
-the user has. What is in the way is replaced, but never a directory by anything else; directories merge. Set-user-ID,
-set-group-ID and sticky bits are left out, and extended attributes: a container's root need not be ours.
+`tar.tree` confines it; in addition, no link is followed, not even the user's own. Existing entries are replaced, but a
+directory only by a directory; directories merge. Set-user-ID, set-group-ID and sticky bits and extended attributes are
+dropped: the container's root is not the user.
 
 Source: docker's documentation of `cp`.
 """
@@ -28,9 +28,9 @@ _PERMISSIONS = 0o777
 def untar(
     chunks: Iterable[bytes], directory: str, place: Callable[[Entry], Entry | None], *, keep_owner: bool = False
 ) -> int:
-    """Write the archive's members below `directory`, each as `place` gives it (None: not at all).
+    """Write the archive's members below `directory`, each as returned by `place` (None: skip it).
 
-    How many bytes were read. Raises `InvalidInput` for a bad archive, OSError.
+    Returns the number of bytes read. Raises `InvalidInput` for an invalid archive, OSError.
     """
     parser = TarParser(data=True)
     root = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -56,7 +56,7 @@ def untar(
 
 
 def renaming(name: str | None) -> Callable[[Entry], Entry]:
-    """What puts `name`, unless it is None, in place of an archive's topmost name (`.` where it is a content alone)."""
+    """A function that replaces an archive's topmost name (`.` for content only) by `name`, unless that is None."""
     new = os.fsencode(name) if name is not None else b""
     top: list[bytes] = []
 
@@ -78,7 +78,7 @@ def renaming(name: str | None) -> Callable[[Entry], Entry]:
 
 
 class _Writer(TreeWriter):
-    """A tree of the user's, who need not be root: directories get their modes last, when nothing more is made there."""
+    """A tree of a user who may not be root: directories' modes are set last, when they are complete."""
 
     _open_below = staticmethod(openat_without_links)
 
@@ -88,7 +88,7 @@ class _Writer(TreeWriter):
         self._directories: dict[bytes, Entry] = {}
 
     def add(self, entry: Entry) -> None:
-        """As any, and the root itself may be described."""
+        """As in the base class; also accepts an entry of the root itself."""
         if entry.path:
             super().add(entry)
             return
@@ -96,11 +96,11 @@ class _Writer(TreeWriter):
         self._directories[b""] = entry
 
     def skip(self) -> None:
-        """The next data is nobody's."""
+        """The next data belongs to no entry."""
         self._begin_entry()
 
     def finish(self) -> None:
-        """End the last file; describe the directories, the deepest first."""
+        """End the last file; set the directories' metadata, deepest first."""
         self._end_file()
         for path in sorted(self._directories, reverse=True):
             entry = self._directories[path]

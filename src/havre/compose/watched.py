@@ -1,7 +1,8 @@
-"""The folders that `watch` looks after, and which of them have changed.
+"""The directories watched by `watch`, and which of them have changed.
 
-A watch is on one folder and does not reach below it: who follows a tree adds those that appear, first the watch and
-then a look, so that nothing is missed in between. Network file systems tell nothing of what other hosts change.
+A watch covers one directory, not those below it: the caller adds new ones, watching before reading them, so that
+nothing
+is missed in between. Network file systems do not report changes by other hosts (inotify(7)).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _QUIET_S, _AT_MOST_S = 0.05, 1.0
 
 
 class Folders:
-    """Watches folders, by path."""
+    """Watches directories, by path."""
 
     def __init__(self) -> None:
         with _limits("files"):
@@ -31,13 +32,13 @@ class Folders:
         self._paths: dict[int, str] = {}
 
     def add(self, folder: str) -> None:
-        """Watch a folder. OSError when there is none; Failed when the kernel watches no more."""
+        """Watch a directory. OSError when it does not exist; Failed at the kernel's limit."""
         with _limits(folder):
             self._paths[self._inotify.add(folder, sum(_EVENTS))] = folder
 
     def wait(self, timeout_s: float | None = None) -> set[str]:
-        """The folders in which something has changed, once it has been quiet for a moment; all of them when the
-        kernel has lost count. Empty after `timeout_s`.
+        """The directories with changes, after a short quiet period; all of them after a queue overflow. Empty after
+        `timeout_s`.
         """
         if not self._readable(timeout_s):
             return set()
@@ -64,13 +65,13 @@ class Folders:
         return changed
 
     def close(self) -> None:
-        """Watch nothing any more."""
+        """Stop watching."""
         self._inotify.close()
 
 
 @contextmanager
 def _limits(what: str) -> Iterator[None]:
-    """The kernel's limits on watches, by the settings that raise them."""
+    """Translate the kernel's limits of watches into hints naming the setting."""
     try:
         yield
     except OSError as error:

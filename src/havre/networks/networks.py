@@ -372,7 +372,7 @@ class Networks:
 
 
 async def _nobody_told(id: ContainerId, old: list[tuple[str, str]], new: list[tuple[str, str]]) -> None:
-    """Where nobody keeps files of containers."""
+    """The default: containers have no hosts files to rewrite."""
 
 
 def _described(held: Held) -> Sandbox:

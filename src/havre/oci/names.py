@@ -1,6 +1,6 @@
-"""Image names taken apart at their signs, without a check: for users' eyes and for requests. Pure, and light to import.
+"""Splits image names without validating them: for display and for requests. Pure, and cheap to import.
 
-`reference.parse_reference` is the check, upon these.
+`reference.parse_reference` validates, and uses these functions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def split_registry(name: str) -> tuple[str, str]:
 
 
 def split_tag(name: str) -> tuple[str, str]:
-    """The name without its tag, and the tag; "" without one, or where a digest says which image is meant."""
+    """The name without its tag, and the tag; "" if it has none, or has a digest."""
     if "@" in name or not has_tag(name):
         return name, ""
     repository, _, tag = name.rpartition(":")
@@ -26,7 +26,7 @@ def split_tag(name: str) -> tuple[str, str]:
 
 
 def split_version(name: str) -> tuple[str, str]:
-    """The name without its digest, or its tag, and that; "" without either."""
+    """The name without its digest or tag, and that; "" without either."""
     repository, at, digest = name.partition("@")
     return (repository, digest) if at else split_tag(name)
 

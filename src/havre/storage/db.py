@@ -1,23 +1,24 @@
 """The daemon's state: tables of documents in one SQLite database.
 
-A table maps text keys to `msgspec` structs, kept as JSON with the structs' own field names. Tables are read whole at
+A table maps text keys to `msgspec` structs, stored as JSON with the structs' own field names. Tables are read whole at
 start and rows written one at a time; there are no queries, so there is no SQL outside this module.
 
     loop:   put(key, struct) -> encode -> queue --+          +--> future resolved in the caller's loop
                                                   v          |
-    writer thread:                    take all that waits -> BEGIN ... COMMIT
+    writer thread:                    take everything queued -> BEGIN ... COMMIT
 
-One thread owns the connection. What is asked for in one turn of the loop, and what waits in the queue besides, is
-written in one transaction and shares one fate, so a burst of writes costs one commit, and one full sync: WAL with
-synchronous=FULL, so a row is on disk when `put` or `delete` returns, and a power cut takes nothing that was
-acknowledged. What a row refers to (blobs, layers, directories) is on disk before the row; its writer sees to that. A
-row that nothing is acknowledged upon (`lazily`) waits for the sync of the next that is not.
+One thread owns the connection. The requests of one iteration of the event loop, and everything else in the queue, are
+written in one transaction that succeeds or fails as a whole, so a burst of writes costs one commit and one sync. WAL
+with synchronous=FULL: a row is on disk when `put` or `delete` returns, and a power cut loses nothing acknowledged. The
+writer of a row ensures that what it refers to (blobs, layers, directories) is on disk first. A `lazily` written row is
+synced with the next one that is not lazy.
 
-On a full disk a row that is new or `grows` is refused; deletions, and what is `urgent`, have the room of the `reserve`.
-A row that cannot be read (`Table.damaged`) is told in the log and left out, and spoils no list and no start.
+On a full disk, new rows and those that `grow` are refused; deletions and `urgent` rows may use the `reserve`.
+Unreadable
+rows (`Table.damaged`) are logged and skipped.
 
-On disk (docs/schema.md draws it): `PRAGMA application_id` says havre, `PRAGMA user_version` the schema; a database
-written by a newer havre is refused untouched, one of an older havre is brought to our version first (`migrate`).
+On disk (docs/schema.md draws it): `PRAGMA application_id` identifies havre, `PRAGMA user_version` is the schema. A
+database of a newer version is refused unchanged, an older one is migrated first (`migrate`).
 
 Why: docs/decisions/015.
 """
@@ -49,7 +50,7 @@ log = logging.getLogger(__name__)
 
 SCHEMA_VERSION = MIGRATIONS[-1].to
 _APPLICATION_ID = 0x48765265  # "HvRe"
-_NO_ROOM = 1 << 20  # bytes: with less nothing new is written, and an error of input or output is put down to it
+_NO_ROOM = 1 << 20  # bytes; with less free, new rows are refused, and an I/O error is attributed to a full disk
 _NAME = re.compile(r"[a-z][a-z_]{0,30}")
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -57,7 +58,7 @@ _Work: TypeAlias = Callable[[sqlite3.Connection], Any]
 
 
 class _Job:
-    """Work for the writer thread and the future, of some event loop, that waits for it."""
+    """Work for the writer thread, and the future, of some event loop, with its result."""
 
     __slots__ = ("durable", "future", "grows", "loop", "work")
 
@@ -69,10 +70,10 @@ class _Job:
         self.future: asyncio.Future[Any] = self.loop.create_future()
 
     def settle(self, result: Any, error: BaseException | None) -> None:
-        """Hand the outcome to the waiting loop (called in the writer thread)."""
+        """Pass the result to the waiting loop; called in the writer thread."""
         try:
             self.loop.call_soon_threadsafe(self._resolve, result, error)
-        except RuntimeError:  # the loop is closed: nobody waits any more
+        except RuntimeError:  # the loop is closed
             return
 
     def _resolve(self, result: Any, error: BaseException | None) -> None:
@@ -85,13 +86,13 @@ class _Job:
 
 
 class Database:
-    """An open database. `table()` gives its tables; `close()` writes what waits and ends the writer thread."""
+    """An open database. `table()` returns its tables; `close()` writes queued rows and ends the writer thread."""
 
     def __init__(self, connection: sqlite3.Connection, path: Path, reserve: Reserve) -> None:
         self.path = path
         self._connection = connection
         self._reserve = reserve
-        self._asked: list[_Job] = []  # in this turn of the loop
+        self._asked: list[_Job] = []  # in this iteration of the loop
         self._jobs: queue.SimpleQueue[list[_Job] | None] = queue.SimpleQueue()
         self._closed = False
         self._writer = threading.Thread(target=self._serve, name="havre-db", daemon=True)
@@ -99,7 +100,7 @@ class Database:
 
     @classmethod
     async def open(cls, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> Database:
-        """Open or create the database at `path`; `Unsupported` when it is newer, `Failed` when it is none of ours."""
+        """Open or create the database at `path`; `Unsupported` for a newer one, `Failed` if it is not havre's."""
         reserve = Reserve(path.parent / "reserve")
         return cls(await in_thread(_connect, path, reserve, migrations), path, reserve)
 
@@ -110,7 +111,7 @@ class Database:
         return Table(self, name, type)
 
     async def close(self) -> None:
-        """Write what waits, fold the log into the database, close. Idempotent."""
+        """Write queued rows, checkpoint the WAL, close. Idempotent."""
         if not self._closed:
             self._closed = True
             self._hand_over()
@@ -118,10 +119,11 @@ class Database:
         await in_thread(self._writer.join)
 
     async def submit(self, work: _Work, *, grows: bool = False, durable: bool = True) -> Any:
-        """Run `work` on the connection inside the writer's next transaction and return its result.
+        """Run `work` on the connection in the writer's next transaction and return its result.
 
-        What `grows` is refused on a full disk, where the rest may use the reserve. Where nothing is `durable`, nothing
-        is synced.
+        `grows`: refused on a full disk, where other work may use the reserve. The transaction is synced if any of its
+        work is
+        `durable`.
         """
         if self._closed:
             raise Unavailable("the database is closed", "the daemon is stopping")
@@ -132,7 +134,7 @@ class Database:
         return await job.future
 
     def _hand_over(self) -> None:
-        """Let the writer have all that was asked for in this turn."""
+        """Queue the requests of this iteration for the writer."""
         asked, self._asked = self._asked, []
         self._jobs.put(asked)
 
@@ -146,7 +148,7 @@ class Database:
             if batch := [job for jobs in waiting if jobs is not None for job in jobs]:
                 try:
                     self._write(batch)
-                except Exception as error:  # noqa: BLE001  # a defect, a file system that is gone: the next must not hang
+                except Exception as error:  # noqa: BLE001 - a bug, or a lost file system: later requests must not hang
                     self._refuse(batch, error)
         fold(self._connection)
         self._connection.close()
@@ -155,7 +157,7 @@ class Database:
         if any(job.grows for job in batch) and free_bytes_of_root(self.path.parent) < _NO_ROOM:
             self._refuse([job for job in batch if job.grows], None)
             batch = [job for job in batch if not job.grows]
-        ways = [lambda: fold(self._connection), self._reserve.give_up]  # to room on a full disk
+        ways = [lambda: fold(self._connection), self._reserve.give_up]  # to free space on a full disk
         while batch:
             try:
                 results = self._commit(batch)
@@ -174,7 +176,7 @@ class Database:
         self._reserve.restore()
 
     def _commit(self, batch: list[_Job]) -> list[Any]:
-        """One transaction, on disk if one of them is to be; rolled back on an exception."""
+        """Run one transaction, synced if any job is durable; rolled back on an exception."""
         writes = any(job.grows or job.durable for job in batch)
         if writes:
             failpoint("database.begin")
@@ -189,7 +191,7 @@ class Database:
         return results
 
     def _refuse(self, batch: list[_Job], error: Exception | None) -> None:
-        """Fail the jobs by `error`, None for a full disk."""
+        """Fail the jobs with `error`, None for a full disk."""
         hint = full_hint(self.path.parent) if error is None else "check that its file system has room and is writable"
         failure = Failed(f"writing {self.path}: {error or 'no space left on device'}", hint)
         for job in batch:
@@ -197,7 +199,7 @@ class Database:
 
 
 def _taken(ways: list[Callable[[], bool]]) -> Iterator[Callable[[], bool]]:
-    """The ways, each of them once."""
+    """Yield the ways, each once."""
     while ways:
         yield ways.pop(0)
 
@@ -208,7 +210,7 @@ class Table(Generic[T]):
     def __init__(self, database: Database, name: str, type: type[T]) -> None:
         self._database = database
         self._name = name
-        self.damaged: dict[str, bytes] = {}  # by key, what lies there instead of a document
+        self.damaged: dict[str, bytes] = {}  # by key: the stored bytes of unreadable rows
         self._decoder = msgspec.json.Decoder(type)
         self._encoder = msgspec.json.Encoder()
         self._create = f'CREATE TABLE IF NOT EXISTS "{name}" (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID'
@@ -217,7 +219,7 @@ class Table(Generic[T]):
         self._all = f'SELECT key, value FROM "{name}" ORDER BY key'
 
     async def all(self) -> dict[str, T]:
-        """Every document by its key, but for the rows that are no document of this type: they are `damaged` then."""
+        """All documents by key; rows that are not of this type are logged and put into `damaged`."""
 
         def read(db: sqlite3.Connection) -> list[tuple[str, Any]]:
             try:
@@ -225,7 +227,7 @@ class Table(Generic[T]):
             except sqlite3.OperationalError as error:
                 if "no such table" not in str(error):
                     raise
-                return []  # a full disk might have no room for it
+                return []  # on a full disk, creating it might fail
 
         found: dict[str, T] = {}
         self.damaged = {}
@@ -235,20 +237,20 @@ class Table(Generic[T]):
             except (msgspec.MsgspecError, TypeError, RecursionError, UnicodeDecodeError) as error:
                 self.damaged[key] = value if isinstance(value, bytes) else str(value).encode()
                 where = f"row {key!r} of table {self._name} in {self._database.path}"
-                log.error("%s is damaged and left out: %s", where, error)
+                log.error("%s is damaged and skipped: %s", where, error)
         return found
 
     async def put(self, key: str, value: T, *, urgent: bool = False, lazily: bool = False) -> None:
-        """Write `value`, as it is at the time of the call, under `key`; returns once it is on disk.
+        """Write `value`, encoded at the time of the call, under `key`; returns once it is on disk.
 
-        `lazily`: it gets there at the latest with the next write that is not lazy. `urgent`: also on a full disk.
+        `lazily`: durable at the latest with the next write that is not lazy. `urgent`: also on a full disk.
         """
         row = (key, self._encoder.encode(value))
         await self._submit(lambda db: db.execute(self._put, row).close(), grows=not urgent, durable=not lazily)
         self.damaged.pop(key, None)
 
     async def delete(self, key: str, *, lazily: bool = False) -> None:
-        """Remove the document under `key`, if there is one, also from a full disk; `lazily` as for `put`."""
+        """Delete the document under `key`, also on a full disk; `lazily` as for `put`. Idempotent."""
         await self._submit(lambda db: db.execute(self._delete, (key,)).close(), durable=not lazily)
         self.damaged.pop(key, None)
 
@@ -266,7 +268,7 @@ class Table(Generic[T]):
 
 
 def _connect(path: Path, reserve: Reserve, migrations: Sequence[Migration]) -> sqlite3.Connection:
-    """Open it; on a full disk with the room of the reserve, and if need be without the file of the log's index."""
+    """Open it; on a full disk with the reserve's space, and if necessary without the WAL's index file."""
     try:
         try:
             connection = _open(path, migrations)
@@ -275,23 +277,25 @@ def _connect(path: Path, reserve: Reserve, migrations: Sequence[Migration]) -> s
                 raise
             reserve.give_up()
             connection = _open(path, migrations, alone=True)
-        with suppress(sqlite3.Error):  # for want of room
+        with suppress(sqlite3.Error):  # for lack of space
             reserve.stock(connection, path.with_name(f"{path.name}-wal"))
     except (sqlite3.Error, OSError) as error:
         if isinstance(error, sqlite3.Error) and _says_full(error, path):
             raise Failed(f"opening {path}: no space left on device", full_hint(path.parent)) from error
-        raise Failed(f"opening {path}: {error}", "restore it from a copy, or move it away to start afresh") from error
+        raise Failed(
+            f"opening {path}: {error}", "restore it from a copy, or move it away to start with an empty one"
+        ) from error
     reserve.restore()
     return connection
 
 
 def _open(path: Path, migrations: Sequence[Migration], *, alone: bool = False) -> sqlite3.Connection:
-    # isolation_level=None: transactions begin where this module says so, and nowhere else.
+    # isolation_level=None: this module controls transactions itself.
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5)
     try:
         path.chmod(0o600)
         keep_log(connection)
-        if alone:  # the index of the log is kept in memory then, not in a file (sqlite.org/wal.html, "WAL without...")
+        if alone:  # keeps the WAL's index in memory (sqlite.org/wal.html, "Use of WAL Without Shared-Memory")
             connection.execute("PRAGMA locking_mode = EXCLUSIVE")
         _prepare(connection, path, migrations)
     except BaseException:
@@ -301,14 +305,14 @@ def _open(path: Path, migrations: Sequence[Migration], *, alone: bool = False) -
 
 
 def _says_full(error: sqlite3.Error, path: Path) -> bool:
-    """Whether the cause is a full disk: of the index of its log SQLite says only that input or output has failed."""
+    """Report whether a full disk is the cause: SQLite reports only an I/O error for its WAL's index."""
     name = getattr(error, "sqlite_errorname", "") or ""
     failed = name.startswith(("SQLITE_IOERR", "SQLITE_CANTOPEN"))
     return name == "SQLITE_FULL" or (failed and free_bytes_of_root(path.parent) < _NO_ROOM)
 
 
 def _prepare(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> None:
-    """Check whose database it is before anything is written, then set it up."""
+    """Check that the database is havre's before writing to it, then set it up."""
     application, version = (connection.execute(f"PRAGMA {name}").fetchone()[0] for name in _IDENTITY)
     newest = migrations[-1].to
     empty = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0] == 0
@@ -320,7 +324,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, migrations: Sequence[Mi
         )
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = FULL")
-    if application == 0:  # in one transaction: killed in between, it is still nobody's
+    if application == 0:  # in one transaction: both are set, or neither after a kill
         connection.executescript(
             f"BEGIN; PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {newest}; COMMIT"
         )
@@ -330,7 +334,7 @@ def _prepare(connection: sqlite3.Connection, path: Path, migrations: Sequence[Mi
 
 def _way_back(path: Path) -> str:
     if (kept := copy_of(path, SCHEMA_VERSION)).exists():
-        rest = f"without {path.name}-wal and {path.name}-shm"  # a log is replayed into whatever database lies beside it
+        rest = f"without {path.name}-wal and {path.name}-shm"  # a WAL is replayed into any database beside it
         return f"run the newer version; or go back to {kept}, as it was before: move it to {path.name}, {rest}"
     return "run the newer version, or choose another data root"
 

@@ -1,14 +1,13 @@
-"""Writes what a container changed, its overlay's upper directory, as the tar of a layer.
+"""Writes a container's changes, its overlay's upper directory, as the tar of a layer.
 
     in the upper directory            in the tar
     --------------------------------  ---------------------------------------------
     character device 0:0 NAME         an empty file .wh.NAME
     ...overlay.opaque=y on DIR        DIR, then an empty file DIR/.wh..wh..opq
     second name of an inode           a hard link to the first
-    socket                            nothing: it means nothing without its process
+    socket                            nothing: it is useless without its process
 
-The same tree gives the same bytes: names sorted, whole seconds. Parents are always written, since a removal changes
-their times. Blocking.
+Deterministic: names sorted, whole seconds. Parents are always written, since a removal changes their times. Blocking.
 
 Source: OCI image specification "layer.md".
 """
@@ -28,10 +27,11 @@ from havre.tar.writer import TarWriter
 
 
 def write_diff(upper: Path, out: BinaryIO, newest_s: int | None = None) -> None:
-    """Write the tar of the changes in `upper` to `out`; `Failed` for what no layer can say, `OSError` from the disk.
+    """Write the tar of the changes in `upper` to `out`; `Failed` for an impossible name, `OSError` for disk errors.
 
-    Bare mount points, which the OCI runtime made, are left out. Times after `newest_s`, in seconds since the epoch,
-    are written as that (https://reproducible-builds.org/specs/source-date-epoch).
+    Mount points created by the OCI runtime are omitted. Times after `newest_s`, in seconds since the epoch, are clamped
+    to
+    it (https://reproducible-builds.org/specs/source-date-epoch).
     """
     root = trees.open_directory(upper)
     tar = TarWriter(out, newest_s)

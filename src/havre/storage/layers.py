@@ -1,10 +1,11 @@
-"""The layers of images: taken in as streams, kept by diff ID, given back as the exact tar.
+"""The layer store: layers arrive as streams, are stored by diff ID, and are read back as the exact tar.
 
-    stream --ingest--> files in layers/tmp-* --both digests hold, rename, fsync--> layers/HEX --> database row
+    stream --ingest--> files in layers/tmp-* --digests verified, rename, fsync--> layers/HEX --> database row
 
-`ingest` says how a layer comes in, `layerfiles` how it lies on disk. The row is written last and removed first: what
-has no row is not there, and `load` sweeps it away at start. A row that cannot be read is written anew from the files;
-where they do not match the diff ID either, they stay until the layer is taken in again or no image needs it.
+`ingest` receives a layer, `layerfiles` defines its files. The row is written last and deleted first: files without a
+row
+do not count, and `load` removes them at start. A damaged row is rebuilt from the files; if these do not match the diff
+ID either, they stay until the layer arrives again or no image needs it.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ log = logging.getLogger(__name__)
 
 
 class Source(msgspec.Struct, frozen=True):
-    """A compressed form of a layer that a registry is known to hold: a push there mounts it or skips it."""
+    """A compressed form of a layer that a registry has: a push there mounts or skips it."""
 
     digest: Digest
     size: int
@@ -68,7 +69,7 @@ class Layer(msgspec.Struct, frozen=True):
 
 
 class LayerRow(msgspec.Struct):
-    """A layer as the database keeps it, under its diff ID."""
+    """A layer's row, keyed by its diff ID."""
 
     size: int
     form: Form
@@ -79,7 +80,7 @@ class LayerRow(msgspec.Struct):
 class Layers:
     """The layers under `root` (data_root/layers). `unpacks`: new ones are stored as directories.
 
-    What comes in may unpack to `layer_limit` bytes.
+    `layer_limit`: maximum unpacked bytes of an incoming layer.
     """
 
     def __init__(self, root: Path, rows: Table[LayerRow], unpacks: bool, layer_limit: int = LAYER_LIMIT) -> None:
@@ -88,14 +89,14 @@ class Layers:
         self._table = rows
         self._unpacks = unpacks
         self._rows: dict[Digest, LayerRow] = {}
-        self.damaged: set[Digest] = set()  # by row and files; not among `all`, and kept on disk
+        self.damaged: set[Digest] = set()  # row and files are damaged: not in `all`, but kept on disk
         self._commit_lock = asyncio.Lock()
         self._sweeping = asyncio.Lock()
         self._sweeps: set[asyncio.Task[None]] = set()
-        self.arriving: Counter[Digest] = Counter()  # being committed, or not yet in the hands of who brought them
+        self.arriving: Counter[Digest] = Counter()  # being committed, or not yet held by the caller
 
     async def load(self) -> None:
-        """Read the rows and make disk and rows agree: removes half-written layers, drops lost ones. At start."""
+        """Read the rows and reconcile them with the disk: removes incomplete layers, drops lost ones. Call first."""
         rows = {Digest(key): row for key, row in (await self._table.all()).items()}
         suspect = {Digest(key): readable_fields(value, LayerRow) for key, value in self._table.damaged.items()}
         self.damaged = set(suspect)
@@ -111,7 +112,7 @@ class Layers:
         self._rows = rows
 
     async def _mend(self, diff_id: Digest, sources: list[Source]) -> LayerRow | None:
-        """Write the row of a layer anew from its files, None if they are no help. The layer is hashed: 2 s for 1 GB."""
+        """Rebuild a layer's row from its files; None if they do not match. Hashes the layer: 2 s for 1 GB."""
         try:
             row = await in_thread(self._examined, diff_id)
         except (HavreError, OSError, ValueError) as error:
@@ -123,19 +124,19 @@ class Layers:
             return None
         row.sources = sources
         self.damaged.discard(diff_id)
-        log.warning("the row of layer %s was damaged and is written anew from its files", diff_id)
+        log.warning("the row of layer %s was damaged and has been rebuilt from its files", diff_id)
         try:
             await self._table.put(diff_id, row)
-        except Failed as error:  # of a full disk; the next start tries again
+        except Failed as error:  # a full disk: the next start tries again
             log.error("%s", error)
         return row
 
     def path(self, diff_id: Digest) -> Path:
-        """Where the layer's files lie."""
+        """The directory of the layer's files."""
         return self.root / hex_of(diff_id)
 
     def get(self, diff_id: Digest) -> Layer | None:
-        """The layer, None when it is not stored."""
+        """The layer, or None."""
         row = self._rows.get(diff_id)
         return None if row is None else Layer(diff_id, row.size, row.form, row.root)
 
@@ -144,17 +145,18 @@ class Layers:
         return [Layer(diff_id, row.size, row.form, row.root) for diff_id, row in self._rows.items()]
 
     def ingest(self, *, digest: Digest | None = None, diff_id: Digest | None = None) -> LayerIngest:
-        """Take in a layer: tar, gzip, zstd, xz or bzip2. The digests given (of the stream, of the tar) must hold."""
+        """Receive a layer: tar, gzip, zstd, xz or bzip2. The given digests (of the stream, of the tar) are verified."""
         return LayerIngest(self, digest, diff_id)
 
     async def make(self, work: Callable[[LayerOut], None], hold: Callable[[Digest], None]) -> Digest | None:
-        """The layer whose tar `work` writes in a thread, None if it is empty; `hold` is told of it first."""
+        """Store the layer whose tar `work` writes in a thread; None if it is empty. Calls `hold` before it is
+        stored."""
         return await make_layer(self, work, hold)
 
     async def open_tar(self, diff_id: Digest) -> AsyncIterator[bytes]:
-        """The exact uncompressed tar; `NotFound`, or `Failed` at the end when the disk changed it.
+        """Yield the exact uncompressed tar; `NotFound`, or `Failed` at the end if it was damaged on disk.
 
-        The next piece is read and hashed while the caller is at the present one.
+        The next piece is read and hashed while the caller processes the current one.
         """
         row = self._row(diff_id)
         pieces = read_tar(self.path(diff_id), row.form, diff_id)
@@ -168,17 +170,18 @@ class Layers:
         finally:
             await asyncio.wait([ahead])
             if not ahead.cancelled():
-                ahead.exception()  # retrieved: raised above, or nobody reads any more
-            with suppress(ValueError):  # a cancelled caller: the thread is still inside, and closes the file on its way
+                ahead.exception()  # marks it as retrieved
+            # after a cancellation the thread may still be reading; it closes the file when it ends
+            with suppress(ValueError):
                 pieces.close()
 
     async def remove(self, diff_id: Digest) -> int:
-        """Remove a layer that nobody has mounted; the bytes that this frees in a moment, 0 when it was not there."""
+        """Remove an unmounted layer; returns the bytes that will be freed, 0 when it is not stored."""
         async with self._commit_lock:
             row = self._rows.pop(diff_id, None)
             if row is None and diff_id not in self.damaged:
                 return 0
-            await self._table.delete(diff_id, lazily=True)  # should it come back: without its files it is dropped
+            await self._table.delete(diff_id, lazily=True)  # if the row reappears, it is dropped for lack of files
             failpoint("layer.unrecorded")
             self.damaged.discard(diff_id)
             doomed = await in_thread(self._set_aside, diff_id)
@@ -188,21 +191,21 @@ class Layers:
         return 0 if row is None else row.size
 
     async def swept(self) -> None:
-        """Wait until the files of removed layers are gone."""
+        """Wait until the files of removed layers are deleted."""
         if self._sweeps:
             await asyncio.wait(self._sweeps)
 
     async def _sweep(self, doomed: Path) -> None:
-        """Give the disk back in the background, one layer at a time: freeing 500 MB takes 0.1 s."""
+        """Delete files in the background, one layer at a time: freeing 500 MB takes 0.1 s."""
         async with self._sweeping:
             await in_thread(remove_tree, doomed)
 
     def sources(self, diff_id: Digest) -> list[Source]:
-        """The compressed forms that registries are known to hold, in the order in which they were seen; `NotFound`."""
+        """The compressed forms in registries, in the order in which they were seen; `NotFound`."""
         return list(self._row(diff_id).sources)
 
     async def add_source(self, diff_id: Digest, source: Source) -> None:
-        """Remember one more, the last; the same form at the same place is remembered once."""
+        """Record another source, as the last; duplicates are removed."""
         row = self._row(diff_id)
         if row.sources[-1:] != [source]:
             row.sources = [*(other for other in row.sources if other != source), source]
@@ -217,18 +220,18 @@ class Layers:
     # -- for LayerIngest (`ingest.Keeper`)
 
     def new_writer(self) -> LayerWriter:
-        """A place for a layer's files while they come."""
+        """A writer for the files of an incoming layer."""
         return LayerWriter(self.root / f"{_TMP}{secrets.token_hex(8)}", unpacks=self._unpacks)
 
     async def commit(self, writer: LayerWriter, sealed: Sealed) -> None:
-        """Make a sealed layer one of the store's, unless it is already."""
+        """Add a sealed layer to the store. Idempotent."""
         async with self._commit_lock:
             if sealed.diff_id in self._rows:
                 await in_thread(writer.discard)
                 return
             await in_thread(self._publish, writer, sealed)
             row = LayerRow(size=sealed.size, form=sealed.form, root=sealed.root)
-            await self._table.put(sealed.diff_id, row, lazily=True)  # the image that it is for is acknowledged
+            await self._table.put(sealed.diff_id, row, lazily=True)  # lazy: its image's row is written durably
             failpoint("layer.recorded")
             self._rows[sealed.diff_id] = row
             self.damaged.discard(sealed.diff_id)
@@ -237,14 +240,14 @@ class Layers:
 
     def _publish(self, writer: LayerWriter, sealed: Sealed) -> None:
         failpoint("layer.sealed")
-        remove_tree(self.path(sealed.diff_id))  # of a commit that was cut off before its row
+        remove_tree(self.path(sealed.diff_id))  # left by a commit that was aborted before its row
         writer.release()
         writer.directory.rename(self.path(sealed.diff_id))
         sync_directory(self.root)
         failpoint("layer.renamed")
 
     def _set_aside(self, diff_id: Digest) -> Path:
-        """Rename a layer's files to what `load` sweeps away, should the daemon die before they are removed."""
+        """Rename a layer's files to a name that `load` removes if the daemon dies before they are deleted."""
         doomed = self.root / f"{_TMP}{secrets.token_hex(8)}"
         with suppress(FileNotFoundError):
             self.path(diff_id).rename(doomed)
@@ -263,14 +266,14 @@ class Layers:
         return row
 
     def _sweep_unknown(self, known: Set[Digest]) -> None:
-        """Remove what was left half-written, or half-removed."""
+        """Remove incomplete or partly deleted files."""
         names = set(map(hex_of, known))
         for directory in self.root.iterdir():
             if directory.name not in names:
                 remove_tree(directory)
 
     def _is_sound(self, diff_id: Digest, row: LayerRow) -> bool:
-        """Whether the files are there with the right sizes; a lost index is built anew."""
+        """Report whether the files exist with the right sizes; rebuilds a missing index."""
         directory = self.path(diff_id)
         if row.form == "dir":
             return (directory / "root").is_dir() and (directory / "tar.zst").is_file()

@@ -222,7 +222,7 @@ def _lower_kernel_memory(answer: dict[str, Any]) -> None:
 
 
 def _lower_runtimes(answer: dict[str, Any]) -> None:
-    """What a runtime can is told since 1.44."""
+    """1.44 added the features of runtimes."""
     for runtime in (answer.get("Runtimes") or {}).values():
         runtime.pop("status", None)
 

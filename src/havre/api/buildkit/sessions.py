@@ -30,7 +30,7 @@ A = TypeVar("A", bound=Message)
 
 
 class Session:
-    """One client. `offers(method)` tells whether it serves a method.
+    """One client. `offers(method)` reports whether it serves a method.
 
     `shared_key` identifies its directory across builds.
     """
