@@ -54,8 +54,11 @@ class Logbook:
     async def end(self, container: Container) -> None:
         """It has ended, or could not be started: its log is complete when this returns. Idempotent."""
         if _driver(container)[0] != "none":
-            keeper = self._keepers.pop(container.id, None) or await self._planned(container)
-            await keeper.end()
+            keeper = self._keepers.get(container.id) or await self._planned(container)
+            try:
+                await keeper.end()  # who reads meanwhile has this keeper still, and waits for it
+            finally:
+                self._keepers.pop(container.id, None)
 
     def read(self, container: Container, options: LogOptions) -> AsyncGenerator[Sequence[LogChunk], None]:
         """What it wrote; with `follow`, until it ends. Unsupported with a driver that keeps nothing."""
