@@ -2,11 +2,11 @@
 
 This is the face; the work is in the modules beside it, each of which can be read alone:
 
-    creation     request -> row                       lifecycle   start, exit, restart
-    control      signals, stop, pause                 removal     everything gone
-    attach       streams of clients                   exec        further processes
-    logs, top, listing                                recovery    after a restart of the daemon
-    membership   networks of a container
+    create/creation     request -> plan -> row        life/machine      what becomes of a container, decided
+    life/control        signals, stop, pause          life/lifecycle    and done: start, exit, restart
+    life/removal        everything gone               life/recovery     after a restart of the daemon
+    attach              streams of clients            streams/exec      further processes
+    streams/logbook, streams/top, selection           surroundings/membership   networks of a container
 
 What changes state must not be cancelled half-way: the edge runs it to its end when a client leaves (`Call.settle`).
 """
