@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from support.engines import HAVRED, Engine, Havred, serving
+from support.engines import HAVRED, Dockerd, Engine, Havred, serving
 from support.imagery import archive, config_of, layer_tar
+from support.raw import ask
 from support.registry import real_registry
 from support.waiting import until
 
@@ -98,6 +99,15 @@ def test_a_reload_tells_what_dockerd_tells(havred: Engine, file: Path) -> None:
         ),
         "the refusal",
     )
+
+
+def test_the_builder_that_clients_are_told_to_ask_for(tmp_path: Path) -> None:
+    file = tmp_path / "daemon.json"
+    file.write_text('{"features": {"buildkit": false}}')
+    for unopened in (_WithFile(file, ()), Dockerd(("--config-file", str(file)))):
+        with serving(unopened) as engine:
+            assert ask(engine.socket, "GET", "/_ping").headers["Builder-Version"] == "1", engine.name
+            assert "the feature buildkit has no effect" not in engine.log.read_text()
 
 
 def test_a_daemon_starts_without_the_program_of_a_runtime(archive: Path, tmp_path: Path) -> None:

@@ -24,7 +24,6 @@ from havre.wire.queries import parse_time
 from havre.wire.versions import NEWEST, OLDEST
 
 _PING = {
-    "Builder-Version": "2",
     "Cache-Control": "no-cache, no-store, must-revalidate",
     "Pragma": "no-cache",
     "Swarm": "inactive",
@@ -38,7 +37,7 @@ _DF_TYPES = {
 
 
 async def _ping(call: Call) -> web.StreamResponse:
-    call.headers |= _PING
+    call.headers |= _PING | {"Builder-Version": call.services.system.builder_version}
     if call.request.method == "HEAD":
         call.headers["Content-Length"] = "0"
         return call.respond(b"", "text/plain; charset=utf-8")

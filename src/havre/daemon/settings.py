@@ -117,6 +117,7 @@ def identity_of(config: DaemonConfig) -> Identity:
         remapped=bool(config.userns_remap),
         authorization_plugins=tuple(dict.fromkeys(config.authorization_plugins)),
         seccomp_profile=config.seccomp_profile or "builtin",
+        buildkit=config.features.get("buildkit", True),
         no_new_privileges=config.no_new_privileges,
     )
 

@@ -17,7 +17,7 @@ from havre.registry.limits import Limits
 
 log = logging.getLogger(__name__)
 
-_FEATURES = ("cdi",)
+_FEATURES = ("buildkit", "cdi")
 
 
 def tell(config: DaemonConfig) -> None:

@@ -65,6 +65,7 @@ class Identity:
     authorization_plugins: tuple[str, ...] = ()
     seccomp_profile: str = "builtin"
     no_new_privileges: bool = False
+    buildkit: bool = True
     started_at: float = field(default_factory=time.time)
 
     @property
@@ -97,6 +98,11 @@ class System:
     def reload(self, identity: Identity) -> None:
         """Apply a new configuration; the start time is kept."""
         self._identity = replace(identity, started_at=self._identity.started_at)
+
+    @property
+    def builder_version(self) -> str:
+        """The builder that docker's command line is to ask for: "2" is BuildKit, "1" the classic one."""
+        return "2" if self._identity.buildkit else "1"
 
     async def version(self, newest: str, oldest: str) -> dict[str, Any]:
         """`GET /version`; the arguments are the API versions that the edge speaks."""

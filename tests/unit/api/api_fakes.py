@@ -97,7 +97,8 @@ class FakeContainers:
 
 def services(**parts: Any) -> Any:
     """A `Services` look-alike with the parts a test needs."""
-    return SimpleNamespace(**({"containers": FakeContainers(), "events": Events()} | parts))
+    system = SimpleNamespace(builder_version="2")
+    return SimpleNamespace(**({"containers": FakeContainers(), "events": Events(), "system": system} | parts))
 
 
 async def start(path: Path, parts: Any) -> Server:
