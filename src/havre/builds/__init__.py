@@ -1,1 +1,1 @@
-"""Builds of images from Dockerfiles: `solve.Builder` is the face, `request` and `progress` its values."""
+"""Builds of images from Dockerfiles: `solve.Builder` is the interface, `request` and `progress` have its values."""

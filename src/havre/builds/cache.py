@@ -1,11 +1,11 @@
-"""What builds have made before, by keys of content: a step whose inputs did not change is never run again.
+"""The build cache: results of steps by content keys, so that a step with unchanged inputs is not run again.
 
     key = SHA-256 of [ kind of step, layers below, everything the step sees: command, environment, user, directory,
                        mounts, digests of all bytes it copies ]
 
-A key never rests on a name that a client chose, nor on an image's history: only on layers that are in this store, and
-on the whole of what the step is given (CVE-2024-24557). Secrets, agents and proxies are no part of it. A record keeps
-its layer from being collected; it goes with `prune`. Rows live in the table `build_cache`, memory holds all of them.
+A key never depends on a name that a client chose, nor on an image's history: only on layers in this store, and on all
+inputs of the step (CVE-2024-24557). Secrets, SSH agents and proxies are not inputs. A record protects its layer from
+garbage collection until `prune` removes the record. Rows are in the table `build_cache` and are all held in memory.
 
 Why: docs/decisions/162.
 """
@@ -26,17 +26,17 @@ from havre.oci.digest import Digest
 from havre.storage import Storage
 from havre.wire.filters import Filters, check_keys
 
-# `system prune` sends filters by label to every noun; a record has no labels.
+# `system prune` sends label filters to every kind of object; records have no labels.
 _KEPT_FILTERS = frozenset(
     {"id", "until", "type", "description", "inuse", "shared", "private", "unused-for", "parent", "label", "label!"}
 )
 
 
-LOCAL_SOURCE = "source.local"  # the type of records of contexts that are kept
+LOCAL_SOURCE = "source.local"  # type of the records of kept contexts
 
 
 class CacheRecord(msgspec.Struct, frozen=True):
-    """One remembered step. `layer` is "" when it changed no file; times are seconds since the epoch."""
+    """A cached step. `layer` is "" if it changed no file; times are seconds since the epoch, sizes bytes."""
 
     id: str
     keys: tuple[str, ...]
@@ -50,13 +50,13 @@ class CacheRecord(msgspec.Struct, frozen=True):
 
 
 def key_of(kind: str, layers: Sequence[Digest], *inputs: object) -> str:
-    """The key of a step of this kind on these layers."""
+    """The cache key of a step of this kind on these layers."""
     document = msgspec.json.encode([kind, layers, inputs], order="deterministic")
     return hashlib.sha256(document).hexdigest()
 
 
 class Cache:
-    """All records."""
+    """All records of the build cache."""
 
     def __init__(self, table: Table[CacheRecord], size_of: Callable[[Digest], int | None]) -> None:
         self._table = table
@@ -66,7 +66,7 @@ class Cache:
 
     @classmethod
     async def open(cls, storage: Storage) -> Cache:
-        """The records of the store's table whose layers are in the store."""
+        """The cache of the store's table, without records whose layers are missing."""
 
         def size_of(layer: Digest) -> int | None:
             found = storage.layers.get(layer)
@@ -77,7 +77,7 @@ class Cache:
         return cache
 
     async def load(self) -> None:
-        """Read all rows; those whose layer is gone are dropped."""
+        """Read all rows. Deletes those whose layer is missing."""
         for id, record in (await self._table.all()).items():
             if record.layer and self._size_of(Digest(record.layer)) is None:
                 await self._table.delete(id)
@@ -87,15 +87,15 @@ class Cache:
             await self._table.delete(id)
 
     def live_layers(self) -> set[Digest]:
-        """The layers that records need."""
+        """The layers that records refer to."""
         return {Digest(record.layer) for record in self._records.values() if record.layer}
 
     def all(self) -> list[CacheRecord]:
-        """Every record, oldest first."""
+        """All records, oldest first."""
         return sorted(self._records.values(), key=lambda record: record.created_at)
 
     async def find(self, key: str) -> CacheRecord | None:
-        """The record of `key`, which counts as used now."""
+        """The record of `key`, or None. Updates its time of last use."""
         record = self._records.get(self._by_key.get(key, ""))
         if record is None or (record.layer and self._size_of(Digest(record.layer)) is None):
             return None
@@ -106,7 +106,7 @@ class Cache:
     async def keep(
         self, keys: Sequence[str], layer: Digest | None, description: str, created_at: float | None = None
     ) -> CacheRecord:
-        """Remember what a step made, now or at `created_at`; a record that had one of the keys loses it."""
+        """Record the result of a step, created now or at `created_at`. Keys move here from earlier records."""
         now = time.time()
         made = now if created_at is None else created_at
         size = (self._size_of(layer) or 0) if layer else 0
@@ -118,17 +118,17 @@ class Cache:
         return record
 
     def has(self, key: str) -> bool:
-        """Whether there is a record of the key."""
+        """Report whether there is a record of the key."""
         return key in self._by_key
 
     async def also(self, known: str, key: str) -> None:
-        """Let the record of the key `known`, if there is one, be found by one more."""
+        """Add a key to the record of the key `known`, if there is one."""
         record = self._records.get(self._by_key.get(known, ""))
         if record is not None and key not in record.keys:
             await self._put(msgspec.structs.replace(record, keys=(*record.keys, key)))
 
     async def forget(self, ids: Collection[str]) -> None:
-        """Forget the records of these IDs; unknown ones are forgotten already."""
+        """Delete the records with these IDs. Idempotent."""
         for id in ids:
             if (record := self._records.get(id)) is not None:
                 await self._forget(record)
@@ -159,9 +159,9 @@ class Cache:
 def plan_prune(
     records: Sequence[CacheRecord], filters: Filters, *, all: bool, keep_bytes: int, used: Set[Digest]
 ) -> list[CacheRecord]:
-    """What to forget of `records`, those used longest ago first, until `keep_bytes` are left. Pure.
+    """The records to delete, least recently used first, until `keep_bytes` are left. Pure.
 
-    Without `all`, those whose layer an image uses stay, as removing them would free nothing, and cache mounts do.
+    Without `all`, keeps records whose layer an image uses, because deleting them would free nothing, and cache mounts.
     """
     chosen = _selected(records, filters, used)
     if not all:
@@ -205,7 +205,7 @@ def _is_true(value: str) -> bool:
 
 
 def _age_limit(value: str) -> float:
-    """Seconds since the epoch; docker's client sends `until` as a duration (24h) or as such a number."""
+    """A time in seconds since the epoch; docker's client sends `until` as a duration (24h) or as such a number."""
     try:
         if value.replace(".", "", 1).isdecimal():
             return float(value)

@@ -1,13 +1,12 @@
-"""The build cache that travels: what each step would be found by, in the document of an image that has its layers.
+"""The exported build cache: cache keys of steps, stored in the configuration of an image that has their layers. Pure.
 
     --cache-to type=inline, BUILDKIT_INLINE_CACHE=1     the image's own configuration + "havre.cache.v0": [record, ...]
-    --cache-to type=registry, type=local                the same of an image that is nothing but the steps' layers
-    --cache-from, on whatever engine                    records whose layers are in that image (`foreigncache`)
+    --cache-to type=registry, type=local                the same, in an image made of the steps' layers only
+    --cache-from, on any engine                         records whose layers are in that image (`cacheexchange`)
 
-A key is a digest of all that a step is given and of the layers below (`cache`), so it means the same on every engine.
-What a step was is not told: a build argument of a stage whose files alone are copied is nobody's business.
-That a layer is what the step makes is the image's word: only images that the user names are asked (CVE-2024-24557).
-Pure.
+A key is a digest of all inputs of a step and of the layers below (`cache`), so it means the same on every engine. The
+step itself is not exported: build arguments of a stage from which only files are copied must not leak. Only the image
+states that a step results in a layer, so only images that the user names are used (CVE-2024-24557).
 
 Source: moby/buildkit cache/remotecache, for what users do with it.
 Why: docs/decisions/292.
@@ -30,11 +29,11 @@ ARGUMENT = "BUILDKIT_INLINE_CACHE"
 _MEMBER = "havre.cache.v0"
 _MAX_RECORDS = 4096
 _KEY = re.compile(r"[0-9a-f]{64}")
-_MAX_TIME = 1 << 34  # seconds since the epoch, in the year 2514
+_MAX_TIME = 1 << 34  # seconds since the epoch: the year 2514
 
 
 class StepRecord(msgspec.Struct, frozen=True):
-    """One step: its key, its layer ("" when it changed no file), seconds since the epoch of its making."""
+    """One step: its key, its layer ("" if it changed no file), and its creation in seconds since the epoch."""
 
     key: str
     layer: str
@@ -46,14 +45,14 @@ class _Document(msgspec.Struct):
 
 
 def with_records(document: bytes, records: Sequence[StepRecord]) -> bytes:
-    """An image's document that also tells how its steps are found."""
+    """An image's configuration with these records added."""
     fields = msgspec.json.decode(document)
     fields[_MEMBER] = msgspec.to_builtins(records)
     return msgspec.json.encode(fields)
 
 
 def cache_document(records: Sequence[StepRecord], platform: Platform) -> bytes:
-    """The document of an image that is a cache: the layers of these steps, each once, as many as an image may have."""
+    """The configuration of a cache image: the distinct layers of these steps, up to the limit of layers."""
     kept = list({record.key: record for record in records}.values())[:_MAX_RECORDS]
     layers = list(dict.fromkeys(Digest(record.layer) for record in kept if record.layer))[:MAX_LAYERS]
     image = ImageConfig(platform.architecture, platform.os, RootFs(diff_ids=tuple(layers)), variant=platform.variant)
@@ -61,7 +60,10 @@ def cache_document(records: Sequence[StepRecord], platform: Platform) -> bytes:
 
 
 def read_records(document: bytes, layers: Collection[Digest]) -> list[StepRecord]:
-    """The records in the document of an image with these layers; those of another layer or no time are left out."""
+    """The records in the configuration of an image with these layers.
+
+    Skips records of other layers or with an invalid time. Raises `InvalidInput` if the records cannot be decoded.
+    """
     try:
         records = msgspec.json.decode(document, type=_Document).records
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:

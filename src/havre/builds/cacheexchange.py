@@ -1,12 +1,12 @@
-"""Caches of other engines: images here or in registries, and directories of the client's, by their documents.
+"""Imports and exports build caches: images in the store or in registries, and directories of the client.
 
     --cache-from --> document (`cachedocument`): records by key, layers by digest
-                     a step is looked for by its key: its layer alone is fetched, and kept as if done here
-                     (from a directory that `havre build` sends, all blobs that are new have come by then)
-    --cache-to   <-- a document that names the layers of the build's steps, pushed as an image or given to the client
+                     a step is looked up by its key: only its layer is fetched, and recorded as if built here
+                     (for a directory, `havre build` has sent all missing blobs before)
+    --cache-to   <-- a document that lists the layers of the build's steps, pushed as an image or given to the client
 
-A cache is an image that nobody runs, so every registry and every tool for images carries it. Only what the user names
-is asked, and a layer is taken for what the digest says it is (CVE-2024-24557).
+A cache is an image that is never run, so every registry and image tool supports it. Only caches that the user names are
+used, and layers are verified by digest (CVE-2024-24557).
 """
 
 from __future__ import annotations
@@ -36,23 +36,23 @@ Read = Callable[[Digest], AsyncGenerator[bytes, None]]
 
 @dataclass(frozen=True)
 class ForeignCache:
-    """Steps that another engine has done, by key; `bring` gets a layer of theirs into the store, or raises."""
+    """Steps of another engine by key; `bring` fetches one of their layers into the store, or raises `HavreError`."""
 
     records: Mapping[str, StepRecord]
     bring: Bring
 
 
 class ForeignCaches:
-    """Opens and writes them."""
+    """Opens and writes caches."""
 
     def __init__(self, images: Images, storage: Storage) -> None:
         self._images = images
         self._storage = storage
 
     async def open(self, source: CacheSource, request: BuildRequest, client: ContextSource) -> ForeignCache:
-        """What a cache has. `NotFound` where it is not, `InvalidInput` for what is none; no layer is fetched yet.
+        """Read a cache's records; fetches no layers. Raises `NotFound`, and `InvalidInput` if it is not a build cache.
 
-        Of an image for several platforms that of the request's is read; any other may have the steps of several.
+        Of a multi-platform image, reads the request's platform; an image for one platform may have steps of several.
         """
         if source.store:
             return await self._of_client(source, client)
@@ -61,7 +61,7 @@ class ForeignCaches:
             try:
                 return _cache_of(await self._images.document(source.ref, platform), self._stays)
             except NotFound:
-                pass  # the image here is for another platform, or there is none
+                pass  # missing, or the local image is for another platform
         auth = await client.credentials(parse_reference(source.ref).with_default_tag().registry)
         return _cache_of(*await self._images.remote_document(source.ref, auth=auth, platform=wanted, exact=False))
 
@@ -97,7 +97,7 @@ class ForeignCaches:
     async def push(
         self, target: CacheTarget, records: Sequence[StepRecord], platform: Platform, client: ContextSource
     ) -> None:
-        """Put a cache of these steps into a registry."""
+        """Push a cache of these steps to a registry."""
         auth = await client.credentials(parse_reference(target.ref).registry)
         await self._images.push_document(cache_document(records, platform), target.ref, auth)
 

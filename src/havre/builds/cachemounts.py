@@ -1,12 +1,12 @@
-"""The directories of `--mount=type=cache`: what steps share from build to build, and rows of the build cache.
+"""The directories of `--mount=type=cache`, shared by steps across builds, and their records in the build cache.
 
-    data_root/build/mounts/HEX            HEX is the mount's ID; what its steps see
-                           private-HEX    of a step that wanted it for itself while another had it
-                           HEX.new        being made from its `from=`
+    data_root/build/mounts/HEX            HEX is the mount's ID; the directory that steps see
+                           private-HEX    of a step with sharing=private while another step uses HEX
+                           HEX.new        being created from its `from=`
                            .gone-HEX      being removed
 
-A directory that a step uses is not removed, whoever asks. Removal takes it out of the way on the event loop, so that
-the next step begins with a new one, and deletes it then.
+A directory in use by a step is never removed. Removal first renames the directory, on the event loop, so that the next
+step creates a new one, and then deletes it.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from havre.dockerfile.mounts import RunMount
 from havre.linux import trees
 
 CACHE_MOUNT = "exec.cachemount"
-"""The type of their records, by BuildKit's name."""
+"""Type of their records, with BuildKit's name."""
 
 _GONE, _NEW, _PRIVATE = ".gone-", ".new", "private-"
 
 
 class CacheMounts:
-    """All of them; users of a locked one wait for each other."""
+    """All cache mounts. Users of a mount with sharing=locked wait for each other."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._locks: dict[str, asyncio.Lock] = {}
-        self._making = asyncio.Lock()  # two stages may want the same new one at once
-        self._used: Counter[Path] = Counter()  # by how many steps at once
+        self._making = asyncio.Lock()  # two stages may create the same directory concurrently
+        self._used: Counter[Path] = Counter()  # number of steps that use it now
         self._last_used: dict[Path, float] = {}
         self._uses: Counter[Path] = Counter()
 
     def sweep(self) -> None:
-        """At a start: remove what was half made or half removed. Blocking."""
+        """Remove what an earlier daemon left half created or half removed. Blocking."""
         self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for directory in self._root.iterdir():
             if directory.name.startswith(_GONE) or directory.name.endswith(_NEW):
@@ -52,7 +52,7 @@ class CacheMounts:
 
     @asynccontextmanager
     async def borrow(self, id: str, mount: RunMount, seed: Path | None) -> AsyncIterator[Path]:
-        """The directory of this ID, made (from `seed`, if any) with the mount's mode and owner when it is new."""
+        """The directory of this ID; a new one is created from `seed`, if any, with the mount's mode and owner."""
         name = f"{_PRIVATE}{secrets.token_hex(8)}" if self._is_taken(id, mount) else _name(id)
         lock = self._locks.setdefault(id, asyncio.Lock()) if mount.sharing == "locked" else None
         if lock is not None:
@@ -74,7 +74,7 @@ class CacheMounts:
         return mount.sharing == "private" and self._used[self._root / _name(id)] > 0
 
     async def records(self) -> list[CacheRecord]:
-        """A record for each that no step uses now; sizes in bytes."""
+        """Records of all directories that are not in use; sizes in bytes."""
         found = await in_thread(self._look)
         return [self._record(directory, *facts) for directory, facts in found.items() if not self._used[directory]]
 
@@ -99,11 +99,11 @@ class CacheMounts:
         )
 
     async def remove(self, id: str) -> int:
-        """Remove the one whose record has this ID, unless a step uses it by now; the bytes freed."""
+        """Remove the directory whose record has this ID, unless it is in use by now. Returns the bytes freed."""
         for directory in self._root.iterdir():
             if _record_id(directory) == id and not self._used[directory]:
                 gone = self._root / f"{_GONE}{secrets.token_hex(8)}"
-                directory.rename(gone)  # on the loop: no step can begin to use it meanwhile
+                directory.rename(gone)  # on the event loop: no step can start to use it before the rename
                 self._last_used.pop(directory, None)
                 self._uses.pop(directory, None)
                 return await in_thread(_remove, gone)

@@ -1,7 +1,7 @@
-"""Build checks of one build: told while it goes, or before anything is done where they decide.
+"""Runs the build checks of one build: while it runs, or before it starts if findings are errors.
 
-a normal build         findings of the file at its beginning, of a stage when that is planned
-error=true, --check    every stage is planned beforehand; bases are looked up, none is pulled
+a normal build         findings of the file at the start, of a stage when the stage is planned
+error=true, --check    every stage is planned first; configurations of bases are looked up, no image is pulled
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from havre.wire.config import Config
 
 Base = tuple[Config, Platform]
 LookUp = Callable[[str, str], Awaitable[Base | None]]
-"""The configuration and the platform of an image by its name and a platform; None when nobody can say."""
+"""Looks up the configuration and the platform of an image by name and platform; None if unknown."""
 
 
 @dataclass(frozen=True)
 class Checks:
-    """What to check in one file, built for a platform, and how to tell of it."""
+    """The checks of one file, built for a platform; `tell` reports warnings."""
 
     dockerfile: Dockerfile
     graph: Graph
@@ -38,15 +38,15 @@ class Checks:
     platform: Platform
 
     def of_file(self) -> list[Finding]:
-        """What is wrong with the file."""
+        """The findings for the whole file."""
         return self._permitted(check_file(self.dockerfile, self.graph))
 
     def of_base(self, stage: Stage, found: Platform, wanted: Platform) -> list[Finding]:
-        """What is wrong with the base of a stage."""
+        """The findings for the base of a stage."""
         return self._permitted(check_base(self.dockerfile, stage, found, wanted))
 
     def of_stage(self, stage: Stage, steps: Sequence[Step], base: Config, *, base_known: bool = True) -> list[Finding]:
-        """What is wrong with a stage; `steps` are those of its own instructions alone."""
+        """The findings for a stage; `steps` are those of its own instructions only, without the base's triggers."""
         ignored = read_ignore_file((self.source.ignore or b"").decode(errors="replace"))
         placed = is_placed(stage, self.graph)
         found = check_stage(self.dockerfile, stage, steps, base, ignored, placed=placed, base_known=base_known)
@@ -56,7 +56,7 @@ class Checks:
         return permitted(found, self.policy, self.dockerfile)
 
     def warn(self, findings: Sequence[Finding]) -> None:
-        """Tell whoever watches the build."""
+        """Report findings to the build's progress."""
         for each in findings:
             rule = RULES[each.rule]
             self.tell(
@@ -64,7 +64,7 @@ class Checks:
             )
 
     async def of_all(self, request: BuildRequest, look_up: LookUp) -> list[Finding]:
-        """The findings of the file and of every stage, or of those that the request's target needs."""
+        """The findings for the file and for every stage, or for the stages that the request's target needs."""
         found = await in_thread(self.of_file)
         configs: dict[int, tuple[Config, bool]] = {}
         stages = self.graph.needed if request.target else range(len(self.graph.stages))

@@ -1,12 +1,10 @@
-"""Where clients' build contexts are, kept between builds so that only what changed is sent and hashed again.
+"""Directories of clients' build contexts, kept between builds so that only changes are sent and hashed again.
 
-    turn({"app:1f3a"}) --> nobody else receives what is called so
-    tree("app:1f3a") --> the packed tree of the last build of that name, or a fork of the one that a build uses, or an
-                         empty one
-    borrow()         --> a directory, for what comes as files (git, a URL) and is used once
+    turn({"app:1f3a"}) --> excludes concurrent transfers with this key
+    tree("app:1f3a")   --> the packed tree of the last build with this key, a fork of one in use, or an empty one
+    borrow()           --> a directory, for contexts that arrive as files (git, a URL) and are used once
 
-`packed` says how a tree is brought up to date. Nothing here survives the daemon: `Contexts.open` begins with an empty
-directory.
+`packed` updates the trees. They do not survive a restart of the daemon: `Contexts.open` starts with an empty directory.
 """
 
 from __future__ import annotations
@@ -34,23 +32,23 @@ from havre.linux.room import hint_when_full, is_full
 
 log = logging.getLogger(__name__)
 
-PATIENCE_S = 30.0  # with a client that takes its time to send what another one is to send, too
-KEPT = 8  # contexts, besides those in use
-KEPT_FILES = 200_000  # in all of them; one alone may have more
+PATIENCE_S = 30.0  # limit of waiting for a slow client that sends the same context
+KEPT = 8  # idle contexts kept
+KEPT_FILES = 200_000  # limit of files in all kept contexts; a single one may exceed it
 
 
 class Contexts:
-    """The directories below `root`; `borrow` one for as long as a build needs it."""
+    """The contexts below the directory `root`."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._idle: OrderedDict[str, PackedTree] = OrderedDict()  # the one used last comes last
-        self._busy: dict[str, list[PackedTree]] = {}  # those that may be forked, the newest last
-        self._last_used: dict[str, float] = {}  # when those in `_idle` came back, in seconds since the epoch
+        self._idle: OrderedDict[str, PackedTree] = OrderedDict()  # in order of use
+        self._busy: dict[str, list[PackedTree]] = {}  # trees in use that may be forked, newest last
+        self._last_used: dict[str, float] = {}  # of the trees in `_idle`, in seconds since the epoch
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def open(self) -> None:
-        """Make the directory anew; what an earlier daemon left in it is removed in the background."""
+        """Create the directory. Leftovers of an earlier daemon are removed in the background."""
         spawn(in_thread(trees.remove_tree, await in_thread(self._set_aside)), "remove old build contexts")
 
     def _set_aside(self) -> Path:
@@ -63,15 +61,15 @@ class Contexts:
         except OSError as error:
             if not is_full(error):
                 raise
-            log.warning("old build contexts are removed at once: %s", error)
+            log.warning("cannot rename old build contexts, removing them before starting: %s", error)
             trees.remove_tree(self._root)
-            with suppress(OSError):  # there will be no builds
+            with suppress(OSError):  # builds will fail
                 self._root.mkdir(mode=0o700)
         return stale
 
     @asynccontextmanager
     async def borrow(self) -> AsyncIterator[Path]:
-        """A new directory, removed when the block ends."""
+        """Create a directory for the duration of the block."""
         directory = await in_thread(self._make)
         try:
             yield directory
@@ -80,8 +78,10 @@ class Contexts:
 
     @asynccontextmanager
     async def turn(self, keys: Collection[str]) -> AsyncIterator[bool]:
-        """For the length of a block nobody else has a turn with these keys; False when one takes longer than PATIENCE_S
-        with its own, and one must do without."""
+        """Hold exclusive locks of these keys during the block.
+
+        Yields False, without locks, if another client keeps one for longer than PATIENCE_S.
+        """
         async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout(PATIENCE_S):
@@ -95,11 +95,11 @@ class Contexts:
 
     @asynccontextmanager
     async def tree(self, key: str = "", *, shared: bool = False) -> AsyncIterator[PackedTree]:
-        """A tree of one's own: the one last used with `key`, or a new one; without key it is not kept.
+        """A tree for exclusive use: the last one with `key`, or a new one. Without a key it is not kept.
 
-        `shared` trees, which change only in their users' turns, are forked when they are in use.
+        `shared` trees change only while their user holds `turn`; if in use, they are forked.
         """
-        key = f"shared {key}" if shared else key  # who has no turn must not append to their packs
+        key = f"shared {key}" if shared else key  # a user without `turn` must not append to their packs
         busy = self._busy.get(key, [])
         with _told("cannot make room for a build context"):
             if key in self._idle:
@@ -126,7 +126,7 @@ class Contexts:
             return Path(tempfile.mkdtemp(dir=self._root))
 
     def _put_back(self, key: str, tree: PackedTree) -> list[PackedTree]:
-        """Keep `tree`; returns those that must go for it."""
+        """Keep `tree`. Returns the trees evicted for it."""
         if not key:
             return [tree]
         unwanted = [self._idle.pop(key)] if key in self._idle else []
@@ -140,11 +140,11 @@ class Contexts:
         return unwanted
 
     def records(self) -> list[CacheRecord]:
-        """A record for each tree that is kept and that no build uses now; sizes in bytes."""
+        """Records of all idle trees; sizes in bytes."""
         return [_record(key, tree, self._last_used[key]) for key, tree in self._idle.items()]
 
     async def remove(self, id: str) -> int:
-        """Remove the one whose record has this ID, unless a build uses it by now; the bytes freed."""
+        """Remove the tree whose record has this ID, unless it is in use by now. Returns the bytes freed."""
         for key in self._idle:
             if _record_id(key) == id:
                 tree = self._idle.pop(key)
@@ -175,7 +175,10 @@ def _told(what: str) -> Iterator[None]:
 
 
 def read_file(root: Path | PackedTree, path: str, limit: int) -> bytes:
-    """The file at `path`, links followed inside `root`; `NotFound` without one, `InvalidInput` beyond `limit` bytes."""
+    """The file at `path`, links resolved inside `root`.
+
+    Raises `NotFound`, and `InvalidInput` if it is larger than `limit` bytes.
+    """
     if isinstance(root, PackedTree):
         return root.read(path, limit)
     try:

@@ -1,12 +1,12 @@
-"""COPY and ADD: choosing sources in trees, and what of them is to be where. Blocking.
+"""COPY and ADD: selects sources in trees and places them in the target. Blocking.
 
     patterns --choose--> Chosen, ... --members--> Member, ... --+--> digest_of_members            (the cache key)
                                                                 +--> layering.plan_layer, write   (the layer)
 
-Both consumers see members from one generator, so that nothing is copied that the key does not cover: path, kind, mode,
-owner, link, attributes, content.
+Both consumers use the same generator of members, so the key covers everything that is copied: path, kind, mode, owner,
+link, extended attributes, content.
 
-Source: the Dockerfile reference, "COPY", "ADD"; BuildKit's behaviour where that is silent.
+Source: the Dockerfile reference, "COPY", "ADD"; otherwise BuildKit's behaviour.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _MAX_CHOSEN = 100_000
 
 @dataclass(frozen=True)
 class Chosen:
-    """A source: `path` in `tree` (no links in it), `name` what it is called in the target, `shown` as matched."""
+    """A source: `path` in `tree` (links resolved), `name` is its name in the target, `shown` the path that matched."""
 
     tree: Tree
     path: str
@@ -46,9 +46,9 @@ class Chosen:
 
 
 class Member(NamedTuple):
-    """Something to copy: the entry as it is to be written, and where its content is: in `tree` at `path`.
+    """A file to copy: the entry to write, and the place of its content: `path` in `tree`.
 
-    `entry.kind` is never hardlink: names of one file have the same `inode`, None for a single name.
+    `entry.kind` is never hardlink: hard links to a file share `inode`, which is None for a file with a single name.
     """
 
     entry: Entry
@@ -59,7 +59,7 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True)
 class Placement:
-    """Where and how sources are written; `owner` None keeps theirs, and so does `mode` None."""
+    """Target and options of a copy; an `owner` or `mode` of None keeps those of the sources."""
 
     target: str
     into: bool
@@ -70,7 +70,7 @@ class Placement:
 
 
 def choose(tree: Tree, patterns: Sequence[str]) -> list[Chosen]:
-    """The sources that `patterns` mean in `tree`; raises `NotFound` for one that means nothing."""
+    """The sources that match `patterns` in `tree`. Raises `NotFound` for a pattern without a match."""
     found: list[Chosen] = []
     for pattern in patterns:
         clean = posixpath.normpath("/" + pattern).lstrip("/")
@@ -82,7 +82,7 @@ def choose(tree: Tree, patterns: Sequence[str]) -> list[Chosen]:
 
 
 def meant(tree: Tree, sources: Sequence[str]) -> set[str]:
-    """The paths of all that is copied if each of `sources` is that is there."""
+    """The paths of everything that a copy of `sources` reads; sources that do not exist are ignored."""
     found: set[str] = set()
     for source in sources:
         with suppress(NotFound):
@@ -100,7 +100,7 @@ def _exact(tree: Tree, path: str) -> list[Chosen]:
 
 
 def _match(tree: Tree, pattern: str) -> list[Chosen]:
-    """Walks only directories in which something can match."""
+    """Walk only directories in which something can match."""
     wanted = PathPattern(pattern)
     found: list[Chosen] = []
     waiting = [""]
@@ -126,7 +126,7 @@ def _match(tree: Tree, pattern: str) -> list[Chosen]:
 
 
 def members(chosen: Sequence[Chosen], target: str, placement: Placement, *, many: bool) -> Iterator[Member]:
-    """All that is to be written, in order; `target` is the resolved target, `many` that it must be a directory."""
+    """Everything to write, in order; `target` is the resolved target, `many` if it must be a directory."""
     excluded = IgnoreRules(placement.excludes)
     for source in chosen:
         base = target
@@ -144,7 +144,7 @@ def members(chosen: Sequence[Chosen], target: str, placement: Placement, *, many
 
 
 def _items_below(source: Chosen, placement: Placement, excluded: IgnoreRules) -> Iterator[Item]:
-    """The directory itself, then what is below it and neither a socket nor excluded."""
+    """The directory itself, then everything below it except sockets and excluded files."""
     yield source.tree.item(source.path)
     skipped = "\0"
     for item in source.tree.walk(source.path):
@@ -182,9 +182,9 @@ def _placed(tree: Tree, item: Item, place: str, placement: Placement) -> Member:
 
 
 def digest_of_members(found: Iterator[Member]) -> str:
-    """A digest of all but times: of what is written, and of every byte of it.
+    """A digest of everything written except times, including all content.
 
-    A further name of a file is told by the number of its first, since others may come to lie where that is.
+    A hard link is identified by the number of the file's first name, because later sources may replace that path.
     """
     whole = hashlib.sha256()
     numbers: dict[Hashable, int] = {}
@@ -200,7 +200,7 @@ def digest_of_members(found: Iterator[Member]) -> str:
 
 
 class Digests:
-    """Digests of what is copied; those of files that cannot change are remembered, as many as `KEPT`."""
+    """Digests of sources; those of immutable trees are cached, up to `KEPT`."""
 
     KEPT = 1000
 
@@ -208,7 +208,7 @@ class Digests:
         self._known: OrderedDict[Hashable, str] = OrderedDict()
 
     def of(self, sources: Sequence[Chosen], placement: Placement) -> str:
-        """The digest of all members of the sources, wherever they go. Threads may ask at the same time."""
+        """The digest of all members of the sources, independent of the target. Thread-safe."""
         named = tuple((each.tree.identity, each.path, each.name, each.shown, each.is_directory) for each in sources)
         key = None if any(name[0] is None for name in named) else (named, placement)
         if key is None or (found := self._known.get(key)) is None:
@@ -225,7 +225,7 @@ class Digests:
 
 
 def extract_archive(root: Path, source: Chosen, target: str, owner: tuple[int, int] | None) -> None:
-    """Unpack the archive `source` into the directory `target` of `root`."""
+    """Extract the archive `source` into the directory `target` of `root`."""
     extractor = Extractor(trees.open_directory(root), target, owner, no_overwrite=True)
     try:
         for piece in source.tree.pieces(source.path):
@@ -236,7 +236,7 @@ def extract_archive(root: Path, source: Chosen, target: str, owner: tuple[int, i
 
 
 def is_archive(source: Chosen) -> bool:
-    """Whether a source is a tar, compressed or not: by its content, whatever its name."""
+    """Report whether a source is a tar, compressed or not, by its content."""
     if source.is_directory or source.tree.item(source.path).entry.kind != "file":
         return False
     decompressor, parser = Decompressor(), TarParser()

@@ -1,8 +1,8 @@
-"""Which platforms this host can run commands of: its own, and those that the kernel hands to an interpreter.
+"""The platforms whose programs this host can run: its own, and those with an interpreter in binfmt_misc.
 
-    RUN in a stage for linux/arm64 on amd64      binfmt_misc has an interpreter of such programs? else refused at once
-                                                 with flag F it is open already: images need nothing
-                                                 without, it is looked for in the image, when such a program begins
+    RUN in a stage for linux/arm64 on amd64      no interpreter registered: refused before the build starts
+                                                 flag F: the kernel has opened it already, images need nothing
+                                                 without F: the kernel opens it in the image when a program starts
 
 Source: Documentation/admin-guide/binfmt-misc.rst; elf(5), e_machine.
 """
@@ -25,14 +25,14 @@ _MACHINES = {
     3: "386", 8: "mips64le", 0x15: "ppc64le", 0x16: "s390x", 0x28: "arm", 0x3E: "amd64", 0xB7: "arm64", 0xF3: "riscv64",
     0x102: "loong64",
 }  # fmt: skip
-_BESIDE = {"amd64": ("386",), "arm64": ("arm",)}  # what processors of an architecture usually run as well
+_BESIDE = {"amd64": ("386",), "arm64": ("arm",)}  # 32-bit architectures that processors usually run as well
 _MACHINE_AT, _ORDER_AT, _BIG_ENDIAN = 18, 5, 2
 
 
 def find_interpreters(own: str, registered: Path = BINFMT) -> Mapping[str, str]:
-    """The architectures whose programs run here, each with the path of what images need for that, "" for nothing.
+    """The architectures whose programs run here, each with the interpreter that images must contain, or "".
 
-    Blocking; reads a few files of the kernel's.
+    Blocking; reads binfmt_misc.
     """
     found: dict[str, str] = {}
     for entry in registered.iterdir() if _is_enabled(registered) else ():
@@ -45,25 +45,25 @@ def find_interpreters(own: str, registered: Path = BINFMT) -> Mapping[str, str]:
 
 
 def _is_enabled(registered: Path) -> bool:
-    status = registered / "status"  # it is not there where nothing is mounted
+    status = registered / "status"  # missing unless binfmt_misc is mounted
     return status.exists() and status.read_text().strip() == "enabled"
 
 
 def _architecture(rule: Mapping[str, str]) -> str:
-    """What a rule of binfmt_misc is for, by the ELF header that it matches; "" for any other."""
+    """The architecture of a rule of binfmt_misc, from the ELF header that it matches; "" for other rules."""
     magic = bytes.fromhex(rule.get("magic", ""))
     mask = bytes.fromhex(rule.get("mask", "ff" * len(magic)))
     machine = slice(_MACHINE_AT, _MACHINE_AT + 2)
     if "enabled" not in rule or rule.get("offset") != "0" or not magic.startswith(b"\x7fELF"):
         return ""
     if mask[machine] != b"\xff\xff":
-        return ""  # or of several machines
+        return ""  # matches several machines
     number = int.from_bytes(magic[machine], "big" if magic[_ORDER_AT] == _BIG_ENDIAN else "little")
     return _MACHINES.get(number, "")
 
 
 def require_interpreter(rootfs: Path, interpreter: str) -> None:
-    """Raise `Unsupported` if an interpreter that images need is not in this one. Blocking."""
+    """Raise `Unsupported` if the image lacks the interpreter that it must contain. Blocking."""
     try:
         os.close(open_in_root(rootfs, interpreter, os.O_PATH))
     except OSError as error:
@@ -75,7 +75,7 @@ def require_interpreter(rootfs: Path, interpreter: str) -> None:
 
 
 def check_runs(graph: Graph, wanted: Platform, runnable: Collection[str]) -> None:
-    """Refuse a RUN that would be of another platform than can be run; `DockerfileError` at its line."""
+    """Refuse RUN for a platform whose programs cannot run here. Raises `DockerfileError` with its line."""
     for stage in (graph.stages[index] for index in graph.needed):
         platform = graph.platform_of(stage, wanted)
         run = next((each for each in stage.commands if isinstance(each, Run)), None)

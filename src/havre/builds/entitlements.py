@@ -1,10 +1,10 @@
-"""What a RUN may do beyond its sandbox, and who must have agreed to it. Pure.
+"""Entitlements: rights of RUN beyond its sandbox, which daemon and client must both grant. Pure.
 
-    RUN --network=host, a build with network=host      network.host         the daemon agrees unless told otherwise
-    RUN --security=insecure                            security.insecure    the daemon refuses unless told otherwise
+    RUN --network=host, a build with network=host      network.host         the daemon grants it by default
+    RUN --security=insecure                            security.insecure    the daemon refuses it by default
 
-Both must agree: the client for each build (`--allow`), the daemon for all of them (`builder` in daemon.json, by
-dockerd's key `entitlements` or buildkitd's `insecure-entitlements`).
+The client grants them for each build (`--allow`), the daemon for all of them (`builder` in daemon.json: dockerd's key
+`entitlements` or buildkitd's `insecure-entitlements`).
 
 Source: moby/buildkit util/entitlements, docs/buildkitd.toml.md; the dockerd reference, "builder".
 """
@@ -24,7 +24,7 @@ _KEYS = {"network-host": NETWORK_HOST, "security-insecure": SECURITY_INSECURE}
 
 
 def parse_entitlements(builder: Mapping[str, Any]) -> frozenset[str]:
-    """What the daemon agrees to, of daemon.json's `builder`; raises `InvalidInput`."""
+    """The entitlements that daemon.json's `builder` grants. Raises `InvalidInput`."""
     listed = builder.get("insecure-entitlements")
     if listed is None:
         agreed = set(DEFAULT)
@@ -45,7 +45,7 @@ def parse_entitlements(builder: Mapping[str, Any]) -> frozenset[str]:
 
 
 def check_grants(granted: Collection[str], agreed: Collection[str]) -> None:
-    """Refuse what a client grants its build and the daemon does not agree to."""
+    """Raise `Forbidden` if a client grants its build an entitlement that the daemon does not grant."""
     for name in sorted(granted):
         if name not in KNOWN:
             raise InvalidInput(f"unknown entitlement {name}", f"there are {_list(KNOWN)}")
@@ -56,7 +56,7 @@ def check_grants(granted: Collection[str], agreed: Collection[str]) -> None:
 
 
 def require(name: str, granted: Collection[str]) -> None:
-    """Refuse a right that the client has not granted."""
+    """Raise `Forbidden` if the client has not granted an entitlement."""
     if name not in granted:
         raise Forbidden(
             f"{name} is not allowed: it needs the client's `--allow {name}` and the daemon's consent ({_consent(name)})"
@@ -64,7 +64,7 @@ def require(name: str, granted: Collection[str]) -> None:
 
 
 def rights_of(command: Command) -> Sequence[str]:
-    """The rights that an instruction takes."""
+    """The entitlements that an instruction needs."""
     if not isinstance(command, Run):
         return ()
     taken = {NETWORK_HOST: command.network == "host", SECURITY_INSECURE: command.security == "insecure"}

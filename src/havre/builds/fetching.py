@@ -1,8 +1,7 @@
-"""ADD of a URL: one file fetched by HTTP into a directory of ours, its digest checked while it comes in.
-`docker import` reads a URL as it comes.
+"""ADD of a URL: fetches one file by HTTP into a directory and verifies its digest. `docker import` streams from a URL.
 
 fetch --> the file, and a Download --remember--> Downloads
-next build: unchanged(url)? --If-None-Match, If-Modified-Since--> 304: the same, nothing is fetched
+next build: unchanged(url)? --If-None-Match, If-Modified-Since--> 304: not fetched again
 """
 
 from __future__ import annotations
@@ -31,12 +30,12 @@ _REDIRECTS = 10
 
 
 def is_url(source: str) -> bool:
-    """Whether a source of ADD is fetched by HTTP."""
+    """Report whether a source of ADD is fetched by HTTP."""
     return source.startswith(("http://", "https://")) and parse_git_address(source) is None
 
 
 def name_of(url: str) -> str:
-    """What the file is called in a target directory; raises `InvalidInput` when the URL does not say."""
+    """The name of the file in a target directory. Raises `InvalidInput` if the URL has none."""
     name = unquote(urlsplit(url).path.rpartition("/")[2])
     if name in ("", ".", "..") or "/" in name or "\0" in name:
         raise InvalidInput(f"cannot determine a file name from {url}", "give the target as a file's path")
@@ -45,7 +44,7 @@ def name_of(url: str) -> str:
 
 @dataclass(frozen=True)
 class Download:
-    """What a URL gave: its digest, its time, and the words by which its server can be asked whether it still does."""
+    """The result of a download: the digest, the time, and the validators of its response."""
 
     digest: str
     modified: str = ""
@@ -53,31 +52,31 @@ class Download:
 
     @property
     def conditions(self) -> dict[str, str]:
-        """The headers of a conditional request (RFC 9110, 13.1); none if the server gave no validator."""
+        """The headers of a conditional request (RFC 9110, 13.1); none if the server sent no validator."""
         if self.etag:
             return {"If-None-Match": self.etag}
         return {"If-Modified-Since": self.modified} if self.modified else {}
 
 
 class Downloads:
-    """What was fetched by this daemon, the last `KNOWN` URLs of it."""
+    """The last `KNOWN` downloads of this daemon."""
 
     def __init__(self) -> None:
         self._known: OrderedDict[str, Download] = OrderedDict()
 
     def remember(self, url: str, download: Download) -> None:
-        """Replaces what was known of the URL."""
+        """Add a download, replacing an earlier one of the URL."""
         self._known[url] = download
         self._known.move_to_end(url)
         while len(self._known) > KNOWN:
             self._known.popitem(last=False)
 
     def known(self, url: str) -> Download | None:
-        """What the URL gave the last time."""
+        """The last download of the URL, or None."""
         return self._known.get(url)
 
     async def unchanged(self, url: str) -> Download | None:
-        """What the URL gave the last time, if its server says that it would give the same now."""
+        """The last download of the URL, if its server confirms that it has not changed."""
         known = self._known.get(url)
         if known is None or not known.conditions:
             return None
@@ -100,7 +99,7 @@ async def _answer(url: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp
 
 @asynccontextmanager
 async def reading(url: str) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
-    """How many bytes `url` gives, 0 if its server does not say, and what it gives, piece by piece as it comes."""
+    """The size of the response in bytes (0 if unknown) and its body in pieces."""
     async with _answer(url, {}) as answer:
         _require_content(url, answer)
         yield answer.content_length or 0, answer.content.iter_chunked(_PIECE)
@@ -112,7 +111,10 @@ def _require_content(url: str, answer: aiohttp.ClientResponse) -> None:
 
 
 async def fetch(url: str, directory: Path, name: str, checksum: str) -> Download:
-    """Fetch `url` to `directory`/`name`, mode 0600, with the server's time; `checksum` is a digest or ""."""
+    """Fetch `url` to `directory`/`name`, with mode 0600 and the server's time; `checksum` is a digest or "".
+
+    Raises `Failed` for network errors and if the digest differs.
+    """
     wanted = parse_digest(checksum) if checksum else None
     path = directory / name
     found = hashlib.sha256()

@@ -1,10 +1,10 @@
-"""When the build cache has grown too large or too old: the rules of `builder.gc` in daemon.json. Pure.
+"""Garbage collection of the build cache: the rules of `builder.gc` in daemon.json. Pure.
 
     {"gc": {"enabled": true, "defaultKeepStorage": "20GB",
             "policy": [{"keepStorage": "10GB", "filter": ["unused-for=2200h"], "all": true}]}}
 
-Rules are applied in order after every build: each forgets the matching records used longest ago until no more than its
-`keepStorage` is left. Without a policy, what was not used for 60 days goes first, then what no image uses, then any.
+Rules are applied in order after every build: each deletes matching records, least recently used first, until at most
+its `keepStorage` is left. The default policy deletes records unused for 60 days, then those no image uses, then any.
 
 Source: the dockerd reference, "builder.gc"; moby builder/builder-next/worker/gc.go.
 """
@@ -18,14 +18,14 @@ from typing import Any
 from havre.errors import InvalidInput
 from havre.golang.units import parse_size
 
-SMALLEST_DEFAULT = 2 << 30  # bytes kept where nothing is said and the disk is small
+SMALLEST_DEFAULT = 2 << 30  # bytes: minimum of the default limit, for small disks
 _PART_OF_DISK = 10
 _OLD = "1440h"
 
 
 @dataclass(frozen=True)
 class GcRule:
-    """One rule; without `all`, records whose layer an image uses stay."""
+    """One rule; without `all`, it keeps records whose layer an image uses."""
 
     keep_bytes: int
     all: bool = False
@@ -34,14 +34,14 @@ class GcRule:
 
 @dataclass(frozen=True)
 class GcPolicy:
-    """What `builder.gc` says; `rules` None: the default ones, for `keep_bytes` (0: by the disk's size)."""
+    """The setting `builder.gc`; `rules` of None are the default rules for `keep_bytes` (0: by the size of the disk)."""
 
     enabled: bool = True
     keep_bytes: int = 0
     rules: tuple[GcRule, ...] | None = None
 
     def for_disk(self, disk_bytes: int) -> tuple[GcRule, ...]:
-        """The rules on a disk of this size."""
+        """The rules for a disk of this size."""
         if not self.enabled:
             return ()
         if self.rules is not None:
@@ -52,7 +52,7 @@ class GcPolicy:
 
 
 def parse_gc_policy(builder: Mapping[str, Any]) -> GcPolicy:
-    """The policy in daemon.json's `builder`; raises `InvalidInput`."""
+    """The policy of daemon.json's `builder`. Raises `InvalidInput`."""
     builder = _only(builder, ("gc", "entitlements", "insecure-entitlements"), "builder")
     gc = _only(builder.get("gc", {}), ("enabled", "defaultKeepStorage", "policy"), "builder.gc")
     policy = gc.get("policy")
@@ -70,7 +70,7 @@ def _rule(entry: Any) -> GcRule:
 
 
 def _only(value: Any, known: Sequence[str], where: str) -> Mapping[str, Any]:
-    """What is said, under the known keys, which Go reads in any case; a null says nothing."""
+    """The known members of an object, whose keys may be in any case, as Go reads them; null counts as empty."""
     names = {name.lower(): name for name in known}
     unknown = sorted(set(map(str.lower, value)) - names.keys()) if isinstance(value, Mapping) else [repr(value)]
     if unknown:

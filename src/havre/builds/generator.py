@@ -1,10 +1,10 @@
-"""SBOM generators: images that look at a result's files and write what they find as in-toto statements.
+"""SBOM generators: images that scan a result's files and write in-toto statements.
 
     /run/src/core/sbom   the result's files, read-only          BUILDKIT_SCAN_SOURCE
-    /run/out/*.json      a statement each                       BUILDKIT_SCAN_DESTINATION
+    /run/out/*.json      the statements                         BUILDKIT_SCAN_DESTINATION
 
-What they write is as hostile as any image: it is read in bounded sizes, and of a statement only what is said and of
-which kind; what it is said of is the builder's to say.
+Their output is as hostile as any image: reading is bounded, and only the predicate and its type are taken from a
+statement; the builder sets the subject.
 
 Source: moby/buildkit docs/attestations/sbom-protocol.md.
 """
@@ -31,7 +31,7 @@ from havre.wire.config import Config
 
 DESTINATION = "/run/out"
 _SOURCE = "/run/src/core/sbom"
-_MOST = 100  # statements
+_MOST = 100  # limit of statements
 
 
 class _Statement(msgspec.Struct, rename="camel"):
@@ -41,7 +41,7 @@ class _Statement(msgspec.Struct, rename="camel"):
 
 @dataclass(frozen=True)
 class OneTree:
-    """Views in which every name is the same files (`running.Views`); `mount` mounts them for other IDs."""
+    """Views in which every name refers to the same files (`running.Views`); `mount` mounts them for other IDs."""
 
     files: Tree
     mount: Callable[[IdRange], Awaitable[Path]]
@@ -51,12 +51,12 @@ class OneTree:
         return self.files
 
     async def mounted(self, name: str, ids: IdRange) -> Path:
-        """Where they are mounted for `ids`."""
+        """The mount of the files for `ids`."""
         return await self.mount(ids)
 
 
 def plan_generator(config: Config, asked: Sbom) -> RunAction:
-    """The command of a generator's image; `InvalidInput` if it has none."""
+    """The command of a generator's image. Raises `InvalidInput` if it has none."""
     argv = (*(config.entrypoint or ()), *(config.cmd or ()))
     if not argv:
         raise InvalidInput(f"the SBOM generator {asked.generator} has no command to run")
@@ -75,7 +75,10 @@ def plan_generator(config: Config, asked: Sbom) -> RunAction:
 
 
 def read_statements(root: Path, generator: str) -> list[Predicate]:
-    """What a generator has written, by name; `InvalidInput` for nothing, too much, or no statement. Blocking."""
+    """The predicates that a generator wrote, by file name. Blocking.
+
+    Raises `InvalidInput` if there are none, too many bytes, or malformed statements.
+    """
     try:
         directory = open_in_root(root, DESTINATION, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -102,7 +105,7 @@ def read_statements(root: Path, generator: str) -> list[Predicate]:
 
 
 def _read(root: Path, path: str, limit: int) -> bytes:
-    """The first bytes of a regular file, none of anything else."""
+    """The first `limit` bytes of a regular file; empty for other types of files."""
     pinned = open_in_root(root, path, os.O_PATH | os.O_NOFOLLOW)
     try:
         if not stat.S_ISREG(os.fstat(pinned).st_mode):

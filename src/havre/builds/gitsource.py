@@ -1,13 +1,13 @@
-"""Git repositories as build contexts and as sources of ADD: one commit's files, fetched by the `git` program.
+"""Git repositories as build contexts and as sources of ADD: the files of one commit, fetched by the `git` program.
 
     https://host/repo.git#REF:DIR   git@host:repo.git   ssh://  git://     --parse_git_address-->  GitAddress
     https://host/repo.git?branch=B&subdir=DIR&checksum=COMMIT
-    GitAddress --clone--> fetch one commit (all of them where a server gives no single one)
-                          look at its size, check it out, its submodules as docker does --> the directory DIR of it
+    GitAddress --clone--> fetch one commit (all if the server does not serve single commits)
+                          check its size, check it out, with submodules as docker does --> the directory DIR of it
 
-The repository is hostile. Git runs without the host's and root's configuration, templates, hooks and prompts; by
-`GIT_ALLOW_PROTOCOL` neither a repository nor a submodule of it reaches local files or external helpers; objects are
-checked as they come; time, files and bytes are bounded. SSH knows the hosts that this host does, and the keys of the
+The repository is hostile. Git runs without the host's and root's configuration, templates, hooks and prompts;
+GIT_ALLOW_PROTOCOL keeps the repository and its submodules from using local paths or external helpers; objects are
+verified on receipt; time, files and bytes are bounded. SSH uses the known hosts of this host and the keys of the
 client's agent.
 
 Source: the Docker documentation, "Git repositories"; git(1), git-fetch(1), git-config(1).
@@ -33,12 +33,12 @@ from havre.builds.trees import DirectoryTree
 from havre.errors import Failed, InvalidInput, Unavailable
 from havre.linux import trees
 
-TOKEN, HEADER = "GIT_AUTH_TOKEN", "GIT_AUTH_HEADER"  # names of the client's secrets, as BuildKit has them
+TOKEN, HEADER = "GIT_AUTH_TOKEN", "GIT_AUTH_HEADER"  # IDs of the client's secrets, as in BuildKit
 PROTOCOLS = "https:http:git:ssh"
 MAX_SECONDS = 900
 MAX_FILES = 1_000_000
 MAX_BYTES = 16 << 30
-_MAX_TOLD = 8 << 10  # bytes of git's words that an error shows
+_MAX_TOLD = 8 << 10  # bytes of git's output in an error message
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./+@-]*")
 _PREFIXES = {"ref": "", "branch": "refs/heads/", "tag": "refs/tags/"}
 _SETTINGS = (
@@ -50,9 +50,9 @@ _SETTINGS = (
 
 @dataclass(frozen=True)
 class GitAddress:
-    """A repository, what of it is wanted (empty: its default branch), and a directory in that (empty: all).
+    """A repository, a ref in it ("": its default branch), and a directory ("": all).
 
-    `checksum` is how the commit's ID must begin.
+    `checksum` is a prefix of the commit's ID.
     """
 
     remote: str
@@ -62,30 +62,30 @@ class GitAddress:
 
     @property
     def shown(self) -> str:
-        """The repository without the secrets that its address may hold."""
+        """The repository's address without credentials."""
         return shown_address(self.remote)
 
 
 @dataclass(frozen=True)
 class GitAccess:
-    """What a client lends for fetching: HTTP's `Authorization`, and the socket of its SSH agent."""
+    """Credentials of a client for fetching: the HTTP header `Authorization`, and the socket of its SSH agent."""
 
     authorization: str = ""
     agent: Path | None = None
 
 
 class Lender(Protocol):
-    """A build's client, as far as it can help to fetch."""
+    """The part of a build's client that provides credentials for fetching."""
 
     async def secret(self, id: str) -> bytes | None:
-        """A secret of the client's."""
+        """A secret of the client."""
 
     async def ssh(self, id: str) -> Path | None:
-        """The socket of an agent."""
+        """The socket of an SSH agent."""
 
 
 def authorization_of(token: bytes | None, header: bytes | None) -> str:
-    """The header of the secrets `GIT_AUTH_TOKEN` and `GIT_AUTH_HEADER`, of which the latter is a header as it is."""
+    """The header `Authorization` from the secrets GIT_AUTH_TOKEN and GIT_AUTH_HEADER (a complete value)."""
     if header:
         return header.decode(errors="replace").strip()
     if not token:
@@ -94,7 +94,7 @@ def authorization_of(token: bytes | None, header: bytes | None) -> str:
 
 
 async def git_access(address: GitAddress, client: Lender) -> GitAccess:
-    """What a build's client lends for a repository."""
+    """The client's credentials for a repository."""
     if address.remote.startswith("https://"):
         return GitAccess(authorization_of(await client.secret(TOKEN), await client.secret(HEADER)))
     is_ssh = address.remote.startswith(("ssh://", "git@"))
@@ -107,7 +107,7 @@ def shown_address(url: str) -> str:
 
 
 def parse_git_address(text: str) -> GitAddress | None:
-    """The address if `text` is one of a git repository; `InvalidInput` if what is behind its `#` or `?` cannot be."""
+    """The address if `text` refers to a git repository. Raises `InvalidInput` for an invalid fragment or query."""
     text, _, fragment = text.partition("#")
     remote, _, query = text.partition("?")
     is_http = remote.startswith(("http://", "https://"))
@@ -129,7 +129,7 @@ def parse_git_address(text: str) -> GitAddress | None:
 
 
 def _read_query(query: str) -> tuple[str, str, str]:
-    """What is wanted, the directory and the checksum in a query as BuildKit has it."""
+    """Ref, directory and checksum of a query in BuildKit's syntax."""
     fields = dict(parse_qsl(query, keep_blank_values=True))
     refs = [f"{_PREFIXES[name]}{fields.pop(name)}" for name in _PREFIXES if name in fields]
     checksum = fields.pop("checksum", "") or fields.pop("commit", "")
@@ -145,9 +145,9 @@ def _read_query(query: str) -> tuple[str, str, str]:
 
 
 async def clone(address: GitAddress, directory: Path, access: GitAccess, *, keep_git: bool = False) -> tuple[Path, str]:
-    """Fetch into the empty `directory`; returns where the files wanted lie in it, and the commit (`sha1:ID`).
+    """Fetch into the empty `directory`. Returns the path of the requested files in it, and the commit (`sha1:ID`).
 
-    `Failed` with git's own words; cancelled, git ends. `keep_git` keeps the directory `.git`.
+    Raises `Failed` with git's output. On cancellation, kills git. `keep_git` keeps the directory `.git`.
     """
     program = shutil.which("git")
     if program is None:
@@ -180,7 +180,7 @@ class _Git:
         self._env = _environment(address, access)
 
     async def run(self, *arguments: str) -> str:
-        """Run a command; its output, or `Failed` with what it said."""
+        """Run a command and return its output. Raises `Failed` with its error output."""
         child = await asyncio.create_subprocess_exec(
             *self._command,
             *arguments,
@@ -195,7 +195,7 @@ class _Git:
             output, told = await child.communicate()
         finally:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(child.pid, signal.SIGKILL)  # and what it has started
+                os.killpg(child.pid, signal.SIGKILL)  # including the programs that it started
             await child.wait()
         if child.returncode:
             words = told[-_MAX_TOLD:].decode(errors="replace").replace(self._address.remote, self._address.shown)
@@ -229,7 +229,7 @@ def _environment(address: GitAddress, access: GitAccess) -> Mapping[str, str]:
 
 
 async def _fetch(git: _Git, address: GitAddress) -> str:
-    """Fetch what is wanted; the ID of its commit."""
+    """Fetch the requested ref and return the ID of its commit."""
     await git.run("init", "-q", ".")
     await git.run("remote", "add", "origin", address.remote)
     try:
@@ -237,7 +237,7 @@ async def _fetch(git: _Git, address: GitAddress) -> str:
             "fetch", "-q", "--depth=1", "--no-tags", "--no-recurse-submodules", "origin", address.ref or "HEAD"
         )
         return await git.run("rev-parse", "--verify", "FETCH_HEAD^{commit}")
-    except Failed as failure:  # a server without shallow clones, or that gives no single commit
+    except Failed as failure:  # the server supports no shallow clones, or serves no single commits
         wanted = address.ref
         branches = ("+refs/heads/*:refs/remotes/origin/*", "+refs/tags/*:refs/tags/*")
         head = () if wanted else ("+HEAD:refs/remotes/origin/HEAD",)
@@ -262,19 +262,19 @@ async def _update_submodules(git: _Git) -> None:
     update = ("submodule", "--quiet", "update", "--init", "--recursive")
     try:
         await git.run(*update, "--depth=1")
-    except Failed:  # as above: not every server can do that
+    except Failed:  # not every server supports --depth
         await git.run(*update)
 
 
 def _remove_git(directory: Path) -> None:
     trees.remove_tree(directory / ".git")
-    for path in directory.rglob(".git"):  # a submodule's is a file that names the directory above
+    for path in directory.rglob(".git"):  # gitsubmodules(7): a submodule's is a file that refers to the directory above
         if path.is_file() or path.is_symlink():
             path.unlink()
 
 
 def _inside(directory: Path, address: GitAddress) -> Path:
-    """The directory that is wanted, links followed inside the repository."""
+    """The requested directory, links resolved inside the repository."""
     found = DirectoryTree(directory).locate(address.directory.strip("/") or ".")
     if found is None or not found[1]:
         raise InvalidInput(f"{address.shown} has no directory {address.directory!r}")

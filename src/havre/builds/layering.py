@@ -1,14 +1,13 @@
-"""The layer of a COPY, an ADD or a WORKDIR, planned over the files below it and written without a snapshot of them.
+"""Plans the layer of COPY, ADD or WORKDIR over the files below it, and writes it without a snapshot.
 
-    files below (read only), members --LayerPlan--> entries in order --write--> tar --> Layers
+    files below (read-only), members --LayerPlan--> entries in order --write--> tar --> Layers
 
-The layer says what an overlay's upper directory would after the same copy: the members, and the directories on the way
-to them, as they are below or, where there are none, made for `owner`. Directories keep their times: the same members
-on the same files give the same layer, whenever it is made. No member is asked about that lies in a directory which is
-new in the layer.
+The layer equals the upper directory of an overlay after the same copy: the members, and their parent directories, as
+they are below or, if missing, created for `owner`. Parent directories keep their times, so the same members on the same
+files always give the same layer. Below a directory that is new in the layer, existing files are not looked up.
 
-Which name of a file is the file and which are its links is found when all are in place, and in the order of the tar:
-of the names that nothing else has come to lie on, the first is the file.
+Hard links are resolved when all members are placed, in the order of the tar: of the names that nothing has replaced,
+the first is the file and the others are links.
 
 Source: OCI image specification "layer.md".
 """
@@ -43,49 +42,49 @@ class _Planned(NamedTuple):
 
 
 class LayerPlan:
-    """What the layer over the files at `root` will say; `owner` has the directories that are made on the way."""
+    """The layer over the files at `root`; parent directories that are created belong to `owner`."""
 
     def __init__(self, root: Path, owner: tuple[int, int] = (0, 0)) -> None:
         self._root = trees.open_directory(root)
         self._owner = owner
         self._planned: dict[bytes, _Planned] = {}
-        self._fresh: set[bytes] = set()  # directories with nothing below them in the files below
+        self._fresh: set[bytes] = set()  # directories that have no files below the layer
         self._entered: set[bytes] = {b""}
 
     def close(self) -> None:
-        """Let go of the files below. Idempotent."""
+        """Close the files below. Idempotent."""
         if self._root >= 0:
             os.close(self._root)
             self._root = -1
 
     def add(self, member: Member) -> None:
-        """The layer has this member; `InvalidInput` where something of another kind is in the way."""
+        """Add a member. Raises `InvalidInput` if it conflicts with a file of another type."""
         entry = member.entry
         content = partial(member.tree.pieces, member.path) if entry.kind == "file" and entry.size else None
         self._put(_Planned(entry, content, member.inode))
 
     def add_file(self, entry: Entry, content: bytes) -> None:
-        """The layer has this file."""
+        """Add a file."""
         self._put(_Planned(entry, lambda: (content,)))
 
     def make_directory(self, path: str) -> None:
-        """The layer has the directory `path`, unless the files below have it."""
+        """Add the directory `path` unless it exists below."""
         place = os.fsencode(path.strip("/"))
         status = self._status(place)
         if status is None or not stat.S_ISDIR(status.st_mode):
             self._enter(place)
 
     def write(self, out: LayerOut, newest_s: int | None = None) -> None:
-        """Write the layer's tar; times after `newest_s` as that. Nothing at all is written of an empty one."""
+        """Write the layer's tar, with times capped at `newest_s`. Writes nothing if the layer is empty."""
         if not self._planned:
             return
-        tar = TarWriter(out, newest_s)  # type: ignore[arg-type]  # `put` needs no more of it than `write`
+        tar = TarWriter(out, newest_s)  # type: ignore[arg-type]  # `put` only calls `out.write`
         for entry, content, _ in self._linked():
             out.member(tar.put(entry, () if content is None else content()))
         tar.finish()
 
     def write_into(self, root: Path) -> None:
-        """Apply the layer to the files at `root`, which are those below it and can be written to."""
+        """Apply the layer to the files at `root`, a writable copy of those below it."""
         extractor = Extractor(trees.open_directory(root), "", None, no_overwrite=True)
         try:
             self.write(_Extracting(extractor))
@@ -95,7 +94,7 @@ class LayerPlan:
             extractor.close()
 
     def _linked(self) -> Iterator[_Planned]:
-        """All of it in the order of the tar, further names of a file as links to its first."""
+        """All members in the order of the tar, hard links as links to the file's first name."""
         first: dict[Hashable, bytes] = {}
         for path in sorted(self._planned, key=_in_walking_order):
             planned = self._planned[path]
@@ -121,7 +120,7 @@ class LayerPlan:
         self._planned[path] = planned
 
     def _kind_at(self, path: bytes, above: bytes) -> str:
-        """What is at `path` in the layer or below it; "" for nothing."""
+        """The type of the file at `path` in the layer or below it; "" if there is none."""
         if (planned := self._planned.get(path)) is not None:
             return planned.entry.kind
         if above in self._fresh or (status := self._status(path)) is None:
@@ -129,7 +128,7 @@ class LayerPlan:
         return "dir" if stat.S_ISDIR(status.st_mode) else "file"
 
     def _enter(self, directory: bytes) -> None:
-        """Have the layer speak of a directory that something lies in, and of those above it."""
+        """Add the parent directory of a member, and those above it, to the layer."""
         if directory in self._entered:
             return
         above, _, name = directory.rpartition(b"/")
@@ -175,7 +174,7 @@ class _Extracting:
         return len(data)
 
     def member(self, entry: Entry) -> None:
-        """It reads for itself."""
+        """Ignored: the extractor parses the tar itself."""
 
 
 def _in_walking_order(path: bytes) -> bytes:
@@ -183,7 +182,7 @@ def _in_walking_order(path: bytes) -> bytes:
 
 
 def resolve_target(root: Path, placement: Placement, *, many: bool) -> tuple[str, bool, bool]:
-    """Where the target leads in `root`, whether files go into it, and whether it is there."""
+    """Resolve the target in `root`: the path, whether it is a directory to copy into, and whether it exists."""
     try:
         resolved = resolve_in_root(root, placement.target)
     except OSError as error:
@@ -200,7 +199,7 @@ def resolve_target(root: Path, placement: Placement, *, many: bool) -> tuple[str
 def plan_layer(
     root: Path, chosen: Sequence[Chosen], inline: Sequence[tuple[str, bytes]], placement: Placement
 ) -> LayerPlan:
-    """The layer of copying the sources, and files of the names and contents in `inline`; to be closed."""
+    """The layer of copying the sources, and `inline` files (name, content). Must be closed."""
     many = len(chosen) + len(inline) > 1
     all_directories = all(each.is_directory for each in chosen)
     target, into, exists = resolve_target(root, placement, many=many and not all_directories)

@@ -1,7 +1,7 @@
-"""Permission bits as `--chmod` of COPY and ADD gives them: octal, or symbolic as for chmod(1). Pure.
+"""Permission bits of `--chmod` of COPY and ADD: octal, or symbolic as for chmod(1). Pure.
 
-    --chmod=755            the bits
-    --chmod=u=rwX,go=rX    what becomes of the bits that a file has; X is x for directories, and where x is already
+    --chmod=755            absolute
+    --chmod=u=rwX,go=rX    relative to the file's mode; X is x for directories and where any x is set
 
 Source: the Dockerfile reference, "COPY --chmod"; chmod(1), "STANDARDS"; moby/buildkit applies no umask.
 """
@@ -24,13 +24,13 @@ _SHIFTS = {"u": 6, "g": 3, "o": 0}
 
 @dataclass(frozen=True)
 class Mode:
-    """Bits, or changes: of whom, how (+, - or =), and the permissions as written."""
+    """Absolute bits, or changes: the classes as a mask, the operator (+, - or =), and the permissions as written."""
 
     bits: int | None = None
     changes: tuple[tuple[int, str, str], ...] = ()
 
     def of(self, mode: int, *, is_directory: bool = False) -> int:
-        """What becomes of a file's bits."""
+        """The mode of a file whose mode was `mode`."""
         if self.bits is not None:
             return self.bits
         for who, how, what in self.changes:
@@ -41,7 +41,7 @@ class Mode:
 
 
 def parse_mode(text: str) -> Mode | None:
-    """The mode in a flag's value, None for an empty one; `InvalidInput` for what is none."""
+    """The mode of a flag's value; None for an empty one. Raises `InvalidInput`."""
     if not text:
         return None
     if text.isdecimal():
@@ -61,7 +61,7 @@ def parse_mode(text: str) -> Mode | None:
 
 
 def _given(what: str, mode: int, *, is_directory: bool) -> int:
-    """The bits that permissions stand for, for everybody."""
+    """The bits of the permissions, for all classes."""
     if what in _SHIFTS:
         return (mode >> _SHIFTS[what] & 7) * 0o111
     given = 0

@@ -1,4 +1,4 @@
-"""What was built, as files: its layers mounted together, to be read file by file or as a tar.
+"""Results of builds as files: mounts their layers, to read them by file or as a tar.
 
 Source: docker/buildx, "local and tar exporters".
 """
@@ -27,7 +27,7 @@ _PIECE = 256 << 10
 
 @dataclass(frozen=True)
 class OutputFile:
-    """A file of a tree. `link` is a symlink's target, or for a regular file an earlier path of the same inode."""
+    """A file of a tree. `link` is a symlink's target, or for a hard link the earlier path of the same inode."""
 
     path: str
     status: os.stat_result
@@ -35,13 +35,13 @@ class OutputFile:
 
 
 class OutputTree:
-    """Mounted trees to be read as one: each below the directory that `roots` names it by, "" for a tree alone."""
+    """Mounted trees combined into one: each in the directory that is its key in `roots`; "" for a single tree."""
 
     def __init__(self, roots: Mapping[str, Path]) -> None:
         self._roots = roots
 
     def files(self) -> Generator[OutputFile, None, None]:
-        """Everything but sockets, by name, a directory before its content. Blocking; a generator, to be closed."""
+        """All files except sockets, by name, a directory before its content. Blocking; the generator must be closed."""
         first: dict[tuple[int, int], str] = {}
         for entry in self._entries():
             link = ""
@@ -54,7 +54,7 @@ class OutputTree:
             yield OutputFile(entry.path, entry.stat, link)
 
     async def read(self, path: str) -> AsyncIterator[bytes]:
-        """The content of the regular file at `path`."""
+        """The content of the regular file at `path`, in pieces."""
         folder, _, inside = ("", "", path) if "" in self._roots else path.partition("/")
         opened = await in_thread(open_regular_in_root, self._roots[folder], inside, follow=False)
         assert opened is not None, "asked for the regular files of `files` alone, in a tree that does not change"
@@ -63,7 +63,7 @@ class OutputTree:
                 yield piece
 
     def tar(self) -> AsyncGenerator[bytes, None]:
-        """The tree as a tar; to be closed if it is left early."""
+        """The tree as a tar; must be closed if not consumed."""
         return stream_from(self._write_tar)
 
     def _write_tar(self, out: BinaryIO) -> None:
@@ -93,7 +93,7 @@ class Outputs:
 
     @asynccontextmanager
     async def mounted(self, parts: Mapping[str, Sequence[Digest]]) -> AsyncIterator[OutputTree]:
-        """The file trees of the layers, base first, by the directories that they shall lie in, during a block."""
+        """Mount the values of `parts` (layers, base first) for the block, each in the directory that its key names."""
         async with AsyncExitStack() as stack:
             mounted = [await stack.enter_async_context(self._storage.mounted(layers)) for layers in parts.values()]
             yield OutputTree(dict(zip(parts, mounted, strict=True)))

@@ -1,18 +1,18 @@
-"""A client's build context: a list of its files, and one file of ours, the pack, that holds the bytes of them all.
+"""A client's build context as a list of files and one file, the pack, that has the content of all of them.
 
-    pack     | bytes of a | first bytes of d/b | bytes of c | rest of d/b | ...            only ever appended to
+    pack     | bytes of a | first bytes of d/b | bytes of c | rest of d/b | ...            append-only
     nodes    path --> Node: the entry with its extents in the pack, the SHA-256 of the content
 
-20,000 files come in by a few hundred writes, are hashed while they do, and are read by COPY in the order in which they
-lie; no file is made for any of them unless something is mounted (`directory`). What has not changed since the last
-build keeps its extents and its digest.
+20,000 files are received with a few hundred writes, hashed on receipt, and read by COPY in the order of the pack; they
+become files only if the context is mounted (`directory`). Unchanged files keep their extents and digests from the last
+build.
 
-    PackUpdate   a list of entries from a client that keeps a list:  want(entry)? --> write, seal;  finish
-    TarIntake    a tar, compressed or not, as it comes:              write(chunk);  seal
+    PackUpdate   the list of files of a client that syncs:           want(entry)? --> write, seal;  finish
+    TarIntake    a tar, compressed or not, in pieces:                write(chunk);  seal
 
-Everything that comes in is hostile. A tree changes only when an update is finished: what was cut off half-way is bytes
-in the pack that nobody reads. Blocking; one update of a pack at a time, and no reader of that tree, but of its forks.
-Several threads may read a tree, and ask for its directory.
+All input is hostile. A tree changes only when an update is finished: an interrupted one leaves unreferenced bytes in
+the pack. Blocking. A pack has one update at a time, during which its tree has no readers; forks of the tree may have
+some. Several threads may read a tree and call `directory`.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from havre.tar.compress import Decompressor
 from havre.tar.reader import MAX_NAME, MAX_PATH, Data, Entry, Extent, TarParser
 from havre.tar.tree import TreeWriter
 
-MAX_OPEN = 64  # files that a client may send at the same time; buildx sends 4
+MAX_OPEN = 64  # files that a client may send concurrently; buildx sends 4
 MAX_FILES = 2_000_000
-_WINDOW = 256 << 10  # bytes that are read at once
-_WASTE = 64 << 20  # bytes that nobody reads any more, over as many as are read, before the pack is written anew
+_WINDOW = 256 << 10  # bytes of a read
+_WASTE = 64 << 20  # unreferenced bytes, beyond as many as are referenced, before the pack is rewritten
 
 
 class Node(NamedTuple):
-    """A file of a context: its entry, never a hardlink; the content's digest; `inode` when it has several names."""
+    """A file of a context: its entry (never a hardlink), the digest of its content, `inode` if it has hard links."""
 
     entry: Entry
     digest: bytes = b""
@@ -54,30 +54,33 @@ class Node(NamedTuple):
 
 
 class Pack:
-    """Bytes on the disk without a name, gone when all who share them have closed them. Extents are
-    `Extent(start in the file, length, offset)`. One appends at a time; what was flushed is read meanwhile."""
+    """An unnamed file on disk, deleted when all users have closed it.
+
+    Extents are `Extent(start in the file, length, offset in the pack)`. One user appends at a time; flushed bytes may
+    be read concurrently.
+    """
 
     def __init__(self, directory: Path) -> None:
         self._file = tempfile.TemporaryFile(dir=directory, buffering=0)  # noqa: SIM115
         self._waiting: list[bytes | memoryview] = []
         self._written = self._size = 0
-        self._window = (0, b"")  # an offset, and the bytes there
+        self._window = (0, b"")  # read-ahead buffer: its offset, and its bytes
         self._users = 1
         self._counting = threading.Lock()
 
     def share(self) -> Pack:
-        """The same bytes for one more user."""
+        """Add a user of the pack."""
         with self._counting:
             self._users += 1
         return self
 
     @property
     def size(self) -> int:
-        """Bytes that were appended."""
+        """The bytes appended."""
         return self._size
 
     def append(self, data: bytes | memoryview) -> int:
-        """Add bytes, which nobody changes any more; the offset where they lie. To be read only after `flush`."""
+        """Append bytes, which must not change afterwards. Returns their offset; readable after `flush`."""
         offset = self._size
         self._waiting.append(data)
         self._size += len(data)
@@ -86,7 +89,7 @@ class Pack:
         return offset
 
     def flush(self) -> None:
-        """Write what waits."""
+        """Write buffered bytes."""
         view = memoryview(b"".join(self._waiting))
         self._waiting.clear()
         while view:
@@ -107,9 +110,8 @@ class Pack:
         yield from _zeros(size - at)
 
     def _read(self, offset: int, length: int) -> bytes:
-        """So many bytes, or fewer. Who goes on where the last reader was is read ahead for: files are mostly copied in
-        the order in which they came."""
-        begin, window = self._window  # replaced as a whole: several threads may be here
+        """Up to `length` bytes. Reads ahead if reads are sequential: most files are copied in order of arrival."""
+        begin, window = self._window  # replaced atomically: several threads may read
         at = offset - begin
         if 0 <= at <= len(window) - length:
             return window[at : at + length]
@@ -121,7 +123,7 @@ class Pack:
         return found[:length]
 
     def close(self) -> None:
-        """One user less; the last gives the disk back."""
+        """Remove a user; the last one deletes the file."""
         with self._counting:
             self._users -= 1
             if not self._users:
@@ -135,14 +137,14 @@ def _zeros(count: int) -> Iterator[bytes]:
 
 
 class _Files:
-    """What a tree holds at one time; never changed."""
+    """The files of a tree at one time; immutable."""
 
     def __init__(self, nodes: dict[bytes, Node]) -> None:
         self.nodes = nodes
 
     @cached_property
     def names(self) -> dict[bytes, list[bytes]]:
-        """The names in each directory, in order. Of threads that ask at the same time each may make it."""
+        """The sorted names in each directory. Threads may compute it concurrently, with the same result."""
         below: dict[bytes, list[bytes]] = {}
         for each in sorted(self.nodes):
             above, _, name = each.rpartition(b"/")
@@ -150,7 +152,7 @@ class _Files:
         return below
 
     def without(self, rules: IgnoreRules) -> dict[bytes, Node]:
-        """What the rules do not leave out, with the directories that it is in."""
+        """The files that the rules do not ignore, and their parent directories."""
         ignored = {path for path in self.nodes if rules.ignores(os.fsdecode(path))}
         needed: set[bytes] = set()
         for path in self.nodes.keys() - ignored:
@@ -160,12 +162,12 @@ class _Files:
 
 
 class PackedTree:
-    """A context (`trees.Tree`). `directory` is made below `scratch` the first time it is asked for.
+    """A context (`trees.Tree`). `directory` is created below `scratch` on first use.
 
-    `pack` is the tree's from now on; without one it makes its own.
+    Takes ownership of `pack`; without one, creates its own.
     """
 
-    identity = None  # the digests of its files are known, those of all of them are not worth keeping
+    identity = None  # digests of single files are known; caching those of whole trees would not pay
 
     def __init__(self, scratch: Path, pack: Pack | None = None) -> None:
         self._scratch = scratch
@@ -179,26 +181,26 @@ class PackedTree:
 
     @property
     def count(self) -> int:
-        """How many files it has."""
+        """The number of files."""
         return len(self._files.nodes)
 
     def close(self) -> None:
-        """Give the disk back. Idempotent."""
+        """Release the pack and the directory. Idempotent."""
         if not self._closed:
             self._closed = True
             self._pack.close()
             self._forget()
 
     def fork(self) -> PackedTree:
-        """A tree of the same files that changes by itself, on the same pack."""
+        """A tree with the same files and the same pack that changes independently. Must be closed."""
         return self._on_same_pack(self._files)
 
     def having(self, nodes: dict[bytes, Node]) -> PackedTree:
-        """A tree of other files on the same pack; to be closed."""
+        """A tree of other files on the same pack. Must be closed."""
         return self._on_same_pack(_Files(nodes))
 
     def without(self, rules: IgnoreRules) -> PackedTree:
-        """The tree of what the rules do not leave out, on the same pack; it is closed when this one changes or is."""
+        """The tree of the files not ignored, on the same pack; closed when this tree changes or is closed."""
         part = self.having(self._files.without(rules))
         self._parts.append(part)
         return part
@@ -211,7 +213,7 @@ class PackedTree:
     # -- as a Tree
 
     def locate(self, path: str) -> tuple[str, bool] | None:
-        """As `Tree` says."""
+        """See `Tree`."""
         try:
             resolved = resolve(path, self._read_link).strip("/")
         except OSError:
@@ -228,19 +230,19 @@ class PackedTree:
         return os.fsdecode(node.entry.link)
 
     def names(self, path: str) -> list[str]:
-        """As `Tree` says."""
+        """See `Tree`."""
         return [os.fsdecode(name) for name in self._files.names.get(os.fsencode(path), [])]
 
     def item(self, path: str) -> Item:
-        """As `Tree` says."""
+        """See `Tree`."""
         if not path:
             return Item("", "", Entry(b"", "dir", 0o755, 0, 0, 0, 0))
         node = self._files.nodes[os.fsencode(path)]
         return Item(path, "", node.entry, node.inode)
 
     def walk(self, path: str) -> Iterator[Item]:
-        """As `Tree` says."""
-        files = self._files  # those of now, whatever becomes of the tree
+        """See `Tree`."""
+        files = self._files  # a snapshot: the tree may change meanwhile
         top = os.fsencode(path)
         cut = len(path) + 1 if path else 0
         waiting = [_join(top, name) for name in reversed(files.names.get(top, []))]
@@ -253,16 +255,16 @@ class PackedTree:
             yield Item(text, text[cut:], node.entry, node.inode)
 
     def digest(self, path: str) -> bytes:
-        """As `Tree` says."""
+        """See `Tree`."""
         return self._files.nodes[os.fsencode(path)].digest
 
     def pieces(self, path: str) -> Iterator[bytes]:
-        """As `Tree` says."""
+        """See `Tree`."""
         entry = self._files.nodes[os.fsencode(path)].entry
         return self._pack.pieces(entry.extents, entry.size)
 
     def directory(self) -> Path:
-        """As `Tree` says; it is removed when the tree changes or is closed. Who asks while it is made waits."""
+        """See `Tree`. Removed when the tree changes or is closed; concurrent callers wait while it is created."""
         with self._unpacking:
             if self._directory is None:
                 self._directory = self._unpack()
@@ -281,7 +283,7 @@ class PackedTree:
         return made
 
     def read(self, path: str, limit: int) -> bytes:
-        """A file's content, links followed; `NotFound` without one, `InvalidInput` beyond `limit` bytes."""
+        """A file's content, links resolved. Raises `NotFound`, and `InvalidInput` above `limit` bytes."""
         found = self.locate(path)
         if found is None:
             raise NotFound(f"failed to read {path}: no such file or directory")
@@ -292,7 +294,7 @@ class PackedTree:
         return b"".join(self.pieces(found[0]))
 
     def _forget(self) -> None:
-        """Remove what was made of the files as they were."""
+        """Close and remove what was derived from the previous files."""
         while self._parts:
             self._parts.pop().close()
         with self._unpacking:
@@ -303,16 +305,16 @@ class PackedTree:
     # -- for updates
 
     def node(self, path: bytes) -> Node | None:
-        """What is known of a path."""
+        """The node of a path, or None."""
         return self._files.nodes.get(path)
 
     @property
     def pack(self) -> Pack:
-        """Where the bytes are."""
+        """The pack with the files' content."""
         return self._pack
 
     def become(self, nodes: dict[bytes, Node]) -> None:
-        """These are the files now, whose extents lie in the pack."""
+        """Replace the files; extents of `nodes` are in the pack."""
         self._pack.flush()
         self._forget()
         self._files = _Files(nodes)
@@ -321,7 +323,7 @@ class PackedTree:
             self._rewrite()
 
     def _rewrite(self) -> None:
-        """Move what is still read to a new pack."""
+        """Move referenced bytes to a new pack."""
         pack, moved = Pack(self._scratch), {}
         for path, node in self._files.nodes.items():
             if node.entry.extents:
@@ -337,7 +339,7 @@ class PackedTree:
 
 
 class _Unpacking(TreeWriter):
-    """Makes a directory of a tree."""
+    """Extracts a tree into a directory."""
 
     def __init__(self, root: int) -> None:
         super().__init__(root, "build context")
@@ -351,7 +353,7 @@ class _Unpacking(TreeWriter):
         elif item.inode is not None:
             self._first[item.inode] = entry.path
         if entry.kind == "file":
-            # Written from the start, whatever the extents in the pack were.
+            # The content is written as one extent, independent of the extents in the pack.
             entry = entry._replace(extents=(Extent(0, entry.size, 0),) if entry.size else ())
         self.add(entry)
         at = 0
@@ -361,7 +363,7 @@ class _Unpacking(TreeWriter):
 
 
 class _Arriving:
-    """A file whose content is coming in."""
+    """A file whose content is being received."""
 
     __slots__ = ("digest", "extents", "size")
 
@@ -371,7 +373,7 @@ class _Arriving:
         self.size = 0
 
     def add(self, pack: Pack, data: bytes | memoryview) -> None:
-        """Take its next bytes."""
+        """Append received bytes."""
         self.digest.update(data)
         offset = pack.append(data)
         last = self.extents[-1] if self.extents else None
@@ -382,7 +384,7 @@ class _Arriving:
         self.size += len(data)
 
     def node(self, entry: Entry) -> Node:
-        """The file, of the size that came."""
+        """The node of the file, with the size received."""
         entry = entry._replace(size=self.size, extents=tuple(self.extents))
         return Node(entry, self.digest.digest())
 
@@ -391,9 +393,9 @@ _EMPTY = hashlib.sha256().digest()
 
 
 class PackUpdate:
-    """Makes `tree` what a client's list of files says. Every directory is listed before its content.
+    """Updates `tree` to a client's list of files, in which every directory precedes its content.
 
-    Raises `InvalidInput` for what no list may say, `OSError` for the disk.
+    Raises `InvalidInput` for an invalid list, `OSError` for disk errors.
     """
 
     def __init__(self, tree: PackedTree) -> None:
@@ -404,7 +406,7 @@ class PackUpdate:
         self._links: list[Entry] = []
 
     def want(self, entry: Entry) -> bool:
-        """Take note of `entry`; true if its content is to be written, with `write` and `seal`."""
+        """Add `entry`. Returns whether its content must be sent, with `write` and `seal`."""
         self._check(entry)
         if entry.kind == "hardlink":
             self._links.append(entry)
@@ -422,9 +424,9 @@ class PackUpdate:
         return entry.size > 0
 
     def narrow(self, sources: Sequence[str]) -> set[bytes]:
-        """After the list: do without what is wanted of files that `sources`, as COPY's, do not mean.
+        """After the list: give up requested content of files that are not among `sources` (patterns of COPY).
 
-        They are no part of the tree until their content comes; returns their paths.
+        They are not part of the tree unless their content arrives. Returns their paths.
         """
         with closing(self._tree.having(self._nodes)) as listed:
             needed = {os.fsencode(path) for path in copying.meant(listed, sources)}
@@ -442,7 +444,7 @@ class PackUpdate:
         return unneeded
 
     def write(self, entry: Entry, data: bytes | memoryview) -> None:
-        """Append to the content of a file that was wanted."""
+        """Append to the content of a requested file."""
         arriving = self._arriving.get(entry.path)
         if arriving is None:
             if len(self._arriving) == MAX_OPEN:
@@ -451,12 +453,12 @@ class PackUpdate:
         arriving.add(self._tree.pack, data)
 
     def seal(self, entry: Entry) -> None:
-        """All content of the file has come."""
+        """End of the file's content."""
         self._nodes[entry.path] = self._arriving.pop(entry.path, _Arriving()).node(entry)
         self._wanted.discard(entry.path)
 
     def finish(self) -> None:
-        """The list is over, and every content that was wanted has come: the tree is what they say."""
+        """End of the list and of all content: apply the update. Raises `InvalidInput` if content is missing."""
         for path in self._wanted:
             raise InvalidInput(f"the content of {path!r} has not come")
         for entry in self._links:
@@ -468,7 +470,7 @@ class PackUpdate:
         self._tree.become(self._nodes)
 
     def close(self) -> None:
-        """Nothing is held. Idempotent."""
+        """Holds nothing; does nothing."""
 
     def _check(self, entry: Entry) -> None:
         parts = entry.path.split(b"/")
@@ -500,7 +502,7 @@ def _join(directory: bytes, name: bytes) -> bytes:
 
 
 class TarIntake:
-    """Makes the empty `tree` what a tar, compressed or not, says; later members replace earlier ones."""
+    """Fills the empty `tree` from a tar, compressed or not; later members replace earlier ones."""
 
     def __init__(self, tree: PackedTree) -> None:
         self._tree = tree
@@ -510,13 +512,13 @@ class TarIntake:
         self._current: tuple[Entry, _Arriving] | None = None
 
     def write(self, chunk: bytes) -> None:
-        """Take the next bytes; `InvalidInput` for what is no tar, or says what no context may."""
+        """Take the next bytes. Raises `InvalidInput` for an invalid tar or an invalid context."""
         self._decompressor.feed(chunk)
         while piece := self._decompressor.read():
             self._consume(piece)
 
     def seal(self) -> None:
-        """The tar has ended; `InvalidInput` when it is cut short."""
+        """End of the tar. Raises `InvalidInput` if it is truncated."""
         self._consume(self._decompressor.finish())
         self._parser.finish()
         self._end_file()
@@ -551,7 +553,7 @@ class TarIntake:
             self._current = (entry, _Arriving())
 
     def _end_file(self) -> None:
-        """The current file's bytes are here; where they lie in it is for its extents to say."""
+        """Add the current file, whose content is complete. Sparse files: its extents map the content to offsets."""
         if self._current is None:
             return
         (entry, arriving), self._current = self._current, None
@@ -581,7 +583,7 @@ class TarIntake:
             self._nodes[entry.path] = shared._replace(entry=own)
 
     def _place(self, path: bytes) -> bytes:
-        """Where a member's path leads, its directory's links followed inside; directories not spoken of are made."""
+        """The path of a member with links in its directory resolved; missing parent directories are created."""
         above, _, name = path.rpartition(b"/")
         if not above or ((node := self._nodes.get(above)) is not None and node.entry.kind == "dir"):
             return path

@@ -1,10 +1,10 @@
-"""One Dockerfile for several platforms: a build for each, as many at a time as there are processors, told as one.
+"""Multi-platform builds: one build per platform, as many at a time as there are processors, reported as one build.
 
     --platform linux/amd64,linux/arm64     [linux/amd64 2/2] COPY ...     step 1 to n
                                            [linux/arm64 2/2] COPY ...     step n+1 to 2n
 
-What is the same for all (stages FROM --platform=$BUILDPLATFORM, contexts) is done by the one that comes first, while
-the others wait for it.
+Steps that are the same for all platforms (stages FROM --platform=$BUILDPLATFORM, contexts) are done once, by the build
+that starts them first; the others wait for it.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from havre.registry import Auth
 
 MAX_PLATFORMS = 32
 _AT_ONCE = max(2, os.cpu_count() or 1)
-_INTERNAL = "[internal]"  # begins the names of steps that are no platform's
+_INTERNAL = "[internal]"  # prefix of the names of steps that belong to no platform
 
 T = TypeVar("T")
 
 
 def split_platforms(text: str) -> list[str]:
-    """The platforms of a request, each once, as written in full; `InvalidInput` for one that is none."""
+    """The distinct platforms of a request, normalised. Raises `InvalidInput`."""
     found: list[Platform] = []
     for each in text.split(",") if text else ():
         platform = parse_platform(each.strip())
@@ -45,7 +45,7 @@ def split_platforms(text: str) -> list[str]:
 
 
 async def side_by_side(works: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
-    """What came of each, in order; with the first that fails the others end, and its error is raised."""
+    """The results, in order. When one fails, cancels the others and raises its error."""
     slots = asyncio.Semaphore(_AT_ONCE)
 
     async def in_turn(work: Callable[[], Awaitable[T]]) -> T:
@@ -64,7 +64,7 @@ async def side_by_side(works: Sequence[Callable[[], Awaitable[T]]]) -> list[T]:
 
 
 class SharedClient:
-    """The client of a build for several platforms: its Dockerfile is asked for once, its files one at a time."""
+    """The client of a multi-platform build: its Dockerfile is requested once, contexts one at a time."""
 
     def __init__(self, client: ContextSource) -> None:
         self._client = client
@@ -72,23 +72,23 @@ class SharedClient:
         self._dockerfile: DockerfileBytes | None = None
 
     async def dockerfile(self, path: str) -> DockerfileBytes:
-        """The Dockerfile, the same for all."""
+        """The Dockerfile, requested once for all platforms."""
         async with self._lock:
             if self._dockerfile is None:
                 self._dockerfile = await self._client.dockerfile(path)
             return self._dockerfile
 
     async def directory(self, name: str, wanted: Sequence[str], ignored: Sequence[str]) -> Path | Tree:
-        """A context; platforms may want different files of it."""
+        """A context; platforms may request different files of it."""
         async with self._lock:
             return await self._client.directory(name, wanted, ignored)
 
     async def secret(self, id: str) -> bytes | None:
-        """A secret of the client's."""
+        """A secret of the client."""
         return await self._client.secret(id)
 
     async def ssh(self, id: str) -> Path | None:
-        """A socket of an SSH agent."""
+        """The socket of an SSH agent."""
         return await self._client.ssh(id)
 
     def blob(self, store: str, digest: Digest) -> AsyncGenerator[bytes, None]:
@@ -100,12 +100,12 @@ class SharedClient:
         return await self._client.credentials(registry)
 
     def origins(self) -> Mapping[str, Origin]:
-        """Where contexts come from."""
+        """Origins of fetched contexts."""
         return self._client.origins()
 
 
 class PlatformsProgress:
-    """Tells the builds for several platforms as one; what is no platform's (checks, contexts) is told once."""
+    """Merges the progress of builds per platform; events that belong to no platform are reported once."""
 
     def __init__(self, tell: BuildProgress, count: int) -> None:
         self._tell = tell
@@ -114,7 +114,7 @@ class PlatformsProgress:
         self._internal: set[tuple[type[BuildEvent], str]] = set()
 
     def of(self, platform: str, number: int) -> BuildProgress:
-        """The progress of one of them; `number` counts from 0."""
+        """The progress callback of one platform; `number` counts from 0."""
 
         def tell(event: BuildEvent) -> None:
             if isinstance(event, Warned):

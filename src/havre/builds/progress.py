@@ -1,9 +1,9 @@
-"""How a build goes, as values: a door renders them (the classic JSON stream, BuildKit's status stream).
+"""Progress of a build as values; the API renders them (the classic JSON stream, BuildKit's status stream).
 
     Declared* --> Started --> Log* Transfer* --> Finished(cached? error?)          each vertex, several at a time
 
-A vertex is one step of the Dockerfile, or work that comes before (reading the Dockerfile, sending the context, pulling
-a base). Times are seconds since the epoch.
+A vertex is one step of the Dockerfile, or work before it (reading the Dockerfile, receiving the context, pulling a
+base). Times are seconds since the epoch.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from havre.oci.digest import digest_of
 class Vertex:
     """A step. `digest` identifies it in this build ("sha256:HEX"), `inputs` are digests of the steps it needs.
 
-    `name` is as BuildKit shows it (`[build 2/3] RUN make`), `text` the instruction with its variables substituted, as
-    the classic builder shows it. `step` counts from 1 over `steps` instructions; 0 for work that is no instruction. A
-    `trigger` is an instruction that the base has left (ONBUILD); it comes right before `step`.
+    `name` is as BuildKit shows it (`[build 2/3] RUN make`), `text` the instruction after substitution, as the classic
+    builder shows it. `step` counts from 1 to `steps` instructions; 0 for work that is not an instruction. A `trigger`
+    is an ONBUILD instruction of the base; it precedes `step`.
     """
 
     digest: str
@@ -38,14 +38,14 @@ class Vertex:
 
 @dataclass(frozen=True)
 class Declared:
-    """The vertex will be worked on, unless something fails before."""
+    """The vertex will be worked on unless something fails before."""
 
     vertex: Vertex
 
 
 @dataclass(frozen=True)
 class Started:
-    """Work on the vertex began; `container` is the ID of the container of a RUN, told by a second event."""
+    """Work on the vertex began; a second event has the `container` ID of a RUN."""
 
     vertex: Vertex
     at: float
@@ -54,7 +54,7 @@ class Started:
 
 @dataclass(frozen=True)
 class Log:
-    """Output of a RUN: `stream` is 1 for stdout, 2 for stderr; `data` is cut anywhere."""
+    """Output of RUN: `stream` is 1 for stdout, 2 for stderr; `data` may begin and end anywhere, not at line breaks."""
 
     vertex: Vertex
     stream: int
@@ -64,7 +64,7 @@ class Log:
 
 @dataclass(frozen=True)
 class Transfer:
-    """Bytes that come in for a vertex: `id` tells several apart, `total` is 0 while unknown."""
+    """Bytes received for a vertex: `id` distinguishes concurrent transfers, `total` is 0 if unknown."""
 
     vertex: Vertex
     id: str
@@ -76,7 +76,7 @@ class Transfer:
 
 @dataclass(frozen=True)
 class Finished:
-    """The vertex is over: from the cache, by work, or with an error. `image` is the ID of the image up to here."""
+    """The vertex ended: cached, done, or with an error. `image` is the ID of the image up to here."""
 
     vertex: Vertex
     at: float
@@ -87,7 +87,7 @@ class Finished:
 
 @dataclass(frozen=True)
 class Warned:
-    """A build check found something in the lines `line` to `end`, from 1, of `file`. `rule` is docker's name of it."""
+    """A finding of a build check in the lines `line` to `end`, from 1, of `file`. `rule` is Docker's name."""
 
     rule: str
     message: str
@@ -99,12 +99,12 @@ class Warned:
 
     @property
     def short(self) -> str:
-        """One line of it."""
+        """The finding in one line."""
         return f"{self.rule}: {self.message}" + (f" (line {self.line})" if self.line else "")
 
 
 def vertex_of_context(name: str) -> Vertex:
-    """The vertex of bringing in a context, by a build's own name of it: a door may tell of its bytes as `Transfer`."""
+    """The vertex of receiving a context with this name; its bytes may be reported as `Transfer`."""
     label = "build context" if name == MAIN_CONTEXT else f"context {name}"
     return Vertex(digest_of(f"context {name}".encode()), f"[internal] load {label}")
 
@@ -114,12 +114,12 @@ BuildProgress = Callable[[BuildEvent], None]
 
 
 def unreported(event: BuildEvent) -> None:
-    """For callers that do not watch."""
+    """Ignore progress."""
 
 
 @contextmanager
 def shown(title: str, progress: BuildProgress) -> Iterator[Vertex]:
-    """A step that is none of the Dockerfile, for the length of a block; it fails with what the block raises."""
+    """Report the block as a step that is not in the Dockerfile; errors of the block are reported and raised."""
     vertex = Vertex(digest_of(title.encode()), title)
     progress(Started(vertex, time.time()))
     try:

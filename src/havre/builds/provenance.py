@@ -1,13 +1,12 @@
-"""Where a build's result comes from: the predicate of an attestation. Pure.
+"""The provenance attestation of a build's result: its predicate. Pure.
 
-    mode=min    what it was made of by digest, the builder's platform, times, which kinds of inputs there were
-    mode=max    also the arguments and labels that were given, the IDs of secrets and agents, and the Dockerfile
-
+    mode=min    digests of materials, the builder's platform, times, kinds of inputs
+    mode=max    also the build arguments and labels given, IDs of secrets and SSH agents, and the Dockerfile
     version=v0.2    materials,            invocation,                        metadata
-    version=v1      resolvedDependencies, external and internal parameters,  run details: the same in other words
+    version=v1      resolvedDependencies, external and internal parameters,  run details: the same by other names
 
-The values of secrets are never part of it; arguments are, as with BuildKit, so `max` wants care with them. Of what
-BuildKit tells the steps of its own language (LLB) and their layers are missing, as there are none.
+Values of secrets are never included; values of build arguments are with `max`, as in BuildKit. BuildKit's steps in its
+own language (LLB) and their layers are missing, because this builder has none.
 
 Source: SLSA provenance v0.2, v1.1; moby/buildkit docs/attestations/slsa-definitions.md.
 """
@@ -33,10 +32,10 @@ _TYPE_V1 = "https://github.com/moby/buildkit/blob/master/docs/attestations/slsa-
 
 @dataclass
 class Inputs:
-    """What the steps of a build take from elsewhere, noted as they go.
+    """External inputs of a build's steps, collected as they run.
 
     `materials` are digests (`sha256:HEX`, of a git commit `sha1:HEX`) by package URL or address; `secrets` and `agents`
-    are IDs, and whether the build can do without them; `network` that a command could reach the network.
+    are IDs, each with whether it is optional; `network`: a command had access to the network.
     """
 
     materials: dict[str, str] = field(default_factory=dict)
@@ -45,7 +44,7 @@ class Inputs:
     network: bool = False
 
     def note(self, action: Action | None, network: str) -> None:
-        """Take in what a step asks for, in a build with this network."""
+        """Record the inputs of a step, in a build with this network."""
         if not isinstance(action, RunAction):
             return
         self.network = self.network or "none" not in (network, action.network)
@@ -58,10 +57,10 @@ class Inputs:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is known of a build: options as BuildKit's frontend has them, and what went into it.
+    """Facts about a build: options with the names of BuildKit's frontend, and inputs.
 
-    Times are seconds since the epoch; `platform` is the builder's; `contexts` are the names of directories that the
-    client sent, `origins` where those come from that were fetched; `vcs` what the client says of its directory.
+    Times are seconds since the epoch; `platform` is the builder's; `contexts` are names of directories that the client
+    sent, `origins` the sources of fetched ones; `vcs` is the client's description of its repository.
     """
 
     id: str
@@ -77,24 +76,24 @@ class Facts:
 
     @property
     def materials(self) -> list[dict[str, Any]]:
-        """What went into it: images, then repositories, then files."""
+        """The materials: images, then repositories, then files."""
         found = self.inputs.materials | {each.address: each.digest for each in self.origins.values()}
         order = sorted(found, key=lambda uri: (not uri.startswith("pkg:"), not found[uri].startswith("sha1:"), uri))
         return [{"uri": uri, "digest": _digest_set(found[uri])} for uri in order]
 
     @property
     def complete(self) -> bool:
-        """Whether the materials are all there was."""
+        """Report whether the materials are complete."""
         return not self.contexts
 
     @property
     def hermetic(self) -> bool:
-        """Whether nothing else can have come in by the network either."""
+        """Report whether all inputs are known, i.e. the materials are complete and the network was not used."""
         return self.complete and not self.inputs.network
 
 
 def render_provenance(facts: Facts, asked: Provenance) -> Predicate:
-    """The predicate, in the version and with the details that are asked for."""
+    """The predicate in the version and with the details requested."""
     return _render_v1(facts, asked) if asked.version == "v1" else _render_v02(facts, asked)
 
 
@@ -151,7 +150,7 @@ def _render_v1(facts: Facts, asked: Provenance) -> Predicate:
 
 
 def _parameters(facts: Facts, asked: Provenance) -> tuple[dict[str, Any], bool]:
-    """What the frontend was given, and whether that is all of it: `min` leaves out arguments, labels and secrets."""
+    """The parameters of the frontend, and whether they are complete: `min` omits arguments, labels and secrets."""
     hidden = () if asked.full else ("build-arg:", "label:")
     told = {name: value for name, value in sorted(facts.options.items()) if not name.startswith(hidden)}
     parameters: dict[str, Any] = {"frontend": "dockerfile.v0"} | ({"args": told} if told else {})

@@ -1,13 +1,13 @@
-"""What a build is asked for, what it asks its client for, and what comes of it: the face of the room, in values.
+"""The values of the builds' interface: requests, what a build requests from its client, and results.
 
     door (api/build.py, /grpc)                        room
     --------------------------                        ----
     BuildRequest, ContextSource, Report  --build()-->  Builder
          ^            |                                  |
-         |            '-- dockerfile, directory, secret, ssh, credentials <-- asked when needed, never before
-         '---------- events (progress.py) as things happen; BuildResult at the end
+         |            '-- dockerfile, directory, secret, ssh, credentials <-- on demand
+         '---------- events (progress.py) while it runs; BuildResult at the end
 
-The same for every door: a door decodes its protocol into these and renders the events; it decides nothing.
+All APIs decode their protocol into these values and render the events; they make no decisions.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from havre.wire.values import ImageId
 DEFAULT_NAME = "Dockerfile"
 MAIN_CONTEXT = "context"
 
-_UNASKED = "mode=min,inline-only=true"  # what buildx sends by itself; dockerd's classic store keeps no attestations
+_UNASKED = "mode=min,inline-only=true"  # buildx's default; dockerd's classic store drops such attestations
 _BOOLEAN = ("true", "false", "1", "0")
 _SETTINGS: Mapping[str, tuple[str, ...]] = {
     "mode": ("min", "max", "full"),
@@ -42,7 +42,7 @@ _SETTINGS: Mapping[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True)
 class CacheSource:
-    """A cache to use: the image `ref`, here or in its registry, or the manifest `digest` of the client's `store`."""
+    """A cache to import: the image `ref`, local or remote, or the manifest `digest` of the client's `store`."""
 
     ref: str = ""
     store: str = ""
@@ -51,7 +51,7 @@ class CacheSource:
 
 @dataclass(frozen=True)
 class CacheTarget:
-    """A cache to be written: to `ref` in its registry, or without one for the client, who gets the document.
+    """A cache to export: to `ref` in its registry, or without one to the client, which receives the document.
 
     `mode` is min, for the steps of the result, or max, for those of all stages.
     """
@@ -63,9 +63,9 @@ class CacheTarget:
 
 @dataclass(frozen=True)
 class Provenance:
-    """That an attestation of the result's provenance is wanted, in a version of SLSA's: v0.2 or v1.
+    """A request for a provenance attestation, with the version of SLSA provenance: v0.2 or v1.
 
-    `full` wants all that is known told (mode=max); `reproducible` is the user's word for it.
+    `full` requests all details (mode=max); `reproducible` is a claim of the user.
     """
 
     full: bool = False
@@ -75,7 +75,7 @@ class Provenance:
 
 
 class Origin(NamedTuple):
-    """Where what was fetched comes from: an address without credentials, and its digest (`sha1:` of a git commit)."""
+    """The origin of a fetched context: an address without credentials, and its digest (`sha1:` of a git commit)."""
 
     address: str
     digest: str
@@ -83,9 +83,9 @@ class Origin(NamedTuple):
 
 @dataclass(frozen=True)
 class Sbom:
-    """That an attestation of the packages in the result is wanted.
+    """A request for an attestation of the packages in the result.
 
-    `generator` is an image that lists them, with `parameters` of its own; without one the daemon does.
+    `generator` is an image that lists them, run with `parameters`; without one the daemon lists them itself.
     """
 
     generator: str = ""
@@ -94,16 +94,16 @@ class Sbom:
 
 @dataclass(frozen=True)
 class Attestations:
-    """What is to be attested of a result: where it comes from, and which packages are installed in it."""
+    """The attestations requested for a result: provenance, and a list of the packages installed in it."""
 
     provenance: Provenance | None = None
     sbom: Sbom | None = None
 
 
 def parse_attestations(wanted: Mapping[str, str]) -> Attestations:
-    """The attestations by kind, each with settings as `--attest` has them (`mode=max,builder-id=x`).
+    """The attestations by kind, each with settings in the syntax of `--attest` (`mode=max,builder-id=x`).
 
-    Those that are off, or that buildx asks for by itself, count as none. Raises `InvalidInput`, `Unsupported`.
+    Disabled ones and buildx's default are ignored. Raises `InvalidInput`, `Unsupported`.
     """
     provenance, sbom = None, None
     for kind, text in wanted.items():
@@ -122,7 +122,7 @@ def parse_attestations(wanted: Mapping[str, str]) -> Attestations:
 
 
 def _parse_provenance(settings: Mapping[str, str]) -> Provenance:
-    """Attestations are in images alone, be they `inline-only` or not.
+    """Attestations are stored in images only, with or without `inline-only`.
 
     Source: moby/buildkit docs/attestations/slsa-provenance.md.
     """
@@ -144,15 +144,13 @@ def _parse_provenance(settings: Mapping[str, str]) -> Provenance:
 class BuildRequest:
     """One build. Absent texts are empty.
 
-    `dockerfile` is a path in the main context. `build_args` maps to None for an argument whose value the client did
-    not have. `contexts` are the named contexts that are no directory of the client's: `docker-image://NAME`,
-    `target:STAGE`; any other name that FROM, COPY --from or a mount uses may be asked of the ContextSource if it is
-    in `local_contexts`. `no_cache_stages` are names of stages never taken from the cache. `memory` and `shm_size` are
-    bytes; `network` is default, bridge, host or none. `entitlements` are
-    the rights that the client grants the build's commands. With
-    `only_cache_from` nothing counts as cached if none of `cache_from` can be had. `inline_cache` puts
-    the cache of this build into its image. `platform` may be several, with commas between. `vcs` is what the client
-    says of the repository that its main context is in.
+    `dockerfile` is a path in the main context. `build_args` has None for an argument without a value on the client.
+    `contexts` are named contexts that are not directories of the client: `docker-image://NAME`, `target:STAGE`; those
+    that are, are in `local_contexts` and requested from the ContextSource. `no_cache_stages` are names of stages never
+    taken from the cache. `memory` and `shm_size` are in bytes; `network` is default, bridge, host or none.
+    `entitlements` are those that the client grants. `only_cache_from`: nothing is cached if no cache of `cache_from` is
+    available. `inline_cache` stores the cache of this build in its image. `platform` may be several, separated by
+    commas. `vcs` is the client's description of the repository of its main context.
     """
 
     id: str = ""
@@ -192,7 +190,7 @@ class BuildRequest:
 
 @dataclass(frozen=True)
 class DockerfileBytes:
-    """A Dockerfile as the client has it; `ignore` is the text of `NAME.dockerignore` or `.dockerignore` if any."""
+    """A Dockerfile of the client; `ignore` is the text of its `NAME.dockerignore` or `.dockerignore`, if any."""
 
     name: str
     data: bytes
@@ -200,44 +198,43 @@ class DockerfileBytes:
 
 
 class ContextSource(Protocol):
-    """What a build asks its client for. Everything that comes is hostile; every call may raise `HavreError`."""
+    """Requests of a build to its client. All responses are hostile; every call may raise `HavreError`."""
 
     async def dockerfile(self, path: str) -> DockerfileBytes:
-        """The Dockerfile at `path` of the main context; `NotFound` if there is none."""
+        """The Dockerfile at `path` of the main context. Raises `NotFound`."""
 
     async def directory(self, name: str, wanted: Sequence[str], ignored: Sequence[str]) -> Path | Tree:
         """The files of the context `name` (`MAIN_CONTEXT` or one of `local_contexts`), or a directory with them.
 
-        It holds at least what the patterns `wanted` match and what lies below (an empty one is everything), and
-        nothing that the `.dockerignore` patterns `ignored` leave out. It is asked for once in a build and stays until
-        that is over; nobody writes to it meanwhile.
+        Contains at least what the patterns `wanted` match and everything below ("" is everything), and nothing that the
+        `.dockerignore` patterns `ignored` exclude. Requested once per build; does not change until the build ends.
         """
 
     async def secret(self, id: str) -> bytes | None:
-        """The secret of this ID; None if the client has none."""
+        """The secret with this ID; None if the client has none."""
 
     async def ssh(self, id: str) -> Path | None:
-        """A Unix socket that an SSH agent answers on while the build lasts; None if the client forwards none."""
+        """A Unix socket of an SSH agent, open until the build ends; None if the client forwards none."""
 
     def blob(self, store: str, digest: Digest) -> AsyncGenerator[bytes, None]:
-        """A blob of the client's directory of a cache; `NotFound` without it."""
+        """A blob of the client's cache directory `store`. Raises `NotFound`."""
 
     async def credentials(self, registry: str) -> Auth | None:
         """Credentials for a registry (`docker.io`, `host:5000`)."""
 
     def origins(self) -> Mapping[str, Origin]:
-        """Where those contexts come from that were fetched by now, by their names."""
+        """Origins of the contexts that were fetched so far, by name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BuildResult:
-    """What was built: `config` is the image's document (its ID is the digest), `layers` its diff IDs, base first.
+    """The result of a build: `config` is the image configuration (its digest is the ID), `layers` its diff IDs, base
+    first.
 
-    `unconsumed` are the names of build arguments given that no ARG has declared.
-    `image` is None when the request said `store=False`: the layers are kept as long as the build cache has them.
-    `predicates` are those of the attestations asked for. `caches` are the documents of caches for the client,
-    by mode. Of a build for several platforms `platforms` has the results, and the others are those of the one that
-    the names mean: the host's, else the first.
+    `unconsumed` are names of build arguments given that no ARG declares. `image` is None if the request had
+    `store=False`: the layers are then kept as long as the build cache has them. `predicates` are those of requested
+    attestations. `caches` are the documents of caches for the client, by mode. Of a multi-platform build `platforms`
+    has all results; the other fields are those of the platform that the names resolve to: the host's, or the first.
     """
 
     config: bytes

@@ -1,11 +1,11 @@
-"""RUN: one command in a container of its own, on the writable snapshot of its step.
+"""RUN: runs one command in a container, on the writable snapshot of its step.
 
     network sandbox --+
     mounts, files ----+--> plan --> runtime.create --> output to the log --> start --> wait --> code
                                           |
-                      undone in reverse, whatever happens: process gone, sandbox closed, mount points cleared away
+                      undone in reverse in all cases: process killed, sandbox closed, mount points removed
 
-What is mounted is no part of the layer: neither are the empty files and directories that had to be made to mount upon.
+Mounts are not part of the layer, and neither are the empty files and directories created as mount points.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ Output = Callable[[int, bytes], None]
 
 
 class RunFailed(Failed):
-    """The command of a RUN ended with another code than 0."""
+    """The command of a RUN exited with a status other than 0."""
 
     def __init__(self, argv: Sequence[str], code: int) -> None:
         super().__init__(f'process "{" ".join(argv)}" did not complete successfully: exit code: {code}')
@@ -60,14 +60,14 @@ class RunFailed(Failed):
 
 
 class Sandboxes(Protocol):
-    """The networks, as far as a RUN needs them."""
+    """The part of the networks that RUN uses."""
 
     async def open_sandbox(self, guest: Guest) -> Sandbox: ...
     async def close_sandbox(self, id: ContainerId) -> None: ...
 
 
 class Views(Protocol):
-    """The files that a step copies or a mount shows: of a stage, an image or a context."""
+    """The files that a step copies or mounts: of a stage, an image or a context."""
 
     async def tree(self, name: str, wanted: str) -> Tree: ...
     async def mounted(self, name: str, ids: IdRange) -> Path | None: ...
@@ -75,7 +75,7 @@ class Views(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Remapping:
-    """The IDs of the host's that commands of builds have (None: the same), and where files are mounted for them."""
+    """The ID range of builds' commands on the host (None: not remapped), and mounts of files for it."""
 
     ids: IdRange | None
     places: Subpaths
@@ -83,7 +83,7 @@ class Remapping:
 
 @dataclass(frozen=True, kw_only=True)
 class RunPlace:
-    """Where a command runs: the step's mounted root file system and a private directory for files to mount."""
+    """The place of a command: the step's mounted root file system, and a private directory for files to mount."""
 
     id: str
     rootfs: Path
@@ -93,14 +93,14 @@ class RunPlace:
 
 @dataclass
 class _Gathered:
-    """What the mounts come to: for the OCI plan, and in the environment."""
+    """The mounts of a command for the OCI plan, and variables for its environment."""
 
     mounts: list[Mount] = field(default_factory=list)
     env: list[str] = field(default_factory=list)
 
 
 class Runner:
-    """Runs commands of builds. `memory` is an empty directory of the run root, for secrets."""
+    """Runs commands of builds. `memory` is an empty directory of the run root (tmpfs), for secrets."""
 
     def __init__(
         self,
@@ -134,7 +134,7 @@ class Runner:
         views: Views,
         output: Output,
     ) -> None:
-        """Run the command to its end; `RunFailed` when it fails. Nothing is left of it, also when cancelled."""
+        """Run the command. Raises `RunFailed`. Cleans up in all cases, including cancellation."""
         undo = AsyncExitStack()
         try:
             await self._run(action, place, request, client, views, output, undo)
@@ -244,7 +244,7 @@ class Runner:
     async def _add_secret(
         self, mount: RunMount, client: ContextSource, gathered: _Gathered, undo: AsyncExitStack
     ) -> None:
-        """A secret is a file in memory while the command runs, or a variable of it, and nowhere else."""
+        """Add a secret: a file in memory or a variable, for the duration of the command only."""
         id = secret_id(mount)
         value = await client.secret(id)
         if value is None:
@@ -261,10 +261,10 @@ class Runner:
             gathered.mounts.append(Bind(source=file, destination=mount.target or f"{_SECRETS}/{id}", read_only=True))
 
     async def _shown(self, mount: RunMount, place: RunPlace, views: Views) -> Path:
-        """The host path of what a bind shows, with the owners that the command knows."""
+        """The host path of a bind mount's source, with owners that are valid for the command's ID range."""
         if self.ids is not None and mount.read_only:
             root = await views.mounted(mount.from_, self.ids)
-            if root is not None:  # an overlay, which shows other IDs only by its layers
+            if root is not None:  # an overlay, which can be ID-mapped only through its layers
                 return await in_thread(_existing, root, mount.source)
         return await self._mapped(place, await self._source(mount, place, views))
 
@@ -274,7 +274,7 @@ class Runner:
         return await self._places.open(place.id, path.parent, path.name, self.ids)
 
     def _give(self, file: Path, uid: int = 0, gid: int = 0) -> None:
-        """Let a file belong to whom the command knows by these IDs."""
+        """chown a file to these IDs of the container."""
         os.chown(file, *(self.ids.outside(uid, gid) if self.ids else (uid, gid)))
 
     def _file(self, place: RunPlace, name: str, target: str, content: bytes, mode: int) -> Bind:
@@ -296,7 +296,7 @@ class Runner:
         gathered.env.append(f"SSH_AUTH_SOCK={target}")
 
     def _guest(self, place: RunPlace, action: RunAction, request: BuildRequest, network: str) -> Guest:
-        """What a RUN asks of the networks."""
+        """The request of a RUN to the networks."""
         if self.ids is not None:
             privileged = action.security == "insecure"
             check_namespaces(
@@ -313,7 +313,7 @@ class Runner:
         )
 
     async def _source(self, mount: RunMount, place: RunPlace, views: Views) -> Path:
-        """The host path of what a mount shows; a writable one is a copy that is thrown away."""
+        """The host path of a mount's source; for a writable mount, a copy that is discarded."""
         tree = await views.tree(mount.from_, mount.source or ".")
         inside = await in_thread(_existing, await to_its_end(tree.directory), mount.source)
         if mount.read_only or mount.type == "cache":
@@ -335,7 +335,7 @@ def _write_new(path: Path, content: bytes, mode: int) -> None:
 
 
 def _existing(root: Path, path: str) -> Path:
-    """Where `path` leads inside `root`, with no link left in it; nobody writes to the tree meanwhile."""
+    """`path` resolved inside `root`, without links; the tree must not change meanwhile."""
     try:
         resolved = resolve_in_root(root, path).lstrip("/")
         os.close(open_in_root(root, resolved or ".", os.O_PATH | os.O_NOFOLLOW))
@@ -359,15 +359,15 @@ def _copy_aside(source: Path, copy: Path) -> None:
         os.close(to)
 
 
-# -- mount points that have to be made
+# -- creating mount points
 
 
 def _make_stubs(rootfs: Path, mounts: Sequence[Mount], ids: IdRange | None) -> list[str]:
-    """Make what is missing to mount upon, so that the directories they are in keep their times; deepest first."""
+    """Create missing mount points; directories above keep their times. Returns what was created, deepest first."""
     made: list[str] = []
     for mount in sorted(mounts, key=lambda each: each.destination.count("/")):
         if mount.destination.startswith(("/dev/", "/proc/", "/sys/")):
-            continue  # made in file systems that are mounted there
+            continue  # created in the file systems mounted there
         is_file = isinstance(mount, Bind) and not mount.source.is_dir()
         names = resolve_in_root(rootfs, mount.destination).strip("/").split("/")
         for depth in range(1, len(names) + 1):
@@ -379,7 +379,7 @@ def _make_stubs(rootfs: Path, mounts: Sequence[Mount], ids: IdRange | None) -> l
 
 
 def _make_stub(rootfs: Path, path: str, *, is_file: bool) -> bool:
-    """Whether there was nothing at `path`, and now is."""
+    """Create `path` if missing. Returns whether it was created."""
     above, name = posixpath.split(path)
     with _keeping_times(rootfs, above) as parent:
         try:
@@ -393,7 +393,7 @@ def _make_stub(rootfs: Path, path: str, *, is_file: bool) -> bool:
 
 
 def _clear_stubs(rootfs: Path, stubs: Sequence[str]) -> None:
-    """Remove what is still there and empty: anything else is the command's, and the layer's."""
+    """Remove mount points that are still empty; others were changed by the command and belong to the layer."""
     for path in stubs:
         above, name = posixpath.split(path)
         with suppress(FileNotFoundError, NotADirectoryError), _keeping_times(rootfs, above) as parent:
@@ -406,7 +406,7 @@ def _clear_stubs(rootfs: Path, stubs: Sequence[str]) -> None:
 
 @contextmanager
 def _keeping_times(rootfs: Path, directory: str) -> Iterator[int]:
-    """The open directory, which gets its times back in the end."""
+    """Open a directory and restore its times at the end of the block."""
     parent = open_in_root(rootfs, directory or ".", os.O_RDONLY | os.O_DIRECTORY)
     try:
         before = os.fstat(parent)

@@ -1,8 +1,8 @@
-"""Builds, as doors see them: a Dockerfile's graph carried out to an image.
+"""The builder: executes a Dockerfile's graph and creates an image.
 
     dockerfile --> graph --> Stages.run --> Images.create
 
-Whatever a build has mounted, fetched or held goes when it ends, in any way; what its steps made stays in the cache.
+All mounts, files and locks of a build are released when it ends, in any way; results of its steps remain in the cache.
 """
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ from havre.wire.filters import Filters
 
 log = logging.getLogger(__name__)
 
-_SBOM = "sbom"  # the name that BuildKit's documents have, for an image has its names later
+_SBOM = "sbom"  # name in BuildKit's documents, because an image gets its names only later
 
 
 @dataclasses.dataclass(frozen=True)
 class _Built:
-    """What came of a build for one platform, and its steps as a cache has them, by the cache's mode."""
+    """The result of a build for one platform, and the cache records of its steps by mode of the cache."""
 
     result: BuildResult
     steps: Mapping[str, Sequence[StepRecord]]
@@ -117,11 +117,11 @@ class Builder:
         gc: GcPolicy | None = None,
         agreed: frozenset[str] = DEFAULT,
     ) -> Builder:
-        """Clear away what builds that were cut off have left.
+        """Create the builder and remove what interrupted builds left behind.
 
-        `directory` is data_root/build; `memory`, run_root/build, holds secrets while a command sees them; `contexts`
-        are the clients', which count as cache; `remapping` is of the commands; `gc` limits the cache;
-        `agreed` are the entitlements that a client may grant.
+        `directory` is data_root/build; `memory`, run_root/build, holds secrets while a command uses them; `contexts`
+        are clients' build contexts, which count as cache; `remapping` is the ID range of commands; `gc` limits the
+        cache; `agreed` are the entitlements that a client may grant.
         """
         mounts, scratch = directory / "mounts", directory / "tmp"
         await in_thread(_prepare, scratch, memory)
@@ -135,7 +135,7 @@ class Builder:
         return builder
 
     async def build(self, request: BuildRequest, context: ContextSource, progress: BuildProgress) -> BuildResult:
-        """Build an image. `HavreError`, with the Dockerfile's line where there is one; cancel the task to end it."""
+        """Build an image. Raises `HavreError`, with the Dockerfile's line if any. Cancel the task to abort it."""
         for tag in request.tags:
             parse_reference(tag)
         check_grants(request.entitlements, self._agreed)
@@ -160,12 +160,12 @@ class Builder:
             spawn(self._limit_cache(), "limit the build cache")
 
     def cancel(self, build_id: str) -> None:
-        """End the build of this ID, if there is one."""
+        """Cancel the build with this ID, if there is one."""
         if (running := self._running.get(build_id)) is not None:
             running.cancel()
 
     async def usage(self) -> list[tuple[CacheRecord, bool]]:
-        """The cache's records, oldest first, then cache mounts and contexts; and whether an image uses each layer."""
+        """Records, oldest first, then cache mounts and contexts; each with whether an image uses its layer."""
         used = self._images.live_layers()
         return [(record, Digest(record.layer) in used) for record in await self._records()]
 
@@ -175,7 +175,7 @@ class Builder:
     async def prunable(
         self, filters: Filters, *, all: bool = False, keep_bytes: int = 0, gone: Collection[str] = ()
     ) -> list[Prunable]:
-        """What `prune` would remove once the images `gone` are, with the bytes that frees."""
+        """What `prune` would remove after the images `gone`, with the bytes freed."""
         used = self._images.live_layers(gone)
         records = await self._records()
         chosen = plan_prune(records, filters, all=all, keep_bytes=keep_bytes, used=used)
@@ -190,12 +190,12 @@ class Builder:
         return found
 
     async def prune(self, filters: Filters, all: bool = False, keep_bytes: int = 0) -> tuple[list[str], int]:
-        """Forget records, with `all` also what cache mounts hold; the IDs of the records, and the bytes freed."""
+        """Delete records, with `all` also cache mounts. Returns the IDs of the records, and the bytes freed."""
         ids = [each.id for each in await self.prunable(filters, all=all, keep_bytes=keep_bytes)]
         return ids, await self.remove(ids)
 
     async def remove(self, ids: Sequence[str]) -> int:
-        """Remove these records, and with them what nothing needs any more in the store; the bytes freed."""
+        """Delete these records, and what then is unreferenced in the store. Returns the bytes freed."""
         await self._cache.forget(ids)
         self._steps.forget()
         freed = await self._images.collect_garbage()
@@ -215,12 +215,12 @@ class Builder:
             records = [record for record in records if record not in chosen]
         if gone:
             freed = await self.remove(gone)
-            log.info("the build cache grew too large or too old: %d records are gone, %d bytes freed", len(gone), freed)
+            log.info("garbage collection of the build cache: deleted %d records, freed %d bytes", len(gone), freed)
 
     async def _build_all(
         self, request: BuildRequest, context: ContextSource, progress: BuildProgress, undo: AsyncExitStack
     ) -> BuildResult:
-        """Build for every platform asked for, and let the names stand for all of them."""
+        """Build for all requested platforms, and combine the results under the requested names."""
         platforms = split_platforms(request.platform) or [""]
         several = len(platforms) > 1
         client, told = SharedClient(context) if several else context, PlatformsProgress(progress, len(platforms))
@@ -245,7 +245,7 @@ class Builder:
         undo: AsyncExitStack,
         fresh: Fresh,
     ) -> Job:
-        """What is to be done for one platform; what cannot be done at all is refused."""
+        """Plan the build for one platform. Raises `HavreError` for what cannot be built at all."""
         directory = self._scratch / secrets.token_hex(16)
         undo.push_async_callback(in_thread, trees.remove_tree, directory)
         await in_thread(directory.mkdir, 0o700)
@@ -280,7 +280,7 @@ class Builder:
         )
 
     async def _carry_out(self, job: Job) -> _Built:
-        """Build for one platform; nothing is stored but layers."""
+        """Build for one platform. Stores layers only, no image."""
         request = job.request
         stages = Stages(self._images, self._storage, self._steps, job)
         result = await stages.run()
@@ -307,7 +307,7 @@ class Builder:
         return _Built(built, steps)
 
     async def _store(self, request: BuildRequest, results: Sequence[BuildResult]) -> list[BuildResult]:
-        """The results as images that the names stand for, if they shall stay here."""
+        """Store the results as images with the requested names, unless the request has `store=False`."""
         if not request.store:
             return list(results)
         if len(results) == 1:
@@ -321,20 +321,20 @@ class Builder:
     async def _open_caches(
         self, request: BuildRequest, context: ContextSource, progress: BuildProgress
     ) -> list[ForeignCache]:
-        """The caches of `--cache-from`; one that cannot be had is told of and is no error."""
+        """The caches of `--cache-from`. Best effort: failures are reported and logged."""
         found = []
         for source in request.cache_from:
             try:
                 with shown(f"importing cache manifest from {source.ref or source.store}", progress):
                     found.append(await self._foreign.open(source, request, context))
             except HavreError as error:
-                log.info("a cache is not used: %s", error)
+                log.info("cannot import a build cache: %s", error)
         return found
 
     async def _export_caches(
         self, request: BuildRequest, built: Sequence[_Built], client: ContextSource, progress: BuildProgress
     ) -> dict[str, bytes]:
-        """Write what `--cache-to` asks for, the steps of all platforms; the documents for the client by mode."""
+        """Export the steps of all platforms for `--cache-to`. Returns the documents for the client by mode."""
         documents = {}
         for target in request.cache_to:
             records = [record for each in built for record in each.steps[target.mode]]
@@ -352,7 +352,7 @@ class Builder:
     # -- checks
 
     async def check(self, request: BuildRequest, context: ContextSource) -> CheckReport:
-        """Look for what docker's rules find wrong in a Dockerfile; nothing is pulled, run or sent but that file."""
+        """The build checks of a Dockerfile; nothing is pulled or run, and only the Dockerfile is requested."""
         source = await context.dockerfile(request.dockerfile)
         lines = source.data.decode(errors="replace").splitlines()
         try:
@@ -367,7 +367,7 @@ class Builder:
         return CheckReport(source.name, source.data, tuple(found), lines=lines)
 
     async def wanted(self, request: BuildRequest, text: bytes, names: Collection[str]) -> dict[str, list[str]]:
-        """What a build of this Dockerfile can want of the contexts `names`; of one that is not told of, everything."""
+        """Paths of the contexts `names` that a build of this Dockerfile may read; a missing context is needed whole."""
         if len(split_platforms(request.platform)) > 1 or has_wildcards(request.dockerfile):
             return {}
         own, triggers = _own_platform(), partial(triggers_here, self._images, request)
@@ -377,13 +377,13 @@ class Builder:
             graph = await in_thread(plan_graph, dockerfile, request.build_args, request.target, _platform(request), own)
             found = {name: await wanted_of(name, graph, local, triggers) for name in names}
         except HavreError:
-            return {}  # the build is going to say what is wrong
+            return {}  # the build will report the error
         if MAIN_CONTEXT in found:
             found[MAIN_CONTEXT] = [*dockerfile_places(request.dockerfile), *found[MAIN_CONTEXT]]
         return {name: sources for name, sources in found.items() if EVERYTHING[0] not in sources}
 
     async def _check(self, checks: Checks, request: BuildRequest, context: ContextSource) -> None:
-        """Tell what is wrong with the file; `LintViolation` where the policy is to fail for any finding."""
+        """Report the findings for the file. Raises `LintViolation` if the policy makes findings errors."""
         if not checks.policy.fails:
             checks.warn(await in_thread(checks.of_file))
         elif found := await checks.of_all(request, partial(self._look_up, request, context)):
@@ -391,7 +391,7 @@ class Builder:
             raise LintViolation(found)
 
     async def _look_up(self, request: BuildRequest, context: ContextSource, name: str, platform: str) -> Base | None:
-        """What a base is, by the store or else by its registry."""
+        """The configuration and platform of a base, from the store or else its registry."""
         if name in request.local_contexts:
             return None
         name = request.contexts.get(name, name).removeprefix("docker-image://")
@@ -399,7 +399,7 @@ class Builder:
             image = await self._images.acquire(name, platform or None)
             return image.config, decode_image(await self._images.document(image.id)).platform
         except HavreError:
-            pass  # then its registry may tell
+            pass  # try its registry
         try:
             auth = await context.credentials(parse_reference(name).registry)
             document, _ = await self._images.remote_document(name, auth=auth, platform=platform or None)
@@ -409,7 +409,7 @@ class Builder:
 
 
 def _facts(job: Job, stages: Stages) -> Facts:
-    """What a provenance tells; the options by the names that BuildKit's frontend has for them."""
+    """The facts for provenance; options have the names of BuildKit's frontend."""
     request, origins = job.request, job.client.origins()
     return Facts(
         id=request.id,
@@ -436,7 +436,7 @@ def _own_platform() -> Platform:
 
 
 def _platform(request: BuildRequest) -> Platform:
-    """The platform asked for, of several the first."""
+    """The requested platform, of several the first."""
     return next(map(parse_platform, split_platforms(request.platform)), _own_platform())
 
 

@@ -1,11 +1,11 @@
-"""The stages of one build, carried out: each a task that begins where its base ends and does its steps in order.
+"""Executes the stages of one build: each is a task that begins when its base is done and runs its steps in order.
 
     base (image | stage | scratch) --plan_steps--> steps --Steps.apply--> layers      \\
                                                          --replace-----> configuration +--> the stage's result
                                                          --append------> history      /
 
-Times in the result are those of when a step was first done, so that a build that is wholly cached gives the same image
-again; with SOURCE_DATE_EPOCH they are all that.
+Times in the result are the creation times of the cached steps, so a build that is completely cached gives the same
+image again; with SOURCE_DATE_EPOCH all times are that.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ _COMMENT = "buildkit.dockerfile.v0"
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One build for one platform: what was asked, by whom, and what the Dockerfile came to.
+    """One build for one platform: the request, the client, and the parsed Dockerfile.
 
-    `undo` ends with the build. `interpreters` are by architecture (`foreign`), `fresh` is of all platforms
-    (`steps`). `started_at` is in seconds since the epoch.
+    `undo` is closed when the build ends. `interpreters` are by architecture (`emulation`), `fresh` is shared by all
+    platforms (`steps`). `started_at` is in seconds since the epoch.
     """
 
     request: BuildRequest
@@ -79,9 +79,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Result:
-    """Where a stage is: an image's document, and its configuration as a value; `body` is a base's own document.
+    """The state of a stage: an image configuration, and its `config` as a value; `body` is a base's own document.
 
-    `steps` are its steps so far, as the cache knows them.
+    `steps` are the cache records of its steps so far.
     """
 
     image: ImageConfig
@@ -91,21 +91,21 @@ class Result:
 
     @property
     def layers(self) -> tuple[Digest, ...]:
-        """Its layers, base first."""
+        """The layers, base first."""
         return self.image.rootfs.diff_ids
 
     @property
     def id(self) -> str:
-        """The ID of this image, whether it is stored or not."""
+        """The ID of this image, stored or not."""
         return digest_of(self.document())
 
     def document(self) -> bytes:
-        """The image's document; a base that nothing was done to stays what it is, byte for byte."""
+        """The image configuration; a base without changes keeps its own, byte for byte."""
         return self.body or encode_image(self.image)
 
 
 class Stages:
-    """The stages of one job; also where its steps find the files of stages, images and contexts."""
+    """The stages of one job; also gives steps access to the files of stages, images and contexts."""
 
     def __init__(self, images: Images, storage: Storage, steps: Steps, job: Job) -> None:
         self._images = images
@@ -114,7 +114,7 @@ class Stages:
         self._job = job
         self._tasks: dict[int, asyncio.Task[Result]] = {}
         self._bases: dict[int, Result] = {}
-        self._declared: set[str] = set()  # by ARG, in stages that were begun
+        self._declared: set[str] = set()  # by ARG, in stages that have started
         self._numbers = _first_numbers(job.graph)
         self._total = sum(1 + len(job.graph.stages[index].commands) for index in job.graph.needed)
         self._epoch = _epoch(job.request)
@@ -125,7 +125,7 @@ class Stages:
         )
 
     async def squash(self, result: Result) -> Result:
-        """The result with the layers above its stage's base in one, and a history that says so, as dockerd has it."""
+        """The result with all layers above its stage's base merged into one, and a history entry as dockerd's."""
         stage = self._job.graph.stages[self._job.graph.target]
         base = self._bases[stage.index]
         below, above = base.layers, result.layers[len(base.layers) :]
@@ -147,18 +147,18 @@ class Stages:
         return replace(result, image=image)
 
     def all_steps(self) -> list[StepRecord]:
-        """The steps of all stages, once they are done."""
+        """The cache records of all stages, once they are done."""
         return [record for task in self._tasks.values() for record in task.result().steps]
 
     def unconsumed(self) -> list[str]:
-        """The build arguments given that nothing has declared, once the stages are done."""
+        """The build arguments given that nothing declares, once the stages are done."""
         graph = self._job.graph
         known = self._declared | {*graph.arguments, *graph.automatic, *PROXY_ARGS, "SOURCE_DATE_EPOCH"}
         given = self._job.request.build_args
         return sorted(name for name in given if name not in known and not name.startswith("BUILDKIT_"))
 
     async def run(self) -> Result:
-        """The result of the target. When this ends, in any way, no task of the build runs any more."""
+        """The result of the target. When this returns or raises, no task of the build is running."""
         graph = self._job.graph
         for index in graph.needed:
             self._tasks[index] = asyncio.ensure_future(self._stage(graph.stages[index]))
@@ -177,7 +177,7 @@ class Stages:
         self._job.undo.enter_context(self._storage.hold(layer))
 
     async def generate(self, asked: Sbom, result: Result, platform: str) -> list[Predicate]:
-        """What an SBOM generator, an image for `platform`, says of a result. `HavreError` also for what it writes."""
+        """The SBOM of a result by a generator, an image for `platform`. Invalid output raises `HavreError`, too."""
         tell, title = self._job.tell, f"generating sbom using {asked.generator}"
         target = self._job.graph.stages[self._job.graph.target]
         with shown(title, tell) as vertex:
@@ -195,16 +195,16 @@ class Stages:
             async with self._storage.mounted((written,) if written else ()) as root:
                 return await in_thread(read_statements, root, asked.generator)
 
-    # -- what steps see (`running.Views`)
+    # -- files for steps (`running.Views`)
 
     async def tree(self, name: str, wanted: str) -> Tree:
-        """Where the files of a context, stage or image lie."""
+        """The files of a context, stage or image."""
         if self._views.is_context(name):
             return await self._views.context(name)
         return await self._views.layers((await self._result(name)).layers)
 
     async def mounted(self, name: str, ids: IdRange) -> Path | None:
-        """Where the files of a stage or image are mounted for `ids`; None for a context, which is no mount."""
+        """The mount of a stage or image for `ids`; None for a context, which is not a mount."""
         if self._views.is_context(name):
             return None
         return await self._views.mounted((await self._result(name)).layers, ids)
@@ -219,7 +219,7 @@ class Stages:
     # -- bases
 
     async def _base(self, name: str, platform: str, vertex: Vertex | None) -> Result:
-        """The image `name`, pulled if it is not here or the request says so."""
+        """The image `name`, pulled if it is missing or the request says so."""
         job = self._job
         platform = platform or job.request.platform
         if name == SCRATCH:
@@ -238,7 +238,7 @@ class Stages:
         return Result(decode_image(body), image.config, body)
 
     async def _from_context(self, stage: Stage) -> Result:
-        """The files of a context as a base: what COPY makes of them on nothing."""
+        """A base made of the files of a context: the result of COPY onto scratch."""
         empty = await self._base(SCRATCH, stage.platform, None)
         action = CopyAction(sources=("/",), target="/", into=True, from_=stage.base)
         made = await self._steps.copy(action, (), stage.original, self._scope(stage))
@@ -257,7 +257,7 @@ class Stages:
             try:
                 return (await self._images.acquire(name, platform or None)).id
             except NotFound:
-                pass  # then it is to be pulled
+                pass  # pull it
         reference = parse_reference(name).with_default_tag()
         auth = await self._job.client.credentials(reference.registry)
 
@@ -316,9 +316,9 @@ class Stages:
         )
 
     def _commands(self, stage: Stage, base: Result) -> Sequence[Command]:
-        """The base's triggers, which may not wait for a stage that waits for this one, then the stage's own.
+        """The base's triggers, then the stage's own commands.
 
-        Those that take rights which the client has not granted are refused.
+        Refuses triggers that read a stage which depends on this one, and commands that need entitlements not granted.
         """
         triggers = read_triggers(base.config.on_build or [])
         graph = self._job.graph
@@ -379,14 +379,14 @@ class Stages:
 
     @contextmanager
     def _at(self, line: int) -> Iterator[None]:
-        """Errors of a block show this line of the Dockerfile."""
+        """Add this line of the Dockerfile to errors of the block."""
         try:
             yield
         except HavreError as error:
             raise self._located(error, line) from error
 
     def _located(self, error: HavreError, line: int) -> HavreError:
-        """The same error, showing the line of the Dockerfile unless it does already."""
+        """The same error with an excerpt of the Dockerfile, unless it has one."""
         excerpt = self._job.dockerfile.excerpt(line)
         if excerpt and not isinstance(error, DockerfileError) and excerpt not in error.message:
             error.message = f"{error.message}\n{excerpt}"
@@ -438,7 +438,7 @@ class Stages:
         )
 
     def _name_steps(self, stage: Stage, steps: Sequence[Step], triggers: int, base: Vertex) -> list[Vertex]:
-        """The steps' vertices. Only those that change files have a name, which counts them; triggers no own number."""
+        """The steps' vertices. Only steps that change files have a name with a number; triggers are not numbered."""
         of, at = 1 + sum(step.action is not None for step in steps), 1
         before, named = base, []
         for number, step in enumerate(steps):
@@ -467,7 +467,7 @@ def _changes_files(command: Command) -> bool:
 
 
 def _first_numbers(graph: Graph) -> dict[int, int]:
-    """The number of each needed stage's FROM, all their instructions being counted in the order of the file."""
+    """The number of each needed stage's FROM; all their instructions are numbered in the order of the file."""
     numbers, number = {}, 1
     for index in sorted(graph.needed):
         numbers[index] = number
@@ -482,7 +482,7 @@ def _label_step(request: BuildRequest, config: Config) -> Step:
 
 
 def _epoch(request: BuildRequest) -> int | None:
-    """SOURCE_DATE_EPOCH, in seconds since the epoch."""
+    """SOURCE_DATE_EPOCH in seconds since the epoch (reproducible-builds.org). Raises `InvalidInput`."""
     text = request.build_args.get("SOURCE_DATE_EPOCH")
     if not text:
         return None

@@ -1,12 +1,12 @@
-"""One step carried out: found in the cache, or done on a snapshot of its own whose difference becomes a layer.
+"""Executes one step: finds it in the cache, or runs it on a snapshot and makes a layer of the difference.
 
     action + layers below --> key --> Cache.find --> its layer
                                |                        RUN, ADD of archives --> what it changed ---.
                                +--> snapshot of the     COPY, ADD, WORKDIR ----> LayerPlan ---------+--> Layers.make
                                     layers                                                               Cache.keep
 
-A step that fails, or is cancelled anywhere, leaves nothing: the snapshot and all around it are undone in any case, and
-a layer is there whole or not at all (`Layers.ingest`).
+A step that fails or is cancelled leaves nothing behind: the snapshot is removed in all cases, and a layer is added
+completely or not at all (`Layers.ingest`).
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Made:
-    """What a step came to. `layer` is None when no file changed; `created_at` is when it was first done."""
+    """The result of a step. `layer` is None if no file changed; `created_at` is the time of its first execution."""
 
     layer: Digest | None
     created_at: float
@@ -63,11 +63,11 @@ Fresh: TypeAlias = dict[tuple[tuple[int, int], str], asyncio.Future[Made]]
 
 @dataclass(frozen=True, kw_only=True)
 class Scope:
-    """The build that a step belongs to. `directory` is the build's own; `epoch` bounds the times of all files.
+    """The build that a step belongs to. `directory` is the build's own; `epoch` caps the times of all files.
 
-    `hold` spares a layer from collection until the build is over. `materials` are the digests of what is fetched by
-    address. `interpreter` is what programs of its platform need in the image. `at` is where the step stands in the
-    Dockerfile, and `fresh` what is done in this build without a cache, so that its platforms share that, too.
+    `hold` protects a layer from garbage collection until the build ends. `materials` collects the digests of what is
+    fetched by address. `interpreter` is the one that programs of the platform need in the image. `at` is the step's
+    position in the Dockerfile; `fresh` has steps done in this build without a cache, to share them between platforms.
     """
 
     request: BuildRequest
@@ -85,7 +85,7 @@ class Scope:
 
 
 class Steps:
-    """Carries out steps for all builds."""
+    """Executes steps for all builds."""
 
     SEEN = 4096
 
@@ -101,7 +101,7 @@ class Steps:
     async def apply(
         self, action: Action, below: Sequence[Digest], description: str, scope: Scope, output: Output
     ) -> Made:
-        """What `action` makes of the layers `below`; the layer is held for the build."""
+        """The result of `action` on the layers `below`; the layer is held until the build ends."""
         if isinstance(action, CopyAction):
             return await self.copy(action, below, description, scope)
         if isinstance(action, RunAction):
@@ -132,7 +132,7 @@ class Steps:
         return await in_thread(self._digests.of, chosen, Placement("/", into=True))
 
     async def copy(self, action: CopyAction, below: Sequence[Digest], description: str, scope: Scope) -> Made:
-        """A COPY or ADD; one of a URL that its server says is unchanged is found without fetching it."""
+        """COPY or ADD. If the server of a URL confirms that it has not changed, it is not fetched again."""
         url = action.sources[0] if len(action.sources) == 1 and action.remote else ""
         if not fetching.is_url(url):
             return (await self._copied(action, below, description, scope))[0]
@@ -150,7 +150,7 @@ class Steps:
     async def _copied(
         self, action: CopyAction, below: Sequence[Digest], description: str, scope: Scope
     ) -> tuple[Made, str]:
-        """What came of it, and the key it has by its content."""
+        """The result, and its cache key by content."""
         async with AsyncExitStack() as stack:
             downloads = scope.directory / f"add-{secrets.token_hex(8)}"
             await in_thread(downloads.mkdir, 0o700)
@@ -208,7 +208,7 @@ class Steps:
         return await self._once(key, description, scope, partial(self._lay, key, below, description, scope, apply))
 
     async def squash(self, below: Sequence[Digest], above: Sequence[Digest], scope: Scope) -> Made:
-        """What the layers `above` change of those `below`, as one."""
+        """Merge the changes of the layers `above` to those `below` into one layer."""
 
         async def work(place: RunPlace) -> None:
             await self._storage.snapshots.merge(place.id, above)
@@ -217,9 +217,9 @@ class Steps:
         return await self._find(key, "squash", scope) or await self._make(key, below, "squash", scope, work)
 
     def seen(self, image: str) -> bool:
-        """Whether a step has come to this image before, as far as that is remembered; it is from now on.
+        """Report whether a step has resulted in this image before, as far as remembered; remembers it.
 
-        What has the same ID has the same layers and history, times included: the step did nothing anew.
+        The same ID means the same layers and history, including times: the step was not executed again.
         """
         known = image in self._seen
         self._seen[image] = None
@@ -229,17 +229,17 @@ class Steps:
         return known
 
     def forget(self) -> None:
-        """Remember no step."""
+        """Clear the remembered images."""
         self._seen.clear()
 
     # -- cache and layers
 
     async def _once(self, key: str, description: str, scope: Scope, make: Callable[[], Awaitable[Made]]) -> Made:
-        """What is in the cache, or what another build is making for it right now; else `make()`."""
+        """The cached result, or that of another build that is executing the step now; otherwise that of `make()`."""
         if not scope.use_cache:
             return await _once_in_a_build(key, scope, make)
         while (found := await self._find(key, description, scope)) is None and key in self._making:
-            await asyncio.wait([self._making[key]])  # it may have failed, or been cancelled
+            await asyncio.wait([self._making[key]])  # it may fail or be cancelled, so look again
         if found is not None:
             return found
         mine = asyncio.get_running_loop().create_future()
@@ -263,7 +263,7 @@ class Steps:
         return Made(layer, record.created_at, cached=True, key=key)
 
     async def _find_elsewhere(self, key: str, description: str, scope: Scope) -> CacheRecord | None:
-        """The record of a foreign cache, which is ours from now on; one whose layer cannot be had counts as none."""
+        """Import a step's record from a foreign cache. Records whose layer cannot be fetched are skipped and logged."""
         for cache in scope.caches:
             if (known := cache.records.get(key)) is None:
                 continue
@@ -273,7 +273,7 @@ class Steps:
                     scope.hold(layer)
                     await cache.bring(layer)
             except HavreError as error:
-                log.warning("a layer of a build cache cannot be had, the step is done anew: %s", error)
+                log.warning("cannot fetch a layer of a build cache, executing the step: %s", error)
                 continue
             return await self._cache.keep([key], layer, description, known.created_at)
         return None
@@ -287,7 +287,7 @@ class Steps:
         work: Callable[[RunPlace], Awaitable[None]],
         ids: IdRange | None = None,
     ) -> Made:
-        """Do `work` on a fresh snapshot of the layers, mounted for `ids`, and keep what it changed."""
+        """Run `work` on a new snapshot of the layers, mounted for `ids`, and store the difference."""
         async with self._snapshot(below, scope, ids) as place:
             await work(place)
             return await self._keep(key, description, await self._difference(place, scope))
@@ -300,7 +300,7 @@ class Steps:
         scope: Scope,
         plan: Callable[[Path], LayerPlan | None],
     ) -> Made:
-        """Keep the layer that `plan` makes over the files of the layers; None: what it changed of them."""
+        """Store the layer that `plan` makes over the files of the layers; for None, the difference of the snapshot."""
         async with self._snapshot(below, scope) as place:
             planned = await to_its_end(plan, place.rootfs)
             if planned is None:
@@ -315,7 +315,7 @@ class Steps:
     async def _snapshot(
         self, below: Sequence[Digest], scope: Scope, ids: IdRange | None = None
     ) -> AsyncIterator[RunPlace]:
-        """A snapshot of the layers for the length of a block."""
+        """A snapshot of the layers for the duration of the block."""
         id = secrets.token_hex(32)
         snapshots, files = self._storage.snapshots, scope.directory / id
         undo = AsyncExitStack()
@@ -329,7 +329,7 @@ class Steps:
             await finish(undo.aclose())
 
     async def _difference(self, place: RunPlace, scope: Scope) -> Digest | None:
-        """The layer of what was changed in a snapshot; None if nothing was."""
+        """The layer of a snapshot's changes; None if there are none."""
         pieces = cast(AsyncGenerator[bytes, None], self._storage.snapshots.diff_tar(place.id, scope.epoch))
         async with aclosing(pieces), self._storage.layers.ingest() as sink:
             empty = True
@@ -348,7 +348,7 @@ class Steps:
 
 
 async def _once_in_a_build(key: str, scope: Scope, make: Callable[[], Awaitable[Made]]) -> Made:
-    """What the same step of another platform has made, or is making; else `make()`."""
+    """The result of the same step for another platform, waiting for it if needed; otherwise that of `make()`."""
     known = scope.fresh.get((scope.at, key))
     if known is not None:
         return replace(await asyncio.shield(known), cached=True)
@@ -359,9 +359,9 @@ async def _once_in_a_build(key: str, scope: Scope, make: Callable[[], Awaitable[
 async def _cloned(
     address: GitAddress, directory: Path, action: CopyAction, client: ContextSource
 ) -> tuple[Chosen, str]:
-    """ADD of a git repository: its files as a directory's, and the commit's digest.
+    """ADD of a git repository: its files as a directory, and the commit's digest.
 
-    The checksum is that of the commit, or begins it.
+    The checksum is the ID of the commit or a prefix of it.
     """
     await in_thread(directory.mkdir, 0o700)
     address = replace(address, checksum=action.checksum or address.checksum)
@@ -375,7 +375,7 @@ def _key_of_url(action: CopyAction, below: Sequence[Digest], download: fetching.
 
 
 def _archives(action: CopyAction, sources: Sequence[Chosen]) -> list[Chosen]:
-    """The sources that ADD unpacks: archives, of URLs only where it says so."""
+    """The sources that ADD unpacks: local archives by default, archives of URLs only with --unpack."""
     if action.unpack is False:
         return []
     local = [each for each in sources if action.unpack or not fetching.is_url(each.shown)]
@@ -385,7 +385,7 @@ def _archives(action: CopyAction, sources: Sequence[Chosen]) -> list[Chosen]:
 def _plan(
     action: CopyAction, sources: Sequence[Chosen], archives: Sequence[Chosen], placement: Placement, rootfs: Path
 ) -> LayerPlan | None:
-    """The layer of a COPY or ADD; with archives to unpack it is done to the files, and what they are then is it."""
+    """The layer of COPY or ADD. None if archives were extracted into `rootfs`: the layer is then the difference."""
     owner = _owner(rootfs, action.chown) if action.chown else None
     placement = replace(placement, owner=owner or placement.owner)
     plain = [each for each in sources if each not in archives]
@@ -410,6 +410,6 @@ def _plan_directory(path: str, rootfs: Path, owner: tuple[int, int] = (0, 0)) ->
 
 
 def _owner(rootfs: Path, chown: str) -> tuple[int, int]:
-    """UID and GID of `--chown=user[:group]`; a bare number stands for both."""
+    """UID and GID of `--chown=user[:group]`; a bare number is used for both."""
     user = resolve_user(rootfs, chown)
     return user.uid, user.uid if chown.isdecimal() else user.gid

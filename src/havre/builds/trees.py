@@ -1,10 +1,10 @@
-"""Trees that COPY, ADD and mounts read: a directory of ours, or a client's context packed into one file.
+"""Trees that COPY, ADD and mounts read: a directory, or a client's context packed into one file.
 
-    Tree    locate("a/b") --> where it leads, and whether it is a directory        links followed inside the tree
-            names("a")    --> what the directory holds
-            item("a/b"), walk("a") --> Item: what a file is, as an entry; its content by `pieces` and `digest`
+    Tree    locate("a/b") --> the resolved path, and whether it is a directory     links resolved inside the tree
+            names("a")    --> the names in the directory
+            item("a/b"), walk("a") --> Item: a file as an entry; its content by `pieces` and `digest`
 
-Both are hostile: nothing in them leads outside. Blocking.
+Both are hostile: nothing in them can refer to files outside. Blocking.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ _NOWHERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 class Item(NamedTuple):
-    """A member of a tree at `path`, which has no links in it; `place` is its path from where a walk began.
+    """A member of a tree at `path`, without links in it; `place` is its path relative to the start of a walk.
 
-    `entry.kind` is never hardlink, but may be socket; names of one file have the same `inode`, None for a single name.
+    `entry.kind` is never hardlink, but may be socket; hard links share `inode`, which is None for a file with one name.
     """
 
     path: str
@@ -49,22 +49,22 @@ class Item(NamedTuple):
 
 
 class Tree(Protocol):
-    """Files to be read. What has the same `identity` has the same files; None says nothing."""
+    """Files to be read. Trees with the same `identity` have the same files; None if unknown."""
 
     @property
     def identity(self) -> Hashable | None: ...
 
     def locate(self, path: str) -> tuple[str, bool] | None:
-        """Where `path` leads, and whether that is a directory; None if to nothing."""
+        """`path` with links resolved, and whether it is a directory; None if it does not exist."""
 
     def names(self, path: str) -> list[str]:
-        """What the directory at `path`, which was located, holds, in order of name."""
+        """The sorted names in the directory at `path`, a result of `locate`."""
 
     def item(self, path: str) -> Item:
-        """What lies at `path`, which was located."""
+        """The item at `path`, a result of `locate`."""
 
     def walk(self, path: str) -> Iterator[Item]:
-        """All below the directory at `path`, in order of name, a directory before its content."""
+        """Everything below the directory at `path`, by name, a directory before its content."""
 
     def digest(self, path: str) -> bytes:
         """The SHA-256 of a regular file's content."""
@@ -73,18 +73,18 @@ class Tree(Protocol):
         """A regular file's content."""
 
     def directory(self) -> Path:
-        """A directory with all of it, for mounts."""
+        """A directory with all files, for mounts."""
 
 
 class DirectoryTree:
-    """The tree below `root`, which nobody changes meanwhile."""
+    """The tree below `root`, which must not change meanwhile."""
 
     def __init__(self, root: Path, identity: Hashable | None = None) -> None:
         self._root = root
         self.identity = identity
 
     def locate(self, path: str) -> tuple[str, bool] | None:
-        """As `Tree` says."""
+        """See `Tree`."""
         try:
             resolved = resolve_in_root(self._root, path).lstrip("/")
             descriptor = open_in_root(self._root, resolved or ".", os.O_PATH | os.O_NOFOLLOW)
@@ -98,7 +98,7 @@ class DirectoryTree:
             os.close(descriptor)
 
     def names(self, path: str) -> list[str]:
-        """As `Tree` says."""
+        """See `Tree`."""
         descriptor = self._open_directory(path)
         try:
             return sorted(os.listdir(descriptor))
@@ -106,7 +106,7 @@ class DirectoryTree:
             os.close(descriptor)
 
     def item(self, path: str) -> Item:
-        """As `Tree` says."""
+        """See `Tree`."""
         above, _, name = path.rpartition("/")
         parent = self._open_directory(above)
         try:
@@ -116,7 +116,7 @@ class DirectoryTree:
             os.close(parent)
 
     def walk(self, path: str) -> Iterator[Item]:
-        """As `Tree` says."""
+        """See `Tree`."""
         directory = self._open_directory(path)
         prefix = f"{path}/" if path else ""
         try:
@@ -127,14 +127,14 @@ class DirectoryTree:
             os.close(directory)
 
     def digest(self, path: str) -> bytes:
-        """As `Tree` says."""
+        """See `Tree`."""
         found = hashlib.sha256()
         for piece in self.pieces(path):
             found.update(piece)
         return found.digest()
 
     def pieces(self, path: str) -> Iterator[bytes]:
-        """As `Tree` says."""
+        """See `Tree`."""
         descriptor = open_in_root(self._root, path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
         try:
             while piece := os.read(descriptor, PIECE):
@@ -143,7 +143,7 @@ class DirectoryTree:
             os.close(descriptor)
 
     def directory(self) -> Path:
-        """As `Tree` says."""
+        """See `Tree`."""
         return self._root
 
     def _open_directory(self, path: str) -> int:
@@ -151,7 +151,7 @@ class DirectoryTree:
 
 
 def entry_of(status: os.stat_result, parent: int, name: str) -> Entry:
-    """What `name` in the open directory `parent` is; the path is left to the caller."""
+    """The entry of `name` in the open directory `parent`; the caller sets its path."""
     kind = _KINDS[stat.S_IFMT(status.st_mode)]
     mtime_s, mtime_ns = divmod(status.st_mtime_ns, 10**9)
     is_device = kind in ("char", "block")

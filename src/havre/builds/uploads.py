@@ -1,8 +1,8 @@
-"""A build context that came as a tar in a request's body, or by HTTP: the classic client's.
+"""A build context of the classic client: a tar in a request's body, or fetched by HTTP or git.
 
-    tar --> a packed tree --> without what .dockerignore names --> the Dockerfile, and the steps' sources
+    tar --> a packed tree --> minus what .dockerignore excludes --> the Dockerfile, and the steps' sources
 
-The classic client has no secrets and no named contexts to offer.
+The classic client has no secrets and no named contexts.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ _FETCHED = ".remote-context"
 
 
 class SshAgents(Protocol):
-    """Agents that a client forwards."""
+    """SSH agents that a client forwards."""
 
     async def ssh(self, id: str) -> Path | None: ...
 
 
 class UploadedContext:
-    """The ContextSource of one classic build, to be closed; `directory` is empty. `credentials` are by registry.
+    """The ContextSource of one classic build; must be closed. `directory` is empty. `credentials` are by registry.
 
-    `agents` are set by who knows them. `is_dockerfile` when what was fetched is a Dockerfile alone, whatever name the
-    client asks for.
+    `agents` is set by APIs that forward SSH agents. `is_dockerfile` is set if the fetched file is a Dockerfile alone,
+    whatever name the client requests.
     """
 
     def __init__(self, directory: Path, credentials: Mapping[str, Auth]) -> None:
@@ -58,11 +58,11 @@ class UploadedContext:
 
     @property
     def files(self) -> Path | PackedTree:
-        """What has come."""
+        """The files received."""
         return self._directory if self._tree is None else self._tree
 
     async def receive(self, chunks: AsyncIterator[bytes]) -> None:
-        """Unpack the tar, compressed or not; `InvalidInput` for what is none."""
+        """Receive the tar, compressed or not. Raises `InvalidInput`."""
         intake = self._intake()
         async with aclosing(ahead(gathered(chunks))) as pieces:
             async for piece in pieces:
@@ -74,7 +74,7 @@ class UploadedContext:
         return TarIntake(self._tree)
 
     def close(self) -> None:
-        """Give the disk back. Idempotent."""
+        """Release the disk space. Idempotent."""
         if self._tree is not None:
             self._tree.close()
 
@@ -88,9 +88,9 @@ class UploadedContext:
         name: str = DEFAULT_NAME,
         unpack: bool = True,
     ) -> None:
-        """Take the context from a URL: a git repository (for which `lender` helps), a tar, or a Dockerfile alone.
+        """Fetch the context from a URL: a git repository (with credentials of `lender`), a tar, or a single Dockerfile.
 
-        `name` is what the latter is called; with `unpack` off a tar is a file, too.
+        `name` is the name of the single file; without `unpack`, a tar is stored as a file, too.
         """
         if (address := parse_git_address(url)) is not None:
             address = replace(address, checksum=checksum or address.checksum)
@@ -112,11 +112,11 @@ class UploadedContext:
         path.unlink()
 
     async def dockerfile(self, path: str) -> DockerfileBytes:
-        """The Dockerfile at `path`, with what is to be ignored."""
+        """The Dockerfile at `path`, with its ignore file."""
         return await find_dockerfile(self.files, DEFAULT_NAME if self.is_dockerfile else path)
 
     async def directory(self, name: str, wanted: Sequence[str], ignored: Sequence[str]) -> Path | PackedTree:
-        """The files, without what is ignored."""
+        """The files without ignored ones."""
         if ignored and self._tree is not None:
             return await to_its_end(self._tree.without, IgnoreRules(ignored))
         if ignored:
@@ -124,28 +124,28 @@ class UploadedContext:
         return self.files
 
     async def secret(self, id: str) -> bytes | None:
-        """The classic client has none."""
+        """None: the classic client has no secrets."""
         return None
 
     async def ssh(self, id: str) -> Path | None:
-        """An agent that the client forwards beside the context."""
+        """The socket of an SSH agent that the client forwards, or None."""
         return None if self.agents is None else await self.agents.ssh(id)
 
     def blob(self, store: str, digest: Digest) -> AsyncGenerator[bytes, None]:
-        """The classic client has no directories of caches."""
+        """Raises `NotFound`: the classic client has no cache directories."""
         raise NotFound(f"the client has no cache {store}")
 
     async def credentials(self, registry: str) -> Auth | None:
-        """What the client sent for this registry."""
+        """The credentials that the client sent for this registry."""
         return credentials_for(self._credentials, registry)
 
     def origins(self) -> Mapping[str, Origin]:
-        """Where the main context comes from, if it was fetched."""
+        """The origin of the main context, if it was fetched."""
         return {} if self.origin is None else {MAIN_CONTEXT: self.origin}
 
 
 async def gathered(chunks: AsyncIterator[bytes], first: bytes = b"") -> AsyncGenerator[bytes, None]:
-    """`first` and what follows in pieces that are worth a hop to a thread; the last may be empty."""
+    """`first` and the chunks after it, joined to pieces large enough for a call in a thread; the last may be empty."""
     pieces, size = [first], len(first)
     async for chunk in chunks:
         pieces.append(chunk)
@@ -157,19 +157,19 @@ async def gathered(chunks: AsyncIterator[bytes], first: bytes = b"") -> AsyncGen
 
 
 def dockerfile_places(path: str) -> tuple[str, str, str]:
-    """Where in a context the Dockerfile is, and where what is to be ignored may be."""
+    """Paths of the Dockerfile and of its possible ignore files in a context."""
     inside = posixpath.normpath("/" + path).lstrip("/")
     return inside, f"{inside}.dockerignore", ".dockerignore"
 
 
 def dockerfile_names(path: str) -> Sequence[str]:
-    """What a Dockerfile at `path` may be called: the default name may be in lower case."""
+    """Possible paths of a Dockerfile: the default name may also be in lower case."""
     above, name = posixpath.split(path)
     return (path, posixpath.join(above, name.lower())) if name == DEFAULT_NAME else (path,)
 
 
 async def read_dockerfile(files: Path | PackedTree, path: str) -> bytes:
-    """The text of the Dockerfile at `path`, by any of its names; `NotFound` without one."""
+    """The text of the Dockerfile at `path`, under any of its names. Raises `NotFound`."""
     for name in dockerfile_names(path):
         with suppress(NotFound):
             return await in_thread(read_file, files, name, MAX_BYTES)
@@ -177,7 +177,7 @@ async def read_dockerfile(files: Path | PackedTree, path: str) -> bytes:
 
 
 async def find_dockerfile(files: Path | PackedTree, path: str) -> DockerfileBytes:
-    """The Dockerfile at `path` of a context, with what is to be ignored; `InvalidInput` without one."""
+    """The Dockerfile at `path` of a context, with its ignore file. Raises `InvalidInput` if it is missing."""
     inside, *ignoring = dockerfile_places(path)
     try:
         data = await read_dockerfile(files, inside)
@@ -194,7 +194,7 @@ async def find_dockerfile(files: Path | PackedTree, path: str) -> DockerfileByte
 
 
 def credentials_for(known: Mapping[str, Auth], registry: str) -> Auth | None:
-    """Of what a client sent, by whatever name it did, that of a registry."""
+    """The credentials of a registry among those that the client sent under any of its names."""
     names = (registry, f"https://{registry}", f"https://{registry}/v1/", f"https://index.{registry}/v1/")
     return next((known[name] for name in names if name in known), None)
 
@@ -207,7 +207,7 @@ def _unpack(intake: TarIntake, path: Path) -> None:
 
 
 def remove_ignored(directory: Path, rules: IgnoreRules) -> None:
-    """Remove what the rules leave out. Blocking."""
+    """Remove the files that the rules exclude. Blocking."""
     root = trees.open_directory(directory)
     try:
         for entry in trees.walk(root):

@@ -1,7 +1,7 @@
 """The trees that steps copy from and mount: the client's contexts, and the files of stages and images.
 
-A context is asked of the client once in a build, for all that the Dockerfile can want of it. The files of layers are
-shown by a snapshot of them, mounted once in a build for each set of layers, whoever asks.
+A context is requested from the client once per build, with everything that the Dockerfile may read. Files of layers are
+mounted as a snapshot, once per build for each set of layers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from havre.storage import Snapshots
 
 
 class BuildViews:
-    """The trees of one build; what was mounted for them goes with `undo`."""
+    """The trees of one build; mounts are removed by `undo`."""
 
     def __init__(
         self,
@@ -52,7 +52,7 @@ class BuildViews:
         self._lock = asyncio.Lock()
 
     def is_context(self, name: str) -> bool:
-        """Whether a name stands for a directory of the client's; the empty one does."""
+        """Report whether a name refers to a directory of the client; "" is the main context."""
         return not name or name in self._request.local_contexts
 
     async def context(self, name: str) -> Tree:
@@ -78,11 +78,11 @@ class BuildViews:
         return DirectoryTree(found) if isinstance(found, Path) else found
 
     async def layers(self, layers: tuple[Digest, ...]) -> Tree:
-        """The files of these layers: the same tree for all sources of a COPY, which tells hard links by it."""
+        """The files of these layers. All sources of a COPY get the same tree, which identifies hard links."""
         return self._trees.setdefault(layers, DirectoryTree(await self.mounted(layers), layers))
 
     async def mounted(self, layers: tuple[Digest, ...], ids: IdRange | None = None) -> Path:
-        """Where the files of these layers are mounted, for `ids`; nothing that is written there is kept."""
+        """The mount of these layers, for `ids`; writes to it are discarded."""
         async with self._lock:
             if (layers, ids) not in self._mounted:
                 id = secrets.token_hex(32)

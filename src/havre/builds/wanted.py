@@ -1,11 +1,11 @@
-"""What of a context a build can want, so that no more of it is sent.
+"""The parts of a context that a build may read, so that the client need not send more.
 
     COPY a*.txt d/ /x     RUN --mount=type=bind,source=s     ONBUILD COPY o .    -->  a*.txt, d, s, o
     COPY $V /x            COPY . /x                          a base not here     -->  everything
 
-Only sources that mean the same to every client, read at any time, are told; anything else means everything: variables,
-quotes, patterns beyond `*` and `?`, triggers of a base that nobody has looked at yet. Stages that are not built want
-nothing.
+Only sources that do not depend on the client or the time of reading are listed; in all other cases everything is
+needed: variables, quotes, patterns beyond `*` and `?`, triggers of a base that is not in the store. Stages that are not
+built need nothing.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ Triggers = Callable[[Stage], Awaitable[Sequence[str] | None]]
 
 
 async def wanted_of(name: str, graph: Graph, local_contexts: frozenset[str], triggers: Triggers) -> list[str]:
-    """Paths and patterns of the context `name`, in order; [""] is everything.
+    """Paths and patterns of the context `name`, sorted; [""] is everything.
 
-    `triggers` gives those of a stage's base image, None if they are not known.
+    `triggers` returns those of a stage's base image, None if unknown.
     """
     wanted: set[str] = set()
     for index in graph.needed:
@@ -53,7 +53,7 @@ async def wanted_of(name: str, graph: Graph, local_contexts: frozenset[str], tri
 async def _inherited(
     stage: Stage, graph: Graph, local_contexts: frozenset[str], triggers: Triggers
 ) -> Sequence[Command] | None:
-    """The commands that a stage's base has it begin with."""
+    """The triggers that a stage inherits from its base."""
     if stage.after is not None:
         before = graph.stages[stage.after].commands
         return read_triggers([command.trigger for command in before if isinstance(command, OnBuild)])
@@ -64,7 +64,7 @@ async def _inherited(
 
 
 def _reads(command: Command) -> Iterator[tuple[str, str]]:
-    """What a command reads, each with the context or stage it reads it from."""
+    """The sources that a command reads, each with its context or stage."""
     if isinstance(command, Copy):
         yield from ((command.from_, source) for source in command.sources)
     elif isinstance(command, Run):
@@ -74,12 +74,12 @@ def _reads(command: Command) -> Iterator[tuple[str, str]]:
 
 
 def _is_open(source: str) -> bool:
-    """Whether a source is everything, or only the build will tell what it means."""
+    """Report whether a source is everything, or can only be resolved during the build."""
     return not _OPEN.isdisjoint(source) or "**" in source or posixpath.normpath(f"/{source}").strip("/") == ""
 
 
 async def triggers_here(images: Images, request: BuildRequest, stage: Stage) -> Sequence[str] | None:
-    """The triggers of a stage's base image, if it is here and no other is to be pulled."""
+    """The triggers of a stage's base image, if it is in the store and will not be pulled."""
     name = request.contexts.get(stage.base, stage.base).removeprefix("docker-image://")
     if request.pull or "://" in name:
         return None

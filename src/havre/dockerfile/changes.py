@@ -1,7 +1,7 @@
-"""`import --change`, `commit --change`: instructions that change an image's configuration and need no build. Pure.
+"""`import --change`, `commit --change`: applies instructions to an image's configuration without a build. Pure.
 
-The changes are read as the lines of one Dockerfile, and change a configuration as a build's steps do: variables are the
-configuration's own, ENTRYPOINT drops an inherited CMD, shell forms use the configured shell.
+The changes are parsed as the lines of one Dockerfile and applied as the steps of a build: variables are expanded from
+the configuration's environment, ENTRYPOINT resets an inherited CMD, shell forms use the configured shell.
 
 Source: moby daemon/builder/dockerfile, BuildFromConfig.
 """
@@ -22,7 +22,7 @@ _VALID = (
 
 
 def apply_changes(config: Config, changes: Sequence[str]) -> Config:
-    """`config` after the instructions; raises `InvalidInput`, also for changes that are comments alone."""
+    """`config` after the instructions. Raises `InvalidInput`, also if all changes are comments."""
     if not changes:
         return config
     try:

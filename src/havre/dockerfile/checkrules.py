@@ -1,9 +1,9 @@
-"""The rules of build checks: what each finds in a file, and in a stage once its steps are planned. Pure.
+"""The rules of build checks: findings in a file, and in a stage once its steps are planned. Pure.
 
     Dockerfile, Graph          --check_file-->   names and casing, FROM lines, comments
-    Stage's commands and steps --check_stage-->  what variables, the base's configuration and .dockerignore decide
+    Stage's commands and steps --check_stage-->  rules that depend on variables, the base's configuration, .dockerignore
 
-A stage is checked when it is planned, so a build hears of the stages that it needs, and `--check` of all.
+A stage is checked when it is planned: a build checks the stages that it needs, `--check` all of them.
 
 Source: moby/buildkit frontend/dockerfile/dockerfile2llb/validations.go and docs/rules for what each rule means.
 """
@@ -42,12 +42,12 @@ def _found(instruction: Instruction, rule: str, message: str) -> Finding:
 
 
 def check_file(dockerfile: Dockerfile, graph: Graph) -> list[Finding]:
-    """What is wrong with the file whatever its bases are."""
+    """The findings that do not depend on any base image."""
     return [*_casing(dockerfile), *_lines(dockerfile), *_stage_names(dockerfile, graph), *_bases(dockerfile, graph)]
 
 
 def _casing(dockerfile: Dockerfile) -> Iterator[Finding]:
-    """Most instructions decide whether upper or lower case is right; those before the first FROM do not count."""
+    """The majority decides between upper and lower case; instructions before the first FROM are not counted."""
     words = [(each, each.word) for each in _in_stages(dockerfile)]
     lower = sum(word.islower() for _, word in words)
     wanted, prevails = ("lowercase", str.islower) if lower > len(_upper(words)) else ("uppercase", str.isupper)
@@ -78,7 +78,7 @@ def _lines(dockerfile: Dockerfile) -> Iterator[Finding]:
 
 
 def _description(instruction: Instruction, escape: str) -> Iterator[Finding]:
-    """The comment above an ARG or a named stage is taken for its description, which begins with the name."""
+    """The comment above an ARG or a named stage is its description and should begin with the name."""
     if instruction.name not in ("ARG", "FROM") or not instruction.comments:
         return
     command = understand(instruction, escape)
@@ -112,7 +112,7 @@ def _stage_names(dockerfile: Dockerfile, graph: Graph) -> Iterator[Finding]:
 
 
 def _bases(dockerfile: Dockerfile, graph: Graph) -> Iterator[Finding]:
-    """The bases' names and platforms, and the arguments in them."""
+    """Names and platforms of the bases, and the arguments used in them."""
     escape = dockerfile.escape
     globals_ = _global_defaults(dockerfile, graph)
     declared = {*graph.automatic, *globals_}
@@ -135,7 +135,7 @@ def _bases(dockerfile: Dockerfile, graph: Graph) -> Iterator[Finding]:
 
 
 def _global_defaults(dockerfile: Dockerfile, graph: Graph) -> dict[str, str | None]:
-    """What ARG before the first FROM declares, with the value it has when no build argument is given."""
+    """The global arguments (ARG before the first FROM) and their defaults."""
     found: dict[str, str | None] = {}
     for instruction in dockerfile.instructions:
         if instruction.name == "FROM":
@@ -178,7 +178,7 @@ def _platform(instruction: Instruction, command: From) -> Iterator[Finding]:
 
 
 def check_base(dockerfile: Dockerfile, stage: Stage, found: Platform, wanted: Platform) -> list[Finding]:
-    """What is wrong with a stage whose base is for the platform `found`."""
+    """The findings for a stage whose base image is for the platform `found`."""
     if found.same_as(wanted):
         return []
     instruction = next(each for each in dockerfile.instructions if each.line == stage.line)
@@ -196,9 +196,10 @@ def check_stage(
     placed: bool,
     base_known: bool = True,
 ) -> list[Finding]:
-    """What is wrong with a stage whose instructions are planned as `steps` on the configuration `base`.
+    """The findings for a stage whose instructions are planned as `steps` on the configuration `base`.
 
-    `placed` says that a stage it is made from has a WORKDIR. What the base may decide is told only if `base_known`.
+    `placed` reports that a stage below it has a WORKDIR. Rules that depend on the base are applied only if
+    `base_known`.
     """
     at_line = {each.line: each for each in dockerfile.instructions}
     rules = None if any(pattern.startswith("!") for pattern in ignored) else IgnoreRules(ignored)
@@ -228,7 +229,7 @@ def check_stage(
 
 
 def is_placed(stage: Stage, graph: Graph) -> bool:
-    """Whether one of the stages that this one is made from has a WORKDIR."""
+    """Report whether a stage that this one is based on has a WORKDIR."""
     after = stage.after
     while after is not None:
         stage = graph.stages[after]
@@ -243,7 +244,7 @@ def _hint(similar: str) -> str:
 
 
 def _once(last: dict[str, Instruction], instruction: Instruction) -> Iterator[Finding]:
-    """The earlier of two is told of, since it is the one without effect."""
+    """Reports the earlier of two equal instructions, which has no effect."""
     before = last.get(instruction.name)
     if before is not None:
         message = (
@@ -262,7 +263,7 @@ def _workdir(instruction: Instruction, step: Step, *, placed: bool) -> Iterator[
 
 
 def _of_values(command: Command, instruction: Instruction) -> Iterator[Finding]:
-    """ARG, ENV and LABEL: how they are written, and whether they look like secrets."""
+    """ARG, ENV and LABEL: legacy syntax, and names that look like secrets."""
     word = instruction.word
     if isinstance(command, Env | Label) and "=" not in instruction.rest.split(None, 1)[0]:
         message = f'"{word} key=value" should be used instead of legacy "{word} key value" format'
@@ -277,7 +278,7 @@ def _of_values(command: Command, instruction: Instruction) -> Iterator[Finding]:
 def _of_words(
     command: Command, instruction: Instruction, step: Step, rules: IgnoreRules | None, ignored: Sequence[str]
 ) -> Iterator[Finding]:
-    """EXPOSE's ports; what COPY and ADD read of the context."""
+    """Ports of EXPOSE; sources of COPY and ADD that .dockerignore excludes."""
     if isinstance(command, Words) and command.kind == "EXPOSE":
         for port in step.words:
             protocol = port.partition("/")[2]

@@ -1,11 +1,11 @@
-"""Build checks: docker's rules for good Dockerfiles, which of them apply, and how findings are shown. Pure.
+"""Build checks: Docker's rules for good Dockerfiles, the policy that selects them, and the rendering of findings. Pure.
 
-    # check=skip=RULE,RULE;error=true    --Policy-->  which rules, whether a finding fails the build
-    BUILDKIT_DOCKERFILE_CHECK=...                     (the build argument wins over the directive)
-    # check=skip=RULE  above an instruction           for that one alone
+    # check=skip=RULE,RULE;error=true    --Policy-->  which rules apply, whether a finding fails the build
+    BUILDKIT_DOCKERFILE_CHECK=...                     (the build argument overrides the directive)
+    # check=skip=RULE  above an instruction           for this instruction only
 
-The rules themselves are in `checkrules`; here is what is said of them. Names, texts and addresses are docker's, since
-people look for them in its documentation and tools match on them.
+The rules themselves are in `checkrules`, their descriptions here. Names, texts and URLs are Docker's, because users
+look them up in its documentation and tools match on them.
 
 Source: the Docker documentation, "Build checks"; moby/buildkit frontend/dockerfile/linter.
 """
@@ -27,7 +27,7 @@ _SITE = "https://docs.docker.com/go/dockerfile/rule/"
 
 @dataclass(frozen=True)
 class Rule:
-    """What a rule wants, and where docker's documentation explains it; experimental ones are off unless asked for."""
+    """A rule's description and its page in Docker's documentation; experimental rules are off by default."""
 
     description: str
     page: str
@@ -35,7 +35,7 @@ class Rule:
 
     @property
     def url(self) -> str:
-        """Its page."""
+        """The URL of the rule's page."""
         return f"{_SITE}{self.page}/"
 
 
@@ -108,7 +108,7 @@ RULES: Mapping[str, Rule] = {
 
 @dataclass(frozen=True, order=True)
 class Finding:
-    """What a rule found wrong in the lines `line` to `end`, from 1."""
+    """A violation of a rule in the lines `line` to `end`, from 1."""
 
     line: int
     end: int
@@ -118,21 +118,21 @@ class Finding:
 
 @dataclass(frozen=True)
 class Policy:
-    """Which rules apply; "all" may stand for every one. `fails` makes a finding an error."""
+    """Which rules apply; "all" stands for all rules. `fails` makes findings errors."""
 
     skip: frozenset[str] = frozenset()
     experimental: frozenset[str] = frozenset()
     fails: bool = False
 
     def wants(self, rule: str) -> bool:
-        """Whether the rule applies; experimental ones are not turned off by `skip`, but on by name."""
+        """Report whether the rule applies. `skip` does not affect experimental rules, which `experimental` turns on."""
         if RULES[rule].experimental:
             return bool(self.experimental & {"all", rule})
         return not self.skip & {"all", rule}
 
 
 def parse_policy(text: str) -> Policy:
-    """`skip=A,B;experimental=all;error=true`; raises `InvalidInput`."""
+    """A policy from `skip=A,B;experimental=all;error=true`. Raises `InvalidInput`."""
     policy = Policy()
     for part in filter(None, text.strip().split(";", 2)):
         key, equals, value = (each.strip() for each in part.partition("="))
@@ -159,13 +159,13 @@ def _truth(text: str) -> bool | None:
 
 
 def policy_of(dockerfile: Dockerfile, build_args: Mapping[str, str | None]) -> Policy:
-    """What the build argument says, else what the file does."""
+    """The policy of the build argument or, without one, of the file's directive."""
     given = build_args.get(ARGUMENT)
     return parse_policy(dockerfile.directives.get(DIRECTIVE, "") if given is None else given)
 
 
 def permitted(findings: Iterable[Finding], policy: Policy, dockerfile: Dockerfile) -> list[Finding]:
-    """The findings that the policy and the comments above their instructions let stand, each once, by line."""
+    """The distinct findings that neither the policy nor a comment above the instruction turns off, by line."""
     local = dict(_local_policies(dockerfile))
     kept = {
         each
@@ -176,7 +176,7 @@ def permitted(findings: Iterable[Finding], policy: Policy, dockerfile: Dockerfil
 
 
 def _local_policies(dockerfile: Dockerfile) -> Iterator[tuple[int, Policy]]:
-    """What `# check=` above an instruction turns off, by the instruction's line. A bad one counts as none."""
+    """Policies of `# check=` comments above instructions, by the instruction's line. Malformed ones are ignored."""
     for instruction in dockerfile.instructions:
         for comment in instruction.comments:
             key, equals, value = comment.partition("=")
@@ -189,7 +189,7 @@ def _local_policies(dockerfile: Dockerfile) -> Iterator[tuple[int, Policy]]:
 
 
 class LintViolation(InvalidInput):
-    """Findings where the policy says that there may be none."""
+    """Findings of a build whose policy makes findings errors."""
 
     def __init__(self, findings: Sequence[Finding]) -> None:
         rules = dict.fromkeys(each.rule for each in findings)
@@ -201,7 +201,7 @@ class LintViolation(InvalidInput):
 
 @dataclass(frozen=True)
 class CheckReport:
-    """What `--check` found in a file; `error` is why it could not be built at all, and `error_line` where."""
+    """The result of `--check`; `error` is the reason why the file cannot be built at all, and `error_line` its line."""
 
     name: str
     data: bytes
@@ -212,11 +212,11 @@ class CheckReport:
 
     @property
     def failed(self) -> bool:
-        """Whether a checking command ends with status 1."""
+        """Report whether the command exits with status 1."""
         return bool(self.findings or self.error)
 
     def text(self) -> str:
-        """As `docker build --check` prints it, below its own first line."""
+        """The text that `docker build --check` prints after its own first line."""
         return "".join(f"\n{each}" for each in map(self._told, self.findings))
 
     def _told(self, finding: Finding) -> str:
@@ -225,7 +225,7 @@ class CheckReport:
         return head + excerpt(self.name, self.lines, finding.line, finding.end)
 
     def document(self) -> bytes:
-        """As BuildKit's subrequest `frontend.lint` gives it, in JSON."""
+        """The JSON of BuildKit's subrequest `frontend.lint`."""
         source = {"filename": self.name, "language": "Dockerfile", "data": self.data}
         warnings = [
             {

@@ -1,11 +1,11 @@
-"""A Dockerfile as a graph of stages: which there are, what each needs, which the target needs. Pure.
+"""The graph of a Dockerfile's stages: their dependencies, and the stages that the target needs. Pure.
 
     ARG V=1                                          stages   0 build   FROM golang:1
     FROM golang:$V AS build     --plan_graph-->               1         FROM scratch, needs 0
     FROM scratch                                     needed   0, 1      (in an order in which all can be built)
     COPY --from=build /a /a                          target   1
 
-A stage may be named before it is defined in COPY --from and in mounts, so cycles are possible; they are refused.
+A stage may be used before its definition in COPY --from and in mounts, so cycles are possible; they are refused.
 
 Source: the Dockerfile reference, "FROM", "Understand how ARG and FROM interact", "Automatic platform ARGs".
 """
@@ -27,7 +27,7 @@ PROXY_ARGS = (*_PROXIES, *(name.lower() for name in _PROXIES))
 
 
 def proxy_environment(arguments: Mapping[str, str | None]) -> dict[str, str]:
-    """What RUN sees of these build arguments: proxies, each in both cases; of two spellings the upper one wins."""
+    """The environment that RUN gets from these build arguments: proxies, in upper and lower case; upper case wins."""
     environment: dict[str, str] = {}
     for name in _PROXIES:
         value = arguments.get(name) or arguments.get(name.lower())
@@ -38,7 +38,7 @@ def proxy_environment(arguments: Mapping[str, str | None]) -> dict[str, str]:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage. `base` is an image's name, "scratch", or "" when it begins where the stage `after` ends."""
+    """One stage. `base` is an image's name, "scratch", or "" if the stage is based on the stage `after`."""
 
     index: int
     name: str
@@ -52,13 +52,13 @@ class Stage:
 
     @property
     def shown(self) -> str:
-        """Its name, or what BuildKit calls one without a name."""
+        """Its name, or BuildKit's name for an unnamed stage."""
         return self.name or f"stage-{self.index}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Graph:
-    """The stages, the arguments declared before the first FROM, and what is to be built."""
+    """The stages, the arguments declared before the first FROM, and the target."""
 
     stages: tuple[Stage, ...]
     arguments: Mapping[str, str]
@@ -67,22 +67,22 @@ class Graph:
     needed: tuple[int, ...]
 
     def find(self, name: str) -> int | None:
-        """The stage that `name` (or a number) means."""
+        """The index of the stage named `name`, or numbered so."""
         return _find(self.stages, name)
 
     def platform_of(self, stage: Stage, wanted: Platform) -> Platform:
-        """The platform of a stage of a build for `wanted`."""
+        """The platform of a stage in a build for the platform `wanted`."""
         while stage.after is not None:
             stage = self.stages[stage.after]
         return parse_platform(stage.platform) if stage.platform else wanted
 
     def reaches(self, start: int, wanted: int) -> bool:
-        """Whether building the stage `start` needs the stage `wanted`."""
+        """Report whether building the stage `start` needs the stage `wanted`."""
         return wanted in _order(self.stages, start)
 
 
 def platform_arguments(target: Platform, host: Platform) -> dict[str, str]:
-    """TARGETPLATFORM and the like, which are there before the first FROM."""
+    """The automatic platform arguments (TARGETPLATFORM etc.), defined before the first FROM."""
     found: dict[str, str] = {}
     for prefix, platform in (("TARGET", target), ("BUILD", host)):
         found |= {
@@ -97,7 +97,7 @@ def platform_arguments(target: Platform, host: Platform) -> dict[str, str]:
 def plan_graph(
     dockerfile: Dockerfile, build_args: Mapping[str, str | None], target: str, platform: Platform, host: Platform
 ) -> Graph:
-    """The graph of a file; raises `DockerfileError` (already showing its line)."""
+    """The graph of a file. Raises `DockerfileError` with an excerpt of the file."""
     with dockerfile.located():
         commands = [understand(each, dockerfile.escape) for each in dockerfile.instructions]
         automatic = platform_arguments(platform, host)
@@ -121,7 +121,7 @@ def _global_arguments(
     automatic: Mapping[str, str],
     escape: str,
 ) -> tuple[dict[str, str], Sequence[Command]]:
-    """The values of what ARG says before the first FROM, and the commands from there on."""
+    """The values of the global arguments (ARG before the first FROM), and the commands from the first FROM on."""
     arguments: dict[str, str] = {}
     for index, command in enumerate(commands):
         if isinstance(command, From):
@@ -196,7 +196,7 @@ def _needs(stage: Stage, stages: Sequence[Stage]) -> Iterator[int]:
 
 
 def sources_of(command: Command) -> list[str]:
-    """The stages, images or contexts that a command reads from."""
+    """The names of stages, images or contexts that a command reads from."""
     if isinstance(command, Copy):
         return [command.from_] if command.from_ else []
     if isinstance(command, Run):
@@ -221,7 +221,7 @@ def _find_target(stages: Sequence[Stage], target: str) -> int:
 
 
 def _order(stages: Sequence[Stage], target: int) -> tuple[int, ...]:
-    """All that `target` needs, each after what it needs itself; `DockerfileError` for a cycle."""
+    """The stages that `target` needs, in an order in which they can be built. Raises `DockerfileError` for a cycle."""
     order: list[int] = []
     path: list[int] = []
     work: list[tuple[int, bool]] = [(target, False)]

@@ -1,11 +1,11 @@
-"""Path patterns as `.dockerignore` and COPY have them: which paths are left out, which are meant. Pure.
+"""Path patterns of `.dockerignore` and COPY. Pure.
 
     *   any characters of one name        ?  one of them      [a-z] [^a]  one of a set      \\c  c itself
-    **  any number of directories, none included              !pattern    takes back what an earlier one left out
-    /** at the end: what lies below, not the directory itself
+    **  any number of directories, also none                  !pattern    includes what earlier patterns exclude
+    /** at the end: everything below the directory, but not the directory itself
 
-A pattern also covers what lies below a directory that it matches; the last pattern that covers a path decides. Names
-are compared one by one and all possibilities followed at once, so that no pattern takes exponential time.
+A pattern also covers everything below a directory that it matches; the last pattern that covers a path decides.
+Matching is by component and follows all alternatives at once (an NFA), so no pattern takes exponential time.
 
 Source: the Docker documentation, ".dockerignore file"; Go's path.Match.
 """
@@ -19,17 +19,17 @@ from havre.errors import InvalidInput
 
 _MAX_PATTERN = 4096
 _Name = re.Pattern[str] | str | None
-"""One name of a pattern: a literal, an expression, or None for `**`."""
+"""A component of a pattern: a literal, an expression, or None for `**`."""
 
 
 def read_ignore_file(text: str) -> list[str]:
-    """The patterns of a `.dockerignore` without blank lines and comments, whose lines begin with `#`."""
+    """The patterns of a `.dockerignore`, without blank lines and comments (lines that begin with `#`)."""
     lines = text.removeprefix("\ufeff").splitlines()
     return [line.strip() for line in lines if line.strip() and not line.startswith("#")]
 
 
 class PathPattern:
-    """One pattern, relative to the root whether it begins with a slash or not; raises `InvalidInput`."""
+    """A pattern relative to the root, with or without a leading slash. Raises `InvalidInput`."""
 
     def __init__(self, pattern: str) -> None:
         if len(pattern) > _MAX_PATTERN:
@@ -37,15 +37,15 @@ class PathPattern:
         self._names = _compile(pattern)
 
     def matches(self, path: str) -> bool:
-        """Whether the pattern means exactly `path`."""
+        """Report whether the pattern matches exactly `path`."""
         return self._covering(path.split("/"))[1]
 
     def covers(self, path: str) -> bool:
-        """Whether it means `path` or a directory above it."""
+        """Report whether the pattern matches `path` or a directory above it."""
         return self._covering(path.split("/"))[0]
 
     def may_cover_below(self, directory: str) -> bool:
-        """Whether something below `directory` can be meant."""
+        """Report whether the pattern can match something below `directory`."""
         states = {0}
         for name in directory.split("/"):
             states = self._step(self._rested(states), name)
@@ -61,7 +61,7 @@ class PathPattern:
         return (covered or whole) and bool(self._names), whole
 
     def _rested(self, states: set[int]) -> set[int]:
-        """With the states that are reached without a name: behind each `**`."""
+        """`states` and those reachable without consuming a component: past each `**`."""
         rested = set(states)
         for state in states:
             while state < len(self._names) and self._names[state] is None:
@@ -78,14 +78,14 @@ class PathPattern:
 
 
 class IgnoreRules:
-    """The patterns of one `.dockerignore` in order."""
+    """The patterns of a `.dockerignore`, in order."""
 
     def __init__(self, patterns: Iterable[str]) -> None:
         self._rules = [(pattern.startswith("!"), PathPattern(pattern.removeprefix("!"))) for pattern in patterns]
         self._takes_back = any(negated for negated, _ in self._rules)
 
     def ignores(self, path: str) -> bool:
-        """Whether the file or directory `path`, relative and without dots, is left out."""
+        """Report whether the file or directory `path` (relative, without dots) is excluded."""
         ignored = False
         for negated, pattern in self._rules:
             if negated == ignored and pattern.covers(path):
@@ -93,7 +93,7 @@ class IgnoreRules:
         return ignored
 
     def may_take_back(self, directory: str) -> bool:
-        """Whether something below the ignored `directory` may be needed all the same."""
+        """Report whether something below the excluded `directory` may be included again."""
         return self._takes_back and any(
             negated and (pattern.covers(directory) or pattern.may_cover_below(directory))
             for negated, pattern in self._rules
@@ -101,7 +101,7 @@ class IgnoreRules:
 
 
 def has_wildcards(pattern: str) -> bool:
-    """Whether a path is a pattern."""
+    """Report whether a path contains wildcards."""
     return re.search(r"[*?\[]|\\.", pattern) is not None
 
 
@@ -119,12 +119,12 @@ def _compile(pattern: str) -> list[_Name]:
         else:
             names.append(_compile_name(part) if has_wildcards(part) else part)
     if len(names) > 1 and pattern.strip().endswith("/**"):
-        names.insert(-1, _compile_name("*"))  # what is below the directory, not the directory
+        names.insert(-1, _compile_name("*"))  # matches below the directory, but not the directory
     return names
 
 
 def _compile_name(part: str) -> re.Pattern[str]:
-    """The expression of a name; each `*` but the last takes the shortest that will do, and never tries again."""
+    """The expression of a component. All `*` but the last are lazy and atomic: there is no backtracking."""
     pieces = [""]
     at = 0
     while at < len(part):

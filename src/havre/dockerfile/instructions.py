@@ -1,7 +1,7 @@
-"""Instructions understood: each as a value with its flags and arguments, not yet substituted. Pure.
+"""Parses each instruction to a value with its flags and arguments, before substitution. Pure.
 
-`understand` is a table of one function per instruction. What may hold variables stays text as written; `plan`
-substitutes it once the stage's environment is known.
+`understand` dispatches through a table of one function per instruction. Text that may contain variables is kept as
+written; `plan` substitutes them once the stage's environment is known.
 
 Source: the Dockerfile reference.
 """
@@ -37,7 +37,7 @@ _SWITCHES = ("link", "parents", "keep-git-dir", "unpack")
 
 @dataclass(frozen=True, kw_only=True)
 class Command:
-    """What all have in common: where it stands and how it was written."""
+    """Fields of all commands: the line, and the original text."""
 
     line: int
     original: str
@@ -45,7 +45,7 @@ class Command:
 
 @dataclass(frozen=True, kw_only=True)
 class From(Command):
-    """Begins a stage; `image` and `platform` may hold variables of before the first FROM."""
+    """Begins a stage; `image` and `platform` may contain global arguments."""
 
     image: str
     name: str = ""
@@ -54,7 +54,7 @@ class From(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Arg(Command):
-    """Declares build arguments; None is "no default"."""
+    """Declares build arguments; a value of None means no default."""
 
     pairs: tuple[tuple[str, str | None], ...]
 
@@ -75,7 +75,7 @@ class Label(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Words(Command):
-    """EXPOSE, VOLUME: a list of words; `literal` ones came as JSON."""
+    """EXPOSE, VOLUME: a list of words, `literal` if written as JSON."""
 
     kind: str
     words: tuple[str, ...]
@@ -83,7 +83,7 @@ class Words(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Text(Command):
-    """USER, WORKDIR, STOPSIGNAL, MAINTAINER: one text."""
+    """USER, WORKDIR, STOPSIGNAL, MAINTAINER: a single text."""
 
     kind: str
     value: str
@@ -91,7 +91,7 @@ class Text(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Run(Command):
-    """Runs a command: `argv` in exec form, else `script` by the shell, with here-documents."""
+    """Runs a command: `argv` in exec form, otherwise `script` by the shell, with here-documents."""
 
     argv: tuple[str, ...] | None
     script: str
@@ -103,9 +103,10 @@ class Run(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Copying:
-    """What COPY and ADD say. `sources` exclude the here-documents, which are `inline`; `from_` names where they are.
+    """The arguments of COPY and ADD. `inline` are here-documents, which `sources` exclude; `from_` is where sources
+    are.
 
-    ADD alone: `remote` (URLs and git are fetched), `unpack` (None: local archives are unpacked), `checksum`.
+    For ADD only: `remote` (URLs and git are fetched), `unpack` (None: local archives are unpacked), `checksum`.
     """
 
     sources: tuple[str, ...]
@@ -125,12 +126,12 @@ class Copying:
 
 @dataclass(frozen=True, kw_only=True)
 class Copy(Command, Copying):
-    """COPY and ADD; texts may hold variables, and `from_` is a stage, image or context."""
+    """COPY and ADD; texts may contain variables, `from_` is a stage, image or context."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Process(Command):
-    """CMD and ENTRYPOINT: `argv` in exec form, else `script` for the shell."""
+    """CMD and ENTRYPOINT: `argv` in exec form, otherwise `script` for the shell."""
 
     kind: str
     argv: tuple[str, ...] | None
@@ -139,27 +140,27 @@ class Process(Command):
 
 @dataclass(frozen=True, kw_only=True)
 class Shell(Command):
-    """The shell of the shell forms."""
+    """Sets the shell of shell forms."""
 
     argv: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Health(Command):
-    """HEALTHCHECK; the test's shell form is CMD-SHELL."""
+    """HEALTHCHECK; the shell form of the test is CMD-SHELL."""
 
     check: Healthcheck
 
 
 @dataclass(frozen=True, kw_only=True)
 class OnBuild(Command):
-    """A trigger for the images made from this one, as text."""
+    """A trigger for images based on this one, as text."""
 
     trigger: str
 
 
 def understand(instruction: Instruction, escape: str = "\\") -> Command:
-    """The instruction as a value; raises `DockerfileError` at its line."""
+    """The instruction as a value. Raises `DockerfileError` with its line."""
     try:
         flags = _parse_flags(instruction)
         return _RULES[instruction.name](instruction, flags, escape)
@@ -237,7 +238,7 @@ def _label(instruction: Instruction, flags: _Flags, escape: str) -> Command:
 
 
 def _pairs(instruction: Instruction, escape: str) -> tuple[tuple[str, str], ...]:
-    """`K=V K2="V 2"`, or the old form `K the rest`."""
+    """`K=V K2="V 2"`, or the legacy form `K value with spaces`."""
     words = _at_least_one(instruction, split_raw(instruction.rest, escape))
     if "=" not in words[0]:
         if len(words) < 2:
@@ -338,7 +339,7 @@ def _copy(instruction: Instruction, flags: _Flags, escape: str) -> Command:
 
 
 def _quoted(word: str, escape: str) -> str:
-    """A word of a JSON list so that `expand` gives it back, variables apart."""
+    """A word of a JSON list, escaped so that `expand` returns it unchanged, except for variables."""
     return "".join(escape + char if char in f"\"'{escape}" else char for char in word)
 
 
@@ -426,7 +427,7 @@ def _json_list(instruction: Instruction) -> list[str] | None:
 
 
 def _parse_json(text: str, line: int) -> list[str] | None:
-    """The list of an exec form; None for any other text, which is a shell form."""
+    """The list of an exec form; None for any other text, i.e. a shell form."""
     if not text.startswith("["):
         return None
     try:

@@ -1,8 +1,8 @@
-"""`RUN --mount=...`: what a step sees beside its root file system. Pure.
+"""`RUN --mount=...`: mounts of a step beside its root file system. Pure.
 
-    bind    files of a stage, image or context, read-only unless `rw`; what is written is thrown away
-    cache   a directory that stays from build to build, by `id`          tmpfs   memory
-    secret  a file or variable with a secret of the client's             ssh     the client's agent's socket
+    bind    files of a stage, image or context, read-only unless `rw`; writes are discarded
+    cache   a directory kept between builds, by `id`                     tmpfs   memory
+    secret  a file or variable with one of the client's secrets          ssh     socket of the client's SSH agent
 
 Source: the Dockerfile reference, "RUN --mount".
 """
@@ -30,7 +30,7 @@ _SAME = {"src": "source", "dst": "target", "destination": "target", "ro": "reado
 
 @dataclass(frozen=True, kw_only=True)
 class RunMount:
-    """One mount; texts may hold variables. `size` is bytes; `mode` None is the type's default."""
+    """One mount; texts may contain variables. `size` is in bytes; a `mode` of None is the type's default."""
 
     type: str = "bind"
     source: str = ""
@@ -48,12 +48,12 @@ class RunMount:
 
 
 def secret_id(mount: RunMount) -> str:
-    """Which of the client's secrets a mount of that type is."""
+    """The ID of the secret that a mount of type secret refers to."""
     return mount.id or mount.source or posixpath.basename(mount.target)
 
 
 def parse_mount(text: str) -> RunMount:
-    """The value of a `--mount` flag; raises `InvalidInput`."""
+    """The mount of a `--mount` flag's value. Raises `InvalidInput`."""
     fields: dict[str, str] = {}
     for field in _split_fields(text):
         key, equals, value = field.partition("=")

@@ -1,12 +1,12 @@
-"""A stage and its base's configuration to steps: what is done to the files, and the configuration after each. Pure.
+"""Plans the steps of a stage on its base's configuration: the action on files, and the configuration after it. Pure.
 
     Stage + base Config + arguments  --plan_steps-->  Step, Step, ...
                                                         action: RunAction | CopyAction | WorkdirAction | None
                                                         config: the image's after this step
                                                         history: `created_by` as `docker history` shows it
 
-Variables are substituted here: arguments declared so far in the stage, and the environment, which wins. Secrets and
-proxies are never part of a step's text.
+Variables are substituted here: arguments declared so far in the stage, overridden by the environment. Secrets and
+proxies never become part of a step's text.
 
 Source: the Dockerfile reference; OCI image specification, "config.md"; moby's history of built images.
 """
@@ -47,14 +47,14 @@ from havre.wire.config import Config
 
 DEFAULT_SHELL = ("/bin/sh", "-c")
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_MAX_UNSET = 16  # variables without a value that are told of one instruction
+_MAX_UNSET = 16  # unset variables reported per instruction
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunAction:
-    """Run `argv`. `files` are here-documents that the command finds in /dev/pipes; `arguments` the declared ones.
+    """Run `argv`. `files` are here-documents, placed in /dev/pipes; `arguments` are the declared build arguments.
 
-    `proxies` are in the environment of the process, and in nothing else.
+    `proxies` are in the environment of the process only, not in the cache key or the history.
     """
 
     argv: tuple[str, ...]
@@ -72,7 +72,7 @@ class RunAction:
 class CopyAction(Copying):
     """Copy `sources` of the context or of `from_`, and the here-documents `inline`, to `target` (absolute).
 
-    `into` says that the target is a directory whatever there is: it was written with a slash at its end.
+    `into`: the target is a directory in any case, because it was written with a trailing slash.
     """
 
     into: bool
@@ -80,7 +80,7 @@ class CopyAction(Copying):
 
 @dataclass(frozen=True, kw_only=True)
 class WorkdirAction:
-    """Make the directory `path` unless it is there."""
+    """Create the directory `path` if it does not exist."""
 
     path: str
 
@@ -90,10 +90,10 @@ Action = RunAction | CopyAction | WorkdirAction
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One instruction of a stage. `text` is what progress shows, `created_by` what history keeps.
+    """One instruction of a stage. `text` is for progress, `created_by` for the history.
 
-    For the checks: `unset` are variables in it that nobody declared, each with a similar name that there is or "";
-    `words` what EXPOSE and WORKDIR say, substituted.
+    For the checks: `unset` are its undeclared variables, each with the closest declared name or ""; `words` are the
+    substituted arguments of EXPOSE and WORKDIR.
     """
 
     line: int
@@ -108,7 +108,7 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """What a stage's instructions see beside themselves: arguments given and declared outside, and the escape."""
+    """The environment of a stage's instructions: build arguments given, global arguments, and the escape character."""
 
     build_args: Mapping[str, str | None]
     arguments: Mapping[str, str]
@@ -117,13 +117,13 @@ class Surroundings:
 
 
 def plan_steps(commands: Sequence[Command], base: Config, around: Surroundings) -> list[Step]:
-    """The steps of a stage on a base of this configuration (`begin` of it); raises `DockerfileError`."""
+    """The steps of a stage on a base with this configuration (as `begin` returns it). Raises `DockerfileError`."""
     planner = _Planner(base, around)
     return [planner.step(each) for each in commands]
 
 
 def begin(base: Config) -> Config:
-    """What a stage begins with: the base's configuration, with the usual PATH if it has none, its triggers taken."""
+    """The configuration that a stage begins with: the base's, with a default PATH if it has none, without ONBUILD."""
     env = list(base.env or ())
     if not any(each.startswith("PATH=") for each in env):
         env.insert(0, f"PATH={DEFAULT_PATH}")
@@ -142,7 +142,7 @@ class _Planner:
         self._config = config
         self._around = around
         self._arguments: dict[str, str] = {}
-        self._declared: dict[str, str] = {}  # as RUN's environment and history tell them
+        self._declared: dict[str, str] = {}  # as in RUN's environment and in the history
         self._cmd_is_own = False
         self._author = ""
         self._known: set[str] = set()  # declared in the stage, with or without a value
@@ -150,7 +150,7 @@ class _Planner:
         self._said: tuple[str, ...] = ()
 
     def step(self, command: Command) -> Step:
-        """The step of the next instruction."""
+        """Plan the next instruction."""
         self._unset, self._said = {}, ()
         try:
             action, created_by = self._apply(command)
@@ -355,9 +355,9 @@ class _Planner:
 def _shell_form(
     script: str, files: tuple[Heredoc, ...], shell: tuple[str, ...]
 ) -> tuple[tuple[str, ...], tuple[Heredoc, ...]]:
-    """The command of a shell form and the files it needs.
+    """The command of a shell form, and the here-documents that it needs as files.
 
-    A lone here-document is a script of its own, run as a file when it names an interpreter; others are the shell's.
+    A single here-document without a command is a script: run as a file if it begins with `#!`, otherwise by the shell.
     """
     if len(files) == 1 and re.fullmatch(rf"\d*<<-?[\"']?{re.escape(files[0].name)}[\"']?", script):
         if files[0].text.startswith("#!"):

@@ -1,9 +1,9 @@
-"""Text of a Dockerfile to its instructions: directives, comments, continuations, here-documents, flags. Pure.
+"""Parses a Dockerfile to instructions: directives, comments, continuations, here-documents, flags. Pure.
 
     bytes --decode--> lines --join--> logical line --split--> NAME, --flags, rest  (+ here-documents)  = Instruction
 
-Nothing is substituted and no argument is understood here; that is `instructions`' and `words`' business. Every refusal
-is a `DockerfileError` that shows the file, the line and what in it is meant.
+Nothing is substituted and no argument is interpreted here; see `instructions` and `words`. All errors are
+`DockerfileError`s with the file, the line and the part of it that is wrong.
 
 Source: the Dockerfile reference ("Format", "Parser directives", "Here-Documents").
 """
@@ -25,7 +25,7 @@ NAMES = (
     "ONBUILD", "RUN", "SHELL", "STOPSIGNAL", "USER", "VOLUME", "WORKDIR",
 )  # fmt: skip
 _MAX_SUGGESTED = 100
-_PAD = 4  # lines shown around those that a message means
+_PAD = 4  # lines of context in excerpts
 _WIDEST = 200
 _WITH_HEREDOCS = ("ADD", "COPY", "RUN")
 _DIRECTIVE = re.compile(r"#\s*([a-zA-Z][a-zA-Z0-9]*)\s*=\s*(.+?)\s*")
@@ -34,7 +34,7 @@ _HEREDOC = re.compile(r"(?<![<\w])(\d*)<<(-?)(?:\"([^\"<\s]+)\"|'([^'<\s]+)'|([^
 
 
 class DockerfileError(InvalidInput):
-    """A refusal: `line` counts from 1 (0: the file as a whole), `needle` is the part of the line that is meant."""
+    """An error in a Dockerfile: `line` counts from 1 (0: the whole file), `needle` is the wrong part of the line."""
 
     def __init__(self, problem: str, line: int = 0, needle: str = "") -> None:
         super().__init__(problem)
@@ -43,7 +43,7 @@ class DockerfileError(InvalidInput):
         self.needle = needle
 
     def shown_in(self, name: str, lines: Sequence[str]) -> DockerfileError:
-        """The same, with the file, the line itself and a pointer in the message."""
+        """A copy of the error whose message contains the file's name, the line and a pointer to the needle."""
         shown = type(self)(self.problem, self.line, self.needle)
         shown.hint = self.hint
         if not 0 < self.line <= len(lines):
@@ -61,7 +61,7 @@ class DockerfileError(InvalidInput):
 
 
 class UnknownInstruction(DockerfileError):
-    """A line begins with the word `needle`, which is no instruction."""
+    """A line begins with `needle`, which is not an instruction."""
 
 
 @dataclass(frozen=True)
@@ -76,10 +76,10 @@ class Heredoc:
 
 @dataclass(frozen=True)
 class Instruction:
-    """One instruction. `name` is upper case, `flags` as written (`--from=x`), `rest` what follows, trimmed.
+    """One instruction. `name` is in upper case, `flags` are as written (`--from=x`), `rest` is the remainder, trimmed.
 
-    `line` and `end` are its first and last line, from 1; `original` is the joined line for messages and for history.
-    `comments` are the comments above it, from the last empty one on.
+    `line` and `end` are its first and last line, from 1; `original` is the joined line, for messages and for the
+    history. `comments` are the comments directly above it.
     """
 
     name: str
@@ -93,15 +93,15 @@ class Instruction:
 
     @property
     def word(self) -> str:
-        """Its name as written."""
+        """The instruction's name as written."""
         return self.original.split(None, 1)[0]
 
 
 @dataclass(frozen=True)
 class Dockerfile:
-    """A parsed file; `lines` are its own, for messages.
+    """A parsed file; `lines` are those of the file, for messages.
 
-    `empty_continuations` are the last lines of instructions in which an empty line was skipped.
+    `empty_continuations` are the last lines of instructions that contain a skipped empty line.
     """
 
     name: str
@@ -116,13 +116,13 @@ class Dockerfile:
         return self.directives.get("escape", "\\")
 
     def excerpt(self, line: int) -> str:
-        """The instruction at a line and its neighbours, as messages show them; "" for a line that there is not."""
+        """The instruction at a line with its context, for messages; "" for a line that does not exist."""
         end = next((each.end for each in self.instructions if each.line == line), line)
         return excerpt(self.name, [text[:_WIDEST] for text in self.lines], line, end).rstrip()
 
     @contextmanager
     def located(self) -> Iterator[None]:
-        """Let errors about lines of this file show them."""
+        """Add excerpts of this file to errors raised in the block."""
         try:
             yield
         except DockerfileError as error:
@@ -130,7 +130,7 @@ class Dockerfile:
 
 
 def excerpt(name: str, lines: Sequence[str], first: int, last: int) -> str:
-    """The lines of a file around those meant, which are marked, as BuildKit shows them."""
+    """An excerpt of a file with the lines `first` to `last` marked, in BuildKit's format."""
     if not 0 < first <= len(lines):
         return ""
     start, end = first, min(last, len(lines))
@@ -145,7 +145,7 @@ def excerpt(name: str, lines: Sequence[str], first: int, last: int) -> str:
 
 
 def parse_dockerfile(data: bytes, name: str = "Dockerfile") -> Dockerfile:
-    """The instructions of a Dockerfile; raises `DockerfileError`."""
+    """The parsed Dockerfile. Raises `DockerfileError`."""
     if len(data) > MAX_BYTES:
         raise DockerfileError(f"{name} has {len(data)} bytes, at most {MAX_BYTES} are read")
     text = data.removeprefix(b"\xef\xbb\xbf").decode(errors="replace")
@@ -161,7 +161,7 @@ def parse_dockerfile(data: bytes, name: str = "Dockerfile") -> Dockerfile:
 
 
 def parse_lines(lines: Sequence[str]) -> tuple[str, list[Instruction]]:
-    """The escape character and the instructions in the lines, none at all included; raises `DockerfileError`."""
+    """The escape character and the instructions (possibly none) in the lines. Raises `DockerfileError`."""
     directives, reader = _begin(lines)
     return directives.get("escape", "\\"), list(reader.instructions())
 
@@ -172,7 +172,7 @@ def _begin(lines: Sequence[str]) -> tuple[dict[str, str], _Reader]:
 
 
 def parse_instruction(text: str, escape: str = "\\", line: int = 0) -> Instruction:
-    """One instruction on a line of its own (an ONBUILD trigger)."""
+    """A single instruction (an ONBUILD trigger). Raises `DockerfileError`."""
     lines = tuple(text.split("\n"))
     try:
         found = list(_Reader(lines, escape, 0).instructions())
@@ -185,13 +185,13 @@ def parse_instruction(text: str, escape: str = "\\", line: int = 0) -> Instructi
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """` (did you mean X?)` for the closest of `words`, or nothing."""
+    """` (did you mean X?)` for the closest of `words`, or ""."""
     close = difflib.get_close_matches(word, list(words), 1, 0.6)
     return f" (did you mean {close[0]}?)" if close else ""
 
 
 def closest(word: str, words: Iterable[str]) -> str:
-    """The one of `words` that at most two edits make of `word`, or ""; as BuildKit suggests names of variables."""
+    """The closest of `words` within two edits of `word`, or ""; as BuildKit suggests variable names."""
     if len(word) > _MAX_SUGGESTED:
         return ""
     found, fewest = "", 3
@@ -204,7 +204,7 @@ def closest(word: str, words: Iterable[str]) -> str:
 
 
 def _edits(one: str, other: str) -> int:
-    """How many characters are to be put in, taken out or replaced (Levenshtein)."""
+    """The Levenshtein distance."""
     row = list(range(len(other) + 1))
     for above, char in enumerate(one):
         diagonal, row[0] = above, above + 1
@@ -214,7 +214,7 @@ def _edits(one: str, other: str) -> int:
 
 
 def _parse_directives(lines: Sequence[str]) -> tuple[dict[str, str], int]:
-    """Directives stand at the very top; the first line that is none ends them. Returns them and that line's index."""
+    """Parser directives, which end at the first line that is none. Returns them and the index of that line."""
     found: dict[str, str] = {}
     for index, line in enumerate(lines):
         match = _DIRECTIVE.fullmatch(line.strip())
@@ -230,7 +230,7 @@ def _parse_directives(lines: Sequence[str]) -> tuple[dict[str, str], int]:
 
 
 class _Reader:
-    """Joins physical lines from index `at` on into instructions."""
+    """Joins physical lines from index `at` on to instructions."""
 
     def __init__(self, lines: Sequence[str], escape: str, at: int) -> None:
         self._lines = lines
@@ -241,7 +241,7 @@ class _Reader:
         self.empty_continuations: list[int] = []
 
     def instructions(self) -> Iterator[Instruction]:
-        """Every instruction in order."""
+        """All instructions, in order."""
         count = 0
         comments: list[str] = []
         while self._at < len(self._lines):
@@ -272,7 +272,7 @@ class _Reader:
         return Instruction(upper, rest, flags, heredocs, first, self._at, joined, comments)
 
     def _join(self) -> str:
-        """The logical line that starts here. Comments and empty lines inside are no part of it."""
+        """The logical line that starts here, without comments and empty lines in it."""
         parts: list[str] = []
         skipped = False
         while self._at < len(self._lines):
@@ -310,7 +310,7 @@ def _split_name(line: str) -> tuple[str, str]:
 
 
 def split_flags(rest: str, escape: str) -> tuple[tuple[str, ...], str]:
-    """The leading words that begin with `--`, quotes removed, and what follows; a lone `--` ends them."""
+    """Split leading words that begin with `--`, unquoted, from the rest; a lone `--` ends them."""
     flags: list[str] = []
     while rest.startswith("--"):
         word, after = _take_word(rest, escape)
@@ -341,7 +341,7 @@ def _take_word(text: str, escape: str) -> tuple[str, str]:
 
 
 def _heredoc_marks(text: str) -> Iterator[tuple[str, bool, bool]]:
-    """(delimiter, strips tabs, expands) of each `<<WORD` outside of quotes."""
+    """(delimiter, strips tabs, expands) of each `<<WORD` outside quotes."""
     bare = re.sub(r"(?<!<<)(?<!<<-)(\"(?:\\.|[^\"\\])*\"|'[^']*')", lambda match: "_" * len(match[0]), text)
     for match in _HEREDOC.finditer(bare):
         if (fd := match[1]) and fd != "0":

@@ -5,8 +5,8 @@ r"""Words of a Dockerfile: quotes, escapes, and variables with all their modifie
     ${x#p} ${x##p}           without the shortest, longest prefix that matches p; %, %% do so with suffixes
     ${x/p/w} ${x//p/w}       the first, every match of p replaced by w
 
-Patterns know `*`, `?` and `\c`. Single quotes keep everything, double quotes all but variables; the escape character
-takes the next one as it is. In `raw` text (here-documents) quotes and escapes stay, except before `$`.
+Patterns support `*`, `?` and `\c`. Single quotes protect everything, double quotes everything except variables; the
+escape character protects the next one. In `raw` text (here-documents), quotes and escapes are kept, except before `$`.
 
 Source: the Dockerfile reference, "Environment replacement".
 """
@@ -24,30 +24,30 @@ MAX_EXPANDED = 8 << 20
 
 Unset = Callable[[str], None]
 _Token = tuple[bool, str]
-"""A character of a pattern, and whether it is special (`*`, `?`)."""
+"""A character of a pattern, and whether it is a wildcard (`*`, `?`)."""
 
 _ANY = (True, "*")
 _MAX_MATCHED = 8192
 
 
 def _unnoticed(name: str) -> None:
-    """For callers that do not care about unset variables."""
+    """Ignore unset variables."""
 
 
 def expand(
     text: str, variables: Mapping[str, str], escape: str = "\\", *, raw: bool = False, unset: Unset = _unnoticed
 ) -> str:
-    """`text` as one word: variables replaced, quotes gone. `unset` hears of each variable without a value."""
+    """`text` as one word: variables substituted, quotes removed. Calls `unset` with each unset variable."""
     return _Scanner(text, variables, escape, raw, unset).word("")
 
 
 def split(text: str, variables: Mapping[str, str], escape: str = "\\", *, unset: Unset = _unnoticed) -> list[str]:
-    """`text` as words, expanded and split at blanks, also those that variables bring in."""
+    """`text` expanded and split at blanks, including blanks in values of variables."""
     return _Scanner(text, variables, escape, False, unset).words()
 
 
 def split_raw(text: str, escape: str = "\\") -> list[str]:
-    """`text` split at blanks outside of quotes, each word as written, to be expanded later."""
+    """`text` split at blanks outside quotes; each word is as written, for later expansion."""
     words: list[str] = []
     word, quote, at = "", "", 0
     while at < len(text):
@@ -147,7 +147,7 @@ class _Scanner:
                 out.append(char)
         raise InvalidInput("unexpected end of statement while looking for matching double-quote")
 
-    # -- variables; the scanner stands behind the `$`
+    # -- variables; the position is after the `$`
 
     def _variable(self) -> str:
         if self._peek() != "{":
@@ -237,7 +237,7 @@ class _Scanner:
         return out + value[at:]
 
     def _pattern(self, stop: str) -> list[_Token]:
-        """A pattern up to an unescaped character of `stop`; variables in it count as pattern text."""
+        """A pattern up to an unescaped character of `stop`. Wildcards in values of variables count as wildcards."""
         tokens: list[_Token] = []
         while (char := self._peek()) and char not in stop:
             self._at += 1
@@ -254,7 +254,7 @@ class _Scanner:
 
 
 def _matches(pattern: Sequence[_Token], text: str) -> list[int]:
-    """The lengths of the beginnings of `text` that `pattern` matches, ascending; all states are followed at once."""
+    """The lengths of the prefixes of `text` that `pattern` matches, ascending. Simulates an NFA: no backtracking."""
     if len(text) > _MAX_MATCHED:
         raise InvalidInput(f"a value of {len(text)} characters is too long for a pattern")
     lengths = []
@@ -277,7 +277,7 @@ def _accepts(pattern: Sequence[_Token], at: int, char: str) -> bool:
 
 
 def _resting(states: set[int], pattern: Sequence[_Token]) -> set[int]:
-    """`states` and those reached from them without a character: behind each `*`."""
+    """`states` and those reachable without consuming a character: past each `*`."""
     reached = set(states)
     for state in states:
         at = state

@@ -1,4 +1,4 @@
-"""One record of comma-separated values, as Go's encoding/csv reads it: the form of many flags. Pure."""
+"""Parses one record of comma-separated values, the syntax of many flags, as Go's encoding/csv. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from _csv import Error, reader
 
 
 def split_csv(text: str) -> list[str]:
-    """The fields, quotes as RFC 4180 has them. Raises ValueError."""
+    """The fields; quoting as in RFC 4180. Raises ValueError with Go's message."""
     try:
         for fields in reader([text], strict=True):
             return list(fields)

@@ -1,4 +1,4 @@
-"""How `--help` lists flags: pflag's layout, aligned and wrapped.
+"""Lists flags for `--help` in pflag's layout, aligned and wrapped.
 
     --name string    Name of the container
 -t, --tty            Allocate a pseudo-TTY
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
     from havre.golang.flags import Flag
 
-_SLOP = 5  # a last word may overhang by this much, as pflag allows
+_SLOP = 5  # columns by which the last word of a line may exceed the width, as in pflag
 
 
 def render_flags(flags: Iterable[Flag], columns: int) -> str:
-    """One entry a flag, sorted by name, descriptions aligned and wrapped."""
+    """One entry per flag, sorted by name, descriptions aligned and wrapped at `columns`."""
     entries = []
     for flag in sorted(flags, key=lambda f: f.long):
         if flag.hidden:
@@ -31,7 +31,7 @@ def render_flags(flags: Iterable[Flag], columns: int) -> str:
 def _wrap(text: str, indent: int, columns: int) -> str:
     room = columns - indent
     lead = ""
-    if room < 24:  # too narrow beside the flag: below it
+    if room < 24:  # too narrow beside the flag: start on the next line
         indent = 16
         room = columns - indent
         lead = "\n" + " " * indent
@@ -46,7 +46,7 @@ def _wrap(text: str, indent: int, columns: int) -> str:
 
 
 def _cut(text: str, room: int) -> tuple[str, str]:
-    """The part of `text` for one line, and the rest."""
+    """Split `text` into the part for one line of `room` columns and the rest."""
     if room + _SLOP > len(text):
         return text, ""
     head = text[:room]

@@ -1,11 +1,11 @@
-"""Flags as values, and the grammar of GNU-style flags as pflag (and so docker and dockerd) reads them.
+"""Flags as values, and the grammar of GNU-style flags as pflag (and so docker and dockerd) parses them.
 
     -it   -p80:80   -p 80:80   -p=80:80   --rm   --rm=false   --name x   --name=x   --   -h, --help
 
-A switch takes a value only by `=`. Reading stops at the first argument where the caller says so (`run IMAGE -x`).
-One table of `Flag`s yields parsing, help, completion and the man pages, for the command line and for the daemon.
+A switch takes a value only after `=`. Parsing stops at the first argument if the caller asks for it (`run IMAGE -x`).
+One table of `Flag`s serves parsing, help, completion and the man pages, for the command line and for the daemon.
 
-Source: github.com/spf13/pflag, README; the words of refusal are pflag's and strconv's.
+Source: github.com/spf13/pflag, README; error messages are those of pflag and strconv.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     Read = Callable[["Flag", str], Any]
 
-# What `--help` shows as the default of a kind, and the value when the flag is not given; lists start empty.
+# By kind: the default that `--help` shows, and the value if the flag is not given; lists start empty.
 _LISTS = frozenset(
     ("list", "strings", "map", "maps", "filter", "mount", "ulimit", "network", "gpu-request", "stringToString")
 )
@@ -29,7 +29,7 @@ _SHOWN = {"map": "map[]", "maps": "map[]", "ulimit": "[]", "uint16": "0", "durat
 
 
 class UsageError(HavreError):
-    """A flag that cannot be read."""
+    """A command line that cannot be parsed."""
 
     exit_code = 125
 
@@ -37,9 +37,9 @@ class UsageError(HavreError):
 class Flag:
     """A flag.
 
-    kind    the type that its help names; "" is a switch, "bool?" a switch that may also be left unsaid
-    shown   what help prints as default, where that is not `default` itself
-    check   what the reader of the values does with each text of a list
+    kind    the type that help shows; "" is a switch, "bool?" a switch with a third state, not given (None)
+    shown   the default that help shows, if it is not `default`
+    check   called by the reader of the values with each item of a list
     """
 
     __slots__ = ("check", "default", "help", "hidden", "kind", "long", "short", "shown")
@@ -66,21 +66,21 @@ class Flag:
 
     @property
     def name(self) -> str:
-        """The attribute under which `Options` holds its value."""
+        """The attribute of `Options` that holds its value."""
         return self.long.replace("-", "_")
 
     @property
     def many(self) -> bool:
-        """Whether repeating the flag adds to a list."""
+        """Report whether repeating the flag appends to a list."""
         return self.kind in _LISTS
 
     @property
     def shown_kind(self) -> str:
-        """The kind as help prints it."""
+        """The kind as help shows it."""
         return _KIND_SHOWN.get(self.kind, self.kind)
 
     def initial(self) -> Any:
-        """The value when the flag is not given."""
+        """The value if the flag is not given."""
         if self.many:
             return []
         if self.default is not None or self.kind == "bool?":
@@ -90,7 +90,7 @@ class Flag:
         return "" if self.kind == "string" else 0
 
     def shown_default(self) -> str:
-        """What help prints in `(default ...)`, "" for nothing."""
+        """The default that help shows in `(default ...)`; "" for none."""
         if self.shown is not None:
             return self.shown
         if self.default is None or self.default is False:
@@ -101,7 +101,7 @@ class Flag:
 
 
 class Options:
-    """Values of flags as attributes (dashes become underscores); `given` holds the names that the user gave."""
+    """Values of flags as attributes (dashes become underscores); `given` has the names of those on the command line."""
 
     def __init__(self, flags: Sequence[Flag]) -> None:
         self.given: set[str] = set()
@@ -114,9 +114,9 @@ class Options:
 
 
 def convert(flag: Flag, text: str) -> Any:
-    """The value of a flag's text, of a kind that pflag has. Raises ValueError with the reason in Go's words."""
+    """The value of `text` for a flag of a kind that pflag has. Raises ValueError with Go's message."""
     if flag.kind in ("", "bool?"):
-        from havre.golang.units import parse_bool  # of use to few command lines, which start faster without
+        from havre.golang.units import parse_bool  # imported late: few command lines need it
 
         return parse_bool(text)
     if flag.kind in _NUMBERS:
@@ -129,8 +129,8 @@ def convert(flag: Flag, text: str) -> Any:
 def parse(flags: Sequence[Flag], argv: list[str], *, stop: bool, read: Read | None = None) -> tuple[Options, list[str]]:
     """Options and arguments of a command line; "help" is in `given` for -h and --help.
 
-    `read` gives the value of a flag's text, or raises ValueError; `convert` does where it is None. Raises UsageError in
-    pflag's words.
+    `read` converts a flag's text to its value, or raises ValueError (default: `convert`). With `stop`, parsing ends at
+    the first argument. Raises `UsageError` with pflag's message.
     """
     options = Options(flags)
     read = read or convert
@@ -155,7 +155,7 @@ def parse(flags: Sequence[Flag], argv: list[str], *, stop: bool, read: Read | No
 
 
 def nearest(word: str, words: Iterable[str]) -> str:
-    """` (did you mean X?)` for the closest of `words`, or nothing."""
+    """` (did you mean X?)` for the closest of `words`, or ""."""
     from difflib import get_close_matches
 
     close = get_close_matches(word, list(words), 1, 0.7)

@@ -1,17 +1,17 @@
-"""JSON into structs, as leniently as Go's encoding/json decodes it: what Docker's clients, plugins and registries send.
+"""Decodes JSON into structs as leniently as Go's encoding/json: what Docker's clients, plugins and registries send.
 
-They rely on what Go forgives: keys in any case, `null` for what has a zero value, fields nobody knows. `msgspec`
-forgives only the last. So a document is decoded to plain values, folded by a plan made once per type, and converted:
+They depend on Go's leniency: keys in any case, `null` for a zero value, unknown fields. `msgspec` accepts only the
+last. So a document is decoded to plain values, normalised (folded) by a plan made once per type, and converted:
 
     bytes --msgspec--> plain --fold(plan of the type)--> plain --convert--> value, or InvalidInput naming the field
 
-    key of a struct     in any case, as Unicode folds it; a null is as good as absent
-    item of a list      null is the item's zero value, as is the value of a map; unless the type allows None
+    key of a struct     in any case, by Unicode case folding; null means absent
+    item of a list      null is the item's zero value, and so in maps; unless the type allows None
     `Words`             a string is a list of one (moby's strslice)
 
-Refused in words: what is malformed, what follows the value, numbers beyond 64 bits, documents nested so deeply that
-the next encoder would fail on them, and a field named twice, in different cases: Go lets the second change the first,
-and who else has read the document (an authorization plugin, a scanner) must not have read another one.
+Refused with a clear message: malformed documents, text after the value, numbers beyond 64 bits, nesting so deep that an
+encoder would hit the recursion limit, and a field given twice in different cases: in Go the second overrides the first,
+and another reader of the document (an authorization plugin, a scanner) could see a different value.
 
 Source: Go's documentation of encoding/json, "Unmarshal"; moby's api/types/strslice.
 Why: docs/decisions/365.
@@ -36,11 +36,11 @@ Words: TypeAlias = Annotated[list[str], msgspec.Meta(extra={"words": True})]
 
 _NO_JSON = "invalid JSON"
 Unsigned: TypeAlias = Annotated[int, msgspec.Meta(extra={"unsigned": True})]
-"""A number of 64 bits without a sign."""
+"""An unsigned number of 64 bits."""
 
-MAX_DEPTH = 200  # of values whose shape nobody knows; encoders have the interpreter's limit of recursion
+MAX_DEPTH = 200  # nesting of values of unknown shape; encoders are bound by the interpreter's recursion limit
 
-# What msgspec says of a character that cannot be where it is, in the words of Go's encoding/json.
+# msgspec's messages for an unexpected character, and those of Go's encoding/json.
 _MISPLACED = {
     "object keys must be strings": "looking for beginning of object key string",
     "trailing comma in object": "looking for beginning of object key string",
@@ -51,21 +51,21 @@ _MISPLACED = {
     "expected ',' or ']'": "after array element",
 }
 
-_PLAIN = (str, bool)  # what is as it is
+_PLAIN = (str, bool)  # types that need no conversion
 
 _INT64_MIN, _INT64_MAX, _UINT64_MAX = -(2**63), 2**63 - 1, 2**64 - 1
 
 
 def decode(document: bytes | str, into: type[T], what: str = _NO_JSON) -> T:
-    """The document as `into` (a type, or any annotation that msgspec knows); `null` counts as an empty object.
+    """The document as `into` (a type, or any annotation that msgspec supports); `null` counts as an empty object.
 
-    Raises InvalidInput that begins with `what`.
+    Raises `InvalidInput` with a message that begins with `what`.
     """
     return convert(decode_plain(document, what), into, what)
 
 
 def convert(plain: Any, into: type[T], what: str = _NO_JSON) -> T:
-    """A plain value as `into`; raises InvalidInput that begins with `what` and names the field."""
+    """A plain value as `into`. Raises `InvalidInput`; the message begins with `what` and names the field."""
     try:
         return msgspec.convert(_fold({} if plain is None else plain, _plan(into), MAX_DEPTH), into)
     except msgspec.ValidationError as error:
@@ -75,7 +75,7 @@ def convert(plain: Any, into: type[T], what: str = _NO_JSON) -> T:
 
 
 def decode_plain(document: bytes | str, what: str = _NO_JSON) -> Any:
-    """The document as dicts, lists and so on, nothing folded; raises InvalidInput that begins with `what`."""
+    """The document as dicts, lists and scalars, not folded. Raises `InvalidInput`; its message begins with `what`."""
     try:
         return msgspec.json.decode(document)
     except msgspec.DecodeError as error:
@@ -110,7 +110,7 @@ def _in_words(reason: str) -> str:
 
 
 class _Unfit(ValueError):
-    """A value that is refused while folding; the path to it is gathered on the way out."""
+    """A value refused while folding; each caller on the stack adds its key to the path."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
@@ -128,7 +128,7 @@ class _Unfit(ValueError):
 
 @dataclass(frozen=True)
 class _Object:
-    """How to fold a JSON object that becomes a struct: lower-cased key to true key, and the plan of each field."""
+    """How to fold a JSON object that becomes a struct: keys by lower-cased key, and the plan of each field."""
 
     names: dict[str, str]
     fields: dict[str, _Plan]
@@ -136,7 +136,7 @@ class _Object:
 
 @dataclass(frozen=True)
 class _Items:
-    """How to fold the items of an array, or the values of a map, and what a null among them stands for."""
+    """How to fold the items of an array, or the values of a map, and the zero value for a null item."""
 
     item: _Plan
     zero: Any
@@ -145,14 +145,14 @@ class _Items:
 
 @dataclass(frozen=True)
 class _Natural:
-    """A number that may need all 64 bits."""
+    """An integer that may need all 64 bits."""
 
 
 _Plan = _Object | _Items | _Natural | None
 
 
 def _plan(of: object) -> _Plan:
-    """The plan of a type; None where nothing below it needs folding."""
+    """The plan of a type; None if nothing in it needs folding."""
     return _make_plan(of)
 
 
@@ -178,7 +178,7 @@ def _make_plan(of: Any) -> _Plan:
 
 
 def _zero(of: Any) -> Any:
-    """Go's zero value of a type, in plain values; None where that is allowed."""
+    """Go's zero value of a type, as a plain value; None if the type allows it."""
     if get_origin(of) is Annotated:
         return _zero(get_args(of)[0])
     if type(None) in get_args(of) or of is Any:
@@ -233,7 +233,7 @@ def _fold_object(value: dict[str, Any], plan: _Object, depth: int) -> dict[str, 
 
 
 def _fold_key(key: str) -> str:
-    """A key in the case in which fields are looked up; the long s is an s, too, and the sign of kelvins a k."""
+    """A key in the case used for lookups. By Unicode case folding, U+017F counts as `s` and U+212A as `k`."""
     lowered = key.lower()
     return lowered if lowered.isascii() else lowered.replace("\u017f", "s")
 

@@ -1,8 +1,8 @@
-"""JSON by the interpreter's C scanner alone: `import json` would cost more than the request.
+"""JSON with the interpreter's C scanner alone: `import json` would take longer than a request.
 
-Decoding is `_json.make_scanner`, which the standard `json` package itself drives. Encoding is written here, because
-requests are small and because output must look as Go's `encoding/json` writes it (no ASCII escapes, optional escaping
-of `<`, `>` and `&`, four-space indentation in `inspect`).
+Decodes with `_json.make_scanner`, which the standard `json` package uses, too. Encodes in Python, because requests are
+small and output must look as Go's `encoding/json` writes it (no ASCII escapes, optional escaping of `<`, `>` and `&`,
+four-space indentation in `inspect`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _HTML = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
 
 
 class _Settings:
-    """The attributes `make_scanner` reads (they are `json.JSONDecoder`'s)."""
+    """The attributes that `make_scanner` reads, with the values of `json.JSONDecoder`."""
 
     strict = False
     object_hook = None
@@ -34,7 +34,7 @@ _scan = make_scanner(_Settings())  # type: ignore[arg-type]
 
 
 def decode(data: bytes | str) -> Any:
-    """The value of one JSON document. Raises ValueError when it is malformed or followed by anything but space."""
+    """The value of one JSON document. Raises ValueError if it is malformed or followed by anything but white space."""
     text = data.decode("utf-8", "replace") if isinstance(data, bytes) else data
     value, end = decode_prefix(text, 0)
     if text[end:].strip(_SPACE):
@@ -43,7 +43,7 @@ def decode(data: bytes | str) -> Any:
 
 
 def decode_prefix(text: str, start: int) -> tuple[Any, int]:
-    """The JSON value at `start` (leading space allowed) and the offset behind it."""
+    """The JSON value at `start` (leading white space allowed) and the offset after it."""
     while start < len(text) and text[start] in _SPACE:
         start += 1
     try:
@@ -54,7 +54,7 @@ def decode_prefix(text: str, start: int) -> tuple[Any, int]:
 
 
 def encode(value: Any, *, indent: str = "", escape_html: bool = False, sort_keys: bool = False) -> str:
-    """`value` as JSON text, keys in their order; with `indent`, one member a line as Go's `json.Indent` does."""
+    """`value` as JSON text, keys in their order; with `indent`, one member per line, as Go's `json.Indent`."""
     return _Encoder(indent, escape_html, sort_keys).render(value, "\n")
 
 

@@ -1,8 +1,10 @@
-"""Ports as docker/go-connections' `nat` reads them: `-p`, EXPOSE, `80/tcp` of the API, Compose's short form. Pure.
+"""Parses ports as docker/go-connections' `nat`: `-p`, EXPOSE, `80/tcp` of the API, Compose's short form. Pure.
 
-    [IP:][HOST[-HOST]:]CONTAINER[-CONTAINER][/tcp|udp|sctp]      an IPv6 address may stand in brackets
+    [IP:][HOST[-HOST]:]CONTAINER[-CONTAINER][/tcp|udp|sctp]      an IPv6 address may be in brackets
 
-No regular expressions: the command line starts without them. Source: nat.ParsePortSpec, nat.ParsePortRange.
+Uses no regular expressions, which would delay the start of the command line.
+
+Source: nat.ParsePortSpec, nat.ParsePortRange.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ _HIGHEST = 65535
 
 
 class Mapping:
-    """One container port. `ip` "" is every address; `host_port` "" is any port, `A-B` one of a range."""
+    """One container port. An `ip` of "" is all addresses; a `host_port` of "" is any port, `A-B` any in the range."""
 
     __slots__ = ("host_port", "ip", "port", "protocol")
 
@@ -25,12 +27,12 @@ class Mapping:
 
     @property
     def name(self) -> str:
-        """As the API names the container port: `80/tcp`."""
+        """The container port in the API's notation: `80/tcp`."""
         return f"{self.port}/{self.protocol}"
 
 
 def parse_range(text: str) -> tuple[int, int]:
-    """The first and the last of `80` or `80-90`. Raises ValueError."""
+    """The first and the last port of `80` or `80-90`. Raises ValueError."""
     if not text:
         raise ValueError("empty string specified for ports")
     first, dash, last = text.partition("-")
@@ -41,7 +43,7 @@ def parse_range(text: str) -> tuple[int, int]:
 
 
 def parse_port(text: str) -> tuple[int, str]:
-    """`80`, `80/tcp` of the API as number and protocol; raises `InvalidInput`."""
+    """Number and protocol of the API's `80` or `80/tcp`. Raises `InvalidInput`."""
     number, slash, protocol = text.partition("/")
     protocol = protocol.lower() if slash else "tcp"
     try:
@@ -54,7 +56,7 @@ def parse_port(text: str) -> tuple[int, str]:
 
 
 def parse_host_port(text: str) -> tuple[int, int]:
-    """The host port of the API's bindings, or a range, of which one is taken; raises `InvalidInput`."""
+    """First and last host port of an API binding; of a range, any port may be used. Raises `InvalidInput`."""
     try:
         return parse_range(text)
     except ValueError:
@@ -64,7 +66,7 @@ def parse_host_port(text: str) -> tuple[int, int]:
 
 
 def parse_mappings(spec: str) -> list[Mapping]:
-    """The container ports of a specification, one each. Raises ValueError."""
+    """One mapping per container port of a specification. Raises ValueError."""
     *before, inner = spec.split(":")
     outer = before.pop() if before else ""
     ip = ":".join(before)
@@ -89,7 +91,7 @@ def parse_mappings(spec: str) -> list[Mapping]:
 
 
 def is_ip(text: str) -> bool:
-    """Whether `text` is an IPv4 or IPv6 address."""
+    """Report whether `text` is an IPv4 or IPv6 address."""
     for family in (_socket.AF_INET, _socket.AF_INET6):
         try:
             _socket.inet_pton(family, text)

@@ -30,7 +30,7 @@ def go_float(value: float) -> str:
 
 
 def float32(value: float) -> float:
-    """`value` as the shortest decimal that the nearest 32-bit float prints as."""
+    """`value` rounded to a 32-bit float, as the shortest decimal that rounds to the same one (Go's strconv)."""
     import struct
 
     single: float = struct.unpack("f", struct.pack("f", value))[0]

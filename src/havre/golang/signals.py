@@ -12,7 +12,7 @@ from havre.errors import InvalidInput
 
 
 def parse_signal(text: str) -> int:
-    """The number of a signal, by name (with or without SIG, RTMIN+n too) or number; raises `InvalidInput`."""
+    """The number of a signal given by name (with or without SIG, RTMIN+n) or number. Raises `InvalidInput`."""
     if re.fullmatch(r"-?[0-9]+", text) and not 0 <= int(text) <= 64:
         raise InvalidInput(f"the linux daemon does not support signal {text}", "1 to 64")
     if text.isdecimal() and int(text) > 0:

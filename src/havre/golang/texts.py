@@ -1,6 +1,6 @@
-"""Small renderings that Docker's output is made of: sizes, durations, times, quoted and shortened text.
+"""Renders sizes, durations, times, and quoted and shortened text as Docker prints them.
 
-Source: github.com/docker/go-units for the words, Go's `strconv.Quote` and `time.Time.String` for the forms.
+Source: github.com/docker/go-units for sizes and durations, Go's `strconv.Quote` and `time.Time.String`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def _scaled(size: float, base: float, units: tuple[str, ...], digits: int) -> st
 
 
 def human_duration(seconds: float) -> str:
-    """A span in words: "4 minutes", "About an hour"."""
+    """A duration in words: "4 minutes", "About an hour"."""
     whole = int(seconds)
     if whole < 1:
         return "Less than a second"
@@ -65,7 +65,7 @@ def _long_duration(seconds: float) -> str:
 
 
 def ago(seconds: float) -> str:
-    """How long ago something was that happened at `seconds` since the epoch."""
+    """The age of something that happened at `seconds` since the epoch: "4 minutes ago"."""
     return human_duration(time.time() - seconds) + " ago"
 
 
@@ -78,7 +78,7 @@ def go_time(seconds: int, nanoseconds: int = 0, *, utc: bool = False) -> str:
 
 
 def parse_time(text: str) -> tuple[int, int]:
-    """Seconds since the epoch and nanoseconds of an RFC 3339 time. Raises ValueError."""
+    """Seconds since the epoch, and nanoseconds, of an RFC 3339 time. Raises ValueError."""
     date, _, clock = text.replace("t", "T").partition("T")
     year, month, day = (int(part) for part in date.split("-"))
     clock, offset_s = _split_zone(clock)
@@ -101,7 +101,7 @@ def _split_zone(clock: str) -> tuple[str, int]:
 
 
 def _days_from_civil(year: int, month: int, day: int) -> int:
-    """Days from 1970-01-01, in the proleptic Gregorian calendar (which reaches Go's zero time, year 1)."""
+    """Days from 1970-01-01 in the proleptic Gregorian calendar, down to year 1 (Go's zero time)."""
     if month <= 2:
         year -= 1
     era_years = year % 400
@@ -124,10 +124,10 @@ def _escape(char: str) -> str:
 
 
 def ellipsis(text: str, columns: int) -> str:
-    """`text`, or its beginning and an ellipsis within `columns`."""
+    """`text`, truncated with an ellipsis to `columns` characters."""
     return text if len(text) <= columns else text[: columns - 1] + "…"
 
 
 def short_id(identifier: str) -> str:
-    """The first 12 digits of an ID, its algorithm left out."""
+    """The first 12 digits of an ID, without its algorithm."""
     return identifier.partition(":")[2][:12] if ":" in identifier else identifier[:12]

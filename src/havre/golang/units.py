@@ -1,11 +1,11 @@
-"""Truth values, sizes and durations as Go's libraries read them; errors have their words.
+"""Parses truth values, sizes and durations as Go's libraries do, with their error messages.
 
     parse_bool      true, T, 1, false, F, 0      as strconv.ParseBool
     parse_size      1.5g, 64MiB, 512 kB, 100     powers of 1024, as go-units' RAMInBytes
     parse_duration  1h30m, 1.5s, -250ms, 0       as time.ParseDuration, in nanoseconds
     format_duration 1h30m0s, 1.5s, 250ms, 0s     as Duration.String
 
-No regular expressions: the command line starts without them.
+Uses no regular expressions, which would delay the start of the command line.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LIMIT = 1 << 63
 
 
 def parse_bool(text: str) -> bool:
-    """True or false. Raises ValueError."""
+    """A truth value. Raises ValueError."""
     if text in ("1", "t", "T", "TRUE", "true", "True"):
         return True
     if text in ("0", "f", "F", "FALSE", "false", "False"):
@@ -35,7 +35,7 @@ def parse_size(text: str) -> int:
     parts = number.split(".")
     if len(parts) > 2 or not all(part and not part.strip(_DIGITS) for part in parts):
         raise ValueError(f"invalid size: '{text}'")
-    size = float(number) * 1024**power  # infinite for hundreds of digits
+    size = float(number) * 1024**power  # inf for hundreds of digits
     if size >= _LIMIT:
         raise ValueError(f"invalid size: '{text}'")
     return int(size)
@@ -69,7 +69,7 @@ def parse_duration(text: str) -> int:
 
 
 def _split(text: str, chars: str) -> tuple[str, str]:
-    """The longest beginning made of `chars`, and the rest."""
+    """Split `text` after its longest prefix made of `chars`."""
     rest = text.lstrip(chars)
     return text[: len(text) - len(rest)], rest
 

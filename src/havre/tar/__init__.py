@@ -1,4 +1,4 @@
-"""Tar archives of hostile origin: one reader, one writer, one extraction that stays below its directory.
+"""Reads, writes and extracts tar archives of hostile origin; extraction cannot leave its directory.
 
-For daemon and client; no module here imports more than its users need, for the command line starts quickly.
+Used by the daemon and the command line. Modules here import little, because the command line must start quickly.
 """

@@ -1,15 +1,16 @@
-"""Copies a tar into a container's file system, as `cp` and `PUT /containers/{id}/archive` want it.
+"""Extracts a tar into a container's file system, for `docker cp` and `PUT /containers/{id}/archive`.
 
-Unlike a layer, the archive says nothing of deletions, a directory that it does not speak of keeps its times, and what
-is there already may be in the way:
+Unlike a layer, the archive has no whiteouts, a directory without an entry keeps its times, and existing files may
+conflict with an entry:
 
-    the archive has    there is         no_overwrite             else
-    a directory        a directory      merged                   merged
-    a directory        something else   Failed                   replaced
-    something else     a directory      Failed                   replaced
-    something else     something else   replaced                 replaced
+    entry              existing file    no_overwrite             else
 
-The tree may belong to a running container that works against us; see `tree`.
+    directory          directory        merged                   merged
+    directory          not a directory  Failed                   replaced
+    not a directory    directory        Failed                   replaced
+    not a directory    not a directory  replaced                 replaced
+
+The tree may belong to a running container that changes it concurrently; see `tree`.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ _CAPABILITY = CAPABILITY.encode()
 
 
 class Extractor(TreeWriter):
-    """Fills the directory `target` (a path with `root` as its root) from a tar, compressed or not; takes `root` over.
+    """Extracts a tar, compressed or not, into the directory `target` (resolved with `root` as its root).
 
-    `owner` (UID, GID) owns what is written in place of whom the archive names. Where the tree is mounted for `ids`, all
-    owners are those that they are inside.
+    Takes ownership of the descriptor `root`. `owner` (UID, GID) overrides the archive's owners. With `ids`, the tree is
+    on an ID-mapped mount and all owners are IDs inside the user namespace.
     """
 
     def __init__(
@@ -54,9 +55,9 @@ class Extractor(TreeWriter):
         self._parser = TarParser(data=True)
 
     def write(self, chunk: Buffer) -> None:
-        """Take the next bytes of the archive; they may change once this returns."""
+        """Extract the next bytes of the archive; the buffer may be reused after the call."""
         with as_root_of(self._ids):
-            if self._decompressor.kind == "":  # not compressed, and nothing waits in the decompressor any more
+            if self._decompressor.kind == "":  # not compressed, and the decompressor holds nothing back
                 self._consume(chunk)
                 return
             self._decompressor.feed(chunk)
@@ -64,14 +65,14 @@ class Extractor(TreeWriter):
                 self._consume(piece)
 
     def seal(self) -> None:
-        """The archive has ended; `InvalidInput` when it is cut short."""
+        """End the archive. Raises `InvalidInput` if it is truncated."""
         with as_root_of(self._ids):
             self._consume(self._decompressor.finish())
             self._parser.finish()
             self.finish()
 
     def global_records(self) -> dict[str, str]:
-        """What the archive said of itself, in a global pax header."""
+        """The records of the archive's global pax header."""
         return self._parser.global_records()
 
     def _consume(self, piece: Buffer) -> None:
@@ -81,10 +82,10 @@ class Extractor(TreeWriter):
             elif event.path:
                 self.add(self._placed(event))
             else:
-                self._begin_entry()  # the root stays what it is; what data it may have is nobody's
+                self._begin_entry()  # the root is left as it is; data of such an entry is skipped
 
     def _placed(self, entry: Entry) -> Entry:
-        """The entry as it is to be in the container."""
+        """The entry with the path and the owners that it gets in the container."""
         if not self._target and self._owner is None and self._ids is None:
             return entry
         uid, gid = self._owner or (entry.uid, entry.gid)
@@ -109,7 +110,11 @@ class Extractor(TreeWriter):
         super()._clear_way(parent, name, entry)
 
     def _remove(self, parent: int, name: bytes) -> None:
-        """Never a mount point: the kernel lets whoever is in another mount namespace, and takes the mount away."""
+        """Remove `name` unless it is a mount point (EBUSY).
+
+        Since Linux 3.18 a directory that is a mount point in another mount namespace only can be removed, and the
+        kernel detaches the mount there: umount(2), mount_namespaces(7).
+        """
         with suppress(FileNotFoundError):
             if is_mount_point(parent, name):
                 raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), os.fsdecode(name))

@@ -1,7 +1,7 @@
-"""Headers of tar members: ustar's fields, and pax records for what they cannot hold. Pure.
+"""Headers of tar members: ustar fields, and pax records for values that do not fit in them. Pure.
 
-The same member gives the same bytes: no names of users, pax records only where a field is too narrow (long or foreign
-names, large IDs, sizes of 8 GiB and more, times before 1970).
+Reproducible: the same member always gives the same bytes. No user or group names are written, and pax records only
+where a field is too narrow (names that are long or not ASCII, large IDs, sizes of 8 GiB and more, times before 1970).
 
     x header  its records | header  content, padded | ... | two zero blocks, padded to a record
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 BLOCK = 512
-MAX_META = 1 << 20  # bytes of one extended header: Go's archive/tar reads no more
+MAX_META = 1 << 20  # bytes of one extended header: the limit of Go's archive/tar
 RECORD = 20 * BLOCK  # tar's customary unit: an archive is padded to a multiple of it
 FLAGS = {
     stat.S_IFREG: b"0",
@@ -29,13 +29,13 @@ FLAGS = {
     stat.S_IFDIR: b"5",
     stat.S_IFIFO: b"6",
 }
-"""A member's type by the kind of file."""
+"""Type flag of a member by file type (S_IFMT)."""
 
 HARD_LINK = b"1"
 _EXTENDED, _GLOBAL = b"x", b"g"
-# Name, mode, owner, group, size, time, checksum, type, link, magic, names of users, device: ustar's fields in order.
+# The ustar fields: name, mode, uid, gid, size, mtime, checksum, type, link, magic, version, names, device, prefix.
 _HEADER = b"%s%07o\0%07o\0%07o\0%011o\0%011o\0%s%s%sustar\x0000" + bytes(64) + b"%07o\0%07o\0" + bytes(167)
-_SHORT, _LONG = 8**7, 8**11  # where numbers of 7 and of 11 octal digits end
+_SHORT, _LONG = 8**7, 8**11  # exclusive limits of numbers of 7 and of 11 octal digits
 
 
 def header(
@@ -51,7 +51,8 @@ def header(
     device: tuple[int, int] = (0, 0),
     xattrs: Mapping[bytes, bytes] | None = None,
 ) -> bytes:
-    """All blocks before a member's content; times in seconds. Raises `InvalidInput` when attributes are too large."""
+    """All blocks before a member's content; `mtime` in seconds. Raises `InvalidInput` if extended attributes are too
+    large."""
     numbers = ((b"uid", uid, _SHORT), (b"gid", gid, _SHORT), (b"size", size, _LONG), (b"mtime", mtime, _LONG))
     records = [(key, b"%d" % value) for key, value, end in numbers if not 0 <= value < end]
     records += [(key, text) for key, text in ((b"path", path), (b"linkpath", link)) if _is_wide(text)]
@@ -64,17 +65,17 @@ def header(
 
 
 def global_header(records: Mapping[str, str]) -> bytes:
-    """A global extended header, which readers that know no such record pass over."""
+    """A global extended header; readers ignore records that they do not know."""
     return _extended(_GLOBAL, b"PaxHeaders/global", [(k.encode(), v.encode()) for k, v in records.items()], b"archive")
 
 
 def padding(size: int) -> bytes:
-    """What follows a content of that size."""
+    """The padding after a content of `size` bytes."""
     return bytes(-size % BLOCK)
 
 
 def end(written: int) -> bytes:
-    """What ends an archive of which `written` bytes are there."""
+    """The end of an archive of `written` bytes: two zero blocks and padding to a record."""
     return bytes(2 * BLOCK + -(written + 2 * BLOCK) % RECORD)
 
 
@@ -90,7 +91,7 @@ def _extended(flag: bytes, name: bytes, records: Iterable[tuple[bytes, bytes]], 
 
 
 def _block(path: bytes, mode: int, numbers: list[int], flag: bytes, link: bytes, device: tuple[int, int]) -> bytes:
-    """512 bytes; what does not fit is cut or 0, and in pax records."""
+    """The 512 bytes of a header. Values that do not fit are cut or 0; the caller puts them in pax records."""
     numbers_of_device = [value if 0 <= value < _SHORT else 0 for value in device]
     name, target = path[:100].ljust(100, b"\0"), link[:100].ljust(100, b"\0")
     block = _HEADER % (name, mode, *numbers, b" " * 8, flag, target, *numbers_of_device)

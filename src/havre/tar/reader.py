@@ -14,10 +14,10 @@ and in pax forms 0.0, 0.1 and 1.0). It touches no file: `storage.erofs` turns en
       |                                |
       +------------ padding -----------+           two zero blocks: END, the rest of the stream is ignored
 
-Refused with `InvalidInput`: a wrong checksum, a number that is none, a `..` or a NUL in a name, a name longer than
-PATH_MAX or NAME_MAX, more than `MAX_META` bytes of extended header, a sparse map that lies, an unknown entry type, a
-stream that ends in the middle of a member. As dockerd (Go's archive/tar): global pax headers change nothing, and links,
-directories and devices have no data, whatever their size field says.
+Refused with `InvalidInput`: a wrong checksum, a malformed number, a `..` or a NUL in a name, a name longer than
+PATH_MAX or NAME_MAX, more than `MAX_META` bytes of extended header, an inconsistent sparse map, an unknown entry type,
+a truncated member. As in dockerd (Go's archive/tar): global pax headers change nothing, and links, directories and
+devices have no data, whatever their size field says.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-MAX_SIZE = 1 << 40  # bytes of one member, and of a file once its holes are counted
+MAX_SIZE = 1 << 40  # bytes of one member, and of a file with its holes
 MAX_PATH = 4096
 MAX_NAME = 255
-_MAX_ID = 0xFFFFFFFE  # of users and groups; 2**32 - 1 means "leave it" to chown(2)
-MAX_DEPTH = 256  # directories above an entry; nothing real comes near, and recursion stays shallow
+_MAX_ID = 0xFFFFFFFE  # of users and groups; chown(2) takes 2**32 - 1 for "unchanged"
+MAX_DEPTH = 256  # directories above an entry; bounds recursion
 
 _ZERO = bytes(BLOCK)
-_HOLE = 1 << 20  # bytes of a hole at once
+_HOLE = 1 << 20  # bytes of a hole yielded at once
 _KINDS = {
     b"0": "file", b"\0": "file", b"7": "file", b"S": "file", b"1": "hardlink", b"2": "symlink",
     b"3": "char", b"4": "block", b"5": "dir", b"6": "fifo",
@@ -51,7 +51,7 @@ _OVERLAY_XATTRS = (b"trusted.overlay.", b"user.overlay.")
 
 
 class Extent(NamedTuple):
-    """`length` bytes of a file at `start`, found in the tar at `offset`; what no extent covers is a hole."""
+    """`length` bytes of a file at `start`, at `offset` in the tar; ranges without an extent are holes."""
 
     start: int
     length: int
@@ -62,7 +62,8 @@ class Entry(NamedTuple):
     """One member. `path` has no leading, trailing or double slash and no dots; the root is `b""`.
 
     `kind` is file, dir, symlink, hardlink, char, block or fifo. `link` is a symlink's target as written, or the path of
-    the member a hard link names. `xattrs` never holds overlayfs' own attributes: a layer must not steer the overlay.
+    a hard link's target. `xattrs` never contains overlayfs' own attributes: a layer must not change how the overlay
+    reads it.
     """
 
     path: bytes
@@ -80,7 +81,7 @@ class Entry(NamedTuple):
 
 
 class Data(NamedTuple):
-    """Bytes of the entry last yielded, which lie in the tar at `offset`; valid until the next event is asked for."""
+    """Bytes of the entry yielded last, at `offset` in the tar; valid until the next event is requested."""
 
     offset: int
     view: memoryview
@@ -89,9 +90,8 @@ class Data(NamedTuple):
 class TarParser:
     """Push parser: iterate over `feed(chunk)` for each chunk, then call `finish()`.
 
-    With `data` true the members' bytes are yielded as `Data`; else they are skipped, at no cost per byte. With
-    `rooted` true `..` at the top of a name means the top, as if the tar were unpacked in a root of its own; else it is
-    refused.
+    With `data` true, the members' bytes are yielded as `Data`; otherwise they are skipped, at no cost per byte. With
+    `rooted` true, a `..` above the root stays at the root, as after chroot(2); otherwise it is refused.
     """
 
     def __init__(self, *, data: bool = False, rooted: bool = False) -> None:
@@ -106,12 +106,12 @@ class TarParser:
         self._zero_blocks = 0
         self._pax: list[tuple[bytes, bytes]] = []
         self._long: dict[bytes, bytes] = {}
-        self._global = b""  # b"L": name, b"K": link target
+        self._global = b""  # records of the last global pax header
         self._map = _SparseMap()
         self._raw = b""  # the header block a sparse map belongs to
 
     def feed(self, chunk: bytes | bytearray | memoryview) -> Iterator[Entry | Data]:
-        """Consume `chunk`, yielding what became known; raises `InvalidInput`."""
+        """Consume `chunk`, yielding the events that it completes. Raises `InvalidInput`."""
         view = memoryview(chunk)
         at, end = 0, len(view)
         while at < end and self._zero_blocks < 2:
@@ -136,22 +136,22 @@ class TarParser:
                     yield entry
 
     def finish(self) -> None:
-        """The stream is over; raises `InvalidInput` when it ended in the middle of a member."""
+        """End of the stream. Raises `InvalidInput` if it ended in the middle of a member."""
         if self._member or self._gathered or self._take != self._header or self._pax or self._long:
             raise InvalidInput(f"tar archive ends in the middle of a member at byte {self._at}")
 
     @property
     def padded(self) -> bool:
-        """Whether the last member's data was followed by all of its padding."""
+        """Report whether the last member's data was followed by all of its padding."""
         return not self._padding
 
     @property
     def ended(self) -> bool:
-        """Whether the end of the archive has been seen; without it, one that was cut between members looks whole."""
+        """Report whether the end marker was read. Without it, truncation between two members cannot be detected."""
         return self._zero_blocks > 0
 
     def global_records(self) -> dict[str, str]:
-        """The last global pax header's records; none where it is malformed, since nothing here rests on them."""
+        """The records of the last global pax header; empty if it is malformed, because no decision depends on them."""
         try:
             records = _pax_records(self._global)
         except InvalidInput:
@@ -253,7 +253,7 @@ class TarParser:
     def _layout(
         self, block: bytes, pax: dict[bytes, bytes], packed: int, name: bytes
     ) -> tuple[int, tuple[Extent, ...]]:
-        """The file's size and where its bytes lie in the tar."""
+        """The file's size and the extents of its bytes in the tar."""
         real = pax.get(b"GNU.sparse.realsize") or pax.get(b"GNU.sparse.size")
         if block[156:157] == b"S":
             pairs, size = self._map.pairs, _number(block[483:495], "real size")
@@ -266,10 +266,10 @@ class TarParser:
 
 
 def read_members(chunks: Iterable[bytes], *, rooted: bool = False) -> Iterator[tuple[Entry, Iterator[bytes]]]:
-    """The members of an archive one after the other, each with its content, holes as zeros.
+    """Iterates over the members of an archive, each with its content (holes as zeros).
 
-    What is not read of a content is skipped. All chunks are taken, also those behind the end; one need not be there
-    (docker's exported contexts have none). Raises `InvalidInput`.
+    Unread content is skipped. Consumes all chunks, also those after the end marker; the end marker may be missing, as
+    in the contexts that docker exports. Raises `InvalidInput`.
     """
     parser = TarParser(data=True, rooted=rooted)
     events = _Events(parser, chunks)
@@ -280,7 +280,7 @@ def read_members(chunks: Iterable[bytes], *, rooted: bool = False) -> Iterator[t
 
 
 class _Events:
-    """The parser's events, one of which can be looked at before it is taken."""
+    """The parser's events, with a lookahead of one."""
 
     def __init__(self, parser: TarParser, chunks: Iterable[bytes]) -> None:
         self._events = (event for chunk in chunks for event in parser.feed(chunk))
@@ -320,7 +320,7 @@ def _zeros(count: int) -> Iterator[bytes]:
 
 
 class _SparseMap:
-    """The (start, length) pairs of a sparse file while they are gathered from blocks."""
+    """The (start, length) pairs of a sparse file, collected from blocks."""
 
     def __init__(self, fields: bytes = b"", *, extended: bool = False) -> None:
         self.pairs: list[tuple[int, int]] = []
@@ -331,7 +331,7 @@ class _SparseMap:
         self.add_gnu(fields, extended=extended)
 
     def add_gnu(self, fields: bytes, *, extended: bool) -> None:
-        """Old GNU form: pairs of 12-byte numbers, ended by an empty one."""
+        """Old GNU form: pairs of 12-byte numbers, terminated by an empty one."""
         self._grow(len(fields))
         for at in range(0, len(fields), 24):
             if fields[at : at + 24].strip(b"\0 "):
@@ -340,7 +340,7 @@ class _SparseMap:
         self.extended = extended
 
     def add_pax_1_0(self, block: bytes) -> bool:
-        """Form 1.0: decimal lines, first how many pairs follow; true once all are here."""
+        """Form 1.0: decimal lines, the first one the number of pairs. Returns whether the map is complete."""
         self._grow(len(block))
         *lines, self._rest = (self._rest + block).split(b"\n")
         if len(self._rest) > BLOCK:
@@ -375,7 +375,7 @@ def _pax_pairs(records: list[tuple[bytes, bytes]], pax: dict[bytes, bytes]) -> l
 
 
 def _place(pairs: list[tuple[int, int]], size: int, packed: int, offset: int, name: bytes) -> tuple[Extent, ...]:
-    """Extents of a sparse file; its map must be ascending, within `size`, and account for all `packed` bytes."""
+    """The extents of a sparse file. Its map must be ascending, within `size`, and account for all `packed` bytes."""
     extents, end, used = [], 0, 0
     for start, length in pairs:
         if length == 0:
@@ -390,7 +390,7 @@ def _place(pairs: list[tuple[int, int]], size: int, packed: int, offset: int, na
 
 
 def require_readable(entry: Entry) -> None:
-    """Raise `InvalidInput` for a member that `TarParser` would refuse, for who knows members without parsing them."""
+    """Raise `InvalidInput` for a member that `TarParser` would refuse; for callers that build members themselves."""
     named = [entry.path, entry.link] if entry.kind == "hardlink" else [entry.path]
     for path in named:
         if clean_path(path) != path:
@@ -406,8 +406,7 @@ def require_readable(entry: Entry) -> None:
 
 
 def clean_path(name: bytes, *, rooted: bool = False) -> bytes:
-    """`name` without empty and `.` components; raises `InvalidInput` for what no file system can hold, and for `..`
-    unless it is `rooted`."""
+    """`name` without empty and `.` components. Raises `InvalidInput` for impossible names, and `..` unless `rooted`."""
     if len(name) > MAX_PATH or b"\0" in name:
         raise InvalidInput(f"tar member has an impossible name {_shown(name)}")
     if name[:1] in b"./" or name[-1:] == b"/" or b"/." in name or b"//" in name:
@@ -449,7 +448,7 @@ def _require_device(major: int, minor: int) -> tuple[int, int]:
 
 
 def _xattrs(pax: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
-    """Extended attributes that a layer may set: never overlayfs' own, nor ACLs (dockerd ignores them too)."""
+    """The extended attributes that a layer may set: neither overlayfs' own nor ACLs, which dockerd ignores, too."""
     found: dict[bytes, bytes] = {}
     for key, value in pax:
         name = key[len(_XATTR) :] if key.startswith(_XATTR) else b""
@@ -477,7 +476,7 @@ def _text(field: bytes) -> bytes:
 
 
 def _number(field: bytes, what: str) -> int:
-    """A header's number: octal digits among spaces and NULs, or base-256 when the first bit is set."""
+    """A number in a header: octal digits among spaces and NULs, or base-256 if the first bit is set."""
     if field[0] & 0x80:
         value = int.from_bytes(field) - (1 << (8 * len(field) - 1))
         return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
@@ -532,7 +531,7 @@ def _pax_records(data: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _checksum_matches(block: bytes) -> bool:
-    """POSIX sums unsigned bytes, some historic writers signed ones; both are accepted."""
+    """POSIX sums unsigned bytes, some historic writers summed signed ones; both are accepted."""
     digits = block[148:156].strip(b"\0 ")
     if not digits or digits.strip(b"01234567"):
         return False
@@ -548,5 +547,5 @@ def _padded(size: int) -> int:
 
 
 def _shown(name: bytes) -> str:
-    """`name` for a message: cut, and with control characters escaped."""
+    """`name` for a message: truncated, control characters escaped."""
     return repr(name[:200].decode(errors="backslashreplace"))

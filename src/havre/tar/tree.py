@@ -5,8 +5,7 @@ accessed without following links: no path, link or device of the tar, nor anythi
 concurrently, reaches outside the tree, and no chroot is needed. Directories' times are set last, because filling a
 directory changes them.
 
-Subclasses differ by purpose: `storage.unpack` creates a layer, `extract` copies into a container, `client.untar` into a
-directory of the user's.
+Subclasses: `storage.unpack` creates a layer, `extract` copies into a container, `client.untar` into a user's directory.
 
 Blocking; runs as root. Raises `InvalidInput` for invalid archives, `OSError` for disk errors.
 """
@@ -26,7 +25,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-MAX_NOTES = 2_000_000  # limit of remembered directories, and of what subclasses count
+MAX_NOTES = 2_000_000  # limit of recorded directories, and of the records of subclasses
 _CACHED_PARENTS = 64
 _NODE_TYPES = {"char": stat.S_IFCHR, "block": stat.S_IFBLK, "fifo": stat.S_IFIFO}
 
@@ -38,7 +37,7 @@ class TreeWriter:
     """
 
     _open_below: Callable[[int, bytes, int], int] = staticmethod(openat_in_root)
-    """Opens a path below a directory; a container's own links lead somewhere, within its root."""
+    """Opens a path below a directory. Links are resolved within the root, as the container itself would."""
 
     def __init__(self, root: int, what: str) -> None:
         self._root = root
@@ -52,7 +51,7 @@ class TreeWriter:
         self._notes = 0
 
     def add(self, entry: Entry) -> None:
-        """Create `entry`, which is not the root; replaces what exists, merges directories."""
+        """Create `entry`, which is not the root. Replaces existing files, merges directories."""
         self._begin_entry()
         directory, _, name = entry.path.rpartition(b"/")
         parent = self._parent(directory)
@@ -68,7 +67,7 @@ class TreeWriter:
                 self._make(parent, name, entry)
 
     def data(self, event: Data) -> None:
-        """Write bytes of the file last added; ignored for other entries."""
+        """Write bytes of the file added last; ignored for other entries."""
         if self._file is None:
             return
         descriptor, entry = self._file
@@ -128,7 +127,7 @@ class TreeWriter:
         return descriptor
 
     def _made_parent(self, path: bytes) -> None:
-        """Called for each directory created that has no entry in the archive."""
+        """Called for each created directory that has no entry in the archive."""
 
     def _open_parent(self, path: bytes) -> int:
         try:
@@ -137,7 +136,7 @@ class TreeWriter:
             if error.errno in (errno.ENOTDIR, errno.ELOOP):
                 raise InvalidInput(f"{self._what} has members below {path!r}, which is not a directory") from error
             raise
-        # A chain of links may lead deeper than any single path.
+        # A chain of links may lead deeper than PATH_MAX allows for a single path.
         if os.readlink(f"/proc/self/fd/{descriptor}").count("/") - self._depth > MAX_DEPTH:
             os.close(descriptor)
             raise InvalidInput(f"{self._what} nests directories too deeply at {path[:200]!r}")
@@ -189,7 +188,7 @@ class TreeWriter:
         os.close(descriptor)
 
     def _describe(self, file: bytes | int, entry: Entry) -> None:
-        """Give the file its owner, mode and attributes."""
+        """Set the file's owner, mode and extended attributes."""
         describe(file, entry)
 
     def _link(self, parent: int, name: bytes, entry: Entry) -> None:
@@ -218,7 +217,7 @@ class TreeWriter:
         )
 
     def _clear_way(self, parent: int, name: bytes, entry: Entry) -> None:
-        """Remove what is in the way of `entry`: a file, or anything of another type."""
+        """Remove the existing file in place of `entry`: a file, or anything of another type."""
         self._remove(parent, name)
 
     def _remove(self, parent: int, name: bytes) -> None:
@@ -298,10 +297,10 @@ def describe(file: bytes | int, entry: Entry) -> None:
 
 
 def set_xattrs(file: bytes | int, xattrs: dict[bytes, bytes]) -> None:
-    """Set extended attributes. Best effort: the content counts where the file system or file type supports none."""
+    """Set extended attributes. Best effort: ignored if file system or file type supports none, as in dockerd."""
     for name, value in xattrs.items():
         try:
             os.setxattr(file, name, value)
         except OSError as error:
-            if error.errno not in (errno.ENOTSUP, errno.EPERM):  # ignored, as in dockerd
+            if error.errno not in (errno.ENOTSUP, errno.EPERM):  # xattr(7): user.* exists on files and directories only
                 raise

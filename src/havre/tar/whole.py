@@ -1,4 +1,4 @@
-"""A tar of whole directory trees, as `cp`, `export` and copies of volumes want it. Blocking."""
+"""Writes a tar of a whole directory tree, for `cp`, `export` and copies of volumes. Blocking."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from havre.tar.writer import TarWriter
 
 
 def write_tree(out: BinaryIO, root: int, ids: IdRange | None = None) -> None:
-    """The tar of everything below the open directory `root`, which may be a descriptor for paths alone.
+    """Write a tar of everything below the open directory `root`, which may be an O_PATH descriptor.
 
-    Raises Failed when a file cannot be read.
+    Raises `Failed` if a file cannot be read.
     """
     tar = TarWriter(out, ids=ids)
     try:
@@ -33,7 +33,7 @@ def write_tree(out: BinaryIO, root: int, ids: IdRange | None = None) -> None:
 
 
 def add_entry(tar: TarWriter, top: bytes, entry: trees.Entry) -> None:
-    """Sockets mean nothing without their process, and what has gone meanwhile is as if it had never been there."""
+    """Add an entry. Sockets are skipped, and so are files that were removed or replaced meanwhile."""
     if stat.S_ISSOCK(entry.stat.st_mode):
         return
     try:

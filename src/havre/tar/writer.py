@@ -1,8 +1,8 @@
 """Writes tar archives: entries given as values, and files read below an open directory.
 
-Of the extended attributes `user.*` and `security.capability` are kept, never overlayfs' own. What would need the
-overlay to be understood (a redirected directory, a file without its data) is refused; the mounts' options never make
-such. Blocking.
+Of the extended attributes `user.*` and `security.capability` are written, overlayfs' own never. Files that only
+overlayfs can interpret (redirected directories, metacopy files without data) are refused; the mount options that havre
+uses never create such files. Blocking.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from havre.tar.headers import FLAGS, HARD_LINK, end, header, padding
 from havre.tar.reader import Entry, Extent, require_readable
 
 _PIECE = 1 << 20
-_SENT_BYTES = 128 << 10  # files from this size on go from the kernel's cache to `out` without a copy here
+_SENT_BYTES = 128 << 10  # files of this size and more are copied by sendfile(2)
 _FLAGS_OF_KINDS = {
     "file": b"0",
     "hardlink": b"1",
@@ -36,9 +36,10 @@ _OVERLAY_XATTRS = "user.overlay."
 
 
 class TarWriter:
-    """Entries to a tar stream, each named by its path in the layer and read through an open parent directory.
+    """Writes entries to a tar stream; each has its path in the layer and is read through an open parent directory.
 
-    `out` is a buffered file, pipe or socket. Where the tree is mounted for `ids`, owners are told as they are inside.
+    `out` is a buffered file, pipe or socket. With `ids`, the tree is on an ID-mapped mount and owners are written as
+    IDs inside the user namespace.
     """
 
     def __init__(self, out: BinaryIO, newest_s: int | None = None, ids: IdRange | None = None) -> None:
@@ -46,12 +47,13 @@ class TarWriter:
         self._out = out
         self._newest_s = newest_s
         self._written = 0
-        self._links: dict[tuple[int, int], bytes] = {}  # first path of each inode with several names
+        self._links: dict[tuple[int, int], bytes] = {}  # first path of each inode with hard links
 
     def add(self, path: bytes, status: os.stat_result, parent: int, name: str) -> None:
-        """Write the entry `name` of the open directory `parent` as `path`; nothing is written if it has gone.
+        """Write the entry `name` of the open directory `parent` as `path`.
 
-        OSError ENOENT, ENOTDIR or ELOOP then: it has been removed or replaced since `status` was read.
+        Raises OSError ENOENT, ENOTDIR or ELOOP, and writes nothing, if the file was removed or replaced since `status`
+        was read.
         """
         inode = (status.st_dev, status.st_ino)
         if status.st_nlink > 1 and not stat.S_ISDIR(status.st_mode):
@@ -76,13 +78,13 @@ class TarWriter:
                 os.close(content)
 
     def add_empty(self, path: bytes) -> None:
-        """Write an empty file owned by root, from the beginning of time: a mark of deletion."""
+        """Write an empty file owned by root, modified at the epoch: a whiteout."""
         self._write(header(path, mode=0o600))
 
     def put(self, entry: Entry, content: Iterable[bytes]) -> Entry:
-        """Write an entry with its content, as many bytes of it as the entry says, whatever there are.
+        """Write an entry and exactly as many bytes of `content` as its size says.
 
-        Returns the member as a reader of the tar finds it; `InvalidInput` for one that it would refuse.
+        Returns the member as a reader of the tar sees it. Raises `InvalidInput` for a member that readers would refuse.
         """
         entry = self._as_read(entry)
         require_readable(entry)
@@ -113,7 +115,7 @@ class TarWriter:
         return entry._replace(extents=(Extent(0, entry.size, begin),))
 
     def _as_read(self, entry: Entry) -> Entry:
-        """What of an entry a tar can say."""
+        """The part of an entry that a tar can represent."""
         xattrs = entry.xattrs and {name: value for name, value in entry.xattrs.items() if _is_kept(os.fsdecode(name))}
         return Entry(
             path=entry.path,
@@ -161,7 +163,7 @@ class TarWriter:
         self._write(block)
 
     def _content(self, descriptor: int, size: int) -> None:
-        """The file's bytes, as many as its header says even if it is written to meanwhile."""
+        """Write exactly `size` bytes of the file, as its header says, even if it changes meanwhile."""
         left = size
         if size >= _SENT_BYTES:
             self._out.flush()
@@ -196,5 +198,5 @@ def _kept_xattrs(path: bytes, file: str) -> dict[bytes, bytes]:
 def _is_kept(xattr: str) -> bool:
     if xattr == CAPABILITY:
         return True
-    # A pax record cannot hold a key with an equals sign.
+    # A pax record cannot hold a key with an equals sign: pax(1), "pax Extended Header".
     return xattr.startswith("user.") and not xattr.startswith(_OVERLAY_XATTRS) and "=" not in xattr

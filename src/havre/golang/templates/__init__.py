@@ -1,1 +1,1 @@
-"""Go templates: text to tokens to a tree to output, with the functions that docker adds to Go's own."""
+"""Go templates: tokens, tree, execution, and the functions that docker adds to Go's."""

@@ -1,6 +1,6 @@
-"""The functions of templates: Go's own, and docker's json, split, join, title, lower, upper, pad, truncate.
+"""Functions of templates: Go's, and docker's json, split, join, title, lower, upper, pad, truncate.
 
-A function raises ValueError with the reason; the evaluator adds where it was called.
+A function raises ValueError with the reason; the evaluator adds the position.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from typing import Any
 
 NO_VALUE = type("NoValue", (), {"__bool__": lambda self: False})()
-"""What an absent key of a map evaluates to."""
+"""The value of an absent key of a map."""
 
 _MOST_TEXT = 1 << 24
-"""Characters that one call may make of a few."""
+"""Limit of the characters that one call may produce."""
 
 _HTML = str.maketrans({"<": "&lt;", ">": "&gt;", "&": "&amp;", '"': "&#34;", "'": "&#39;", "\0": "\ufffd"})
 
@@ -56,14 +56,14 @@ def _render_float(value: float) -> str:
 
 
 def truth(value: Any) -> bool:
-    """Whether a value is not empty; a struct never is."""
+    """Report whether a value is not empty, as Go's templates define it; a struct never is empty."""
     if isinstance(value, Struct):
         return True
     return bool(value) if isinstance(value, str | int | float | list | dict | Nil) or not value else True
 
 
 def type_name(value: Any) -> str:
-    """Go's name of a value's type, as errors show it."""
+    """Go's name of a value's type, for error messages."""
     if named := getattr(value, "type_name", ""):
         return str(named)
     if isinstance(value, bool):
@@ -76,7 +76,7 @@ def type_name(value: Any) -> str:
 
 
 def compare(one: Any, other: Any) -> int:
-    """Less, equal or greater than 0, for values of one basic kind. Raises ValueError."""
+    """Negative, 0 or positive for less, equal or greater, for values of one basic kind. Raises ValueError."""
     kinds = {_basic(one), _basic(other)}
     if len(kinds) != 1:
         raise ValueError("incompatible types for comparison")
@@ -175,7 +175,7 @@ def _len(value: Any) -> int:
 
 
 def _print(*values: Any) -> str:
-    """Go's Sprint: spaces between two operands when neither is a string."""
+    """Go's fmt.Sprint: spaces between two operands if neither is a string."""
     text = ""
     for index, value in enumerate(values):
         if index and not isinstance(value, str) and not isinstance(values[index - 1], str):
@@ -232,7 +232,7 @@ def _truncate(text: str, length: int) -> str:
 
 
 def _title(text: str) -> str:
-    """Every word's first letter large, the others small."""
+    """The first letter of every word in title case, the others in lower case."""
     return "".join(c.lower() if i and (text[i - 1].isalnum() or text[i - 1] == "'") else c.title()
                    for i, c in enumerate(text))  # fmt: skip
 
@@ -250,13 +250,13 @@ def _js(*values: Any) -> str:
 
 
 def _urlquery(*values: Any) -> str:
-    from urllib.parse import quote_plus  # only who uses it pays for it
+    from urllib.parse import quote_plus  # imported late: expensive and rarely used
 
     return quote_plus(_print(*values))
 
 
 def sprintf(form: str, *values: Any) -> str:
-    """Go's Sprintf: %v %s %q %d %x %o %b %c %t %f %e %g %T %%, with flags, width and precision."""
+    """Go's fmt.Sprintf: %v %s %q %d %x %o %b %c %t %f %e %g %T %%, with flags, width and precision."""
     out = ""
     rest = list(values)
     index = 0
@@ -329,7 +329,7 @@ def _padded(text: str, flags: str) -> str:
     return text.ljust(width) if "-" in flags else text.rjust(width)
 
 
-# name: function, least and most number of arguments (None: any), Go's types of the parameters where they are checked
+# name: function, minimum and maximum number of arguments (None: unlimited), types of the parameters where checked
 FUNCTIONS: dict[str, tuple[Callable[..., Any], int, int | None, tuple[type, ...]]] = {
     "and": (_and, 1, None, ()),
     "or": (_or, 1, None, ()),
@@ -359,7 +359,7 @@ FUNCTIONS: dict[str, tuple[Callable[..., Any], int, int | None, tuple[type, ...]
     "truncate": (_truncate, 2, 2, (str, int)),
 }
 
-# What the functions do while a table's header passes through a template: leave it alone.
+# For a table's header, these functions return their argument unchanged.
 HEADER_FUNCTIONS = {
     **FUNCTIONS,
     **{name: (lambda text, *_: text, *FUNCTIONS[name][1:]) for name in ("json", "title", "lower", "upper", "truncate")},

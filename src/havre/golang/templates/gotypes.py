@@ -1,7 +1,7 @@
-"""What Go's static types add to JSON, for printing as docker prints.
+"""Adds the information of Go's static types to JSON, to print values as docker does.
 
-docker decodes an answer into Go types before a template sees it. JSON alone does not tell a struct from a map, nor what
-a null stands for; these names do, and so do the fields that Go's types spell otherwise.
+docker decodes responses into Go types before a template runs. JSON does not distinguish structs from maps, nor null
+slices from null maps; the tables of field names here do, and they map Go's field names to those of JSON.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SLICES = frozenset((
     "SecondaryIPAddresses", "SecondaryIPv6Addresses", "Warnings", "SecurityOptions", "CDISpecDirs", "Mirrors",
     "IndexConfigs", "Config",
 ))  # fmt: skip
-# Go's field names that differ from JSON's, without the ones that differ in no letter.
+# Go's field names that differ from JSON's by more than the case of the first letter.
 _JSON_NAMES = {
     "ID": "Id", "HostIP": "HostIp", "DNS": "Dns", "DNSOptions": "DnsOptions", "DNSSearch": "DnsSearch",
     "NanoCPUs": "NanoCpus", "CPUShares": "CpuShares", "CPUPeriod": "CpuPeriod", "CPUQuota": "CpuQuota",
@@ -39,7 +39,7 @@ _JSON_NAMES = {
 
 
 class Nil:
-    """A null of a known type; false, of length 0, printed as its type prints nil."""
+    """A null of a known type: false, of length 0, printed as Go prints a nil of the type."""
 
     def __init__(self, shown: str) -> None:
         self.shown = shown
@@ -48,7 +48,7 @@ class Nil:
         return 0
 
 
-# Members that the API leaves out when they are empty, and what they then are.
+# Members that the API omits when empty, and the value that Go's type then has.
 _OMITTED: dict[str, Any] = {
     **dict.fromkeys(
         ("Health", "Healthcheck", "SizeRw", "SizeRootFs", "StopTimeout", "UsageData", "ClusterVolume", "Init")
@@ -60,27 +60,27 @@ _OMITTED: dict[str, Any] = {
 
 
 class Time(str):
-    """A JSON time that docker decodes into Go's `time.Time`, and so prints in Go's form."""
+    """A JSON time that docker decodes into Go's `time.Time` and prints in Go's form."""
 
     __slots__ = ()
 
     @property
     def shown(self) -> str:
-        """Go's form."""
+        """The time in Go's form."""
         return go_time(*parse_time(self), utc=self.endswith("Z"))
 
 
 class Struct(dict[str, "Any"]):
-    """A JSON object that docker decodes into a struct; `defaults` are fields that JSON leaves out when empty."""
+    """A JSON object that docker decodes into a struct; `defaults` are fields that JSON omits when empty."""
 
     defaults: Mapping[str, Any] = {}
     type_name = ""
 
 
 def typed(value: Any, name: str = "", *, type_name: str = "") -> Any:
-    """JSON with Go's types: objects that are structs as `Struct`, nulls of known types as `Nil`.
+    """JSON with Go's types: `Struct` for objects that are structs, `Nil` for nulls of known types.
 
-    With `type_name` a field that is not there is told as one of that type, else as a key of a map.
+    With `type_name`, errors for a missing field name this type; otherwise they are those of a missing key of a map.
     """
     if isinstance(value, dict):
         is_map = name in _MAPS or (name == "Config" and set(value) <= {"max-size", "max-file"})
@@ -88,7 +88,7 @@ def typed(value: Any, name: str = "", *, type_name: str = "") -> Any:
         if is_map:
             return members
         struct = Struct(members)
-        if "EnableIPv6" in struct and "Created" in struct:  # of all nouns a network alone has its age as a time
+        if "EnableIPv6" in struct and "Created" in struct:  # of all objects only a network has `Created` as a time.Time
             struct["Created"] = Time(struct["Created"])
         struct.type_name = type_name
         return struct
@@ -104,7 +104,7 @@ def typed(value: Any, name: str = "", *, type_name: str = "") -> Any:
 
 
 def plain(value: Any) -> Any:
-    """The JSON value again, for `json`."""
+    """The plain JSON value again, for the function `json`."""
     if isinstance(value, Nil):
         return None
     if isinstance(value, dict):
@@ -113,7 +113,7 @@ def plain(value: Any) -> Any:
 
 
 def member(struct: Struct, name: str) -> tuple[bool, Any]:
-    """A member by Go's name or JSON's; whether there is one, and its value."""
+    """Look up a member by Go's name or JSON's. Returns whether there is one, and its value."""
     small = name.lower() if name == "ID" else name[:1].lower() + name[1:]
     for candidate in (name, _JSON_NAMES.get(name, name), small if struct.defaults else name):
         if candidate in struct:

@@ -2,7 +2,7 @@
 
     text {{ .Field $var "string" `raw` 'c' 12 name | ( ) , := = }} text     {{- trims -}}     {{/* comment */}}
 
-Source: Go's text/template/parse, for the tokens and the words of its errors.
+Source: Go's text/template/parse, for the tokens and the error messages.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ KEYWORDS = frozenset(("if", "else", "end", "range", "with", "define", "block", "
 
 
 class TemplateError(ValueError):
-    """A template that cannot be parsed or executed; the text is Go's."""
+    """A template that cannot be parsed or executed, with Go's message."""
 
 
 class Token:
@@ -34,14 +34,14 @@ class Token:
 
 
 def line_of(template: str, offset: int) -> int:
-    """The line that an offset is on, counted from 1."""
+    """The number of the line at `offset`, from 1."""
     return template.count("\n", 0, offset) + 1
 
 
 def tokenize(template: str, name: str) -> Iterator[Token]:
-    """The tokens of a template: "text" between actions, "open" and "close" around the others.
+    """The tokens of a template: "text" outside actions; "open", the action's tokens and "close" for each action.
 
-    Raises TemplateError, which tells `name`.
+    Raises `TemplateError`, whose message contains `name`.
     """
     offset = 0
     trim = False
@@ -66,7 +66,7 @@ def tokenize(template: str, name: str) -> Iterator[Token]:
 
 
 class _Action:
-    """The inside of one action; `offset` ends behind its `}}`, `trim` tells whether it was `-}}`."""
+    """The inside of one action. At its end `offset` is after the `}}`, and `trim` reports whether it was `-}}`."""
 
     def __init__(self, template: str, name: str, offset: int) -> None:
         self.template = template

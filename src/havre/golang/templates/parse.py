@@ -1,4 +1,4 @@
-"""Tokens of a Go template to a tree.
+"""Parses the tokens of a Go template to a tree.
 
     list     := { text | action }
     action   := pipeline | if | with | range | break | continue      each of the three: pipeline list [else ...] end
@@ -6,7 +6,8 @@
     command  := operand { operand }          operand := term { .Field }
     term     := literal | .Field | $variable | function | ( pipeline ) | .
 
-Source: Go's text/template/parse. Named templates (`define`, `template`, `block`) are refused: no format needs them.
+Source: Go's text/template/parse. Named templates (`define`, `template`, `block`) are refused: Docker's formats need
+none.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from typing import Any
 
-_DEPTH_LIMIT = 100  # parsing and executing take five frames a level of the thousand that Python has
+_DEPTH_LIMIT = 100  # parsing and executing use five frames per level, of the default recursion limit of 1000
 
 
 class Node:
-    """A node of the tree. `offset` is where errors say it is, `source` how they quote it.
+    """A node of the tree. Errors refer to `offset` and quote `source`.
 
     kind        parts
     text        str
@@ -48,7 +49,7 @@ class Node:
 
 
 def parse_template(template: str, functions: Collection[str], name: str = "") -> list[Node]:
-    """The nodes of a template. Raises TemplateError in Go's words, which tell `name`."""
+    """The nodes of a template. Raises `TemplateError` with Go's message, which contains `name`."""
     parser = _Parser(template, functions, name)
     nodes, end = parser.block()
     if end is not None:
@@ -91,7 +92,7 @@ class _Parser:
             raise self.fail("the template is nested too deeply", offset)
 
     def block(self) -> tuple[list[Node], Token | None]:
-        """Nodes up to the end of the template (None) or an `end` or `else` (that token)."""
+        """Nodes up to the end of the template (then None) or to an `end` or `else` (then that token)."""
         nodes: list[Node] = []
         end: Token | None = None
         while self._index < len(self._tokens):
@@ -158,7 +159,7 @@ class _Parser:
             raise self.unexpected(token, context)
 
     def _declaration(self, context: str) -> tuple[tuple[str, ...], Node]:
-        """`$a, $b :=` or `$a =` and the pipeline behind; an assignment's name comes as "=$a"."""
+        """`$a, $b :=` or `$a =` and the pipeline after it; the name of an assignment is returned as "=$a"."""
         start = self._index
         names: list[str] = []
         while self._peek().kind == "variable":
@@ -228,7 +229,7 @@ class _Parser:
         return Node("chain", offset, source, term, names)
 
     def _adjoins(self) -> bool:
-        """Whether the next token follows the last one without a space."""
+        """Report whether the next token follows the last one without a space."""
         last, following = self._tokens[self._index - 1], self._tokens[self._index]
         return last.offset + len(last.source) == following.offset
 
@@ -281,5 +282,5 @@ class _Parser:
 
 
 def go_quoted(text: str) -> str:
-    """`text` in Go's quotes."""
+    """`text` in double quotes, without escaping."""
     return f'"{text}"'

@@ -1,6 +1,6 @@
-"""Executing a parsed Go template on a value.
+"""Executes a parsed Go template on a value.
 
-Values are JSON's (with `gotypes`' refinements) and objects with `get_field(name)`: a row of a listing. Errors are Go's:
+Values are JSON's (with the types of `gotypes`) and objects with `get_field(name)`: a row of a listing. Errors are Go's:
 `template: :LINE:COLUMN: executing "" at <NODE>: REASON`.
 """
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 _QUOTED = 20
-_STEP = 64  # what a step costs of a budget that counts characters
+_STEP = 64  # cost of a step, in characters of the budget
 
 
 def compile_template(text: str, name: str = "") -> Template:
-    """Parse a template; `name` is shown in errors. Raises TemplateError."""
+    """Parse a template; `name` appears in errors. Raises `TemplateError`."""
     return Template(text, parse_template(text, FUNCTIONS, name), name)
 
 
@@ -34,10 +34,10 @@ class Template:
         self._nodes = nodes
 
     def execute(self, value: Any, budget: int | None = None, shown: Callable[[str], str] | None = None) -> str:
-        """The output for `value`. Raises TemplateError, also where it takes more than `budget`.
+        """The output for `value`. Raises `TemplateError`, also if `budget` is exceeded.
 
-        The budget counts characters that are handled; a node, an operand, a turn of a loop cost some, too. What comes
-        from the value, and not from the template's own text, goes through `shown`.
+        The budget counts the characters processed, plus a constant for each node, operand and iteration. `shown` is
+        applied to text that comes from the value, but not to the template's own.
         """
         return _Run(self._text, value, FUNCTIONS, self._name, budget, shown).output(self._nodes)
 
@@ -86,7 +86,7 @@ class _Run:
         )
 
     def _spend(self, node: Node, values: Iterable[Any]) -> None:
-        """A step's cost, and that of what has a length: neither loops nor doubled text grow without end."""
+        """Charge a step and the lengths of its values, to bound loops and repeated doubling of text."""
         if self._budget is None:
             return
         self._budget -= _STEP + sum(len(value) for value in values if isinstance(value, str | list | dict))
