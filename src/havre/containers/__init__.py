@@ -1,1 +1,1 @@
-"""Containers: created, started, watched, joined, copied from and removed."""
+"""Containers: creation, life, streams, files, surroundings."""

@@ -1,7 +1,7 @@
 """Clients attached to a container, before it starts or while it runs.
 
-docker's CLI attaches first and starts afterwards, so an attachment may wait for its process. The life cycle binds every
-waiting attachment between the creation of the process and its start; the first byte is not missed.
+docker's CLI attaches before it starts a container, so an attachment may wait for the process. The lifecycle binds all
+waiting attachments after it creates the process and before it starts it, so that no output is lost.
 
     attach (stopped) --> pending --bind--> subscribed --exit--> ended
     attach (running) ------------------------^                    ^
@@ -21,7 +21,7 @@ from havre.runtime.fanout import Subscription
 
 @dataclass(frozen=True, slots=True)
 class AttachOptions:
-    """Which streams, whether past output comes first (`logs`) and whether new output follows (`stream`)."""
+    """The streams; whether past output comes first (`logs`), and whether new output follows (`stream`)."""
 
     stdin: bool = False
     stdout: bool = True
@@ -31,10 +31,10 @@ class AttachOptions:
 
 
 class Attachment:
-    """One client: iterate `output` for (stream, data) with stream 1 or 2; write to the container's input.
+    """One client: iterate over `output` for (stream, data) with stream 1 or 2; write to the container's input.
 
-    `output` ends when the container's end has been recorded, so that who asks next sees it. Close it when the client
-    leaves; `left` is then told.
+    `output` ends after the container's end has been recorded, so a client that inspects it next sees the end. Call
+    `close` when the client disconnects; it calls `left`.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Attachment:
         self._bound.set()
 
     def end(self) -> None:
-        """There will be no process (any more); idempotent."""
+        """No process will be bound, or it has ended. Idempotent."""
         self.closed = True
         self._bound.set()
 
@@ -80,23 +80,23 @@ class Attachment:
 
     @property
     def output(self) -> AsyncIterator[tuple[int, bytes]]:
-        """What the container writes, from where the client attached."""
+        """The container's output, from the time of attachment."""
         return self._output()
 
     async def write_stdin(self, data: bytes) -> None:
-        """Send input; waits for a start. Input that comes after the end is dropped, as Docker's is."""
+        """Write input; waits for the start. Input after the container's end is dropped, as in Docker."""
         await self._bound.wait()
         if self._process is not None and self._options.stdin:
             await self._process.write_stdin(data)
 
     async def close_stdin(self) -> None:
-        """The client has no more input; the container sees the end of it if it was made with `StdinOnce`."""
+        """End of the client's input; passed on to the container if it was created with `StdinOnce`."""
         await self._bound.wait()
         if self._process is not None and self._options.stdin and self._stdin_once and not self.tty:
             await self._process.close_stdin()
 
     def close(self) -> None:
-        """The client has left; idempotent."""
+        """The client has disconnected. Idempotent."""
         self.end()
         self.left(self)
         if self._subscription is not None:

@@ -1,4 +1,4 @@
-"""A container as it is persisted: what was asked for, what was resolved of it, and what it is doing.
+"""A container's row: the request, what it was resolved to, and the state.
 
 Times are RFC 3339 with nanoseconds, UTC. Source: Docker Engine API, "ContainerInspect".
 """
@@ -13,7 +13,7 @@ from havre.wire.values import ZERO_TIME, Value
 
 
 class HealthResult(Value):
-    """One probe: when it ran, its exit code (-1: it could not run, or took too long) and what it wrote."""
+    """One probe: when it ran, its exit code (-1: not run, or timed out) and its output."""
 
     start: str
     end: str
@@ -22,7 +22,7 @@ class HealthResult(Value):
 
 
 class Health(Value):
-    """What the probes say: starting, healthy or unhealthy; the failures in a row, and the last results."""
+    """Health: starting, healthy or unhealthy; the number of consecutive failures, and the last results."""
 
     status: str = ""
     failing_streak: int = 0
@@ -30,7 +30,7 @@ class Health(Value):
 
 
 class State(Value):
-    """What a container is doing, as it is persisted and shown; `states` has what the daemon decides upon.
+    """The state as stored and shown; the daemon decides by the classes in `states`.
 
     `status` is one of created, running, paused, restarting, removing, exited, dead.
     """
@@ -46,22 +46,22 @@ class State(Value):
 
     @property
     def running(self) -> bool:
-        """As Docker has it: also while it is paused, and while it waits for its restart."""
+        """As in Docker: true also while paused and while waiting for a restart."""
         return self.status in ("running", "paused", "restarting")
 
     @property
     def paused(self) -> bool:
-        """Whether its processes are frozen."""
+        """Report whether the processes are frozen."""
         return self.status == "paused"
 
     @property
     def restarting(self) -> bool:
-        """Whether it waits for its restart."""
+        """Report whether a restart is scheduled."""
         return self.status == "restarting"
 
     @property
     def dead(self) -> bool:
-        """Whether its removal has failed."""
+        """Report whether removal has failed."""
         return self.status == "dead"
 
 
@@ -82,11 +82,11 @@ class MountPoint(Value):
 
 
 class MountOptions(Value, omit_defaults=True):
-    """What a mount needs beyond its `MountPoint`.
+    """Options of a mount beyond its `MountPoint`.
 
-    `anonymous`: the volume was made for this container and goes with `rm -v`. `create_source`: a missing host directory
-    is made (`-v`), otherwise refused (`--mount`). `slave_if_shared`: nobody asked for the propagation rslave, so that a
-    source that is not shared will do.
+    `anonymous`: the volume was created for this container and is removed by `rm -v`. `create_source`: a missing host
+    directory is created (`-v`), otherwise refused (`--mount`). `slave_if_shared`: rslave is havre's default, not
+    requested, so a source that is not shared is accepted.
     """
 
     anonymous: bool = False
@@ -101,14 +101,13 @@ class MountOptions(Value, omit_defaults=True):
 
 
 class Container(Value):
-    """A container as it is persisted: one row, rewritten whole on each change of state.
+    """A container: one row, rewritten completely on each change of state.
 
-    `image` is the image's ID, `config.image` the name the user gave. `path` and `args` are the resolved command.
-    `networks` is keyed by network name: what it has; `asked_networks`: what was asked for. `mount_options` is
-    keyed by the mount's destination. `ports` is what is published now, as `NetworkSettings.Ports` shows it.
-    `ids` are the host's user IDs that it has, or had when it was last started, if those are not the same as inside.
-    `link_ids` are the containers that its links mean, by alias in lower case.
-    `apparmor_profile` is the one asked for, and from the first start on the one that it has.
+    `image` is the image's ID, `config.image` the name in the request. `path` and `args` are the resolved command.
+    `networks` has the endpoints by network name, `asked_networks` the requested ones. `mount_options` is by
+    destination. `ports` are the ports published now, in the form of `NetworkSettings.Ports`. `ids` is the ID range on
+    the host of the present or last run; None if IDs are not mapped. `link_ids` are the IDs of linked containers by
+    lower-case alias. `apparmor_profile` is the requested profile, after the first start the one in use.
     """
 
     id: str

@@ -45,9 +45,9 @@ from havre.wire.times import parse
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """Where a container's files are, and the daemon's choices that `inspect` tells.
+    """The place of a container's files, and choices of the daemon that `inspect` shows.
 
-    `network_files` holds hosts, hostname and resolv.conf: another container's where its network is shared.
+    `network_files` has hosts, hostname and resolv.conf; with a shared network, it is the other container's directory.
     """
 
     network_files: Path
@@ -59,23 +59,23 @@ class Placement:
 
 @dataclass(frozen=True, slots=True)
 class PrunedContainers:
-    """The IDs of the containers that went, and the bytes freed."""
+    """The IDs of the containers removed, and the bytes freed."""
 
     deleted: tuple[str, ...]
     reclaimed: int
 
 
 class ImageFacts(Protocol):
-    """What containers ask about images."""
+    """The part of images that containers use."""
 
     def size_of(self, id: str) -> int:
-        """Bytes of an image's layers; 0 when it is gone."""
+        """Bytes of an image's layers; 0 if it was removed."""
 
     def named(self, name: str) -> Collection[str]:
-        """The IDs of the images that a name or ID means."""
+        """The IDs of the images that a name or ID refers to."""
 
     def descended(self, name: str) -> Collection[str]:
-        """The same, and those of images committed or built from them: what `ancestor=name` finds."""
+        """Those IDs, and those of images committed or built from them, for the filter `ancestor`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,10 @@ class Parts:
 
 
 class Containers:
-    """All containers; `ref` is an ID, a name, or the unambiguous beginning of an ID."""
+    """All containers; `ref` is an ID, a name, or an unambiguous prefix of an ID.
+
+    All methods with a `ref` raise `NotFound` ("No such container: x").
+    """
 
     def __init__(self, parts: Parts, images: ImageFacts, place: Callable[[Container], Placement]) -> None:
         self._index = parts.index
@@ -107,16 +110,16 @@ class Containers:
         self._place = place
         self._images = images
 
-    # -- finding
+    # -- queries
 
     def get(self, ref: str) -> Container:
-        """The container; `NotFound` "No such container: x"."""
+        """The container."""
         return self._index.get(ref).container
 
     def list(
         self, all: bool = False, limit: int | None = None, size: bool = False, filters: Filters | None = None
     ) -> Sequence[Container]:
-        """The containers to show, newest first; `size` is the caller's to ask for one by one."""
+        """The containers to show, newest first; `size` is ignored, callers use the method `size`."""
         return select(
             (live.container for live in self._index),
             filters or {},
@@ -127,23 +130,23 @@ class Containers:
         )
 
     def linked_names(self) -> Mapping[str, Sequence[str]]:
-        """By name of a container what others call it: `/OWNER/ALIAS`."""
+        """Names `/OWNER/ALIAS` that links give a container, by its lower-case name."""
         return linked_names(live.container for live in self._index)
 
     def shown_image(self, container: Container) -> str:
-        """The name that the container's image was given at creation, or its ID if the name means another one by now."""
+        """The image's name in the request, or its ID if the name now refers to another image."""
         name = container.config.image
         try:
             return name if container.image in self._images.named(name) else container.image
-        except InvalidInput:  # what was left of a damaged row
+        except InvalidInput:  # a value salvaged from a damaged row
             return container.image
 
     def placement(self, ref: str) -> Placement:
-        """Where its files are."""
+        """The place of its files."""
         return self._place(self.get(ref))
 
     async def size(self, ref: str) -> tuple[int, int]:
-        """Bytes of the writable layer, and of that and the image together."""
+        """Bytes of the writable layer, and of the layer and the image together."""
         container = self.get(ref)
         try:
             writable = await self._snapshots.size(container.id)
@@ -160,23 +163,25 @@ class Containers:
         platform: str | None = None,
         read_only_is_recursive: bool = True,
     ) -> Created:
-        """Make a container; what a mount says of read-only mounts below it comes before `read_only_is_recursive`."""
+        """Create a container. `read_only_is_recursive` is the default of mounts that do not specify it."""
         return await self._creation.create(request, name, platform, read_only_is_recursive)
 
     async def start(self, ref: str, detach_keys: str | None = None) -> None:
-        """Run it; NotModified if it runs."""
+        """Start it. Raises `NotModified` if it runs."""
         await self._lifecycle.start(self._index.get(ref))
 
     async def stop(
         self, ref: str, timeout_s: int | None = None, signal: str | None = None, drain_s: int | None = None
     ) -> None:
-        """End it, gently at first; NotModified if it does not run. With `drain_s` its names are withdrawn before, and
-        it has so long to answer what it was asked."""
+        """Stop it with a signal, after the timeout with SIGKILL. Raises `NotModified` if it does not run.
+
+        With `drain_s`, its names are first withdrawn from DNS, and it has at most so long to finish its connections.
+        """
         live = self._index.get(ref)
         await self._recorded(live, self._control.stop(live, timeout_s, signal, drain_s))
 
     async def restart(self, ref: str, timeout_s: int | None = None, signal: str | None = None) -> None:
-        """Stop and start."""
+        """Stop and start it."""
         live = self._index.get(ref)
         try:
             await self._recorded(live, self._control.restart(live, timeout_s, signal))
@@ -203,7 +208,7 @@ class Containers:
         await self._recorded(live, self._control.unpause(live))
 
     async def _recorded(self, live: Live, work: Awaitable[None]) -> None:
-        """Do `work`; when it, or that there was nothing to do, is acknowledged, the row says what has become of it."""
+        """Await `work`, then make sure that the result is stored before it is acknowledged."""
         try:
             await work
         except NotModified:
@@ -212,13 +217,13 @@ class Containers:
         await self._index.settle(live.container)
 
     async def rename(self, ref: str, name: str) -> None:
-        """Give it another name."""
+        """Change its name."""
         if not name:
             raise InvalidInput("Neither old nor new names may be empty")
         live = self._index.get(ref)
         container = live.container
         async with live.lock:
-            self._index.get(container.id)  # it may be gone meanwhile
+            self._index.get(container.id)  # raises if it was removed meanwhile
             old = container.name
             if name.removeprefix("/") == old:
                 raise InvalidInput("Renaming a container with the same name as its current name")
@@ -239,19 +244,19 @@ class Containers:
         self._lifecycle.publish(container, "rename", oldName=f"/{old}")
 
     async def connect(self, network: str, ref: str, asked: EndpointSettings | None) -> None:
-        """Put it on a network."""
+        """Connect it to a network."""
         await self._membership.connect(network, ref, asked)
 
     async def disconnect(self, network: str, ref: str, force: bool = False) -> None:
-        """Take it off a network."""
+        """Disconnect it from a network."""
         await self._membership.disconnect(network, ref, force)
 
     async def take_ports(self, ref: str, bindings: PortBindings, givers: Sequence[str]) -> None:
-        """Publish further ports of a running container, which `givers` hand over where they hold them."""
+        """Publish additional ports of a running container; `givers` release those that they publish."""
         await self._membership.take_ports(ref, bindings, givers)
 
     async def remove(self, ref: str, force: bool = False, volumes: bool = False, link: bool = False) -> None:
-        """Remove it; Conflict while it runs, unless by force. With `link`, only what CONTAINER/ALIAS stands for."""
+        """Remove it. Raises `Conflict` if it runs, unless forced. `link`: removes only the link CONTAINER/ALIAS."""
         if link:
             await self._membership.unlink(ref)
             return
@@ -260,7 +265,7 @@ class Containers:
         self._execs.forget(live.container.id)
 
     def prunable(self, filters: Filters) -> Sequence[Container]:
-        """The containers that do not run and match `label` and `until`."""
+        """The containers that do not run and match the filters `label` and `until`."""
         check_keys(filters, ("label", "label!", "until"))
         limit = _until(filters)
         idle = [live.container for live in self._index if not live.container.state.running]
@@ -271,21 +276,21 @@ class Containers:
         ]
 
     async def prune(self, filters: Filters | None = None) -> PrunedContainers:
-        """Remove what is `prunable`."""
+        """Remove all `prunable` containers."""
         deleted, reclaimed = [], 0
         for container in self.prunable(filters or {}):
             try:
                 size, _ = await self.size(container.id)
                 await self.remove(container.id)
             except (Conflict, NotFound):
-                continue  # started, or removed by somebody else, meanwhile
+                continue  # started or removed meanwhile
             deleted.append(container.id)
             reclaimed += size
         self._lifecycle.publish_prune(reclaimed)
         return PrunedContainers(tuple(deleted), reclaimed)
 
     def wait(self, ref: str, condition: str = "") -> AsyncWait:
-        """Registered when this returns; see `exit`."""
+        """Register a wait for a condition; registered when this returns. See `exits`."""
         condition = check_condition(condition)
         live = self._index.get(ref)
         state = live.container.state
@@ -295,7 +300,7 @@ class Containers:
     # -- streams
 
     async def attach(self, ref: str, options: AttachOptions) -> Attachment:
-        """A client of the container's streams; it may wait for a start. Conflict while paused or restarting."""
+        """Attach a client to the streams, also before a start. Raises `Conflict` while paused or restarting."""
         live = self._index.get(ref)
         container = live.container
         if container.state.paused:
@@ -315,24 +320,24 @@ class Containers:
         return attachment
 
     def detached(self, ref: str) -> None:
-        """Tell that a client has left by its detach keys, while the container runs on."""
+        """Publish the event of a client that detached by its detach keys."""
         if (live := self._index.find(ref)) is not None:
             self._lifecycle.publish(live.container, "detach")
 
     def logs(self, ref: str, options: LogOptions) -> AsyncGenerator[Sequence[LogChunk], None]:
-        """What it wrote; with `follow`, until it ends and its end has been recorded."""
+        """Its output; with `follow`, until it has ended and its end is recorded."""
         live = self._index.get(ref)
         read = self._lifecycle.logs.read(live.container, options)
         return _to_the_record(read, live.process) if options.follow and live.process is not None else read
 
     async def resize(self, ref: str, rows: int, columns: int) -> None:
-        """The size of its terminal in characters."""
+        """Set the size of its terminal, in characters."""
         live = self._index.get(ref)
         await live.running().resize(rows, columns)
         self._lifecycle.publish(live.container, "resize", height=str(rows), width=str(columns))
 
     async def top(self, ref: str, ps_args: str = "") -> Top:
-        """Its processes as ps(1) shows them."""
+        """Its processes as listed by ps(1)."""
         live = self._index.get(ref)
         if live.container.state.restarting:
             raise Conflict(f"Container {live.container.id} is restarting, wait until the container is running")
@@ -343,15 +348,15 @@ class Containers:
     # -- exec
 
     async def exec_create(self, ref: str, spec: ExecSpec) -> str:
-        """Note a process to run; its ID."""
+        """Create an exec. Returns its ID."""
         return self._execs.create(self._index.get(ref), spec, ref).id
 
     async def exec_start(self, exec_id: str, console_size: tuple[int, int] | None = None) -> ExecAttachment:
-        """Run it with a client."""
+        """Start an exec with an attached client."""
         return await self._execs.start(exec_id, console_size)
 
     async def exec_start_detached(self, exec_id: str) -> None:
-        """Run it without one."""
+        """Start an exec without a client."""
         try:
             attachment = await self._execs.start(exec_id, None, detach=True)
         except HavreError as error:
@@ -359,7 +364,7 @@ class Containers:
         attachment.close()
 
     def exec_inspect(self, exec_id: str) -> Exec:
-        """What is known of it; `NotFound` "No such exec instance: x"."""
+        """The exec. Raises `NotFound` ("No such exec instance: x")."""
         return self._execs.get(exec_id)
 
     def exec_detached(self, exec_id: str) -> None:
@@ -367,11 +372,11 @@ class Containers:
         self._execs.detached(exec_id)
 
     async def exec_resize(self, exec_id: str, rows: int, columns: int) -> None:
-        """The size of its terminal in characters."""
+        """Set the size of its terminal, in characters."""
         await self._execs.resize(exec_id, rows, columns)
 
     def exec_ids(self, ref: str) -> Sequence[str]:
-        """The execs that run in it."""
+        """The IDs of its running execs."""
         return self._execs.ids_of(self.get(ref).id)
 
 
@@ -393,5 +398,5 @@ async def _to_the_record(
     async with aclosing(log):
         async for each in log:
             yield each
-    if process.has_ended():  # not so when nothing after a certain time was asked for
+    if process.has_ended():  # false if the log was read only up to a given time
         await process.recorded.wait()

@@ -1,6 +1,6 @@
-"""Waiting for a container's end: conditions as values, waiters that are registered before anything else happens.
+"""Waits for a container's end, registered before anything else happens.
 
-`POST /wait` answers its headers before the container has started; so `Exits.wait` registers at once and hands back an
+`POST /wait` sends its response headers before the container starts; so `Exits.wait` registers at once and returns an
 `AsyncWait`, whose `result()` is awaited later.
 
     condition      fulfilled by
@@ -21,29 +21,29 @@ CONDITIONS = ("not-running", "next-exit", "removed")
 
 @dataclass(frozen=True, slots=True)
 class WaitResult:
-    """How it ended: the exit code, and the error's text if it could not be run."""
+    """The end of a run: the exit code, and the error's text if it could not be started."""
 
     code: int
     error: str = ""
 
 
 class AsyncWait:
-    """A registered wait; `cancel()` when the client is gone."""
+    """A registered wait; call `cancel()` when the client disconnects."""
 
     def __init__(self, future: asyncio.Future[WaitResult]) -> None:
         self._future = future
 
     async def result(self) -> WaitResult:
-        """The end, once it comes."""
+        """Wait for the end."""
         return await self._future
 
     def cancel(self) -> None:
-        """Forget about it; idempotent."""
+        """Drop the wait. Idempotent."""
         self._future.cancel()
 
 
 def check_condition(condition: str) -> str:
-    """The condition to wait for ("" is not-running), or `InvalidInput`."""
+    """The condition to wait for ("" is not-running). Raises `InvalidInput`."""
     condition = condition or "not-running"
     if condition not in CONDITIONS:
         raise InvalidInput(f'invalid condition: "{condition}"', f"expected one of {', '.join(CONDITIONS)}")
@@ -58,7 +58,7 @@ class Exits:
         self._removal: set[asyncio.Future[WaitResult]] = set()
 
     def wait(self, condition: str, now: WaitResult | None) -> AsyncWait:
-        """Register for `condition`; `now` is the result to give at once, None if it is yet to come."""
+        """Register for `condition`; `now` is a result available at once, None if it is yet to come."""
         future: asyncio.Future[WaitResult] = asyncio.get_running_loop().create_future()
         if now is not None:
             future.set_result(now)
@@ -69,15 +69,15 @@ class Exits:
         return AsyncWait(future)
 
     def exited(self, result: WaitResult) -> None:
-        """Wake who waits for an exit."""
+        """Wake waiters for an exit."""
         _fulfil(self._exit, result)
 
     def not_removed(self, result: WaitResult) -> None:
-        """Wake who waits for a removal, which has failed."""
+        """Wake waiters for a removal, which has failed."""
         _fulfil(self._removal, result)
 
     def removed(self, result: WaitResult) -> None:
-        """Wake everybody: after a removal nothing else can happen."""
+        """Wake all waiters: nothing follows a removal."""
         _fulfil(self._exit, result)
         _fulfil(self._removal, result)
 

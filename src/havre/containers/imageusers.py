@@ -1,4 +1,4 @@
-"""Which containers use an image, for the room of images, which knows no containers."""
+"""Finds the containers that use an image, for the images room, which does not depend on containers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from havre.wire.values import ImageId
 
 
 def image_users(index: Index) -> Callable[[ImageId], Sequence[ImageUser]]:
-    """Finds the containers made from an image, and those that have it mounted."""
+    """A function that returns the containers created from an image, or that mount it."""
 
     def users_of(image: ImageId) -> Sequence[ImageUser]:
         return [

@@ -1,7 +1,7 @@
-"""Containers in memory: each one's row beside what lives only while the daemon does, and the index that finds them.
+"""Containers in memory: each one's row with its transient data, and the index.
 
-`Index` owns names and identifiers: a name is reserved before anything is made under it and freed when that fails. Rows
-are persisted by `save`; everything else here is rebuilt by recovery.
+`Index` owns names and IDs: a name is reserved before anything is created under it, and released if that fails. Rows are
+persisted by `save`; recovery rebuilds everything else.
 """
 
 from __future__ import annotations
@@ -30,26 +30,26 @@ log = logging.getLogger(__name__)
 
 
 class FileUse:
-    """Somebody who reads or writes a container's files: `block` is at it, `over` is set once nothing is left of it."""
+    """A read or write of a container's files: `block` is the timeout scope of the work, `over` is set after cleanup."""
 
     def __init__(self) -> None:
         self.block = asyncio.timeout(None)
         self.over = asyncio.Event()
 
     async def end(self) -> None:
-        """Break the block off, if it is not done, and wait until nothing is left."""
-        with suppress(RuntimeError):  # done
+        """Abort the block unless it is done, and wait for its cleanup."""
+        with suppress(RuntimeError):  # the block is done
             self.block.reschedule(0)
         await self.over.wait()
 
 
 class Live:
-    """A container now.
+    """A container at present.
 
-    `life` is its state (`life.machine`), which its row mirrors; `lock` is held while what takes time is done about it.
-    `process` is set while it runs; `pending` are the clients attached before a start; `launch` is the block of a start
-    that is under way, `restart` the timer of one to come. `damaged` is its row, if that could not be read. `uses` are
-    its open views (`views`).
+    `life` is its state (`life.machine`), mirrored in its row; `lock` is held during operations that take time.
+    `process` is set while it runs; `pending` are clients attached before a start; `launch` is the timeout scope of a
+    start in progress, `restart` the timer of a scheduled one. `damaged` is its row if it is unreadable. `uses` are its
+    open views (`views`).
     """
 
     def __init__(self, container: Container) -> None:
@@ -66,55 +66,55 @@ class Live:
         self.exec_ids: list[str] = []
 
     def become(self, life: Life) -> None:
-        """Its next state, in its row too."""
+        """Set the state, also in the row."""
         self.life = life
         record(self.container, life)
 
     @property
     def removing(self) -> bool:
-        """Whether somebody removes it, or is about to."""
+        """Report whether it is being removed, or will be."""
         return is_going(self.life)
 
     def running(self) -> Process:
-        """The process of a container that must run; `Conflict` in Docker's words otherwise."""
+        """The process of a running container. Raises `Conflict` with Docker's message."""
         if self.process is None:
             raise Conflict(f"container {self.container.id} is not running")
         return self.process
 
     def result(self) -> WaitResult:
-        """How it ended last."""
+        """The result of the last run."""
         return WaitResult(self.container.state.exit_code, self.container.state.error)
 
     async def end_uses(self) -> None:
-        """Break off what is read from its files or written to them. Not under `lock`, and no new ones may come."""
+        """Abort reads and writes of its files. Call without `lock`, when no new ones can begin."""
         await asyncio.gather(*(use.end() for use in self.uses))
 
     def abandon_launch(self, after_s: float = 0.0) -> bool:
-        """Break off a start that is still under way in `after_s` seconds, and undoes itself; whether there is one."""
+        """Abort a start if it is still in progress in `after_s` seconds; it undoes itself. False if there is none."""
         if self.launch is None:
             return False
-        with suppress(RuntimeError):  # done, or broken off already
+        with suppress(RuntimeError):  # done, or already aborted
             self.launch.reschedule(asyncio.get_running_loop().time() + after_s)
         return True
 
     def cancel_restart(self) -> None:
-        """Drop a restart to come; idempotent."""
+        """Cancel a scheduled restart. Idempotent."""
         if self.restart is not None:
             self.restart.cancel()
             self.restart = None
 
 
 class Index:
-    """All containers by identifier, name and unambiguous prefix."""
+    """All containers by ID, name and unambiguous prefix."""
 
     def __init__(self, table: Table[Container]) -> None:
         self._table = table
         self._by_id: dict[str, Live] = {}
         self._names: dict[str, str] = {}
-        self._unrecorded: set[str] = set()  # IDs of those whose row is not what has become of them, for want of room
+        self._unrecorded: set[str] = set()  # IDs of containers whose last state could not be written (disk full)
 
     async def load(self) -> None:
-        """Read every row; of one that is damaged, what can be read."""
+        """Read all rows; of damaged ones, what is readable."""
         for container in (await self._table.all()).values():
             self.add(Live(container))
         for id, value in self._table.damaged.items():
@@ -125,7 +125,7 @@ class Index:
             self.add(live)
 
     def check_sound(self, live: Live) -> None:
-        """Refuse to work with a container whose row is damaged; Conflict."""
+        """Raise `Conflict` for a container whose row is damaged."""
         if live.damaged is not None:
             error = live.container.state.error
             raise Conflict(f"container {live.container.id} cannot be started or changed: {error}")
@@ -134,7 +134,7 @@ class Index:
         return iter(list(self._by_id.values()))
 
     def find(self, ref: str) -> Live | None:
-        """By exact ID, exact name, or the one ID that begins so; None if there is none, `InvalidInput` if several."""
+        """Look up by exact ID, name, or unique ID prefix. None if there is none, `InvalidInput` if several match."""
         if live := self._by_id.get(ref) or self._by_id.get(self._names.get(ref.removeprefix("/"), "")):
             return live
         if live := self._find_linked(ref.removeprefix("/")):
@@ -145,7 +145,7 @@ class Index:
         return self._by_id[found[0]] if found else None
 
     def _find_linked(self, ref: str) -> Live | None:
-        """By what another container calls it: `OWNER/ALIAS`."""
+        """Look up by the name that a link gives it: `OWNER/ALIAS`."""
         owner, slash, alias = ref.rpartition("/")
         if not slash or (id := self._names.get(owner)) is None:
             return None
@@ -153,17 +153,17 @@ class Index:
         return next((live for live in self._by_id.values() if live.container.name.lower() == name), None)
 
     def get(self, ref: str) -> Live:
-        """As `find`; `NotFound` where there is none."""
+        """As `find`. Raises `NotFound` if there is none."""
         if (live := self.find(ref)) is None:
             raise NotFound(f"No such container: {ref}")
         return live
 
     def is_taken(self, name: str) -> bool:
-        """Whether a name is in use."""
+        """Report whether a name is in use."""
         return name in self._names
 
     def reserve(self, name: str, id: str) -> None:
-        """Give `name` to `id`, or `Conflict` naming its holder."""
+        """Reserve `name` for `id`. Raises `Conflict` naming the container that has it."""
         holder = self._names.setdefault(name, id)
         if holder != id:
             raise Conflict(
@@ -172,28 +172,27 @@ class Index:
             )
 
     def free(self, name: str) -> None:
-        """Give a name back; idempotent."""
+        """Release a name. Idempotent."""
         self._names.pop(name, None)
 
     def add(self, live: Live) -> None:
-        """Make a container findable under its reserved name."""
+        """Add a container under its reserved name."""
         self._names[live.container.name] = live.container.id
         self._by_id[live.container.id] = live
 
     async def insert(self, container: Container) -> None:
-        """Persist a new container and make it findable."""
+        """Store a new container and add it."""
         await self._table.put(container.id, container)
         self.add(Live(container))
 
     async def save(self, container: Container) -> None:
-        """Persist the row as it stands; a container that is gone stays gone."""
+        """Store the row; does nothing if the container was removed. Raises if the database cannot write."""
         if (live := self._by_id.get(container.id)) is not None:
             self.check_sound(live)
             await self._record(container)
 
     async def note(self, container: Container) -> None:
-        """As `save`, of what has happened already: it may have the reserve's room, and a disk that refuses it all the
-        same is told in the log and stops nothing; but see `settle`."""
+        """Store a state already reached, if needed in reserved space. Failures are logged and retried (`settle`)."""
         if (live := self._by_id.get(container.id)) is None or live.damaged is not None:
             return
         try:
@@ -203,7 +202,7 @@ class Index:
             log.error("the state of container %s is not recorded: %s", container.id, error)
 
     async def settle(self, container: Container) -> None:
-        """Before what has become of a container is acknowledged: it is on disk; raises what the database says."""
+        """Before a change is acknowledged: make sure that it is stored. Raises the database's error."""
         if container.id in self._unrecorded:
             await self._record(container, urgent=True)
 
@@ -211,13 +210,13 @@ class Index:
         await self._table.put(container.id, container, urgent=urgent)
         self._unrecorded.discard(container.id)
         with suppress(HavreError):
-            for id in list(self._unrecorded):  # there is room again
-                if (live := self._by_id.get(id)) is not None:  # still: it may have been removed meanwhile
+            for id in list(self._unrecorded):  # the disk may have space again
+                if (live := self._by_id.get(id)) is not None:  # not removed meanwhile
                     await self._table.put(id, live.container, urgent=True)
                 self._unrecorded.discard(id)
 
     async def remove(self, container: Container) -> None:
-        """Forget it; if the database refuses, it stays."""
+        """Delete it; if the database fails, it is kept."""
         live = self._by_id.pop(container.id)
         try:
             await self._table.delete(container.id)

@@ -1,7 +1,7 @@
-"""A container's row as networks are told of it, and what its row says of links. Pure.
+"""The part of a container's row that networks need, and its links. Pure.
 
-A link (`--link NAME:ALIAS` on the default bridge) means the container that has the name when the link is made, or when
-the daemon starts; another one that gets the name later is not meant. A link follows a renaming.
+A link (`--link NAME:ALIAS` on the default bridge) refers to the container that has the name when the link is created or
+the daemon starts, not to a later container with that name. Renaming the linked container updates the link.
 Source: Docker's "Legacy container links".
 """
 
@@ -19,7 +19,7 @@ _WITHOUT_IPV6 = ("net.ipv6.conf.all.disable_ipv6", "net.ipv6.conf.lo.disable_ipv
 
 
 def guest_of(container: Container) -> Guest:
-    """The container as networks see it."""
+    """The request of the container to the networks."""
     config, host = container.config, container.host_config
     given = host.sysctls or {}
     return Guest(
@@ -48,13 +48,13 @@ def guest_of(container: Container) -> Guest:
 
 
 def _main_network(container: Container) -> str:
-    """Name or ID of the network that the network mode says."""
+    """Name or ID of the network in the network mode."""
     mode = container.host_config.network_mode
     return "bridge" if mode in ("", "default") else mode
 
 
 def _asked_of(container: Container) -> Mapping[str, EndpointSettings]:
-    """The networks a container asks for by name, the one of its network mode first."""
+    """The requested endpoints by network name, that of the network mode first."""
     if container.config.network_disabled:
         return {"none": EndpointSettings()}
     asked, mode = container.asked_networks, _main_network(container)
@@ -62,20 +62,20 @@ def _asked_of(container: Container) -> Mapping[str, EndpointSettings]:
 
 
 def own_hosts_of(container: Container) -> list[tuple[str, str]]:
-    """The container's own lines in hosts, as far as the row of one that runs tells them: address, names."""
+    """The container's own lines in /etc/hosts (address, names), from the row of a running container."""
     names = guest_of(container).host_names
     ends = container.networks.values()
     return [(text, names) for end in ends for text in (end.ip_address, end.global_ipv6_address) if text and names]
 
 
 def links_of(container: Container) -> dict[str, str]:
-    """Alias to name of the links on the default bridge; elsewhere they are the endpoint's."""
+    """Names by alias of the links on the default bridge; on other networks links belong to the endpoint."""
     host = container.host_config
     return parse_links(host.links or ()) if host.network_mode in _BRIDGE else {}
 
 
 def ids_of_links(container: Container, others: Iterable[Container]) -> dict[str, str]:
-    """Alias to the ID of the container that has the name now."""
+    """IDs by alias of the containers that have the names now."""
     if not (links := links_of(container)):
         return {}
     names = {other.name.lower(): other.id for other in others}
@@ -83,7 +83,7 @@ def ids_of_links(container: Container, others: Iterable[Container]) -> dict[str,
 
 
 def shown_links(container: Container) -> list[str]:
-    """The links as `inspect` shows them: `/NAME:/OWNER/ALIAS` on the default bridge, as they were given elsewhere."""
+    """The links as `inspect` shows them: `/NAME:/OWNER/ALIAS` on the default bridge, unchanged on other networks."""
     given = container.host_config.links or []
     if container.host_config.network_mode not in _BRIDGE:
         return list(given)
@@ -91,7 +91,7 @@ def shown_links(container: Container) -> list[str]:
 
 
 def linked_names(containers: Iterable[Container]) -> dict[str, list[str]]:
-    """By name of a container (in lower case) what others call it: `/OWNER/ALIAS`."""
+    """Names `/OWNER/ALIAS` that other containers' links give a container, by its lower-case name."""
     names: dict[str, list[str]] = {}
     for container in containers:
         if links_of(container):
@@ -102,11 +102,11 @@ def linked_names(containers: Iterable[Container]) -> dict[str, list[str]]:
 
 
 def renamed_links(links: Iterable[str], old: str, new: str) -> list[str]:
-    """`NAME:ALIAS` of each link, where the container `old` is now called `new`."""
+    """`NAME:ALIAS` of each link after the container `old` was renamed to `new`."""
     named = ((link, *link.removeprefix("/").partition(":")) for link in links)
     return [f"{new}:{alias or name}" if name.lower() == old.lower() else link for link, name, _, alias in named]
 
 
 def links_without(links: Iterable[str], alias: str) -> list[str]:
-    """The links but the one that is called `alias`."""
+    """The links except the one with this alias."""
     return [link for link in links if alias.lower() not in parse_links((link,))]

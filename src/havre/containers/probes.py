@@ -1,4 +1,4 @@
-"""Health of a container: what its probes say, as values.
+"""The health of a container as a state machine of probe results.
 
                     success                     failure, `retries` in a row
     starting ------------------------> healthy ------------------------------> unhealthy
@@ -6,9 +6,9 @@
         |  failure, `retries` in a row (those in the start period do not count)     |  success
         '---------------------------------------------------------------------------'
 
-A start begins at "starting" and keeps the log; a probe waits for the interval first (for the start interval while it is
-starting and the start period lasts). A pause or an end sets "unhealthy", as Docker does. Pure.
-Source: Docker's documentation, "HEALTHCHECK", observed.
+A start resets to "starting" and keeps the log; a probe first waits for the interval (for the start interval while the
+state is starting and the start period lasts). A pause or an end sets "unhealthy", as Docker does. Pure.
+Source: Docker's documentation, "HEALTHCHECK", and observed behaviour.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DEFAULT_INTERVAL_NS, DEFAULT_TIMEOUT_NS, DEFAULT_START_INTERVAL_NS = 30 * SECOND
 
 
 def probe_command(config: Config) -> list[str]:
-    """The command of a container's probe; [] where it has none."""
+    """The command of a container's probe; [] for none."""
     kind, *words = (config.healthcheck.test if config.healthcheck else None) or ["NONE"]
     if kind == "CMD-SHELL":
         return [*(config.shell or DEFAULT_SHELL), *words]
@@ -37,17 +37,17 @@ def probe_command(config: Config) -> list[str]:
 
 
 def begin(health: Health | None) -> Health:
-    """What is known when a container starts."""
+    """The health at a container's start."""
     return Health(status=STARTING, log=health.log if health else [])
 
 
 def cease(health: Health | None) -> Health | None:
-    """What is known once no probes run any more."""
+    """The health when probing stops."""
     return replace(health, status=UNHEALTHY) if health else None
 
 
 def judge(health: Health, check: Healthcheck, result: HealthResult, *, since_start_s: float) -> Health:
-    """The state after a probe that began `since_start_s` after the container did."""
+    """The health after a probe that began `since_start_s` after the container's start."""
     known = replace(health, log=[*health.log, result][-KEPT_RESULTS:])
     if result.exit_code == 0:
         return replace(known, status=HEALTHY, failing_streak=0)
@@ -59,14 +59,14 @@ def judge(health: Health, check: Healthcheck, result: HealthResult, *, since_sta
 
 
 def delay_s(health: Health, check: Healthcheck, *, since_start_s: float) -> float:
-    """How long to wait before the next probe."""
+    """Seconds to wait before the next probe."""
     if health.status == STARTING and since_start_s * SECOND_NS < check.start_period:
         return (check.start_interval or DEFAULT_START_INTERVAL_NS) / SECOND_NS
     return (check.interval or DEFAULT_INTERVAL_NS) / SECOND_NS
 
 
 def first_delay_s(health: Health, check: Healthcheck, *, started: float, now: float) -> float:
-    """How long to wait before the first probe of a daemon; what an earlier one found healthy is due when it was."""
+    """Seconds to wait before the daemon's first probe. A healthy container keeps the schedule of the earlier daemon."""
     delay = delay_s(health, check, since_start_s=now - started)
     if health.status != HEALTHY or not health.log:
         return delay
@@ -74,6 +74,6 @@ def first_delay_s(health: Health, check: Healthcheck, *, started: float, now: fl
 
 
 def shorten(output: bytes) -> str:
-    """What of a probe's output is kept."""
+    """The part of a probe's output that is stored."""
     text = output[:KEPT_OUTPUT].decode(errors="replace")
     return text + "..." if len(output) > KEPT_OUTPUT else text

@@ -1,9 +1,8 @@
-"""A container whose row in the database is damaged, from what can be read of it.
+"""Reads what is left of a container whose row in the database is damaged. Pure.
 
-Such a container is listed as exited with an error that says so, and can be removed, committed and copied from;
-it cannot be started or changed, and the row stays as it is. Nothing of it that others have to agree with (networks,
-ports, limits of the host) is believed, unless its process still runs: then they have agreed, and it is left running
-with what can be read of them. Pure.
+Such a container is listed as exited with an error that says so. It can be removed, committed and copied from, but not
+started or changed, and its row is not rewritten. Values shared with others (networks, ports, limits of the host) are
+ignored, unless its process still runs: then they are in effect, and it is left running with the readable ones.
 """
 
 from __future__ import annotations
@@ -35,9 +34,9 @@ def salvage_container(id: str, value: bytes) -> Container:
 
 
 def salvage_run(container: Container, value: bytes, now: str) -> str:
-    """Fill in what the damaged row `value` says of the run of a container whose process still runs.
+    """Set what the damaged row `value` has about the run of a container whose process still runs.
 
-    Returns when it was started; `now` where the row does not tell.
+    Returns the start time; `now` if it cannot be read.
     """
     fields = readable_fields(value, Container)
     asked, had = fields.get("asked_networks", {}), fields.get("networks", {})
@@ -45,7 +44,7 @@ def salvage_run(container: Container, value: bytes, now: str) -> str:
     container.networks = {name: settings for name, settings in had.items() if _has_sound_addresses(settings)}
     container.ports = fields.get("ports", {}) if container.networks else {}
     host = fields.get("host_config", HostConfig())
-    # It cannot be started again, and nobody shall remove what may be saved of it.
+    # It cannot be restarted, and --rm must not remove what may still be saved of it.
     container.host_config = replace(host, restart_policy=RestartPolicy(), auto_remove=False)
     state = fields.get("state", State())
     try:

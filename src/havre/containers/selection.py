@@ -1,4 +1,4 @@
-"""Which containers a list shows: the filters of `GET /containers/json`, with Docker's validation. Pure."""
+"""Filters of `GET /containers/json`, with Docker's validation. Pure."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def select(
 ) -> list[Container]:
     """The containers to show, newest first.
 
-    `find` looks up the containers of `before` and `since`; `descended` gives the IDs of the images that an `ancestor`
-    stands for. Raises `InvalidInput` for an unknown key or a malformed value.
+    `find` looks up the containers of `before` and `since`; `descended` returns the IDs of images for `ancestor`. Raises
+    `InvalidInput` for an unknown key or a malformed value.
     """
     check(filters)
     newest_first = sorted(containers, key=lambda container: container.created, reverse=True)
@@ -59,13 +59,13 @@ def select(
 
 
 def health_of(container: Container) -> str:
-    """What the probes say of it; "none" without any."""
+    """Its health; "none" without a health check."""
     health = container.state.health
     return health.status if health else "none"
 
 
 def check(filters: Filters) -> None:
-    """Refuse what no list can mean."""
+    """Raise `InvalidInput` for unknown keys or values."""
     check_keys(filters, KEYS)
     for value in filters.get("status", ()):
         if value not in STATES:
@@ -82,7 +82,7 @@ def check(filters: Filters) -> None:
 
 
 def _between(containers: list[Container], filters: Filters, find: Callable[[str], Container]) -> list[Container]:
-    """Those made before one container and after another, both exclusive."""
+    """The containers created before one container and after another, both exclusive."""
     for value in filters.get("before", ()):
         limit = find(value)
         containers = [each for each in containers if each.created < limit.created]
@@ -144,7 +144,7 @@ def _ports_match(container: Container, filters: Filters) -> bool:
 
 
 def _ports(filters: Filters, key: str) -> set[str]:
-    """The ports of a filter, ranges spelled out, each as PORT/PROTOCOL."""
+    """The ports of a filter as PORT/PROTOCOL, ranges expanded."""
     ports: set[str] = set()
     for value in filters.get(key, ()):
         if ":" in value:

@@ -1,8 +1,8 @@
-"""The states of a container's life, frozen, and their stored form.
+"""The states of a container's life, immutable, and their stored form. Pure.
 
-A state is one of the classes below; all that is known of the container's runs is in its `Facts`. What is stored, and
-shown on the wire, is `container.State`: `stored` and `restored` convert, so that rows of earlier versions are read.
-`containers/life/machine.py` says how one state follows another. Pure.
+A state is one of the classes below; facts about the container's runs are in its `Facts`. The database and the API have
+`container.State`: `stored` and `restored` convert, so that rows of earlier versions can be read.
+`containers/life/machine.py` defines the transitions.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from havre.wire.values import ZERO_TIME
 
 @dataclass(frozen=True, slots=True)
 class Terms:
-    """What was asked of a life: its container's ID, restart policy and `--rm`; its probe, None where it has none."""
+    """The request that a life is based on: container ID, restart policy, `--rm`, and the health check (None: none)."""
 
     id: str
     policy: RestartPolicy
@@ -27,26 +27,26 @@ class Terms:
 
 
 class Ending(IntEnum):
-    """Who wants a running container to end, and what follows. A later wish never weakens an earlier one."""
+    """Why a running container is being ended, and what follows. A later request never weakens an earlier one."""
 
     BY_ITSELF = 0
-    """Nobody: the restart policy decides."""
+    """No request: the restart policy decides."""
     CHECKPOINTED = 1
-    """A checkpoint that ends it: no restart; the daemon's next start does not take it for the user's stop."""
+    """By a checkpoint: no restart, but not the user's stop when the daemon starts the next time."""
     STOPPED = 2
-    """The user: no restart."""
+    """By the user: no restart."""
     RESTARTED = 3
-    """The user, who starts it again at once: `--rm` does not apply."""
+    """By the user's restart: `--rm` does not apply, the container starts again at once."""
     REMOVED = 4
-    """A removal by force, which goes on once it has ended."""
+    """By a forced removal, which continues after the end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of the last run, or of the present one.
+    """Facts about the present run or the last one.
 
-    `restarts` counts those by policy since somebody asked for a start, the one that is waited for included; `delay_s`
-    is the last back-off (0: none). `stopped_by_user` outlives the daemon. Times are RFC 3339.
+    `restarts` counts restarts by policy since the last requested start, including one that is scheduled; `delay_s` is
+    the last back-off (0: none). `stopped_by_user` is persistent. Times are RFC 3339.
     """
 
     terms: Terms
@@ -63,14 +63,14 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """Never ran; a start that failed leaves its exit code and error."""
+    """Never started; a failed start leaves its exit code and error."""
 
     facts: Facts
 
 
 @dataclass(frozen=True, slots=True)
 class Starting:
-    """A start is under way; it shows as what it was `before`. `removed`: a removal by force breaks it off."""
+    """A start is in progress; shown as the state `before`. `removed`: a forced removal aborts it."""
 
     facts: Facts
     before: Created | Restarting | Exited
@@ -79,7 +79,7 @@ class Starting:
 
 @dataclass(frozen=True, slots=True)
 class Running:
-    """Its first process runs."""
+    """The first process runs."""
 
     facts: Facts
     pid: int
@@ -88,7 +88,7 @@ class Running:
 
 @dataclass(frozen=True, slots=True)
 class Paused:
-    """Its processes are frozen."""
+    """The processes are frozen (cgroup freezer)."""
 
     facts: Facts
     pid: int
@@ -97,28 +97,28 @@ class Paused:
 
 @dataclass(frozen=True, slots=True)
 class Restarting:
-    """It has ended and waits for its back-off."""
+    """Ended; the restart is scheduled after the back-off."""
 
     facts: Facts
 
 
 @dataclass(frozen=True, slots=True)
 class Exited:
-    """It has run, and does not."""
+    """Has run and ended."""
 
     facts: Facts
 
 
 @dataclass(frozen=True, slots=True)
 class Removing:
-    """It does not run, and is being removed."""
+    """Not running; removal in progress."""
 
     facts: Facts
 
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """Its removal has failed; it may be tried again."""
+    """Removal failed; it may be retried."""
 
     facts: Facts
 
@@ -132,7 +132,7 @@ _STATUS: dict[type, str] = {
 
 
 def is_going(life: Life) -> bool:
-    """Whether somebody removes it, or is about to."""
+    """Report whether it is being removed, or will be once a start is aborted or a run has ended."""
     match life:
         case Removing():
             return True
@@ -144,7 +144,7 @@ def is_going(life: Life) -> bool:
 
 
 def stored(life: Life) -> State:
-    """The state as it is persisted and shown."""
+    """The state as stored in the database and shown by the API."""
     shown = life.before if isinstance(life, Starting) else life
     facts = shown.facts
     return State(
@@ -160,21 +160,21 @@ def stored(life: Life) -> State:
 
 
 def record(container: Container, life: Life) -> None:
-    """Write into the container's row where its life stands."""
+    """Copy the state into the container's row."""
     container.state = stored(life)
     container.restart_count = life.facts.restarts
     container.manually_stopped = life.facts.stopped_by_user
 
 
 def terms_of(container: Container) -> Terms:
-    """What the container's row says was asked."""
+    """The terms in the container's row."""
     host, config = container.host_config, container.config
     check = config.healthcheck if probe_command(config) else None
     return Terms(container.id, host.restart_policy, host.auto_remove, check)
 
 
 def restored(container: Container) -> Life:
-    """The life that a row tells of, as far as a row can: a start that was under way has not been one."""
+    """The state in a row. `Starting` is never stored: the state before it is."""
     state, terms = container.state, terms_of(container)
     facts = Facts(
         terms=terms,

@@ -1,7 +1,7 @@
-"""Is a request for a container well formed? Every refusal is a 400 that names the field and what was expected.
+"""Validates requests for containers. Every error is a 400 that names the field and what is expected.
 
-Pure: looks at the request and at what the caller says of the host. Where Docker has a text for the error it is used as
-it stands, because clients show it and tests match it. Mounts are checked by `mounts`, names by `names`.
+Pure: depends on the request and on facts about the host passed by the caller. Where Docker has a message it is used
+verbatim, because clients show it and tests match it. `mounts` validates mounts, `names` names.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _RANGE_LIST = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
 
 @dataclass(frozen=True, slots=True)
 class HostLimits:
-    """What a request is measured against: CPUs and memory nodes, their platform, the runtimes, what cgroups do."""
+    """Facts about the host for validation: CPUs and memory nodes, platform, runtimes, cgroup features."""
 
     cpus: int
     runtimes: Collection[str]
@@ -46,7 +46,7 @@ class HostLimits:
 
 
 def check_config(config: Config) -> None:
-    """What concerns the process: directory, environment, signal, health check, ports."""
+    """Validate the process: directory, environment, signal, health check, ports."""
     if config.working_dir and not config.working_dir.startswith("/"):
         raise InvalidInput(f"the working directory '{config.working_dir}' is invalid, it needs to be an absolute path")
     for variable in config.env or ():
@@ -89,7 +89,7 @@ def _check_ports(host: HostConfig) -> None:
 
 
 def check_host_config(host: HostConfig, limits: HostLimits) -> list[str]:
-    """What concerns the host; returns warnings. May lower what this host cannot do, as Docker does."""
+    """Validate the host configuration; returns warnings. Resets what this host does not support, as Docker does."""
     if host.auto_remove and host.restart_policy.name not in ("", "no"):
         raise InvalidInput("can't create 'AutoRemove' container with restart policy")
     for entry in host.extra_hosts or ():
@@ -132,7 +132,7 @@ def _check_extra_host(entry: str) -> None:
 
 
 def check_restart_policy(host: HostConfig) -> None:
-    """The policy's name and count."""
+    """Validate the policy's name and count."""
     policy = host.restart_policy
     if policy.name not in _RESTARTS:
         raise InvalidInput(
@@ -164,7 +164,7 @@ def _check_modes(host: HostConfig) -> None:
 
 
 def check_resources(host: HostConfig, limits: HostLimits) -> list[str]:
-    """Memory, CPU, block I/O and process limits; returns warnings."""
+    """Validate memory, CPU, block I/O and process limits; returns warnings."""
     _check_memory(host)
     _check_cpu(host, limits)
     if host.blkio_weight and not 10 <= host.blkio_weight <= 1000:
@@ -248,7 +248,7 @@ def _check_available(noun: str, asked: str, count: int) -> None:
 
 
 def _check_capabilities(field: str, names: Sequence[str] | None) -> None:
-    """Names with or without CAP_, in any case; ALL stands for all."""
+    """Validate names with or without CAP_, in any case; ALL stands for all."""
     for name in names or ():
         full = "CAP_" + name.upper().removeprefix("CAP_")
         if full != "CAP_ALL" and full not in CAPABILITIES:

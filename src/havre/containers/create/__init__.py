@@ -1,1 +1,1 @@
-"""From a request to a container that can be started."""
+"""Creation of containers, from the request to the row."""

@@ -1,4 +1,4 @@
-"""What a request to create a container asks for, checked by itself before anything else is looked at. Pure."""
+"""Checks a request to create a container by itself, before the image and other objects are looked up. Pure."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from havre.wire.config import Config, CreateRequest, EndpointSettings, HostConfi
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request that has passed: its halves, as values of their own; the networks and the MAC address asked for.
+    """A valid request: its two parts as separate values, the requested networks and the MAC address.
 
-    `read_only_is_recursive` holds for mounts that do not say it themselves. `apparmor` is the profile asked for.
+    `read_only_is_recursive` applies to mounts that do not specify it. `apparmor` is the requested profile.
     """
 
     config: Config
@@ -43,7 +43,7 @@ def check_request(
     platform: str | None = None,
     read_only_is_recursive: bool = True,
 ) -> Asked:
-    """What `request` asks for. InvalidInput for anything malformed or contradictory."""
+    """The content of `request`. Raises `InvalidInput` for anything malformed or contradictory."""
     config, host = split_request(request)
     if name is not None:
         name = check_name(name)
@@ -72,7 +72,7 @@ def check_request(
 
 
 def split_request(request: CreateRequest) -> tuple[Config, HostConfig]:
-    """The two halves of a request as values of their own, which may be changed without the request noticing."""
+    """The two parts of a request as copies, which may be changed."""
     fields = {name: getattr(request, name) for name in Config.__struct_fields__}
     host = request.host_config or HostConfig()
     return Config(**fields), msgspec.structs.replace(host)

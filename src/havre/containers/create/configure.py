@@ -1,8 +1,8 @@
-"""A new container's row, from the user's request and the image: who wins, what is filled in, what contradicts.
+"""Builds a new container's row from the request and the image: precedence, defaults, conflicts. Pure.
 
-Pure. The user wins over the image; lists of ports, volumes and labels are united, variables too, by name. A user who
-gives an entrypoint gets none of the image's command. Source: Docker's documentation of `docker run`, "Overriding image
-defaults", and the OCI image specification, "Conversion to runtime configuration".
+The request overrides the image; lists of ports, volumes and labels are united, environment variables by name. With an
+entrypoint in the request, the image's command is ignored. Source: Docker's documentation of `docker run`, "Overriding
+image defaults", and the OCI image specification, "Conversion to runtime configuration".
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NO_LINKS_ON_THE_HOST = "host type networking can't be used with links. This woul
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What the daemon and the host fill in."""
+    """Defaults of the daemon and the host."""
 
     runtime: str
     cgroupns_mode: str
@@ -40,11 +40,11 @@ class Defaults:
     ipc_mode: str = "private"
     shm_size: int = DEFAULT_SHM_SIZE
     init: bool = False
-    roots: tuple[str, ...] = ()  # the daemon's own directories
+    roots: tuple[str, ...] = ()  # the daemon's directories
 
 
 def merge_config(user: Config, image: Config) -> Config:
-    """The user's wishes on top of the image's; neither is changed. Raises `InvalidInput` when no command results."""
+    """The request's configuration completed with the image's, as a copy. Raises `InvalidInput` without command."""
     entrypoint, command = _merge_command(user, image)
     return msgspec.structs.replace(
         user,
@@ -77,7 +77,7 @@ def _merge_command(user: Config, image: Config) -> tuple[list[str] | None, list[
 
 
 def _merge_env(user: list[str] | None, image: list[str] | None) -> list[str] | None:
-    """The user's variables, then the image's of other names, as Docker orders them; `NAME` alone removes one."""
+    """The request's variables, then the image's others, in Docker's order; `NAME` without a value removes one."""
     if not image:
         return user
     names = {variable.partition("=")[0] for variable in user or ()}
@@ -85,7 +85,7 @@ def _merge_env(user: list[str] | None, image: list[str] | None) -> list[str] | N
 
 
 def _clean(directory: str) -> str:
-    """As Go's filepath.Clean leaves it; nothing stays nothing."""
+    """As Go's filepath.Clean, but "" stays ""."""
     return posixpath.normpath(directory).replace("//", "/") if directory else ""
 
 
@@ -94,7 +94,7 @@ def _united(user: dict[str, T] | None, image: dict[str, T] | None) -> dict[str, 
 
 
 def _merge_healthcheck(user: Healthcheck | None, image: Healthcheck | None) -> Healthcheck | None:
-    """Each field that the user leaves out is the image's."""
+    """The request's health check; missing fields are the image's."""
     if user is None or image is None:
         return user or image
     fields = {name: getattr(user, name) or getattr(image, name) for name in Healthcheck.__struct_fields__}
@@ -102,7 +102,7 @@ def _merge_healthcheck(user: Healthcheck | None, image: Healthcheck | None) -> H
 
 
 def check_conflicts(config: Config, host: HostConfig) -> None:
-    """Options of a request that contradict the namespaces which the container shares; the image's do not count."""
+    """Refuse options that conflict with shared namespaces, in the request only; the image's are ignored."""
     joined = host.network_mode.startswith("container:")
     for wrong, text in (
         (joined and config.hostname, "hostname and the network mode"),
@@ -128,7 +128,7 @@ def check_conflicts(config: Config, host: HostConfig) -> None:
 
 
 def fill_host_config(host: HostConfig, defaults: Defaults) -> HostConfig:
-    """Every default made explicit, as `inspect` shows it and as the container will keep it."""
+    """Make all defaults explicit, as `inspect` shows them."""
     masked, read_only = host.masked_paths, host.readonly_paths
     unmasked = "systempaths=unconfined" in (host.security_opt or ())
     if host.privileged or unmasked:
@@ -153,7 +153,7 @@ def fill_host_config(host: HostConfig, defaults: Defaults) -> HostConfig:
 
 
 def _cgroupns_mode(host: HostConfig, defaults: Defaults) -> str:
-    """On cgroup v1 the privileged have the host's, whatever the daemon's default, as with dockerd."""
+    """On cgroup v1, privileged containers use the host's namespace, whatever the default, as in dockerd."""
     return "host" if host.privileged and not defaults.unified_cgroups else defaults.cgroupns_mode
 
 
@@ -166,9 +166,9 @@ def _fill_log_config(given: LogConfig, defaults: Defaults) -> LogConfig:
 def plan_endpoints(
     given: Mapping[str, EndpointSettings | None], mac_address: str, network_mode: str, resolve: Mapping[str, str]
 ) -> dict[str, EndpointSettings]:
-    """The networks to join by their names; `resolve` maps what the user wrote (name or ID) to names.
+    """The networks to join, by name; `resolve` maps references in the request (name or ID) to names.
 
-    `given` is what was asked of each, and `mac_address` the container's, which is that of its main network.
+    `given` are the requested settings, and `mac_address` the container's, which applies to its main network.
     """
     if network_mode.startswith("container:"):
         return {}
@@ -177,7 +177,7 @@ def plan_endpoints(
     for written, settings in given.items():
         name = main if written == "default" else resolve.get(written, written)
         asked[name] = msgspec.structs.replace(settings) if settings else EndpointSettings()
-    if mac_address and main not in ("host", "none"):  # these have no device of the container's own
+    if mac_address and main not in ("host", "none"):  # these have no device for the container
         if asked[main].mac_address not in ("", mac_address):
             raise InvalidInput(
                 "the container-wide MAC address must match the endpoint-specific MAC address for the main network, "
@@ -188,16 +188,16 @@ def plan_endpoints(
 
 
 def networks_named(given: Iterable[str], network_mode: str) -> Iterable[str]:
-    """Every network that a request mentions, as written, for the caller to look up."""
+    """All references to networks in a request, for the caller to resolve."""
     if not network_mode.startswith("container:"):
         yield network_mode
     yield from (name for name in given if name != "default")
 
 
 def default_hostname(id: str, config: Config, host: HostConfig, defaults: Defaults) -> str:
-    """The name inside: as given, the host's where its UTS or network namespace is shared, else the short ID.
+    """The hostname: as given, the host's if its UTS or network namespace is shared, otherwise the short ID.
 
-    None yet where another container's network is shared: it comes with each start.
+    "" if another container's network is shared: each start then sets it.
     """
     if config.hostname:
         return config.hostname
@@ -207,7 +207,7 @@ def default_hostname(id: str, config: Config, host: HostConfig, defaults: Defaul
 
 
 def command_line(config: Config) -> list[str]:
-    """Entrypoint and command together: what is executed."""
+    """Entrypoint and command joined: the argument vector."""
     return [*(config.entrypoint or ()), *(config.cmd or ())]
 
 
@@ -221,7 +221,7 @@ def new_container(
     host: HostConfig,
     networks: dict[str, EndpointSettings],
 ) -> Container:
-    """The row of a container that has just been made."""
+    """The row of a new container."""
     path, *args = command_line(config)
     return Container(
         id=id,

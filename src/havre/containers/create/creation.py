@@ -1,8 +1,8 @@
-"""Making a container: checks, then a plan, then acts.
+"""Creates a container: checks, then a plan, then acts.
 
 request --checks--> Asked --(image) plan--> Plan --acts--> name, snapshot, volumes, directory, row --> "create"
 
-Everything is checked and planned before anything is made, and what was made goes again if a step fails.
+Everything is checked and planned before anything is created; if an act fails, the earlier ones are undone.
 """
 
 from __future__ import annotations
@@ -50,14 +50,14 @@ from havre.wire.config import CreateRequest
 
 @dataclass(frozen=True, slots=True)
 class Created:
-    """A container that has been made, and what the user should know about it."""
+    """A created container, and warnings for the user."""
 
     id: str
     warnings: list[str]
 
 
 class Creation:
-    """Makes containers."""
+    """Creates containers."""
 
     def __init__(
         self,
@@ -87,7 +87,7 @@ class Creation:
     async def create(
         self, request: CreateRequest, name: str | None, platform: str | None, read_only_is_recursive: bool
     ) -> Created:
-        """Make one. Raises NotFound (image, network), Conflict (name), InvalidInput (anything malformed)."""
+        """Create one. Raises `NotFound` (image, network), `Conflict` (name), `InvalidInput` (anything malformed)."""
         asked = check_request(
             request,
             self._limits,
@@ -134,7 +134,7 @@ class Creation:
         return container
 
     async def _insert(self, container: Container) -> None:
-        """Keep the row, with the user IDs of the host's that it has; one at a time looks for some that nobody has."""
+        """Store the row with its ID range on the host; automatic ranges are allocated under a lock."""
         if container.host_config.userns_mode != AUTO:
             container.ids = self._ranges.default(container.host_config)
             await self._index.insert(container)
@@ -145,7 +145,7 @@ class Creation:
             await self._index.insert(container)
 
     async def _make_mounts(self, container: Container, specs: Iterable[MountSpec], undo: AsyncExitStack) -> None:
-        """Volumes made where they do not exist, and all mounts written into the row."""
+        """Create missing volumes, and add all mounts to the row."""
         undo.push_async_callback(self._volumes.release, container.id)
         for spec in specs:
             point = MountPoint(
@@ -183,7 +183,7 @@ class Creation:
             point.mode = spec.mode if spec.mode != DEFAULT_MODE else ""
 
     async def _make_image_mount(self, container: Container, point: MountPoint, undo: AsyncExitStack) -> None:
-        """A snapshot of the image, which keeps its layers. A 404 would tell clients that the container's is missing."""
+        """A snapshot of the image, which keeps its layers. Not a 404, which clients take for the container's image."""
         try:
             image = await self._images.acquire(point.source, None)
         except NotFound as error:
@@ -198,4 +198,4 @@ class Creation:
         try:
             await self._volumes.remove(name)
         except HavreError:
-            return  # another container has taken it into use meanwhile
+            return  # in use by another container meanwhile

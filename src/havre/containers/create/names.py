@@ -1,4 +1,4 @@
-"""Names for containers that were given none: an adjective and the surname of somebody who made computing what it is."""
+"""Validates names and generates them: an adjective and the surname of a pioneer of computing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from havre.errors import InvalidInput
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
-_ALIAS = re.compile(r"(?:/[^/]+/|/)?([a-zA-Z0-9_][a-zA-Z0-9_.-]{0,254})")  # at most what a resolver takes
+_ALIAS = re.compile(r"(?:/[^/]+/|/)?([a-zA-Z0-9_][a-zA-Z0-9_.-]{0,254})")  # 255: limit of a DNS name (RFC 1035)
 
 _ADJECTIVES = """
 agile amber ample apt astute balmy bold brave breezy bright brisk calm candid careful cheerful chirpy civil
@@ -37,7 +37,7 @@ SURNAMES = tuple(_SURNAMES.split())
 
 
 def check_name(name: str) -> str:
-    """A container's name without its leading slash, or `InvalidInput` in Docker's words."""
+    """A container's name without its leading slash. Raises `InvalidInput` with Docker's message."""
     bare = name.removeprefix("/")
     if _NAME.fullmatch(bare) is None:
         raise InvalidInput(f"Invalid container name ({name}), only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")
@@ -45,7 +45,7 @@ def check_name(name: str) -> str:
 
 
 def make_name(taken: Callable[[str], bool]) -> str:
-    """A made-up name that is not `taken`; a number is appended when chance finds none free."""
+    """A random name that is not `taken`; after several collisions, with a number appended."""
     for _ in range(8):
         name = f"{random.choice(ADJECTIVES)}_{random.choice(SURNAMES)}"
         if not taken(name):
@@ -56,9 +56,9 @@ def make_name(taken: Callable[[str], bool]) -> str:
 
 
 def check_alias(alias: str) -> str:
-    """What a link calls the other container, given alone or as `inspect` shows it (`/OWNER/ALIAS`).
+    """The alias of a link, given alone or as `inspect` shows it (`/OWNER/ALIAS`).
 
-    `InvalidInput` for what can never be looked up (a slash, a space); dockerd takes it.
+    Raises `InvalidInput` for an alias that cannot be looked up (a slash, a space), which dockerd accepts.
     """
     if (match := _ALIAS.fullmatch(alias)) is None:
         shown = alias if len(alias) <= 255 else f"{alias[:40]}..."

@@ -1,7 +1,6 @@
-"""What a new container refers to: other containers, whose namespaces, links and mounts it wants, and networks.
+"""The objects that a new container refers to: containers (namespaces, links, mounts) and networks.
 
-They are looked up once, by the plan; a name that is looked up is written down as what it meant (an ID, where a rename
-would break it).
+The plan looks them up once and stores references that survive renames (IDs).
 """
 
 from __future__ import annotations
@@ -22,20 +21,20 @@ from havre.wire.config import EndpointSettings, HostConfig
 
 
 class Neighbours:
-    """The containers and networks that are there already."""
+    """The existing containers and networks."""
 
     def __init__(self, index: Index, networks: Networks) -> None:
         self._index = index
         self._networks = networks
 
     def pin(self, host: HostConfig) -> HostConfig:
-        """Namespaces to join and links, each of a container that is here. InvalidInput otherwise."""
+        """Resolve namespaces to join and links to existing containers. Raises `InvalidInput`."""
         return self._pin_links(self._pin_joined(host))
 
     def _pin_joined(self, host: HostConfig) -> HostConfig:
-        """`container:NAME` modes by ID, so that no rename breaks them.
+        """Resolve `container:NAME` modes to IDs, so that they survive renames.
 
-        A container whose network is shared may be missing: as with Docker, that is the start's to say.
+        A container whose network is shared may be missing: as in Docker, the start then fails.
         """
 
         def pinned(mode: str) -> str:
@@ -53,7 +52,7 @@ class Neighbours:
         )
 
     def _pin_links(self, host: HostConfig) -> HostConfig:
-        """The links of the default bridge, each to a container that is here, by its name."""
+        """Resolve the links of the default bridge to existing containers, by name."""
         if not host.links or host.network_mode != "bridge":
             return host
         pinned = []
@@ -69,17 +68,17 @@ class Neighbours:
         return msgspec.structs.replace(host, links=pinned)
 
     def _owner_of_network(self, container: Container) -> Container:
-        """Whose network this one has, which may be that of one that shares another's itself."""
+        """The container that owns the network of this one, followed through containers that share it."""
         passed = set()
         while (mode := container.host_config.network_mode).startswith("container:"):
             passed.add(container.id)
             container = self._other(mode.partition(":")[2])
-            if container.id in passed:  # each was made before the other was here
+            if container.id in passed:  # possible because a mode may refer to a container created later
                 raise InvalidInput(f"{container.name} shares its own network")
         return container
 
     def names_of(self, refs: Iterable[str]) -> Mapping[str, str]:
-        """Networks by what the user wrote; one that is not there (yet) is missed at the start, as with Docker."""
+        """Network names by the references in the request; a missing network fails at the start, as in Docker."""
         names = {}
         for ref in refs:
             try:
@@ -89,7 +88,7 @@ class Neighbours:
         return names
 
     def check_endpoint(self, name: str, asked: EndpointSettings) -> None:
-        """InvalidInput for what that network cannot give."""
+        """Raise `InvalidInput` for settings that the network does not support."""
         try:
             try:
                 check_settings(self._networks.find(name), asked)
@@ -99,14 +98,14 @@ class Neighbours:
             raise InvalidInput(f"invalid config for network {name}: {error.message}", error.hint) from None
 
     def _other(self, ref: str) -> Container:
-        """A container that the new one refers to. A 404 would tell docker's CLI that the image is missing."""
+        """A container that the new one refers to. Not a 404, which docker's CLI takes for a missing image."""
         try:
             return self._index.get(ref).container
         except NotFound as error:
             raise InvalidInput(error.message) from None
 
     def inherited(self, host: HostConfig, image: str) -> list[MountSpec]:
-        """The mounts of other containers; their volumes begin with what the image has that they were made for."""
+        """The mounts of `--volumes-from`; new volumes are filled only if both containers have the same image."""
         inherited = []
         for raw in host.volumes_from or ():
             ref, mode = parse_volumes_from(raw)

@@ -1,6 +1,6 @@
-"""From a checked request to what is to be made: the image's defaults, the daemon's, and whatever it refers to.
+"""Plans a container from a checked request: defaults of the image and the daemon, and references to other objects.
 
-Nothing is made here, and nothing is read but what is known already. InvalidInput for what does not go together.
+Creates nothing and reads no files. Raises `InvalidInput` for contradictions.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from havre.wire.config import Config, EndpointSettings, HostConfig
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A container to be made. `name` is None where one is to be found for it."""
+    """A container to be created. A `name` of None is generated later."""
 
     image: RunImage
     config: Config
@@ -35,7 +35,7 @@ class Plan:
 def plan_creation(
     asked: Asked, image: RunImage, neighbours: Neighbours, defaults: Defaults, processor: Platform
 ) -> Plan:
-    """What is to be made of a request and its image; `processor` is the host's."""
+    """The plan for a request and its image; `processor` is the host's platform."""
     warnings = list(asked.warnings)
     if asked.platform is None and not is_native(image.platform, processor):
         warnings.append(
@@ -44,7 +44,7 @@ def plan_creation(
         )
     config = merge_config(asked.config, image.config)
     check_config(config)
-    config.mac_address = ""  # it is the main network's
+    config.mac_address = ""  # it belongs to the endpoint of the main network
     host = neighbours.pin(fill_host_config(asked.host, defaults))
     planned = plan_mounts(host, config.volumes or (), neighbours.inherited(host, image.id))
     mounts = tuple(settle_propagation(spec, defaults.roots) for spec in planned)

@@ -1,1 +1,1 @@
-"""The files of containers: copied, compared, exported, made an image."""
+"""Files of containers: copy, diff, export, commit."""

@@ -1,8 +1,8 @@
-"""An image of a container: its image's layers, what it changed as one more, and its configuration.
+"""Creates an image from a container: its image's layers, its changes as one more layer, and its configuration.
 
-The container stands still meanwhile unless asked otherwise, so that the layer is of one moment. Where nothing was
-changed there is no layer, and the history says so. The configuration is the container's, or the request's filled up
-with the container's; `--change` instructions come last.
+The container is paused meanwhile unless requested otherwise, so that the layer is consistent. Without changes there is
+no layer, and the history entry is marked empty. The configuration is the container's, or the request's completed with
+the container's; `--change` instructions are applied last.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from havre.wire.config import Config
 
 @dataclass(frozen=True, slots=True)
 class CommitOptions:
-    """What `POST /commit` says; `config` None is the container's own."""
+    """The options of `POST /commit`; a `config` of None is the container's."""
 
     repository: str = ""
     tag: str = ""
@@ -43,7 +43,7 @@ class CommitOptions:
 
 
 class Commit:
-    """Makes images of containers."""
+    """Creates images from containers."""
 
     def __init__(self, images: Images, storage: Storage, control: Control, lifecycle: Lifecycle) -> None:
         self._images = images
@@ -52,7 +52,7 @@ class Commit:
         self._lifecycle = lifecycle
 
     async def run(self, live: Live, options: CommitOptions) -> str:
-        """The new image's ID. InvalidInput for a bad name or instruction, Conflict while it is being removed."""
+        """Returns the new image's ID. Raises `InvalidInput` (name, instruction), `Conflict` during removal."""
         container = live.container
         if live.removing:
             raise Conflict(f"You cannot commit container {container.id} which is being removed")
@@ -71,7 +71,7 @@ class Commit:
 
     @asynccontextmanager
     async def _still(self, live: Live, wanted: bool) -> AsyncIterator[None]:
-        """Hold a running container still; one that ends just now stands still by itself."""
+        """Pause a running container for the block; best effort if it ends meanwhile."""
         if not wanted or live.process is None or live.container.state.paused:
             yield
             return
@@ -90,7 +90,7 @@ class Commit:
                     raise
 
     async def _take_layer(self, id: str) -> Digest | None:
-        """What the container changed, stored as a layer; None if it changed nothing."""
+        """Store the container's changes as a layer; None if there are none."""
         if not await self._storage.snapshots.changes(id):
             return None
         async with self._storage.layers.ingest() as sink:
@@ -109,14 +109,14 @@ def _reference(options: CommitOptions) -> Reference | None:
 
 
 def _config_of(container: Container, wanted: Config | None) -> Config:
-    """What the request says, filled up with the container's; as in docker's images the host name is kept too."""
+    """The request's configuration completed with the container's; the host name is kept, as in docker's images."""
     return merge_config(wanted, container.config) if wanted is not None else container.config
 
 
 def plan_image(
     container: Container, config: Config, base: ImageConfig, diff_id: Digest | None, options: CommitOptions, now: str
 ) -> ImageConfig:
-    """The configuration of the image to be; pure."""
+    """The new image's configuration. Pure."""
     step = History(
         created=now,
         created_by=" ".join(container.config.cmd or []),

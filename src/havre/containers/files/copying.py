@@ -1,14 +1,14 @@
-"""Files in and out of a container as tar archives: what `cp` and `/containers/{id}/archive` do.
+"""Copies files from and to containers as tar archives, for `cp` and `/containers/{id}/archive`.
 
-    path           with a link at its end     the archive's topmost name
-    /a/b           the link itself            b
-    /a/b/          what it leads to           b
-    /a/b/.         what it leads to           . (the content)
-    /              -                          the empty name
+        path           with a link at its end     the archive's topmost name
+        /a/b           the link itself            b
+        /a/b/          its target                 b
+        /a/b/.         its target                 . (the content)
+        /              -                          the empty name
 
-Everything happens below one descriptor of the container's root (`views`): links are resolved there by the kernel, a
-swapped one leads nowhere else (CVE-2018-15664), nothing of the container's is run or loaded, and what is compressed is
-decompressed in this process (CVE-2019-14271, CVE-2026-41567). Devices and fifos are described, never opened.
+All paths are resolved by the kernel below one descriptor of the container's root (`views`): a link that is swapped
+concurrently cannot lead outside (CVE-2018-15664). No program or library of the container is used, and compressed
+archives are decompressed in this process (CVE-2019-14271, CVE-2026-41567). Devices and FIFOs are never opened.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from havre.tar.extract import Extractor
 from havre.tar.whole import add_entry, write_tree
 from havre.tar.writer import TarWriter
 
-#: Gives all bytes of an archive to a function that takes them in a thread, piece by piece.
+#: Passes all bytes of an archive to a function, which it calls in a thread, piece by piece.
 Feed: TypeAlias = Callable[[Callable[[Buffer], None]], Awaitable[None]]
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY
@@ -44,7 +44,7 @@ _DIRECTORY = os.O_PATH | os.O_DIRECTORY
 
 @dataclass(frozen=True, slots=True)
 class PathStat:
-    """What is at a path: `mode` is stat(2)'s, `link_target` where a link leads in the end (absolute), else ""."""
+    """A file's status: `mode` as in stat(2); `link_target` is a link's resolved target (absolute), or ""."""
 
     name: str
     size: int
@@ -55,40 +55,40 @@ class PathStat:
 
 @dataclass(frozen=True, slots=True)
 class ReadArchive:
-    """What was asked for, and its archive."""
+    """The status of the requested file, and its archive."""
 
     stat: PathStat
     stream: PipedStream
 
 
 class Copying:
-    """Reads and writes the files of containers; `ref` is what the user calls it, for messages."""
+    """Reads and writes files of containers; `ref` is the user's name for the container, for messages."""
 
     def __init__(self, views: Views, lifecycle: Lifecycle) -> None:
         self._views = views
         self._lifecycle = lifecycle
 
     async def stat(self, live: Live, ref: str, path: str) -> PathStat:
-        """What is at `path`. NotFound; Failed for a path through something that is no directory."""
+        """The status of `path`. Raises `NotFound`; `Failed` if a component is not a directory."""
         async with self._views.open(live) as view:
             return await in_thread(_stat, view.root, ref, path)
 
     @asynccontextmanager
     async def reading(self, live: Live, ref: str, path: str) -> AsyncIterator[ReadArchive]:
-        """The archive of what is at `path`; errors as `stat`."""
+        """The archive of `path`; raises as `stat`."""
         async with self._views.open(live) as view:
             found = await in_thread(_stat, view.root, ref, path)
             self._lifecycle.publish(live.container, "archive-path")
             stream = PipedStream(lambda out: _write_archive(out, view, ref, path))
             try:
-                await stream.available()  # what has gone meanwhile is told before anything is sent
+                await stream.available()  # raises for a file that was removed, before the response starts
                 yield ReadArchive(found, stream)
             finally:
                 await stream.close()
 
     @asynccontextmanager
     async def exporting(self, live: Live) -> AsyncIterator[PipedStream]:
-        """The tar of the root file system alone: nothing that is mounted upon it."""
+        """The tar of the root file system without any mounts on it."""
         async with self._views.bare(live) as view:
             self._lifecycle.publish(live.container, "export")
             stream = PipedStream(lambda out: write_tree(out, view.root, view.ids))
@@ -98,10 +98,10 @@ class Copying:
                 await stream.close()
 
     async def write(self, live: Live, ref: str, path: str, archive: Feed, *, as_user: bool, no_overwrite: bool) -> None:
-        """Unpack an archive into the directory `path`, following links.
+        """Extract an archive into the directory `path`, following links.
 
-        With `as_user` everything belongs to the container's user; with `no_overwrite` no directory takes the place of
-        something else or the other way round. NotFound, InvalidInput for a damaged archive, Failed for the rest.
+        With `as_user`, everything is owned by the container's user; with `no_overwrite`, a directory does not replace
+        another type of file or vice versa. Raises `NotFound`, `InvalidInput` for a damaged archive, `Failed` otherwise.
         """
         user = live.container.config.user if as_user else ""
         async with self._views.open(live) as view:
@@ -116,7 +116,7 @@ class Copying:
 
 
 def _clean(path: str) -> str:
-    """Absolute, without dots, but with the `/` or `/.` at the end that makes a difference."""
+    """Normalise to an absolute path without dots, but keep a trailing `/` or `/.`, which are significant."""
     clean = posixpath.normpath("/" + path.lstrip("/"))
     if posixpath.basename(path.rstrip("/")) == ".":
         return clean.rstrip("/") + "/."
@@ -124,13 +124,13 @@ def _clean(path: str) -> str:
 
 
 def _top(path: str) -> str:
-    """The archive's topmost name of a clean path."""
+    """The archive's topmost name for a clean path."""
     return "." if path.endswith("/.") else posixpath.basename(path.rstrip("/"))
 
 
 @contextmanager
 def _told(doing: str, path: str, ref: str = "") -> Iterator[None]:
-    """Translate what the kernel refuses; with `ref`, what is missing is the path that was asked for."""
+    """Translate errors of the kernel; with `ref`, ENOENT means that the requested path does not exist."""
     try:
         yield
     except OSError as error:
@@ -141,7 +141,7 @@ def _told(doing: str, path: str, ref: str = "") -> Iterator[None]:
 
 @contextmanager
 def _found(root: int, path: str) -> Iterator[tuple[int, str, os.stat_result]]:
-    """What a clean path names: where to reach it from, its name there ("." where links are followed), its status."""
+    """A descriptor of the parent of a clean path, the name in it ("." if links are followed), and the status."""
     follows = path.endswith(("/", "/."))
     above, _, name = path.rpartition("/")
     parent = openat_in_root(root, path if follows else above, _DIRECTORY)
@@ -197,6 +197,6 @@ def _open_extractor(view: View, ref: str, path: str, user: str, no_overwrite: bo
 
 
 def _mount_of(descriptor: int) -> str:
-    """The mount that an open file lies on, by the kernel's number (proc_pid_fdinfo(5))."""
+    """The mount ID of an open file (proc_pid_fdinfo(5))."""
     lines = Path(f"/proc/self/fdinfo/{descriptor}").read_text().splitlines()
     return next(line for line in lines if line.startswith("mnt_id:"))

@@ -1,6 +1,6 @@
-"""The files of containers, as the rest of the daemon knows them: copied, compared, exported, made an image.
+"""The interface of containers' files for the rest of the daemon: copy, diff, export, commit.
 
-The work is in `views` and `copying` (live file systems), `commit`, and the storage room (what a container changed).
+The work is done in `views` and `copying` (live file systems), `commit`, and the storage room (changes of a container).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from havre.storage.pipe import PipedStream
 
 
 class Files:
-    """`ref` is a container's ID, name, or the unambiguous beginning of an ID; NotFound "No such container: x"."""
+    """`ref` is a container's ID, name, or an unambiguous prefix of an ID; raises `NotFound` "No such container: x"."""
 
     def __init__(self, index: Index, copying: Copying, snapshots: Snapshots, commit: Commit) -> None:
         self._index = index
@@ -25,20 +25,20 @@ class Files:
         self._commit = commit
 
     async def stat(self, ref: str, path: str) -> PathStat:
-        """What is at `path`; the last link of it is not followed, unless a `/` comes after it."""
+        """The status of `path`; a link at its end is not followed unless a `/` follows."""
         return await self._copying.stat(self._index.get(ref), ref, path)
 
     def reading(self, ref: str, path: str) -> AbstractAsyncContextManager[ReadArchive]:
-        """The archive of what is at `path`."""
+        """The archive of `path`."""
         return self._copying.reading(self._index.get(ref), ref, path)
 
     async def write(self, ref: str, path: str, archive: Feed, *, as_user: bool, no_overwrite: bool) -> None:
-        """Unpack an archive into the directory `path`; see `Copying.write`."""
+        """Extract an archive into the directory `path`; see `Copying.write`."""
         live = self._index.get(ref)
         await self._copying.write(live, ref, path, archive, as_user=as_user, no_overwrite=no_overwrite)
 
     async def changes(self, ref: str) -> Sequence[Change]:
-        """What the container changed of its image's files, in order of path."""
+        """The changes of the container to its image's files, sorted by path."""
         return await self._snapshots.changes(self._index.get(ref).container.id)
 
     def exporting(self, ref: str) -> AbstractAsyncContextManager[PipedStream]:
@@ -46,5 +46,5 @@ class Files:
         return self._copying.exporting(self._index.get(ref))
 
     async def commit(self, ref: str, options: CommitOptions) -> str:
-        """Make an image of it; the image's ID."""
+        """Create an image from it. Returns the image's ID."""
         return await self._commit.run(self._index.get(ref), options)

@@ -1,11 +1,11 @@
-"""A container's file system as its own processes see it, opened from outside; `copying` works in it.
+"""Opens a container's file system from outside, as its own processes see it; used by `copying`.
 
-    running    /proc/PID/root          the container's own mounts: root file system, volumes, tmpfs, all as they are now
-    stopped    run_root/views/ID-N     a second mount of its root file system, its volumes and binds mounted upon it
+    running    /proc/PID/root          the container's own mounts: root file system, volumes, tmpfs, as they are now
+    stopped    run_root/views/ID-N     a second mount of its root file system, with its volumes and binds
 
-Either way there is one descriptor of a directory, below which every path is resolved by openat2. The daemon enters no
-namespace and runs nothing of the container's. A view of a stopped container holds no lock: the container may be started
-meanwhile, and keeps what it needs mounted until both are done with it. Who removes it breaks off the work in its views.
+In both cases all paths are resolved by openat2(2) below one directory descriptor; the daemon enters no namespace and
+runs no program of the container. A view of a stopped container holds no lock: if the container starts meanwhile, its
+mounts stay until both have released them. Removal of the container aborts the work in its views.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ _KERNEL_TYPES = {"proc", "sysfs", "cgroup", "cgroup2", "devpts", "mqueue"}
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """`root` is a descriptor of the root directory; `closed` are the devices (st_dev) of what the kernel shows there.
+    """`root` is a descriptor of the root directory; `closed` are the devices (st_dev) of kernel file systems below it.
 
-    The latter (/proc, /sys, /dev and what is mounted in them) are no files of the container's: they can be asked for
-    one by one, but are not part of a tree that holds them. `ids` are those that the files appear to belong to.
+    Kernel file systems (/proc, /sys, /dev and mounts in them) are not the container's files: they can be read by name,
+    but are left out of trees that contain them. `ids` is the range that the files appear to belong to.
     """
 
     root: int
@@ -47,7 +47,7 @@ class View:
 
 @dataclass(frozen=True, slots=True)
 class _Upon:
-    """Something of the host that is mounted at `destination` in the container."""
+    """A file or directory of the host that is mounted at `destination` in the container."""
 
     source: Path
     destination: str
@@ -55,7 +55,7 @@ class _Upon:
 
 
 class Views:
-    """Opens views; those of stopped containers are mounted below `root`, which is ours."""
+    """Opens views; mounts those of stopped containers below `root`, which havre owns."""
 
     def __init__(self, assembly: Assembly, snapshots: Snapshots, root: Path) -> None:
         self._assembly = assembly
@@ -65,12 +65,12 @@ class Views:
         self._open: Counter[str] = Counter()
 
     async def sweep(self) -> None:
-        """At start: take down what a killed daemon left."""
+        """At the daemon's start: unmount what an earlier daemon left."""
         await in_thread(_sweep, self._root)
 
     @asynccontextmanager
     async def open(self, live: Live) -> AsyncIterator[View]:
-        """The container's files, for the length of a block. Its volumes count as mounted once more, as with Docker."""
+        """The container's files, for the duration of the block. Counts as a mount of its volumes, as in Docker."""
         async with live.lock:
             view, target = await self._enter(live)
         self._assembly.tell_mounts(live.container)
@@ -79,7 +79,7 @@ class Views:
 
     @asynccontextmanager
     async def bare(self, live: Live) -> AsyncIterator[View]:
-        """As `open`, but with nothing mounted upon the root file system, be the container running or not."""
+        """As `open`, but the root file system without mounts, for running containers, too."""
         async with live.lock:
             _refuse_removal(live)
             view, target = await self._mount(live, bare=True)
@@ -89,7 +89,7 @@ class Views:
     async def _enter(self, live: Live) -> tuple[View, Path | None]:
         _refuse_removal(live)
         if live.process is not None:
-            with suppress(Conflict):  # it has just ended: what it leaves is what a stopped one has
+            with suppress(Conflict):  # it has just ended: open it as a stopped one
                 root = await live.process.open_root()
                 return View(root, await in_thread(_closed_devices, live.process.pid), live.container.ids), None
         return await self._mount(live)
@@ -129,7 +129,7 @@ class Views:
                 await self._release(live)
 
     async def _release(self, live: Live) -> None:
-        """Under the lock: a view is over; with the last one of a container that does not run, its mounts go."""
+        """Under the lock: release a view; the last view of a stopped container releases its mounts."""
         id = live.container.id
         self._open[id] -= 1
         if self._open[id]:
@@ -141,7 +141,7 @@ class Views:
 
 @asynccontextmanager
 async def _until_removed(live: Live, close: Callable[[], Coroutine[Any, Any, None]]) -> AsyncIterator[None]:
-    """A block in a container's files, `close` at its end. Conflict when a removal has broken it off."""
+    """Run the block and then `close`. Raises `Conflict` if a removal has aborted the block."""
     use = FileUse()
     live.uses.add(use)
     try:
@@ -173,7 +173,7 @@ def _removal(live: Live) -> Conflict:
 
 
 def _closed_devices(pid: int) -> frozenset[int]:
-    """None for a process that has just ended: then its mounts are gone as well."""
+    """The devices of kernel file systems; empty if the process has just ended, as its mounts then are gone, too."""
     try:
         table = mounts.parse_mountinfo(Path(f"/proc/{pid}/mountinfo").read_text(errors="surrogateescape"))
     except (FileNotFoundError, ProcessLookupError):
@@ -215,7 +215,7 @@ def _mount_upon(root: int, each: _Upon) -> None:
 
 
 def _mount_point(root: int, path: str, is_directory: bool) -> int:
-    """What is at `path`, made if nothing is, as a start of the container would."""
+    """Open `path`, creating it if missing, as a start of the container would."""
     try:
         return openat_in_root(root, path, os.O_PATH)
     except FileNotFoundError:
@@ -232,7 +232,7 @@ def _mount_point(root: int, path: str, is_directory: bool) -> int:
 
 
 def _take_down(target: Path) -> None:
-    """Lazily, with all that is mounted upon it."""
+    """Unmount lazily (MNT_DETACH), with all mounts on it."""
     if target.is_mount():
         mounts.unmount(target, mounts.UMOUNT_NOFOLLOW | mounts.MNT_DETACH)
     target.rmdir()

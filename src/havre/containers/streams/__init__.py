@@ -1,1 +1,1 @@
-"""Processes of containers and what they say: attach, exec, logs, top, stats."""
+"""Streams and processes of containers: exec, logs, top, stats."""

@@ -1,7 +1,7 @@
-"""Further processes in a running container.
+"""Additional processes in a running container.
 
-create --> start --> running --> ended (code) --> forgotten with the container, or five minutes later
-              '--> cannot start: code 126, the reason goes to the client
+create --> start --> running --> ended (code) --> deleted with the container, or after five minutes
+              '--> cannot start: code 126, the client gets the reason
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class ExecSpec(Value):
 
 @dataclass
 class Exec:
-    """One exec: `exit_code` None until it ends; times in seconds since the epoch; `host_pid` is the container's."""
+    """One exec. `exit_code` is None until it ends; times in seconds since the epoch; `host_pid`: the container's."""
 
     id: str
     container_id: str
@@ -62,13 +62,13 @@ class Exec:
 
     @property
     def told(self) -> str:
-        """The command as events tell it, with Docker's blank behind a program without arguments."""
+        """The command as in Docker's events, which have a blank after a program without arguments."""
         program, *arguments = self.command
         return f"{program} {' '.join(arguments)}"
 
 
 class ExecAttachment:
-    """A client of a running exec; `output` ends only when the exit code is known."""
+    """A client of a running exec; `output` ends after the exit code is known."""
 
     def __init__(self, exec: Exec, process: ExecProcess, output: Subscription | None) -> None:
         self._exec = exec
@@ -85,27 +85,27 @@ class ExecAttachment:
 
     @property
     def output(self) -> AsyncIterator[tuple[int, bytes]]:
-        """What the process writes, as (stream, data)."""
+        """The output of the process, as (stream, data)."""
         return self._read()
 
     async def write_stdin(self, data: bytes) -> None:
-        """Send input."""
+        """Write input."""
         if self._exec.spec.attach_stdin:
             await self._process.write_stdin(data)
 
     async def close_stdin(self) -> None:
-        """There is no more input."""
+        """End of the input."""
         if self._exec.spec.attach_stdin:
             await self._process.close_stdin()
 
     def close(self) -> None:
-        """Leave; the process goes on."""
+        """Detach; the process continues."""
         if self._output is not None:
             self._output.close()
 
 
 def _terminal(spec: ExecSpec, container: Container) -> tuple[str, ...]:
-    """TERM for a terminal; without one, that of the container's goes unless it was configured."""
+    """TERM for a terminal; without one, removes the container's TERM unless it was configured."""
     if spec.tty:
         return ("TERM=xterm",)
     configured = any(variable.startswith("TERM=") for variable in container.config.env or ())
@@ -113,7 +113,7 @@ def _terminal(spec: ExecSpec, container: Container) -> tuple[str, ...]:
 
 
 class Execs:
-    """All execs there are."""
+    """All execs."""
 
     def __init__(self, index: Index, events: Events) -> None:
         self._index = index
@@ -121,7 +121,7 @@ class Execs:
         self._execs: dict[str, Exec] = {}
 
     def create(self, live: Live, spec: ExecSpec, ref: str = "") -> Exec:
-        """Note down what to run in the container, which the client calls `ref`. Conflict unless it runs."""
+        """Register an exec in the container, which the client calls `ref`. Raises `Conflict` unless it runs."""
         if not spec.cmd:
             raise InvalidInput("No exec command specified")
         if spec.working_dir and not spec.working_dir.startswith("/"):
@@ -147,7 +147,7 @@ class Execs:
             raise Conflict(f"Container {ref} is paused, unpause the container before exec")
 
     def get(self, id: str) -> Exec:
-        """The exec of that ID; `NotFound` otherwise."""
+        """The exec with that ID. Raises `NotFound`."""
         exec = self._execs.get(id)
         if exec is None:
             raise NotFound(f"No such exec instance: {id}")
@@ -158,13 +158,13 @@ class Execs:
         return [exec.id for exec in self._execs.values() if exec.container_id == container_id and exec.running]
 
     async def start(self, id: str, console_size: tuple[int, int] | None, *, detach: bool = False) -> ExecAttachment:
-        """Run it. Conflict when it was started before; what keeps it from starting is raised, with code 126 kept."""
+        """Start it. Raises `Conflict` if it was started before; a start that fails sets code 126 and raises."""
         exec = self.get(id)
         live = self._index.get(exec.container_id)
         if exec.started:
             what = "is already running" if exec.running else "has already run"
             raise Conflict(f"Error: Exec command {id} {what}")
-        if live.process is None or live.process.pid != exec.host_pid:  # that run is over
+        if live.process is None or live.process.pid != exec.host_pid:  # the container has ended or was restarted
             raise NotFound(f"container {live.container.id} is not running")
         self._check(live, live.container.id)
         exec.started = exec.running = True
@@ -209,18 +209,18 @@ class Execs:
         self._publish(exec, "exec_die", exitCode=str(end.code))
 
     async def resize(self, id: str, rows: int, columns: int) -> None:
-        """The size of its terminal; Failed when it does not run."""
+        """Set the size of its terminal. Raises `Failed` if it does not run."""
         exec = self.get(id)
         if exec.process is None or not exec.running:
             raise Failed(f"exec {id} is not running")
         await exec.process.resize(rows, columns)
 
     def detached(self, id: str) -> None:
-        """Tell that its client has left by the detach keys."""
+        """Publish the event of a client that detached by its detach keys."""
         self._publish(self.get(id), "exec_detach")
 
     def forget(self, container_id: str) -> None:
-        """Drop what belonged to a container that is gone."""
+        """Delete the execs of a removed container."""
         self._drop(exec for exec in self._execs.values() if exec.container_id == container_id)
 
     def _forget_old(self) -> None:
@@ -241,9 +241,9 @@ class Execs:
 
 
 def _user(rootfs: Path, user: str, group_add: Sequence[str]) -> User | None:
-    """Whom to run as, with the container's additional groups; None for whom the container does.
+    """The user to run as, with the container's additional groups; None for the container's user.
 
-    InvalidInput, also for files that would block the OCI runtime.
+    Raises `InvalidInput`, also for account files that would block the OCI runtime (FIFOs, devices).
     """
     if user:
         return resolve_user(rootfs, user, group_add)
@@ -252,6 +252,6 @@ def _user(rootfs: Path, user: str, group_add: Sequence[str]) -> User | None:
 
 
 def record_end(exec: Exec, code: int) -> None:
-    """Note how it ended; the first to know counts."""
+    """Record the end, once: later calls are ignored."""
     if exec.exit_code is None:
         exec.running, exec.exit_code, exec.ended_at, exec.process = False, code, time.time(), None

@@ -1,4 +1,4 @@
-"""The logs of all containers: which file, which driver, and the keepers of those that run.
+"""The logs of all containers: file, driver, and the log keepers of running ones.
 
 open (before a start) --> watch (it runs, or was taken over) --> end (it has ended; everything is in the log)
 """
@@ -19,19 +19,19 @@ from havre.runtime import Process
 
 
 class Logbook:
-    """Logs by container. `directory` holds a directory for each."""
+    """Logs by container, each in a directory below `directory`."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
         self._keepers: dict[str, Keeper] = {}
 
     def path(self, container: Container) -> Path | None:
-        """The file that `logs` reads; None with a driver that keeps none."""
+        """The file that `logs` reads; None if the driver keeps none."""
         driver, options = _driver(container)
         return log_path(driver, options, self._directory / container.id, container.id)
 
     async def open(self, container: Container) -> Path | None:
-        """Before a start: the file that conmon is to write. Failed when the driver cannot be set up."""
+        """Before a start: the file that conmon will write. Raises `Failed` if the driver cannot be initialised."""
         if _driver(container)[0] == "none":
             return None
         keeper = await self._planned(container)
@@ -45,14 +45,14 @@ class Logbook:
         return self._directory / container.id / SPOOL
 
     def watch(self, container: Container, process: Process) -> None:
-        """It runs; keep its log."""
+        """Keep the log of a container that now runs."""
         if _driver(container)[0] != "none":
             if container.id not in self._keepers:
                 self._keepers[container.id] = _keeper(container, self._plan(container))
             self._keepers[container.id].watch(process)
 
     async def end(self, container: Container) -> None:
-        """It has ended, or could not be started: its log is complete when this returns. Idempotent."""
+        """After its end or a failed start: complete its log. Idempotent."""
         if _driver(container)[0] != "none":
             keeper = self._keepers.get(container.id) or await self._planned(container)
             try:
@@ -61,7 +61,7 @@ class Logbook:
                 self._keepers.pop(container.id, None)
 
     def read(self, container: Container, options: LogOptions) -> AsyncGenerator[Sequence[LogChunk], None]:
-        """What it wrote; with `follow`, until it ends. Unsupported with a driver that keeps nothing."""
+        """Its log; with `follow`, until it ends. Raises `Unsupported` if the driver keeps none."""
         if self.path(container) is None:
             raise Unsupported("configured logging driver does not support reading")
         return self._read(container, options)
@@ -73,7 +73,7 @@ class Logbook:
                 yield each
 
     async def _planned(self, container: Container) -> Keeper:
-        """A new keeper. Tags and patterns are the user's: what they cost is a thread's."""
+        """A new keeper, planned in a thread: users' tags and patterns may take long to evaluate."""
         return _keeper(container, await in_thread(self._plan, container))
 
     def _plan(self, container: Container) -> LogPlan:

@@ -1,7 +1,7 @@
-"""What containers use, reading after reading.
+"""Resource usage of containers as a series of readings.
 
-A reading carries the CPU figures of the one before, so that a client can compute a share from a single message. The
-first of a stream has none; a single one is asked for with two readings, unless the client wants it at once (one-shot).
+A reading includes the CPU figures of the previous one, so that a client can compute a percentage from a single message.
+The first of a stream has none; a single answer takes two readings, unless the client requests one-shot.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from havre.runtime import Process
 
 INTERVAL_S = 1.0
 PRIMING_S = 0.5
-"""Between the two readings of a single answer: fifty clock ticks of each CPU."""
+"""Time between the two readings of a single answer: fifty clock ticks of each CPU."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """One container at one moment (nanoseconds since the epoch); `usage` None: it does not run."""
+    """One container at one time (nanoseconds since the epoch); a `usage` of None: it does not run."""
 
     at_ns: int = 0
     usage: Usage | None = None
@@ -36,7 +36,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """A reading and the one before; `id` and `name` are empty in a one-shot answer, as docker has it."""
+    """A reading and the previous one; `id` and `name` are empty in a one-shot answer, as in docker."""
 
     now: Reading
     before: Reading = Reading()
@@ -45,19 +45,19 @@ class Figures:
 
 
 class Stats:
-    """Reads the figures of containers."""
+    """Reads the usage of containers."""
 
     def __init__(self, index: Index) -> None:
         self._index = index
 
     def check(self, ref: str, *, stream: bool, one_shot: bool) -> None:
-        """NotFound, or InvalidInput for what contradicts, before anything is answered."""
+        """Raise `NotFound`, or `InvalidInput` for conflicting options, before the response begins."""
         if stream and one_shot:
             raise InvalidInput("cannot have stream=true and one-shot=true")
         self._index.get(ref)
 
     async def once(self, ref: str, *, one_shot: bool) -> Figures:
-        """One answer; of a container that does not run, an empty one."""
+        """One answer; empty for a container that does not run."""
         live = self._index.get(ref)
         before = await self._read(live)
         if one_shot and before.usage is not None:
@@ -68,7 +68,7 @@ class Stats:
         return self._figures(live, Reading(), Reading())
 
     async def stream(self, ref: str) -> AsyncIterator[Figures]:
-        """A reading each second until the container is removed, whether or not it runs."""
+        """One reading per second until the container is removed, whether it runs or not."""
         live = self._index.get(ref)
         before, due = Reading(), time.monotonic()
         while self._index.find(live.container.id) is live:
@@ -92,7 +92,7 @@ class Stats:
 
 
 async def _pause(live: Live, seconds: float) -> None:
-    """Wait so long, or until the container is removed."""
+    """Wait so many seconds, or until the container is removed."""
     removal = live.exits.wait("removed", None)
     with suppress(TimeoutError):
         await asyncio.wait_for(removal.result(), seconds)

@@ -1,4 +1,4 @@
-"""`top`: the host's ps(1), narrowed to one container's processes."""
+"""`top`: runs ps(1) on the host and selects one container's processes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _RENAMED_PID = re.compile(r"\s+pid\s*=\s*(\w+)", re.IGNORECASE)
 
 @dataclass(frozen=True, slots=True)
 class Top:
-    """Columns and rows as ps prints them."""
+    """Columns and rows of ps(1)."""
 
     titles: list[str]
     processes: list[list[str]]
 
 
 async def read_top(pids: Collection[int], ps_args: str) -> Top:
-    """What ps says of `pids`. `Failed` with ps's own words when it refuses the arguments."""
+    """The output of ps(1) for `pids`. Raises `Failed` with its error message."""
     arguments = parse_arguments(ps_args or DEFAULT_ARGS)
     process = await asyncio.create_subprocess_exec(
         "ps", *arguments, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
@@ -36,7 +36,7 @@ async def read_top(pids: Collection[int], ps_args: str) -> Top:
 
 
 def parse_arguments(ps_args: str) -> list[str]:
-    """The arguments as words; a column may not take the name of the PID column."""
+    """Split the arguments. Refuses to rename the PID column. Raises `InvalidInput`."""
     for match in _RENAMED_PID.finditer(ps_args):
         raise InvalidInput(f'specifying "pid={match[1]}" is not allowed')
     try:
@@ -46,7 +46,7 @@ def parse_arguments(ps_args: str) -> list[str]:
 
 
 def parse_ps(text: str, pids: Collection[int]) -> Top:
-    """Titles, and the rows of `pids`; the last column takes whatever is left of a line."""
+    """Titles, and the rows of `pids`; the last column takes the rest of the line."""
     lines = text.splitlines()
     titles = lines[0].split() if lines else []
     if "PID" not in titles:

@@ -1,1 +1,1 @@
-"""What a start needs around the process: mounts, networks, user IDs, devices, limits."""
+"""The environment of a container's process: mounts, networks, ID ranges, devices, limits."""

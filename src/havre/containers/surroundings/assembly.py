@@ -1,7 +1,7 @@
-"""Around a container's process: root file system, volumes, network and files, put up before a run, taken down after.
+"""Sets up the surroundings of a container's process (root file system, volumes, network, files) and tears them down.
 
-The three that take time (mounting, the network sandbox, volumes) run at once. Each has an idempotent inverse, which is
-registered before the step is tried: whatever fails half-way, nothing is left behind.
+The three slow steps (mounts, network sandbox, volumes) run concurrently. Each has an idempotent inverse, which is
+registered before the step is tried, so a failure leaves nothing behind.
 
     assemble --+-- snapshots.mount ----+
                +-- networks.open ------+--> files, user, namespaces --> Surroundings, Sandbox
@@ -57,7 +57,7 @@ FILES = {"hosts": "/etc/hosts", "hostname": "/etc/hostname", "resolv.conf": "/et
 
 @dataclass(frozen=True, slots=True)
 class DaemonDefaults:
-    """What the daemon's own configuration adds to every container."""
+    """The daemon's defaults for all containers."""
 
     ulimits: tuple[Ulimit, ...] = ()
     init: bool = False
@@ -66,12 +66,12 @@ class DaemonDefaults:
     security: Security = _NO_SECURITY
 
     def security_of(self, host: HostConfig) -> Security:
-        """What a container's own options are added to; no profile is for the privileged, as with dockerd."""
+        """The daemon's security defaults for a container; privileged ones have no seccomp profile, as in dockerd."""
         return replace(self.security, seccomp=None) if host.privileged else self.security
 
 
 class Assembly:
-    """Puts up and takes down what surrounds a container's process."""
+    """Sets up and tears down the surroundings of a container's process."""
 
     def __init__(
         self,
@@ -96,11 +96,11 @@ class Assembly:
         self._ranges = ranges
 
     def directory(self, container: Container) -> Path:
-        """Where the container's own files are kept."""
+        """The directory of the container's own files."""
         return self._directory / container.id
 
     def network_files(self, container: Container) -> Path:
-        """The directory with its hosts, hostname and resolv.conf: that of the container whose network it shares."""
+        """The directory of its hosts, hostname and resolv.conf: that of the container whose network it shares."""
         owner, seen = container, set[str]()
         while (kind := owner.host_config.network_mode.partition(":"))[0] == "container" and owner.id not in seen:
             seen.add(owner.id)
@@ -110,7 +110,7 @@ class Assembly:
         return self.directory(owner)
 
     async def put_up(self, container: Container, undo: AsyncExitStack) -> tuple[Surroundings, Sandbox]:
-        """Everything a run needs; the inverses go to `undo`."""
+        """Set up everything for a run; the inverses are pushed to `undo`."""
         id = ContainerId(container.id)
         undo.callback(self.tell_unmounts, container)
         undo.push_async_callback(self._snapshots.unmount, container.id)
@@ -143,13 +143,14 @@ class Assembly:
         return await in_thread(rest), sandbox
 
     def is_held(self, container: Container) -> None:
-        """It has been created with what was put up: nothing is kept open that its monitor holds open."""
+        """The container was created: close descriptors that conmon inherited and keeps open."""
         self._networks.is_held(ContainerId(container.id))
 
     def _choose_ids(self, container: Container) -> Path | None:
-        """Write down the IDs that the container is started with; the user namespace of those whose others it joins.
+        """Set the container's ID range for the start. Returns the user namespace to join, if it joins namespaces.
 
-        A namespace can be used only by who is in the user namespace that owns it, or in the host's: else Conflict.
+        setns(2) requires capabilities in the user namespace that owns the target: raises `Conflict` if that is another
+        one.
         """
         container.ids, host = self._ranges.of(container), container.host_config
         if container.ids is None:
@@ -169,11 +170,11 @@ class Assembly:
         return found
 
     def leave(self, container: Container) -> None:
-        """Its process has ended: to whoever looks at networks it is gone. Idempotent."""
+        """The process has ended: remove the container from network listings. Idempotent."""
         self._networks.leave(ContainerId(container.id))
 
     async def take_down(self, container: Container) -> None:
-        """The inverse; idempotent. Ports and addresses are free before a volume's plugin is asked, which may hang."""
+        """Tear down. Idempotent. Ports and addresses are released before volume plugins are called, which may hang."""
         if container.ids is not None:
             await self._subpaths.close(container.id)
         self._snapshots.unmount_later(container.id)
@@ -189,24 +190,24 @@ class Assembly:
         await in_thread(_remove_directory, self.directory(container))
 
     async def sweep(self) -> None:
-        """Remove the files of containers that are gone, which an earlier daemon had not come to remove."""
+        """Remove files of deleted containers that an earlier daemon left."""
         known = {live.container.id for live in self._index}
         for directory in self._directory.iterdir():
             if directory.name not in known:
                 try:
                     await in_thread(_remove_directory, directory)
                 except OSError as error:
-                    log.error("the files of a container that is gone stay: %s", error)
+                    log.error("cannot remove the files of a deleted container: %s", error)
 
     async def _close_volumes(self, container: Container) -> None:
-        """Volumes and mounted images, after the parts that are shown of them."""
+        """Release volumes and mounted images, after mounts of parts of them."""
         await self._subpaths.close(container.id)
         for snapshot in image_snapshots(container):
             self._snapshots.unmount_later(snapshot)
         await self._volumes.unmounted(container.id)
 
     def _shm(self, container: Container) -> Path:
-        """Where the shared memory of a container is mounted that others may join."""
+        """The mount point of the shared memory of a container with ipc=shareable."""
         return self.directory(container) / "shm"
 
     def _mount_shm(self, container: Container) -> None:
@@ -220,11 +221,11 @@ class Assembly:
         kernel_mounts.mount_filesystem("tmpfs", options, place, attributes)
 
     async def open_mounts(self, container: Container) -> Mapping[str, Path]:
-        """The host path behind each bind, volume and image, by destination; missing sources of `-v` are made."""
+        """The host path of each bind, volume and image, by destination; missing sources of `-v` are created."""
         return await self._map_volumes(container, await self._open_sources(container))
 
     async def _open_sources(self, container: Container) -> dict[str, Path]:
-        """As `open_mounts`, whole volumes as they lie on disk: one that is filled may be put in place by that."""
+        """As `open_mounts`, with volumes not ID-mapped, because filling a new volume may replace its directory."""
         sources: dict[str, Path] = {}
         for point in container.mounts:
             options = container.mount_options.get(point.destination, MountOptions())
@@ -245,7 +246,7 @@ class Assembly:
         return await self._subpaths.open(container.id, path, options.subpath, ids) if options.subpath else path
 
     async def _map_volumes(self, container: Container, sources: Mapping[str, Path]) -> Mapping[str, Path]:
-        """The sources with whole volumes as a container with IDs of its own sees them."""
+        """The sources, with whole volumes ID-mapped for a container with an ID range."""
         if container.ids is None:
             return sources
         mapped = dict(sources)
@@ -259,16 +260,16 @@ class Assembly:
         return mapped
 
     def _ids_on(self, container: Container, point: MountPoint) -> IdRange | None:
-        """The IDs that the files of a mount are to be shown with; None: as they are on disk."""
+        """The ID range to map a mount to; None: not mapped."""
         return container.ids if point.type == "volume" and self._volumes.get(point.name).is_closed else None
 
     async def close_mounts(self, container: Container) -> None:
-        """Root file system, volumes and images are not needed any more; idempotent."""
+        """Release root file system, volumes and images. Idempotent."""
         await self._snapshots.unmount(container.id)
         await self._close_volumes(container)
 
     def tell_mounts(self, container: Container) -> None:
-        """The events of the volumes that a run, or a look at the files, is about to have."""
+        """Publish the mount events of volumes, before a run or a view of the files."""
         for point in container.mounts:
             if point.type == "volume":
                 attributes = {
@@ -281,14 +282,14 @@ class Assembly:
                 self._events.publish("volume", "mount", point.name, attributes)
 
     def tell_unmounts(self, container: Container) -> None:
-        """The events of the volumes that a run, or a look at the files, has had."""
+        """Publish the unmount events of volumes, after a run or a view of the files."""
         for point in container.mounts:
             if point.type == "volume":
                 attributes = {"container": container.id, "driver": point.driver}
                 self._events.publish("volume", "unmount", point.name, attributes)
 
     async def _fill_volumes(self, container: Container, rootfs: Path, sources: Mapping[str, Path]) -> None:
-        """A new volume begins with what the image has at its place."""
+        """Fill new volumes with the image's files at their destination."""
         for point in container.mounts:
             options = container.mount_options.get(point.destination, MountOptions())
             if point.type == "volume" and not options.no_copy:
@@ -296,7 +297,7 @@ class Assembly:
                 await self._volumes.fill(point.name, rootfs, point.destination, part, container.ids)
 
     def _write_files(self, container: Container, sandbox: Sandbox, joined: Container | None) -> tuple[Bind, ...]:
-        """hosts, hostname and resolv.conf, or those of the container whose network is shared."""
+        """Write hosts, hostname and resolv.conf; for a shared network, use those of the other container."""
         directory = self.directory(joined or container)
         if joined is None:
             texts = {
@@ -312,17 +313,17 @@ class Assembly:
 
     @staticmethod
     def _check_working_directory(container: Container, rootfs: Path) -> None:
-        """Refuse what is there and no directory, in Docker's words; what is missing the OCI runtime makes. Blocking."""
+        """Refuse a working directory that is a file, as Docker; the OCI runtime creates missing ones. Blocking."""
         wanted = container.config.working_dir or "/"
         mounted = {point.destination for point in container.mounts} | {*(container.host_config.tmpfs or ())}
         if any(f"{wanted}/".startswith(f"{destination.rstrip('/')}/") for destination in mounted):
-            return  # what is mounted there is for the OCI runtime to see
+            return  # on a mount: the OCI runtime checks it
         try:
             os.close(open_in_root(rootfs, wanted, os.O_PATH | os.O_DIRECTORY))
         except NotADirectoryError:
             raise Failed(f"Cannot mkdir: {wanted} is not a directory", "choose another working directory") from None
         except OSError:
-            return  # missing, or a link that leads nowhere: the OCI runtime makes it, or says why it cannot
+            return  # missing, or a dangling link: the OCI runtime creates it or reports an error
 
     def _look_around(
         self,
@@ -333,7 +334,7 @@ class Assembly:
         sandbox: Sandbox,
         userns: Path | None,
     ) -> Surroundings:
-        """The rest, read from the root file system and the host. Blocking."""
+        """Collect the other facts from the root file system and the host. Blocking."""
         config, host = container.config, container.host_config
         with as_root_of(container.ids):
             _mark(rootfs)
@@ -368,7 +369,7 @@ class Assembly:
         return PRIVATE if joined is None else f"/proc/{joined.state.pid}/ns/{file}"
 
     def _shm_source(self, container: Container) -> Path | None:
-        """What /dev/shm shows where that is not the container's own affair."""
+        """The source of /dev/shm if it is not private to the container."""
         mode = container.host_config.ipc_mode
         if mode == "host":
             return Path("/dev/shm")
@@ -385,9 +386,9 @@ class Assembly:
         return self._shm(donor)
 
     def _network_donor(self, container: Container) -> Container | None:
-        """The running container whose network this one shares, by way of others that share it, too; None for its own.
+        """The running container whose network this one shares, followed through others that share it; None: its own.
 
-        NotFound, Conflict if one does not run, Failed if it leads back here.
+        Raises `NotFound`, `Conflict` if one does not run, `Failed` for a cycle.
         """
         mode = container.host_config.network_mode
         if container.config.network_disabled:
@@ -403,7 +404,7 @@ class Assembly:
         return found
 
     def _joined(self, mode: str, noun: str) -> Container | None:
-        """The running container of a `container:ID` mode; None for any other mode."""
+        """The running container of a `container:ID` mode; None for other modes."""
         if not mode.startswith("container:"):
             return None
         ref = mode.partition(":")[2]
@@ -411,7 +412,7 @@ class Assembly:
         if live.process is None:
             if noun == "network":
                 raise Conflict(f"cannot join network of a non running container: {ref}")
-            refusal = Failed if noun == "PID" else Conflict  # as dockerd answers
+            refusal = Failed if noun == "PID" else Conflict  # as in dockerd
             raise refusal(f"failed to join {noun} namespace: container {live.container.id} is not running")
         return live.container
 
@@ -424,7 +425,7 @@ def _remove_directory(directory: Path) -> None:
 
 
 def _user_namespace(container: Container, sandbox: Sandbox, joined: Path | None) -> str:
-    """The one to run in: of those whose namespaces are joined, or that which was made for its network."""
+    """The user namespace to run in: that of the joined namespaces, or the one created for its network."""
     if container.ids is None:
         return ""
     assert sandbox.netns is not None, "who has other IDs than the host does not share its network"
@@ -432,7 +433,7 @@ def _user_namespace(container: Container, sandbox: Sandbox, joined: Path | None)
 
 
 def _mark(rootfs: Path) -> None:
-    """Make the file by which programs know that they are in a container, unless the image has something there."""
+    """Create /.dockerenv, by which programs detect a container, unless the image has a file there."""
     try:
         os.close(os.open(rootfs / ".dockerenv", os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o755))
     except FileExistsError:
@@ -448,7 +449,7 @@ def _read_devices(host: HostConfig) -> tuple[Device, ...]:
 
 
 def _cdi_names(host: HostConfig, has_cdi: bool) -> list[str]:
-    """The devices asked for by CDI name. Refuses what wants any other driver of devices (GPUs): there is none."""
+    """The devices requested by CDI name. Raises `Failed` for other device drivers (GPUs): none are supported."""
     names: list[str] = []
     for request in host.device_requests or ():
         if not has_cdi or request.driver != "cdi" or not request.device_ids or request.capabilities:
@@ -459,7 +460,7 @@ def _cdi_names(host: HostConfig, has_cdi: bool) -> list[str]:
 
 
 def _check_propagation(source: Path, propagation: str) -> None:
-    """What is to be seen on both sides needs a mount that shares. Blocking."""
+    """Raise `Failed` unless the source's mount has the propagation required (mount_namespaces(7)). Blocking."""
     needed = {"shared": {"shared"}, "slave": {"shared", "slave"}}.get(propagation.removeprefix("r"))
     if needed is None:
         return
@@ -470,7 +471,7 @@ def _check_propagation(source: Path, propagation: str) -> None:
 
 
 def read_block_limits(host: HostConfig) -> BlockLimits:
-    """The block I/O limits with their devices' numbers; InvalidInput for a path that is no device. Blocking."""
+    """The block I/O limits with device numbers. Raises `InvalidInput` for a path that is not a device. Blocking."""
     return BlockLimits(
         weights=tuple(_weight(each.path, each.weight) for each in host.blkio_weight_device or ()),
         read_bps=tuple(_block_limit(each.path, each.rate) for each in host.blkio_device_read_bps or ()),
@@ -481,7 +482,7 @@ def read_block_limits(host: HostConfig) -> BlockLimits:
 
 
 def _weight(path: str, value: int) -> BlockLimit:
-    """Of a device whose scheduler knows weights: bfq alone does."""
+    """A weight for a device; only the bfq scheduler supports weights."""
     limit = _block_limit(path, value)
     queue = Path(f"/sys/dev/block/{limit.major}:{limit.minor}/queue/scheduler")
     schedulers = queue.read_text() if queue.exists() else "none"
@@ -500,7 +501,7 @@ def _block_limit(path: str, value: int) -> BlockLimit:
 
 
 def open_bind_source(source: Path, options: MountOptions) -> Path:
-    """A host path to bind; missing, it is made (`-v`) or refused (`--mount`). Blocking."""
+    """A host path to bind; if missing, created (`-v`) or refused (`--mount`). Blocking."""
     if source.exists():
         return source
     if not options.create_source:
@@ -515,7 +516,7 @@ def open_bind_source(source: Path, options: MountOptions) -> Path:
 async def all_of(
     first: Coroutine[Any, Any, T1], second: Coroutine[Any, Any, T2], third: Coroutine[Any, Any, T3]
 ) -> tuple[T1, T2, T3]:
-    """Run three steps at once; each has ended, well or not, before the first failure is raised."""
+    """Run three steps concurrently. Waits for all of them, then raises the first failure."""
     one, two, three = asyncio.ensure_future(first), asyncio.ensure_future(second), asyncio.ensure_future(third)
     await asyncio.gather(one, two, three, return_exceptions=True)
     return one.result(), two.result(), three.result()

@@ -1,12 +1,12 @@
-"""Devices by CDI name: `--device vendor.com/class=name`, described by files that the vendor's tools put on the host.
+"""CDI devices: `--device vendor.com/class=name`, described by files of the vendor's tools on the host. Blocking.
 
     /etc/cdi/*.json, *.yaml --> kind "vendor.com/class", devices by name --> containerEdits --> Edits of a container
     /var/run/cdi/...            (a file of a later directory wins)          of the file, then of each device
 
 An edit adds variables, device nodes, mounts, groups, and hooks: programs of the host that the OCI runtime runs
-(docs/why/processes.md#exec-health-figures-limits). Network devices to be moved into the container are refused.
+(docs/why/processes.md#exec-health-figures-limits). Moving network devices into the container is not supported.
 
-Source: the Container Device Interface specification, 0.3.0 to 1.1.0. Blocking.
+Source: the Container Device Interface specification, 0.3.0 to 1.1.0.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class _Hook(msgspec.Struct, rename="camel"):
 
 
 class _Rdt(msgspec.Struct, rename="camel", omit_defaults=True):
-    """Classes of cache and memory bandwidth; handed to the OCI runtime as they are."""
+    """Classes of cache and memory bandwidth (Intel RDT), passed to the OCI runtime unchanged."""
 
     clos_id: str = msgspec.field(name="closID", default="")
     l3_cache_schema: str = ""
@@ -87,7 +87,7 @@ class _File(msgspec.Struct, rename="camel"):
 
 @dataclass(frozen=True, slots=True)
 class Edits:
-    """What devices add to a container."""
+    """The additions of devices to a container."""
 
     env: tuple[str, ...] = ()
     devices: tuple[Device, ...] = ()
@@ -98,7 +98,7 @@ class Edits:
 
 
 def resolve(names: Sequence[str], directories: Sequence[Path]) -> Edits:
-    """What the devices `vendor/class=name` add. Failed for one that nobody describes, or a description that is bad."""
+    """The edits of the devices `vendor/class=name`. Raises `Failed` for unknown devices and invalid descriptions."""
     if not names:
         return Edits()
     files = {file.kind: file for directory in directories for file in _read_directory(directory)}
@@ -154,7 +154,7 @@ def _combine(edits: Sequence[_Edits]) -> Edits:
 
 
 def _devices(node: _Node) -> Iterator[Device]:
-    """A node that is numbered need not be on the host."""
+    """A node with device numbers need not exist on the host."""
     if node.type and node.major:
         found = [Device(path=node.path, type=node.type, major=node.major, minor=node.minor, access=node.permissions)]
     else:

@@ -1,4 +1,4 @@
-"""The hosts files of running containers, changed in place: what is bind-mounted is the file, not its name."""
+"""Edits hosts files of running containers in place: bind mounts keep the inode, so replaced files would not be seen."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ Lines = list[tuple[str, str]]
 
 
 def rewrite_hosts(hosts: Path, old: Lines, new: Lines) -> None:
-    """Take out the lines `old`, and put in `new`. Blocking."""
+    """Remove the lines `old`, and add `new`. Blocking."""
     hosts.write_text(change_hosts(hosts.read_text(), old, new))
 
 
 class LinkedHosts:
-    """Follows what links mean in the hosts files of the containers, each in a directory of its ID below `root`."""
+    """Updates linked containers in the hosts files, each in a directory named by its container's ID below `root`."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     async def relink(self, id: ContainerId, old: Lines, new: Lines) -> None:
-        """A container that another one links to has another address: the other's hosts shall say so."""
+        """Update the hosts file of a container after the address of a container that it links to has changed."""
         hosts = self._root / id / "hosts"
         if hosts.exists():
             await in_thread(rewrite_hosts, hosts, old, new)

@@ -1,12 +1,12 @@
-"""Which IDs of the host's stand behind those in a container: the daemon's `--userns-remap`, a container's `--userns`.
+"""ID ranges of the host for user namespaces: the daemon's `--userns-remap`, a container's `--userns`.
 
     --userns    with userns-remap         without
-    ""          the daemon's range        the host's IDs as they are
-    host        the host's IDs            the host's IDs
-    auto        a range of its own, from those of the user `containers`
+    ""          the daemon's range        not mapped
+    host        not mapped                not mapped
+    auto        a range of its own, from the subordinate IDs of the user `containers`
 
-A range of its own is written into the row when the container is made, and no other container has it while that row is
-there. Which one the daemon gives is decided anew at every start: no file on disk depends on it.
+An automatic range is stored in the row at creation and belongs to the container until its row is deleted. The daemon's
+range may change at every start: no file on disk depends on it.
 
 Sources: subuid(5), subgid(5); dockerd's "userns-remap".
 """
@@ -28,33 +28,33 @@ AUTO, HOST = "auto", "host"
 AUTO_USER = "containers"
 AUTO_COUNT = 65536
 DEFAULT_USER = "dockremap"
-_LOWEST = 100_000  # of the ranges that useradd(8) gives, and dockerd
+_LOWEST = 100_000  # first ID that useradd(8) and dockerd allocate
 
 _SUBUID, _SUBGID = Path("/etc/subuid"), Path("/etc/subgid")
 
 
 class IdRanges:
-    """`remap` is the range of all containers that do not say anything else; None: there is none."""
+    """`remap` is the default range of containers; None: IDs are not mapped."""
 
     def __init__(self, remap: IdRange | None) -> None:
         self.remap = remap
 
     def own(self, taken: Collection[IdRange]) -> IdRange:
-        """A range for a container that wants its own. Blocking."""
+        """An unused range for a container with userns=auto. Raises `Conflict` if there is none. Blocking."""
         used = [*taken, *([self.remap] if self.remap else [])]
         return next(each for each in _slices() if not any(_overlap(each, other) for other in used))
 
     def of(self, container: Container) -> IdRange | None:
-        """The range that a container has from its next start on."""
+        """The range of a container's next start."""
         return container.ids if container.host_config.userns_mode == AUTO else self.default(container.host_config)
 
     def default(self, host: HostConfig) -> IdRange | None:
-        """What the daemon says of a container that has no range of its own."""
+        """The daemon's default for a container without an automatic range."""
         return None if host.userns_mode == HOST else self.remap
 
 
 def _slices() -> Iterator[IdRange]:
-    """The ranges that containers can have of their own; in the end Conflict."""
+    """The candidate ranges for userns=auto; then raises `Conflict`."""
     users, groups = _read(_SUBUID), _read(_SUBGID)
     uid, uids = _range_of((AUTO_USER,), users, "subuid", AUTO_USER)
     gid, gids = _range_of((AUTO_USER,), groups, "subgid", AUTO_USER)
@@ -71,7 +71,7 @@ def _overlap(one: IdRange, other: IdRange) -> bool:
 
 
 def check_namespaces(host: HostConfig, hint: str = "add --userns=host") -> None:
-    """Refuse what a container with other IDs than the host's cannot have. InvalidInput, in dockerd's words."""
+    """Refuse options that are incompatible with user namespaces. Raises `InvalidInput` with dockerd's message."""
     for wrong, text in (
         (
             host.privileged,
@@ -90,10 +90,10 @@ def check_namespaces(host: HostConfig, hint: str = "add --userns=host") -> None:
 
 
 def read_remap(text: str) -> IdRange | None:
-    """The range that a `userns-remap` stands for: `default`, USER or UID, with or without `:GROUP`; None for "".
+    """The range of a `userns-remap`: `default`, USER or UID, with or without `:GROUP`; None for "".
 
-    It is the first one in /etc/subuid of that user, and in /etc/subgid of that group. For `default` both are made if
-    they are not there. InvalidInput. Blocking.
+    It is the first range of the user in /etc/subuid and of the group in /etc/subgid; for `default` both are created if
+    missing. Raises `InvalidInput`. Blocking.
     """
     if not text:
         return None
@@ -113,9 +113,9 @@ def read_remap(text: str) -> IdRange | None:
 
 
 def _make_default_user() -> None:
-    """Make the user dockremap, and give it the first ranges that nobody has, where that has not been done.
+    """Create the user dockremap and allocate the first free ranges to it, unless they exist.
 
-    As dockerd does (moby's pkg/idtools, AddNamespaceRangesUser). InvalidInput says what to do by hand.
+    As dockerd does (moby's pkg/idtools, AddNamespaceRangesUser). On failure, `InvalidInput` says what to do manually.
     """
     taken = {groups: list(_ranges(_read(file))) for file, groups in ((_SUBUID, False), (_SUBGID, True))}
     lacking = [groups for groups, ranges in taken.items() if all(owner != DEFAULT_USER for owner, _, _ in ranges)]
@@ -140,7 +140,7 @@ def _has_account(user: str) -> bool:
 
 
 def next_free(ranges: Iterable[tuple[str, int, int]]) -> int:
-    """The first ID, from 100000 on, of `AUTO_COUNT` that are in none of the ranges (owner, first, count)."""
+    """The first of `AUTO_COUNT` free IDs, from 100000 on; `ranges` are in use (owner, first, count)."""
     first = _LOWEST
     for _, start, count in sorted(ranges, key=lambda each: each[1]):
         if start < first + AUTO_COUNT and first < start + count:
@@ -149,7 +149,7 @@ def next_free(ranges: Iterable[tuple[str, int, int]]) -> int:
 
 
 def _names(asked: str, kind: str, find: Callable[[], tuple[str, str]]) -> tuple[str, str]:
-    """Name and number of a user or group, as the files of ranges may call it."""
+    """Name and number of a user or group: both are valid in subuid(5)."""
     try:
         return find()
     except KeyError:
@@ -176,7 +176,7 @@ def _read(file: Path) -> str:
 
 
 def _ranges(text: str) -> Iterator[tuple[str, int, int]]:
-    """Owner, first ID and count of every range in a file of subuid(5)."""
+    """Owner, first ID and count of every range in subuid(5) format."""
     for line in text.splitlines():
         owner, _, numbers = line.strip().partition(":")
         first, _, count = numbers.partition(":")
@@ -185,7 +185,7 @@ def _ranges(text: str) -> Iterator[tuple[str, int, int]]:
 
 
 def _range_of(names: Collection[str], text: str, file: str, shown: str) -> tuple[int, int]:
-    """First ID and number of IDs of the first range in `text`, of lines OWNER:FIRST:COUNT."""
+    """First ID and count of the first range of one of `names` in `text`, lines of OWNER:FIRST:COUNT."""
     for owner, first, count in _ranges(text):
         if owner in names:
             return first, count

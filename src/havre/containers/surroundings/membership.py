@@ -1,9 +1,9 @@
-"""Connecting containers to networks and taking them off, whether they run or not.
+"""Connects containers to networks and disconnects them.
 
-A container that does not run is changed in its row alone: `asked_networks` is what its next start will ask for. One
-that runs gets or loses a device at once; its hosts and resolv.conf are written in place, since they are bind mounts.
+Of a stopped container only the row changes: `asked_networks` are joined at the next start. A running container gets or
+loses a device at once; its hosts and resolv.conf are edited in place, because they are bind mounts.
 
-Which combinations make no sense is decided by `check_connect`, in dockerd's words.
+`check_connect` refuses conflicting networks with dockerd's messages.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from havre.wire.config import EndpointSettings, PortBinding
 from havre.wire.values import ContainerId
 
 PortBindings = Mapping[str, list[PortBinding] | None]
-"""Where ports of a container are published, by `80/tcp`."""
+"""Host ports of a container's ports, by `80/tcp`."""
 
 _HOST_MODE = "container cannot be disconnected from host network or connected to host network"
 _SHARED = "container sharing network namespace with another container or host cannot be connected to any other network"
@@ -37,7 +37,7 @@ _PRIVATE = "container cannot be connected to multiple networks with one of the n
 
 
 class Membership:
-    """Which containers are on which networks, changed on request."""
+    """Changes which networks containers are connected to."""
 
     def __init__(self, index: Index, networks: Networks, assembly: Assembly) -> None:
         self._index = index
@@ -45,7 +45,7 @@ class Membership:
         self._assembly = assembly
 
     async def connect(self, network_ref: str, container_ref: str, asked: EndpointSettings | None) -> None:
-        """Put a container on a network. Raises NotFound, Forbidden, InvalidInput (addresses)."""
+        """Connect a container to a network. Raises `NotFound`, `Forbidden`, `InvalidInput` (addresses)."""
         live = self._index.get(container_ref)
         network = self._networks.find(network_ref)
         await self._connect(live, network, asked or EndpointSettings())
@@ -65,7 +65,7 @@ class Membership:
             await self._index.save(container)
 
     async def disconnect(self, network_ref: str, container_ref: str, force: bool) -> None:
-        """Take a container off a network. One that is gone is forgotten, by a running container only by force."""
+        """Disconnect a container. Deleted networks are removed from the row; if it runs, only with `force`."""
         live = self._index.find(container_ref) if force else self._index.get(container_ref)
         try:
             network = self._networks.find(network_ref)
@@ -79,7 +79,7 @@ class Membership:
         await self._disconnect(live, network)
 
     async def _forget(self, live: Live, network_name: str) -> None:
-        """No longer ask for a network that is gone."""
+        """Remove a deleted network from the row."""
         async with live.lock:
             container = live.container
             self._refuse(live)
@@ -106,14 +106,14 @@ class Membership:
             await self._index.save(container)
 
     async def take_ports(self, ref: str, bindings: PortBindings, givers: Sequence[str]) -> None:
-        """Publish ports of a running container that `givers`, where they are, hand over. Conflict, Failed, NotFound."""
+        """Publish ports of a running container; `givers` release theirs. Raises `Conflict`, `Failed`, `NotFound`."""
         live = self._index.get(ref)
         others = {id(other): other for giver in givers if (other := self._index.find(giver)) not in (None, live)}
         await self._take_ports(live, [other for other in others.values() if other is not None], bindings)
 
     async def _take_ports(self, live: Live, others: Sequence[Live], bindings: PortBindings) -> None:
         async with AsyncExitStack() as locks:
-            for each in sorted((live, *others), key=lambda each: each.container.id):  # always in one order
+            for each in sorted((live, *others), key=lambda each: each.container.id):  # lock order: no deadlock
                 await locks.enter_async_context(each.lock)
             live.running()
             self._index.check_sound(live)
@@ -133,7 +133,7 @@ class Membership:
                     await self._index.save(row)
 
     async def renamed(self, container: Container, old: str) -> None:
-        """The container is no longer called `old`: its networks and those that link to it know it by its new name."""
+        """Update networks and links of other containers after the container was renamed from `old`."""
         self._networks.renamed(guest_of(container), old)
         for live in self._index:
             host = live.container.host_config
@@ -143,7 +143,7 @@ class Membership:
                 await self._index.save(live.container)
 
     async def unlink(self, ref: str) -> None:
-        """Take away the link `CONTAINER/ALIAS`. Raises NotFound, Conflict (a container's own name)."""
+        """Remove the link `CONTAINER/ALIAS`. Raises `NotFound`, `Conflict` (a container's own name)."""
         owner, _, alias = ref.removeprefix("/").rpartition("/")
         if (live := self._index.find(owner or ref)) is None:
             raise NotFound(f"No such container: {ref}")
@@ -164,7 +164,7 @@ class Membership:
             await self._index.save(container)
 
     def _refuse(self, live: Live) -> None:
-        """Refuse to change the networks of what is being removed, or cannot be recorded."""
+        """Refuse changes to a container that is being removed or has a damaged row."""
         self._index.check_sound(live)
         if live.removing or live.container.state.dead:
             id = live.container.id
@@ -178,13 +178,13 @@ class Membership:
 
 
 def _rewrite(directory: Path, old: list[tuple[str, str]], new: list[tuple[str, str]], resolv_conf: str) -> None:
-    """Change both files in place: what is bind-mounted into a container is the file, not its name."""
+    """Edit both files in place: bind mounts refer to their inodes."""
     rewrite_hosts(directory / "hosts", old, new)
     (directory / "resolv.conf").write_text(resolv_conf)
 
 
 def check_connect(container: Container, network: Network) -> None:
-    """Refuse a network that does not go together with those the container has."""
+    """Refuse a network that conflicts with the container's network mode."""
     if network.name == "host":
         raise Forbidden(_HOST_MODE)
     mode = container.host_config.network_mode

@@ -1,7 +1,7 @@
-"""Mounts of a container, from the user's words to values: `-v`, `--mount`, `--volumes-from`, and the image's VOLUMEs.
+"""Parses mounts of a container: `-v`, `--mount`, `--volumes-from`, and the image's VOLUMEs.
 
-Pure: nothing here looks at the host or at a volume. Whoever comes first wins a destination, in Docker's order:
-`--mount` over `-v` over `--volumes-from` over the image. The texts of errors are Docker's.
+Pure: looks at neither the host nor volumes. For each destination the first source wins, in Docker's order: `--mount`,
+`-v`, `--volumes-from`, the image. Error messages are Docker's.
 
     -v      [SOURCE:]DESTINATION[:MODE]     SOURCE absolute: bind, else the name of a volume, none: an anonymous one
     MODE    ro | rw, z | Z, copy | nocopy, [r]private | [r]shared | [r]slave, comma-separated
@@ -23,7 +23,7 @@ from havre.wire.config import HostConfig, Mount
 PROPAGATIONS = ("private", "rprivate", "shared", "rshared", "slave", "rslave")
 DEFAULT_PROPAGATION = "rprivate"
 DEFAULT_MODE = "z"
-"""The mode of volumes that nobody gave one; those of plugins have none."""
+"""The default mode of volumes; volumes of plugins have none."""
 _GROUPS = (
     frozenset({"ro", "rw"}),
     frozenset({"z", "Z"}),
@@ -35,9 +35,9 @@ _GROUPS = (
 
 @dataclass(frozen=True, slots=True)
 class MountSpec:
-    """One mount as asked for.
+    """A requested mount.
 
-    `source` is a host path (bind), the name of a volume or image, or empty (anonymous volume, tmpfs).
+    `source` is a host path (bind), the name of a volume or image, or "" (anonymous volume, tmpfs).
     """
 
     type: str
@@ -53,9 +53,9 @@ class MountSpec:
 
 
 def plan_mounts(host: HostConfig, volumes: Iterable[str], inherited: Sequence[MountSpec] = ()) -> tuple[MountSpec, ...]:
-    """All mounts of a new container, sorted so that a parent directory comes before what is mounted inside it.
+    """All mounts of a new container, parent directories before mounts inside them.
 
-    `volumes` are the destinations that the image and `-v DESTINATION` declare; `inherited` come from `--volumes-from`.
+    `volumes` are the destinations that the image and `-v DESTINATION` declare; `inherited` are from `--volumes-from`.
     """
     chosen = {spec.destination: spec for spec in inherited}
     explicit: dict[str, MountSpec] = {}
@@ -75,9 +75,10 @@ def plan_mounts(host: HostConfig, volumes: Iterable[str], inherited: Sequence[Mo
 
 
 def settle_propagation(spec: MountSpec, roots: Iterable[str]) -> MountSpec:
-    """A bind mount with its propagation: rprivate, or rslave where it shows one of the daemon's `roots`.
+    """Set the propagation of a bind mount: by default rprivate, or rslave if it contains one of the daemon's `roots`.
 
-    There, what the daemon unmounts must go from the container, too, or it would be kept in use by it.
+    With rslave, unmounts by the daemon propagate to the container, which would otherwise keep the mounts busy:
+    mount_namespaces(7).
     """
     if spec.type != "bind":
         return spec
@@ -97,7 +98,7 @@ def _is_within(path: str, directory: str) -> bool:
 
 
 def leave_submounts(spec: MountSpec) -> MountSpec:
-    """A bind mount that, read-only, leaves what is mounted below it as it is; any other mount unchanged."""
+    """Make a read-only bind mount non-recursive: mounts below it stay writable. Other mounts are returned unchanged."""
     if spec.type != "bind" or spec.rw:
         return spec
     return replace(spec, options=msgspec.structs.replace(spec.options, read_only_non_recursive=True))
@@ -114,7 +115,7 @@ def _anonymous(destination: str, driver: str) -> MountSpec:
 
 
 def parse_bind(raw: str, driver: str = "") -> MountSpec:
-    """One `-v` with a source."""
+    """Parse one `-v` with a source."""
     problem = f"invalid volume specification: '{raw}'"
     source, destination, mode = _split_bind(raw, problem)
     if not mode_is_valid(mode):
@@ -152,7 +153,7 @@ def _split_bind(raw: str, problem: str) -> tuple[str, str, str]:
 
 
 def mode_is_valid(mode: str) -> bool:
-    """Whether every word of a mode is known, and none contradicts another."""
+    """Report whether all words of a mode are known and do not conflict."""
     if not mode:
         return True
     words = mode.split(",")
@@ -170,7 +171,7 @@ def _destination(path: str, problem: str) -> str:
 
 
 def parse_mount(mount: Mount) -> MountSpec:
-    """One `--mount`. Whether a bind's source exists is for the executor to see."""
+    """Parse one `--mount`. The existence of a bind's source is checked at the start."""
     problem = f'invalid mount config for type "{mount.type}"'
     if mount.type not in _PARSERS:
         raise InvalidInput(f"{problem}: mount type unknown", f"expected one of {', '.join(_PARSERS)}")
@@ -243,7 +244,7 @@ def _parse_tmpfs_mount(mount: Mount, destination: str, problem: str) -> MountSpe
 
 
 def _parse_image_mount(mount: Mount, destination: str, problem: str) -> MountSpec:
-    """Docker 28's; never writable, whatever was asked for."""
+    """Docker 28's image mounts, which are always read-only."""
     if not mount.source:
         raise InvalidInput(f"{problem}: field Source must not be empty")
     subpath = mount.image_options.subpath if mount.image_options else ""
@@ -265,17 +266,17 @@ _PARSERS = {
 
 
 def image_snapshot(container_id: str, destination: str) -> str:
-    """The snapshot that an image mount shows: one for each container and destination."""
+    """The snapshot of an image mount: one for each container and destination."""
     return f"{container_id}-image-{hashlib.sha256(destination.encode()).hexdigest()[:16]}"
 
 
 def image_snapshots(container: Container) -> list[str]:
-    """Those of all image mounts of a container."""
+    """The snapshots of all image mounts of a container."""
     return [image_snapshot(container.id, point.destination) for point in container.mounts if point.type == "image"]
 
 
 def parse_volumes_from(raw: str) -> tuple[str, str]:
-    """The container of one `--volumes-from` and the mode to take its mounts in."""
+    """The container and the mode of one `--volumes-from`."""
     name, _, mode = raw.partition(":")
     if not name:
         raise InvalidInput("volumes-from specification cannot be an empty string")
@@ -287,7 +288,7 @@ def parse_volumes_from(raw: str) -> tuple[str, str]:
 
 
 def inherit(point: MountPoint, options: MountOptions, mode: str) -> MountSpec:
-    """A mount of another container as `--volumes-from` takes it over; an anonymous volume has a name by now."""
+    """A mount inherited by `--volumes-from`; an anonymous volume has a name by then."""
     return MountSpec(
         point.type,
         point.destination,

@@ -1,4 +1,4 @@
-"""From a container's row and what was found out about its surroundings to the plan that the runtime carries out. Pure.
+"""Plans a container's run for the runtime from its row and the facts about its surroundings. Pure.
 
 Container (row)  +  Surroundings (looked up by `assemble`)  --plan_container-->  runtime.ContainerPlan
 """
@@ -36,7 +36,7 @@ DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 
 @dataclass(frozen=True, kw_only=True)
 class BlockLimits:
-    """Per-device limits with their device numbers looked up."""
+    """Per-device limits with resolved device numbers."""
 
     weights: tuple[BlockLimit, ...] = ()
     read_bps: tuple[BlockLimit, ...] = ()
@@ -53,11 +53,11 @@ _NO_EDITS = Edits()
 
 @dataclass(frozen=True, kw_only=True)
 class Surroundings:
-    """What the row alone does not say: paths, numbers and namespaces as they are now.
+    """Facts that the row does not have: paths, numbers and namespaces at present.
 
-    `sources` maps a mount's destination to the host path behind it; `files` are the binds of hosts, hostname and
-    resolv.conf; `edits` are what devices by CDI name add; the namespaces are PRIVATE, HOST or a path to join,
-    `user_namespace` a path, or "" for the host's.
+    `sources` are host paths by a mount's destination; `files` are the binds of hosts, hostname and resolv.conf; `edits`
+    are those of CDI devices; namespaces are PRIVATE, HOST or a path to join, `user_namespace` is a path, or "" for the
+    host's.
     """
 
     rootfs: Path
@@ -82,7 +82,7 @@ class Surroundings:
 
 
 def plan_container(container: Container, found: Surroundings) -> ContainerPlan:
-    """The whole plan of a container's next run."""
+    """The plan of a container's next run."""
     config, host = container.config, container.host_config
     return ContainerPlan(
         rootfs=found.rootfs,
@@ -130,9 +130,9 @@ def plan_container(container: Container, found: Surroundings) -> ContainerPlan:
 
 
 def plan_env(config: Config, hostname: str, link_variables: Sequence[str] = ()) -> tuple[str, ...]:
-    """PATH, HOSTNAME, TERM and those of links, then the container's own, which win; `NAME` without a value removes one.
+    """PATH, HOSTNAME, TERM and variables of links, overridden by the container's; `NAME` without a value removes one.
 
-    HOME is the runtime's to set, from the image's passwd file, also where it was set to nothing.
+    HOME is set by the runtime from the image's passwd file, also if it is empty.
     """
     variables = dict([DEFAULT_PATH.split("=", 1), ["HOSTNAME", hostname]])
     if config.tty:
@@ -152,7 +152,7 @@ def _console_size(host: HostConfig) -> tuple[int, int] | None:
 
 
 def plan_binds(container: Container, found: Surroundings) -> tuple[Mount, ...]:
-    """Binds, volumes and tmpfs in the order of their depth; the network's files where nothing covers them."""
+    """Binds, volumes and tmpfs, parents first; hosts, hostname and resolv.conf unless a mount covers them."""
     planned: list[Mount] = [
         _plan_mount(point, container.mount_options.get(point.destination, MountOptions()), found.sources)
         for point in container.mounts
@@ -226,7 +226,7 @@ def plan_resources(host: HostConfig, blocks: BlockLimits) -> Resources:
 
 
 def parse_device_rule(text: str) -> DeviceRule:
-    """A `--device-cgroup-rule`: `TYPE MAJOR:MINOR ACCESS`, with `*` for any number."""
+    """A `--device-cgroup-rule`: `TYPE MAJOR:MINOR ACCESS`, with `*` for any number. Raises `InvalidInput`."""
     match = _DEVICE_RULE.fullmatch(text)
     if match is None:
         raise InvalidInput(f"invalid device cgroup rule format: '{text}'", "expected as in 'c 42:* rmw'")
@@ -240,6 +240,6 @@ def parse_device_rule(text: str) -> DeviceRule:
 
 
 def plan_rlimits(asked: Sequence[Ulimit], defaults: Iterable[Ulimit]) -> tuple[Rlimit, ...]:
-    """The container's own limits, and the daemon's defaults of other names."""
+    """The container's own limits, and the daemon's defaults for the others."""
     limits = {limit.name: limit for limit in (*defaults, *asked)}
     return tuple(Rlimit(name=limit.name, soft=limit.soft, hard=limit.hard) for limit in limits.values())

@@ -1,17 +1,15 @@
-"""Parts of volumes: `--mount type=volume,volume-subpath=PATH`, mounted at a place of their own while a container runs.
+"""Mounts of parts of volumes (`--mount type=volume,volume-subpath=PATH`), while a container runs.
 
-So is a whole volume for a container that has other user IDs on the host: the mount shows them in place of those on
-disk. And its root file system, for the OCI runtime opens that as the container's root, who has no way through the
-daemon's directories; the one here is open to that group alone, so that no user of the host gets at set-user-ID files.
-Only volumes that lie in the data root are shown with other IDs, for the same reason: elsewhere, what the container's
-root writes would be root's on the host.
+Containers with mapped IDs also get whole volumes from here, ID-mapped, and their root file system: the OCI runtime
+opens it as the container's root, which cannot traverse the daemon's directories. The directory here is accessible to
+that group only, so users of the host cannot reach set-user-ID files. For the same reason only volumes in the data root
+are ID-mapped: elsewhere, files written by the container's root would belong to root on the host.
 
-What is in a volume is written by containers: a link in it may point anywhere. The path is therefore resolved by the
-kernel, which refuses what leads out of the volume (openat2, RESOLVE_BENEATH); what it led to is held by a descriptor
-until it is mounted, so that nothing can be exchanged in between. The OCI runtime is given the place of the mount, which
-is ours.
+The content of a volume is written by containers, so links in it may point anywhere. The kernel resolves the path and
+refuses one that leads outside (openat2(2), RESOLVE_BENEATH); a descriptor refers to the result until it is mounted, so
+it cannot be swapped in between (a race). The OCI runtime gets the path of that mount, which havre owns.
 
-    run_root/subpaths/CONTAINER/HEX       HEX names volume and path
+    run_root/subpaths/CONTAINER/HEX       HEX is a hash of volume and path
                                 rootfs
 """
 
@@ -39,9 +37,9 @@ class Subpaths:
         self._root = root
 
     async def show(self, container_id: str, rootfs: Path, ids: IdRange) -> Path:
-        """Where the root of `ids` finds what is mounted at `rootfs`, which belongs to them already.
+        """Mount `rootfs`, which already belongs to `ids`, at a path that the root of `ids` can traverse.
 
-        Unsupported where the daemon's directories lie in one that others may not enter.
+        Raises `Unsupported` if a parent of the daemon's directories is not traversable by others.
         """
         return await in_thread(self._show, container_id, rootfs, ids)
 
@@ -59,9 +57,9 @@ class Subpaths:
         return target
 
     async def open(self, container_id: str, volume: Path, subpath: str, ids: IdRange | None = None) -> Path:
-        """Where `subpath` of the volume whose files are at `volume` is mounted, for `ids`.
+        """Mount `subpath` of the volume at `volume`, mapped to `ids`. Returns the mount point.
 
-        Failed where there is no such path, Unsupported where its file system cannot show other IDs.
+        Raises `Failed` if the path does not exist, `Unsupported` if the file system does not support ID-mapped mounts.
         """
         name = hashlib.sha256(f"{volume}\0{subpath}".encode()).hexdigest()[:16]
         try:
@@ -79,13 +77,13 @@ class Subpaths:
             raise Failed(f"cannot access path {volume / subpath}: {reason}", "make it in the volume first") from error
 
     async def sweep(self, running: Collection[str]) -> None:
-        """At start: take down what a killed daemon left of containers and builds that do not run."""
+        """At the daemon's start: unmount what an earlier daemon left of containers and builds that do not run."""
         for directory in self._root.iterdir() if self._root.exists() else ():
             if directory.name not in running:
                 await self.close(directory.name)
 
     async def close(self, container_id: str) -> None:
-        """Take a container's mounts down. Idempotent."""
+        """Unmount all of a container. Idempotent."""
         directory = self._root / container_id
         if directory.exists():
             await in_thread(_unmount_below, directory)
