@@ -14,6 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeAlias
 
+    from havre.golang.ports import Mapping
+
     Bindings: TypeAlias = dict[str, list[dict[str, str]]]
 
 
@@ -21,9 +23,18 @@ def parse_publish(specs: list[str]) -> Bindings:
     """The bindings by container port (`80/tcp`) of all `-p`. Raises ValueError."""
     bindings: Bindings = {}
     for spec in specs:
-        for each in parse_mappings(_standard_form(spec) if "=" in spec else spec):
+        for each in _mappings(_standard_form(spec) if "=" in spec else spec):
             bindings.setdefault(each.name, []).append({"HostIp": each.ip, "HostPort": each.host_port})
     return bindings
+
+
+def _mappings(spec: str) -> list[Mapping]:
+    """Refusals in the words of docker's command line up to 27, whose `nat` has other capitals than the daemon's."""
+    try:
+        return parse_mappings(spec)
+    except ValueError as error:
+        text = str(error).replace("IP address", "ip address")
+        raise ValueError(text[:1].upper() + text[1:]) from None
 
 
 def parse_expose(specs: list[str]) -> list[str]:

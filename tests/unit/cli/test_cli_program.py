@@ -83,7 +83,7 @@ def test_the_programs_page_names_every_command() -> None:
         (["-H", "a", "-H", "b", "ps"], 1, "specify only one -H\n"),
         (["-c", "zz", "ps"], 1, 'Failed to initialize: unable to resolve docker endpoint: context "zz": '),
         (["run", "--memory", "zz", "x"], 125, "invalid argument \"zz\" for \"-m, --memory\" flag: invalid size: 'zz'"),
-        (["run", "-p", "99999:1", "x"], 125, "havre: invalid hostPort: 99999.\nSee 'havre run --help'.\n"),
+        (["run", "-p", "99999:1", "x"], 125, "havre: Invalid hostPort: 99999.\nSee 'havre run --help'.\n"),
         (["run", "-it", "x"], 1, "the input device is not a TTY\n"),
         (["rm"], 1, '"havre rm" requires at least 1 argument.\nSee \'havre rm --help\'.\n'),
         (["container", "nonsense"], 1, "\nUsage:  havre container COMMAND"),

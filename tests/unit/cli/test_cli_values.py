@@ -171,14 +171,14 @@ def test_publish(specs: list[str], bindings: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("99999:1", "invalid hostPort: 99999"),
-        ("1:99999", "invalid containerPort: 99999"),
-        ("x", "invalid containerPort: x"),
-        ("8080:", "no port specified: 8080:<empty>"),
-        ("1.2.3:1:1", "invalid IP address: 1.2.3"),
-        ("1-3:1-2", "invalid ranges specified for container and host Ports: 1-2 and 1-3"),
-        ("1:1/foo", "invalid proto: foo"),
-        ("9-8:9-8", "invalid containerPort: 9-8"),
+        ("99999:1", "Invalid hostPort: 99999"),
+        ("1:99999", "Invalid containerPort: 99999"),
+        ("x", "Invalid containerPort: x"),
+        ("8080:", "No port specified: 8080:<empty>"),
+        ("1.2.3:1:1", "Invalid ip address: 1.2.3"),
+        ("1-3:1-2", "Invalid ranges specified for container and host Ports: 1-2 and 1-3"),
+        ("1:1/foo", "Invalid proto: foo"),
+        ("9-8:9-8", "Invalid containerPort: 9-8"),
     ],
 )
 def test_publish_refused(spec: str, message: str) -> None:
