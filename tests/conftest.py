@@ -1,6 +1,6 @@
-"""Fixtures of the whole suite: engines to drive, and the leak check around every test that touches the kernel.
+"""Fixtures of the whole suite: engines, and the leak check around every test that touches the kernel.
 
-Every expectation that takes `engine` is checked on havre and on dockerd; `havred` is our daemon alone.
+A test that takes `engine` runs on havre and on dockerd; one that takes `havred` on havre only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from support.images import busybox_archive
 from support.leaks import Kernel, Scope, assert_no_leak
 from support.raw import ask
 
-# A job in a shell's background begins with interrupts ignored, and so would the clients that tests interrupt.
+# Background jobs of a shell start with SIGINT ignored, which clients under test would inherit.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _KERNEL_FOLDERS = {"kernel", "suites", "contract", "security", "faults"}
@@ -30,7 +30,7 @@ _KERNEL_FOLDERS = {"kernel", "suites", "contract", "security", "faults"}
 
 @pytest.fixture(autouse=True)
 def leak_check(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """The kernel holds nothing more after a test than before it."""
+    """Assert that the test leaves no kernel objects behind."""
     folder = request.path.relative_to(Path(__file__).parent).parts[0]
     if folder not in _KERNEL_FOLDERS:
         yield
@@ -41,7 +41,7 @@ def leak_check(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
     before = Kernel.look(scope)
     yield
     now = _scope(engine, tmp_path_factory)
-    # A daemon that the test has started anew has other descriptors.
+    # A daemon that the test has restarted has other descriptors.
     assert_no_leak(before, now if now == scope else replace(now, daemon=None))
 
 
@@ -57,7 +57,7 @@ def _engine(kind: type[Engine], archive: Path) -> Iterator[Engine]:
     try:
         engine.open()
         engine.docker("load", "-i", str(archive), check=0)
-        # The first container on the host's network makes a mount that dockerd keeps.
+        # The first container on the host's network creates a mount that dockerd keeps.
         engine.docker("run", "--rm", "--network", "host", "busybox", "true", check=0)
         yield engine
     finally:
@@ -81,7 +81,7 @@ def _dockerd(archive: Path) -> Iterator[Engine]:
 
 
 def _for_one_test(engine: Engine, archive: Path) -> Iterator[Engine]:
-    """The engine with the image that every test may count on, and afterwards without what the test forgot in it."""
+    """Load the standard image for a test, and remove afterwards what the test has left."""
     if ask(engine.socket, "GET", "/images/busybox:latest/json").status == 404:
         engine.docker("load", "-i", str(archive), check=0)
     kept = engine.objects()
@@ -92,23 +92,23 @@ def _for_one_test(engine: Engine, archive: Path) -> Iterator[Engine]:
 
 @pytest.fixture(params=["havre", "dockerd"])
 def engine(request: pytest.FixtureRequest, archive: Path) -> Iterator[Engine]:
-    """Our daemon, then Docker's: the same test on both."""
+    """havre, then dockerd: the same test on both."""
     yield from _for_one_test(request.getfixturevalue(f"_{request.param}"), archive)
 
 
 @pytest.fixture
 def havred(_havre: Engine, archive: Path) -> Iterator[Engine]:
-    """Our daemon alone, for what Docker's does not do."""
+    """havre only."""
     yield from _for_one_test(_havre, archive)
 
 
 @pytest.fixture
 def project(engine: Engine, tmp_path: Path) -> Iterator[Both]:
-    """A Compose project on our engine, then on Docker's."""
+    """A Compose project on havre, then on dockerd."""
     yield from living(Both(engine, tmp_path))
 
 
 @pytest.fixture
 def ours(havred: Engine, tmp_path: Path) -> Iterator[Both]:
-    """A Compose project on our engine."""
+    """A Compose project on havre."""
     yield from living(Both(havred, tmp_path))

@@ -1,1 +1,1 @@
-"""What the tests share: engines to drive, a registry, images, the leak check."""
+"""Shared by the tests: engines, registries, images, the leak check."""

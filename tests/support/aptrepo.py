@@ -1,4 +1,4 @@
-"""A Debian package repository in a directory: what a build's `apt install` needs, without a network."""
+"""A Debian package repository in a directory, for `apt install` in builds without a network."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HOOK = (
 
 
 def apt_base(package: str) -> tuple[Path, Path]:
-    """A tar of a minimal Debian with apt, and a directory with `package` and all that it needs there; made once."""
+    """A tar of a minimal Debian with apt, and a directory with `package` and its dependencies; created once."""
     kept = ROOT / "build" / "images" / f"apt-{package}"
     tar, packages = kept / "base.tar", kept / "packages"
     if not kept.exists():

@@ -1,4 +1,4 @@
-"""A small authorization plugin in a thread of the test: its verdicts are functions, what it was asked is kept.
+"""An authorization plugin in a thread of the test: its verdicts are functions, and it records its requests.
 
 Source: Docker's documentation, "Access authorization plugin".
 """
@@ -20,12 +20,12 @@ ALLOWED = {"Allow": True}
 
 
 def allow(asked: Asked) -> Any:
-    """The verdict of who allows everything."""
+    """The verdict that allows everything."""
     return ALLOWED
 
 
 class AuthzPlugin:
-    """Listens at `socket` until closed. A verdict of bytes is answered as it is; an `Err` with status 500."""
+    """Listens at `socket` until closed. A verdict of type bytes is sent unchanged; an `Err` with status 500."""
 
     def __init__(self, socket: Path) -> None:
         self.on_request: Verdict = allow
@@ -38,29 +38,29 @@ class AuthzPlugin:
         self._thread.start()
 
     def answer(self, call: str, asked: Asked) -> Any:
-        """What it says to a call."""
+        """The response to a call."""
         if call == "Plugin.Activate":
             return {"Implements": ["authz"]}
         self.asked.append((call, asked))
         return self.on_request(asked) if call == "AuthZPlugin.AuthZReq" else self.on_answer(asked)
 
     def of(self, call: str, path: str) -> Asked:
-        """What it was asked last by `call` (AuthZReq, AuthZRes) of a request whose URI contains `path`."""
+        """The last request by `call` (AuthZReq, AuthZRes) whose URI contains `path`."""
         found = [asked for name, asked in self.asked if name == f"AuthZPlugin.{call}" and path in asked["RequestUri"]]
         return found[-1]
 
     def reset(self) -> None:
-        """Allow everything and forget what was asked."""
+        """Allow everything and clear the recorded requests."""
         self.on_request = self.on_answer = allow
         self.asked.clear()
 
     def close(self) -> None:
-        """Stop listening; the socket's file stays, as after a crash."""
+        """Stop listening; the socket file stays, as after a crash."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()
 
 
 def body_of(asked: Asked, key: str = "RequestBody") -> bytes:
-    """A body that a plugin was shown."""
+    """A body shown to the plugin."""
     return base64.b64decode(asked.get(key) or "")

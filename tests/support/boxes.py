@@ -1,4 +1,4 @@
-"""Containers without an engine: a Runtime in its own run directory, and busybox to run in it."""
+"""Containers without an engine: a Runtime in its own run directory, with busybox."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import pytest
 
 from havre.runtime import ContainerPlan, ExecPlan, Exit, Process, Runtime
 
-# Where this process has its boxes: other processes test at the same time.
+# The directories of this test process; other processes test at the same time.
 PLACE = f"/tmp/havre-runtime-{os.getpid()}-"
 CGROUP = f"/havre/runtime-{os.getpid()}"
 
@@ -25,12 +25,12 @@ _APPLETS += ("touch", "seq", "grep")
 
 
 def place(name: str) -> Path:
-    """A new directory with a short path, since sockets lie below it."""
+    """A new directory with a short path, as sockets are created below it."""
     return Path(tempfile.mkdtemp(prefix=f"{PLACE}{name}-"))
 
 
 def make_rootfs(root: Path) -> None:
-    """busybox alone, with a few users and groups; readable by everybody."""
+    """A root file system of busybox with some users and groups, readable by all users."""
     root.chmod(0o755)
     for directory in ("bin", "etc", "tmp", "proc", "sys", "dev"):
         (root / directory).mkdir()
@@ -59,13 +59,13 @@ class Box:
         )
 
     def new_id(self) -> str:
-        """64 hexadecimal digits, as the engine's."""
+        """64 hexadecimal digits, as an engine's IDs."""
         self.count += 1
         return f"{abs(hash(str(self.run_root))):016x}{self.count:048x}"
 
     @asynccontextmanager
     async def started(self, *args: str, log: Path | None = None, **more: Any) -> AsyncIterator[Process]:
-        """A running container, cleaned up at the end."""
+        """A running container, removed at the end."""
         container_id = self.new_id()
         process = await self.runtime.create(container_id, self.plan(*args, **more), log)
         try:
@@ -75,7 +75,7 @@ class Box:
             await self.runtime.cleanup(container_id)
 
     async def run(self, *args: str, **more: Any) -> tuple[bytes, bytes, Exit]:
-        """Run to the end: stdout, stderr, how it ended."""
+        """Run to the end. Returns stdout, stderr and the exit."""
         container_id = self.new_id()
         process = await self.runtime.create(container_id, self.plan(*args, **more), None)
         try:
@@ -85,7 +85,7 @@ class Box:
 
 
 async def collect(process: Any) -> tuple[bytes, bytes, Exit]:
-    """Start it and take everything: stdout, stderr, how it ended."""
+    """Start it and read everything. Returns stdout, stderr and the exit."""
     output = process.output.subscribe()
     await process.start()
     streams = {1: bytearray(), 2: bytearray()}
@@ -100,23 +100,23 @@ async def execute(process: Process, *args: str, **more: Any) -> tuple[bytes, byt
 
 
 async def soon(condition: Callable[[], Any], what: str, timeout_s: float = 15.0) -> None:
-    """Wait until `condition` is true, asked every 10 ms."""
+    """Wait until `condition` is true, polled every 10 ms."""
     try:
         async with asyncio.timeout(timeout_s):
             while not condition():
                 await asyncio.sleep(0.01)
     except TimeoutError:
-        raise AssertionError(f"waited {timeout_s} s in vain for {what}") from None
+        raise AssertionError(f"waited {timeout_s} s for {what}") from None
 
 
 def written_by(pid: int) -> int:
-    """How many bytes a process has written so far, to anything."""
+    """The number of bytes that a process has written, to any file."""
     lines = Path(f"/proc/{pid}/io").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith("wchar:")))
 
 
 async def stuck(pid: int) -> None:
-    """Wait until a process that writes all the time cannot."""
+    """Wait until a process that writes continuously is blocked."""
     seen = [-1] * 20
 
     def same() -> bool:
@@ -128,7 +128,7 @@ async def stuck(pid: int) -> None:
 
 @pytest.fixture(scope="session")
 def rootfs() -> Iterator[Path]:
-    """A busybox root file system that all tests share."""
+    """A busybox root file system shared by all tests."""
     root = place("rootfs")
     make_rootfs(root)
     yield root
@@ -142,7 +142,7 @@ Body = Callable[[Box], Awaitable[None]]
 
 @pytest.fixture(params=["crun", "runc"])
 def boxed(request: pytest.FixtureRequest, rootfs: Path) -> Iterator[Callable[[Body], None]]:
-    """Runs an async test body with a Box, in an event loop of its own."""
+    """Runs an async test body with a Box, in its own event loop."""
     run_root = place("run")
 
     async def body_with_box(body: Body) -> None:

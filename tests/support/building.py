@@ -1,4 +1,4 @@
-"""Builds by docker's classic client, and what came of them."""
+"""Builds by docker's classic builder and other clients, and their results."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Build = Callable[..., str]
 
 
 def built_by(client: str, havred: Engine, context: Path) -> Build:
-    """What builds a context with some flags by `havre` or `buildx`, and gives what it told."""
+    """A function that builds a context with flags by `havre` or `buildx` and returns the output."""
 
     def run(*flags: str, check: int = 0) -> str:
         if client == "havre":
@@ -38,7 +38,8 @@ def built_by(client: str, havred: Engine, context: Path) -> Build:
 
 
 def write_context(directory: Path, dockerfile: str, files: Files | None = None) -> Path:
-    """A context directory; names that end with a slash are empty directories, `-> x` contents are links to x."""
+    """A context directory; names that end with a slash are empty directories, contents `-> x` are symbolic links to
+    x."""
     for name, content in {"Dockerfile": dockerfile, **(files or {})}.items():
         path = directory / name
         if name.endswith("/"):
@@ -62,7 +63,7 @@ def docker_build(engine: Engine, context: Path, *flags: str, check: int | None =
 
 
 def built(engine: Engine, context: Path, *flags: str, client: str = "classic") -> str:
-    """The ID of the image that `build -q` makes of the context, by a command line: one of `CLIENTS`."""
+    """The ID of the image that `build -q` creates from the context; `client` is one of `CLIENTS`."""
     if client == "classic":
         return docker_build(engine, context, "-q", *flags).stdout.strip()
     if client == "havre":
@@ -71,7 +72,7 @@ def built(engine: Engine, context: Path, *flags: str, client: str = "classic") -
 
 
 def config_of(engine: Engine, image: str) -> dict[str, Any]:
-    """What an image says of its containers, without what is empty."""
+    """An image's container defaults, without empty fields."""
     found: dict[str, Any] = json.loads(engine.out("image", "inspect", "-f", "{{json .Config}}", image))
     kept = {key: value for key, value in found.items() if value not in (None, "", False, [], {})}
     for noise in ("Image", "Hostname", "ArgsEscaped"):
@@ -80,7 +81,7 @@ def config_of(engine: Engine, image: str) -> dict[str, Any]:
 
 
 def tree_of(engine: Engine, image: str, below: Sequence[str] = ("",)) -> dict[str, tuple[Any, ...]]:
-    """Every file of an image: kind, mode, owner, and content or link; directories' and links' times do not count."""
+    """Every file of an image: type, mode, owner, and content or link; times of directories and links are ignored."""
     container = engine.out("create", image, "x")
     try:
         command = ["docker", "cp", f"{container}:/", "-"]
@@ -100,13 +101,13 @@ def tree_of(engine: Engine, image: str, below: Sequence[str] = ("",)) -> dict[st
 
 
 def wanted_files(engine: Engine, context: Path, key: str = "k") -> dict[str, list[int]]:
-    """What the daemon wants of the files in `context`, asked as the command line does; `key` is that of the context."""
+    """The files in `context` that the daemon requests, asked as the command line does; `key` is that of the context."""
     wanted: dict[str, list[int]] = send_listed(engine, context, key=key)[0]["aux"]["Wanted"]
     return wanted
 
 
 def send_listed(engine: Engine, context: Path, dockerfile: bytes | None = None, key: str = "k") -> list[dict[str, Any]]:
-    """What the daemon tells of a build whose head has the text `dockerfile`, and is sent all in `context`."""
+    """Send a build whose head has the text `dockerfile` and all files of `context`. Returns the daemon's messages."""
     paths = sorted(context.iterdir())
     files = [[path.name, path.stat().st_mode, path.stat().st_size, path.stat().st_mtime_ns, ""] for path in paths]
     text = None if dockerfile is None else base64.b64encode(dockerfile).decode()
@@ -119,7 +120,7 @@ def send_listed(engine: Engine, context: Path, dockerfile: bytes | None = None, 
 
 @contextmanager
 def served(engine: Engine, directory: Path) -> Iterator[str]:
-    """A web server in the engine's network that serves a directory."""
+    """A web server in the engine's network for a directory."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]

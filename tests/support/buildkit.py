@@ -1,4 +1,4 @@
-"""BuildKit's calls by hand over a daemon's socket, for what the clients at hand do not ask."""
+"""BuildKit's calls by hand over a daemon's socket, for those that the available clients do not make."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ A = TypeVar("A", bound=Message)
 
 
 def _taken_over(path: Path, target: str, headers: Mapping[str, str], methods: list[str]) -> socket.socket:
-    """A connection on which HTTP has ended by an upgrade."""
+    """A hijacked connection after the HTTP upgrade."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     connection.settimeout(10)
     connection.connect(str(path))
@@ -32,7 +32,7 @@ def _taken_over(path: Path, target: str, headers: Mapping[str, str], methods: li
     lines += [f"X-Docker-Expose-Session-Grpc-Method: {method}" for method in methods]
     connection.sendall("\r\n".join((*lines, "", "")).encode())
     answer = b""
-    while not answer.endswith(b"\r\n\r\n"):  # what follows is HTTP/2
+    while not answer.endswith(b"\r\n\r\n"):  # HTTP/2 follows
         piece = connection.recv(1)
         assert piece, answer
         answer += piece
@@ -48,7 +48,7 @@ class Caller:
         self.session = session
 
     async def ask(self, method: str, question: Message, reply: type[A], build: str = "") -> A:
-        """Call a method with one message each way; `build` is the reference of the build that it is for."""
+        """Call a unary method; `build` is the reference of its build."""
         metadata = [("buildkit-controlapi-buildid", build)] if build else []
         async with self._channel.request(
             method, Cardinality.UNARY_UNARY, type(question), reply, metadata=metadata
@@ -59,7 +59,7 @@ class Caller:
         return answer
 
     async def solve(self, exporter: str, attrs: dict[str, str], options: dict[str, str]) -> dict[str, str]:
-        """A build by Control.Solve alone; what the answer tells."""
+        """Build by Control.Solve only. Returns the exporter's response."""
         request = m.SolveRequest(
             ref=secrets.token_hex(12),
             frontend="dockerfile.v0",
@@ -72,7 +72,7 @@ class Caller:
 
 @asynccontextmanager
 async def calling(path: Path, routes: Routes | None = None) -> AsyncIterator[Caller]:
-    """A caller of the daemon at a socket, whose session answers by `routes`."""
+    """A caller of the daemon at a socket, whose session serves `routes`."""
     loop, session = asyncio.get_running_loop(), ""
     async with AsyncExitStack() as stack:
         if routes:
@@ -88,7 +88,7 @@ async def calling(path: Path, routes: Routes | None = None) -> AsyncIterator[Cal
 
 
 def credentials(known: Mapping[str, tuple[str, str]]) -> Routes:
-    """What a session answers that has users and passwords by host."""
+    """The routes of a session with users and passwords by host."""
 
     async def tell(asked: m.CredentialsRequest, metadata: Any) -> m.CredentialsResponse:
         return m.CredentialsResponse(*known.get(asked.host, ("", "")))

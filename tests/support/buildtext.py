@@ -1,4 +1,4 @@
-"""A Dockerfile's graph as text, for golden pairs: no base is looked up, every image is empty."""
+"""A Dockerfile's graph as text, for golden files: bases are not looked up, images are empty."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BUILD_ARGS = {"GIVEN": "from-client", "HTTP_PROXY": "http://proxy.example"}
 
 
 def render(data: bytes, target: str = "") -> str:
-    """The graph of a Dockerfile, or what is wrong with it."""
+    """The graph of a Dockerfile, or its error."""
     try:
         return _render(data, target)
     except DockerfileError as error:
@@ -31,7 +31,7 @@ def render(data: bytes, target: str = "") -> str:
 
 
 def render_checks(data: bytes, ignore: bytes = b"") -> str:
-    """What build checks find in a Dockerfile, one finding a line."""
+    """The findings of build checks in a Dockerfile, one per line."""
     dockerfile = parse_dockerfile(data)
     graph = plan_graph(dockerfile, BUILD_ARGS, "", _HOST, _HOST)
     source = DockerfileBytes("Dockerfile", data, ignore)

@@ -14,7 +14,7 @@ def make_certificates(folder: Path) -> None:
 
     folder.mkdir()
     openssl("genrsa", "-out", "ca-key.pem", "2048")
-    # No key usage extension, as in what older versions of openssl make of the same command.
+    # No key usage extension, like certificates of older openssl versions by the same command.
     (folder / "ca.cnf").write_text(
         "[req]\ndistinguished_name=dn\nx509_extensions=v3\n[dn]\n[v3]\nbasicConstraints=CA:TRUE\n"
     )

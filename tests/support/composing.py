@@ -13,7 +13,7 @@ from support.engines import Engine
 
 
 class Both:
-    """A project in a folder of its own, whose file is `compose.yaml`, named after the folder."""
+    """A project in its own folder with the file `compose.yaml`, named after the folder."""
 
     def __init__(self, engine: Engine, folder: Path) -> None:
         self.engine = engine
@@ -34,20 +34,20 @@ class Both:
         return self.docker(*words, timeout_s=timeout_s) if tool == "docker" else self.havre(*words, timeout_s=timeout_s)
 
     def containers(self) -> dict[str, str]:
-        """Names without the project's, with IDs."""
+        """IDs by name without the project's prefix."""
         rows = self.engine.out("ps", "-a", "--no-trunc", "--format", "{{.Names}} {{.ID}}",
                                "--filter", f"label=com.docker.compose.project={self.name}")  # fmt: skip
         return {name.removeprefix(f"{self.name}-"): id for name, id in (row.split() for row in rows.splitlines())}
 
     def left(self) -> str:
-        """What the engine has of the project."""
+        """The IDs of the project's remaining objects in the engine."""
         wanted = f"label=com.docker.compose.project={self.name}"
         return self.engine.out("ps", "-aq", "--filter", wanted) + "".join(
             self.engine.out(kind, "ls", "-q", "--filter", wanted) for kind in ("network", "volume")
         )
 
     def inspected(self) -> dict[str, Any]:
-        """What the project's objects are like, without what differs from one run to the next."""
+        """The project's objects as inspected, without fields that differ between runs."""
         ids = self.containers()
         text = json.dumps({row["Name"]: _facts(row) for row in json.loads(self.engine.out("inspect", *ids.values()))})
         for name, identifier in ids.items():
@@ -67,7 +67,7 @@ def _facts(row: dict[str, Any]) -> dict[str, Any]:
     config["Env"] = sorted(config["Env"] or [])
     labels = config["Labels"]
     labels["com.docker.compose.depends_on"] = sorted(labels["com.docker.compose.depends_on"].split(","))
-    if str(host["NetworkMode"]).startswith("container:"):  # its hash has the other's ID in it
+    if str(host["NetworkMode"]).startswith("container:"):  # its hash contains the other's ID
         del labels["com.docker.compose.config-hash"]
     if re.fullmatch("[0-9a-f]{12}", config["Hostname"]) or host["NetworkMode"].startswith("container:"):
         config["Hostname"] = ""
@@ -85,7 +85,7 @@ def _facts(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def living(both: Both) -> Iterator[Both]:
-    """The project; at the end it is taken down with the images that it built, and nothing of it may be left."""
+    """Yield the project; at the end, take it down with its built images and assert that nothing is left."""
     yield both
     both.havre("--profile", "*", "down", "-v", "--remove-orphans", "-t", "0", check=None)
     assert not both.left()

@@ -1,8 +1,8 @@
-"""Programs of two architectures, and an engine whose kernel hands those of arm64 to qemu.
+"""Programs of two architectures, and an engine whose kernel runs those for arm64 by qemu.
 
-The machine's own binfmt_misc stays as it is: since Linux 6.7 a user namespace can have one of its own, and the engine
-runs as root of such a namespace (64 Ki users, all groups, a network of its own). qemu is a file that `tools/setup.sh`
-puts beside Python, so nothing is installed for it.
+The machine's binfmt_misc is not changed: since Linux 6.7 a user namespace can have its own, and the engine runs as
+root of such a namespace (64 Ki users, all groups, its own network). `tools/setup.sh` puts qemu beside Python, so it
+is not installed.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ ip link set lo up
 shift 2
 exec "$@"
 """
-_LOAD, _HEADERS = 0x400000, 120  # where the program lies in memory; bytes of the two headers
+_LOAD, _HEADERS = 0x400000, 120  # the load address of the program; bytes of the two headers
 _MACHINES = {"amd64": 0x3E, "arm64": 0xB7}
 
 
 class Emulating(Havred):
-    """Our daemon where programs for arm64 run through qemu; `flags` are of the kernel's rule for them."""
+    """havre, where arm64 programs run by qemu; `flags` are those of the binfmt_misc rule."""
 
     def __init__(self, flags: str) -> None:
         super().__init__()

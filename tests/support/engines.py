@@ -1,7 +1,7 @@
-"""Engines under test: our daemon and, beside it, Docker's, each in a network namespace of its own.
+"""Engines under test: havre and dockerd, each in its own network namespace.
 
-Both are driven through their socket by the same unmodified clients, so that one expectation is checked on both. A
-namespace of their own keeps the host's links and packet filter out of the test.
+Both are driven through their socket by the same unmodified clients, so that one expectation is checked on both. The
+network namespace isolates the test from the host's links and packet filter.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HAVRED = Path(sys.prefix) / "bin" / "havred"
 
 
 class Engine:
-    """A daemon that listens on `socket`; `docker(...)` drives it with Docker's command line."""
+    """A daemon that listens on `socket`; `docker(...)` runs docker's command line against it."""
 
     name: str
     program: Sequence[str]
@@ -41,7 +41,7 @@ class Engine:
         self.netns = netns or f"hvt-{self.root.name.rpartition('-')[2]}"
         self.extra = list(extra)
         self._process: subprocess.Popen[bytes] | None = None
-        # Docker's clients read and write a configuration folder.
+        # Docker's clients read and write a configuration directory.
         self.env = {**os.environ, "DOCKER_HOST": self.url, "DOCKER_CONFIG": str(self.root / "config")}
         for name in ("DOCKER_CONTEXT", "HAVRE_HOST"):
             self.env.pop(name, None)
@@ -52,12 +52,12 @@ class Engine:
 
     @property
     def running(self) -> bool:
-        """Whether its daemon was started and not stopped."""
+        """Report whether the daemon was started and not stopped."""
         return self._process is not None
 
     @property
     def cgroup(self) -> str:
-        """The parent of its containers' cgroups."""
+        """The parent cgroup of its containers."""
         return f"/havre/{self.root.name}"
 
     @property
@@ -66,14 +66,14 @@ class Engine:
         return self._process.pid
 
     def open(self) -> None:
-        """Make the network namespace, unless one was given, and start the daemon in it."""
+        """Create the network namespace, unless one was given, and start the daemon in it."""
         if self._own_netns:
             run("ip", "netns", "add", self.netns)
             run("ip", "-n", self.netns, "link", "set", "lo", "up")
         self.start()
 
     def start(self, limit_s: float = 30) -> None:
-        """Start the daemon and wait until it answers. Raises AssertionError if it ends or exceeds `limit_s`."""
+        """Start the daemon and wait until it responds. Raises AssertionError if it exits or exceeds `limit_s`."""
         output: IO[bytes] = self.log.open("ab")
         with output:
             self._process = subprocess.Popen(
@@ -92,21 +92,21 @@ class Engine:
         return done.returncode == 0
 
     def stop(self, how: int = signal.SIGTERM) -> None:
-        """End the daemon by signal `how` and wait for its end."""
+        """Stop the daemon with the signal `how` and wait for its exit."""
         if self._process is not None:
             self._process.send_signal(how)
             self._process.wait(30)
             self._process = None
 
     def ended(self, within_s: float = 30) -> int:
-        """Wait for the end of a daemon that dies by itself; its status, negative for a signal."""
+        """Wait until a daemon exits by itself. Returns its status, negative for a signal."""
         assert self._process is not None
         status = self._process.wait(within_s)
         self._process = None
         return status
 
     def close(self) -> None:
-        """Remove every container, stop the daemon, and remove all that the test made."""
+        """Remove all containers, stop the daemon, and remove everything that the test created."""
         if self._process is not None:
             if ids := self.docker("ps", "-aq").stdout.split():
                 self.docker("rm", "-f", "-v", *ids)
@@ -122,7 +122,8 @@ class Engine:
         assert not left or self.leaves_mounts, f"{self.name} left mounts behind: {left}"
 
     def objects(self) -> set[str]:
-        """The paths of its containers, volumes and networks, in the order in which they can be removed if sorted."""
+        """The paths of its containers, volumes and networks; sorted, they are in an order in which they can be
+        removed."""
         lists = {"containers": ("/containers/json?all=1", "Id"), "networks": ("/networks", "Id")}
         paths = {
             f"/{kind}/{each[key]}" for kind, (path, key) in lists.items() for each in ask(self.socket, "GET", path).json
@@ -131,7 +132,7 @@ class Engine:
         return paths | {f"/volumes/{volume['Name']}" for volume in volumes}
 
     def tidy(self, kept: set[str]) -> None:
-        """Remove the containers, volumes and networks that are not among `kept`."""
+        """Remove the containers, volumes and networks that are not in `kept`."""
         for path in sorted(self.objects() - kept):
             ask(self.socket, "DELETE", f"{path}?force=1&v=1")
 
@@ -143,17 +144,17 @@ class Engine:
     def docker(
         self, *arguments: str, stdin: str | bytes | None = None, check: int | None = None, timeout_s: float = 60
     ) -> subprocess.CompletedProcess[str]:
-        """Run docker's command line; `check` is the exit code that must come out of it."""
+        """Run docker's command line; `check` is the expected exit code."""
         return self._run(["docker", *arguments], stdin, check, timeout_s)
 
     def havre(
         self, *arguments: str, stdin: str | bytes | None = None, check: int | None = None, timeout_s: float = 60
     ) -> subprocess.CompletedProcess[str]:
-        """Run our own command line against this engine."""
+        """Run havre's command line against this engine."""
         return self._run([str(HAVRE), *arguments], stdin, check, timeout_s)
 
     def out(self, *arguments: str, stdin: str | bytes | None = None) -> str:
-        """What docker's command line prints when it succeeds, stripped."""
+        """The output of a successful docker command, stripped."""
         return self.docker(*arguments, stdin=stdin, check=0).stdout.strip()
 
     def _run(
@@ -186,13 +187,13 @@ class Engine:
 
 
 class Havred(Engine):
-    """Our daemon."""
+    """havre's daemon."""
 
     name = "havre"
     program = (str(HAVRED),)
 
     def arguments(self) -> list[str]:
-        # Not the machine's own.
+        # instead of the machine's own
         (self.root / "daemon.json").write_text("{}")
         return [
             *("-H", self.url, "--data-root", str(self.root / "data"), "--exec-root", str(self.root / "run")),
@@ -217,7 +218,7 @@ class Dockerd(Engine):
 
 @contextmanager
 def serving(engine: Engine, archive: Path | None = None) -> Iterator[Engine]:
-    """An engine that serves, with the image of `archive`; closed afterwards."""
+    """Run an engine with the image of `archive` during a block."""
     try:
         engine.open()
         if archive is not None:
@@ -228,5 +229,5 @@ def serving(engine: Engine, archive: Path | None = None) -> Iterator[Engine]:
 
 
 def run(*command: str) -> str:
-    """Run a command that must succeed; its standard output."""
+    """Run a command that must succeed. Returns its standard output."""
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout

@@ -1,4 +1,4 @@
-"""A web server that answers as a test says, and a registry client to ask it with."""
+"""A web server whose responses the test defines, and a registry client for it."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Server:
-    """Answers every request by `answer` and remembers it."""
+    """Answers every request by `answer` and records it."""
 
     def __init__(self, answer: Answer) -> None:
         self.answer = answer
-        self.open = True  # whether /v2/ asks for no credentials
+        self.open = True  # whether /v2/ requires no credentials
         self.requests: list[web.Request] = []
         self.host = ""
 

@@ -1,4 +1,4 @@
-"""Image stores without root or mounts, images made in memory, and a registry that is a dictionary."""
+"""Image stores without root or mounts, images created in memory, and a registry in memory."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from havre.storage.layers import LayerRow, Layers
 
 
 class NoSnapshots:
-    """Snapshots of a store in which nothing was ever mounted; `used` layers count as in use."""
+    """Snapshots of a store without mounts; `used` layers count as in use."""
 
     def __init__(self) -> None:
         self.used: set[Digest] = set()
@@ -74,7 +74,7 @@ class PlainStorage:
         return set(+self._held) | set(self.layers.arriving)
 
     async def unfinished(self) -> list[Path]:
-        """What lies half-written in the store."""
+        """Incomplete files in the store."""
         await self.layers.swept()
         root = self.db.path.parent
         return [*root.glob("layers/tmp-*"), *root.glob("blobs/tmp/*")]
@@ -120,14 +120,14 @@ def archive(files: dict[str, bytes], links: dict[str, str] | None = None) -> byt
 
 
 async def stream(data: bytes, piece: int = 65536) -> AsyncIterator[bytes]:
-    """`data` in pieces, giving others a turn between them."""
+    """`data` in pieces, yielding to other tasks between them."""
     for at in range(0, len(data), piece):
         await asyncio.sleep(0)
         yield data[at : at + piece]
 
 
 def pack_layer(tar: bytes) -> bytes:
-    """`tar` compressed to the same bytes at any time."""
+    """`tar` compressed deterministically."""
     return gzip.compress(tar, mtime=0)
 
 
@@ -148,7 +148,7 @@ class FakeRegistry:
     def put_image(
         self, ref: str, config: bytes, tars: Sequence[bytes], *, pack: Callable[[bytes], bytes] = pack_layer
     ) -> Digest:
-        """Put an image as a pusher would; its manifest's digest."""
+        """Add an image as a push would. Returns its manifest's digest."""
         repository, _, tag = ref.partition(":")
         packed = [pack(tar) for tar in tars]
         layers = [describe(mediatypes.DOCKER_LAYER_GZIP, blob) for blob in packed]
@@ -232,7 +232,7 @@ async def _numbered(chunks: AsyncIterator[bytes]) -> AsyncIterator[tuple[int, by
 
 @dataclass
 class Stage:
-    """Everything an image test needs, and what was said on it."""
+    """All objects for tests of images, and recorded events and progress."""
 
     images: Images
     storage: PlainStorage
@@ -242,13 +242,13 @@ class Stage:
     users: dict[str, list[Any]] = field(default_factory=dict)
 
     def said(self) -> list[str]:
-        """The progress so far as text, without the downloads in between."""
+        """The progress so far as text, without downloads."""
         return [f"{line.id}: {line.status}" if line.id else line.status or line.stream for line in self.lines]
 
 
 @asynccontextmanager
 async def staged(root: Path, registry: FakeRegistry | None = None) -> AsyncIterator[Stage]:
-    """A stage with an empty store (or what an earlier stage left in `root`)."""
+    """A stage with an empty store, or with what an earlier stage has left in `root`."""
     async with PlainStorage.open(root) as storage:
         registry = registry or FakeRegistry()
         stage = Stage(None, storage, registry)  # type: ignore[arg-type]

@@ -21,7 +21,7 @@ _WITHOUT = (
 
 
 def busybox_archive(folder: Path) -> Path:
-    """The embedded busybox image, as `make run` makes it; returns the archive's path."""
+    """The embedded busybox image, as created by `make run`. Returns the archive's path."""
     subprocess.run([sys.executable, str(ROOT / "tools" / "embedded_images.py"), str(folder)], check=True)
     return folder / "busybox.tar"
 
@@ -63,7 +63,7 @@ def debian_tree(packages: str = _PACKAGES, without: Sequence[str] = _WITHOUT) ->
     kept = ROOT / "build" / "images" / f"{name}.tar"
     kept.parent.mkdir(parents=True, exist_ok=True)
     with kept.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be making it
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process may be creating it
         if not kept.exists():
             partial = kept.with_suffix(".partial")
             command = ["mmdebstrap", "--mode=root", "--variant=essential", f"--include={packages}", "--format=tar"]

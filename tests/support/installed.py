@@ -74,7 +74,7 @@ def rpm_header(values: Mapping[int, str | int]) -> bytes:
 
 
 def rpm_database(path: Path, headers: Sequence[bytes]) -> bytes:
-    """An rpmdb.sqlite, in the form of a write-ahead log as rpm has it."""
+    """An rpmdb.sqlite with a write-ahead log, as rpm creates it."""
     with closing(sqlite3.connect(path)) as database:
         database.execute("PRAGMA journal_mode = WAL")
         database.execute("CREATE TABLE Packages (hnum INTEGER PRIMARY KEY AUTOINCREMENT, blob BLOB NOT NULL)")
@@ -85,7 +85,7 @@ def rpm_database(path: Path, headers: Sequence[bytes]) -> bytes:
 
 
 def go_program(version: str, modules: str, *, flags: int = 2) -> bytes:
-    """A 64-bit ELF file with nothing but the section that Go's linker writes, and the table of names."""
+    """A 64-bit ELF file with only the section that Go's linker writes, and the string table."""
     texts = (version.encode(), b"0" * 16 + modules.encode() + b"1" * 16)
     info = b"\xff Go buildinf:" + bytes((8, flags)) + bytes(16) + b"".join(_length(len(t)) + t for t in texts)
     names = b"\0.go.buildinfo\0.shstrtab\0"

@@ -1,7 +1,8 @@
-"""The leak check: what the kernel holds before and after a test must be the same.
+"""The leak check: the kernel must hold the same objects before and after a test.
 
-Mounts, links, nft tables, cgroups, named network namespaces and the processes that hold containers, seen in one network
-namespace (the tests' own, or that of the engine under test). All is read in this process: it happens twice per test.
+Compares mounts, links, nft tables, cgroups, named network namespaces and the processes of containers, in one network
+namespace (the tests' own, or that of the engine under test). Everything is read in this process, as it happens twice
+per test.
 """
 
 from __future__ import annotations
@@ -22,9 +23,9 @@ _SHARED = ("/tmp/", "/run/netns/hvt-")
 
 @dataclass(frozen=True)
 class Scope:
-    """Where to look: a network namespace by name (else the caller's own), in paths below `roots` and in one cgroup.
+    """What to compare: a network namespace by name (default: the caller's), paths below `roots`, and one cgroup.
 
-    Without an engine also at every path where other processes that test at the same time have nothing.
+    Without an engine, also all paths that are not used by other test processes.
     """
 
     roots: tuple[str, ...]
@@ -35,7 +36,7 @@ class Scope:
 
 @dataclass(frozen=True)
 class Kernel:
-    """Names of kernel objects that an engine could have made."""
+    """Names of kernel objects that an engine may have created."""
 
     mounts: frozenset[str]
     links: frozenset[str]
@@ -46,13 +47,13 @@ class Kernel:
 
     @classmethod
     def look(cls, scope: Scope) -> Kernel:
-        """What is there now."""
+        """The objects present now."""
         net = in_netns(Path("/run/netns", scope.netns), _net) if scope.netns else _net()
         opened = _descriptors(scope.daemon) if scope.daemon else frozenset[str]()
         return cls(_mounts(scope), *net, _cgroups(scope.cgroup), _processes(scope.roots), opened)
 
     def more_than(self, before: Kernel) -> list[str]:
-        """What is here and was not there before, as lines of text."""
+        """The objects that were not present before, as lines of text."""
         return sorted(
             f"{kind}: {item}"
             for kind in ("mounts", "links", "rules", "cgroups", "processes", "descriptors")
@@ -61,7 +62,7 @@ class Kernel:
 
 
 def assert_no_leak(before: Kernel, scope: Scope, timeout_s: float = 10.0) -> None:
-    """Fails when anything is left that was not there before; teardown in the background gets `timeout_s`."""
+    """Fail if new objects are present; background cleanup gets `timeout_s`."""
     left: list[str] = []
 
     def clean() -> bool:
@@ -75,7 +76,7 @@ def assert_no_leak(before: Kernel, scope: Scope, timeout_s: float = 10.0) -> Non
 
 
 def _mounts(scope: Scope) -> frozenset[str]:
-    """But for the image layers that the daemon keeps mounted for a while: at its end it must have none of them."""
+    """Mounts, except image layers that the daemon keeps mounted for a while; it unmounts them when it ends."""
     return frozenset(
         point
         for point in mounts_below("/")
@@ -94,7 +95,7 @@ def mounts_below(root: str) -> frozenset[str]:
 
 
 def _net() -> tuple[frozenset[str], frozenset[str]]:
-    """The links and the lines of all nft rules, without counters, in the thread's network namespace."""
+    """The links and all nft rules, without counters, in the thread's network namespace."""
     links = [line.partition(":")[0].strip() for line in Path("/proc/thread-self/net/dev").read_text().splitlines()[2:]]
     nft = Nft()
     listed = re.sub(r"packets \d+ bytes \d+|expires \w+", "", nft.run("list ruleset"))
@@ -103,8 +104,8 @@ def _net() -> tuple[frozenset[str], frozenset[str]]:
 
 
 def _cgroups(parent: str) -> frozenset[str]:
-    # The parents that containers share stay, as /docker does; a container's own is named by its ID.
-    patterns = (f"{parent[1:]}/*", f"*{parent}/*")  # of cgroup v2, and of every hierarchy of v1
+    # Parent cgroups shared by containers stay, like /docker; a container's own is named by its ID.
+    patterns = (f"{parent[1:]}/*", f"*{parent}/*")  # cgroup v2, and every hierarchy of v1
     groups = (group for pattern in patterns for group in Path("/sys/fs/cgroup").glob(pattern))
     return frozenset(str(group) for group in groups if len(group.name) == 64)
 
@@ -126,9 +127,9 @@ def _processes(roots: tuple[str, ...]) -> frozenset[str]:
 
 
 def _descriptors(pid: int) -> frozenset[str]:
-    """What a process has open by kind, numbered within the kind: one more of a kind is one more name.
+    """A process's descriptors by kind, numbered within the kind, so that one more is one more name.
 
-    But for the packed contexts that the builder keeps: their number is bounded, and each has a name of its own.
+    Packed contexts that the builder caches are excluded: their number is limited.
     """
     kinds: Counter[str] = Counter()
     for entry in Path(f"/proc/{pid}/fd").iterdir():

@@ -1,4 +1,4 @@
-"""Other network namespaces: sockets in them, and machines beside an engine's host that they stand for."""
+"""Other network namespaces: sockets in them, and neighbours of an engine's host."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from support.engines import Engine, run
 
 
 def opened_inside(netns: str | None, make: Callable[[], socket.socket]) -> socket.socket:
-    """What `make` opens in the named namespace; the test itself stays where it is."""
+    """The socket that `make` opens in the named namespace; the test stays in its own."""
     return make() if netns is None else in_netns(Path("/run/netns", netns), make)
 
 
 @contextmanager
 def neighbour(engine: Engine, wire: str, networks: Sequence[str]) -> Iterator[str]:
-    """A network namespace that stands for another machine, on a wire of this name at the engine's host.
+    """A network namespace that represents another machine, connected to the engine's host by a veth pair.
 
-    `networks` are patterns of addresses ("198.18.0.{}/24"); the host has .1 of each, the machine .2 at its eth0.
+    `networks` are patterns of addresses ("198.18.0.{}/24"); the host has .1 of each, the machine .2 on its eth0.
     """
     name = f"{engine.netns}-{wire}"
     run("ip", "netns", "add", name)

@@ -1,4 +1,4 @@
-"""One server of ours in this process, asked by raw requests."""
+"""havre's registry in this process, with raw requests to it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LAYER, CONFIG = b"layer" * 1000, b"{}"
 
 
 class Caller:
-    """Asks one server."""
+    """Sends requests to one server."""
 
     def __init__(self, session: aiohttp.ClientSession, base: str) -> None:
         self._session, self._base = session, base

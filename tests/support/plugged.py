@@ -1,4 +1,4 @@
-"""Engines that look for plugins in a directory of the test's own."""
+"""Engines with a plugin directory of the test."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _OWN_RUN = (
 
 
 class PluggedDockerd(Dockerd):
-    """Docker's daemon, whose /run/docker/plugins is a directory of the test's own."""
+    """dockerd, with a directory of the test as /run/docker/plugins."""
 
     @property
     def inside(self) -> list[str]:
-        Path("/run/docker").mkdir(exist_ok=True)  # where Docker is installed and never ran
+        Path("/run/docker").mkdir(exist_ok=True)  # where Docker is installed but has never run
         return [*super().inside, "unshare", "--mount", "sh", "-c", _OWN_RUN, str(self.plugins)]
 
     @property
@@ -26,7 +26,7 @@ class PluggedDockerd(Dockerd):
 
 
 class PluggedHavred(Havred):
-    """Our daemon, which looks below its run root first."""
+    """havre, which looks below its run root first."""
 
     @property
     def plugins(self) -> Path:

@@ -1,4 +1,4 @@
-"""The processes that hold an engine's containers, for tests that kill them."""
+"""The processes of an engine's containers, for tests that kill them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from support.engines import Engine
 
 
 def processes_of(engine: Engine) -> set[int]:
-    """conmon and the OCI runtime of this engine's containers, and what they hold."""
+    """conmon, the OCI runtime and the processes of this engine's containers."""
     found = set()
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and (text := read(entry / "cmdline")) and str(engine.root / "run") in text:
@@ -24,7 +24,7 @@ def named(pids: set[int], name: str) -> list[int]:
 
 
 def kill(pid: int) -> bool:
-    """SIGKILL; whether it was there."""
+    """Send SIGKILL. Returns whether the process existed."""
     try:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -33,7 +33,7 @@ def kill(pid: int) -> bool:
 
 
 def read(file: Path) -> str:
-    """A file of a process that may have gone: then nothing."""
+    """The content of a process's file; empty if the process has exited."""
     try:
         return file.read_text()
     except (FileNotFoundError, ProcessLookupError):

@@ -1,4 +1,4 @@
-"""HTTP by hand over a unix socket, for what clients hide: status lines, headers, bytes."""
+"""HTTP by hand over a unix socket, to see status lines, headers and bytes that clients hide."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _UnixConnection(http.client.HTTPConnection):
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer, read to its end."""
+    """A complete response."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -37,7 +37,7 @@ class Reply:
 
     @property
     def message(self) -> str:
-        """The text of an error."""
+        """The message of an error."""
         assert set(self.json) == {"message"}
         return self.json["message"]  # type: ignore[no-any-return]
 
@@ -59,7 +59,7 @@ def ask(path: Path, method: str, target: str, body: Any = None, headers: dict[st
 
 @contextmanager
 def streaming(path: Path, method: str, target: str) -> Iterator[http.client.HTTPResponse]:
-    """The answer to one request, of which the head alone has been read: its body goes on."""
+    """The response to one request after its head; the body is read by the caller."""
     connection = _UnixConnection(path)
     try:
         connection.request(method, target)

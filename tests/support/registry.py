@@ -1,4 +1,4 @@
-"""Debian's docker-registry on a loopback port, with a store of its own; with htpasswd accounts on request."""
+"""Debian's docker-registry on a loopback port, with its own store and optional htpasswd accounts."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from pathlib import Path
 from support.waiting import until
 
 HAVRE = Path(sys.prefix) / "bin" / "havre"
-# havre:secret, in bcrypt, the only scheme that docker-registry takes.
+# havre:secret in bcrypt, the only scheme that docker-registry supports.
 USER, PASSWORD = "havre", "secret"
 HTPASSWD = "havre:$2b$05$abcdefghijklmnopqrstuuOQiyCxlgf/oeuTqixKmWdcYUh4Hjl0a\n"
 
 
 @dataclass(frozen=True)
 class RealRegistry:
-    """A running registry; `host` is what names begin with."""
+    """A running registry; `host` is the prefix of its image names."""
 
     host: str
     root: Path
 
     def skopeo(self, *arguments: str) -> str:
-        """skopeo's output; fails with its complaint."""
+        """skopeo's output; fails with its error message."""
         done = subprocess.run(["skopeo", *arguments], capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -36,7 +36,7 @@ class RealRegistry:
 def real_registry(
     root: Path, *, htpasswd: bool = False, inside: Sequence[str] = (), address: str = "127.0.0.1"
 ) -> Iterator[RealRegistry]:
-    """A registry that is gone afterwards; `inside` is a command prefix that enters a network namespace."""
+    """A registry during a block; `inside` is a command prefix that enters a network namespace."""
     port = _free_port()
     config = root / "config.yml"
     root.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ def _answers(address: str, port: int, inside: Sequence[str]) -> bool:
 
 @contextmanager
 def own_registry(root: Path, *, inside: Sequence[str] = (), flags: Sequence[str] = ()) -> Iterator[RealRegistry]:
-    """Our own registry, in the same way."""
+    """havre's registry, likewise."""
     port = _free_port()
     root.mkdir(parents=True, exist_ok=True)
     program = [str(HAVRE), "registry", "serve", "--addr", f"127.0.0.1:{port}"]
@@ -78,7 +78,7 @@ def own_registry(root: Path, *, inside: Sequence[str] = (), flags: Sequence[str]
 def _running(
     command: Sequence[str], root: Path, port: int, inside: Sequence[str], address: str = "127.0.0.1"
 ) -> Iterator[RealRegistry]:
-    """A registry's program from when it listens until it has ended."""
+    """A registry's process, from listening to its exit."""
     with (root / "log").open("wb") as log:
         process = subprocess.Popen([*inside, *command], stdout=log, stderr=log)
     try:

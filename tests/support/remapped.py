@@ -1,6 +1,6 @@
-"""Our daemon with ranges of user IDs to give: in a mount namespace of its own, over copies of the files in /etc.
+"""havre with subordinate IDs: in its own mount namespace, with copies of files of /etc.
 
-The namespace is held by a process, so that the daemon may be killed and started again in it.
+A process holds the namespace, so that the daemon can be restarted in it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _HOLD = 'for file in passwd group subuid subgid; do mount --bind "$0/$file" "/et
 
 
 class Remapped(Havred):
-    """havred with `--userns-remap=remapped`; the user `containers` has ranges for two containers of its own."""
+    """havred with `--userns-remap=remapped`; the user `containers` has ranges for two containers with private IDs."""
 
     def __init__(self, extra: Sequence[str] = ("--userns-remap", "remapped")) -> None:
         super().__init__(extra)
@@ -42,14 +42,14 @@ class Remapped(Havred):
         return [*super().inside, f"--mount=/proc/{self._holder.pid}/ns/mnt"]
 
     def mounts(self) -> set[str]:
-        """What is mounted below its root, idle layers of images aside."""
+        """The mounts below its root, except idle image layers."""
         table = Path(f"/proc/{self._holder.pid}/mountinfo").read_text().splitlines()
         points = {line.split()[4] for line in table}
         below = {point for point in points if point.startswith(f"{self.root}/")}
         return {point for point in below if not point.startswith(f"{self.root}/run/layers/")}
 
     def refusal(self, *flags: str) -> str:
-        """Why a second daemon with these flags does not start."""
+        """The error of a second daemon with these flags."""
         apart = self.root / "apart"
         command = [*self.inside, *self.program, "-H", f"unix://{apart}/s", "--data-root", f"{apart}/data"]
         command += ["--exec-root", f"{apart}/run", "--config-file", str(self.root / "daemon.json"), *flags]

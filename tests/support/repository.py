@@ -15,7 +15,7 @@ _WHO = {f"GIT_{role}_{what}": "a@example.com" for role in ("AUTHOR", "COMMITTER"
 
 
 class Repository:
-    """A repository that `git daemon` serves at `url`, in the network that the command prefix `inside` enters.
+    """A repository served by `git daemon` at `url`, in the network entered by the command prefix `inside`.
 
     Its first commit, of `files`, is tagged `v1`.
     """
@@ -43,7 +43,7 @@ class Repository:
         return subprocess.run(command, env=env, check=True, capture_output=True, text=True).stdout.strip()
 
     def commit(self, files: dict[str, str], tag: str = "") -> str:
-        """Write files (`-> x` is a link to x), commit and publish them; the commit's ID."""
+        """Write files (`-> x` is a symbolic link to x), commit and publish them. Returns the commit's ID."""
         for name, content in files.items():
             path = self._work / name
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ class Repository:
         return self.git("rev-parse", "HEAD")
 
     def publish(self) -> None:
-        """Let the server have what is committed."""
+        """Push the commits to the served repository."""
         if not self._bare.exists():
             subprocess.run(["git", "init", "-q", "--bare", "-b", "main", str(self._bare)], check=True)
         self.git("push", "-q", "--force", "--mirror", str(self._bare))

@@ -1,4 +1,4 @@
-"""Tar archives made by hand, byte by byte, since no tar program writes what a hostile or historic one does."""
+"""Tar archives made byte by byte, for hostile and historic ones that no tar program writes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ USTAR, GNU, V7 = b"ustar\x0000", b"ustar  \0", bytes(8)
 
 
 def octal(value: int, width: int) -> bytes:
-    """A number as a header field of `width` bytes: base-256 when octal digits do not fit."""
+    """A number as a header field of `width` bytes; base-256 if octal digits do not fit."""
     if 0 <= value < 8 ** (width - 1):
         return b"%0*o\0" % (width - 1, value)
     return (value % (1 << 8 * width) | 1 << (8 * width - 1)).to_bytes(width, "big")
@@ -31,7 +31,7 @@ def header(
     tail: bytes = b"",
     checksum: bytes | None = None,
 ) -> bytes:
-    """One header block. `tail` is what stands at byte 345: ustar's prefix, or GNU's sparse fields."""
+    """One header block. `tail` is the content at byte 345: ustar's prefix, or GNU's sparse fields."""
     block = name.ljust(100, b"\0")[:100] + octal(mode, 8) + octal(uid, 8) + octal(gid, 8)
     block += octal(size, 12) + octal(mtime, 12) + b" " * 8 + flag + link.ljust(100, b"\0")[:100] + magic
     block = block.ljust(329, b"\0") + octal(device[0], 8) + octal(device[1], 8) + tail
@@ -40,7 +40,7 @@ def header(
 
 
 def padded(data: bytes) -> bytes:
-    """`data` filled up to whole blocks."""
+    """`data` padded to whole blocks."""
     return data + bytes(-len(data) % BLOCK)
 
 
@@ -65,7 +65,7 @@ def hardlink(name: bytes, target: bytes, **fields: object) -> bytes:
 
 
 def pax(records: Iterable[tuple[bytes, bytes]], flag: bytes = b"x") -> bytes:
-    """An extended header for the member that follows."""
+    """An extended header for the next member."""
     return member(b"PaxHeaders/x", b"".join(pax_record(key, value) for key, value in records), flag=flag)
 
 
@@ -77,12 +77,12 @@ def pax_record(key: bytes, value: bytes) -> bytes:
 
 
 def gnu_long(flag: bytes, text: bytes) -> bytes:
-    """GNU's long name (b"L") or long link (b"K") for the member that follows."""
+    """GNU's long name (b"L") or long link (b"K") for the next member."""
     return member(b"././@LongLink", text + b"\0", flag=flag, magic=GNU)
 
 
 def gnu_sparse(name: bytes, pieces: list[tuple[int, bytes]], size: int) -> bytes:
-    """A sparse file in the old GNU form; `pieces` are (offset, data)."""
+    """A sparse file in the old GNU format; `pieces` are (offset, data)."""
     pairs = [octal(start, 12) + octal(len(data), 12) for start, data in pieces]
     first, rest = pairs[:4], pairs[4:]
     tail = bytes(41) + b"".join(first).ljust(96, b"\0") + (b"\1" if rest else b"\0") + octal(size, 12)
@@ -95,7 +95,7 @@ def gnu_sparse(name: bytes, pieces: list[tuple[int, bytes]], size: int) -> bytes
 
 
 def pax_sparse(name: bytes, pieces: list[tuple[int, bytes]], size: int, version: str) -> bytes:
-    """A sparse file in pax form 0.0, 0.1 or 1.0."""
+    """A sparse file in pax format 0.0, 0.1 or 1.0."""
     data = b"".join(data for _, data in pieces)
     numbers = [number for start, piece in pieces for number in (start, len(piece))]
     if version == "0.0":

@@ -1,4 +1,4 @@
-"""A terminal to type at: a program on a pseudo-terminal, as a person would use it."""
+"""A program on a pseudo-terminal, used like a person would."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from types import TracebackType
 
 
 class Terminal:
-    """Runs `command` with a terminal of its own; `expect` waits for text, `type` sends keys."""
+    """Runs `command` on its own terminal; `expect` waits for text, `type` sends keys."""
 
     def __init__(self, command: Sequence[str], env: Mapping[str, str], rows: int = 24, columns: int = 80) -> None:
         self._ours, theirs = pty.openpty()
         self.seen = ""
         self.resize(rows, columns)
-        # The terminal must be the program's controlling one, or no change of size is told.
+        # The terminal must be the controlling one, or changes of size are not signalled.
         self.process = subprocess.Popen(
             ["setsid", "--ctty", *command], stdin=theirs, stdout=theirs, stderr=theirs, env=dict(env)
         )
@@ -40,15 +40,15 @@ class Terminal:
         os.close(self._ours)
 
     def resize(self, rows: int, columns: int) -> None:
-        """Set the terminal's size; the program is told by SIGWINCH."""
+        """Set the terminal's size; the program receives SIGWINCH."""
         fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
     def type(self, keys: str) -> None:
-        """Send keys as the keyboard would."""
+        """Send keys like a keyboard."""
         os.write(self._ours, keys.encode())
 
     def expect(self, text: str, timeout_s: float = 15.0) -> str:
-        """Read until `text` has been shown; returns all up to and including it, and forgets it."""
+        """Read until `text` is shown. Returns and consumes everything up to and including it."""
         deadline = time.monotonic() + timeout_s
         while text not in self.seen:
             if not self._read(deadline):
@@ -57,14 +57,14 @@ class Terminal:
         return before + text
 
     def shows(self, text: str, within_s: float) -> bool:
-        """Whether `text` is shown within a time; nothing is forgotten."""
+        """Report whether `text` is shown within a time; nothing is consumed."""
         deadline = time.monotonic() + within_s
         while text not in self.seen and self._read(deadline):
             pass
         return text in self.seen
 
     def end(self, timeout_s: float = 15.0) -> tuple[int, str]:
-        """Wait for the program's end; its exit code and what it had shown since the last `expect`."""
+        """Wait for the program's exit. Returns its exit code and the output since the last `expect`."""
         deadline = time.monotonic() + timeout_s
         while self._read(deadline):
             pass
@@ -75,7 +75,7 @@ class Terminal:
             return False
         try:
             data = os.read(self._ours, 65536)
-        except OSError:  # EIO: the other side is closed
+        except OSError:  # EIO: the other side is closed (pty(7))
             return False
         self.seen += data.decode(errors="replace")
         return bool(data)
@@ -85,9 +85,9 @@ _SEQUENCE = re.compile(r"\x1b\[(\??\d*)([A-Za-z])|[^\x1b]")
 
 
 def picture(text: str, rows: int = 24) -> list[str]:
-    """What a terminal with that many rows shows after `text`, and above it what has scrolled away; colours left out.
+    """The lines of a terminal with so many rows after `text`, preceded by those scrolled off; colours omitted.
 
-    Knows what our screens send (`cli/screen.py`): CUP to the corner, CUU, ED, EL, SGR, CR, LF.
+    Supports the sequences of our screens (`cli/screen.py`): CUP to the corner, CUU, ED, EL, SGR, CR, LF.
     """
     lines, row, column = [""], 0, 0
     for found in _SEQUENCE.finditer(text):
@@ -104,7 +104,7 @@ def picture(text: str, rows: int = 24) -> list[str]:
         elif kind:
             assert kind in "mhl", found[0]
         elif found[0] == "\n":
-            row, column = row + 1, 0  # as ONLCR has it
+            row, column = row + 1, 0  # as with ONLCR
             lines += [""] * (row + 1 - len(lines))
         elif found[0] == "\r":
             column = 0

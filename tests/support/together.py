@@ -1,4 +1,4 @@
-"""Requests sent at the same moment, to look for races."""
+"""Requests sent at the same time, to find races."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from support.raw import Reply, ask
 
 
 def at_once(*actions: Callable[[], Reply]) -> list[Reply]:
-    """The answers to requests that are sent together."""
+    """The responses to requests sent at the same time."""
     answers: dict[int, Reply] = {}
 
     def act(number: int, action: Callable[[], Reply]) -> None:
@@ -26,7 +26,7 @@ def at_once(*actions: Callable[[], Reply]) -> list[Reply]:
 
 
 def create(engine: Engine, name: str, **fields: Any) -> str:
-    """The ID of a new container that sleeps when it is started."""
+    """The ID of a new container that sleeps when started."""
     reply = ask(
         engine.socket,
         "POST",
@@ -38,10 +38,10 @@ def create(engine: Engine, name: str, **fields: Any) -> str:
 
 
 def post(engine: Engine, target: str) -> Callable[[], Reply]:
-    """A POST to be sent."""
+    """A POST to send."""
     return lambda: ask(engine.socket, "POST", target)
 
 
 def delete(engine: Engine, target: str) -> Callable[[], Reply]:
-    """A DELETE to be sent."""
+    """A DELETE to send."""
     return lambda: ask(engine.socket, "DELETE", target)

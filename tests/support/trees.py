@@ -1,4 +1,4 @@
-"""A directory tree as a value, to be compared with another."""
+"""A directory tree as a value, for comparison."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def describe(root: Path) -> dict[bytes, tuple[object, ...]]:
-    """What can be seen of each entry below `root`: kind, mode, owner, times, content, links, attributes."""
+    """The visible attributes of each entry below `root`: type, mode, owner, times, content, links, xattrs."""
     found: dict[bytes, tuple[object, ...]] = {}
     first_name: dict[int, bytes] = {}
     stack = [os.fsencode(root)]

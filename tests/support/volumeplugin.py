@@ -25,7 +25,7 @@ from support.waiting import until
 
 
 class _Volumes:
-    """What the plugin does, by the name of the call."""
+    """The plugin's behaviour, by the name of the call."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -97,7 +97,7 @@ class _Volumes:
 
 
 class VolumePlugin:
-    """The plugin as a process that tests start, kill and ask what it was asked."""
+    """The plugin as a process that tests start, kill and query for its requests."""
 
     def __init__(self, socket: Path, root: Path) -> None:
         self.socket = socket
@@ -113,19 +113,19 @@ class VolumePlugin:
         until(self.socket.exists, "the plugin to listen")
 
     def kill(self) -> None:
-        """End it at once; its socket file stays, as after a crash."""
+        """Kill it; its socket file stays, as after a crash."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def signal(self, number: int) -> None:
-        """SIGSTOP makes it hang: connections are accepted and nothing is answered, until SIGCONT."""
+        """SIGSTOP makes it hang: connections are accepted but not answered, until SIGCONT."""
         assert self._process is not None
         self._process.send_signal(number)
 
     def calls(self, verb: str) -> list[dict[str, Any]]:
-        """What it was asked by `VolumeDriver.VERB`, in order."""
+        """The requests by `VolumeDriver.VERB`, in order."""
         log = self.root / "calls"
         lines = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
         return [asked for call, asked in lines if call == f"VolumeDriver.{verb}"]

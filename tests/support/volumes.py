@@ -1,4 +1,4 @@
-"""Volumes without a daemon, for tests of the storage and of plugins."""
+"""Volumes without a daemon, for tests of storage and plugins."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from havre.volumes.volumes import Volumes
 def open_volumes(
     root: Path, database: Database, events: Events, plugins: Path | None = None, patience: Patience | None = None
 ) -> Volumes:
-    """The volumes below `root`, and those of the plugins found in `plugins`."""
+    """The volumes below `root`, and those of the plugins in `plugins`."""
     found = (plugins,) if plugins else ()
     plugged = PluginVolumes(
         Plugins(Directories(sockets=found, specs=found), patience), database.table("plugin_mounts", PluginMount)

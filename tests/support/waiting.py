@@ -10,9 +10,9 @@ T = TypeVar("T")
 
 
 def until(condition: Callable[[], T], what: str, timeout_s: float = 30.0) -> T:
-    """The first true value of `condition`; fails after `timeout_s`, saying what was awaited.
+    """The first true value of `condition`; fails after `timeout_s`, naming what was awaited.
 
-    Asked every 10 ms, and no more than half of the time: many conditions start a program, while others test, too.
+    Polled every 10 ms and at most half of the time: many conditions start a program, while other tests run.
     """
     deadline = time.monotonic() + timeout_s
     while True:
@@ -21,5 +21,5 @@ def until(condition: Callable[[], T], what: str, timeout_s: float = 30.0) -> T:
             return value
         ended = time.monotonic()
         if ended > deadline:
-            raise AssertionError(f"waited {timeout_s} s in vain for {what}")
+            raise AssertionError(f"waited {timeout_s} s for {what}")
         time.sleep(max(0.01, ended - begun))

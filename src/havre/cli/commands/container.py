@@ -83,7 +83,7 @@ COMMANDS = (
     Command("port", "CONTAINER [PRIVATE_PORT[/PROTO]]", "List a container's port mappings, or one of them",
             "lifecycle:port", (1, 2), top="port"),
     Command("prune", "[OPTIONS]", "Remove all stopped containers", "prune:containers", (0, 0),
-            (filter_flag("", 'Keep only what meets the condition (e.g. "until=<timestamp>")'),
+            (filter_flag("", 'Remove only what matches the condition (e.g. "until=<timestamp>")'),
              force_flag("Do not ask for confirmation"), *plan_flags())),
     Command("rename", "CONTAINER NEW_NAME", "Rename a container", "lifecycle:rename", (2, 2), top="rename"),
     Command("restart", "[OPTIONS] " + _ONE_OR_MORE, "Restart one or more containers", "lifecycle:restart", (1, None),

@@ -12,7 +12,7 @@ The endpoint is given as --docker "KEY=VALUE,...":
 
   host              address of the daemon
   ca, cert, key     paths of PEM files for TLS
-  skip-tls-verify   whether the daemon's certificate goes unchecked
+  skip-tls-verify   skip verification of the daemon's certificate
   from              name of a context whose endpoint is copied"""
 _DESCRIPTION = Flag("description", "", "string", "Description of the context")
 _DOCKER = Flag("docker", "", "stringToString", "Set the endpoint")
@@ -31,7 +31,7 @@ COMMANDS = (
     Command("ls list", "[OPTIONS]", "List contexts", "contexts:ls", (0, 0),
             (format_flag(), Flag("quiet", "q", "", "Only show context names"))),
     Command("rm remove", "CONTEXT [CONTEXT...]", "Remove one or more contexts", "contexts:rm", (1, None),
-            (force_flag("Remove a context although it is in use"),)),
+            (force_flag("Remove a context even if it is in use"),)),
     Command("show", "", "Print the name of the current context", "contexts:show"),
     Command("update", "[OPTIONS] CONTEXT", "Update a context", "contexts:update", (1, 1), (_DESCRIPTION, _DOCKER),
             long=_ENDPOINT.format("Update a context")),

@@ -14,11 +14,11 @@ _PLATFORMS = Flag("platform", "", "list", "Platforms of the image to include (li
 COMMANDS = (
     Command("build", "[OPTIONS] PATH | URL | -", "Build an image from a Dockerfile", "build:build", (1, 1), (
         Flag("add-host", "", "list", "Add a line to the hosts file (host:ip)", check="check_host"),
-        Flag("allow", "", "list", "Grant the build a right (network.host, security.insecure)"),
+        Flag("allow", "", "list", "Grant the build an entitlement (network.host, security.insecure)"),
         Flag("annotation", "", "list", "Annotate the image in an archive (KEY=VALUE, index:KEY=VALUE)"),
         Flag("attest", "", "list", "An attestation (type=provenance,mode=max or type=sbom)"),
         Flag("build-arg", "", "list", "Set an ARG of the Dockerfile"),
-        Flag("builder", "", "string", "Builder to use; there is one, default"),
+        Flag("builder", "", "string", "Builder to use; only default exists"),
         Flag("cache-from", "", "list", "Build cache to use (IMAGE, type=registry,ref=NAME, type=local,src=DIR)"),
         Flag("cache-to", "", "list", "Cache destinations (type=inline, type=registry,ref=NAME, type=local,dest=DIR)"),
         Flag("check", "", "", "Run docker's build checks, and build nothing"),
@@ -87,7 +87,7 @@ COMMANDS = (
     ), top="images"),
     Command("prune", "[OPTIONS]", "Remove unused images", "prune:images", (0, 0), (
         Flag("all", "a", "", "Remove all unused images, not only dangling ones"),
-        filter_flag("", 'Keep only what meets the condition (e.g. "until=<timestamp>")'),
+        filter_flag("", 'Remove only what matches the condition (e.g. "until=<timestamp>")'),
         force_flag("Do not ask for confirmation"),
         *plan_flags(),
     )),
@@ -111,7 +111,7 @@ COMMANDS = (
     ), top="rmi"),
     Command("save", _MANY, "Save one or more images to a tar archive (to STDOUT by default)", "archive:save",
             (1, None), (Flag("output", "o", "string", "Write to a file, instead of STDOUT"), _PLATFORMS), top="save"),
-    Command("sbom", "[OPTIONS] IMAGE", "List the packages that are installed in an image", "sbom:sbom", (1, 1), (
+    Command("sbom", "[OPTIONS] IMAGE", "List the packages installed in an image", "sbom:sbom", (1, 1), (
         Flag("format", "", "string",
              "'table' (default), 'spdx-json', 'cyclonedx-json',\n"
              "'json' (one package per line), or a Go template"),

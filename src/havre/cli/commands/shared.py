@@ -21,7 +21,7 @@ def format_flag(short: str = "", *, table: bool = True) -> Flag:
                 "'json':             Print in JSON format\n" + _TEMPLATE_HELP)  # fmt: skip
 
 
-def filter_flag(short: str = "f", help: str = "Keep only what meets the condition") -> Flag:
+def filter_flag(short: str = "f", help: str = "Show only what matches the condition") -> Flag:
     """`--filter`."""
     return Flag("filter", short, "filter", help)
 

@@ -18,14 +18,14 @@ COMMANDS = (
     Command("events", "[OPTIONS]", "Get real time events from the server", "system:events", (0, 0), (
         filter_flag(),
         format_flag(table=False),
-        Flag("since", "", "string", "Show all events since a time"),
+        Flag("since", "", "string", "Show events since a time"),
         Flag("until", "", "string", "Show events until a time, then end"),
     ), top="events"),
     Command("info", "[OPTIONS]", "Display system-wide information", "info:info", (0, 0),
             (format_flag("f", table=False),), top="info"),
     Command("prune", "[OPTIONS]", "Remove unused data", "prune:system", (0, 0), (
         Flag("all", "a", "", "Remove all unused images, not only dangling ones"),
-        filter_flag("", 'Keep only what meets the condition (e.g. "label=<key>=<value>")'),
+        filter_flag("", 'Remove only what matches the condition (e.g. "label=<key>=<value>")'),
         force_flag("Do not ask for confirmation"),
         *plan_flags(),
         Flag("volumes", "", "", "Remove anonymous volumes too"),

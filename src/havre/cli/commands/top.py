@@ -6,7 +6,7 @@ from havre.cli.commands.shared import filter_flag, format_flag
 from havre.cli.parser import Command
 from havre.golang.flags import Flag
 
-_DEFAULT_REGISTRY = "If no server is given, Docker Hub is meant."
+_DEFAULT_REGISTRY = "The default server is Docker Hub."
 
 COMMANDS = (
     Command("completion", "bash|zsh|fish|man [DIRECTORY]", "Print a shell's completion script, or write the man pages",
@@ -22,7 +22,7 @@ COMMANDS = (
     ), top="inspect"),
     Command("login", "[OPTIONS] [SERVER]", "Log in to a registry", "login:login", (0, 1), (
         Flag("password", "p", "string", "Password"),
-        Flag("password-stdin", "", "", "Take the password from stdin"),
+        Flag("password-stdin", "", "", "Read the password from stdin"),
         Flag("username", "u", "string", "Username"),
     ), top="login", long="Log in to a registry.\n" + _DEFAULT_REGISTRY),
     Command("logout", "[SERVER]", "Log out from a registry", "login:logout", (0, 1), top="logout",
@@ -30,8 +30,8 @@ COMMANDS = (
     Command("search", "[OPTIONS] TERM", "Search Docker Hub for images", "images:search", (1, 1), (
         filter_flag(),
         Flag("format", "", "string", "Format output using a Go template"),
-        Flag("limit", "", "int", "Greatest number of results"),
-        Flag("no-trunc", "", "", "Do not shorten output"),
+        Flag("limit", "", "int", "Maximum number of results"),
+        Flag("no-trunc", "", "", "Do not truncate output"),
     ), top="search"),
     Command("version", "[OPTIONS]", "Show the versions of client and server", "info:version", (0, 0),
             (format_flag("f", table=False),), top="version"),

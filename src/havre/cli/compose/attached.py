@@ -213,7 +213,7 @@ class Attached:
 
 
 def _shown(project: Project, options: Options, services: list[str]) -> set[str]:
-    """The services whose output is shown."""
+    """The services whose output is printed."""
     if options.attach:
         return set(options.attach)
     names = set(services if services and not options.attach_dependencies else project.services)

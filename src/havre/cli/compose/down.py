@@ -30,7 +30,7 @@ def down(session: Session, options: Options, arguments: list[str]) -> int:
     """Stop and remove the project's containers and networks, optionally its volumes and images."""
     stage = Stage(session, options)
     if options.rmi not in ("", "all", "local"):
-        raise StatusError(1, f'invalid value for --rmi: "{options.rmi}"; it is all or local')
+        raise StatusError(1, f'invalid value for --rmi: "{options.rmi}"; expected all or local')
     project, state = stage.observed(())
     for name in arguments:
         if name not in project.services:
@@ -113,7 +113,7 @@ def kill(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def pause(session: Session, options: Options, arguments: list[str]) -> int:
-    """Freeze containers."""
+    """Pause containers."""
     stage = Stage(session, options)
     project, state = stage.observed(arguments)
     stage.carry_out(plan_simple(project, state, arguments, "pause", ("Pausing", "Paused"), {}, ("running",)))
@@ -121,7 +121,7 @@ def pause(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def unpause(session: Session, options: Options, arguments: list[str]) -> int:
-    """Thaw containers."""
+    """Unpause containers."""
     stage = Stage(session, options)
     project, state = stage.observed(arguments)
     stage.carry_out(plan_simple(project, state, arguments, "unpause", ("Unpausing", "Unpaused"), {}, ("paused",)))

@@ -76,7 +76,7 @@ class Printer:
 
 
 def shown_name(container: Container, project: str) -> str:
-    """A container's name without the project's."""
+    """A container's name without the project's prefix."""
     name = container.name
     for separator in "-_":
         name = name.removeprefix(project + separator)
@@ -84,14 +84,14 @@ def shown_name(container: Container, project: str) -> str:
 
 
 def coloured(stage: Stage, *, never: bool) -> bool:
-    """Whether lines get colours: on a terminal, unless the user does not want them."""
+    """Report whether to colour lines: on a terminal, unless disabled."""
     if never or os.environ.get("NO_COLOR") or stage.group.ansi == "never":
         return False
     return stage.group.ansi == "always" or sys.stdout.isatty()
 
 
 def logs(session: Session, options: Options, arguments: list[str]) -> int:
-    """Print the logs of services, each container in a thread of its own."""
+    """Print the logs of services, with a thread for each container."""
     stage = Stage(session, options)
     found = [c for c in stage.containers(arguments) if not options.index or c.number == options.index]
     query: Query = {"tail": options.tail}

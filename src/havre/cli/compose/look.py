@@ -34,11 +34,11 @@ def ps(session: Session, options: Options, arguments: list[str]) -> int:
     if options.filter:
         name, _, value = options.filter.partition("=")
         if name != "status":
-            raise StatusError(1, f"unknown filter {name}; it is status=STATE")
+            raise StatusError(1, f"unknown filter {name}; expected status=STATE")
         wanted.append(value)
     for state in wanted:
         if state not in _STATES:
-            raise StatusError(1, f'invalid status "{state}"; it is one of {", ".join(_STATES)}')
+            raise StatusError(1, f'invalid status "{state}"; expected one of {", ".join(_STATES)}')
     found = stage.containers(arguments, all=options.all or bool(wanted), one_off=options.all)
     found = [container for container in found if not wanted or container.state in wanted]
     found.sort(key=lambda container: container.name)
@@ -121,7 +121,7 @@ def images(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def port(session: Session, options: Options, arguments: list[str]) -> int:
-    """Print where a port of a service is published."""
+    """Print the host address of a service's published port."""
     stage = Stage(session, options)
     service, private = arguments
     if not private.isdigit():
@@ -233,16 +233,16 @@ def publish(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def alpha(session: Session, options: Options, arguments: list[str]) -> int:
-    """The verbs that docker compose calls experimental."""
+    """The commands that docker compose calls experimental."""
     if arguments[0] == "publish":
         return publish(session, options, arguments[1:])
     if arguments != ["viz"]:
-        raise StatusError(1, f"unknown command alpha {arguments[0]}; it is alpha viz")
+        raise StatusError(1, f"unknown command alpha {arguments[0]}; expected alpha viz")
     return _viz(session, options)
 
 
 def _viz(session: Session, options: Options) -> int:
-    """Print the graph of the project's services, or draw it."""
+    """Print the graph of the project's services, or write it as SVG."""
     indent = " " * options.indentation_size if options.spaces else "\t" * options.indentation_size
     project = Stage(session, options).project()
     from havre.compose.viz import render_dot, render_svg

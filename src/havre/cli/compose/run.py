@@ -43,7 +43,7 @@ def _plain(**values: Any) -> Options:
 
 
 def exec_(session: Session, options: Options, arguments: list[str]) -> int:
-    """Run a command in a service's container; its exit code."""
+    """Run a command in a service's container. Returns its exit code."""
     from havre.cli.exec import exec_ as container_exec
 
     service, *command = arguments
@@ -85,7 +85,7 @@ def cp(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def run(session: Session, options: Options, arguments: list[str]) -> int:
-    """Run a command in a new container of a service; its exit code."""
+    """Run a command in a new container of a service. Returns its exit code."""
     from havre.cli.attach import check_tty
 
     name, *command = arguments

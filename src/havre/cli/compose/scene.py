@@ -28,7 +28,7 @@ NO_FILE, UNFIT = 14, 15
 
 
 class Scene:
-    """One run of one verb."""
+    """One execution of a command."""
 
     def __init__(self, session: Session, options: Options) -> None:
         assert session.group is not None

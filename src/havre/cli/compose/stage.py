@@ -54,7 +54,7 @@ class Stage(Scene):
 
     @property
     def client(self) -> Client:
-        """The engine's client; threads have their own."""
+        """The engine's client for the current thread."""
         return self.session.client if current_thread() is main_thread() else self.engine.client
 
     def share_terminal(self, progress: str = "plain") -> None:
@@ -63,7 +63,7 @@ class Stage(Scene):
             self.progress = progress
 
     def carry_out(self, steps: Sequence[Step], *, timeout_s: float = 0, quiet: bool = False) -> None:
-        """Execute a plan, or print it for a dry run. Raises HavreError."""
+        """Execute a plan, or print it with --dry-run. Raises HavreError."""
         if self.dry_run:
             sys.stdout.write("".join(describe(step) + "\n" for step in steps if step.action is not None))
             return

@@ -1,4 +1,4 @@
-"""The verbs that move images: pull, push, build."""
+"""The commands for images: pull, push, build."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ def roll_out(stage: Stage, project: Project, wanted: UpOptions, images: ImageOpt
 
 
 def create(session: Session, options: Options, arguments: list[str]) -> int:
-    """Create containers, and start none."""
+    """Create containers without starting them."""
     stage = Stage(session, options)
     _check(options)
     project = _wanted(stage, options, arguments)
@@ -92,7 +92,7 @@ def create(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def scale(session: Session, options: Options, arguments: list[str]) -> int:
-    """Set how many containers services have."""
+    """Set the number of containers of services."""
     stage = Stage(session, options)
     numbers = _numbers(arguments)
     project = _scaled(stage.project(list(numbers)), numbers)
@@ -112,7 +112,7 @@ def _check(options: Options) -> None:
     if getattr(options, "detach", False) and attached:
         raise StatusError(1, "--detach cannot be combined with --abort-on-container-exit, --attach or --exit-code-from")
     if getattr(options, "rollout", False) and (attached or options.force_recreate or options.no_recreate):
-        raise StatusError(1, "--rollout decides itself what is recreated, and runs in the background")
+        raise StatusError(1, "--rollout cannot be combined with flags on recreation, --attach or exits of containers")
     if getattr(options, "watch", False) and (options.detach or options.wait or options.rollout):
         raise StatusError(1, "--watch cannot be combined with --detach, --wait or --rollout")
     if getattr(options, "wait", False) and attached:
@@ -132,7 +132,7 @@ def _scaled(project: Project, numbers: dict[str, int]) -> Project:
     for name, number in numbers.items():
         service = dict(project.service(name))
         if number > 1 and service.get("container_name"):
-            raise StatusError(1, f"services.{name}: a container_name is for one container alone, not {number}")
+            raise StatusError(1, f"services.{name}: a container_name allows only one container, not {number}")
         service["scale"] = number
         if "deploy" in service:
             service["deploy"] = {**service["deploy"], "replicas": number}
@@ -145,7 +145,7 @@ def _numbers(texts: list[str]) -> dict[str, int]:
     for text in texts:
         name, equals, number = text.partition("=")
         if not equals or not number.isdigit():
-            raise StatusError(1, f"invalid scale specifier: {text}; write SERVICE=NUMBER")
+            raise StatusError(1, f"invalid scale specifier: {text}; expected SERVICE=NUMBER")
         numbers[name] = int(number)
     return numbers
 

@@ -49,7 +49,7 @@ class Log(Plain):
     """As Plain, plus every line of the steps' output."""
 
     def tick(self, subject: str, lines: Sequence[str], said: Sequence[str]) -> None:
-        """Print what was said."""
+        """Print the output."""
         self._output.write("".join(f" {subject}  {line}\n" for line in said))
         self._output.flush()
 

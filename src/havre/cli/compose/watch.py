@@ -47,7 +47,7 @@ def watch(session: Session, options: Options, arguments: list[str]) -> int:
 
 
 def watched(project: Project) -> list[Rule]:
-    """The rules of a project that has some. Raises StatusError."""
+    """The project's rules. Raises StatusError if there are none."""
     if rules := rules_of(project):
         return rules
     raise StatusError(1, "none of the selected services is configured for watch, consider setting a 'develop' section")
