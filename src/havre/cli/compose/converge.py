@@ -1,4 +1,4 @@
-"""Makes a project's images and containers what they should be, for `up` and `watch`."""
+"""Converges a project's images and containers to their definition, for `up` and `watch`."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def converge(
     timeout_s: float = 0,
     awaited: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Make images present, then containers what they should be, and `awaited` ones healthy. Raises HavreError."""
+    """Provide images, converge containers, and wait for `awaited` ones to be healthy. Raises HavreError."""
     state = observe(stage.client, project)
     steps = plan_images(project, state.images, images)
     if steps:
