@@ -67,6 +67,7 @@ from havre.daemon.confinement import default_security
 from havre.daemon.hosts import plan_listeners
 from havre.daemon.process import bound_stop, pid_file
 from havre.daemon.reloading import Current, Steered
+from havre.daemon.report import log_configuration
 from havre.daemon.servicemanager import host_goes_down, inherited_sockets, notify, refuse_waiting
 from havre.daemon.settings import (
     container_defaults,
@@ -77,7 +78,6 @@ from havre.daemon.settings import (
     plugins_of,
     registries_of,
 )
-from havre.daemon.told import tell
 from havre.errors import Failed, HavreError, NotFound
 from havre.events import Events
 from havre.images.images import Images
@@ -330,7 +330,7 @@ async def run(config: DaemonConfig, flags: Mapping[str, Any]) -> None:
 
     loop.add_signal_handler(signal.SIGPWR, lose_power)
     listeners = plan_listeners(config, inherited_sockets())
-    tell(config)
+    log_configuration(config)
     with pid_file(config.pid_path):
         async with open_engine(config) as (services, steered):
             authorization = Authorization(plugins_of(config), config.authorization_plugins)

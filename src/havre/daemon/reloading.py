@@ -15,8 +15,8 @@ from havre.containers.create.creation import Creation
 from havre.containers.life.shutdown import Shutdown
 from havre.daemon.config import DEFAULT_FILE, DaemonConfig, load
 from havre.daemon.configvalues import check_values
+from havre.daemon.report import reload_attributes
 from havre.daemon.settings import container_defaults, identity_of, registries_of
-from havre.daemon.told import reloaded
 from havre.errors import HavreError
 from havre.logtext import set_level
 from havre.registry import Registry
@@ -79,6 +79,6 @@ class Current:
         self._parts.creation.defaults = container_defaults(self.config, self._parts.runtime)
         self._services.images.limit_transfers(fresh.max_concurrent_downloads, fresh.max_concurrent_uploads)
         self._services.system.reload(identity_of(self.config))
-        told = reloaded(self.config, self._parts.creation.defaults)
+        told = reload_attributes(self.config, self._parts.creation.defaults)
         self._services.events.publish("daemon", "reload", self._services.system.id, told)
         log.info("Reloaded configuration: %s", json.dumps(told))

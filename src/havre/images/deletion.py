@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 from havre.errors import Conflict, InvalidInput
-from havre.images import summaries as imagelist
+from havre.images import summaries
 from havre.images.deletionplan import RemovalFacts, RemovedItem, plan_removal
 from havre.images.store import Image, ImageStore
 from havre.images.summaries import ImageUser, Publish, event_attributes
@@ -176,16 +176,16 @@ class Deletion:
     async def prune(self, filters: Filters | None = None) -> Pruned:
         """Delete dangling images, or with `dangling=false` all images without containers."""
         filters = dict(filters or {})
-        imagelist.check_prune_filters(filters)
-        only_dangling = imagelist.dangling(filters) is not False
+        summaries.check_prune_filters(filters)
+        only_dangling = summaries.dangling(filters) is not False
         filters.pop("dangling", None)
         removal = _Removal()
         async with self._store.changing:
             names = {image.id: self._store.names_of(image.id) for image in self._store}
-            for image in imagelist.select(list(self._store), names, filters, self._store.find):
+            for image in summaries.select(list(self._store), names, filters, self._store.find):
                 if image.id not in self._store or self.users_of(image) or self._store.children_of(image.id):
                     continue
-                if not self._store.is_sibling(image) and (not only_dangling or imagelist.is_dangling(names[image.id])):
+                if not self._store.is_sibling(image) and (not only_dangling or summaries.is_dangling(names[image.id])):
                     await self._delete_all(image, removal, prune=True)
             reclaimed = removal.freed + await self._collect()
         self._publish("image", "prune", "", {"reclaimed": str(reclaimed)})
@@ -194,8 +194,8 @@ class Deletion:
     def prunable(self, filters: Filters, gone: Collection[str]) -> list[Prunable]:
         """The images that `prune` would delete after the containers `gone`, with the bytes of layers freed."""
         filters = dict(filters)
-        imagelist.check_prune_filters(filters)
-        only_dangling = imagelist.dangling(filters) is not False
+        summaries.check_prune_filters(filters)
+        only_dangling = summaries.dangling(filters) is not False
         filters.pop("dangling", None)
         left = {image.id: image for image in self._store}
         names = {id: self._store.names_of(id) for id in left}
@@ -203,10 +203,10 @@ class Deletion:
         held = self._also_needed() | self._storage.held()
         held |= self._storage.snapshots.layers_in_use() - self.live_layers()
         chosen = []
-        for image in imagelist.select(list(self._store), names, filters, self._store.find):
+        for image in summaries.select(list(self._store), names, filters, self._store.find):
             parents = {other.row.parent for other in left.values()}
             used = any(user.id not in gone for user in self.users_of(image)) or image.id in parents
-            if used or image.id in hidden or (only_dangling and not imagelist.is_dangling(names[image.id])):
+            if used or image.id in hidden or (only_dangling and not summaries.is_dangling(names[image.id])):
                 continue
             for id in (image.id, *(sibling.id for sibling in self._store.siblings_of(image.id))):
                 left.pop(id, None)

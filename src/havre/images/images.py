@@ -26,7 +26,7 @@ import msgspec
 from msgspec.structs import replace
 
 from havre.errors import Conflict, InvalidInput, NotFound
-from havre.images import summaries as imagelist
+from havre.images import summaries
 from havre.images.deletion import Deletion, Needs, Prunable, Pruned, Users
 from havre.images.deletionplan import RemovedItem
 from havre.images.importing import import_root
@@ -131,7 +131,7 @@ class Images:
     async def acquire(self, name: str, platform: str | None = None) -> RunImage:
         """The image to create a container from. `NotFound` also when it is not present for the platform asked for."""
         image = self._store.find(name, _wanted(platform))
-        return RunImage(image.id, imagelist.image_config(image), image.layers, image.config.platform)
+        return RunImage(image.id, summaries.image_config(image), image.layers, image.config.platform)
 
     def hold(self, layers: Sequence[Digest]) -> AbstractContextManager[None]:
         """Protect layers that were just acquired from garbage collection during a block."""
@@ -155,16 +155,16 @@ class Images:
         Untagged parents of other images are omitted unless `all`.
         """
         filters = filters or {}
-        imagelist.check_list_filters(filters)
+        summaries.check_list_filters(filters)
         names = {image.id: self._store.names_of(image.id) for image in self._store}
         shown = (image for image in self._store if not self._store.is_sibling(image))
         images = [image for image in shown if all or names[image.id] or not self._store.children_of(image.id)]
         layers = {image.id: self._store.layers_of(image) for image in images}
-        shared = imagelist.shared_layers(layers.values()) if shared_size else set()
+        shared = summaries.shared_layers(layers.values()) if shared_size else set()
         rows = []
-        for image in imagelist.select(images, names, filters, self._store.find):
+        for image in summaries.select(images, names, filters, self._store.find):
             size = sum(map(self._size, layers[image.id]))
-            row = imagelist.summarize(image, imagelist.names_shown(names[image.id], filters), size)
+            row = summaries.summarize(image, summaries.names_shown(names[image.id], filters), size)
             if shared_size:
                 row.shared_size = sum(self._size(layer) for layer in layers[image.id] if layer in shared)
             if containers:
@@ -175,16 +175,16 @@ class Images:
     def inspect(self, name: str, platform: str | None = None) -> ImageDetails:
         """The details of one image, as `docker inspect` shows them."""
         image = self._store.find(name, _wanted(platform))
-        return imagelist.describe(image, self._store.names_with(image.id), self._size, self._storage.driver)
+        return summaries.describe(image, self._store.names_with(image.id), self._size, self._storage.driver)
 
     def size(self, id: str) -> int:
         """Bytes of an image's layers; 0 if there is no image with this ID."""
-        return imagelist.size_of(self._store.get(ImageId(id)), self._size) if ImageId(id) in self._store else 0
+        return summaries.size_of(self._store.get(ImageId(id)), self._size) if ImageId(id) in self._store else 0
 
     def history(self, name: str, platform: str | None = None) -> builtins.list[HistoryItem]:
         """The history of an image, newest step first."""
         image = self._store.find(name, _wanted(platform))
-        return imagelist.recount(image, self._store.names_with(image.id), self._size)
+        return summaries.recount(image, self._store.names_with(image.id), self._size)
 
     async def sbom(self, name: str, platform: str | None = None, form: str = SPDX) -> bytes:
         """The SBOM of an image as JSON, titled with the name under which it was requested.
@@ -287,7 +287,7 @@ class Images:
         progress(ProgressLine(f"The push refers to repository [{ref.name}]"))
         refs = [ref] if ref.tag else self._store.names_in(ref)
         pushed = []
-        async with self._reaching(ref, insecure=insecure) as pusher:
+        async with self._pusher_for(ref, insecure=insecure) as pusher:
             for one in refs:
                 if self._store.named(one) is None:
                     raise NotFound(f"An image does not exist locally with the tag: {one.familiar_name}")
@@ -308,11 +308,11 @@ class Images:
     ) -> Descriptor:
         """Push an image, stored or not, whose layers are present, in the given form. Returns the descriptor pushed."""
         ref = parse_reference(name).with_default_tag()
-        async with self._reaching(ref, insecure=insecure) as pusher, self.laid_out(image, form) as layout:
+        async with self._pusher_for(ref, insecure=insecure) as pusher, self.laid_out(image, form) as layout:
             return await pusher.push_layout(ref, layout, auth, by_digest=by_digest)
 
     @asynccontextmanager
-    async def _reaching(self, ref: Reference, *, insecure: bool) -> AsyncIterator[Pusher]:
+    async def _pusher_for(self, ref: Reference, *, insecure: bool) -> AsyncIterator[Pusher]:
         """A pusher for the registry of `ref`; `insecure` permits plain HTTP for this push only."""
         if not insecure:
             yield self._pusher
@@ -330,7 +330,7 @@ class Images:
         attested = await self._store.attested(index) if index is not None else {}
         if index is None or wanted is not None:
             pushed = await self._push_image(pusher, ref, self._store.find_named(ref, wanted), index, auth, progress)
-        elif await pusher.holds_the_rest(ref, index, attested, auth):
+        elif await pusher.has_the_rest(ref, index, attested, auth):
             pushed = await self._push_index(pusher, ref, index, attested, auth, progress)
         elif len(index.images) > 1 and index.choose(self._platform) is None:
             raise Conflict(
@@ -576,7 +576,7 @@ class Images:
         image = await import_root(
             self._storage.layers, self._store, self._storage.hold, chunks, message, changes, wanted, names
         )
-        self._tell_names(image, names)
+        self._publish_tags(image, names)
         self._publish("image", "import", image.id, {"name": image.id})
         return image.id
 
@@ -593,7 +593,7 @@ class Images:
         self._check_layers(config)
         refs = [parse_reference(name).with_default_tag() for name in names]
         image = await self._store.keep(config, refs, parent=parent)
-        self._tell_names(image, refs)
+        self._publish_tags(image, refs)
         return image.id
 
     async def create_platforms(
@@ -620,7 +620,7 @@ class Images:
                 attested.append(attest(entries[-1].digest, image.platform, refs, told))
         index = render_index([*entries, *(each.manifest for each in attested)], mediatypes.OCI_INDEX)
         images = await self._store.keep_index(index, members, refs, attested)
-        self._tell_names(self._store.find_named(refs[0]), refs)
+        self._publish_tags(self._store.find_named(refs[0]), refs)
         return [image.id for image in images]
 
     def _check_layers(self, config: bytes) -> None:
@@ -633,7 +633,7 @@ class Images:
 
     # -- inside
 
-    def _tell_names(self, image: Image, names: Sequence[Reference]) -> None:
+    def _publish_tags(self, image: Image, names: Sequence[Reference]) -> None:
         for ref in names:
             self._publish("image", "tag", image.id, event_attributes(image, ref.familiar()))
 

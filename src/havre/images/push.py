@@ -89,10 +89,10 @@ class Pusher:
         original = await self._original(manifest)
         media_type, body, _ = await self._content(ref, image, original, auth, progress)
         await self._registry.push_manifest(ref, media_type, body, auth)
-        _tell(ref, body, progress)
+        _report_pushed(ref, body, progress)
         return describe(media_type, body)
 
-    async def holds_the_rest(
+    async def has_the_rest(
         self, ref: Reference, index: ImageIndex, attested: Mapping[Digest, Attested], auth: Auth | None
     ) -> bool:
         """Report whether the repository has every manifest of an index that is not present here."""
@@ -127,29 +127,29 @@ class Pusher:
         for each in new.attested:
             await self._push_attested(ref, each, auth)
         await self._registry.push_manifest(ref, index.document.media_type, new.body, auth)
-        _tell(ref, new.body, progress)
+        _report_pushed(ref, new.body, progress)
         return PushedIndex(new.body, members, new.attested)
 
     async def push_layout(self, ref: Reference, layout: Layout, auth: Auth | None, *, by_digest: bool) -> Descriptor:
         """Push a layout unchanged, as `ref` or by digest only. Returns the top descriptor."""
         top = layout.tops[0]
-        await self._bring(ref.with_digest(top.digest) if by_digest else ref, top, layout, auth)
+        await self._push_tree(ref.with_digest(top.digest) if by_digest else ref, top, layout, auth)
         return top
 
-    async def _bring(self, ref: Reference, entry: Descriptor, layout: Layout, auth: Auth | None) -> None:
+    async def _push_tree(self, ref: Reference, entry: Descriptor, layout: Layout, auth: Auth | None) -> None:
         """Push a manifest or index as `ref`, after everything that it refers to."""
         body = layout.document(entry.digest)
         assert body is not None
         document = decode_document(body)
         if isinstance(document, Manifest):
             for part in (document.config, *document.layers):
-                await self._bring_blob(ref, part, layout, auth)
+                await self._push_blob(ref, part, layout, auth)
         else:
             for each in document.manifests:
-                await self._bring(ref.with_digest(each.digest), each, layout, auth)
+                await self._push_tree(ref.with_digest(each.digest), each, layout, auth)
         await self._registry.push_manifest(ref, entry.media_type, body, auth)
 
-    async def _bring_blob(self, ref: Reference, blob: Descriptor, layout: Layout, auth: Auth | None) -> None:
+    async def _push_blob(self, ref: Reference, blob: Descriptor, layout: Layout, auth: Auth | None) -> None:
         if (body := layout.document(blob.digest)) is not None:
             await self._registry.push_document(ref, body, auth)
         elif not await self._registry.has_blob(ref, blob.digest, auth):
@@ -232,7 +232,7 @@ class Pusher:
         if layer is None:
             raise NotFound(f"layer {diff_id} is not in the store", "pull or load the image again")
         id = _short(diff_id)
-        tar = _watched(self._layers.open_tar(diff_id), id, layer.size, progress)
+        tar = _with_progress(self._layers.open_tar(diff_id), id, layer.size, progress)
         digest, size = await self._registry.push_blob(ref, gzip_stream(tar), auth)
         progress(ProgressLine("Pushed", id))
         return await self._placed(ref, diff_id, Source(digest, size, mediatypes.DOCKER_LAYER_GZIP))
@@ -254,7 +254,7 @@ def _render(config: bytes, layers: Sequence[Descriptor], *, oci: bool) -> tuple[
     return mediatypes.DOCKER_MANIFEST, render_manifest(described, layers, mediatypes.DOCKER_MANIFEST)
 
 
-def _tell(ref: Reference, body: bytes, progress: Progress) -> None:
+def _report_pushed(ref: Reference, body: bytes, progress: Progress) -> None:
     digest = digest_of(body)
     progress(ProgressLine(f"{ref.tag}: digest: {digest} size: {len(body)}"))
     progress(ProgressLine(aux={"Tag": ref.tag, "Digest": digest, "Size": len(body)}))
@@ -285,7 +285,7 @@ def oci_type(media_type: str) -> str:
     }.get(media_type, media_type)
 
 
-async def _watched(chunks: AsyncIterator[bytes], id: str, total: int, progress: Progress) -> AsyncIterator[bytes]:
+async def _with_progress(chunks: AsyncIterator[bytes], id: str, total: int, progress: Progress) -> AsyncIterator[bytes]:
     """Yield `chunks` and report progress."""
     done, told = 0, 0.0
     async for chunk in chunks:

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 _FEATURES = ("buildkit", "cdi")
 
 
-def tell(config: DaemonConfig) -> None:
+def log_configuration(config: DaemonConfig) -> None:
     """Log the directives without effect, and the settings at debug level."""
     for key in config.ignored:
         log.warning("the directive %s has no effect here", key)
@@ -35,7 +35,7 @@ def tell(config: DaemonConfig) -> None:
     log.debug("configured OCI runtimes: %s", json.dumps(dict(config.runtimes)))
 
 
-def reloaded(config: DaemonConfig, defaults: Defaults) -> dict[str, str]:
+def reload_attributes(config: DaemonConfig, defaults: Defaults) -> dict[str, str]:
     """The attributes of the event `reload`; `defaults` are those of new containers."""
     features = " ".join(f"{name}:{str(on).lower()}" for name, on in sorted(config.features.items()))
     return {
