@@ -1,14 +1,12 @@
-"""Containers, as the rest of the daemon knows them.
+"""The interface of containers for the rest of the daemon; the work is done by the modules beside it.
 
-This is the face; the work is in the modules beside it, each of which can be read alone:
-
-    create/creation     request -> plan -> row        life/machine      what becomes of a container, decided
-    life/control        signals, stop, pause          life/lifecycle    and done: start, exit, restart
-    life/removal        everything gone               life/recovery     after a restart of the daemon
-    attach              streams of clients            streams/exec      further processes
+    create/creation     request -> plan -> row        life/machine      decides the next state
+    life/control        signals, stop, pause          life/lifecycle    carries it out: start, exit, restart
+    life/removal        removal                       life/recovery     start of the daemon
+    attach              streams of clients            streams/exec      additional processes
     streams/logbook, streams/top, selection           surroundings/membership   networks of a container
 
-What changes state must not be cancelled half-way: the edge runs it to its end when a client leaves (`Call.settle`).
+Changes of state must not be cancelled half-way: the API layer completes them if a client disconnects (`Call.settle`).
 """
 
 from __future__ import annotations

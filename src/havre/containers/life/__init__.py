@@ -1,1 +1,1 @@
-"""What changes the state of a container: start, stop, health, restart, removal, recovery."""
+"""Changes of a container's state: start, stop, health, restart, removal, recovery."""

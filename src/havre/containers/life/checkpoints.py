@@ -1,10 +1,10 @@
-"""Checkpoints of containers: the state of their processes on disk, from which a start goes on.
+"""Checkpoints of containers: the state of their processes on disk, from which a start resumes them.
 
     checkpoint create  -->  DIRECTORY/NAME/*.img     DIRECTORY: the container's own, removed with it, or a user's
-    start --checkpoint <--                           files and volumes are not part of it: they are as they are then
+    start --checkpoint <--                           files and volumes are not included: they are as they are then
 
-As with dockerd this is for an experimental daemon only. Unlike there, a container that a checkpoint ended is not
-started again by its restart policy, and what is no checkpoint cannot be removed as one.
+As in dockerd, only an experimental daemon has them. Unlike in dockerd, the restart policy does not restart a container
+that a checkpoint ended, and only directories that are checkpoints can be removed as such.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
 
 class Checkpoints:
-    """`directory` gives the place of a container's own files; `ref` is what the user calls a container.
+    """`directory` returns the directory of a container's own files; `ref` is the user's name for a container.
 
-    With `enabled` false all is refused as by a dockerd that is not experimental.
+    With `enabled` false, all requests are refused as by a dockerd that is not experimental.
     """
 
     def __init__(
@@ -42,22 +42,22 @@ class Checkpoints:
         self._enabled = enabled
 
     async def create(self, ref: str, name: str, directory: str, *, exit: bool) -> None:
-        """Write one; with `exit` the container ends. Conflict when it does not run, Failed with criu's reason."""
+        """Create a checkpoint; with `exit`, end the container. Raises `Conflict` if it is stopped, `Failed` (criu)."""
         self._check_enabled()
         await self._create(self._index.get(ref), ref, name, directory, exit=exit)
 
     async def list(self, ref: str, directory: str) -> Sequence[str]:
-        """The names of those in `directory`, "" for the container's own."""
+        """The names of the checkpoints in `directory`; "" is the container's own."""
         self._check_enabled()
         return await in_thread(_names, self._parent(self._index.get(ref), directory))
 
     async def remove(self, ref: str, name: str, directory: str) -> None:
-        """Failed when there is none of that name."""
+        """Remove a checkpoint. Raises `Failed` if there is none of that name."""
         self._check_enabled()
         await in_thread(shutil.rmtree, await self._find(self._index.get(ref), ref, name, directory))
 
     async def start(self, ref: str, name: str, directory: str) -> None:
-        """Start a container where the checkpoint left off; errors as of any start."""
+        """Start a container from the checkpoint; raises as any start."""
         if not self._enabled:
             raise InvalidInput("checkpoint is only supported in experimental mode")
         live = self._index.get(ref)
@@ -99,7 +99,7 @@ class Checkpoints:
         if exit:
             await ended.result()
             async with live.lock:
-                return  # everything has been taken down once the lock is free
+                return  # teardown is complete when the lock is free
         ended.cancel()
 
 

@@ -1,7 +1,7 @@
-"""Orders to a container that runs: signals, stop, restart, pause.
+"""Requests to a running container: signals, stop, restart, pause.
 
-Stopping is a signal, patience, and SIGKILL. It holds no lock while it waits, because the end it waits for is recorded
-under that lock; what it waits for is the end of the very process that it found.
+A stop sends a signal, waits, and then sends SIGKILL. It waits without the lock, because the end is recorded under the
+lock, and it waits for the end of the process that it found, not of a later one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _FROZEN_S = 0.2
 
 
 class Control:
-    """Signals and their consequences."""
+    """Sends signals and follows up on them."""
 
     def __init__(self, lifecycle: Lifecycle) -> None:
         self._lifecycle = lifecycle
@@ -44,8 +44,8 @@ class Control:
     async def kill(self, live: Live, number: int) -> None:
         """Send a signal.
 
-        One that is meant to end the container thaws it, and counts as the user's stop: SIGKILL, the configured stop
-        signal, or, as with Docker, any signal where none is configured. What is about to be restarted is not, then.
+        A signal that is to end the container thaws it and counts as the user's stop, which also cancels a scheduled
+        restart. These are SIGKILL, the configured stop signal, or, as in Docker, any signal if none is configured.
         """
         configured = live.container.config.stop_signal
         ends = number == signal.SIGKILL or not configured or number == parse_signal(configured)
@@ -58,20 +58,20 @@ class Control:
 
     async def _kill(self, live: Live, event: KillAsked) -> Process | None:
         if live.process is None:
-            async with live.lock:  # a restart that is under way comes first, and the end of what it has started
+            async with live.lock:  # a restart in progress comes first, and the end of the process that it started
                 if live.process is None:
                     await self._lifecycle.feed(live, event)
                     return None
         process = live.running()
         try:
             await self._lifecycle.feed(live, event)
-        except Conflict:  # it has just ended: no error, as with dockerd
+        except Conflict:  # it has just ended: no error, as in dockerd
             async with live.lock:
                 return None
         return process
 
     async def _see_end(self, live: Live, process: Process) -> None:
-        """After a SIGKILL: the end is known to whoever asks next, unless the kernel takes its time."""
+        """After SIGKILL: wait until the end is recorded, unless the kernel takes long."""
         for patience_s in (_FROZEN_S, DEFAULT_TIMEOUT_S):
             ended = live.exits.wait("next-exit", None)
             if live.process is not process:
@@ -81,7 +81,7 @@ class Control:
                 await asyncio.wait_for(ended.result(), patience_s)
                 return
             except TimeoutError:
-                if live.process is process:  # a pause may have come in between
+                if live.process is process:  # it may have been paused meanwhile
                     await self._lifecycle.carry_out(live, (Thaw(told=False),))
 
     def _stop_signal(self, live: Live) -> int:
@@ -90,19 +90,21 @@ class Control:
     async def stop(
         self, live: Live, timeout_s: int | None, signal_text: str | None, drain_s: int | None = None
     ) -> None:
-        """Ask it to end, wait, insist; with `drain_s`, take it out of service before. NotModified if it does not run;
-        a negative timeout waits for ever."""
+        """Send the stop signal, wait, then SIGKILL; with `drain_s`, drain it before.
+
+        A negative timeout waits without limit. Raises `NotModified` if it does not run.
+        """
         number = parse_signal(signal_text) if signal_text else self._stop_signal(live)
-        async with live.lock:  # a start or restart that is under way comes first
+        async with live.lock:  # a start or restart in progress comes first
             process = live.process
             effects = self._lifecycle.turn(live, StopAsked(number, drain_s))
-            if process is None:  # a restart was to come
+            if process is None:  # a restart was scheduled
                 await self._lifecycle.carry_out(live, effects)
                 return
         await self._end(live, process, number, effects, self._timeout(live, timeout_s))
 
     async def stop_with_host(self, live: Live, timeout_s: int) -> None:
-        """Ask it to end since the host goes down, wait, insist. Its policy still says whether it is to run again."""
+        """Stop it because the host shuts down. Its policy decides whether the next daemon starts it again."""
         number = self._stop_signal(live)
         async with live.lock:
             process = live.process
@@ -118,7 +120,7 @@ class Control:
 
     async def _end(self, live: Live, process: Process, number: int, effects: Effects, timeout_s: int) -> None:
         ended = live.exits.wait("next-exit", None)
-        with suppress(Conflict):  # it may end by itself meanwhile
+        with suppress(Conflict):  # it may have ended meanwhile
             await self._lifecycle.carry_out(live, effects)
         insisting = spawn(self._insist(process, number), f"signal for {live.container.id[:12]}")
         try:
@@ -129,11 +131,11 @@ class Control:
             insisting.cancel()
             ended.cancel()
         async with live.lock:
-            pass  # everything has been taken down once the lock is free
+            pass  # teardown is complete when the lock is free
         self._lifecycle.publish(live.container, "stop")
 
     async def _insist(self, process: Process, number: int) -> None:
-        """Send the signal again to a process that has only just started and did not hear it, once it does."""
+        """Send the signal again once PID 1 has a handler; until then the kernel ignores it: pid_namespaces(7)."""
         if hears(process.pid, number) is not False:
             return
         for _ in range(int(_UNHEARD_S / _LOOK_S)):
@@ -149,7 +151,7 @@ class Control:
         if live.process is not process:
             ended.cancel()
             return
-        with suppress(Conflict):  # it may end by itself meanwhile
+        with suppress(Conflict):  # it may have ended meanwhile
             await self._lifecycle.feed(live, PatienceOver())
         try:
             await asyncio.wait_for(ended.result(), DEFAULT_TIMEOUT_S)
@@ -157,14 +159,14 @@ class Control:
             raise Failed(f"container {live.container.id} did not end within {DEFAULT_TIMEOUT_S} s of SIGKILL") from None
 
     async def end(self, live: Live) -> None:
-        """Kill it if it runs, and wait until everything is down; for a removal by force."""
+        """Kill it if it runs, and wait for the teardown; for a forced removal."""
         if (process := live.process) is not None:
             await self._kill_hard(live, process)
             async with live.lock:
                 pass
 
     async def restart(self, live: Live, timeout_s: int | None, signal_text: str | None) -> None:
-        """Stop it if it runs, then start it; with `--rm` it is not removed in between."""
+        """Stop it if it runs, then start it; `--rm` does not apply in between."""
         self._lifecycle.turn(live, RestartAsked())
         try:
             with suppress(NotModified):
@@ -172,16 +174,16 @@ class Control:
         except BaseException:
             self._lifecycle.turn(live, RestartGivenUp())
             raise
-        with suppress(NotModified):  # another client has been faster
+        with suppress(NotModified):  # another client has started it
             await self._lifecycle.start(live)
         self._lifecycle.publish(live.container, "restart")
 
     async def pause(self, live: Live) -> None:
-        """Freeze every process."""
+        """Freeze all processes."""
         async with live.lock:
             await self._lifecycle.feed(live, PauseAsked())
 
     async def unpause(self, live: Live) -> None:
-        """Thaw it."""
+        """Thaw all processes."""
         async with live.lock:
             await self._lifecycle.feed(live, UnpauseAsked())

@@ -1,10 +1,10 @@
-"""Draining a container before it is told to stop: nobody is led to it any more, and what it began it ends.
+"""Drains a container before a stop: it gets no new connections and finishes the existing ones.
 
-    names withdrawn --> a client that had just asked connects --> its answer is out --> quiet for a moment --> SIGTERM
-                    |                                                                                    |
-                    '------------------------------ patience at most -----------------------------------'
+    names withdrawn --> clients that resolved them connect --> requests done --> idle for a moment --> SIGTERM
+                    |                                                                               |
+                    '---------------------------- at most `patience_s` -----------------------------'
 
-Withdrawing cuts no connection: the container keeps its networks and addresses until it has ended.
+No connection is cut: the container keeps its networks and addresses until it ends.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from havre.linux.connections import count_served
 from havre.wire.values import ContainerId
 
 _QUIET_S = 0.3
-"""As long as a client may take from an answer of the name server to its connection."""
+"""Limit of the time from a response of the name server to the client's connection."""
 _LOOK_S = 0.03
 
 
 class Draining:
-    """Takes containers out of service."""
+    """Drains containers."""
 
     def __init__(self, withdraw: Callable[[ContainerId], None]) -> None:
         self._withdraw = withdraw
 
     async def run(self, live: Live, patience_s: int) -> None:
-        """Withdraw its names, and wait until it has served all; at most `patience_s`, and no longer than it runs."""
+        """Withdraw its names and wait until it is idle, at most `patience_s`, or until it ends."""
         self._withdraw(ContainerId(live.container.id))
         process, now = live.process, time.monotonic()
         until, busy = now + patience_s, now

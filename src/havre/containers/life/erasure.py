@@ -1,8 +1,9 @@
-"""What was a container's alone goes: surroundings, volumes, snapshot, files, the runtime's bundle, the row.
+"""Removes everything that belongs to a container alone: mounts, volumes, snapshot, files, the runtime's bundle, the
+row.
 
-Whoever removes a container may count on its space: everything is gone when `erase` returns. After an exit with `--rm`
-nobody asked for space, but a client waits for the end: name, ports and volumes are free then, while bundle, cgroups,
-snapshot and files go in the background (`later`), once the rows are deleted, or when the next daemon recovers.
+A client that removes a container expects its space to be free: everything is removed when `erase` returns. After an
+exit with `--rm` a client waits for the end, not for space: name, ports and volumes are released at once, while bundle,
+cgroups, snapshot and files are removed in the background (`later`) after the row, or by the next daemon's recovery.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class Erasure:
-    """Takes away what is left of containers that do not run."""
+    """Removes what is left of containers that do not run."""
 
     def __init__(
         self, index: Index, assembly: Assembly, runtime: Runtime, snapshots: Snapshots, volumes: Volumes
@@ -37,7 +38,7 @@ class Erasure:
         self._volumes = volumes
 
     async def erase(self, container: Container, *, volumes: bool, later: bool) -> None:
-        """Under the container's lock; with `volumes` those made for it alone go too. May be tried again."""
+        """Remove a container, with `volumes` also its anonymous volumes. Called under its lock; may be retried."""
         if not container.host_config.auto_remove:
             failpoint("removal.marked")
         if not later:
@@ -59,7 +60,7 @@ class Erasure:
             failpoint("removal.forgotten")
 
     async def sweep(self) -> None:
-        """Remove what the removal of an earlier daemon has left of containers that are gone."""
+        """Remove what an interrupted removal by an earlier daemon left of deleted containers."""
         await self._assembly.sweep()
 
     async def _erase_rest(self, container: Container) -> None:
@@ -72,12 +73,12 @@ class Erasure:
             if point.type == "volume" and options is not None and options.anonymous:
                 try:
                     await self._volumes.remove(point.name)
-                except HavreError as error:  # another container uses it
-                    log.info("volume %s of container %s stays: %s", point.name, container.id, error)
+                except HavreError as error:  # in use by another container
+                    log.info("cannot remove volume %s of container %s: %s", point.name, container.id, error)
 
 
 def why_not_removed(container: Container, error: HavreError | OSError) -> str:
-    """What an erasure failed with, in Docker's words."""
+    """The error of a failed removal in Docker's words."""
     if isinstance(error, HavreError):
         return error.message
     where = f"{error.filename}: " if error.filename else ""

@@ -1,7 +1,7 @@
-"""The scheduler that runs the probes of running containers.
+"""Schedules the health checks of running containers.
 
-What a probe finds goes to the machine as `Probed`. The state of health is in the container's row, so a restart of the
-daemon changes nothing but the time of the next probe. A probe is an exec of the container like any other.
+Results go to the machine as `Probed`. The health is stored in the container's row, so a restart of the daemon only
+shifts the next probe. A probe is an ordinary exec of the container.
 """
 
 from __future__ import annotations
@@ -38,20 +38,20 @@ Tell = Callable[[Live, Probed], Awaitable[None]]
 
 
 class HealthChecks:
-    """Probes running containers, one task each."""
+    """Probes running containers, one task per container."""
 
     def __init__(self, execs: Execs) -> None:
         self._execs = execs
         self._tasks: dict[str, asyncio.Task[None]] = {}
 
     def watch(self, live: Live, tell: Tell) -> None:
-        """Probe it from now on, if it has a probe and is not watched yet; `tell` is told of each result."""
+        """Start probing, if it has a health check and is not probed yet; `tell` gets each result."""
         container = live.container
         if container.id not in self._tasks and probe_command(container.config):
             self._tasks[container.id] = spawn(self._probe_on(live, tell), f"health of {container.id[:12]}")
 
     def leave(self, live: Live) -> None:
-        """Probe it no more; idempotent."""
+        """Stop probing. Idempotent."""
         if task := self._tasks.pop(live.container.id, None):
             task.cancel()
 
@@ -72,7 +72,7 @@ class HealthChecks:
             try:
                 await tell(live, Probed(result, began - started))
             except HavreError as error:
-                log.error("the health of container %s is not recorded: %s", live.container.id, error)
+                log.error("cannot record the health of container %s: %s", live.container.id, error)
             if (health := live.container.state.health) is None:
                 return
             delay = delay_s(health, check, since_start_s=time.time() - started)

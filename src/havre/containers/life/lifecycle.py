@@ -1,11 +1,11 @@
-"""The executor of containers' lives: events go to the machine, and what it decides is done.
+"""Executes containers' lives: passes events to the machine and carries out the effects that it returns.
 
-    turn        decides, at once                        (`machine.decide`; the row mirrors the new state)
-    carry_out   does what was decided, in order         one that fails ends the list; results come back as events
+    turn        decides, at once                        (`machine.decide`; updates the row in memory)
+    carry_out   executes effects in order               a failure skips the rest; results are fed back as events
     feed        both
 
-What takes time is done under the container's lock. A start that fails is undone step by step; what is left is the row
-with the error and Docker's exit code (127 not found, 126 not executable, 128 anything else).
+Effects that take time are executed under the container's lock. A failed start is undone step by step; the row then has
+the error and Docker's exit code (127 not found, 126 not executable, 128 otherwise).
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Around:
-    """What the executor acts upon, beside the process itself."""
+    """The collaborators of the executor."""
 
     assembly: Assembly
     runtime: Runtime
@@ -86,7 +86,7 @@ class Around:
 
 
 class Lifecycle:
-    """Carries out what becomes of containers. Nothing starts once it is `closing` with the host."""
+    """Executes effects. After `closing` is set (the host shuts down), nothing starts."""
 
     def __init__(self, index: Index, around: Around, events: Events, logs: Logbook) -> None:
         self._index = index
@@ -101,30 +101,30 @@ class Lifecycle:
         self.closing = False
 
     def publish(self, container: Container, action: str, **attributes: str) -> None:
-        """Tell of something that happened to `container`; its labels, image and name are added."""
+        """Publish an event of `container`, with its labels, image and name."""
         labels = container.config.labels or {}
         told = {**labels, "image": container.config.image, "name": container.name, **attributes}
         self._events.publish("container", action, container.id, told)
 
     def publish_prune(self, reclaimed: int) -> None:
-        """Tell that stopped containers were pruned, of `reclaimed` bytes."""
+        """Publish the event of a prune that freed `reclaimed` bytes."""
         self._events.publish("container", "prune", "", {"reclaimed": str(reclaimed)})
 
     # -- the machine
 
     def turn(self, live: Live, event: Event) -> Effects:
-        """What is to be done after `event`; raises what it is refused with."""
+        """The effects of `event`. Raises if the event is refused."""
         life, effects = decide(live.life, event)
         if life is not live.life:
             live.become(life)
         return effects
 
     async def feed(self, live: Live, event: Event) -> None:
-        """Do what is to be done after `event`."""
+        """Process `event` and carry out its effects."""
         await self.carry_out(live, self.turn(live, event))
 
     async def carry_out(self, live: Live, effects: Effects) -> None:
-        """Do this, in order; raises what goes wrong, and the rest is not done."""
+        """Execute effects in order. The first failure is raised, and the rest is skipped."""
         process = live.process
         for effect in effects:
             if not isinstance(effect, Signal | Freeze | Thaw | Drain):
@@ -180,7 +180,8 @@ class Lifecycle:
                 await process.resume()
                 await self.feed(live, Thawed())
             case Thaw():
-                # With cgroup v1 a frozen process dies only once it is thawed; with v2 it may be dead already.
+                # With cgroup v1 a frozen process dies only when thawed; with v2 SIGKILL ends it at once
+                # (Documentation/admin-guide/cgroup-v2.rst, cgroup.freeze).
                 with suppress(Conflict):
                     await process.resume()
                 await self.feed(live, Thawed(told=False))
@@ -188,23 +189,23 @@ class Lifecycle:
     # -- start
 
     async def start(self, live: Live, images: Path | None = None) -> None:
-        """Run it, from the checkpoint in `images` if that is given.
+        """Start it, from the checkpoint in `images` if given.
 
-        Raises NotModified if it runs, Conflict while paused or being removed, else what went wrong. A container made
-        with `--rm` that cannot start is removed.
+        Raises `NotModified` if it runs, `Conflict` while it is paused or being removed, or the error of the start. A
+        container with `--rm` that cannot start is removed.
         """
         async with live.lock:
             self._index.check_sound(live)
             await self.feed(live, StartAsked(self.closing, images))
 
     async def _launch(self, live: Live, images: Path | None) -> None:
-        """Run it, under the lock; on failure everything is undone, and the machine is told."""
+        """Start it under the lock; on failure, undo everything and feed `StartFailed`."""
         try:
             with self._runtime.room.for_start():
                 async with asyncio.timeout(None) as live.launch, AsyncExitStack() as undo:
                     await self._run(live, undo, images)
                     undo.pop_all()
-        except asyncio.CancelledError:  # the daemon ends
+        except asyncio.CancelledError:  # the daemon exits
             if isinstance(live.life, Starting):
                 live.become(live.life.before)
             raise
@@ -218,7 +219,7 @@ class Lifecycle:
             live.launch = None
 
     def _failure(self, live: Live, error: Exception) -> Exception:
-        """What to tell of an error of a launch."""
+        """The exception to raise for an error of a start."""
         id = live.container.id
         if isinstance(error, HavreError) or not isinstance(error, OSError):
             return error
@@ -255,14 +256,14 @@ class Lifecycle:
         self._follow(live, process)
 
     def take_over(self, live: Live) -> None:
-        """Its process was started by an earlier daemon."""
+        """Take over a process that an earlier daemon started."""
         assert live.process is not None, "what is taken over runs"
         if not live.container.state.paused and live.damaged is None:
             self._health.watch(live, self.feed)
         self._follow(live, live.process)
 
     def _follow(self, live: Live, process: Process) -> None:
-        """See `process` to its end, in the background, and keep its log."""
+        """Keep the log of `process` and await its end, in the background."""
         self.logs.watch(live.container, process)
         self._memory.watch(process, lambda: self._out_of_memory(live, process))
         spawn(self._await_end(live, process), f"watch {live.container.id[:12]}")
@@ -280,14 +281,14 @@ class Lifecycle:
         await self.ended(live, exit)
 
     async def ended(self, live: Live, exit: Exit) -> None:
-        """It has ended so."""
+        """Process the end of a run."""
         async with live.lock:
             await self.logs.end(live.container)
             publishes = bool(live.container.ports)
             event = Ended(exit.code, exit.finished_at, exit.oom_killed, publishes, _ends_alone(live))
             try:
                 await self.feed(live, event)
-            finally:  # whatever is wrong with the rest of it
+            finally:  # wake waiters also if an effect fails
                 live.exits.exited(live.result())
 
     def _end_run(self, live: Live) -> None:
@@ -299,18 +300,18 @@ class Lifecycle:
             process.recorded.set()
 
     async def _take_down(self, container: Container, bundle: bool) -> None:
-        # Both at once: no process is left that could still use what is taken down.
+        # Concurrently: no process is left that uses either.
         cleaned = spawn(self._runtime.cleanup(container.id), f"clean up {container.id[:12]}") if bundle else None
         try:
             await self._assembly.take_down(container)
             self._assembly.tell_unmounts(container)
-        except (HavreError, OSError) as error:  # the removal, or the next start, tries again
-            log.error("what was around container %s is not taken down: %s", container.id, error)
+        except (HavreError, OSError) as error:  # retried by the removal or the next start
+            log.error("cannot tear down the surroundings of container %s: %s", container.id, error)
         if cleaned is not None:
             try:
                 await cleaned
             except (HavreError, OSError) as error:
-                log.error("what the runtime keeps of container %s is not removed: %s", container.id, error)
+                log.error("cannot remove the runtime's files of container %s: %s", container.id, error)
 
     async def _restart_later(self, live: Live, delay_s: float) -> None:
         await asyncio.sleep(delay_s)
@@ -319,7 +320,7 @@ class Lifecycle:
             try:
                 await self.feed(live, DelayOver(self.closing))
             except HavreError as error:
-                log.warning("restart of container %s failed: %s", live.container.id, error)
+                log.warning("cannot restart container %s: %s", live.container.id, error)
 
     async def _remove(self, live: Live, *, volumes: bool, later: bool) -> None:
         container = live.container
@@ -330,7 +331,7 @@ class Lifecycle:
             await self.feed(live, RemovalFailed(told))
             if not later:
                 raise Failed(told) from error
-            log.error("container %s is not removed: %s", container.id, told)  # nobody asked for it just now
+            log.error("cannot remove container %s: %s", container.id, told)  # no request to report it to
             return
         self.publish(container, "destroy")
         _end_pending(live)
@@ -344,12 +345,12 @@ def _end_pending(live: Live) -> None:
 
 
 def _ends_alone(live: Live) -> bool:
-    """Whether nothing runs after its first process: no hooks, nor processes that the kernel does not end with it."""
+    """Report whether nothing runs after the first process: no hooks, and its PID namespace ends with it."""
     return not (live.container.host_config.pid_mode or (live.process is not None and live.process.has_hooks))
 
 
 def idle_networks(container: Container) -> dict[str, EndpointSettings]:
-    """The networks of a container that does not run: as asked for, with the identifiers known from the last run."""
+    """The networks of a stopped container: as requested, with the network IDs of the last run."""
     known = {name: endpoint.network_id for name, endpoint in container.networks.items()}
     return {
         name: replace(asked, network_id=known.get(name) or asked.network_id)

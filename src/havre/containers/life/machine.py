@@ -28,22 +28,23 @@
     FoundNothing        .         -         ended 8    ended 8    .           .         .         .
     DaemonStarted       start 9   -         .          .          start 9     start 9   removal   removal
 
-    .  nothing happens    refused  the reason is raised, in Docker's words, and nothing has changed    -  cannot be
-    1  as it was before, or Exited where it was Restarting, with code and error; with `--rm`, or once a removal waits
-       for it, Removing
-    2  its row could not be written: the start is undone
-    3  Restarting where nobody asked for the end and the policy wants it, else Exited; Removing with `--rm`, unless
-       the user restarts it, or when a removal has asked for the end
-    4  `ending` says who wants the end, and so what follows it
-    5  the restart to come does not come
-    6  by force, the start is broken off; otherwise the caller waits for the start
-    7  by force, otherwise refused
-    8  what the runtime has is taken over where it is what the row says, else killed: nothing runs twice; a row that
-       is damaged does not tell, so that what runs is Running
-    9  where the policy wants that with the daemon; what was Restarting and is not to is Exited
+    .  ignored    refused  raises the reason in Docker's words, without a change    -  impossible
 
-Effects are carried out in order (`lifecycle`), under the container's lock where they take time; one that fails ends the
-list. Results come back as events. No clock but what an event carries.
+    1  the state before, or Exited if that was Restarting, with code and error; Removing with `--rm`, or if a removal
+       waits for the start
+    2  the row could not be written: the start is undone
+    3  Restarting if no request ended it and the policy wants a restart, otherwise Exited; Removing with `--rm`, unless
+       the user restarts it, or if a removal ended it
+    4  `ending` records the request, and so what follows the end
+    5  cancels the scheduled restart
+    6  if forced, the start is aborted; otherwise the caller waits for the start
+    7  if forced, otherwise refused
+    8  a process of the runtime is taken over if it matches the row, otherwise killed: nothing runs twice; with a
+       damaged row it cannot be compared, so what runs is Running
+    9  if the policy starts it with the daemon; Restarting otherwise becomes Exited
+
+Effects are executed in order (`lifecycle`), under the container's lock if they take time; a failure skips the rest.
+Results are fed back as events. No clock except the times in events.
 
 Why: docs/why/processes.md#locks-and-recovery.
 """
@@ -129,11 +130,11 @@ from havre.wire.values import ZERO_TIME
 Decision = tuple[Life, Effects]
 
 UNKNOWN_CODE = 255
-"""The exit code of what ended unnoticed, as with Docker."""
+"""The exit code of a container that ended unnoticed, as in Docker."""
 
 
 def decide(life: Life, event: Event) -> Decision:
-    """What a container is after `event`, and what is to be done. Raises what a request is refused with."""
+    """The state after `event`, and the effects. Raises if a request is refused."""
     match event:
         case StartAsked() | DelayOver():
             return _start(life, event)
@@ -219,7 +220,7 @@ def _ended(life: Running | Paused, event: Ended) -> Decision:
     )
     known = replace(
         facts,
-        restarts=facts.restarts + (restart is not None),  # the one that it waits for counts, as in Docker
+        restarts=facts.restarts + (restart is not None),  # includes the scheduled one, as in Docker
         delay_s=restart.delay_s if restart else 0.0,
         finished_at=times.from_seconds(event.at),
         exit_code=event.code,
@@ -235,10 +236,10 @@ def _ended(life: Running | Paused, event: Ended) -> Decision:
     effects: list[Effect] = [CeaseHealth(), EndRun()]
     if event.oom_killed and not facts.oom_killed:
         effects.append(Publish("oom"))
-    if not event.publishes:  # whoever waits for the end of one that does may want its ports
+    if not event.publishes:  # otherwise wake waiters after TakeDown: a client may reuse its ports
         effects.append(woken)
     effects += _mark(known) if isinstance(after, Removing) else (Persist(),)
-    # With `--rm` the rest can wait until who waits for the removal has been told.
+    # With `--rm`, `Remove` deletes the bundle in the background, so that waiters for the removal are woken sooner.
     effects += (TakeDown(bundle=not (leaves and event.alone)), Publish("die", died), woken)
     if restart:
         effects.append(ScheduleRestart(restart.delay_s))
@@ -257,14 +258,14 @@ def _asked_to_end(life: Life, event: StopAsked | KillAsked) -> Decision:
         return life, _signal(event.number)
     wanted = _wanted(life, Ending.STOPPED)
     wanted = replace(wanted, facts=replace(wanted.facts, stopped_by_user=True))
-    if isinstance(event, KillAsked):  # what is meant to end it thaws it
+    if isinstance(event, KillAsked):  # a signal that is to end it thaws it
         return wanted, (Persist(), *_signal(event.number), *_thaw(life))
     drain = () if event.drain_s is None else (Drain(event.drain_s),)
     return wanted, (Persist(), *drain, *_end(life, event.number))
 
 
 def _end(life: Running | Paused, number: int) -> Effects:
-    """A frozen process hears a signal once it is thawed; with SIGKILL it does nothing more before it dies."""
+    """Signal and thaw. Signals are delivered after the thaw; SIGKILL first, so that no process runs before it dies."""
     if number == signal.SIGKILL:
         return (*_signal(number), *_thaw(life))
     return (*((Thaw(),) if isinstance(life, Paused) else ()), *_signal(number))
@@ -355,7 +356,7 @@ def _asked_to_go(life: Life, event: RemovalAsked) -> Decision:
         raise Conflict(f'cannot remove container "/{event.name}": {problem}')
     if isinstance(life, Running | Paused):
         return _wanted(life, Ending.REMOVED), ()
-    if isinstance(life, Dead):  # why it failed the last time
+    if isinstance(life, Dead):  # drop the error of the last attempt
         facts = replace(facts, error="")
     return Removing(facts), (*_no_restart(life), *_mark(facts))
 
@@ -370,7 +371,7 @@ def _still_here(life: Life, error: str) -> Decision:
 
 
 def _mark(facts: Facts) -> Effects:
-    """A removal that is cut short goes on with the next daemon; one with `--rm` begins again there, by its end."""
+    """Store the state, so that the next daemon continues an interrupted removal; with `--rm`, recovery repeats it."""
     return () if facts.terms.auto_remove else (Persist(),)
 
 
@@ -378,7 +379,7 @@ def _no_restart(life: Life) -> Effects:
     return (CancelRestart(),) if isinstance(life, Restarting) else ()
 
 
-# -- the daemon comes back
+# -- start of the daemon
 
 
 def _found(life: Life, event: FoundRunning | FoundEnded | FoundNothing) -> Decision:

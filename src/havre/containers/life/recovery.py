@@ -1,15 +1,15 @@
-"""After a start of the daemon: what do the rows say, what does the kernel say, and what follows.
+"""Recovery at the daemon's start: compares the rows with the processes of the runtime.
 
-    row says        the runtime found               then
+    row             runtime                         result
     running         it runs, same PID               taken over: output, exit, network, volumes
-    damaged         it runs                         taken over, as far as the row can be read
-    running         it ended                        its true exit code and end time; the policy decides
+    damaged         it runs                         taken over, as far as the row is readable
+    running         it ended                        its exit code and end time; the policy decides
     running         nothing (the host was down)     ended with 255 now; the policy decides
-    anything else   something                       left by a start that was cut short: cleared away
-    removing        -                               the removal is finished
-    exited          -                               started if its policy wants that with the daemon
+    anything else   something                       left by an interrupted start: removed
+    removing        -                               the removal is completed
+    exited          -                               started if its policy starts it with the daemon
 
-Nothing runs twice: whatever cannot be matched to its row is killed before any start.
+Nothing runs twice: a process that does not match its row is killed before any start.
 
 Why: docs/decisions/052.
 """
@@ -57,7 +57,7 @@ T = TypeVar("T")
 
 
 class Recovery:
-    """Brings rows and kernel together, once, before anything is served."""
+    """Reconciles rows and processes, once, before requests are served."""
 
     def __init__(
         self,
@@ -82,7 +82,7 @@ class Recovery:
         self._subpaths = subpaths
 
     async def run(self) -> None:
-        """Take over what runs, bury what does not; starts wanted by a policy go on in the background."""
+        """Take over running containers and record the ends of others; starts by policy continue in the background."""
         await self._index.load()
         self._runtime.room.check_for(sum(live.container.state.running for live in self._index))
         rows = [live.container for live in self._index]
@@ -99,7 +99,7 @@ class Recovery:
         await self._follow_policies({live.container.id for live, _ in ended})
 
     async def _compare(self, live: Live) -> Bury | None:
-        """Take over a running container; the end of one that should run and does not."""
+        """Take over a running container. Returns the end of one that its row says runs, but that has ended."""
         process, now = await self._runtime.adopt(live.container.id), time.time()
         event: FoundNothing | FoundEnded | FoundRunning
         if process is None:
@@ -110,7 +110,7 @@ class Recovery:
         elif live.damaged is not None:
             started_at = salvage_run(live.container, live.damaged, times.now())
             event = FoundRunning(process.pid, now, damaged=True, started_at=started_at)
-            log.error("container %s runs on, and its row is damaged: it cannot be started again", live.container.id)
+            log.error("container %s runs, but its row is damaged: it cannot be started again", live.container.id)
         else:
             event = FoundRunning(process.pid, now)
         end = None
@@ -146,7 +146,7 @@ class Recovery:
         try:
             await self._lifecycle.ended(live, Exit(end.code, end.at, end.oom_killed))
         except (HavreError, OSError) as error:
-            log.error("recording the end of container %s: %s", live.container.id, error)
+            log.error("cannot record the end of container %s: %s", live.container.id, error)
 
     async def _follow_policies(self, just_ended: set[str]) -> None:
         waiting = []
@@ -160,7 +160,7 @@ class Recovery:
                 try:
                     await self._lifecycle.carry_out(live, (effect,))
                 except HavreError as error:
-                    log.error("container %s is not removed: %s", live.container.id, error)
+                    log.error("cannot remove container %s: %s", live.container.id, error)
         waiting.sort(key=_start_order)
         if waiting:
             spawn(self._start_all(waiting), "start containers by policy")
@@ -174,7 +174,7 @@ class Recovery:
 
 
 async def _a_few_at_once(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """The results, in order: one container does not wait for another's files, and the machine is not swamped."""
+    """The results, in order; at most `AT_ONCE` run concurrently."""
     turns = asyncio.Semaphore(AT_ONCE)
 
     async def in_turn(each: Coroutine[Any, Any, T]) -> T:
@@ -189,5 +189,5 @@ def _snapshots_of(container: Container) -> list[str]:
 
 
 def _start_order(live: Live) -> tuple[bool, str]:
-    """Oldest first, but those that share a network after those that have one."""
+    """Sort key: by creation, but containers that share another's network after the others."""
     return live.container.host_config.network_mode.startswith("container:"), live.container.created

@@ -1,10 +1,9 @@
-"""Removals that a user asks for.
+"""Removal of containers on request.
 
-claim "removing" --> break off a start, kill (force), end copies --> erase (`erasure`) --> row deleted --> destroy
-                                   `--> a failure: "dead", waiters are told; another try, or the next daemon, goes on
+claim "removing" --> abort a start, kill (force), abort copies --> erase (`erasure`) --> row deleted --> destroy
+                                   `--> failure: "dead", waiters are woken; a retry or the next daemon continues
 
-The row is marked first, so that a removal that is cut short is finished by recovery. What somebody still copies out of
-the container or into it is broken off.
+The row is marked first, so that recovery completes an interrupted removal. Copies from or to the container are aborted.
 """
 
 from __future__ import annotations
@@ -17,18 +16,18 @@ from havre.containers.states import Starting
 
 
 class Removal:
-    """Makes containers go, and what was theirs alone."""
+    """Removes containers."""
 
     def __init__(self, lifecycle: Lifecycle, control: Control) -> None:
         self._lifecycle = lifecycle
         self._control = control
 
     async def remove(self, live: Live, *, force: bool = False, volumes: bool = False) -> None:
-        """Remove it, with its anonymous volumes if asked. Conflict while it runs (unless by force) or is going."""
+        """Remove it, optionally with anonymous volumes. Raises `Conflict` if it runs, unless forced."""
         await self._claim(live, RemovalAsked(force, live.container.name))
         try:
             async with live.lock:
-                pass  # a start that was broken off has undone itself
+                pass  # an aborted start has been undone
             await self._control.end(live)
             await live.end_uses()
             async with live.lock:
@@ -38,7 +37,7 @@ class Removal:
             raise
 
     async def _claim(self, live: Live, event: RemovalAsked) -> None:
-        """What a start under way makes is to go, too: it is waited for, or by force broken off."""
+        """Mark it for removal. Waits for a start in progress; with `force`, aborts it."""
         if live.removing or (event.force and isinstance(live.life, Starting)):
             await self._lifecycle.feed(live, event)
             return

@@ -1,13 +1,13 @@
-"""Whether and when an exited container starts again: a pure decision.
+"""Decides whether and when an ended container is restarted. Pure.
 
     exited --policy--> wanted? --no--> exited
                          | yes, after the back-off
                          v
                     restarting --timer--> running
 
-The back-off starts at 100 ms, doubles with each quick death up to a minute, and starts over once a container has run
-for ten seconds. A container that the user stopped stays stopped, until the daemon restarts (then "always" applies
-again, "unless-stopped" does not). Source: Docker's documentation, "Start containers automatically".
+The back-off starts at 100 ms, doubles with each run shorter than ten seconds up to a minute, and is reset by a longer
+run. A container that the user stopped stays stopped until the daemon restarts (then "always" applies again,
+"unless-stopped" does not). Source: Docker's documentation, "Start containers automatically".
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ STABLE_AFTER_S = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """Start again after `delay_s`; keep `delay_s` for the next decision."""
+    """Restart after `delay_s` seconds, which is also the input of the next decision."""
 
     delay_s: float
 
@@ -31,9 +31,10 @@ class Restart:
 def decide_after_exit(
     policy: RestartPolicy, *, exit_code: int, stopped_by_user: bool, restarts: int, ran_s: float, last_delay_s: float
 ) -> Restart | None:
-    """What follows an exit; None: the container stays exited.
+    """The restart after an exit; None: the container stays exited.
 
-    `restarts` counts the restarts so far, `ran_s` is how long it ran, `last_delay_s` the previous back-off (0: none).
+    `restarts` counts restarts so far, `ran_s` is the duration of the run, `last_delay_s` the previous back-off (0:
+    none).
     """
     if stopped_by_user or not _wants_restart(policy, exit_code, restarts):
         return None
@@ -59,9 +60,9 @@ def wants_start_with_daemon(
     was_running: bool,
     restarts: int,
 ) -> bool:
-    """Whether a container that is not running starts when the daemon does.
+    """Report whether a stopped container starts with the daemon.
 
-    `was_running` tells that its end went unnoticed (the daemon or the host was down), which counts as an exit.
+    `was_running`: it ended unnoticed (the daemon or the host was down), which counts as an exit.
     """
     if not ever_started:
         return False

@@ -1,10 +1,10 @@
-"""The host goes down: containers end in order, while the daemon is still there to see and record it.
+"""Shutdown of the host: stops containers in order, while the daemon still runs to record their ends.
 
-Each gets its stop signal and its stop time-out, all of a wave at once, and those that use another (its namespaces, a
-link to it) in a wave before it. Nothing starts any more. No user has wished for these ends: what a restart policy wants
-after them is left in the row (`restarting`), and comes with the next daemon (`recovery`).
+Each gets its stop signal and its stop timeout, all of a wave concurrently; containers that use another one (namespaces,
+links) are stopped in an earlier wave. Nothing starts any more. These are not stops by the user: a restart that the
+policy wants is stored in the row (`restarting`) and done by the next daemon (`recovery`).
 
-A daemon that only stops, or is restarted, leaves containers alone.
+When only the daemon stops or restarts, containers keep running.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from havre.errors import HavreError
 
 log = logging.getLogger(__name__)
 
-LONGEST_S = 1500  # a reboot that hangs is forced after 30 min (systemd's reboot.target); "for ever" is no longer
-_SLACK_S = 5  # of a wave: to end what SIGKILL was needed for, and to take everything down
-_START_S = 2  # for starts under way: their containers may run already
+LONGEST_S = 1500  # below the 30 min after which systemd forces a reboot (JobTimeoutSec of reboot.target)
+_SLACK_S = 5  # per wave: for SIGKILL and teardown
+_START_S = 2  # for starts in progress, whose processes may already run
 _JOINED = "container:"
 
 
 def plan_waves(containers: Sequence[Container]) -> list[list[Container]]:
-    """All of `containers`, each in a later wave than those that use it."""
+    """Order `containers` in waves, each container in a later wave than those that use it."""
     uses = {container.id: _used_by(container, containers) for container in containers}
     waves, left = [], list(containers)
     while left:
         used = {id for container in left for id in uses[container.id]}
-        # Links can form a circle, which is then one wave.
+        # Links may form a cycle, which becomes one wave.
         wave = [container for container in left if container.id not in used] or left
         waves.append(wave)
         left = [container for container in left if container not in wave]
@@ -51,14 +51,14 @@ def _used_by(container: Container, others: Sequence[Container]) -> set[str]:
 
 
 def stop_timeout_s(container: Container) -> int:
-    """How long it has after its stop signal; a negative time-out means for ever, which the host does not wait."""
+    """Seconds from the stop signal to SIGKILL; a negative timeout (no limit) is capped."""
     configured = container.config.stop_timeout
     wanted = DEFAULT_TIMEOUT_S if configured is None else configured
     return min(wanted, LONGEST_S) if wanted >= 0 else LONGEST_S
 
 
 def longest_s(waves: Sequence[Sequence[Container]]) -> int:
-    """How long the waves take at most."""
+    """The maximum duration of all waves, in seconds."""
     return sum(max(map(stop_timeout_s, wave)) + _SLACK_S for wave in waves)
 
 
@@ -71,12 +71,12 @@ class Shutdown:
         self._control = control
 
     def begin(self) -> int:
-        """From now on nothing starts; how many seconds `run` takes at most."""
+        """Prevent further starts. Returns the maximum duration of `run`, in seconds."""
         self._lifecycle.closing = True
         return longest_s(self._waves())
 
     async def run(self) -> None:
-        """Stop what runs; break off starts that hang. What cannot be stopped is told in the log."""
+        """Stop running containers, and abort starts that hang. Failures are logged."""
         for live in self._index:
             live.abandon_launch(_START_S)
         for wave in self._waves():
@@ -89,4 +89,4 @@ class Shutdown:
         try:
             await self._control.stop_with_host(self._index.get(container.id), stop_timeout_s(container))
         except (HavreError, OSError) as error:
-            log.error("stopping container %s with the host: %s", container.id, error)
+            log.error("cannot stop container %s at the host's shutdown: %s", container.id, error)

@@ -1,9 +1,9 @@
-"""`update`: other limits for a container, while it runs, and another restart policy.
+"""`update`: changes limits of a container, also while it runs, and its restart policy.
 
-    request --plan_update (pure)--> the host configuration to be --checked as at create--> OCI runtime, then the row
+request --plan_update (pure)--> host configuration, validated as at creation --> OCI runtime, then the row
 
-What the request leaves out (0, "", null) stays; but 0 processes and fewer are no limit on them. Nothing changes, in the
-kernel or in the row, when anything is refused.
+Fields that the request omits (0, "", null) are kept, except that a pids limit of 0 or less removes the limit. If
+anything is refused, neither the kernel's limits nor the row change.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ LIMITS = (
     "cpu_realtime_period", "cpu_realtime_runtime", "cpuset_cpus", "cpuset_mems", "memory_reservation", "memory_swap",
     "pids_limit",
 )  # fmt: skip
-"""The fields of a host configuration that can be updated, beside the restart policy."""
+"""The fields of a host configuration that can be updated, besides the restart policy."""
 
 
 class Updates:
-    """Changes what containers may use."""
+    """Changes containers' limits and restart policies."""
 
     def __init__(self, index: Index, lifecycle: Lifecycle, limits: HostLimits) -> None:
         self._index = index
@@ -40,7 +40,7 @@ class Updates:
         self._limits = limits
 
     async def update(self, ref: str, asked: HostConfig) -> Sequence[str]:
-        """Apply the limits and the policy of `asked`; returns warnings. InvalidInput, Conflict, Failed."""
+        """Apply the limits and the policy of `asked`; returns warnings. Raises `InvalidInput`, `Conflict`, `Failed`."""
         return await self._update(self._index.get(ref), asked)
 
     async def _update(self, live: Live, asked: HostConfig) -> Sequence[str]:
@@ -68,7 +68,7 @@ class Updates:
 
 
 def plan_update(host: HostConfig, asked: HostConfig) -> HostConfig:
-    """The configuration after the update; pure. InvalidInput for what contradicts what is set already."""
+    """The configuration after the update. Pure. Raises `InvalidInput` for conflicts with the present one."""
     for given, kept, told in (
         (asked.nano_cpus, host.cpu_period, "Nano CPUs cannot be updated as CPU Period"),
         (asked.nano_cpus, host.cpu_quota, "Nano CPUs cannot be updated as CPU Quota"),
@@ -92,12 +92,12 @@ def plan_update(host: HostConfig, asked: HostConfig) -> HostConfig:
 
 
 def with_memory(asked: HostConfig, host: HostConfig) -> HostConfig:
-    """What is asked for, with the memory that a limit of swap alone goes with."""
+    """The request, completed with the present memory limit if it has a swap limit only."""
     return replace(asked, memory=host.memory) if asked.memory_swap and not asked.memory else asked
 
 
 def limits_to_apply(new: HostConfig, asked: HostConfig) -> HostConfig:
-    """The limits to hand over: those asked for, and memory with swap together, for the kernel compares the two."""
+    """The limits to apply: those requested; memory and swap always together, because the kernel compares them."""
     wanted = {name: getattr(asked, name) for name in LIMITS}
     if asked.memory or asked.memory_swap:
         wanted |= {"memory": new.memory, "memory_swap": new.memory_swap}

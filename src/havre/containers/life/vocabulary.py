@@ -1,6 +1,6 @@
-"""What happens in a container's life (events), and what is to be done about it (effects), as values.
+"""Events in a container's life, and effects to carry out, as values. Pure.
 
-`machine.decide` takes the one and returns the other. Pure.
+`machine.decide` takes an event and returns effects.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from havre.wire.values import ZERO_TIME
 
 @dataclass(frozen=True, slots=True)
 class StartAsked:
-    """By a user, or by a policy with the daemon; from the checkpoint in `images`, if that is given.
+    """A start, requested by a user or by the policy with the daemon; from the checkpoint in `images` if given.
 
-    `closing`: the host goes down, and nothing starts any more.
+    `closing`: the host shuts down, and nothing starts any more.
     """
 
     closing: bool = False
@@ -29,7 +29,7 @@ class StartAsked:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """Its process runs since `at` (RFC 3339)."""
+    """The process has been running since `at` (RFC 3339)."""
 
     pid: int
     at: str
@@ -37,7 +37,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class StartFailed:
-    """The start has been undone. The code is Docker's for the error."""
+    """The start failed and was undone. The code is Docker's for the error."""
 
     code: int
     error: str
@@ -45,9 +45,9 @@ class StartFailed:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """The runtime's exit, at `at` (seconds since the epoch).
+    """The runtime reported the exit, at `at` (seconds since the epoch).
 
-    `publishes`: host ports are held for it. `alone`: nothing runs after its first process.
+    `publishes`: it has host ports. `alone`: nothing runs after its first process.
     """
 
     code: int
@@ -59,12 +59,12 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class OutOfMemory:
-    """The kernel has killed one of its processes, maybe not the first."""
+    """The kernel has OOM-killed one of its processes, not necessarily the first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Probed:
-    """What a probe found that began `since_start_s` after the container did."""
+    """The result of a probe that began `since_start_s` after the container's start."""
 
     result: HealthResult
     since_start_s: float
@@ -72,7 +72,7 @@ class Probed:
 
 @dataclass(frozen=True, slots=True)
 class KillAsked:
-    """A signal by the user; `ends`: it is one that is meant to end the container."""
+    """The user's signal; `ends`: it is one that is to end the container."""
 
     number: int
     ends: bool
@@ -80,7 +80,7 @@ class KillAsked:
 
 @dataclass(frozen=True, slots=True)
 class StopAsked:
-    """A stop by the user: this signal first. With `drain_s` it is taken out of service before."""
+    """The user's stop, beginning with this signal. With `drain_s`, it is drained before."""
 
     number: int
     drain_s: int | None = None
@@ -88,29 +88,29 @@ class StopAsked:
 
 @dataclass(frozen=True, slots=True)
 class RestartAsked:
-    """The stop to come is one half of a restart by the user."""
+    """The user's restart: a stop follows."""
 
 
 @dataclass(frozen=True, slots=True)
 class RestartGivenUp:
-    """The stop of a restart by the user failed."""
+    """The stop of a restart failed."""
 
 
 @dataclass(frozen=True, slots=True)
 class HostStops:
-    """The host goes down: this signal first. Nobody wants the end: the policy still says whether it is to run again."""
+    """The host shuts down: a stop, beginning with this signal, after which the policy still decides."""
 
     number: int
 
 
 @dataclass(frozen=True, slots=True)
 class PatienceOver:
-    """It did not end in time."""
+    """It did not end within the timeout."""
 
 
 @dataclass(frozen=True, slots=True)
 class PauseAsked:
-    """By the user, or for a commit."""
+    """Requested by the user, or for a commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,38 +120,38 @@ class Frozen:
 
 @dataclass(frozen=True, slots=True)
 class UnpauseAsked:
-    """By the user, or after a commit."""
+    """Requested by the user, or after a commit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Thawed:
-    """Its processes go on. Only what was asked for is `told`: what dies of a signal must be thawed for that."""
+    """Its processes are thawed. `told`: publish the event; false for a thaw that only lets a signal take effect."""
 
     told: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointAsked:
-    """With `exit` the container ends with it."""
+    """A checkpoint; with `exit` it ends the container."""
 
     exit: bool
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointFailed:
-    """It runs on."""
+    """The checkpoint failed: the container continues."""
 
 
 @dataclass(frozen=True, slots=True)
 class DelayOver:
-    """The back-off of a restart is over."""
+    """The back-off of a restart has elapsed."""
 
     closing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RemovalAsked:
-    """By the user; the container's name is for the refusal."""
+    """Requested by the user; the container's name is for the message of a refusal."""
 
     force: bool = False
     name: str = ""
@@ -159,23 +159,23 @@ class RemovalAsked:
 
 @dataclass(frozen=True, slots=True)
 class RemovalFailed:
-    """What is left is there still; why, for the user."""
+    """The removal failed; the reason is for the user."""
 
     error: str
 
 
 @dataclass(frozen=True, slots=True)
 class PolicyChanged:
-    """By `update`."""
+    """Changed by `update`."""
 
     policy: RestartPolicy
 
 
 @dataclass(frozen=True, slots=True)
 class FoundRunning:
-    """The daemon came back: the runtime has a process, now (seconds since the epoch). `damaged`: the row is.
+    """At the daemon's start: the runtime has a process, at `at` (seconds since the epoch). `damaged`: the row is.
 
-    `started_at` (RFC 3339) is the process's, for a row that does not tell.
+    `started_at` (RFC 3339) is the process's start, for a row that does not have it.
     """
 
     pid: int
@@ -186,7 +186,7 @@ class FoundRunning:
 
 @dataclass(frozen=True, slots=True)
 class FoundEnded:
-    """The daemon came back: the runtime has a process that ended so meanwhile."""
+    """At the daemon's start: the runtime has a process that ended meanwhile."""
 
     code: int
     at: float
@@ -195,14 +195,14 @@ class FoundEnded:
 
 @dataclass(frozen=True, slots=True)
 class FoundNothing:
-    """The daemon came back: the runtime has nothing, now."""
+    """At the daemon's start: the runtime has no process."""
 
     now: float
 
 
 @dataclass(frozen=True, slots=True)
 class DaemonStarted:
-    """Everything that runs has been taken over: policies may start what does not."""
+    """All running containers have been taken over: policies may start others."""
 
 
 Event = (
@@ -217,19 +217,19 @@ Event = (
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """Put up the surroundings and run it, from the checkpoint in `images`; then `Started` or `StartFailed`."""
+    """Set up the surroundings and start it, from the checkpoint in `images`; feeds `Started` or `StartFailed`."""
 
     images: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class AbandonLaunch:
-    """Break off the launch that is under way, which undoes itself."""
+    """Abort the start in progress, which undoes itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class EndPending:
-    """Clients that were attached before the start wait for nothing any more."""
+    """Disconnect clients that attached before the start."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,33 +241,33 @@ class Signal:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Withdraw its names, and let it answer what it was asked, for so long at most."""
+    """Withdraw its names, and wait for its connections, at most so many seconds."""
 
     patience_s: int
 
 
 @dataclass(frozen=True, slots=True)
 class Freeze:
-    """Then `Frozen`."""
+    """Freeze; feeds `Frozen`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Thaw:
-    """Then `Thawed`. Not `told`: it may have ended, or be about to."""
+    """Thaw; feeds `Thawed`. Without `told`, the process may have ended."""
 
     told: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Persist:
-    """Write the row. A failure is logged, and the write tried again; with `must` it is raised."""
+    """Store the row. A failure is logged and retried; with `must` it is raised."""
 
     must: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Publish:
-    """Tell the listeners of events."""
+    """Publish an event."""
 
     action: str
     attributes: Mapping[str, str] = field(default_factory=dict)
@@ -275,19 +275,19 @@ class Publish:
 
 @dataclass(frozen=True, slots=True)
 class EndRun:
-    """Its process is gone: to networks, and to who reads its output, the container does not run any more."""
+    """The process has ended: update networks, and end streams of its output."""
 
 
 @dataclass(frozen=True, slots=True)
 class TakeDown:
-    """Take down what is around it. `bundle`: and what the runtime keeps. A failure is logged: others try again."""
+    """Tear down the surroundings, with `bundle` also the runtime's files. Failures are logged and retried later."""
 
     bundle: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class WakeWaiters:
-    """Tell who waits for its end ("not-running"), or for a removal that has failed ("removed")."""
+    """Wake waiters for its end ("not-running"), or for a removal that has failed ("removed")."""
 
     condition: str
     code: int
@@ -296,29 +296,29 @@ class WakeWaiters:
 
 @dataclass(frozen=True, slots=True)
 class ScheduleRestart:
-    """Then `DelayOver`."""
+    """Start a timer; feeds `DelayOver`."""
 
     delay_s: float
 
 
 @dataclass(frozen=True, slots=True)
 class CancelRestart:
-    """The restart that was scheduled does not come."""
+    """Cancel the scheduled restart."""
 
 
 @dataclass(frozen=True, slots=True)
 class BeginHealth:
-    """Run its probes, if it has any; each tells `Probed`."""
+    """Start probing, if it has a health check; feeds `Probed` for each result."""
 
 
 @dataclass(frozen=True, slots=True)
 class CeaseHealth:
-    """Run no probes."""
+    """Stop probing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Remove:
-    """Remove it, and its anonymous volumes with `volumes`; else `RemovalFailed`. What takes time may be `later`."""
+    """Remove it, with `volumes` also anonymous ones; feeds `RemovalFailed`. `later`: slow parts in background."""
 
     volumes: bool
     later: bool = False
@@ -326,17 +326,17 @@ class Remove:
 
 @dataclass(frozen=True, slots=True)
 class TakeOver:
-    """The process is the container's: follow its output, and see it to its end."""
+    """Take over the process: follow its output, and await its end."""
 
 
 @dataclass(frozen=True, slots=True)
 class CleanUp:
-    """Kill what the runtime has and forget it."""
+    """Kill the runtime's process and delete its files."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bury:
-    """Once networks and files stand: `Ended` so."""
+    """After networks and files are restored, feed `Ended` with these values."""
 
     code: int
     at: float
@@ -345,7 +345,7 @@ class Bury:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """In its turn, `StartAsked`."""
+    """Feed `StartAsked`, in the order of starts."""
 
 
 Effect = (
