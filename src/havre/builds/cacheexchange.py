@@ -116,5 +116,5 @@ async def _document(read: Read, digest: Digest, limit: int) -> bytes:
                 raise InvalidInput(f"a document of the build cache is larger than {limit} bytes")
     document = bytes(gathered)
     if digest_of(document) != digest:
-        raise InvalidInput(f"the document {digest} of the build cache has another digest")
+        raise InvalidInput(f"the build cache's document {digest} does not match its digest")
     return document

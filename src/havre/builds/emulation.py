@@ -69,7 +69,7 @@ def require_interpreter(rootfs: Path, interpreter: str) -> None:
     except OSError as error:
         raise Unsupported(
             f"RUN needs {interpreter} in the image ({error.strerror}): the kernel's rule for such programs"
-            " (binfmt_misc) has not the flag F",
+            " (binfmt_misc) lacks the flag F",
             "register the interpreter with F, as the package qemu-user-binfmt does",
         ) from error
 

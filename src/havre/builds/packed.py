@@ -118,7 +118,7 @@ class Pack:
         goes_on = 0 <= at <= len(window)
         found = os.pread(self._file.fileno(), max(length, _WINDOW) if goes_on else length, offset)
         if not found:
-            raise OSError(errno.EIO, "the pack of a build context has lost bytes")
+            raise OSError(errno.EIO, "the pack of a build context is truncated")
         self._window = (offset, found) if len(found) <= _WINDOW else (offset + len(found), b"")
         return found[:length]
 
@@ -460,7 +460,7 @@ class PackUpdate:
     def finish(self) -> None:
         """End of the list and of all content: apply the update. Raises `InvalidInput` if content is missing."""
         for path in self._wanted:
-            raise InvalidInput(f"the content of {path!r} has not come")
+            raise InvalidInput(f"the client did not send the content of {path!r}")
         for entry in self._links:
             first = self._nodes[entry.link]
             shared = first._replace(inode=first.inode or entry.link)

@@ -228,7 +228,7 @@ class Stages:
             return Result(document, Config())
         name = job.request.contexts.get(name, name).removeprefix("docker-image://")
         if "://" in name:
-            raise Unsupported(f"the context {name} is of a kind that is not supported")
+            raise Unsupported(f"the context {name} is of an unsupported kind")
         id = await self._find(name, platform, vertex)
         image = await self._images.acquire(id)
         for layer in image.layers:

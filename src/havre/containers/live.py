@@ -199,7 +199,7 @@ class Index:
             await self._record(container, urgent=True)
         except HavreError as error:
             self._unrecorded.add(container.id)
-            log.error("the state of container %s is not recorded: %s", container.id, error)
+            log.error("cannot record the state of container %s: %s", container.id, error)
 
     async def settle(self, container: Container) -> None:
         """Before a change is acknowledged: make sure that it is stored. Raises the database's error."""

@@ -191,7 +191,8 @@ def _kept_xattrs(path: bytes, file: str) -> dict[bytes, bytes]:
             return {}
         raise
     if refused := _REFUSED_XATTRS.intersection(names):
-        raise Failed(f"{os.fsdecode(path)!r} cannot be kept in a layer: it carries {', '.join(sorted(refused))}")
+        attributes = ", ".join(sorted(refused))
+        raise Failed(f"{os.fsdecode(path)!r} cannot be stored in a layer: it has the extended attributes {attributes}")
     return {os.fsencode(n): os.getxattr(file, n, follow_symlinks=False) for n in names if _is_kept(n)}
 
 

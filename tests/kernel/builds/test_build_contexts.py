@@ -92,7 +92,7 @@ def test_what_was_cut_off_is_asked_for_again(tree: PackedTree) -> None:
     update = PackUpdate(tree)
     assert update.want(half)
     update.write(half, b"ha")
-    with pytest.raises(InvalidInput, match="has not come"):
+    with pytest.raises(InvalidInput, match="did not send the content"):
         update.finish()
     assert sync(tree, (half, b"half")) == ["f"]
     assert content(tree, "f") == b"half"

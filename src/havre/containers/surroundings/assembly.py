@@ -428,7 +428,7 @@ def _user_namespace(container: Container, sandbox: Sandbox, joined: Path | None)
     """The user namespace to run in: that of the joined namespaces, or the one created for its network."""
     if container.ids is None:
         return ""
-    assert sandbox.netns is not None, "who has other IDs than the host does not share its network"
+    assert sandbox.netns is not None, "a container with mapped IDs has a network namespace of its own"
     return str(joined or user_namespace_at(sandbox.netns))
 
 

@@ -49,7 +49,7 @@ class Subpaths:
         for parent in self._root.parents:
             if not parent.stat().st_mode & stat.S_IXOTH:
                 raise Unsupported(
-                    f"the root of a container with other user IDs has no way to its files through {parent}",
+                    f"the root user of a container with mapped user IDs cannot traverse {parent}",
                     f"let others enter it (chmod o+x {parent}), or give the daemon another --exec-root",
                 )
         os.chown(target.parent, 0, ids.gid)
@@ -70,7 +70,7 @@ class Subpaths:
                 raise Failed(problem) from error
             if ids is not None and error.errno == errno.EINVAL:
                 raise Unsupported(
-                    f"the file system of {volume} cannot show other user IDs (idmapped mounts)",
+                    f"the file system of {volume} does not support ID-mapped mounts",
                     "keep the volume on another one, or run the container with --userns=host",
                 ) from error
             reason = (os.strerror(error.errno) if error.errno else str(error)).lower()
