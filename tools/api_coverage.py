@@ -31,6 +31,17 @@ REFUSALS = {
 }
 """What handlers that only refuse answer, by the handler's module and name."""
 
+OPERATIONS = {
+    "CreateRequest": "ContainerCreate",
+    "UpdateRequest": "ContainerUpdate",
+    "ContainerDetails": "ContainerInspect",
+    "ImageDetails": "ImageInspect",
+    "ImageSummary": "ImageList",
+    "DiskUsage": "SystemDataUsage",
+    "Info": "SystemInfo",
+}
+"""The operation whose request or answer a struct of `havre.wire` is."""
+
 TEXT = """\
 # API coverage
 
@@ -124,9 +135,9 @@ def _rows(known: Sequence[Endpoint], served: dict[tuple[str, str], Handler]) -> 
 
 def _all_changes() -> Iterator[tuple[str, versions.Version, str, str]]:
     for kind, table in (("request", versions._LIFTS), ("answer", versions._LOWERS)):
-        for operation, changes in table.items():
+        for struct, changes in table.items():
             for version, change in changes:
-                yield operation, version, kind, " ".join((inspect.getdoc(change) or "").split())
+                yield OPERATIONS[struct.__name__], version, kind, " ".join((inspect.getdoc(change) or "").split())
 
 
 def _changes() -> Iterator[tuple[str, ...]]:

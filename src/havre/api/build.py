@@ -46,6 +46,7 @@ from havre.wire import times
 from havre.wire.config import Ulimit
 from havre.wire.decode import decode_header
 from havre.wire.frames import STDERR
+from havre.wire.system import BuildCacheEntry
 
 
 async def _build(agents: Agents, doors: Doors, call: Call) -> web.StreamResponse:
@@ -258,19 +259,19 @@ def decode_credentials(call: Call) -> Mapping[str, Auth]:
     return decode_header(call.request.headers.get("X-Registry-Config", ""), dict[str, Auth]) or {}
 
 
-def present_cache(record: CacheRecord, used: bool) -> dict[str, Any]:
+def present_cache(record: CacheRecord, used: bool) -> BuildCacheEntry:
     """A record as `system df` lists it; `used`: an image has the same layer."""
-    return {
-        "ID": record.id,
-        "Type": record.type,
-        "Description": record.description,
-        "InUse": False,
-        "Shared": used,
-        "Size": record.size,
-        "CreatedAt": times.from_seconds(record.created_at),
-        "LastUsedAt": times.from_seconds(record.last_used_at),
-        "UsageCount": record.uses,
-    }
+    return BuildCacheEntry(
+        id=record.id,
+        type=record.type,
+        description=record.description,
+        in_use=False,
+        shared=used,
+        size=record.size,
+        created_at=times.from_seconds(record.created_at),
+        last_used_at=times.from_seconds(record.last_used_at),
+        usage_count=record.uses,
+    )
 
 
 # -- the stream

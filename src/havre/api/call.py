@@ -183,11 +183,9 @@ class Call:
             task.add_done_callback(functools.partial(_outlived, abandon))
             raise
 
-    def json(self, value: Any, status: int = 200, *, operation: str = "") -> web.Response:
-        """`value` as JSON; `operation` names the response in `wire.versions`, where older clients get another shape."""
-        if operation and versions.needs_lowering(operation, self.version):
-            value = versions.lower(operation, msgspec.to_builtins(value), self.version)
-        return self.respond(msgspec.json.encode(value) + b"\n", JSON, status)
+    def json(self, value: Any, status: int = 200) -> web.Response:
+        """`value` as JSON, in the shape that the client's version has (`wire.versions`)."""
+        return self.respond(msgspec.json.encode(versions.lower(value, self.version)) + b"\n", JSON, status)
 
     def respond(self, body: bytes, content_type: str, status: int = 200) -> web.Response:
         """A complete response of any type."""

@@ -16,9 +16,9 @@ from havre.api.present import Sizes, present_container, present_summary
 from havre.api.router import Router
 from havre.errors import InvalidInput, NotFound
 from havre.wire import versions
-from havre.wire.config import Config, CreateRequest, HostConfig, PortBinding
+from havre.wire.config import Config, CreateRequest, HostConfig
+from havre.wire.containers import ContainerCreated, ContainersPruned, TakePortsRequest, TopAnswer
 from havre.wire.decode import decode_body
-from havre.wire.values import Value
 
 _DEPRECATED_MAC = (
     "The container-wide MacAddress field is now deprecated. It should be specified in EndpointsConfig instead."
@@ -26,14 +26,14 @@ _DEPRECATED_MAC = (
 
 
 async def _create(call: Call) -> web.StreamResponse:
-    request = versions.lift("ContainerCreate", _create_request(await call.json_body()), call.version)
+    request = versions.lift(_create_request(await call.json_body()), call.version)
     name, platform = call.text("name") or None, call.text("platform") or None
     recursive = versions.read_only_is_recursive(call.version)
     created = await call.settle(call.services.containers.create(request, name, platform, recursive))
     warnings = list(created.warnings)
     if request.mac_address and versions.mac_address_is_the_networks(call.version):
         warnings.append(_DEPRECATED_MAC)
-    return call.json({"Id": created.id, "Warnings": warnings}, 201)
+    return call.json(ContainerCreated(id=created.id, warnings=warnings), 201)
 
 
 class _Asked(CreateRequest):
@@ -79,9 +79,8 @@ async def _list(call: Call) -> web.StreamResponse:
         image = container.config.image, container.image
         if image not in shown:
             shown[image] = containers.shown_image(container)
-        line = present_summary(container, now, shown[image], sizes)
-        line["Names"] = sorted([*line["Names"], *names.get(container.name.lower(), ())])
-        lines.append(line)
+        others = names.get(container.name.lower(), ())
+        lines.append(present_summary(container, now, shown[image], sizes, others))
     return call.json(lines)
 
 
@@ -91,7 +90,7 @@ async def _inspect(call: Call) -> web.StreamResponse:
     sizes = await _sizes(call, container.id) if call.flag("size") else None
     placement = containers.placement(container.id)
     answer = present_container(container, placement, containers.exec_ids(container.id), sizes)
-    return call.json(answer, operation="ContainerInspect")
+    return call.json(answer)
 
 
 async def _sizes(call: Call, id: str) -> Sizes:
@@ -117,13 +116,6 @@ async def _stop(call: Call) -> web.StreamResponse:
     drain = call.integer("drain")  # havre's own parameter, which dockerd ignores
     await call.settle(call.services.containers.stop(call.name, timeout_s=timeout, signal=signal, drain_s=drain))
     return call.nothing()
-
-
-class TakePortsRequest(Value):
-    """The body of `POST /containers/NAME/ports`: what to publish, and the containers to take the ports from."""
-
-    port_bindings: dict[str, list[PortBinding] | None]
-    givers: list[str] = msgspec.field(default_factory=list)
 
 
 async def _take_ports(call: Call) -> web.StreamResponse:
@@ -181,12 +173,12 @@ def terminal_size(call: Call) -> tuple[int, int]:
 
 async def _top(call: Call) -> web.StreamResponse:
     top = await call.services.containers.top(call.name, call.text("ps_args"))
-    return call.json({"Processes": top.processes, "Titles": top.titles})
+    return call.json(TopAnswer(processes=top.processes, titles=top.titles))
 
 
 async def _prune(call: Call) -> web.StreamResponse:
     pruned = await call.settle(call.services.containers.prune(call.prune_filters()))
-    return call.json({"ContainersDeleted": list(pruned.deleted) or None, "SpaceReclaimed": pruned.reclaimed})
+    return call.json(ContainersPruned(containers_deleted=pruned.deleted or None, space_reclaimed=pruned.reclaimed))
 
 
 def register(router: Router) -> None:

@@ -8,6 +8,7 @@ Source: Docker Engine API, "Exec".
 from __future__ import annotations
 
 from aiohttp import web
+from msgspec import UNSET
 
 from havre.api.call import Call
 from havre.api.container_streams import MULTIPLEXED, RAW
@@ -18,25 +19,15 @@ from havre.api.router import Router
 from havre.containers.streams.exec import ExecSpec
 from havre.errors import HavreError, InvalidInput
 from havre.wire import versions
+from havre.wire.containers import ExecCreated, ExecDetails, ExecProcess, ExecStart
 from havre.wire.detach import parse_keys
 from havre.wire.frames import STDOUT, render_header
-from havre.wire.values import Value
-
-
-class ExecStart(Value):
-    """The body of `POST /exec/{id}/start`: `console_size` is [rows, columns]. Without `tty` the output is framed, even
-    that of a terminal.
-    """
-
-    detach: bool = False
-    tty: bool = False
-    console_size: list[int] | None = None
 
 
 async def _create(call: Call) -> web.StreamResponse:
     spec = await call.body(ExecSpec)
     parse_keys(spec.detach_keys)
-    return call.json({"Id": await call.settle(call.services.containers.exec_create(call.name, spec))}, 201)
+    return call.json(ExecCreated(id=await call.settle(call.services.containers.exec_create(call.name, spec))), 201)
 
 
 async def _start(call: Call) -> web.StreamResponse:
@@ -78,28 +69,26 @@ def _console_size(request: ExecStart) -> tuple[int, int] | None:
 async def _inspect(call: Call) -> web.StreamResponse:
     exec = call.services.containers.exec_inspect(call.name)
     entrypoint, *arguments = exec.command
-    process = {
-        "tty": exec.spec.tty,
-        "entrypoint": entrypoint,
-        "arguments": arguments,
-        "privileged": exec.spec.privileged,
-    }
-    if exec.spec.user:
-        process["user"] = exec.spec.user
+    process = ExecProcess(
+        tty=exec.spec.tty,
+        entrypoint=entrypoint,
+        arguments=arguments,
+        privileged=exec.spec.privileged,
+        user=exec.spec.user or UNSET,
+    )
     return call.json(
-        {
-            "ID": exec.id,
-            "Running": exec.running,
-            "ExitCode": exec.exit_code,
-            "ProcessConfig": process,
-            "OpenStdin": exec.spec.attach_stdin,
-            "OpenStderr": exec.spec.attach_stderr,
-            "OpenStdout": exec.spec.attach_stdout,
-            "CanRemove": False,
-            "ContainerID": exec.container_id,
-            "DetachKeys": exec.spec.detach_keys,
-            "Pid": exec.pid,
-        }
+        ExecDetails(
+            id=exec.id,
+            running=exec.running,
+            exit_code=exec.exit_code,
+            process_config=process,
+            open_stdin=exec.spec.attach_stdin,
+            open_stderr=exec.spec.attach_stderr,
+            open_stdout=exec.spec.attach_stdout,
+            container_id=exec.container_id,
+            detach_keys=exec.spec.detach_keys,
+            pid=exec.pid,
+        )
     )
 
 

@@ -11,7 +11,6 @@ from contextlib import asynccontextmanager, suppress
 from aiohttp import web
 
 from havre.api.call import Call
-from havre.api.present import present_image
 from havre.api.progress_stream import stream_progress
 from havre.api.router import Router
 from havre.builds import fetching
@@ -95,7 +94,7 @@ async def _list(call: Call) -> web.StreamResponse:
             with suppress(NotFound):  # removed meanwhile
                 await images.show_manifests(row)
                 found.append(row)
-    return call.json(found, operation="ImageList")
+    return call.json(found)
 
 
 async def _inspect(call: Call) -> web.StreamResponse:
@@ -105,7 +104,7 @@ async def _inspect(call: Call) -> web.StreamResponse:
     details = images.inspect(call.name, platform)
     if manifests:
         await images.show_manifests(details)
-    return call.json(present_image(details), operation="ImageInspect")
+    return call.json(details)
 
 
 async def _sbom(call: Call) -> web.StreamResponse:

@@ -11,22 +11,7 @@ from havre.api.call import Call
 from havre.api.router import Router
 from havre.networks.spec import NetworkSpec
 from havre.wire import versions
-from havre.wire.config import EndpointSettings
-from havre.wire.values import Value
-
-
-class ConnectRequest(Value):
-    """The body of connect."""
-
-    container: str = ""
-    endpoint_config: EndpointSettings | None = None
-
-
-class DisconnectRequest(Value):
-    """The body of disconnect."""
-
-    container: str = ""
-    force: bool = False
+from havre.wire.networks import ConnectRequest, DisconnectRequest, NetworkCreated, NetworksPruned
 
 
 async def _list(call: Call) -> web.StreamResponse:
@@ -44,7 +29,7 @@ async def _inspect(call: Call) -> web.StreamResponse:
 async def _create(call: Call) -> web.StreamResponse:
     spec = await call.body(NetworkSpec)
     network = await call.settle(call.services.networks.create(spec))
-    return call.json({"Id": network.id, "Warning": ""}, 201)
+    return call.json(NetworkCreated(id=network.id), 201)
 
 
 async def _remove(call: Call) -> web.StreamResponse:
@@ -54,7 +39,7 @@ async def _remove(call: Call) -> web.StreamResponse:
 
 async def _prune(call: Call) -> web.StreamResponse:
     deleted = await call.settle(call.services.networks.prune(call.prune_filters()))
-    return call.json({"NetworksDeleted": list(deleted) or None})
+    return call.json(NetworksPruned(networks_deleted=deleted or None))
 
 
 async def _connect(call: Call) -> web.StreamResponse:

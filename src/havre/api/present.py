@@ -1,7 +1,6 @@
-"""Containers and images in Docker's JSON: `inspect`, a row of `ps`, the texts of `STATUS`.
+"""Containers in Docker's JSON: `inspect`, a row of `ps`, the texts of `STATUS`.
 
-Pure: from the engine's values to dicts in dockerd's order of keys. Fields that Go omits when empty are omitted here,
-too (`_OMITTED`), since clients distinguish absent from null.
+Pure: from the engine's values to those of `wire.containers`.
 
 Source: Docker Engine API, "ContainerInspect" and "ContainerSummary"; durations are rendered as by go-units.
 """
@@ -11,34 +10,30 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import msgspec
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from havre.containers.container import Container, MountPoint, State
 from havre.containers.containers import Placement
 from havre.containers.networking import shown_links
 from havre.errors import InvalidInput
-from havre.images.summaries import ImageDetails
-from havre.wire.config import EndpointSettings, PortBinding
+from havre.wire.config import OMITTED_OF_CONFIG, Config, EndpointSettings, HostConfig, PortBinding
+from havre.wire.containers import (
+    ContainerDetails,
+    ContainerGraphDriver,
+    ContainerState,
+    ContainerSummary,
+    NetworkSettings,
+    Port,
+    SummaryHostConfig,
+    SummaryNetworks,
+)
 from havre.wire.queries import parse_time
-from havre.wire.values import ZERO_TIME
+from havre.wire.values import ZERO_TIME, without_empty
 
-_OMITTED = {
-    "Config": (
-        [
-            "ExposedPorts",
-            "NetworkDisabled",
-            "Healthcheck",
-            "ArgsEscaped",
-            "MacAddress",
-            "StopSignal",
-            "StopTimeout",
-            "Shell",
-        ]
-    ),
-    "HostConfig": ["Mounts", "StorageOpt", "Annotations", "Sysctls", "Tmpfs", "Init"],
-}
+_OMITTED_OF_HOST = ("mounts", "storage_opt", "annotations", "sysctls", "tmpfs")
+_OMITTED_OF_MOUNT = ("type", "name", "destination", "driver")
 _DEFAULT_NETWORKS = ("bridge", "default")
 
 
@@ -52,165 +47,144 @@ class Sizes:
 
 def present_container(
     container: Container, placement: Placement, exec_ids: Sequence[str] = (), sizes: Sizes | None = None
-) -> dict[str, Any]:
-    """The response of `GET /containers/{name}/json`; paths of files are shown after the first start has created
-    them."""
+) -> ContainerDetails:
+    """The response of `GET /containers/{name}/json`; paths of files are shown after the first start has created them."""
     started = container.state.started_at != ZERO_TIME
 
     def path_of(file: str) -> str:
         return str(placement.network_files / file) if started else ""
 
-    answer = {
-        "Id": container.id,
-        "Created": container.created,
-        "Path": container.path,
-        "Args": container.args,
-        "State": _state(container.state),
-        "Image": container.image,
-        "ResolvConfPath": path_of("resolv.conf"),
-        "HostnamePath": path_of("hostname"),
-        "HostsPath": path_of("hosts"),
-        "LogPath": placement.log_path if started else "",
-        "Name": f"/{container.name}",
-        "RestartCount": container.restart_count,
-        "Driver": placement.driver,
-        "Platform": container.platform,
-        "MountLabel": "",
-        "ProcessLabel": "",
-        "AppArmorProfile": container.apparmor_profile,
-        "ExecIDs": list(exec_ids) or None,
-        "HostConfig": _without_empty(container.host_config, "HostConfig") | {"Links": shown_links(container) or None},
-        "GraphDriver": {
-            "Data": {"MergedDir": placement.mounted_at} if placement.mounted_at else None,
-            "Name": placement.driver,
-        },
-    }
-    if sizes is not None:
-        answer |= {"SizeRw": sizes.writable, "SizeRootFs": sizes.root}
-    return answer | {
-        "Mounts": [present_mount(point) for point in container.mounts],
-        "Config": _config(container),
-        "NetworkSettings": _network_settings(container, placement),
-    }
+    mounted = {"MergedDir": placement.mounted_at} if placement.mounted_at else None
+    return ContainerDetails(
+        id=container.id,
+        created=container.created,
+        path=container.path,
+        args=container.args,
+        state=_state(container.state),
+        image=container.image,
+        resolv_conf_path=path_of("resolv.conf"),
+        hostname_path=path_of("hostname"),
+        hosts_path=path_of("hosts"),
+        log_path=placement.log_path if started else "",
+        name=f"/{container.name}",
+        restart_count=container.restart_count,
+        driver=placement.driver,
+        platform=container.platform,
+        app_armor_profile=container.apparmor_profile,
+        exec_ids=list(exec_ids) or None,
+        host_config=_host_config(container),
+        graph_driver=ContainerGraphDriver(data=mounted, name=placement.driver),
+        size_rw=UNSET if sizes is None else sizes.writable,
+        size_root_fs=UNSET if sizes is None else sizes.root,
+        mounts=[present_mount(point) for point in container.mounts],
+        config=_config(container),
+        network_settings=_network_settings(container, placement),
+    )
 
 
-def _config(container: Container) -> dict[str, Any]:
+def _host_config(container: Container) -> HostConfig:
+    """The host configuration, with the links that exist now, without fields that Go omits when empty."""
+    shown = without_empty(container.host_config, _OMITTED_OF_HOST)
+    if shown.init is None:  # Go has a pointer for Init, so an explicit false is shown
+        shown = replace(shown, init=UNSET)
+    return replace(shown, links=shown_links(container) or None)
+
+
+def _config(container: Container) -> Config:
     """The configuration, with the MAC address requested for the main network, as dockerd shows it to older clients."""
-    asked = container.asked_networks.get(container.host_config.network_mode, EndpointSettings())
-    return _without_empty(msgspec.structs.replace(container.config, mac_address=asked.mac_address), "Config")
+    asked = container.asked_networks.get(container.host_config.network_mode)
+    config = replace(container.config, mac_address=asked.mac_address if asked is not None else "")
+    return without_empty(config, OMITTED_OF_CONFIG)
 
 
-def _without_empty(value: msgspec.Struct, kind: str) -> dict[str, Any]:
-    plain: dict[str, Any] = msgspec.to_builtins(value)
-    for key in _OMITTED[kind]:
-        # Go has a pointer for Init, so an explicit false is shown.
-        if not plain[key] and not (key == "Init" and plain[key] is False):
-            del plain[key]
-    return plain
-
-
-def present_mount(point: MountPoint) -> dict[str, Any]:
+def present_mount(point: MountPoint) -> MountPoint:
     """An entry of `Mounts`; only volumes have name and driver."""
-    plain: dict[str, Any] = msgspec.to_builtins(point)
-    return {key: value for key, value in plain.items() if value != "" or key in ("Source", "Mode", "Propagation")}
+    return without_empty(point, _OMITTED_OF_MOUNT)
 
 
-def _network_settings(container: Container, placement: Placement) -> dict[str, Any]:
+def _network_settings(container: Container, placement: Placement) -> NetworkSettings:
     first = next((container.networks[name] for name in _DEFAULT_NETWORKS if name in container.networks), None)
     main = first or EndpointSettings()
-    return {
-        "Bridge": "",
-        "SandboxID": container.id if placement.sandbox_key else "",
-        "SandboxKey": placement.sandbox_key,
-        "Ports": msgspec.to_builtins(container.ports),
-        "HairpinMode": False,
-        "LinkLocalIPv6Address": "",
-        "LinkLocalIPv6PrefixLen": 0,
-        "SecondaryIPAddresses": None,
-        "SecondaryIPv6Addresses": None,
-        "EndpointID": main.endpoint_id,
-        "Gateway": main.gateway,
-        "GlobalIPv6Address": main.global_ipv6_address,
-        "GlobalIPv6PrefixLen": main.global_ipv6_prefix_len,
-        "IPAddress": main.ip_address,
-        "IPPrefixLen": main.ip_prefix_len,
-        "IPv6Gateway": main.ipv6_gateway,
-        "MacAddress": main.mac_address,
-        "Networks": msgspec.to_builtins(container.networks),
-    }
-
-
-def present_image(details: ImageDetails) -> dict[str, Any]:
-    """The response of `GET /images/{name}/json`."""
-    plain: dict[str, Any] = msgspec.to_builtins(details)
-    plain["Config"] = _without_empty(details.config, "Config")
-    for name in ("Variant", "Created"):
-        if not plain[name]:
-            del plain[name]
-    return plain
+    return NetworkSettings(
+        sandbox_id=container.id if placement.sandbox_key else "",
+        sandbox_key=placement.sandbox_key,
+        ports=container.ports,
+        endpoint_id=main.endpoint_id,
+        gateway=main.gateway,
+        global_ipv6_address=main.global_ipv6_address,
+        global_ipv6_prefix_len=main.global_ipv6_prefix_len,
+        ip_address=main.ip_address,
+        ip_prefix_len=main.ip_prefix_len,
+        ipv6_gateway=main.ipv6_gateway,
+        mac_address=main.mac_address,
+        networks=container.networks,
+    )
 
 
 def present_summary(
-    container: Container, now: float, image: str | None = None, sizes: Sizes | None = None
-) -> dict[str, Any]:
-    """A row of `GET /containers/json`; `image` replaces a name that now refers to another image."""
-    answer: dict[str, Any] = {
-        "Id": container.id,
-        "Names": [f"/{container.name}"],
-        "Image": container.config.image if image is None else image,
-        "ImageID": container.image,
-        "Command": " ".join(_shown(word) for word in (container.path, *container.args) if word),
-        "Created": int(_seconds(container.created)),
-        "Ports": present_ports(container),
-    }
-    if sizes is not None:
-        shown = {"SizeRw": sizes.writable, "SizeRootFs": sizes.root}
-        answer |= {key: value for key, value in shown.items() if value}
-    return answer | {
-        "Labels": container.config.labels or {},
-        "State": container.state.status,
-        "Status": status_text(container.state, now),
-        "HostConfig": {"NetworkMode": container.host_config.network_mode},
-        "NetworkSettings": {"Networks": msgspec.to_builtins(container.networks)},
-        "Mounts": [present_mount(point) for point in container.mounts],
-    }
+    container: Container,
+    now: float,
+    image: str | None = None,
+    sizes: Sizes | None = None,
+    others: Sequence[str] = (),
+) -> ContainerSummary:
+    """A row of `GET /containers/json`.
+
+    `image` replaces a name that now refers to another image; `others` are the aliases in links to the container.
+    """
+    return ContainerSummary(
+        id=container.id,
+        names=sorted((f"/{container.name}", *others)),
+        image=container.config.image if image is None else image,
+        image_id=container.image,
+        command=" ".join(_shown(word) for word in (container.path, *container.args) if word),
+        created=int(_seconds(container.created)),
+        ports=present_ports(container),
+        size_rw=(sizes.writable if sizes is not None else 0) or UNSET,
+        size_root_fs=(sizes.root if sizes is not None else 0) or UNSET,
+        labels=container.config.labels or {},
+        state=container.state.status,
+        status=status_text(container.state, now),
+        host_config=SummaryHostConfig(network_mode=container.host_config.network_mode),
+        network_settings=SummaryNetworks(networks=container.networks),
+        mounts=[present_mount(point) for point in container.mounts],
+    )
 
 
 def _shown(word: str) -> str:
     return f"'{word}'" if " " in word else word
 
 
-def present_ports(container: Container) -> list[dict[str, Any]]:
+def present_ports(container: Container) -> list[Port]:
     """The `Ports` of a summary: each published port once per host address, each exposed one without an address."""
-    ports: list[dict[str, Any]] = []
+    ports: list[Port] = []
     for port, bindings in container.ports.items():
         number, _, protocol = port.partition("/")
-        private: dict[str, Any] = {"PrivatePort": int(number), "Type": protocol or "tcp"}
-        ports += [_public(private, binding) for binding in bindings or ()] or [private]
+        private, kind = int(number), protocol or "tcp"
+        ports += [_public(private, kind, each) for each in bindings or ()] or [Port(private_port=private, type=kind)]
     return ports
 
 
-def _public(private: dict[str, Any], binding: PortBinding) -> dict[str, Any]:
-    public = {"PublicPort": int(binding.host_port)} if binding.host_port.isdigit() else {}
-    address = {"IP": binding.host_ip} if binding.host_ip else {}
-    return address | {"PrivatePort": private["PrivatePort"]} | public | {"Type": private["Type"]}
+def _public(private: int, kind: str, binding: PortBinding) -> Port:
+    public = int(binding.host_port) if binding.host_port.isdigit() else UNSET
+    return Port(ip=binding.host_ip or UNSET, private_port=private, public_port=public, type=kind)
 
 
-def _state(state: State) -> dict[str, Any]:
-    shown = {
-        "Status": state.status,
-        "Running": state.running,
-        "Paused": state.paused,
-        "Restarting": state.restarting,
-        "OOMKilled": state.oom_killed,
-        "Dead": state.dead,
-        "Pid": state.pid,
-        "ExitCode": state.exit_code,
-        "Error": state.error,
-        "StartedAt": state.started_at,
-        "FinishedAt": state.finished_at,
-    }
-    return shown | ({"Health": msgspec.to_builtins(state.health)} if state.health is not None else {})
+def _state(state: State) -> ContainerState:
+    return ContainerState(
+        status=state.status,
+        running=state.running,
+        paused=state.paused,
+        restarting=state.restarting,
+        oom_killed=state.oom_killed,
+        dead=state.dead,
+        pid=state.pid,
+        exit_code=state.exit_code,
+        error=state.error,
+        started_at=state.started_at,
+        finished_at=state.finished_at,
+        health=UNSET if state.health is None else state.health,
+    )
 
 
 def status_text(state: State, now: float) -> str:

@@ -21,6 +21,7 @@ from havre.errors import InvalidInput
 from havre.events import Event
 from havre.registry import Auth
 from havre.wire.queries import parse_time
+from havre.wire.system import DiskUsage
 from havre.wire.versions import NEWEST, OLDEST
 
 _PING = {
@@ -28,12 +29,7 @@ _PING = {
     "Pragma": "no-cache",
     "Swarm": "inactive",
 }
-_DF_TYPES = {
-    "container": ("Containers",),
-    "image": ("Images", "LayersSize"),
-    "volume": ("Volumes",),
-    "build-cache": ("BuildCache",),
-}
+_DF_TYPES = ("container", "image", "volume", "build-cache")
 
 
 async def _ping(call: Call) -> web.StreamResponse:
@@ -49,7 +45,7 @@ async def _version(call: Call) -> web.StreamResponse:
 
 
 async def _info(call: Call) -> web.StreamResponse:
-    return call.json(await call.services.system.info(), operation="SystemInfo")
+    return call.json(await call.services.system.info())
 
 
 async def _check(call: Call) -> web.StreamResponse:
@@ -65,25 +61,24 @@ async def _disk_usage(call: Call) -> web.StreamResponse:
     wanted = call.query.getall("type", [])
     if unknown := [kind for kind in wanted if kind not in _DF_TYPES]:
         raise InvalidInput(f"unknown object type: {unknown[0]}", f"expected one of {', '.join(_DF_TYPES)}")
-    answer = await call.services.system.disk_usage(wanted or _DF_TYPES)
+    kinds = wanted or _DF_TYPES
+    found = await call.services.system.disk_usage(kinds)
     now = time.time()
-    answer["Containers"] = [
-        present_summary(container, now, sizes=Sizes(writable, root))
-        for container, writable, root in answer["Containers"]
-    ]
-    answer["BuildCache"] = [
+    containers = [present_summary(each, now, sizes=Sizes(writable, root)) for each, writable, root in found.containers]
+    cache = [
         present_cache(record, used)
         for record, used in await call.services.builder.usage()
         if record.layer or record.type in (CACHE_MOUNT, LOCAL_SOURCE)
     ]
-    if wanted:
-        asked = {key for kind in wanted for key in _DF_TYPES[kind]}
-        answer = {key: value if key in asked else _nothing(key) for key, value in answer.items()}
-    return call.json(answer, operation="SystemDataUsage")
-
-
-def _nothing(key: str) -> int | None:
-    return 0 if key == "LayersSize" else None
+    return call.json(
+        DiskUsage(
+            layers_size=found.layers_bytes if "image" in kinds else 0,
+            images=found.images if "image" in kinds else None,
+            containers=containers if "container" in kinds else None,
+            volumes=found.volumes if "volume" in kinds else None,
+            build_cache=cache if "build-cache" in kinds else None,
+        )
+    )
 
 
 async def _events(call: Call) -> web.StreamResponse:

@@ -7,13 +7,14 @@ from aiohttp import web
 from havre.api.call import Call
 from havre.api.router import Router
 from havre.wire import versions
-from havre.wire.config import HostConfig
+from havre.wire.config import UpdateRequest
+from havre.wire.containers import ContainerUpdated
 
 
 async def _update(call: Call) -> web.StreamResponse:
-    asked = versions.lift("ContainerUpdate", await call.body(HostConfig), call.version)
+    asked = versions.lift(await call.body(UpdateRequest), call.version)
     warnings = await call.settle(call.services.updates.update(call.name, asked))
-    return call.json({"Warnings": list(warnings) or None})
+    return call.json(ContainerUpdated(warnings=list(warnings) or None))
 
 
 def register(router: Router) -> None:

@@ -5,8 +5,6 @@ Source: Docker Engine API, "Volumes".
 
 from __future__ import annotations
 
-from typing import Any
-
 from aiohttp import web
 
 from havre.api.call import Call
@@ -14,22 +12,12 @@ from havre.api.router import Router
 from havre.api.swarm import NOT_A_MANAGER
 from havre.errors import Unavailable
 from havre.volumes.copies import VolumeCopies
-from havre.wire.values import Value
-
-
-class VolumeRequest(Value):
-    """The body of `POST /volumes/create`; without a name the volume is anonymous."""
-
-    name: str = ""
-    driver: str = ""
-    driver_opts: dict[str, str] | None = None
-    labels: dict[str, str] | None = None
-    cluster_volume_spec: dict[str, Any] | None = None
+from havre.wire.volumes import VolumeList, VolumeRequest, VolumesPruned
 
 
 async def _list(call: Call) -> web.StreamResponse:
     volumes, warnings = await call.services.volumes.list(call.filters())
-    return call.json({"Volumes": volumes, "Warnings": warnings or None})
+    return call.json(VolumeList(volumes=volumes, warnings=warnings or None))
 
 
 async def _inspect(call: Call) -> web.StreamResponse:
@@ -60,7 +48,7 @@ async def _prune(call: Call) -> web.StreamResponse:
     if call.version < (1, 42):  # before 1.42 named volumes were pruned, too
         filters.setdefault("all", ["true"])
     pruned = await call.settle(call.services.volumes.prune(filters))
-    return call.json({"VolumesDeleted": list(pruned.deleted), "SpaceReclaimed": pruned.reclaimed})
+    return call.json(VolumesPruned(volumes_deleted=pruned.deleted, space_reclaimed=pruned.reclaimed))
 
 
 async def _rename(call: Call) -> web.StreamResponse:

@@ -249,7 +249,7 @@ class Stages:
         details, reference = self._images.inspect(id), parse_reference(name).with_default_tag()
         known = [parse_reference(each) for each in details.repo_digests]
         digest = next((each.digest for each in known if each.name == reference.name and each.digest), Digest(id))
-        platform = Platform(details.architecture, details.os, variant=details.variant)
+        platform = Platform(details.architecture, details.os, variant=details.variant or "")
         self.inputs.materials[package_url(reference, platform)] = digest
 
     async def _find(self, name: str, platform: str, vertex: Vertex | None) -> str:

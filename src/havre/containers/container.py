@@ -9,24 +9,10 @@ import msgspec
 
 from havre.linux.idmap import IdRange
 from havre.wire.config import Config, EndpointSettings, HostConfig, PortBinding, TmpfsOptions
+from havre.wire.containers import Health, HealthResult, MountPoint
 from havre.wire.values import ZERO_TIME, Value
 
-
-class HealthResult(Value):
-    """One probe: when it ran, its exit code (-1: not run, or timed out) and its output."""
-
-    start: str
-    end: str
-    exit_code: int = 0
-    output: str = ""
-
-
-class Health(Value):
-    """Health: starting, healthy or unhealthy; the number of consecutive failures, and the last results."""
-
-    status: str = ""
-    failing_streak: int = 0
-    log: list[HealthResult] = msgspec.field(default_factory=list)
+__all__ = ["Container", "Health", "HealthResult", "MountOptions", "MountPoint", "State"]
 
 
 class State(Value):
@@ -63,22 +49,6 @@ class State(Value):
     def dead(self) -> bool:
         """Report whether removal has failed."""
         return self.status == "dead"
-
-
-class MountPoint(Value):
-    """A mount of a container as `inspect` shows it.
-
-    `source` is the host path, or an image's ID; `name` the volume's or the image's.
-    """
-
-    type: str
-    name: str = ""
-    source: str = ""
-    destination: str = ""
-    driver: str = ""
-    mode: str = ""
-    rw: bool = msgspec.field(default=True, name="RW")
-    propagation: str = ""
 
 
 class MountOptions(Value, omit_defaults=True):

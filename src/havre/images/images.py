@@ -41,7 +41,7 @@ from havre.images.push import UPLOADS, Pusher
 from havre.images.sbom import SPDX, Inventories
 from havre.images.searching import RemoteImage, check_limit, describe_remote, select_found
 from havre.images.store import Image, ImageRow, ImageStore, NameRow, Tables
-from havre.images.summaries import HistoryItem, ImageDetails, ImageSummary, Publish, RunImage, event_attributes
+from havre.images.summaries import Publish, RunImage, event_attributes
 from havre.oci import mediatypes
 from havre.oci.attestation import Attested, Predicate, attest
 from havre.oci.digest import Digest, digest_of
@@ -52,6 +52,7 @@ from havre.oci.reference import Reference, parse_reference, parse_repository
 from havre.registry import Auth, FoundRepository, Policy, PublicKey, Registry
 from havre.storage.store import Storage
 from havre.wire.filters import Filters
+from havre.wire.images import HistoryItem, ImageDetails, ImageSummary
 from havre.wire.values import ImageId
 
 

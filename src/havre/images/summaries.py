@@ -12,91 +12,23 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 import msgspec
+from msgspec import UNSET
 
 from havre.errors import Failed, InvalidInput
 from havre.golang.units import parse_duration
 from havre.images.documents import labels_of, read_config
-from havre.images.manifests import ManifestSummary
 from havre.images.store import Image
 from havre.oci.digest import Digest
-from havre.oci.manifest import Descriptor
 from havre.oci.platform import Platform
 from havre.oci.reference import Reference
-from havre.wire.config import Config
+from havre.wire.config import OMITTED_OF_CONFIG, Config
 from havre.wire.filters import Filters, boolean, check_keys, matches_labels
+from havre.wire.images import GraphDriver, HistoryItem, ImageDetails, ImageSummary, RootFs
 from havre.wire.times import from_seconds
-from havre.wire.values import ZERO_TIME, ImageId, Value
+from havre.wire.values import ZERO_TIME, ImageId, without_empty
 
 LIST_FILTERS = frozenset({"dangling", "label", "label!", "before", "since", "reference", "until"})
 PRUNE_FILTERS = frozenset({"dangling", "label", "label!", "until"})
-_UNKNOWN = -1
-
-
-class ImageSummary(Value):
-    """One row of the list; `created` in seconds since the epoch, counts and sizes -1 unless asked for.
-
-    `manifests` and the `descriptor` of their index are absent unless asked for.
-    """
-
-    id: str
-    parent_id: str = ""
-    repo_tags: list[str] = []
-    repo_digests: list[str] = []
-    created: int = 0
-    size: int = 0
-    shared_size: int = _UNKNOWN
-    labels: dict[str, str] | None = None
-    containers: int = _UNKNOWN
-    manifests: list[ManifestSummary] | msgspec.UnsetType = msgspec.UNSET
-    descriptor: Descriptor | msgspec.UnsetType = msgspec.UNSET
-
-
-class RootFs(Value):
-    """The layers of an image, base first."""
-
-    type: str
-    layers: list[str]
-
-
-class GraphDriver(Value):
-    """The storage driver of the layers."""
-
-    name: str
-    data: dict[str, str] | None = None
-
-
-class ImageDetails(Value):
-    """The response of `inspect`; times are RFC 3339, sizes bytes, manifests as in `ImageSummary`."""
-
-    id: str
-    repo_tags: list[str]
-    repo_digests: list[str]
-    parent: str
-    comment: str
-    created: str
-    docker_version: str
-    author: str
-    config: Config
-    architecture: str
-    variant: str
-    os: str
-    size: int
-    graph_driver: GraphDriver
-    root_fs: RootFs = msgspec.field(name="RootFS")
-    metadata: dict[str, str]
-    manifests: list[ManifestSummary] | msgspec.UnsetType = msgspec.UNSET
-    descriptor: Descriptor | msgspec.UnsetType = msgspec.UNSET
-
-
-class HistoryItem(Value):
-    """One step of an image's history; `created` in seconds since the epoch."""
-
-    id: str
-    created: int
-    created_by: str
-    tags: list[str] | None
-    size: int
-    comment: str
 
 
 class RunImage(msgspec.Struct, frozen=True):
@@ -184,12 +116,12 @@ def describe(image: Image, names: Sequence[Reference], sizes: Sizes, driver: str
         repo_digests=[name.familiar() for name in names if name.digest is not None],
         parent=image.row.parent,
         comment=config.comment or (config.history[-1].comment if config.history else ""),
-        created=config.created or "",
+        created=config.created or UNSET,
         docker_version=config.docker_version,
         author=config.author,
-        config=image_config(image),
+        config=without_empty(image_config(image), OMITTED_OF_CONFIG),
         architecture=config.architecture,
-        variant=config.variant,
+        variant=config.variant or UNSET,
         os=config.platform.os,
         size=size_of(image, sizes),
         graph_driver=GraphDriver(name=driver),

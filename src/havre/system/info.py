@@ -16,9 +16,9 @@ import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import msgspec
+from msgspec import UNSET
 
 from havre.aio import in_thread
 from havre.containers.container import Container
@@ -29,18 +29,24 @@ from havre.linux.room import free_bytes, full_hint, lacks_inodes
 from havre.registry import proxies
 from havre.runtime import Release, Runtime
 from havre.storage import Storage
+from havre.volumes.spec import Volume
 from havre.volumes.volumes import Volumes
+from havre.wire.images import ImageSummary
+from havre.wire.system import (
+    Commit,
+    Component,
+    Info,
+    PlatformName,
+    Plugins,
+    RegistryConfig,
+    RegistryIndex,
+    RuntimeEntry,
+    SwarmInfo,
+    VersionAnswer,
+)
 from havre.wire.times import from_seconds
 
 _FULL_BYTES = 4 << 20  # below this, a file system counts as full
-_NO_SWARM = {
-    "NodeID": "",
-    "NodeAddr": "",
-    "LocalNodeState": "inactive",
-    "ControlAvailable": False,
-    "Error": "",
-    "RemoteManagers": None,
-}
 DOCKER_COMPATIBLE = "26.1.5"
 """The Docker release whose behaviour havre reports; clients compare it with their own."""
 _FEATURES = "org.opencontainers.runtime-spec.features"  # key in `Runtimes`, as dockerd has it
@@ -74,6 +80,16 @@ class Identity:
         return [root for root in (self.data_root, self.exec_root) if root is not None]
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What is on the disk: bytes of all layers, images, containers with their two sizes, volumes with theirs."""
+
+    layers_bytes: int
+    images: Sequence[ImageSummary]
+    containers: Sequence[tuple[Container, int, int]]
+    volumes: Sequence[Volume]
+
+
 class System:
     """Reads facts for clients; changes nothing."""
 
@@ -104,12 +120,13 @@ class System:
         """The builder that docker's command line is to ask for: "2" is BuildKit, "1" the classic one."""
         return "2" if self._identity.buildkit else "1"
 
-    async def version(self, newest: str, oldest: str) -> dict[str, Any]:
+    async def version(self, newest: str, oldest: str) -> VersionAnswer:
         """`GET /version`; the arguments are the API versions that the edge speaks."""
         kernel, built = platform.release(), from_seconds(self._identity.started_at)
+        architecture = go_architecture(platform.machine())
         details = {
             "ApiVersion": newest,
-            "Arch": go_architecture(platform.machine()),
+            "Arch": architecture,
             "BuildTime": built,
             "Experimental": str(self._identity.experimental).lower(),
             "GitCommit": "",
@@ -118,141 +135,116 @@ class System:
             "MinAPIVersion": oldest,
             "Os": "linux",
         }
-        engine = {"Name": "Engine", "Version": DOCKER_COMPATIBLE, "Details": details}
-        havre = {
-            "Name": "havre",
-            "Version": self._identity.version,
-            "Details": {"Python": platform.python_version(), "Implementation": sys.implementation.name},
-        }
+        python = {"Python": platform.python_version(), "Implementation": sys.implementation.name}
         programs = [
-            {"Name": name, "Version": release.version, "Details": {"GitCommit": release.commit, "Path": path}}
+            Component(name=name, version=release.version, details={"GitCommit": release.commit, "Path": path})
             for name, (path, release) in (await self._runtime.releases()).items()
         ]
-        return {
-            "Platform": {"Name": f"havre {self._identity.version}"},
-            "Components": [engine, havre, *programs],
-            "Version": DOCKER_COMPATIBLE,
-            "ApiVersion": newest,
-            "MinAPIVersion": oldest,
-            "GitCommit": "",
-            "GoVersion": "",
-            "Os": "linux",
-            "Arch": details["Arch"],
-            "KernelVersion": kernel,
-            "BuildTime": built,
-        }
+        return VersionAnswer(
+            platform=PlatformName(name=f"havre {self._identity.version}"),
+            components=[
+                Component(name="Engine", version=DOCKER_COMPATIBLE, details=details),
+                Component(name="havre", version=self._identity.version, details=python),
+                *programs,
+            ],
+            version=DOCKER_COMPATIBLE,
+            api_version=newest,
+            min_api_version=oldest,
+            arch=architecture,
+            kernel_version=kernel,
+            build_time=built,
+        )
 
-    async def info(self) -> dict[str, Any]:
+    async def info(self) -> Info:
         """`GET /info`."""
+        identity, cgroups = self._identity, self._runtime.host.cgroups
         host = await in_thread(read_host)
-        cgroups = self._runtime.host.cgroups
-        warnings = await in_thread(_warn_of_room, self._identity.roots)
-        if self._identity.seccomp_profile != "builtin":
+        warnings = await in_thread(_warn_of_room, identity.roots)
+        if identity.seccomp_profile != "builtin":
             warnings.append("WARNING: daemon is not using the default seccomp profile")
         releases = await self._runtime.releases()
         init = self._runtime.host.init.name if self._runtime.host.init else ""
         http_proxy, https_proxy, no_proxy = proxies.configured()
-        return {
-            "ID": self.id,
-            **self._counts(),
-            "Images": len(self._images.list()),
-            "Driver": self._storage.driver,
-            "DriverStatus": [list(line) for line in self._storage.driver_status],
-            "Plugins": {
-                "Volume": self._volumes.drivers(),
-                "Network": ["bridge", "host", "null"],
-                "Authorization": list(self._identity.authorization_plugins) or None,
-                "Log": ["fluentd", "gelf", "journald", "json-file", "local", "syslog"],
-            },
-            "MemoryLimit": True,
-            "SwapLimit": cgroups.swap_limit,
-            "CpuCfsPeriod": True,
-            "CpuCfsQuota": True,
-            "CPUShares": True,
-            "CPUSet": True,
-            "PidsLimit": True,
-            "IPv4Forwarding": host["forwarding"],
-            "BridgeNfIptables": False,
-            "BridgeNfIp6tables": False,
-            "Debug": self._identity.debug,
-            "NFd": len(os.listdir("/proc/self/fd")),
-            "OomKillDisable": cgroups.layout != "v2",
-            "NGoroutines": len(asyncio.all_tasks()) + threading.active_count(),
-            "SystemTime": from_seconds(time.time()),
-            "LoggingDriver": self._identity.log_driver,
-            "CgroupDriver": "cgroupfs",
-            "CgroupVersion": "2" if cgroups.layout == "v2" else "1",
-            "NEventsListener": 0,
-            "KernelVersion": platform.release(),
-            "OperatingSystem": host["name"],
-            "OSVersion": host["version"],
-            "OSType": "linux",
-            "Architecture": platform.machine(),
-            "IndexServerAddress": "https://index.docker.io/v1/",
-            "RegistryConfig": self._registries(),
-            "NCPU": os.cpu_count() or 1,
-            "MemTotal": host["memory"],
-            "GenericResources": None,
-            "DockerRootDir": str(self._identity.data_root),
-            "HttpProxy": http_proxy,
-            "HttpsProxy": https_proxy,
-            "NoProxy": no_proxy,
-            "Name": socket.gethostname(),
-            "Labels": list(self._identity.labels),
-            "ExperimentalBuild": self._identity.experimental,
-            "ServerVersion": DOCKER_COMPATIBLE,
-            "Runtimes": await self._runtimes(),
-            "DefaultRuntime": self._runtime.default,
-            "DefaultRuntimeReason": self._runtime.reason,
-            "Swarm": _NO_SWARM,
-            "LiveRestoreEnabled": self._identity.live_restore,
-            "Isolation": "",
-            "InitBinary": init,
-            "ContainerdCommit": {"ID": "", "Expected": ""},
-            "RuncCommit": _release_of(releases, self._runtime.default),
-            "InitCommit": _release_of(releases, init),
-            "SecurityOptions": self._security_options(),
-            "CDISpecDirs": list(self._identity.cdi_directories),
-            "Warnings": ([] if cgroups.swap_limit else ["WARNING: No swap limit support"]) + warnings,
-        }
-
-    async def _runtimes(self) -> dict[str, dict[str, Any]]:
-        """The OCI runtimes, each with the features that it reports."""
-        features = await self._runtime.features()
-        return {
-            name: {"path": path, **({"status": {_FEATURES: features[name]}} if features.get(name) else {})}
-            for name, path in self._runtime.binaries.items()
-        }
-
-    def _counts(self) -> dict[str, int]:
         states = [container.state for container in self._containers.list(all=True)]
         paused = sum(state.paused for state in states)
         running = sum(state.running for state in states) - paused
+        return Info(
+            id=self.id,
+            containers=len(states),
+            containers_running=running,
+            containers_paused=paused,
+            containers_stopped=len(states) - running - paused,
+            images=len(self._images.list()),
+            driver=self._storage.driver,
+            driver_status=[list(line) for line in self._storage.driver_status],
+            plugins=Plugins(
+                volume=self._volumes.drivers(),
+                network=["bridge", "host", "null"],
+                authorization=list(identity.authorization_plugins) or None,
+                log=["fluentd", "gelf", "journald", "json-file", "local", "syslog"],
+            ),
+            swap_limit=cgroups.swap_limit,
+            ipv4_forwarding=host.forwarding,
+            debug=identity.debug,
+            open_files=len(os.listdir("/proc/self/fd")),
+            oom_kill_disable=cgroups.layout != "v2",
+            tasks=len(asyncio.all_tasks()) + threading.active_count(),
+            system_time=from_seconds(time.time()),
+            logging_driver=identity.log_driver,
+            cgroup_version="2" if cgroups.layout == "v2" else "1",
+            kernel_version=platform.release(),
+            operating_system=host.name,
+            os_version=host.version,
+            architecture=platform.machine(),
+            index_server_address="https://index.docker.io/v1/",
+            registry_config=self._registries(),
+            cpus=os.cpu_count() or 1,
+            memory_bytes=host.memory_bytes,
+            docker_root_dir=str(identity.data_root),
+            http_proxy=http_proxy,
+            https_proxy=https_proxy,
+            no_proxy=no_proxy,
+            name=socket.gethostname(),
+            labels=list(identity.labels),
+            experimental_build=identity.experimental,
+            server_version=DOCKER_COMPATIBLE,
+            runtimes=await self._runtimes(),
+            default_runtime=self._runtime.default,
+            default_runtime_reason=self._runtime.reason,
+            swarm=SwarmInfo(),
+            live_restore_enabled=identity.live_restore,
+            init_binary=init,
+            containerd_commit=Commit(),
+            runc_commit=_release_of(releases, self._runtime.default),
+            init_commit=_release_of(releases, init),
+            security_options=self._security_options(),
+            cdi_spec_dirs=list(identity.cdi_directories),
+            warnings=([] if cgroups.swap_limit else ["WARNING: No swap limit support"]) + warnings,
+        )
+
+    async def _runtimes(self) -> dict[str, RuntimeEntry]:
+        """The OCI runtimes, each with what it says that it can."""
+        features = await self._runtime.features()
         return {
-            "Containers": len(states),
-            "ContainersRunning": running,
-            "ContainersPaused": paused,
-            "ContainersStopped": len(states) - running - paused,
+            name: RuntimeEntry(path=path, status={_FEATURES: features[name]} if features.get(name) else UNSET)
+            for name, path in self._runtime.binaries.items()
         }
 
-    def _registries(self) -> dict[str, Any]:
+    def _registries(self) -> RegistryConfig:
         insecure = self._identity.insecure_registries
         networks = [each for each in dict.fromkeys(insecure) if "/" in each]
-        # with a trailing slash, as dockerd stores them
-        mirrors = [mirror.rstrip("/") + "/" for mirror in self._identity.mirrors]
-        hub = {"Name": "docker.io", "Mirrors": mirrors, "Secure": True, "Official": True}
+        mirrors = [mirror.rstrip("/") + "/" for mirror in self._identity.mirrors]  # as dockerd keeps them
+        hub = RegistryIndex(name="docker.io", mirrors=mirrors, secure=True, official=True)
         others = {
-            each: {"Name": each, "Mirrors": [], "Secure": False, "Official": False}
+            each: RegistryIndex(name=each, mirrors=[], secure=False, official=False)
             for each in insecure
             if "/" not in each
         }
-        return {
-            "AllowNondistributableArtifactsCIDRs": None,
-            "AllowNondistributableArtifactsHostnames": None,
-            "InsecureRegistryCIDRs": [*networks, "127.0.0.0/8"],
-            "IndexConfigs": {"docker.io": hub, **others},
-            "Mirrors": mirrors or None,
-        }
+        return RegistryConfig(
+            insecure_registry_cidrs=[*networks, "127.0.0.0/8"],
+            index_configs={"docker.io": hub, **others},
+            mirrors=mirrors or None,
+        )
 
     def _security_options(self) -> list[str]:
         options = [f"name=seccomp,profile={self._identity.seccomp_profile}"]
@@ -266,19 +258,14 @@ class System:
             options.append("name=no-new-privileges")
         return options
 
-    async def disk_usage(self, kinds: Collection[str] = ("container", "image", "volume")) -> dict[str, Any]:
-        """`GET /system/df`: images, containers with their sizes, volumes; only these kinds are measured."""
+    async def disk_usage(self, kinds: Collection[str] = ("container", "image", "volume")) -> Usage:
+        """Images, containers with their sizes, volumes; only what is of these kinds is measured."""
         sized, volumes = await asyncio.gather(
             self._sized_containers() if "container" in kinds else _nothing(),
             self._volumes.usage() if "volume" in kinds else _nothing(),
         )
         images = self._images.list(shared_size=True, containers=True) if "image" in kinds else []
-        return {
-            "LayersSize": self._images.layers_size() if "image" in kinds else 0,
-            "Images": msgspec.to_builtins(images),
-            "Containers": sized,
-            "Volumes": msgspec.to_builtins(volumes),
-        }
+        return Usage(self._images.layers_size() if "image" in kinds else 0, images, sized, volumes)
 
     async def _sized_containers(self) -> list[tuple[Container, int, int]]:
         sized = []
@@ -301,11 +288,11 @@ def _warn_of_room(roots: Sequence[Path]) -> list[str]:
     return [f"WARNING: {full_hint(root)}" for root in full]
 
 
-def _release_of(releases: Mapping[str, tuple[str, Release]], name: str) -> dict[str, str]:
-    """A program's commit, or its version if unknown, in the shape of `GET /info`."""
+def _release_of(releases: Mapping[str, tuple[str, Release]], name: str) -> Commit:
+    """A program's commit, or its version where it tells none, in the shape of `GET /info`."""
     _, release = releases.get(name, ("", Release("", "")))
     commit = release.commit or release.version
-    return {"ID": commit, "Expected": commit}
+    return Commit(id=commit, expected=commit)
 
 
 def go_architecture(machine: str) -> str:
@@ -313,14 +300,19 @@ def go_architecture(machine: str) -> str:
     return {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm"}.get(machine, machine)
 
 
-def read_host() -> Mapping[str, Any]:
-    """Name and version of the distribution, bytes of memory, whether IPv4 is forwarded. Blocking."""
+class HostFacts(NamedTuple):
+    """Name and version of the distribution, its memory, whether IPv4 packets are passed on."""
+
+    name: str
+    version: str
+    memory_bytes: int
+    forwarding: bool
+
+
+def read_host() -> HostFacts:
+    """Look at the host. Blocking."""
     release = platform.freedesktop_os_release()
     pages, page_size = os.sysconf("SC_PHYS_PAGES"), os.sysconf("SC_PAGE_SIZE")
     forwarding = Path("/proc/sys/net/ipv4/ip_forward").read_text().strip() == "1"
-    return {
-        "name": release.get("PRETTY_NAME", "Linux"),
-        "version": release.get("VERSION_ID", ""),
-        "memory": pages * page_size,
-        "forwarding": forwarding,
-    }
+    name, version = release.get("PRETTY_NAME", "Linux"), release.get("VERSION_ID", "")
+    return HostFacts(name, version, pages * page_size, forwarding)

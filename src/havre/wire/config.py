@@ -58,6 +58,13 @@ class Config(Value):
     shell: Words | None = None
 
 
+OMITTED_OF_CONFIG = (
+    "exposed_ports", "network_disabled", "healthcheck", "args_escaped", "mac_address", "stop_signal", "stop_timeout",
+    "shell",
+)  # fmt: skip
+"""What of a `Config` is not shown where it is empty."""
+
+
 class LogConfig(Value):
     """The log driver and its options."""
 
@@ -278,6 +285,10 @@ class NetworkingConfig(Value):
     """The networks of a new container, by name or ID."""
 
     endpoints_config: dict[str, EndpointSettings | None] | None = None
+
+
+class UpdateRequest(HostConfig):
+    """The body of `POST /containers/{name}/update`: those limits that are to change, and the restart policy."""
 
 
 class CreateRequest(Config):

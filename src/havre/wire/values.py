@@ -13,7 +13,8 @@ Source: Docker Engine API, "ContainerCreate" and "ContainerInspect"; OCI image s
 
 from __future__ import annotations
 
-from typing import NewType
+from collections.abc import Collection
+from typing import NewType, TypeVar
 
 import msgspec
 
@@ -55,3 +56,12 @@ def docker_name(field: str) -> str:
 
 class Value(msgspec.Struct, rename=docker_name, kw_only=True):
     """Base of the structs below: Docker's JSON names, keyword arguments."""
+
+
+V = TypeVar("V", bound=Value)
+
+
+def without_empty(value: V, names: Collection[str]) -> V:
+    """A copy to be shown, without those of the fields `names` that are empty, as Go's `omitempty` has it."""
+    empty = {name: msgspec.UNSET for name in names if not getattr(value, name)}
+    return msgspec.structs.replace(value, **empty) if empty else value

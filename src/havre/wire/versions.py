@@ -1,8 +1,9 @@
 """API versions: which are supported, and conversion for older clients.
 
-Handlers implement only `NEWEST`. An older client's request is lifted before its handler sees it, and the answer lowered
-afterwards, by the tables at the end: operation, first version that no longer needs the change, change. Changes are
-applied from the newest down, each once.
+Handlers speak `NEWEST` only. A request of an older client is lifted before its handler sees it, and the answer lowered
+afterwards, by the tables at the end: type of the request or answer, first version that no longer needs the change,
+change. Changes are applied from the newest down, each once. What only older versions have is UNSET in an answer
+until it is lowered to one of them.
 
     client 1.41 --request--> lift --> handler (1.45) --answer--> lower 1.45, lower 1.44, lower 1.42 --> client 1.41
 
@@ -13,10 +14,20 @@ Why: docs/decisions/060.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeVar
+
+from msgspec import UNSET
+from msgspec.structs import replace
 
 from havre.errors import InvalidInput
+from havre.wire.config import OMITTED_OF_CONFIG, Config, CreateRequest, EndpointSettings, Mount, UpdateRequest
+from havre.wire.containers import ContainerDetails
+from havre.wire.images import ImageDetails, ImageSummary
+from havre.wire.system import DiskUsage, Info
+from havre.wire.values import ZERO_TIME, without_empty
+
+T = TypeVar("T")
 
 
 class Version(NamedTuple):
@@ -28,6 +39,8 @@ class Version(NamedTuple):
     def __str__(self) -> str:
         return f"{self.major}.{self.minor}"
 
+
+_Change = tuple[Version, Callable[[Any], None]]
 
 NEWEST = Version(1, 45)
 OLDEST = Version(1, 24)
@@ -77,91 +90,91 @@ def mac_address_is_the_networks(version: Version) -> bool:
     return version >= (1, 44)
 
 
-def lift(operation: str, body: Any, version: Version) -> Any:
+def lift(body: T, version: Version) -> T:
     """Convert an older client's request in place to the meaning it had."""
-    for until, change in _LIFTS.get(operation, ()):
+    for until, change in _changes(_LIFTS, type(body)):
         if version < until:
             change(body)
     return body
 
 
-def needs_lowering(operation: str, version: Version) -> bool:
-    """Report whether `lower` changes this answer, which must then be converted to plain values first."""
-    return any(version < until for until, _ in _LOWERS.get(operation, ()))
-
-
-def lower(operation: str, answer: Any, version: Version) -> Any:
-    """Convert an answer in `NEWEST`'s shape (plain dicts and lists) in place for an older client."""
-    for until, change in _LOWERS.get(operation, ()):
-        if version < until:
-            for item in answer if isinstance(answer, list) else [answer]:
-                change(item)
+def lower(answer: T, version: Version) -> T:
+    """An answer, or each of a list of answers, changed in place for an older client."""
+    if version < NEWEST:
+        for item in answer if isinstance(answer, list) else (answer,):
+            for until, change in _changes(_LOWERS, type(item)):
+                if version < until:
+                    change(item)
     return answer
 
 
-def _mounts(body: Any) -> Any:
+def _changes(table: Mapping[type, Sequence[_Change]], kind: type) -> Sequence[_Change]:
+    return next((table[base] for base in kind.__mro__ if base in table), ())
+
+
+def _mounts(body: CreateRequest) -> Sequence[Mount]:
     return (body.host_config.mounts or ()) if body.host_config is not None else ()
 
 
-def _lift_auto_remove(body: Any) -> None:
+def _lift_auto_remove(body: CreateRequest) -> None:
     """Before 1.25 the client removed the container."""
     if body.host_config is not None:
         body.host_config.auto_remove = False
 
 
-def _lift_recursive_binds(body: Any) -> None:
+def _lift_recursive_binds(body: CreateRequest) -> None:
     """`NonRecursive` came with 1.40."""
     for mount in _mounts(body):
         if mount.bind_options is not None:
             mount.bind_options.non_recursive = False
 
 
-def _lift_private_ipc(body: Any) -> None:
+def _lift_private_ipc(body: CreateRequest) -> None:
     """Before 1.40 a container's IPC namespace was shareable by default."""
     if body.host_config is not None and not body.host_config.ipc_mode:
         body.host_config.ipc_mode = "shareable"
 
 
-def _lift_host_cgroups(body: Any) -> None:
+def _lift_host_cgroups(body: CreateRequest) -> None:
     """Before 1.41 containers shared the host's cgroup namespace by default."""
     if body.host_config is not None and not body.host_config.cgroupns_mode:
         body.host_config.cgroupns_mode = "host"
 
 
-def _lift_annotations(body: Any) -> None:
+def _lift_annotations(body: CreateRequest) -> None:
     """`Annotations` came with 1.43."""
     if body.host_config is not None:
         body.host_config.annotations = None
 
 
-def _lift_networks(body: Any) -> None:
+def _lift_networks(body: CreateRequest) -> None:
     """Before 1.44 a container was created on one network; the others were connected afterwards."""
     endpoints = (body.networking_config and body.networking_config.endpoints_config) or ()
     if len(endpoints) > 1:
         raise InvalidInput(f"Container cannot be created with multiple network endpoints: {', '.join(endpoints)}")
 
 
-def _lift_forced_recursion(body: Any) -> None:
+def _lift_forced_recursion(body: CreateRequest) -> None:
     """`BindOptions.ReadOnlyForceRecursive` came with 1.44; rejected from an older client."""
     for mount in _mounts(body):
         if mount.bind_options is not None and mount.bind_options.read_only_force_recursive:
             raise InvalidInput("BindOptions.ReadOnlyForceRecursive needs API v1.44 or newer")
 
 
-def _lift_subpath(body: Any) -> None:
+def _lift_subpath(body: CreateRequest) -> None:
     """`VolumeOptions.Subpath` came with 1.45; rejected from an older client."""
     for mount in _mounts(body):
         if mount.volume_options is not None and mount.volume_options.subpath:
             raise InvalidInput("VolumeOptions.Subpath needs API v1.45 or newer")
 
 
-def _lift_start_interval(body: Any) -> None:
+def _lift_start_interval(body: CreateRequest) -> None:
     """`StartInterval` came with 1.44; ignored from an older client."""
     if body.healthcheck is not None:
         body.healthcheck.start_interval = 0
 
 
-def _lift_mount_options(body: Any) -> None:
+def _lift_mount_options(body: CreateRequest) -> None:
     """`CreateMountpoint` came with 1.42; options of another mount type were accepted until then."""
     for mount in _mounts(body):
         if mount.bind_options is not None:
@@ -172,81 +185,79 @@ def _lift_mount_options(body: Any) -> None:
             mount.tmpfs_options = None
 
 
-def _lift_pids_limit(body: Any) -> None:
-    """PID limits could not be updated before 1.40."""
+def _lift_pids_limit(body: UpdateRequest) -> None:
+    """Limits on processes could not be updated before 1.40."""
     body.pids_limit = None
 
 
-def _lower_container_config(answer: dict[str, Any]) -> None:
-    """1.45 dropped the configuration recorded by a classic build."""
-    empty = {"Env": None, "Cmd": None, "Image": "", "Volumes": None, "WorkingDir": "", "Entrypoint": None}
-    flags = dict.fromkeys(("AttachStdin", "AttachStdout", "AttachStderr", "Tty", "OpenStdin", "StdinOnce"), False)
-    names = {"Hostname": "", "Domainname": "", "User": ""}
-    answer.setdefault("ContainerConfig", names | flags | empty | {"OnBuild": None, "Labels": None})
+def _lower_container_config(answer: ImageDetails) -> None:
+    """1.45 dropped the configuration that a classic build had recorded."""
+    answer.container_config = without_empty(Config(), OMITTED_OF_CONFIG)
 
 
-def _lower_no_date(answer: dict[str, Any]) -> None:
-    """Before 1.44 an image without a date had Go's zero time."""
-    answer.setdefault("Created", "0001-01-01T00:00:00Z")
+def _lower_no_date(answer: ImageDetails) -> None:
+    """Before 1.44 an image without a date had the first of all there."""
+    answer.created = answer.created or ZERO_TIME
 
 
-def _lower_virtual_size(answer: dict[str, Any]) -> None:
-    """1.44 dropped VirtualSize, which had equalled Size for years."""
-    answer["VirtualSize"] = answer.get("Size", 0)
+def _lower_virtual_size(answer: ImageDetails | ImageSummary) -> None:
+    """1.44 dropped VirtualSize, which had been equal to Size for years."""
+    answer.virtual_size = answer.size
 
 
-def _lower_df_images(answer: dict[str, Any]) -> None:
+def _lower_df_images(answer: DiskUsage) -> None:
     """1.44 dropped the images' VirtualSize."""
-    for image in answer.get("Images") or ():
+    for image in answer.images or ():
         _lower_virtual_size(image)
 
 
-def _lower_empty_digests(answer: dict[str, Any]) -> None:
+def _lower_empty_digests(answer: ImageSummary) -> None:
     """Before 1.43 an image without digests or tags had null there."""
-    for key in ("RepoTags", "RepoDigests"):
-        answer[key] = answer.get(key) or None
+    answer.repo_tags = answer.repo_tags or None
+    answer.repo_digests = answer.repo_digests or None
 
 
-def _lower_aliases(answer: dict[str, Any]) -> None:
+def _lower_aliases(answer: ContainerDetails) -> None:
     """Before 1.45 the short ID and the host name stood among the aliases on user-defined networks."""
-    for name, endpoint in ((answer.get("NetworkSettings") or {}).get("Networks") or {}).items():
-        if name in ("default", "bridge", "host", "none"):
-            continue
-        added = [answer["Id"][:12], answer["Config"]["Hostname"]]
-        endpoint["Aliases"] = list(dict.fromkeys([*(endpoint["Aliases"] or ()), *added]))
+
+    def with_names(endpoint: EndpointSettings) -> EndpointSettings:
+        aliases = dict.fromkeys([*(endpoint.aliases or ()), answer.id[:12], answer.config.hostname])
+        return replace(endpoint, aliases=list(aliases))
+
+    answer.network_settings.networks = {
+        name: endpoint if name in ("default", "bridge", "host", "none") else with_names(endpoint)
+        for name, endpoint in answer.network_settings.networks.items()
+    }
 
 
-def _lower_kernel_memory(answer: dict[str, Any]) -> None:
+def _lower_kernel_memory(answer: Info) -> None:
     """1.42 dropped KernelMemory."""
-    answer["KernelMemory"] = True
+    answer.kernel_memory = True
 
 
-def _lower_runtimes(answer: dict[str, Any]) -> None:
+def _lower_runtimes(answer: Info) -> None:
     """1.44 added the features of runtimes."""
-    for runtime in (answer.get("Runtimes") or {}).values():
-        runtime.pop("status", None)
+    for runtime in answer.runtimes.values():
+        runtime.status = UNSET
 
 
-def _lower_execution_driver(answer: dict[str, Any]) -> None:
+def _lower_execution_driver(answer: Info) -> None:
     """1.25 dropped ExecutionDriver."""
-    answer["ExecutionDriver"] = "<not supported>"
+    answer.execution_driver = "<not supported>"
 
 
-def _lower_security_options(answer: dict[str, Any]) -> None:
+def _lower_security_options(answer: Info) -> None:
     """Before 1.25 they were bare names: `seccomp` for `name=seccomp,profile=builtin`."""
-    options = answer.get("SecurityOptions") or ()
-    answer["SecurityOptions"] = [option.partition(",")[0].removeprefix("name=") for option in options]
+    answer.security_options = [option.partition(",")[0].removeprefix("name=") for option in answer.security_options]
 
 
-def _lower_builder_size(answer: dict[str, Any]) -> None:
+def _lower_builder_size(answer: DiskUsage) -> None:
     """1.42 dropped BuilderSize, the sum of the caches' sizes."""
-    answer["BuilderSize"] = sum(cache.get("Size", 0) for cache in answer.get("BuildCache") or ())
+    answer.builder_size = sum(entry.size for entry in answer.build_cache or ())
 
 
-_Change = tuple[Version, Callable[[Any], None]]
-
-_LIFTS: dict[str, tuple[_Change, ...]] = {
-    "ContainerCreate": (
+_LIFTS: Mapping[type, Sequence[_Change]] = {
+    CreateRequest: (
         (Version(1, 45), _lift_subpath),
         (Version(1, 44), _lift_networks),
         (Version(1, 44), _lift_forced_recursion),
@@ -258,18 +269,18 @@ _LIFTS: dict[str, tuple[_Change, ...]] = {
         (Version(1, 40), _lift_recursive_binds),
         (Version(1, 25), _lift_auto_remove),
     ),
-    "ContainerUpdate": ((Version(1, 40), _lift_pids_limit),),
+    UpdateRequest: ((Version(1, 40), _lift_pids_limit),),
 }
-_LOWERS: dict[str, tuple[_Change, ...]] = {
-    "ContainerInspect": ((Version(1, 45), _lower_aliases),),
-    "ImageInspect": (
+_LOWERS: Mapping[type, Sequence[_Change]] = {
+    ContainerDetails: ((Version(1, 45), _lower_aliases),),
+    ImageDetails: (
         (Version(1, 45), _lower_container_config),
         (Version(1, 44), _lower_virtual_size),
         (Version(1, 44), _lower_no_date),
     ),
-    "ImageList": ((Version(1, 44), _lower_virtual_size), (Version(1, 43), _lower_empty_digests)),
-    "SystemDataUsage": ((Version(1, 44), _lower_df_images), (Version(1, 42), _lower_builder_size)),
-    "SystemInfo": (
+    ImageSummary: ((Version(1, 44), _lower_virtual_size), (Version(1, 43), _lower_empty_digests)),
+    DiskUsage: ((Version(1, 44), _lower_df_images), (Version(1, 42), _lower_builder_size)),
+    Info: (
         (Version(1, 44), _lower_runtimes),
         (Version(1, 42), _lower_kernel_memory),
         (Version(1, 25), _lower_security_options),

@@ -13,7 +13,7 @@ import pytest
 from havre.api.routes import build_router
 from havre.api.server import UnixListener, serve
 from havre.errors import Forbidden, NotFound
-from havre.images.summaries import ImageSummary
+from havre.wire.images import ImageSummary
 from unit.api.api_fakes import Wire, exchange, post_json, services, start
 
 Scenario = Callable[[Path], Coroutine[Any, Any, None]]

@@ -13,7 +13,6 @@ from havre.api.present import (
     Sizes,
     duration_text,
     present_container,
-    present_image,
     present_ports,
     present_summary,
     status_text,
@@ -22,9 +21,10 @@ from havre.api.system import present_event
 from havre.containers.container import Container, State
 from havre.containers.containers import Placement
 from havre.events import Actor, Event
-from havre.images.summaries import ImageDetails
-from havre.wire.config import PortBinding
+from havre.wire.config import OMITTED_OF_CONFIG, PortBinding
+from havre.wire.images import ImageDetails
 from havre.wire.queries import parse_time
+from havre.wire.values import without_empty
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "api"
 
@@ -51,7 +51,7 @@ def placement_of(shown: dict[str, Any]) -> Placement:
 def test_inspect(name: str) -> None:
     expected = golden(name)
     sizes = Sizes(expected["SizeRw"], expected["SizeRootFs"]) if "SizeRw" in expected else None
-    answer = present_container(container_of(expected), placement_of(expected), sizes=sizes)
+    answer = msgspec.to_builtins(present_container(container_of(expected), placement_of(expected), sizes=sizes))
     expected["GraphDriver"]["Data"] = {"MergedDir": expected["GraphDriver"]["Data"]["MergedDir"]}
     if answer["NetworkSettings"]["SandboxKey"]:
         assert answer["NetworkSettings"]["SandboxID"]
@@ -67,13 +67,14 @@ def test_summary(list_name: str, inspect_name: str) -> None:
     container = container_of(golden(inspect_name))
     now = parse_time(container.state.started_at, "now", 0) + 2.6 if container.state.running else 0.0
     sizes = Sizes(0, expected["SizeRootFs"]) if "SizeRootFs" in expected else None
-    answer = present_summary(container, now, sizes=sizes)
-    assert answer == expected
+    assert msgspec.to_builtins(present_summary(container, now, sizes=sizes)) == expected
 
 
 def test_image() -> None:
     expected = golden("image")
-    assert present_image(msgspec.convert({"Variant": ""} | expected, ImageDetails)) == expected
+    details = msgspec.convert(expected, ImageDetails)
+    details.config = without_empty(details.config, OMITTED_OF_CONFIG)
+    assert msgspec.to_builtins(details) == expected
 
 
 START = "2026-01-01T00:00:00Z"
@@ -128,7 +129,7 @@ def test_ports() -> None:
         "80/tcp": [PortBinding(host_ip="0.0.0.0", host_port="8080"), PortBinding(host_ip="::", host_port="8080")],
         "53/udp": None,
     }
-    assert present_ports(container) == [
+    assert msgspec.to_builtins(present_ports(container)) == [
         {"IP": "0.0.0.0", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},
         {"IP": "::", "PrivatePort": 80, "PublicPort": 8080, "Type": "tcp"},
         {"PrivatePort": 53, "Type": "udp"},

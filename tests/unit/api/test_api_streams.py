@@ -18,6 +18,7 @@ from havre.containers.streams.exec import Exec, ExecSpec
 from havre.errors import Failed, NotFound
 from havre.images.progress import ProgressLine
 from havre.logs import LogChunk
+from havre.system.info import Usage
 from unit.api.api_fakes import CONTAINER_ID, FakeAttachment, FakeContainers, Wire, exchange, post_json, services, start
 
 Scenario = Callable[[Path, Any], Coroutine[Any, Any, None]]
@@ -354,8 +355,8 @@ def test_disk_usage_shows_only_what_was_asked_for(tmp_path: Path) -> None:
     async def no_cache() -> list[Any]:
         return []
 
-    async def disk_usage(_: object) -> dict[str, Any]:
-        return {"LayersSize": 5, "Images": [], "Containers": [], "Volumes": []}
+    async def disk_usage(_: object) -> Usage:
+        return Usage(5, [], [], [])
 
     async def main() -> None:
         server = await start(

@@ -46,4 +46,4 @@ def test_only_what_was_asked_for_is_measured(
     system = System(*cast(Any, (None, "id", None, None, *nouns)))
     answer = asyncio.run(system.disk_usage(kinds))
     assert [noun.asked for noun in nouns] == [images, containers, volumes]
-    assert answer["LayersSize"] == (7 if "image" in kinds else 0)
+    assert answer.layers_bytes == (7 if "image" in kinds else 0)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from pathlib import Path
 
+import msgspec
 import pytest
+from msgspec import UNSET
 
 from havre.errors import InvalidInput
-from havre.wire.config import CreateRequest, Healthcheck, HostConfig
-from havre.wire.versions import NEWEST, OLDEST, Version, lift, lower, multiplexed, needs_lowering, parse_version
+from havre.wire.config import Config, CreateRequest, EndpointSettings, Healthcheck, HostConfig, UpdateRequest
+from havre.wire.containers import ContainerDetails
+from havre.wire.images import ImageDetails, ImageSummary
+from havre.wire.system import DiskUsage, Info, VersionAnswer
+from havre.wire.versions import NEWEST, OLDEST, Version, lift, lower, multiplexed, parse_version
 
 
 def test_range() -> None:
@@ -28,43 +34,103 @@ def test_range() -> None:
 
 
 def test_create_is_lifted() -> None:
-    def fresh() -> CreateRequest:
-        return CreateRequest(host_config=HostConfig(), healthcheck=Healthcheck(start_interval=5))
+    def lifted(version: Version) -> tuple[str, str, int]:
+        request = CreateRequest(host_config=HostConfig(), healthcheck=Healthcheck(start_interval=5))
+        host, check = lift(request, version).host_config, request.healthcheck
+        assert host is not None
+        assert check is not None
+        return host.ipc_mode, host.cgroupns_mode, check.start_interval
 
-    new = lift("ContainerCreate", fresh(), NEWEST)
-    assert (new.host_config.ipc_mode, new.host_config.cgroupns_mode, new.healthcheck.start_interval) == ("", "", 5)
-    old = lift("ContainerCreate", fresh(), Version(1, 39))
-    assert old.host_config.ipc_mode == "shareable"
-    assert old.host_config.cgroupns_mode == "host"
-    assert old.healthcheck.start_interval == 0
+    assert lifted(NEWEST) == ("", "", 5)
+    assert lifted(Version(1, 39)) == ("shareable", "host", 0)
+
+
+def test_an_update_is_lifted() -> None:
+    assert lift(UpdateRequest(pids_limit=5), Version(1, 40)).pids_limit == 5
+    assert lift(UpdateRequest(pids_limit=5), Version(1, 39)).pids_limit is None
 
 
 def test_images_are_lowered() -> None:
-    image: dict[str, Any] = {"Id": "x", "Size": 7, "RepoTags": [], "RepoDigests": []}
-    assert not needs_lowering("ImageList", NEWEST)
-    assert "VirtualSize" not in lower("ImageList", [dict(image)], Version(1, 44))[0]
-    assert lower("ImageList", [dict(image)], Version(1, 43))[0]["VirtualSize"] == 7
-    assert lower("ImageList", [dict(image)], Version(1, 42))[0]["RepoDigests"] is None
-    assert "ContainerConfig" in lower("ImageInspect", dict(image), Version(1, 44))
-    assert "ContainerConfig" not in lower("ImageInspect", dict(image), NEWEST)
+    def lowered(version: Version) -> ImageSummary:
+        (row,) = lower([ImageSummary(id="x", size=7)], version)
+        return row
+
+    assert lowered(NEWEST).virtual_size is lowered(Version(1, 44)).virtual_size is UNSET
+    assert lowered(Version(1, 43)).virtual_size == 7
+    assert lowered(Version(1, 43)).repo_digests == []
+    assert lowered(Version(1, 42)).repo_digests is None
 
 
-def test_security_options_are_lowered() -> None:
-    info = {"SecurityOptions": ["name=seccomp,profile=builtin", "name=cgroupns"]}
-    assert lower("SystemInfo", info, OLDEST)["SecurityOptions"] == ["seccomp", "cgroupns"]
+def test_details_of_images_are_lowered() -> None:
+    def lowered(version: Version) -> ImageDetails:
+        golden = (Path(__file__).parents[2] / "golden" / "api" / "image.json").read_bytes()
+        details = msgspec.json.decode(golden, type=ImageDetails)
+        details.created = UNSET
+        return lower(details, version)
+
+    assert lowered(NEWEST).container_config is lowered(Version(1, 44)).created is UNSET
+    assert isinstance(lowered(Version(1, 44)).container_config, Config)
+    assert lowered(Version(1, 43)).created == "0001-01-01T00:00:00Z"
+
+
+def test_info_is_lowered() -> None:
+    golden = json.loads((Path(__file__).parents[2] / "golden" / "api" / "info.json").read_bytes())
+    options = ["name=seccomp,profile=builtin", "name=cgroupns"]
+    plain = golden | {"SecurityOptions": options, "Runtimes": {"x": {"path": "/x", "status": {"a": "b"}}}}
+
+    def lowered(version: Version) -> Info:
+        return lower(msgspec.convert(plain, Info), version)
+
+    assert lowered(Version(1, 25)).security_options == options
+    assert lowered(OLDEST).security_options == ["seccomp", "cgroupns"]
+    assert lowered(Version(1, 44)).runtimes["x"].status == {"a": "b"}
+    assert lowered(Version(1, 43)).runtimes["x"].status is UNSET
+
+
+def test_disk_usage_is_lowered() -> None:
+    def lowered(version: Version) -> DiskUsage:
+        return lower(DiskUsage(images=[ImageSummary(id="x", size=7)]), version)
+
+    assert lowered(Version(1, 42)).builder_size is UNSET
+    assert lowered(Version(1, 41)).builder_size == 0
+    (image,) = lowered(Version(1, 43)).images or ()
+    assert image.virtual_size == 7
 
 
 def test_aliases_are_lowered() -> None:
-    answer = {
-        "Id": "ab" * 32,
-        "Config": {"Hostname": "h"},
-        "NetworkSettings": {"Networks": {"bridge": {"Aliases": None}, "net": {"Aliases": ["web"]}}},
+    """The container's own endpoints are not touched: they are shown as they are."""
+    golden = (Path(__file__).parents[2] / "golden" / "api" / "container_running.json").read_bytes()
+    answer = msgspec.json.decode(golden, type=ContainerDetails)
+    answer.id, answer.config.hostname = "ab" * 32, "h"
+    own = {"bridge": EndpointSettings(), "net": EndpointSettings(aliases=["web"])}
+    answer.network_settings.networks = own
+    networks = lower(answer, Version(1, 44)).network_settings.networks
+    assert {name: endpoint.aliases for name, endpoint in networks.items()} == {
+        "bridge": None,
+        "net": ["web", "abababababab", "h"],
     }
-    networks = lower("ContainerInspect", answer, Version(1, 44))["NetworkSettings"]["Networks"]
-    assert networks == {"bridge": {"Aliases": None}, "net": {"Aliases": ["web", "abababababab", "h"]}}
+    assert own["net"].aliases == ["web"]
+
+
+def test_other_answers_are_left_alone() -> None:
+    for answer in ({"Id": "x"}, [], None, ["text"]):
+        assert lower(answer, OLDEST) is answer
 
 
 def test_multiplexed() -> None:
     assert multiplexed(Version(1, 42), tty=False)
     assert not multiplexed(Version(1, 41), tty=False)
     assert not multiplexed(NEWEST, tty=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("info", Info), ("version", VersionAnswer), ("image", ImageDetails)],
+)
+def test_our_answers_have_dockerds_fields_in_its_order(name: str, kind: type) -> None:
+    """What dockerd 26 answered is read without anything missing, and its keys come back in the same order."""
+    text = (Path(__file__).parents[2] / "golden" / "api" / f"{name}.json").read_text()
+
+    plain = json.loads(text)
+    ours = msgspec.to_builtins(msgspec.json.decode(text, type=kind))
+    assert [key for key in ours if key in plain] == [key for key in plain if key in ours]
