@@ -81,6 +81,7 @@ def test_of_version_0_1_0(taken: Engine) -> None:
     assert taken.out("inspect", "-f", "{{.NetworkSettings.Networks.own.IPAddress}}", "made") == "10.96.0.9"
     assert taken.out("ps", "--format", "{{.Names}} {{.Ports}}").count("127.0.0.1:18080->80/tcp") == 1
     assert "damaged" not in taken.log.read_text()
+    assert (taken.root / "data" / "havre.db.v2-before").is_file()
     taken.docker("rm", "-f", "-v", "exited", "made", "stopped", "again", check=0)
     taken.docker("volume", "rm", "kept", "memory", check=0)
     taken.docker("network", "rm", "own", "inner", check=0)

@@ -31,5 +31,16 @@ def _name_with_index(_: str, row: Document) -> Document:
     return {"index": "", **row}
 
 
-MIGRATIONS = (Migration(2, "a name stands for several platforms (record 280)", {"image_names": _name_with_index}),)
+def _state_without_flags(_: str, row: Document) -> Document:
+    """A state said by four flags what its status says; a row without them is one of a stopped container to 0.1.0."""
+    state = {key: value for key, value in row["State"].items() if key not in _FLAGS}
+    return {**row, "State": state}
+
+
+_FLAGS = frozenset({"Running", "Paused", "Restarting", "Dead"})
+
+MIGRATIONS = (
+    Migration(2, "a name stands for several platforms (record 280)", {"image_names": _name_with_index}),
+    Migration(3, "what a container is doing is its status alone", {"containers": _state_without_flags}),
+)
 """In order; a database without rows begins at the version of the last."""

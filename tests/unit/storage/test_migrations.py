@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from havre.containers.container import State
 from havre.errors import Failed, Unsupported
 from havre.images.store import NameRow
 from havre.storage.db import SCHEMA_VERSION, Database
@@ -70,6 +71,18 @@ def test_version_2_names_with_an_index() -> None:
     change = MIGRATIONS[0].tables["image_names"]
     assert change("docker.io/library/a:b", {"image": "sha256:0"}) == {"image": "sha256:0", "index": ""}
     assert msgspec.convert(change("", {"image": "sha256:0"}), NameRow) == NameRow("sha256:0")
+
+
+def test_version_3_states_without_flags() -> None:
+    change = MIGRATIONS[1].tables["containers"]
+    flags = {"Running": True, "Paused": True, "Restarting": False, "Dead": False}
+    old = {"Id": "x", "State": {"Status": "paused", **flags, "Pid": 7}}
+    new = change("x", old)
+    assert new == {"Id": "x", "State": {"Status": "paused", "Pid": 7}}
+    assert new is not None
+    assert msgspec.convert(new["State"], State).paused
+    with pytest.raises(KeyError):  # a damaged row: it is left as it is
+        change("x", {"Id": "x"})
 
 
 def test_rows_go_through_every_step_and_a_copy_is_kept(tmp_path: Path) -> None:
