@@ -48,7 +48,7 @@ class Sizes:
 def present_container(
     container: Container, placement: Placement, exec_ids: Sequence[str] = (), sizes: Sizes | None = None
 ) -> ContainerDetails:
-    """The response of `GET /containers/{name}/json`; paths of files are shown after the first start has created them."""
+    """The response of `GET /containers/{name}/json`; paths are shown once the first start has created the files."""
     started = container.state.started_at != ZERO_TIME
 
     def path_of(file: str) -> str:
