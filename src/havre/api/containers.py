@@ -89,7 +89,7 @@ async def _inspect(call: Call) -> web.StreamResponse:
     container = containers.get(call.name)
     sizes = await _sizes(call, container.id) if call.flag("size") else None
     placement = containers.placement(container.id)
-    answer = present_container(container, placement, containers.exec_ids(container.id), sizes)
+    answer = present_container(container, placement, call.services.execs.ids_of(container.id), sizes)
     return call.json(answer)
 
 
@@ -120,7 +120,7 @@ async def _stop(call: Call) -> web.StreamResponse:
 
 async def _take_ports(call: Call) -> web.StreamResponse:
     request = await call.body(TakePortsRequest)
-    await call.settle(call.services.containers.take_ports(call.name, request.port_bindings, request.givers))
+    await call.settle(call.services.membership.take_ports(call.name, request.port_bindings, request.givers))
     return call.nothing()
 
 

@@ -27,16 +27,16 @@ from havre.wire.frames import STDOUT, render_header
 async def _create(call: Call) -> web.StreamResponse:
     spec = await call.body(ExecSpec)
     parse_keys(spec.detach_keys)
-    return call.json(ExecCreated(id=await call.settle(call.services.containers.exec_create(call.name, spec))), 201)
+    return call.json(ExecCreated(id=call.services.execs.create(call.name, spec).id), 201)
 
 
 async def _start(call: Call) -> web.StreamResponse:
-    containers = call.services.containers
+    execs = call.services.execs
     request = await call.optional_body(ExecStart)
-    exec = containers.exec_inspect(call.name)
+    exec = execs.get(call.name)
     size = _console_size(request)
     if request.detach:
-        await call.settle(containers.exec_start_detached(call.name))
+        await call.settle(execs.start_detached(call.name))
         return call.nothing(200)
     upgrade = call.request.headers.get("Upgrade")
     multiplexed = upgrade is not None and versions.multiplexed(call.version, request.tty)
@@ -45,7 +45,7 @@ async def _start(call: Call) -> web.StreamResponse:
     connection = take_over(call.request, render_head(call.headers, kind, upgrade))
     try:
         # An attachment without a reader would block the process once its buffer is full.
-        attachment = await call.settle(containers.exec_start(call.name, size), abandon=lambda unread: unread.close())
+        attachment = await call.settle(execs.start(call.name, size), abandon=lambda unread: unread.close())
     except HavreError as error:
         text = f"{error.message}\r\n".encode()
         await connection.write(text if request.tty else render_header(STDOUT, len(text)) + text)
@@ -53,7 +53,7 @@ async def _start(call: Call) -> web.StreamResponse:
     keys = parse_keys(exec.spec.detach_keys) if exec.spec.tty else None
     framed, stdin = not request.tty, exec.spec.attach_stdin
     if await relay(connection, attachment, framed=framed, stdin=stdin, detach_keys=keys):
-        call.services.containers.exec_detached(exec.id)
+        execs.detached(exec.id)
     return Taken()
 
 
@@ -67,7 +67,7 @@ def _console_size(request: ExecStart) -> tuple[int, int] | None:
 
 
 async def _inspect(call: Call) -> web.StreamResponse:
-    exec = call.services.containers.exec_inspect(call.name)
+    exec = call.services.execs.get(call.name)
     entrypoint, *arguments = exec.command
     process = ExecProcess(
         tty=exec.spec.tty,
@@ -94,7 +94,7 @@ async def _inspect(call: Call) -> web.StreamResponse:
 
 async def _resize(call: Call) -> web.StreamResponse:
     rows, columns = terminal_size(call)
-    await call.services.containers.exec_resize(call.name, rows, columns)
+    await call.services.execs.resize(call.name, rows, columns)
     return call.nothing(200)
 
 

@@ -44,13 +44,13 @@ async def _prune(call: Call) -> web.StreamResponse:
 
 async def _connect(call: Call) -> web.StreamResponse:
     request = await call.body(ConnectRequest)
-    await call.settle(call.services.containers.connect(call.name, request.container, request.endpoint_config))
+    await call.settle(call.services.membership.connect(call.name, request.container, request.endpoint_config))
     return call.nothing(200)
 
 
 async def _disconnect(call: Call) -> web.StreamResponse:
     request = await call.body(DisconnectRequest)
-    await call.settle(call.services.containers.disconnect(call.name, request.container, request.force))
+    await call.settle(call.services.membership.disconnect(call.name, request.container, request.force))
     return call.nothing(200)
 
 

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from havre.containers.files.files import Files
     from havre.containers.life.checkpoints import Checkpoints
     from havre.containers.life.updates import Updates
+    from havre.containers.streams.exec import Execs
     from havre.containers.streams.stats import Stats
+    from havre.containers.surroundings.membership import Membership
     from havre.events import Events
     from havre.images.images import Images
     from havre.networks.networks import Networks
@@ -30,6 +32,8 @@ class Services:
 
     images: Images
     containers: Containers
+    execs: Execs
+    membership: Membership
     checkpoints: Checkpoints
     files: Files
     stats: Stats

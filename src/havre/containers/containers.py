@@ -28,15 +28,15 @@ from havre.containers.life.removal import Removal
 from havre.containers.live import Index, Live
 from havre.containers.networking import linked_names
 from havre.containers.selection import select
-from havre.containers.streams.exec import Exec, ExecAttachment, Execs, ExecSpec
+from havre.containers.streams.exec import Execs
 from havre.containers.streams.top import Top, read_top
-from havre.containers.surroundings.membership import Membership, PortBindings
+from havre.containers.surroundings.membership import Membership
 from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound, NotModified
 from havre.golang.signals import parse_signal
 from havre.logs import LogChunk, LogOptions
 from havre.runtime import Process
 from havre.storage import Snapshots
-from havre.wire.config import CreateRequest, EndpointSettings
+from havre.wire.config import CreateRequest
 from havre.wire.filters import Filters, check_keys, matches_labels
 from havre.wire.times import parse
 
@@ -241,18 +241,6 @@ class Containers:
             await self._membership.renamed(container, old)
         self._lifecycle.publish(container, "rename", oldName=f"/{old}")
 
-    async def connect(self, network: str, ref: str, asked: EndpointSettings | None) -> None:
-        """Connect it to a network."""
-        await self._membership.connect(network, ref, asked)
-
-    async def disconnect(self, network: str, ref: str, force: bool = False) -> None:
-        """Disconnect it from a network."""
-        await self._membership.disconnect(network, ref, force)
-
-    async def take_ports(self, ref: str, bindings: PortBindings, givers: Sequence[str]) -> None:
-        """Publish additional ports of a running container; `givers` release those that they publish."""
-        await self._membership.take_ports(ref, bindings, givers)
-
     async def remove(self, ref: str, force: bool = False, volumes: bool = False, link: bool = False) -> None:
         """Remove it. Raises `Conflict` if it runs, unless forced. `link`: removes only the link CONTAINER/ALIAS."""
         if link:
@@ -342,40 +330,6 @@ class Containers:
         found = await read_top(set(await live.running().pids()), ps_args)
         self._lifecycle.publish(live.container, "top")
         return found
-
-    # -- exec
-
-    async def exec_create(self, ref: str, spec: ExecSpec) -> str:
-        """Create an exec. Returns its ID."""
-        return self._execs.create(self._index.get(ref), spec, ref).id
-
-    async def exec_start(self, exec_id: str, console_size: tuple[int, int] | None = None) -> ExecAttachment:
-        """Start an exec with an attached client."""
-        return await self._execs.start(exec_id, console_size)
-
-    async def exec_start_detached(self, exec_id: str) -> None:
-        """Start an exec without a client."""
-        try:
-            attachment = await self._execs.start(exec_id, None, detach=True)
-        except HavreError as error:
-            raise error if error.status < 500 else InvalidInput(error.message) from None
-        attachment.close()
-
-    def exec_inspect(self, exec_id: str) -> Exec:
-        """The exec. Raises `NotFound` ("No such exec instance: x")."""
-        return self._execs.get(exec_id)
-
-    def exec_detached(self, exec_id: str) -> None:
-        """As `detached`, for an exec."""
-        self._execs.detached(exec_id)
-
-    async def exec_resize(self, exec_id: str, rows: int, columns: int) -> None:
-        """Set the size of its terminal, in characters."""
-        await self._execs.resize(exec_id, rows, columns)
-
-    def exec_ids(self, ref: str) -> Sequence[str]:
-        """The IDs of its running execs."""
-        return self._execs.ids_of(self.get(ref).id)
 
 
 def _until(filters: Filters) -> float | None:

@@ -181,6 +181,8 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, Ste
         services = Services(
             images=images,
             containers=containers,
+            execs=execs,
+            membership=membership,
             checkpoints=Checkpoints(index, lifecycle, assembly.directory, enabled=config.experimental),
             files=files,
             stats=Stats(index),

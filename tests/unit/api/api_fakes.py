@@ -95,10 +95,36 @@ class FakeContainers:
         return record
 
 
+class FakeExecs:
+    """One exec, `e1`, that a container of the tests may have."""
+
+    def __init__(self, containers: Any) -> None:
+        self.containers = containers
+
+    def get(self, id: str) -> Any:
+        if id != "e1":
+            raise NotFound(f"No such exec instance: {id}")
+        return self.containers.exec
+
+    def create(self, ref: str, spec: Any) -> Any:
+        self.containers.get(ref)
+        return SimpleNamespace(id="e1")
+
+    def ids_of(self, container_id: str) -> list[str]:
+        return []
+
+    async def start(self, id: str, size: Any) -> Any:
+        if self.containers.exec_failure is not None:
+            raise self.containers.exec_failure
+        return self.containers.attachment
+
+
 def services(**parts: Any) -> Any:
     """A `Services` look-alike with the parts a test needs."""
-    system = SimpleNamespace(builder_version="2")
-    return SimpleNamespace(**({"containers": FakeContainers(), "events": Events(), "system": system} | parts))
+    containers = parts.get("containers", FakeContainers())
+    whole = {"containers": containers, "execs": FakeExecs(containers), "membership": containers, "events": Events()}
+    whole["system"] = SimpleNamespace(builder_version="2")
+    return SimpleNamespace(**(whole | parts))
 
 
 async def start(path: Path, parts: Any) -> Server:

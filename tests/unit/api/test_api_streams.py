@@ -43,16 +43,6 @@ class Containers(FakeContainers):
         self.calls.append(("logs", options))
         yield self.lines
 
-    def exec_inspect(self, id: str) -> Exec:
-        if id != "e1":
-            raise NotFound(f"No such exec instance: {id}")
-        return self.exec
-
-    async def exec_start(self, id: str, size: Any) -> FakeAttachment:
-        if self.exec_failure is not None:
-            raise self.exec_failure
-        return self.attachment
-
     async def start(self, ref: str, detach_keys: str | None = None) -> None:
         self.begun.set()
         await self.gate.wait()
@@ -284,7 +274,7 @@ def test_an_exec_whose_client_left_is_let_go(run: Callable[[Scenario], None]) ->
             await containers.gate.wait()
             return containers.attachment
 
-        containers.exec_start = slow_start
+        parts.execs.start = slow_start
         headers = "Content-Type: application/json\r\nContent-Length: 2\r\nConnection: Upgrade\r\nUpgrade: tcp\r\n"
         wire = await ask(path, "/exec/e1/start", headers=headers)
         await wire.send(b"{}")

@@ -87,7 +87,7 @@ class HealthChecks:
             working_dir=config.working_dir,
         )
         try:
-            exec = self._execs.create(live, spec)
+            exec = self._execs.create(live.container.id, spec)
             attachment = await self._execs.start(exec.id, None)
         except HavreError as error:
             return CANNOT_PROBE, error.message.encode()

@@ -120,8 +120,9 @@ class Execs:
         self._events = events
         self._execs: dict[str, Exec] = {}
 
-    def create(self, live: Live, spec: ExecSpec, ref: str = "") -> Exec:
-        """Register an exec in the container, which the client calls `ref`. Raises `Conflict` unless it runs."""
+    def create(self, ref: str, spec: ExecSpec) -> Exec:
+        """Register an exec in the container `ref`. Raises `NotFound`; `Conflict` unless it runs."""
+        live = self._index.get(ref)
         if not spec.cmd:
             raise InvalidInput("No exec command specified")
         if spec.working_dir and not spec.working_dir.startswith("/"):
@@ -131,7 +132,7 @@ class Execs:
         for variable in spec.env or ():
             if not variable.partition("=")[0]:
                 raise InvalidInput(f"invalid environment variable: {variable}", "expected NAME=VALUE")
-        self._check(live, ref or live.container.id)
+        self._check(live, ref)
         self._forget_old()
         exec = Exec(secrets.token_hex(32), live.container.id, spec, spec.cmd, live.running().pid)
         self._execs[exec.id] = exec
@@ -179,6 +180,14 @@ class Execs:
         exec.process, exec.pid = process, process.pid
         spawn(self._await_end(exec, process), f"exec {id[:12]}")
         return ExecAttachment(exec, process, output)
+
+    async def start_detached(self, id: str) -> None:
+        """Start an exec without a client. Failures are raised as `InvalidInput`."""
+        try:
+            attachment = await self.start(id, None, detach=True)
+        except HavreError as error:
+            raise error if error.status < 500 else InvalidInput(error.message) from None
+        attachment.close()
 
     async def _prepare(self, exec: Exec, live: Live, console_size: tuple[int, int] | None, detach: bool) -> ExecProcess:
         spec = exec.spec
