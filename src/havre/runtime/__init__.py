@@ -3,8 +3,9 @@
 from havre.runtime.devices import read_devices
 from havre.runtime.exec import ExecProcess
 from havre.runtime.fanout import Fanout, Subscription
-from havre.runtime.monitor import Process, Runtime
+from havre.runtime.monitor import Runtime
 from havre.runtime.plan import ContainerPlan, ExecPlan, Exit
+from havre.runtime.process import Process
 from havre.runtime.users import check_accounts, resolve_user
 from havre.runtime.versions import Release
 

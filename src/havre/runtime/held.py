@@ -273,7 +273,7 @@ class Held:
             raise Conflict("the process has not been started")
         self._ending.send_signal(signal)
 
-    async def _settle(self, timeout_s: float) -> None:
+    async def settle(self, timeout_s: float) -> None:
         """Wait until the end of a killed process is known; kills conmon after the timeout.
 
         Its output stays readable: the connection closes when conmon ends.

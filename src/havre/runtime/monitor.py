@@ -1,19 +1,7 @@
-"""Containers as running processes: create, adopt, clean up, and operations on running ones.
-
-One container has one directory `run_root/containers/ID`, its OCI bundle and conmon's working directory:
-
-    config.json   the OCI specification          state.json   PIDs with start times: written once created
-    attach, ctl   conmon's socket and FIFO       exit/ID      conmon's record of the end
-    dump.log, restore.log                        criu's log of a checkpoint
-    exec/EXECID/  one like this per exec         oom          conmon noticed an OOM kill
-
-`ID.HEX.gone` beside it is the bundle of an ended run; removed in the background, or when the next daemon opens.
+"""The OCI runtimes of this host, and containers as running processes: create, adopt, clean up.
 
 The daemon may be killed at any point. Without `state.json` nothing was started, and `adopt` cleans up; with it, the
-PIDs
-(checked by start time against recycling) and the exit file are sufficient.
-
-Signals and files are used in place of OCI runtime calls where they do the same.
+PIDs (checked by start time against recycling) and the exit file are sufficient (`bundle`).
 """
 
 from __future__ import annotations
@@ -23,7 +11,6 @@ import dataclasses
 import json
 import logging
 import os
-import secrets
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -36,185 +23,31 @@ from havre.aio import finish, in_thread
 from havre.aio import spawn as spawn_task
 from havre.errors import Conflict, Failed, InvalidInput, Unavailable
 from havre.linux import cgroups, pidfd
-from havre.linux.cgroups import Cgroups
-from havre.linux.oom import NOTE
 from havre.linux.openat2 import resolve_in_root
 from havre.runtime import checkpoints, messages, newcalls, spawn
 from havre.runtime.apparmor import Profiles
+from havre.runtime.bundle import State, group_of, is_gone, make_bundle, read_bundle, set_aside, sweep, write_state
 from havre.runtime.conmon import Handshake, Launch, read_failure
 from havre.runtime.destinations import settle_destinations
 from havre.runtime.devices import all_devices
-from havre.runtime.exec import ExecProcess
-from havre.runtime.held import Held, Monitor
 from havre.runtime.host import read_host
 from havre.runtime.null import is_own, null_device
-from havre.runtime.plan import PRIVATE, Bind, ContainerPlan, ExecPlan, Resources
+from havre.runtime.plan import PRIVATE, Bind, ContainerPlan
+from havre.runtime.process import Process
 from havre.runtime.room import Room
 from havre.runtime.runtimes import AbsentRuntime, OciRuntime, Runtimes, find_runtimes
 from havre.runtime.spec import (
-    DEFAULT_CGROUP_PARENT,
     HostFacts,
     cgroup_path,
-    render_exec,
-    render_limits,
     render_spec,
 )
 from havre.runtime.versions import Release, Releases, knows_mount_option
 
 CONMON_GROUP = "/havre/conmon"
-SPEC = "config.json"
-STATE = "state.json"
-GONE = ".gone"
 SETTLE_S = 5.0
 GRACE_S = 1.0
 
 log = logging.getLogger(__name__)
-
-
-class _State(msgspec.Struct):
-    """What `adopt` needs and the kernel does not report."""
-
-    pid: int
-    pid_started: int
-    conmon: int
-    conmon_started: int
-    runtime: str
-    cgroup: str
-    ends_input: bool
-
-
-class _Spec(msgspec.Struct):
-    """The part of a specification that `Process` reads: small, so that taking over many containers is fast."""
-
-    root: dict[str, Any]
-    process: dict[str, Any]
-    hooks: dict[str, Any] | None = None
-
-
-class Process(Held):
-    """A container's first process. `runtime` is its OCI runtime, `rootfs` the mounted root file system.
-
-    `apparmor_profile` is "" where the kernel has no AppArmor. The owner sets `recorded` when the container's state
-    reports
-    the end.
-    """
-
-    def __init__(
-        self, owner: Runtime, container_id: str, runtime: OciRuntime, state: _State, spec: Mapping[str, Any]
-    ) -> None:
-        super().__init__(owner.bundle(container_id), ends_input=state.ends_input)
-        self.id = container_id
-        self.restored = False
-        self.recorded = asyncio.Event()
-        self.has_hooks = "hooks" in spec
-        self.runtime = runtime.name
-        self.rootfs = Path(spec["root"]["path"])
-        self._base: Mapping[str, Any] = spec["process"]
-        self.apparmor_profile: str = spec["process"].get("apparmorProfile", "")
-        self._owner = owner
-        self._oci = runtime
-        self._cgroup = state.cgroup
-
-    async def start(self) -> None:
-        """Start the created process, unless it was restored and already runs.
-
-        InvalidInput or Failed, with the runtime's reason in Docker's words; then nothing is left behind.
-        """
-        if self.restored:
-            return
-        if not self.has_hooks and self._oci.release(self.id):
-            return
-        try:
-            result = await spawn.run(self._oci.command("start", self.id))
-        except Failed as error:
-            await self._owner.cleanup(self.id)
-            raise messages.start_failed(error.message) from None
-        if result.code != 0:
-            await self._owner.cleanup(self.id)
-            raise messages.start_failed(result.stderr or result.stdout)
-
-    async def pause(self) -> None:
-        """Freeze all processes of the container. Conflict when it has ended."""
-        await self._ask("pause")
-
-    async def resume(self) -> None:
-        """Thaw the processes. Conflict when it has ended."""
-        await self._ask("resume")
-
-    async def _ask(self, verb: str) -> None:
-        result = await spawn.run(self._oci.command(verb, self.id))
-        if result.code != 0:
-            if self.has_ended():
-                raise Conflict(f"Container {self.id} is not running")
-            raise Failed(f"cannot {verb} container {self.id}: {messages.translate(result.stderr)}")
-
-    async def checkpoint(self, images: Path, *, leave_running: bool) -> None:
-        """Write a checkpoint to the directory `images`; the processes end, unless `leave_running`.
-
-        Conflict when it has ended, Unavailable without criu, Failed with criu's reason; the container keeps running
-        then.
-        """
-        checkpoints.check_criu()
-        options = checkpoints.dump_options(images, self._directory, leave_running=leave_running)
-        result = await spawn.run(self._oci.command("checkpoint", *options, self.id), limited=False)
-        if result.code != 0:
-            if self.has_ended():
-                raise Conflict(f"container {self.id} is not running")
-            raise Failed(await in_thread(checkpoints.read_reason, self._directory / "dump.log", result.stderr))
-
-    async def update(self, limits: Resources) -> None:
-        """Change the running container's limits; unset fields stay. Failed with the runtime's reason."""
-        file = self._directory / "update.json"
-        rendered = render_limits(limits, self._owner.host)
-        if limits.pids_limit is not None and limits.pids_limit <= 0:
-            rendered["pids"] = {"limit": -1}
-        await in_thread(file.write_bytes, msgspec.json.encode(rendered))
-        result = await spawn.run(self._oci.command("update", "--resources", str(file), self.id))
-        if result.code != 0:
-            raise Failed(f"cannot update container {self.id}: {messages.translate(result.stderr)}")
-
-    async def pids(self) -> list[int]:
-        """PIDs of all processes of the container in the host's PID namespace, ascending."""
-        host = self._owner.host.cgroups
-        return await in_thread(lambda: cgroups.pids(host.path(self._cgroup)))
-
-    @property
-    def cgroup(self) -> tuple[Cgroups, str]:
-        """The host's control groups, and the container's group in them."""
-        return self._owner.host.cgroups, self._cgroup
-
-    async def open_root(self) -> int:
-        """Open its root directory, with everything mounted for it. Conflict when it has ended."""
-        try:
-            root = await in_thread(os.open, f"/proc/{self.pid}/root", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        except (FileNotFoundError, ProcessLookupError) as error:
-            raise Conflict(f"container {self.id} is not running") from error
-        try:
-            await self.kill(0)  # it still runs, so the PID was its own
-        except BaseException:
-            os.close(root)
-            raise
-        return root
-
-    def exec(self, plan: ExecPlan) -> ExecProcess:
-        """Prepare an additional process; its `start` runs it. InvalidInput for an invalid plan."""
-        if self.exited() is not None:
-            raise Conflict(f"container {self.id} is not running")
-        process = render_exec(plan, self._base, self._owner.host)
-        return ExecProcess(
-            conmon=self._owner.conmon,
-            set_apart=self._owner.set_apart,
-            load_profile=self._owner.load_profile,
-            runtime=self._oci.for_exec(tty=plan.tty),
-            container_id=self.id,
-            bundle=self._directory,
-            process=process,
-            open_stdin=plan.open_stdin,
-            room=self._owner.room,
-        )
-
-    def _oom_killed(self) -> bool:
-        return (self._directory / NOTE).exists() or cgroups.oom_kills(self._owner.host.cgroups, self._cgroup) > 0
 
 
 class Runtime:
@@ -250,7 +83,7 @@ class Runtime:
         runtimes = await find_runtimes(run_root, binaries, default, host.cgroups.layout)
         await in_thread(null_device)
         (run_root / "containers").mkdir(mode=0o700, parents=True, exist_ok=True)
-        await in_thread(_sweep, run_root / "containers")
+        await in_thread(sweep, run_root / "containers")
         if not pidfd.tells_exit_of_others():
             pidfd.become_subreaper()
         return cls(run_root, Path(conmon), runtimes, host)
@@ -285,7 +118,7 @@ class Runtime:
 
     def leftovers(self) -> list[str]:
         """IDs that have a directory here, running or not."""
-        return sorted(each.name for each in os.scandir(self._containers) if each.is_dir() and not _is_gone(each.name))
+        return sorted(each.name for each in os.scandir(self._containers) if each.is_dir() and not is_gone(each.name))
 
     async def create(
         self, container_id: str, plan: ContainerPlan, log_path: Path | None, images: Path | None = None
@@ -293,10 +126,8 @@ class Runtime:
         """Create a container without starting its process; `start` of the result does.
 
         With `images`, the directory of a checkpoint, its processes are restored and run at once. Raises Conflict when
-        it exists
-        here, InvalidInput for an invalid plan, Failed with the OCI runtime's reason in Docker's words. A failure leaves
-        nothing
-        behind.
+        it exists here, InvalidInput for an invalid plan, Failed with the OCI runtime's reason in Docker's words. A
+        failure leaves nothing behind.
         """
         if log_path is not None and ":" in str(log_path):
             raise InvalidInput(f"conmon cannot write a log whose path has a colon: {log_path}")
@@ -311,7 +142,7 @@ class Runtime:
         await self.load_profile(spec["process"])
         bundle = self.bundle(container_id)
         try:
-            _make_bundle(bundle, spec)
+            make_bundle(bundle, spec)
         except FileExistsError as error:
             raise Conflict(f"container {container_id} has a running process already") from error
         # A task, not aio.spawn: its failure is the caller's to handle, and logged only by the caller.
@@ -384,7 +215,7 @@ class Runtime:
                     raise Failed(await in_thread(checkpoints.read_reason, launch.directory / "restore.log", reason))
                 raise messages.create_failed(runtime.name, reason)
             child = handshake.child
-        state = _State(
+        state = State(
             pid=report.data,
             pid_started=pidfd.start_time(report.data),
             conmon=child.pid,
@@ -393,7 +224,7 @@ class Runtime:
             cgroup=cgroup_path(plan, container_id),
             ends_input=ends_input,
         )
-        _write_state(launch.directory / STATE, state)
+        write_state(launch.directory, state)
         # a private cgroup namespace shows the group it was created in
         if runtime.create_prefix and plan.cgroupns != PRIVATE:
             await in_thread(self._enter_own_group, report.data, state.cgroup)
@@ -407,8 +238,7 @@ class Runtime:
         """Move a conmon out of the daemon's cgroup: a service manager that stops the daemon must not stop it as well.
 
         Done while the OCI runtime starts: a first move of a process waits for an RCU grace period (6 to 10 ms), during
-        which
-        later moves, such as the OCI runtime's, pass at once. Blocking.
+        which later moves, such as the OCI runtime's, pass at once. Blocking.
         """
         try:
             for tree in self._service_trees.values():
@@ -444,34 +274,23 @@ class Runtime:
         self,
         container_id: str,
         runtime: OciRuntime,
-        state: _State,
+        state: State,
         spec: Mapping[str, Any],
         child: subprocess.Popen[bytes] | None = None,
     ) -> Process:
         process = Process(self, container_id, runtime, state, spec)
-        try:
-            process._attach()
-        except (FileNotFoundError, ConnectionRefusedError):  # conmon has ended
-            process.output.close()
-        first = pidfd.open_process(state.pid, state.pid_started)
-        process._watch(
-            state.pid, first, Monitor(state.conmon, state.conmon_started, child), self._exit_file(container_id)
-        )
+        process.hold(state, child)
         self._processes[container_id] = process
         return process
-
-    def _exit_file(self, container_id: str) -> Path:
-        return self.bundle(container_id) / "exit" / container_id
 
     async def adopt(self, container_id: str) -> Process | None:
         """Take over a container created by an earlier daemon.
 
         Attaches to a running one again; one that has ended has its exit status in `exited()`. One that was never
-        started is
-        cleaned up, and None returned. If its OCI runtime was uninstalled, operations that need it fail.
+        started is cleaned up, and None returned. If its OCI runtime was uninstalled, operations that need it fail.
         """
         try:
-            state, spec = await in_thread(_read_bundle, self.bundle(container_id))
+            state, spec = await in_thread(read_bundle, self.bundle(container_id))
         except (FileNotFoundError, msgspec.DecodeError):
             await self.cleanup(container_id)
             return None
@@ -508,13 +327,13 @@ class Runtime:
                 except Failed as error:  # what the runtime has not removed is removed below
                     log.error("container %s is deleted without its OCI runtime: %s", container_id, error)
         if process is not None:
-            await process._settle(SETTLE_S)
+            await process.settle(SETTLE_S)
         gone = await in_thread(self._clear_away, container_id)
         # An ending exec may remove its part concurrently.
         spawn_task(in_thread(shutil.rmtree, gone, ignore_errors=True), f"discard the bundle {gone.name}")
 
     def _thaw(self, bundle: Path) -> None:
-        cgroups.thaw(self.host.cgroups, _group_of(bundle))
+        cgroups.thaw(self.host.cgroups, group_of(bundle))
 
     def _clear_away(self, container_id: str) -> Path:
         """Remove what remains of a container whose first process has ended. Blocking.
@@ -522,7 +341,7 @@ class Runtime:
         Returns its bundle, renamed first so that a late exec cannot recreate part of it.
         """
         bundle = self.bundle(container_id)
-        group = _group_of(bundle)
+        group = group_of(bundle)
         cgroups.thaw(self.host.cgroups, group)
         try:
             cgroups.remove(self.host.cgroups, group, SETTLE_S)
@@ -530,7 +349,7 @@ class Runtime:
             log.error("the cgroup %s is not removed: %s", group, error)
         for runtime in self._holders(container_id):  # not asked to `delete`, or unable to read its state
             runtime.forget(container_id, bundle)
-        return bundle.rename(bundle.with_name(f"{container_id}.{secrets.token_hex(4)}{GONE}"))
+        return set_aside(bundle)
 
     def _holders(self, container_id: str) -> list[OciRuntime]:
         """The runtimes that have state of this container: one or none."""
@@ -554,43 +373,3 @@ def _check_image(plan: ContainerPlan) -> None:
     for directory in ("/dev", "/proc", "/sys"):
         if resolve_in_root(plan.rootfs, directory) != directory:
             raise InvalidInput(f"the image's {directory} is a link, an ordinary directory is expected")
-
-
-def _group_of(bundle: Path) -> str:
-    """The cgroup configured for a container."""
-    try:
-        spec = json.loads((bundle / SPEC).read_bytes())
-    except (FileNotFoundError, json.JSONDecodeError):  # killed while writing it: nothing was created
-        return f"{DEFAULT_CGROUP_PARENT}/{bundle.name}"
-    group: str = spec["linux"]["cgroupsPath"]
-    return group
-
-
-def _read_bundle(bundle: Path) -> tuple[_State, Mapping[str, Any]]:
-    """Read the parts of a bundle that `adopt` needs. Blocking."""
-    state = msgspec.json.decode((bundle / STATE).read_bytes(), type=_State)
-    spec = msgspec.json.decode((bundle / SPEC).read_bytes(), type=_Spec)
-    return state, {name: value for name, value in msgspec.structs.asdict(spec).items() if value is not None}
-
-
-def _make_bundle(bundle: Path, spec: Mapping[str, Any]) -> None:
-    bundle.mkdir(mode=0o700)
-    (bundle / "exit").mkdir(mode=0o700)
-    (bundle / SPEC).write_bytes(msgspec.json.encode(spec))
-
-
-def _is_gone(name: str) -> bool:
-    return name.endswith(GONE)
-
-
-def _sweep(containers: Path) -> None:
-    """Remove the bundles of ended runs that an earlier daemon left."""
-    for entry in os.scandir(containers):
-        if _is_gone(entry.name):
-            shutil.rmtree(entry.path)
-
-
-def _write_state(file: Path, state: _State) -> None:
-    fresh = file.with_suffix(".new")
-    fresh.write_bytes(msgspec.json.encode(state))
-    fresh.rename(file)
