@@ -16,9 +16,9 @@ from copy import deepcopy
 from typing import Any, NamedTuple
 
 from havre.compose.check import check_external, check_project
+from havre.compose.composites import ReadError
 from havre.compose.dotenv import read_env_file
 from havre.compose.interpolate import Variables, interpolate
-from havre.compose.kinds import ReadError
 from havre.compose.merge import extend_service, keep_last, merge
 from havre.compose.normalize import join, normalize, resolve_paths, set_defaults
 from havre.compose.project import Project, has_profile

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from havre.compose.composites import Key, ListOf, MapOf, Struct
 from havre.compose.kinds import (
     JSON,
     YAML,
@@ -25,17 +26,13 @@ from havre.compose.kinds import (
     HealthTest,
     Hosts,
     Integer,
-    Key,
     Kind,
-    ListOf,
     Loose,
     LooseTexts,
-    MapOf,
     Number,
     Pairs,
     Size,
     Strict,
-    Struct,
     TextOrTexts,
     Texts,
     Unwritten,
