@@ -159,30 +159,20 @@ class System:
         """`GET /info`."""
         identity, cgroups = self._identity, self._runtime.host.cgroups
         host = await in_thread(read_host)
-        warnings = await in_thread(_warn_of_room, identity.roots)
-        if identity.seccomp_profile != "builtin":
-            warnings.append("WARNING: daemon is not using the default seccomp profile")
         releases = await self._runtime.releases()
         init = self._runtime.host.init.name if self._runtime.host.init else ""
         http_proxy, https_proxy, no_proxy = proxies.configured()
-        states = [container.state for container in self._containers.list(all=True)]
-        paused = sum(state.paused for state in states)
-        running = sum(state.running for state in states) - paused
+        running, paused, stopped = self._count_containers()
         return Info(
             id=self.id,
-            containers=len(states),
+            containers=running + paused + stopped,
             containers_running=running,
             containers_paused=paused,
-            containers_stopped=len(states) - running - paused,
+            containers_stopped=stopped,
             images=len(self._images.list()),
             driver=self._storage.driver,
             driver_status=[list(line) for line in self._storage.driver_status],
-            plugins=Plugins(
-                volume=self._volumes.drivers(),
-                network=["bridge", "host", "null"],
-                authorization=list(identity.authorization_plugins) or None,
-                log=["fluentd", "gelf", "journald", "json-file", "local", "syslog"],
-            ),
+            plugins=self._plugins(),
             swap_limit=cgroups.swap_limit,
             ipv4_forwarding=host.forwarding,
             debug=identity.debug,
@@ -219,8 +209,30 @@ class System:
             init_commit=_release_of(releases, init),
             security_options=self._security_options(),
             cdi_spec_dirs=list(identity.cdi_directories),
-            warnings=([] if cgroups.swap_limit else ["WARNING: No swap limit support"]) + warnings,
+            warnings=await self._warnings(),
         )
+
+    def _count_containers(self) -> tuple[int, int, int]:
+        """How many containers run, are paused, are stopped."""
+        states = [container.state for container in self._containers.list(all=True)]
+        paused = sum(state.paused for state in states)
+        running = sum(state.running for state in states) - paused
+        return running, paused, len(states) - running - paused
+
+    def _plugins(self) -> Plugins:
+        return Plugins(
+            volume=self._volumes.drivers(),
+            network=["bridge", "host", "null"],
+            authorization=list(self._identity.authorization_plugins) or None,
+            log=["fluentd", "gelf", "journald", "json-file", "local", "syslog"],
+        )
+
+    async def _warnings(self) -> list[str]:
+        warnings = [] if self._runtime.host.cgroups.swap_limit else ["WARNING: No swap limit support"]
+        warnings += await in_thread(_warn_of_room, self._identity.roots)
+        if self._identity.seccomp_profile != "builtin":
+            warnings.append("WARNING: daemon is not using the default seccomp profile")
+        return warnings
 
     async def _runtimes(self) -> dict[str, RuntimeEntry]:
         """The OCI runtimes, each with what it says that it can."""
