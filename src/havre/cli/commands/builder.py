@@ -10,7 +10,7 @@ COMMANDS = (
     Command("prune", "[OPTIONS]", "Remove build cache", "prune:builder", (0, 0), (
         Flag("builder", "", "string", "Builder whose cache is pruned; the only one is default"),
         Flag("all", "a", "", "Remove all unused build cache, not just dangling ones"),
-        filter_flag("", 'Keep only what meets the condition (e.g. "until=24h")'),
+        filter_flag("", 'Remove only what matches the condition (e.g. "until=24h")'),
         force_flag("Do not ask for confirmation"),
         Flag("keep-storage", "", "bytes", "Amount of disk space to keep for cache"),
         *plan_flags(),
