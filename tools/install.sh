@@ -48,7 +48,7 @@ install_files() {
     done
     remove_man_pages
     "$dest$home/venv/bin/havre" completion man "$dest$man/man1"
-    "$dest$home/venv/bin/python" -I -c 'from havre.daemon.config import man_page; print(man_page(), end="")' >"$dest$man/man8/havred.8"
+    "$dest$home/venv/bin/python" -I -c 'from havre.daemon.directives import man_page; print(man_page(), end="")' >"$dest$man/man8/havred.8"
     echo "g $group -" >"$dest$accounts"
     [ -z "$dest" ] || forget_dest
 }

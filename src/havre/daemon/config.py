@@ -1,8 +1,9 @@
-"""The daemon's configuration: dockerd's command line and `daemon.json`, one table for both.
+"""The daemon's configuration, from the command line and `daemon.json`.
 
 A directive may be given as a flag or in the file, not in both, as with dockerd; lists of registries are no
-exception. Directives of dockerd without use here are accepted with a warning in the log. Unknown ones are refused,
-as are those that would leave containers or the API less protected than requested (`configrefusals`).
+exception. `directives` lists them all. Those of dockerd without use here are accepted with a warning in the log.
+Unknown ones are refused, as are those that would leave containers or the API less protected than requested
+(`configrefusals`).
 
 Source: dockerd(8), "Daemon configuration file".
 """
@@ -20,139 +21,14 @@ import msgspec
 from havre.builds.entitlements import DEFAULT, parse_entitlements
 from havre.builds.gcpolicy import GcPolicy, parse_gc_policy
 from havre.daemon.configrefusals import REFUSED, check_refused
+from havre.daemon.directives import BY_FLAG, BY_KEY, DEFAULT_FILE, FLAGS, Directive, Kind
 from havre.errors import InvalidInput
 from havre.golang import gojson
-from havre.golang.flaghelp import render_flags
 from havre.golang.flags import Flag, UsageError, convert, parse
 from havre.golang.units import parse_bool, parse_size
 from havre.registry.limits import Limits, parse_limits
 
-Kind = Literal["flag", "text", "number", "list", "map", "maps"]
-
 DEFAULT_HOST = "unix:///run/havre.sock"
-DEFAULT_FILE = Path("/etc/havre/daemon.json")
-
-
-@dataclass(frozen=True, slots=True)
-class Directive:
-    """One directive: its flag, its key in the file, its kind. `used` is False if it has no effect here.
-
-    One without a flag is for the file only.
-    """
-
-    flag: str
-    key: str
-    kind: Kind
-    help: str
-    short: str = ""
-    used: bool = True
-
-
-def _d(flag: str, kind: Kind, help: str, key: str = "", short: str = "", used: bool = True) -> Directive:
-    return Directive(flag, key or flag, kind, help, short, used)
-
-
-DIRECTIVES = (
-    _d("add-runtime", "map", "Register an additional OCI runtime, NAME=PATH", "runtimes"),
-    _d("allowed-host", "list", "Host names accepted in requests by TCP, besides the daemon's own", "allowed-hosts"),
-    _d("authorization-plugin", "list", "Plugins that authorize every request and response", "authorization-plugins"),
-    _d("bip", "text", "Address of the default bridge, with its prefix length"),
-    _d("bip6", "text", "IPv6 address of the default bridge, with its prefix length"),
-    _d("bridge", "text", "Existing bridge for the default network, or none to disable it", short="b"),
-    Directive("", "builder", "map", "Limits of the build cache, and entitlements that builds may request"),
-    _d("cdi-spec-dir", "list", "Directories of CDI device specifications", "cdi-spec-dirs"),
-    _d("cgroup-parent", "text", "Parent cgroup of all containers"),
-    _d("config-file", "text", "Configuration file"),
-    _d("data-root", "text", "Root directory of persistent state"),
-    _d("debug", "flag", "Enable debug mode", short="D"),
-    _d("default-address-pool", "list", "Pool of new networks, base=SUBNET,size=LENGTH", "default-address-pools"),
-    _d("default-cgroupns-mode", "text", "Default cgroup namespace of containers, host or private"),
-    _d("default-gateway", "text", "Default gateway of containers on the default bridge"),
-    _d("default-gateway-v6", "text", "IPv6 default gateway of containers on the default bridge"),
-    _d("default-ipc-mode", "text", "Default IPC namespace of containers, private or shareable"),
-    _d("default-network-opt", "maps", "Options of new networks, DRIVER=KEY=VALUE", "default-network-opts"),
-    _d("default-runtime", "text", "Default OCI runtime"),
-    _d("default-shm-size", "text", "Default size of /dev/shm"),
-    _d("default-ulimit", "map", "Default ulimits of containers, NAME=SOFT[:HARD]", "default-ulimits"),
-    _d("dns", "list", "DNS servers"),
-    _d("dns-opt", "list", "DNS options", "dns-opts"),
-    _d("dns-search", "list", "DNS search domains"),
-    _d("exec-root", "text", "Root directory of run state"),
-    _d("experimental", "flag", "Enable experimental features: checkpoints"),
-    _d("feature", "map", "Features, NAME=true or false: buildkit and cdi, both on by default", "features"),
-    _d("fixed-cidr", "text", "Range of addresses for containers on the default bridge"),
-    _d("fixed-cidr-v6", "text", "IPv6 range of addresses for containers on the default bridge"),
-    _d("group", "text", "Group of the unix socket", short="G"),
-    _d("host", "list", "Sockets to listen on: unix://PATH, tcp://HOST:PORT, fd://", "hosts", "H"),
-    _d("host-gateway-ip", "text", "Address for the name host-gateway"),
-    _d("http-proxy", "text", "Proxy of the daemon's own HTTP requests, instead of HTTP_PROXY"),
-    _d("https-proxy", "text", "Proxy of the daemon's own HTTPS requests, instead of HTTPS_PROXY"),
-    _d("icc", "flag", "Allow traffic between containers on the default bridge (--icc=false: by links only)"),
-    _d("init", "flag", "Run an init process in containers"),
-    _d("init-path", "text", "Program that --init runs"),
-    _d("insecure-registry", "list", "Registries reached without TLS or with any certificate", "insecure-registries"),
-    _d("ip", "text", "Host address of ports published from the default bridge"),
-    _d("ip-forward", "flag", "Enable net.ipv4.ip_forward; --ip-forward=false leaves it unchanged"),
-    _d("ip-masq", "flag", "Masquerade traffic of the default bridge with the host's address"),
-    _d("ip6tables", "flag", "Use nftables rules for IPv6; otherwise relays serve published ports"),
-    _d("iptables", "flag", "Use nftables rules; otherwise relays serve published ports, without NAT"),
-    _d("ipv6", "flag", "Enable IPv6 on the default bridge"),
-    _d("label", "list", "Labels of the daemon", "labels"),
-    _d("live-restore", "flag", "Keep containers running while the daemon is down (always so)"),
-    _d("log-driver", "text", "Default log driver"),
-    _d("log-level", "text", "debug, info, warn, error, fatal", short="l"),
-    _d("log-opt", "map", "Default log options", "log-opts"),
-    _d("max-concurrent-downloads", "number", "Layers pulled at once, 3 by default"),
-    _d("max-concurrent-uploads", "number", "Layers pushed at once, 2 by default"),
-    _d("max-download-attempts", "number", "Attempts of a download that makes no progress, 5 by default"),
-    _d("mtu", "number", "MTU of the default bridge"),
-    _d("no-proxy", "text", "Hosts, domains and networks reached without a proxy, instead of NO_PROXY"),
-    _d("no-new-privileges", "flag", "Prevent processes in containers from gaining privileges, such as by setuid"),
-    _d("pidfile", "text", "File for the daemon's PID", short="p"),
-    Directive("", "proxies", "map", "http-proxy, https-proxy and no-proxy, in the file"),
-    _d("publish-policy", "text", "host: published ports heed the host's firewall; docker: they override it"),
-    Directive("", "registry-limits", "map", "Time limits for registries, and size limits of layers"),
-    _d("registry-mirror", "list", "Mirrors of Docker Hub", "registry-mirrors"),
-    _d("seccomp-profile", "text", "File of the seccomp profile of containers and builds, builtin or unconfined"),
-    _d("signature-key", "map", "Public key required to have signed images, NAME=FILE (* for all)", "signature-keys"),
-    _d("shutdown-timeout", "number", "Seconds to wait for requests under way when stopping"),
-    _d("storage-driver", "text", "erofs, erofs-loop, overlay or copy", short="s"),
-    _d("tls", "flag", "Use TLS on TCP sockets; --tls=false allows plain TCP without authentication"),
-    _d("tlscacert", "text", "Trust clients with certificates signed by this CA"),
-    _d("tlscert", "text", "TLS certificate"),
-    _d("tlskey", "text", "TLS key"),
-    _d("tlsverify", "flag", "Use TLS and require client certificates"),
-    _d("validate", "flag", "Check the configuration and exit"),
-    _d("userns-remap", "text", "Run containers in a user namespace: default, USER[:GROUP] or UID[:GID]"),
-    _d("userland-proxy-path", "text", "Accepted; the daemon serves published ports itself"),
-    _d("userland-proxy", "flag", "Serve published ports by userland sockets where rules cannot"),
-    *(_d(name, "flag", "No effect here", used=False) for name in ("ip-forward-no-drop", "raw-logs")),
-    *(
-        _d(name, "text", "No effect here", used=False)
-        for name in (
-            "containerd", "containerd-namespace", "containerd-plugins-namespace", "metrics-addr",
-            "network-control-plane-mtu", "swarm-default-advertise-addr",
-        )
-    ),
-    *(
-        _d(name, "list", "No effect here", key, used=False)
-        for name, key in (
-            ("allow-nondistributable-artifacts", ""), ("node-generic-resource", "node-generic-resources"),
-        )
-    ),
-    # Known to dockerd and refused here by `configrefusals`: ignoring them would mislead.
-    *(_d(name, "flag", "Refused unless false", used=False) for name in ("rootless", "selinux-enabled")),
-    *(_d(name, "text", "Refused", used=False) for name in ("api-cors-header", "cpu-rt-period", "cpu-rt-runtime")),
-    _d("exec-opt", "list", "Refused but for native.cgroupdriver=cgroupfs", "exec-opts", used=False),
-    _d("storage-opt", "list", "Refused", "storage-opts", used=False),
-)  # fmt: skip
-_BY_KEY = {directive.key: directive for directive in DIRECTIVES}
-_BY_FLAG = {directive.flag.replace("-", "_"): directive for directive in DIRECTIVES if directive.flag}
-_PFLAG = {"flag": "", "text": "string", "number": "int", "list": "list", "map": "map", "maps": "maps"}
-FLAGS = (
-    *(Flag(d.flag, d.short, _PFLAG[d.kind], d.help, hidden=not d.used) for d in _BY_FLAG.values()),
-    Flag("version", "v", "", "Print the version and quit"),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -262,7 +138,7 @@ def parse_arguments(arguments: Sequence[str]) -> Invocation:
         raise InvalidInput(str(error), "see havred --help") from None
     if words and not options.given & {"help", "version"}:
         raise InvalidInput(f"unexpected argument: {words[0]}", "havred takes flags alone; see havred --help")
-    given = {directive: getattr(options, name) for name, directive in _BY_FLAG.items() if name in options.given}
+    given = {directive: getattr(options, name) for name, directive in BY_FLAG.items() if name in options.given}
     values = {directive.key: _gathered(directive, value) for directive, value in given.items()}
     return Invocation(values, "help" if "help" in options.given else "version" if "version" in options.given else "")
 
@@ -296,7 +172,7 @@ def decode_file(text: str, name: str) -> dict[str, Any]:
     decoded = {} if decoded is None else decoded
     if not isinstance(decoded, dict):
         raise InvalidInput(f"{problem}: a JSON object is expected")
-    unknown = sorted(decoded.keys() - _BY_KEY.keys())
+    unknown = sorted(decoded.keys() - BY_KEY.keys())
     if unknown:
         raise InvalidInput(
             f"{problem}: the following directives don't match any configuration option: {', '.join(unknown)}"
@@ -311,7 +187,7 @@ def decode_file(text: str, name: str) -> dict[str, Any]:
     }
     said = {key: value for key, value in decoded.items() if value is not None}  # null means the default
     for key, value in said.items():
-        directive = _BY_KEY[key]
+        directive = BY_KEY[key]
         if not directive.used:
             continue
         is_number = directive.kind != "number" or not isinstance(value, bool)
@@ -368,13 +244,13 @@ def configure(values: Mapping[str, Any]) -> DaemonConfig:
     fields: dict[str, Any] = {}
     for key, value in values.items():
         name = key.replace("-", "_")
-        if not _BY_KEY[key].used or name in ("live_restore", "config_file", "userland_proxy_path"):
+        if not BY_KEY[key].used or name in ("live_restore", "config_file", "userland_proxy_path"):
             continue
-        convert = _CONVERT.get(name) or _CONVERT_KIND.get(_BY_KEY[key].kind)
+        convert = _CONVERT.get(name) or _CONVERT_KIND.get(BY_KEY[key].kind)
         fields[name] = convert(value) if convert else value
     if "builder" in values:
         fields["build_entitlements"] = parse_entitlements(values["builder"])
-    ignored = tuple(sorted(key for key in values if not _BY_KEY[key].used and key not in REFUSED))
+    ignored = tuple(sorted(key for key in values if not BY_KEY[key].used and key not in REFUSED))
     config = DaemonConfig(**fields, ignored=ignored)
     if config.log_level not in ("debug", "info", "warn", "error", "fatal"):
         raise InvalidInput(f"invalid logging level: {config.log_level}", "one of debug, info, warn, error, fatal")
@@ -502,38 +378,3 @@ _CONVERT: dict[str, Callable[[Any], Any]] = {
     "log_opts": _texts,
     **dict.fromkeys(("tlscacert", "tlscert", "tlskey", "data_root", "exec_root", "pidfile"), _absolute),
 }
-
-
-def usage(columns: int) -> str:
-    """The text of `--help`, for a terminal of `columns`."""
-    head = "Usage:  havred [OPTIONS]\n\nA container engine that any Docker client can drive.\n\nOptions:\n"
-    return head + render_flags(FLAGS, columns)
-
-
-def man_page() -> str:
-    """havred(8) in roff: the flags, and each one's key in the file."""
-
-    def escaped(text: str) -> str:
-        return text.replace("\\", "\\e").replace("-", "\\-")
-
-    lines = [
-        '.TH "HAVRED" 8 "" havre "havre manual"',
-        ".SH NAME",
-        "havred \\- a container engine that any Docker client can drive",
-        ".SH SYNOPSIS",
-        ".B havred",
-        "[OPTIONS]",
-        ".SH DESCRIPTION",
-        f"A directive is given as a flag or in the JSON file {DEFAULT_FILE}, not in both.",
-        "SIGHUP reads the file again. After SIGTERM and SIGINT containers run on; with the host (or after SIGPWR) they",
-        "are stopped first.",
-        ".SH DIRECTIVES",
-    ]
-    for directive in sorted(DIRECTIVES, key=lambda each: each.flag or each.key):
-        if directive.used:
-            head = f"--{directive.flag}" if directive.flag else directive.key
-            short = f"-{directive.short}, " if directive.short else ""
-            kind = f" \\fI{kind}\\fR" if (kind := _PFLAG[directive.kind]) else ""
-            key = f" (in the file: {directive.key})" if directive.flag and directive.key != directive.flag else ""
-            lines += [".TP", f"\\fB{escaped(short + head)}\\fR{kind}", escaped(directive.help + key)]
-    return "\n".join(lines) + "\n"

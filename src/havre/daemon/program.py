@@ -61,9 +61,10 @@ from havre.containers.surroundings.hosts import LinkedHosts
 from havre.containers.surroundings.idranges import IdRanges, read_remap
 from havre.containers.surroundings.membership import Membership
 from havre.containers.surroundings.subpaths import Subpaths
-from havre.daemon.config import DaemonConfig, load, parse_arguments, usage
+from havre.daemon.config import DaemonConfig, load, parse_arguments
 from havre.daemon.configvalues import check_values
 from havre.daemon.confinement import default_security
+from havre.daemon.directives import usage
 from havre.daemon.hosts import plan_listeners
 from havre.daemon.process import bound_stop, pid_file
 from havre.daemon.reloading import Current, Steered
@@ -128,32 +129,27 @@ class _ImageFacts:
 @asynccontextmanager
 async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, Steered]]:
     """Open all nouns, recovered and ready, and the parts that a reload changes; closed in reverse order."""
-    security = default_security(config)
+    defaults = daemon_defaults(config, default_security(config))
     events, ranges = Events(), IdRanges(read_remap(config.userns_remap))
     async with AsyncExitStack() as stack:
         storage = await _open_storage(config, ranges.remap)
         stack.push_async_callback(storage.close)
-        runtime = await Runtime.open(
-            config.exec_root, config.runtimes, config.default_runtime or None, init=config.init_path
-        )
+        runtime = await _open_runtime(config)
         registry = Registry(registries_of(config))
         stack.push_async_callback(registry.close)
         index = Index(storage.db.table("containers", Container))
         directory = config.data_root / "containers"
         directory.mkdir(mode=0o700, exist_ok=True)
         networks = _open_networks(config, storage, events, directory)
-        volumes = _make_volumes(config, storage, events)
-        await volumes.load()
+        volumes = await _open_volumes(config, storage, events)
 
         subpaths = Subpaths(config.exec_root / "subpaths")
-        defaults = daemon_defaults(config, security)
         assembly = Assembly(index, storage.snapshots, volumes, networks, events, directory, defaults, subpaths, ranges)
         execs = Execs(index, events)
         erasure = Erasure(index, assembly, runtime, storage.snapshots, volumes)
         around = Around(assembly, runtime, HealthChecks(execs), Draining(networks.withdraw), erasure)
         lifecycle = Lifecycle(index, around, events, Logbook(directory))
         control = Control(lifecycle)
-        removal = Removal(lifecycle, control)
 
         cache = await Cache.open(storage)
         images = await _open_images(config, storage, registry, events, index, cache)
@@ -163,16 +159,11 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, Ste
             index, images, storage.snapshots, volumes, networks, lifecycle, directory, limits, given, ranges
         )
         membership = Membership(index, networks, assembly)
+        removal = Removal(lifecycle, control)
         parts = Parts(index, creation, lifecycle, control, removal, execs, storage.snapshots, membership)
         containers = Containers(parts, _ImageFacts(images), _placer(config, storage, lifecycle, assembly))
-        views = Views(assembly, storage.snapshots, config.exec_root / "views")
-        await views.sweep()
-        commit = Commit(images, storage, control, lifecycle)
-        files = Files(index, Copying(views, lifecycle), storage.snapshots, commit)
-        updates = Updates(index, lifecycle, limits)
-        system = System(
-            identity_of(config), _read_id(config.data_root / "engine-id"), storage, runtime, images, containers, volumes
-        )
+        files = await _open_files(config, storage, parts, assembly, images)
+        system = _make_system(config, storage, runtime, images, containers, volumes)
         await Recovery(index, lifecycle, erasure, runtime, networks, volumes, storage.snapshots, ranges, subpaths).run()
         stack.push_async_callback(networks.stop)
         remapping = Remapping(ranges.remap, subpaths)
@@ -186,7 +177,7 @@ async def open_engine(config: DaemonConfig) -> AsyncIterator[tuple[Services, Ste
             checkpoints=Checkpoints(index, lifecycle, assembly.directory, enabled=config.experimental),
             files=files,
             stats=Stats(index),
-            updates=updates,
+            updates=Updates(index, lifecycle, limits),
             networks=networks,
             volumes=volumes,
             events=events,
@@ -209,6 +200,12 @@ async def _open_storage(config: DaemonConfig, remap: IdRange | None) -> Storage:
         await storage.close()
         raise
     return storage
+
+
+async def _open_runtime(config: DaemonConfig) -> Runtime:
+    """Find conmon and the OCI runtimes."""
+    default = config.default_runtime or None
+    return await Runtime.open(config.exec_root, config.runtimes, default, init=config.init_path)
 
 
 def _open_networks(config: DaemonConfig, storage: Storage, events: Events, directory: Path) -> Networks:
@@ -272,11 +269,31 @@ async def _tidy(images: Images) -> None:
         log.warning("garbage was not collected: %s", error)
 
 
-def _make_volumes(config: DaemonConfig, storage: Storage, events: Events) -> Volumes:
-    """Create the volumes, local ones and those of plugins."""
+async def _open_volumes(config: DaemonConfig, storage: Storage, events: Events) -> Volumes:
+    """Open the volumes, local ones and those of plugins."""
     plugged = PluginVolumes(plugins_of(config), storage.db.table("plugin_mounts", PluginMount))
     local = LocalVolumes(config.data_root / "volumes")
-    return Volumes(local, plugged, storage.db.table("volumes", Volume), events)
+    volumes = Volumes(local, plugged, storage.db.table("volumes", Volume), events)
+    await volumes.load()
+    return volumes
+
+
+async def _open_files(
+    config: DaemonConfig, storage: Storage, parts: Parts, assembly: Assembly, images: Images
+) -> Files:
+    """Open the containers' files, without the views that an earlier daemon left."""
+    views = Views(assembly, storage.snapshots, config.exec_root / "views")
+    await views.sweep()
+    commit = Commit(images, storage, parts.control, parts.lifecycle)
+    return Files(parts.index, Copying(views, parts.lifecycle), storage.snapshots, commit)
+
+
+def _make_system(
+    config: DaemonConfig, storage: Storage, runtime: Runtime, images: Images, containers: Containers, volumes: Volumes
+) -> System:
+    """Create what reports on the daemon."""
+    id = _read_id(config.data_root / "engine-id")
+    return System(identity_of(config), id, storage, runtime, images, containers, volumes)
 
 
 def _placer(

@@ -13,8 +13,9 @@ from havre.api.authorization import Authorization
 from havre.api.services import Services
 from havre.containers.create.creation import Creation
 from havre.containers.life.shutdown import Shutdown
-from havre.daemon.config import DEFAULT_FILE, DaemonConfig, load
+from havre.daemon.config import DaemonConfig, load
 from havre.daemon.configvalues import check_values
+from havre.daemon.directives import DEFAULT_FILE
 from havre.daemon.report import reload_attributes
 from havre.daemon.settings import container_defaults, identity_of, registries_of
 from havre.errors import HavreError

@@ -12,18 +12,17 @@ import pytest
 
 from havre.api.server import InheritedListener, TcpListener, UnixListener
 from havre.daemon.config import (
-    DIRECTIVES,
     DaemonConfig,
     UlimitDefault,
     configure,
     decode_file,
     load,
-    man_page,
     merge,
     parse_arguments,
 )
 from havre.daemon.configvalues import check_values
 from havre.daemon.confinement import default_security
+from havre.daemon.directives import DIRECTIVES, man_page
 from havre.daemon.hosts import plan_listeners
 from havre.daemon.process import pid_file
 from havre.errors import Conflict, Failed, InvalidInput
