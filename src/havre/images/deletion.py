@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 
 from havre.errors import Conflict, InvalidInput
 from havre.images import summaries
+from havre.images.catalog import Image
 from havre.images.deletionplan import RemovalFacts, RemovedItem, plan_removal
-from havre.images.store import Image, ImageStore
+from havre.images.store import ImageStore
 from havre.images.summaries import ImageUser, Publish, event_attributes
 from havre.oci.digest import Digest
 from havre.oci.image import chain_ids

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from havre.errors import Conflict
-from havre.images.store import Image
+from havre.images.catalog import Image
 from havre.images.summaries import ImageUser
 from havre.oci.reference import Reference
 from havre.wire.values import Value

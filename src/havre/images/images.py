@@ -27,6 +27,7 @@ from msgspec.structs import replace
 
 from havre.errors import Conflict, InvalidInput, NotFound
 from havre.images import summaries
+from havre.images.catalog import Image, ImageRow, NameRow
 from havre.images.deletion import Deletion, Needs, Prunable, Pruned, Users
 from havre.images.deletionplan import RemovedItem
 from havre.images.importing import import_root
@@ -40,7 +41,7 @@ from havre.images.pull import DOWNLOADS, Puller
 from havre.images.push import UPLOADS, Pusher
 from havre.images.sbom import SPDX, Inventories
 from havre.images.searching import RemoteImage, check_limit, describe_remote, select_found
-from havre.images.store import Image, ImageRow, ImageStore, NameRow, Tables
+from havre.images.store import ImageStore, Tables
 from havre.images.summaries import Publish, RunImage, event_attributes
 from havre.oci import mediatypes
 from havre.oci.attestation import Attested, Predicate, attest

@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Sequence
 import msgspec
 
 from havre.dockerfile.changes import apply_changes
-from havre.images.store import Hold, Image, ImageStore
+from havre.images.catalog import Image
+from havre.images.store import Hold, ImageStore
 from havre.oci.image import History, ImageConfig, RootFs, encode_image
 from havre.oci.platform import Platform
 from havre.oci.reference import Reference

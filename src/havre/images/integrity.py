@@ -17,7 +17,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol
 
 from havre.errors import HavreError
-from havre.images.store import Image, ImageStore
+from havre.images.catalog import Image
+from havre.images.store import ImageStore
 from havre.oci.digest import Digest
 from havre.oci.platform import Platform
 from havre.oci.reference import Reference

@@ -22,9 +22,10 @@ import msgspec
 from havre.aio import in_thread
 from havre.errors import InvalidInput, NotFound
 from havre.golang import gojson
+from havre.images.catalog import Image
 from havre.images.documents import read_image
 from havre.images.layout import CONTAINERD_NAME, REF_NAME
-from havre.images.store import Hold, Image, ImageStore
+from havre.images.store import Hold, ImageStore
 from havre.oci import mediatypes
 from havre.oci.attestation import Attested, is_attestation
 from havre.oci.digest import Digest, digest_of, hex_of

@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from havre.images.catalog import Image
 from havre.images.index import ImageIndex
-from havre.images.store import Image
 from havre.oci.attestation import subject_of
 from havre.oci.digest import Digest
 from havre.oci.manifest import Descriptor

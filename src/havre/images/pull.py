@@ -26,10 +26,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from havre.errors import HavreError, InvalidInput, NotFound, Unsupported
+from havre.images.catalog import Image
 from havre.images.documents import read_image
 from havre.images.progress import Progress, ProgressLine, unobserved
 from havre.images.sharing import SharedWork
-from havre.images.store import Hold, Image, ImageStore
+from havre.images.store import Hold, ImageStore
 from havre.oci import mediatypes
 from havre.oci.attestation import MAX_ATTESTED, Attested, subject_of
 from havre.oci.digest import Digest, digest_of, hex_of

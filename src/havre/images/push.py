@@ -19,10 +19,11 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from havre.errors import NotFound
+from havre.images.catalog import Image
 from havre.images.index import ImageIndex, rewrite_index
 from havre.images.layout import Layout
 from havre.images.progress import Progress, ProgressLine
-from havre.images.store import BlobStore, Image
+from havre.images.store import BlobStore
 from havre.oci import mediatypes
 from havre.oci.attestation import Attested
 from havre.oci.digest import Digest, digest_of, hex_of

@@ -16,8 +16,8 @@ from msgspec import UNSET
 
 from havre.errors import Failed, InvalidInput
 from havre.golang.units import parse_duration
+from havre.images.catalog import Image
 from havre.images.documents import labels_of, read_config
-from havre.images.store import Image
 from havre.oci.digest import Digest
 from havre.oci.platform import Platform
 from havre.oci.reference import Reference

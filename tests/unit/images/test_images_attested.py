@@ -14,7 +14,7 @@ import pytest
 
 from havre.errors import Failed
 from havre.images import pull as pulling
-from havre.images.store import NameRow
+from havre.images.catalog import NameRow
 from havre.oci import mediatypes
 from havre.oci.attestation import Predicate, attest
 from havre.oci.digest import Digest, digest_of

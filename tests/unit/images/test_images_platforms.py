@@ -12,8 +12,8 @@ import msgspec
 import pytest
 
 from havre.errors import Conflict, InvalidInput, NotFound
+from havre.images.catalog import NameRow
 from havre.images.index import IndexRow
-from havre.images.store import NameRow
 from havre.images.summaries import ImageUser
 from havre.oci import mediatypes
 from havre.oci.digest import Digest, digest_of

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import pytest
 
 from havre.errors import Conflict, Failed, HavreError, InvalidInput, NotFound
+from havre.images.catalog import Image, ImageRow
 from havre.images.deletionplan import RemovalFacts, RemovalPlan, plan_removal
-from havre.images.store import Image, ImageRow
 from havre.images.summaries import ImageUser, matches_reference, parse_moment, select
 from havre.images.summaries import glob as compile_glob
 from havre.oci.digest import digest_of

@@ -14,7 +14,7 @@ import pytest
 
 from havre.containers.container import State
 from havre.errors import Failed, Unsupported
-from havre.images.store import NameRow
+from havre.images.catalog import NameRow
 from havre.storage.db import SCHEMA_VERSION, Database
 from havre.storage.migrations import MIGRATIONS, Migration
 
