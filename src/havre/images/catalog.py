@@ -120,6 +120,11 @@ class Catalog:
         ids = dict.fromkeys([id, *(index.images.values() if index is not None else ())])
         return [self._images[each] for each in ids]
 
+    def platforms_of(self, text: str) -> list[ImageId]:
+        """The IDs of all images that `text` refers to, the one it resolves to first. Raises as `find`."""
+        ref = self.named_text(text)
+        return [image.id for image in (self.all_of(ref) if ref is not None else [self.find(text)])]
+
     def names_of(self, id: ImageId) -> list[Reference]:
         """The names that resolve to an image where no platform is asked for, sorted as Docker lists them."""
         return sorted((ref for ref, row in self._names.items() if row.image == id), key=Reference.canonical)

@@ -1,11 +1,13 @@
 """The public face of the room: find, list, pull, push, tag, remove, load, save and import images.
 
-    store         images and names             summaries     list, inspect, history, filters (pure)
+    catalog       finds images and names       store         reads and writes them
+    listing       what clients see             summaries     list, inspect, history, filters (pure)
     index         names of several platforms   manifests     which platforms are present (pure)
     deletion      remove, prune, garbage       deletionplan  Docker's rules for removing (pure)
     integrity     check and repair             layout        writes tars and OCI layouts
     loading       reads tars of images         importing     an image from a root file system
-    pull, push    registries                   searching     search, inspect in a registry
+    transfers     to and from registries       pull, push    one image's transfer
+    saving        writes stored images out     searching     search, inspect in a registry
     inventory     finds installed packages     sbom          renders them as SBOMs
 
 Platforms are strings (`linux/arm64`). A name of several platforms resolves to the host's, otherwise to the first one
@@ -14,40 +16,36 @@ present.
 
 from __future__ import annotations
 
-import asyncio
 import builtins  # `list` is a method below
-import dataclasses
 import platform as host
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
-from functools import partial
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Sequence
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 
-import msgspec
 from msgspec.structs import replace
 
-from havre.errors import Conflict, InvalidInput, NotFound
+from havre.errors import InvalidInput
 from havre.images import summaries
 from havre.images.catalog import Image, ImageRow, NameRow
 from havre.images.deletion import Deletion, Needs, Prunable, Pruned, Users
 from havre.images.deletionplan import RemovedItem
 from havre.images.importing import import_root
-from havre.images.index import ImageIndex, IndexRow, local_manifest
+from havre.images.index import IndexRow
 from havre.images.integrity import Finding, Integrity
-from havre.images.layout import KeptIndex, LaidOut, Layout, LayoutForm, layer_form, plan_layout
+from havre.images.layout import LaidOut, Layout, LayoutForm
+from havre.images.listing import Listing
 from havre.images.loading import Loader
-from havre.images.manifests import Facts, summarize_image, summarize_index
 from havre.images.progress import Progress, ProgressLine, unobserved
-from havre.images.pull import DOWNLOADS, Puller
-from havre.images.push import UPLOADS, Pusher
+from havre.images.saving import Saver
 from havre.images.sbom import SPDX, Inventories
 from havre.images.searching import RemoteImage, check_limit, describe_remote, select_found
 from havre.images.store import ImageStore, Tables
 from havre.images.summaries import Publish, RunImage, event_attributes
+from havre.images.transfers import Transfers
 from havre.oci import mediatypes
-from havre.oci.attestation import Attested, Predicate, attest
-from havre.oci.digest import Digest, digest_of
+from havre.oci.attestation import Predicate, attest
+from havre.oci.digest import Digest
 from havre.oci.image import decode_image
-from havre.oci.manifest import Descriptor, decode_document, describe, render_index
+from havre.oci.manifest import Descriptor, describe, render_index
 from havre.oci.platform import Platform, parse_platform, platform_of_machine
 from havre.oci.reference import Reference, parse_reference, parse_repository
 from havre.registry import Auth, FoundRepository, Policy, PublicKey, Registry
@@ -55,15 +53,6 @@ from havre.storage.store import Storage
 from havre.wire.filters import Filters
 from havre.wire.images import HistoryItem, ImageDetails, ImageSummary
 from havre.wire.values import ImageId
-
-
-@dataclasses.dataclass(frozen=True)
-class _Chosen:
-    """Images to save together, the index that their names refer to, if any, and those names."""
-
-    ids: Sequence[ImageId]
-    index: ImageIndex | None
-    names: list[Reference]
 
 
 class Images:
@@ -85,10 +74,11 @@ class Images:
         self._publish = publish
         self._users = users
         self._platform = store.platform
-        self._puller = Puller(registry, store, storage.layers, storage.hold, self._platform, policy)
-        self._pusher = Pusher(registry, storage.blobs, storage.layers)
         self._inventories = Inventories(storage)
         self._deletion = Deletion(storage, store, publish, users, also_needed)
+        self._listing = Listing(storage, store, users, self._deletion.users_of)
+        self._saver = Saver(storage, store, publish)
+        self._transfers = Transfers(storage, registry, store, publish, self._saver, policy)
 
     @classmethod
     async def open(
@@ -112,8 +102,7 @@ class Images:
 
     def limit_transfers(self, downloads: int, uploads: int) -> None:
         """Limit concurrent layer transfers (0: the default); those under way are not affected."""
-        self._puller.slots = asyncio.Semaphore(downloads or DOWNLOADS)
-        self._pusher.slots = asyncio.Semaphore(uploads or UPLOADS)
+        self._transfers.limit(downloads, uploads)
 
     # -- finding
 
@@ -127,8 +116,7 @@ class Images:
 
     def platforms_of(self, name: str) -> builtins.list[ImageId]:
         """The IDs of all images that `name` refers to, the one it resolves to first."""
-        ref = self._store.named_text(name)
-        return [image.id for image in (self._store.all_of(ref) if ref is not None else [self._store.find(name)])]
+        return self._store.platforms_of(name)
 
     async def acquire(self, name: str, platform: str | None = None) -> RunImage:
         """The image to create a container from. `NotFound` also when it is not present for the platform asked for."""
@@ -156,37 +144,19 @@ class Images:
 
         Untagged parents of other images are omitted unless `all`.
         """
-        filters = filters or {}
-        summaries.check_list_filters(filters)
-        names = {image.id: self._store.names_of(image.id) for image in self._store}
-        shown = (image for image in self._store if not self._store.is_sibling(image))
-        images = [image for image in shown if all or names[image.id] or not self._store.children_of(image.id)]
-        layers = {image.id: self._store.layers_of(image) for image in images}
-        shared = summaries.shared_layers(layers.values()) if shared_size else set()
-        rows = []
-        for image in summaries.select(images, names, filters, self._store.find):
-            size = sum(map(self._size, layers[image.id]))
-            row = summaries.summarize(image, summaries.names_shown(names[image.id], filters), size)
-            if shared_size:
-                row.shared_size = sum(self._size(layer) for layer in layers[image.id] if layer in shared)
-            if containers:
-                row.containers = len(self._deletion.users_of(image))
-            rows.append(row)
-        return rows
+        return self._listing.list(filters or {}, all=all, shared_size=shared_size, containers=containers)
 
     def inspect(self, name: str, platform: str | None = None) -> ImageDetails:
         """The details of one image, as `docker inspect` shows them."""
-        image = self._store.find(name, _wanted(platform))
-        return summaries.describe(image, self._store.names_with(image.id), self._size, self._storage.driver)
+        return self._listing.describe(self._store.find(name, _wanted(platform)))
 
     def size(self, id: str) -> int:
         """Bytes of an image's layers; 0 if there is no image with this ID."""
-        return summaries.size_of(self._store.get(ImageId(id)), self._size) if ImageId(id) in self._store else 0
+        return self._listing.size(ImageId(id))
 
     def history(self, name: str, platform: str | None = None) -> builtins.list[HistoryItem]:
         """The history of an image, newest step first."""
-        image = self._store.find(name, _wanted(platform))
-        return summaries.recount(image, self._store.names_with(image.id), self._size)
+        return self._listing.recount(self._store.find(name, _wanted(platform)))
 
     async def sbom(self, name: str, platform: str | None = None, form: str = SPDX) -> bytes:
         """The SBOM of an image as JSON, titled with the name under which it was requested.
@@ -205,31 +175,7 @@ class Images:
 
     async def show_manifests(self, shown: ImageSummary | ImageDetails) -> None:
         """Add to a summary or details the manifests of the image's names, each with what is present of it."""
-        image = self._store.get(ImageId(shown.id))
-        indexes = {
-            index.digest: index for ref in self._store.names_of(image.id) if (index := self._store.index_of(ref))
-        }
-        facts = Facts(
-            find=self._store.get,
-            layer_size=self._size,
-            document_size=self._storage.blobs.size,
-            users=lambda id: [user.id for user in self._users(id)],
-        )
-        if not indexes:
-            shown.descriptor = await self._manifest_of(image)
-            shown.manifests = [summarize_image(shown.descriptor, image, facts)]
-            return
-        found = [one for index in indexes.values() for one in summarize_index(index, facts)]
-        shown.manifests = builtins.list({one.id: one for one in found}.values())
-        shown.descriptor = next(iter(indexes.values())).descriptor
-
-    async def _manifest_of(self, image: Image) -> Descriptor:
-        """The manifest that an image was pulled with, otherwise the one that `save` would write."""
-        if image.row.manifest:
-            body = await self._storage.blobs.read(Digest(image.row.manifest))
-            return describe(decode_document(body).media_type, body)
-        config = await self._storage.blobs.read(Digest(image.id))
-        return describe(mediatypes.OCI_MANIFEST, self._local_manifest(config))
+        await self._listing.show_manifests(shown)
 
     def layers_size(self) -> int:
         """Bytes of all layers, each counted once."""
@@ -254,18 +200,7 @@ class Images:
         """
         key = PublicKey(verify, "given") if verify else None
         wanted = _wanted(platform)
-        ref = parse_repository(name, tag)
-        refs = [ref] if ref.tag or ref.digest else [ref.with_tag(tag) for tag in await self._registry.tags(ref, auth)]
-        if not refs:
-            raise NotFound(f"no tags of {ref.familiar()} to pull")
-        changed = False
-        for one in refs:
-            image, is_new = await self._puller.pull(one, auth, wanted, progress, key)
-            changed = changed or is_new
-            self._publish("image", "pull", one.familiar(), event_attributes(image, one.familiar_name))
-        state = "Downloaded newer image for" if changed else "Image is up to date for"
-        progress(ProgressLine(f"Status: {state} {ref.familiar()}"))
-        return image.id
+        return await self._transfers.pull(parse_repository(name, tag), wanted, auth, key, progress)
 
     async def push(
         self,
@@ -284,19 +219,7 @@ class Images:
         `Conflict` if there are several images and none is for the host. `insecure` permits a registry without TLS.
         """
         ref = parse_repository(name, tag)
-        if ref.digest is not None:
-            raise InvalidInput("cannot push a digest reference")
-        progress(ProgressLine(f"The push refers to repository [{ref.name}]"))
-        refs = [ref] if ref.tag else self._store.names_in(ref)
-        pushed = []
-        async with self._pusher_for(ref, insecure=insecure) as pusher:
-            for one in refs:
-                if self._store.named(one) is None:
-                    raise NotFound(f"An image does not exist locally with the tag: {one.familiar_name}")
-                pushed.append(await self._push_one(pusher, one, _wanted(platform), auth, progress))
-        if not refs:
-            raise NotFound(f"An image does not exist locally with the tag: {ref.familiar_name}")
-        return pushed
+        return await self._transfers.push(ref, _wanted(platform), auth, progress, insecure=insecure)
 
     async def push_laid_out(
         self,
@@ -310,80 +233,7 @@ class Images:
     ) -> Descriptor:
         """Push an image, stored or not, whose layers are present, in the given form. Returns the descriptor pushed."""
         ref = parse_reference(name).with_default_tag()
-        async with self._pusher_for(ref, insecure=insecure) as pusher, self.laid_out(image, form) as layout:
-            return await pusher.push_layout(ref, layout, auth, by_digest=by_digest)
-
-    @asynccontextmanager
-    async def _pusher_for(self, ref: Reference, *, insecure: bool) -> AsyncIterator[Pusher]:
-        """A pusher for the registry of `ref`; `insecure` permits plain HTTP for this push only."""
-        if not insecure:
-            yield self._pusher
-            return
-        registry = self._registry.trusting(ref.registry)
-        try:
-            yield Pusher(registry, self._storage.blobs, self._storage.layers)
-        finally:
-            await registry.close()
-
-    async def _push_one(
-        self, pusher: Pusher, ref: Reference, wanted: Platform | None, auth: Auth | None, progress: Progress
-    ) -> Descriptor:
-        index = self._store.index_of(ref)
-        attested = await self._store.attested(index) if index is not None else {}
-        if index is None or wanted is not None:
-            pushed = await self._push_image(pusher, ref, self._store.find_named(ref, wanted), index, auth, progress)
-        elif await pusher.has_the_rest(ref, index, attested, auth):
-            pushed = await self._push_index(pusher, ref, index, attested, auth, progress)
-        elif len(index.images) > 1 and index.choose(self._platform) is None:
-            raise Conflict(
-                "multiple matching manifests found but no specific platform requested", "choose one with --platform"
-            )
-        else:
-            image = self._store.find_named(ref)
-            pushed = await self._push_image(pusher, ref, image, index, auth, progress)
-            note = {
-                "manifestPushedInsteadOfIndex": True,
-                "originalIndex": msgspec.to_builtins(index.descriptor),
-                "selectedManifest": msgspec.to_builtins(replace(pushed, platform=image.config.platform)),
-            }
-            progress(ProgressLine(aux=note))
-        self._publish("image", "push", ref.familiar(), {"name": ref.familiar_name})
-        return pushed
-
-    async def _push_image(
-        self,
-        pusher: Pusher,
-        ref: Reference,
-        image: Image,
-        index: ImageIndex | None,
-        auth: Auth | None,
-        progress: Progress,
-    ) -> Descriptor:
-        with self._storage.hold(*image.layers):
-            pushed = await pusher.push(ref, image, auth, progress, index)
-        async with self._store.changing:
-            if self._store.named(ref) == image.id:
-                await self._store.set_name(ref.with_digest(pushed.digest), image.id)
-        return pushed
-
-    async def _push_index(
-        self,
-        pusher: Pusher,
-        ref: Reference,
-        index: ImageIndex,
-        attested: Mapping[Digest, Attested],
-        auth: Auth | None,
-        progress: Progress,
-    ) -> Descriptor:
-        """Push a whole index. If it had to be rewritten, the name refers to the new one afterwards."""
-        images = {id: self._store.get(id) for id in index.images.values()}
-        with self._storage.hold(*(layer for image in images.values() for layer in image.layers)):
-            pushed = await pusher.push_index(ref, index, images.__getitem__, attested, auth, progress)
-            now = self._store.index_of(ref)
-            if now is not None and now.digest == index.digest:
-                names = [ref.with_digest(digest_of(pushed.body)), ref]
-                await self._store.keep_index(pushed.body, pushed.members, names, pushed.attested)
-        return describe(index.document.media_type, pushed.body)
+        return await self._transfers.push_laid_out(image, form, ref, auth, by_digest=by_digest, insecure=insecure)
 
     async def login(self, auth: Auth) -> str:
         """Check credentials with their registry.
@@ -413,23 +263,11 @@ class Images:
         For an image of a single platform, another platform than `platform` is accepted unless `exact`.
         """
         ref = parse_reference(name).with_default_tag()
-        found = await self._puller.resolve(ref, auth, _wanted(platform), unobserved, exact=exact)
-        return found.config_body, partial(self._puller.fetch, ref, found, auth)
+        return await self._transfers.remote_document(ref, _wanted(platform), auth, exact=exact)
 
     async def push_document(self, document: bytes, name: str, auth: Auth | None = None) -> None:
         """Push an image that is not stored, but whose layers are."""
-        ref = parse_reference(name).with_default_tag()
-        image = Image(ImageId(digest_of(document)), decode_image(document), ImageRow(added_at=0))
-        digest = Digest(image.id)
-        try:
-            with self._storage.hold(digest, *image.layers):
-                async with self._store.changing:  # otherwise another task may remove it before the push
-                    await self._storage.blobs.add(document)
-                await self._pusher.push(ref, image, auth, unobserved)
-        finally:
-            async with self._store.changing:
-                if image.id not in self._store and digest not in self._storage.held():
-                    await self._storage.blobs.remove(digest)
+        await self._transfers.push_document(document, parse_reference(name).with_default_tag(), auth)
 
     # -- names
 
@@ -477,16 +315,13 @@ class Images:
     async def check(self, *, repair: bool = False) -> builtins.list[Finding]:
         """Read every blob, layer and image. Returns what is damaged and, with `repair`, the outcome of the repair."""
         integrity = Integrity(
-            self._storage, self._store, self._deletion.needed_layers, self._registry, self._pull_again
+            self._storage, self._store, self._deletion.needed_layers, self._registry, self._transfers.pull_again
         )
         findings = await integrity.look()
         if repair and findings:
             await integrity.mend(findings)
             await self._store.load()
         return findings
-
-    async def _pull_again(self, ref: Reference, platform: Platform | None) -> None:
-        await self._puller.pull(ref, None, platform, unobserved)
 
     # -- archives
 
@@ -512,51 +347,18 @@ class Images:
 
         A name of several platforms is saved with those given, or with all that are present.
         """
-        wanted = builtins.list(map(parse_platform, platforms))
-        chosen: dict[object, _Chosen] = {}
-        for name in names:
-            refs = [(ref.canonical(), [ref]) for ref in self._store.names_meant(name)]  # all tags of a bare repository
-            for text, named in refs or [(name, [])]:
-                found = [self._store.find(text, platform).id for platform in wanted] or self.platforms_of(text)
-                ref = self._store.named_text(text)
-                index = self._store.index_of(ref) if ref is not None else None
-                ids = tuple(dict.fromkeys(found))
-                kept = chosen.setdefault((ids, index and index.digest), _Chosen(ids, index, [])).names
-                kept += [ref for ref in named if ref not in kept]
-        for each in chosen.values():
-            self._publish("image", "save", each.ids[0], {"name": each.ids[0]})
-        return self._saved(builtins.list(chosen.values()))
-
-    async def _saved(self, chosen: Sequence[_Chosen]) -> AsyncIterator[bytes]:
-        images = [self._store.get(id) for each in chosen for id in each.ids]
-        with self._storage.hold(*(layer for image in images for layer in image.layers)):
-            laid = []
-            for each in chosen:
-                first, *others = [LaidOut(await self._storage.blobs.read(Digest(id))) for id in each.ids]
-                kept = await self._kept(each.index) if each.index is not None else None
-                laid.append(dataclasses.replace(first, names=each.names, others=others, kept=kept))
-            with layer_form("uncompressed", self._storage.layers, self._storage.blobs.scratch) as layers:
-                async for chunk in (await plan_layout(laid, layers, LayoutForm(for_docker=True))).tar():
-                    yield chunk
-
-    async def _kept(self, index: ImageIndex) -> KeptIndex:
-        return KeptIndex(index, await self._storage.blobs.read(index.digest), await self._store.attested(index))
+        return self._saver.save(names, builtins.list(map(parse_platform, platforms)))
 
     async def document(self, name: str, platform: str | None = None) -> bytes:
         """The stored configuration of the image `name`, for `platform` if given."""
         return await self._storage.blobs.read(Digest(self._store.find(name, _wanted(platform)).id))
 
-    @asynccontextmanager
-    async def laid_out(self, image: LaidOut, form: LayoutForm) -> AsyncIterator[Layout]:
+    def laid_out(self, image: LaidOut, form: LayoutForm) -> AbstractAsyncContextManager[Layout]:
         """An image, stored or not, whose layers are present, as an OCI layout to be written during a block.
 
         `NotFound` for a missing layer, `InvalidInput` for an unknown form.
         """
-        with (
-            self._storage.hold(*(layer for part in (image, *image.others) for layer in part.layers)),
-            layer_form(form.compression, self._storage.layers, self._storage.blobs.scratch) as layers,
-        ):
-            yield await plan_layout([image], layers, form)
+        return self._saver.laid_out(image, form)
 
     async def import_(
         self,
@@ -615,7 +417,7 @@ class Images:
             image = decode_image(config)
             if any(entry.platform is not None and entry.platform.same_as(image.platform) for entry in entries):
                 raise InvalidInput(f"two images are for the platform {image.platform}", "give one for each platform")
-            manifest = self._local_manifest(config)
+            manifest = self._listing.local_manifest(config)
             entries.append(replace(describe(mediatypes.OCI_MANIFEST, manifest), platform=image.platform))
             members.append((config, manifest))
             if told:
@@ -630,18 +432,11 @@ class Images:
             if self._storage.layers.get(diff_id) is None:
                 raise InvalidInput(f"layer {diff_id} of the image is not in the store")
 
-    def _local_manifest(self, config: bytes) -> bytes:
-        return local_manifest(config, [(layer, self._size(layer)) for layer in decode_image(config).rootfs.diff_ids])
-
     # -- inside
 
     def _publish_tags(self, image: Image, names: Sequence[Reference]) -> None:
         for ref in names:
             self._publish("image", "tag", image.id, event_attributes(image, ref.familiar()))
-
-    def _size(self, diff_id: Digest) -> int:
-        layer = self._storage.layers.get(diff_id)
-        return layer.size if layer is not None else 0
 
 
 def _wanted(platform: str | None) -> Platform | None:
