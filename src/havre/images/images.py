@@ -219,7 +219,7 @@ class Images:
         `Conflict` if there are several images and none is for the host. `insecure` permits a registry without TLS.
         """
         ref = parse_repository(name, tag)
-        return await self._transfers.push(ref, _wanted(platform), auth, progress, insecure=insecure)
+        return await self._transfers.push(ref, platform, auth, progress, insecure=insecure)
 
     async def push_laid_out(
         self,

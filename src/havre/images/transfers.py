@@ -27,7 +27,7 @@ from havre.oci.attestation import Attested
 from havre.oci.digest import Digest, digest_of
 from havre.oci.image import decode_image
 from havre.oci.manifest import Descriptor, describe
-from havre.oci.platform import Platform
+from havre.oci.platform import Platform, parse_platform
 from havre.oci.reference import Reference
 from havre.registry import Auth, Policy, PublicKey, Registry
 from havre.storage.store import Storage
@@ -80,7 +80,7 @@ class Transfers:
         await self._puller.pull(ref, None, platform, unobserved)
 
     async def push(
-        self, ref: Reference, wanted: Platform | None, auth: Auth | None, progress: Progress, *, insecure: bool
+        self, ref: Reference, platform: str | None, auth: Auth | None, progress: Progress, *, insecure: bool
     ) -> list[Descriptor]:
         """Push `ref`, or every tag of its repository that is present. Returns the descriptors of what was pushed."""
         if ref.digest is not None:
@@ -92,6 +92,7 @@ class Transfers:
             for one in refs:
                 if self._store.named(one) is None:
                     raise NotFound(f"An image does not exist locally with the tag: {one.familiar_name}")
+                wanted = parse_platform(platform) if platform else None
                 pushed.append(await self._push_one(pusher, one, wanted, auth, progress))
         if not refs:
             raise NotFound(f"An image does not exist locally with the tag: {ref.familiar_name}")

@@ -16,7 +16,7 @@ from havre.aio import in_thread
 from havre.containers.life.lifecycle import Lifecycle
 from havre.containers.life.vocabulary import PolicyChanged
 from havre.containers.live import Index, Live
-from havre.containers.surroundings.assembly import read_block_limits
+from havre.containers.surroundings.devices import read_block_limits
 from havre.containers.surroundings.plan import plan_resources
 from havre.containers.validate import HostLimits, check_resources, check_restart_policy
 from havre.errors import Conflict, HavreError, InvalidInput

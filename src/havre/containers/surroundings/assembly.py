@@ -25,9 +25,10 @@ from havre.containers.container import Container, MountOptions, MountPoint
 from havre.containers.live import Index
 from havre.containers.networking import guest_of
 from havre.containers.surroundings import cdi
+from havre.containers.surroundings.devices import cdi_names, read_block_limits, read_host_devices
 from havre.containers.surroundings.idranges import IdRanges, check_namespaces
 from havre.containers.surroundings.mounts import image_snapshot, image_snapshots
-from havre.containers.surroundings.plan import BlockLimits, Surroundings, parse_device_rule
+from havre.containers.surroundings.plan import Surroundings, parse_device_rule
 from havre.containers.surroundings.subpaths import Subpaths
 from havre.errors import Conflict, Failed, InvalidInput
 from havre.events import Events
@@ -37,8 +38,8 @@ from havre.linux.namespaces import user_namespace_at
 from havre.linux.openat2 import open_in_root
 from havre.networks.networks import Networks
 from havre.networks.sandbox import Sandbox
-from havre.runtime import read_devices, resolve_user
-from havre.runtime.plan import HOST, PRIVATE, Bind, BlockLimit, Device, Security
+from havre.runtime import resolve_user
+from havre.runtime.plan import HOST, PRIVATE, Bind, Security
 from havre.runtime.security import parse_security_opts
 from havre.storage import Snapshots
 from havre.volumes.volumes import Volumes
@@ -339,7 +340,7 @@ class Assembly:
         with as_root_of(container.ids):
             _mark(rootfs)
         self._check_working_directory(container, rootfs)
-        edits = cdi.resolve(_cdi_names(host, bool(self._defaults.cdi_directories)), self._defaults.cdi_directories)
+        edits = cdi.resolve(cdi_names(host, bool(self._defaults.cdi_directories)), self._defaults.cdi_directories)
         return Surroundings(
             rootfs=rootfs,
             sources=sources,
@@ -351,7 +352,7 @@ class Assembly:
             pid=self._namespace(host.pid_mode, "PID", "pid"),
             shm_source=self._shm_source(container),
             security=parse_security_opts(host.security_opt or (), self._defaults.security_of(host)),
-            devices=_read_devices(host),
+            devices=read_host_devices(host),
             edits=edits,
             device_rules=tuple(parse_device_rule(rule) for rule in host.device_cgroup_rules or ()),
             blocks=read_block_limits(host),
@@ -440,25 +441,6 @@ def _mark(rootfs: Path) -> None:
         return
 
 
-def _read_devices(host: HostConfig) -> tuple[Device, ...]:
-    return tuple(
-        found
-        for device in host.devices or ()
-        for found in read_devices(device.path_on_host, device.path_in_container, device.cgroup_permissions)
-    )
-
-
-def _cdi_names(host: HostConfig, has_cdi: bool) -> list[str]:
-    """The devices requested by CDI name. Raises `Failed` for other device drivers (GPUs): none are supported."""
-    names: list[str] = []
-    for request in host.device_requests or ():
-        if not has_cdi or request.driver != "cdi" or not request.device_ids or request.capabilities:
-            wanted = " ".join(f"[{' '.join(every)}]" for every in request.capabilities or ())
-            raise Failed(f'could not select device driver "{request.driver}" with capabilities: [{wanted}]')
-        names.extend(request.device_ids)
-    return names
-
-
 def _check_propagation(source: Path, propagation: str) -> None:
     """Raise `Failed` unless the source's mount has the propagation required (mount_namespaces(7)). Blocking."""
     needed = {"shared": {"shared"}, "slave": {"shared", "slave"}}.get(propagation.removeprefix("r"))
@@ -468,36 +450,6 @@ def _check_propagation(source: Path, propagation: str) -> None:
     if not mount.propagation & needed:
         kind = " or ".join(sorted(needed))
         raise Failed(f"path {source} is mounted on {mount.target} but it is not a {kind} mount")
-
-
-def read_block_limits(host: HostConfig) -> BlockLimits:
-    """The block I/O limits with device numbers. Raises `InvalidInput` for a path that is not a device. Blocking."""
-    return BlockLimits(
-        weights=tuple(_weight(each.path, each.weight) for each in host.blkio_weight_device or ()),
-        read_bps=tuple(_block_limit(each.path, each.rate) for each in host.blkio_device_read_bps or ()),
-        write_bps=tuple(_block_limit(each.path, each.rate) for each in host.blkio_device_write_bps or ()),
-        read_iops=tuple(_block_limit(each.path, each.rate) for each in host.blkio_device_read_iops or ()),
-        write_iops=tuple(_block_limit(each.path, each.rate) for each in host.blkio_device_write_iops or ()),
-    )
-
-
-def _weight(path: str, value: int) -> BlockLimit:
-    """A weight for a device; only the bfq scheduler supports weights."""
-    limit = _block_limit(path, value)
-    queue = Path(f"/sys/dev/block/{limit.major}:{limit.minor}/queue/scheduler")
-    schedulers = queue.read_text() if queue.exists() else "none"
-    if "[bfq]" not in schedulers:
-        problem = f"block I/O weight of {path}: its scheduler is not bfq but {schedulers.strip()}"
-        raise InvalidInput(problem, f"echo bfq > /sys/block/{Path(path).name}/queue/scheduler")
-    return limit
-
-
-def _block_limit(path: str, value: int) -> BlockLimit:
-    try:
-        number = os.stat(path).st_rdev
-    except OSError as error:
-        raise InvalidInput(f"block I/O limit of {path}: {error.strerror}") from error
-    return BlockLimit(major=os.major(number), minor=os.minor(number), value=value)
 
 
 def open_bind_source(source: Path, options: MountOptions) -> Path:
