@@ -8,9 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from havre.api.buildkit.filesync import parse_stat
-from havre.api.buildkit.messages import Packet, SolveRequest, Stat
+from havre.api.buildkit.messages import SolveRequest, Stat
 from havre.api.buildkit.options import FRONTEND, parse_options
 from havre.api.buildkit.protobuf import decode, encode
+from havre.api.buildkit.sessionmessages import Packet
 from havre.errors import HavreError
 
 _KEYS = st.sampled_from(

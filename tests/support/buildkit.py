@@ -15,6 +15,7 @@ from grpclib.const import Cardinality
 from havre.api.buildkit import messages as m
 from havre.api.buildkit.http2 import Channel, Routes, server_protocol, unary
 from havre.api.buildkit.protobuf import Message
+from havre.api.buildkit.sessionmessages import CredentialsRequest, CredentialsResponse
 
 CONTROL, BRIDGE = "/moby.buildkit.v1.Control/", "/moby.buildkit.v1.frontend.LLBBridge/"
 AUTH = "/moby.filesync.v1.Auth/"
@@ -90,7 +91,7 @@ async def calling(path: Path, routes: Routes | None = None) -> AsyncIterator[Cal
 def credentials(known: Mapping[str, tuple[str, str]]) -> Routes:
     """The routes of a session with users and passwords by host."""
 
-    async def tell(asked: m.CredentialsRequest, metadata: Any) -> m.CredentialsResponse:
-        return m.CredentialsResponse(*known.get(asked.host, ("", "")))
+    async def tell(asked: CredentialsRequest, metadata: Any) -> CredentialsResponse:
+        return CredentialsResponse(*known.get(asked.host, ("", "")))
 
-    return {f"{AUTH}Credentials": unary(tell, m.CredentialsRequest, m.CredentialsResponse)}
+    return {f"{AUTH}Credentials": unary(tell, CredentialsRequest, CredentialsResponse)}

@@ -31,7 +31,8 @@ import msgspec
 from havre.aio import ahead, in_thread, to_its_end
 from havre.api.call import Call
 from havre.builds.contexts import Contexts
-from havre.builds.packed import PackedTree, PackUpdate
+from havre.builds.intake import PackUpdate
+from havre.builds.packed import PackedTree
 from havre.builds.request import MAIN_CONTEXT, DockerfileBytes, Origin
 from havre.builds.uploads import SshAgents, UploadedContext, credentials_for, find_dockerfile, gathered
 from havre.dockerfile.ignore import IgnoreRules

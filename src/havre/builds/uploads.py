@@ -20,7 +20,8 @@ from havre.builds import fetching
 from havre.builds.contexts import read_file
 from havre.builds.copying import Chosen, is_archive
 from havre.builds.gitsource import Lender, clone, git_access, parse_git_address, shown_address
-from havre.builds.packed import PackedTree, TarIntake
+from havre.builds.intake import TarIntake
+from havre.builds.packed import PackedTree
 from havre.builds.request import DEFAULT_NAME, MAIN_CONTEXT, DockerfileBytes, Origin
 from havre.builds.trees import DirectoryTree
 from havre.dockerfile.ignore import IgnoreRules

@@ -24,8 +24,9 @@ from havre.runtime.bundle import State
 from havre.runtime.exec import ExecProcess
 from havre.runtime.held import Held, Monitor
 from havre.runtime.plan import ExecPlan, Resources
+from havre.runtime.resources import render_limits
 from havre.runtime.runtimes import OciRuntime
-from havre.runtime.spec import render_exec, render_limits
+from havre.runtime.spec import render_exec
 
 if TYPE_CHECKING:
     from havre.runtime.monitor import Runtime
@@ -114,7 +115,7 @@ class Process(Held):
     async def update(self, limits: Resources) -> None:
         """Change the running container's limits; unset fields stay. Failed with the runtime's reason."""
         file = self._directory / "update.json"
-        rendered = render_limits(limits, self._owner.host)
+        rendered = render_limits(limits, self._owner.host.cgroups)
         if limits.pids_limit is not None and limits.pids_limit <= 0:
             rendered["pids"] = {"limit": -1}
         await in_thread(file.write_bytes, msgspec.json.encode(rendered))

@@ -28,23 +28,20 @@ from havre.runtime.plan import (
     PRIVATE,
     PROPAGATIONS,
     Bind,
-    BlockLimit,
     ContainerPlan,
     Device,
-    DeviceRule,
     ExecPlan,
     Hook,
     Mount,
-    Resources,
     Tmpfs,
     User,
 )
+from havre.runtime.resources import render_resources
 from havre.runtime.seccomp import DEFAULT_PROFILE, render_seccomp
 
 OCI_VERSION = "1.0.2"
 INIT_PATH = "/sbin/docker-init"
 DEFAULT_CGROUP_PARENT = "/havre"
-DEFAULT_CPU_PERIOD_US = 100_000
 
 MASKED_PATHS = (
     "/proc/asound",
@@ -75,14 +72,6 @@ _HARMLESS_IN_PROC = frozenset(
     f"/proc/{name}" for name in ("cpuinfo", "diskstats", "meminfo", "stat", "swaps", "uptime", "loadavg", "slabinfo")
 )
 _WRITABLE_ON_READONLY_ROOT = ("/proc", "/dev", "/dev/pts", "/dev/shm", "/dev/mqueue")
-
-# Devices that every container may use: zero, null, urandom, random, tty, console; fuse is denied by name.
-_DEVICE_RULES = (
-    *(DeviceRule(type="c", major=1, minor=minor) for minor in (5, 3, 9, 8)),
-    DeviceRule(type="c", major=5, minor=0),
-    DeviceRule(type="c", major=5, minor=1),
-)
-_FUSE = (10, 229)
 
 _OPPOSITES = {"exec": "noexec", "suid": "nosuid", "dev": "nodev", "rw": "ro"}
 _DESCRIPTOR_DIRECTORY = re.compile(r"(proc/(self|thread-self|\d+)|dev)/(task/\d+/)?(fd|cwd|root)")
@@ -363,14 +352,14 @@ def _mount(destination: str, kind: str, source: str, options: Iterable[str]) -> 
     return {"destination": destination, "type": kind, "source": source, "options": list(options)}
 
 
-# --- namespaces, devices, limits ------------------------------------------------------------------------------------
+# --- namespaces, devices, confinement ---------------------------------------------------------------------------------
 
 
 def _render_linux(plan: ContainerPlan, host: HostFacts, container_id: str) -> dict[str, Any]:
     linux: dict[str, Any] = {
         "namespaces": _render_namespaces(plan, host),
         "cgroupsPath": cgroup_path(plan, container_id),
-        "resources": _render_resources(plan, host),
+        "resources": render_resources(plan, host.cgroups),
         "devices": [_render_device(device) for device in (*plan.devices, *(host.devices if plan.privileged else ()))],
         "sysctl": _render_sysctls(plan),
     }
@@ -443,91 +432,3 @@ def _rootfs_propagation(plan: ContainerPlan) -> str:
     if words & {"shared", "rshared"}:
         return "shared"
     return "rslave" if words & {"slave", "rslave"} else ""
-
-
-def _render_resources(plan: ContainerPlan, host: HostFacts) -> dict[str, Any]:
-    return {"devices": _render_device_rules(plan), **render_limits(plan.resources, host)}
-
-
-def render_limits(limits: Resources, host: HostFacts) -> dict[str, Any]:
-    """The OCI `resources` without device rules; unset limits, and those that this host does not support, are
-    omitted."""
-    parts = {
-        "memory": _memory(limits, host),
-        "cpu": _cpu(limits),
-        "blockIO": _block_io(limits, host),
-        "pids": {"limit": limits.pids_limit} if limits.pids_limit and limits.pids_limit > 0 else {},
-    }
-    return {name: part for name, part in parts.items() if part}
-
-
-def _render_device_rules(plan: ContainerPlan) -> list[dict[str, Any]]:
-    if plan.privileged:
-        return [{"allow": True, "access": "rwm"}]
-    allowed = [
-        *_DEVICE_RULES,
-        *(DeviceRule(type=d.type, major=d.major, minor=d.minor, access=d.access) for d in plan.devices),
-        *plan.device_rules,
-    ]
-    deny_fuse = {"allow": False, "type": "c", "major": _FUSE[0], "minor": _FUSE[1], "access": "rwm"}
-    rules = [{"allow": False, "access": "rwm"}, deny_fuse]
-    return rules + [_render_rule(rule) for rule in allowed]
-
-
-def _render_rule(rule: DeviceRule) -> dict[str, Any]:
-    rendered: dict[str, Any] = {"allow": True, "type": rule.type, "access": rule.access}
-    if rule.major is not None:
-        rendered["major"] = rule.major
-    if rule.minor is not None:
-        rendered["minor"] = rule.minor
-    return rendered
-
-
-def _memory(limits: Resources, host: HostFacts) -> dict[str, Any]:
-    memory: dict[str, Any] = {}
-    if limits.memory > 0:
-        memory["limit"] = limits.memory
-    if limits.memory_reservation > 0:
-        memory["reservation"] = limits.memory_reservation
-    swap = limits.memory_swap or 2 * limits.memory
-    if swap and host.cgroups.swap_limit:
-        memory["swap"] = swap
-    if limits.memory_swappiness is not None and limits.memory_swappiness >= 0 and host.cgroups.layout != "v2":
-        memory["swappiness"] = limits.memory_swappiness
-    if limits.oom_kill_disable and host.cgroups.layout != "v2":
-        memory["disableOOMKiller"] = True
-    return memory
-
-
-def _cpu(limits: Resources) -> dict[str, Any]:
-    quota, period = limits.cpu_quota_us, limits.cpu_period_us
-    if limits.nano_cpus > 0:
-        period = DEFAULT_CPU_PERIOD_US
-        quota = limits.nano_cpus * period // 1_000_000_000
-    values: dict[str, Any] = {
-        "shares": limits.cpu_shares,
-        "quota": quota,
-        "period": period,
-        "realtimePeriod": limits.cpu_realtime_period_us,
-        "realtimeRuntime": limits.cpu_realtime_runtime_us,
-        "cpus": limits.cpuset_cpus,
-        "mems": limits.cpuset_mems,
-    }
-    return {name: value for name, value in values.items() if value}
-
-
-def _block_io(limits: Resources, host: HostFacts) -> dict[str, Any]:
-    rendered: dict[str, Any] = {
-        "throttleReadBpsDevice": _block_limits(limits.blkio_read_bps, "rate"),
-        "throttleWriteBpsDevice": _block_limits(limits.blkio_write_bps, "rate"),
-        "throttleReadIOPSDevice": _block_limits(limits.blkio_read_iops, "rate"),
-        "throttleWriteIOPSDevice": _block_limits(limits.blkio_write_iops, "rate"),
-    }
-    if host.cgroups.blkio_weight:
-        rendered["weight"] = limits.blkio_weight
-        rendered["weightDevice"] = _block_limits(limits.blkio_weight_devices, "weight")
-    return {name: value for name, value in rendered.items() if value}
-
-
-def _block_limits(limits: Sequence[BlockLimit], name: str) -> list[dict[str, int]]:
-    return [{"major": limit.major, "minor": limit.minor, name: limit.value} for limit in limits]

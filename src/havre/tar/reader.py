@@ -1,7 +1,8 @@
 """A streaming reader of tar headers for hostile bytes: push chunks in, get entries (and, if asked, their data) out.
 
-Owns the formats v7, ustar, star, pax (POSIX.1-2001) and GNU (long names, base-256 numbers, sparse files in the old form
-and in pax forms 0.0, 0.1 and 1.0). It touches no file: `storage.erofs` turns entries into an index, `tree` into files.
+Owns the formats v7, ustar, star, pax (POSIX.1-2001) and GNU (long names, base-256 numbers, sparse files). `fields`
+decodes numbers, texts and records, `sparse` the maps of sparse files. It touches no file: `storage.erofs` turns entries
+into an index, `tree` into files.
 
     feed(chunk)
         |                  x L K: gather the extended header, then the next header
@@ -26,7 +27,19 @@ import posixpath
 from typing import NamedTuple
 
 from havre.errors import InvalidInput
+from havre.tar.fields import (
+    checksum_matches,
+    padded_size,
+    read_decimal,
+    read_number,
+    read_pax_records,
+    read_text,
+    read_time,
+    require_within,
+    shown,
+)
 from havre.tar.headers import BLOCK, MAX_META
+from havre.tar.sparse import SparseMap, read_pax_pairs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -107,7 +120,7 @@ class TarParser:
         self._pax: list[tuple[bytes, bytes]] = []
         self._long: dict[bytes, bytes] = {}
         self._global = b""  # records of the last global pax header
-        self._map = _SparseMap()
+        self._map = SparseMap()
         self._raw = b""  # the header block a sparse map belongs to
 
     def feed(self, chunk: bytes | bytearray | memoryview) -> Iterator[Entry | Data]:
@@ -153,7 +166,7 @@ class TarParser:
     def global_records(self) -> dict[str, str]:
         """The records of the last global pax header; empty if it is malformed, because no decision depends on them."""
         try:
-            records = _pax_records(self._global)
+            records = read_pax_records(self._global)
         except InvalidInput:
             return {}
         return {key.decode(errors="replace"): value.decode(errors="replace") for key, value in dict(records).items()}
@@ -164,24 +177,24 @@ class TarParser:
         if block == _ZERO:
             self._zero_blocks += 1
             return None
-        if self._zero_blocks or not _checksum_matches(block):
+        if self._zero_blocks or not checksum_matches(block):
             raise InvalidInput(f"invalid tar header at byte {self._at - BLOCK}")
         flag = block[156:157]
         if flag in b"xgLKX":
-            return self._start_meta(flag, _number(block[124:136], "size"))
+            return self._start_meta(flag, read_number(block[124:136], "size"))
         if flag == b"S":
             self._raw = block
-            self._map = _SparseMap(block[386:482], extended=block[482] != 0)
+            self._map = SparseMap(block[386:482], extended=block[482] != 0)
             if self._map.extended:
                 self._take = self._gnu_map
                 return None
         elif flag in b"0\x007" and set(self._pax) >= _SPARSE_1_0:
             self._raw = block
-            self._map = _SparseMap()
+            self._map = SparseMap()
             self._take = self._pax_map
             return None
         elif self._map.pairs:
-            self._map = _SparseMap()
+            self._map = SparseMap()
         return self._entry(block, map_size=0)
 
     def _start_meta(self, flag: bytes, size: int) -> Entry | None:
@@ -189,12 +202,12 @@ class TarParser:
             raise InvalidInput(
                 f"extended tar header of {size} bytes at byte {self._at - BLOCK}", "at most 1 MiB is read"
             )
-        self._want = _padded(size)
+        self._want = padded_size(size)
 
         def take(block: bytes) -> None:
             self._want, self._take = BLOCK, self._header
             if flag in b"xX":
-                self._pax = _pax_records(block[:size])
+                self._pax = read_pax_records(block[:size])
             elif flag == b"g":
                 self._global = block[:size]
             else:
@@ -223,22 +236,22 @@ class TarParser:
         pax, long = dict(self._pax), self._long
         name = pax.get(b"GNU.sparse.name") or pax.get(b"path") or long.get(b"L") or _name(block)
         kind = _kind(block, name)
-        link = pax.get(b"linkpath") or long.get(b"K") or _text(block[157:257])
+        link = pax.get(b"linkpath") or long.get(b"K") or read_text(block[157:257])
         packed = 0
         if kind == "file":
-            packed = _decimal(pax[b"size"], "size") if pax.get(b"size") else _number(block[124:136], "size")
+            packed = read_decimal(pax[b"size"], "size") if pax.get(b"size") else read_number(block[124:136], "size")
             if not map_size <= packed <= MAX_SIZE:
-                raise InvalidInput(f"tar member {_shown(name)} has an impossible size of {packed} bytes")
+                raise InvalidInput(f"tar member {shown(name)} has an impossible size of {packed} bytes")
             packed -= map_size
         size, extents = self._layout(block, pax, packed, name) if kind == "file" else (0, ())
-        mtime_s, mtime_ns = _time(pax[b"mtime"]) if pax.get(b"mtime") else (_number(block[136:148], "mtime"), 0)
+        mtime_s, mtime_ns = read_time(pax[b"mtime"]) if pax.get(b"mtime") else (read_number(block[136:148], "mtime"), 0)
         entry = Entry(
             path=clean_path(name, rooted=self._rooted),
             kind=kind,
-            mode=_number(block[100:108], "mode") & 0o7777,
+            mode=read_number(block[100:108], "mode") & 0o7777,
             uid=_owner(pax.get(b"uid"), block[108:116], "uid"),
             gid=_owner(pax.get(b"gid"), block[116:124], "gid"),
-            mtime_s=_bounded(mtime_s, -(1 << 63), (1 << 63) - 1, "mtime"),
+            mtime_s=require_within(mtime_s, -(1 << 63), (1 << 63) - 1, "mtime"),
             mtime_ns=mtime_ns,
             size=size,
             link=_link(kind, link, name, rooted=self._rooted),
@@ -256,12 +269,12 @@ class TarParser:
         """The file's size and the extents of its bytes in the tar."""
         real = pax.get(b"GNU.sparse.realsize") or pax.get(b"GNU.sparse.size")
         if block[156:157] == b"S":
-            pairs, size = self._map.pairs, _number(block[483:495], "real size")
+            pairs, size = self._map.pairs, read_number(block[483:495], "real size")
         elif real is None:
             return packed, (Extent(0, packed, self._at),) if packed else ()
         else:
-            size = _decimal(real, "GNU.sparse.size")
-            pairs = self._map.pairs or _pax_pairs(self._pax, pax)
+            size = read_decimal(real, "GNU.sparse.size")
+            pairs = self._map.pairs or read_pax_pairs(self._pax, pax)
         return size, _place(pairs, size, packed, self._at, name)
 
 
@@ -319,61 +332,6 @@ def _zeros(count: int) -> Iterator[bytes]:
         count -= _HOLE
 
 
-class _SparseMap:
-    """The (start, length) pairs of a sparse file, collected from blocks."""
-
-    def __init__(self, fields: bytes = b"", *, extended: bool = False) -> None:
-        self.pairs: list[tuple[int, int]] = []
-        self.extended = False
-        self.size = 0
-        self._lines: list[bytes] = []
-        self._rest = b""  # the beginning of a line
-        self.add_gnu(fields, extended=extended)
-
-    def add_gnu(self, fields: bytes, *, extended: bool) -> None:
-        """Old GNU form: pairs of 12-byte numbers, terminated by an empty one."""
-        self._grow(len(fields))
-        for at in range(0, len(fields), 24):
-            if fields[at : at + 24].strip(b"\0 "):
-                start = _number(fields[at : at + 12], "sparse offset")
-                self.pairs.append((start, _number(fields[at + 12 : at + 24], "sparse length")))
-        self.extended = extended
-
-    def add_pax_1_0(self, block: bytes) -> bool:
-        """Form 1.0: decimal lines, the first one the number of pairs. Returns whether the map is complete."""
-        self._grow(len(block))
-        *lines, self._rest = (self._rest + block).split(b"\n")
-        if len(self._rest) > BLOCK:
-            raise InvalidInput("sparse map of a tar member has a line without end")
-        self._lines += lines
-        if not self._lines:
-            return False
-        count = _bounded(_decimal(self._lines[0], "sparse map"), 0, MAX_META, "sparse map")
-        if len(self._lines) < 2 * count + 1:
-            return False
-        numbers = [_decimal(line, "sparse map") for line in self._lines[1 : 2 * count + 1]]
-        self.pairs = list(zip(numbers[::2], numbers[1::2], strict=True))
-        return True
-
-    def _grow(self, more: int) -> None:
-        self.size += more
-        if self.size > MAX_META:
-            raise InvalidInput("sparse map of a tar member is longer than 1 MiB")
-
-
-def _pax_pairs(records: list[tuple[bytes, bytes]], pax: dict[bytes, bytes]) -> list[tuple[int, int]]:
-    """Sparse forms 0.1 (one list) and 0.0 (a record per number)."""
-    if b"GNU.sparse.map" in pax:
-        text = pax[b"GNU.sparse.map"]
-        numbers = [_decimal(n, "GNU.sparse.map") for n in text.split(b",")] if text else []
-    else:
-        wanted = (b"GNU.sparse.offset", b"GNU.sparse.numbytes")
-        numbers = [_decimal(value, "GNU.sparse.offset") for key, value in records if key in wanted]
-    if len(numbers) % 2:
-        raise InvalidInput("sparse map of a tar member has an odd number of numbers")
-    return list(zip(numbers[::2], numbers[1::2], strict=True))
-
-
 def _place(pairs: list[tuple[int, int]], size: int, packed: int, offset: int, name: bytes) -> tuple[Extent, ...]:
     """The extents of a sparse file. Its map must be ascending, within `size`, and account for all `packed` bytes."""
     extents, end, used = [], 0, 0
@@ -381,11 +339,11 @@ def _place(pairs: list[tuple[int, int]], size: int, packed: int, offset: int, na
         if length == 0:
             continue
         if start < end or length < 0 or start + length > size:
-            raise InvalidInput(f"sparse map of tar member {_shown(name)} contradicts itself")
+            raise InvalidInput(f"sparse map of tar member {shown(name)} contradicts itself")
         extents.append(Extent(start, length, offset + used))
         end, used = start + length, used + length
     if used != packed or not 0 <= size <= MAX_SIZE:
-        raise InvalidInput(f"sparse map of tar member {_shown(name)} contradicts its size")
+        raise InvalidInput(f"sparse map of tar member {shown(name)} contradicts its size")
     return tuple(extents)
 
 
@@ -394,11 +352,11 @@ def require_readable(entry: Entry) -> None:
     named = [entry.path, entry.link] if entry.kind == "hardlink" else [entry.path]
     for path in named:
         if clean_path(path) != path:
-            raise InvalidInput(f"tar member has an impossible name {_shown(path)}")
+            raise InvalidInput(f"tar member has an impossible name {shown(path)}")
     if entry.kind == "symlink":
         _link(entry.kind, entry.link, entry.path)
-    _bounded(entry.uid, 0, _MAX_ID, "uid")
-    _bounded(entry.gid, 0, _MAX_ID, "gid")
+    require_within(entry.uid, 0, _MAX_ID, "uid")
+    require_within(entry.gid, 0, _MAX_ID, "gid")
     if entry.kind in ("char", "block"):
         _require_device(*entry.rdev)
     for name, value in entry.xattrs.items():
@@ -408,16 +366,16 @@ def require_readable(entry: Entry) -> None:
 def clean_path(name: bytes, *, rooted: bool = False) -> bytes:
     """`name` without empty and `.` components. Raises `InvalidInput` for impossible names, and `..` unless `rooted`."""
     if len(name) > MAX_PATH or b"\0" in name:
-        raise InvalidInput(f"tar member has an impossible name {_shown(name)}")
+        raise InvalidInput(f"tar member has an impossible name {shown(name)}")
     if name[:1] in b"./" or name[-1:] == b"/" or b"/." in name or b"//" in name:
         parts = [part for part in name.split(b"/") if part not in (b"", b".")]
         if b".." in parts and rooted:
             parts = [posixpath.normpath(b"/" + name).lstrip(b"/")]
         elif b".." in parts:
-            raise InvalidInput(f"tar member {_shown(name)} points outside of its layer", "a path must not contain '..'")
+            raise InvalidInput(f"tar member {shown(name)} points outside of its layer", "a path must not contain '..'")
         name = b"/".join(parts)
     if len(name) > MAX_NAME and (name.count(b"/") >= MAX_DEPTH or max(map(len, name.split(b"/"))) > MAX_NAME):
-        raise InvalidInput(f"tar member has an impossible name {_shown(name)}")
+        raise InvalidInput(f"tar member has an impossible name {shown(name)}")
     return name
 
 
@@ -425,7 +383,7 @@ def _kind(block: bytes, name: bytes) -> str:
     flag = block[156:157]
     kind = _KINDS.get(flag)
     if kind is None:
-        raise InvalidInput(f"tar member {_shown(name)} is of unknown type {flag!r}")
+        raise InvalidInput(f"tar member {shown(name)} is of unknown type {flag!r}")
     return "dir" if flag == b"\0" and name.endswith(b"/") else kind
 
 
@@ -435,16 +393,16 @@ def _link(kind: str, link: bytes, name: bytes, *, rooted: bool = False) -> bytes
     if kind != "symlink":
         return b""
     if not link or len(link) >= MAX_PATH or b"\0" in link:
-        raise InvalidInput(f"symbolic link {_shown(name)} has an impossible target")
+        raise InvalidInput(f"symbolic link {shown(name)} has an impossible target")
     return link
 
 
 def _device(block: bytes) -> tuple[int, int]:
-    return _require_device(_number(block[329:337], "device major"), _number(block[337:345], "device minor"))
+    return _require_device(read_number(block[329:337], "device major"), read_number(block[337:345], "device minor"))
 
 
 def _require_device(major: int, minor: int) -> tuple[int, int]:
-    return _bounded(major, 0, 0xFFF, "device major"), _bounded(minor, 0, 0xFFFFF, "device minor")
+    return require_within(major, 0, 0xFFF, "device major"), require_within(minor, 0, 0xFFFFF, "device minor")
 
 
 def _xattrs(pax: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
@@ -460,92 +418,17 @@ def _xattrs(pax: list[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 
 def _require_xattr(name: bytes, value: bytes) -> None:
     if len(name) > MAX_NAME or len(value) > 0xFFFF or name in _KEPT_XATTRS:
-        raise InvalidInput(f"extended attribute {_shown(name)} in a tar member is too large")
+        raise InvalidInput(f"extended attribute {shown(name)} in a tar member is too large")
 
 
 def _name(block: bytes) -> bytes:
-    name, magic = _text(block[0:100]), block[257:265]
+    name, magic = read_text(block[0:100]), block[257:265]
     if magic == b"ustar\x0000":
-        prefix = _text(block[345:476] if block[508:512] == b"tar\0" else block[345:500])
+        prefix = read_text(block[345:476] if block[508:512] == b"tar\0" else block[345:500])
         return prefix + b"/" + name if prefix else name
     return name
 
 
-def _text(field: bytes) -> bytes:
-    return field.partition(b"\0")[0]
-
-
-def _number(field: bytes, what: str) -> int:
-    """A number in a header: octal digits among spaces and NULs, or base-256 if the first bit is set."""
-    if field[0] & 0x80:
-        value = int.from_bytes(field) - (1 << (8 * len(field) - 1))
-        return value - (1 << (8 * len(field) - 1)) if field[0] & 0x40 else value
-    digits = field.strip(b"\0 ")
-    if not digits.isdigit():
-        digits = digits.partition(b"\0")[0].rstrip(b" ")
-        if not digits:
-            return 0
-    if digits.strip(b"01234567"):
-        raise InvalidInput(f"invalid {what} {digits!r} in a tar header")
-    return int(digits, 8)
-
-
-def _decimal(text: bytes, what: str) -> int:
-    if not text.isdigit() or len(text) > 20:
-        raise InvalidInput(f"invalid {what} {_shown(text)} in a tar header")
-    return int(text)
-
-
 def _owner(decimal: bytes | None, field: bytes, what: str) -> int:
-    value = _decimal(decimal, what) if decimal else _number(field, what)
-    return _bounded(value, 0, _MAX_ID, what)
-
-
-def _bounded(value: int, low: int, high: int, what: str) -> int:
-    if not low <= value <= high:
-        raise InvalidInput(f"{what} {value} in a tar header is out of range")
-    return value
-
-
-def _time(text: bytes) -> tuple[int, int]:
-    """Seconds and nanoseconds of a pax time such as `-1.5`, which is -2 s and 500,000,000 ns."""
-    negative = text.startswith(b"-")
-    whole, _, fraction = text.removeprefix(b"-").partition(b".")
-    ns = _decimal(whole or b"0", "mtime") * 10**9 + _decimal((fraction + b"000000000")[:9], "mtime")
-    return divmod(-ns if negative else ns, 10**9)
-
-
-def _pax_records(data: bytes) -> list[tuple[bytes, bytes]]:
-    """Records `LENGTH KEY=VALUE\\n`, in order; the length counts the whole record."""
-    records, at = [], 0
-    while at < len(data):
-        space = data.find(b" ", at, at + 8)
-        length = _decimal(data[at:space], "pax record") if space > at else 0
-        record = data[space + 1 : at + length]
-        key, equals, value = record[:-1].partition(b"=")
-        if not space < at + length <= len(data) or record[-1:] != b"\n" or not equals or not key:
-            raise InvalidInput("malformed pax record in a tar header")
-        records.append((key, value))
-        at += length
-    return records
-
-
-def _checksum_matches(block: bytes) -> bool:
-    """POSIX sums unsigned bytes, some historic writers summed signed ones; both are accepted."""
-    digits = block[148:156].strip(b"\0 ")
-    if not digits or digits.strip(b"01234567"):
-        return False
-    stated = int(digits, 8)
-    unsigned = sum(block) - sum(block[148:156]) + 8 * 0x20
-    if stated == unsigned:
-        return True
-    return stated == unsigned - 256 * sum(1 for byte in block[:148] + block[156:] if byte & 0x80)
-
-
-def _padded(size: int) -> int:
-    return -(-size // BLOCK) * BLOCK
-
-
-def _shown(name: bytes) -> str:
-    """`name` for a message: truncated, control characters escaped."""
-    return repr(name[:200].decode(errors="backslashreplace"))
+    value = read_decimal(decimal, what) if decimal else read_number(field, what)
+    return require_within(value, 0, _MAX_ID, what)

@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 
 from havre.builds.contexts import KEPT, Contexts, read_file
-from havre.builds.packed import MAX_OPEN, Node, PackedTree, PackUpdate, TarIntake
+from havre.builds.intake import MAX_OPEN, PackUpdate, TarIntake
+from havre.builds.packed import Node, PackedTree
 from havre.dockerfile.ignore import IgnoreRules
 from havre.errors import InvalidInput, NotFound
 from havre.tar.reader import Entry

@@ -21,14 +21,6 @@ from havre.api.buildkit.filesync import DATA, ERR, FIN, STAT, receive
 from havre.api.buildkit.http2 import MAX_MESSAGE, Channel, server_protocol, streaming, unary
 from havre.api.buildkit.messages import (
     BuildHistoryRequest,
-    BytesMessage,
-    CredentialsRequest,
-    CredentialsResponse,
-    FetchTokenRequest,
-    FetchTokenResponse,
-    GetSecretRequest,
-    GetSecretResponse,
-    Packet,
     PingRequest,
     SolveRequest,
     Stat,
@@ -38,6 +30,16 @@ from havre.api.buildkit.messages import (
 )
 from havre.api.buildkit.protobuf import decode
 from havre.api.buildkit.sessionauth import session_credentials
+from havre.api.buildkit.sessionmessages import (
+    BytesMessage,
+    CredentialsRequest,
+    CredentialsResponse,
+    FetchTokenRequest,
+    FetchTokenResponse,
+    GetSecretRequest,
+    GetSecretResponse,
+    Packet,
+)
 from havre.api.buildkit.sessions import Session, Sessions
 from havre.api.buildkit.sshagent import forward_agent
 from havre.builds.packed import PackedTree

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
-from havre.api.buildkit.messages import ReadContent, ReadContentPiece, WriteContent, WrittenContent
+from havre.api.buildkit.sessionmessages import ReadContent, ReadContentPiece, WriteContent, WrittenContent
 from havre.api.buildkit.sessions import Session
 from havre.errors import Conflict
 from havre.oci.digest import Digest

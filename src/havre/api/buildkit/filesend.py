@@ -23,7 +23,7 @@ from grpclib.client import Stream
 
 from havre.aio import to_its_end
 from havre.api.buildkit.filesync import DATA, FIN, REQ, STAT, render_stat
-from havre.api.buildkit.messages import BytesMessage, Packet
+from havre.api.buildkit.sessionmessages import BytesMessage, Packet
 from havre.api.buildkit.sessions import Session
 from havre.api.buildkit.shown import Moved
 from havre.builds.outputs import OutputFile, OutputTree

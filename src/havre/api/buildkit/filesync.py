@@ -21,10 +21,12 @@ from contextlib import closing, contextmanager
 from urllib.parse import quote_plus
 
 from havre.aio import to_its_end
-from havre.api.buildkit.messages import Packet, Stat
+from havre.api.buildkit.messages import Stat
+from havre.api.buildkit.sessionmessages import Packet
 from havre.api.buildkit.sessions import Session
 from havre.api.buildkit.shown import Moved
-from havre.builds.packed import PackedTree, PackUpdate
+from havre.builds.intake import PackUpdate
+from havre.builds.packed import PackedTree
 from havre.errors import Failed, InvalidInput
 from havre.tar.reader import Entry
 

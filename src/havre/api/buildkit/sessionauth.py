@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from havre.api.buildkit.messages import (
+from havre.api.buildkit.sessionmessages import (
     CredentialsRequest,
     CredentialsResponse,
     FetchTokenRequest,

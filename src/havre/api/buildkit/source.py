@@ -23,15 +23,15 @@ from typing import Any, TypeAlias, TypeVar
 from havre.aio import in_thread
 from havre.api.buildkit.contentstore import read_blob
 from havre.api.buildkit.filesync import receive
-from havre.api.buildkit.messages import (
+from havre.api.buildkit.options import Options
+from havre.api.buildkit.sessionauth import session_credentials
+from havre.api.buildkit.sessionmessages import (
     BytesMessage,
     CheckAgentRequest,
     CheckAgentResponse,
     GetSecretRequest,
     GetSecretResponse,
 )
-from havre.api.buildkit.options import Options
-from havre.api.buildkit.sessionauth import session_credentials
 from havre.api.buildkit.sessions import Session, Sessions
 from havre.api.buildkit.shown import counted
 from havre.api.buildkit.sshagent import forward_agent

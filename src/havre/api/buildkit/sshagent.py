@@ -16,7 +16,7 @@ from typing import Any
 from grpclib.client import Stream
 
 from havre.api.agents import agent_socket
-from havre.api.buildkit.messages import BytesMessage
+from havre.api.buildkit.sessionmessages import BytesMessage
 from havre.api.buildkit.sessions import Session
 
 _FORWARD = "/moby.sshforward.v1.SSH/ForwardAgent"
