@@ -148,7 +148,9 @@ def _plan_service(draft: _Draft, name: str) -> None:
     wanted = scale_of(service)
     existing = draft.state.of(name)
     stale = {container.id for container in existing if _stale(draft, name, service, container)}
-    existing.sort(key=lambda container: (container.id not in stale, container.number))
+    present = {container.id for container in existing}
+    # First to go: replacements of an interrupted `up` whose originals are still here, with the same numbers.
+    existing.sort(key=lambda each: (each.labels.get(label.REPLACES) in present, each.id not in stale, each.number))
     needed = _needs(draft, service)
     for container in existing[wanted:]:  # before others are created: it may hold a port of theirs
         draft.steps += remove_container(container, timeout_s=draft.options.timeout_s, service=service)

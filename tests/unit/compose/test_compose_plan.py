@@ -141,6 +141,16 @@ def test_a_rename_that_was_interrupted_is_done() -> None:
     assert after(steps, "start p-a-1") == {keys(steps)[0]}
 
 
+def test_a_replacement_whose_original_is_still_there_goes() -> None:
+    wanted = project("services: {a: {image: i, scale: 2}}")
+    old = container(wanted, "a", Id="b" * 64, labels={label.CONFIG_HASH: "old"})
+    twin = container(wanted, "a", Id="c" * 64, called="bbbbbbbbbbbb_p-a-1", labels={label.REPLACES: "b" * 64})
+    second = container(wanted, "a", 2, called="dddddddddddd_p-a-2", labels={label.REPLACES: "d" * 64})
+    made = keys(plan_up(wanted, there(wanted, old, twin, second), UpOptions(start=False)))
+    assert f"remove {twin.name}" in made or f"remove {twin.id}" in made, made
+    assert {"create p-a-1", "rename p-a-1", f"rename {second.id}"} <= {*made}, made
+
+
 def test_waiting_and_orphans() -> None:
     wanted = project(BASIC)
     other = container(wanted, "db", called="p-gone-1", labels={label.SERVICE: "gone"})
