@@ -1,9 +1,9 @@
-"""Named steps at which a test can make the program die, fail or wait. Without `HAVRE_FAILPOINTS` they do nothing.
+"""Named steps at which a test can make the program die or fail. Without `HAVRE_FAILPOINTS` they do nothing.
 
     HAVRE_FAILPOINTS="migration.copied=kill"                SIGKILL at the first passage, like `kill -9`
     HAVRE_FAILPOINTS="database.commit=kill@3"               at the third passage
     HAVRE_FAILPOINTS="database.begin=error"                 OSError (EIO) at every passage; error@2: only at the second
-    HAVRE_FAILPOINTS="a.step=sleep:0.5;another.step=kill"   the thread sleeps (the event loop, if it passes here)
+    HAVRE_FAILPOINTS="a.step=error;another.step=kill"       several
 
 `POINTS` lists all steps, in the order in which an operation passes them. An unknown name in the variable ends the
 program at its start: a test that waits for it would prove nothing.
@@ -14,7 +14,6 @@ from __future__ import annotations
 import errno
 import os
 import signal
-import time
 from collections import Counter
 from dataclasses import dataclass
 
@@ -68,11 +67,10 @@ _VARIABLE = "HAVRE_FAILPOINTS"
 
 @dataclass(frozen=True)
 class _Trap:
-    """What happens at a point: kill, error, or sleep for so many seconds; at the `nth` passage, 0: at each."""
+    """What happens at a point, kill or error: at the `nth` passage, 0: at each."""
 
     action: str
     nth: int = 0
-    seconds: float = 0.0
 
 
 def parse_failpoints(text: str) -> dict[str, _Trap]:
@@ -81,10 +79,9 @@ def parse_failpoints(text: str) -> dict[str, _Trap]:
     for item in filter(None, text.split(";")):
         name, _, words = item.partition("=")
         action, _, nth = words.partition("@")
-        action, _, seconds = action.partition(":")
-        if name not in POINTS or action not in ("kill", "error", "sleep"):
+        if name not in POINTS or action not in ("kill", "error"):
             raise ValueError(f"{_VARIABLE}: no failpoint is {item!r}; see havre/failpoints.py")
-        traps[name] = _Trap(action, int(nth or 0), float(seconds or 0))
+        traps[name] = _Trap(action, int(nth or 0))
     return traps
 
 
@@ -113,6 +110,4 @@ def _pass(name: str) -> None:
         return
     if trap.action == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
-    elif trap.action == "error":
-        raise OSError(errno.EIO, f"failpoint {name}")
-    time.sleep(trap.seconds)
+    raise OSError(errno.EIO, f"failpoint {name}")

@@ -172,18 +172,19 @@ def test_how_many_layers_are_transferred_at_once(havred: Engine, file: Path, tmp
     with real_registry(tmp_path / "registry", inside=havred.inside) as registry:
         name = f"{registry.host}/two:1"
 
+        def pulled_whole() -> str:
+            """What a pull prints; "" if a layer was still there, for it was in use a moment ago."""
+            pulled = havred.out("pull", name)
+            havred.out("rmi", name)
+            return "" if "Already exists" in pulled else pulled
+
         def waited() -> list[bool]:
             """Whether a layer had to wait: of a push, of a pull."""
             havred.docker("load", stdin=image, check=0)
             havred.out("tag", "two:1", name)
             pushed = havred.out("push", name)
             havred.out("rmi", name, "two:1")
-            pulled = havred.out("pull", name)
-            while "Already exists" in pulled:  # a layer that was used a moment ago is still there
-                havred.out("rmi", name)
-                pulled = havred.out("pull", name)
-            havred.out("rmi", name)
-            print(pushed, pulled, sep="\n")
+            pulled = until(pulled_whole, "both layers to be pulled")
             return [": Waiting" in pushed, ": Waiting" in pulled]
 
         assert waited() == [False, False]

@@ -16,7 +16,7 @@ import pytest
 
 from support.engines import Engine, Havred, serving
 from support.raw import ask
-from support.together import create, post
+from support.together import create
 from support.waiting import until
 
 
@@ -123,15 +123,19 @@ def test_exit_while_the_daemon_was_away(havred: Engine) -> None:
     havred.out("rm", "brief")
 
 
-def test_true_end_through_a_kill(havred: Engine) -> None:
+@pytest.mark.parametrize("point", ["sandbox.retracted", "sandbox.closed", "snapshot.unmounted"])
+def test_true_end_through_a_kill(havred: Engine, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
     """The daemon is killed while it takes a container down: exit code and end are known all the same."""
-    for number in range(10):
-        id = create(havred, f"seven{number}", Cmd=["sh", "-c", "exit 7"])
-        assert post(havred, f"/containers/{id}/start")().status == 204
-        time.sleep(number * 0.004)  # a moment of the teardown, not something awaited
-        reborn(havred)
-        until(lambda: not state(havred, id).startswith("running"), "the end")  # noqa: B023
-        assert state(havred, id) == "exited 7", f"round {number}"
+    havred.stop()
+    monkeypatch.setenv("HAVRE_FAILPOINTS", f"{point}=kill")
+    havred.start()
+    monkeypatch.delenv("HAVRE_FAILPOINTS")
+    id = create(havred, "seven", Cmd=["sh", "-c", "exit 7"])
+    havred.docker("start", "seven")  # the daemon may die before it answers
+    assert havred.ended() == -signal.SIGKILL
+    havred.start()
+    assert state(havred, id) == "exited 7"
+    havred.out("rm", "seven")
 
 
 def test_restart_policy_after_a_kill(havred: Engine) -> None:

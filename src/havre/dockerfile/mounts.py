@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from havre.dockerfile.syntax import nearest
 from havre.errors import InvalidInput
 from havre.golang.csvtext import split_csv
-from havre.golang.units import parse_size
+from havre.golang.units import parse_bool, parse_size
 
 TYPES = ("bind", "cache", "tmpfs", "secret", "ssh")
 _KEYS = {
@@ -106,10 +106,10 @@ def _check(kind: str, fields: dict[str, str]) -> None:
 
 
 def _truth(key: str, value: str, equals: str) -> bool:
-    value = value.lower() if equals else "true"
-    if value not in ("true", "false", "1", "0"):
-        raise InvalidInput(f"invalid value for {key}: {value}")
-    return value in ("true", "1")
+    try:
+        return parse_bool(value) if equals else True
+    except ValueError:
+        raise InvalidInput(f"invalid value for {key}: {value}") from None
 
 
 def _number(key: str, text: str) -> int:

@@ -277,11 +277,6 @@ def parse_options(text: str) -> Options:
     return Options(flags, ",".join(data), tuple(propagation))
 
 
-def mount_table() -> list[MountEntry]:
-    """The mounts of this mount namespace, parents before children."""
-    return [_parse_entry(line) for line in _lines()]
-
-
 def mounts_below(directory: Path) -> list[MountEntry]:
     """The mounts at or below `directory`, in the table's order."""
     top = str(directory).rstrip("/") + "/"

@@ -10,16 +10,15 @@ digest. The content (manifests, configurations, compressed layers) is opaque her
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
-from collections.abc import AsyncIterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from havre.aio import in_thread
-from havre.errors import Failed, InvalidInput, NotFound
+from havre.errors import Failed, NotFound
 from havre.linux.room import hint_when_full
 from havre.linux.trees import sync_directory
 from havre.oci.digest import SHA256, SHA512, Digest, algorithm_of, digest_named, digest_of, hex_of, parse_any_digest
@@ -68,23 +67,6 @@ class Blobs:
             await in_thread(self._write, digest, data)
         return digest
 
-    async def add_stream(self, chunks: AsyncIterable[bytes], expected: Digest | None, size: int | None) -> Digest:
-        """Store a stream. Raises `InvalidInput`, and stores nothing, unless it has the expected digest and size."""
-        hasher, total = hashlib.sha256(), 0
-        with self._temporary() as file:
-            async for chunk in chunks:
-                total += len(chunk)
-                if size is not None and total > size:
-                    raise InvalidInput(f"blob is longer than the {size} bytes announced")
-                await in_thread(self._append, file, hasher, chunk)
-            digest = Digest("sha256:" + hasher.hexdigest())
-            if size is not None and total != size:
-                raise InvalidInput(f"blob has {total} bytes where {size} were announced", "the transfer was cut short")
-            if expected is not None and digest != expected:
-                raise InvalidInput(f"blob has digest {digest} where {expected} was expected")
-            await in_thread(self._keep, file, digest)
-        return digest
-
     def adopt(self, path: Path, digest: Digest) -> None:
         """Move a complete file of the same file system into the store. The caller has verified `digest`. Blocking."""
         with self._disk_errors():
@@ -111,11 +93,6 @@ class Blobs:
             with self._disk_errors():
                 file.write(data)
             self._keep(file, digest)
-
-    def _append(self, file: IO[bytes], hasher: hashlib._Hash, chunk: bytes) -> None:
-        hasher.update(chunk)
-        with self._disk_errors():
-            file.write(chunk)
 
     def _keep(self, file: IO[bytes], digest: Digest) -> None:
         """Make the temporary `file` the blob of `digest`, durably."""

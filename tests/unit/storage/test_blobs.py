@@ -46,41 +46,6 @@ def test_a_changed_blob_is_not_given_out(tmp_path: Path) -> None:
         asyncio.run(blobs.read(digest))
 
 
-@pytest.mark.parametrize("pieces", [[DATA], [DATA[:3], b"", DATA[3:]], [b"x" * 3_000_000, b"y"], []])
-def test_a_stream_is_stored_under_what_it_is(tmp_path: Path, pieces: list[bytes]) -> None:
-    blobs, data = Blobs(tmp_path / "blobs"), b"".join(pieces)
-    assert asyncio.run(blobs.add_stream(chunks(pieces), digest_of(data), len(data))) == digest_of(data)
-    assert asyncio.run(blobs.add_stream(chunks(pieces), None, None)) == digest_of(data)
-    assert asyncio.run(blobs.read(digest_of(data))) == data
-
-
-@pytest.mark.parametrize(
-    ("pieces", "digest", "size"),
-    [
-        ([DATA], digest_of(b"other"), None),
-        ([DATA], None, len(DATA) - 1),
-        ([DATA], None, len(DATA) + 1),
-        ([DATA, DATA], digest_of(DATA), len(DATA)),
-    ],
-)
-def test_a_lying_stream_leaves_nothing(
-    tmp_path: Path, pieces: list[bytes], digest: Digest | None, size: int | None
-) -> None:
-    blobs = Blobs(tmp_path / "blobs")
-    with pytest.raises(InvalidInput):
-        asyncio.run(blobs.add_stream(chunks(pieces), digest, size))
-    assert blobs.all() == []
-    assert os.listdir(tmp_path / "blobs/tmp") == []
-
-
-def test_a_broken_stream_leaves_nothing_and_keeps_its_error(tmp_path: Path) -> None:
-    blobs = Blobs(tmp_path / "blobs")
-    with pytest.raises(ConnectionResetError):
-        asyncio.run(blobs.add_stream(chunks([DATA], ConnectionResetError()), None, None))
-    assert blobs.all() == []
-    assert os.listdir(tmp_path / "blobs/tmp") == []
-
-
 def test_leftovers_of_a_crash_are_swept(tmp_path: Path) -> None:
     digest = asyncio.run(Blobs(tmp_path / "blobs").add(DATA))
     (tmp_path / "blobs/tmp/half").write_bytes(b"half")

@@ -6,11 +6,12 @@ import json
 
 import pytest
 
+from havre.cli.stream import Demultiplexer
 from havre.errors import InvalidInput
 from havre.wire import progress
 from havre.wire.detach import DetachScanner, parse_keys
 from havre.wire.filters import decode_filters
-from havre.wire.frames import FrameReader, render_header
+from havre.wire.frames import render_header
 from havre.wire.queries import parse_bool, parse_duration_ns, parse_int, parse_time
 
 NOW = 1_000_000.0
@@ -86,14 +87,9 @@ def test_malformed_filters(text: str) -> None:
 
 def test_frames_in_pieces() -> None:
     stream = render_header(1, 3) + b"abc" + render_header(2, 0) + render_header(2, 2) + b"de"
-    reader = FrameReader()
+    reader = Demultiplexer()
     frames = [frame for index in range(len(stream)) for frame in reader.feed(stream[index : index + 1])]
     assert frames == [(1, b"abc"), (2, b""), (2, b"de")]
-
-
-def test_what_is_not_a_frame() -> None:
-    with pytest.raises(InvalidInput):
-        list(FrameReader().feed(b"hello, world"))
 
 
 def test_progress_lines() -> None:

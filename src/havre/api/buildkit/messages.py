@@ -288,16 +288,6 @@ class BuildHistoryEvent(Message):
     type: int = pb.number(1)
 
 
-@dataclass
-class UpdateBuildHistoryRequest(Message):
-    ref: str = pb.text(1)
-
-
-@dataclass
-class UpdateBuildHistoryResponse(Message):
-    pass
-
-
 # -- LLBBridge: calls of a frontend, such as buildx
 
 
