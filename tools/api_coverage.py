@@ -60,12 +60,6 @@ Docker's machine-readable descriptions begin there.
 
 {changes}
 
-## Newer than {newest}
-
-Docker's, not spoken here; clients negotiate down to {newest}.
-
-{newer}
-
 ## Endpoints of our own
 
 {own}
@@ -87,7 +81,7 @@ class Endpoint(NamedTuple):
 
 
 def read_list() -> list[Endpoint]:
-    """Docker's endpoints, and its parameters that are newer than what we speak."""
+    """Docker's endpoints."""
     found = []
     for line in LIST.read_text().splitlines():
         if not line.startswith("#"):
@@ -102,8 +96,7 @@ def render() -> str:
     router = build_router()
     served = {Endpoint(*route, "", None).key: handler for route, handler in router.routes.items()}
     listed = read_list()
-    known = [each for each in listed if "?" not in each.path and (each.since or versions.OLDEST) <= versions.NEWEST]
-    newer = [each for each in listed if each.since is not None and each.since > versions.NEWEST]
+    known = [each for each in listed if (each.since or versions.OLDEST) <= versions.NEWEST]
     own = sorted(set(served) - {each.key for each in listed})
     paths = {Endpoint(*route, "", None).key: route[1] for route in router.routes}
     endpoints = list(_rows(known, served))
@@ -114,7 +107,6 @@ def render() -> str:
         count=len(endpoints),
         endpoints=_table(("endpoint", "in Docker since", "here", "changed for clients before"), endpoints),
         changes=_table(("before", "operation", "", "what is changed"), _changes()),
-        newer=_table(("endpoint", "since"), ((f"`{each.method} {each.path}`", str(each.since)) for each in newer)),
         own="\n".join(f"- `{method} {paths[method, path]}`" for method, path in own),
     )
 

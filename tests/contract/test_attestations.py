@@ -9,13 +9,14 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 
 from havre.oci.digest import digest_of
 from support.building import Build, built_by, write_context
 from support.engines import HAVRE, Engine
-from support.raw import ask
+from support.raw import Reply, ask
 from support.registry import RealRegistry, own_registry, real_registry
 from support.repository import Repository
 from support.waiting import until
@@ -89,6 +90,31 @@ def blobs_of(engine: Engine) -> set[str]:
     return {path.name for path in (engine.root / "data" / "blobs" / "sha256").iterdir()}
 
 
+def assert_attested(engine: Engine, name: str, statement: dict[str, Any]) -> None:
+    """`GET /images/NAME/attestations` shows this statement alone."""
+
+    def shown(query: str = "", version: str = "1.55") -> Reply:
+        return ask(engine.socket, "GET", f"/v{version}/images/{name}/attestations{query}")
+
+    (brief,) = shown().json
+    assert sorted(brief) == ["Descriptor", "PredicateType"]
+    assert brief["Descriptor"]["mediaType"] == "application/vnd.in-toto+json"
+    assert brief["PredicateType"] == statement["predicateType"]
+    (whole,) = shown("?statement=1&type=https://example.org/x&type=" + quote(statement["predicateType"])).json
+    assert whole == {**brief, "Statement": statement}
+    assert shown("?type=https://example.org/x").json == []
+    platform = quote('{"os": "linux", "architecture": "s390x"}')
+    assert shown(f"?platform={platform}").status == 404
+    twice = shown(f"?platform={platform}&platform={platform}")
+    assert twice.message == "only one platform value is currently supported"
+    older = shown(version="1.54")
+    needs = "GET /images/{name:.*}/attestations requires minimum API version 1.55"
+    assert (older.status, older.message) == (400, needs)
+    plain = ask(engine.socket, "GET", "/images/busybox/attestations")
+    assert (plain.status, plain.json) == (200, [])
+    assert ask(engine.socket, "GET", "/images/missing/attestations").status == 404
+
+
 def test_attested_by_every_door(build: Build, havred: Engine, registry: RealRegistry, tmp_path: Path) -> None:
     name, copy = f"{registry.host}/attested:1", f"{registry.host}/elsewhere/copy:2"
     metadata = ("--metadata-file", str(tmp_path / "metadata"))
@@ -115,6 +141,7 @@ def test_attested_by_every_door(build: Build, havred: Engine, registry: RealRegi
     ]
     assert here[1]["AttestationData"] == {"For": image["digest"]}
     assert here[1]["Size"]["Content"] == here[1]["Size"]["Total"] > attestation["size"]
+    assert_attested(havred, name, statement)
     tools = ("docker", "buildx", "imagetools", "inspect", name, "--format", "{{json .Provenance}}")
     assert json.loads(inside(havred, *tools))["SLSA"] == statement["predicate"]
     verbose = json.loads(inside(havred, str(HAVRE), "manifest", "inspect", "-v", name))

@@ -76,7 +76,7 @@ class TestEdge:
         [
             ("1.12", "client version 1.12 is too old"),
             ("9.99", "client version 9.99 is too new"),
-            ("1.45.1", "client version 1.45.1 is too new. Maximum supported API version is 1.45"),
+            ("1.55.1", "client version 1.55.1 is too new. Maximum supported API version is 1."),
         ],
     )
     def test_versions_out_of_range(self, engine: Engine, version: str, text: str) -> None:

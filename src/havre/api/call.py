@@ -99,6 +99,12 @@ class Call:
             raise InvalidInput("multiple platforms is not supported", "give one platform")
         return found[0] if found else None
 
+    def need(self, least: tuple[int, int], pattern: str) -> None:
+        """Refuse an older client, in dockerd's words, at an endpoint that it does not know."""
+        if self.version < least:
+            needed = f"requires minimum API version {least[0]}.{least[1]}"
+            raise InvalidInput(f"{self.request.method} {pattern} {needed}")
+
     def filters(self) -> dict[str, list[str]]:
         """The `filters` parameter, in either of its JSON forms."""
         return decode_filters(self.query.get("filters", ""))

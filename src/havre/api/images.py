@@ -115,6 +115,15 @@ async def _sbom(call: Call) -> web.StreamResponse:
     return call.respond(document, kind)
 
 
+async def _attestations(call: Call) -> web.StreamResponse:
+    call.need((1, 55), "/images/{name:.*}/attestations")
+    if len(call.query.getall("platform", [])) > 1:
+        raise InvalidInput("only one platform value is currently supported")
+    types = {text.strip() for text in call.query.getall("type", [])} - {""}
+    work = call.services.images.attestations(call.name, call.platform(), types, whole=call.flag("statement"))
+    return call.json(await work)
+
+
 async def _history(call: Call) -> web.StreamResponse:
     return call.json(call.services.images.history(call.name, call.platform()))
 
@@ -208,6 +217,7 @@ def register(router: Router) -> None:
     router.add("GET", "/distribution/{name}/json", _distribution)
     router.add("GET", "/images/{name}/get", _save_one)
     router.add("GET", "/images/{name}/json", _inspect)
+    router.add("GET", "/images/{name}/attestations", _attestations)
     router.add("GET", "/images/{name}/history", _history)
     router.add("GET", "/images/{name}/sbom", _sbom)
     router.add("POST", "/images/{name}/push", _push)

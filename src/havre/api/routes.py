@@ -7,6 +7,7 @@ from havre.api import (
     checkpoints,
     container_streams,
     containers,
+    diskusage,
     exec,
     files,
     grpc,
@@ -28,6 +29,7 @@ def build_router() -> Router:
     router = Router()
     for noun in (
         system,
+        diskusage,
         checkpoints,
         containers,
         container_streams,

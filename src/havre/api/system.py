@@ -1,4 +1,4 @@
-"""The daemon: ping, version, info, events, login, disk usage.
+"""The daemon: ping, version, info, events, login.
 
 Source: Docker Engine API, "System".
 """
@@ -11,17 +11,12 @@ from typing import Any
 import msgspec
 from aiohttp import web
 
-from havre.api.build import present_cache
 from havre.api.call import Call
-from havre.api.present import Sizes, present_summary
 from havre.api.router import Router
-from havre.builds.cache import LOCAL_SOURCE
-from havre.builds.cachemounts import CACHE_MOUNT
 from havre.errors import InvalidInput
 from havre.events import Event
 from havre.registry import Auth
 from havre.wire.queries import parse_time
-from havre.wire.system import DiskUsage
 from havre.wire.versions import NEWEST, OLDEST
 
 _PING = {
@@ -29,7 +24,6 @@ _PING = {
     "Pragma": "no-cache",
     "Swarm": "inactive",
 }
-_DF_TYPES = ("container", "image", "volume", "build-cache")
 
 
 async def _ping(call: Call) -> web.StreamResponse:
@@ -55,30 +49,6 @@ async def _check(call: Call) -> web.StreamResponse:
 async def _login(call: Call) -> web.StreamResponse:
     identity = await call.services.images.login(await call.body(Auth))
     return call.json({"IdentityToken": identity, "Status": "Login Succeeded"})
-
-
-async def _disk_usage(call: Call) -> web.StreamResponse:
-    wanted = call.query.getall("type", [])
-    if unknown := [kind for kind in wanted if kind not in _DF_TYPES]:
-        raise InvalidInput(f"unknown object type: {unknown[0]}", f"expected one of {', '.join(_DF_TYPES)}")
-    kinds = wanted or _DF_TYPES
-    found = await call.services.system.disk_usage(kinds)
-    now = time.time()
-    containers = [present_summary(each, now, sizes=Sizes(writable, root)) for each, writable, root in found.containers]
-    cache = [
-        present_cache(record, used)
-        for record, used in await call.services.builder.usage()
-        if record.layer or record.type in (CACHE_MOUNT, LOCAL_SOURCE)
-    ]
-    return call.json(
-        DiskUsage(
-            layers_size=found.layers_bytes if "image" in kinds else 0,
-            images=found.images if "image" in kinds else None,
-            containers=containers if "container" in kinds else None,
-            volumes=found.volumes if "volume" in kinds else None,
-            build_cache=cache if "build-cache" in kinds else None,
-        )
-    )
 
 
 async def _events(call: Call) -> web.StreamResponse:
@@ -120,5 +90,4 @@ def register(router: Router) -> None:
     router.add("GET", "/info", _info)
     router.add("POST", "/auth", _login)
     router.add("POST", "/system/check", _check)
-    router.add("GET", "/system/df", _disk_usage)
     router.add("GET", "/events", _events)

@@ -209,6 +209,11 @@ class Catalog:
             return self._images[chosen]
         return _of_platform(ref.familiar(), [self._images[id] for id in index.images.values()], platform)
 
+    def find_for(self, text: str, platform: Platform) -> Image:
+        """As `find`, where an image that is not one of several platforms is found for any."""
+        image = self.find(text)
+        return self.find(text, platform) if self.indexes_with(image.id) else image
+
     def names_meant(self, text: str) -> list[Reference]:
         """The tagged names that `text` refers to: itself, or all of a bare repository; none for an ID or a digest."""
         try:

@@ -9,6 +9,7 @@
     transfers     to and from registries       pull, push    one image's transfer
     saving        writes stored images out     searching     search, inspect in a registry
     inventory     finds installed packages     sbom          renders them as SBOMs
+    attestations  what is attested of an image
 
 Platforms are strings (`linux/arm64`). A name of several platforms resolves to the host's, otherwise to the first one
 present.
@@ -25,6 +26,7 @@ from msgspec.structs import replace
 
 from havre.errors import InvalidInput
 from havre.images import summaries
+from havre.images.attestations import AttestationStatement, read_statements
 from havre.images.catalog import Image, ImageRow, NameRow
 from havre.images.deletion import Deletion, Needs, Prunable, Pruned, Users
 from havre.images.deletionplan import RemovedItem
@@ -168,6 +170,13 @@ class Images:
         title = next((each for each in given if each in (name, f"{name}:latest")), self.familiar_name(image.id))
         return await self._inventories.render(await self._storage.blobs.read(Digest(image.id)), title, form)
 
+    async def attestations(
+        self, name: str, platform: str | None = None, types: Collection[str] = (), *, whole: bool = False
+    ) -> builtins.list[AttestationStatement]:
+        """What is attested of an image for `platform`, by default the host's; `NotFound` if there is none for it."""
+        image = self._store.find_for(name, _wanted(platform) or self._platform)
+        return await read_statements(image, self._store, self._storage.blobs, types, whole=whole)
+
     async def describe_packages(self, document: bytes, title: str) -> bytes:
         """The SPDX document (see `sbom`) of an image with this configuration, stored or not, whose layers are
         present."""
@@ -180,6 +189,10 @@ class Images:
     def layers_size(self) -> int:
         """Bytes of all layers, each counted once."""
         return sum(layer.size for layer in self._storage.layers.all())
+
+    def unused_size(self) -> int:
+        """Bytes of the layers that only images without containers have."""
+        return self._listing.unused_size()
 
     # -- registries
 

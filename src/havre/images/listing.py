@@ -67,6 +67,13 @@ class Listing:
         """Bytes of an image's layers; 0 if there is no image with this ID."""
         return summaries.size_of(self._store.get(id), self._size) if id in self._store else 0
 
+    def unused_size(self) -> int:
+        """Bytes of the layers that only images without containers have, each counted once."""
+        layers: dict[bool, set[Digest]] = {True: set(), False: set()}
+        for image in self._store:
+            layers[bool(self._all_users(image))].update(self._store.layers_of(image))
+        return sum(map(self._size, layers[False] - layers[True]))
+
     async def show_manifests(self, shown: ImageSummary | ImageDetails) -> None:
         """Add to a summary or details the manifests of the image's names, each with what is present of it."""
         image = self._store.get(ImageId(shown.id))

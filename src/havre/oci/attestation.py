@@ -32,6 +32,7 @@ MAX_ATTESTED = 64 << 20
 SPDX = "https://spdx.dev/Document"
 _STATEMENT = "https://in-toto.io/Statement/v0.1"
 _IN_TOTO = "application/vnd.in-toto+json"
+_PREDICATE_TYPE = "in-toto.io/predicate-type"
 _SUBJECT, _TYPE, _ATTESTATION = "vnd.docker.reference.digest", "vnd.docker.reference.type", "attestation-manifest"
 
 
@@ -67,6 +68,11 @@ def is_attestation(entry: Descriptor) -> bool:
 def subject_of(entry: Descriptor) -> Digest | None:
     """The manifest that an index's entry attests; None if it is not an attestation."""
     return Digest((entry.annotations or {}).get(_SUBJECT, "")) if is_attestation(entry) else None
+
+
+def predicate_type_of(layer: Descriptor) -> str:
+    """The type of the predicate of a statement in an attestation's manifest; "" if the layer is not a statement."""
+    return (layer.annotations or {}).get(_PREDICATE_TYPE, "")
 
 
 def attest(image: Digest, platform: Platform, names: Sequence[Reference], predicates: Sequence[Predicate]) -> Attested:
@@ -107,7 +113,7 @@ def _assemble(image: Digest, statements: Sequence[tuple[str, bytes]]) -> Atteste
         }
     )
     layers = [
-        msgspec.structs.replace(describe(_IN_TOTO, document), annotations={"in-toto.io/predicate-type": type})
+        msgspec.structs.replace(describe(_IN_TOTO, document), annotations={_PREDICATE_TYPE: type})
         for type, document in statements
     ]
     body = render_manifest(describe(mediatypes.OCI_CONFIG, config), layers, mediatypes.OCI_MANIFEST)

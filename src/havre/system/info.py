@@ -82,9 +82,11 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """What is on the disk: bytes of all layers, images, containers with their two sizes, volumes with theirs."""
+    """What is on the disk: bytes of all layers and of those that only unused images have, images, containers with their
+    two sizes, volumes with theirs."""
 
     layers_bytes: int
+    unused_images_bytes: int
     images: Sequence[ImageSummary]
     containers: Sequence[tuple[Container, int, int]]
     volumes: Sequence[Volume]
@@ -276,8 +278,10 @@ class System:
             self._sized_containers() if "container" in kinds else _nothing(),
             self._volumes.usage() if "volume" in kinds else _nothing(),
         )
-        images = self._images.list(shared_size=True, containers=True) if "image" in kinds else []
-        return Usage(self._images.layers_size() if "image" in kinds else 0, images, sized, volumes)
+        if "image" not in kinds:
+            return Usage(0, 0, [], sized, volumes)
+        images = self._images.list(shared_size=True, containers=True)
+        return Usage(self._images.layers_size(), self._images.unused_size(), images, sized, volumes)
 
     async def _sized_containers(self) -> list[tuple[Container, int, int]]:
         sized = []

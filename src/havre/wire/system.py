@@ -181,12 +181,29 @@ class BuildCacheEntry(Value):
     usage_count: int
 
 
-class DiskUsage(Value):
-    """The answer of `GET /system/df`; what was not asked for is null. `layers_size` in bytes."""
+class KindUsage(Value, omit_defaults=True):
+    """What one kind of object takes: how many there are and are in use, bytes; zeros are left out, as dockerd does."""
 
-    layers_size: int = 0
-    images: Sequence[ImageSummary] | None = None
-    containers: Sequence[ContainerSummary] | None = None
-    volumes: Sequence[Value] | None = None
-    build_cache: Sequence[BuildCacheEntry] | None = None
+    active_count: int = 0
+    total_count: int = 0
+    reclaimable: int = 0
+    total_size: int = 0
+    items: Sequence[Value] = msgspec.field(default_factory=list)
+
+
+class DiskUsage(Value):
+    """The answer of `GET /system/df`; what was not asked for is UNSET, and null for clients before 1.52.
+
+    The fields from `layers_size` (bytes) on are those that older clients know.
+    """
+
+    image_usage: KindUsage | UnsetType = UNSET
+    container_usage: KindUsage | UnsetType = UNSET
+    volume_usage: KindUsage | UnsetType = UNSET
+    build_cache_usage: KindUsage | UnsetType = UNSET
+    layers_size: int | UnsetType = UNSET
+    images: Sequence[ImageSummary] | UnsetType | None = UNSET
+    containers: Sequence[ContainerSummary] | UnsetType | None = UNSET
+    volumes: Sequence[Value] | UnsetType | None = UNSET
+    build_cache: Sequence[BuildCacheEntry] | UnsetType | None = UNSET
     builder_size: int | UnsetType = UNSET

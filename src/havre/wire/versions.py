@@ -5,7 +5,7 @@ afterwards, by the tables at the end: type of the request or answer, first versi
 change. Changes are applied from the newest down, each once. What only older versions have is UNSET in an answer
 until it is lowered to one of them.
 
-    client 1.41 --request--> lift --> handler (1.45) --answer--> lower 1.45, lower 1.44, lower 1.42 --> client 1.41
+    client 1.41 --request--> lift --> handler (1.55) --answer--> lower 1.52, lower 1.44, lower 1.42 --> client 1.41
 
 Source: Docker Engine API, "version history"; where that is silent, dockerd 26's answers to both versions.
 Why: docs/decisions/060.
@@ -17,7 +17,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from havre.errors import InvalidInput
@@ -42,7 +42,7 @@ class Version(NamedTuple):
 
 _Change = tuple[Version, Callable[[Any], None]]
 
-NEWEST = Version(1, 45)
+NEWEST = Version(1, 55)
 OLDEST = Version(1, 24)
 
 _TEXT = re.compile(r"([0-9]{1,4})(?:\.([0-9]{1,4}))?((?:\.[0-9.]*)?)")
@@ -78,6 +78,16 @@ def networks_list_containers(version: Version) -> bool:
 def images_have_one_filter(version: Version) -> bool:
     """Whether a list of images has the parameter `filter`, one pattern of names. `filters` has it since 1.25."""
     return version < (1, 41)
+
+
+def disk_usage_has_types(version: Version) -> bool:
+    """Whether disk usage can be asked for by `type`; older clients get all of it."""
+    return version >= (1, 42)
+
+
+def disk_usage_can_be_brief(version: Version) -> bool:
+    """Whether `verbose` is understood, which leaves out what only older clients read of the disk usage."""
+    return version >= (1, 52)
 
 
 def read_only_is_recursive(version: Version) -> bool:
@@ -207,8 +217,22 @@ def _lower_virtual_size(answer: ImageDetails | ImageSummary) -> None:
 
 def _lower_df_images(answer: DiskUsage) -> None:
     """1.44 dropped the images' VirtualSize."""
-    for image in answer.images or ():
+    for image in _given(answer.images):
         _lower_virtual_size(image)
+
+
+def _given(rows: Sequence[T] | UnsetType | None) -> Sequence[T]:
+    return () if rows is UNSET or rows is None else rows
+
+
+def _lower_df(answer: DiskUsage) -> None:
+    """1.52 told each kind's usage in sums; before, what had not been asked for was null."""
+    answer.image_usage = answer.container_usage = answer.volume_usage = answer.build_cache_usage = UNSET
+    answer.layers_size = 0 if answer.layers_size is UNSET else answer.layers_size
+    answer.images = None if answer.images is UNSET else answer.images
+    answer.containers = None if answer.containers is UNSET else answer.containers
+    answer.volumes = None if answer.volumes is UNSET else answer.volumes
+    answer.build_cache = None if answer.build_cache is UNSET else answer.build_cache
 
 
 def _lower_empty_digests(answer: ImageSummary) -> None:
@@ -253,7 +277,7 @@ def _lower_security_options(answer: Info) -> None:
 
 def _lower_builder_size(answer: DiskUsage) -> None:
     """1.42 dropped BuilderSize, the sum of the caches' sizes."""
-    answer.builder_size = sum(entry.size for entry in answer.build_cache or ())
+    answer.builder_size = sum(entry.size for entry in _given(answer.build_cache))
 
 
 _LIFTS: Mapping[type, Sequence[_Change]] = {
@@ -279,7 +303,11 @@ _LOWERS: Mapping[type, Sequence[_Change]] = {
         (Version(1, 44), _lower_no_date),
     ),
     ImageSummary: ((Version(1, 44), _lower_virtual_size), (Version(1, 43), _lower_empty_digests)),
-    DiskUsage: ((Version(1, 44), _lower_df_images), (Version(1, 42), _lower_builder_size)),
+    DiskUsage: (
+        (Version(1, 52), _lower_df),
+        (Version(1, 44), _lower_df_images),
+        (Version(1, 42), _lower_builder_size),
+    ),
     Info: (
         (Version(1, 44), _lower_runtimes),
         (Version(1, 42), _lower_kernel_memory),

@@ -54,7 +54,7 @@ def test_head_ping(run: Callable[[Scenario], None]) -> None:
         lines = head.split(b"\r\n")
         assert lines[0] == b"HTTP/1.1 200 OK"
         for line in (
-            b"Api-Version: 1.45",
+            b"Api-Version: 1.55",
             b"Ostype: linux",
             b"Docker-Experimental: false",
             b"Swarm: inactive",
@@ -81,7 +81,7 @@ def test_head_ping(run: Callable[[Scenario], None]) -> None:
         ("GET", "/containers/json/", (404, "page not found")),
         ("GET", "/v1.45/nope", (404, "page not found")),
         ("GET", "/vfoo/version", (404, "page not found")),
-        ("GET", "/v1.99/version", (400, "client version 1.99 is too new. Maximum supported API version is 1.45")),
+        ("GET", "/v1.99/version", (400, "client version 1.99 is too new. Maximum supported API version is 1.55")),
         (
             "GET",
             "/v1.12/version",
@@ -150,7 +150,7 @@ def test_double_slash_redirects_and_options_succeed(run: Callable[[Scenario], No
         for target in ("/containers/json", "/nope"):
             answer = await exchange(path, "OPTIONS", target)
             assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
-            assert b"Api-Version: 1.45\r\n" in answer
+            assert b"Api-Version: 1.55\r\n" in answer
 
     run(scenario)
 

@@ -346,21 +346,22 @@ def test_disk_usage_shows_only_what_was_asked_for(tmp_path: Path) -> None:
         return []
 
     async def disk_usage(_: object) -> Usage:
-        return Usage(5, [], [], [])
+        return Usage(5, 0, [], [], [])
 
     async def main() -> None:
         server = await start(
             tmp_path / "s",
             services(system=SimpleNamespace(disk_usage=disk_usage), builder=SimpleNamespace(usage=no_cache)),
         )
-        answer = await exchange(tmp_path / "s", "GET", "/system/df?type=volume")
-        assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {
-            "LayersSize": 0,
-            "Images": None,
-            "Containers": None,
-            "Volumes": [],
-            "BuildCache": None,
-        }
+
+        async def shown(target: str) -> Any:
+            return json.loads((await exchange(tmp_path / "s", "GET", target)).partition(b"\r\n\r\n")[2])
+
+        older = {"LayersSize": 0, "Images": None, "Containers": None, "Volumes": [], "BuildCache": None}
+        assert await shown("/v1.51/system/df?type=volume") == older
+        assert await shown("/system/df?type=volume") == {"VolumeUsage": {}, "Volumes": []}
+        assert await shown("/system/df?type=volume&verbose=1") == {"VolumeUsage": {}}
+        assert await shown("/v1.51/system/df?type=volume&verbose=1") == older
         assert (await exchange(tmp_path / "s", "GET", "/system/df?type=x")).startswith(b"HTTP/1.1 400")
         await server.close()
 

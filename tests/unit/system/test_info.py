@@ -24,6 +24,10 @@ class Counted:
         self.asked.add("layers")
         return 7
 
+    def unused_size(self) -> int:
+        self.asked.add("unused")
+        return 3
+
     async def usage(self) -> list[Any]:
         self.asked.add("usage")
         return []
@@ -32,11 +36,11 @@ class Counted:
 @pytest.mark.parametrize(
     ("kinds", "images", "containers", "volumes"),
     [
-        (("image",), {"list", "layers"}, set(), set()),
+        (("image",), {"list", "layers", "unused"}, set(), set()),
         (("container",), set(), {"list"}, set()),
         (("volume",), set(), set(), {"usage"}),
         (("build-cache",), set(), set(), set()),
-        (("container", "image", "volume"), {"list", "layers"}, {"list"}, {"usage"}),
+        (("container", "image", "volume"), {"list", "layers", "unused"}, {"list"}, {"usage"}),
     ],
 )
 def test_only_what_was_asked_for_is_measured(

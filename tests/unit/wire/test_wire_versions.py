@@ -13,19 +13,19 @@ from havre.errors import InvalidInput
 from havre.wire.config import Config, CreateRequest, EndpointSettings, Healthcheck, HostConfig, UpdateRequest
 from havre.wire.containers import ContainerDetails
 from havre.wire.images import ImageDetails, ImageSummary
-from havre.wire.system import DiskUsage, Info, VersionAnswer
+from havre.wire.system import DiskUsage, Info, KindUsage, VersionAnswer
 from havre.wire.versions import NEWEST, OLDEST, Version, lift, lower, multiplexed, parse_version
 
 
 def test_range() -> None:
     assert parse_version("1.24") == OLDEST
-    assert parse_version("1.45") == NEWEST
+    assert parse_version("1.55") == NEWEST
     assert parse_version("1.044") == Version(1, 44)  # as dockerd reads it
     assert Version(1, 9) < OLDEST
     for text in ("1.23", "1.9", "1", "0.5"):
         with pytest.raises(InvalidInput, match="too old"):
             parse_version(text)
-    for text in ("1.46", "2.0", "1.100"):
+    for text in ("1.56", "2.0", "1.100"):
         with pytest.raises(InvalidInput, match="too new"):
             parse_version(text)
     for text in ("", ".", "1.x", "99999.1"):
@@ -89,7 +89,13 @@ def test_info_is_lowered() -> None:
 
 def test_disk_usage_is_lowered() -> None:
     def lowered(version: Version) -> DiskUsage:
-        return lower(DiskUsage(images=[ImageSummary(id="x", size=7)]), version)
+        images = [ImageSummary(id="x", size=7)]
+        return lower(DiskUsage(image_usage=KindUsage(total_count=1, items=images), images=images), version)
+
+    assert lowered(Version(1, 52)).image_usage
+    assert lowered(Version(1, 52)).volumes is UNSET
+    assert lowered(Version(1, 51)).image_usage is UNSET
+    assert lowered(Version(1, 51)).volumes is None
 
     assert lowered(Version(1, 42)).builder_size is UNSET
     assert lowered(Version(1, 41)).builder_size == 0
