@@ -165,33 +165,32 @@ def _fails_to_start(directory: Path, *flags: str, before: Sequence[str] = ()) ->
 
 
 def test_how_many_layers_are_transferred_at_once(havred: Engine, file: Path, tmp_path: Path) -> None:
-    layers = [layer_tar("base"), layer_tar("top")]
-    config = config_of(*layers)
-    names = json.dumps([{"Config": "c.json", "RepoTags": ["two:1"], "Layers": ["0.tar", "1.tar"]}]).encode()
-    image = archive({"0.tar": layers[0], "1.tar": layers[1], "c.json": config, "manifest.json": names})
     with real_registry(tmp_path / "registry", inside=havred.inside) as registry:
-        name = f"{registry.host}/two:1"
 
-        def pulled_whole() -> str:
-            """What a pull prints; "" if a layer was still there, for it was in use a moment ago."""
+        def waited(case: str) -> list[bool]:
+            """Whether a layer had to wait: of a push, of a pull. The pulled layers were never in the engine."""
+            havred.docker("load", stdin=_two_layers(f"{registry.host}/pushed:{case}"), check=0)
+            pushed = havred.out("push", f"{registry.host}/pushed:{case}")
+            laid_out, name = tmp_path / f"{case}.tar", f"{registry.host}/pulled:{case}"
+            laid_out.write_bytes(_two_layers(name))
+            copy = ("skopeo", "copy", "-q", "--dest-tls-verify=false", f"docker-archive:{laid_out}", f"docker://{name}")
+            subprocess.run([*havred.inside, *copy], check=True)
             pulled = havred.out("pull", name)
-            havred.out("rmi", name)
-            return "" if "Already exists" in pulled else pulled
-
-        def waited() -> list[bool]:
-            """Whether a layer had to wait: of a push, of a pull."""
-            havred.docker("load", stdin=image, check=0)
-            havred.out("tag", "two:1", name)
-            pushed = havred.out("push", name)
-            havred.out("rmi", name, "two:1")
-            pulled = until(pulled_whole, "both layers to be pulled")
             return [": Waiting" in pushed, ": Waiting" in pulled]
 
-        assert waited() == [False, False]
+        assert waited("several") == [False, False]
         file.write_text('{"max-concurrent-downloads": 1, "max-concurrent-uploads": 1, "labels": ["slow=1"]}')
         reload(havred)
         until(lambda: havred.out("info", "-f", "{{len .Labels}}") == "1", "the new configuration")
-        assert waited() == [True, True]
+        assert waited("one") == [True, True]
+
+
+def _two_layers(name: str) -> bytes:
+    """An archive for `docker load` of the image `name`, whose two layers no other image has."""
+    layers = [layer_tar("base", content=name.encode()), layer_tar("top", content=name.encode())]
+    config = config_of(*layers)
+    names = json.dumps([{"Config": "c.json", "RepoTags": [name], "Layers": ["0.tar", "1.tar"]}]).encode()
+    return archive({"0.tar": layers[0], "1.tar": layers[1], "c.json": config, "manifest.json": names})
 
 
 def test_runtimes_and_what_is_told_of_them(havred: Engine, file: Path) -> None:

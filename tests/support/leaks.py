@@ -18,14 +18,14 @@ from havre.linux.nft import Nft
 from support.waiting import until
 
 _HOLDERS = {"conmon", "crun", "runc", "catatonit"}
-_SHARED = ("/tmp/", "/run/netns/hvt-")
+_OURS = ("/run/havre/",)
 
 
 @dataclass(frozen=True)
 class Scope:
     """What to compare: a network namespace by name (default: the caller's), paths below `roots`, and one cgroup.
 
-    Without an engine, also all paths that are not used by other test processes.
+    Without an engine, also a daemon's default paths.
     """
 
     roots: tuple[str, ...]
@@ -80,8 +80,7 @@ def _mounts(scope: Scope) -> frozenset[str]:
     return frozenset(
         point
         for point in mounts_below("/")
-        if "/run/layers/" not in point
-        and (point.startswith(scope.roots) or (scope.netns is None and not point.startswith(_SHARED)))
+        if "/run/layers/" not in point and point.startswith(scope.roots if scope.netns else (*scope.roots, *_OURS))
     )
 
 
