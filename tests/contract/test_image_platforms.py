@@ -183,7 +183,14 @@ def test_the_api_tells_manifests(havred: Engine, partners: Partners, registry: R
     plain = ask(havred.socket, "GET", f"/images/{name}/json?platform={OCI}").json
     assert plain["Architecture"] == "arm64"
     assert "Manifests" not in plain
-    assert "Descriptor" not in plain
+    assert plain["Descriptor"]["digest"] == here["ID"]
+    assert plain["Identity"] == {"Pull": [{"Repository": name.rpartition(":")[0]}]}
+    assert "Identity" not in ask(havred.socket, "GET", f"/v1.52/images/{name}/json").json
+    [identified] = ask(
+        havred.socket, "GET", f'/images/json?identity=1&manifests=1&filters={{"reference":["{name}"]}}'
+    ).json
+    assert [each["ImageData"].get("Identity") for each in identified["Manifests"]] == [None, plain["Identity"], None]
+    assert all("Identity" not in each["ImageData"] for each in row["Manifests"])
     refusals = {f"platform={OCI}&manifests=1": "conflicting options", 'platform={"os":"linux"}': "must be provided"}
     for query, words in {**refusals, "platform={": "failed to parse platform"}.items():
         answer = ask(havred.socket, "GET", f"/images/{name}/json?{query}")

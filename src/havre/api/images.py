@@ -87,13 +87,16 @@ async def _list(call: Call) -> web.StreamResponse:
     images, filters = call.services.images, call.filters()
     if versions.images_have_one_filter(call.version) and (pattern := call.text("filter")):
         filters.setdefault("reference", []).append(pattern)
-    found = images.list(filters, all=call.flag("all"), shared_size=call.flag("shared-size"))
-    if call.flag("manifests"):
-        rows, found = found, []
-        for row in rows:
-            with suppress(NotFound):  # removed meanwhile
-                await images.show_manifests(row)
-                found.append(row)
+    manifests = call.flag("manifests")
+    identity = versions.lists_can_tell_identities(call.version) and call.flag("identity")
+    if identity and not manifests:
+        raise InvalidInput("conflicting options: identity requires manifests=1")
+    rows = images.list(filters, all=call.flag("all"), shared_size=call.flag("shared-size"), containers=True)
+    found = []
+    for row in rows:
+        with suppress(NotFound):  # removed meanwhile
+            await (images.show_manifests(row, identity=identity) if manifests else images.show_descriptor(row))
+            found.append(row)
     return call.json(found)
 
 
@@ -104,6 +107,8 @@ async def _inspect(call: Call) -> web.StreamResponse:
     details = images.inspect(call.name, platform)
     if manifests:
         await images.show_manifests(details)
+    else:
+        await images.show_descriptor(details, of_platform=platform is not None)
     return call.json(details)
 
 

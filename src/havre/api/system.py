@@ -16,9 +16,14 @@ from havre.api.router import Router
 from havre.errors import InvalidInput
 from havre.events import Event
 from havre.registry import Auth
+from havre.wire import versions
+from havre.wire.accept import match_accepted
 from havre.wire.queries import parse_time
-from havre.wire.versions import NEWEST, OLDEST
+from havre.wire.versions import NEWEST, OLDEST, Version
 
+_JSON, _LINES, _NEWLINES = "application/json", "application/jsonl", "application/x-ndjson"
+_SEQUENCE = "application/json-seq"
+"""Records that each begin with the byte RS (RFC 7464)."""
 _PING = {
     "Cache-Control": "no-cache, no-store, must-revalidate",
     "Pragma": "no-cache",
@@ -56,11 +61,15 @@ async def _events(call: Call) -> web.StreamResponse:
     if since is not None and until is not None and since > until:
         given = f"`since` time ({call.text('since')}) cannot be after `until` time ({call.text('until')})"
         raise InvalidInput(given)
+    plain = _JSON if versions.events_repeat_fields(call.version) else _LINES
+    content_type = match_accepted(call.request.headers.getall("Accept", []), (_LINES, _NEWLINES, _SEQUENCE)) or plain
+    before = b"\x1e" if content_type == _SEQUENCE else b""
     stream = call.services.events.subscribe(call.filters(), since, until)
     try:
-        response = await call.stream()
+        response = await call.stream(content_type)
         async for event in stream:
-            await response.write(msgspec.json.encode(present_event(event)) + b"\n")
+            if (shown := present_event(event, call.version)) is not None:
+                await response.write(before + msgspec.json.encode(shown) + b"\n")
     finally:
         stream.close()
     return response
@@ -71,10 +80,16 @@ def _moment(call: Call, name: str) -> float | None:
     return parse_time(value, name, time.time()) if value else None
 
 
-def present_event(event: Event) -> dict[str, Any]:
-    """An event as Docker shows it up to 1.51: for containers and images, some fields are repeated at the top level."""
+def present_event(event: Event, version: Version) -> dict[str, Any] | None:
+    """An event as Docker shows it; None if the version does not know it.
+
+    Up to 1.51 some fields of containers' and images' events are repeated at the top level.
+    """
+    created_image = (event.type, event.action) == ("image", "create")
+    if created_image and not versions.events_tell_of_created_images(version):
+        return None
     plain: dict[str, Any] = msgspec.to_builtins(event)
-    if event.type not in ("container", "image"):
+    if not versions.events_repeat_fields(version) or event.type not in ("container", "image"):
         return plain
     front = {"status": event.action, "id": event.actor.id}
     if event.type == "container":

@@ -119,6 +119,8 @@ def identity_of(config: DaemonConfig) -> Identity:
         seccomp_profile=config.seccomp_profile or "builtin",
         buildkit=config.features.get("buildkit", True),
         no_new_privileges=config.no_new_privileges,
+        rules=config.iptables or config.ip6tables,
+        relays=config.userland_proxy,
     )
 
 

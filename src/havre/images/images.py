@@ -182,9 +182,19 @@ class Images:
         present."""
         return await self._inventories.render(document, title)
 
-    async def show_manifests(self, shown: ImageSummary | ImageDetails) -> None:
-        """Add to a summary or details the manifests of the image's names, each with what is present of it."""
-        await self._listing.show_manifests(shown)
+    async def show_descriptor(self, shown: ImageSummary | ImageDetails, *, of_platform: bool = False) -> None:
+        """Add to a summary or details what the image's name refers to, an index or a manifest.
+
+        `of_platform`: the image's own manifest, also of an index.
+        """
+        await self._listing.show_descriptor(shown, of_platform=of_platform)
+
+    async def show_manifests(self, shown: ImageSummary | ImageDetails, *, identity: bool = False) -> None:
+        """Add to a summary or details the manifests of the image's names, each with what is present of it.
+
+        `identity`: and where it came from.
+        """
+        await self._listing.show_manifests(shown, identity=identity)
 
     def layers_size(self) -> int:
         """Bytes of all layers, each counted once."""
@@ -410,7 +420,7 @@ class Images:
         self._check_layers(config)
         refs = [parse_reference(name).with_default_tag() for name in names]
         image = await self._store.keep(config, refs, parent=parent)
-        self._publish_tags(image, refs)
+        self._publish_created([image], refs)
         return image.id
 
     async def create_platforms(
@@ -437,7 +447,7 @@ class Images:
                 attested.append(attest(entries[-1].digest, image.platform, refs, told))
         index = render_index([*entries, *(each.manifest for each in attested)], mediatypes.OCI_INDEX)
         images = await self._store.keep_index(index, members, refs, attested)
-        self._publish_tags(self._store.find_named(refs[0]), refs)
+        self._publish_created([self._store.find_named(refs[0])], refs)
         return [image.id for image in images]
 
     def _check_layers(self, config: bytes) -> None:
@@ -446,6 +456,11 @@ class Images:
                 raise InvalidInput(f"layer {diff_id} of the image is not in the store")
 
     # -- inside
+
+    def _publish_created(self, images: Sequence[Image], names: Sequence[Reference]) -> None:
+        for image in images:
+            self._publish("image", "create", image.id, event_attributes(image, image.id))
+            self._publish_tags(image, names)
 
     def _publish_tags(self, image: Image, names: Sequence[Reference]) -> None:
         for ref in names:

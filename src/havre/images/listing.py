@@ -6,12 +6,14 @@ What is shown is computed in `summaries` and `manifests`; here it is collected f
 from __future__ import annotations
 
 import builtins  # `list` is a method below
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+
+from msgspec import UNSET
 
 from havre.images import summaries
 from havre.images.catalog import Image
 from havre.images.deletion import Users
-from havre.images.index import local_manifest
+from havre.images.index import ImageIndex, local_manifest
 from havre.images.manifests import Facts, summarize_image, summarize_index
 from havre.images.store import ImageStore
 from havre.images.summaries import ImageUser
@@ -35,6 +37,7 @@ class Listing:
         self._store = store
         self._users = users
         self._all_users = all_users
+        self._manifests: dict[ImageId, Descriptor] = {}
 
     def list(self, filters: Filters, *, all: bool, shared_size: bool, containers: bool) -> builtins.list[ImageSummary]:
         """The images that match the filters, newest first; counts are -1 unless asked for."""
@@ -74,17 +77,34 @@ class Listing:
             layers[bool(self._all_users(image))].update(self._store.layers_of(image))
         return sum(map(self._size, layers[False] - layers[True]))
 
-    async def show_manifests(self, shown: ImageSummary | ImageDetails) -> None:
-        """Add to a summary or details the manifests of the image's names, each with what is present of it."""
+    async def show_descriptor(self, shown: ImageSummary | ImageDetails, *, of_platform: bool = False) -> None:
+        """Add to a summary or details what the image's name refers to, an index or a manifest.
+
+        `of_platform`: the image's own manifest, also of an index.
+        """
         image = self._store.get(ImageId(shown.id))
-        indexes = {
-            index.digest: index for ref in self._store.names_of(image.id) if (index := self._store.index_of(ref))
-        }
+        if of_platform:
+            for index in self._store.indexes_with(image.id):
+                shown.descriptor = index.manifest_of(image.id)
+                return
+        for index in self._indexes_of(image):
+            shown.descriptor = index.descriptor
+            return
+        shown.descriptor = await self._manifest_of(image)
+
+    async def show_manifests(self, shown: ImageSummary | ImageDetails, *, identity: bool = False) -> None:
+        """Add to a summary or details the manifests of the image's names, each with what is present of it.
+
+        `identity`: and where it came from.
+        """
+        image = self._store.get(ImageId(shown.id))
+        indexes = {index.digest: index for index in self._indexes_of(image)}
         facts = Facts(
             find=self._store.get,
             layer_size=self._size,
             document_size=self._storage.blobs.size,
             users=lambda id: [user.id for user in self._users(id)],
+            identity=lambda id: summaries.identify(self._store.names_with(id)) if identity else UNSET,
         )
         if not indexes:
             shown.descriptor = await self._manifest_of(image)
@@ -98,8 +118,19 @@ class Listing:
         """The manifest that `save` would write for the image of this configuration."""
         return local_manifest(config, [(layer, self._size(layer)) for layer in decode_image(config).rootfs.diff_ids])
 
+    def _indexes_of(self, image: Image) -> Iterator[ImageIndex]:
+        return (index for ref in self._store.names_of(image.id) if (index := self._store.index_of(ref)))
+
     async def _manifest_of(self, image: Image) -> Descriptor:
         """The manifest that an image was pulled with, otherwise the one that `save` would write."""
+        known = self._manifests.get(image.id)
+        if known is None or image.row.manifest not in ("", known.digest):
+            known = await self._read_manifest(image)
+            self._manifests = {id: each for id, each in self._manifests.items() if id in self._store}
+            self._manifests[image.id] = known
+        return known
+
+    async def _read_manifest(self, image: Image) -> Descriptor:
         if image.row.manifest:
             body = await self._storage.blobs.read(Digest(image.row.manifest))
             return describe(decode_document(body).media_type, body)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from havre.images.catalog import Image
 from havre.images.index import ImageIndex
@@ -17,6 +18,7 @@ from havre.oci.attestation import subject_of
 from havre.oci.digest import Digest
 from havre.oci.manifest import Descriptor
 from havre.oci.platform import Platform
+from havre.wire.images import Identity
 from havre.wire.values import ImageId, Value
 
 
@@ -34,11 +36,12 @@ class UnpackedSize(Value):
 
 
 class ImageData(Value):
-    """Details of an image manifest; `containers` are the IDs of its containers."""
+    """Details of an image manifest; `containers` are the IDs of its containers, the identity only where asked for."""
 
     platform: Platform
     containers: list[str]
     size: UnpackedSize
+    identity: Identity | UnsetType = UNSET
 
 
 class AttestationData(Value):
@@ -60,12 +63,13 @@ class ManifestSummary(Value, omit_defaults=True):
 
 
 class Facts(msgspec.Struct, frozen=True):
-    """Lookups for a summary: images, sizes in bytes of layers and documents, containers of an image."""
+    """Lookups for a summary: images, sizes in bytes of layers and documents, containers and origin of an image."""
 
     find: Callable[[ImageId], Image]
     layer_size: Callable[[Digest], int]
     document_size: Callable[[Digest], int]
     users: Callable[[ImageId], Sequence[str]]
+    identity: Callable[[ImageId], Identity | UnsetType]
 
 
 def summarize_index(index: ImageIndex, facts: Facts) -> list[ManifestSummary]:
@@ -96,6 +100,11 @@ def summarize_image(manifest: Descriptor, image: Image, facts: Facts) -> Manifes
     """The summary of a manifest whose image is present."""
     content = manifest.size + facts.document_size(Digest(image.id))
     unpacked = sum(map(facts.layer_size, image.layers))
-    data = ImageData(manifest.platform or image.config.platform, list(facts.users(image.id)), UnpackedSize(unpacked))
+    data = ImageData(
+        platform=manifest.platform or image.config.platform,
+        containers=list(facts.users(image.id)),
+        size=UnpackedSize(unpacked=unpacked),
+        identity=facts.identity(image.id),
+    )
     size = ContentSize(content, content + unpacked)
     return ManifestSummary(manifest.digest, manifest, True, size, "image", image_data=data)

@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 import msgspec
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 
 from havre.errors import Failed, InvalidInput
 from havre.golang.units import parse_duration
@@ -21,9 +21,17 @@ from havre.images.documents import labels_of, read_config
 from havre.oci.digest import Digest
 from havre.oci.platform import Platform
 from havre.oci.reference import Reference
-from havre.wire.config import OMITTED_OF_CONFIG, Config
+from havre.wire.config import OMITTED_OF_CONFIG, OMITTED_OF_IMAGES, OWN_OF_CONTAINERS, Config
 from havre.wire.filters import Filters, boolean, check_keys, matches_labels
-from havre.wire.images import GraphDriver, HistoryItem, ImageDetails, ImageSummary, RootFs
+from havre.wire.images import (
+    GraphDriver,
+    HistoryItem,
+    Identity,
+    ImageDetails,
+    ImageSummary,
+    PullIdentity,
+    RootFs,
+)
 from havre.wire.times import from_seconds
 from havre.wire.values import ZERO_TIME, ImageId, without_empty
 
@@ -114,12 +122,12 @@ def describe(image: Image, names: Sequence[Reference], sizes: Sizes, driver: str
         id=image.id,
         repo_tags=[name.familiar() for name in names if name.digest is None],
         repo_digests=[name.familiar() for name in names if name.digest is not None],
-        parent=image.row.parent,
-        comment=config.comment or (config.history[-1].comment if config.history else ""),
+        parent=image.row.parent or UNSET,
+        comment=config.comment or (config.history[-1].comment if config.history else "") or UNSET,
         created=config.created or UNSET,
-        docker_version=config.docker_version,
-        author=config.author,
-        config=without_empty(image_config(image), OMITTED_OF_CONFIG),
+        docker_version=config.docker_version or UNSET,
+        author=config.author or UNSET,
+        config=_shown_config(image),
         architecture=config.architecture,
         variant=config.variant or UNSET,
         os=config.platform.os,
@@ -127,7 +135,23 @@ def describe(image: Image, names: Sequence[Reference], sizes: Sizes, driver: str
         graph_driver=GraphDriver(name=driver),
         root_fs=RootFs(type="layers", layers=list(image.layers)),
         metadata={"LastTagTime": from_seconds(tagged_at) if tagged_at else ZERO_TIME},
+        identity=identify(names),
     )
+
+
+def _shown_config(image: Image) -> Config:
+    """The defaults of an image, without what only containers have."""
+    config = msgspec.structs.replace(image_config(image), **dict.fromkeys(OWN_OF_CONTAINERS, UNSET))
+    return without_empty(config, (*OMITTED_OF_CONFIG, *OMITTED_OF_IMAGES))
+
+
+def identify(names: Sequence[Reference]) -> Identity | UnsetType:
+    """Where an image came from: the repositories that it was pulled from or pushed to; UNSET if there are none.
+
+    A name with a digest comes from a registry alone.
+    """
+    repositories = dict.fromkeys(name.name for name in names if name.digest is not None)
+    return Identity(pull=[PullIdentity(repository=each) for each in repositories]) if repositories else UNSET
 
 
 def recount(image: Image, names: Sequence[Reference], sizes: Sizes) -> list[HistoryItem]:

@@ -23,6 +23,7 @@ from msgspec import UNSET
 from havre.aio import in_thread
 from havre.containers.container import Container
 from havre.containers.containers import Containers
+from havre.containers.surroundings.cdi import list_devices
 from havre.errors import NotFound
 from havre.images.images import Images
 from havre.linux.room import free_bytes, full_hint, lacks_inodes
@@ -35,6 +36,8 @@ from havre.wire.images import ImageSummary
 from havre.wire.system import (
     Commit,
     Component,
+    DiscoveredDevice,
+    FirewallInfo,
     Info,
     PlatformName,
     Plugins,
@@ -54,7 +57,7 @@ _FEATURES = "org.opencontainers.runtime-spec.features"  # key in `Runtimes`, as 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """The daemon's own facts; `version` is havre's."""
+    """The daemon's own facts; `version` is havre's. `rules`: it filters packets; `relays`: it serves ports itself."""
 
     version: str
     data_root: Path
@@ -71,6 +74,8 @@ class Identity:
     authorization_plugins: tuple[str, ...] = ()
     seccomp_profile: str = "builtin"
     no_new_privileges: bool = False
+    rules: bool = True
+    relays: bool = True
     buildkit: bool = True
     started_at: float = field(default_factory=time.time)
 
@@ -165,6 +170,7 @@ class System:
         init = self._runtime.host.init.name if self._runtime.host.init else ""
         http_proxy, https_proxy, no_proxy = proxies.configured()
         running, paused, stopped = self._count_containers()
+        devices, problems = await self._devices()
         return Info(
             id=self.id,
             containers=running + paused + stopped,
@@ -210,8 +216,10 @@ class System:
             runc_commit=_release_of(releases, self._runtime.default),
             init_commit=_release_of(releases, init),
             security_options=self._security_options(),
+            firewall_backend=self._firewall(),
             cdi_spec_dirs=list(identity.cdi_directories),
-            warnings=await self._warnings(),
+            discovered_devices=devices or UNSET,
+            warnings=await self._warnings() + problems,
         )
 
     def _count_containers(self) -> tuple[int, int, int]:
@@ -243,6 +251,15 @@ class System:
             name: RuntimeEntry(path=path, status={_FEATURES: features[name]} if features.get(name) else UNSET)
             for name, path in self._runtime.binaries.items()
         }
+
+    def _firewall(self) -> FirewallInfo:
+        relays = [("EnableUserlandProxy", "true")] if self._identity.relays else []
+        return FirewallInfo(driver="nftables" if self._identity.rules else "none", info=relays)
+
+    async def _devices(self) -> tuple[list[DiscoveredDevice], list[str]]:
+        """The devices that CDI describes on this host, and what is wrong with their descriptions."""
+        names, problems = await in_thread(list_devices, [Path(each) for each in self._identity.cdi_directories])
+        return [DiscoveredDevice(source="cdi", id=name) for name in names], problems
 
     def _registries(self) -> RegistryConfig:
         insecure = self._identity.insecure_registries
@@ -308,7 +325,7 @@ def _release_of(releases: Mapping[str, tuple[str, Release]], name: str) -> Commi
     """A program's commit, or its version where it tells none, in the shape of `GET /info`."""
     _, release = releases.get(name, ("", Release("", "")))
     commit = release.commit or release.version
-    return Commit(id=commit, expected=commit)
+    return Commit(id=commit)
 
 
 def go_architecture(machine: str) -> str:

@@ -63,6 +63,13 @@ OMITTED_OF_CONFIG = (
     "shell",
 )  # fmt: skip
 """What of a `Config` is not shown where it is empty."""
+OWN_OF_CONTAINERS = (
+    "hostname", "domainname", "attach_stdin", "attach_stdout", "attach_stderr", "tty", "open_stdin", "stdin_once",
+    "image", "network_disabled", "mac_address", "stop_timeout",
+)  # fmt: skip
+"""What of a `Config` an image does not have."""
+OMITTED_OF_IMAGES = ("user", "env", "cmd", "volumes", "working_dir", "entrypoint", "on_build", "labels")
+"""What of an image's `Config` is not shown either where it is empty, since API 1.52."""
 
 
 class LogConfig(Value):

@@ -21,7 +21,7 @@ UNKNOWN = -1
 class ImageSummary(Value):
     """One row of the list; `created` in seconds since the epoch, counts and sizes -1 where not asked for.
 
-    `manifests`, and the `descriptor` (of OCI) of the index that has them, are UNSET unless asked for.
+    `descriptor` is OCI's of the index or manifest, UNSET within `system df`; `manifests` are UNSET unless asked for.
     """
 
     id: str
@@ -52,17 +52,32 @@ class GraphDriver(Value):
     data: dict[str, str] | None = None
 
 
+class PullIdentity(Value):
+    """A repository that an image was pulled from or pushed to: `docker.io/library/busybox`."""
+
+    repository: str
+
+
+class Identity(Value):
+    """Where an image came from, as the daemon itself knows."""
+
+    pull: Sequence[PullIdentity]
+
+
 class ImageDetails(Value, kw_only=True):
-    """What `inspect` shows; times are RFC 3339, sizes bytes, the manifests as in `ImageSummary`."""
+    """What `inspect` shows; times are RFC 3339, sizes bytes, the manifests as in `ImageSummary`.
+
+    Texts that are empty are UNSET, and "" for clients before 1.52.
+    """
 
     id: str
     repo_tags: list[str]
     repo_digests: list[str]
-    parent: str
-    comment: str
+    parent: str | UnsetType = UNSET
+    comment: str | UnsetType = UNSET
     created: str | UnsetType = UNSET
-    docker_version: str
-    author: str
+    docker_version: str | UnsetType = UNSET
+    author: str | UnsetType = UNSET
     config: Config
     architecture: str
     variant: str | UnsetType = UNSET
@@ -71,6 +86,7 @@ class ImageDetails(Value, kw_only=True):
     graph_driver: GraphDriver
     root_fs: RootFs = msgspec.field(name="RootFS")
     metadata: dict[str, str]
+    identity: Identity | UnsetType = UNSET
     manifests: Sequence[Value] | UnsetType = UNSET
     descriptor: msgspec.Struct | UnsetType = UNSET
     container_config: Config | UnsetType = UNSET

@@ -69,8 +69,10 @@ class RegistryIndex(Value):
 class RegistryConfig(Value, kw_only=True):
     """How registries are reached."""
 
-    nondistributable_cidrs: None = msgspec.field(default=None, name="AllowNondistributableArtifactsCIDRs")
-    nondistributable_hostnames: None = msgspec.field(default=None, name="AllowNondistributableArtifactsHostnames")
+    nondistributable_cidrs: UnsetType | None = msgspec.field(default=UNSET, name="AllowNondistributableArtifactsCIDRs")
+    nondistributable_hostnames: UnsetType | None = msgspec.field(
+        default=UNSET, name="AllowNondistributableArtifactsHostnames"
+    )
     insecure_registry_cidrs: list[str] = msgspec.field(name="InsecureRegistryCIDRs")
     index_configs: dict[str, RegistryIndex]
     mirrors: list[str] | None
@@ -87,7 +89,21 @@ class Commit(Value):
     """The commit that a program was made of."""
 
     id: str = msgspec.field(default="", name="ID")
-    expected: str = ""
+    expected: str | UnsetType = UNSET
+
+
+class FirewallInfo(Value):
+    """What filters packets, and what else of it is worth knowing, as labels and values."""
+
+    driver: str
+    info: list[tuple[str, str]] = msgspec.field(default_factory=list)
+
+
+class DiscoveredDevice(Value):
+    """A device that containers can be given, by the kind of its description: `cdi`."""
+
+    source: str
+    id: str = msgspec.field(name="ID")
 
 
 class SwarmInfo(Value):
@@ -121,8 +137,8 @@ class Info(Value, kw_only=True):
     cpu_set: bool = msgspec.field(default=True, name="CPUSet")
     pids_limit: bool = True
     ipv4_forwarding: bool = msgspec.field(name="IPv4Forwarding")
-    bridge_nf_iptables: bool = False
-    bridge_nf_ip6tables: bool = False
+    bridge_nf_iptables: bool | UnsetType = UNSET
+    bridge_nf_ip6tables: bool | UnsetType = UNSET
     debug: bool
     open_files: int = msgspec.field(name="NFd")
     oom_kill_disable: bool
@@ -161,7 +177,9 @@ class Info(Value, kw_only=True):
     runc_commit: Commit
     init_commit: Commit
     security_options: list[str]
+    firewall_backend: FirewallInfo | UnsetType = UNSET
     cdi_spec_dirs: list[str] = msgspec.field(name="CDISpecDirs")
+    discovered_devices: list[DiscoveredDevice] | UnsetType = UNSET
     warnings: list[str] | None
     kernel_memory: bool | UnsetType = UNSET
     execution_driver: str | UnsetType = UNSET

@@ -14,16 +14,25 @@ Why: docs/decisions/060.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 
 from msgspec import UNSET, UnsetType
 from msgspec.structs import replace
 
 from havre.errors import InvalidInput
-from havre.wire.config import OMITTED_OF_CONFIG, Config, CreateRequest, EndpointSettings, Mount, UpdateRequest
+from havre.wire.config import (
+    OMITTED_OF_CONFIG,
+    OMITTED_OF_IMAGES,
+    OWN_OF_CONTAINERS,
+    Config,
+    CreateRequest,
+    EndpointSettings,
+    Mount,
+    UpdateRequest,
+)
 from havre.wire.containers import ContainerDetails
-from havre.wire.images import ImageDetails, ImageSummary
+from havre.wire.images import UNKNOWN, ImageDetails, ImageSummary
 from havre.wire.system import DiskUsage, Info
 from havre.wire.values import ZERO_TIME, without_empty
 
@@ -78,6 +87,21 @@ def networks_list_containers(version: Version) -> bool:
 def images_have_one_filter(version: Version) -> bool:
     """Whether a list of images has the parameter `filter`, one pattern of names. `filters` has it since 1.25."""
     return version < (1, 41)
+
+
+def events_tell_of_created_images(version: Version) -> bool:
+    """Whether the event `create` of an image is told, which a build and `commit` publish."""
+    return version >= (1, 46)
+
+
+def events_repeat_fields(version: Version) -> bool:
+    """Whether events have the fields of API 1.21 as well: status, id, from."""
+    return version < (1, 52)
+
+
+def lists_can_tell_identities(version: Version) -> bool:
+    """Whether a list of images has the parameter `identity`."""
+    return version >= (1, 54)
 
 
 def disk_usage_has_types(version: Version) -> bool:
@@ -205,6 +229,47 @@ def _lower_container_config(answer: ImageDetails) -> None:
     answer.container_config = without_empty(Config(), OMITTED_OF_CONFIG)
 
 
+def _lower_identity(answer: ImageDetails) -> None:
+    """1.53 added Identity."""
+    answer.identity = UNSET
+
+
+def _lower_empty_texts(answer: ImageDetails) -> None:
+    """1.52 left out Parent, Comment, DockerVersion and Author where they are empty."""
+    answer.parent = answer.parent or ""
+    answer.comment = answer.comment or ""
+    answer.docker_version = answer.docker_version or ""
+    answer.author = answer.author or ""
+
+
+def _lower_empty_config(answer: ImageDetails) -> None:
+    """1.52 left out Cmd, Entrypoint, Env, Labels, OnBuild, User, Volumes and WorkingDir where they are empty."""
+    answer.config = _with_defaults(answer.config, OMITTED_OF_IMAGES)
+
+
+def _lower_config_of_containers(answer: ImageDetails) -> None:
+    """1.50 dropped what only containers have of the configuration, such as Hostname; before, it was empty."""
+    own = set(OWN_OF_CONTAINERS).difference(OMITTED_OF_CONFIG)
+    answer.config = _with_defaults(answer.config, own)
+
+
+def _with_defaults(config: Config, names: Collection[str]) -> Config:
+    """A configuration with the defaults of the fields `names` that are UNSET."""
+    plain = Config()
+    return replace(config, **{name: getattr(plain, name) for name in names if getattr(config, name) is UNSET})
+
+
+def _lower_descriptor(answer: ImageDetails | ImageSummary) -> None:
+    """1.48 added Descriptor."""
+    if answer.manifests is UNSET:
+        answer.descriptor = UNSET
+
+
+def _lower_counted_containers(answer: ImageSummary) -> None:
+    """1.51 counts the containers of images; before, Containers was -1."""
+    answer.containers = UNKNOWN
+
+
 def _lower_no_date(answer: ImageDetails) -> None:
     """Before 1.44 an image without a date had the first of all there."""
     answer.created = answer.created or ZERO_TIME
@@ -254,6 +319,32 @@ def _lower_aliases(answer: ContainerDetails) -> None:
     }
 
 
+def _lower_discovered_devices(answer: Info) -> None:
+    """1.50 added DiscoveredDevices."""
+    answer.discovered_devices = UNSET
+
+
+def _lower_bridge_filter(answer: Info) -> None:
+    """1.50 dropped BridgeNfIptables and BridgeNfIp6tables."""
+    answer.bridge_nf_iptables = answer.bridge_nf_ip6tables = False
+
+
+def _lower_firewall(answer: Info) -> None:
+    """1.49 added FirewallBackend."""
+    answer.firewall_backend = UNSET
+
+
+def _lower_expected_commits(answer: Info) -> None:
+    """1.49 dropped the commits' Expected, which had been equal to their ID."""
+    for commit in (answer.containerd_commit, answer.runc_commit, answer.init_commit):
+        commit.expected = commit.id
+
+
+def _lower_nondistributable(answer: Info) -> None:
+    """Before 1.47 AllowNondistributableArtifactsCIDRs and -Hostnames were null."""
+    answer.registry_config.nondistributable_cidrs = answer.registry_config.nondistributable_hostnames = None
+
+
 def _lower_kernel_memory(answer: Info) -> None:
     """1.42 dropped KernelMemory."""
     answer.kernel_memory = True
@@ -298,17 +389,32 @@ _LIFTS: Mapping[type, Sequence[_Change]] = {
 _LOWERS: Mapping[type, Sequence[_Change]] = {
     ContainerDetails: ((Version(1, 45), _lower_aliases),),
     ImageDetails: (
+        (Version(1, 53), _lower_identity),
+        (Version(1, 52), _lower_empty_texts),
+        (Version(1, 52), _lower_empty_config),
+        (Version(1, 50), _lower_config_of_containers),
+        (Version(1, 48), _lower_descriptor),
         (Version(1, 45), _lower_container_config),
         (Version(1, 44), _lower_virtual_size),
         (Version(1, 44), _lower_no_date),
     ),
-    ImageSummary: ((Version(1, 44), _lower_virtual_size), (Version(1, 43), _lower_empty_digests)),
+    ImageSummary: (
+        (Version(1, 51), _lower_counted_containers),
+        (Version(1, 48), _lower_descriptor),
+        (Version(1, 44), _lower_virtual_size),
+        (Version(1, 43), _lower_empty_digests),
+    ),
     DiskUsage: (
         (Version(1, 52), _lower_df),
         (Version(1, 44), _lower_df_images),
         (Version(1, 42), _lower_builder_size),
     ),
     Info: (
+        (Version(1, 50), _lower_discovered_devices),
+        (Version(1, 50), _lower_bridge_filter),
+        (Version(1, 49), _lower_firewall),
+        (Version(1, 49), _lower_expected_commits),
+        (Version(1, 47), _lower_nondistributable),
         (Version(1, 44), _lower_runtimes),
         (Version(1, 42), _lower_kernel_memory),
         (Version(1, 25), _lower_security_options),

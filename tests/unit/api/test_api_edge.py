@@ -188,7 +188,7 @@ def test_images_that_go_while_they_are_listed(tmp_path: Path) -> None:
         def list(self, filters: Any, **options: bool) -> list[ImageSummary]:
             return [ImageSummary(id="here"), ImageSummary(id="gone")]
 
-        async def show_manifests(self, shown: ImageSummary) -> None:
+        async def show_manifests(self, shown: ImageSummary, *, identity: bool) -> None:
             if shown.id == "gone":
                 raise NotFound("No such image: gone")
             shown.manifests = []

@@ -25,6 +25,7 @@ from havre.wire.config import OMITTED_OF_CONFIG, PortBinding
 from havre.wire.images import ImageDetails
 from havre.wire.queries import parse_time
 from havre.wire.values import without_empty
+from havre.wire.versions import Version
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "api"
 
@@ -136,13 +137,23 @@ def test_ports() -> None:
     ]
 
 
-def test_events_carry_the_old_fields_in_front() -> None:
+def test_events_carried_the_old_fields_in_front_before_1_52() -> None:
     event = Event("container", "die", Actor("abc", {"image": "busybox", "exitCode": "0"}), "local", 5, 5_000_000_000)
-    assert list(present_event(event).items())[:4] == [
+    older = present_event(event, Version(1, 51))
+    assert older is not None
+    assert list(older.items())[:4] == [
         ("status", "die"),
         ("id", "abc"),
         ("from", "busybox"),
         ("Type", "container"),
     ]
+    plain = {"Type", "Action", "Actor", "scope", "time", "timeNano"}
+    assert set(present_event(event, Version(1, 52)) or ()) == plain
     network = Event("network", "connect", Actor("n", {}), "local", 5, 5_000_000_000)
-    assert set(present_event(network)) == {"Type", "Action", "Actor", "scope", "time", "timeNano"}
+    assert set(present_event(network, Version(1, 51)) or ()) == plain
+
+
+def test_that_an_image_was_made_is_told_since_1_46() -> None:
+    event = Event("image", "create", Actor("i", {}), "local", 5, 5_000_000_000)
+    assert present_event(event, Version(1, 45)) is None
+    assert present_event(event, Version(1, 46)) is not None

@@ -135,7 +135,7 @@ def test_wait_sends_its_head_before_the_end(run: Callable[[Scenario], None]) -> 
 def test_events_send_their_head_and_then_each_event(run: Callable[[Scenario], None]) -> None:
     async def scenario(path: Path, parts: Any) -> None:
         filters = '{"type":["container"]}'.replace('"', "%22")
-        wire = await ask(path, f"/events?filters={filters}", "GET")
+        wire = await ask(path, f"/v1.51/events?filters={filters}", "GET")
         await wire.until(b"\r\n\r\n")
         parts.events.publish("network", "create", "n")
         parts.events.publish("container", "start", "c", {"image": "busybox"})

@@ -117,6 +117,21 @@ def resolve(names: Sequence[str], directories: Sequence[Path]) -> Edits:
     return _combine(edits)
 
 
+def list_devices(directories: Sequence[Path]) -> tuple[list[str], list[str]]:
+    """The names of all devices that are described, sorted, and what is wrong with files that cannot be read."""
+    names: set[str] = set()
+    problems = []
+    for directory in directories:
+        for path in _description_paths(directory):
+            try:
+                file = _read_file(path)
+            except Failed as error:
+                problems.append(f"CDI: Error associated with spec file {path}: {error.message}")
+            else:
+                names.update(f"{file.kind}={device.name}" for device in file.devices)
+    return sorted(names), problems
+
+
 def _find(name: str, files: dict[str, _File]) -> _Described | None:
     kind, _, wanted = name.partition("=")
     devices = files[kind].devices if kind in files else []
@@ -124,9 +139,11 @@ def _find(name: str, files: dict[str, _File]) -> _Described | None:
 
 
 def _read_directory(directory: Path) -> Iterator[_File]:
-    for path in sorted(directory.glob("*")):
-        if path.suffix in (".json", ".yaml", ".yml"):
-            yield _read_file(path)
+    return map(_read_file, _description_paths(directory))
+
+
+def _description_paths(directory: Path) -> list[Path]:
+    return [path for path in sorted(directory.glob("*")) if path.suffix in (".json", ".yaml", ".yml")]
 
 
 def _read_file(path: Path) -> _File:

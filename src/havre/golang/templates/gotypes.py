@@ -53,9 +53,13 @@ _OMITTED: dict[str, Any] = {
     **dict.fromkeys(
         ("Health", "Healthcheck", "SizeRw", "SizeRootFs", "StopTimeout", "UsageData", "ClusterVolume", "Init")
     ),
-    **dict.fromkeys(("ExposedPorts", "Status", "Tmpfs", "Sysctls", "StorageOpt", "Annotations"), Nil("map[]")),
-    **dict.fromkeys(("OnBuild", "Shell", "Mounts"), Nil("[]")),
-    **dict.fromkeys(("StopSignal", "MacAddress"), ""),
+    **dict.fromkeys(
+        ("ExposedPorts", "Status", "Tmpfs", "Sysctls", "StorageOpt", "Annotations", "Labels", "Volumes"), Nil("map[]")
+    ),
+    **dict.fromkeys(("OnBuild", "Shell", "Mounts", "Env", "Cmd", "Entrypoint"), Nil("[]")),
+    **dict.fromkeys(
+        ("StopSignal", "MacAddress", "User", "WorkingDir", "Parent", "Comment", "DockerVersion", "Author"), ""
+    ),
 }
 
 
