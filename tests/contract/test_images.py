@@ -156,6 +156,7 @@ def test_import_from_a_url(engine: Engine, tmp_path: Path) -> None:
             "inspect", "-f", "{{.RootFS}}", "fetched:2"
         )
         assert f"{address}/none" in engine.docker("import", f"{address}/none", "fetched:3", check=1).stderr
+        assert ask(engine.socket, "POST", f"/images/create?fromSrc={address}/none").status == 404
         assert engine.docker("import", f"{address}/none.tar", "fetched:3", check=1).stderr
     assert f"{address}/root.tar" in engine.docker("import", f"{address}/root.tar", "fetched:3", check=1).stderr
     assert "file:" in ask(engine.socket, "POST", "/images/create?fromSrc=file:///etc/passwd").body.decode()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,7 @@ from havre.oci.digest import digest_of
 from support.engines import HAVRE, Engine, Havred, serving
 from support.imagery import archive, config_of, layer_tar
 from support.registry import RealRegistry, real_registry
+from support.waiting import until
 
 pytestmark = pytest.mark.peer
 
@@ -162,3 +165,7 @@ def test_how_large_a_layer_may_be_is_set(tmp_path: Path) -> None:
         assert "unpacks to more than 1048576 bytes" in refused.stderr
         engine.docker("load", stdin=one_image("small:1", layer_tar("small")), check=0)
         assert engine.out("images", "--format", "{{.Repository}}") == "small"
+        file.write_text(json.dumps({"registry-limits": {"layer-bytes": 1 << 30}}))
+        os.kill(engine.pid, signal.SIGHUP)
+        until(lambda: "Reloaded configuration" in engine.log.read_text(), "the reload")
+        engine.docker("load", stdin=one_image("large:1", BASE), check=0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from support.engines import HAVRE, Engine
 from support.imagery import archive, config_of, layer_tar
+from support.raw import ask
 from support.registry import HTPASSWD, PASSWORD, USER, RealRegistry, own_registry, real_registry
 from support.waiting import until
 
@@ -126,6 +128,10 @@ def test_accounts(engine: Engine, tmp_path: Path, kind: str) -> None:
         login = ("login", "-u", USER, "--password-stdin", own.host)
         wrong = engine.docker(*login, stdin="wrong", check=1).stderr
         assert ("401 Unauthorized" if kind == "basic" else "unauthorized") in wrong
+        given = b64encode(json.dumps({"username": USER, "password": "wrong"}).encode()).decode()
+        pull = ask(engine.socket, "POST", f"/images/create?fromImage={name}", headers={"X-Registry-Auth": given})
+        assert pull.status == 500
+        assert "unauthorized" in pull.message
         assert "Login Succeeded" in engine.docker(*login, stdin=PASSWORD, check=0).stdout
         engine.docker("push", "-q", name, check=0)
         engine.docker("tag", name, f"{own.host}/other:1", check=0)

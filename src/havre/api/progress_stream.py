@@ -17,6 +17,7 @@ from havre.api.call import Call
 from havre.builds.running import RunFailed
 from havre.errors import HavreError
 from havre.images.progress import Progress, ProgressLine
+from havre.wire import versions
 from havre.wire.progress import render_error, render_line, render_status, render_stream
 
 Work: TypeAlias = Callable[[Progress], Coroutine[Any, Any, Any]]
@@ -32,8 +33,10 @@ async def stream_progress(
     lines: list[bytes] = []
     ready = asyncio.Event()
 
+    drawn = versions.progress_is_drawn(call.version)
+
     def progress(line: ProgressLine) -> None:
-        lines.append(_render(line))
+        lines.append(_render(line, drawn=drawn))
         ready.set()
 
     task = asyncio.ensure_future(work(progress))
@@ -69,7 +72,7 @@ async def _finish(task: asyncio.Future[Any], response: web.StreamResponse | None
         await response.write(render_error(error.message, code, error.hint or ""))
 
 
-def _render(line: ProgressLine) -> bytes:
+def _render(line: ProgressLine, *, drawn: bool) -> bytes:
     if line.aux is not None:
         kind: dict[str, object] = {"id": line.id} if line.id else {"progressDetail": {}}
         return render_line(kind | {"aux": line.aux})
@@ -77,4 +80,4 @@ def _render(line: ProgressLine) -> bytes:
         return render_stream(line.stream)
     if line.message:
         return render_line({"status": line.status} | ({"id": line.id} if line.id else {}))
-    return render_status(line.status, line.id, line.current, line.total)
+    return render_status(line.status, line.id, line.current, line.total, drawn=drawn)

@@ -20,7 +20,7 @@ import aiohttp
 
 from havre.aio import in_thread
 from havre.builds.gitsource import parse_git_address
-from havre.errors import Failed, InvalidInput
+from havre.errors import Failed, InvalidInput, NotFound
 from havre.oci.digest import parse_digest
 
 KNOWN = 1024
@@ -99,7 +99,7 @@ async def _answer(url: str, headers: Mapping[str, str]) -> AsyncIterator[aiohttp
 
 @asynccontextmanager
 async def reading(url: str) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
-    """The size of the response in bytes (0 if unknown) and its body in pieces."""
+    """The size of the response in bytes (0 if unknown) and its body in pieces. NotFound for a 404, otherwise Failed."""
     async with _answer(url, {}) as answer:
         _require_content(url, answer)
         yield answer.content_length or 0, answer.content.iter_chunked(_PIECE)
@@ -107,13 +107,14 @@ async def reading(url: str) -> AsyncIterator[tuple[int, AsyncIterator[bytes]]]:
 
 def _require_content(url: str, answer: aiohttp.ClientResponse) -> None:
     if answer.status != 200:
-        raise Failed(f"failed to fetch {url}: the server answered {answer.status} {answer.reason}")
+        error = NotFound if answer.status == 404 else Failed
+        raise error(f"failed to fetch {url}: the server answered {answer.status} {answer.reason}")
 
 
 async def fetch(url: str, directory: Path, name: str, checksum: str) -> Download:
     """Fetch `url` to `directory`/`name`, with mode 0600 and the server's time; `checksum` is a digest or "".
 
-    Raises `Failed` for network errors and if the digest differs.
+    Raises `NotFound` for a 404, `Failed` for network errors and if the digest differs.
     """
     wanted = parse_digest(checksum) if checksum else None
     path = directory / name

@@ -39,7 +39,7 @@ class Steered:
 _RELOADED = (
     "debug", "log_level", "shutdown_timeout", "labels", "registry_mirrors", "insecure_registries", "runtimes",
     "default_runtime", "max_concurrent_downloads", "max_concurrent_uploads", "authorization_plugins",
-    "max_download_attempts", "default_shm_size", "default_ipc_mode", "default_cgroupns_mode",
+    "max_download_attempts", "registry_limits", "default_shm_size", "default_ipc_mode", "default_cgroupns_mode",
 )  # fmt: skip
 
 
@@ -55,7 +55,7 @@ class Current:
 
     async def reload(self, flags: Mapping[str, Any]) -> None:
         """Reload at SIGHUP. Changes without restart: log level, labels, mirrors, insecure registries, OCI runtimes,
-        limits of concurrent transfers, shutdown timeout, authorization plugins.
+        limits on registries and of concurrent transfers, shutdown timeout, authorization plugins.
 
         An invalid configuration changes nothing.
         """
@@ -79,6 +79,7 @@ class Current:
         self._parts.registry.reconfigure(registries_of(fresh))
         self._parts.creation.defaults = container_defaults(self.config, self._parts.runtime)
         self._services.images.limit_transfers(fresh.max_concurrent_downloads, fresh.max_concurrent_uploads)
+        self._services.images.limit_layers(fresh.registry_limits.layer_bytes)
         self._services.system.reload(identity_of(self.config))
         told = reload_attributes(self.config, self._parts.creation.defaults)
         self._services.events.publish("daemon", "reload", self._services.system.id, told)

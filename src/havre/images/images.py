@@ -39,7 +39,7 @@ from havre.images.loading import Loader
 from havre.images.progress import Progress, ProgressLine, unobserved
 from havre.images.saving import Saver
 from havre.images.sbom import SPDX, Inventories
-from havre.images.searching import RemoteImage, check_limit, describe_remote, select_found
+from havre.images.searching import MAX_LIMIT, RemoteImage, check_limit, describe_remote, select_found
 from havre.images.store import ImageStore, Tables
 from havre.images.summaries import Publish, RunImage, event_attributes
 from havre.images.transfers import Transfers
@@ -105,6 +105,10 @@ class Images:
     def limit_transfers(self, downloads: int, uploads: int) -> None:
         """Limit concurrent layer transfers (0: the default); those under way are not affected."""
         self._transfers.limit(downloads, uploads)
+
+    def limit_layers(self, size_bytes: int) -> None:
+        """Limit what an incoming layer may unpack to."""
+        self._storage.layers.layer_limit = size_bytes
 
     # -- finding
 
@@ -269,9 +273,10 @@ class Images:
         self, term: str, limit: int | None = None, filters: Filters | None = None, auth: Auth | None = None
     ) -> builtins.list[FoundRepository]:
         """The repositories that a registry (Docker Hub, or the host in `host/term`) finds for `term`."""
+        wanted = check_limit(limit)
         select_found((), filters or {})  # raises for bad filters before any request
-        found = await self._registry.search(term, check_limit(limit), auth)
-        return select_found(found, filters or {})
+        found = await self._registry.search(term, MAX_LIMIT if filters else wanted, auth)
+        return select_found(found, filters or {})[:wanted]
 
     async def describe_remote(self, name: str, auth: Auth | None = None) -> RemoteImage:
         """The descriptor and platforms of `name` in its registry, without pulling it."""

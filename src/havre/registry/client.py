@@ -288,6 +288,8 @@ class Registry:
             return await ask(Target(own, _pull(ref), auth))
         except RegistryError as error:
             raise _not_pulled(ref, error) from error
+        except Unauthorized as error:
+            raise _not_asked_again(error) from error
 
     async def _pages(self, target: Target, path: str) -> list[bytes]:
         """The pages of a listing, following `Link` headers within the registry."""
@@ -360,11 +362,18 @@ def _stranger(url: URL) -> Target:
     return Target(Endpoint(url.authority, (url.origin(),), insecure=False, mirror=True), "", None)
 
 
+def _not_asked_again(error: Unauthorized) -> Failed:
+    """A wrong password as a 500: a 401 makes docker's command line ask for one, even where nobody can type it."""
+    return Failed(error.message, error.hint or "log in to the registry again")
+
+
 def _not_pulled(ref: Reference, error: RegistryError) -> HavreError:
     """A rejected manifest request, in dockerd's words."""
     if error.http_status == 404:
         words = error.message if error.code else "manifest unknown: manifest unknown"
         return NotFound(f"manifest for {ref.familiar()} not found: {words}")
+    if error.password_of:
+        return _not_asked_again(Unauthorized(f"{error.password_of}: unauthorized: authentication required"))
     if error.http_status in (401, 403):
         return NotFound(
             f"pull access denied for {ref.familiar_name}, repository does not exist or may require 'docker login'"

@@ -2,7 +2,8 @@
 
 Why these numbers: docs/why/registry.md#pull.
 
-    {"answer-seconds": 120, "patience-seconds": 60, "bytes-per-second": 1024, "layer-bytes": 274877906944}
+    {"answer-seconds": 120, "upload-seconds": 600, "wait-seconds": 30, "redirects": 5,
+     "patience-seconds": 60, "bytes-per-second": 1024, "layer-bytes": 274877906944}
 """
 
 from __future__ import annotations
@@ -16,6 +17,9 @@ from havre.errors import InvalidInput
 
 _FIELDS = {
     "answer-seconds": "answer_s",
+    "upload-seconds": "upload_s",
+    "wait-seconds": "wait_s",
+    "redirects": "redirects",
     "patience-seconds": "patience_s",
     "bytes-per-second": "min_rate",
     "layer-bytes": "layer_bytes",
@@ -26,13 +30,17 @@ _FIELDS = {
 class Limits:
     """`attempts` of a request, and of a blob without progress; `answer_s` is the timeout of response headers.
 
-    A blob that received fewer than `min_rate` bytes per second in the last `patience_s` fails. A layer that unpacks to
-    more
-    than `layer_bytes` is rejected before it fills the disk.
+    `upload_s` is that of requests with a body, which take long on a slow line; `wait_s` the longest wait that a
+    registry may ask for before a retry; `redirects` how many of them are followed. A blob that received fewer than
+    `min_rate` bytes per second in the last `patience_s` fails. A layer that unpacks to more than `layer_bytes` is
+    rejected before it fills the disk.
     """
 
     attempts: int = 5
     answer_s: float = 120.0
+    upload_s: float = 600.0
+    wait_s: float = 30.0
+    redirects: int = 5
     patience_s: float = 60.0
     min_rate: int = 1 << 10
     layer_bytes: int = 256 << 30

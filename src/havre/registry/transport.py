@@ -42,14 +42,11 @@ from havre.registry.proxies import proxy_for
 
 log = logging.getLogger(__name__)
 
-MAX_REDIRECTS = 5
-MAX_WAIT_S = 30.0
 MAX_ANSWER = 1 << 20
 DOCUMENT_S = 120.0
 """Timeout of a document (a manifest, a token, a list)."""
 _REFUSAL_S = 10.0  # timeout of an error response's body
 _MAX_REFUSAL = 64 << 10
-_UPLOAD_S = 600.0  # timeout of response headers for requests with a body, which takes long on a slow line
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=15, sock_read=60)
 _REDIRECTS = (301, 302, 303, 307, 308)
 _REPEATABLE = ("GET", "HEAD", "PUT", "DELETE")
@@ -94,14 +91,16 @@ class _ErrorBody(msgspec.Struct):
 class RegistryError(HavreError):
     """A registry's error response with its status; `client` translates it for the user.
 
-    `words` are the registry's own, if it said more than the status.
+    `words` are the registry's own, if it said more than the status. `password_of`: the request whose password is wrong,
+    or "": a registry that takes tokens answers 401 to what a token does not permit, one that takes passwords does not.
     """
 
-    def __init__(self, http_status: int, code: str, message: str, words: str = "") -> None:
+    def __init__(self, http_status: int, code: str, message: str, words: str = "", password_of: str = "") -> None:
         super().__init__(message)
         self.http_status = http_status
         self.code = code
         self.words = words
+        self.password_of = password_of
 
 
 async def _fetched(auth: DelegatedAuth, challenge: Challenge, target: Target) -> tuple[str, float | None] | None:
@@ -215,7 +214,7 @@ class Transport:
                 response = await self._follow(method, base, url, target, headers, data)
             if response.status not in _TRANSIENT or attempt == attempts or method not in _REPEATABLE:
                 return response
-            wait_s = _retry_after_s(response, attempt)
+            wait_s = _retry_after_s(response, attempt, self._config.limits.wait_s)
             response.release()
             await asyncio.sleep(wait_s)
         raise AssertionError("unreachable")
@@ -224,7 +223,7 @@ class Transport:
         self, method: str, base: URL, url: URL, target: Target, headers: dict[str, str], data: Body | None
     ) -> aiohttp.ClientResponse:
         """Send, following redirects of downloads; only the registry's own origin gets the Authorization header."""
-        for _ in range(MAX_REDIRECTS + 1):
+        for _ in range(self._config.limits.redirects + 1):
             response = await self._send(
                 method, url, target.endpoint, self._with_token(base, url, target, headers), data
             )
@@ -236,7 +235,7 @@ class Transport:
             if onward.scheme not in ("https", url.scheme) or not onward.host:
                 raise Failed(f"registry redirects {url} to {onward}", "a redirect from https to http is refused")
             url = onward
-        raise Failed(f"registry redirects {url} more than {MAX_REDIRECTS} times")
+        raise Failed(f"registry redirects {url} more than {self._config.limits.redirects} times")
 
     def _with_token(self, base: URL, url: URL, target: Target, headers: dict[str, str]) -> dict[str, str]:
         if url.origin() != base.origin():
@@ -260,8 +259,9 @@ class Transport:
         context = await self._context(url.authority, insecure) if url.scheme == "https" else True
         if isinstance(data, list):
             headers = {**headers, "Content-Length": str(sum(map(len, data)))}
+        limits = self._config.limits
         body = _sent(data) if isinstance(data, list) else data
-        async with asyncio.timeout(self._config.limits.answer_s if method in ("GET", "HEAD") else _UPLOAD_S):
+        async with asyncio.timeout(limits.answer_s if method in ("GET", "HEAD") else limits.upload_s):
             return await self._session.request(
                 method, url, headers=headers, data=body, allow_redirects=False, ssl=context, proxy=proxy_for(url)
             )
@@ -334,7 +334,7 @@ class Transport:
             response = await self._ask_realm(realm, challenge, target, auth)
             if response.status not in _TRANSIENT or attempt == attempts:
                 return response
-            wait_s = _retry_after_s(response, attempt)
+            wait_s = _retry_after_s(response, attempt, self._config.limits.wait_s)
             response.release()
             await asyncio.sleep(wait_s)
         raise AssertionError("unreachable")
@@ -401,9 +401,9 @@ def backoff_s(attempt: int) -> float:
     return 0.25 * float(1 << (attempt - 1)) * random.uniform(0.75, 1.25)
 
 
-def _retry_after_s(response: aiohttp.ClientResponse, attempt: int) -> float:
+def _retry_after_s(response: aiohttp.ClientResponse, attempt: int, most_s: float) -> float:
     wish = response.headers.get("Retry-After", "")
-    return min(float(wish), MAX_WAIT_S) if wish.isdecimal() and len(wish) < 6 else backoff_s(attempt)
+    return min(float(wish), most_s) if wish.isdecimal() and len(wish) < 6 else backoff_s(attempt)
 
 
 def _unreachable(url: URL, error: Exception) -> HavreError:
@@ -449,7 +449,9 @@ async def _refusal(method: str, url: URL, response: aiohttp.ClientResponse) -> R
     if not words and said.details:  # Docker Hub's token server
         words = f"{_DETAILED.get(response.status, 'unknown')}: {said.details}"
     text = words or f"received unexpected HTTP status: {response.status} {response.reason}"
-    return RegistryError(response.status, code, text, words)
+    asked = [each.split(None, 1)[0].lower() for each in response.headers.getall("WWW-Authenticate", []) if each.strip()]
+    wrong = response.status == 401 and asked == ["basic"]
+    return RegistryError(response.status, code, text, words, f'{method.capitalize()} "{url}"' if wrong else "")
 
 
 @contextmanager

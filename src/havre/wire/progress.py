@@ -21,12 +21,15 @@ def render_line(value: Any) -> bytes:
     return msgspec.json.encode(value) + LINE_END
 
 
-def render_status(status: str, id: str = "", current: int = 0, total: int = 0) -> bytes:
-    """A status line; with `current`, clients draw it as a bar (both in bytes, `total` 0 if unknown)."""
+def render_status(status: str, id: str = "", current: int = 0, total: int = 0, *, drawn: bool = False) -> bytes:
+    """A status line; with `current`, clients draw it as a bar (both in bytes, `total` 0 if unknown).
+
+    `drawn`: with the bar as text, for clients before 1.52.
+    """
     line: dict[str, Any] = {"status": status}
     if id or current:
         line["progressDetail"] = _detail(current, total)
-    if current:
+    if current and drawn:
         line["progress"] = render_bar(current, total)
     if id:
         line["id"] = id

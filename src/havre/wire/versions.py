@@ -89,6 +89,11 @@ def images_have_one_filter(version: Version) -> bool:
     return version < (1, 41)
 
 
+def progress_is_drawn(version: Version) -> bool:
+    """Whether progress has a bar as text beside its numbers, deprecated since 1.48."""
+    return version < (1, 52)
+
+
 def events_tell_of_created_images(version: Version) -> bool:
     """Whether the event `create` of an image is told, which a build and `commit` publish."""
     return version >= (1, 46)

@@ -44,6 +44,7 @@ def test_refused(values: dict[str, Any], words: str) -> None:
         {"dns": ["8.8.8.8", "::1"], "registry-mirrors": ["https://m.example/", "http://127.0.0.1:5000"]},
         {"insecure-registries": ["10.0.0.0/8", "host", "host:5000", "::1/128", "[::1]:5000"], "labels": ["a=b=c"]},
         {"shutdown-timeout": -1, "max-download-attempts": 9},
+        {"registry-limits": {"upload-seconds": 5, "wait-seconds": 5, "redirects": 1}},
         {"registry-limits": {"answer-seconds": 5, "patience-seconds": 5, "bytes-per-second": 100, "layer-bytes": 1000}},
     ],
 )

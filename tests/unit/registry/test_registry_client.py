@@ -530,9 +530,9 @@ def test_token_that_is_none() -> None:
         tokens = [b"{}", b'{"token": "a\\r\\nb"}', b"<html>"]
         async with Server.run(answer) as server, client() as registry:
             while tokens:
-                with pytest.raises((Failed, Unauthorized), match="token"):
+                with pytest.raises(Failed, match="token"):
                     await registry.manifest(server.ref())
-            with pytest.raises(Unauthorized, match="registry token"):
+            with pytest.raises(Failed, match="registry token"):
                 await registry.manifest(server.ref(), Auth(registry_token="a\nb"))
 
     play(work)

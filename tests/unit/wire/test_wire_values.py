@@ -93,11 +93,12 @@ def test_frames_in_pieces() -> None:
 
 
 def test_progress_lines() -> None:
-    line = progress.render_status("Downloading", "abc", 512, 1024)
+    line = progress.render_status("Downloading", "abc", 512, 1024, drawn=True)
     assert line.endswith(b"}\r\n")
     document = json.loads(line)
     assert document["progressDetail"] == {"current": 512, "total": 1024}
     assert document["progress"] == "[" + "=" * 25 + ">" + " " * 25 + "]     512B/1.024kB"
+    assert "progress" not in json.loads(progress.render_status("Downloading", "abc", 512, 1024))
     assert json.loads(progress.render_error("no", 1)) == {"errorDetail": {"code": 1, "message": "no"}, "error": "no"}
     assert json.loads(progress.render_status("Pulling")) == {"status": "Pulling"}
     assert json.loads(progress.render_status("Waiting", "abc")) == {
