@@ -321,7 +321,6 @@ services:
     command: sh -c "echo {version} > /index.html; exec httpd -f -p {port} -h /"
     healthcheck: {{test: "{test}", interval: 1s, start_interval: 200ms, start_period: 3s, retries: 1}}
     ports: ["18097:{port}"]
-    stop_grace_period: 1s
 """
 _ASK = """
 import sys, urllib.request
